@@ -1,0 +1,50 @@
+"""Errors that a user can mend. Each names the input, the place and the way out."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake in what was given (a file, a name, a setting), not in the program.
+
+    Jobs print it as one line and end with status 2; HTTP answers it with its ``status``. No traceback.
+    """
+
+    status = 400
+
+
+class UnknownEntityError(UserError):
+    """A seed is neither a name nor an id of the vocabulary."""
+
+    status = 422
+
+    def __init__(self, given: str | int, closest: list[str], where: str = "") -> None:
+        self.given = given
+        self.closest = closest
+        place = f"{where}: " if where else ""
+        hint = f"; did you mean {', '.join(repr(c) for c in closest)}?" if closest else ""
+        super().__init__(f"{place}unknown entity {given!r}{hint}")
+        self._arguments = (given, closest, where)
+
+    def __reduce__(self) -> tuple[type, tuple[str | int, list[str], str]]:
+        """Cross process borders whole (an exception is rebuilt from its constructor's arguments)."""
+        return type(self), self._arguments
+
+
+class QueryError(UserError):
+    """A query that cannot be answered: no positive seeds, a seed on both sides, a limit exceeded."""
+
+    status = 422
+
+
+class BundleError(UserError):
+    """A bundle that is not there, not whole, or lacks what a method needs."""
+
+    status = 503
+
+
+class FormatError(UserError):
+    """A file that is not in the documented form."""
+
+
+class StorageError(UserError):
+    """A path or a bucket that cannot be reached."""

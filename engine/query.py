@@ -1,0 +1,145 @@
+"""What flows between stages: :class:`Query`, :class:`Ranking`, :class:`Expansion`.
+
+Ids inside, names only at the edges. Knows nothing of models, files or clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import QueryError
+
+MAX_SEEDS = 100
+"""Seeds of one kind that a query may hold: an input from outside has a limit."""
+
+MAX_TOP_K = 10_000
+
+Ids = npt.NDArray[np.int32]
+Scores = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Positive and negative seeds (entity ids), and how many entities are wanted.
+
+    Raises:
+        QueryError: no positive seed, a seed on both sides, too many seeds, ``top_k`` out of bounds.
+    """
+
+    id: str
+    positive: tuple[int, ...]
+    negative: tuple[int, ...] = ()
+    top_k: int = 200
+
+    def __post_init__(self) -> None:
+        where = f"query {self.id!r}"
+        if not self.positive:
+            raise QueryError(f"{where}: give at least one positive seed")
+        if max(len(self.positive), len(self.negative)) > MAX_SEEDS:
+            raise QueryError(f"{where}: at most {MAX_SEEDS} seeds of a kind are taken")
+        if both := set(self.positive) & set(self.negative):
+            raise QueryError(f"{where}: entities {sorted(both)} are positive and negative seeds at once")
+        if not 1 <= self.top_k <= MAX_TOP_K:
+            raise QueryError(f"{where}: top_k is {self.top_k}, must lie in 1..{MAX_TOP_K}")
+        object.__setattr__(self, "positive", tuple(dict.fromkeys(self.positive)))
+        object.__setattr__(self, "negative", tuple(dict.fromkeys(self.negative)))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of both kinds: none of them may come back in the answer."""
+        return self.positive + self.negative
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Entity ids int32 [n] and scores float32 [n], best first, with evidence columns float32 [n]."""
+
+    ids: Ids
+    scores: Scores
+    evidence: Mapping[str, Scores] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, column in [("scores", self.scores), *self.evidence.items()]:
+            if column.shape != self.ids.shape:
+                raise ValueError(f"column {name!r} has {column.shape} values for {self.ids.shape} ids")
+
+    @classmethod
+    def empty(cls) -> Ranking:
+        """A ranking of nothing: what a query starts with."""
+        return cls(np.empty(0, np.int32), np.empty(0, np.float32))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, order: npt.NDArray[np.int64]) -> Ranking:
+        """Return the entries at ``order``, in that order, every column alike."""
+        columns = {name: column[order] for name, column in self.evidence.items()}
+        return Ranking(self.ids[order], self.scores[order], columns)
+
+    def with_evidence(self, **columns: Scores) -> Ranking:
+        """Return the same ranking with more evidence columns."""
+        return replace(self, evidence={**self.evidence, **columns})
+
+    def head(self, n: int) -> Ranking:
+        """Return the best ``n`` entries."""
+        return self.take(np.arange(min(n, len(self))))
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """A query with its ranking so far, seconds spent by stage, and what was left out (``degraded``)."""
+
+    query: Query
+    ranking: Ranking = field(default_factory=Ranking.empty)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    degraded: tuple[str, ...] = ()
+
+
+def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
+    """Return plain rows (numbers, strings, arrays) that cross a process or a file; see :func:`from_rows`."""
+    return [
+        {
+            "query_id": e.query.id,
+            "positive": list(e.query.positive),
+            "negative": list(e.query.negative),
+            "top_k": e.query.top_k,
+            "entity_ids": e.ranking.ids,
+            "scores": e.ranking.scores,
+            "evidence_names": list(e.ranking.evidence),
+            "evidence": [np.asarray(c, np.float32) for c in e.ranking.evidence.values()],
+            "seconds_names": list(e.seconds),
+            "seconds": list(e.seconds.values()),
+            "degraded": list(e.degraded),
+        }
+        for e in expansions
+    ]
+
+
+def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
+    """Return the expansions that :func:`to_rows` wrote."""
+    return [
+        Expansion(
+            Query(
+                str(row["query_id"]),
+                tuple(int(i) for i in row["positive"]),
+                tuple(int(i) for i in row["negative"]),
+                int(row["top_k"]),
+            ),
+            Ranking(
+                np.asarray(row["entity_ids"], np.int32),
+                np.asarray(row["scores"], np.float32),
+                {
+                    str(name): np.asarray(column, np.float32)
+                    for name, column in zip(row["evidence_names"], row["evidence"], strict=True)
+                },
+            ),
+            {str(n): float(s) for n, s in zip(row["seconds_names"], row["seconds"], strict=True)},
+            tuple(str(d) for d in row["degraded"]),
+        )
+        for row in rows
+    ]

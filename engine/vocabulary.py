@@ -1,0 +1,112 @@
+"""Entity ids, names and aliases: exact look-up, look-up by prefix, and "did you mean"."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rapidfuzz import fuzz, process
+
+from engine.errors import UnknownEntityError
+
+MAX_NAME_LENGTH = 512
+"""Characters of a name taken for a look-up: longer input is no entity, and fuzzy search costs per character."""
+
+ENTITY_SCHEMA = pa.schema(
+    [
+        pa.field("entity_id", pa.int32(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("aliases", pa.list_(pa.string())),
+        pa.field("description", pa.string()),
+        pa.field("attributes", pa.map_(pa.string(), pa.list_(pa.string()))),
+    ]
+)
+"""``corpus/entities.parquet``. Ids run from 0 without a gap, in file order."""
+
+
+class Vocabulary:
+    """The candidate entities. The id of an entity is its place in ``names``."""
+
+    def __init__(self, names: Sequence[str], aliases: Sequence[Sequence[str]] | None = None) -> None:
+        self.names = list(names)
+        self.aliases = [list(a) for a in aliases] if aliases is not None else [[] for _ in names]
+
+    @classmethod
+    def read(cls, path: Path) -> Vocabulary:
+        """Read ``entities.parquet`` (:data:`ENTITY_SCHEMA`)."""
+        table = pq.read_table(path, columns=["name", "aliases"])
+        return cls(table["name"].to_pylist(), [a or [] for a in table["aliases"].to_pylist()])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def _exact(self) -> dict[str, int]:
+        """Names, then aliases: a name always wins over another entity's alias."""
+        found = {name: i for i, name in enumerate(self.names)}
+        for i, aliases in enumerate(self.aliases):
+            for alias in aliases:
+                found.setdefault(alias, i)
+        return found
+
+    @cached_property
+    def _folded(self) -> dict[str, int | None]:
+        """Case-folded spellings; None where two entities share one, so that nobody is guessed."""
+        found: dict[str, int | None] = {}
+        for spelling, i in self._exact.items():
+            key = spelling.casefold()
+            found[key] = i if found.get(key, i) == i else None
+        return found
+
+    @cached_property
+    def _sorted(self) -> list[tuple[str, int]]:
+        return sorted((spelling.casefold(), i) for spelling, i in self._exact.items())
+
+    def find(self, given: str | int) -> int | None:
+        """Return the id of a name, an alias or an id; None if there is no such entity.
+
+        A name is matched exactly first, then without regard to case if that names one entity only.
+        """
+        if isinstance(given, bool):
+            return None
+        if isinstance(given, int):
+            return given if 0 <= given < len(self.names) else None
+        exact = self._exact.get(given)
+        return exact if exact is not None else self._folded.get(given.strip().casefold())
+
+    def resolve(self, given: str | int, where: str = "") -> int:
+        """Return the id of a name, an alias or an id.
+
+        Raises:
+            UnknownEntityError: no such entity; it names the closest ones.
+        """
+        found = self.find(given)
+        if found is None:
+            raise UnknownEntityError(given, self.closest(str(given)), where)
+        return found
+
+    def resolve_all(self, given: Sequence[str | int], where: str = "") -> tuple[int, ...]:
+        """Return the ids of several names or ids (see :meth:`resolve`)."""
+        return tuple(self.resolve(one, where) for one in given)
+
+    def closest(self, text: str, n: int = 3) -> list[str]:
+        """Return up to ``n`` names spelt most like ``text``."""
+        query = text[:MAX_NAME_LENGTH].strip().casefold()
+        spellings = [spelling for spelling, _ in self._sorted]
+        found = process.extract(query, spellings, scorer=fuzz.WRatio, limit=3 * n, score_cutoff=50)
+        ids = dict.fromkeys(self._sorted[place][1] for _, _, place in found)
+        return [self.names[i] for i in ids][:n]
+
+    def starting_with(self, prefix: str, n: int = 10) -> list[str]:
+        """Return up to ``n`` names that have a spelling (case ignored) beginning with ``prefix``."""
+        key = prefix[:MAX_NAME_LENGTH].casefold()
+        ids: dict[int, None] = {}
+        for spelling, i in self._sorted[bisect_left(self._sorted, (key, -1)) :]:
+            if not spelling.startswith(key) or len(ids) == n:
+                break
+            ids[i] = None
+        return [self.names[i] for i in ids]

@@ -1,0 +1,1 @@
+"""One file, one `ray job submit` entry: Ray Data and Ray Train live here."""

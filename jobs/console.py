@@ -1,0 +1,99 @@
+"""What every job shows a person: help, one-line errors, progress, and a last line that counts.
+
+On a terminal progress is a bar; in a job log, where bars become noise, it is a line every few seconds.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from engine.errors import UserError
+
+console = Console(stderr=True, highlight=False)
+
+LOG_EVERY_SECONDS = 10.0
+
+
+def run(main: Callable[..., None], examples: str) -> None:
+    """Run a job's ``main`` as a command line; ``examples`` closes its help.
+
+    A :class:`UserError` becomes one line on stderr and exit status 2.
+    """
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    epilog = "\b\nExamples:\n" + inspect.cleandoc(examples)
+    app.command(epilog=epilog)(main)
+    try:
+        app()
+    except UserError as error:
+        fail(error)
+
+
+def fail(error: UserError) -> None:
+    """Print a user's mistake as one line and end with status 2."""
+    console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
+    sys.exit(2)
+
+
+def say(text: str) -> None:
+    """Print a line for the person who watches."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def result(**counts: Any) -> None:
+    """Print a job's last line on stdout: ``key=value`` pairs that scripts can read."""
+    print(" ".join(f"{key}={value}" for key, value in counts.items()), flush=True)
+
+
+class Meter:
+    """Counts work done; a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, label: str, total: int | None, progress: Progress | None) -> None:
+        self.label, self.total, self.done = label, total, 0
+        self._progress = progress
+        self._task = progress.add_task(label, total=total, note="") if progress else None
+        self._started = self._logged = time.monotonic()
+
+    def add(self, n: int = 1, note: str = "") -> None:
+        """Count ``n`` more; ``note`` (a loss, a rate) is shown beside the bar."""
+        self.done += n
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, advance=n, note=note)
+        elif time.monotonic() - self._logged >= LOG_EVERY_SECONDS:
+            self._logged = time.monotonic()
+            of = f"/{self.total}" if self.total else ""
+            rate = self.done / max(self._logged - self._started, 1e-9)
+            say(f"{self.label}: {self.done}{of} ({rate:.1f}/s) {note}".rstrip())
+
+
+@contextmanager
+def meter(label: str, total: int | None = None) -> Iterator[Meter]:
+    """Show progress while the block runs."""
+    if not console.is_terminal:
+        yield Meter(label, total, None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Meter(label, total, progress)

@@ -1,0 +1,1 @@
+"""The Ray Serve application: an ingress and one deployment per stage."""
