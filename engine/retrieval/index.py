@@ -1,0 +1,130 @@
+"""Exact search by mean cosine over one view of all entities, stored as a flat FAISS index.
+
+Mean cosine to m seeds is one product with the mean of their unit vectors (RetExpan, equation 5), so a
+query costs one pass over the matrix and a batch of queries costs one matrix product.
+
+Shape letters: N entities, Q queries, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.errors import BundleError
+from engine.query import Ids, Scores
+
+Vectors = npt.NDArray[np.float32]
+
+SLACK = 32
+"""Candidates taken beyond k before the exact re-scoring, so that rounding in the fast product cannot
+push an entity over the edge."""
+
+MAX_SCORES = 1 << 26
+"""Scores held at a time (256 MiB): larger batches of queries are cut."""
+
+
+def unit(vectors: npt.NDArray[np.floating]) -> Vectors:
+    """Return rows scaled to length 1; a row of zeros (an entity without a sentence) stays zero."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.where(norms > 0, norms, 1), np.float32)
+
+
+class VectorIndex:
+    """Unit vectors of all entities, [N, D] float32. Rows of zeros are entities that cannot be found."""
+
+    def __init__(self, vectors_ND: Vectors) -> None:
+        self.vectors_ND = vectors_ND
+        self._torch_ND = torch.from_numpy(vectors_ND)
+        self._absent = torch.from_numpy(~vectors_ND.any(axis=1))
+
+    @classmethod
+    def read(cls, path: Path) -> VectorIndex:
+        """Read a flat inner-product index; its vectors are used in place.
+
+        Raises:
+            BundleError: another kind of index.
+        """
+        index = faiss.read_index(str(path))
+        if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise BundleError(f"{path.name}: not a flat inner-product index; build it again")
+        size = index.ntotal * index.d
+        vectors_ND = faiss.rev_swig_ptr(index.get_xb(), size).reshape(index.ntotal, index.d)
+        found = cls(vectors_ND)
+        found._owner = index  # keeps the memory of the vectors alive
+        return found
+
+    _owner: faiss.IndexFlat | None = None
+
+    def write(self, path: Path) -> None:
+        """Write the vectors as a flat FAISS index."""
+        index = faiss.IndexFlatIP(self.vectors_ND.shape[1])
+        index.add(self.vectors_ND)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        faiss.write_index(index, str(path))
+
+    def __len__(self) -> int:
+        return len(self.vectors_ND)
+
+    def has_vector(self, entity_id: int) -> bool:
+        """Whether an entity has a vector in this view."""
+        return not bool(self._absent[entity_id])
+
+    def mean_of(self, entity_ids: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Return the mean of the unit vectors of some entities, [D] float64; zeros for none."""
+        if not entity_ids:
+            return np.zeros(self.vectors_ND.shape[1])
+        return self.vectors_ND[list(entity_ids)].astype(np.float64).mean(axis=0)
+
+    def similarity(self, entity_ids: Ids, mean_D: npt.NDArray[np.float64]) -> Scores:
+        """Return each entity's product with ``mean_D``, float32 [n].
+
+        Computed in float64 entity by entity, so that a query's scores do not depend on what else
+        is in its batch: the three runtimes give identical rankings.
+        """
+        return np.asarray(self.vectors_ND[entity_ids].astype(np.float64) @ mean_D, np.float32)
+
+    def search(
+        self,
+        means_QD: npt.NDArray[np.float64],
+        k: int,
+        exclude: Sequence[Sequence[int]],
+    ) -> list[tuple[Ids, Scores]]:
+        """Return for each query the k entities with the largest product, best first, ties by id.
+
+        Args:
+            means_QD: one vector a query.
+            k: entities wanted; fewer come back where fewer have a vector.
+            exclude: for each query the ids that must not come back.
+        """
+        step = max(1, MAX_SCORES // max(len(self), 1))
+        found = []
+        for start in range(0, len(means_QD), step):
+            found += self._search(means_QD[start : start + step], k, exclude[start : start + step])
+        return found
+
+    def _search(
+        self, means_QD: npt.NDArray[np.float64], k: int, exclude: Sequence[Sequence[int]]
+    ) -> list[tuple[Ids, Scores]]:
+        queries_QD = torch.from_numpy(means_QD.astype(np.float32))
+        if len(queries_QD) == 1:
+            scores_QN = torch.mv(self._torch_ND, queries_QD[0])[None]
+        else:
+            scores_QN = queries_QD @ self._torch_ND.T
+        scores_QN[:, self._absent] = -torch.inf
+        for row, ids in enumerate(exclude):
+            scores_QN[row, list(ids)] = -torch.inf
+        coarse, candidates = scores_QN.topk(min(k + SLACK, len(self)), dim=1, sorted=False)
+        found = []
+        for row, mean_D in enumerate(means_QD):
+            alive = torch.isfinite(coarse[row])
+            ids = candidates[row][alive].numpy().astype(np.int32)
+            scores = self.similarity(ids, mean_D)
+            order = np.lexsort((ids, -scores))[:k]
+            found.append((ids[order], scores[order]))
+        return found

@@ -1,0 +1,98 @@
+"""What a stage is, and how stages compose.
+
+A stage is a frozen, printable, serialisable description; :meth:`Stage.open` loads what it needs from a
+bundle and returns its worker, which takes a list of expansions and returns it, each ranking narrowed,
+extended or re-ordered. ``a >> b`` is the pipeline that runs b on what a returns.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from engine.bundle import Bundle
+from engine.query import Expansion, Query
+
+Worker = Callable[[list[Expansion]], list[Expansion]]
+
+
+class Stage(BaseModel, ABC):
+    """A description of one step: settings and the resources that its worker wants."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_cpus: ClassVar[float] = 1
+    num_gpus: ClassVar[float] = 0
+
+    @property
+    def name(self) -> str:
+        """The stage's name in timings, deployments and logs."""
+        return type(self).__name__
+
+    @abstractmethod
+    def open(self, bundle: Bundle) -> Worker:
+        """Load what the stage needs and return its worker.
+
+        Raises:
+            BundleError: the bundle lacks it.
+        """
+
+    def __rshift__(self, other: Stage | Pipeline) -> Pipeline:
+        return Pipeline((self,)) >> other
+
+    def __str__(self) -> str:
+        changed = self.model_dump(exclude_defaults=True)
+        return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Stages in order. The same description runs in a process, on Ray Data and on Ray Serve."""
+
+    stages: tuple[Stage, ...]
+
+    def __rshift__(self, other: Stage | Pipeline) -> Pipeline:
+        return Pipeline(self.stages + (other.stages if isinstance(other, Pipeline) else (other,)))
+
+    def __str__(self) -> str:
+        return " >> ".join(map(str, self.stages))
+
+    def open(self, bundle: Bundle) -> LocalPipeline:
+        """Open every stage in this process: the local runtime."""
+        return LocalPipeline([timed(stage, stage.open(bundle)) for stage in self.stages])
+
+
+@dataclass
+class LocalPipeline:
+    """Opened stages in one process."""
+
+    workers: Sequence[Worker]
+
+    def __call__(self, queries: Sequence[Query]) -> list[Expansion]:
+        """Return one expansion a query, in order."""
+        expansions = [Expansion(query) for query in queries]
+        for worker in self.workers:
+            expansions = worker(expansions)
+        return [finish(expansion) for expansion in expansions]
+
+
+def timed(stage: Stage, worker: Worker) -> Worker:
+    """Wrap a worker so that each expansion notes the seconds that its batch took, shared evenly."""
+
+    def run(expansions: list[Expansion]) -> list[Expansion]:
+        started = time.perf_counter()
+        done = worker(expansions)
+        share = (time.perf_counter() - started) / max(len(expansions), 1)
+        return [replace(e, seconds={**e.seconds, stage.name: share}) for e in done]
+
+    return run
+
+
+def finish(expansion: Expansion) -> Expansion:
+    """Cut the ranking to what the query asked for: the last step of every runtime."""
+    return replace(expansion, ranking=expansion.ranking.head(expansion.query.top_k))
