@@ -1,0 +1,50 @@
+"""Small bundles for tests, made through the same doors as real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.bundle import Bundle, publish
+from engine.retrieval.index import VectorIndex, unit
+from engine.vocabulary import ENTITY_SCHEMA
+from engine.workspace import Workspace
+
+
+def write_entities(path: Path, names: Sequence[str], aliases: Mapping[str, list[str]] | None = None) -> None:
+    """Write an entity table with these names, in order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "entity_id": i,
+            "name": name,
+            "aliases": (aliases or {}).get(name, []),
+            "description": None,
+            "attributes": [],
+        }
+        for i, name in enumerate(names)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=ENTITY_SCHEMA), path)
+
+
+def publish_vectors(
+    workspace: Workspace, names: Sequence[str], views: Mapping[str, np.ndarray]
+) -> Bundle:
+    """Publish a bundle whose views hold the given vectors [len(names), D], normalised."""
+    staged = workspace.bundles.staging()
+    write_entities(staged / "entities.parquet", names)
+    for view, vectors in views.items():
+        VectorIndex(unit(vectors)).write(staged / "index" / f"{view}.faiss")
+    publish(workspace, staged, {"views": sorted(views)})
+    return Bundle.open(workspace)
+
+
+def random_bundle(root: Path, n: int = 500, d: int = 16, seed: int = 0) -> Bundle:
+    """Publish n entities ("entity 0" …) with random vectors under every view that a method reads."""
+    vectors = np.random.default_rng(seed).normal(size=(n, d))
+    names = [f"entity {i}" for i in range(n)]
+    return publish_vectors(Workspace.open(root), names, {"mask": vectors, "best": vectors})
