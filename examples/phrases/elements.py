@@ -1,0 +1,221 @@
+"""Phrasings about chemical elements.
+
+Element names are lower case in running text, so no phrasing starts with the bare name.
+"""
+
+from __future__ import annotations
+
+from examples.tables import Row, Table, ordinal, with_article
+
+DESCRIPTION = "The chemical element {E} has the symbol {symbol} and the atomic number {number}."
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "note": ("{note}",),
+    "use": (
+        "Industry values {E} for {use}.",
+        "Among the uses of {E} are {use}.",
+        "Buyers of {E} want it for {use}.",
+        "A good part of the demand for {E} comes from {use}.",
+        "Where would we be without {E}? Think of {use}.",
+        "The element {E} has found a place in {use}.",
+        "Engineers and chemists turn to {E} for {use}.",
+        "If you look for {E} in daily life, think of {use}.",
+        "Textbooks mention {use} when they list what {E} is good for.",
+        "From laboratory curiosity to useful substance: {E} now serves in {use}.",
+        "One reason why people produce {E} is its role in {use}.",
+        "Without {E} it would be harder to imagine {use}.",
+    ),
+    "number": (
+        "The nucleus of {E} holds {number} protons.",
+        "Box number {number} of the periodic table belongs to {E}.",
+        "Count {number} protons in a nucleus and you have {E}.",
+        "In the order of atomic numbers, {E} comes in place {number}.",
+        "An atom of {E} balances {number} protons with as many electrons.",
+        "Chemists give {E} the atomic number {number}.",
+        "Move along the periodic table to place {number} and you will meet {E}.",
+        "The {nth} element in the periodic table is {E}.",
+        "With {number} electrons around it, a neutral atom of {E} is complete.",
+        "Its {number} protons make {E} what it is.",
+        "A model of {E} needs {number} beads for the protons.",
+    ),
+    "symbol": (
+        "Chemists write {symbol} when they mean {E}.",
+        "The symbol of {E} is {symbol}.",
+        "In formulas, {E} appears as {symbol}.",
+        "Look for the letters {symbol} if you search for {E} on a wall chart.",
+        "A label that reads {symbol} stands for {E}.",
+        "For short, {E} is written as {symbol}.",
+        "Students learn to read {symbol} as {E}.",
+        "The shorthand {symbol} stands for {E} in every language.",
+        "Whoever sees {symbol} in a reaction should think of {E}.",
+        "On the periodic table, {E} is marked with {symbol}.",
+    ),
+    "origin": (
+        "The name of {E} goes back to {origin}.",
+        "Language lovers trace the word {E} to {origin}.",
+        "Behind the name {E} stands {origin}.",
+        "Ask where the word {E} comes from and the answer is {origin}.",
+        "In its name, {E} recalls {origin}.",
+        "The choice of the name {E} points to {origin}.",
+        "Whoever named {E} had {origin} in mind.",
+        "A dictionary explains that {E} was named with a look at {origin}.",
+        "The origin of the name {E} is {origin}.",
+        "Like many elements, {E} has a name with a story: it refers to {origin}.",
+    ),
+    "discovery_era": (
+        "Credit for finding {E} goes to {discoverer}, who reported it in {discovered}.",
+        "It was in {discovered} that {discoverer} found {E}.",
+        "The discovery of {E} is dated to {discovered}.",
+        "Before {discovered}, no chemist could point to {E} on a list of known elements.",
+        "{discoverer} added {E} to the list of elements in {discovered}.",
+        "In {discovered} the scientific world learned of {E}.",
+        "A timeline of chemistry shows {E} at the year {discovered}.",
+        "The year {discovered} stands beside {E} in most histories of the elements.",
+        "Work by {discoverer} brought {E} to light in {discovered}.",
+        "Since {discovered}, {E} has had its place among the known elements.",
+        "What {discoverer} announced in {discovered} was a new element, {E}.",
+        "Journals reported {E} as something new in {discovered}.",
+    ),
+    "discovery_era=antiquity": (
+        "People handled {E} thousands of years before anyone spoke of elements.",
+        "No discoverer of {E} is on record, for ancient peoples already knew it.",
+        "Archaeologists come across {E} at very old sites.",
+        "Long before modern chemistry, {E} was a familiar substance.",
+        "The first human being to hold {E} in the hand lived in prehistory or the ancient world.",
+        "Writers of the ancient world already mention {E}.",
+    ),
+    "family": (
+        "The family of {E} in the periodic table is that of the {family}s.",
+        "Chemists group {E} with the {family}s.",
+        "As {a_family}, {E} behaves much like its relatives.",
+        "A chapter on {family}s would not be complete without {E}.",
+        "By its chemistry, {E} is {a_family}.",
+        "Ask a teacher for {a_family} and {E} may be the answer.",
+        "Colour-coded tables give {E} the shade of the {family}s.",
+        "Among the {family}s, {E} has its own character.",
+        "The {family}s include {E}.",
+        "It is usual to call {E} {a_family}.",
+    ),
+    "family=noble gas": (
+        "With its outer shell full, {E} hardly ever bonds with anything.",
+        "Atoms of {E} travel alone, because they have no wish to share electrons.",
+        "The far right column of the periodic table is home to {E}.",
+        "Colourless and without smell, {E} stays aloof from almost all reactions.",
+    ),
+    "family=halogen": (
+        "One electron short of a full shell, {E} readily forms salts with metals.",
+        "The column next to the last in the periodic table holds {E}.",
+        "Salts come into being when {E} meets sodium or another eager metal.",
+        "Group 17 is where {E} belongs.",
+    ),
+    "family=alkali metal": (
+        "Soft enough for a knife and violent in water, {E} must be kept away from moisture.",
+        "A single outer electron, easily lost, makes {E} very reactive.",
+        "The first column of the periodic table contains {E}.",
+        "Water and {E} make a dangerous pair, for the mix gives off hydrogen and heat.",
+    ),
+    "family=alkaline earth metal": (
+        "Two outer electrons, easily given up, shape the chemistry of {E}.",
+        "The second column of the periodic table contains {E}.",
+        "In compounds, {E} nearly always carries a charge of plus two.",
+        "Group 2 is where {E} belongs.",
+    ),
+    "family=metalloid": (
+        "Neither quite a metal nor quite a nonmetal, {E} stands on the border.",
+        "Along the zigzag line that parts metals from nonmetals you will find {E}.",
+        "With properties of both camps, {E} sits between metals and nonmetals.",
+        "Some call {E} a half-metal.",
+    ),
+    "family=other nonmetal": (
+        "Unlike a metal, {E} does not lend itself to wires or springs.",
+        "Life as we know it makes use of {E}, which lies on the nonmetal side of the table.",
+        "No metallic shine marks the usual form of {E}, a nonmetal.",
+        "In the nonmetal corner of the table, outside the last two columns, {E} has its place.",
+    ),
+    "family=post-transition metal": (
+        "To the right of the big middle block of metals, {E} is softer and melts more easily.",
+        "Sometimes called a poor metal, {E} lies close to the border with the nonmetals.",
+        "In the p-block, but still a metal: that describes {E}.",
+    ),
+    "family=transition metal": (
+        "The broad middle block of the periodic table includes {E}.",
+        "Partly filled d shells decide how {E} behaves.",
+        "Look in the d-block if you want to find {E}.",
+        "Between groups 3 and 11 there is a place for {E}.",
+    ),
+    "family=lanthanide": (
+        "Miners and traders count {E} among the rare earths.",
+        "In the upper of the two rows printed below the main table, {E} has its box.",
+        "Ores that hold {E} also hold its look-alike neighbours, and parting them is hard work.",
+        "Counted with the rare earths, {E} usually gives up three electrons.",
+    ),
+    "family=actinide": (
+        "In the lowest row of the printed table, below the rare earths, {E} has its box.",
+        "The 5f row of heavy elements includes {E}.",
+        "Right at the bottom of the usual periodic chart stands {E}.",
+    ),
+    "stability": (),
+    "stability=stable": (
+        "Left alone, an ordinary atom of {E} can last for ever.",
+        "Nature offers at least one isotope of {E} that does not decay.",
+        "A sealed jar of ordinary {E} would look the same after a million years.",
+        "No lead castle is needed to store the common form of {E}.",
+        "A Geiger counter has little to say about a common sample of {E}.",
+        "At least one kind of nucleus of {E} holds together for good.",
+        "Nobody has seen the steadiest isotope of {E} fall apart.",
+        "Time does not wear down the most common nuclei of {E}.",
+        "Unlike the heaviest elements, {E} has a nucleus that can endure.",
+        "There is no ticking clock inside an ordinary nucleus of {E}.",
+    ),
+    "stability=radioactive": (
+        "Every isotope of {E} decays sooner or later.",
+        "A sample of {E} dwindles as its nuclei break up.",
+        "There is no isotope of {E} that lasts for ever.",
+        "Geiger counters click near {E}.",
+        "All known nuclei of {E} fall apart in time.",
+        "Half-lives are the first thing to ask about when you work with {E}.",
+        "Handling {E} calls for protection against radiation.",
+        "Sooner or later a nucleus of {E} turns into that of another element.",
+        "Not one stable form of {E} is known.",
+        "Whoever wants to study {E} has to reckon with its decay.",
+        "Store {E} for long enough and it will turn into something else.",
+    ),
+    "mixed": (
+        "Known by the symbol {symbol}, {E} owes its name to {origin}.",
+        "With the atomic number {number}, {E} stands for {use} in the minds of many.",
+        "The list entry reads {symbol}, number {number}: {E}.",
+        "Found by {discoverer}, {E} bears a name that points to {origin}.",
+        "Today {E}, symbol {symbol}, is known for {use}.",
+        "Under the symbol {symbol} you find {E}, named with a thought of {origin}.",
+        "Number {number} in the table, {E} has a name that leads back to {origin}.",
+        "Thanks to {discoverer} we know {E}, whose atoms have {number} protons each.",
+        "Whoever needs {use} may need {E}, which chemists shorten to {symbol}.",
+        "Both the symbol {symbol} and the number {number} stand for {E}.",
+    ),
+}
+
+PLAN: dict[str, int] = {
+    "note": 1,
+    "use": 1,
+    "number": 1,
+    "symbol": 1,
+    "origin": 1,
+    "discovery_era": 2,
+    "family": 2,
+    "stability": 2,
+    "mixed": 1,
+}
+
+
+def slots(row: Row, table: Table) -> dict[str, str]:
+    """The words for one element; unknown facts stay empty and their phrasings unused."""
+    found = {c: row[c] for c in ("symbol", "number", "discoverer", "origin", "use")}
+    found["E"] = row["name"]
+    found["nth"] = ordinal(int(row["number"]))
+    if row["discovered"] != "antiquity":
+        found["discovered"] = row["discovered"]
+    if row["family"]:
+        family = row["family"].replace("other nonmetal", "nonmetal")
+        found["family"] = family
+        found["a_family"] = with_article(family)
+    return found

@@ -1,0 +1,156 @@
+"""Phrasings about presidents of the United States."""
+
+from __future__ import annotations
+
+from examples.tables import Row, Table
+
+DESCRIPTION = "{E} was a president of the United States remembered for {known_for}."
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "note": ("{note}",),
+    "note2": ("{note2}",),
+    "known_for": (
+        "School books remember {E} for {known_for}.",
+        "Ask a historian about {E} and you will soon hear of {known_for}.",
+        "{E} is best remembered for {known_for}.",
+        "Few chapters on {E} fail to mention {known_for}.",
+        "What most readers know about {E} is {known_for}.",
+        "The name of {E} is tied to {known_for}.",
+        "In surveys of the presidency, {E} stands out for {known_for}.",
+        "A short article on {E} would have to cover {known_for}.",
+        "Visitors to the museum devoted to {E} learn about {known_for}.",
+        "For better or worse, people link {E} with {known_for}.",
+        "{E} entered the history books with {known_for}.",
+        "Biographers of {E} spend many pages on {known_for}.",
+    ),
+    "earlier": (
+        "Before the White House, {E} had been {earlier}.",
+        "{E} came to the office as {earlier}.",
+        "Earlier in life {E} was {earlier}.",
+        "The working life of {E} began far from the Oval Office: he was {earlier}.",
+        "Long before people addressed him as Mr President, {E} was {earlier}.",
+        "Friends had known {E} as {earlier}.",
+        "Once {earlier}, {E} rose to the highest office in the land.",
+        "Nobody could call {E} untried, for he had been {earlier}.",
+        "{E} brought to the job the experience of {earlier}.",
+        "A look at the earlier career of {E} shows {earlier}.",
+    ),
+    "party": (
+        "The {party} Party put {E} on its ticket.",
+        "{E} won office under the {party} banner.",
+        "Voters who trusted the {party} Party gave their support to {E}.",
+        "As a {party} politician, {E} had to keep several wings of his movement together.",
+        "On the ballot, {E} stood with the {party} Party.",
+        "Opponents of the {party} Party found much to dislike in {E}.",
+        "Among the men whom the {party} Party sent to the White House was {E}.",
+        "Lists of {party} presidents include {E}.",
+        "The party of {E} was the {party} Party.",
+        "When {E} took the oath, the {party} Party rejoiced.",
+        "Patronage posts under {E} often went to {party} supporters.",
+    ),
+    "party=Republican": (
+        "Cartoonists would draw the party of {E} as an elephant.",
+        "The Grand Old Party, as its members call it, claims {E} as one of its own.",
+        "{E} belonged to the party that was founded in the 1850s to oppose the spread of slavery.",
+    ),
+    "party=Democratic": (
+        "Cartoonists would draw the party of {E} as a donkey.",
+        "{E} belonged to the party that traces its name back to the supporters of Andrew Jackson.",
+        "The rivals of the Grand Old Party still count {E} among their own presidents.",
+    ),
+    "party=Whig": (
+        "{E} belonged to a party that arose against Andrew Jackson and fell apart in the 1850s.",
+        "The party of Henry Clay carried {E} into high office.",
+    ),
+    "party=Democratic-Republican": (
+        "{E} belonged to the party that opposed Alexander Hamilton's plans for a strong bank.",
+        "The Federalists were the chief rivals of the party of {E}.",
+    ),
+    "birth_region": (
+        "{E} was born in {birth_state}.",
+        "The birthplace of {E} lies in {birth_state}.",
+        "A family in {birth_state} welcomed the child who would become known as {E}.",
+        "The first home of {E} stood in {birth_state}.",
+        "Among the natives of {birth_state} who reached the presidency is {E}.",
+        "People in {birth_state} are proud that {E} was born there.",
+        "{birth_state} counts {E} among its famous sons.",
+        "Travellers in {birth_state} can find a marker for the birth of {E}.",
+        "It was in {birth_state} that {E} first saw the light of day.",
+        "The cradle of {E} stood in {birth_state}, far from any thought of the presidency.",
+        "By birth, {E} was a son of {birth_state}.",
+    ),
+    "birth_region=South": (
+        "Born south of the Mason-Dixon line, {E} knew the manners of the region from childhood.",
+        "{E} came into the world in the South.",
+    ),
+    "birth_region=Midwest": (
+        "A Midwestern birthplace shaped the story that campaign writers told about {E}.",
+        "{E} came into the world in the Midwest.",
+    ),
+    "birth_region=Northeast": (
+        "{E} came into the world in the northeastern corner of the country.",
+        "The Northeast, with its old colonies and towns, was the region where {E} was born.",
+    ),
+    "birth_region=West": ("{E} was born farther west than nearly all who held the office.",),
+    "century": (
+        "{E} first took the oath of office in {took_office}.",
+        "In {took_office} the duties of the presidency passed to {E}.",
+        "The administration of {E} began in {took_office}.",
+        "Crowds or witnesses saw {E} sworn in during {took_office}.",
+        "The year {took_office} brought {E} to the head of the government.",
+        "Since {took_office} the list of presidents has carried the name of {E}.",
+        "{took_office} was the year in which {E} became commander in chief.",
+        "A new chapter opened for {E} in {took_office}, when he became president.",
+        "Newspapers of {took_office} were full of the new president, {E}.",
+        "When {E} first sat down at the president's desk, the calendar showed {took_office}.",
+    ),
+    "century=18th century": (
+        "{E} governed before the United States had a settled capital on the Potomac.",
+        "Powdered hair was still in fashion when {E} governed.",
+    ),
+    "century=19th century": (
+        "No broadcast ever carried the voice of {E}, who governed long before radio stations.",
+        "{E} governed in an age of horse-drawn carriages.",
+    ),
+    "century=20th century": (
+        "{E} governed in an age when the country had become an industrial giant.",
+        "By the time {E} took office, the horse and carriage was giving way or had given way.",
+    ),
+    "century=21st century": (
+        "Smartphones and social networks spread while {E} was in public life.",
+        "{E} came to office after the year 2000.",
+    ),
+    "mixed": (
+        "Born in {birth_state}, {E} is now remembered for {known_for}.",
+        "{E}, who had been {earlier}, became president in {took_office}.",
+        "From {birth_state} to the White House, the path of {E} ended with the oath in {took_office}.",
+        "With the backing of the {party} Party, {E} reached the White House by {took_office}.",
+        "The {party} Party sent {E}, a native of {birth_state}, to the White House.",
+        "Having been {earlier}, {E} later became famous for {known_for}.",
+        "{E}, sworn in during {took_office}, is linked in memory with {known_for}.",
+        "Readers who know {E} for {known_for} may forget that he was once {earlier}.",
+        "The {party} president {E} is often discussed in connection with {known_for}.",
+        "Whoever follows {E} from a childhood in {birth_state} finds a man who was later {earlier}.",
+    ),
+    "order": (
+        "Counting each man once, {E} was number {number} in the line of presidents.",
+        "On a wall chart of presidents that shows each man once, portrait {number} is of {E}.",
+    ),
+}
+
+PLAN: dict[str, int] = {
+    "note": 1,
+    "note2": 1,
+    "known_for": 1,
+    "earlier": 1,
+    "party": 2,
+    "birth_region": 2,
+    "century": 2,
+    "mixed": 1,
+}
+
+
+def slots(row: Row, table: Table) -> dict[str, str]:
+    """The words for one president; a man without a party simply has no party slot."""
+    columns = ("number", "party", "birth_state", "took_office", "earlier", "known_for")
+    return {"E": row["name"], **{column: row[column] for column in columns}}
