@@ -1,0 +1,140 @@
+"""Where a sentence mentions its entity: one span of characters, or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from engine.corpus.text import fold, in_word, is_mark, is_spaceless
+
+EXACT, FOLDED, ALIAS, SUBSTRING, GIVEN = "exact", "other case", "alias", "inside a word", "given"
+HOWS = (EXACT, FOLDED, ALIAS, SUBSTRING, GIVEN)
+"""How a mention was found, most trusted first; the manifest counts them."""
+
+Span = tuple[int, int, str]
+_Longer = dict[tuple[int, int], frozenset[str]]
+
+_SPACELESS_REACH = 32
+"""Longest name, in characters, of which all parts are looked up in scripts without spaces."""
+
+
+class MentionFinder:
+    """Finds the mention of an entity in a sentence.
+
+    In this order: the name as a whole word, the same in any case, an alias as a whole word (likewise), the
+    name anywhere, an alias anywhere. A place inside a longer name of the vocabulary ("Guinea" in
+    "Guinea-Bissau") is no mention.
+    """
+
+    def __init__(self, names: Sequence[str], aliases: Sequence[Sequence[str]]) -> None:
+        self._names, self._aliases = names, aliases
+        self._longer = _longer_names(names, aliases)
+
+    def find(self, entity_id: int, sentence: str) -> Span | str:
+        """Return (start, end, how) of the mention; end is exclusive. A string is the reason for a refusal."""
+        name = self._names[entity_id]
+        longer = self._longer.get(name)
+        at = sentence.find(name)
+        if at >= 0 and longer is None and is_whole(sentence, at, at + len(name)):
+            return at, at + len(name), EXACT
+        return self._search(entity_id, sentence)
+
+    def _search(self, entity_id: int, sentence: str) -> Span | str:
+        name, aliases = self._names[entity_id], self._aliases[entity_id]
+        folded = fold(sentence)
+        tries = [(name, sentence, True, EXACT), (fold(name), folded, True, FOLDED)]
+        for alias in aliases:
+            tries += [(alias, sentence, True, ALIAS), (fold(alias), folded, True, ALIAS)]
+        tries += [(name, sentence, False, SUBSTRING), (fold(name), folded, False, SUBSTRING)]
+        tries += [(alias, sentence, False, SUBSTRING) for alias in aliases]
+        spellings = [name, name, *(a for a in aliases for _ in range(2)), name, name, *aliases]
+        inside = ""
+        for (wanted, text, whole, how), spelling in zip(tries, spellings, strict=True):
+            for start in _places(wanted, text):
+                end = start + len(wanted)
+                if whole and not is_whole(sentence, start, end):
+                    continue
+                if end < len(sentence) and is_mark(sentence[end]):
+                    continue
+                within = _inside(self._longer.get(spelling), sentence, folded, start)
+                if not within:
+                    return start, end, how
+                inside = inside or within
+        if inside:
+            return f"occurs only inside the longer name {inside!r}"
+        return "does not hold its entity's name"
+
+    def check(self, entity_id: int, sentence: str, start: int, end: int) -> Span | str:
+        """Return the given offsets if they hold the name or an alias in any case, else the reason."""
+        if not 0 <= start < end <= len(sentence):
+            return f"start {start} and end {end} are no span of its {len(sentence)} characters"
+        held = sentence[start:end]
+        folded = fold(held)
+        if any(folded == fold(s) for s in (self._names[entity_id], *self._aliases[entity_id])):
+            return start, end, GIVEN
+        return f"start {start} and end {end} hold {held[:80]!r}, neither the name nor an alias"
+
+
+def is_whole(text: str, start: int, end: int) -> bool:
+    """Whether neither neighbour of a span continues a word."""
+    return not (start and in_word(text[start - 1])) and not (end < len(text) and in_word(text[end]))
+
+
+def _places(wanted: str, text: str) -> Iterator[int]:
+    at = text.find(wanted)
+    while at >= 0:
+        yield at
+        at = text.find(wanted, at + 1)
+
+
+def _inside(longer: _Longer | None, sentence: str, folded: str, start: int) -> str:
+    """Return the longer name around the place, as it stands in the sentence; empty if there is none."""
+    for (offset, length), spellings in (longer or {}).items():
+        first, last = start - offset, start - offset + length
+        if first < 0 or folded[first:last] not in spellings:
+            continue
+        whole = is_whole(sentence, first, last)
+        if whole or is_spaceless(sentence[last - 1]) or is_spaceless(sentence[first]):
+            return sentence[first:last]
+    return ""
+
+
+def _longer_names(names: Sequence[str], aliases: Sequence[Sequence[str]]) -> dict[str, _Longer]:
+    """Return, for each spelling inside other entities' longer ones, these by (offset, length), case folded.
+
+    Every part of every spelling between two word boundaries is looked up among the spellings: the time is
+    linear in the number of spellings for names of bounded length.
+    """
+    spellings = [(s, i) for i, name in enumerate(names) for s in (name, *aliases[i])]
+    known: dict[str, list[tuple[str, int]]] = {}
+    for spelling, owner in spellings:
+        known.setdefault(fold(spelling), []).append((spelling, owner))
+    longest = max(map(len, known), default=0)
+    found: dict[str, dict[tuple[int, int], set[str]]] = {}
+    for spelling, owner in spellings:
+        folded = fold(spelling)
+        for start, end in _parts(spelling, longest):
+            for short, short_owner in known.get(folded[start:end], ()):
+                if short_owner != owner:
+                    places = found.setdefault(short, {})
+                    places.setdefault((start, len(spelling)), set()).add(folded)
+    return {s: {k: frozenset(v) for k, v in places.items()} for s, places in found.items()}
+
+
+def _parts(name: str, longest: int) -> Iterator[tuple[int, int]]:
+    """Yield the proper parts of a name that begin and end at word boundaries."""
+    size = len(name)
+    loose = not name.isascii() and size <= _SPACELESS_REACH and any(map(is_spaceless, name))
+    if name.isalnum() and not loose:
+        return
+    starts = [
+        i for i in range(size) if name[i] != " " and (loose or i == 0 or not in_word(name[i - 1]))
+    ]
+    ends = [
+        j
+        for j in range(1, size + 1)
+        if name[j - 1] != " " and (loose or j == size or not in_word(name[j]))
+    ]
+    for start in starts:
+        for end in ends:
+            if start < end <= start + longest and end - start < size:
+                yield start, end

@@ -1,0 +1,218 @@
+"""Tables of sentences and entities, as JSON lines or Parquet.
+
+Sentences (``sentences.jsonl`` or ``sentences/*.jsonl``; ``sentences*.parquet`` or ``sentences/*.parquet``):
+
+=============  ========  ==================================================================
+``entity``     required  the name of the entity that the sentence mentions
+``sentence``   required  the text
+``start end``  optional  characters of the mention, end exclusive; found by us where missing
+``image``      optional  path or address of a picture, kept as given
+=============  ========  ==================================================================
+
+Entities (``entities.jsonl``, ``entities.parquet``; optional: without it, those of the sentences in order of
+first appearance):
+
+===============  ========  ========================================
+``name``         required  unique
+``aliases``      optional  list of other spellings
+``description``  optional  a text
+``attributes``   optional  ``{attribute: [value, …]}``
+===============  ========  ========================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.corpus.records import Entity, Position, Refusal, Sentence
+from engine.corpus.streams import decode, lines
+from engine.corpus.text import nfc
+from engine.corpus.ultrawiki import dumps, is_attributes, json_type
+from engine.errors import FormatError
+from engine.storage import Store
+
+BATCH = 8192
+
+SENTENCE_COLUMNS = ("entity", "sentence", "start", "end", "image")
+ENTITY_COLUMNS = ("name", "aliases", "description", "attributes")
+
+Row = tuple[dict[str, object] | str, Position, str]
+"""A row's values (or why there are none), its place, and its text for the quarantine ("" = the values)."""
+
+
+class Rows:
+    """A folder (or one file) with tables of sentences and, if it has one, of entities."""
+
+    def __init__(
+        self, place: Store, suffix: str, read: Callable[[Store, tuple[str, ...]], Iterator[Row]]
+    ):
+        self._read = read
+        if place.size() >= 0:
+            self._sentences, self._entities = [place], []
+            self._root = place.path.rsplit("/", 1)[0]
+            return
+        files = {f.path[len(place.path) + 1 :]: f for f in place.files(suffix)}
+        self._root = place.path
+        self._sentences = [f for name, f in files.items() if _holds_sentences(name)]
+        self._entities = [f for name, f in files.items() if name == f"entities{suffix}"]
+        if not self._sentences:
+            there = ", ".join(f.name for f in place.files()[:8]) or "nothing"
+            raise FormatError(
+                f"{place.uri}: no sentences{suffix} and no sentences/*{suffix} here (found: {there}); "
+                "see --help for the formats"
+            )
+
+    def files(self) -> list[Store]:
+        """Return the files that are read."""
+        return self._entities + self._sentences
+
+    def _name(self, file: Store) -> str:
+        return file.path[len(self._root) + 1 :]
+
+    def entities(self) -> Iterator[Entity | Refusal] | None:
+        """Yield the rows of the entity table; None where there is none."""
+        return self._entity_rows(self._entities[0]) if self._entities else None
+
+    def _entity_rows(self, file: Store) -> Iterator[Entity | Refusal]:
+        source = self._name(file)
+        for row, position, text in self._read(file, ENTITY_COLUMNS):
+            fault = row if isinstance(row, str) else _fault_of_entity(row)
+            if fault:
+                yield Refusal(source, position, fault, text or dumps(row), "entity")
+                continue
+            assert isinstance(row, dict)
+            yield Entity(
+                nfc(str(row["name"]).strip()),
+                [nfc(a.strip()) for a in row.get("aliases") or []],  # type: ignore[attr-defined]
+                row.get("description"),  # type: ignore[arg-type]
+                row.get("attributes") or {},  # type: ignore[arg-type]
+                source,
+                position,
+            )
+
+    def sentences(self) -> Iterator[Sentence | Refusal]:
+        """Yield the rows of the sentence tables, file by file in the order of their names."""
+        for file in self._sentences:
+            source = self._name(file)
+            for row, position, text in self._read(file, SENTENCE_COLUMNS):
+                fault = row if isinstance(row, str) else _fault_of_sentence(row)
+                if fault:
+                    yield Refusal(source, position, fault, text or dumps(row))
+                    continue
+                assert isinstance(row, dict)
+                entity, sentence, *rest = map(row.get, SENTENCE_COLUMNS)
+                yield Sentence(nfc(entity.strip()), sentence, *rest, source, position)  # type: ignore
+
+
+def _holds_sentences(name: str) -> bool:
+    folder, _, file = name.rpartition("/")
+    return folder == "sentences" or (not folder and file.startswith("sentences"))
+
+
+def _fault_of_sentence(row: dict[str, object]) -> str | None:
+    for column in ("entity", "sentence"):
+        if not isinstance(row.get(column), str):
+            return f"{column} must be a text, not {json_type(row.get(column))}"
+    for column in ("start", "end"):
+        value = row.get(column)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            return f"{column} must be a whole number, not {json_type(value)}"
+    if (row.get("start") is None) != (row.get("end") is None):
+        return "start and end belong together: give both or none"
+    if not isinstance(row.get("image"), str | None):
+        return f"image must be a text, not {json_type(row['image'])}"
+    return None
+
+
+def _fault_of_entity(row: dict[str, object]) -> str | None:
+    if not isinstance(row.get("name"), str):
+        return f"name must be a text, not {json_type(row.get('name'))}"
+    aliases = row.get("aliases") or []
+    if not isinstance(aliases, list) or not all(isinstance(a, str) for a in aliases):
+        return "aliases must be a list of texts"
+    if not isinstance(row.get("description"), str | None):
+        return f"description must be a text, not {json_type(row['description'])}"
+    if not is_attributes(row.get("attributes") or {}):
+        return "attributes must be {attribute: [texts]}"
+    return None
+
+
+def read_jsonl(file: Store, columns: tuple[str, ...]) -> Iterator[Row]:
+    """Yield the rows of a file of JSON lines; blank lines are skipped."""
+    for line in lines(file):
+        text, fault = decode(line)
+        position: Position = ("line {0}, byte {1}", line.number, line.offset)
+        if fault:
+            yield fault, position, text
+        elif text and not text.isspace():
+            yield _parsed(text, line.ended), position, text
+
+
+def _parsed(text: str, ended: bool) -> dict[str, object] | str:
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        cut = (
+            "" if ended else "; the file ends in this line without a line break: it may be cut off"
+        )
+        return f"not valid JSON ({error}){cut}"
+    return row if isinstance(row, dict) else f"a line must be an object, not {json_type(row)}"
+
+
+def read_parquet(file: Store, columns: tuple[str, ...]) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, read a batch at a time.
+
+    Raises:
+        FormatError: a required column (the first two of sentences, the first of entities) is missing.
+    """
+    required = columns[:2] if columns == SENTENCE_COLUMNS else columns[:1]
+    number = 0
+    try:
+        with file.open_input() as stream:
+            table = pq.ParquetFile(stream)
+            there = table.schema_arrow.names
+            if missing := [c for c in required if c not in there]:
+                raise FormatError(
+                    f"{file.uri}: no column {' and no column '.join(missing)} (found: {', '.join(there)})"
+                )
+            wanted = [c for c in columns if c in there]
+            for batch in table.iter_batches(batch_size=BATCH, columns=wanted):
+                for row in _rows(batch):
+                    yield row, ("row {0}{1}", number, ""), ""
+                    number += 1
+    except (pa.ArrowException, OSError) as error:
+        reason = (
+            f"no readable Parquet from here on ({str(error).splitlines()[0]}); is the file whole?"
+        )
+        yield reason, ("row {0}{1}", number, ""), file.name
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, object] | str]:
+    try:
+        rows = batch.to_pylist()
+    except UnicodeDecodeError:
+        for i in range(batch.num_rows):
+            try:
+                rows = batch.slice(i, 1).to_pylist()
+            except UnicodeDecodeError as error:
+                yield f"not valid UTF-8 ({error.reason} at byte {error.start} of a value)"
+            else:
+                yield from map(_plain, rows)
+    else:
+        yield from map(_plain, rows)
+
+
+def _plain(row: dict[str, object]) -> dict[str, object]:
+    """Turn a map column, which Arrow gives as pairs, into the dictionary that JSON would hold."""
+    pairs = row.get("attributes")
+    if isinstance(pairs, list) and all(isinstance(p, tuple) for p in pairs):
+        row["attributes"] = dict(pairs)
+    elif isinstance(
+        pairs, dict
+    ):  # a struct column: the attributes of all rows, null where a row has none
+        row["attributes"] = {k: v for k, v in pairs.items() if v is not None}
+    return row

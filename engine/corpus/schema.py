@@ -1,0 +1,96 @@
+"""The stored form of mentions, and the manifest that says a corpus is whole."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engine.errors import StorageError
+from engine.workspace import Workspace
+
+MENTION_SCHEMA = pa.schema(
+    [
+        pa.field("entity_id", pa.int32(), nullable=False),
+        pa.field("sentence", pa.string(), nullable=False),
+        pa.field("start", pa.int32(), nullable=False),
+        pa.field("end", pa.int32(), nullable=False),
+        pa.field("image", pa.string()),
+    ]
+)
+"""``corpus/mentions/*.parquet``: start and end count characters of the sentence, end exclusive."""
+
+PART_ROWS = 8192
+"""Rows of a mentions part at most: the unit of parallel work, of recovery, and of memory."""
+
+MANIFEST = "manifest.json"
+
+
+class SourceFile(BaseModel):
+    """A file that was read."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Counts(BaseModel):
+    """What an import did. Sentences read = mentions + refused + duplicates."""
+
+    entities: int = 0
+    mentions: int = 0
+    sentences_read: int = 0
+    refused: int = 0
+    duplicates: int = 0
+    entities_refused: int = 0
+    details_refused: int = 0
+    files_broken: int = 0
+    entities_without_sentences: int = 0
+
+    @property
+    def quarantined(self) -> int:
+        """Lines in the quarantine."""
+        refused = self.refused + self.duplicates + self.entities_refused
+        return refused + self.details_refused + self.files_broken
+
+
+class CorpusManifest(BaseModel):
+    """``corpus/manifest.json``, written last."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: str
+    source: str
+    files: list[SourceFile]
+    counts: Counts
+    found: dict[str, int]
+    """Mentions by how they were found."""
+    reasons: dict[str, int]
+    """Refusals by reason (numbers and names taken out)."""
+    parts: list[int]
+    """Rows of every mentions part, in order."""
+    digest: str
+    """sha256 of the entity table and the mentions parts: what is made from the same corpus may be kept."""
+
+
+def corpus_digest(sha256s: dict[str, str]) -> str:
+    """Return one digest of a corpus' files, given by name."""
+    lines = "".join(f"{name} {sha}\n" for name, sha in sorted(sha256s.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def read_manifest(workspace: Workspace) -> CorpusManifest:
+    """Return the manifest of a workspace's corpus.
+
+    Raises:
+        StorageError: no corpus has been imported, or its manifest cannot be read.
+    """
+    workspace.mentions()
+    file = workspace.corpus / MANIFEST
+    try:
+        return CorpusManifest.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise StorageError(
+            f"{file.uri}: not a corpus manifest ({error.errors()[0]['msg']})"
+        ) from None
