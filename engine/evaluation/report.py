@@ -1,0 +1,129 @@
+"""A method's report on a set of queries: a dictionary for programs, Markdown for people."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from engine.errors import QueryError
+from engine.evaluation.metrics import CUTOFFS, average, measure
+from engine.query import Expansion, Query
+from engine.query_files import QuerySet, Refusal
+
+Runner = Callable[[Sequence[Query]], list[Expansion]]
+
+Report = dict[str, Any]
+"""``overall`` and ``by_class``: see :func:`engine.evaluation.metrics.average`; and counts."""
+
+COLUMNS = tuple(f"{name}@{k}" for name in ("MAP", "P") for k in CUTOFFS)
+
+
+def evaluate(
+    runner: Runner,
+    queries: QuerySet,
+    batch_size: int = 64,
+    on_batch: Callable[[int], None] | None = None,
+) -> Report:
+    """Run the queries in batches and return the report.
+
+    Every query is asked for at least as many entities as the longest metric looks at. A query
+    without positive truth has nothing that a ranking could find: it is left out, and listed with the
+    refused ones. An empty negative truth is no mistake (nothing can intrude): its Neg columns are 0.
+
+    Args:
+        runner: an opened pipeline.
+        queries: see :func:`engine.query_files.read_queries`.
+        batch_size: queries handed over at once.
+        on_batch: told how many queries were just done.
+
+    Raises:
+        QueryError: no query has positive truth.
+    """
+    usable = [q for q in queries.queries if q.positive.size]
+    untold = [
+        Refusal(q.label, 0, q.query.id, "no positive truth (pos_gt), so it cannot be measured")
+        for q in queries.queries
+        if not q.positive.size
+    ]
+    if not usable:
+        raise QueryError("no query has positive truth (pos_gt), so nothing can be measured")
+    measured: list[dict[str, float]] = []
+    degraded = 0
+    started = time.perf_counter()
+    for start in range(0, len(usable), batch_size):
+        batch = usable[start : start + batch_size]
+        wanted = [replace(q.query, top_k=max(q.query.top_k, CUTOFFS[-1])) for q in batch]
+        expansions = runner(wanted)
+        degraded += sum(bool(e.degraded) for e in expansions)
+        measured += [
+            measure(e.ranking.ids, q.positive, q.negative)
+            for e, q in zip(expansions, batch, strict=True)
+        ]
+        if on_batch:
+            on_batch(len(batch))
+    seconds = time.perf_counter() - started
+    by_class: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for row, labelled in zip(measured, usable, strict=True):
+        by_class[labelled.label].append(row)
+    return {
+        "overall": average(measured),
+        "by_class": {label: average(by_class[label]) for label in sorted(by_class)},
+        "seconds_per_query": round(seconds / len(usable), 6),
+        "degraded": degraded,
+        "missing_truth": queries.missing,
+        "refused": [asdict(refusal) for refusal in [*queries.refused, *untold]],
+    }
+
+
+def markdown(reports: Mapping[str, Report], heading: str) -> str:
+    """Return the papers' table over all methods, then each method's results by class."""
+    lines = [f"# {heading}", "", *_table(*side_rows(reports)), ""]
+    for name, report in reports.items():
+        lines += [f"## {name}", "", f"`{report.get('pipeline', name)}`", ""]
+        lines += [*_table(*class_rows(report)), ""]
+        counts = (
+            f"{report['overall']['queries']} queries, "
+            f"{1e3 * report['seconds_per_query']:.2f} ms a query, {len(report['refused'])} refused, {report['degraded']} degraded, "
+            f"{report['missing_truth']} truth names are not in the vocabulary."
+        )
+        lines += [counts, ""]
+        lines += [
+            f"- refused: `{r['source']}:{r['position']}` {r['query_id'] or ''}: {r['reason']}"
+            for r in report["refused"]
+        ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def side_rows(reports: Mapping[str, Report]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the papers' table: Pos, Neg and Comb columns, a line each."""
+    rows = [
+        [name, side, *_numbers(report["overall"], [*(f"{side}{c}" for c in COLUMNS), average_name])]
+        for name, report in reports.items()
+        for side, average_name in (("Pos", "PosAvg"), ("Neg", "NegAvg"), ("Comb", "Avg"))
+    ]
+    return ["method", "", *COLUMNS, "Avg"], rows
+
+
+def class_rows(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of one method's results by fine-grained class."""
+    columns = ["PosMAP@10", "NegMAP@10", "CombMAP@10", "PosMAP@100", "CombMAP", "Avg"]
+    rows = [
+        [label, str(values["queries"]), *_numbers(values, columns)]
+        for label, values in [*report["by_class"].items(), ("all", report["overall"])]
+    ]
+    return ["class", "queries", *columns], rows
+
+
+def _numbers(values: Mapping[str, float], columns: Sequence[str]) -> list[str]:
+    return [f"{values[column]:.2f}" for column in columns]
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+    ruler = ["---" if place == 0 else "---:" for place in range(len(header))]
+    return [line(header), line(ruler), *map(line, rows)]

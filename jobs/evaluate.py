@@ -1,0 +1,136 @@
+"""Measure methods on queries with known answers: MAP and P at several cut-offs, on both sides.
+
+Runs the local runtime in this process. Reports go to ``runs/evaluate/<method>/`` of the workspace.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from engine.bundle import Bundle
+from engine.errors import QueryError
+from engine.evaluation.report import Report, class_rows, evaluate, markdown, side_rows
+from engine.methods import method as named_method
+from engine.query_files import QuerySet, read_queries
+from engine.storage import Store
+from engine.workspace import Workspace
+from jobs import console
+
+EXAMPLES = """
+  python -m jobs.evaluate --workspace w --queries data/query --method retexpan
+  python -m jobs.evaluate --workspace w --queries q.jsonl --method retexpan --method retexpan+cds
+"""
+
+SHOWN = 5
+"""Refused queries that are shown one by one; the report lists all."""
+
+
+def main(
+    workspace: Annotated[str, typer.Option(help="Folder or s3:// prefix that holds the bundle.")],
+    queries: Annotated[
+        str, typer.Option(help="File or folder (.json, .jsonl, .parquet) with pos_gt and neg_gt.")
+    ],
+    method: Annotated[list[str], typer.Option(help="Method; repeat to compare several.")],
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json",
+            help="Also write the report here; for several methods: {method: report}.",
+        ),
+    ] = None,
+    bundle: Annotated[str | None, typer.Option(help="Bundle id; default: the current one.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Queries handed over at once.")] = 64,
+    strict: Annotated[bool, typer.Option(help="Fail if any query is refused.")] = False,
+) -> None:
+    """Measure one or several methods on queries with known answers."""
+    house = Workspace.open(workspace)
+    pipelines = {name: named_method(name) for name in dict.fromkeys(method)}
+    opened = Bundle.open(house, bundle)
+    found = read_queries(Store.open(queries), opened.vocabulary)
+    reports: dict[str, Report] = {}
+    for name, pipeline in pipelines.items():
+        run = pipeline.open(opened)
+        with console.meter(name, len(found.queries)) as meter:
+            report = evaluate(run, found, batch_size, meter.add)
+        reports[name] = {
+            "method": name,
+            "pipeline": str(pipeline),
+            "bundle": opened.id,
+            "queries_digest": found.digest,
+            **report,
+        }
+        _publish(house, name, reports[name])
+    content: Any = reports if len(reports) > 1 else next(iter(reports.values()))
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(_json(content), encoding="utf-8")
+    _show(reports)
+    refused = _show_refused(found, reports)
+    best = max(reports, key=lambda name: reports[name]["overall"]["Avg"])
+    overall = reports[best]["overall"]
+    console.result(
+        method=best,
+        bundle=opened.id,
+        queries=overall["queries"],
+        refused=refused,
+        CombMAP=overall["CombMAP"],
+        Avg=overall["Avg"],
+    )
+    if strict and refused:
+        raise QueryError(f"{refused} queries were refused, and --strict was given")
+
+
+def _publish(house: Workspace, name: str, report: Report) -> None:
+    folder = house.runs("evaluate") / name
+    heading = f"{name} on bundle {report['bundle']}"
+    (folder / "report.md").write_bytes(markdown({name: report}, heading).encode())
+    (folder / "report.json").write_bytes(_json(report).encode())
+    console.say(f"report: {folder.uri}/report.md")
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _show(reports: dict[str, Report]) -> None:
+    """Print the comparison and, for each method, its classes."""
+    terminal = Console(highlight=False)
+    terminal.print(_table("overall, in percent", *side_rows(reports)))
+    for name, report in reports.items():
+        terminal.print(_table(f"{name} by class", *class_rows(report)))
+
+
+def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
+    """Return a table that fits 80 columns: no frame, one space between columns."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.pad_edge = False
+    for place, column in enumerate(header):
+        table.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _show_refused(found: QuerySet, reports: dict[str, Report]) -> int:
+    """Say loudly which queries were not measured, and return how many."""
+    refused = next(iter(reports.values()))["refused"]
+    for entry in refused[:SHOWN]:
+        console.say(f"REFUSED {entry['source']}:{entry['position']}: {entry['reason']}")
+    if refused:
+        console.say(f"REFUSED in all: {len(refused)} queries; the report lists them")
+    if found.missing:
+        console.say(
+            f"{found.missing} truth names are not in the vocabulary; they count as never found"
+        )
+    return len(refused)
+
+
+if __name__ == "__main__":
+    console.run(main, EXAMPLES)
