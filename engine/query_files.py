@@ -111,7 +111,7 @@ class QuerySet:
 
 
 def read_queries(source: Store, vocabulary: Vocabulary) -> QuerySet:
-    """Read a query file, or all query files of a folder (of its ``query`` folder, if it has one).
+    """Read a query file, or all query files of a folder (its ``query`` folder, if any).
 
     Raises:
         StorageError: nothing is there.

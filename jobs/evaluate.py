@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -102,6 +101,8 @@ def _json(content: Any) -> str:
 def _show(reports: dict[str, Report]) -> None:
     """Print the comparison and, for each method, its classes."""
     terminal = Console(highlight=False)
+    if not terminal.is_terminal:
+        terminal.width = 110  # a log: nothing is cut off
     terminal.print(_table("overall, in percent", *side_rows(reports)))
     for name, report in reports.items():
         terminal.print(_table(f"{name} by class", *class_rows(report)))
@@ -109,7 +110,7 @@ def _show(reports: dict[str, Report]) -> None:
 
 def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
     """Return a table that fits 80 columns: no frame, one space between columns."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.pad_edge = False
     for place, column in enumerate(header):
         table.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)

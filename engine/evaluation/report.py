@@ -30,8 +30,9 @@ def evaluate(
     """Run the queries in batches and return the report.
 
     Every query is asked for at least as many entities as the longest metric looks at. A query
-    without positive truth has nothing that a ranking could find: it is left out, and listed with the
-    refused ones. An empty negative truth is no mistake (nothing can intrude): its Neg columns are 0.
+    without positive truth has nothing that a ranking could find: it is left out, and listed with
+    the refused ones. An empty negative truth is no mistake (nothing can intrude): its Neg columns
+    are 0.
 
     Args:
         runner: an opened pipeline.
@@ -84,9 +85,10 @@ def markdown(reports: Mapping[str, Report], heading: str) -> str:
     for name, report in reports.items():
         lines += [f"## {name}", "", f"`{report.get('pipeline', name)}`", ""]
         lines += [*_table(*class_rows(report)), ""]
+        overall = report["overall"]
         counts = (
-            f"{report['overall']['queries']} queries, "
-            f"{1e3 * report['seconds_per_query']:.2f} ms a query, {len(report['refused'])} refused, {report['degraded']} degraded, "
+            f"{overall['queries']} queries, {1e3 * report['seconds_per_query']:.2f} ms a query, "
+            f"{len(report['refused'])} refused, {report['degraded']} degraded, "
             f"{report['missing_truth']} truth names are not in the vocabulary."
         )
         lines += [counts, ""]
