@@ -6,6 +6,9 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from engine.errors import UserError
 
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
 """Ray's own default takes a third of the memory; our blocks are a few MB."""
@@ -22,7 +25,8 @@ def quiet_environment() -> None:
 def session(cpus: int | None = None) -> Iterator[None]:
     """Use the cluster of ``RAY_ADDRESS`` (set by ``ray job submit``), else start one for this block.
 
-    A cluster that is connected already, by a test or a caller, is used and left running.
+    A cluster that is connected already, by a test or a caller, is used and left running. A
+    :class:`UserError` that a worker raised leaves the block as itself (see :func:`user_error`).
 
     Args:
         cpus: cores of a cluster that is started here; default: all of the machine's.
@@ -31,12 +35,16 @@ def session(cpus: int | None = None) -> Iterator[None]:
     import ray
     from ray.data import DataContext
 
-    DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.raise_original_map_exception = True
+    # What Ray Data logs as an error it also raises: one report is enough.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if ray.is_initialized():
-        yield
+        with _unwrapped():
+            yield
         return
-    settings: dict[str, object] = {"log_to_driver": True, "logging_level": logging.WARNING}
+    settings: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
     if not os.environ.get("RAY_ADDRESS"):
         settings |= {
             "num_cpus": cpus,
@@ -45,6 +53,34 @@ def session(cpus: int | None = None) -> Iterator[None]:
         }
     ray.init(**settings)
     try:
-        yield
+        with _unwrapped():
+            yield
     finally:
         ray.shutdown()
+
+
+def user_error(error: BaseException) -> UserError | None:
+    """Return the :class:`UserError` of a worker that Ray wrapped into ``error``, if there is one.
+
+    It is found where a task or an actor's method raised it. Of an actor whose constructor fails Ray
+    keeps the text only: a worker that may meet a user's mistake there keeps the error and raises it
+    when it is first called.
+    """
+    seen: BaseException | None = error
+    found = None
+    while seen is not None:
+        # The last one: Ray's wrapper is made to look like what it wraps, but its text is a traceback.
+        found = seen if isinstance(seen, UserError) else found
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return found
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        found = user_error(error)
+        if found is None or found is error:
+            raise
+        raise found from None

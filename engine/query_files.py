@@ -103,7 +103,7 @@ class QuerySet:
 
     @property
     def digest(self) -> str:
-        """Hex digest of the usable queries in order (ids, seeds, ``top_k``), without their truth."""
+        """Hex digest of the usable queries in order: ids, seeds, ``top_k``; not their truth."""
         digest = hashlib.sha256()
         for q in (labelled.query for labelled in self.queries):
             digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k]).encode() + b"\n")
@@ -111,7 +111,7 @@ class QuerySet:
 
 
 def read_queries(source: Store, vocabulary: Vocabulary) -> QuerySet:
-    """Read a query file, or all query files of a folder (its ``query`` folder, if any).
+    """Read a query file, or all of a folder (of its ``query`` folder, if any).
 
     Raises:
         StorageError: nothing is there.
