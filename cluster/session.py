@@ -15,7 +15,7 @@ LOCAL_OBJECT_STORE_BYTES = 1 << 30
 
 
 def quiet_environment() -> None:
-    """Set what must be set before Ray or a tokenizer is imported: no usage statistics, no fork warnings."""
+    """Set what Ray and tokenizers read on import: no usage statistics, no fork warnings."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -23,7 +23,7 @@ def quiet_environment() -> None:
 
 @contextmanager
 def session(cpus: int | None = None) -> Iterator[None]:
-    """Use the cluster of ``RAY_ADDRESS`` (set by ``ray job submit``), else start one for this block.
+    """Use the cluster of ``RAY_ADDRESS`` (``ray job submit`` sets it), else start one here.
 
     A cluster that is connected already, by a test or a caller, is used and left running. A
     :class:`UserError` that a worker raised leaves the block as itself (see :func:`user_error`).
@@ -47,6 +47,8 @@ def session(cpus: int | None = None) -> Iterator[None]:
     settings: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
     if not os.environ.get("RAY_ADDRESS"):
         settings |= {
+            # Without it Ray joins any cluster that it finds on this machine, a stranger's too.
+            "address": "local",
             "num_cpus": cpus,
             "include_dashboard": False,
             "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
