@@ -1,0 +1,161 @@
+"""The frozen-layer cache: states below the last layer, computed once per sentence.
+
+One ``part-NNNNN.npy`` per inputs part, [T, D], all sentences' tokens after one another without
+padding, memory-mapped on reading: training touches only the rows of its batch, and the operating
+system keeps what fits. bfloat16 is stored as its 16-bit patterns (npy knows no bfloat16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+
+from engine.encoders.text import TextEncoder, fast_dtype
+
+Tensor = torch.Tensor
+
+BATCH_TOKENS = 4096
+"""Tokens of a forward pass, padding included: enough for full speed, small enough for the caches."""
+
+
+@dataclass(frozen=True)
+class InputRows:
+    """One inputs part in memory: token ids flat, and a row per sentence.
+
+    Attributes:
+        ids: all token ids after one another, int32 [T].
+        offsets: where each sentence begins and the last one ends, int64 [n + 1].
+        mask_index: position of the mask token in its sentence, int64 [n].
+        entity_id: int64 [n].
+    """
+
+    ids: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    mask_index: npt.NDArray[np.int64]
+    entity_id: npt.NDArray[np.int64]
+
+    @classmethod
+    def read(cls, path: Path | str, with_ids: bool = True) -> InputRows:
+        """Read an inputs part; ``with_ids=False`` leaves the tokens themselves out."""
+        table = pq.read_table(path, columns=["entity_id", "input_ids", "mask_index"]).combine_chunks()
+        tokens = table["input_ids"].combine_chunks()
+        offsets = tokens.offsets.to_numpy().astype(np.int64)
+        ids = tokens.values.to_numpy() if with_ids else np.empty(0, np.int32)
+        return cls(
+            ids[offsets[0] :] if with_ids else ids,
+            offsets - offsets[0],
+            table["mask_index"].to_numpy().astype(np.int64),
+            table["entity_id"].to_numpy().astype(np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.mask_index)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each sentence."""
+        return np.diff(self.offsets)
+
+    def batches(self, max_tokens: int = BATCH_TOKENS) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield row numbers, sorted by length, in batches of at most ``max_tokens`` padded tokens."""
+        order = np.argsort(self.lengths, kind="stable")
+        start = 0
+        for end in range(1, len(order) + 1):
+            longest_next = self.lengths[order[end]] if end < len(order) else None
+            if longest_next is None or longest_next * (end + 1 - start) > max_tokens:
+                yield order[start:end]
+                start = end
+
+    def padded_ids(self, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return the token ids [B, L] (0 beyond a sentence) and lengths [B] of some rows."""
+        lengths = self.lengths[rows]
+        padded = np.zeros((len(rows), lengths.max()), np.int64)
+        for i, row in enumerate(rows):
+            padded[i, : lengths[i]] = self.ids[self.offsets[row] : self.offsets[row + 1]]
+        return torch.from_numpy(padded), torch.from_numpy(lengths)
+
+
+def fill_part(
+    encoder: TextEncoder, rows: InputRows, target: Path, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Run the frozen layers over one inputs part and write its states to ``target``.
+
+    The file is written through a memory map: memory does not grow with the part.
+
+    Args:
+        encoder: on ``device``.
+        rows: the part, with ids.
+        target: the npy file.
+        dtype: bfloat16 or float32, of the stored states.
+        device: where the layers run; in bfloat16 if that is both stored and fast there.
+    """
+    stored = np.uint16 if dtype == torch.bfloat16 else np.float32
+    shape = (int(rows.offsets[-1]), encoder.dim)
+    # The map is opened on a file object because npy's own opener would append ".npy" to the name.
+    with target.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(stored)), "fortran_order": False}
+        np.lib.format.write_array_header_2_0(file, header | {"shape": shape})
+        start = file.tell()
+        file.truncate(start + shape[0] * shape[1] * np.dtype(stored).itemsize)
+    if not shape[0]:
+        return
+    states = np.memmap(target, stored, "r+", start, shape)
+    compute = dtype if fast_dtype(device) == dtype else torch.float32
+    with torch.inference_mode(), torch.autocast(device.type, compute, enabled=compute != torch.float32):
+        for batch in rows.batches():
+            ids_BL, lengths_B = rows.padded_ids(batch)
+            found_BLD = encoder.lower_states(ids_BL.to(device), lengths_B.to(device)).to(dtype).cpu()
+            for i, row in enumerate(batch):
+                one = found_BLD[i, : lengths_B[i]]
+                bits = one.view(torch.uint16) if dtype == torch.bfloat16 else one
+                states[rows.offsets[row] : rows.offsets[row + 1]] = bits.numpy()
+    states.flush()
+
+
+class CachedStates:
+    """All rows of a training set with their frozen states, gathered batch by batch.
+
+    Args:
+        rows: the inputs parts (token ids are not needed).
+        states: the cache file of each part.
+    """
+
+    def __init__(self, rows: Sequence[InputRows], states: Sequence[Path]) -> None:
+        self._states = [_open_states(path) for path in states]
+        self._first = np.cumsum([0, *map(len, rows)])
+        self._starts = np.concatenate([r.offsets[:-1] for r in rows])
+        self.lengths = np.concatenate([r.lengths for r in rows])
+        self.mask_index = np.concatenate([r.mask_index for r in rows])
+        self.entity_id = np.concatenate([r.entity_id for r in rows])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def gather(self, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return states float32 [B, L, D] (zeros beyond a sentence), lengths, mask positions, entities [B]."""
+        lengths = self.lengths[rows]
+        parts = np.searchsorted(self._first, rows, side="right") - 1
+        dim = self._states[0].shape[1]
+        states_BLD = torch.zeros(len(rows), int(lengths.max()), dim)
+        starts = self._starts[rows]
+        for i, (part, start, length) in enumerate(zip(parts, starts, lengths, strict=True)):
+            states_BLD[i, :length] = self._states[part][start : start + length]
+        return (
+            states_BLD,
+            torch.from_numpy(lengths),
+            torch.from_numpy(self.mask_index[rows]),
+            torch.from_numpy(self.entity_id[rows]),
+        )
+
+
+def _open_states(path: Path) -> Tensor:
+    """Map a cache file, [T, D]. Copy-on-write, so that torch takes the map and the file is safe."""
+    array = np.load(path, mmap_mode="c", allow_pickle=False)
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
