@@ -1,0 +1,139 @@
+"""Sentences turned into model input: the mention becomes the tokenizer's mask token.
+
+The text on either side of the mention is tokenised apart, and no special token is looked for in it: a
+sentence that spells "[MASK]" or "[SEP]" itself cannot make a second mask or end the input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from engine.errors import UserError
+
+
+class MaskedInput(NamedTuple):
+    """Token ids with the special ones, the place of the mask token among them, and whether text was cut."""
+
+    input_ids: list[int]
+    mask_index: int
+    clipped: bool
+
+
+def load_tokenizer(model: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model folder or a hub name. Code from the folder is never run.
+
+    Raises:
+        UserError: there is none, or it has no mask token or no tokens for begin and end.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(os.fspath(model), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"--model {model}: no tokenizer can be loaded from it ({reason})") from None
+    if tokenizer.mask_token_id is None:
+        raise UserError(
+            f"--model {model}: its tokenizer has no mask token; an encoder like BERT is needed"
+        )
+    if not tokenizer.is_fast:
+        raise UserError(f"--model {model}: its tokenizer has no tokenizer.json (a fast tokenizer)")
+    _ends(tokenizer)
+    return tokenizer
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a sha256 over everything that decides which ids a text gets."""
+    specials = (tokenizer.mask_token_id, *_ends(tokenizer))
+    content = f"{specials}{tokenizer.backend_tokenizer.to_str()}"
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+class MentionMasker:
+    """Makes :class:`MaskedInput` of sentences.
+
+    Args:
+        tokenizer: of a BERT- or RoBERTa-like encoder.
+        max_length: tokens of an input at most, special ones included. A longer sentence is cut to a window
+            around the mask, moved at the sentence's ends so that the room is always used.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._mask = int(tokenizer.mask_token_id)  # type: ignore[arg-type]
+        self._first, self._last = _ends(tokenizer)
+        self._body = max_length - 2
+        # A mask token that takes in the space before it (RoBERTa's) leaves none to the text on its left.
+        added = tokenizer.added_tokens_decoder.get(self._mask)
+        self._strip_left, self._strip_right = (
+            bool(added and added.lstrip),
+            bool(added and added.rstrip),
+        )
+        if self._body < 2:
+            raise UserError(
+                f"a limit of {max_length} tokens has no room for a mask and its context"
+            )
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of plain texts, without special tokens."""
+        if not texts:
+            return []
+        encoded = self._tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    def encode(
+        self,
+        sentences: Sequence[str],
+        starts: Sequence[int],
+        ends: Sequence[int],
+        descriptions: Sequence[Sequence[int]] | None = None,
+    ) -> list[MaskedInput]:
+        """Return the model input of sentences whose mentions lie at characters [start, end).
+
+        Args:
+            sentences: their texts.
+            starts: first character of each mention.
+            ends: the character after each mention.
+            descriptions: token ids (:meth:`tokens`) that go in front of each sentence; cut so that the
+                sentence has at least half of the room if it needs it.
+        """
+        sides: list[str] = []
+        for sentence, start, end in zip(sentences, starts, ends, strict=True):
+            left, right = sentence[:start], sentence[end:]
+            sides.append(left.rstrip() if self._strip_left else left)
+            sides.append(right.lstrip() if self._strip_right else right)
+        ids = self.tokens(sides)
+        before: Sequence[Sequence[int]] = descriptions or [()] * len(sentences)
+        return [self._join(*three) for three in zip(before, ids[::2], ids[1::2], strict=True)]
+
+    def _join(self, description: Sequence[int], left: list[int], right: list[int]) -> MaskedInput:
+        needed = len(left) + 1 + len(right)
+        told = description[: max(self._body - needed, self._body // 2)]
+        room = self._body - len(told) - 1
+        taken_left = min(len(left), max(room // 2, room - len(right)))
+        taken_right = min(len(right), room - taken_left)
+        head = [self._first, *told, *left[len(left) - taken_left :]]
+        ids = [*head, self._mask, *right[:taken_right], self._last]
+        return MaskedInput(ids, len(head), len(ids) < 2 + len(description) + needed)
+
+
+def _ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    first = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
+    last = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
+    if first is None or last is None:
+        raise UserError(
+            f"{tokenizer.name_or_path}: its tokenizer has no tokens for the begin and the end of an input; "
+            "an encoder like BERT is needed"
+        )
+    return int(first), int(last)
