@@ -44,7 +44,7 @@ def session(cpus: int | None = None) -> Iterator[None]:
         with _unwrapped():
             yield
         return
-    settings: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if not os.environ.get("RAY_ADDRESS"):
         settings |= {
             # Without it Ray joins any cluster that it finds on this machine, a stranger's too.
@@ -71,7 +71,7 @@ def user_error(error: BaseException) -> UserError | None:
     seen: BaseException | None = error
     found = None
     while seen is not None:
-        # The last one: Ray's wrapper is made to look like what it wraps, but its text is a traceback.
+        # The last one: Ray's wrapper looks like what it wraps, but its text is a traceback.
         found = seen if isinstance(seen, UserError) else found
         seen = getattr(seen, "cause", None) or seen.__cause__
     return found

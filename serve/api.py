@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine.errors import UserError
+from engine.errors import UnknownEntityError, UserError
 from engine.vocabulary import MAX_NAME_LENGTH
 from serve.errors import body_of, error_body, in_words
 from serve.protocol import BatchRequest, ExpandRequest, encode
@@ -64,7 +64,10 @@ def _add_catalogue(app: FastAPI, service: Service) -> None:
     @app.get("/v1/entities/{given:path}")
     async def entity(given: str) -> Response:
         """One entity by name, alias or id."""
-        return await respond(await service.entity(given))
+        try:
+            return await respond(await service.entity(given))
+        except UnknownEntityError as error:  # asked for by address, so it is not there: 404
+            return await respond(body_of(error), 404)
 
     @app.get("/v1/methods")
     async def methods() -> Response:

@@ -5,11 +5,14 @@ and it does not read annotations that are strings.
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ray import serve
 from ray.serve import Application
 
 from engine.bundle import Bundle
+from engine.stages.base import Pipeline
 from engine.workspace import Workspace
 from serve.graph import Ingress, StageHost
 from serve.plan import Plan, Unit, default_method, plan, served_methods
@@ -19,8 +22,24 @@ NAME = "seedset"
 INGRESS_CPUS = 0.1
 
 
-def build(settings: ServeSettings) -> Application:
-    """Return the application of a bundle's methods; every replica uses the bundle named here.
+@dataclass(frozen=True)
+class Prepared:
+    """What is to be served: settled before anything is started, and the same on every replica."""
+
+    settings: ServeSettings
+    bundle: Bundle
+    methods: Mapping[str, Pipeline]
+    plan: Plan
+
+    @property
+    def cpus(self) -> int:
+        """Cores that the whole application reserves."""
+        stages = sum(unit.num_cpus for unit in self.plan.units) * self.settings.replicas
+        return math.ceil(stages + INGRESS_CPUS * self.settings.ingress_replicas)
+
+
+def prepare(settings: ServeSettings) -> Prepared:
+    """Open the bundle and lay out the deployments.
 
     Raises:
         BundleError: there is no such bundle, or it is not whole.
@@ -28,24 +47,27 @@ def build(settings: ServeSettings) -> Application:
     """
     bundle = Bundle.open(Workspace.open(settings.workspace), settings.bundle)
     methods = served_methods(bundle, settings.methods)
-    layout = plan(methods, settings)
-    handles = {unit.name: _host(unit, settings, bundle.id) for unit in layout.units}
+    return Prepared(settings, bundle, methods, plan(methods, settings))
+
+
+def assemble(prepared: Prepared) -> Application:
+    """Return the application: a host for each unit of the plan, and the ingress that holds them."""
+    settings, bundle_id = prepared.settings, prepared.bundle.id
+    handles = {unit.name: _host(unit, settings, bundle_id) for unit in prepared.plan.units}
     ingress = serve.deployment(
         name="Ingress",
         num_replicas=settings.ingress_replicas,
         max_ongoing_requests=settings.max_queued,
         ray_actor_options={"num_cpus": INGRESS_CPUS},
     )(serve.ingress()(Ingress))
-    descriptions = {name: str(pipeline) for name, pipeline in methods.items()}
-    return ingress.bind(
-        settings, bundle.id, descriptions, default_method(methods), dict(layout.routes), handles
-    )
+    methods = {name: str(pipeline) for name, pipeline in prepared.methods.items()}
+    default = default_method(prepared.methods)
+    return ingress.bind(settings, bundle_id, methods, default, dict(prepared.plan.routes), handles)
 
 
-def cpus_of(layout: Plan, settings: ServeSettings) -> int:
-    """Return the cores that the whole application reserves."""
-    stages = sum(unit.num_cpus for unit in layout.units) * settings.replicas
-    return math.ceil(stages + INGRESS_CPUS * settings.ingress_replicas)
+def build(settings: ServeSettings) -> Application:
+    """Return the application that the settings describe (see :func:`prepare` for errors)."""
+    return assemble(prepare(settings))
 
 
 def _host(unit: Unit, settings: ServeSettings, bundle_id: str) -> Application:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from cluster.session import session
+from cluster.session import quiet_environment, session
 from engine.errors import UserError
 from serve.errors import in_words
 from serve.settings import ServeSettings
@@ -66,16 +67,21 @@ def served(settings: ServeSettings, host: str = "127.0.0.1", port: int = 8000) -
         BundleError: there is nothing to serve.
         UserError: the port is taken; a method that cannot be served.
     """
+    quiet_environment()
+    from ray import serve
+    from ray.serve.schema import LoggingConfig
+
+    from serve.app import NAME, assemble, prepare
+
+    prepared = prepare(settings)
     _check_port(host, port)
-    with session():
-        from ray import serve
-
-        from serve.app import NAME, build
-
-        application = build(settings)
-        serve.start(http_options=serve.HTTPOptions(host=host, port=port))
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    # A cluster of our own gets the cores that the replicas reserve, be they there or not: a
+    # deployment that waits for a core that never comes would hang.
+    with session(cpus=max(os.cpu_count() or 1, prepared.cpus)):
+        serve.start(http_options=serve.HTTPOptions(host=host, port=port), logging_config=quiet)
         try:
-            serve.run(application, name=NAME, route_prefix="/")
+            serve.run(assemble(prepared), name=NAME, route_prefix="/", logging_config=quiet)
             yield f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
         finally:
             serve.shutdown()
