@@ -1,0 +1,134 @@
+"""Several Ray nodes on one machine, with a job server: ``python -m cluster.local --nodes 3``.
+
+For trying out what needs more than one node, and for tests that take one away. The cores of a node
+are a number that Ray counts with; nothing holds its processes to it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cluster.session import quiet_environment
+from engine.errors import UserError
+
+NODE_STORE_BYTES = 256 << 20
+
+EXAMPLES = """\b
+Examples:
+  python -m cluster.local --nodes 3
+  python -m cluster.local --nodes 2 --cpus-per-node 2
+"""
+
+
+@dataclass
+class LocalCluster:
+    """A running cluster.
+
+    Args:
+        address: what ``RAY_ADDRESS`` takes.
+        job_address: what ``ray job submit --address`` takes.
+    """
+
+    address: str
+    job_address: str
+    _cluster: Any
+    _node_settings: dict[str, Any]
+    _workers: list[Any] = field(default_factory=list)
+
+    def add_node(self) -> None:
+        """Start one more node."""
+        self._workers.append(self._cluster.add_node(**self._node_settings))
+
+    def kill_node(self) -> None:
+        """Take the youngest worker node away, without a goodbye.
+
+        Raises:
+            IndexError: only the head node is left.
+        """
+        self._cluster.remove_node(self._workers.pop(), allow_graceful=False)
+
+
+@contextmanager
+def local_cluster(nodes: int = 3, cpus_per_node: int = 1) -> Iterator[LocalCluster]:
+    """Run a cluster of ``nodes`` nodes, the head among them, while the block runs.
+
+    Raises:
+        UserError: fewer than one node or core.
+    """
+    if min(nodes, cpus_per_node) < 1:
+        raise UserError(f"{nodes} nodes of {cpus_per_node} cores: give at least one of each")
+    _environment()
+    from ray.cluster_utils import Cluster
+
+    # Free ports instead of the fixed ones: other clusters may run on this machine.
+    settings = {
+        "num_cpus": cpus_per_node,
+        "object_store_memory": NODE_STORE_BYTES,
+        "dashboard_agent_listen_port": None,
+    }
+    cluster = Cluster()
+    try:
+        cluster.add_node(include_dashboard=True, **settings)
+        running = LocalCluster(cluster.address, f"http://{cluster.webui_url}", cluster, settings)
+        for _ in range(nodes - 1):
+            running.add_node()
+        cluster.wait_for_nodes()
+        yield running
+    finally:
+        cluster.shutdown()
+
+
+def _environment() -> None:
+    """Set what the nodes inherit: this Python first in PATH, and token authentication on."""
+    quiet_environment()
+    binaries = Path(sys.executable).parent
+    os.environ["PATH"] = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if os.environ["RAY_AUTH_MODE"] == "token" and not os.environ.get("RAY_AUTH_TOKEN"):
+        ray = shutil.which("ray") or "ray"
+        # Prints the token (kept out of sight) and makes one where there is none.
+        subprocess.run([ray, "get-auth-token", "--generate"], check=True, stdout=subprocess.DEVNULL)
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command(epilog=EXAMPLES)
+def main(
+    nodes: Annotated[int, typer.Option(help="Nodes, the head among them.")] = 3,
+    cpus_per_node: Annotated[int, typer.Option(help="Cores that a node claims to have.")] = 1,
+) -> None:
+    """Run several Ray nodes on this machine until Ctrl-C."""
+    with local_cluster(nodes, cpus_per_node) as running:
+        print(
+            f"RAY_ADDRESS={running.address}\n"
+            f"RAY_API_SERVER_ADDRESS={running.job_address}\n"
+            f"{nodes} nodes are up (Ctrl-C stops them). In another terminal:\n"
+            f"  export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS={running.job_address}\n"
+            "  ray job submit --working-dir . -- python -m jobs.build_index --help",
+            flush=True,
+        )
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        stop.wait()
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
