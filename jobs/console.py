@@ -5,6 +5,7 @@ On a terminal progress is a bar; in a job log, where bars become noise, it is a 
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 import time
@@ -33,20 +34,52 @@ LOG_EVERY_SECONDS = 10.0
 def run(main: Callable[..., None], examples: str) -> None:
     """Run a job's ``main`` as a command line; ``examples`` closes its help.
 
-    A :class:`UserError` becomes one line on stderr and exit status 2.
+    A :class:`UserError`, also one raised in a Ray worker, becomes one line on stderr and exit status 2.
     """
+    main = _importable(main)
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     epilog = "\b\nExamples:\n" + inspect.cleandoc(examples)
     app.command(epilog=epilog)(main)
     try:
         app()
-    except UserError as error:
-        fail(error)
+    except Exception as error:
+        mistake = user_error_in(error)
+        if mistake is None:
+            raise
+        fail(mistake)
+
+
+def _importable(main: Callable[..., None]) -> Callable[..., None]:
+    """Return the same function out of its importable module.
+
+    ``python -m jobs.x`` calls its module ``__main__``, and what is defined there does not reach Ray's workers by
+    its name.
+    """
+    spec = sys.modules["__main__"].__spec__
+    if main.__module__ != "__main__" or spec is None:
+        return main
+    found: Callable[..., None] = getattr(importlib.import_module(spec.name), main.__name__)
+    return found
+
+
+def user_error_in(error: BaseException | None) -> UserError | None:
+    """Return the user's mistake that an exception is, or that Ray wrapped on its way from a worker."""
+    found = None
+    for _ in range(16):  # chains are short; a cycle must not hang the end of a job
+        if error is None:
+            break
+        if isinstance(error, UserError):
+            found = (
+                error  # Ray's wrapper is one too, with Ray's words: the innermost is the true one
+            )
+        error = getattr(error, "cause", None) or error.__cause__
+    return found
 
 
 def fail(error: UserError) -> None:
     """Print a user's mistake as one line and end with status 2."""
-    console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
+    first = (str(error).splitlines() or [type(error).__name__])[0]  # Ray appends its own advice
+    console.print(f"error: {first}", style="bold red", markup=False, soft_wrap=True)
     sys.exit(2)
 
 

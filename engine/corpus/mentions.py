@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from engine.corpus.text import fold, in_word, is_mark, is_spaceless
@@ -13,6 +14,8 @@ HOWS = (EXACT, FOLDED, ALIAS, SUBSTRING, GIVEN)
 Span = tuple[int, int, str]
 _Longer = dict[tuple[int, int], frozenset[str]]
 
+_FIRST_MARK = "\u0300"
+_WORDS = re.compile(r"\w+|[^\w ]")
 _SPACELESS_REACH = 32
 """Longest name, in characters, of which all parts are looked up in scripts without spaces."""
 
@@ -34,8 +37,9 @@ class MentionFinder:
         name = self._names[entity_id]
         longer = self._longer.get(name)
         at = sentence.find(name)
-        if at >= 0 and longer is None and is_whole(sentence, at, at + len(name)):
-            return at, at + len(name), EXACT
+        if at >= 0 and is_whole(sentence, at, at + len(name)):
+            if longer is None or not _inside(longer, sentence, fold(sentence), at):
+                return at, at + len(name), EXACT
         return self._search(entity_id, sentence)
 
     def _search(self, entity_id: int, sentence: str) -> Span | str:
@@ -123,17 +127,17 @@ def _longer_names(names: Sequence[str], aliases: Sequence[Sequence[str]]) -> dic
 def _parts(name: str, longest: int) -> Iterator[tuple[int, int]]:
     """Yield the proper parts of a name that begin and end at word boundaries."""
     size = len(name)
-    loose = not name.isascii() and size <= _SPACELESS_REACH and any(map(is_spaceless, name))
-    if name.isalnum() and not loose:
-        return
-    starts = [
-        i for i in range(size) if name[i] != " " and (loose or i == 0 or not in_word(name[i - 1]))
-    ]
-    ends = [
-        j
-        for j in range(1, size + 1)
-        if name[j - 1] != " " and (loose or j == size or not in_word(name[j]))
-    ]
+    if (
+        max(name, default="") < _FIRST_MARK
+    ):  # most names: no combining marks, no script without spaces
+        if name.isalnum():
+            return
+        words = [m.span() for m in _WORDS.finditer(name)]
+        starts, ends = [a for a, _ in words], [b for _, b in words]
+    else:
+        loose = size <= _SPACELESS_REACH and any(map(is_spaceless, name))
+        starts = [0, *(i for i in range(1, size) if loose or not in_word(name[i - 1]))]
+        ends = [*(j for j in range(1, size) if loose or not in_word(name[j])), size]
     for start in starts:
         for end in ends:
             if start < end <= start + longest and end - start < size:

@@ -30,6 +30,8 @@ def fold(text: str) -> str:
     ``str.casefold`` may change the length ("ß", "İ"); here a character whose lower case is longer stays.
     """
     low = text.lower()
+    if text.isascii():
+        return low
     if len(low) != len(text):
         low = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
     return low.replace("ς", "σ")
