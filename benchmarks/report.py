@@ -21,7 +21,7 @@ def medians(
 ) -> dict[str, float]:
     """Return the median seconds of each callable, measured in turn.
 
-    Each round runs all of them once, in rotating order: what disturbs the machine disturbs all alike.
+    Each round runs all of them once, in rotating order: what disturbs the machine disturbs all.
     """
     names = list(measured)
     seconds: dict[str, list[float]] = {name: [] for name in names}

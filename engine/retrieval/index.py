@@ -21,9 +21,8 @@ from engine.query import Ids, Scores
 
 Vectors = npt.NDArray[np.float32]
 
-SLACK = 32
-"""Candidates taken beyond k before the exact re-scoring, so that rounding in the fast product cannot
-push an entity over the edge."""
+BLOCK = 16
+"""Scores whose maximum is taken first: selecting among maxima is cheaper and almost as tight."""
 
 MAX_SCORES = 1 << 26
 """Scores held at a time (256 MiB): larger batches of queries are cut."""
@@ -41,7 +40,7 @@ class VectorIndex:
     def __init__(self, vectors_ND: Vectors) -> None:
         self.vectors_ND = vectors_ND
         self._torch_ND = torch.from_numpy(vectors_ND)
-        self._absent = torch.from_numpy(~vectors_ND.any(axis=1))
+        self._absent = np.flatnonzero(~vectors_ND.any(axis=1))
 
     @classmethod
     def read(cls, path: Path) -> VectorIndex:
@@ -51,7 +50,10 @@ class VectorIndex:
             BundleError: another kind of index.
         """
         index = faiss.read_index(str(path))
-        if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        if (
+            not isinstance(index, faiss.IndexFlat)
+            or index.metric_type != faiss.METRIC_INNER_PRODUCT
+        ):
             raise BundleError(f"{path.name}: not a flat inner-product index; build it again")
         size = index.ntotal * index.d
         vectors_ND = faiss.rev_swig_ptr(index.get_xb(), size).reshape(index.ntotal, index.d)
@@ -73,7 +75,7 @@ class VectorIndex:
 
     def has_vector(self, entity_id: int) -> bool:
         """Whether an entity has a vector in this view."""
-        return not bool(self._absent[entity_id])
+        return bool(self.vectors_ND[entity_id].any())
 
     def mean_of(self, entity_ids: Sequence[int]) -> npt.NDArray[np.float64]:
         """Return the mean of the unit vectors of some entities, [D] float64; zeros for none."""
@@ -84,16 +86,18 @@ class VectorIndex:
     def similarity(self, entity_ids: Ids, mean_D: npt.NDArray[np.float64]) -> Scores:
         """Return each entity's product with ``mean_D``, float32 [n].
 
-        Computed in float64 entity by entity, so that a query's scores do not depend on what else
+        Summed in float64 entity by entity, so that a query's scores do not depend on what else
         is in its batch: the three runtimes give identical rankings.
         """
-        return np.asarray(self.vectors_ND[entity_ids].astype(np.float64) @ mean_D, np.float32)
+        exact = np.einsum("nd,d->n", self.vectors_ND[entity_ids], mean_D)
+        return np.asarray(exact, np.float32)
 
     def search(
         self,
         means_QD: npt.NDArray[np.float64],
         k: int,
         exclude: Sequence[Sequence[int]],
+        penalty_N: Scores | None = None,
     ) -> list[tuple[Ids, Scores]]:
         """Return for each query the k entities with the largest product, best first, ties by id.
 
@@ -101,30 +105,56 @@ class VectorIndex:
             means_QD: one vector a query.
             k: entities wanted; fewer come back where fewer have a vector.
             exclude: for each query the ids that must not come back.
+            penalty_N: taken off each entity's product; the scores that come back are after it.
         """
         step = max(1, MAX_SCORES // max(len(self), 1))
         found = []
         for start in range(0, len(means_QD), step):
-            found += self._search(means_QD[start : start + step], k, exclude[start : start + step])
+            found += self._search(
+                means_QD[start : start + step], k, exclude[start : start + step], penalty_N
+            )
         return found
 
     def _search(
-        self, means_QD: npt.NDArray[np.float64], k: int, exclude: Sequence[Sequence[int]]
+        self,
+        means_QD: npt.NDArray[np.float64],
+        k: int,
+        exclude: Sequence[Sequence[int]],
+        penalty_N: Scores | None,
     ) -> list[tuple[Ids, Scores]]:
         queries_QD = torch.from_numpy(means_QD.astype(np.float32))
         if len(queries_QD) == 1:
-            scores_QN = torch.mv(self._torch_ND, queries_QD[0])[None]
+            scores_QN = torch.mv(self._torch_ND, queries_QD[0])[None].numpy()
         else:
-            scores_QN = queries_QD @ self._torch_ND.T
-        scores_QN[:, self._absent] = -torch.inf
-        for row, ids in enumerate(exclude):
-            scores_QN[row, list(ids)] = -torch.inf
-        coarse, candidates = scores_QN.topk(min(k + SLACK, len(self)), dim=1, sorted=False)
+            scores_QN = (queries_QD @ self._torch_ND.T).numpy()
+        if penalty_N is not None:
+            scores_QN -= penalty_N
+        # What float32 may have rounded away: a product is wrong by at most D roundings of the norm.
+        most = 0.0 if penalty_N is None else float(np.abs(penalty_N).max(initial=0))
+        rounding = (means_QD.shape[1] + 4) * float(np.finfo(np.float32).eps)
         found = []
-        for row, mean_D in enumerate(means_QD):
-            alive = torch.isfinite(coarse[row])
-            ids = candidates[row][alive].numpy().astype(np.int32)
-            scores = self.similarity(ids, mean_D)
-            order = np.lexsort((ids, -scores))[:k]
-            found.append((ids[order], scores[order]))
+        for scores_N, mean_D, ids in zip(scores_QN, means_QD, exclude, strict=True):
+            scores_N[self._absent] = -np.inf
+            scores_N[list(ids)] = -np.inf
+            slack = rounding * (float(np.linalg.norm(mean_D)) + most)
+            candidates = _candidates(scores_N, k, slack)
+            scores = self.similarity(candidates, mean_D)
+            if penalty_N is not None:
+                scores -= penalty_N[candidates]
+            order = np.lexsort((candidates, -scores))[:k]
+            found.append((candidates[order], scores[order]))
         return found
+
+
+def _candidates(scores_N: Scores, k: int, slack: float) -> Ids:
+    """Return the finite ones among the k best and all that lie less than ``slack`` below them.
+
+    The k-th largest maximum over blocks bounds the k-th largest score from below, at a fraction of
+    the cost of selecting among all scores.
+    """
+    block = max(1, min(BLOCK, len(scores_N) // (4 * k)))
+    maxima = scores_N[: len(scores_N) // block * block].reshape(block, -1).max(axis=0)
+    place = len(maxima) - k
+    threshold = float(np.partition(maxima, place)[place]) if place > 0 else -np.inf
+    least = max(threshold - slack, float(np.finfo(np.float32).min))
+    return np.flatnonzero(scores_N >= np.float32(least)).astype(np.int32)
