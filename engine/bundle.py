@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import BundleError
-from engine.storage import Store, sha256_of
+from engine.storage import Store, machine_cache, sha256_of
 from engine.vocabulary import Vocabulary
 from engine.workspace import Workspace
 
@@ -179,8 +178,7 @@ def _digest(files: dict[str, FileEntry], settings: dict[str, Any]) -> str:
 
 def _fetch(source: Store, manifest: Manifest) -> Path:
     """Copy a bundle to this machine's cache; files that are there whole are kept."""
-    cache = Path(os.environ.get("SEEDSET_CACHE") or Path.home() / ".cache" / "seedset")
-    folder = cache / "bundles" / manifest.id
+    folder = machine_cache() / "bundles" / manifest.id
     for name, entry in manifest.files.items():
         target = folder / name
         if not (target.is_file() and sha256_of(target) == entry.sha256):

@@ -26,6 +26,11 @@ from engine.errors import StorageError
 _CHUNK = 4 << 20
 
 
+def machine_cache() -> Path:
+    """Return this machine's cache folder: ``SEEDSET_CACHE``, by default ``~/.cache/seedset``."""
+    return Path(os.environ.get("SEEDSET_CACHE") or Path.home() / ".cache" / "seedset")
+
+
 def sha256_of(path: Path) -> str:
     """Return the hex sha256 of a local file, read in blocks."""
     with path.open("rb") as file:
@@ -170,6 +175,13 @@ class Store:
         finally:
             temporary.unlink(missing_ok=True)
         return target
+
+    def local_copy(self, cache: Path) -> Path:
+        """Return a local path with this file's content: its own, or a copy in ``cache``, made if not there."""
+        if self.is_local:
+            return Path(self.path)
+        target = cache / self.path
+        return target if target.exists() else self.fetch(target)
 
     def staging(self) -> Path:
         """Return a new empty local folder to prepare a publication in, on this store's own disk if local."""

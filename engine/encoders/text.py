@@ -14,6 +14,7 @@ Shape letters: B sentences, L tokens, D dimensions, H heads, K dimensions a head
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -125,6 +126,21 @@ class TextEncoder:
         L = ids_BL.shape[1]
         mask_BL = torch.arange(L, device=ids_BL.device)[None] < lengths_B[:, None]
         return self.model(input_ids=ids_BL, attention_mask=mask_BL.long()).last_hidden_state
+
+    def lower_fingerprint(self) -> str:
+        """Return a digest of the frozen weights: what cached states depend on besides their input."""
+        digest = hashlib.sha256()
+        last = f"encoder.layer.{len(self._all_layers) - 1}."
+        for name, tensor in sorted(self.model.state_dict().items()):
+            if not name.startswith(last):
+                digest.update(name.encode())
+                digest.update(tensor.contiguous().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def to(self, device: torch.device) -> TextEncoder:
+        """Move all weights to a device."""
+        self.model.to(device)
+        return self
 
     def save(self, folder: Path) -> None:
         """Write the whole model as a Hugging Face folder (safetensors)."""

@@ -59,6 +59,42 @@ class SegmentRerank(Stage):
         return confidence_segments(scores, self.confidence)
 
 
+class ContrastRerank(Stage):
+    """Take off the score of each entity what it owes to being like the negative seeds.
+
+    With s+ and s- the mean cosines to the seeds of both kinds and T the temperature,
+
+        score := score + T * log(sigmoid((s+ - s-) / T))
+
+    Nothing is taken off an entity that is clearly nearer to the positive seeds; one that is nearer to
+    the negative seeds loses the difference. Unlike a constant share of s-, this leaves an entity alone
+    that is merely of the same fine-grained class as the negative seeds.
+    """
+
+    view: str = "joint"
+    temperature: float = Field(default=0.05, gt=0)
+
+    def open(self, bundle: Bundle) -> Worker:
+        """Read the view's index."""
+        index = VectorIndex.read(bundle.path(f"index/{self.view}.faiss"))
+
+        def run(expansions: list[Expansion]) -> list[Expansion]:
+            return [replace(e, ranking=self._rerank(e, index)) for e in expansions]
+
+        return run
+
+    def _rerank(self, expansion: Expansion, index: VectorIndex) -> Ranking:
+        ranking, query = expansion.ranking, expansion.query
+        if not query.negative:
+            return ranking
+        positive = index.similarity(ranking.ids, index.mean_of(query.positive)).astype(np.float64)
+        negative = index.similarity(ranking.ids, index.mean_of(query.negative))
+        loss = self.temperature * np.logaddexp(0, (negative - positive) / self.temperature)
+        scores = (ranking.scores - loss).astype(np.float32)
+        order = np.lexsort((ranking.ids, -scores))
+        return replace(ranking.with_evidence(negative=negative), scores=scores).take(order)
+
+
 def equal_segments(n: int, length: int) -> npt.NDArray[np.int64]:
     """Return the segment number of each of n places: 0 ``length`` times, then 1, …"""
     return np.arange(n) // length

@@ -17,14 +17,21 @@ class Retrieve(Stage):
     """Keep the k entities with the highest mean cosine to the positive seeds; seeds never come back.
 
     Negative seeds are not used here, so that recall is whole. A query that wants more than k gets it.
+    ``hubness`` is the share of an entity's mean cosine to its own neighbours that is taken off, so
+    that entities that are near to everything do not come up for every query.
     """
 
     k: int = Field(default=200, ge=1)
     view: str = "mask"
+    hubness: float = Field(default=0, ge=0)
 
     def open(self, bundle: Bundle) -> Worker:
-        """Read the view's index."""
+        """Read the view's index, and its hubness if that is used."""
         index = VectorIndex.read(bundle.path(f"index/{self.view}.faiss"))
+        penalty = None
+        if self.hubness:
+            hubs = np.load(bundle.path(f"index/{self.view}.hubness.npy"), allow_pickle=False)
+            penalty = np.asarray(self.hubness * hubs, np.float32)
 
         def run(expansions: list[Expansion]) -> list[Expansion]:
             if not expansions:
@@ -32,19 +39,22 @@ class Retrieve(Stage):
             queries = [e.query for e in expansions]
             means_QD = np.stack([index.mean_of(q.positive) for q in queries])
             k = max(self.k, *(q.top_k for q in queries))
-            found = index.search(means_QD, k, [q.seeds for q in queries])
-            return [
-                _answer(e, index, Ranking(ids, scores, {"positive": scores}), max(self.k, e.query.top_k))
-                for e, (ids, scores) in zip(expansions, found, strict=True)
-            ]
+            found = index.search(means_QD, k, [q.seeds for q in queries], penalty)
+            done = []
+            for e, mean_D, (ids, scores) in zip(expansions, means_QD, found, strict=True):
+                kept = max(self.k, e.query.top_k)
+                ids, scores = ids[:kept], scores[:kept]
+                evidence = {"positive": index.similarity(ids, mean_D)}
+                done.append(_answer(e, index, Ranking(ids, scores, evidence)))
+            return done
 
         return run
 
 
-def _answer(expansion: Expansion, index: VectorIndex, ranking: Ranking, k: int) -> Expansion:
+def _answer(expansion: Expansion, index: VectorIndex, ranking: Ranking) -> Expansion:
     """Attach a ranking, and say which seeds could not be used."""
     unusable = [i for i in expansion.query.positive if not index.has_vector(i)]
     notes = tuple(f"positive seed {i} has no sentence and was not used" for i in unusable)
     if len(unusable) == len(expansion.query.positive):
         ranking = Ranking.empty()
-    return replace(expansion, ranking=ranking.head(k), degraded=expansion.degraded + notes)
+    return replace(expansion, ranking=ranking, degraded=expansion.degraded + notes)

@@ -20,6 +20,9 @@ from engine.encoders.text import TextEncoder, fast_dtype
 
 Tensor = torch.Tensor
 
+SUM_BATCH = 256
+"""Sentences a step when states at the mask are summed."""
+
 BATCH_TOKENS = 4096
 """Tokens of a forward pass, padding included: enough for full speed, small enough for the caches."""
 
@@ -159,3 +162,23 @@ def _open_states(path: Path) -> Tensor:
     array = np.load(path, mmap_mode="c", allow_pickle=False)
     tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
+
+
+def masked_sums(
+    encoder: TextEncoder, data: CachedStates
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the entities of some sentences and the sums of their states at the mask, [n] and [n, D].
+
+    Only the last layer runs, at one position, on cached states; sums are float64, in row order within
+    an entity's length-sorted batches, so that they are the same on every machine layout.
+    """
+    device = next(encoder.last.parameters()).device
+    ids, places = np.unique(data.entity_id, return_inverse=True)
+    sums = np.zeros((len(ids), encoder.dim))
+    order = np.argsort(data.lengths, kind="stable")
+    with torch.inference_mode():
+        for start in range(0, len(order), SUM_BATCH):
+            rows = order[start : start + SUM_BATCH]
+            states, lengths, mask, _ = (t.to(device) for t in data.gather(rows))
+            np.add.at(sums, places[rows], encoder.last(states, lengths, mask).double().cpu().numpy())
+    return ids, sums

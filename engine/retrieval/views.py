@@ -1,0 +1,105 @@
+"""The views of an entity: what its vectors are made of, and their combination.
+
+========== =====================================================================================
+mask       mean state at ``[MASK]`` over its sentences (RetExpan, equation 2)
+description mean token state of its description, from the encoder as it was before training
+lexical    latent semantic analysis of its description and sentences: which words stand near it
+joint      the three side by side; a product of joint vectors is the mean of the three cosines
+========== =====================================================================================
+
+Shape letters: N entities, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from engine.query import Scores
+from engine.retrieval.index import Vectors, unit
+
+LEXICAL_DIMS = 400
+NEIGHBOURS = 100
+MAX_REFERENCE = 1 << 16
+"""Entities that neighbours are looked for among: beyond this a sample, so that the cost stays linear."""
+
+
+def lexical_view(documents: Iterable[str], dims: int = LEXICAL_DIMS, seed: int = 13) -> Vectors:
+    """Return unit vectors [N, D] of documents, one an entity, by latent semantic analysis.
+
+    TF-IDF (logarithmic counts; words of at least 3 and at most 30 % of the documents), its largest
+    singular directions weighted by the root of their singular values, so that the few strongest
+    topics do not drown the rest. A document without a usable word gets a vector of zeros.
+    """
+    texts = list(documents)
+    words = TfidfVectorizer(
+        sublinear_tf=True,
+        min_df=min(3, len(texts)),
+        max_df=0.3 if len(texts) > 10 else 1.0,
+        stop_words="english",
+        dtype=np.float32,
+    )
+    try:
+        counts = words.fit_transform(texts)
+    except ValueError:  # no word is left
+        return np.zeros((len(texts), 1), np.float32)
+    dims = min(dims, counts.shape[1] - 1, counts.shape[0] - 1)
+    if dims < 1:
+        return np.zeros((len(texts), 1), np.float32)
+    svd = TruncatedSVD(dims, n_iter=2, random_state=seed, power_iteration_normalizer="QR")
+    scores = svd.fit_transform(counts)
+    scores /= np.sqrt(np.maximum(svd.singular_values_, 1e-12))
+    return unit(scores)
+
+
+def centred(vectors_ND: Vectors) -> Vectors:
+    """Return unit vectors after the mean over all entities that have one is taken off.
+
+    States of one model share a large common part that says nothing of the entity.
+    """
+    present = vectors_ND.any(axis=1)
+    if not present.any():
+        return vectors_ND
+    shifted = np.where(present[:, None], vectors_ND - vectors_ND[present].mean(axis=0), 0)
+    return unit(shifted)
+
+
+def joint_view(views: Sequence[Vectors]) -> Vectors:
+    """Return unit vectors [N, sum of D]: the views side by side, each entity's share equal.
+
+    For entities that have every view, a product is the mean of the views' cosines. A view that an
+    entity lacks (zeros) counts as a cosine of zero.
+    """
+    return unit(np.concatenate(views, axis=1))
+
+
+def hubness(vectors_ND: Vectors, neighbours: int = NEIGHBOURS, seed: int = 13) -> Scores:
+    """Return each entity's mean cosine to its nearest neighbours, itself left out, float32 [N].
+
+    A hub is near to everything and so comes up for every query; taking a share of this off its score
+    corrects that (the idea of cross-domain similarity local scaling). Costs N * N * D products, or
+    N * 65,536 * D with a random sample of reference entities beyond that size.
+    """
+    n = len(vectors_ND)
+    reference = np.arange(n)
+    if n > MAX_REFERENCE:
+        reference = np.sort(np.random.default_rng(seed).choice(n, MAX_REFERENCE, replace=False))
+    k = min(max(1, neighbours * len(reference) // max(n, 1)), len(reference) - 1)
+    if k < 1:
+        return np.zeros(n, np.float32)
+    place = np.full(n, -1)
+    place[reference] = np.arange(len(reference))
+    pool = torch.from_numpy(vectors_ND[reference])
+    found = np.zeros(n, np.float32)
+    for start in range(0, n, 1024):
+        rows = np.arange(start, min(start + 1024, n))
+        cosines = torch.from_numpy(vectors_ND[rows]) @ pool.T
+        own = place[rows]
+        inside = np.flatnonzero(own >= 0)
+        cosines[inside, own[inside]] = -torch.inf
+        found[rows] = cosines.topk(k, dim=1, sorted=False).values.mean(dim=1).numpy()
+    return found

@@ -1,0 +1,259 @@
+"""Turn the trained encoder and the corpus into entity vectors, and publish them as a bundle.
+
+A pool of actors computes each mention's state from the cached frozen states; the driver adds them up
+per entity. Beside that view stand the description, the words, and the three together.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+import typer
+
+from cluster.session import session
+from engine.bundle import Manifest, current_id, publish
+from engine.corpus.inputs import open_inputs
+from engine.corpus.masking import load_tokenizer
+from engine.encoders.embedded import model_path
+from engine.encoders.pooling import describe
+from engine.encoders.text import TextEncoder
+from engine.errors import BundleError
+from engine.retrieval.index import VectorIndex, Vectors, unit
+from engine.retrieval.views import centred, hubness, joint_view, lexical_view
+from engine.storage import Store, machine_cache
+from engine.training.cache import CachedStates, InputRows, masked_sums
+from engine.workspace import Workspace
+from jobs import console
+from jobs.frozen_cache import FrozenCache, frozen_cache
+from jobs.train_encoder import trained_encoder
+
+EXAMPLES = """
+  python -m jobs.build_index --workspace work
+  python -m jobs.build_index --workspace work --untrained
+  python -m jobs.build_index --workspace s3://bucket/work --workers 16
+"""
+
+DESCRIPTIONS_A_TASK = 512
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Which encoder makes which view."""
+
+    base: str
+    """The encoder before training: frozen layers, and descriptions."""
+    last: str | None
+    """Folder of the trained encoder, whose last layer makes the mask view; None: the base's own."""
+    inputs_key: str | None
+
+
+def build(workspace: Workspace, untrained: bool = False, workers: int | None = None) -> Manifest:
+    """Make all views of all entities and publish them; returns the new bundle's manifest.
+
+    Args:
+        workspace: with a corpus, inputs, and (unless ``untrained``) a trained encoder.
+        untrained: take the encoder as it came.
+        workers: actors a pool; default: the CPUs of the cluster.
+    """
+    trained = None if untrained else trained_encoder(workspace)
+    inputs = open_inputs(workspace, trained.inputs_key if trained else None)
+    base = trained.model if trained else inputs.manifest.model
+    encoders = Encoders(base, trained.folder.uri if trained else None, inputs.key)
+    if not trained and not untrained:
+        console.say("no trained encoder in this workspace: the index is made with the encoder as it came")
+    texts = _entity_texts(workspace)
+    with session():
+        cache = frozen_cache(workspace, inputs, base, workers=workers)
+        mask = _mask_view(workspace, cache, encoders, len(texts), workers)
+        description = _description_view(encoders, texts, workers)
+    console.say("lexical view")
+    lexical = lexical_view(_documents(workspace, texts))
+    views = {
+        "mask": mask,
+        "description": description,
+        "lexical": lexical,
+        "joint": joint_view([centred(mask), centred(description), lexical]),
+    }
+    settings = {
+        "encoder": encoders.base,
+        "trained": trained.name if trained else None,
+        "inputs": inputs.key,
+        "views": {name: view.shape[1] for name, view in views.items()},
+    }
+    return _publish(workspace, views, settings)
+
+
+def _publish(workspace: Workspace, views: dict[str, Vectors], settings: dict[str, Any]) -> Manifest:
+    staged = workspace.bundles.staging()
+    workspace.entities.fetch(staged / "entities.parquet")
+    for name, vectors in views.items():
+        VectorIndex(vectors).write(staged / "index" / f"{name}.faiss")
+    np.save(staged / "index" / "joint.hubness.npy", hubness(views["joint"]), allow_pickle=False)
+    try:
+        parent = current_id(workspace)
+    except BundleError:
+        parent = None
+    return publish(workspace, staged, settings, parent)
+
+
+def _entity_texts(workspace: Workspace) -> list[str]:
+    """Return each entity's description, or an empty text."""
+    with workspace.entities.open_input() as stream:
+        column = pq.read_table(stream, columns=["description"])["description"]
+    return [text or "" for text in column.to_pylist()]
+
+
+def _documents(workspace: Workspace, descriptions: list[str]) -> list[str]:
+    """Return each entity's words: its description twice, then its sentences."""
+    documents = [[text, text] if text else [] for text in descriptions]
+    for part in workspace.mentions():
+        with part.open_input() as stream:
+            for batch in pq.ParquetFile(stream).iter_batches(columns=["entity_id", "sentence"]):
+                columns = batch.to_pydict()
+                for entity, sentence in zip(*columns.values(), strict=True):
+                    documents[entity].append(sentence)
+    return [" ".join(texts) for texts in documents]
+
+
+def _pool(items: list[dict[str, Any]], actor: type, arguments: tuple[Any, ...], workers: int | None) -> Any:
+    """Return the rows that a pool of actors makes of some items, one item a call."""
+    import ray
+
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    size = min(workers or gpus or int(resources.get("CPU", 1)), len(items))
+    return (
+        ray.data.from_items(items, override_num_blocks=len(items))
+        .map_batches(
+            actor,
+            fn_constructor_args=arguments,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=size),
+            **({"num_gpus": 1} if gpus else {"num_cpus": 1}),
+        )
+        .iter_rows()
+    )
+
+
+def _mask_view(
+    workspace: Workspace, cache: FrozenCache, encoders: Encoders, n_entities: int, workers: int | None
+) -> Vectors:
+    """Return unit means of the states at the mask, [N, D]."""
+    items = [{"part": i} for i in range(len(cache.inputs.parts))]
+    arguments = (workspace.root.uri, cache, encoders)
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    with console.meter("mask view, sentences", cache.inputs.manifest.mentions) as meter:
+        for row in _pool(items, MentionSums, arguments, workers):
+            part = int(row["part"])
+            ids = np.frombuffer(row["ids"], np.int64)
+            found[part] = ids, np.frombuffer(row["sums"], np.float64).reshape(len(ids), -1)
+            meter.add(cache.inputs.manifest.parts[part])
+    dim = next((sums.shape[1] for ids, sums in found.values() if len(ids)), 1)
+    total = np.zeros((n_entities, dim))
+    for part in sorted(found):  # in order, so that the sums do not depend on who was first
+        ids, sums = found[part]
+        if len(ids):
+            total[ids] += sums
+    return unit(total)
+
+
+def _description_view(encoders: Encoders, texts: list[str], workers: int | None) -> Vectors:
+    """Return unit vectors of the descriptions, [N, D]; zeros where there is none."""
+    order = np.argsort([len(t) for t in texts], kind="stable")
+    chunks = [order[i : i + DESCRIPTIONS_A_TASK] for i in range(0, len(order), DESCRIPTIONS_A_TASK)]
+    items = [{"chunk": i, "texts": [texts[e] for e in chunk]} for i, chunk in enumerate(chunks)]
+    vectors: np.ndarray | None = None
+    with console.meter("description view, entities", len(texts)) as meter:
+        for row in _pool(items, Describer, (encoders,), workers):
+            chunk = chunks[int(row["chunk"])]
+            found = np.frombuffer(row["vectors"], np.float32).reshape(len(chunk), -1)
+            if vectors is None:
+                vectors = np.zeros((len(texts), found.shape[1]), np.float32)
+            vectors[chunk] = found
+            meter.add(len(chunk))
+    return unit(vectors if vectors is not None else np.zeros((len(texts), 1), np.float32))
+
+
+def _device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    torch.set_num_threads(1)
+    return torch.device("cpu")
+
+
+class MentionSums:
+    """An actor: sums the states at the mask of one part, per entity."""
+
+    def __init__(self, workspace: str, cache: FrozenCache, encoders: Encoders) -> None:
+        self._cache, self._encoders = cache, encoders
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        last = self._encoders.last
+        if last is None:
+            return TextEncoder.load(self._encoders.base).to(_device())
+        return TextEncoder.load(str(_local_folder(last))).to(_device())
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+        """Return the entity ids of a part and the sum of each one's states."""
+        part = int(batch["part"][0])
+        rows = InputRows.read(self._cache.inputs.parts[part].local_copy(machine_cache()), with_ids=False)
+        states = CachedStates([rows], [self._cache.states[part].local_copy(machine_cache())])
+        ids, sums = masked_sums(self._encoder, states)
+        return {"part": [part], "ids": [ids.tobytes()], "sums": [sums.tobytes()]}
+
+
+class Describer:
+    """An actor: encodes descriptions with the encoder as it was before training."""
+
+    def __init__(self, encoders: Encoders) -> None:
+        self._encoders = encoders
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        return TextEncoder.load(self._encoders.base).to(_device())
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(model_path(self._encoders.base))
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+        """Return one vector a text."""
+        texts = [str(text) for text in batch["texts"][0]]
+        vectors = describe(self._encoder, self._tokenizer, texts)
+        return {"chunk": [int(batch["chunk"][0])], "vectors": [vectors.tobytes()]}
+
+
+def _local_folder(uri: str) -> Path:
+    """Return a local folder with the files of a store's folder."""
+    store = Store.open(uri)
+    copies = [file.local_copy(machine_cache()) for file in store.files()]
+    return copies[0].parent
+
+
+def main(
+    workspace: str = typer.Option(..., help="Folder or s3:// prefix with model input."),
+    untrained: bool = typer.Option(False, "--untrained", help="Take the encoder as it came."),
+    workers: int | None = typer.Option(None, min=1, help="Actors a pool.  [default: the cluster's CPUs]"),
+) -> None:
+    """Make the entity vectors of every view and publish them as the workspace's current bundle."""
+    started = time.monotonic()
+    manifest = build(Workspace.open(workspace), untrained, workers)
+    console.result(
+        bundle=manifest.id,
+        files=len(manifest.files),
+        mib=sum(f.size for f in manifest.files.values()) >> 20,
+        views=",".join(manifest.settings["views"]),
+        seconds=f"{time.monotonic() - started:.1f}",
+    )
+
+
+if __name__ == "__main__":
+    console.run(main, EXAMPLES)

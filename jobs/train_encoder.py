@@ -1,0 +1,365 @@
+"""Train the text encoder by entity prediction: Ray Train starts the workers, DeepSpeed takes the steps.
+
+First the frozen layers run once per sentence into a cache, then only the last layer and the head learn.
+A run that was stopped goes on from its last checkpoint, also on another number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+
+from cluster.session import session
+from engine.corpus.inputs import Inputs, open_inputs
+from engine.encoders.text import TextEncoder
+from engine.errors import UserError
+from engine.storage import Store, machine_cache
+from engine.training.encoder import EncoderSettings, EncoderTraining, StepReport
+from engine.vocabulary import Vocabulary
+from engine.workspace import Workspace
+from jobs import console
+from jobs.frozen_cache import FrozenCache, frozen_cache
+
+EXAMPLES = """
+  python -m jobs.train_encoder --workspace work
+  python -m jobs.train_encoder --workspace work --epochs 20 --learning-rate 4e-5 --batch-size 1024
+  python -m jobs.train_encoder --workspace s3://bucket/work --workers 8 --gpu
+"""
+
+JOB = "train_encoder"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every worker is told."""
+
+    workspace: str
+    inputs: Inputs
+    states: list[Store]
+    model: str
+    name: str
+    n_entities: int
+    settings: EncoderSettings
+    gpu: bool
+    checkpoint_seconds: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: its name, the encoder's folder, the encoder that it began with, and its inputs."""
+
+    name: str
+    folder: Store
+    model: str
+    inputs_key: str
+
+
+def trained_encoder(workspace: Workspace) -> Trained | None:
+    """Return the encoder that was trained last, or None if none was."""
+    pointer = workspace.runs(JOB) / "CURRENT"
+    if not pointer.exists():
+        return None
+    run = workspace.runs(JOB) / pointer.read_bytes().decode().strip()
+    summary = json.loads((run / "summary.json").read_bytes())
+    return Trained(run.name, run / "encoder", summary["model"], summary["inputs"])
+
+
+def train(
+    workspace: Workspace,
+    settings: EncoderSettings,
+    model: str | None = None,
+    workers: int = 1,
+    gpu: bool = False,
+    dtype: str = "bfloat16",
+    restart: bool = False,
+    checkpoint_seconds: float = 60,
+) -> dict[str, Any]:
+    """Train on the current inputs of a workspace and return the run's summary.
+
+    Args:
+        workspace: with inputs from ``jobs.preprocess``; receives ``runs/train_encoder/<name>``.
+        settings: of the run; they and the inputs make its name.
+        model: encoder to start from; default: the one whose tokenizer made the inputs.
+        workers: training processes.
+        gpu: one GPU a worker, NCCL and bfloat16; else gloo on the CPU.
+        dtype: of the cached states.
+        restart: forget the checkpoints of a run with the same name.
+        checkpoint_seconds: a checkpoint at the end of an epoch or after this long, at the first step after.
+    """
+    import ray
+
+    inputs = open_inputs(workspace)
+    model = model or inputs.manifest.model
+    with session():
+        if gpu and not ray.cluster_resources().get("GPU"):
+            raise UserError("--gpu: this cluster has no GPU; leave the flag out to train on CPUs")
+        cache = frozen_cache(workspace, inputs, model, dtype)
+        run = _describe(workspace, cache, model, settings, gpu, checkpoint_seconds)
+        folder = workspace.runs(JOB) / run.name
+        if restart:
+            folder.delete()
+        summary = _fit(folder, run, workers)
+    (workspace.runs(JOB) / "CURRENT").write_bytes(run.name.encode())
+    return summary
+
+
+def _describe(
+    workspace: Workspace,
+    cache: FrozenCache,
+    model: str,
+    settings: EncoderSettings,
+    gpu: bool,
+    checkpoint_seconds: float,
+) -> Run:
+    content = settings.model_dump_json() + cache.inputs.key + model
+    name = f"{cache.inputs.key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    entities = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
+    return Run(
+        workspace.root.uri,
+        cache.inputs,
+        cache.states,
+        model,
+        name,
+        len(entities),
+        settings,
+        gpu,
+        checkpoint_seconds,
+    )
+
+
+def _fit(folder: Store, run: Run, workers: int) -> dict[str, Any]:
+    """Run the workers, show their progress, and return the summary that the first one wrote."""
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    Progress = ray.remote(num_cpus=0)(_Progress)
+    progress = Progress.remote()
+    # Half a core each where the workers are as many as the cores: Train's own actors need some too.
+    cpus = max(0.5, min(ray.cluster_resources().get("CPU", 1) / workers - 0.5, 64))
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"run": run, "progress": progress},
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=run.gpu,
+            resources_per_worker={"CPU": cpus} | ({"GPU": 1} if run.gpu else {}),
+        ),
+        torch_config=TorchConfig(backend="nccl" if run.gpu else "gloo"),
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=folder.path.rsplit("/", 1)[0],
+            storage_filesystem=None if folder.is_local else folder.fs,
+            failure_config=FailureConfig(max_failures=3),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    with console.meter("training, steps") as meter, _Watch(progress, meter):
+        trainer.fit()
+    return dict(json.loads((folder / "summary.json").read_bytes()))
+
+
+class _Progress:
+    """A named counter on the cluster: the first worker writes, the driver reads."""
+
+    def __init__(self) -> None:
+        self.state: tuple[int, int, str] = (0, 0, "")
+
+    def set(self, done: int, total: int, note: str) -> None:
+        self.state = (done, total, note)
+
+    def get(self) -> tuple[int, int, str]:
+        return self.state
+
+
+class _Watch(threading.Thread):
+    """Carries the workers' progress to the terminal while the driver waits for them."""
+
+    def __init__(self, progress: Any, meter: console.Meter) -> None:
+        super().__init__(daemon=True)
+        self._progress, self._meter, self._ended = progress, meter, threading.Event()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+        self._poll()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.5):
+            self._poll()
+
+    def _poll(self) -> None:
+        import ray
+
+        done, total, note = ray.get(self._progress.get.remote())
+        self._meter.total = total
+        # After a restart from a checkpoint the worker is behind what was shown; the bar waits for it.
+        self._meter.add(max(0, done - self._meter.done), note)
+
+
+def _work(config: dict[str, Any]) -> None:
+    """One worker: open or resume the training, take the steps, report, and write the encoder."""
+    from ray import train
+
+    run: Run = config["run"]
+    context = train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    device = torch.device("cuda" if run.gpu else "cpu")
+    data = FrozenCache(run.inputs, run.states).open()
+    encoder = TextEncoder.load(run.model).to(device)
+    training = EncoderTraining(encoder, data, run.n_entities, run.settings, rank, world, device)
+    if checkpoint := train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            training.load(Path(folder))
+    folder = Workspace.open(run.workspace).runs(JOB) / run.name
+    follow = _Follow(run, folder, training, config["progress"]) if rank == 0 else None
+    saved = time.monotonic()
+    for step in training.run():
+        if follow:
+            follow(step)
+        # Every worker must report together; the first one's clock decides.
+        due = _agree(time.monotonic() - saved > run.checkpoint_seconds, world)
+        if step.epoch_ends or due:
+            saved = time.monotonic()
+            _report(step, training if rank == 0 else None)
+    if follow:
+        follow.finish()
+
+
+def _agree(due: bool, world: int) -> bool:
+    """Return the first worker's answer on all workers."""
+    if world == 1:
+        return due
+    flag = torch.tensor([float(due)])
+    torch.distributed.broadcast(flag, 0)
+    return bool(flag)
+
+
+def _report(step: StepReport, training: EncoderTraining | None) -> None:
+    """Hand metrics to Ray Train, and from the first worker the checkpoint."""
+    from ray import train
+
+    metrics = {"step": step.step, "epoch": step.epoch, "loss": step.loss}
+    if training is None:
+        train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        training.save(Path(folder))
+        train.report(metrics, checkpoint=train.Checkpoint.from_directory(folder))
+
+
+class _Follow:
+    """What the first worker does besides training: TensorBoard events, progress, the finished encoder."""
+
+    def __init__(self, run: Run, folder: Store, training: EncoderTraining, progress: Any) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._run, self._folder, self._training, self._progress = run, folder, training, progress
+        self._events = folder.staging() if not folder.is_local else Path(folder.path) / "tensorboard"
+        self._writer = SummaryWriter(str(self._events))
+        self._started = self._shown = time.monotonic()
+        self._sentences = 0
+
+    def __call__(self, step: StepReport) -> None:
+        self._sentences += step.sentences * self._training.world
+        self._writer.add_scalar("train/loss", step.loss, step.step)
+        self._writer.add_scalar("train/learning_rate", step.learning_rate, step.step)
+        now = time.monotonic()
+        last = step.step == self._training.total_steps
+        if now - self._shown < 0.5 and not last:
+            return
+        self._shown = now
+        rate = self._sentences / (now - self._started)
+        self._writer.add_scalar("train/sentences_per_second", rate, step.step)
+        note = f"epoch {step.epoch + 1} loss {step.loss:.3f} {rate:.0f} sentences/s"
+        self._progress.set.remote(step.step, self._training.total_steps, note)
+
+    def finish(self) -> None:
+        """Publish the trained encoder, the loss curve and the events."""
+        seconds = time.monotonic() - self._started
+        self._writer.close()
+        training = self._training
+        summary = {
+            "run": self._folder.name,
+            "model": self._run.model,
+            "inputs": self._run.inputs.key,
+            "steps": training.step,
+            "sentences": len(training.data),
+            "epochs": training.settings.epochs,
+            "loss": training.losses[-1],
+            "losses": training.losses,
+            "sentences_per_second": round(self._sentences / seconds, 1) if seconds else None,
+            "seconds": round(seconds, 1),
+            "settings": training.settings.model_dump(),
+        }
+        encoder = self._folder / "encoder"
+        staged = encoder.staging()
+        training.encoder.save(staged)
+        encoder.publish_folder(staged, last="config.json")
+        if not self._folder.is_local:
+            (self._folder / "tensorboard").publish_folder(self._events, last=_any_file(self._events))
+        (self._folder / "summary.json").write_bytes(json.dumps(summary).encode())
+
+
+def _any_file(folder: Path) -> str:
+    return min(p.name for p in folder.iterdir())
+
+
+def main(
+    workspace: str = typer.Option(..., help="Folder or s3:// prefix with model input."),
+    model: str | None = typer.Option(
+        None, help="Encoder to start from.  [default: the one that the input was made for]"
+    ),
+    epochs: int = typer.Option(8, min=1, help="Passes over all sentences."),
+    batch_size: int = typer.Option(256, min=1, help="Sentences a step, over all workers."),
+    learning_rate: float = typer.Option(2e-3, help="Peak of the one-cycle schedule."),
+    weight_decay: float = typer.Option(1e-2, min=0, help="Not on biases and LayerNorm."),
+    smoothing: float = typer.Option(0.075, min=0, max=0.99, help="Label smoothing."),
+    seed: int = typer.Option(13, help="Of the head's first weights and the order of sentences."),
+    workers: int = typer.Option(1, min=1, help="Training processes."),
+    gpu: bool = typer.Option(False, "--gpu", help="One GPU a worker (NCCL, bfloat16)."),
+    cache_dtype: str = typer.Option("bfloat16", help="Of the cached states: bfloat16 or float32."),
+    restart: bool = typer.Option(False, "--restart", help="Begin again, forget the checkpoints."),
+) -> None:
+    """Train the last layer of the text encoder by entity prediction, on cached frozen states.
+
+    Writes runs/train_encoder/RUN: the encoder, checkpoints, the loss curve, TensorBoard events
+    (tensorboard --logdir WORKSPACE/runs/train_encoder). The same settings again go on where they were.
+    """
+    if cache_dtype not in ("bfloat16", "float32"):
+        raise UserError(f"--cache-dtype {cache_dtype}: choose bfloat16 or float32")
+    settings = EncoderSettings(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        smoothing=smoothing,
+        seed=seed,
+    )
+    started = time.monotonic()
+    place = Workspace.open(workspace)
+    summary = train(place, settings, model, workers, gpu, cache_dtype, restart)
+    console.result(
+        run=summary["run"],
+        steps=summary["steps"],
+        sentences=summary["sentences"],
+        loss=f"{summary['loss']:.4f}",
+        sentences_per_second=summary["sentences_per_second"],
+        seconds=f"{time.monotonic() - started:.1f}",
+    )
+
+
+if __name__ == "__main__":
+    console.run(main, EXAMPLES)
