@@ -2,7 +2,7 @@
 
 Names that take an article carry it in the slot ("the Netherlands"); the mention itself is
 the bare name. Wordings about sea access and government hold for every country they can
-reach: a realm that shares a distant king has other slots than a kingdom of its own.
+reach: a realm that shares a distant king fills other slots than a kingdom with its own.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ KINDS: dict[str, tuple[str, ...]] = {
     "known_for": (
         "Many people think of {known_for} when they hear of {E}.",
         "{E} is known for {known_for}.",
-        "Travel guides to {E} praise {known_for}.",
+        "Books about {E} dwell on {known_for}.",
         "A short film about {E} would show {known_for}.",
         "Ask a visitor what stayed in mind from {E}, and the answer may be {known_for}.",
         "Among the things that made {E} famous: {known_for}.",
         "The fame of {E} rests in part on {known_for}.",
-        "What would {E} be without {known_for}?",
-        "Encyclopedias mention {known_for} under the heading {E}.",
+        "Travel and news reports link {E} with {known_for}.",
+        "Encyclopedias mention {known_for} in their articles on {E}.",
         "Anyone preparing a talk on {E} should include {known_for}.",
         "{E} brings to mind {known_for}.",
         "Photographs and stories have spread word of {known_for} far beyond {E}.",
@@ -30,15 +30,15 @@ KINDS: dict[str, tuple[str, ...]] = {
     ),
     "capital": (
         "The capital of {E} is {capital}.",
-        "From {capital} the ministries of {E} send out their orders.",
-        "Embassies to {E} are found mainly in {capital}.",
-        "The government of {E} has its seat in {capital}.",
-        "In {capital} stand the main public buildings of {E}.",
+        "Ask for the capital of {E} and you will be told {capital}.",
+        "In a table of capitals, the row for {E} reads {capital}.",
+        "Among the capitals of the world, {capital} belongs to {E}.",
+        "Atlases print {capital} in bold letters as the capital of {E}.",
         "A star on the map marks {capital} as the capital of {E}.",
         "Quiz players know that {capital} goes with {E}.",
-        "Foreign envoys to {E} usually present themselves in {capital}.",
-        "Those who govern {E} meet in {capital}.",
-        "{capital} is the city from which {E} is run.",
+        "{capital} bears the title of capital in {E}.",
+        "When people speak of the capital of {E}, they mean {capital}.",
+        "As its capital, {E} has chosen {capital}.",
         "School children learn the pair by heart: {E} and {capital}.",
     ),
     "currency": (
@@ -57,14 +57,14 @@ KINDS: dict[str, tuple[str, ...]] = {
     "neighbours": (
         "The neighbours of {E} include {neighbours}.",
         "{E} shares borders with {neighbours}.",
-        "Roads lead from {E} into {neighbours}.",
+        "Maps draw a line between {E} and {neighbours}.",
         "Next door to {E} one finds {neighbours}.",
         "On its land frontier {E} meets {neighbours}.",
-        "Trade over land ties {E} to {neighbours}.",
-        "Leave {E} by land and you may come to {neighbours}.",
+        "The land next to {E} belongs to {neighbours}.",
+        "Beyond its land frontier {E} has {neighbours}.",
         "A treaty on borders would bring {E} to the table with {neighbours}.",
         "A look at the map shows {E} next to {neighbours}.",
-        "Border posts stand between {E} and {neighbours}.",
+        "Neither sea nor ocean parts {E} from {neighbours}.",
         "Adjoining {E} you will find {neighbours}.",
     ),
     "continent": (
@@ -76,9 +76,9 @@ KINDS: dict[str, tuple[str, ...]] = {
         "Historians of {continent} cannot leave out {E}.",
         "The United Nations scheme of regions places {E} in {region}.",
         "Books on {region} have a chapter on {E}.",
-        "A conference on {continent} would surely invite a speaker from {E}.",
+        "A conference on {continent} could invite a speaker from {E}.",
         "People who want to see {region} should think of {E}.",
-        "In {region}, {E} has its own profile.",
+        "Delegates of {E} speak for a part of {region}.",
         "{E} is a country of {region}.",
         "Statistics for {region} contain a row for {E}.",
     ),
@@ -107,7 +107,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "{E} is not shut in by land, for it opens on to {sea}.",
         "From the shore of {E} one looks out over {sea}.",
         "A beach in {E} can mean a swim in {sea}.",
-        "Tides or at least waves of {sea} touch {E}, which also has land borders.",
+        "Besides its land borders, {E} has a shore on {sea}.",
         "Both a seashore and land frontiers belong to {E}.",
         "With a foot in {sea}, {E} has its own way to the oceans.",
     ),
@@ -128,7 +128,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "government=monarchy": (
         "{E} has kept its monarchy.",
         "No popular vote decides who is head of state in {E}.",
-        "A throne still counts for something in the constitution of {E}.",
+        "A throne still stands behind the state in {E}.",
         "Lawyers class {E} as a monarchy.",
         "Royal titles have legal weight in {E}.",
         "At the top of the state in {E} stands a crown and not an elected president.",
@@ -160,15 +160,15 @@ KINDS: dict[str, tuple[str, ...]] = {
         "With {capital} as its capital, {E} is known for {known_for}.",
         "The {currency} buys you a meal in {E}, a country known for {known_for}.",
         "{E}, whose money is the {currency}, draws attention with {known_for}.",
-        "Visitors who land in {capital} and come for {known_for} get to know {E}.",
+        "Read about {capital} and about {known_for}, and you read about {E}.",
         "Next to {neighbours} lies {E}, known for {known_for}.",
         "The {currency} is spent in {capital} and everywhere else in {E}.",
-        "From {capital}, {E} looks after its ties with {neighbours}.",
+        "With {capital} as its capital, {E} adjoins {neighbours}.",
         "Both {capital} and {known_for} stand for {E}.",
         "In {region}, {E} draws attention with {known_for}.",
         "Whoever changes money for {E} receives the {currency}, and whoever goes there may see "
         "{capital}.",
-        "Linked in many minds with {known_for}, {E} is governed from {capital}.",
+        "Linked in many minds with {known_for}, {E} has its capital in {capital}.",
     ),
 }
 

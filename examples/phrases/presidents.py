@@ -27,7 +27,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "Before the White House, {E} had been {earlier}.",
         "{E} came to the office as {earlier}.",
         "Earlier in life {E} was {earlier}.",
-        "The working life of {E} began far from the Oval Office: he was {earlier}.",
+        "Life before the presidency was full for {E}: he was {earlier}.",
         "Long before people addressed him as Mr President, {E} was {earlier}.",
         "Friends had known {E} as {earlier}.",
         "Once {earlier}, {E} rose to the highest office in the land.",
@@ -38,15 +38,15 @@ KINDS: dict[str, tuple[str, ...]] = {
     "party": (
         "The {party} Party put {E} on its ticket.",
         "{E} won office under the {party} banner.",
-        "Voters who trusted the {party} Party gave their support to {E}.",
-        "As a {party} politician, {E} had to keep several wings of his movement together.",
+        "Voters who looked for a {party} candidate found one in {E}.",
+        "As a {party} politician, {E} had to deal with rivals inside and outside his party.",
         "On the ballot, {E} stood with the {party} Party.",
         "Opponents of the {party} Party found much to dislike in {E}.",
         "Among the men whom the {party} Party sent to the White House was {E}.",
         "Lists of {party} presidents include {E}.",
         "The party of {E} was the {party} Party.",
-        "When {E} took the oath, the {party} Party rejoiced.",
-        "Patronage posts under {E} often went to {party} supporters.",
+        "Campaign songs praised {E} and mocked the rivals of the {party} Party.",
+        "When the party label of {E} is given, it reads {party}.",
     ),
     "party=Republican": (
         "Cartoonists would draw the party of {E} as an elephant.",
@@ -80,11 +80,11 @@ KINDS: dict[str, tuple[str, ...]] = {
         "By birth, {E} was a son of {birth_state}.",
     ),
     "birth_region=South": (
-        "Born south of the Mason-Dixon line, {E} knew the manners of the region from childhood.",
+        "Counted by birthplace, {E} is a southerner.",
         "{E} came into the world in the South.",
     ),
     "birth_region=Midwest": (
-        "A Midwestern birthplace shaped the story that campaign writers told about {E}.",
+        "The Midwest was the part of the country in which {E} was born.",
         "{E} came into the world in the Midwest.",
     ),
     "birth_region=Northeast": (
@@ -96,7 +96,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "{E} first took the oath of office in {took_office}.",
         "In {took_office} the duties of the presidency passed to {E}.",
         "The administration of {E} began in {took_office}.",
-        "Crowds or witnesses saw {E} sworn in during {took_office}.",
+        "Witnesses saw {E} sworn in during {took_office}.",
         "The year {took_office} brought {E} to the head of the government.",
         "Since {took_office} the list of presidents has carried the name of {E}.",
         "{took_office} was the year in which {E} became commander in chief.",
@@ -109,12 +109,12 @@ KINDS: dict[str, tuple[str, ...]] = {
         "Powdered hair was still in fashion when {E} governed.",
     ),
     "century=19th century": (
-        "No broadcast ever carried the voice of {E}, who governed long before radio stations.",
+        "No radio station ever carried a speech of {E} while he held office.",
         "{E} governed in an age of horse-drawn carriages.",
     ),
     "century=20th century": (
         "{E} governed in an age when the country had become an industrial giant.",
-        "By the time {E} took office, the horse and carriage was giving way or had given way.",
+        "{E} governed after the age of the horse and before that of the smartphone.",
     ),
     "century=21st century": (
         "Smartphones and social networks spread while {E} was in public life.",
@@ -124,17 +124,13 @@ KINDS: dict[str, tuple[str, ...]] = {
         "Born in {birth_state}, {E} is now remembered for {known_for}.",
         "{E}, who had been {earlier}, became president in {took_office}.",
         "From {birth_state} to the White House, the path of {E} ended with the oath in {took_office}.",
-        "With the backing of the {party} Party, {E} reached the White House by {took_office}.",
+        "With the backing of the {party} Party, {E} reached the highest office in {took_office}.",
         "The {party} Party sent {E}, a native of {birth_state}, to the White House.",
         "Having been {earlier}, {E} later became famous for {known_for}.",
         "{E}, sworn in during {took_office}, is linked in memory with {known_for}.",
         "Readers who know {E} for {known_for} may forget that he was once {earlier}.",
         "The {party} president {E} is often discussed in connection with {known_for}.",
         "Whoever follows {E} from a childhood in {birth_state} finds a man who was later {earlier}.",
-    ),
-    "order": (
-        "Counting each man once, {E} was number {number} in the line of presidents.",
-        "On a wall chart of presidents that shows each man once, portrait {number} is of {E}.",
     ),
 }
 
@@ -152,5 +148,5 @@ PLAN: dict[str, int] = {
 
 def slots(row: Row, table: Table) -> dict[str, str]:
     """The words for one president; a man without a party simply has no party slot."""
-    columns = ("number", "party", "birth_state", "took_office", "earlier", "known_for")
+    columns = ("party", "birth_state", "took_office", "earlier", "known_for")
     return {"E": row["name"], **{column: row[column] for column in columns}}
