@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from engine.errors import QueryError
+from engine.evaluation.report import class_rows, evaluate, markdown, side_rows
+from engine.query import Expansion, Query, Ranking
+from engine.query_files import LabelledQuery, QuerySet, Refusal, Truth
+
+
+def labelled(name: str, label: str, positive: set[int], negative: set[int]) -> LabelledQuery:
+    query = Query(name, (0,), top_k=3)
+    return LabelledQuery(query, label, Truth(frozenset(positive)), Truth(frozenset(negative)))
+
+
+def runner_of(ids: list[int], batches: list[int]):
+    def run(queries):
+        batches.append(len(queries))
+        assert all(query.top_k == 100 for query in queries)  # the longest metric looks at 100
+        ranking = Ranking(np.array(ids, np.int32), np.zeros(len(ids), np.float32))
+        return [Expansion(query, ranking) for query in queries]
+
+    return run
+
+
+QUERIES = QuerySet(
+    [labelled("a", "x", {1}, {2}), labelled("b", "x", {3}, {2}), labelled("c", "y", {1}, set())],
+    [Refusal("q.json", 4, "d", "unknown entity 'ion'")],
+)
+
+
+def test_overall_and_by_class():
+    batches: list[int] = []
+    done: list[int] = []
+    report = evaluate(runner_of([1, 2], batches), QUERIES, 2, done.append)
+    assert batches == done == [2, 1]
+    assert report["overall"]["queries"] == 3
+    assert report["overall"]["PosMAP@10"] == pytest.approx(200 / 3, abs=1e-4)
+    assert report["by_class"]["x"]["NegMAP@10"] == 50
+    assert report["by_class"]["y"]["CombP@100"] == 100  # no negative truth: nothing can intrude
+    assert [r["query_id"] for r in report["refused"]] == ["d"]
+    assert report["seconds_per_query"] >= 0
+
+
+def test_a_query_without_positive_truth_is_listed_not_measured():
+    queries = QuerySet([*QUERIES.queries, labelled("e", "x", set(), {2})])
+    report = evaluate(runner_of([1], []), queries)
+    assert report["overall"]["queries"] == 3
+    assert [(r["query_id"], "no positive truth" in r["reason"]) for r in report["refused"]] == [("e", True)]
+
+
+def test_nothing_to_measure_is_an_error():
+    with pytest.raises(QueryError, match="pos_gt"):
+        evaluate(runner_of([1], []), QuerySet([labelled("e", "x", set(), set())]))
+
+
+def test_tables_hold_what_the_report_says():
+    report = evaluate(runner_of([1, 2], []), QUERIES)
+    header, rows = side_rows({"m": report})
+    assert len(header) == len(rows[0]) == 11
+    assert [row[1] for row in rows] == ["Pos", "Neg", "Comb"]
+    assert rows[2][-1] == f"{report['overall']['Avg']:.2f}"
+    assert [row[0] for row in class_rows(report)[1]] == ["x", "y", "all"]
+    text = markdown({"m": report}, "m on a bundle")
+    assert text.startswith("# m on a bundle\n\n| method |")
+    assert "- refused: `q.json:4` d: unknown entity 'ion'" in text
