@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.bundle import Bundle, current_id, publish
+from engine.errors import BundleError
+from engine.retrieval.index import VectorIndex, unit
+from engine.workspace import Workspace
+from tests.support.bundles import publish_vectors, random_bundle
+
+INDEX = "index/mask.faiss"
+
+
+@pytest.fixture
+def house(tmp_path):
+    random_bundle(tmp_path)
+    return Workspace.open(tmp_path)
+
+
+def folder_of(house: Workspace) -> Path:
+    return Path((house.bundles / current_id(house)).path)
+
+
+def test_publish_and_open(house):
+    bundle = Bundle.open(house)
+    assert bundle.id == current_id(house)
+    assert len(bundle.vocabulary) == 500
+    assert VectorIndex.read(bundle.path(INDEX)).vectors_ND.shape == (500, 16)
+    assert bundle.path("index").is_dir()
+    assert Bundle.open(house, bundle.id).manifest == bundle.manifest
+
+
+def test_the_same_content_has_the_same_id(tmp_path):
+    vectors = {"mask": np.eye(3)}
+    names = ["a", "b", "c"]
+    ids = [publish_vectors(Workspace.open(tmp_path / n), names, vectors).id for n in "xy"]
+    again = publish_vectors(Workspace.open(tmp_path / "x"), names, vectors).id
+    other = publish_vectors(Workspace.open(tmp_path / "x"), names, {"mask": -np.eye(3)}).id
+    assert ids == [again, again]
+    assert other != again
+    assert current_id(Workspace.open(tmp_path / "x")) == other
+    assert Bundle.open(Workspace.open(tmp_path / "x"), again).id == again  # the older one stays
+
+
+def test_nothing_published_names_the_command(tmp_path):
+    with pytest.raises(BundleError, match=r"no bundle was published yet.*build_index"):
+        Bundle.open(Workspace.open(tmp_path))
+
+
+def test_an_unknown_id_is_refused(house):
+    with pytest.raises(BundleError, match="no such bundle"):
+        Bundle.open(house, "0123456789abcdef")
+
+
+def test_what_a_bundle_lacks_is_named_beside_what_it_holds(house):
+    with pytest.raises(BundleError, match=r"holds no .trie.; it holds entities\.parquet"):
+        Bundle.open(house).path("trie")
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(("damage", "reason"), [(remove, "missing"), (flip, "checksum"), (truncate, "bytes")])
+@pytest.mark.parametrize("name", [INDEX, "entities.parquet"])
+def test_a_damaged_file_is_named(house, damage, reason, name):
+    damage(folder_of(house) / name)
+    with pytest.raises(BundleError, match=rf"'{name}'.*{reason}"):
+        Bundle.open(house)
+
+
+@pytest.mark.parametrize("name", ["../../CURRENT", "/etc/hostname", "index/../../x"])
+def test_a_manifest_that_leads_out_of_the_bundle_is_refused(house, name):
+    path = folder_of(house) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"][name] = {"size": 1, "sha256": "0" * 64}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="leads out of the bundle"):
+        Bundle.open(house)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"id": 1}', "[]"])
+def test_a_manifest_that_is_none_is_refused(house, text):
+    (folder_of(house) / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match="not a manifest"):
+        Bundle.open(house)
+
+
+def test_a_manifest_of_another_format_is_refused(house):
+    path = folder_of(house) / "manifest.json"
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(BundleError, match="format 2, this program reads 1"):
+        Bundle.open(house)
+
+
+def test_a_current_that_names_another_folder_is_refused(house):
+    (house.bundles / "CURRENT").write_bytes(b"../corpus\n")
+    with pytest.raises(BundleError):
+        Bundle.open(house)
+
+
+def test_publishing_is_all_or_nothing(house, monkeypatch):
+    before = current_id(house)
+    staged = house.bundles.staging()
+    VectorIndex(unit(np.eye(2))).write(staged / INDEX)
+
+    def broken(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("engine.storage._swap_in", broken)
+    with pytest.raises(OSError, match="disk full"):
+        publish(house, staged, {})
+    assert current_id(house) == before
+    assert Bundle.open(house).id == before

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import QueryError, UnknownEntityError
+from engine.query import MAX_SEEDS, MAX_TOP_K, Expansion, Query, Ranking, from_rows, to_rows
+
+FLOATS = st.floats(width=32, allow_nan=False)
+
+
+@st.composite
+def expansions(draw):
+    ids = draw(st.lists(st.integers(0, 2**31 - 1), max_size=8))
+    column = st.lists(FLOATS, min_size=len(ids), max_size=len(ids))
+    ranking = Ranking(
+        np.array(ids, np.int32),
+        np.array(draw(column), np.float32),
+        {name: np.array(draw(column), np.float32) for name in draw(st.sets(st.text(max_size=5), max_size=3))},
+    )
+    seeds = draw(st.lists(st.integers(0, 99), min_size=2, max_size=6, unique=True))
+    query = Query(draw(st.text()), tuple(seeds[:1]), tuple(seeds[1:]), draw(st.integers(1, 50)))
+    seconds = draw(st.dictionaries(st.text(max_size=5), st.floats(0, 1e6), max_size=3))
+    return Expansion(query, ranking, seconds, tuple(draw(st.lists(st.text(), max_size=2))))
+
+
+def same(one: Expansion, other: Expansion) -> None:
+    assert (one.query, dict(one.seconds), one.degraded) == (
+        other.query,
+        dict(other.seconds),
+        other.degraded,
+    )
+    assert list(one.ranking.evidence) == list(other.ranking.evidence)
+    columns = zip(
+        [one.ranking.ids, one.ranking.scores, *one.ranking.evidence.values()],
+        [other.ranking.ids, other.ranking.scores, *other.ranking.evidence.values()],
+        strict=True,
+    )
+    for mine, theirs in columns:
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@given(st.lists(expansions(), max_size=3))
+def test_rows_keep_everything(many):
+    for one, other in zip(many, from_rows(to_rows(many)), strict=True):
+        same(one, other)
+
+
+def test_repeated_seeds_count_once():
+    query = Query("q", (3, 1, 3), (2, 2))
+    assert (query.positive, query.negative, query.seeds) == ((3, 1), (2,), (3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (((), (1,)), "at least one positive seed"),
+        (((1, 2), (2,)), r"\[2\] are positive and negative"),
+        ((tuple(range(MAX_SEEDS + 1)),), f"at most {MAX_SEEDS}"),
+        (((0,), tuple(range(1, MAX_SEEDS + 2))), f"at most {MAX_SEEDS}"),
+        (((1,), (), 0), "top_k is 0"),
+        (((1,), (), MAX_TOP_K + 1), "top_k"),
+    ],
+)
+def test_a_query_that_cannot_be_answered_says_why(arguments, reason):
+    with pytest.raises(QueryError, match=rf"query 'q'.*{reason}"):
+        Query("q", *arguments)
+
+
+def test_a_ranking_refuses_columns_of_another_length():
+    with pytest.raises(ValueError, match="'positive'"):
+        Ranking(np.zeros(2, np.int32), np.zeros(2, np.float32), {"positive": np.zeros(3, np.float32)})
+
+
+def test_head_and_take_move_every_column_alike():
+    ranking = Ranking(
+        np.array([5, 6, 7], np.int32),
+        np.array([3, 2, 1], np.float32),
+        {"x": np.array([0.5, 0.6, 0.7], np.float32)},
+    )
+    taken = ranking.take(np.array([2, 0]))
+    assert taken.ids.tolist() == [7, 5]
+    assert taken.evidence["x"].tolist() == np.array([0.7, 0.5], np.float32).tolist()
+    assert len(ranking.head(2)) == 2
+    assert len(ranking.head(9)) == 3
+    assert len(Ranking.empty()) == 0
+
+
+def test_errors_cross_processes_whole():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(UnknownEntityError("irn", ["iron"], "query 'q'")))
+    assert (error.given, error.closest, error.status) == ("irn", ["iron"], 422)
+    assert str(error) == "query 'q': unknown entity 'irn'; did you mean 'iron'?"
