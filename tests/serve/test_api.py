@@ -17,17 +17,12 @@ from serve.runner import Row, failure
 from tests.serve.conftest import MakeClient
 
 
-def test_an_answer_is_the_local_runtimes_ranking_with_names(
-    client: TestClient, bundle: Bundle
-) -> None:
+def test_an_answer_is_the_local_runtimes_ranking_with_names(client: TestClient, bundle: Bundle) -> None:
     body = {"positive": ["entity 1", 2], "negative": ["entity 3"], "top_k": 7, "id": "q"}
     answer = client.post("/v1/expand", json=body).json()
     (local,) = METHODS["retexpan"].open(bundle)([Query("q", (1, 2), (3,), 7)])
     assert [r["id"] for r in answer["results"]] == local.ranking.ids.tolist()
-    assert (
-        np.float32([r["score"] for r in answer["results"]]).tolist()
-        == local.ranking.scores.tolist()
-    )
+    assert np.float32([r["score"] for r in answer["results"]]).tolist() == local.ranking.scores.tolist()
     first = answer["results"][0]
     assert first["rank"] == 1
     assert first["name"] == f"entity {first['id']}"
@@ -85,9 +80,7 @@ def test_an_unknown_seed_names_the_closest(client: TestClient) -> None:
     "content", [b"{", b"", b'{"positive": [' + b"9" * 5000 + b"]}", b"[" * 100_000, b"\xff\xfe"]
 )
 def test_malformed_json_is_refused(client: TestClient, content: bytes) -> None:
-    response = client.post(
-        "/v1/expand", content=content, headers={"content-type": "application/json"}
-    )
+    response = client.post("/v1/expand", content=content, headers={"content-type": "application/json"})
     assert response.status_code in (400, 422)
     assert response.json()["error"]["message"]
 
@@ -106,9 +99,7 @@ def test_a_body_above_the_limit_is_refused_announced_or_not(make_client: MakeCli
     client = make_client(max_body_bytes=2000)
     large = b'{"positive": ["' + b"x" * 4000 + b'"]}'
     for content in (large, iter([large[:1000], large[1000:]])):
-        response = client.post(
-            "/v1/expand", content=content, headers={"content-type": "application/json"}
-        )
+        response = client.post("/v1/expand", content=content, headers={"content-type": "application/json"})
         assert response.status_code == 413
         assert response.json()["error"]["type"] == "too_large"
 
@@ -133,9 +124,7 @@ def test_a_batch_answers_the_good_and_explains_the_bad(client: TestClient) -> No
 
 @pytest.mark.parametrize("n", [0, 4])
 def test_a_batch_has_a_size(make_client: MakeClient, n: int) -> None:
-    response = make_client(max_queries=3).post(
-        "/v1/expand/batch", json={"queries": [{"positive": [1]}] * n}
-    )
+    response = make_client(max_queries=3).post("/v1/expand/batch", json={"queries": [{"positive": [1]}] * n})
     assert response.status_code == 422
     assert "1..3" in response.json()["error"]["message"]
 
@@ -161,9 +150,7 @@ class Broken:
 def test_an_error_of_ours_shows_an_id_that_is_in_the_log_and_no_more(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    response = make_client(Broken(ZeroDivisionError("secret"))).post(
-        "/v1/expand", json={"positive": [1]}
-    )
+    response = make_client(Broken(ZeroDivisionError("secret"))).post("/v1/expand", json={"positive": [1]})
     error = response.json()["error"]
     assert (response.status_code, error["type"]) == (500, "internal")
     assert "secret" not in response.text

@@ -36,9 +36,7 @@ class Step(Stage):
                 if e.query.id == "refused":
                     raise QueryError("not this one")
             note = f"{self.label}{len(expansions)}"
-            return [
-                Expansion(e.query, e.ranking, e.seconds, (*e.degraded, note)) for e in expansions
-            ]
+            return [Expansion(e.query, e.ranking, e.seconds, (*e.degraded, note)) for e in expansions]
 
         return run
 

@@ -1,0 +1,192 @@
+"""One real Serve application over HTTP: the local answers, mixed batches, a killed replica.
+
+It runs in a process of its own, started as a user starts it: Ray connects once a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+
+from engine.bundle import Bundle
+from engine.methods import METHODS
+from engine.query import Expansion, Query
+from tests.serve.conftest import METHOD_NAMES
+from tests.support.submit import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running ``python -m serve.run``."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def replicas(self, deployment: str) -> list[psutil.Process]:
+        """The processes of a deployment's replicas."""
+        title = f"ray::ServeReplica:seedset:{deployment}"
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if title in " ".join(_title(child))]
+
+
+def _title(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:  # gone, or not yet there
+        return []
+
+
+@contextmanager
+def server(workspace: Path, *options: str) -> Iterator[Server]:
+    """Run ``python -m serve.run`` while the block runs."""
+    port = free_port()
+    command = [sys.executable, "-m", "serve.run", "--workspace", str(workspace), f"--port={port}"]
+    process = subprocess.Popen(
+        [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if line.startswith("serving at"):
+            break
+    else:
+        raise RuntimeError("".join(seen))
+    try:
+        yield Server(f"http://127.0.0.1:{port}", process)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module", params=["fused", "per-stage"])
+def served(request: pytest.FixtureRequest, workspace: Path) -> Iterator[Server]:
+    options = ["--per-stage", "--replicas=2"] if request.param == "per-stage" else []
+    with server(workspace, *options, "--set=num_cpus=0.2") as running:
+        yield running
+
+
+@pytest.fixture
+def url(served: Server) -> str:
+    return served.url
+
+
+def random_queries(n: int, entities: int = 500) -> list[Query]:
+    rng = np.random.default_rng(7)
+    picks = [rng.choice(entities, 6, replace=False).tolist() for _ in range(n)]
+    return [Query(f"q{i}", tuple(p[:3]), tuple(p[3:]), 5 + i) for i, p in enumerate(picks)]
+
+
+def local_answers(bundle: Bundle, queries: list[Query]) -> dict[str, list[Expansion]]:
+    return {name: METHODS[name].open(bundle)(queries) for name in METHOD_NAMES}
+
+
+def body(query: Query, method: str) -> dict[str, object]:
+    return {
+        "id": query.id,
+        "positive": [f"entity {i}" for i in query.positive],
+        "negative": list(query.negative),
+        "top_k": query.top_k,
+        "method": method,
+    }
+
+
+def same(answer: dict[str, object], expected: Expansion) -> None:
+    """Ids, scores and evidence agree in every bit."""
+    results = answer["results"]
+    assert isinstance(results, list)
+    assert [r["id"] for r in results] == expected.ranking.ids.tolist()
+    assert [np.float32(r["score"]) for r in results] == list(expected.ranking.scores)
+    for name, column in expected.ranking.evidence.items():
+        got = np.float32([r["evidence"][name] for r in results])
+        np.testing.assert_array_equal(got, column)
+
+
+def test_concurrent_requests_get_the_local_runtimes_answers(url: str, bundle: Bundle) -> None:
+    queries = random_queries(20)
+    expected = local_answers(bundle, queries)
+
+    async def ask_all() -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+
+            async def ask(place: int, method: str) -> None:
+                response = await client.post("/v1/expand", json=body(queries[place], method))
+                assert response.status_code == 200, response.text
+                same(response.json(), expected[method][place])
+
+            await asyncio.gather(*(ask(i, name) for name in METHOD_NAMES for i in range(len(queries))))
+
+    asyncio.run(ask_all())
+
+
+def test_a_batch_gets_the_local_runtimes_answers(url: str, bundle: Bundle) -> None:
+    queries = random_queries(80)
+    (method, *_) = METHOD_NAMES
+    expected = METHODS[method].open(bundle)(queries)
+    bodies: list[object] = [body(query, method) for query in queries]
+    bodies[40] = {"positive": ["who?"]}
+    response = httpx.post(f"{url}/v1/expand/batch", json={"queries": bodies}, timeout=60)
+    for place, (answer, one) in enumerate(zip(response.json()["results"], expected, strict=True)):
+        if place == 40:
+            assert answer["error"]["type"] == "unknown_entity"
+        else:
+            same(answer, one)
+
+
+def test_errors_come_through_the_proxy_as_json(url: str) -> None:
+    for content, status in [
+        (b'{"positive": ["entty 1"]}', 422),
+        (b'{"positive": [1], "method": "magic"}', 404),
+        (b"{", 400),
+        (b'{"positive": ["' + b"x" * (2 << 20) + b'"]}', 413),
+    ]:
+        response = httpx.post(
+            f"{url}/v1/expand", content=content, headers={"content-type": "application/json"}
+        )
+        assert response.status_code == status
+        assert response.json()["error"]["message"]
+    assert httpx.get(f"{url}/-/healthz").status_code == 200
+    assert httpx.get(f"{url}/healthz").json()["status"] == "ok"
+
+
+def test_no_query_is_lost_when_a_replica_is_killed(served: Server, bundle: Bundle) -> None:
+    queries = random_queries(40)
+    (method, *_) = METHOD_NAMES
+    expected = METHODS[method].open(bundle)(queries)
+
+    async def ask_all() -> None:
+        async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
+            gate = asyncio.Semaphore(4)
+
+            async def ask(round_: int, place: int) -> None:
+                async with gate:
+                    if (round_, place) == (1, 0):
+                        victims = served.replicas("Pipeline") + served.replicas("Retrieve")
+                        victims[0].kill()
+                    response = await client.post("/v1/expand", json=body(queries[place], method))
+                assert response.status_code == 200, response.text
+                same(response.json(), expected[place])
+
+            await asyncio.gather(*(ask(r, i) for r in range(5) for i in range(len(queries))))
+
+    asyncio.run(ask_all())
