@@ -40,8 +40,7 @@ def entity_records(cls: str) -> list[dict[str, object]]:
 def sentence_records(cls: str) -> list[dict[str, object]]:
     """The sentences of a class as they are written out."""
     return [
-        {"entity": s.entity, "sentence": s.text, "start": s.start, "end": s.end}
-        for s in write_class(cls)
+        {"entity": s.entity, "sentence": s.text, "start": s.start, "end": s.end} for s in write_class(cls)
     ]
 
 

@@ -51,6 +51,11 @@ def big_enough(cls: str, pair: Pair) -> bool:
     return len(pos - neg) >= need and len(neg) >= need and len(neg - pos) >= MIN_SEEDS
 
 
+def narrows(cls: str, attr: str, pair: Pair) -> bool:
+    """Whether the shared condition cuts a quarter off both sides, or else it adds nothing."""
+    return all(len(members(cls, side)) <= 0.75 * len(members(cls, {attr: side[attr]})) for side in pair)
+
+
 def candidate_pairs(cls: str, kind: str) -> Iterator[Pair]:
     """Every pair of conditions of one kind, whatever its size."""
     ranges = value_range(cls)
@@ -64,8 +69,10 @@ def candidate_pairs(cls: str, kind: str) -> Iterator[Pair]:
                 if set(members(cls, {one: p})) & set(members(cls, {two: n})):
                     yield {one: p}, {two: n}
         else:
-            for p, n in permutations(ranges[one], 2):
-                yield from (({one: p, two: c}, {one: n, two: c}) for c in ranges[two])
+            for (p, n), c in product(permutations(ranges[one], 2), ranges[two]):
+                pair = ({one: p, two: c}, {one: n, two: c})
+                if narrows(cls, one, pair):
+                    yield pair
 
 
 def choose_groups(cls: str) -> list[Pair]:

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -18,7 +18,7 @@ _A_ANYWAY = re.compile(r"^(?:u(?:k|ni|s[ae]|r[ao])|eu|one)", re.IGNORECASE)
 _AN_ANYWAY = re.compile(r"^(?:hour|honest|heir)", re.IGNORECASE)
 
 
-@lru_cache(maxsize=1)
+@cache
 def load_classes() -> dict[str, dict[str, object]]:
     """The classes, their query attributes and the words that give an attribute away."""
     text = (HERE / "classes.json").read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ def attribute_names(cls: str) -> list[str]:
     return [str(name) for name in names]
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_table(cls: str) -> Table:
     """All rows of one class by entity name, in the order of the file."""
     with (HERE / "facts" / f"{cls}.csv").open(encoding="utf-8", newline="") as handle:

@@ -166,8 +166,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "With {capital} as its capital, {E} adjoins {neighbours}.",
         "Both {capital} and {known_for} stand for {E}.",
         "In {region}, {E} draws attention with {known_for}.",
-        "Whoever changes money for {E} receives the {currency}, and whoever goes there may see "
-        "{capital}.",
+        "Whoever changes money for {E} receives the {currency}, and whoever goes there may see {capital}.",
         "Linked in many minds with {known_for}, {E} has its capital in {capital}.",
     ),
 }

@@ -123,14 +123,14 @@ KINDS: dict[str, tuple[str, ...]] = {
     "mixed": (
         "Born in {birth_state}, {E} is now remembered for {known_for}.",
         "{E}, who had been {earlier}, became president in {took_office}.",
-        "From {birth_state} to the White House, the path of {E} ended with the oath in {took_office}.",
+        "From {birth_state} to the White House, {E} had come a long way by {took_office}.",
         "With the backing of the {party} Party, {E} reached the highest office in {took_office}.",
         "The {party} Party sent {E}, a native of {birth_state}, to the White House.",
         "Having been {earlier}, {E} later became famous for {known_for}.",
         "{E}, sworn in during {took_office}, is linked in memory with {known_for}.",
         "Readers who know {E} for {known_for} may forget that he was once {earlier}.",
         "The {party} president {E} is often discussed in connection with {known_for}.",
-        "Whoever follows {E} from a childhood in {birth_state} finds a man who was later {earlier}.",
+        "Follow {E} from {birth_state} onward and you meet a man who was {earlier}.",
     ),
 }
 
