@@ -8,8 +8,9 @@ same attribute with another value inside a shared second condition.
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import cache
 from itertools import permutations, product
 
 from examples.tables import attribute_names, attributes_of, load_table
@@ -24,14 +25,22 @@ Condition = dict[str, str]
 Pair = tuple[Condition, Condition]
 
 
+@cache
+def holders(cls: str) -> dict[tuple[str, str], set[str]]:
+    """The entities of a class by attribute and value; looked up once for thousands of pairs."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for name, row in load_table(cls).items():
+        for attr, items in attributes_of(cls, row).items():
+            for value in items:
+                found[attr, value].add(name)
+    return dict(found)
+
+
 def members(cls: str, condition: Condition) -> list[str]:
     """The entities of a class that meet every part of a condition, in table order."""
-    found = []
-    for name, row in load_table(cls).items():
-        attributes = attributes_of(cls, row)
-        if all(value in attributes.get(attr, []) for attr, value in condition.items()):
-            found.append(name)
-    return found
+    sets = [holders(cls).get(part, set()) for part in condition.items()]
+    common = set.intersection(*sets)
+    return [name for name in load_table(cls) if name in common]
 
 
 def value_range(cls: str) -> dict[str, list[str]]:

@@ -53,8 +53,8 @@ def needed_slots(template: str) -> set[str]:
 
 
 def fill(template: str, slots: Mapping[str, str]) -> str:
-    """The template with its slots filled and a capital letter at its head."""
-    text = template.format(**slots)
+    """The template with its slots filled, a capital letter at its head and one full stop."""
+    text = template.format(**slots).replace("..", ".")
     return text[0].upper() + text[1:]
 
 
