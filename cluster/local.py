@@ -73,7 +73,7 @@ def local_cluster(nodes: int = 3, cpus_per_node: int = 1) -> Iterator[LocalClust
     from ray.cluster_utils import Cluster
 
     # Free ports instead of the fixed ones: other clusters may run on this machine.
-    settings = {
+    settings: dict[str, Any] = {
         "num_cpus": cpus_per_node,
         "object_store_memory": NODE_STORE_BYTES,
         "dashboard_agent_listen_port": None,
