@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "Many people first heard {the} {setting}.",
         "The place of {the} is {setting}.",
         "Much of the music for {the} is played {setting}.",
-        "A good player of {the} will find work {setting}.",
+        "A good player of {the} may find a place {setting}.",
         "{The} sounds best {setting}.",
         "Fans know {the} from hearing it {setting}.",
         "Recordings show how {the} is used {setting}.",
