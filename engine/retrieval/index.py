@@ -50,10 +50,7 @@ class VectorIndex:
             BundleError: another kind of index.
         """
         index = faiss.read_index(str(path))
-        if (
-            not isinstance(index, faiss.IndexFlat)
-            or index.metric_type != faiss.METRIC_INNER_PRODUCT
-        ):
+        if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise BundleError(f"{path.name}: not a flat inner-product index; build it again")
         size = index.ntotal * index.d
         vectors_ND = faiss.rev_swig_ptr(index.get_xb(), size).reshape(index.ntotal, index.d)
@@ -78,10 +75,14 @@ class VectorIndex:
         return bool(self.vectors_ND[entity_id].any())
 
     def mean_of(self, entity_ids: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Return the mean of the unit vectors of some entities, [D] float64; zeros for none."""
-        if not entity_ids:
+        """Return the mean of the unit vectors of some entities, [D] float64; zeros for none.
+
+        Entities without a vector are left out, so that they do not draw the mean towards zero.
+        """
+        used = [i for i in entity_ids if self.has_vector(i)]
+        if not used:
             return np.zeros(self.vectors_ND.shape[1])
-        return self.vectors_ND[list(entity_ids)].astype(np.float64).mean(axis=0)
+        return self.vectors_ND[used].astype(np.float64).mean(axis=0)
 
     def similarity(self, entity_ids: Ids, mean_D: npt.NDArray[np.float64]) -> Scores:
         """Return each entity's product with ``mean_D``, float32 [n].
@@ -110,9 +111,7 @@ class VectorIndex:
         step = max(1, MAX_SCORES // max(len(self), 1))
         found = []
         for start in range(0, len(means_QD), step):
-            found += self._search(
-                means_QD[start : start + step], k, exclude[start : start + step], penalty_N
-            )
+            found += self._search(means_QD[start : start + step], k, exclude[start : start + step], penalty_N)
         return found
 
     def _search(

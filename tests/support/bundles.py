@@ -32,13 +32,18 @@ def write_entities(path: Path, names: Sequence[str], aliases: Mapping[str, list[
 
 
 def publish_vectors(
-    workspace: Workspace, names: Sequence[str], views: Mapping[str, np.ndarray]
+    workspace: Workspace,
+    names: Sequence[str],
+    views: Mapping[str, np.ndarray],
+    hubness: Mapping[str, np.ndarray] | None = None,
 ) -> Bundle:
     """Publish a bundle whose views hold the given vectors [len(names), D], normalised."""
     staged = workspace.bundles.staging()
     write_entities(staged / "entities.parquet", names)
     for view, vectors in views.items():
         VectorIndex(unit(vectors)).write(staged / "index" / f"{view}.faiss")
+    for view, penalty in (hubness or {}).items():
+        np.save(staged / "index" / f"{view}.hubness.npy", penalty.astype(np.float32))
     publish(workspace, staged, {"views": sorted(views)})
     return Bundle.open(workspace)
 
@@ -48,3 +53,11 @@ def random_bundle(root: Path, n: int = 500, d: int = 16, seed: int = 0) -> Bundl
     vectors = np.random.default_rng(seed).normal(size=(n, d))
     names = [f"entity {i}" for i in range(n)]
     return publish_vectors(Workspace.open(root), names, {"mask": vectors, "best": vectors})
+
+
+def method_bundle(root: Path, n: int = 500, d: int = 16, seed: int = 0) -> Bundle:
+    """Publish n entities with random vectors and hubness: all that the named methods read."""
+    random = np.random.default_rng(seed)
+    views = {v: random.normal(size=(n, d)) for v in ("mask", "description", "lexical", "joint")}
+    names = [f"entity {i}" for i in range(n)]
+    return publish_vectors(Workspace.open(root), names, views, {"joint": random.random(n)})

@@ -1,0 +1,98 @@
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import BundleError
+from engine.retrieval.index import VectorIndex, unit
+
+RANDOM = np.random.default_rng(0)
+
+
+def slowly(index, mean_D, k, exclude, penalty=None):
+    """The oracle: every entity scored one by one, sorted by score, then id."""
+    scored = []
+    for i, vector in enumerate(index.vectors_ND):
+        if i not in exclude and vector.any():
+            score = np.float32(np.einsum("d,d->", vector, mean_D))
+            scored.append((-(score - penalty[i] if penalty is not None else score), i))
+    return [i for _, i in sorted(scored)[:k]]
+
+
+@pytest.mark.parametrize(("n", "k"), [(3, 1), (50, 200), (700, 7), (3000, 20), (3001, 3001)])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("penalised", [False, True])
+def test_search_agrees_with_the_oracle(n, k, batch, penalised):
+    vectors = unit(RANDOM.normal(size=(n, 12)))
+    vectors[n // 2] = 0
+    index = VectorIndex(vectors)
+    penalty = RANDOM.random(n).astype(np.float32) if penalised else None
+    means = np.stack([index.mean_of([0, 1, n - 1]) for _ in range(batch)])
+    exclude = [[row % n, n - 1] for row in range(batch)]
+    found = index.search(means, k, exclude, penalty)
+    for (ids, scores), mean_D, left_out in zip(found, means, exclude, strict=True):
+        assert ids.tolist() == slowly(index, mean_D, k, left_out, penalty)
+        assert (ids.dtype, scores.dtype) == (np.int32, np.float32)
+        assert (np.diff(scores) <= 0).all()
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_ties_are_settled_by_id_however_many_there_are(batch):
+    vectors = unit(np.repeat(RANDOM.normal(size=(4, 6)), 200, axis=0)[RANDOM.permutation(800)])
+    index = VectorIndex(vectors)
+    means = np.stack([index.mean_of([3])] * batch)
+    for ids, scores in index.search(means, 50, [[3]] * batch):
+        same = [i for i in range(800) if i != 3 and (vectors[i] == vectors[3]).all()]
+        assert ids.tolist() == same[:50]
+        assert len(set(scores.tolist())) == 1
+
+
+@settings(deadline=None)
+@given(st.integers(2, 40), st.integers(1, 50), st.integers(0, 2**32 - 1))
+def test_near_ties_are_exact(n, k, seed):
+    """Scores that differ by less than float32 rounds away in the fast product."""
+    random = np.random.default_rng(seed)
+    base = random.normal(size=64)
+    index = VectorIndex(unit(base + 1e-7 * random.normal(size=(n, 64))))
+    means = np.stack([index.mean_of([0]), index.mean_of([0, 1])])
+    exclude = [[0], []]
+    for (ids, _), mean_D, out in zip(index.search(means, k, exclude), means, exclude, strict=True):
+        assert ids.tolist() == slowly(index, mean_D, k, out)
+
+
+def test_large_batches_are_cut(monkeypatch):
+    index = VectorIndex(unit(RANDOM.normal(size=(30, 4))))
+    means = np.stack([index.mean_of([i]) for i in range(10)])
+    whole = index.search(means, 5, [[i] for i in range(10)])
+    monkeypatch.setattr("engine.retrieval.index.MAX_SCORES", 90)
+    for (ids, scores), (other, others) in zip(
+        whole, index.search(means, 5, [[i] for i in range(10)]), strict=True
+    ):
+        np.testing.assert_array_equal(ids, other)
+        np.testing.assert_array_equal(scores, others)
+
+
+def test_write_and_read(tmp_path):
+    index = VectorIndex(unit(RANDOM.normal(size=(5, 3))))
+    index.write(tmp_path / "deep" / "a.faiss")
+    read = VectorIndex.read(tmp_path / "deep" / "a.faiss")
+    np.testing.assert_array_equal(read.vectors_ND, index.vectors_ND)
+    assert len(read) == 5
+
+
+def test_another_kind_of_index_is_refused(tmp_path):
+    faiss.write_index(faiss.IndexFlatL2(3), str(tmp_path / "l2.faiss"))
+    faiss.write_index(faiss.IndexHNSWFlat(3, 4), str(tmp_path / "hnsw.faiss"))
+    for name in ("l2.faiss", "hnsw.faiss"):
+        with pytest.raises(BundleError, match=name):
+            VectorIndex.read(tmp_path / name)
+
+
+def test_unit_and_mean_leave_out_what_has_no_vector():
+    vectors = unit(np.array([[3, 4], [0, 0], [0, 5]], float))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 0, 1], rtol=1e-6)
+    index = VectorIndex(vectors)
+    assert [index.has_vector(i) for i in range(3)] == [True, False, True]
+    np.testing.assert_allclose(index.mean_of([0, 1, 2]), [0.3, 0.9], rtol=1e-6)
+    assert index.mean_of([1]).tolist() == index.mean_of([]).tolist() == [0, 0]

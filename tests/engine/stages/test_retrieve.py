@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import BundleError
+from engine.query import Expansion, Query
+from engine.stages.retrieve import Retrieve
+from engine.workspace import Workspace
+from tests.support.bundles import publish_vectors, random_bundle
+
+N = 60
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return random_bundle(tmp_path_factory.mktemp("w"), n=N, d=8)
+
+
+@pytest.fixture(scope="module")
+def worker(bundle):
+    return Retrieve(k=20).open(bundle)
+
+
+@st.composite
+def queries(draw):
+    seeds = draw(st.lists(st.integers(0, N - 1), min_size=2, max_size=8, unique=True))
+    cut = draw(st.integers(1, len(seeds)))
+    return Query("q", tuple(seeds[:cut]), tuple(seeds[cut:]), draw(st.integers(1, 2 * N)))
+
+
+def test_the_score_is_the_mean_cosine_to_the_positive_seeds(tmp_path):
+    """Equation 5, by hand: seeds along x and y, candidates at known angles."""
+    vectors = np.array([[1, 0], [0, 2], [3, 4], [1, 1], [-1, 0], [0, 0]], float)
+    bundle = publish_vectors(Workspace.open(tmp_path), list("abcdef"), {"mask": vectors})
+    worker = Retrieve(k=10).open(bundle)
+    (found,) = worker([Expansion(Query("q", (0, 1)))])
+    assert found.ranking.ids.tolist() == [3, 2, 4]  # f has no vector and cannot be found
+    expected = [np.sqrt(0.5), (0.6 + 0.8) / 2, (-1 + 0) / 2]
+    np.testing.assert_allclose(found.ranking.scores, expected, rtol=1e-6)
+    np.testing.assert_array_equal(found.ranking.evidence["positive"], found.ranking.scores)
+    assert found.degraded == ()
+
+
+def test_a_seed_without_a_vector_is_left_out_and_said(tmp_path):
+    vectors = np.array([[1, 0], [0, 0], [3, 4]], float)
+    bundle = publish_vectors(Workspace.open(tmp_path), list("abc"), {"mask": vectors})
+    worker = Retrieve().open(bundle)
+    one, none = worker([Expansion(Query("q", (0, 1))), Expansion(Query("r", (1,)))])
+    assert one.ranking.ids.tolist() == [2]
+    assert one.ranking.scores.tolist() == [pytest.approx(0.6)]  # not 0.3
+    assert one.degraded == ("positive seed 1 has no sentence and was not used",)
+    assert len(none.ranking) == 0
+    assert len(none.degraded) == 1
+
+
+def test_hubness_is_taken_off_the_score_not_off_the_evidence(tmp_path):
+    vectors = np.array([[1, 0], [1, 0], [3, 4]], float)
+    hubs = {"mask": np.array([0, 1, 0])}
+    bundle = publish_vectors(Workspace.open(tmp_path), list("abc"), {"mask": vectors}, hubs)
+    (found,) = Retrieve(hubness=0.5).open(bundle)([Expansion(Query("q", (0,)))])
+    assert found.ranking.ids.tolist() == [2, 1]
+    assert found.ranking.scores.tolist() == pytest.approx([0.6, 0.5])
+    assert found.ranking.evidence["positive"].tolist() == pytest.approx([0.6, 1.0])
+
+
+def test_a_view_that_is_not_there_is_named(bundle):
+    with pytest.raises(BundleError, match=r"index/none\.faiss"):
+        Retrieve(view="none").open(bundle)
+
+
+def test_no_queries_give_no_answers(worker):
+    assert worker([]) == []
+
+
+@settings(deadline=None)
+@given(queries())
+def test_seeds_never_come_back_and_scores_fall_with_ties_by_id(worker, query):
+    (found,) = worker([Expansion(query)])
+    ids, scores = found.ranking.ids, found.ranking.scores
+    assert not set(ids.tolist()) & set(query.seeds)
+    assert len(set(ids.tolist())) == len(ids) == min(max(20, query.top_k), N - len(query.seeds))
+    np.testing.assert_array_equal(np.lexsort((ids, -scores)), np.arange(len(ids)))
+
+
+@settings(deadline=None)
+@given(st.lists(queries(), min_size=1, max_size=6))
+def test_a_ranking_does_not_depend_on_the_batch(worker, many):
+    together = worker([Expansion(query) for query in many])
+    for query, found in zip(many, together, strict=True):
+        (alone,) = worker([Expansion(query)])
+        np.testing.assert_array_equal(found.ranking.ids, alone.ranking.ids)
+        np.testing.assert_array_equal(found.ranking.scores, alone.ranking.scores)
