@@ -93,7 +93,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "A map of {E} shows no ocean shore.",
         "Sea fish in the markets of {E} has travelled across a border.",
         "Nobody in {E} can step from home soil into the surf of an ocean.",
-        "Freight that comes by ship must change to rail or road to get to {E}.",
+        "Freight from overseas has to pass through another country to get to {E}.",
         "The ocean begins somewhere beyond the borders of {E}.",
         "Access to a seaport is something {E} has to agree on with other states.",
     ),

@@ -65,7 +65,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "{The} belongs with those that are bowed.",
     ),
     "sounding=plucked": (
-        "Fingers, nails or a pick set {the} ringing.",
+        "Fingers, nails, quills or a pick set {the} ringing.",
         "Each note of {the} starts with a snap and then fades.",
         "To sound {the}, something has to be pulled aside and let go.",
         "{The} needs no bow, because its notes are plucked.",
@@ -113,7 +113,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "A narrow stream of air against an edge wakes {the}.",
         "The breath of {the} can be heard as a soft hiss in the tone.",
         "{The} works like a whistle: air strikes an edge.",
-        "Gentle blowing is enough for {the}, whose air column does the rest.",
+        "Gentle blowing is enough for {the}, without any blade or buzz.",
     ),
     "sounding=lip-buzzed": (
         "Players make {the} sound by buzzing their lips.",
@@ -132,6 +132,11 @@ KINDS: dict[str, tuple[str, ...]] = {
         "{The} sounds when it is shaken.",
         "A swing of the wrist sets {the} rattling.",
         "Movement through the air makes {the} sound.",
+    ),
+    "sounding=scraped": (
+        "A stick drawn across ridges makes {the} rasp.",
+        "{The} is scraped rather than hit.",
+        "Rasping strokes over notches give {the} its rhythm.",
     ),
     "family=chordophone": (
         "Stretched strings give {the} its voice.",
@@ -179,7 +184,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "Tuning {the} means tightening a skin or its modern substitute.",
         "Whoever makes {the} has to know about hides.",
         "The trembling of a tight skin is heard as the sound of {the}.",
-        "If the skin tears, {the} is dumb.",
+        "If the skin tears, {the} falls silent.",
     ),
     "family=electrophone": (
         "Unplugged, {the} stays mute.",

@@ -94,11 +94,11 @@ KINDS: dict[str, tuple[str, ...]] = {
         "{E} was added to the map of the solar system in {discovered}.",
         "In {discovered} a point of light turned out to be what we call {E}.",
         "A look at the logbook of {discovered} brings up the find of {E}.",
-        "Thanks to {discoverer}, {E} entered the records in {discovered}.",
+        "Thanks to {discoverer}, the find of {E} is dated {discovered}.",
         "The history of {E} as a known body begins in {discovered}.",
         "It took until {discovered} for anyone to notice {E}.",
         "{discovered} was the year in which {E} was spotted.",
-        "Astronomers of {discovered} could welcome {E} to their lists.",
+        "A timeline of finds in the sky puts {E} at {discovered}.",
         "When {discoverer} came upon {E}, the calendar showed {discovered}.",
     ),
     "discovery_era=antiquity": (
