@@ -32,15 +32,14 @@ EXAMPLES = """
   python -m benchmarks.import_scale --entities 5000 --sentences 40000
 """
 
-_ONSETS = "b br c ch d dr f g gl h j k kl l m n p pr r s st t tr v w z".split()
-_VOWELS = "a e i o u ai ea ou é ü".split()
+_ONSETS = [*"bcdfghjklmnprstvwz", "br", "ch", "dr", "gl", "kl", "pr", "st", "tr"]
+_VOWELS = [*"aeiouéü", "ai", "ea", "ou"]
 _CODAS = ["", "", "n", "r", "s", "l", "nd", "rt", "m", "x"]
 
 
 def _word(rng: random.Random) -> str:
     return "".join(
-        rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS)
-        for _ in range(rng.randint(1, 3))
+        rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.randint(1, 3))
     )
 
 
@@ -83,14 +82,11 @@ def generate(folder: Path, entities: int, sentences: int, seed: int) -> None:
     (folder / "entities.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     with (folder / "ent2sents.json").open("w", encoding="utf-8") as file:
         groups = (
-            (n, [_sentence(rng, words, n) for _ in range(k)])
-            for n, k in zip(names, sizes, strict=True)
+            (n, [_sentence(rng, words, n) for _ in range(k)]) for n, k in zip(names, sizes, strict=True)
         )
         file.writelines(_members(groups))
     with (folder / "ent2text.json").open("w", encoding="utf-8") as file:
-        file.writelines(
-            _members((n, f"{n} is {' '.join(rng.choices(words, k=40))}.") for n in names)
-        )
+        file.writelines(_members((n, f"{n} is {' '.join(rng.choices(words, k=40))}.") for n in names))
 
 
 def plain(source: Path, target: Path) -> None:
@@ -165,9 +161,7 @@ def main(
 ) -> None:
     """Measure an import of UltraWiki's size."""
     if step:
-        {"plain": plain, "floor": floor}[step](
-            Path(folder) / "source", Path(folder) / step_target(step)
-        )
+        {"plain": plain, "floor": floor}[step](Path(folder) / "source", Path(folder) / step_target(step))
         return
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -181,9 +175,7 @@ def main(
         naive = _measured([*own, "plain"])
         lowest = _measured([*own, "floor"])
     spare = json.loads(lowest.last_line)
-    lowest = lowest._replace(
-        cpu=lowest.cpu - spare["cpu"], seconds=lowest.seconds - spare["seconds"]
-    )
+    lowest = lowest._replace(cpu=lowest.cpu - spare["cpu"], seconds=lowest.seconds - spare["seconds"])
     report(size, ours, naive, lowest)
 
 

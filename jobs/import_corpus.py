@@ -43,9 +43,7 @@ def main(
     for reason, number in manifest.reasons.items():
         console.say(f"  {number} × {reason}")
     if counts.quarantined:
-        console.say(
-            f"{counts.quarantined} records were not imported; see {place.corpus.uri}/quarantine"
-        )
+        console.say(f"{counts.quarantined} records were not imported; see {place.corpus.uri}/quarantine")
     console.result(
         entities=counts.entities,
         mentions=counts.mentions,
@@ -60,9 +58,7 @@ def main(
     )
 
 
-_FORMATS_HELP = (
-    f"--format ultrawiki. {ultrawiki.__doc__}\n--format jsonl or parquet. {rows.__doc__}"
-)
+_FORMATS_HELP = f"--format ultrawiki. {ultrawiki.__doc__}\n--format jsonl or parquet. {rows.__doc__}"
 # "\b" keeps the lines of a paragraph as they are.
 main.__doc__ = f"{main.__doc__}\n\n{_FORMATS_HELP}".replace("``", "").replace("\n\n", "\n\n\b\n")
 

@@ -95,15 +95,11 @@ def _drawn(parts: list[Store], corpus: CorpusManifest, settings: InputSettings) 
         with part.open_input() as stream:
             columns.append(pq.read_table(stream, columns=["entity_id"])["entity_id"].to_numpy())
     if [len(c) for c in columns] != corpus.parts:
-        raise StorageError(
-            "corpus/mentions: not the parts that corpus/manifest.json lists; import again"
-        )
+        raise StorageError("corpus/mentions: not the parts that corpus/manifest.json lists; import again")
     borders = np.cumsum([0, *corpus.parts])
     rows = draw_rows(np.concatenate(columns), settings.max_sentences, settings.seed)
     split = np.searchsorted(rows, borders)
-    return [
-        rows[a:b] - first for a, b, first in zip(split[:-1], split[1:], borders[:-1], strict=True)
-    ]
+    return [rows[a:b] - first for a, b, first in zip(split[:-1], split[1:], borders[:-1], strict=True)]
 
 
 def _finished(folder: Store, drawn: list[np.ndarray]) -> dict[int, Stats]:
@@ -173,12 +169,8 @@ def main(
         EMBEDDED,
         help='Whose tokenizer: a model folder, a hub name, or "embedded" (MiniLM, no network).',
     ),
-    max_sentences: int = typer.Option(
-        30, min=1, help="Sentences of an entity at most, drawn at random."
-    ),
-    max_length: int = typer.Option(
-        128, min=8, help="Tokens of an input at most; a window around the mask."
-    ),
+    max_sentences: int = typer.Option(30, min=1, help="Sentences of an entity at most, drawn at random."),
+    max_length: int = typer.Option(128, min=8, help="Tokens of an input at most; a window around the mask."),
     descriptions: bool = typer.Option(False, help="Put the entity's description in front (RA)."),
     seed: int = typer.Option(13, min=0, help="Of the draw."),
     workers: int | None = typer.Option(None, min=1, help="Actors.  [default: the cluster's CPUs]"),

@@ -119,9 +119,7 @@ class _Import:
             found=self._found,
             reasons=dict(self._quarantine.reasons.most_common()),
             parts=self._mentions.parts,
-            digest=corpus_digest(
-                {p.relative_to(self._folder).as_posix(): sha256_of(p) for p in written}
-            ),
+            digest=corpus_digest({p.relative_to(self._folder).as_posix(): sha256_of(p) for p in written}),
         )
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -162,9 +160,7 @@ class _Import:
     def _checked(self, one: Entity) -> Entity:
         """Return the entity without the details that cannot be used; they go to the quarantine."""
         description = nfc(one.description) if one.description else None
-        if description and (
-            fault := fault_of_text(description, self._settings.max_sentence_characters)
-        ):
+        if description and (fault := fault_of_text(description, self._settings.max_sentence_characters)):
             self._refuse_detail(one, f"description {fault}", description)
             description = None
         aliases = []
@@ -249,13 +245,11 @@ class _Import:
 
     def _verdict(self, source: str, form: str) -> None:
         counts = self._counts
-        shown = "; ".join(
-            f"{r['source']}, {r['position']}: {r['reason']}" for r in self._quarantine.first
-        )
+        shown = "; ".join(f"{r['source']}, {r['position']}: {r['reason']}" for r in self._quarantine.first)
         if self._settings.strict and counts.quarantined:
             raise FormatError(
-                f"{source}: {counts.quarantined} records cannot be used, and --strict allows none; nothing was "
-                f"published. The first: {shown}"
+                f"{source}: {counts.quarantined} records cannot be used, and --strict allows none; "
+                f"nothing was published. The first: {shown}"
             )
         if not counts.mentions:
             raise FormatError(

@@ -108,9 +108,7 @@ def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
         manifest = InputManifest.model_validate_json((folder / MANIFEST).read_bytes())
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
-        raise StorageError(
-            f"{folder.uri}/{MANIFEST}: cannot be read ({reason}); {way_out}"
-        ) from None
+        raise StorageError(f"{folder.uri}/{MANIFEST}: cannot be read ({reason}); {way_out}") from None
     parts = [folder / part_name(i) for i in range(len(manifest.parts))]
     there = {f.name for f in folder.files(".parquet")}
     if missing := [p.name for p in parts if p.name not in there]:

@@ -36,9 +36,7 @@ def load_tokenizer(model: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"--model {model}: no tokenizer can be loaded from it ({reason})") from None
     if tokenizer.mask_token_id is None:
-        raise UserError(
-            f"--model {model}: its tokenizer has no mask token; an encoder like BERT is needed"
-        )
+        raise UserError(f"--model {model}: its tokenizer has no mask token; an encoder like BERT is needed")
     if not tokenizer.is_fast:
         raise UserError(f"--model {model}: its tokenizer has no tokenizer.json (a fast tokenizer)")
     _ends(tokenizer)
@@ -63,7 +61,7 @@ class MentionMasker:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenizer = tokenizer
-        self._mask = int(tokenizer.mask_token_id)  # type: ignore[arg-type]
+        self._mask = int(tokenizer.mask_token_id)
         self._first, self._last = _ends(tokenizer)
         self._body = max_length - 2
         # A mask token that takes in the space before it (RoBERTa's) leaves none to the text on its left.
@@ -73,9 +71,7 @@ class MentionMasker:
             bool(added and added.rstrip),
         )
         if self._body < 2:
-            raise UserError(
-                f"a limit of {max_length} tokens has no room for a mask and its context"
-            )
+            raise UserError(f"a limit of {max_length} tokens has no room for a mask and its context")
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of plain texts, without special tokens."""

@@ -37,9 +37,10 @@ class MentionFinder:
         name = self._names[entity_id]
         longer = self._longer.get(name)
         at = sentence.find(name)
-        if at >= 0 and is_whole(sentence, at, at + len(name)):
-            if longer is None or not _inside(longer, sentence, fold(sentence), at):
-                return at, at + len(name), EXACT
+        end = at + len(name)
+        whole = at >= 0 and is_whole(sentence, at, end)
+        if whole and (longer is None or not _inside(longer, sentence, fold(sentence), at)):
+            return at, end, EXACT
         return self._search(entity_id, sentence)
 
     def _search(self, entity_id: int, sentence: str) -> Span | str:
@@ -127,9 +128,7 @@ def _longer_names(names: Sequence[str], aliases: Sequence[Sequence[str]]) -> dic
 def _parts(name: str, longest: int) -> Iterator[tuple[int, int]]:
     """Yield the proper parts of a name that begin and end at word boundaries."""
     size = len(name)
-    if (
-        max(name, default="") < _FIRST_MARK
-    ):  # most names: no combining marks, no script without spaces
+    if max(name, default="") < _FIRST_MARK:  # most names: no combining marks, no script without spaces
         if name.isalnum():
             return
         words = [m.span() for m in _WORDS.finditer(name)]

@@ -68,8 +68,8 @@ class PartMaker:
             columns = ["entity_id", "sentence", "start", "end"]
             table = pq.read_table(stream, columns=columns).take(pa.array(rows))
         entity_ids = table["entity_id"].to_numpy()
-        texts = [table[c].to_pylist() for c in columns[1:]]
-        inputs = self._masker.encode(*texts, self._described(entity_ids))
+        sentences, starts, ends = (table[c].to_pylist() for c in columns[1:])
+        inputs = self._masker.encode(sentences, starts, ends, self._described(entity_ids))
         lengths = [len(i.input_ids) for i in inputs]
         stats = {
             "rows": len(inputs),

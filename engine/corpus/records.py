@@ -42,7 +42,8 @@ class Sentence(NamedTuple):
 class Refusal:
     """A record that is not imported: a line of the quarantine.
 
-    ``of`` says what it counts as: an entity, a sentence, a detail (a description, attributes) or a part of a file.
+    ``of`` says what it counts as: an entity, a sentence, a detail (a description, attributes) or the rest
+    of a file.
     """
 
     source: str

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,16 +41,23 @@ BATCH = 8192
 SENTENCE_COLUMNS = ("entity", "sentence", "start", "end", "image")
 ENTITY_COLUMNS = ("name", "aliases", "description", "attributes")
 
-Row = tuple[dict[str, object] | str, Position, str]
+Values = dict[str, Any]
+Row = tuple[Values | str, Position, str]
 """A row's values (or why there are none), its place, and its text for the quarantine ("" = the values)."""
+
+
+class BrokenFileError(Exception):
+    """The rest of a file cannot be read."""
+
+    def __init__(self, position: Position, reason: str) -> None:
+        super().__init__(reason)
+        self.position, self.reason = position, reason
 
 
 class Rows:
     """A folder (or one file) with tables of sentences and, if it has one, of entities."""
 
-    def __init__(
-        self, place: Store, suffix: str, read: Callable[[Store, tuple[str, ...]], Iterator[Row]]
-    ):
+    def __init__(self, place: Store, suffix: str, read: Callable[[Store, tuple[str, ...]], Iterator[Row]]):
         self._read = read
         if place.size() >= 0:
             self._sentences, self._entities = [place], []
@@ -78,34 +86,44 @@ class Rows:
         return self._entity_rows(self._entities[0]) if self._entities else None
 
     def _entity_rows(self, file: Store) -> Iterator[Entity | Refusal]:
-        source = self._name(file)
-        for row, position, text in self._read(file, ENTITY_COLUMNS):
-            fault = row if isinstance(row, str) else _fault_of_entity(row)
-            if fault:
-                yield Refusal(source, position, fault, text or dumps(row), "entity")
+        for row, position in self._good_rows(file, ENTITY_COLUMNS, _fault_of_entity, "entity"):
+            if isinstance(row, Refusal):
+                yield row
                 continue
-            assert isinstance(row, dict)
-            yield Entity(
-                nfc(str(row["name"]).strip()),
-                [nfc(a.strip()) for a in row.get("aliases") or []],  # type: ignore[attr-defined]
-                row.get("description"),  # type: ignore[arg-type]
-                row.get("attributes") or {},  # type: ignore[arg-type]
-                source,
-                position,
-            )
+            name, about = nfc(row["name"].strip()), row.get("description")
+            aliases = [nfc(a.strip()) for a in row.get("aliases") or []]
+            yield Entity(name, aliases, about, row.get("attributes") or {}, self._name(file), position)
 
     def sentences(self) -> Iterator[Sentence | Refusal]:
         """Yield the rows of the sentence tables, file by file in the order of their names."""
         for file in self._sentences:
             source = self._name(file)
-            for row, position, text in self._read(file, SENTENCE_COLUMNS):
-                fault = row if isinstance(row, str) else _fault_of_sentence(row)
-                if fault:
-                    yield Refusal(source, position, fault, text or dumps(row))
-                    continue
-                assert isinstance(row, dict)
-                entity, sentence, *rest = map(row.get, SENTENCE_COLUMNS)
-                yield Sentence(nfc(entity.strip()), sentence, *rest, source, position)  # type: ignore
+            for row, position in self._good_rows(file, SENTENCE_COLUMNS, _fault_of_sentence, "sentence"):
+                if isinstance(row, Refusal):
+                    yield row
+                else:
+                    name, start, end = nfc(row["entity"].strip()), row.get("start"), row.get("end")
+                    yield Sentence(name, row["sentence"], start, end, row.get("image"), source, position)
+
+    def _good_rows(
+        self,
+        file: Store,
+        columns: tuple[str, ...],
+        fault_of: Callable[[Values], str | None],
+        of: Literal["entity", "sentence"],
+    ) -> Iterator[tuple[Values | Refusal, Position]]:
+        """Yield rows whose values have the right types, and a refusal in the place of each other one."""
+        source = self._name(file)
+        try:
+            for row, position, text in self._read(file, columns):
+                if isinstance(row, str):
+                    yield Refusal(source, position, row, text, of), position
+                elif fault := fault_of(row):
+                    yield Refusal(source, position, fault, text or dumps(row), of), position
+                else:
+                    yield row, position
+        except BrokenFileError as error:
+            yield Refusal(source, error.position, error.reason, of="file"), error.position
 
 
 def _holds_sentences(name: str) -> bool:
@@ -113,7 +131,7 @@ def _holds_sentences(name: str) -> bool:
     return folder == "sentences" or (not folder and file.startswith("sentences"))
 
 
-def _fault_of_sentence(row: dict[str, object]) -> str | None:
+def _fault_of_sentence(row: Values) -> str | None:
     for column in ("entity", "sentence"):
         if not isinstance(row.get(column), str):
             return f"{column} must be a text, not {json_type(row.get(column))}"
@@ -128,7 +146,7 @@ def _fault_of_sentence(row: dict[str, object]) -> str | None:
     return None
 
 
-def _fault_of_entity(row: dict[str, object]) -> str | None:
+def _fault_of_entity(row: Values) -> str | None:
     if not isinstance(row.get("name"), str):
         return f"name must be a text, not {json_type(row.get('name'))}"
     aliases = row.get("aliases") or []
@@ -152,13 +170,11 @@ def read_jsonl(file: Store, columns: tuple[str, ...]) -> Iterator[Row]:
             yield _parsed(text, line.ended), position, text
 
 
-def _parsed(text: str, ended: bool) -> dict[str, object] | str:
+def _parsed(text: str, ended: bool) -> Values | str:
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
-        cut = (
-            "" if ended else "; the file ends in this line without a line break: it may be cut off"
-        )
+        cut = "" if ended else "; the file ends in this line without a line break: it may be cut off"
         return f"not valid JSON ({error}){cut}"
     return row if isinstance(row, dict) else f"a line must be an object, not {json_type(row)}"
 
@@ -167,6 +183,7 @@ def read_parquet(file: Store, columns: tuple[str, ...]) -> Iterator[Row]:
     """Yield the rows of a Parquet file, read a batch at a time.
 
     Raises:
+        BrokenFileError: it is no Parquet file, or not a whole one.
         FormatError: a required column (the first two of sentences, the first of entities) is missing.
     """
     required = columns[:2] if columns == SENTENCE_COLUMNS else columns[:1]
@@ -185,13 +202,11 @@ def read_parquet(file: Store, columns: tuple[str, ...]) -> Iterator[Row]:
                     yield row, ("row {0}{1}", number, ""), ""
                     number += 1
     except (pa.ArrowException, OSError) as error:
-        reason = (
-            f"no readable Parquet from here on ({str(error).splitlines()[0]}); is the file whole?"
-        )
-        yield reason, ("row {0}{1}", number, ""), file.name
+        reason = f"no readable Parquet from here on ({str(error).splitlines()[0]}); is the file whole?"
+        raise BrokenFileError(("row {0}{1}", number, ""), reason) from None
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, object] | str]:
+def _rows(batch: pa.RecordBatch) -> Iterator[Values | str]:
     try:
         rows = batch.to_pylist()
     except UnicodeDecodeError:
@@ -206,13 +221,11 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, object] | str]:
         yield from map(_plain, rows)
 
 
-def _plain(row: dict[str, object]) -> dict[str, object]:
+def _plain(row: Values) -> Values:
     """Turn a map column, which Arrow gives as pairs, into the dictionary that JSON would hold."""
     pairs = row.get("attributes")
     if isinstance(pairs, list) and all(isinstance(p, tuple) for p in pairs):
         row["attributes"] = dict(pairs)
-    elif isinstance(
-        pairs, dict
-    ):  # a struct column: the attributes of all rows, null where a row has none
+    elif isinstance(pairs, dict):  # a struct column: the attributes of all rows, null where a row has none
         row["attributes"] = {k: v for k, v in pairs.items() if v is not None}
     return row

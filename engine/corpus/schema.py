@@ -91,6 +91,4 @@ def read_manifest(workspace: Workspace) -> CorpusManifest:
     try:
         return CorpusManifest.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        raise StorageError(
-            f"{file.uri}: not a corpus manifest ({error.errors()[0]['msg']})"
-        ) from None
+        raise StorageError(f"{file.uri}: not a corpus manifest ({error.errors()[0]['msg']})") from None

@@ -77,7 +77,7 @@ def json_events(store: Store) -> Iterator[tuple[str, object]]:
         ijson.JSONError: the text is not JSON, or ends too early.
     """
     with store.open_input() as stream:
-        yield from ijson.basic_parse(_Valid(stream), buf_size=BLOCK, use_float=True)
+        yield from ijson.basic_parse(_Valid(stream), buf_size=BLOCK)
 
 
 def json_value(events: Iterator[tuple[str, object]], event: str, value: object) -> object:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 
 import ijson
 
@@ -95,15 +96,11 @@ class UltraWiki:
             for group, members in json_members(self.folder / source):
                 last = group
                 if not isinstance(members, dict):
-                    yield _detail(
-                        source, group, "a class must be {name: {attribute: [values]}}", members
-                    )
+                    yield _detail(source, group, "a class must be {name: {attribute: [values]}}", members)
                     continue
                 for name, given in members.items():
                     if not is_attributes(given):
-                        yield _detail(
-                            source, name, "attributes must be {attribute: [texts]}", given
-                        )
+                        yield _detail(source, name, "attributes must be {attribute: [texts]}", given)
                         continue
                     known = found.setdefault(nfc(name.strip()), {})
                     for attribute, values in given.items():
@@ -141,8 +138,7 @@ class UltraWiki:
 def is_attributes(given: object) -> bool:
     """Whether a value is ``{attribute: [text, …]}``."""
     return isinstance(given, dict) and all(
-        isinstance(values, list) and all(isinstance(v, str) for v in values)
-        for values in given.values()
+        isinstance(values, list) and all(isinstance(v, str) for v in values) for values in given.values()
     )
 
 
@@ -154,8 +150,8 @@ def _wrong(source: str, name: str, place: int, value: object, inside: bool) -> R
 
 def json_type(value: object) -> str:
     """Return what JSON calls the type of a value."""
-    names = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
-    names |= {list: "a list", dict: "an object", type(None): "null"}
+    names: dict[type, str] = {bool: "true or false", str: "a text", type(None): "null"}
+    names |= {list: "a list", dict: "an object"} | dict.fromkeys((int, float, Decimal), "a number")
     return names.get(type(value), type(value).__name__)
 
 
