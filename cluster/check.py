@@ -52,7 +52,10 @@ def _validate(path: Path, config: dict[str, Any]) -> None:
 
     try:
         # As it was written first: on a value of the wrong type, preparing stumbles without a place.
-        validate_config({"cluster_synced_files": [], **config})
+        # (Preparing adds the one of these keys to the file and takes the other away.)
+        written = {"cluster_synced_files": [], **config}
+        written.pop("min_workers", None)
+        validate_config(written)
         validate_config(prepare_config(config))
     except ValidationError as error:
         where = ".".join(map(str, error.absolute_path)) or "the top level"
