@@ -103,14 +103,15 @@ class EncoderTraining:
             settings = self.settings
             batches = epoch_batches(self.data.lengths, settings.batch_size, settings.seed, epoch)
             for batch in batches[begin:]:
-                loss, rate = self._train(batch)
+                loss, rate = self.train_on(batch)
                 self.step += 1
                 self.losses.append(loss)
                 own = len(rank_slice(batch, self.rank, self.world))
                 ends = self.step % self.steps_per_epoch == 0
                 yield StepReport(self.step, epoch, loss, rate, own, ends)
 
-    def _train(self, batch: Rows) -> tuple[float, float]:
+    def train_on(self, batch: Rows) -> tuple[float, float]:
+        """Take one step on the global batch and return its mean loss and the learning rate."""
         rate = one_cycle(self.step, self.total_steps, self.settings.learning_rate)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate

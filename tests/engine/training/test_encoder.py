@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from engine.encoders.text import TextEncoder
+from engine.errors import FormatError
+from engine.training.cache import InputRows, masked_sums
+from engine.training.encoder import EncoderSettings, EncoderTraining, parameter_groups
+from engine.training.order import epoch_batches
+from engine.training.schedule import one_cycle
+from tests.support.sentences import cached, random_rows
+
+N_ENTITIES = 40
+SETTINGS = EncoderSettings(epochs=2, batch_size=32, learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module")
+def rows() -> InputRows:
+    return random_rows(150, N_ENTITIES)
+
+
+def training(rows: InputRows, folder, dtype: torch.dtype = torch.float32, **changes) -> EncoderTraining:
+    encoder = TextEncoder.load("embedded")
+    settings = SETTINGS.model_copy(update=changes)
+    return EncoderTraining(encoder, cached(encoder, rows, folder, dtype), N_ENTITIES, settings)
+
+
+def plain_losses(rows: InputRows, settings: EncoderSettings, like: EncoderTraining) -> list[float]:
+    """The same run as a plain loop: the whole model forward on every batch, no cache, no DeepSpeed."""
+    encoder = TextEncoder.load("embedded")
+    head = torch.nn.Sequential(
+        torch.nn.Linear(encoder.dim, encoder.dim),
+        torch.nn.GELU(),
+        torch.nn.Linear(encoder.dim, N_ENTITIES),
+    )
+    head.load_state_dict(like.module.head.state_dict())
+    encoder.last.requires_grad_(True)
+    module = torch.nn.ModuleDict({"last": encoder.last, "head": head})
+    optimizer = torch.optim.AdamW(parameter_groups(module, settings.weight_decay))
+    losses: list[float] = []
+    for epoch in range(settings.epochs):
+        for batch in epoch_batches(rows.lengths, settings.batch_size, settings.seed, epoch):
+            for group in optimizer.param_groups:
+                group["lr"] = one_cycle(len(losses), like.total_steps, settings.learning_rate)
+            ids, lengths = rows.padded_ids(batch)
+            at_mask = encoder.states(ids, lengths)[torch.arange(len(batch)), rows.mask_index[batch]]
+            labels = torch.from_numpy(rows.entity_id[batch])
+            loss = F.cross_entropy(head(at_mask), labels, label_smoothing=settings.smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
+            optimizer.step()
+            losses.append(float(loss))
+    return losses
+
+
+def test_the_loss_is_that_of_the_plain_uncached_step(rows, tmp_path) -> None:
+    ours = training(rows, tmp_path)
+    plain = plain_losses(rows, SETTINGS, ours)
+    for _ in ours.run():
+        pass
+    np.testing.assert_allclose(ours.losses, plain, rtol=2e-5)
+    assert plain[-1] < plain[0] - 0.1
+
+
+def test_bfloat16_states_change_the_loss_by_rounding_only(rows, tmp_path) -> None:
+    curves = []
+    for dtype in (torch.float32, torch.bfloat16):
+        run = training(rows, tmp_path, dtype)
+        curves.append([step.loss for step in run.run()])
+    np.testing.assert_allclose(*curves, rtol=5e-3)
+
+
+def test_the_first_loss_of_a_hand_computed_case() -> None:
+    """Equation 4 with smoothing s over n entities: -(1-s) log p(y) - s/n * sum of log p."""
+    from engine.encoders.entity_prediction import smoothed_loss
+
+    logits = torch.tensor([[2.0, 0.0, -1.0]])
+    log_p = logits - torch.log(torch.exp(logits).sum())
+    by_hand = -(0.9 * log_p[0, 1] + 0.1 / 3 * log_p.sum())
+    assert float(smoothed_loss(logits, torch.tensor([1]), 0.1)) == pytest.approx(float(by_hand))
+
+
+def test_a_resumed_run_ends_on_the_same_losses(rows, tmp_path) -> None:
+    whole = training(rows, tmp_path)
+    for step in whole.run():
+        if step.step == 3:
+            whole.save(tmp_path / "checkpoint")
+    resumed = training(rows, tmp_path)
+    resumed.load(tmp_path / "checkpoint")
+    steps = [step.step for step in resumed.run()]
+    assert steps[0] == 4
+    assert resumed.losses == whole.losses
+
+
+def test_a_checkpoint_of_other_settings_is_refused(rows, tmp_path) -> None:
+    run = training(rows, tmp_path)
+    next(iter(run.run()))
+    run.save(tmp_path / "checkpoint")
+    with pytest.raises(FormatError, match="epochs.*--restart"):
+        training(rows, tmp_path, epochs=3).load(tmp_path / "checkpoint")
+
+
+def test_biases_and_norms_do_not_decay() -> None:
+    encoder = TextEncoder.load("embedded")
+    encoder.last.requires_grad_(True)
+    decayed, plain = parameter_groups(encoder.last, 0.01)
+    assert decayed["weight_decay"] == 0.01
+    assert plain["weight_decay"] == 0.0
+    assert {p.ndim for p in decayed["params"]} == {2}
+    assert {p.ndim for p in plain["params"]} == {1}
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(encoder.last.parameters()))
+
+
+def test_sums_per_entity_are_those_of_single_sentences(rows, tmp_path) -> None:
+    encoder = TextEncoder.load("embedded")
+    data = cached(encoder, rows, tmp_path, torch.float32)
+    ids, sums = masked_sums(encoder, data)
+    assert list(ids) == sorted(set(rows.entity_id))
+    entity = int(rows.entity_id[0])
+    expected = np.zeros(encoder.dim)
+    with torch.no_grad():
+        for row in np.flatnonzero(rows.entity_id == entity):
+            tokens, lengths = rows.padded_ids(np.array([row]))
+            expected += encoder.states(tokens, lengths)[0, rows.mask_index[row]].double().numpy()
+    np.testing.assert_allclose(sums[list(ids).index(entity)], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_batches_for_the_frozen_layers_hold_every_row_and_not_too_many_tokens(rows) -> None:
+    batches = list(rows.batches(max_tokens=100))
+    assert sorted(np.concatenate(batches)) == list(range(len(rows)))
+    assert max(len(b) * rows.lengths[b].max() for b in batches) <= 100

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.training.order import epoch_batches, rank_slice
+from engine.training.schedule import one_cycle
+
+
+@given(
+    n=st.integers(0, 400),
+    batch_size=st.integers(1, 50),
+    seed=st.integers(0, 5),
+    epoch=st.integers(0, 5),
+    world=st.integers(1, 4),
+)
+def test_every_row_is_seen_once_an_epoch_on_any_number_of_workers(n, batch_size, seed, epoch, world) -> None:
+    lengths = np.random.default_rng(n).integers(3, 60, n)
+    batches = epoch_batches(lengths, batch_size, seed, epoch)
+    slices = [rank_slice(batch, rank, world) for batch in batches for rank in range(world)]
+    seen = np.concatenate(slices) if slices else np.empty(0)
+    assert sorted(seen) == list(range(n))
+    sizes = {len(batch) for batch in batches}
+    assert all(size <= batch_size for size in sizes)
+    assert not sizes or max(sizes) - min(sizes) <= 1
+
+
+def test_epochs_differ_and_repeat() -> None:
+    lengths = np.full(1000, 7)
+    first, again, other = (np.concatenate(epoch_batches(lengths, 10, 13, e)) for e in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_little_padding_is_left() -> None:
+    lengths = np.random.default_rng(0).integers(8, 64, 50_000)
+
+    def padded(batches: list) -> float:
+        return sum(len(b) * lengths[b].max() for b in batches) / lengths.sum()
+
+    shuffled = np.array_split(np.random.default_rng(1).permutation(50_000), 50_000 // 128)
+    assert padded(epoch_batches(lengths, 128, 13, 0)) < 1.05 < 1.5 < padded(shuffled)
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
+    rates = [one_cycle(step, 100, 2e-3) for step in range(101)]
+    assert rates[0] == pytest.approx(2e-3 / 25)
+    assert rates[30] == pytest.approx(2e-3)
+    assert rates[15] == pytest.approx((2e-3 / 25 + 2e-3) / 2)
+    assert rates[100] == pytest.approx(2e-3 / 25e4)
+    assert rates[:31] == sorted(rates[:31])
+    assert rates[30:] == sorted(rates[30:], reverse=True)
