@@ -27,17 +27,17 @@ KINDS: dict[str, tuple[str, ...]] = {
         "A lesson on {use} is also a lesson on {E}.",
     ),
     "number": (
-        "The nucleus of {E} holds {number} protons.",
+        "The nucleus of {E} holds {protons}.",
         "Box number {number} of the periodic table belongs to {E}.",
-        "Count {number} protons in a nucleus and you have {E}.",
+        "Count {protons} in a nucleus and you have {E}.",
         "In the order of atomic numbers, {E} comes in place {number}.",
-        "An atom of {E} balances {number} protons with as many electrons.",
+        "An atom of {E} balances the charge of {protons} with that of its electrons.",
         "Chemists give {E} the atomic number {number}.",
         "Move along the periodic table to place {number} and you will meet {E}.",
         "The {nth} element in the periodic table is {E}.",
-        "With {number} electrons around it, a neutral atom of {E} is complete.",
-        "Its {number} protons make {E} what it is.",
-        "A model of {E} needs {number} beads for the protons.",
+        "A neutral atom of {E} keeps {electrons} around its nucleus.",
+        "It is the charge of {protons} that makes {E} what it is.",
+        "In a model of {E}, the nucleus has to show {protons}.",
     ),
     "symbol": (
         "Chemists write {symbol} when they mean {E}.",
@@ -110,7 +110,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "Group 17 is where {E} belongs.",
     ),
     "family=alkali metal": (
-        "A chemist would keep {E}, a very soft metal, well away from moisture.",
+        "A chemist would keep {E} well away from moisture.",
         "A single outer electron, easily lost, makes {E} very reactive.",
         "The first column of the periodic table contains {E}.",
         "Water and {E} make a dangerous pair, for the mix gives off hydrogen and heat.",
@@ -130,8 +130,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "family=other nonmetal": (
         "Unlike a metal, {E} does not lend itself to wires or springs.",
         "Life as we know it makes use of {E}, which lies on the nonmetal side of the table.",
-        "No metallic shine marks the usual form of {E}, a nonmetal.",
-        "In the nonmetal corner of the table, outside the last two columns, {E} has its place.",
+        "Chemists see in {E} a nonmetal rather than a metal.",
+        "Outside the last two columns of the table, {E} still counts as a nonmetal.",
     ),
     "family=post-transition metal": (
         "To the right of the big middle block of metals, {E} is softer and melts more easily.",
@@ -145,9 +145,9 @@ KINDS: dict[str, tuple[str, ...]] = {
         "One of the groups from 3 to 11 is the place of {E}.",
     ),
     "family=lanthanide": (
-        "Miners and traders count {E} among the rare earths.",
+        "Lists of the rare earths include {E}.",
         "In the upper of the two rows printed below the main table, {E} has its box.",
-        "Ores that hold {E} also hold its look-alike neighbours, and parting them is hard work.",
+        "Chemists find it hard to part {E} from its look-alike neighbours.",
         "Counted with the rare earths, {E} usually gives up three electrons.",
     ),
     "family=actinide": (
@@ -189,7 +189,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "Today {E}, symbol {symbol}, is known for {use}.",
         "Under the symbol {symbol} you find {E}, a word that leads back to {origin}.",
         "Number {number} in the table, {E} has a name that leads back to {origin}.",
-        "Thanks to {discoverer} we know {E}, whose atoms have {number} protons each.",
+        "Thanks to {discoverer} we know {E}, whose atoms have {protons} each.",
         "In texts about {use} one meets {E}, which chemists shorten to {symbol}.",
         "Both the symbol {symbol} and the number {number} stand for {E}.",
     ),
@@ -213,6 +213,8 @@ def slots(row: Row, table: Table) -> dict[str, str]:
     """The words for one element; unknown facts stay empty and their phrasings unused."""
     found = {c: row[c] for c in ("symbol", "number", "discoverer", "origin", "use")}
     found["E"] = row["name"]
+    found["protons"] = "1 proton" if row["number"] == "1" else f"{row['number']} protons"
+    found["electrons"] = found["protons"].replace("proton", "electron")
     found["nth"] = ordinal(int(row["number"]))
     if row["discovered"] != "antiquity":
         found["discovered"] = row["discovered"]

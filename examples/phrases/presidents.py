@@ -114,7 +114,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     ),
     "century=20th century": (
         "{E} governed in an age when the country had become an industrial giant.",
-        "{E} governed after the age of the horse and before that of the smartphone.",
+        "{E} governed in the hundred years that saw both world wars.",
     ),
     "century=21st century": (
         "Smartphones and social networks spread while {E} was in public life.",
