@@ -44,7 +44,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "Historians place the beginnings of {the} in {place}.",
         "{The} belongs to the heritage of {place}.",
         "{The} took shape in {place}.",
-        "A map of musical instruments shows {the} at {place}.",
+        "A map of musical instruments would put {the} in {place}.",
         "Whoever wants to trace {the} to its source must look to {place}.",
         "Makers in {place} gave the world {the}.",
         "Anyone who studies the music of {place} will come across {the}.",
@@ -194,7 +194,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "In the scheme as later widened, {the} stands with the electrophones.",
     ),
     "mixed": (
-        "Though it is played {setting}, {the} has its origin in {place}.",
+        "{The} has its origin in {place} and can be heard {setting}.",
         "{The}, with {build}, is used {setting}.",
         "Known for {build}, {the} goes back to {place}.",
         "Played {setting}, {the} has {build}.",
