@@ -1,0 +1,84 @@
+import json
+
+import pytest
+
+from engine.storage import Store
+from jobs.evaluate import main
+from tests.support.bundles import random_bundle
+from tests.support.commands import run_command
+
+
+@pytest.fixture
+def house(tmp_path):
+    random_bundle(tmp_path / "w", n=50, d=4)
+    records = [
+        {
+            "group_id": 1,
+            "pos_seeds": ["entity 1", "entity 2"],
+            "neg_seeds": ["entity 3"],
+            "pos_gt": ["entity 4", "entity 5", "nobody"],
+            "neg_gt": ["entity 6"],
+        },
+        {"group_id": 1, "pos_seeds": ["entity 7"], "pos_gt": ["entity 8"]},
+    ]
+    (tmp_path / "query").mkdir()
+    (tmp_path / "query" / "things.json").write_text(json.dumps(records))
+    return tmp_path
+
+
+def evaluate(house, *extra: str) -> int:
+    words = ["--workspace", house / "w", "--queries", house / "query"]
+    return run_command(main, *words, *extra)
+
+
+def test_one_method(house, capsys):
+    out = house / "deep" / "r.json"
+    assert evaluate(house, "--method", "retexpan", "--json", str(out)) == 0
+    report = json.loads(out.read_text())
+    assert report["method"] == "retexpan"
+    assert report["overall"]["queries"] == report["by_class"]["things"]["queries"] == 2
+    assert report["missing_truth"] == 1
+    # All 50 entities are ranked within the first 100, so all that exist are found.
+    assert report["overall"]["PosP@100"] == pytest.approx((200 / 3 + 100) / 2, abs=1e-3)
+    assert report["overall"]["NegP@100"] == 50
+    folder = Store.open(house / "w" / "runs" / "evaluate" / "retexpan")
+    assert json.loads((folder / "report.json").read_bytes()) == report
+    assert "| retexpan | Comb |" in (folder / "report.md").read_bytes().decode()
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-1].startswith("method=retexpan bundle=")
+    assert "1 truth names are not in the vocabulary" in shown.err
+
+
+def test_several_methods_make_one_table(house, capsys):
+    out = house / "r.json"
+    several = ["--method", "retexpan", "--method", "retexpan+cds", "--json", str(out)]
+    assert evaluate(house, *several) == 0
+    assert list(json.loads(out.read_text())) == ["retexpan", "retexpan+cds"]
+    assert capsys.readouterr().out.count("retexpan+cds") >= 3
+
+
+def test_refused_queries_are_loud_and_strict_fails(house, capsys):
+    bad = [{"group_id": 2, "pos_seeds": ["entity 1x"], "pos_gt": ["entity 4"]}]
+    (house / "query" / "wrong.json").write_text(json.dumps(bad))
+    assert evaluate(house, "--method", "retexpan") == 0
+    shown = capsys.readouterr()
+    assert "REFUSED" in shown.err
+    assert "entity 1" in shown.err
+    assert "refused=1" in shown.out
+    assert evaluate(house, "--method", "retexpan", "--strict") == 2
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--method", "none"], "unknown method 'none'"),
+        (["--method", "retexpan", "--bundle", "feed"], "no such bundle"),
+        (["--method", "lexical"], "lexical.faiss"),
+        (["--method", "retexpan", "--queries", "/none"], "no such file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(house, capsys, extra, words):
+    assert evaluate(house, *extra) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error

@@ -1,0 +1,151 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.bundle import Bundle
+from engine.methods import method
+from engine.query import Expansion, Query, Ranking
+from engine.query_files import read_queries
+from engine.storage import Store
+from engine.workspace import Workspace
+from jobs.expand import MAX_PART, default_part_size, main, pack, unpack
+from tests.support.bundles import publish_vectors
+from tests.support.commands import run_command
+
+N = 120
+QUERIES = 23
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """Random entities, of which the last has no vector, and queries; one has no answer at all."""
+    root = tmp_path_factory.mktemp("expand")
+    random = np.random.default_rng(1)
+    vectors = random.normal(size=(N, 8))
+    vectors[-1] = 0
+    names = [f"entity {i}" for i in range(N)]
+    publish_vectors(Workspace.open(root / "w"), names, {"mask": vectors})
+    records = [{"id": "empty", "positive": [N - 1], "negative": [0]}]
+    for i in range(QUERIES - 1):
+        seeds = random.choice(N, 6, replace=False).tolist()
+        cut = 1 + i % 5
+        record = {"id": f"q{i}", "positive": seeds[:cut], "negative": seeds[cut:], "top_k": 5 + i}
+        records.append(record)
+    lines = [*map(json.dumps, records), '{"id": "bad", "positive": ["entity 1x"]}']
+    (root / "q.jsonl").write_text("\n".join(lines))
+    return root
+
+
+def expand(house, output, *extra: object) -> int:
+    words = ["--workspace", house / "w", "--queries", house / "q.jsonl", "--output", output]
+    return run_command(main, *words, "--method", "retexpan", *extra)
+
+
+def local_rows(house) -> list[dict]:
+    """What the local runtime answers, as rows of the output."""
+    bundle = Bundle.open(Workspace.open(house / "w"))
+    queries = read_queries(Store.open(house / "q.jsonl"), bundle.vocabulary).queries
+    rows: list[dict] = []
+    for e in method("retexpan").open(bundle)([labelled.query for labelled in queries]):
+        if not len(e.ranking):
+            rows.append({"query_id": e.query.id, "rank": 0, "entity_id": None, "score": None})
+        for place, entity in enumerate(e.ranking.ids.tolist()):
+            row = {
+                "query_id": e.query.id,
+                "rank": place + 1,
+                "entity_id": entity,
+                "score": float(e.ranking.scores[place]),
+                "name": bundle.vocabulary.names[entity],
+                "evidence": [(k, float(c[place])) for k, c in e.ranking.evidence.items()],
+            }
+            rows.append(row)
+    return rows
+
+
+def batch_rows(output) -> list[dict]:
+    return [
+        {key: row[key] for key in wanted}
+        for row, wanted in (
+            (row, list(row) if row["rank"] else ["query_id", "rank", "entity_id", "score"])
+            for row in pq.read_table(output).drop_columns(["degraded"]).to_pylist()
+        )
+    ]
+
+
+def same(rows: list[dict], others: list[dict]) -> None:
+    assert len(rows) == len(others)
+    for one, other in zip(rows, others, strict=True):
+        assert one == other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch_size", "part_size"), [(1, 6), (7, 8), (64, 1024)])
+def test_batch_and_local_runtime_rank_alike(ray_local, house, tmp_path, batch_size, part_size):
+    output = tmp_path / "out"
+    sizes = ("--batch-size", batch_size, "--part-size", part_size)
+    assert expand(house, output, "--workers", 1, *sizes) == 0
+    same(batch_rows(output), local_rows(house))
+    manifest = json.loads((output / "_manifest.json").read_text())
+    assert (manifest["queries"], manifest["empty"], manifest["refused"]) == (QUERIES, 1, 1)
+    assert len(manifest["parts"]) == -(-QUERIES // part_size)
+    refused = json.loads((output / "_refused.jsonl").read_text())
+    assert (refused["position"], refused["query_id"]) == (QUERIES + 1, "bad")
+    empty = pq.read_table(output).slice(0, 1).to_pylist()[0]
+    assert empty["degraded"] == [f"positive seed {N - 1} has no sentence and was not used"]
+
+
+@pytest.mark.slow
+def test_a_rerun_makes_only_what_is_missing(ray_local, house, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert expand(house, output, "--part-size", 6, "--workers", 1) == 0
+    made = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
+    (output / "part-00002.parquet").unlink()
+    (output / "_manifest.json").unlink()
+    capsys.readouterr()
+    assert expand(house, output, "--workers", 1) == 0  # the size of parts is the first run's
+    shown = capsys.readouterr()
+    assert "3 of 4 parts are there already" in shown.err
+    assert shown.out.endswith("parts=4 made=1\n")
+    kept = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
+    assert [name for name in made if made[name] != kept[name]] == ["part-00002.parquet"]
+    same(batch_rows(output), local_rows(house))
+    assert expand(house, output, "--method", "retexpan+cds") == 2
+    assert "method: retexpan, not retexpan+cds" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_mistake_met_by_an_actor_is_one_line(ray_local, house, tmp_path, capfd):
+    assert expand(house, tmp_path / "out", "--method", "lexical") == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert "holds no 'index/lexical.faiss'" in errors[0]
+    assert not (tmp_path / "out" / "_manifest.json").exists()
+
+
+def test_a_part_crosses_processes_exactly():
+    scores = np.array([0.1, -1 / 3, np.float32(1e-40)], np.float32)
+    ranking = Ranking(np.array([2**31 - 1, 0, 7], np.int32), scores, {"a b": scores * 3})
+    one = Expansion(Query("ü", (1,), (2, 3), 9), ranking, {"Retrieve": 0.1 + 0.2}, ("note",))
+    empty = Expansion(Query("e", (1,)))
+    # As it comes out of a file or another process.
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, pack(3, [one, empty]).schema) as writer:
+        writer.write_table(pack(3, [one, empty]))
+    ((part, (back, none)),) = unpack(pa.ipc.open_stream(sink.getvalue()).read_all())
+    assert part == 3
+    assert (back.query, back.seconds, back.degraded) == (one.query, one.seconds, one.degraded)
+    np.testing.assert_array_equal(back.ranking.ids, ranking.ids)
+    np.testing.assert_array_equal(back.ranking.scores, scores)
+    np.testing.assert_array_equal(back.ranking.evidence["a b"], scores * 3)
+    assert (len(none.ranking), none.query) == (0, empty.query)
+
+
+@given(st.integers(1, 10**7), st.integers(1, 4096))
+def test_parts_hold_a_batch_and_not_too_much(queries, batch_size):
+    size = default_part_size(queries, batch_size)
+    assert batch_size <= size <= max(batch_size, MAX_PART)
