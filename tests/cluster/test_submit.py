@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from examples.make_sample import write_sample
 from tests.support.submit import ROOT, JobServer
 
 pytestmark = pytest.mark.slow
+CLASS = "elements"
 
 
 def test_the_command_line_ships_the_code_and_returns_the_jobs_status(jobs_at: JobServer) -> None:
@@ -36,3 +39,38 @@ def test_a_job_that_fails_is_reported_as_failed(jobs_at: JobServer) -> None:
     status, logs = jobs_at.submitted("python -c 'import sys; sys.exit(\"no such luck\")'")
     assert status == "FAILED"
     assert "no such luck" in logs
+
+
+def small_corpus(folder: Path) -> Path:
+    """Write one class of the sample data set; return its folder of queries."""
+    write_sample(folder / "whole")
+    lines = (folder / "whole" / "entities.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if json.loads(line)["attributes"]["class"] == [CLASS]]
+    names = {json.loads(line)["name"] for line in kept}
+    sentences = (folder / "whole" / "sentences.jsonl").read_text(encoding="utf-8").splitlines()
+    told = [line for line in sentences if json.loads(line)["entity"] in names]
+    source = folder / "source"
+    source.mkdir()
+    (source / "entities.jsonl").write_text("\n".join(kept), encoding="utf-8")
+    (source / "sentences.jsonl").write_text("\n".join(told), encoding="utf-8")
+    return folder / "whole" / "queries" / f"{CLASS}.json"
+
+
+@pytest.mark.timeout(600)
+def test_every_job_runs_when_submitted(jobs_at: JobServer, tmp_path: Path) -> None:
+    queries = small_corpus(tmp_path)
+    chain = f"""
+    python -m jobs.import_corpus --format jsonl --source {tmp_path}/source --workspace {tmp_path}/w &&
+    python -m jobs.preprocess --workspace {tmp_path}/w --max-sentences 4 &&
+    python -m jobs.train_encoder --workspace {tmp_path}/w --epochs 1 &&
+    python -m jobs.build_index --workspace {tmp_path}/w &&
+    python -m jobs.expand --workspace {tmp_path}/w --queries {queries} --method retexpan
+        --output {tmp_path}/out &&
+    python -m jobs.evaluate --workspace {tmp_path}/w --queries {queries} --method retexpan
+        --json {tmp_path}/report.json
+    """
+    status, logs = jobs_at.submitted(" ".join(chain.split()), seconds=500)
+    assert status == "SUCCEEDED", logs
+    asked = len(json.loads(queries.read_text(encoding="utf-8")))
+    assert f"queries={asked}" in logs
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
