@@ -81,7 +81,7 @@ def train(
     gpu: bool = False,
     dtype: str = "bfloat16",
     restart: bool = False,
-    checkpoint_seconds: float = 60,
+    checkpoint_seconds: float = 30,
 ) -> dict[str, Any]:
     """Train on the current inputs of a workspace and return the run's summary.
 
@@ -93,7 +93,7 @@ def train(
         gpu: one GPU a worker, NCCL and bfloat16; else gloo on the CPU.
         dtype: of the cached states.
         restart: forget the checkpoints of a run with the same name.
-        checkpoint_seconds: a checkpoint at the end of an epoch or after this long, at the first step after.
+        checkpoint_seconds: time between checkpoints; one more is made at the end.
     """
     import ray
 
@@ -107,9 +107,14 @@ def train(
         folder = workspace.runs(JOB) / run.name
         if restart:
             folder.delete()
-        summary = _fit(folder, run, workers)
+        finished = folder / "summary.json"
+        if finished.exists():
+            console.say(f"{folder.uri}: this run is finished; --restart trains it again")
+        else:
+            _fit(folder, run, workers)
+        summary = json.loads(finished.read_bytes())
     (workspace.runs(JOB) / "CURRENT").write_bytes(run.name.encode())
-    return summary
+    return dict(summary)
 
 
 def _describe(
@@ -136,8 +141,8 @@ def _describe(
     )
 
 
-def _fit(folder: Store, run: Run, workers: int) -> dict[str, Any]:
-    """Run the workers, show their progress, and return the summary that the first one wrote."""
+def _fit(folder: Store, run: Run, workers: int) -> None:
+    """Run the workers until the first one has written the summary, and show their progress."""
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -165,7 +170,6 @@ def _fit(folder: Store, run: Run, workers: int) -> dict[str, Any]:
     )
     with console.meter("training, steps") as meter, _Watch(progress, meter):
         trainer.fit()
-    return dict(json.loads((folder / "summary.json").read_bytes()))
 
 
 class _Progress:
@@ -231,7 +235,7 @@ def _work(config: dict[str, Any]) -> None:
             follow(step)
         # Every worker must report together; the first one's clock decides.
         due = _agree(time.monotonic() - saved > run.checkpoint_seconds, world)
-        if step.epoch_ends or due:
+        if due or step.step == training.total_steps:
             saved = time.monotonic()
             _report(step, training if rank == 0 else None)
     if follow:
@@ -271,6 +275,7 @@ class _Follow:
         self._writer = SummaryWriter(str(self._events))
         self._started = self._shown = time.monotonic()
         self._sentences = 0
+        self._resumed_at = training.step
 
     def __call__(self, step: StepReport) -> None:
         self._sentences += step.sentences * self._training.world
@@ -296,6 +301,7 @@ class _Follow:
             "model": self._run.model,
             "inputs": self._run.inputs.key,
             "steps": training.step,
+            "resumed_at": self._resumed_at,
             "sentences": len(training.data),
             "epochs": training.settings.epochs,
             "loss": training.losses[-1],
@@ -325,7 +331,7 @@ def main(
     epochs: int = typer.Option(8, min=1, help="Passes over all sentences."),
     batch_size: int = typer.Option(256, min=1, help="Sentences a step, over all workers."),
     learning_rate: float = typer.Option(2e-3, help="Peak of the one-cycle schedule."),
-    weight_decay: float = typer.Option(1e-2, min=0, help="Not on biases and LayerNorm."),
+    weight_decay: float = typer.Option(0.1, min=0, help="Not on biases and LayerNorm."),
     smoothing: float = typer.Option(0.075, min=0, max=0.99, help="Label smoothing."),
     seed: int = typer.Option(13, help="Of the head's first weights and the order of sentences."),
     workers: int = typer.Option(1, min=1, help="Training processes."),

@@ -22,8 +22,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from engine.query import Scores
 from engine.retrieval.index import Vectors, unit
 
-LEXICAL_DIMS = 400
-NEIGHBOURS = 100
+LEXICAL_DIMS = 512
+MAX_NEIGHBOURS = 100
 MAX_REFERENCE = 1 << 16
 """Entities that neighbours are looked for among: beyond this a sample, so that the cost stays linear."""
 
@@ -31,16 +31,16 @@ MAX_REFERENCE = 1 << 16
 def lexical_view(documents: Iterable[str], dims: int = LEXICAL_DIMS, seed: int = 13) -> Vectors:
     """Return unit vectors [N, D] of documents, one an entity, by latent semantic analysis.
 
-    TF-IDF (logarithmic counts; words of at least 3 and at most 30 % of the documents), its largest
-    singular directions weighted by the root of their singular values, so that the few strongest
-    topics do not drown the rest. A document without a usable word gets a vector of zeros.
+    TF-IDF (logarithmic counts; words of at least two documents and at most half of them, no list of
+    stop words, so that any language will do), its largest singular directions weighted by the root of
+    their singular values, so that the few strongest topics do not drown the rest. A document without
+    a usable word gets a vector of zeros.
     """
     texts = list(documents)
     words = TfidfVectorizer(
         sublinear_tf=True,
-        min_df=min(3, len(texts)),
-        max_df=0.3 if len(texts) > 10 else 1.0,
-        stop_words="english",
+        min_df=min(2, len(texts)),
+        max_df=0.5 if len(texts) > 10 else 1.0,
         dtype=np.float32,
     )
     try:
@@ -77,13 +77,20 @@ def joint_view(views: Sequence[Vectors]) -> Vectors:
     return unit(np.concatenate(views, axis=1))
 
 
-def hubness(vectors_ND: Vectors, neighbours: int = NEIGHBOURS, seed: int = 13) -> Scores:
+def hubness(vectors_ND: Vectors, neighbours: int | None = None, seed: int = 13) -> Scores:
     """Return each entity's mean cosine to its nearest neighbours, itself left out, float32 [N].
 
     A hub is near to everything and so comes up for every query; taking a share of this off its score
     corrects that (the idea of cross-domain similarity local scaling). Costs N * N * D products, or
     N * 65,536 * D with a random sample of reference entities beyond that size.
+
+    Args:
+        vectors_ND: unit vectors.
+        neighbours: how many; default: one in forty entities, between 10 and 100.
+        seed: of the sample.
     """
+    if neighbours is None:
+        neighbours = min(max(len(vectors_ND) // 40, 10), MAX_NEIGHBOURS)
     n = len(vectors_ND)
     reference = np.arange(n)
     if n > MAX_REFERENCE:

@@ -36,7 +36,7 @@ class EncoderSettings(BaseModel):
     epochs: int = Field(default=8, ge=1)
     batch_size: int = Field(default=256, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
+    weight_decay: float = Field(default=0.1, ge=0)
     smoothing: float = Field(default=0.075, ge=0, lt=1)
     clip: float = Field(default=1.0, gt=0)
     seed: int = 13
@@ -51,7 +51,6 @@ class StepReport:
     loss: float
     learning_rate: float
     sentences: int
-    epoch_ends: bool
 
 
 class EncoderTraining:
@@ -107,8 +106,7 @@ class EncoderTraining:
                 self.step += 1
                 self.losses.append(loss)
                 own = len(rank_slice(batch, self.rank, self.world))
-                ends = self.step % self.steps_per_epoch == 0
-                yield StepReport(self.step, epoch, loss, rate, own, ends)
+                yield StepReport(self.step, epoch, loss, rate, own)
 
     def train_on(self, batch: Rows) -> tuple[float, float]:
         """Take one step on the global batch and return its mean loss and the learning rate."""

@@ -1,0 +1,118 @@
+"""Training on real Ray workers: the loss curve does not depend on how many there are, nor on a death."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from engine.corpus.inputs import InputSettings
+from engine.corpus.masking import fingerprint, load_tokenizer
+from engine.encoders.embedded import EMBEDDED, embedded_model_path
+from engine.encoders.text import TextEncoder
+from engine.errors import UserError
+from engine.training.encoder import EncoderSettings
+from engine.workspace import Workspace
+from jobs import train_encoder
+from jobs.preprocess import preprocess
+from jobs.train_encoder import train, trained_encoder
+from tests.support.commands import run_command
+from tests.support.corpora import run_import, ultrawiki
+
+pytestmark = pytest.mark.slow
+
+METALS = ["iron", "gold", "zinc", "lead", "tin", "silver"]
+SETTINGS = EncoderSettings(epochs=3, batch_size=16, learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
+    """A workspace with inputs: 6 entities, 60 sentences."""
+    folder = tmp_path_factory.mktemp("metals")
+    told = ["is found in mines", "melts in a furnace", "was known to smiths", "is sold by weight", "shines"]
+    sentences = {n: [f"We know that {n} {t} {w}." for t in told for w in ("here", "there")] for n in METALS}
+    run_import(folder / "w", ultrawiki(folder / "raw", sentences), "ultrawiki")
+    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(embedded_model_path())))
+    preprocess(Workspace.open(folder / "w"), EMBEDDED, settings)
+    return folder / "w"
+
+
+def test_the_curve_is_the_same_on_one_worker_and_on_two(prepared: Path) -> None:
+    workspace = Workspace.open(prepared)
+    one = train(workspace, SETTINGS, workers=1)
+    two = train(workspace, SETTINGS, workers=2, restart=True)
+    assert one["steps"] == two["steps"] == 12
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
+
+
+def test_a_killed_worker_resumes_the_same_curve(prepared: Path) -> None:
+    workspace = Workspace.open(prepared)
+    settings = SETTINGS.model_copy(update={"epochs": 250, "seed": 5})
+    whole = train(workspace, settings)
+    folder = Path(workspace.runs("train_encoder").path) / whole["run"]
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill_after_first_checkpoint, args=(folder, killed), daemon=True)
+    killer.start()
+    resumed = train(workspace, settings, restart=True, checkpoint_seconds=0.5)
+    killer.join(timeout=1)
+    assert killed, "the run ended before its worker was killed"
+    assert resumed["steps"] == whole["steps"]
+    assert len(resumed["losses"]) == whole["steps"]
+    np.testing.assert_allclose(resumed["losses"], whole["losses"], rtol=1e-4)
+    assert resumed["resumed_at"] > 0
+
+
+def _kill_after_first_checkpoint(folder: Path, killed: list[int]) -> None:
+    """Send SIGKILL to the training worker of this process' own cluster, once it can be resumed."""
+    started = time.time()
+    for _ in range(3000):
+        time.sleep(0.02)
+        fresh = [p for p in folder.glob("checkpoint_*/state.json") if p.stat().st_mtime > started]
+        if not fresh:
+            continue
+        for child in psutil.Process().children(recursive=True):
+            if "RayTrainWorker" in " ".join(child.cmdline()):
+                os.kill(child.pid, signal.SIGKILL)
+                killed.append(child.pid)
+                return
+
+
+def test_what_a_run_leaves_behind(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = Workspace.open(prepared)
+    assert run_command(train_encoder.main, "--workspace", prepared, "--epochs", 2, "--batch-size", 32) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    trained = trained_encoder(workspace)
+    assert trained is not None
+    assert f"run={trained.name} steps=4 sentences=60" in last
+    before, after = TextEncoder.load(EMBEDDED), TextEncoder.load(trained.folder.path)
+    assert after.lower_fingerprint() == before.lower_fingerprint()
+    weights = [e.last.layer.attention.self.query.weight for e in (before, after)]
+    assert (weights[0] - weights[1]).abs().max() > 1e-5
+    folder = Path(workspace.runs("train_encoder").path) / trained.name
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    curve = json.loads((folder / "summary.json").read_text())["losses"]
+    np.testing.assert_allclose([e.value for e in events.Scalars("train/loss")], curve, rtol=1e-6)
+
+
+def test_a_finished_run_is_not_trained_again(prepared: Path) -> None:
+    workspace = Workspace.open(prepared)
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    first = train(workspace, settings)
+    started = time.monotonic()
+    assert train(workspace, settings) == first
+    assert time.monotonic() - started < 5
+
+
+def test_mistakes_are_named(prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no GPU"):
+        train(Workspace.open(prepared), SETTINGS, gpu=True)
+    with pytest.raises(UserError, match="jobs.preprocess"):
+        train(Workspace.open(tmp_path), SETTINGS)
