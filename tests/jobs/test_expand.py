@@ -1,7 +1,11 @@
 import json
+import threading
+import time
 
 import numpy as np
+import psutil
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -116,6 +120,33 @@ def test_a_rerun_makes_only_what_is_missing(ray_local, house, tmp_path, capsys):
     same(batch_rows(output), local_rows(house))
     assert expand(house, output, "--method", "retexpan+cds") == 2
     assert "method: retexpan, not retexpan+cds" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(ray_local, house, tmp_path):
+    n, output = 3000, tmp_path / "out"
+    lines = [json.dumps({"id": f"q{i}", "positive": [i % 100], "top_k": 3}) for i in range(n)]
+    (tmp_path / "q.jsonl").write_text("\n".join(lines))
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        while not list(output.glob("part-*")):
+            time.sleep(0.01)
+        for process in psutil.Process().children(recursive=True):
+            if not killed and "StageActor" in " ".join(process.cmdline()):
+                killed.append(process.pid)
+                process.kill()
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    sizes = ("--workers", 1, "--batch-size", 1, "--part-size", 50)
+    assert expand(house, output, "--queries", tmp_path / "q.jsonl", *sizes) == 0
+    killer.join(timeout=10)
+    assert killed
+    table = pq.read_table(output)
+    assert table.num_rows == 3 * n
+    answered = table.filter(pc.equal(table["rank"], 1))["query_id"].to_pylist()
+    assert answered == [f"q{i}" for i in range(n)]
 
 
 @pytest.mark.slow
