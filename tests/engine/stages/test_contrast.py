@@ -1,0 +1,68 @@
+"""ContrastRerank and hub correction against cases computed by hand, and against the plain formula."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.methods import METHODS
+from engine.query import Expansion, Query
+from engine.retrieval.index import VectorIndex
+from engine.stages.rerank import ContrastRerank
+from engine.stages.retrieve import Retrieve
+from engine.workspace import Workspace
+from tests.support.bundles import method_bundle, publish_vectors
+
+# Seeds 0 (positive) and 1 (negative) stand at right angles; 2 leans to 0, 3 lies between, 4 leans to 1.
+VECTORS = np.array([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [1.0, 1.0], [0.6, 0.8]])
+
+
+def run(folder: Path, negative: tuple[int, ...], temperature: float = 0.05) -> Expansion:
+    bundle = publish_vectors(Workspace.open(folder), list("abcde"), {"joint": VECTORS})
+    pipeline = Retrieve(k=3, view="joint") >> ContrastRerank(temperature=temperature)
+    (found,) = pipeline.open(bundle)([Query("q", (0,), negative)])
+    return found
+
+
+def test_scores_are_those_of_the_formula(tmp_path: Path) -> None:
+    ranking = run(tmp_path, (1,)).ranking
+    assert ranking.ids.tolist() == [2, 3, 4]
+    between = math.sqrt(0.5) - 0.05 * math.log(2)
+    leans_over = 0.6 - 0.05 * math.log(1 + math.exp(0.2 / 0.05))
+    leans_to = 0.8 - 0.05 * math.log(1 + math.exp(-0.2 / 0.05))
+    np.testing.assert_allclose(ranking.scores, [leans_to, between, leans_over], rtol=1e-5)
+    np.testing.assert_allclose(ranking.evidence["negative"], [0.6, math.sqrt(0.5), 0.8], rtol=1e-5)
+    np.testing.assert_allclose(ranking.evidence["positive"], [0.8, math.sqrt(0.5), 0.6], rtol=1e-5)
+
+
+def test_without_negative_seeds_nothing_changes(tmp_path: Path) -> None:
+    ranking = run(tmp_path, ()).ranking
+    assert ranking.ids.tolist() == [2, 3, 4, 1][: len(ranking)]
+    np.testing.assert_allclose(ranking.scores[:3], [0.8, math.sqrt(0.5), 0.6], rtol=1e-5)
+    assert "negative" not in ranking.evidence
+
+
+@pytest.mark.parametrize("hubness", [0.0, 0.6])
+def test_retrieval_with_hub_correction_equals_the_plain_sum(tmp_path: Path, hubness: float) -> None:
+    bundle = method_bundle(tmp_path, n=300, d=12)
+    query = Query("q", (3, 9), (5,), top_k=40)
+    (found,) = (Retrieve(k=40, view="joint", hubness=hubness) >> ContrastRerank()).open(bundle)([query])
+    vectors = VectorIndex.read(bundle.path("index/joint.faiss")).vectors_ND.astype(np.float64)
+    hubs = np.load(bundle.path("index/joint.hubness.npy"))
+    plain = vectors @ vectors[[3, 9]].mean(axis=0) - hubness * hubs
+    plain[[3, 9, 5]] = -np.inf
+    recalled = np.lexsort((np.arange(300), -plain))[:40]
+    assert set(found.ranking.ids) == set(recalled)
+
+
+def test_the_default_method_never_returns_a_seed(tmp_path: Path) -> None:
+    run_default = METHODS["default"].open(method_bundle(tmp_path))
+    rng = np.random.default_rng(1)
+    queries = [Query(str(i), *map(tuple, np.split(rng.permutation(500)[:8], 2))) for i in range(20)]
+    for found in run_default(queries):
+        assert not set(found.ranking.ids) & set(found.query.seeds)
+        assert len(found.ranking) == 200
+        assert (np.diff(found.ranking.scores) <= 0).all()
