@@ -80,8 +80,7 @@ def preprocess(
     if kept:
         console.say(f"{folder.uri}: {kept} of {len(drawn)} parts are there already and are kept")
     if todo:
-        with session():
-            stats |= _make(workspace, model, settings, key, {i: drawn[i] for i in todo}, workers)
+        stats |= _make(workspace, model, settings, key, {i: drawn[i] for i in todo}, workers)
     manifest = _summary(settings, model, corpus, [stats[i] for i in range(len(drawn))])
     (folder / MANIFEST).write_bytes(manifest.model_dump_json(indent=1).encode())
     workspace.inputs(CURRENT).write_bytes(key.encode())
@@ -129,20 +128,20 @@ def _make(
     workers: int | None,
 ) -> dict[int, Stats]:
     """Make the given parts on the cluster and return their counts."""
-    import ray
-
     items = [{"part": i, "rows": rows.astype(np.int64).tobytes()} for i, rows in drawn.items()]
-    size = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(items))
-    finished = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        PartMaker,
-        fn_constructor_args=(workspace.root.uri, model, settings, key),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=size),
-        num_cpus=1,
-    )
     stats: dict[int, Stats] = {}
-    with console.meter("sentences", sum(map(len, drawn.values()))) as meter:
-        for row in finished.iter_rows():
+    with session(), console.meter("sentences", sum(map(len, drawn.values()))) as meter:
+        import ray
+
+        size = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(items))
+        made = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            PartMaker,
+            fn_constructor_args=(workspace.root.uri, model, settings, key),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=size),
+            num_cpus=1,
+        )
+        for row in made.iter_rows():
             stats[int(row["part"])] = {k: int(v) for k, v in row.items() if k != "part"}
             meter.add(int(row["rows"]))
     return stats

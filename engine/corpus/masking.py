@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
-
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class MaskedInput(NamedTuple):
@@ -30,6 +31,8 @@ def load_tokenizer(model: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is none, or it has no mask token or no tokens for begin and end.
     """
+    from transformers import AutoTokenizer  # seconds: not for a --help
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(os.fspath(model), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
