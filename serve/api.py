@@ -159,9 +159,7 @@ class LastResort:
             await self._app(scope, receive, noted)
         except Exception:
             mark = uuid.uuid4().hex[:12]
-            logger.exception(
-                "request %s failed: %s %s", mark, scope.get("method"), scope.get("path")
-            )
+            logger.exception("request %s failed: %s %s", mark, scope.get("method"), scope.get("path"))
             if started or scope["type"] != "http":
                 return
             body = error_body("internal", f"internal error; the log has it under {mark}", id=mark)

@@ -18,7 +18,6 @@ from serve.graph import Ingress, StageHost
 from serve.plan import Plan, Unit, default_method, plan, served_methods
 from serve.settings import ServeSettings
 
-NAME = "seedset"
 INGRESS_CPUS = 0.1
 
 

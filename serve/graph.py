@@ -97,9 +97,7 @@ class HandleDispatch:
                 rows: list[Row] = await self._handles[name].run.remote(task)
                 return rows
             except BackPressureError:
-                raise UnavailableError(
-                    f"stage {name} has too many requests waiting; try later"
-                ) from None
+                raise UnavailableError(f"stage {name} has too many requests waiting; try later") from None
             except LOST as error:
                 logger.warning("stage %s, attempt %d of %d: %s", name, attempt + 1, ATTEMPTS, error)
                 await asyncio.sleep(FIRST_PAUSE_S * 2**attempt)
@@ -120,9 +118,7 @@ class Ingress:
     ) -> None:
         bundle = Bundle.open(Workspace.open(settings.workspace), bundle_id)
         dispatch = HandleDispatch(routes, handles, settings.max_batch_size)
-        self._service = Service(
-            settings, bundle.manifest, bundle.vocabulary, methods, default, dispatch
-        )
+        self._service = Service(settings, bundle.manifest, bundle.vocabulary, methods, default, dispatch)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._service)

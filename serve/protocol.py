@@ -36,9 +36,7 @@ class BatchRequest(BaseModel):
     queries: list[Any]
 
 
-def answer_of(
-    expansion: Expansion, vocabulary: Vocabulary, method: str, bundle: str
-) -> dict[str, Any]:
+def answer_of(expansion: Expansion, vocabulary: Vocabulary, method: str, bundle: str) -> dict[str, Any]:
     """Return the JSON object of an answered query; numbers that are none (NaN) become null."""
     ranking = expansion.ranking
     columns = {name: column.tolist() for name, column in ranking.evidence.items()}

@@ -9,21 +9,27 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+import yaml
 from pydantic import ValidationError
 
 from cluster.session import quiet_environment, session
 from engine.errors import UserError
 from serve.errors import in_words
-from serve.settings import ServeSettings
+from serve.settings import NAME, ServeSettings
+
+if TYPE_CHECKING:  # at run time Ray is imported once its environment is set
+    from ray.serve import Application
+    from ray.serve.schema import LoggingConfig
 
 EXAMPLES = """\b
 Examples:
   python -m serve.run --workspace demo-workspace
   python -m serve.run --workspace s3://bucket/prefix --port 8080 --replicas 4
   python -m serve.run --workspace W --per-stage --set timeout_s=5 --set max_top_k=200
+  python -m serve.run --workspace W --print-config > serve.yaml && serve deploy serve.yaml
 """
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -41,6 +47,7 @@ def main(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="Any other setting, as key=value.")
     ] = None,
+    print_config: Annotated[bool, typer.Option(help="Print a file for `serve deploy` instead.")] = False,
 ) -> None:
     """Serve expansions over HTTP until Ctrl-C, on RAY_ADDRESS or on this machine."""
     given: dict[str, object] = {"workspace": workspace, "bundle": bundle, "methods": methods}
@@ -50,6 +57,9 @@ def main(
         settings = ServeSettings.model_validate(given)
     except ValidationError as error:
         raise UserError(f"settings: {in_words(error.errors())}") from None
+    if print_config:
+        print(deploy_config(settings, host, port), end="")
+        return
     with served(settings, host, port) as url:
         print(_greeting(url), flush=True)
         stop = threading.Event()
@@ -71,7 +81,7 @@ def served(settings: ServeSettings, host: str = "127.0.0.1", port: int = 8000) -
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
-    from serve.app import NAME, assemble, prepare
+    from serve.app import assemble, prepare
 
     prepared = prepare(settings)
     _check_port(host, port)
@@ -81,10 +91,32 @@ def served(settings: ServeSettings, host: str = "127.0.0.1", port: int = 8000) -
     with session(cpus=max(os.cpu_count() or 1, prepared.cpus)):
         serve.start(http_options=serve.HTTPOptions(host=host, port=port), logging_config=quiet)
         try:
-            serve.run(assemble(prepared), name=NAME, route_prefix="/", logging_config=quiet)
+            _deploy(assemble(prepared), quiet)
             yield f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
         finally:
             serve.shutdown()
+
+
+def deploy_config(settings: ServeSettings, host: str, port: int) -> str:
+    """Return the YAML that ``serve deploy`` takes: for a cluster that outlives this process."""
+    application = {
+        "name": NAME,
+        "route_prefix": "/",
+        "import_path": "serve.app:build",
+        "args": settings.model_dump(mode="json", exclude_unset=True),
+    }
+    config = {"http_options": {"host": host, "port": port}, "applications": [application]}
+    return str(yaml.safe_dump(config, sort_keys=False))
+
+
+def _deploy(application: Application, logging_config: LoggingConfig) -> None:
+    from ray import serve
+
+    try:
+        serve.run(application, name=NAME, route_prefix="/", logging_config=logging_config)
+    except RuntimeError as error:
+        # Ray's text names the deployment; why its replicas die is in their logs only.
+        raise UserError(f"{error} See logs/serve in Ray's session folder, /tmp/ray/session_latest") from None
 
 
 def _pair(text: str) -> tuple[str, str]:

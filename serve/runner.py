@@ -56,9 +56,7 @@ class StageRunner:
     def run(self, tasks: Sequence[Task]) -> list[list[Row]]:
         """Return each task's rows, in order; tasks with the same chain share batches."""
         answers: list[list[Row]] = [[{}] * len(task.rows) for task in tasks]
-        places = [
-            (task.chain, t, r) for t, task in enumerate(tasks) for r, _ in enumerate(task.rows)
-        ]
+        places = [(task.chain, t, r) for t, task in enumerate(tasks) for r, _ in enumerate(task.rows)]
         places.sort(key=lambda place: place[0])
         for chain, group in itertools.groupby(places, key=lambda place: place[0]):
             members = [(t, r) for _, t, r in group]
@@ -74,9 +72,7 @@ class StageRunner:
         now = time.time()
         late = failure("timeout", "the time for this query was over before its turn came", 504)
         alive = [(t, r) for t, r in pairs if tasks[t].deadline > now]
-        done = dict(
-            zip(alive, self._compute(chain, [tasks[t].rows[r] for t, r in alive]), strict=True)
-        )
+        done = dict(zip(alive, self._compute(chain, [tasks[t].rows[r] for t, r in alive]), strict=True))
         return [done.get(pair, late) for pair in pairs]
 
     def _compute(self, chain: tuple[int, ...], rows: list[Row]) -> list[Row]:

@@ -168,9 +168,7 @@ class Service:
 
     def _complete(self, prefix: str, limit: int) -> Json:
         names = self._vocabulary.starting_with(prefix, limit)
-        return {
-            "entities": [entity_of(self._vocabulary, self._vocabulary.resolve(n)) for n in names]
-        }
+        return {"entities": [entity_of(self._vocabulary, self._vocabulary.resolve(n)) for n in names]}
 
 
 def _error_of(error: Exception, given: Any) -> Json:

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from engine.query import MAX_TOP_K
 
+NAME = "seedset"
+"""The application's name on a cluster."""
+
 
 class ServeSettings(BaseModel):
     """Settings of the served application; unknown keys are refused.
@@ -17,9 +20,7 @@ class ServeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    workspace: str = Field(
-        min_length=1, description="folder or s3:// prefix with published bundles"
-    )
+    workspace: str = Field(min_length=1, description="folder or s3:// prefix with published bundles")
     bundle: str | None = Field(default=None, description="bundle id; default: the current one")
     methods: tuple[str, ...] = Field(
         default=(), description="methods to serve; default: all that the bundle has the files for"

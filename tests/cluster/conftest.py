@@ -11,5 +11,5 @@ from tests.support.submit import JobServer, job_server
 
 @pytest.fixture(scope="session")
 def jobs_at() -> Iterator[JobServer]:
-    with job_server(nodes=1, cpus_per_node=2) as server:
+    with job_server(nodes=2, cpus_per_node=2) as server:
         yield server

@@ -41,6 +41,13 @@ def test_a_job_that_fails_is_reported_as_failed(jobs_at: JobServer) -> None:
     assert "no such luck" in logs
 
 
+def test_the_nodes_of_the_cluster_are_listed(jobs_at: JobServer) -> None:
+    status, logs = jobs_at.submitted("python -m cluster.check")
+    assert status == "SUCCEEDED", logs
+    assert "ray_cluster.yaml: valid" in logs
+    assert logs.count("2 CPU  0 GPU") == 2
+
+
 def small_corpus(folder: Path) -> Path:
     """Write one class of the sample data set; return its folder of queries."""
     write_sample(folder / "whole")

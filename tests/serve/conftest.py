@@ -16,14 +16,14 @@ from serve.plan import plan
 from serve.runner import Row, StageRunner, Task
 from serve.service import Service
 from serve.settings import ServeSettings
-from tests.support.bundles import random_bundle
+from tests.support.bundles import method_bundle
 
 METHOD_NAMES = ("retexpan", "retexpan+cds", "retexpan-negative")
 
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return random_bundle(tmp_path_factory.mktemp("serve-workspace"))
+    return method_bundle(tmp_path_factory.mktemp("serve-workspace"))
 
 
 @pytest.fixture(scope="session")

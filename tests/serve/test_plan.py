@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from pydantic import ValidationError
+from ray.serve.schema import ServeDeploySchema
 
 from engine.bundle import Bundle
 from engine.errors import BundleError, UserError
@@ -14,7 +17,9 @@ from engine.methods import METHODS
 from engine.stages.rerank import SegmentRerank
 from engine.stages.retrieve import Retrieve
 from engine.workspace import Workspace
+from serve.app import build
 from serve.plan import default_method, plan, served_methods
+from serve.run import deploy_config
 from serve.settings import ServeSettings
 from tests.support.bundles import publish_vectors
 
@@ -63,6 +68,22 @@ def test_fused_is_one_deployment_and_one_hop() -> None:
     (unit,) = made.units
     assert (len(unit.stages), unit.num_cpus) == (3, 0.5)
     assert made.routes == {"one": (("Pipeline", (0, 1)),), "two": (("Pipeline", (0, 2)),)}
+
+
+def test_the_file_for_serve_deploy_holds_what_was_given() -> None:
+    text = deploy_config(settings(replicas=2, methods="retexpan"), "0.0.0.0", 81)
+    config = yaml.safe_load(text)
+    assert config["http_options"] == {"host": "0.0.0.0", "port": 81}
+    (application,) = config["applications"]
+    assert application["import_path"] == "serve.app:build"
+    assert application["args"] == {"workspace": "w", "replicas": 2, "methods": ["retexpan"]}
+    assert settings(**application["args"]).replicas == 2
+    ServeDeploySchema.model_validate(config)
+
+
+def test_the_builder_takes_its_arguments_as_serve_hands_them_over() -> None:
+    (parameter,) = inspect.signature(build).parameters.values()
+    assert parameter.annotation is ServeSettings, "Serve does not read annotations that are strings"
 
 
 def test_what_the_bundle_can_do_is_served(tmp_path: Path) -> None:
