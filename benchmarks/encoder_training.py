@@ -106,7 +106,11 @@ def main() -> None:
         plain_seconds, our_seconds, peaks = _measure(ours, plain, rows, options.rounds)
     config = encoder.model.config
     products = products_a_sentence(
-        float(rows.lengths.mean()), encoder.dim, config.intermediate_size, config.num_attention_heads, N_ENTITIES
+        float(rows.lengths.mean()),
+        encoder.dim,
+        config.intermediate_size,
+        config.num_attention_heads,
+        N_ENTITIES,
     )
     floor = products / max(peaks)
     ratio, floor_ratio = plain_seconds / our_seconds, our_seconds / floor

@@ -126,9 +126,7 @@ def publish(
     }
     bundle_id = _digest(files, settings)
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    manifest = Manifest(
-        id=bundle_id, created=created, parent=parent, settings=settings, files=files
-    )
+    manifest = Manifest(id=bundle_id, created=created, parent=parent, settings=settings, files=files)
     (staged / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (workspace.bundles / bundle_id).publish_folder(staged, last=MANIFEST)
     (workspace.bundles / "CURRENT").write_bytes(f"{bundle_id}\n".encode())
@@ -151,9 +149,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
                 f"{entry.size}; publish it again"
             )
         if sha256_of(path) != entry.sha256:
-            raise BundleError(
-                f"bundle {manifest.id}: {name!r} fails its checksum; publish it again"
-            )
+            raise BundleError(f"bundle {manifest.id}: {name!r} fails its checksum; publish it again")
 
 
 def _read_manifest(source: Store) -> Manifest:

@@ -145,9 +145,7 @@ class ExpansionFolder:
         except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{file.uri}: not a part of ours ({error}); remove it") from None
         if queries != place.stop - place.start:
-            raise FormatError(
-                f"{file.uri}: answers {queries} queries, not all of its part; remove it"
-            )
+            raise FormatError(f"{file.uri}: answers {queries} queries, not all of its part; remove it")
         return {"file": file.name, "queries": queries, "empty": empty, "rows": footer.num_rows}
 
     def _read_run(self) -> RunDescription | None:
@@ -159,8 +157,7 @@ class ExpansionFolder:
                 raise FormatError(f"{file.uri}: not a run's description; use --overwrite") from None
         if strangers := self.folder.files(".parquet"):
             raise FormatError(
-                f"{self.folder.uri}: holds {strangers[0].name}, which no run began; "
-                "name another --output"
+                f"{self.folder.uri}: holds {strangers[0].name}, which no run began; name another --output"
             )
         return None
 

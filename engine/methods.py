@@ -13,7 +13,7 @@ METHODS: Mapping[str, Pipeline] = {
     # The paper's RetExpan: recall by the positive seeds, then segments of four by the negative ones.
     "retexpan": Retrieve(view="mask") >> SegmentRerank(view="mask", length=4),
     # Its confidence-based segments (appendix K).
-    "retexpan+cds": Retrieve(view="mask") >> SegmentRerank(view="mask", confidence=0.02),
+    "retexpan+cds": Retrieve(view="mask") >> SegmentRerank(view="mask", confidence=0.03),
     # Without the negative seeds: the ablation of the paper's table 4.
     "retexpan-negative": Pipeline((Retrieve(view="mask"),)),
     # What is used when nobody names a method: the best that was measured.

@@ -246,9 +246,7 @@ class _Reader:
         query = Query(query_id, positive, negative, **options)
         wanted, unwanted = self._truth(record.pos_gt, query), self._truth(record.neg_gt, query)
         lacking = set(unwanted.missing)
-        wanted = Truth(
-            wanted.ids - unwanted.ids, tuple(n for n in wanted.missing if n not in lacking)
-        )
+        wanted = Truth(wanted.ids - unwanted.ids, tuple(n for n in wanted.missing if n not in lacking))
         return LabelledQuery(query, label, wanted, unwanted)
 
     def _truth(self, given: Sequence[str | int], query: Query) -> Truth:

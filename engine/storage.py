@@ -177,7 +177,7 @@ class Store:
         return target
 
     def local_copy(self, cache: Path) -> Path:
-        """Return a local path with this file's content: its own, or a copy in ``cache``, made if not there."""
+        """Return a local path with this file's content: its own, or a copy made in ``cache``."""
         if self.is_local:
             return Path(self.path)
         target = cache / self.path

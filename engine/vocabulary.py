@@ -14,7 +14,7 @@ from rapidfuzz import fuzz, process
 from engine.errors import UnknownEntityError
 
 MAX_NAME_LENGTH = 512
-"""Characters of a name taken for a look-up: longer input is no entity, and fuzzy search costs per character."""
+"""Characters of a name taken for a look-up: longer input is no entity, and fuzzy search costs by length."""
 
 ENTITY_SCHEMA = pa.schema(
     [

@@ -32,6 +32,7 @@ from engine.training.cache import CachedStates, InputRows, masked_sums
 from engine.workspace import Workspace
 from jobs import console
 from jobs.frozen_cache import FrozenCache, frozen_cache
+from jobs.pool import pooled
 from jobs.train_encoder import trained_encoder
 
 EXAMPLES = """
@@ -122,26 +123,6 @@ def _documents(workspace: Workspace, descriptions: list[str]) -> list[str]:
     return [" ".join(texts) for texts in documents]
 
 
-def _pool(items: list[dict[str, Any]], actor: type, arguments: tuple[Any, ...], workers: int | None) -> Any:
-    """Return the rows that a pool of actors makes of some items, one item a call."""
-    import ray
-
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    size = min(workers or gpus or int(resources.get("CPU", 1)), len(items))
-    return (
-        ray.data.from_items(items, override_num_blocks=len(items))
-        .map_batches(
-            actor,
-            fn_constructor_args=arguments,
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=size),
-            **({"num_gpus": 1} if gpus else {"num_cpus": 1}),
-        )
-        .iter_rows()
-    )
-
-
 def _mask_view(
     workspace: Workspace, cache: FrozenCache, encoders: Encoders, n_entities: int, workers: int | None
 ) -> Vectors:
@@ -150,7 +131,7 @@ def _mask_view(
     arguments = (workspace.root.uri, cache, encoders)
     found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     with console.meter("mask view, sentences", cache.inputs.manifest.mentions) as meter:
-        for row in _pool(items, MentionSums, arguments, workers):
+        for row in pooled(items, MentionSums, arguments, workers, gpu=True):
             part = int(row["part"])
             ids = np.frombuffer(row["ids"], np.int64)
             found[part] = ids, np.frombuffer(row["sums"], np.float64).reshape(len(ids), -1)
@@ -171,7 +152,7 @@ def _description_view(encoders: Encoders, texts: list[str], workers: int | None)
     items = [{"chunk": i, "texts": [texts[e] for e in chunk]} for i, chunk in enumerate(chunks)]
     vectors: np.ndarray | None = None
     with console.meter("description view, entities", len(texts)) as meter:
-        for row in _pool(items, Describer, (encoders,), workers):
+        for row in pooled(items, Describer, (encoders,), workers, gpu=True):
             chunk = chunks[int(row["chunk"])]
             found = np.frombuffer(row["vectors"], np.float32).reshape(len(chunk), -1)
             if vectors is None:

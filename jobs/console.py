@@ -52,8 +52,8 @@ def run(main: Callable[..., None], examples: str) -> None:
 def _importable(main: Callable[..., None]) -> Callable[..., None]:
     """Return the same function out of its importable module.
 
-    ``python -m jobs.x`` calls its module ``__main__``, and what is defined there does not reach Ray's workers by
-    its name.
+    ``python -m jobs.x`` calls its module ``__main__``, and what is defined there does not reach Ray's
+    workers by its name.
     """
     spec = sys.modules["__main__"].__spec__
     if main.__module__ != "__main__" or spec is None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from engine.storage import Store, machine_cache
 from engine.training.cache import CachedStates, InputRows, fill_part
 from engine.workspace import Workspace
 from jobs import console
+from jobs.pool import pooled
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -68,24 +68,11 @@ def _fill(
     missing: list[int],
     workers: int | None,
 ) -> None:
-    import ray
-
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    size = min(workers or gpus or int(resources.get("CPU", 1)), len(missing))
-    options: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
-    filled = ray.data.from_items(
-        [{"part": i} for i in missing], override_num_blocks=len(missing)
-    ).map_batches(
-        StateMaker,
-        fn_constructor_args=(workspace.root.uri, inputs.key, model, dtype, folder.name),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=size),
-        **options,
-    )
+    items = [{"part": i} for i in missing]
+    arguments = (workspace.root.uri, inputs.key, model, dtype, folder.name)
     total = sum(inputs.manifest.parts[i] for i in missing)
     with console.meter("frozen layers, sentences", total) as meter:
-        for row in filled.iter_rows():
+        for row in pooled(items, StateMaker, arguments, workers, gpu=True):
             meter.add(int(row["rows"]))
 
 
@@ -118,4 +105,3 @@ class StateMaker:
         with target.writing() as path:
             fill_part(self._encoder, rows, path, self._dtype, self._device)
         return {"part": [part], "rows": [len(rows)]}
-

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from engine.corpus.schema import read_manifest
 from engine.errors import StorageError
 from engine.storage import Store
 from engine.workspace import Workspace
@@ -88,7 +89,7 @@ def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
         key: which settings (a folder below ``inputs``); None: what was made last.
 
     Raises:
-        StorageError: none was made, or it is not complete.
+        StorageError: none was made, it is not complete, or the corpus has been replaced since.
     """
     way_out = f"run `python -m jobs.preprocess --workspace {workspace.root.uri}` first"
     if key is None:
@@ -109,6 +110,10 @@ def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise StorageError(f"{folder.uri}/{MANIFEST}: cannot be read ({reason}); {way_out}") from None
+    if workspace.corpus.exists() and manifest.corpus_digest != read_manifest(workspace).digest:
+        raise StorageError(
+            f"{folder.uri}: made from another corpus than the one that is there now; {way_out}"
+        )
     parts = [folder / part_name(i) for i in range(len(manifest.parts))]
     there = {f.name for f in folder.files(".parquet")}
     if missing := [p.name for p in parts if p.name not in there]:

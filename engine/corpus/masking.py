@@ -75,6 +75,9 @@ class MentionMasker:
         )
         if self._body < 2:
             raise UserError(f"a limit of {max_length} tokens has no room for a mask and its context")
+        if max_length > tokenizer.model_max_length:
+            most = tokenizer.model_max_length
+            raise UserError(f"a limit of {max_length} tokens: the model takes {most} at most (--max-length)")
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of plain texts, without special tokens."""

@@ -70,7 +70,8 @@ class Quarantine:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._folder.mkdir(parents=True)
-        self._files: dict[str, TextIO] = {}
+        self._source = ""
+        self._file: TextIO | None = None
         self.reasons: Counter[str] = Counter()
         self.first: list[dict[str, str]] = []
 
@@ -83,8 +84,8 @@ class Quarantine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for file in self._files.values():
-            file.close()
+        if self._file is not None:
+            self._file.close()
 
     def add(self, refusal: Refusal) -> None:
         """Write a refusal."""
@@ -92,7 +93,13 @@ class Quarantine:
         self.reasons[_VARYING.sub("…", refusal.reason)] += 1
         if len(self.first) < 3:
             self.first.append(line)
-        if refusal.source not in self._files:
-            name = refusal.source.replace("/", "-") + ".jsonl"
-            self._files[refusal.source] = (self._folder / name).open("w", encoding="utf-8")
-        self._files[refusal.source].write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._open(refusal.source).write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _open(self, source: str) -> TextIO:
+        """Return the file of a source. One is open at a time: a corpus may have thousands of parts."""
+        if self._file is None or self._source != source:
+            if self._file is not None:
+                self._file.close()
+            name = source.replace("/", "-") + ".jsonl"
+            self._source, self._file = source, (self._folder / name).open("a", encoding="utf-8")
+        return self._file

@@ -29,12 +29,10 @@ class EntityPrediction(nn.Module):
         super().__init__()
         self.last = last
         self.last.requires_grad_(True)
-        self.head = EntityHead(last.layer.output.dense.out_features, n_entities)
+        self.head = EntityHead(last.dim, n_entities)
         self.smoothing = smoothing
 
-    def forward(
-        self, states_BLD: Tensor, lengths_B: Tensor, mask_B: Tensor, entities_B: Tensor
-    ) -> Tensor:
+    def forward(self, states_BLD: Tensor, lengths_B: Tensor, mask_B: Tensor, entities_B: Tensor) -> Tensor:
         """Return the summed loss of the sentences, a scalar.
 
         Args:
@@ -49,6 +47,4 @@ class EntityPrediction(nn.Module):
 
 def smoothed_loss(logits_BN: Tensor, entities_B: Tensor, smoothing: float) -> Tensor:
     """Return the summed cross-entropy with label smoothing."""
-    return F.cross_entropy(
-        logits_BN.float(), entities_B.long(), label_smoothing=smoothing, reduction="sum"
-    )
+    return F.cross_entropy(logits_BN.float(), entities_B.long(), label_smoothing=smoothing, reduction="sum")

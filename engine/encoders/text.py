@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -38,9 +39,14 @@ class LastLayerAtMask(nn.Module):
     out: cached states could have none below this layer either.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer: Any = layer
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a state, D."""
+        return int(self.layer.output.dense.out_features)
 
     def forward(self, states_BLD: Tensor, lengths_B: Tensor, position_B: Tensor) -> Tensor:
         """Return the layer's output at ``position_B``, [B, D].
@@ -80,7 +86,7 @@ class TextEncoder:
         if model.config.num_hidden_layers < 2:
             raise UserError("the encoder has one layer only; nothing would be frozen")
         self.model = model.eval().requires_grad_(False)
-        self._all_layers = model.encoder.layer
+        self._all_layers: Any = cast(Any, model.encoder).layer
         self.last = LastLayerAtMask(self._all_layers[-1])
 
     @classmethod
@@ -112,11 +118,12 @@ class TextEncoder:
 
     def lower_states(self, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Run all layers but the last, [B, L, D]. Frozen: no gradients."""
-        self.model.encoder.layer = self._all_layers[:-1]
+        stack = cast(Any, self.model.encoder)
+        stack.layer = self._all_layers[:-1]
         try:
             return self._run(ids_BL, lengths_B)
         finally:
-            self.model.encoder.layer = self._all_layers
+            stack.layer = self._all_layers
 
     def states(self, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Run every layer, [B, L, D]: the plain forward pass, as the library computes it."""

@@ -61,7 +61,7 @@ def centred(vectors_ND: Vectors) -> Vectors:
 
     States of one model share a large common part that says nothing of the entity.
     """
-    present = vectors_ND.any(axis=1)
+    present = np.asarray(vectors_ND.any(axis=1))
     if not present.any():
         return vectors_ND
     shifted = np.where(present[:, None], vectors_ND - vectors_ND[present].mean(axis=0), 0)

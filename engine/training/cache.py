@@ -141,7 +141,7 @@ class CachedStates:
         return len(self.lengths)
 
     def gather(self, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return states float32 [B, L, D] (zeros beyond a sentence), lengths, mask positions, entities [B]."""
+        """Return states float32 [B, L, D] (zeros beyond a sentence), lengths, mask places, entities [B]."""
         lengths = self.lengths[rows]
         parts = np.searchsorted(self._first, rows, side="right") - 1
         dim = self._states[0].shape[1]

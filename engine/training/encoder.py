@@ -188,9 +188,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     ]
 
 
-def _open_engine(
-    module: nn.Module, settings: EncoderSettings, world: int, device: torch.device
-) -> Any:
+def _open_engine(module: nn.Module, settings: EncoderSettings, world: int, device: torch.device) -> Any:
     """Wrap the module in a DeepSpeed engine. The process group must be there if world > 1."""
     deepspeed = import_deepspeed(device)
     groups = parameter_groups(module, settings.weight_decay)

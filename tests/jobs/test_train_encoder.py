@@ -114,5 +114,5 @@ def test_a_finished_run_is_not_trained_again(prepared: Path) -> None:
 def test_mistakes_are_named(prepared: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no GPU"):
         train(Workspace.open(prepared), SETTINGS, gpu=True)
-    with pytest.raises(UserError, match="jobs.preprocess"):
+    with pytest.raises(UserError, match=r"jobs\.preprocess"):
         train(Workspace.open(tmp_path), SETTINGS)

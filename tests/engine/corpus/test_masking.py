@@ -165,3 +165,5 @@ def test_models_without_what_is_needed(tmp_path: Path, roberta: PreTrainedTokeni
     assert fingerprint(load_tokenizer(tmp_path / "whole")) == fingerprint(roberta)
     with pytest.raises(UserError, match="a limit of 3 tokens"):
         MentionMasker(roberta, 3)
+    with pytest.raises(UserError, match="a limit of 513 tokens: the model takes 512 at most"):
+        MentionMasker(load_tokenizer(embedded_model_path()), 513)

@@ -85,7 +85,7 @@ def test_the_fingerprint_covers_what_is_frozen_and_not_what_learns() -> None:
 
 
 def test_other_kinds_of_models_are_refused() -> None:
-    with pytest.raises(UserError, match="'gpt2'.*BERT-like"):
+    with pytest.raises(UserError, match=r"'gpt2'.*BERT-like"):
         TextEncoder(GPT2Model(GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=10)))
     with pytest.raises(UserError, match="one layer"):
         small("bert", layers=1)

@@ -100,7 +100,7 @@ def test_a_checkpoint_of_other_settings_is_refused(rows, tmp_path) -> None:
     run = training(rows, tmp_path)
     next(iter(run.run()))
     run.save(tmp_path / "checkpoint")
-    with pytest.raises(FormatError, match="epochs.*--restart"):
+    with pytest.raises(FormatError, match=r"epochs.*--restart"):
         training(rows, tmp_path, epochs=3).load(tmp_path / "checkpoint")
 
 
