@@ -10,6 +10,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from typing import Any
 
 from rich.console import Console
@@ -21,13 +22,15 @@ def medians(
 ) -> dict[str, float]:
     """Return the median seconds of each callable, measured in turn.
 
-    Each round runs all of them once, in rotating order: what disturbs the machine disturbs all.
+    Each round runs all of them once, in an order drawn anew (from a fixed seed): what disturbs the
+    machine disturbs all, and none always runs in the wake of the heaviest.
     """
-    names = list(measured)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    order = list(measured)
+    random = Random(0)
+    seconds: dict[str, list[float]] = {name: [] for name in order}
     for turn in range(-warm_up, rounds):
-        for place in range(len(names)):
-            name = names[(turn + place) % len(names)]
+        random.shuffle(order)
+        for name in order:
             started = time.perf_counter()
             measured[name]()
             if turn >= 0:
@@ -35,9 +38,7 @@ def medians(
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def report(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], **figures: Any
-) -> None:
+def report(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], **figures: Any) -> None:
     """Print the table and the closing JSON line.
 
     Args:

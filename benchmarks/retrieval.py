@@ -39,10 +39,7 @@ def main(
     vectors_ND = unit(random.standard_normal((entities, dimensions), np.float32))
     index, rival = VectorIndex(vectors_ND), faiss.IndexFlatIP(dimensions)
     rival.add(vectors_ND)
-    seeds = [
-        random.choice(entities, SEEDS, replace=False).astype(np.int32).tolist()
-        for _ in range(batch)
-    ]
+    seeds = [random.choice(entities, SEEDS, replace=False).astype(np.int32).tolist() for _ in range(batch)]
     means_QD = np.stack([index.mean_of(s[: SEEDS // 2]) for s in seeds])
     queries_QD = means_QD.astype(np.float32)
     matrix_ND, torch_QD = torch.from_numpy(vectors_ND), torch.from_numpy(queries_QD)
@@ -51,6 +48,11 @@ def main(
             "one": lambda: index.search(means_QD[:1], k, seeds[:1]),
             "one floor": lambda: torch.mv(matrix_ND, torch_QD[0]),
             "one FAISS": lambda: rival.search(queries_QD[:1], k + SEEDS),
+        },
+        rounds,
+    )
+    seconds |= medians(
+        {
             "batch": lambda: index.search(means_QD, k, seeds),
             "batch floor": lambda: torch_QD @ matrix_ND.T,
             "batch FAISS": lambda: rival.search(queries_QD, k + SEEDS),
