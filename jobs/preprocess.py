@@ -23,7 +23,7 @@ from engine.corpus.inputs import (
     draw_rows,
     part_name,
 )
-from engine.corpus.masking import fingerprint, load_tokenizer
+from engine.corpus.masking import MentionMasker, fingerprint, load_tokenizer
 from engine.corpus.part_maker import PartMaker, Stats
 from engine.corpus.schema import CorpusManifest, read_manifest
 from engine.encoders.embedded import EMBEDDED, model_path
@@ -182,8 +182,10 @@ def main(
     started = time.monotonic()
     place = Workspace.open(workspace)
     read_manifest(place)  # no corpus: say so before a tokenizer is fetched
+    tokenizer = load_tokenizer(model_path(model))
+    MentionMasker(tokenizer, max_length)  # a limit that the model cannot take: say so before anything starts
     settings = InputSettings(
-        tokenizer=fingerprint(load_tokenizer(model_path(model))),
+        tokenizer=fingerprint(tokenizer),
         max_length=max_length,
         max_sentences=max_sentences,
         descriptions=descriptions,

@@ -104,6 +104,15 @@ def test_other_settings_go_beside(in_process: None, corpus: Path) -> None:
     assert text.endswith("tells of [MASK] and more. [SEP]")
 
 
+def test_a_corpus_that_was_replaced(in_process: None, corpus: Path, tmp_path: Path) -> None:
+    old = make(corpus)
+    run_import(corpus, ultrawiki(tmp_path / "raw", {"iron": ["Iron."]}), "ultrawiki", overwrite=True)
+    with pytest.raises(UserError, match="made from another corpus than the one that is there now"):
+        open_inputs(Workspace.open(corpus))
+    assert make(corpus).key != old.key
+    assert len(rows(corpus)) == 1
+
+
 def test_the_draw_does_not_depend_on_the_parts(
     in_process: None, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

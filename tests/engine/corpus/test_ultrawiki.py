@@ -191,7 +191,7 @@ def test_mistakes_that_end_an_import(tmp_path: Path) -> None:
     (tmp_path / "other/notes.txt").write_text("x")
     with pytest.raises(FormatError, match=r"no entities.txt and no ent2sents.json here \(found: notes"):
         run_import(tmp_path / "w", tmp_path / "other", "ultrawiki")
-    with pytest.raises(FormatError, match=r"notes.txt: no entities.txt and no ent2sents.json here"):
+    with pytest.raises(FormatError, match=r"notes.txt: a file; --format ultrawiki needs a folder"):
         run_import(tmp_path / "w", tmp_path / "other/notes.txt", "ultrawiki")
     with pytest.raises(FormatError, match="no such format; known are ultrawiki, jsonl, parquet"):
         run_import(tmp_path / "w", tmp_path / "other", "csv")
