@@ -34,6 +34,16 @@ def unit(vectors: npt.NDArray[np.floating]) -> Vectors:
     return np.asarray(vectors / np.where(norms > 0, norms, 1), np.float32)
 
 
+class _Borrowed:
+    """The vectors of a FAISS index; every array made from this keeps the index alive."""
+
+    def __init__(self, index: faiss.IndexFlat) -> None:
+        self.index = index
+        vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
+        shaped = vectors.reshape(index.ntotal, index.d)
+        self.__array_interface__ = shaped.__array_interface__
+
+
 class VectorIndex:
     """Unit vectors of all entities, [N, D] float32. Rows of zeros are entities that cannot be found."""
 
@@ -52,13 +62,7 @@ class VectorIndex:
         index = faiss.read_index(str(path))
         if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise BundleError(f"{path.name}: not a flat inner-product index; build it again")
-        size = index.ntotal * index.d
-        vectors_ND = faiss.rev_swig_ptr(index.get_xb(), size).reshape(index.ntotal, index.d)
-        found = cls(vectors_ND)
-        found._owner = index  # keeps the memory of the vectors alive
-        return found
-
-    _owner: faiss.IndexFlat | None = None
+        return cls(np.asarray(_Borrowed(index)))
 
     def write(self, path: Path) -> None:
         """Write the vectors as a flat FAISS index."""

@@ -81,6 +81,15 @@ def test_write_and_read(tmp_path):
     assert len(read) == 5
 
 
+def test_the_vectors_outlive_the_index_that_was_read(tmp_path):
+    expected = unit(RANDOM.normal(size=(300, 12)))
+    VectorIndex(expected).write(tmp_path / "a.faiss")
+    vectors = VectorIndex.read(tmp_path / "a.faiss").vectors_ND
+    others = [VectorIndex.read(tmp_path / "a.faiss").vectors_ND * 0 for _ in range(20)]
+    np.testing.assert_array_equal(vectors, expected)
+    assert not np.any(others)
+
+
 def test_another_kind_of_index_is_refused(tmp_path):
     faiss.write_index(faiss.IndexFlatL2(3), str(tmp_path / "l2.faiss"))
     faiss.write_index(faiss.IndexHNSWFlat(3, 4), str(tmp_path / "hnsw.faiss"))
