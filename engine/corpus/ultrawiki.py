@@ -41,8 +41,8 @@ class UltraWiki:
         self.folder = folder
         if folder.size() >= 0:
             raise FormatError(
-                f"{folder.uri}: a file; --format ultrawiki needs a folder with entities.txt and ent2sents.json; "
-                "for a file of sentences add --format jsonl or --format parquet"
+                f"{folder.uri}: a file; --format ultrawiki needs a folder with entities.txt and "
+                "ent2sents.json; for a file of sentences add --format jsonl or --format parquet"
             )
         missing = [name for name in REQUIRED if not (folder / name).exists()]
         if missing:
