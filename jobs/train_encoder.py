@@ -50,6 +50,8 @@ class Run:
     n_entities: int
     settings: EncoderSettings
     gpu: bool
+    cores: float
+    """Of a worker."""
     checkpoint_seconds: float
 
 
@@ -103,7 +105,7 @@ def train(
         if gpu and not ray.cluster_resources().get("GPU"):
             raise UserError("--gpu: this cluster has no GPU; leave the flag out to train on CPUs")
         cache = frozen_cache(workspace, inputs, model, dtype)
-        run = _describe(workspace, cache, model, settings, gpu, checkpoint_seconds)
+        run = _describe(workspace, cache, model, settings, workers, gpu, checkpoint_seconds)
         folder = workspace.runs(JOB) / run.name
         if restart:
             folder.delete()
@@ -122,22 +124,26 @@ def _describe(
     cache: FrozenCache,
     model: str,
     settings: EncoderSettings,
+    workers: int,
     gpu: bool,
     checkpoint_seconds: float,
 ) -> Run:
+    import ray
+
     content = settings.model_dump_json() + cache.inputs.key + model
     name = f"{cache.inputs.key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     entities = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
     return Run(
-        workspace.root.uri,
-        cache.inputs,
-        cache.states,
-        model,
-        name,
-        len(entities),
-        settings,
-        gpu,
-        checkpoint_seconds,
+        workspace=workspace.root.uri,
+        inputs=cache.inputs,
+        states=cache.states,
+        model=model,
+        name=name,
+        n_entities=len(entities),
+        settings=settings,
+        gpu=gpu,
+        cores=ray.cluster_resources().get("CPU", 1) / workers,
+        checkpoint_seconds=checkpoint_seconds,
     )
 
 
@@ -149,8 +155,8 @@ def _fit(folder: Store, run: Run, workers: int) -> None:
 
     Progress = ray.remote(num_cpus=0)(_Progress)
     progress = Progress.remote()
-    # Half a core each where the workers are as many as the cores: Train's own actors need some too.
-    cpus = max(0.5, min(ray.cluster_resources().get("CPU", 1) / workers - 0.5, 64))
+    # Half a core is left free for each worker: Train's own actors and the cache's readers need some.
+    cpus = max(0.5, run.cores - 0.5)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"run": run, "progress": progress},
@@ -221,6 +227,7 @@ def _work(config: dict[str, Any]) -> None:
     context = train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = torch.device("cuda" if run.gpu else "cpu")
+    torch.set_num_threads(max(1, int(run.cores)))
     data = FrozenCache(run.inputs, run.states).open()
     encoder = TextEncoder.load(run.model).to(device)
     training = EncoderTraining(encoder, data, run.n_entities, run.settings, rank, world, device)

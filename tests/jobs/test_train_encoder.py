@@ -14,35 +14,18 @@ import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.corpus.inputs import InputSettings
-from engine.corpus.masking import fingerprint, load_tokenizer
-from engine.encoders.embedded import EMBEDDED, embedded_model_path
+from engine.encoders.embedded import EMBEDDED
 from engine.encoders.text import TextEncoder
 from engine.errors import UserError
 from engine.training.encoder import EncoderSettings
 from engine.workspace import Workspace
 from jobs import train_encoder
-from jobs.preprocess import preprocess
 from jobs.train_encoder import train, trained_encoder
 from tests.support.commands import run_command
-from tests.support.corpora import run_import, ultrawiki
 
 pytestmark = pytest.mark.slow
 
-METALS = ["iron", "gold", "zinc", "lead", "tin", "silver"]
 SETTINGS = EncoderSettings(epochs=3, batch_size=16, learning_rate=1e-3)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
-    """A workspace with inputs: 6 entities, 60 sentences."""
-    folder = tmp_path_factory.mktemp("metals")
-    told = ["is found in mines", "melts in a furnace", "was known to smiths", "is sold by weight", "shines"]
-    sentences = {n: [f"We know that {n} {t} {w}." for t in told for w in ("here", "there")] for n in METALS}
-    run_import(folder / "w", ultrawiki(folder / "raw", sentences), "ultrawiki")
-    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(embedded_model_path())))
-    preprocess(Workspace.open(folder / "w"), EMBEDDED, settings)
-    return folder / "w"
 
 
 def test_the_curve_is_the_same_on_one_worker_and_on_two(prepared: Path) -> None:

@@ -1,0 +1,34 @@
+"""A workspace with model input, made once for the slow tests of jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.corpus.inputs import InputSettings
+from engine.corpus.masking import fingerprint, load_tokenizer
+from engine.encoders.embedded import EMBEDDED, embedded_model_path
+from engine.workspace import Workspace
+from jobs.preprocess import preprocess
+from tests.support.corpora import run_import, ultrawiki
+
+METALS = ["iron", "gold", "zinc", "lead", "tin", "silver"]
+TOLD = ["is found in mines", "melts in a furnace", "was known to smiths", "is sold by weight", "shines"]
+
+
+def import_metals(workspace: str, raw: Path) -> None:
+    """Import 6 entities with 60 sentences; all but the last have a description."""
+    sentences = {n: [f"We know that {n} {t} {w}." for t in TOLD for w in ("here", "there")] for n in METALS}
+    described = {n: f"{n} is a metal." for n in METALS[:-1]}
+    run_import(workspace, ultrawiki(raw, sentences, ent2text=described), "ultrawiki")
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
+    """A local workspace with :func:`import_metals` and model input."""
+    folder = tmp_path_factory.mktemp("metals")
+    import_metals(str(folder / "w"), folder / "raw")
+    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(embedded_model_path())))
+    preprocess(Workspace.open(folder / "w"), EMBEDDED, settings)
+    return folder / "w"

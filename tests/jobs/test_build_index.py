@@ -1,0 +1,82 @@
+"""The index on real Ray actors: its vectors, its bundle, and the whole way in a bucket."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.bundle import Bundle
+from engine.corpus.inputs import open_inputs
+from engine.encoders.embedded import EMBEDDED
+from engine.encoders.text import TextEncoder
+from engine.methods import METHODS
+from engine.query import Query
+from engine.retrieval.index import VectorIndex, unit
+from engine.training.cache import InputRows
+from engine.workspace import Workspace
+from jobs import build_index
+from jobs.build_index import build
+from tests.jobs.conftest import METALS, import_metals
+from tests.support.commands import run_command
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+def vectors(bundle: Bundle, view: str) -> np.ndarray:
+    return VectorIndex.read(bundle.path(f"index/{view}.faiss")).vectors_ND
+
+
+def test_vectors_are_means_of_the_plain_states_at_the_mask(prepared: Path) -> None:
+    workspace = Workspace.open(prepared)
+    build(workspace, untrained=True)
+    found = vectors(Bundle.open(workspace), "mask")
+    rows = InputRows.read(open_inputs(workspace).parts[0].path)
+    encoder = TextEncoder.load(EMBEDDED)
+    ids, lengths = rows.padded_ids(np.arange(len(rows)))
+    with torch.no_grad():
+        states = encoder.states(ids, lengths)[torch.arange(len(rows)), torch.from_numpy(rows.mask_index)]
+    plain = np.stack([states[rows.entity_id == e].mean(dim=0).numpy() for e in range(len(METALS))])
+    # The cached states are bfloat16: a cosine may differ in the third place.
+    assert ((found * unit(plain)).sum(axis=1) > 0.999).all()
+
+
+def test_a_bundle_holds_all_that_the_methods_read_and_is_the_same_again(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace.open(prepared)
+    first = build(workspace, untrained=True)
+    assert run_command(build_index.main, "--workspace", prepared, "--untrained") == 0
+    assert f"bundle={first.id}" in capsys.readouterr().out.splitlines()[-1]
+    bundle = Bundle.open(workspace)
+    assert bundle.vocabulary.names == METALS
+    described = vectors(bundle, "description").any(axis=1)
+    assert described.tolist() == [True] * 5 + [False], "silver has no description"
+    for name, pipeline in METHODS.items():
+        (answer,) = pipeline.open(bundle)([Query(name, (0,), (1,))])
+        assert set(answer.ranking.ids) <= {2, 3, 4, 5}
+        assert len(answer.ranking) >= 3, name
+
+
+def test_the_whole_way_runs_in_a_bucket(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As commands, in processes of their own: Ray's workers must get the bucket's address and keys."""
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
+    import_metals(f"{s3}/w", tmp_path / "raw")
+    commands = ("jobs.preprocess", "jobs.train_encoder --epochs 1 --batch-size 32", "jobs.build_index")
+    chain = " && ".join(f"{sys.executable} -m {command} --workspace {s3}/w" for command in commands)
+    done = subprocess.run(chain, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    workspace = Workspace.open(f"{s3}/w")
+    bundle = Bundle.open(workspace)
+    trained = bundle.manifest.settings["trained"]
+    (answer,) = METHODS["default"].open(bundle)([Query("q", (0, 1), (2,))])
+    assert sorted(answer.ranking.ids) == [3, 4, 5]
+    events = (workspace.runs("train_encoder") / trained / "tensorboard").files()
+    assert len(events) == 1
