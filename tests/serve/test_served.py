@@ -6,10 +6,10 @@ It runs in a process of its own, started as a user starts it: Ray connects once 
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from tests.support.submit import ROOT
 
 pytestmark = pytest.mark.slow
 METHOD = "retexpan"
+START_SECONDS = 150
 
 
 def free_port() -> int:
@@ -57,34 +58,37 @@ def _title(process: psutil.Process) -> list[str]:
 
 
 @contextmanager
-def server(workspace: Path, *options: str) -> Iterator[Server]:
-    """Run ``python -m serve.run`` while the block runs."""
+def server(workspace: Path, log: Path, *options: str) -> Iterator[Server]:
+    """Run ``python -m serve.run`` while the block runs; its output goes to a file, so it never blocks."""
     port = free_port()
     command = [sys.executable, "-m", "serve.run", "--workspace", str(workspace), f"--port={port}"]
-    process = subprocess.Popen(
-        [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if line.startswith("serving at"):
-            break
-    else:
-        raise RuntimeError("".join(seen))
+    with log.open("w") as sink:
+        process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=sink, stderr=sink, text=True)
     try:
+        end = time.monotonic() + START_SECONDS
+        while "serving at" not in log.read_text(encoding="utf-8"):
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < end, log.read_text(encoding="utf-8")
+            time.sleep(0.2)
         yield Server(f"http://127.0.0.1:{port}", process)
     finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 @pytest.fixture(scope="module", params=["fused", "per-stage"])
-def served(request: pytest.FixtureRequest, workspace: Path) -> Iterator[Server]:
+def served(
+    request: pytest.FixtureRequest, workspace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     options = ["--per-stage", "--replicas=2", "--methods=retexpan,default"]
     options = options if request.param == "per-stage" else []
-    with server(workspace, *options, "--set=num_cpus=0.2") as running:
+    log = tmp_path_factory.mktemp("served") / "log"
+    with server(workspace, log, *options, "--set=num_cpus=0.2") as running:
         yield running
+    assert running.process.returncode == 0, log.read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -1,0 +1,47 @@
+"""What a session asks of Ray, without starting one; clusters that make no sense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.local import local_cluster
+from cluster.session import session
+from engine.errors import UserError
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The settings that ``ray.init`` is called with."""
+    settings: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **given: settings.update(given))
+    monkeypatch.setattr(ray, "shutdown", lambda: settings.update(stopped=True))
+    return settings
+
+
+def test_without_an_address_a_cluster_of_our_own_is_started(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with session(cpus=3):
+        assert asked["address"] == "local", "or Ray joins whatever runs on this machine"
+        assert asked["num_cpus"] == 3
+    assert asked["stopped"]
+
+
+def test_with_an_address_that_cluster_is_used_as_it_is(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with session(cpus=3):
+        assert "address" not in asked
+        assert "num_cpus" not in asked
+
+
+@pytest.mark.parametrize(("nodes", "cpus"), [(0, 1), (1, 0)])
+def test_a_cluster_of_nothing_is_refused(nodes: int, cpus: int) -> None:
+    with pytest.raises(UserError, match="at least one of each"), local_cluster(nodes, cpus):
+        pass
