@@ -34,7 +34,8 @@ LOG_EVERY_SECONDS = 10.0
 def run(main: Callable[..., None], examples: str) -> None:
     """Run a job's ``main`` as a command line; ``examples`` closes its help.
 
-    A :class:`UserError`, also one raised in a Ray worker, becomes one line on stderr and exit status 2.
+    A :class:`UserError` (a Ray worker's too: the session hands it on as itself) becomes one line on
+    stderr and exit status 2.
     """
     main = _importable(main)
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -42,11 +43,8 @@ def run(main: Callable[..., None], examples: str) -> None:
     app.command(epilog=epilog)(main)
     try:
         app()
-    except Exception as error:
-        mistake = user_error_in(error)
-        if mistake is None:
-            raise
-        fail(mistake)
+    except UserError as error:
+        fail(error)
 
 
 def _importable(main: Callable[..., None]) -> Callable[..., None]:
@@ -59,20 +57,6 @@ def _importable(main: Callable[..., None]) -> Callable[..., None]:
     if main.__module__ != "__main__" or spec is None:
         return main
     found: Callable[..., None] = getattr(importlib.import_module(spec.name), main.__name__)
-    return found
-
-
-def user_error_in(error: BaseException | None) -> UserError | None:
-    """Return the user's mistake that an exception is, or that Ray wrapped on its way from a worker."""
-    found = None
-    for _ in range(16):  # chains are short; a cycle must not hang the end of a job
-        if error is None:
-            break
-        if isinstance(error, UserError):
-            found = (
-                error  # Ray's wrapper is one too, with Ray's words: the innermost is the true one
-            )
-        error = getattr(error, "cause", None) or error.__cause__
     return found
 
 

@@ -127,9 +127,7 @@ def _show_refused(found: QuerySet, reports: dict[str, Report]) -> int:
     if refused:
         console.say(f"REFUSED in all: {len(refused)} queries; the report lists them")
     if found.missing:
-        console.say(
-            f"{found.missing} truth names are not in the vocabulary; they count as never found"
-        )
+        console.say(f"{found.missing} truth names are not in the vocabulary; they count as never found")
     return len(refused)
 
 

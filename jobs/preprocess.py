@@ -31,6 +31,7 @@ from engine.errors import StorageError
 from engine.storage import Store
 from engine.workspace import Workspace
 from jobs import console
+from jobs.pool import pooled
 
 EXAMPLES = """
   python -m jobs.preprocess --workspace work
@@ -129,19 +130,10 @@ def _make(
 ) -> dict[int, Stats]:
     """Make the given parts on the cluster and return their counts."""
     items = [{"part": i, "rows": rows.astype(np.int64).tobytes()} for i, rows in drawn.items()]
+    arguments = (workspace.root.uri, model, settings, key)
     stats: dict[int, Stats] = {}
     with session(), console.meter("sentences", sum(map(len, drawn.values()))) as meter:
-        import ray
-
-        size = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(items))
-        made = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-            PartMaker,
-            fn_constructor_args=(workspace.root.uri, model, settings, key),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=size),
-            num_cpus=1,
-        )
-        for row in made.iter_rows():
+        for row in pooled(items, PartMaker, arguments, workers):
             stats[int(row["part"])] = {k: int(v) for k, v in row.items() if k != "part"}
             meter.add(int(row["rows"]))
     return stats

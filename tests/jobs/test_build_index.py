@@ -63,9 +63,7 @@ def test_a_bundle_holds_all_that_the_methods_read_and_is_the_same_again(
         assert len(answer.ranking) >= 3, name
 
 
-def test_the_whole_way_runs_in_a_bucket(
-    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_whole_way_runs_in_a_bucket(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As commands, in processes of their own: Ray's workers must get the bucket's address and keys."""
     monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
     import_metals(f"{s3}/w", tmp_path / "raw")
