@@ -177,11 +177,21 @@ class Store:
         return target
 
     def local_copy(self, cache: Path) -> Path:
-        """Return a local path with this file's content: its own, or a copy made in ``cache``."""
+        """Return a local path with this file's content: its own, or a copy made in ``cache``.
+
+        A copy is used again while the file has the size and the time of change that it was made of.
+        """
         if self.is_local:
             return Path(self.path)
         target = cache / self.path
-        return target if target.exists() else self.fetch(target)
+        info = self.fs.get_file_info(self.path)
+        if target.exists():
+            there = target.stat()
+            if (there.st_size, there.st_mtime_ns) == (info.size, info.mtime_ns):
+                return target
+        self.fetch(target)
+        os.utime(target, ns=(info.mtime_ns, info.mtime_ns))
+        return target
 
     def staging(self) -> Path:
         """Return a new empty local folder to prepare a publication in, on this store's own disk if local."""

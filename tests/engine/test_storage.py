@@ -82,3 +82,38 @@ def test_delete(tmp_path):
     folder.delete()
     folder.delete()
     assert not folder.exists()
+
+
+def test_a_bucket_is_read_written_and_published_like_a_folder(s3, tmp_path):
+    store = Store.open(f"{s3}/w")
+    assert not store.exists()
+    (store / "a" / "one.txt").write_bytes(b"one")
+    assert (store / "a" / "one.txt").read_bytes() == b"one"
+    for content in ("old", "new"):
+        staged = store.staging()
+        (staged / f"{content}.txt").write_text(content)
+        (staged / "manifest.json").write_text("{}")
+        (store / "p").publish_folder(staged, last="manifest.json")
+    assert [f.name for f in (store / "p").files()] == ["manifest.json", "new.txt"]
+    (store / "a").delete()
+    assert not (store / "a").exists()
+
+
+def test_a_bucket_that_is_not_there_is_named(s3):
+    with pytest.raises(StorageError, match=r"s3://nowhere: .*AWS_ENDPOINT_URL"):
+        Store.open("s3://nowhere/w")
+
+
+def test_a_local_copy_follows_the_file_in_the_bucket(s3, tmp_path):
+    store = Store.open(f"{s3}/f.txt")
+    store.write_bytes(b"first")
+    copy = store.local_copy(tmp_path)
+    before = copy.stat().st_ino
+    assert store.local_copy(tmp_path).stat().st_ino == before, "nothing changed, nothing is copied"
+    store.write_bytes(b"another")
+    assert store.local_copy(tmp_path).read_bytes() == b"another"
+
+
+def test_a_local_file_is_its_own_copy(tmp_path):
+    (tmp_path / "f").write_bytes(b"x")
+    assert Store.open(tmp_path / "f").local_copy(tmp_path / "cache") == tmp_path / "f"
