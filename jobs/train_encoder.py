@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import typer
@@ -343,7 +343,10 @@ def main(
     seed: int = typer.Option(13, help="Of the head's first weights and the order of sentences."),
     workers: int = typer.Option(1, min=1, help="Training processes."),
     gpu: bool = typer.Option(False, "--gpu", help="One GPU a worker (NCCL, bfloat16)."),
-    cache_dtype: str = typer.Option("bfloat16", help="Of the cached states: bfloat16 or float32."),
+    precision: Literal["auto", "float32", "bfloat16"] = typer.Option(
+        "auto", help="Of the matrix products; auto: bfloat16 where the hardware is fast in it."
+    ),
+    cache_dtype: Literal["bfloat16", "float32"] = typer.Option("bfloat16", help="Of the cached states."),
     restart: bool = typer.Option(False, "--restart", help="Begin again, forget the checkpoints."),
 ) -> None:
     """Train the last layer of the text encoder by entity prediction, on cached frozen states.
@@ -351,9 +354,8 @@ def main(
     Writes runs/train_encoder/RUN: the encoder, checkpoints, the loss curve, TensorBoard events
     (tensorboard --logdir WORKSPACE/runs/train_encoder). The same settings again go on where they were.
     """
-    if cache_dtype not in ("bfloat16", "float32"):
-        raise UserError(f"--cache-dtype {cache_dtype}: choose bfloat16 or float32")
     settings = EncoderSettings(
+        precision=precision,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,

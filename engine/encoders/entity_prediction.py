@@ -25,8 +25,15 @@ class EntityHead(nn.Sequential):
 class EntityPrediction(nn.Module):
     """What learns: the last encoder layer and the head."""
 
-    def __init__(self, last: LastLayerAtMask, n_entities: int, smoothing: float) -> None:
+    def __init__(
+        self,
+        last: LastLayerAtMask,
+        n_entities: int,
+        smoothing: float,
+        compute: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
+        self.compute = compute
         self.last = last
         self.last.requires_grad_(True)
         self.head = EntityHead(last.dim, n_entities)
@@ -36,13 +43,16 @@ class EntityPrediction(nn.Module):
         """Return the summed loss of the sentences, a scalar.
 
         Args:
-            states_BLD: frozen states below the last layer.
+            states_BLD: frozen states below the last layer, in ``compute``.
             lengths_B: tokens a sentence.
             mask_B: position of the mask token.
             entities_B: the masked entity's id.
         """
-        at_mask_BD = self.last(states_BLD, lengths_B, mask_B)
-        return smoothed_loss(self.head(at_mask_BD), entities_B, self.smoothing)
+        narrow = self.compute != torch.float32
+        # Weights, normalisation and the loss stay float32; only the products are narrow.
+        with torch.autocast(states_BLD.device.type, self.compute, enabled=narrow):
+            logits_BN = self.head(self.last(states_BLD, lengths_B, mask_B))
+        return smoothed_loss(logits_BN, entities_B, self.smoothing)
 
 
 def smoothed_loss(logits_BN: Tensor, entities_B: Tensor, smoothing: float) -> Tensor:

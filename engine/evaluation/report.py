@@ -60,8 +60,7 @@ def evaluate(
         expansions = runner(wanted)
         degraded += sum(bool(e.degraded) for e in expansions)
         measured += [
-            measure(e.ranking.ids, q.positive, q.negative)
-            for e, q in zip(expansions, batch, strict=True)
+            measure(e.ranking.ids, q.positive, q.negative) for e, q in zip(expansions, batch, strict=True)
         ]
         if on_batch:
             on_batch(len(batch))

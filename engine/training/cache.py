@@ -140,12 +140,14 @@ class CachedStates:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def gather(self, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return states float32 [B, L, D] (zeros beyond a sentence), lengths, mask places, entities [B]."""
+    def gather(
+        self, rows: npt.NDArray[np.int64], dtype: torch.dtype = torch.float32
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return states [B, L, D] (zeros beyond a sentence), lengths, mask places and entities [B]."""
         lengths = self.lengths[rows]
         parts = np.searchsorted(self._first, rows, side="right") - 1
         dim = self._states[0].shape[1]
-        states_BLD = torch.zeros(len(rows), int(lengths.max()), dim)
+        states_BLD = torch.zeros(len(rows), int(lengths.max()), dim, dtype=dtype)
         starts = self._starts[rows]
         for i, (part, start, length) in enumerate(zip(parts, starts, lengths, strict=True)):
             states_BLD[i, :length] = self._states[part][start : start + length]

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from engine.encoders.entity_prediction import EntityPrediction
-from engine.encoders.text import TextEncoder
+from engine.encoders.text import TextEncoder, fast_dtype
 from engine.errors import FormatError
 from engine.training.cache import CachedStates
 from engine.training.order import Rows, epoch_batches, rank_slice
@@ -39,6 +39,8 @@ class EncoderSettings(BaseModel):
     weight_decay: float = Field(default=0.1, ge=0)
     smoothing: float = Field(default=0.075, ge=0, lt=1)
     clip: float = Field(default=1.0, gt=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products; "auto": bfloat16 where the hardware is fast in it."""
     seed: int = 13
 
 
@@ -79,8 +81,11 @@ class EncoderTraining:
         self.encoder, self.data, self.settings = encoder, data, settings
         self.rank, self.world = rank, world
         self.device = device or torch.device("cpu")
+        compute = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+        if settings.precision == "auto":
+            compute = fast_dtype(self.device)
         torch.manual_seed(settings.seed)
-        self.module = EntityPrediction(encoder.last, n_entities, settings.smoothing)
+        self.module = EntityPrediction(encoder.last, n_entities, settings.smoothing, compute)
         self.engine = _open_engine(self.module.to(self.device), settings, world, self.device)
         self.step = 0
         self.losses: list[float] = []
@@ -115,7 +120,9 @@ class EncoderTraining:
             group["lr"] = rate
         own = rank_slice(batch, self.rank, self.world)
         if len(own):
-            states, lengths, mask, entities = (t.to(self.device) for t in self.data.gather(own))
+            states, lengths, mask, entities = (
+                t.to(self.device) for t in self.data.gather(own, self.module.compute)
+            )
             summed = self.engine(states, lengths, mask, entities)
         else:
             # Fewer rows than workers: this one takes part in the averaging with a gradient of zero.
@@ -201,9 +208,6 @@ def _open_engine(module: nn.Module, settings: EncoderSettings, world: int, devic
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
     }
-    if device.type == "cuda":
-        # Weights and Adam stay float32; matrix products run in bfloat16.
-        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     return engine
 

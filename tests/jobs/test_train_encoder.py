@@ -25,7 +25,7 @@ from tests.support.commands import run_command
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = EncoderSettings(epochs=3, batch_size=16, learning_rate=1e-3)
+SETTINGS = EncoderSettings(epochs=3, batch_size=16, learning_rate=1e-3, precision="float32")
 
 
 def test_the_curve_is_the_same_on_one_worker_and_on_two(prepared: Path) -> None:

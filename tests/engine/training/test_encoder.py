@@ -14,7 +14,7 @@ from engine.training.schedule import one_cycle
 from tests.support.sentences import cached, random_rows
 
 N_ENTITIES = 40
-SETTINGS = EncoderSettings(epochs=2, batch_size=32, learning_rate=1e-3)
+SETTINGS = EncoderSettings(epochs=2, batch_size=32, learning_rate=1e-3, precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,15 @@ def test_bfloat16_states_change_the_loss_by_rounding_only(rows, tmp_path) -> Non
         run = training(rows, tmp_path, dtype)
         curves.append([step.loss for step in run.run()])
     np.testing.assert_allclose(*curves, rtol=5e-3)
+
+
+def test_narrow_products_change_the_loss_by_rounding_only(rows, tmp_path) -> None:
+    curves = []
+    for precision in ("float32", "bfloat16"):
+        run = training(rows, tmp_path, torch.bfloat16, precision=precision)
+        curves.append([step.loss for step in run.run()])
+    np.testing.assert_allclose(*curves, rtol=2e-2)
+    assert run.module.head[0].weight.dtype == torch.float32
 
 
 def test_the_first_loss_of_a_hand_computed_case() -> None:
