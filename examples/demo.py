@@ -109,7 +109,7 @@ def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("demo-workspace"), help="made anew each time")
-    parser.add_argument("--epochs", type=int, default=8, help="of training (default: 8)")
+    parser.add_argument("--epochs", type=int, default=12, help="of training (default: 12)")
     options = parser.parse_args()
     shutil.rmtree(options.folder, ignore_errors=True)
     steps = Steps()

@@ -128,8 +128,6 @@ def _describe(
     gpu: bool,
     checkpoint_seconds: float,
 ) -> Run:
-    import ray
-
     content = settings.model_dump_json() + cache.inputs.key + model
     name = f"{cache.inputs.key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     entities = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
@@ -142,9 +140,17 @@ def _describe(
         n_entities=len(entities),
         settings=settings,
         gpu=gpu,
-        cores=ray.cluster_resources().get("CPU", 1) / workers,
+        cores=_cores_of_a_worker(workers),
         checkpoint_seconds=checkpoint_seconds,
     )
+
+
+def _cores_of_a_worker(workers: int) -> float:
+    """Return the cores that each of the workers can have, a node's at most."""
+    import ray
+
+    nodes = [float(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]]
+    return min(sum(nodes) / workers, max(nodes))
 
 
 def _fit(folder: Store, run: Run, workers: int) -> None:
@@ -335,7 +341,7 @@ def main(
     model: str | None = typer.Option(
         None, help="Encoder to start from.  [default: the one that the input was made for]"
     ),
-    epochs: int = typer.Option(8, min=1, help="Passes over all sentences."),
+    epochs: int = typer.Option(12, min=1, help="Passes over all sentences."),
     batch_size: int = typer.Option(256, min=1, help="Sentences a step, over all workers."),
     learning_rate: float = typer.Option(2e-3, help="Peak of the one-cycle schedule."),
     weight_decay: float = typer.Option(0.1, min=0, help="Not on biases and LayerNorm."),
