@@ -14,7 +14,6 @@ from pathlib import Path
 import faiss
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from engine.errors import BundleError
 from engine.query import Ids, Scores
@@ -49,7 +48,6 @@ class VectorIndex:
 
     def __init__(self, vectors_ND: Vectors) -> None:
         self.vectors_ND = vectors_ND
-        self._torch_ND = torch.from_numpy(vectors_ND)
         self._absent = np.flatnonzero(~vectors_ND.any(axis=1))
 
     @classmethod
@@ -125,11 +123,12 @@ class VectorIndex:
         exclude: Sequence[Sequence[int]],
         penalty_N: Scores | None,
     ) -> list[tuple[Ids, Scores]]:
-        queries_QD = torch.from_numpy(means_QD.astype(np.float32))
+        # NumPy's matrix-vector product uses all cores (PyTorch's one only): it is as fast as memory.
+        queries_QD = means_QD.astype(np.float32)
         if len(queries_QD) == 1:
-            scores_QN = torch.mv(self._torch_ND, queries_QD[0])[None].numpy()
+            scores_QN = (self.vectors_ND @ queries_QD[0])[None]
         else:
-            scores_QN = (queries_QD @ self._torch_ND.T).numpy()
+            scores_QN = queries_QD @ self.vectors_ND.T
         if penalty_N is not None:
             scores_QN -= penalty_N
         # What float32 may have rounded away: a product is wrong by at most D roundings of the norm.
