@@ -9,10 +9,11 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +24,8 @@ from engine.workspace import Workspace
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+
+T = TypeVar("T")
 
 
 class FileEntry(BaseModel):
@@ -51,6 +54,7 @@ class Bundle:
 
     manifest: Manifest
     folder: Path
+    _read: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, workspace: Workspace, bundle_id: str | None = None) -> Bundle:
@@ -86,6 +90,13 @@ class Bundle:
         ):
             raise BundleError(f"bundle {self.id}: holds no {name!r}; it holds {self._listing()}")
         return self.folder / name
+
+    def once(self, name: str, read: Callable[[Path], T]) -> T:
+        """Return ``read(path of name)``, read the first time only: the stages of a process share it."""
+        if name not in self._read:
+            self._read[name] = read(self.path(name))
+        found: T = self._read[name]
+        return found
 
     def _listing(self) -> str:
         return ", ".join(sorted(self.manifest.files))

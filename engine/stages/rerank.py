@@ -7,6 +7,7 @@ candidate, unlike every seed, is not carried to the top.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 from typing import Literal
 
@@ -20,7 +21,26 @@ from engine.retrieval.index import VectorIndex
 from engine.stages.base import Stage, Worker
 
 
-class SegmentRerank(Stage):
+class EmbeddingRerank(Stage):
+    """What the re-rankings share: the view that they read, one ranking at a time."""
+
+    view: str
+
+    def open(self, bundle: Bundle) -> Worker:
+        """Read the view's index."""
+        index = bundle.once(f"index/{self.view}.faiss", VectorIndex.read)
+
+        def run(expansions: list[Expansion]) -> list[Expansion]:
+            return [replace(e, ranking=self.rerank(e, index)) for e in expansions]
+
+        return run
+
+    @abstractmethod
+    def rerank(self, expansion: Expansion, index: VectorIndex) -> Ranking:
+        """Return the expansion's ranking in its new order."""
+
+
+class SegmentRerank(EmbeddingRerank):
     """Order each segment of the list by rising mean cosine to the negative seeds.
 
     Segments have ``length`` entries each, or, where ``confidence`` is given, the share ``confidence``
@@ -33,16 +53,8 @@ class SegmentRerank(Stage):
     length: int = Field(default=4, ge=1)
     confidence: float | None = Field(default=None, gt=0, lt=1)
 
-    def open(self, bundle: Bundle) -> Worker:
-        """Read the view's index."""
-        index = VectorIndex.read(bundle.path(f"index/{self.view}.faiss"))
-
-        def run(expansions: list[Expansion]) -> list[Expansion]:
-            return [replace(e, ranking=self._rerank(e, index)) for e in expansions]
-
-        return run
-
-    def _rerank(self, expansion: Expansion, index: VectorIndex) -> Ranking:
+    def rerank(self, expansion: Expansion, index: VectorIndex) -> Ranking:
+        """Order each segment by rising similarity to the negative seeds."""
         ranking, negative_seeds = expansion.ranking, expansion.query.negative
         segment = self._segments(ranking.scores)
         if not negative_seeds:
@@ -59,7 +71,7 @@ class SegmentRerank(Stage):
         return confidence_segments(scores, self.confidence)
 
 
-class ContrastRerank(Stage):
+class ContrastRerank(EmbeddingRerank):
     """Take off the score of each entity what it owes to being like the negative seeds.
 
     With s+ and s- the mean cosines to the seeds of both kinds and T the temperature,
@@ -74,16 +86,8 @@ class ContrastRerank(Stage):
     view: str = "joint"
     temperature: float = Field(default=0.05, gt=0)
 
-    def open(self, bundle: Bundle) -> Worker:
-        """Read the view's index."""
-        index = VectorIndex.read(bundle.path(f"index/{self.view}.faiss"))
-
-        def run(expansions: list[Expansion]) -> list[Expansion]:
-            return [replace(e, ranking=self._rerank(e, index)) for e in expansions]
-
-        return run
-
-    def _rerank(self, expansion: Expansion, index: VectorIndex) -> Ranking:
+    def rerank(self, expansion: Expansion, index: VectorIndex) -> Ranking:
+        """Take the loss off each score and order by what remains."""
         ranking, query = expansion.ranking, expansion.query
         if not query.negative:
             return ranking

@@ -27,7 +27,7 @@ class Retrieve(Stage):
 
     def open(self, bundle: Bundle) -> Worker:
         """Read the view's index, and its hubness if that is used."""
-        index = VectorIndex.read(bundle.path(f"index/{self.view}.faiss"))
+        index = bundle.once(f"index/{self.view}.faiss", VectorIndex.read)
         penalty = None
         if self.hubness:
             hubs = np.load(bundle.path(f"index/{self.view}.hubness.npy"), allow_pickle=False)
