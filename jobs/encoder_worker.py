@@ -1,0 +1,152 @@
+"""What one worker of an encoder training does, whoever started it on Ray Train.
+
+The first worker also follows the run: TensorBoard events, progress, and in the end the encoder.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.corpus.inputs import Inputs
+from engine.encoders.text import TextEncoder
+from engine.storage import Store
+from engine.training.encoder import EncoderSettings, EncoderTraining, StepReport
+from engine.workspace import Workspace
+from jobs.frozen_cache import FrozenCache
+
+JOB = "train_encoder"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every worker is told."""
+
+    workspace: str
+    inputs: Inputs
+    states: list[Store]
+    model: str
+    name: str
+    n_entities: int
+    settings: EncoderSettings
+    gpu: bool
+    cores: float
+    """Of a worker."""
+    checkpoint_seconds: float
+
+
+def work(config: dict[str, Any]) -> None:
+    """One worker: open or resume the training, take the steps, report, and write the encoder."""
+    from ray import train
+
+    run: Run = config["run"]
+    context = train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    device = torch.device("cuda" if run.gpu else "cpu")
+    torch.set_num_threads(max(1, int(run.cores)))
+    data = FrozenCache(run.inputs, run.states).open()
+    encoder = TextEncoder.load(run.model).to(device)
+    training = EncoderTraining(encoder, data, run.n_entities, run.settings, rank, world, device)
+    if checkpoint := train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            training.load(Path(folder))
+    folder = Workspace.open(run.workspace).runs(JOB) / run.name
+    follow = _Follow(run, folder, training, config["progress"]) if rank == 0 else None
+    saved = time.monotonic()
+    for step in training.run():
+        if follow:
+            follow(step)
+        # Every worker must report together; the first one's clock decides.
+        due = _agree(time.monotonic() - saved > run.checkpoint_seconds, world)
+        if due or step.step == training.total_steps:
+            saved = time.monotonic()
+            _report(step, training if rank == 0 else None)
+    if follow:
+        follow.finish()
+
+
+def _agree(due: bool, world: int) -> bool:
+    """Return the first worker's answer on all workers."""
+    if world == 1:
+        return due
+    flag = torch.tensor([float(due)])
+    torch.distributed.broadcast(flag, 0)
+    return bool(flag)
+
+
+def _report(step: StepReport, training: EncoderTraining | None) -> None:
+    """Hand metrics to Ray Train, and from the first worker the checkpoint."""
+    from ray import train
+
+    metrics = {"step": step.step, "epoch": step.epoch, "loss": step.loss}
+    if training is None:
+        train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        training.save(Path(folder))
+        train.report(metrics, checkpoint=train.Checkpoint.from_directory(folder))
+
+
+class _Follow:
+    """What the first worker does besides training: TensorBoard events, progress, the finished encoder."""
+
+    def __init__(self, run: Run, folder: Store, training: EncoderTraining, progress: Any) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._run, self._folder, self._training, self._progress = run, folder, training, progress
+        self._events = folder.staging() if not folder.is_local else Path(folder.path) / "tensorboard"
+        self._writer = SummaryWriter(str(self._events))
+        self._started = self._shown = time.monotonic()
+        self._sentences = 0
+        self._resumed_at = training.step
+
+    def __call__(self, step: StepReport) -> None:
+        self._sentences += step.sentences * self._training.world
+        self._writer.add_scalar("train/loss", step.loss, step.step)
+        self._writer.add_scalar("train/learning_rate", step.learning_rate, step.step)
+        now = time.monotonic()
+        last = step.step == self._training.total_steps
+        if now - self._shown < 0.5 and not last:
+            return
+        self._shown = now
+        rate = self._sentences / (now - self._started)
+        self._writer.add_scalar("train/sentences_per_second", rate, step.step)
+        note = f"epoch {step.epoch + 1} loss {step.loss:.3f} {rate:.0f} sentences/s"
+        self._progress.set.remote(step.step, self._training.total_steps, note)
+
+    def finish(self) -> None:
+        """Publish the trained encoder, the loss curve and the events."""
+        seconds = time.monotonic() - self._started
+        self._writer.close()
+        training = self._training
+        summary = {
+            "run": self._folder.name,
+            "model": self._run.model,
+            "inputs": self._run.inputs.key,
+            "steps": training.step,
+            "resumed_at": self._resumed_at,
+            "sentences": len(training.data),
+            "epochs": training.settings.epochs,
+            "loss": training.losses[-1],
+            "losses": training.losses,
+            "sentences_per_second": round(self._sentences / seconds, 1) if seconds else None,
+            "seconds": round(seconds, 1),
+            "settings": training.settings.model_dump(),
+        }
+        encoder = self._folder / "encoder"
+        staged = encoder.staging()
+        training.encoder.save(staged)
+        encoder.publish_folder(staged, last="config.json")
+        if not self._folder.is_local:
+            (self._folder / "tensorboard").publish_folder(self._events, last=_any_file(self._events))
+        (self._folder / "summary.json").write_bytes(json.dumps(summary).encode())
+
+
+def _any_file(folder: Path) -> str:
+    return min(p.name for p in folder.iterdir())
