@@ -53,7 +53,7 @@ def plain_losses(rows: InputRows, settings: EncoderSettings, like: EncoderTraini
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
     return losses
 
 
