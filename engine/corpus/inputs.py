@@ -39,6 +39,7 @@ class InputSettings(BaseModel):
     max_length: int = Field(128, ge=8)
     max_sentences: int = Field(30, ge=1)
     descriptions: bool = False
+    """Each entity's description in front of its sentences (RA), its own names masked."""
     seed: int = Field(13, ge=0)
 
     def key(self, corpus_digest: str) -> str:

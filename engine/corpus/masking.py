@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -94,6 +95,26 @@ class MentionMasker:
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 
+    def described(self, texts: Sequence[str], spellings: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Return the token ids of descriptions, each mention of the entity's own names masked.
+
+        Left in, the name would answer the question which entity is masked: the encoder would learn to
+        read names, and nothing of what entities have in common.
+
+        Args:
+            texts: a description an entity.
+            spellings: the name and the aliases of each entity.
+        """
+        cut = [_without(text, names) for text, names in zip(texts, spellings, strict=True)]
+        ids = iter(self.tokens([piece for pieces in cut for piece in pieces]))
+        found = []
+        for pieces in cut:
+            joined = list(next(ids))
+            for _ in pieces[1:]:
+                joined += [self._mask, *next(ids)]
+            found.append(joined)
+        return found
+
     def encode(
         self,
         sentences: Sequence[str],
@@ -107,7 +128,7 @@ class MentionMasker:
             sentences: their texts.
             starts: first character of each mention.
             ends: the character after each mention.
-            descriptions: token ids (:meth:`tokens`) that go in front of each sentence; cut so that the
+            descriptions: token ids (:meth:`described`) that go in front of each sentence; cut so that the
                 sentence has at least half of the room if it needs it.
         """
         sides: list[str] = []
@@ -128,6 +149,15 @@ class MentionMasker:
         head = [self._first, *told, *left[len(left) - taken_left :]]
         ids = [*head, self._mask, *right[:taken_right], self._last]
         return MaskedInput(ids, len(head), len(ids) < 2 + len(description) + needed)
+
+
+def _without(text: str, names: Sequence[str]) -> list[str]:
+    """Return the pieces of a text between whole-word mentions of some names, in any case."""
+    longest_first = sorted(filter(None, names), key=len, reverse=True)
+    if not longest_first:
+        return [text]
+    either = "|".join(map(re.escape, longest_first))
+    return re.split(rf"(?<!\w)(?:{either})(?!\w)", text, flags=re.IGNORECASE)
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:

@@ -52,9 +52,9 @@ class PartMaker:
         return MentionMasker(tokenizer, self._settings.max_length)
 
     @cached_property
-    def _descriptions(self) -> pa.ChunkedArray:
+    def _entities(self) -> pa.Table:
         with self._workspace.entities.open_input() as stream:
-            return pq.read_table(stream, columns=["description"])["description"]
+            return pq.read_table(stream, columns=["name", "aliases", "description"])
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
         """Make the part of a batch of one and return its counts."""
@@ -95,6 +95,7 @@ class PartMaker:
         if not self._settings.descriptions:
             return None
         unique, places = np.unique(entity_ids, return_inverse=True)
-        texts = [d or "" for d in self._descriptions.take(pa.array(unique)).to_pylist()]
-        tokens = self._masker.tokens(texts)
+        told = self._entities.take(pa.array(unique)).to_pylist()
+        spellings = [[entity["name"], *(entity["aliases"] or [])] for entity in told]
+        tokens = self._masker.described([entity["description"] or "" for entity in told], spellings)
         return [tokens[p] for p in places]

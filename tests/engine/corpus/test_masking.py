@@ -167,3 +167,16 @@ def test_models_without_what_is_needed(tmp_path: Path, roberta: PreTrainedTokeni
         MentionMasker(roberta, 3)
     with pytest.raises(UserError, match="a limit of 513 tokens: the model takes 512 at most"):
         MentionMasker(load_tokenizer(embedded_model_path()), 513)
+
+
+def test_a_description_does_not_tell_the_name(bert: PreTrainedTokenizerBase) -> None:
+    masker = MentionMasker(bert, 64)
+    texts = ["Iron (Fe) is a metal; IRON rusts, irony does not.", "A C++ book.", "", "No name."]
+    spellings = [["iron", "Fe"], ["C++", ""], ["x"], []]
+    found = [bert.decode(ids) for ids in masker.described(texts, spellings)]
+    assert found == [
+        "[MASK] ( [MASK] ) is a metal ; [MASK] rusts, irony does not.",
+        "a [MASK] book.",
+        "",
+        "no name.",
+    ]
