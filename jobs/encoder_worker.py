@@ -65,8 +65,8 @@ def work(config: dict[str, Any]) -> None:
         # Every worker must report together; the first one's clock decides.
         due = _agree(time.monotonic() - saved > run.checkpoint_seconds, world)
         if due or step.step == training.total_steps:
-            saved = time.monotonic()
             _report(step, training if rank == 0 else None)
+            saved = time.monotonic()  # after the report, which may take longer than the time between
     if follow:
         follow.finish()
 

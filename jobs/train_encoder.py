@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -137,6 +138,8 @@ def _fit(folder: Store, run: Run, workers: int) -> None:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    # A report waits for the controller's next look at its workers, every two seconds unless told otherwise.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     Progress = ray.remote(num_cpus=0)(_Progress)
     progress = Progress.remote()
     # Half a core is left free for each worker: Train's own actors and the cache's readers need some.
