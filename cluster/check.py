@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +14,9 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from cluster.commandline import run_app
 from cluster.session import quiet_environment, session
-from engine.errors import FormatError, UserError
+from engine.errors import FormatError
 
 EXAMPLE_NETWORK = ipaddress.ip_network("192.0.2.0/24")
 """Addresses reserved for documentation: nobody's machines."""
@@ -120,8 +120,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_app(app)

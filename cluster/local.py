@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cluster.commandline import run_app
 from cluster.session import quiet_environment
 from engine.errors import UserError
 
@@ -127,8 +128,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_app(app)

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -64,6 +65,13 @@ class Steps:
         console.print(table)
 
 
+def free_port() -> int:
+    """Return a port that nothing listens on: another service may have the usual one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def prepare(steps: Steps, folder: Path, epochs: int) -> None:
     """Make the sample and everything up to a published bundle."""
     workspace = str(folder / "workspace")
@@ -117,7 +125,8 @@ def main() -> None:
         os.environ["RAY_ADDRESS"] = cluster.address
         prepare(steps, options.folder, options.epochs)
         workspace = str(options.folder / "workspace")
-        with steps.timed("serve.run, two questions"), served(ServeSettings(workspace=workspace)) as url:
+        settings = ServeSettings(workspace=workspace)
+        with steps.timed("serve.run, two questions"), served(settings, port=free_port()) as url:
             console.print(f"\nserving at {url}", style="bold cyan")
             without, with_negative = ask(url, []), ask(url, NEGATIVE)
         compare(without, with_negative)

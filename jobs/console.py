@@ -24,7 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from engine.errors import UserError
+from cluster.commandline import run_app
 
 console = Console(stderr=True, highlight=False)
 
@@ -41,10 +41,7 @@ def run(main: Callable[..., None], examples: str) -> None:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     epilog = "\b\nExamples:\n" + inspect.cleandoc(examples)
     app.command(epilog=epilog)(main)
-    try:
-        app()
-    except UserError as error:
-        fail(error)
+    run_app(app)
 
 
 def _importable(main: Callable[..., None]) -> Callable[..., None]:
@@ -58,13 +55,6 @@ def _importable(main: Callable[..., None]) -> Callable[..., None]:
         return main
     found: Callable[..., None] = getattr(importlib.import_module(spec.name), main.__name__)
     return found
-
-
-def fail(error: UserError) -> None:
-    """Print a user's mistake as one line and end with status 2."""
-    first = (str(error).splitlines() or [type(error).__name__])[0]  # Ray appends its own advice
-    console.print(f"error: {first}", style="bold red", markup=False, soft_wrap=True)
-    sys.exit(2)
 
 
 def say(text: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import typer
 import yaml
 from pydantic import ValidationError
 
+from cluster.commandline import run_app
 from cluster.session import quiet_environment, session
 from engine.errors import UserError
 from serve.errors import in_words
@@ -145,8 +145,4 @@ def _greeting(url: str) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_app(app)
