@@ -44,11 +44,12 @@ class Run:
 def work(config: dict[str, Any]) -> None:
     """One worker: open or resume the training, take the steps, report, and write the encoder."""
     from ray import train
+    from ray.train.torch import get_device
 
     run: Run = config["run"]
     context = train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    device = torch.device("cuda" if run.gpu else "cpu")
+    device = get_device() if run.gpu else torch.device("cpu")
     torch.set_num_threads(max(1, int(run.cores)))
     data = FrozenCache(run.inputs, run.states).open()
     encoder = TextEncoder.load(run.model).to(device)
@@ -63,7 +64,7 @@ def work(config: dict[str, Any]) -> None:
         if follow:
             follow(step)
         # Every worker must report together; the first one's clock decides.
-        due = _agree(time.monotonic() - saved > run.checkpoint_seconds, world)
+        due = _agree(time.monotonic() - saved > run.checkpoint_seconds, world, device)
         if due or step.step == training.total_steps:
             _report(step, training if rank == 0 else None)
             saved = time.monotonic()  # after the report, which may take longer than the time between
@@ -71,11 +72,11 @@ def work(config: dict[str, Any]) -> None:
         follow.finish()
 
 
-def _agree(due: bool, world: int) -> bool:
+def _agree(due: bool, world: int, device: torch.device) -> bool:
     """Return the first worker's answer on all workers."""
     if world == 1:
         return due
-    flag = torch.tensor([float(due)])
+    flag = torch.tensor([float(due)], device=device)  # NCCL sees its own device only
     torch.distributed.broadcast(flag, 0)
     return bool(flag)
 
