@@ -141,9 +141,9 @@ def _fit(folder: Store, run: Run, workers: int) -> None:
     # A report waits for the controller's next look at its workers, every two seconds unless told otherwise.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     Progress = ray.remote(num_cpus=0)(_Progress)
-    progress = Progress.remote()
     # Half a core is left free for each worker: Train's own actors and the cache's readers need some.
     cpus = max(0.5, run.cores - 0.5)
+    progress = Progress.remote(f"waiting for {workers} x {cpus:g} free cores")
     trainer = TorchTrainer(
         work,
         train_loop_config={"run": run, "progress": progress},
@@ -168,8 +168,8 @@ def _fit(folder: Store, run: Run, workers: int) -> None:
 class _Progress:
     """A named counter on the cluster: the first worker writes, the driver reads."""
 
-    def __init__(self) -> None:
-        self.state: tuple[int, int, str] = (0, 0, "")
+    def __init__(self, note: str) -> None:
+        self.state: tuple[int, int, str] = (0, 0, note)
 
     def set(self, done: int, total: int, note: str) -> None:
         self.state = (done, total, note)
