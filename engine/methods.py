@@ -18,6 +18,7 @@ METHODS: Mapping[str, Pipeline] = {
     "retexpan-negative": Pipeline((Retrieve(view="mask"),)),
     # What is used when nobody names a method: the best that was measured.
     "default": Retrieve(k=600, view="joint", hubness=0.6) >> ContrastRerank(view="joint"),
+    # The views of the default one by one and together, without negative seeds: what each brings.
     "joint": Pipeline((Retrieve(view="joint"),)),
     "description": Pipeline((Retrieve(view="description"),)),
     "lexical": Pipeline((Retrieve(view="lexical"),)),
