@@ -1,0 +1,178 @@
+"""A causal language model as decoding and scoring see it: prefill prompts once, then advance rows.
+
+Any causal model of transformers that keeps a key-value cache will do. Logits are computed for the
+tokens that are asked for only: with a trie few are allowed, and the output layer is a large part of a
+small model. Knows nothing of entities or tries.
+
+Shape letters: B rows, T positions so far, D dimensions, V tokens of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from engine.errors import UserError
+
+Tensor = torch.Tensor
+
+
+@dataclass
+class State:
+    """Rows in the middle of decoding. :meth:`LanguageModel.advance` consumes it: its cache is moved on."""
+
+    cache: Any
+    mask_BT: Tensor
+    """int64: 1 where a position holds a token, 0 where it is padding (on the left)."""
+    hidden_BD: Tensor
+    """Last hidden state of each row: what its next token is predicted from."""
+
+    def __len__(self) -> int:
+        return len(self.hidden_BD)
+
+
+class LanguageModel:
+    """A model with its tokenizer, in evaluation mode.
+
+    Args:
+        model: with weights of one dtype, on one device.
+        tokenizer: a fast tokenizer of that model.
+        fingerprint: stands for weights and tokenizer; what is remembered is keyed by it.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, fingerprint: str) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.fingerprint = fingerprint
+        self._takes_positions = "position_ids" in inspect.signature(self._body.forward).parameters
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> LanguageModel:
+        """Load from a Hugging Face folder (safetensors only, no remote code).
+
+        Raises:
+            UserError: there is no such model, or its tokenizer is not there.
+        """
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, trust_remote_code=False, use_safetensors=True
+            )
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"language model {str(folder)!r} cannot be loaded: {error}") from None
+        return cls(cast(Any, model).to(device or torch.device("cpu")), tokenizer, _fingerprint(Path(folder)))
+
+    @cached_property
+    def _body(self) -> Any:
+        """The model without its output layer."""
+        return self.model.base_model
+
+    @cached_property
+    def _head(self) -> Any:
+        return cast(Any, self.model.get_output_embeddings())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @cached_property
+    def max_positions(self) -> int:
+        """The longest input in tokens; models without a bound (relative positions) say a million."""
+        config = self.model.config
+        found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        return int(found or 1_000_000)
+
+    def encode(self, text: str) -> list[int]:
+        """Return a text's tokens as the start of an input: after the token that begins one, if any."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        bos = self.tokenizer.bos_token_id
+        return ids if bos is None else [bos, *ids]
+
+    def encode_after(self, texts: Sequence[str], before: str) -> list[list[int]]:
+        """Return the tokens of each text as they are right after the word ``before``.
+
+        Tokenizers treat the start of a text in their own ways, so both are tokenised together and the
+        tokens of ``before`` taken off.
+        """
+        tokens = self.tokenizer([before + text for text in texts], add_special_tokens=False)["input_ids"]
+        first = self.tokenizer(before, add_special_tokens=False)["input_ids"]
+        return [list(ids[len(first) :]) for ids in tokens]
+
+    @torch.inference_mode()
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> State:
+        """Run each prompt once; row i of the state is prompt i. Prompts are padded on the left."""
+        longest = max(map(len, prompts))
+        pad = self.tokenizer.eos_token_id or 0
+        ids_BT = torch.full((len(prompts), longest), pad, dtype=torch.long)
+        mask_BT = torch.zeros_like(ids_BT)
+        for row, prompt in enumerate(prompts):
+            ids_BT[row, longest - len(prompt) :] = torch.tensor(prompt)
+            mask_BT[row, longest - len(prompt) :] = 1
+        ids_BT, mask_BT = ids_BT.to(self.device), mask_BT.to(self.device)
+        cache = DynamicCache(config=self.model.config)
+        hidden_BTD = self._run(ids_BT, mask_BT, cache)
+        return State(cache, mask_BT, hidden_BTD[:, -1])
+
+    @torch.inference_mode()
+    def advance(self, state: State, rows: Tensor, tokens_BL: Tensor) -> State:
+        """Return the rows ``rows`` of a state (repeated or left out as they say), each moved on.
+
+        Args:
+            state: is consumed, do not use it again.
+            rows: int64 [B], where each new row comes from.
+            tokens_BL: int64 [B] or [B, L], what each new row reads; ``hidden_BD`` is that of the last.
+        """
+        tokens_BL = tokens_BL.view(len(rows), -1).to(self.device)
+        rows = rows.to(self.device)
+        if len(rows) != len(state) or not torch.equal(rows, torch.arange(len(state), device=self.device)):
+            state.cache.batch_select_indices(rows)
+        mask_BT = torch.cat([state.mask_BT[rows], torch.ones_like(tokens_BL)], 1)
+        hidden_BLD = self._run(tokens_BL, mask_BT, state.cache)
+        return State(state.cache, mask_BT, hidden_BLD[:, -1])
+
+    @torch.inference_mode()
+    def logits(self, hidden_BD: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Return float32 logits [B, V], or [B, n] of the given n tokens only."""
+        if tokens is None:
+            return self._head(hidden_BD).float()
+        tokens = tokens.to(self.device)
+        weight_nD = self._head.weight[tokens]
+        bias = None if self._head.bias is None else self._head.bias[tokens]
+        return torch.nn.functional.linear(hidden_BD, weight_nD, bias).float()
+
+    def _run(self, ids_BL: Tensor, mask_BT: Tensor, cache: Any) -> Tensor:
+        positions: dict[str, Tensor] = {}
+        if self._takes_positions:
+            all_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
+            positions = {"position_ids": all_BT[:, -ids_BL.shape[1] :]}
+        # Where nothing is padding the mask is left out: attention then takes its fast path.
+        mask = None if self._takes_positions and bool(mask_BT.all()) else mask_BT
+        output = self._body(
+            input_ids=ids_BL, attention_mask=mask, past_key_values=cache, use_cache=True, **positions
+        )
+        return output.last_hidden_state
+
+
+def _fingerprint(folder: Path) -> str:
+    """Return a digest of a model folder's weights and tokenizer."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("tokenizer*.json")):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
