@@ -1,0 +1,289 @@
+"""Constrained beam search: the likeliest names of a trie after each prompt (GenExpan, section 4.2).
+
+Exact: the answers are those of a plain search that runs the whole prompt and every beam anew at each
+step. What is saved is work that cannot change them:
+
+- A prompt runs once. Its state is copied to its beams, which then read one token a step.
+- All queries of a batch share each pass through the model.
+- Probabilities over the allowed tokens need the output layer's rows of those tokens only.
+- Where one token alone is allowed, its probability over the allowed tokens is 1: a beam that no
+  other name shares any more needs neither the model nor a place in its cache. It still competes.
+- Scores cannot rise above log-probability / penalty(longest name). What lies below the worst of the
+  best ``beams`` finished names under that bound is left, and so is all that it crowds out.
+
+Shape letters: Q queries, B beams of all queries, P extensions of all beams, R rows of the model's
+state, U tokens that any beam may read next, V tokens of the vocabulary, n entities found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.errors import QueryError
+from engine.generation.forest import Forest, Places
+from engine.generation.model import LanguageModel
+from engine.generation.trie import Trie
+from engine.query import Ids, Scores
+
+Normalise = Literal["allowed", "vocabulary"]
+Logprobs = npt.NDArray[np.float64]
+
+DEAD = np.finfo(np.float32).min
+"""Scores below this (-inf, NaN) are of impossible names."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Entities generated for one query, best first, ties by id."""
+
+    ids: Ids
+    """int32 [n]; more than ``beams`` only where names share their tokens."""
+    scores: Scores
+    """float32 [n]: log-probability over the length penalty."""
+    logprobs: Scores
+    """float32 [n]: natural log of the probability of the whole name after the prompt."""
+
+
+class BeamSearch:
+    """A search with fixed settings, over any prompts and tries.
+
+    Args:
+        model: gives the probabilities.
+        beams: partial names kept a step, and names that come back.
+        max_tokens: longer names are not found; None for no limit.
+        normalise: whether a token's probability is taken among the tokens that the trie allows there
+            (as the authors' program does) or among the whole vocabulary.
+        length_penalty: p >= 0 in score = log-probability / ((5 + length) / 6)^p, length in tokens.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        beams: int = 40,
+        max_tokens: int | None = None,
+        normalise: Normalise = "allowed",
+        length_penalty: float = 0.6,
+    ) -> None:
+        self.model = model
+        self.beams = beams
+        self.max_tokens = max_tokens
+        self.normalise = normalise
+        self.length_penalty = length_penalty
+
+    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[Found]:
+        """Search each prompt's trie.
+
+        The state of ``beams`` rows a prompt is held at a time: cut large batches before.
+
+        Args:
+            prompts: tokens, at least one each, as :meth:`LanguageModel.encode` gives them.
+            tries: one a prompt; the same object where prompts share one.
+
+        Raises:
+            QueryError: a prompt and the longest name after it do not fit the model.
+        """
+        if not prompts:
+            return []
+        search = _Search(self, prompts, Forest(tries))
+        while len(search.beams):
+            search.step()
+        return search.found()
+
+
+@dataclass(frozen=True)
+class _Beams:
+    """Partial names that may still be finished: by query, then best first. Arrays [B]."""
+
+    query: Places
+    node: Places
+    left: Places
+    """Tokens still to come in a leaf; -1 in a node that branches."""
+    row: Places
+    """Row of the model's state; meaningless where none is needed any more."""
+    logprob: Logprobs
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    def take(self, places: Places) -> _Beams:
+        return _Beams(*(column[places] for column in vars(self).values()))
+
+
+class _Search:
+    """One batch on its way."""
+
+    def __init__(self, settings: BeamSearch, prompts: Sequence[Sequence[int]], forest: Forest) -> None:
+        self.settings, self.model, self.forest = settings, settings.model, forest
+        self.limit_Q = forest.depth_Q
+        if settings.max_tokens is not None:
+            self.limit_Q = np.minimum(self.limit_Q, settings.max_tokens)
+        for place, (prompt, limit) in enumerate(zip(prompts, self.limit_Q, strict=True)):
+            if len(prompt) + limit > self.model.max_positions:
+                raise QueryError(
+                    f"prompt {place}: {len(prompt)} tokens and a name of up to {limit} do not fit the "
+                    f"model's {self.model.max_positions} positions; shorten what stands before the seeds"
+                )
+        lengths = np.arange(self.limit_Q.max() + 1)
+        self.penalty = ((5 + lengths) / 6) ** settings.length_penalty
+        self.finished: list[list[tuple[float, int, int, float]]] = [[] for _ in prompts]
+        self.floor_Q = np.full(len(prompts), DEAD)
+        self.length = 0
+        self.state = self.model.prefill(prompts)
+        some = np.flatnonzero(self.limit_Q > 0)
+        self.beams = _Beams(some, np.zeros_like(some), np.full_like(some, -1), some, np.zeros(len(some)))
+
+    def step(self) -> None:
+        """Give every beam one token more."""
+        self.length += 1
+        extended, token_B = self._kept(*self._extensions())
+        self._finish(extended.take(np.flatnonzero(extended.left == 0)), self.length)
+        alive = (extended.left != 0) & (self.length < self.limit_Q[extended.query])
+        if self.settings.normalise == "allowed":
+            alive &= ~self._settled(extended, alive)
+        places = np.flatnonzero(alive)
+        self.beams = self._read(extended.take(places), token_B[places])
+
+    def found(self) -> list[Found]:
+        """Return the answers, one a query."""
+        answers = []
+        for query, finished in enumerate(self.finished):
+            entities = [self.forest.entities_at(query, leaf) for _, _, leaf, _ in finished]
+            sizes = [len(ids) for ids in entities]
+            ids = np.concatenate([np.zeros(0, np.int32), *entities])
+            scores = np.repeat(np.array([-one[0] for one in finished], np.float32), sizes)
+            logprobs = np.repeat(np.array([one[3] for one in finished], np.float32), sizes)
+            order = np.lexsort((ids, -scores))
+            answers.append(Found(ids[order], scores[order], logprobs[order]))
+        return answers
+
+    def _extensions(self) -> tuple[Places, Places, Places]:
+        """Return all (parent, child, token), int64 [P], by parent, then by token.
+
+        In a leaf the child is the leaf itself. Its token is looked up only where the model reads it.
+        """
+        query_B, node_B, left_B = self.beams.query, self.beams.node, self.beams.left
+        branching, forced = np.flatnonzero(left_B < 0), np.flatnonzero(left_B > 0)
+        parent_P, child_P, token_P = self.forest.children(query_B[branching], node_B[branching])
+        parent_P = branching[parent_P]
+        if not len(forced):
+            return parent_P, child_P, token_P
+        forced_tokens = np.full(len(forced), -1)
+        if self.settings.normalise == "vocabulary":
+            forced_tokens = self.forest.next_tokens(query_B[forced], node_B[forced], left_B[forced])
+        parent_P = np.concatenate([parent_P, forced])
+        order = np.argsort(parent_P, kind="stable")
+        child_P = np.concatenate([child_P, node_B[forced]])[order]
+        return parent_P[order], child_P, np.concatenate([token_P, forced_tokens])[order]
+
+    def _kept(self, parent_P: Places, child_P: Places, token_P: Places) -> tuple[_Beams, Places]:
+        """Return the best extensions of each query, and the token that each ends with, int64 [B]."""
+        beams = self.beams
+        logprob_P = beams.logprob[parent_P] + self._gained(parent_P, token_P)
+        query_P = beams.query[parent_P]
+        hopeful = self._hopeful(query_P, logprob_P)
+        bounds = np.searchsorted(query_P[hopeful], np.arange(len(self.finished) + 1))
+        kept = hopeful[_best(logprob_P[hopeful], bounds, self.settings.beams)]
+        parent, node, query = parent_P[kept], child_P[kept], query_P[kept]
+        left = beams.left[parent] - 1
+        entered = np.flatnonzero(left < -1)
+        left[entered] = self.forest.left(query[entered], node[entered])
+        return _Beams(query, node, left, beams.row[parent], logprob_P[kept]), token_P[kept]
+
+    def _gained(self, parent_P: Places, token_P: Places) -> Logprobs:
+        """Return the log-probability of each extension's last token, float64 [P]."""
+        if self.settings.normalise == "vocabulary":
+            logits_RV = self.model.logits(self.state.hidden_BD)
+            row_P = torch.from_numpy(self.beams.row[parent_P]).to(logits_RV.device)
+            chosen_P = logits_RV[row_P, torch.from_numpy(token_P).to(logits_RV.device)]
+            gained_P = (chosen_P - logits_RV.logsumexp(-1)[row_P]).cpu().numpy().astype(np.float64)
+        else:
+            gained_P = np.zeros(len(parent_P))
+            choices_B = np.bincount(parent_P, minlength=len(self.beams))
+            # A token alone has log-probability 0 and needs no logits.
+            open_P = np.flatnonzero(choices_B[parent_P] > 1)
+            if len(open_P):
+                gained_P[open_P] = self._gained_among(parent_P[open_P], token_P[open_P])
+        # Rounding must not lift a probability above 1: the bound on scores relies on it.
+        return np.minimum(gained_P, 0)
+
+    def _gained_among(self, parent_P: Places, token_P: Places) -> Logprobs:
+        """Return log-probabilities among the tokens of the same parent, float64 [P]; parents ascend."""
+        starts = np.flatnonzero(np.diff(parent_P, prepend=-1))
+        sizes = np.diff(starts, append=len(parent_P))
+        union_U, column_P = np.unique(token_P, return_inverse=True)
+        rows = torch.from_numpy(self.beams.row[parent_P[starts]]).to(self.model.device)
+        logits_BU = self.model.logits(self.state.hidden_BD[rows], torch.from_numpy(union_U)).cpu().numpy()
+        logit_P = logits_BU[np.repeat(np.arange(len(starts)), sizes), column_P].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # all -inf: NaN, which is dropped as impossible
+            logit_P -= np.repeat(np.maximum.reduceat(logit_P, starts), sizes)
+            return logit_P - np.repeat(np.log(np.add.reduceat(np.exp(logit_P), starts)), sizes)
+
+    def _hopeful(self, query_P: Places, logprob_P: Logprobs) -> Places:
+        """Return the places of extensions that may still become one of their query's best names.
+
+        The bound rises with the log-probability alone: what is left here would only have pushed out
+        extensions below the bound themselves. So the answer is the same. Ties are kept.
+        """
+        bound_P = (logprob_P / self.penalty[self.limit_Q[query_P]]).astype(np.float32)
+        return np.flatnonzero(bound_P >= self.floor_Q[query_P])
+
+    def _finish(self, done: _Beams, length_B: Places | int) -> None:
+        """Take finished names in, the best ``beams`` of each query."""
+        score_B = (done.logprob / self.penalty[length_B]).astype(np.float32)
+        for query, leaf, score, logprob in zip(
+            done.query.tolist(), done.node.tolist(), score_B.tolist(), done.logprob.tolist(), strict=True
+        ):
+            first = int(self.forest.entities_at(query, leaf)[0])
+            self.finished[query].append((-score, first, leaf, logprob))
+        for query in np.unique(done.query):
+            best = self.finished[query] = sorted(self.finished[query])[: self.settings.beams]
+            if len(best) == self.settings.beams:
+                self.floor_Q[query] = -best[-1][0]
+
+    def _settled(self, extended: _Beams, alive: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Finish the queries all of whose beams are in leaves: nothing can come between any more.
+
+        Returns: which beams were theirs, bool [B].
+        """
+        branching = np.bincount(extended.query[alive & (extended.left < 0)], minlength=len(self.finished))
+        settled = alive & (branching[extended.query] == 0)
+        total = self.length + extended.left
+        fits = np.flatnonzero(settled & (total <= self.limit_Q[extended.query]))
+        self._finish(extended.take(fits), total[fits])
+        return settled
+
+    def _read(self, beams: _Beams, token_B: Places) -> _Beams:
+        """Let the model read the last token of each beam that will be asked for probabilities."""
+        if self.settings.normalise == "vocabulary":
+            asked = np.arange(len(beams))
+        else:
+            asked = np.flatnonzero(beams.left < 0)
+        if len(asked):
+            rows, tokens = torch.from_numpy(beams.row[asked]), torch.from_numpy(token_B[asked])
+            self.state = self.model.advance(self.state, rows, tokens)
+            beams.row[asked] = np.arange(len(asked))
+        return beams
+
+
+def _best(logprob_P: Logprobs, bounds: Places, k: int) -> Places:
+    """Return the places of the k largest of each run, best first, ties by place.
+
+    Args:
+        logprob_P: runs of numbers, one a query.
+        bounds: run i lies at bounds[i]:bounds[i + 1].
+        k: at most so many of a run.
+    """
+    places = [np.zeros(0, np.int64)]
+    for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        run = logprob_P[start:end]
+        near = np.arange(len(run))
+        if len(run) > k:
+            near = np.flatnonzero(run >= np.partition(run, -k)[-k])
+        places.append(start + near[np.argsort(-run[near], kind="stable")[:k]])
+    return np.concatenate(places)
