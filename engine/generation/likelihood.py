@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.generation.model import LanguageModel
-from engine.generation.trie_scores import BATCH_TOKENS, Forest, logprobs
+from engine.generation.trie_scores import BATCH_TOKENS, PrefixTrees, logprobs
 from engine.query import Ids, Scores
 
 Index = npt.NDArray[np.int64]
@@ -109,9 +109,9 @@ class Likelihood:
         length = np.array([len(s) for s in sequences])[target_P[order]]
         tokens = np.concatenate([sequences[i] for i in target_P[order].tolist()])
         prompts = [self._prefix(e) for e in candidates.tolist()]
-        forest = Forest.build(prompts, tokens, length, tree_P[order])
+        trees = PrefixTrees.build(prompts, tokens, length, tree_P[order])
         scores_P = np.empty(len(keys_P), np.float32)
-        scores_P[order] = np.exp(logprobs(self.model, forest, "vocabulary", self.batch_tokens) / length)
+        scores_P[order] = np.exp(logprobs(self.model, trees, "vocabulary", self.batch_tokens) / length)
         return scores_P
 
     def _prefix(self, entity: int) -> list[int]:

@@ -83,14 +83,14 @@ def name_logprobs(
         return []
     counts = [trie.n_sequences for trie in tries]
     length_S = _joined([np.diff(trie.starts) for trie in tries])
-    forest = Forest.build(
+    trees = PrefixTrees.build(
         prompts,
         _joined([trie.tokens for trie in tries]),
         length_S,
         np.repeat(np.arange(len(tries)), counts),
         forced=normalise == "vocabulary",
     )
-    logprob_S = logprobs(model, forest, normalise, batch_tokens).astype(np.float32)
+    logprob_S = logprobs(model, trees, normalise, batch_tokens).astype(np.float32)
     found = []
     for trie, first in zip(tries, np.cumsum(counts) - counts, strict=True):
         sequence = first + trie.entity_sequence
@@ -99,7 +99,7 @@ def name_logprobs(
 
 
 @dataclass(frozen=True)
-class Forest:
+class PrefixTrees:
     """For each prompt a tree of continuations; edges lie in preorder, tree after tree.
 
     What has been read when an edge is passed is called by the edge's number; the prompt of tree t alone
@@ -131,7 +131,7 @@ class Forest:
         length_S: Index,
         tree_S: Index,
         forced: bool = True,
-    ) -> Forest:
+    ) -> PrefixTrees:
         """Share the prefixes of sequences.
 
         Args:
@@ -170,31 +170,31 @@ class Forest:
 
 @torch.inference_mode()
 def logprobs(
-    model: LanguageModel, forest: Forest, normalise: Normalise, batch_tokens: int = BATCH_TOKENS
+    model: LanguageModel, trees: PrefixTrees, normalise: Normalise, batch_tokens: int = BATCH_TOKENS
 ) -> npt.NDArray[np.float64]:
-    """Return the log-probability of each sequence of a forest after its prompt, float64 [S].
+    """Return the log-probability of each sequence of some trees after its prompt, float64 [S].
 
     Args:
         model: the language model.
-        forest: the sequences.
+        trees: the sequences.
         normalise: over the tokens that follow a prefix in its tree, or over the whole vocabulary.
         batch_tokens: tokens of a forward pass.
     """
-    n = len(forest.token_E)
+    n = len(trees.token_E)
     if n == 0:
         return np.zeros(0)
-    by_parent = np.argsort(forest.parent_E, kind="stable")
-    first = np.searchsorted(forest.parent_E[by_parent], np.arange(n + len(forest.prompts) + 1))
+    by_parent = np.argsort(trees.parent_E, kind="stable")
+    first = np.searchsorted(trees.parent_E[by_parent], np.arange(n + len(trees.prompts) + 1))
     step_E = np.zeros(n)
     after = _allowed if normalise == "allowed" else _over_vocabulary
-    for read, hidden_RD in _hidden_states(model, forest, batch_tokens):
+    for read, hidden_RD in _hidden_states(model, trees, batch_tokens):
         row_P, place_P = _ragged(first[read], first[read + 1] - first[read])
         edge_P = by_parent[place_P]
-        step_E[edge_P] = after(model, hidden_RD, row_P, forest.token_E[edge_P])
-    levels = _levels(forest.depth_E)
+        step_E[edge_P] = after(model, hidden_RD, row_P, trees.token_E[edge_P])
+    levels = _levels(trees.depth_E)
     for level in levels[1:]:
-        step_E[level] += step_E[forest.parent_E[level]]
-    return step_E[forest.last_S]
+        step_E[level] += step_E[trees.parent_E[level]]
+    return step_E[trees.last_S]
 
 
 def _over_vocabulary(
@@ -240,40 +240,42 @@ class _Row(NamedTuple):
     first: bool
 
 
-def _hidden_states(model: LanguageModel, forest: Forest, batch_tokens: int) -> Iterator[tuple[Index, Tensor]]:
+def _hidden_states(
+    model: LanguageModel, trees: PrefixTrees, batch_tokens: int
+) -> Iterator[tuple[Index, Tensor]]:
     """Yield what was read (numbers [R]) and the last hidden states [R, D], every inner one once."""
-    prompt_length = np.array([len(p) for p in forest.prompts])
-    longest = int(prompt_length.max() + forest.depth_E.max() + 1)
+    prompt_length = np.array([len(p) for p in trees.prompts])
+    longest = int(prompt_length.max() + trees.depth_E.max() + 1)
     in_one_row = _takes_tree_masks(model, longest)
     # A prompt is run again for each part of its tree: parts are long where prompts are.
     most = max(ROW_TOKENS, 2 * longest) - longest if in_one_row else max(1, batch_tokens // longest)
-    rows = sorted(_rows(forest, most), key=lambda row: prompt_length[row.tree] + len(row.edges))
+    rows = sorted(_rows(trees, most), key=lambda row: prompt_length[row.tree] + len(row.edges))
     run = _tree_pass if in_one_row else _level_pass
     batch: list[_Row] = []
     for row in rows:
         # Level by level, every edge of a batch may have to hold its own cache row.
         cost = prompt_length[row.tree] + len(row.edges) if in_one_row else longest * max(len(row.edges), 1)
         if batch and (len(batch) + 1) * cost > batch_tokens:
-            yield run(model, forest, batch)
+            yield run(model, trees, batch)
             batch = []
         batch.append(row)
-    yield run(model, forest, batch)
+    yield run(model, trees, batch)
 
 
-def _rows(forest: Forest, most: int) -> Iterator[_Row]:
+def _rows(trees: PrefixTrees, most: int) -> Iterator[_Row]:
     """Cut each tree into rows of at most ``most`` edges that something follows (if it is deep, more)."""
-    inner = np.flatnonzero(forest.end_E > np.arange(len(forest.end_E)) + 1)
-    trees = np.unique(forest.tree_E)
-    bounds = np.searchsorted(forest.tree_E[inner], trees[1:])
-    for tree, edges in zip(trees.tolist(), np.split(inner, bounds), strict=True):
+    inner = np.flatnonzero(trees.end_E > np.arange(len(trees.end_E)) + 1)
+    used = np.unique(trees.tree_E)
+    bounds = np.searchsorted(trees.tree_E[inner], used[1:])
+    for tree, edges in zip(used.tolist(), np.split(inner, bounds), strict=True):
         done = 0
         while done < len(edges) or done == 0:
             # In preorder, what the edges of a slice follow is among them or on the way to the first.
             way: list[int] = []
-            above = int(forest.parent_E[edges[done]]) if len(edges) else len(forest.end_E)
-            while above < len(forest.end_E):
+            above = int(trees.parent_E[edges[done]]) if len(edges) else len(trees.end_E)
+            while above < len(trees.end_E):
                 way.append(above)
-                above = int(forest.parent_E[above])
+                above = int(trees.parent_E[above])
             own = edges[done : done + max(1, most - len(way))]
             yield _Row(tree, np.concatenate([np.array(way[::-1], np.int64), own]), len(way), done == 0)
             done += max(1, len(own))
@@ -293,22 +295,22 @@ def _takes_tree_masks(model: LanguageModel, longest: int) -> bool:
     )
 
 
-def _tree_pass(model: LanguageModel, forest: Forest, rows: Sequence[_Row]) -> tuple[Index, Tensor]:
+def _tree_pass(model: LanguageModel, trees: PrefixTrees, rows: Sequence[_Row]) -> tuple[Index, Tensor]:
     """Run all rows at once. Padding sees the prompt, and nothing sees it."""
-    n = len(forest.token_E)
-    longest = max(len(forest.prompts[row.tree]) + len(row.edges) for row in rows)
+    n = len(trees.token_E)
+    longest = max(len(trees.prompts[row.tree]) + len(row.edges) for row in rows)
     ids, positions = np.zeros((2, len(rows), longest), np.int64)
     # A token sees those whose span of places holds its own; a prompt's places lie before all edges.
     place, end = np.full(ids.shape, n), np.zeros_like(ids)
     read: list[Index] = []
     at: list[Index] = []
     for r, row in enumerate(rows):
-        prompt, edges = forest.prompts[row.tree], row.edges
+        prompt, edges = trees.prompts[row.tree], row.edges
         cut, stop = len(prompt), len(prompt) + len(edges)
-        ids[r, :cut], ids[r, cut:stop] = prompt, forest.token_E[edges]
-        positions[r, :cut], positions[r, cut:stop] = np.arange(cut), cut + forest.depth_E[edges]
+        ids[r, :cut], ids[r, cut:stop] = prompt, trees.token_E[edges]
+        positions[r, :cut], positions[r, cut:stop] = np.arange(cut), cut + trees.depth_E[edges]
         place[r, :cut], place[r, cut:stop] = np.arange(-cut, 0), edges
-        end[r, :cut], end[r, cut:stop] = n + 1, forest.end_E[edges]
+        end[r, :cut], end[r, cut:stop] = n + 1, trees.end_E[edges]
         if row.first:
             read.append(np.array([n + row.tree]))
             at.append(np.array([r * longest + cut - 1]))
@@ -328,10 +330,10 @@ def _tree_pass(model: LanguageModel, forest: Forest, rows: Sequence[_Row]) -> tu
     return _joined(read), hidden_RD
 
 
-def _level_pass(model: LanguageModel, forest: Forest, rows: Sequence[_Row]) -> tuple[Index, Tensor]:
+def _level_pass(model: LanguageModel, trees: PrefixTrees, rows: Sequence[_Row]) -> tuple[Index, Tensor]:
     """Run the rows' prompts, then all edges with one token before them, then those with two …"""
-    n = len(forest.token_E)
-    state = model.prefill([forest.prompts[row.tree] for row in rows])
+    n = len(trees.token_E)
+    state = model.prefill([trees.prompts[row.tree] for row in rows])
     # An edge that is in two rows is run in both: told apart by the row.
     row_N = np.repeat(np.arange(len(rows)), [len(row.edges) for row in rows])
     edge_N = _joined([row.edges for row in rows])
@@ -340,11 +342,11 @@ def _level_pass(model: LanguageModel, forest: Forest, rows: Sequence[_Row]) -> t
     read = [np.array([n + row.tree for row in rows])[firsts]]
     hidden = [state.hidden_BD[_tensor(np.flatnonzero(firsts), model)]]
     key_N, above = row_N * n + edge_N, np.arange(len(rows))
-    for depth, level in enumerate(_levels(forest.depth_E[edge_N])):
+    for depth, level in enumerate(_levels(trees.depth_E[edge_N])):
         rows_before = row_N[level]
         if depth:
-            rows_before = np.searchsorted(above, row_N[level] * n + forest.parent_E[edge_N[level]])
-        tokens = torch.from_numpy(forest.token_E[edge_N[level]])
+            rows_before = np.searchsorted(above, row_N[level] * n + trees.parent_E[edge_N[level]])
+        tokens = torch.from_numpy(trees.token_E[edge_N[level]])
         state = model.advance(state, torch.from_numpy(rows_before), tokens)
         own = np.flatnonzero(~known_N[level])
         read.append(edge_N[level][own])

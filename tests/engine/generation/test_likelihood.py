@@ -39,9 +39,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     run = module.logprobs
 
-    def counted(model, forest, *rest):  # type: ignore[no-untyped-def]
-        counts.append(len(forest.last_S))
-        return run(model, forest, *rest)
+    def counted(model, trees, *rest):  # type: ignore[no-untyped-def]
+        counts.append(len(trees.last_S))
+        return run(model, trees, *rest)
 
     monkeypatch.setattr(module, "logprobs", counted)
     return counts
@@ -60,7 +60,7 @@ def test_equal_to_a_plain_forward_pass_a_pair(family: Family, batch_tokens: int)
 
 def test_a_target_of_one_token_needs_the_prefix_alone() -> None:
     for family in ("llama", "bloom"):
-        model = tiny_model(family)  # type: ignore[arg-type]
+        model = tiny_model(family)
         assert len(model.encode_after([" and"], "to")[0]) == 1
         (found,) = Likelihood(model, ["and", "Spain"])([(ids(1, 0), [0])])
         prefix = model.encode("Spain is similar to")

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.generation import trie_scores
+from engine.generation.beam import BeamSearch
 from engine.generation.model import LanguageModel
 from engine.generation.trie import Trie
 from engine.generation.trie_scores import Normalise, name_logprobs
@@ -57,9 +58,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     for name in ("_tree_pass", "_level_pass"):
         run = getattr(trie_scores, name)
 
-        def counted(model, forest, rows, name=name, run=run):  # type: ignore[no-untyped-def]
+        def counted(model, trees, rows, name=name, run=run):  # type: ignore[no-untyped-def]
             seen.append((name, len(rows)))
-            return run(model, forest, rows)
+            return run(model, trees, rows)
 
         monkeypatch.setattr(trie_scores, name, counted)
     return seen
@@ -147,6 +148,18 @@ def test_probabilities_over_allowed_tokens_sum_to_one(names: set[str], seed: int
     assert np.exp(found.logprobs.astype(np.float64)).sum() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("normalise", ["allowed", "vocabulary"])
+def test_equal_to_a_beam_search_with_a_beam_for_every_name(normalise: Normalise) -> None:
+    model = tiny_model()
+    trie, prompts = Trie.build(sequences_of(model)), [model.encode(p) for p in PROMPTS]
+    search = BeamSearch(model, beams=1000, normalise=normalise)
+    for scored, found in zip(
+        name_logprobs(model, prompts, [trie] * 3, normalise), search(prompts, [trie] * 3), strict=True
+    ):
+        assert sorted(found.ids) == scored.ids.tolist()
+        np.testing.assert_allclose(scored.logprobs[found.ids], found.logprobs, atol=2e-5)
+
+
 def test_names_that_tokenise_alike_share_the_value() -> None:
     model = tiny_model()
     sequences = sequences_of(model, ["Spain", "France", "Spain"])
@@ -188,7 +201,7 @@ class StubModel(LanguageModel):
 
     def __init__(self, table_VV: np.ndarray) -> None:
         self.table_VV = torch.from_numpy(table_VV).log()
-        self.model = SimpleNamespace(  # type: ignore[assignment]
+        self.model = SimpleNamespace(
             base_model=Body(),
             config=SimpleNamespace(vocab_size=len(table_VV), _attn_implementation="sdpa"),
             dtype=torch.float32,
