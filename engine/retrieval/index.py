@@ -76,6 +76,10 @@ class VectorIndex:
         """Whether an entity has a vector in this view."""
         return bool(self.vectors_ND[entity_id].any())
 
+    def has_vectors(self, entity_ids: Ids) -> npt.NDArray[np.bool_]:
+        """Whether each of some entities has a vector in this view, bool [n]."""
+        return ~np.isin(entity_ids, self._absent)
+
     def mean_of(self, entity_ids: Sequence[int]) -> npt.NDArray[np.float64]:
         """Return the mean of the unit vectors of some entities, [D] float64; zeros for none.
 

@@ -1,4 +1,4 @@
-"""Re-ranking by the negative seeds, segment by segment (RetExpan, section 5.1 and appendix K).
+"""Re-ranking by the negative seeds, segment by segment (sections 5.1 and 5.2, appendix K).
 
 Inside a segment the entity least like the negative seeds comes first. (The paper's text says
 "descending"; its program and its purpose say ascending.) Across segments nothing moves, so a noisy
@@ -7,7 +7,7 @@ candidate, unlike every seed, is not carried to the top.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -16,50 +16,58 @@ import numpy.typing as npt
 from pydantic import Field
 
 from engine.bundle import Bundle
-from engine.query import Expansion, Ranking, Scores
+from engine.generation.artifacts import open_artifacts
+from engine.query import Expansion, Ids, Ranking, Scores
 from engine.retrieval.index import VectorIndex
 from engine.stages.base import Stage, Worker
 
-
-class EmbeddingRerank(Stage):
-    """What the re-rankings share: the view that they read, one ranking at a time."""
-
-    view: str
-
-    def open(self, bundle: Bundle) -> Worker:
-        """Read the view's index."""
-        index = bundle.once(f"index/{self.view}.faiss", VectorIndex.read)
-
-        def run(expansions: list[Expansion]) -> list[Expansion]:
-            return [replace(e, ranking=self.rerank(e, index)) for e in expansions]
-
-        return run
-
-    @abstractmethod
-    def rerank(self, expansion: Expansion, index: VectorIndex) -> Ranking:
-        """Return the expansion's ranking in its new order."""
+Nearness = Callable[[Sequence[tuple[Ids, Sequence[int]]]], list[Scores]]
+"""Takes (entities [n], seeds) a query, returns each entity's mean likeness to the seeds, float32 [n]."""
 
 
-class SegmentRerank(EmbeddingRerank):
-    """Order each segment of the list by rising mean cosine to the negative seeds.
+def by_embedding(bundle: Bundle, view: str) -> Nearness:
+    """Return the mean cosine to the seeds in a view."""
+    index = bundle.once(f"index/{view}.faiss", VectorIndex.read)
+    return lambda requests: [index.similarity(ids, index.mean_of(seeds)) for ids, seeds in requests]
 
-    Segments have ``length`` entries each, or, where ``confidence`` is given, the share ``confidence``
-    of the positive similarity that remains (CDS). Scores stay with their places, so that the list is
-    still sorted by score; an entity's own similarities are in the evidence.
+
+def by_likelihood(bundle: Bundle) -> Nearness:
+    """Return the language model's mean likelihood of the seeds (equation 8, for seeds of either kind)."""
+    return open_artifacts(bundle).likelihood.means
+
+
+class SegmentRerank(Stage):
+    """Order each segment of the list by rising mean likeness to the negative seeds.
+
+    Likeness is the cosine in a view (``by="embedding"``, RetExpan) or the likelihood of the seeds
+    (``by="likelihood"``, GenExpan). Segments have ``length`` entries each, or, where ``confidence`` is
+    given, the share ``confidence`` of the positive similarity that remains (CDS). Scores stay with their
+    places, so that the list is still sorted by score; an entity's own similarities are in the evidence.
     """
 
-    by: Literal["embedding"] = "embedding"
+    by: Literal["embedding", "likelihood"] = "embedding"
     view: str = "mask"
     length: int = Field(default=4, ge=1)
     confidence: float | None = Field(default=None, gt=0, lt=1)
 
-    def rerank(self, expansion: Expansion, index: VectorIndex) -> Ranking:
-        """Order each segment by rising similarity to the negative seeds."""
-        ranking, negative_seeds = expansion.ranking, expansion.query.negative
+    def open(self, bundle: Bundle) -> Worker:
+        """Read the view's index, or load the language model."""
+        near = by_embedding(bundle, self.view) if self.by == "embedding" else by_likelihood(bundle)
+
+        def run(expansions: list[Expansion]) -> list[Expansion]:
+            given = [e for e in expansions if e.query.negative]
+            negatives = iter(near([(e.ranking.ids, e.query.negative) for e in given]))
+            return [
+                replace(e, ranking=self._rerank(e.ranking, next(negatives) if e.query.negative else None))
+                for e in expansions
+            ]
+
+        return run
+
+    def _rerank(self, ranking: Ranking, negative: Scores | None) -> Ranking:
         segment = self._segments(ranking.scores)
-        if not negative_seeds:
+        if negative is None:
             return ranking.with_evidence(segment=segment.astype(np.float32))
-        negative = index.similarity(ranking.ids, index.mean_of(negative_seeds))
         order = np.lexsort((negative, segment))
         columns = {"negative": negative, "segment": segment.astype(np.float32)}
         reordered = ranking.with_evidence(**columns).take(order)
@@ -71,7 +79,7 @@ class SegmentRerank(EmbeddingRerank):
         return confidence_segments(scores, self.confidence)
 
 
-class ContrastRerank(EmbeddingRerank):
+class ContrastRerank(Stage):
     """Take off the score of each entity what it owes to being like the negative seeds.
 
     With s+ and s- the mean cosines to the seeds of both kinds and T the temperature,
@@ -86,14 +94,22 @@ class ContrastRerank(EmbeddingRerank):
     view: str = "joint"
     temperature: float = Field(default=0.05, gt=0)
 
-    def rerank(self, expansion: Expansion, index: VectorIndex) -> Ranking:
-        """Take the loss off each score and order by what remains."""
+    def open(self, bundle: Bundle) -> Worker:
+        """Read the view's index."""
+        near = by_embedding(bundle, self.view)
+
+        def run(expansions: list[Expansion]) -> list[Expansion]:
+            return [replace(e, ranking=self._rerank(e, near)) for e in expansions]
+
+        return run
+
+    def _rerank(self, expansion: Expansion, near: Nearness) -> Ranking:
         ranking, query = expansion.ranking, expansion.query
         if not query.negative:
             return ranking
-        positive = index.similarity(ranking.ids, index.mean_of(query.positive)).astype(np.float64)
-        negative = index.similarity(ranking.ids, index.mean_of(query.negative))
-        loss = self.temperature * np.logaddexp(0, (negative - positive) / self.temperature)
+        positive, negative = near([(ranking.ids, query.positive), (ranking.ids, query.negative)])
+        difference = negative.astype(np.float64) - positive.astype(np.float64)
+        loss = self.temperature * np.logaddexp(0, difference / self.temperature)
         scores = (ranking.scores - loss).astype(np.float32)
         order = np.lexsort((ranking.ids, -scores))
         return replace(ranking.with_evidence(negative=negative), scores=scores).take(order)

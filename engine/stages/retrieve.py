@@ -17,6 +17,7 @@ class Retrieve(Stage):
     """Keep the k entities with the highest mean cosine to the positive seeds; seeds never come back.
 
     Negative seeds are not used here, so that recall is whole. A query that wants more than k gets it.
+    After a stage that recalled candidates only these are ranked (the interaction of table 9).
     ``hubness`` is the share of an entity's mean cosine to its own neighbours that is taken off, so
     that entities that are near to everything do not come up for every query.
     """
@@ -33,9 +34,7 @@ class Retrieve(Stage):
             hubs = np.load(bundle.path(f"index/{self.view}.hubness.npy"), allow_pickle=False)
             penalty = np.asarray(self.hubness * hubs, np.float32)
 
-        def run(expansions: list[Expansion]) -> list[Expansion]:
-            if not expansions:
-                return []
+        def recall(expansions: list[Expansion]) -> list[Expansion]:
             queries = [e.query for e in expansions]
             means_QD = np.stack([index.mean_of(q.positive) for q in queries])
             k = max(self.k, *(q.top_k for q in queries))
@@ -47,6 +46,20 @@ class Retrieve(Stage):
                 evidence = {"positive": index.similarity(ids, mean_D)}
                 done.append(_answer(e, index, Ranking(ids, scores, evidence)))
             return done
+
+        def rank(expansion: Expansion) -> Expansion:
+            given = expansion.ranking
+            ranking = given.take(np.flatnonzero(index.has_vectors(given.ids)))
+            positive = index.similarity(ranking.ids, index.mean_of(expansion.query.positive))
+            scores = positive if penalty is None else positive - penalty[ranking.ids]
+            order = np.lexsort((ranking.ids, -scores))[: max(self.k, expansion.query.top_k)]
+            ranking = replace(ranking.with_evidence(positive=positive), scores=scores).take(order)
+            return _answer(expansion, index, ranking)
+
+        def run(expansions: list[Expansion]) -> list[Expansion]:
+            new = [e for e in expansions if not len(e.ranking)]
+            recalled = iter(recall(new) if new else [])
+            return [rank(e) if len(e.ranking) else next(recalled) for e in expansions]
 
         return run
 

@@ -1,0 +1,51 @@
+"""What generation reads of a bundle, loaded once a process and shared by all its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+
+from engine.bundle import Bundle
+from engine.generation.likelihood import Likelihood
+from engine.generation.model import LanguageModel
+from engine.generation.trie import Trie
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """A language model, the trie of all names, names and descriptions, and the likelihoods so far."""
+
+    model: LanguageModel
+    trie: Trie
+    names: Sequence[str]
+    descriptions: Sequence[str]
+    likelihood: Likelihood
+
+
+def open_artifacts(bundle: Bundle) -> Artifacts:
+    """Return the bundle's language model and all that goes with it.
+
+    Raises:
+        BundleError: the bundle has no language model.
+        UserError: it cannot be loaded.
+    """
+    return bundle.once("lm", lambda folder: _read(bundle, folder))
+
+
+def _read(bundle: Bundle, folder: Path) -> Artifacts:
+    model = LanguageModel.load(folder, *_device_and_dtype())
+    names = bundle.vocabulary.names
+    column = pq.read_table(bundle.path("entities.parquet"), columns=["description"])["description"]
+    descriptions = [text or "" for text in column.to_pylist()]
+    return Artifacts(model, Trie.load(bundle.path("trie")), names, descriptions, Likelihood(model, names))
+
+
+def _device_and_dtype() -> tuple[torch.device, torch.dtype]:
+    """float32 on CPUs: lists must not depend on how queries were batched, and bfloat16 rounds visibly."""
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.bfloat16
+    return torch.device("cpu"), torch.float32

@@ -1,0 +1,173 @@
+"""GenExpan's rounds: generate names, select by likelihood, repeat (section 5.2.1, appendix C).
+
+Rounds of one query follow each other; queries do not, so those that are growing share every pass through
+the model. A query draws from a generator of its own, so its list depends on its seeds and the seed
+alone, not on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine.generation.artifacts import Artifacts
+from engine.generation.beam import Found
+from engine.generation.prompts import list_prompt
+from engine.generation.trie import Trie
+from engine.query import Ids, Query, Scores
+
+SEEDS_SHOWN = 3
+"""Entities that a prompt lists."""
+
+Search = Callable[[Sequence[Sequence[int]], Sequence[Trie]], list[Found]]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a list grows and when it ends.
+
+    Args:
+        wanted: entities after which the list is long enough (200 in the paper).
+        top_p: the share of a round's likelihood that is accepted.
+        patience: rounds in a row without a new entity after which a query ends.
+        max_rounds: the most rounds of a query.
+        descriptions: put the descriptions of the listed entities in front (RA).
+        unwanted: name the negative seeds in the prompt (appendix I).
+        seed: of the draws.
+    """
+
+    wanted: int = 200
+    top_p: float = 0.7
+    patience: int = 20
+    max_rounds: int = 200
+    descriptions: bool = False
+    unwanted: bool = False
+    seed: int = 13
+
+
+@dataclass
+class Growing:
+    """A query whose list is growing."""
+
+    query: Query
+    trie: Trie
+    class_name: str
+    wanted: int
+    random: np.random.Generator
+    accepted: dict[int, float] = field(default_factory=dict)
+    """Entity to its mean likelihood of the positive seeds (sco+), in the order in which they came."""
+    times: Counter[int] = field(default_factory=Counter)
+    """How often each accepted entity was generated."""
+    rounds: int = 0
+    idle: int = 0
+
+    def draw(self) -> list[int]:
+        """Return the entities of the next prompt: seeds first, later two seeds and one of the list."""
+        positive = self.query.positive
+        seeds = SEEDS_SHOWN if not self.accepted else SEEDS_SHOWN - 1
+        drawn = self.random.permutation(positive)[:seeds].tolist()
+        if self.accepted:
+            ids = list(self.accepted)
+            weights = np.array([self.times[i] for i in ids], np.float64)
+            drawn.append(int(self.random.choice(ids, p=weights / weights.sum())))
+        return [int(i) for i in drawn]
+
+    def accept(self, ids: Ids, scores: Scores) -> Ids:
+        """Count the selected entities of a round and return those that are new."""
+        self.rounds += 1
+        new = [i for i in ids.tolist() if i not in self.accepted]
+        self.idle = 0 if new else self.idle + 1
+        self.accepted |= dict(zip(ids.tolist(), scores.tolist(), strict=True))
+        self.times.update(ids.tolist())
+        return np.array(new, np.int32)
+
+    def ended(self, rules: Rules) -> bool:
+        """Whether the list is long enough, or nothing more comes."""
+        return (
+            len(self.accepted) >= self.wanted
+            or self.idle >= rules.patience
+            or self.rounds >= rules.max_rounds
+        )
+
+    def ranked(self, at_most: int) -> tuple[Ids, Scores, Scores]:
+        """Return ids, likelihoods and how often each was generated, the likeliest first, ties by id."""
+        ids = np.fromiter(self.accepted, np.int32, len(self.accepted))
+        scores = np.fromiter(self.accepted.values(), np.float32, len(ids))
+        times = np.array([self.times[i] for i in ids.tolist()], np.float32)
+        order = np.lexsort((ids, -scores))[:at_most]
+        return ids[order], scores[order], times[order]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round brought one query: shown while the list grows."""
+
+    query_id: str
+    number: int
+    new: Ids
+    total: int
+    ended: bool
+
+
+def grow(
+    artifacts: Artifacts, search: Search, queries: Iterable[Growing], rules: Rules, at_once: int
+) -> Iterator[Round]:
+    """Grow every query's list to its end, ``at_once`` queries side by side; yield each round of each.
+
+    Args:
+        artifacts: the model and its company.
+        search: finds names for prompts.
+        queries: are changed in place.
+        rules: equal for all.
+        at_once: queries that share a pass; one that ends makes room for the next.
+    """
+    waiting = iter(queries)
+    active: list[Growing] = []
+    while True:
+        while len(active) < at_once and (following := next(waiting, None)) is not None:
+            active.append(following)
+        if not active:
+            return
+        yield from _round(artifacts, search, active, rules)
+        active = [one for one in active if not one.ended(rules)]
+
+
+def _round(artifacts: Artifacts, search: Search, active: Sequence[Growing], rules: Rules) -> Iterator[Round]:
+    prompts = [artifacts.model.encode(_prompt(artifacts, one, rules)) for one in active]
+    found = search(prompts, [one.trie for one in active])
+    candidates = [f.ids[~np.isin(f.ids, one.query.seeds)] for f, one in zip(found, active, strict=True)]
+    scores = artifacts.likelihood.means(
+        [(ids, one.query.positive) for ids, one in zip(candidates, active, strict=True)]
+    )
+    for one, ids, score in zip(active, candidates, scores, strict=True):
+        kept = top_p(score, rules.top_p)
+        new = one.accept(ids[kept], score[kept])
+        yield Round(one.query.id, one.rounds, new, len(one.accepted), one.ended(rules))
+
+
+def _prompt(artifacts: Artifacts, one: Growing, rules: Rules) -> str:
+    drawn = one.draw()
+    return list_prompt(
+        [artifacts.names[i] for i in drawn],
+        class_name=one.class_name,
+        descriptions=[artifacts.descriptions[i] for i in drawn] if rules.descriptions else (),
+        unwanted=[artifacts.names[i] for i in one.query.negative] if rules.unwanted else (),
+    )
+
+
+def top_p(scores: Scores, p: float) -> np.ndarray:
+    """Return the places of the best entries, best first, until their share of the sum reaches ``p``.
+
+    Args:
+        scores: likelihoods of a round's candidates, float32 [n].
+        p: between 0 and 1; the entry that reaches it is kept.
+    """
+    order = np.argsort(-scores, kind="stable")
+    mass = np.cumsum(scores[order].astype(np.float64))
+    if not len(scores) or mass[-1] <= 0:
+        return order
+    kept = int(np.searchsorted(mass, p * mass[-1] * (1 - 1e-9))) + 1
+    return order[:kept]

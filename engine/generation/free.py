@@ -1,0 +1,58 @@
+"""Beam search without the trie: the ablation of the paper's table 3.
+
+What comes out is text; only what happens to be a name of the vocabulary counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from engine.generation.beam import Found
+from engine.generation.model import LanguageModel
+from engine.generation.trie import Trie
+
+
+class FreeSearch:
+    """transformers' own beam search, its texts looked up among the names."""
+
+    def __init__(self, model: LanguageModel, names: Sequence[str], beams: int, max_tokens: int) -> None:
+        self._model, self._beams, self._max_tokens = model, beams, max_tokens
+        self._ids: dict[str, list[int]] = {}
+        for i, name in enumerate(names):
+            self._ids.setdefault(name, []).append(i)
+        newline = model.encode_after([".\n"], "and")[0][-1]
+        self._ends = [newline]
+
+    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[Found]:
+        """Return what of each prompt's beams is a name, best first. The tries are not looked at."""
+        return [self._search(prompt) for prompt in prompts]
+
+    @torch.inference_mode()
+    def _search(self, prompt: Sequence[int]) -> Found:
+        model = self._model.model
+        ids_1T = torch.tensor([list(prompt)], device=model.device)
+        output = model.generate(
+            ids_1T,
+            attention_mask=torch.ones_like(ids_1T),
+            num_beams=self._beams,
+            num_return_sequences=self._beams,
+            max_new_tokens=self._max_tokens,
+            do_sample=False,
+            eos_token_id=self._ends,
+            pad_token_id=self._ends[0],
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        texts = self._model.tokenizer.batch_decode(
+            output.sequences[:, len(prompt) :], skip_special_tokens=True
+        )
+        scores = dict[int, float]()
+        for text, score in zip(texts, output.sequences_scores.tolist(), strict=True):
+            for i in self._ids.get(text.split("\n")[0].strip().removesuffix("."), ()):
+                scores.setdefault(i, score)
+        found = np.fromiter(scores, np.int32, len(scores))
+        values = np.fromiter(scores.values(), np.float32, len(scores))
+        return Found(found, values, values)

@@ -1,0 +1,169 @@
+"""The rounds of GenExpan on a search and likelihoods that are written down here."""
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.generation.beam import Found
+from engine.generation.expansion import Growing, Rules, grow, top_p
+from engine.query import Query
+
+N = 30
+NAMES = [f"name{i}" for i in range(N)]
+
+
+class Likelihood:
+    """The likelihood of entity i is 1 / (i + 1) whatever the seeds are."""
+
+    def means(self, requests):
+        return [(1 / (np.asarray(ids) + 1)).astype(np.float32) for ids, _ in requests]
+
+
+class Model:
+    def encode(self, text: str) -> list[int]:
+        return [ord(c) for c in text]
+
+
+ARTIFACTS: Any = SimpleNamespace(
+    model=Model(), names=NAMES, descriptions=[f"about {n}" for n in NAMES], likelihood=Likelihood()
+)
+
+
+class Search:
+    """Answers each prompt with the names that follow the last one listed; remembers the prompts."""
+
+    def __init__(self, size: int = 4) -> None:
+        self.size, self.prompts = size, []
+
+    def __call__(self, prompts, tries):
+        texts = ["".join(map(chr, p)) for p in prompts]
+        self.prompts += texts
+        return [self._found(int(t.split("name")[-1].split(" ")[0])) for t in texts]
+
+    def _found(self, last: int) -> Found:
+        ids = np.array([(last + 1 + i) % N for i in range(self.size)], np.int32)
+        return Found(ids, np.zeros(self.size, np.float32), np.zeros(self.size, np.float32))
+
+
+def query(positive=(0, 1, 2), negative=(5,), seed=0, wanted=12) -> Growing:
+    q = Query("q", tuple(positive), tuple(negative))
+    trie: Any = None
+    return Growing(q, trie, "", wanted, np.random.default_rng([seed, *positive]))
+
+
+def grown(search, growing, rules, at_once=8):
+    return list(grow(ARTIFACTS, search, growing, rules, at_once))
+
+
+def test_top_p_keeps_the_entry_that_reaches_the_share():
+    scores = np.array([1, 4, 2, 3], np.float32)
+    assert top_p(scores, 0.4).tolist() == [1]
+    assert top_p(scores, 0.7).tolist() == [1, 3]
+    assert top_p(scores, 0.71).tolist() == [1, 3, 2]
+    assert top_p(scores, 1).tolist() == [1, 3, 2, 0]
+    assert top_p(np.empty(0, np.float32), 0.7).tolist() == []
+    assert top_p(np.zeros(2, np.float32), 0.7).tolist() == [0, 1]
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40), st.floats(0.01, 1))
+def test_top_p_is_the_shortest_best_prefix_that_holds_the_share(values, p):
+    scores = np.array(values, np.float32)
+    kept = top_p(scores, p)
+    assert len(kept) >= 1
+    assert len(set(kept.tolist())) == len(kept)
+    total = scores.astype(np.float64).sum()
+    if total > 0:
+        assert scores[kept].astype(np.float64).sum() >= p * total * (1 - 1e-6)
+        assert scores[kept[:-1]].astype(np.float64).sum() < p * total
+
+
+def test_the_first_prompt_lists_three_seeds_later_ones_two_and_one_of_the_list():
+    one = query(positive=(0, 1, 2, 3))
+    first = one.draw()
+    assert len(set(first)) == 3
+    assert set(first) < {0, 1, 2, 3}
+    one.accept(np.array([7, 8], np.int32), np.array([0.5, 0.2], np.float32))
+    for _ in range(20):
+        *seeds, listed = one.draw()
+        assert len(set(seeds)) == 2
+        assert set(seeds) < {0, 1, 2, 3}
+        assert listed in (7, 8)
+
+
+def test_what_was_generated_more_often_is_drawn_more_often():
+    one = query()
+    one.accepted, one.times = {7: 0.5, 8: 0.2}, Counter({7: 9, 8: 1})
+    drawn = Counter(one.draw()[-1] for _ in range(1000))
+    assert drawn[7] == pytest.approx(900, abs=40)
+
+
+def test_two_positive_seeds_are_enough_for_a_prompt():
+    assert sorted(query(positive=(4, 6)).draw()) == [4, 6]
+
+
+def test_the_first_round_by_hand():
+    search, one = Search(size=4), query()
+    (first,) = grown(search, [one], Rules(top_p=0.7, max_rounds=1))
+    words = search.prompts[0].split("\n")[-1].split()[:3]
+    listed = [int(word.strip(",").removeprefix("name")) for word in words]
+    assert sorted(listed) == [0, 1, 2]
+    # Names after the last one listed; seeds 0, 1, 2 and 5 are left out; likelihood 1 / (id + 1).
+    candidates = [i for i in range(listed[-1] + 1, listed[-1] + 5) if i not in (0, 1, 2, 5)]
+    scores = np.array([1 / (i + 1) for i in candidates])
+    shares = np.cumsum(scores) / scores.sum()
+    kept = candidates[: int(np.argmax(shares >= 0.7)) + 1]
+    assert first.new.tolist() == kept
+    ids, likelihoods, times = one.ranked(10)
+    assert ids.tolist() == kept
+    assert likelihoods.tolist() == pytest.approx([1 / (i + 1) for i in kept])
+    assert times.tolist() == [1] * len(kept)
+
+
+def test_a_list_ends_when_it_is_long_enough():
+    rounds = grown(Search(), [query(wanted=6)], Rules(top_p=1))
+    assert rounds[-1].ended
+    assert rounds[-1].total >= 6
+    assert all(r.total < 6 for r in rounds[:-1])
+
+
+def test_a_list_ends_after_rounds_without_a_new_entity():
+    class Same(Search):
+        def _found(self, last):
+            return super()._found(9)
+
+    rounds = grown(Same(), [query()], Rules(patience=3, top_p=1))
+    assert [len(r.new) for r in rounds] == [4, 0, 0, 0]
+    assert rounds[-1].ended
+
+
+def test_no_seed_is_ever_accepted():
+    one = query(wanted=100)
+    grown(Search(), [one], Rules(patience=5, top_p=1))
+    assert not set(one.accepted) & {0, 1, 2, 5}
+    assert len(one.accepted) >= 10
+
+
+def test_the_same_seed_gives_the_same_list_whoever_is_beside_it():
+    others = [query(positive=(10, 11, 12)), query(positive=(20, 21))]
+    alone, beside, again = query(), query(), query()
+    grown(Search(), [alone], Rules())
+    grown(Search(), [*others, beside], Rules(), at_once=2)
+    grown(Search(), [again], Rules())
+    assert alone.accepted == beside.accepted == again.accepted
+    other = query(seed=1)
+    grown(Search(), [other], Rules())
+    assert other.times != alone.times
+
+
+def test_descriptions_and_unwanted_seeds_go_into_the_prompt():
+    search = Search()
+    grown(search, [query()], Rules(max_rounds=1, descriptions=True, unwanted=True))
+    head, *_, last = search.prompts[0].split("\n")
+    assert head.startswith("about name")
+    assert "name5" in search.prompts[0]
+    assert last.endswith(" and")
