@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -142,6 +143,42 @@ def publish(
     (workspace.bundles / bundle_id).publish_folder(staged, last=MANIFEST)
     (workspace.bundles / "CURRENT").write_bytes(f"{bundle_id}\n".encode())
     return manifest
+
+
+def derive(
+    workspace: Workspace, staged: Path, settings: dict[str, Any], replaces: Sequence[str]
+) -> tuple[Manifest, str]:
+    """Publish a staged folder together with what the current bundle holds besides, as its descendant.
+
+    Carried over is what lies under none of ``replaces`` and is not staged, and the parent's settings
+    where ``settings`` has none. A parent of other entities has nothing that fits: its ids mean others.
+
+    Args:
+        workspace: whose current bundle, if there is one, is the parent.
+        staged: with ``entities.parquet``; is consumed.
+        settings: of what is staged.
+        replaces: beginnings of file names that the parent's files are not taken of, such as "index/".
+
+    Returns:
+        The new bundle's manifest, and a sentence that says what was left out and why, or "".
+    """
+    try:
+        parent = _read_manifest(workspace.bundles / current_id(workspace))
+    except BundleError:
+        return publish(workspace, staged, settings), ""
+    kept = [n for n in parent.files if not n.startswith(tuple(replaces)) and not (staged / n).exists()]
+    if parent.files["entities.parquet"].sha256 != sha256_of(staged / "entities.parquet"):
+        left_out = ", ".join(sorted({name.split("/")[0] for name in kept}))
+        about = f"left out of the new bundle: {left_out} of {parent.id}, which has other entities"
+        return publish(workspace, staged, settings, parent.id), about if kept else ""
+    for name in kept:
+        source, target = workspace.bundles / parent.id / name, staged / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_local:
+            os.link(source.path, target)  # a published file is never changed
+        else:
+            source.fetch(target)
+    return publish(workspace, staged, parent.settings | settings, parent.id), ""
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:

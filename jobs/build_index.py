@@ -18,13 +18,12 @@ import torch
 import typer
 
 from cluster.session import session
-from engine.bundle import Manifest, current_id, publish
+from engine.bundle import Manifest, derive
 from engine.corpus.inputs import open_inputs
 from engine.corpus.masking import load_tokenizer
 from engine.encoders.embedded import model_path
 from engine.encoders.pooling import describe
 from engine.encoders.text import TextEncoder
-from engine.errors import BundleError
 from engine.retrieval.index import VectorIndex, Vectors, unit
 from engine.retrieval.views import centred, hubness, joint_view, lexical_view
 from engine.storage import Store, machine_cache
@@ -97,11 +96,10 @@ def _publish(workspace: Workspace, views: dict[str, Vectors], settings: dict[str
     for name, vectors in views.items():
         VectorIndex(vectors).write(staged / "index" / f"{name}.faiss")
     np.save(staged / "index" / "joint.hubness.npy", hubness(views["joint"]), allow_pickle=False)
-    try:
-        parent = current_id(workspace)
-    except BundleError:
-        parent = None
-    return publish(workspace, staged, settings, parent)
+    manifest, left_out = derive(workspace, staged, settings, replaces=["index/"])
+    if left_out:
+        console.say(left_out)
+    return manifest
 
 
 def _entity_texts(workspace: Workspace) -> list[str]:

@@ -20,6 +20,7 @@ from engine.storage import Store
 from engine.training.encoder import EncoderSettings, EncoderTraining, StepReport
 from engine.workspace import Workspace
 from jobs.frozen_cache import FrozenCache
+from jobs.training import Events, agree
 
 JOB = "train_encoder"
 
@@ -64,21 +65,12 @@ def work(config: dict[str, Any]) -> None:
         if follow:
             follow(step)
         # Every worker must report together; the first one's clock decides.
-        due = _agree(time.monotonic() - saved > run.checkpoint_seconds, world, device)
+        due = agree(time.monotonic() - saved > run.checkpoint_seconds, world, device)
         if due or step.step == training.total_steps:
             _report(step, training if rank == 0 else None)
             saved = time.monotonic()  # after the report, which may take longer than the time between
     if follow:
         follow.finish()
-
-
-def _agree(due: bool, world: int, device: torch.device) -> bool:
-    """Return the first worker's answer on all workers."""
-    if world == 1:
-        return due
-    flag = torch.tensor([float(due)], device=device)  # NCCL sees its own device only
-    torch.distributed.broadcast(flag, 0)
-    return bool(flag)
 
 
 def _report(step: StepReport, training: EncoderTraining | None) -> None:
@@ -98,33 +90,28 @@ class _Follow:
     """What the first worker does besides training: TensorBoard events, progress, the finished encoder."""
 
     def __init__(self, run: Run, folder: Store, training: EncoderTraining, progress: Any) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self._run, self._folder, self._training, self._progress = run, folder, training, progress
-        self._events = folder.staging() if not folder.is_local else Path(folder.path) / "tensorboard"
-        self._writer = SummaryWriter(str(self._events))
+        self._events = Events(folder)
         self._started = self._shown = time.monotonic()
         self._sentences = 0
         self._resumed_at = training.step
 
     def __call__(self, step: StepReport) -> None:
         self._sentences += step.sentences * self._training.world
-        self._writer.add_scalar("train/loss", step.loss, step.step)
-        self._writer.add_scalar("train/learning_rate", step.learning_rate, step.step)
+        self._events.add(step.step, train_loss=step.loss, train_learning_rate=step.learning_rate)
         now = time.monotonic()
         last = step.step == self._training.total_steps
         if now - self._shown < 0.5 and not last:
             return
         self._shown = now
         rate = self._sentences / (now - self._started)
-        self._writer.add_scalar("train/sentences_per_second", rate, step.step)
+        self._events.add(step.step, train_sentences_per_second=rate)
         note = f"epoch {step.epoch + 1} loss {step.loss:.3f} {rate:.0f} sentences/s"
         self._progress.set.remote(step.step, self._training.total_steps, note)
 
     def finish(self) -> None:
         """Publish the trained encoder, the loss curve and the events."""
         seconds = time.monotonic() - self._started
-        self._writer.close()
         training = self._training
         summary = {
             "run": self._folder.name,
@@ -144,10 +131,5 @@ class _Follow:
         staged = encoder.staging()
         training.encoder.save(staged)
         encoder.publish_folder(staged, last="config.json")
-        if not self._folder.is_local:
-            (self._folder / "tensorboard").publish_folder(self._events, last=_any_file(self._events))
+        self._events.publish()
         (self._folder / "summary.json").write_bytes(json.dumps(summary).encode())
-
-
-def _any_file(folder: Path) -> str:
-    return min(p.name for p in folder.iterdir())

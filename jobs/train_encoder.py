@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +16,6 @@ import typer
 
 from cluster.session import session
 from engine.corpus.inputs import open_inputs
-from engine.errors import UserError
 from engine.storage import Store, machine_cache
 from engine.training.encoder import EncoderSettings
 from engine.vocabulary import Vocabulary
@@ -26,6 +23,7 @@ from engine.workspace import Workspace
 from jobs import console
 from jobs.encoder_worker import JOB, Run, work
 from jobs.frozen_cache import FrozenCache, frozen_cache
+from jobs.training import check_gpu, cores_of_a_worker, fit
 
 EXAMPLES = """
   python -m jobs.train_encoder --workspace work
@@ -76,13 +74,10 @@ def train(
         restart: forget the checkpoints of a run with the same name.
         checkpoint_seconds: time between checkpoints; one more is made at the end.
     """
-    import ray
-
     inputs = open_inputs(workspace)
     model = model or inputs.manifest.model
     with session():
-        if gpu and not ray.cluster_resources().get("GPU"):
-            raise UserError("--gpu: this cluster has no GPU; leave the flag out to train on CPUs")
+        check_gpu(gpu)
         cache = frozen_cache(workspace, inputs, model, dtype)
         run = _describe(workspace, cache, model, settings, workers, gpu, checkpoint_seconds)
         folder = workspace.runs(JOB) / run.name
@@ -92,7 +87,7 @@ def train(
         if finished.exists():
             console.say(f"{folder.uri}: this run is finished; --restart trains it again")
         else:
-            _fit(folder, run, workers)
+            fit(work, run, folder, workers, run.cores, gpu)
         summary = json.loads(finished.read_bytes())
     (workspace.runs(JOB) / "CURRENT").write_bytes(run.name.encode())
     return dict(summary)
@@ -119,91 +114,9 @@ def _describe(
         n_entities=len(entities),
         settings=settings,
         gpu=gpu,
-        cores=_cores_of_a_worker(workers),
+        cores=cores_of_a_worker(workers),
         checkpoint_seconds=checkpoint_seconds,
     )
-
-
-def _cores_of_a_worker(workers: int) -> float:
-    """Return the cores that each of the workers can have, a node's at most."""
-    import ray
-
-    nodes = [float(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]]
-    return min(sum(nodes) / workers, max(nodes))
-
-
-def _fit(folder: Store, run: Run, workers: int) -> None:
-    """Run the workers until the first one has written the summary, and show their progress."""
-    import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    # A report waits for the controller's next look at its workers, every two seconds unless told otherwise.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    Progress = ray.remote(num_cpus=0)(_Progress)
-    # Half a core is left free for each worker: Train's own actors and the cache's readers need some.
-    cpus = max(0.5, run.cores - 0.5)
-    progress = Progress.remote(f"waiting for {workers} x {cpus:g} free cores")
-    trainer = TorchTrainer(
-        work,
-        train_loop_config={"run": run, "progress": progress},
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=run.gpu,
-            resources_per_worker={"CPU": cpus} | ({"GPU": 1} if run.gpu else {}),
-        ),
-        torch_config=TorchConfig(backend="nccl" if run.gpu else "gloo"),
-        run_config=RunConfig(
-            name=folder.name,
-            storage_path=folder.path.rsplit("/", 1)[0],
-            storage_filesystem=None if folder.is_local else folder.fs,
-            failure_config=FailureConfig(max_failures=3),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
-    )
-    with console.meter("training, steps") as meter, _Watch(progress, meter):
-        trainer.fit()
-
-
-class _Progress:
-    """A named counter on the cluster: the first worker writes, the driver reads."""
-
-    def __init__(self, note: str) -> None:
-        self.state: tuple[int, int, str] = (0, 0, note)
-
-    def set(self, done: int, total: int, note: str) -> None:
-        self.state = (done, total, note)
-
-    def get(self) -> tuple[int, int, str]:
-        return self.state
-
-
-class _Watch(threading.Thread):
-    """Carries the workers' progress to the terminal while the driver waits for them."""
-
-    def __init__(self, progress: Any, meter: console.Meter) -> None:
-        super().__init__(daemon=True)
-        self._progress, self._meter, self._ended = progress, meter, threading.Event()
-
-    def __enter__(self) -> None:
-        self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.join()
-        self._poll()
-
-    def run(self) -> None:
-        while not self._ended.wait(0.5):
-            self._poll()
-
-    def _poll(self) -> None:
-        import ray
-
-        done, total, note = ray.get(self._progress.get.remote())
-        self._meter.total = total
-        # After a restart from a checkpoint the worker is behind what was shown; the bar waits for it.
-        self._meter.add(max(0, done - self._meter.done), note)
 
 
 def main(

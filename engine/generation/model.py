@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 from transformers.utils import logging as transformers_logging
 
 from engine.errors import UserError
+from engine.generation.tokenizers import encode_after
 
 Tensor = torch.Tensor
 
@@ -103,14 +104,8 @@ class LanguageModel:
         return ids if bos is None else [bos, *ids]
 
     def encode_after(self, texts: Sequence[str], before: str) -> list[list[int]]:
-        """Return the tokens of each text as they are right after the word ``before``.
-
-        Tokenizers treat the start of a text in their own ways, so both are tokenised together and the
-        tokens of ``before`` taken off.
-        """
-        tokens = self.tokenizer([before + text for text in texts], add_special_tokens=False)["input_ids"]
-        first = self.tokenizer(before, add_special_tokens=False)["input_ids"]
-        return [list(ids[len(first) :]) for ids in tokens]
+        """Return the tokens of each text as they are right after the word ``before``."""
+        return encode_after(self.tokenizer, texts, before)
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> State:

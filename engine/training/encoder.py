@@ -22,6 +22,7 @@ from engine.encoders.entity_prediction import EntityPrediction
 from engine.encoders.text import TextEncoder, fast_dtype
 from engine.errors import FormatError
 from engine.training.cache import CachedStates
+from engine.training.deepspeed import import_deepspeed
 from engine.training.order import Rows, epoch_batches, rank_slice
 from engine.training.schedule import one_cycle
 
@@ -210,27 +211,3 @@ def _open_engine(module: nn.Module, settings: EncoderSettings, world: int, devic
     }
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     return engine
-
-
-def import_deepspeed(device: torch.device) -> Any:
-    """Import DeepSpeed for a device and join the process group (one of size 1 if there is none)."""
-    import logging
-    import os
-
-    if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("LOCAL_RANK", "0")
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    import deepspeed
-    from deepspeed.ops import __compatible_ops__
-
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # Only inference uses this shared-memory operator; without it no compiler is needed to train on CPU.
-    __compatible_ops__["deepspeed_shm_comm"] = False
-    if not torch.distributed.is_initialized():
-        store = torch.distributed.HashStore()
-        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    deepspeed.init_distributed(
-        dist_backend="nccl" if device.type == "cuda" else "gloo", auto_mpi_discovery=False, verbose=False
-    )
-    return deepspeed

@@ -1,4 +1,4 @@
-"""The one-cycle learning rate schedule, a pure function of the step, so that a resumed run needs no state."""
+"""Learning rate schedules, pure functions of the step, so that a resumed run needs no state."""
 
 from __future__ import annotations
 
@@ -21,3 +21,20 @@ def one_cycle(step: int, total: int, peak: float, warmup: float = 0.3) -> float:
     share = min(1.0, (step - rising) / max(1.0, total - rising))
     low = peak / 25e4
     return low + (peak - low) * (1 + math.cos(math.pi * share)) / 2
+
+
+def warmup_cosine(step: int, total: int, peak: float, warmup: float, floor: float = 0.05) -> float:
+    """Return the learning rate of a step: a straight line up to the peak, then a half cosine down.
+
+    Args:
+        step: counted from 0.
+        total: steps of the whole run.
+        peak: the highest rate.
+        warmup: how many steps rise; below 1 a share of the whole run.
+        floor: share of the peak at which the run ends.
+    """
+    rising = round(warmup * total if warmup < 1 else min(warmup, total))
+    if step < rising:
+        return peak * (step + 1) / rising
+    share = min(1.0, (step - rising) / max(1, total - rising))
+    return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * share)) / 2)

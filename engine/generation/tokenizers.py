@@ -1,0 +1,113 @@
+"""Tokenizers of language models: loading one, and training one on a corpus."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import UserError
+from engine.storage import Store, machine_cache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BEGIN, END = "<s>", "</s>"
+
+SMALLEST_VOCABULARY = 258
+"""Every byte, and two special tokens."""
+
+
+def load_tokenizer(name: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder (also in a bucket) or a hub name. Code from it is never run.
+
+    Raises:
+        UserError: there is none, or it is not a fast one.
+    """
+    from transformers import AutoTokenizer  # seconds: not for a --help
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(local_folder(os.fspath(name)), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{name}: no tokenizer can be loaded from it ({reason})") from None
+    if not tokenizer.is_fast:
+        raise UserError(f"{name}: its tokenizer has no tokenizer.json (a fast tokenizer)")
+    return tokenizer
+
+
+def local_folder(name: str) -> str:
+    """Return a local folder with the files of one in a bucket; other names as they are."""
+    if not name.startswith("s3://"):
+        return name
+    copies = [file.local_copy(machine_cache()) for file in Store.open(name).files()]
+    if not copies:
+        raise UserError(f"{name}: no such folder")
+    return str(copies[0].parent)
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a sha256 over everything that decides which ids a text gets."""
+    content = f"{tokenizer.bos_token_id}{tokenizer.backend_tokenizer.to_str()}"
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of plain texts; a text that spells a special token gets none."""
+    if not texts:
+        return []
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
+
+
+def encode_after(tokenizer: Any, texts: Sequence[str], before: str) -> list[list[int]]:
+    """Return the tokens of each text as they are right after the word ``before``.
+
+    Tokenizers treat the start of a text in their own ways, so both are tokenised together and the
+    tokens of ``before`` taken off.
+    """
+    tokens = tokenizer([before + text for text in texts], add_special_tokens=False)["input_ids"]
+    first = tokenizer(before, add_special_tokens=False)["input_ids"]
+    return [list(ids[len(first) :]) for ids in tokens]
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
+    """Train a byte-level BPE and write it as a Hugging Face folder; the same texts give the same one.
+
+    Args:
+        texts: what it is made for.
+        vocab_size: tokens at most, two special ones among them; few texts may yield fewer.
+        folder: receives ``tokenizer.json`` and ``tokenizer_config.json``.
+
+    Raises:
+        UserError: the size has no room for the bytes.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise UserError(f"--vocab-size {vocab_size}: at least {SMALLEST_VOCABULARY}, for all bytes")
+    bpe: Any = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BEGIN, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token=BEGIN, eos_token=END, clean_up_tokenization_spaces=False
+    )
+    tokenizer.save_pretrained(folder)

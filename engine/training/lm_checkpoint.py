@@ -1,0 +1,179 @@
+"""Checkpoints of a partitioned training that any number of workers, at any ZeRO stage, can go on from.
+
+Weights and Adam's moments are gathered parameter by parameter (DeepSpeed's ``safe_get_full_*``) and
+written as safetensors in shards of bounded size, each under the parameter's own name; nothing in them
+says how the run was spread. Every worker calls these functions, the first one writes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from engine.errors import FormatError
+
+Tensor = torch.Tensor
+
+SHARD_BYTES = 1 << 30
+"""Of a shard, which is in memory whole while it is written (one tensor may be larger)."""
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def save(folder: Path, model: nn.Module, place: dict[str, Any], rank: int) -> None:
+    """Write a checkpoint; ``place`` (step, curves, settings) is written last."""
+    shards = ShardWriter(folder) if rank == 0 else None
+    for name, tensor in _gathered(model):
+        if shards:
+            shards.add(name, tensor)
+    if shards:
+        shards.close()
+        (folder / "state.json").write_text(json.dumps(place), encoding="utf-8")
+
+
+def read_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the step and the curves of a checkpoint.
+
+    Raises:
+        FormatError: the checkpoint is of a run with other settings.
+    """
+    place: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if place["settings"] != settings:
+        raise FormatError(
+            f"{folder}: this run began with {place['settings']}; go on with these, or start afresh with "
+            "--restart"
+        )
+    return place
+
+
+def restore_weights(folder: Path, model: nn.Module) -> None:
+    """Put a checkpoint's weights into a model that DeepSpeed has not wrapped yet."""
+    with torch.no_grad():
+        parameters = dict(model.named_parameters())
+        for name, tensor in _tensors(folder):
+            if name.startswith("weight."):
+                parameters[name.removeprefix("weight.")].copy_(tensor)
+
+
+def restore(folder: Path, model: nn.Module) -> None:
+    """Put a checkpoint's float32 weights and moments into the engine's optimiser (:func:`open_states`)."""
+    parameters = dict(model.named_parameters())
+    for name, tensor in _tensors(folder):
+        kind, _, parameter = name.partition(".")
+        _set(parameters[parameter], tensor, None if kind == "weight" else kind)
+
+
+def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield each parameter of a wrapped model whole, in float32; all workers must iterate."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    for name, parameter in model.named_parameters():
+        yield name, safe_get_full_fp32_param(parameter)
+
+
+def _gathered(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    for name, tensor in full_weights(model):
+        yield f"weight.{name}", tensor
+    for name, parameter in model.named_parameters():
+        for moment in MOMENTS:
+            yield f"{moment}.{name}", safe_get_full_optimizer_state(parameter, moment)
+
+
+def open_states(engine: Any, step: int) -> None:
+    """Give the optimiser its state before its first step: moments of zero and the count of steps.
+
+    DeepSpeed leaves this to the first step, after whose first group it links the state of all groups to
+    their parameters: too early for the others, which then cannot be saved. Adam's count of steps is out
+    of reach for its ``safe_set_full_*``, being no tensor of a parameter's shape.
+    """
+    optimizer = engine.optimizer
+    stage_3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
+    flats = optimizer.fp32_partitioned_groups_flat if stage_3 else optimizer.single_partition_of_fp32_groups
+    for flat in flats:
+        optimizer.optimizer.state[flat] = {
+            "step": torch.tensor(float(step), device=flat.device),
+            **{moment: torch.zeros_like(flat) for moment in MOMENTS},
+        }
+    if not stage_3:
+        optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def _set(parameter: Any, value: Tensor, moment: str | None) -> None:
+    """Set this worker's part of a parameter's float32 weights, or of a moment."""
+    from deepspeed import utils
+
+    if not hasattr(parameter, "ds_id"):
+        value = value.to(parameter.device)
+        if moment is None:
+            utils.safe_set_full_fp32_param(parameter, value)
+        else:
+            utils.safe_set_full_optimizer_state(parameter, value, moment)
+        return
+    # At stage 3 the function for whole tensors fails where they are no multiple of the workers.
+    own = parameter.partition_numel()
+    world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    padded = value.new_zeros(own * world)
+    padded[: value.numel()] = value.flatten()
+    part = padded[own * rank : own * (rank + 1)]
+    if moment is None:
+        utils.safe_set_local_fp32_param(parameter, part)
+    else:
+        utils.safe_set_local_optimizer_state(parameter, part, moment)
+
+
+class ShardWriter:
+    """Collects named tensors and writes them in safetensors files of bounded size.
+
+    Args:
+        folder: made if need be.
+        dtype: of the written tensors; None: as they are.
+    """
+
+    def __init__(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._dtype = folder, dtype
+        self._waiting: dict[str, Tensor] = {}
+        self._bytes = 0
+        self.files: list[list[str]] = []
+        """Names of the tensors of each file, ``shard-NNNNN.safetensors``."""
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Add a tensor; a copy of it is kept until its shard is full."""
+        kept = tensor.detach().to("cpu", self._dtype, copy=True).contiguous()
+        size = kept.numel() * kept.element_size()
+        if self._waiting and self._bytes + size > SHARD_BYTES:
+            self._flush()
+        self._waiting[name] = kept
+        self._bytes += size
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._waiting:
+            self._flush()
+
+    def _flush(self) -> None:
+        save_file(self._waiting, self._folder / shard_name(len(self.files)), {"format": "pt"})
+        self.files.append(list(self._waiting))
+        self._waiting, self._bytes = {}, 0
+
+
+def shard_name(number: int) -> str:
+    """Return the file name of a shard."""
+    return f"shard-{number:05}.safetensors"
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a checkpoint, one in memory at a time."""
+    for path in sorted(folder.glob("shard-*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no dict)
+                yield name, file.get_tensor(name)

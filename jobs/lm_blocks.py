@@ -1,0 +1,88 @@
+"""Make a corpus' blocks of tokens on the cluster.
+
+Not a job of its own: ``pretrain_lm`` calls it, and it makes only what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from engine.corpus.block_maker import BlockMaker
+from engine.corpus.blocks import (
+    MANIFEST,
+    BlockManifest,
+    Blocks,
+    BlockSettings,
+    PartCounts,
+    PartPlan,
+    corpus_texts,
+    finished_parts,
+    open_blocks,
+    plan_parts,
+)
+from engine.corpus.schema import read_manifest
+from engine.generation.tokenizers import train_tokenizer
+from engine.workspace import Workspace
+from jobs import console
+from jobs.pool import pooled
+
+
+def corpus_tokenizer(workspace: Workspace, vocab_size: int, settings: BlockSettings) -> str:
+    """Return the folder of a tokenizer trained on a corpus; one that is there is kept.
+
+    Args:
+        workspace: receives ``inputs/tokenizer-V<size>-<digest>``.
+        vocab_size: tokens at most.
+        settings: which texts it is trained on; its tokenizer does not matter.
+    """
+    which = settings.model_dump_json(include={"descriptions", "held_out", "seed"})
+    digest = hashlib.sha256((which + read_manifest(workspace).digest).encode()).hexdigest()[:8]
+    folder = workspace.inputs(f"tokenizer-V{vocab_size}-{digest}")
+    last = "tokenizer_config.json"
+    if not (folder / last).exists():
+        console.say(f"training a tokenizer of {vocab_size} tokens on the corpus")
+        staged = folder.staging()
+        train_tokenizer(corpus_texts(workspace, settings), vocab_size, staged)
+        folder.publish_folder(staged, last=last)
+    return folder.uri
+
+
+def make_blocks(
+    workspace: Workspace, tokenizer: str, settings: BlockSettings, workers: int | None = None
+) -> Blocks:
+    """Return the blocks of a workspace's corpus, after a pool of actors made what is missing.
+
+    Args:
+        workspace: receives ``inputs/<key>``.
+        tokenizer: a folder or a hub name that every node can read.
+        settings: made with that tokenizer's fingerprint.
+        workers: actors; default: the CPUs of the cluster.
+    """
+    corpus = read_manifest(workspace)
+    key = settings.key(corpus.digest)
+    if there := open_blocks(workspace, key):
+        return there
+    folder = workspace.inputs(key)
+    plans = plan_parts(workspace, settings)
+    counts = finished_parts(folder)
+    if counts:
+        console.say(f"{folder.uri}: {len(counts)} of {len(plans)} parts are there already and are kept")
+    todo = [plan for plan in plans if plan.part not in counts]
+    arguments = (workspace.root.uri, tokenizer, settings, key)
+    with console.meter("blocks, sentences", sum(len(plan.rows) for plan in todo)) as meter:
+        for row in pooled([_item(plan) for plan in todo], BlockMaker, arguments, workers):
+            made = PartCounts.model_validate_json(row["counts"])
+            counts[int(row["part"])] = made
+            meter.add(made.sentences)
+    manifest = BlockManifest(
+        settings=settings,
+        corpus_digest=corpus.digest,
+        parts=[counts[plan.part] for plan in plans],
+    )
+    (folder / MANIFEST).write_bytes(manifest.model_dump_json(indent=1).encode())
+    return Blocks(key, manifest, folder)
+
+
+def _item(plan: PartPlan) -> dict[str, object]:
+    arrays = {"rows": plan.rows, "held": plan.held, "described": plan.described}
+    return {"part": plan.part} | {name: array.tobytes() for name, array in arrays.items()}
