@@ -8,18 +8,20 @@ step. What is saved is work that cannot change them:
 - Probabilities over the allowed tokens need the output layer's rows of those tokens only.
 - Where one token alone is allowed, its probability over the allowed tokens is 1: a beam that no
   other name shares any more needs neither the model nor a place in its cache. It still competes.
+  While no beam of the batch has a choice the model waits; it reads those tokens in one pass later.
 - Scores cannot rise above log-probability / penalty(longest name). What lies below the worst of the
   best ``beams`` finished names under that bound is left, and so is all that it crowds out.
 
 Shape letters: Q queries, B beams of all queries, P extensions of all beams, R rows of the model's
-state, U tokens that any beam may read next, V tokens of the vocabulary, n entities found.
+state, L tokens not yet read, U tokens that any beam may read next, V tokens of the vocabulary, n
+entities found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -107,12 +109,23 @@ class _Beams:
     row: Places
     """Row of the model's state; meaningless where none is needed any more."""
     logprob: Logprobs
+    unread: Places
+    """Tokens that the model has yet to read, [B, L]; -1 where it never will."""
 
     def __len__(self) -> int:
         return len(self.query)
 
     def take(self, places: Places) -> _Beams:
         return _Beams(*(column[places] for column in vars(self).values()))
+
+
+class _Finished(NamedTuple):
+    """Whole names. Arrays [B]."""
+
+    query: Places
+    leaf: Places
+    score: Scores
+    logprob: Logprobs
 
 
 class _Search:
@@ -131,33 +144,40 @@ class _Search:
                 )
         lengths = np.arange(self.limit_Q.max() + 1)
         self.penalty = ((5 + lengths) / 6) ** settings.length_penalty
-        self.finished: list[list[tuple[float, int, int, float]]] = [[] for _ in prompts]
+        self.finished: list[_Finished] = []
+        self.best_scores: list[Scores] = [np.zeros(0, np.float32) for _ in prompts]
         self.floor_Q = np.full(len(prompts), DEAD)
         self.length = 0
         self.state = self.model.prefill(prompts)
         some = np.flatnonzero(self.limit_Q > 0)
-        self.beams = _Beams(some, np.zeros_like(some), np.full_like(some, -1), some, np.zeros(len(some)))
+        zeros = np.zeros_like(some)
+        self.beams = _Beams(some, zeros, zeros - 1, some, np.zeros(len(some)), np.zeros((len(some), 0), int))
 
     def step(self) -> None:
         """Give every beam one token more."""
         self.length += 1
-        extended, token_B = self._kept(*self._extensions())
-        self._finish(extended.take(np.flatnonzero(extended.left == 0)), self.length)
-        alive = (extended.left != 0) & (self.length < self.limit_Q[extended.query])
+        beams = self._kept(*self._extensions())
+        self._finish(beams.take(np.flatnonzero(beams.left == 0)), self.length)
+        alive = (beams.left != 0) & (self.length < self.limit_Q[beams.query])
+        alive &= self._hopeful(beams.query, beams.logprob)
         if self.settings.normalise == "allowed":
-            alive &= ~self._settled(extended, alive)
-        places = np.flatnonzero(alive)
-        self.beams = self._read(extended.take(places), token_B[places])
+            alive &= ~self._settled(beams, alive)
+        self.beams = beams.take(np.flatnonzero(alive))
 
     def found(self) -> list[Found]:
         """Return the answers, one a query."""
         answers = []
-        for query, finished in enumerate(self.finished):
-            entities = [self.forest.entities_at(query, leaf) for _, _, leaf, _ in finished]
-            sizes = [len(ids) for ids in entities]
-            ids = np.concatenate([np.zeros(0, np.int32), *entities])
-            scores = np.repeat(np.array([-one[0] for one in finished], np.float32), sizes)
-            logprobs = np.repeat(np.array([one[3] for one in finished], np.float32), sizes)
+        for query, floor in enumerate(self.floor_Q):
+            names = []
+            for done in self.finished:
+                for place in np.flatnonzero((done.query == query) & (done.score >= floor)):
+                    ids = self.forest.entities_at(query, int(done.leaf[place]))
+                    names.append((-done.score[place], ids[0], done.logprob[place], ids))
+            names = sorted(names, key=lambda name: name[:2])[: self.settings.beams]
+            sizes = [len(ids) for *_, ids in names]
+            ids = np.concatenate([np.zeros(0, np.int32), *(ids for *_, ids in names)])
+            scores = np.repeat(np.array([-name[0] for name in names], np.float32), sizes)
+            logprobs = np.repeat(np.array([name[2] for name in names], np.float32), sizes)
             order = np.lexsort((ids, -scores))
             answers.append(Found(ids[order], scores[order], logprobs[order]))
         return answers
@@ -165,7 +185,7 @@ class _Search:
     def _extensions(self) -> tuple[Places, Places, Places]:
         """Return all (parent, child, token), int64 [P], by parent, then by token.
 
-        In a leaf the child is the leaf itself. Its token is looked up only where the model reads it.
+        In a leaf the child is the leaf itself. Its token is looked up only if the model will read it.
         """
         query_B, node_B, left_B = self.beams.query, self.beams.node, self.beams.left
         branching, forced = np.flatnonzero(left_B < 0), np.flatnonzero(left_B > 0)
@@ -181,24 +201,26 @@ class _Search:
         child_P = np.concatenate([child_P, node_B[forced]])[order]
         return parent_P[order], child_P, np.concatenate([token_P, forced_tokens])[order]
 
-    def _kept(self, parent_P: Places, child_P: Places, token_P: Places) -> tuple[_Beams, Places]:
-        """Return the best extensions of each query, and the token that each ends with, int64 [B]."""
+    def _kept(self, parent_P: Places, child_P: Places, token_P: Places) -> _Beams:
+        """Return the best extensions of each query."""
+        gained_P = self._gained(parent_P, token_P)
         beams = self.beams
-        logprob_P = beams.logprob[parent_P] + self._gained(parent_P, token_P)
+        logprob_P = beams.logprob[parent_P] + gained_P
         query_P = beams.query[parent_P]
-        hopeful = self._hopeful(query_P, logprob_P)
-        bounds = np.searchsorted(query_P[hopeful], np.arange(len(self.finished) + 1))
+        hopeful = np.flatnonzero(self._hopeful(query_P, logprob_P))
+        bounds = np.searchsorted(query_P[hopeful], np.arange(len(self.floor_Q) + 1))
         kept = hopeful[_best(logprob_P[hopeful], bounds, self.settings.beams)]
         parent, node, query = parent_P[kept], child_P[kept], query_P[kept]
         left = beams.left[parent] - 1
         entered = np.flatnonzero(left < -1)
         left[entered] = self.forest.left(query[entered], node[entered])
-        return _Beams(query, node, left, beams.row[parent], logprob_P[kept]), token_P[kept]
+        unread = np.concatenate([beams.unread[parent], token_P[kept, None]], 1)
+        return _Beams(query, node, left, beams.row[parent], logprob_P[kept], unread)
 
     def _gained(self, parent_P: Places, token_P: Places) -> Logprobs:
         """Return the log-probability of each extension's last token, float64 [P]."""
         if self.settings.normalise == "vocabulary":
-            logits_RV = self.model.logits(self.state.hidden_BD)
+            logits_RV = self.model.logits(self._hidden())
             row_P = torch.from_numpy(self.beams.row[parent_P]).to(logits_RV.device)
             chosen_P = logits_RV[row_P, torch.from_numpy(token_P).to(logits_RV.device)]
             gained_P = (chosen_P - logits_RV.logsumexp(-1)[row_P]).cpu().numpy().astype(np.float64)
@@ -216,59 +238,70 @@ class _Search:
         """Return log-probabilities among the tokens of the same parent, float64 [P]; parents ascend."""
         starts = np.flatnonzero(np.diff(parent_P, prepend=-1))
         sizes = np.diff(starts, append=len(parent_P))
-        union_U, column_P = np.unique(token_P, return_inverse=True)
+        # Sorting out which tokens there are by marking them: cheaper than np.unique.
+        column_V = np.zeros(token_P.max() + 1, np.int64)
+        column_V[token_P] = 1
+        union_U = np.flatnonzero(column_V)
+        column_V[union_U] = np.arange(len(union_U))
+        column_P = column_V[token_P]
+        hidden_RD = self._hidden()
         rows = torch.from_numpy(self.beams.row[parent_P[starts]]).to(self.model.device)
-        logits_BU = self.model.logits(self.state.hidden_BD[rows], torch.from_numpy(union_U)).cpu().numpy()
+        logits_BU = self.model.logits(hidden_RD[rows], torch.from_numpy(union_U)).cpu().numpy()
         logit_P = logits_BU[np.repeat(np.arange(len(starts)), sizes), column_P].astype(np.float64)
         with np.errstate(invalid="ignore"):  # all -inf: NaN, which is dropped as impossible
             logit_P -= np.repeat(np.maximum.reduceat(logit_P, starts), sizes)
             return logit_P - np.repeat(np.log(np.add.reduceat(np.exp(logit_P), starts)), sizes)
 
-    def _hopeful(self, query_P: Places, logprob_P: Logprobs) -> Places:
-        """Return the places of extensions that may still become one of their query's best names.
+    def _hidden(self) -> torch.Tensor:
+        """Return the state's last hidden states [R, D], the beams' tokens read."""
+        beams = self.beams
+        if beams.unread.shape[1]:
+            asked = np.arange(len(beams))
+            if self.settings.normalise == "allowed":
+                asked = np.flatnonzero(beams.left < 0)
+            rows, tokens_BL = torch.from_numpy(beams.row[asked]), torch.from_numpy(beams.unread[asked])
+            self.state = self.model.advance(self.state, rows, tokens_BL)
+            beams.row[asked] = np.arange(len(asked))
+            self.beams = replace(beams, unread=beams.unread[:, :0])
+        return self.state.hidden_BD
+
+    def _hopeful(self, query_P: Places, logprob_P: Logprobs) -> npt.NDArray[np.bool_]:
+        """Return which extensions may still become one of their query's best names, bool [P].
 
         The bound rises with the log-probability alone: what is left here would only have pushed out
         extensions below the bound themselves. So the answer is the same. Ties are kept.
         """
         bound_P = (logprob_P / self.penalty[self.limit_Q[query_P]]).astype(np.float32)
-        return np.flatnonzero(bound_P >= self.floor_Q[query_P])
+        return bound_P >= self.floor_Q[query_P]
 
-    def _finish(self, done: _Beams, length_B: Places | int) -> None:
-        """Take finished names in, the best ``beams`` of each query."""
-        score_B = (done.logprob / self.penalty[length_B]).astype(np.float32)
-        for query, leaf, score, logprob in zip(
-            done.query.tolist(), done.node.tolist(), score_B.tolist(), done.logprob.tolist(), strict=True
-        ):
-            first = int(self.forest.entities_at(query, leaf)[0])
-            self.finished[query].append((-score, first, leaf, logprob))
+    def _finish(self, beams: _Beams, length_B: Places | int) -> None:
+        """Take finished names in, and raise the bar of the queries that have ``beams`` of them."""
+        if not len(beams):
+            return
+        done = _Finished(
+            beams.query,
+            beams.node,
+            (beams.logprob / self.penalty[length_B]).astype(np.float32),
+            beams.logprob,
+        )
+        self.finished.append(done)
         for query in np.unique(done.query):
-            best = self.finished[query] = sorted(self.finished[query])[: self.settings.beams]
-            if len(best) == self.settings.beams:
-                self.floor_Q[query] = -best[-1][0]
+            scores = np.sort(np.append(self.best_scores[query], done.score[done.query == query]))
+            self.best_scores[query] = scores = scores[-self.settings.beams :]
+            if len(scores) == self.settings.beams:
+                self.floor_Q[query] = scores[0]
 
-    def _settled(self, extended: _Beams, alive: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    def _settled(self, beams: _Beams, alive: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Finish the queries all of whose beams are in leaves: nothing can come between any more.
 
         Returns: which beams were theirs, bool [B].
         """
-        branching = np.bincount(extended.query[alive & (extended.left < 0)], minlength=len(self.finished))
-        settled = alive & (branching[extended.query] == 0)
-        total = self.length + extended.left
-        fits = np.flatnonzero(settled & (total <= self.limit_Q[extended.query]))
-        self._finish(extended.take(fits), total[fits])
+        branching = np.bincount(beams.query[alive & (beams.left < 0)], minlength=len(self.floor_Q))
+        settled = alive & (branching[beams.query] == 0)
+        total = self.length + beams.left
+        fits = np.flatnonzero(settled & (total <= self.limit_Q[beams.query]))
+        self._finish(beams.take(fits), total[fits])
         return settled
-
-    def _read(self, beams: _Beams, token_B: Places) -> _Beams:
-        """Let the model read the last token of each beam that will be asked for probabilities."""
-        if self.settings.normalise == "vocabulary":
-            asked = np.arange(len(beams))
-        else:
-            asked = np.flatnonzero(beams.left < 0)
-        if len(asked):
-            rows, tokens = torch.from_numpy(beams.row[asked]), torch.from_numpy(token_B[asked])
-            self.state = self.model.advance(self.state, rows, tokens)
-            beams.row[asked] = np.arange(len(asked))
-        return beams
 
 
 def _best(logprob_P: Logprobs, bounds: Places, k: int) -> Places:

@@ -59,7 +59,7 @@ class Probabilities(LanguageModel):
 
     def advance(self, state: State, rows: torch.Tensor, tokens_BL: torch.Tensor) -> State:
         self.reads += 1
-        return State(None, state.mask_BT[rows], self.table[tokens_BL])
+        return State(None, state.mask_BT[rows], self.table[tokens_BL[:, -1]])
 
     def logits(self, hidden_BD: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
         return hidden_BD if tokens is None else hidden_BD[:, tokens]
