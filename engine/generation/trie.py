@@ -160,7 +160,9 @@ class Trie:
         known = found < self.n_entities
         known[known] = self.entity_ids[found[known]] == ids[known]
         if not known.all():
-            raise QueryError(f"entity {ids[~known][0]} is not in the trie: its bundle has no name of it")
+            raise QueryError(
+                f"entity {ids[~known][0]} is not in the trie; build the trie again from this vocabulary"
+            )
         sequence = self.entity_sequence[found]
         order = np.argsort(sequence, kind="stable")
         rows, first = np.unique(sequence[order], return_index=True)
