@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from engine.errors import QueryError
 from engine.stages.base import Pipeline
+from engine.stages.generate import Generate
+from engine.stages.generative_rerank import GenerativeRerank
 from engine.stages.rerank import ContrastRerank, SegmentRerank
 from engine.stages.retrieve import Retrieve
 
@@ -16,6 +18,22 @@ METHODS: Mapping[str, Pipeline] = {
     "retexpan+cds": Retrieve(view="mask") >> SegmentRerank(view="mask", confidence=0.03),
     # Without the negative seeds: the ablation of the paper's table 4.
     "retexpan-negative": Pipeline((Retrieve(view="mask"),)),
+    # The paper's GenExpan: rounds of generation, re-ranked by the likelihood of the negative seeds.
+    "genexpan": Generate() >> SegmentRerank(by="likelihood", length=4),
+    # With a class name that the model gives the seeds, and what they have in common (tables 2 and 8).
+    "genexpan+cot": Generate(reason="positive") >> SegmentRerank(by="likelihood", length=4),
+    # With the descriptions of the listed entities in front of the prompt (appendix J).
+    "genexpan+ra": Generate(descriptions=True) >> SegmentRerank(by="likelihood", length=4),
+    # One recalls 1,000 candidates, the other ranks them (table 9).
+    "retexpan+genexpan": Retrieve(k=1000, view="mask") >> Generate() >> SegmentRerank(by="likelihood"),
+    "genexpan+retexpan": Generate(k=1000) >> Retrieve(view="mask") >> SegmentRerank(view="mask"),
+    # Recalled candidates are scored by the language model in place of being generated.
+    "retexpan+lm-rerank": Retrieve(k=1000, view="mask") >> GenerativeRerank() >> SegmentRerank(view="mask"),
+    # Ablations: without negative seeds (table 4), without the trie (table 3), negative seeds in the prompt
+    # (table 15).
+    "genexpan-negative": Pipeline((Generate(),)),
+    "genexpan-trie": Generate(constrained=False) >> SegmentRerank(by="likelihood", length=4),
+    "genexpan+unwanted": Generate(unwanted=True) >> SegmentRerank(by="likelihood", length=4),
     # What is used when nobody names a method: the best that was measured.
     "default": Retrieve(k=600, view="joint", hubness=0.6) >> ContrastRerank(view="joint"),
     # The views of the default one by one and together, without negative seeds: what each brings.

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
+
+from engine.bundle import Bundle
 from engine.corpus.block_maker import BlockMaker
 from engine.corpus.blocks import (
     MANIFEST,
@@ -18,13 +21,24 @@ from engine.corpus.blocks import (
     corpus_texts,
     finished_parts,
     open_blocks,
+    pack,
     plan_parts,
+    write_part,
 )
 from engine.corpus.schema import read_manifest
-from engine.generation.tokenizers import train_tokenizer
+from engine.generation.lists import list_lines, neighbour_lists
+from engine.generation.tokenizers import load_tokenizer, token_ids, train_tokenizer
+from engine.retrieval.index import VectorIndex
+from engine.storage import Store
 from engine.workspace import Workspace
 from jobs import console
 from jobs.pool import pooled
+
+LIST_VIEW = "joint"
+"""The view whose neighbours lists are made of: the best that was measured."""
+
+LIST_HUBNESS = 0.6
+"""Share of an entity's hubness that is taken off, as where that view is searched."""
 
 
 def corpus_tokenizer(workspace: Workspace, vocab_size: int, settings: BlockSettings) -> str:
@@ -74,13 +88,38 @@ def make_blocks(
             made = PartCounts.model_validate_json(row["counts"])
             counts[int(row["part"])] = made
             meter.add(made.sentences)
-    manifest = BlockManifest(
-        settings=settings,
-        corpus_digest=corpus.digest,
-        parts=[counts[plan.part] for plan in plans],
-    )
+    parts = [counts[plan.part] for plan in plans]
+    if settings.lists:
+        parts.append(counts.get(len(plans)) or _list_part(workspace, tokenizer, settings, folder, len(plans)))
+    manifest = BlockManifest(settings=settings, corpus_digest=corpus.digest, parts=parts)
     (folder / MANIFEST).write_bytes(manifest.model_dump_json(indent=1).encode())
     return Blocks(key, manifest, folder)
+
+
+def _list_part(
+    workspace: Workspace, tokenizer: str, settings: BlockSettings, folder: Store, part: int
+) -> PartCounts:
+    """Write the part that holds lists of neighbours, and return its counts."""
+    bundle = Bundle.open(workspace, settings.neighbours)
+    index = bundle.once(f"index/{LIST_VIEW}.faiss", VectorIndex.read)
+    hubs = np.load(bundle.path(f"index/{LIST_VIEW}.hubness.npy"), allow_pickle=False)
+    console.say(f"{settings.lists} lists of neighbours an entity, from bundle {bundle.id}")
+    lists = neighbour_lists(index.vectors_ND, LIST_HUBNESS * hubs, settings.lists, settings.seed)
+    loaded = load_tokenizer(tokenizer)
+    lines = list(list_lines(bundle.vocabulary.names, lists, settings.seed))
+    tokens = np.fromiter((i for ids in token_ids(loaded, lines) for i in ids), settings.dtype)
+    blocks = pack(tokens, settings, loaded.bos_token_id)
+    begins = len(blocks) if loaded.bos_token_id is not None else 0
+    counts = PartCounts(
+        sentences=0,
+        descriptions=0,
+        held_out=0,
+        blocks=len(blocks),
+        tokens=len(tokens),
+        padding=blocks.size - len(tokens) - begins,
+    )
+    write_part(folder, part, blocks, np.empty(0, settings.dtype), counts)
+    return counts
 
 
 def _item(plan: PartPlan) -> dict[str, object]:

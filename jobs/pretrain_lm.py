@@ -18,7 +18,7 @@ from typing import Any, Literal
 import typer
 
 from cluster.session import session
-from engine.bundle import Manifest, derive
+from engine.bundle import Manifest, current_id, derive
 from engine.corpus.blocks import BlockSettings
 from engine.corpus.schema import read_manifest
 from engine.errors import UserError
@@ -190,6 +190,9 @@ def main(
     vocab_size: int = typer.Option(8192, help="Tokens of a tokenizer trained on the corpus."),
     block: int = typer.Option(256, min=8, help="Tokens of a block."),
     descriptions: bool = typer.Option(True, help="Read each entity's description before its sentences."),
+    lists: int = typer.Option(
+        0, min=0, help="Lists of neighbours an entity, from the bundle's index, read beside the corpus."
+    ),
     held_out: float = typer.Option(
         0.01, min=0, max=0.5, help="Share of the sentences kept for the perplexity (2,000 at most)."
     ),
@@ -235,16 +238,18 @@ def main(
             "activation_checkpointing": activation_checkpointing,
         }
     )
+    started = time.monotonic()
+    place = Workspace.open(workspace)
     texts = BlockSettings(
         tokenizer="",
         vocab_size=vocab_size,
         block=block,
         descriptions=descriptions,
         held_out=held_out,
+        lists=lists,
+        neighbours=current_id(place) if lists else "",
         seed=seed,
     )
-    started = time.monotonic()
-    place = Workspace.open(workspace)
     begin = start(place, model, init_from_config, tokenizer, vocab_size, texts)
     summary, manifest = pretrain(place, begin, settings, layout, workers, gpu, restart, checkpoint_seconds)
     console.result(

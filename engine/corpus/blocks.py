@@ -47,6 +47,10 @@ class BlockSettings(BaseModel):
     descriptions: bool = True
     held_out: float = Field(default=0.01, ge=0, lt=1)
     """Share of the sentences, :data:`AT_MOST_HELD_OUT` at most."""
+    lists: int = Field(default=0, ge=0)
+    """Lists of neighbours for each entity (:mod:`engine.generation.lists`), a part of their own."""
+    neighbours: str = ""
+    """The bundle whose index says who the neighbours are."""
     seed: int = Field(default=13, ge=0)
 
     def key(self, corpus_digest: str) -> str:

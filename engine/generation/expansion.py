@@ -15,12 +15,9 @@ import numpy as np
 
 from engine.generation.artifacts import Artifacts
 from engine.generation.beam import Found
-from engine.generation.prompts import list_prompt
+from engine.generation.prompts import SEEDS_SHOWN, list_prompt
 from engine.generation.trie import Trie
 from engine.query import Ids, Query, Scores
-
-SEEDS_SHOWN = 3
-"""Entities that a prompt lists."""
 
 Search = Callable[[Sequence[Sequence[int]], Sequence[Trie]], list[Found]]
 

@@ -14,6 +14,9 @@ CLASSED = (
 )
 """The paper's two example lists (table 13), with a class name each for chain-of-thought prompts."""
 
+SEEDS_SHOWN = 3
+"""Entities that a list names before the one that is wanted."""
+
 LAST_WORD = "and"
 """What stands before a wanted name: names are tokenised as they are right after this word."""
 
