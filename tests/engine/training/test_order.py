@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.training.order import epoch_batches, rank_slice
-from engine.training.schedule import one_cycle
+from engine.training.schedule import one_cycle, warmup_cosine
 
 
 @given(
@@ -52,3 +52,17 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
     assert rates[100] == pytest.approx(2e-3 / 25e4)
     assert rates[:31] == sorted(rates[:31])
     assert rates[30:] == sorted(rates[30:], reverse=True)
+
+
+@pytest.mark.parametrize("warmup", [10, 0.1])
+def test_the_cosine_rises_in_a_line_and_falls_to_a_twentieth(warmup: float) -> None:
+    rates = [warmup_cosine(step, 100, 2.0, warmup) for step in range(101)]
+    assert rates[:10] == pytest.approx([2.0 * (step + 1) / 10 for step in range(10)])
+    assert rates[10] == 2.0
+    assert rates[55] == pytest.approx((2.0 + 0.1) / 2)
+    assert rates[100] == pytest.approx(0.1)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_a_short_run_with_many_warm_up_steps_still_ends() -> None:
+    assert [warmup_cosine(step, 3, 1.0, 100) for step in range(3)] == pytest.approx([1 / 3, 2 / 3, 1.0])

@@ -1,0 +1,63 @@
+"""Trainings of a small GPT-2 on several gloo processes: what ``test_lm_workers`` starts and compares.
+
+Sizes are odd on purpose: no parameter divides among two workers, nor does a batch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from engine.training.language_model import Layout, LmSettings, LmTraining
+from tests.support.token_blocks import VOCABULARY, random_blocks
+
+SETTINGS = LmSettings(epochs=2, batch_size=5, learning_rate=3e-3, weight_decay=0.1, precision="float32")
+DATA, HELD = random_blocks(14), random_blocks(3, seed=1)
+STOP = 4
+"""The step after which a run is taken to have been stopped; an epoch has 3."""
+
+Outcome = dict[str, Any]
+
+
+def train(
+    stage: int,
+    rank: int = 0,
+    world: int = 1,
+    resume: Path | None = None,
+    save: Path | None = None,
+) -> Outcome:
+    """Run to the end, from a checkpoint if one is given; return the curves and this worker's blocks."""
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=33, n_layer=2, n_head=3, n_positions=32, vocab_size=VOCABULARY)
+    layout = Layout.model_validate({"zero_stage": stage, "micro_batch": 2})
+    run = LmTraining(GPT2LMHeadModel(config), DATA, HELD, SETTINGS, layout, rank, world, checkpoint=resume)
+    blocks = []
+    for step in run.run():
+        blocks.append((step.step, step.blocks.tolist()))
+        if save and step.step == STOP:
+            run.save(save)
+    return {"losses": run.losses, "perplexities": run.perplexities, "blocks": blocks}
+
+
+def worker(rank: int, world: int, folder: Path) -> None:
+    """Be one of ``world`` processes: train at every stage, and go on from a checkpoint of one worker."""
+    torch.set_num_threads(1)
+    store = torch.distributed.FileStore(str(folder / "store"), world)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    found = {f"stage {s}": train(s, rank, world, save=folder / f"stage {s}") for s in (1, 2, 3)}
+    for stage in (1, 3):
+        found[f"resumed at {stage}"] = train(stage, rank, world, resume=folder / "alone")
+    (folder / f"worker-{rank}.json").write_text(json.dumps(found))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def seen(outcomes: list[Outcome], after: int, upto: int) -> list[int]:
+    """Return the blocks that all workers of a run saw in some steps, sorted."""
+    steps = [blocks for outcome in outcomes for step, blocks in outcome["blocks"] if after < step <= upto]
+    return sorted(int(i) for i in np.concatenate(steps))
