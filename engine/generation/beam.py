@@ -238,7 +238,7 @@ class _Search:
         """Return log-probabilities among the tokens of the same parent, float64 [P]; parents ascend."""
         starts = np.flatnonzero(np.diff(parent_P, prepend=-1))
         sizes = np.diff(starts, append=len(parent_P))
-        # Sorting out which tokens there are by marking them: cheaper than np.unique.
+        # Marking the tokens that occur is cheaper than sorting them (np.unique).
         column_V = np.zeros(token_P.max() + 1, np.int64)
         column_V[token_P] = 1
         union_U = np.flatnonzero(column_V)
@@ -261,8 +261,9 @@ class _Search:
                 asked = np.flatnonzero(beams.left < 0)
             rows, tokens_BL = torch.from_numpy(beams.row[asked]), torch.from_numpy(beams.unread[asked])
             self.state = self.model.advance(self.state, rows, tokens_BL)
-            beams.row[asked] = np.arange(len(asked))
-            self.beams = replace(beams, unread=beams.unread[:, :0])
+            row = np.zeros_like(beams.row)
+            row[asked] = np.arange(len(asked))
+            self.beams = replace(beams, row=row, unread=beams.unread[:, :0])
         return self.state.hidden_BD
 
     def _hopeful(self, query_P: Places, logprob_P: Logprobs) -> npt.NDArray[np.bool_]:

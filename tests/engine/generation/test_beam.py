@@ -137,6 +137,13 @@ def test_what_is_longer_than_max_tokens_is_not_found(normalise: Normalise, max_t
     assert (len(found.ids) == 0) == (max_tokens == 1)
 
 
+def test_a_name_without_rivals_must_fit_max_tokens_too():
+    trie = Trie.build([[5, 6, 7], [8, 9, 10, 11, 12]])
+    for max_tokens, ids in ((2, []), (3, [0]), (4, [0]), (5, [0, 1])):
+        [found] = BeamSearch(model_of("llama"), 5, max_tokens)([[5, 6]], [trie])
+        assert sorted(found.ids.tolist()) == ids
+
+
 @pytest.mark.parametrize("length_penalty", [0.0, 0.6, 3.0])
 @pytest.mark.parametrize("seed", range(2))
 def test_stopping_early_changes_nothing(length_penalty: float, seed: int):
@@ -154,18 +161,18 @@ def test_stopping_early_changes_nothing(length_penalty: float, seed: int):
 
 
 def test_stops_when_nothing_alive_can_win():
-    """One name of probability 0.9 after one token; the others take ten."""
-    even = {2: 0.5, 3: 0.5}
-    table = probabilities(p0={1: 0.9, 2: 0.1}, p2=even, p3=even)
-    sequences = [[1], *([2, *middle, 1] for middle in product((2, 3), repeat=8))]
+    """Two names have probabilities 0.6 and 0.36; the others take ten tokens and share 0.04."""
+    after = {1: 0.9, 2: 0.05, 3: 0.05}
+    table = probabilities(p0={1: 0.6, 2: 0.4}, p2=after, p3=after)
+    sequences = [[1], [2, 1], *([2, 2, *middle, 1] for middle in product((2, 3), repeat=7))]
     trie = Trie.build(sequences)
     reads = {}
-    for beams in (1, 2):
+    for beams in (2, 3):
         model = Probabilities(table)
         [found] = BeamSearch(model, beams)([[0]], [trie])
         same_as_plain(found, model, [0], sequences, beams=beams)
         reads[beams] = model.reads
-    assert reads == {1: 0, 2: 8}
+    assert reads == {2: 1, 3: 8}
 
 
 def test_scores_computed_by_hand():
@@ -197,6 +204,15 @@ def test_ties_go_to_the_earlier_parent_then_the_smaller_token():
     kept = [[1, 1, 1], [1, 1, 2], [1, 1, 3], [1, 2, 1], [1, 2, 2]]
     assert found.ids.tolist() == sorted(sequences.index(s) for s in kept)
     same_as_plain(found, Probabilities(table), [0], sequences, beams=5)
+
+
+def test_a_longer_name_that_ties_with_the_last_place_is_waited_for():
+    """2 3 and 2 4 5 are as likely; the longer one is the smaller id."""
+    even = probabilities(p0={1: 0.5, 2: 0.5}, p2={3: 0.5, 4: 0.5}, p4={5: 1.0})
+    trie = Trie.build([[2, 4, 5], [1], [2, 3]])
+    for normalise in get_args(Normalise):
+        [found] = BeamSearch(Probabilities(even), 2, None, normalise, 0)([[0]], [trie])
+        assert found.ids.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("normalise", get_args(Normalise))
