@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.bundle import Bundle, current_id, publish
+from engine.bundle import Bundle, current_id, derive, publish
 from engine.errors import BundleError
 from engine.retrieval.index import VectorIndex, unit
 from engine.workspace import Workspace
-from tests.support.bundles import publish_vectors, random_bundle
+from tests.support.bundles import publish_vectors, random_bundle, write_entities
 
 INDEX = "index/mask.faiss"
 
@@ -124,3 +124,58 @@ def test_publishing_is_all_or_nothing(house, monkeypatch):
         publish(house, staged, {})
     assert current_id(house) == before
     assert Bundle.open(house).id == before
+
+
+def staged_with(house: Workspace, **files: str) -> Path:
+    """A staged folder with the current bundle's entities and some files, ``a__b`` standing for a/b."""
+    staged = house.bundles.staging()
+    Bundle.open(house).path("entities.parquet")
+    (house.bundles / current_id(house) / "entities.parquet").fetch(staged / "entities.parquet")
+    for name, text in files.items():
+        path = staged / name.replace("__", "/")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return staged
+
+
+def test_a_derived_bundle_holds_what_its_parent_does_besides(house):
+    parent = Bundle.open(house)
+    manifest, left_out = derive(house, staged_with(house, lm__a="1"), {"lm": 1}, replaces=["lm/"])
+    assert left_out == ""
+    assert manifest.parent == parent.id
+    assert set(manifest.files) == {*parent.manifest.files, "lm/a"}
+    assert manifest.settings == parent.manifest.settings | {"lm": 1}
+    again, _ = derive(house, staged_with(house, lm__b="2"), {"lm": 2}, replaces=["lm/"])
+    assert set(again.files) == {*parent.manifest.files, "lm/b"}, "what is replaced is not carried over"
+    Bundle.open(house, parent.id)
+    bundle = Bundle.open(house)
+    assert VectorIndex.read(bundle.path(INDEX)).vectors_ND.shape == (500, 16)
+    assert bundle.path(INDEX).stat().st_nlink == 3, "no second copy on the disk"
+
+
+def test_nothing_is_carried_over_to_other_entities(house, tmp_path):
+    parent = current_id(house)
+    staged = house.bundles.staging()
+    write_entities(staged / "entities.parquet", ["another"])
+    manifest, left_out = derive(house, staged, {"lm": 1}, replaces=["lm/"])
+    assert left_out == f"left out of the new bundle: index of {parent}, which has other entities"
+    assert set(manifest.files) == {"entities.parquet"}
+    assert (manifest.parent, manifest.settings) == (parent, {"lm": 1})
+
+
+def test_the_first_bundle_has_nothing_to_carry_over(tmp_path):
+    house = Workspace.open(tmp_path)
+    staged = house.bundles.staging()
+    write_entities(staged / "entities.parquet", ["one"])
+    manifest, left_out = derive(house, staged, {}, replaces=[])
+    assert (manifest.parent, left_out) == (None, "")
+
+
+def test_a_derived_bundle_in_a_bucket_is_whole(s3, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
+    house = Workspace.open(f"{s3}/w")
+    publish_vectors(house, ["a", "b"], {"mask": np.eye(2)})
+    derive(house, staged_with(house, lm__a="1"), {"lm": 1}, replaces=["lm/"])
+    bundle = Bundle.open(house)
+    assert bundle.path("lm/a").read_text() == "1"
+    assert VectorIndex.read(bundle.path(INDEX)).vectors_ND.shape == (2, 2)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import UserError
+from engine.generation.names import name_trie
+from engine.generation.tokenizers import (
+    encode_after,
+    fingerprint,
+    load_tokenizer,
+    token_ids,
+    train_tokenizer,
+)
+
+TEXTS = ["The iron rusts.\n", "The gold shines.\n", "Iron and gold are metals.\n", "<s> is a tag.\n"] * 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(iter(TEXTS), 280, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> Any:
+    return load_tokenizer(folder)
+
+
+@given(text=st.text(max_size=40) | st.sampled_from(["<s>", "</s>x", " a  b ", "\n\n", "e\u0301 \u00e9"]))
+def test_every_text_comes_back(tokenizer: Any, text: str) -> None:
+    (ids,) = token_ids(tokenizer, [text])
+    assert tokenizer.decode(ids) == text
+    assert not {tokenizer.bos_token_id, tokenizer.eos_token_id} & set(ids)
+    assert all(i < len(tokenizer) for i in ids)
+
+
+def test_the_same_texts_make_the_same_tokenizer(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
+    train_tokenizer(iter(TEXTS), 280, tmp_path / "again")
+    train_tokenizer(iter(TEXTS[:1]), 280, tmp_path / "other")
+    same, other = (load_tokenizer(tmp_path / name) for name in ("again", "other"))
+    assert fingerprint(same) == fingerprint(tokenizer) != fingerprint(other)
+    assert (tmp_path / "again" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    assert (len(tokenizer), tokenizer.bos_token, tokenizer.eos_token) == (280, "<s>", "</s>")
+
+
+def test_frequent_words_are_one_token(tokenizer: Any) -> None:
+    assert len(token_ids(tokenizer, [" gold"])[0]) == 1
+
+
+def test_names_end_alike_and_come_back_from_their_trie(tokenizer: Any) -> None:
+    names = ["iron", "gold", "gold coin", "Ø"]
+    trie = name_trie(tokenizer, names)
+    assert trie.entity_ids.tolist() == [0, 1, 2, 3]
+    for entity, name in enumerate(names):
+        sequence = trie.entity_sequence[entity]
+        tokens = trie.tokens[trie.starts[sequence] : trie.starts[sequence + 1]]
+        assert tokenizer.decode(tokens) == f" {name}.\n"
+    assert token_ids(tokenizer, ["and gold"])[0][-1:] == encode_after(tokenizer, [" gold"], "and")[0]
+
+
+def test_a_vocabulary_without_room_for_the_bytes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--vocab-size 257: at least 258"):
+        train_tokenizer(TEXTS, 257, tmp_path)
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no tokenizer can be loaded"):
+        load_tokenizer(tmp_path)
