@@ -52,8 +52,6 @@ class Likelihood:
     ) -> None:
         self.model, self.names, self.batch_tokens = model, names, batch_tokens
         self._memory = _PairMemory(remembered)
-        self._prefixes: dict[int, list[int]] = {}
-        self._targets: dict[int, list[int]] = {}
 
     @property
     def key(self) -> str:
@@ -101,30 +99,18 @@ class Likelihood:
         candidate_P, target_P = np.divmod(keys_P, len(self.names))
         candidates, tree_P = np.unique(candidate_P, return_inverse=True)
         targets, target_P = np.unique(target_P, return_inverse=True)
-        sequences = self._target_tokens(targets.tolist())
+        sequences = self.model.encode_after([f" {self.names[e]}" for e in targets], "to")
         in_order = sorted(range(len(targets)), key=sequences.__getitem__)
         rank = np.empty(len(targets), np.int64)
         rank[in_order] = np.arange(len(targets))
         order = np.lexsort((rank[target_P], tree_P))
         length = np.array([len(s) for s in sequences])[target_P[order]]
         tokens = np.concatenate([sequences[i] for i in target_P[order].tolist()])
-        prompts = [self._prefix(e) for e in candidates.tolist()]
+        prompts = [self.model.encode(f"{self.names[e]} is similar to") for e in candidates]
         trees = PrefixTrees.build(prompts, tokens, length, tree_P[order])
         scores_P = np.empty(len(keys_P), np.float32)
         scores_P[order] = np.exp(logprobs(self.model, trees, "vocabulary", self.batch_tokens) / length)
         return scores_P
-
-    def _prefix(self, entity: int) -> list[int]:
-        if entity not in self._prefixes:
-            self._prefixes[entity] = self.model.encode(f"{self.names[entity]} is similar to")
-        return self._prefixes[entity]
-
-    def _target_tokens(self, entities: Sequence[int]) -> list[list[int]]:
-        unseen = [e for e in entities if e not in self._targets]
-        if unseen:
-            tokens = self.model.encode_after([f" {self.names[e]}" for e in unseen], "to")
-            self._targets.update(zip(unseen, tokens, strict=True))
-        return [self._targets[e] for e in entities]
 
 
 class _PairMemory:

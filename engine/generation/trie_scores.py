@@ -37,8 +37,8 @@ BATCH_TOKENS = 4096
 ROW_TOKENS = 512
 """Longest row: a larger tree is cut, as attention grows with the square of a row."""
 
-MAX_LOGITS = 1 << 23
-"""Logits over the vocabulary held at a time (32 MiB)."""
+MAX_LOGITS = 1 << 22
+"""Logits over the vocabulary held at a time (16 MiB): more leave the caches of a processor."""
 
 PAIRS = 256
 """Pairs whose tokens share one product with the output layer."""
