@@ -206,6 +206,19 @@ def test_ties_go_to_the_earlier_parent_then_the_smaller_token():
     same_as_plain(found, Probabilities(table), [0], sequences, beams=5)
 
 
+def test_ties_between_names_with_the_same_tokens_and_others_go_by_id():
+    table = probabilities(p0={1: 0.5, 2: 0.5})
+    [found] = BeamSearch(Probabilities(table), 2)([[0]], [Trie.build([[1, 9], [2, 9], [1, 9]])])
+    assert found.ids.tolist() == [0, 1, 2]
+
+
+def test_large_logits_do_not_overflow():
+    model = Probabilities({0: {1: 2000.0, 2: 1999.0, 3: -2000.0}})
+    [found] = BeamSearch(model, length_penalty=0)([[0]], [Trie.build([[1], [2], [3]])])
+    expected = [0, -1, -4000] - np.log1p(np.exp(-1))
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-6)
+
+
 def test_a_longer_name_that_ties_with_the_last_place_is_waited_for():
     """2 3 and 2 4 5 are as likely; the longer one is the smaller id."""
     even = probabilities(p0={1: 0.5, 2: 0.5}, p2={3: 0.5, 4: 0.5}, p4={5: 1.0})
