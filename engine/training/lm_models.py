@@ -24,7 +24,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4, "num_attention_heads": 4},
     "small": {"hidden_size": 256, "intermediate_size": 672, "num_hidden_layers": 6, "num_attention_heads": 4},
 }
-"""LLaMA; what they have in common is in :func:`read_config`."""
+"""Shapes of new models; the rest is :data:`COMMON`."""
+
+COMMON = {"model_type": "llama", "max_position_embeddings": 1024, "tie_word_embeddings": True}
 
 
 class Origin(BaseModel):
@@ -49,12 +51,7 @@ def read_config(name: str, tokenizer: PreTrainedTokenizerBase) -> Origin:
         UserError: no such preset or file, or its vocabulary is too small.
     """
     if name in PRESETS:
-        config = {
-            "model_type": "llama",
-            "max_position_embeddings": 1024,
-            "tie_word_embeddings": True,
-            **PRESETS[name],
-        }
+        config = COMMON | PRESETS[name]
     else:
         try:
             config = json.loads(Path(name).read_text(encoding="utf-8"))

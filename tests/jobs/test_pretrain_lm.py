@@ -1,0 +1,187 @@
+"""Pre-training on real Ray workers: what it leaves behind, and runs that are killed and stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from engine.bundle import Bundle
+from engine.corpus.blocks import BlockSettings
+from engine.errors import UserError
+from engine.generation.model import LanguageModel
+from engine.generation.tokenizers import load_tokenizer
+from engine.generation.trie import Trie
+from engine.training.language_model import LmSettings, LmTraining
+from engine.training.lm_models import open_model
+from engine.workspace import Workspace
+from jobs import pretrain_lm
+from jobs.lm_blocks import make_blocks
+from jobs.pretrain_lm import Start, pretrain, start
+from tests.jobs.conftest import METALS, import_metals
+from tests.support.bundles import publish_vectors
+from tests.support.commands import run_command
+
+pytestmark = pytest.mark.slow
+
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "config.json"
+    path.write_text(json.dumps(TINY))
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
+    """A workspace with a corpus, and a bundle of its entities that holds vectors."""
+    folder = tmp_path_factory.mktemp("metals")
+    import_metals(str(folder / "w"), folder / "raw")
+    workspace = Workspace.open(folder / "w")
+    publish_vectors(workspace, METALS, {"mask": np.eye(len(METALS))})
+    published = Bundle.open(workspace).path("entities.parquet")
+    workspace.entities.write_bytes(published.read_bytes())  # the same entities, byte by byte
+    return folder / "w"
+
+
+def test_what_a_run_leaves_behind(place: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--workspace", place, "--init-from-config", config, "--vocab-size", 300, "--block", 32)
+    words += ("--epochs", 2, "--held-out", 0.1)
+    assert run_command(pretrain_lm.main, *words) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    workspace = Workspace.open(place)
+    bundle = Bundle.open(workspace)
+    assert f"bundle={bundle.id}" in last
+    summary = json.loads(
+        (workspace.runs("pretrain_lm") / bundle.manifest.settings["lm"]["run"] / "summary.json").read_bytes()
+    )
+    assert summary["steps"] == len(summary["losses"]) == 2 * -(-summary["blocks"] // 16)
+    assert summary["perplexity_after"] < summary["perplexity_before"]
+    assert len(summary["perplexities"]) == 3
+    assert summary["peak_memory_mib"]["process"] > 100
+    assert bundle.path("index/mask.faiss").is_file(), "the vectors of the bundle before are carried over"
+    model = LanguageModel.load(bundle.path("lm"))
+    assert model.model.num_parameters() == summary["parameters"]
+    trie = Trie.load(bundle.path("trie"))
+    (tokens,) = model.encode_after([f" {METALS[2]}.\n"], "and")
+    sequence = trie.entity_sequence[2]
+    assert trie.tokens[trie.starts[sequence] : trie.starts[sequence + 1]].tolist() == tokens
+    folder = Path(workspace.runs("pretrain_lm").path) / summary["run"]
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    np.testing.assert_allclose([e.value for e in events.Scalars("train/loss")], summary["losses"], rtol=1e-6)
+    assert len(events.Scalars("heldout/perplexity")) == 2
+    assert run_command(pretrain_lm.main, *words) == 0
+    again = capsys.readouterr()
+    assert "this run is finished" in again.err
+    assert again.out.splitlines()[-1].split(" seconds=")[0] == last.split(" seconds=")[0]
+    # The ablation: the same model published as it is, from its own folder.
+    base = folder / "lm"
+    assert (
+        run_command(pretrain_lm.main, "--workspace", place, "--model", base, "--block", 32, "--epochs", 0)
+        == 0
+    )
+    assert "steps=0" in capsys.readouterr().out.splitlines()[-1]
+    weights = "model.safetensors"
+    assert (Bundle.open(workspace).path("lm") / weights).read_bytes() == (base / weights).read_bytes()
+
+
+def test_a_run_that_is_killed_then_stopped_goes_on_with_fewer_workers(
+    place: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The curve, over three lives and two numbers of workers, is that of a run in this process."""
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for the next check
+    workspace = Workspace.open(place)
+    begin = start(
+        workspace, None, str(config), None, 300, BlockSettings(tokenizer="", vocab_size=0, block=16)
+    )
+    settings = LmSettings(epochs=60, learning_rate=1e-3, precision="float32", seed=5)
+    runs = Path(workspace.runs("pretrain_lm").path)
+    killer = _After(runs, 4, _kill_a_worker)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        # Ctrl-C: Ray Train's handler, which stays where it is, ends the run and then the program.
+        with killer, pytest.raises(SystemExit), _After(runs, 8, _interrupt):
+            pretrain(workspace, begin, settings, workers=2, checkpoint_seconds=0.1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert killer.done, "no worker was killed"
+    summary, _ = pretrain(workspace, begin, settings, workers=1, checkpoint_seconds=60)
+    assert summary["workers"] == 1
+    assert summary["resumed_at"] > 0
+    np.testing.assert_allclose(summary["losses"], _in_one_go(workspace, begin, settings), rtol=1e-4)
+
+
+def _in_one_go(workspace: Workspace, begin: Start, settings: LmSettings) -> list[float]:
+    blocks = make_blocks(workspace, begin.tokenizer, begin.blocks)
+    tokens = blocks.open(load_tokenizer(begin.tokenizer).bos_token_id)
+    run = LmTraining(open_model(begin.origin, settings.seed), *tokens, settings)
+    for _ in run.run():
+        pass
+    return run.losses
+
+
+class _After(threading.Thread):
+    """Acts once so many checkpoints have appeared below a folder while the block runs."""
+
+    def __init__(self, runs: Path, checkpoints: int, act: Callable[[], bool]) -> None:
+        super().__init__(daemon=True)
+        self._runs, self._checkpoints, self._act = runs, checkpoints, act
+        self._ended, self.done = threading.Event(), False
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def run(self) -> None:
+        before, seen = set(self._runs.glob("*/checkpoint_*")), set()
+        while not self._ended.is_set() and not self.done:
+            time.sleep(0.02)
+            seen |= set(self._runs.glob("*/checkpoint_*")) - before
+            self.done = len(seen) >= self._checkpoints and self._act()
+
+
+def _kill_a_worker() -> bool:
+    """Send SIGKILL to one training worker of this process' own cluster."""
+    for child in psutil.Process().children(recursive=True):
+        if "RayTrainWorker" in " ".join(child.cmdline()):
+            os.kill(child.pid, signal.SIGKILL)
+            return True
+    return False
+
+
+def _interrupt() -> bool:
+    os.kill(os.getpid(), signal.SIGINT)
+    return True
+
+
+def test_mistakes_are_named(place: Path, config: Path, tmp_path: Path) -> None:
+    workspace, texts = Workspace.open(place), BlockSettings(tokenizer="", vocab_size=0, block=16)
+    with pytest.raises(UserError, match=r"jobs\.import_corpus"):
+        start(Workspace.open(tmp_path), None, "tiny", None, 300, texts)
+    with pytest.raises(UserError, match="either --model"):
+        start(workspace, None, None, None, 300, texts)
+    with pytest.raises(UserError, match=r"--block 65.*takes 64"):
+        start(workspace, None, str(config), None, 300, texts.model_copy(update={"block": 65}))
+    begin = start(workspace, None, str(config), None, 300, texts)
+    with pytest.raises(UserError, match="no GPU"):
+        pretrain(workspace, begin, LmSettings(), gpu=True)
