@@ -12,6 +12,7 @@ import torch
 
 from engine.generation.beam import Found
 from engine.generation.model import LanguageModel
+from engine.generation.prompts import LAST_WORD, name_text
 from engine.generation.trie import Trie
 
 
@@ -23,8 +24,8 @@ class FreeSearch:
         self._ids: dict[str, list[int]] = {}
         for i, name in enumerate(names):
             self._ids.setdefault(name, []).append(i)
-        newline = model.encode_after([".\n"], "and")[0][-1]
-        self._ends = [newline]
+        # The last token of the end of a name: after it nothing more belongs to the list.
+        self._end = model.encode_after([name_text("a")], LAST_WORD)[0][-1]
 
     def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[Found]:
         """Return what of each prompt's beams is a name, best first. The tries are not looked at."""
@@ -41,8 +42,8 @@ class FreeSearch:
             num_return_sequences=self._beams,
             max_new_tokens=self._max_tokens,
             do_sample=False,
-            eos_token_id=self._ends,
-            pad_token_id=self._ends[0],
+            eos_token_id=self._end,
+            pad_token_id=self._end,
             output_scores=True,
             return_dict_in_generate=True,
         )

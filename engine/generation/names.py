@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from engine.generation.prompts import LAST_WORD, name_text
 from engine.generation.tokenizers import encode_after
 from engine.generation.trie import Trie
-
-BEFORE = "and"
-"""The word that a prompt ends with: what is generated comes right after it."""
 
 
 def name_trie(tokenizer: Any, names: Sequence[str]) -> Trie:
     """Return the trie of all names; the id of an entity is its place in ``names``.
 
-    A name is the tokens of ``" {name}.\\n"`` after the prompt's last word; the full stop and the line
-    break end it, so that no name begins another (METHODS, GenExpan).
+    A name is its tokens right after a prompt's last word; the full stop and the line break end it, so
+    that no name begins another.
     """
-    return Trie.build(encode_after(tokenizer, [f" {name}.\n" for name in names], BEFORE))
+    return Trie.build(encode_after(tokenizer, [name_text(name) for name in names], LAST_WORD))

@@ -22,6 +22,7 @@ from engine.workspace import Workspace
 from jobs.expand import MAX_PART, default_part_size, main, pack, unpack
 from tests.support.bundles import publish_vectors
 from tests.support.commands import run_command
+from tests.support.language_models import tiny_model
 
 ROOT = Path(__file__).parents[2]
 N = 120
@@ -50,7 +51,8 @@ def house(tmp_path_factory):
 
 def expand(house, output, *extra: object) -> int:
     words = ["--workspace", house / "w", "--queries", house / "q.jsonl", "--output", output]
-    return run_command(main, *words, "--method", "retexpan", *extra)
+    method_given = () if "--method" in extra else ("--method", "retexpan")
+    return run_command(main, *words, *method_given, *extra)
 
 
 def local_rows(house) -> list[dict]:
@@ -104,6 +106,22 @@ def test_batch_and_local_runtime_rank_alike(ray_local, house, tmp_path, batch_si
     assert (refused["position"], refused["query_id"]) == (QUERIES + 1, "bad")
     empty = pq.read_table(output).slice(0, 1).to_pylist()[0]
     assert empty["degraded"] == [f"positive seed {N - 1} has no sentence and was not used"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["genexpan", "retexpan+lm-rerank"])
+def test_a_language_models_lists_are_those_of_the_local_runtime(ray_local, tmp_path, name):
+    names = [f"entity {i}" for i in range(24)]
+    vectors = np.random.default_rng(2).normal(size=(len(names), 4))
+    bundle = publish_vectors(Workspace.open(tmp_path / "w"), names, {"mask": vectors}, model=tiny_model())
+    queries = [{"id": f"q{i}", "positive": [i, i + 1, i + 2], "negative": [i + 3]} for i in range(5)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, queries)))
+    assert expand(tmp_path, tmp_path / "out", "--method", name) == 0
+    asked = [Query(f"q{i}", (i, i + 1, i + 2), (i + 3,)) for i in range(5)]
+    for expansion in method(name).open(bundle)(asked):
+        rows = [r for r in batch_rows(tmp_path / "out") if r["query_id"] == expansion.query.id]
+        assert [r["entity_id"] for r in rows] == expansion.ranking.ids.tolist()
+        np.testing.assert_allclose([r["score"] for r in rows], expansion.ranking.scores, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -84,7 +84,8 @@ def served(
     request: pytest.FixtureRequest, workspace: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     options = ["--per-stage", "--replicas=2", "--methods=retexpan,default"]
-    options = options if request.param == "per-stage" else []
+    if request.param == "fused":
+        options = ["--methods=retexpan,retexpan+cds,default,retexpan+lm-rerank,retexpan+genexpan"]
     log = tmp_path_factory.mktemp("served") / "log"
     with server(workspace, log, *options, "--set=num_cpus=0.2") as running:
         yield running
@@ -112,22 +113,26 @@ def body(query: Query, method: str) -> dict[str, object]:
     }
 
 
-def same(answer: dict[str, object], expected: Expansion) -> None:
-    """Ids, scores and evidence agree in every bit."""
+def same(answer: dict[str, object], expected: Expansion, tolerance: float = 0) -> None:
+    """Ids agree, and scores and evidence in every bit, or but for a relative ``tolerance``."""
     results = answer["results"]
     assert isinstance(results, list)
     assert [r["id"] for r in results] == expected.ranking.ids.tolist()
-    assert [np.float32(r["score"]) for r in results] == list(expected.ranking.scores)
+    scores = [np.float32(r["score"]) for r in results]
+    np.testing.assert_allclose(scores, expected.ranking.scores, rtol=tolerance)
     for name, column in expected.ranking.evidence.items():
         got = np.float32([r["evidence"][name] for r in results])
-        np.testing.assert_array_equal(got, column)
+        np.testing.assert_allclose(got, column, rtol=tolerance)
 
 
 def test_concurrent_requests_get_the_local_runtimes_answers(url: str, bundle: Bundle) -> None:
     queries = random_queries(20)
     names = [m["name"] for m in httpx.get(f"{url}/v1/methods").json()["methods"]]
     assert {"retexpan", "default"} <= set(names)
-    expected = {name: METHODS[name].open(bundle)(queries) for name in names}
+    # A random model's lists grow slowly, and its products depend on the batch in their last digits.
+    generative = {name for name in names if "genexpan" in name or "lm-" in name}
+    asked = {name: queries[:2] if name in generative else queries for name in names}
+    expected = {name: METHODS[name].open(bundle)(some) for name, some in asked.items()}
 
     async def ask_all() -> None:
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
@@ -135,9 +140,9 @@ def test_concurrent_requests_get_the_local_runtimes_answers(url: str, bundle: Bu
             async def ask(place: int, method: str) -> None:
                 response = await client.post("/v1/expand", json=body(queries[place], method))
                 assert response.status_code == 200, response.text
-                same(response.json(), expected[method][place])
+                same(response.json(), expected[method][place], 1e-4 if method in generative else 0)
 
-            await asyncio.gather(*(ask(i, name) for name in names for i in range(len(queries))))
+            await asyncio.gather(*(ask(i, name) for name in names for i in range(len(asked[name]))))
 
     asyncio.run(ask_all())
 

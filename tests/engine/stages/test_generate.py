@@ -1,0 +1,159 @@
+"""Stages that ask a language model, on a tiny one with random weights."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from engine.errors import BundleError
+from engine.generation.artifacts import open_artifacts
+from engine.generation.prompts import list_prompt
+from engine.generation.trie_scores import name_logprobs
+from engine.query import Expansion, Query, Ranking
+from engine.stages.generate import Generate
+from engine.stages.generative_rerank import GenerativeRerank, standardised
+from engine.stages.rerank import SegmentRerank
+from engine.stages.retrieve import Retrieve
+from engine.workspace import Workspace
+from tests.support.bundles import publish_vectors
+from tests.support.language_models import tiny_model
+
+NAMES = [f"San {c}{d}" for c in "ABCDEFGH" for d in ("an", "an Jose", "iego", "alvador", "arino")]
+N = len(NAMES)
+QUICK = Generate(beams=8, max_rounds=5, patience=3)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    vectors = np.random.default_rng(3).normal(size=(N, 6))
+    house = Workspace.open(tmp_path_factory.mktemp("w"))
+    return publish_vectors(house, NAMES, {"mask": vectors}, model=tiny_model())
+
+
+def asked(*queries: Query, ids=None) -> list[Expansion]:
+    given = np.array(ids or [], np.int32)
+    ranking = Ranking(given, np.linspace(1, 0, len(given), dtype=np.float32))
+    return [Expansion(q, ranking) for q in queries]
+
+
+Q = Query("q", (0, 7, 12), (20, 21))
+
+
+def test_a_list_is_ranked_by_its_likelihood_of_the_positive_seeds(bundle):
+    (found,) = QUICK.open(bundle)(asked(Q))
+    ranking = found.ranking
+    assert len(ranking) >= 8
+    assert not set(ranking.ids.tolist()) & set(Q.seeds)
+    (expected,) = open_artifacts(bundle).likelihood.means([(ranking.ids, Q.positive)])
+    np.testing.assert_array_equal(ranking.scores, expected)
+    assert (np.diff(ranking.scores) <= 0).all()
+    assert (ranking.evidence["generated"] >= 1).all()
+
+
+def test_the_same_seed_gives_the_same_list_and_another_seed_another(bundle):
+    (first,), (again,) = QUICK.open(bundle)(asked(Q)), QUICK.open(bundle)(asked(Q))
+    np.testing.assert_array_equal(first.ranking.ids, again.ranking.ids)
+    (other,) = QUICK.model_copy(update={"seed": 14}).open(bundle)(asked(Q))
+    assert other.ranking.evidence["generated"].tolist() != first.ranking.evidence["generated"].tolist()
+
+
+def test_after_a_recall_only_its_candidates_are_generated_and_their_evidence_stays(bundle):
+    recalled = [5, 30, 2, 17, 9, 20]
+    (found,) = QUICK.open(bundle)(asked(Q, ids=recalled))
+    assert set(found.ranking.ids.tolist()) <= set(recalled) - {20}
+    (both,) = (Retrieve(k=10) >> QUICK).open(bundle)([Q])
+    index = bundle.once("index/mask.faiss", None)
+    expected = index.similarity(both.ranking.ids, index.mean_of(Q.positive))
+    np.testing.assert_array_equal(both.ranking.evidence["positive"], expected)
+
+
+def test_a_query_that_wants_more_gets_more(bundle):
+    stage = Generate(k=3, beams=8, top_p=1, max_rounds=30)
+    (few, many) = stage.open(bundle)(asked(replace(Q, top_k=3), replace(Q, id="r", top_k=25)))
+    assert len(few.ranking) == 3
+    assert len(many.ranking) == 25
+
+
+def test_rounds_are_shown_while_lists_grow(bundle):
+    worker = QUICK.open(bundle)
+    growing = worker.start(asked(Q, replace(Q, id="r", positive=(1, 2, 3))))
+    seen: dict[str, list[int]] = {"q": [], "r": []}
+    for step in worker.rounds(growing):
+        seen[step.query_id] += step.new.tolist()
+        assert step.total == len(seen[step.query_id])
+    for one in growing:
+        assert sorted(one.accepted) == sorted(seen[one.query.id])
+        assert one.rounds <= 5
+
+
+@pytest.mark.parametrize(
+    "changed", [{"reason": "class"}, {"reason": "negative"}, {"descriptions": True}, {"unwanted": True}]
+)
+def test_every_kind_of_prompt_gives_a_list(bundle, changed):
+    (found,) = QUICK.model_copy(update=changed).open(bundle)(asked(Q))
+    assert len(found.ranking)
+
+
+def test_without_the_trie_only_names_of_the_vocabulary_count(bundle):
+    (found,) = QUICK.model_copy(update={"constrained": False, "max_rounds": 1}).open(bundle)(asked(Q))
+    assert set(found.ranking.ids.tolist()) <= set(range(N)) - set(Q.seeds)
+
+
+def test_generative_reranking_adds_the_mean_log_probability(bundle):
+    recalled = [5, 30, 2, 17, 9]
+    (before,) = asked(Q, ids=recalled)
+    stage = GenerativeRerank(prompts=2, weight=0.5)
+    (after,) = stage.open(bundle)([before])
+    artifacts = open_artifacts(bundle)
+    random = np.random.default_rng([stage.seed, *Q.positive])
+    prompts = [
+        artifacts.model.encode(list_prompt([NAMES[i] for i in random.permutation(Q.positive)]))
+        for _ in range(2)
+    ]
+    sub = artifacts.trie.restrict(np.array(recalled))
+    found = [name_logprobs(artifacts.model, [prompt], [sub])[0] for prompt in prompts]
+    by_id = dict(zip(found[0].ids.tolist(), np.mean([f.logprobs for f in found], axis=0), strict=True))
+    g = np.array([by_id[i] for i in recalled])
+    r = before.ranking.scores
+    expected = r + 0.5 * r.std() * (g - g.mean()) / g.std()
+    order = np.argsort(-expected)
+    assert after.ranking.ids.tolist() == [recalled[i] for i in order]
+    np.testing.assert_allclose(after.ranking.scores, expected[order], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(after.ranking.evidence["generation"], g[order], rtol=1e-4)
+    (alone,) = GenerativeRerank(prompts=2, alone=True).open(bundle)([before])
+    assert alone.ranking.ids.tolist() == [recalled[i] for i in np.argsort(-g)]
+
+
+def test_generative_reranking_answers_alike_in_any_batch_and_leaves_empty_lists(bundle):
+    expansions = [*asked(Q, ids=[5, 30, 2, 17]), *asked(replace(Q, id="e"))]
+    expansions += asked(replace(Q, id="r", positive=(1, 3)), ids=[8, 9, 10, 11, 13])
+    stage = GenerativeRerank(descriptions=True)
+    together = stage.open(bundle)(expansions)
+    for one, expected in zip(expansions, together, strict=True):
+        (alone,) = stage.open(bundle)([one])
+        assert alone.ranking.ids.tolist() == expected.ranking.ids.tolist()
+        np.testing.assert_allclose(alone.ranking.scores, expected.ranking.scores, rtol=1e-4)
+    assert len(together[1].ranking) == 0
+
+
+def test_standardised_values():
+    assert standardised(np.array([1.0, 3.0])).tolist() == [-1, 1]
+    assert standardised(np.array([2.0, 2.0])).tolist() == [0, 0]
+
+
+def test_segments_by_the_likelihood_of_the_negative_seeds(bundle):
+    recalled = [5, 30, 2, 17, 9]
+    (before,) = asked(Q, ids=recalled)
+    (after,) = SegmentRerank(by="likelihood", length=3).open(bundle)([before])
+    (negative,) = open_artifacts(bundle).likelihood.means([(before.ranking.ids, Q.negative)])
+    first = sorted(range(3), key=lambda i: negative[i])
+    second = sorted(range(3, 5), key=lambda i: negative[i])
+    assert after.ranking.ids.tolist() == [recalled[i] for i in [*first, *second]]
+    np.testing.assert_array_equal(after.ranking.scores, before.ranking.scores)
+
+
+def test_a_bundle_without_a_language_model_says_so(tmp_path):
+    poor = publish_vectors(Workspace.open(tmp_path), NAMES, {"mask": np.ones((N, 2))})
+    for stage in (QUICK, GenerativeRerank(), SegmentRerank(by="likelihood")):
+        with pytest.raises(BundleError, match="holds no 'lm'"):
+            stage.open(poor)
