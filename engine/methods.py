@@ -27,10 +27,15 @@ METHODS: Mapping[str, Pipeline] = {
     # One recalls 1,000 candidates, the other ranks them (table 9).
     "retexpan+genexpan": Retrieve(k=1000, view="mask") >> Generate() >> SegmentRerank(by="likelihood"),
     "genexpan+retexpan": Generate(k=1000) >> Retrieve(view="mask") >> SegmentRerank(view="mask"),
-    # Recalled candidates are scored by the language model in place of being generated.
-    "retexpan+lm-rerank": Retrieve(k=1000, view="mask") >> GenerativeRerank() >> SegmentRerank(view="mask"),
+    # Recalled candidates are scored by the language model, after seeds of both kinds, in place of being
+    # generated. Segments by the negative seeds would use these twice, and lower what was measured.
+    "retexpan+lm-rerank": Retrieve(k=1000, view="mask") >> GenerativeRerank(),
     # What is used when nobody names a method: the best that was measured.
     "default": Retrieve(k=600, view="joint", hubness=0.6) >> ContrastRerank(view="joint"),
+    # The same with a language model between recall and the negative seeds: the composed graph.
+    "default+lm-rerank": Retrieve(k=600, view="joint", hubness=0.6)
+    >> GenerativeRerank(weight=0.25)
+    >> ContrastRerank(view="joint"),
     # The views of the default one by one and together, without negative seeds: what each brings.
     "joint": Pipeline((Retrieve(view="joint"),)),
     "description": Pipeline((Retrieve(view="description"),)),

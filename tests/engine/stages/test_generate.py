@@ -69,9 +69,9 @@ def test_after_a_recall_only_its_candidates_are_generated_and_their_evidence_sta
 
 def test_a_query_that_wants_more_gets_more(bundle):
     stage = Generate(k=3, beams=8, top_p=1, max_rounds=30)
-    (few, many) = stage.open(bundle)(asked(replace(Q, top_k=3), replace(Q, id="r", top_k=25)))
+    (few, many) = stage.open(bundle)(asked(replace(Q, top_k=3), replace(Q, id="r", top_k=15)))
     assert len(few.ranking) == 3
-    assert len(many.ranking) == 25
+    assert len(many.ranking) == 15
 
 
 def test_rounds_are_shown_while_lists_grow(bundle):
@@ -99,29 +99,36 @@ def test_without_the_trie_only_names_of_the_vocabulary_count(bundle):
     assert set(found.ranking.ids.tolist()) <= set(range(N)) - set(Q.seeds)
 
 
-def test_generative_reranking_adds_the_mean_log_probability(bundle):
-    recalled = [5, 30, 2, 17, 9]
-    (before,) = asked(Q, ids=recalled)
-    stage = GenerativeRerank(prompts=2, weight=0.5)
-    (after,) = stage.open(bundle)([before])
+def mean_logprobs(bundle, seeds, candidates, n) -> np.ndarray:
+    """What the model says of each candidate after n draws of the seeds, one prompt at a time."""
     artifacts = open_artifacts(bundle)
-    random = np.random.default_rng([stage.seed, *Q.positive])
-    prompts = [
-        artifacts.model.encode(list_prompt([NAMES[i] for i in random.permutation(Q.positive)]))
-        for _ in range(2)
+    random = np.random.default_rng([13, *seeds])
+    sub = artifacts.trie.restrict(np.array(candidates))
+    found = [
+        name_logprobs(artifacts.model, [artifacts.model.encode(list_prompt(listed))], [sub])[0]
+        for listed in ([NAMES[i] for i in random.permutation(seeds)[:3]] for _ in range(n))
     ]
-    sub = artifacts.trie.restrict(np.array(recalled))
-    found = [name_logprobs(artifacts.model, [prompt], [sub])[0] for prompt in prompts]
     by_id = dict(zip(found[0].ids.tolist(), np.mean([f.logprobs for f in found], axis=0), strict=True))
-    g = np.array([by_id[i] for i in recalled])
+    return np.array([by_id[i] for i in candidates])
+
+
+@pytest.mark.parametrize(("negative", "contrast"), [((20, 21), 1), ((20, 21), 0.5), ((20, 21), 0), ((), 1)])
+def test_generative_reranking_adds_the_log_ratio(bundle, negative, contrast):
+    recalled = [5, 30, 2, 17, 9]
+    (before,) = asked(replace(Q, negative=negative), ids=recalled)
+    (after,) = GenerativeRerank(prompts=2, weight=0.3, contrast=contrast).open(bundle)([before])
+    g = mean_logprobs(bundle, Q.positive, recalled, 2)
+    if negative:
+        g -= contrast * mean_logprobs(bundle, negative, recalled, 2)
     r = before.ranking.scores
-    expected = r + 0.5 * r.std() * (g - g.mean()) / g.std()
+    expected = r + 0.3 * r.std() * (g - g.mean()) / g.std()
     order = np.argsort(-expected)
     assert after.ranking.ids.tolist() == [recalled[i] for i in order]
-    np.testing.assert_allclose(after.ranking.scores, expected[order], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(after.ranking.evidence["generation"], g[order], rtol=1e-4)
-    (alone,) = GenerativeRerank(prompts=2, alone=True).open(bundle)([before])
-    assert alone.ranking.ids.tolist() == [recalled[i] for i in np.argsort(-g)]
+    np.testing.assert_allclose(after.ranking.scores, expected[order], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(after.ranking.evidence["generation"], g[order], rtol=1e-3, atol=1e-4)
+    alone = GenerativeRerank(prompts=2, alone=True, contrast=contrast)
+    (ranked,) = alone.open(bundle)([before])
+    assert ranked.ranking.ids.tolist() == [recalled[i] for i in np.argsort(-g)]
 
 
 def test_generative_reranking_answers_alike_in_any_batch_and_leaves_empty_lists(bundle):
