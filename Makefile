@@ -46,3 +46,4 @@ bench: setup
 	$(BIN)/python -m benchmarks.trie
 	$(BIN)/python -m benchmarks.beam_search
 	$(BIN)/python -m benchmarks.likelihood
+	$(BIN)/python -m benchmarks.whole_query
