@@ -1,13 +1,12 @@
-"""Pre-training on real Ray workers: what it leaves behind, and runs that are killed and stopped."""
+"""Pre-training on real Ray workers: what it leaves behind, and a run that is stopped and goes on."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import signal
-import threading
+import subprocess
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,30 +102,40 @@ def test_what_a_run_leaves_behind(place: Path, config: Path, capsys: pytest.Capt
     assert (Bundle.open(workspace).path("lm") / weights).read_bytes() == (base / weights).read_bytes()
 
 
-def test_a_run_that_is_killed_then_stopped_goes_on_with_fewer_workers(
-    place: Path, config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The curve, over three lives and two numbers of workers, is that of a run in this process."""
-    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for the next check
+def test_a_stopped_run_goes_on_with_fewer_workers(place: Path, config: Path) -> None:
+    """The curve, over two lives with two workers and one, is that of a run in this process.
+
+    The first life is a program of its own with its own cluster, and is killed whole.
+    """
     workspace = Workspace.open(place)
     begin = start(
         workspace, None, str(config), None, 300, BlockSettings(tokenizer="", vocab_size=0, block=16)
     )
     settings = LmSettings(epochs=60, learning_rate=1e-3, precision="float32", seed=5)
-    runs = Path(workspace.runs("pretrain_lm").path)
-    killer = _After(runs, 4, _kill_a_worker)
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        # Ctrl-C: Ray Train's handler, which stays where it is, ends the run and then the program.
-        with killer, pytest.raises(SystemExit), _After(runs, 8, _interrupt):
-            pretrain(workspace, begin, settings, workers=2, checkpoint_seconds=0.1)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert killer.done, "no worker was killed"
+    code = (
+        "import sys; from tests.support.stopped_pretraining import main; main(*sys.argv[1:])",
+        place,
+        config,
+        settings.model_dump_json(),
+    )
+    _stopped_after(2, Path(workspace.runs("pretrain_lm").path), [sys.executable, "-c", *map(str, code)])
     summary, _ = pretrain(workspace, begin, settings, workers=1, checkpoint_seconds=60)
     assert summary["workers"] == 1
-    assert summary["resumed_at"] > 0
+    assert 0 < summary["resumed_at"] < summary["steps"]
     np.testing.assert_allclose(summary["losses"], _in_one_go(workspace, begin, settings), rtol=1e-4)
+
+
+def _stopped_after(checkpoints: int, runs: Path, command: list[str]) -> None:
+    """Run a program until so many checkpoints are there, then take it and all that it started away."""
+    before = set(runs.glob("*/checkpoint_*"))
+    program = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(set(runs.glob("*/checkpoint_*")) - before) < checkpoints:
+        assert program.poll() is None, "it ended before it was stopped"
+        time.sleep(0.05)
+    for process in [program, *program.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    program.wait()
 
 
 def _in_one_go(workspace: Workspace, begin: Start, settings: LmSettings) -> list[float]:
@@ -136,42 +145,6 @@ def _in_one_go(workspace: Workspace, begin: Start, settings: LmSettings) -> list
     for _ in run.run():
         pass
     return run.losses
-
-
-class _After(threading.Thread):
-    """Acts once so many checkpoints have appeared below a folder while the block runs."""
-
-    def __init__(self, runs: Path, checkpoints: int, act: Callable[[], bool]) -> None:
-        super().__init__(daemon=True)
-        self._runs, self._checkpoints, self._act = runs, checkpoints, act
-        self._ended, self.done = threading.Event(), False
-
-    def __enter__(self) -> None:
-        self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-
-    def run(self) -> None:
-        before, seen = set(self._runs.glob("*/checkpoint_*")), set()
-        while not self._ended.is_set() and not self.done:
-            time.sleep(0.02)
-            seen |= set(self._runs.glob("*/checkpoint_*")) - before
-            self.done = len(seen) >= self._checkpoints and self._act()
-
-
-def _kill_a_worker() -> bool:
-    """Send SIGKILL to one training worker of this process' own cluster."""
-    for child in psutil.Process().children(recursive=True):
-        if "RayTrainWorker" in " ".join(child.cmdline()):
-            os.kill(child.pid, signal.SIGKILL)
-            return True
-    return False
-
-
-def _interrupt() -> bool:
-    os.kill(os.getpid(), signal.SIGINT)
-    return True
 
 
 def test_mistakes_are_named(place: Path, config: Path, tmp_path: Path) -> None:
