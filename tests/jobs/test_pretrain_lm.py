@@ -6,7 +6,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +28,11 @@ from jobs.pretrain_lm import Start, pretrain, start
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.bundles import publish_vectors
 from tests.support.commands import run_command
+from tests.support.train_workers import kill_a_worker, wait_for_checkpoints
 
 pytestmark = pytest.mark.slow
+
+Patch = pytest.MonkeyPatch
 
 TINY = {
     "model_type": "llama",
@@ -118,24 +120,36 @@ def test_a_stopped_run_goes_on_with_fewer_workers(place: Path, config: Path) -> 
         config,
         settings.model_dump_json(),
     )
-    _stopped_after(2, Path(workspace.runs("pretrain_lm").path), [sys.executable, "-c", *map(str, code)])
+    _stopped(Path(workspace.runs("pretrain_lm").path), [sys.executable, "-c", *map(str, code)])
     summary, _ = pretrain(workspace, begin, settings, workers=1, checkpoint_seconds=60)
     assert summary["workers"] == 1
     assert 0 < summary["resumed_at"] < summary["steps"]
     np.testing.assert_allclose(summary["losses"], _in_one_go(workspace, begin, settings), rtol=1e-4)
 
 
-def _stopped_after(checkpoints: int, runs: Path, command: list[str]) -> None:
-    """Run a program until so many checkpoints are there, then take it and all that it started away."""
+def _stopped(runs: Path, command: list[str]) -> None:
+    """Run a program until it can be resumed, then take it and all that it started away."""
     before = set(runs.glob("*/checkpoint_*"))
     program = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(set(runs.glob("*/checkpoint_*")) - before) < checkpoints:
-        assert program.poll() is None, "it ended before it was stopped"
-        time.sleep(0.05)
+    assert wait_for_checkpoints(runs, before)
+    assert program.poll() is None, "it ended before it was stopped"
     for process in [program, *program.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     program.wait()
+
+
+def test_a_killed_worker_resumes_the_same_curve(place: Path, config: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for the next check
+    workspace = Workspace.open(place)
+    texts = BlockSettings(tokenizer="", vocab_size=0, block=16)
+    begin = start(workspace, None, str(config), None, 300, texts)
+    settings = LmSettings(epochs=60, learning_rate=1e-3, precision="float32", seed=6)
+    killed = kill_a_worker(Path(workspace.runs("pretrain_lm").path))
+    summary, _ = pretrain(workspace, begin, settings, workers=1, checkpoint_seconds=0.2)
+    assert killed, "the run ended before its worker was killed"
+    assert 0 < summary["resumed_at"] < summary["steps"]
+    np.testing.assert_allclose(summary["losses"], _in_one_go(workspace, begin, settings), rtol=1e-4)
 
 
 def _in_one_go(workspace: Workspace, begin: Start, settings: LmSettings) -> list[float]:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -25,6 +21,7 @@ from jobs.frozen_cache import frozen_cache
 from jobs.train_encoder import train, trained_encoder
 from tests.jobs.conftest import METALS
 from tests.support.commands import run_command
+from tests.support.train_workers import kill_a_worker
 
 pytestmark = pytest.mark.slow
 
@@ -43,12 +40,8 @@ def test_a_killed_worker_resumes_the_same_curve(prepared: Path, monkeypatch: pyt
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for the next check
     workspace = Workspace.open(prepared)
     settings = SETTINGS.model_copy(update={"epochs": 100, "seed": 5})
-    killed: list[int] = []
-    runs = Path(workspace.runs("train_encoder").path)
-    killer = threading.Thread(target=_kill_after_checkpoints, args=(runs, killed), daemon=True)
-    killer.start()
+    killed = kill_a_worker(Path(workspace.runs("train_encoder").path))
     resumed = train(workspace, settings, checkpoint_seconds=0.2)
-    killer.join(timeout=1)
     assert killed, "the run ended before its worker was killed"
     assert resumed["resumed_at"] > 0
     data = frozen_cache(workspace, open_inputs(workspace), EMBEDDED).open()
@@ -56,25 +49,6 @@ def test_a_killed_worker_resumes_the_same_curve(prepared: Path, monkeypatch: pyt
     for _ in whole.run():
         pass
     np.testing.assert_allclose(resumed["losses"], whole.losses, rtol=1e-4)
-
-
-def _kill_after_checkpoints(runs: Path, killed: list[int]) -> None:
-    """Send SIGKILL to the training worker of this process' own cluster, once it can be resumed.
-
-    A worker may be two reports ahead of Ray Train; after four checkpoints, Ray Train knows of one.
-    """
-    before = set(runs.glob("*/checkpoint_*"))
-    seen: set[Path] = set()
-    for _ in range(6000):
-        time.sleep(0.02)
-        seen |= set(runs.glob("*/checkpoint_*")) - before
-        if len(seen) < 4:
-            continue
-        for child in psutil.Process().children(recursive=True):
-            if "RayTrainWorker" in " ".join(child.cmdline()):
-                os.kill(child.pid, signal.SIGKILL)
-                killed.append(child.pid)
-                return
 
 
 def test_what_a_run_leaves_behind(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
