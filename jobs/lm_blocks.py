@@ -26,6 +26,7 @@ from engine.corpus.blocks import (
     write_part,
 )
 from engine.corpus.schema import read_manifest
+from engine.errors import UserError
 from engine.generation.lists import list_lines, neighbour_lists
 from engine.generation.tokenizers import load_tokenizer, token_ids, train_tokenizer
 from engine.retrieval.index import VectorIndex
@@ -96,11 +97,24 @@ def make_blocks(
     return Blocks(key, manifest, folder)
 
 
+def neighbours_of(bundle: Bundle) -> str:
+    """Return the checksum of the index that lists are made of: later bundles with the same one give the same.
+
+    Raises:
+        BundleError: the bundle has no such index.
+    """
+    name = f"index/{LIST_VIEW}.faiss"
+    bundle.path(name)
+    return bundle.manifest.files[name].sha256
+
+
 def _list_part(
     workspace: Workspace, tokenizer: str, settings: BlockSettings, folder: Store, part: int
 ) -> PartCounts:
     """Write the part that holds lists of neighbours, and return its counts."""
-    bundle = Bundle.open(workspace, settings.neighbours)
+    bundle = Bundle.open(workspace)
+    if neighbours_of(bundle) != settings.neighbours:
+        raise UserError(f"bundle {bundle.id} was published meanwhile, with another index; run the job again")
     index = bundle.once(f"index/{LIST_VIEW}.faiss", VectorIndex.read)
     hubs = np.load(bundle.path(f"index/{LIST_VIEW}.hubness.npy"), allow_pickle=False)
     console.say(f"{settings.lists} lists of neighbours an entity, from bundle {bundle.id}")

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import typer
 
 from cluster.session import session
-from engine.bundle import Manifest, current_id, derive
+from engine.bundle import Bundle, Manifest, derive
 from engine.corpus.blocks import BlockSettings
 from engine.corpus.schema import read_manifest
 from engine.errors import UserError
@@ -30,7 +30,7 @@ from engine.training.lm_models import Origin, check, config_of, read_config
 from engine.vocabulary import Vocabulary
 from engine.workspace import Workspace
 from jobs import console
-from jobs.lm_blocks import corpus_tokenizer, make_blocks
+from jobs.lm_blocks import corpus_tokenizer, make_blocks, neighbours_of
 from jobs.lm_worker import JOB, Run, work
 from jobs.training import check_gpu, cores_of_a_worker, fit
 
@@ -247,7 +247,7 @@ def main(
         descriptions=descriptions,
         held_out=held_out,
         lists=lists,
-        neighbours=current_id(place) if lists else "",
+        neighbours=neighbours_of(Bundle.open(place)) if lists else "",
         seed=seed,
     )
     begin = start(place, model, init_from_config, tokenizer, vocab_size, texts)

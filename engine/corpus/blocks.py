@@ -50,7 +50,7 @@ class BlockSettings(BaseModel):
     lists: int = Field(default=0, ge=0)
     """Lists of neighbours for each entity (:mod:`engine.generation.lists`), a part of their own."""
     neighbours: str = ""
-    """The bundle whose index says who the neighbours are."""
+    """Checksum of the index that says who the neighbours are."""
     seed: int = Field(default=13, ge=0)
 
     def key(self, corpus_digest: str) -> str:

@@ -46,7 +46,7 @@ def test_vectors_are_means_of_the_plain_states_at_the_mask(prepared: Path) -> No
     assert ((found * unit(plain)).sum(axis=1) > 0.999).all()
 
 
-def test_a_bundle_holds_all_that_the_methods_read_and_is_the_same_again(
+def test_a_bundle_holds_all_that_retrieval_reads_and_is_the_same_again(
     prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspace = Workspace.open(prepared)
@@ -57,7 +57,8 @@ def test_a_bundle_holds_all_that_the_methods_read_and_is_the_same_again(
     assert bundle.vocabulary.names == METALS
     described = vectors(bundle, "description").any(axis=1)
     assert described.tolist() == [True] * 5 + [False], "silver has no description"
-    for name, pipeline in METHODS.items():
+    retrieving = {n: p for n, p in METHODS.items() if "genexpan" not in n and "lm-" not in n}
+    for name, pipeline in retrieving.items():
         (answer,) = pipeline.open(bundle)([Query(name, (0,), (1,))])
         assert set(answer.ranking.ids) <= {2, 3, 4, 5}
         assert len(answer.ranking) >= 3, name

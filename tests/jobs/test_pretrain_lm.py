@@ -14,7 +14,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.bundle import Bundle
-from engine.corpus.blocks import BlockSettings
+from engine.corpus.blocks import BlockSettings, open_blocks
 from engine.errors import UserError
 from engine.generation.model import LanguageModel
 from engine.generation.tokenizers import load_tokenizer
@@ -57,7 +57,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
     folder = tmp_path_factory.mktemp("metals")
     import_metals(str(folder / "w"), folder / "raw")
     workspace = Workspace.open(folder / "w")
-    publish_vectors(workspace, METALS, {"mask": np.eye(len(METALS))})
+    vectors = np.eye(len(METALS))
+    views = {"mask": vectors, "joint": vectors}
+    publish_vectors(workspace, METALS, views, {"joint": np.zeros(len(METALS))})
     published = Bundle.open(workspace).path("entities.parquet")
     workspace.entities.write_bytes(published.read_bytes())  # the same entities, byte by byte
     return folder / "w"
@@ -65,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
 
 def test_what_a_run_leaves_behind(place: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--workspace", place, "--init-from-config", config, "--vocab-size", 300, "--block", 32)
-    words += ("--epochs", 2, "--held-out", 0.1)
+    words += ("--epochs", 2, "--held-out", 0.1, "--lists", 3)
     assert run_command(pretrain_lm.main, *words) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     workspace = Workspace.open(place)
@@ -77,6 +79,10 @@ def test_what_a_run_leaves_behind(place: Path, config: Path, capsys: pytest.Capt
     assert summary["steps"] == len(summary["losses"]) == 2 * -(-summary["blocks"] // 16)
     assert summary["perplexity_after"] < summary["perplexity_before"]
     assert len(summary["perplexities"]) == 3
+    *parts, lists = open_blocks(workspace, summary["blocks_key"]).manifest.parts
+    assert sum(part.sentences for part in parts) == 54
+    assert (lists.sentences, lists.held_out) == (0, 0)
+    assert lists.tokens > 3 * len(METALS) * 8, "a list has eight words and stops at least"
     assert summary["peak_memory_mib"]["process"] > 100
     assert bundle.path("index/mask.faiss").is_file(), "the vectors of the bundle before are carried over"
     model = LanguageModel.load(bundle.path("lm"))
