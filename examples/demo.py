@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("demo-workspace"), help="made anew each time")
     parser.add_argument("--epochs", type=int, default=12, help="of training (default: 12)")
-    parser.add_argument("--lm-epochs", type=int, default=6, help="of the language model (default: 6)")
+    parser.add_argument("--lm-epochs", type=int, default=3, help="of the language model (default: 3)")
     options = parser.parse_args()
     shutil.rmtree(options.folder, ignore_errors=True)
     steps = Steps()
