@@ -37,6 +37,20 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def local_folder(name: str) -> str:
+    """Return a local folder with the files of one in a bucket; other names come back as they are.
+
+    Raises:
+        StorageError: there is no such folder in the bucket.
+    """
+    if not name.startswith("s3://"):
+        return name
+    copies = [file.local_copy(machine_cache()) for file in Store.open(name).files()]
+    if not copies:
+        raise StorageError(f"{name}: no such folder")
+    return str(copies[0].parent)
+
+
 @dataclass(frozen=True)
 class Store:
     """A folder, local or in a bucket. ``store / "name"`` is a child (a file or a folder)."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import typer
 
 from cluster.session import session
 from engine.bundle import Manifest, derive
+from engine.corpus.blocks import read_descriptions
 from engine.corpus.inputs import open_inputs
 from engine.corpus.masking import load_tokenizer
 from engine.encoders.embedded import model_path
@@ -26,7 +26,7 @@ from engine.encoders.pooling import describe
 from engine.encoders.text import TextEncoder
 from engine.retrieval.index import VectorIndex, Vectors, unit
 from engine.retrieval.views import centred, hubness, joint_view, lexical_view
-from engine.storage import Store, machine_cache
+from engine.storage import local_folder, machine_cache
 from engine.training.cache import CachedStates, InputRows, masked_sums
 from engine.workspace import Workspace
 from jobs import console
@@ -68,7 +68,7 @@ def build(workspace: Workspace, untrained: bool = False, workers: int | None = N
     encoders = Encoders(base, trained.folder.uri if trained else None, inputs.key)
     if not trained and not untrained:
         console.say("no trained encoder in this workspace: the index is made with the encoder as it came")
-    texts = _entity_texts(workspace)
+    texts = read_descriptions(workspace)
     with session():
         cache = frozen_cache(workspace, inputs, base, workers=workers)
         mask = _mask_view(workspace, cache, encoders, len(texts), workers)
@@ -100,13 +100,6 @@ def _publish(workspace: Workspace, views: dict[str, Vectors], settings: dict[str
     if left_out:
         console.say(left_out)
     return manifest
-
-
-def _entity_texts(workspace: Workspace) -> list[str]:
-    """Return each entity's description, or an empty text."""
-    with workspace.entities.open_input() as stream:
-        column = pq.read_table(stream, columns=["description"])["description"]
-    return [text or "" for text in column.to_pylist()]
 
 
 def _documents(workspace: Workspace, descriptions: list[str]) -> list[str]:
@@ -178,7 +171,7 @@ class MentionSums:
         last = self._encoders.last
         if last is None:
             return TextEncoder.load(self._encoders.base).to(_device())
-        return TextEncoder.load(str(_local_folder(last))).to(_device())
+        return TextEncoder.load(local_folder(last)).to(_device())
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Return the entity ids of a part and the sum of each one's states."""
@@ -208,13 +201,6 @@ class Describer:
         texts = [str(text) for text in batch["texts"][0]]
         vectors = describe(self._encoder, self._tokenizer, texts)
         return {"chunk": [int(batch["chunk"][0])], "vectors": [vectors.tobytes()]}
-
-
-def _local_folder(uri: str) -> Path:
-    """Return a local folder with the files of a store's folder."""
-    store = Store.open(uri)
-    copies = [file.local_copy(machine_cache()) for file in store.files()]
-    return copies[0].parent
 
 
 def main(

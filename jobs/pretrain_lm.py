@@ -7,7 +7,6 @@ that was stopped goes on from its last checkpoint, also on another number of wor
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -32,7 +31,7 @@ from engine.workspace import Workspace
 from jobs import console
 from jobs.lm_blocks import corpus_tokenizer, make_blocks, neighbours_of
 from jobs.lm_worker import JOB, Run, work
-from jobs.training import check_gpu, cores_of_a_worker, fit
+from jobs.training import check_gpu, cores_of_a_worker, finished
 
 EXAMPLES = """
   python -m jobs.pretrain_lm --workspace work --init-from-config small
@@ -132,14 +131,7 @@ def pretrain(
             checkpoint_seconds=checkpoint_seconds,
         )
         folder = workspace.runs(JOB) / run.name
-        if restart:
-            folder.delete()
-        finished = folder / "summary.json"
-        if finished.exists():
-            console.say(f"{folder.uri}: this run is finished; --restart trains it again")
-        else:
-            fit(work, run, folder, workers, run.cores, gpu)
-        summary = json.loads(finished.read_bytes())
+        summary = finished(work, run, folder, workers, run.cores, gpu, restart)
     return summary, publish_model(workspace, folder / "lm", summary)
 
 

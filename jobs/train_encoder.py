@@ -23,7 +23,7 @@ from engine.workspace import Workspace
 from jobs import console
 from jobs.encoder_worker import JOB, Run, work
 from jobs.frozen_cache import FrozenCache, frozen_cache
-from jobs.training import check_gpu, cores_of_a_worker, fit
+from jobs.training import check_gpu, cores_of_a_worker, finished
 
 EXAMPLES = """
   python -m jobs.train_encoder --workspace work
@@ -81,16 +81,9 @@ def train(
         cache = frozen_cache(workspace, inputs, model, dtype)
         run = _describe(workspace, cache, model, settings, workers, gpu, checkpoint_seconds)
         folder = workspace.runs(JOB) / run.name
-        if restart:
-            folder.delete()
-        finished = folder / "summary.json"
-        if finished.exists():
-            console.say(f"{folder.uri}: this run is finished; --restart trains it again")
-        else:
-            fit(work, run, folder, workers, run.cores, gpu)
-        summary = json.loads(finished.read_bytes())
+        summary = finished(work, run, folder, workers, run.cores, gpu, restart)
     (workspace.runs(JOB) / "CURRENT").write_bytes(run.name.encode())
-    return dict(summary)
+    return summary
 
 
 def _describe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -33,6 +34,31 @@ def cores_of_a_worker(workers: int) -> float:
 
     nodes = [float(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]]
     return min(sum(nodes) / workers, max(nodes))
+
+
+def finished(
+    work: Callable[[dict[str, Any]], None],
+    run: Any,
+    folder: Store,
+    workers: int,
+    cores: float,
+    gpu: bool,
+    restart: bool,
+) -> dict[str, Any]:
+    """Return a run's summary, after it was trained to its end unless it is there already.
+
+    Args:
+        work, run, folder, workers, cores, gpu: see :func:`fit`.
+        restart: forget what there is of the run.
+    """
+    if restart:
+        folder.delete()
+    summary = folder / "summary.json"
+    if summary.exists():
+        console.say(f"{folder.uri}: this run is finished; --restart trains it again")
+    else:
+        fit(work, run, folder, workers, cores, gpu)
+    return dict(json.loads(summary.read_bytes()))
 
 
 def fit(

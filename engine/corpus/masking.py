@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import UserError
+from engine.generation.tokenizers import token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -82,18 +83,7 @@ class MentionMasker:
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of plain texts, without special tokens."""
-        if not texts:
-            return []
-        encoded = self._tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+        return token_ids(self._tokenizer, texts)
 
     def described(self, texts: Sequence[str], spellings: Sequence[Sequence[str]]) -> list[list[int]]:
         """Return the token ids of descriptions, each mention of the entity's own names masked.

@@ -27,22 +27,18 @@ class Rules:
     """How a list grows and when it ends.
 
     Args:
-        wanted: entities after which the list is long enough (200 in the paper).
         top_p: the share of a round's likelihood that is accepted.
         patience: rounds in a row without a new entity after which a query ends.
         max_rounds: the most rounds of a query.
         descriptions: put the descriptions of the listed entities in front (RA).
         unwanted: name the negative seeds in the prompt (appendix I).
-        seed: of the draws.
     """
 
-    wanted: int = 200
     top_p: float = 0.7
     patience: int = 20
     max_rounds: int = 200
     descriptions: bool = False
     unwanted: bool = False
-    seed: int = 13
 
 
 @dataclass
@@ -53,6 +49,7 @@ class Growing:
     trie: Trie
     class_name: str
     wanted: int
+    """Entities after which the list is long enough (200 in the paper)."""
     random: np.random.Generator
     accepted: dict[int, float] = field(default_factory=dict)
     """Entity to its mean likelihood of the positive seeds (sco+), in the order in which they came."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
-from engine.storage import Store, machine_cache
+from engine.storage import local_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,16 +36,6 @@ def load_tokenizer(name: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise UserError(f"{name}: its tokenizer has no tokenizer.json (a fast tokenizer)")
     return tokenizer
-
-
-def local_folder(name: str) -> str:
-    """Return a local folder with the files of one in a bucket; other names as they are."""
-    if not name.startswith("s3://"):
-        return name
-    copies = [file.local_copy(machine_cache()) for file in Store.open(name).files()]
-    if not copies:
-        raise UserError(f"{name}: no such folder")
-    return str(copies[0].parent)
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

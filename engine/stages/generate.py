@@ -52,13 +52,11 @@ class Generate(Stage):
     def rules(self) -> Rules:
         """Return the rules by which lists grow."""
         return Rules(
-            wanted=self.k,
             top_p=self.top_p,
             patience=self.patience,
             max_rounds=self.max_rounds,
             descriptions=self.descriptions,
             unwanted=self.unwanted,
-            seed=self.seed,
         )
 
 
