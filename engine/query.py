@@ -19,13 +19,41 @@ MAX_SEEDS = 100
 
 MAX_TOP_K = 10_000
 
+MAX_SENTENCES = 16
+"""Sentences of a seed that the vocabulary does not hold."""
+
 Ids = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class NewEntity:
+    """A seed that the vocabulary does not hold: its name, and sentences that mention it.
+
+    ``vectors`` are its unit vectors by view, float32 [D] each, once they were made of the sentences.
+    """
+
+    name: str
+    sentences: tuple[str, ...]
+    vectors: Mapping[str, Scores] = field(default_factory=dict)
+
+
+Where = tuple[tuple[str, tuple[str, ...]], ...]
+"""Attributes with the values of which an entity must have one: (("continent", ("Asia", "Africa")), …)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
-    """Positive and negative seeds (entity ids), and how many entities are wanted.
+    """Positive and negative seeds, how many entities are wanted, and which may come.
+
+    Args:
+        id: the caller's name for it.
+        positive: entity ids; -1 stands for the first of ``new``, -2 for the second, and so on.
+        negative: likewise.
+        top_k: entities wanted.
+        where: only entities with these attributes are ranked; empty: all.
+        new: seeds that the vocabulary does not hold.
+        deadline: second since the epoch at which the caller wants what there is, ready or not.
 
     Raises:
         QueryError: no positive seed, a seed on both sides, too many seeds, ``top_k`` out of bounds.
@@ -35,6 +63,9 @@ class Query:
     positive: tuple[int, ...]
     negative: tuple[int, ...] = ()
     top_k: int = 200
+    where: Where = ()
+    new: tuple[NewEntity, ...] = ()
+    deadline: float | None = None
 
     def __post_init__(self) -> None:
         where = f"query {self.id!r}"
@@ -46,6 +77,8 @@ class Query:
             raise QueryError(f"{where}: entities {sorted(both)} are positive and negative seeds at once")
         if not 1 <= self.top_k <= MAX_TOP_K:
             raise QueryError(f"{where}: top_k is {self.top_k}, must lie in 1..{MAX_TOP_K}")
+        if min(self.seeds) < -len(self.new):
+            raise QueryError(f"{where}: seed {min(self.seeds)} stands for none of {len(self.new)} new entities")
         object.__setattr__(self, "positive", tuple(dict.fromkeys(self.positive)))
         object.__setattr__(self, "negative", tuple(dict.fromkeys(self.negative)))
 
@@ -53,6 +86,10 @@ class Query:
     def seeds(self) -> tuple[int, ...]:
         """Seeds of both kinds: none of them may come back in the answer."""
         return self.positive + self.negative
+
+    def seed_names(self, seeds: Sequence[int], names: Sequence[str]) -> list[str]:
+        """Return the names of some of the query's seeds, given those of the vocabulary by id."""
+        return [self.new[-1 - i].name if i < 0 else names[i] for i in seeds]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +138,13 @@ class Expansion:
 
 
 def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
-    """Return plain rows (numbers, strings, arrays) that cross a process or a file; see :func:`from_rows`."""
+    """Return plain rows (numbers, strings, arrays) that cross a table; see :func:`from_rows`.
+
+    Raises:
+        ValueError: a query with what tables do not carry: conditions, new entities, a deadline.
+    """
+    if bad := next((e.query for e in expansions if e.query.where or e.query.new or e.query.deadline), None):
+        raise ValueError(f"query {bad.id!r}: tables carry no conditions, new entities or deadlines")
     return [
         {
             "query_id": e.query.id,

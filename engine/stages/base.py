@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -19,6 +19,7 @@ from engine.bundle import Bundle
 from engine.query import Expansion, Query
 
 Worker = Callable[[list[Expansion]], list[Expansion]]
+"""A worker may have a method ``counts()``: what it did since it was opened, by name (:func:`counts_of`)."""
 
 
 class Stage(BaseModel, ABC):
@@ -28,6 +29,15 @@ class Stage(BaseModel, ABC):
 
     num_cpus: ClassVar[float] = 1
     num_gpus: ClassVar[float] = 0
+
+    unit: ClassVar[str] = "queries"
+    """What :meth:`cost` counts."""
+    budget: ClassVar[int] = 64
+    """Cost of the expansions that a worker is best given at once; served, a batch is filled up to it."""
+
+    def cost(self, expansion: Expansion) -> int:
+        """Return how much work an expansion is, in ``unit``: at least 1."""
+        return 1
 
     @property
     def name(self) -> str:
@@ -91,6 +101,12 @@ def timed(stage: Stage, worker: Worker) -> Worker:
         return [replace(e, seconds={**e.seconds, stage.name: share}) for e in done]
 
     return run
+
+
+def counts_of(worker: Worker) -> Mapping[str, int]:
+    """Return what a worker counted since it was opened (decode steps, cache hits …), if it counts."""
+    counts: Callable[[], Mapping[str, int]] = getattr(worker, "counts", dict)
+    return counts()
 
 
 def finish(expansion: Expansion) -> Expansion:
