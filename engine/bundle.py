@@ -99,6 +99,10 @@ class Bundle:
         found: T = self._read[name]
         return found
 
+    def provide(self, name: str, value: object) -> None:
+        """Let :meth:`once` return ``value`` for a file, such as a client of who holds it elsewhere."""
+        self._read[name] = value
+
     def _listing(self) -> str:
         return ", ".join(sorted(self.manifest.files))
 
