@@ -30,6 +30,30 @@ class UnknownEntityError(UserError):
         return type(self), self._arguments
 
 
+class UnknownAttributeError(UserError):
+    """A condition names an attribute, or a value of one, that no entity has.
+
+    Args:
+        attribute: its name as given.
+        value: as given; None: the attribute itself is unknown.
+        suggestions: spellings that would work in the place of what is unknown.
+    """
+
+    status = 422
+
+    def __init__(self, attribute: str, value: str | None, suggestions: list[str]) -> None:
+        self.field = f"filter.{attribute}"
+        self.suggestions = suggestions
+        given = f"attribute {attribute!r}" if value is None else f"{attribute!r} with the value {value!r}"
+        hint = f"; did you mean {', '.join(map(repr, suggestions))}?" if suggestions else ""
+        super().__init__(f"filter: no entity has {given}{hint}")
+        self._arguments = (attribute, value, suggestions)
+
+    def __reduce__(self) -> tuple[type, tuple[str, str | None, list[str]]]:
+        """Cross process borders whole, as :class:`UnknownEntityError` does."""
+        return type(self), self._arguments
+
+
 class QueryError(UserError):
     """A query that cannot be answered: no positive seeds, a seed on both sides, a limit exceeded."""
 

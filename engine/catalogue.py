@@ -1,0 +1,242 @@
+"""What is known of entities beside their names: descriptions, attributes, sentences, images.
+
+Kept as Arrow columns and flat arrays: of 50,000 entities with 300 bytes each, nothing becomes a Python
+object before somebody asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rapidfuzz import fuzz, process
+
+from engine.bundle import Bundle
+from engine.errors import UnknownAttributeError
+from engine.query import Ids, Where
+
+SENTENCES = "sentences.parquet"
+"""A bundle's file of sentences: the columns of mentions, sorted by entity. A bundle may have none."""
+
+MAX_ATTRIBUTES = 100
+MAX_VALUES = 200
+"""Attributes, and values of one, that :meth:`Catalogue.attributes` lists."""
+
+SUGGESTED = 3
+
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence with its mention, characters ``start`` to ``end`` (exclusive), and an image's address."""
+
+    text: str
+    start: int
+    end: int
+    image: str | None
+
+
+class Value(NamedTuple):
+    """A value of an attribute, and how many entities have it."""
+
+    value: str
+    entities: int
+
+
+class Attribute(NamedTuple):
+    """An attribute's most frequent values, and whether there are more."""
+
+    name: str
+    values: list[Value]
+    more: bool
+
+
+@dataclass(frozen=True)
+class _Postings:
+    """The entities of each value of one attribute.
+
+    Attributes:
+        values: distinct ones, those of most entities first, then by text.
+        starts: where each value's entities begin in ``ids``, and the end, int64 [V + 1].
+        ids: entities value by value, rising within one.
+    """
+
+    values: pa.Array
+    starts: Index
+    ids: Ids
+
+
+class Catalogue:
+    """The entities of a bundle as one reads of them. Safe for several threads.
+
+    Args:
+        entities: a bundle's ``entities.parquet``.
+        sentences: its ``sentences.parquet``, if it has one.
+    """
+
+    def __init__(self, entities: Path, sentences: Path | None) -> None:
+        table = pq.read_table(entities, columns=["description", "attributes"])
+        self._descriptions = table["description"]
+        self._attributes = table["attributes"]
+        self._postings = _postings(self._attributes)
+        self._sentences = _SentenceFile(sentences) if sentences else None
+
+    def __len__(self) -> int:
+        return len(self._descriptions)
+
+    def description(self, entity: int) -> str:
+        """Return the description of an entity; "" if it has none."""
+        return self._descriptions[entity].as_py() or ""
+
+    def attributes_of(self, entity: int) -> dict[str, list[str]]:
+        """Return the attributes of an entity."""
+        return {name: values or [] for name, values in self._attributes[entity].as_py() or ()}
+
+    def attributes(self) -> list[Attribute]:
+        """Return what entities can be chosen by: what most of them have first, within limits."""
+        return [
+            Attribute(
+                name,
+                [
+                    Value(value, int(count))
+                    for value, count in zip(
+                        one.values[:MAX_VALUES].to_pylist(),
+                        np.diff(one.starts[: MAX_VALUES + 1]),
+                        strict=True,
+                    )
+                ],
+                len(one.values) > MAX_VALUES,
+            )
+            for name, one in list(self._postings.items())[:MAX_ATTRIBUTES]
+        ]
+
+    def matching(self, where: Where) -> Ids:
+        """Return the entities that have, of every named attribute, one of the values: int32, rising.
+
+        Raises:
+            UnknownAttributeError: an attribute or a value that no entity has.
+        """
+        found = np.arange(len(self), dtype=np.int32)
+        for name, values in where:
+            own = self._having(name, values)
+            found = own if len(found) == len(self) else np.intersect1d(found, own, assume_unique=True)
+        return found
+
+    def sentences(self, ids: Sequence[int] | Ids, n: int) -> dict[int, list[Sentence]]:
+        """Return up to n sentences of each entity, in the corpus' order; entities without any are left out.
+
+        Reads from the disk.
+        """
+        if self._sentences is None or not len(ids) or n < 1:
+            return {}
+        return self._sentences.read(np.unique(np.asarray(ids, np.int64)), n)
+
+    def _having(self, name: str, values: Sequence[str]) -> Ids:
+        """Return the entities with one of an attribute's values, rising."""
+        if name not in self._postings:
+            raise UnknownAttributeError(name, None, _closest(name, list(self._postings)))
+        one = self._postings[name]
+        places = pc.index_in(pa.array(values, pa.string()), value_set=one.values)
+        if places.null_count:
+            value = next(v for v, place in zip(values, places.to_pylist(), strict=True) if place is None)
+            raise UnknownAttributeError(name, value, _closest(value, one.values.to_pylist()))
+        chosen = [one.ids[one.starts[place] : one.starts[place + 1]] for place in places.to_pylist()]
+        # An entity may have several of the values.
+        return chosen[0] if len(chosen) == 1 else np.unique(np.concatenate([np.zeros(0, np.int32), *chosen]))
+
+
+def open_catalogue(bundle: Bundle) -> Catalogue:
+    """Return the bundle's catalogue, read once a process."""
+
+    def read(entities: Path) -> Catalogue:
+        return Catalogue(entities, bundle.path(SENTENCES) if SENTENCES in bundle.manifest.files else None)
+
+    return bundle.once("entities.parquet", read)
+
+
+class _SentenceFile:
+    """Sentences on the disk; knows which entities lie in which row group."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # The metadata is shared by all readers; the file is opened anew by each, so threads do not meet.
+        self._metadata = pq.read_metadata(path)
+        every = map(self._metadata.row_group, range(self._metadata.num_row_groups))
+        groups = [group.column(0) for group in every if group.num_rows]  # a file of nothing has an empty one
+        self._first_G = np.array([g.statistics.min for g in groups], np.int64)
+        self._last_G = np.array([g.statistics.max for g in groups], np.int64)
+
+    def read(self, ids: Index, n: int) -> dict[int, list[Sentence]]:
+        """Return up to n sentences of each of some entities (rising), from the row groups that hold them."""
+        begin = np.searchsorted(self._last_G, ids)
+        end = np.searchsorted(self._first_G, ids, side="right")
+        groups = sorted({group for b, e in zip(begin, end, strict=True) for group in range(b, e)})
+        if not groups:
+            return {}
+        with pq.ParquetFile(self._path, metadata=self._metadata, memory_map=True) as file:
+            table = file.read_row_groups(groups, use_threads=False)
+        entity_R = table["entity_id"].to_numpy()
+        place_R = np.arange(len(entity_R)) - np.searchsorted(entity_R, entity_R)
+        rows = table.take(np.flatnonzero(np.isin(entity_R, ids) & (place_R < n))).to_pydict()
+        found: dict[int, list[Sentence]] = {}
+        columns = (rows[name] for name in ("entity_id", "sentence", "start", "end", "image"))
+        for entity, *about in zip(*columns, strict=True):
+            found.setdefault(entity, []).append(Sentence(*about))
+        return found
+
+
+def _postings(column: pa.ChunkedArray) -> dict[str, _Postings]:
+    """Return the entities by attribute and value; the attributes of most entities come first."""
+    attributes = column.combine_chunks() if column.num_chunks else pa.array([], column.type)
+    offsets = np.asarray(attributes.offsets)
+    entity_A = np.repeat(np.arange(len(attributes)), np.diff(offsets))
+    names = attributes.keys[offsets[0] : offsets[-1]].dictionary_encode()
+    lists = attributes.items[offsets[0] : offsets[-1]]
+    values = pc.list_flatten(lists).dictionary_encode()
+    pair_V = np.asarray(pc.list_parent_indices(lists))
+    return _ordered(
+        names.dictionary.to_pylist(),
+        values.dictionary,
+        np.asarray(names.indices)[pair_V],
+        np.asarray(values.indices),
+        entity_A[pair_V],
+    )
+
+
+def _ordered(
+    names: list[str],
+    values: pa.Array,
+    name_V: npt.NDArray[np.int32],
+    value_V: npt.NDArray[np.int32],
+    entity_V: Index,
+) -> dict[str, _Postings]:
+    """Sort (attribute, value, entity) triples, given by their numbers, into postings."""
+    text_order = np.empty(len(values), np.int64)
+    text_order[np.asarray(pc.sort_indices(values))] = np.arange(len(values))
+    found: dict[str, _Postings] = {}
+    for number, name in enumerate(names):
+        own = np.flatnonzero(name_V == number)
+        triples = np.unique(np.stack([value_V[own], entity_V[own]]), axis=1)
+        numbers, starts, counts = np.unique(triples[0], return_index=True, return_counts=True)
+        order = np.lexsort((text_order[numbers], -counts))
+        parts = [triples[1, starts[i] : starts[i] + counts[i]] for i in order]
+        ids = np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int32)
+        found[name] = _Postings(values.take(numbers[order]), np.append(0, np.cumsum(counts[order])), ids)
+    by_size = sorted(found, key=lambda name: (-len(np.unique(found[name].ids)), name))
+    return {name: found[name] for name in by_size}
+
+
+def _closest(given: str, known: list[str]) -> list[str]:
+    """Return the known texts spelt most like what was given; the first ones if none is like it."""
+    matches = process.extract(
+        given, known, scorer=fuzz.WRatio, processor=str.casefold, limit=SUGGESTED, score_cutoff=50
+    )
+    return [text for text, _, _ in matches] or known[:SUGGESTED]

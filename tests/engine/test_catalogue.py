@@ -1,0 +1,175 @@
+"""What is known of entities: against plain loops over the same rows."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import catalogue as module
+from engine.catalogue import Attribute, Catalogue, Sentence, Value
+from engine.corpus.schema import MENTION_SCHEMA
+from engine.errors import UnknownAttributeError
+from engine.vocabulary import ENTITY_SCHEMA
+
+ROWS = [
+    {"continent": ["Asia"], "class": ["country"]},
+    {"continent": ["Asia", "Europe"], "class": ["country"], "language": ["Türkçe"]},
+    {"continent": ["Europe"], "class": ["country"], "language": []},
+    {"class": ["river"]},
+    {},
+    None,
+]
+TEXTS = ["About 0", "", None, "Über 3", "x" * 3000, "About 5"]
+
+
+def catalogue(folder: Path, attributes: list, texts: list | None = None, mentions: list | None = None):
+    names = [f"e{i}" for i in range(len(attributes))]
+    columns = {
+        "entity_id": range(len(names)),
+        "name": names,
+        "aliases": [[]] * len(names),
+        "description": texts or [None] * len(names),
+        "attributes": [a if a is None else list(a.items()) for a in attributes],
+    }
+    pq.write_table(pa.table(columns, schema=ENTITY_SCHEMA), folder / "entities.parquet", row_group_size=4)
+    path = None
+    if mentions is not None:
+        path = folder / "sentences.parquet"
+        rows = [dict(zip(MENTION_SCHEMA.names, m, strict=True)) for m in mentions]
+        pq.write_table(pa.Table.from_pylist(rows, MENTION_SCHEMA), path, row_group_size=3)
+    return Catalogue(folder / "entities.parquet", path)
+
+
+@pytest.fixture
+def known(tmp_path):
+    return catalogue(tmp_path, ROWS, TEXTS)
+
+
+def where(**conditions: list[str]) -> tuple:
+    return tuple((name, tuple(values)) for name, values in conditions.items())
+
+
+def test_descriptions_and_attributes_of_each_entity(known):
+    assert [known.description(i) for i in range(6)] == [t or "" for t in TEXTS]
+    assert [known.attributes_of(i) for i in range(6)] == [r or {} for r in ROWS]
+
+
+def test_entities_with_one_of_the_values_of_every_attribute(known):
+    assert known.matching(()).tolist() == [0, 1, 2, 3, 4, 5]
+    assert known.matching(where(continent=["Asia"])).tolist() == [0, 1]
+    assert known.matching(where(continent=["Europe", "Asia"])).tolist() == [0, 1, 2]
+    assert known.matching(where(continent=["Asia"], language=["Türkçe"])).tolist() == [1]
+    assert known.matching(where(continent=["Asia"], **{"class": ["river"]})).tolist() == []
+    assert known.matching(where(continent=["Asia"])).dtype == np.int32
+
+
+def test_attributes_are_listed_by_how_many_entities_have_them(known, monkeypatch):
+    assert known.attributes() == [
+        Attribute("class", [Value("country", 3), Value("river", 1)], False),
+        Attribute("continent", [Value("Asia", 2), Value("Europe", 2)], False),
+        Attribute("language", [Value("Türkçe", 1)], False),
+    ]
+    monkeypatch.setattr(module, "MAX_ATTRIBUTES", 2)
+    monkeypatch.setattr(module, "MAX_VALUES", 1)
+    assert known.attributes() == [
+        Attribute("class", [Value("country", 3)], True),
+        Attribute("continent", [Value("Asia", 2)], True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "field", "suggestions", "words"),
+    [
+        ({"continnent": ["Asia"]}, "filter.continnent", ["continent"], "attribute 'continnent'"),
+        ({"continent": ["asia"]}, "filter.continent", ["Asia"], "'continent' with the value 'asia'"),
+        ({"class": ["country", "9"]}, "filter.class", ["country", "river"], "'class' with the value '9'"),
+    ],
+)
+def test_what_no_entity_has_is_an_error_that_names_what_would_work(
+    known, conditions, field, suggestions, words
+):
+    with pytest.raises(UnknownAttributeError, match=words) as caught:
+        known.matching(where(**conditions))
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (error.field, error.status) == (field, 422)
+        assert error.suggestions[: len(suggestions)] == suggestions
+        assert repr(suggestions[0]) in str(error)
+
+
+TEXT = st.sampled_from(["a", "b", "c", "Ä", ""])
+ENTITY = st.none() | st.dictionaries(TEXT, st.lists(TEXT, max_size=3), max_size=3)
+
+
+@given(
+    st.lists(ENTITY, max_size=12), st.dictionaries(TEXT, st.lists(TEXT, min_size=1, max_size=3), max_size=2)
+)
+@settings(max_examples=60, deadline=None)
+def test_conditions_equal_a_plain_loop(tmp_path_factory, rows, conditions):
+    found = catalogue(tmp_path_factory.mktemp("c"), rows)
+    plain = [r or {} for r in rows]
+    there = {(n, v) for r in plain for n, values in r.items() for v in values}
+    if all((n, v) in there for n, values in conditions.items() for v in values):
+        expected = [
+            i for i, r in enumerate(plain) if all(set(r.get(n, ())) & {*v} for n, v in conditions.items())
+        ]
+        assert found.matching(where(**conditions)).tolist() == expected
+    else:
+        with pytest.raises(UnknownAttributeError):
+            found.matching(where(**conditions))
+    for name, values, more in found.attributes():
+        counted = [
+            (v, sum(v in r.get(name, ()) for r in plain)) for v in sorted({v for n, v in there if n == name})
+        ]
+        assert values == sorted(counted, key=lambda one: -one[1])
+        assert not more
+
+
+def test_a_catalogue_of_nothing(tmp_path):
+    empty = catalogue(tmp_path, [], mentions=[])
+    assert empty.attributes() == []
+    assert empty.matching(()).tolist() == []
+    assert empty.sentences([0], 2) == {}
+
+
+# Entity 3 lies in three row groups of three rows; entities 1 and 4 have no sentence.
+SIZES = {0: 1, 2: 1, 3: 6, 5: 2}
+MENTIONS = [
+    (e, f"e{e} number {i}", 0, 2, None if i else f"{e}.png") for e, n in SIZES.items() for i in range(n)
+]
+
+
+@given(st.lists(st.integers(0, 6), max_size=7), st.integers(0, 8))
+@settings(max_examples=40, deadline=None)
+def test_sentences_equal_a_plain_loop(tmp_path_factory, ids, n):
+    found = catalogue(tmp_path_factory.mktemp("c"), ROWS, mentions=MENTIONS).sentences(ids, n)
+    expected = {
+        e: [Sentence(*about) for one, *about in MENTIONS if one == e][:n]
+        for e in ids
+        if SIZES.get(e, 0) and n
+    }
+    assert found == expected
+
+
+def test_only_the_row_groups_that_are_needed_are_read(tmp_path, monkeypatch):
+    known = catalogue(tmp_path, ROWS, mentions=MENTIONS)
+    read = []
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_groups",
+        lambda self, groups, plain=pq.ParquetFile.read_row_groups, **options: (
+            read.extend(groups) or plain(self, groups, **options)
+        ),
+    )
+    assert list(known.sentences(np.array([5, 0]), 1)) == [0, 5]
+    assert read == [0, 2, 3]
+
+
+def test_a_bundle_without_sentences_has_none(known):
+    assert known.sentences([0, 1], 3) == {}
