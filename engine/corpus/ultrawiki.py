@@ -4,7 +4,8 @@
 ``entities.txt``        a name a line
 ``ent2sents.json``      ``{name: [sentence, …]}``
 ``ent2text.json``       ``{name: description}`` (may be missing)
-``attributes.json``     ``{class: {name: {attribute: [value, …]}}}`` (may be missing)
+``attributes.json``     ``{class: {name: {attribute: [value, …]}}}`` (may be missing); the class
+                        is kept as one more attribute, "class"
 ======================  =====================================================================
 """
 
@@ -31,6 +32,7 @@ from engine.errors import FormatError
 from engine.storage import Store
 
 REQUIRED = ("entities.txt", "ent2sents.json")
+CLASS = "class"
 Attributes = dict[str, dict[str, list[str]]]
 
 
@@ -100,6 +102,7 @@ class UltraWiki:
         try:
             for group, members in json_members(self.folder / source):
                 last = group
+                kind = nfc(group.strip())
                 if not isinstance(members, dict):
                     yield _detail(source, group, "a class must be {name: {attribute: [values]}}", members)
                     continue
@@ -108,7 +111,7 @@ class UltraWiki:
                         yield _detail(source, name, "attributes must be {attribute: [texts]}", given)
                         continue
                     known = found.setdefault(nfc(name.strip()), {})
-                    for attribute, values in given.items():
+                    for attribute, values in [(CLASS, [kind] if kind else []), *given.items()]:
                         merged = known.get(attribute, []) + values
                         known[attribute] = list(dict.fromkeys(merged))
         except ijson.JSONError as error:

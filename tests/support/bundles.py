@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +10,50 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.bundle import Bundle, publish
+from engine.catalogue import SENTENCES
+from engine.corpus.schema import MENTION_SCHEMA
 from engine.generation.model import LanguageModel
 from engine.generation.names import name_trie
 from engine.retrieval.index import VectorIndex, unit
 from engine.vocabulary import ENTITY_SCHEMA
 from engine.workspace import Workspace
+from tests.support.encoders import write_encoder
 from tests.support.language_models import tiny_model
 
 
-def write_entities(path: Path, names: Sequence[str], aliases: Mapping[str, list[str]] | None = None) -> None:
+def write_entities(
+    path: Path,
+    names: Sequence[str],
+    aliases: Mapping[str, list[str]] | None = None,
+    descriptions: Sequence[str] | None = None,
+    attributes: Sequence[Mapping[str, list[str]]] | None = None,
+) -> None:
     """Write an entity table with these names, in order."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {
+        "entity_id": range(len(names)),
+        "name": names,
+        "aliases": [(aliases or {}).get(name, []) for name in names],
+        "description": descriptions or [None] * len(names),
+        "attributes": [list(one.items()) for one in attributes or [{}] * len(names)],
+    }
+    pq.write_table(pa.table(columns, schema=ENTITY_SCHEMA), path)
+
+
+def write_mentions(path: Path, names: Sequence[str], texts: Sequence[str]) -> None:
+    """Write sentences as a bundle holds them: each text, with an entity's name for {}, without an image."""
     rows = [
         {
             "entity_id": i,
-            "name": name,
-            "aliases": (aliases or {}).get(name, []),
-            "description": None,
-            "attributes": [],
+            "sentence": text.format(name),
+            "start": text.index("{}"),
+            "end": text.index("{}") + len(name),
+            "image": None,
         }
         for i, name in enumerate(names)
+        for text in texts
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=ENTITY_SCHEMA), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=MENTION_SCHEMA), path, row_group_size=100)
 
 
 def publish_vectors(
@@ -40,10 +62,11 @@ def publish_vectors(
     views: Mapping[str, np.ndarray],
     hubness: Mapping[str, np.ndarray] | None = None,
     model: LanguageModel | None = None,
+    more: Callable[[Path], None] = lambda staged: None,
 ) -> Bundle:
     """Publish a bundle whose views hold the given vectors [len(names), D], normalised.
 
-    With a language model it also holds that and the trie of the names.
+    With a language model it also holds that and the trie of the names. ``more`` adds to the staged folder.
     """
     staged = workspace.bundles.staging()
     write_entities(staged / "entities.parquet", names)
@@ -55,6 +78,7 @@ def publish_vectors(
         model.model.save_pretrained(staged / "lm")
         model.tokenizer.save_pretrained(staged / "lm")
         name_trie(model.tokenizer, names).save(staged / "trie")
+    more(staged)
     publish(workspace, staged, {"views": sorted(views)})
     return Bundle.open(workspace)
 
@@ -66,9 +90,28 @@ def random_bundle(root: Path, n: int = 500, d: int = 16, seed: int = 0) -> Bundl
     return publish_vectors(Workspace.open(root), names, {"mask": vectors, "best": vectors})
 
 
+SENTENCES_OF_EACH = ("Once {} was here.", "Some say that {} is like the others.", "{} and no end.")
+
+
 def method_bundle(root: Path, n: int = 500, d: int = 16, seed: int = 0) -> Bundle:
-    """Publish n entities with random vectors, hubness and a random language model: all that methods read."""
+    """Publish n entities with all that methods and pages read, at random.
+
+    Views with hubness, a language model, an encoder of states [d], descriptions, three sentences each, and
+    the attributes "class" ("rare" the first tenth, then "common") and "parity" ("even" or "odd", by id).
+    """
     random = np.random.default_rng(seed)
     views = {v: random.normal(size=(n, d)) for v in ("mask", "description", "lexical", "joint")}
     names = [f"entity {i}" for i in range(n)]
-    return publish_vectors(Workspace.open(root), names, views, {"joint": random.random(n)}, tiny_model())
+
+    def more(staged: Path) -> None:
+        kinds = [
+            {"class": ["rare" if 10 * i < n else "common"], "parity": [("even", "odd")[i % 2]]}
+            for i in range(n)
+        ]
+        about = [f"The {('even', 'odd')[i % 2]} one of number {i}." for i in range(n)]
+        write_entities(staged / "entities.parquet", names, descriptions=about, attributes=kinds)
+        write_mentions(staged / SENTENCES, names, SENTENCES_OF_EACH)
+        write_encoder(staged / "encoder", d, seed)
+
+    hubs = {"joint": random.random(n)}
+    return publish_vectors(Workspace.open(root), names, views, hubs, tiny_model(), more)

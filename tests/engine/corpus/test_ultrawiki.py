@@ -21,7 +21,7 @@ def test_a_whole_corpus(tmp_path: Path) -> None:
     assert got.held == [("iron", "Iron"), ("iron", "iron"), ("gold", "Gold")]
     assert [e["name"] for e in got.entities] == ["iron", "gold", "zinc"]
     assert got.entities[0]["description"] == "A metal."
-    assert got.entities[0]["attributes"] == {"phase": ["solid", "hot"]}
+    assert got.entities[0]["attributes"] == {"class": ["metals", "old"], "phase": ["solid", "hot"]}
     assert got.entities[1]["description"] is None
     counts = got.manifest.counts
     assert (counts.mentions, counts.quarantined, counts.entities_without_sentences) == (3, 0, 1)

@@ -1,0 +1,48 @@
+"""Tiny text encoders with random weights, and a tokenizer made in memory: no file from outside."""
+
+from __future__ import annotations
+
+import string
+from functools import cache
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+LETTERS = string.ascii_letters + string.digits + string.punctuation
+POSITIONS = 128
+
+
+@cache
+def letter_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer of single ASCII letters."""
+    tokens = [*SPECIAL.values(), *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+    pieces = models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token=SPECIAL["unk_token"])
+    tokenizer = Tokenizer(pieces)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=POSITIONS, **SPECIAL)
+
+
+def write_encoder(folder: Path, dim: int = 16, seed: int = 0) -> None:
+    """Write a BERT of two layers with states of ``dim`` (even) numbers, and its tokenizer."""
+    torch.manual_seed(seed)
+    tokenizer = letter_tokenizer()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=dim,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=2 * dim,
+        max_position_embeddings=POSITIONS,
+        initializer_range=0.2,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
