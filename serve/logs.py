@@ -1,0 +1,49 @@
+"""Logs as one JSON object a line: what came from outside is escaped, so no line can be forged."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import sys
+from typing import Any
+
+NAME = "seedset"
+logger = logging.getLogger(f"{NAME}.serve")
+
+_OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+"""What every record has: anything else was given as ``extra``."""
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record as one line of JSON: time, level, event, and what was given besides."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        line: dict[str, Any] = {
+            "time": time.isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "event": record.getMessage(),
+            **{name: value for name, value in vars(record).items() if name not in _OWN},
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure_logs(level: str | int = "INFO") -> None:
+    """Write this program's logs to stderr, a JSON object a line. Called again, it only sets the level."""
+    root = logging.getLogger(NAME)
+    root.setLevel(level)
+    if not any(isinstance(handler.formatter, JsonFormatter) for handler in root.handlers):
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter())
+        root.addHandler(handler)
+        root.propagate = False
+
+
+def log_event(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Log that something happened; ``fields`` (no names of LogRecord's) stand beside it."""
+    logger.log(level, event, extra=fields)
