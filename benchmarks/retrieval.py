@@ -18,7 +18,7 @@ import torch
 import typer
 
 from benchmarks.report import medians, report
-from engine.retrieval.index import VectorIndex, unit
+from engine.retrieval.index import VectorIndex, mean_of, unit
 from jobs import console
 
 BAR = 1.5
@@ -40,7 +40,7 @@ def main(
     index, rival = VectorIndex(vectors_ND), faiss.IndexFlatIP(dimensions)
     rival.add(vectors_ND)
     seeds = [random.choice(entities, SEEDS, replace=False).astype(np.int32).tolist() for _ in range(batch)]
-    means_QD = np.stack([index.mean_of(s[: SEEDS // 2]) for s in seeds])
+    means_QD = np.stack([mean_of(index.vectors_of(s[: SEEDS // 2])) for s in seeds])
     queries_QD = means_QD.astype(np.float32)
     matrix_ND = torch.from_numpy(vectors_ND)
     seconds = medians(

@@ -3,22 +3,29 @@
 Mean cosine to m seeds is one product with the mean of their unit vectors (RetExpan, equation 5), so a
 query costs one pass over the matrix and a batch of queries costs one matrix product.
 
-Shape letters: N entities, Q queries, D dimensions.
+Stages see an :class:`Index`: the whole matrix (:class:`VectorIndex`), or parts of it that lie elsewhere
+(:class:`engine.retrieval.shards.ShardedIndex`). Its methods take a batch, so that a batch of queries
+costs no more calls than one query.
+
+Shape letters: N entities, Q queries, M vectors, D dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
+from engine.bundle import Bundle
 from engine.errors import BundleError
-from engine.query import Ids, Scores
+from engine.query import Ids, Query, Scores
 
 Vectors = npt.NDArray[np.float32]
+Means = npt.NDArray[np.float64]
 
 BLOCK = 16
 """Scores whose maximum is taken first: selecting among maxima is cheaper and almost as tight."""
@@ -26,11 +33,102 @@ BLOCK = 16
 MAX_SCORES = 1 << 26
 """Scores held at a time (256 MiB): larger batches of queries are cut."""
 
+FEW = 8
+"""Up to one in so many entities are scored one by one; for more the product with all is quicker."""
+
+
+class Found(NamedTuple):
+    """What a search found, best first: ids, scores, and the products before the penalty, [n] each."""
+
+    ids: Ids
+    scores: Scores
+    products: Scores
+
+
+class Index(Protocol):
+    """One view of all entities. New entities (negative ids) are not in it."""
+
+    def vectors_of(self, entity_ids: Sequence[int]) -> Vectors:
+        """Return the unit vectors of some entities, [n, D]; zeros for one without a vector."""
+
+    def similarities(self, asked: Sequence[tuple[Ids, Means]]) -> list[Scores]:
+        """Return for each (entities [n], vectors [M, D]) their products, float32 [n, M].
+
+        Summed in float64 entity by entity, so that a query's scores depend neither on what else is
+        in its batch nor on where the entity lies: the three runtimes give identical rankings.
+        """
+
+    def search(
+        self,
+        means_QD: Means,
+        k: int,
+        exclude: Sequence[Sequence[int]],
+        among: Sequence[Ids | None] | None = None,
+        hubness: float = 0,
+    ) -> list[Found]:
+        """Return for each query the k entities with the largest score, best first, ties by id.
+
+        Args:
+            means_QD: one vector a query.
+            k: entities wanted; fewer come back where fewer have a vector.
+            exclude: for each query the ids that must not come back.
+            among: for each query the ids, each once, that alone may come back; None: all.
+            hubness: share of an entity's hubness that is taken off its product.
+        """
+
+
+def open_index(bundle: Bundle, view: str) -> Index:
+    """Return a view's index: the bundle's file, read once a process, or what was provided in its place.
+
+    Raises:
+        BundleError: the bundle lacks the view.
+    """
+    read: Callable[[Path], Index] = VectorIndex.read
+    return bundle.once(index_file(view), read)
+
+
+def index_file(view: str) -> str:
+    """Return the name of the bundle's file that holds a view."""
+    return f"index/{view}.faiss"
+
+
+def hubness_file(view: str) -> str:
+    """Return the name of the bundle's file that holds a view's hubness, float32 [N]."""
+    return f"index/{view}.hubness.npy"
+
 
 def unit(vectors: npt.NDArray[np.floating]) -> Vectors:
     """Return rows scaled to length 1; a row of zeros (an entity without a sentence) stays zero."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.where(norms > 0, norms, 1), np.float32)
+
+
+def mean_of(vectors_MD: Vectors) -> Means:
+    """Return the mean of some unit vectors, [D] float64; zeros for none.
+
+    Rows of zeros are left out, so that they do not draw the mean towards zero.
+    """
+    used = vectors_MD[vectors_MD.any(axis=1)]
+    return used.astype(np.float64).mean(axis=0) if len(used) else np.zeros(vectors_MD.shape[1])
+
+
+def seed_vectors(index: Index, view: str, asked: Sequence[tuple[Query, Sequence[int]]]) -> list[Vectors]:
+    """Return the vectors of some seeds of each query, [M, D] each: one call for all of them.
+
+    A new entity's are its own. Rows of zeros are seeds without a vector in the view.
+    """
+    known_MD = index.vectors_of([i for _, seeds in asked for i in seeds if i >= 0])
+    found, start = [], 0
+    for query, seeds in asked:
+        is_known = np.asarray(seeds, np.int64) >= 0
+        end = start + int(is_known.sum())
+        vectors_MD = np.zeros((len(seeds), known_MD.shape[1]), np.float32)
+        vectors_MD[is_known] = known_MD[start:end]
+        for place in np.flatnonzero(~is_known).tolist():
+            vectors_MD[place] = query.new[-1 - seeds[place]].vectors.get(view, 0)
+        found.append(vectors_MD)
+        start = end
+    return found
 
 
 class _Borrowed:
@@ -43,24 +141,49 @@ class _Borrowed:
         self.__array_interface__ = shaped.__array_interface__
 
 
-class VectorIndex:
-    """Unit vectors of all entities, [N, D] float32. Rows of zeros are entities that cannot be found."""
+def read_vectors(path: Path, mapped: bool = False) -> Vectors:
+    """Return the vectors of a flat inner-product index, [N, D], in place.
 
-    def __init__(self, vectors_ND: Vectors) -> None:
+    Args:
+        path: the index.
+        mapped: of the file only what is looked at is read.
+
+    Raises:
+        BundleError: another kind of index.
+    """
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+    if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise BundleError(f"{path.name}: not a flat inner-product index; build it again")
+    return np.asarray(_Borrowed(index))
+
+
+def map_hubness(path: Path) -> Scores | None:
+    """Return the hubness that lies beside an index, float32 [N], mapped; None if there is none."""
+    beside = path.with_suffix(".hubness.npy")
+    return np.load(beside, mmap_mode="r", allow_pickle=False) if beside.exists() else None
+
+
+class VectorIndex:
+    """Unit vectors of all entities, [N, D] float32. Rows of zeros are entities that cannot be found.
+
+    Args:
+        vectors_ND: the vectors.
+        hubness_N: each entity's hubness; None: no entity is a hub.
+    """
+
+    def __init__(self, vectors_ND: Vectors, hubness_N: Scores | None = None) -> None:
         self.vectors_ND = vectors_ND
+        self._hubness_N = np.zeros(len(vectors_ND), np.float32) if hubness_N is None else hubness_N
         self._absent = np.flatnonzero(~vectors_ND.any(axis=1))
 
     @classmethod
     def read(cls, path: Path) -> VectorIndex:
-        """Read a flat inner-product index; its vectors are used in place.
+        """Read a flat inner-product index, whose vectors are used in place, and its hubness.
 
         Raises:
             BundleError: another kind of index.
         """
-        index = faiss.read_index(str(path))
-        if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-            raise BundleError(f"{path.name}: not a flat inner-product index; build it again")
-        return cls(np.asarray(_Borrowed(index)))
+        return cls(read_vectors(path), map_hubness(path))
 
     def write(self, path: Path) -> None:
         """Write the vectors as a flat FAISS index."""
@@ -72,61 +195,53 @@ class VectorIndex:
     def __len__(self) -> int:
         return len(self.vectors_ND)
 
-    def has_vector(self, entity_id: int) -> bool:
-        """Whether an entity has a vector in this view."""
-        return bool(self.vectors_ND[entity_id].any())
+    def vectors_of(self, entity_ids: Sequence[int]) -> Vectors:
+        """See :class:`Index`."""
+        return self.vectors_ND[np.asarray(entity_ids, np.int64)]
 
-    def has_vectors(self, entity_ids: Ids) -> npt.NDArray[np.bool_]:
-        """Whether each of some entities has a vector in this view, bool [n]."""
-        return ~np.isin(entity_ids, self._absent)
-
-    def mean_of(self, entity_ids: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Return the mean of the unit vectors of some entities, [D] float64; zeros for none.
-
-        Entities without a vector are left out, so that they do not draw the mean towards zero.
-        """
-        used = [i for i in entity_ids if self.has_vector(i)]
-        if not used:
-            return np.zeros(self.vectors_ND.shape[1])
-        return self.vectors_ND[used].astype(np.float64).mean(axis=0)
-
-    def similarity(self, entity_ids: Ids, mean_D: npt.NDArray[np.float64]) -> Scores:
-        """Return each entity's product with ``mean_D``, float32 [n].
-
-        Summed in float64 entity by entity, so that a query's scores do not depend on what else
-        is in its batch: the three runtimes give identical rankings.
-        """
-        exact = np.einsum("nd,d->n", self.vectors_ND[entity_ids], mean_D)
-        return np.asarray(exact, np.float32)
+    def similarities(self, asked: Sequence[tuple[Ids, Means]]) -> list[Scores]:
+        """See :class:`Index`."""
+        return [self._products(ids, vectors_MD) for ids, vectors_MD in asked]
 
     def search(
         self,
-        means_QD: npt.NDArray[np.float64],
+        means_QD: Means,
         k: int,
         exclude: Sequence[Sequence[int]],
-        penalty_N: Scores | None = None,
-    ) -> list[tuple[Ids, Scores]]:
-        """Return for each query the k entities with the largest product, best first, ties by id.
-
-        Args:
-            means_QD: one vector a query.
-            k: entities wanted; fewer come back where fewer have a vector.
-            exclude: for each query the ids that must not come back.
-            penalty_N: taken off each entity's product; the scores that come back are after it.
-        """
+        among: Sequence[Ids | None] | None = None,
+        hubness: float = 0,
+    ) -> list[Found]:
+        """See :class:`Index`."""
+        among = among or [None] * len(means_QD)
+        penalty_N = np.asarray(hubness * self._hubness_N, np.float32) if hubness else None
+        found: dict[int, Found] = {}
+        broad: list[int] = []
+        for place, chosen in enumerate(among):
+            if chosen is None or len(chosen) * FEW > len(self):
+                broad.append(place)
+                continue
+            left_out = np.concatenate([self._absent, np.asarray(exclude[place], np.int64)])
+            candidates = chosen[~np.isin(chosen, left_out)]
+            found[place] = self._best(candidates, means_QD[place], k, penalty_N)
         step = max(1, MAX_SCORES // max(len(self), 1))
-        found = []
-        for start in range(0, len(means_QD), step):
-            found += self._search(means_QD[start : start + step], k, exclude[start : start + step], penalty_N)
-        return found
+        for start in range(0, len(broad), step):
+            places = broad[start : start + step]
+            chosen_ids = self._candidates(
+                means_QD[places], k, [exclude[p] for p in places], [among[p] for p in places], penalty_N
+            )
+            for place, candidates in zip(places, chosen_ids, strict=True):
+                found[place] = self._best(candidates, means_QD[place], k, penalty_N)
+        return [found[place] for place in range(len(means_QD))]
 
-    def _search(
+    def _candidates(
         self,
-        means_QD: npt.NDArray[np.float64],
+        means_QD: Means,
         k: int,
         exclude: Sequence[Sequence[int]],
+        among: Sequence[Ids | None],
         penalty_N: Scores | None,
-    ) -> list[tuple[Ids, Scores]]:
+    ) -> list[Ids]:
+        """Return for each query the entities of which some may be among the k best, by a fast product."""
         # NumPy's matrix-vector product uses all cores (PyTorch's one only): it is as fast as memory.
         queries_QD = means_QD.astype(np.float32)
         if len(queries_QD) == 1:
@@ -139,21 +254,33 @@ class VectorIndex:
         most = 0.0 if penalty_N is None else float(np.abs(penalty_N).max(initial=0))
         rounding = (means_QD.shape[1] + 4) * float(np.finfo(np.float32).eps)
         found = []
-        for scores_N, mean_D, ids in zip(scores_QN, means_QD, exclude, strict=True):
+        for scores_N, mean_D, ids, chosen in zip(scores_QN, means_QD, exclude, among, strict=True):
             scores_N[self._absent] = -np.inf
             scores_N[list(ids)] = -np.inf
             slack = rounding * (float(np.linalg.norm(mean_D)) + most)
-            candidates = _candidates(scores_N, k, slack)
-            scores = self.similarity(candidates, mean_D)
-            if penalty_N is not None:
-                scores -= penalty_N[candidates]
-            order = np.lexsort((candidates, -scores))[:k]
-            found.append((candidates[order], scores[order]))
+            if chosen is None:
+                found.append(_near_the_best(scores_N, k, slack))
+            else:
+                found.append(chosen[_near_the_best(scores_N[chosen], k, slack)])
         return found
 
+    def _best(self, candidates: Ids, mean_D: Means, k: int, penalty_N: Scores | None) -> Found:
+        """Score candidates exactly, and return the k best."""
+        products = self._products(candidates, mean_D[None])[:, 0]
+        scores = products if penalty_N is None else products - penalty_N[candidates]
+        order = np.lexsort((candidates, -scores))[:k]
+        return Found(candidates[order], scores[order], products[order])
 
-def _candidates(scores_N: Scores, k: int, slack: float) -> Ids:
-    """Return the finite ones among the k best and all that lie less than ``slack`` below them.
+    def _products(self, entity_ids: Ids, vectors_MD: Means) -> Scores:
+        chosen_ND = self.vectors_ND[entity_ids]
+        products_NM = np.empty((len(entity_ids), len(vectors_MD)), np.float32)
+        for place, vector_D in enumerate(vectors_MD):
+            products_NM[:, place] = np.einsum("nd,d->n", chosen_ND, vector_D)
+        return products_NM
+
+
+def _near_the_best(scores_N: Scores, k: int, slack: float) -> Ids:
+    """Return the places of the finite ones among the k best and all that lie less than ``slack`` below.
 
     The k-th largest maximum over blocks bounds the k-th largest score from below, at a fraction of
     the cost of selecting among all scores.

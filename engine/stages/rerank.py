@@ -17,23 +17,36 @@ from pydantic import Field
 
 from engine.bundle import Bundle
 from engine.generation.artifacts import open_artifacts
-from engine.query import Expansion, Ids, Ranking, Scores
-from engine.retrieval.index import VectorIndex
+from engine.query import Expansion, Ranking, Scores
+from engine.retrieval.index import mean_of, open_index, seed_vectors
 from engine.stages.base import Stage, Worker
+from engine.stages.retrieve import unused
 
-Nearness = Callable[[Sequence[tuple[Ids, Sequence[int]]]], list[Scores]]
-"""Takes (entities [n], seeds) a query, returns each entity's mean likeness to the seeds, float32 [n]."""
+Nearness = Callable[[Sequence[Expansion]], list[tuple[Scores, tuple[str, ...]]]]
+"""Returns for each expansion its entities' mean likeness to the negative seeds, float32 [n], and notes."""
 
 
-def by_embedding(bundle: Bundle, view: str) -> Nearness:
-    """Return the mean cosine to the seeds in a view."""
-    index = bundle.once(f"index/{view}.faiss", VectorIndex.read)
-    return lambda requests: [index.similarity(ids, index.mean_of(seeds)) for ids, seeds in requests]
+def by_embedding(bundle: Bundle, view: str, stage: str) -> Nearness:
+    """Return the mean cosine to the negative seeds in a view; notes, in a stage's name, on unused seeds."""
+    index = open_index(bundle, view)
+
+    def near(expansions: Sequence[Expansion]) -> list[tuple[Scores, tuple[str, ...]]]:
+        seeds = seed_vectors(index, view, [(e.query, e.query.negative) for e in expansions])
+        asked = [(e.ranking.ids, mean_of(own)[None]) for e, own in zip(expansions, seeds, strict=True)]
+        return [
+            (products[:, 0], unused(stage, e.query, "negative", e.query.negative, own))
+            for e, own, products in zip(expansions, seeds, index.similarities(asked), strict=True)
+        ]
+
+    return near
 
 
 def by_likelihood(bundle: Bundle) -> Nearness:
-    """Return the language model's mean likelihood of the seeds (equation 8, for seeds of either kind)."""
-    return open_artifacts(bundle).likelihood.means
+    """Return the language model's mean likelihood of the negative seeds (equation 8, for negative seeds)."""
+    means = open_artifacts(bundle).likelihood.means
+    return lambda expansions: [
+        (scores, ()) for scores in means([(e.ranking.ids, e.query.negative) for e in expansions])
+    ]
 
 
 class SegmentRerank(Stage):
@@ -52,15 +65,18 @@ class SegmentRerank(Stage):
 
     def open(self, bundle: Bundle) -> Worker:
         """Read the view's index, or load the language model."""
-        near = by_embedding(bundle, self.view) if self.by == "embedding" else by_likelihood(bundle)
+        embedded = self.by == "embedding"
+        near = by_embedding(bundle, self.view, self.name) if embedded else by_likelihood(bundle)
 
         def run(expansions: list[Expansion]) -> list[Expansion]:
-            given = [e for e in expansions if e.query.negative]
-            negatives = iter(near([(e.ranking.ids, e.query.negative) for e in given]))
-            return [
-                replace(e, ranking=self._rerank(e.ranking, next(negatives) if e.query.negative else None))
-                for e in expansions
-            ]
+            found = iter(near([e for e in expansions if e.query.negative]))
+            done = []
+            for e in expansions:
+                negative, notes = next(found) if e.query.negative else (None, ())
+                done.append(
+                    replace(e, ranking=self._rerank(e.ranking, negative), degraded=e.degraded + notes)
+                )
+            return done
 
         return run
 
@@ -96,18 +112,27 @@ class ContrastRerank(Stage):
 
     def open(self, bundle: Bundle) -> Worker:
         """Read the view's index."""
-        near = by_embedding(bundle, self.view)
+        index = open_index(bundle, self.view)
 
         def run(expansions: list[Expansion]) -> list[Expansion]:
-            return [replace(e, ranking=self._rerank(e, near)) for e in expansions]
+            given = [e for e in expansions if e.query.negative]
+            kinds = [(e.query, seeds) for e in given for seeds in (e.query.positive, e.query.negative)]
+            seeds = seed_vectors(index, self.view, kinds)
+            pairs = list(zip(given, seeds[::2], seeds[1::2], strict=True))
+            asked = [(e.ranking.ids, np.stack([mean_of(plus), mean_of(minus)])) for e, plus, minus in pairs]
+            changed = iter(
+                replace(
+                    e,
+                    ranking=self._rerank(e.ranking, *products.T),
+                    degraded=e.degraded + unused(self.name, e.query, "negative", e.query.negative, minus),
+                )
+                for (e, _, minus), products in zip(pairs, index.similarities(asked), strict=True)
+            )
+            return [next(changed) if e.query.negative else e for e in expansions]
 
         return run
 
-    def _rerank(self, expansion: Expansion, near: Nearness) -> Ranking:
-        ranking, query = expansion.ranking, expansion.query
-        if not query.negative:
-            return ranking
-        positive, negative = near([(ranking.ids, query.positive), (ranking.ids, query.negative)])
+    def _rerank(self, ranking: Ranking, positive: Scores, negative: Scores) -> Ranking:
         difference = negative.astype(np.float64) - positive.astype(np.float64)
         loss = self.temperature * np.logaddexp(0, difference / self.temperature)
         scores = (ranking.scores - loss).astype(np.float32)

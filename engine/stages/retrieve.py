@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from pydantic import Field
 
 from engine.bundle import Bundle
-from engine.query import Expansion, Ranking
-from engine.retrieval.index import VectorIndex
+from engine.catalogue import open_catalogue
+from engine.query import Expansion, Ids, Query, Ranking, Where
+from engine.retrieval.index import Found, Vectors, hubness_file, mean_of, open_index, seed_vectors
 from engine.stages.base import Stage, Worker
+
+WHERES = 16
+"""Conditions whose entities are remembered: four bytes an entity each, at most."""
+
+Matching = Callable[[Where], Ids]
 
 
 class Retrieve(Stage):
     """Keep the k entities with the highest mean cosine to the positive seeds; seeds never come back.
 
     Negative seeds are not used here, so that recall is whole. A query that wants more than k gets it.
-    After a stage that recalled candidates only these are ranked (the interaction of table 9).
+    After a stage that recalled candidates only these are ranked (the interaction of table 9). Where a
+    query has conditions, only entities that fulfil them are ranked, so that it gets as many.
     ``hubness`` is the share of an entity's mean cosine to its own neighbours that is taken off, so
     that entities that are near to everything do not come up for every query.
     """
@@ -27,47 +36,64 @@ class Retrieve(Stage):
     hubness: float = Field(default=0, ge=0)
 
     def open(self, bundle: Bundle) -> Worker:
-        """Read the view's index, and its hubness if that is used."""
-        index = bundle.once(f"index/{self.view}.faiss", VectorIndex.read)
-        penalty = None
+        """Read the view's index."""
+        index = open_index(bundle, self.view)
         if self.hubness:
-            hubs = np.load(bundle.path(f"index/{self.view}.hubness.npy"), allow_pickle=False)
-            penalty = np.asarray(self.hubness * hubs, np.float32)
+            bundle.path(hubness_file(self.view))
 
-        def recall(expansions: list[Expansion]) -> list[Expansion]:
-            queries = [e.query for e in expansions]
-            means_QD = np.stack([index.mean_of(q.positive) for q in queries])
-            k = max(self.k, *(q.top_k for q in queries))
-            found = index.search(means_QD, k, [q.seeds for q in queries], penalty)
-            done = []
-            for e, mean_D, (ids, scores) in zip(expansions, means_QD, found, strict=True):
-                kept = max(self.k, e.query.top_k)
-                ids, scores = ids[:kept], scores[:kept]
-                evidence = {"positive": index.similarity(ids, mean_D)}
-                done.append(_answer(e, index, Ranking(ids, scores, evidence)))
-            return done
-
-        def rank(expansion: Expansion) -> Expansion:
-            given = expansion.ranking
-            ranking = given.take(np.flatnonzero(index.has_vectors(given.ids)))
-            positive = index.similarity(ranking.ids, index.mean_of(expansion.query.positive))
-            scores = positive if penalty is None else positive - penalty[ranking.ids]
-            order = np.lexsort((ranking.ids, -scores))[: max(self.k, expansion.query.top_k)]
-            ranking = replace(ranking.with_evidence(positive=positive), scores=scores).take(order)
-            return _answer(expansion, index, ranking)
+        @lru_cache(WHERES)
+        def matching(where: Where) -> Ids:
+            return open_catalogue(bundle).matching(where)
 
         def run(expansions: list[Expansion]) -> list[Expansion]:
-            new = [e for e in expansions if not len(e.ranking)]
-            recalled = iter(recall(new) if new else [])
-            return [rank(e) if len(e.ranking) else next(recalled) for e in expansions]
+            if not expansions:
+                return []
+            queries = [e.query for e in expansions]
+            seeds = seed_vectors(index, self.view, [(q, q.positive) for q in queries])
+            found = index.search(
+                np.stack([mean_of(own) for own in seeds]),
+                max(self.k, *(q.top_k for q in queries)),
+                [[i for i in q.seeds if i >= 0] for q in queries],
+                [_allowed(e, own, matching) for e, own in zip(expansions, seeds, strict=True)],
+                self.hubness,
+            )
+            return [
+                replace(
+                    e,
+                    ranking=_ranking(e.ranking, one).head(max(self.k, e.query.top_k)),
+                    degraded=e.degraded + unused(self.name, e.query, "positive", e.query.positive, own),
+                )
+                for e, own, one in zip(expansions, seeds, found, strict=True)
+            ]
 
         return run
 
 
-def _answer(expansion: Expansion, index: VectorIndex, ranking: Ranking) -> Expansion:
-    """Attach a ranking, and say which seeds could not be used."""
-    unusable = [i for i in expansion.query.positive if not index.has_vector(i)]
-    notes = tuple(f"positive seed {i} has no sentence and was not used" for i in unusable)
-    if len(unusable) == len(expansion.query.positive):
-        ranking = Ranking.empty()
-    return replace(expansion, ranking=ranking, degraded=expansion.degraded + notes)
+def _allowed(expansion: Expansion, seeds_MD: Vectors, matching: Matching) -> Ids | None:
+    """Return which entities may be ranked; None: all. Without a seed that has a vector there are none."""
+    if not seeds_MD.any():
+        return np.empty(0, np.int32)
+    given = np.sort(expansion.ranking.ids) if len(expansion.ranking) else None
+    if not expansion.query.where:
+        return given
+    fulfil = matching(expansion.query.where)
+    return fulfil if given is None else given[np.isin(given, fulfil)]
+
+
+def _ranking(given: Ranking, found: Found) -> Ranking:
+    """Return what was found, with the evidence of the stage that recalled it."""
+    columns = {}
+    if len(given):
+        by_id = np.argsort(given.ids)
+        columns = dict(given.take(by_id[np.searchsorted(given.ids, found.ids, sorter=by_id)]).evidence)
+    return Ranking(found.ids, found.scores, {**columns, "positive": found.products})
+
+
+def unused(stage: str, query: Query, kind: str, seeds: Sequence[int], vectors_MD: Vectors) -> tuple[str, ...]:
+    """Return a note for each seed that has no vector, and so was left out by a stage."""
+    notes = []
+    for seed, present in zip(seeds, vectors_MD.any(axis=1), strict=True):
+        if not present:
+            given = seed if seed >= 0 else repr(query.new[-1 - seed].name)
+            notes.append(f"{stage}: {kind} seed {given} has no sentence and was not used")
+    return tuple(notes)

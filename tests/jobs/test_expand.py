@@ -105,7 +105,7 @@ def test_batch_and_local_runtime_rank_alike(ray_local, house, tmp_path, batch_si
     refused = json.loads((output / "_refused.jsonl").read_text())
     assert (refused["position"], refused["query_id"]) == (QUERIES + 1, "bad")
     empty = pq.read_table(output).slice(0, 1).to_pylist()[0]
-    assert empty["degraded"] == [f"positive seed {N - 1} has no sentence and was not used"]
+    assert empty["degraded"] == [f"Retrieve: positive seed {N - 1} has no sentence and was not used"]
 
 
 @pytest.mark.slow

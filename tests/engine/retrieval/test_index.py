@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import BundleError
-from engine.retrieval.index import VectorIndex, unit
+from engine.retrieval.index import VectorIndex, mean_of, unit
 
 RANDOM = np.random.default_rng(0)
 
@@ -26,13 +26,15 @@ def slowly(index, mean_D, k, exclude, penalty=None):
 def test_search_agrees_with_the_oracle(n, k, batch, penalised):
     vectors = unit(RANDOM.normal(size=(n, 12)))
     vectors[n // 2] = 0
-    index = VectorIndex(vectors)
-    penalty = RANDOM.random(n).astype(np.float32) if penalised else None
-    means = np.stack([index.mean_of([0, 1, n - 1]) for _ in range(batch)])
+    hubness = RANDOM.random(n).astype(np.float32)
+    index = VectorIndex(vectors, hubness)
+    penalty = np.float32(0.6) * hubness if penalised else None
+    means = np.stack([mean_of(index.vectors_of([0, 1, n - 1])) for _ in range(batch)])
     exclude = [[row % n, n - 1] for row in range(batch)]
-    found = index.search(means, k, exclude, penalty)
-    for (ids, scores), mean_D, left_out in zip(found, means, exclude, strict=True):
+    found = index.search(means, k, exclude, hubness=0.6 if penalised else 0)
+    for (ids, scores, products), mean_D, left_out in zip(found, means, exclude, strict=True):
         assert ids.tolist() == slowly(index, mean_D, k, left_out, penalty)
+        np.testing.assert_array_equal(scores, products - penalty[ids] if penalised else products)
         assert (ids.dtype, scores.dtype) == (np.int32, np.float32)
         assert (np.diff(scores) <= 0).all()
 
@@ -41,8 +43,8 @@ def test_search_agrees_with_the_oracle(n, k, batch, penalised):
 def test_ties_are_settled_by_id_however_many_there_are(batch):
     vectors = unit(np.repeat(RANDOM.normal(size=(4, 6)), 200, axis=0)[RANDOM.permutation(800)])
     index = VectorIndex(vectors)
-    means = np.stack([index.mean_of([3])] * batch)
-    for ids, scores in index.search(means, 50, [[3]] * batch):
+    means = np.stack([mean_of(index.vectors_of([3]))] * batch)
+    for ids, scores, _ in index.search(means, 50, [[3]] * batch):
         same = [i for i in range(800) if i != 3 and (vectors[i] == vectors[3]).all()]
         assert ids.tolist() == same[:50]
         assert len(set(scores.tolist())) == 1
@@ -55,22 +57,39 @@ def test_near_ties_are_exact(n, k, seed):
     random = np.random.default_rng(seed)
     base = random.normal(size=64)
     index = VectorIndex(unit(base + 1e-7 * random.normal(size=(n, 64))))
-    means = np.stack([index.mean_of([0]), index.mean_of([0, 1])])
+    means = np.stack([mean_of(index.vectors_of([0])), mean_of(index.vectors_of([0, 1]))])
     exclude = [[0], []]
-    for (ids, _), mean_D, out in zip(index.search(means, k, exclude), means, exclude, strict=True):
+    for (ids, *_), mean_D, out in zip(index.search(means, k, exclude), means, exclude, strict=True):
         assert ids.tolist() == slowly(index, mean_D, k, out)
 
 
 def test_large_batches_are_cut(monkeypatch):
     index = VectorIndex(unit(RANDOM.normal(size=(30, 4))))
-    means = np.stack([index.mean_of([i]) for i in range(10)])
+    means = np.stack([mean_of(index.vectors_of([i])) for i in range(10)])
     whole = index.search(means, 5, [[i] for i in range(10)])
     monkeypatch.setattr("engine.retrieval.index.MAX_SCORES", 90)
-    for (ids, scores), (other, others) in zip(
-        whole, index.search(means, 5, [[i] for i in range(10)]), strict=True
+    for found, other in zip(whole, index.search(means, 5, [[i] for i in range(10)]), strict=True):
+        np.testing.assert_array_equal(found.ids, other.ids)
+        np.testing.assert_array_equal(found.scores, other.scores)
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 60), st.integers(1, 70), st.integers(0, 2**32 - 1))
+def test_among_some_entities_the_best_of_these_come_back(data, n, k, seed):
+    """Few are scored one by one, many by the product with all: the answer is the same."""
+    random = np.random.default_rng(seed)
+    vectors = unit(random.normal(size=(n, 3)).round(1))
+    index = VectorIndex(vectors, random.random(n).astype(np.float32))
+    means = random.normal(size=(4, 3))
+    chosen = data.draw(st.lists(st.sets(st.integers(0, n - 1)), min_size=3, max_size=3))
+    exclude = [data.draw(st.lists(st.integers(0, n - 1), max_size=3)) for _ in range(4)]
+    among = [np.array(sorted(ids), np.int32) for ids in chosen] + [None]
+    for found, mean_D, ids, out in zip(
+        index.search(means, k, exclude, among, 0.5), means, among, exclude, strict=True
     ):
-        np.testing.assert_array_equal(ids, other)
-        np.testing.assert_array_equal(scores, others)
+        others = [] if ids is None else np.setdiff1d(np.arange(n), ids)
+        penalty = np.float32(0.5) * index._hubness_N
+        assert found.ids.tolist() == slowly(index, mean_D, k, {*out, *others}, penalty)
 
 
 def test_write_and_read(tmp_path):
@@ -79,6 +98,9 @@ def test_write_and_read(tmp_path):
     read = VectorIndex.read(tmp_path / "deep" / "a.faiss")
     np.testing.assert_array_equal(read.vectors_ND, index.vectors_ND)
     assert len(read) == 5
+    np.save(tmp_path / "deep" / "a.hubness.npy", np.arange(5, dtype=np.float32))
+    (found,) = VectorIndex.read(tmp_path / "deep" / "a.faiss").search(np.ones((1, 3)), 5, [[]], hubness=100)
+    assert found.ids.tolist() == [0, 1, 2, 3, 4], "the hubness beside the index is read"
 
 
 def test_the_vectors_outlive_the_index_that_was_read(tmp_path):
@@ -102,6 +124,5 @@ def test_unit_and_mean_leave_out_what_has_no_vector():
     vectors = unit(np.array([[3, 4], [0, 0], [0, 5]], float))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 0, 1], rtol=1e-6)
     index = VectorIndex(vectors)
-    assert [index.has_vector(i) for i in range(3)] == [True, False, True]
-    np.testing.assert_allclose(index.mean_of([0, 1, 2]), [0.3, 0.9], rtol=1e-6)
-    assert index.mean_of([1]).tolist() == index.mean_of([]).tolist() == [0, 0]
+    np.testing.assert_allclose(mean_of(index.vectors_of([0, 1, 2])), [0.3, 0.9], rtol=1e-6)
+    assert mean_of(index.vectors_of([1])).tolist() == mean_of(index.vectors_of([])).tolist() == [0, 0]

@@ -10,6 +10,7 @@ from engine.generation.artifacts import open_artifacts
 from engine.generation.prompts import list_prompt
 from engine.generation.trie_scores import name_logprobs
 from engine.query import Expansion, Query, Ranking
+from engine.retrieval.index import mean_of, open_index
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank, standardised
 from engine.stages.rerank import SegmentRerank
@@ -62,9 +63,10 @@ def test_after_a_recall_only_its_candidates_are_generated_and_their_evidence_sta
     (found,) = QUICK.open(bundle)(asked(Q, ids=recalled))
     assert set(found.ranking.ids.tolist()) <= set(recalled) - {20}
     (both,) = (Retrieve(k=10) >> QUICK).open(bundle)([Q])
-    index = bundle.once("index/mask.faiss", None)
-    expected = index.similarity(both.ranking.ids, index.mean_of(Q.positive))
-    np.testing.assert_array_equal(both.ranking.evidence["positive"], expected)
+    index = open_index(bundle, "mask")
+    mean = mean_of(index.vectors_of(Q.positive))
+    (expected,) = index.similarities([(both.ranking.ids, mean[None])])
+    np.testing.assert_array_equal(both.ranking.evidence["positive"], expected[:, 0])
 
 
 def test_a_query_that_wants_more_gets_more(bundle):

@@ -49,7 +49,7 @@ def test_a_seed_without_a_vector_is_left_out_and_said(tmp_path):
     one, none = worker([Expansion(Query("q", (0, 1))), Expansion(Query("r", (1,)))])
     assert one.ranking.ids.tolist() == [2]
     assert one.ranking.scores.tolist() == [pytest.approx(0.6)]  # not 0.3
-    assert one.degraded == ("positive seed 1 has no sentence and was not used",)
+    assert one.degraded == ("Retrieve: positive seed 1 has no sentence and was not used",)
     assert len(none.ranking) == 0
     assert len(none.degraded) == 1
 
