@@ -1,7 +1,8 @@
 """Turn the trained encoder and the corpus into entity vectors, and publish them as a bundle.
 
 A pool of actors computes each mention's state from the cached frozen states; the driver adds them up
-per entity. Beside that view stand the description, the words, and the three together.
+per entity. Beside that view stand the description, the words, and the three together. With the vectors
+go the encoder, which places entities that are not in the corpus, and sentences to be shown.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import typer
 
 from cluster.session import session
 from engine.bundle import Manifest, derive
+from engine.catalogue import SENTENCES
 from engine.corpus.blocks import read_descriptions
 from engine.corpus.inputs import open_inputs
 from engine.corpus.masking import load_tokenizer
+from engine.corpus.sentences import write_sentences
 from engine.encoders.embedded import model_path
 from engine.encoders.pooling import describe
 from engine.encoders.text import TextEncoder
@@ -51,7 +54,10 @@ class Encoders:
     """The encoder before training: frozen layers, and descriptions."""
     last: str | None
     """Folder of the trained encoder, whose last layer makes the mask view; None: the base's own."""
-    inputs_key: str | None
+
+    def of_mask_view(self) -> TextEncoder:
+        """Load the encoder that makes the mask view."""
+        return TextEncoder.load(self.base if self.last is None else local_folder(self.last))
 
 
 def build(workspace: Workspace, untrained: bool = False, workers: int | None = None) -> Manifest:
@@ -65,7 +71,7 @@ def build(workspace: Workspace, untrained: bool = False, workers: int | None = N
     trained = None if untrained else trained_encoder(workspace)
     inputs = open_inputs(workspace, trained.inputs_key if trained else None)
     base = trained.model if trained else inputs.manifest.model
-    encoders = Encoders(base, trained.folder.uri if trained else None, inputs.key)
+    encoders = Encoders(base, trained.folder.uri if trained else None)
     if not trained and not untrained:
         console.say("no trained encoder in this workspace: the index is made with the encoder as it came")
     texts = read_descriptions(workspace)
@@ -85,18 +91,24 @@ def build(workspace: Workspace, untrained: bool = False, workers: int | None = N
         "encoder": encoders.base,
         "trained": trained.name if trained else None,
         "inputs": inputs.key,
+        "max_length": inputs.manifest.settings.max_length,
         "views": {name: view.shape[1] for name, view in views.items()},
     }
-    return _publish(workspace, views, settings)
+    return _publish(workspace, views, encoders, settings)
 
 
-def _publish(workspace: Workspace, views: dict[str, Vectors], settings: dict[str, Any]) -> Manifest:
+def _publish(
+    workspace: Workspace, views: dict[str, Vectors], encoders: Encoders, settings: dict[str, Any]
+) -> Manifest:
     staged = workspace.bundles.staging()
     workspace.entities.fetch(staged / "entities.parquet")
+    write_sentences(workspace, staged / SENTENCES, len(views["mask"]))
+    encoders.of_mask_view().save(staged / "encoder")
+    load_tokenizer(model_path(encoders.base)).save_pretrained(staged / "encoder")
     for name, vectors in views.items():
         VectorIndex(vectors).write(staged / "index" / f"{name}.faiss")
     np.save(staged / "index" / "joint.hubness.npy", hubness(views["joint"]), allow_pickle=False)
-    manifest, left_out = derive(workspace, staged, settings, replaces=["index/"])
+    manifest, left_out = derive(workspace, staged, settings, replaces=["index/", "encoder/", SENTENCES])
     if left_out:
         console.say(left_out)
     return manifest
@@ -168,10 +180,7 @@ class MentionSums:
 
     @cached_property
     def _encoder(self) -> TextEncoder:
-        last = self._encoders.last
-        if last is None:
-            return TextEncoder.load(self._encoders.base).to(_device())
-        return TextEncoder.load(local_folder(last)).to(_device())
+        return self._encoders.of_mask_view().to(_device())
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Return the entity ids of a part and the sum of each one's states."""
@@ -208,7 +217,10 @@ def main(
     untrained: bool = typer.Option(False, "--untrained", help="Take the encoder as it came."),
     workers: int | None = typer.Option(None, min=1, help="Actors a pool.  [default: the cluster's CPUs]"),
 ) -> None:
-    """Make the entity vectors of every view and publish them as the workspace's current bundle."""
+    """Make the entity vectors of every view and publish them as the workspace's current bundle.
+
+    A bundle holds the entities, the index of each view, the encoder, and the first sentences of each entity.
+    """
     started = time.monotonic()
     manifest = build(Workspace.open(workspace), untrained, workers)
     console.result(

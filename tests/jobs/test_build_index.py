@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from engine.bundle import Bundle
+from engine.catalogue import open_catalogue
 from engine.corpus.inputs import open_inputs
+from engine.corpus.masking import fingerprint, load_tokenizer
 from engine.encoders.embedded import EMBEDDED
 from engine.encoders.text import TextEncoder
 from engine.methods import METHODS
@@ -55,6 +57,16 @@ def test_a_bundle_holds_all_that_retrieval_reads_and_is_the_same_again(
     assert f"bundle={first.id}" in capsys.readouterr().out.splitlines()[-1]
     bundle = Bundle.open(workspace)
     assert bundle.vocabulary.names == METALS
+    shown = open_catalogue(bundle).sentences(range(len(METALS)), 8)
+    assert {e: {s.text[s.start : s.end] for s in own} for e, own in shown.items()} == {
+        e: {name} for e, name in enumerate(METALS)
+    }
+    encoder = TextEncoder.load(str(bundle.path("encoder")))
+    assert encoder.dim == vectors(bundle, "mask").shape[1]
+    assert (
+        fingerprint(load_tokenizer(bundle.path("encoder")))
+        == open_inputs(workspace).manifest.settings.tokenizer
+    )
     described = vectors(bundle, "description").any(axis=1)
     assert described.tolist() == [True] * 5 + [False], "silver has no description"
     retrieving = {n: p for n, p in METHODS.items() if "genexpan" not in n and "lm-" not in n}
