@@ -92,7 +92,7 @@ def _ranking(given: Ranking, found: Found) -> Ranking:
 def unused(stage: str, query: Query, kind: str, seeds: Sequence[int], vectors_MD: Vectors) -> tuple[str, ...]:
     """Return a note for each seed that has no vector, and so was left out by a stage."""
     notes = []
-    for seed, present in zip(seeds, vectors_MD.any(axis=1), strict=True):
+    for seed, present in zip(seeds, np.any(vectors_MD, axis=1).tolist(), strict=True):
         if not present:
             given = seed if seed >= 0 else repr(query.new[-1 - seed].name)
             notes.append(f"{stage}: {kind} seed {given} has no sentence and was not used")
