@@ -1,0 +1,137 @@
+// Calls of the HTTP interface. Whatever goes wrong becomes an ApiError in the interface's own shape.
+
+const TOKEN = "seedset.token";
+const FALL_BACK = new Set(["unreachable", "not_found", "method_not_allowed", "cut_off"]);
+
+export class ApiError extends Error {
+  constructor(error, status = 0, retryAfter = null) {
+    super(error.message);
+    this.code = error.code;
+    this.field = error.field ?? null;
+    this.suggestions = error.suggestions ?? [];
+    this.id = error.id ?? null;
+    this.status = status;
+    this.retryAfter = retryAfter;
+  }
+}
+
+let ask = async () => null;
+let asking = null;
+
+/** Say how a token is asked for: `given(wrong)` resolves to a token, or to null if there is none. */
+export function onUnauthorized(given) {
+  ask = given;
+}
+
+
+async function call(path, { body, signal } = {}) {
+  for (;;) {
+    const token = sessionStorage.getItem(TOKEN);
+    const headers = {};
+    if (token !== null) headers.Authorization = `Bearer ${token}`;
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    const response = await reach(path, {
+      method: body === undefined ? "GET" : "POST",
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal,
+    });
+    if (response.ok) return response;
+    if (response.status !== 401 || !(await renewed(token))) throw await errorOf(response);
+  }
+}
+
+async function reach(path, options) {
+  try {
+    return await fetch(new URL(path, document.baseURI), options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError({ code: "unreachable", message: "The server does not answer. Is it running?" });
+  }
+}
+
+/** Ask for a token, once for all calls that want one now; true if there is another than `used`. */
+async function renewed(used) {
+  if (sessionStorage.getItem(TOKEN) === used) {
+    asking ??= ask(used !== null).finally(() => (asking = null));
+    const token = await asking;
+    if (token === null) return false;
+    sessionStorage.setItem(TOKEN, token);
+  }
+  return true;
+}
+
+async function errorOf(response) {
+  const wait = Number(response.headers.get("Retry-After"));
+  const body = await response.json().catch(() => null);
+  const error = body?.error ?? { code: "internal", message: `The server answered ${response.status}.` };
+  return new ApiError(error, response.status, wait > 0 ? wait : null);
+}
+
+async function get(path, parameters = {}, signal = undefined) {
+  const query = new URLSearchParams(parameters).toString();
+  return (await call(query ? `${path}?${query}` : path, { signal })).json();
+}
+
+/** Entities with a spelling that begins with `prefix`. */
+export async function complete(prefix, limit, signal) {
+  return (await get("v1/entities", { prefix, limit }, signal)).entities;
+}
+
+/** Everything that is known of one entity. */
+export const entity = (given, signal) => get(`v1/entities/${encodeURIComponent(given)}`, {}, signal);
+export const attributes = async () => (await get("v1/attributes")).attributes;
+export const methods = () => get("v1/methods");
+export const bundle = () => get("v1/bundle");
+
+/** The bytes of an image of ours; other addresses are not asked. */
+export async function image(address, signal) {
+  if (new URL(address, document.baseURI).origin !== location.origin) throw new TypeError("not our image");
+  return (await call(address, { signal })).blob();
+}
+
+/**
+ * Answer a query. Progress goes to `onProgress(event, data)` where the server can tell of it; where
+ * that fails, the query is asked once more without.
+ */
+export async function expand(query, signal, onProgress) {
+  try {
+    const response = await call("v1/expand/stream", { body: query, signal });
+    for await (const { event, data } of events(response)) {
+      if (event === "answer") return data;
+      if (event === "error") throw new ApiError(data.error);
+      onProgress(event, data);
+    }
+  } catch (error) {
+    if (signal.aborted || !(error instanceof ApiError && FALL_BACK.has(error.code))) throw error;
+  }
+  onProgress("plain", {});
+  return (await call("v1/expand", { body: query, signal })).json();
+}
+
+/** The events of an event stream: `{event, data}`, data read as JSON; comments are left out. */
+async function* events(response) {
+  const type = response.headers.get("Content-Type") ?? "";
+  if (!type.startsWith("text/event-stream")) throw new ApiError({ code: "cut_off", message: "" });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read().catch((error) => {
+      if (error.name === "AbortError") throw error;
+      throw new ApiError({ code: "cut_off", message: error.message });
+    });
+    if (done) return;
+    text = (text + value).replaceAll("\r\n", "\n");
+    const blocks = text.split("\n\n");
+    text = blocks.pop();
+    yield* blocks.map(eventOf).filter((one) => one.data !== null);
+  }
+}
+
+function eventOf(block) {
+  const lines = block.split("\n");
+  const values = (name) =>
+    lines.filter((line) => line.startsWith(`${name}:`)).map((line) => line.slice(name.length + 1).trimStart());
+  const data = values("data").join("\n");
+  return { event: values("event")[0] ?? "message", data: data ? JSON.parse(data) : null };
+}

@@ -1,0 +1,231 @@
+// The page: puts its parts together, runs queries, and reads keys.
+
+import * as api from "./api.js";
+import { askToken, describeEntity, showKeys, singleKeys } from "./dialogs.js";
+import { announce, byId, count, make, span } from "./dom.js";
+import { Details } from "./details.js";
+import { clearErrors, showError } from "./errors.js";
+import { copy, save, toCsv, toJson } from "./export.js";
+import { Options } from "./options.js";
+import { Progress } from "./progress.js";
+import { Results } from "./results.js";
+import { Search } from "./search.js";
+import { SeedLists } from "./seeds.js";
+import { State } from "./state.js";
+
+const state = new State();
+const sideOf = (name) => state.sideOf(name);
+const lists = new SeedLists(state, { onEdit: edit });
+const options = new Options(state);
+const progress = new Progress();
+const results = new Results({ onJudge: judge, onDetails: ({ id, name }) => details.open(id, name), sideOf });
+const details = new Details({ onJudge: judge, sideOf });
+const search = new Search({ onChoose: (name, positive) => state.add(name, positive), onDescribe: describe });
+
+let running = null; // the AbortController of the request that runs
+let asked = null; // the body that the answer shown belongs to
+
+state.listen(() => {
+  history.replaceState(null, "", `#${state.toFragment()}`);
+  results.showMarks();
+  showChanged();
+});
+
+/** Accept or reject an entity; doing it again takes that back. */
+function judge(name, positive) {
+  const side = positive ? "+" : "-";
+  if (state.sideOf(name) === side) state.remove(name);
+  else state.add(name, positive);
+  const words = { "+": "accepted", "-": "rejected", "": "unmarked" };
+  announce(`${name}: ${words[state.sideOf(name)]}`);
+}
+
+function describe(name = "") {
+  describeEntity({
+    name,
+    onDescribed: ({ name: given, sentences, positive }) => {
+      byId("search").value = "";
+      state.add(given, positive, sentences);
+    },
+  });
+}
+
+function edit(seed) {
+  describeEntity({
+    ...seed,
+    onDescribed: (given) => state.replace(seed.name, given),
+  });
+}
+
+/** Ask for the query as it is now; what runs is given up. */
+async function expand() {
+  running?.abort();
+  const { body, seeds } = state.request();
+  clearErrors();
+  if (!seeds.positive.length) {
+    const missing = { message: "Give at least one positive seed.", field: "positive", suggestions: [] };
+    showError(missing, seeds, page);
+    search.focus();
+    return;
+  }
+  const own = (running = new AbortController());
+  progress.start(options.stagesOf(body.method));
+  byId("results").setAttribute("aria-busy", "true");
+  try {
+    const answer = await api.expand(body, own.signal, (event, data) => progress.event(event, data));
+    if (own === running) showAnswer(answer, body);
+  } catch (error) {
+    if (own === running && !own.signal.aborted) showError(error, seeds, page);
+  } finally {
+    if (own === running) finished();
+  }
+}
+
+/** Put the page at rest; the focus goes on where what had it is gone. */
+function finished() {
+  running = null;
+  const lost = byId("progress").contains(document.activeElement);
+  progress.stop();
+  byId("results").removeAttribute("aria-busy");
+  if (lost) (results.chosen ? byId("results-title") : byId("expand")).focus();
+}
+
+function stop() {
+  if (!running) return;
+  running.abort();
+  finished();
+  announce("Stopped");
+}
+
+function showAnswer(answer, body) {
+  const inList = byId("results").contains(document.activeElement);
+  const elsewhere = document.activeElement && document.activeElement !== document.body && !inList;
+  asked = body;
+  results.show(answer);
+  byId("welcome").hidden = true;
+  byId("exports").hidden = answer.results.length === 0;
+  byId("results-title").textContent = count(answer.results.length, "result");
+  const stages = Object.entries(answer.seconds).map(([stage, seconds]) => `${stage} ${span(seconds)}`);
+  byId("about-answer").textContent = [`method ${answer.method}`, `bundle ${answer.bundle}`, ...stages].join(" · ");
+  byId("degraded").hidden = answer.degraded.length === 0;
+  byId("degraded").replaceChildren(
+    make("b", {}, "Not everything could be used:"),
+    make("ul", {}, ...answer.degraded.map((note) => make("li", {}, note))),
+  );
+  showChanged();
+  const best = answer.results[0];
+  announce(`${count(answer.results.length, "result")}${best ? `; the first is ${best.name}` : ""}`);
+  if (!elsewhere || document.activeElement === byId("again")) results.focus();
+}
+
+/** Say that the seeds are no longer those of the answer. */
+function showChanged() {
+  const now = state.request().body;
+  const same = (key) => JSON.stringify(now[key]) === JSON.stringify(asked?.[key]);
+  const changed = asked !== null && !(same("positive") && same("negative"));
+  const focused = document.activeElement === byId("again");
+  byId("changed").hidden = !changed;
+  if (!changed && focused) results.focus();
+  byId("expand").textContent = changed ? "Expand again" : "Expand";
+}
+
+const EXPORTS = {
+  csv: { type: "text/csv", text: () => toCsv(results.answer, state.seeds, sideOf), mark: "\ufeff" },
+  json: { type: "application/json", text: () => toJson(results.answer, asked, state.seeds, sideOf), mark: "" },
+};
+
+async function copyAs(kind) {
+  const done = await copy(EXPORTS[kind].text());
+  announce(done ? `Copied as ${kind.toUpperCase()}` : "The browser does not let this page copy");
+}
+
+/** The byte order mark tells spreadsheets that a CSV file is UTF-8. */
+function saveAs(kind) {
+  const { type, text, mark } = EXPORTS[kind];
+  save(`seedset-${results.answer.bundle}.${kind}`, type, mark + text());
+}
+
+const KEYS = {
+  "/": () => search.focus(),
+  j: () => results.move(1),
+  ArrowDown: () => results.move(1),
+  k: () => results.move(-1),
+  ArrowUp: () => results.move(-1),
+  a: () => judgeCurrent(true),
+  "+": () => judgeCurrent(true),
+  r: () => judgeCurrent(false),
+  "-": () => judgeCurrent(false),
+  d: () => results.chosen && details.open(results.chosen.id, results.chosen.name),
+  e: expand,
+  s: stop,
+  u: () => state.undo(),
+  U: () => state.redo(),
+  "?": showKeys,
+};
+
+/** Judge the current candidate and go on to the next. */
+function judgeCurrent(positive) {
+  if (!results.chosen) return;
+  judge(results.chosen.name, positive);
+  results.move(1);
+}
+
+function onKey(event) {
+  const { key, target } = event;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  if (target.closest("input:not([type=checkbox]), textarea, select") || document.querySelector("dialog[open]")) return;
+  if (key === "Enter" && target.matches(".results > li")) KEYS.d();
+  else if (!(key in KEYS) || (key.length === 1 && !singleKeys())) return;
+  else if (key.startsWith("Arrow") && !target.closest(".results")) return; // elsewhere they scroll
+  else KEYS[key]();
+  event.preventDefault();
+}
+
+async function load() {
+  try {
+    const [about] = await Promise.all([api.bundle(), options.load()]);
+    showBundle(about);
+  } catch (error) {
+    showError(error, {}, { ...page, retry: start });
+  }
+}
+
+function showBundle({ id, entities, refused }) {
+  byId("bundle").replaceChildren(`bundle ${id} · ${count(entities, "entity", "entities")}`);
+  if (!refused) return;
+  byId("bundle").append(make("span", { class: "refused" }, ` · the newer ${refused.id} is not served: ${refused.reason}`));
+}
+
+/** Read the address, ask what there is, and answer the query that the address holds. */
+async function start() {
+  stop();
+  clearErrors();
+  state.fromFragment(location.hash.slice(1));
+  state.past = [];
+  lists.show();
+  await load();
+  if (state.seeds.some((seed) => seed.positive)) await expand();
+}
+
+const page = { state, options, lists, retry: expand };
+
+api.onUnauthorized(askToken);
+byId("query").addEventListener("submit", (event) => {
+  event.preventDefault();
+  expand();
+});
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address holds the query, not a place
+  byId("results-title").focus();
+});
+byId("describe").addEventListener("click", () => describe(byId("search").value.trim()));
+byId("show-keys").addEventListener("click", showKeys);
+byId("stop").addEventListener("click", stop);
+byId("again").addEventListener("click", expand);
+for (const kind of ["csv", "json"]) {
+  byId(`copy-${kind}`).addEventListener("click", () => copyAs(kind));
+  byId(`save-${kind}`).addEventListener("click", () => saveAs(kind));
+}
+document.addEventListener("keydown", onKey);
+window.addEventListener("hashchange", start);
+start();

@@ -1,0 +1,90 @@
+// What a running request has come to: stages passed, rounds of generation, names that came.
+
+import { bdi, byId, count, make, span } from "./dom.js";
+
+const SPOKEN_EVERY_MS = 2000; // a screen reader shall not read every round
+const NAMES_SHOWN = 60;
+
+export class Progress {
+  constructor() {
+    this.steps = [];
+    this.timer = 0;
+  }
+
+  /** Begin with the stages that are to come. */
+  start(stages) {
+    this.steps = stages.map((name) => ({ name, about: "", done: false }));
+    this.began = performance.now();
+    this.spoken = 0;
+    this.note = "";
+    byId("arrivals").replaceChildren();
+    byId("progress").hidden = false;
+    byId("progress").classList.add("running");
+    this.#show();
+    this.#say("Expanding …");
+    this.timer = setInterval(() => this.#say(this.#text()), 500);
+  }
+
+  /** Show one event of the stream. */
+  event(event, data) {
+    if (event === "stage") this.#stage(data);
+    else if (event === "round") this.#round(data);
+    else if (event === "plain") this.note = "without news of its progress";
+    this.#show();
+  }
+
+  /** The request is over. */
+  stop() {
+    clearInterval(this.timer);
+    byId("progress").hidden = true;
+    byId("progress").classList.remove("running");
+  }
+
+  #stage({ stage, seconds, candidates }) {
+    const step = this.#step(stage);
+    step.done = true;
+    step.about = `${count(candidates, "candidate")}, ${span(seconds)}`;
+  }
+
+  #round({ stage, number, new: names, total }) {
+    this.#step(stage).about = `round ${number}, ${total} found`;
+    const list = byId("arrivals");
+    list.prepend(...names.map(({ name }) => make("li", {}, bdi(name))));
+    while (list.children.length > NAMES_SHOWN) list.lastChild.remove();
+  }
+
+  /** The first stage of this name that has not passed; one that nobody announced comes where it is. */
+  #step(name) {
+    const open = this.steps.findIndex((step) => !step.done);
+    const known = this.steps.find((step) => !step.done && step.name === name);
+    if (known) return known;
+    const step = { name, about: "", done: false };
+    this.steps.splice(open < 0 ? this.steps.length : open, 0, step);
+    return step;
+  }
+
+  #show() {
+    const current = this.steps.find((step) => !step.done);
+    const rows = this.steps.map((step) =>
+      make(
+        "li",
+        { class: step.done ? "done" : null, "aria-current": step === current ? "step" : null },
+        make("span", { class: "name" }, step.name),
+        step.about && make("span", { class: "about" }, ` ${step.about}`),
+      ),
+    );
+    byId("steps").replaceChildren(...rows);
+  }
+
+  #text() {
+    const current = this.steps.find((step) => !step.done);
+    const doing = [current?.name, current?.about, this.note].filter(Boolean).join(", ");
+    return `Expanding for ${span((performance.now() - this.began) / 1000)}${doing ? ` · ${doing}` : ""}`;
+  }
+
+  #say(text) {
+    if (performance.now() - this.spoken < SPOKEN_EVERY_MS) return;
+    this.spoken = performance.now();
+    byId("progress-text").textContent = text;
+  }
+}

@@ -1,0 +1,157 @@
+// The ranked candidates: one row each, one of them current, and what is known for and against it.
+
+import { bdi, byId, make, marked, short } from "./dom.js";
+import { pictures } from "./images.js";
+
+const SMALLEST = 0.04; // of the bar's length: the last one is still to be seen
+
+/** Shows an answer. `onJudge(name, positive)` marks a candidate, `onDetails(result)` tells more. */
+export class Results {
+  constructor({ onJudge, onDetails, sideOf }) {
+    this.onJudge = onJudge;
+    this.onDetails = onDetails;
+    this.sideOf = sideOf;
+    this.list = byId("results");
+    this.answer = null;
+    this.current = -1;
+    this.list.addEventListener("focusin", (event) => this.#focused(event));
+    this.list.addEventListener("click", (event) => this.#clicked(event));
+  }
+
+  /** Show another answer, or none, and make its first candidate the current one. */
+  show(answer) {
+    this.answer = answer;
+    this.current = -1;
+    const scores = (answer?.results ?? []).map((result) => result.score).filter((score) => score !== null);
+    const [low, high] = [Math.min(...scores), Math.max(...scores)];
+    const share = (score) => {
+      if (score === null) return 0;
+      return high > low ? SMALLEST + (1 - SMALLEST) * ((score - low) / (high - low)) : 1;
+    };
+    const rows = (answer?.results ?? []).map((result, place) => row(result, place, share(result.score)));
+    this.list.replaceChildren(...rows);
+    this.showMarks();
+    if (rows.length) this.#setCurrent(0);
+  }
+
+  /** Show which candidates are seeds now. */
+  showMarks() {
+    for (const [place, element] of [...this.list.children].entries()) {
+      const side = this.sideOf(this.answer.results[place].name);
+      element.classList.toggle("accepted", side === "+");
+      element.classList.toggle("rejected", side === "-");
+      const [accept, reject] = element.querySelectorAll(".judge button");
+      accept.setAttribute("aria-pressed", String(side === "+"));
+      reject.setAttribute("aria-pressed", String(side === "-"));
+    }
+  }
+
+  /** Move the focus by some rows; the first move only enters the list. */
+  move(by) {
+    const inside = this.list.contains(document.activeElement);
+    const place = Math.min(Math.max(this.current + (inside ? by : 0), 0), this.list.children.length - 1);
+    this.focus(place);
+  }
+
+  focus(place = this.current) {
+    this.list.children[place]?.focus();
+  }
+
+  /** The candidate that keys act on, if there is one. */
+  get chosen() {
+    return this.answer?.results[this.current] ?? null;
+  }
+
+  #focused(event) {
+    const element = event.target.closest(".results > li");
+    if (element) this.#setCurrent(Number(element.dataset.place));
+  }
+
+  #setCurrent(place) {
+    if (place === this.current) return;
+    this.#turn(this.current, false);
+    this.current = place;
+    this.#turn(place, true);
+  }
+
+  /** Only the current row's buttons are stops of the Tab key, and only it shows all its evidence. */
+  #turn(place, current) {
+    const element = this.list.children[place];
+    if (!element) return;
+    element.classList.toggle("current", current);
+    element.tabIndex = current ? 0 : -1;
+    for (const button of element.querySelectorAll("button")) button.tabIndex = current ? 0 : -1;
+    if (current && !element.querySelector(".more")) element.append(more(this.answer.results[place]));
+  }
+
+  #clicked(event) {
+    const element = event.target.closest(".results > li");
+    if (!element) return;
+    const result = this.answer.results[Number(element.dataset.place)];
+    const button = event.target.closest("button");
+    if (!button) {
+      if (!getSelection().toString()) element.focus();
+    } else if (button.classList.contains("name")) this.onDetails(result);
+    else this.onJudge(result.name, button.classList.contains("positive"));
+  }
+}
+
+function row(result, place, share) {
+  const { rank, name, score, explanation } = result;
+  const sentence = explanation?.sentences?.[0];
+  const bar = make("span", { class: "share", "aria-hidden": "true" });
+  bar.style.setProperty("--share", share.toFixed(4));
+  const element = make(
+    "li",
+    { tabIndex: -1, "aria-labelledby": `name-${place}` },
+    make("span", { class: "rank" }, make("span", { class: "visually-hidden" }, "rank "), String(rank)),
+    make("span", { class: "judge" }, judge(true, name), judge(false, name)),
+    make("button", { type: "button", class: "name", tabIndex: -1, id: `name-${place}`, title: "details" }, bdi(name)),
+    make("span", { class: "score" }, bar, make("span", { class: "visually-hidden" }, "score "), short(score)),
+    explanation ? nearest(explanation) : null,
+    sentence ? make("p", { class: "sentence", dir: "auto" }, ...marked(sentence)) : null,
+  );
+  element.dataset.place = place;
+  return element;
+}
+
+function judge(positive, name) {
+  const [side, sign, word] = positive ? ["positive", "+", "Accept"] : ["negative", "−", "Reject"];
+  const label = { "aria-label": `${word} ${name}`, "aria-pressed": "false" };
+  return make("button", { type: "button", class: `side ${side}`, tabIndex: -1, ...label }, sign);
+}
+
+function nearest({ nearest_positive: positive, nearest_negative: negative }) {
+  const seed = (one, side, sign, words) =>
+    one &&
+    make(
+      "span",
+      { class: `near ${side}` },
+      make("span", { class: "glyph", "aria-hidden": "true" }, sign),
+      make("span", { class: "visually-hidden" }, words),
+      bdi(one.name, { class: "name", title: one.name }),
+      ` ${short(one.similarity)}`,
+    );
+  return make(
+    "span",
+    { class: "nearest" },
+    seed(positive, "positive", "+", "nearest positive seed "),
+    seed(negative, "negative", "−", "nearest negative seed "),
+  );
+}
+
+/** What only the current row shows: further sentences, images, and the numbers of the stages. */
+function more({ name, evidence, explanation }) {
+  const numbers = Object.entries(evidence).flatMap(([column, value]) => [
+    make("dt", {}, column),
+    make("dd", {}, short(value)),
+  ]);
+  const sentences = (explanation?.sentences ?? []).slice(1);
+  return make(
+    "div",
+    { class: "more" },
+    ...sentences.map((sentence) => make("p", { class: "sentence", dir: "auto" }, ...marked(sentence))),
+    pictures(explanation?.images ?? [], name),
+    numbers.length ? make("dl", { class: "numbers" }, ...numbers) : null,
+  );
+}

@@ -1,0 +1,161 @@
+// The search box: an ARIA combobox over the vocabulary, with its first match ready to be taken.
+
+import * as api from "./api.js";
+import { announce, bdi, byId, count, make } from "./dom.js";
+
+const PAUSE_MS = 80;
+const SHOWN = 10;
+
+/** Calls `onChoose(name, positive)` for a seed and `onDescribe(name)` for what is not known. */
+export class Search {
+  constructor({ onChoose, onDescribe }) {
+    this.onChoose = onChoose;
+    this.onDescribe = onDescribe;
+    this.input = byId("search");
+    this.list = byId("completions");
+    this.options = [];
+    this.active = -1;
+    this.timer = 0;
+    this.request = null;
+    this.wanted = null; // the side of an Enter that came before the list
+    this.input.addEventListener("input", () => this.#typed());
+    this.input.addEventListener("keydown", (event) => this.#key(event));
+    this.input.addEventListener("blur", () => this.close());
+    byId("add-positive").addEventListener("click", () => this.#enter(true));
+    byId("add-negative").addEventListener("click", () => this.#enter(false));
+  }
+
+  focus() {
+    this.input.focus();
+    this.input.select();
+  }
+
+  close() {
+    clearTimeout(this.timer);
+    this.request?.abort();
+    this.request = this.wanted = null;
+    this.#show([]);
+  }
+
+  #typed() {
+    clearTimeout(this.timer);
+    this.request?.abort();
+    this.request = this.wanted = null;
+    const text = this.input.value.trim();
+    if (!text) {
+      this.#show([]);
+      return;
+    }
+    this.request = new AbortController();
+    this.timer = setTimeout(() => this.#ask(text, this.request), PAUSE_MS);
+  }
+
+  async #ask(text, request) {
+    let found = [];
+    try {
+      found = await api.complete(text, SHOWN, request.signal);
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      announce(error.message);
+    }
+    if (request !== this.request) return; // an older answer than the text
+    this.request = null;
+    if (this.wanted !== null) {
+      this.#take((found[exact(found, text)] ?? found[0])?.name ?? text, this.wanted);
+      return;
+    }
+    const known = exact(found, text);
+    this.#show(known < 0 ? [...found, { describe: text }] : found, Math.max(known, found.length ? 0 : -1));
+    announce(found.length ? `${count(found.length, "name")}; ${found[0].name}` : `no name begins with ${text}`);
+  }
+
+  #show(options, active = -1) {
+    this.options = options;
+    this.active = -1;
+    this.list.replaceChildren(...options.map((option, place) => this.#row(option, place)));
+    this.list.hidden = options.length === 0;
+    this.input.setAttribute("aria-expanded", String(options.length > 0));
+    this.#activate(active);
+  }
+
+  #row(option, place) {
+    const content = option.describe
+      ? ["Not in the vocabulary? Describe “", bdi(option.describe), "” …"]
+      : [bdi(option.name, { class: "name" }), ...aliases(option, this.input.value.trim())];
+    return make(
+      "li",
+      {
+        role: "option",
+        id: `completion-${place}`,
+        class: option.describe ? "describe" : null,
+        "aria-selected": "false",
+        onmousedown: (event) => event.preventDefault(), // the box keeps the focus
+        onclick: (event) => this.#pick(option, !event.shiftKey),
+      },
+      ...content,
+    );
+  }
+
+  #activate(place) {
+    this.list.children[this.active]?.setAttribute("aria-selected", "false");
+    this.active = place;
+    const row = this.list.children[place];
+    row?.setAttribute("aria-selected", "true");
+    row?.scrollIntoView({ block: "nearest" });
+    if (row) this.input.setAttribute("aria-activedescendant", row.id);
+    else this.input.removeAttribute("aria-activedescendant");
+  }
+
+  #key(event) {
+    if (event.isComposing) return;
+    const n = this.options.length;
+    const moves = { ArrowDown: this.active + 1, ArrowUp: this.active - 1 };
+    if (event.key in moves && n) this.#activate((moves[event.key] + n) % n);
+    else if (event.key === "Enter") this.#enter(!event.shiftKey);
+    else if (event.key === "Escape") this.#escape();
+    else return;
+    event.preventDefault();
+  }
+
+  #escape() {
+    if (!this.options.length) this.input.value = "";
+    this.close();
+  }
+
+  #enter(positive) {
+    const text = this.input.value.trim();
+    if (!text) this.input.focus();
+    else if (this.options[this.active]) this.#pick(this.options[this.active], positive);
+    else if (this.request) this.wanted = positive;
+    else this.#take(text, positive);
+  }
+
+  #pick(option, positive) {
+    if (!option.describe) {
+      this.#take(option.name, positive);
+      return;
+    }
+    this.close();
+    this.onDescribe(option.describe);
+  }
+
+  #take(name, positive) {
+    this.input.value = "";
+    this.close();
+    this.input.focus();
+    this.onChoose(name, positive);
+  }
+}
+
+/** The place of the entity that is spelt like this, by its name or an alias; -1: there is none. */
+function exact(found, text) {
+  const same = (spelling) => spelling.toLowerCase() === text.toLowerCase();
+  return found.findIndex(({ name, aliases }) => [name, ...aliases].some(same));
+}
+
+/** The alias that was typed, where it is not the name itself. */
+function aliases({ name, aliases: all }, typed) {
+  const begins = (spelling) => spelling.toLowerCase().startsWith(typed.toLowerCase());
+  const alias = begins(name) ? null : all.find(begins);
+  return alias ? [make("span", { class: "alias" }, "also ", bdi(alias))] : [];
+}

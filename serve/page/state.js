@@ -1,0 +1,154 @@
+// What is asked: seeds and options, with undo for the seeds, and their form in the address.
+
+const MAX_SEEDS = 200; // of both kinds; the server says more when there are too many of one
+const MAX_PAST = 500;
+
+export const START = { method: "default", topK: 50, filter: {}, evidence: true, within: null };
+
+/**
+ * Seeds in order, each `{positive: bool, name, sentences: null | [string]}` (sentences: an entity that
+ * the vocabulary does not hold), and options. Seeds are told apart by name: an id means another entity
+ * in another bundle. Listeners hear of every change.
+ */
+export class State {
+  constructor() {
+    this.seeds = [];
+    this.options = { ...START };
+    this.past = [];
+    this.future = [];
+    this.listeners = [];
+  }
+
+  listen(listener) {
+    this.listeners.push(listener);
+  }
+
+  /** Put new seeds in place of the old; what was there can be had back. */
+  setSeeds(seeds) {
+    this.past = [...this.past, this.seeds].slice(-MAX_PAST);
+    this.future = [];
+    this.seeds = seeds;
+    this.#tell();
+  }
+
+  /** Add a seed, or turn the one of that name to this side. */
+  add(name, positive, sentences = null) {
+    const known = this.seeds.findIndex((seed) => seed.name === name);
+    const seed = { name, positive, sentences: sentences ?? this.seeds[known]?.sentences ?? null };
+    this.setSeeds(known < 0 ? [...this.seeds, seed] : this.seeds.with(known, seed));
+  }
+
+  remove(name) {
+    this.setSeeds(this.seeds.filter((seed) => seed.name !== name));
+  }
+
+  /** Put a seed in place of the one of this name; the same entity twice becomes one. */
+  replace(name, seed) {
+    const others = this.seeds.filter((one) => one.name === name || one.name !== seed.name);
+    this.setSeeds(others.map((one) => (one.name === name ? seed : one)));
+  }
+
+  /** "+" or "-" for a seed, "" for what is none. */
+  sideOf(name) {
+    const seed = this.seeds.find((one) => one.name === name);
+    return seed ? (seed.positive ? "+" : "-") : "";
+  }
+
+  undo() {
+    return this.#step(this.past, this.future);
+  }
+
+  redo() {
+    return this.#step(this.future, this.past);
+  }
+
+  set(options) {
+    this.options = { ...this.options, ...options };
+    this.#tell();
+  }
+
+  /** The body of a request, and its seeds in the order in which an error counts them. */
+  request() {
+    const { method, topK, filter, evidence, within } = this.options;
+    const positive = this.seeds.filter((seed) => seed.positive);
+    const negative = this.seeds.filter((seed) => !seed.positive);
+    const given = ({ name, sentences }) => (sentences ? { name, sentences } : name);
+    const body = { positive: positive.map(given), negative: negative.map(given), method, top_k: topK };
+    if (Object.keys(filter).length) body.filter = filter;
+    if (evidence) body.explain = true;
+    if (within) body.deadline_ms = within;
+    return { body, seeds: { positive, negative } };
+  }
+
+  /** The address's part after the #: names, so that a link can be read, and outlives a bundle. */
+  toFragment() {
+    const { method, topK, filter, evidence, within } = this.options;
+    const parts = new URLSearchParams();
+    for (const { positive, name, sentences } of this.seeds) {
+      const key = positive ? "p" : "n";
+      if (sentences) parts.append(`${key}.new`, JSON.stringify([name, ...sentences]));
+      else parts.append(key, name);
+    }
+    if (method !== START.method) parts.append("method", method);
+    if (topK !== START.topK) parts.append("k", topK);
+    if (within) parts.append("within", within);
+    if (!evidence) parts.append("evidence", "off");
+    for (const [attribute, values] of Object.entries(filter)) {
+      for (const value of values) parts.append(`f.${attribute}`, value);
+    }
+    return parts.toString();
+  }
+
+  /** Read what `toFragment` wrote; what is not understood is left out. */
+  fromFragment(fragment) {
+    const parts = new URLSearchParams(fragment);
+    const seeds = new Map();
+    const filter = Object.create(null); // an attribute may be called anything, "__proto__" too
+    for (const [key, value] of parts) {
+      const seed = seedOf(key, value);
+      if (seed && seeds.size < MAX_SEEDS) seeds.set(seed.name, seed);
+      if (key.startsWith("f.")) (filter[key.slice(2)] ??= []).push(value);
+    }
+    this.options = {
+      method: parts.get("method") ?? START.method,
+      topK: positiveInt(parts.get("k")) ?? START.topK,
+      within: positiveInt(parts.get("within")),
+      evidence: parts.get("evidence") !== "off",
+      filter,
+    };
+    this.setSeeds([...seeds.values()]);
+  }
+
+  #step(from, to) {
+    if (!from.length) return false;
+    to.push(this.seeds);
+    this.seeds = from.pop();
+    this.#tell();
+    return true;
+  }
+
+  #tell() {
+    for (const listener of this.listeners) listener();
+  }
+}
+
+function seedOf(key, value) {
+  const [side, kind] = key.split(".");
+  if (side !== "p" && side !== "n") return null;
+  if (kind !== "new") return kind === undefined && value ? seed(side, value, null) : null;
+  try {
+    const [name, ...sentences] = JSON.parse(value);
+    const texts = [name, ...sentences].every((one) => typeof one === "string" && one);
+    return texts && sentences.length ? seed(side, name, sentences) : null;
+  } catch {
+    return null;
+  }
+}
+
+function seed(side, name, sentences) {
+  return { positive: side === "p", name, sentences };
+}
+
+function positiveInt(text) {
+  return /^[1-9]\d{0,6}$/.test(text ?? "") ? Number(text) : null;
+}
