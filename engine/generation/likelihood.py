@@ -11,6 +11,7 @@ Shape letters: P pairs, n candidates e, t targets e'.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,11 @@ from engine.query import Ids, Scores
 
 Index = npt.NDArray[np.int64]
 
-Request = tuple[Ids, Sequence[int]]
-"""Candidates e, int32 [n], and targets e' [t], as entity ids."""
+Request = tuple[Ids, Sequence[int | str]]
+"""Candidates e, int32 [n], and targets e' [t], as entity ids; a target without one by its name."""
+
+STRIDE = 1 << 31
+"""A pair's key is e * STRIDE + e'. Targets without an id get numbers after the vocabulary's."""
 
 WAYS = 8
 """Places that a remembered pair may take."""
@@ -52,6 +56,13 @@ class Likelihood:
     ) -> None:
         self.model, self.names, self.batch_tokens = model, names, batch_tokens
         self._memory = _PairMemory(remembered)
+        self.hits = self.misses = 0
+
+    def counted_apart(self) -> Likelihood:
+        """Return the same with the same memory, whose ``hits`` and ``misses`` (pairs) begin at zero."""
+        other = copy(self)
+        other.hits = other.misses = 0
+        return other
 
     @property
     def key(self) -> str:
@@ -61,13 +72,16 @@ class Likelihood:
     def __call__(self, requests: Sequence[Request]) -> list[Scores]:
         """Return s(e, e') of each request's candidates (rows) and targets (columns), float32 [n, t].
 
-        All requests' pairs that are not remembered are computed together, every pair once.
+        All requests' pairs that are not remembered are computed together, every pair once. Targets
+        given by name are not remembered: another query may mean another by it.
         """
         if not requests:
             return []
+        new = list(dict.fromkeys(t for _, targets in requests for t in targets if isinstance(t, str)))
+        number = {name: len(self.names) + i for i, name in enumerate(new)}
         keys = [
-            np.asarray(candidates, np.int64)[:, None] * len(self.names)
-            + np.asarray(targets, np.int64)[None, :]
+            np.asarray(candidates, np.int64)[:, None] * STRIDE
+            + np.array([number[t] if isinstance(t, str) else t for t in targets], np.int64)[None, :]
             for candidates, targets in requests
         ]
         keys_P = np.concatenate([k.ravel() for k in keys])
@@ -75,9 +89,12 @@ class Likelihood:
         missing, place = np.unique(keys_P[~known_P], return_inverse=True)
         if len(missing):
             parts = [missing[start : start + PART] for start in range(0, len(missing), PART)]
-            computed = np.concatenate([self._compute(part) for part in parts])
+            computed = np.concatenate([self._compute(part, new) for part in parts])
             scores_P[~known_P] = computed[place]
-            self._memory.put(missing, computed)
+            lasting = missing % STRIDE < len(self.names)
+            self._memory.put(missing[lasting], computed[lasting])
+        self.hits += int(known_P.sum())
+        self.misses += len(missing)
         bounds = np.cumsum([k.size for k in keys])[:-1]
         return [s.reshape(k.shape) for s, k in zip(np.split(scores_P, bounds), keys, strict=True)]
 
@@ -94,12 +111,14 @@ class Likelihood:
             for s in self(requests)
         ]
 
-    def _compute(self, keys_P: Index) -> Scores:
-        """Return s of pairs e * N + e', ascending."""
-        candidate_P, target_P = np.divmod(keys_P, len(self.names))
+    def _compute(self, keys_P: Index, new: Sequence[str]) -> Scores:
+        """Return s of pairs e * STRIDE + e', ascending; ``new`` are the names after the vocabulary's."""
+        candidate_P, target_P = np.divmod(keys_P, STRIDE)
         candidates, tree_P = np.unique(candidate_P, return_inverse=True)
         targets, target_P = np.unique(target_P, return_inverse=True)
-        sequences = self.model.encode_after([f" {self.names[e]}" for e in targets], "to")
+        n = len(self.names)
+        names = [self.names[e] if e < n else new[e - n] for e in targets.tolist()]
+        sequences = self.model.encode_after([f" {name}" for name in names], "to")
         in_order = sorted(range(len(targets)), key=sequences.__getitem__)
         rank = np.empty(len(targets), np.int64)
         rank[in_order] = np.arange(len(targets))

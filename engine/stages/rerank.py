@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from pydantic import Field
 
 from engine.bundle import Bundle
 from engine.generation.artifacts import open_artifacts
+from engine.generation.seeds import targets
 from engine.query import Expansion, Ranking, Scores
 from engine.retrieval.index import mean_of, open_index, seed_vectors
 from engine.stages.base import Stage, Worker
@@ -45,7 +46,8 @@ def by_likelihood(bundle: Bundle) -> Nearness:
     """Return the language model's mean likelihood of the negative seeds (equation 8, for negative seeds)."""
     means = open_artifacts(bundle).likelihood.means
     return lambda expansions: [
-        (scores, ()) for scores in means([(e.ranking.ids, e.query.negative) for e in expansions])
+        (scores, ())
+        for scores in means([(e.ranking.ids, targets(e.query, e.query.negative)) for e in expansions])
     ]
 
 
@@ -62,6 +64,13 @@ class SegmentRerank(Stage):
     view: str = "mask"
     length: int = Field(default=4, ge=1)
     confidence: float | None = Field(default=None, gt=0, lt=1)
+
+    unit: ClassVar[str] = "candidates"
+    budget: ClassVar[int] = 16_000
+
+    def cost(self, expansion: Expansion) -> int:
+        """Return how many candidates are likened to the negative seeds."""
+        return max(1, len(expansion.ranking))
 
     def open(self, bundle: Bundle) -> Worker:
         """Read the view's index, or load the language model."""

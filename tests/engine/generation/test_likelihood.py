@@ -85,6 +85,34 @@ def test_every_pair_is_computed_once(computed: list[int]) -> None:
     assert computed[-1] == 1, "s(e, e') is not s(e', e)"
 
 
+def test_a_target_that_the_vocabulary_does_not_hold_is_scored_by_its_name(computed: list[int]) -> None:
+    model = tiny_model()
+    score = Likelihood(model, NAMES)
+    by_name, by_id, other = score([(ids(0, 3), ["Spain", 4, "Rhine"]), (ids(3), [1]), (ids(0), ["Rhine"])])
+    (plain_rhine,) = Likelihood(model, [*NAMES, "Rhine"])([(ids(0, 3), [9])])
+    (known,) = Likelihood(model, NAMES)([(ids(0, 3), [1, 4])])
+    np.testing.assert_allclose(by_name, np.concatenate([known, plain_rhine], axis=1), rtol=1e-5)
+    np.testing.assert_allclose(by_id, known[1:, :1], rtol=1e-5)
+    np.testing.assert_allclose(other, plain_rhine[:1], rtol=1e-5)
+    # The same number stands for another new name in the next call, and is not taken for it.
+    (again,) = score([(ids(0, 3), ["Danube", 4])])
+    (danube,) = Likelihood(model, [*NAMES, "Danube"])([(ids(0, 3), [9])])
+    np.testing.assert_allclose(again[:, :1], danube, rtol=1e-5)
+    assert computed[0] == 7, "each pair once"
+    assert computed[-2:] == [2, 2], "pairs of known entities are remembered, others are not"
+
+
+def test_pairs_remembered_and_computed_are_counted() -> None:
+    score = Likelihood(tiny_model(), NAMES)
+    score([(ids(0, 1), [2, 3])])
+    mine = score.counted_apart()
+    mine([(ids(0, 1, 4), [2])])
+    assert (score.hits, score.misses) == (0, 4)
+    assert (mine.hits, mine.misses) == (2, 1)
+    score([(ids(4), [2])])
+    assert (score.hits, score.misses) == (1, 4), "what one computes the other remembers"
+
+
 def test_several_requests_equal_one_by_one() -> None:
     requests = [(ids(0, 1, 2), [3, 4]), (ids(2, 5, 0, 7), [4, 5, 6]), (ids(), [1]), (ids(1), [])]
     model = tiny_model()

@@ -1,0 +1,26 @@
+"""The seeds of a query as a language model is told of them, be they in the vocabulary or not."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.query import Query
+
+
+def targets(query: Query, seeds: Sequence[int]) -> list[int | str]:
+    """Return seeds as :class:`engine.generation.likelihood.Likelihood` takes them: a new one by its name."""
+    return [query.new[-1 - i].name if i < 0 else i for i in seeds]
+
+
+def described(seeds: Sequence[int], descriptions: Sequence[str]) -> list[str]:
+    """Return the descriptions of seeds, given those of the vocabulary by id; "" for a new one."""
+    return ["" if i < 0 else descriptions[i] for i in seeds]
+
+
+def draws(seed: int, query: Query, seeds: Sequence[int]) -> np.random.Generator:
+    """Return a generator of random numbers that depends on a number and some seeds alone."""
+    own = [i if isinstance(i, int) else zlib.crc32(i.encode()) for i in targets(query, seeds)]
+    return np.random.default_rng([seed, *own])
