@@ -158,8 +158,8 @@ const KEYS = {
   d: () => results.chosen && details.open(results.chosen.id, results.chosen.name),
   e: expand,
   s: stop,
-  u: () => state.undo(),
-  U: () => state.redo(),
+  u: () => lists.undo(),
+  U: () => lists.redo(),
   "?": showKeys,
 };
 
@@ -167,7 +167,7 @@ const KEYS = {
 function judgeCurrent(positive) {
   if (!results.chosen) return;
   judge(results.chosen.name, positive);
-  results.move(1);
+  results.focus(results.current + 1);
 }
 
 function onKey(event) {

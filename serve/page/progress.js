@@ -1,8 +1,9 @@
 // What a running request has come to: stages passed, rounds of generation, names that came.
 
-import { bdi, byId, count, make, span } from "./dom.js";
+import { announce, bdi, byId, count, make, span } from "./dom.js";
 
-const SPOKEN_EVERY_MS = 2000; // a screen reader shall not read every round
+const SHOWN_EVERY_MS = 250;
+const SPOKEN_EVERY_MS = 5000; // a screen reader shall not read every round
 const NAMES_SHOWN = 60;
 
 export class Progress {
@@ -15,14 +16,14 @@ export class Progress {
   start(stages) {
     this.steps = stages.map((name) => ({ name, about: "", done: false }));
     this.began = performance.now();
-    this.spoken = 0;
+    this.spoken = this.began;
     this.note = "";
     byId("arrivals").replaceChildren();
     byId("progress").hidden = false;
     byId("progress").classList.add("running");
     this.#show();
-    this.#say("Expanding …");
-    this.timer = setInterval(() => this.#say(this.#text()), 500);
+    announce("Expanding …");
+    this.timer = setInterval(() => this.#tell(), SHOWN_EVERY_MS);
   }
 
   /** Show one event of the stream. */
@@ -74,6 +75,7 @@ export class Progress {
       ),
     );
     byId("steps").replaceChildren(...rows);
+    byId("progress-text").textContent = this.#text();
   }
 
   #text() {
@@ -82,9 +84,10 @@ export class Progress {
     return `Expanding for ${span((performance.now() - this.began) / 1000)}${doing ? ` · ${doing}` : ""}`;
   }
 
-  #say(text) {
+  #tell() {
+    byId("progress-text").textContent = this.#text();
     if (performance.now() - this.spoken < SPOKEN_EVERY_MS) return;
     this.spoken = performance.now();
-    byId("progress-text").textContent = text;
+    announce(this.#text());
   }
 }

@@ -46,15 +46,14 @@ export class Results {
     }
   }
 
-  /** Move the focus by some rows; the first move only enters the list. */
+  /** Move the focus by some rows; from outside, it only comes to the current one. */
   move(by) {
-    const inside = this.list.contains(document.activeElement);
-    const place = Math.min(Math.max(this.current + (inside ? by : 0), 0), this.list.children.length - 1);
-    this.focus(place);
+    this.focus(this.list.contains(document.activeElement) ? this.current + by : this.current);
   }
 
+  /** Focus a row; beyond the ends, the first or the last. */
   focus(place = this.current) {
-    this.list.children[place]?.focus();
+    this.list.children[Math.min(Math.max(place, 0), this.list.children.length - 1)]?.focus();
   }
 
   /** The candidate that keys act on, if there is one. */
@@ -142,10 +141,9 @@ function nearest({ nearest_positive: positive, nearest_negative: negative }) {
 
 /** What only the current row shows: further sentences, images, and the numbers of the stages. */
 function more({ name, evidence, explanation }) {
-  const numbers = Object.entries(evidence).flatMap(([column, value]) => [
-    make("dt", {}, column),
-    make("dd", {}, short(value)),
-  ]);
+  const numbers = Object.entries(evidence).map(([column, value]) =>
+    make("div", {}, make("dt", {}, column), make("dd", {}, short(value))),
+  );
   const sentences = (explanation?.sentences ?? []).slice(1);
   return make(
     "div",

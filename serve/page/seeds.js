@@ -1,6 +1,6 @@
 // The seed lists: what was given, each with its side, and the way to another.
 
-import { bdi, byId, make } from "./dom.js";
+import { announce, bdi, byId, count, make } from "./dom.js";
 
 /** Shows a state's seeds. `onEdit(seed)` opens a described entity again. */
 export class SeedLists {
@@ -8,9 +8,17 @@ export class SeedLists {
     this.state = state;
     this.onEdit = onEdit;
     this.lists = { positive: byId("positive"), negative: byId("negative") };
-    byId("undo").addEventListener("click", () => state.undo());
-    byId("redo").addEventListener("click", () => state.redo());
+    byId("undo").addEventListener("click", () => this.undo());
+    byId("redo").addEventListener("click", () => this.redo());
     state.listen(() => this.show());
+  }
+
+  undo() {
+    if (this.state.undo()) announce(`Undone; ${count(this.state.seeds.length, "seed")}`);
+  }
+
+  redo() {
+    if (this.state.redo()) announce(`Done again; ${count(this.state.seeds.length, "seed")}`);
   }
 
   show() {
