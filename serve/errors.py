@@ -25,7 +25,7 @@ class Problem:
         field: dotted path into the request, such as ``positive.0``.
         suggestions: spellings that would work in the field's place.
         retry_after_s: when it may be worth trying again.
-        id: under which the log has more.
+        id: of the request, under which the log has more.
     """
 
     code: str
@@ -95,7 +95,7 @@ def invalid(message: str, field: str | None = None, suggestions: Sequence[str] =
     return ProblemError(Problem("invalid_request", message, 422, field, tuple(suggestions)))
 
 
-def kind_of(error: UserError) -> str:
+def code_of(error: UserError) -> str:
     """Return an error's code in answers: ``UnknownEntityError`` is ``unknown_entity``."""
     if isinstance(error, ProblemError):
         return error.problem.code
@@ -112,7 +112,7 @@ def problem_of(error: UserError, field: str | None = None) -> Problem:
         suggestions = error.closest
     if isinstance(error, UnknownAttributeError):
         field, suggestions = error.field, error.suggestions
-    return Problem(kind_of(error), str(error), error.status, field, tuple(suggestions))
+    return Problem(code_of(error), str(error), error.status, field, tuple(suggestions))
 
 
 def internal(id: str) -> Problem:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -280,7 +279,8 @@ class Service:
     def _rendered(self, edition: Edition, asked: Asked, outcome: Outcome, trace: Trace) -> Json | Problem:
         """Return a query's answer, or why there is none."""
         if isinstance(outcome, Failure):
-            return self._noted(problem_of(FailedError(outcome)))
+            problem = problem_of(FailedError(outcome))
+            return self._noted(internal(trace.request_id) if outcome.status == 500 else problem)
         expansion = finish(outcome)
         trace.degraded += bool(expansion.degraded)
         for note in expansion.degraded:
@@ -297,9 +297,8 @@ class Service:
             return problem_of(error)
         if isinstance(error, TimeoutError):
             return Problem("timeout", "no answer came in time", 504)
-        mark = uuid.uuid4().hex[:12]
-        logger.error("request failed", exc_info=error, extra={"id": mark, "request_id": trace.request_id})
-        return internal(mark)
+        logger.error("request failed", exc_info=error, extra={"request_id": trace.request_id})
+        return internal(trace.request_id)
 
     def _noted(self, problem: Problem) -> Problem:
         """Count a query that was given up because there was too much to do."""

@@ -1,0 +1,211 @@
+"""The shapes of what is answered, for the OpenAPI document. Answers themselves are plain objects.
+
+A test holds real answers against these.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Code = Literal[
+    "invalid_request",
+    "unknown_entity",
+    "unknown_attribute",
+    "query",
+    "unknown_method",
+    "malformed_json",
+    "too_large",
+    "slow_request",
+    "unauthorized",
+    "rate_limited",
+    "overloaded",
+    "unavailable",
+    "bundle",
+    "timeout",
+    "not_found",
+    "method_not_allowed",
+    "internal",
+]
+
+
+class Shape(BaseModel):
+    """An object without other keys."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Error(Shape):
+    """What is wrong. ``id`` stands with errors of ours: the log has more under it."""
+
+    code: Code
+    message: str
+    field: str | None = Field(description="dotted path into the request, such as positive.0")
+    suggestions: list[str] = Field(description="spellings that would work in the field's place")
+    id: str = Field(default="", description="of the request, in the log")
+
+
+class ErrorAnswer(Shape):
+    """The body of every answer that is an error."""
+
+    error: Error
+
+
+class NamedEntity(Shape):
+    """An entity."""
+
+    id: int
+    name: str
+
+
+class Near(Shape):
+    """An entity, or a new seed (``id`` null), and its cosine."""
+
+    id: int | None
+    name: str
+    similarity: float | None
+
+
+class SentenceShape(Shape):
+    """A sentence; characters ``start`` to ``end`` (exclusive) mention the entity."""
+
+    text: str
+    start: int
+    end: int
+
+
+class Explanation(Shape):
+    """Why an entity stands where it stands; a side without seeds that have a vector is null."""
+
+    nearest_positive: Near | None
+    nearest_negative: Near | None
+    sentences: list[SentenceShape]
+    images: list[str] = Field(description="paths on this host")
+
+
+class Result(Shape):
+    """A ranked entity. What stands in ``evidence`` depends on the method's stages."""
+
+    rank: int
+    id: int
+    name: str
+    score: float | None
+    evidence: dict[str, float | None]
+    explanation: Explanation = Field(default=..., description="if it was asked for")
+
+
+class Answer(Shape):
+    """An answered query."""
+
+    id: str
+    method: str
+    bundle: str
+    results: list[Result] = Field(description="best first")
+    seconds: dict[str, float] = Field(description="of computing, by stage")
+    degraded: list[str] = Field(description="what was left out, and why; begins with the stage's name")
+
+
+class FailedQuery(Shape):
+    """A query of a batch that could not be answered."""
+
+    id: str | None
+    error: Error
+
+
+class BatchAnswer(Shape):
+    """One entry a query, in order."""
+
+    results: list[Answer | FailedQuery]
+
+
+class EntityShape(NamedEntity):
+    """An entity and its other names."""
+
+    aliases: list[str]
+
+
+class Entities(Shape):
+    """Entities that a prefix fits."""
+
+    entities: list[EntityShape]
+
+
+class EntityDetails(EntityShape):
+    """What the bundle knows of an entity."""
+
+    description: str
+    attributes: dict[str, list[str]]
+    sentences: list[SentenceShape]
+    images: list[str] = Field(description="paths on this host")
+    neighbours: list[Near] = Field(description="nearest first; empty where the bundle has no vectors")
+
+
+class ValueShape(Shape):
+    """A value, and how many entities have it."""
+
+    value: str
+    entities: int
+
+
+class AttributeShape(Shape):
+    """An attribute's most frequent values."""
+
+    name: str
+    values: list[ValueShape]
+    more: bool
+
+
+class Attributes(Shape):
+    """What a query may filter by."""
+
+    attributes: list[AttributeShape]
+
+
+class MethodShape(Shape):
+    """A method and its stages, in order."""
+
+    name: str
+    description: str
+    stages: list[str]
+
+
+class Methods(Shape):
+    """The methods served; ``default`` is the one of queries that name none."""
+
+    default: str
+    methods: list[MethodShape]
+
+
+class Refused(Shape):
+    """A newer bundle that could not be served."""
+
+    id: str
+    reason: str
+
+
+class BundleShape(Shape):
+    """What is served, and what it was made from."""
+
+    id: str
+    created: str
+    parent: str | None
+    settings: dict[str, Any]
+    files: list[str]
+    entities: int
+    methods: list[str]
+    refused: Refused | None
+
+
+class Healthy(Shape):
+    """The process answers."""
+
+    status: Literal["ok"]
+    bundle: str
+
+
+class Ready(Shape):
+    """Whether every stage answers."""
+
+    ready: bool
+    stages: dict[str, str] = Field(description='"ok", or what is wrong')
