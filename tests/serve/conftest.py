@@ -1,24 +1,40 @@
-"""A service in this process, and (slow) one real Serve application for the whole session."""
+"""A service in this process, its stages opened beside it: all of HTTP, nothing of Ray."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from fastapi.testclient import TestClient
 
 from engine.bundle import Bundle
 from engine.methods import METHODS
+from engine.query import Expansion
+from engine.stages.base import Stage, Worker
+from engine.stages.describe import Describe
+from engine.stages.explain import Explain
+from engine.stages.generate import Generator
+from engine.stages.retrieve import Retrieve
 from serve.api import create_app
-from serve.plan import plan
-from serve.runner import Row, StageRunner, Task
+from serve.edition import Edition
+from serve.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, StageStats
+from serve.metrics import Metrics
+from serve.plan import EXPLAINED, NEIGHBOURS
 from serve.service import Service
 from serve.settings import ServeSettings
 from tests.support.bundles import method_bundle
 
-METHOD_NAMES = ("retexpan", "retexpan+cds", "retexpan-negative")
+METHOD_NAMES = ("retexpan", "retexpan+cds", "retexpan-negative", "genexpan")
+
+ROUTES: dict[str, tuple[Stage, ...]] = {
+    **{name: METHODS[name].stages for name in METHOD_NAMES},
+    **{f"{name}{EXPLAINED}": (*METHODS[name].stages, Explain(view="mask")) for name in METHOD_NAMES},
+    NEIGHBOURS: (Retrieve(view="mask"),),
+}
 
 
 @pytest.fixture(scope="session")
@@ -32,32 +48,91 @@ def workspace(bundle: Bundle) -> Path:
 
 
 class LocalDispatch:
-    """The stages in this process; ``delay`` seconds pass before each answer."""
+    """The stages in this process, opened when they are first needed, once for all tests.
 
-    def __init__(self, bundle: Bundle, settings: ServeSettings, delay: float = 0) -> None:
-        layout = plan({name: METHODS[name] for name in METHOD_NAMES}, settings)
-        self._routes, self._delay = layout.routes, delay
-        self._runner = StageRunner(bundle, layout.units[0].stages, settings.max_batch_size)
+    ``delay`` seconds pass before each answer.
+    """
 
-    async def __call__(self, method: str, rows: Sequence[Row], deadline: float) -> list[Row]:
+    opened: ClassVar[dict[tuple[str, Stage], Worker]] = {}
+
+    def __init__(self, bundle: Bundle, metrics: Metrics, delay: float = 0) -> None:
+        self._bundle, self._metrics, self._delay = bundle, metrics, delay
+
+    async def __call__(
+        self, route: str, bundle: str, expansions: Sequence[Expansion], request_id: str
+    ) -> list[Outcome]:
         await asyncio.sleep(self._delay)
-        ((_, chain),) = self._routes[method]
-        return self._runner.run([Task(chain, rows, deadline)])[0]
+        found = list(expansions)
+        for stage in self._stages(route, found):
+            found = await self._run(stage, self._worker(stage), found)
+        return list(found)
+
+    async def stream(
+        self, route: str, bundle: str, expansion: Expansion, request_id: str
+    ) -> AsyncIterator[Progress | Outcome]:
+        await asyncio.sleep(self._delay)
+        for stage in self._stages(route, [expansion]):
+            started = time.perf_counter()
+            worker = self._worker(stage)
+            if isinstance(worker, Generator):
+                growing = worker.start([expansion])
+                for done in worker.rounds(growing):
+                    yield RoundDone(stage.name, done.number, tuple(done.new.tolist()), done.total)
+                    await asyncio.sleep(0)
+                expansion = worker.answer(expansion, growing[0])
+            else:
+                (expansion,) = await self._run(stage, worker, [expansion])
+            yield StageDone(stage.name, time.perf_counter() - started, len(expansion.ranking))
+        yield expansion
+
+    def _stages(self, route: str, expansions: Sequence[Expansion]) -> tuple[Stage, ...]:
+        return (*((Describe(),) if any(e.query.new for e in expansions) else ()), *ROUTES[route])
+
+    def _worker(self, stage: Stage) -> Worker:
+        key = (str(self._bundle.folder), stage)
+        if key not in self.opened:
+            self.opened[key] = stage.open(self._bundle)
+        return self.opened[key]
+
+    async def _run(self, stage: Stage, worker: Worker, expansions: list[Expansion]) -> list[Expansion]:
+        started = time.perf_counter()
+        found = await asyncio.to_thread(worker, expansions)
+        took = time.perf_counter() - started
+        ranked = sum(len(e.ranking) for e in found)
+        self._metrics.observe(StageStats(stage.name, took, len(found), ranked))
+        seconds = {stage.name: took / len(found)}
+        return [Expansion(e.query, e.ranking, {**e.seconds, **seconds}, e.degraded) for e in found]
 
 
+MakeService = Callable[..., Service]
 MakeClient = Callable[..., TestClient]
 
 
+@pytest.fixture(scope="session")
+def edition(bundle: Bundle) -> Edition:
+    return Edition.open(bundle, {name: METHODS[name] for name in METHOD_NAMES}, ROUTES)
+
+
 @pytest.fixture
-def make_client(bundle: Bundle, workspace: Path) -> MakeClient:
+def make_service(bundle: Bundle, edition: Edition, workspace: Path) -> MakeService:
+    """Returns a service with the given settings (and dispatch)."""
+
+    def make(dispatch: Dispatch | None = None, delay: float = 0, **settings: object) -> Service:
+        checked = ServeSettings.model_validate({"workspace": str(workspace), **settings})
+        metrics = Metrics()
+        metrics.serving(edition.manifest)
+        return Service(checked, edition, dispatch or LocalDispatch(bundle, metrics, delay), metrics)
+
+    return make
+
+
+@pytest.fixture
+def make_client(make_service: MakeService) -> MakeClient:
     """Returns a client of the application with the given settings (and dispatch)."""
 
-    def make(dispatch: object = None, delay: float = 0, **settings: object) -> TestClient:
-        checked = ServeSettings.model_validate({"workspace": str(workspace), **settings})
-        runs = dispatch or LocalDispatch(bundle, checked, delay)
-        methods = {name: str(METHODS[name]) for name in METHOD_NAMES}
-        service = Service(checked, bundle.manifest, bundle.vocabulary, methods, "retexpan", runs)
-        return TestClient(create_app(service))
+    def make(*given: object, **settings: object) -> TestClient:
+        app = create_app(make_service(*given, **settings))
+        return TestClient(app, raise_server_exceptions=False)
 
     return make
 
