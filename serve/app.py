@@ -7,6 +7,7 @@ and it does not read annotations that are strings.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ray import serve
 from ray.serve import Application
@@ -14,11 +15,18 @@ from ray.serve import Application
 from engine.bundle import Bundle
 from engine.stages.base import Pipeline
 from engine.workspace import Workspace
-from serve.graph import Ingress, StageHost
-from serve.plan import Plan, Unit, default_method, plan, served_methods
+from serve.graph import Ingress
+from serve.hosts import ShardHost, StageHost
+from serve.plan import Plan, Unit, plan, served_methods
 from serve.settings import ServeSettings
 
 INGRESS_CPUS = 0.1
+
+AT_ONCE = 256
+"""Calls that a replica takes at once: its own line is by cost, and it tells late ones that they are."""
+
+HEALTH_CHECK_S = 2
+"""How soon a replica that died is noticed, and replaced."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +40,13 @@ class Prepared:
 
     @property
     def cpus(self) -> int:
-        """Cores that the whole application reserves."""
-        stages = sum(unit.num_cpus for unit in self.plan.units) * self.settings.replicas
-        return math.ceil(stages + INGRESS_CPUS * self.settings.ingress_replicas)
+        """Cores that the whole application reserves, at the most replicas."""
+        total = INGRESS_CPUS * self.settings.ingress_replicas
+        for unit in self.plan.units:
+            scaled = unit.settings.autoscaling
+            replicas = scaled.max_replicas if scaled else unit.settings.replicas or 1
+            total += (unit.settings.num_cpus or 0) * replicas
+        return math.ceil(total)
 
 
 def prepare(settings: ServeSettings) -> Prepared:
@@ -42,26 +54,30 @@ def prepare(settings: ServeSettings) -> Prepared:
 
     Raises:
         BundleError: there is no such bundle, or it is not whole.
-        UserError: a method that is not known or that the bundle cannot serve.
+        UserError: a method that is not known or that the bundle cannot serve; settings for a
+            deployment that there is not.
     """
     bundle = Bundle.open(Workspace.open(settings.workspace), settings.bundle)
     methods = served_methods(bundle, settings.methods)
-    return Prepared(settings, bundle, methods, plan(methods, settings))
+    return Prepared(settings, bundle, methods, plan(bundle, methods, settings))
 
 
 def assemble(prepared: Prepared) -> Application:
     """Return the application: a host for each unit of the plan, and the ingress that holds them."""
     settings, bundle_id = prepared.settings, prepared.bundle.id
-    handles = {unit.name: _host(unit, settings, bundle_id) for unit in prepared.plan.units}
+    units = prepared.plan.units
+    shards = {u.name: _bound(ShardHost, u, settings, bundle_id, u) for u in units if u.shard is not None}
+    held = list(shards.values())
+    stages = {u.name: _bound(StageHost, u, settings, bundle_id, u, held) for u in units if u.shard is None}
     ingress = serve.deployment(
         name="Ingress",
         num_replicas=settings.ingress_replicas,
-        max_ongoing_requests=settings.max_queued,
+        # Beyond what admission lets in there must be room to say no, and for look-ups.
+        max_ongoing_requests=2 * settings.max_queued,
+        health_check_period_s=HEALTH_CHECK_S,
         ray_actor_options={"num_cpus": INGRESS_CPUS},
     )(serve.ingress()(Ingress))
-    methods = {name: str(pipeline) for name, pipeline in prepared.methods.items()}
-    default = default_method(prepared.methods)
-    return ingress.bind(settings, bundle_id, methods, default, dict(prepared.plan.routes), handles)
+    return ingress.bind(settings, bundle_id, tuple(prepared.methods), prepared.plan, shards | stages)
 
 
 def build(settings: ServeSettings) -> Application:
@@ -69,13 +85,17 @@ def build(settings: ServeSettings) -> Application:
     return assemble(prepare(settings))
 
 
-def _host(unit: Unit, settings: ServeSettings, bundle_id: str) -> Application:
+def _bound(host: type, unit: Unit, settings: ServeSettings, *arguments: Any) -> Application:
+    own = unit.settings
+    scaling: dict[str, Any] = {"num_replicas": own.replicas}
+    if own.autoscaling is not None:
+        scaling = {"autoscaling_config": own.autoscaling.model_dump()}
     deployment = serve.deployment(
         name=unit.name,
-        num_replicas=settings.replicas,
-        # Room for the batch that is computed and the one that gathers meanwhile.
-        max_ongoing_requests=2 * settings.max_batch_size,
+        max_ongoing_requests=AT_ONCE,
         max_queued_requests=settings.max_queued,
-        ray_actor_options={"num_cpus": unit.num_cpus, "num_gpus": unit.num_gpus},
-    )(StageHost)
-    return deployment.bind(settings, bundle_id, unit.stages)
+        health_check_period_s=HEALTH_CHECK_S,
+        ray_actor_options={"num_cpus": own.num_cpus, "num_gpus": own.num_gpus or 0},
+        **scaling,
+    )(host)
+    return deployment.bind(settings, *arguments)

@@ -1,124 +1,137 @@
-"""The deployments: one host for stages, and the ingress that leads queries through them.
-
-The ingress awaits one deployment after the other: responses passed on unawaited can hang, and only
-a caller that holds the rows can send them again when a replica dies.
-"""
+"""The ingress deployment: holds the vocabulary and the way through the stages, and no model."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from ray import serve
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import (
-    BackPressureError,
-    DeploymentUnavailableError,
-    ReplicaUnavailableError,
-)
 from ray.serve.handle import DeploymentHandle
 
-from engine.bundle import Bundle
-from engine.stages.base import Stage
+from engine.bundle import Bundle, current_id
+from engine.errors import UserError
+from engine.methods import METHODS
 from engine.workspace import Workspace
+from serve.admission import Admission
 from serve.api import create_app
-from serve.errors import UnavailableError
-from serve.plan import Hop
-from serve.runner import Row, StageRunner, Task
+from serve.dispatch import LOST, HandleDispatch
+from serve.edition import Edition
+from serve.hosts import first_bundle
+from serve.logs import configure_logs
+from serve.metrics import Metrics
+from serve.plan import Plan
 from serve.service import Service
 from serve.settings import ServeSettings
+from serve.swap import Swapper, check_stages
 
-logger = logging.getLogger("seedset.serve")
+PING_S = 3.0
+"""Time for a stage to say that it can answer."""
 
-ATTEMPTS = 4
-FIRST_PAUSE_S = 0.1
-LOST = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError)
-"""A replica was lost, with or without our rows. A query changes nothing, so it may run twice."""
-
-
-class StageHost:
-    """A deployment's replica: stages of one bundle behind one queue."""
-
-    def __init__(self, settings: ServeSettings, bundle_id: str, stages: Sequence[Stage]) -> None:
-        bundle = Bundle.open(Workspace.open(settings.workspace), bundle_id)
-        self._runner = StageRunner(bundle, stages, settings.max_batch_size)
-        # One thread: the event loop stays free, and batches do not fight for cores.
-        self._thread = ThreadPoolExecutor(1, "stages")
-        self._together.set_max_batch_size(settings.max_batch_size)  # type: ignore[attr-defined]
-        self._together.set_batch_wait_timeout_s(settings.batch_wait_ms / 1000)  # type: ignore[attr-defined]
-
-    async def run(self, task: Task) -> list[Row]:
-        """Return the task's rows after its chain of stages (:mod:`serve.runner`)."""
-        rows: list[Row] = await self._together(task)
-        return rows
-
-    @serve.batch
-    async def _together(self, tasks: list[Task]) -> list[list[Row]]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._runner.run, tasks)
-
-
-class HandleDispatch:
-    """Leads rows through a method's deployments, with bounded retries where a replica dies."""
-
-    def __init__(
-        self,
-        routes: Mapping[str, Sequence[Hop]],
-        handles: Mapping[str, DeploymentHandle],
-        max_batch_size: int,
-    ) -> None:
-        self._routes, self._handles, self._max = routes, handles, max_batch_size
-
-    async def __call__(self, method: str, rows: Sequence[Row], deadline: float) -> list[Row]:
-        """Return a row for each row, in order; large requests are cut: replicas share them."""
-        parts = [rows[start : start + self._max] for start in range(0, len(rows), self._max)]
-        done = await asyncio.gather(*(self._lead(method, part, deadline) for part in parts))
-        return [row for part in done for row in part]
-
-    async def _lead(self, method: str, rows: Sequence[Row], deadline: float) -> list[Row]:
-        """Take rows from stage to stage; one that failed goes no further."""
-        answers = list(rows)
-        alive = list(range(len(answers)))
-        for name, chain in self._routes[method]:
-            task = Task(chain, [answers[place] for place in alive], deadline)
-            for place, row in zip(alive, await self._call(name, task), strict=True):
-                answers[place] = row
-            alive = [place for place in alive if "failed" not in answers[place]]
-            if not alive:
-                break
-        return answers
-
-    async def _call(self, name: str, task: Task) -> list[Row]:
-        for attempt in range(ATTEMPTS):
-            try:
-                rows: list[Row] = await self._handles[name].run.remote(task)
-                return rows
-            except BackPressureError:
-                raise UnavailableError(f"stage {name} has too many requests waiting; try later") from None
-            except LOST as error:
-                logger.warning("stage %s, attempt %d of %d: %s", name, attempt + 1, ATTEMPTS, error)
-                await asyncio.sleep(FIRST_PAUSE_S * 2**attempt)
-        raise UnavailableError(f"stage {name} does not answer; try later")
+PREPARE_S = 1800.0
+"""Time for all replicas to open a bundle, from a slow bucket too."""
 
 
 class Ingress:
-    """The HTTP deployment: holds the vocabulary and the way through the stages, and no model."""
+    """The HTTP deployment.
+
+    Args:
+        settings: of the application.
+        bundle_id: the bundle that it was deployed with.
+        methods: names of the methods to serve.
+        plan: of the deployments behind it.
+        handles: their handles, by name; those that hold parts of the index among them.
+    """
 
     def __init__(
         self,
         settings: ServeSettings,
         bundle_id: str,
-        methods: Mapping[str, str],
-        default: str,
-        routes: Mapping[str, Sequence[Hop]],
+        methods: tuple[str, ...],
+        plan: Plan,
         handles: Mapping[str, DeploymentHandle],
     ) -> None:
-        bundle = Bundle.open(Workspace.open(settings.workspace), bundle_id)
-        dispatch = HandleDispatch(routes, handles, settings.max_batch_size)
-        self._service = Service(settings, bundle.manifest, bundle.vocabulary, methods, default, dispatch)
+        configure_logs()
+        self._settings, self._methods, self._plan, self._handles = settings, methods, plan, dict(handles)
+        self._workspace = Workspace.open(settings.workspace)
+        metrics = Metrics()
+        admission = Admission(settings.max_queued, settings.max_wait_s)
+        dispatch = HandleDispatch(plan, handles, admission, metrics)
+        self._service = Service(settings, self._first_edition(bundle_id), dispatch, metrics, self._ready)
+        self._swapper = Swapper(self._service, metrics, self._current, self._edition, self._prepare)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._service)
+        app = create_app(self._service)
+        app.router.lifespan_context = self._lifespan
+        return app
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """Follow the current bundle while the replica lives, unless one was named for good."""
+        if self._settings.bundle is not None:
+            yield
+            return
+        watching = asyncio.create_task(self._swapper.watch(self._settings.watch_s))
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+    def _first_edition(self, bundle_id: str) -> Edition:
+        """Open the current bundle, or the one that was deployed where that cannot be served."""
+        try:
+            return self._edition(first_bundle(self._settings, bundle_id))
+        except UserError:
+            return self._edition(bundle_id)
+
+    def _current(self) -> str:
+        return current_id(self._workspace)
+
+    def _edition(self, bundle_id: str) -> Edition:
+        bundle = Bundle.open(self._workspace, bundle_id)
+        check_stages(bundle, self._plan)
+        methods = {name: METHODS[name] for name in self._methods}
+        return Edition.open(bundle, methods, self._plan.routes)
+
+    async def _prepare(self, bundle_id: str) -> dict[str, str]:
+        """Make every replica of every deployment open a bundle; parts of the index first."""
+        found: dict[str, str] = {}
+        shards = [unit.name for unit in self._plan.units if unit.shard is not None]
+        stages = [unit.name for unit in self._plan.units if unit.shard is None]
+        for names in (shards, stages):
+            answers = await asyncio.gather(*(self._everywhere(name, bundle_id) for name in names))
+            found |= dict(zip(names, answers, strict=True))
+        return found
+
+    async def _everywhere(self, name: str, bundle_id: str) -> str:
+        """Return the first complaint of a deployment's replicas, or nothing.
+
+        A replica that dies meanwhile opens the bundle when it is back; one must be there to say so.
+        """
+        answers = (
+            await self._handles[name]
+            .broadcast("prepare", bundle_id)
+            .results_async(timeout_s=PREPARE_S, return_exceptions=True)
+        )
+        lost = [answer for answer in answers if isinstance(answer, LOST)]
+        if wrong := [a for a in answers if isinstance(a, Exception) and not isinstance(a, LOST)]:
+            raise wrong[0]
+        if len(lost) == len(answers):
+            raise lost[0]
+        return next((str(answer) for answer in answers if isinstance(answer, str) and answer), "")
+
+    async def _ready(self) -> dict[str, str]:
+        """Return "ok" or what is wrong, by deployment."""
+        bundle_id = self._service.edition.id
+
+        async def ping(name: str) -> str:
+            try:
+                async with asyncio.timeout(PING_S):
+                    return str(await self._handles[name].ping.remote(bundle_id))
+            except TimeoutError:
+                return f"no answer within {PING_S:g} s"
+            except Exception as error:
+                return type(error).__name__
+
+        names = list(self._handles)
+        return dict(zip(names, await asyncio.gather(*(ping(name) for name in names)), strict=True))

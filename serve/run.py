@@ -6,19 +6,28 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+import httpx
 import typer
-import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel
 
 from cluster.commandline import run_app
 from cluster.session import quiet_environment, session
 from engine.errors import UserError
-from serve.errors import in_words
-from serve.settings import NAME, ServeSettings
+from serve.deploy_file import (
+    check_deploy_file,
+    deploy_config,
+    merged,
+    nested,
+    read_settings,
+    settings_of,
+)
+from serve.settings import NAME, Autoscaling, ServeSettings, StageSettings
 
 if TYPE_CHECKING:  # at run time Ray is imported once its environment is set
     from ray.serve import Application
@@ -28,40 +37,63 @@ EXAMPLES = """\b
 Examples:
   python -m serve.run --workspace demo-workspace
   python -m serve.run --workspace s3://bucket/prefix --port 8080 --replicas 4
-  python -m serve.run --workspace W --per-stage --set timeout_s=5 --set max_top_k=200
-  python -m serve.run --workspace W --print-config > serve.yaml && serve deploy serve.yaml
+  python -m serve.run --workspace W --per-stage --set stages.Generate.num_gpus=1 --set max_wait_s=2
+  python -m serve.run --workspace W --settings serve-settings.yaml
+  python -m serve.run --workspace W --print-config > serve.yaml
+  python -m serve.run --check-config serve.yaml && serve deploy serve.yaml
 """
+
+READY_S = 60.0
+"""Time for every stage to answer once its replicas run."""
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command(epilog=EXAMPLES)
 def main(
-    workspace: Annotated[str, typer.Option(help="Folder or s3:// prefix with bundles.")],
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    workspace: Annotated[str, typer.Option(help="Folder or s3:// prefix with bundles.")] = "",
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 lets other machines in: set tokens first.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    bundle: Annotated[str | None, typer.Option(help="Bundle id; default: the current one.")] = None,
+    bundle: Annotated[str, typer.Option(help="Bundle id, for good; default: always the current one.")] = "",
     methods: Annotated[str, typer.Option(help="a,b; default: all the bundle can do.")] = "",
     per_stage: Annotated[bool, typer.Option(help="A deployment for each stage.")] = False,
-    replicas: Annotated[int, typer.Option(help="Replicas of each stage deployment.")] = 1,
+    replicas: Annotated[int, typer.Option(help="Replicas of each stage deployment.  [default: 1]")] = 0,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting, as key=value.")
+        list[str] | None, typer.Option("--set", help="Any other setting, as key=value or a.b=value.")
+    ] = None,
+    settings_file: Annotated[
+        Path | None, typer.Option("--settings", help="YAML file of settings; options count more.")
     ] = None,
     print_config: Annotated[bool, typer.Option(help="Print a file for `serve deploy` instead.")] = False,
+    print_settings: Annotated[bool, typer.Option(help="Explain every setting instead.")] = False,
+    check_config: Annotated[
+        Path | None, typer.Option(help="Check a file for `serve deploy` instead; needs no cluster.")
+    ] = None,
 ) -> None:
-    """Serve expansions over HTTP until Ctrl-C, on RAY_ADDRESS or on this machine."""
-    given: dict[str, object] = {"workspace": workspace, "bundle": bundle, "methods": methods}
-    given |= {"fused": not per_stage, "replicas": replicas}
-    given |= dict(_pair(text) for text in setting or [])
-    try:
-        settings = ServeSettings.model_validate(given)
-    except ValidationError as error:
-        raise UserError(f"settings: {in_words(error.errors())}") from None
+    """Serve expansions and the web page over HTTP until Ctrl-C, on RAY_ADDRESS or on this machine."""
+    if print_settings:
+        print("\n".join(explained(ServeSettings)))
+        return
+    if check_config:
+        for one in check_deploy_file(check_config):
+            print(f"{check_config}: well-formed; serves {one.workspace}")
+        return
+    given: dict[str, Any] = {
+        "workspace": workspace,
+        "bundle": bundle,
+        "methods": methods,
+        "replicas": replicas,
+    }
+    given = {key: value for key, value in given.items() if value} | ({"fused": False} if per_stage else {})
+    base = read_settings(settings_file) if settings_file else {}
+    settings = settings_of(merged(merged(base, nested(setting or [])), given), "settings")
     if print_config:
         print(deploy_config(settings, host, port), end="")
         return
     with served(settings, host, port) as url:
-        print(_greeting(url), flush=True)
+        print(_greeting(url, settings), flush=True)
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
@@ -75,9 +107,11 @@ def served(settings: ServeSettings, host: str = "127.0.0.1", port: int = 8000) -
 
     Raises:
         BundleError: there is nothing to serve.
-        UserError: the port is taken; a method that cannot be served.
+        UserError: the port is taken; a method or a stage that cannot be served.
     """
     quiet_environment()
+    # Ray makes its workers yield to everything else; here they are what people wait for.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
@@ -92,21 +126,43 @@ def served(settings: ServeSettings, host: str = "127.0.0.1", port: int = 8000) -
         serve.start(http_options=serve.HTTPOptions(host=host, port=port), logging_config=quiet)
         try:
             _deploy(assemble(prepared), quiet)
-            yield f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+            url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+            _wait_until_ready(url)
+            yield url
         finally:
             serve.shutdown()
 
 
-def deploy_config(settings: ServeSettings, host: str, port: int) -> str:
-    """Return the YAML that ``serve deploy`` takes: for a cluster that outlives this process."""
-    application = {
-        "name": NAME,
-        "route_prefix": "/",
-        "import_path": "serve.app:build",
-        "args": settings.model_dump(mode="json", exclude_unset=True),
-    }
-    config = {"http_options": {"host": host, "port": port}, "applications": [application]}
-    return str(yaml.safe_dump(config, sort_keys=False))
+def _wait_until_ready(url: str) -> None:
+    """Wait until every stage answers.
+
+    Raises:
+        UserError: one says why it cannot, or does not in time.
+    """
+    end = time.monotonic() + READY_S
+    told: dict[str, str] = {}
+    while time.monotonic() < end:
+        answer = httpx.get(f"{url}/readyz", timeout=30)
+        if answer.status_code == 200:
+            return
+        told = {name: why for name, why in answer.json()["stages"].items() if why != "ok"}
+        time.sleep(0.5)
+    raise UserError("; ".join(f"{name}: {why}" for name, why in told.items()) or "the service is not ready")
+
+
+def explained(model: type[BaseModel], indent: str = "") -> list[str]:
+    """Return a line for each setting: its name, type, default, and what it is."""
+    lines = []
+    for name, field in model.model_fields.items():
+        default = "required" if field.is_required() else repr(field.default)
+        lines.append(
+            f"{indent}{name} = {default}" + (f"  ({field.description})" if field.description else "")
+        )
+        if name == "stages":
+            lines += explained(StageSettings, f"{indent}  NAME.")
+        if name == "autoscaling":
+            lines += explained(Autoscaling, f"{indent}autoscaling.")
+    return lines
 
 
 def _deploy(application: Application, logging_config: LoggingConfig) -> None:
@@ -119,13 +175,6 @@ def _deploy(application: Application, logging_config: LoggingConfig) -> None:
         raise UserError(f"{error} See logs/serve in Ray's session folder, /tmp/ray/session_latest") from None
 
 
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"--set {text}: write key=value")
-    return key, value
-
-
 def _check_port(host: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -135,12 +184,13 @@ def _check_port(host: str, port: int) -> None:
             raise UserError(f"{host}:{port}: {error.strerror}; choose another --port") from None
 
 
-def _greeting(url: str) -> str:
+def _greeting(url: str, settings: ServeSettings) -> str:
     body = '{"positive": ["NAME"], "negative": [], "top_k": 10}'
+    token = " -H 'authorization: Bearer TOKEN'" if settings.tokens else ""
     return (
-        f"serving at {url} (Ctrl-C stops)\n"
-        f"  curl -s '{url}/v1/entities?prefix=a'\n"
-        f"  curl -s {url}/v1/expand -H 'content-type: application/json' -d '{body}'"
+        f"serving at {url} (Ctrl-C stops): open it in a browser, or\n"
+        f"  curl -s{token} '{url}/v1/entities?prefix=a'\n"
+        f"  curl -s{token} {url}/v1/expand -H 'content-type: application/json' -d '{body}'"
     )
 
 

@@ -2,14 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from engine.query import MAX_TOP_K
 
 NAME = "seedset"
 """The application's name on a cluster."""
+
+Token = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""The sha256 of a bearer token, in hex: the token itself is in no file."""
+
+
+class Autoscaling(BaseModel):
+    """How many replicas a deployment has, by the requests that are under way (Ray Serve's own rules)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_replicas: int = Field(default=1, ge=1, le=1000)
+    max_replicas: int = Field(default=4, ge=1, le=1000)
+    target_ongoing_requests: float = Field(default=4, gt=0, description="a replica, before one more starts")
+    upscale_delay_s: float = Field(default=10, ge=0)
+    downscale_delay_s: float = Field(default=300, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(
+                f"max_replicas {self.max_replicas} is less than min_replicas {self.min_replicas}"
+            )
+        return self
+
+
+class StageSettings(BaseModel):
+    """What one deployment gets; what is not given is as for all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    replicas: int | None = Field(default=None, ge=1, le=1000)
+    autoscaling: Autoscaling | None = None
+    num_cpus: float | None = Field(default=None, gt=0)
+    num_gpus: float | None = Field(default=None, ge=0)
+    batch_budget: int | None = Field(
+        default=None,
+        ge=1,
+        description="cost of a batch, in the stage's own unit: tokens, candidates, queries",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if self.replicas is not None and self.autoscaling is not None:
+            raise ValueError("give replicas or autoscaling, not both")
+        return self
 
 
 class ServeSettings(BaseModel):
@@ -21,20 +66,29 @@ class ServeSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     workspace: str = Field(min_length=1, description="folder or s3:// prefix with published bundles")
-    bundle: str | None = Field(default=None, description="bundle id; default: the current one")
+    bundle: str | None = Field(
+        default=None, description="bundle id, for good; default: the current one, and each that follows it"
+    )
     methods: tuple[str, ...] = Field(
         default=(), description="methods to serve; default: all that the bundle has the files for"
     )
+
     fused: bool = Field(
         default=True,
         description="all stages in one deployment; false: a deployment for each stage",
     )
     replicas: int = Field(default=1, ge=1, le=1000, description="replicas of each stage deployment")
-    ingress_replicas: int = Field(default=1, ge=1, le=1000)
     num_cpus: float | None = Field(
         default=None, gt=0, description="cores of a stage replica; default: what the stage asks for"
     )
-    max_batch_size: int = Field(default=32, ge=1, le=1024, description="queries computed together")
+    stages: dict[str, StageSettings] = Field(
+        default={}, description="by deployment (Retrieve, Generate …; Pipeline when fused)"
+    )
+    index_shards: int = Field(
+        default=1, ge=1, le=1000, description="deployments over which the vectors are spread"
+    )
+    ingress_replicas: int = Field(default=1, ge=1, le=1000)
+
     batch_wait_ms: float = Field(
         default=0,
         ge=0,
@@ -42,12 +96,26 @@ class ServeSettings(BaseModel):
         description="time to wait for company; 0: what came while the last batch ran",
     )
     max_queued: int = Field(
-        default=512, ge=1, description="requests waiting for a stage before new ones get 503"
+        default=512, ge=1, description="queries under way before new ones get 503, whatever they cost"
     )
-    timeout_s: float = Field(default=30, gt=0, le=3600, description="a request's time before 504")
+    max_wait_s: float = Field(
+        default=5, gt=0, description="expected wait for its turn above which a query gets 503"
+    )
+    timeout_s: float = Field(default=30, gt=0, le=3600, description="a query's time, if it names no less")
+    watch_s: float = Field(default=2, gt=0, le=3600, description="how often the current bundle is looked up")
+
+    body_timeout_s: float = Field(default=10, gt=0, le=3600, description="time for a body to arrive")
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     max_queries: int = Field(default=256, ge=1, description="queries in one batch request")
     max_top_k: int = Field(default=1000, ge=1, le=MAX_TOP_K)
+
+    tokens: dict[str, Token] = Field(
+        default={}, description="sha256 of bearer tokens, by a name for the logs; empty: open to all"
+    )
+    rate_per_minute: int | None = Field(
+        default=None, ge=1, description="queries a token may ask in a minute; default: no limit"
+    )
+    burst: int = Field(default=20, ge=1, description="queries above that rate that may come at once")
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -56,3 +124,11 @@ class ServeSettings(BaseModel):
         if isinstance(given, str):
             return tuple(part.strip() for part in given.split(",") if part.strip())
         return given
+
+    def of(self, deployment: str) -> StageSettings:
+        """Return what a deployment was given, with what holds for all filled in."""
+        own = self.stages.get(deployment, StageSettings())
+        several = {"num_cpus": own.num_cpus if own.num_cpus is not None else self.num_cpus}
+        if own.replicas is None and own.autoscaling is None:
+            several["replicas"] = self.replicas
+        return own.model_copy(update=several)

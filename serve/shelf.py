@@ -1,0 +1,69 @@
+"""The bundles that a replica has open, by id: usually one, two while one follows the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+KEEP_S = 60.0
+"""Idle time after which a bundle that is not the newest is let go: room to go back at once."""
+
+
+class Shelf(Generic[T]):
+    """Opens each bundle once, off the event loop; whoever asks meanwhile waits for it.
+
+    Args:
+        open_: opens a bundle by its id; may take seconds.
+        keep_s: see :data:`KEEP_S`.
+    """
+
+    def __init__(self, open_: Callable[[str], T], keep_s: float = KEEP_S) -> None:
+        self._open, self._keep_s = open_, keep_s
+        self._opened: dict[str, asyncio.Future[T]] = {}
+        self._used: dict[str, float] = {}
+        self._newest = ""
+
+    async def get(self, bundle_id: str) -> T:
+        """Return an open bundle. What opening raises is raised, and tried again when asked again."""
+        self._used[bundle_id] = time.monotonic()
+        opening = self._opened.get(bundle_id)
+        if opening is not None and opening.done() and not opening.cancelled() and not opening.exception():
+            return opening.result()
+        if opening is None or opening.done():
+            opening = asyncio.ensure_future(asyncio.to_thread(self._open, bundle_id))
+            self._opened[bundle_id] = opening
+        # Shielded: one caller that gives up must not take it from the others.
+        found = await asyncio.shield(opening)
+        self.sweep()
+        return found
+
+    async def prepare(self, bundle_id: str) -> T:
+        """Open a bundle that will be asked for from now on."""
+        found = await self.get(bundle_id)
+        self._newest = bundle_id
+        asyncio.get_running_loop().call_later(self._keep_s, self.sweep)
+        return found
+
+    def put(self, bundle_id: str, opened: T) -> None:
+        """Add a bundle that was opened elsewhere, as the newest."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        future.set_result(opened)
+        self._opened[bundle_id], self._used[bundle_id], self._newest = future, time.monotonic(), bundle_id
+
+    def sweep(self) -> None:
+        """Let go of what is not the newest and was not used for a while."""
+        now = time.monotonic()
+        for bundle_id, future in list(self._opened.items()):
+            idle = now - self._used[bundle_id] >= self._keep_s
+            failed = future.done() and (future.cancelled() or future.exception() is not None)
+            if failed or (idle and future.done() and bundle_id != self._newest):
+                del self._opened[bundle_id], self._used[bundle_id]
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the bundles that are open or are being opened."""
+        return list(self._opened)
