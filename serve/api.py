@@ -11,7 +11,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from engine.errors import UserError
-from engine.vocabulary import MAX_NAME_LENGTH
 from serve.access import Access
 from serve.answers import (
     Answer,
@@ -27,7 +26,7 @@ from serve.answers import (
 from serve.errors import Problem, ProblemError, invalid, invalid_fields, problem_of
 from serve.middleware import JSON, Guarded, Observed, WholeBody, answer
 from serve.openapi import answers, body, content, document
-from serve.protocol import BatchRequest, ExpandRequest, checked, decode, encode, text
+from serve.protocol import BatchRequest, ExpandRequest, Name, Prefix, checked, decode, encode
 from serve.service import FEW_QUERIES, MANY_RESULTS, Service, Trace
 from serve.sse import EventStream
 from serve.static import INDEX, read_page
@@ -39,9 +38,6 @@ QUERY_ERRORS = (400, 404, 422, 429, 503, 504)
 
 MAX_IMAGES = 8
 """Images of an entity at most: one a sentence."""
-
-Given = text(MAX_NAME_LENGTH)
-Prefix = text(MAX_NAME_LENGTH, least=0)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -134,7 +130,7 @@ def _add_entities(app: FastAPI, service: Service, access: Access) -> None:
     )
     async def entity(
         request: Request,
-        given: Annotated[Given, Path(description="name, alias or id")],
+        given: Annotated[Name, Path(description="name, alias or id")],
         sentences: Annotated[int, Query(ge=0, le=8)] = 5,
         neighbours: Annotated[int, Query(ge=0, le=50)] = 10,
     ) -> Response:
@@ -182,9 +178,10 @@ def _add_state(app: FastAPI, service: Service) -> None:
         """The process answers."""
         return await respond({"status": "ok", "bundle": service.edition.id})
 
-    not_ready = {503: {"model": Ready, "description": "a stage does not answer"}}
+    responses = answers(Ready, "every stage answers")
+    responses[503] = {"model": Ready, "description": "a stage does not answer"}
 
-    @app.get("/readyz", response_model=None, responses={**answers(Ready, "every stage answers"), **not_ready})
+    @app.get("/readyz", response_model=None, responses=responses)
     async def readyz() -> Response:
         """Whether every stage answers."""
         stages = await service.readiness()

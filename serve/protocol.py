@@ -45,14 +45,19 @@ def _no_nul(text: str) -> str:
     return text
 
 
-def text(limit: int, least: int = 1) -> Any:
-    """Return the type of a text of ``least`` to ``limit`` characters, none of them NUL."""
-    schema = Field(min_length=least, max_length=limit, json_schema_extra={"pattern": WITHOUT_NUL})
-    return Annotated[StrictStr, schema, AfterValidator(_no_nul)]
+def within(limit: int, least: int = 1) -> Any:
+    """Return the field of a text of ``least`` to ``limit`` characters."""
+    return Field(min_length=least, max_length=limit, json_schema_extra={"pattern": WITHOUT_NUL})
 
 
-Name = text(MAX_NAME_LENGTH)
-Key = Annotated[StrictStr, Field(min_length=1, max_length=MAX_NAME_LENGTH), AfterValidator(_no_nul)]
+NoNul = AfterValidator(_no_nul)
+
+Name = Annotated[StrictStr, within(MAX_NAME_LENGTH), NoNul]
+Prefix = Annotated[StrictStr, within(MAX_NAME_LENGTH, least=0), NoNul]
+Method = Annotated[StrictStr, within(100), NoNul]
+Sentence = Annotated[StrictStr, within(MAX_SENTENCE_LENGTH), NoNul]
+Id = Annotated[StrictStr, within(MAX_ID_LENGTH), NoNul]
+Key = Annotated[StrictStr, Field(min_length=1, max_length=MAX_NAME_LENGTH), NoNul]
 """A name where it is a key: pydantic would make other keys of it, not refused ones, if it had a pattern."""
 
 EntityId = Annotated[StrictInt, Field(ge=0, lt=1 << 31)]
@@ -64,7 +69,7 @@ class NewSeed(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Name
-    sentences: list[text(MAX_SENTENCE_LENGTH)] = Field(min_length=1, max_length=MAX_SENTENCES)  # type: ignore[valid-type]
+    sentences: list[Sentence] = Field(min_length=1, max_length=MAX_SENTENCES)
 
 
 def _kind(given: Any) -> str | None:
@@ -103,7 +108,7 @@ class ExpandRequest(BaseModel):
     negative: list[Seed] = Field(
         default=[], max_length=MAX_SEEDS, description="entities that show what is not wanted"
     )
-    method: text(100) = Field(default=DEFAULT, description="see /v1/methods")  # type: ignore[valid-type]
+    method: Method = Field(default=DEFAULT, description="see /v1/methods")
     top_k: StrictInt = Field(default=50, ge=1, description="entities wanted")
     filter: dict[Key, Annotated[list[Name], Field(min_length=1, max_length=MAX_VALUES)]] = Field(
         default={},
@@ -119,9 +124,7 @@ class ExpandRequest(BaseModel):
     deadline_ms: StrictInt | None = Field(
         default=None, ge=1, le=MAX_DEADLINE_MS, description="when to answer with what there is"
     )
-    id: text(MAX_ID_LENGTH) = Field(  # type: ignore[valid-type]
-        default_factory=lambda: uuid.uuid4().hex, description="comes back with the answer"
-    )
+    id: Id = Field(default_factory=lambda: uuid.uuid4().hex, description="comes back with the answer")
 
 
 class BatchRequest(BaseModel):
@@ -164,7 +167,7 @@ def checked(model: type[M], given: Any) -> M:
         ProblemError: names the first field that is wrong.
     """
     if not isinstance(given, dict):
-        raise invalid("the body must be a JSON object")
+        raise invalid("a request must be a JSON object")
     try:
         return model.model_validate(given)
     except ValidationError as error:
