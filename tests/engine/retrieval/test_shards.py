@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,19 +13,7 @@ from hypothesis import strategies as st
 
 from engine.retrieval.index import VectorIndex, mean_of, unit
 from engine.retrieval.shards import IndexShard, ShardedIndex
-
-
-class Here:
-    """Parts in this process. What passes is pickled, as between processes; calls are counted."""
-
-    def __init__(self, parts: Sequence[IndexShard]) -> None:
-        self.parts, self.calls = parts, 0
-
-    def call(self, requests: Sequence[tuple[int, str, tuple[Any, ...]]]) -> list[Any]:
-        self.calls += 1
-        sent = pickle.loads(pickle.dumps(list(requests)))
-        answers = [getattr(self.parts[part], method)(*arguments) for part, method, arguments in sent]
-        return pickle.loads(pickle.dumps(answers))
+from tests.support.shards import Here
 
 
 def cut(whole: VectorIndex, hubness: np.ndarray, cuts: Sequence[int]) -> tuple[ShardedIndex, Here]:

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from engine.query import Expansion, Query, Ranking
+from engine.query import Expansion, NewEntity, Query, Ranking
 from engine.stages.rerank import (
     ContrastRerank,
     SegmentRerank,
@@ -52,6 +54,21 @@ def test_sco_minus_is_the_mean_over_the_negative_seeds(bundle):
     (after,) = SegmentRerank().open(bundle)([listed([1, 2], negative=(11, 8))])
     cosines = [(np.cos(np.deg2rad(a)) + np.cos(np.deg2rad(90 - a))) / 2 for a in (30, 50)]
     assert after.ranking.evidence["negative"].tolist() == pytest.approx(cosines, abs=1e-6)
+
+
+@pytest.mark.parametrize("stage", [SegmentRerank(), ContrastRerank()])
+def test_a_new_negative_seed_counts_like_one_that_is_known(bundle, stage):
+    worker = stage.open(bundle)
+    along_x = np.array([1, 0], np.float32)
+    eleven = NewEntity("eleven", ("eleven",), {"mask": along_x, "joint": along_x})
+    unplaced = NewEntity("Atlantis", ("Atlantis sank.",))
+    known = listed(range(10))
+    new = replace(known, query=Query("q", (10,), (-1, -2), new=(eleven, unplaced)))
+    (expected,), (found,) = worker([known]), worker([new])
+    np.testing.assert_array_equal(found.ranking.ids, expected.ranking.ids)
+    np.testing.assert_array_equal(found.ranking.scores, expected.ranking.scores)
+    assert expected.degraded == ()
+    assert found.degraded == (f"{stage.name}: negative seed 'Atlantis' has no sentence and was not used",)
 
 
 def test_a_list_without_negative_seeds_is_unchanged(bundle):

@@ -1,13 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import BundleError
-from engine.query import Expansion, Query
+from engine.errors import BundleError, UnknownAttributeError
+from engine.query import Expansion, NewEntity, Query, Ranking
+from engine.retrieval.index import open_index
 from engine.stages.retrieve import Retrieve
 from engine.workspace import Workspace
-from tests.support.bundles import publish_vectors, random_bundle
+from tests.support.bundles import method_bundle, publish_vectors, random_bundle
 
 N = 60
 
@@ -67,6 +70,66 @@ def test_hubness_is_taken_off_the_score_not_off_the_evidence(tmp_path):
 def test_a_view_that_is_not_there_is_named(bundle):
     with pytest.raises(BundleError, match=r"index/none\.faiss"):
         Retrieve(view="none").open(bundle)
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    """A bundle with attributes: a tenth is "rare", every other one "even"."""
+    return method_bundle(tmp_path_factory.mktemp("w"), n=N, d=8)
+
+
+RARE, EVEN = ("class", ("rare",)), ("parity", ("even",))
+
+
+@pytest.mark.parametrize("where", [(RARE,), (EVEN,), (RARE, EVEN), (("parity", ("even", "odd")),)])
+def test_conditions_narrow_what_is_ranked_not_what_was_ranked(described, where):
+    """The list is full: it holds the best of those that fulfil all, few or many."""
+    stage = Retrieve(k=4, view="joint", hubness=0.6)
+    query = Query("q", (1, 7), (3,), top_k=4)
+    (whole,) = stage.model_copy(update={"k": N}).open(described)([Expansion(query)])
+    fulfils = [
+        (RARE not in where or i < N // 10) and (EVEN not in where or i % 2 == 0) for i in whole.ranking.ids
+    ]
+    expected = whole.ranking.take(np.flatnonzero(fulfils)).head(4)
+    alone, other = stage.open(described)([Expansion(replace(query, where=where)), Expansion(query)])
+    np.testing.assert_array_equal(alone.ranking.ids, expected.ids)
+    np.testing.assert_array_equal(alone.ranking.scores, expected.scores)
+    np.testing.assert_array_equal(other.ranking.ids, whole.ranking.ids[:4])
+
+
+def test_conditions_narrow_a_list_that_was_recalled(described):
+    given = Ranking(np.array([9, 4, 2, 30], np.int32), np.zeros(4, np.float32), {"old": np.arange(4.0)})
+    query = Query("q", (1, 7), where=(EVEN,))
+    (found,) = Retrieve(view="joint").open(described)([Expansion(query, given)])
+    assert sorted(found.ranking.ids) == [2, 4, 30]
+    old = {4: 1.0, 2: 2.0, 30: 3.0}
+    assert found.ranking.evidence["old"].tolist() == [old[i] for i in found.ranking.ids]
+    assert (np.diff(found.ranking.scores) <= 0).all()
+
+
+def test_an_attribute_that_is_not_there_is_named(described):
+    with pytest.raises(UnknownAttributeError, match="colour"):
+        Retrieve().open(described)([Expansion(Query("q", (1,), where=(("colour", ("red",)),)))])
+
+
+def test_a_new_seed_counts_like_one_that_is_known(bundle, worker):
+    vector = open_index(bundle, "mask").vectors_of([5])[0]
+    new = NewEntity("five", ("five is here",), {"mask": vector})
+    (known,) = worker([Expansion(Query("q", (3, 5), (N - 2,), top_k=N))])
+    (found,) = worker([Expansion(Query("q", (3, -1), (N - 2,), top_k=N, new=(new,)))])
+    kept = found.ranking.take(np.flatnonzero(found.ranking.ids != 5))  # only a known seed is left out
+    assert len(kept) == len(found.ranking) - 1 == N - 3
+    np.testing.assert_array_equal(kept.ids, known.ranking.ids)
+    np.testing.assert_array_equal(kept.scores, known.ranking.scores)
+
+
+def test_a_new_seed_without_a_vector_is_named(worker):
+    new = (NewEntity("Atlantis", ("Atlantis sank.",)),)
+    one, none = worker([Expansion(Query("q", (3, -1), new=new)), Expansion(Query("r", (-1,), new=new))])
+    (same,) = worker([Expansion(Query("q", (3,)))])
+    assert one.degraded == ("Retrieve: positive seed 'Atlantis' has no sentence and was not used",)
+    np.testing.assert_array_equal(one.ranking.scores, same.ranking.scores)
+    assert len(none.ranking) == 0
 
 
 def test_no_queries_give_no_answers(worker):

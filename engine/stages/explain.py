@@ -1,0 +1,57 @@
+"""Why an entity is in the answer: the seed of either kind that it is most like."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from engine.bundle import Bundle
+from engine.query import Expansion, Scores
+from engine.retrieval.index import open_index, seed_vectors
+from engine.stages.base import Stage, Worker, finish
+
+
+class Explain(Stage):
+    """Name the nearest positive and the nearest negative seed of each entity that will be shown.
+
+    Adds the evidence ``nearest_positive``, a seed's place in ``query.positive`` (-1: no seed of the kind,
+    or not the entity itself, has a vector in the view), and ``nearest_positive_similarity``, their cosine
+    (NaN in that case); likewise for the negative seeds, if there are any. The order stays, and the ranking
+    is cut to what the query asked for: nothing more is shown.
+    """
+
+    view: str = "joint"
+
+    def open(self, bundle: Bundle) -> Worker:
+        """Read the view's index."""
+        index = open_index(bundle, self.view)
+
+        def run(expansions: list[Expansion]) -> list[Expansion]:
+            cut = [finish(e) for e in expansions]
+            seeds = seed_vectors(index, self.view, [(e.query, e.query.seeds) for e in cut])
+            asked = [(e.ranking.ids, own.astype(np.float64)) for e, own in zip(cut, seeds, strict=True)]
+            return [_explained(e, p) for e, p in zip(cut, index.similarities(asked), strict=True)]
+
+        return run
+
+
+def _explained(expansion: Expansion, cosines_NM: Scores) -> Expansion:
+    """Add the columns, given each entity's cosines to the seeds of both kinds, float32 [n, M]."""
+    n_positive = len(expansion.query.positive)
+    columns = _nearest("nearest_positive", cosines_NM[:, :n_positive])
+    if expansion.query.negative:
+        columns |= _nearest("nearest_negative", cosines_NM[:, n_positive:])
+    return replace(expansion, ranking=expansion.ranking.with_evidence(**columns))
+
+
+def _nearest(name: str, cosines_NM: Scores) -> dict[str, Scores]:
+    # A product of exactly zero is one with the zeros that stand for no vector.
+    known_NM = np.where(cosines_NM == 0, np.float32(-np.inf), cosines_NM)
+    place_N = known_NM.argmax(axis=1)
+    cosine_N = known_NM.max(axis=1)
+    has_one = np.isfinite(cosine_N)
+    return {
+        name: np.where(has_one, place_N, -1).astype(np.float32),
+        f"{name}_similarity": np.where(has_one, cosine_N, np.nan).astype(np.float32),
+    }
