@@ -27,7 +27,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.errors import QueryError
 from engine.generation.forest import Forest, Places
 from engine.generation.model import LanguageModel
 from engine.generation.trie import Trie
@@ -77,6 +76,8 @@ class BeamSearch:
         self.max_tokens = max_tokens
         self.normalise = normalise
         self.length_penalty = length_penalty
+        self.forward_passes = 0
+        """Passes through the model since the search was made, prompts included."""
 
     def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[Found]:
         """Search each prompt's trie.
@@ -136,12 +137,8 @@ class _Search:
         self.limit_Q = forest.depth_Q
         if settings.max_tokens is not None:
             self.limit_Q = np.minimum(self.limit_Q, settings.max_tokens)
-        for place, (prompt, limit) in enumerate(zip(prompts, self.limit_Q, strict=True)):
-            if len(prompt) + limit > self.model.max_positions:
-                raise QueryError(
-                    f"prompt {place}: {len(prompt)} tokens and a name of up to {limit} do not fit the "
-                    f"model's {self.model.max_positions} positions; shorten what stands before the seeds"
-                )
+        for prompt, limit in zip(prompts, self.limit_Q, strict=True):
+            self.model.check_room(len(prompt) + int(limit))
         lengths = np.arange(self.limit_Q.max() + 1)
         self.penalty = ((5 + lengths) / 6) ** settings.length_penalty
         self.finished: list[_Finished] = []
@@ -149,6 +146,7 @@ class _Search:
         self.floor_Q = np.full(len(prompts), DEAD)
         self.length = 0
         self.state = self.model.prefill(prompts)
+        settings.forward_passes += 1
         some = np.flatnonzero(self.limit_Q > 0)
         zeros = np.zeros_like(some)
         self.beams = _Beams(some, zeros, zeros - 1, some, np.zeros(len(some)), np.zeros((len(some), 0), int))
@@ -261,6 +259,7 @@ class _Search:
                 asked = np.flatnonzero(beams.left < 0)
             rows, tokens_BL = torch.from_numpy(beams.row[asked]), torch.from_numpy(beams.unread[asked])
             self.state = self.model.advance(self.state, rows, tokens_BL)
+            self.settings.forward_passes += 1
             row = np.zeros_like(beams.row)
             row[asked] = np.arange(len(asked))
             self.beams = replace(beams, row=row, unread=beams.unread[:, :0])

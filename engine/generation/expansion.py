@@ -7,7 +7,8 @@ alone, not on its neighbours.
 
 from __future__ import annotations
 
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ import numpy as np
 from engine.generation.artifacts import Artifacts
 from engine.generation.beam import Found
 from engine.generation.prompts import SEEDS_SHOWN, list_prompt
+from engine.generation.seeds import described, targets
 from engine.generation.trie import Trie
 from engine.query import Ids, Query, Scores
 
@@ -57,6 +59,8 @@ class Growing:
     """How often each accepted entity was generated."""
     rounds: int = 0
     idle: int = 0
+    stopped: bool = False
+    """Whether the deadline came before the list had ended by itself."""
 
     def draw(self) -> list[int]:
         """Return the entities of the next prompt: seeds first, later two seeds and one of the list."""
@@ -107,9 +111,16 @@ class Round:
 
 
 def grow(
-    artifacts: Artifacts, search: Search, queries: Iterable[Growing], rules: Rules, at_once: int
+    artifacts: Artifacts,
+    search: Search,
+    queries: Iterable[Growing],
+    rules: Rules,
+    at_once: int,
+    clock: Callable[[], float] = time.time,
 ) -> Iterator[Round]:
     """Grow every query's list to its end, ``at_once`` queries side by side; yield each round of each.
+
+    No round of a query begins after its deadline; one that has begun is finished.
 
     Args:
         artifacts: the model and its company.
@@ -117,15 +128,19 @@ def grow(
         queries: are changed in place.
         rules: equal for all.
         at_once: queries that share a pass; one that ends makes room for the next.
+        clock: returns seconds since the epoch.
     """
-    waiting = iter(queries)
+    waiting = deque(queries)
     active: list[Growing] = []
-    while True:
-        while len(active) < at_once and (following := next(waiting, None)) is not None:
-            active.append(following)
-        if not active:
-            return
-        yield from _round(artifacts, search, active, rules)
+    while waiting or active:
+        while waiting and len(active) < at_once:
+            active.append(waiting.popleft())
+        now = clock()
+        for one in active:
+            one.stopped = one.query.deadline is not None and one.query.deadline <= now
+        active = [one for one in active if not one.stopped]
+        if active:
+            yield from _round(artifacts, search, active, rules)
         active = [one for one in active if not one.ended(rules)]
 
 
@@ -134,7 +149,7 @@ def _round(artifacts: Artifacts, search: Search, active: Sequence[Growing], rule
     found = search(prompts, [one.trie for one in active])
     candidates = [f.ids[~np.isin(f.ids, one.query.seeds)] for f, one in zip(found, active, strict=True)]
     scores = artifacts.likelihood.means(
-        [(ids, one.query.positive) for ids, one in zip(candidates, active, strict=True)]
+        [(ids, targets(one.query, one.query.positive)) for ids, one in zip(candidates, active, strict=True)]
     )
     for one, ids, score in zip(active, candidates, scores, strict=True):
         kept = top_p(score, rules.top_p)
@@ -143,12 +158,12 @@ def _round(artifacts: Artifacts, search: Search, active: Sequence[Growing], rule
 
 
 def _prompt(artifacts: Artifacts, one: Growing, rules: Rules) -> str:
-    drawn = one.draw()
+    drawn, query = one.draw(), one.query
     return list_prompt(
-        [artifacts.names[i] for i in drawn],
+        query.seed_names(drawn, artifacts.names),
         class_name=one.class_name,
-        descriptions=[artifacts.descriptions[i] for i in drawn] if rules.descriptions else (),
-        unwanted=[artifacts.names[i] for i in one.query.negative] if rules.unwanted else (),
+        descriptions=described(drawn, artifacts.descriptions) if rules.descriptions else (),
+        unwanted=query.seed_names(query.negative, artifacts.names) if rules.unwanted else (),
     )
 
 

@@ -21,6 +21,7 @@ class FreeSearch:
 
     def __init__(self, model: LanguageModel, names: Sequence[str], beams: int, max_tokens: int) -> None:
         self._model, self._beams, self._max_tokens = model, beams, max_tokens
+        self.forward_passes = 0
         self._ids: dict[str, list[int]] = {}
         for i, name in enumerate(names):
             self._ids.setdefault(name, []).append(i)
@@ -28,11 +29,11 @@ class FreeSearch:
         self._end = model.encode_after([name_text("a")], LAST_WORD)[0][-1]
 
     def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[Found]:
-        """Return what of each prompt's beams is a name, best first. The tries are not looked at."""
-        return [self._search(prompt) for prompt in prompts]
+        """Return what of each prompt's beams is a name of its trie, best first."""
+        return [self._search(prompt, trie) for prompt, trie in zip(prompts, tries, strict=True)]
 
     @torch.inference_mode()
-    def _search(self, prompt: Sequence[int]) -> Found:
+    def _search(self, prompt: Sequence[int], trie: Trie) -> Found:
         model = self._model.model
         ids_1T = torch.tensor([list(prompt)], device=model.device)
         output = model.generate(
@@ -47,6 +48,7 @@ class FreeSearch:
             output_scores=True,
             return_dict_in_generate=True,
         )
+        self.forward_passes += output.sequences.shape[1] - len(prompt)
         texts = self._model.tokenizer.batch_decode(
             output.sequences[:, len(prompt) :], skip_special_tokens=True
         )
@@ -56,4 +58,5 @@ class FreeSearch:
                 scores.setdefault(i, score)
         found = np.fromiter(scores, np.int32, len(scores))
         values = np.fromiter(scores.values(), np.float32, len(scores))
-        return Found(found, values, values)
+        wanted = np.isin(found, trie.entity_ids)
+        return Found(found[wanted], values[wanted], values[wanted])

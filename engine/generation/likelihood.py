@@ -16,7 +16,9 @@ from copy import copy
 import numpy as np
 import numpy.typing as npt
 
+from engine.errors import QueryError
 from engine.generation.model import LanguageModel
+from engine.generation.trie import MAX_TOKENS
 from engine.generation.trie_scores import BATCH_TOKENS, PrefixTrees, logprobs
 from engine.query import Ids, Scores
 
@@ -72,8 +74,11 @@ class Likelihood:
     def __call__(self, requests: Sequence[Request]) -> list[Scores]:
         """Return s(e, e') of each request's candidates (rows) and targets (columns), float32 [n, t].
 
-        All requests' pairs that are not remembered are computed together, every pair once. Targets
-        given by name are not remembered: another query may mean another by it.
+        All requests' pairs that are not remembered are computed together, every pair once. Those of
+        targets given by name are not remembered: nobody may ask for them again.
+
+        Raises:
+            QueryError: a name that is too long.
         """
         if not requests:
             return []
@@ -119,6 +124,11 @@ class Likelihood:
         n = len(self.names)
         names = [self.names[e] if e < n else new[e - n] for e in targets.tolist()]
         sequences = self.model.encode_after([f" {name}" for name in names], "to")
+        for name, own in zip(names, sequences, strict=True):
+            if len(own) > MAX_TOKENS:  # the vocabulary's names were checked when the trie was built
+                raise QueryError(
+                    f"{name[:40]!r}…: a name of {len(own)} tokens; at most {MAX_TOKENS} are taken"
+                )
         in_order = sorted(range(len(targets)), key=sequences.__getitem__)
         rank = np.empty(len(targets), np.int64)
         rank[in_order] = np.arange(len(targets))

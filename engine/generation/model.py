@@ -21,7 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from engine.errors import UserError
+from engine.errors import QueryError, UserError
 from engine.generation.tokenizers import encode_after
 
 Tensor = torch.Tensor
@@ -96,6 +96,18 @@ class LanguageModel:
         config = self.model.config
         found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
         return int(found or 1_000_000)
+
+    def check_room(self, tokens: int) -> None:
+        """Check that an input of so many tokens fits.
+
+        Raises:
+            QueryError: it does not.
+        """
+        if tokens > self.max_positions:
+            raise QueryError(
+                f"the seeds make an input of {tokens} tokens, and the language model takes "
+                f"{self.max_positions}; give fewer seeds, or shorter names"
+            )
 
     def encode(self, text: str) -> list[int]:
         """Return a text's tokens as the start of an input: after the token that begins one, if any."""

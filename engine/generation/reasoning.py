@@ -28,7 +28,7 @@ def class_names(artifacts: Artifacts, queries: Sequence[Query], depth: Depth) ->
     if depth == "none" or not queries:
         return [""] * len(queries)
     names, model = artifacts.names, artifacts.model
-    positive = [[names[i] for i in q.positive] for q in queries]
+    positive = [q.seed_names(q.positive, names) for q in queries]
     classes = complete(model, [class_prompt(seeds) for seeds in positive])
     if depth == "class":
         return classes
@@ -37,7 +37,8 @@ def class_names(artifacts: Artifacts, queries: Sequence[Query], depth: Depth) ->
     if depth == "positive":
         return described
     asked = [i for i, q in enumerate(queries) if q.negative]
-    prompts = [attribute_prompt([names[n] for n in queries[i].negative], classes[i]) for i in asked]
+    negative = [queries[i].seed_names(queries[i].negative, names) for i in asked]
+    prompts = [attribute_prompt(seeds, classes[i]) for i, seeds in zip(asked, negative, strict=True)]
     for i, text in zip(asked, complete(model, prompts), strict=True):
         if text:
             described[i] += f" and not ones that {text}"
@@ -45,10 +46,16 @@ def class_names(artifacts: Artifacts, queries: Sequence[Query], depth: Depth) ->
 
 
 def complete(model: LanguageModel, prompts: Sequence[str]) -> list[str]:
-    """Return the likeliest continuation of each prompt, token by token, up to the end of its sentence."""
+    """Return the likeliest continuation of each prompt, token by token, up to the end of its sentence.
+
+    Raises:
+        QueryError: a prompt does not fit the model.
+    """
     if not prompts:
         return []
-    state = model.prefill([model.encode(prompt) for prompt in prompts])
+    encoded = [model.encode(prompt) for prompt in prompts]
+    model.check_room(max(map(len, encoded)) + MAX_TOKENS)
+    state = model.prefill(encoded)
     rows = torch.arange(len(prompts), device=model.device)
     columns = []
     for _ in range(MAX_TOKENS):

@@ -22,5 +22,5 @@ def described(seeds: Sequence[int], descriptions: Sequence[str]) -> list[str]:
 
 def draws(seed: int, query: Query, seeds: Sequence[int]) -> np.random.Generator:
     """Return a generator of random numbers that depends on a number and some seeds alone."""
-    own = [i if isinstance(i, int) else zlib.crc32(i.encode()) for i in targets(query, seeds)]
+    own = [zlib.crc32(i.encode()) if isinstance(i, str) else i for i in targets(query, seeds)]
     return np.random.default_rng([seed, *own])

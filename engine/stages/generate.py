@@ -4,30 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from engine.bundle import Bundle
+from engine.catalogue import Catalogue, open_catalogue
 from engine.generation.artifacts import Artifacts, open_artifacts
 from engine.generation.beam import BeamSearch
-from engine.generation.expansion import Growing, Round, Rules, Search, grow
+from engine.generation.expansion import Growing, Round, Rules, grow
 from engine.generation.free import FreeSearch
 from engine.generation.reasoning import Depth, class_names
+from engine.generation.seeds import draws
 from engine.generation.trie import Trie
-from engine.query import Expansion, Ids, Ranking, Scores
+from engine.query import Expansion, Ids, Ranking, Scores, Where
 from engine.stages.base import Stage
 
 FREE_TOKENS = 20
 """New tokens of a search without the trie, which would not end by itself."""
 
+CONDITIONS = 8
+"""Tries of the entities that fulfil some conditions that a worker keeps."""
+
 
 class Generate(Stage):
     """Grow a list by rounds of constrained beam search, and rank it by its likeness to the positive seeds.
 
-    After a stage that recalled candidates only these can be generated; as the first stage, every name.
-    Scores are the mean likelihood of the positive seeds after "{e} is similar to" (equation 8).
+    After a stage that recalled candidates only these can be generated; as the first stage, every name of an
+    entity that fulfils the query's conditions. Scores are the mean likelihood of the positive seeds after
+    "{e} is similar to" (equation 8). After the query's deadline no round begins: the list is what it is
+    then, or, if there was no round at all, what was recalled before.
     """
 
     k: int = Field(default=200, ge=1)
@@ -43,11 +51,16 @@ class Generate(Stage):
     seed: int = Field(default=13, ge=0)
     at_once: int = Field(default=8, ge=1)
 
-    num_cpus: ClassVar[float] = 1
+    unit: ClassVar[str] = "beams"
+    budget: ClassVar[int] = 320  # those of ``at_once`` queries, as both are by default
+
+    def cost(self, expansion: Expansion) -> int:
+        """Return how many beams search for a query."""
+        return self.beams
 
     def open(self, bundle: Bundle) -> Generator:
         """Load the language model and the trie."""
-        return Generator(self, open_artifacts(bundle))
+        return Generator(self, open_artifacts(bundle), open_catalogue(bundle))
 
     def rules(self) -> Rules:
         """Return the rules by which lists grow."""
@@ -63,9 +76,12 @@ class Generate(Stage):
 class Generator:
     """The worker of :class:`Generate`. :meth:`rounds` shows lists while they grow."""
 
-    def __init__(self, stage: Generate, artifacts: Artifacts) -> None:
-        self._stage, self._artifacts = stage, artifacts
-        self._search: Search
+    def __init__(self, stage: Generate, artifacts: Artifacts, catalogue: Catalogue) -> None:
+        self._stage, self._catalogue = stage, catalogue
+        self._artifacts = replace(artifacts, likelihood=artifacts.likelihood.counted_apart())
+        self._rounds = 0
+        self._trie_where = lru_cache(CONDITIONS)(self._conditioned)
+        self._search: BeamSearch | FreeSearch
         if stage.constrained:
             self._search = BeamSearch(artifacts.model, stage.beams, normalise=stage.normalise)
         else:
@@ -88,7 +104,7 @@ class Generator:
                 trie=self._trie(e),
                 class_name=class_name,
                 wanted=max(stage.k, e.query.top_k),
-                random=np.random.default_rng([stage.seed, *e.query.positive]),
+                random=draws(stage.seed, e.query, e.query.positive),
             )
             for e, class_name in zip(expansions, classes, strict=True)
         ]
@@ -96,10 +112,27 @@ class Generator:
     def rounds(self, growing: Sequence[Growing]) -> Iterator[Round]:
         """Yield every round of every query while the lists grow."""
         stage = self._stage
-        return grow(self._artifacts, self._search, growing, stage.rules(), stage.at_once)
+        for one in grow(self._artifacts, self._search, growing, stage.rules(), stage.at_once):
+            self._rounds += 1
+            yield one
+
+    def counts(self) -> Mapping[str, int]:
+        """Return forward passes of the search, rounds, and pairs of equation 8 remembered and computed."""
+        likelihood = self._artifacts.likelihood
+        return {
+            "decode_steps": self._search.forward_passes,
+            "rounds": self._rounds,
+            "cache_hits": likelihood.hits,
+            "cache_misses": likelihood.misses,
+        }
 
     def answer(self, expansion: Expansion, grown: Growing) -> Expansion:
         """Return the expansion with the list as it is now; a round may have brought more than is wanted."""
+        if grown.stopped:
+            note = f"{self._stage.name}: stopped by the deadline after {grown.rounds} rounds"
+            expansion = replace(expansion, degraded=(*expansion.degraded, note))
+            if not grown.rounds:
+                return expansion
         ids, scores, times = grown.ranked(grown.wanted)
         recalled = _evidence_of(expansion.ranking, ids)
         columns = {**recalled, "likelihood": scores, "generated": times}
@@ -108,9 +141,13 @@ class Generator:
     def _trie(self, expansion: Expansion) -> Trie:
         """Return the names that may be generated. Seeds are left out where that costs nothing."""
         if not len(expansion.ranking):
-            return self._artifacts.trie
+            return self._trie_where(expansion.query.where)
         recalled = expansion.ranking.ids
         return self._artifacts.trie.restrict(recalled[~np.isin(recalled, expansion.query.seeds)])
+
+    def _conditioned(self, where: Where) -> Trie:
+        trie = self._artifacts.trie
+        return trie.restrict(self._catalogue.matching(where)) if where else trie
 
 
 def _evidence_of(ranking: Ranking, ids: Ids) -> Mapping[str, Scores]:

@@ -8,8 +8,9 @@ has a deadline, or as evidence beside retrieval.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,11 @@ from pydantic import Field
 from engine.bundle import Bundle
 from engine.generation.artifacts import Artifacts, open_artifacts
 from engine.generation.prompts import SEEDS_SHOWN, list_prompt
+from engine.generation.seeds import described, draws
+from engine.generation.trie import Trie
 from engine.generation.trie_scores import name_logprobs
-from engine.query import Expansion, Ranking
-from engine.stages.base import Stage, Worker
+from engine.query import Expansion, Query, Ranking
+from engine.stages.base import Stage
 
 
 class GenerativeRerank(Stage):
@@ -44,54 +47,18 @@ class GenerativeRerank(Stage):
     at_once: int = Field(default=4, ge=1)
     seed: int = Field(default=13, ge=0)
 
-    def open(self, bundle: Bundle) -> Worker:
+    unit: ClassVar[str] = "candidates"
+    budget: ClassVar[int] = 4_000  # ``at_once`` queries by default, with 1,000 each
+
+    def cost(self, expansion: Expansion) -> int:
+        """Return how many candidates are scored."""
+        return max(1, len(expansion.ranking))
+
+    def open(self, bundle: Bundle) -> GenerativeReranker:
         """Load the language model and the trie."""
-        artifacts = open_artifacts(bundle)
+        return GenerativeReranker(self, open_artifacts(bundle))
 
-        def run(expansions: list[Expansion]) -> list[Expansion]:
-            done: list[Expansion] = []
-            for start in range(0, len(expansions), self.at_once):
-                done += self._rerank(artifacts, expansions[start : start + self.at_once])
-            return done
-
-        return run
-
-    def _rerank(self, artifacts: Artifacts, expansions: Sequence[Expansion]) -> list[Expansion]:
-        asked = [
-            (place, sign, seeds)
-            for place, e in enumerate(expansions)
-            for sign, seeds in ((1.0, e.query.positive), (-self.contrast, e.query.negative))
-            if len(e.ranking) and seeds and sign
-        ]
-        tries = {place: artifacts.trie.restrict(expansions[place].ranking.ids) for place, _, _ in asked}
-        prompts = [prompt for _, _, seeds in asked for prompt in self._prompts(artifacts, seeds)]
-        repeated = [tries[place] for place, _, _ in asked for _ in range(self.prompts)]
-        found = name_logprobs(artifacts.model, prompts, repeated)
-        scores = {place: np.zeros(len(expansions[place].ranking)) for place in tries}
-        for first, (place, sign, _) in zip(range(0, len(found), self.prompts), asked, strict=True):
-            own = found[first : first + self.prompts]
-            mean = np.mean([f.logprobs.astype(np.float64) for f in own], axis=0)
-            scores[place] += sign * mean[np.searchsorted(own[0].ids, expansions[place].ranking.ids)]
-        return [
-            replace(e, ranking=self._fused(e.ranking, scores[place])) if place in scores else e
-            for place, e in enumerate(expansions)
-        ]
-
-    def _prompts(self, artifacts: Artifacts, seeds: Sequence[int]) -> list[list[int]]:
-        """Return prompts of different draws of some seeds, the same for the same seeds."""
-        random = np.random.default_rng([self.seed, *seeds])
-        drawn = [random.permutation(seeds)[:SEEDS_SHOWN].tolist() for _ in range(self.prompts)]
-        return [
-            artifacts.model.encode(
-                list_prompt(
-                    [artifacts.names[i] for i in ids],
-                    descriptions=[artifacts.descriptions[i] for i in ids] if self.descriptions else (),
-                )
-            )
-            for ids in drawn
-        ]
-
-    def _fused(self, ranking: Ranking, generation: npt.NDArray[np.float64]) -> Ranking:
+    def fused(self, ranking: Ranking, generation: npt.NDArray[np.float64]) -> Ranking:
         """Return the ranking by the fused score, with what the model says as evidence."""
         scores = generation
         if not self.alone:
@@ -102,6 +69,74 @@ class GenerativeRerank(Stage):
         return replace(ranking.with_evidence(generation=evidence), scores=scores.astype(np.float32)).take(
             order
         )
+
+
+class GenerativeReranker:
+    """The worker of :class:`GenerativeRerank`."""
+
+    def __init__(self, stage: GenerativeRerank, artifacts: Artifacts) -> None:
+        self._stage, self._artifacts = stage, artifacts
+        self._prompts_scored = self._names_scored = 0
+
+    def __call__(self, expansions: list[Expansion]) -> list[Expansion]:
+        """Return each expansion ranked anew."""
+        done: list[Expansion] = []
+        for start in range(0, len(expansions), self._stage.at_once):
+            done += self._rerank(expansions[start : start + self._stage.at_once])
+        return done
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many prompts were made, and how many names were scored after them."""
+        return {"prompts": self._prompts_scored, "names": self._names_scored}
+
+    def _rerank(self, expansions: Sequence[Expansion]) -> list[Expansion]:
+        stage, artifacts = self._stage, self._artifacts
+        asked = [
+            (place, sign, seeds)
+            for place, e in enumerate(expansions)
+            for sign, seeds in ((1.0, e.query.positive), (-stage.contrast, e.query.negative))
+            if len(e.ranking) and seeds and sign
+        ]
+        tries = {place: artifacts.trie.restrict(expansions[place].ranking.ids) for place, _, _ in asked}
+        prompts = [
+            prompt
+            for place, _, seeds in asked
+            for prompt in self._prompts(expansions[place].query, seeds, tries[place])
+        ]
+        repeated = [tries[place] for place, _, _ in asked for _ in range(stage.prompts)]
+        found = name_logprobs(artifacts.model, prompts, repeated)
+        self._prompts_scored += len(prompts)
+        self._names_scored += sum(trie.n_entities for trie in repeated)
+        scores = {place: np.zeros(len(expansions[place].ranking)) for place in tries}
+        for first, (place, sign, _) in zip(range(0, len(found), stage.prompts), asked, strict=True):
+            own = found[first : first + stage.prompts]
+            mean = np.mean([f.logprobs.astype(np.float64) for f in own], axis=0)
+            scores[place] += sign * mean[np.searchsorted(own[0].ids, expansions[place].ranking.ids)]
+        return [
+            replace(e, ranking=stage.fused(e.ranking, scores[place])) if place in scores else e
+            for place, e in enumerate(expansions)
+        ]
+
+    def _prompts(self, query: Query, seeds: Sequence[int], trie: Trie) -> list[list[int]]:
+        """Return prompts of different draws of some seeds, the same for the same seeds.
+
+        Raises:
+            QueryError: a prompt and the longest name after it do not fit the model.
+        """
+        stage, artifacts = self._stage, self._artifacts
+        random = draws(stage.seed, query, seeds)
+        drawn = [random.permutation(seeds)[:SEEDS_SHOWN].tolist() for _ in range(stage.prompts)]
+        prompts = [
+            artifacts.model.encode(
+                list_prompt(
+                    query.seed_names(ids, artifacts.names),
+                    descriptions=described(ids, artifacts.descriptions) if stage.descriptions else (),
+                )
+            )
+            for ids in drawn
+        ]
+        artifacts.model.check_room(max(map(len, prompts)) + int(np.diff(trie.starts).max()))
+        return prompts
 
 
 def standardised(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -265,7 +265,7 @@ def test_no_names_and_no_queries():
 def test_a_prompt_that_leaves_no_room_is_refused():
     model = model_of("gpt2")
     trie = Trie.build([[5, 6, 7], [6, 7, 8]])
-    with pytest.raises(QueryError, match="prompt 1: 254 tokens and a name of up to 3"):
+    with pytest.raises(QueryError, match="an input of 257 tokens, and the language model takes 256"):
         BeamSearch(model)([[5], [5] * 254], [trie, trie])
     assert len(BeamSearch(model)([[5] * 253], [trie])[0].ids) == 2
 

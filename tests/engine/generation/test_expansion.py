@@ -1,6 +1,7 @@
 """The rounds of GenExpan on a search and likelihoods that are written down here."""
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.generation.beam import Found
 from engine.generation.expansion import Growing, Rules, grow, top_p
-from engine.query import Query
+from engine.query import NewEntity, Query
 
 N = 30
 NAMES = [f"name{i}" for i in range(N)]
@@ -158,6 +159,56 @@ def test_the_same_seed_gives_the_same_list_whoever_is_beside_it():
     other = query(seed=1)
     grown(Search(), [other], Rules())
     assert other.times != alone.times
+
+
+class Clock:
+    """Tells a second more each time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+def timed(deadline: float | None, **options) -> Growing:
+    one = query(**options)
+    one.query = replace(one.query, deadline=deadline)
+    return one
+
+
+def test_no_round_begins_after_the_deadline():
+    late, one, never = timed(0.5), timed(4.0), timed(None, wanted=20)
+    rounds = list(grow(ARTIFACTS, Search(), [late, one, never], Rules(top_p=0.1), 8, Clock()))
+    assert (late.rounds, late.stopped) == (0, True)
+    # The clock says 1, 2 and 3 before the rounds; at 4 the time is over.
+    assert (one.rounds, one.stopped) == (3, True)
+    assert never.rounds > 3
+    assert not never.stopped
+    assert len(rounds) == one.rounds + never.rounds
+    plain = query()
+    grown(Search(), [plain], Rules(top_p=0.1, max_rounds=3))
+    assert one.accepted == plain.accepted, "what it has is what three rounds bring"
+
+
+def test_queries_that_wait_longer_than_their_time_make_room_for_others():
+    growing = [timed(100.0), timed(2.0), timed(2.5), timed(100.0, positive=(10, 11))]
+    list(grow(ARTIFACTS, Search(), growing, Rules(), 1, Clock()))
+    assert [one.stopped for one in growing] == [False, True, True, False]
+    assert [one.rounds > 0 for one in growing] == [True, False, False, True]
+
+
+def test_new_entities_are_named_in_prompts_and_have_no_description():
+    new = NewEntity("name9", ("Here is name9.",)), NewEntity("unheard", ("It is unheard.",))
+    search, one = Search(), query()
+    one.query = Query("q", (0, -1), (-2,), new=new)
+    grown(search, [one], Rules(max_rounds=1, descriptions=True, unwanted=True))
+    about, *_, unwanted, last = search.prompts[0].split("\n")
+    assert about == "about name0"
+    assert "unheard" in unwanted
+    assert sorted(last.removesuffix(" and").split(", ")) == ["name0", "name9"]
+    assert not set(one.accepted) & {0, -1, -2}
 
 
 def test_descriptions_and_unwanted_seeds_go_into_the_prompt():

@@ -1,22 +1,23 @@
 """Stages that ask a language model, on a tiny one with random weights."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from engine.errors import BundleError
+from engine.errors import BundleError, QueryError, UnknownAttributeError
 from engine.generation.artifacts import open_artifacts
 from engine.generation.prompts import list_prompt
 from engine.generation.trie_scores import name_logprobs
-from engine.query import Expansion, Query, Ranking
+from engine.query import Expansion, NewEntity, Query, Ranking
 from engine.retrieval.index import mean_of, open_index
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank, standardised
 from engine.stages.rerank import SegmentRerank
 from engine.stages.retrieve import Retrieve
 from engine.workspace import Workspace
-from tests.support.bundles import publish_vectors
+from tests.support.bundles import publish_vectors, write_entities
 from tests.support.language_models import tiny_model
 
 NAMES = [f"San {c}{d}" for c in "ABCDEFGH" for d in ("an", "an Jose", "iego", "alvador", "arino")]
@@ -28,7 +29,13 @@ QUICK = Generate(beams=8, max_rounds=5, patience=3)
 def bundle(tmp_path_factory):
     vectors = np.random.default_rng(3).normal(size=(N, 6))
     house = Workspace.open(tmp_path_factory.mktemp("w"))
-    return publish_vectors(house, NAMES, {"mask": vectors}, model=tiny_model())
+
+    def more(staged):
+        kinds = [{"letter": [name[4]]} for name in NAMES]
+        about = [f"About {name}." for name in NAMES]
+        write_entities(staged / "entities.parquet", NAMES, descriptions=about, attributes=kinds)
+
+    return publish_vectors(house, NAMES, {"mask": vectors}, model=tiny_model(), more=more)
 
 
 def asked(*queries: Query, ids=None) -> list[Expansion]:
@@ -99,6 +106,138 @@ def test_every_kind_of_prompt_gives_a_list(bundle, changed):
 def test_without_the_trie_only_names_of_the_vocabulary_count(bundle):
     (found,) = QUICK.model_copy(update={"constrained": False, "max_rounds": 1}).open(bundle)(asked(Q))
     assert set(found.ranking.ids.tolist()) <= set(range(N)) - set(Q.seeds)
+
+
+def where(*letters: str):
+    return (("letter", letters),)
+
+
+def test_as_the_first_stage_only_entities_with_the_wanted_attributes_are_generated(bundle):
+    stage = QUICK.model_copy(update={"k": 40, "beams": 12, "top_p": 1.0})
+    both, one, none = stage.open(bundle)(
+        asked(
+            replace(Q, where=where("B", "C"), positive=(0, 5)),
+            replace(Q, id="r", where=where("H")),
+            replace(Q, id="s", where=(("letter", ("B",)), ("letter", ("C",)))),
+        )
+    )
+    assert set(both.ranking.ids.tolist()) <= set(range(5, 15)) - {5}
+    assert set(one.ranking.ids.tolist()) <= set(range(35, 40))
+    assert len(both.ranking) == 9, "all of them but the seed"
+    assert len(one.ranking) == 5
+    assert len(none.ranking) == 0
+
+
+def test_without_the_trie_too_only_what_is_wanted_counts(bundle, monkeypatch):
+    tokenizer = type(open_artifacts(bundle).model.tokenizer)
+    monkeypatch.setattr(
+        tokenizer, "batch_decode", lambda _, rows, **__: [f" {n}.\n" for n in NAMES[: len(rows)]]
+    )
+    stage = QUICK.model_copy(update={"constrained": False, "max_rounds": 1, "top_p": 1.0})
+    every, some = stage.open(bundle)(asked(Q, replace(Q, where=where("A"))))
+    assert sorted(every.ranking.ids) == [1, 2, 3, 4, 5, 6]
+    assert sorted(some.ranking.ids) == [1, 2, 3, 4]
+    (recalled,) = stage.open(bundle)(asked(Q, ids=[3, 5, 30]))
+    assert sorted(recalled.ranking.ids) == [3, 5]
+
+
+def test_an_attribute_that_no_entity_has_is_an_error(bundle):
+    with pytest.raises(UnknownAttributeError, match="'letter' with the value 'Z'"):
+        QUICK.open(bundle)(asked(replace(Q, where=where("Z"))))
+
+
+# A new seed that bears the name of a known one, in its place; recalled is neither.
+KNOWN = replace(Q, positive=(0, 7, 12), negative=(20, 21))
+NEW = (NewEntity(NAMES[7], ("Here it is.",)), NewEntity(NAMES[21], ("There it is.",)))
+SAME = replace(KNOWN, positive=(0, -1, 12), negative=(20, -2), new=NEW)
+RECALLED = [i for i in range(0, N, 2) if i not in KNOWN.seeds]
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        QUICK,
+        QUICK.model_copy(update={"reason": "negative"}),
+        QUICK.model_copy(update={"unwanted": True}),
+        GenerativeRerank(prompts=3),
+        SegmentRerank(by="likelihood"),
+    ],
+)
+def test_a_new_seed_counts_as_one_of_its_name_does(bundle, stage, monkeypatch):
+    # Draws depend on the known seeds' ids and on the new ones' names: alike only here.
+    drawn = {NAMES[7].encode(): 7, NAMES[21].encode(): 21}
+    monkeypatch.setattr("engine.generation.seeds.zlib", SimpleNamespace(crc32=drawn.__getitem__))
+    (known,) = stage.open(bundle)(asked(KNOWN, ids=RECALLED))
+    (new,) = stage.open(bundle)(asked(SAME, ids=RECALLED))
+    assert new.ranking.ids.tolist() == known.ranking.ids.tolist()
+    assert len(new.ranking) >= 5
+    np.testing.assert_allclose(new.ranking.scores, known.ranking.scores, rtol=1e-4)
+    for name, column in known.ranking.evidence.items():
+        np.testing.assert_allclose(new.ranking.evidence[name], column, rtol=1e-4)
+
+
+def test_another_name_is_another_seed(bundle):
+    other = replace(SAME, new=(NewEntity("the river Rhine", ("x",)), NEW[1]))
+    one, two = GenerativeRerank().open(bundle)(asked(SAME, other, ids=RECALLED))
+    assert one.ranking.scores.tolist() != two.ranking.scores.tolist()
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason"),
+    [
+        (QUICK, "language model takes 256"),
+        (QUICK.model_copy(update={"reason": "class"}), "language model takes 256"),
+        (GenerativeRerank(), "language model takes 256"),
+        (SegmentRerank(by="likelihood"), "a name of 401 tokens; at most 256"),
+    ],
+)
+def test_names_that_do_not_fit_the_model_are_a_mistake_of_the_query(bundle, stage, reason):
+    long = NewEntity("Ω" * 200, ("x",)), NewEntity("Ψ" * 200, ("x",))
+    with pytest.raises(QueryError, match=reason):
+        stage.open(bundle)(asked(Query("q", (0, -1), (-2,), new=long), ids=RECALLED))
+
+
+def test_after_the_deadline_there_is_what_was_found_till_then(bundle):
+    past = replace(Q, deadline=1.0)
+    first, after, plain = QUICK.open(bundle)([*asked(past), *asked(past, ids=RECALLED), *asked(Q)])
+    note = "Generate: stopped by the deadline after 0 rounds"
+    assert (first.degraded, after.degraded, plain.degraded) == ((note,), (note,), ())
+    assert len(first.ranking) == 0
+    assert after.ranking.ids.tolist() == RECALLED, "what was recalled is better than nothing"
+    worker = QUICK.open(bundle)
+    expansions = asked(Q)
+    growing = worker.start(expansions)
+    next(worker.rounds(growing))
+    growing[0].stopped = True
+    found = worker.answer(expansions[0], growing[0])
+    assert found.degraded == ("Generate: stopped by the deadline after 1 rounds",)
+    assert len(found.ranking) == len(growing[0].accepted) > 0
+
+
+def test_workers_count_what_they_did(bundle):
+    worker, other = QUICK.open(bundle), QUICK.open(bundle)
+    assert set(worker.counts().values()) == {0}
+    worker(asked(Q))
+    once = worker.counts()
+    assert once["rounds"] == 5
+    assert once["decode_steps"] > once["rounds"], "a prompt and its tokens, each round"
+    assert once["cache_misses"] + once["cache_hits"] > 0
+    worker(asked(Q))
+    again = worker.counts()
+    assert again["cache_misses"] == once["cache_misses"], "all pairs are known by now"
+    assert again["decode_steps"] == 2 * once["decode_steps"]
+    assert set(other.counts().values()) == {0}, "each worker counts its own"
+    rerank = GenerativeRerank(prompts=3).open(bundle)
+    rerank(asked(Q, replace(Q, id="r", negative=()), ids=RECALLED))
+    assert rerank.counts() == {"prompts": 9, "names": 9 * len(RECALLED)}
+
+
+def test_what_a_query_costs():
+    full, empty = asked(Q, ids=RECALLED) + asked(Q)
+    for stage in (GenerativeRerank(), SegmentRerank(by="likelihood")):
+        assert (stage.unit, stage.cost(full), stage.cost(empty)) == ("candidates", len(RECALLED), 1)
+    assert (QUICK.unit, QUICK.cost(empty)) == ("beams", 8)
+    assert Generate.budget == Generate().beams * Generate().at_once
 
 
 def mean_logprobs(bundle, seeds, candidates, n) -> np.ndarray:
