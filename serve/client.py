@@ -1,0 +1,266 @@
+"""A client of the HTTP service, for programs: needs httpx only.
+
+::
+
+    from serve.client import Client
+
+    with Client("http://localhost:8000") as client:                    # token: SEEDSET_TOKEN
+        answer = client.expand(["Japan", "Thailand"], ["Norway"], top_k=10, explain=True)
+        for result in answer["results"]:
+            print(result["rank"], result["name"], result["score"])
+
+        new = {"name": "Atlantia", "sentences": ["The king of Atlantia opened the parliament."]}
+        client.expand(["Japan", new], filter={"continent": ["Asia", "Africa"]}, deadline_ms=500)
+
+        for event, data in client.stream(["Japan"], method="genexpan"):
+            if event == "round":
+                print([entity["name"] for entity in data["new"]])
+
+A query changes nothing, so one that was lost on its way is simply asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NotRequired, Self, TypedDict
+from urllib.parse import quote
+
+import httpx
+
+Seed = str | int | Mapping[str, Any]
+"""A name or alias, an entity id, or ``{"name", "sentences"}`` of a new entity."""
+
+TOKEN = "SEEDSET_TOKEN"
+
+AGAIN = (429, 502, 503)
+"""Statuses after which a request is sent again; and a 500 that is not in the service's words, but of a
+replica that was lost."""
+FOREIGN = "http"
+"""The code of errors that are not in the service's words."""
+
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 10.0
+
+
+class Result(TypedDict):
+    """A ranked entity; ``explanation`` if it was asked for."""
+
+    rank: int
+    id: int
+    name: str
+    score: float | None
+    evidence: dict[str, float | None]
+    explanation: NotRequired[dict[str, Any]]
+
+
+class Answer(TypedDict):
+    """An answered query. ``degraded`` says what was left out."""
+
+    id: str
+    method: str
+    bundle: str
+    results: list[Result]
+    seconds: dict[str, float]
+    degraded: list[str]
+
+
+class ServiceError(Exception):
+    """What the service says is wrong.
+
+    Args:
+        status: of HTTP; 0 if there was no answer at all.
+        code: the error's name, such as "unknown_entity"; "unreachable" if there was no answer.
+        message: for a person.
+        field: dotted path into the request, or None.
+        suggestions: spellings that would work in the field's place.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        field: str | None = None,
+        suggestions: Sequence[str] = (),
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.status, self.code, self.message = status, code, message
+        self.field, self.suggestions = field, list(suggestions)
+
+
+class Client:
+    """Asks one service.
+
+    Args:
+        url: such as ``http://localhost:8000``.
+        token: a bearer token; by default what SEEDSET_TOKEN holds, if it is set.
+        timeout: seconds for a call with all its repetitions.
+        attempts: times that a request is sent at most.
+        transport: in place of the network, for tests.
+
+    Raises (every method):
+        ServiceError: with what the service said.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        timeout: float = 60.0,
+        attempts: int = 4,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        token = token or os.environ.get(TOKEN)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._timeout, self._attempts = timeout, attempts
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def expand(self, positive: Sequence[Seed], negative: Sequence[Seed] = (), **options: Any) -> Answer:
+        """Return entities like the positive seeds and unlike the negative ones.
+
+        Args:
+            positive: at least one seed.
+            negative: what is not wanted.
+            options: method, top_k, filter, explain, deadline_ms, id: as in the HTTP request.
+        """
+        answer: Answer = self._call("POST", "/v1/expand", json=_query(positive, negative, options)).json()
+        return answer
+
+    def expand_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return an answer, or ``{"id", "error"}``, for each query (the objects of /v1/expand), in order."""
+        found = self._call("POST", "/v1/expand/batch", json={"queries": list(queries)}).json()
+        results: list[dict[str, Any]] = found["results"]
+        return results
+
+    def stream(
+        self, positive: Sequence[Seed], negative: Sequence[Seed] = (), **options: Any
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield ("stage" or "round", data) while the query is answered, then ("answer", the answer).
+
+        Takes what :meth:`expand` takes. An ``error`` event is raised. Not repeated once it has begun.
+        """
+        request = self._http.build_request(
+            "POST", "/v1/expand/stream", json=_query(positive, negative, options)
+        )
+        response = self._send(request, stream=True)
+        try:
+            for event, data in _events(response.iter_lines()):
+                if event == "error":
+                    raise _error_of(0, data)
+                yield event, data
+        except httpx.TransportError as error:
+            raise ServiceError(0, "unreachable", str(error) or type(error).__name__) from None
+        finally:
+            response.close()
+
+    def entities(self, prefix: str = "", limit: int = 10) -> list[dict[str, Any]]:
+        """Return entities with a spelling that begins with ``prefix``."""
+        found = self._call("GET", "/v1/entities", params={"prefix": prefix, "limit": limit}).json()
+        entities: list[dict[str, Any]] = found["entities"]
+        return entities
+
+    def entity(self, given: str | int, sentences: int = 5, neighbours: int = 10) -> dict[str, Any]:
+        """Return what is known of an entity, by its name, an alias or its id."""
+        params = {"sentences": sentences, "neighbours": neighbours}
+        return self._object(f"/v1/entities/{quote(str(given), safe='')}", params)
+
+    def attributes(self) -> list[dict[str, Any]]:
+        """Return what a query may filter by."""
+        listed: list[dict[str, Any]] = self._object("/v1/attributes")["attributes"]
+        return listed
+
+    def methods(self) -> dict[str, Any]:
+        """Return the methods, and which is the default."""
+        return self._object("/v1/methods")
+
+    def bundle(self) -> dict[str, Any]:
+        """Return what is served, and what it was made from."""
+        return self._object("/v1/bundle")
+
+    def ready(self) -> bool:
+        """Return whether every stage answers now; False where nobody answers at all."""
+        try:
+            return self._http.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _object(self, path: str, params: Mapping[str, int] | None = None) -> dict[str, Any]:
+        found: dict[str, Any] = self._call("GET", path, params=params).json()
+        return found
+
+    def _call(self, method: str, path: str, **given: Any) -> httpx.Response:
+        return self._send(self._http.build_request(method, path, **given))
+
+    def _send(self, request: httpx.Request, stream: bool = False) -> httpx.Response:
+        """Send a request, again where that may help, within the attempts and the time."""
+        end = time.monotonic() + self._timeout
+        for attempt in range(1, self._attempts + 1):
+            wait_s = min(FIRST_PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1), LONGEST_PAUSE_S)
+            request.extensions["timeout"] = httpx.Timeout(max(end - time.monotonic(), 0.001)).as_dict()
+            try:
+                response = self._http.send(request, stream=stream)
+            except httpx.TransportError as error:
+                failure = ServiceError(0, "unreachable", str(error) or type(error).__name__)
+            else:
+                if response.is_success:
+                    return response
+                response.read()
+                response.close()
+                failure = _failure_of(response)
+                if response.status_code not in AGAIN and (failure.status, failure.code) != (500, FOREIGN):
+                    raise failure
+                wait_s = max(wait_s, _seconds(response.headers.get("Retry-After")))
+            if attempt == self._attempts or time.monotonic() + wait_s > end:
+                break
+            time.sleep(wait_s)
+        raise failure
+
+
+def _query(positive: Sequence[Seed], negative: Sequence[Seed], options: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(positive, str) or isinstance(negative, str):
+        raise TypeError("seeds are a list, also where there is one")
+    return {"positive": list(positive), "negative": list(negative), **options}
+
+
+def _failure_of(response: httpx.Response) -> ServiceError:
+    try:
+        return _error_of(response.status_code, response.json())
+    except (ValueError, KeyError, TypeError):  # not of our service: a proxy between
+        return ServiceError(response.status_code, FOREIGN, f"status {response.status_code}")
+
+
+def _error_of(status: int, body: Mapping[str, Any]) -> ServiceError:
+    error = body["error"]
+    return ServiceError(status, error["code"], error["message"], error["field"], error["suggestions"])
+
+
+def _seconds(retry_after: str | None) -> float:
+    return float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
+
+
+def _events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the events of a stream of ours: one line of data each; comments are left out."""
+    name = ""
+    for line in lines:
+        key, _, value = line.partition(": ")
+        if key == "event":
+            name = value
+        elif key == "data":
+            yield name, json.loads(value)
