@@ -68,11 +68,9 @@ class Bundle:
         """
         bundle_id = bundle_id or current_id(workspace)
         source = workspace.bundles / bundle_id
-        if not (source / MANIFEST).exists():
-            raise BundleError(f"{source.uri}: no {MANIFEST}, so there is no such bundle")
-        manifest = _read_manifest(source)
+        manifest = _manifest_of(workspace, bundle_id)
         folder = Path(source.path) if source.is_local else _fetch(source, manifest)
-        check_files(folder, manifest)
+        check_files(Store.open(folder), manifest)
         return cls(manifest, folder)
 
     @property
@@ -127,6 +125,37 @@ def current_id(workspace: Workspace) -> str:
     return pointer.read_bytes().decode().strip()
 
 
+def listing(workspace: Workspace) -> tuple[list[Manifest], dict[str, str]]:
+    """Return a workspace's bundles, newest first, and by name why other folders beside them are none."""
+    root = workspace.bundles
+    inside = (file.path[len(root.path) + 1 :].split("/") for file in root.files())
+    names = {folder for folder, *rest in inside if rest and not folder.startswith(".")}
+    found: list[Manifest] = []
+    broken: dict[str, str] = {}
+    for name in sorted(names):
+        try:
+            found.append(_manifest_of(workspace, name))
+        except BundleError as error:
+            broken[name] = str(error)
+    return sorted(found, key=lambda manifest: manifest.created, reverse=True), broken
+
+
+def point_to(workspace: Workspace, bundle_id: str) -> Manifest:
+    """Make a bundle the current one, after a look at every byte of it where it lies.
+
+    Raises:
+        BundleError: there is no such bundle, or it is not whole; the current one stays.
+    """
+    manifest = _manifest_of(workspace, bundle_id)
+    check_files(workspace.bundles / bundle_id, manifest)
+    _point(workspace, bundle_id)
+    return manifest
+
+
+def _point(workspace: Workspace, bundle_id: str) -> None:
+    (workspace.bundles / "CURRENT").write_bytes(f"{bundle_id}\n".encode())
+
+
 def publish(
     workspace: Workspace, staged: Path, settings: dict[str, Any], parent: str | None = None
 ) -> Manifest:
@@ -145,7 +174,7 @@ def publish(
     manifest = Manifest(id=bundle_id, created=created, parent=parent, settings=settings, files=files)
     (staged / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (workspace.bundles / bundle_id).publish_folder(staged, last=MANIFEST)
-    (workspace.bundles / "CURRENT").write_bytes(f"{bundle_id}\n".encode())
+    _point(workspace, bundle_id)
     return manifest
 
 
@@ -185,23 +214,37 @@ def derive(
     return publish(workspace, staged, parent.settings | settings, parent.id), ""
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
-    """Compare every file with the manifest.
+def check_files(folder: Store, manifest: Manifest) -> None:
+    """Compare every file with the manifest, sizes before contents.
 
     Raises:
         BundleError: names the first file that is missing or differs.
     """
     for name, entry in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
+        size = (folder / name).size()
+        if size < 0:
             raise BundleError(f"bundle {manifest.id}: the file {name!r} is missing; publish it again")
-        if path.stat().st_size != entry.size:
+        if size != entry.size:
             raise BundleError(
-                f"bundle {manifest.id}: {name!r} has {path.stat().st_size} bytes, the manifest says "
-                f"{entry.size}; publish it again"
+                f"bundle {manifest.id}: {name!r} has {size} bytes, the manifest says {entry.size}; "
+                "publish it again"
             )
-        if sha256_of(path) != entry.sha256:
+    for name, entry in manifest.files.items():
+        with (folder / name).open_input() as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != entry.sha256:
             raise BundleError(f"bundle {manifest.id}: {name!r} fails its checksum; publish it again")
+
+
+def _manifest_of(workspace: Workspace, bundle_id: str) -> Manifest:
+    """Return the manifest of a bundle, checked to be that of this name."""
+    source = workspace.bundles / bundle_id
+    if not (source / MANIFEST).exists():
+        raise BundleError(f"{source.uri}: no {MANIFEST}, so there is no such bundle")
+    manifest = _read_manifest(source)
+    if manifest.id != bundle_id:
+        raise BundleError(f"{source.uri}/{MANIFEST}: of bundle {manifest.id!r}, not of the folder's name")
+    return manifest
 
 
 def _read_manifest(source: Store) -> Manifest:

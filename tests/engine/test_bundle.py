@@ -1,10 +1,13 @@
+import datetime
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from engine.bundle import Bundle, current_id, derive, publish
+from engine.bundle import Bundle, current_id, derive, listing, point_to, publish
 from engine.errors import BundleError
 from engine.retrieval.index import VectorIndex, unit
 from engine.workspace import Workspace
@@ -179,3 +182,75 @@ def test_a_derived_bundle_in_a_bucket_is_whole(s3, tmp_path, monkeypatch):
     bundle = Bundle.open(house)
     assert bundle.path("lm/a").read_text() == "1"
     assert VectorIndex.read(bundle.path(INDEX)).vectors_ND.shape == (2, 2)
+
+
+def two_bundles(house: Workspace, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """The ids of an older bundle and of the current one, published at times a day apart."""
+    old = current_id(house)
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda _: later), UTC=None)
+    monkeypatch.setattr("engine.bundle.datetime", clock)
+    new = publish_vectors(house, ["a", "b"], {"mask": np.eye(2)}).id
+    return old, new
+
+
+def test_bundles_are_listed_newest_first_and_what_is_none_is_named(house, monkeypatch):
+    old, new = two_bundles(house, monkeypatch)
+    folders = Path(house.bundles.path)
+    (folders / "half").mkdir()
+    (folders / "half" / "entities.parquet").write_bytes(b"x")
+    (folders / "torn").mkdir()
+    (folders / "torn" / "manifest.json").write_text("{")
+    shutil.copytree(folders / old, folders / "renamed")
+    (folders / f".{old}-old-1").mkdir()
+    (folders / f".{old}-old-1" / "manifest.json").write_text("{")
+    found, broken = listing(house)
+    assert [m.id for m in found] == [new, old]
+    assert {name: reason.split(": ", 1)[1][:20] for name, reason in broken.items()} == {
+        "half": "no manifest.json, so",
+        "torn": "not a manifest: 1 va",
+        "renamed": f"of bundle '{old[:9]}",
+    }
+    assert listing(Workspace.open(folders / "nowhere")) == ([], {})
+
+
+def test_an_older_bundle_is_pointed_to_and_back(house, monkeypatch):
+    old, new = two_bundles(house, monkeypatch)
+    assert current_id(house) == new
+    assert point_to(house, old).id == old
+    assert Bundle.open(house).id == old
+    point_to(house, new)
+    assert Bundle.open(house).id == new
+
+
+@pytest.mark.parametrize(("damage", "reason"), [(remove, "missing"), (flip, "checksum"), (truncate, "bytes")])
+@pytest.mark.parametrize("name", [INDEX, "entities.parquet"])
+def test_a_damaged_bundle_is_not_pointed_to(house, monkeypatch, damage, reason, name):
+    old, new = two_bundles(house, monkeypatch)
+    damage(Path(house.bundles.path) / old / name)
+    with pytest.raises(BundleError, match=rf"'{name}'.*{reason}"):
+        point_to(house, old)
+    assert current_id(house) == new
+
+
+@pytest.mark.parametrize("name", ["", "nothing", "../corpus", "../bundles/{}", "{}/"])
+def test_what_is_no_bundles_name_is_not_pointed_to(house, name):
+    before = current_id(house)
+    with pytest.raises(BundleError):
+        point_to(house, name.format(before))
+    assert current_id(house) == before
+
+
+def test_a_bundle_that_a_bucket_lost_a_file_of_is_not_pointed_to(s3, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
+    house = Workspace.open(f"{s3}/w")
+    old = publish_vectors(house, ["a", "b"], {"mask": np.eye(2)}).id  # is whole in the cache from now on
+    new = publish_vectors(house, ["a", "c"], {"mask": np.eye(2)}).id
+    assert {m.id for m in listing(house)[0]} == {old, new}
+    point_to(house, old)
+    assert current_id(house) == old
+    point_to(house, new)
+    (house.bundles / old / INDEX).delete()
+    with pytest.raises(BundleError, match="missing"):
+        point_to(house, old)
+    assert current_id(house) == new
