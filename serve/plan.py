@@ -92,7 +92,7 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
     routes = {name: pipeline.stages for name, pipeline in methods.items()}
     if view := next((v for v in VIEWS if f"index/{v}.faiss" in bundle.manifest.files), None):
         routes |= {f"{name}{EXPLAINED}": (*stages, Explain(view=view)) for name, stages in routes.items()}
-        routes[NEIGHBOURS] = (_recall(routes, view),)
+        routes[NEIGHBOURS] = (Retrieve(view=view),)
     describe = Describe()
     can_describe = not what_lacks(bundle, Pipeline((describe,)))
     extra = (describe,) if can_describe else ()
@@ -109,12 +109,6 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
         place_of[describe] if can_describe else None,
         {place: stage.name for stage, place in place_of.items()},
     )
-
-
-def _recall(routes: Mapping[str, tuple[Stage, ...]], view: str) -> Stage:
-    """Return the stage that finds neighbours: one that is served anyway, if it reads the view."""
-    served = (s for stages in routes.values() for s in stages if isinstance(s, Retrieve) and s.view == view)
-    return next(served, Retrieve(view=view))
 
 
 def _places(stages: Sequence[Stage], fused: bool) -> dict[Stage, Place]:

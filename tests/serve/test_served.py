@@ -6,23 +6,32 @@ It runs in a process of its own, started as a user starts it: Ray connects once 
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import psutil
 import pytest
 
-from engine.bundle import Bundle
+from engine.bundle import Bundle, point_to
 from engine.methods import METHODS
-from engine.query import Expansion, Query
+from engine.query import Expansion, NewEntity, Query
+from engine.stages.base import Pipeline
+from engine.stages.describe import Describe
+from engine.stages.explain import Explain
+from engine.stages.retrieve import Retrieve
+from engine.workspace import Workspace
+from serve.client import Client
+from tests.support.bundles import method_bundle
 from tests.support.submit import ROOT
 
 pytestmark = pytest.mark.slow
@@ -31,9 +40,12 @@ START_SECONDS = 150
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below those that the system hands out: Ray's processes take many of these."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port")
 
 
 @dataclass(frozen=True)
@@ -79,15 +91,31 @@ def server(workspace: Path, log: Path, *options: str) -> Iterator[Server]:
             process.kill()
 
 
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
+    """Two bundles of the same names and other vectors in a workspace of their own; the first is current."""
+    root = tmp_path_factory.mktemp("served-workspace")
+    first = method_bundle(root)
+    second = method_bundle(root, seed=1)
+    point_to(Workspace.open(root), first.id)
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def bundle(bundles: tuple[Bundle, Bundle]) -> Bundle:
+    return bundles[0]
+
+
 @pytest.fixture(scope="module", params=["fused", "per-stage"])
 def served(
-    request: pytest.FixtureRequest, workspace: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    options = ["--per-stage", "--replicas=2", "--methods=retexpan,default"]
+    options = ["--per-stage", "--replicas=2", "--methods=retexpan,default", "--set=index_shards=2"]
     if request.param == "fused":
         options = ["--methods=retexpan,retexpan+cds,default,retexpan+lm-rerank,retexpan+genexpan"]
     log = tmp_path_factory.mktemp("served") / "log"
-    with server(workspace, log, *options, "--set=num_cpus=0.2") as running:
+    settings = ["--set=num_cpus=0.1", "--set=watch_s=0.3", "--set=body_timeout_s=1"]
+    with server(bundle.folder.parent.parent, log, *options, *settings) as running:
         yield running
     assert running.process.returncode == 0, log.read_text(encoding="utf-8")
 
@@ -155,7 +183,7 @@ def test_a_batch_gets_the_local_runtimes_answers(url: str, bundle: Bundle) -> No
     response = httpx.post(f"{url}/v1/expand/batch", json={"queries": bodies}, timeout=60)
     for place, (answer, one) in enumerate(zip(response.json()["results"], expected, strict=True)):
         if place == 40:
-            assert answer["error"]["type"] == "unknown_entity"
+            assert answer["error"]["code"] == "unknown_entity"
         else:
             same(answer, one)
 
@@ -176,23 +204,143 @@ def test_errors_come_through_the_proxy_as_json(url: str) -> None:
     assert httpx.get(f"{url}/healthz").json()["status"] == "ok"
 
 
+def test_what_a_method_is_asked_besides_is_the_same_as_in_one_process(url: str, bundle: Bundle) -> None:
+    sentences = ("Nobody knows what Nova is.", "They went to Nova again.")
+    query = Query(
+        "q",
+        (1, 2, -1),
+        (3,),
+        7,
+        where=(("parity", ("odd",)),),
+        new=(NewEntity("Nova", sentences),),
+    )
+    pipeline = Describe() >> METHODS[METHOD] >> Explain(view="joint")
+    (expected,) = pipeline.open(bundle)([query])
+    asked = body(query, METHOD) | {
+        "positive": [1, 2, {"name": "Nova", "sentences": sentences}],
+        "filter": {"parity": ["odd"]},
+        "explain": True,
+    }
+    answer = httpx.post(f"{url}/v1/expand", json=asked, timeout=60).json()
+    results = answer["results"]
+    assert [r["id"] for r in results] == expected.ranking.ids.tolist()
+    assert all(r["id"] % 2 for r in results)
+    nearest = expected.ranking.evidence["nearest_positive"].astype(int)
+    names = ["entity 1", "entity 2", "Nova"]
+    assert [r["explanation"]["nearest_positive"]["name"] for r in results] == [names[i] for i in nearest]
+    assert all("entity" in r["explanation"]["sentences"][0]["text"] for r in results)
+    neighbours = httpx.get(f"{url}/v1/entities/entity 5").json()["neighbours"]
+    (local,) = Pipeline((Retrieve(view="joint"),)).open(bundle)([Query("n", (5,), top_k=10)])
+    assert [n["id"] for n in neighbours] == local.ranking.ids.tolist()
+
+
+def test_progress_comes_while_stages_pass_and_the_answer_last(url: str, bundle: Bundle) -> None:
+    (query,) = random_queries(1)
+    (expected,) = METHODS[METHOD].open(bundle)([query])
+    with Client(url) as client:
+        events = list(client.stream(**body(query, METHOD)))
+    assert [name for name, _ in events] == ["stage", "stage", "answer"]
+    assert [data["stage"] for _, data in events[:2]] == ["Retrieve", "SegmentRerank"]
+    same(events[-1][1], expected)
+
+
+def test_a_deadline_brings_what_there_is_and_names_what_is_missing(url: str) -> None:
+    names = [m["name"] for m in httpx.get(f"{url}/v1/methods").json()["methods"]]
+    if "retexpan+genexpan" not in names:
+        pytest.skip("no slow method is deployed here")
+    asked = {"positive": [1], "negative": [2], "method": "retexpan+genexpan", "deadline_ms": 100}
+    started = time.monotonic()
+    answer = httpx.post(f"{url}/v1/expand", json=asked, timeout=60).json()
+    assert time.monotonic() - started < 2
+    assert answer["degraded"]
+    assert answer["degraded"][0].startswith("Generate: ")
+
+
+def test_what_is_too_large_or_too_slow_is_refused_and_harms_nobody(url: str, bundle: Bundle) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    with (
+        socket.create_connection((host, int(port))) as slow,
+        socket.create_connection((host, int(port))) as slower,
+    ):
+        head = (
+            "POST /v1/expand HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 40\r\n"
+        )
+        slow.sendall(f"{head}\r\n{{".encode())
+        slower.sendall(head.encode())  # its headers never end
+        large = httpx.post(f"{url}/v1/expand", content=b" " * 10_000_000)
+        assert (large.status_code, large.json()["error"]["code"]) == (413, "too_large")
+        many = httpx.post(f"{url}/v1/expand", json={"positive": list(range(10_000))})
+        assert (many.status_code, many.json()["error"]["field"]) == (422, "positive")
+        (query,) = random_queries(1)
+        (expected,) = METHODS[METHOD].open(bundle)([query])
+        same(httpx.post(f"{url}/v1/expand", json=body(query, METHOD)).json(), expected)
+        slow.settimeout(10)
+        assert b" 408 " in slow.recv(1000)
+
+
+async def under_load(
+    url: str, queries: Sequence[Query], rounds: int, act: Callable[[], None]
+) -> list[tuple[int, dict[str, Any]]]:
+    """Ask each query so many times by four clients; act after a third. Returns (query's place, answer)."""
+    answers: list[tuple[int, dict[str, Any]]] = []
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        gate = asyncio.Semaphore(4)
+
+        async def ask(place: int, acts: bool) -> None:
+            async with gate:
+                if acts:
+                    await asyncio.to_thread(act)
+                response = await client.post("/v1/expand", json=body(queries[place], METHOD))
+            assert response.status_code == 200, response.text
+            answers.append((place, response.json()))
+
+        order = [place for _ in range(rounds) for place in range(len(queries))]
+        await asyncio.gather(*(ask(p, number == len(order) // 3) for number, p in enumerate(order)))
+    return answers
+
+
+def test_a_new_bundle_is_taken_under_load_and_no_answer_is_of_two(
+    url: str, bundles: tuple[Bundle, Bundle]
+) -> None:
+    queries = random_queries(40)
+    expected = {b.id: METHODS[METHOD].open(b)(queries) for b in bundles}
+    workspace = Workspace.open(bundles[0].folder.parent.parent)
+
+    def move(to: Bundle) -> None:
+        point_to(workspace, to.id)
+        end = time.monotonic() + 60
+        while httpx.get(f"{url}/v1/bundle").json()["id"] != to.id:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+    for to in (bundles[1], bundles[0]):
+        answers = asyncio.run(under_load(url, queries, 3, lambda to=to: move(to)))
+        for place, answer in answers:
+            same(answer, expected[answer["bundle"]][place])
+        assert {answer["bundle"] for _, answer in answers} == set(expected)
+
+
+def test_a_bad_bundle_is_refused_and_the_old_one_serves_on(url: str, bundle: Bundle) -> None:
+    workspace = Workspace.open(bundle.folder.parent.parent)
+    pointer = workspace.bundles / "CURRENT"
+    pointer.write_bytes(b"0123456789abcdef\n")
+    try:
+        end = time.monotonic() + 30
+        while not (refused := httpx.get(f"{url}/v1/bundle").json()["refused"]):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert refused["id"] == "0123456789abcdef"
+        assert "no such bundle" in refused["reason"]
+        assert httpx.post(f"{url}/v1/expand", json={"positive": [1]}).json()["bundle"] == bundle.id
+        assert httpx.get(f"{url}/readyz").json()["ready"]
+    finally:
+        pointer.write_bytes(f"{bundle.id}\n".encode())
+
+
 def test_no_query_is_lost_when_a_replica_is_killed(served: Server, bundle: Bundle) -> None:
     queries = random_queries(40)
     expected = METHODS[METHOD].open(bundle)(queries)
-
-    async def ask_all() -> None:
-        async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
-            gate = asyncio.Semaphore(4)
-
-            async def ask(round_: int, place: int) -> None:
-                async with gate:
-                    if (round_, place) == (1, 0):
-                        victims = served.replicas("Pipeline") + served.replicas("Retrieve")
-                        victims[0].kill()
-                    response = await client.post("/v1/expand", json=body(queries[place], METHOD))
-                assert response.status_code == 200, response.text
-                same(response.json(), expected[place])
-
-            await asyncio.gather(*(ask(r, i) for r in range(5) for i in range(len(queries))))
-
-    asyncio.run(ask_all())
+    victims = served.replicas("Pipeline") + served.replicas("Retrieve") + served.replicas("Index-1-of-2")
+    for victim in victims[:1] + victims[-1:] if len(victims) > 1 else victims:
+        for place, answer in asyncio.run(under_load(served.url, queries, 3, victim.kill)):
+            same(answer, expected[place])
