@@ -59,6 +59,23 @@ class NamedEntity(Shape):
     name: str
 
 
+class StageEvent(Shape):
+    """A stage has passed: the seconds that it took, and how many candidates there are now."""
+
+    stage: str
+    seconds: float
+    candidates: int
+
+
+class RoundEvent(Shape):
+    """A round of generation has passed: what it brought, and how many entities there are now."""
+
+    stage: str
+    number: int
+    new: list[NamedEntity]
+    total: int
+
+
 class Near(Shape):
     """An entity, or a new seed (``id`` null), and its cosine."""
 

@@ -25,7 +25,7 @@ from serve.answers import (
 )
 from serve.errors import Problem, ProblemError, invalid, invalid_fields, problem_of
 from serve.middleware import JSON, Guarded, Observed, WholeBody, answer
-from serve.openapi import answers, body, content, document
+from serve.openapi import answers, body, content, document, event_schema
 from serve.protocol import BatchRequest, ExpandRequest, Name, Prefix, checked, decode, encode
 from serve.service import FEW_QUERIES, MANY_RESULTS, Service, Trace
 from serve.sse import EventStream
@@ -95,7 +95,7 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
         trace = _spend(request, service, access, len(batch.queries))
         return await respond(await service.expand_batch(batch, trace), large=len(batch.queries) > FEW_QUERIES)
 
-    stream_of = {"text/event-stream": {"schema": {"type": "string"}}}
+    stream_of = {"text/event-stream": {"schema": event_schema()}}
 
     @app.post(
         "/v1/expand/stream",

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from serve.answers import Answer, ErrorAnswer
+from serve.answers import Answer, ErrorAnswer, RoundEvent, StageEvent
 from serve.protocol import BatchRequest, ExpandRequest
 from serve.settings import ServeSettings
 
@@ -62,16 +62,33 @@ def content(about: str, types: Mapping[str, Json], *statuses: int) -> dict[int |
     return {200: {"description": about, "content": dict(types)}, **errors(*statuses)}
 
 
+def event_schema() -> Json:
+    """Return the schema of one server-sent event: its name, and JSON as its data."""
+    shapes = {"stage": StageEvent, "round": RoundEvent, "answer": Answer, "error": ErrorAnswer}
+    kinds = []
+    for name, model in shapes.items():
+        data = {"contentMediaType": "application/json", "contentSchema": {"$ref": ref_to(model)}}
+        own = {"event": {"const": name}, "data": {"type": "string", **data}}
+        kinds.append({"type": "object", "properties": own, "required": ["event", "data"]})
+    return {"oneOf": kinds}
+
+
+def ref_to(model: type) -> str:
+    """Return where the document has the schema of a model."""
+    return REF.format(model=model.__name__)
+
+
 def body(model: type) -> Json:
     """Return ``openapi_extra`` of a route that reads its body itself."""
-    schema = {"$ref": REF.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    content = {"application/json": {"schema": {"$ref": ref_to(model)}}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def document(app: FastAPI, settings: ServeSettings) -> Json:
     """Return the OpenAPI document of the application's routes."""
     made = get_openapi(title="seedset", version="1", description=ABOUT, routes=app.routes)
-    models = [(ExpandRequest, "validation"), (BatchRequest, "validation"), (Answer, "serialization")]
+    taken, told = (ExpandRequest, BatchRequest), (Answer, StageEvent, RoundEvent)
+    models = [(model, "validation") for model in taken] + [(model, "serialization") for model in told]
     _, shapes = models_json_schema(models, ref_template=REF)  # type: ignore[arg-type]
     schemas = made["components"]["schemas"]
     schemas |= shapes["$defs"]
@@ -83,7 +100,7 @@ def document(app: FastAPI, settings: ServeSettings) -> Json:
         "type": "array",
         "minItems": 1,
         "maxItems": settings.max_queries,
-        "items": {"$ref": REF.format(model="ExpandRequest")},
+        "items": {"$ref": ref_to(ExpandRequest)},
         "description": "checked one by one: what is wrong with one is told in its place",
     }
     # Stands in the object only if the query asked for it.
