@@ -70,7 +70,7 @@ class PlainLikelihood:
     def means(self, requests: Sequence[Request]) -> list[Scores]:
         """Return what :meth:`Likelihood.means` does."""
         return [
-            plain_round(self._model, self._names, Round(ids, list(seeds))).mean(axis=1)
+            plain_round(self._model, self._names, Round(ids, [int(seed) for seed in seeds])).mean(axis=1)
             for ids, seeds in requests
         ]
 
@@ -110,7 +110,7 @@ def main(
     sequences = tokenised(names, NAMES)
     query = Query("benchmark", (1, 2, 3), (4, 5, 6))
     likelihood: Any = PlainLikelihood(model, names)
-    plain = Artifacts(model, Trie.build(sequences), names, [""] * NAMES, likelihood)
+    plain = Artifacts(model, Trie.build(sequences), names, lambda _: "", likelihood)
     slow, quick = PlainSearch(model, sequences), BeamSearch(model, BEAMS, MAX_TOKENS)
     seconds: dict[str, list[float]] = {"plain": [], "ours": []}
     size = 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import torch
 
 from engine.bundle import Bundle
+from engine.catalogue import open_catalogue
 from engine.generation.likelihood import Likelihood
 from engine.generation.model import LanguageModel
 from engine.generation.trie import Trie
@@ -17,12 +17,12 @@ from engine.generation.trie import Trie
 
 @dataclass(frozen=True)
 class Artifacts:
-    """A language model, the trie of all names, names and descriptions, and the likelihoods so far."""
+    """A language model, the trie of all names, names and descriptions by id, and the likelihoods so far."""
 
     model: LanguageModel
     trie: Trie
     names: Sequence[str]
-    descriptions: Sequence[str]
+    description: Callable[[int], str]
     likelihood: Likelihood
 
 
@@ -39,9 +39,8 @@ def open_artifacts(bundle: Bundle) -> Artifacts:
 def _read(bundle: Bundle, folder: Path) -> Artifacts:
     model = LanguageModel.load(folder, *_device_and_dtype())
     names = bundle.vocabulary.names
-    column = pq.read_table(bundle.path("entities.parquet"), columns=["description"])["description"]
-    descriptions = [text or "" for text in column.to_pylist()]
-    return Artifacts(model, Trie.load(bundle.path("trie")), names, descriptions, Likelihood(model, names))
+    description = open_catalogue(bundle).description
+    return Artifacts(model, Trie.load(bundle.path("trie")), names, description, Likelihood(model, names))
 
 
 def _device_and_dtype() -> tuple[torch.device, torch.dtype]:

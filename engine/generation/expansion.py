@@ -162,7 +162,7 @@ def _prompt(artifacts: Artifacts, one: Growing, rules: Rules) -> str:
     return list_prompt(
         query.seed_names(drawn, artifacts.names),
         class_name=one.class_name,
-        descriptions=described(drawn, artifacts.descriptions) if rules.descriptions else (),
+        descriptions=described(drawn, artifacts.description) if rules.descriptions else (),
         unwanted=query.seed_names(query.negative, artifacts.names) if rules.unwanted else (),
     )
 

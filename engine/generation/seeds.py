@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,9 +15,9 @@ def targets(query: Query, seeds: Sequence[int]) -> list[int | str]:
     return [query.new[-1 - i].name if i < 0 else i for i in seeds]
 
 
-def described(seeds: Sequence[int], descriptions: Sequence[str]) -> list[str]:
+def described(seeds: Sequence[int], description: Callable[[int], str]) -> list[str]:
     """Return the descriptions of seeds, given those of the vocabulary by id; "" for a new one."""
-    return ["" if i < 0 else descriptions[i] for i in seeds]
+    return ["" if i < 0 else description(i) for i in seeds]
 
 
 def draws(seed: int, query: Query, seeds: Sequence[int]) -> np.random.Generator:

@@ -130,7 +130,7 @@ class GenerativeReranker:
             artifacts.model.encode(
                 list_prompt(
                     query.seed_names(ids, artifacts.names),
-                    descriptions=described(ids, artifacts.descriptions) if stage.descriptions else (),
+                    descriptions=described(ids, artifacts.description) if stage.descriptions else (),
                 )
             )
             for ids in drawn

@@ -31,7 +31,7 @@ class Model:
 
 
 ARTIFACTS: Any = SimpleNamespace(
-    model=Model(), names=NAMES, descriptions=[f"about {n}" for n in NAMES], likelihood=Likelihood()
+    model=Model(), names=NAMES, description=lambda i: f"about {NAMES[i]}", likelihood=Likelihood()
 )
 
 
