@@ -85,9 +85,10 @@ def test_among_some_entities_the_best_of_these_come_back(data, n, k, seed):
     chosen = data.draw(st.lists(st.sets(st.integers(0, n - 1)), min_size=3, max_size=3))
     exclude = [data.draw(st.lists(st.integers(0, n - 1), max_size=3)) for _ in range(4)]
     among = [np.array(sorted(ids), np.int32) for ids in chosen] + [None]
-    for found, mean_D, ids, out in zip(
-        index.search(means, k, exclude, among, 0.5), means, among, exclude, strict=True
-    ):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.retrieval.index.FEW", data.draw(st.sampled_from([0, 2, 1000])))
+        answers = index.search(means, k, exclude, among, 0.5)
+    for found, mean_D, ids, out in zip(answers, means, among, exclude, strict=True):
         others = [] if ids is None else np.setdiff1d(np.arange(n), ids)
         penalty = np.float32(0.5) * index._hubness_N
         assert found.ids.tolist() == slowly(index, mean_D, k, {*out, *others}, penalty)
