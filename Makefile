@@ -9,11 +9,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# The tests of the page drive it.
+export CHROMIUM ?= /usr/bin/chromium
+
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo test lint bench
+.PHONY: setup demo browser test lint bench
 
 setup: $(READY)
 
@@ -27,8 +30,19 @@ $(READY): pyproject.toml
 demo: setup
 	$(BIN)/python -m examples.demo
 
+# Where it cannot be installed, the tests that need it are skipped, saying so.
+browser:
+	@if [ -x "$(CHROMIUM)" ]; then exit 0; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update --quiet --quiet && \
+		apt-get install --quiet --quiet --yes --no-install-recommends chromium; \
+	else \
+		echo "No browser at $(CHROMIUM): install Chromium (Debian: apt-get install chromium) or name one with" \
+			"CHROMIUM=...; until then the tests of the page are skipped." >&2; \
+	fi
+
 # Fast tests first: a mistake shows in seconds.
-test: setup
+test: setup browser
 	$(BIN)/python -m pytest -m "not slow"
 	$(BIN)/python -m pytest -m slow
 

@@ -2,7 +2,7 @@
 
 import { bdi, byId, make } from "./dom.js";
 
-const BOXES = ["error-seeds", "error-method", "error-top-k", "error-within", "error-filter", "problem"];
+const BOXES = ["error-seeds", "error-method", "error-top-k", "error-within", "error-evidence", "error-filter", "problem"];
 const AGAIN = new Set(["rate_limited", "overloaded", "unavailable", "timeout", "unreachable", "slow_request"]);
 
 /** Take every error off the page. */
@@ -29,6 +29,13 @@ export function showError(error, seeds, page) {
       byId("expand").focus();
     };
     parts.push(make("p", { class: "suggestions" }, "Use ", ...error.suggestions.map((one) => button(one, apply))));
+  }
+  if (box === "error-evidence") {
+    const without = () => {
+      page.state.set({ evidence: false });
+      page.retry();
+    };
+    parts.push(make("button", { type: "button", onclick: without }, "Answer without it"));
   }
   if (AGAIN.has(error.code)) {
     parts.push(make("button", { type: "button", onclick: () => page.retry() }, "Try again"));
@@ -61,6 +68,7 @@ function placeOf(field, seeds, { state, options, lists }) {
     const mend = first === "method" ? (method) => state.set({ method }) : null;
     return { box: `error-${inputs[first]}`, mend };
   }
+  if (first === "explain") return { box: "error-evidence" };
   if (first === "filter") {
     const attribute = field.slice("filter.".length);
     return { box: "error-filter", mend: (better) => options.mend(attribute, better) };

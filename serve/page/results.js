@@ -13,7 +13,11 @@ export class Results {
     this.sideOf = sideOf;
     this.list = byId("results");
     this.answer = null;
-    this.current = -1;
+    this.current = -1; // the row that keys act on
+    this.opened = -1; // the row that shows all its evidence
+    this.pointing = false;
+    this.list.addEventListener("pointerdown", () => (this.pointing = true));
+    window.addEventListener("pointerup", () => (this.pointing = false));
     this.list.addEventListener("focusin", (event) => this.#focused(event));
     this.list.addEventListener("click", (event) => this.#clicked(event));
   }
@@ -21,7 +25,7 @@ export class Results {
   /** Show another answer, or none, and make its first candidate the current one. */
   show(answer) {
     this.answer = answer;
-    this.current = -1;
+    this.current = this.opened = -1;
     const scores = (answer?.results ?? []).map((result) => result.score).filter((score) => score !== null);
     const [low, high] = [Math.min(...scores), Math.max(...scores)];
     const share = (score) => {
@@ -63,31 +67,38 @@ export class Results {
 
   #focused(event) {
     const element = event.target.closest(".results > li");
-    if (element) this.#setCurrent(Number(element.dataset.place));
+    // Between press and release a row must not move away under the pointer.
+    if (element && !this.pointing) this.#setCurrent(Number(element.dataset.place));
   }
 
-  #setCurrent(place) {
-    if (place === this.current) return;
+  #setCurrent(place, open = true) {
     this.#turn(this.current, false);
     this.current = place;
     this.#turn(place, true);
+    if (!open) return;
+    this.list.children[this.opened]?.classList.remove("open");
+    this.opened = place;
+    const element = this.list.children[place];
+    element.classList.add("open");
+    if (!element.querySelector(".more")) element.append(more(this.answer.results[place]));
   }
 
-  /** Only the current row's buttons are stops of the Tab key, and only it shows all its evidence. */
+  /** Only the current row's buttons are stops of the Tab key. */
   #turn(place, current) {
     const element = this.list.children[place];
     if (!element) return;
     element.classList.toggle("current", current);
     element.tabIndex = current ? 0 : -1;
     for (const button of element.querySelectorAll("button")) button.tabIndex = current ? 0 : -1;
-    if (current && !element.querySelector(".more")) element.append(more(this.answer.results[place]));
   }
 
   #clicked(event) {
     const element = event.target.closest(".results > li");
     if (!element) return;
-    const result = this.answer.results[Number(element.dataset.place)];
+    const place = Number(element.dataset.place);
+    const result = this.answer.results[place];
     const button = event.target.closest("button");
+    this.#setCurrent(place, !button); // a button stays where it was pressed: the next one is under the pointer
     if (!button) {
       if (!getSelection().toString()) element.focus();
     } else if (button.classList.contains("name")) this.onDetails(result);

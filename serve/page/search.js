@@ -17,7 +17,6 @@ export class Search {
     this.active = -1;
     this.timer = 0;
     this.request = null;
-    this.wanted = null; // the side of an Enter that came before the list
     this.input.addEventListener("input", () => this.#typed());
     this.input.addEventListener("keydown", (event) => this.#key(event));
     this.input.addEventListener("blur", () => this.close());
@@ -33,14 +32,14 @@ export class Search {
   close() {
     clearTimeout(this.timer);
     this.request?.abort();
-    this.request = this.wanted = null;
+    this.request = null;
     this.#show([]);
   }
 
   #typed() {
     clearTimeout(this.timer);
     this.request?.abort();
-    this.request = this.wanted = null;
+    this.request = null;
     const text = this.input.value.trim();
     if (!text) {
       this.#show([]);
@@ -60,10 +59,6 @@ export class Search {
     }
     if (request !== this.request) return; // an older answer than the text
     this.request = null;
-    if (this.wanted !== null) {
-      this.#take((found[exact(found, text)] ?? found[0])?.name ?? text, this.wanted);
-      return;
-    }
     const known = exact(found, text);
     this.#show(known < 0 ? [...found, { describe: text }] : found, Math.max(known, found.length ? 0 : -1));
     announce(found.length ? `${count(found.length, "name")}; ${found[0].name}` : `no name begins with ${text}`);
@@ -126,8 +121,16 @@ export class Search {
     const text = this.input.value.trim();
     if (!text) this.input.focus();
     else if (this.options[this.active]) this.#pick(this.options[this.active], positive);
-    else if (this.request) this.wanted = positive;
+    else if (this.request) this.#resolve(text, positive);
     else this.#take(text, positive);
+  }
+
+  /** Take what the list would have shown first: Enter came before it did. */
+  async #resolve(text, positive) {
+    this.input.value = "";
+    this.close();
+    const found = await api.complete(text, SHOWN).catch(() => []);
+    this.onChoose((found[exact(found, text)] ?? found[0])?.name ?? text, positive);
   }
 
   #pick(option, positive) {

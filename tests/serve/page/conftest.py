@@ -1,0 +1,180 @@
+"""The real application on loopback, and a real browser in front of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from engine.bundle import Bundle
+from engine.catalogue import SENTENCES
+from engine.corpus.schema import MENTION_SCHEMA
+from engine.methods import METHODS
+from engine.workspace import Workspace
+from serve.api import create_app
+from serve.edition import Edition
+from serve.metrics import Metrics
+from serve.service import Service
+from serve.settings import ServeSettings
+from tests.serve.conftest import METHOD_NAMES, ROUTES, LocalDispatch
+from tests.support.bundles import publish_vectors, write_entities
+from tests.support.encoders import write_encoder
+from tests.support.language_models import tiny_model
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+ASIAN = ["Japan", "Thailand", "Vietnam", "Laos", "Nepal", "India"]
+EUROPEAN = ["Norway", "Sweden", "Finland", "Denmark", "Iceland"]
+MARKUP = "<img src=x onerror=\"document.title='broken'\">"
+FORMULA = '=SUM(A1) "x", y'
+ASTRAL = "𝔘topia"
+HARD = [MARKUP, FORMULA, ASTRAL, "日本橋", "مصر الجديدة", "long " * 20 + "name"]
+NAMES = [*ASIAN, *EUROPEAN, *HARD, *(f"place {i}" for i in range(200))]
+ALIASES = {"Thailand": ["Siam"]}
+WITH_IMAGE = "Vietnam"
+
+
+@dataclass
+class Site:
+    """A running application."""
+
+    url: str
+
+
+@dataclass
+class Seen:
+    """What a browser did besides what it showed."""
+
+    hosts: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+
+
+def _png(side: int = 4) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    pixels = zlib.compress((b"\x00" + b"\xc0\x20\x20" * side) * side)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def _write_sentences(path: Path) -> None:
+    rows = [
+        {
+            "entity_id": i,
+            "sentence": f"𝔒nce {name} {rest}.",
+            "start": 5,
+            "end": 5 + len(name),
+            "image": "red.png" if name == WITH_IMAGE else None,
+        }
+        for i, name in enumerate(NAMES)
+        for rest in ("was here", "was there")
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=MENTION_SCHEMA), path)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Asian countries near each other, European ones near each other, hard names and others anywhere."""
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(len(NAMES), 16)) * 0.3
+    vectors[: len(ASIAN), 0] += 2
+    vectors[len(ASIAN) : len(ASIAN) + len(EUROPEAN), 1] += 2
+
+    def more(staged: Path) -> None:
+        continents = dict.fromkeys(ASIAN, "Asia") | dict.fromkeys(EUROPEAN, "Europe")
+        attributes = [{"continent": [continents[n]]} if n in continents else {} for n in NAMES]
+        about = [f"{name} is a place." for name in NAMES]
+        write_entities(staged / "entities.parquet", NAMES, ALIASES, about, attributes)
+        _write_sentences(staged / SENTENCES)
+        write_encoder(staged / "encoder", 16, 0)
+
+    folder = tmp_path_factory.mktemp("page-workspace")
+    (folder / "red.png").write_bytes(_png())
+    return publish_vectors(Workspace.open(folder), NAMES, {"mask": vectors}, None, tiny_model(), more)
+
+
+MakeSite = Callable[..., AbstractContextManager[Site]]
+
+
+@pytest.fixture(scope="session")
+def serve_site(bundle: Bundle) -> MakeSite:
+    """Returns a context with the application running, with the given settings and delay."""
+    edition = Edition.open(bundle, {name: METHODS[name] for name in METHOD_NAMES}, ROUTES)
+
+    @contextmanager
+    def run(delay: float = 0, **given: object) -> Iterator[Site]:
+        settings = ServeSettings.model_validate({"workspace": str(bundle.folder.parent.parent), **given})
+        metrics = Metrics()
+        service = Service(settings, edition, LocalDispatch(bundle, metrics, delay), metrics)
+        server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_level="error"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            thread.join(0.01)
+            assert thread.is_alive(), "the server ended before it began"
+        host, port = server.servers[0].sockets[0].getsockname()
+        yield Site(f"http://{host}:{port}/")
+        server.should_exit = server.force_exit = True
+        thread.join(10)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def site(serve_site: MakeSite) -> Iterator[Site]:
+    with serve_site() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    if not shutil.which(CHROMIUM):
+        pytest.skip(f"no browser at {CHROMIUM}: run `make browser`, or name one with CHROMIUM=...")
+    with sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chromium: Browser, site: Site) -> Iterator[Page]:
+    """A fresh tab; when the test is done it has asked this machine only, and nothing broke in it."""
+    context = chromium.new_context(base_url=site.url, permissions=["clipboard-read", "clipboard-write"])
+    context.set_default_timeout(8000)
+    seen = Seen()
+    context.on("request", lambda request: seen.hosts.add(request.url.split("/")[2].split(":")[0]))
+    page = context.new_page()
+    page.on("pageerror", lambda error: seen.problems.append(str(error)))
+    page.on("console", lambda line: _note(seen, line.type, line.text))
+    yield page
+    context.close()
+    assert seen.hosts <= {"127.0.0.1"}
+    assert seen.problems == []
+
+
+def _note(seen: Seen, kind: str, text: str) -> None:
+    """Keep what the browser complains of; that an answer was an error is a test's own business."""
+    if kind in ("error", "warning") and not text.startswith("Failed to load resource"):
+        seen.problems.append(text)
