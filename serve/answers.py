@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 Code = Literal[
     "invalid_request",
@@ -109,7 +110,7 @@ class Result(Shape):
     name: str
     score: float | None
     evidence: dict[str, float | None]
-    explanation: Explanation = Field(default=..., description="if it was asked for")
+    explanation: Explanation | SkipJsonSchema[None] = Field(default=None, description="if it was asked for")
 
 
 class Answer(Shape):

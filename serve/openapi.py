@@ -103,8 +103,6 @@ def document(app: FastAPI, settings: ServeSettings) -> Json:
         "items": {"$ref": ref_to(ExpandRequest)},
         "description": "checked one by one: what is wrong with one is told in its place",
     }
-    # Stands in the object only if the query asked for it.
-    schemas["Result"]["required"] = [n for n in schemas["Result"]["required"] if n != "explanation"]
     if settings.tokens:
         made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         made["security"] = [{"token": []}]

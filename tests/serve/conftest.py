@@ -113,7 +113,7 @@ def edition(bundle: Bundle) -> Edition:
     return Edition.open(bundle, {name: METHODS[name] for name in METHOD_NAMES}, ROUTES)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_service(bundle: Bundle, edition: Edition, workspace: Path) -> MakeService:
     """Returns a service with the given settings (and dispatch)."""
 
@@ -126,7 +126,7 @@ def make_service(bundle: Bundle, edition: Edition, workspace: Path) -> MakeServi
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_client(make_service: MakeService) -> MakeClient:
     """Returns a client of the application with the given settings (and dispatch)."""
 
@@ -137,6 +137,6 @@ def make_client(make_service: MakeService) -> MakeClient:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def client(make_client: MakeClient) -> TestClient:
     return make_client()
