@@ -51,7 +51,7 @@ export function button(suggestion, apply) {
 
 function message({ message, id, retryAfter }) {
   const when = retryAfter ? ` Try again in ${retryAfter} s.` : "";
-  return `${message}${when}${id && !message.includes(id) ? ` (The log has it under ${id}.)` : ""}`;
+  return `${message}${/[.?!]$/.test(message) ? "" : "."}${when}${id && !message.includes(id) ? ` (The log has it under ${id}.)` : ""}`;
 }
 
 function placeOf(field, seeds, { state, options, lists }) {

@@ -20,8 +20,11 @@ export class Search {
     this.input.addEventListener("input", () => this.#typed());
     this.input.addEventListener("keydown", (event) => this.#key(event));
     this.input.addEventListener("blur", () => this.close());
-    byId("add-positive").addEventListener("click", () => this.#enter(true));
-    byId("add-negative").addEventListener("click", () => this.#enter(false));
+    for (const positive of [true, false]) {
+      const button = byId(positive ? "add-positive" : "add-negative");
+      button.addEventListener("mousedown", (event) => event.preventDefault()); // the list stays open
+      button.addEventListener("click", () => this.#enter(positive, true));
+    }
   }
 
   focus() {
@@ -117,15 +120,16 @@ export class Search {
     this.close();
   }
 
-  #enter(positive) {
+  /** Take the active name; where there is none, with `look` what the server would complete, else the text. */
+  #enter(positive, look = this.request !== null) {
     const text = this.input.value.trim();
     if (!text) this.input.focus();
     else if (this.options[this.active]) this.#pick(this.options[this.active], positive);
-    else if (this.request) this.#resolve(text, positive);
+    else if (look) this.#resolve(text, positive);
     else this.#take(text, positive);
   }
 
-  /** Take what the list would have shown first: Enter came before it did. */
+  /** Take what the list would show first. */
   async #resolve(text, positive) {
     this.input.value = "";
     this.close();

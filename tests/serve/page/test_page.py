@@ -52,6 +52,9 @@ def test_a_query_by_keyboard_alone_from_search_to_a_second_answer(tab: Page) -> 
     expect(tab.locator("#completions li").first).to_have_text("Norway")
     expect(tab.locator("#search")).to_have_attribute("aria-activedescendant", "completion-0")
     tab.keyboard.press("Shift+Enter")
+    tab.locator("#search").press_sequentially("swed")
+    tab.locator("#add-negative").click()
+    tab.locator('[aria-label="Remove Sweden"]').click()
     tab.locator("#search").press_sequentially("p")
     expect(tab.locator("#completions li").nth(1)).to_have_text("place 1")
     tab.keyboard.press("ArrowDown")
@@ -156,6 +159,37 @@ def test_a_wrong_name_is_told_at_its_place_and_mended_by_a_click(tab: Page) -> N
     tab.locator("#top-k").fill("999999")
     tab.locator("#top-k").press("Enter")
     expect(tab.locator("#error-top-k")).to_contain_text("1000")
+
+
+def refuse(tab: Page, status: int, error: dict[str, object]) -> None:
+    """Let the server's answers to queries be this error, until the next call of `unroute_all`."""
+    told = {"suggestions": [], "field": None, "message": "no", **error}
+    headers = {"Retry-After": "3"} if status == 503 else {}
+    tab.route("**/v1/expand*", lambda route: route.abort())
+    tab.route(
+        "**/v1/expand/stream",
+        lambda route: route.fulfill(status=status, json={"error": told}, headers=headers),
+    )
+
+
+def test_what_the_server_refuses_now_can_be_asked_again(tab: Page) -> None:
+    refuse(tab, 503, {"code": "overloaded", "message": "too much waits"})
+    tab.goto(f"/{ASKED}")
+    expect(tab.locator("#problem")).to_contain_text("too much waits. Try again in 3 s.")
+    tab.unroute_all()
+    tab.locator("#problem button").click()
+    rows(tab).first.wait_for()
+    assert tab.locator("#problem").is_hidden()
+    refuse(tab, 422, {"code": "invalid_request", "field": "explain", "message": "nothing to explain by"})
+    tab.locator("#expand").click()
+    expect(tab.locator("#error-evidence")).to_contain_text("nothing to explain by")
+    tab.unroute_all()
+    tab.locator("#error-evidence button").click()
+    expect(tab.locator("#error-evidence")).to_be_empty()
+    expect(tab.locator(".near")).to_have_count(0)
+    refuse(tab, 500, {"code": "internal", "message": "it broke", "id": "abc123"})
+    tab.locator("#expand").click()
+    expect(tab.locator("#problem")).to_have_text("it broke. (The log has it under abc123.)")
 
 
 def test_generation_is_watched_and_its_names_come_as_they_are_found(tab: Page) -> None:
