@@ -13,6 +13,9 @@ from serve.settings import ServeSettings
 EVERYBODY = ""
 """The caller where no tokens are configured: all share one rate."""
 
+ROUNDING = 1e-6
+"""Queries that may lack: who waits exactly as told is let in."""
+
 
 class Access:
     """The tokens and rates of the settings. Used from one event loop only.
@@ -59,7 +62,7 @@ class Access:
         now = self._clock()
         level = min(self._burst, level + (now - then) * self._rate)
         lacking = min(queries, self._burst) - level
-        if lacking > 0:
+        if lacking > ROUNDING:
             self._levels[caller] = (level, now)
             message = f"more than {self._rate * 60:g} queries a minute; wait and ask again"
             raise ProblemError(Problem("rate_limited", message, 429, retry_after_s=lacking / self._rate))
