@@ -55,7 +55,7 @@ def test_each_request_is_one_line(written: io.StringIO, make_client: MakeClient)
     client = make_client()
     body = {"queries": [{"positive": [1], "top_k": 1}, {"positive": [2], "top_k": 1}]}
     client.post("/v1/expand/batch", json=body, headers={"x-request-id": "r-1"})
-    client.get("/v1/entities/no such%0Aname")
+    client.get("/v1/entities/no%1Bsuch")
     first, second = (json.loads(line) for line in written.getvalue().splitlines())
     assert first | {"time": "", "ms": 0, "bundle": ""} == {
         "time": "",
