@@ -104,7 +104,7 @@ def read_image(catalogue: Catalogue, workspace: str, entity: int, n: int) -> tup
         if not 0 < source.size() <= MAX_IMAGE_BYTES:
             return None
         content = source.read_bytes()
-    except (StorageError, OSError) as error:
+    except (StorageError, OSError, ValueError) as error:  # ValueError: no path at all
         logger.warning("an image cannot be read", extra={"entity": entity, "reason": str(error)})
         return None
     kind = _type_of(content)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
+from starlette.types import ASGIApp
 
 from engine.bundle import Bundle
 from engine.methods import METHODS
@@ -105,6 +109,7 @@ class LocalDispatch:
 
 
 MakeService = Callable[..., Service]
+Running = Callable[[ASGIApp], AbstractContextManager[str]]
 MakeClient = Callable[..., TestClient]
 
 
@@ -140,3 +145,26 @@ def make_client(make_service: MakeService) -> MakeClient:
 @pytest.fixture(scope="session")
 def client(make_client: MakeClient) -> TestClient:
     return make_client()
+
+
+@pytest.fixture(scope="session")
+def running() -> Running:
+    """Returns a context in which an application is served over a real connection; it gives the address."""
+
+    @contextmanager
+    def run(app: ASGIApp) -> Iterator[str]:
+        config = uvicorn.Config(app, port=0, log_level="warning", log_config=None, lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive()
+                time.sleep(0.005)
+            (port,) = {socket.getsockname()[1] for one in server.servers for socket in one.sockets}
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(5)
+
+    return run
