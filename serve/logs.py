@@ -12,7 +12,7 @@ NAME = "seedset"
 logger = logging.getLogger(f"{NAME}.serve")
 
 _OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
-"""What every record has: anything else was given as ``extra``."""
+"""What every record has: anything else was given as ``extra``, or with a leading _ by Ray."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -26,7 +26,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "event": record.getMessage(),
-            **{name: value for name, value in vars(record).items() if name not in _OWN},
+            **{name: value for name, value in vars(record).items() if name not in _OWN and name[0] != "_"},
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
