@@ -100,8 +100,9 @@ def test_evidence_is_shown_and_marked(tab: Page) -> None:
     row.focus()
     expect(row.locator(".more .sentence")).to_have_text("𝔒nce Vietnam was there.")
     assert "segment" in row.locator(".numbers").inner_text()
-    painted = "c => c.getContext('2d').getImageData(c.width >> 1, c.height >> 1, 1, 1).data[0]"
-    tab.wait_for_function(f"({painted})(document.querySelector('.current canvas')) === 192")
+    canvas = row.locator("canvas")
+    expect(canvas).to_have_attribute("width", "4")  # the image's own, once it is drawn
+    assert canvas.evaluate("c => [...c.getContext('2d').getImageData(2, 2, 1, 1).data]") == [192, 32, 32, 255]
     assert "bundle" in tab.locator("#about-answer").inner_text()
 
 
@@ -208,7 +209,8 @@ def test_a_running_request_is_stopped(chromium: Browser, serve_site: MakeSite) -
         tab.goto(f"/{ASKED}")
         expect(tab.locator("#stop")).to_be_visible()
         tab.locator("#stop").focus()
-        tab.keyboard.press("Enter")
+        with tab.expect_event("requestfailed", lambda request: "/v1/expand" in request.url, timeout=2000):
+            tab.keyboard.press("Enter")
         expect(tab.locator("#progress")).to_be_hidden()
         assert focused(tab) == "expand", "the button is gone, the focus is not"
         assert tab.locator("#problem").is_hidden()
@@ -361,24 +363,13 @@ def test_every_control_has_a_name_and_every_landmark_too(tab: Page) -> None:
         tab.keyboard.press("Escape")
 
 
-STEP_MS = """async () => {
-    const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-    document.querySelector("#results > li").focus();
-    const times = [];
-    for (let i = 0; i < 30; i++) {
-        const start = performance.now();
-        document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key: "j", bubbles: true }));
-        await frame();
-        times.push(performance.now() - start);
-    }
-    return times.sort((a, b) => a - b)[15];
-}"""
-
-
-def test_many_results_are_walked_through_as_quickly_as_few(tab: Page) -> None:
-    medians = []
-    for k in (40, 200):
-        open_answer(tab, f"#p=Japan&k={k}")
-        expect(rows(tab)).to_have_count(k)
-        medians.append(tab.evaluate(STEP_MS))
-    assert medians[1] < 2 * medians[0] + 5, f"{medians} ms a step: rows out of sight cost something"
+def test_of_many_results_only_what_is_seen_is_drawn_and_judging_redraws_none(tab: Page) -> None:
+    open_answer(tab)
+    drawn = rows(tab).evaluate_all(
+        "all => all.filter(e => e.firstChild.checkVisibility({contentVisibilityAuto: true})).length"
+    )
+    assert 0 < drawn < 60, "rows out of sight cost nothing"
+    kept = rows(tab).nth(0).element_handle()
+    tab.keyboard.press("a")
+    tab.keyboard.press("u")
+    assert kept.evaluate("row => row.isConnected"), "a row that is built anew loses the focus"
