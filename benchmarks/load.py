@@ -21,6 +21,9 @@ IDLE_S = 2.0
 
 TIMEOUT_S = 120.0
 
+SAME_BATCH_S = 0.05
+"""Answers that come so close together were computed together."""
+
 Seconds = npt.NDArray[np.float64]
 
 
@@ -177,10 +180,16 @@ def percentile(samples: Sequence[Sample], q: float) -> float:
     return float(np.percentile(seconds, q)) if seconds else float("nan")
 
 
-def best_rate(samples: Sequence[Sample], window_s: float) -> float:
-    """Return the right answers a second in the best of the windows of so many seconds."""
-    ends = np.sort([sample.end for sample in samples if sample.ok])
-    # A window that begins with an answer holds the most; that answer itself belongs to the time before.
-    counts = np.searchsorted(ends, ends + window_s, side="right") - np.arange(len(ends)) - 1
-    whole = counts[ends + window_s <= ends[-1]] if len(ends) else counts
-    return float(whole.max() / window_s) if len(whole) else 0.0
+def steady_rate(samples: Sequence[Sample], clients: int) -> float:
+    """Return answers a second while all of so many clients ask: after the first batch, and before the last
+    answer to each.
+
+    Raises:
+        AssertionError: an answer was wrong, or there are too few.
+    """
+    if wrong := [sample.verdict for sample in samples if not sample.ok]:
+        raise AssertionError(f"{len(wrong)} answers are wrong: {wrong[0]}")
+    ends = np.sort([sample.end for sample in samples])[:-clients]
+    if len(ends) < 2 or ends[-1] <= ends[0] + SAME_BATCH_S:
+        raise AssertionError(f"{len(samples)} answers of {clients} clients tell no rate; measure for longer")
+    return float(np.count_nonzero(ends > ends[0] + SAME_BATCH_S) / (ends[-1] - ends[0]))

@@ -296,3 +296,8 @@ def asker(
         return end, judge(*pairs[chosen], response)
 
     return ask
+
+
+def verdict(holds: bool) -> str:
+    """Return how a bar was met, for the table."""
+    return "holds" if holds else "MISSED"

@@ -25,9 +25,9 @@ import torch
 import typer
 
 from benchmarks.empty_graph import PREFIX
-from benchmarks.load import Http, Response, Sample, closed_loop_for
+from benchmarks.load import Http, Response, closed_loop_for, steady_rate
 from benchmarks.report import report
-from benchmarks.serving import PATH, Inputs, Judge, asker, generative, input_of, server
+from benchmarks.serving import PATH, Inputs, Judge, asker, generative, input_of, server, verdict
 from engine.bundle import Bundle
 from engine.methods import METHODS
 from engine.workspace import Workspace
@@ -126,21 +126,8 @@ async def crowd(url: str, inputs: Inputs, seconds: float) -> tuple[float, float,
             cpu, started = time.process_time(), time.perf_counter()
             samples = await closed_loop_for(ask, CLIENTS, seconds / 2)
             used, wall = used + time.process_time() - cpu, wall + time.perf_counter() - started
-            there.append(steady_rate(samples))
+            there.append(steady_rate(samples, CLIENTS))
     return float(np.mean(here)), float(np.mean(there)), used / wall
-
-
-def steady_rate(samples: list[Sample]) -> float:
-    """Return answers a second while all clients ask: between the first and the last batch's end.
-
-    Raises:
-        AssertionError: an answer was wrong.
-    """
-    if wrong := [sample.verdict for sample in samples if not sample.ok]:
-        raise AssertionError(f"{len(wrong)} answers are wrong: {wrong[0]}")
-    ends = np.sort([sample.end for sample in samples])[: -CLIENTS or None]
-    begun = np.flatnonzero(ends > ends[0] + 0.05)  # what came with the first batch belongs to the time before
-    return float(len(begun) / (ends[-1] - ends[0]))
 
 
 def main(
@@ -177,19 +164,8 @@ def show(found: Mapping[str, Mapping[str, Medians]], rates: tuple[float, float, 
             rows.append([f"{graph}: {method}", *cells, f"{ratio:.2f}", f"{BAR}", verdict(ratio <= BAR)])
     here, there, client = rates
     kept, crowded = there / here, f"{CLIENTS} clients: {CROWDED}, queries/s"
-    rows.append(
-        [
-            crowded,
-            f"{here:.2f}",
-            "",
-            f"{there:.2f}",
-            "",
-            "",
-            f"{kept:.2f}",
-            f"{RATE_BAR}",
-            verdict(kept >= RATE_BAR),
-        ]
-    )
+    cells = [f"{here:.2f}", "", f"{there:.2f}", "", "", f"{kept:.2f}", f"{RATE_BAR}"]
+    rows.append([crowded, *cells, verdict(kept >= RATE_BAR)])
     worst = {graph: max(r for (g, _), r in ratios.items() if g == graph) for graph in found}
     generation = {m: r for (g, m), r in ratios.items() if g == "fused" and generative(m)}
     report(
@@ -206,11 +182,6 @@ def show(found: Mapping[str, Mapping[str, Medians]], rates: tuple[float, float, 
         client_share=client,
         holds=max(ratios.values()) <= BAR and kept >= RATE_BAR,
     )
-
-
-def verdict(holds: bool) -> str:
-    """Return how a bar was met, for the table."""
-    return "holds" if holds else "MISSED"
 
 
 if __name__ == "__main__":
