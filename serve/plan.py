@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from engine.bundle import Bundle
 from engine.errors import BundleError, UserError
@@ -183,31 +182,11 @@ def default_method(methods: Iterable[str]) -> str:
 
 
 def what_lacks(bundle: Bundle, pipeline: Pipeline) -> str:
-    """Return why the bundle cannot serve a pipeline, or nothing.
-
-    Stages are asked for their files without loading them, so the look goes as far as the first file
-    of each stage; what else is missing comes to light when the stage opens.
-    """
-    probe = _Probe(bundle.manifest, bundle.folder)
+    """Return why the bundle cannot serve a pipeline, or nothing: the files of each stage must be there."""
     for stage in pipeline.stages:
-        try:
-            stage.open(probe)
-        except _FoundError:
-            continue
-        except BundleError as error:
-            return str(error)
+        for name in stage.needs():
+            try:
+                bundle.path(name)
+            except BundleError as error:
+                return str(error)
     return ""
-
-
-class _FoundError(Exception):
-    """The file is there: no need to load it."""
-
-
-class _Probe(Bundle):
-    """A bundle that stops a stage at the first file that it finds."""
-
-    def path(self, name: str) -> Path:
-        found = super().path(name)
-        if name == "entities.parquet":  # most stages start with it, and it tells them nothing apart
-            return found
-        raise _FoundError

@@ -120,7 +120,8 @@ def grow(
 ) -> Iterator[Round]:
     """Grow every query's list to its end, ``at_once`` queries side by side; yield each round of each.
 
-    No round of a query begins after its deadline; one that has begun is finished.
+    No round of a query begins that, if it took as long as the longest so far, would end after its
+    deadline; one that has begun is finished.
 
     Args:
         artifacts: the model and its company.
@@ -132,15 +133,17 @@ def grow(
     """
     waiting = deque(queries)
     active: list[Growing] = []
+    longest, now = 0.0, clock()
     while waiting or active:
         while waiting and len(active) < at_once:
             active.append(waiting.popleft())
-        now = clock()
         for one in active:
-            one.stopped = one.query.deadline is not None and one.query.deadline <= now
+            one.stopped = one.query.deadline is not None and one.query.deadline <= now + longest
         active = [one for one in active if not one.stopped]
         if active:
             yield from _round(artifacts, search, active, rules)
+            before, now = now, clock()
+            longest = max(longest, now - before)
         active = [one for one in active if not one.ended(rules)]
 
 

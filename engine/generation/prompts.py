@@ -7,6 +7,11 @@ of examples teach a model that was not trained for it that a list of like things
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
+
+Depth = Literal["none", "class", "positive", "negative"]
+"""How far the model reasons: not at all, the class name, also what the positive seeds have in common,
+also what the negative ones have (the paper's table 8)."""
 
 CLASSED = (
     ("metals", ("iron", "copper", "aluminum", "zinc")),

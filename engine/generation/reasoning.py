@@ -6,18 +6,13 @@ Decoding is greedy, 20 tokens at most, to the end of the first line or sentence.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 
 from engine.generation.artifacts import Artifacts
 from engine.generation.model import LanguageModel
-from engine.generation.prompts import attribute_prompt, class_prompt
+from engine.generation.prompts import Depth, attribute_prompt, class_prompt
 from engine.query import Query
-
-Depth = Literal["none", "class", "positive", "negative"]
-"""How far the model reasons: not at all, the class name, also what the positive seeds have in common,
-also what the negative ones have (the paper's table 8)."""
 
 MAX_TOKENS = 20
 MAX_CHARACTERS = 200

@@ -44,6 +44,10 @@ class Stage(BaseModel, ABC):
         """The stage's name in timings, deployments and logs."""
         return type(self).__name__
 
+    def needs(self) -> tuple[str, ...]:
+        """Name the files and folders of a bundle without which the stage cannot open."""
+        return ()
+
     @abstractmethod
     def open(self, bundle: Bundle) -> Worker:
         """Load what the stage needs and return its worker.

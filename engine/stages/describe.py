@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch.nn.utils.rnn import pad_sequence
 
 from engine.bundle import Bundle
 from engine.corpus.inputs import InputSettings
-from engine.corpus.masking import MaskedInput, MentionMasker, load_tokenizer
-from engine.corpus.mentions import MentionFinder
-from engine.encoders.text import TextEncoder
-from engine.errors import QueryError
-from engine.query import Expansion, NewEntity, Query
+from engine.query import Expansion
 from engine.retrieval.index import Found, Vectors, index_file, open_index, unit
 from engine.stages.base import Stage, Worker
 
@@ -53,12 +47,18 @@ class Describe(Stage):
         """Return the sentences of the new entities."""
         return max(1, sum(len(entity.sentences) for entity in expansion.query.new))
 
+    def needs(self) -> tuple[str, ...]:
+        """Name the encoder and the views."""
+        return (ENCODER, *(index_file(view) for view in (MASK, *self.views)))
+
     def open(self, bundle: Bundle) -> Worker:
         """Load the encoder; of the views only those that new entities need, once there are some.
 
         Raises:
             BundleError: the bundle has no encoder, or lacks a view.
         """
+        from engine.stages.mask_encoder import MaskEncoder
+
         encoder = bundle.once(ENCODER, lambda folder: MaskEncoder.read(folder, max_length(bundle)))
         for view in (MASK, *self.views):
             bundle.path(index_file(view))
@@ -67,7 +67,7 @@ class Describe(Stage):
             asked = [(e.query, entity) for e in expansions for entity in e.query.new]
             if not asked:
                 return expansions
-            mask_ED = np.stack([encoder.vector(query, entity) for query, entity in asked])
+            mask_ED = unit(np.stack([encoder.vector(query, entity) for query, entity in asked]))
             placed = iter(self._placed(bundle, mask_ED))
             return [_with_vectors(e, placed) if e.query.new else e for e in expansions]
 
@@ -110,51 +110,3 @@ def max_length(bundle: Bundle) -> int:
     """Return the limit on tokens that the bundle's mask view was made with."""
     default = InputSettings.model_fields["max_length"].default
     return int(bundle.manifest.settings.get("max_length", default))
-
-
-class MaskEncoder:
-    """Makes vectors of the mask view."""
-
-    def __init__(self, encoder: TextEncoder, masker: MentionMasker) -> None:
-        self._encoder, self._masker = encoder, masker
-
-    @classmethod
-    def read(cls, folder: Path, max_length: int) -> MaskEncoder:
-        """Load a folder with safetensors and a tokenizer.
-
-        Args:
-            folder: of a BERT-like model.
-            max_length: tokens of a sentence; longer ones are cut around the mention.
-        """
-        return cls(TextEncoder.load(str(folder)), MentionMasker(load_tokenizer(folder), max_length))
-
-    def vector(self, query: Query, entity: NewEntity) -> Vectors:
-        """Return the unit vector [D] of one of a query's new entities.
-
-        Its sentences alone share a forward pass, so that the vector does not depend on other entities.
-
-        Raises:
-            QueryError: a sentence does not mention it.
-        """
-        masked = self._masked(query, entity)
-        ids_BL = pad_sequence([torch.tensor(one.input_ids) for one in masked], batch_first=True)
-        lengths_B = torch.tensor([len(one.input_ids) for one in masked])
-        position_B = torch.tensor([one.mask_index for one in masked])
-        with torch.inference_mode():
-            states_BLD = self._encoder.lower_states(ids_BL, lengths_B)
-            at_mask_BD = self._encoder.last(states_BLD, lengths_B, position_B)
-        return unit(at_mask_BD.double().sum(dim=0).numpy())
-
-    def _masked(self, query: Query, entity: NewEntity) -> Sequence[MaskedInput]:
-        finder = MentionFinder([entity.name], [[]])
-        spans = []
-        for number, sentence in enumerate(entity.sentences, 1):
-            span = finder.find(0, sentence)
-            if isinstance(span, str):
-                raise QueryError(
-                    f"query {query.id!r}: sentence {number} of the new entity {entity.name!r} {span}; "
-                    "give sentences in which the name stands as it is given"
-                )
-            spans.append(span)
-        starts, ends, _ = zip(*spans, strict=True)
-        return self._masker.encode(entity.sentences, starts, ends)

@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.bundle import Bundle
 from engine.query import Expansion, Scores
-from engine.retrieval.index import open_index, seed_vectors
+from engine.retrieval.index import index_file, open_index, seed_vectors
 from engine.stages.base import Stage, Worker, finish
 
 
@@ -22,6 +22,10 @@ class Explain(Stage):
     """
 
     view: str = "joint"
+
+    def needs(self) -> tuple[str, ...]:
+        """Name the view's index."""
+        return (index_file(self.view),)
 
     def open(self, bundle: Bundle) -> Worker:
         """Read the view's index."""

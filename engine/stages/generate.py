@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
 from typing import ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from engine.bundle import Bundle
-from engine.catalogue import Catalogue, open_catalogue
-from engine.generation.artifacts import Artifacts, open_artifacts
-from engine.generation.beam import BeamSearch
-from engine.generation.expansion import Growing, Round, Rules, grow
-from engine.generation.free import FreeSearch
-from engine.generation.reasoning import Depth, class_names
-from engine.generation.seeds import draws
-from engine.generation.trie import Trie
-from engine.query import Expansion, Ids, Ranking, Scores, Where
-from engine.stages.base import Stage
+from engine.generation.prompts import Depth
+from engine.query import Expansion
+from engine.stages.base import Stage, Worker
 
-FREE_TOKENS = 20
-"""New tokens of a search without the trie, which would not end by itself."""
-
-CONDITIONS = 8
-"""Tries of the entities that fulfil some conditions that a worker keeps."""
+LM_FILES = ("lm", "trie")
+"""A bundle's folders with the language model and the trie of all names."""
 
 
 class Generate(Stage):
@@ -58,101 +44,12 @@ class Generate(Stage):
         """Return how many beams search for a query."""
         return self.beams
 
-    def open(self, bundle: Bundle) -> Generator:
+    def needs(self) -> tuple[str, ...]:
+        """Name the language model and the trie."""
+        return LM_FILES
+
+    def open(self, bundle: Bundle) -> Worker:
         """Load the language model and the trie."""
-        return Generator(self, open_artifacts(bundle), open_catalogue(bundle))
+        from engine.stages.generator import Generator
 
-    def rules(self) -> Rules:
-        """Return the rules by which lists grow."""
-        return Rules(
-            top_p=self.top_p,
-            patience=self.patience,
-            max_rounds=self.max_rounds,
-            descriptions=self.descriptions,
-            unwanted=self.unwanted,
-        )
-
-
-class Generator:
-    """The worker of :class:`Generate`. :meth:`rounds` shows lists while they grow."""
-
-    def __init__(self, stage: Generate, artifacts: Artifacts, catalogue: Catalogue) -> None:
-        self._stage, self._catalogue = stage, catalogue
-        self._artifacts = replace(artifacts, likelihood=artifacts.likelihood.counted_apart())
-        self._rounds = 0
-        self._trie_where = lru_cache(CONDITIONS)(self._conditioned)
-        self._search: BeamSearch | FreeSearch
-        if stage.constrained:
-            self._search = BeamSearch(artifacts.model, stage.beams, normalise=stage.normalise)
-        else:
-            self._search = FreeSearch(artifacts.model, artifacts.names, stage.beams, FREE_TOKENS)
-
-    def __call__(self, expansions: list[Expansion]) -> list[Expansion]:
-        """Return each expansion with its grown list."""
-        growing = self.start(expansions)
-        for _ in self.rounds(growing):
-            pass
-        return [self.answer(e, one) for e, one in zip(expansions, growing, strict=True)]
-
-    def start(self, expansions: Sequence[Expansion]) -> list[Growing]:
-        """Return the state of each query before its first round."""
-        stage = self._stage
-        classes = class_names(self._artifacts, [e.query for e in expansions], stage.reason)
-        return [
-            Growing(
-                query=e.query,
-                trie=self._trie(e),
-                class_name=class_name,
-                wanted=max(stage.k, e.query.top_k),
-                random=draws(stage.seed, e.query, e.query.positive),
-            )
-            for e, class_name in zip(expansions, classes, strict=True)
-        ]
-
-    def rounds(self, growing: Sequence[Growing]) -> Iterator[Round]:
-        """Yield every round of every query while the lists grow."""
-        stage = self._stage
-        for one in grow(self._artifacts, self._search, growing, stage.rules(), stage.at_once):
-            self._rounds += 1
-            yield one
-
-    def counts(self) -> Mapping[str, int]:
-        """Return forward passes of the search, rounds, and pairs of equation 8 remembered and computed."""
-        likelihood = self._artifacts.likelihood
-        return {
-            "decode_steps": self._search.forward_passes,
-            "rounds": self._rounds,
-            "cache_hits": likelihood.hits,
-            "cache_misses": likelihood.misses,
-        }
-
-    def answer(self, expansion: Expansion, grown: Growing) -> Expansion:
-        """Return the expansion with the list as it is now; a round may have brought more than is wanted."""
-        if grown.stopped:
-            note = f"{self._stage.name}: stopped by the deadline after {grown.rounds} rounds"
-            expansion = replace(expansion, degraded=(*expansion.degraded, note))
-            if not grown.rounds:
-                return expansion
-        ids, scores, times = grown.ranked(grown.wanted)
-        recalled = _evidence_of(expansion.ranking, ids)
-        columns = {**recalled, "likelihood": scores, "generated": times}
-        return replace(expansion, ranking=Ranking(ids, scores, columns))
-
-    def _trie(self, expansion: Expansion) -> Trie:
-        """Return the names that may be generated. Seeds are left out where that costs nothing."""
-        if not len(expansion.ranking):
-            return self._trie_where(expansion.query.where)
-        recalled = expansion.ranking.ids
-        return self._artifacts.trie.restrict(recalled[~np.isin(recalled, expansion.query.seeds)])
-
-    def _conditioned(self, where: Where) -> Trie:
-        trie = self._artifacts.trie
-        return trie.restrict(self._catalogue.matching(where)) if where else trie
-
-
-def _evidence_of(ranking: Ranking, ids: Ids) -> Mapping[str, Scores]:
-    """Return the evidence that a ranking holds of some of its entities; nothing if it is empty."""
-    if not len(ranking):
-        return {}
-    by_id = np.argsort(ranking.ids)
-    return ranking.take(by_id[np.searchsorted(ranking.ids, ids, sorter=by_id)]).evidence
+        return Generator.open(self, bundle)

@@ -16,11 +16,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from engine.bundle import Bundle
-from engine.generation.artifacts import open_artifacts
-from engine.generation.seeds import targets
 from engine.query import Expansion, Ranking, Scores
-from engine.retrieval.index import mean_of, open_index, seed_vectors
+from engine.retrieval.index import index_file, mean_of, open_index, seed_vectors
 from engine.stages.base import Stage, Worker
+from engine.stages.generate import LM_FILES
 from engine.stages.retrieve import unused
 
 Nearness = Callable[[Sequence[Expansion]], list[tuple[Scores, tuple[str, ...]]]]
@@ -44,6 +43,9 @@ def by_embedding(bundle: Bundle, view: str, stage: str) -> Nearness:
 
 def by_likelihood(bundle: Bundle) -> Nearness:
     """Return the language model's mean likelihood of the negative seeds (equation 8, for negative seeds)."""
+    from engine.generation.artifacts import open_artifacts
+    from engine.generation.seeds import targets
+
     means = open_artifacts(bundle).likelihood.means
     return lambda expansions: [
         (scores, ())
@@ -66,11 +68,15 @@ class SegmentRerank(Stage):
     confidence: float | None = Field(default=None, gt=0, lt=1)
 
     unit: ClassVar[str] = "candidates"
-    budget: ClassVar[int] = 16_000
+    budget: ClassVar[int] = 4_000  # a likelihood takes its time
 
     def cost(self, expansion: Expansion) -> int:
         """Return how many candidates are likened to the negative seeds."""
         return max(1, len(expansion.ranking))
+
+    def needs(self) -> tuple[str, ...]:
+        """Name the view's index, or the language model and the trie."""
+        return (index_file(self.view),) if self.by == "embedding" else LM_FILES
 
     def open(self, bundle: Bundle) -> Worker:
         """Read the view's index, or load the language model."""
@@ -118,6 +124,10 @@ class ContrastRerank(Stage):
 
     view: str = "joint"
     temperature: float = Field(default=0.05, gt=0)
+
+    def needs(self) -> tuple[str, ...]:
+        """Name the view's index."""
+        return (index_file(self.view),)
 
     def open(self, bundle: Bundle) -> Worker:
         """Read the view's index."""

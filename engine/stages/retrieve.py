@@ -12,7 +12,7 @@ from pydantic import Field
 from engine.bundle import Bundle
 from engine.catalogue import open_catalogue
 from engine.query import Expansion, Ids, Query, Ranking, Where
-from engine.retrieval.index import Found, Vectors, hubness_file, mean_of, open_index, seed_vectors
+from engine.retrieval.index import Found, Vectors, hubness_file, index_file, mean_of, open_index, seed_vectors
 from engine.stages.base import Stage, Worker
 
 WHERES = 16
@@ -34,6 +34,10 @@ class Retrieve(Stage):
     k: int = Field(default=200, ge=1)
     view: str = "mask"
     hubness: float = Field(default=0, ge=0)
+
+    def needs(self) -> tuple[str, ...]:
+        """Name the view's index, and its hubness if that is used."""
+        return (index_file(self.view), *([hubness_file(self.view)] if self.hubness else []))
 
     def open(self, bundle: Bundle) -> Worker:
         """Read the view's index."""

@@ -21,7 +21,7 @@ from engine.query import Expansion
 from engine.stages.base import Stage, Worker
 from engine.stages.describe import Describe
 from engine.stages.explain import Explain
-from engine.stages.generate import Generator
+from engine.stages.generator import Generator
 from engine.stages.retrieve import Retrieve
 from serve.api import create_app
 from serve.edition import Edition
