@@ -233,7 +233,7 @@ class Server:
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """Return the processes of a deployment's replicas."""
         title = f"ray::ServeReplica:{NAME}:{deployment}"
-        return [child for child in self.tree() if title_of(child).split(".")[0] == title]
+        return [child for child in self.tree() if title_of(child) == title]
 
     def rss(self) -> int:
         """Return the resident bytes of the process and all below it."""
@@ -241,11 +241,12 @@ class Server:
 
 
 def title_of(process: psutil.Process) -> str:
-    """Return what a process calls itself, or nothing once it is gone."""
+    """Return what a process calls itself, less the call that it is in; nothing once it is gone."""
     try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
+        first, *_ = process.cmdline()
+    except (psutil.Error, ValueError):
         return ""
+    return first.partition(".")[0]
 
 
 def _rss(process: psutil.Process) -> int:

@@ -293,8 +293,9 @@ def show(
     every = [fault for some in faults.values() for fault in some]
     lost = {bar: sum(len(fault.lost) for fault in every if fault.bar == bar) for bar in (True, False)}
     report(
-        f"{CLIENTS} clients while a replica is killed, and while bundles change: {mixed} answers of two bundles; "
-        f"the last of an old one {slowest[1]:.1f} s after the swap; p99 {p99[0]:.2f} s, while swapping {p99[1]:.2f}",
+        f"{CLIENTS} clients while a replica is killed, and while bundles change: {mixed} of two bundles; "
+        f"the last of an old one came {slowest[1]:.1f} s after the swap; p99 {p99[0]:.2f} s, with swaps "
+        f"{p99[1]:.2f} s",
         ["", "answers", "lost", "what came", "longest, s", "back after, s", "bar", ""],
         rows,
         name="serving_faults",
