@@ -41,6 +41,7 @@ export function short(value) {
 
 /** A time span for people. */
 export function span(seconds) {
+  if (seconds < 0.001) return "< 1 ms";
   return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
 }
 

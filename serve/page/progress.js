@@ -21,6 +21,7 @@ export class Progress {
     byId("arrivals").replaceChildren();
     byId("progress").hidden = false;
     byId("progress").classList.add("running");
+    bringIntoView(byId("progress"));
     this.#show();
     announce("Expanding …");
     this.timer = setInterval(() => this.#tell(), SHOWN_EVERY_MS);
@@ -90,4 +91,10 @@ export class Progress {
     this.spoken = performance.now();
     announce(this.#text());
   }
+}
+
+/** Scroll to an element that is above the window, or below its middle: what follows it is to be seen too. */
+function bringIntoView(element) {
+  const { top } = element.getBoundingClientRect();
+  if (top < 0 || top > innerHeight / 2) element.scrollIntoView();
 }
