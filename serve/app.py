@@ -25,8 +25,10 @@ INGRESS_CPUS = 0.1
 AT_ONCE = 256
 """Calls that a replica takes at once: its own line is by cost, and it tells late ones that they are."""
 
-HEALTH_CHECK_S = 2
-"""How soon a replica that died is noticed, and replaced."""
+REPLICAS: dict[str, Any] = {
+    "health_check_period_s": 2,  # how soon a replica that died is noticed, and replaced
+    "graceful_shutdown_wait_loop_s": 0.5,  # how long one that goes waits for what is still on its way to it
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def assemble(prepared: Prepared) -> Application:
         num_replicas=settings.ingress_replicas,
         # Beyond what admission lets in there must be room to say no, and for look-ups.
         max_ongoing_requests=2 * settings.max_queued,
-        health_check_period_s=HEALTH_CHECK_S,
+        **REPLICAS,
         ray_actor_options={"num_cpus": INGRESS_CPUS},
     )(serve.ingress()(Ingress))
     return ingress.bind(settings, bundle_id, tuple(prepared.methods), prepared.plan, shards | stages)
@@ -94,8 +96,8 @@ def _bound(host: type, unit: Unit, settings: ServeSettings, *arguments: Any) -> 
         name=unit.name,
         max_ongoing_requests=AT_ONCE,
         max_queued_requests=settings.max_queued,
-        health_check_period_s=HEALTH_CHECK_S,
         ray_actor_options={"num_cpus": own.num_cpus, "num_gpus": own.num_gpus or 0},
+        **REPLICAS,
         **scaling,
     )(host)
     return deployment.bind(settings, *arguments)
