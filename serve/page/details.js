@@ -45,10 +45,10 @@ export class Details {
   }
 
   #parts(found) {
-    const { name, aliases, description, attributes, sentences = [], images = [], neighbours = [] } = found;
-    const facts = Object.entries(attributes ?? {}).flatMap(([attribute, values]) => [
+    const { name, aliases, description, attributes, sentences, images, neighbours } = found;
+    const facts = Object.entries(attributes).flatMap(([attribute, values]) => [
       make("dt", {}, bdi(attribute)),
-      make("dd", {}, bdi([values].flat().join(", "))),
+      make("dd", {}, bdi(values.join(", "))),
     ]);
     const quotes = sentences.map((one) => make("p", { class: "sentence", dir: "auto" }, ...marked(one)));
     const also = aliases.flatMap((alias, place) => [place ? ", " : "", bdi(alias)]);
