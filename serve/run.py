@@ -43,6 +43,8 @@ Examples:
   python -m serve.run --check-config serve.yaml && serve deploy serve.yaml
 """
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 READY_S = 60.0
 """Time for every stage to answer once its replicas run."""
 
@@ -94,6 +96,8 @@ def main(
         return
     with served(settings, host, port) as url:
         print(_greeting(url, settings), flush=True)
+        if host not in LOOPBACK and not settings.tokens:
+            print(f"WARNING: {host} lets in everybody who reaches this machine; set tokens (serve.token)")
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())

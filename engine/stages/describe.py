@@ -38,6 +38,7 @@ class Describe(Stage):
         views: the views besides the mask view that later stages read; none: all that the bundle has.
     """
 
+    num_cpus: ClassVar[float] = 0.5  # seldom asked
     unit: ClassVar[str] = "sentences"
 
     neighbours: int = Field(default=10, ge=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class Explain(Stage):
     """
 
     view: str = "joint"
+
+    num_cpus: ClassVar[float] = 0.1  # a product for each entity that is shown
 
     def needs(self) -> tuple[str, ...]:
         """Name the view's index."""
