@@ -48,6 +48,7 @@ def test_configuring_twice_writes_once(written: io.StringIO) -> None:
     configure_logs("WARNING")
     log_event("quiet")
     log_event("loud", level=logging.ERROR)
+    assert not logging.getLogger(NAME).propagate, "or a handler of the root would write it again"
     assert [json.loads(line)["event"] for line in written.getvalue().splitlines()] == ["loud"]
 
 

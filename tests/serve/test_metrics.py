@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import serve
+from serve.edition import Edition
 from serve.messages import StageStats
 from serve.metrics import Metrics
 from tests.serve.conftest import MakeClient
@@ -32,9 +33,12 @@ def test_a_batch_of_a_stage_is_counted() -> None:
     }
 
 
-def test_one_bundle_is_served_at_a_time(make_client: MakeClient) -> None:
-    text = make_client().get("/metrics").text
-    assert len(re.findall("^seedset_bundle_info{", text, re.MULTILINE)) == 1
+def test_one_bundle_is_served_at_a_time(edition: Edition) -> None:
+    metrics = Metrics()
+    for name in ("first", "second"):
+        metrics.serving(edition.manifest.model_copy(update={"id": name}))
+    (line,) = (line for line in lines(metrics) if line.startswith("seedset_bundle_info{"))
+    assert 'bundle="second"' in line
 
 
 def test_requests_are_counted_by_what_is_known_of_them_only(make_client: MakeClient) -> None:

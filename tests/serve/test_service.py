@@ -1,4 +1,4 @@
-"""What the service promises whoever dispatches for it: one edition a request, deadlines, threads where due."""
+"""What the service promises whoever dispatches for it: one edition a request, deadlines, few threads."""
 
 from __future__ import annotations
 
@@ -84,6 +84,30 @@ def test_a_request_uses_one_edition_to_its_end(make_service: MakeService, editio
     assert (before["bundle"], before["results"][0]["name"]) == (edition.id, "entity 5")
     assert (after["bundle"], after["results"][0]["name"]) == ("other", "another 5")
     assert [bundle for _, bundle, _, _ in dispatch.asked] == [edition.id, "other"]
+
+
+def test_an_edition_that_changes_while_a_filter_is_looked_up_is_for_later_requests(
+    make_service: MakeService, edition: Edition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatch = Noted()
+    service = make_service(dispatch)
+    to_thread = asyncio.to_thread
+
+    async def swapping(*given: Any) -> Any:
+        found = await to_thread(*given)
+        service.edition = replace(edition, manifest=edition.manifest.model_copy(update={"id": "other"}))
+        return found
+
+    monkeypatch.setattr(asyncio, "to_thread", swapping)
+    answer = asyncio.run(service.expand(request(filter={"class": ["rare"]}), Trace()))
+    assert (answer["bundle"], dispatch.asked[0][1]) == (edition.id, edition.id)
+
+
+def test_a_wrong_filter_is_told_before_any_stage_runs(make_service: MakeService) -> None:
+    dispatch = Noted()
+    with pytest.raises(ProblemError, match="no entity has"):
+        asyncio.run(make_service(dispatch).expand(request(filter={"class": ["x"]}), Trace()))
+    assert not dispatch.asked
 
 
 @pytest.mark.parametrize(("deadline_ms", "seconds"), [(None, 5), (2000, 2), (3_600_000, 5)])
