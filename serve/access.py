@@ -27,7 +27,9 @@ class Access:
 
     def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._tokens = {name: digest.encode() for name, digest in settings.tokens.items()}
-        self._rate = settings.rate_per_minute and settings.rate_per_minute / 60
+        # Requests are spread evenly over the ingress's replicas, and so is the rate.
+        self._rate = settings.rate_per_minute and settings.rate_per_minute / 60 / settings.ingress_replicas
+        self._per_minute = settings.rate_per_minute
         self._burst, self._clock = settings.burst, clock
         self._levels = dict.fromkeys([EVERYBODY, *self._tokens], (float(settings.burst), clock()))
 
@@ -64,6 +66,6 @@ class Access:
         lacking = min(queries, self._burst) - level
         if lacking > ROUNDING:
             self._levels[caller] = (level, now)
-            message = f"more than {self._rate * 60:g} queries a minute; wait and ask again"
+            message = f"more than {self._per_minute} queries a minute; wait and ask again"
             raise ProblemError(Problem("rate_limited", message, 429, retry_after_s=lacking / self._rate))
         self._levels[caller] = (level - queries, now)

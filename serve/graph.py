@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from engine.bundle import Bundle, current_id
@@ -57,7 +58,10 @@ class Ingress:
         metrics = Metrics()
         admission = Admission(settings.max_queued, settings.max_wait_s)
         dispatch = HandleDispatch(plan, handles, admission, metrics)
-        self._service = Service(settings, self._first_edition(bundle_id), dispatch, metrics, self._ready)
+        counted = self._counted if settings.ingress_replicas > 1 else None
+        edition = self._first_edition(bundle_id)
+        metrics.serving(edition.manifest)
+        self._service = Service(settings, edition, dispatch, metrics, self._ready, counted)
         self._swapper = Swapper(self._service, metrics, self._current, self._edition, self._prepare)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -92,6 +96,19 @@ class Ingress:
         check_stages(bundle, self._plan)
         methods = {name: METHODS[name] for name in self._methods}
         return Edition.open(bundle, methods, self._plan.routes)
+
+    async def metrics_text(self) -> bytes:
+        """Return what this replica counts."""
+        return await asyncio.to_thread(self._service.metrics.render)
+
+    async def _counted(self) -> list[bytes]:
+        """Return what every replica of the ingress counts; one that is just dying is left out."""
+        context = serve.get_replica_context()
+        handle = serve.get_deployment_handle(context.deployment, context.app_name)
+        answers = await handle.broadcast("metrics_text").results_async(
+            timeout_s=PING_S, return_exceptions=True
+        )
+        return [answer for answer in answers if isinstance(answer, bytes)]
 
     async def _prepare(self, bundle_id: str) -> dict[str, str]:
         """Make every replica of every deployment open a bundle; parts of the index first."""

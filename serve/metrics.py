@@ -1,11 +1,15 @@
 """What the service counts, for Prometheus. Label values are bounded: none is taken from a request as it is.
 
-Each replica of the ingress counts what it sees itself; sum over replicas where there are several.
+Each replica of the ingress counts what it sees itself; where there are several, each tells the sum.
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from engine.bundle import Manifest
 from serve.messages import StageStats
@@ -106,3 +110,29 @@ class Metrics:
     def render(self) -> bytes:
         """Return everything in Prometheus' text format. Milliseconds: call it off the event loop."""
         return generate_latest(self.registry)
+
+
+def together(texts: Sequence[bytes]) -> bytes:
+    """Return what several replicas count as one: sums, but the latest of times and of the bundle's gauge."""
+
+    class Summed(Collector):
+        def collect(self) -> Iterator[Metric]:
+            families: dict[str, Metric] = {}
+            values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+            for text in texts:
+                for family in text_string_to_metric_families(text.decode()):
+                    families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                    found = values.setdefault(family.name, {})
+                    for sample in family.samples:
+                        key = sample.name, tuple(sorted(sample.labels.items()))
+                        latest = sample.name.endswith(("_created", "_info"))
+                        known = found.get(key, 0.0)
+                        found[key] = max(known, sample.value) if latest else known + sample.value
+            for name, family in families.items():
+                for (sample_name, labels), value in values[name].items():
+                    family.add_sample(sample_name, dict(labels), value)
+                yield family
+
+    registry = CollectorRegistry()
+    registry.register(Summed())
+    return generate_latest(registry)

@@ -23,7 +23,7 @@ from serve.errors import FailedError, Problem, ProblemError, internal, invalid, 
 from serve.explained import MAX_SENTENCES as SENTENCES_HELD
 from serve.explained import explanations, images_of, read_image, sentences_of
 from serve.messages import Dispatch, Failure, Outcome, RoundDone, StageDone
-from serve.metrics import Metrics
+from serve.metrics import Metrics, together
 from serve.plan import NEIGHBOURS
 from serve.protocol import BatchRequest, ExpandRequest, answer_of, checked, entity_of
 from serve.settings import ServeSettings
@@ -72,6 +72,7 @@ class Service:
         dispatch: runs the stages.
         metrics: counts.
         ready: says of each stage "ok", or why it does not answer.
+        counted: gathers the metrics of all replicas, where there are several.
     """
 
     def __init__(
@@ -81,12 +82,19 @@ class Service:
         dispatch: Dispatch,
         metrics: Metrics,
         ready: Callable[[], Awaitable[Mapping[str, str]]] = ready_always,
+        counted: Callable[[], Awaitable[Sequence[bytes]]] | None = None,
     ) -> None:
         self.settings, self.edition, self.metrics = settings, edition, metrics
         self.refused: tuple[str, str] | None = None
         """Id of a newer bundle that could not be served, and why."""
-        self._dispatch, self._ready = dispatch, ready
+        self._dispatch, self._ready, self._counted = dispatch, ready, counted
         self._known_ready: tuple[float, asyncio.Future[Mapping[str, str]]] | None = None
+
+    async def metrics_text(self) -> bytes:
+        """Return the metrics of all replicas in Prometheus' text format."""
+        if self._counted is None:
+            return await asyncio.to_thread(self.metrics.render)
+        return await asyncio.to_thread(together, await self._counted())
 
     async def expand(self, request: ExpandRequest, trace: Trace) -> Json:
         """Answer one query.

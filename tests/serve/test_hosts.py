@@ -14,6 +14,7 @@ import pytest
 from engine.bundle import Bundle
 from engine.methods import METHODS
 from engine.query import Expansion, Query
+from serve import hosts
 from serve.hosts import ShardHost, StageHost
 from serve.messages import Failure, Reply, RoundDone, StageDone, Task
 from serve.plan import plan

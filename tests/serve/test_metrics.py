@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import serve
+from engine.bundle import Manifest
 from serve.edition import Edition
 from serve.messages import StageStats
-from serve.metrics import Metrics
+from serve.metrics import Metrics, together
 from tests.serve.conftest import MakeClient
 
 DASHBOARD = Path(serve.__file__).parent / "dashboard.json"
@@ -75,3 +76,22 @@ def test_every_metric_of_the_dashboard_exists_and_every_metric_is_shown() -> Non
     assert all(any(one.startswith(name) for one in shown) for name in known)
     assert [v["type"] for v in board["templating"]["list"]] == ["datasource"]
     assert len({p["id"] for p in board["panels"]}) == len(board["panels"])
+
+
+def test_what_several_replicas_count_is_told_as_one() -> None:
+    stats = StageStats("Retrieve", 0.02, 3, 600, {"cache_hits": 5})
+    replicas = [Metrics(), Metrics()]
+    manifest = Manifest(id="a" * 16, created="2026-01-01T00:00:00", files={})
+    for times, metrics in enumerate(replicas, 1):
+        metrics.serving(manifest)
+        for _ in range(times):
+            metrics.observe(stats)
+    text = together([metrics.render() for metrics in replicas]).decode()
+    lines = text.splitlines()
+    assert 'seedset_stage_seconds_count{stage="Retrieve"} 3.0' in lines
+    assert 'seedset_stage_seconds_bucket{le="0.025",stage="Retrieve"} 3.0' in lines
+    assert 'seedset_stage_events_total{event="cache_hits",stage="Retrieve"} 15.0' in lines
+    assert f'seedset_bundle_info{{bundle="{"a" * 16}",created="2026-01-01T00:00:00"}} 1.0' in lines
+    alone = replicas[0].render().decode().splitlines()
+    kinds = [line for line in alone if line.startswith("# ")]
+    assert [line for line in lines if line.startswith("# ")] == kinds
