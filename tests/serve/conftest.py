@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from engine.stages.describe import Describe
 from engine.stages.explain import Explain
 from engine.stages.generator import Generator
 from engine.stages.retrieve import Retrieve
+from serve import logs
 from serve.api import create_app
 from serve.edition import Edition
 from serve.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, StageStats
@@ -49,6 +51,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="session")
 def workspace(bundle: Bundle) -> Path:
     return bundle.folder.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """Each test finds the program's logger unconfigured: what opens a replica configures it for good."""
+    root = logging.getLogger(logs.NAME)
+    yield
+    root.setLevel(logging.NOTSET)
+    root.handlers, root.propagate = [], True
 
 
 class LocalDispatch:
