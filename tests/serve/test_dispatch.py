@@ -123,7 +123,7 @@ def test_what_was_lost_with_a_replica_is_sent_again() -> None:
 def test_a_stage_that_stays_away_is_an_error_when_the_time_is_over() -> None:
     a = FakeHandle(lambda n, task: ActorDiedError())
     with pytest.raises(UnavailableError, match="stage A does not answer"):
-        ask(made({"A": a, "B": FakeHandle(found)}), [expansion(seconds=0.1)])
+        ask(made({"A": a, "B": FakeHandle(found)}), [expansion(seconds=0.3)])
     assert len(a.calls) > 2
 
 

@@ -30,6 +30,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
     return method_bundle(root, n=100), method_bundle(root, n=100, seed=1)
 
 
+@pytest.fixture(autouse=True)
+def logs_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica's process has logs of its own; this one is the tests'."""
+    monkeypatch.setattr(hosts, "configure_logs", lambda: None)
+
+
 def run(
     two: tuple[Bundle, Bundle], test: Callable[[StageHost, tuple[int, ...]], Coroutine[Any, Any, None]]
 ) -> None:
