@@ -78,7 +78,9 @@ class Query:
         if not 1 <= self.top_k <= MAX_TOP_K:
             raise QueryError(f"{where}: top_k is {self.top_k}, must lie in 1..{MAX_TOP_K}")
         if min(self.seeds) < -len(self.new):
-            raise QueryError(f"{where}: seed {min(self.seeds)} stands for none of {len(self.new)} new entities")
+            raise QueryError(
+                f"{where}: seed {min(self.seeds)} stands for none of {len(self.new)} new entities"
+            )
         object.__setattr__(self, "positive", tuple(dict.fromkeys(self.positive)))
         object.__setattr__(self, "negative", tuple(dict.fromkeys(self.negative)))
 

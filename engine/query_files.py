@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
@@ -242,8 +242,9 @@ class _Reader:
         where = f"query {query_id!r}"
         positive = self.vocabulary.resolve_all(record.positive, where)
         negative = self.vocabulary.resolve_all(record.negative, where)
-        options = {} if record.top_k is None else {"top_k": record.top_k}
-        query = Query(query_id, positive, negative, **options)
+        query = Query(query_id, positive, negative)
+        if record.top_k is not None:
+            query = replace(query, top_k=record.top_k)
         wanted, unwanted = self._truth(record.pos_gt, query), self._truth(record.neg_gt, query)
         lacking = set(unwanted.missing)
         wanted = Truth(wanted.ids - unwanted.ids, tuple(n for n in wanted.missing if n not in lacking))
