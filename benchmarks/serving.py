@@ -53,6 +53,9 @@ QUERIES, SEEDS, TOP_K = 20, 3, 50
 READY_S = 180.0
 STOP_S = 60.0
 
+OTHER = "another ranking"
+"""What is said of an answer that one process would not give."""
+
 WIDE = 1e-4
 """How far a model's score may be from that of another batch, relatively: products of other shapes differ in
 the last digits. Without a model an answer is equal to the last bit."""
@@ -200,7 +203,7 @@ class Judge:
             return "degraded"
         expected = self._inputs[answer["bundle"]].expected(method, place)
         found = [(result["id"], result["score"]) for result in answer["results"]]
-        return "ok" if agree(found, expected.ranking, generative(method)) else "another ranking"
+        return "ok" if agree(found, expected.ranking, generative(method)) else OTHER
 
 
 def agree(found: Sequence[tuple[int, float]], expected: Ranking, loosely: bool) -> bool:

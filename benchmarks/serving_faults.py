@@ -1,10 +1,11 @@
 """Queries lost while replicas die and while bundles change, under load.
 
-Eight clients ask without a pause. Each deployment of a graph with a deployment for each stage loses a
-replica in turn (SIGKILL), and load goes on until it is replaced: with two replicas of each, and with one,
-where queries have to wait for it. An answer is lost if it is not 200 or not the ranking that one process
-gives. No query may be. A replica of the ingress takes the connections that it holds with it, which only a
-caller can mend: plain HTTP is told for what it is, and the bar is that of :class:`serve.client.Client`.
+Eight clients ask without a pause, four by a quick method and four by one with a language model. Each
+deployment of a graph with a deployment for each stage loses a replica in turn (SIGKILL), and load goes on
+until it is replaced: with two replicas of each, and with one, where queries have to wait for it. An answer
+is lost if it is not 200 or not the ranking that one process gives. No query may be. A replica of the ingress
+takes the connections that it holds with it, which only a caller can mend: plain HTTP is told for what it is,
+and the bar is that of :class:`serve.client.Client`.
 
 Then the pointer goes to and fro between two bundles of the same names with other vectors, ten times. No
 query may fail, and none may be answered from both: each answer must be the ranking that one process gives
@@ -19,7 +20,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -31,7 +32,7 @@ import typer
 
 from benchmarks.load import Ask, Http, Response, Sample, closed_loop, percentile
 from benchmarks.report import report
-from benchmarks.serving import Inputs, Judge, Server, asker, input_of, server, shuffled_bundle, verdict
+from benchmarks.serving import OTHER, Inputs, Judge, Server, asker, input_of, server, shuffled_bundle, verdict
 from engine.bundle import Bundle, point_to
 from engine.workspace import Workspace
 from jobs import console
@@ -40,10 +41,12 @@ from serve.plan import plan, served_methods
 from serve.settings import ServeSettings
 
 METHODS = ("default", "retexpan+lm-rerank")
-CLIENTS = 8
+CLIENTS = 4
+"""Of each method."""
 
-STEADY = 2 * CLIENTS
-"""Answers after which load is steady."""
+STEADY_S = 2.0
+STEADY = CLIENTS + 1
+"""Seconds, and answers by each method, after which load is steady: what was under way is answered."""
 BACK_S = 120.0
 """Time for a replica to be replaced, or for a bundle to be taken."""
 BEFORE_S = 10.0
@@ -96,16 +99,32 @@ class Swap(NamedTuple):
     last_s: float
 
 
+Load = dict[str, list[Sample]]
+"""The samples so far, by method."""
+
+
 @asynccontextmanager
-async def under_load(ask: Ask) -> AsyncIterator[list[Sample]]:
-    """Let clients ask while the block runs; yields the samples so far."""
-    stop, samples = asyncio.Event(), list[Sample]()
-    load = asyncio.create_task(closed_loop(ask, CLIENTS, stop, samples))
-    try:
-        yield samples
-    finally:
-        stop.set()
-        await load
+async def under_load(asks: Mapping[str, Ask]) -> AsyncIterator[Load]:
+    """Let clients of every method ask while the block runs; yields the samples so far."""
+    stop = asyncio.Event()
+    load: Load = {method: [] for method in asks}
+    async with asyncio.TaskGroup() as group:
+        for method, ask in asks.items():
+            group.create_task(closed_loop(ask, CLIENTS, stop, load[method]))
+        try:
+            yield load
+        finally:
+            stop.set()
+
+
+def since(load: Load, first: Mapping[str, int]) -> list[Sample]:
+    """Return the samples after so many of each method."""
+    return [sample for method, samples in load.items() for sample in samples[first[method] :]]
+
+
+def counts(load: Load) -> dict[str, int]:
+    """Return how many samples there are of each method."""
+    return {method: len(samples) for method, samples in load.items()}
 
 
 async def until(what: str, holds: Callable[[], Awaitable[bool]]) -> None:
@@ -121,20 +140,21 @@ async def until(what: str, holds: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.1)
 
 
-async def more(samples: Sequence[Sample], count: int = STEADY) -> None:
-    """Wait for so many more answers."""
-    target = len(samples) + count
+async def steady(load: Load) -> None:
+    """Wait until load is steady."""
+    first = counts(load)
+    await asyncio.sleep(STEADY_S)
 
     async def enough() -> bool:
-        return len(samples) >= target
+        return all(len(load[method]) >= first[method] + STEADY for method in load)
 
     await until("answers", enough)
 
 
-async def killed(running: Server, deployment: str, samples: list[Sample], bar: bool = True) -> Fault:
+async def killed(running: Server, deployment: str, load: Load, bar: bool = True) -> Fault:
     """Kill a replica under load, and wait until it is replaced and load is steady again."""
-    await more(samples)
-    first = len(samples)
+    await steady(load)
+    first = counts(load)
     before = running.replicas(deployment)
     pids = {process.pid for process in before}
     before[0].kill()
@@ -151,33 +171,42 @@ async def killed(running: Server, deployment: str, samples: list[Sample], bar: b
 
     await until(f"a new replica of {deployment}", replaced)
     back_s = time.monotonic() - started
-    await more(samples)
-    return Fault(deployment, samples[first:], back_s, bar)
+    await steady(load)
+    return Fault(deployment, since(load, first), back_s, bar)
 
 
 async def stages_killed(running: Server, inputs: Inputs, deployments: Sequence[str]) -> list[Fault]:
     """Kill a replica of each deployment behind the ingress, one after the other."""
     with closing(Http(running.url)) as http:
-        async with under_load(asker(http, inputs, METHODS, Judge(inputs))) as samples:
-            return [await killed(running, deployment, samples) for deployment in deployments]
+        async with under_load(askers(http, inputs, Judge(inputs))) as load:
+            return [await killed(running, deployment, load) for deployment in deployments]
 
 
 async def ingress_killed(running: Server, inputs: Inputs) -> list[Fault]:
     """Kill a replica of the ingress, asked by plain HTTP and by our client."""
     judge = Judge(inputs)
     with closing(Http(running.url)) as http:
-        async with under_load(asker(http, inputs, METHODS, judge)) as samples:
-            plain = await killed(running, "Ingress", samples, bar=False)
-    with Client(running.url, timeout=120) as client, ThreadPoolExecutor(CLIENTS) as pool:
-        async with under_load(client_asker(client, pool, inputs, judge)) as samples:
-            mended = await killed(running, "Ingress", samples)
+        async with under_load(askers(http, inputs, judge)) as load:
+            plain = await killed(running, "Ingress", load, bar=False)
+    with Client(running.url, timeout=120) as client, ThreadPoolExecutor(CLIENTS * len(METHODS)) as pool:
+        asks = {method: client_asker(client, pool, inputs, method, judge) for method in METHODS}
+        async with under_load(asks) as load:
+            mended = await killed(running, "Ingress", load)
     return [plain._replace(name="Ingress, plain HTTP"), mended._replace(name="Ingress, our client")]
 
 
-def client_asker(client: Client, pool: ThreadPoolExecutor, inputs: Inputs, judge: Judge) -> Ask:
+Judging = Callable[[int, str, Response], str]
+
+
+def askers(http: Http, inputs: Inputs, judge: Judging) -> dict[str, Ask]:
+    """Return what asks by each method."""
+    return {method: asker(http, inputs, [method], judge) for method in METHODS}
+
+
+def client_asker(client: Client, pool: ThreadPoolExecutor, inputs: Inputs, method: str, judge: Judge) -> Ask:
     """Return what asks through the client, in threads."""
 
-    def call(place: int, method: str) -> str:
+    def call(place: int) -> str:
         query = inputs.queries[place]
         try:
             answer = client.expand(query.positive, query.negative, method=method, top_k=query.top_k)
@@ -186,47 +215,56 @@ def client_asker(client: Client, pool: ThreadPoolExecutor, inputs: Inputs, judge
         return judge.of_answer(place, method, answer)
 
     async def ask(number: int) -> tuple[float, str]:
-        place, method = number // len(METHODS) % len(inputs.queries), METHODS[number % len(METHODS)]
-        told = await asyncio.get_running_loop().run_in_executor(pool, call, place, method)
+        place = number % len(inputs.queries)
+        told = await asyncio.get_running_loop().run_in_executor(pool, call, place)
         return time.monotonic(), told
 
     return ask
 
 
-async def swapped(
-    running: Server, both: Sequence[Inputs], swaps: int
-) -> tuple[list[Sample], list[Sample], list[Swap]]:
-    """Move the pointer to and fro under load; return samples before and meanwhile, and every swap."""
-    judge, answered = Judge(*both), list[tuple[float, str]]()
+Named = dict[str, list[tuple[float, str]]]
+"""By method, for each answer: when it came, and the bundle that it names."""
+
+
+async def swapped(running: Server, both: Sequence[Inputs], swaps: int) -> tuple[Load, Load, list[Swap]]:
+    """Move the pointer to and fro under load; returns samples before and meanwhile, and every swap."""
+    judge = Judge(*both)
+    named: Named = {method: [] for method in METHODS}
 
     def noting(place: int, method: str, response: Response) -> str:
         told = judge(place, method, response)
         if response.status == 200:
-            answered.append((time.monotonic(), json.loads(response.body)["bundle"]))
+            named[method].append((time.monotonic(), json.loads(response.body)["bundle"]))
         return told
 
     workspace = Workspace.open(both[0].bundle.folder.parent.parent)
     found: list[Swap] = []
     with closing(Http(running.url)) as http:
-        async with under_load(asker(http, both[0], METHODS, noting)) as samples:
+        async with under_load(askers(http, both[0], noting)) as load:
+            await steady(load)
+            first = counts(load)
             await asyncio.sleep(BEFORE_S)
-            first = len(samples)
+            middle = counts(load)
             for number in range(swaps):
-                found.append(await taken(workspace, both[(number + 1) % 2].bundle.id, answered))
-    return samples[:first], samples[first:], found
+                found.append(await taken(workspace, both[(number + 1) % 2].bundle.id, named))
+    before = {method: samples[first[method] : middle[method]] for method, samples in load.items()}
+    return before, {method: samples[middle[method] :] for method, samples in load.items()}, found
 
 
-async def taken(workspace: Workspace, bundle_id: str, answered: Sequence[tuple[float, str]]) -> Swap:
-    """Move the pointer, and wait until the answers of late are all of the new bundle."""
+async def taken(workspace: Workspace, bundle_id: str, named: Named) -> Swap:
+    """Move the pointer, and wait until the latest answers by every method are of the new bundle."""
     await asyncio.to_thread(point_to, workspace, bundle_id)
-    moved, first = time.monotonic(), len(answered)
+    moved = time.monotonic()
+
+    def after(method: str) -> list[tuple[float, str]]:
+        return [one for one in named[method] if one[0] >= moved]
 
     async def all_new() -> bool:
-        late = answered[first:][-STEADY:]
-        return len(late) == STEADY and all(one == bundle_id for _, one in late)
+        latest = [[bundle for _, bundle in after(method)[-STEADY:]] for method in named]
+        return all(some == [bundle_id] * STEADY for some in latest)
 
     await until(f"an answer of the bundle {bundle_id}", all_new)
-    since = answered[first:]
+    since = [one for method in named for one in after(method)]
     new = min(when for when, one in since if one == bundle_id)
     old = max((when for when, one in since if one != bundle_id), default=moved)
     return Swap(new - moved, old - moved)
@@ -275,41 +313,39 @@ def check_different(both: Sequence[Inputs]) -> None:
                 raise AssertionError(f"{method}: both bundles answer query {place} alike")
 
 
-def show(
-    faults: dict[str, list[Fault]], before: list[Sample], during: list[Sample], times: Sequence[Swap]
-) -> None:
-    """Print both tables and the figures."""
+def show(faults: Mapping[str, list[Fault]], before: Load, during: Load, times: Sequence[Swap]) -> None:
+    """Print the table and the figures."""
     rows = [
         [f"{layout}: {fault.row[0]}", *fault.row[1:]] for layout, some in faults.items() for fault in some
     ]
-    mixed = sum(sample.verdict == "another ranking" for sample in during)
-    failed = sum(not sample.ok for sample in during) - mixed
-    kinds = ", ".join(f"{n} {what}" for what, n in Counter(s.verdict for s in during if not s.ok).items())
-    slowest = [max(swap.first_s for swap in times), max(swap.last_s for swap in times)]
-    p99 = [percentile(samples, 99) for samples in (before, during)]
-    longest = max(sample.seconds for sample in during)
-    cells = [str(failed + mixed), kinds, f"{longest:.2f}", f"{slowest[0]:.1f}", "0"]
-    rows.append([f"{len(times)} bundle swaps", str(len(during)), *cells, verdict(failed + mixed == 0)])
+    swaps = Fault(f"{len(times)} swaps of the bundle", since(during, dict.fromkeys(during, 0)), 0.0)
+    first, last = max(swap.first_s for swap in times), max(swap.last_s for swap in times)
+    rows.append(swaps._replace(back_s=first).row)
+    mixed = sum(sample.verdict == OTHER for sample in swaps.lost)
     every = [fault for some in faults.values() for fault in some]
     lost = {bar: sum(len(fault.lost) for fault in every if fault.bar == bar) for bar in (True, False)}
+    p99 = {m: [percentile(load[m], 99) for load in (before, during)] for m in METHODS}
+    told = "; ".join(f"{m} {one[0]:.2f} s, with swaps {one[1]:.2f}" for m, one in p99.items())
     report(
-        f"{CLIENTS} clients while a replica is killed, and while bundles change: {mixed} of two bundles; "
-        f"the last of an old one came {slowest[1]:.1f} s after the swap; p99 {p99[0]:.2f} s, with swaps "
-        f"{p99[1]:.2f} s",
+        f"{CLIENTS * len(METHODS)} clients while a replica is killed, and while bundles change (the last answer "
+        f"of an old one {last:.1f} s after the swap); 99th percentile: {told}",
         ["", "answers", "lost", "what came", "longest, s", "back after, s", "bar", ""],
         rows,
         name="serving_faults",
-        ratio=p99[0] / p99[1],
+        ratio=min(one[0] / one[1] for one in p99.values()),
         lost=lost[True],
         lost_plain_ingress=lost[False],
         swaps=len(times),
-        swaps_failed=failed,
+        swaps_failed=len(swaps.lost) - mixed,
         swaps_mixed=mixed,
-        swap_first_s=slowest[0],
-        swap_last_old_s=slowest[1],
-        p99_before_s=p99[0],
-        p99_swaps_s=p99[1],
-        holds=lost[True] == failed == mixed == 0,
+        swap_first_s=first,
+        swap_last_old_s=last,
+        **{
+            f"p99_{kind}_{m}": value
+            for m, one in p99.items()
+            for kind, value in zip(("before", "swaps"), one, strict=True)
+        },
+        holds=lost[True] == len(swaps.lost) == 0,
     )
 
 
