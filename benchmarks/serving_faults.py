@@ -326,9 +326,10 @@ def show(faults: Mapping[str, list[Fault]], before: Load, during: Load, times: S
     lost = {bar: sum(len(fault.lost) for fault in every if fault.bar == bar) for bar in (True, False)}
     p99 = {m: [percentile(load[m], 99) for load in (before, during)] for m in METHODS}
     told = "; ".join(f"{m} {one[0]:.2f} s, with swaps {one[1]:.2f}" for m, one in p99.items())
+    clients = CLIENTS * len(METHODS)
     report(
-        f"{CLIENTS * len(METHODS)} clients while a replica is killed, and while bundles change (the last answer "
-        f"of an old one {last:.1f} s after the swap); 99th percentile: {told}",
+        f"{clients} clients while a replica is killed, and while bundles change (the last of an old one "
+        f"{last:.1f} s after the swap); 99th percentile: {told}",
         ["", "answers", "lost", "what came", "longest, s", "back after, s", "bar", ""],
         rows,
         name="serving_faults",
