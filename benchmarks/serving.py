@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -269,6 +270,8 @@ def server(workspace: Path, port: int, *options: str, module: str = "serve.run")
     command = [sys.executable, "-m", module, f"--workspace={workspace}", f"--port={port}", *options]
     # Ray gives each replica as many threads as it has cores, unless the environment says otherwise.
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    # Who is told to end, by `timeout` say, must end the service too.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.NamedTemporaryFile("w+", suffix=".log") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
         try:
@@ -279,6 +282,7 @@ def server(workspace: Path, port: int, *options: str, module: str = "serve.run")
                 time.sleep(0.2)
             yield Server(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
         finally:
+            signal.signal(signal.SIGTERM, before)
             process.terminate()
             try:
                 process.wait(STOP_S)

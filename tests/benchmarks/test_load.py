@@ -42,7 +42,9 @@ def test_a_generator_that_falls_behind_makes_latencies_longer() -> None:
 
 
 def test_the_rate_counts_neither_the_first_batch_nor_the_last() -> None:
-    samples = [Sample(0, float(second), 0, "ok") for second in range(1, 12) for _ in range(4)]
+    batches = [float(second) for second in range(1, 12) for _ in range(4)]
+    last = [12.0, 14.0, 16.0, 18.0]  # the clients leave one by one
+    samples = [Sample(0, end, 0, "ok") for end in batches + last]
     assert steady_rate(samples, 4) == 4
     with pytest.raises(AssertionError, match="1 answers are wrong: status 500"):
         steady_rate([*samples, Sample(0, 1, 0, "status 500")], 4)
