@@ -27,6 +27,7 @@ from serve.deploy_file import (
     read_settings,
     settings_of,
 )
+from serve.proxy import CALLBACK, VARIABLE
 from serve.settings import NAME, Autoscaling, ServeSettings, StageSettings
 
 if TYPE_CHECKING:  # at run time Ray is imported once its environment is set
@@ -116,6 +117,7 @@ def served(settings: ServeSettings, host: str = "127.0.0.1", port: int = 8000) -
     quiet_environment()
     # Ray makes its workers yield to everything else; here they are what people wait for.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault(VARIABLE, CALLBACK)
     from ray import serve
     from ray.serve.schema import LoggingConfig
 

@@ -6,6 +6,7 @@ It runs in a process of its own, started as a user starts it: Ray connects once 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import subprocess
@@ -74,8 +75,11 @@ def server(workspace: Path, log: Path, *options: str) -> Iterator[Server]:
     """Run ``python -m serve.run`` while the block runs; its output goes to a file, so it never blocks."""
     port = free_port()
     command = [sys.executable, "-m", "serve.run", "--workspace", str(workspace), f"--port={port}"]
+    environment = {**os.environ, "SEEDSET_HEAD_TIMEOUT_S": "2"}
     with log.open("w") as sink:
-        process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=sink, stderr=sink, text=True)
+        process = subprocess.Popen(
+            [*command, *options], cwd=ROOT, env=environment, stdout=sink, stderr=sink, text=True
+        )
     try:
         end = time.monotonic() + START_SECONDS
         while "serving at" not in log.read_text(encoding="utf-8"):
@@ -282,6 +286,8 @@ def test_what_is_too_large_or_too_slow_is_refused_and_harms_nobody(url: str, bun
         same(httpx.post(f"{url}/v1/expand", json=body(query, METHOD)).json(), expected)
         slow.settimeout(10)
         assert b" 408 " in slow.recv(1000)
+        slower.settimeout(10)
+        assert slower.recv(1000) == b""
 
 
 async def under_load(
