@@ -1,4 +1,4 @@
-"""What Serve's HTTP proxies do besides: they hang up on who does not say what he wants.
+"""What Serve's HTTP proxies do besides: hang up on who does not say what he wants, and throttle.
 
 uvicorn, which the proxies run, waits for the head of a request for ever; a client that sends it a byte at a
 time holds a connection until none is left. Ray calls :func:`install` in each proxy before it listens where
@@ -14,6 +14,8 @@ import os
 import uvicorn.protocols.http.auto
 from starlette.middleware import Middleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serve.throttle import Throttle
 
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 CALLBACK = "serve.proxy:install"
@@ -65,6 +67,6 @@ class ImpatientProtocol(HttpToolsProtocol):
 
 
 def install() -> list[Middleware]:
-    """Make uvicorn use :class:`ImpatientProtocol` in this process. No middleware comes with it."""
+    """Make uvicorn use :class:`ImpatientProtocol` in this process, and refuse at the door under overload."""
     uvicorn.protocols.http.auto.AutoHTTPProtocol = ImpatientProtocol
-    return []
+    return [Middleware(Throttle)]

@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 
 from serve import proxy
+from serve.throttle import Throttle
 
 LIMIT_S = 0.3
 
@@ -25,7 +26,7 @@ async def hello(scope: dict[str, object], receive: object, send: object) -> None
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setenv(proxy.HEAD_TIMEOUT, f"{LIMIT_S}")
     monkeypatch.setattr("uvicorn.protocols.http.auto.AutoHTTPProtocol", None)
-    assert proxy.install() == []
+    assert [one.cls for one in proxy.install()] == [Throttle]
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(hello, lifespan="off", log_level="error"))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
