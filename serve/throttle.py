@@ -27,14 +27,14 @@ LEAST = 10
 TOLERATED = 0.05
 """Share of refusals that the ingress can afford."""
 
-K = 1.1
+K = 1.05
 """The ingress still gets so many times what it lets in: it decides, and it must see when it could do more."""
 
 GROWTH = 1.5
 LEAST_RATE = 5.0
 """Requests a second that are passed on however many were refused."""
 
-BURST_S = 0.1
+BURST_S = 0.02
 """What may come at once, in seconds of the rate."""
 
 PREFIX = "/v1/expand"
