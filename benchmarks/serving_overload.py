@@ -5,8 +5,8 @@ come at random moments (Poisson), twice as many as the capacity, whether or not 
 each is timed from the moment at which it was due. Accepted are answers of 200. Everything else must be a 503
 with ``Retry-After`` and the service's error. The bars: accepted queries take at most three times what the
 slowest take alone (99th percentile), and the memory of all processes of the service stays as it is. Where a
-stage is what limits, they are also at least 0.8 of the capacity: refusing must not eat the machine. Where HTTP
-itself is what limits, a refusal costs a good part of an answer, and the share is only shown.
+stage is what limits, they are also at least 0.8 of the capacity: refusing must not eat the machine. Where
+HTTP itself is what limits, a refusal costs a good part of an answer, and the share is only shown.
 
 How long a query may wait for its turn is what an operator promises, and so a setting, ``max_wait_s``. Here it
 is what a query alone takes: a query waits so long, and then takes what a batch takes.

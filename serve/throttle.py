@@ -24,8 +24,8 @@ TICK_S = 0.5
 LEAST = 10
 """Decisions since the last look below which they tell nothing: refusals of a slow service cost little."""
 
-TOLERATED = 0.05
-"""Share of refusals that the ingress can afford."""
+TOLERATED = 0.02
+"""Share of refusals below which more is passed on; less than K brings about."""
 
 K = 1.05
 """The ingress still gets so many times what it lets in: it decides, and it must see when it could do more."""
