@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError
@@ -45,6 +46,18 @@ GRACE_S = 0.5
 
 LOST = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError, RequestCancelledError)
 """A replica was lost, with or without our task. A query changes nothing, so it may run twice."""
+
+MAX_DEATHS = 4
+"""Replicas that may die with one task in their hands: a task that kills them must not have them all."""
+
+
+@dataclass
+class _Tries:
+    """How a call that is repeated stands."""
+
+    until: float
+    pause: float = field(default_factory=lambda: FIRST_PAUSE_S)
+    deaths: int = 0
 
 
 class HandleDispatch:
@@ -81,12 +94,13 @@ class HandleDispatch:
             outcome: Outcome = expansion
             for hop in self._plan.hops(route, bool(expansion.query.new)):
                 task = Task(bundle, hop[1], [expansion], request_id)
-                async for one in self._follow(hop, task):
-                    if isinstance(one, Reply):
-                        self._observe(one)
-                        (outcome,) = one.outcomes
-                    else:
-                        yield one
+                async with aclosing(self._follow(hop, task)) as happening:
+                    async for one in happening:
+                        if isinstance(one, Reply):
+                            self._observe(one)
+                            (outcome,) = one.outcomes
+                        else:
+                            yield one
                 if isinstance(outcome, Failure):
                     break
                 expansion = outcome
@@ -120,14 +134,14 @@ class HandleDispatch:
         except TimeoutError:
             return self._without(hop, task)
 
-    async def _follow(self, hop: Hop, task: Task) -> AsyncIterator[Progress | Reply]:
+    async def _follow(self, hop: Hop, task: Task) -> AsyncGenerator[Progress | Reply, None]:
         """Yield a deployment's progress and its reply; from the beginning where a replica is lost."""
-        name, until = hop[0], _until(task)
-        pause = FIRST_PAUSE_S
+        name, tries = hop[0], _Tries(_until(task))
         while True:
+            replies = self._streams[name].stream.remote(task)
             try:
-                async with asyncio.timeout(max(until - time.time(), 0) + GRACE_S):
-                    async for one in self._streams[name].stream.remote(task):
+                async with asyncio.timeout(max(tries.until - time.time(), 0) + GRACE_S):
+                    async for one in replies:
                         yield one
                 return
             except TimeoutError:
@@ -136,7 +150,9 @@ class HandleDispatch:
             except BackPressureError:
                 raise _full(name) from None
             except LOST as error:
-                pause = await self._rest(name, pause, until, error)
+                await self._rest(name, tries, error)
+            finally:
+                replies.cancel()  # who leaves early must not let it go on
 
     async def _again(self, name: str, until: float, call: Callable[[], Awaitable[T]]) -> T:
         """Return what a call returns; repeat it while replicas are lost and there is time.
@@ -145,23 +161,28 @@ class HandleDispatch:
             OverloadedError: the deployment's queue is full.
             UnavailableError: the time is over.
         """
-        pause = FIRST_PAUSE_S
+        tries = _Tries(until)
         while True:
             try:
                 return await call()
             except BackPressureError:
                 raise _full(name) from None
             except LOST as error:
-                pause = await self._rest(name, pause, until, error)
+                await self._rest(name, tries, error)
 
-    async def _rest(self, name: str, pause: float, until: float, error: Exception) -> float:
-        """Wait before the next try; returns the pause after that."""
+    async def _rest(self, name: str, tries: _Tries, error: Exception) -> None:
+        """Wait before the next try.
+
+        Raises:
+            UnavailableError: there should be none.
+        """
         logger.warning("a replica of %s was lost: %s", name, type(error).__name__)
         self._metrics.retried(name)
-        if time.time() + pause >= until:
+        tries.deaths += isinstance(error, RayActorError)
+        if time.time() + tries.pause >= tries.until or tries.deaths > MAX_DEATHS:
             raise UnavailableError(f"stage {name} does not answer; try later") from None
-        await asyncio.sleep(pause)
-        return min(2 * pause, LONGEST_PAUSE_S)
+        await asyncio.sleep(tries.pause)
+        tries.pause = min(2 * tries.pause, LONGEST_PAUSE_S)
 
     def _without(self, hop: Hop, task: Task) -> Reply:
         """Return the expansions as they went in, with what they lack."""

@@ -70,6 +70,11 @@ class StageHost(Host):
         self._runner = StageRunner(unit.stages, budgets, settings.batch_wait_ms / 1000)
         await self._begin(settings, bundle_id)
 
+    def check_health(self) -> None:
+        """Tell Serve to replace a replica whose thread has ended: it would keep all waiting."""
+        if not self._runner.is_alive:
+            raise RuntimeError("the thread that computes has ended")
+
     async def run(self, task: Task) -> Reply:
         """Return the task's outcomes after its chain of stages, or as far as they are at its deadline."""
         job = Job(task, await self._opened(task.bundle))

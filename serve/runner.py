@@ -168,6 +168,11 @@ class StageRunner:
         """Put a job in line; its ``done`` is set when every expansion has its outcome."""
         self._arrivals.put(job)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is somebody who computes."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """End the thread after what is in line."""
         self._arrivals.put(None)

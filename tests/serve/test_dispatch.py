@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError
-from ray.serve.exceptions import BackPressureError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from engine.errors import UserError
 from engine.query import Expansion, NewEntity, Query, Ranking
@@ -31,6 +32,7 @@ class FakeHandle:
 
     def __init__(self, answer: Callable[[int, Task], Any], delay: float = 0) -> None:
         self.calls: list[Task] = []
+        self.cancelled = 0
         self._answer, self._delay = answer, delay
         self.run = self
 
@@ -51,9 +53,20 @@ class FakeStream:
         self._handle = handle
         self.stream = self
 
-    async def remote(self, task: Task) -> AsyncIterator[Progress | Reply]:
+    def remote(self, task: Task) -> FakeReplies:
+        return FakeReplies(self._handle, task)
+
+
+class FakeReplies:
+    def __init__(self, handle: FakeHandle, task: Task) -> None:
+        self._handle, self._task = handle, task
+
+    async def __aiter__(self) -> AsyncIterator[Progress | Reply]:
         yield StageDone("A", 0.1, 1)
-        yield await self._handle.remote(task)
+        yield await self._handle.remote(self._task)
+
+    def cancel(self) -> None:
+        self._handle.cancelled += 1
 
 
 def found(n: int, task: Task) -> Reply:
@@ -120,11 +133,18 @@ def test_what_was_lost_with_a_replica_is_sent_again() -> None:
     assert dispatch._metrics.registry.get_sample_value("seedset_retries_total", {"stage": "A"}) == 3
 
 
-def test_a_stage_that_stays_away_is_an_error_when_the_time_is_over() -> None:
+def test_a_task_that_kills_replicas_does_not_have_them_all() -> None:
     a = FakeHandle(lambda n, task: ActorDiedError())
     with pytest.raises(UnavailableError, match="stage A does not answer"):
+        ask(made({"A": a, "B": FakeHandle(found)}), [expansion()])
+    assert len(a.calls) == module.MAX_DEATHS + 1
+
+
+def test_a_stage_that_stays_away_is_an_error_when_the_time_is_over() -> None:
+    a = FakeHandle(lambda n, task: DeploymentUnavailableError(DeploymentID("A")))
+    with pytest.raises(UnavailableError, match="stage A does not answer"):
         ask(made({"A": a, "B": FakeHandle(found)}), [expansion(seconds=0.3)])
-    assert len(a.calls) > 2
+    assert len(a.calls) > module.MAX_DEATHS + 1
 
 
 def test_a_full_queue_is_an_error_at_once() -> None:
@@ -177,6 +197,20 @@ def test_a_stream_tells_each_step_and_starts_a_hop_again_where_a_replica_is_lost
     *steps, last = asyncio.run(listen())
     assert steps == [StageDone("A", 0.1, 1)] * 3
     assert isinstance(last, Expansion)
+
+
+def test_who_stops_listening_stops_the_work() -> None:
+    a = FakeHandle(found, delay=5)
+    dispatch = made({"A": a, "B": FakeHandle(found)})
+
+    async def leave() -> None:
+        stream = dispatch.stream("m", "bundle", expansion(), "r")
+        assert await anext(stream) == StageDone("A", 0.1, 1)
+        await stream.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(leave())
+    assert a.cancelled == 1
+    assert dispatch._admission.queries == 0
 
 
 def test_too_much_under_way_is_refused_before_any_stage_is_asked() -> None:

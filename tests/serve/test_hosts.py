@@ -102,6 +102,16 @@ def test_at_the_deadline_comes_what_there_is(two: tuple[Bundle, Bundle]) -> None
     run(two, test)
 
 
+def test_a_replica_whose_thread_has_ended_says_that_it_is_ill(two: tuple[Bundle, Bundle]) -> None:
+    async def test(host: StageHost, chain: tuple[int, ...]) -> None:
+        host.check_health()
+        host._runner.close()
+        with pytest.raises(RuntimeError, match="thread"):
+            host.check_health()
+
+    run(two, test)
+
+
 def test_a_listener_that_goes_away_ends_its_work(two: tuple[Bundle, Bundle]) -> None:
     async def test(host: StageHost, chain: tuple[int, ...]) -> None:
         stream = host.stream(task(two[0], chain))
