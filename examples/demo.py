@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from rich.table import Table
 
 from cluster.local import local_cluster
 from examples.make_sample import write_sample
-from serve.run import served
+from serve.run import free_port, served
 from serve.settings import ServeSettings
 
 POSITIVE = ["Japan", "Thailand", "Jordan", "Morocco"]
@@ -65,13 +64,6 @@ class Steps:
             table.add_row(name, f"{seconds:.1f}")
         table.add_row("in all", f"{sum(self.seconds.values()):.1f}", style="bold")
         console.print(table)
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on: another service may have the usual one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def prepare(steps: Steps, folder: Path, epochs: int, lm_epochs: int) -> None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,21 +31,13 @@ from engine.stages.explain import Explain
 from engine.stages.retrieve import Retrieve
 from engine.workspace import Workspace
 from serve.client import Client
+from serve.run import free_port
 from tests.support.bundles import method_bundle
 from tests.support.submit import ROOT
 
 pytestmark = pytest.mark.slow
 METHOD = "retexpan"
 START_SECONDS = 150
-
-
-def free_port() -> int:
-    """A port below those that the system hands out: Ray's processes take many of these."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError("no free port")
 
 
 @dataclass(frozen=True)
