@@ -148,8 +148,9 @@ def site(serve_site: MakeSite) -> Iterator[Site]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """A browser; not for the session, since its driver holds an event loop that other tests need."""
     if not shutil.which(CHROMIUM):
         pytest.skip(f"no browser at {CHROMIUM}: run `make browser`, or name one with CHROMIUM=...")
     with sync_playwright() as engine:
