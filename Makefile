@@ -43,7 +43,7 @@ browser:
 
 # Fast tests first: a mistake shows in seconds.
 test: setup browser
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2
 	$(BIN)/python -m pytest -m slow
 
 lint: setup

@@ -20,6 +20,9 @@ from serve.errors import OverloadedError
 WAY_S = 0.003
 """Work of a query besides its stages."""
 
+UNKNOWN_S = 0.1
+"""What a query is taken for whose route was never answered: a start under load must not let everybody in."""
+
 RECENT = 64
 """Queries that the rate is learnt from."""
 
@@ -62,7 +65,7 @@ class Admission:
         Raises:
             OverloadedError: too many are under way, or the wait would be too long.
         """
-        expected = self._work_of.get(route, WAY_S)
+        expected = self._work_of.get(route, UNKNOWN_S)
         self._check(queries)
         if not self.queries:
             self._busy_since = self._clock()
@@ -82,8 +85,7 @@ class Admission:
     @property
     def wait_s(self) -> float:
         """The time that a query would wait for its turn now."""
-        rate = self._rate()
-        return self._work / rate if rate else 0.0
+        return self._work / self._rate()
 
     def _check(self, queries: int) -> None:
         if self.queries + queries > max(self._max_queued, queries):
@@ -102,9 +104,9 @@ class Admission:
         self._done.append((newest * queries, self._busy_s + self._clock() - self._busy_since))
 
     def _rate(self) -> float:
-        """Return the work done per busy second, lately; 0: not known yet."""
+        """Return the work done per busy second, lately; a second's, as long as that is not known."""
         if len(self._done) < RECENT // 8:
-            return 0.0
+            return 1.0
         span = self._done[-1][1] - self._done[0][1]
         work = sum(one for one, _ in self._done) - self._done[0][0]
-        return work / span if span > 0 else 0.0
+        return work / span if span > 0 else 1.0

@@ -204,7 +204,7 @@ def test_a_stage_known_to_take_longer_than_there_is_time_is_not_begun(
     found = replace(found, query=replace(found.query, deadline=time.time() + 0.15))
     one = job((0,), found)
     runner.submit(one)
-    one.done.result(0.1)
+    one.done.result(5)
     assert notes(one.reply().outcomes[0]) == ("Step: left out, the deadline came first",)
 
 
@@ -266,7 +266,7 @@ def test_a_short_query_does_not_wait_for_a_long_generation(runner: StageRunner, 
     runner.submit(long)
     time.sleep(0.05)
     runner.submit(short)
-    short.done.result(0.3)
+    short.done.result(5)
     assert not long.done.done()
     long.done.result(5)
     assert len(long.reply().outcomes[0].ranking) == 40
