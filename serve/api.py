@@ -192,7 +192,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics", response_model=None, responses=content("the text format", metrics_text))
     async def metrics() -> Response:
-        """Metrics for Prometheus, of this replica of the ingress."""
+        """Metrics for Prometheus."""
         rendered = await service.metrics_text()
         return Response(rendered, media_type="text/plain; version=0.0.4; charset=utf-8")
 
