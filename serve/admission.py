@@ -20,7 +20,7 @@ from serve.errors import OverloadedError
 WAY_S = 0.003
 """Work of a query besides its stages."""
 
-UNKNOWN_S = 0.1
+UNKNOWN_S = 0.05
 """What a query is taken for whose route was never answered: a start under load must not let everybody in."""
 
 RECENT = 64

@@ -31,7 +31,7 @@ K = 1.05
 """The ingress still gets so many times what it lets in: it decides, and it must see when it could do more."""
 
 GROWTH = 1.5
-LEAST_RATE = 5.0
+LEAST_RATE = 20.0
 """Requests a second that are passed on however many were refused."""
 
 BURST_S = 0.02

@@ -98,7 +98,7 @@ def test_more_queries_than_the_limit_are_refused_whatever_they_cost() -> None:
 def test_what_was_never_answered_is_not_let_in_without_end() -> None:
     admission = Admission(500, 5, Clock())
     with ExitStack() as held:
-        for _ in range(50):  # taken for a tenth of a second each
+        for _ in range(100):  # taken for a twentieth of a second each
             held.enter_context(admission.admit("m", 1))
         held.enter_context(admission.admit("m", 1))
         with pytest.raises(OverloadedError):

@@ -115,7 +115,8 @@ def served(
     if request.param == "fused":
         options = ["--methods=retexpan,retexpan+cds,default,retexpan+lm-rerank,retexpan+genexpan"]
     log = tmp_path_factory.mktemp("served") / "log"
-    settings = ["--set=num_cpus=0.1", "--set=watch_s=0.3", "--set=body_timeout_s=1"]
+    # Nobody is refused here, however slow the machine is.
+    settings = ["--set=num_cpus=0.1", "--set=watch_s=0.3", "--set=body_timeout_s=1", "--set=max_wait_s=600"]
     with server(bundle.folder.parent.parent, log, *options, *settings) as running:
         yield running
     assert running.process.returncode == 0, log.read_text(encoding="utf-8")
