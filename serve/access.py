@@ -17,6 +17,11 @@ ROUNDING = 1e-6
 """Queries that may lack: who waits exactly as told is let in."""
 
 
+def digest_of(token: bytes) -> str:
+    """Return what stands in the settings for a token."""
+    return hashlib.sha256(token).hexdigest()
+
+
 class Access:
     """The tokens and rates of the settings. Used from one event loop only.
 
@@ -42,7 +47,7 @@ class Access:
         if not self._tokens:
             return EVERYBODY
         scheme, _, token = (authorization or b"").partition(b" ")
-        digest = hashlib.sha256(token.strip()).hexdigest().encode()
+        digest = digest_of(token.strip()).encode()
         # Every entry is compared, in constant time: how long it takes tells nothing of the tokens.
         found = [name for name, known in self._tokens.items() if hmac.compare_digest(known, digest)]
         if scheme.lower() != b"bearer" or not found:

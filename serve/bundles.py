@@ -9,6 +9,7 @@ import typer
 from cluster.commandline import run_app
 from engine.bundle import Manifest, current_id, listing, point_to
 from engine.errors import BundleError
+from engine.retrieval.index import views_of
 from engine.workspace import Workspace
 
 EXAMPLES = """\b
@@ -57,14 +58,13 @@ def print_table(bundles: list[Manifest], broken: dict[str, str], current: str) -
 
 def _row(manifest: Manifest, current: str) -> tuple[str, ...]:
     files = manifest.files
-    views = [name[len("index/") : -len(".faiss")] for name in sorted(files) if name.endswith(".faiss")]
     return (
         "*" if manifest.id == current else "",
         manifest.id,
         manifest.created,
         f"{sum(file.size for file in files.values()) / 2**20:.1f}",
         "yes" if any(name.startswith("lm/") for name in files) else "no",
-        ", ".join(views),
+        ", ".join(views_of(manifest)),
     )
 
 

@@ -71,10 +71,7 @@ def check_deploy_file(path: Path) -> list[ServeSettings]:
     Raises:
         FormatError: the file is not there, is no YAML, or holds what is not known; says where.
     """
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FormatError(f"{path}: {error}") from None
+    given = _yaml(path)
     try:
         checked = DeployFile.model_validate(given)
     except ValidationError as error:
@@ -106,13 +103,17 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         FormatError: it is not there, or no mapping.
     """
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FormatError(f"{path}: {error}") from None
+    given = _yaml(path)
     if not isinstance(given, dict):
         raise FormatError(f"{path}: not a mapping of settings, such as `workspace: work`")
     return given
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FormatError(f"{path}: {error}") from None
 
 
 def nested(pairs: list[str]) -> dict[str, Any]:

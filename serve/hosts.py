@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from engine.bundle import Bundle, current_id
 from engine.errors import UserError
+from engine.retrieval.index import index_file, views_of
 from engine.retrieval.shards import IndexShard, ShardedIndex
 from engine.workspace import Workspace
 from serve.dispatch import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOST
@@ -118,11 +119,9 @@ class StageHost(Host):
     def _open(self, bundle_id: str) -> Opened:
         bundle = Bundle.open(Workspace.open(self._settings.workspace), bundle_id)
         if self._shards:
-            for name in bundle.manifest.files:
-                if name.startswith("index/") and name.endswith(".faiss"):
-                    view = name.removeprefix("index/").removesuffix(".faiss")
-                    shards = RemoteShards(self._shards, self._loop, bundle_id, view)
-                    bundle.provide(name, ShardedIndex.connect(shards, len(self._shards)))
+            for view in views_of(bundle.manifest):
+                shards = RemoteShards(self._shards, self._loop, bundle_id, view)
+                bundle.provide(index_file(view), ShardedIndex.connect(shards, len(self._shards)))
         return Opened.open(bundle, self._unit.stages)
 
 
@@ -145,12 +144,9 @@ class ShardHost(Host):
 
     def _open(self, bundle_id: str) -> dict[str, IndexShard]:
         bundle = Bundle.open(Workspace.open(self._settings.workspace), bundle_id)
-        views = [n for n in bundle.manifest.files if n.startswith("index/") and n.endswith(".faiss")]
         return {
-            n.removeprefix("index/").removesuffix(".faiss"): IndexShard.read(
-                bundle.path(n), self._number, self._count
-            )
-            for n in views
+            view: IndexShard.read(bundle.path(index_file(view)), self._number, self._count)
+            for view in views_of(bundle.manifest)
         }
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from engine.bundle import Bundle
 from engine.errors import BundleError, UserError
 from engine.methods import METHODS
+from engine.retrieval.index import views_of
 from engine.stages.base import Pipeline, Stage
 from engine.stages.describe import Describe
 from engine.stages.explain import Explain
@@ -89,11 +90,11 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
         UserError: settings for a deployment that there is not.
     """
     routes = {name: pipeline.stages for name, pipeline in methods.items()}
-    if view := next((v for v in VIEWS if f"index/{v}.faiss" in bundle.manifest.files), None):
+    if view := next((v for v in VIEWS if v in views_of(bundle.manifest)), None):
         routes |= {f"{name}{EXPLAINED}": (*stages, Explain(view=view)) for name, stages in routes.items()}
         routes[NEIGHBOURS] = (Retrieve(view=view),)
     describe = Describe()
-    can_describe = not what_lacks(bundle, Pipeline((describe,)))
+    can_describe = not what_lacks(bundle, [describe])
     extra = (describe,) if can_describe else ()
     stages = list(dict.fromkeys([*itertools.chain.from_iterable(routes.values()), *extra]))
     place_of = _places(stages, settings.fused)
@@ -165,7 +166,7 @@ def served_methods(bundle: Bundle, wanted: Sequence[str]) -> dict[str, Pipeline]
     """
     if unknown := [name for name in wanted if name not in METHODS]:
         raise UserError(f"methods: unknown {unknown[0]!r}; known: {', '.join(METHODS)}")
-    lacking = {name: lack for name, p in METHODS.items() if (lack := what_lacks(bundle, p))}
+    lacking = {name: lack for name, p in METHODS.items() if (lack := what_lacks(bundle, p.stages))}
     for name in wanted:
         if name in lacking:
             raise UserError(f"methods: {name!r} cannot be served: {lacking[name]}")
@@ -181,9 +182,9 @@ def default_method(methods: Iterable[str]) -> str:
     return DEFAULT if DEFAULT in names else names[0]
 
 
-def what_lacks(bundle: Bundle, pipeline: Pipeline) -> str:
-    """Return why the bundle cannot serve a pipeline, or nothing: the files of each stage must be there."""
-    for stage in pipeline.stages:
+def what_lacks(bundle: Bundle, stages: Iterable[Stage]) -> str:
+    """Return why the bundle cannot serve some stages, or nothing: the files of each must be there."""
+    for stage in stages:
         for name in stage.needs():
             try:
                 bundle.path(name)

@@ -48,12 +48,6 @@ class Shelf(Generic[T]):
         asyncio.get_running_loop().call_later(self._keep_s, self.sweep)
         return found
 
-    def put(self, bundle_id: str, opened: T) -> None:
-        """Add a bundle that was opened elsewhere, as the newest."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        future.set_result(opened)
-        self._opened[bundle_id], self._used[bundle_id], self._newest = future, time.monotonic(), bundle_id
-
     def sweep(self) -> None:
         """Let go of what is not the newest and was not used for a while."""
         now = time.monotonic()

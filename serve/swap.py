@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from engine.bundle import Bundle
 from engine.errors import BundleError, UserError
-from engine.stages.base import Pipeline
 from serve.logs import log_event
 from serve.metrics import Metrics
 from serve.plan import Plan, what_lacks
@@ -98,5 +97,5 @@ def check_stages(bundle: Bundle, plan: Plan) -> None:
     """
     for unit in plan.units:
         for stage in unit.stages:
-            if lack := what_lacks(bundle, Pipeline((stage,))):
+            if lack := what_lacks(bundle, [stage]):
                 raise BundleError(f"{stage.name} is deployed, and {lack}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from cluster.commandline import run_app
 from engine.errors import UserError
+from serve.access import digest_of
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -38,7 +38,7 @@ def main(
         raise UserError(f"--name {name!r}: write letters, digits, _ and -, at most 64")
     token = secrets.token_urlsafe(32)
     print(f"token, for the caller; it is kept nowhere:\n  {token}")
-    print(f"line, for the settings:\n  tokens: {{{name}: {hashlib.sha256(token.encode()).hexdigest()}}}")
+    print(f"line, for the settings:\n  tokens: {{{name}: {digest_of(token.encode())}}}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from engine.bundle import Bundle
+from engine.bundle import Bundle, Manifest
 from engine.errors import BundleError
 from engine.query import Ids, Query, Scores
 
@@ -91,6 +91,11 @@ def open_index(bundle: Bundle, view: str) -> Index:
 def index_file(view: str) -> str:
     """Return the name of the bundle's file that holds a view."""
     return f"index/{view}.faiss"
+
+
+def views_of(manifest: Manifest) -> list[str]:
+    """Return the views that a bundle holds, by name."""
+    return sorted(view for name in manifest.files if name == index_file(view := Path(name).stem))
 
 
 def hubness_file(view: str) -> str:

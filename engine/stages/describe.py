@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ from pydantic import Field
 from engine.bundle import Bundle
 from engine.corpus.inputs import InputSettings
 from engine.query import Expansion
-from engine.retrieval.index import Found, Vectors, index_file, open_index, unit
+from engine.retrieval.index import Found, Vectors, index_file, open_index, unit, views_of
 from engine.stages.base import Stage, Worker
 
 ENCODER = "encoder"
@@ -103,8 +102,7 @@ def _among(found: Found, vectors_ND: Vectors) -> Vectors:
 
 def other_views(bundle: Bundle) -> list[str]:
     """Return the bundle's views besides the mask view."""
-    views = [Path(name).stem for name in bundle.manifest.files if name == index_file(Path(name).stem)]
-    return sorted(view for view in views if view != MASK)
+    return [view for view in views_of(bundle.manifest) if view != MASK]
 
 
 def max_length(bundle: Bundle) -> int:
