@@ -55,23 +55,33 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command(epilog=EXAMPLES)
 def main(
-    workspace: Annotated[str, typer.Option(help="Folder or s3:// prefix with bundles.")] = "",
+    workspace: Annotated[
+        str | None, typer.Option(help="Folder or s3:// prefix with bundles; needed here or in --settings.")
+    ] = None,
     host: Annotated[
         str, typer.Option(help="0.0.0.0 lets other machines in: set tokens first.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    bundle: Annotated[str, typer.Option(help="Bundle id, for good; default: always the current one.")] = "",
-    methods: Annotated[str, typer.Option(help="a,b; default: all the bundle can do.")] = "",
-    per_stage: Annotated[bool, typer.Option(help="A deployment for each stage.")] = False,
-    replicas: Annotated[int, typer.Option(help="Replicas of each stage deployment.  [default: 1]")] = 0,
+    bundle: Annotated[
+        str | None, typer.Option(help="Bundle id, for good; default: always the current one.")
+    ] = None,
+    methods: Annotated[str | None, typer.Option(help="a,b; default: all the bundle can do.")] = None,
+    per_stage: Annotated[bool, typer.Option("--per-stage", help="A deployment for each stage.")] = False,
+    replicas: Annotated[
+        int | None, typer.Option(help="Replicas of each stage deployment.  [default: 1]")
+    ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="Any other setting, as key=value or a.b=value.")
     ] = None,
     settings_file: Annotated[
         Path | None, typer.Option("--settings", help="YAML file of settings; options count more.")
     ] = None,
-    print_config: Annotated[bool, typer.Option(help="Print a file for `serve deploy` instead.")] = False,
-    print_settings: Annotated[bool, typer.Option(help="Explain every setting instead.")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print a file for `serve deploy` instead.")
+    ] = False,
+    print_settings: Annotated[
+        bool, typer.Option("--print-settings", help="Explain every setting instead.")
+    ] = False,
     check_config: Annotated[
         Path | None, typer.Option(help="Check a file for `serve deploy` instead; needs no cluster.")
     ] = None,
@@ -90,7 +100,9 @@ def main(
         "methods": methods,
         "replicas": replicas,
     }
-    given = {key: value for key, value in given.items() if value} | ({"fused": False} if per_stage else {})
+    given = {key: value for key, value in given.items() if value is not None} | (
+        {"fused": False} if per_stage else {}
+    )
     base = read_settings(settings_file) if settings_file else {}
     settings = settings_of(merged(merged(base, nested(setting or [])), given), "settings")
     if print_config:

@@ -17,7 +17,8 @@ NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 EXAMPLES = """\b
 Examples:
   python -m serve.token --name page
-  python -m serve.run --workspace W --print-config > serve.yaml   # the line goes under args:
+  python -m serve.run --workspace W --settings settings.yaml      # with the line in that file
+  python -m serve.run --workspace W --print-config > serve.yaml   # or under args: in this one
   curl -H "Authorization: Bearer TOKEN" localhost:8000/v1/methods
 """
 
@@ -30,8 +31,8 @@ def main(
 ) -> None:
     """Print a new random token and the line that lets it in.
 
-    The token goes to the caller, who sends it with every request; the line goes into the settings, under
-    `args` of the file for `serve deploy`. Only the token's sha256 stands there, so who reads the settings
+    The token goes to the caller, who sends it with every request; the line goes into the settings: a file
+    for `serve.run --settings`, or `args` of the file for `serve deploy`. Only the token's sha256 stands there, so who reads the settings
     cannot ask. A token is taken back by deleting its line. Without any line the service is open to all.
     """
     if not NAME.fullmatch(name):
