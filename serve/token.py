@@ -32,8 +32,9 @@ def main(
     """Print a new random token and the line that lets it in.
 
     The token goes to the caller, who sends it with every request; the line goes into the settings: a file
-    for `serve.run --settings`, or `args` of the file for `serve deploy`. Only the token's sha256 stands there, so who reads the settings
-    cannot ask. A token is taken back by deleting its line. Without any line the service is open to all.
+    for `serve.run --settings`, or `args` of the file for `serve deploy`. Only the token's sha256 stands
+    there, so who reads the settings cannot ask. A token is taken back by deleting its line. Without any
+    line the service is open to all.
     """
     if not NAME.fullmatch(name):
         raise UserError(f"--name {name!r}: write letters, digits, _ and -, at most 64")
