@@ -56,22 +56,42 @@ class LastLayerAtMask(nn.Module):
             lengths_B: tokens a sentence.
             position_B: the position that is wanted, usually of the mask token.
         """
-        attention = self.layer.attention.self
-        n_heads, K = attention.num_attention_heads, attention.attention_head_size
-        B, L, D = states_BLD.shape
-        at_BD = states_BLD[torch.arange(B, device=states_BLD.device), position_B]
-        q_BHK = attention.query(at_BD).view(B, n_heads, K) * K**-0.5
-        keyed_BHD = torch.einsum("bhk,hkd->bhd", q_BHK, attention.key.weight.view(n_heads, K, D))
-        scores_BHL = torch.bmm(keyed_BHD, states_BLD.transpose(1, 2))
-        beyond_BL = torch.arange(L, device=states_BLD.device)[None] >= lengths_B[:, None]
-        weights_BHL = scores_BHL.masked_fill(beyond_BL[:, None], -torch.inf).softmax(dim=-1)
-        mixed_BHD = torch.bmm(weights_BHL.to(states_BLD.dtype), states_BLD)
-        value_HKD = attention.value.weight.view(n_heads, K, D)
-        context_BD = torch.einsum("bhd,hkd->bhk", mixed_BHD, value_HKD).reshape(B, D)
-        output = self.layer.attention.output
-        mixed_BD = output.LayerNorm(output.dense(context_BD + attention.value.bias) + at_BD)
-        inner_BF = self.layer.intermediate(mixed_BD)
-        return self.layer.output.LayerNorm(self.layer.output.dense(inner_BF) + mixed_BD)
+        return layer_at(self.layer, states_BLD, beyond(lengths_B, states_BLD.shape[1]), position_B)
+
+
+def beyond(lengths_B: Tensor, L: int) -> Tensor:
+    """Return which of L places lie beyond each sentence, bool [B, L]."""
+    return torch.arange(L, device=lengths_B.device)[None] >= lengths_B[:, None]
+
+
+def run_layer(layer: Any, states_BLD: Tensor, absent_BL: Tensor) -> Tensor:
+    """Run a BERT-like layer for every token, [B, L, D]; nobody attends to what is ``absent_BL``."""
+    least = torch.finfo(states_BLD.dtype).min
+    bias_BL = torch.zeros_like(absent_BL, dtype=states_BLD.dtype).masked_fill(absent_BL, least)
+    states: Tensor = layer(states_BLD, bias_BL[:, None, None])
+    return states
+
+
+def layer_at(layer: Any, states_BLD: Tensor, absent_BL: Tensor, position_B: Tensor) -> Tensor:
+    """Return a layer's output at ``position_B``, [B, D]; nobody attends to what is ``absent_BL``.
+
+    As :func:`run_layer` at that place, but for dropout, which is left out.
+    """
+    attention = layer.attention.self
+    n_heads, K = attention.num_attention_heads, attention.attention_head_size
+    B, _, D = states_BLD.shape
+    at_BD = states_BLD[torch.arange(B, device=states_BLD.device), position_B]
+    q_BHK = attention.query(at_BD).view(B, n_heads, K) * K**-0.5
+    keyed_BHD = torch.einsum("bhk,hkd->bhd", q_BHK, attention.key.weight.view(n_heads, K, D))
+    scores_BHL = torch.bmm(keyed_BHD, states_BLD.transpose(1, 2))
+    weights_BHL = scores_BHL.masked_fill(absent_BL[:, None], -torch.inf).softmax(dim=-1)
+    mixed_BHD = torch.bmm(weights_BHL.to(states_BLD.dtype), states_BLD)
+    value_HKD = attention.value.weight.view(n_heads, K, D)
+    context_BD = torch.einsum("bhd,hkd->bhk", mixed_BHD, value_HKD).reshape(B, D)
+    output = layer.attention.output
+    mixed_BD = output.LayerNorm(output.dense(context_BD + attention.value.bias) + at_BD)
+    inner_BF = layer.intermediate(mixed_BD)
+    return layer.output.LayerNorm(layer.output.dense(inner_BF) + mixed_BD)
 
 
 class TextEncoder:
@@ -130,8 +150,7 @@ class TextEncoder:
         return self._run(ids_BL, lengths_B)
 
     def _run(self, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
-        L = ids_BL.shape[1]
-        mask_BL = torch.arange(L, device=ids_BL.device)[None] < lengths_B[:, None]
+        mask_BL = ~beyond(lengths_B, ids_BL.shape[1])
         return self.model(input_ids=ids_BL, attention_mask=mask_BL.long()).last_hidden_state
 
     def lower_fingerprint(self) -> str:

@@ -1,0 +1,132 @@
+"""Pairs of contexts for the objectives that compare: which entities are alike, and whose turn it is.
+
+The lists come from a first expansion in which every entity is a query: its nearest are positives, and
+those of ranks far enough to be of another class, near enough to be taken for it, are hard negatives.
+No label and no query of anybody is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.retrieval.index import VectorIndex, Vectors
+from engine.training.order import Rows
+
+K_POSITIVE = 5
+HARD_RANKS = (170, 200)
+"""First and last rank of hard negatives (METHODS: as the authors do) …"""
+HARD_SHARE = 3
+"""… but no deeper than a third of the vocabulary: in a small one, rank 170 is no hard negative."""
+
+QUERIES = 1024
+"""Queries of the first expansion at a time."""
+
+Lists = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class ExpandedLists:
+    """For each entity those that are like it, itself first, and hard negatives: int32 [N, *], -1: none."""
+
+    positive: Lists
+    negative: Lists
+
+
+def first_expansion(vectors_ND: Vectors) -> ExpandedLists:
+    """Return the lists of every entity, by cosine.
+
+    Args:
+        vectors_ND: unit vectors; an entity without one (zeros) has itself for its only positive.
+    """
+    n = len(vectors_ND)
+    first = max(K_POSITIVE, min(HARD_RANKS[0], n // HARD_SHARE))
+    last = min(first + HARD_RANKS[1] - HARD_RANKS[0], n - 1)
+    positive = np.full((n, 1 + K_POSITIVE), -1, np.int32)
+    negative = np.full((n, max(last - first, 0)), -1, np.int32)
+    positive[:, 0] = np.arange(n)
+    index = VectorIndex(vectors_ND)
+    has_one = np.flatnonzero(vectors_ND.any(axis=1))
+    for start in range(0, len(has_one), QUERIES):
+        own = has_one[start : start + QUERIES]
+        found = index.search(vectors_ND[own].astype(np.float64), last, [[i] for i in own.tolist()])
+        for entity, one in zip(own, found, strict=True):
+            near, hard = one.ids[:K_POSITIVE], one.ids[first:last]
+            positive[entity, 1 : 1 + len(near)] = near
+            negative[entity, : len(hard)] = hard
+    return ExpandedLists(positive, negative)
+
+
+class PairedBatches:
+    """Batches of contexts in pairs: rows 2i and 2i + 1 are of entities that are alike.
+
+    Two pairs in a row are of entities that are hard negatives of each other. An epoch has as many rows
+    as there are contexts; a quarter of them are drawn without replacement, in four epochs each once, and
+    bring the others along.
+
+    Args:
+        entity_id: the entity of each context, [n].
+        usable: the contexts that may be drawn.
+        lists: of the first expansion.
+        batch_size: contexts of a batch at most, over all workers.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self, entity_id: Rows, usable: Rows, lists: ExpandedLists, batch_size: int, seed: int
+    ) -> None:
+        self._entity, self._usable, self._seed = entity_id, usable, seed
+        self._quads = max(1, batch_size // 4)
+        self._sorted = usable[np.argsort(entity_id[usable], kind="stable")]
+        counts = np.bincount(entity_id[usable], minlength=len(lists.positive))
+        self._first, self._count = np.cumsum([0, *counts])[:-1], counts
+        # Only entities with contexts can be drawn; those in front are the others.
+        self._positive = _compact(lists.positive, counts)
+        self._negative = _compact(lists.negative, counts)
+
+    def __len__(self) -> int:
+        """Batches of an epoch; the last of the four quarters may be a context shorter."""
+        return -(-(-(-len(self._usable) // 4)) // self._quads)
+
+    def epoch(self, epoch: int) -> list[Rows]:
+        """Return the rows of each batch of an epoch, a function of seed and epoch alone."""
+        cycle, quarter = divmod(epoch, 4)
+        order = np.random.default_rng([self._seed, cycle, 4]).permutation(self._usable)
+        rng = np.random.default_rng([self._seed, epoch])
+        anchor = order[quarter::4]
+        if not len(anchor):  # fewer than four contexts
+            anchor = order
+        entity = self._entity[anchor]
+        other = self._drawn(self._negative, entity, rng, instead=rng.choice(entity, len(entity)))
+        rows = [
+            anchor,
+            self._row(self._drawn(self._positive, entity, rng, entity), rng),
+            self._row(other, rng),
+            self._row(self._drawn(self._positive, other, rng, other), rng),
+        ]
+        quads = np.stack(rows, axis=1)
+        return [part.ravel() for part in np.array_split(quads, len(self))]
+
+    def _drawn(
+        self, lists: tuple[Lists, Rows], entity: Rows, rng: np.random.Generator, instead: Rows
+    ) -> Rows:
+        """Return for each entity one of its list, or what is to be taken where that is empty."""
+        members, sizes = lists
+        if not members.shape[1]:
+            return instead
+        place = (rng.random(len(entity)) * sizes[entity]).astype(np.int64)
+        return np.where(sizes[entity] > 0, members[entity, place], instead)
+
+    def _row(self, entity: Rows, rng: np.random.Generator) -> Rows:
+        """Return a context of each entity."""
+        place = (rng.random(len(entity)) * self._count[entity]).astype(np.int64)
+        return self._sorted[self._first[entity] + place]
+
+
+def _compact(lists: Lists, counts: npt.NDArray[np.int64]) -> tuple[Lists, Rows]:
+    """Return the lists with their entities that have contexts in front, and how many these are."""
+    there = (lists >= 0) & (counts[lists] > 0)
+    order = np.argsort(~there, axis=1, kind="stable")
+    return np.take_along_axis(lists, order, axis=1), there.sum(axis=1)
