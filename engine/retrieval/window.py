@@ -28,7 +28,7 @@ class GrowingSet:
         exclude: ids that are no candidates.
         window: candidates that a step looks at.
         decay: the i-th entity taken weighs (1 + i) ** -decay, and a seed 1.
-        towards: see :meth:`SparseDistributions.divergence`.
+        towards: see :class:`engine.retrieval.distributions.Centre`.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class GrowingSet:
     ) -> None:
         self._distributions, self._mean = distributions, seeds
         self._size, self._decay, self._towards = window, decay, towards
-        centre_N = seeds.dense()
+        centre = seeds.centre(towards)
         if candidates is None:
             candidates = np.arange(len(distributions), dtype=np.int32)
-            divergences = distributions.divergence(centre_N, towards)
+            divergences = distributions.divergence(centre)
         else:
-            divergences = distributions.divergence_of(candidates, centre_N, towards)
+            divergences = distributions.divergence_of(candidates, centre)
         divergences[np.isin(candidates, exclude)] = np.inf
         order = np.argsort(divergences, kind="stable")[: np.isfinite(divergences).sum()]
         self.candidates, self.divergences = candidates[order], divergences[order]
@@ -71,7 +71,7 @@ class GrowingSet:
             self._next += 1
         if not self._window:
             return None
-        found = self._mean.divergence_of(self._distributions, ids[self._window], self._towards)
+        found = self._distributions.divergence_of(ids[self._window], self._mean.centre(self._towards))
         best = int(np.argmin(found))
         return float(found[best]), self._window[best]
 
@@ -85,7 +85,7 @@ class GrowingSet:
     def to_class(self) -> Probabilities:
         """Return the divergence of each taken entity to the set as it is now, float64, in their order."""
         ids = self.candidates[self.taken]
-        return self._distributions.divergence_of(ids, self._mean.dense(), self._towards)
+        return self._distributions.divergence_of(ids, self._mean.centre(self._towards))
 
 
 def grow(sets: Sequence[GrowingSet], sizes: Sequence[int], gone: Collection[int] = ()) -> None:

@@ -81,6 +81,7 @@ class WindowSearch(Stage):
             bundle.once(distributions_folder(view), SparseDistributions.read)
             for view in (self.view, self.seed_view or self.view)
         )
+        distributions.prepare(self.towards)
         matching = matching_of(bundle)
 
         def run(expansions: list[Expansion]) -> list[Expansion]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import BundleError
-from engine.retrieval.distributions import EPSILON, ClassMean, SparseDistributions, truncate
+from engine.retrieval.distributions import EPSILON, Centre, ClassMean, SparseDistributions, truncate
 
 
 def random_rows(seed: int, n: int, rows: int, peaked: float = 0.3) -> np.ndarray:
@@ -70,15 +70,16 @@ def test_divergences_are_those_of_the_dense_distributions(seed: int, n: int, m: 
     dense[seed % n] = 0  # an entity without a context
     sparse = SparseDistributions(*truncate(dense, m))
     rows, centre = sparse.dense(range(n)), random_rows(seed + 1, n, 1)[0]
-    found = sparse.divergence(centre, towards)
+    found = sparse.divergence(Centre.of(centre, towards))
     for entity in range(n):
         pair = (rows[entity], centre) if towards == "class" else (centre, rows[entity])
         expected = np.inf if entity == seed % n else plain_divergence(*pair)
         assert found[entity] == pytest.approx(expected, rel=1e-6, abs=1e-5)
     assert (found >= 0).all()
     some = np.array([n - 1, 0], np.int32)
-    np.testing.assert_allclose(sparse.divergence_of(some, centre, towards), found[some], rtol=1e-12)
-    assert sparse.divergence_of(some[:0], centre, towards).shape == (0,)
+    few = sparse.divergence_of(some, Centre.of(centre, towards))
+    np.testing.assert_allclose(few, found[some], rtol=1e-5, atol=1e-6)
+    assert sparse.divergence_of(some[:0], Centre.of(centre, towards)).shape == (0,)
 
 
 @pytest.mark.parametrize("towards", ["class", "entity"])
@@ -86,7 +87,7 @@ def test_a_distribution_diverges_from_itself_by_nothing(towards: str) -> None:
     sparse = SparseDistributions(*truncate(random_rows(3, 40, 40), 5))
     for entity in range(40):
         itself = sparse.dense([entity])[0].astype(np.float64)
-        found = sparse.divergence(itself, towards)
+        found = sparse.divergence(Centre.of(itself, towards))
         assert found[entity] == pytest.approx(0, abs=1e-6)
         assert (np.delete(found, entity) > 1e-3).all()
 
@@ -95,7 +96,9 @@ def test_a_pass_over_many_blocks_is_a_pass() -> None:
     n = 1300
     sparse = SparseDistributions(*truncate(random_rows(5, n, n, 0.05), 16))
     centre = sparse.dense([1, 2]).mean(axis=0, dtype=np.float64)
-    found = sparse.divergence(centre)
+    found = sparse.divergence(Centre.of(centre))
+    few = sparse.divergence_of(np.arange(n, dtype=np.int32), Centre.of(centre))
+    np.testing.assert_allclose(few, found, rtol=1e-6)
     for entity in (0, 511, 512, 1299):
         expected = plain_divergence(sparse.dense([entity])[0], centre)
         assert found[entity] == pytest.approx(expected, rel=1e-5)
@@ -111,10 +114,12 @@ def test_a_mean_that_grows_is_the_mean_of_all(seed: int, n: int, m: int, weights
         mean.add(sparse, int(entity), weight)
         rows = sparse.dense(entities[:count]).astype(np.float64)
         expected = np.average(rows, axis=0, weights=weights[:count])
-        np.testing.assert_allclose(mean.dense(), expected, atol=1e-12)
         for towards in ("class", "entity"):
-            found = mean.divergence_of(sparse, every, towards)
-            np.testing.assert_allclose(found, sparse.divergence(expected, towards), rtol=1e-6, atol=1e-7)
+            found, plain = mean.centre(towards), Centre.of(expected, towards)
+            np.testing.assert_allclose(found.table_N, plain.table_N, rtol=1e-6)
+            assert found.whole == pytest.approx(plain.whole, rel=1e-6)
+            divergences = sparse.divergence(found), sparse.divergence_of(every, plain)
+            np.testing.assert_allclose(*divergences, rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
