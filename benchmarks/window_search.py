@@ -74,7 +74,7 @@ def main(
 
 
 def made(n: int, kept: int, keep_dense: bool) -> tuple[SparseDistributions, Scores]:
-    """Return distributions of n entities, ready for search, and the dense ones [n, n] if they are to be kept."""
+    """Return distributions of n entities, ready for search, and the dense ones [n, n] where wanted."""
     random = np.random.default_rng(0)
     parts, dense = [], []
     centre_N = np.zeros(n, np.float32)
