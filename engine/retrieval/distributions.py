@@ -38,7 +38,6 @@ Knows nothing of encoders or queries. Shape letters: N entities, M kept, B rows 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -149,9 +148,9 @@ class SparseDistributions:
     def divergence(self, centre: Centre) -> Probabilities:
         """Return the KL divergence in nats of every entity, float64 [N]; infinity for an absent one."""
         own_N, sums_N, columns = self._by_column(centre.towards)
-        other = np.flatnonzero(centre.table_N != centre.base)
-        products_N = columns[:, other] @ (centre.table_N[other] - centre.base)
-        return self._combined(slice(None), centre.base * sums_N + products_N, own_N, centre)
+        base = centre.values[0]
+        products_N = base * sums_N + columns[:, centre.ids] @ (centre.values[1:] - base)
+        return self._combined(slice(None), products_N, own_N, centre)
 
     def divergence_of(self, entity_ids: Ids, centre: Centre) -> Probabilities:
         """Return the KL divergence in nats of some entities, float64 [n]: without the copy by column."""
@@ -159,7 +158,8 @@ class SparseDistributions:
         for start in range(0, len(entity_ids), ROWS):
             rows = entity_ids[start : start + ROWS]
             factors_BM, own_B = self._factors(rows, centre.towards)
-            products_B = np.einsum("bm,bm->b", factors_BM, centre.table_N[self.ids_NM[rows]])
+            class_BM = centre.values[centre.place_N[self.ids_NM[rows]]]
+            products_B = np.einsum("bm,bm->b", factors_BM, class_BM)
             found.append(self._combined(rows, products_B, own_B, centre))
         return np.concatenate(found)
 
@@ -209,34 +209,40 @@ class SparseDistributions:
 
 def floored(probabilities: npt.NDArray[np.floating], n: int) -> Probabilities:
     """Return probabilities of n entities, none of them zero, float64: see the module."""
-    return (1 - EPSILON) * probabilities.astype(np.float64) + EPSILON / n
+    return (1 - EPSILON) * np.asarray(probabilities, np.float64) + EPSILON / n
 
 
 @dataclass(frozen=True)
 class Centre:
-    """What divergences need of a class: see the module.
+    """What divergences need of a class: see the module. Shape letter: C ids that differ from the base.
 
     Args:
         towards: ``"class"``: KL(entity || class); ``"entity"``: KL(class || entity).
-        table_N: t, float64 [N].
-        base: the value that most of it has.
+        ids: int32 [C], where t is not the base.
+        values: t, float64 [1 + C]: the base, and then that of each of ``ids``.
+        place_N: int32 [N], the place of every entity's t in ``values``.
         whole: W.
     """
 
     towards: Towards
-    table_N: Probabilities
-    base: float
+    ids: Ids
+    values: Probabilities
+    place_N: Ids
     whole: float
 
     @classmethod
     def of(cls, class_N: Probabilities, towards: Towards = "class") -> Centre:
         """Return the centre of any distribution, given without the floor."""
-        floored_N = floored(class_N, len(class_N))
-        logs_N = np.log(floored_N)
-        table_N = logs_N if towards == "class" else floored_N
-        middle = len(table_N) // 2
-        whole = logs_N.sum() if towards == "class" else floored_N @ logs_N
-        return cls(towards, table_N, float(np.partition(table_N, middle)[middle]), float(whole))
+        ids = np.arange(len(class_N), dtype=np.int32)
+        return cls.made(towards, floored(np.append(0, class_N), len(class_N)), ids, ids + 1)
+
+    @classmethod
+    def made(cls, towards: Towards, floored_C: Probabilities, ids: Ids, place_N: Ids) -> Centre:
+        """Return the centre of floored probabilities [1 + C]: that of all others first."""
+        logs = np.log(floored_C)
+        terms = logs if towards == "class" else floored_C * logs
+        whole = terms[1:].sum() + (len(place_N) - len(ids)) * terms[0]
+        return cls(towards, ids, logs if towards == "class" else floored_C, place_N, float(whole))
 
 
 class ClassMean:
@@ -251,31 +257,23 @@ class ClassMean:
 
     def __init__(self, n: int) -> None:
         self._weight = self._even = 0.0
-        self._above_N = np.zeros(n)
-        self._is_kept_N = np.zeros(n, bool)
-        self._kept = np.empty(0, np.int32)
+        self._ids = np.empty(0, np.int32)
+        self._above = np.zeros(1)  # what the even share lacks: of nobody, then of each of the ids
+        self._place_N = np.zeros(n, np.int32)
 
     def add(self, distributions: SparseDistributions, entity_id: int, weight: float = 1) -> None:
         """Add an entity, which must not be absent."""
         ids_M, rest = distributions.ids_NM[entity_id], float(distributions.rest_N[entity_id])
-        self._above_N[ids_M] += weight * (distributions.values_NM[entity_id].astype(np.float64) - rest)
+        new = ids_M[self._place_N[ids_M] == 0]
+        self._place_N[new] = len(self._above) + np.arange(len(new))
+        self._ids = np.concatenate([self._ids, new])
+        self._above = np.concatenate([self._above, np.zeros(len(new))])
+        above_M = distributions.values_NM[entity_id].astype(np.float64) - rest
+        self._above[self._place_N[ids_M]] += weight * above_M
         self._even += weight * rest
         self._weight += weight
-        new = ids_M[~self._is_kept_N[ids_M]]
-        self._is_kept_N[new] = True
-        self._kept = np.concatenate([self._kept, new])
 
     def centre(self, towards: Towards = "class") -> Centre:
         """Return the centre of the class as it is now; there must be an entity in it."""
-        n = len(self._above_N)
-        # What is subtracted and added again may be rounded to less than nothing.
-        kept = floored(np.maximum(self._above_N[self._kept] + self._even, 0) / self._weight, n)
-        even = (1 - EPSILON) * self._even / self._weight + EPSILON / n
-        logs, log = np.log(kept), math.log(even)
-        values, base = (logs, log) if towards == "class" else (kept, even)
-        table_N = np.full(n, base)
-        table_N[self._kept] = values
-        outside = (n - len(kept)) * (log if towards == "class" else even * log)
-        return Centre(
-            towards, table_N, base, float(logs.sum() if towards == "class" else kept @ logs) + outside
-        )
+        mean_C = (self._above + self._even) / self._weight
+        return Centre.made(towards, floored(mean_C, len(self._place_N)), self._ids, self._place_N.copy())

@@ -116,7 +116,7 @@ def test_a_mean_that_grows_is_the_mean_of_all(seed: int, n: int, m: int, weights
         expected = np.average(rows, axis=0, weights=weights[:count])
         for towards in ("class", "entity"):
             found, plain = mean.centre(towards), Centre.of(expected, towards)
-            np.testing.assert_allclose(found.table_N, plain.table_N, rtol=1e-6)
+            np.testing.assert_allclose(found.values[found.place_N], plain.values[1:], rtol=1e-6)
             assert found.whole == pytest.approx(plain.whole, rel=1e-6)
             divergences = sparse.divergence(found), sparse.divergence_of(every, plain)
             np.testing.assert_allclose(*divergences, rtol=1e-5, atol=1e-6)

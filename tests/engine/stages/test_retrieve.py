@@ -167,5 +167,6 @@ def test_seeds_are_taken_from_their_own_view(tmp_path):
     assert same.ranking.ids.tolist() == [1, 2]
     assert other.ranking.ids.tolist() == [2, 1]
     assert other.ranking.scores.tolist() == pytest.approx([3 / np.sqrt(10), 1 / np.sqrt(10)])
+    assert Retrieve(view="both", seed_view="words").needs() == ("index/both.faiss", "index/words.faiss")
     with pytest.raises(BundleError, match="'both' of 2 and 'long' of 3"):
         Retrieve(view="both", seed_view="long").open(bundle)
