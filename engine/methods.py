@@ -10,6 +10,7 @@ from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank
 from engine.stages.rerank import ContrastRerank, SegmentRerank
 from engine.stages.retrieve import Retrieve
+from engine.stages.window_search import WindowSearch
 
 METHODS: Mapping[str, Pipeline] = {
     # The paper's RetExpan: recall by the positive seeds, then segments of four by the negative ones.
@@ -40,6 +41,12 @@ METHODS: Mapping[str, Pipeline] = {
     "joint": Pipeline((Retrieve(view="joint"),)),
     "description": Pipeline((Retrieve(view="description"),)),
     "lexical": Pipeline((Retrieve(view="lexical"),)),
+    # MultiExpan: window search over predicted distributions of sentences and images.
+    "multiexpan": Pipeline((WindowSearch(),)),
+    # Beyond that paper, which has no negative seeds: segments by these, and RetExpan as it is, by the
+    # state at [MASK] of sentences and images.
+    "multiexpan+segments": WindowSearch() >> SegmentRerank(view="multimodal"),
+    "multimodal": Retrieve(view="multimodal") >> SegmentRerank(view="multimodal"),
 }
 
 ABLATIONS: Mapping[str, Pipeline] = {
@@ -48,6 +55,8 @@ ABLATIONS: Mapping[str, Pipeline] = {
     "genexpan-negative": Pipeline((Generate(),)),
     "genexpan-trie": Generate(constrained=False) >> SegmentRerank(by="likelihood", length=4),
     "genexpan+unwanted": Generate(unwanted=True) >> SegmentRerank(by="likelihood", length=4),
+    # MultiExpan as its authors measure it: all classes grow together, and an entity comes in one at most.
+    "multiexpan+joint": Pipeline((WindowSearch(jointly=True),)),
 }
 
 

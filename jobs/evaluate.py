@@ -57,7 +57,7 @@ def main(
     for name, pipeline in pipelines.items():
         run = pipeline.open(opened)
         with console.meter(name, len(found.queries)) as meter:
-            report = evaluate(run, found, batch_size, meter.add)
+            report = evaluate(run, found, batch_size, meter.add, pipeline.together)
         reports[name] = {
             "method": name,
             "pipeline": str(pipeline),

@@ -158,6 +158,11 @@ def main(
     """Expand a table of queries into Parquet; a rerun makes only what is missing."""
     house = Workspace.open(workspace)
     pipeline = named_method(method)
+    if pipeline.together:
+        raise UserError(
+            f"--method {method}: its answers depend on which queries are handed over together, and so on how "
+            "the table is cut into parts; measure it with jobs.evaluate"
+        )
     opened = Bundle.open(house, bundle)
     found = read_queries(Store.open(queries), opened.vocabulary)
     _show_refused(found)

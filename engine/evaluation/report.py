@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from engine.errors import QueryError
 from engine.evaluation.metrics import CUTOFFS, average, measure
 from engine.query import Expansion, Query
-from engine.query_files import QuerySet, Refusal
+from engine.query_files import LabelledQuery, QuerySet, Refusal
 
 Runner = Callable[[Sequence[Query]], list[Expansion]]
 
@@ -26,6 +27,7 @@ def evaluate(
     queries: QuerySet,
     batch_size: int = 64,
     on_batch: Callable[[int], None] | None = None,
+    together: bool = False,
 ) -> Report:
     """Run the queries in batches and return the report.
 
@@ -39,6 +41,8 @@ def evaluate(
         queries: see :func:`engine.query_files.read_queries`.
         batch_size: queries handed over at once.
         on_batch: told how many queries were just done.
+        together: hand over one query of each class at once, the first of each, then the second …, for a
+            pipeline whose answers depend on the other queries (:attr:`engine.stages.base.Pipeline.together`).
 
     Raises:
         QueryError: no query has positive truth.
@@ -54,8 +58,11 @@ def evaluate(
     measured: list[dict[str, float]] = []
     degraded = 0
     started = time.perf_counter()
-    for start in range(0, len(usable), batch_size):
-        batch = usable[start : start + batch_size]
+    if together:
+        batches = _across_classes(usable)
+    else:
+        batches = [usable[start : start + batch_size] for start in range(0, len(usable), batch_size)]
+    for batch in batches:
         wanted = [replace(q.query, top_k=max(q.query.top_k, CUTOFFS[-1])) for q in batch]
         expansions = runner(wanted)
         degraded += sum(bool(e.degraded) for e in expansions)
@@ -66,7 +73,7 @@ def evaluate(
             on_batch(len(batch))
     seconds = time.perf_counter() - started
     by_class: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for row, labelled in zip(measured, usable, strict=True):
+    for row, labelled in zip(measured, itertools.chain.from_iterable(batches), strict=True):
         by_class[labelled.label].append(row)
     return {
         "overall": average(measured),
@@ -76,6 +83,19 @@ def evaluate(
         "missing_truth": queries.missing,
         "refused": [asdict(refusal) for refusal in [*queries.refused, *untold]],
     }
+
+
+def _across_classes(queries: Sequence[LabelledQuery]) -> list[list[LabelledQuery]]:
+    """Return the first query of every class, then the second of every class that has one, and so on."""
+    counts: Counter[str] = Counter()
+    batches: list[list[LabelledQuery]] = []
+    for labelled in queries:
+        place = counts[labelled.label]
+        counts[labelled.label] += 1
+        if place == len(batches):
+            batches.append([])
+        batches[place].append(labelled)
+    return batches
 
 
 def markdown(reports: Mapping[str, Report], heading: str) -> str:

@@ -44,6 +44,11 @@ class Stage(BaseModel, ABC):
         """The stage's name in timings, deployments and logs."""
         return type(self).__name__
 
+    @property
+    def together(self) -> bool:
+        """Whether an answer depends on the other queries of the call."""
+        return False
+
     def needs(self) -> tuple[str, ...]:
         """Name the files and folders of a bundle without which the stage cannot open."""
         return ()
@@ -75,6 +80,11 @@ class Pipeline:
 
     def __str__(self) -> str:
         return " >> ".join(map(str, self.stages))
+
+    @property
+    def together(self) -> bool:
+        """Whether an answer depends on the other queries of the call."""
+        return any(stage.together for stage in self.stages)
 
     def open(self, bundle: Bundle) -> LocalPipeline:
         """Open every stage in this process: the local runtime."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -11,8 +11,18 @@ from pydantic import Field
 
 from engine.bundle import Bundle
 from engine.catalogue import open_catalogue
-from engine.query import Expansion, Ids, Query, Ranking, Where
-from engine.retrieval.index import Found, Vectors, hubness_file, index_file, mean_of, open_index, seed_vectors
+from engine.errors import BundleError
+from engine.query import Expansion, Ids, Query, Ranking, Scores, Where
+from engine.retrieval.index import (
+    Found,
+    Index,
+    Vectors,
+    hubness_file,
+    index_file,
+    mean_of,
+    open_index,
+    seed_vectors,
+)
 from engine.stages.base import Stage, Worker
 
 WHERES = 16
@@ -28,37 +38,46 @@ class Retrieve(Stage):
     After a stage that recalled candidates only these are ranked (the interaction of table 9). Where a
     query has conditions, only entities that fulfil them are ranked, so that it gets as many.
     ``hubness`` is the share of an entity's mean cosine to its own neighbours that is taken off, so
-    that entities that are near to everything do not come up for every query.
+    that entities that are near to everything do not come up for every query. ``seed_view``, a view of
+    as many dimensions, is where the vectors of the seeds are taken from; none: from the same view. (The
+    modalities of seeds and candidates are taken away apart in MultiExpan's table 5.)
     """
 
     k: int = Field(default=200, ge=1)
     view: str = "mask"
+    seed_view: str | None = None
     hubness: float = Field(default=0, ge=0)
 
     def needs(self) -> tuple[str, ...]:
-        """Name the view's index, and its hubness if that is used."""
-        return (index_file(self.view), *([hubness_file(self.view)] if self.hubness else []))
+        """Name the views' indexes, and the hubness if that is used."""
+        views = dict.fromkeys((self.view, self.seed_view or self.view))
+        return (*map(index_file, views), *([hubness_file(self.view)] if self.hubness else []))
 
     def open(self, bundle: Bundle) -> Worker:
-        """Read the view's index."""
+        """Read the views' indexes.
+
+        Raises:
+            BundleError: the bundle lacks one, or they are of different dimensions.
+        """
         index = open_index(bundle, self.view)
+        seed_view = self.seed_view or self.view
+        seed_index = open_index(bundle, seed_view)
+        if seed_view != self.view:
+            _check_dimensions(bundle, {self.view: index, seed_view: seed_index})
         if self.hubness:
             bundle.path(hubness_file(self.view))
-
-        @lru_cache(WHERES)
-        def matching(where: Where) -> Ids:
-            return open_catalogue(bundle).matching(where)
+        matching = matching_of(bundle)
 
         def run(expansions: list[Expansion]) -> list[Expansion]:
             if not expansions:
                 return []
             queries = [e.query for e in expansions]
-            seeds = seed_vectors(index, self.view, [(q, q.positive) for q in queries])
+            seeds = seed_vectors(seed_index, seed_view, [(q, q.positive) for q in queries])
             found = index.search(
                 np.stack([mean_of(own) for own in seeds]),
                 max(self.k, *(q.top_k for q in queries)),
                 [[i for i in q.seeds if i >= 0] for q in queries],
-                [_allowed(e, own, matching) for e, own in zip(expansions, seeds, strict=True)],
+                [allowed(e, bool(own.any()), matching) for e, own in zip(expansions, seeds, strict=True)],
                 self.hubness,
             )
             return [
@@ -73,9 +92,28 @@ class Retrieve(Stage):
         return run
 
 
-def _allowed(expansion: Expansion, seeds_MD: Vectors, matching: Matching) -> Ids | None:
-    """Return which entities may be ranked; None: all. Without a seed that has a vector there are none."""
-    if not seeds_MD.any():
+def _check_dimensions(bundle: Bundle, views: Mapping[str, Index]) -> None:
+    sizes = {view: index.vectors_of([]).shape[1] for view, index in views.items()}
+    if len(set(sizes.values())) > 1:
+        given = " and ".join(f"{view!r} of {size}" for view, size in sizes.items())
+        raise BundleError(
+            f"bundle {bundle.id}: seeds and candidates need views of as many dimensions, not {given}"
+        )
+
+
+def matching_of(bundle: Bundle) -> Matching:
+    """Return what finds the entities that fulfil conditions, and remembers the last ones."""
+
+    @lru_cache(WHERES)
+    def matching(where: Where) -> Ids:
+        return open_catalogue(bundle).matching(where)
+
+    return matching
+
+
+def allowed(expansion: Expansion, has_seeds: bool, matching: Matching) -> Ids | None:
+    """Return which entities may be ranked, rising; None: all. Without a usable seed there are none."""
+    if not has_seeds:
         return np.empty(0, np.int32)
     given = np.sort(expansion.ranking.ids) if len(expansion.ranking) else None
     if not expansion.query.where:
@@ -86,18 +124,29 @@ def _allowed(expansion: Expansion, seeds_MD: Vectors, matching: Matching) -> Ids
 
 def _ranking(given: Ranking, found: Found) -> Ranking:
     """Return what was found, with the evidence of the stage that recalled it."""
-    columns = {}
-    if len(given):
-        by_id = np.argsort(given.ids)
-        columns = dict(given.take(by_id[np.searchsorted(given.ids, found.ids, sorter=by_id)]).evidence)
-    return Ranking(found.ids, found.scores, {**columns, "positive": found.products})
+    return Ranking(found.ids, found.scores, {**evidence_of(given, found.ids), "positive": found.products})
 
 
-def unused(stage: str, query: Query, kind: str, seeds: Sequence[int], vectors_MD: Vectors) -> tuple[str, ...]:
-    """Return a note for each seed that has no vector, and so was left out by a stage."""
+def evidence_of(given: Ranking, ids: Ids) -> dict[str, Scores]:
+    """Return the evidence that a ranking gives for some of its entities; of no ranking there is none."""
+    if not len(given):
+        return {}
+    by_id = np.argsort(given.ids)
+    return dict(given.take(by_id[np.searchsorted(given.ids, ids, sorter=by_id)]).evidence)
+
+
+def unused(
+    stage: str,
+    query: Query,
+    kind: str,
+    seeds: Sequence[int],
+    vectors_MD: Vectors,
+    lacks: str = "sentence",
+) -> tuple[str, ...]:
+    """Return a note for each seed that has no vector, for want of what it ``lacks``: a stage left it out."""
     notes = []
     for seed, present in zip(seeds, np.any(vectors_MD, axis=1).tolist(), strict=True):
         if not present:
             given = seed if seed >= 0 else repr(query.new[-1 - seed].name)
-            notes.append(f"{stage}: {kind} seed {given} has no sentence and was not used")
+            notes.append(f"{stage}: {kind} seed {given} has no {lacks} and was not used")
     return tuple(notes)

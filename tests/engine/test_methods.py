@@ -21,7 +21,7 @@ def test_an_unknown_method_names_the_known_ones():
 
 ALL = {**METHODS, **ABLATIONS}
 GENERATIVE = [name for name, p in ALL.items() if any(isinstance(s, Generate) for s in p.stages)]
-RETRIEVING = [name for name in ALL if name not in GENERATIVE]
+RETRIEVING = [name for name, p in ALL.items() if name not in GENERATIVE and not p.together]
 
 
 def shortened(pipeline: Pipeline) -> Pipeline:

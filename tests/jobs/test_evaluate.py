@@ -4,7 +4,7 @@ import pytest
 
 from engine.storage import Store
 from jobs.evaluate import main
-from tests.support.bundles import random_bundle
+from tests.support.bundles import method_bundle, random_bundle
 from tests.support.commands import run_command
 
 
@@ -47,6 +47,17 @@ def test_one_method(house, capsys):
     shown = capsys.readouterr()
     assert shown.out.splitlines()[-1].startswith("method=retexpan bundle=")
     assert "1 truth names are not in the vocabulary" in shown.err
+
+
+def test_a_joint_method_gets_the_queries_of_a_class_one_by_one(tmp_path):
+    """In one call only one of the two could find what both want: an entity comes into one set at most."""
+    method_bundle(tmp_path / "w", n=50, d=4)
+    seeds = ["entity 1", "entity 7"]
+    records = [{"group_id": 1, "pos_seeds": [seed], "pos_gt": ["entity 4"]} for seed in seeds]
+    (tmp_path / "query").mkdir()
+    (tmp_path / "query" / "things.json").write_text(json.dumps(records))
+    assert evaluate(tmp_path, "--method", "multiexpan+joint", "--json", str(tmp_path / "r.json")) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["overall"]["PosP@100"] == 100
 
 
 def test_several_methods_make_one_table(house, capsys):

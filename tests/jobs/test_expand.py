@@ -181,6 +181,11 @@ def test_a_mistake_met_by_an_actor_is_one_line(house, tmp_path):
     assert not (tmp_path / "out" / "_manifest.json").exists()
 
 
+def test_a_method_whose_answers_depend_on_the_call_is_refused(house, tmp_path, capsys):
+    assert expand(house, tmp_path / "out", "--method", "multiexpan+joint") == 2
+    assert "measure it with jobs.evaluate" in capsys.readouterr().err
+
+
 def test_a_part_crosses_processes_exactly():
     scores = np.array([0.1, -1 / 3, np.float32(1e-40)], np.float32)
     ranking = Ranking(np.array([2**31 - 1, 0, 7], np.int32), scores, {"a b": scores * 3})

@@ -14,6 +14,7 @@ from engine.catalogue import SENTENCES
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.generation.model import LanguageModel
 from engine.generation.names import name_trie
+from engine.retrieval.distributions import SparseDistributions, distributions_folder, truncate
 from engine.retrieval.index import VectorIndex, unit
 from engine.vocabulary import ENTITY_SCHEMA
 from engine.workspace import Workspace
@@ -56,6 +57,11 @@ def write_mentions(path: Path, names: Sequence[str], texts: Sequence[str]) -> No
     pq.write_table(pa.Table.from_pylist(rows, schema=MENTION_SCHEMA), path, row_group_size=100)
 
 
+def write_distributions(staged: Path, view: str, dense: np.ndarray, kept: int = 256) -> None:
+    """Write the distributions [N, N] of a view into a staged folder, the largest probabilities kept."""
+    SparseDistributions(*truncate(dense, kept)).write(staged / distributions_folder(view))
+
+
 def publish_vectors(
     workspace: Workspace,
     names: Sequence[str],
@@ -96,11 +102,12 @@ SENTENCES_OF_EACH = ("Once {} was here.", "Some say that {} is like the others."
 def method_bundle(root: Path, n: int = 500, d: int = 16, seed: int = 0) -> Bundle:
     """Publish n entities with all that methods and pages read, at random.
 
-    Views with hubness, a language model, an encoder of states [d], descriptions, three sentences each, and
-    the attributes "class" ("rare" the first tenth, then "common") and "parity" ("even" or "odd", by id).
+    Views with hubness, predicted distributions, a language model, an encoder of states [d], descriptions,
+    three sentences each, and the attributes "class" ("rare" the first tenth, then "common") and "parity"
+    ("even" or "odd", by id).
     """
     random = np.random.default_rng(seed)
-    views = {v: random.normal(size=(n, d)) for v in ("mask", "description", "lexical", "joint")}
+    views = {v: random.normal(size=(n, d)) for v in ("mask", "description", "lexical", "joint", "multimodal")}
     names = [f"entity {i}" for i in range(n)]
 
     def more(staged: Path) -> None:
@@ -112,6 +119,7 @@ def method_bundle(root: Path, n: int = 500, d: int = 16, seed: int = 0) -> Bundl
         write_entities(staged / "entities.parquet", names, descriptions=about, attributes=kinds)
         write_mentions(staged / SENTENCES, names, SENTENCES_OF_EACH)
         write_encoder(staged / "encoder", d, seed)
+        write_distributions(staged, "multimodal", np.random.default_rng(seed).dirichlet(np.full(n, 0.1), n))
 
     hubs = {"joint": random.random(n)}
     return publish_vectors(Workspace.open(root), names, views, hubs, tiny_model(), more)

@@ -63,3 +63,22 @@ def test_tables_hold_what_the_report_says():
     text = markdown({"m": report}, "m on a bundle")
     assert text.startswith("# m on a bundle\n\n| method |")
     assert "- refused: `q.json:4` d: unknown entity 'ion'" in text
+
+
+def test_together_a_call_holds_one_query_of_each_class():
+    """Three queries of x and two of y: the third call holds the third of x alone."""
+    made = [
+        labelled(f"{label}{i}", label, {1} if label == "x" else {3}, set()) for label in "xy" for i in (1, 2)
+    ]
+    made += [labelled("x3", "x", {1}, set())]
+    calls = []
+
+    def run(queries):
+        calls.append([query.id for query in queries])
+        return [Expansion(q, Ranking(np.array([1], np.int32), np.zeros(1, np.float32))) for q in queries]
+
+    report = evaluate(run, QuerySet(made), batch_size=1, together=True)
+    assert calls == [["x1", "y1"], ["x2", "y2"], ["x3"]]
+    assert report["by_class"]["x"]["PosMAP@10"] == 100
+    assert report["by_class"]["y"]["PosMAP@10"] == 0
+    assert (report["by_class"]["x"]["queries"], report["by_class"]["y"]["queries"]) == (3, 2)

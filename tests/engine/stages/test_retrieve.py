@@ -154,3 +154,19 @@ def test_a_ranking_does_not_depend_on_the_batch(worker, many):
         (alone,) = worker([Expansion(query)])
         np.testing.assert_array_equal(found.ranking.ids, alone.ranking.ids)
         np.testing.assert_array_equal(found.ranking.scores, alone.ranking.scores)
+
+
+def test_seeds_are_taken_from_their_own_view(tmp_path):
+    """In the view of the seeds the seed points elsewhere than among the candidates."""
+    both = np.array([[1, 0], [3, 1], [1, 3]], float)
+    words = np.array([[0, 1], [1, 0], [1, 0]], float)
+    views = {"both": both, "words": words, "long": np.eye(3)}
+    bundle = publish_vectors(Workspace.open(tmp_path), list("abc"), views)
+    (same,) = Retrieve(view="both").open(bundle)([Expansion(Query("q", (0,)))])
+    (other,) = Retrieve(view="both", seed_view="words").open(bundle)([Expansion(Query("q", (0,)))])
+    assert same.ranking.ids.tolist() == [1, 2]
+    assert other.ranking.ids.tolist() == [2, 1]
+    assert other.ranking.scores.tolist() == pytest.approx([3 / np.sqrt(10), 1 / np.sqrt(10)])
+    assert Retrieve(view="both", seed_view="words").needs() == ("index/both.faiss", "index/words.faiss")
+    with pytest.raises(BundleError, match="'both' of 2 and 'long' of 3"):
+        Retrieve(view="both", seed_view="long").open(bundle)
