@@ -9,8 +9,8 @@ A record names its seeds by name, alias or id, and may carry its truth::
     {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals"}
 
 Both spellings are understood in every format; other fields are ignored. MESED's files are those of
-:mod:`engine.mesed_queries`. A record that cannot be
-used is returned as a :class:`Refusal`, never dropped. Knows nothing of methods.
+:mod:`engine.mesed_queries`. A record that cannot be used is returned as a :class:`Refusal`, never dropped.
+Knows nothing of methods.
 """
 
 from __future__ import annotations

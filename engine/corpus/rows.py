@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from engine.corpus.pictures import address_in
 from engine.corpus.records import Entity, Position, Refusal, Sentence
-from engine.corpus.streams import decode, json_type, lines, parsed_object
+from engine.corpus.streams import BLOCK, decode, json_type, lines, parsed_object
 from engine.corpus.text import nfc
 from engine.corpus.ultrawiki import dumps, is_attributes
 from engine.errors import FormatError
@@ -202,7 +202,8 @@ def read_parquet(file: Store, columns: tuple[str, ...]) -> Iterator[Row]:
     number = 0
     try:
         with file.open_input() as stream:
-            table = pq.ParquetFile(stream)
+            # Read ahead, every row group would stay in memory to the end; unbuffered, a whole row group.
+            table = pq.ParquetFile(stream, pre_buffer=False, buffer_size=BLOCK)
             there = table.schema_arrow.names
             if missing := _missing(columns, there):
                 raise FormatError(

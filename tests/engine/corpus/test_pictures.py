@@ -7,10 +7,13 @@ import hashlib
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from engine.corpus import pictures
 from engine.corpus.pictures import address_in, fault_of_address, kind_of
+from engine.corpus.records import Sentence
+from engine.corpus.rows import Rows, read_parquet
 from engine.errors import FormatError, StorageError
 from engine.storage import Store
 from engine.workspace import Workspace
@@ -122,6 +125,23 @@ def test_bytes_in_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert got.reasons[0][0] == "row 18"
     assert got.reasons[0][1].startswith("image_bytes are more than")
     assert got.reasons[1] == ("row 19", "neither a sentence nor an image")
+
+
+@pytest.mark.parametrize("layout", [{"row_group_size": 16}, {"write_batch_size": 8}])
+def test_a_table_of_pictures_is_never_in_memory_whole(tmp_path: Path, layout: dict[str, int]) -> None:
+    """32 MiB of pictures in many row groups, and in many pages of a single one."""
+    content = [bytes([i]) * (128 << 10) for i in range(256)]
+    columns = {"entity": ["iron"] * 256, "image_bytes": pa.array(content, pa.binary())}
+    path = tmp_path / "s.parquet"
+    pq.write_table(pa.table(columns), path, compression=None, use_dictionary=False, **layout)
+    del columns
+    before, most = pa.total_allocated_bytes(), 0
+    found = Rows(Store.open(path), ".parquet", read_parquet).sentences()
+    for one, expected in zip(found, content, strict=True):
+        assert isinstance(one, Sentence)
+        assert one.image_bytes == expected
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert 0 < most < 16 << 20
 
 
 def test_a_table_of_images_alone_needs_no_sentences(tmp_path: Path) -> None:
