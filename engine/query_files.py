@@ -1,4 +1,4 @@
-"""Readers of query files: the UltraWiki layout, JSON lines and Parquet become resolved queries.
+"""Readers of query files: UltraWiki's and MESED's layouts, JSON lines and Parquet become resolved queries.
 
 A record names its seeds by name, alias or id, and may carry its truth::
 
@@ -8,8 +8,9 @@ A record names its seeds by name, alias or id, and may carry its truth::
     # JSON lines and Parquet, one query a line or row
     {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals"}
 
-Both spellings are understood in every format; other fields are ignored. A record that cannot be
-used is returned as a :class:`Refusal`, never dropped. Knows nothing of methods.
+Both spellings are understood in every format; other fields are ignored. MESED's files are those of
+:mod:`engine.mesed_queries`. A record that cannot be used is returned as a :class:`Refusal`, never dropped.
+Knows nothing of methods.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ from pydantic import (
 )
 
 from engine.errors import FormatError, QueryError, UserError
+from engine.mesed_queries import SUFFIX, Found, mesed_records, query_texts
 from engine.query import Query
 from engine.storage import Store
 from engine.vocabulary import Vocabulary
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
+_ENDINGS = f"{', '.join(SUFFIXES)}, or, in MESED's layout, {SUFFIX}"
 
 _SHOWN = 200
 """Characters of a reason that are kept: a refused record may hold anything."""
@@ -120,13 +123,12 @@ def read_queries(source: Store, vocabulary: Vocabulary) -> QuerySet:
     """
     found = QuerySet()
     reader = _Reader(vocabulary)
-    for file in _files(source):
-        for position, record in _records(file):
-            answer = reader.take(file, position, record)
-            if isinstance(answer, Refusal):
-                found.refused.append(answer)
-            else:
-                found.queries.append(answer)
+    for file, position, record in _found(_files(source)):
+        answer = reader.take(file, position, record)
+        if isinstance(answer, Refusal):
+            found.refused.append(answer)
+        else:
+            found.queries.append(answer)
     if not found.queries and not found.refused:
         raise FormatError(f"{source.uri}: holds no query")
     if not found.queries:
@@ -139,16 +141,24 @@ def read_queries(source: Store, vocabulary: Vocabulary) -> QuerySet:
 
 def _files(source: Store) -> list[Store]:
     if source.size() >= 0:
-        if not source.name.endswith(SUFFIXES):
-            raise FormatError(f"{source.uri}: a query file ends in {', '.join(SUFFIXES)}")
+        if not source.name.endswith((*SUFFIXES, SUFFIX)):
+            raise FormatError(f"{source.uri}: a query file ends in {_ENDINGS}")
         return [source]
     folder = source / "query" if (source / "query").exists() else source
-    files = [file for file in folder.files() if file.name.endswith(SUFFIXES)]
+    files = [file for file in folder.files() if file.name.endswith(SUFFIXES)] or query_texts(folder)
     if not files:
         # A path with a typing error is the likeliest mistake: say which of the two it is.
         state = "holds no query file" if folder.exists() else "no such file or folder"
-        raise FormatError(f"{folder.uri}: {state}; a query file ends in {', '.join(SUFFIXES)}")
+        raise FormatError(f"{folder.uri}: {state}; a query file ends in {_ENDINGS}")
     return files
+
+
+def _found(files: Sequence[Store]) -> Iterator[Found]:
+    if files[0].name.endswith(SUFFIX):
+        yield from mesed_records(files)
+        return
+    for file in files:
+        yield from ((file, *one) for one in _records(file))
 
 
 def _records(file: Store) -> Iterator[tuple[int, Any]]:

@@ -15,7 +15,7 @@ class Workspace:
 
     ::
 
-        corpus/       entities.parquet, mentions/*.parquet, quarantine/*.jsonl, manifest.json
+        corpus/       entities.parquet, mentions/*.parquet, images/*, quarantine/*.jsonl, manifest.json
         inputs/<key>/ token ids by settings, one part per mentions part
         cache/<key>/  states of the frozen layers, one part per inputs part
         runs/<job>/   checkpoints, metrics, TensorBoard events, evaluation reports
@@ -52,6 +52,15 @@ class Workspace:
                 f"{self.root.uri} …` first"
             )
         return (self.corpus / "mentions").files(".parquet")
+
+    def image(self, address: str) -> Store:
+        """The image that a mention names: a path below the workspace, a local path, or an s3:// address.
+
+        Raises:
+            StorageError: another scheme, or a bucket that cannot be used.
+        """
+        relative = "://" not in address and not address.startswith("/")
+        return self.root / address if relative else Store.open(address)
 
     def inputs(self, key: str) -> Store:
         """Model input made with the settings that ``key`` stands for."""

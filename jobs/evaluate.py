@@ -1,5 +1,7 @@
 """Measure methods on queries with known answers: MAP and P at several cut-offs, on both sides.
 
+Where no query has a negative side (MESED) the tables show MAP and P of the positive one alone.
+
 Runs the local runtime in this process. Reports go to ``runs/evaluate/<method>/`` of the workspace.
 """
 
@@ -15,7 +17,7 @@ from rich.table import Table
 
 from engine.bundle import Bundle
 from engine.errors import QueryError
-from engine.evaluation.report import Report, class_rows, evaluate, markdown, side_rows
+from engine.evaluation.report import Report, class_rows, evaluate, key_figures, markdown, side_rows
 from engine.methods import method as named_method
 from engine.query_files import QuerySet, read_queries
 from engine.storage import Store
@@ -24,6 +26,7 @@ from jobs import console
 
 EXAMPLES = """
   python -m jobs.evaluate --workspace w --queries data/query --method retexpan
+  python -m jobs.evaluate --workspace w --queries mesed/query_seed=5 --method retexpan
   python -m jobs.evaluate --workspace w --queries q.jsonl --method retexpan --method retexpan+cds
 """
 
@@ -34,7 +37,11 @@ SHOWN = 5
 def main(
     workspace: Annotated[str, typer.Option(help="Folder or s3:// prefix that holds the bundle.")],
     queries: Annotated[
-        str, typer.Option(help="File or folder (.json, .jsonl, .parquet) with pos_gt and neg_gt.")
+        str,
+        typer.Option(
+            help="File or folder (.json, .jsonl, .parquet) with pos_gt and neg_gt; or MESED's layout: "
+            "a folder of .txt files with gt/ and entity2id.txt in it or beside it."
+        ),
     ],
     method: Annotated[list[str], typer.Option(help="Method; repeat to compare several.")],
     json_file: Annotated[
@@ -79,8 +86,7 @@ def main(
         bundle=opened.id,
         queries=overall["queries"],
         refused=refused,
-        CombMAP=overall["CombMAP"],
-        Avg=overall["Avg"],
+        **key_figures(reports[best]),
     )
     if strict and refused:
         raise QueryError(f"{refused} queries were refused, and --strict was given")

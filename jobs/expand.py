@@ -139,7 +139,7 @@ class PartWriter(Opened):
 
 def main(
     workspace: Annotated[str, typer.Option(help="Folder or s3:// prefix that holds the bundle.")],
-    queries: Annotated[str, typer.Option(help="File or folder (.json, .jsonl, .parquet).")],
+    queries: Annotated[str, typer.Option(help="File or folder (.json, .jsonl, .parquet; MESED: .txt).")],
     method: Annotated[str, typer.Option(help="The method's name.")],
     output: Annotated[
         str | None,

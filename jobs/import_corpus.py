@@ -1,4 +1,5 @@
-"""Import a corpus of sentences that mention entities, from UltraWiki's layout, JSON lines or Parquet.
+"""Import a corpus of sentences and images of entities, from UltraWiki's or MESED's layout, JSON lines or
+Parquet.
 
 Runs on one core and streams: what is held in memory is the entities, not the sentences. The result is
 ``corpus/`` in the workspace; records that cannot be used go to ``corpus/quarantine`` with the reason.
@@ -11,13 +12,14 @@ import time
 
 import typer
 
-from engine.corpus import rows, ultrawiki
+from engine.corpus import mesed, rows, ultrawiki
 from engine.corpus.importer import FORMATS, MAX_SENTENCE_CHARACTERS, ImportSettings, import_corpus
 from engine.workspace import Workspace
 from jobs import console
 
 EXAMPLES = """
   python -m jobs.import_corpus --workspace work --source ultrawiki/
+  python -m jobs.import_corpus --workspace work --source mesed/ --format mesed
   python -m jobs.import_corpus --workspace s3://bucket/work --source s3://bucket/raw --format jsonl
   python -m jobs.import_corpus --workspace work --source mine.jsonl --format jsonl --strict
 """
@@ -52,13 +54,17 @@ def main(
         entities_refused=counts.entities_refused,
         details_refused=counts.details_refused,
         files_broken=counts.files_broken,
+        images=counts.images,
         entities_without_sentences=counts.entities_without_sentences,
         seconds=f"{time.monotonic() - started:.1f}",
         quarantine=f"{place.corpus.uri}/quarantine",
     )
 
 
-_FORMATS_HELP = f"--format ultrawiki. {ultrawiki.__doc__}\n--format jsonl or parquet. {rows.__doc__}"
+_FORMATS_HELP = (
+    f"--format ultrawiki. {ultrawiki.__doc__}\n--format mesed. {mesed.__doc__}\n"
+    f"--format jsonl or parquet. {rows.__doc__}"
+)
 # "\b" keeps the lines of a paragraph as they are.
 main.__doc__ = f"{main.__doc__}\n\n{_FORMATS_HELP}".replace("``", "").replace("\n\n", "\n\n\b\n")
 

@@ -89,15 +89,22 @@ def preprocess(
 
 
 def _drawn(parts: list[Store], corpus: CorpusManifest, settings: InputSettings) -> list[np.ndarray]:
-    """Return for every part the row numbers, within it, of the sentences that were drawn."""
-    columns = []
+    """Return for every part the row numbers, within it, of the contexts that were drawn."""
+    tables = []
     for part in parts:
         with part.open_input() as stream:
-            columns.append(pq.read_table(stream, columns=["entity_id"])["entity_id"].to_numpy())
-    if [len(c) for c in columns] != corpus.parts:
+            tables.append(pq.read_table(stream, columns=["entity_id", "end"]))
+    if [len(table) for table in tables] != corpus.parts:
         raise StorageError("corpus/mentions: not the parts that corpus/manifest.json lists; import again")
     borders = np.cumsum([0, *corpus.parts])
-    rows = draw_rows(np.concatenate(columns), settings.max_sentences, settings.seed)
+    mentions = pa.concat_tables(tables)
+    able = np.flatnonzero(mentions["end"].to_numpy() > 0)  # those with a sentence
+    if settings.images:
+        able = np.arange(len(mentions))
+    if not len(able):
+        raise StorageError("corpus/mentions: no sentence in it, images alone; add --images")
+    drawn = draw_rows(mentions["entity_id"].to_numpy()[able], settings.max_sentences, settings.seed)
+    rows = able[drawn]
     split = np.searchsorted(rows, borders)
     return [rows[a:b] - first for a, b, first in zip(split[:-1], split[1:], borders[:-1], strict=True)]
 
@@ -163,6 +170,7 @@ def main(
     max_sentences: int = typer.Option(30, min=1, help="Sentences of an entity at most, drawn at random."),
     max_length: int = typer.Option(128, min=8, help="Tokens of an input at most; a window around the mask."),
     descriptions: bool = typer.Option(False, help="Put the entity's description in front (RA)."),
+    images: bool = typer.Option(False, help="Draw contexts that are an image without a sentence, too."),
     seed: int = typer.Option(13, min=0, help="Of the draw."),
     workers: int | None = typer.Option(None, min=1, help="Actors.  [default: the cluster's CPUs]"),
     force: bool = typer.Option(False, help="Make everything again, also what is there already."),
@@ -182,6 +190,7 @@ def main(
         max_sentences=max_sentences,
         descriptions=descriptions,
         seed=seed,
+        images=images,
     )
     outcome = preprocess(place, model, settings, workers, force)
     seconds = time.monotonic() - started

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from engine.catalogue import Catalogue, Sentence
+from engine.corpus.pictures import kind_of
 from engine.errors import StorageError
 from engine.query import Expansion, Query
-from engine.storage import Store
 from engine.vocabulary import Vocabulary
+from engine.workspace import Workspace
 from serve.protocol import numbers
 
 logger = logging.getLogger("seedset.serve")
@@ -27,12 +28,8 @@ MAX_SENTENCES = 8
 """Sentences of an entity that are looked at for its images: as many as a bundle holds."""
 MAX_IMAGE_BYTES = 8 << 20
 
-IMAGE_TYPES = {
-    b"\x89PNG\r\n\x1a\n": "image/png",
-    b"\xff\xd8\xff": "image/jpeg",
-    b"GIF87a": "image/gif",
-    b"GIF89a": "image/gif",
-}
+IMAGE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp"}
+"""What browsers show, by :func:`engine.corpus.pictures.kind_of`."""
 
 
 def explanations(
@@ -76,8 +73,8 @@ def _nearest(
 
 
 def sentences_of(sentences: Sequence[Sentence]) -> list[Json]:
-    """Return the JSON objects of sentences."""
-    return [{"text": one.text, "start": one.start, "end": one.end} for one in sentences]
+    """Return the JSON objects of sentences; a context that is an image alone has none."""
+    return [{"text": one.text, "start": one.start, "end": one.end} for one in sentences if one.text]
 
 
 def images_of(entity: int, sentences: Sequence[Sentence]) -> list[str]:
@@ -99,24 +96,17 @@ def read_image(catalogue: Catalogue, workspace: str, entity: int, n: int) -> tup
         return None
     address = addresses[n]
     try:
-        relative = "://" not in address and not address.startswith("/")
-        source = Store.open(workspace) / address if relative else Store.open(address)
+        source = Workspace.open(workspace).image(address)
         if not 0 < source.size() <= MAX_IMAGE_BYTES:
             return None
         content = source.read_bytes()
     except (StorageError, OSError, ValueError) as error:  # ValueError: no path at all
         logger.warning("an image cannot be read", extra={"entity": entity, "reason": str(error)})
         return None
-    kind = _type_of(content)
-    return (content, kind) if kind else None
+    media_type = IMAGE_TYPES.get(kind_of(content))
+    return (content, media_type) if media_type else None
 
 
 def _addresses(sentences: Sequence[Sentence]) -> list[str]:
     """Return the addresses of images, each once, in the order of the sentences."""
     return list(dict.fromkeys(one.image for one in sentences if one.image))
-
-
-def _type_of(content: bytes) -> str | None:
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "image/webp"
-    return next((kind for magic, kind in IMAGE_TYPES.items() if content.startswith(magic)), None)

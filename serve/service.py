@@ -334,7 +334,7 @@ def _about(edition: Edition, entity: int, n: int) -> Json:
     return {
         "description": edition.catalogue.description(entity),
         "attributes": edition.catalogue.attributes_of(entity),
-        "sentences": sentences_of(held[:n]),
+        "sentences": sentences_of(held)[:n],
         "images": images_of(entity, held),
     }
 

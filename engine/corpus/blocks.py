@@ -112,7 +112,8 @@ def plan_parts(workspace: Workspace, settings: BlockSettings) -> list[PartPlan]:
     """
     hashes, parts, entities = _read_hashes(workspace)
     first = np.unique(hashes, return_index=True)[1]
-    distinct = np.sort(first)
+    no_sentence = _hashes([""])[0]  # of a context that is an image alone
+    distinct = np.sort(first[hashes[first] != no_sentence])
     n_held = min(AT_MOST_HELD_OUT, round(settings.held_out * len(distinct)))
     drawn = np.random.default_rng(settings.seed).choice(len(distinct), n_held, replace=False)
     is_held = np.zeros(len(hashes), bool)

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.corpus.mentions import HOWS, MentionFinder
-from engine.corpus.records import Entity, Refusal, Sentence, Source
+from engine.corpus.mentions import HOWS, NO_SENTENCE, MentionFinder, Span
+from engine.corpus.mesed import Mesed
+from engine.corpus.pictures import Pictures, fault_of_address, picture_bytes
+from engine.corpus.records import EXCERPT, Entity, Refusal, Sentence, Source
 from engine.corpus.rows import Rows, read_jsonl, read_parquet
 from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, corpus_digest
 from engine.corpus.text import fault_of_name, fault_of_text, nfc
@@ -24,6 +26,7 @@ MAX_SENTENCE_CHARACTERS = 10_000
 
 FORMATS: dict[str, Callable[[Store], Source]] = {
     "ultrawiki": UltraWiki,
+    "mesed": Mesed,
     "jsonl": lambda place: Rows(place, ".jsonl", read_jsonl),
     "parquet": lambda place: Rows(place, ".parquet", read_parquet),
 }
@@ -183,6 +186,7 @@ class _Import:
         names, aliases = [e.name for e in self._entities], [e.aliases for e in self._entities]
         self._finder = MentionFinder(names, aliases)
         self._mentions = MentionWriter(self._folder / "mentions")
+        self._pictures = Pictures(self._folder / "images")
         self._found = dict.fromkeys(HOWS, 0)
         self._seen: set[int] = set()
         mentioned = bytearray(len(names))
@@ -198,7 +202,7 @@ class _Import:
             entity_id = self._take(one)
             if isinstance(entity_id, str):
                 self._refuse(Refusal(one.source, one.position, entity_id, one.sentence))
-            else:
+            elif one.sentence:
                 mentioned[entity_id] = 1
         progress(read % _PROGRESS_EVERY)
         self._mentions.flush()
@@ -207,10 +211,35 @@ class _Import:
         self._counts.entities_without_sentences = len(names) - sum(mentioned)
 
     def _take(self, one: Sentence) -> int | str:
-        """Write the sentence's mention and return its entity; a string is why it is refused."""
+        """Write the context's mention and return its entity; a string is why it is refused."""
         entity_id = self._ids.get(one.entity)
         if entity_id is None:
             return self._fault_of_unknown(one.entity)
+        only_image = not one.sentence and (one.image or one.image_bytes)
+        found = ("", (0, 0, NO_SENTENCE)) if only_image else self._located(entity_id, one)
+        if isinstance(found, str):
+            return found
+        try:
+            image = self._image(one)
+        except ValueError as error:
+            if only_image:
+                return str(error)
+            record = str((one.image or one.image_bytes or "")[:EXCERPT])
+            self._refuse(Refusal(one.source, one.position, str(error), record, "detail"))
+            image = None
+        sentence, (start, end, how) = found
+        # What we find is the first place of several; what people marked may be every one.
+        key = hash((entity_id, sentence, image, start if one.annotated else None))
+        if key in self._seen:
+            return DUPLICATE
+        self._seen.add(key)
+        self._mentions.add(entity_id, sentence, start, end, image)
+        self._found[how] += 1
+        self._counts.images += image is not None
+        return entity_id
+
+    def _located(self, entity_id: int, one: Sentence) -> tuple[str, Span] | str:
+        """Return the sentence as it is stored and where its mention is; a string is why it is refused."""
         sentence, start, end = one.sentence, one.start, one.end
         if fault := fault_of_text(sentence, self._settings.max_sentence_characters):
             return fault
@@ -220,21 +249,26 @@ class _Import:
             sentence = composed
         if start is None or end is None:
             span = self._finder.find(entity_id, sentence)
+        elif one.annotated:
+            span = self._finder.narrow(entity_id, sentence, start, end)
         else:
             span = self._finder.check(entity_id, sentence, start, end)
-        if isinstance(span, str):
-            return span
-        if one.image is not None and (
-            fault := fault_of_name(one.image, self._settings.max_sentence_characters)
-        ):
-            return f"image {fault}"
-        key = hash((entity_id, sentence, one.image))
-        if key in self._seen:
-            return DUPLICATE
-        self._seen.add(key)
-        self._mentions.add(entity_id, sentence, span[0], span[1], one.image)
-        self._found[span[2]] += 1
-        return entity_id
+        return span if isinstance(span, str) else (sentence, span)
+
+    def _image(self, one: Sentence) -> str | None:
+        """Return the address of the context's image, written here if it came as bytes.
+
+        Raises:
+            ValueError: it cannot be used, and why.
+        """
+        if one.image_bytes:
+            try:
+                return self._pictures.add(picture_bytes(one.image_bytes))
+            except ValueError as error:
+                raise ValueError(f"image_bytes {error}") from None
+        if one.image and (fault := fault_of_address(one.image)):
+            raise ValueError(f"image {fault}")
+        return one.image or None
 
     def _fault_of_unknown(self, name: str) -> str:
         if fault := fault_of_name(name, MAX_NAME_LENGTH):

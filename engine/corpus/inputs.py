@@ -41,11 +41,14 @@ class InputSettings(BaseModel):
     descriptions: bool = False
     """Each entity's description in front of its sentences (RA), its own names masked."""
     seed: int = Field(13, ge=0)
+    images: bool = False
+    """Contexts without a sentence are drawn too, where they have an image: the mask token alone."""
 
     def key(self, corpus_digest: str) -> str:
         """Return the folder name of these settings over a corpus: readable, and different if anything is."""
-        content = self.model_dump_json() + corpus_digest
-        about = "-RA" if self.descriptions else ""
+        # Inputs made before there were images keep their key.
+        content = self.model_dump_json(exclude=None if self.images else {"images"}) + corpus_digest
+        about = ("-RA" if self.descriptions else "") + ("-I" if self.images else "")
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         return f"mask-L{self.max_length}-S{self.max_sentences}{about}-{digest}"
 

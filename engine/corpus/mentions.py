@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from engine.corpus.text import fold, in_word, is_mark, is_spaceless
 
 EXACT, FOLDED, ALIAS, SUBSTRING, GIVEN = "exact", "other case", "alias", "inside a word", "given"
-HOWS = (EXACT, FOLDED, ALIAS, SUBSTRING, GIVEN)
+NO_SENTENCE = "an image alone"
+HOWS = (EXACT, FOLDED, ALIAS, SUBSTRING, GIVEN, NO_SENTENCE)
 """How a mention was found, most trusted first; the manifest counts them."""
 
 Span = tuple[int, int, str]
@@ -70,13 +71,34 @@ class MentionFinder:
 
     def check(self, entity_id: int, sentence: str, start: int, end: int) -> Span | str:
         """Return the given offsets if they hold the name or an alias in any case, else the reason."""
-        if not 0 <= start < end <= len(sentence):
-            return f"start {start} and end {end} are no span of its {len(sentence)} characters"
+        if fault := _fault_of_span(sentence, start, end):
+            return fault
         held = sentence[start:end]
         folded = fold(held)
         if any(folded == fold(s) for s in (self._names[entity_id], *self._aliases[entity_id])):
             return start, end, GIVEN
         return f"start {start} and end {end} hold {held[:80]!r}, neither the name nor an alias"
+
+    def narrow(self, entity_id: int, sentence: str, start: int, end: int) -> Span | str:
+        """Return the place of the name or an alias, in any case, inside a span that people marked.
+
+        As a whole word if there is one ("Affenpinscher" in "Affenpinscher's"), else anywhere; where none is
+        inside, the whole span: the sentence may call the entity by another name. A string is the reason for
+        a refusal: there is no such span.
+        """
+        if fault := _fault_of_span(sentence, start, end):
+            return fault
+        folded = fold(sentence[:end])
+        spellings = [fold(s) for s in (self._names[entity_id], *self._aliases[entity_id])]
+        for whole in (True, False):
+            for spelling in spellings:
+                for at in _places(spelling, folded, start):
+                    last = at + len(spelling)
+                    if whole and not is_whole(sentence, at, last):
+                        continue
+                    if last == len(sentence) or not is_mark(sentence[last]):
+                        return at, last, GIVEN
+        return start, end, GIVEN
 
 
 def is_whole(text: str, start: int, end: int) -> bool:
@@ -84,8 +106,14 @@ def is_whole(text: str, start: int, end: int) -> bool:
     return not (start and in_word(text[start - 1])) and not (end < len(text) and in_word(text[end]))
 
 
-def _places(wanted: str, text: str) -> Iterator[int]:
-    at = text.find(wanted)
+def _fault_of_span(sentence: str, start: int, end: int) -> str | None:
+    if not 0 <= start < end <= len(sentence):
+        return f"start {start} and end {end} are no span of its {len(sentence)} characters"
+    return f"start {start} and end {end} hold no text" if sentence[start:end].isspace() else None
+
+
+def _places(wanted: str, text: str, start: int = 0) -> Iterator[int]:
+    at = text.find(wanted, start)
     while at >= 0:
         yield at
         at = text.find(wanted, at + 1)

@@ -27,7 +27,11 @@ class Entity(NamedTuple):
 
 
 class Sentence(NamedTuple):
-    """A sentence as its source has it; ``start`` and ``end`` count characters, None where not given."""
+    """A context of an entity as its source has it: a sentence, an image, or both.
+
+    ``sentence`` is "" where there is only an image; ``start`` and ``end`` count characters, None where not
+    given; ``image`` is an address (:func:`engine.corpus.pictures.address_in`).
+    """
 
     entity: str
     sentence: str
@@ -36,14 +40,18 @@ class Sentence(NamedTuple):
     image: str | None
     source: str
     position: Position
+    annotated: bool = False
+    """People marked the mention: it holds, also where it is spelt in another way."""
+    image_bytes: bytes | str | None = None
+    """The image itself in the place of an address; a text is base64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A record that is not imported: a line of the quarantine.
 
-    ``of`` says what it counts as: an entity, a sentence, a detail (a description, attributes) or the rest
-    of a file.
+    ``of`` says what it counts as: an entity, a sentence, a detail (a description, attributes, an image) or
+    the rest of a file.
     """
 
     source: str

@@ -2,12 +2,13 @@
 
 Sentences (``sentences.jsonl`` or ``sentences/*.jsonl``; ``sentences*.parquet`` or ``sentences/*.parquet``):
 
-=============  ========  ==================================================================
-``entity``     required  the name of the entity that the sentence mentions
-``sentence``   required  the text
-``start end``  optional  characters of the mention, end exclusive; found by us where missing
-``image``      optional  path or address of a picture, kept as given
-=============  ========  ==================================================================
+===============  ========  ==================================================================
+``entity``       required  the name of the entity that the sentence mentions
+``sentence``     required  the text; may be missing where there is an image
+``start end``    optional  characters of the mention, end exclusive; found by us where missing
+``image``        optional  a picture: path from the source's folder on, local path or s3:// address
+``image_bytes``  optional  in its place the picture's bytes; in JSON lines as base64. 32 MiB at most
+===============  ========  ==================================================================
 
 Entities (``entities.jsonl``, ``entities.parquet``; optional: without it, those of the sentences in order of
 first appearance):
@@ -22,23 +23,25 @@ first appearance):
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.corpus.pictures import address_in
 from engine.corpus.records import Entity, Position, Refusal, Sentence
-from engine.corpus.streams import decode, lines
+from engine.corpus.streams import BLOCK, decode, json_type, lines, parsed_object
 from engine.corpus.text import nfc
-from engine.corpus.ultrawiki import dumps, is_attributes, json_type
+from engine.corpus.ultrawiki import dumps, is_attributes
 from engine.errors import FormatError
 from engine.storage import Store
 
 BATCH = 8192
+PICTURES = 16
+"""Rows that are held at once where they hold pictures."""
 
-SENTENCE_COLUMNS = ("entity", "sentence", "start", "end", "image")
+SENTENCE_COLUMNS = ("entity", "sentence", "start", "end", "image", "image_bytes")
 ENTITY_COLUMNS = ("name", "aliases", "description", "attributes")
 
 Values = dict[str, Any]
@@ -61,10 +64,10 @@ class Rows:
         self._read = read
         if place.size() >= 0:
             self._sentences, self._entities = [place], []
-            self._root = place.path.rsplit("/", 1)[0]
+            self._root = Store(place.fs, place.path.rsplit("/", 1)[0], place.is_local)
             return
         files = {f.path[len(place.path) + 1 :]: f for f in place.files(suffix)}
-        self._root = place.path
+        self._root = place
         self._sentences = [f for name, f in files.items() if _holds_sentences(name)]
         self._entities = [f for name, f in files.items() if name == f"entities{suffix}"]
         if not self._sentences:
@@ -79,7 +82,7 @@ class Rows:
         return self._entities + self._sentences
 
     def _name(self, file: Store) -> str:
-        return file.path[len(self._root) + 1 :]
+        return file.path[len(self._root.path) + 1 :]
 
     def entities(self) -> Iterator[Entity | Refusal] | None:
         """Yield the rows of the entity table; None where there is none."""
@@ -99,11 +102,20 @@ class Rows:
         for file in self._sentences:
             source = self._name(file)
             for row, position in self._good_rows(file, SENTENCE_COLUMNS, _fault_of_sentence, "sentence"):
-                if isinstance(row, Refusal):
-                    yield row
-                else:
-                    name, start, end = nfc(row["entity"].strip()), row.get("start"), row.get("end")
-                    yield Sentence(name, row["sentence"], start, end, row.get("image"), source, position)
+                yield row if isinstance(row, Refusal) else self._sentence(row, source, position)
+
+    def _sentence(self, row: Values, source: str, position: Position) -> Sentence:
+        image = address_in(self._root, row["image"]) if row.get("image") else None
+        return Sentence(
+            nfc(row["entity"].strip()),
+            row.get("sentence") or "",
+            row.get("start"),
+            row.get("end"),
+            image,
+            source,
+            position,
+            image_bytes=row.get("image_bytes"),
+        )
 
     def _good_rows(
         self,
@@ -132,17 +144,27 @@ def _holds_sentences(name: str) -> bool:
 
 
 def _fault_of_sentence(row: Values) -> str | None:
-    for column in ("entity", "sentence"):
-        if not isinstance(row.get(column), str):
-            return f"{column} must be a text, not {json_type(row.get(column))}"
+    sentence, image, content = (row.get(column) for column in ("sentence", "image", "image_bytes"))
+    if not isinstance(row.get("entity"), str):
+        return f"entity must be a text, not {json_type(row.get('entity'))}"
+    if not isinstance(sentence, str | None):
+        return f"sentence must be a text, not {json_type(sentence)}"
+    if not isinstance(image, str | None):
+        return f"image must be a text, not {json_type(image)}"
+    if not isinstance(content, bytes | str | None):
+        return f"image_bytes must be bytes, in base64 where they are a text, not {json_type(content)}"
+    if image and content:
+        return "image and image_bytes: give one of them"
+    if not (sentence or image or content):
+        return "neither a sentence nor an image"
     for column in ("start", "end"):
         value = row.get(column)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
             return f"{column} must be a whole number, not {json_type(value)}"
     if (row.get("start") is None) != (row.get("end") is None):
         return "start and end belong together: give both or none"
-    if not isinstance(row.get("image"), str | None):
-        return f"image must be a text, not {json_type(row['image'])}"
+    if not sentence and (row.get("start") or row.get("end")):
+        return "start and end of a mention, but no sentence"
     return None
 
 
@@ -167,16 +189,7 @@ def read_jsonl(file: Store, columns: tuple[str, ...]) -> Iterator[Row]:
         if fault:
             yield fault, position, text
         elif text and not text.isspace():
-            yield _parsed(text, line.ended), position, text
-
-
-def _parsed(text: str, ended: bool) -> Values | str:
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        cut = "" if ended else "; the file ends in this line without a line break: it may be cut off"
-        return f"not valid JSON ({error}){cut}"
-    return row if isinstance(row, dict) else f"a line must be an object, not {json_type(row)}"
+            yield parsed_object(text, line.ended), position, text
 
 
 def read_parquet(file: Store, columns: tuple[str, ...]) -> Iterator[Row]:
@@ -184,26 +197,35 @@ def read_parquet(file: Store, columns: tuple[str, ...]) -> Iterator[Row]:
 
     Raises:
         BrokenFileError: it is no Parquet file, or not a whole one.
-        FormatError: a required column (the first two of sentences, the first of entities) is missing.
+        FormatError: a required column is missing.
     """
-    required = columns[:2] if columns == SENTENCE_COLUMNS else columns[:1]
     number = 0
     try:
         with file.open_input() as stream:
-            table = pq.ParquetFile(stream)
+            # Read ahead, every row group would stay in memory to the end; unbuffered, a whole row group.
+            table = pq.ParquetFile(stream, pre_buffer=False, buffer_size=BLOCK)
             there = table.schema_arrow.names
-            if missing := [c for c in required if c not in there]:
+            if missing := _missing(columns, there):
                 raise FormatError(
                     f"{file.uri}: no column {' and no column '.join(missing)} (found: {', '.join(there)})"
                 )
             wanted = [c for c in columns if c in there]
-            for batch in table.iter_batches(batch_size=BATCH, columns=wanted):
+            size = PICTURES if "image_bytes" in wanted else BATCH
+            for batch in table.iter_batches(batch_size=size, columns=wanted):
                 for row in _rows(batch):
                     yield row, ("row {0}{1}", number, ""), ""
                     number += 1
     except (pa.ArrowException, OSError) as error:
         reason = f"no readable Parquet from here on ({str(error).splitlines()[0]}); is the file whole?"
         raise BrokenFileError(("row {0}{1}", number, ""), reason) from None
+
+
+def _missing(columns: tuple[str, ...], there: Sequence[str]) -> list[str]:
+    """Return the required columns that a table lacks."""
+    required = columns[:1]
+    if columns == SENTENCE_COLUMNS and not {"image", "image_bytes"} & set(there):
+        required = columns[:2]
+    return [column for column in required if column not in there]
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[Values | str]:

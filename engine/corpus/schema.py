@@ -19,7 +19,11 @@ MENTION_SCHEMA = pa.schema(
         pa.field("image", pa.string()),
     ]
 )
-"""``corpus/mentions/*.parquet``: start and end count characters of the sentence, end exclusive."""
+"""``corpus/mentions/*.parquet``: start and end count characters of the sentence, end exclusive.
+
+``image`` is an address for :meth:`engine.workspace.Workspace.image`. A context that is an image alone has the
+sentence "", start 0 and end 0; no other has an end of 0.
+"""
 
 PART_ROWS = 8192
 """Rows of a mentions part at most: the unit of parallel work, of recovery, and of memory."""
@@ -47,6 +51,8 @@ class Counts(BaseModel):
     details_refused: int = 0
     files_broken: int = 0
     entities_without_sentences: int = 0
+    images: int = 0
+    """Mentions with an image."""
 
     @property
     def quarantined(self) -> int:

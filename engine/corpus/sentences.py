@@ -1,4 +1,4 @@
-"""The sentences that a bundle shows of its entities: the first few of each, sorted by entity."""
+"""The contexts that a bundle shows of its entities: the first few of each, sorted by entity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.corpus.schema import MENTION_SCHEMA
 from engine.workspace import Workspace
 
 PER_ENTITY = 8
-"""Sentences kept of an entity."""
+"""Contexts kept of an entity."""
 
 MAX_CHARACTERS = 500
 """Longer sentences are not shown, so they are not kept."""
@@ -23,27 +23,43 @@ GROUP_ROWS = 250
 
 
 def write_sentences(workspace: Workspace, target: Path, n_entities: int) -> None:
-    """Write the first :data:`PER_ENTITY` sentences of each entity, in the columns of mentions.
+    """Write the first :data:`PER_ENTITY` contexts of each entity, in the columns of mentions.
 
-    The corpus is streamed; what is kept is in memory once more while it is sorted.
+    Sentences and images without a sentence take turns, so that neither pushes the other out. The corpus is
+    streamed; what is kept is in memory once more while it is sorted.
     """
-    kept_N = np.zeros(n_entities, np.int64)
+    kept_G = np.zeros(2 * n_entities, np.int64)
     batches: list[pa.RecordBatch] = []
     for part in workspace.mentions():
         with part.open_input() as stream:
-            batches += [_first_ones(batch, kept_N) for batch in pq.ParquetFile(stream).iter_batches()]
+            batches += [_first_ones(batch, kept_G) for batch in pq.ParquetFile(stream).iter_batches()]
     table = pa.Table.from_batches(batches, MENTION_SCHEMA)
-    order = np.argsort(table["entity_id"].to_numpy(), kind="stable")
-    pq.write_table(table.take(order), target, row_group_size=GROUP_ROWS)
+    group = _groups(table)
+    rank = _ranks(group)
+    order = np.lexsort((group, rank, group // 2))
+    place = _ranks(group[order] // 2)
+    pq.write_table(table.take(order[place < PER_ENTITY]), target, row_group_size=GROUP_ROWS)
 
 
-def _first_ones(batch: pa.RecordBatch, kept_N: np.ndarray) -> pa.RecordBatch:
-    """Return the rows that are among the first of their entity, and count them in ``kept_N``."""
+def _first_ones(batch: pa.RecordBatch, kept_G: np.ndarray) -> pa.RecordBatch:
+    """Return the rows that are among the first of their group, and count them in ``kept_G``."""
     short = np.flatnonzero(pc.less_equal(pc.utf8_length(batch["sentence"]), MAX_CHARACTERS))
-    entity = batch["entity_id"].to_numpy()[short]
-    order = np.argsort(entity, kind="stable")
-    ordered = entity[order]
-    rank = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
-    chosen = order[kept_N[ordered] + rank < PER_ENTITY]
-    np.add.at(kept_N, entity[chosen], 1)
-    return batch.take(short[np.sort(chosen)])
+    group = _groups(batch)[short]
+    rank = _ranks(group)
+    chosen = np.flatnonzero(kept_G[group] + rank < PER_ENTITY)
+    np.add.at(kept_G, group[chosen], 1)
+    return batch.take(short[chosen])
+
+
+def _groups(mentions: pa.Table | pa.RecordBatch) -> np.ndarray:
+    """Return, int64 [rows], twice the entity of each mention, and one more where it has no sentence."""
+    return 2 * mentions["entity_id"].to_numpy().astype(np.int64) + (mentions["end"].to_numpy() == 0)
+
+
+def _ranks(group: np.ndarray) -> np.ndarray:
+    """Return how many rows of the same group stand before each one, int64 [rows]."""
+    order = np.argsort(group, kind="stable")
+    ordered = group[order]
+    rank = np.empty(len(group), np.int64)
+    rank[order] = np.arange(len(group)) - np.searchsorted(ordered, ordered)
+    return rank

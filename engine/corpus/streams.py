@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Iterator
-from typing import NamedTuple
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 import ijson
 
 from engine.storage import Store
 
 BLOCK = 1 << 20
-MAX_LINE = 16 << 20
-"""Bytes of a line that are held in memory: a file without line breaks must not fill it."""
+MAX_LINE = 48 << 20
+"""Bytes of a line that are held in memory: an image of 32 MiB in base64 fits, a file without line breaks must
+not fill it."""
 
 
 class Line(NamedTuple):
@@ -50,6 +53,30 @@ def decode(line: Line) -> tuple[str, str | None]:
     except UnicodeDecodeError as error:
         place = line.offset + error.start + len(line.content) - len(content)
         return content.decode(errors="replace"), f"not valid UTF-8 at byte {place} of the file"
+
+
+def parsed_object(text: str, ended: bool) -> dict[str, Any] | str:
+    """Return the JSON object of a line, or why it holds none.
+
+    Args:
+        text: see :func:`decode`.
+        ended: whether the line has its line break.
+    """
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        cut = "" if ended else "; the file ends in this line without a line break: it may be cut off"
+        return f"not valid JSON ({error}){cut}"
+    if isinstance(row, dict):
+        return row
+    return f"a line must be an object, not {json_type(row)}"
+
+
+def json_type(value: object) -> str:
+    """Return what JSON calls the type of a value."""
+    names: dict[type, str] = {bool: "true or false", str: "a text", type(None): "null"}
+    names |= {list: "a list", dict: "an object"} | dict.fromkeys((int, float, Decimal), "a number")
+    return names.get(type(value), type(value).__name__)
 
 
 class _Valid:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from decimal import Decimal
 
 import ijson
 
@@ -24,6 +23,7 @@ from engine.corpus.streams import (
     fault_of_json,
     json_events,
     json_members,
+    json_type,
     json_value,
     lines,
 )
@@ -75,9 +75,9 @@ class UltraWiki:
                 about = descriptions.pop(name, None), attributes.pop(name, {})
                 yield Entity(name, [], *about, source, position)
         for name in descriptions:
-            yield _unknown("ent2text.json", name)
+            yield unknown("ent2text.json", name, source)
         for name in attributes:
-            yield _unknown("attributes.json", name)
+            yield unknown("attributes.json", name, source)
 
     def _descriptions(self, found: dict[str, str]) -> Iterator[Refusal]:
         source = "ent2text.json"
@@ -90,7 +90,7 @@ class UltraWiki:
                 if isinstance(text, str):
                     found[nfc(name.strip())] = text
                 elif text is not None:
-                    yield _detail(source, name, "the description is not a text", text)
+                    yield detail(source, name, "the description is not a text", text)
         except ijson.JSONError as error:
             yield Refusal(source, ("after {0!r}{1}", last, ""), fault_of_json(error), of="file")
 
@@ -104,11 +104,11 @@ class UltraWiki:
                 last = group
                 kind = nfc(group.strip())
                 if not isinstance(members, dict):
-                    yield _detail(source, group, "a class must be {name: {attribute: [values]}}", members)
+                    yield detail(source, group, "a class must be {name: {attribute: [values]}}", members)
                     continue
                 for name, given in members.items():
                     if not is_attributes(given):
-                        yield _detail(source, name, "attributes must be {attribute: [texts]}", given)
+                        yield detail(source, name, "attributes must be {attribute: [texts]}", given)
                         continue
                     known = found.setdefault(nfc(name.strip()), {})
                     for attribute, values in [(CLASS, [kind] if kind else []), *given.items()]:
@@ -156,21 +156,16 @@ def _wrong(source: str, name: str, place: int, value: object, inside: bool) -> R
     return Refusal(source, position, f"{expected}, not {json_type(value)}", dumps(value))
 
 
-def json_type(value: object) -> str:
-    """Return what JSON calls the type of a value."""
-    names: dict[type, str] = {bool: "true or false", str: "a text", type(None): "null"}
-    names |= {list: "a list", dict: "an object"} | dict.fromkeys((int, float, Decimal), "a number")
-    return names.get(type(value), type(value).__name__)
-
-
 def dumps(value: object) -> str:
     """Return a refused value as text for the quarantine."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _detail(source: str, name: str, reason: str, value: object) -> Refusal:
+def detail(source: str, name: str, reason: str, value: object) -> Refusal:
+    """Return the refusal of what a file holds on an entity."""
     return Refusal(source, ("{0!r}{1}", name, ""), reason, dumps(value), "detail")
 
 
-def _unknown(source: str, name: str) -> Refusal:
-    return Refusal(source, ("{0!r}{1}", name, ""), "not in entities.txt", name, "detail")
+def unknown(source: str, name: str, entities: str) -> Refusal:
+    """Return the refusal of what a file holds on a name that the file of entities lacks."""
+    return Refusal(source, ("{0!r}{1}", name, ""), f"not in {entities}", name, "detail")

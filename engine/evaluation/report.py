@@ -17,9 +17,12 @@ from engine.query_files import LabelledQuery, QuerySet, Refusal
 Runner = Callable[[Sequence[Query]], list[Expansion]]
 
 Report = dict[str, Any]
-"""``overall`` and ``by_class``: see :func:`engine.evaluation.metrics.average`; and counts."""
+"""``overall`` and ``by_class``: see :func:`engine.evaluation.metrics.average`; counts; and ``negatives``:
+whether any query has negative seeds or negative truth. Where none has, only the Pos columns say anything."""
 
 COLUMNS = tuple(f"{name}@{k}" for name in ("MAP", "P") for k in CUTOFFS)
+
+_POSITIVE = [*(f"Pos{column}" for column in COLUMNS), "PosAvg"]
 
 
 def evaluate(
@@ -78,6 +81,7 @@ def evaluate(
     return {
         "overall": average(measured),
         "by_class": {label: average(by_class[label]) for label in sorted(by_class)},
+        "negatives": any(q.query.negative or q.negative.size for q in usable),
         "seconds_per_query": round(seconds / len(usable), 6),
         "degraded": degraded,
         "missing_truth": queries.missing,
@@ -119,7 +123,14 @@ def markdown(reports: Mapping[str, Report], heading: str) -> str:
 
 
 def side_rows(reports: Mapping[str, Report]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the papers' table: Pos, Neg and Comb columns, a line each."""
+    """Return header and rows of the papers' table.
+
+    UltraWiki's has Pos, Neg and Comb columns, a line each. MESED's is the one without negatives: a line of
+    MAP@K, P@K and their mean (the Pos columns).
+    """
+    if not any(report["negatives"] for report in reports.values()):
+        rows = [[name, *_numbers(report["overall"], _POSITIVE)] for name, report in reports.items()]
+        return ["method", *COLUMNS, "Avg"], rows
     rows = [
         [name, side, *_numbers(report["overall"], [*(f"{side}{c}" for c in COLUMNS), average_name])]
         for name, report in reports.items()
@@ -128,14 +139,25 @@ def side_rows(reports: Mapping[str, Report]) -> tuple[list[str], list[list[str]]
     return ["method", "", *COLUMNS, "Avg"], rows
 
 
+def key_figures(report: Report) -> dict[str, float]:
+    """Return the few numbers that stand for a report: CombMAP and Avg, without negatives MAP and Avg."""
+    overall = report["overall"]
+    if report["negatives"]:
+        return {name: overall[name] for name in ("CombMAP", "Avg")}
+    return {"MAP@10": overall["PosMAP@10"], "MAP@100": overall["PosMAP@100"], "Avg": overall["PosAvg"]}
+
+
 def class_rows(report: Report) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of one method's results by fine-grained class."""
     columns = ["PosMAP@10", "NegMAP@10", "CombMAP@10", "PosMAP@100", "CombMAP", "Avg"]
+    header = columns
+    if not report["negatives"]:
+        columns, header = _POSITIVE, [*COLUMNS, "Avg"]
     rows = [
         [label, str(values["queries"]), *_numbers(values, columns)]
         for label, values in [*report["by_class"].items(), ("all", report["overall"])]
     ]
-    return ["class", "queries", *columns], rows
+    return ["class", "queries", *header], rows
 
 
 def _numbers(values: Mapping[str, float], columns: Sequence[str]) -> list[str]:

@@ -139,9 +139,9 @@ def test_what_cannot_be_read_at_all_is_an_error(tmp_path):
         read(tmp_path / "none")
     with pytest.raises(FormatError, match="holds no query file"):
         read(tmp_path)
-    (tmp_path / "q.txt").write_text("iron")
+    (tmp_path / "q.csv").write_text("iron")
     with pytest.raises(FormatError, match="ends in"):
-        read(tmp_path / "q.txt")
+        read(tmp_path / "q.csv")
     (tmp_path / "q.jsonl").write_text("\n")
     with pytest.raises(FormatError, match="holds no query"):
         read(tmp_path / "q.jsonl")

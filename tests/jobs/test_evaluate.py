@@ -93,3 +93,22 @@ def test_a_mistake_is_one_line_and_status_2(house, capsys, extra, words):
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
+
+
+def test_queries_of_mesed_have_its_table(house, capsys):
+    (house / "m" / "gt").mkdir(parents=True)
+    (house / "m" / "query_seed=5").mkdir()
+    names = [f"entity {49 - i}\t{i}" for i in range(50)]
+    (house / "m" / "entity2id.txt").write_text("\n".join(names))
+    (house / "m" / "query_seed=5" / "things.txt").write_text("0 1 2 3 4\n5 6 7 8 9\nEXIT\n")
+    (house / "m" / "gt" / "things.txt").write_text("".join(f"{i}\tentity {49 - i}\t1\n" for i in range(10)))
+    words = ["--workspace", house / "w", "--queries", house / "m" / "query_seed=5", "--method", "retexpan"]
+    assert run_command(main, *words) == 0
+    shown = capsys.readouterr()
+    last = dict(pair.split("=") for pair in shown.out.splitlines()[-1].split())
+    assert list(last) == ["method", "bundle", "queries", "refused", "MAP@10", "MAP@100", "Avg"]
+    assert (last["queries"], last["refused"]) == ("2", "0")
+    report = json.loads((house / "w/runs/evaluate/retexpan/report.json").read_text())
+    assert report["overall"]["PosP@100"] == 100, "all entities are ranked"
+    assert float(last["Avg"]) == report["overall"]["PosAvg"]
+    assert "Comb" not in shown.out

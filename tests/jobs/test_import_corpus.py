@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.storage import Store
+from engine.workspace import Workspace
 from tests.support.corpora import jsonl, run_import, ultrawiki
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ def test_from_bucket_to_bucket(s3: str, tmp_path: Path, form: str) -> None:
         local = ultrawiki(tmp_path / "raw", {"iron": ["Iron.", "Tin."]})
     else:
         local = tmp_path / "raw"
-        rows = [{"entity": "iron", "sentence": s} for s in ("Iron.", "Tin.")]
+        rows = [{"entity": "iron", "sentence": s, "image_bytes": "QQ=="} for s in ("Iron.", "Tin.")]
         jsonl(local / "sentences/a.jsonl", rows)
     for file in (p for p in local.rglob("*") if p.is_file()):
         name = file.relative_to(local).as_posix()
@@ -59,5 +60,7 @@ def test_from_bucket_to_bucket(s3: str, tmp_path: Path, form: str) -> None:
     assert got.manifest.digest == run_import(tmp_path / "w", local, form).manifest.digest
     names = {f.name for f in Store.open(f"{s3}/work").files()}
     assert {"manifest.json", "entities.parquet", "part-00000.parquet"} <= names
+    for image in filter(None, (m["image"] for m in got.mentions)):
+        assert Workspace.open(f"{s3}/work").image(image).read_bytes() == b"A"
     smaller = run_import(f"{s3}/work", f"{s3}/raw", form, overwrite=True)
     assert smaller.manifest == got.manifest

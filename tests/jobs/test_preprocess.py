@@ -13,10 +13,10 @@ from engine.corpus.inputs import InputSettings, open_inputs
 from engine.corpus.masking import fingerprint, load_tokenizer
 from engine.corpus.part_maker import PartMaker, Stats
 from engine.encoders.embedded import EMBEDDED, embedded_model_path
-from engine.errors import UserError
+from engine.errors import StorageError, UserError
 from engine.workspace import Workspace
 from jobs.preprocess import Outcome, preprocess
-from tests.support.corpora import run_import, ultrawiki
+from tests.support.corpora import jsonl, run_import, ultrawiki
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["iron", "gold", "zinc"]
@@ -171,4 +171,26 @@ def test_a_corpus_with_a_part_missing(tmp_path: Path) -> None:
     run_import(tmp_path / "w", raw(tmp_path / "raw"), "ultrawiki")
     shutil.rmtree(tmp_path / "w/corpus/mentions")
     with pytest.raises(UserError, match=r"not the parts that corpus/manifest.json lists; import again"):
+        make(tmp_path / "w")
+
+
+def test_contexts_without_a_sentence_are_drawn_only_when_asked_for(in_process: None, tmp_path: Path) -> None:
+    table = [{"entity": "iron", "image": f"{i}.png"} for i in range(3)]
+    table += [{"entity": "iron", "sentence": "Iron rusts."}, {"entity": "tin", "image": "4.png"}]
+    run_import(tmp_path / "w", jsonl(tmp_path / "s.jsonl", table), "jsonl")
+    text = make(tmp_path / "w")
+    assert [(r["entity_id"], r["mention"]) for r in rows(tmp_path / "w")] == [(0, 3)]
+    both = make(tmp_path / "w", images=True)
+    assert "-I-" in both.key
+    assert "-I-" not in text.key
+    drawn = rows(tmp_path / "w")
+    assert [(r["entity_id"], r["mention"]) for r in drawn] == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 4)]
+    tokenizer = load_tokenizer(embedded_model_path())
+    alone = [tokenizer.cls_token_id, tokenizer.mask_token_id, tokenizer.sep_token_id]
+    assert [r["input_ids"] == alone for r in drawn] == [True, True, True, False, True]
+
+
+def test_text_alone_of_a_corpus_of_images_alone_is_a_mistake(tmp_path: Path) -> None:
+    run_import(tmp_path / "w", jsonl(tmp_path / "s.jsonl", [{"entity": "iron", "image": "a.png"}]), "jsonl")
+    with pytest.raises(StorageError, match="no sentence in it, images alone; add --images"):
         make(tmp_path / "w")

@@ -90,3 +90,16 @@ def test_an_image_comes_with_its_type(
     image = client.get("/v1/images/3/0")
     assert (image.content, image.headers["content-type"]) == (PNG, "image/png")
     assert image.headers["x-content-type-options"] == "nosniff"
+
+
+def test_an_image_without_a_sentence_is_shown_and_no_empty_sentence(
+    monkeypatch: pytest.MonkeyPatch, make_service: MakeService, tmp_path: Path
+) -> None:
+    (tmp_path / "one.png").write_bytes(PNG)
+    held = [Sentence("", 0, 0, str(tmp_path / "one.png")), Sentence("A fact.", 0, 1, None)]
+    monkeypatch.setattr(Catalogue, "sentences", lambda self, ids, n: {3: held[:n]} if 3 in ids else {})
+    client = TestClient(create_app(make_service()))
+    about = client.get("/v1/entities/3", params={"sentences": 1}).json()
+    assert about["sentences"] == [{"text": "A fact.", "start": 0, "end": 1}]
+    assert about["images"] == ["/v1/images/3/0"]
+    assert client.get("/v1/images/3/0").content == PNG

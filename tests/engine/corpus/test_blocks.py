@@ -24,7 +24,7 @@ from engine.corpus.blocks import (
 from engine.errors import UserError
 from engine.generation.tokenizers import fingerprint, load_tokenizer
 from engine.workspace import Workspace
-from tests.support.corpora import run_import, ultrawiki
+from tests.support.corpora import jsonl, run_import, ultrawiki
 from tests.support.language_models import tiny_tokenizer
 
 SHARED = "Iron and gold are metals."
@@ -153,3 +153,16 @@ def test_settings_make_the_key() -> None:
     keys = {settings(**c).key("d") for c in ({}, {"block": 9}, {"held_out": 0.1}, {"descriptions": False})}
     assert len(keys) == 4
     assert settings().key("d") != settings().key("e")
+
+
+def test_a_context_without_a_sentence_is_not_read(tmp_path: Path) -> None:
+    rows = [
+        {"entity": "iron", "image": "a.png"},
+        {"entity": "iron", "sentence": "Iron."},
+        {"entity": "tin", "image": "b.png"},
+    ]
+    run_import(tmp_path / "w", jsonl(tmp_path / "s.jsonl", rows), "jsonl")
+    workspace = Workspace.open(tmp_path / "w")
+    assert list(corpus_texts(workspace, settings())) == ["Iron.\n"]
+    [plan] = plan_parts(workspace, settings(held_out=0.5))
+    assert (plan.rows.tolist(), plan.held.tolist()) == ([1], [])

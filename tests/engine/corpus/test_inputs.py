@@ -28,10 +28,15 @@ def test_the_key_names_the_settings_and_changes_with_each() -> None:
         {"max_sentences": 5},
         {"descriptions": True},
         {"seed": 14},
+        {"images": True},
     ]
     keys = {settings.model_copy(update=c).key("c") for c in changes} | {settings.key("c"), settings.key("d")}
     assert len(keys) == len(changes) + 2
     assert "-RA-" in settings.model_copy(update={"descriptions": True}).key("c")
+    assert "-RA-I-" in settings.model_copy(update={"descriptions": True, "images": True}).key("c")
+    assert settings.key("c") == "mask-L128-S30-032d8762", (
+        "inputs made before there were images keep their key"
+    )
     with pytest.raises(ValidationError):
         InputSettings(tokenizer="t", max_length=2)
 

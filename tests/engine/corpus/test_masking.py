@@ -180,3 +180,9 @@ def test_a_description_does_not_tell_the_name(bert: PreTrainedTokenizerBase) -> 
         "",
         "no name.",
     ]
+
+
+def test_no_sentence_is_the_mask_alone(tokenizer: PreTrainedTokenizerBase) -> None:
+    [alone] = MentionMasker(tokenizer, 16).encode([""], [0], [0])
+    ends = tokenizer.cls_token_id, tokenizer.sep_token_id
+    assert alone == ([ends[0], tokenizer.mask_token_id, ends[1]], 1, False)

@@ -10,6 +10,7 @@ from engine.corpus import sentences as module
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.corpus.sentences import MAX_CHARACTERS, PER_ENTITY, write_sentences
 from engine.workspace import Workspace
+from tests.support.corpora import jsonl, run_import
 
 
 def test_the_first_short_sentences_of_each_entity_sorted_by_entity(tmp_path, monkeypatch):
@@ -43,3 +44,16 @@ def test_the_first_short_sentences_of_each_entity_sorted_by_entity(tmp_path, mon
     assert [tuple(row.values()) for row in found.read().to_pylist()] == expected
     assert found.schema_arrow.equals(MENTION_SCHEMA)
     assert found.num_row_groups == -(-len(expected) // 7)
+
+
+def test_images_without_a_sentence_take_turns_with_sentences(tmp_path):
+    rows = [{"entity": "iron", "image": f"{i}.png"} for i in range(12)]
+    rows += [{"entity": "gold", "sentence": f"Gold {i}."} for i in range(9)]
+    rows += [{"entity": "iron", "sentence": f"Iron {i}.", "image": "12.png"} for i in range(5)]
+    rows += [{"entity": "tin", "image": "13.png"}]
+    run_import(tmp_path / "w", jsonl(tmp_path / "s.jsonl", rows), "jsonl")
+    write_sentences(Workspace.open(tmp_path / "w"), tmp_path / "found.parquet", 3)
+    found = pq.read_table(tmp_path / "found.parquet").to_pylist()
+    shown = [(r["entity_id"], r["sentence"], r["image"] and r["image"].rsplit("/")[-1]) for r in found]
+    iron = [one for i in range(4) for one in ((0, f"Iron {i}.", "12.png"), (0, "", f"{i}.png"))]
+    assert shown == [*iron, *((1, f"Gold {i}.", None) for i in range(8)), (2, "", "13.png")]

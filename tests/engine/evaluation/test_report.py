@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from engine.errors import QueryError
-from engine.evaluation.report import class_rows, evaluate, markdown, side_rows
+from engine.evaluation.report import class_rows, evaluate, key_figures, markdown, side_rows
 from engine.query import Expansion, Query, Ranking
 from engine.query_files import LabelledQuery, QuerySet, Refusal, Truth
 
@@ -82,3 +82,27 @@ def test_together_a_call_holds_one_query_of_each_class():
     assert report["by_class"]["x"]["PosMAP@10"] == 100
     assert report["by_class"]["y"]["PosMAP@10"] == 0
     assert (report["by_class"]["x"]["queries"], report["by_class"]["y"]["queries"]) == (3, 2)
+
+
+def test_without_negatives_the_table_is_that_of_the_positive_side():
+    """Truth {2, 3}, ranking 2, 4, 3: AP = (1 + 2/3) / 2, P = 1; and truth {5}: both 0."""
+    queries = QuerySet([labelled("a", "x", {2, 3}, set()), labelled("b", "y", {5}, set())])
+    report = evaluate(runner_of([2, 4, 3], []), queries)
+    columns = ["MAP@10", "MAP@20", "MAP@50", "MAP@100", "P@10", "P@20", "P@50", "P@100", "Avg"]
+    assert side_rows({"m": report}) == (
+        ["method", *columns],
+        [["m", *["41.67"] * 4, *["50.00"] * 4, "45.83"]],
+    )
+    header, rows = class_rows(report)
+    assert header == ["class", "queries", *columns]
+    assert rows[0] == ["x", "1", *["83.33"] * 4, *["100.00"] * 4, "91.67"]
+    assert [row[0] for row in rows] == ["x", "y", "all"]
+    assert key_figures(report) == {"MAP@10": 41.6667, "MAP@100": 41.6667, "Avg": 45.8333}
+    assert "Comb" not in markdown({"m": report}, "m")
+    assert list(key_figures(evaluate(runner_of([1], []), QUERIES))) == ["CombMAP", "Avg"]
+
+
+def test_negative_seeds_alone_are_a_negative_side():
+    query = LabelledQuery(Query("a", (0,), (1,), top_k=3), "x", Truth(frozenset({2})))
+    report = evaluate(runner_of([2], []), QuerySet([query]))
+    assert [row[1] for row in side_rows({"m": report})[1]] == ["Pos", "Neg", "Comb"]
