@@ -27,7 +27,8 @@ from engine.corpus.image_features import (
     ImageSettings,
     finished_parts,
 )
-from engine.corpus.image_maker import ImageHasher, ImageMaker
+from engine.corpus.image_files import ImageHasher
+from engine.corpus.image_maker import ImageMaker
 from engine.corpus.records import Refusal
 from engine.encoders.vision import Patches, VisionBackbone
 from engine.errors import UserError
