@@ -57,7 +57,7 @@ class ImageSettings(BaseModel):
     backbone: str
     """:meth:`engine.encoders.vision.VisionBackbone.fingerprint`."""
     patches: Literal["grid", "crop"] = "grid"
-    grid: int = Field(7, ge=1)
+    grid: int = Field(default=7, ge=1)
     """Cells a side at most; means nothing for "crop"."""
 
     def key(self, model: str) -> str:
