@@ -71,13 +71,17 @@ def decode(content: bytes, side: int) -> Pixels:
         PictureRefused: as :func:`check`, or what follows the header is truncated or broken.
     """
     picture = _open(content)
-    # A JPEG is decoded at a fraction of its size; twice the target leaves the filter enough to work with.
-    picture.draft(None, (2 * side, 2 * side))
     try:
-        picture.load()
+        return _squared(picture, side)
     except Exception as error:  # a decoder on hostile bytes raises whatever it likes
         kind = "truncated" if "truncated" in str(error) else "broken"
         raise PictureRefused(f"{kind}: {error}") from None
+
+
+def _squared(picture: Image.Image, side: int) -> Pixels:
+    # A JPEG is decoded at a fraction of its size; twice the target leaves the filter enough to work with.
+    picture.draft(None, (2 * side, 2 * side))
+    picture.load()
     if picture.has_transparency_data:
         small = _resized(picture.convert("RGBA"), side)
         square = Image.new("RGBA", small.size, "white")

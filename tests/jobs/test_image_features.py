@@ -220,15 +220,19 @@ def test_what_is_not_there_names_the_way_out(in_process: None, tmp_path: Path, m
         ImageFeatures.open(workspace, "grid")
 
 
+@pytest.mark.parametrize("gone", [False, True])
 def test_a_content_that_changes_meanwhile_stops_the_job(
-    in_process: None, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+    in_process: None, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
     import_images(tmp_path / "w", tmp_path / "raw", named(["red"]))
     hashed = image_features._hashed
 
     def then_changed(*arguments: Any) -> Any:
         found = hashed(*arguments)
-        (Store.open(tmp_path / "w") / "corpus/images/red.png").write_bytes(picture("blue"))
+        image = Store.open(tmp_path / "w") / "corpus/images/red.png"
+        image.delete()
+        if not gone:
+            image.write_bytes(picture("blue"))
         return found
 
     monkeypatch.setattr(image_features, "_hashed", then_changed)
