@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.corpus.image_features import ImageFeatures
-from engine.corpus.pictures import decode
+from engine.corpus.decoding import decode
 from engine.encoders.vision import VisionBackbone
 from engine.errors import StorageError, UserError
 from engine.storage import Store

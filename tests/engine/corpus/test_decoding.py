@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from engine.corpus import pictures
-from engine.corpus.pictures import PictureRefused, check, decode
+from engine.corpus.decoding import PictureRefused, check, decode
 
 
 def scene(width: int, height: int) -> Image.Image:
