@@ -18,6 +18,7 @@ class Workspace:
         corpus/       entities.parquet, mentions/*.parquet, images/*, quarantine/*.jsonl, manifest.json
         inputs/<key>/ token ids by settings, one part per mentions part
         cache/<key>/  states of the frozen layers, one part per inputs part
+        images/<key>/ patch features of the corpus' distinct images by backbone and settings; images/CURRENT
         runs/<job>/   checkpoints, metrics, TensorBoard events, evaluation reports
         bundles/<id>/ published artifacts; bundles/CURRENT names the one that is used
         expansions/   results of batch expansion
@@ -69,6 +70,15 @@ class Workspace:
     def cache(self, key: str) -> Store:
         """States of the frozen layers for the same settings."""
         return self.root / "cache" / key
+
+    def image(self, address: str) -> Store:
+        """A mention's image: its path below the workspace, an absolute path or an ``s3://`` address."""
+        relative = "://" not in address and not address.startswith("/")
+        return self.root / address if relative else Store.open(address)
+
+    def images(self, key: str) -> Store:
+        """Patch features of the corpus' images by backbone and settings, which ``key`` stands for."""
+        return self.root / "images" / key
 
     def runs(self, job: str) -> Store:
         """Checkpoints, metrics and reports of a job."""

@@ -1,0 +1,283 @@
+"""Run every distinct image of a corpus once through a frozen vision backbone, and store its patch features.
+
+A first pass reads and hashes what the mentions name; a pool of actors then decodes and encodes the contents
+that have no features yet, part by part. A part is there whole or not at all, so a run that was stopped goes
+on where it was, and a corpus that has grown costs only what is new.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from cluster.session import session
+from engine.corpus.image_features import (
+    CURRENT,
+    INDEX,
+    INDEX_SCHEMA,
+    MANIFEST,
+    ImageManifest,
+    ImageSettings,
+    finished_parts,
+)
+from engine.corpus.image_files import ImageHasher
+from engine.corpus.image_maker import ImageMaker
+from engine.corpus.records import Refusal
+from engine.encoders.vision import Patches, VisionBackbone
+from engine.errors import UserError
+from engine.storage import Store
+from engine.workspace import Workspace
+from jobs import console
+from jobs.pool import pooled
+
+EXAMPLES = """
+  python -m jobs.image_features --workspace work --model microsoft/resnet-50
+  python -m jobs.image_features --workspace work --model microsoft/resnet-50 --patches crop
+  python -m jobs.image_features --workspace s3://bucket/work --model s3://bucket/models/clip --grid 4
+"""
+
+PART_IMAGES = 512
+"""Images of a part at most: the unit of work and of recovery."""
+
+ADDRESSES_A_TASK = 2048
+
+QUARANTINE = "images.jsonl"
+
+
+class Mentioned(NamedTuple):
+    """Where an address is first named: the mentions part, its row, and the entity."""
+
+    part: str
+    row: int
+    entity_id: int
+
+
+class Image(NamedTuple):
+    """What is behind an address: sha256 of its content and why it is refused; each may be empty."""
+
+    sha256: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did, in distinct contents; ``manifest`` counts addresses."""
+
+    key: str
+    manifest: ImageManifest
+    distinct: int
+    made: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class Making:
+    """How features are made: the actors' arguments and the size of their pool."""
+
+    model: str
+    patches: Patches = "grid"
+    grid: int = 7
+    batch_size: int = 32
+    workers: int | None = None
+
+
+def make_image_features(workspace: Workspace, making: Making, force: bool = False) -> Outcome:
+    """Make the features of a workspace's images; contents that have theirs already are kept.
+
+    Args:
+        workspace: holds the corpus, receives ``images/<key>`` and ``corpus/quarantine/images.jsonl``.
+        making: the backbone, the patches, the pool.
+        force: make everything again.
+
+    Raises:
+        StorageError: there is no corpus, or a bucket cannot be used.
+        UserError: no mention has an image, or the backbone cannot be loaded.
+    """
+    mentioned = _mentioned(workspace)
+    if not mentioned:
+        raise UserError(
+            f"{workspace.corpus.uri}: no mention has an image; import a corpus whose records name one "
+            "(the field `image`: a path or an s3:// address)"
+        )
+    backbone = VisionBackbone.load(making.model, making.patches, making.grid)
+    settings = ImageSettings(backbone=backbone.fingerprint(), patches=backbone.patches, grid=making.grid)
+    key = settings.key(making.model)
+    folder = workspace.images(key)
+    if force:
+        folder.delete()
+    addresses = list(mentioned)
+    with session():
+        images = _hashed(workspace, addresses, making.workers)
+        by_content = _by_content(addresses, images)
+        there = {sha for table in finished_parts(folder).values() for sha in table["sha256"].to_pylist()}
+        missing = [sha for sha in by_content if sha not in there]
+        kept = len(by_content) - len(missing)
+        if kept:
+            console.say(f"{folder.uri}: {kept} of {len(by_content)} images are there already and are kept")
+        _make(workspace, making, settings, key, {sha: by_content[sha] for sha in missing})
+    parts = finished_parts(folder)
+    images = _with_reasons(images, list(parts.values()))
+    refused = {a: i for a, i in zip(addresses, images, strict=True) if i.reason}
+    _write_quarantine(workspace, mentioned, refused)
+    manifest = ImageManifest(
+        settings=settings,
+        model=making.model,
+        n_patches=backbone.n_patches,
+        dim=backbone.dim,
+        parts={part: len(table) for part, table in parts.items()},
+        images=len(addresses),
+        refused=len(refused),
+    )
+    _publish(workspace, folder, addresses, images, manifest)
+    return Outcome(key, manifest, len(by_content), len(missing), kept)
+
+
+def _mentioned(workspace: Workspace) -> dict[str, Mentioned]:
+    """Return every distinct address and where it is first named, in the corpus' order."""
+    found: dict[str, Mentioned] = {}
+    for part in workspace.mentions():
+        with part.open_input() as stream:
+            table = pq.read_table(stream, columns=["entity_id", "image"])
+        pairs = zip(table["entity_id"].to_pylist(), table["image"].to_pylist(), strict=True)
+        for row, (entity_id, image) in enumerate(pairs):
+            if image is not None and image not in found:
+                found[image] = Mentioned(part.name, row, entity_id)
+    return found
+
+
+def _hashed(workspace: Workspace, addresses: Sequence[str], workers: int | None) -> list[Image]:
+    """Read, hash and check every address on the cluster; in the order of the addresses."""
+    starts = range(0, len(addresses), ADDRESSES_A_TASK)
+    items = [{"chunk": at, "images": list(addresses[at : at + ADDRESSES_A_TASK])} for at in starts]
+    found: dict[int, list[Image]] = {}
+    with console.meter("reading, images", len(addresses)) as meter:
+        for row in pooled(items, ImageHasher, (workspace.root.uri,), workers):
+            images = [Image(*pair) for pair in zip(row["sha256"], row["reason"], strict=True)]
+            found[int(row["chunk"])] = images
+            meter.add(len(images))
+    return [image for at in starts for image in found[at]]
+
+
+def _by_content(addresses: Sequence[str], images: Sequence[Image]) -> dict[str, str]:
+    """Return one address of every distinct content that is not refused, in the corpus' order."""
+    found: dict[str, str] = {}
+    for address, image in zip(addresses, images, strict=True):
+        if not image.reason:
+            found.setdefault(image.sha256, address)
+    return found
+
+
+def _make(
+    workspace: Workspace, making: Making, settings: ImageSettings, key: str, missing: Mapping[str, str]
+) -> None:
+    """Make the features of the given contents, by sha256 an address, on the cluster."""
+    sha256s, addresses = list(missing), list(missing.values())
+    parts = [slice(at, at + PART_IMAGES) for at in range(0, len(sha256s), PART_IMAGES)]
+    items = [{"sha256": sha256s[part], "images": addresses[part]} for part in parts]
+    arguments = (workspace.root.uri, making.model, settings, key, making.batch_size)
+    with console.meter("features, images", len(missing)) as meter:
+        for row in pooled(items, ImageMaker, arguments, making.workers, gpu=True):
+            meter.add(int(row["rows"]))
+
+
+def _with_reasons(images: Sequence[Image], parts: Sequence[pa.Table]) -> list[Image]:
+    """Return the images with the reasons of those that turned out broken when they were decoded."""
+    broken: dict[str, str] = {}
+    for table in parts:
+        refused = table.filter(table["reason"].is_valid())
+        broken |= zip(refused["sha256"].to_pylist(), refused["reason"].to_pylist(), strict=True)
+    return [image._replace(reason=image.reason or broken.get(image.sha256, "")) for image in images]
+
+
+def _write_quarantine(
+    workspace: Workspace, mentioned: Mapping[str, Mentioned], refused: Mapping[str, Image]
+) -> None:
+    """Write a line for every refused image; the file of an earlier run goes."""
+    file = workspace.corpus / "quarantine" / QUARANTINE
+    if not refused:
+        file.delete()
+        return
+    lines = []
+    for address, image in refused.items():
+        part, row, entity_id = mentioned[address]
+        place = (f"mention of entity {entity_id} in {{}}, row {{}}", part, row)
+        lines.append(Refusal(address, place, image.reason, image.sha256, of="detail").as_json())
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    file.write_bytes(text.encode())
+    for address, image in list(refused.items())[:3]:
+        console.say(f"  {address}: {image.reason}")
+    console.say(f"{len(refused)} images cannot be used, their sentences stay without one; see {file.uri}")
+
+
+def _publish(
+    workspace: Workspace,
+    folder: Store,
+    addresses: Sequence[str],
+    images: Sequence[Image],
+    manifest: ImageManifest,
+) -> None:
+    columns = [list(addresses), [i.sha256 or None for i in images], [i.reason or None for i in images]]
+    with (folder / INDEX).writing() as path:
+        pq.write_table(pa.table(columns, schema=INDEX_SCHEMA), path)
+    (folder / MANIFEST).write_bytes(manifest.model_dump_json(indent=1).encode())
+    workspace.images(CURRENT).write_bytes(folder.name.encode())
+
+
+def main(
+    workspace: str = typer.Option(
+        ..., help="Folder or s3:// prefix with a corpus whose mentions have images."
+    ),
+    model: str = typer.Option(
+        ...,
+        help="The backbone: a model folder, local or s3://, or a hub name. ResNet, MobileNet, ViT, CLIP.",
+    ),
+    patches: Patches = typer.Option(
+        "grid",
+        help='"grid": the cells of the last feature map of the whole picture. "crop" (the paper\'s): 6 x 6 '
+        "pieces of 32 x 32 pixels, each by itself; for ResNet and MobileNet.",
+    ),
+    grid: int = typer.Option(7, min=1, help="Cells a side at most; a larger map is averaged down."),
+    workers: int | None = typer.Option(
+        None, min=1, help="Actors.  [default: the cluster's GPUs, or its CPUs where there are none]"
+    ),
+    batch_size: int = typer.Option(32, min=1, help="Images that are decoded and encoded at a time."),
+    force: bool = typer.Option(False, help="Make everything again, also what is there already."),
+) -> None:
+    """Make patch features of a corpus' images: images/KEY, in parts of 512 distinct images.
+
+    KEY stands for the backbone and the settings; others make another folder beside it. Images are told apart
+    by their content: one that a thousand mentions share is read once and encoded once.
+
+    An image that is missing, broken, animated, too large or in colours for print is named, with the reason,
+    in corpus/quarantine/images.jsonl; its sentences stay, without an image.
+
+    There is no torchvision here: Pillow decodes and resizes, on the CPU, a thread's work ahead of the
+    backbone, and the fast image processors of transformers are not used. Each picture is squeezed to a
+    square (not cropped), bicubic; scaling comes out of the model's preprocessor_config.json. Nothing is
+    downloaded but the model, if you name one on the hub.
+    """
+    started = time.monotonic()
+    making = Making(model, patches, grid, batch_size, workers)
+    outcome = make_image_features(Workspace.open(workspace), making, force)
+    seconds = time.monotonic() - started
+    console.result(
+        key=outcome.key,
+        images=outcome.manifest.images,
+        distinct=outcome.distinct,
+        made=outcome.made,
+        kept=outcome.kept,
+        refused=outcome.manifest.refused,
+        images_per_second=f"{outcome.made / seconds:.1f}",
+        seconds=f"{seconds:.1f}",
+    )
+
+
+if __name__ == "__main__":
+    console.run(main, EXAMPLES)

@@ -1,0 +1,257 @@
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.corpus.image_features import ImageFeatures
+from engine.corpus.decoding import decode
+from engine.encoders.vision import VisionBackbone
+from engine.errors import StorageError, UserError
+from engine.storage import Store
+from engine.workspace import Workspace
+from jobs import image_features
+from jobs.image_features import Making, Outcome, make_image_features
+from tests.support.images import backbone, import_images, picture
+
+COLOURS = ["red", "green", "blue", "white", "yellow"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return backbone(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same actors, called here; parts of two images."""
+
+    def pooled_here(
+        items: Sequence[Mapping[str, Any]],
+        actor: type,
+        arguments: tuple[Any, ...],
+        workers: int | None = None,
+        gpu: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        worker = actor(*arguments)
+        for item in reversed(items):  # the order of a pool is nobody's
+            made = worker({k: np.array([v, None], object)[:1] for k, v in item.items()})
+            yield {k: v[0] for k, v in made.items()}
+
+    monkeypatch.setattr(image_features, "pooled", pooled_here)
+    monkeypatch.setattr(image_features, "session", contextlib.nullcontext)
+    monkeypatch.setattr(image_features, "PART_IMAGES", 2)
+    monkeypatch.setattr(image_features, "ADDRESSES_A_TASK", 3)
+
+
+def make(workspace: str | Path, model: str, force: bool = False, **settings: Any) -> Outcome:
+    return make_image_features(Workspace.open(workspace), Making(model, **settings), force)
+
+
+def named(colours: Sequence[str]) -> dict[str, bytes | None]:
+    return {f"corpus/images/{colour}.png": picture(colour) for colour in colours}
+
+
+def quarantine(workspace: str | Path) -> dict[str, dict[str, str]]:
+    file = Workspace.open(workspace).corpus / "quarantine" / "images.jsonl"
+    lines = map(json.loads, file.read_bytes().decode().splitlines()) if file.exists() else []
+    return {line["source"]: line for line in lines}
+
+
+def stamps(workspace: Path, key: str) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in (workspace / "images" / key).glob("part-*")}
+
+
+def test_features_are_the_backbones_own(in_process: None, tmp_path: Path, model: str) -> None:
+    import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS))
+    outcome = make(tmp_path / "w", model, batch_size=3)
+    assert (outcome.distinct, outcome.made, outcome.kept) == (5, 5, 0)
+    assert outcome.key.startswith(f"{Path(model).name}-grid7-")
+    opened = ImageFeatures.open(Workspace.open(tmp_path / "w"))
+    assert (opened.key, opened.n_patches, opened.dim) == (outcome.key, 49, 6)
+    rows = opened.rows_of([*named(COLOURS), None])
+    assert rows.dtype == np.int64
+    assert sorted(rows) == [-1, 0, 1, 2, 3, 4]
+    found = opened.gather(rows)
+    assert found.dtype == torch.float32
+    loaded = VisionBackbone.load(model)
+    pixels = torch.from_numpy(np.stack([decode(picture(c), loaded.side) for c in COLOURS]))
+    torch.testing.assert_close(found[:5], loaded.encode(pixels), atol=1e-3, rtol=1e-3)
+    assert (found[5] == 0).all()
+    torch.testing.assert_close(opened.gather(rows[[3, 3, 0]]), found[[3, 3, 0]])
+    assert opened.gather(np.empty(0, np.int64)).shape == (0, 49, 6)
+
+
+def test_equal_contents_are_one_row(in_process: None, tmp_path: Path, model: str) -> None:
+    absolute = tmp_path / "elsewhere.png"
+    absolute.write_bytes(picture("red"))
+    images = named(["red", "blue"]) | {"pictures/copy.png": picture("red"), str(absolute): None}
+    import_images(tmp_path / "w", tmp_path / "raw", images)
+    outcome = make(tmp_path / "w", model)
+    assert (outcome.manifest.images, outcome.distinct, outcome.made) == (4, 2, 2)
+    red, blue, copy, elsewhere = ImageFeatures.open(Workspace.open(tmp_path / "w")).rows_of(list(images))
+    assert red == copy == elsewhere != blue
+
+
+def test_a_corpus_that_grew_costs_what_is_new(in_process: None, tmp_path: Path, model: str) -> None:
+    import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS[:3]))
+    first = make(tmp_path / "w", model)
+    before = stamps(tmp_path / "w", first.key)
+    old = ImageFeatures.open(Workspace.open(tmp_path / "w"))
+    features = old.gather(old.rows_of(list(named(COLOURS[:3]))))
+    import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS))
+    with pytest.raises(StorageError, match=r"knows no image .*white.*run `python -m jobs\.image_features"):
+        old.rows_of(list(named(COLOURS)))
+    second = make(tmp_path / "w", model)
+    assert (second.key, second.made, second.kept) == (first.key, 2, 3)
+    after = stamps(tmp_path / "w", second.key)
+    assert before.items() < after.items()
+    opened = ImageFeatures.open(Workspace.open(tmp_path / "w"))
+    torch.testing.assert_close(opened.gather(opened.rows_of(list(named(COLOURS[:3])))), features)
+    assert make(tmp_path / "w", model).made == 0
+    assert stamps(tmp_path / "w", second.key) == after
+    assert make(tmp_path / "w", model, force=True).made == 5
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_a_part_that_is_lost_is_made_again(in_process: None, tmp_path: Path, model: str, suffix: str) -> None:
+    import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS))
+    workspace = Workspace.open(tmp_path / "w")
+    first = make(tmp_path / "w", model)
+    lost = sorted((tmp_path / "w" / "images" / first.key).glob(f"part-*{suffix}"))[0]
+    rows = len(np.load(lost.with_suffix(".npy")))
+    before = stamps(tmp_path / "w", first.key)
+    lost.unlink()
+    with pytest.raises(StorageError, match="is missing; run"):
+        ImageFeatures.open(workspace)
+    again = make(tmp_path / "w", model)
+    assert (again.made, again.kept) == (rows, 5 - rows)
+    assert again.manifest == first.manifest
+    after = stamps(tmp_path / "w", first.key)
+    assert {n for n in after if after[n] == before[n]} == {n for n in before if lost.stem not in n}
+    assert len(set(ImageFeatures.open(workspace).rows_of(list(named(COLOURS))))) == 5
+
+
+def test_refused_images_are_named_and_their_sentences_stay(
+    in_process: None, tmp_path: Path, model: str
+) -> None:
+    half = picture("green", "BMP")[:500]
+    images: dict[str, bytes | None] = {
+        "missing.png": None,
+        "half.bmp": half,
+        "half-again.bmp": half,
+        "text.jpg": b"no picture",
+        "good.png": picture("red"),
+    }
+    import_images(tmp_path / "w", tmp_path / "raw", images)
+    outcome = make(tmp_path / "w", model)
+    assert (outcome.manifest.refused, outcome.made) == (4, 2)
+    found = quarantine(tmp_path / "w")
+    assert {a: line["reason"].split(":")[0] for a, line in found.items()} == {
+        "missing.png": "missing",
+        "half.bmp": "truncated",
+        "half-again.bmp": "truncated",
+        "text.jpg": "not an image in a known format (JPEG, PNG, WEBP, BMP, GIF)",
+    }
+    assert found["text.jpg"]["position"] == "mention of entity 0 in part-00000.parquet, row 3"
+    opened = ImageFeatures.open(Workspace.open(tmp_path / "w"))
+    rows = opened.rows_of(list(images))
+    assert (rows >= 0).tolist() == [False, False, False, False, True]
+    assert (opened.gather(rows)[:4] == 0).all()
+    # What could not be decoded is not tried again, and is still named.
+    again = make(tmp_path / "w", model)
+    assert (again.made, again.kept) == (0, 2)
+    assert quarantine(tmp_path / "w") == found
+    import_images(tmp_path / "w", tmp_path / "raw", {"good.png": None, "text.jpg": picture("blue")})
+    assert make(tmp_path / "w", model).made == 1
+    assert quarantine(tmp_path / "w") == {}
+
+
+def test_an_address_of_an_unknown_kind_is_refused(in_process: None, tmp_path: Path, model: str) -> None:
+    import_images(tmp_path / "w", tmp_path / "raw", {"http://example.org/x.png": None})
+    assert make(tmp_path / "w", model).manifest.refused == 1
+    assert "only local paths and s3://" in quarantine(tmp_path / "w")["http://example.org/x.png"]["reason"]
+
+
+def test_other_settings_and_other_weights_go_beside(in_process: None, tmp_path: Path, model: str) -> None:
+    import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS[:2]))
+    workspace = Workspace.open(tmp_path / "w")
+    other = backbone(tmp_path / "other", seed=1)
+    made = [make(tmp_path / "w", model, grid=7), make(tmp_path / "w", model, grid=2)]
+    made += [make(tmp_path / "w", model, patches="crop"), make(tmp_path / "w", other, grid=2)]
+    assert len({outcome.key for outcome in made}) == 4
+    assert [ImageFeatures.open(workspace, o.key).n_patches for o in made] == [49, 4, 36, 4]
+    assert ImageFeatures.open(workspace).key == made[-1].key
+
+
+def test_images_and_workspace_in_buckets(
+    in_process: None, s3: str, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
+    images = named(["red", "blue"]) | {f"{s3}/far/green.png": picture("green"), f"{s3}/far/no.png": None}
+    import_images(f"{s3}/w", tmp_path / "raw", images)
+    outcome = make(f"{s3}/w", model)
+    assert (outcome.manifest.images, outcome.made, outcome.manifest.refused) == (4, 3, 1)
+    assert quarantine(f"{s3}/w")[f"{s3}/far/no.png"]["reason"] == "missing: no such file"
+    opened = ImageFeatures.open(Workspace.open(f"{s3}/w"))
+    assert sorted(opened.rows_of(list(images))) == [-1, 0, 1, 2]
+    assert opened.gather(opened.rows_of([f"{s3}/far/green.png"])).abs().sum() > 0
+    import_images(f"{s3}/w", tmp_path / "raw", {"s3://no-such-bucket/a.png": None} | images)
+    with pytest.raises(StorageError, match=r"^s3://no-such-bucket: "):
+        make(f"{s3}/w", model)
+
+
+def test_what_is_not_there_names_the_way_out(in_process: None, tmp_path: Path, model: str) -> None:
+    workspace = Workspace.open(tmp_path / "w")
+    with pytest.raises(StorageError, match=r"no corpus here yet; run `python -m jobs\.import_corpus"):
+        make(tmp_path / "w", model)
+    import_images(tmp_path / "w", tmp_path / "raw", {})
+    with pytest.raises(UserError, match="no mention has an image"):
+        make(tmp_path / "w", model)
+    with pytest.raises(
+        StorageError, match=r"no image features here yet; run `python -m jobs\.image_features"
+    ):
+        ImageFeatures.open(workspace)
+    with pytest.raises(StorageError, match=r"no such image features, or not complete; run `python"):
+        ImageFeatures.open(workspace, "grid")
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_content_that_changes_meanwhile_stops_the_job(
+    in_process: None, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    import_images(tmp_path / "w", tmp_path / "raw", named(["red"]))
+    hashed = image_features._hashed
+
+    def then_changed(*arguments: Any) -> Any:
+        found = hashed(*arguments)
+        image = Store.open(tmp_path / "w") / "corpus/images/red.png"
+        image.delete()
+        if not gone:
+            image.write_bytes(picture("blue"))
+        return found
+
+    monkeypatch.setattr(image_features, "_hashed", then_changed)
+    with pytest.raises(StorageError, match=r"red\.png: has changed while the job ran; run it again"):
+        make(tmp_path / "w", model)
+
+
+@pytest.mark.slow
+def test_ray_makes_the_same_features(
+    ray_local: None, tmp_path: Path, model: str, request: pytest.FixtureRequest
+) -> None:
+    images = named(COLOURS) | {"text.jpg": b"no picture"}
+    import_images(tmp_path / "w", tmp_path / "raw", images)
+    workspace = Workspace.open(tmp_path / "w")
+    spread = make(tmp_path / "w", model, workers=1)
+    assert (spread.made, spread.manifest.refused) == (5, 1)
+    opened = ImageFeatures.open(workspace)
+    features = opened.gather(opened.rows_of(list(images)))
+    request.getfixturevalue("in_process")
+    make(tmp_path / "w", model, force=True)
+    opened = ImageFeatures.open(workspace)
+    torch.testing.assert_close(opened.gather(opened.rows_of(list(images))), features)
