@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from examples.multimodal import COUNTRIES, picture_contexts, with_images, write_images, write_queries
 from examples.queries import make_queries
 from examples.sentences import describe, write_class
 from examples.tables import attributes_of, load_classes, load_table, values
@@ -17,8 +18,12 @@ example:
 
 writes
   /tmp/sample/entities.jsonl         one entity a line: name, aliases, description, attributes
-  /tmp/sample/sentences.jsonl        one sentence a line with the offsets of the mention
+  /tmp/sample/sentences.jsonl        one sentence a line with the offsets of the mention, and an image
+                                     for some: a path relative to the folder
+  /tmp/sample/sentences_images.jsonl contexts that are an image without a sentence
+  /tmp/sample/images/                pictures of flags
   /tmp/sample/queries/<class>.json   queries with seeds and ground truth, one file a class
+  /tmp/sample/multimodal/            multi-modal queries in MESED's layout
 
 The output is the same on every run.
 """
@@ -38,10 +43,11 @@ def entity_records(cls: str) -> list[dict[str, object]]:
 
 
 def sentence_records(cls: str) -> list[dict[str, object]]:
-    """The sentences of a class as they are written out."""
-    return [
+    """The sentences of a class as they are written out; those of countries partly with an image."""
+    records: list[dict[str, object]] = [
         {"entity": s.entity, "sentence": s.text, "start": s.start, "end": s.end} for s in write_class(cls)
     ]
+    return with_images(records) if cls == COUNTRIES else records
 
 
 def write_lines(path: Path, records: Iterable[dict[str, object]]) -> int:
@@ -55,14 +61,16 @@ def write_sample(output: Path) -> dict[str, int]:
     """Writes the whole sample and counts what was written."""
     (output / "queries").mkdir(parents=True, exist_ok=True)
     classes = list(load_classes())
+    entities = [record for cls in classes for record in entity_records(cls)]
     counts = {
-        "entities": write_lines(
-            output / "entities.jsonl", (r for cls in classes for r in entity_records(cls))
-        ),
+        "entities": write_lines(output / "entities.jsonl", entities),
         "sentences": write_lines(
             output / "sentences.jsonl", (r for cls in classes for r in sentence_records(cls))
         ),
         "queries": 0,
+        "images": write_images(output),
+        "contexts of an image alone": _write_picture_contexts(output),
+        "multi-modal queries": write_queries(output / "multimodal", [str(r["name"]) for r in entities]),
     }
     for cls in classes:
         queries = make_queries(cls)
@@ -71,6 +79,12 @@ def write_sample(output: Path) -> dict[str, int]:
         path.write_text(text, encoding="utf-8", newline="\n")
         counts["queries"] += len(queries)
     return counts
+
+
+def _write_picture_contexts(output: Path) -> int:
+    """Writes the contexts without a sentence, in a file of their own that importers read as well."""
+    records = picture_contexts()
+    return write_lines(output / "sentences_images.jsonl", records) if records else 0
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
