@@ -27,8 +27,9 @@ from benchmarks.report import report
 from engine.encoders.entity_prediction import EntityHead
 from engine.encoders.text import TextEncoder
 from engine.training.cache import CachedStates, InputRows, fill_part
-from engine.training.encoder import EncoderSettings, EncoderTraining, parameter_groups
+from engine.training.encoder import EncoderSettings, EncoderTraining
 from engine.training.order import epoch_batches
+from engine.training.steps import parameter_groups
 
 BAR = 15.0
 N_ENTITIES = 4096
@@ -115,7 +116,7 @@ def main() -> None:
         )
         / peak
     )
-    compute = str(ours.module.compute).removeprefix("torch.")
+    compute = str(ours.compute).removeprefix("torch.")
     shown = {
         "plain step, float32": seconds["plain"],
         "cached step, float32": seconds["wide"],
@@ -152,7 +153,7 @@ def measure(
     seconds: dict[str, list[float]] = {"plain": [], "ours": [], "wide": []}
     peak = 0.0
     for turn in range(-1, rounds):
-        peak = max(peak, peak_products_a_second(ours.module.compute))
+        peak = max(peak, peak_products_a_second(ours.compute))
         batch = shuffled[(turn + 1) * PLAIN_BATCH :][:PLAIN_BATCH]
         started = time.perf_counter()
         plain.step(batch)

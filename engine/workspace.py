@@ -71,11 +71,6 @@ class Workspace:
         """States of the frozen layers for the same settings."""
         return self.root / "cache" / key
 
-    def image(self, address: str) -> Store:
-        """A mention's image: its path below the workspace, an absolute path or an ``s3://`` address."""
-        relative = "://" not in address and not address.startswith("/")
-        return self.root / address if relative else Store.open(address)
-
     def images(self, key: str) -> Store:
         """Patch features of the corpus' images by backbone and settings, which ``key`` stands for."""
         return self.root / "images" / key

@@ -17,7 +17,8 @@ import torch
 from engine.corpus.inputs import Inputs
 from engine.encoders.text import TextEncoder
 from engine.storage import Store
-from engine.training.encoder import EncoderSettings, EncoderTraining, StepReport
+from engine.training.encoder import EncoderSettings, EncoderTraining
+from engine.training.steps import StepReport
 from engine.workspace import Workspace
 from jobs.frozen_cache import FrozenCache
 from jobs.training import Events, agree

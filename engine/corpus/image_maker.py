@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from engine.corpus.decoding import PictureRefused, Pixels, decode
 from engine.corpus.image_features import PART_SCHEMA, ImageSettings, part_id
 from engine.corpus.image_files import WAITING_THREADS, ImageFiles
-from engine.corpus.decoding import PictureRefused, Pixels, decode
 from engine.encoders.vision import VisionBackbone
 from engine.errors import StorageError, UserError
 from engine.workspace import Workspace

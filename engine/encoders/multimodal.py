@@ -157,14 +157,45 @@ class MultimodalEncoder(nn.Module):
         at_mask_BLD = (torch.arange(text_BLD.shape[1], device=mask_B.device) == mask_B[:, None])[:, :, None]
         return torch.where(at_mask_BLD, total_BD[:, None].to(text_BLD.dtype), text_BLD)
 
-    def save(self, folder: Path) -> None:
-        """Write weights and sizes; the text encoder lies beside them as a folder of its own."""
+
+class PredictionHead(nn.Sequential):
+    """f = Linear(D, D) -> Dropout -> LayerNorm -> GELU -> Linear(D, N): logits [B, N] of states [B, D]."""
+
+    def __init__(self, dim: int, n_entities: int, dropout: float) -> None:
+        super().__init__(
+            nn.Linear(dim, dim),
+            nn.Dropout(dropout),
+            nn.LayerNorm(dim),
+            nn.GELU(),
+            nn.Linear(dim, n_entities),
+        )
+
+
+class Predictor(nn.Module):
+    """The encoder and the head: what predicts entities, and what the teacher is a copy of."""
+
+    def __init__(self, encoder: MultimodalEncoder, n_entities: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = PredictionHead(encoder.dim, n_entities, encoder.config.dropout)
+
+    def forward(self, context: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Return the states [B, D] and the logits [B, N] of some contexts."""
+        states_BD = self.encoder(*context)
+        return states_BD, self.head(states_BD)
+
+    def save(self, folder: Path) -> str:
+        """Write weights and sizes, and return the name of the file written last.
+
+        The text encoder lies beside them, as a folder of its own.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         save_file({n: t.contiguous() for n, t in self.state_dict().items()}, folder / WEIGHTS)
-        (folder / CONFIG).write_text(self.config.model_dump_json(indent=1), encoding="utf-8")
+        (folder / CONFIG).write_text(self.encoder.config.model_dump_json(indent=1), encoding="utf-8")
+        return CONFIG
 
     @classmethod
-    def load(cls, folder: Path, text: TextEncoder) -> MultimodalEncoder:
+    def load(cls, folder: Path, text: TextEncoder) -> Predictor:
         """Read what :meth:`save` wrote; the text encoder's last layer takes the weights that are there.
 
         Raises:
@@ -173,12 +204,14 @@ class MultimodalEncoder(nn.Module):
         if not (folder / CONFIG).exists():
             raise FormatError(f"{folder}: no {CONFIG}, so no multi-modal encoder")
         config = MultimodalConfig.model_validate_json((folder / CONFIG).read_bytes())
-        encoder = cls(text.last, config)
+        found = load_file(folder / WEIGHTS)
+        n_entities = len(found["head.4.bias"])
+        predictor = cls(MultimodalEncoder(text.last, config), n_entities)
         try:
-            encoder.load_state_dict(load_file(folder / WEIGHTS))
+            predictor.load_state_dict(found)
         except RuntimeError as error:
             raise FormatError(f"{folder}: made with another text encoder ({error})") from None
-        return encoder.eval()
+        return predictor.eval()
 
 
 def _layer(config: MultimodalConfig, dim: int) -> BertLayer:
@@ -189,8 +222,8 @@ def _layer(config: MultimodalConfig, dim: int) -> BertLayer:
         intermediate_size=config.inner * dim,
         hidden_dropout_prob=config.dropout / 2,
         attention_probs_dropout_prob=config.dropout / 2,
-        attn_implementation="sdpa",
     )
+    sizes._attn_implementation = "sdpa"
     layer: Any = BertLayer(sizes)
     for module in layer.modules():
         if isinstance(module, nn.Linear):
@@ -205,4 +238,3 @@ def _layer(config: MultimodalConfig, dim: int) -> BertLayer:
 def _normal(states_BD: Tensor) -> Tensor:
     """Return each state with mean 0 and deviation 1: no modality outweighs another by its scale."""
     return F.layer_norm(states_BD, states_BD.shape[-1:])
-

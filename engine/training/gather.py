@@ -19,7 +19,7 @@ def gathered(own_bD: Tensor, total: int, rank: int, world: int) -> Tensor:
     """
     if world == 1:
         return own_bD
-    found: Tensor = _Gather.apply(own_bD, total, rank, world)  # type: ignore[no-untyped-call]
+    found: Tensor = _Gather.apply(own_bD, total, rank, world)
     return found
 
 

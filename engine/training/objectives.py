@@ -16,7 +16,7 @@ from engine.encoders.clustering import Assignment, clustering_loss
 from engine.encoders.contrast import ContrastSettings, Projection, contrastive_loss
 from engine.encoders.distillation import distillation_loss
 from engine.encoders.entity_prediction import smoothed_loss
-from engine.encoders.multimodal import MultimodalEncoder
+from engine.encoders.multimodal import Predictor
 from engine.training.gather import gathered
 
 Tensor = torch.Tensor
@@ -65,33 +65,6 @@ class Schedule(BaseModel):
             0.2 * self.clustering,
             0.02 * self.distillation,
         )
-
-
-class PredictionHead(nn.Sequential):
-    """f = Linear(D, D) -> Dropout -> LayerNorm -> GELU -> Linear(D, N): logits [B, N] of states [B, D]."""
-
-    def __init__(self, dim: int, n_entities: int, dropout: float) -> None:
-        super().__init__(
-            nn.Linear(dim, dim),
-            nn.Dropout(dropout),
-            nn.LayerNorm(dim),
-            nn.GELU(),
-            nn.Linear(dim, n_entities),
-        )
-
-
-class Predictor(nn.Module):
-    """The encoder and the head: what predicts entities, and what the teacher is a copy of."""
-
-    def __init__(self, encoder: MultimodalEncoder, n_entities: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = PredictionHead(encoder.dim, n_entities, encoder.config.dropout)
-
-    def forward(self, context: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Return the states [B, D] and the logits [B, N] of some contexts."""
-        states_BD = self.encoder(*context)
-        return states_BD, self.head(states_BD)
 
 
 class Objectives(nn.Module):

@@ -7,6 +7,7 @@ No label and no query of anybody is used.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +89,7 @@ class PairedBatches:
 
     def __len__(self) -> int:
         """Batches of an epoch; the last of the four quarters may be a context shorter."""
-        return -(-(-(-len(self._usable) // 4)) // self._quads)
+        return math.ceil(math.ceil(len(self._usable) / 4) / self._quads)
 
     def epoch(self, epoch: int) -> list[Rows]:
         """Return the rows of each batch of an epoch, a function of seed and epoch alone."""

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.corpus.image_features import ImageFeatures
 from engine.corpus.decoding import decode
+from engine.corpus.image_features import ImageFeatures
 from engine.encoders.vision import VisionBackbone
 from engine.errors import StorageError, UserError
 from engine.storage import Store

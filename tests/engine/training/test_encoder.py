@@ -8,9 +8,10 @@ from torch.nn import functional as F
 from engine.encoders.text import TextEncoder
 from engine.errors import FormatError
 from engine.training.cache import InputRows, masked_sums
-from engine.training.encoder import EncoderSettings, EncoderTraining, parameter_groups
+from engine.training.encoder import EncoderSettings, EncoderTraining
 from engine.training.order import epoch_batches
 from engine.training.schedule import one_cycle
+from engine.training.steps import parameter_groups
 from tests.support.sentences import cached, random_rows
 
 N_ENTITIES = 40

@@ -1,0 +1,120 @@
+"""The contexts that a multi-modal encoder is trained on: cached text states and patch features, side by side.
+
+What a modality setting leaves out, or a context lacks, is absent for the encoder: no text is the bare mask
+between begin and end, no picture is masked out of attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+
+from engine.corpus.image_features import NO_IMAGE, ImageFeatures
+from engine.corpus.inputs import Inputs
+from engine.encoders.multimodal import BARE_TOKENS
+from engine.encoders.text import TextEncoder
+from engine.training.cache import CachedStates
+from engine.training.order import Rows
+from engine.workspace import Workspace
+
+Tensor = torch.Tensor
+
+Modality = Literal["text+image", "text", "image"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+
+
+class Context(NamedTuple):
+    """A batch: the arguments of :class:`engine.encoders.multimodal.MultimodalEncoder`, in its order."""
+
+    states_BLD: Tensor
+    lengths_B: Tensor
+    mask_B: Tensor
+    features_BPC: Tensor
+    seen_B: Tensor
+
+    def to(self, device: torch.device) -> Context:
+        """Return the batch on a device."""
+        return Context(*(t.to(device) for t in self))
+
+
+class Contexts:
+    """All contexts, gathered batch by batch.
+
+    Args:
+        states: the frozen text states.
+        image_row: the feature row of each context's picture, int64 [n], -1: none.
+        features: of the pictures.
+        bare: the frozen states of an input without text, [3, D] (:func:`bare_states`).
+    """
+
+    def __init__(self, states: CachedStates, image_row: Rows, features: ImageFeatures, bare: Tensor) -> None:
+        self._states, self.image_row, self.features, self._bare = states, image_row, features, bare
+        self.lengths, self.entity_id = states.lengths, states.entity_id
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def usable(self, modality: Modality) -> Rows:
+        """Return the contexts that have something of a modality, rising."""
+        told, seen = self.lengths > BARE_TOKENS, self.image_row != NO_IMAGE
+        kept = {"text": told, "image": seen, "text+image": told | seen}[modality]
+        return np.flatnonzero(kept)
+
+    def gather(self, rows: Rows, modality: Modality, dtype: torch.dtype = torch.float32) -> Context:
+        """Return some contexts with what a modality leaves of them."""
+        if modality == "image":
+            n = len(rows)
+            states = self._bare.to(dtype).expand(n, -1, -1)
+            lengths, mask = torch.full((n,), BARE_TOKENS), torch.ones(n, dtype=torch.long)
+        else:
+            states, lengths, mask, _ = self._states.gather(rows, dtype)
+        image_row = np.full_like(rows, NO_IMAGE) if modality == "text" else self.image_row[rows]
+        seen = torch.from_numpy(image_row != NO_IMAGE)
+        return Context(states, lengths, mask, self.features.gather(image_row).to(dtype), seen)
+
+
+def bare_states(encoder: TextEncoder, first: int, mask: int, last: int) -> Tensor:
+    """Return the frozen states of begin, mask and end alone, [3, D]: a context without text."""
+    with torch.inference_mode():
+        ids, lengths = torch.tensor([[first, mask, last]]), torch.tensor([BARE_TOKENS])
+        return encoder.lower_states(ids, lengths)[0].clone()
+
+
+def image_rows(workspace: Workspace, inputs: Inputs, features: ImageFeatures) -> Rows:
+    """Return the feature row of each input's picture, int64 [n], -1: none; in the order of the inputs."""
+    rows = []
+    for source, mentions, first in zip(inputs.parts, workspace.mentions(), _firsts(workspace), strict=True):
+        with source.open_input() as stream:
+            own = pq.read_table(stream, columns=["mention"])["mention"].to_numpy() - first
+        with mentions.open_input() as stream:
+            addresses = pq.read_table(stream, columns=["image"])["image"]
+        rows.append(features.rows_of(addresses.take(own).to_pylist()))
+    return np.concatenate([np.empty(0, np.int64), *rows])
+
+
+def _firsts(workspace: Workspace) -> Sequence[int]:
+    """Return the number of the first mention of each part."""
+    counts = []
+    for part in workspace.mentions():
+        with part.open_input() as stream:
+            counts.append(pq.read_metadata(stream).num_rows)
+    firsts: Sequence[int] = np.cumsum([0, *counts])[:-1].tolist()
+    return firsts
+
+
+def image_means(
+    features: ImageFeatures, image_row: Rows, entity_id: npt.NDArray[np.int64], n_entities: int
+) -> npt.NDArray[np.float64]:
+    """Return each entity's mean over patches and distinct pictures, [N, C]; zeros where it has none."""
+    seen = image_row != NO_IMAGE
+    pairs = np.unique(np.stack([entity_id[seen], image_row[seen]]), axis=1)
+    total = np.zeros((n_entities, features.dim))
+    for start in range(0, pairs.shape[1], 512):
+        entities, rows = pairs[:, start : start + 512]
+        np.add.at(total, entities, features.gather(rows).mean(dim=1).double().numpy())
+    return total / np.maximum(np.bincount(pairs[0], minlength=n_entities), 1)[:, None]

@@ -1,0 +1,168 @@
+"""Training the multi-modal encoder by its four objectives: what is its own of a :class:`Training`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from engine.encoders.distillation import follow, teacher_of
+from engine.encoders.multimodal import MultimodalConfig, MultimodalEncoder
+from engine.encoders.text import TextEncoder
+from engine.errors import UserError
+from engine.training.contexts import Contexts, Modality
+from engine.training.objectives import Objectives, Predictor, Schedule
+from engine.training.order import Rows, epoch_batches
+from engine.training.pairs import ExpandedLists, PairedBatches
+from engine.training.steps import StepSettings, Training, below, parameter_groups
+
+Tensor = torch.Tensor
+
+FIT_IMAGES = 4096
+"""Images whose features the projection is standardised by."""
+
+
+class MultimodalSettings(StepSettings):
+    """Settings of a run. The paper's own (50 epochs, lr 1e-5, batch 256) are for 434,675 contexts."""
+
+    epochs: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=64, ge=4)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    text_share: float = Field(default=0.1, ge=0)
+    """Share of the learning rate that the text encoder's own layer gets: it does not begin anew."""
+    modality: Modality = "text+image"
+    visual_layers: int = Field(default=3, ge=0)
+    cross_layers: int = Field(default=3, ge=1)
+    inner: int = Field(default=2, ge=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    summary: bool = True
+    identity: bool = True
+    schedule: Schedule = Schedule()
+
+    def config(self, n_patches: int, vision_dim: int) -> MultimodalConfig:
+        """Return the sizes of the encoder for some features."""
+        chosen = {"visual_layers", "cross_layers", "inner", "dropout", "summary", "identity"}
+        own = self.model_dump(include=chosen)
+        return MultimodalConfig(n_patches=n_patches, vision_dim=vision_dim, **own)
+
+
+class MultimodalTraining(Training):
+    """One worker's part of a training run.
+
+    Args:
+        text: the text encoder; its last layer is trained in place.
+        data: all contexts.
+        lists: of the first expansion, for the objectives that compare.
+        settings: equal on all workers.
+        rank: this worker's number.
+        world: workers in all.
+        device: where the worker trains.
+    """
+
+    settings: MultimodalSettings
+
+    def __init__(
+        self,
+        text: TextEncoder,
+        data: Contexts,
+        lists: ExpandedLists,
+        settings: MultimodalSettings,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | None = None,
+    ) -> None:
+        device = device or torch.device("cpu")
+        self.text, self.data, self.settings = text, data, settings
+        self._rows = data.usable(settings.modality)
+        self._compute = settings.compute(device)
+        self._pairs = PairedBatches(data.entity_id, self._rows, lists, settings.batch_size, settings.seed)
+        if world > (fewest := min(len(b) for b in self.batches(0))):
+            raise UserError(
+                f"{len(self._rows)} contexts, {fewest} and more a batch, are too few for {world} workers; "
+                "take fewer workers, or a larger --batch-size"
+            )
+        torch.manual_seed(settings.seed)
+        config = settings.config(data.features.n_patches, data.features.dim)
+        predictor = Predictor(MultimodalEncoder(text.last, config), len(lists.positive))
+        self._fit(predictor.encoder)
+        self.teacher = teacher_of(predictor).to(device) if settings.schedule.distillation else None
+        module = Objectives(predictor, settings.schedule, rank, world)
+        groups = _groups(module, settings)
+        super().__init__(module.to(device), settings, rank, world, device, groups)
+        self.predictor = predictor
+        self.module.train()
+
+    def _fit(self, encoder: MultimodalEncoder) -> None:
+        seen = np.unique(self.data.image_row[self.data.image_row >= 0])
+        if len(seen):
+            chosen = np.random.default_rng(0).permutation(seen)[:FIT_IMAGES]
+            encoder.patches.fit(self.data.features.gather(np.sort(chosen)))
+
+    @property
+    def contexts(self) -> int:
+        """Contexts that are trained on."""
+        return len(self._rows)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches of an epoch."""
+        if self.settings.schedule.paired:
+            return len(self._pairs)
+        return -(-len(self._rows) // self.settings.batch_size)
+
+    def batches(self, epoch: int) -> list[Rows]:
+        """Return batches of pairs, or of contexts of about equal length where nothing is compared."""
+        if self.settings.schedule.paired:
+            return self._pairs.epoch(epoch)
+        settings = self.settings
+        lengths = self.data.lengths[self._rows]
+        return [self._rows[b] for b in epoch_batches(lengths, settings.batch_size, settings.seed, epoch)]
+
+    def loss_of(self, own: Rows, total: int) -> Tensor:
+        """Return the weighted sum of the objectives."""
+        context = self.data.gather(own, self.settings.modality).to(self.device)
+        entities = torch.from_numpy(self.data.entity_id[own]).to(self.device)
+        narrow = self._compute != torch.float32
+        with torch.autocast(self.device.type, self._compute, enabled=narrow):
+            told = None
+            if self.teacher is not None:
+                with torch.no_grad():
+                    _, told = self.teacher(context)
+            loss: Tensor = self.engine(context, entities, told, total)
+        return loss
+
+    def after_step(self) -> None:
+        """Let the teacher follow."""
+        if self.teacher is not None:
+            follow(self.teacher, self.predictor)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint, the teacher's among them."""
+        teacher = {} if self.teacher is None else self.teacher.state_dict()
+        return super().state() | {f"teacher.{n}": t for n, t in teacher.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take what :meth:`state` returned."""
+        super().restore(tensors)
+        if self.teacher is not None:
+            self.teacher.load_state_dict(below(tensors, "teacher."))
+
+    def save_encoder(self, folder: Path) -> str:
+        """Write the predictor, and the whole text encoder beside it."""
+        self.text.save(folder / "text")
+        return self.predictor.save(folder)
+
+
+def _groups(module: Objectives, settings: MultimodalSettings) -> list[dict[str, Any]]:
+    """Return AdamW's groups; those of the text encoder's own layer learn at a share of the rate."""
+    own = {id(p) for p in module.predictor.encoder.last.parameters()}
+    groups = []
+    for group in parameter_groups(module, settings.weight_decay):
+        for is_text in (True, False):
+            chosen = [p for p in group["params"] if (id(p) in own) == is_text]
+            share = settings.text_share if is_text else 1.0
+            groups.append({**group, "params": chosen, "share": share})
+    return groups
