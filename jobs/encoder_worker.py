@@ -10,7 +10,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -18,17 +18,23 @@ from engine.corpus.inputs import Inputs
 from engine.encoders.text import TextEncoder
 from engine.storage import Store
 from engine.training.encoder import EncoderSettings, EncoderTraining
-from engine.training.steps import StepReport
+from engine.training.multimodal import MultimodalSettings, MultimodalTraining
+from engine.training.pairs import ExpandedLists
+from engine.training.steps import StepReport, StepSettings, Training
 from engine.workspace import Workspace
 from jobs.frozen_cache import FrozenCache
+from jobs.multimodal_data import open_contexts
 from jobs.training import Events, agree
 
 JOB = "train_encoder"
+MULTIMODAL_JOB = "train_multimodal"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What every worker is told."""
+    """What every worker is told: of a run that trains the text encoder."""
+
+    job: ClassVar[str] = JOB
 
     workspace: str
     inputs: Inputs
@@ -36,11 +42,45 @@ class Run:
     model: str
     name: str
     n_entities: int
-    settings: EncoderSettings
+    settings: StepSettings
     gpu: bool
     cores: float
     """Of a worker."""
     checkpoint_seconds: float
+
+    def open(self, rank: int, world: int, device: torch.device) -> Training:
+        """Open a worker's part of the training."""
+        assert isinstance(self.settings, EncoderSettings)
+        encoder = TextEncoder.load(self.model).to(device)
+        data = FrozenCache(self.inputs, self.states).open()
+        return EncoderTraining(encoder, data, self.n_entities, self.settings, rank, world, device)
+
+    def made_of(self) -> dict[str, str]:
+        """Return what the summary says of the run's input."""
+        return {"model": self.model, "inputs": self.inputs.key}
+
+
+@dataclass(frozen=True)
+class MultimodalRun(Run):
+    """The same of a run that trains the multi-modal encoder."""
+
+    job: ClassVar[str] = MULTIMODAL_JOB
+
+    features: str
+    """Key of the image features."""
+    lists: ExpandedLists
+
+    def open(self, rank: int, world: int, device: torch.device) -> Training:
+        """Open a worker's part of the training."""
+        assert isinstance(self.settings, MultimodalSettings)
+        text = TextEncoder.load(self.model)
+        workspace = Workspace.open(self.workspace)
+        data = open_contexts(workspace, FrozenCache(self.inputs, self.states), self.features, text, self.model)
+        return MultimodalTraining(text.to(device), data, self.lists, self.settings, rank, world, device)
+
+    def made_of(self) -> dict[str, str]:
+        """Return what the summary says of the run's input."""
+        return super().made_of() | {"features": self.features}
 
 
 def work(config: dict[str, Any]) -> None:
@@ -53,13 +93,11 @@ def work(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     device = get_device() if run.gpu else torch.device("cpu")
     torch.set_num_threads(max(1, int(run.cores)))
-    data = FrozenCache(run.inputs, run.states).open()
-    encoder = TextEncoder.load(run.model).to(device)
-    training = EncoderTraining(encoder, data, run.n_entities, run.settings, rank, world, device)
+    training = run.open(rank, world, device)
     if checkpoint := train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             training.load(Path(folder))
-    folder = Workspace.open(run.workspace).runs(JOB) / run.name
+    folder = Workspace.open(run.workspace).runs(run.job) / run.name
     follow = _Follow(run, folder, training, config["progress"]) if rank == 0 else None
     saved = time.monotonic()
     for step in training.run():
@@ -74,7 +112,7 @@ def work(config: dict[str, Any]) -> None:
         follow.finish()
 
 
-def _report(step: StepReport, training: EncoderTraining | None) -> None:
+def _report(step: StepReport, training: Training | None) -> None:
     """Hand metrics to Ray Train, and from the first worker the checkpoint."""
     from ray import train
 
@@ -90,7 +128,7 @@ def _report(step: StepReport, training: EncoderTraining | None) -> None:
 class _Follow:
     """What the first worker does besides training: TensorBoard events, progress, the finished encoder."""
 
-    def __init__(self, run: Run, folder: Store, training: EncoderTraining, progress: Any) -> None:
+    def __init__(self, run: Run, folder: Store, training: Training, progress: Any) -> None:
         self._run, self._folder, self._training, self._progress = run, folder, training, progress
         self._events = Events(folder)
         self._started = self._shown = time.monotonic()
@@ -116,21 +154,19 @@ class _Follow:
         training = self._training
         summary = {
             "run": self._folder.name,
-            "model": self._run.model,
-            "inputs": self._run.inputs.key,
+            **self._run.made_of(),
             "steps": training.step,
             "resumed_at": self._resumed_at,
-            "sentences": len(training.data),
+            "sentences": training.contexts,
             "epochs": training.settings.epochs,
             "loss": training.losses[-1],
             "losses": training.losses,
             "sentences_per_second": round(self._sentences / seconds, 1) if seconds else None,
             "seconds": round(seconds, 1),
-            "settings": training.settings.model_dump(),
+            "settings": json.loads(training.settings.model_dump_json()),
         }
         encoder = self._folder / "encoder"
         staged = encoder.staging()
-        training.encoder.save(staged)
-        encoder.publish_folder(staged, last="config.json")
+        encoder.publish_folder(staged, last=training.save_encoder(staged))
         self._events.publish()
         (self._folder / "summary.json").write_bytes(json.dumps(summary).encode())

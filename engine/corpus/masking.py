@@ -159,3 +159,9 @@ def _ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
             "an encoder like BERT is needed"
         )
     return int(first), int(last)
+
+
+def bare_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int, int]:
+    """Return the input of a context without text: begin, mask, end."""
+    first, last = _ends(tokenizer)
+    return first, int(tokenizer.mask_token_id), last
