@@ -122,7 +122,7 @@ class VisionBackbone:
             raise UserError(
                 f"backbone {name!r} is of type {config.model_type!r}; known are {', '.join(families)}"
             )
-        scaling = _scaling(name, path, config)
+        scaling = read_scaling(name, path, config)
         bare = (
             {}
             if config.model_type in ("resnet", "clip", "clip_vision_model")
@@ -229,7 +229,7 @@ def _digest(model: Any, scaling: Scaling) -> str:
     return digest.hexdigest()
 
 
-def _scaling(name: str, path: str, config: PretrainedConfig) -> Scaling:
+def read_scaling(name: str, path: str, config: PretrainedConfig) -> Scaling:
     """Read ``preprocessor_config.json`` beside a model.
 
     Raises:

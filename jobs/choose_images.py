@@ -1,0 +1,151 @@
+"""Choose the best of several candidate images for each sentence, by models that you bring.
+
+Equation 1 of the MESED paper. Ray Data spreads parts of the table over actors that each load the models
+once. Every part is written whole or not at all, so a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Annotated
+
+import typer
+
+from cluster.session import session
+from engine.corpus import choice_table
+from engine.corpus.choice_folder import ChoiceDescription, ChoiceFolder, ChoiceMaker
+from engine.corpus.image_choice import ALPHA
+from engine.corpus.image_chooser import ChoiceSettings
+from engine.errors import FormatError
+from engine.storage import Store
+from jobs import console
+from jobs.pool import pooled
+
+EXAMPLES = """
+  python -m jobs.choose_images --table found.jsonl --output chosen --clip openai/clip-vit-base-patch32
+  python -m jobs.choose_images --table s3://b/found.parquet --output s3://b/chosen \\
+      --clip s3://b/models/clip --detector hustvl/yolos-tiny --alpha 0.7
+  python -m jobs.import_corpus --format jsonl --source chosen --workspace work
+"""
+
+
+def choose_images(
+    table: str, output: str, settings: ChoiceSettings, workers: int | None = None, overwrite: bool = False
+) -> tuple[ChoiceDescription, Counter[str], int]:
+    """Choose an image for every record of a table; parts that are there already are kept.
+
+    Args:
+        table: a file of JSON lines or Parquet, see :mod:`engine.corpus.choice_table`.
+        output: a folder or an s3:// prefix, see :mod:`engine.corpus.choice_folder`.
+        settings: models and alpha.
+        workers: actors; default: the cluster's GPUs, or its CPUs where there are none.
+        overwrite: replace another choice in ``output``.
+
+    Returns:
+        What was asked, the counts of all parts, and how many parts this run made.
+
+    Raises:
+        StorageError: another choice is in ``output``, there is no table, or a bucket cannot be used.
+        FormatError: the table holds no record that can be used.
+        UserError: a model cannot be loaded.
+    """
+    source, folder = Store.open(table), ChoiceFolder(Store.open(output))
+    with console.meter("reading, records") as meter:
+        wanted = folder.begin(source, settings, overwrite, meter.add)
+    if not wanted.records:
+        raise FormatError(
+            f"{source.uri}: no usable record in it ({wanted.refused} refused, see {output}/quarantine); "
+            "see --help for the columns"
+        )
+    missing = folder.missing(wanted)
+    if len(missing) < wanted.parts:
+        console.say(f"{output}: {wanted.parts - len(missing)} of {wanted.parts} parts are there already")
+    if missing:
+        arguments = (folder.folder.uri, settings)
+        items = [{"part": part} for part in missing]
+        with session(), console.meter("records", wanted.records) as meter:
+            for row in pooled(items, ChoiceMaker, arguments, workers, gpu=True):
+                meter.add(int(row["records"]))
+    return wanted, folder.finish(wanted), len(missing)
+
+
+def main(
+    table: Annotated[str, typer.Option(help="File or s3:// address of the records: .jsonl or .parquet.")],
+    output: Annotated[str, typer.Option(help="Folder or s3:// prefix for what comes out.")],
+    clip: Annotated[
+        str, typer.Option(help="CLIP, both towers: a model folder, local or s3://, or a hub name.")
+    ],
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="A detection model: YOLOS, RT-DETR or a DETR that needs no timm. Without it, an image's "
+            "objects are the whole image, its four quadrants and its middle."
+        ),
+    ] = None,
+    vision: Annotated[
+        str | None,
+        typer.Option(
+            help="Makes the vectors of objects and typical images: ResNet, MobileNet, ViT, CLIP. Default: "
+            "the image tower of --clip."
+        ),
+    ] = None,
+    alpha: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Weight of the agreement with the sentence. The paper does not give its value.",
+        ),
+    ] = ALPHA,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Actors.  [default: the cluster's GPUs, or its CPUs where there are none]"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace another choice in the output.")] = False,
+) -> None:
+    """Choose an image for each sentence out of its candidates.
+
+    score = alpha * cos(CLIP of the image, CLIP of the sentence)
+          + (1 - alpha) * max over the image's objects of cos(object, typical image of the entity)
+
+    The highest score wins; at a tie the earlier candidate. A record without a typical image (or whose typical
+    image cannot be used) goes by the first term alone, and then its scores are not comparable with those of
+    records that have one.
+
+    OUTPUT/sentences is a source for jobs.import_corpus --format jsonl: entity, sentence, start, end, image
+    and image_score. OUTPUT/scores holds every usable candidate, for people who calibrate: record (the table's
+    rows from 0), image, agreement, similarity, score, rank. OUTPUT/quarantine names what was refused, and
+    why. A record without a usable candidate is kept without an image.
+
+    CLIP reads the first 77 tokens of a sentence. Images are squeezed to squares (CLIP's own preprocessing
+    crops), without torchvision. Nothing is downloaded but models that you name on the hub. A run that was
+    stopped goes on with the same command; the same model names must then stand for the same models.
+    """
+    started = time.monotonic()
+    settings = ChoiceSettings(clip=clip, detector=detector, vision=vision, alpha=alpha)
+    wanted, counts, made = choose_images(table, output, settings, workers, overwrite)
+    if counts["images_refused"] or wanted.refused:
+        console.say(
+            f"{wanted.refused} records and {counts['images_refused']} images cannot be used; see "
+            f"{output}/quarantine"
+        )
+    console.result(
+        output=output,
+        records=wanted.records,
+        records_refused=wanted.refused,
+        chosen=counts["chosen"],
+        without_image=counts["without_image"],
+        images_scored=counts["images_scored"],
+        images_refused=counts["images_refused"],
+        parts_made=made,
+        parts_kept=wanted.parts - made,
+        seconds=f"{time.monotonic() - started:.1f}",
+    )
+
+
+# "\b" keeps the lines of a paragraph as they are.
+main.__doc__ = f"{main.__doc__}\n\n{choice_table.__doc__}".replace("``", "").replace("\n\n", "\n\n\b\n")
+
+if __name__ == "__main__":
+    console.run(main, EXAMPLES)
