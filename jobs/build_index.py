@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 import typer
 
@@ -21,6 +20,7 @@ from cluster.session import session
 from engine.bundle import Manifest, derive
 from engine.catalogue import SENTENCES
 from engine.corpus.blocks import read_descriptions
+from engine.corpus.documents import documents
 from engine.corpus.inputs import open_inputs
 from engine.corpus.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
@@ -80,7 +80,7 @@ def build(workspace: Workspace, untrained: bool = False, workers: int | None = N
         mask = _mask_view(workspace, cache, encoders, len(texts), workers)
         description = _description_view(encoders, texts, workers)
     console.say("lexical view")
-    lexical = lexical_view(_documents(workspace, texts))
+    lexical = lexical_view(documents(workspace))
     views = {
         "mask": mask,
         "description": description,
@@ -112,18 +112,6 @@ def _publish(
     if left_out:
         console.say(left_out)
     return manifest
-
-
-def _documents(workspace: Workspace, descriptions: list[str]) -> list[str]:
-    """Return each entity's words: its description twice, then its sentences."""
-    documents = [[text, text] if text else [] for text in descriptions]
-    for part in workspace.mentions():
-        with part.open_input() as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(columns=["entity_id", "sentence"]):
-                columns = batch.to_pydict()
-                for entity, sentence in zip(*columns.values(), strict=True):
-                    documents[entity].append(sentence)
-    return [" ".join(texts) for texts in documents]
 
 
 def _mask_view(

@@ -75,7 +75,9 @@ class MultimodalRun(Run):
         assert isinstance(self.settings, MultimodalSettings)
         text = TextEncoder.load(self.model)
         workspace = Workspace.open(self.workspace)
-        data = open_contexts(workspace, FrozenCache(self.inputs, self.states), self.features, text, self.model)
+        data = open_contexts(
+            workspace, FrozenCache(self.inputs, self.states), self.features, text, self.model
+        )
         return MultimodalTraining(text.to(device), data, self.lists, self.settings, rank, world, device)
 
     def made_of(self) -> dict[str, str]:

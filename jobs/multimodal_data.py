@@ -1,4 +1,4 @@
-"""What the multi-modal steps read of a workspace: contexts with text and pictures, and the first expansion."""
+"""What multi-modal steps read of a workspace: contexts with text and pictures, and the first expansion."""
 
 from __future__ import annotations
 

@@ -16,19 +16,26 @@ import typer
 
 from cluster.session import session
 from engine.corpus.inputs import open_inputs
+from engine.encoders.text import TextEncoder
+from engine.errors import UserError
 from engine.storage import Store, machine_cache
 from engine.training.encoder import EncoderSettings
+from engine.training.multimodal import MultimodalSettings
+from engine.training.objectives import Schedule
 from engine.vocabulary import Vocabulary
 from engine.workspace import Workspace
 from jobs import console
-from jobs.encoder_worker import JOB, Run, work
+from jobs.encoder_worker import JOB, MultimodalRun, Run, work
 from jobs.frozen_cache import FrozenCache, frozen_cache
+from jobs.multimodal_data import expanded, open_contexts
 from jobs.training import check_gpu, cores_of_a_worker, finished
 
 EXAMPLES = """
   python -m jobs.train_encoder --workspace work
   python -m jobs.train_encoder --workspace work --epochs 20 --learning-rate 4e-5 --batch-size 1024
   python -m jobs.train_encoder --workspace s3://bucket/work --workers 8 --gpu
+  python -m jobs.train_encoder --workspace work --modality text+image
+  python -m jobs.train_encoder --workspace work --modality text+image --no-clustering --no-distillation
 """
 
 
@@ -40,21 +47,23 @@ class Trained:
     folder: Store
     model: str
     inputs_key: str
+    features: str | None = None
+    """Key of the image features, of a multi-modal run."""
 
 
-def trained_encoder(workspace: Workspace) -> Trained | None:
-    """Return the encoder that was trained last, or None if none was."""
-    pointer = workspace.runs(JOB) / "CURRENT"
+def trained_encoder(workspace: Workspace, job: str = JOB) -> Trained | None:
+    """Return the encoder that a training of either kind trained last, or None if none was."""
+    pointer = workspace.runs(job) / "CURRENT"
     if not pointer.exists():
         return None
-    run = workspace.runs(JOB) / pointer.read_bytes().decode().strip()
+    run = workspace.runs(job) / pointer.read_bytes().decode().strip()
     summary = json.loads((run / "summary.json").read_bytes())
-    return Trained(run.name, run / "encoder", summary["model"], summary["inputs"])
+    return Trained(run.name, run / "encoder", summary["model"], summary["inputs"], summary.get("features"))
 
 
 def train(
     workspace: Workspace,
-    settings: EncoderSettings,
+    settings: EncoderSettings | MultimodalSettings,
     model: str | None = None,
     workers: int = 1,
     gpu: bool = False,
@@ -66,7 +75,7 @@ def train(
 
     Args:
         workspace: with inputs from ``jobs.preprocess``; receives ``runs/train_encoder/<name>``.
-        settings: of the run; they and the inputs make its name.
+        settings: of the run, which say what is trained; they and the inputs make its name.
         model: encoder to start from; default: the one whose tokenizer made the inputs.
         workers: training processes.
         gpu: one GPU a worker, NCCL and bfloat16; else gloo on the CPU.
@@ -80,9 +89,9 @@ def train(
         check_gpu(gpu)
         cache = frozen_cache(workspace, inputs, model, dtype)
         run = _describe(workspace, cache, model, settings, workers, gpu, checkpoint_seconds)
-        folder = workspace.runs(JOB) / run.name
+        folder = workspace.runs(run.job) / run.name
         summary = finished(work, run, folder, workers, run.cores, gpu, restart)
-    (workspace.runs(JOB) / "CURRENT").write_bytes(run.name.encode())
+    (workspace.runs(run.job) / "CURRENT").write_bytes(run.name.encode())
     return summary
 
 
@@ -90,15 +99,19 @@ def _describe(
     workspace: Workspace,
     cache: FrozenCache,
     model: str,
-    settings: EncoderSettings,
+    settings: EncoderSettings | MultimodalSettings,
     workers: int,
     gpu: bool,
     checkpoint_seconds: float,
 ) -> Run:
-    content = settings.model_dump_json() + cache.inputs.key + model
+    data = None
+    if isinstance(settings, MultimodalSettings):
+        data = open_contexts(workspace, cache, None, TextEncoder.load(model), model)
+    about = f"-{data.features.key}" if data else ""
+    content = settings.model_dump_json() + cache.inputs.key + model + about
     name = f"{cache.inputs.key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     entities = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
-    return Run(
+    run = Run(
         workspace=workspace.root.uri,
         inputs=cache.inputs,
         states=cache.states,
@@ -110,6 +123,12 @@ def _describe(
         cores=cores_of_a_worker(workers),
         checkpoint_seconds=checkpoint_seconds,
     )
+    if data is None or not isinstance(settings, MultimodalSettings):
+        return run
+    if not len(data.usable(settings.modality)):
+        raise UserError(f"{workspace.root.uri}: no context has anything of --modality {settings.modality}")
+    lists = expanded(workspace, data, len(entities), settings.modality)
+    return MultimodalRun(**vars(run), features=data.features.key, lists=lists)
 
 
 def main(
@@ -117,9 +136,18 @@ def main(
     model: str | None = typer.Option(
         None, help="Encoder to start from.  [default: the one that the input was made for]"
     ),
-    epochs: int = typer.Option(12, min=1, help="Passes over all sentences."),
-    batch_size: int = typer.Option(256, min=1, help="Sentences a step, over all workers."),
-    learning_rate: float = typer.Option(2e-3, help="Peak of the one-cycle schedule."),
+    modality: Literal["text", "text+image", "image"] = typer.Option(
+        "text", help="text: the text encoder (RetExpan); with images: the multi-modal one (MultiExpan)."
+    ),
+    epochs: int | None = typer.Option(
+        None, min=1, help="Passes over all contexts.  [default: 12; with images 8]"
+    ),
+    batch_size: int | None = typer.Option(
+        None, min=4, help="Contexts a step, over all workers.  [default: 256; with images 64]"
+    ),
+    learning_rate: float | None = typer.Option(
+        None, help="Peak of the one-cycle schedule.  [default: 2e-3; with images 5e-4]"
+    ),
     weight_decay: float = typer.Option(0.1, min=0, help="Not on biases and LayerNorm."),
     smoothing: float = typer.Option(0.075, min=0, max=0.99, help="Label smoothing."),
     seed: int = typer.Option(13, help="Of the head's first weights and the order of sentences."),
@@ -129,22 +157,53 @@ def main(
         "auto", help="Of the matrix products; auto: bfloat16 where the hardware is fast in it."
     ),
     cache_dtype: Literal["bfloat16", "float32"] = typer.Option("bfloat16", help="Of the cached states."),
+    visual_layers: int = typer.Option(3, min=0, help="Of the visual transformer."),
+    cross_layers: int = typer.Option(3, min=1, help="Of the cross-modal transformer."),
+    inner: int = typer.Option(2, min=1, help="Inner size of their layers, times the states' size."),
+    dropout: float = typer.Option(0.2, min=0, max=0.99, help="After the projection of patches."),
+    paper_start: bool = typer.Option(
+        False, "--paper-start", help="New layers begin at random, as the paper's; for large corpora."
+    ),
+    prediction: bool = typer.Option(True, help="Objective: masked entity prediction."),
+    contrastive: bool = typer.Option(True, help="Objective: contrast with hard negatives."),
+    clustering: bool = typer.Option(True, help="Objective: clustering."),
+    distillation: bool = typer.Option(True, help="Objective: momentum distillation."),
+    clusters: int = typer.Option(16, min=2, help="Classes that clustering tells apart."),
     restart: bool = typer.Option(False, "--restart", help="Begin again, forget the checkpoints."),
 ) -> None:
-    """Train the last layer of the text encoder by entity prediction, on cached frozen states.
+    """Train an entity encoder on cached frozen states: the last layer of the text encoder, or, with images,
+    that and the layers that see the picture and bring both together.
+
+    --modality text+image needs jobs.image_features. Its four objectives can be switched off one by one.
 
     Writes runs/train_encoder/RUN: the encoder, checkpoints, the loss curve, TensorBoard events
     (tensorboard --logdir WORKSPACE/runs/train_encoder). The same settings again go on where they were.
     """
-    settings = EncoderSettings(
-        precision=precision,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        smoothing=smoothing,
-        seed=seed,
-    )
+    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    steps: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    steps |= {"precision": precision, "weight_decay": weight_decay, "seed": seed}
+    settings: EncoderSettings | MultimodalSettings = EncoderSettings(smoothing=smoothing, **steps)
+    if modality != "text":
+        if not (prediction or contrastive or clustering):
+            raise UserError("nothing would be learnt: leave prediction, contrast or clustering on")
+        settings = MultimodalSettings(
+            modality=modality,
+            visual_layers=visual_layers,
+            cross_layers=cross_layers,
+            inner=inner,
+            dropout=dropout,
+            summary=not paper_start,
+            identity=not paper_start,
+            schedule=Schedule(
+                prediction=prediction,
+                contrastive=contrastive,
+                clustering=clustering,
+                distillation=distillation,
+                smoothing=smoothing,
+                clusters=clusters,
+            ),
+            **steps,
+        )
     started = time.monotonic()
     place = Workspace.open(workspace)
     summary = train(place, settings, model, workers, gpu, cache_dtype, restart)
