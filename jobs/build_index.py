@@ -27,13 +27,17 @@ from engine.corpus.sentences import write_sentences
 from engine.encoders.embedded import model_path
 from engine.encoders.pooling import describe
 from engine.encoders.text import TextEncoder
+from engine.retrieval.distributions import SparseDistributions, distributions_folder
 from engine.retrieval.index import VectorIndex, Vectors, unit
 from engine.retrieval.views import centred, hubness, joint_view, lexical_view
 from engine.storage import local_folder, machine_cache
 from engine.training.cache import CachedStates, InputRows, masked_sums
 from engine.workspace import Workspace
 from jobs import console
+from jobs.encoder_worker import MULTIMODAL_JOB
 from jobs.frozen_cache import FrozenCache, frozen_cache
+from jobs.multimodal_data import image_view
+from jobs.multimodal_views import Source, multimodal_view
 from jobs.pool import pooled
 from jobs.train_encoder import trained_encoder
 
@@ -44,6 +48,13 @@ EXAMPLES = """
 """
 
 DESCRIPTIONS_A_TASK = 512
+
+IMAGE_WEIGHT = 0.5
+"""Of each of the two views with pictures, beside the words, in the joint view."""
+
+TEMPERATURE = 4.0
+"""Of predicted distributions. 1 is the paper's; a head that knows its few contexts by heart predicts little
+but the entity itself, and says most of what it is like in what it all but excludes."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +71,19 @@ class Encoders:
         return TextEncoder.load(self.base if self.last is None else local_folder(self.last))
 
 
-def build(workspace: Workspace, untrained: bool = False, workers: int | None = None) -> Manifest:
+def build(
+    workspace: Workspace,
+    untrained: bool = False,
+    workers: int | None = None,
+    temperature: float = TEMPERATURE,
+) -> Manifest:
     """Make all views of all entities and publish them; returns the new bundle's manifest.
 
     Args:
         workspace: with a corpus, inputs, and (unless ``untrained``) a trained encoder.
         untrained: take the encoder as it came.
         workers: actors a pool; default: the CPUs of the cluster.
+        temperature: of predicted distributions, in a workspace with a multi-modal encoder.
     """
     trained = None if untrained else trained_encoder(workspace)
     inputs = open_inputs(workspace, trained.inputs_key if trained else None)
@@ -79,14 +96,16 @@ def build(workspace: Workspace, untrained: bool = False, workers: int | None = N
         cache = frozen_cache(workspace, inputs, base, workers=workers)
         mask = _mask_view(workspace, cache, encoders, len(texts), workers)
         description = _description_view(encoders, texts, workers)
+        seen = _seen(workspace, cache, len(texts), temperature, workers)
     console.say("lexical view")
     lexical = lexical_view(documents(workspace))
-    views = {
-        "mask": mask,
-        "description": description,
-        "lexical": lexical,
-        "joint": joint_view([centred(mask), centred(description), lexical]),
-    }
+    views = {"mask": mask, "description": description, "lexical": lexical}
+    joined = [centred(mask), centred(description), lexical]
+    if seen is not None:
+        # With pictures: both modalities apart and together; descriptions and names stand in the words.
+        views |= {"image": seen.image, "multimodal": seen.states}
+        joined = [lexical, seen.image * IMAGE_WEIGHT, seen.states * IMAGE_WEIGHT]
+    views["joint"] = joint_view(joined)
     settings = {
         "encoder": encoders.base,
         "trained": trained.name if trained else None,
@@ -94,11 +113,47 @@ def build(workspace: Workspace, untrained: bool = False, workers: int | None = N
         "max_length": inputs.manifest.settings.max_length,
         "views": {name: view.shape[1] for name, view in views.items()},
     }
-    return _publish(workspace, views, encoders, settings)
+    if seen is not None:
+        settings["multimodal"] = seen.settings
+    return _publish(workspace, views, encoders, settings, seen)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a multi-modal bundle holds besides."""
+
+    image: Vectors
+    states: Vectors
+    distributions: SparseDistributions
+    settings: dict[str, Any]
+
+
+def _seen(
+    workspace: Workspace, cache: FrozenCache, n_entities: int, temperature: float, workers: int | None
+) -> Seen | None:
+    """Return the multi-modal views; None where no multi-modal encoder was trained on these inputs."""
+    trained = trained_encoder(workspace, MULTIMODAL_JOB)
+    if trained is None:
+        return None
+    if trained.inputs_key != cache.inputs.key:
+        console.say(
+            f"the multi-modal encoder {trained.name} was trained on other inputs than {cache.inputs.key} and "
+            "is left out; train it again on these"
+        )
+        return None
+    source = Source(workspace.root.uri, trained, cache, "text+image", temperature)
+    states, distributions = multimodal_view(source, n_entities, workers)
+    looks = centred(image_view(source.contexts(), n_entities))
+    about = {"trained": trained.name, "features": trained.features, "temperature": temperature}
+    return Seen(looks, states, distributions, about)
 
 
 def _publish(
-    workspace: Workspace, views: dict[str, Vectors], encoders: Encoders, settings: dict[str, Any]
+    workspace: Workspace,
+    views: dict[str, Vectors],
+    encoders: Encoders,
+    settings: dict[str, Any],
+    seen: Seen | None,
 ) -> Manifest:
     staged = workspace.bundles.staging()
     workspace.entities.fetch(staged / "entities.parquet")
@@ -108,7 +163,10 @@ def _publish(
     for name, vectors in views.items():
         VectorIndex(vectors).write(staged / "index" / f"{name}.faiss")
     np.save(staged / "index" / "joint.hubness.npy", hubness(views["joint"]), allow_pickle=False)
-    manifest, left_out = derive(workspace, staged, settings, replaces=["index/", "encoder/", SENTENCES])
+    if seen is not None:
+        seen.distributions.write(staged / distributions_folder("multimodal"))
+    replaced = ["index/", "encoder/", "distributions/", SENTENCES]
+    manifest, left_out = derive(workspace, staged, settings, replaces=replaced)
     if left_out:
         console.say(left_out)
     return manifest
@@ -204,13 +262,16 @@ def main(
     workspace: str = typer.Option(..., help="Folder or s3:// prefix with model input."),
     untrained: bool = typer.Option(False, "--untrained", help="Take the encoder as it came."),
     workers: int | None = typer.Option(None, min=1, help="Actors a pool.  [default: the cluster's CPUs]"),
+    temperature: float = typer.Option(
+        TEMPERATURE, min=0.01, help="Of predicted distributions (multi-modal encoder); the paper's: 1."
+    ),
 ) -> None:
     """Make the entity vectors of every view and publish them as the workspace's current bundle.
 
     A bundle holds the entities, the index of each view, the encoder, and the first sentences of each entity.
     """
     started = time.monotonic()
-    manifest = build(Workspace.open(workspace), untrained, workers)
+    manifest = build(Workspace.open(workspace), untrained, workers, temperature)
     console.result(
         bundle=manifest.id,
         files=len(manifest.files),
