@@ -7,11 +7,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from transformers import ResNetConfig, ResNetModel
 
 from engine.storage import Store
+from engine.workspace import Workspace
 from tests.support.corpora import run_import
 
 
@@ -34,18 +37,25 @@ def backbone(folder: Path, seed: int = 0) -> str:
 
 
 def import_images(workspace: str | Path, raw: Path, images: Mapping[str, bytes | None]) -> None:
-    """Import a corpus with a sentence for each address and one without; contents go to relative addresses.
+    """Import a corpus with a sentence for each address and one without; contents go to their addresses.
 
     Args:
         workspace: its address.
         raw: a folder for the source.
-        images: by address the file's content; None: no file is written.
+        images: by address, as a mention holds it, the file's content; None: no file is written.
     """
     raw.mkdir(parents=True, exist_ok=True)
-    records = [{"entity": "iron", "sentence": f"Iron, number {i}.", "image": a} for i, a in enumerate(images)]
-    records.append({"entity": "gold", "sentence": "Gold has no image.", "image": None})
+    records = [{"entity": "iron", "sentence": f"Iron, number {i}."} for i in range(len(images))]
+    records.append({"entity": "gold", "sentence": "Gold has no image."})
     (raw / "sentences.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     run_import(workspace, raw, "jsonl", overwrite=True)
+    # Addresses below the workspace come of pictures given as bytes; these have names that tests can say.
+    (part,) = Workspace.open(workspace).mentions()
+    with part.open_input() as stream:
+        table = pq.read_table(stream)
+    named = pa.array([*images, None], pa.string())
+    with part.writing() as path:
+        pq.write_table(table.set_column(table.schema.get_field_index("image"), "image", named), path)
     for address, content in images.items():
         if content is not None:
             store = Store.open(address) if "://" in address else Store.open(workspace) / address
