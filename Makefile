@@ -61,6 +61,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.beam_search
 	$(BIN)/python -m benchmarks.likelihood
 	$(BIN)/python -m benchmarks.whole_query
+	$(BIN)/python -m benchmarks.image_features
+	$(BIN)/python -m benchmarks.window_search
 	$(BIN)/python -m benchmarks.serving_overhead
 	$(BIN)/python -m benchmarks.serving_overload
 	$(BIN)/python -m benchmarks.serving_faults
