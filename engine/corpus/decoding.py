@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from engine.corpus.pictures import MAX_BYTES
 from engine.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]
@@ -20,7 +21,6 @@ Pixels = npt.NDArray[np.uint8]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 """What is tried. Pillow knows forty more, and each decoder is one more way in for a crafted file."""
 
-MAX_BYTES = 32 << 20
 MAX_PIXELS = 64_000_000
 
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")

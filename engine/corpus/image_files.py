@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.corpus.decoding import MAX_BYTES, PictureRefused, check
+from engine.corpus.decoding import PictureRefused, check
+from engine.corpus.pictures import MAX_BYTES
 from engine.errors import StorageError
 from engine.storage import Store
 from engine.workspace import Workspace

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -11,8 +13,9 @@ import torch
 from PIL import Image
 from transformers import ResNetConfig, ResNetModel
 
+from engine.corpus.pictures import FOLDER, kind_of
 from engine.storage import Store
-from tests.support.corpora import run_import
+from tests.support.corpora import jsonl, run_import
 
 
 def picture(colour: str, form: str = "PNG") -> bytes:
@@ -33,20 +36,31 @@ def backbone(folder: Path, seed: int = 0) -> str:
     return str(folder)
 
 
-def import_images(workspace: str | Path, raw: Path, images: Mapping[str, bytes | None]) -> None:
-    """Import a corpus with a sentence for each address and one without; contents go to relative addresses.
+def stored(content: bytes) -> str:
+    """Return the address that an import gives to a picture that comes as bytes."""
+    return f"{FOLDER}/{hashlib.sha256(content).hexdigest()}.{kind_of(content)}"
+
+
+def import_images(workspace: str | Path, raw: Path, images: Mapping[str, bytes | None]) -> list[str]:
+    """Import a corpus with a sentence for each image and one without, and return the stored addresses.
 
     Args:
         workspace: its address.
-        raw: a folder for the source.
-        images: by address the file's content; None: no file is written.
+        raw: the source's folder; relative addresses lie below it.
+        images: by address the file's content; None: no file is written. The content of an address that
+            :func:`stored` names comes as bytes.
     """
-    raw.mkdir(parents=True, exist_ok=True)
-    records = [{"entity": "iron", "sentence": f"Iron, number {i}.", "image": a} for i, a in enumerate(images)]
-    records.append({"entity": "gold", "sentence": "Gold has no image.", "image": None})
-    (raw / "sentences.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    run_import(workspace, raw, "jsonl", overwrite=True)
-    for address, content in images.items():
-        if content is not None:
-            store = Store.open(address) if "://" in address else Store.open(workspace) / address
-            store.write_bytes(content)
+    records: list[dict[str, str]] = []
+    for i, (address, content) in enumerate(images.items()):
+        record = {"entity": "iron", "sentence": f"Iron, number {i}."}
+        if content is not None and address == stored(content):
+            record["image_bytes"] = base64.b64encode(content).decode()
+        else:
+            record["image"] = address
+            if content is not None:
+                Store.open(address if "://" in address else raw / address).write_bytes(content)
+        records.append(record)
+    records.append({"entity": "gold", "sentence": "Gold has no image."})
+    jsonl(raw / "sentences.jsonl", records)
+    got = run_import(workspace, raw, "jsonl", overwrite=True)
+    return [m["image"] for m in got.mentions[: len(images)]]

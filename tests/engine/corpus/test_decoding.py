@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from engine.corpus import pictures
+from engine.corpus import decoding
 from engine.corpus.decoding import PictureRefused, check, decode
 
 
@@ -128,6 +128,6 @@ def test_a_photograph_with_a_preview_in_it_is_one_picture() -> None:
 
 
 def test_the_limit_of_bytes_is_checked_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "MAX_BYTES", 10)
+    monkeypatch.setattr(decoding, "MAX_BYTES", 10)
     with pytest.raises(PictureRefused, match="more than"):
         check(saved(RED, "PNG"))
