@@ -12,11 +12,10 @@ from engine.corpus.decoding import decode
 from engine.corpus.image_features import ImageFeatures
 from engine.encoders.vision import VisionBackbone
 from engine.errors import StorageError, UserError
-from engine.storage import Store
 from engine.workspace import Workspace
 from jobs import image_features
 from jobs.image_features import Making, Outcome, make_image_features
-from tests.support.images import backbone, import_images, picture
+from tests.support.images import backbone, import_images, picture, stored
 
 COLOURS = ["red", "green", "blue", "white", "yellow"]
 
@@ -53,7 +52,7 @@ def make(workspace: str | Path, model: str, force: bool = False, **settings: Any
 
 
 def named(colours: Sequence[str]) -> dict[str, bytes | None]:
-    return {f"corpus/images/{colour}.png": picture(colour) for colour in colours}
+    return {stored(content): content for content in map(picture, colours)}
 
 
 def quarantine(workspace: str | Path) -> dict[str, dict[str, str]]:
@@ -90,10 +89,10 @@ def test_equal_contents_are_one_row(in_process: None, tmp_path: Path, model: str
     absolute = tmp_path / "elsewhere.png"
     absolute.write_bytes(picture("red"))
     images = named(["red", "blue"]) | {"pictures/copy.png": picture("red"), str(absolute): None}
-    import_images(tmp_path / "w", tmp_path / "raw", images)
+    addresses = import_images(tmp_path / "w", tmp_path / "raw", images)
     outcome = make(tmp_path / "w", model)
     assert (outcome.manifest.images, outcome.distinct, outcome.made) == (4, 2, 2)
-    red, blue, copy, elsewhere = ImageFeatures.open(Workspace.open(tmp_path / "w")).rows_of(list(images))
+    red, blue, copy, elsewhere = ImageFeatures.open(Workspace.open(tmp_path / "w")).rows_of(addresses)
     assert red == copy == elsewhere != blue
 
 
@@ -104,7 +103,8 @@ def test_a_corpus_that_grew_costs_what_is_new(in_process: None, tmp_path: Path, 
     old = ImageFeatures.open(Workspace.open(tmp_path / "w"))
     features = old.gather(old.rows_of(list(named(COLOURS[:3]))))
     import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS))
-    with pytest.raises(StorageError, match=r"knows no image .*white.*run `python -m jobs\.image_features"):
+    white = stored(picture("white"))
+    with pytest.raises(StorageError, match=rf"knows no image .*{white}.*run `python -m jobs\.image_features"):
         old.rows_of(list(named(COLOURS)))
     second = make(tmp_path / "w", model)
     assert (second.key, second.made, second.kept) == (first.key, 2, 3)
@@ -147,19 +147,19 @@ def test_refused_images_are_named_and_their_sentences_stay(
         "text.jpg": b"no picture",
         "good.png": picture("red"),
     }
-    import_images(tmp_path / "w", tmp_path / "raw", images)
+    addresses = import_images(tmp_path / "w", tmp_path / "raw", images)
     outcome = make(tmp_path / "w", model)
     assert (outcome.manifest.refused, outcome.made) == (4, 2)
     found = quarantine(tmp_path / "w")
-    assert {a: line["reason"].split(":")[0] for a, line in found.items()} == {
+    assert {Path(a).name: line["reason"].split(":")[0] for a, line in found.items()} == {
         "missing.png": "missing",
         "half.bmp": "truncated",
         "half-again.bmp": "truncated",
         "text.jpg": "not an image in a known format (JPEG, PNG, WEBP, BMP, GIF)",
     }
-    assert found["text.jpg"]["position"] == "mention of entity 0 in part-00000.parquet, row 3"
+    assert found[addresses[3]]["position"] == "mention of entity 0 in part-00000.parquet, row 3"
     opened = ImageFeatures.open(Workspace.open(tmp_path / "w"))
-    rows = opened.rows_of(list(images))
+    rows = opened.rows_of(addresses)
     assert (rows >= 0).tolist() == [False, False, False, False, True]
     assert (opened.gather(rows)[:4] == 0).all()
     # What could not be decoded is not tried again, and is still named.
@@ -169,12 +169,6 @@ def test_refused_images_are_named_and_their_sentences_stay(
     import_images(tmp_path / "w", tmp_path / "raw", {"good.png": None, "text.jpg": picture("blue")})
     assert make(tmp_path / "w", model).made == 1
     assert quarantine(tmp_path / "w") == {}
-
-
-def test_an_address_of_an_unknown_kind_is_refused(in_process: None, tmp_path: Path, model: str) -> None:
-    import_images(tmp_path / "w", tmp_path / "raw", {"http://example.org/x.png": None})
-    assert make(tmp_path / "w", model).manifest.refused == 1
-    assert "only local paths and s3://" in quarantine(tmp_path / "w")["http://example.org/x.png"]["reason"]
 
 
 def test_other_settings_and_other_weights_go_beside(in_process: None, tmp_path: Path, model: str) -> None:
@@ -224,15 +218,14 @@ def test_what_is_not_there_names_the_way_out(in_process: None, tmp_path: Path, m
 def test_a_content_that_changes_meanwhile_stops_the_job(
     in_process: None, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
-    import_images(tmp_path / "w", tmp_path / "raw", named(["red"]))
+    (address,) = import_images(tmp_path / "w", tmp_path / "raw", {"red.png": picture("red")})
     hashed = image_features._hashed
 
     def then_changed(*arguments: Any) -> Any:
         found = hashed(*arguments)
-        image = Store.open(tmp_path / "w") / "corpus/images/red.png"
-        image.delete()
+        Path(address).unlink()
         if not gone:
-            image.write_bytes(picture("blue"))
+            Path(address).write_bytes(picture("blue"))
         return found
 
     monkeypatch.setattr(image_features, "_hashed", then_changed)
@@ -245,13 +238,13 @@ def test_ray_makes_the_same_features(
     ray_local: None, tmp_path: Path, model: str, request: pytest.FixtureRequest
 ) -> None:
     images = named(COLOURS) | {"text.jpg": b"no picture"}
-    import_images(tmp_path / "w", tmp_path / "raw", images)
+    addresses = import_images(tmp_path / "w", tmp_path / "raw", images)
     workspace = Workspace.open(tmp_path / "w")
     spread = make(tmp_path / "w", model, workers=1)
     assert (spread.made, spread.manifest.refused) == (5, 1)
     opened = ImageFeatures.open(workspace)
-    features = opened.gather(opened.rows_of(list(images)))
+    features = opened.gather(opened.rows_of(addresses))
     request.getfixturevalue("in_process")
     make(tmp_path / "w", model, force=True)
     opened = ImageFeatures.open(workspace)
-    torch.testing.assert_close(opened.gather(opened.rows_of(list(images))), features)
+    torch.testing.assert_close(opened.gather(opened.rows_of(addresses)), features)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -13,9 +15,9 @@ import torch
 from PIL import Image
 from transformers import ResNetConfig, ResNetModel
 
+from engine.corpus.pictures import FOLDER, kind_of
 from engine.storage import Store
-from engine.workspace import Workspace
-from tests.support.corpora import run_import
+from tests.support.corpora import jsonl, run_import
 
 
 def picture(colour: str, form: str = "PNG") -> bytes:
@@ -36,27 +38,31 @@ def backbone(folder: Path, seed: int = 0) -> str:
     return str(folder)
 
 
-def import_images(workspace: str | Path, raw: Path, images: Mapping[str, bytes | None]) -> None:
-    """Import a corpus with a sentence for each address and one without; contents go to their addresses.
+def stored(content: bytes) -> str:
+    """Return the address that an import gives to a picture that comes as bytes."""
+    return f"{FOLDER}/{hashlib.sha256(content).hexdigest()}.{kind_of(content)}"
+
+
+def import_images(workspace: str | Path, raw: Path, images: Mapping[str, bytes | None]) -> list[str]:
+    """Import a corpus with a sentence for each image and one without, and return the stored addresses.
 
     Args:
         workspace: its address.
-        raw: a folder for the source.
-        images: by address, as a mention holds it, the file's content; None: no file is written.
+        raw: the source's folder; relative addresses lie below it.
+        images: by address the file's content; None: no file is written. The content of an address that
+            :func:`stored` names comes as bytes.
     """
-    raw.mkdir(parents=True, exist_ok=True)
-    records = [{"entity": "iron", "sentence": f"Iron, number {i}."} for i in range(len(images))]
+    records: list[dict[str, str]] = []
+    for i, (address, content) in enumerate(images.items()):
+        record = {"entity": "iron", "sentence": f"Iron, number {i}."}
+        if content is not None and address == stored(content):
+            record["image_bytes"] = base64.b64encode(content).decode()
+        else:
+            record["image"] = address
+            if content is not None:
+                Store.open(address if "://" in address else raw / address).write_bytes(content)
+        records.append(record)
     records.append({"entity": "gold", "sentence": "Gold has no image."})
-    (raw / "sentences.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    run_import(workspace, raw, "jsonl", overwrite=True)
-    # Addresses below the workspace come of pictures given as bytes; these have names that tests can say.
-    (part,) = Workspace.open(workspace).mentions()
-    with part.open_input() as stream:
-        table = pq.read_table(stream)
-    named = pa.array([*images, None], pa.string())
-    with part.writing() as path:
-        pq.write_table(table.set_column(table.schema.get_field_index("image"), "image", named), path)
-    for address, content in images.items():
-        if content is not None:
-            store = Store.open(address) if "://" in address else Store.open(workspace) / address
-            store.write_bytes(content)
+    jsonl(raw / "sentences.jsonl", records)
+    got = run_import(workspace, raw, "jsonl", overwrite=True)
+    return [m["image"] for m in got.mentions[: len(images)]]
