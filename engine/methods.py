@@ -50,6 +50,8 @@ METHODS: Mapping[str, Pipeline] = {
 }
 
 ABLATIONS: Mapping[str, Pipeline] = {
+    # What entities look like, alone: beside "lexical", what either modality brings.
+    "image": Pipeline((Retrieve(view="image"),)),
     # GenExpan without negative seeds (table 4), without the trie (table 3), and with the negative seeds
     # in the prompt (table 15): measured, not served.
     "genexpan-negative": Pipeline((Generate(),)),

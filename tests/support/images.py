@@ -9,8 +9,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from transformers import ResNetConfig, ResNetModel
