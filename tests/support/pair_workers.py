@@ -1,0 +1,57 @@
+"""One batch under all objectives on several gloo processes: what ``test_gather`` starts and compares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import distributed
+
+from engine.encoders.distillation import teacher_of
+from engine.encoders.multimodal import MultimodalConfig, MultimodalEncoder, Predictor
+from engine.training.objectives import Objectives, Schedule
+from tests.support.encoders import draw_weights, random_encoder
+
+TOTAL, ENTITIES, PATCHES, CHANNELS = 8, 7, 3, 6
+
+
+def losses_and_gradients(rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]:
+    """Return this worker's "loss" of its rows, and the gradient of every parameter by name."""
+    text = random_encoder("bert")
+    config = MultimodalConfig(
+        n_patches=PATCHES, vision_dim=CHANNELS, visual_layers=1, cross_layers=1, dropout=0, identity=False
+    )
+    predictor = Predictor(MultimodalEncoder(text.last, config), ENTITIES)
+    teacher = teacher_of(predictor)
+    draw_weights(teacher)
+    module = Objectives(predictor, Schedule(clusters=3), rank, world).train()
+    batch = (
+        torch.randn(TOTAL, 9, text.dim),
+        torch.tensor([9, 3, 5, 7, 8, 3, 6, 4]),
+        torch.tensor([2, 1, 3, 1, 5, 1, 4, 2]),
+        torch.randn(TOTAL, PATCHES, CHANNELS),
+        torch.tensor([True, True, False, True, False, False, True, True]),
+    )
+    entities = torch.arange(TOTAL) % ENTITIES
+    own = tuple(tensor[rank::world] for tensor in batch)
+    _, told = teacher(own)
+    loss = module(own, entities[rank::world], told, TOTAL)
+    loss.backward()
+    gradients = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), **gradients}
+
+
+def worker(rank: int, world: int, folder: Path) -> None:
+    """Be one of ``world`` processes; the first writes the means over all workers."""
+    torch.set_num_threads(1)
+    store = distributed.FileStore(str(folder / "store"), world)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    found = losses_and_gradients(rank, world)
+    for tensor in found.values():
+        distributed.all_reduce(tensor)
+        tensor /= world
+    if rank == 0:
+        save_file({n: t.contiguous() for n, t in found.items()}, folder / "means.safetensors")
+    distributed.barrier()
+    distributed.destroy_process_group()
