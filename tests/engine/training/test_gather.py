@@ -28,6 +28,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]
     return load_file(folder / "means.safetensors")
 
 
+@pytest.mark.slow
 def test_several_workers_have_the_loss_and_the_gradients_of_one(several: dict[str, torch.Tensor]) -> None:
     assert TOTAL % WORLD
     alone = losses_and_gradients()
