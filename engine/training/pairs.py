@@ -52,7 +52,7 @@ def first_expansion(vectors_ND: Vectors) -> ExpandedLists:
     has_one = np.flatnonzero(vectors_ND.any(axis=1))
     for start in range(0, len(has_one), QUERIES):
         own = has_one[start : start + QUERIES]
-        found = index.search(vectors_ND[own].astype(np.float64), last, [[i] for i in own.tolist()])
+        found = index.search(vectors_ND[own].astype(np.float64), max(last, 1), [[i] for i in own.tolist()])
         for entity, one in zip(own, found, strict=True):
             near, hard = one.ids[:K_POSITIVE], one.ids[first:last]
             positive[entity, 1 : 1 + len(near)] = near
@@ -65,7 +65,7 @@ class PairedBatches:
 
     Two pairs in a row are of entities that are hard negatives of each other. An epoch has as many rows
     as there are contexts; a quarter of them are drawn without replacement, in four epochs each once, and
-    bring the others along.
+    bring the others along. (Where a quarter has fewer contexts than an epoch has batches, one comes again.)
 
     Args:
         entity_id: the entity of each context, [n].
@@ -97,8 +97,8 @@ class PairedBatches:
         order = np.random.default_rng([self._seed, cycle, 4]).permutation(self._usable)
         rng = np.random.default_rng([self._seed, epoch])
         anchor = order[quarter::4]
-        if not len(anchor):  # fewer than four contexts
-            anchor = order
+        if len(anchor) < len(self):  # a context too few: no batch may be empty
+            anchor = np.append(anchor, order[:1])
         entity = self._entity[anchor]
         other = self._drawn(self._negative, entity, rng, instead=rng.choice(entity, len(entity)))
         rows = [

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from engine.encoders.text import TextEncoder
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -46,3 +55,28 @@ def write_encoder(folder: Path, dim: int = 16, seed: int = 0) -> None:
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def random_encoder(kind: str, layers: int = 3, dim: int = 48) -> TextEncoder:
+    """Return a "bert" or a "roberta" with states of ``dim`` numbers, every weight drawn at random."""
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": dim,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "intermediate_size": 2 * dim,
+        "vocab_size": 20_000,
+    }
+    model = (
+        BertModel(BertConfig(**sizes), add_pooling_layer=False)
+        if kind == "bert"
+        else RobertaModel(RobertaConfig(**sizes, pad_token_id=0), add_pooling_layer=False)
+    )
+    draw_weights(model)
+    return TextEncoder(model)
+
+
+def draw_weights(module: nn.Module, std: float = 0.2) -> None:
+    """Draw every weight at random: biases start at zero, and a mistake in one would not show."""
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=std)

@@ -1,100 +1,216 @@
-"""The multi-modal encoder against a plain one: each context by itself, what is absent simply left out."""
+"""The multi-modal encoder against a plain computation, one context at a time."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from engine.encoders.multimodal import MultimodalConfig, MultimodalEncoder, Predictor
+from engine.encoders.multimodal import (
+    CONFIG,
+    MultimodalConfig,
+    MultimodalEncoder,
+    PatchProjection,
+    Predictor,
+)
 from engine.encoders.text import TextEncoder
 from engine.errors import FormatError
-from tests.support.encoders import write_encoder
+from tests.support.encoders import draw_weights, random_encoder
+from tests.support.sentences import random_rows
 
-D, P, C = 16, 4, 5
+Tensor = torch.Tensor
 
-
-def opened(tmp_path: Path, **sizes: bool) -> tuple[TextEncoder, MultimodalEncoder]:
-    write_encoder(tmp_path / "text", D)
-    text = TextEncoder.load(str(tmp_path / "text"))
-    config = MultimodalConfig(n_patches=P, vision_dim=C, visual_layers=2, cross_layers=2, head_dim=8, **sizes)
-    encoder = MultimodalEncoder(text.last, config)
-    for parameter in encoder.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return text, encoder.eval()
+PATCHES, CHANNELS, ENTITIES = 4, 10, 7
 
 
-def batch() -> tuple[torch.Tensor, ...]:
+class Batch(NamedTuple):
+    """The arguments of the encoder: both modalities, a picture alone, a sentence alone, neither, both."""
+
+    states: Tensor
+    lengths: Tensor
+    mask: Tensor
+    features: Tensor
+    seen: Tensor
+
+
+def batch_for(text: TextEncoder) -> Batch:
+    rows = random_rows(5, ENTITIES, seed=3)
+    ids, lengths = rows.padded_ids(torch.arange(5).numpy())
+    mask = torch.from_numpy(rows.mask_index)
+    for bare in (1, 3):
+        ids[bare, :3] = torch.tensor([101, 103, 102])
+        ids[bare, 3:] = 0
+        lengths[bare], mask[bare] = 3, 1
     torch.manual_seed(1)
-    lengths, mask = torch.tensor([6, 3, 5]), torch.tensor([2, 1, 3])
-    return torch.randn(3, 7, D), lengths, mask, torch.randn(3, P, C), torch.tensor([True, True, False])
+    features = torch.randn(5, PATCHES, CHANNELS)
+    seen = torch.tensor([True, True, False, False, True])
+    return Batch(text.lower_states(ids, lengths), lengths, mask, features, seen)
 
 
-@pytest.mark.parametrize("summary", [False, True])
-def test_absent_modalities_are_as_if_left_out(tmp_path: Path, summary: bool) -> None:
-    _, encoder = opened(tmp_path, summary=summary)
-    states, lengths, mask, features, seen = batch()
-    with torch.no_grad():
-        found = encoder(states, lengths, mask, features, seen)
-        for i, n in enumerate(lengths.tolist()):
-            text = encoder.last.layer(states[i : i + 1, :n])
-            image = encoder.patches(features[i : i + 1])
-            for layer in encoder.visual:
-                image = layer(image)
-            if summary:
-                parts = [text[0, mask[i]], text[0].mean(dim=0)] if n > 3 else []
-                parts += [image[0].mean(dim=0)] if seen[i] else []
-                text = text.clone()
-                text[0, mask[i]] = sum(torch.nn.functional.layer_norm(p, (D,)) for p in parts)
-            both = torch.cat([text, image], dim=1) if seen[i] else text
-            for layer in encoder.cross:
-                both = layer(both)
-            torch.testing.assert_close(found[i], both[0, mask[i]], rtol=1e-4, atol=1e-4)
-    assert found.std() > 0.1
-
-
-def test_what_is_beyond_or_unseen_does_not_matter(tmp_path: Path) -> None:
-    _, encoder = opened(tmp_path)
-    states, lengths, mask, features, seen = batch()
-    spoilt, hidden = states.clone(), features.clone()
-    spoilt[0, 6:], spoilt[1, 3:], hidden[2] = 1e3, 1e3, 1e3
-    with torch.no_grad():
-        torch.testing.assert_close(
-            encoder(spoilt, lengths, mask, hidden, seen), encoder(states, lengths, mask, features, seen)
-        )
-
-
-def test_gradients_reach_all_that_learns(tmp_path: Path) -> None:
-    text, encoder = opened(tmp_path)
-    encoder(*batch()).square().sum().backward()
-    assert all(
-        p.grad is not None and p.grad.abs().sum() > 0
-        for n, p in encoder.named_parameters()
-        if "key.bias" not in n
+def config(ours: bool) -> MultimodalConfig:
+    return MultimodalConfig(
+        n_patches=PATCHES,
+        vision_dim=CHANNELS,
+        visual_layers=2,
+        cross_layers=2,
+        head_dim=16,
+        summary=ours,
+        identity=ours,
     )
-    frozen = [p for n, p in text.model.named_parameters() if "layer.1." not in n]
-    assert all(p.grad is None for p in frozen)
 
 
-def test_a_saved_predictor_is_the_same_again(tmp_path: Path) -> None:
-    _, encoder = opened(tmp_path)
-    predictor = Predictor(encoder, 9).eval()
-    assert predictor.save(tmp_path / "m") == "multimodal.json"
-    again = Predictor.load(tmp_path / "m", TextEncoder.load(str(tmp_path / "text")))
+def paper_way(text: TextEncoder) -> MultimodalEncoder:
+    encoder = MultimodalEncoder(text.last, config(ours=False))
+    draw_weights(encoder)
+    encoder.patches.fit(torch.randn(6, PATCHES, CHANNELS) * 3 + 1)
+    return encoder.eval()
+
+
+def patches_by_hand(encoder: MultimodalEncoder, features_PC: Tensor) -> Tensor:
+    """Equation 3: Linear -> LayerNorm -> GELU of standardised features, and positions."""
+    projection, norm = encoder.patches.project, encoder.patches.LayerNorm
+    scaled = (features_PC - encoder.patches.mean_C) * encoder.patches.scale_C
+    raw = scaled @ projection.weight.T + projection.bias
+    centred = raw - raw.mean(dim=1, keepdim=True)
+    even = centred / (centred.square().mean(dim=1, keepdim=True) + norm.eps).sqrt()
+    return F.gelu(even * norm.weight + norm.bias) + encoder.patches.position_PD
+
+
+def by_hand(encoder: MultimodalEncoder, batch: Batch, i: int) -> Tensor:
+    """One context by itself, through the library's own layers: nothing is padded, nothing masked."""
+    states = encoder.last.layer(batch.states[i : i + 1, : batch.lengths[i]])
+    if batch.seen[i]:
+        image = patches_by_hand(encoder, batch.features[i])[None]
+        for layer in encoder.visual:
+            image = layer(image)
+        states = torch.cat([states, image], dim=1)
+    for layer in encoder.cross:
+        states = layer(states)
+    return states[0, batch.mask[i]]
+
+
+def test_a_batch_equals_each_context_by_itself_with_absent_modalities_left_out() -> None:
+    text = random_encoder("bert")
+    encoder, batch = paper_way(text), batch_for(text)
     with torch.no_grad():
-        torch.testing.assert_close(again(batch()), predictor(batch()))
-    with pytest.raises(FormatError, match=r"no multimodal\.json"):
-        Predictor.load(tmp_path, TextEncoder.load(str(tmp_path / "text")))
-    write_encoder(tmp_path / "other", 2 * D)
+        found = encoder(*batch)
+        expected = torch.stack([by_hand(encoder, batch, i) for i in range(len(batch.lengths))])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert len({tuple(row) for row in found.round(decimals=2).tolist()}) == 5
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_what_lies_beyond_a_sentence_or_in_an_unseen_picture_does_not_matter(ours: bool) -> None:
+    text = random_encoder("bert")
+    encoder, batch = MultimodalEncoder(text.last, config(ours)), batch_for(text)
+    draw_weights(encoder)
+    encoder.eval()
+    spoilt = Batch(*(tensor.clone() for tensor in batch))
+    for i, length in enumerate(batch.lengths):
+        spoilt.states[i, length:] = 1e3
+    spoilt.features[~batch.seen] = 1e3
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(*spoilt), encoder(*batch))
+        spoilt.features[0] = 0
+        assert (encoder(*spoilt)[0] - encoder(*batch)[0]).abs().max() > 1e-3
+
+
+def even(states: Tensor) -> Tensor:
+    centred = states - states.mean()
+    return centred / centred.square().mean().sqrt()
+
+
+def test_before_the_first_step_the_state_is_the_sum_of_what_was_read_and_seen() -> None:
+    text = random_encoder("bert")
+    torch.manual_seed(2)
+    encoder, batch = MultimodalEncoder(text.last, config(ours=True)).eval(), batch_for(text)
+    with torch.no_grad():
+        found = encoder(*batch)
+        for i in range(len(batch.lengths)):
+            total = torch.zeros(encoder.dim)
+            if batch.lengths[i] > 3:
+                read = encoder.last.layer(batch.states[i : i + 1, : batch.lengths[i]])[0]
+                total += even(read[batch.mask[i]]) + even(read.mean(dim=0))
+            if batch.seen[i]:
+                # A layer that is the identity leaves its LayerNorms.
+                looked = torch.stack([even(patch) for patch in patches_by_hand(encoder, batch.features[i])])
+                total += even(looked.mean(dim=0))
+            expected = even(total) if total.any() else total
+            torch.testing.assert_close(found[i], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_gradients_reach_all_that_is_new_and_the_last_text_layer_and_nothing_below() -> None:
+    text = random_encoder("bert")
+    predictor = Predictor(MultimodalEncoder(text.last, config(ours=False)), ENTITIES)
+    draw_weights(predictor)
+    _, logits = predictor(batch_for(text))
+    logits.square().sum().backward()
+    assert logits.shape == (5, ENTITIES)
+    parts = (
+        "encoder.last.",
+        "encoder.patches.project.",
+        "encoder.patches.position_PD",
+        "encoder.visual.0.",
+        "encoder.visual.1.",
+        "encoder.cross.0.",
+        "encoder.cross.1.",
+        "head.",
+    )
+    for part in parts:
+        # key.bias is left out: softmax drops what is the same for every key.
+        own = [p for n, p in predictor.named_parameters() if n.startswith(part) and "key.bias" not in n]
+        assert own, part
+        assert all(p.grad is not None and p.grad.abs().max() > 0 for p in own), part
+    reached = {n for n, p in text.model.named_parameters() if p.grad is not None}
+    assert reached
+    assert all(name.startswith("encoder.layer.2.") for name in reached)
+
+
+def test_in_training_the_new_layers_have_dropout_and_the_text_layer_has_none() -> None:
+    text = random_encoder("bert")
+    encoder, batch = paper_way(text).train(), batch_for(text)
+    assert encoder.visual[0].training
+    assert not encoder.last.layer.training
+    with torch.no_grad():
+        assert (encoder(*batch) - encoder(*batch)).abs().max() > 1e-3
+
+
+def test_saving_and_loading_keeps_states_and_logits(tmp_path) -> None:
+    text = random_encoder("bert")
+    predictor = Predictor(paper_way(text), ENTITIES)
+    batch = batch_for(text)
+    assert predictor.save(tmp_path) == CONFIG
+    again = Predictor.load(tmp_path, random_encoder("bert"))  # whose last layer is another
+    assert again.encoder.config == predictor.encoder.config
+    with torch.no_grad():
+        for found, expected in zip(again(batch), predictor.eval()(batch), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+def test_a_folder_that_holds_none_or_one_of_another_text_encoder_is_named(tmp_path) -> None:
+    text = random_encoder("bert")
+    with pytest.raises(FormatError, match=r"nowhere: no multimodal\.json"):
+        Predictor.load(tmp_path / "nowhere", text)
+    Predictor(paper_way(text), ENTITIES).save(tmp_path)
+    other = random_encoder("bert", dim=32)
     with pytest.raises(FormatError, match="another text encoder"):
-        Predictor.load(tmp_path / "m", TextEncoder.load(str(tmp_path / "other")))
+        Predictor.load(tmp_path, other)
 
 
-def test_features_are_standardised_by_those_that_were_seen(tmp_path: Path) -> None:
-    _, encoder = opened(tmp_path)
-    features = torch.randn(50, P, C) * 3 + 7
-    encoder.patches.fit(features)
-    scaled = (features - encoder.patches.mean_C) * encoder.patches.scale_C
-    torch.testing.assert_close(scaled.mean(dim=(0, 1)), torch.zeros(C), atol=1e-4, rtol=0)
-    torch.testing.assert_close(scaled.std(dim=(0, 1)), torch.ones(C), atol=1e-2, rtol=0)
+def test_fitted_features_are_standardised_each_by_its_own_mean_and_deviation() -> None:
+    torch.manual_seed(0)
+    projection = PatchProjection(config(ours=True), 16)
+    scale, shift = torch.linspace(1, 5, CHANNELS), torch.linspace(-3, 3, CHANNELS)
+    features = torch.randn(50, PATCHES, CHANNELS) * scale + shift
+    projection.fit(features)
+    flat = ((features - projection.mean_C) * projection.scale_C).flatten(0, 1)
+    torch.testing.assert_close(flat.mean(dim=0), torch.zeros(CHANNELS), rtol=0, atol=1e-5)
+    torch.testing.assert_close(flat.std(dim=0), torch.ones(CHANNELS), rtol=0, atol=2e-3)
+
+
+def test_a_feature_that_never_changes_stays_finite() -> None:
+    projection = PatchProjection(config(ours=True), 16).eval()
+    projection.fit(torch.ones(3, PATCHES, CHANNELS))
+    assert projection(torch.ones(2, PATCHES, CHANNELS)).isfinite().all()

@@ -2,36 +2,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, RobertaConfig, RobertaModel
+from transformers import GPT2Config, GPT2Model
 
 from engine.encoders import embedded
 from engine.encoders.text import TextEncoder, fast_dtype
 from engine.errors import UserError
+from tests.support.encoders import random_encoder
 from tests.support.sentences import random_rows
-
-
-def small(kind: str, layers: int = 3) -> TextEncoder:
-    torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 48,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-        "intermediate_size": 96,
-        "vocab_size": 20_000,
-    }
-    model = (
-        BertModel(BertConfig(**sizes), add_pooling_layer=False)
-        if kind == "bert"
-        else RobertaModel(RobertaConfig(**sizes, pad_token_id=0), add_pooling_layer=False)
-    )
-    for parameter in model.parameters():  # biases start at zero: a mistake in one would not show
-        torch.nn.init.normal_(parameter, std=0.2)
-    return TextEncoder(model)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "embedded"])
 def test_one_position_of_the_last_layer_equals_the_whole_forward_pass(kind: str) -> None:
-    encoder = TextEncoder.load("embedded") if kind == "embedded" else small(kind)
+    encoder = TextEncoder.load("embedded") if kind == "embedded" else random_encoder(kind)
     rows = random_rows(12, 5)
     ids, lengths = rows.padded_ids(torch.arange(12).numpy())
     mask = torch.from_numpy(rows.mask_index)
@@ -43,7 +25,7 @@ def test_one_position_of_the_last_layer_equals_the_whole_forward_pass(kind: str)
 
 
 def test_what_lies_beyond_a_sentence_does_not_matter() -> None:
-    encoder = small("bert")
+    encoder = random_encoder("bert")
     states = torch.randn(2, 7, 48)
     lengths, position = torch.tensor([4, 7]), torch.tensor([2, 3])
     spoilt = states.clone()
@@ -55,7 +37,7 @@ def test_what_lies_beyond_a_sentence_does_not_matter() -> None:
 
 
 def test_gradients_reach_the_last_layer_alone() -> None:
-    encoder = small("bert")
+    encoder = random_encoder("bert")
     encoder.last.requires_grad_(True)
     ids, lengths = random_rows(4, 2).padded_ids(torch.arange(4).numpy())
     encoder.last(encoder.lower_states(ids, lengths), lengths, lengths - 2).sum().backward()
@@ -65,7 +47,7 @@ def test_gradients_reach_the_last_layer_alone() -> None:
 
 
 def test_saving_keeps_the_whole_model(tmp_path) -> None:
-    encoder = small("bert")
+    encoder = random_encoder("bert")
     encoder.save(tmp_path)
     again = TextEncoder.load(str(tmp_path))
     for name, tensor in encoder.model.state_dict().items():
@@ -74,7 +56,7 @@ def test_saving_keeps_the_whole_model(tmp_path) -> None:
 
 
 def test_the_fingerprint_covers_what_is_frozen_and_not_what_learns() -> None:
-    encoder = small("bert")
+    encoder = random_encoder("bert")
     before = encoder.lower_fingerprint()
     with torch.no_grad():
         encoder.last.layer.output.dense.weight += 1
@@ -88,7 +70,7 @@ def test_other_kinds_of_models_are_refused() -> None:
     with pytest.raises(UserError, match=r"'gpt2'.*BERT-like"):
         TextEncoder(GPT2Model(GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=10)))
     with pytest.raises(UserError, match="one layer"):
-        small("bert", layers=1)
+        random_encoder("bert", layers=1)
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path) -> None:

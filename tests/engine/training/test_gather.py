@@ -1,19 +1,70 @@
-"""Negatives come from all workers: four of them have the loss and the gradients of one."""
+"""The objectives on several processes without Ray: the loss and the gradients of one."""
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
+import pytest
 import torch
+import torch.multiprocessing as mp
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from tests.support.pair_workers import gradients, worker
+from engine.training.gather import gathered
+from engine.training.objectives import Schedule
+from tests.support.pair_workers import TOTAL, losses_and_gradients, worker
+
+WORLD = 3
+"""8 rows among three workers: 3, 3 and 2."""
 
 
-def test_four_workers_have_the_gradients_of_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(worker, (4, str(tmp_path)), nprocs=4)
-    found, one = load_file(tmp_path / "mean.safetensors"), gradients()
-    assert found.keys() == one.keys()
-    assert len(one) > 40
-    for name, gradient in one.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    folder: Path = tmp_path_factory.mktemp("gather")
+    # The libraries are imported once, not by each worker.
+    multiprocessing.set_forkserver_preload(["tests.support.pair_workers"])
+    mp.start_processes(worker, (WORLD, folder), nprocs=WORLD, start_method="forkserver")
+    return load_file(folder / "means.safetensors")
+
+
+@pytest.mark.slow
+def test_several_workers_have_the_loss_and_the_gradients_of_one(several: dict[str, torch.Tensor]) -> None:
+    assert TOTAL % WORLD
+    alone = losses_and_gradients()
+    assert several.keys() == alone.keys()
+    # The clustering head, the contrastive head, the prediction head, and what all of them reach.
+    for part in ("assignment.0", "projection.0", "predictor.head.0", "predictor.encoder.patches.project"):
+        assert alone[f"{part}.weight"].abs().max() > 1e-5
+    for name, expected in alone.items():
+        torch.testing.assert_close(several[name], expected, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_alone_nothing_is_gathered() -> None:
+    states = torch.randn(4, 3)
+    assert gathered(states, total=4, rank=0, world=1) is states
+
+
+@pytest.mark.parametrize(
+    ("on", "weights"),
+    [
+        ({"prediction"}, (1.0, 0, 0, 0)),
+        ({"prediction", "distillation"}, (1.0, 0, 0, 0.02)),
+        ({"prediction", "contrastive"}, (0.5, 0.5, 0, 0)),
+        ({"prediction", "clustering"}, (0.8, 0, 0.2, 0)),
+        ({"prediction", "contrastive", "clustering", "distillation"}, (0.5, 0.5, 0.2, 0.02)),
+        ({"contrastive"}, (0, 0.5, 0, 0)),
+        ({"clustering"}, (0, 0, 0.2, 0)),
+    ],
+)
+def test_the_weights_are_those_of_the_authors(on: set[str], weights: tuple[float, ...]) -> None:
+    every = ("prediction", "contrastive", "clustering", "distillation")
+    schedule = Schedule.model_validate({name: name in on for name in every})
+    assert schedule.weights() == weights
+    assert schedule.paired == bool(on & {"contrastive", "clustering"})
+
+
+@pytest.mark.parametrize("distillation", [False, True])
+def test_a_schedule_that_learns_nothing_is_refused(distillation: bool) -> None:
+    with pytest.raises(ValidationError, match="nothing would be learnt"):
+        Schedule(prediction=False, contrastive=False, clustering=False, distillation=distillation)
