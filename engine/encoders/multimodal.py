@@ -7,8 +7,9 @@ context lacks is masked out of attention. Knows nothing of objectives, files of 
 
 Where contexts are few, layers that begin from nothing learn their few examples and little else. So, unlike
 the paper's, all new layers begin as the identity (their last products are zero), and the state at the mask
-begins with the mean of each modality's states added to it: before the first step the result already is as
-near to others as its words and its picture are. ``summary=False, identity=False`` is the paper's way.
+begins as the sum of each modality's mean state: before the first step the result already is as near to
+others as its words and its picture are. (The text encoder's own state at the mask, which is less alike
+among like entities, is a part of its mean.) ``summary=False, identity=False`` is the paper's way.
 
 Shape letters: B contexts, L tokens, P patches, C features of a patch, D dimensions.
 """
@@ -146,12 +147,11 @@ class MultimodalEncoder(nn.Module):
     def _summarised(
         self, text_BLD: Tensor, lengths_B: Tensor, mask_B: Tensor, image_BPD: Tensor, seen_B: Tensor
     ) -> Tensor:
-        """Return the text states, at the mask that state and the mean of each modality that there is."""
-        rows = torch.arange(len(mask_B), device=mask_B.device)
+        """Return the text states, at the mask the sum of each modality's mean, as far as there is one."""
         within_BL1 = ~beyond(lengths_B, text_BLD.shape[1])[:, :, None]
         mean_BD = (text_BLD * within_BL1).sum(dim=1) / lengths_B[:, None]
         told_B1 = (lengths_B > BARE_TOKENS)[:, None]
-        text_BD = _normal(text_BLD[rows, mask_B]) + _normal(mean_BD)
+        text_BD = _normal(mean_BD)
         image_BD = _normal(image_BPD.mean(dim=1))
         total_BD = torch.where(told_B1, text_BD, 0) + torch.where(seen_B[:, None], image_BD, 0)
         at_mask_BLD = (torch.arange(text_BLD.shape[1], device=mask_B.device) == mask_B[:, None])[:, :, None]
