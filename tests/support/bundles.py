@@ -107,7 +107,8 @@ def method_bundle(root: Path, n: int = 500, d: int = 16, seed: int = 0) -> Bundl
     ("even" or "odd", by id).
     """
     random = np.random.default_rng(seed)
-    views = {v: random.normal(size=(n, d)) for v in ("mask", "description", "lexical", "joint", "multimodal")}
+    named = ("mask", "description", "lexical", "joint", "image", "multimodal")
+    views = {name: random.normal(size=(n, d)) for name in named}
     names = [f"entity {i}" for i in range(n)]
 
     def more(staged: Path) -> None:
