@@ -48,12 +48,12 @@ def test_the_mask_vector_is_the_mean_state_where_the_name_stood(bundle: Bundle) 
 
 def test_the_other_views_are_those_of_its_neighbours(bundle: Bundle) -> None:
     (vectors,) = described(Describe(neighbours=3), bundle, NEW)
-    assert set(vectors) == {"mask", "description", "lexical", "joint", "multimodal"}
+    assert set(vectors) == {"mask", "description", "lexical", "image", "joint", "multimodal"}
     mask = open_index(bundle, "mask").vectors_of(range(40)).astype(np.float64)
     cosines = mask @ vectors["mask"]
     nearest = np.argsort(-cosines)[:3]
     assert (cosines[nearest] > 0).all()
-    for view in ("description", "lexical", "joint", "multimodal"):
+    for view in ("description", "lexical", "image", "joint", "multimodal"):
         theirs = open_index(bundle, view).vectors_of(nearest.tolist())
         np.testing.assert_allclose(vectors[view], unit(cosines[nearest] @ theirs), atol=1e-5)
 
