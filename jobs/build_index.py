@@ -29,9 +29,10 @@ from engine.encoders.pooling import describe
 from engine.encoders.text import TextEncoder
 from engine.retrieval.distributions import SparseDistributions, distributions_folder
 from engine.retrieval.index import VectorIndex, Vectors, unit
-from engine.retrieval.views import centred, hubness, joint_view, lexical_view
+from engine.retrieval.views import centred, hubness, joint_view, lexical_view, of_even_spread
 from engine.storage import local_folder, machine_cache
 from engine.training.cache import CachedStates, InputRows, masked_sums
+from engine.training.contexts import Modality
 from engine.workspace import Workspace
 from jobs import console
 from jobs.encoder_worker import MULTIMODAL_JOB
@@ -49,8 +50,8 @@ EXAMPLES = """
 
 DESCRIPTIONS_A_TASK = 512
 
-IMAGE_WEIGHT = 0.5
-"""Of each of the two views with pictures, beside the words, in the joint view."""
+STATE_WEIGHT = 2**0.5
+"""Of the multi-modal state beside the words in the joint view: it is two modalities, the words are one."""
 
 TEMPERATURE = 4.0
 """Of predicted distributions. 1 is the paper's; a head that knows its few contexts by heart predicts little
@@ -102,9 +103,8 @@ def build(
     views = {"mask": mask, "description": description, "lexical": lexical}
     joined = [centred(mask), centred(description), lexical]
     if seen is not None:
-        # With pictures: both modalities apart and together; descriptions and names stand in the words.
         views |= {"image": seen.image, "multimodal": seen.states}
-        joined = [lexical, seen.image * IMAGE_WEIGHT, seen.states * IMAGE_WEIGHT]
+        joined = seen.joined(lexical)
     views["joint"] = joint_view(joined)
     settings = {
         "encoder": encoders.base,
@@ -125,7 +125,14 @@ class Seen:
     image: Vectors
     states: Vectors
     distributions: SparseDistributions
+    modality: Modality
     settings: dict[str, Any]
+
+    def joined(self, lexical: Vectors) -> list[Vectors]:
+        """Return the joint view's parts: the words, in which descriptions and names stand, and the state."""
+        if self.modality == "image":
+            return [self.states]
+        return [of_even_spread(lexical), STATE_WEIGHT * of_even_spread(self.states)]
 
 
 def _seen(
@@ -141,11 +148,16 @@ def _seen(
             "is left out; train it again on these"
         )
         return None
-    source = Source(workspace.root.uri, trained, cache, "text+image", temperature)
+    source = Source(workspace.root.uri, trained, cache, trained.modality, temperature)
     states, distributions = multimodal_view(source, n_entities, workers)
     looks = centred(image_view(source.contexts(), n_entities))
-    about = {"trained": trained.name, "features": trained.features, "temperature": temperature}
-    return Seen(looks, states, distributions, about)
+    about = {
+        "trained": trained.name,
+        "modality": trained.modality,
+        "features": trained.features,
+        "temperature": temperature,
+    }
+    return Seen(looks, states, distributions, trained.modality, about)
 
 
 def _publish(

@@ -10,7 +10,7 @@ from engine.corpus.masking import bare_ids, load_tokenizer
 from engine.encoders.embedded import model_path
 from engine.encoders.text import TextEncoder
 from engine.retrieval.index import Vectors, unit
-from engine.retrieval.views import centred, joint_view, lexical_view
+from engine.retrieval.views import centred, joint_view, lexical_view, of_even_spread
 from engine.training.contexts import Contexts, Modality, bare_states, image_means, image_rows
 from engine.training.pairs import ExpandedLists, first_expansion
 from engine.workspace import Workspace
@@ -47,4 +47,4 @@ def expanded(workspace: Workspace, data: Contexts, n_entities: int, modality: Mo
         views.append(lexical_view(documents(workspace)))
     if modality != "text":
         views.append(centred(image_view(data, n_entities)))
-    return first_expansion(np.ascontiguousarray(joint_view(views)))
+    return first_expansion(np.ascontiguousarray(joint_view([of_even_spread(v) for v in views])))

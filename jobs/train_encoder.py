@@ -19,6 +19,7 @@ from engine.corpus.inputs import open_inputs
 from engine.encoders.text import TextEncoder
 from engine.errors import UserError
 from engine.storage import Store, machine_cache
+from engine.training.contexts import Modality
 from engine.training.encoder import EncoderSettings
 from engine.training.multimodal import MultimodalSettings
 from engine.training.objectives import Schedule
@@ -49,6 +50,8 @@ class Trained:
     inputs_key: str
     features: str | None = None
     """Key of the image features, of a multi-modal run."""
+    modality: Modality = "text"
+    """What the run was trained on, and so what is taken of a context."""
 
 
 def trained_encoder(workspace: Workspace, job: str = JOB) -> Trained | None:
@@ -58,7 +61,14 @@ def trained_encoder(workspace: Workspace, job: str = JOB) -> Trained | None:
         return None
     run = workspace.runs(job) / pointer.read_bytes().decode().strip()
     summary = json.loads((run / "summary.json").read_bytes())
-    return Trained(run.name, run / "encoder", summary["model"], summary["inputs"], summary.get("features"))
+    return Trained(
+        run.name,
+        run / "encoder",
+        summary["model"],
+        summary["inputs"],
+        summary.get("features"),
+        summary["settings"].get("modality", "text"),
+    )
 
 
 def train(

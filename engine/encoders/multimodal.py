@@ -7,9 +7,10 @@ context lacks is masked out of attention. Knows nothing of objectives, files of 
 
 Where contexts are few, layers that begin from nothing learn their few examples and little else. So, unlike
 the paper's, all new layers begin as the identity (their last products are zero), and the state at the mask
-begins as the sum of each modality's mean state: before the first step the result already is as near to
-others as its words and its picture are. (The text encoder's own state at the mask, which is less alike
-among like entities, is a part of its mean.) ``summary=False, identity=False`` is the paper's way.
+begins as a summary of both modalities (:mod:`engine.encoders.summary`): before the first step the result
+already is as near to others as its words and its picture are. (The text encoder's own state at the mask,
+which is less alike among like entities, is a part of its mean.) ``summary=False, identity=False`` is the
+paper's way.
 
 Shape letters: B contexts, L tokens, P patches, C features of a patch, D dimensions.
 """
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
+from engine.encoders.summary import Summary
 from engine.encoders.text import LastLayerAtMask, TextEncoder, beyond, layer_at, run_layer
 from engine.errors import FormatError
 
@@ -83,10 +85,13 @@ class PatchProjection(nn.Module):
         self.mean_C.copy_(flat.mean(dim=0))
         self.scale_C.copy_(1 / (flat.std(dim=0) + 1e-3))
 
-    def forward(self, features_BPC: Tensor) -> Tensor:
-        """Return the patches' first states."""
-        scaled = (features_BPC - self.mean_C) * self.scale_C
-        return F.gelu(self.LayerNorm(self.dropout(self.project(scaled)))) + self.position_PD
+    def scaled(self, features_BPC: Tensor) -> Tensor:
+        """Return the features standardised."""
+        return (features_BPC - self.mean_C) * self.scale_C
+
+    def forward(self, scaled_BPC: Tensor) -> Tensor:
+        """Return the patches' first states, of standardised features."""
+        return F.gelu(self.LayerNorm(self.dropout(self.project(scaled_BPC)))) + self.position_PD
 
 
 class MultimodalEncoder(nn.Module):
@@ -98,6 +103,7 @@ class MultimodalEncoder(nn.Module):
         self.last = last
         self.last.requires_grad_(True)
         self.patches = PatchProjection(config, last.dim)
+        self.summary = Summary(last.dim, config.vision_dim) if config.summary else None
         self.visual = nn.ModuleList(_layer(config, last.dim) for _ in range(config.visual_layers))
         self.cross = nn.ModuleList(_layer(config, last.dim) for _ in range(config.cross_layers))
 
@@ -126,9 +132,15 @@ class MultimodalEncoder(nn.Module):
         """
         beyond_BL = beyond(lengths_B, states_BLD.shape[1])
         text_BLD = run_layer(self.last.layer, states_BLD, beyond_BL)
-        image_BPD = self._image_states(features_BPC)
-        if self.config.summary:
-            text_BLD = self._summarised(text_BLD, lengths_B, mask_B, image_BPD, seen_B)
+        scaled_BPC = self.patches.scaled(features_BPC)
+        image_BPD = self._image_states(scaled_BPC)
+        if self.summary is not None:
+            whole_BD = self.summary(
+                _mean(text_BLD, lengths_B), lengths_B > BARE_TOKENS, scaled_BPC.mean(dim=1), seen_B
+            )
+            places_L = torch.arange(text_BLD.shape[1], device=mask_B.device)
+            at_mask_BL1 = (places_L == mask_B[:, None])[:, :, None]
+            text_BLD = torch.where(at_mask_BL1, whole_BD[:, None].to(text_BLD.dtype), text_BLD)
         both_BSD = torch.cat([text_BLD, image_BPD], dim=1)
         unseen_BP = ~seen_B[:, None].expand(-1, image_BPD.shape[1])
         absent_BS = torch.cat([beyond_BL, unseen_BP], dim=1)
@@ -136,26 +148,18 @@ class MultimodalEncoder(nn.Module):
             both_BSD = run_layer(layer, both_BSD, absent_BS)
         return layer_at(self.cross[-1], both_BSD, absent_BS, mask_B)
 
-    def _image_states(self, features_BPC: Tensor) -> Tensor:
+    def _image_states(self, scaled_BPC: Tensor) -> Tensor:
         """Return the patches' states after the visual transformer, [B, P, D] (equation 4)."""
-        states_BPD = self.patches(features_BPC)
+        states_BPD = self.patches(scaled_BPC)
         nothing_BP = torch.zeros(states_BPD.shape[:2], dtype=torch.bool, device=states_BPD.device)
         for layer in self.visual:
             states_BPD = run_layer(layer, states_BPD, nothing_BP)
         return states_BPD
 
-    def _summarised(
-        self, text_BLD: Tensor, lengths_B: Tensor, mask_B: Tensor, image_BPD: Tensor, seen_B: Tensor
-    ) -> Tensor:
-        """Return the text states, at the mask the sum of each modality's mean, as far as there is one."""
-        within_BL1 = ~beyond(lengths_B, text_BLD.shape[1])[:, :, None]
-        mean_BD = (text_BLD * within_BL1).sum(dim=1) / lengths_B[:, None]
-        told_B1 = (lengths_B > BARE_TOKENS)[:, None]
-        text_BD = _normal(mean_BD)
-        image_BD = _normal(image_BPD.mean(dim=1))
-        total_BD = torch.where(told_B1, text_BD, 0) + torch.where(seen_B[:, None], image_BD, 0)
-        at_mask_BLD = (torch.arange(text_BLD.shape[1], device=mask_B.device) == mask_B[:, None])[:, :, None]
-        return torch.where(at_mask_BLD, total_BD[:, None].to(text_BLD.dtype), text_BLD)
+    def text_means(self, states_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return the mean of the last text layer's states, [B, D]: what the summary's map is fitted to."""
+        states_BLD = run_layer(self.last.layer, states_BLD, beyond(lengths_B, states_BLD.shape[1]))
+        return _mean(states_BLD, lengths_B)
 
 
 class PredictionHead(nn.Sequential):
@@ -235,6 +239,7 @@ def _layer(config: MultimodalConfig, dim: int) -> BertLayer:
     return layer
 
 
-def _normal(states_BD: Tensor) -> Tensor:
-    """Return each state with mean 0 and deviation 1: no modality outweighs another by its scale."""
-    return F.layer_norm(states_BD, states_BD.shape[-1:])
+def _mean(states_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+    """Return the mean over each sentence's tokens, [B, D]."""
+    within_BL1 = ~beyond(lengths_B, states_BLD.shape[1])[:, :, None]
+    return torch.where(within_BL1, states_BLD, 0).sum(dim=1) / lengths_B[:, None]

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from engine.encoders.distillation import follow, teacher_of
-from engine.encoders.multimodal import MultimodalConfig, MultimodalEncoder
+from engine.encoders.multimodal import BARE_TOKENS, MultimodalConfig, MultimodalEncoder
 from engine.encoders.text import TextEncoder
 from engine.errors import UserError
 from engine.training.contexts import Contexts, Modality
@@ -21,8 +21,9 @@ from engine.training.steps import StepSettings, Training, below, parameter_group
 
 Tensor = torch.Tensor
 
-FIT_IMAGES = 4096
-"""Images whose features the projection is standardised by."""
+FIT_CONTEXTS = 4096
+"""Contexts that the closed-form parts are fitted to: ten for each dimension of a common text encoder."""
+FIT_BATCH = 256
 
 
 class MultimodalSettings(StepSettings):
@@ -96,10 +97,35 @@ class MultimodalTraining(Training):
         self.module.train()
 
     def _fit(self, encoder: MultimodalEncoder) -> None:
-        seen = np.unique(self.data.image_row[self.data.image_row >= 0])
-        if len(seen):
-            chosen = np.random.default_rng(0).permutation(seen)[:FIT_IMAGES]
-            encoder.patches.fit(self.data.features.gather(np.sort(chosen)))
+        """Fit what is known in closed form: standardisation of features, and the summary's maps."""
+        data, rows, modality = self.data, self._sampled(), self.settings.modality
+        seen = rows[data.image_row[rows] >= 0]
+        if len(seen) and modality != "text":
+            features_NPC = data.features.gather(data.image_row[seen])
+            encoder.patches.fit(features_NPC)
+            if encoder.summary is not None:
+                means_NC = encoder.patches.scaled(features_NPC.float()).mean(dim=1)
+                encoder.summary.fit_image(means_NC, torch.from_numpy(data.entity_id[seen]))
+        told = rows[data.lengths[rows] > BARE_TOKENS]
+        if len(told) and modality != "image" and encoder.summary is not None:
+            means_ND = self._text_means(encoder, told)
+            encoder.summary.fit_text(means_ND, torch.from_numpy(data.entity_id[told]))
+
+    def _sampled(self) -> Rows:
+        """Return contexts of entities drawn at random, all of each one's."""
+        entity = self.data.entity_id[self._rows]
+        order = np.random.default_rng(0).permutation(int(entity.max(initial=0)) + 1)
+        by_entity = np.argsort(order[entity], kind="stable")
+        return np.sort(self._rows[by_entity[:FIT_CONTEXTS]])
+
+    @torch.no_grad()
+    def _text_means(self, encoder: MultimodalEncoder, rows: Rows) -> Tensor:
+        device = next(encoder.last.parameters()).device
+        found = []
+        for start in range(0, len(rows), FIT_BATCH):
+            context = self.data.gather(rows[start : start + FIT_BATCH], "text").to(device)
+            found.append(encoder.text_means(context.states_BLD, context.lengths_B).cpu())
+        return torch.cat(found)
 
     @property
     def contexts(self) -> int:

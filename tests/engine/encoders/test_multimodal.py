@@ -122,21 +122,23 @@ def even(states: Tensor) -> Tensor:
     return centred / centred.square().mean().sqrt()
 
 
-def test_before_the_first_step_the_state_is_the_sum_of_what_was_read_and_seen() -> None:
+def test_before_the_first_step_the_state_is_what_was_read_beside_what_was_seen() -> None:
     text = random_encoder("bert")
     torch.manual_seed(2)
     encoder, batch = MultimodalEncoder(text.last, config(ours=True)).eval(), batch_for(text)
     with torch.no_grad():
         found = encoder(*batch)
+        assert encoder.summary is not None
+        half = encoder.dim - encoder.dim // 2
         for i in range(len(batch.lengths)):
             total = torch.zeros(encoder.dim)
             if batch.lengths[i] > 3:
                 read = encoder.last.layer(batch.states[i : i + 1, : batch.lengths[i]])[0]
-                total += even(read.mean(dim=0))
+                total[:half] = even(encoder.summary.text(read.mean(dim=0)))
             if batch.seen[i]:
-                # A layer that is the identity leaves its LayerNorms.
-                looked = torch.stack([even(patch) for patch in patches_by_hand(encoder, batch.features[i])])
-                total += even(looked.mean(dim=0))
+                scaled = (batch.features[i] - encoder.patches.mean_C) * encoder.patches.scale_C
+                total[half:] = even(encoder.summary.image(scaled.mean(dim=0)))
+            # A layer that is the identity leaves its LayerNorms.
             expected = even(total) if total.any() else total
             torch.testing.assert_close(found[i], expected, rtol=1e-3, atol=1e-3)
 

@@ -5,7 +5,7 @@ import pytest
 
 from engine.retrieval import views
 from engine.retrieval.index import unit
-from engine.retrieval.views import centred, hubness, joint_view, lexical_view
+from engine.retrieval.views import centred, hubness, joint_view, lexical_view, of_even_spread
 
 DOCUMENTS = [
     "iron steel forge smith hammer",
@@ -57,6 +57,28 @@ def test_a_joint_product_is_the_mean_of_the_cosines() -> None:
     joint = joint_view(parts)
     expected = sum(p @ p.T for p in parts) / 3
     np.testing.assert_allclose(joint @ joint.T, expected, atol=1e-6)
+
+
+def test_views_of_even_spread_have_an_equal_say() -> None:
+    """By hand: the narrow view's differences weigh as much as the wide one's, ten times as large."""
+    rng = np.random.default_rng(1)
+    wide = unit(rng.normal(size=(40, 6)))
+    narrow = unit(wide[::-1] * 0.1 + [1, 0, 0, 0, 0, 0])
+    apart = ~np.eye(40, dtype=bool)
+    for view in (wide, narrow):
+        assert (of_even_spread(view) @ of_even_spread(view).T)[apart].std() == pytest.approx(1, abs=1e-5)
+    joint = joint_view([of_even_spread(wide), of_even_spread(narrow)])
+    products = (joint @ joint.T)[apart]
+    shares = [np.corrcoef(products, (view @ view.T)[apart])[0, 1] for view in (wide, narrow)]
+    plain = joint_view([wide, narrow])
+    drowned = np.corrcoef((plain @ plain.T)[apart], (narrow @ narrow.T)[apart])[0, 1]
+    assert shares[0] == pytest.approx(shares[1], abs=0.1)
+    assert drowned < shares[1] - 0.2
+
+
+@pytest.mark.parametrize("vectors", [np.zeros((3, 2)), np.ones((1, 2)), np.ones((4, 2)) / np.sqrt(2)])
+def test_vectors_without_a_spread_stay_as_they_are(vectors: np.ndarray) -> None:
+    np.testing.assert_array_equal(of_even_spread(vectors.astype(np.float32)), vectors.astype(np.float32))
 
 
 def test_hubness_is_the_mean_cosine_to_the_nearest_others() -> None:
