@@ -77,6 +77,24 @@ class Contexts:
         seen = torch.from_numpy(image_row != NO_IMAGE)
         return Context(states, lengths, mask, self.features.gather(image_row).to(dtype), seen)
 
+    def without(self, context: Context, text_B: Tensor, image_B: Tensor) -> Context:
+        """Return a batch without the text of some contexts and without the pictures of some.
+
+        Args:
+            context: from :meth:`gather`.
+            text_B: bool, whose text is taken away.
+            image_B: bool, whose picture is.
+        """
+        states_BLD = torch.where(text_B[:, None, None], 0, context.states_BLD)
+        states_BLD[text_B, :BARE_TOKENS] = self._bare.to(states_BLD)
+        return Context(
+            states_BLD,
+            torch.where(text_B, BARE_TOKENS, context.lengths_B),
+            torch.where(text_B, 1, context.mask_B),
+            context.features_BPC,
+            context.seen_B & ~image_B,
+        )
+
 
 def bare_states(encoder: TextEncoder, first: int, mask: int, last: int) -> Tensor:
     """Return the frozen states of begin, mask and end alone, [3, D]: a context without text."""

@@ -13,7 +13,7 @@ from engine.encoders.distillation import follow, teacher_of
 from engine.encoders.multimodal import BARE_TOKENS, MultimodalConfig, MultimodalEncoder
 from engine.encoders.text import TextEncoder
 from engine.errors import UserError
-from engine.training.contexts import Contexts, Modality
+from engine.training.contexts import Context, Contexts, Modality
 from engine.training.objectives import Objectives, Predictor, Schedule
 from engine.training.order import Rows, epoch_batches
 from engine.training.pairs import ExpandedLists, PairedBatches
@@ -35,6 +35,9 @@ class MultimodalSettings(StepSettings):
     text_share: float = Field(default=0.1, ge=0)
     """Share of the learning rate that the text encoder's own layer gets: it does not begin anew."""
     modality: Modality = "text+image"
+    hidden: float = Field(default=0.3, ge=0, le=0.5)
+    """Share of the contexts of both modalities that are shown without their text, and as many without their
+    picture: what few pictures give away would else keep the words from being read."""
     visual_layers: int = Field(default=3, ge=0)
     cross_layers: int = Field(default=3, ge=1)
     inner: int = Field(default=2, ge=1)
@@ -149,7 +152,7 @@ class MultimodalTraining(Training):
 
     def loss_of(self, own: Rows, total: int) -> Tensor:
         """Return the weighted sum of the objectives."""
-        context = self.data.gather(own, self.settings.modality).to(self.device)
+        context = self._shown(own).to(self.device)
         entities = torch.from_numpy(self.data.entity_id[own]).to(self.device)
         narrow = self._compute != torch.float32
         with torch.autocast(self.device.type, self._compute, enabled=narrow):
@@ -159,6 +162,17 @@ class MultimodalTraining(Training):
                     _, told = self.teacher(context)
             loss: Tensor = self.engine(context, entities, told, total)
         return loss
+
+    def _shown(self, own: Rows) -> Context:
+        """Return contexts, some of them without a modality: a function of seed, step and context."""
+        context = self.data.gather(own, self.settings.modality)
+        if not (self.settings.hidden and self.settings.modality == "text+image"):
+            return context
+        draws = np.random.default_rng([self.settings.seed, self.step]).random(len(self.data))
+        drawn_B = torch.from_numpy(draws[own])
+        both_B = context.seen_B & (context.lengths_B > BARE_TOKENS)
+        share = self.settings.hidden
+        return self.data.without(context, both_B & (drawn_B < share), both_B & (drawn_B >= 1 - share))
 
     def after_step(self) -> None:
         """Let the teacher follow."""
