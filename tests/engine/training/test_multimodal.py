@@ -1,0 +1,157 @@
+"""The multi-modal training: what it begins with, what it is shown, and that it can be stopped anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.encoders.multimodal import BARE_TOKENS
+from engine.encoders.summary import IMAGE_SHRINKAGE, TEXT_SHRINKAGE, discriminant
+from engine.encoders.text import TextEncoder
+from engine.training import multimodal
+from engine.training.contexts import Contexts
+from engine.training.multimodal import MultimodalSettings, MultimodalTraining
+from engine.training.objectives import Schedule
+from engine.training.pairs import first_expansion
+from tests.support.contexts import random_contexts
+from tests.support.encoders import random_encoder
+
+ENTITIES = 9
+SETTINGS = MultimodalSettings(
+    epochs=2,
+    batch_size=16,
+    visual_layers=1,
+    cross_layers=1,
+    precision="float32",
+    schedule=Schedule(clusters=3),
+)
+
+
+@pytest.fixture
+def text() -> TextEncoder:
+    return random_encoder("bert")
+
+
+@pytest.fixture
+def data(text: TextEncoder, tmp_path: Path) -> Contexts:
+    return random_contexts(text, tmp_path, entities=ENTITIES)
+
+
+def training(text: TextEncoder, data: Contexts, **changes: object) -> MultimodalTraining:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(ENTITIES, 4)).astype(np.float32)
+    lists = first_expansion(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    return MultimodalTraining(text, data, lists, SETTINGS.model_copy(update=changes))
+
+
+def text_means(text: TextEncoder, data: Contexts, rows: np.ndarray) -> torch.Tensor:
+    """One sentence at a time, nothing padded."""
+    found = []
+    for row in rows:
+        context = data.gather(np.array([row]), "text")
+        with torch.no_grad():
+            found.append(text.last.layer(context.states_BLD)[0].mean(dim=0))
+    return torch.stack(found)
+
+
+def test_the_summary_is_fitted_to_the_contexts_that_have_a_modality(text, data) -> None:
+    means = text_means(text, data, told := np.flatnonzero(data.lengths > BARE_TOKENS))
+    fitted = training(text, data).predictor.encoder
+    seen = np.flatnonzero(data.image_row >= 0)
+    features = data.features.gather(data.image_row[seen])
+    flat = features.flatten(0, 1)
+    torch.testing.assert_close(fitted.patches.mean_C, flat.mean(dim=0))
+    scaled = ((features - flat.mean(dim=0)) / (flat.std(dim=0) + 1e-3)).mean(dim=1)
+    assert fitted.summary is not None
+    for linear, rows, which, shrinkage in (
+        (fitted.summary.text, means, told, TEXT_SHRINKAGE),
+        (fitted.summary.image, scaled, seen, IMAGE_SHRINKAGE),
+    ):
+        found, centre = discriminant(
+            rows, torch.from_numpy(data.entity_id[which]), linear.out_features, shrinkage
+        )
+        # Singular vectors have no sign of their own: the products of what is mapped have.
+        ours, plain = linear(rows), ((rows.double() - centre) @ found.T).float()
+        torch.testing.assert_close(ours @ ours.T, plain @ plain.T, rtol=1e-3, atol=1e-2)
+
+
+def test_what_a_modality_leaves_out_is_not_looked_at(text, data) -> None:
+    encoder = training(text, data, modality="text").predictor.encoder
+    assert not encoder.patches.mean_C.any()
+    # Nor is what the modality leaves nothing of trained on: every sixth context has no words.
+    assert training(text, data, modality="text").contexts == 50
+
+
+def test_a_sample_to_be_fitted_to_holds_all_contexts_of_its_entities(text, data, monkeypatch) -> None:
+    monkeypatch.setattr(multimodal, "FIT_CONTEXTS", 20)
+    ours = training(text, data)
+    entity = data.entity_id[ours._sampled()]
+    assert len(entity) == 20
+    usable = data.entity_id[data.usable("text+image")]
+    whole = [e for e in set(entity.tolist()) if (entity == e).sum() == (usable == e).sum()]
+    assert len(whole) >= len(set(entity.tolist())) - 1, "only the last entity drawn may be cut"
+
+
+def test_some_contexts_of_both_modalities_are_shown_without_one_and_never_without_both(text, data) -> None:
+    ours = training(text, data, hidden=0.4)
+    rows = data.usable("text+image")
+    whole, n_text, n_image = data.gather(rows, "text+image"), 0, 0
+    both = whole.seen_B & (whole.lengths_B > BARE_TOKENS)
+    for ours.step in range(30):
+        shown = ours._shown(rows)
+        told = shown.lengths_B > BARE_TOKENS
+        assert (told | shown.seen_B).all()
+        assert torch.equal(told[~both], whole.lengths_B[~both] > BARE_TOKENS)
+        assert torch.equal(shown.seen_B[~both], whole.seen_B[~both])
+        n_text += int((both & ~told).sum())
+        n_image += int((both & ~shown.seen_B).sum())
+    assert n_text / (30 * int(both.sum())) == pytest.approx(0.4, abs=0.05)
+    assert n_image / (30 * int(both.sum())) == pytest.approx(0.4, abs=0.05)
+
+
+def test_a_context_without_its_text_is_what_a_picture_alone_is(text, data) -> None:
+    rows = data.usable("text+image")
+    whole = data.gather(rows, "text+image")
+    encoder = training(text, data).predictor.encoder.eval()
+    every, none = torch.ones(len(rows), dtype=torch.bool), torch.zeros(len(rows), dtype=torch.bool)
+    with torch.no_grad():
+        for taken, modality in (((every, none), "image"), ((none, every), "text")):
+            found = encoder(*data.without(whole, *taken))
+            torch.testing.assert_close(found, encoder(*data.gather(rows, modality)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", [SETTINGS.schedule, Schedule(contrastive=False, clustering=False)])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(text, data, tmp_path, schedule) -> None:
+    begun = {name: tensor.clone() for name, tensor in text.model.state_dict().items()}
+    whole = training(text, data, schedule=schedule)
+    for _ in whole.run():
+        pass
+    text.model.load_state_dict(begun)
+    first = training(text, data, schedule=schedule)
+    for step in first.run():
+        if step.step == 3:
+            first.save(tmp_path / "checkpoint")
+            break
+    text.model.load_state_dict(begun)
+    second = training(text, data, schedule=schedule)
+    second.load(tmp_path / "checkpoint")
+    for _ in second.run():
+        pass
+    np.testing.assert_allclose(second.losses, whole.losses, rtol=1e-5)
+    assert len(whole.losses) == whole.total_steps > 3
+    assert np.mean(whole.losses[-2:]) < np.mean(whole.losses[:2])
+
+
+def test_the_text_encoders_own_layer_learns_slowly_and_the_frozen_ones_not_at_all(text, data) -> None:
+    fingerprint = text.lower_fingerprint()
+    ours = training(text, data)
+    before = {name: tensor.clone() for name, tensor in ours.predictor.state_dict().items()}
+    for _ in ours.run():
+        pass
+    moved = {n: float((t - before[n]).abs().mean()) for n, t in ours.predictor.state_dict().items()}
+    assert 0 < moved["encoder.last.layer.intermediate.dense.weight"] < moved["head.0.weight"]
+    assert moved["encoder.patches.mean_C"] == 0, "standardisation is fitted, not learnt"
+    assert text.lower_fingerprint() == fingerprint
