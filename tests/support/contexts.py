@@ -32,7 +32,7 @@ class FeatureRows:
 def random_contexts(
     text: TextEncoder, folder: Path, n: int = 60, entities: int = 9, patches: int = 3, channels: int = 7
 ) -> Contexts:
-    """Return n contexts: every sixth has no words, every fifth no picture (and so every thirtieth neither)."""
+    """Return n contexts: every sixth has no words, every fifth no picture, every thirtieth neither."""
     rows = random_rows(n, entities, seed=4)
     wordless = np.arange(n) % 6 == 0
     keep = np.ones(len(rows.ids), bool)
