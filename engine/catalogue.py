@@ -139,6 +139,15 @@ class Catalogue:
             return {}
         return self._sentences.read(np.unique(np.asarray(ids, np.int64)), n)
 
+    def images(self, n: int) -> pa.ListArray:
+        """Return the addresses of up to n pictures of every entity, by id: list<string> [N].
+
+        In the corpus' order, each once. Reads from the disk.
+        """
+        if self._sentences is None:
+            return pa.array([[]] * len(self), pa.list_(pa.string()))
+        return self._sentences.images(len(self), n)
+
     def _having(self, name: str, values: Sequence[str]) -> Ids:
         """Return the entities with one of an attribute's values, rising."""
         if name not in self._postings:
@@ -191,6 +200,21 @@ class _SentenceFile:
         for entity, *about in zip(*columns, strict=True):
             found.setdefault(entity, []).append(Sentence(*about))
         return found
+
+    def images(self, n_entities: int, n: int) -> pa.ListArray:
+        """Return up to n addresses of each entity's pictures, by id."""
+        with pq.ParquetFile(self._path, metadata=self._metadata, memory_map=True) as file:
+            table = file.read(["entity_id", "image"], use_threads=False)
+        table = table.filter(pc.is_valid(table["image"]))
+        first = table.append_column("row", pa.array(np.arange(table.num_rows)))
+        first = first.group_by(["entity_id", "image"], use_threads=False).aggregate([("row", "min")])
+        first = first.sort_by("row_min")  # and so by entity: the file is
+        entity_R = first["entity_id"].to_numpy()
+        place_R = np.arange(len(entity_R)) - np.searchsorted(entity_R, entity_R)
+        kept = np.flatnonzero(place_R < n)
+        counts = np.bincount(entity_R[kept], minlength=n_entities)
+        offsets = pa.array(np.append(0, np.cumsum(counts)).astype(np.int32))
+        return pa.ListArray.from_arrays(offsets, first["image"].combine_chunks().take(pa.array(kept)))
 
 
 def _postings(column: pa.ChunkedArray) -> dict[str, _Postings]:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from engine.catalogue import Catalogue
 from engine.errors import FormatError
 from engine.query import Expansion
 from engine.query_files import Refusal
@@ -40,10 +41,22 @@ SCHEMA = pa.schema(
         pa.field("score", pa.float32()),
         pa.field("evidence", pa.map_(pa.string(), pa.float32())),
         pa.field("degraded", pa.list_(pa.string())),
+        pa.field("images", pa.list_(pa.string())),
     ]
 )
 """One row an answer, best first, ranks from 1. A query without any answer has one row of rank 0
-whose entity is null: no query is missing. ``degraded`` says what was skipped for the query."""
+whose entity is null: no query is missing. ``degraded`` says what was skipped for the query; ``images``
+are addresses of pictures that the entity is known by, empty in a bundle without pictures."""
+
+IMAGES = 2
+"""Pictures named of an entity, as in an explanation over HTTP."""
+
+
+class Labels(NamedTuple):
+    """What stands beside an entity's id: names, string [N], and addresses of pictures, list<string> [N]."""
+
+    names: pa.Array
+    images: pa.ListArray
 
 
 class RunDescription(BaseModel):
@@ -105,9 +118,9 @@ class ExpansionFolder:
         there = {file.name for file in self.folder.files(".parquet")}
         return [part for part in run.parts if part_name(part) not in there]
 
-    def write_part(self, part: int, expansions: Sequence[Expansion], names: pa.Array) -> int:
-        """Write one part and return its rows. ``names`` are the vocabulary's, by id."""
-        table = to_table(expansions, names)
+    def write_part(self, part: int, expansions: Sequence[Expansion], labels: Labels) -> int:
+        """Write one part and return its rows."""
+        table = to_table(expansions, labels)
         empty = sum(len(e.ranking) == 0 for e in expansions)
         counts = {"queries": str(len(expansions)), "empty": str(empty)}
         with (self.folder / part_name(part)).writing() as path:
@@ -178,21 +191,21 @@ def _is_part(name: str) -> bool:
     return number.isdigit() and name == part_name(int(number))
 
 
-def to_table(expansions: Sequence[Expansion], names: pa.Array) -> pa.Table:
+def to_table(expansions: Sequence[Expansion], labels: Labels) -> pa.Table:
     """Return the answers of some queries as a table, see :data:`SCHEMA`."""
-    return pa.concat_tables([_answer(e, names) for e in expansions] or [SCHEMA.empty_table()])
+    return pa.concat_tables([_answer(e, labels) for e in expansions] or [SCHEMA.empty_table()])
 
 
-def names_of(vocabulary: Vocabulary) -> pa.Array:
-    """Return the names by id, for :func:`to_table`."""
-    return pa.array(vocabulary.names, pa.string())
+def labels_of(vocabulary: Vocabulary, catalogue: Catalogue) -> Labels:
+    """Return the names and the pictures by id. Reads from the disk."""
+    return Labels(pa.array(vocabulary.names, pa.string()), catalogue.images(IMAGES))
 
 
-def _answer(expansion: Expansion, names: pa.Array) -> pa.Table:
+def _answer(expansion: Expansion, labels: Labels) -> pa.Table:
     ranking, n = expansion.ranking, len(expansion.ranking)
     degraded = list(expansion.degraded)
     if n == 0:
-        row = {"query_id": expansion.query.id, "rank": 0, "degraded": degraded}
+        row = {"query_id": expansion.query.id, "rank": 0, "degraded": degraded, "images": []}
         return pa.Table.from_pylist([row], schema=SCHEMA)
     ids = pa.array(ranking.ids)
     keys = list(ranking.evidence)
@@ -206,9 +219,10 @@ def _answer(expansion: Expansion, names: pa.Array) -> pa.Table:
         pa.repeat(expansion.query.id, n),
         pa.array(np.arange(1, n + 1, dtype=np.int32)),
         ids,
-        names.take(ids),
+        labels.names.take(ids),
         pa.array(ranking.scores),
         evidence,
         pa.array([degraded] * n, pa.list_(pa.string())),
+        labels.images.take(ids),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)

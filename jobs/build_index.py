@@ -126,6 +126,8 @@ class Seen:
     states: Vectors
     distributions: SparseDistributions
     modality: Modality
+    refused: list[str]
+    """Addresses of images that could not be used."""
     settings: dict[str, Any]
 
     def joined(self, lexical: Vectors) -> list[Vectors]:
@@ -150,14 +152,15 @@ def _seen(
         return None
     source = Source(workspace.root.uri, trained, cache, trained.modality, temperature)
     states, distributions = multimodal_view(source, n_entities, workers)
-    looks = centred(image_view(source.contexts(), n_entities))
+    contexts = source.contexts()
+    looks = centred(image_view(contexts, n_entities))
     about = {
         "trained": trained.name,
         "modality": trained.modality,
         "features": trained.features,
         "temperature": temperature,
     }
-    return Seen(looks, states, distributions, trained.modality, about)
+    return Seen(looks, states, distributions, trained.modality, contexts.features.refused, about)
 
 
 def _publish(
@@ -169,7 +172,7 @@ def _publish(
 ) -> Manifest:
     staged = workspace.bundles.staging()
     workspace.entities.fetch(staged / "entities.parquet")
-    write_sentences(workspace, staged / SENTENCES, len(views["mask"]))
+    write_sentences(workspace, staged / SENTENCES, len(views["mask"]), seen.refused if seen else ())
     encoders.of_mask_view().save(staged / "encoder")
     load_tokenizer(model_path(encoders.base)).save_pretrained(staged / "encoder")
     for name, vectors in views.items():

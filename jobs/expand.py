@@ -16,8 +16,9 @@ import typer
 
 from cluster.session import session
 from engine.bundle import Bundle
+from engine.catalogue import open_catalogue
 from engine.errors import UserError
-from engine.expansion_files import ExpansionFolder, RunDescription, names_of
+from engine.expansion_files import ExpansionFolder, RunDescription, labels_of
 from engine.methods import method as named_method
 from engine.query import Expansion, from_rows, to_rows
 from engine.query_files import QuerySet, read_queries
@@ -125,11 +126,12 @@ class PartWriter(Opened):
 
     def __init__(self, source: Source, output: str) -> None:
         def open_step() -> Callable[[int, list[Expansion]], pa.Table]:
-            names = names_of(source.open().vocabulary)
+            bundle = source.open()
+            labels = labels_of(bundle.vocabulary, open_catalogue(bundle))
             folder = ExpansionFolder(Store.open(output))
 
             def step(part: int, expansions: list[Expansion]) -> pa.Table:
-                rows = folder.write_part(part, [finish(e) for e in expansions], names)
+                rows = folder.write_part(part, [finish(e) for e in expansions], labels)
                 return pa.table({"part": [part], "queries": [len(expansions)], "rows": [rows]})
 
             return step

@@ -194,6 +194,11 @@ class ImageFeatures:
             ) from None
         return np.array(rows, np.int64)
 
+    @property
+    def refused(self) -> list[str]:
+        """The addresses of images that could not be used."""
+        return [address for address, row in self._rows.items() if row == NO_IMAGE]
+
     def gather(self, rows: Rows) -> torch.Tensor:
         """Return the features of some rows, float32 [B, P, C]; zeros for -1."""
         features_BPC = np.zeros((len(rows), self.n_patches, self.dim), np.float32)

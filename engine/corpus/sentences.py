@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +23,42 @@ GROUP_ROWS = 250
 """Rows of a row group: what is read to show the sentences of one entity. 1,000 take twice the time for 50."""
 
 
-def write_sentences(workspace: Workspace, target: Path, n_entities: int) -> None:
+def write_sentences(
+    workspace: Workspace, target: Path, n_entities: int, refused: Collection[str] = ()
+) -> None:
     """Write the first :data:`PER_ENTITY` contexts of each entity, in the columns of mentions.
 
     Sentences and images without a sentence take turns, so that neither pushes the other out. The corpus is
     streamed; what is kept is in memory once more while it is sorted.
+
+    Args:
+        workspace: with a corpus.
+        target: the file.
+        n_entities: of the vocabulary.
+        refused: addresses of images that could not be used, and so are not shown.
     """
+    unusable = pa.array(refused, pa.string())
     kept_G = np.zeros(2 * n_entities, np.int64)
     batches: list[pa.RecordBatch] = []
     for part in workspace.mentions():
         with part.open_input() as stream:
-            batches += [_first_ones(batch, kept_G) for batch in pq.ParquetFile(stream).iter_batches()]
+            for batch in pq.ParquetFile(stream).iter_batches():
+                batches.append(_first_ones(_without(batch, unusable), kept_G))
     table = pa.Table.from_batches(batches, MENTION_SCHEMA)
     group = _groups(table)
     rank = _ranks(group)
     order = np.lexsort((group, rank, group // 2))
     place = _ranks(group[order] // 2)
     pq.write_table(table.take(order[place < PER_ENTITY]), target, row_group_size=GROUP_ROWS)
+
+
+def _without(batch: pa.RecordBatch, unusable: pa.Array) -> pa.RecordBatch:
+    """Return the rows without unusable images; a row that had nothing else is left out."""
+    if not len(unusable):
+        return batch
+    image = pc.if_else(pc.is_in(batch["image"], value_set=unusable), None, batch["image"])
+    batch = batch.set_column(batch.schema.get_field_index("image"), batch.schema.field("image"), image)
+    return batch.filter(pc.or_(pc.greater(batch["end"], 0), pc.is_valid(image)))
 
 
 def _first_ones(batch: pa.RecordBatch, kept_G: np.ndarray) -> pa.RecordBatch:

@@ -157,6 +157,22 @@ def test_sentences_equal_a_plain_loop(tmp_path_factory, ids, n):
     assert found == expected
 
 
+ADDRESSES = st.sampled_from([None, "a.png", "b.png", "c.png"])
+PICTURED = st.lists(st.tuples(st.integers(0, 5), ADDRESSES), max_size=20)
+
+
+@given(PICTURED, st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_pictures_of_every_entity_equal_a_plain_loop(tmp_path_factory, pictured, n):
+    mentions = [(e, "", 0, 0, image) for e, image in sorted(pictured, key=lambda one: one[0])]
+    found = catalogue(tmp_path_factory.mktemp("c"), ROWS, mentions=mentions).images(n)
+    expected = [
+        list(dict.fromkeys(image for e, *_, image in mentions if e == entity and image))[:n]
+        for entity in range(len(ROWS))
+    ]
+    assert found.to_pylist() == expected
+
+
 def test_only_the_row_groups_that_are_needed_are_read(tmp_path, monkeypatch):
     known = catalogue(tmp_path, ROWS, mentions=MENTIONS)
     read = []
@@ -173,3 +189,4 @@ def test_only_the_row_groups_that_are_needed_are_read(tmp_path, monkeypatch):
 
 def test_a_bundle_without_sentences_has_none(known):
     assert known.sentences([0, 1], 3) == {}
+    assert known.images(2).to_pylist() == [[]] * len(ROWS)

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -8,17 +9,18 @@ from engine.errors import FormatError
 from engine.expansion_files import (
     SCHEMA,
     ExpansionFolder,
+    Labels,
     RunDescription,
-    names_of,
     part_name,
     to_table,
 )
 from engine.query import Expansion, Query, Ranking
 from engine.query_files import Refusal
 from engine.storage import Store
-from engine.vocabulary import Vocabulary
 
-NAMES = names_of(Vocabulary(["a", "b", "c"]))
+LABELS = Labels(
+    pa.array(["a", "b", "c"]), pa.array([["a.png"], [], ["c.png", "s3://b/c.jpg"]], pa.list_(pa.string()))
+)
 
 
 def expansion(name: str, ids: list[int], degraded: tuple[str, ...] = ()) -> Expansion:
@@ -48,22 +50,23 @@ def folder(request, tmp_path):
 def fill(folder: ExpansionFolder, run: RunDescription, parts) -> None:
     for part in parts:
         n = run.slice(part).stop - run.slice(part).start
-        folder.write_part(part, [expansion(f"q{part}-{i}", [1, 2]) for i in range(n)], NAMES)
+        folder.write_part(part, [expansion(f"q{part}-{i}", [1, 2]) for i in range(n)], LABELS)
 
 
 def test_table_holds_ranks_names_and_evidence_exactly():
     one = expansion("q", [2, 1])
-    table = to_table([one], NAMES)
+    table = to_table([one], LABELS)
     assert table.schema == SCHEMA
     rows = table.to_pylist()
     assert [(r["rank"], r["entity_id"], r["name"]) for r in rows] == [(1, 2, "c"), (2, 1, "b")]
+    assert [r["images"] for r in rows] == [["c.png", "s3://b/c.jpg"], []]
     assert [np.float32(r["score"]) for r in rows] == one.ranking.scores.tolist()
     assert dict(rows[0]["evidence"]) == {"x": float(np.float32(1) / 3), "y": 0}
-    assert to_table([], NAMES).schema == SCHEMA
+    assert to_table([], LABELS).schema == SCHEMA
 
 
 def test_a_query_without_answers_has_one_row_that_says_so():
-    table = to_table([expansion("q", [], ("no seed has a sentence",)), expansion("r", [1])], NAMES)
+    table = to_table([expansion("q", [], ("no seed has a sentence",)), expansion("r", [1])], LABELS)
     first, second = table.to_pylist()
     assert (first["query_id"], first["rank"], first["entity_id"]) == ("q", 0, None)
     assert first["degraded"] == ["no seed has a sentence"]
@@ -72,7 +75,7 @@ def test_a_query_without_answers_has_one_row_that_says_so():
 
 def test_evidence_may_be_missing():
     one = Expansion(Query("q", (0,)), Ranking(np.array([1], np.int32), np.ones(1, np.float32)))
-    assert to_table([one], NAMES).to_pylist()[0]["evidence"] == []
+    assert to_table([one], LABELS).to_pylist()[0]["evidence"] == []
 
 
 def test_parts_cover_every_query_once():
@@ -115,7 +118,7 @@ def test_a_folder_of_other_parquet_files_is_not_touched(folder):
 def test_a_part_that_is_not_whole_or_not_ours_is_named(folder):
     run = folder.begin(described(), overwrite=False)
     fill(folder, run, [0, 1, 2])
-    folder.write_part(1, [expansion("q", [1])], NAMES)
+    folder.write_part(1, [expansion("q", [1])], LABELS)
     with pytest.raises(FormatError, match=r"part-00001.*answers 1 queries"):
         folder.finish(run, [])
     (folder.folder / part_name(1)).write_bytes(b"PAR1")

@@ -71,6 +71,7 @@ def local_rows(house) -> list[dict]:
                 "score": float(e.ranking.scores[place]),
                 "name": bundle.vocabulary.names[entity],
                 "evidence": [(k, float(c[place])) for k, c in e.ranking.evidence.items()],
+                "images": [],
             }
             rows.append(row)
     return rows

@@ -103,6 +103,10 @@ def test_a_batch_answers_as_a_process_does(trained: Path, name: str) -> None:
     np.testing.assert_array_equal(np.array([row["score"] for row in rows], np.float32), local.ranking.scores)
     assert {row["name"] for row in rows}.isdisjoint(query["positive"] + query["negative"])
     assert len(rows) >= 5
+    named = {row["name"]: row["images"] for row in rows}
+    assert named[UNSEEN] == [], "an image that could not be used is not named"
+    workspace = Workspace.open(trained / "w")
+    assert workspace.image(named[UNTOLD][0]).read_bytes() == picture("red", "BMP")
 
 
 def test_queries_in_the_layout_of_mesed_are_measured(trained: Path) -> None:

@@ -57,3 +57,18 @@ def test_images_without_a_sentence_take_turns_with_sentences(tmp_path):
     shown = [(r["entity_id"], r["sentence"], r["image"] and r["image"].rsplit("/")[-1]) for r in found]
     iron = [one for i in range(4) for one in ((0, f"Iron {i}.", "12.png"), (0, "", f"{i}.png"))]
     assert shown == [*iron, *((1, f"Gold {i}.", None) for i in range(8)), (2, "", "13.png")]
+
+
+def test_refused_images_are_not_named_and_what_had_nothing_else_is_not_shown(tmp_path):
+    rows = [
+        {"entity": "iron", "image": "broken.png"},
+        {"entity": "iron", "sentence": "Iron is.", "image": "broken.png"},
+        {"entity": "iron", "sentence": "Iron was.", "image": "fine.png"},
+        {"entity": "iron", "image": "other.png"},
+    ]
+    run_import(tmp_path / "w", jsonl(tmp_path / "s.jsonl", rows), "jsonl")
+    refused = [str(tmp_path / "broken.png")]
+    write_sentences(Workspace.open(tmp_path / "w"), tmp_path / "found.parquet", 1, refused)
+    found = pq.read_table(tmp_path / "found.parquet").to_pylist()
+    shown = [(r["sentence"], r["image"] and r["image"].rsplit("/")[-1]) for r in found]
+    assert shown == [("Iron is.", None), ("", "other.png"), ("Iron was.", "fine.png")]
