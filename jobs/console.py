@@ -23,6 +23,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from cluster.commandline import run_app
 
@@ -104,3 +105,14 @@ def meter(label: str, total: int | None = None) -> Iterator[Meter]:
     )
     with Progress(*columns, console=console) as progress:
         yield Meter(label, total, progress)
+
+
+def table(title: str, header: list[str], rows: list[list[str]]) -> Table:
+    """Return a table that fits 80 columns: no frame, one space between columns."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.pad_edge = False
+    for place, column in enumerate(header):
+        table.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table

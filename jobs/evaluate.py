@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from engine.bundle import Bundle
 from engine.errors import QueryError
@@ -109,20 +108,9 @@ def _show(reports: dict[str, Report]) -> None:
     terminal = Console(highlight=False)
     if not terminal.is_terminal:
         terminal.width = 110  # a log: nothing is cut off
-    terminal.print(_table("overall, in percent", *side_rows(reports)))
+    terminal.print(console.table("overall, in percent", *side_rows(reports)))
     for name, report in reports.items():
-        terminal.print(_table(f"{name} by class", *class_rows(report)))
-
-
-def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
-    """Return a table that fits 80 columns: no frame, one space between columns."""
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.pad_edge = False
-    for place, column in enumerate(header):
-        table.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
+        terminal.print(console.table(f"{name} by class", *class_rows(report)))
 
 
 def _show_refused(found: QuerySet, reports: dict[str, Report]) -> int:

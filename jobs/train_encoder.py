@@ -25,7 +25,7 @@ from engine.training.multimodal import MultimodalSettings
 from engine.training.objectives import Schedule
 from engine.vocabulary import Vocabulary
 from engine.workspace import Workspace
-from jobs import console
+from jobs import console, options
 from jobs.encoder_worker import JOB, MultimodalRun, Run, work
 from jobs.frozen_cache import FrozenCache, frozen_cache
 from jobs.multimodal_data import expanded, open_contexts
@@ -59,7 +59,11 @@ def trained_encoder(workspace: Workspace, job: str = JOB) -> Trained | None:
     pointer = workspace.runs(job) / "CURRENT"
     if not pointer.exists():
         return None
-    run = workspace.runs(job) / pointer.read_bytes().decode().strip()
+    return trained_run(workspace.runs(job) / pointer.read_bytes().decode().strip())
+
+
+def trained_run(run: Store) -> Trained:
+    """Return the encoder of a finished run, given its folder."""
     summary = json.loads((run / "summary.json").read_bytes())
     return Trained(
         run.name,
@@ -80,6 +84,7 @@ def train(
     dtype: str = "bfloat16",
     restart: bool = False,
     checkpoint_seconds: float = 30,
+    make_current: bool = True,
 ) -> dict[str, Any]:
     """Train on the current inputs of a workspace and return the run's summary.
 
@@ -92,6 +97,7 @@ def train(
         dtype: of the cached states.
         restart: forget the checkpoints of a run with the same name.
         checkpoint_seconds: time between checkpoints; one more is made at the end.
+        make_current: let what reads the workspace's encoder read this one from now on.
     """
     inputs = open_inputs(workspace)
     model = model or inputs.manifest.model
@@ -101,7 +107,8 @@ def train(
         run = _describe(workspace, cache, model, settings, workers, gpu, checkpoint_seconds)
         folder = workspace.runs(run.job) / run.name
         summary = finished(work, run, folder, workers, run.cores, gpu, restart)
-    (workspace.runs(run.job) / "CURRENT").write_bytes(run.name.encode())
+    if make_current:
+        (workspace.runs(run.job) / "CURRENT").write_bytes(run.name.encode())
     return summary
 
 
@@ -149,28 +156,25 @@ def main(
     modality: Literal["text", "text+image", "image"] = typer.Option(
         "text", help="text: the text encoder (RetExpan); with images: the multi-modal one (MultiExpan)."
     ),
-    epochs: int | None = typer.Option(
-        None, min=1, help="Passes over all contexts.  [default: 12; with images 8]"
-    ),
-    batch_size: int | None = typer.Option(
-        None, min=4, help="Contexts a step, over all workers.  [default: 256; with images 64]"
-    ),
-    learning_rate: float | None = typer.Option(
-        None, help="Peak of the one-cycle schedule.  [default: 2e-3; with images 5e-4]"
-    ),
+    epochs: int | None = options.EPOCHS,
+    batch_size: int | None = options.BATCH_SIZE,
+    learning_rate: float | None = options.LEARNING_RATE,
     weight_decay: float = typer.Option(0.1, min=0, help="Not on biases and LayerNorm."),
     smoothing: float = typer.Option(0.075, min=0, max=0.99, help="Label smoothing."),
-    seed: int = typer.Option(13, help="Of the head's first weights and the order of sentences."),
-    workers: int = typer.Option(1, min=1, help="Training processes."),
-    gpu: bool = typer.Option(False, "--gpu", help="One GPU a worker (NCCL, bfloat16)."),
+    seed: int = options.SEED,
+    workers: int = options.WORKERS,
+    gpu: bool = options.GPU,
     precision: Literal["auto", "float32", "bfloat16"] = typer.Option(
         "auto", help="Of the matrix products; auto: bfloat16 where the hardware is fast in it."
     ),
     cache_dtype: Literal["bfloat16", "float32"] = typer.Option("bfloat16", help="Of the cached states."),
-    visual_layers: int = typer.Option(3, min=0, help="Of the visual transformer."),
-    cross_layers: int = typer.Option(3, min=1, help="Of the cross-modal transformer."),
+    visual_layers: int = options.VISUAL_LAYERS,
+    cross_layers: int = options.CROSS_LAYERS,
     inner: int = typer.Option(2, min=1, help="Inner size of their layers, times the states' size."),
     dropout: float = typer.Option(0.2, min=0, max=0.99, help="After the projection of patches."),
+    hidden: float = typer.Option(
+        0.3, min=0, max=0.5, help="Share of contexts shown without their text, and without their picture."
+    ),
     paper_start: bool = typer.Option(
         False, "--paper-start", help="New layers begin at random, as the paper's; for large corpora."
     ),
@@ -178,7 +182,7 @@ def main(
     contrastive: bool = typer.Option(True, help="Objective: contrast with hard negatives."),
     clustering: bool = typer.Option(True, help="Objective: clustering."),
     distillation: bool = typer.Option(True, help="Objective: momentum distillation."),
-    clusters: int = typer.Option(16, min=2, help="Classes that clustering tells apart."),
+    clusters: int = options.CLUSTERS,
     restart: bool = typer.Option(False, "--restart", help="Begin again, forget the checkpoints."),
 ) -> None:
     """Train an entity encoder on cached frozen states: the last layer of the text encoder, or, with images,
@@ -202,6 +206,7 @@ def main(
             cross_layers=cross_layers,
             inner=inner,
             dropout=dropout,
+            hidden=hidden,
             summary=not paper_start,
             identity=not paper_start,
             schedule=Schedule(

@@ -104,10 +104,10 @@ def _across_classes(queries: Sequence[LabelledQuery]) -> list[list[LabelledQuery
 
 def markdown(reports: Mapping[str, Report], heading: str) -> str:
     """Return the papers' table over all methods, then each method's results by class."""
-    lines = [f"# {heading}", "", *_table(*side_rows(reports)), ""]
+    lines = [f"# {heading}", "", *markdown_table(*side_rows(reports)), ""]
     for name, report in reports.items():
         lines += [f"## {name}", "", f"`{report.get('pipeline', name)}`", ""]
-        lines += [*_table(*class_rows(report)), ""]
+        lines += [*markdown_table(*class_rows(report)), ""]
         overall = report["overall"]
         counts = (
             f"{overall['queries']} queries, {1e3 * report['seconds_per_query']:.2f} ms a query, "
@@ -164,7 +164,9 @@ def _numbers(values: Mapping[str, float], columns: Sequence[str]) -> list[str]:
     return [f"{values[column]:.2f}" for column in columns]
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+def markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Return the lines of a table in Markdown: the first column to the left, the others to the right."""
+
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

@@ -12,12 +12,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.bundle import Bundle
+from engine.evaluation.ablation import Row
 from engine.methods import method
 from engine.query import Query
 from engine.retrieval.index import read_vectors
-from engine.storage import Store
 from engine.workspace import Workspace
-from jobs import build_index, evaluate, expand, image_features, import_corpus, preprocess, train_encoder
+from jobs import (
+    ablate,
+    build_index,
+    evaluate,
+    expand,
+    image_features,
+    import_corpus,
+    preprocess,
+    train_encoder,
+)
 from tests.jobs.conftest import METALS, TOLD
 from tests.support.commands import run_command
 from tests.support.corpora import jsonl
@@ -109,15 +118,55 @@ def test_a_batch_answers_as_a_process_does(trained: Path, name: str) -> None:
     assert workspace.image(named[UNTOLD][0]).read_bytes() == picture("red", "BMP")
 
 
-def test_queries_in_the_layout_of_mesed_are_measured(trained: Path) -> None:
-    folder = trained / "mesed"
-    (folder / "query").mkdir(parents=True)
-    (folder / "gt").mkdir()
+@pytest.fixture
+def queries(trained: Path) -> Path:
+    """A class of six metals in the layout of MESED."""
+    folder = trained / "mesed" / "query"
+    for one in (folder, folder.parent / "gt"):
+        one.mkdir(parents=True, exist_ok=True)
     lines = [f"{name}\t{100 + i}\n" for i, name in enumerate(METALS)]
-    (folder / "entity2id.txt").write_text("".join(lines))
-    (folder / "query" / "metals.txt").write_text("100 101 102\nEXIT\n")
-    (folder / "gt" / "metals.txt").write_text("".join(f"{100 + i}\t{n}\t1\n" for i, n in enumerate(METALS)))
-    words = ("--workspace", trained / "w", "--queries", folder / "query", "--json", trained / "report.json")
+    (folder.parent / "entity2id.txt").write_text("".join(lines))
+    (folder / "metals.txt").write_text("100 101 102\nEXIT\n")
+    true = [f"{100 + i}\t{n}\t1\n" for i, n in enumerate(METALS)]
+    (folder.parent / "gt" / "metals.txt").write_text("".join(true))
+    return folder
+
+
+def test_queries_in_the_layout_of_mesed_are_measured(trained: Path, queries: Path) -> None:
+    words = ("--workspace", trained / "w", "--queries", queries, "--json", trained / "report.json")
     assert run_command(evaluate.main, *words, "--method", "multiexpan", "--method", "default") == 0
-    report = json.loads(Store.open(trained / "report.json").read_bytes())
-    assert "MAP@10" in json.dumps(report)
+    report = json.loads((trained / "report.json").read_bytes())
+    for name in ("multiexpan", "default"):
+        assert report[name]["overall"]["queries"] == 1
+        assert 0 < report[name]["overall"]["PosMAP@10"] <= 100
+
+
+def test_an_ablation_trains_once_and_leaves_the_workspace_as_it_was(
+    trained: Path, queries: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    off = {"clustering": False}
+    rows = (Row("full", off), Row("w/o text of seeds", off, seeds="image"))
+    monkeypatch.setattr(ablate, "TABLES", {"modalities": rows})
+    workspace = Workspace.open(trained / "w")
+    pointers = (workspace.bundles / "CURRENT", workspace.runs("train_multimodal") / "CURRENT")
+    before = [pointer.read_bytes() for pointer in pointers]
+    words = ("--workspace", trained / "w", "--queries", queries, "--table", "modalities")
+    assert run_command(ablate.main, *words, *TRAINING[2:-1]) == 0
+    out, err = capsys.readouterr()
+    assert "training 1 of 1" in err
+    assert "this run is finished" in err, "the same training has one name wherever it is started"
+    assert "rows=2 trainings=1 queries=1" in out
+    assert [pointer.read_bytes() for pointer in pointers] == before
+    report = json.loads((workspace.runs("ablate") / "report.json").read_bytes())
+    assert [(m["row"], m["read_out"]) for m in report["measured"]] == [
+        (row.name, read_out) for row in rows for read_out in ("multiexpan", "multimodal")
+    ]
+    # Of the state at the mask: what the published bundle's own method measures.
+    runs = workspace.runs("evaluate")
+    assert run_command(evaluate.main, *words[:4], "--method", "multimodal") == 0
+    published = json.loads((runs / "multimodal" / "report.json").read_bytes())
+    assert report["measured"][1]["reports"][0]["overall"] == published["overall"]
+    views = (workspace.runs("ablate") / "measured").files(".json")
+    assert run_command(ablate.main, *words, *TRAINING[2:-1]) == 0
+    assert "entities by" not in capsys.readouterr().err, "what was made is not made again"
+    assert [f.name for f in (workspace.runs("ablate") / "measured").files(".json")] == [f.name for f in views]

@@ -1,0 +1,266 @@
+"""Take MultiExpan apart: train it with some objectives or modalities only, and measure each (tables 4 and 5).
+
+Every training runs as ``jobs.train_encoder`` runs it, under the same name, so that one that is there already
+is not run again. What an encoder makes of the entities goes into a bundle of its own below ``runs/ablate``:
+the workspace's current encoder and bundle stay what they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import typer
+from rich.console import Console
+
+from cluster.session import session
+from engine.bundle import Bundle, publish
+from engine.corpus.image_features import ImageFeatures
+from engine.corpus.inputs import open_inputs
+from engine.errors import UserError
+from engine.evaluation.ablation import (
+    LONG,
+    READ_OUTS,
+    TABLES,
+    Measured,
+    Row,
+    as_json,
+    grouped,
+    pipeline,
+    table_rows,
+    view_name,
+)
+from engine.evaluation.report import Report, evaluate, markdown_table
+from engine.query_files import QuerySet, read_queries
+from engine.retrieval.distributions import distributions_folder
+from engine.retrieval.index import VectorIndex
+from engine.storage import Store, machine_cache
+from engine.training.contexts import Modality
+from engine.training.multimodal import MultimodalSettings
+from engine.training.objectives import Schedule
+from engine.vocabulary import Vocabulary
+from engine.workspace import Workspace
+from jobs import console, options
+from jobs.build_index import TEMPERATURE
+from jobs.encoder_worker import MULTIMODAL_JOB
+from jobs.frozen_cache import FrozenCache, frozen_cache
+from jobs.multimodal_views import Source, multimodal_view
+from jobs.train_encoder import Trained, train, trained_run
+
+EXAMPLES = """
+  python -m jobs.ablate --workspace work --queries mesed/query --queries mesed/query_seed=5
+  python -m jobs.ablate --workspace work --queries mesed/query --table modalities --repeat 3
+"""
+
+CURRENT = "CURRENT"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained and measured."""
+
+    tables: Sequence[str]
+    base: MultimodalSettings
+    repeats: int = 1
+    workers: int = 1
+    gpu: bool = False
+
+    @property
+    def rows(self) -> list[tuple[str, Row]]:
+        """Every row, with its table."""
+        return [(table, row) for table in self.tables for row in TABLES[table]]
+
+    def trainings(self) -> dict[MultimodalSettings, list[Modality]]:
+        """Return the distinct trainings, and what is taken of contexts after each."""
+        found: dict[str, tuple[MultimodalSettings, list[Modality]]] = {}
+        for _, row in self.rows:
+            for settings in self.of(row):
+                _, taken = found.setdefault(settings.model_dump_json(), (settings, []))
+                taken += [m for m in row.taken if m not in taken]
+        return dict(found.values())
+
+    def of(self, row: Row) -> list[MultimodalSettings]:
+        """Return the settings of a row's trainings, a seed each."""
+        base = row.settings(self.base)
+        return [base.model_copy(update={"seed": base.seed + i}) for i in range(self.repeats)]
+
+
+def ablate(workspace: Workspace, plan: Plan, queries: dict[str, QuerySet]) -> list[Measured]:
+    """Train what is not there yet, and measure every row under every read-out on every set of queries.
+
+    Args:
+        workspace: with inputs and image features.
+        plan: see there.
+        queries: by name.
+    """
+    folder = workspace.runs("ablate")
+    bundles: dict[str, Bundle] = {}
+    trainings = plan.trainings()
+    with session():
+        for number, (settings, taken) in enumerate(trainings.items(), 1):
+            console.say(f"training {number} of {len(trainings)}: {_described(settings)}")
+            summary = train(workspace, settings, workers=plan.workers, gpu=plan.gpu, make_current=False)
+            run = trained_run(workspace.runs(MULTIMODAL_JOB) / summary["run"])
+            bundles[settings.model_dump_json()] = _bundle(workspace, folder, run, taken, plan.workers)
+    found = []
+    total = len(plan.rows) * len(READ_OUTS) * len(queries) * plan.repeats
+    with console.meter("measuring", total) as meter:
+        for table, row in plan.rows:
+            own = [bundles[settings.model_dump_json()] for settings in plan.of(row)]
+            for read_out, (name, some) in ((r, q) for r in READ_OUTS for q in queries.items()):
+                reports = []
+                for bundle in own:
+                    reports.append(_measured(folder, bundle, row, read_out, some))
+                    meter.add(1, f"{row.name}, {read_out}")
+                found.append(Measured(table, row.name, read_out, name, reports))
+    return found
+
+
+def _described(settings: MultimodalSettings) -> str:
+    weights = settings.schedule.weights()._asdict()
+    objectives = ", ".join(name for name, weight in weights.items() if weight)
+    return f"{settings.modality}; {objectives}; seed {settings.seed}"
+
+
+def _bundle(
+    workspace: Workspace, folder: Store, run: Trained, taken: Sequence[Modality], workers: int
+) -> Bundle:
+    """Return the bundle of an encoder's views, made unless it is there."""
+    house = Workspace(folder / run.name)
+    wanted = [distributions_folder(view_name(modality)) for modality in taken]
+    if (house.bundles / CURRENT).exists():
+        there = Bundle.open(house)
+        if all(any(f.startswith(f"{name}/") for f in there.manifest.files) for name in wanted):
+            return there
+    inputs = open_inputs(workspace, run.inputs_key)
+    cache = frozen_cache(workspace, inputs, run.model)
+    staged = house.bundles.staging()
+    workspace.entities.fetch(staged / "entities.parquet")
+    n_entities = len(Vocabulary.read(staged / "entities.parquet"))
+    for modality in taken:
+        console.say(f"entities by {modality}")
+        _write_view(workspace, run, cache, modality, n_entities, staged)
+    settings = {"trained": run.name, "modalities": list(taken)}
+    publish(house, staged, settings)
+    return Bundle.open(house)
+
+
+def _write_view(
+    workspace: Workspace, run: Trained, cache: FrozenCache, modality: Modality, n_entities: int, staged: Path
+) -> None:
+    source = Source(workspace.root.uri, run, cache, modality, TEMPERATURE)
+    states, distributions = multimodal_view(source, n_entities, None)
+    (staged / "index").mkdir(exist_ok=True)
+    VectorIndex(states).write(staged / "index" / f"{view_name(modality)}.faiss")
+    distributions.write(staged / distributions_folder(view_name(modality)))
+
+
+def _measured(folder: Store, bundle: Bundle, row: Row, read_out: str, queries: QuerySet) -> Report:
+    """Return a report, measured unless it is there already."""
+    stages = pipeline(read_out, row)
+    about = f"{bundle.id} {stages} {queries.digest}"
+    file = folder / "measured" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
+    if file.exists():
+        return dict(json.loads(file.read_bytes()))
+    report = {**evaluate(stages.open(bundle), queries), "pipeline": str(stages), "bundle": bundle.id}
+    file.write_bytes(json.dumps(report).encode())
+    return report
+
+
+def _opened_queries(workspace: Workspace, given: Sequence[str]) -> dict[str, QuerySet]:
+    """Read the sets of queries, each under its folder's name."""
+    vocabulary = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
+    found: dict[str, QuerySet] = {}
+    for uri in given:
+        store = Store.open(uri)
+        queries = read_queries(store, vocabulary)
+        for refused in queries.refused:
+            console.say(f"REFUSED {refused.source}:{refused.position}: {refused.reason}")
+        found[store.name if store.name not in found else store.uri] = queries
+    return found
+
+
+def _headed(measured: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]]:
+    for (table, read_out), some in grouped(measured).items():
+        yield f"{table}, {read_out}", some
+
+
+def _publish(folder: Store, measured: Sequence[Measured], plan: Plan) -> None:
+    about = {"settings": plan.base.model_dump(mode="json"), "repeats": plan.repeats}
+    lines = ["# MultiExpan taken apart", "", f"`{json.dumps(about)}`", "", "In percent.", ""]
+    for title, some in _headed(measured):
+        lines += [f"## {title}", "", *markdown_table(*table_rows(some, LONG)), ""]
+    (folder / "report.md").write_bytes("\n".join(lines).encode())
+    content = json.dumps(about | {"measured": as_json(measured)}, indent=1, ensure_ascii=False)
+    (folder / "report.json").write_bytes(content.encode() + b"\n")
+    console.say(f"report: {folder.uri}/report.md")
+
+
+def main(
+    workspace: str = typer.Option(..., help="Folder or s3:// prefix with model input and image features."),
+    queries: list[str] = typer.Option(
+        ..., help="Queries with known answers, as jobs.evaluate reads them; repeat for other seed counts."
+    ),
+    table: Literal["objectives", "modalities", "all"] = typer.Option("all", help="Which table to fill."),
+    repeat: int = typer.Option(1, min=1, help="Trainings of every row, a seed each: shows the noise."),
+    epochs: int | None = options.EPOCHS,
+    batch_size: int | None = options.BATCH_SIZE,
+    learning_rate: float | None = options.LEARNING_RATE,
+    visual_layers: int = options.VISUAL_LAYERS,
+    cross_layers: int = options.CROSS_LAYERS,
+    clusters: int = options.CLUSTERS,
+    seed: int = options.SEED,
+    workers: int = options.WORKERS,
+    gpu: bool = options.GPU,
+    json_file: Path | None = typer.Option(None, "--json", help="Also write the report here."),
+) -> None:
+    """Fill the tables that take MultiExpan apart: its objectives one by one; its modalities in training, in
+    seeds and in candidates.
+
+    Needs jobs.image_features and jobs.preprocess --images. Under multiexpan sets are expanded by predicted
+    distributions, under multimodal by the state at the mask. Writes runs/ablate/report.md and report.json;
+    a run that was stopped goes on where it was. The current encoder and bundle stay as they are.
+    """
+    started = time.monotonic()
+    place = Workspace.open(workspace)
+    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    base = MultimodalSettings(
+        **{name: value for name, value in given.items() if value is not None},
+        visual_layers=visual_layers,
+        cross_layers=cross_layers,
+        seed=seed,
+        schedule=Schedule(clusters=clusters),
+    )
+    plan = Plan(list(TABLES) if table == "all" else [table], base, repeat, workers, gpu)
+    open_inputs(place)
+    ImageFeatures.open(place)  # a mistake is better known now than after the first training
+    opened = _opened_queries(place, queries)
+    if not opened:
+        raise UserError("no queries were named; give --queries")
+    measured = ablate(place, plan, opened)
+    folder = place.runs("ablate")
+    _publish(folder, measured, plan)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_bytes((folder / "report.json").read_bytes())
+    terminal = Console(highlight=False)
+    if not terminal.is_terminal:
+        terminal.width = 140  # a log: nothing is cut off
+    for title, some in _headed(measured):
+        terminal.print(console.table(title, *table_rows(some)))
+    console.result(
+        rows=len(plan.rows),
+        trainings=len(plan.trainings()),
+        queries=sum(len(q.queries) for q in opened.values()),
+        refused=sum(len(q.refused) for q in opened.values()),
+        seconds=f"{time.monotonic() - started:.1f}",
+    )
+
+
+if __name__ == "__main__":
+    console.run(main, EXAMPLES)
