@@ -1,4 +1,4 @@
-"""The whole system on the embedded sample: corpus, trainings, index, service, answers, metrics.
+"""The whole system on the embedded sample: corpus, trainings, index, service, answers, metrics, pictures.
 
 Every step is the command that a user would type, run on one small Ray cluster on this machine.
 """
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.local import local_cluster
+from examples.demo_pictures import read_and_seen
 from examples.make_sample import write_sample
 from serve.run import free_port, served
 from serve.settings import ServeSettings
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("demo-workspace"), help="made anew each time")
     parser.add_argument("--epochs", type=int, default=12, help="of training (default: 12)")
     parser.add_argument("--lm-epochs", type=int, default=3, help="of the language model (default: 3)")
+    parser.add_argument("--picture-epochs", type=int, default=2, help="of read and seen (default: 2)")
     options = parser.parse_args()
     shutil.rmtree(options.folder, ignore_errors=True)
     steps = Steps()
@@ -133,6 +135,7 @@ def main() -> None:
         names = ["retexpan", "retexpan+lm-rerank", "default", COMPOSED]
         methods = [word for name in names for word in ("--method", name)]
         steps.run("jobs.evaluate", "--workspace", workspace, "--queries", queries, *methods)
+        read_and_seen(steps.run, options.folder, console, options.picture_epochs)
     steps.show()
 
 

@@ -104,7 +104,7 @@ def build(
     joined = [centred(mask), centred(description), lexical]
     if seen is not None:
         views |= {"image": seen.image, "multimodal": seen.states}
-        joined = seen.joined(lexical)
+        joined = seen.joined([*([centred(mask)] if trained else []), centred(description), lexical])
     views["joint"] = joint_view(joined)
     settings = {
         "encoder": encoders.base,
@@ -130,11 +130,12 @@ class Seen:
     """Addresses of images that could not be used."""
     settings: dict[str, Any]
 
-    def joined(self, lexical: Vectors) -> list[Vectors]:
-        """Return the joint view's parts: the words, in which descriptions and names stand, and the state."""
+    def joined(self, texts: list[Vectors]) -> list[Vectors]:
+        """Return the joint view's parts: the state, and with it those views of the text that there are."""
         if self.modality == "image":
             return [self.states]
-        return [of_even_spread(lexical), STATE_WEIGHT * of_even_spread(self.states)]
+        told = [of_even_spread(text) for text in texts if text.any()]
+        return [*told, STATE_WEIGHT * of_even_spread(self.states)]
 
 
 def _seen(
