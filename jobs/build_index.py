@@ -199,7 +199,7 @@ def _mask_view(
         for row in pooled(items, MentionSums, arguments, workers, gpu=True):
             part = int(row["part"])
             ids = np.frombuffer(row["ids"], np.int64)
-            found[part] = ids, np.frombuffer(row["sums"], np.float64).reshape(len(ids), -1)
+            found[part] = ids, np.frombuffer(row["sums"], np.float64).reshape(len(ids), int(row["dim"]))
             meter.add(cache.inputs.manifest.parts[part])
     dim = next((sums.shape[1] for ids, sums in found.values() if len(ids)), 1)
     total = np.zeros((n_entities, dim))
@@ -250,7 +250,7 @@ class MentionSums:
         rows = InputRows.read(self._cache.inputs.parts[part].local_copy(machine_cache()), with_ids=False)
         states = CachedStates([rows], [self._cache.states[part].local_copy(machine_cache())])
         ids, sums = masked_sums(self._encoder, states)
-        return {"part": [part], "ids": [ids.tobytes()], "sums": [sums.tobytes()]}
+        return {"part": [part], "ids": [ids.tobytes()], "sums": [sums.tobytes()], "dim": [sums.shape[1]]}
 
 
 class Describer:

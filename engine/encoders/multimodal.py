@@ -29,15 +29,12 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
 from engine.encoders.summary import Summary
-from engine.encoders.text import LastLayerAtMask, TextEncoder, beyond, layer_at, run_layer
+from engine.encoders.text import BARE_TOKENS, LastLayerAtMask, TextEncoder, beyond, layer_at, run_layer
 from engine.errors import FormatError
 
 Tensor = torch.Tensor
 
 WEIGHTS, CONFIG = "multimodal.safetensors", "multimodal.json"
-
-BARE_TOKENS = 3
-"""Tokens of an input without text: begin, mask, end."""
 
 
 class MultimodalConfig(BaseModel):

@@ -31,6 +31,9 @@ Tensor = torch.Tensor
 KNOWN_TYPES = ("bert", "roberta", "xlm-roberta", "electra", "camembert")
 """Families whose layers have BERT's parts under BERT's names."""
 
+BARE_TOKENS = 3
+"""Tokens of an input without text: begin, mask, end."""
+
 
 class LastLayerAtMask(nn.Module):
     """The last encoder layer, computed for one position a sentence.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 
-from engine.encoders.text import TextEncoder, fast_dtype
+from engine.encoders.text import BARE_TOKENS, TextEncoder, fast_dtype
 
 Tensor = torch.Tensor
 
@@ -140,6 +140,11 @@ class CachedStates:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def told(self) -> npt.NDArray[np.int64]:
+        """The rows that have words: a context that is a picture alone says nothing of its entity."""
+        return np.flatnonzero(self.lengths > BARE_TOKENS)
+
     def gather(
         self, rows: npt.NDArray[np.int64], dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -171,16 +176,20 @@ def masked_sums(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return the entities of some sentences and the sums of their states at the mask, [n] and [n, D].
 
+    Contexts without words are left out.
+
     Only the last layer runs, at one position, on cached states; sums are float64, in row order within
     an entity's length-sorted batches, so that they are the same on every machine layout.
     """
     device = next(encoder.last.parameters()).device
-    ids, places = np.unique(data.entity_id, return_inverse=True)
+    told = data.told
+    order = told[np.argsort(data.lengths[told], kind="stable")]
+    ids, places = np.unique(data.entity_id[order], return_inverse=True)
     sums = np.zeros((len(ids), encoder.dim))
-    order = np.argsort(data.lengths, kind="stable")
     with torch.inference_mode():
         for start in range(0, len(order), SUM_BATCH):
             rows = order[start : start + SUM_BATCH]
             states, lengths, mask, _ = (t.to(device) for t in data.gather(rows))
-            np.add.at(sums, places[rows], encoder.last(states, lengths, mask).double().cpu().numpy())
+            own = places[start : start + SUM_BATCH]
+            np.add.at(sums, own, encoder.last(states, lengths, mask).double().cpu().numpy())
     return ids, sums

@@ -16,8 +16,7 @@ import torch
 
 from engine.corpus.image_features import NO_IMAGE, ImageFeatures
 from engine.corpus.inputs import Inputs
-from engine.encoders.multimodal import BARE_TOKENS
-from engine.encoders.text import TextEncoder
+from engine.encoders.text import BARE_TOKENS, TextEncoder
 from engine.training.cache import CachedStates
 from engine.training.order import Rows
 from engine.workspace import Workspace

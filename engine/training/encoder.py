@@ -9,6 +9,7 @@ from pydantic import Field
 
 from engine.encoders.entity_prediction import EntityPrediction
 from engine.encoders.text import TextEncoder
+from engine.errors import UserError
 from engine.training.cache import CachedStates
 from engine.training.order import Rows, epoch_batches
 from engine.training.steps import StepSettings, Training, parameter_groups
@@ -46,7 +47,9 @@ class EncoderTraining(Training):
         device: torch.device | None = None,
     ) -> None:
         device = device or torch.device("cpu")
-        self.encoder, self.data = encoder, data
+        self.encoder, self.data, self._rows = encoder, data, data.told
+        if not len(self._rows):
+            raise UserError("no context has words to train on; train with --modality text+image or image")
         torch.manual_seed(settings.seed)
         self.compute = settings.compute(device)
         module = EntityPrediction(encoder.last, n_entities, settings.smoothing, self.compute)
@@ -56,16 +59,17 @@ class EncoderTraining(Training):
     @property
     def contexts(self) -> int:
         """Sentences that are trained on."""
-        return len(self.data)
+        return len(self._rows)
 
     @property
     def steps_per_epoch(self) -> int:
         """Global batches of an epoch."""
-        return -(-len(self.data) // self.settings.batch_size)
+        return -(-len(self._rows) // self.settings.batch_size)
 
     def batches(self, epoch: int) -> list[Rows]:
         """Return batches of sentences of about equal length."""
-        return epoch_batches(self.data.lengths, self.settings.batch_size, self.settings.seed, epoch)
+        settings, lengths = self.settings, self.data.lengths[self._rows]
+        return [self._rows[b] for b in epoch_batches(lengths, settings.batch_size, settings.seed, epoch)]
 
     def loss_of(self, own: Rows, total: int) -> Tensor:
         """Return the smoothed cross-entropy of the own rows, scaled to the global batch."""

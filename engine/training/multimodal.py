@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 
 from engine.encoders.distillation import follow, teacher_of
-from engine.encoders.multimodal import BARE_TOKENS, MultimodalConfig, MultimodalEncoder
-from engine.encoders.text import TextEncoder
+from engine.encoders.multimodal import MultimodalConfig, MultimodalEncoder
+from engine.encoders.text import BARE_TOKENS, TextEncoder
 from engine.errors import UserError
 from engine.training.contexts import Context, Contexts, Modality
 from engine.training.objectives import Objectives, Predictor, Schedule

@@ -67,6 +67,31 @@ def test_the_loss_is_that_of_the_plain_uncached_step(rows, tmp_path) -> None:
     assert plain[-1] < plain[0] - 0.1
 
 
+def test_contexts_without_words_are_neither_trained_on_nor_summed(rows, tmp_path) -> None:
+    """Every third one is begin, mask, end: the rest trains and sums as if these were not there."""
+    bare = np.arange(len(rows)) % 3 == 0
+    lengths = np.where(bare, 3, rows.lengths)
+    ends = zip(rows.offsets[:-1], lengths, rows.lengths, strict=True)
+    kept = np.concatenate([start + np.r_[: n - 1, whole - 1] for start, n, whole in ends])
+    offsets = np.cumsum([0, *lengths])
+    mask = np.where(bare, 1, rows.mask_index)
+    ids = rows.ids[kept]
+    ids[offsets[:-1][bare] + 1] = 103
+    mixed = InputRows(ids, offsets, mask, rows.entity_id)
+    told = np.flatnonzero(~bare)
+    ours = training(mixed, tmp_path)
+    assert ours.contexts == len(told)
+    assert np.array_equal(np.sort(np.concatenate(ours.batches(0))), told)
+    found, sums = masked_sums(ours.encoder, ours.data)
+    assert set(found) == set(rows.entity_id[told])
+    one = rows.entity_id[told[0]]
+    alone = np.flatnonzero(rows.entity_id[told] == one)
+    states, lengths_B, mask_B, _ = ours.data.gather(told[alone])
+    with torch.no_grad():
+        expected = ours.encoder.last(states, lengths_B, mask_B).double().sum(dim=0).numpy()
+    np.testing.assert_allclose(sums[list(found).index(one)], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_bfloat16_states_change_the_loss_by_rounding_only(rows, tmp_path) -> None:
     curves = []
     for dtype in (torch.float32, torch.bfloat16):
