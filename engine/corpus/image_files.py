@@ -6,6 +6,7 @@ The work of an actor, which knows nothing of the cluster, and needs no model: it
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -63,6 +64,9 @@ class ImageFiles:
             StorageError: its bucket cannot be used.
         """
         store = self.store(address)
+        # A pipe would be waited for, and there is no end to some devices.
+        if store.is_local and os.path.exists(store.path) and not os.path.isfile(store.path):
+            raise PictureRefused("cannot be read: not a regular file")
         try:
             with store.open_input() as stream:
                 return bytes(stream.read(MAX_BYTES + 1))

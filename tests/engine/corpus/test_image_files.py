@@ -1,4 +1,7 @@
+import os
 from pathlib import Path
+
+import pytest
 
 from engine.corpus.image_files import ImageHasher
 
@@ -8,3 +11,14 @@ def test_an_address_of_an_unknown_kind_is_refused_and_stops_nothing(tmp_path: Pa
     sha256, reason = ImageHasher(str(tmp_path)).hashed("http://example.org/x.png")
     assert sha256 == ""
     assert "only local paths and s3://" in reason
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to(tmp_path / "pipe.png")
+    hasher = ImageHasher(str(tmp_path / "w"))
+    for name in ("pipe.png", "folder.png", "link.png"):
+        assert hasher.hashed(str(tmp_path / name)) == ("", "cannot be read: not a regular file")
+    assert hasher.hashed(str(tmp_path / "none.png")) == ("", "missing: no such file")
