@@ -77,13 +77,28 @@ def test_a_bundle_holds_all_that_retrieval_reads_and_is_the_same_again(
         assert len(answer.ranking) >= 3, name
 
 
+CHAIN = """
+from cluster.session import session
+from jobs import build_index, preprocess, train_encoder
+from tests.support.commands import run_command
+
+with session():  # one start of Ray for all three
+    for main, *words in (
+        (preprocess.main,),
+        (train_encoder.main, "--epochs", 1, "--batch-size", 32),
+        (build_index.main,),
+    ):
+        if status := run_command(main, "--workspace", "{workspace}", *words):
+            raise SystemExit(status)
+"""
+
+
 def test_the_whole_way_runs_in_a_bucket(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As commands, in processes of their own: Ray's workers must get the bucket's address and keys."""
+    """As commands, on a Ray of their own: its workers must get the bucket's address and keys."""
     monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
     import_metals(f"{s3}/w", tmp_path / "raw")
-    commands = ("jobs.preprocess", "jobs.train_encoder --epochs 1 --batch-size 32", "jobs.build_index")
-    chain = " && ".join(f"{sys.executable} -m {command} --workspace {s3}/w" for command in commands)
-    done = subprocess.run(chain, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    chain = [sys.executable, "-c", CHAIN.format(workspace=f"{s3}/w")]
+    done = subprocess.run(chain, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     workspace = Workspace.open(f"{s3}/w")
     bundle = Bundle.open(workspace)
