@@ -1,0 +1,87 @@
+"""Every method's answers on a small world of real words and pictures, and the file that keeps them.
+
+``python -m tests.support.rankings`` writes the file anew, for a commit that means to change answers.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.bundle import Bundle
+from engine.methods import ABLATIONS, METHODS, method
+from engine.query import Query
+from engine.workspace import Workspace
+from examples.demo_pictures import countries_alone
+from examples.make_sample import write_sample
+from jobs import build_index, image_features, import_corpus, preprocess, pretrain_lm, train_encoder
+from tests.support.commands import run_command
+from tests.support.images import backbone
+
+KEPT = Path(__file__).parents[1] / "data" / "rankings.json"
+
+QUERIES = {
+    "monarchies": (["Japan", "Thailand", "Jordan", "Morocco"], ["Norway", "Spain", "Denmark"]),
+    "tricolours": (["France", "Italy", "Ireland"], []),
+}
+"""Positive and negative seeds."""
+
+SHOWN = 25
+"""Answers of a query that are kept."""
+
+Answers = dict[str, dict[str, list[list[float]]]]
+"""By method and query: [entity id, score], best first."""
+
+
+def make_world(root: Path) -> Path:
+    """Take the sample's countries from sentences and pictures to a bundle; return the workspace."""
+    write_sample(root / "sample")
+    countries_alone(root / "sample", root / "raw")
+    where = ("--workspace", root / "w")
+    layers = ("--visual-layers", 1, "--cross-layers", 1, "--clusters", 4)
+    model = ("--init-from-config", "tiny", "--vocab-size", 1024, "--lists", 10, "--precision", "float32")
+    steps: list[tuple[Callable[..., None], tuple[object, ...]]] = [
+        (import_corpus.main, ("--format", "jsonl", "--source", root / "raw")),
+        (image_features.main, ("--model", backbone(root / "vision"), "--grid", 2)),
+        (preprocess.main, ("--images", "--max-sentences", 6)),
+        (train_encoder.main, ("--epochs", 2, "--batch-size", 128)),
+        (train_encoder.main, ("--modality", "text+image", "--epochs", 1, *layers)),
+        (build_index.main, ()),
+        (pretrain_lm.main, (*model, "--epochs", 1)),
+    ]
+    for main, words in steps:
+        if status := run_command(main, *where, *words):
+            raise RuntimeError(f"{main.__module__} ended with status {status}")
+    return root / "w"
+
+
+def answers(workspace: Path) -> Answers:
+    """Return what every method and ablation answers to :data:`QUERIES`."""
+    bundle = Bundle.open(Workspace.open(workspace))
+    resolved = {
+        name: tuple(bundle.vocabulary.resolve_all(some) for some in seeds) for name, seeds in QUERIES.items()
+    }
+    found: Answers = {}
+    for name in (*METHODS, *ABLATIONS):
+        run = method(name).open(bundle)
+        found[name] = {}
+        for query, (positive, negative) in resolved.items():
+            (expansion,) = run([Query(query, positive, negative, top_k=SHOWN)])
+            pairs = zip(expansion.ranking.ids.tolist(), expansion.ranking.scores.tolist(), strict=True)
+            found[name][query] = [[entity, round(score, 7)] for entity, score in pairs]
+    return found
+
+
+def main() -> None:
+    """Write the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = answers(make_world(Path(folder)))
+    lines = [f"{json.dumps(name)}: {json.dumps(rows)}" for name, rows in found.items()]
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""No method's answers change unless a commit means to change them (tests/data/rankings.json)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.rankings import KEPT, answers, make_world
+
+TIE = 1e-5
+"""Scores closer than this, relative to the largest, may change places: processors round differently."""
+
+CLOSE = 1e-3
+"""A kept score is met up to this, relative as above: it went through three short trainings."""
+
+
+def differences(kept: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> list[str]:
+    """Return where two lists of (id, score) differ by more than rounding."""
+    if len(kept) != len(found):
+        return [f"{len(found)} answers, not {len(kept)}"]
+    size = max((abs(score) for _, score in kept), default=1.0)
+    scores: dict[float, float] = {entity: score for entity, score in kept}  # noqa: C416
+    last = kept[-1][1] if kept else 0.0
+    said = []
+    for rank, ((entity, score), (other, new)) in enumerate(zip(kept, found, strict=True), 1):
+        if abs(score - new) > CLOSE * size:
+            said.append(f"rank {rank}: score {new}, not {score}")
+        if entity != other and abs(scores.get(other, last) - score) > TIE * size:
+            said.append(f"rank {rank}: entity {other:g}, not {entity:g}")
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_method_answers_as_before(tmp_path: Path, ray_local: None) -> None:
+    kept = json.loads(KEPT.read_text(encoding="utf-8"))
+    found = answers(make_world(tmp_path))
+    assert found.keys() == kept.keys()
+    said = {
+        f"{method}, {query}": differences(kept[method][query], found[method][query])
+        for method in kept
+        for query in kept[method]
+    }
+    assert {name: lines for name, lines in said.items() if lines} == {}
+
+
+def test_a_changed_answer_is_seen_and_a_tie_is_not() -> None:
+    kept = [[1, 2.0], [2, 1.000001], [3, 1.0]]
+    assert differences(kept, [[1, 2.0], [3, 1.0], [2, 1.000001]]) == []
+    assert differences(kept, [[2, 2.0], [1, 1.000001], [3, 1.0]]) != []
+    assert differences(kept, [[1, 2.0], [2, 1.1], [3, 1.0]]) != []
+    assert differences(kept, kept[:2]) != []
