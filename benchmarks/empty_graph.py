@@ -20,7 +20,7 @@ import typer
 from fastapi import FastAPI, Request, Response
 
 from jobs import console
-from serve.deploy_file import nested, settings_of
+from serve.operations.deploy_file import nested, settings_of
 from serve.run import served
 
 if TYPE_CHECKING:  # at run time Ray is imported once its environment is set

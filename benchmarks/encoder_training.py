@@ -24,8 +24,8 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.report import report
-from engine.encoders.entity_prediction import EntityHead
-from engine.encoders.text import TextEncoder
+from engine.losses.entity_prediction import EntityHead
+from engine.models.text import TextEncoder
 from engine.training.cache import CachedStates, InputRows, fill_part
 from engine.training.encoder import EncoderSettings, EncoderTraining
 from engine.training.order import epoch_batches

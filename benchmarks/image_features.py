@@ -36,12 +36,12 @@ from transformers import AutoModel, MobileNetV1Config, MobileNetV1Model, ResNetC
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.report import medians, report
-from engine.corpus.image_features import ImageFeatures, ImageSettings
-from engine.corpus.image_files import ImageHasher
-from engine.corpus.image_maker import ImageMaker
-from engine.corpus.importer import ImportSettings, import_corpus
-from engine.encoders.vision import VisionBackbone
-from engine.workspace import Workspace
+from engine.corpus.importing.importer import ImportSettings, import_corpus
+from engine.images.features import ImageFeatures, ImageSettings
+from engine.images.fetch import ImageHasher
+from engine.images.worker import ImageMaker
+from engine.models.vision import VisionBackbone
+from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.image_features import ADDRESSES_A_TASK, PART_IMAGES, Making, make_image_features
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import typer
 from rich.table import Table
 
-from engine.corpus.writer import MentionWriter
+from engine.corpus.importing.writer import MentionWriter
 from jobs import console
 
 ENTITIES, SENTENCES, SEED = 50_973, 394_097, 11

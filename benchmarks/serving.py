@@ -28,16 +28,16 @@ import pyarrow.parquet as pq
 
 from benchmarks.likelihood import random_llama
 from benchmarks.load import Ask, Http, Response
-from engine.bundle import MANIFEST, Bundle, publish
 from engine.generation.names import name_trie
 from engine.generation.tokenizers import train_tokenizer
 from engine.methods import METHODS
 from engine.query import Expansion, Query, Ranking
 from engine.retrieval.index import VectorIndex, unit
 from engine.stages.base import LocalPipeline
+from engine.storage.bundle import MANIFEST, Bundle, publish
+from engine.storage.workspace import Workspace
 from engine.vocabulary import ENTITY_SCHEMA
-from engine.workspace import Workspace
-from serve.protocol import encode
+from serve.http.requests import encode
 from serve.settings import NAME
 
 ROOT = Path(__file__).parents[1]

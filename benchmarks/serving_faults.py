@@ -33,11 +33,11 @@ import typer
 from benchmarks.load import Ask, Http, Response, Sample, closed_loop, percentile
 from benchmarks.report import report
 from benchmarks.serving import OTHER, Inputs, Judge, Server, asker, input_of, server, shuffled_bundle, verdict
-from engine.bundle import Bundle, point_to
-from engine.workspace import Workspace
+from engine.storage.bundle import Bundle, point_to
+from engine.storage.workspace import Workspace
 from jobs import console
 from serve.client import Client, ServiceError
-from serve.plan import plan, served_methods
+from serve.graph.plan import plan, served_methods
 from serve.settings import ServeSettings
 
 METHODS = ("default", "retexpan+lm-rerank")

@@ -28,9 +28,9 @@ from benchmarks.empty_graph import PREFIX
 from benchmarks.load import Http, Response, closed_loop_for, steady_rate
 from benchmarks.report import report
 from benchmarks.serving import PATH, Inputs, Judge, asker, generative, input_of, server, verdict
-from engine.bundle import Bundle
 from engine.methods import METHODS
-from engine.workspace import Workspace
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
 from jobs import console
 
 BAR = 1.25

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rapidfuzz import fuzz, process
 
-from engine.bundle import Bundle
 from engine.errors import UnknownAttributeError
 from engine.query import Ids, Where
+from engine.storage.bundle import Bundle
 
 SENTENCES = "sentences.parquet"
 """A bundle's file of sentences: the columns of mentions, sorted by entity. A bundle may have none."""

@@ -14,13 +14,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from engine.bundle import Bundle
 from engine.evaluation.report import evaluate
 from engine.methods import method
+from engine.queries.formats import read_queries
 from engine.query import Query
-from engine.query_files import read_queries
-from engine.storage import Store
-from engine.workspace import Workspace
+from engine.storage.bundle import Bundle
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
 from examples.backbone import make_backbone
 from examples.multimodal import COUNTRIES, IMAGES, class_members
 from examples.tables import load_table

@@ -19,9 +19,7 @@ import typer
 from rich.console import Console
 
 from cluster.session import session
-from engine.bundle import Bundle, publish
-from engine.corpus.image_features import ImageFeatures
-from engine.corpus.inputs import open_inputs
+from engine.corpus.inputs.format import open_inputs
 from engine.errors import UserError
 from engine.evaluation.ablation import (
     LONG,
@@ -36,21 +34,23 @@ from engine.evaluation.ablation import (
     view_name,
 )
 from engine.evaluation.report import Report, evaluate, markdown_table
-from engine.query_files import QuerySet, read_queries
+from engine.images.features import ImageFeatures
+from engine.losses.combined import Schedule
+from engine.queries.formats import QuerySet, read_queries
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.index import VectorIndex
-from engine.storage import Store, machine_cache
+from engine.storage.bundle import Bundle, publish
+from engine.storage.store import Store, machine_cache
+from engine.storage.workspace import Workspace
 from engine.training.contexts import Modality
 from engine.training.multimodal import MultimodalSettings
-from engine.training.objectives import Schedule
 from engine.vocabulary import Vocabulary
-from engine.workspace import Workspace
 from jobs import console, options
 from jobs.build_index import TEMPERATURE
-from jobs.encoder_worker import MULTIMODAL_JOB
-from jobs.frozen_cache import FrozenCache, frozen_cache
-from jobs.multimodal_views import Source, multimodal_view
+from jobs.steps.frozen_cache import FrozenCache, frozen_cache
+from jobs.steps.multimodal_views import Source, multimodal_view
 from jobs.train_encoder import Trained, train, trained_run
+from jobs.workers.encoder import MULTIMODAL_JOB
 
 EXAMPLES = """
   python -m jobs.ablate --workspace work --queries mesed/query --queries mesed/query_seed=5

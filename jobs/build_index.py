@@ -17,30 +17,30 @@ import torch
 import typer
 
 from cluster.session import session
-from engine.bundle import Manifest, derive
 from engine.catalogue import SENTENCES
-from engine.corpus.blocks import read_descriptions
+from engine.corpus.blocks.format import read_descriptions
 from engine.corpus.documents import documents
-from engine.corpus.inputs import open_inputs
-from engine.corpus.masking import load_tokenizer
+from engine.corpus.inputs.format import open_inputs
+from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
-from engine.encoders.embedded import model_path
-from engine.encoders.pooling import describe
-from engine.encoders.text import TextEncoder
+from engine.models.hub import model_path
+from engine.models.pooling import describe
+from engine.models.text import TextEncoder
 from engine.retrieval.distributions import SparseDistributions, distributions_folder
 from engine.retrieval.index import VectorIndex, Vectors, unit
 from engine.retrieval.views import centred, hubness, joint_view, lexical_view, of_even_spread
-from engine.storage import local_folder, machine_cache
+from engine.storage.bundle import Manifest, derive
+from engine.storage.store import local_folder, machine_cache
+from engine.storage.workspace import Workspace
 from engine.training.cache import CachedStates, InputRows, masked_sums
 from engine.training.contexts import Modality
-from engine.workspace import Workspace
 from jobs import console
-from jobs.encoder_worker import MULTIMODAL_JOB
-from jobs.frozen_cache import FrozenCache, frozen_cache
-from jobs.multimodal_data import image_view
-from jobs.multimodal_views import Source, multimodal_view
-from jobs.pool import pooled
+from jobs.steps.frozen_cache import FrozenCache, frozen_cache
+from jobs.steps.multimodal_data import image_view
+from jobs.steps.multimodal_views import Source, multimodal_view
 from jobs.train_encoder import trained_encoder
+from jobs.workers.encoder import MULTIMODAL_JOB
+from jobs.workers.executor import pooled
 
 EXAMPLES = """
   python -m jobs.build_index --workspace work

@@ -13,14 +13,14 @@ from typing import Annotated
 import typer
 
 from cluster.session import session
-from engine.corpus import choice_table
-from engine.corpus.choice_folder import ChoiceDescription, ChoiceFolder, ChoiceMaker
-from engine.corpus.image_choice import ALPHA
-from engine.corpus.image_chooser import ChoiceSettings
 from engine.errors import FormatError
-from engine.storage import Store
+from engine.images.selection import table as choice_table
+from engine.images.selection.results import ChoiceDescription, ChoiceFolder, ChoiceMaker
+from engine.images.selection.scoring import ALPHA
+from engine.images.selection.selector import ChoiceSettings
+from engine.storage.store import Store
 from jobs import console
-from jobs.pool import pooled
+from jobs.workers.executor import pooled
 
 EXAMPLES = """
   python -m jobs.choose_images --table found.jsonl --output chosen --clip openai/clip-vit-base-patch32
@@ -36,8 +36,8 @@ def choose_images(
     """Choose an image for every record of a table; parts that are there already are kept.
 
     Args:
-        table: a file of JSON lines or Parquet, see :mod:`engine.corpus.choice_table`.
-        output: a folder or an s3:// prefix, see :mod:`engine.corpus.choice_folder`.
+        table: a file of JSON lines or Parquet, see :mod:`engine.images.selection.table`.
+        output: a folder or an s3:// prefix, see :mod:`engine.images.selection.results`.
         settings: models and alpha.
         workers: actors; default: the cluster's GPUs, or its CPUs where there are none.
         overwrite: replace another choice in ``output``.

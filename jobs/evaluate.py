@@ -14,13 +14,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from engine.bundle import Bundle
 from engine.errors import QueryError
 from engine.evaluation.report import Report, class_rows, evaluate, key_figures, markdown, side_rows
 from engine.methods import method as named_method
-from engine.query_files import QuerySet, read_queries
-from engine.storage import Store
-from engine.workspace import Workspace
+from engine.queries.formats import QuerySet, read_queries
+from engine.storage.bundle import Bundle
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
 from jobs import console
 
 EXAMPLES = """

@@ -15,16 +15,16 @@ import pyarrow as pa
 import typer
 
 from cluster.session import session
-from engine.bundle import Bundle
 from engine.catalogue import open_catalogue
 from engine.errors import UserError
-from engine.expansion_files import ExpansionFolder, RunDescription, labels_of
 from engine.methods import method as named_method
+from engine.queries.formats import QuerySet, read_queries
+from engine.queries.results import ExpansionFolder, RunDescription, labels_of
 from engine.query import Expansion, from_rows, to_rows
-from engine.query_files import QuerySet, read_queries
 from engine.stages.base import Pipeline, Stage, finish, timed
-from engine.storage import Store
-from engine.workspace import Workspace
+from engine.storage.bundle import Bundle
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
 from jobs import console
 
 EXAMPLES = """

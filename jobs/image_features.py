@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 import typer
 
 from cluster.session import session
-from engine.corpus.image_features import (
+from engine.corpus.readers.base import Refusal
+from engine.errors import UserError
+from engine.images.features import (
     CURRENT,
     INDEX,
     INDEX_SCHEMA,
@@ -27,15 +29,13 @@ from engine.corpus.image_features import (
     ImageSettings,
     finished_parts,
 )
-from engine.corpus.image_files import ImageHasher
-from engine.corpus.image_maker import ImageMaker
-from engine.corpus.records import Refusal
-from engine.encoders.vision import Patches, VisionBackbone
-from engine.errors import UserError
-from engine.storage import Store
-from engine.workspace import Workspace
+from engine.images.fetch import ImageHasher
+from engine.images.worker import ImageMaker
+from engine.models.vision import Patches, VisionBackbone
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.pool import pooled
+from jobs.workers.executor import pooled
 
 EXAMPLES = """
   python -m jobs.image_features --workspace work --model microsoft/resnet-50

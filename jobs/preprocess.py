@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import typer
 
 from cluster.session import session
-from engine.corpus.inputs import (
+from engine.corpus.inputs.format import (
     CURRENT,
     MANIFEST,
     InputManifest,
@@ -23,15 +23,15 @@ from engine.corpus.inputs import (
     draw_rows,
     part_name,
 )
-from engine.corpus.masking import MentionMasker, fingerprint, load_tokenizer
-from engine.corpus.part_maker import PartMaker, Stats
+from engine.corpus.inputs.masking import MentionMasker, fingerprint, load_tokenizer
+from engine.corpus.inputs.worker import PartMaker, Stats
 from engine.corpus.schema import CorpusManifest, read_manifest
-from engine.encoders.embedded import EMBEDDED, model_path
 from engine.errors import StorageError
-from engine.storage import Store
-from engine.workspace import Workspace
+from engine.models.hub import EMBEDDED, model_path
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.pool import pooled
+from jobs.workers.executor import pooled
 
 EXAMPLES = """
   python -m jobs.preprocess --workspace work

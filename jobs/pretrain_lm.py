@@ -17,21 +17,21 @@ from typing import Any, Literal
 import typer
 
 from cluster.session import session
-from engine.bundle import Bundle, Manifest, derive
-from engine.corpus.blocks import BlockSettings
+from engine.corpus.blocks.format import BlockSettings
 from engine.corpus.schema import read_manifest
 from engine.errors import UserError
 from engine.generation.names import name_trie
 from engine.generation.tokenizers import fingerprint, load_tokenizer
-from engine.storage import Store
+from engine.storage.bundle import Bundle, Manifest, derive
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
 from engine.training.language_model import Layout, LmSettings
 from engine.training.lm_models import Origin, check, config_of, read_config
 from engine.vocabulary import Vocabulary
-from engine.workspace import Workspace
 from jobs import console
-from jobs.lm_blocks import corpus_tokenizer, make_blocks, neighbours_of
-from jobs.lm_worker import JOB, Run, work
-from jobs.training import check_gpu, cores_of_a_worker, finished
+from jobs.steps.lm_blocks import corpus_tokenizer, make_blocks, neighbours_of
+from jobs.workers.lm import JOB, Run, work
+from jobs.workers.trainer import check_gpu, cores_of_a_worker, finished
 
 EXAMPLES = """
   python -m jobs.pretrain_lm --workspace work --init-from-config small

@@ -15,21 +15,21 @@ from typing import Any, Literal
 import typer
 
 from cluster.session import session
-from engine.corpus.inputs import open_inputs
-from engine.encoders.text import TextEncoder
+from engine.corpus.inputs.format import open_inputs
 from engine.errors import UserError
-from engine.storage import Store, machine_cache
+from engine.losses.combined import Schedule
+from engine.models.text import TextEncoder
+from engine.storage.store import Store, machine_cache
+from engine.storage.workspace import Workspace
 from engine.training.contexts import Modality
 from engine.training.encoder import EncoderSettings
 from engine.training.multimodal import MultimodalSettings
-from engine.training.objectives import Schedule
 from engine.vocabulary import Vocabulary
-from engine.workspace import Workspace
 from jobs import console, options
-from jobs.encoder_worker import JOB, MultimodalRun, Run, work
-from jobs.frozen_cache import FrozenCache, frozen_cache
-from jobs.multimodal_data import expanded, open_contexts
-from jobs.training import check_gpu, cores_of_a_worker, finished
+from jobs.steps.frozen_cache import FrozenCache, frozen_cache
+from jobs.steps.multimodal_data import expanded, open_contexts
+from jobs.workers.encoder import JOB, MultimodalRun, Run, work
+from jobs.workers.trainer import check_gpu, cores_of_a_worker, finished
 
 EXAMPLES = """
   python -m jobs.train_encoder --workspace work

@@ -12,12 +12,12 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
-from engine.bundle import Bundle
 from engine.stages.base import Pipeline
-from engine.workspace import Workspace
-from serve.graph import Ingress
-from serve.hosts import ShardHost, StageHost
-from serve.plan import Plan, Unit, plan, served_methods
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
+from serve.graph.deployments import ShardHost, StageHost
+from serve.graph.ingress import Ingress
+from serve.graph.plan import Plan, Unit, plan, served_methods
 from serve.settings import ServeSettings
 
 INGRESS_CPUS = 0.1

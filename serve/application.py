@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.errors import UserError
 from serve.app import build
-from serve.deploy_file import read_settings, settings_of
+from serve.operations.deploy_file import read_settings, settings_of
 
 if "SEEDSET_SETTINGS" not in os.environ:
     raise UserError("SEEDSET_SETTINGS: set it to a YAML file of settings, with `workspace: …` in it")

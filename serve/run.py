@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from cluster.commandline import run_app
 from cluster.session import quiet_environment, session
 from engine.errors import UserError
-from serve.deploy_file import (
+from serve.operations.deploy_file import (
     check_deploy_file,
     deploy_config,
     merged,
@@ -28,7 +28,7 @@ from serve.deploy_file import (
     read_settings,
     settings_of,
 )
-from serve.proxy import CALLBACK, VARIABLE
+from serve.proxy.install import CALLBACK, VARIABLE
 from serve.settings import NAME, Autoscaling, ServeSettings, StageSettings
 
 if TYPE_CHECKING:  # at run time Ray is imported once its environment is set
@@ -111,7 +111,10 @@ def main(
     with served(settings, host, port) as url:
         print(_greeting(url, settings), flush=True)
         if host not in LOOPBACK and not settings.tokens:
-            print(f"WARNING: {host} lets in everybody who reaches this machine; set tokens (serve.token)")
+            print(
+                f"WARNING: {host} lets in everybody who reaches this machine; set tokens "
+                "(python -m serve.operations.token)"
+            )
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())

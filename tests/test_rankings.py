@@ -22,7 +22,7 @@ def differences(kept: Sequence[Sequence[float]], found: Sequence[Sequence[float]
     if len(kept) != len(found):
         return [f"{len(found)} answers, not {len(kept)}"]
     size = max((abs(score) for _, score in kept), default=1.0)
-    scores: dict[float, float] = {entity: score for entity, score in kept}  # noqa: C416
+    scores = {int(entity): score for entity, score in kept}
     last = kept[-1][1] if kept else 0.0
     said = []
     for rank, ((entity, score), (other, new)) in enumerate(zip(kept, found, strict=True), 1):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
-from engine.corpus.blocks import read_descriptions
-from engine.workspace import Workspace
+from engine.corpus.blocks.format import read_descriptions
+from engine.storage.workspace import Workspace
 
 
 def documents(workspace: Workspace) -> list[str]:

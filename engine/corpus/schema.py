@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.errors import StorageError
-from engine.workspace import Workspace
+from engine.storage.workspace import Workspace
 
 MENTION_SCHEMA = pa.schema(
     [
@@ -21,8 +21,8 @@ MENTION_SCHEMA = pa.schema(
 )
 """``corpus/mentions/*.parquet``: start and end count characters of the sentence, end exclusive.
 
-``image`` is an address for :meth:`engine.workspace.Workspace.image`. A context that is an image alone has the
-sentence "", start 0 and end 0; no other has an end of 0.
+``image`` is an address for :meth:`engine.storage.workspace.Workspace.image`. A context that is an image
+alone has the sentence "", start 0 and end 0; no other has an end of 0.
 """
 
 PART_ROWS = 8192

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.corpus.schema import MENTION_SCHEMA
-from engine.workspace import Workspace
+from engine.storage.workspace import Workspace
 
 PER_ENTITY = 8
 """Contexts kept of an entity."""

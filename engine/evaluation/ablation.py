@@ -31,7 +31,7 @@ class Row:
 
     Args:
         name: as the paper names it.
-        objectives: switches of :class:`~engine.training.objectives.Schedule` that differ from the base's.
+        objectives: switches of :class:`~engine.losses.combined.Schedule` that differ from the base's.
         trained: what the encoder is trained on.
         seeds, candidates: what is taken of their contexts in expansion; None: as trained.
     """

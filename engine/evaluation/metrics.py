@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence, Set
 import numpy as np
 import numpy.typing as npt
 
-from engine.query_files import Truth
+from engine.queries.formats import Truth
 
 CUTOFFS = (10, 20, 50, 100)
 

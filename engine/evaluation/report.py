@@ -11,8 +11,8 @@ from typing import Any
 
 from engine.errors import QueryError
 from engine.evaluation.metrics import CUTOFFS, average, measure
+from engine.queries.formats import LabelledQuery, QuerySet, Refusal
 from engine.query import Expansion, Query
-from engine.query_files import LabelledQuery, QuerySet, Refusal
 
 Runner = Callable[[Sequence[Query]], list[Expansion]]
 
@@ -41,7 +41,7 @@ def evaluate(
 
     Args:
         runner: an opened pipeline.
-        queries: see :func:`engine.query_files.read_queries`.
+        queries: see :func:`engine.queries.formats.read_queries`.
         batch_size: queries handed over at once.
         on_batch: told how many queries were just done.
         together: hand over one query of each class at once, the first of each, then the second …, for a

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from engine.bundle import Bundle
 from engine.catalogue import open_catalogue
 from engine.generation.likelihood import Likelihood
 from engine.generation.model import LanguageModel
 from engine.generation.trie import Trie
+from engine.storage.bundle import Bundle
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
-from engine.storage import local_folder
+from engine.storage.store import local_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

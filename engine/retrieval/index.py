@@ -20,9 +20,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from engine.bundle import Bundle, Manifest
 from engine.errors import BundleError
 from engine.query import Ids, Query, Scores
+from engine.storage.bundle import Bundle, Manifest
 
 Vectors = npt.NDArray[np.float32]
 Means = npt.NDArray[np.float64]

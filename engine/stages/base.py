@@ -15,8 +15,8 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from engine.bundle import Bundle
 from engine.query import Expansion, Query
+from engine.storage.bundle import Bundle
 
 Worker = Callable[[list[Expansion]], list[Expansion]]
 """A worker may have a method ``counts()``: what it did since it was opened, by name (:func:`counts_of`)."""

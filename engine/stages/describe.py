@@ -9,11 +9,11 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from engine.bundle import Bundle
-from engine.corpus.inputs import InputSettings
+from engine.corpus.inputs.format import InputSettings
 from engine.query import Expansion
 from engine.retrieval.index import Found, Vectors, index_file, open_index, unit, views_of
 from engine.stages.base import Stage, Worker
+from engine.storage.bundle import Bundle
 
 ENCODER = "encoder"
 """A bundle's folder with the encoder that made its mask view, and the tokenizer of that."""

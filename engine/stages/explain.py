@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from engine.bundle import Bundle
 from engine.query import Expansion, Scores
 from engine.retrieval.index import index_file, open_index, seed_vectors
 from engine.stages.base import Stage, Worker, finish
+from engine.storage.bundle import Bundle
 
 
 class Explain(Stage):

@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from engine.bundle import Bundle
 from engine.generation.prompts import Depth
 from engine.query import Expansion
 from engine.stages.base import Stage, Worker
+from engine.storage.bundle import Bundle
 
 LM_FILES = ("lm", "trie")
 """A bundle's folders with the language model and the trie of all names."""

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from engine.bundle import Bundle
 from engine.query import Expansion, Ranking
 from engine.stages.base import Stage, Worker
 from engine.stages.generate import LM_FILES
+from engine.storage.bundle import Bundle
 
 
 class GenerativeRerank(Stage):

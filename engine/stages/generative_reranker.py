@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.bundle import Bundle
 from engine.generation.artifacts import Artifacts, open_artifacts
 from engine.generation.prompts import SEEDS_SHOWN, list_prompt
 from engine.generation.seeds import described, draws
@@ -15,6 +14,7 @@ from engine.generation.trie import Trie
 from engine.generation.trie_scores import name_logprobs
 from engine.query import Expansion, Query
 from engine.stages.generative_rerank import GenerativeRerank
+from engine.storage.bundle import Bundle
 
 
 class GenerativeReranker:

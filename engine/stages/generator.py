@@ -8,7 +8,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from engine.bundle import Bundle
 from engine.catalogue import Catalogue, open_catalogue
 from engine.generation.artifacts import Artifacts, open_artifacts
 from engine.generation.beam import BeamSearch
@@ -19,6 +18,7 @@ from engine.generation.seeds import draws
 from engine.generation.trie import Trie
 from engine.query import Expansion, Ids, Ranking, Scores, Where
 from engine.stages.generate import Generate
+from engine.storage.bundle import Bundle
 
 FREE_TOKENS = 20
 """New tokens of a search without the trie, which would not end by itself."""

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from engine.corpus.masking import MaskedInput, MentionMasker, load_tokenizer
-from engine.corpus.mentions import MentionFinder
-from engine.encoders.text import TextEncoder
+from engine.corpus.importing.mentions import MentionFinder
+from engine.corpus.inputs.masking import MaskedInput, MentionMasker, load_tokenizer
 from engine.errors import QueryError
+from engine.models.text import TextEncoder
 from engine.query import NewEntity, Query
 
 

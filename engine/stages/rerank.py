@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from engine.bundle import Bundle
 from engine.query import Expansion, Ranking, Scores
 from engine.retrieval.index import index_file, mean_of, open_index, seed_vectors
 from engine.stages.base import Stage, Worker
 from engine.stages.generate import LM_FILES
 from engine.stages.retrieve import unused
+from engine.storage.bundle import Bundle
 
 Nearness = Callable[[Sequence[Expansion]], list[tuple[Scores, tuple[str, ...]]]]
 """Returns for each expansion its entities' mean likeness to the negative seeds, float32 [n], and notes."""

@@ -9,7 +9,6 @@ from functools import lru_cache
 import numpy as np
 from pydantic import Field
 
-from engine.bundle import Bundle
 from engine.catalogue import open_catalogue
 from engine.errors import BundleError
 from engine.query import Expansion, Ids, Query, Ranking, Scores, Where
@@ -24,6 +23,7 @@ from engine.retrieval.index import (
     seed_vectors,
 )
 from engine.stages.base import Stage, Worker
+from engine.storage.bundle import Bundle
 
 WHERES = 16
 """Conditions whose entities are remembered: four bytes an entity each, at most."""

@@ -16,12 +16,12 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from engine.bundle import Bundle
 from engine.query import Expansion, Query, Ranking
 from engine.retrieval.distributions import ClassMean, SparseDistributions, Towards, distributions_folder
 from engine.retrieval.window import GrowingSet, grow
 from engine.stages.base import Stage, Worker
 from engine.stages.retrieve import Matching, allowed, evidence_of, matching_of, unused
+from engine.storage.bundle import Bundle
 
 
 class WindowSearch(Stage):

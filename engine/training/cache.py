@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 
-from engine.encoders.text import BARE_TOKENS, TextEncoder, fast_dtype
+from engine.models.text import BARE_TOKENS, TextEncoder, fast_dtype
 
 Tensor = torch.Tensor
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 
-from engine.corpus.image_features import NO_IMAGE, ImageFeatures
-from engine.corpus.inputs import Inputs
-from engine.encoders.text import BARE_TOKENS, TextEncoder
+from engine.corpus.inputs.format import Inputs
+from engine.images.features import NO_IMAGE, ImageFeatures
+from engine.models.text import BARE_TOKENS, TextEncoder
+from engine.storage.workspace import Workspace
 from engine.training.cache import CachedStates
 from engine.training.order import Rows
-from engine.workspace import Workspace
 
 Tensor = torch.Tensor
 
@@ -28,7 +28,7 @@ MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 class Context(NamedTuple):
-    """A batch: the arguments of :class:`engine.encoders.multimodal.MultimodalEncoder`, in its order."""
+    """A batch: the arguments of :class:`engine.models.multimodal.MultimodalEncoder`, in its order."""
 
     states_BLD: Tensor
     lengths_B: Tensor

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from engine.encoders.entity_prediction import EntityPrediction
-from engine.encoders.text import TextEncoder
 from engine.errors import UserError
+from engine.losses.entity_prediction import EntityPrediction
+from engine.models.text import TextEncoder
 from engine.training.cache import CachedStates
 from engine.training.order import Rows, epoch_batches
 from engine.training.steps import StepSettings, Training, parameter_groups

@@ -21,8 +21,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from engine.corpus.blocks import TokenBlocks
-from engine.encoders.text import fast_dtype
+from engine.corpus.blocks.format import TokenBlocks
+from engine.models.text import fast_dtype
 from engine.training.deepspeed import import_deepspeed
 from engine.training.lm_checkpoint import open_states, read_state, restore, restore_weights, save
 from engine.training.order import Rows, epoch_batches, rank_slice

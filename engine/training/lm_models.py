@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from engine.errors import UserError
-from engine.storage import local_folder
+from engine.storage.store import local_folder
 from engine.training.lm_checkpoint import ShardWriter, full_weights, shard_name
 
 if TYPE_CHECKING:

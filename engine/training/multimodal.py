@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from engine.encoders.distillation import follow, teacher_of
-from engine.encoders.multimodal import MultimodalConfig, MultimodalEncoder
-from engine.encoders.text import BARE_TOKENS, TextEncoder
 from engine.errors import UserError
+from engine.losses.combined import Objectives, Predictor, Schedule
+from engine.losses.distillation import follow, teacher_of
+from engine.models.multimodal import MultimodalConfig, MultimodalEncoder
+from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.training.contexts import Context, Contexts, Modality
-from engine.training.objectives import Objectives, Predictor, Schedule
 from engine.training.order import Rows, epoch_batches
 from engine.training.pairs import ExpandedLists, PairedBatches
 from engine.training.steps import StepSettings, Training, below, parameter_groups

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from engine.encoders.text import fast_dtype
 from engine.errors import FormatError
+from engine.models.text import fast_dtype
 from engine.training.deepspeed import import_deepspeed
 from engine.training.order import Rows, rank_slice
 from engine.training.schedule import one_cycle

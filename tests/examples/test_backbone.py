@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from engine.encoders.vision import VisionBackbone
+from engine.models.vision import VisionBackbone
 from examples.backbone import WIDTH, make_backbone
 from examples.demo_pictures import CLASS, SEEDS, countries_alone
 from examples.flags import draw_flag, load_flags

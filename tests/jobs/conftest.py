@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.corpus.inputs import InputSettings
-from engine.corpus.masking import fingerprint, load_tokenizer
-from engine.encoders.embedded import EMBEDDED, embedded_model_path
-from engine.workspace import Workspace
+from engine.corpus.inputs.format import InputSettings
+from engine.corpus.inputs.masking import fingerprint, load_tokenizer
+from engine.models.hub import EMBEDDED, embedded_model_path
+from engine.storage.workspace import Workspace
 from jobs.preprocess import preprocess
 from tests.support.corpora import run_import, ultrawiki
 

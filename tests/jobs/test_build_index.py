@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from engine.bundle import Bundle
 from engine.catalogue import open_catalogue
-from engine.corpus.inputs import open_inputs
-from engine.corpus.masking import fingerprint, load_tokenizer
-from engine.encoders.embedded import EMBEDDED
-from engine.encoders.text import TextEncoder
+from engine.corpus.inputs.format import open_inputs
+from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.methods import METHODS
+from engine.models.hub import EMBEDDED
+from engine.models.text import TextEncoder
 from engine.query import Query
 from engine.retrieval.index import VectorIndex, unit
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
 from engine.training.cache import InputRows
-from engine.workspace import Workspace
 from jobs import build_index
 from jobs.build_index import build
 from tests.jobs.conftest import METALS, import_metals

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from engine.storage import Store
+from engine.storage.store import Store
 from jobs.evaluate import main
 from tests.support.bundles import method_bundle, random_bundle
 from tests.support.commands import run_command

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.bundle import Bundle
 from engine.methods import method
+from engine.queries.formats import read_queries
 from engine.query import Expansion, Query, Ranking
-from engine.query_files import read_queries
-from engine.storage import Store
-from engine.workspace import Workspace
+from engine.storage.bundle import Bundle
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
 from jobs.expand import MAX_PART, default_part_size, main, pack, unpack
 from tests.support.bundles import publish_vectors
 from tests.support.commands import run_command

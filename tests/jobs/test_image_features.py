@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine.corpus.decoding import decode
-from engine.corpus.image_features import ImageFeatures
-from engine.encoders.vision import VisionBackbone
 from engine.errors import StorageError, UserError
-from engine.workspace import Workspace
+from engine.images.decode import decode
+from engine.images.features import ImageFeatures
+from engine.models.vision import VisionBackbone
+from engine.storage.workspace import Workspace
 from jobs import image_features
 from jobs.image_features import Making, Outcome, make_image_features
 from tests.support.images import backbone, import_images, picture, stored

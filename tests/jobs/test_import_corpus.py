@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.storage import Store
-from engine.workspace import Workspace
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
 from tests.support.corpora import jsonl, run_import, ultrawiki
 
 ROOT = Path(__file__).parents[2]

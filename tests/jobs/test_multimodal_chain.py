@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from engine.bundle import Bundle
 from engine.evaluation.ablation import Row
 from engine.methods import method
 from engine.query import Query
 from engine.retrieval.index import read_vectors
-from engine.workspace import Workspace
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
 from jobs import (
     ablate,
     build_index,

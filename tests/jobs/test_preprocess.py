@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.corpus import writer
-from engine.corpus.inputs import InputSettings, open_inputs
-from engine.corpus.masking import fingerprint, load_tokenizer
-from engine.corpus.part_maker import PartMaker, Stats
-from engine.encoders.embedded import EMBEDDED, embedded_model_path
+from engine.corpus.importing import writer
+from engine.corpus.inputs.format import InputSettings, open_inputs
+from engine.corpus.inputs.masking import fingerprint, load_tokenizer
+from engine.corpus.inputs.worker import PartMaker, Stats
 from engine.errors import StorageError, UserError
-from engine.workspace import Workspace
+from engine.models.hub import EMBEDDED, embedded_model_path
+from engine.storage.workspace import Workspace
 from jobs.preprocess import Outcome, preprocess
 from tests.support.corpora import jsonl, run_import, ultrawiki
 

@@ -13,18 +13,18 @@ import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.bundle import Bundle
-from engine.corpus.blocks import BlockSettings, open_blocks
+from engine.corpus.blocks.format import BlockSettings, open_blocks
 from engine.errors import UserError
 from engine.generation.model import LanguageModel
 from engine.generation.tokenizers import load_tokenizer
 from engine.generation.trie import Trie
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
 from engine.training.language_model import LmSettings, LmTraining
 from engine.training.lm_models import open_model
-from engine.workspace import Workspace
 from jobs import pretrain_lm
-from jobs.lm_blocks import make_blocks
 from jobs.pretrain_lm import Start, pretrain, start
+from jobs.steps.lm_blocks import make_blocks
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.bundles import publish_vectors
 from tests.support.commands import run_command

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.corpus.inputs import open_inputs
-from engine.encoders.embedded import EMBEDDED
-from engine.encoders.text import TextEncoder
+from engine.corpus.inputs.format import open_inputs
 from engine.errors import UserError
+from engine.models.hub import EMBEDDED
+from engine.models.text import TextEncoder
+from engine.storage.workspace import Workspace
 from engine.training.encoder import EncoderSettings, EncoderTraining
-from engine.workspace import Workspace
 from jobs import train_encoder
-from jobs.frozen_cache import frozen_cache
+from jobs.steps.frozen_cache import frozen_cache
 from jobs.train_encoder import train, trained_encoder
 from tests.jobs.conftest import METALS
 from tests.support.commands import run_command

@@ -16,7 +16,6 @@ import uvicorn
 from fastapi.testclient import TestClient
 from starlette.types import ASGIApp
 
-from engine.bundle import Bundle
 from engine.methods import METHODS
 from engine.query import Expansion
 from engine.stages.base import Stage, Worker
@@ -24,13 +23,14 @@ from engine.stages.describe import Describe
 from engine.stages.explain import Explain
 from engine.stages.generator import Generator
 from engine.stages.retrieve import Retrieve
-from serve import logs
-from serve.api import create_app
-from serve.edition import Edition
-from serve.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, StageStats
-from serve.metrics import Metrics
-from serve.plan import EXPLAINED, NEIGHBOURS
-from serve.service import Service
+from engine.storage.bundle import Bundle
+from serve.graph.bundle_snapshot import Edition
+from serve.graph.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, StageStats
+from serve.graph.plan import EXPLAINED, NEIGHBOURS
+from serve.http.routes import create_app
+from serve.http.service import Service
+from serve.operations import logs
+from serve.operations.metrics import Metrics
 from serve.settings import ServeSettings
 from tests.support.bundles import method_bundle
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from serve import client as client_module
-from serve.api import create_app
 from serve.client import Client, ServiceError
+from serve.http.routes import create_app
 from tests.serve.conftest import MakeService, Running
 
 TOKEN = "open sesame"

@@ -22,14 +22,14 @@ import numpy as np
 import psutil
 import pytest
 
-from engine.bundle import Bundle, point_to
 from engine.methods import METHODS
 from engine.query import Expansion, NewEntity, Query
 from engine.stages.base import Pipeline
 from engine.stages.describe import Describe
 from engine.stages.explain import Explain
 from engine.stages.retrieve import Retrieve
-from engine.workspace import Workspace
+from engine.storage.bundle import Bundle, point_to
+from engine.storage.workspace import Workspace
 from serve.client import Client
 from serve.run import free_port
 from tests.support.bundles import method_bundle

@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.bundle import Bundle, publish
 from engine.catalogue import SENTENCES
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.generation.model import LanguageModel
 from engine.generation.names import name_trie
 from engine.retrieval.distributions import SparseDistributions, distributions_folder, truncate
 from engine.retrieval.index import VectorIndex, unit
+from engine.storage.bundle import Bundle, publish
+from engine.storage.workspace import Workspace
 from engine.vocabulary import ENTITY_SCHEMA
-from engine.workspace import Workspace
 from tests.support.encoders import write_encoder
 from tests.support.language_models import tiny_model
 

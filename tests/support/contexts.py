@@ -8,8 +8,8 @@ from typing import cast
 import numpy as np
 import torch
 
-from engine.corpus.image_features import NO_IMAGE, ImageFeatures
-from engine.encoders.text import TextEncoder
+from engine.images.features import NO_IMAGE, ImageFeatures
+from engine.models.text import TextEncoder
 from engine.training.contexts import Contexts, bare_states
 from tests.support.sentences import cached, random_rows
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.corpus.importer import ImportSettings, import_corpus
+from engine.corpus.importing.importer import ImportSettings, import_corpus
 from engine.corpus.schema import CorpusManifest
-from engine.workspace import Workspace
+from engine.storage.workspace import Workspace
 
 
 class Imported(NamedTuple):

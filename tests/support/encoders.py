@@ -17,7 +17,7 @@ from transformers import (
     RobertaModel,
 )
 
-from engine.encoders.text import TextEncoder
+from engine.models.text import TextEncoder
 
 SPECIAL = {
     "pad_token": "[PAD]",

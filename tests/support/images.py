@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from transformers import ResNetConfig, ResNetModel
 
-from engine.corpus.pictures import FOLDER, kind_of
-from engine.storage import Store
+from engine.corpus.importing.images import FOLDER, kind_of
+from engine.storage.store import Store
 from tests.support.corpora import jsonl, run_import
 
 

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import distributed
 
-from engine.encoders.distillation import teacher_of
-from engine.encoders.multimodal import MultimodalConfig, MultimodalEncoder, Predictor
-from engine.training.objectives import Objectives, Schedule
+from engine.losses.combined import Objectives, Schedule
+from engine.losses.distillation import teacher_of
+from engine.models.multimodal import MultimodalConfig, MultimodalEncoder, Predictor
 from tests.support.encoders import draw_weights, random_encoder
 
 TOTAL, ENTITIES, PATCHES, CHANNELS = 8, 7, 3, 6

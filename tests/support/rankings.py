@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.bundle import Bundle
 from engine.methods import ABLATIONS, METHODS, method
 from engine.query import Query
-from engine.workspace import Workspace
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
 from examples.demo_pictures import countries_alone
 from examples.make_sample import write_sample
 from jobs import build_index, image_features, import_corpus, preprocess, pretrain_lm, train_encoder

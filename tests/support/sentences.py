@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.encoders.text import TextEncoder
+from engine.models.text import TextEncoder
 from engine.training.cache import CachedStates, InputRows, fill_part
 
 

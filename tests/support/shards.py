@@ -6,9 +6,9 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
-from engine.bundle import Bundle
 from engine.retrieval.index import index_file
 from engine.retrieval.shards import IndexShard, ShardedIndex
+from engine.storage.bundle import Bundle
 
 
 class Here:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from engine.corpus.blocks import BlockSettings
+from engine.corpus.blocks.format import BlockSettings
+from engine.storage.workspace import Workspace
 from engine.training.language_model import LmSettings
-from engine.workspace import Workspace
 from jobs.pretrain_lm import pretrain, start
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.corpus.blocks import TokenBlocks, pad_of
+from engine.corpus.blocks.format import TokenBlocks, pad_of
 
 WIDTH = 16
 VOCABULARY = 300

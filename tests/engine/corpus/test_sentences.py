@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from engine.corpus import sentences as module
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.corpus.sentences import MAX_CHARACTERS, PER_ENTITY, write_sentences
-from engine.workspace import Workspace
+from engine.storage.workspace import Workspace
 from tests.support.corpora import jsonl, run_import
 
 

@@ -16,11 +16,11 @@ from engine.evaluation.ablation import (
     table_rows,
     view_name,
 )
+from engine.losses.combined import Schedule
 from engine.methods import METHODS
 from engine.query import Query
+from engine.storage.workspace import Workspace
 from engine.training.multimodal import MultimodalSettings
-from engine.training.objectives import Schedule
-from engine.workspace import Workspace
 from tests.support.bundles import publish_vectors
 
 BASE = MultimodalSettings(schedule=Schedule(clusters=5, smoothing=0.2))

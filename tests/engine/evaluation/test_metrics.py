@@ -11,7 +11,7 @@ from engine.evaluation.metrics import (
     measure,
     precision,
 )
-from engine.query_files import Truth
+from engine.queries.formats import Truth
 
 RANKED = st.lists(st.integers(0, 60), max_size=120)
 TRUTH = st.frozensets(st.integers(0, 60), max_size=60)

@@ -3,8 +3,8 @@ import pytest
 
 from engine.errors import QueryError
 from engine.evaluation.report import class_rows, evaluate, key_figures, markdown, side_rows
+from engine.queries.formats import LabelledQuery, QuerySet, Refusal, Truth
 from engine.query import Expansion, Query, Ranking
-from engine.query_files import LabelledQuery, QuerySet, Refusal, Truth
 
 
 def labelled(name: str, label: str, positive: set[int], negative: set[int]) -> LabelledQuery:

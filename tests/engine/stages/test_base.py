@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.bundle import Bundle
 from engine.query import Expansion, Query, Ranking
 from engine.stages.base import Stage, Worker, finish, timed
+from engine.storage.bundle import Bundle
 from tests.support.bundles import random_bundle
 
 

@@ -13,7 +13,7 @@ from engine.query import Expansion, Query
 from engine.retrieval.index import VectorIndex
 from engine.stages.rerank import ContrastRerank
 from engine.stages.retrieve import Retrieve
-from engine.workspace import Workspace
+from engine.storage.workspace import Workspace
 from tests.support.bundles import method_bundle, publish_vectors
 
 # Seeds 0 (positive) and 1 (negative) stand at right angles; 2 leans to 0, 3 lies between, 4 leans to 1.

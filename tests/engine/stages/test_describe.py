@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from engine.bundle import Bundle
-from engine.corpus.masking import MentionMasker, load_tokenizer
-from engine.encoders.text import TextEncoder
+from engine.corpus.inputs.masking import MentionMasker, load_tokenizer
 from engine.errors import BundleError, QueryError
+from engine.models.text import TextEncoder
 from engine.query import Expansion, NewEntity, Query
 from engine.retrieval.index import open_index, unit
 from engine.stages.describe import Describe
-from engine.workspace import Workspace
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
 from tests.support.bundles import method_bundle, publish_vectors
 
 SENTENCES = ("Atlantis sank.", "They say that atlantis lay in the west.", "Is it Atlantis?")

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.bundle import Bundle
 from engine.query import Expansion, NewEntity, Query, Ranking
 from engine.stages.explain import Explain
-from engine.workspace import Workspace
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
 from tests.support.bundles import publish_vectors
 
 ANGLES = [0, 90, 10, 70, 40, 200]

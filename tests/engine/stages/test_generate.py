@@ -16,7 +16,7 @@ from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank, standardised
 from engine.stages.rerank import SegmentRerank
 from engine.stages.retrieve import Retrieve
-from engine.workspace import Workspace
+from engine.storage.workspace import Workspace
 from tests.support.bundles import publish_vectors, write_entities
 from tests.support.language_models import tiny_model
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.bundle import Bundle
 from engine.errors import BundleError
 from engine.methods import METHODS
 from engine.stages.base import Stage
 from engine.stages.describe import Describe
 from engine.stages.explain import Explain
+from engine.storage.bundle import Bundle
 from tests.support.bundles import method_bundle
 
 STAGES = list(

@@ -13,7 +13,7 @@ from engine.stages.rerank import (
     confidence_segments,
     equal_segments,
 )
-from engine.workspace import Workspace
+from engine.storage.workspace import Workspace
 from tests.support.bundles import publish_vectors
 
 # Entity i at angle ANGLES[i] (degrees); 10 is the positive seed, 11 the negative one along x.

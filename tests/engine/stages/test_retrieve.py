@@ -9,7 +9,7 @@ from engine.errors import BundleError, UnknownAttributeError
 from engine.query import Expansion, NewEntity, Query, Ranking
 from engine.retrieval.index import open_index
 from engine.stages.retrieve import Retrieve
-from engine.workspace import Workspace
+from engine.storage.workspace import Workspace
 from tests.support.bundles import method_bundle, publish_vectors, random_bundle
 
 N = 60

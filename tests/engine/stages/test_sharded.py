@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.bundle import Bundle
 from engine.query import NewEntity, Query
 from engine.stages.base import Pipeline
 from engine.stages.describe import Describe
 from engine.stages.explain import Explain
 from engine.stages.rerank import ContrastRerank, SegmentRerank
 from engine.stages.retrieve import Retrieve
+from engine.storage.bundle import Bundle
 from tests.support.bundles import method_bundle
 from tests.support.shards import provide_shards
 

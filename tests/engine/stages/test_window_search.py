@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.bundle import Bundle
 from engine.errors import BundleError
 from engine.query import Expansion, NewEntity, Query, Ranking
 from engine.retrieval.distributions import EPSILON, SparseDistributions, distributions_folder, truncate
 from engine.stages.window_search import WindowSearch
-from engine.workspace import Workspace
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
 from tests.support.bundles import method_bundle, publish_vectors, write_distributions
 
 

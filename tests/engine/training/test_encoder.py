@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from engine.encoders.text import TextEncoder
 from engine.errors import FormatError
+from engine.models.text import TextEncoder
 from engine.training.cache import InputRows, masked_sums
 from engine.training.encoder import EncoderSettings, EncoderTraining
 from engine.training.order import epoch_batches
@@ -111,7 +111,7 @@ def test_narrow_products_change_the_loss_by_rounding_only(rows, tmp_path) -> Non
 
 def test_the_first_loss_of_a_hand_computed_case() -> None:
     """Equation 4 with smoothing s over n entities: -(1-s) log p(y) - s/n * sum of log p."""
-    from engine.encoders.entity_prediction import smoothed_loss
+    from engine.losses.entity_prediction import smoothed_loss
 
     logits = torch.tensor([[2.0, 0.0, -1.0]])
     log_p = logits - torch.log(torch.exp(logits).sum())

@@ -11,8 +11,8 @@ import torch.multiprocessing as mp
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from engine.losses.combined import Schedule
 from engine.training.gather import gathered
-from engine.training.objectives import Schedule
 from tests.support.pair_workers import TOTAL, losses_and_gradients, worker
 
 WORLD = 3

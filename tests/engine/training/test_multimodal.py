@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from engine.encoders.multimodal import BARE_TOKENS
-from engine.encoders.summary import IMAGE_SHRINKAGE, TEXT_SHRINKAGE, discriminant
-from engine.encoders.text import TextEncoder
+from engine.losses.combined import Schedule
+from engine.models.lda import IMAGE_SHRINKAGE, TEXT_SHRINKAGE, discriminant
+from engine.models.multimodal import BARE_TOKENS
+from engine.models.text import TextEncoder
 from engine.training import multimodal
 from engine.training.contexts import Contexts
 from engine.training.multimodal import MultimodalSettings, MultimodalTraining
-from engine.training.objectives import Schedule
 from engine.training.pairs import first_expansion
 from tests.support.contexts import random_contexts
 from tests.support.encoders import random_encoder

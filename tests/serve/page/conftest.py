@@ -19,15 +19,15 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from engine.bundle import Bundle
 from engine.catalogue import SENTENCES
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.methods import METHODS
-from engine.workspace import Workspace
-from serve.api import create_app
-from serve.edition import Edition
-from serve.metrics import Metrics
-from serve.service import Service
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
+from serve.graph.bundle_snapshot import Edition
+from serve.http.routes import create_app
+from serve.http.service import Service
+from serve.operations.metrics import Metrics
 from serve.settings import ServeSettings
 from tests.serve.conftest import METHOD_NAMES, ROUTES, LocalDispatch
 from tests.support.bundles import publish_vectors, write_entities

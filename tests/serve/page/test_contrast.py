@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from serve.static import FOLDER
+from serve.http.static import FOLDER
 
 TEXT = 4.5
 EDGE = 3.0

@@ -1,0 +1,330 @@
+"""A corpus as blocks of tokens for a language model: which texts, in which order, packed without a loss.
+
+Every distinct sentence is read once, after the description of its entity; the texts of an entity stay
+beside each other, so that a block is about something. A few sentences are held out of training.
+
+``inputs/<key>/part-NNNNN.npy`` [blocks, T] holds the training blocks of a mentions part, ``held-NNNNN.npy``
+[tokens] the tokens of its held-out sentences, which are packed together on reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.corpus.schema import read_manifest
+from engine.errors import StorageError
+from engine.storage.store import Store, machine_cache
+from engine.storage.workspace import Workspace
+
+MANIFEST = "manifest.json"
+AT_MOST_HELD_OUT = 2000
+"""Sentences: enough for a perplexity to two digits, cheap to run through the model."""
+IGNORED = -100
+"""The target of a position whose prediction does not count."""
+
+Tokens = npt.NDArray[np.integer]
+
+
+class BlockSettings(BaseModel):
+    """Everything that decides what the blocks are, apart from the corpus."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokenizer: str
+    """:func:`engine.generation.tokenizers.fingerprint`."""
+    vocab_size: int
+    block: int = Field(default=256, ge=8)
+    descriptions: bool = True
+    held_out: float = Field(default=0.01, ge=0, lt=1)
+    """Share of the sentences, :data:`AT_MOST_HELD_OUT` at most."""
+    lists: int = Field(default=0, ge=0)
+    """Lists of neighbours for each entity (:mod:`engine.generation.lists`), a part of their own."""
+    neighbours: str = ""
+    """Checksum of the index that says who the neighbours are."""
+    seed: int = Field(default=13, ge=0)
+
+    def key(self, corpus_digest: str) -> str:
+        """Return the folder name of these settings over a corpus."""
+        digest = hashlib.sha256((self.model_dump_json() + corpus_digest).encode()).hexdigest()[:8]
+        return f"lm-V{self.vocab_size}-T{self.block}-{digest}"
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the stored tokens: two bytes where the vocabulary allows."""
+        return np.dtype(np.uint16 if self.vocab_size < 1 << 16 else np.int32)
+
+
+class PartCounts(BaseModel):
+    """What one part holds; ``part-NNNNN.json``, written after its two arrays."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sentences: int
+    descriptions: int
+    held_out: int
+    blocks: int
+    tokens: int
+    """Of the texts that are trained on, without the tokens that begin blocks."""
+    padding: int
+
+
+class BlockManifest(BaseModel):
+    """``inputs/<key>/manifest.json``, written last."""
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: BlockSettings
+    corpus_digest: str
+    parts: list[PartCounts]
+
+    def total(self, count: str) -> int:
+        """Return the sum of a count over the parts."""
+        return sum(getattr(part, count) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """What of a mentions part is read: its number, and rows and entities as int64 arrays."""
+
+    part: int
+    rows: npt.NDArray[np.int64]
+    """Of the part, to train on."""
+    held: npt.NDArray[np.int64]
+    described: npt.NDArray[np.int64]
+    """Entities whose description is read here."""
+
+
+def plan_parts(workspace: Workspace, settings: BlockSettings) -> list[PartPlan]:
+    """Decide which part reads which sentence and description; the corpus is streamed once.
+
+    Sentences count as equal if their 64-bit hashes are: of a million, two differ and yet agree with a
+    probability of one in 10^7.
+    """
+    hashes, parts, entities = _read_hashes(workspace)
+    first = np.unique(hashes, return_index=True)[1]
+    no_sentence = _hashes([""])[0]  # of a context that is an image alone
+    distinct = np.sort(first[hashes[first] != no_sentence])
+    n_held = min(AT_MOST_HELD_OUT, round(settings.held_out * len(distinct)))
+    drawn = np.random.default_rng(settings.seed).choice(len(distinct), n_held, replace=False)
+    is_held = np.zeros(len(hashes), bool)
+    is_held[distinct[drawn]] = True
+    borders = np.searchsorted(parts, np.arange(len(workspace.mentions()) + 1))
+    described = _described(workspace, hashes, parts, entities) if settings.descriptions else {}
+    none = np.empty(0, np.int64)
+    plans = []
+    for part, (begin, end) in enumerate(itertools.pairwise(borders)):
+        rows = distinct[(distinct >= begin) & (distinct < end)]
+        train, held = rows[~is_held[rows]] - begin, rows[is_held[rows]] - begin
+        plans.append(PartPlan(part, train, held, described.get(part, none)))
+    return plans
+
+
+def _read_hashes(workspace: Workspace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return for every mention its sentence's hash, its part and its entity."""
+    hashes: list[np.ndarray] = [np.empty(0, np.uint64)]
+    parts: list[np.ndarray] = [np.empty(0, np.int64)]
+    entities: list[np.ndarray] = [np.empty(0, np.int64)]
+    for number, part in enumerate(workspace.mentions()):
+        with part.open_input() as stream:
+            table = pq.read_table(stream, columns=["entity_id", "sentence"])
+        hashes.append(_hashes(table["sentence"].to_pylist()))
+        parts.append(np.full(len(table), number))
+        entities.append(table["entity_id"].to_numpy().astype(np.int64))
+    return np.concatenate(hashes), np.concatenate(parts), np.concatenate(entities)
+
+
+def _described(
+    workspace: Workspace, hashes: np.ndarray, parts: np.ndarray, entities: np.ndarray
+) -> dict[int, npt.NDArray[np.int64]]:
+    """Return the entities whose description each part reads: where they come first, else in the last part.
+
+    Left out are descriptions that are a sentence, or another entity's description, word for word.
+    """
+    texts = read_descriptions(workspace)
+    told = np.array([e for e, text in enumerate(texts) if text], np.int64)
+    their = _hashes([texts[e] for e in told])
+    once = np.sort(np.unique(their, return_index=True)[1])
+    told = told[once[~np.isin(their[once], hashes)]]
+    home = np.full(len(texts), parts[-1] if len(parts) else 0)
+    seen, first = np.unique(entities, return_index=True)
+    home[seen] = parts[first]
+    return {int(part): told[home[told] == part] for part in np.unique(home)}
+
+
+def read_descriptions(workspace: Workspace) -> list[str]:
+    """Return each entity's description, or an empty text."""
+    with workspace.entities.open_input() as stream:
+        column = pq.read_table(stream, columns=["description"])["description"]
+    return [text or "" for text in column.to_pylist()]
+
+
+def _hashes(texts: Sequence[str]) -> np.ndarray:
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    return np.frombuffer(digests, np.uint64)
+
+
+def part_texts(
+    workspace: Workspace, plan: PartPlan, descriptions: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return the texts of a part in reading order, those to train on and those held out.
+
+    Entities come in the order of their ids, each with its description first.
+    """
+    with workspace.mentions()[plan.part].open_input() as stream:
+        table = pq.read_table(stream, columns=["entity_id", "sentence"])
+    sentences = table["sentence"].to_pylist()
+    entities = np.concatenate([plan.described, table["entity_id"].to_numpy()[plan.rows]])
+    texts = [descriptions[e] for e in plan.described] + [sentences[row] for row in plan.rows]
+    order = np.argsort(entities, kind="stable")  # stable: descriptions stay in front
+    return [f"{texts[i]}\n" for i in order], [f"{sentences[row]}\n" for row in plan.held]
+
+
+def corpus_texts(workspace: Workspace, settings: BlockSettings) -> Iterator[str]:
+    """Yield every text that is trained on: what a tokenizer is made for."""
+    descriptions = read_descriptions(workspace)
+    for plan in plan_parts(workspace, settings):
+        yield from part_texts(workspace, plan, descriptions)[0]
+
+
+def pack(tokens: Tokens, settings: BlockSettings, begin: int | None) -> Tokens:
+    """Return tokens cut into blocks [n, T]; the last one is filled up with :func:`pad_of`.
+
+    Args:
+        tokens: of texts one after another.
+        settings: size of a block, and type.
+        begin: the token that begins a block, if the tokenizer has one.
+    """
+    room = settings.block - (begin is not None)
+    n = -(-len(tokens) // room)
+    filled = np.full(n * room, pad_of(settings.dtype), settings.dtype)
+    filled[: len(tokens)] = tokens
+    blocks = filled.reshape(n, room)
+    if begin is None:
+        return blocks
+    return np.concatenate([np.full((n, 1), begin, settings.dtype), blocks], axis=1)
+
+
+def pad_of(dtype: np.dtype) -> int:
+    """Return what stands in stored blocks where there is no token: no vocabulary has this id."""
+    return int(np.iinfo(dtype).max)
+
+
+class TokenBlocks:
+    """Blocks of tokens, gathered batch by batch.
+
+    Args:
+        parts: arrays [n, T], memory-mapped or not. Only the last block of a part is filled up.
+    """
+
+    def __init__(self, parts: Sequence[Tokens]) -> None:
+        self._parts = [part for part in parts if len(part)]
+        self._first = np.cumsum([0, *map(len, self._parts)])
+        self._width = self._parts[0].shape[1] if self._parts else 0
+        self._targets = np.full(len(self), self._width - 1, np.int64)
+        for end, part in zip(self._first[1:], self._parts, strict=True):
+            self._targets[end - 1] = (part[-1] != pad_of(part.dtype)).sum() - 1
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def count_targets(self, rows: npt.NDArray[np.int64]) -> int:
+        """Return how many tokens of some blocks are predicted."""
+        return int(self._targets[rows].sum())
+
+    def gather(self, rows: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return input tokens and the token after each (:data:`IGNORED`: none), int64 [B, T]."""
+        parts = np.searchsorted(self._first, rows, side="right") - 1
+        found = np.stack(
+            [self._parts[p][row - self._first[p]] for p, row in zip(parts, rows, strict=True)]
+        ).astype(np.int64)
+        filled = found == pad_of(self._parts[0].dtype)
+        targets = np.full_like(found, IGNORED)
+        targets[:, :-1] = np.where(filled[:, 1:], IGNORED, found[:, 1:])
+        return torch.from_numpy(np.where(filled, 0, found)), torch.from_numpy(targets)
+
+    def nothing(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the least that a model can run on, without a target."""
+        ids = torch.zeros(1, 2, dtype=torch.long)
+        return ids, torch.full_like(ids, IGNORED)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Finished blocks: their key, their manifest, and the folder."""
+
+    key: str
+    manifest: BlockManifest
+    folder: Store
+
+    def open(self, begin: int | None) -> tuple[TokenBlocks, TokenBlocks]:
+        """Map the blocks on this machine (from a bucket: copied here first): training and held-out ones."""
+        numbers = range(len(self.manifest.parts))
+        train = [_read(self.folder / part_name(i)) for i in numbers]
+        held = np.concatenate([_read(self.folder / held_name(i)) for i in numbers])
+        return TokenBlocks(train), TokenBlocks([pack(held, self.manifest.settings, begin)])
+
+
+def _read(file: Store) -> Tokens:
+    array: Tokens = np.load(file.local_copy(machine_cache()), mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def part_name(number: int) -> str:
+    """Return the file name of a part's training blocks."""
+    return f"part-{number:05}.npy"
+
+
+def held_name(number: int) -> str:
+    """Return the file name of the tokens of a part's held-out sentences."""
+    return f"held-{number:05}.npy"
+
+
+def counts_name(number: int) -> str:
+    """Return the file name of a part's counts."""
+    return f"part-{number:05}.json"
+
+
+def write_part(folder: Store, part: int, blocks: Tokens, held: Tokens, counts: PartCounts) -> None:
+    """Write a part, each file whole or not at all, the counts last: they say that the part is there."""
+    for name, array in ((part_name(part), blocks), (held_name(part), held)):
+        with (folder / name).writing() as path, Path(path).open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+    (folder / counts_name(part)).write_bytes(counts.model_dump_json().encode())
+
+
+def finished_parts(folder: Store) -> dict[int, PartCounts]:
+    """Return the counts of the parts that are there."""
+    return {
+        int(file.name[5:10]): PartCounts.model_validate_json(file.read_bytes())
+        for file in folder.files(".json")
+        if file.name.startswith("part-")
+    }
+
+
+def open_blocks(workspace: Workspace, key: str) -> Blocks | None:
+    """Return the blocks of a key, or None if they are not there, or not whole.
+
+    Raises:
+        StorageError: they were made from another corpus than the one that is there now.
+    """
+    folder = workspace.inputs(key)
+    if not (folder / MANIFEST).exists():
+        return None
+    try:
+        manifest = BlockManifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise StorageError(f"{folder.uri}/{MANIFEST}: cannot be read ({reason}); delete the folder") from None
+    if manifest.corpus_digest != read_manifest(workspace).digest:
+        raise StorageError(f"{folder.uri}: made from another corpus than the one that is there now")
+    return Blocks(key, manifest, folder)

@@ -1,0 +1,1 @@
+"""From records of a source to the corpus of a workspace."""

@@ -1,0 +1,319 @@
+"""Imports a corpus: checks every record, finds its mention, and publishes the whole or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.corpus.importing.images import Pictures, fault_of_address, picture_bytes
+from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, Span
+from engine.corpus.importing.writer import MentionWriter, Quarantine, write_entities
+from engine.corpus.readers.base import EXCERPT, Entity, Refusal, Sentence, Source
+from engine.corpus.readers.mesed import Mesed
+from engine.corpus.readers.tables import Rows, read_jsonl, read_parquet
+from engine.corpus.readers.ultrawiki import UltraWiki
+from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, corpus_digest
+from engine.corpus.text import fault_of_name, fault_of_text, nfc
+from engine.errors import FormatError, StorageError
+from engine.storage.store import Store, sha256_of
+from engine.storage.workspace import Workspace
+from engine.vocabulary import MAX_NAME_LENGTH
+
+MAX_SENTENCE_CHARACTERS = 10_000
+
+FORMATS: dict[str, Callable[[Store], Source]] = {
+    "ultrawiki": UltraWiki,
+    "mesed": Mesed,
+    "jsonl": lambda place: Rows(place, ".jsonl", read_jsonl),
+    "parquet": lambda place: Rows(place, ".parquet", read_parquet),
+}
+"""A new format is a reader (:class:`Source`) and a line here."""
+
+Progress = Callable[[int], None]
+_PROGRESS_EVERY = 4096
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """How strict an import is."""
+
+    max_sentence_characters: int = MAX_SENTENCE_CHARACTERS
+    strict: bool = False
+    overwrite: bool = False
+
+
+def open_source(place: Store, form: str) -> Source:
+    """Return the reader of a source.
+
+    Raises:
+        FormatError: no such format, or the files that it needs are not there.
+        StorageError: nothing is there.
+    """
+    if form not in FORMATS:
+        raise FormatError(f"--format {form}: no such format; known are {', '.join(FORMATS)}")
+    if not place.exists():
+        raise StorageError(
+            f"{place.uri}: nothing is there; --source takes a folder, a file or an s3:// address"
+        )
+    return FORMATS[form](place)
+
+
+def import_corpus(
+    workspace: Workspace,
+    source: str,
+    form: str,
+    settings: ImportSettings,
+    progress: Progress = lambda n: None,
+) -> CorpusManifest:
+    """Import ``source`` into the workspace and return its manifest.
+
+    Args:
+        workspace: where the corpus is published.
+        source: a local path or an ``s3://`` address.
+        form: a key of :data:`FORMATS`.
+        settings: limits, and what stops the import.
+        progress: is told of sentences read, a few thousand at a time.
+
+    Raises:
+        StorageError: nothing at ``source``; a corpus is there already.
+        FormatError: the source is not in the format, holds no usable sentence, or, when strict, any refusal.
+    """
+    if workspace.corpus.exists() and not settings.overwrite:
+        raise StorageError(
+            f"{workspace.corpus.uri}: a corpus is there already, and what was made from it depends on it; "
+            "add --overwrite to replace it, or name another --workspace"
+        )
+    reader = open_source(Store.open(source), form)
+    folder = workspace.corpus.staging()
+    try:
+        manifest = _Import(folder, settings).run(reader, form, source, progress)
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
+        workspace.corpus.publish_folder(folder, last=MANIFEST)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return manifest
+
+
+class _Import:
+    """One import into a staging folder."""
+
+    def __init__(self, folder: Path, settings: ImportSettings) -> None:
+        self._folder, self._settings = folder, settings
+        self._counts = Counts()
+        self._entities: list[Entity] = []
+        self._ids: dict[str, int] = {}
+
+    def run(self, reader: Source, form: str, source: str, progress: Progress) -> CorpusManifest:
+        """Read everything, write everything but the manifest, and return it."""
+        with Quarantine(self._folder / "quarantine") as self._quarantine:
+            self._read_entities(reader)
+            self._read_sentences(reader, progress)
+            self._verdict(source, form)
+        write_entities(self._folder / "entities.parquet", self._entities)
+        written = sorted(self._folder.rglob("*.parquet"))
+        return CorpusManifest(
+            format=form,
+            source=source,
+            files=[_described(f) for f in reader.files()],
+            counts=self._counts,
+            found=self._found,
+            reasons=dict(self._quarantine.reasons.most_common()),
+            parts=self._mentions.parts,
+            digest=corpus_digest({p.relative_to(self._folder).as_posix(): sha256_of(p) for p in written}),
+        )
+
+    def _refuse(self, refusal: Refusal) -> None:
+        counts = self._counts
+        if refusal.of == "entity":
+            counts.entities_refused += 1
+        elif refusal.of == "detail":
+            counts.details_refused += 1
+        elif refusal.of == "file":
+            counts.files_broken += 1
+        elif refusal.reason == DUPLICATE:
+            counts.duplicates += 1
+        else:
+            counts.refused += 1
+        self._quarantine.add(refusal)
+
+    def _read_entities(self, reader: Source) -> None:
+        given = reader.entities()
+        self._listed = given is not None
+        lines: dict[str, str] = {}
+        for one in given if given is not None else _named_by_sentences(reader.sentences()):
+            if isinstance(one, Refusal):
+                self._refuse(one)
+                continue
+            fault = fault_of_name(one.name, MAX_NAME_LENGTH)
+            place = one.position[0].format(*one.position[1:])
+            if fault is None and one.name in self._ids:
+                fault = f"the same name as in {lines[one.name]}"
+            if fault:
+                if self._listed:  # else each of its sentences is refused, with this reason
+                    self._refuse(Refusal(one.source, one.position, fault, one.name, "entity"))
+                continue
+            lines[one.name] = place
+            self._ids[one.name] = len(self._entities)
+            self._entities.append(self._checked(one))
+        self._counts.entities = len(self._entities)
+
+    def _checked(self, one: Entity) -> Entity:
+        """Return the entity without the details that cannot be used; they go to the quarantine."""
+        description = nfc(one.description) if one.description else None
+        if description and (fault := fault_of_text(description, self._settings.max_sentence_characters)):
+            self._refuse_detail(one, f"description {fault}", description)
+            description = None
+        aliases = []
+        for alias in dict.fromkeys(one.aliases):
+            if fault := fault_of_name(alias, MAX_NAME_LENGTH):
+                self._refuse_detail(one, f"alias {fault}", alias)
+            elif alias != one.name:
+                aliases.append(alias)
+        attributes = one.attributes
+        texts = [t for name, values in attributes.items() for t in (name, *values)]
+        if fault := next(filter(None, (fault_of_name(t, MAX_NAME_LENGTH) for t in texts)), None):
+            self._refuse_detail(one, f"attributes: a text {fault}", str(attributes))
+            attributes = {}
+        return one._replace(description=description, aliases=aliases, attributes=attributes)
+
+    def _refuse_detail(self, one: Entity, reason: str, record: str) -> None:
+        self._refuse(Refusal(one.source, one.position, f"{one.name!r}: {reason}", record, "detail"))
+
+    def _read_sentences(self, reader: Source, progress: Progress) -> None:
+        names, aliases = [e.name for e in self._entities], [e.aliases for e in self._entities]
+        self._finder = MentionFinder(names, aliases)
+        self._mentions = MentionWriter(self._folder / "mentions")
+        self._pictures = Pictures(self._folder / "images")
+        self._found = dict.fromkeys(HOWS, 0)
+        self._seen: set[int] = set()
+        mentioned = bytearray(len(names))
+        read = 0
+        for one in reader.sentences():
+            if isinstance(one, Refusal):
+                read += one.of == "sentence"
+                self._refuse(one)
+                continue
+            read += 1
+            if read % _PROGRESS_EVERY == 0:
+                progress(_PROGRESS_EVERY)
+            entity_id = self._take(one)
+            if isinstance(entity_id, str):
+                self._refuse(Refusal(one.source, one.position, entity_id, one.sentence))
+            elif one.sentence:
+                mentioned[entity_id] = 1
+        progress(read % _PROGRESS_EVERY)
+        self._mentions.flush()
+        self._counts.sentences_read = read
+        self._counts.mentions = sum(self._mentions.parts)
+        self._counts.entities_without_sentences = len(names) - sum(mentioned)
+
+    def _take(self, one: Sentence) -> int | str:
+        """Write the context's mention and return its entity; a string is why it is refused."""
+        entity_id = self._ids.get(one.entity)
+        if entity_id is None:
+            return self._fault_of_unknown(one.entity)
+        only_image = not one.sentence and (one.image or one.image_bytes)
+        found = ("", (0, 0, NO_SENTENCE)) if only_image else self._located(entity_id, one)
+        if isinstance(found, str):
+            return found
+        try:
+            image = self._image(one)
+        except ValueError as error:
+            if only_image:
+                return str(error)
+            record = str((one.image or one.image_bytes or "")[:EXCERPT])
+            self._refuse(Refusal(one.source, one.position, str(error), record, "detail"))
+            image = None
+        sentence, (start, end, how) = found
+        # What we find is the first place of several; what people marked may be every one.
+        key = hash((entity_id, sentence, image, start if one.annotated else None))
+        if key in self._seen:
+            return DUPLICATE
+        self._seen.add(key)
+        self._mentions.add(entity_id, sentence, start, end, image)
+        self._found[how] += 1
+        self._counts.images += image is not None
+        return entity_id
+
+    def _located(self, entity_id: int, one: Sentence) -> tuple[str, Span] | str:
+        """Return the sentence as it is stored and where its mention is; a string is why it is refused."""
+        sentence, start, end = one.sentence, one.start, one.end
+        if fault := fault_of_text(sentence, self._settings.max_sentence_characters):
+            return fault
+        if (composed := nfc(sentence)) != sentence:
+            if start is not None and end is not None:
+                start, end = _moved(sentence, start), _moved(sentence, end)
+            sentence = composed
+        if start is None or end is None:
+            span = self._finder.find(entity_id, sentence)
+        elif one.annotated:
+            span = self._finder.narrow(entity_id, sentence, start, end)
+        else:
+            span = self._finder.check(entity_id, sentence, start, end)
+        return span if isinstance(span, str) else (sentence, span)
+
+    def _image(self, one: Sentence) -> str | None:
+        """Return the address of the context's image, written here if it came as bytes.
+
+        Raises:
+            ValueError: it cannot be used, and why.
+        """
+        if one.image_bytes:
+            try:
+                return self._pictures.add(picture_bytes(one.image_bytes))
+            except ValueError as error:
+                raise ValueError(f"image_bytes {error}") from None
+        if one.image and (fault := fault_of_address(one.image)):
+            raise ValueError(f"image {fault}")
+        return one.image or None
+
+    def _fault_of_unknown(self, name: str) -> str:
+        if fault := fault_of_name(name, MAX_NAME_LENGTH):
+            return f"entity name {fault}"
+        return f"{name!r} is no entity of this corpus" + (
+            " (no line of the entity file)" if self._listed else ""
+        )
+
+    def _verdict(self, source: str, form: str) -> None:
+        counts = self._counts
+        shown = "; ".join(f"{r['source']}, {r['position']}: {r['reason']}" for r in self._quarantine.first)
+        if self._settings.strict and counts.quarantined:
+            raise FormatError(
+                f"{source}: {counts.quarantined} records cannot be used, and --strict allows none; "
+                f"nothing was published. The first: {shown}"
+            )
+        if not counts.mentions:
+            raise FormatError(
+                f"{source}: no usable sentence in it as --format {form} ({counts.sentences_read} read, "
+                f"{counts.entities} entities); nothing was published. "
+                + (f"The first refusals: {shown}" if shown else "The files are empty.")
+            )
+
+
+DUPLICATE = "duplicate sentence"
+
+
+def _named_by_sentences(sentences: Iterable[Sentence | Refusal]) -> Iterable[Entity]:
+    """Return the entities of the sentences in order of first appearance."""
+    seen: set[str] = set()
+    for one in sentences:
+        if isinstance(one, Sentence) and one.entity not in seen:
+            seen.add(one.entity)
+            yield Entity(one.entity, [], None, {}, one.source, one.position)
+
+
+def _moved(sentence: str, place: int) -> int:
+    """Return where an offset lies after normalisation; negative ones stay, to be refused."""
+    return len(nfc(sentence[:place])) if 0 <= place <= len(sentence) else -1
+
+
+def _described(file: Store) -> SourceFile:
+    digest, size = hashlib.sha256(), 0
+    with file.open_input() as stream:
+        while block := stream.read(4 << 20):
+            digest.update(block)
+            size += len(block)
+    return SourceFile(name=file.name, size=size, sha256=digest.hexdigest())

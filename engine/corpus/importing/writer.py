@@ -1,0 +1,105 @@
+"""Writes a corpus into a local folder: parts of mentions, the entity table, the quarantine."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.corpus.readers.base import Entity, Refusal
+from engine.corpus.schema import MENTION_SCHEMA, PART_ROWS
+from engine.vocabulary import ENTITY_SCHEMA
+
+_VARYING = re.compile(r"""'.*'|".*"|\(.*\)|U\+\w+|\d+""", re.DOTALL)
+"""What differs from record to record in a reason: names, numbers, a parser's own words."""
+
+
+class MentionWriter:
+    """Collects mentions and writes ``part-NNNNN.parquet`` files of :data:`PART_ROWS` rows."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._folder.mkdir(parents=True)
+        self._rows: list[tuple[int, str, int, int, str | None]] = []
+        self.parts: list[int] = []
+
+    def add(self, entity_id: int, sentence: str, start: int, end: int, image: str | None) -> None:
+        """Add a mention."""
+        self._rows.append((entity_id, sentence, start, end, image))
+        if len(self._rows) == PART_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is left, if anything."""
+        if not self._rows:
+            return
+        columns = zip(*self._rows, strict=True)
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, MENTION_SCHEMA, strict=True)]
+        path = self._folder / f"part-{len(self.parts):05}.parquet"
+        table = pa.Table.from_arrays(arrays, schema=MENTION_SCHEMA)
+        # No dictionary for the sentences: hardly one comes twice, and looking costs a third of the writing.
+        pq.write_table(table, path, use_dictionary=["entity_id", "image"])
+        self.parts.append(len(self._rows))
+        self._rows = []
+
+
+def write_entities(path: Path, entities: list[Entity]) -> None:
+    """Write ``entities.parquet``; the id of an entity is its place in the list."""
+    with pq.ParquetWriter(path, ENTITY_SCHEMA) as writer:
+        for first in range(0, len(entities), PART_ROWS):
+            some = entities[first : first + PART_ROWS]
+            rows = {
+                "entity_id": range(first, first + len(some)),
+                "name": [e.name for e in some],
+                "aliases": [e.aliases for e in some],
+                "description": [e.description for e in some],
+                "attributes": [list(e.attributes.items()) for e in some],
+            }
+            writer.write_table(pa.table(rows, schema=ENTITY_SCHEMA))
+
+
+class Quarantine:
+    """Refused records, a file of JSON lines per source file, and their number by reason."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._folder.mkdir(parents=True)
+        self._source = ""
+        self._file: TextIO | None = None
+        self.reasons: Counter[str] = Counter()
+        self.first: list[dict[str, str]] = []
+
+    def __enter__(self) -> Quarantine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, refusal: Refusal) -> None:
+        """Write a refusal."""
+        line = refusal.as_json()
+        self.reasons[_VARYING.sub("…", refusal.reason)] += 1
+        if len(self.first) < 3:
+            self.first.append(line)
+        self._open(refusal.source).write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _open(self, source: str) -> TextIO:
+        """Return the file of a source. One is open at a time: a corpus may have thousands of parts."""
+        if self._file is None or self._source != source:
+            if self._file is not None:
+                self._file.close()
+            name = source.replace("/", "-") + ".jsonl"
+            self._source, self._file = source, (self._folder / name).open("a", encoding="utf-8")
+        return self._file

@@ -1,0 +1,1 @@
+"""Training inputs of encoders: drawn sentences, their mentions masked and tokenised."""

@@ -1,0 +1,150 @@
+"""Model input on disk: which settings it was made with, which sentences were drawn, and reading it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.corpus.schema import read_manifest
+from engine.errors import StorageError
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
+
+INPUT_SCHEMA = pa.schema(
+    [
+        pa.field("entity_id", pa.int32(), nullable=False),
+        pa.field("mention", pa.int64(), nullable=False),
+        pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("mask_index", pa.int32(), nullable=False),
+    ]
+)
+"""``inputs/<key>/part-NNNNN.parquet``, one per mentions part. ``mention`` is the row number of the mention
+in the whole corpus, ``mask_index`` the place of the mask token in ``input_ids``."""
+
+MANIFEST = "manifest.json"
+CURRENT = "CURRENT"
+
+
+class InputSettings(BaseModel):
+    """Everything that decides what the model input is, apart from the corpus."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokenizer: str
+    """:func:`engine.corpus.inputs.masking.fingerprint`."""
+    max_length: int = Field(128, ge=8)
+    max_sentences: int = Field(30, ge=1)
+    descriptions: bool = False
+    """Each entity's description in front of its sentences (RA), its own names masked."""
+    seed: int = Field(13, ge=0)
+    images: bool = False
+    """Contexts without a sentence are drawn too, where they have an image: the mask token alone."""
+
+    def key(self, corpus_digest: str) -> str:
+        """Return the folder name of these settings over a corpus: readable, and different if anything is."""
+        # Inputs made before there were images keep their key.
+        content = self.model_dump_json(exclude=None if self.images else {"images"}) + corpus_digest
+        about = ("-RA" if self.descriptions else "") + ("-I" if self.images else "")
+        digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+        return f"mask-L{self.max_length}-S{self.max_sentences}{about}-{digest}"
+
+
+class InputManifest(BaseModel):
+    """``inputs/<key>/manifest.json``, written last."""
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: InputSettings
+    model: str
+    corpus_digest: str
+    mentions: int
+    tokens: int
+    longest: int
+    """Tokens of the longest input."""
+    clipped: int
+    """Inputs that do not hold their whole sentence or description."""
+    parts: list[int]
+    """Rows of every part, in order."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Finished model input: its key, its manifest, and its parts in order."""
+
+    key: str
+    manifest: InputManifest
+    parts: list[Store]
+
+
+def part_name(number: int) -> str:
+    """Return the file name of a part."""
+    return f"part-{number:05}.parquet"
+
+
+def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
+    """Return the model input of a workspace.
+
+    Args:
+        workspace: where ``jobs.preprocess`` ran.
+        key: which settings (a folder below ``inputs``); None: what was made last.
+
+    Raises:
+        StorageError: none was made, it is not complete, or the corpus has been replaced since.
+    """
+    way_out = f"run `python -m jobs.preprocess --workspace {workspace.root.uri}` first"
+    if key is None:
+        pointer = workspace.inputs(CURRENT)
+        if not pointer.exists():
+            raise StorageError(f"{workspace.root.uri}: no model input here yet; {way_out}")
+        key = pointer.read_bytes().decode().strip()
+    folder = workspace.inputs(key)
+    if not folder.exists():
+        raise StorageError(f"{folder.uri}: no such model input; {way_out}")
+    if not (folder / MANIFEST).exists():
+        raise StorageError(
+            f"{folder.uri}: not complete, its {MANIFEST} is missing; run jobs.preprocess again with the same "
+            "settings, it makes what is missing"
+        )
+    try:
+        manifest = InputManifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise StorageError(f"{folder.uri}/{MANIFEST}: cannot be read ({reason}); {way_out}") from None
+    if workspace.corpus.exists() and manifest.corpus_digest != read_manifest(workspace).digest:
+        raise StorageError(
+            f"{folder.uri}: made from another corpus than the one that is there now; {way_out}"
+        )
+    parts = [folder / part_name(i) for i in range(len(manifest.parts))]
+    there = {f.name for f in folder.files(".parquet")}
+    if missing := [p.name for p in parts if p.name not in there]:
+        raise StorageError(
+            f"{folder.uri}: {len(missing)} of {len(parts)} parts are missing ({', '.join(missing[:3])}); run "
+            "jobs.preprocess again with the same settings, it makes what is missing"
+        )
+    return Inputs(key, manifest, parts)
+
+
+def draw_rows(entity_ids: np.ndarray, at_most: int, seed: int) -> np.ndarray:
+    """Return the row numbers, ascending, of up to ``at_most`` randomly drawn rows of each entity.
+
+    Depends on the order of the rows in the corpus and the seed, not on parts or workers.
+
+    Args:
+        entity_ids: int [rows], the entity of each mention.
+        at_most: rows of an entity at most.
+        seed: of the draw.
+
+    Returns:
+        int64 [drawn].
+    """
+    keys = np.random.default_rng(seed).random(len(entity_ids))
+    order = np.lexsort((keys, entity_ids))
+    grouped = entity_ids[order]
+    first = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]]) if len(grouped) else order
+    sizes = np.diff(np.r_[first, len(grouped)])
+    rank = np.arange(len(grouped)) - np.repeat(first, sizes)
+    return np.sort(order[rank < at_most])

@@ -1,0 +1,84 @@
+"""What a reader hands over: entities, sentences, and what it could not read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+from engine.storage.store import Store
+
+Position = tuple[str, object, object]
+"""A template and its two values: made for every record, formatted only for those that are refused."""
+
+EXCERPT = 500
+"""Characters of a refused record that the quarantine keeps."""
+
+
+class Entity(NamedTuple):
+    """An entity as its source has it; nothing is checked yet."""
+
+    name: str
+    aliases: list[str]
+    description: str | None
+    attributes: dict[str, list[str]]
+    source: str
+    position: Position
+
+
+class Sentence(NamedTuple):
+    """A context of an entity as its source has it: a sentence, an image, or both.
+
+    ``sentence`` is "" where there is only an image; ``start`` and ``end`` count characters, None where not
+    given; ``image`` is an address (:func:`engine.corpus.importing.images.address_in`).
+    """
+
+    entity: str
+    sentence: str
+    start: int | None
+    end: int | None
+    image: str | None
+    source: str
+    position: Position
+    annotated: bool = False
+    """People marked the mention: it holds, also where it is spelt in another way."""
+    image_bytes: bytes | str | None = None
+    """The image itself in the place of an address; a text is base64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A record that is not imported: a line of the quarantine.
+
+    ``of`` says what it counts as: an entity, a sentence, a detail (a description, attributes, an image) or
+    the rest of a file.
+    """
+
+    source: str
+    position: Position
+    reason: str
+    record: str = field(default="")
+    of: Literal["entity", "sentence", "detail", "file"] = "sentence"
+
+    def as_json(self) -> dict[str, str]:
+        """Return the quarantine line: source, position, reason and the beginning of the record."""
+        template, first, second = self.position
+        return {
+            "source": self.source,
+            "position": template.format(first, second),
+            "reason": self.reason,
+            "record": self.record[:EXCERPT].encode("utf-8", "replace").decode(),
+        }
+
+
+class Source(Protocol):
+    """A corpus in an outside format. Every iterator may be asked for again, and starts from the beginning."""
+
+    def files(self) -> list[Store]:
+        """Return the files that are read."""
+
+    def entities(self) -> Iterator[Entity | Refusal] | None:
+        """Return the entities, or None where the format names none apart from the sentences."""
+
+    def sentences(self) -> Iterator[Sentence | Refusal]:
+        """Return the sentences."""

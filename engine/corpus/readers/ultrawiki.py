@@ -1,0 +1,171 @@
+"""The layout of UltraWiki: a folder with
+
+======================  =====================================================================
+``entities.txt``        a name a line
+``ent2sents.json``      ``{name: [sentence, …]}``
+``ent2text.json``       ``{name: description}`` (may be missing)
+``attributes.json``     ``{class: {name: {attribute: [value, …]}}}`` (may be missing); the class
+                        is kept as one more attribute, "class"
+======================  =====================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import ijson
+
+from engine.corpus.readers.base import Entity, Position, Refusal, Sentence
+from engine.corpus.readers.json_stream import (
+    decode,
+    expect_object,
+    fault_of_json,
+    json_events,
+    json_members,
+    json_type,
+    json_value,
+    lines,
+)
+from engine.corpus.text import nfc
+from engine.errors import FormatError
+from engine.storage.store import Store
+
+REQUIRED = ("entities.txt", "ent2sents.json")
+CLASS = "class"
+Attributes = dict[str, dict[str, list[str]]]
+
+
+class UltraWiki:
+    """A folder in the layout of UltraWiki (see the module)."""
+
+    def __init__(self, folder: Store) -> None:
+        self.folder = folder
+        if folder.size() >= 0:
+            raise FormatError(
+                f"{folder.uri}: a file; --format ultrawiki needs a folder with entities.txt and "
+                "ent2sents.json; for a file of sentences add --format jsonl or --format parquet"
+            )
+        missing = [name for name in REQUIRED if not (folder / name).exists()]
+        if missing:
+            there = ", ".join(f.name for f in folder.files()[:8]) or "nothing"
+            raise FormatError(
+                f"{folder.uri}: no {' and no '.join(missing)} here (found: {there}); --format ultrawiki "
+                "needs a folder with entities.txt and ent2sents.json; see --help for the other formats"
+            )
+
+    def files(self) -> list[Store]:
+        """Return the files of the layout that are there."""
+        names = (*REQUIRED, "ent2text.json", "attributes.json")
+        return [self.folder / name for name in names if (self.folder / name).exists()]
+
+    def entities(self) -> Iterator[Entity | Refusal]:
+        """Yield the lines of entities.txt, with what the other files know of each."""
+        descriptions: dict[str, str] = {}
+        attributes: Attributes = {}
+        yield from self._descriptions(descriptions)
+        yield from self._attributes(attributes)
+        source = "entities.txt"
+        for line in lines(self.folder / source):
+            text, fault = decode(line)
+            position: Position = ("line {0}, byte {1}", line.number, line.offset)
+            if fault:
+                yield Refusal(source, position, fault, text, "entity")
+            elif name := nfc(text.strip()):
+                about = descriptions.pop(name, None), attributes.pop(name, {})
+                yield Entity(name, [], *about, source, position)
+        for name in descriptions:
+            yield unknown("ent2text.json", name, source)
+        for name in attributes:
+            yield unknown("attributes.json", name, source)
+
+    def _descriptions(self, found: dict[str, str]) -> Iterator[Refusal]:
+        source = "ent2text.json"
+        if not (self.folder / source).exists():
+            return
+        last = ""
+        try:
+            for name, text in json_members(self.folder / source):
+                last = name
+                if isinstance(text, str):
+                    found[nfc(name.strip())] = text
+                elif text is not None:
+                    yield detail(source, name, "the description is not a text", text)
+        except ijson.JSONError as error:
+            yield Refusal(source, ("after {0!r}{1}", last, ""), fault_of_json(error), of="file")
+
+    def _attributes(self, found: Attributes) -> Iterator[Refusal]:
+        source = "attributes.json"
+        if not (self.folder / source).exists():
+            return
+        last = ""
+        try:
+            for group, members in json_members(self.folder / source):
+                last = group
+                kind = nfc(group.strip())
+                if not isinstance(members, dict):
+                    yield detail(source, group, "a class must be {name: {attribute: [values]}}", members)
+                    continue
+                for name, given in members.items():
+                    if not is_attributes(given):
+                        yield detail(source, name, "attributes must be {attribute: [texts]}", given)
+                        continue
+                    known = found.setdefault(nfc(name.strip()), {})
+                    for attribute, values in [(CLASS, [kind] if kind else []), *given.items()]:
+                        merged = known.get(attribute, []) + values
+                        known[attribute] = list(dict.fromkeys(merged))
+        except ijson.JSONError as error:
+            yield Refusal(source, ("after {0!r}{1}", last, ""), fault_of_json(error), of="file")
+
+    def sentences(self) -> Iterator[Sentence | Refusal]:
+        """Yield the sentences of ent2sents.json in its order; a name that comes twice is one entity."""
+        source = "ent2sents.json"
+        events = json_events(self.folder / source)
+        name, place, inside = "", 0, False
+        try:
+            expect_object(events)
+            for event, value in events:
+                if event == "string" and inside:
+                    position = ("{0!r}, sentence {1}", name, place)
+                    yield Sentence(name, str(value), None, None, None, source, position)
+                    place += 1
+                elif event == "map_key":
+                    name, place = nfc(str(value).strip()), 0
+                elif event == "start_array" and not inside:
+                    inside = True
+                elif event == "end_array":
+                    inside = False
+                elif event != "end_map":
+                    yield _wrong(source, name, place, json_value(events, event, value), inside)
+                    place += 1
+        except (ijson.JSONError, StopIteration) as error:
+            position = ("after {0!r}, sentence {1}", name, place - 1)
+            yield Refusal(source, position, fault_of_json(error), of="file")
+
+
+def is_attributes(given: object) -> bool:
+    """Whether a value is ``{attribute: [text, …]}``."""
+    return isinstance(given, dict) and all(
+        isinstance(values, list) and all(isinstance(v, str) for v in values) for values in given.values()
+    )
+
+
+def _wrong(source: str, name: str, place: int, value: object, inside: bool) -> Refusal:
+    expected = "a sentence must be a text" if inside else "an entity must have a list of sentences"
+    position = ("{0!r}, sentence {1}", name, place)
+    return Refusal(source, position, f"{expected}, not {json_type(value)}", dumps(value))
+
+
+def dumps(value: object) -> str:
+    """Return a refused value as text for the quarantine."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def detail(source: str, name: str, reason: str, value: object) -> Refusal:
+    """Return the refusal of what a file holds on an entity."""
+    return Refusal(source, ("{0!r}{1}", name, ""), reason, dumps(value), "detail")
+
+
+def unknown(source: str, name: str, entities: str) -> Refusal:
+    """Return the refusal of what a file holds on a name that the file of entities lacks."""
+    return Refusal(source, ("{0!r}{1}", name, ""), f"not in {entities}", name, "detail")

@@ -1,1 +1,0 @@
-"""Entity encoders: from token ids to the state that stands for a mention."""

@@ -1,0 +1,1 @@
+"""Images of a corpus: fetched, decoded, and encoded once into patch features."""

@@ -1,0 +1,109 @@
+"""Reads the files behind images' addresses: the first pass, which hashes and checks but decodes nothing.
+
+The work of an actor, which knows nothing of the cluster, and needs no model: it starts at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from engine.corpus.importing.images import MAX_BYTES
+from engine.errors import StorageError
+from engine.images.decode import PictureRefused, check
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
+
+WAITING_THREADS = 8
+"""Threads that read from a bucket, where most of the time is waiting, or that feed a GPU."""
+
+
+class ImageFiles:
+    """The files behind the addresses of a workspace's images.
+
+    A bucket is opened once: to ask for each image whether the bucket can be used would double the requests.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._buckets: dict[str, Store] = {}
+
+    def store(self, address: str) -> Store:
+        """Return the file; it need not exist.
+
+        Raises:
+            PictureRefused: an address of a kind that is not known.
+            StorageError: its bucket cannot be used.
+        """
+        if not address.startswith("s3://"):
+            try:
+                return self._workspace.image(address)
+            except StorageError as error:
+                raise PictureRefused(str(error)) from None
+        bucket, _, name = address.removeprefix("s3://").partition("/")
+        if bucket not in self._buckets:
+            self._buckets[bucket] = Store.open(f"s3://{bucket}")
+        return self._buckets[bucket] / name
+
+    def threads(self, addresses: Sequence[str]) -> int:
+        """Return how many threads should read these: one from a disk, more from a bucket."""
+        far = not self._workspace.root.is_local or any(a.startswith("s3://") for a in addresses)
+        return WAITING_THREADS if far else 1
+
+    def read(self, address: str) -> bytes:
+        """Return a file's content, no more of it than shows that it is too large.
+
+        Raises:
+            PictureRefused: it is not there, or cannot be read.
+            StorageError: its bucket cannot be used.
+        """
+        store = self.store(address)
+        # A pipe would be waited for, and there is no end to some devices.
+        if store.is_local and os.path.exists(store.path) and not os.path.isfile(store.path):
+            raise PictureRefused("cannot be read: not a regular file")
+        try:
+            with store.open_input() as stream:
+                return bytes(stream.read(MAX_BYTES + 1))
+        except StorageError:
+            raise PictureRefused("missing: no such file") from None
+        except OSError as error:
+            if store.is_local:
+                raise PictureRefused(f"cannot be read: {error}") from None
+            # Not the image's fault: the network's or the keys'. A rerun goes on from here.
+            raise StorageError(f"{address}: {error}; run the job again, it makes what is missing") from None
+
+
+class ImageHasher:
+    """The first pass: reads each address, hashes its content, and checks all but the decoding."""
+
+    def __init__(self, workspace: str) -> None:
+        self._uri = workspace
+
+    @cached_property
+    def _files(self) -> ImageFiles:
+        return ImageFiles(Workspace.open(self._uri))
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+        """Return sha256 and reason of each address of a batch of one, in order; empty where there is none."""
+        addresses = [str(address) for address in batch["images"][0]]
+        with ThreadPoolExecutor(self._files.threads(addresses)) as pool:
+            found = list(pool.map(self.hashed, addresses))
+        sha256s, reasons = [sha for sha, _ in found], [why for _, why in found]
+        return {"chunk": [int(batch["chunk"][0])], "sha256": [sha256s], "reason": [reasons]}
+
+    def hashed(self, address: str) -> tuple[str, str]:
+        """Return the sha256 of an image's content and why it is refused; each may be empty."""
+        sha256 = ""
+        try:
+            content = self._files.read(address)
+            sha256 = hashlib.sha256(content).hexdigest()
+            check(content)
+        except PictureRefused as refusal:
+            return sha256, str(refusal)
+        return sha256, ""

@@ -1,0 +1,270 @@
+"""The folder that a choice of images is written into, part by part, and the worker that makes a part.
+
+::
+
+    choice.json                  what is chosen from, and with which models: a rerun must ask for the same
+    records/part-NNNNN.jsonl     the table's usable records, taken apart; gone when all is done
+    sentences/part-NNNNN.jsonl   the source that ``jobs.import_corpus --format jsonl`` takes
+    scores/part-NNNNN.parquet    every usable candidate (choice_table.SCORE_SCHEMA), and the part's counts
+    quarantine/*.jsonl           refused records and refused candidates
+
+A part is done when its sentences are there: they are written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engine.corpus.readers.base import Refusal
+from engine.errors import StorageError
+from engine.images.fetch import ImageFiles
+from engine.images.selection.selector import Choice, ChoiceSettings, ImageChooser
+from engine.images.selection.table import SCORE_SCHEMA, ChoiceRecord, read_table
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
+
+PART_RECORDS = 128
+"""Records of a part: the unit of parallel work and of recovery, a thousand images or so."""
+
+DESCRIPTION = "choice.json"
+REFUSED_RECORDS = "records.jsonl"
+COUNTS = ("records", "chosen", "without_image", "images_scored", "images_refused")
+"""What a part counts; images by record, so one that ten records name counts ten times."""
+
+
+class ChoiceDescription(BaseModel):
+    """``choice.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: ChoiceSettings
+    table: str
+    digest: str
+    """Of the table's records."""
+    records: int
+    refused: int
+    parts: int
+
+
+class ChoiceFolder:
+    """The folder of one choice of images."""
+
+    def __init__(self, folder: Store) -> None:
+        self.folder = folder
+
+    def sentences(self, part: int) -> Store:
+        """Return where a part's sentences are."""
+        return self.folder / "sentences" / f"part-{part:05}.jsonl"
+
+    def scores(self, part: int) -> Store:
+        """Return where a part's scores are."""
+        return self.folder / "scores" / f"part-{part:05}.parquet"
+
+    def records(self, part: int) -> Store:
+        """Return where a part's records wait."""
+        return self.folder / "records" / f"part-{part:05}.jsonl"
+
+    def quarantine(self, name: str) -> Store:
+        """Return a file of refusals."""
+        return self.folder / "quarantine" / name
+
+    def begin(
+        self,
+        table: Store,
+        settings: ChoiceSettings,
+        overwrite: bool = False,
+        progress: Callable[[int], None] = lambda n: None,
+    ) -> ChoiceDescription:
+        """Take the table apart and return what is to be done; what is done of the same choice stays.
+
+        Args:
+            table: a file of JSON lines or Parquet.
+            settings: models and alpha.
+            overwrite: remove another choice that is here.
+            progress: is told of records read.
+
+        Raises:
+            StorageError: another choice is here, or there is no table.
+            FormatError: it is no table of records, or holds none that can be used.
+        """
+        there = self._there()
+        if there is not None and overwrite:
+            self._clear()
+            there = None
+        if there is not None and (there.settings, there.table) != (settings, table.uri):
+            raise self._another(there)
+        wanted = self._take_apart(table, settings, progress)
+        if there is not None and there != wanted:
+            raise self._another(there)
+        (self.folder / DESCRIPTION).write_bytes(wanted.model_dump_json(indent=1).encode())
+        return wanted
+
+    def missing(self, description: ChoiceDescription) -> list[int]:
+        """Return the parts that are not done."""
+        done = {file.name for file in (self.folder / "sentences").files(".jsonl")}
+        return [part for part in range(description.parts) if self.sentences(part).name not in done]
+
+    def finish(self, description: ChoiceDescription) -> Counter[str]:
+        """Remove what waited, and return the counts of all parts."""
+        total: Counter[str] = Counter()
+        for part in range(description.parts):
+            with self.scores(part).open_input() as stream:
+                metadata = pq.read_schema(stream).metadata or {}
+            total.update({name: int(metadata[name.encode()]) for name in COUNTS})
+        (self.folder / "records").delete()
+        return total
+
+    def _there(self) -> ChoiceDescription | None:
+        file = self.folder / DESCRIPTION
+        if not file.exists():
+            return None
+        try:
+            return ChoiceDescription.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            raise StorageError(
+                f"{file.uri}: not the description of a choice of images ({error.errors()[0]['msg']}); add "
+                "--overwrite, or name another --output"
+            ) from None
+
+    def _another(self, there: ChoiceDescription) -> StorageError:
+        return StorageError(
+            f"{self.folder.uri}: holds a choice from {there.table} (of {there.records} records, alpha "
+            f"{there.settings.alpha}, CLIP {there.settings.clip}), which differs from what is asked now; add "
+            "--overwrite to replace it, or name another --output"
+        )
+
+    def _clear(self) -> None:
+        for name in (DESCRIPTION, "records", "sentences", "scores", "quarantine"):
+            (self.folder / name).delete()
+
+    def _take_apart(
+        self, table: Store, settings: ChoiceSettings, progress: Callable[[int], None]
+    ) -> ChoiceDescription:
+        """Write the table's records part by part, and its refusals."""
+        digest, waiting, refusals, records, parts = hashlib.sha256(), [], [], 0, 0
+        for one in read_table(table):
+            progress(1)
+            if isinstance(one, Refusal):
+                refusals.append(one)
+                continue
+            line = one.to_line()
+            digest.update(line.encode())
+            waiting.append(line)
+            records += 1
+            if len(waiting) == PART_RECORDS:
+                self.records(parts).write_bytes("".join(waiting).encode())
+                waiting, parts = [], parts + 1
+        if waiting:
+            self.records(parts).write_bytes("".join(waiting).encode())
+            parts += 1
+        _write_refusals(self.quarantine(REFUSED_RECORDS), refusals)
+        return ChoiceDescription(
+            settings=settings,
+            table=table.uri,
+            digest=digest.hexdigest(),
+            records=records,
+            refused=len(refusals),
+            parts=parts,
+        )
+
+
+class ChoiceMaker:
+    """An actor's work: chooses the images of a part and writes what comes of it.
+
+    Args:
+        output: address of a :class:`ChoiceFolder`.
+        settings: models and alpha.
+    """
+
+    def __init__(self, output: str, settings: ChoiceSettings) -> None:
+        self._output, self._settings = output, settings
+
+    @cached_property
+    def _folder(self) -> ChoiceFolder:
+        return ChoiceFolder(Store.open(self._output))
+
+    @cached_property
+    def _chooser(self) -> ImageChooser:
+        return ImageChooser(self._settings, ImageFiles(Workspace.open(self._output)))
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
+        """Make the part of a batch of one; returns its records."""
+        part = int(batch["part"][0])
+        return {"records": [self.make(part)]}
+
+    def make(self, part: int) -> int:
+        """Make a part and return how many records it has."""
+        lines = self._folder.records(part).read_bytes().decode().splitlines()
+        choices = self._chooser.choose([ChoiceRecord.of_line(line) for line in lines])
+        refusals = [
+            Refusal(
+                address,
+                (f"{choice.record.position}{{}}{{}}", "", ""),
+                reason,
+                choice.record.sentence,
+                "detail",
+            )
+            for choice in choices
+            for address, reason in choice.refused.items()
+        ]
+        _write_refusals(self._folder.quarantine(f"part-{part:05}.jsonl"), refusals)
+        with self._folder.scores(part).writing() as path:
+            pq.write_table(_score_table(choices, len(refusals)), path)
+        lines = [json.dumps(_sentence(choice), ensure_ascii=False) + "\n" for choice in choices]
+        self._folder.sentences(part).write_bytes("".join(lines).encode())
+        return len(choices)
+
+
+def _sentence(choice: Choice) -> dict[str, object]:
+    """Return a record's line of the source that is written."""
+    record, best = choice.record, choice.best()
+    line: dict[str, object] = {"entity": record.entity, "sentence": record.sentence}
+    if record.start is not None and record.end is not None:
+        line |= {"start": record.start, "end": record.end}
+    if best is not None:
+        line |= {"image": best[0], "image_score": round(best[1], 6)}
+    return line
+
+
+def _score_table(choices: Iterable[Choice], refused: int) -> pa.Table:
+    """Return the scores of a part's usable candidates, its counts in the metadata."""
+    rows: list[dict[str, object]] = []
+    counts = dict.fromkeys(COUNTS, 0) | {"images_refused": refused}
+    for choice in choices:
+        counts["records"] += 1
+        counts["chosen" if choice.scores is not None else "without_image"] += 1
+        if choice.scores is None:
+            continue
+        scores = choice.scores
+        for rank, place in enumerate(scores.best_first(), start=1):
+            rows.append(
+                {
+                    "record": choice.record.number,
+                    "image": choice.usable[place],
+                    "agreement": scores.agreement[place],
+                    "similarity": None if scores.similarity is None else scores.similarity[place],
+                    "score": scores.score[place],
+                    "rank": rank,
+                }
+            )
+    counts["images_scored"] = len(rows)
+    metadata = {name: str(number) for name, number in counts.items()}
+    return pa.Table.from_pylist(rows, schema=SCORE_SCHEMA.with_metadata(metadata))
+
+
+def _write_refusals(file: Store, refusals: Sequence[Refusal]) -> None:
+    """Write a line a refusal; where there is none, there is no file."""
+    if not refusals:
+        file.delete()
+        return
+    lines = [json.dumps(refusal.as_json(), ensure_ascii=False) + "\n" for refusal in refusals]
+    file.write_bytes("".join(lines).encode())

@@ -1,0 +1,206 @@
+"""Chooses images with models: from addresses and sentences to the scores of equation 1 (MESED).
+
+The work of one actor, which knows nothing of the cluster. Records beside each other often share candidates
+(the images of one entity), so what was seen of an address is remembered for a while.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.corpus.importing.images import fault_of_address
+from engine.images.decode import PictureRefused, Pixels, decode
+from engine.images.fetch import ImageFiles
+from engine.images.selection.scoring import ALPHA, Floats, Scores, score_candidates
+from engine.images.selection.table import ChoiceRecord
+from engine.models.clip import ClipEncoder
+from engine.models.detector import PARTS, WHOLE, Box, ObjectFinder, cut_out
+from engine.models.vision import VisionBackbone
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+BATCH = 16
+"""Pictures that go through a model at a time."""
+
+REMEMBERED = 1024
+"""Addresses; ten objects of 2,048 numbers each are 80 KiB, so at most 80 MiB."""
+
+
+class ChoiceSettings(BaseModel):
+    """Everything that decides which image is chosen, apart from the images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clip: str
+    detector: str | None = None
+    vision: str | None = None
+    """Makes the vectors of objects and typical images; None: the image tower of ``clip``."""
+    alpha: float = Field(ALPHA, ge=0, le=1)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen in an image: its vector in CLIP's space, [d], and its objects' vectors, [k, c]."""
+
+    image: Floats
+    objects: Floats | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What came of a record: its usable candidates with their scores, and what was refused, and why."""
+
+    record: ChoiceRecord
+    usable: list[str] = field(default_factory=list)
+    scores: Scores | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def best(self) -> tuple[str, float] | None:
+        """Return the chosen image and its score; None where no candidate can be used."""
+        if self.scores is None:
+            return None
+        first = int(self.scores.best_first()[0])
+        return self.usable[first], float(self.scores.score[first])
+
+
+class ImageChooser:
+    """Chooses images; see :meth:`choose`.
+
+    Args:
+        settings: the models and alpha.
+        files: reads what addresses name.
+    """
+
+    def __init__(self, settings: ChoiceSettings, files: ImageFiles) -> None:
+        self._files, self._alpha = files, settings.alpha
+        gpu = torch.cuda.is_available()
+        device = torch.device("cuda" if gpu else "cpu")
+        if not gpu:
+            # One thread an actor: two that share a core wait for each other.
+            torch.set_num_threads(1)
+        self._clip = ClipEncoder.load(settings.clip).to(device)
+        self._finder = ObjectFinder.load(settings.detector).to(device) if settings.detector else None
+        self._vision = VisionBackbone.load(settings.vision).to(device) if settings.vision else None
+        self._object_side = self._vision.side if self._vision else self._clip.side
+        # Large enough that half a side, cut out, still has the pixels that a model wants.
+        sides = [self._clip.side, 2 * self._object_side, self._finder.side if self._finder else 0]
+        self._side = max(sides)
+        self._seen: OrderedDict[tuple[str, bool], Seen | str] = OrderedDict()
+        self._typical: OrderedDict[str, Floats | str] = OrderedDict()
+
+    def choose(self, records: Sequence[ChoiceRecord]) -> list[Choice]:
+        """Return what comes of each record.
+
+        Raises:
+            StorageError: a bucket cannot be used.
+        """
+        texts = [self._clip.texts([r.sentence for r in some]).numpy() for some in _batches(records)]
+        return [
+            self._choose(record, text)
+            for record, text in zip(records, np.concatenate(texts) if texts else [], strict=True)
+        ]
+
+    def _choose(self, record: ChoiceRecord, text: Floats) -> Choice:
+        refused: dict[str, str] = {}
+        typical = self._typical_of(record.typical) if record.typical and self._alpha < 1 else None
+        if isinstance(typical, str):
+            refused[str(record.typical)] = f"the typical image: {typical}"
+            typical = None
+        found = self._look_at(record.candidates, with_objects=typical is not None)
+        seen: dict[str, Seen] = {}
+        for address, one in found.items():
+            if isinstance(one, str):
+                refused[address] = one
+            else:
+                seen[address] = one
+        if not seen:
+            return Choice(record, refused=refused)
+        images = np.stack([one.image for one in seen.values()])
+        objects = [one.objects for one in seen.values() if one.objects is not None]
+        scores = score_candidates(
+            text, images, objects if typical is not None else None, typical, self._alpha
+        )
+        return Choice(record, list(seen), scores, refused)
+
+    def _look_at(self, addresses: Sequence[str], with_objects: bool) -> dict[str, Seen | str]:
+        """Return what is seen at each address, or why nothing is, in the order of the addresses."""
+        known = {a: self._seen[a, with_objects] for a in addresses if (a, with_objects) in self._seen}
+        new = [a for a in addresses if a not in known]
+        for some in _batches(new):
+            known |= self._seen_anew(some, with_objects)
+        for address, one in known.items():
+            _remember(self._seen, (address, with_objects), one)
+        return {address: known[address] for address in addresses}
+
+    def _seen_anew(self, addresses: Sequence[str], with_objects: bool) -> dict[str, Seen | str]:
+        pictures = self._decoded(addresses)
+        good = {a: p for a, p in zip(addresses, pictures, strict=True) if not isinstance(p, str)}
+        found: dict[str, Seen | str] = {
+            a: p for a, p in zip(addresses, pictures, strict=True) if isinstance(p, str)
+        }
+        if not good:
+            return found
+        images = self._clip.images(_at(list(good.values()), self._clip.side)).numpy()
+        objects: Sequence[Floats | None] = [None] * len(good)
+        if with_objects:
+            boxes = self._boxes(list(good.values()))
+            objects = [self._object_vectors(p, b) for p, b in zip(good.values(), boxes, strict=True)]
+        seen = [Seen(image, some) for image, some in zip(images, objects, strict=True)]
+        return found | dict(zip(good, seen, strict=True))
+
+    def _boxes(self, pictures: Sequence[Pixels]) -> Sequence[Sequence[Box]]:
+        if self._finder is None:
+            return [PARTS] * len(pictures)
+        return self._finder.boxes(_at(pictures, self._finder.side))
+
+    def _object_vectors(self, picture: Pixels, boxes: Sequence[Box]) -> Floats:
+        """Return a vector for each part of a picture, float32 [boxes, c]."""
+        cuts = torch.from_numpy(cut_out(picture, boxes, self._object_side))
+        found = self._clip.images(cuts) if self._vision is None else self._vision.encode(cuts).mean(dim=1)
+        return found.numpy()
+
+    def _typical_of(self, address: str) -> Floats | str:
+        """Return the vector of a typical image, [c], or why there is none."""
+        if address not in self._typical:
+            (picture,) = self._decoded([address])
+            found = picture if isinstance(picture, str) else self._object_vectors(picture, [WHOLE])[0]
+            _remember(self._typical, address, found)
+        return self._typical[address]
+
+    def _decoded(self, addresses: Sequence[str]) -> list[Pixels | str]:
+        with ThreadPoolExecutor(self._files.threads(addresses)) as pool:
+            return list(pool.map(self._picture, addresses))
+
+    def _picture(self, address: str) -> Pixels | str:
+        if fault := fault_of_address(address):
+            return fault
+        try:
+            return decode(self._files.read(address), self._side)
+        except PictureRefused as refusal:
+            return str(refusal)
+
+
+def _at(pictures: Sequence[Pixels], side: int) -> torch.Tensor:
+    """Return whole pictures squeezed to a side, uint8 [pictures, side, side, 3]."""
+    return torch.from_numpy(np.concatenate([cut_out(picture, [WHOLE], side) for picture in pictures]))
+
+
+def _batches(items: Sequence[Item]) -> list[Sequence[Item]]:
+    return [items[at : at + BATCH] for at in range(0, len(items), BATCH)]
+
+
+def _remember(cache: OrderedDict[Key, Value], key: Key, value: Value) -> None:
+    cache[key] = value
+    cache.move_to_end(key)
+    while len(cache) > REMEMBERED:
+        cache.popitem(last=False)

@@ -1,0 +1,1 @@
+"""Models: encoders of text, images and both, and the parts that they are made of."""

@@ -1,0 +1,242 @@
+"""An entity read and seen: the state at ``[MASK]`` of a sentence and a picture (MESED, section "Methods").
+
+The sentence's frozen states pass the text encoder's last layer (equation 2), the picture's frozen patch
+features a projection and a visual transformer (equations 3 and 4), and both together a cross-modal
+transformer (equation 5), of whose last layer only the state at the mask is computed. A modality that a
+context lacks is masked out of attention. Knows nothing of objectives, files of features, or training.
+
+Where contexts are few, layers that begin from nothing learn their few examples and little else. So, unlike
+the paper's, all new layers begin as the identity (their last products are zero), and the state at the mask
+begins as a summary of both modalities (:mod:`engine.models.lda`): before the first step the result
+already is as near to others as its words and its picture are. (The text encoder's own state at the mask,
+which is less alike among like entities, is a part of its mean.) ``summary=False, identity=False`` is the
+paper's way.
+
+Shape letters: B contexts, L tokens, P patches, C features of a patch, D dimensions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+from transformers import BertConfig
+from transformers.models.bert.modeling_bert import BertLayer
+
+from engine.errors import FormatError
+from engine.models.lda import Summary
+from engine.models.text import BARE_TOKENS, LastLayerAtMask, TextEncoder, beyond, layer_at, run_layer
+
+Tensor = torch.Tensor
+
+WEIGHTS, CONFIG = "multimodal.safetensors", "multimodal.json"
+
+
+class MultimodalConfig(BaseModel):
+    """Sizes of what is added to the text encoder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_patches: int = Field(ge=1)
+    vision_dim: int = Field(ge=1)
+    visual_layers: int = Field(default=3, ge=0)
+    cross_layers: int = Field(default=3, ge=1)
+    head_dim: int = Field(default=64, ge=1)
+    """Dimensions of an attention head; a text encoder of fewer dimensions has one head."""
+    inner: int = Field(default=4, ge=1)
+    """Inner dimensions of a feed-forward network, in multiples of D."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """After the projection of patches; in the layers half of it."""
+    summary: bool = True
+    identity: bool = True
+
+
+class PatchProjection(nn.Module):
+    """Linear(C, D) -> Dropout -> LayerNorm -> GELU, plus learnt positions: [B, P, D] of [B, P, C].
+
+    Features are standardised first, by the mean and deviation over the training images: features of
+    one backbone share a large common part that says nothing of the picture.
+    """
+
+    mean_C: Tensor
+    scale_C: Tensor
+
+    def __init__(self, config: MultimodalConfig, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_C", torch.zeros(config.vision_dim))
+        self.register_buffer("scale_C", torch.ones(config.vision_dim))
+        self.project = nn.Linear(config.vision_dim, dim)
+        nn.init.orthogonal_(self.project.weight)
+        self.dropout = nn.Dropout(config.dropout)
+        self.LayerNorm = nn.LayerNorm(dim)
+        self.position_PD = nn.Parameter(torch.randn(config.n_patches, dim) * 0.02)
+
+    def fit(self, features_NPC: Tensor) -> None:
+        """Take the mean and deviation of some images' features."""
+        flat = features_NPC.float().flatten(0, 1)
+        self.mean_C.copy_(flat.mean(dim=0))
+        self.scale_C.copy_(1 / (flat.std(dim=0) + 1e-3))
+
+    def scaled(self, features_BPC: Tensor) -> Tensor:
+        """Return the features standardised."""
+        return (features_BPC - self.mean_C) * self.scale_C
+
+    def forward(self, scaled_BPC: Tensor) -> Tensor:
+        """Return the patches' first states, of standardised features."""
+        return F.gelu(self.LayerNorm(self.dropout(self.project(scaled_BPC)))) + self.position_PD
+
+
+class MultimodalEncoder(nn.Module):
+    """What learns besides the head: the last text layer, the projection and both transformers."""
+
+    def __init__(self, last: LastLayerAtMask, config: MultimodalConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.last = last
+        self.last.requires_grad_(True)
+        self.patches = PatchProjection(config, last.dim)
+        self.summary = Summary(last.dim, config.vision_dim) if config.summary else None
+        self.visual = nn.ModuleList(_layer(config, last.dim) for _ in range(config.visual_layers))
+        self.cross = nn.ModuleList(_layer(config, last.dim) for _ in range(config.cross_layers))
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a state, D."""
+        return self.last.dim
+
+    def train(self, mode: bool = True) -> MultimodalEncoder:
+        """Set the mode; the text layer has no dropout, as the cached states below it had none."""
+        super().train(mode)
+        self.last.eval()
+        return self
+
+    def forward(
+        self, states_BLD: Tensor, lengths_B: Tensor, mask_B: Tensor, features_BPC: Tensor, seen_B: Tensor
+    ) -> Tensor:
+        """Return the state at the mask of each context, [B, D].
+
+        Args:
+            states_BLD: states below the text encoder's last layer.
+            lengths_B: tokens of each sentence; three (begin, mask, end) where there is no text.
+            mask_B: place of the mask token.
+            features_BPC: patch features from the backbone.
+            seen_B: bool, whether the context has a picture; features of others are ignored.
+        """
+        beyond_BL = beyond(lengths_B, states_BLD.shape[1])
+        text_BLD = run_layer(self.last.layer, states_BLD, beyond_BL)
+        scaled_BPC = self.patches.scaled(features_BPC)
+        image_BPD = self._image_states(scaled_BPC)
+        if self.summary is not None:
+            whole_BD = self.summary(
+                _mean(text_BLD, lengths_B), lengths_B > BARE_TOKENS, scaled_BPC.mean(dim=1), seen_B
+            )
+            places_L = torch.arange(text_BLD.shape[1], device=mask_B.device)
+            at_mask_BL1 = (places_L == mask_B[:, None])[:, :, None]
+            text_BLD = torch.where(at_mask_BL1, whole_BD[:, None].to(text_BLD.dtype), text_BLD)
+        both_BSD = torch.cat([text_BLD, image_BPD], dim=1)
+        unseen_BP = ~seen_B[:, None].expand(-1, image_BPD.shape[1])
+        absent_BS = torch.cat([beyond_BL, unseen_BP], dim=1)
+        for layer in self.cross[:-1]:
+            both_BSD = run_layer(layer, both_BSD, absent_BS)
+        return layer_at(self.cross[-1], both_BSD, absent_BS, mask_B)
+
+    def _image_states(self, scaled_BPC: Tensor) -> Tensor:
+        """Return the patches' states after the visual transformer, [B, P, D] (equation 4)."""
+        states_BPD = self.patches(scaled_BPC)
+        nothing_BP = torch.zeros(states_BPD.shape[:2], dtype=torch.bool, device=states_BPD.device)
+        for layer in self.visual:
+            states_BPD = run_layer(layer, states_BPD, nothing_BP)
+        return states_BPD
+
+    def text_means(self, states_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return the mean of the last text layer's states, [B, D]: what the summary's map is fitted to."""
+        states_BLD = run_layer(self.last.layer, states_BLD, beyond(lengths_B, states_BLD.shape[1]))
+        return _mean(states_BLD, lengths_B)
+
+
+class PredictionHead(nn.Sequential):
+    """f = Linear(D, D) -> Dropout -> LayerNorm -> GELU -> Linear(D, N): logits [B, N] of states [B, D]."""
+
+    def __init__(self, dim: int, n_entities: int, dropout: float) -> None:
+        super().__init__(
+            nn.Linear(dim, dim),
+            nn.Dropout(dropout),
+            nn.LayerNorm(dim),
+            nn.GELU(),
+            nn.Linear(dim, n_entities),
+        )
+
+
+class Predictor(nn.Module):
+    """The encoder and the head: what predicts entities, and what the teacher is a copy of."""
+
+    def __init__(self, encoder: MultimodalEncoder, n_entities: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = PredictionHead(encoder.dim, n_entities, encoder.config.dropout)
+
+    def forward(self, context: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Return the states [B, D] and the logits [B, N] of some contexts."""
+        states_BD = self.encoder(*context)
+        return states_BD, self.head(states_BD)
+
+    def save(self, folder: Path) -> str:
+        """Write weights and sizes, and return the name of the file written last.
+
+        The text encoder lies beside them, as a folder of its own.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({n: t.contiguous() for n, t in self.state_dict().items()}, folder / WEIGHTS)
+        (folder / CONFIG).write_text(self.encoder.config.model_dump_json(indent=1), encoding="utf-8")
+        return CONFIG
+
+    @classmethod
+    def load(cls, folder: Path, text: TextEncoder) -> Predictor:
+        """Read what :meth:`save` wrote; the text encoder's last layer takes the weights that are there.
+
+        Raises:
+            FormatError: the folder holds no multi-modal encoder, or one of another text encoder.
+        """
+        if not (folder / CONFIG).exists():
+            raise FormatError(f"{folder}: no {CONFIG}, so no multi-modal encoder")
+        config = MultimodalConfig.model_validate_json((folder / CONFIG).read_bytes())
+        found = load_file(folder / WEIGHTS)
+        n_entities = len(found["head.4.bias"])
+        predictor = cls(MultimodalEncoder(text.last, config), n_entities)
+        try:
+            predictor.load_state_dict(found)
+        except RuntimeError as error:
+            raise FormatError(f"{folder}: made with another text encoder ({error})") from None
+        return predictor.eval()
+
+
+def _layer(config: MultimodalConfig, dim: int) -> BertLayer:
+    """Return a new transformer layer of the text encoder's kind."""
+    sizes = BertConfig(
+        hidden_size=dim,
+        num_attention_heads=max(1, dim // config.head_dim),
+        intermediate_size=config.inner * dim,
+        hidden_dropout_prob=config.dropout / 2,
+        attention_probs_dropout_prob=config.dropout / 2,
+    )
+    sizes._attn_implementation = "sdpa"
+    layer: Any = BertLayer(sizes)
+    for module in layer.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    if config.identity:
+        nn.init.zeros_(layer.attention.output.dense.weight)
+        nn.init.zeros_(layer.output.dense.weight)
+    return layer
+
+
+def _mean(states_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+    """Return the mean over each sentence's tokens, [B, D]."""
+    within_BL1 = ~beyond(lengths_B, states_BLD.shape[1])[:, :, None]
+    return torch.where(within_BL1, states_BLD, 0).sum(dim=1) / lengths_B[:, None]

@@ -1,0 +1,1 @@
+"""Query files in, result files out."""

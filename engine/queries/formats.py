@@ -1,0 +1,280 @@
+"""Readers of query files: UltraWiki's and MESED's layouts, JSON lines and Parquet become resolved queries.
+
+A record names its seeds by name, alias or id, and may carry its truth::
+
+    # UltraWiki: <class>.json, a list of
+    {"query_id": "countries-3-0", "group_id": 3, "pos_seeds": [...], "neg_seeds": [...],
+     "pos_gt": [...], "neg_gt": [...]}
+    # JSON lines and Parquet, one query a line or row
+    {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals"}
+
+Both spellings are understood in every format; other fields are ignored. MESED's files are those of
+:mod:`engine.queries.mesed`. A record that cannot be used is returned as a :class:`Refusal`, never dropped.
+Knows nothing of methods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
+
+from engine.errors import FormatError, QueryError, UserError
+from engine.queries.mesed import SUFFIX, Found, mesed_records, query_texts
+from engine.query import Query
+from engine.storage.store import Store
+from engine.vocabulary import Vocabulary
+
+SUFFIXES = (".json", ".jsonl", ".parquet")
+_ENDINGS = f"{', '.join(SUFFIXES)}, or, in MESED's layout, {SUFFIX}"
+
+_SHOWN = 200
+"""Characters of a reason that are kept: a refused record may hold anything."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One side's ground truth: ids of the vocabulary, and names that the vocabulary lacks.
+
+    A missing name can never be found, yet it counts in the size of the truth: a candidate list that
+    lacks an entity must not make the same ranking look better.
+    """
+
+    ids: frozenset[int] = frozenset()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many entities ought to be found."""
+        return len(self.ids) + len(self.missing)
+
+
+@dataclass(frozen=True)
+class LabelledQuery:
+    """A query, the fine-grained class that it belongs to, and its truth on both sides (if given).
+
+    ``positive`` is P − N and ``negative`` is N, both without the query's seeds (never returned).
+    """
+
+    query: Query
+    label: str
+    positive: Truth = Truth()
+    negative: Truth = Truth()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A record that cannot be used. ``position`` counts from 1; 0 stands for the whole file."""
+
+    source: str
+    position: int
+    query_id: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.position}: {self.reason}"
+
+
+@dataclass
+class QuerySet:
+    """What query files hold: usable queries in file order, and what was refused."""
+
+    queries: list[LabelledQuery] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+
+    @property
+    def missing(self) -> int:
+        """Truth names that the vocabulary lacks, over all queries."""
+        return sum(len(q.positive.missing) + len(q.negative.missing) for q in self.queries)
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of the usable queries in order: ids, seeds, ``top_k``; not their truth."""
+        digest = hashlib.sha256()
+        for q in (labelled.query for labelled in self.queries):
+            digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k]).encode() + b"\n")
+        return digest.hexdigest()[:16]
+
+
+def read_queries(source: Store, vocabulary: Vocabulary) -> QuerySet:
+    """Read a query file, or all of a folder (of its ``query`` folder, if any).
+
+    Raises:
+        StorageError: nothing is there.
+        FormatError: no file of a known format, or no record in any of them.
+        QueryError: every record was refused; names the first reason.
+    """
+    found = QuerySet()
+    reader = _Reader(vocabulary)
+    for file, position, record in _found(_files(source)):
+        answer = reader.take(file, position, record)
+        if isinstance(answer, Refusal):
+            found.refused.append(answer)
+        else:
+            found.queries.append(answer)
+    if not found.queries and not found.refused:
+        raise FormatError(f"{source.uri}: holds no query")
+    if not found.queries:
+        raise QueryError(
+            f"{source.uri}: none of its {len(found.refused)} queries can be used; the first: "
+            f"{found.refused[0]}"
+        )
+    return found
+
+
+def _files(source: Store) -> list[Store]:
+    if source.size() >= 0:
+        if not source.name.endswith((*SUFFIXES, SUFFIX)):
+            raise FormatError(f"{source.uri}: a query file ends in {_ENDINGS}")
+        return [source]
+    folder = source / "query" if (source / "query").exists() else source
+    files = [file for file in folder.files() if file.name.endswith(SUFFIXES)] or query_texts(folder)
+    if not files:
+        # A path with a typing error is the likeliest mistake: say which of the two it is.
+        state = "holds no query file" if folder.exists() else "no such file or folder"
+        raise FormatError(f"{folder.uri}: {state}; a query file ends in {_ENDINGS}")
+    return files
+
+
+def _found(files: Sequence[Store]) -> Iterator[Found]:
+    if files[0].name.endswith(SUFFIX):
+        yield from mesed_records(files)
+        return
+    for file in files:
+        yield from ((file, *one) for one in _records(file))
+
+
+def _records(file: Store) -> Iterator[tuple[int, Any]]:
+    """Yield (position, record); what cannot be read is yielded as the exception it causes."""
+    if file.name.endswith(".jsonl"):
+        yield from _json_lines(file)
+        return
+    try:
+        if file.name.endswith(".parquet"):
+            with file.open_input() as stream:
+                records = pq.read_table(stream).to_pylist()
+        else:
+            records = json.loads(file.read_bytes())
+    except (ValueError, pa.ArrowException, RecursionError) as error:
+        yield 0, FormatError(f"cannot be read: {error}")
+        return
+    if not isinstance(records, list):
+        yield 0, FormatError(f"holds a {type(records).__name__}, expected a list of queries")
+        return
+    yield from enumerate(records, 1)
+
+
+def _json_lines(file: Store) -> Iterator[tuple[int, Any]]:
+    for position, line in enumerate(file.read_bytes().split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            yield position, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield position, FormatError(f"not JSON: {error}")
+
+
+def _listed(value: Any) -> Any:
+    """Parquet writes an absent list as null."""
+    return [] if value is None else value
+
+
+Entities = Annotated[list[StrictStr | StrictInt], BeforeValidator(_listed)]
+
+
+class _Record(BaseModel):
+    """A record as written: the UltraWiki spelling or ours."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: StrictStr | StrictInt | None = Field(None, validation_alias=AliasChoices("id", "query_id"))
+    group_id: StrictStr | StrictInt | None = None
+    label: StrictStr | None = Field(None, validation_alias=AliasChoices("class", "label"))
+    positive: Entities = Field(validation_alias=AliasChoices("positive", "pos_seeds"))
+    negative: Entities = Field([], validation_alias=AliasChoices("negative", "neg_seeds"))
+    top_k: StrictInt | None = None
+    pos_gt: Entities = []
+    neg_gt: Entities = []
+
+
+class _Reader:
+    """Turns records into labelled queries; remembers ids, since two queries must not share one."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self._seen: dict[str, str] = {}
+        self._numbers: Counter[str] = Counter()
+
+    def take(self, file: Store, position: int, raw: Any) -> LabelledQuery | Refusal:
+        """Return the query of one record, or why it has none."""
+        query_id: str | None = None
+        try:
+            if isinstance(raw, UserError):
+                raise raw
+            record = _validated(raw)
+            label = record.label or PurePosixPath(file.name).stem
+            query_id = self._name(record, label)
+            self._claim(query_id, f"{file.name}:{position}")
+            return self._resolved(record, query_id, label)
+        except UserError as error:
+            return Refusal(file.uri, position, query_id, _short(str(error)))
+
+    def _name(self, record: _Record, label: str) -> str:
+        """Return the record's id, or "<class>-<group>-<n>" with n counting within the group."""
+        group = label if record.group_id is None else f"{label}-{record.group_id}"
+        number = self._numbers[group]
+        self._numbers[group] += 1
+        return str(record.id) if record.id is not None else f"{group}-{number}"
+
+    def _claim(self, query_id: str, place: str) -> None:
+        if query_id in self._seen:
+            raise QueryError(f"query {query_id!r}: the id is taken, by {self._seen[query_id]}")
+        self._seen[query_id] = place
+
+    def _resolved(self, record: _Record, query_id: str, label: str) -> LabelledQuery:
+        where = f"query {query_id!r}"
+        positive = self.vocabulary.resolve_all(record.positive, where)
+        negative = self.vocabulary.resolve_all(record.negative, where)
+        query = Query(query_id, positive, negative)
+        if record.top_k is not None:
+            query = replace(query, top_k=record.top_k)
+        wanted, unwanted = self._truth(record.pos_gt, query), self._truth(record.neg_gt, query)
+        lacking = set(unwanted.missing)
+        wanted = Truth(wanted.ids - unwanted.ids, tuple(n for n in wanted.missing if n not in lacking))
+        return LabelledQuery(query, label, wanted, unwanted)
+
+    def _truth(self, given: Sequence[str | int], query: Query) -> Truth:
+        found = {name: self.vocabulary.find(name) for name in given}
+        ids = frozenset(i for i in found.values() if i is not None) - set(query.seeds)
+        return Truth(ids, tuple(str(name) for name, i in found.items() if i is None))
+
+
+def _validated(raw: Any) -> _Record:
+    try:
+        return _Record.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"][:2])) or "record"
+        raise FormatError(f"{place}: {first['msg']}") from None
+
+
+def _short(reason: str) -> str:
+    line = " ".join(reason.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

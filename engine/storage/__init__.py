@@ -1,0 +1,1 @@
+"""Where things lie: folders and buckets, workspaces, bundles."""

@@ -1,0 +1,277 @@
+"""A bundle: a versioned, checksummed set of artifacts that a pipeline needs, published in one step.
+
+``bundles/<id>/manifest.json`` lists every other file with its size and sha256; ``bundles/CURRENT``
+names the bundle that is used. A bundle is never changed after it was published.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.errors import BundleError
+from engine.storage.store import Store, machine_cache, sha256_of
+from engine.storage.workspace import Workspace
+from engine.vocabulary import Vocabulary
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+
+T = TypeVar("T")
+
+
+class FileEntry(BaseModel):
+    """Size in bytes and sha256 of one file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Manifest(BaseModel):
+    """What a bundle holds and what it was made from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    id: str
+    format_version: int = FORMAT_VERSION
+    created: str
+    parent: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    files: dict[str, FileEntry]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its manifest and a local folder with its files, checked."""
+
+    manifest: Manifest
+    folder: Path
+    _read: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, workspace: Workspace, bundle_id: str | None = None) -> Bundle:
+        """Open a bundle (the current one if none is named) and check every file of it.
+
+        A bundle in a bucket is copied to a local cache first, once a machine.
+
+        Raises:
+            BundleError: none was published, or a file is missing, has another size or another checksum.
+        """
+        bundle_id = bundle_id or current_id(workspace)
+        source = workspace.bundles / bundle_id
+        manifest = _manifest_of(workspace, bundle_id)
+        folder = Path(source.path) if source.is_local else _fetch(source, manifest)
+        check_files(Store.open(folder), manifest)
+        return cls(manifest, folder)
+
+    @property
+    def id(self) -> str:
+        """The bundle's name."""
+        return self.manifest.id
+
+    def path(self, name: str) -> Path:
+        """Return the local path of a file or folder of the bundle.
+
+        Raises:
+            BundleError: the bundle has no such file; says what made it, and so what to run.
+        """
+        if name not in self.manifest.files and not any(
+            file.startswith(f"{name}/") for file in self.manifest.files
+        ):
+            raise BundleError(f"bundle {self.id}: holds no {name!r}; it holds {self._listing()}")
+        return self.folder / name
+
+    def once(self, name: str, read: Callable[[Path], T]) -> T:
+        """Return ``read(path of name)``, read the first time only: the stages of a process share it."""
+        if name not in self._read:
+            self._read[name] = read(self.path(name))
+        found: T = self._read[name]
+        return found
+
+    def provide(self, name: str, value: object) -> None:
+        """Let :meth:`once` return ``value`` for a file, such as a client of who holds it elsewhere."""
+        self._read[name] = value
+
+    def _listing(self) -> str:
+        return ", ".join(sorted(self.manifest.files))
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The entities that can be ranked."""
+        return Vocabulary.read(self.path("entities.parquet"))
+
+
+def current_id(workspace: Workspace) -> str:
+    """Return the id of the bundle in use.
+
+    Raises:
+        BundleError: nothing was published yet.
+    """
+    pointer = workspace.bundles / "CURRENT"
+    if not pointer.exists():
+        raise BundleError(
+            f"{workspace.root.uri}: no bundle was published yet; run `python -m jobs.build_index "
+            f"--workspace {workspace.root.uri}`"
+        )
+    return pointer.read_bytes().decode().strip()
+
+
+def listing(workspace: Workspace) -> tuple[list[Manifest], dict[str, str]]:
+    """Return a workspace's bundles, newest first, and by name why other folders beside them are none."""
+    root = workspace.bundles
+    inside = (file.path[len(root.path) + 1 :].split("/") for file in root.files())
+    names = {folder for folder, *rest in inside if rest and not folder.startswith(".")}
+    found: list[Manifest] = []
+    broken: dict[str, str] = {}
+    for name in sorted(names):
+        try:
+            found.append(_manifest_of(workspace, name))
+        except BundleError as error:
+            broken[name] = str(error)
+    return sorted(found, key=lambda manifest: manifest.created, reverse=True), broken
+
+
+def point_to(workspace: Workspace, bundle_id: str) -> Manifest:
+    """Make a bundle the current one, after a look at every byte of it where it lies.
+
+    Raises:
+        BundleError: there is no such bundle, or it is not whole; the current one stays.
+    """
+    manifest = _manifest_of(workspace, bundle_id)
+    check_files(workspace.bundles / bundle_id, manifest)
+    _point(workspace, bundle_id)
+    return manifest
+
+
+def _point(workspace: Workspace, bundle_id: str) -> None:
+    (workspace.bundles / "CURRENT").write_bytes(f"{bundle_id}\n".encode())
+
+
+def publish(
+    workspace: Workspace, staged: Path, settings: dict[str, Any], parent: str | None = None
+) -> Manifest:
+    """Publish a staged local folder as a new bundle and make it the current one.
+
+    The bundle's id is a digest of its files, so publishing the same content twice gives the same id.
+    The folder ``staged`` is consumed.
+    """
+    files = {
+        path.relative_to(staged).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256_of(path))
+        for path in sorted(staged.rglob("*"))
+        if path.is_file()
+    }
+    bundle_id = _digest(files, settings)
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    manifest = Manifest(id=bundle_id, created=created, parent=parent, settings=settings, files=files)
+    (staged / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (workspace.bundles / bundle_id).publish_folder(staged, last=MANIFEST)
+    _point(workspace, bundle_id)
+    return manifest
+
+
+def derive(
+    workspace: Workspace, staged: Path, settings: dict[str, Any], replaces: Sequence[str]
+) -> tuple[Manifest, str]:
+    """Publish a staged folder together with what the current bundle holds besides, as its descendant.
+
+    Carried over is what lies under none of ``replaces`` and is not staged, and the parent's settings
+    where ``settings`` has none. A parent of other entities has nothing that fits: its ids mean others.
+
+    Args:
+        workspace: whose current bundle, if there is one, is the parent.
+        staged: with ``entities.parquet``; is consumed.
+        settings: of what is staged.
+        replaces: beginnings of file names that the parent's files are not taken of, such as "index/".
+
+    Returns:
+        The new bundle's manifest, and a sentence that says what was left out and why, or "".
+    """
+    try:
+        parent = _read_manifest(workspace.bundles / current_id(workspace))
+    except BundleError:
+        return publish(workspace, staged, settings), ""
+    kept = [n for n in parent.files if not n.startswith(tuple(replaces)) and not (staged / n).exists()]
+    if parent.files["entities.parquet"].sha256 != sha256_of(staged / "entities.parquet"):
+        left_out = ", ".join(sorted({name.split("/")[0] for name in kept}))
+        about = f"left out of the new bundle: {left_out} of {parent.id}, which has other entities"
+        return publish(workspace, staged, settings, parent.id), about if kept else ""
+    for name in kept:
+        source, target = workspace.bundles / parent.id / name, staged / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_local:
+            os.link(source.path, target)  # a published file is never changed
+        else:
+            source.fetch(target)
+    return publish(workspace, staged, parent.settings | settings, parent.id), ""
+
+
+def check_files(folder: Store, manifest: Manifest) -> None:
+    """Compare every file with the manifest, sizes before contents.
+
+    Raises:
+        BundleError: names the first file that is missing or differs.
+    """
+    for name, entry in manifest.files.items():
+        size = (folder / name).size()
+        if size < 0:
+            raise BundleError(f"bundle {manifest.id}: the file {name!r} is missing; publish it again")
+        if size != entry.size:
+            raise BundleError(
+                f"bundle {manifest.id}: {name!r} has {size} bytes, the manifest says {entry.size}; "
+                "publish it again"
+            )
+    for name, entry in manifest.files.items():
+        with (folder / name).open_input() as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != entry.sha256:
+            raise BundleError(f"bundle {manifest.id}: {name!r} fails its checksum; publish it again")
+
+
+def _manifest_of(workspace: Workspace, bundle_id: str) -> Manifest:
+    """Return the manifest of a bundle, checked to be that of this name."""
+    source = workspace.bundles / bundle_id
+    if not (source / MANIFEST).exists():
+        raise BundleError(f"{source.uri}: no {MANIFEST}, so there is no such bundle")
+    manifest = _read_manifest(source)
+    if manifest.id != bundle_id:
+        raise BundleError(f"{source.uri}/{MANIFEST}: of bundle {manifest.id!r}, not of the folder's name")
+    return manifest
+
+
+def _read_manifest(source: Store) -> Manifest:
+    try:
+        manifest = Manifest.model_validate_json((source / MANIFEST).read_bytes())
+    except ValidationError as error:
+        raise BundleError(f"{source.uri}/{MANIFEST}: not a manifest: {error}") from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise BundleError(
+            f"bundle {manifest.id}: format {manifest.format_version}, this program reads {FORMAT_VERSION}"
+        )
+    for name in manifest.files:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise BundleError(f"bundle {manifest.id}: the file name {name!r} leads out of the bundle")
+    return manifest
+
+
+def _digest(files: dict[str, FileEntry], settings: dict[str, Any]) -> str:
+    content = {"files": {n: f.sha256 for n, f in files.items()}, "settings": settings}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _fetch(source: Store, manifest: Manifest) -> Path:
+    """Copy a bundle to this machine's cache; files that are there whole are kept."""
+    folder = machine_cache() / "bundles" / manifest.id
+    for name, entry in manifest.files.items():
+        target = folder / name
+        if not (target.is_file() and sha256_of(target) == entry.sha256):
+            (source / name).fetch(target)
+    return folder

@@ -1,0 +1,1 @@
+"""What several jobs do on the way: caches, blocks, views."""

@@ -1,0 +1,141 @@
+"""Make a corpus' blocks of tokens on the cluster.
+
+Not a job of its own: ``pretrain_lm`` calls it, and it makes only what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from engine.corpus.blocks.format import (
+    MANIFEST,
+    BlockManifest,
+    Blocks,
+    BlockSettings,
+    PartCounts,
+    PartPlan,
+    corpus_texts,
+    finished_parts,
+    open_blocks,
+    pack,
+    plan_parts,
+    write_part,
+)
+from engine.corpus.blocks.worker import BlockMaker
+from engine.corpus.schema import read_manifest
+from engine.errors import UserError
+from engine.generation.lists import list_lines, neighbour_lists
+from engine.generation.tokenizers import load_tokenizer, token_ids, train_tokenizer
+from engine.retrieval.index import VectorIndex
+from engine.storage.bundle import Bundle
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
+from jobs import console
+from jobs.workers.executor import pooled
+
+LIST_VIEW = "joint"
+"""The view whose neighbours lists are made of: the best that was measured."""
+
+LIST_HUBNESS = 0.6
+"""Share of an entity's hubness that is taken off, as where that view is searched."""
+
+
+def corpus_tokenizer(workspace: Workspace, vocab_size: int, settings: BlockSettings) -> str:
+    """Return the folder of a tokenizer trained on a corpus; one that is there is kept.
+
+    Args:
+        workspace: receives ``inputs/tokenizer-V<size>-<digest>``.
+        vocab_size: tokens at most.
+        settings: which texts it is trained on; its tokenizer does not matter.
+    """
+    which = settings.model_dump_json(include={"descriptions", "held_out", "seed"})
+    digest = hashlib.sha256((which + read_manifest(workspace).digest).encode()).hexdigest()[:8]
+    folder = workspace.inputs(f"tokenizer-V{vocab_size}-{digest}")
+    last = "tokenizer_config.json"
+    if not (folder / last).exists():
+        console.say(f"training a tokenizer of {vocab_size} tokens on the corpus")
+        staged = folder.staging()
+        train_tokenizer(corpus_texts(workspace, settings), vocab_size, staged)
+        folder.publish_folder(staged, last=last)
+    return folder.uri
+
+
+def make_blocks(
+    workspace: Workspace, tokenizer: str, settings: BlockSettings, workers: int | None = None
+) -> Blocks:
+    """Return the blocks of a workspace's corpus, after a pool of actors made what is missing.
+
+    Args:
+        workspace: receives ``inputs/<key>``.
+        tokenizer: a folder or a hub name that every node can read.
+        settings: made with that tokenizer's fingerprint.
+        workers: actors; default: the CPUs of the cluster.
+    """
+    corpus = read_manifest(workspace)
+    key = settings.key(corpus.digest)
+    if there := open_blocks(workspace, key):
+        return there
+    folder = workspace.inputs(key)
+    plans = plan_parts(workspace, settings)
+    counts = finished_parts(folder)
+    if counts:
+        console.say(f"{folder.uri}: {len(counts)} of {len(plans)} parts are there already and are kept")
+    todo = [plan for plan in plans if plan.part not in counts]
+    arguments = (workspace.root.uri, tokenizer, settings, key)
+    with console.meter("blocks, sentences", sum(len(plan.rows) for plan in todo)) as meter:
+        for row in pooled([_item(plan) for plan in todo], BlockMaker, arguments, workers):
+            made = PartCounts.model_validate_json(row["counts"])
+            counts[int(row["part"])] = made
+            meter.add(made.sentences)
+    parts = [counts[plan.part] for plan in plans]
+    if settings.lists:
+        parts.append(counts.get(len(plans)) or _list_part(workspace, tokenizer, settings, folder, len(plans)))
+    manifest = BlockManifest(settings=settings, corpus_digest=corpus.digest, parts=parts)
+    (folder / MANIFEST).write_bytes(manifest.model_dump_json(indent=1).encode())
+    return Blocks(key, manifest, folder)
+
+
+def neighbours_of(bundle: Bundle) -> str:
+    """Return the checksum of the index that lists are made of: later bundles with the same one give the same.
+
+    Raises:
+        BundleError: the bundle has no such index.
+    """
+    name = f"index/{LIST_VIEW}.faiss"
+    bundle.path(name)
+    return bundle.manifest.files[name].sha256
+
+
+def _list_part(
+    workspace: Workspace, tokenizer: str, settings: BlockSettings, folder: Store, part: int
+) -> PartCounts:
+    """Write the part that holds lists of neighbours, and return its counts."""
+    bundle = Bundle.open(workspace)
+    if neighbours_of(bundle) != settings.neighbours:
+        raise UserError(f"bundle {bundle.id} was published meanwhile, with another index; run the job again")
+    index = bundle.once(f"index/{LIST_VIEW}.faiss", VectorIndex.read)
+    hubs = np.load(bundle.path(f"index/{LIST_VIEW}.hubness.npy"), allow_pickle=False)
+    console.say(f"{settings.lists} lists of neighbours an entity, from bundle {bundle.id}")
+    lists = neighbour_lists(index.vectors_ND, LIST_HUBNESS * hubs, settings.lists, settings.seed)
+    loaded = load_tokenizer(tokenizer)
+    lines = list(list_lines(bundle.vocabulary.names, lists, settings.seed))
+    tokens = np.fromiter((i for ids in token_ids(loaded, lines) for i in ids), settings.dtype)
+    blocks = pack(tokens, settings, loaded.bos_token_id)
+    begins = len(blocks) if loaded.bos_token_id is not None else 0
+    counts = PartCounts(
+        sentences=0,
+        descriptions=0,
+        held_out=0,
+        blocks=len(blocks),
+        tokens=len(tokens),
+        padding=blocks.size - len(tokens) - begins,
+    )
+    write_part(folder, part, blocks, np.empty(0, settings.dtype), counts)
+    return counts
+
+
+def _item(plan: PartPlan) -> dict[str, object]:
+    arrays = {"rows": plan.rows, "held": plan.held, "described": plan.described}
+    return {"part": plan.part} | {name: array.tobytes() for name, array in arrays.items()}

@@ -1,0 +1,50 @@
+"""What multi-modal steps read of a workspace: contexts with text and pictures, and the first expansion."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.corpus.documents import documents
+from engine.corpus.inputs.masking import bare_ids, load_tokenizer
+from engine.images.features import ImageFeatures
+from engine.models.hub import model_path
+from engine.models.text import TextEncoder
+from engine.retrieval.index import Vectors, unit
+from engine.retrieval.views import centred, joint_view, lexical_view, of_even_spread
+from engine.storage.workspace import Workspace
+from engine.training.contexts import Contexts, Modality, bare_states, image_means, image_rows
+from engine.training.pairs import ExpandedLists, first_expansion
+from jobs.steps.frozen_cache import FrozenCache
+
+
+def open_contexts(
+    workspace: Workspace, cache: FrozenCache, features: str | None, text: TextEncoder, model: str
+) -> Contexts:
+    """Open the contexts of a workspace on this machine.
+
+    Args:
+        workspace: with a corpus and image features.
+        cache: the text side.
+        features: key of the image features; None: those made last.
+        text: the encoder that filled the cache.
+        model: its name, for its tokenizer.
+    """
+    opened = ImageFeatures.open(workspace, features)
+    rows = image_rows(workspace, cache.inputs, opened)
+    bare = bare_states(text, *bare_ids(load_tokenizer(model_path(model))))
+    return Contexts(cache.open(), rows, opened, bare)
+
+
+def image_view(data: Contexts, n_entities: int) -> Vectors:
+    """Return unit vectors of what each entity looks like, [N, C]; zeros where it has no picture."""
+    return unit(image_means(data.features, data.image_row, data.entity_id, n_entities))
+
+
+def expanded(workspace: Workspace, data: Contexts, n_entities: int, modality: Modality) -> ExpandedLists:
+    """Return the first expansion: by the words and the looks of entities, as far as a modality has them."""
+    views = []
+    if modality != "image":
+        views.append(lexical_view(documents(workspace)))
+    if modality != "text":
+        views.append(centred(image_view(data, n_entities)))
+    return first_expansion(np.ascontiguousarray(joint_view([of_even_spread(v) for v in views])))

@@ -1,0 +1,130 @@
+"""The multi-modal part of a bundle: state at the mask, looks, and predicted distributions of every entity.
+
+A pool of actors takes entities, some at a time, with all contexts of each: a mean of predictions must be
+whole before its largest are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.models.multimodal import Predictor
+from engine.models.text import TextEncoder
+from engine.retrieval.distributions import SparseDistributions, truncate
+from engine.retrieval.index import Vectors, unit
+from engine.retrieval.views import centred
+from engine.storage.store import local_folder
+from engine.storage.workspace import Workspace
+from engine.training.contexts import Contexts, Modality
+from jobs import console
+from jobs.steps.frozen_cache import FrozenCache
+from jobs.steps.multimodal_data import open_contexts
+from jobs.train_encoder import Trained
+from jobs.workers.executor import pooled
+
+ENTITIES_A_TASK = 256
+"""Their dense predictions are 256 * 50,000 * 8 B = 100 MB in a vocabulary of 50,000."""
+
+CONTEXTS = 64
+"""Contexts of a forward pass."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an actor opens: the run, the text side, and what of a context is used."""
+
+    workspace: str
+    trained: Trained
+    cache: FrozenCache
+    modality: Modality
+    temperature: float
+
+    def contexts(self) -> Contexts:
+        """Open the contexts."""
+        model = self.trained.model
+        text = TextEncoder.load(model)
+        return open_contexts(Workspace.open(self.workspace), self.cache, self.trained.features, text, model)
+
+    def predictor(self) -> Predictor:
+        """Load the trained encoder and its head."""
+        folder = Path(local_folder(f"{self.trained.folder.uri}"))
+        return Predictor.load(folder, TextEncoder.load(str(folder / "text")))
+
+
+def multimodal_view(
+    source: Source, n_entities: int, workers: int | None
+) -> tuple[Vectors, SparseDistributions]:
+    """Return each entity's unit mean state, its common part taken off, [N, D], and its mean distribution."""
+    items = [{"first": i} for i in range(0, n_entities, ENTITIES_A_TASK)]
+    found: dict[int, tuple[np.ndarray, ...]] = {}
+    with console.meter("multi-modal view, entities", n_entities) as meter:
+        for row in pooled(items, EntityMeans, (source, n_entities), workers, gpu=True):
+            first, n = int(row["first"]), int(row["n"])
+            found[first] = (
+                np.frombuffer(row["states"], np.float64).reshape(n, -1),
+                np.frombuffer(row["ids"], np.int32).reshape(n, -1),
+                np.frombuffer(row["values"], np.float32).reshape(n, -1),
+                np.frombuffer(row["rest"], np.float32),
+            )
+            meter.add(n)
+    states, ids, values, rest = (
+        np.concatenate(c) for c in zip(*(found[i] for i in sorted(found)), strict=True)
+    )
+    return centred(unit(states)), SparseDistributions(ids, values, rest)
+
+
+class EntityMeans:
+    """An actor: the mean states and distributions of some entities, over all contexts of each."""
+
+    def __init__(self, source: Source, n_entities: int) -> None:
+        self._source, self._n = source, n_entities
+
+    @cached_property
+    def _device(self) -> torch.device:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        torch.set_num_threads(1)
+        return torch.device("cpu")
+
+    @cached_property
+    def _contexts(self) -> Contexts:
+        return self._source.contexts()
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return self._source.predictor().to(self._device)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+        """Return the means of the entities from ``first`` on."""
+        first = int(batch["first"][0])
+        n = min(ENTITIES_A_TASK, self._n - first)
+        states, predicted = self.means(first, n)
+        ids, values, rest = truncate(predicted)
+        columns = {"states": states, "ids": ids, "values": values, "rest": rest}
+        return {"first": [first], "n": [n]} | {name: [c.tobytes()] for name, c in columns.items()}
+
+    def means(self, first: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean state [n, D] and the mean distribution [n, N] of n entities; zeros for none."""
+        data, modality = self._contexts, self._source.modality
+        usable = data.usable(modality)
+        own = usable[(data.entity_id[usable] >= first) & (data.entity_id[usable] < first + n)]
+        own = own[np.argsort(data.lengths[own], kind="stable")]
+        states = np.zeros((n, self._predictor.encoder.dim))
+        predicted = np.zeros((n, self._n))
+        with torch.inference_mode():
+            for start in range(0, len(own), CONTEXTS):
+                rows = own[start : start + CONTEXTS]
+                context = data.gather(rows, modality).to(self._device)
+                states_BD, logits_BN = self._predictor(context)
+                shares_BN = (logits_BN.float() / self._source.temperature).softmax(dim=1)
+                places = data.entity_id[rows] - first
+                np.add.at(states, places, states_BD.double().cpu().numpy())
+                np.add.at(predicted, places, shares_BN.double().cpu().numpy())
+        counts = np.maximum(np.bincount(data.entity_id[own] - first, minlength=n), 1)[:, None]
+        return states / counts, predicted / counts

@@ -1,0 +1,1 @@
+"""What runs on a cluster's nodes, and what starts it there."""

@@ -1,0 +1,112 @@
+"""Whether a query may come in: by the time that it would wait, not by a count alone.
+
+A query that would wait longer than anybody waits is refused at once, while it is cheap: a queue that only
+grows helps nobody. The expected wait is the work that is under way over the rate at which work is done.
+Both are learnt from what passes: the work of a query is what the stages said it took, plus a little for the
+way; the rate is the work done per second with something under way, so that replicas, cores, shared
+batches and other tenants of the machine are all in it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from serve.http.errors import OverloadedError
+
+WAY_S = 0.003
+"""Work of a query besides its stages."""
+
+UNKNOWN_S = 0.05
+"""What a query is taken for whose route was never answered: a start under load must not let everybody in."""
+
+RECENT = 64
+"""Queries that the rate is learnt from."""
+
+WEIGHT = 0.2
+"""Of the newest query in what one of its route is expected to be."""
+
+MAX_RETRY_AFTER_S = 60
+
+ALWAYS = 2
+"""Queries under way below which one more always may come: nothing is idle because of an estimate."""
+
+
+class Admission:
+    """Counts the work under way. For one event loop.
+
+    Args:
+        max_queued: queries under way, whatever they cost.
+        max_wait_s: the longest expected wait.
+        clock: seconds from anywhere.
+    """
+
+    def __init__(
+        self, max_queued: int, max_wait_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._max_queued, self._max_wait_s, self._clock = max_queued, max_wait_s, clock
+        self.queries = 0
+        """Under way."""
+        self._work = 0.0
+        self._work_of: dict[str, float] = {}
+        self._busy_s = 0.0
+        self._busy_since = 0.0
+        self._done: deque[tuple[float, float]] = deque(maxlen=RECENT)
+        """Work of the latest queries, and the busy time at which each ended."""
+
+    @contextmanager
+    def admit(self, route: str, queries: int) -> Iterator[Callable[[int, float], None]]:
+        """Let queries of a route in while the block runs; call what it yields with how many were answered and
+        the seconds that the stages took for them.
+
+        Raises:
+            OverloadedError: too many are under way, or the wait would be too long.
+        """
+        expected = self._work_of.get(route, UNKNOWN_S)
+        self._check(queries)
+        if not self.queries:
+            self._busy_since = self._clock()
+        self.queries += queries
+        self._work += expected * queries
+        answered: list[tuple[int, float]] = []
+        try:
+            yield lambda n, seconds: answered.append((n, seconds))
+        finally:
+            for n, seconds in answered:
+                self._learn(route, n, seconds)
+            self.queries -= queries
+            self._work = self._work - expected * queries if self.queries else 0.0
+            if not self.queries:
+                self._busy_s += self._clock() - self._busy_since
+
+    @property
+    def wait_s(self) -> float:
+        """The time that a query would wait for its turn now."""
+        return self._work / self._rate()
+
+    def _check(self, queries: int) -> None:
+        if self.queries + queries > max(self._max_queued, queries):
+            raise self._refusal(f"{self.queries} queries are under way")
+        if self.queries >= ALWAYS and self.wait_s > self._max_wait_s:
+            raise self._refusal(f"a query would wait {self.wait_s:.1f} s for its turn")
+
+    def _refusal(self, why: str) -> OverloadedError:
+        retry_after_s = max(1, min(MAX_RETRY_AFTER_S, math.ceil(self.wait_s - self._max_wait_s / 2)))
+        return OverloadedError(f"too much to do: {why}; try again in {retry_after_s} s", retry_after_s)
+
+    def _learn(self, route: str, queries: int, seconds: float) -> None:
+        newest = WAY_S + seconds / queries
+        known = self._work_of.get(route)
+        self._work_of[route] = newest if known is None else known + WEIGHT * (newest - known)
+        self._done.append((newest * queries, self._busy_s + self._clock() - self._busy_since))
+
+    def _rate(self) -> float:
+        """Return the work done per busy second, lately; a second's, as long as that is not known."""
+        if len(self._done) < RECENT // 8:
+            return 1.0
+        span = self._done[-1][1] - self._done[0][1]
+        work = sum(one for one, _ in self._done) - self._done[0][0]
+        return work / span if span > 0 else 1.0

@@ -1,0 +1,101 @@
+"""Follows the workspace's current bundle while requests go on.
+
+A request reads the edition once and names its bundle to every stage, so no answer is made of two bundles.
+A new bundle is first opened by every replica of every deployment; only then does the edition change, in
+one assignment. What was refused, and why, is told by ``/v1/bundle``; the old one serves on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+from engine.errors import BundleError, UserError
+from engine.storage.bundle import Bundle
+from serve.graph.plan import Plan, what_lacks
+from serve.operations.logs import log_event
+from serve.operations.metrics import Metrics
+
+if TYPE_CHECKING:
+    from serve.graph.bundle_snapshot import Edition
+    from serve.http.service import Service
+
+logger = logging.getLogger("seedset.serve")
+
+RETRY_S = 30.0
+"""After which a bundle that was refused is looked at again: it may have been published anew."""
+
+Prepare = Callable[[str], Awaitable[Mapping[str, str]]]
+"""Makes every replica open a bundle; returns what is wrong by deployment, "" where nothing is."""
+
+
+class Swapper:
+    """Looks at the current bundle every ``watch_s`` seconds.
+
+    Args:
+        service: whose edition is replaced.
+        current: returns the id of the current bundle; blocking.
+        open_edition: opens a bundle by its id for the ingress, all files checked; blocking.
+        prepare: see :data:`Prepare`.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        metrics: Metrics,
+        current: Callable[[], str],
+        open_edition: Callable[[str], Edition],
+        prepare: Prepare,
+    ) -> None:
+        self._service, self._metrics = service, metrics
+        self._current, self._open_edition, self._prepare = current, open_edition, prepare
+        self._refused_at = 0.0
+
+    async def watch(self, every_s: float) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.look()
+            except Exception:  # a bucket or a replica that is away now; the old bundle serves on
+                logger.exception("the current bundle could not be looked up")
+
+    async def look(self) -> None:
+        """Change to the current bundle if it is another one and every stage can answer from it."""
+        wanted = await asyncio.to_thread(self._current)
+        service = self._service
+        if wanted == service.edition.id:
+            service.refused = None
+            return
+        if service.refused and service.refused[0] == wanted and time.monotonic() < self._refused_at + RETRY_S:
+            return
+        try:
+            edition = await asyncio.to_thread(self._open_edition, wanted)
+            if wrong := {name: why for name, why in (await self._prepare(wanted)).items() if why}:
+                raise BundleError("; ".join(f"{name}: {why}" for name, why in wrong.items()))
+        except UserError as error:
+            if not service.refused or service.refused[0] != wanted:
+                log_event("bundle refused", level=logging.ERROR, bundle=wanted, reason=str(error))
+                self._metrics.swapped("refused")
+            service.refused, self._refused_at = (wanted, str(error)), time.monotonic()
+            return
+        before = service.edition.id
+        service.edition, service.refused = edition, None
+        self._metrics.serving(edition.manifest)
+        self._metrics.swapped("served")
+        log_event("bundle served", bundle=wanted, before=before)
+
+
+def check_stages(bundle: Bundle, plan: Plan) -> None:
+    """Check that a bundle has the files of every deployed stage.
+
+    Raises:
+        BundleError: it lacks some, and why.
+    """
+    for unit in plan.units:
+        for stage in unit.stages:
+            if lack := what_lacks(bundle, [stage]):
+                raise BundleError(f"{stage.name} is deployed, and {lack}")

@@ -1,0 +1,202 @@
+"""The deployments behind the ingress: stages of a bundle, or a part of its vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from engine.errors import UserError
+from engine.retrieval.index import index_file, views_of
+from engine.retrieval.shards import IndexShard, ShardedIndex
+from engine.storage.bundle import Bundle, current_id
+from engine.storage.workspace import Workspace
+from serve.graph.bundle_cache import Shelf
+from serve.graph.dispatch import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOST
+from serve.graph.messages import Progress, Reply, Task
+from serve.graph.plan import Unit
+from serve.graph.runner import Job, Opened, StageRunner
+from serve.operations.logs import configure_logs
+from serve.settings import ServeSettings
+
+GRACE_S = 0.1
+"""Time past the deadline that a stage has to end by itself, with more than was there before it."""
+
+
+class Host:
+    """A replica that has bundles open."""
+
+    _shelf: Shelf[Any]
+
+    async def _begin(self, settings: ServeSettings, bundle_id: str) -> None:
+        """Open the bundle of the day. A bad one does not keep the replica down: another may be asked for."""
+        configure_logs()
+        await self.prepare(await asyncio.to_thread(first_bundle, settings, bundle_id))
+
+    async def prepare(self, bundle_id: str) -> str:
+        """Open a bundle that will be asked for from now on; return what is wrong with it, or nothing."""
+        try:
+            await self._shelf.prepare(bundle_id)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    async def ping(self, bundle_id: str) -> str:
+        """Return "ok" where the bundle is open and can answer, else why not."""
+        try:
+            await self._shelf.get(bundle_id)
+        except UserError as error:
+            return str(error)
+        return "ok"
+
+
+class StageHost(Host):
+    """Stages of one deployment behind one thread.
+
+    Args:
+        shards: handles of the deployments that hold the vectors, if they are spread.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: ServeSettings, bundle_id: str, unit: Unit, shards: Sequence[DeploymentHandle] = ()
+    ) -> None:
+        self._settings, self._unit, self._shards = settings, unit, shards
+        self._shelf = Shelf(self._open)
+        self._loop = asyncio.get_running_loop()
+        budget = unit.settings.batch_budget
+        budgets = [stage.budget if budget is None else budget for stage in unit.stages]
+        self._runner = StageRunner(unit.stages, budgets, settings.batch_wait_ms / 1000)
+        await self._begin(settings, bundle_id)
+
+    def check_health(self) -> None:
+        """Tell Serve to replace a replica whose thread has ended: it would keep all waiting."""
+        if not self._runner.is_alive:
+            raise RuntimeError("the thread that computes has ended")
+
+    async def run(self, task: Task) -> Reply:
+        """Return the task's outcomes after its chain of stages, or as far as they are at its deadline."""
+        job = Job(task, await self._opened(task.bundle))
+        await self._until_done(job)
+        return job.reply()
+
+    async def stream(self, task: Task) -> AsyncIterator[Progress | Reply]:
+        """Yield what happens to a task, and its reply last."""
+        loop = asyncio.get_running_loop()
+        happened: asyncio.Queue[Progress | None] = asyncio.Queue()
+
+        def report(progress: Progress) -> None:
+            loop.call_soon_threadsafe(happened.put_nowait, progress)
+
+        job = Job(task, await self._opened(task.bundle), report)
+        waiting = asyncio.ensure_future(self._until_done(job))
+        waiting.add_done_callback(lambda _: happened.put_nowait(None))
+        try:
+            while (progress := await happened.get()) is not None:
+                yield progress
+            await waiting
+            yield job.reply()
+        finally:
+            job.dropped = True
+            waiting.cancel()
+
+    async def _until_done(self, job: Job) -> None:
+        """Wait for a job, at most to its deadline. A caller that went away ends it."""
+        self._runner.submit(job)
+        deadline = job.deadline
+        timeout = None if deadline is None else max(deadline - time.time(), 0) + GRACE_S
+        try:
+            await asyncio.wait({asyncio.wrap_future(job.done)}, timeout=timeout)
+        finally:
+            job.dropped = not job.done.done()
+
+    async def _opened(self, bundle_id: str) -> Opened:
+        found: Opened = await self._shelf.get(bundle_id)
+        return found
+
+    def _open(self, bundle_id: str) -> Opened:
+        bundle = Bundle.open(Workspace.open(self._settings.workspace), bundle_id)
+        if self._shards:
+            for view in views_of(bundle.manifest):
+                shards = RemoteShards(self._shards, self._loop, bundle_id, view)
+                bundle.provide(index_file(view), ShardedIndex.connect(shards, len(self._shards)))
+        return Opened.open(bundle, self._unit.stages)
+
+
+class ShardHost(Host):
+    """Rows of every view of a bundle's vectors."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: ServeSettings, bundle_id: str, unit: Unit
+    ) -> None:
+        assert unit.shard is not None
+        self._settings, self._number, self._count = settings, unit.shard, settings.index_shards
+        self._shelf = Shelf(self._open)
+        await self._begin(settings, bundle_id)
+
+    async def ask(self, bundle_id: str, view: str, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+        """Return what methods of this part of a view return, in order."""
+        shards: dict[str, IndexShard] = await self._shelf.get(bundle_id)
+        shard = shards[view]
+        return await asyncio.to_thread(lambda: [getattr(shard, name)(*given) for name, given in calls])
+
+    def _open(self, bundle_id: str) -> dict[str, IndexShard]:
+        bundle = Bundle.open(Workspace.open(self._settings.workspace), bundle_id)
+        return {
+            view: IndexShard.read(bundle.path(index_file(view)), self._number, self._count)
+            for view in views_of(bundle.manifest)
+        }
+
+
+class RemoteShards:
+    """The parts of a view on their deployments, asked all at once from a thread that may block."""
+
+    def __init__(
+        self,
+        handles: Sequence[DeploymentHandle],
+        loop: asyncio.AbstractEventLoop,
+        bundle_id: str,
+        view: str,
+    ) -> None:
+        self._handles, self._loop, self._bundle_id, self._view = handles, loop, bundle_id, view
+
+    def call(self, requests: Sequence[tuple[int, str, tuple[Any, ...]]]) -> list[Any]:
+        """Return the answers to (shard, method, arguments), in order."""
+        return asyncio.run_coroutine_threadsafe(self._gather(requests), self._loop).result()
+
+    async def _gather(self, requests: Sequence[tuple[int, str, tuple[Any, ...]]]) -> list[Any]:
+        places: dict[int, list[int]] = {}
+        for place, (shard, _, _) in enumerate(requests):
+            places.setdefault(shard, []).append(place)
+        answers: list[Any] = [None] * len(requests)
+
+        async def ask(shard: int, mine: list[int]) -> None:
+            calls = [(requests[place][1], requests[place][2]) for place in mine]
+            for place, answer in zip(mine, await self._again(shard, calls), strict=True):
+                answers[place] = answer
+
+        await asyncio.gather(*(ask(shard, mine) for shard, mine in places.items()))
+        return answers
+
+    async def _again(self, shard: int, calls: list[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+        """Ask until there is an answer: whoever waits gives up at a deadline of his own."""
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                found: list[Any] = await self._handles[shard].ask.remote(self._bundle_id, self._view, calls)
+                return found
+            except LOST:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def first_bundle(settings: ServeSettings, given: str) -> str:
+    """Return the bundle that a new replica opens first: what is current now, or the one it was made for."""
+    if settings.bundle is not None:
+        return settings.bundle
+    try:
+        return current_id(Workspace.open(settings.workspace))
+    except UserError:
+        return given

@@ -1,0 +1,218 @@
+"""Leads expansions through a route's deployments over Serve handles.
+
+The ingress awaits one deployment after the other: responses passed on unawaited can hang, and only a
+caller that holds the expansions can send them again when a replica dies, or answer with what there is
+when a stage does not end in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+)
+from ray.serve.handle import DeploymentHandle
+
+from engine.query import Expansion
+from serve.graph.admission import Admission
+from serve.graph.messages import Failure, Outcome, Progress, Reply, Task
+from serve.graph.plan import Hop, Plan
+from serve.http.errors import OverloadedError, UnavailableError
+from serve.operations.metrics import Metrics
+
+logger = logging.getLogger("seedset.serve")
+
+T = TypeVar("T")
+
+PART = 64
+"""Expansions sent together: larger requests are cut, so that replicas share them."""
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 1.0
+
+GRACE_S = 0.5
+"""Time past the deadline that a reply with what there is may take to arrive."""
+
+LOST = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError, RequestCancelledError)
+"""A replica was lost, with or without our task. A query changes nothing, so it may run twice."""
+
+MAX_DEATHS = 4
+"""Replicas that may die with one task in their hands: a task that kills them must not have them all."""
+
+
+@dataclass
+class _Tries:
+    """How a call that is repeated stands."""
+
+    until: float
+    pause: float = field(default_factory=lambda: FIRST_PAUSE_S)
+    deaths: int = 0
+
+
+class HandleDispatch:
+    """Sends tasks to deployments, and again where a replica dies (:class:`serve.graph.messages.Dispatch`)."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        handles: Mapping[str, DeploymentHandle],
+        admission: Admission,
+        metrics: Metrics,
+    ) -> None:
+        self._plan, self._handles = plan, handles
+        # A handle whose calls stream; its type cannot say so.
+        self._streams: dict[str, Any] = {n: handle.options(stream=True) for n, handle in handles.items()}
+        self._admission, self._metrics = admission, metrics
+
+    async def __call__(
+        self, route: str, bundle: str, expansions: Sequence[Expansion], request_id: str
+    ) -> list[Outcome]:
+        """Return an outcome for each expansion, in order (:class:`serve.graph.messages.Dispatch`)."""
+        with self._admission.admit(route, len(expansions)) as answered:
+            parts = [expansions[start : start + PART] for start in range(0, len(expansions), PART)]
+            done = await asyncio.gather(*(self._lead(route, bundle, part, request_id) for part in parts))
+            outcomes = [outcome for part in done for outcome in part]
+            _account(outcomes, answered)
+            return outcomes
+
+    async def stream(
+        self, route: str, bundle: str, expansion: Expansion, request_id: str
+    ) -> AsyncIterator[Progress | Outcome]:
+        """Yield what happens, and the outcome last (:class:`serve.graph.messages.Dispatch`)."""
+        with self._admission.admit(route, 1) as answered:
+            outcome: Outcome = expansion
+            for hop in self._plan.hops(route, bool(expansion.query.new)):
+                task = Task(bundle, hop[1], [expansion], request_id)
+                async with aclosing(self._follow(hop, task)) as happening:
+                    async for one in happening:
+                        if isinstance(one, Reply):
+                            self._observe(one)
+                            (outcome,) = one.outcomes
+                        else:
+                            yield one
+                if isinstance(outcome, Failure):
+                    break
+                expansion = outcome
+            _account([outcome], answered)
+            yield outcome
+
+    async def _lead(
+        self, route: str, bundle: str, expansions: Sequence[Expansion], request_id: str
+    ) -> list[Outcome]:
+        """Take expansions from deployment to deployment; one that failed goes no further."""
+        outcomes: list[Outcome] = list(expansions)
+        with_new = any(e.query.new for e in expansions)
+        for hop in self._plan.hops(route, with_new):
+            alive = {place: o for place, o in enumerate(outcomes) if isinstance(o, Expansion)}
+            if not alive:
+                break
+            task = Task(bundle, hop[1], list(alive.values()), request_id)
+            reply = await self._ask(hop, task)
+            self._observe(reply)
+            for place, outcome in zip(alive, reply.outcomes, strict=True):
+                outcomes[place] = outcome
+        return outcomes
+
+    async def _ask(self, hop: Hop, task: Task) -> Reply:
+        """Return a deployment's reply, or what there is without it when the time is over."""
+        name, until = hop[0], _until(task)
+        remaining = max(until - time.time(), 0) + GRACE_S
+        try:
+            async with asyncio.timeout(remaining):
+                return await self._again(name, until, lambda: self._handles[name].run.remote(task))
+        except TimeoutError:
+            return self._without(hop, task)
+
+    async def _follow(self, hop: Hop, task: Task) -> AsyncGenerator[Progress | Reply, None]:
+        """Yield a deployment's progress and its reply; from the beginning where a replica is lost."""
+        name, tries = hop[0], _Tries(_until(task))
+        while True:
+            replies = self._streams[name].stream.remote(task)
+            try:
+                async with asyncio.timeout(max(tries.until - time.time(), 0) + GRACE_S):
+                    async for one in replies:
+                        yield one
+                return
+            except TimeoutError:
+                yield self._without(hop, task)
+                return
+            except BackPressureError:
+                raise _full(name) from None
+            except LOST as error:
+                await self._rest(name, tries, error)
+            finally:
+                replies.cancel()  # who leaves early must not let it go on
+
+    async def _again(self, name: str, until: float, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what a call returns; repeat it while replicas are lost and there is time.
+
+        Raises:
+            OverloadedError: the deployment's queue is full.
+            UnavailableError: the time is over.
+        """
+        tries = _Tries(until)
+        while True:
+            try:
+                return await call()
+            except BackPressureError:
+                raise _full(name) from None
+            except LOST as error:
+                await self._rest(name, tries, error)
+
+    async def _rest(self, name: str, tries: _Tries, error: Exception) -> None:
+        """Wait before the next try.
+
+        Raises:
+            UnavailableError: there should be none.
+        """
+        logger.warning("a replica of %s was lost: %s", name, type(error).__name__)
+        self._metrics.retried(name)
+        tries.deaths += isinstance(error, RayActorError)
+        if time.time() + tries.pause >= tries.until or tries.deaths > MAX_DEATHS:
+            raise UnavailableError(f"stage {name} does not answer; try later") from None
+        await asyncio.sleep(tries.pause)
+        tries.pause = min(2 * tries.pause, LONGEST_PAUSE_S)
+
+    def _without(self, hop: Hop, task: Task) -> Reply:
+        """Return the expansions as they went in, with what they lack."""
+        name, chain = hop
+        stages = [self._plan.names[name, place] for place in chain]
+        outcomes: list[Outcome] = []
+        for e in task.expansions:
+            if not len(e.ranking):
+                outcomes.append(Failure("timeout", f"no answer of {stages[0]} before the deadline", 504))
+                continue
+            notes = tuple(f"{stage}: left out, the deadline came first" for stage in stages)
+            outcomes.append(replace(e, degraded=(*e.degraded, *notes)))
+        return Reply(outcomes)
+
+    def _observe(self, reply: Reply) -> None:
+        for stats in reply.stats:
+            self._metrics.observe(stats)
+
+
+def _until(task: Task) -> float:
+    """Return the second at which nobody waits for a task any more."""
+    return max(e.query.deadline or 0.0 for e in task.expansions)
+
+
+def _full(name: str) -> OverloadedError:
+    return OverloadedError(f"stage {name} has too many requests waiting; try later")
+
+
+def _account(outcomes: Sequence[Outcome], answered: Callable[[int, float], None]) -> None:
+    """Tell admission what whole answers took; those that a deadline cut short teach it too little."""
+    whole = [o for o in outcomes if isinstance(o, Expansion) and not o.degraded]
+    if whole:
+        answered(len(whole), sum(sum(e.seconds.values()) for e in whole))

@@ -1,0 +1,154 @@
+"""The ingress deployment: holds the vocabulary and the way through the stages, and no model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from engine.errors import UserError
+from engine.methods import METHODS
+from engine.storage.bundle import Bundle, current_id
+from engine.storage.workspace import Workspace
+from serve.graph.admission import Admission
+from serve.graph.bundle_snapshot import Edition
+from serve.graph.bundle_watcher import Swapper, check_stages
+from serve.graph.deployments import first_bundle
+from serve.graph.dispatch import LOST, HandleDispatch
+from serve.graph.plan import Plan
+from serve.http.routes import create_app
+from serve.http.service import Service
+from serve.operations.logs import configure_logs
+from serve.operations.metrics import Metrics
+from serve.settings import ServeSettings
+
+PING_S = 3.0
+"""Time for a stage to say that it can answer."""
+
+PREPARE_S = 1800.0
+"""Time for all replicas to open a bundle, from a slow bucket too."""
+
+
+class Ingress:
+    """The HTTP deployment.
+
+    Args:
+        settings: of the application.
+        bundle_id: the bundle that it was deployed with.
+        methods: names of the methods to serve.
+        plan: of the deployments behind it.
+        handles: their handles, by name; those that hold parts of the index among them.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        bundle_id: str,
+        methods: tuple[str, ...],
+        plan: Plan,
+        handles: Mapping[str, DeploymentHandle],
+    ) -> None:
+        configure_logs()
+        self._settings, self._methods, self._plan, self._handles = settings, methods, plan, dict(handles)
+        self._workspace = Workspace.open(settings.workspace)
+        metrics = Metrics()
+        admission = Admission(settings.max_queued, settings.max_wait_s)
+        dispatch = HandleDispatch(plan, handles, admission, metrics)
+        counted = self._counted if settings.ingress_replicas > 1 else None
+        edition = self._first_edition(bundle_id)
+        metrics.serving(edition.manifest)
+        self._service = Service(settings, edition, dispatch, metrics, self._ready, counted)
+        self._swapper = Swapper(self._service, metrics, self._current, self._edition, self._prepare)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        app = create_app(self._service)
+        app.router.lifespan_context = self._lifespan
+        return app
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """Follow the current bundle while the replica lives, unless one was named for good."""
+        if self._settings.bundle is not None:
+            yield
+            return
+        watching = asyncio.create_task(self._swapper.watch(self._settings.watch_s))
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+    def _first_edition(self, bundle_id: str) -> Edition:
+        """Open the current bundle, or the one that was deployed where that cannot be served."""
+        try:
+            return self._edition(first_bundle(self._settings, bundle_id))
+        except UserError:
+            return self._edition(bundle_id)
+
+    def _current(self) -> str:
+        return current_id(self._workspace)
+
+    def _edition(self, bundle_id: str) -> Edition:
+        bundle = Bundle.open(self._workspace, bundle_id)
+        check_stages(bundle, self._plan)
+        methods = {name: METHODS[name] for name in self._methods}
+        return Edition.open(bundle, methods, self._plan.routes)
+
+    async def metrics_text(self) -> bytes:
+        """Return what this replica counts."""
+        return await asyncio.to_thread(self._service.metrics.render)
+
+    async def _counted(self) -> list[bytes]:
+        """Return what every replica of the ingress counts; one that is just dying is left out."""
+        context = serve.get_replica_context()
+        handle = serve.get_deployment_handle(context.deployment, context.app_name)
+        answers = await handle.broadcast("metrics_text").results_async(
+            timeout_s=PING_S, return_exceptions=True
+        )
+        return [answer for answer in answers if isinstance(answer, bytes)]
+
+    async def _prepare(self, bundle_id: str) -> dict[str, str]:
+        """Make every replica of every deployment open a bundle; parts of the index first."""
+        found: dict[str, str] = {}
+        shards = [unit.name for unit in self._plan.units if unit.shard is not None]
+        stages = [unit.name for unit in self._plan.units if unit.shard is None]
+        for names in (shards, stages):
+            answers = await asyncio.gather(*(self._everywhere(name, bundle_id) for name in names))
+            found |= dict(zip(names, answers, strict=True))
+        return found
+
+    async def _everywhere(self, name: str, bundle_id: str) -> str:
+        """Return the first complaint of a deployment's replicas, or nothing.
+
+        A replica that dies meanwhile opens the bundle when it is back; one must be there to say so.
+        """
+        answers = (
+            await self._handles[name]
+            .broadcast("prepare", bundle_id)
+            .results_async(timeout_s=PREPARE_S, return_exceptions=True)
+        )
+        lost = [answer for answer in answers if isinstance(answer, LOST)]
+        if wrong := [a for a in answers if isinstance(a, Exception) and not isinstance(a, LOST)]:
+            raise wrong[0]
+        if len(lost) == len(answers):
+            raise lost[0]
+        return next((str(answer) for answer in answers if isinstance(answer, str) and answer), "")
+
+    async def _ready(self) -> dict[str, str]:
+        """Return "ok" or what is wrong, by deployment."""
+        bundle_id = self._service.edition.id
+
+        async def ping(name: str) -> str:
+            try:
+                async with asyncio.timeout(PING_S):
+                    return str(await self._handles[name].ping.remote(bundle_id))
+            except TimeoutError:
+                return f"no answer within {PING_S:g} s"
+            except Exception as error:
+                return type(error).__name__
+
+        names = list(self._handles)
+        return dict(zip(names, await asyncio.gather(*(ping(name) for name in names)), strict=True))

@@ -1,0 +1,193 @@
+"""Which deployments a set of methods needs, and each route's way through them. No Ray here.
+
+A route is a method, or a method with something besides: explanations, or an entity's neighbours. Stages
+with equal settings are opened once, whatever number of routes use them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from engine.errors import BundleError, UserError
+from engine.methods import METHODS
+from engine.retrieval.index import views_of
+from engine.stages.base import Pipeline, Stage
+from engine.stages.describe import Describe
+from engine.stages.explain import Explain
+from engine.stages.retrieve import Retrieve
+from engine.storage.bundle import Bundle
+from serve.settings import ServeSettings, StageSettings
+
+FUSED = "Pipeline"
+DEFAULT = "default"
+EXPLAINED = "!explain"
+"""What the name of a route ends in that explains its answers."""
+NEIGHBOURS = "!neighbours"
+VIEWS = ("joint", "mask", "description", "lexical")
+"""Views by which answers are explained: the first that a bundle has."""
+
+SHARD_CPUS = 1.0
+
+Place = tuple[str, int]
+"""A deployment's name, and the place of a stage in it."""
+
+Hop = tuple[str, tuple[int, ...]]
+"""A deployment's name, and the places of the stages to run there."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One deployment: its stages, or the part of the index that it holds, and what it gets.
+
+    Args:
+        name: of the deployment.
+        stages: in no particular order.
+        settings: with replicas or autoscaling, and ``num_cpus``, set.
+        shard: number of the part of the index, if it holds one.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    settings: StageSettings
+    shard: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Deployments, and for each route its stages' places in them.
+
+    ``describe`` is the place of the stage that new entities need first, if the bundle can do that.
+    """
+
+    units: tuple[Unit, ...]
+    routes: Mapping[str, tuple[Place, ...]]
+    describe: Place | None = None
+    names: Mapping[Place, str] = field(default_factory=dict)
+
+    def hops(self, route: str, with_new: bool = False) -> tuple[Hop, ...]:
+        """Return a route's way: neighbouring stages of one deployment are one hop.
+
+        Raises:
+            UserError: new entities, and no encoder.
+        """
+        places = self.routes[route]
+        if with_new and self.describe is None:
+            raise UserError(
+                "the bundle has no encoder, so seeds must be of its vocabulary; build the index again"
+            )
+        if with_new and self.describe is not None:
+            places = (self.describe, *places)
+        grouped = itertools.groupby(places, key=lambda place: place[0])
+        return tuple((name, tuple(place for _, place in group)) for name, group in grouped)
+
+
+def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSettings) -> Plan:
+    """Lay the methods' stages out on deployments: one (``fused``), or one for each stage.
+
+    Raises:
+        UserError: settings for a deployment that there is not.
+    """
+    routes = {name: pipeline.stages for name, pipeline in methods.items()}
+    if view := next((v for v in VIEWS if v in views_of(bundle.manifest)), None):
+        routes |= {f"{name}{EXPLAINED}": (*stages, Explain(view=view)) for name, stages in routes.items()}
+        routes[NEIGHBOURS] = (Retrieve(view=view),)
+    describe = Describe()
+    can_describe = not what_lacks(bundle, [describe])
+    extra = (describe,) if can_describe else ()
+    stages = list(dict.fromkeys([*itertools.chain.from_iterable(routes.values()), *extra]))
+    place_of = _places(stages, settings.fused)
+    groups: dict[str, list[Stage]] = {}
+    for stage, (name, _) in place_of.items():
+        groups.setdefault(name, []).append(stage)
+    units = [_unit(name, group, settings) for name, group in groups.items()] + _shards(settings)
+    _check_names(settings, [unit.name for unit in units])
+    return Plan(
+        tuple(units),
+        {route: tuple(place_of[stage] for stage in given) for route, given in routes.items()},
+        place_of[describe] if can_describe else None,
+        {place: stage.name for stage, place in place_of.items()},
+    )
+
+
+def _places(stages: Sequence[Stage], fused: bool) -> dict[Stage, Place]:
+    """Return each stage's place: all in one deployment, or each alone, named after it and numbered."""
+    if fused:
+        return {stage: (FUSED, place) for place, stage in enumerate(stages)}
+    places: dict[Stage, Place] = {}
+    for stage in stages:
+        same = sum(other.name == stage.name for other in places)
+        places[stage] = (stage.name if same == 0 else f"{stage.name}-{same + 1}", 0)
+    return places
+
+
+def _unit(name: str, stages: Sequence[Stage], settings: ServeSettings) -> Unit:
+    """A fused replica runs one stage at a time, so it wants what its hungriest stage wants."""
+    own = settings.of(name)
+    wanted = {
+        "num_cpus": own.num_cpus if own.num_cpus is not None else max(s.num_cpus for s in stages),
+        "num_gpus": own.num_gpus if own.num_gpus is not None else max(s.num_gpus for s in stages),
+    }
+    return Unit(name, tuple(stages), own.model_copy(update=wanted))
+
+
+def _shards(settings: ServeSettings) -> list[Unit]:
+    """Return the deployments that hold the vectors, if they are spread."""
+    count = settings.index_shards
+    if count == 1:
+        return []
+    units = []
+    for number in range(count):
+        name = shard_name(number, count)
+        own = settings.of(name)
+        cpus = own.num_cpus if own.num_cpus is not None else SHARD_CPUS
+        units.append(Unit(name, (), own.model_copy(update={"num_cpus": cpus}), number))
+    return units
+
+
+def shard_name(number: int, count: int) -> str:
+    """Return the name of the deployment that holds a part of the index."""
+    return f"Index-{number + 1}-of-{count}"
+
+
+def _check_names(settings: ServeSettings, names: Iterable[str]) -> None:
+    known = sorted(names)
+    if unknown := [name for name in settings.stages if name not in known]:
+        raise UserError(f"stages: no deployment {unknown[0]!r}; there are {', '.join(known)}")
+
+
+def served_methods(bundle: Bundle, wanted: Sequence[str]) -> dict[str, Pipeline]:
+    """Return the methods to serve: those named, or every one that the bundle has the files for.
+
+    Raises:
+        UserError: a named method is not known, or the bundle lacks what it needs.
+        BundleError: the bundle has what no method needs.
+    """
+    if unknown := [name for name in wanted if name not in METHODS]:
+        raise UserError(f"methods: unknown {unknown[0]!r}; known: {', '.join(METHODS)}")
+    lacking = {name: lack for name, p in METHODS.items() if (lack := what_lacks(bundle, p.stages))}
+    for name in wanted:
+        if name in lacking:
+            raise UserError(f"methods: {name!r} cannot be served: {lacking[name]}")
+    found = {name: METHODS[name] for name in wanted or METHODS if name not in lacking}
+    if not found:
+        raise BundleError("; ".join(dict.fromkeys(lacking.values())))
+    return found
+
+
+def default_method(methods: Iterable[str]) -> str:
+    """Return the method of queries that name none: ``default``, else the first that is served."""
+    names = list(methods)
+    return DEFAULT if DEFAULT in names else names[0]
+
+
+def what_lacks(bundle: Bundle, stages: Iterable[Stage]) -> str:
+    """Return why the bundle cannot serve some stages, or nothing: the files of each must be there."""
+    for stage in stages:
+        for name in stage.needs():
+            try:
+                bundle.path(name)
+            except BundleError as error:
+                return str(error)
+    return ""

@@ -1,0 +1,76 @@
+"""Who may ask, and how much: bearer tokens and a rate of queries. Each replica keeps its own account."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+
+from serve.http.errors import Problem, ProblemError
+from serve.settings import ServeSettings
+
+EVERYBODY = ""
+"""The caller where no tokens are configured: all share one rate."""
+
+ROUNDING = 1e-6
+"""Queries that may lack: who waits exactly as told is let in."""
+
+
+def digest_of(token: bytes) -> str:
+    """Return what stands in the settings for a token."""
+    return hashlib.sha256(token).hexdigest()
+
+
+class Access:
+    """The tokens and rates of the settings. Used from one event loop only.
+
+    Args:
+        settings: with ``tokens``, ``rate_per_minute``, ``burst``.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tokens = {name: digest.encode() for name, digest in settings.tokens.items()}
+        # Requests are spread evenly over the ingress's replicas, and so is the rate.
+        self._rate = settings.rate_per_minute and settings.rate_per_minute / 60 / settings.ingress_replicas
+        self._per_minute = settings.rate_per_minute
+        self._burst, self._clock = settings.burst, clock
+        self._levels = dict.fromkeys([EVERYBODY, *self._tokens], (float(settings.burst), clock()))
+
+    def caller(self, authorization: bytes | None) -> str:
+        """Return the name of the token in an ``Authorization`` header.
+
+        Raises:
+            ProblemError: tokens are wanted, and this is none of them (401).
+        """
+        if not self._tokens:
+            return EVERYBODY
+        scheme, _, token = (authorization or b"").partition(b" ")
+        digest = digest_of(token.strip()).encode()
+        # Every entry is compared, in constant time: how long it takes tells nothing of the tokens.
+        found = [name for name, known in self._tokens.items() if hmac.compare_digest(known, digest)]
+        if scheme.lower() != b"bearer" or not found:
+            message = "send `Authorization: Bearer TOKEN` with a token that this service knows"
+            raise ProblemError(Problem("unauthorized", message, 401))
+        return found[0]
+
+    def spend(self, caller: str, queries: int) -> None:
+        """Take queries off a caller's account, which fills at the rate, up to the burst.
+
+        More queries at once than the burst need a full account, and leave it in debt: so the rate holds.
+
+        Raises:
+            ProblemError: the account does not hold them yet (429); says when it will.
+        """
+        if not self._rate:
+            return
+        level, then = self._levels[caller]
+        now = self._clock()
+        level = min(self._burst, level + (now - then) * self._rate)
+        lacking = min(queries, self._burst) - level
+        if lacking > ROUNDING:
+            self._levels[caller] = (level, now)
+            message = f"more than {self._per_minute} queries a minute; wait and ask again"
+            raise ProblemError(Problem("rate_limited", message, 429, retry_after_s=lacking / self._rate))
+        self._levels[caller] = (level - queries, now)

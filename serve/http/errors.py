@@ -1,0 +1,142 @@
+"""Errors as an HTTP client sees them: a status and one JSON object, never a traceback."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import UnknownAttributeError, UnknownEntityError, UserError
+from serve.graph.messages import Failure
+
+SHOWN = 80
+"""Characters shown of a key that a request was given: it may be as long as the body."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong, for the caller.
+
+    Args:
+        code: the error's name: what a program decides by.
+        message: one line for a person.
+        status: of HTTP.
+        field: dotted path into the request, such as ``positive.0``.
+        suggestions: spellings that would work in the field's place.
+        retry_after_s: when it may be worth trying again.
+        id: of the request, under which the log has more.
+    """
+
+    code: str
+    message: str
+    status: int
+    field: str | None = None
+    suggestions: tuple[str, ...] = ()
+    retry_after_s: float | None = None
+    id: str | None = None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON object of the error."""
+        told = {"code": self.code, "message": self.message, "field": self.field}
+        own = {"suggestions": list(self.suggestions)} | ({"id": self.id} if self.id else {})
+        return {"error": told | own}
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What the answer's headers say besides."""
+        found = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        if self.retry_after_s is not None:
+            found["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
+        return found
+
+
+class ProblemError(UserError):
+    """Carries a :class:`Problem` to where it is answered."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.status = problem, problem.status
+        super().__init__(problem.message)
+
+
+class UnknownMethodError(ProblemError):
+    """A method that is not served."""
+
+    def __init__(self, given: str, known: Sequence[str]) -> None:
+        message = f"unknown method {given!r}; served here: {', '.join(known)}"
+        super().__init__(Problem("unknown_method", message, 404, "method", tuple(known)))
+
+
+class UnavailableError(ProblemError):
+    """A stage that does not answer now; the same request may succeed later."""
+
+    def __init__(self, message: str, retry_after_s: float = 1) -> None:
+        super().__init__(Problem("unavailable", message, 503, retry_after_s=retry_after_s))
+
+
+class OverloadedError(ProblemError):
+    """Too much waits already; the same request may succeed later."""
+
+    def __init__(self, message: str, retry_after_s: float = 1) -> None:
+        super().__init__(Problem("overloaded", message, 503, retry_after_s=retry_after_s))
+
+
+class FailedError(ProblemError):
+    """What a stage said of one query."""
+
+    def __init__(self, failure: Failure) -> None:
+        code, retry_after_s = failure.code, failure.retry_after_s
+        super().__init__(Problem(code, failure.message, failure.status, retry_after_s=retry_after_s))
+
+
+def invalid(message: str, field: str | None = None, suggestions: Sequence[str] = ()) -> ProblemError:
+    """Return the error of a request that says what cannot be."""
+    return ProblemError(Problem("invalid_request", message, 422, field, tuple(suggestions)))
+
+
+def code_of(error: UserError) -> str:
+    """Return an error's code in answers: ``UnknownEntityError`` is ``unknown_entity``."""
+    if isinstance(error, ProblemError):
+        return error.problem.code
+    name = type(error).__name__.removesuffix("Error")
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_") or "user"
+
+
+def problem_of(error: UserError, field: str | None = None) -> Problem:
+    """Return a user's error as it is answered; ``field`` says where it was found, if it does not know."""
+    if isinstance(error, ProblemError):
+        return error.problem
+    suggestions: Sequence[str] = ()
+    if isinstance(error, UnknownEntityError):
+        suggestions = error.closest
+    if isinstance(error, UnknownAttributeError):
+        field, suggestions = error.field, error.suggestions
+    return Problem(code_of(error), str(error), error.status, field, tuple(suggestions))
+
+
+def internal(id: str) -> Problem:
+    """Return what is told of an error of ours: where the log has it, and no more."""
+    return Problem("internal", f"internal error; the log has it under {id}", 500, id=id)
+
+
+def in_words(problems: Sequence[Any]) -> str:
+    """Return pydantic's findings as one line: where, and what is wrong; the first three."""
+    return "; ".join(f"{field_of(p['loc']) or 'request'}: {p['msg']}" for p in problems[:3])
+
+
+def field_of(location: Sequence[str | int]) -> str:
+    """Return where pydantic found something as a dotted path into the request.
+
+    Left out is what names no place in it: the kinds of a seed ("<name>"), "[key]", and FastAPI's "query".
+    """
+    parts = [str(part) for part in location]
+    if len(parts) > 1 and parts[0] in ("query", "path"):
+        parts = parts[1:]
+    kept = (part for part in parts if not part.startswith(("<", "[")))
+    return ".".join(part if len(part) <= SHOWN else f"{part[:SHOWN]}…" for part in kept)
+
+
+def invalid_fields(problems: Sequence[Any]) -> Problem:
+    """Return pydantic's findings as one problem, at the first of them."""
+    return Problem("invalid_request", in_words(problems), 422, field_of(problems[0]["loc"]) or None)

@@ -1,0 +1,177 @@
+"""What every request passes: its id and its line in the log, the token, the limits of its body."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections import deque
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.http.auth import Access
+from serve.http.errors import Problem, ProblemError, internal
+from serve.http.requests import encode
+from serve.http.service import Trace
+from serve.operations.logs import log_event, logger
+from serve.operations.metrics import Metrics
+
+JSON = "application/json"
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+SECURITY = [
+    # Nothing from another host, nothing inline, and no frame around the page.
+    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+OPEN = ("/", "/healthz", "/readyz", "/openapi.json")
+"""Paths that want no token, beside the page's files."""
+PAGE = "/page/"
+
+UNMATCHED = "other"
+"""The route of requests that no route is for, in the metrics and the log."""
+
+
+def answer(problem: Problem) -> Response:
+    """Return the response that tells a problem."""
+    return Response(encode(problem.body), problem.status, dict(problem.headers), media_type=JSON)
+
+
+class Observed:
+    """Outermost: gives each request an id, counts and logs it; an exception becomes a plain 500."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        trace = Trace(request_id=_request_id(scope))
+        scope.setdefault("state", {})["trace"] = trace
+        added = [(b"x-request-id", trace.request_id.encode()), *SECURITY]
+        started, status = time.perf_counter(), 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *added]
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, noted)
+        except Exception:
+            logger.exception("request failed", extra={"request_id": trace.request_id})
+            if not status:
+                await answer(internal(trace.request_id))(scope, receive, noted)
+        finally:
+            self._metrics.in_flight.dec()
+            self._write(scope, trace, status, time.perf_counter() - started)
+
+    def _write(self, scope: Scope, trace: Trace, status: int, seconds: float) -> None:
+        """Count a request and log its line. A status of 499: the caller left before there was an answer."""
+        status = status or 499
+        route = getattr(scope.get("route"), "path", UNMATCHED)
+        self._metrics.answered(route, status, trace.method, seconds)
+        log_event(
+            "request",
+            level=logging.WARNING if status >= 500 else logging.INFO,
+            request_id=trace.request_id,
+            route=route,
+            method=trace.method,
+            status=status,
+            ms=round(1000 * seconds, 3),
+            bundle=trace.bundle,
+            queries=trace.queries,
+            degraded=trace.degraded,
+        )
+
+
+class Guarded:
+    """Lets in who has a token; what the page needs to ask for one is open."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] == "http" and not _is_open(scope["path"]):
+            try:
+                caller = self._access.caller(_header(scope, b"authorization"))
+            except ProblemError as error:
+                await answer(error.problem)(scope, receive, send)
+                return
+            scope["state"]["trace"].caller = caller
+        await self._app(scope, receive, send)
+
+
+class WholeBody:
+    """Reads a request's body before anything else is done: within its size, and its time."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float, metrics: Metrics) -> None:
+        self._app, self._max, self._timeout_s, self._metrics = app, max_bytes, timeout_s, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            messages = await self._read(scope, receive)
+        except ProblemError as error:
+            self._metrics.shed(error.problem.code)
+            await answer(error.problem)(scope, receive, send)
+            return
+
+        if messages[-1]["type"] == "http.disconnect":
+            return  # nobody is there to be answered
+
+        async def replayed() -> Message:
+            return messages.popleft() if messages else await receive()
+
+        await self._app(scope, replayed, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> deque[Message]:
+        """Return the messages of the body; the last may say that the client has left."""
+        announced = _header(scope, b"content-length") or b"0"
+        if announced.isdigit() and (len(announced) > 18 or int(announced) > self._max):
+            raise self._too_large()
+        messages: deque[Message] = deque()
+        received = 0
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while not messages or messages[-1].get("more_body", False):
+                    message = await receive()
+                    received += len(message.get("body", b""))
+                    if received > self._max:
+                        raise self._too_large()
+                    messages.append(message)
+        except TimeoutError:
+            told = f"the body did not arrive within {self._timeout_s:g} s"
+            raise ProblemError(Problem("slow_request", told, 408)) from None
+        return messages
+
+    def _too_large(self) -> ProblemError:
+        return ProblemError(Problem("too_large", f"a body holds at most {self._max} bytes", 413))
+
+
+def _request_id(scope: Scope) -> str:
+    given = _header(scope, b"x-request-id") or b""
+    return given.decode() if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    return next((value for key, value in scope["headers"] if key == name), None)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(PAGE)

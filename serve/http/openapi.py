@@ -1,0 +1,109 @@
+"""The OpenAPI document: made once, when the service starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from serve.http.requests import BatchRequest, ExpandRequest
+from serve.http.responses import Answer, ErrorAnswer, RoundEvent, StageEvent
+from serve.settings import ServeSettings
+
+Json = dict[str, Any]
+
+REF = "#/components/schemas/{model}"
+
+ABOUT = """
+Ultra-fine-grained entity set expansion: positive and negative seed entities in, ranked entities out.
+Every answer carries `X-Request-ID`: the caller's, if it is 1..64 of `[A-Za-z0-9._-]`, or a new one.
+"""
+
+ERRORS: Mapping[int, str] = {
+    400: "malformed_json: the body is not JSON",
+    401: "unauthorized: tokens are configured, and the request brings none of them",
+    404: "not_found, unknown_entity or unknown_method: there is no such thing",
+    408: "slow_request: the body did not arrive in time",
+    413: "too_large: the body is above the limit",
+    422: "invalid_request, unknown_entity, unknown_attribute or query: `field` says where",
+    429: "rate_limited: too many queries in a minute",
+    500: "internal: an error of ours; the log has it under `id`",
+    503: "overloaded, unavailable or bundle: the same request may succeed later",
+    504: "timeout: no answer within the deadline",
+}
+
+RETRY_AFTER: Json = {
+    "Retry-After": {"description": "seconds after which to come again", "schema": {"type": "integer"}}
+}
+
+
+def errors(*statuses: int) -> dict[int | str, Json]:
+    """Return FastAPI's ``responses`` for errors; every route may answer 401, 408, 413 and 500."""
+    found: dict[int | str, Json] = {}
+    for status in sorted({401, 408, 413, 500, *statuses}):
+        found[status] = {"model": ErrorAnswer, "description": ERRORS[status]}
+        if status in (429, 503):
+            found[status]["headers"] = RETRY_AFTER
+        if status == 401:
+            found[status]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    return found
+
+
+def answers(model: type, about: str, *statuses: int) -> dict[int | str, Json]:
+    """Return FastAPI's ``responses``: a model with 200, and errors."""
+    return {200: {"model": model, "description": about}, **errors(*statuses)}
+
+
+def content(about: str, types: Mapping[str, Json], *statuses: int) -> dict[int | str, Json]:
+    """Return FastAPI's ``responses`` where 200 is no JSON."""
+    return {200: {"description": about, "content": dict(types)}, **errors(*statuses)}
+
+
+def event_schema() -> Json:
+    """Return the schema of one server-sent event: its name, and JSON as its data."""
+    shapes = {"stage": StageEvent, "round": RoundEvent, "answer": Answer, "error": ErrorAnswer}
+    kinds = []
+    for name, model in shapes.items():
+        data = {"contentMediaType": "application/json", "contentSchema": {"$ref": ref_to(model)}}
+        own = {"event": {"const": name}, "data": {"type": "string", **data}}
+        kinds.append({"type": "object", "properties": own, "required": ["event", "data"]})
+    return {"oneOf": kinds}
+
+
+def ref_to(model: type) -> str:
+    """Return where the document has the schema of a model."""
+    return REF.format(model=model.__name__)
+
+
+def body(model: type) -> Json:
+    """Return ``openapi_extra`` of a route that reads its body itself."""
+    content = {"application/json": {"schema": {"$ref": ref_to(model)}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def document(app: FastAPI, settings: ServeSettings) -> Json:
+    """Return the OpenAPI document of the application's routes."""
+    made = get_openapi(title="seedset", version="1", description=ABOUT, routes=app.routes)
+    taken, told = (ExpandRequest, BatchRequest), (Answer, StageEvent, RoundEvent)
+    models = [(model, "validation") for model in taken] + [(model, "serialization") for model in told]
+    _, shapes = models_json_schema(models, ref_template=REF)  # type: ignore[arg-type]
+    schemas = made["components"]["schemas"]
+    schemas |= shapes["$defs"]
+    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape of errors is not ours
+        schemas.pop(name, None)
+    top_k = schemas["ExpandRequest"]["properties"]["top_k"]
+    top_k |= {"maximum": settings.max_top_k, "default": min(top_k["default"], settings.max_top_k)}
+    schemas["BatchRequest"]["properties"]["queries"] = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": settings.max_queries,
+        "items": {"$ref": ref_to(ExpandRequest)},
+        "description": "checked one by one: what is wrong with one is told in its place",
+    }
+    if settings.tokens:
+        made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        made["security"] = [{"token": []}]
+    return made

@@ -1,0 +1,236 @@
+"""The HTTP bodies: what is taken, within which limits, and how an answer is written."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    Tag,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
+
+from engine.query import MAX_SEEDS, MAX_SENTENCES, Expansion
+from engine.vocabulary import MAX_NAME_LENGTH, Vocabulary
+from serve.graph.plan import DEFAULT
+from serve.http.errors import Problem, ProblemError, invalid, invalid_fields
+
+MAX_ID_LENGTH = 128
+MAX_SENTENCE_LENGTH = 2000
+MAX_DEADLINE_MS = 3_600_000
+MAX_CONDITIONS = 16
+MAX_VALUES = 64
+
+WITHOUT_NUL = "^[^\\u0000]*$"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _no_nul(text: str) -> str:
+    """Refuse what no name holds. (Half a surrogate pair is refused by pydantic itself.)"""
+    if "\0" in text:
+        raise PydanticCustomError("text", "holds a NUL character")
+    return text
+
+
+def within(limit: int, least: int = 1) -> Any:
+    """Return the field of a text of ``least`` to ``limit`` characters."""
+    return Field(min_length=least, max_length=limit, json_schema_extra={"pattern": WITHOUT_NUL})
+
+
+NoNul = AfterValidator(_no_nul)
+
+Name = Annotated[StrictStr, within(MAX_NAME_LENGTH), NoNul]
+Prefix = Annotated[StrictStr, within(MAX_NAME_LENGTH, least=0), NoNul]
+Method = Annotated[StrictStr, within(100), NoNul]
+Sentence = Annotated[StrictStr, within(MAX_SENTENCE_LENGTH), NoNul]
+Id = Annotated[StrictStr, within(MAX_ID_LENGTH), NoNul]
+Key = Annotated[StrictStr, Field(min_length=1, max_length=MAX_NAME_LENGTH), NoNul]
+"""A name where it is a key: pydantic would make other keys of it, not refused ones, if it had a pattern."""
+
+EntityId = Annotated[StrictInt, Field(ge=0, lt=1 << 31)]
+
+
+class NewSeed(BaseModel):
+    """An entity that the vocabulary does not hold: its name, and sentences that mention it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+    sentences: list[Sentence] = Field(min_length=1, max_length=MAX_SENTENCES)
+
+
+def _kind(given: Any) -> str | None:
+    """Return which form of a seed is given, so that one complaint is made, not one a form."""
+    if isinstance(given, str):
+        return "<name>"
+    if isinstance(given, dict | NewSeed):
+        return "<new>"
+    return "<id>" if isinstance(given, int) else None
+
+
+Seed = Annotated[
+    Annotated[Name, Tag("<name>")] | Annotated[EntityId, Tag("<id>")] | Annotated[NewSeed, Tag("<new>")],
+    Discriminator(
+        _kind,
+        custom_error_type="seed",
+        custom_error_message="a seed is a name, an entity id, or an object of name and sentences",
+    ),
+]
+"""A name or alias, an entity id, or a new entity."""
+
+
+class ExpandRequest(BaseModel):
+    """One query."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"positive": ["Japan", "Thailand"], "negative": ["Norway"], "top_k": 10}]
+        },
+    )
+
+    positive: list[Seed] = Field(
+        min_length=1, max_length=MAX_SEEDS, description="entities of the wanted set: names, ids, new ones"
+    )
+    negative: list[Seed] = Field(
+        default=[], max_length=MAX_SEEDS, description="entities that show what is not wanted"
+    )
+    method: Method = Field(default=DEFAULT, description="see /v1/methods")
+    top_k: StrictInt = Field(default=50, ge=1, description="entities wanted")
+    filter: dict[Key, Annotated[list[Name], Field(min_length=1, max_length=MAX_VALUES)]] = Field(
+        default={},
+        max_length=MAX_CONDITIONS,
+        json_schema_extra={
+            "propertyNames": {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": WITHOUT_NUL}
+        },
+        description="only entities with one of the values of every attribute named (see /v1/attributes)",
+    )
+    explain: StrictBool = Field(
+        default=False, description="with the nearest seeds, sentences and images of every entity"
+    )
+    deadline_ms: StrictInt | None = Field(
+        default=None, ge=1, le=MAX_DEADLINE_MS, description="when to answer with what there is"
+    )
+    id: Id = Field(default_factory=lambda: uuid.uuid4().hex, description="comes back with the answer")
+
+
+class BatchRequest(BaseModel):
+    """Several queries; each is checked on its own, so that a bad one does not refuse the others."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"queries": [{"positive": ["Japan"], "top_k": 3}, {"positive": ["Thailand"]}]}]
+        },
+    )
+
+    queries: list[Any]
+
+
+def _not_json(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_not_json)
+
+
+def decode(body: bytes) -> Any:
+    """Return what a body holds.
+
+    Raises:
+        ProblemError: it is not JSON in UTF-8, is nested too deeply, or has a number of thousands of digits.
+    """
+    try:
+        return _DECODER.decode(body.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ProblemError(Problem("malformed_json", f"not JSON in UTF-8: {reason}", 400)) from None
+
+
+def checked(model: type[M], given: Any) -> M:
+    """Return a decoded body as its model.
+
+    Raises:
+        ProblemError: names the first field that is wrong.
+    """
+    if not isinstance(given, dict):
+        raise invalid("a request must be a JSON object")
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        raise ProblemError(invalid_fields(problems)) from None
+
+
+def answer_of(
+    expansion: Expansion,
+    vocabulary: Vocabulary,
+    method: str,
+    bundle: str,
+    explanations: Mapping[int, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Return the JSON object of an answered query; numbers that are none (NaN) become null.
+
+    Args:
+        explanations: by entity, if they were asked for.
+    """
+    ranking = expansion.ranking
+    columns = {name: numbers(column.tolist()) for name, column in ranking.evidence.items()}
+    results: list[dict[str, Any]] = [
+        {
+            "rank": place + 1,
+            "id": entity,
+            "name": vocabulary.names[entity],
+            "score": score,
+            "evidence": {name: column[place] for name, column in columns.items()},
+        }
+        for place, (entity, score) in enumerate(
+            zip(ranking.ids.tolist(), numbers(ranking.scores.tolist()), strict=True)
+        )
+    ]
+    if explanations is not None:
+        for result in results:
+            result["explanation"] = explanations[result["id"]]
+    return {
+        "id": expansion.query.id,
+        "method": method,
+        "bundle": bundle,
+        "results": results,
+        "seconds": {name: round(s, 6) for name, s in expansion.seconds.items()},
+        "degraded": list(expansion.degraded),
+    }
+
+
+def entity_of(vocabulary: Vocabulary, entity: int) -> dict[str, Any]:
+    """Return the JSON object of an entity."""
+    return {
+        "id": entity,
+        "name": vocabulary.names[entity],
+        "aliases": vocabulary.aliases[entity],
+    }
+
+
+def numbers(values: list[float]) -> list[float | None]:
+    """Return JSON numbers rounded to float32's digits; None for NaN and infinities."""
+    return [float(f"{value:.9g}") if math.isfinite(value) else None for value in values]
+
+
+def encode(content: Any) -> bytes:
+    """Return JSON in UTF-8; half a surrogate pair, which JSON may smuggle in, becomes ``?``."""
+    return _ENCODER.encode(content).encode("utf-8", "replace")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,108 @@
+"""From a request to a query: names become ids, and what cannot be asked is refused with its place."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from engine.errors import QueryError, UnknownEntityError, UserError
+from engine.query import NewEntity, Query
+from serve.graph.bundle_snapshot import Edition
+from serve.graph.plan import DEFAULT, EXPLAINED
+from serve.http.errors import Problem, ProblemError, UnknownMethodError, invalid, problem_of
+from serve.http.requests import ExpandRequest, NewSeed
+from serve.settings import ServeSettings
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query that can be asked: by which route, for which method, and until when (seconds since 1970)."""
+
+    route: str
+    method: str
+    query: Query
+    deadline: float
+    explain: bool
+
+
+def asked_of(request: ExpandRequest, edition: Edition, settings: ServeSettings) -> Asked | Problem:
+    """Return what to ask the stages, or what is wrong with the request.
+
+    Milliseconds where a name is unknown (its closest are sought) or a filter is given, else microseconds.
+    """
+    try:
+        return _asked(request, edition, settings)
+    except UserError as error:
+        return problem_of(error)
+
+
+def is_quick(request: ExpandRequest, edition: Edition) -> bool:
+    """Whether :func:`asked_of` takes microseconds: nothing to filter by, and no unknown name."""
+    find = edition.vocabulary.find
+    seeds = (*request.positive, *request.negative)
+    return not request.filter and all(isinstance(s, NewSeed) or find(s) is not None for s in seeds)
+
+
+def _asked(request: ExpandRequest, edition: Edition, settings: ServeSettings) -> Asked:
+    method = edition.default if request.method == DEFAULT else request.method
+    if method not in edition.methods:
+        raise UnknownMethodError(request.method, list(edition.methods))
+    route = f"{method}{EXPLAINED}" if request.explain else method
+    if route not in edition.routes:
+        raise invalid("the bundle has no vectors to explain answers by", "explain")
+    if request.top_k > settings.max_top_k:
+        raise invalid(f"top_k: {request.top_k} is more than {settings.max_top_k}", "top_k")
+    positive, negative, new = _Seeds(request, edition).resolved()
+    where = tuple((name, tuple(dict.fromkeys(values))) for name, values in request.filter.items())
+    if where:
+        edition.catalogue.matching(where)  # an unknown attribute or value is told before any stage runs
+    wait_s = min((request.deadline_ms or float("inf")) / 1000, settings.timeout_s)
+    deadline = time.time() + wait_s
+    query = Query(request.id, positive, negative, request.top_k, where, new, deadline)
+    return Asked(route, method, query, deadline, request.explain)
+
+
+class _Seeds:
+    """The seeds of a request: ids, negative for those that the vocabulary does not hold."""
+
+    def __init__(self, request: ExpandRequest, edition: Edition) -> None:
+        self._request, self._vocabulary = request, edition.vocabulary
+        self._new: dict[str, NewEntity] = {}
+
+    def resolved(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[NewEntity, ...]]:
+        """Return positive and negative ids, and the new entities.
+
+        Raises:
+            UserError: an unknown or doubled seed; says which.
+        """
+        sides = {"positive": self._request.positive, "negative": self._request.negative}
+        positive, negative = (
+            tuple(self._id(seed, f"{side}.{place}") for place, seed in enumerate(seeds))
+            for side, seeds in sides.items()
+        )
+        for place, entity in enumerate(negative):
+            if entity in positive:
+                name = self._vocabulary.names[entity]
+                message = f"{name!r} is a positive and a negative seed at once"
+                raise ProblemError(Problem("query", message, QueryError.status, f"negative.{place}"))
+        return positive, negative, tuple(self._new.values())
+
+    def _id(self, seed: str | int | NewSeed, field: str) -> int:
+        if isinstance(seed, NewSeed):
+            return self._new_id(seed, field)
+        try:
+            return self._vocabulary.resolve(seed, field)
+        except UnknownEntityError as error:
+            raise ProblemError(problem_of(error, field)) from None
+
+    def _new_id(self, seed: NewSeed, field: str) -> int:
+        known = self._vocabulary.find(seed.name)
+        if known is not None:
+            name = self._vocabulary.names[known]
+            message = f"{field}: {seed.name!r} is in the vocabulary as {name!r}; give it as a name"
+            raise invalid(message, field, [name])
+        key = seed.name.strip().casefold()
+        if key in self._new:
+            raise invalid(f"{field}: the new entity {seed.name!r} is given twice", field)
+        self._new[key] = NewEntity(seed.name, tuple(seed.sentences))
+        return -len(self._new)

@@ -1,0 +1,255 @@
+"""The HTTP interface over a :class:`~serve.http.service.Service`. Knows no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from engine.errors import UserError
+from serve.http.auth import Access
+from serve.http.errors import Problem, ProblemError, invalid, invalid_fields, problem_of
+from serve.http.middleware import JSON, Guarded, Observed, WholeBody, answer
+from serve.http.openapi import answers, body, content, document, event_schema
+from serve.http.requests import BatchRequest, ExpandRequest, Name, Prefix, checked, decode, encode
+from serve.http.responses import (
+    Answer,
+    Attributes,
+    BatchAnswer,
+    BundleShape,
+    Entities,
+    EntityDetails,
+    Healthy,
+    Methods,
+    Ready,
+)
+from serve.http.service import FEW_QUERIES, MANY_RESULTS, Service, Trace
+from serve.http.sse import EventStream
+from serve.http.static import INDEX, read_page
+
+LARGE_BODY = 64 << 10
+"""Bytes above which a body is decoded off the event loop."""
+
+QUERY_ERRORS = (400, 404, 422, 429, 503, 504)
+
+MAX_IMAGES = 8
+"""Images of an entity at most: one a sentence."""
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the application: routes, JSON errors, tokens, limits, the page."""
+    # No docs pages: their scripts come from a CDN, and nothing here needs the network.
+    app = FastAPI(title="seedset", openapi_url=None, redirect_slashes=False)
+    settings, metrics = service.settings, service.metrics
+    access = Access(settings)
+    _add_expansion(app, service, access)
+    _add_entities(app, service, access)
+    _add_listings(app, service)
+    _add_state(app, service)
+    _add_errors(app)
+    described = encode(document(app, settings))
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return Response(described, media_type=JSON)
+
+    _add_page(app)
+    app.add_middleware(
+        WholeBody, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s, metrics=metrics
+    )
+    app.add_middleware(Guarded, access=access)
+    app.add_middleware(Observed, metrics=metrics)  # added last, so it is outermost
+    return app
+
+
+def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
+    about = "ranked entities, best first"
+
+    @app.post(
+        "/v1/expand",
+        response_model=None,
+        responses=answers(Answer, about, *QUERY_ERRORS),
+        openapi_extra=body(ExpandRequest),
+    )
+    async def expand(request: Request) -> Response:
+        """Entities like the positive seeds and unlike the negative ones, best first."""
+        asked = checked(ExpandRequest, await _decoded(request))
+        trace = _spend(request, service, access)
+        found = await service.expand(asked, trace)
+        return await respond(found, large=len(found["results"]) > MANY_RESULTS)
+
+    @app.post(
+        "/v1/expand/batch",
+        response_model=None,
+        responses=answers(BatchAnswer, "an answer or an error for each query", *QUERY_ERRORS),
+        openapi_extra=body(BatchRequest),
+    )
+    async def expand_batch(request: Request) -> Response:
+        """Several queries at once; ``results`` in their order, each an answer or an ``error``."""
+        batch = checked(BatchRequest, await _decoded(request))
+        service.check_size(batch)
+        trace = _spend(request, service, access, len(batch.queries))
+        return await respond(await service.expand_batch(batch, trace), large=len(batch.queries) > FEW_QUERIES)
+
+    stream_of = {"text/event-stream": {"schema": event_schema()}}
+
+    @app.post(
+        "/v1/expand/stream",
+        response_model=None,
+        responses=content("events: stage, round; then one answer or error", stream_of, *QUERY_ERRORS),
+        openapi_extra=body(ExpandRequest),
+    )
+    async def expand_stream(request: Request) -> Response:
+        """What happens to a query as server-sent events; what is wrong with it is an ordinary error.
+
+        ``stage`` holds stage, seconds, candidates; ``round`` (of generation) stage, number, new, total;
+        the last event is ``answer`` (as /v1/expand answers) or ``error``.
+        """
+        asked = checked(ExpandRequest, await _decoded(request))
+        return EventStream(await service.stream(asked, _spend(request, service, access)))
+
+
+def _add_entities(app: FastAPI, service: Service, access: Access) -> None:
+    @app.get(
+        "/v1/entities", response_model=None, responses=answers(Entities, "entities, by their spelling", 422)
+    )
+    async def entities(
+        prefix: Annotated[Prefix, Query()] = "", limit: Annotated[int, Query(ge=1, le=100)] = 10
+    ) -> Response:
+        """Entities with a name or an alias that begins with ``prefix``: autocompletion."""
+        return await respond(await service.complete(prefix, limit))
+
+    @app.get(
+        "/v1/entities/{given:path}",
+        response_model=None,
+        responses=answers(EntityDetails, "the entity", 404, 422, 429, 503, 504),
+    )
+    async def entity(
+        request: Request,
+        given: Annotated[Name, Path(description="name, alias or id")],
+        sentences: Annotated[int, Query(ge=0, le=8)] = 5,
+        neighbours: Annotated[int, Query(ge=0, le=50)] = 10,
+    ) -> Response:
+        """What is known of one entity, by name, alias or id. With neighbours, it counts as a query."""
+        trace = _spend(request, service, access, queries=min(neighbours, 1))
+        return await respond(await service.entity(given, sentences, neighbours, trace))
+
+    image_of = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/*",)}
+
+    @app.get(
+        "/v1/images/{entity}/{n}",
+        response_model=None,
+        responses=content("the image's bytes", image_of, 404, 422),
+    )
+    async def image(
+        entity: Annotated[int, Path(ge=0, lt=1 << 31)], n: Annotated[int, Path(ge=0, lt=MAX_IMAGES)]
+    ) -> Response:
+        """An image that the bundle names for an entity."""
+        found, media_type = await service.image(entity, n)
+        return Response(found, media_type=media_type, headers={"Cache-Control": "private, max-age=3600"})
+
+
+def _add_listings(app: FastAPI, service: Service) -> None:
+    @app.get(
+        "/v1/attributes", response_model=None, responses=answers(Attributes, "attributes and their values")
+    )
+    async def attributes() -> Response:
+        """What a query may filter by: attributes, and their most frequent values."""
+        return await respond(service.edition.attributes, large=True)
+
+    @app.get("/v1/methods", response_model=None, responses=answers(Methods, "the methods"))
+    async def methods() -> Response:
+        """The methods served, and the stages that each is made of."""
+        return await respond(service.listing())
+
+    @app.get("/v1/bundle", response_model=None, responses=answers(BundleShape, "the bundle"))
+    async def bundle() -> Response:
+        """What is served and what it was made from."""
+        return await respond(service.bundle())
+
+
+def _add_state(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", response_model=None, responses=answers(Healthy, "it answers"))
+    async def healthz() -> Response:
+        """The process answers."""
+        return await respond({"status": "ok", "bundle": service.edition.id})
+
+    responses = answers(Ready, "every stage answers")
+    responses[503] = {"model": Ready, "description": "a stage does not answer"}
+
+    @app.get("/readyz", response_model=None, responses=responses)
+    async def readyz() -> Response:
+        """Whether every stage answers."""
+        stages = await service.readiness()
+        ready = all(state == "ok" for state in stages.values())
+        return await respond({"ready": ready, "stages": dict(stages)}, 200 if ready else 503)
+
+    metrics_text = {"text/plain": {"schema": {"type": "string"}}}
+
+    @app.get("/metrics", response_model=None, responses=content("the text format", metrics_text))
+    async def metrics() -> Response:
+        """Metrics for Prometheus."""
+        rendered = await service.metrics_text()
+        return Response(rendered, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_page(app: FastAPI) -> None:
+    files = read_page()
+
+    @app.get("/", include_in_schema=False)
+    async def index(request: Request) -> Response:
+        return files[INDEX].answer(request)
+
+    @app.get("/page/{name}", include_in_schema=False)
+    async def page(request: Request, name: str) -> Response:
+        if name not in files:
+            raise HTTPException(404)
+        return files[name].answer(request)
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(UserError)
+    async def user_error(_: Request, error: UserError) -> Response:
+        return answer(problem_of(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid_parameters(_: Request, error: RequestValidationError) -> Response:
+        return answer(invalid_fields(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        codes = {404: "not_found", 405: "method_not_allowed"}
+        problem = Problem(codes.get(error.status_code, "invalid_request"), error.detail, error.status_code)
+        response = answer(problem)
+        response.headers.update(error.headers or {})
+        return response
+
+
+async def respond(given: Mapping[str, Any], status: int = 200, large: bool = False) -> Response:
+    """Return a JSON response; a ``large`` one is encoded off the event loop."""
+    encoded = await asyncio.to_thread(encode, given) if large else encode(given)
+    return Response(encoded, status, media_type=JSON)
+
+
+async def _decoded(request: Request) -> Any:
+    """Return what the body holds, which must say that it is JSON: so no other site's form can be it."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != JSON:
+        raise invalid(f"the body must come with `content-type: {JSON}`")
+    given = await request.body()
+    return decode(given) if len(given) < LARGE_BODY else await asyncio.to_thread(decode, given)
+
+
+def _spend(request: Request, service: Service, access: Access, queries: int = 1) -> Trace:
+    """Take queries off the caller's rate, and return what is written down of the request."""
+    trace: Trace = request.state.trace
+    try:
+        access.spend(trace.caller, queries)
+    except ProblemError as error:
+        service.metrics.shed(error.problem.code)
+        raise
+    return trace

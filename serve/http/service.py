@@ -1,0 +1,357 @@
+"""Answers requests: names to ids, dispatch to the stages, ids to names. Knows no Ray, no HTTP.
+
+What takes more than a fraction of a millisecond runs in a thread, off the event loop; what takes less does
+not, since handing it over would take longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
+
+from engine.errors import UserError
+from engine.query import Expansion, Query
+from engine.stages.base import finish
+from serve.graph.bundle_snapshot import Edition
+from serve.graph.messages import Dispatch, Failure, Outcome, RoundDone, StageDone
+from serve.graph.plan import NEIGHBOURS
+from serve.http.errors import FailedError, Problem, ProblemError, internal, invalid, problem_of
+from serve.http.explanations import MAX_SENTENCES as SENTENCES_HELD
+from serve.http.explanations import explanations, images_of, read_image, sentences_of
+from serve.http.requests import BatchRequest, ExpandRequest, answer_of, checked, entity_of
+from serve.http.resolve import Asked, asked_of, is_quick
+from serve.operations.metrics import Metrics, together
+from serve.settings import ServeSettings
+
+logger = logging.getLogger("seedset.serve")
+
+Json = dict[str, Any]
+Event = tuple[str, Json]
+"""The name and the data of what happens to a query."""
+
+GRACE_S = 1.0
+"""How long after its deadline a query may still bring what there is."""
+
+FEW_QUERIES = 20
+MANY_RESULTS = 500
+LARGE_VOCABULARY = 20_000
+"""Up to these (for results: below) work is done on the event loop."""
+
+READY_S = 1.0
+"""How long what is known of readiness holds."""
+
+
+@dataclass
+class Trace:
+    """What the log and the metrics say of one request; filled while it is answered."""
+
+    request_id: str = ""
+    caller: str = ""
+    method: str = ""
+    bundle: str = ""
+    queries: int = 0
+    degraded: int = 0
+
+
+async def ready_always() -> Mapping[str, str]:
+    """Say of no stage that it is not ready: for a service whose stages are in its own process."""
+    return {}
+
+
+class Service:
+    """Answers by an edition, which may be replaced at any time: a request uses one to its end.
+
+    Args:
+        settings: limits.
+        edition: what is served now.
+        dispatch: runs the stages.
+        metrics: counts.
+        ready: says of each stage "ok", or why it does not answer.
+        counted: gathers the metrics of all replicas, where there are several.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        edition: Edition,
+        dispatch: Dispatch,
+        metrics: Metrics,
+        ready: Callable[[], Awaitable[Mapping[str, str]]] = ready_always,
+        counted: Callable[[], Awaitable[Sequence[bytes]]] | None = None,
+    ) -> None:
+        self.settings, self.edition, self.metrics = settings, edition, metrics
+        self.refused: tuple[str, str] | None = None
+        """Id of a newer bundle that could not be served, and why."""
+        self._dispatch, self._ready, self._counted = dispatch, ready, counted
+        self._known_ready: tuple[float, asyncio.Future[Mapping[str, str]]] | None = None
+
+    async def metrics_text(self) -> bytes:
+        """Return the metrics of all replicas in Prometheus' text format."""
+        if self._counted is None:
+            return await asyncio.to_thread(self.metrics.render)
+        return await asyncio.to_thread(together, await self._counted())
+
+    async def expand(self, request: ExpandRequest, trace: Trace) -> Json:
+        """Answer one query.
+
+        Raises:
+            ProblemError: what is wrong with the query, or why it cannot be answered now.
+        """
+        (answer,) = await self._answers(self.edition, [request], trace)
+        if isinstance(answer, Problem):
+            raise ProblemError(answer)
+        return answer
+
+    async def expand_batch(self, batch: BatchRequest, trace: Trace) -> Json:
+        """Answer several queries; one that cannot be answered gets its own ``error``."""
+        if len(batch.queries) > FEW_QUERIES:
+            requests = await asyncio.to_thread(lambda: [_request_of(q) for q in batch.queries])
+        else:
+            requests = [_request_of(query) for query in batch.queries]
+        results = await self._answers(self.edition, requests, trace)
+        return {
+            "results": [
+                {"id": _id_of(given), **result.body} if isinstance(result, Problem) else result
+                for result, given in zip(results, batch.queries, strict=True)
+            ]
+        }
+
+    def check_size(self, batch: BatchRequest) -> None:
+        """Refuse a batch of none or of too many queries (ProblemError)."""
+        limit = self.settings.max_queries
+        if not 1 <= len(batch.queries) <= limit:
+            raise invalid(f"a batch holds 1..{limit} queries, this one {len(batch.queries)}", "queries")
+
+    async def stream(self, request: ExpandRequest, trace: Trace) -> AsyncGenerator[Event, None]:
+        """Return what happens to one query: ``stage`` and ``round`` events, then ``answer`` or ``error``.
+
+        Raises:
+            ProblemError: what is wrong with the query; nothing has happened then.
+        """
+        edition = self.edition
+        (asked,) = await self._prepare(edition, [request], trace)
+        if isinstance(asked, Problem):
+            raise ProblemError(asked)
+        return self._events(edition, asked, trace)
+
+    async def complete(self, prefix: str, limit: int) -> Json:
+        """Return entities with a spelling that begins with ``prefix``."""
+        vocabulary = self.edition.vocabulary
+
+        def look_up() -> Json:
+            names = vocabulary.starting_with(prefix, limit)
+            return {"entities": [entity_of(vocabulary, vocabulary.resolve(name)) for name in names]}
+
+        return look_up() if len(vocabulary) < LARGE_VOCABULARY else await asyncio.to_thread(look_up)
+
+    async def entity(self, given: str, sentences: int, neighbours: int, trace: Trace) -> Json:
+        """Return what is known of an entity, by its name, an alias, or its id in digits (a name wins).
+
+        Raises:
+            ProblemError: there is none (404); names the closest.
+        """
+        edition = self.edition
+        found = edition.vocabulary.find(given)
+        if found is None and given.isdecimal() and len(given) < 11:
+            found = edition.vocabulary.find(int(given))
+        if found is None:
+            closest = await asyncio.to_thread(edition.vocabulary.closest, given)
+            hint = f"; did you mean {', '.join(map(repr, closest))}?" if closest else ""
+            message = f"unknown entity {given!r}{hint}"
+            raise ProblemError(Problem("unknown_entity", message, 404, None, tuple(closest)))
+        near = await self._neighbours(edition, found, neighbours, trace)
+        about = await asyncio.to_thread(_about, edition, found, sentences)
+        return {**entity_of(edition.vocabulary, found), **about, "neighbours": near}
+
+    async def image(self, entity: int, n: int) -> tuple[bytes, str]:
+        """Return an image of an entity, and its media type.
+
+        Raises:
+            ProblemError: there is none (404).
+        """
+        catalogue, workspace = self.edition.catalogue, self.settings.workspace
+        found = await asyncio.to_thread(read_image, catalogue, workspace, entity, n)
+        if found is None:
+            raise ProblemError(Problem("not_found", f"no image {n} of the entity {entity}", 404))
+        return found
+
+    def bundle(self) -> Json:
+        """Return what is served, and what it was made from."""
+        edition, refused = self.edition, self.refused
+        return {
+            **edition.manifest.model_dump(mode="json", exclude={"files", "format_version"}),
+            "files": sorted(edition.manifest.files),
+            "entities": len(edition.vocabulary),
+            "methods": list(edition.methods),
+            "refused": {"id": refused[0], "reason": refused[1]} if refused else None,
+        }
+
+    def listing(self) -> Json:
+        """Return the methods and what they are made of."""
+        edition = self.edition
+        methods = [
+            {"name": name, "description": about, "stages": list(edition.stages[name])}
+            for name, about in edition.methods.items()
+        ]
+        return {"default": edition.default, "methods": methods}
+
+    async def readiness(self) -> Mapping[str, str]:
+        """Return "ok" or a reason for every stage: asked at most once a second, whoever wants to know."""
+        now = time.monotonic()
+        if self._known_ready is None or now - self._known_ready[0] > READY_S:
+            self._known_ready = (now, asyncio.ensure_future(self._ready()))
+        return await asyncio.shield(self._known_ready[1])
+
+    async def _answers(
+        self, edition: Edition, requests: Sequence[ExpandRequest | Problem], trace: Trace
+    ) -> list[Json | Problem]:
+        """Answer each request or say why not, in order; requests for one route go together."""
+        prepared = await self._prepare(edition, requests, trace)
+        answers: list[Json | Problem] = [one if isinstance(one, Problem) else {} for one in prepared]
+        groups: dict[str, list[int]] = {}
+        for place, one in enumerate(prepared):
+            if not isinstance(one, Problem):
+                groups.setdefault(one.route, []).append(place)
+
+        async def run(places: list[int]) -> None:
+            asked = [one for p in places if not isinstance(one := prepared[p], Problem)]
+            for place, answer in zip(places, await self._ask(edition, asked, trace), strict=True):
+                answers[place] = answer
+
+        if len(groups) == 1:
+            await run(*groups.values())
+        else:
+            await asyncio.gather(*(run(places) for places in groups.values()))
+        return answers
+
+    async def _prepare(
+        self, edition: Edition, requests: Sequence[ExpandRequest | Problem], trace: Trace
+    ) -> list[Asked | Problem]:
+        settings = self.settings
+
+        def prepare() -> list[Asked | Problem]:
+            return [r if isinstance(r, Problem) else asked_of(r, edition, settings) for r in requests]
+
+        few = len(requests) <= FEW_QUERIES
+        quick = few and all(isinstance(r, Problem) or is_quick(r, edition) for r in requests)
+        prepared = prepare() if quick else await asyncio.to_thread(prepare)
+        methods = {one.method for one in prepared if isinstance(one, Asked)}
+        trace.method = methods.pop() if len(methods) == 1 else "several" if methods else ""
+        trace.bundle, trace.queries = edition.id, len(requests)
+        return prepared
+
+    async def _ask(self, edition: Edition, asked: Sequence[Asked], trace: Trace) -> list[Json | Problem]:
+        """Ask the stages for queries of one route."""
+        wait_s = max(one.deadline for one in asked) - time.time() + GRACE_S
+        expansions = [Expansion(one.query) for one in asked]
+        try:
+            async with asyncio.timeout(wait_s):
+                outcomes = await self._dispatch(asked[0].route, edition.id, expansions, trace.request_id)
+        except Exception as error:
+            problem = self._problem(error, trace)
+            return [self._noted(problem) for _ in asked]
+        pairs = list(zip(asked, outcomes, strict=True))
+        few = sum(one.query.top_k for one in asked) < MANY_RESULTS and not any(a.explain for a in asked)
+        if few:
+            return [self._rendered(edition, one, outcome, trace) for one, outcome in pairs]
+        return await asyncio.to_thread(lambda: [self._rendered(edition, a, o, trace) for a, o in pairs])
+
+    async def _events(self, edition: Edition, asked: Asked, trace: Trace) -> AsyncGenerator[Event, None]:
+        """Yield what happens to a query. All steps must be taken by one task: its time is limited."""
+        names = edition.vocabulary.names
+        wait_s = asked.deadline - time.time() + GRACE_S
+        happening = self._dispatch.stream(asked.route, edition.id, Expansion(asked.query), trace.request_id)
+        problem: Problem | None = None
+        try:
+            async with asyncio.timeout(wait_s), aclosing(_generator(happening)) as events:
+                async for event in events:
+                    if isinstance(event, StageDone):
+                        yield "stage", {**vars(event), "seconds": round(event.seconds, 6)}
+                    elif isinstance(event, RoundDone):
+                        new = [{"id": i, "name": names[i]} for i in event.new]
+                        yield "round", {**vars(event), "new": new}
+                    else:
+                        answer = await asyncio.to_thread(self._rendered, edition, asked, event, trace)
+                        yield ("error", answer.body) if isinstance(answer, Problem) else ("answer", answer)
+                        return
+        except Exception as error:
+            problem = self._noted(self._problem(error, trace))
+        if problem:
+            yield "error", problem.body
+
+    def _rendered(self, edition: Edition, asked: Asked, outcome: Outcome, trace: Trace) -> Json | Problem:
+        """Return a query's answer, or why there is none."""
+        if isinstance(outcome, Failure):
+            problem = problem_of(FailedError(outcome))
+            return self._noted(internal(trace.request_id) if outcome.status == 500 else problem)
+        expansion = finish(outcome)
+        trace.degraded += bool(expansion.degraded)
+        for note in expansion.degraded:
+            stage = note.partition(":")[0]
+            self.metrics.degraded(stage if stage in edition.stage_names else "other")
+        explained = None
+        if asked.explain:
+            expansion, explained = explanations(expansion, edition.vocabulary, edition.catalogue)
+        return answer_of(expansion, edition.vocabulary, asked.method, edition.id, explained)
+
+    def _problem(self, error: Exception, trace: Trace) -> Problem:
+        """Return what a caller is told of an error in the dispatch; what is ours goes to the log."""
+        if isinstance(error, UserError):
+            return problem_of(error)
+        if isinstance(error, TimeoutError):
+            return Problem("timeout", "no answer came in time", 504)
+        logger.error("request failed", exc_info=error, extra={"request_id": trace.request_id})
+        return internal(trace.request_id)
+
+    def _noted(self, problem: Problem) -> Problem:
+        """Count a query that was given up because there was too much to do."""
+        if problem.code in ("overloaded", "unavailable", "timeout"):
+            self.metrics.shed(problem.code)
+        return problem
+
+    async def _neighbours(self, edition: Edition, entity: int, n: int, trace: Trace) -> list[Json]:
+        if not n or NEIGHBOURS not in edition.routes:
+            return []
+        deadline = time.time() + self.settings.timeout_s
+        query = Query(trace.request_id or "neighbours", (entity,), top_k=n, deadline=deadline)
+        asked = Asked(NEIGHBOURS, "", query, deadline, False)
+        trace.bundle, trace.queries = edition.id, 1
+        (answer,) = await self._ask(edition, [asked], trace)
+        if isinstance(answer, Problem):
+            raise ProblemError(answer)
+        results = answer["results"]
+        return [{"id": r["id"], "name": r["name"], "similarity": r["evidence"]["positive"]} for r in results]
+
+
+def _about(edition: Edition, entity: int, n: int) -> Json:
+    """Return what the catalogue knows of an entity, with n of its sentences. Reads from the disk."""
+    held = edition.catalogue.sentences([entity], SENTENCES_HELD).get(entity, [])
+    return {
+        "description": edition.catalogue.description(entity),
+        "attributes": edition.catalogue.attributes_of(entity),
+        "sentences": sentences_of(held)[:n],
+        "images": images_of(entity, held),
+    }
+
+
+def _request_of(given: Any) -> ExpandRequest | Problem:
+    try:
+        return checked(ExpandRequest, given)
+    except ProblemError as error:
+        return error.problem
+
+
+def _id_of(given: Any) -> str | None:
+    """Return the id that a query in a batch gave, if it did."""
+    known = given.get("id") if isinstance(given, dict) else None
+    return known if isinstance(known, str) else None
+
+
+def _generator(events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    """Return a dispatch's stream as what it is: it must be closed when nobody listens any more."""
+    return cast("AsyncGenerator[Any, None]", events)

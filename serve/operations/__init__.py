@@ -1,0 +1,1 @@
+"""Operating a service: metrics, logs, bundles, tokens, deploy files."""

@@ -1,0 +1,75 @@
+"""Which bundles a workspace holds, and which one is served.
+
+``python -m serve.operations.bundles --workspace W``
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cluster.commandline import run_app
+from engine.errors import BundleError
+from engine.retrieval.index import views_of
+from engine.storage.bundle import Manifest, current_id, listing, point_to
+from engine.storage.workspace import Workspace
+
+EXAMPLES = """\b
+Examples:
+  python -m serve.operations.bundles --workspace demo-workspace
+  python -m serve.operations.bundles --workspace s3://bucket/prefix --use 0123456789abcdef
+"""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command(epilog=EXAMPLES)
+def main(
+    workspace: Annotated[str, typer.Option(help="Folder or s3:// prefix with bundles.")],
+    use: Annotated[str | None, typer.Option(help="Id of the bundle to serve from now on.")] = None,
+) -> None:
+    """List the bundles of a workspace, newest first, the current one marked with *; or choose another.
+
+    Jobs that publish a bundle make it the current one. A served application follows the current bundle
+    within seconds, unless it was started with a bundle of its own. So --use with the id of the bundle
+    before takes a publication back. Every byte of a bundle is checked before it becomes the current one.
+    """
+    house = Workspace.open(workspace)
+    try:
+        current = current_id(house)
+    except BundleError:
+        if not any(listing(house)):
+            raise
+        current = ""
+    if use is None:
+        print_table(*listing(house), current)
+        return
+    point_to(house, use)
+    print(f"current bundle: {use}" + (f" (before: {current})" if current not in ("", use) else ""))
+
+
+def print_table(bundles: list[Manifest], broken: dict[str, str], current: str) -> None:
+    """Print a line a bundle, and a line for each folder that is none."""
+    rows = [("", "id", "created", "MiB", "language model", "views"), *(_row(m, current) for m in bundles)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for name, reason in broken.items():
+        print(f"{'*' if name == current else ' '}  {name}: cannot be used: {reason.splitlines()[0]}")
+
+
+def _row(manifest: Manifest, current: str) -> tuple[str, ...]:
+    files = manifest.files
+    return (
+        "*" if manifest.id == current else "",
+        manifest.id,
+        manifest.created,
+        f"{sum(file.size for file in files.values()) / 2**20:.1f}",
+        "yes" if any(name.startswith("lm/") for name in files) else "no",
+        ", ".join(views_of(manifest)),
+    )
+
+
+if __name__ == "__main__":
+    run_app(app)

@@ -1,0 +1,148 @@
+"""Files for ``serve deploy``: written from settings, and checked without a cluster.
+
+Ray Serve's own schema lets unknown keys at the top pass, and takes a file that is not there for the name
+of a module; so a file is checked here first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.errors import FormatError, UserError
+from serve.http.errors import in_words
+from serve.settings import NAME, ServeSettings
+
+IMPORT_PATH = "serve.app:build"
+
+
+class Http(BaseModel):
+    """Where the proxy listens."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    request_timeout_s: float | None = Field(default=None, gt=0)
+    keep_alive_timeout_s: int | None = Field(default=None, gt=0)
+
+
+class ApplicationEntry(BaseModel):
+    """One application of a deploy file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = NAME
+    route_prefix: str = "/"
+    import_path: str
+    runtime_env: dict[str, Any] = Field(default_factory=dict)
+    args: dict[str, Any]
+
+
+class DeployFile(BaseModel):
+    """What ``serve deploy`` is given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    proxy_location: str = Field(default="EveryNode", pattern="^(EveryNode|HeadOnly|Disabled)$")
+    http_options: Http = Field(default_factory=Http)
+    logging_config: dict[str, Any] = Field(default_factory=dict)
+    applications: list[ApplicationEntry] = Field(min_length=1)
+
+
+def deploy_config(settings: ServeSettings, host: str, port: int) -> str:
+    """Return the YAML that ``serve deploy`` takes: for a cluster that outlives this process."""
+    application = {
+        "name": NAME,
+        "route_prefix": "/",
+        "import_path": IMPORT_PATH,
+        "args": settings.model_dump(mode="json", exclude_unset=True),
+    }
+    config = {"http_options": {"host": host, "port": port}, "applications": [application]}
+    return str(yaml.safe_dump(config, sort_keys=False))
+
+
+def check_deploy_file(path: Path) -> list[ServeSettings]:
+    """Return the settings of a deploy file's applications.
+
+    Raises:
+        FormatError: the file is not there, is no YAML, or holds what is not known; says where.
+    """
+    given = _yaml(path)
+    try:
+        checked = DeployFile.model_validate(given)
+    except ValidationError as error:
+        raise FormatError(f"{path}: {in_words(error.errors())}") from None
+    found = []
+    for number, application in enumerate(checked.applications):
+        where = f"{path}: applications.{number}"
+        if application.import_path != IMPORT_PATH:
+            raise FormatError(f"{where}.import_path: {application.import_path!r}; write {IMPORT_PATH}")
+        found.append(settings_of(application.args, f"{where}.args"))
+    return found
+
+
+def settings_of(given: dict[str, Any], where: str) -> ServeSettings:
+    """Return checked settings.
+
+    Raises:
+        UserError: what is wrong, and where.
+    """
+    try:
+        return ServeSettings.model_validate(given)
+    except ValidationError as error:
+        raise UserError(f"{where}: {in_words(error.errors())}") from None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return what a YAML or JSON file of settings says, unchecked.
+
+    Raises:
+        FormatError: it is not there, or no mapping.
+    """
+    given = _yaml(path)
+    if not isinstance(given, dict):
+        raise FormatError(f"{path}: not a mapping of settings, such as `workspace: work`")
+    return given
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FormatError(f"{path}: {error}") from None
+
+
+def nested(pairs: list[str]) -> dict[str, Any]:
+    """Return ``a.b=c`` as ``{"a": {"b": "c"}}``.
+
+    Raises:
+        UserError: one is no pair, or says two things of one key.
+    """
+    found: dict[str, Any] = {}
+    for text in pairs:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(
+                f"--set {text}: write key=value, or stages.Retrieve.replicas=2 for what lies deeper"
+            )
+        *path, last = key.split(".")
+        inner: Any = found
+        for part in path:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"--set {text}: {part!r} was given a value before")
+        inner[last] = value
+    return found
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return two nested mappings as one; where both have a value the second one's counts."""
+    found = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(found.get(key), dict)
+        found[key] = merged(found[key], value) if both else value
+    return found

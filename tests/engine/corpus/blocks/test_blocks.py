@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.corpus.blocks.format import (
+    IGNORED,
+    BlockSettings,
+    PartCounts,
+    TokenBlocks,
+    corpus_texts,
+    finished_parts,
+    pack,
+    pad_of,
+    part_texts,
+    plan_parts,
+    read_descriptions,
+)
+from engine.corpus.blocks.worker import BlockMaker
+from engine.errors import UserError
+from engine.generation.tokenizers import fingerprint, load_tokenizer
+from engine.storage.workspace import Workspace
+from tests.support.corpora import jsonl, run_import, ultrawiki
+from tests.support.language_models import tiny_tokenizer
+
+SHARED = "Iron and gold are metals."
+SENTENCES = {
+    "iron": [SHARED, "The iron rusts.", "This iron is hard."],
+    "gold": [SHARED, "The gold shines."],
+    "tin": ["The tin melts."],
+}
+DESCRIBED = {"iron": "iron: a metal.", "gold": "The tin melts.", "tin": "tin: a metal."}
+
+
+def settings(**changes: object) -> BlockSettings:
+    given = {"tokenizer": fingerprint(tiny_tokenizer()), "vocab_size": 320, "block": 8, "held_out": 0}
+    return BlockSettings.model_validate(given | changes)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """Three mentions a part: iron's are the first part, gold's and tin's the second."""
+    monkeypatch.setattr("engine.corpus.importing.writer.PART_ROWS", 3)
+    run_import(tmp_path / "w", ultrawiki(tmp_path / "raw", SENTENCES, ent2text=DESCRIBED), "ultrawiki")
+    return Workspace.open(tmp_path / "w")
+
+
+def test_every_distinct_text_is_read_once_beside_its_entity(workspace: Workspace) -> None:
+    """Gold's description is tin's sentence, and the shared sentence belongs to iron, who comes first."""
+    assert list(corpus_texts(workspace, settings())) == [
+        f"{text}\n"
+        for text in (
+            DESCRIBED["iron"],
+            *SENTENCES["iron"],
+            "The gold shines.",
+            DESCRIBED["tin"],
+            "The tin melts.",
+        )
+    ]
+
+
+def test_descriptions_can_be_left_out(workspace: Workspace) -> None:
+    texts = list(corpus_texts(workspace, settings(descriptions=False)))
+    assert texts == [f"{s}\n" for s in (*SENTENCES["iron"], "The gold shines.", "The tin melts.")]
+
+
+def test_held_out_sentences_are_drawn_and_not_trained_on(workspace: Workspace) -> None:
+    chosen = settings(held_out=0.4)
+    plans = plan_parts(workspace, chosen)
+    descriptions = read_descriptions(workspace)
+    train, held = (
+        [t for plan in plans for t in part_texts(workspace, plan, descriptions)[i]] for i in (0, 1)
+    )
+    assert len(held) == 2
+    assert sorted(train + held) == sorted(corpus_texts(workspace, settings()))
+    other = [p.held.tolist() for s in range(9) for p in plan_parts(workspace, settings(held_out=0.4, seed=s))]
+    assert len({str(rows) for rows in other}) > 2, "the draw depends on the seed"
+    assert [p.held.tolist() for p in plans] == [p.held.tolist() for p in plan_parts(workspace, chosen)]
+
+
+def test_a_part_holds_its_texts_token_by_token(workspace: Workspace, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    chosen = settings(held_out=0.2)
+    maker = BlockMaker(workspace.root.uri, str(tmp_path / "tokenizer"), chosen, "key")
+    plans = plan_parts(workspace, chosen)
+    counts = {plan.part: maker.make(plan) for plan in plans}
+    assert finished_parts(workspace.inputs("key")) == counts
+    descriptions = read_descriptions(workspace)
+    for plan in plans:
+        blocks = np.load(Path(workspace.inputs("key").path) / f"part-{plan.part:05}.npy")
+        held = np.load(Path(workspace.inputs("key").path) / f"held-{plan.part:05}.npy")
+        texts, apart = part_texts(workspace, plan, descriptions)
+        assert blocks.dtype == np.uint16
+        assert (blocks[:, 0] == tokenizer.bos_token_id).all()
+        flat = blocks[:, 1:].ravel()
+        kept = flat[flat != pad_of(flat.dtype)]
+        assert tokenizer.decode(kept) == "".join(texts)
+        assert tokenizer.decode(held) == "".join(apart)
+        assert counts[plan.part] == PartCounts(
+            sentences=len(plan.rows),
+            descriptions=len(plan.described),
+            held_out=len(apart),
+            blocks=len(blocks),
+            tokens=len(kept),
+            padding=len(flat) - len(kept),
+        )
+
+
+def test_a_node_with_another_tokenizer_says_so(workspace: Workspace, tmp_path: Path) -> None:
+    tiny_tokenizer(300).save_pretrained(tmp_path / "tokenizer")
+    assert load_tokenizer(tmp_path / "tokenizer").is_fast
+    maker = BlockMaker(workspace.root.uri, str(tmp_path / "tokenizer"), settings(), "key")
+    with pytest.raises(UserError, match="another tokenizer"):
+        maker.make(plan_parts(workspace, settings())[0])
+
+
+@given(
+    lengths=st.lists(st.integers(0, 60), max_size=4),
+    block=st.integers(8, 20),
+    begin=st.sampled_from([None, 0]),
+    vocabulary=st.sampled_from([300, 65_535, 65_536, 200_000]),
+)
+def test_no_token_is_lost_or_made_up_by_packing(
+    lengths: list[int], block: int, begin: int | None, vocabulary: int
+) -> None:
+    chosen = settings(block=block, vocab_size=vocabulary)
+    flat = [np.arange(n) * 977 % (vocabulary - 1) + 1 for n in lengths]
+    flat = [tokens.astype(chosen.dtype) for tokens in flat]
+    data = TokenBlocks([pack(tokens, chosen, begin) for tokens in flat])
+    room = block - (begin is not None)
+    assert len(data) == sum(-(-n // room) for n in lengths)
+    if not len(data):
+        return
+    rows = np.arange(len(data))
+    ids, targets = data.gather(rows)
+    assert ids.shape == targets.shape == (len(data), block)
+    wanted = targets != IGNORED
+    assert data.count_targets(rows) == int(wanted.sum())
+    # A target is the next input; with a begin token the targets are all tokens, in order.
+    assert (targets[:, :-1][wanted[:, :-1]] == ids[:, 1:][wanted[:, :-1]]).all()
+    assert not wanted[:, -1].any()
+    if begin is not None:
+        assert targets[wanted].tolist() == np.concatenate(flat).tolist()
+        assert (ids[:, 0] == begin).all()
+
+
+def test_settings_make_the_key() -> None:
+    keys = {settings(**c).key("d") for c in ({}, {"block": 9}, {"held_out": 0.1}, {"descriptions": False})}
+    assert len(keys) == 4
+    assert settings().key("d") != settings().key("e")
+
+
+def test_a_context_without_a_sentence_is_not_read(tmp_path: Path) -> None:
+    rows = [
+        {"entity": "iron", "image": "a.png"},
+        {"entity": "iron", "sentence": "Iron."},
+        {"entity": "tin", "image": "b.png"},
+    ]
+    run_import(tmp_path / "w", jsonl(tmp_path / "s.jsonl", rows), "jsonl")
+    workspace = Workspace.open(tmp_path / "w")
+    assert list(corpus_texts(workspace, settings())) == ["Iron.\n"]
+    [plan] = plan_parts(workspace, settings(held_out=0.5))
+    assert (plan.rows.tolist(), plan.held.tolist()) == ([1], [])

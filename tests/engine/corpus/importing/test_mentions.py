@@ -1,0 +1,132 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.corpus.importing.mentions import ALIAS, EXACT, FOLDED, GIVEN, SUBSTRING, MentionFinder
+from engine.corpus.text import fold, nfc
+
+
+def finder(*names: str, aliases: dict[str, list[str]] | None = None) -> MentionFinder:
+    return MentionFinder(names, [(aliases or {}).get(n, []) for n in names])
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence", "held", "how"),
+    [
+        ("iron", "A bar of iron is heavy.", "iron", EXACT),
+        ("iron", "Iron is heavy; so is an ironing board of iron.", "iron", EXACT),
+        ("iron", "Iron is heavy.", "Iron", FOLDED),
+        ("iron", "The ironclad sank.", "iron", SUBSTRING),
+        ("C++", "He wrote C++, then rested.", "C++", EXACT),
+        ("M*A*S*H (film)", "In M*A*S*H (film) they laugh.", "M*A*S*H (film)", EXACT),
+        ("a.b", "Take axb or a.b here.", "a.b", EXACT),
+        ("[1]", "See [1].", "[1]", EXACT),
+        ('"Heroes"', 'The song "Heroes" is long.', '"Heroes"', EXACT),
+        ("O'Brien", "Then O'Brien came.", "O'Brien", EXACT),
+        ("back\\slash", "A back\\slash here.", "back\\slash", EXACT),
+        ("北京", "我住在北京市中心。", "北京", SUBSTRING),
+        ("กรุงเทพ", "ฉันอยู่กรุงเทพมหานคร", "กรุงเทพ", SUBSTRING),
+        ("Москва", "Город Москва велик.", "Москва", EXACT),
+        ("МОСКВА", "Город Москва велик.", "Москва", FOLDED),
+        ("ΣΟΦΟΣ", "Ένας σοφός άνδρας, ένας σοφος.", "σοφος", FOLDED),
+        ("İzmir", "Büyük İzmir şehri.", "İzmir", EXACT),
+        ("straße", "Die STRAße ist lang.", "STRAße", FOLDED),
+        ("القاهرة", "تقع القاهرة في مصر.", "القاهرة", EXACT),
+    ],
+)
+def test_where_the_mention_is(name: str, sentence: str, held: str, how: str) -> None:
+    start, end, found = finder(name).find(0, sentence)
+    assert (sentence[start:end], found) == (held, how)
+
+
+def test_an_exact_spelling_wins_over_an_earlier_one_in_another_case() -> None:
+    assert finder("May").find(0, "It may rain in May.") == (15, 18, EXACT)
+
+
+def test_aliases_come_before_parts_of_words() -> None:
+    found = finder("iron", aliases={"iron": ["ferrum"]}).find(0, "The environment holds Ferrum.")
+    assert found == (22, 28, ALIAS)
+
+
+def test_a_combining_mark_belongs_to_its_letter() -> None:
+    # "कमल" inside "कमला": the vowel sign is no \\w character, yet it makes another word
+    assert finder("कमल").find(0, "यह कमला है।") == "does not hold its entity's name"
+    assert finder("x").find(0, "Only x\u0332 here.") == "does not hold its entity's name"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("Guinea-Bissau is small.", "occurs only inside the longer name 'Guinea-Bissau'"),
+        ("GUINEA-BISSAU is small.", "occurs only inside the longer name 'GUINEA-BISSAU'"),
+        ("Equatorial Guinea is small.", "occurs only inside the longer name 'Equatorial Guinea'"),
+        ("Guinea-Bissau borders Guinea.", (22, 28, EXACT)),
+        ("Equatorial Guineans differ.", (11, 17, SUBSTRING)),
+        ("Non-equatorial Guinea.", "occurs only inside the longer name 'equatorial Guinea'"),
+        ("Papua New Guinea.", "occurs only inside the longer name 'New Guinea'"),
+    ],
+)
+def test_a_name_inside_a_longer_one(sentence: str, expected: object) -> None:
+    found = finder("Guinea", "Guinea-Bissau", "Equatorial Guinea", "Niu Gini", aliases=NEW).find(0, sentence)
+    assert found == expected
+
+
+NEW = {"Niu Gini": ["New Guinea"]}
+
+
+def test_longer_names_of_the_same_entity_are_its_own() -> None:
+    found = finder("York", "Leeds", aliases={"York": ["City of York"]}).find(0, "The City of York.")
+    assert found == (12, 16, EXACT)
+
+
+def test_a_name_inside_a_longer_one_without_spaces() -> None:
+    names = finder("纽约", "纽约州")
+    assert names.find(0, "我爱纽约州。") == "occurs only inside the longer name '纽约州'"
+    assert names.find(0, "纽约州的纽约。") == (4, 6, SUBSTRING)
+
+
+def test_longer_names_with_signs() -> None:
+    assert finder("C", "C++").find(0, "He writes C++.") == "occurs only inside the longer name 'C++'"
+    assert finder("C", "C++").find(0, "He writes C++ and C.") == (18, 19, EXACT)
+
+
+def test_given_offsets_are_checked_and_never_corrected() -> None:
+    names = finder("iron", aliases={"iron": ["Fe"]})
+    assert names.check(0, "Iron (Fe)", 0, 4) == (0, 4, GIVEN)
+    assert names.check(0, "Iron (Fe)", 6, 8) == (6, 8, GIVEN)
+    assert "hold 'Iro', neither" in str(names.check(0, "Iron (Fe)", 0, 3))
+    for start, end in ((-1, 4), (4, 4), (5, 4), (0, 99)):
+        assert "are no span of its 9 characters" in str(names.check(0, "Iron (Fe)", start, end))
+
+
+words = st.text("abC (+*.[é中\u0e01-'", min_size=1, max_size=6).map(str.strip).filter(bool).map(nfc)
+
+
+@given(st.lists(words, min_size=1, max_size=6, unique=True), st.data())
+def test_offsets_always_hold_the_name(names: list[str], data: st.DataObject) -> None:
+    pieces = data.draw(st.lists(st.one_of(st.sampled_from(names), words), min_size=1, max_size=8))
+    sentence = nfc(data.draw(st.sampled_from(["", " "])).join(pieces))
+    found = finder(*names).find(0, sentence)
+    if isinstance(found, str):
+        longer = any(names[0].lower() in n.lower() for n in names[1:])
+        assert longer or fold(names[0]) not in fold(sentence)
+    else:
+        start, end, _ = found
+        assert fold(sentence[start:end]) == fold(names[0])
+
+
+@given(words, st.text(max_size=30).map(nfc))
+def test_one_name_alone_is_found_where_a_regular_expression_finds_it(name: str, text: str) -> None:
+    sentence = nfc(f"{text} {name} {text}")
+    expected = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", sentence)
+    found = finder(name).find(0, sentence)
+    if expected and isinstance(found, tuple) and found[2] == EXACT:
+        assert found[0] >= expected.start()
+    assert isinstance(found, tuple)
+
+
+@given(st.text())
+def test_fold_keeps_every_offset(text: str) -> None:
+    assert len(fold(text)) == len(text)

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from engine.corpus.inputs.format import (
+    CURRENT,
+    MANIFEST,
+    InputManifest,
+    InputSettings,
+    draw_rows,
+    open_inputs,
+    part_name,
+)
+from engine.errors import StorageError
+from engine.storage.workspace import Workspace
+
+
+def test_the_key_names_the_settings_and_changes_with_each() -> None:
+    settings = InputSettings(tokenizer="t", max_length=128, max_sentences=30)
+    assert settings.key("c").startswith("mask-L128-S30-")
+    changes: list[dict[str, object]] = [
+        {"tokenizer": "u"},
+        {"max_length": 64},
+        {"max_sentences": 5},
+        {"descriptions": True},
+        {"seed": 14},
+        {"images": True},
+    ]
+    keys = {settings.model_copy(update=c).key("c") for c in changes} | {settings.key("c"), settings.key("d")}
+    assert len(keys) == len(changes) + 2
+    assert "-RA-" in settings.model_copy(update={"descriptions": True}).key("c")
+    assert "-RA-I-" in settings.model_copy(update={"descriptions": True, "images": True}).key("c")
+    assert settings.key("c") == "mask-L128-S30-032d8762", (
+        "inputs made before there were images keep their key"
+    )
+    with pytest.raises(ValidationError):
+        InputSettings(tokenizer="t", max_length=2)
+
+
+@given(st.lists(st.integers(0, 6), max_size=80), st.integers(1, 10), st.integers(0, 5))
+def test_every_entity_gets_its_share(ids: list[int], at_most: int, seed: int) -> None:
+    entity_ids = np.array(ids, np.int32)
+    rows = draw_rows(entity_ids, at_most, seed)
+    assert (np.diff(rows) > 0).all()
+    assert np.array_equal(rows, draw_rows(entity_ids, at_most, seed))
+    for entity in set(ids):
+        assert (entity_ids[rows] == entity).sum() == min(at_most, ids.count(entity))
+
+
+def test_another_seed_draws_other_rows() -> None:
+    ids = np.zeros(1000, np.int32)
+    drawn = [set(draw_rows(ids, 100, seed)) for seed in range(2)]
+    assert 0 < len(drawn[0] & drawn[1]) < 30
+
+
+def test_inputs_that_are_missing_or_not_complete(tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path)
+    with pytest.raises(StorageError, match=r"no model input here yet; run `python -m jobs.preprocess"):
+        open_inputs(workspace)
+    with pytest.raises(StorageError, match="no such model input"):
+        open_inputs(workspace, "mask")
+    folder = workspace.inputs("mask")
+    (folder / part_name(0)).write_bytes(b"")
+    workspace.inputs(CURRENT).write_bytes(b"mask\n")
+    with pytest.raises(StorageError, match=r"not complete, its manifest.json is missing"):
+        open_inputs(workspace)
+    (folder / MANIFEST).write_bytes(b"{}")
+    with pytest.raises(StorageError, match="cannot be read"):
+        open_inputs(workspace)
+    manifest = InputManifest(
+        settings=InputSettings(tokenizer="t"),
+        model="embedded",
+        corpus_digest="c",
+        mentions=2,
+        tokens=8,
+        longest=4,
+        clipped=0,
+        parts=[1, 1],
+    )
+    (folder / MANIFEST).write_bytes(manifest.model_dump_json().encode())
+    with pytest.raises(StorageError, match=r"1 of 2 parts are missing \(part-00001.parquet\)"):
+        open_inputs(workspace)
+    (folder / part_name(1)).write_bytes(b"")
+    inputs = open_inputs(workspace)
+    assert (inputs.key, [p.name for p in inputs.parts]) == (
+        "mask",
+        ["part-00000.parquet", "part-00001.parquet"],
+    )
+    assert inputs.manifest == manifest

@@ -1,0 +1,192 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from engine.corpus.readers.base import Refusal
+from engine.errors import FormatError, StorageError
+from engine.images.selection import results as choice_folder
+from engine.images.selection.results import ChoiceFolder, ChoiceMaker
+from engine.images.selection.selector import ChoiceSettings
+from engine.images.selection.table import MAX_CANDIDATES, ChoiceRecord, read_table
+from engine.models import detector as objects
+from engine.storage.store import Store
+from tests.support import choice_models
+from tests.support.images import backbone, picture
+
+Record = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return choice_models.clip(tmp_path_factory.mktemp("clip"))
+
+
+def write_images(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for colour in ("red", "green", "blue", "gold"):
+        (folder / f"{colour}.png").write_bytes(picture(colour))
+    (folder / "broken.png").write_bytes(picture("red")[:60])
+    (folder / "text.png").write_text("no picture")
+
+
+def write_table(folder: Path, records: list[Record]) -> Store:
+    if not folder.exists():
+        write_images(folder)
+    (folder / "found.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return Store.open(folder / "found.jsonl")
+
+
+def record(*candidates: str, **more: Any) -> Record:
+    return {"entity": "iron", "sentence": "iron is red .", "candidates": list(candidates)} | more
+
+
+def chosen(table: Store, output: Path, settings: ChoiceSettings) -> tuple[list[Record], list[Record]]:
+    """Make all that is missing; return the sentences and the scores."""
+    folder = ChoiceFolder(Store.open(output))
+    wanted = folder.begin(table, settings)
+    maker = ChoiceMaker(str(output), settings)
+    for part in folder.missing(wanted):
+        maker.make(part)
+    folder.finish(wanted)
+    sentences = [json.loads(x) for f in sorted(output.glob("sentences/*")) for x in f.open(encoding="utf-8")]
+    scores = [row for f in sorted(output.glob("scores/*")) for row in pq.read_table(f).to_pylist()]
+    return sentences, scores
+
+
+def refusals(output: Path) -> list[Record]:
+    return [json.loads(x) for f in sorted((output / "quarantine").glob("*")) for x in f.open("r")]
+
+
+def test_the_best_candidate_is_chosen_and_every_score_is_kept(clip: str, tmp_path: Path) -> None:
+    records = [
+        record("red.png", "green.png", "blue.png", start=0, end=4, typical="gold.png"),
+        record("green.png", "red.png"),
+    ]
+    table = write_table(tmp_path / "raw", records)
+    sentences, scores = chosen(table, tmp_path / "out", ChoiceSettings(clip=clip, alpha=0.25))
+    assert [row["record"] for row in scores] == [0, 0, 0, 1, 1]
+    assert [row["rank"] for row in scores] == [1, 2, 3, 1, 2]
+    for number, line in enumerate(sentences):
+        own = [row for row in scores if row["record"] == number]
+        best = max(own, key=lambda row: row["score"])
+        assert (line["image"], own[0]["image"]) == (best["image"], best["image"])
+        assert line["image_score"] == pytest.approx(best["score"], abs=1e-6)
+        assert Path(line["image"]).parent == tmp_path / "raw"
+    for row in scores[:3]:
+        assert row["score"] == pytest.approx(0.25 * row["agreement"] + 0.75 * row["similarity"], abs=1e-6)
+    assert [(row["similarity"], row["score"]) for row in scores[3:]] == [
+        (None, row["agreement"]) for row in scores[3:]
+    ]
+    assert (sentences[0]["start"], sentences[0]["end"]) == (0, 4)
+    assert "start" not in sentences[1]
+    # The same image, sentence and model: whatever stands beside it, it agrees the same.
+    agreed = {(row["record"], row["image"]): row["agreement"] for row in scores}
+    red = str(tmp_path / "raw" / "red.png")
+    assert agreed[0, red] == pytest.approx(agreed[1, red], abs=1e-5)
+
+
+@pytest.mark.parametrize("parts", ["fixed", "yolos", "resnet"])
+def test_the_typical_image_itself_is_the_most_similar(
+    clip: str, tmp_path: Path, parts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "CONFIDENT", 0.0)  # random weights are sure of nothing
+    detector = choice_models.yolos(tmp_path / "yolos") if parts == "yolos" else None
+    vision = backbone(tmp_path / "resnet") if parts == "resnet" else None
+    settings = ChoiceSettings(clip=clip, detector=detector, vision=vision, alpha=0)
+    given = record("green.png", "gold.png", "blue.png", typical="gold.png")
+    sentences, scores = chosen(write_table(tmp_path / "raw", [given]), tmp_path / "out", settings)
+    assert len(scores) == 3
+    if parts == "yolos":  # its boxes are random: the whole picture need not be among them
+        assert all(-1 <= row["similarity"] <= 1 for row in scores)
+        return
+    assert Path(sentences[0]["image"]).name == "gold.png"
+    assert scores[0]["similarity"] == pytest.approx(1, abs=1e-4)
+
+
+def test_what_cannot_be_read_is_refused_by_name_and_the_record_stays(clip: str, tmp_path: Path) -> None:
+    bad = ["broken.png", "text.png", "missing.png", "http://x/y.png"]
+    records = [record(*bad, "red.png"), record(*bad), record(), record("red.png", typical="missing.png")]
+    table = write_table(tmp_path / "raw", records)
+    sentences, scores = chosen(table, tmp_path / "out", ChoiceSettings(clip=clip))
+    assert [Path(line.get("image", "-")).name for line in sentences] == ["red.png", "-", "-", "red.png"]
+    assert [row["record"] for row in scores] == [0, 3]
+    assert scores[1]["similarity"] is None
+    lines = refusals(tmp_path / "out")
+    assert [Path(line["source"]).name for line in lines] == [
+        *("broken.png", "text.png", "missing.png", "y.png") * 2,
+        "missing.png",
+    ]
+    reasons = [line["reason"] for line in lines]
+    for reason, word in zip(reasons, ["truncated|broken", "not an image", "missing", "s3://"], strict=False):
+        assert any(w in reason for w in word.split("|")), reason
+    assert reasons[-1].startswith("the typical image: missing")
+    assert lines[-1]["position"].startswith("line 4")
+
+
+def test_records_that_cannot_be_used_are_refused_and_counted(tmp_path: Path) -> None:
+    bad: list[Record] = [
+        record() | {"entity": None},
+        record() | {"sentence": ["x"]},
+        record() | {"sentence": "x" * 20_000},
+        record() | {"candidates": "red.png"},
+        record() | {"candidates": [1]},
+        record(*[f"{i}.png" for i in range(MAX_CANDIDATES + 1)]),
+        record(typical=3),
+        record(start="0", end=1),
+    ]
+    table = write_table(tmp_path / "raw", [*bad, record("red.png", "red.png")])
+    found = list(read_table(table))
+    assert all(isinstance(one, Refusal) for one in found[:-1])
+    assert isinstance(found[-1], ChoiceRecord)
+    assert found[-1].number == len(bad)
+    assert len(found[-1].candidates) == 1
+    wanted = ChoiceFolder(Store.open(tmp_path / "out")).begin(table, ChoiceSettings(clip="x"))
+    assert (wanted.records, wanted.refused) == (1, len(bad))
+    assert len(refusals(tmp_path / "out")) == len(bad)
+
+
+def test_parquet_holds_the_same_columns(tmp_path: Path) -> None:
+    records = [record("a.png", typical="b.png", start=0, end=4), record()]
+    jsonl = write_table(tmp_path / "raw", records)
+    table = pa.Table.from_pylist([r | {"typical": r.get("typical")} for r in records])
+    pq.write_table(table, tmp_path / "raw" / "found.parquet")
+    read = list(read_table(Store.open(tmp_path / "raw" / "found.parquet")))
+    assert [one._replace(position="") for one in read if isinstance(one, ChoiceRecord)] == [
+        one._replace(position="") for one in read_table(jsonl) if isinstance(one, ChoiceRecord)
+    ]
+    with pytest.raises(FormatError, match=r"\.jsonl or \.parquet"):
+        next(read_table(Store.open(tmp_path / "raw" / "found.csv")))
+    with pytest.raises(StorageError, match="no such file"):
+        next(read_table(Store.open(tmp_path / "raw" / "nothing.jsonl")))
+
+
+def test_a_stopped_choice_goes_on_and_another_one_is_not_mixed_in(
+    clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice_folder, "PART_RECORDS", 2)
+    table = write_table(tmp_path / "raw", [record("red.png", "blue.png") for _ in range(5)])
+    folder, settings = ChoiceFolder(Store.open(tmp_path / "out")), ChoiceSettings(clip=clip)
+    wanted = folder.begin(table, settings)
+    assert folder.missing(wanted) == [0, 1, 2]
+    ChoiceMaker(str(tmp_path / "out"), settings).make(1)
+    assert folder.missing(folder.begin(table, settings)) == [0, 2]
+    sentences, scores = chosen(table, tmp_path / "out", settings)
+    assert (len(sentences), len(scores)) == (5, 10)
+    counts = folder.finish(folder.begin(table, settings))
+    assert dict(counts) == {
+        "records": 5,
+        "chosen": 5,
+        "without_image": 0,
+        "images_scored": 10,
+        "images_refused": 0,
+    }
+    with pytest.raises(StorageError, match="--overwrite"):
+        folder.begin(table, settings.model_copy(update={"alpha": 0.1}))
+    write_table(tmp_path / "raw", [record("red.png")])
+    with pytest.raises(StorageError, match="differs"):
+        folder.begin(table, settings)
+    assert folder.missing(folder.begin(table, settings, overwrite=True)) == [0]

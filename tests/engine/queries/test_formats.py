@@ -1,0 +1,160 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from engine.errors import FormatError, QueryError
+from engine.queries.formats import read_queries
+from engine.storage.store import Store
+from engine.vocabulary import Vocabulary
+
+WORDS = Vocabulary(["iron", "copper", "zinc", "helium", "neon", "argon"], [["Fe"], *[[]] * 5])
+
+
+def read(path: Path):
+    return read_queries(Store.open(path), WORDS)
+
+
+def ultrawiki(**changes):
+    return {
+        "group_id": 3,
+        "pos_seeds": ["iron", "copper"],
+        "neg_seeds": ["helium"],
+        "pos_gt": ["zinc"],
+        "neg_gt": ["neon", "argon"],
+        "pos_attrs": {"kind": "metal"},
+        **changes,
+    }
+
+
+def test_ultrawiki_folder(tmp_path):
+    (tmp_path / "query").mkdir()
+    (tmp_path / "query" / "metals.json").write_text(
+        json.dumps([ultrawiki(query_id="m-1"), ultrawiki(), ultrawiki(), ultrawiki(group_id=4)])
+    )
+    (tmp_path / "query" / "gases.json").write_text(json.dumps([ultrawiki()]))
+    (tmp_path / "ent2text.json").write_text("{}")  # the corpus beside it is not read
+    found = read(tmp_path)
+    ids = [q.query.id for q in found.queries]
+    assert ids == ["gases-3-0", "m-1", "metals-3-1", "metals-3-2", "metals-4-0"]
+    first = found.queries[0]
+    assert (first.label, first.query.positive, first.query.negative) == ("gases", (0, 1), (3,))
+    assert (first.positive.ids, first.negative.ids) == ({2}, {4, 5})
+    assert found.refused == []
+    assert found.missing == 0
+
+
+def test_json_lines_with_names_aliases_and_ids(tmp_path):
+    path = tmp_path / "q.jsonl"
+    lines = [
+        {"id": "a", "positive": ["Fe", 1], "negative": ["NEON"], "top_k": 7, "class": "metals"},
+        {"id": 5, "positive": [0]},
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    found = read(path)
+    assert [q.query.id for q in found.queries] == ["a", "5"]
+    assert found.queries[0].query.positive == (0, 1)
+    assert found.queries[0].query.negative == (4,)
+    assert [q.query.top_k for q in found.queries] == [7, 200]
+    assert [q.label for q in found.queries] == ["metals", "q"]
+
+
+def test_parquet_with_ids_and_nulls(tmp_path):
+    path = tmp_path / "q.parquet"
+    rows = {"id": ["a", None], "positive": [[0, 1], [2]], "negative": [[3], None], "top_k": [5, None]}
+    pq.write_table(pa.table(rows), path)
+    found = read(path)
+    assert [q.query.id for q in found.queries] == ["a", "q-1"]
+    assert [q.query.negative for q in found.queries] == [(3,), ()]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"id": "x", "positive": ["irn"]}', "unknown entity 'irn'; did you mean 'iron'"),
+        ('{"id": "x", "positive": [17]}', "unknown entity 17"),
+        ('{"id": "x", "positive": [true]}', "positive.0"),
+        ('{"id": "x", "positive": []}', "at least one positive seed"),
+        ('{"id": "x"}', "positive: Field required"),
+        ('{"id": "x", "positive": "iron"}', "positive: Input should be a valid list"),
+        ('{"id": "x", "positive": ["iron"], "negative": ["Fe"]}', "at once"),
+        ('{"id": "x", "positive": ["iron"], "top_k": 0}', "top_k is 0"),
+        ('{"id": "good", "positive": ["iron"]}', "the id is taken, by q.jsonl:1"),
+        ('{"id": "x", "positive": ["iron"', "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("17", "valid dictionary"),
+        ("\udcff", "not JSON"),
+    ],
+)
+def test_a_query_that_cannot_be_used_is_refused_with_its_place(tmp_path, line, reason):
+    path = tmp_path / "q.jsonl"
+    good = '{"id": "good", "positive": ["iron"]}\n'
+    path.write_bytes((good + line + "\n").encode(errors="surrogateescape"))
+    found = read(path)
+    assert [q.query.id for q in found.queries] == ["good"]
+    (refusal,) = found.refused
+    assert (refusal.source, refusal.position) == (str(path), 2)
+    assert reason in refusal.reason
+    assert len(refusal.reason) < 300
+
+
+def test_a_refused_query_does_not_change_the_others_ids(tmp_path):
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps([ultrawiki(pos_seeds=["irn"]), ultrawiki()]))
+    found = read(path)
+    assert found.refused[0].query_id == "m-3-0"
+    assert found.queries[0].query.id == "m-3-1"
+
+
+def test_a_broken_file_does_not_hide_the_others(tmp_path):
+    (tmp_path / "a.json").write_text('{"not": "a list"}')
+    (tmp_path / "b.json").write_text("[{")
+    (tmp_path / "c.parquet").write_bytes(b"PAR1 no")
+    (tmp_path / "d.json").write_text(json.dumps([ultrawiki()]))
+    found = read(tmp_path)
+    assert len(found.queries) == 1
+    assert [(Path(r.source).name, r.position) for r in found.refused] == [
+        ("a.json", 0),
+        ("b.json", 0),
+        ("c.parquet", 0),
+    ]
+
+
+def test_truth_is_positive_without_negative_and_without_seeds(tmp_path):
+    path = tmp_path / "m.json"
+    record = ultrawiki(
+        pos_gt=["zinc", "iron", "argon", "gold", "tin"], neg_gt=["argon", "argon", "helium", "tin"]
+    )
+    path.write_text(json.dumps([record]))
+    (one,) = read(path).queries
+    assert (one.positive.ids, one.positive.missing) == ({2}, ("gold",))
+    assert (one.negative.ids, one.negative.missing) == ({5}, ("tin",))
+    assert (one.positive.size, one.negative.size, read(path).missing) == (2, 2, 2)
+
+
+def test_what_cannot_be_read_at_all_is_an_error(tmp_path):
+    with pytest.raises(FormatError, match="no such file or folder"):
+        read(tmp_path / "none")
+    with pytest.raises(FormatError, match="holds no query file"):
+        read(tmp_path)
+    (tmp_path / "q.csv").write_text("iron")
+    with pytest.raises(FormatError, match="ends in"):
+        read(tmp_path / "q.csv")
+    (tmp_path / "q.jsonl").write_text("\n")
+    with pytest.raises(FormatError, match="holds no query"):
+        read(tmp_path / "q.jsonl")
+    (tmp_path / "q.jsonl").write_text('{"positive": ["irn"]}\n')
+    with pytest.raises(QueryError, match=r"none of its 1 queries.*q.jsonl:1.*irn"):
+        read(tmp_path / "q.jsonl")
+
+
+def test_digest_is_of_queries_in_order_not_of_their_truth(tmp_path):
+    def digest(*records):
+        (tmp_path / "q.json").write_text(json.dumps(records))
+        return read(tmp_path / "q.json").digest
+
+    one, other = ultrawiki(query_id="1"), ultrawiki(query_id="2")
+    assert digest(one, other) == digest(one, {**other, "pos_gt": []})
+    assert len({digest(one, other), digest(other, one), digest(one)}) == 3

@@ -1,0 +1,127 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from engine.errors import FormatError
+from engine.queries.formats import Refusal
+from engine.queries.results import (
+    SCHEMA,
+    ExpansionFolder,
+    Labels,
+    RunDescription,
+    part_name,
+    to_table,
+)
+from engine.query import Expansion, Query, Ranking
+from engine.storage.store import Store
+
+LABELS = Labels(
+    pa.array(["a", "b", "c"]), pa.array([["a.png"], [], ["c.png", "s3://b/c.jpg"]], pa.list_(pa.string()))
+)
+
+
+def expansion(name: str, ids: list[int], degraded: tuple[str, ...] = ()) -> Expansion:
+    scores = np.linspace(1, 0, len(ids), dtype=np.float32)
+    ranking = Ranking(np.array(ids, np.int32), scores, {"x": scores / 3, "y": scores * 0})
+    return Expansion(Query(name, (0,)), ranking, {}, degraded)
+
+
+def described(**changes) -> RunDescription:
+    fields = {
+        "method": "m",
+        "pipeline": "M()",
+        "bundle": "b",
+        "queries_digest": "d",
+        "queries": 5,
+        "part_size": 2,
+    }
+    return RunDescription(**{**fields, **changes})
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request, tmp_path):
+    root = tmp_path if request.param == "local" else request.getfixturevalue("s3")
+    return ExpansionFolder(Store.open(f"{root}/out"))
+
+
+def fill(folder: ExpansionFolder, run: RunDescription, parts) -> None:
+    for part in parts:
+        n = run.slice(part).stop - run.slice(part).start
+        folder.write_part(part, [expansion(f"q{part}-{i}", [1, 2]) for i in range(n)], LABELS)
+
+
+def test_table_holds_ranks_names_and_evidence_exactly():
+    one = expansion("q", [2, 1])
+    table = to_table([one], LABELS)
+    assert table.schema == SCHEMA
+    rows = table.to_pylist()
+    assert [(r["rank"], r["entity_id"], r["name"]) for r in rows] == [(1, 2, "c"), (2, 1, "b")]
+    assert [r["images"] for r in rows] == [["c.png", "s3://b/c.jpg"], []]
+    assert [np.float32(r["score"]) for r in rows] == one.ranking.scores.tolist()
+    assert dict(rows[0]["evidence"]) == {"x": float(np.float32(1) / 3), "y": 0}
+    assert to_table([], LABELS).schema == SCHEMA
+
+
+def test_a_query_without_answers_has_one_row_that_says_so():
+    table = to_table([expansion("q", [], ("no seed has a sentence",)), expansion("r", [1])], LABELS)
+    first, second = table.to_pylist()
+    assert (first["query_id"], first["rank"], first["entity_id"]) == ("q", 0, None)
+    assert first["degraded"] == ["no seed has a sentence"]
+    assert (second["query_id"], second["rank"]) == ("r", 1)
+
+
+def test_evidence_may_be_missing():
+    one = Expansion(Query("q", (0,)), Ranking(np.array([1], np.int32), np.ones(1, np.float32)))
+    assert to_table([one], LABELS).to_pylist()[0]["evidence"] == []
+
+
+def test_parts_cover_every_query_once():
+    run = described(queries=5, part_size=2)
+    assert [run.slice(part) for part in run.parts] == [slice(0, 2), slice(2, 4), slice(4, 5)]
+
+
+def test_a_rerun_sees_what_is_missing_and_keeps_the_size_of_parts(folder):
+    run = folder.begin(described(), overwrite=False)
+    fill(folder, run, [0, 2])
+    again = folder.begin(described(part_size=4), overwrite=False)
+    assert again == run
+    assert folder.missing(again) == [1]
+    fill(folder, again, [1])
+    manifest = folder.finish(again, [Refusal("q.json", 3, None, "no")])
+    assert (manifest["rows"], manifest["empty"], manifest["refused"]) == (10, 0, 1)
+    assert [part["queries"] for part in manifest["parts"]] == [2, 2, 1]
+    assert json.loads((folder.folder / "_refused.jsonl").read_bytes())["position"] == 3
+    # The folder is a Parquet data set as it stands: other files' names begin with _.
+    assert pq.read_table(folder.folder.path, filesystem=folder.folder.fs).num_rows == 10
+
+
+def test_another_run_is_refused_and_can_be_overwritten(folder):
+    fill(folder, folder.begin(described(), overwrite=False), [0, 1, 2])
+    folder.finish(described(), [Refusal("q.json", 3, None, "no")])
+    (folder.folder / "notes.txt").write_bytes(b"mine")
+    with pytest.raises(FormatError, match=r"bundle: b, not c.*--overwrite"):
+        folder.begin(described(bundle="c"), overwrite=False)
+    run = folder.begin(described(bundle="c"), overwrite=True)
+    assert folder.missing(run) == [0, 1, 2]
+    assert {file.name for file in folder.folder.files()} == {"_run.json", "notes.txt"}
+
+
+def test_a_folder_of_other_parquet_files_is_not_touched(folder):
+    (folder.folder / "mine.parquet").write_bytes(b"")
+    with pytest.raises(FormatError, match=r"mine\.parquet, which no run began"):
+        folder.begin(described(), overwrite=False)
+
+
+def test_a_part_that_is_not_whole_or_not_ours_is_named(folder):
+    run = folder.begin(described(), overwrite=False)
+    fill(folder, run, [0, 1, 2])
+    folder.write_part(1, [expansion("q", [1])], LABELS)
+    with pytest.raises(FormatError, match=r"part-00001.*answers 1 queries"):
+        folder.finish(run, [])
+    (folder.folder / part_name(1)).write_bytes(b"PAR1")
+    with pytest.raises(FormatError, match=r"part-00001.*not a part of ours"):
+        folder.finish(run, [])
+    assert not (folder.folder / "_manifest.json").exists()

@@ -1,0 +1,119 @@
+import pytest
+
+from engine.errors import StorageError
+from engine.storage.store import Store, sha256_of
+
+
+def test_addresses(tmp_path):
+    assert Store.open(tmp_path).uri == str(tmp_path)
+    assert Store.open(f"file://{tmp_path}/a") == Store.open(tmp_path) / "a"
+    assert (Store.open(tmp_path) / "a" / "b.txt").name == "b.txt"
+    assert Store.open(str(Store.open(tmp_path / "a"))).is_local
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"), [("gs://b/x", "only local paths"), ("s3:///x", "names no bucket")]
+)
+def test_an_address_that_cannot_be_used_is_named(address, reason):
+    with pytest.raises(StorageError, match=f"{address}: {reason}"):
+        Store.open(address)
+
+
+def test_write_and_read(tmp_path):
+    file = Store.open(tmp_path) / "deep" / "a.txt"
+    assert not file.exists()
+    assert file.size() == -1
+    file.write_bytes(b"one")
+    file.write_bytes(b"three")
+    assert (file.read_bytes(), file.size(), file.exists()) == (b"three", 5, True)
+    with pytest.raises(StorageError, match=r"b.txt: no such file"):
+        (Store.open(tmp_path) / "b.txt").read_bytes()
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+    file = Store.open(tmp_path) / "a.txt"
+    file.write_bytes(b"old")
+
+    def half_written() -> None:
+        with file.writing() as path:
+            path.write_bytes(b"ne")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        half_written()
+    assert file.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]  # no remains
+
+
+def test_files_are_sorted_and_hidden_ones_left_out(tmp_path):
+    folder = Store.open(tmp_path)
+    for name in ("b.json", "a/c.json", ".d.json", "e.txt"):
+        (folder / name).write_bytes(b"")
+    assert [f.name for f in folder.files(".json")] == ["c.json", "b.json"]
+    assert len(folder.files()) == 3
+    assert (folder / "none").files() == []
+
+
+def test_publish_folder_replaces_the_whole(tmp_path):
+    target = Store.open(tmp_path) / "out"
+    for content in ({"a": b"1", "gone": b"2"}, {"a": b"3", "sub/b": b"4"}):
+        staged = target.staging()
+        for name, text in content.items():
+            (Store.open(staged) / name).write_bytes(text)
+        target.publish_folder(staged, last="a")
+        assert {f.path.removeprefix(f"{target.path}/"): f.read_bytes() for f in target.files()} == (content)
+        assert not staged.exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_fetch_copies_and_reports(tmp_path):
+    source = Store.open(tmp_path) / "a"
+    source.write_bytes(b"x" * 10)
+    seen: list[int] = []
+    target = source.fetch(tmp_path / "deep" / "b", seen.append)
+    assert target.read_bytes() == b"x" * 10
+    assert sum(seen) == 10
+    assert sha256_of(target) == sha256_of(tmp_path / "a")
+
+
+def test_delete(tmp_path):
+    folder = Store.open(tmp_path) / "x"
+    (folder / "a").write_bytes(b"")
+    folder.delete()
+    folder.delete()
+    assert not folder.exists()
+
+
+def test_a_bucket_is_read_written_and_published_like_a_folder(s3, tmp_path):
+    store = Store.open(f"{s3}/w")
+    assert not store.exists()
+    (store / "a" / "one.txt").write_bytes(b"one")
+    assert (store / "a" / "one.txt").read_bytes() == b"one"
+    for content in ("old", "new"):
+        staged = store.staging()
+        (staged / f"{content}.txt").write_text(content)
+        (staged / "manifest.json").write_text("{}")
+        (store / "p").publish_folder(staged, last="manifest.json")
+    assert [f.name for f in (store / "p").files()] == ["manifest.json", "new.txt"]
+    (store / "a").delete()
+    assert not (store / "a").exists()
+
+
+def test_a_bucket_that_is_not_there_is_named(s3):
+    with pytest.raises(StorageError, match=r"s3://nowhere: .*AWS_ENDPOINT_URL"):
+        Store.open("s3://nowhere/w")
+
+
+def test_a_local_copy_follows_the_file_in_the_bucket(s3, tmp_path):
+    store = Store.open(f"{s3}/f.txt")
+    store.write_bytes(b"first")
+    copy = store.local_copy(tmp_path)
+    before = copy.stat().st_ino
+    assert store.local_copy(tmp_path).stat().st_ino == before, "nothing changed, nothing is copied"
+    store.write_bytes(b"another")
+    assert store.local_copy(tmp_path).read_bytes() == b"another"
+
+
+def test_a_local_file_is_its_own_copy(tmp_path):
+    (tmp_path / "f").write_bytes(b"x")
+    assert Store.open(tmp_path / "f").local_copy(tmp_path / "cache") == tmp_path / "f"

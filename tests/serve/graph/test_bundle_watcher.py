@@ -1,0 +1,191 @@
+"""Following the current bundle: all or nothing, refusals, going back; bundles that a replica holds."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from engine.errors import BundleError
+from engine.storage.bundle import Manifest
+from serve.graph import bundle_watcher as swap
+from serve.graph.bundle_cache import Shelf
+from serve.graph.bundle_watcher import Swapper
+from serve.operations.metrics import Metrics
+
+
+@dataclass
+class Edition:
+    manifest: Manifest
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+
+@dataclass
+class Service:
+    edition: Edition
+    refused: tuple[str, str] | None = None
+
+
+def edition(name: str) -> Edition:
+    return Edition(Manifest(id=name, created="2026-01-01T00:00:00", files={}))
+
+
+@dataclass
+class World:
+    """A workspace whose pointer the test moves, and replicas that the test makes fail."""
+
+    current: str = "a"
+    bad: dict[str, str] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.service = Service(edition("a"))
+        self.metrics = Metrics()
+        self.swapper = Swapper(
+            self.service,  # type: ignore[arg-type]
+            self.metrics,
+            lambda: self.current,
+            self.open,  # type: ignore[arg-type]
+            self.prepare,
+        )
+
+    def open(self, bundle_id: str) -> Edition:
+        if bundle_id in self.broken:
+            raise BundleError(f"bundle {bundle_id}: a file fails its checksum")
+        return edition(bundle_id)
+
+    async def prepare(self, bundle_id: str) -> dict[str, str]:
+        self.asked.append(bundle_id)
+        return {"Retrieve": "", "Generate": self.bad.get(bundle_id, "")}
+
+    def look(self) -> str:
+        asyncio.run(self.swapper.look())
+        return self.service.edition.id
+
+    def swaps(self, result: str) -> float:
+        return self.metrics.registry.get_sample_value("seedset_bundle_swaps_total", {"result": result}) or 0
+
+
+def test_a_new_bundle_is_served_once_every_stage_has_it() -> None:
+    world = World()
+    assert world.look() == "a"
+    world.current = "b"
+    assert world.look() == "b"
+    assert world.asked == ["b"]
+    assert world.look() == "b"
+    assert world.asked == ["b"], "what is served is not prepared again"
+    world.current = "a"
+    assert world.look() == "a", "pointing back is the way back"
+    assert (world.swaps("served"), world.swaps("refused")) == (2, 0)
+
+
+def test_a_bundle_that_one_stage_cannot_open_is_refused_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(bad={"b": "no lm"}, current="b")
+    assert world.look() == "a"
+    assert world.service.refused == ("b", "Generate: no lm")
+    world.look()
+    assert world.asked == ["b"], "not tried again at once"
+    monkeypatch.setattr(swap, "RETRY_S", 0.0)
+    world.bad.clear()
+    assert world.look() == "b", "but later: it may have been published anew"
+    assert world.service.refused is None
+    assert world.swaps("refused") == 1
+
+
+def test_a_bundle_that_is_not_whole_is_refused_before_any_stage_is_asked() -> None:
+    world = World(broken={"b"}, current="b")
+    assert world.look() == "a"
+    assert world.service.refused == ("b", "bundle b: a file fails its checksum")
+    assert world.asked == []
+    world.current = "a"
+    world.look()
+    assert world.service.refused is None
+    world.current = "c"
+    assert world.look() == "c"
+
+
+def test_watching_goes_on_after_what_it_did_not_expect(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    failures = iter([OSError("the bucket is away")])
+
+    def current() -> str:
+        if failure := next(failures, None):
+            raise failure
+        return "b"
+
+    world.swapper._current = current
+
+    async def run() -> None:
+        watching = asyncio.create_task(world.swapper.watch(0.01))
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            if world.service.edition.id == "b":
+                break
+        watching.cancel()
+
+    asyncio.run(run())
+    assert world.service.edition.id == "b"
+    assert "the bucket is away" in caplog.text
+
+
+def test_a_shelf_opens_each_bundle_once_for_all_who_wait() -> None:
+    opened: list[str] = []
+
+    def open_(bundle_id: str) -> str:
+        opened.append(bundle_id)
+        return bundle_id.upper()
+
+    async def run() -> list[str]:
+        shelf = Shelf(open_)
+        return list(await asyncio.gather(*(shelf.get("a") for _ in range(5)), shelf.get("b")))
+
+    assert asyncio.run(run()) == ["A"] * 5 + ["B"]
+    assert opened == ["a", "b"]
+
+
+def test_a_shelf_lets_go_of_what_is_old_and_idle_but_never_of_the_newest() -> None:
+    async def run() -> list[list[str]]:
+        shelf = Shelf(str.upper, keep_s=0.05)
+        seen = []
+        await shelf.prepare("a")
+        await shelf.prepare("b")
+        seen.append(shelf.ids)
+        await asyncio.sleep(0.03)
+        await shelf.get("a")  # a request of the old edition is still under way
+        await asyncio.sleep(0.03)
+        shelf.sweep()
+        seen.append(shelf.ids)
+        await asyncio.sleep(0.1)
+        shelf.sweep()
+        seen.append(shelf.ids)
+        assert await shelf.get("a") == "A", "what was let go is opened again when it is asked for"
+        return seen
+
+    assert asyncio.run(run()) == [["a", "b"], ["a", "b"], ["b"]]
+
+
+def test_a_shelf_tries_again_what_failed_and_one_impatient_caller_stops_nobody() -> None:
+    failures: Any = iter([BundleError("not there yet")])
+
+    def open_(bundle_id: str) -> str:
+        if failure := next(failures, None):
+            raise failure
+        return bundle_id.upper()
+
+    async def run() -> str:
+        shelf = Shelf(open_)
+        with pytest.raises(BundleError):
+            await shelf.get("a")
+        impatient = asyncio.create_task(shelf.get("a"))
+        patient = asyncio.create_task(shelf.get("a"))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        return await patient
+
+    assert asyncio.run(run()) == "A"

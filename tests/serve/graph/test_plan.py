@@ -1,0 +1,192 @@
+"""Settings, and what they become: deployments and the methods' ways through them."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from pydantic import ValidationError
+from ray.serve.schema import ServeDeploySchema
+
+from engine.errors import BundleError, FormatError, UserError
+from engine.methods import METHODS
+from engine.stages.rerank import SegmentRerank
+from engine.stages.retrieve import Retrieve
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
+from serve.app import build
+from serve.graph.plan import default_method, plan, served_methods
+from serve.operations.deploy_file import check_deploy_file, deploy_config, merged, nested, read_settings
+from serve.settings import ServeSettings
+from tests.support.bundles import publish_vectors
+
+
+def settings(**given: object) -> ServeSettings:
+    return ServeSettings.model_validate({"workspace": "w", **given})
+
+
+def test_settings_come_from_strings_too() -> None:
+    made = settings(methods="a, b", fused="false", replicas="2", timeout_s="1.5")
+    assert (made.methods, made.fused, made.replicas, made.timeout_s) == (("a", "b"), False, 2, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"replica": 2}, "replica"),
+        ({"replicas": 0}, "greater than or equal to 1"),
+        ({"timeout_s": 0}, "greater than 0"),
+        ({"fused": "perhaps"}, "fused"),
+        ({"workspace": ""}, "workspace"),
+        ({"tokens": {"me": "my-secret"}}, "tokens.me"),
+        ({"stages": {"Retrieve": {"cpus": 1}}}, "stages.Retrieve.cpus"),
+        ({"stages": {"Retrieve": {"replicas": 1, "autoscaling": {}}}}, "not both"),
+        ({"stages": {"Retrieve": {"autoscaling": {"min_replicas": 5}}}}, "max_replicas 4 is less"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(given: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        settings(**given)
+
+
+METHODS_OF_TEST = {
+    "one": Retrieve(view="mask") >> SegmentRerank(view="mask"),
+    "two": Retrieve(view="mask") >> SegmentRerank(view="mask", length=8),
+}
+
+
+def test_equal_stages_are_deployed_once(bundle: Bundle) -> None:
+    made = plan(bundle, METHODS_OF_TEST, settings(fused=False))
+    names = [unit.name for unit in made.units]
+    assert names == ["Retrieve", "SegmentRerank", "SegmentRerank-2", "Explain", "Retrieve-2", "Describe"]
+    assert made.hops("one") == (("Retrieve", (0,)), ("SegmentRerank", (0,)))
+    assert made.hops("two") == (("Retrieve", (0,)), ("SegmentRerank-2", (0,)))
+    assert made.hops("two!explain")[-1] == ("Explain", (0,))
+    assert made.hops("one", with_new=True) == (("Describe", (0,)), *made.hops("one"))
+    assert made.hops("!neighbours") == (("Retrieve-2", (0,)),), (
+        "by the joint view, which no method here reads"
+    )
+
+
+def test_fused_is_one_deployment_and_one_hop_whatever_is_asked(bundle: Bundle) -> None:
+    made = plan(bundle, METHODS_OF_TEST, settings(num_cpus=0.5))
+    (unit,) = made.units
+    assert (len(unit.stages), unit.settings.num_cpus) == (6, 0.5)
+    for route in made.routes:
+        for with_new in (False, True):
+            ((name, chain),) = made.hops(route, with_new)
+            stages = [unit.stages[place].name for place in chain]
+            assert (name, stages[0] == "Describe") == ("Pipeline", with_new)
+            assert (stages[-1] == "Explain") == route.endswith("!explain")
+
+
+def test_a_deployment_gets_what_is_its_own_and_else_what_all_get(bundle: Bundle) -> None:
+    given = {"Retrieve": {"autoscaling": {"max_replicas": 3}}, "Explain": {"num_cpus": 2}}
+    made = plan(bundle, METHODS_OF_TEST, settings(fused=False, replicas=2, num_cpus=0.2, stages=given))
+    units = {unit.name: unit.settings for unit in made.units}
+    assert units["Retrieve"].replicas is None
+    assert units["Retrieve"].autoscaling is not None
+    assert (units["Retrieve"].num_cpus, units["Explain"].num_cpus) == (0.2, 2)
+    assert units["Explain"].replicas == units["SegmentRerank"].replicas == 2
+    with pytest.raises(UserError, match=r"no deployment 'Retreive'; there are Describe, Explain, Retrieve"):
+        plan(bundle, METHODS_OF_TEST, settings(fused=False, stages={"Retreive": {}}))
+
+
+def test_a_spread_index_has_a_deployment_for_each_part(bundle: Bundle) -> None:
+    made = plan(bundle, METHODS_OF_TEST, settings(index_shards=3))
+    assert [(unit.name, unit.shard) for unit in made.units] == [
+        ("Pipeline", None),
+        ("Index-1-of-3", 0),
+        ("Index-2-of-3", 1),
+        ("Index-3-of-3", 2),
+    ]
+
+
+def test_without_an_encoder_or_vectors_a_route_does_less(tmp_path: Path) -> None:
+    poor = publish_vectors(Workspace.open(tmp_path), ["a", "b"], {"mask": np.eye(2)})
+    made = plan(poor, METHODS_OF_TEST, settings())
+    with pytest.raises(UserError, match="no encoder"):
+        made.hops("one", with_new=True)
+
+
+def test_the_file_for_serve_deploy_holds_what_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text(deploy_config(settings(replicas=2, methods="retexpan"), "0.0.0.0", 81))
+    config = yaml.safe_load(path.read_text())
+    assert config["http_options"] == {"host": "0.0.0.0", "port": 81}
+    (application,) = config["applications"]
+    assert application["import_path"] == "serve.app:build"
+    assert application["args"] == {"workspace": "w", "replicas": 2, "methods": ["retexpan"]}
+    ServeDeploySchema.model_validate(config)
+    (back,) = check_deploy_file(path)
+    assert back.replicas == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"application": []}, "application: Extra"),
+        ({"applications": []}, "applications"),
+        ({"applications": [{"import_path": "a:b", "args": {}}]}, "import_path: 'a:b'"),
+        (
+            {"applications": [{"import_path": "serve.app:build", "args": {"workspace": "w", "replica": 1}}]},
+            r"applications\.0\.args: replica",
+        ),
+        ({"http_options": {"prot": 1}}, "http_options.prot"),
+    ],
+)
+def test_a_wrong_deploy_file_is_refused_by_place(
+    tmp_path: Path, change: dict[str, object], words: str
+) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(deploy_config(settings(), "127.0.0.1", 81)) | change))
+    with pytest.raises(UserError, match=words):
+        check_deploy_file(path)
+
+
+def test_a_deploy_file_that_is_none_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"nowhere\.yaml"):
+        check_deploy_file(tmp_path / "nowhere.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(FormatError, match=r"list\.yaml"):
+        check_deploy_file(tmp_path / "list.yaml")
+    with pytest.raises(FormatError, match="not a mapping"):
+        read_settings(tmp_path / "list.yaml")
+
+
+def test_what_lies_deeper_is_set_by_a_path() -> None:
+    given = nested(["timeout_s=3", "stages.Generate.num_gpus=1", "stages.Generate.replicas=2"])
+    assert given == {"timeout_s": "3", "stages": {"Generate": {"num_gpus": "1", "replicas": "2"}}}
+    assert settings(**given).stages["Generate"].replicas == 2
+    assert merged({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
+    for wrong in ("timeout_s", "=3"):
+        with pytest.raises(UserError, match="write key=value"):
+            nested([wrong])
+    with pytest.raises(UserError, match="was given a value"):
+        nested(["a=1", "a.b=2"])
+
+
+def test_the_builder_takes_its_arguments_as_serve_hands_them_over() -> None:
+    (parameter,) = inspect.signature(build).parameters.values()
+    assert parameter.annotation is ServeSettings, "Serve does not read annotations that are strings"
+
+
+def test_what_the_bundle_can_do_is_served(tmp_path: Path) -> None:
+    bundle = publish_vectors(Workspace.open(tmp_path), ["a", "b"], {"mask": np.eye(2)})
+    found = served_methods(bundle, ())
+    assert "retexpan" in found
+    assert default_method(found) == ("default" if "default" in found else next(iter(METHODS)))
+    assert list(served_methods(bundle, ["retexpan+cds"])) == ["retexpan+cds"]
+
+
+def test_what_it_cannot_do_is_an_error_that_says_why(tmp_path: Path, bundle: Bundle) -> None:
+    poor = publish_vectors(Workspace.open(tmp_path), ["a", "b"], {"other": np.eye(2)})
+    with pytest.raises(BundleError, match="holds no 'index/mask\\.faiss'"):
+        served_methods(poor, ())
+    with pytest.raises(UserError, match=r"'retexpan' cannot be served: .*index/mask.faiss"):
+        served_methods(poor, ["retexpan"])
+    with pytest.raises(UserError, match=r"unknown 'magic'; known: retexpan"):
+        served_methods(bundle, ["magic"])

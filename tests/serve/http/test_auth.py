@@ -1,0 +1,111 @@
+"""Tokens and rates."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve.http.auth import EVERYBODY, Access
+from serve.http.errors import ProblemError
+from serve.settings import ServeSettings
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def access(clock: Clock | None = None, **given: object) -> Access:
+    settings = ServeSettings.model_validate({"workspace": "w", **given})
+    return Access(settings, clock or Clock())
+
+
+TOKENS = {name: hashlib.sha256(f"token of {name}".encode()).hexdigest() for name in ("a", "b")}
+
+
+@pytest.mark.parametrize(
+    ("header", "caller"),
+    [(b"Bearer token of a", "a"), (b"bearer  token of b", "b")],
+)
+def test_a_token_names_its_caller(header: bytes, caller: str) -> None:
+    assert access(tokens=TOKENS).caller(header) == caller
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        b"",
+        b"Bearer",
+        b"Bearer ",
+        b"Bearer token of c",
+        b"Basic token of a",
+        b"token of a",
+        b"Bearer \xff",
+    ],
+)
+def test_other_headers_are_refused(header: bytes | None) -> None:
+    with pytest.raises(ProblemError) as refused:
+        access(tokens=TOKENS).caller(header)
+    assert refused.value.problem.status == 401
+    assert refused.value.problem.headers == {"WWW-Authenticate": "Bearer"}
+
+
+def test_without_tokens_everybody_is_one_caller() -> None:
+    assert access().caller(None) == access().caller(b"Bearer anything") == EVERYBODY
+
+
+def test_an_account_fills_at_the_rate_up_to_the_burst() -> None:
+    clock = Clock()
+    guard = access(clock, rate_per_minute=30, burst=2)
+    guard.spend(EVERYBODY, 2)
+    with pytest.raises(ProblemError) as refused:
+        guard.spend(EVERYBODY, 1)
+    assert refused.value.problem.retry_after_s == pytest.approx(2)
+    clock.now = 2.0
+    guard.spend(EVERYBODY, 1)
+    clock.now = 1000.0
+    guard.spend(EVERYBODY, 2)
+    with pytest.raises(ProblemError):
+        guard.spend(EVERYBODY, 1)
+
+
+def test_callers_have_accounts_of_their_own() -> None:
+    guard = access(tokens=TOKENS, rate_per_minute=1, burst=1)
+    guard.spend("a", 1)
+    guard.spend("b", 1)
+    with pytest.raises(ProblemError):
+        guard.spend("a", 1)
+
+
+def test_a_batch_above_the_burst_is_paid_for_afterwards() -> None:
+    clock = Clock()
+    guard = access(clock, rate_per_minute=60, burst=5)
+    guard.spend(EVERYBODY, 65)
+    with pytest.raises(ProblemError) as refused:
+        guard.spend(EVERYBODY, 1)
+    assert refused.value.problem.retry_after_s == pytest.approx(61)
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 30)), max_size=60))
+def test_no_more_is_let_in_than_the_rate_allows(calls: list[tuple[float, int]]) -> None:
+    clock = Clock()
+    guard = access(clock, rate_per_minute=120, burst=10)
+    spent = largest = 0
+    for pause, queries in calls:
+        clock.now += pause
+        try:
+            guard.spend(EVERYBODY, queries)
+        except ProblemError as refused:
+            clock.now += refused.problem.retry_after_s or 0  # who waits as told is let in
+            guard.spend(EVERYBODY, min(queries, 10))
+            queries = min(queries, 10)
+        spent, largest = spent + queries, max(largest, queries)
+    assert spent <= 10 + 2 * clock.now + largest + 1e-6

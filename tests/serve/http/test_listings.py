@@ -1,0 +1,132 @@
+"""What is told beside answers: entities, methods, the bundle, the page, and the document of it all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from engine.methods import METHODS
+from engine.query import Query
+from engine.storage.bundle import Bundle
+from examples.tables import load_table
+from serve.http import responses as answers
+from serve.http.requests import ExpandRequest
+from tests.serve.conftest import METHOD_NAMES, MakeClient
+
+
+def test_the_catalogue(client: TestClient, bundle: Bundle) -> None:
+    found = client.get("/v1/entities", params={"prefix": "ENTITY 49", "limit": 3}).json()
+    assert [e["name"] for e in found["entities"]] == ["entity 49", "entity 490", "entity 491"]
+    for given in ("entity 7", "7"):
+        assert client.get(f"/v1/entities/{given}").json()["id"] == 7
+    missing = client.get("/v1/entities/entty 7")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "unknown_entity")
+    assert "entity 7" in missing.json()["error"]["suggestions"]
+    methods = client.get("/v1/methods").json()
+    assert methods["default"] == "retexpan"
+    assert methods["methods"][0] == {
+        "name": "retexpan",
+        "description": str(METHODS["retexpan"]),
+        "stages": ["Retrieve", "SegmentRerank"],
+    }
+    described = client.get("/v1/bundle").json()
+    assert (described["id"], described["entities"], described["refused"]) == (bundle.id, 500, None)
+    assert described["methods"] == list(METHOD_NAMES)
+    assert client.get("/v1/attributes").json()["attributes"][0] == {
+        "name": "class",
+        "values": [{"value": "common", "entities": 450}, {"value": "rare", "entities": 50}],
+        "more": False,
+    }
+    assert client.get("/healthz").json() == {"status": "ok", "bundle": bundle.id}
+
+
+def test_what_is_known_of_an_entity(client: TestClient, bundle: Bundle) -> None:
+    about = client.get("/v1/entities/7", params={"sentences": 1, "neighbours": 3}).json()
+    assert about["description"] == "The odd one of number 7."
+    assert about["attributes"] == {"class": ["rare"], "parity": ["odd"]}
+    assert about["sentences"] == [{"text": "Once entity 7 was here.", "start": 5, "end": 13}]
+    (local,) = METHODS["retexpan-negative"].open(bundle)([Query("q", (7,), (), 3)])
+    assert [n["id"] for n in about["neighbours"]] == local.ranking.ids.tolist()
+    assert (
+        np.float32([n["similarity"] for n in about["neighbours"]]).tolist() == local.ranking.scores.tolist()
+    )
+    assert client.get("/v1/entities/7?neighbours=0&sentences=0").json()["neighbours"] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/v1/expand", 405),
+        ("GET", "/v1/expand/", 404),
+        ("DELETE", "/v1/methods", 405),
+        ("GET", "/v1/entities?limit=0", 422),
+        ("GET", "/v1/entities?limit=x", 422),
+        ("GET", "/v1/entities?limit=" + "9" * 5000, 422),
+        ("GET", f"/v1/entities?prefix={'x' * 600}", 422),
+        ("GET", "/v1/entities?prefix=%00", 422),
+        ("GET", "/v1/entities/", 422),
+        ("GET", f"/v1/entities/{'x' * 600}", 422),
+        ("GET", "/v1/entities/%00", 422),
+        ("GET", "/v1/entities/%ED%A0%80", 404),
+        ("GET", "/v1/entities/1?neighbours=51", 422),
+        ("GET", "/v1/images/1/0", 404),
+        ("GET", "/v1/images/1/9", 422),
+        ("GET", "/v1/images/-1/0", 422),
+        ("GET", "/v1/images/" + "9" * 5000 + "/0", 422),
+        ("GET", "/page/../api.py", 404),
+        ("GET", "/page/%2e%2e%2fapi.py", 404),
+        ("GET", "/docs", 404),
+    ],
+)
+def test_every_error_is_json(client: TestClient, method: str, path: str, status: int) -> None:
+    response = client.request(method, path)
+    assert response.status_code == status
+    answers.ErrorAnswer.model_validate(response.json())
+
+
+def test_the_page_comes_with_a_strict_policy(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"] == "default-src 'self'; frame-ancestors 'none'"
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert client.get("/page/page.js").headers["content-type"] == "text/javascript; charset=utf-8"
+    again = client.get("/", headers={"if-none-match": page.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+REAL = [
+    ("/v1/expand", {"positive": [1], "negative": [2], "explain": True, "top_k": 3}, answers.Answer),
+    ("/v1/expand/batch", {"queries": [{"positive": [1]}, {"positive": ["?"]}, 1]}, answers.BatchAnswer),
+    ("/v1/entities?prefix=e", None, answers.Entities),
+    ("/v1/entities/7", None, answers.EntityDetails),
+    ("/v1/attributes", None, answers.Attributes),
+    ("/v1/methods", None, answers.Methods),
+    ("/v1/bundle", None, answers.BundleShape),
+    ("/healthz", None, answers.Healthy),
+    ("/readyz", None, answers.Ready),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "shape"), REAL, ids=lambda one: one if isinstance(one, str) else "")
+def test_answers_have_the_published_shape(
+    client: TestClient, path: str, body: object, shape: type[answers.Shape]
+) -> None:
+    response = client.post(path, json=body) if body else client.get(path)
+    assert response.status_code == 200
+    shape.model_validate(response.json(), strict=True)
+
+
+def test_the_document_holds_the_limits_and_examples_that_work(make_client: MakeClient) -> None:
+    document = make_client(max_top_k=40, max_queries=3).get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert schemas["ExpandRequest"]["properties"]["top_k"]["maximum"] == 40
+    assert schemas["BatchRequest"]["properties"]["queries"]["maxItems"] == 3
+    (example,) = schemas["ExpandRequest"]["examples"]
+    asked = ExpandRequest.model_validate(example)
+    assert {*asked.positive, *asked.negative} <= set(load_table("countries")), "the demo's sample"
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            assert {"200", "401", "408", "413", "500"} <= set(operation["responses"])

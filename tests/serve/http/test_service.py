@@ -1,0 +1,260 @@
+"""What the service promises whoever dispatches for it: one edition a request, deadlines, few threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.query import Expansion, Ranking
+from engine.vocabulary import Vocabulary
+from serve.graph.bundle_snapshot import Edition
+from serve.graph.messages import Outcome, Progress, RoundDone, StageDone
+from serve.http import service as service_module
+from serve.http.errors import ProblemError
+from serve.http.requests import BatchRequest, ExpandRequest
+from serve.http.routes import create_app
+from serve.http.service import Service, Trace
+from serve.operations.metrics import Metrics
+from serve.settings import ServeSettings
+from tests.serve.conftest import MakeService
+
+
+class Noted:
+    """A dispatch that notes what it is asked, waits, and ranks entity 5."""
+
+    def __init__(self, wait_s: float = 0) -> None:
+        self.asked: list[tuple[str, str, Sequence[Expansion], str]] = []
+        self.closed = threading.Event()
+        self.begun: asyncio.Event | None = None
+        self.go_on: asyncio.Event | None = None
+        self._wait_s = wait_s
+
+    async def __call__(
+        self, route: str, bundle: str, expansions: Sequence[Expansion], request_id: str
+    ) -> list[Outcome]:
+        self.asked.append((route, bundle, expansions, request_id))
+        if self.begun and self.go_on:
+            self.begun.set()
+            await self.go_on.wait()
+        await asyncio.sleep(self._wait_s)
+        ranking = Ranking(np.int32([5]), np.float32([1]))
+        return [replace(e, ranking=ranking, degraded=("Retrieve: left out",)) for e in expansions]
+
+    async def stream(
+        self, route: str, bundle: str, expansion: Expansion, request_id: str
+    ) -> AsyncIterator[Progress | Outcome]:
+        try:
+            yield StageDone("Retrieve", 0.25, 9)
+            yield RoundDone("Generate", 1, (7, 8), 2)
+            (outcome,) = await self(route, bundle, [expansion], request_id)
+            yield outcome
+        finally:
+            self.closed.set()
+
+
+def request(**given: Any) -> ExpandRequest:
+    return ExpandRequest.model_validate({"positive": [1], **given})
+
+
+def test_a_request_uses_one_edition_to_its_end(make_service: MakeService, edition: Edition) -> None:
+    dispatch = Noted()
+    service = make_service(dispatch)
+    other = replace(
+        edition,
+        manifest=edition.manifest.model_copy(update={"id": "other"}),
+        vocabulary=Vocabulary([f"another {i}" for i in range(500)]),
+    )
+
+    async def swap_under_way() -> tuple[Any, Any]:
+        dispatch.begun, dispatch.go_on = asyncio.Event(), asyncio.Event()
+        first = asyncio.create_task(service.expand(request(), Trace()))
+        await dispatch.begun.wait()
+        service.edition = other
+        dispatch.go_on.set()
+        return await first, await service.expand(request(), Trace())
+
+    before, after = asyncio.run(swap_under_way())
+    assert (before["bundle"], before["results"][0]["name"]) == (edition.id, "entity 5")
+    assert (after["bundle"], after["results"][0]["name"]) == ("other", "another 5")
+    assert [bundle for _, bundle, _, _ in dispatch.asked] == [edition.id, "other"]
+
+
+def test_an_edition_that_changes_while_a_filter_is_looked_up_is_for_later_requests(
+    make_service: MakeService, edition: Edition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatch = Noted()
+    service = make_service(dispatch)
+    to_thread = asyncio.to_thread
+
+    async def swapping(*given: Any) -> Any:
+        found = await to_thread(*given)
+        service.edition = replace(edition, manifest=edition.manifest.model_copy(update={"id": "other"}))
+        return found
+
+    monkeypatch.setattr(asyncio, "to_thread", swapping)
+    answer = asyncio.run(service.expand(request(filter={"class": ["rare"]}), Trace()))
+    assert (answer["bundle"], dispatch.asked[0][1]) == (edition.id, edition.id)
+
+
+def test_a_wrong_filter_is_told_before_any_stage_runs(make_service: MakeService) -> None:
+    dispatch = Noted()
+    with pytest.raises(ProblemError, match="no entity has"):
+        asyncio.run(make_service(dispatch).expand(request(filter={"class": ["x"]}), Trace()))
+    assert not dispatch.asked
+
+
+@pytest.mark.parametrize(("deadline_ms", "seconds"), [(None, 5), (2000, 2), (3_600_000, 5)])
+def test_every_query_has_a_deadline(
+    make_service: MakeService, deadline_ms: int | None, seconds: float
+) -> None:
+    dispatch = Noted()
+    service = make_service(dispatch, timeout_s=5)
+    before = time.time()
+    asyncio.run(service.expand(request(deadline_ms=deadline_ms), Trace("r")))
+    ((route, _, (expansion,), request_id),) = dispatch.asked
+    assert (route, request_id) == ("retexpan", "r")
+    assert before + seconds <= expansion.query.deadline <= time.time() + seconds
+
+
+def test_what_does_not_come_in_time_is_cancelled(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "GRACE_S", 0.02)
+    service = make_service(Noted(wait_s=60), timeout_s=60)
+    started = time.perf_counter()
+    with pytest.raises(ProblemError) as late:
+        asyncio.run(service.expand(request(deadline_ms=10), Trace()))
+    assert time.perf_counter() - started < 1
+    assert (late.value.problem.code, late.value.problem.status) == ("timeout", 504)
+    assert b'seedset_shed_total{reason="timeout"} 1.0' in service.metrics.render()
+
+
+def test_queries_for_one_route_go_together(make_service: MakeService) -> None:
+    dispatch = Noted()
+    queries = [
+        {"positive": [1], "id": "a"},
+        {"positive": [2], "id": "b", "method": "genexpan"},
+        {"positive": [3], "id": "c", "explain": True},
+        {"positive": [4], "id": "d", "method": "default"},
+    ]
+    trace = Trace()
+    found = asyncio.run(make_service(dispatch).expand_batch(BatchRequest(queries=queries), trace))
+    asked = {route: [e.query.id for e in expansions] for route, _, expansions, _ in dispatch.asked}
+    assert asked == {"retexpan": ["a", "d"], "genexpan": ["b"], "retexpan!explain": ["c"]}
+    assert [one["id"] for one in found["results"]] == ["a", "b", "c", "d"]
+    assert (trace.method, trace.queries, trace.degraded) == ("several", 4, 4)
+
+
+def test_new_entities_have_negative_ids_in_their_order(make_service: MakeService) -> None:
+    dispatch = Noted()
+    new = [{"name": f"new {i}", "sentences": [f"new {i} came."]} for i in range(3)]
+    asked = request(positive=[new[0], 4, new[1]], negative=[new[2], "entity 9"])
+    asyncio.run(make_service(dispatch).expand(asked, Trace()))
+    query = dispatch.asked[0][2][0].query
+    assert (query.positive, query.negative) == ((-1, 4, -2), (-3, 9))
+    assert [one.name for one in query.new] == ["new 0", "new 1", "new 2"]
+    assert query.new[2].sentences == ("new 2 came.",)
+
+
+@pytest.mark.parametrize(
+    ("given", "threads"),
+    [
+        ({}, 0),
+        ({"positive": [1, "entity 2"], "top_k": 499}, 0),
+        ({"top_k": 500}, 1),
+        ({"filter": {"class": ["rare"]}}, 1),
+        ({"explain": True}, 1),
+    ],
+)
+def test_only_what_takes_long_goes_to_a_thread(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], threads: int
+) -> None:
+    service, handed = make_service(Noted()), []
+    to_thread = asyncio.to_thread
+
+    async def counted(*given: Any) -> Any:
+        handed.append(given)
+        return await to_thread(*given)
+
+    monkeypatch.setattr(asyncio, "to_thread", counted)
+    asyncio.run(service.expand(request(**given), Trace()))
+    assert len(handed) == threads
+
+
+def test_what_was_left_out_is_counted_by_stages_that_are_known(make_service: MakeService) -> None:
+    service = make_service(Noted())
+    asyncio.run(service.expand(request(), Trace()))
+    assert b'seedset_degraded_total{stage="Retrieve"} 1.0' in service.metrics.render()
+
+
+def test_a_stream_says_what_happens_and_closes_its_source(make_service: MakeService) -> None:
+    dispatch = Noted()
+
+    async def read() -> list[tuple[str, Any]]:
+        return [event async for event in await make_service(dispatch).stream(request(), Trace())]
+
+    stage, round_, (name, answer) = asyncio.run(read())
+    assert stage == ("stage", {"stage": "Retrieve", "seconds": 0.25, "candidates": 9})
+    new = [{"id": 7, "name": "entity 7"}, {"id": 8, "name": "entity 8"}]
+    assert round_ == ("round", {"stage": "Generate", "number": 1, "new": new, "total": 2})
+    assert (name, answer["results"][0]["name"]) == ("answer", "entity 5")
+    assert dispatch.closed.is_set()
+
+
+def test_a_stream_that_is_late_ends_with_an_error(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "GRACE_S", 0.02)
+    dispatch = Noted(wait_s=60)
+
+    async def read() -> list[tuple[str, Any]]:
+        events = await make_service(dispatch).stream(request(deadline_ms=10), Trace())
+        return [event async for event in events]
+
+    events = asyncio.run(read())
+    assert [name for name, _ in events] == ["stage", "round", "error"]
+    assert events[-1][1]["error"]["code"] == "timeout"
+    assert dispatch.closed.is_set()
+
+
+def test_readiness_is_asked_once_a_second(edition: Edition) -> None:
+    calls = 0
+
+    async def ready() -> Mapping[str, str]:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0.01)
+        return {"Retrieve": "ok", "Generate": "no answer"}
+
+    service = Service(ServeSettings(workspace="w"), edition, Noted(), Metrics(), ready)
+
+    async def ask() -> list[Mapping[str, str]]:
+        return await asyncio.gather(*(service.readiness() for _ in range(5)), service.readiness())
+
+    assert asyncio.run(ask()) == [{"Retrieve": "ok", "Generate": "no answer"}] * 6
+    assert calls == 1
+
+
+def test_what_is_not_ready_is_503(edition: Edition) -> None:
+    from fastapi.testclient import TestClient
+
+    async def ready() -> Mapping[str, str]:
+        return {"Retrieve": "no answer within 3 s"}
+
+    service = Service(ServeSettings(workspace="w"), edition, Noted(), Metrics(), ready)
+    response = TestClient(create_app(service)).get("/readyz")
+    assert response.status_code == 503
+    assert response.json() == {"ready": False, "stages": {"Retrieve": "no answer within 3 s"}}
+
+
+def test_a_bundle_that_was_refused_is_told(make_service: MakeService) -> None:
+    service = make_service(Noted())
+    service.refused = ("bad", "a file is missing")
+    assert service.bundle()["refused"] == {"id": "bad", "reason": "a file is missing"}

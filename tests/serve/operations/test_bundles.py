@@ -1,0 +1,66 @@
+"""The command that lists bundles and chooses the one that is served."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from engine.errors import BundleError
+from engine.storage.bundle import current_id
+from engine.storage.workspace import Workspace
+from serve.operations.bundles import app
+from tests.support.bundles import publish_vectors
+from tests.support.language_models import tiny_model
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "w")
+
+
+def run(house: Workspace, *words: str) -> list[str]:
+    """Return the lines that the command prints."""
+    done = CliRunner().invoke(app, ["--workspace", house.root.uri, *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output.splitlines()
+
+
+def test_bundles_are_listed_and_an_older_one_is_used_again(house: Workspace) -> None:
+    views = {"mask": np.eye(2), "joint": np.eye(2)}
+    first = publish_vectors(house, ["a", "b"], views, model=tiny_model()).id
+    second = publish_vectors(house, ["a", "c"], {"mask": np.eye(2)}).id
+    (Path(house.bundles.path) / "torn").mkdir()
+    (Path(house.bundles.path) / "torn" / "manifest.json").write_text("{")
+    head, *rows, torn = run(house)
+    assert head.split("  ")[-1] == "views"
+    cells = {row[1:].split()[0]: row.split() for row in rows}
+    assert set(cells) == {first, second}
+    assert cells[second][0] == "*"
+    assert cells[second][-2:] == ["no", "mask"]
+    assert cells[first][-3:] == ["yes", "joint,", "mask"]
+    assert float(cells[first][2]) > float(cells[second][3]), "MiB"
+    assert "torn: cannot be used" in torn
+    assert run(house, "--use", first) == [f"current bundle: {first} (before: {second})"]
+    assert current_id(house) == first
+    assert run(house, "--use", first) == [f"current bundle: {first}"]
+    (Path(house.bundles.path) / second / "entities.parquet").unlink()
+    with pytest.raises(BundleError, match="missing"):
+        run(house, "--use", second)
+    assert current_id(house) == first
+    (Path(house.bundles.path) / "CURRENT").unlink()
+    assert not any(row.startswith("*") for row in run(house)), "one can still choose"
+    assert run(house, "--use", first) == [f"current bundle: {first}"]
+
+
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    """In a process of its own, as a user would."""
+    command = [sys.executable, "-m", "serve.operations.bundles", "--workspace", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no bundle was published yet" in done.stderr
+    assert "Traceback" not in done.stderr
