@@ -45,7 +45,7 @@ def session(cpus: int | None = None) -> Iterator[None]:
     # What Ray Data logs as an error it also raises: one report is enough.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if ray.is_initialized():
-        with _unwrapped():
+        with unwrapped():
             yield
         return
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
@@ -59,7 +59,7 @@ def session(cpus: int | None = None) -> Iterator[None]:
         }
     ray.init(**settings)
     try:
-        with _unwrapped():
+        with unwrapped():
             yield
     finally:
         ray.shutdown()
@@ -82,7 +82,8 @@ def user_error(error: BaseException) -> UserError | None:
 
 
 @contextmanager
-def _unwrapped() -> Iterator[None]:
+def unwrapped() -> Iterator[None]:
+    """Let a :class:`UserError` that a worker raised leave the block as itself."""
     try:
         yield
     except Exception as error:

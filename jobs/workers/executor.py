@@ -1,9 +1,237 @@
-"""A pool of actors on Ray Data that works through a list of items, one item a call."""
+"""Runs a worker over a list of tasks: in this process, or by a pool of actors on Ray Data.
+
+A worker is a plain class: its constructor opens what it needs (models, files), a call takes one task and
+returns one result. It knows nothing of Ray, and is tested without it; what crosses processes (the
+constructor's arguments, tasks, results) is plain data of importable modules.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from engine.models import device
+from engine.storage.parts import PartFolder
+from jobs import console
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+T = TypeVar("T")
+
+Worker = Callable[..., Callable[[Task], Result]]
+"""A class whose instances take a task and return a result."""
+
+Arguments = tuple[Any, ...]
+"""Of a worker's constructor."""
+
+
+class Executor(Protocol):
+    """Where tasks are done."""
+
+    def map(
+        self,
+        worker: Worker[Task, Result],
+        arguments: tuple[Any, ...],
+        tasks: Sequence[Task],
+        gpu: bool = False,
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield each task's place and its result, in the order in which they are done.
+
+        Args:
+            worker: a class of an importable module.
+            arguments: of its constructor.
+            tasks: one a call.
+            gpu: whether the worker uses one if there is any.
+
+        Raises:
+            UserError: what a worker raised, as itself, wherever it ran.
+        """
+        ...
+
+
+class LocalExecutor:
+    """Does every task in this process, one after another."""
+
+    def map(
+        self,
+        worker: Worker[Task, Result],
+        arguments: tuple[Any, ...],
+        tasks: Sequence[Task],
+        gpu: bool = False,
+    ) -> Iterator[tuple[int, Result]]:
+        """See :class:`Executor`."""
+        if not tasks:
+            return
+        device.grant(gpu=gpu)
+        work = worker(*arguments)
+        for place, task in enumerate(tasks):
+            yield place, work(task)
+
+
+class RayExecutor:
+    """Does tasks by a pool of actors of the cluster that this process is connected to.
+
+    Args:
+        workers: actors; default: the cluster's CPUs, or its GPUs for workers that use one.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._workers = workers
+
+    def map(
+        self,
+        worker: Worker[Task, Result],
+        arguments: tuple[Any, ...],
+        tasks: Sequence[Task],
+        gpu: bool = False,
+    ) -> Iterator[tuple[int, Result]]:
+        """See :class:`Executor`."""
+        if not tasks:
+            return
+        import ray
+
+        from cluster.session import unwrapped
+
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0)) if gpu else 0
+        size = min(self._workers or gpus or int(resources.get("CPU", 1)), len(tasks))
+        rows = [{"place": place, "task": pickle.dumps(task)} for place, task in enumerate(tasks)]
+        data = ray.data.from_items(rows, override_num_blocks=len(rows))
+        pool = data.map_batches(
+            _Actor,
+            fn_constructor_args=(worker, arguments, bool(gpus)),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=max(1, size)),
+            num_cpus=None if gpus else 1,
+            num_gpus=1 if gpus else None,
+        )
+        with unwrapped():
+            for row in pool.iter_rows():
+                yield int(row["place"]), pickle.loads(row["result"])
+
+
+class _Actor:
+    """A worker as Ray Data calls it: with a batch of one row.
+
+    The worker is opened at the first call: of an actor whose constructor fails Ray keeps a text only, and a
+    user's mistake must reach the driver as itself.
+    """
+
+    def __init__(self, worker: Worker[Any, Any], arguments: tuple[Any, ...], gpu: bool) -> None:
+        self._worker, self._arguments, self._gpu = worker, arguments, gpu
+        self._work: Callable[[Any], Any] | None = None
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+        """Return the place of the batch's task and its result."""
+        if self._work is None:
+            device.grant(self._gpu, threads=1)
+            self._work = self._worker(*self._arguments)
+        result = self._work(pickle.loads(batch["task"][0]))
+        return {"place": [int(batch["place"][0])], "result": [pickle.dumps(result)]}
+
+
+class AutoExecutor:
+    """Does tasks in this process while one worker is enough, else on Ray, to which it then connects.
+
+    One worker is enough for one task, and where one was asked for, unless there is a cluster to use: this
+    process is connected already, or ``RAY_ADDRESS`` names one (as ``ray job submit`` does). Use it as a
+    context manager; a cluster that it started ends with the block.
+
+    Args:
+        workers: see :class:`RayExecutor`.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._workers = workers
+        self._open = ExitStack()
+        self._connected = False
+
+    def __enter__(self) -> AutoExecutor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        self._connected = False
+        return self._open.__exit__(kind, error, trace)
+
+    def map(
+        self,
+        worker: Worker[Task, Result],
+        arguments: tuple[Any, ...],
+        tasks: Sequence[Task],
+        gpu: bool = False,
+    ) -> Iterator[tuple[int, Result]]:
+        """See :class:`Executor`."""
+        if not (self._connected or _has_cluster()) and (self._workers == 1 or len(tasks) <= 1):
+            yield from LocalExecutor().map(worker, arguments, tasks, gpu)
+            return
+        if not self._connected:
+            from cluster.session import session
+
+            self._open.enter_context(session())
+            self._connected = True
+        yield from RayExecutor(self._workers).map(worker, arguments, tasks, gpu)
+
+
+def _has_cluster() -> bool:
+    """Return whether there is a cluster to use: one named by the environment, or connected already."""
+    if os.environ.get("RAY_ADDRESS"):
+        return True
+    ray = sys.modules.get("ray")  # not imported: not connected
+    return ray is not None and bool(ray.is_initialized())
+
+
+@dataclass(frozen=True)
+class Made(Generic[T]):
+    """What is known of each part, in the order of the tasks; and how many were made now, and kept."""
+
+    parts: dict[str, T]
+    made: int
+    kept: int
+
+
+def make_parts(
+    parts: PartFolder[T],
+    tasks: Mapping[str, Task],
+    worker: Worker[Task, T],
+    arguments: tuple[Any, ...],
+    executor: Executor,
+    label: str,
+    size: Callable[[Task], int] = lambda task: 1,
+    gpu: bool = False,
+) -> Made[T]:
+    """Make the parts of a folder that are not there yet, and show the progress.
+
+    Args:
+        parts: the folder.
+        tasks: the worker's task for each part, by the part's name.
+        worker: writes a task's part and returns what ``parts.read`` reads of it.
+        arguments: of the worker's constructor.
+        executor: where the worker runs.
+        label: of the progress bar.
+        size: of a task, in what the bar counts.
+        gpu: whether the worker uses one if there is any.
+    """
+    found = parts.finished(tasks)
+    kept = len(found)
+    if kept:
+        console.say(f"{parts.folder.uri}: {kept} of {len(tasks)} parts are there already and are kept")
+    todo = [name for name in tasks if name not in found]
+    if todo:
+        with console.meter(label, sum(size(tasks[name]) for name in todo)) as meter:
+            for place, result in executor.map(worker, arguments, [tasks[name] for name in todo], gpu):
+                found[todo[place]] = result
+                meter.add(size(tasks[todo[place]]))
+    return Made({name: found[name] for name in tasks}, len(todo), kept)
 
 
 def pooled(

@@ -1,0 +1,158 @@
+"""A folder of parts: each is made once, the manifest comes last, and a rerun makes what is missing.
+
+::
+
+    part-<name>.<suffix>   a file for each suffix; the last one is written last: with it the part is there
+    manifest.json          what the parts are together, and in which order; without it nothing is finished
+
+A part is named by its place (``00000``) where the order of files is what people read, else by
+:func:`content_key`: a digest of all that it is made from. Then what has not changed is found again under
+its name, and one new sentence makes one part anew. Knows nothing of who makes parts, or where.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+from pydantic import BaseModel, ValidationError
+
+from engine.errors import StorageError
+from engine.storage.store import Store
+
+MANIFEST = "manifest.json"
+CURRENT = "CURRENT"
+"""The pointer beside several folders of parts: the name of the one that was made last."""
+
+BROKEN = (pa.ArrowException, ValueError, KeyError)
+"""What reading a file raises that is not whole; a ``ValidationError`` is a ``ValueError``."""
+
+T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def content_key(*made_from: str | bytes | memoryview) -> str:
+    """Return the name of what is made from these pieces, in this order: 16 hex digits of a sha256.
+
+    Args:
+        made_from: texts and bytes; where one ends and the next begins counts too.
+    """
+    digest = hashlib.sha256()
+    for piece in made_from:
+        content = piece.encode() if isinstance(piece, str) else bytes(piece)
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def numbered(place: int) -> str:
+    """Return the name of the part at a place."""
+    return f"{place:05}"
+
+
+@dataclass(frozen=True)
+class PartFolder(Generic[T]):
+    """A folder of parts, local or in a bucket.
+
+    Args:
+        folder: where they are.
+        suffixes: of a part's files, in the order in which they are written.
+        read: returns from a part's last file what is known of the part (its counts); raises one of
+            :data:`BROKEN` where the file is not whole, and the part then counts as missing.
+    """
+
+    folder: Store
+    suffixes: tuple[str, ...]
+    read: Callable[[Store], T]
+
+    def file(self, name: str, suffix: str | None = None) -> Store:
+        """Return a part's file, the last one if no suffix is given."""
+        return self.folder / f"part-{name}{suffix or self.suffixes[-1]}"
+
+    @contextmanager
+    def writing(self, name: str, suffix: str | None = None) -> Iterator[Path]:
+        """Yield a local path to write; on a clean exit it becomes that file of the part, whole."""
+        with self.file(name, suffix).writing() as path:
+            yield path
+
+    def names(self) -> list[str]:
+        """Return the names of the parts all of whose files are there, sorted."""
+        there = {file.name for file in self.folder.files()}
+        last = self.suffixes[-1]
+        named = sorted(
+            n[len("part-") : -len(last)] for n in there if n.startswith("part-") and n.endswith(last)
+        )
+        return [name for name in named if all(f"part-{name}{suffix}" in there for suffix in self.suffixes)]
+
+    def finished(self, wanted: Iterable[str] | None = None) -> dict[str, T]:
+        """Return what is known of the parts that are there and whole.
+
+        Args:
+            wanted: names to look at, in the order of the answer; default: all that are there, sorted.
+        """
+        there = self.names()
+        if wanted is not None:
+            known = set(there)
+            there = [name for name in wanted if name in known]
+        found: dict[str, T] = {}
+        for name in there:
+            try:
+                found[name] = self.read(self.file(name))
+            except BROKEN:
+                continue  # broken from outside: made again
+        return found
+
+    def check_complete(self, names: Iterable[str], way_out: str) -> None:
+        """Refuse a folder that lacks some of its parts.
+
+        Args:
+            names: of the manifest.
+            way_out: a command.
+
+        Raises:
+            StorageError: names how many are missing, and the first three.
+        """
+        there, names = set(self.names()), list(names)
+        if missing := [self.file(name).name for name in names if name not in there]:
+            raise StorageError(
+                f"{self.folder.uri}: {len(missing)} of {len(names)} parts are missing "
+                f"({', '.join(missing[:3])}); {way_out}, it makes what is missing"
+            )
+
+
+def read_model(file: Store, kind: type[Model], way_out: str) -> Model:
+    """Return a manifest.
+
+    Args:
+        file: JSON.
+        kind: of the manifest.
+        way_out: what to do if it cannot be read.
+
+    Raises:
+        StorageError: it is not there, or not of this form.
+    """
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise StorageError(f"{file.uri}: cannot be read ({error.errors()[0]['msg']}); {way_out}") from None
+
+
+def write_model(file: Store, manifest: BaseModel, **options: Any) -> None:
+    """Write a manifest as JSON that people can read; ``options`` are pydantic's."""
+    file.write_bytes(manifest.model_dump_json(indent=1, **options).encode() + b"\n")
+
+
+def read_pointer(folder: Store) -> str | None:
+    """Return which of several folders below ``folder`` was made last; None where there is none."""
+    pointer = folder / CURRENT
+    return pointer.read_bytes().decode().strip() if pointer.exists() else None
+
+
+def write_pointer(folder: Store, name: str) -> None:
+    """Say which folder below ``folder`` was made last."""
+    (folder / CURRENT).write_bytes(name.encode())
