@@ -46,11 +46,12 @@ from engine.training.contexts import Modality
 from engine.training.multimodal import MultimodalSettings
 from engine.vocabulary import Vocabulary
 from jobs import console, options
-from jobs.build_index import TEMPERATURE
 from jobs.steps.frozen_cache import FrozenCache, frozen_cache
 from jobs.steps.multimodal_views import Source, multimodal_view
+from jobs.steps.views import TEMPERATURE
 from jobs.train_encoder import Trained, train, trained_run
 from jobs.workers.encoder import MULTIMODAL_JOB
+from jobs.workers.executor import opened
 
 EXAMPLES = """
   python -m jobs.ablate --workspace work --queries mesed/query --queries mesed/query_seed=5
@@ -154,7 +155,8 @@ def _write_view(
     workspace: Workspace, run: Trained, cache: FrozenCache, modality: Modality, n_entities: int, staged: Path
 ) -> None:
     source = Source(workspace.root.uri, run, cache, modality, TEMPERATURE)
-    states, distributions = multimodal_view(source, n_entities, None)
+    with opened(None) as executor:
+        states, distributions = multimodal_view(source, n_entities, executor)
     (staged / "index").mkdir(exist_ok=True)
     VectorIndex(states).write(staged / "index" / f"{view_name(modality)}.faiss")
     distributions.write(staged / distributions_folder(view_name(modality)))

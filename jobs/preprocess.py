@@ -1,37 +1,34 @@
 """Turn a corpus into model input: sentences drawn per entity, mentions masked, text tokenised.
 
 Ray Data spreads the corpus' parts over actors that each load the tokenizer once. Every part is written
-whole or not at all, so a run that was stopped goes on where it was.
+whole or not at all, under the digest of what it is made from: a run that was stopped goes on where it was,
+and a corpus that has changed costs the parts that differ.
 """
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from cluster.session import session
-from engine.corpus.inputs.format import (
-    CURRENT,
-    MANIFEST,
-    InputManifest,
-    InputSettings,
-    draw_rows,
-    part_name,
-)
+from engine.corpus.inputs.format import InputManifest, InputSettings, Stats, draw_rows, input_parts
 from engine.corpus.inputs.masking import MentionMasker, fingerprint, load_tokenizer
-from engine.corpus.inputs.worker import PartMaker, Stats
-from engine.corpus.schema import CorpusManifest, read_manifest
+from engine.corpus.inputs.worker import InputTask, InputWorker
+from engine.corpus.schema import CorpusManifest, part_digests, read_manifest
 from engine.errors import StorageError
 from engine.models.hub import EMBEDDED, model_path
+from engine.storage.parts import MANIFEST, content_key, write_model, write_pointer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.workers.executor import pooled
+from jobs.workers.executor import AutoExecutor, Executor, make_parts, opened
 
 EXAMPLES = """
   python -m jobs.preprocess --workspace work
@@ -54,16 +51,16 @@ def preprocess(
     workspace: Workspace,
     model: str,
     settings: InputSettings,
-    workers: int | None = None,
+    executor: Executor | None = None,
     force: bool = False,
 ) -> Outcome:
     """Make the model input of a workspace's corpus; parts that are there already are kept.
 
     Args:
-        workspace: holds the corpus, receives ``inputs/<key>``.
+        workspace: holds the corpus, receives ``inputs/<key>`` and the parts that it names.
         model: whose tokenizer is used: a folder or a hub name that every node can read, or "embedded".
         settings: made with that tokenizer's fingerprint.
-        workers: actors; default: the CPUs of the cluster.
+        executor: where parts are made; default: see :class:`jobs.workers.executor.AutoExecutor`.
         force: make everything again.
 
     Raises:
@@ -71,21 +68,45 @@ def preprocess(
     """
     corpus = read_manifest(workspace)
     key = settings.key(corpus.digest)
-    folder = workspace.inputs(key)
+    tasks = {task.name: task for task in _tasks(workspace, corpus, settings)}
+    parts = input_parts(workspace, settings)
     if force:
-        folder.delete()
+        for name in tasks:
+            parts.file(name).delete()
+    arguments = (workspace.root.uri, model, settings)
+    with opened(executor) as where:
+        made = make_parts(
+            parts, tasks, InputWorker, arguments, where, "sentences", lambda task: len(task.rows)
+        )
+    manifest = _summary(settings, model, corpus, made.parts)
+    write_model(workspace.inputs(key) / MANIFEST, manifest)
+    write_pointer(workspace.inputs(), key)
+    return Outcome(key, manifest, made.made, made.kept)
+
+
+def _tasks(workspace: Workspace, corpus: CorpusManifest, settings: InputSettings) -> list[InputTask]:
+    """Return what each part is made from, under the digest of that."""
     drawn = _drawn(workspace.mentions(), corpus, settings)
-    stats = _finished(folder, drawn)
-    kept = len(stats)
-    todo = [i for i in range(len(drawn)) if i not in stats]
-    if kept:
-        console.say(f"{folder.uri}: {kept} of {len(drawn)} parts are there already and are kept")
-    if todo:
-        stats |= _make(workspace, model, settings, key, {i: drawn[i] for i in todo}, workers)
-    manifest = _summary(settings, model, corpus, [stats[i] for i in range(len(drawn))])
-    (folder / MANIFEST).write_bytes(manifest.model_dump_json(indent=1).encode())
-    workspace.inputs(CURRENT).write_bytes(key.encode())
-    return Outcome(key, manifest, len(todo), kept)
+    told = _descriptions(workspace, drawn) if settings.descriptions else [""] * len(drawn)
+    firsts = np.cumsum([0, *corpus.parts])[:-1].tolist()
+    return [
+        InputTask(content_key(digest, str(first), rows.tobytes(), about), part, first, rows)
+        for part, (digest, first, rows, about) in enumerate(
+            zip(part_digests(workspace), firsts, drawn, told, strict=True)
+        )
+    ]
+
+
+def _descriptions(workspace: Workspace, drawn: Sequence[npt.NDArray[np.int64]]) -> list[str]:
+    """Return, for every part, all that is told of the entities of its drawn rows."""
+    with workspace.entities.open_input() as stream:
+        entities = pq.read_table(stream, columns=["name", "aliases", "description"])
+    found = []
+    for part, rows in zip(workspace.mentions(), drawn, strict=True):
+        with part.open_input() as stream:
+            ids = pq.read_table(stream, columns=["entity_id"])["entity_id"].to_numpy()[rows]
+        found.append(json.dumps(entities.take(pa.array(np.unique(ids))).to_pylist()))
+    return found
 
 
 def _drawn(parts: list[Store], corpus: CorpusManifest, settings: InputSettings) -> list[np.ndarray]:
@@ -109,55 +130,19 @@ def _drawn(parts: list[Store], corpus: CorpusManifest, settings: InputSettings) 
     return [rows[a:b] - first for a, b, first in zip(split[:-1], split[1:], borders[:-1], strict=True)]
 
 
-def _finished(folder: Store, drawn: list[np.ndarray]) -> dict[int, Stats]:
-    """Return the counts of the parts that are there with the rows that they should have."""
-    there = {f.name for f in folder.files(".parquet")}
-    found: dict[int, Stats] = {}
-    for i, rows in enumerate(drawn):
-        if part_name(i) not in there:
-            continue
-        try:
-            with (folder / part_name(i)).open_input() as stream:
-                schema = pq.read_schema(stream)
-            stats = {k.decode(): int(v) for k, v in (schema.metadata or {}).items()}
-        except (pa.ArrowException, ValueError):
-            continue
-        if stats.get("rows") == len(rows):
-            found[i] = stats
-    return found
-
-
-def _make(
-    workspace: Workspace,
-    model: str,
-    settings: InputSettings,
-    key: str,
-    drawn: dict[int, np.ndarray],
-    workers: int | None,
-) -> dict[int, Stats]:
-    """Make the given parts on the cluster and return their counts."""
-    items = [{"part": i, "rows": rows.astype(np.int64).tobytes()} for i, rows in drawn.items()]
-    arguments = (workspace.root.uri, model, settings, key)
-    stats: dict[int, Stats] = {}
-    with session(), console.meter("sentences", sum(map(len, drawn.values()))) as meter:
-        for row in pooled(items, PartMaker, arguments, workers):
-            stats[int(row["part"])] = {k: int(v) for k, v in row.items() if k != "part"}
-            meter.add(int(row["rows"]))
-    return stats
-
-
 def _summary(
-    settings: InputSettings, model: str, corpus: CorpusManifest, stats: list[Stats]
+    settings: InputSettings, model: str, corpus: CorpusManifest, parts: dict[str, Stats]
 ) -> InputManifest:
+    stats = parts.values()
     return InputManifest(
         settings=settings,
         model=model,
         corpus_digest=corpus.digest,
         mentions=sum(s["rows"] for s in stats),
         tokens=sum(s["tokens"] for s in stats),
-        longest=max(s["longest"] for s in stats),
+        longest=max((s["longest"] for s in stats), default=0),
         clipped=sum(s["clipped"] for s in stats),
-        parts=[s["rows"] for s in stats],
+        parts={name: s["rows"] for name, s in parts.items()},
     )
 
 
@@ -192,7 +177,8 @@ def main(
         seed=seed,
         images=images,
     )
-    outcome = preprocess(place, model, settings, workers, force)
+    with AutoExecutor(workers) as executor:
+        outcome = preprocess(place, model, settings, executor, force)
     seconds = time.monotonic() - started
     console.result(
         key=outcome.key,

@@ -78,12 +78,19 @@ class CorpusManifest(BaseModel):
     """Rows of every mentions part, in order."""
     digest: str
     """sha256 of the entity table and the mentions parts: what is made from the same corpus may be kept."""
+    part_digests: list[str] = []
+    """sha256 of every mentions part: what is made from the same part may be kept. Empty: not known."""
 
 
 def corpus_digest(sha256s: dict[str, str]) -> str:
     """Return one digest of a corpus' files, given by name."""
     lines = "".join(f"{name} {sha}\n" for name, sha in sorted(sha256s.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def part_digests(workspace: Workspace) -> list[str]:
+    """Return the sha256 of every mentions part, in order; of an older corpus they are read anew."""
+    return read_manifest(workspace).part_digests or [part.sha256() for part in workspace.mentions()]
 
 
 def read_manifest(workspace: Workspace) -> CorpusManifest:

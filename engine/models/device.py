@@ -22,15 +22,19 @@ def grant(gpu: bool = True, threads: int | None = None) -> None:
     _gpu_granted, _threads = gpu, threads
 
 
-def worker_device() -> torch.device:
-    """Return the device that this process computes on, and let torch use as many threads as were granted.
+def worker_device(gpu: bool = True, cores: float | None = None) -> torch.device:
+    """Return the device of a worker's process, after the number of its threads was set.
 
-    Several processes on one machine get a thread each: two that share a core wait for each other.
+    Args:
+        gpu: take the GPU that the process sees, if it sees one and was granted it.
+        cores: that the worker may use on the CPU; None: what was granted. A thread more than there are cores
+            is worse than one too few: all wait for each other at every product.
     """
     import torch
 
-    if _gpu_granted and torch.cuda.is_available():
+    if gpu and _gpu_granted and torch.cuda.is_available():
         return torch.device("cuda")
-    if _threads is not None:
-        torch.set_num_threads(_threads)
+    threads = _threads if cores is None else max(1, int(cores))
+    if threads is not None:
+        torch.set_num_threads(threads)
     return torch.device("cpu")

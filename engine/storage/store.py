@@ -115,6 +115,11 @@ class Store:
         with self.open_input() as stream:
             return bytes(stream.read())
 
+    def sha256(self) -> str:
+        """Return the hex sha256 of this file's content, read in blocks."""
+        with self.open_input() as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
     def open_input(self) -> pa.NativeFile:
         """Open this file for reading (seekable).
 

@@ -16,7 +16,8 @@ class Workspace:
     ::
 
         corpus/       entities.parquet, mentions/*.parquet, images/*, quarantine/*.jsonl, manifest.json
-        inputs/<key>/ token ids by settings, one part per mentions part
+        inputs/<key>/ model input by settings and corpus: a manifest that names its parts; inputs/CURRENT
+        inputs/parts-<key>/ those parts, one per mentions part, each under the digest of what it is made from
         cache/<key>/  states of the frozen layers, one part per inputs part
         images/<key>/ patch features of the corpus' distinct images by backbone and settings; images/CURRENT
         runs/<job>/   checkpoints, metrics, TensorBoard events, evaluation reports
@@ -63,9 +64,10 @@ class Workspace:
         relative = "://" not in address and not address.startswith("/")
         return self.root / address if relative else Store.open(address)
 
-    def inputs(self, key: str) -> Store:
-        """Model input made with the settings that ``key`` stands for."""
-        return self.root / "inputs" / key
+    def inputs(self, key: str | None = None) -> Store:
+        """Model input made with the settings that ``key`` stands for; None: the folder of all."""
+        folder = self.root / "inputs"
+        return folder if key is None else folder / key
 
     def cache(self, key: str) -> Store:
         """States of the frozen layers for the same settings."""

@@ -6,18 +6,18 @@ Not a job of its own: ``train_encoder`` and ``build_index`` call it, and it make
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from engine.corpus.inputs.format import Inputs, open_inputs
+from engine.corpus.inputs.format import Inputs
+from engine.models.device import worker_device
 from engine.models.text import TextEncoder
+from engine.storage.parts import PartFolder
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedStates, InputRows, fill_part
-from jobs import console
-from jobs.workers.executor import pooled
+from jobs.workers.executor import Executor, make_parts, opened
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -36,72 +36,69 @@ class FrozenCache:
 
 
 def frozen_cache(
-    workspace: Workspace, inputs: Inputs, model: str, dtype: str = "bfloat16", workers: int | None = None
+    workspace: Workspace,
+    inputs: Inputs,
+    model: str,
+    dtype: str = "bfloat16",
+    executor: Executor | None = None,
 ) -> FrozenCache:
-    """Return the cache of some inputs, after its missing parts were filled by a pool of actors.
+    """Return the cache of some inputs, after its missing parts were filled.
 
     Args:
         workspace: receives ``cache/<key>``.
         inputs: from ``jobs.preprocess``.
         model: the encoder whose frozen layers run.
         dtype: of the stored states: "bfloat16" (half the bytes) or "float32" (exact).
-        workers: actors; default: one a core, or one a GPU where there are any.
+        executor: where they run; default: see :class:`jobs.workers.executor.AutoExecutor`.
     """
     fingerprint = TextEncoder.load(model).lower_fingerprint()[:8]
-    folder = workspace.cache(f"{inputs.key}-{fingerprint}-{dtype}")
-    states = [folder / part.name.replace(".parquet", ".npy") for part in inputs.parts]
-    there = {file.path for file in folder.files(".npy")}
-    missing = [i for i, store in enumerate(states) if store.path not in there]
-    if missing:
-        if len(missing) < len(states):
-            console.say(f"{folder.uri}: {len(states) - len(missing)} of {len(states)} parts are kept")
-        _fill(workspace, inputs, model, dtype, folder, missing, workers)
-    return FrozenCache(inputs, states)
+    key = f"{inputs.manifest.settings.parts_key()}-{fingerprint}-{dtype}"
+    states = _states(workspace, key)
+    tasks = {
+        name: StateTask(name, source, rows)
+        for name, source, rows in zip(inputs.names, inputs.parts, inputs.rows, strict=True)
+    }
+    arguments = (workspace.root.uri, model, dtype, key)
+    with opened(executor) as where:
+        make_parts(
+            states, tasks, StateWorker, arguments, where, "frozen layers, sentences", _rows_of, gpu=True
+        )
+    return FrozenCache(inputs, [states.file(name) for name in inputs.names])
 
 
-def _fill(
-    workspace: Workspace,
-    inputs: Inputs,
-    model: str,
-    dtype: str,
-    folder: Store,
-    missing: list[int],
-    workers: int | None,
-) -> None:
-    items = [{"part": i} for i in missing]
-    arguments = (workspace.root.uri, inputs.key, model, dtype, folder.name)
-    total = sum(inputs.manifest.parts[i] for i in missing)
-    with console.meter("frozen layers, sentences", total) as meter:
-        for row in pooled(items, StateMaker, arguments, workers, gpu=True):
-            meter.add(int(row["rows"]))
+def _states(workspace: Workspace, key: str) -> PartFolder[None]:
+    return PartFolder(workspace.cache(key), (".npy",), lambda file: None)
 
 
-class StateMaker:
-    """An actor that holds the frozen layers and writes one part's states at a time."""
+class StateTask(NamedTuple):
+    """What one part is made from: the inputs part of the same name, and its rows."""
 
-    def __init__(self, workspace: str, inputs_key: str, model: str, dtype: str, cache_key: str) -> None:
-        self._uri, self._inputs_key, self._model = workspace, inputs_key, model
-        self._dtype, self._cache_key = DTYPES[dtype], cache_key
+    name: str
+    source: Store
+    rows: int
 
-    @cached_property
-    def _device(self) -> torch.device:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        # One thread an actor: two that share a core wait for each other.
-        torch.set_num_threads(1)
-        return torch.device("cpu")
 
-    @cached_property
-    def _encoder(self) -> TextEncoder:
-        return TextEncoder.load(self._model).to(self._device)
+def _rows_of(task: StateTask) -> int:
+    return task.rows
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
-        """Fill the part of a batch of one and return its number and sentences."""
-        part = int(batch["part"][0])
-        workspace = Workspace.open(self._uri)
-        source = open_inputs(workspace, self._inputs_key).parts[part]
-        rows = InputRows.read(source.local_copy(machine_cache()))
-        target = workspace.cache(self._cache_key) / source.name.replace(".parquet", ".npy")
-        with target.writing() as path:
+
+class StateWorker:
+    """Holds the frozen layers and writes one part's states at a time.
+
+    Args:
+        workspace: its address.
+        model: the encoder.
+        dtype: of the stored states, a key of :data:`DTYPES`.
+        key: of the cache.
+    """
+
+    def __init__(self, workspace: str, model: str, dtype: str, key: str) -> None:
+        self._states, self._dtype = _states(Workspace.open(workspace), key), DTYPES[dtype]
+        self._device = worker_device()
+        self._encoder = TextEncoder.load(model).to(self._device)
+
+    def __call__(self, task: StateTask) -> None:
+        """Write the states of an inputs part."""
+        rows = InputRows.read(task.source.local_copy(machine_cache()))
+        with self._states.writing(task.name) as path:
             fill_part(self._encoder, rows, path, self._dtype, self._device)
-        return {"part": [part], "rows": [len(rows)]}

@@ -1,4 +1,4 @@
-"""Make a corpus' blocks of tokens on the cluster.
+"""Make a corpus' blocks of tokens.
 
 Not a job of its own: ``pretrain_lm`` calls it, and it makes only what is missing.
 """
@@ -10,30 +10,29 @@ import hashlib
 import numpy as np
 
 from engine.corpus.blocks.format import (
-    MANIFEST,
     BlockManifest,
     Blocks,
     BlockSettings,
     PartCounts,
-    PartPlan,
+    block_parts,
     corpus_texts,
-    finished_parts,
+    named_plans,
     open_blocks,
     pack,
     plan_parts,
     write_part,
 )
-from engine.corpus.blocks.worker import BlockMaker
+from engine.corpus.blocks.worker import BlockWorker
 from engine.corpus.schema import read_manifest
 from engine.errors import UserError
 from engine.generation.lists import list_lines, neighbour_lists
 from engine.generation.tokenizers import load_tokenizer, token_ids, train_tokenizer
 from engine.retrieval.index import VectorIndex
 from engine.storage.bundle import Bundle
-from engine.storage.store import Store
+from engine.storage.parts import MANIFEST, PartFolder, content_key, write_model
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.workers.executor import pooled
+from jobs.workers.executor import Executor, make_parts, opened
 
 LIST_VIEW = "joint"
 """The view whose neighbours lists are made of: the best that was measured."""
@@ -63,38 +62,33 @@ def corpus_tokenizer(workspace: Workspace, vocab_size: int, settings: BlockSetti
 
 
 def make_blocks(
-    workspace: Workspace, tokenizer: str, settings: BlockSettings, workers: int | None = None
+    workspace: Workspace, tokenizer: str, settings: BlockSettings, executor: Executor | None = None
 ) -> Blocks:
-    """Return the blocks of a workspace's corpus, after a pool of actors made what is missing.
+    """Return the blocks of a workspace's corpus, after what was missing was made.
 
     Args:
-        workspace: receives ``inputs/<key>``.
+        workspace: receives ``inputs/<key>`` and the parts that it names.
         tokenizer: a folder or a hub name that every node can read.
         settings: made with that tokenizer's fingerprint.
-        workers: actors; default: the CPUs of the cluster.
+        executor: where parts are made; default: see :class:`jobs.workers.executor.AutoExecutor`.
     """
     corpus = read_manifest(workspace)
     key = settings.key(corpus.digest)
     if there := open_blocks(workspace, key):
         return there
-    folder = workspace.inputs(key)
-    plans = plan_parts(workspace, settings)
-    counts = finished_parts(folder)
-    if counts:
-        console.say(f"{folder.uri}: {len(counts)} of {len(plans)} parts are there already and are kept")
-    todo = [plan for plan in plans if plan.part not in counts]
-    arguments = (workspace.root.uri, tokenizer, settings, key)
-    with console.meter("blocks, sentences", sum(len(plan.rows) for plan in todo)) as meter:
-        for row in pooled([_item(plan) for plan in todo], BlockMaker, arguments, workers):
-            made = PartCounts.model_validate_json(row["counts"])
-            counts[int(row["part"])] = made
-            meter.add(made.sentences)
-    parts = [counts[plan.part] for plan in plans]
+    folder = block_parts(workspace, settings)
+    plans = named_plans(workspace, plan_parts(workspace, settings))
+    arguments = (workspace.root.uri, tokenizer, settings)
+    with opened(executor) as where:
+        made = make_parts(
+            folder, plans, BlockWorker, arguments, where, "blocks, sentences", lambda plan: len(plan.rows)
+        )
+    parts = made.parts
     if settings.lists:
-        parts.append(counts.get(len(plans)) or _list_part(workspace, tokenizer, settings, folder, len(plans)))
+        parts |= _list_part(workspace, tokenizer, settings, folder)
     manifest = BlockManifest(settings=settings, corpus_digest=corpus.digest, parts=parts)
-    (folder / MANIFEST).write_bytes(manifest.model_dump_json(indent=1).encode())
-    return Blocks(key, manifest, folder)
+    write_model(workspace.inputs(key) / MANIFEST, manifest)
+    return Blocks(key, manifest, folder.folder)
 
 
 def neighbours_of(bundle: Bundle) -> str:
@@ -109,12 +103,16 @@ def neighbours_of(bundle: Bundle) -> str:
 
 
 def _list_part(
-    workspace: Workspace, tokenizer: str, settings: BlockSettings, folder: Store, part: int
-) -> PartCounts:
-    """Write the part that holds lists of neighbours, and return its counts."""
+    workspace: Workspace, tokenizer: str, settings: BlockSettings, parts: PartFolder[PartCounts]
+) -> dict[str, PartCounts]:
+    """Return the counts of the part that holds lists of neighbours, by its name; made unless it is there."""
     bundle = Bundle.open(workspace)
     if neighbours_of(bundle) != settings.neighbours:
         raise UserError(f"bundle {bundle.id} was published meanwhile, with another index; run the job again")
+    entities = bundle.manifest.files["entities.parquet"].sha256
+    name = content_key("lists", settings.neighbours, entities, f"{settings.lists} {settings.seed}")
+    if there := parts.finished([name]):
+        return there
     index = bundle.once(f"index/{LIST_VIEW}.faiss", VectorIndex.read)
     hubs = np.load(bundle.path(f"index/{LIST_VIEW}.hubness.npy"), allow_pickle=False)
     console.say(f"{settings.lists} lists of neighbours an entity, from bundle {bundle.id}")
@@ -132,10 +130,5 @@ def _list_part(
         tokens=len(tokens),
         padding=blocks.size - len(tokens) - begins,
     )
-    write_part(folder, part, blocks, np.empty(0, settings.dtype), counts)
-    return counts
-
-
-def _item(plan: PartPlan) -> dict[str, object]:
-    arrays = {"rows": plan.rows, "held": plan.held, "described": plan.described}
-    return {"part": plan.part} | {name: array.tobytes() for name, array in arrays.items()}
+    write_part(parts, name, blocks, np.empty(0, settings.dtype), counts)
+    return {name: counts}

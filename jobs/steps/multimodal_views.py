@@ -7,13 +7,14 @@ whole before its largest are kept.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from engine.models.device import worker_device
 from engine.models.multimodal import Predictor
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import SparseDistributions, truncate
@@ -26,7 +27,7 @@ from jobs import console
 from jobs.steps.frozen_cache import FrozenCache
 from jobs.steps.multimodal_data import open_contexts
 from jobs.train_encoder import Trained
-from jobs.workers.executor import pooled
+from jobs.workers.executor import Executor
 
 ENTITIES_A_TASK = 256
 """Their dense predictions are 256 * 50,000 * 8 B = 100 MB in a vocabulary of 50,000."""
@@ -57,57 +58,44 @@ class Source:
         return Predictor.load(folder, TextEncoder.load(str(folder / "text")))
 
 
+class Means(NamedTuple):
+    """Of n entities: mean states, float64 [n, D], and mean distributions, the largest of each kept [n, M]."""
+
+    states_nD: npt.NDArray[np.float64]
+    ids_nM: npt.NDArray[np.int32]
+    values_nM: npt.NDArray[np.float32]
+    rest_n: npt.NDArray[np.float32]
+
+
 def multimodal_view(
-    source: Source, n_entities: int, workers: int | None
+    source: Source, n_entities: int, executor: Executor
 ) -> tuple[Vectors, SparseDistributions]:
     """Return each entity's unit mean state, its common part taken off, [N, D], and its mean distribution."""
-    items = [{"first": i} for i in range(0, n_entities, ENTITIES_A_TASK)]
-    found: dict[int, tuple[np.ndarray, ...]] = {}
+    firsts = list(range(0, n_entities, ENTITIES_A_TASK))
+    found: dict[int, Means] = {}
     with console.meter("multi-modal view, entities", n_entities) as meter:
-        for row in pooled(items, EntityMeans, (source, n_entities), workers, gpu=True):
-            first, n = int(row["first"]), int(row["n"])
-            found[first] = (
-                np.frombuffer(row["states"], np.float64).reshape(n, -1),
-                np.frombuffer(row["ids"], np.int32).reshape(n, -1),
-                np.frombuffer(row["values"], np.float32).reshape(n, -1),
-                np.frombuffer(row["rest"], np.float32),
-            )
-            meter.add(n)
+        for place, means in executor.map(EntityMeansWorker, (source, n_entities), firsts, gpu=True):
+            found[place] = means
+            meter.add(len(means.rest_n))
     states, ids, values, rest = (
         np.concatenate(c) for c in zip(*(found[i] for i in sorted(found)), strict=True)
     )
     return centred(unit(states)), SparseDistributions(ids, values, rest)
 
 
-class EntityMeans:
-    """An actor: the mean states and distributions of some entities, over all contexts of each."""
+class EntityMeansWorker:
+    """Computes the mean states and distributions of some entities, over all contexts of each."""
 
     def __init__(self, source: Source, n_entities: int) -> None:
         self._source, self._n = source, n_entities
+        self._device = worker_device()
+        self._contexts = source.contexts()
+        self._predictor = source.predictor().to(self._device)
 
-    @cached_property
-    def _device(self) -> torch.device:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        torch.set_num_threads(1)
-        return torch.device("cpu")
-
-    @cached_property
-    def _contexts(self) -> Contexts:
-        return self._source.contexts()
-
-    @cached_property
-    def _predictor(self) -> Predictor:
-        return self._source.predictor().to(self._device)
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Return the means of the entities from ``first`` on."""
-        first = int(batch["first"][0])
-        n = min(ENTITIES_A_TASK, self._n - first)
-        states, predicted = self.means(first, n)
-        ids, values, rest = truncate(predicted)
-        columns = {"states": states, "ids": ids, "values": values, "rest": rest}
-        return {"first": [first], "n": [n]} | {name: [c.tobytes()] for name, c in columns.items()}
+    def __call__(self, first: int) -> Means:
+        """Return the means of :data:`ENTITIES_A_TASK` entities from ``first`` on."""
+        states, predicted = self.means(first, min(ENTITIES_A_TASK, self._n - first))
+        return Means(states, *truncate(predicted))
 
     def means(self, first: int, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean state [n, D] and the mean distribution [n, N] of n entities; zeros for none."""

@@ -11,7 +11,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -180,6 +180,16 @@ class AutoExecutor:
             self._open.enter_context(session())
             self._connected = True
         yield from RayExecutor(self._workers).map(worker, arguments, tasks, gpu)
+
+
+@contextmanager
+def opened(executor: Executor | None) -> Iterator[Executor]:
+    """Yield the executor that was given, or an :class:`AutoExecutor` while the block runs."""
+    if executor is not None:
+        yield executor
+        return
+    with AutoExecutor() as own:
+        yield own
 
 
 def _has_cluster() -> bool:

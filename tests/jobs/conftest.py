@@ -1,4 +1,4 @@
-"""A workspace with model input, made once for the slow tests of jobs."""
+"""A workspace with model input, made once for the tests of jobs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.models.hub import EMBEDDED, embedded_model_path
 from engine.storage.workspace import Workspace
 from jobs.preprocess import preprocess
+from jobs.workers.executor import LocalExecutor
 from tests.support.corpora import run_import, ultrawiki
 
 METALS = ["iron", "gold", "zinc", "lead", "tin", "silver"]
@@ -25,10 +26,10 @@ def import_metals(workspace: str, raw: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A local workspace with :func:`import_metals` and model input."""
     folder = tmp_path_factory.mktemp("metals")
     import_metals(str(folder / "w"), folder / "raw")
     settings = InputSettings(tokenizer=fingerprint(load_tokenizer(embedded_model_path())))
-    preprocess(Workspace.open(folder / "w"), EMBEDDED, settings)
+    preprocess(Workspace.open(folder / "w"), EMBEDDED, settings, LocalExecutor())
     return folder / "w"

@@ -3,7 +3,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,11 +10,11 @@ import pytest
 from engine.corpus.importing import writer
 from engine.corpus.inputs.format import InputSettings, open_inputs
 from engine.corpus.inputs.masking import fingerprint, load_tokenizer
-from engine.corpus.inputs.worker import PartMaker, Stats
 from engine.errors import StorageError, UserError
 from engine.models.hub import EMBEDDED, embedded_model_path
 from engine.storage.workspace import Workspace
 from jobs.preprocess import Outcome, preprocess
+from jobs.workers.executor import Executor, LocalExecutor, RayExecutor
 from tests.support.corpora import jsonl, run_import, ultrawiki
 
 ROOT = Path(__file__).parents[2]
@@ -35,10 +34,12 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "w"
 
 
-def make(workspace: str | Path, force: bool = False, workers: int = 2, **settings: object) -> Outcome:
+def make(
+    workspace: str | Path, force: bool = False, executor: Executor | None = None, **settings: object
+) -> Outcome:
     tokenizer = fingerprint(load_tokenizer(embedded_model_path()))
     wanted = InputSettings.model_validate({"tokenizer": tokenizer, "max_sentences": 4} | settings)
-    return preprocess(Workspace.open(workspace), EMBEDDED, wanted, workers, force)
+    return preprocess(Workspace.open(workspace), EMBEDDED, wanted, executor or LocalExecutor(), force)
 
 
 def rows(workspace: str | Path) -> list[dict[str, object]]:
@@ -54,45 +55,28 @@ def stamps(folder: Path) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for p in folder.glob("part-*")}
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same parts by the same maker, without Ray."""
-
-    def make_here(
-        workspace: Workspace,
-        model: str,
-        settings: InputSettings,
-        key: str,
-        drawn: dict[int, np.ndarray],
-        workers: int | None,
-    ) -> dict[int, Stats]:
-        maker = PartMaker(workspace.root.uri, model, settings, key)
-        return {i: maker.make(i, part) for i, part in drawn.items()}
-
-    monkeypatch.setattr("jobs.preprocess._make", make_here)
-
-
-def test_parts_are_made_once_and_only_where_missing(in_process: None, corpus: Path) -> None:
+def test_parts_are_made_once_and_only_where_missing(corpus: Path) -> None:
     first = make(corpus)
     assert (first.made, first.kept, first.manifest.mentions) == (4, 0, 12)
-    folder = corpus / "inputs" / first.key
+    folder = Path(open_inputs(Workspace.open(corpus)).parts[0].path).parent
     before, content = stamps(folder), rows(corpus)
     assert [r["entity_id"] for r in content] == [0] * 4 + [1] * 4 + [2] * 4
     again = make(corpus)
     assert (again.made, again.kept, again.manifest) == (0, 4, first.manifest)
     assert stamps(folder) == before
-    (folder / "part-00002.parquet").unlink()
-    (folder / "part-00001.parquet").write_bytes(b"PAR1 half a part")
+    lost, broken = sorted(before)[:2]
+    (folder / lost).unlink()
+    (folder / broken).write_bytes(b"PAR1 half a part")
     mended = make(corpus)
     assert (mended.made, mended.kept, mended.manifest) == (2, 2, first.manifest)
     after = stamps(folder)
-    assert {n for n in before if before[n] != after[n]} == {"part-00001.parquet", "part-00002.parquet"}
+    assert {n for n in before if before[n] != after[n]} == {lost, broken}
     assert rows(corpus) == content
     assert make(corpus, force=True).made == 4
     assert rows(corpus) == content
 
 
-def test_other_settings_go_beside(in_process: None, corpus: Path) -> None:
+def test_other_settings_go_beside(corpus: Path) -> None:
     plain = make(corpus)
     told = make(corpus, descriptions=True)
     assert plain.key != told.key
@@ -103,7 +87,7 @@ def test_other_settings_go_beside(in_process: None, corpus: Path) -> None:
     assert text.endswith("tells of [MASK] and more. [SEP]")
 
 
-def test_a_corpus_that_was_replaced(in_process: None, corpus: Path, tmp_path: Path) -> None:
+def test_a_corpus_that_was_replaced(corpus: Path, tmp_path: Path) -> None:
     old = make(corpus)
     run_import(corpus, ultrawiki(tmp_path / "raw", {"iron": ["Iron."]}), "ultrawiki", overwrite=True)
     with pytest.raises(UserError, match="made from another corpus than the one that is there now"):
@@ -113,7 +97,7 @@ def test_a_corpus_that_was_replaced(in_process: None, corpus: Path, tmp_path: Pa
 
 
 def test_the_draw_does_not_depend_on_the_parts(
-    in_process: None, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(corpus)
     monkeypatch.setattr(writer, "PART_ROWS", 1000)
@@ -122,17 +106,50 @@ def test_the_draw_does_not_depend_on_the_parts(
     assert rows(tmp_path / "one") == rows(corpus)
 
 
-@pytest.mark.slow
-def test_ray_makes_the_same_parts(ray_local: None, corpus: Path, request: pytest.FixtureRequest) -> None:
-    spread = make(corpus)
+def test_one_new_sentence_makes_one_part_anew(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Appended to the last entity, so that nothing before it moves."""
+    make(corpus, max_sentences=100)
+    before = rows(corpus)
+    more = {n: [f"Sentence {i} tells of {n} and more." for i in range(10)] for n in NAMES}
+    more["zinc"].append("A new sentence on zinc.")
+    told = {"iron": "A metal."}
+    run_import(corpus, ultrawiki(tmp_path / "more", more, ent2text=told), "ultrawiki", overwrite=True)
+    grown = make(corpus, max_sentences=100)
+    assert (grown.made, grown.kept) == (1, 3)
+    after = rows(corpus)
+    assert after[:-1] == before
+    assert after[-1]["mention"] == 30
+    aside = make(corpus, max_sentences=100, force=True)
+    assert aside.manifest == grown.manifest
+    assert rows(corpus) == after, "parts that were kept are those that would be made"
+
+
+def test_a_description_that_changes_makes_its_parts_anew(corpus: Path, tmp_path: Path) -> None:
+    make(corpus, max_sentences=100, descriptions=True)
+    sentences = {n: [f"Sentence {i} tells of {n} and more." for i in range(10)] for n in NAMES}
+    other = ultrawiki(tmp_path / "other", sentences, ent2text={"iron": "Another metal."})
+    run_import(corpus, other, "ultrawiki", overwrite=True)
+    again = make(corpus, max_sentences=100, descriptions=True)
+    assert (again.made, again.kept) == (2, 2), "iron's sentences are in the first two of four parts"
     content = rows(corpus)
-    request.getfixturevalue("in_process")
-    assert make(corpus, force=True) == spread
+    make(corpus, max_sentences=100, descriptions=True, force=True)
     assert rows(corpus) == content
 
 
 @pytest.mark.slow
-def test_a_mistake_on_a_worker_reaches_the_driver(ray_local: None, corpus: Path) -> None:
+@pytest.mark.ray
+def test_ray_makes_the_same_parts(ray_local: None, corpus: Path) -> None:
+    spread = make(corpus, executor=RayExecutor(workers=2))
+    content = rows(corpus)
+    assert make(corpus, force=True) == spread
+    assert rows(corpus) == content
+    with pytest.raises(UserError, match=r"^--model embedded: this node has another tokenizer"):
+        make(corpus, executor=RayExecutor(workers=2), tokenizer="0" * 64)
+
+
+def test_another_tokenizer_under_the_same_name_is_a_mistake(corpus: Path) -> None:
     with pytest.raises(UserError, match=r"^--model embedded: this node has another tokenizer"):
         make(corpus, tokenizer="0" * 64)
     with pytest.raises(UserError, match="no model input here yet"):
@@ -151,9 +168,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     assert len(early.stderr.splitlines()) == 1
 
 
-@pytest.mark.slow
 def test_the_command_line_in_a_bucket(s3: str, tmp_path: Path) -> None:
-    """A process of its own: Ray's workers take the address from the environment that Ray started in."""
     run_import(f"{s3}/w", raw(tmp_path / "raw"), "ultrawiki")
     wrong = job("--workspace", f"{s3}/w", "--model", str(tmp_path / "raw"))
     assert wrong.returncode == 2
@@ -174,7 +189,7 @@ def test_a_corpus_with_a_part_missing(tmp_path: Path) -> None:
         make(tmp_path / "w")
 
 
-def test_contexts_without_a_sentence_are_drawn_only_when_asked_for(in_process: None, tmp_path: Path) -> None:
+def test_contexts_without_a_sentence_are_drawn_only_when_asked_for(tmp_path: Path) -> None:
     table = [{"entity": "iron", "image": f"{i}.png"} for i in range(3)]
     table += [{"entity": "iron", "sentence": "Iron rusts."}, {"entity": "tin", "image": "4.png"}]
     run_import(tmp_path / "w", jsonl(tmp_path / "s.jsonl", table), "jsonl")

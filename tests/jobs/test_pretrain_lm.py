@@ -79,7 +79,7 @@ def test_what_a_run_leaves_behind(place: Path, config: Path, capsys: pytest.Capt
     assert summary["steps"] == len(summary["losses"]) == 2 * -(-summary["blocks"] // 16)
     assert summary["perplexity_after"] < summary["perplexity_before"]
     assert len(summary["perplexities"]) == 3
-    *parts, lists = open_blocks(workspace, summary["blocks_key"]).manifest.parts
+    *parts, lists = open_blocks(workspace, summary["blocks_key"]).manifest.parts.values()
     assert sum(part.sentences for part in parts) == 54
     assert (lists.sentences, lists.held_out) == (0, 0)
     assert lists.tokens > 3 * len(METALS) * 8, "a list has eight words and stops at least"

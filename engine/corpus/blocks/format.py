@@ -3,30 +3,33 @@
 Every distinct sentence is read once, after the description of its entity; the texts of an entity stay
 beside each other, so that a block is about something. A few sentences are held out of training.
 
-``inputs/<key>/part-NNNNN.npy`` [blocks, T] holds the training blocks of a mentions part, ``held-NNNNN.npy``
-[tokens] the tokens of its held-out sentences, which are packed together on reading.
+``part-<name>.npy`` [blocks, T] holds the training blocks of a mentions part, ``part-<name>.held.npy``
+[tokens] the tokens of its held-out sentences, which are packed together on reading, and
+``part-<name>.json`` its counts. The name is the digest of what the part is made from.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from engine.corpus.schema import read_manifest
+from engine.corpus.schema import part_digests, read_manifest
 from engine.errors import StorageError
+from engine.storage.parts import MANIFEST, PartFolder, content_key, read_model
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 
-MANIFEST = "manifest.json"
+SUFFIXES = (".npy", ".held.npy", ".json")
 AT_MOST_HELD_OUT = 2000
 """Sentences: enough for a perplexity to two digits, cheap to run through the model."""
 IGNORED = -100
@@ -58,6 +61,14 @@ class BlockSettings(BaseModel):
         digest = hashlib.sha256((self.model_dump_json() + corpus_digest).encode()).hexdigest()[:8]
         return f"lm-V{self.vocab_size}-T{self.block}-{digest}"
 
+    def parts_key(self) -> str:
+        """Return the name of the folder of parts: of what decides how given texts are written.
+
+        Which texts they are is not part of it; that is in each part's own name.
+        """
+        digest = hashlib.sha256(self.tokenizer.encode()).hexdigest()[:8]
+        return f"parts-lm-V{self.vocab_size}-T{self.block}-{digest}"
+
     @property
     def dtype(self) -> np.dtype:
         """Of the stored tokens: two bytes where the vocabulary allows."""
@@ -65,7 +76,7 @@ class BlockSettings(BaseModel):
 
 
 class PartCounts(BaseModel):
-    """What one part holds; ``part-NNNNN.json``, written after its two arrays."""
+    """What one part holds; written after its two arrays."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -85,16 +96,20 @@ class BlockManifest(BaseModel):
 
     settings: BlockSettings
     corpus_digest: str
-    parts: list[PartCounts]
+    parts: dict[str, PartCounts]
+    """By name, in order: of the mentions parts, then maybe the lists of neighbours."""
 
     def total(self, count: str) -> int:
         """Return the sum of a count over the parts."""
-        return sum(getattr(part, count) for part in self.parts)
+        return sum(getattr(part, count) for part in self.parts.values())
 
 
 @dataclass(frozen=True)
 class PartPlan:
-    """What of a mentions part is read: its number, and rows and entities as int64 arrays."""
+    """What of a mentions part is read: its number, and rows and entities as int64 arrays.
+
+    ``name`` is the part's, of what it is made from (:func:`named_plans`).
+    """
 
     part: int
     rows: npt.NDArray[np.int64]
@@ -102,6 +117,7 @@ class PartPlan:
     held: npt.NDArray[np.int64]
     described: npt.NDArray[np.int64]
     """Entities whose description is read here."""
+    name: str = ""
 
 
 def plan_parts(workspace: Workspace, settings: BlockSettings) -> list[PartPlan]:
@@ -127,6 +143,20 @@ def plan_parts(workspace: Workspace, settings: BlockSettings) -> list[PartPlan]:
         train, held = rows[~is_held[rows]] - begin, rows[is_held[rows]] - begin
         plans.append(PartPlan(part, train, held, described.get(part, none)))
     return plans
+
+
+def named_plans(workspace: Workspace, plans: Sequence[PartPlan]) -> dict[str, PartPlan]:
+    """Return plans by the names of their parts: digests of the texts that are read, and in which order."""
+    texts = read_descriptions(workspace)
+    digests = part_digests(workspace)
+    named = {}
+    for plan in plans:
+        told = json.dumps([texts[entity] for entity in plan.described], ensure_ascii=False)
+        arrays = (plan.rows.tobytes(), plan.held.tobytes(), plan.described.tobytes())
+        # The number too: two parts with the same sentences are two parts.
+        name = content_key(digests[plan.part], str(plan.part), *arrays, told)
+        named[name] = replace(plan, name=name)
+    return named
 
 
 def _read_hashes(workspace: Workspace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -260,7 +290,7 @@ class TokenBlocks:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Finished blocks: their key, their manifest, and the folder."""
+    """Finished blocks: their key, their manifest, and the folder of their parts."""
 
     key: str
     manifest: BlockManifest
@@ -268,9 +298,9 @@ class Blocks:
 
     def open(self, begin: int | None) -> tuple[TokenBlocks, TokenBlocks]:
         """Map the blocks on this machine (from a bucket: copied here first): training and held-out ones."""
-        numbers = range(len(self.manifest.parts))
-        train = [_read(self.folder / part_name(i)) for i in numbers]
-        held = np.concatenate([_read(self.folder / held_name(i)) for i in numbers])
+        parts = PartFolder(self.folder, SUFFIXES, _read_counts)
+        train = [_read(parts.file(name, ".npy")) for name in self.manifest.parts]
+        held = np.concatenate([_read(parts.file(name, ".held.npy")) for name in self.manifest.parts])
         return TokenBlocks(train), TokenBlocks([pack(held, self.manifest.settings, begin)])
 
 
@@ -279,36 +309,24 @@ def _read(file: Store) -> Tokens:
     return array
 
 
-def part_name(number: int) -> str:
-    """Return the file name of a part's training blocks."""
-    return f"part-{number:05}.npy"
+def block_parts(workspace: Workspace, settings: BlockSettings) -> PartFolder[PartCounts]:
+    """Return the folder of parts that all blocks of the same tokenizer and size share."""
+    return PartFolder(workspace.inputs(settings.parts_key()), SUFFIXES, _read_counts)
 
 
-def held_name(number: int) -> str:
-    """Return the file name of the tokens of a part's held-out sentences."""
-    return f"held-{number:05}.npy"
+def _read_counts(file: Store) -> PartCounts:
+    return PartCounts.model_validate_json(file.read_bytes())
 
 
-def counts_name(number: int) -> str:
-    """Return the file name of a part's counts."""
-    return f"part-{number:05}.json"
-
-
-def write_part(folder: Store, part: int, blocks: Tokens, held: Tokens, counts: PartCounts) -> None:
-    """Write a part, each file whole or not at all, the counts last: they say that the part is there."""
-    for name, array in ((part_name(part), blocks), (held_name(part), held)):
-        with (folder / name).writing() as path, Path(path).open("wb") as file:
+def write_part(
+    parts: PartFolder[PartCounts], name: str, blocks: Tokens, held: Tokens, counts: PartCounts
+) -> None:
+    """Write a part, each file whole or not at all, the counts last."""
+    for suffix, array in ((".npy", blocks), (".held.npy", held)):
+        with parts.writing(name, suffix) as path, Path(path).open("wb") as file:
             np.save(file, array, allow_pickle=False)
-    (folder / counts_name(part)).write_bytes(counts.model_dump_json().encode())
-
-
-def finished_parts(folder: Store) -> dict[int, PartCounts]:
-    """Return the counts of the parts that are there."""
-    return {
-        int(file.name[5:10]): PartCounts.model_validate_json(file.read_bytes())
-        for file in folder.files(".json")
-        if file.name.startswith("part-")
-    }
+    with parts.writing(name, ".json") as path:
+        path.write_text(counts.model_dump_json(), encoding="utf-8")
 
 
 def open_blocks(workspace: Workspace, key: str) -> Blocks | None:
@@ -317,14 +335,14 @@ def open_blocks(workspace: Workspace, key: str) -> Blocks | None:
     Raises:
         StorageError: they were made from another corpus than the one that is there now.
     """
-    folder = workspace.inputs(key)
-    if not (folder / MANIFEST).exists():
+    file = workspace.inputs(key) / MANIFEST
+    if not file.exists():
         return None
-    try:
-        manifest = BlockManifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise StorageError(f"{folder.uri}/{MANIFEST}: cannot be read ({reason}); delete the folder") from None
+    manifest = read_model(file, BlockManifest, "delete the folder")
     if manifest.corpus_digest != read_manifest(workspace).digest:
-        raise StorageError(f"{folder.uri}: made from another corpus than the one that is there now")
-    return Blocks(key, manifest, folder)
+        raise StorageError(
+            f"{workspace.inputs(key).uri}: made from another corpus than the one that is there now"
+        )
+    parts = block_parts(workspace, manifest.settings)
+    there = set(parts.names())
+    return Blocks(key, manifest, parts.folder) if there.issuperset(manifest.parts) else None

@@ -114,6 +114,7 @@ class _Import:
             self._verdict(source, form)
         write_entities(self._folder / "entities.parquet", self._entities)
         written = sorted(self._folder.rglob("*.parquet"))
+        digests = {path.relative_to(self._folder).as_posix(): sha256_of(path) for path in written}
         return CorpusManifest(
             format=form,
             source=source,
@@ -122,7 +123,8 @@ class _Import:
             found=self._found,
             reasons=dict(self._quarantine.reasons.most_common()),
             parts=self._mentions.parts,
-            digest=corpus_digest({p.relative_to(self._folder).as_posix(): sha256_of(p) for p in written}),
+            digest=corpus_digest(digests),
+            part_digests=[sha for name, sha in digests.items() if name.startswith("mentions/")],
         )
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.schema import read_manifest
 from engine.errors import StorageError
+from engine.storage.parts import MANIFEST, PartFolder, read_model, read_pointer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 
@@ -22,11 +24,11 @@ INPUT_SCHEMA = pa.schema(
         pa.field("mask_index", pa.int32(), nullable=False),
     ]
 )
-"""``inputs/<key>/part-NNNNN.parquet``, one per mentions part. ``mention`` is the row number of the mention
-in the whole corpus, ``mask_index`` the place of the mask token in ``input_ids``."""
+"""One file per mentions part. ``mention`` is the row number of the mention in the whole corpus,
+``mask_index`` the place of the mask token in ``input_ids``."""
 
-MANIFEST = "manifest.json"
-CURRENT = "CURRENT"
+Stats = dict[str, int]
+"""rows, tokens, longest and clipped of one part; kept in its Parquet footer, so that a rerun can add up."""
 
 
 class InputSettings(BaseModel):
@@ -52,6 +54,15 @@ class InputSettings(BaseModel):
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         return f"mask-L{self.max_length}-S{self.max_sentences}{about}-{digest}"
 
+    def parts_key(self) -> str:
+        """Return the name of the folder of parts: of what decides how a given sentence is written.
+
+        Which sentences are drawn is not part of it; that is in each part's own name.
+        """
+        about = "-RA" if self.descriptions else ""
+        digest = hashlib.sha256(f"{self.tokenizer} {self.max_length}{about}".encode()).hexdigest()[:8]
+        return f"parts-mask-L{self.max_length}{about}-{digest}"
+
 
 class InputManifest(BaseModel):
     """``inputs/<key>/manifest.json``, written last."""
@@ -67,8 +78,8 @@ class InputManifest(BaseModel):
     """Tokens of the longest input."""
     clipped: int
     """Inputs that do not hold their whole sentence or description."""
-    parts: list[int]
-    """Rows of every part, in order."""
+    parts: dict[str, int]
+    """Rows of every part by its name, in the order of the mentions parts."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +90,26 @@ class Inputs:
     manifest: InputManifest
     parts: list[Store]
 
+    @property
+    def names(self) -> list[str]:
+        """The parts' names, in order."""
+        return list(self.manifest.parts)
 
-def part_name(number: int) -> str:
-    """Return the file name of a part."""
-    return f"part-{number:05}.parquet"
+    @property
+    def rows(self) -> list[int]:
+        """Rows of every part, in order."""
+        return list(self.manifest.parts.values())
+
+
+def input_parts(workspace: Workspace, settings: InputSettings) -> PartFolder[Stats]:
+    """Return the folder of parts that all model input of the same tokenizer and length shares."""
+    return PartFolder(workspace.inputs(settings.parts_key()), (".parquet",), _read_stats)
+
+
+def _read_stats(file: Store) -> Stats:
+    with file.open_input() as stream:
+        metadata = pq.read_schema(stream).metadata or {}
+    return {name: int(metadata[name.encode()]) for name in ("rows", "tokens", "longest", "clipped")}
 
 
 def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
@@ -96,11 +123,9 @@ def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
         StorageError: none was made, it is not complete, or the corpus has been replaced since.
     """
     way_out = f"run `python -m jobs.preprocess --workspace {workspace.root.uri}` first"
+    key = key or read_pointer(workspace.inputs())
     if key is None:
-        pointer = workspace.inputs(CURRENT)
-        if not pointer.exists():
-            raise StorageError(f"{workspace.root.uri}: no model input here yet; {way_out}")
-        key = pointer.read_bytes().decode().strip()
+        raise StorageError(f"{workspace.root.uri}: no model input here yet; {way_out}")
     folder = workspace.inputs(key)
     if not folder.exists():
         raise StorageError(f"{folder.uri}: no such model input; {way_out}")
@@ -109,23 +134,14 @@ def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
             f"{folder.uri}: not complete, its {MANIFEST} is missing; run jobs.preprocess again with the same "
             "settings, it makes what is missing"
         )
-    try:
-        manifest = InputManifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise StorageError(f"{folder.uri}/{MANIFEST}: cannot be read ({reason}); {way_out}") from None
+    manifest = read_model(folder / MANIFEST, InputManifest, way_out)
     if workspace.corpus.exists() and manifest.corpus_digest != read_manifest(workspace).digest:
         raise StorageError(
             f"{folder.uri}: made from another corpus than the one that is there now; {way_out}"
         )
-    parts = [folder / part_name(i) for i in range(len(manifest.parts))]
-    there = {f.name for f in folder.files(".parquet")}
-    if missing := [p.name for p in parts if p.name not in there]:
-        raise StorageError(
-            f"{folder.uri}: {len(missing)} of {len(parts)} parts are missing ({', '.join(missing[:3])}); run "
-            "jobs.preprocess again with the same settings, it makes what is missing"
-        )
-    return Inputs(key, manifest, parts)
+    parts = input_parts(workspace, manifest.settings)
+    parts.check_complete(manifest.parts, "run jobs.preprocess again with the same settings")
+    return Inputs(key, manifest, [parts.file(name) for name in manifest.parts])
 
 
 def draw_rows(entity_ids: np.ndarray, at_most: int, seed: int) -> np.ndarray:

@@ -1,72 +1,67 @@
-"""Makes one part of the model input: the work of one actor, which knows nothing of the cluster."""
+"""Makes parts of the model input. Knows nothing of where it runs."""
 
 from __future__ import annotations
 
-from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.corpus.inputs.format import INPUT_SCHEMA, InputSettings, part_name
+from engine.corpus.inputs.format import INPUT_SCHEMA, InputSettings, Stats, input_parts
 from engine.corpus.inputs.masking import MentionMasker, fingerprint, load_tokenizer
-from engine.corpus.schema import read_manifest
 from engine.errors import UserError
 from engine.models.hub import model_path
-from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 
-Stats = dict[str, int]
-"""rows, tokens, longest and clipped of one part; kept in its Parquet footer, so that a rerun can add up."""
 
+class InputTask(NamedTuple):
+    """What one part is made from.
 
-class PartMaker:
-    """Reads a mentions part, masks and tokenises its drawn rows, and writes the inputs part.
-
-    An actor of ``jobs.preprocess``. Everything is opened on first use, not when the actor is made: an error
-    then reaches the driver as itself.
+    Attributes:
+        name: of the part.
+        part: number of the mentions part.
+        first: number, in the whole corpus, of that part's first mention.
+        rows: int64, which of the part's mentions were drawn.
     """
 
-    def __init__(self, workspace: str, model: str, settings: InputSettings, key: str) -> None:
-        self._uri, self._model, self._settings, self._key = workspace, model, settings, key
+    name: str
+    part: int
+    first: int
+    rows: npt.NDArray[np.int64]
 
-    @cached_property
-    def _workspace(self) -> Workspace:
-        return Workspace.open(self._uri)
 
-    @cached_property
-    def _parts(self) -> list[Store]:
-        return self._workspace.mentions()
+class InputWorker:
+    """Reads a mentions part, masks and tokenises its drawn rows, and writes the inputs part.
 
-    @cached_property
-    def _borders(self) -> np.ndarray:
-        return np.cumsum([0, *read_manifest(self._workspace).parts])
+    Args:
+        workspace: its address.
+        model: whose tokenizer it is.
+        settings: made with that tokenizer's fingerprint.
 
-    @cached_property
-    def _masker(self) -> MentionMasker:
-        tokenizer = load_tokenizer(model_path(self._model))
-        if fingerprint(tokenizer) != self._settings.tokenizer:
+    Raises:
+        UserError: the tokenizer of that name is another one here.
+    """
+
+    def __init__(self, workspace: str, model: str, settings: InputSettings) -> None:
+        tokenizer = load_tokenizer(model_path(model))
+        if fingerprint(tokenizer) != settings.tokenizer:
             raise UserError(
-                f"--model {self._model}: this node has another tokenizer under that name than the driver"
+                f"--model {model}: this node has another tokenizer under that name than the driver"
             )
-        return MentionMasker(tokenizer, self._settings.max_length)
+        place = Workspace.open(workspace)
+        self._settings, self._mentions = settings, place.mentions()
+        self._parts = input_parts(place, settings)
+        self._masker = MentionMasker(tokenizer, settings.max_length)
+        with place.entities.open_input() as stream:
+            self._entities = pq.read_table(stream, columns=["name", "aliases", "description"])
 
-    @cached_property
-    def _entities(self) -> pa.Table:
-        with self._workspace.entities.open_input() as stream:
-            return pq.read_table(stream, columns=["name", "aliases", "description"])
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
-        """Make the part of a batch of one and return its counts."""
-        part = int(batch["part"][0])
-        stats = self.make(part, np.frombuffer(batch["rows"][0], np.int64))
-        return {"part": [part]} | {k: [v] for k, v in stats.items()}
-
-    def make(self, part: int, rows: np.ndarray) -> Stats:
-        """Write ``inputs/<key>/part-NNNNN.parquet`` from the given rows of a mentions part."""
-        with self._parts[part].open_input() as stream:
+    def __call__(self, task: InputTask) -> Stats:
+        """Write a part and return its counts."""
+        with self._mentions[task.part].open_input() as stream:
             columns = ["entity_id", "sentence", "start", "end"]
-            table = pq.read_table(stream, columns=columns).take(pa.array(rows))
+            table = pq.read_table(stream, columns=columns).take(pa.array(task.rows))
         entity_ids = table["entity_id"].to_numpy()
         sentences, starts, ends = (table[c].to_pylist() for c in columns[1:])
         inputs = self._masker.encode(sentences, starts, ends, self._described(entity_ids))
@@ -80,13 +75,13 @@ class PartMaker:
         made = pa.table(
             {
                 "entity_id": entity_ids,
-                "mention": rows + self._borders[part],
+                "mention": task.rows + task.first,
                 "input_ids": [i.input_ids for i in inputs],
                 "mask_index": [i.mask_index for i in inputs],
             },
             schema=INPUT_SCHEMA,
         ).replace_schema_metadata({k: str(v) for k, v in stats.items()})
-        with (self._workspace.inputs(self._key) / part_name(part)).writing() as path:
+        with self._parts.writing(task.name) as path:
             pq.write_table(made, path)
         return stats
 

@@ -12,15 +12,16 @@ from engine.corpus.blocks.format import (
     BlockSettings,
     PartCounts,
     TokenBlocks,
+    block_parts,
     corpus_texts,
-    finished_parts,
+    named_plans,
     pack,
     pad_of,
     part_texts,
     plan_parts,
     read_descriptions,
 )
-from engine.corpus.blocks.worker import BlockMaker
+from engine.corpus.blocks.worker import BlockWorker
 from engine.errors import UserError
 from engine.generation.tokenizers import fingerprint, load_tokenizer
 from engine.storage.workspace import Workspace
@@ -86,14 +87,14 @@ def test_a_part_holds_its_texts_token_by_token(workspace: Workspace, tmp_path: P
     tokenizer = tiny_tokenizer()
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     chosen = settings(held_out=0.2)
-    maker = BlockMaker(workspace.root.uri, str(tmp_path / "tokenizer"), chosen, "key")
-    plans = plan_parts(workspace, chosen)
-    counts = {plan.part: maker.make(plan) for plan in plans}
-    assert finished_parts(workspace.inputs("key")) == counts
+    worker = BlockWorker(workspace.root.uri, str(tmp_path / "tokenizer"), chosen)
+    plans = named_plans(workspace, plan_parts(workspace, chosen))
+    counts = {name: worker(plan) for name, plan in plans.items()}
+    parts = block_parts(workspace, chosen)
+    assert parts.finished() == counts
     descriptions = read_descriptions(workspace)
-    for plan in plans:
-        blocks = np.load(Path(workspace.inputs("key").path) / f"part-{plan.part:05}.npy")
-        held = np.load(Path(workspace.inputs("key").path) / f"held-{plan.part:05}.npy")
+    for name, plan in plans.items():
+        blocks, held = (np.load(parts.file(name, suffix).path) for suffix in (".npy", ".held.npy"))
         texts, apart = part_texts(workspace, plan, descriptions)
         assert blocks.dtype == np.uint16
         assert (blocks[:, 0] == tokenizer.bos_token_id).all()
@@ -101,7 +102,7 @@ def test_a_part_holds_its_texts_token_by_token(workspace: Workspace, tmp_path: P
         kept = flat[flat != pad_of(flat.dtype)]
         assert tokenizer.decode(kept) == "".join(texts)
         assert tokenizer.decode(held) == "".join(apart)
-        assert counts[plan.part] == PartCounts(
+        assert counts[name] == PartCounts(
             sentences=len(plan.rows),
             descriptions=len(plan.described),
             held_out=len(apart),
@@ -111,12 +112,31 @@ def test_a_part_holds_its_texts_token_by_token(workspace: Workspace, tmp_path: P
         )
 
 
+def test_a_part_keeps_its_name_until_what_it_is_made_from_changes(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    def names(sentences: dict[str, list[str]], described: dict[str, str]) -> list[str]:
+        source = ultrawiki(tmp_path / "again", sentences, ent2text=described)
+        run_import(tmp_path / "w", source, "ultrawiki", overwrite=True)
+        return list(named_plans(workspace, plan_parts(workspace, settings())))
+
+    before = list(named_plans(workspace, plan_parts(workspace, settings())))
+    assert names(SENTENCES, DESCRIBED) == before
+    more = SENTENCES | {"tin": [*SENTENCES["tin"], "Tin again."]}
+    assert names(more, DESCRIBED)[0] == before[0], "tin is in the second part"
+    assert names(more, DESCRIBED)[1] != before[1]
+    assert names(SENTENCES, DESCRIBED | {"iron": "iron: no metal."}) == [
+        names(SENTENCES, DESCRIBED | {"iron": "iron: no metal."})[0],
+        before[1],
+    ]
+    assert names(SENTENCES, DESCRIBED | {"iron": "iron: no metal."})[0] != before[0]
+
+
 def test_a_node_with_another_tokenizer_says_so(workspace: Workspace, tmp_path: Path) -> None:
     tiny_tokenizer(300).save_pretrained(tmp_path / "tokenizer")
     assert load_tokenizer(tmp_path / "tokenizer").is_fast
-    maker = BlockMaker(workspace.root.uri, str(tmp_path / "tokenizer"), settings(), "key")
     with pytest.raises(UserError, match="another tokenizer"):
-        maker.make(plan_parts(workspace, settings())[0])
+        BlockWorker(workspace.root.uri, str(tmp_path / "tokenizer"), settings())
 
 
 @given(

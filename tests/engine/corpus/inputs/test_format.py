@@ -7,15 +7,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engine.corpus.inputs.format import (
-    CURRENT,
-    MANIFEST,
     InputManifest,
     InputSettings,
     draw_rows,
+    input_parts,
     open_inputs,
-    part_name,
 )
 from engine.errors import StorageError
+from engine.storage.parts import MANIFEST, write_pointer
 from engine.storage.workspace import Workspace
 
 
@@ -63,31 +62,34 @@ def test_inputs_that_are_missing_or_not_complete(tmp_path: Path) -> None:
         open_inputs(workspace)
     with pytest.raises(StorageError, match="no such model input"):
         open_inputs(workspace, "mask")
+    settings = InputSettings(tokenizer="t")
+    parts = input_parts(workspace, settings)
+    parts.file("a").write_bytes(b"")
     folder = workspace.inputs("mask")
-    (folder / part_name(0)).write_bytes(b"")
-    workspace.inputs(CURRENT).write_bytes(b"mask\n")
+    (folder / "part-00000.parquet").write_bytes(b"of an earlier version")
+    write_pointer(workspace.inputs(), "mask")
     with pytest.raises(StorageError, match=r"not complete, its manifest.json is missing"):
         open_inputs(workspace)
     (folder / MANIFEST).write_bytes(b"{}")
     with pytest.raises(StorageError, match="cannot be read"):
         open_inputs(workspace)
     manifest = InputManifest(
-        settings=InputSettings(tokenizer="t"),
+        settings=settings,
         model="embedded",
         corpus_digest="c",
         mentions=2,
         tokens=8,
         longest=4,
         clipped=0,
-        parts=[1, 1],
+        parts={"b": 1, "a": 1},
     )
     (folder / MANIFEST).write_bytes(manifest.model_dump_json().encode())
-    with pytest.raises(StorageError, match=r"1 of 2 parts are missing \(part-00001.parquet\)"):
+    with pytest.raises(StorageError, match=r"1 of 2 parts are missing \(part-b.parquet\)"):
         open_inputs(workspace)
-    (folder / part_name(1)).write_bytes(b"")
+    parts.file("b").write_bytes(b"")
     inputs = open_inputs(workspace)
     assert (inputs.key, [p.name for p in inputs.parts]) == (
         "mask",
-        ["part-00000.parquet", "part-00001.parquet"],
+        ["part-b.parquet", "part-a.parquet"],
     )
     assert inputs.manifest == manifest

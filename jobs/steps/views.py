@@ -1,0 +1,245 @@
+"""The views of a bundle: what each entity's vectors are made of, a builder a view.
+
+A builder reads the sources, and what builders before it made, and adds its view. A new view is a new
+builder in :data:`BUILDERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.corpus.documents import documents
+from engine.corpus.inputs.masking import load_tokenizer
+from engine.models.device import worker_device
+from engine.models.hub import model_path
+from engine.models.pooling import describe
+from engine.models.text import TextEncoder
+from engine.retrieval.distributions import distributions_folder
+from engine.retrieval.index import Vectors, unit
+from engine.retrieval.views import centred, hubness, joint_view, lexical_view, of_even_spread
+from engine.storage.store import Store, local_folder, machine_cache
+from engine.storage.workspace import Workspace
+from engine.training.cache import CachedStates, InputRows, masked_sums
+from jobs import console
+from jobs.steps.frozen_cache import FrozenCache
+from jobs.steps.multimodal_data import image_view
+from jobs.steps.multimodal_views import Source, multimodal_view
+from jobs.train_encoder import Trained, trained_encoder
+from jobs.workers.encoder import MULTIMODAL_JOB
+from jobs.workers.executor import Executor
+
+DESCRIPTIONS_A_TASK = 512
+
+STATE_WEIGHT = 2**0.5
+"""Of the multi-modal state beside the words in the joint view: it is two modalities, the words are one."""
+
+TEMPERATURE = 4.0
+"""Of predicted distributions. 1 is the paper's; a head that knows its few contexts by heart predicts little
+but the entity itself, and says most of what it is like in what it all but excludes."""
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Which encoder makes which view."""
+
+    base: str
+    """The encoder before training: frozen layers, and descriptions."""
+    last: str | None
+    """Folder of the trained encoder, whose last layer makes the mask view; None: the base's own."""
+
+    def of_mask_view(self) -> TextEncoder:
+        """Load the encoder that makes the mask view."""
+        return TextEncoder.load(self.base if self.last is None else local_folder(self.last))
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What views are made from.
+
+    Attributes:
+        workspace: with the corpus.
+        cache: states of the frozen layers for every sentence.
+        encoders: of texts.
+        trained: the run of the text encoder; None: the encoder is as it came.
+        descriptions: of each entity, "" where there is none.
+        temperature: of predicted distributions.
+        executor: where the work is done.
+    """
+
+    workspace: Workspace
+    cache: FrozenCache
+    encoders: Encoders
+    trained: Trained | None
+    descriptions: list[str]
+    temperature: float
+    executor: Executor
+
+
+@dataclass
+class Made:
+    """What builders add to.
+
+    Attributes:
+        views: vectors [N, D] by view.
+        writers: each writes further files into the bundle's staged folder.
+        settings: entries of the bundle's manifest.
+        refused_images: addresses of images that could not be used.
+    """
+
+    views: dict[str, Vectors] = field(default_factory=dict)
+    writers: list[Callable[[Path], None]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    refused_images: Sequence[str] = ()
+
+
+Builder = Callable[[Sources, Made], None]
+
+
+def build_mask(sources: Sources, made: Made) -> None:
+    """Add the unit means of the states at the mask, "mask"."""
+    cache = sources.cache
+    tasks = [SumTask(*pair) for pair in zip(cache.inputs.parts, cache.states, strict=True)]
+    found: dict[int, EntitySums] = {}
+    with console.meter("mask view, sentences", cache.inputs.manifest.mentions) as meter:
+        for part, sums in sources.executor.map(MaskSumsWorker, (sources.encoders,), tasks, gpu=True):
+            found[part] = sums
+            meter.add(cache.inputs.rows[part])
+    dim = next((one.sums_nD.shape[1] for one in found.values() if len(one.ids)), 1)
+    total = np.zeros((len(sources.descriptions), dim))
+    for part in sorted(found):  # in order, so that the sums do not depend on who was first
+        ids, sums_nD = found[part]
+        if len(ids):
+            total[ids] += sums_nD
+    made.views["mask"] = unit(total)
+
+
+def build_description(sources: Sources, made: Made) -> None:
+    """Add the unit vectors of the descriptions, "description"; zeros where there is none."""
+    texts = sources.descriptions
+    order = np.argsort([len(t) for t in texts], kind="stable")
+    chunks = [order[i : i + DESCRIPTIONS_A_TASK] for i in range(0, len(order), DESCRIPTIONS_A_TASK)]
+    tasks = [[texts[entity] for entity in chunk] for chunk in chunks]
+    vectors: npt.NDArray[np.float32] | None = None
+    with console.meter("description view, entities", len(texts)) as meter:
+        for place, found in sources.executor.map(DescriptionWorker, (sources.encoders,), tasks, gpu=True):
+            if vectors is None:
+                vectors = np.zeros((len(texts), found.shape[1]), np.float32)
+            vectors[chunks[place]] = found
+            meter.add(len(found))
+    made.views["description"] = unit(
+        vectors if vectors is not None else np.zeros((len(texts), 1), np.float32)
+    )
+
+
+def build_lexical(sources: Sources, made: Made) -> None:
+    """Add the words of all that is said of each entity, "lexical"."""
+    console.say("lexical view")
+    made.views["lexical"] = lexical_view(documents(sources.workspace))
+
+
+def build_multimodal(sources: Sources, made: Made) -> None:
+    """Add "image" and "multimodal", and predicted distributions, where an encoder was trained for them."""
+    trained = trained_encoder(sources.workspace, MULTIMODAL_JOB)
+    if trained is None:
+        return
+    cache, n_entities = sources.cache, len(sources.descriptions)
+    if trained.inputs_key != cache.inputs.key:
+        console.say(
+            f"the multi-modal encoder {trained.name} was trained on other inputs than {cache.inputs.key} and "
+            "is left out; train it again on these"
+        )
+        return
+    source = Source(sources.workspace.root.uri, trained, cache, trained.modality, sources.temperature)
+    states, distributions = multimodal_view(source, n_entities, sources.executor)
+    contexts = source.contexts()
+    made.views |= {"image": centred(image_view(contexts, n_entities)), "multimodal": states}
+    made.refused_images = contexts.features.refused
+    made.writers.append(lambda staged: distributions.write(staged / distributions_folder("multimodal")))
+    made.settings["multimodal"] = {
+        "trained": trained.name,
+        "modality": trained.modality,
+        "features": trained.features,
+        "temperature": sources.temperature,
+    }
+
+
+def build_joint(sources: Sources, made: Made) -> None:
+    """Add the views before it side by side, "joint", and its hubness."""
+    view = joint_view(_joined(sources, made))
+    made.views["joint"] = view
+    penalty = hubness(view)
+    made.writers.append(
+        lambda staged: np.save(staged / "index" / "joint.hubness.npy", penalty, allow_pickle=False)
+    )
+
+
+def _joined(sources: Sources, made: Made) -> list[Vectors]:
+    """Return the joint view's parts: views of the text, and the multi-modal state with an even say."""
+    views = made.views
+    mask, texts = centred(views["mask"]), [centred(views["description"]), views["lexical"]]
+    if "multimodal" not in views:
+        return [mask, *texts]
+    if made.settings["multimodal"]["modality"] == "image":
+        return [views["multimodal"]]
+    # The state is trained on the same words: beside it, a mask view that is not trained would add noise.
+    told = [*([mask] if sources.trained else []), *texts]
+    return [
+        *(of_even_spread(text) for text in told if text.any()),
+        STATE_WEIGHT * of_even_spread(views["multimodal"]),
+    ]
+
+
+BUILDERS: tuple[Builder, ...] = (
+    build_mask,
+    build_description,
+    build_lexical,
+    build_multimodal,
+    build_joint,
+)
+"""In order: a builder may read the views of those before it."""
+
+
+class SumTask(NamedTuple):
+    """An inputs part, and the frozen states of its sentences."""
+
+    inputs: Store
+    states: Store
+
+
+class EntitySums(NamedTuple):
+    """Entities of a part, int64 [n], and the sum of each one's states, float64 [n, D]."""
+
+    ids: npt.NDArray[np.int64]
+    sums_nD: npt.NDArray[np.float64]
+
+
+class MaskSumsWorker:
+    """Sums the states at the mask of one part, per entity."""
+
+    def __init__(self, encoders: Encoders) -> None:
+        self._encoder = encoders.of_mask_view().to(worker_device())
+
+    def __call__(self, task: SumTask) -> EntitySums:
+        """Return the sums of a part."""
+        rows = InputRows.read(task.inputs.local_copy(machine_cache()), with_ids=False)
+        states = CachedStates([rows], [task.states.local_copy(machine_cache())])
+        return EntitySums(*masked_sums(self._encoder, states))
+
+
+class DescriptionWorker:
+    """Encodes descriptions with the encoder as it was before training."""
+
+    def __init__(self, encoders: Encoders) -> None:
+        self._encoder = TextEncoder.load(encoders.base).to(worker_device())
+        self._tokenizer = load_tokenizer(model_path(encoders.base))
+
+    def __call__(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        """Return one vector a text, [n, D]."""
+        vectors: npt.NDArray[np.float32] = describe(self._encoder, self._tokenizer, texts)
+        return vectors
