@@ -22,8 +22,8 @@ from engine.models.text import TextEncoder
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.contexts import Modality
-from engine.training.encoder import EncoderSettings
 from engine.training.multimodal import MultimodalSettings
+from engine.training.text import EncoderSettings
 from engine.vocabulary import Vocabulary
 from jobs import console, options
 from jobs.steps.frozen_cache import FrozenCache, frozen_cache
