@@ -32,13 +32,13 @@ from engine.retrieval.views import centred, hubness, joint_view, lexical_view, o
 from engine.storage.bundle import Manifest, derive
 from engine.storage.store import local_folder, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import CachedStates, InputRows, masked_sums
+from engine.training.cache import CachedStates, FrozenCache, InputRows, masked_sums
 from engine.training.contexts import Modality
+from engine.training.multimodal_data import image_view
 from jobs import console
-from jobs.steps.frozen_cache import FrozenCache, frozen_cache
-from jobs.steps.multimodal_data import image_view
+from jobs.steps.encoder_training import trained_encoder
+from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.multimodal_views import Source, multimodal_view
-from jobs.train_encoder import trained_encoder
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import pooled
 
