@@ -25,7 +25,7 @@ import typer
 from benchmarks.report import report
 from engine.corpus.blocks.format import TokenBlocks
 from engine.models.text import fast_dtype
-from engine.training.language_model import Layout, LmSettings, LmTraining
+from engine.training.lm import Layout, LmSettings, LmTraining
 from engine.training.lm_models import COMMON, PRESETS, Origin, open_model
 from jobs import console
 

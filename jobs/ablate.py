@@ -42,14 +42,15 @@ from engine.retrieval.index import VectorIndex
 from engine.storage.bundle import Bundle, publish
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
+from engine.training.cache import FrozenCache
 from engine.training.contexts import Modality
 from engine.training.multimodal import MultimodalSettings
 from engine.vocabulary import Vocabulary
 from jobs import console, options
-from jobs.steps.frozen_cache import FrozenCache, frozen_cache
+from jobs.steps.encoder_training import Trained, train, trained_run
+from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.multimodal_views import Source, multimodal_view
 from jobs.steps.views import TEMPERATURE
-from jobs.train_encoder import Trained, train, trained_run
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import opened
 

@@ -21,9 +21,9 @@ from engine.retrieval.index import VectorIndex
 from engine.storage.bundle import Manifest, derive
 from engine.storage.workspace import Workspace
 from jobs import console
+from jobs.steps.encoder_training import trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.views import BUILDERS, TEMPERATURE, Encoders, Made, Sources
-from jobs.train_encoder import trained_encoder
 from jobs.workers.executor import AutoExecutor, Executor, opened
 
 EXAMPLES = """

@@ -25,7 +25,7 @@ from engine.generation.tokenizers import fingerprint, load_tokenizer
 from engine.storage.bundle import Bundle, Manifest, derive
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from engine.training.language_model import Layout, LmSettings
+from engine.training.lm import Layout, LmSettings
 from engine.training.lm_models import Origin, check, config_of, read_config
 from engine.vocabulary import Vocabulary
 from jobs import console

@@ -16,8 +16,8 @@ from engine.losses.clustering import Assignment, clustering_loss
 from engine.losses.contrastive import ContrastSettings, Projection, contrastive_loss
 from engine.losses.distillation import distillation_loss
 from engine.losses.entity_prediction import smoothed_loss
+from engine.losses.gather import gathered
 from engine.models.multimodal import Predictor
-from engine.training.gather import gathered
 
 Tensor = torch.Tensor
 

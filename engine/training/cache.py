@@ -16,7 +16,9 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 
+from engine.corpus.inputs.format import Inputs
 from engine.models.text import BARE_TOKENS, TextEncoder, fast_dtype
+from engine.storage.store import Store, machine_cache
 
 Tensor = torch.Tensor
 
@@ -169,6 +171,19 @@ def _open_states(path: Path) -> Tensor:
     array = np.load(path, mmap_mode="c", allow_pickle=False)
     tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
+
+
+@dataclass(frozen=True)
+class FrozenCache:
+    """A filled cache: one file of states per inputs part."""
+
+    inputs: Inputs
+    states: list[Store]
+
+    def open(self) -> CachedStates:
+        """Map the cache on this machine (from a bucket: copied here first)."""
+        rows = [InputRows.read(p.local_copy(machine_cache()), with_ids=False) for p in self.inputs.parts]
+        return CachedStates(rows, [s.local_copy(machine_cache()) for s in self.states])
 
 
 def masked_sums(

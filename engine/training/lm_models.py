@@ -15,7 +15,7 @@ from torch import nn
 
 from engine.errors import UserError
 from engine.storage.store import local_folder
-from engine.training.lm_checkpoint import ShardWriter, full_weights, shard_name
+from engine.training.partitioned import ShardWriter, full_weights, shard_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase

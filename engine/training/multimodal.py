@@ -17,7 +17,7 @@ from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.training.contexts import Context, Contexts, Modality
 from engine.training.order import Rows, epoch_batches
 from engine.training.pairs import ExpandedLists, PairedBatches
-from engine.training.steps import StepSettings, Training, below, parameter_groups
+from engine.training.trainer import StepSettings, Training, below, parameter_groups
 
 Tensor = torch.Tensor
 

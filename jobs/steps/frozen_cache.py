@@ -5,7 +5,6 @@ Not a job of its own: ``train_encoder`` and ``build_index`` call it, and it make
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,23 +15,10 @@ from engine.models.text import TextEncoder
 from engine.storage.parts import PartFolder
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import CachedStates, InputRows, fill_part
+from engine.training.cache import FrozenCache, InputRows, fill_part
 from jobs.workers.executor import Executor, make_parts, opened
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-
-
-@dataclass(frozen=True)
-class FrozenCache:
-    """A filled cache: one file of states per inputs part."""
-
-    inputs: Inputs
-    states: list[Store]
-
-    def open(self) -> CachedStates:
-        """Map the cache on this machine (from a bucket: copied here first)."""
-        rows = [InputRows.read(p.local_copy(machine_cache()), with_ids=False) for p in self.inputs.parts]
-        return CachedStates(rows, [s.local_copy(machine_cache()) for s in self.states])
 
 
 def frozen_cache(

@@ -22,11 +22,11 @@ from engine.retrieval.index import Vectors, unit
 from engine.retrieval.views import centred
 from engine.storage.store import local_folder
 from engine.storage.workspace import Workspace
+from engine.training.cache import FrozenCache
 from engine.training.contexts import Contexts, Modality
+from engine.training.multimodal_data import open_contexts
 from jobs import console
-from jobs.steps.frozen_cache import FrozenCache
-from jobs.steps.multimodal_data import open_contexts
-from jobs.train_encoder import Trained
+from jobs.steps.encoder_training import Trained
 from jobs.workers.executor import Executor
 
 ENTITIES_A_TASK = 256

@@ -25,12 +25,11 @@ from engine.retrieval.index import Vectors, unit
 from engine.retrieval.views import centred, hubness, joint_view, lexical_view, of_even_spread
 from engine.storage.store import Store, local_folder, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import CachedStates, InputRows, masked_sums
+from engine.training.cache import CachedStates, FrozenCache, InputRows, masked_sums
+from engine.training.multimodal_data import image_view
 from jobs import console
-from jobs.steps.frozen_cache import FrozenCache
-from jobs.steps.multimodal_data import image_view
+from jobs.steps.encoder_training import Trained, trained_encoder
 from jobs.steps.multimodal_views import Source, multimodal_view
-from jobs.train_encoder import Trained, trained_encoder
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import Executor
 

@@ -18,12 +18,12 @@ from engine.corpus.inputs.format import Inputs
 from engine.models.text import TextEncoder
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from engine.training.encoder import EncoderSettings, EncoderTraining
+from engine.training.cache import FrozenCache
 from engine.training.multimodal import MultimodalSettings, MultimodalTraining
+from engine.training.multimodal_data import open_contexts
 from engine.training.pairs import ExpandedLists
-from engine.training.steps import StepReport, StepSettings, Training
-from jobs.steps.frozen_cache import FrozenCache
-from jobs.steps.multimodal_data import open_contexts
+from engine.training.text import EncoderSettings, EncoderTraining
+from engine.training.trainer import StepReport, StepSettings, Training
 from jobs.workers.trainer import Events, agree
 
 JOB = "train_encoder"

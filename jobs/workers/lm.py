@@ -19,7 +19,7 @@ from engine.corpus.blocks.format import Blocks
 from engine.generation.tokenizers import load_tokenizer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from engine.training.language_model import Layout, LmSettings, LmTraining, StepReport
+from engine.training.lm import Layout, LmSettings, LmTraining, StepReport
 from engine.training.lm_models import Origin, open_model, stored_dtype, write_model
 from jobs.workers.trainer import Events, agree
 

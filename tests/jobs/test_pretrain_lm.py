@@ -20,7 +20,7 @@ from engine.generation.tokenizers import load_tokenizer
 from engine.generation.trie import Trie
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
-from engine.training.language_model import LmSettings, LmTraining
+from engine.training.lm import LmSettings, LmTraining
 from engine.training.lm_models import open_model
 from jobs import pretrain_lm
 from jobs.pretrain_lm import Start, pretrain, start

@@ -15,10 +15,10 @@ from engine.errors import UserError
 from engine.models.hub import EMBEDDED
 from engine.models.text import TextEncoder
 from engine.storage.workspace import Workspace
-from engine.training.encoder import EncoderSettings, EncoderTraining
+from engine.training.text import EncoderSettings, EncoderTraining
 from jobs import train_encoder
+from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
-from jobs.train_encoder import train, trained_encoder
 from tests.jobs.conftest import METALS
 from tests.support.commands import run_command
 from tests.support.train_workers import kill_a_worker

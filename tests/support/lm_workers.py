@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from engine.training.language_model import Layout, LmSettings, LmTraining
+from engine.training.lm import Layout, LmSettings, LmTraining
 from tests.support.token_blocks import VOCABULARY, random_blocks
 
 SETTINGS = LmSettings(epochs=2, batch_size=5, learning_rate=3e-3, weight_decay=0.1, precision="float32")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.corpus.blocks.format import BlockSettings
 from engine.storage.workspace import Workspace
-from engine.training.language_model import LmSettings
+from engine.training.lm import LmSettings
 from jobs.pretrain_lm import pretrain, start
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.errors import UserError
-from engine.training.language_model import Layout, LmSettings, LmTraining
+from engine.training.lm import Layout, LmSettings, LmTraining
 from engine.training.lm_models import (
     Origin,
     check,
@@ -56,7 +56,7 @@ def test_a_written_model_is_the_one_that_was_read(zero_stage: int, saved: Path, 
 
 
 def test_a_large_model_is_written_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.training.lm_checkpoint.SHARD_BYTES", 30_000)
+    monkeypatch.setattr("engine.training.partitioned.SHARD_BYTES", 30_000)
     tokenizer = tiny_tokenizer(VOCABULARY)
     model = open_model(read_config("tiny", tokenizer), seed=1)
     expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 from engine.errors import FormatError
 from engine.models.text import TextEncoder
 from engine.training.cache import InputRows, masked_sums
-from engine.training.encoder import EncoderSettings, EncoderTraining
 from engine.training.order import epoch_batches
 from engine.training.schedule import one_cycle
-from engine.training.steps import parameter_groups
+from engine.training.text import EncoderSettings, EncoderTraining
+from engine.training.trainer import parameter_groups
 from tests.support.sentences import cached, random_rows
 
 N_ENTITIES = 40

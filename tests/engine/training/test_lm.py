@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from engine.errors import FormatError
-from engine.training.language_model import (
+from engine.training.lm import (
     LOSS_ROWS,
     Layout,
     LmSettings,
@@ -141,7 +141,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
 def test_a_checkpoint_says_nothing_of_shards_and_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.training.lm_checkpoint.SHARD_BYTES", 40_000)
+    monkeypatch.setattr("engine.training.partitioned.SHARD_BYTES", 40_000)
     run = LmTraining(fresh(), DATA, HELD, SETTINGS, Layout())
     next(iter(run.run()))
     run.save(tmp_path)

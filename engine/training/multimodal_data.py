@@ -12,9 +12,9 @@ from engine.models.text import TextEncoder
 from engine.retrieval.index import Vectors, unit
 from engine.retrieval.views import centred, joint_view, lexical_view, of_even_spread
 from engine.storage.workspace import Workspace
+from engine.training.cache import FrozenCache
 from engine.training.contexts import Contexts, Modality, bare_states, image_means, image_rows
 from engine.training.pairs import ExpandedLists, first_expansion
-from jobs.steps.frozen_cache import FrozenCache
 
 
 def open_contexts(

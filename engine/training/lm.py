@@ -24,8 +24,8 @@ from torch import nn
 from engine.corpus.blocks.format import TokenBlocks
 from engine.models.text import fast_dtype
 from engine.training.deepspeed import import_deepspeed
-from engine.training.lm_checkpoint import open_states, read_state, restore, restore_weights, save
 from engine.training.order import Rows, epoch_batches, rank_slice
+from engine.training.partitioned import open_states, read_state, restore, restore_weights, save
 from engine.training.schedule import warmup_cosine
 
 Tensor = torch.Tensor

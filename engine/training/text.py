@@ -12,7 +12,7 @@ from engine.losses.entity_prediction import EntityPrediction
 from engine.models.text import TextEncoder
 from engine.training.cache import CachedStates
 from engine.training.order import Rows, epoch_batches
-from engine.training.steps import StepSettings, Training, parameter_groups
+from engine.training.trainer import StepSettings, Training, parameter_groups
 
 Tensor = torch.Tensor
 

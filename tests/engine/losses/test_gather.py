@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from engine.losses.combined import Schedule
-from engine.training.gather import gathered
+from engine.losses.gather import gathered
 from tests.support.pair_workers import TOTAL, losses_and_gradients, worker
 
 WORLD = 3

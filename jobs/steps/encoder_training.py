@@ -1,0 +1,135 @@
+"""Train an encoder on a workspace's inputs, and find the one that was trained last.
+
+What ``train_encoder``, ``ablate`` and ``build_index`` share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.session import session
+from engine.corpus.inputs.format import open_inputs
+from engine.errors import UserError
+from engine.models.text import TextEncoder
+from engine.storage.store import Store, machine_cache
+from engine.storage.workspace import Workspace
+from engine.training.cache import FrozenCache
+from engine.training.contexts import Modality
+from engine.training.multimodal import MultimodalSettings
+from engine.training.multimodal_data import expanded, open_contexts
+from engine.training.text import EncoderSettings
+from engine.vocabulary import Vocabulary
+from jobs.steps.frozen_cache import frozen_cache
+from jobs.workers.encoder import JOB, MultimodalRun, Run, work
+from jobs.workers.trainer import check_gpu, cores_of_a_worker, finished
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: its name, the encoder's folder, the encoder that it began with, and its inputs."""
+
+    name: str
+    folder: Store
+    model: str
+    inputs_key: str
+    features: str | None = None
+    """Key of the image features, of a multi-modal run."""
+    modality: Modality = "text"
+    """What the run was trained on, and so what is taken of a context."""
+
+
+def trained_encoder(workspace: Workspace, job: str = JOB) -> Trained | None:
+    """Return the encoder that a training of either kind trained last, or None if none was."""
+    pointer = workspace.runs(job) / "CURRENT"
+    if not pointer.exists():
+        return None
+    return trained_run(workspace.runs(job) / pointer.read_bytes().decode().strip())
+
+
+def trained_run(run: Store) -> Trained:
+    """Return the encoder of a finished run, given its folder."""
+    summary = json.loads((run / "summary.json").read_bytes())
+    return Trained(
+        run.name,
+        run / "encoder",
+        summary["model"],
+        summary["inputs"],
+        summary.get("features"),
+        summary["settings"].get("modality", "text"),
+    )
+
+
+def train(
+    workspace: Workspace,
+    settings: EncoderSettings | MultimodalSettings,
+    model: str | None = None,
+    workers: int = 1,
+    gpu: bool = False,
+    dtype: str = "bfloat16",
+    restart: bool = False,
+    checkpoint_seconds: float = 30,
+    make_current: bool = True,
+) -> dict[str, Any]:
+    """Train on the current inputs of a workspace and return the run's summary.
+
+    Args:
+        workspace: with inputs from ``jobs.preprocess``; receives ``runs/train_encoder/<name>``.
+        settings: of the run, which say what is trained; they and the inputs make its name.
+        model: encoder to start from; default: the one whose tokenizer made the inputs.
+        workers: training processes.
+        gpu: one GPU a worker, NCCL and bfloat16; else gloo on the CPU.
+        dtype: of the cached states.
+        restart: forget the checkpoints of a run with the same name.
+        checkpoint_seconds: time between checkpoints; one more is made at the end.
+        make_current: let what reads the workspace's encoder read this one from now on.
+    """
+    inputs = open_inputs(workspace)
+    model = model or inputs.manifest.model
+    with session():
+        check_gpu(gpu)
+        cache = frozen_cache(workspace, inputs, model, dtype)
+        run = _describe(workspace, cache, model, settings, workers, gpu, checkpoint_seconds)
+        folder = workspace.runs(run.job) / run.name
+        summary = finished(work, run, folder, workers, run.cores, gpu, restart)
+    if make_current:
+        (workspace.runs(run.job) / "CURRENT").write_bytes(run.name.encode())
+    return summary
+
+
+def _describe(
+    workspace: Workspace,
+    cache: FrozenCache,
+    model: str,
+    settings: EncoderSettings | MultimodalSettings,
+    workers: int,
+    gpu: bool,
+    checkpoint_seconds: float,
+) -> Run:
+    data = None
+    if isinstance(settings, MultimodalSettings):
+        data = open_contexts(workspace, cache, None, TextEncoder.load(model), model)
+    about = f"-{data.features.key}" if data else ""
+    content = settings.model_dump_json() + cache.inputs.key + model + about
+    name = f"{cache.inputs.key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    entities = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
+    run = Run(
+        workspace=workspace.root.uri,
+        inputs=cache.inputs,
+        states=cache.states,
+        model=model,
+        name=name,
+        n_entities=len(entities),
+        settings=settings,
+        gpu=gpu,
+        cores=cores_of_a_worker(workers),
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    if data is None or not isinstance(settings, MultimodalSettings):
+        return run
+    if not len(data.usable(settings.modality)):
+        raise UserError(f"{workspace.root.uri}: no context has anything of --modality {settings.modality}")
+    lists = expanded(workspace, data, len(entities), settings.modality)
+    return MultimodalRun(**vars(run), features=data.features.key, lists=lists)
