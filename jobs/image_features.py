@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import typer
 
 from cluster.session import session
-from engine.corpus.readers.base import Refusal
+from engine.corpus.positions import StoredMentionPosition
+from engine.corpus.readers.base import RefusedRecord
 from engine.errors import UserError
 from engine.images.features import (
     CURRENT,
@@ -32,6 +33,7 @@ from engine.images.features import (
 from engine.images.fetch import ImageHasher
 from engine.images.worker import ImageMaker
 from engine.models.vision import Patches, VisionBackbone
+from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
@@ -51,19 +53,16 @@ ADDRESSES_A_TASK = 2048
 QUARANTINE = "images.jsonl"
 
 
-class Mentioned(NamedTuple):
-    """Where an address is first named: the mentions part, its row, and the entity."""
-
-    part: str
-    row: int
-    entity_id: int
-
-
 class Image(NamedTuple):
-    """What is behind an address: sha256 of its content and why it is refused; each may be empty."""
+    """What is behind an address: sha256 of its content, "" where it cannot be read, and why it is refused."""
 
     sha256: str
-    reason: str
+    refusal: Refusal | None
+
+    @property
+    def reason(self) -> str:
+        """The refusal's detail; "" where there is none."""
+        return self.refusal.detail if self.refusal else ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def make_image_features(workspace: Workspace, making: Making, force: bool = Fals
         _make(workspace, making, settings, key, {sha: by_content[sha] for sha in missing})
     parts = finished_parts(folder)
     images = _with_reasons(images, list(parts.values()))
-    refused = {a: i for a, i in zip(addresses, images, strict=True) if i.reason}
+    refused = {a: i for a, i in zip(addresses, images, strict=True) if i.refusal}
     _write_quarantine(workspace, mentioned, refused)
     manifest = ImageManifest(
         settings=settings,
@@ -139,16 +138,16 @@ def make_image_features(workspace: Workspace, making: Making, force: bool = Fals
     return Outcome(key, manifest, len(by_content), len(missing), kept)
 
 
-def _mentioned(workspace: Workspace) -> dict[str, Mentioned]:
+def _mentioned(workspace: Workspace) -> dict[str, StoredMentionPosition]:
     """Return every distinct address and where it is first named, in the corpus' order."""
-    found: dict[str, Mentioned] = {}
+    found: dict[str, StoredMentionPosition] = {}
     for part in workspace.mentions():
         with part.open_input() as stream:
             table = pq.read_table(stream, columns=["entity_id", "image"])
         pairs = zip(table["entity_id"].to_pylist(), table["image"].to_pylist(), strict=True)
         for row, (entity_id, image) in enumerate(pairs):
             if image is not None and image not in found:
-                found[image] = Mentioned(part.name, row, entity_id)
+                found[image] = StoredMentionPosition(part.name, row, entity_id)
     return found
 
 
@@ -159,7 +158,8 @@ def _hashed(workspace: Workspace, addresses: Sequence[str], workers: int | None)
     found: dict[int, list[Image]] = {}
     with console.meter("reading, images", len(addresses)) as meter:
         for row in pooled(items, ImageHasher, (workspace.root.uri,), workers):
-            images = [Image(*pair) for pair in zip(row["sha256"], row["reason"], strict=True)]
+            columns = zip(row["sha256"], row["code"], row["reason"], strict=True)
+            images = [Image(sha, Refusal(Code(code), why) if code else None) for sha, code, why in columns]
             found[int(row["chunk"])] = images
             meter.add(len(images))
     return [image for at in starts for image in found[at]]
@@ -169,7 +169,7 @@ def _by_content(addresses: Sequence[str], images: Sequence[Image]) -> dict[str, 
     """Return one address of every distinct content that is not refused, in the corpus' order."""
     found: dict[str, str] = {}
     for address, image in zip(addresses, images, strict=True):
-        if not image.reason:
+        if not image.refusal:
             found.setdefault(image.sha256, address)
     return found
 
@@ -189,26 +189,27 @@ def _make(
 
 def _with_reasons(images: Sequence[Image], parts: Sequence[pa.Table]) -> list[Image]:
     """Return the images with the reasons of those that turned out broken when they were decoded."""
-    broken: dict[str, str] = {}
+    broken: dict[str, Refusal] = {}
     for table in parts:
         refused = table.filter(table["reason"].is_valid())
-        broken |= zip(refused["sha256"].to_pylist(), refused["reason"].to_pylist(), strict=True)
-    return [image._replace(reason=image.reason or broken.get(image.sha256, "")) for image in images]
+        reasons = (Refusal(Code.IMAGE_BROKEN, reason) for reason in refused["reason"].to_pylist())
+        broken |= zip(refused["sha256"].to_pylist(), reasons, strict=True)
+    return [image._replace(refusal=image.refusal or broken.get(image.sha256)) for image in images]
 
 
 def _write_quarantine(
-    workspace: Workspace, mentioned: Mapping[str, Mentioned], refused: Mapping[str, Image]
+    workspace: Workspace, mentioned: Mapping[str, StoredMentionPosition], refused: Mapping[str, Image]
 ) -> None:
     """Write a line for every refused image; the file of an earlier run goes."""
     file = workspace.corpus / "quarantine" / QUARANTINE
     if not refused:
         file.delete()
         return
-    lines = []
-    for address, image in refused.items():
-        part, row, entity_id = mentioned[address]
-        place = (f"mention of entity {entity_id} in {{}}, row {{}}", part, row)
-        lines.append(Refusal(address, place, image.reason, image.sha256, of="detail").as_json())
+    lines = [
+        RefusedRecord(address, mentioned[address], image.refusal, image.sha256, of="detail").as_json()
+        for address, image in refused.items()
+        if image.refusal
+    ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     file.write_bytes(text.encode())
     for address, image in list(refused.items())[:3]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from engine.refusals import Code, Refusal
+
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 _LAYOUT = re.compile("[\t\n\r\u2028\u2029]")
 # Thai, Lao, Burmese, Khmer, kana and Han are written without spaces: a name there has no word boundaries.
@@ -15,6 +17,8 @@ _SPACELESS = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
+
+_EMPTY = Refusal(Code.TEXT_EMPTY, "empty")
 
 
 def nfc(text: str) -> str:
@@ -52,7 +56,7 @@ def in_word(character: str) -> bool:
     return character.isalnum() or character == "_" or is_mark(character)
 
 
-def fault_of_text(text: str, limit: int) -> str | None:
+def fault_of_text(text: str, limit: int) -> Refusal | None:
     """Return why ``text`` cannot be used, or None.
 
     Args:
@@ -60,23 +64,23 @@ def fault_of_text(text: str, limit: int) -> str | None:
         limit: characters that it may have.
     """
     if len(text) > limit:
-        return f"longer than {limit} characters"
+        return Refusal(Code.TEXT_TOO_LONG, f"longer than {limit} characters")
     if text.isprintable() and "\ufffd" not in text:
-        return None if text and not text.isspace() else "empty"
+        return None if text and not text.isspace() else _EMPTY
     found = _FORBIDDEN.search(text)
     if found is None:
-        return "empty" if text.isspace() else None
+        return _EMPTY if text.isspace() else None
     code = ord(found.group())
     if code == 0xFFFD:
-        return "holds U+FFFD: its bytes were not valid UTF-8"
+        return Refusal(Code.NOT_UTF8, "holds U+FFFD: its bytes were not valid UTF-8")
     if 0xD800 <= code <= 0xDFFF:
-        return f"holds half of a surrogate pair, U+{code:04X}"
-    return f"holds a control character, U+{code:04X}"
+        return Refusal(Code.TEXT_SURROGATE, f"holds half of a surrogate pair, U+{code:04X}")
+    return Refusal(Code.TEXT_CONTROL_CHARACTER, f"holds a control character, U+{code:04X}")
 
 
-def fault_of_name(name: str, limit: int) -> str | None:
+def fault_of_name(name: str, limit: int) -> Refusal | None:
     """Return why ``name`` cannot name an entity, or None (see :func:`fault_of_text`)."""
     fault = fault_of_text(name, limit)
     if fault is None and _LAYOUT.search(name):
-        return "holds a tab or a line break"
+        return Refusal(Code.TEXT_LINE_BREAK, "holds a tab or a line break")
     return fault

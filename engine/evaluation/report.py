@@ -6,13 +6,14 @@ import itertools
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from engine.errors import QueryError
 from engine.evaluation.metrics import CUTOFFS, average, measure
-from engine.queries.formats import LabelledQuery, QuerySet, Refusal
+from engine.queries.formats import LabelledQuery, QuerySet, RefusedQuery
 from engine.query import Expansion, Query
+from engine.refusals import Code, Refusal
 
 Runner = Callable[[Sequence[Query]], list[Expansion]]
 
@@ -51,11 +52,8 @@ def evaluate(
         QueryError: no query has positive truth.
     """
     usable = [q for q in queries.queries if q.positive.size]
-    untold = [
-        Refusal(q.label, 0, q.query.id, "no positive truth (pos_gt), so it cannot be measured")
-        for q in queries.queries
-        if not q.positive.size
-    ]
+    no_truth = Refusal(Code.NO_TRUTH, "no positive truth (pos_gt), so it cannot be measured")
+    untold = [RefusedQuery(q.label, 0, q.query.id, no_truth) for q in queries.queries if not q.positive.size]
     if not usable:
         raise QueryError("no query has positive truth (pos_gt), so nothing can be measured")
     measured: list[dict[str, float]] = []
@@ -85,7 +83,7 @@ def evaluate(
         "seconds_per_query": round(seconds / len(usable), 6),
         "degraded": degraded,
         "missing_truth": queries.missing,
-        "refused": [asdict(refusal) for refusal in [*queries.refused, *untold]],
+        "refused": [one.as_json() for one in [*queries.refused, *untold]],
     }
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from engine.corpus.importing.images import MAX_BYTES
 from engine.errors import UserError
+from engine.refusals import Code, Refusal
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -43,7 +44,11 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class PictureRefused(UserError):
-    """A file that is not taken as a picture; the message is the reason."""
+    """A file that is not taken as a picture; raised with its :class:`~engine.refusals.Refusal`."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
 
 
 def check(content: bytes) -> None:
@@ -75,7 +80,7 @@ def decode(content: bytes, side: int) -> Pixels:
         return _squared(picture, side)
     except Exception as error:  # a decoder on hostile bytes raises whatever it likes
         kind = "truncated" if "truncated" in str(error) else "broken"
-        raise PictureRefused(f"{kind}: {error}") from None
+        raise PictureRefused(Refusal(Code.IMAGE_BROKEN, f"{kind}: {error}")) from None
 
 
 def _squared(picture: Image.Image, side: int) -> Pixels:
@@ -100,23 +105,26 @@ def _resized(picture: Image.Image, side: int) -> Image.Image:
 def _open(content: bytes) -> Image.Image:
     """Return the picture with its header read and checked, nothing decoded."""
     if not content:
-        raise PictureRefused("the file is empty")
+        raise PictureRefused(Refusal(Code.IMAGE_EMPTY, "the file is empty"))
     if len(content) > MAX_BYTES:
-        raise PictureRefused(f"more than {MAX_BYTES >> 20} MiB")
+        raise PictureRefused(Refusal(Code.IMAGE_TOO_LARGE, f"more than {MAX_BYTES >> 20} MiB"))
     try:
         picture = Image.open(io.BytesIO(content), formats=FORMATS)
         animated = bool(getattr(picture, "is_animated", False)) and picture.format != "MPO"
     except Image.DecompressionBombError:
-        raise PictureRefused(f"more than {MAX_PIXELS} pixels") from None
+        raise PictureRefused(Refusal(Code.IMAGE_TOO_LARGE, f"more than {MAX_PIXELS} pixels")) from None
     except Exception:  # a decoder on hostile bytes raises whatever it likes
-        raise PictureRefused(f"not an image in a known format ({', '.join(FORMATS)})") from None
+        reason = f"not an image in a known format ({', '.join(FORMATS)})"
+        raise PictureRefused(Refusal(Code.IMAGE_FORMAT, reason)) from None
     width, height = picture.size
     if width * height > MAX_PIXELS:
-        raise PictureRefused(f"{width} x {height} pixels, more than {MAX_PIXELS}")
+        reason = f"{width} x {height} pixels, more than {MAX_PIXELS}"
+        raise PictureRefused(Refusal(Code.IMAGE_TOO_LARGE, reason))
     if animated:
-        raise PictureRefused("animated: several pictures in one")
+        raise PictureRefused(Refusal(Code.IMAGE_ANIMATED, "animated: several pictures in one"))
     if picture.mode not in _MODES:
-        raise PictureRefused(_WHY_NOT.get(picture.mode, f"colours in mode {picture.mode!r}, not 8 bits RGB"))
+        reason = _WHY_NOT.get(picture.mode, f"colours in mode {picture.mode!r}, not 8 bits RGB")
+        raise PictureRefused(Refusal(Code.IMAGE_COLOURS, reason))
     return picture
 
 

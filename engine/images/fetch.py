@@ -17,6 +17,7 @@ import numpy as np
 from engine.corpus.importing.images import MAX_BYTES
 from engine.errors import StorageError
 from engine.images.decode import PictureRefused, check
+from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 
@@ -45,7 +46,7 @@ class ImageFiles:
             try:
                 return self._workspace.image(address)
             except StorageError as error:
-                raise PictureRefused(str(error)) from None
+                raise PictureRefused(Refusal(Code.IMAGE_ADDRESS, str(error))) from None
         bucket, _, name = address.removeprefix("s3://").partition("/")
         if bucket not in self._buckets:
             self._buckets[bucket] = Store.open(f"s3://{bucket}")
@@ -66,15 +67,17 @@ class ImageFiles:
         store = self.store(address)
         # A pipe would be waited for, and there is no end to some devices.
         if store.is_local and os.path.exists(store.path) and not os.path.isfile(store.path):
-            raise PictureRefused("cannot be read: not a regular file")
+            reason = "cannot be read: not a regular file"
+            raise PictureRefused(Refusal(Code.IMAGE_UNREADABLE, reason))
         try:
             with store.open_input() as stream:
                 return bytes(stream.read(MAX_BYTES + 1))
         except StorageError:
-            raise PictureRefused("missing: no such file") from None
+            raise PictureRefused(Refusal(Code.IMAGE_MISSING, "missing: no such file")) from None
         except OSError as error:
             if store.is_local:
-                raise PictureRefused(f"cannot be read: {error}") from None
+                reason = f"cannot be read: {error}"
+                raise PictureRefused(Refusal(Code.IMAGE_UNREADABLE, reason)) from None
             # Not the image's fault: the network's or the keys'. A rerun goes on from here.
             raise StorageError(f"{address}: {error}; run the job again, it makes what is missing") from None
 
@@ -90,20 +93,24 @@ class ImageHasher:
         return ImageFiles(Workspace.open(self._uri))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Return sha256 and reason of each address of a batch of one, in order; empty where there is none."""
+        """Return sha256, code and reason of each address of a batch of one; "" where there is none."""
         addresses = [str(address) for address in batch["images"][0]]
         with ThreadPoolExecutor(self._files.threads(addresses)) as pool:
             found = list(pool.map(self.hashed, addresses))
-        sha256s, reasons = [sha for sha, _ in found], [why for _, why in found]
-        return {"chunk": [int(batch["chunk"][0])], "sha256": [sha256s], "reason": [reasons]}
+        return {
+            "chunk": [int(batch["chunk"][0])],
+            "sha256": [[sha256 for sha256, _ in found]],
+            "code": [[refusal.code.value if refusal else "" for _, refusal in found]],
+            "reason": [[refusal.detail if refusal else "" for _, refusal in found]],
+        }
 
-    def hashed(self, address: str) -> tuple[str, str]:
-        """Return the sha256 of an image's content and why it is refused; each may be empty."""
+    def hashed(self, address: str) -> tuple[str, Refusal | None]:
+        """Return the sha256 of an image's content ("" where it cannot be read), and why it is refused."""
         sha256 = ""
         try:
             content = self._files.read(address)
             sha256 = hashlib.sha256(content).hexdigest()
             check(content)
-        except PictureRefused as refusal:
-            return sha256, str(refusal)
-        return sha256, ""
+        except PictureRefused as error:
+            return sha256, error.refusal
+        return sha256, None

@@ -19,6 +19,7 @@ from engine.images.decode import PictureRefused, Pixels, decode
 from engine.images.features import PART_SCHEMA, ImageSettings, part_id
 from engine.images.fetch import WAITING_THREADS, ImageFiles
 from engine.models.vision import VisionBackbone
+from engine.refusals import Refusal
 from engine.storage.workspace import Workspace
 
 
@@ -85,19 +86,19 @@ class ImageMaker:
             header = {"descr": "<f2", "fortran_order": False, "shape": (len(sha256s), *row_shape)}
             np.lib.format.write_array_header_1_0(file, header)
             for batch in self._decoded(sha256s, addresses):
-                good = [i for i, picture in enumerate(batch) if not isinstance(picture, str)]
+                good = {i: picture for i, picture in enumerate(batch) if not isinstance(picture, Refusal)}
                 features = np.zeros((len(batch), *row_shape), np.float16)
                 if good:
-                    pixels = torch.from_numpy(np.stack([batch[i] for i in good]))
-                    features[good] = backbone.encode(pixels).numpy()
+                    pixels = torch.from_numpy(np.stack(list(good.values())))
+                    features[list(good)] = backbone.encode(pixels).numpy()
                 file.write(features.data)
-                reasons += [picture if isinstance(picture, str) else None for picture in batch]
+                reasons += [picture.detail if isinstance(picture, Refusal) else None for picture in batch]
         return reasons
 
-    def _decoded(self, sha256s: Sequence[str], addresses: Sequence[str]) -> Iterator[list[Pixels | str]]:
+    def _decoded(self, sha256s: Sequence[str], addresses: Sequence[str]) -> Iterator[list[Pixels | Refusal]]:
         """Yield the pictures in batches, or why not, always with the next batch at work."""
         work = deque(zip(sha256s, addresses, strict=True))
-        ahead: deque[Future[Pixels | str]] = deque()
+        ahead: deque[Future[Pixels | Refusal]] = deque()
         threads = WAITING_THREADS if torch.cuda.is_available() else self._files.threads(addresses)
         with ThreadPoolExecutor(threads) as pool:
             while work or ahead:
@@ -105,7 +106,7 @@ class ImageMaker:
                     ahead.append(pool.submit(self._picture, *work.popleft()))
                 yield [ahead.popleft().result() for _ in range(min(self._batch_size, len(ahead)))]
 
-    def _picture(self, sha256: str, address: str) -> Pixels | str:
+    def _picture(self, sha256: str, address: str) -> Pixels | Refusal:
         try:
             content = self._files.read(address)
         except PictureRefused:
@@ -114,5 +115,5 @@ class ImageMaker:
             raise StorageError(f"{address}: has changed while the job ran; run it again")
         try:
             return decode(content, self.backbone.side)
-        except PictureRefused as refusal:
-            return str(refusal)
+        except PictureRefused as error:
+            return error.refusal

@@ -9,8 +9,8 @@ A record names its seeds by name, alias or id, and may carry its truth::
     {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals"}
 
 Both spellings are understood in every format; other fields are ignored. MESED's files are those of
-:mod:`engine.queries.mesed`. A record that cannot be used is returned as a :class:`Refusal`, never dropped.
-Knows nothing of methods.
+:mod:`engine.queries.mesed`. A record that cannot be used is returned as a :class:`RefusedQuery`, never
+dropped. Knows nothing of methods.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ from pydantic import (
     ValidationError,
 )
 
-from engine.errors import FormatError, QueryError, UserError
+from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
 from engine.queries.mesed import SUFFIX, Found, mesed_records, query_texts
 from engine.query import Query
+from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 from engine.vocabulary import Vocabulary
 
@@ -80,13 +81,28 @@ class LabelledQuery:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RefusedQuery:
     """A record that cannot be used. ``position`` counts from 1; 0 stands for the whole file."""
 
     source: str
     position: int
     query_id: str | None
-    reason: str
+    refusal: Refusal
+
+    @property
+    def reason(self) -> str:
+        """One line for a person."""
+        return self.refusal.detail
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the refused query as reports and ``_refused.jsonl`` have it."""
+        return {
+            "source": self.source,
+            "position": self.position,
+            "query_id": self.query_id,
+            "code": self.refusal.code.value,
+            "reason": self.reason,
+        }
 
     def __str__(self) -> str:
         return f"{self.source}:{self.position}: {self.reason}"
@@ -97,7 +113,7 @@ class QuerySet:
     """What query files hold: usable queries in file order, and what was refused."""
 
     queries: list[LabelledQuery] = field(default_factory=list)
-    refused: list[Refusal] = field(default_factory=list)
+    refused: list[RefusedQuery] = field(default_factory=list)
 
     @property
     def missing(self) -> int:
@@ -125,7 +141,7 @@ def read_queries(source: Store, vocabulary: Vocabulary) -> QuerySet:
     reader = _Reader(vocabulary)
     for file, position, record in _found(_files(source)):
         answer = reader.take(file, position, record)
-        if isinstance(answer, Refusal):
+        if isinstance(answer, RefusedQuery):
             found.refused.append(answer)
         else:
             found.queries.append(answer)
@@ -162,7 +178,7 @@ def _found(files: Sequence[Store]) -> Iterator[Found]:
 
 
 def _records(file: Store) -> Iterator[tuple[int, Any]]:
-    """Yield (position, record); what cannot be read is yielded as the exception it causes."""
+    """Yield (position, record); in the place of what cannot be read its refusal."""
     if file.name.endswith(".jsonl"):
         yield from _json_lines(file)
         return
@@ -173,10 +189,11 @@ def _records(file: Store) -> Iterator[tuple[int, Any]]:
         else:
             records = json.loads(file.read_bytes())
     except (ValueError, pa.ArrowException, RecursionError) as error:
-        yield 0, FormatError(f"cannot be read: {error}")
+        yield 0, Refusal(Code.FILE_BROKEN, f"cannot be read: {error}")
         return
     if not isinstance(records, list):
-        yield 0, FormatError(f"holds a {type(records).__name__}, expected a list of queries")
+        reason = f"holds a {type(records).__name__}, expected a list of queries"
+        yield 0, Refusal(Code.WRONG_TYPE, reason)
         return
     yield from enumerate(records, 1)
 
@@ -188,7 +205,7 @@ def _json_lines(file: Store) -> Iterator[tuple[int, Any]]:
         try:
             yield position, json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield position, FormatError(f"not JSON: {error}")
+            yield position, Refusal(Code.NOT_JSON, f"not JSON: {error}")
 
 
 def _listed(value: Any) -> Any:
@@ -222,19 +239,17 @@ class _Reader:
         self._seen: dict[str, str] = {}
         self._numbers: Counter[str] = Counter()
 
-    def take(self, file: Store, position: int, raw: Any) -> LabelledQuery | Refusal:
-        """Return the query of one record, or why it has none."""
-        query_id: str | None = None
-        try:
-            if isinstance(raw, UserError):
-                raise raw
-            record = _validated(raw)
-            label = record.label or PurePosixPath(file.name).stem
-            query_id = self._name(record, label)
-            self._claim(query_id, f"{file.name}:{position}")
-            return self._resolved(record, query_id, label)
-        except UserError as error:
-            return Refusal(file.uri, position, query_id, _short(str(error)))
+    def take(self, file: Store, position: int, raw: Any) -> LabelledQuery | RefusedQuery:
+        """Return the query of one record, or why it has none; ``raw`` may be a refusal already."""
+        record = raw if isinstance(raw, Refusal) else _validated(raw)
+        if isinstance(record, Refusal):
+            return RefusedQuery(file.uri, position, None, _short(record))
+        label = record.label or PurePosixPath(file.name).stem
+        query_id = self._name(record, label)
+        found = self._claim(query_id, f"{file.name}:{position}") or self._resolved(record, query_id, label)
+        if isinstance(found, Refusal):
+            return RefusedQuery(file.uri, position, query_id, _short(found))
+        return found
 
     def _name(self, record: _Record, label: str) -> str:
         """Return the record's id, or "<class>-<group>-<n>" with n counting within the group."""
@@ -243,18 +258,25 @@ class _Reader:
         self._numbers[group] += 1
         return str(record.id) if record.id is not None else f"{group}-{number}"
 
-    def _claim(self, query_id: str, place: str) -> None:
+    def _claim(self, query_id: str, place: str) -> Refusal | None:
         if query_id in self._seen:
-            raise QueryError(f"query {query_id!r}: the id is taken, by {self._seen[query_id]}")
+            reason = f"query {query_id!r}: the id is taken, by {self._seen[query_id]}"
+            return Refusal(Code.DUPLICATE_QUERY_ID, reason)
         self._seen[query_id] = place
+        return None
 
-    def _resolved(self, record: _Record, query_id: str, label: str) -> LabelledQuery:
+    def _resolved(self, record: _Record, query_id: str, label: str) -> LabelledQuery | Refusal:
         where = f"query {query_id!r}"
-        positive = self.vocabulary.resolve_all(record.positive, where)
-        negative = self.vocabulary.resolve_all(record.negative, where)
-        query = Query(query_id, positive, negative)
-        if record.top_k is not None:
-            query = replace(query, top_k=record.top_k)
+        try:
+            positive = self.vocabulary.resolve_all(record.positive, where)
+            negative = self.vocabulary.resolve_all(record.negative, where)
+            query = Query(query_id, positive, negative)
+            if record.top_k is not None:
+                query = replace(query, top_k=record.top_k)
+        except UnknownEntityError as error:
+            return Refusal(Code.UNKNOWN_ENTITY, str(error))
+        except UserError as error:
+            return Refusal(Code.QUERY_INVALID, str(error))
         wanted, unwanted = self._truth(record.pos_gt, query), self._truth(record.neg_gt, query)
         lacking = set(unwanted.missing)
         wanted = Truth(wanted.ids - unwanted.ids, tuple(n for n in wanted.missing if n not in lacking))
@@ -266,15 +288,16 @@ class _Reader:
         return Truth(ids, tuple(str(name) for name, i in found.items() if i is None))
 
 
-def _validated(raw: Any) -> _Record:
+def _validated(raw: Any) -> _Record | Refusal:
     try:
         return _Record.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"][:2])) or "record"
-        raise FormatError(f"{place}: {first['msg']}") from None
+        return Refusal(Code.WRONG_TYPE, f"{place}: {first['msg']}")
 
 
-def _short(reason: str) -> str:
-    line = " ".join(reason.split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
+def _short(refusal: Refusal) -> Refusal:
+    """Return the refusal with its detail on one line of bounded length."""
+    line = " ".join(refusal.detail.split())
+    return replace(refusal, detail=line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…")

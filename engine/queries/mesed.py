@@ -21,7 +21,7 @@ from typing import Any
 from engine.corpus.readers.json_stream import decode, lines
 from engine.corpus.readers.mesed import ENTITIES, entity_lines, whole_number
 from engine.corpus.text import nfc
-from engine.errors import FormatError
+from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 
 SUFFIX = ".txt"
@@ -29,7 +29,7 @@ END = "EXIT"
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
 
 Found = tuple[Store, int, Any]
-"""A file, a line of it, and the record there; what cannot be used is the exception it causes."""
+"""A file, a line of it, and the record there; in the place of one that cannot be used a :class:`Refusal`."""
 
 
 def query_texts(folder: Store) -> list[Store]:
@@ -45,20 +45,20 @@ def mesed_records(files: Sequence[Store]) -> Iterator[Found]:
     """
     known = _beside(files[0], ENTITIES)
     if known is None:
-        where = f"no {ENTITIES} in the folder or beside it, so its ids stand for nothing"
-        yield from ((file, 0, FormatError(where)) for file in files)
+        reason = f"no {ENTITIES} in the folder or beside it, so its ids stand for nothing"
+        yield from ((file, 0, Refusal(Code.FILE_MISSING, reason)) for file in files)
         return
     names: dict[int, str] = {}
     for line in entity_lines(known):
         if line.fault:
-            yield known, line.number, FormatError(line.fault)
+            yield known, line.number, line.fault
         else:
             names[line.id] = line.name
     for file in files:
         truth: list[str] = []
         if given := _beside(file, f"gt/{file.name}"):
             faults = _read_truth(given, names, truth)
-            yield from ((given, number, FormatError(fault)) for number, fault in faults)
+            yield from ((given, number, fault) for number, fault in faults)
             if faults:
                 truth = []
         yield from ((file, *one) for one in _queries(file, names, truth))
@@ -71,7 +71,7 @@ def _beside(file: Store, name: str) -> Store | None:
     return next((place for place in places if place.size() >= 0), None)
 
 
-def _text_lines(file: Store) -> Iterator[tuple[int, str, str | None]]:
+def _text_lines(file: Store) -> Iterator[tuple[int, str, Refusal | None]]:
     """Yield number, text and fault of the lines that are not blank."""
     for line in lines(file):
         text, fault = decode(line)
@@ -89,31 +89,34 @@ def _queries(file: Store, names: dict[int, str], truth: list[str]) -> Iterator[t
         words = text.split()
         fault = fault or next(filter(None, (_fault_of_id(word, names) for word in words)), None)
         if fault:
-            yield number, FormatError(f"query {query_id!r}: {fault}")
+            yield number, fault.about(f"query {query_id!r}:")
         else:
             seeds = [names[int(word)] for word in words]
             yield number, {"id": query_id, "class": label, "positive": seeds, "pos_gt": truth}
 
 
-def _fault_of_id(text: str, names: dict[int, str]) -> str | None:
+def _fault_of_id(text: str, names: dict[int, str]) -> Refusal | None:
     entity = whole_number(text)
     if entity is None:
-        return f"an id must be a whole number, not {text[:40]!r}"
-    return None if entity in names else f"id {entity} is in no usable line of {ENTITIES}"
+        return Refusal(Code.WRONG_TYPE, f"an id must be a whole number, not {text[:40]!r}")
+    if entity not in names:
+        return Refusal(Code.UNKNOWN_ENTITY, f"id {entity} is in no usable line of {ENTITIES}")
+    return None
 
 
-def _read_truth(file: Store, names: dict[int, str], truth: list[str]) -> list[tuple[int, str]]:
+def _read_truth(file: Store, names: dict[int, str], truth: list[str]) -> list[tuple[int, Refusal]]:
     """Add the names of a class's entities to ``truth``, and return the lines that are wrong, with reasons."""
     ids = {name: number for number, name in names.items()}
     faults = []
     for number, text, fault in _text_lines(file):
         columns = [column.strip() for column in text.split("\t")]
         if not fault and (len(columns) != 3 or not _NUMBER.fullmatch(columns[2])):
-            fault = "a line must be id TAB name TAB relevance"
+            fault = Refusal(Code.WRONG_LAYOUT, "a line must be id TAB name TAB relevance")
         fault = fault or _fault_of_id(columns[0], names)
         # A name that entity2id.txt spells in another way is no fault; one that it gives to another is.
         if not fault and ids.get(name := nfc(columns[1]), entity := int(columns[0])) != entity:
-            fault = f"{name!r} has the id {ids[name]} in {ENTITIES}, not {entity}"
+            reason = f"{name!r} has the id {ids[name]} in {ENTITIES}, not {entity}"
+            fault = Refusal(Code.CONTRADICTING_ID, reason)
         if fault:
             faults.append((number, fault))
         elif float(columns[2]) > 0:

@@ -4,7 +4,7 @@
 
     _run.json           what the parts were made from; written first, compared by a later run
     part-00000.parquet  the answers of queries 0 … part_size - 1, see :data:`SCHEMA`
-    _refused.jsonl      queries that could not be used: source, position, query_id, reason
+    _refused.jsonl      queries that could not be used: source, position, query_id, code, reason
     _manifest.json      counts; written last: an output without it is not finished
 
 Queries are cut into parts in their order, so a later run with the same input knows which are
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.catalogue import Catalogue
 from engine.errors import FormatError
-from engine.queries.formats import Refusal
+from engine.queries.formats import RefusedQuery
 from engine.query import Expansion
 from engine.storage.store import Store
 from engine.vocabulary import Vocabulary
@@ -127,13 +127,13 @@ class ExpansionFolder:
             pq.write_table(table.replace_schema_metadata(counts), path, compression="zstd")
         return table.num_rows
 
-    def finish(self, run: RunDescription, refused: Sequence[Refusal]) -> dict[str, Any]:
+    def finish(self, run: RunDescription, refused: Sequence[RefusedQuery]) -> dict[str, Any]:
         """Check that every part is there with all its queries, write the manifest and return it.
 
         Raises:
             FormatError: a part is missing or was not written by us.
         """
-        lines = [json.dumps(asdict(refusal), ensure_ascii=False) for refusal in refused]
+        lines = [json.dumps(one.as_json(), ensure_ascii=False) for one in refused]
         if lines:
             (self.folder / REFUSED).write_bytes(("\n".join(lines) + "\n").encode())
         else:

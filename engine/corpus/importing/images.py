@@ -8,6 +8,7 @@ import posixpath
 from pathlib import Path
 
 from engine.corpus.text import fault_of_name
+from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 
 FOLDER = "corpus/images"
@@ -45,12 +46,12 @@ def address_in(folder: Store, image: str) -> str:
     return Store(folder.fs, posixpath.normpath(f"{folder.path}/{image}"), folder.is_local).uri
 
 
-def fault_of_address(address: str) -> str | None:
+def fault_of_address(address: str) -> Refusal | None:
     """Return why an address (of :func:`address_in`) cannot be stored, or None; nothing is opened."""
     if fault := fault_of_name(address, MAX_ADDRESS):
         return fault
     if not address.startswith(("/", "s3://")):
-        return f"{address[:80]!r} is no path and no s3:// address"
+        return Refusal(Code.IMAGE_ADDRESS, f"{address[:80]!r} is no path and no s3:// address")
     return None
 
 
@@ -74,17 +75,16 @@ class Pictures:
         return f"{FOLDER}/{name}"
 
 
-def picture_bytes(given: bytes | str) -> bytes:
+def picture_bytes(given: bytes | str) -> bytes | Refusal:
     """Return the bytes of a picture, given as they are or in base64 (line breaks allowed).
 
-    Raises:
-        ValueError: the text is not base64, or the picture is larger than :data:`MAX_BYTES`.
+    It is refused where the text is not base64, and where it is larger than :data:`MAX_BYTES`.
     """
     if isinstance(given, str):
         try:
             given = base64.b64decode("".join(given.split()), validate=True)
         except ValueError as error:
-            raise ValueError(f"are not base64 ({error})") from None
+            return Refusal(Code.IMAGE_NOT_BASE64, f"are not base64 ({error})")
     if len(given) > MAX_BYTES:
-        raise ValueError(f"are more than {MAX_BYTES >> 20} MiB")
+        return Refusal(Code.IMAGE_TOO_LARGE, f"are more than {MAX_BYTES >> 20} MiB")
     return given

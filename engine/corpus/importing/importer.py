@@ -11,13 +11,15 @@ from pathlib import Path
 from engine.corpus.importing.images import Pictures, fault_of_address, picture_bytes
 from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, Span
 from engine.corpus.importing.writer import MentionWriter, Quarantine, write_entities
-from engine.corpus.readers.base import EXCERPT, Entity, Refusal, Sentence, Source
+from engine.corpus.positions import Position
+from engine.corpus.readers.base import EXCERPT, Entity, RefusedRecord, Sentence, Source
 from engine.corpus.readers.mesed import Mesed
 from engine.corpus.readers.tables import Rows, read_jsonl, read_parquet
 from engine.corpus.readers.ultrawiki import UltraWiki
 from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, corpus_digest
 from engine.corpus.text import fault_of_name, fault_of_text, nfc
 from engine.errors import FormatError, StorageError
+from engine.refusals import Code, Refusal
 from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
 from engine.vocabulary import MAX_NAME_LENGTH
@@ -34,6 +36,8 @@ FORMATS: dict[str, Callable[[Store], Source]] = {
 
 Progress = Callable[[int], None]
 _PROGRESS_EVERY = 4096
+
+_DUPLICATE = Refusal(Code.DUPLICATE_SENTENCE, "duplicate sentence")
 
 
 @dataclass(frozen=True)
@@ -127,37 +131,36 @@ class _Import:
             part_digests=[sha for name, sha in digests.items() if name.startswith("mentions/")],
         )
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refused: RefusedRecord) -> None:
         counts = self._counts
-        if refusal.of == "entity":
+        if refused.of == "entity":
             counts.entities_refused += 1
-        elif refusal.of == "detail":
+        elif refused.of == "detail":
             counts.details_refused += 1
-        elif refusal.of == "file":
+        elif refused.of == "file":
             counts.files_broken += 1
-        elif refusal.reason == DUPLICATE:
+        elif refused.refusal.code is Code.DUPLICATE_SENTENCE:
             counts.duplicates += 1
         else:
             counts.refused += 1
-        self._quarantine.add(refusal)
+        self._quarantine.add(refused)
 
     def _read_entities(self, reader: Source) -> None:
         given = reader.entities()
         self._listed = given is not None
-        lines: dict[str, str] = {}
+        places: dict[str, Position] = {}
         for one in given if given is not None else _named_by_sentences(reader.sentences()):
-            if isinstance(one, Refusal):
+            if isinstance(one, RefusedRecord):
                 self._refuse(one)
                 continue
             fault = fault_of_name(one.name, MAX_NAME_LENGTH)
-            place = one.position[0].format(*one.position[1:])
             if fault is None and one.name in self._ids:
-                fault = f"the same name as in {lines[one.name]}"
+                fault = Refusal(Code.DUPLICATE_ENTITY, f"the same name as in {places[one.name]}")
             if fault:
                 if self._listed:  # else each of its sentences is refused, with this reason
-                    self._refuse(Refusal(one.source, one.position, fault, one.name, "entity"))
+                    self._refuse(RefusedRecord(one.source, one.position, fault, one.name, "entity"))
                 continue
-            lines[one.name] = place
+            places[one.name] = one.position
             self._ids[one.name] = len(self._entities)
             self._entities.append(self._checked(one))
         self._counts.entities = len(self._entities)
@@ -166,23 +169,24 @@ class _Import:
         """Return the entity without the details that cannot be used; they go to the quarantine."""
         description = nfc(one.description) if one.description else None
         if description and (fault := fault_of_text(description, self._settings.max_sentence_characters)):
-            self._refuse_detail(one, f"description {fault}", description)
+            self._refuse_detail(one, fault.about("description"), description)
             description = None
         aliases = []
         for alias in dict.fromkeys(one.aliases):
             if fault := fault_of_name(alias, MAX_NAME_LENGTH):
-                self._refuse_detail(one, f"alias {fault}", alias)
+                self._refuse_detail(one, fault.about("alias"), alias)
             elif alias != one.name:
                 aliases.append(alias)
         attributes = one.attributes
         texts = [t for name, values in attributes.items() for t in (name, *values)]
         if fault := next(filter(None, (fault_of_name(t, MAX_NAME_LENGTH) for t in texts)), None):
-            self._refuse_detail(one, f"attributes: a text {fault}", str(attributes))
+            self._refuse_detail(one, fault.about("attributes: a text"), str(attributes))
             attributes = {}
         return one._replace(description=description, aliases=aliases, attributes=attributes)
 
-    def _refuse_detail(self, one: Entity, reason: str, record: str) -> None:
-        self._refuse(Refusal(one.source, one.position, f"{one.name!r}: {reason}", record, "detail"))
+    def _refuse_detail(self, one: Entity, refusal: Refusal, record: str) -> None:
+        named = refusal.about(f"{one.name!r}:")
+        self._refuse(RefusedRecord(one.source, one.position, named, record, "detail"))
 
     def _read_sentences(self, reader: Source, progress: Progress) -> None:
         names, aliases = [e.name for e in self._entities], [e.aliases for e in self._entities]
@@ -194,54 +198,53 @@ class _Import:
         mentioned = bytearray(len(names))
         read = 0
         for one in reader.sentences():
-            if isinstance(one, Refusal):
+            if isinstance(one, RefusedRecord):
                 read += one.of == "sentence"
                 self._refuse(one)
                 continue
             read += 1
             if read % _PROGRESS_EVERY == 0:
                 progress(_PROGRESS_EVERY)
-            entity_id = self._take(one)
-            if isinstance(entity_id, str):
-                self._refuse(Refusal(one.source, one.position, entity_id, one.sentence))
+            taken = self._take(one)
+            if isinstance(taken, Refusal):
+                self._refuse(RefusedRecord(one.source, one.position, taken, one.sentence))
             elif one.sentence:
-                mentioned[entity_id] = 1
+                mentioned[taken] = 1
         progress(read % _PROGRESS_EVERY)
         self._mentions.flush()
         self._counts.sentences_read = read
         self._counts.mentions = sum(self._mentions.parts)
         self._counts.entities_without_sentences = len(names) - sum(mentioned)
 
-    def _take(self, one: Sentence) -> int | str:
-        """Write the context's mention and return its entity; a string is why it is refused."""
+    def _take(self, one: Sentence) -> int | Refusal:
+        """Write the context's mention and return its entity, or why it is refused."""
         entity_id = self._ids.get(one.entity)
         if entity_id is None:
             return self._fault_of_unknown(one.entity)
         only_image = not one.sentence and (one.image or one.image_bytes)
         found = ("", (0, 0, NO_SENTENCE)) if only_image else self._located(entity_id, one)
-        if isinstance(found, str):
+        if isinstance(found, Refusal):
             return found
-        try:
-            image = self._image(one)
-        except ValueError as error:
+        image = self._image(one)
+        if isinstance(image, Refusal):
             if only_image:
-                return str(error)
+                return image
             record = str((one.image or one.image_bytes or "")[:EXCERPT])
-            self._refuse(Refusal(one.source, one.position, str(error), record, "detail"))
+            self._refuse(RefusedRecord(one.source, one.position, image, record, "detail"))
             image = None
         sentence, (start, end, how) = found
         # What we find is the first place of several; what people marked may be every one.
         key = hash((entity_id, sentence, image, start if one.annotated else None))
         if key in self._seen:
-            return DUPLICATE
+            return _DUPLICATE
         self._seen.add(key)
         self._mentions.add(entity_id, sentence, start, end, image)
         self._found[how] += 1
         self._counts.images += image is not None
         return entity_id
 
-    def _located(self, entity_id: int, one: Sentence) -> tuple[str, Span] | str:
-        """Return the sentence as it is stored and where its mention is; a string is why it is refused."""
+    def _located(self, entity_id: int, one: Sentence) -> tuple[str, Span] | Refusal:
+        """Return the sentence as it is stored and where its mention is, or why it is refused."""
         sentence, start, end = one.sentence, one.start, one.end
         if fault := fault_of_text(sentence, self._settings.max_sentence_characters):
             return fault
@@ -255,29 +258,24 @@ class _Import:
             span = self._finder.narrow(entity_id, sentence, start, end)
         else:
             span = self._finder.check(entity_id, sentence, start, end)
-        return span if isinstance(span, str) else (sentence, span)
+        return span if isinstance(span, Refusal) else (sentence, span)
 
-    def _image(self, one: Sentence) -> str | None:
-        """Return the address of the context's image, written here if it came as bytes.
-
-        Raises:
-            ValueError: it cannot be used, and why.
-        """
+    def _image(self, one: Sentence) -> str | Refusal | None:
+        """Return the address of the context's image, or why it is refused; bytes are written here."""
         if one.image_bytes:
-            try:
-                return self._pictures.add(picture_bytes(one.image_bytes))
-            except ValueError as error:
-                raise ValueError(f"image_bytes {error}") from None
+            content = picture_bytes(one.image_bytes)
+            return (
+                content.about("image_bytes") if isinstance(content, Refusal) else self._pictures.add(content)
+            )
         if one.image and (fault := fault_of_address(one.image)):
-            raise ValueError(f"image {fault}")
+            return fault.about("image")
         return one.image or None
 
-    def _fault_of_unknown(self, name: str) -> str:
+    def _fault_of_unknown(self, name: str) -> Refusal:
         if fault := fault_of_name(name, MAX_NAME_LENGTH):
-            return f"entity name {fault}"
-        return f"{name!r} is no entity of this corpus" + (
-            " (no line of the entity file)" if self._listed else ""
-        )
+            return fault.about("entity name")
+        listed = " (no line of the entity file)" if self._listed else ""
+        return Refusal(Code.UNKNOWN_ENTITY, f"{name!r} is no entity of this corpus{listed}")
 
     def _verdict(self, source: str, form: str) -> None:
         counts = self._counts
@@ -295,10 +293,7 @@ class _Import:
             )
 
 
-DUPLICATE = "duplicate sentence"
-
-
-def _named_by_sentences(sentences: Iterable[Sentence | Refusal]) -> Iterable[Entity]:
+def _named_by_sentences(sentences: Iterable[Sentence | RefusedRecord]) -> Iterable[Entity]:
     """Return the entities of the sentences in order of first appearance."""
     seen: set[str] = set()
     for one in sentences:

@@ -1,4 +1,4 @@
-"""Where a sentence mentions its entity: one span of characters, or the reason why there is none."""
+"""Where a sentence mentions its entity: one span of characters, or a refusal that says why there is none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from engine.corpus.text import fold, in_word, is_mark, is_spaceless
+from engine.refusals import Code, Refusal
 
 EXACT, FOLDED, ALIAS, SUBSTRING, GIVEN = "exact", "other case", "alias", "inside a word", "given"
 NO_SENTENCE = "an image alone"
@@ -33,8 +34,8 @@ class MentionFinder:
         self._names, self._aliases = names, aliases
         self._longer = _longer_names(names, aliases)
 
-    def find(self, entity_id: int, sentence: str) -> Span | str:
-        """Return (start, end, how) of the mention; end is exclusive. A string is the reason for a refusal."""
+    def find(self, entity_id: int, sentence: str) -> Span | Refusal:
+        """Return (start, end, how) of the mention, end exclusive, or why there is none."""
         name = self._names[entity_id]
         longer = self._longer.get(name)
         at = sentence.find(name)
@@ -44,7 +45,7 @@ class MentionFinder:
             return at, end, EXACT
         return self._search(entity_id, sentence)
 
-    def _search(self, entity_id: int, sentence: str) -> Span | str:
+    def _search(self, entity_id: int, sentence: str) -> Span | Refusal:
         name, aliases = self._names[entity_id], self._aliases[entity_id]
         folded = fold(sentence)
         tries = [(name, sentence, True, EXACT), (fold(name), folded, True, FOLDED)]
@@ -66,25 +67,26 @@ class MentionFinder:
                     return start, end, how
                 inside = inside or within
         if inside:
-            return f"occurs only inside the longer name {inside!r}"
-        return "does not hold its entity's name"
+            return Refusal(Code.MENTION_IN_LONGER_NAME, f"occurs only inside the longer name {inside!r}")
+        return Refusal(Code.MENTION_NOT_FOUND, "does not hold its entity's name")
 
-    def check(self, entity_id: int, sentence: str, start: int, end: int) -> Span | str:
-        """Return the given offsets if they hold the name or an alias in any case, else the reason."""
+    def check(self, entity_id: int, sentence: str, start: int, end: int) -> Span | Refusal:
+        """Return the given offsets if they hold the name or an alias in any case."""
         if fault := _fault_of_span(sentence, start, end):
             return fault
         held = sentence[start:end]
         folded = fold(held)
         if any(folded == fold(s) for s in (self._names[entity_id], *self._aliases[entity_id])):
             return start, end, GIVEN
-        return f"start {start} and end {end} hold {held[:80]!r}, neither the name nor an alias"
+        reason = f"start {start} and end {end} hold {held[:80]!r}, neither the name nor an alias"
+        return Refusal(Code.SPAN_MISMATCH, reason)
 
-    def narrow(self, entity_id: int, sentence: str, start: int, end: int) -> Span | str:
+    def narrow(self, entity_id: int, sentence: str, start: int, end: int) -> Span | Refusal:
         """Return the place of the name or an alias, in any case, inside a span that people marked.
 
         As a whole word if there is one ("Affenpinscher" in "Affenpinscher's"), else anywhere; where none is
-        inside, the whole span: the sentence may call the entity by another name. A string is the reason for
-        a refusal: there is no such span.
+        inside, the whole span: the sentence may call the entity by another name. Only a span that does not
+        exist is refused.
         """
         if fault := _fault_of_span(sentence, start, end):
             return fault
@@ -106,10 +108,13 @@ def is_whole(text: str, start: int, end: int) -> bool:
     return not (start and in_word(text[start - 1])) and not (end < len(text) and in_word(text[end]))
 
 
-def _fault_of_span(sentence: str, start: int, end: int) -> str | None:
+def _fault_of_span(sentence: str, start: int, end: int) -> Refusal | None:
     if not 0 <= start < end <= len(sentence):
-        return f"start {start} and end {end} are no span of its {len(sentence)} characters"
-    return f"start {start} and end {end} hold no text" if sentence[start:end].isspace() else None
+        reason = f"start {start} and end {end} are no span of its {len(sentence)} characters"
+        return Refusal(Code.SPAN_OUT_OF_RANGE, reason)
+    if sentence[start:end].isspace():
+        return Refusal(Code.SPAN_BLANK, f"start {start} and end {end} hold no text")
+    return None
 
 
 def _places(wanted: str, text: str, start: int = 0) -> Iterator[int]:

@@ -12,7 +12,7 @@ from typing import TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.corpus.readers.base import Entity, Refusal
+from engine.corpus.readers.base import Entity, RefusedRecord
 from engine.corpus.schema import MENTION_SCHEMA, PART_ROWS
 from engine.vocabulary import ENTITY_SCHEMA
 
@@ -87,13 +87,13 @@ class Quarantine:
         if self._file is not None:
             self._file.close()
 
-    def add(self, refusal: Refusal) -> None:
-        """Write a refusal."""
-        line = refusal.as_json()
-        self.reasons[_VARYING.sub("…", refusal.reason)] += 1
+    def add(self, refused: RefusedRecord) -> None:
+        """Write the line of a refused record."""
+        line = refused.as_json()
+        self.reasons[_VARYING.sub("…", refused.refusal.detail)] += 1
         if len(self.first) < 3:
             self.first.append(line)
-        self._open(refusal.source).write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._open(refused.source).write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def _open(self, source: str) -> TextIO:
         """Return the file of a source. One is open at a time: a corpus may have thousands of parts."""

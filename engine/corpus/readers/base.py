@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+from engine.corpus.positions import Position
+from engine.refusals import Refusal
 from engine.storage.store import Store
-
-Position = tuple[str, object, object]
-"""A template and its two values: made for every record, formatted only for those that are refused."""
 
 EXCERPT = 500
 """Characters of a refused record that the quarantine keeps."""
@@ -47,7 +46,7 @@ class Sentence(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusedRecord:
     """A record that is not imported: a line of the quarantine.
 
     ``of`` says what it counts as: an entity, a sentence, a detail (a description, attributes, an image) or
@@ -56,17 +55,17 @@ class Refusal:
 
     source: str
     position: Position
-    reason: str
+    refusal: Refusal
     record: str = field(default="")
     of: Literal["entity", "sentence", "detail", "file"] = "sentence"
 
     def as_json(self) -> dict[str, str]:
-        """Return the quarantine line: source, position, reason and the beginning of the record."""
-        template, first, second = self.position
+        """Return the quarantine line: source, position, code, reason and the beginning of the record."""
         return {
             "source": self.source,
-            "position": template.format(first, second),
-            "reason": self.reason,
+            "position": str(self.position),
+            "code": self.refusal.code.value,
+            "reason": self.refusal.detail,
             "record": self.record[:EXCERPT].encode("utf-8", "replace").decode(),
         }
 
@@ -77,8 +76,8 @@ class Source(Protocol):
     def files(self) -> list[Store]:
         """Return the files that are read."""
 
-    def entities(self) -> Iterator[Entity | Refusal] | None:
+    def entities(self) -> Iterator[Entity | RefusedRecord] | None:
         """Return the entities, or None where the format names none apart from the sentences."""
 
-    def sentences(self) -> Iterator[Sentence | Refusal]:
+    def sentences(self) -> Iterator[Sentence | RefusedRecord]:
         """Return the sentences."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import ijson
 
+from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 
 BLOCK = 1 << 20
@@ -43,19 +44,20 @@ def lines(store: Store) -> Iterator[Line]:
         yield Line(number, offset, None if skipped else rest, False)
 
 
-def decode(line: Line) -> tuple[str, str | None]:
+def decode(line: Line) -> tuple[str, Refusal | None]:
     """Return a line's text (line break and byte order mark removed) and why it cannot be used, or None."""
     if line.content is None:
-        return "", f"line longer than {MAX_LINE >> 20} MiB"
+        return "", Refusal(Code.LINE_TOO_LONG, f"line longer than {MAX_LINE >> 20} MiB")
     content = line.content.removeprefix(codecs.BOM_UTF8) if line.number == 1 else line.content
     try:
         return content.decode().rstrip("\r"), None
     except UnicodeDecodeError as error:
         place = line.offset + error.start + len(line.content) - len(content)
-        return content.decode(errors="replace"), f"not valid UTF-8 at byte {place} of the file"
+        fault = Refusal(Code.NOT_UTF8, f"not valid UTF-8 at byte {place} of the file")
+        return content.decode(errors="replace"), fault
 
 
-def parsed_object(text: str, ended: bool) -> dict[str, Any] | str:
+def parsed_object(text: str, ended: bool) -> dict[str, Any] | Refusal:
     """Return the JSON object of a line, or why it holds none.
 
     Args:
@@ -66,10 +68,10 @@ def parsed_object(text: str, ended: bool) -> dict[str, Any] | str:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
         cut = "" if ended else "; the file ends in this line without a line break: it may be cut off"
-        return f"not valid JSON ({error}){cut}"
+        return Refusal(Code.NOT_JSON, f"not valid JSON ({error}){cut}")
     if isinstance(row, dict):
         return row
-    return f"a line must be an object, not {json_type(row)}"
+    return wrong_type("a line must be an object", row)
 
 
 def json_type(value: object) -> str:
@@ -77,6 +79,16 @@ def json_type(value: object) -> str:
     names: dict[type, str] = {bool: "true or false", str: "a text", type(None): "null"}
     names |= {list: "a list", dict: "an object"} | dict.fromkeys((int, float, Decimal), "a number")
     return names.get(type(value), type(value).__name__)
+
+
+def wrong_type(expected: str, value: object) -> Refusal:
+    """Return the refusal of a value that is not what it must be, such as ``entity must be a text``."""
+    return Refusal(Code.WRONG_TYPE, f"{expected}, not {json_type(value)}")
+
+
+def is_whole_number(value: object) -> bool:
+    """Whether a JSON value is a whole number; true and false, which Python counts among them, are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class _Valid:
@@ -145,9 +157,10 @@ def expect_object(events: Iterator[tuple[str, object]]) -> None:
         raise ijson.JSONError("the file holds no JSON object {name: …}")
 
 
-def fault_of_json(error: Exception) -> str:
-    """Return a parser's complaint as one line."""
+def fault_of_json(error: Exception) -> Refusal:
+    """Return a parser's complaint about the rest of a file."""
     first = str(error).strip().splitlines()[0]
     if "premature EOF" in first or "Incomplete" in first:
-        return "the file ends in the middle of its JSON text: it is cut off"
-    return f"no valid JSON from here on ({first}); the rest of the file was not read"
+        return Refusal(Code.FILE_CUT_OFF, "the file ends in the middle of its JSON text: it is cut off")
+    reason = f"no valid JSON from here on ({first}); the rest of the file was not read"
+    return Refusal(Code.FILE_BROKEN, reason)

@@ -22,18 +22,21 @@ from typing import Any, NamedTuple
 import ijson
 
 from engine.corpus.importing.images import address_in
-from engine.corpus.readers.base import Entity, Position, Refusal, Sentence
+from engine.corpus.positions import AfterPosition, KeyPosition, LinePosition, MentionPosition
+from engine.corpus.readers.base import Entity, RefusedRecord, Sentence
 from engine.corpus.readers.json_stream import (
     decode,
     fault_of_json,
+    is_whole_number,
     json_members,
-    json_type,
     lines,
     parsed_object,
+    wrong_type,
 )
 from engine.corpus.readers.ultrawiki import detail, dumps, is_attributes, unknown
 from engine.corpus.text import nfc
 from engine.errors import FormatError
+from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 
 ENTITIES, SENTENCES, ATTRIBUTES = "entity2id.txt", "sentences.json", "attributes.json"
@@ -47,7 +50,7 @@ class EntityLine(NamedTuple):
     text: str
     name: str
     id: int
-    fault: str | None
+    fault: Refusal | None
 
 
 def entity_lines(file: Store) -> Iterator[EntityLine]:
@@ -61,12 +64,14 @@ def entity_lines(file: Store) -> Iterator[EntityLine]:
         name, _, number = text.rpartition("\t")
         name, given = nfc(name.strip()), whole_number(number)
         if not fault and not name:
-            fault = "a line must be name TAB id"
+            fault = Refusal(Code.WRONG_LAYOUT, "a line must be name TAB id")
         elif not fault and given is None:
-            fault = f"the id must be a whole number, not {number.strip()[:40]!r}"
+            reason = f"the id must be a whole number, not {number.strip()[:40]!r}"
+            fault = Refusal(Code.WRONG_TYPE, reason)
         for known, what, value in ((names, "name", name), (ids, "id", given)):
             if not fault and value in known:
-                fault = f"the same {what} as in line {known[value]}"  # type: ignore[index]
+                reason = f"the same {what} as in line {known[value]}"  # type: ignore[index]
+                fault = Refusal(Code.DUPLICATE_ENTITY, reason)
         if not fault and given is not None:
             names[name] = ids[given] = line.number
         yield EntityLine(line.number, line.offset, text, name, -1 if given is None else given, fault)
@@ -96,20 +101,20 @@ class Mesed:
         names = (ENTITIES, SENTENCES, ATTRIBUTES)
         return [self.folder / name for name in names if (self.folder / name).exists()]
 
-    def entities(self) -> Iterator[Entity | Refusal]:
+    def entities(self) -> Iterator[Entity | RefusedRecord]:
         """Yield the lines of entity2id.txt, with the attributes of each."""
         attributes: dict[str, dict[str, list[str]]] = {}
         yield from self._attributes(attributes)
         for line in entity_lines(self.folder / ENTITIES):
-            position: Position = ("line {0}, byte {1}", line.number, line.offset)
+            position = LinePosition(line.number, line.offset)
             if line.fault:
-                yield Refusal(ENTITIES, position, line.fault, line.text, "entity")
+                yield RefusedRecord(ENTITIES, position, line.fault, line.text, "entity")
             else:
                 yield Entity(line.name, [], None, attributes.pop(line.name, {}), ENTITIES, position)
         for name in attributes:
             yield unknown(ATTRIBUTES, name, ENTITIES)
 
-    def _attributes(self, found: dict[str, dict[str, list[str]]]) -> Iterator[Refusal]:
+    def _attributes(self, found: dict[str, dict[str, list[str]]]) -> Iterator[RefusedRecord]:
         if not (self.folder / ATTRIBUTES).exists():
             return
         last = ""
@@ -121,35 +126,36 @@ class Mesed:
                 else:
                     found[nfc(name.strip())] = given  # type: ignore[assignment]
         except ijson.JSONError as error:
-            yield Refusal(ATTRIBUTES, ("after {0!r}{1}", last, ""), fault_of_json(error), of="file")
+            place = AfterPosition(KeyPosition(last))
+            yield RefusedRecord(ATTRIBUTES, place, fault_of_json(error), of="file")
 
     @cached_property
     def _names(self) -> dict[int, str]:
         return {line.id: line.name for line in entity_lines(self.folder / ENTITIES) if not line.fault}
 
-    def sentences(self) -> Iterator[Sentence | Refusal]:
+    def sentences(self) -> Iterator[Sentence | RefusedRecord]:
         """Yield the mentions of sentences.json, line by line."""
         for line in lines(self.folder / SENTENCES):
             text, fault = decode(line)
-            position: Position = ("line {0}, byte {1}", line.number, line.offset)
+            position = LinePosition(line.number, line.offset)
             if fault is None and (not text or text.isspace()):
                 continue
             row = fault or parsed_object(text, line.ended)
-            if isinstance(row, str):
-                yield Refusal(SENTENCES, position, row, text)
+            if isinstance(row, Refusal):
+                yield RefusedRecord(SENTENCES, position, row, text)
             elif fault := _fault_of_row(row):
-                yield Refusal(SENTENCES, position, fault, text)
+                yield RefusedRecord(SENTENCES, position, fault, text)
             else:
                 yield from self._mentions(row, line.number)
 
-    def _mentions(self, row: dict[str, Any], number: int) -> Iterator[Sentence | Refusal]:
+    def _mentions(self, row: dict[str, Any], number: int) -> Iterator[Sentence | RefusedRecord]:
         tokens: list[str] = row.get("tokens") or []
         ends = list(accumulate(tokens, lambda end, token: end + 1 + len(token), initial=-1))
         image = address_in(self.folder, row["image"]) if row.get("image") else None
         for place, mention in enumerate(row["entityMentions"]):
-            position: Position = ("line {0}, mention {1}", number, place)
+            position = MentionPosition(number, place)
             if fault := self._fault_of_mention(mention, tokens, image):
-                yield Refusal(SENTENCES, position, fault, dumps(mention))
+                yield RefusedRecord(SENTENCES, position, fault, dumps(mention))
                 continue
             name = self._names[mention["entityId"]]
             if tokens:
@@ -158,29 +164,31 @@ class Mesed:
             else:
                 yield Sentence(name, "", None, None, image, SENTENCES, position)
 
-    def _fault_of_mention(self, mention: object, tokens: list[str], image: str | None) -> str | None:
+    def _fault_of_mention(self, mention: object, tokens: list[str], image: str | None) -> Refusal | None:
         if not isinstance(mention, dict):
-            return f"a mention must be an object, not {json_type(mention)}"
+            return wrong_type("a mention must be an object", mention)
         for key in ("entityId", "start", "end") if tokens else ("entityId",):
             value = mention.get(key)
-            if not isinstance(value, int) or isinstance(value, bool):
-                return f"{key} must be a whole number, not {json_type(value)}"
+            if not is_whole_number(value):
+                return wrong_type(f"{key} must be a whole number", value)
         if mention["entityId"] not in self._names:
-            return f"entityId {mention['entityId']} is in no usable line of {ENTITIES}"
+            reason = f"entityId {mention['entityId']} is in no usable line of {ENTITIES}"
+            return Refusal(Code.UNKNOWN_ENTITY, reason)
         if not tokens:
-            return None if image else "neither a sentence nor an image"
+            return None if image else Refusal(Code.NO_CONTENT, "neither a sentence nor an image")
         start, end = mention["start"], mention["end"]
         if not 0 <= start <= end < len(tokens):
-            return f"start {start} and end {end} are no span of its {len(tokens)} tokens"
+            reason = f"start {start} and end {end} are no span of its {len(tokens)} tokens"
+            return Refusal(Code.SPAN_OUT_OF_RANGE, reason)
         return None
 
 
-def _fault_of_row(row: dict[str, Any]) -> str | None:
+def _fault_of_row(row: dict[str, Any]) -> Refusal | None:
     tokens, mentions, image = row.get("tokens"), row.get("entityMentions"), row.get("image")
     if tokens is not None and not (isinstance(tokens, list) and all(isinstance(t, str) for t in tokens)):
-        return "tokens must be a list of texts"
+        return Refusal(Code.WRONG_TYPE, "tokens must be a list of texts")
     if not isinstance(mentions, list):
-        return f"entityMentions must be a list, not {json_type(mentions)}"
+        return wrong_type("entityMentions must be a list", mentions)
     if not mentions:
-        return "mentions no entity"
-    return None if isinstance(image, str | None) else f"image must be a text, not {json_type(image)}"
+        return Refusal(Code.NO_CONTENT, "mentions no entity")
+    return None if isinstance(image, str | None) else wrong_type("image must be a text", image)

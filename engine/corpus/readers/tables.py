@@ -30,11 +30,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.corpus.importing.images import address_in
-from engine.corpus.readers.base import Entity, Position, Refusal, Sentence
-from engine.corpus.readers.json_stream import BLOCK, decode, json_type, lines, parsed_object
+from engine.corpus.positions import LinePosition, Position, RowPosition
+from engine.corpus.readers.base import Entity, RefusedRecord, Sentence
+from engine.corpus.readers.json_stream import (
+    BLOCK,
+    decode,
+    is_whole_number,
+    lines,
+    parsed_object,
+    wrong_type,
+)
 from engine.corpus.readers.ultrawiki import dumps, is_attributes
 from engine.corpus.text import nfc
 from engine.errors import FormatError
+from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 
 BATCH = 8192
@@ -45,16 +54,16 @@ SENTENCE_COLUMNS = ("entity", "sentence", "start", "end", "image", "image_bytes"
 ENTITY_COLUMNS = ("name", "aliases", "description", "attributes")
 
 Values = dict[str, Any]
-Row = tuple[Values | str, Position, str]
+Row = tuple[Values | Refusal, Position, str]
 """A row's values (or why there are none), its place, and its text for the quarantine ("" = the values)."""
 
 
 class BrokenFileError(Exception):
     """The rest of a file cannot be read."""
 
-    def __init__(self, position: Position, reason: str) -> None:
-        super().__init__(reason)
-        self.position, self.reason = position, reason
+    def __init__(self, position: Position, refusal: Refusal) -> None:
+        super().__init__(refusal.detail)
+        self.position, self.refusal = position, refusal
 
 
 class Rows:
@@ -84,25 +93,25 @@ class Rows:
     def _name(self, file: Store) -> str:
         return file.path[len(self._root.path) + 1 :]
 
-    def entities(self) -> Iterator[Entity | Refusal] | None:
+    def entities(self) -> Iterator[Entity | RefusedRecord] | None:
         """Yield the rows of the entity table; None where there is none."""
         return self._entity_rows(self._entities[0]) if self._entities else None
 
-    def _entity_rows(self, file: Store) -> Iterator[Entity | Refusal]:
+    def _entity_rows(self, file: Store) -> Iterator[Entity | RefusedRecord]:
         for row, position in self._good_rows(file, ENTITY_COLUMNS, _fault_of_entity, "entity"):
-            if isinstance(row, Refusal):
+            if isinstance(row, RefusedRecord):
                 yield row
                 continue
             name, about = nfc(row["name"].strip()), row.get("description")
             aliases = [nfc(a.strip()) for a in row.get("aliases") or []]
             yield Entity(name, aliases, about, row.get("attributes") or {}, self._name(file), position)
 
-    def sentences(self) -> Iterator[Sentence | Refusal]:
+    def sentences(self) -> Iterator[Sentence | RefusedRecord]:
         """Yield the rows of the sentence tables, file by file in the order of their names."""
         for file in self._sentences:
             source = self._name(file)
             for row, position in self._good_rows(file, SENTENCE_COLUMNS, _fault_of_sentence, "sentence"):
-                yield row if isinstance(row, Refusal) else self._sentence(row, source, position)
+                yield row if isinstance(row, RefusedRecord) else self._sentence(row, source, position)
 
     def _sentence(self, row: Values, source: str, position: Position) -> Sentence:
         image = address_in(self._root, row["image"]) if row.get("image") else None
@@ -121,21 +130,21 @@ class Rows:
         self,
         file: Store,
         columns: tuple[str, ...],
-        fault_of: Callable[[Values], str | None],
+        fault_of: Callable[[Values], Refusal | None],
         of: Literal["entity", "sentence"],
-    ) -> Iterator[tuple[Values | Refusal, Position]]:
+    ) -> Iterator[tuple[Values | RefusedRecord, Position]]:
         """Yield rows whose values have the right types, and a refusal in the place of each other one."""
         source = self._name(file)
         try:
             for row, position, text in self._read(file, columns):
-                if isinstance(row, str):
-                    yield Refusal(source, position, row, text, of), position
+                if isinstance(row, Refusal):
+                    yield RefusedRecord(source, position, row, text, of), position
                 elif fault := fault_of(row):
-                    yield Refusal(source, position, fault, text or dumps(row), of), position
+                    yield RefusedRecord(source, position, fault, text or dumps(row), of), position
                 else:
                     yield row, position
         except BrokenFileError as error:
-            yield Refusal(source, error.position, error.reason, of="file"), error.position
+            yield RefusedRecord(source, error.position, error.refusal, of="file"), error.position
 
 
 def _holds_sentences(name: str) -> bool:
@@ -143,41 +152,41 @@ def _holds_sentences(name: str) -> bool:
     return folder == "sentences" or (not folder and file.startswith("sentences"))
 
 
-def _fault_of_sentence(row: Values) -> str | None:
+def _fault_of_sentence(row: Values) -> Refusal | None:
     sentence, image, content = (row.get(column) for column in ("sentence", "image", "image_bytes"))
     if not isinstance(row.get("entity"), str):
-        return f"entity must be a text, not {json_type(row.get('entity'))}"
+        return wrong_type("entity must be a text", row.get("entity"))
     if not isinstance(sentence, str | None):
-        return f"sentence must be a text, not {json_type(sentence)}"
+        return wrong_type("sentence must be a text", sentence)
     if not isinstance(image, str | None):
-        return f"image must be a text, not {json_type(image)}"
+        return wrong_type("image must be a text", image)
     if not isinstance(content, bytes | str | None):
-        return f"image_bytes must be bytes, in base64 where they are a text, not {json_type(content)}"
+        return wrong_type("image_bytes must be bytes, in base64 where they are a text", content)
     if image and content:
-        return "image and image_bytes: give one of them"
+        return Refusal(Code.CONFLICTING_FIELDS, "image and image_bytes: give one of them")
     if not (sentence or image or content):
-        return "neither a sentence nor an image"
+        return Refusal(Code.NO_CONTENT, "neither a sentence nor an image")
     for column in ("start", "end"):
         value = row.get(column)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            return f"{column} must be a whole number, not {json_type(value)}"
+        if value is not None and not is_whole_number(value):
+            return wrong_type(f"{column} must be a whole number", value)
     if (row.get("start") is None) != (row.get("end") is None):
-        return "start and end belong together: give both or none"
+        return Refusal(Code.CONFLICTING_FIELDS, "start and end belong together: give both or none")
     if not sentence and (row.get("start") or row.get("end")):
-        return "start and end of a mention, but no sentence"
+        return Refusal(Code.CONFLICTING_FIELDS, "start and end of a mention, but no sentence")
     return None
 
 
-def _fault_of_entity(row: Values) -> str | None:
+def _fault_of_entity(row: Values) -> Refusal | None:
     if not isinstance(row.get("name"), str):
-        return f"name must be a text, not {json_type(row.get('name'))}"
+        return wrong_type("name must be a text", row.get("name"))
     aliases = row.get("aliases") or []
     if not isinstance(aliases, list) or not all(isinstance(a, str) for a in aliases):
-        return "aliases must be a list of texts"
+        return Refusal(Code.WRONG_TYPE, "aliases must be a list of texts")
     if not isinstance(row.get("description"), str | None):
-        return f"description must be a text, not {json_type(row['description'])}"
+        return wrong_type("description must be a text", row["description"])
     if not is_attributes(row.get("attributes") or {}):
-        return "attributes must be {attribute: [texts]}"
+        return Refusal(Code.WRONG_TYPE, "attributes must be {attribute: [texts]}")
     return None
 
 
@@ -185,7 +194,7 @@ def read_jsonl(file: Store, columns: tuple[str, ...]) -> Iterator[Row]:
     """Yield the rows of a file of JSON lines; blank lines are skipped."""
     for line in lines(file):
         text, fault = decode(line)
-        position: Position = ("line {0}, byte {1}", line.number, line.offset)
+        position = LinePosition(line.number, line.offset)
         if fault:
             yield fault, position, text
         elif text and not text.isspace():
@@ -213,11 +222,11 @@ def read_parquet(file: Store, columns: tuple[str, ...]) -> Iterator[Row]:
             size = PICTURES if "image_bytes" in wanted else BATCH
             for batch in table.iter_batches(batch_size=size, columns=wanted):
                 for row in _rows(batch):
-                    yield row, ("row {0}{1}", number, ""), ""
+                    yield row, RowPosition(number), ""
                     number += 1
     except (pa.ArrowException, OSError) as error:
         reason = f"no readable Parquet from here on ({str(error).splitlines()[0]}); is the file whole?"
-        raise BrokenFileError(("row {0}{1}", number, ""), reason) from None
+        raise BrokenFileError(RowPosition(number), Refusal(Code.FILE_BROKEN, reason)) from None
 
 
 def _missing(columns: tuple[str, ...], there: Sequence[str]) -> list[str]:
@@ -228,7 +237,7 @@ def _missing(columns: tuple[str, ...], there: Sequence[str]) -> list[str]:
     return [column for column in required if column not in there]
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[Values | str]:
+def _rows(batch: pa.RecordBatch) -> Iterator[Values | Refusal]:
     try:
         rows = batch.to_pylist()
     except UnicodeDecodeError:
@@ -236,7 +245,8 @@ def _rows(batch: pa.RecordBatch) -> Iterator[Values | str]:
             try:
                 rows = batch.slice(i, 1).to_pylist()
             except UnicodeDecodeError as error:
-                yield f"not valid UTF-8 ({error.reason} at byte {error.start} of a value)"
+                reason = f"not valid UTF-8 ({error.reason} at byte {error.start} of a value)"
+                yield Refusal(Code.NOT_UTF8, reason)
             else:
                 yield from map(_plain, rows)
     else:

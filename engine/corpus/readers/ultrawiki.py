@@ -16,19 +16,21 @@ from collections.abc import Iterator
 
 import ijson
 
-from engine.corpus.readers.base import Entity, Position, Refusal, Sentence
+from engine.corpus.positions import AfterPosition, KeyPosition, LinePosition, SentencePosition
+from engine.corpus.readers.base import Entity, RefusedRecord, Sentence
 from engine.corpus.readers.json_stream import (
     decode,
     expect_object,
     fault_of_json,
     json_events,
     json_members,
-    json_type,
     json_value,
     lines,
+    wrong_type,
 )
 from engine.corpus.text import nfc
 from engine.errors import FormatError
+from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 
 REQUIRED = ("entities.txt", "ent2sents.json")
@@ -59,7 +61,7 @@ class UltraWiki:
         names = (*REQUIRED, "ent2text.json", "attributes.json")
         return [self.folder / name for name in names if (self.folder / name).exists()]
 
-    def entities(self) -> Iterator[Entity | Refusal]:
+    def entities(self) -> Iterator[Entity | RefusedRecord]:
         """Yield the lines of entities.txt, with what the other files know of each."""
         descriptions: dict[str, str] = {}
         attributes: Attributes = {}
@@ -68,9 +70,9 @@ class UltraWiki:
         source = "entities.txt"
         for line in lines(self.folder / source):
             text, fault = decode(line)
-            position: Position = ("line {0}, byte {1}", line.number, line.offset)
+            position = LinePosition(line.number, line.offset)
             if fault:
-                yield Refusal(source, position, fault, text, "entity")
+                yield RefusedRecord(source, position, fault, text, "entity")
             elif name := nfc(text.strip()):
                 about = descriptions.pop(name, None), attributes.pop(name, {})
                 yield Entity(name, [], *about, source, position)
@@ -79,7 +81,7 @@ class UltraWiki:
         for name in attributes:
             yield unknown("attributes.json", name, source)
 
-    def _descriptions(self, found: dict[str, str]) -> Iterator[Refusal]:
+    def _descriptions(self, found: dict[str, str]) -> Iterator[RefusedRecord]:
         source = "ent2text.json"
         if not (self.folder / source).exists():
             return
@@ -92,9 +94,10 @@ class UltraWiki:
                 elif text is not None:
                     yield detail(source, name, "the description is not a text", text)
         except ijson.JSONError as error:
-            yield Refusal(source, ("after {0!r}{1}", last, ""), fault_of_json(error), of="file")
+            place = AfterPosition(KeyPosition(last))
+            yield RefusedRecord(source, place, fault_of_json(error), of="file")
 
-    def _attributes(self, found: Attributes) -> Iterator[Refusal]:
+    def _attributes(self, found: Attributes) -> Iterator[RefusedRecord]:
         source = "attributes.json"
         if not (self.folder / source).exists():
             return
@@ -115,9 +118,10 @@ class UltraWiki:
                         merged = known.get(attribute, []) + values
                         known[attribute] = list(dict.fromkeys(merged))
         except ijson.JSONError as error:
-            yield Refusal(source, ("after {0!r}{1}", last, ""), fault_of_json(error), of="file")
+            place = AfterPosition(KeyPosition(last))
+            yield RefusedRecord(source, place, fault_of_json(error), of="file")
 
-    def sentences(self) -> Iterator[Sentence | Refusal]:
+    def sentences(self) -> Iterator[Sentence | RefusedRecord]:
         """Yield the sentences of ent2sents.json in its order; a name that comes twice is one entity."""
         source = "ent2sents.json"
         events = json_events(self.folder / source)
@@ -126,7 +130,7 @@ class UltraWiki:
             expect_object(events)
             for event, value in events:
                 if event == "string" and inside:
-                    position = ("{0!r}, sentence {1}", name, place)
+                    position = SentencePosition(name, place)
                     yield Sentence(name, str(value), None, None, None, source, position)
                     place += 1
                 elif event == "map_key":
@@ -139,8 +143,8 @@ class UltraWiki:
                     yield _wrong(source, name, place, json_value(events, event, value), inside)
                     place += 1
         except (ijson.JSONError, StopIteration) as error:
-            position = ("after {0!r}, sentence {1}", name, place - 1)
-            yield Refusal(source, position, fault_of_json(error), of="file")
+            after = AfterPosition(SentencePosition(name, place - 1))
+            yield RefusedRecord(source, after, fault_of_json(error), of="file")
 
 
 def is_attributes(given: object) -> bool:
@@ -150,10 +154,9 @@ def is_attributes(given: object) -> bool:
     )
 
 
-def _wrong(source: str, name: str, place: int, value: object, inside: bool) -> Refusal:
+def _wrong(source: str, name: str, place: int, value: object, inside: bool) -> RefusedRecord:
     expected = "a sentence must be a text" if inside else "an entity must have a list of sentences"
-    position = ("{0!r}, sentence {1}", name, place)
-    return Refusal(source, position, f"{expected}, not {json_type(value)}", dumps(value))
+    return RefusedRecord(source, SentencePosition(name, place), wrong_type(expected, value), dumps(value))
 
 
 def dumps(value: object) -> str:
@@ -161,11 +164,13 @@ def dumps(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def detail(source: str, name: str, reason: str, value: object) -> Refusal:
-    """Return the refusal of what a file holds on an entity."""
-    return Refusal(source, ("{0!r}{1}", name, ""), reason, dumps(value), "detail")
+def detail(source: str, name: str, reason: str, value: object) -> RefusedRecord:
+    """Return the refusal of what a file holds on an entity in another type than ``reason`` asks for."""
+    refusal = Refusal(Code.WRONG_TYPE, reason)
+    return RefusedRecord(source, KeyPosition(name), refusal, dumps(value), "detail")
 
 
-def unknown(source: str, name: str, entities: str) -> Refusal:
+def unknown(source: str, name: str, entities: str) -> RefusedRecord:
     """Return the refusal of what a file holds on a name that the file of entities lacks."""
-    return Refusal(source, ("{0!r}{1}", name, ""), f"not in {entities}", name, "detail")
+    refusal = Refusal(Code.UNKNOWN_ENTITY, f"not in {entities}")
+    return RefusedRecord(source, KeyPosition(name), refusal, name, "detail")

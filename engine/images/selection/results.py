@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from engine.corpus.readers.base import Refusal
+from engine.corpus.positions import PrintedPosition
+from engine.corpus.readers.base import RefusedRecord
 from engine.errors import StorageError
 from engine.images.fetch import ImageFiles
 from engine.images.selection.selector import Choice, ChoiceSettings, ImageChooser
@@ -153,7 +154,7 @@ class ChoiceFolder:
         digest, waiting, refusals, records, parts = hashlib.sha256(), [], [], 0, 0
         for one in read_table(table):
             progress(1)
-            if isinstance(one, Refusal):
+            if isinstance(one, RefusedRecord):
                 refusals.append(one)
                 continue
             line = one.to_line()
@@ -206,15 +207,11 @@ class ChoiceMaker:
         lines = self._folder.records(part).read_bytes().decode().splitlines()
         choices = self._chooser.choose([ChoiceRecord.of_line(line) for line in lines])
         refusals = [
-            Refusal(
-                address,
-                (f"{choice.record.position}{{}}{{}}", "", ""),
-                reason,
-                choice.record.sentence,
-                "detail",
+            RefusedRecord(
+                address, PrintedPosition(choice.record.position), refusal, choice.record.sentence, "detail"
             )
             for choice in choices
-            for address, reason in choice.refused.items()
+            for address, refusal in choice.refused.items()
         ]
         _write_refusals(self._folder.quarantine(f"part-{part:05}.jsonl"), refusals)
         with self._folder.scores(part).writing() as path:
@@ -261,7 +258,7 @@ def _score_table(choices: Iterable[Choice], refused: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCORE_SCHEMA.with_metadata(metadata))
 
 
-def _write_refusals(file: Store, refusals: Sequence[Refusal]) -> None:
+def _write_refusals(file: Store, refusals: Sequence[RefusedRecord]) -> None:
     """Write a line a refusal; where there is none, there is no file."""
     if not refusals:
         file.delete()

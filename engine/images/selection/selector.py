@@ -24,6 +24,7 @@ from engine.images.selection.table import ChoiceRecord
 from engine.models.clip import ClipEncoder
 from engine.models.detector import PARTS, WHOLE, Box, ObjectFinder, cut_out
 from engine.models.vision import VisionBackbone
+from engine.refusals import Refusal
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
@@ -63,7 +64,7 @@ class Choice:
     record: ChoiceRecord
     usable: list[str] = field(default_factory=list)
     scores: Scores | None = None
-    refused: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, Refusal] = field(default_factory=dict)
 
     def best(self) -> tuple[str, float] | None:
         """Return the chosen image and its score; None where no candidate can be used."""
@@ -95,8 +96,8 @@ class ImageChooser:
         # Large enough that half a side, cut out, still has the pixels that a model wants.
         sides = [self._clip.side, 2 * self._object_side, self._finder.side if self._finder else 0]
         self._side = max(sides)
-        self._seen: OrderedDict[tuple[str, bool], Seen | str] = OrderedDict()
-        self._typical: OrderedDict[str, Floats | str] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, bool], Seen | Refusal] = OrderedDict()
+        self._typical: OrderedDict[str, Floats | Refusal] = OrderedDict()
 
     def choose(self, records: Sequence[ChoiceRecord]) -> list[Choice]:
         """Return what comes of each record.
@@ -111,15 +112,15 @@ class ImageChooser:
         ]
 
     def _choose(self, record: ChoiceRecord, text: Floats) -> Choice:
-        refused: dict[str, str] = {}
+        refused: dict[str, Refusal] = {}
         typical = self._typical_of(record.typical) if record.typical and self._alpha < 1 else None
-        if isinstance(typical, str):
-            refused[str(record.typical)] = f"the typical image: {typical}"
+        if isinstance(typical, Refusal):
+            refused[str(record.typical)] = typical.about("the typical image:")
             typical = None
         found = self._look_at(record.candidates, with_objects=typical is not None)
         seen: dict[str, Seen] = {}
         for address, one in found.items():
-            if isinstance(one, str):
+            if isinstance(one, Refusal):
                 refused[address] = one
             else:
                 seen[address] = one
@@ -132,7 +133,7 @@ class ImageChooser:
         )
         return Choice(record, list(seen), scores, refused)
 
-    def _look_at(self, addresses: Sequence[str], with_objects: bool) -> dict[str, Seen | str]:
+    def _look_at(self, addresses: Sequence[str], with_objects: bool) -> dict[str, Seen | Refusal]:
         """Return what is seen at each address, or why nothing is, in the order of the addresses."""
         known = {a: self._seen[a, with_objects] for a in addresses if (a, with_objects) in self._seen}
         new = [a for a in addresses if a not in known]
@@ -142,11 +143,11 @@ class ImageChooser:
             _remember(self._seen, (address, with_objects), one)
         return {address: known[address] for address in addresses}
 
-    def _seen_anew(self, addresses: Sequence[str], with_objects: bool) -> dict[str, Seen | str]:
+    def _seen_anew(self, addresses: Sequence[str], with_objects: bool) -> dict[str, Seen | Refusal]:
         pictures = self._decoded(addresses)
-        good = {a: p for a, p in zip(addresses, pictures, strict=True) if not isinstance(p, str)}
-        found: dict[str, Seen | str] = {
-            a: p for a, p in zip(addresses, pictures, strict=True) if isinstance(p, str)
+        good = {a: p for a, p in zip(addresses, pictures, strict=True) if not isinstance(p, Refusal)}
+        found: dict[str, Seen | Refusal] = {
+            a: p for a, p in zip(addresses, pictures, strict=True) if isinstance(p, Refusal)
         }
         if not good:
             return found
@@ -169,25 +170,25 @@ class ImageChooser:
         found = self._clip.images(cuts) if self._vision is None else self._vision.encode(cuts).mean(dim=1)
         return found.numpy()
 
-    def _typical_of(self, address: str) -> Floats | str:
+    def _typical_of(self, address: str) -> Floats | Refusal:
         """Return the vector of a typical image, [c], or why there is none."""
         if address not in self._typical:
             (picture,) = self._decoded([address])
-            found = picture if isinstance(picture, str) else self._object_vectors(picture, [WHOLE])[0]
+            found = picture if isinstance(picture, Refusal) else self._object_vectors(picture, [WHOLE])[0]
             _remember(self._typical, address, found)
         return self._typical[address]
 
-    def _decoded(self, addresses: Sequence[str]) -> list[Pixels | str]:
+    def _decoded(self, addresses: Sequence[str]) -> list[Pixels | Refusal]:
         with ThreadPoolExecutor(self._files.threads(addresses)) as pool:
             return list(pool.map(self._picture, addresses))
 
-    def _picture(self, address: str) -> Pixels | str:
+    def _picture(self, address: str) -> Pixels | Refusal:
         if fault := fault_of_address(address):
             return fault
         try:
             return decode(self._files.read(address), self._side)
-        except PictureRefused as refusal:
-            return str(refusal)
+        except PictureRefused as error:
+            return error.refusal
 
 
 def _at(pictures: Sequence[Pixels], side: int) -> torch.Tensor:

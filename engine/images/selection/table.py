@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from engine.corpus.importing.images import address_in
 from engine.corpus.importing.importer import MAX_SENTENCE_CHARACTERS
-from engine.corpus.readers.base import Refusal
-from engine.corpus.readers.tables import BrokenFileError, read_jsonl, read_parquet
+from engine.corpus.positions import Position
+from engine.corpus.readers.base import RefusedRecord
+from engine.corpus.readers.json_stream import is_whole_number
+from engine.corpus.readers.tables import BrokenFileError, Values, read_jsonl, read_parquet
 from engine.corpus.text import fault_of_name, fault_of_text
 from engine.errors import FormatError, StorageError
+from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 from engine.vocabulary import MAX_NAME_LENGTH
 
@@ -70,7 +73,7 @@ class ChoiceRecord(NamedTuple):
         return cls(**json.loads(line))
 
 
-def read_table(table: Store) -> Iterator[ChoiceRecord | Refusal]:
+def read_table(table: Store) -> Iterator[ChoiceRecord | RefusedRecord]:
     """Yield the records of a table, in the place of one that cannot be used its refusal.
 
     Args:
@@ -89,43 +92,49 @@ def read_table(table: Store) -> Iterator[ChoiceRecord | Refusal]:
     folder = Store(table.fs, table.path.rpartition("/")[0], table.is_local)
     try:
         for number, (row, position, text) in enumerate(reader(table, COLUMNS)):
-            fault = row if isinstance(row, str) else _fault(row)
-            if isinstance(row, str) or fault is not None:
-                yield Refusal(table.name, position, str(fault), text or str(row))
-                continue
-            place = position[0].format(*position[1:])
-            yield ChoiceRecord(
-                number,
-                place,
-                row["entity"],
-                row["sentence"],
-                row.get("start"),
-                row.get("end"),
-                list(dict.fromkeys(address_in(folder, c) for c in row.get("candidates") or [])),
-                address_in(folder, row["typical"]) if row.get("typical") else None,
-            )
+            record = row if isinstance(row, Refusal) else _record(row, number, position, folder)
+            if isinstance(record, Refusal):
+                yield RefusedRecord(table.name, position, record, text or str(row))
+            else:
+                yield record
     except BrokenFileError as error:
-        yield Refusal(table.name, error.position, error.reason, of="file")
+        yield RefusedRecord(table.name, error.position, error.refusal, of="file")
 
 
-def _fault(row: dict[str, Any]) -> str | None:
+def _record(row: Values, number: int, position: Position, folder: Store) -> ChoiceRecord | Refusal:
+    if fault := _fault(row):
+        return fault
+    return ChoiceRecord(
+        number,
+        str(position),
+        row["entity"],
+        row["sentence"],
+        row.get("start"),
+        row.get("end"),
+        list(dict.fromkeys(address_in(folder, c) for c in row.get("candidates") or [])),
+        address_in(folder, row["typical"]) if row.get("typical") else None,
+    )
+
+
+def _fault(row: Values) -> Refusal | None:
     """Return why a row cannot be used, if it cannot."""
     for column in ("entity", "sentence"):
         if not isinstance(row.get(column), str):
-            return f"{column} must be a text"
+            return Refusal(Code.WRONG_TYPE, f"{column} must be a text")
     if fault := fault_of_name(row["entity"].strip(), MAX_NAME_LENGTH):
-        return f"entity {fault}"
+        return fault.about("entity")
     if fault := fault_of_text(row["sentence"], MAX_SENTENCE_CHARACTERS):
-        return f"sentence {fault}"
+        return fault.about("sentence")
     for column in ("start", "end"):
         value = row.get(column)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            return f"{column} must be a whole number"
+        if value is not None and not is_whole_number(value):
+            return Refusal(Code.WRONG_TYPE, f"{column} must be a whole number")
     candidates = row.get("candidates") or []
     if not isinstance(candidates, list) or not all(isinstance(c, str) and c for c in candidates):
-        return "candidates must be a list of addresses"
+        return Refusal(Code.WRONG_TYPE, "candidates must be a list of addresses")
     if len(candidates) > MAX_CANDIDATES:
-        return f"{len(candidates)} candidates; at most {MAX_CANDIDATES} are taken"
+        reason = f"{len(candidates)} candidates; at most {MAX_CANDIDATES} are taken"
+        return Refusal(Code.TOO_MANY_CANDIDATES, reason)
     if not isinstance(row.get("typical"), str | None):
-        return "typical must be an address"
+        return Refusal(Code.WRONG_TYPE, "typical must be an address")
     return None

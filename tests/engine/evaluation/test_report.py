@@ -3,8 +3,9 @@ import pytest
 
 from engine.errors import QueryError
 from engine.evaluation.report import class_rows, evaluate, key_figures, markdown, side_rows
-from engine.queries.formats import LabelledQuery, QuerySet, Refusal, Truth
+from engine.queries.formats import LabelledQuery, QuerySet, RefusedQuery, Truth
 from engine.query import Expansion, Query, Ranking
+from engine.refusals import Code, Refusal
 
 
 def labelled(name: str, label: str, positive: set[int], negative: set[int]) -> LabelledQuery:
@@ -24,7 +25,7 @@ def runner_of(ids: list[int], batches: list[int]):
 
 QUERIES = QuerySet(
     [labelled("a", "x", {1}, {2}), labelled("b", "x", {3}, {2}), labelled("c", "y", {1}, set())],
-    [Refusal("q.json", 4, "d", "unknown entity 'ion'")],
+    [RefusedQuery("q.json", 4, "d", Refusal(Code.UNKNOWN_ENTITY, "unknown entity 'ion'"))],
 )
 
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import FormatError
-from engine.queries.formats import Refusal
+from engine.queries.formats import RefusedQuery
 from engine.queries.results import (
     SCHEMA,
     ExpansionFolder,
@@ -16,11 +16,14 @@ from engine.queries.results import (
     to_table,
 )
 from engine.query import Expansion, Query, Ranking
+from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 
 LABELS = Labels(
     pa.array(["a", "b", "c"]), pa.array([["a.png"], [], ["c.png", "s3://b/c.jpg"]], pa.list_(pa.string()))
 )
+
+REFUSED = RefusedQuery("q.json", 3, None, Refusal(Code.NOT_JSON, "no"))
 
 
 def expansion(name: str, ids: list[int], degraded: tuple[str, ...] = ()) -> Expansion:
@@ -90,17 +93,18 @@ def test_a_rerun_sees_what_is_missing_and_keeps_the_size_of_parts(folder):
     assert again == run
     assert folder.missing(again) == [1]
     fill(folder, again, [1])
-    manifest = folder.finish(again, [Refusal("q.json", 3, None, "no")])
+    manifest = folder.finish(again, [REFUSED])
     assert (manifest["rows"], manifest["empty"], manifest["refused"]) == (10, 0, 1)
     assert [part["queries"] for part in manifest["parts"]] == [2, 2, 1]
-    assert json.loads((folder.folder / "_refused.jsonl").read_bytes())["position"] == 3
+    line = {"source": "q.json", "position": 3, "query_id": None, "code": "not_json", "reason": "no"}
+    assert json.loads((folder.folder / "_refused.jsonl").read_bytes()) == line
     # The folder is a Parquet data set as it stands: other files' names begin with _.
     assert pq.read_table(folder.folder.path, filesystem=folder.folder.fs).num_rows == 10
 
 
 def test_another_run_is_refused_and_can_be_overwritten(folder):
     fill(folder, folder.begin(described(), overwrite=False), [0, 1, 2])
-    folder.finish(described(), [Refusal("q.json", 3, None, "no")])
+    folder.finish(described(), [REFUSED])
     (folder.folder / "notes.txt").write_bytes(b"mine")
     with pytest.raises(FormatError, match=r"bundle: b, not c.*--overwrite"):
         folder.begin(described(bundle="c"), overwrite=False)

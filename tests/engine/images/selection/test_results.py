@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.corpus.readers.base import Refusal
+from engine.corpus.readers.base import RefusedRecord
 from engine.errors import FormatError, StorageError
 from engine.images.selection import results as choice_folder
 from engine.images.selection.results import ChoiceFolder, ChoiceMaker
@@ -140,7 +140,7 @@ def test_records_that_cannot_be_used_are_refused_and_counted(tmp_path: Path) -> 
     ]
     table = write_table(tmp_path / "raw", [*bad, record("red.png", "red.png")])
     found = list(read_table(table))
-    assert all(isinstance(one, Refusal) for one in found[:-1])
+    assert all(isinstance(one, RefusedRecord) for one in found[:-1])
     assert isinstance(found[-1], ChoiceRecord)
     assert found[-1].number == len(bad)
     assert len(found[-1].candidates) == 1

@@ -1,0 +1,97 @@
+"""Places in files of a corpus. Made for every record, printed only for those that are refused.
+
+Each is a tuple of what the reader knows anyway, so that making one costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class LinePosition(NamedTuple):
+    """A line of a text file, numbered from 1, and the byte of the file at which it begins."""
+
+    line: int
+    byte: int
+
+    def __str__(self) -> str:
+        return f"line {self.line}, byte {self.byte}"
+
+
+class MentionPosition(NamedTuple):
+    """A mention among those of a line, numbered from 0."""
+
+    line: int
+    mention: int
+
+    def __str__(self) -> str:
+        return f"line {self.line}, mention {self.mention}"
+
+
+class RowPosition(NamedTuple):
+    """A row of a table, numbered from 0."""
+
+    row: int
+
+    def __str__(self) -> str:
+        return f"row {self.row}"
+
+
+class KeyPosition(NamedTuple):
+    """A key of a JSON object."""
+
+    key: str
+
+    def __str__(self) -> str:
+        return repr(self.key)
+
+
+class SentencePosition(NamedTuple):
+    """A sentence in the list of an entity, numbered from 0."""
+
+    entity: str
+    sentence: int
+
+    def __str__(self) -> str:
+        return f"{self.entity!r}, sentence {self.sentence}"
+
+
+class AfterPosition(NamedTuple):
+    """What follows the last place that could be read."""
+
+    last: KeyPosition | SentencePosition
+
+    def __str__(self) -> str:
+        return f"after {self.last}"
+
+
+class StoredMentionPosition(NamedTuple):
+    """A row of a part of a workspace's mentions, numbered from 0, and the entity there."""
+
+    part: str
+    row: int
+    entity_id: int
+
+    def __str__(self) -> str:
+        return f"mention of entity {self.entity_id} in {self.part}, row {self.row}"
+
+
+class PrintedPosition(NamedTuple):
+    """A place that was printed when the record was handed to another process."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Position = (
+    LinePosition
+    | MentionPosition
+    | RowPosition
+    | KeyPosition
+    | SentencePosition
+    | AfterPosition
+    | StoredMentionPosition
+    | PrintedPosition
+)
