@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from engine.errors import BundleError, UserError
 from engine.storage.bundle import Bundle
 from serve.graph.plan import Plan, what_lacks
-from serve.operations.logs import log_event
-from serve.operations.metrics import Metrics
+from serve.telemetry.logs import log_event
+from serve.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from serve.graph.bundle_snapshot import Edition

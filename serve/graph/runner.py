@@ -25,9 +25,9 @@ from engine.errors import UserError
 from engine.query import Expansion
 from engine.stages.base import Stage, Worker, counts_of
 from engine.storage.bundle import Bundle
-from serve.graph.messages import Failure, Outcome, Progress, Reply, RoundDone, StageDone, StageStats, Task
 from serve.http.errors import problem_of
-from serve.operations.logs import log_event
+from serve.messages import Failure, Outcome, Progress, Reply, RoundDone, StageDone, StageStats, Task
+from serve.telemetry.logs import log_event
 
 logger = logging.getLogger("seedset.serve")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import UnknownAttributeError, UnknownEntityError, UserError
-from serve.graph.messages import Failure
+from serve.messages import Failure
 
 SHOWN = 80
 """Characters shown of a key that a request was given: it may be as long as the body."""

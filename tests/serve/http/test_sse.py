@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from engine.query import Expansion, Ranking
-from serve.graph.messages import Outcome, Progress, StageDone
 from serve.http.routes import create_app
 from serve.http.sse import Event, frames
+from serve.messages import Outcome, Progress, StageDone
 from tests.serve.conftest import MakeService, Running
 
 
