@@ -25,9 +25,9 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from engine.query import Expansion
+from serve.errors import OverloadedError, UnavailableError
 from serve.graph.admission import Admission
 from serve.graph.plan import Hop, Plan
-from serve.http.errors import OverloadedError, UnavailableError
 from serve.messages import Failure, Outcome, Progress, Reply, Task
 from serve.telemetry.metrics import Metrics
 
