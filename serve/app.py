@@ -16,8 +16,8 @@ from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from serve.graph.deployments import ShardHost, StageHost
-from serve.graph.ingress import Ingress
 from serve.graph.plan import Plan, Unit, plan, served_methods
+from serve.ingress import Ingress
 from serve.settings import ServeSettings
 
 INGRESS_CPUS = 0.1

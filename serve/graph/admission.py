@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from serve.http.errors import OverloadedError
+from serve.errors import OverloadedError
 
 WAY_S = 0.003
 """Work of a query besides its stages."""

@@ -11,17 +11,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from engine.errors import BundleError, UserError
 from engine.storage.bundle import Bundle
+from serve.graph.bundle_snapshot import Edition
 from serve.graph.plan import Plan, what_lacks
-from serve.operations.logs import log_event
-from serve.operations.metrics import Metrics
-
-if TYPE_CHECKING:
-    from serve.graph.bundle_snapshot import Edition
-    from serve.http.service import Service
+from serve.telemetry.logs import log_event
+from serve.telemetry.metrics import Metrics
 
 logger = logging.getLogger("seedset.serve")
 
@@ -30,6 +27,15 @@ RETRY_S = 30.0
 
 Prepare = Callable[[str], Awaitable[Mapping[str, str]]]
 """Makes every replica open a bundle; returns what is wrong by deployment, "" where nothing is."""
+
+
+class Serving(Protocol):
+    """What answers from an edition (:class:`serve.http.service.Service`)."""
+
+    edition: Edition
+    """What is served now."""
+    refused: tuple[str, str] | None
+    """Id of a newer bundle that could not be served, and why."""
 
 
 class Swapper:
@@ -44,7 +50,7 @@ class Swapper:
 
     def __init__(
         self,
-        service: Service,
+        service: Serving,
         metrics: Metrics,
         current: Callable[[], str],
         open_edition: Callable[[str], Edition],

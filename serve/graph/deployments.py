@@ -16,11 +16,11 @@ from engine.storage.bundle import Bundle, current_id
 from engine.storage.workspace import Workspace
 from serve.graph.bundle_cache import Shelf
 from serve.graph.dispatch import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOST
-from serve.graph.messages import Progress, Reply, Task
 from serve.graph.plan import Unit
 from serve.graph.runner import Job, Opened, StageRunner
-from serve.operations.logs import configure_logs
+from serve.messages import Progress, Reply, Task
 from serve.settings import ServeSettings
+from serve.telemetry.logs import configure_logs
 
 GRACE_S = 0.1
 """Time past the deadline that a stage has to end by itself, with more than was there before it."""

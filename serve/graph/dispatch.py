@@ -25,11 +25,11 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from engine.query import Expansion
+from serve.errors import OverloadedError, UnavailableError
 from serve.graph.admission import Admission
-from serve.graph.messages import Failure, Outcome, Progress, Reply, Task
 from serve.graph.plan import Hop, Plan
-from serve.http.errors import OverloadedError, UnavailableError
-from serve.operations.metrics import Metrics
+from serve.messages import Failure, Outcome, Progress, Reply, Task
+from serve.telemetry.metrics import Metrics
 
 logger = logging.getLogger("seedset.serve")
 
@@ -61,7 +61,7 @@ class _Tries:
 
 
 class HandleDispatch:
-    """Sends tasks to deployments, and again where a replica dies (:class:`serve.graph.messages.Dispatch`)."""
+    """Sends tasks to deployments, and again where a replica dies (:class:`serve.messages.Dispatch`)."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class HandleDispatch:
     async def __call__(
         self, route: str, bundle: str, expansions: Sequence[Expansion], request_id: str
     ) -> list[Outcome]:
-        """Return an outcome for each expansion, in order (:class:`serve.graph.messages.Dispatch`)."""
+        """Return an outcome for each expansion, in order (:class:`serve.messages.Dispatch`)."""
         with self._admission.admit(route, len(expansions)) as answered:
             parts = [expansions[start : start + PART] for start in range(0, len(expansions), PART)]
             done = await asyncio.gather(*(self._lead(route, bundle, part, request_id) for part in parts))
@@ -89,7 +89,7 @@ class HandleDispatch:
     async def stream(
         self, route: str, bundle: str, expansion: Expansion, request_id: str
     ) -> AsyncIterator[Progress | Outcome]:
-        """Yield what happens, and the outcome last (:class:`serve.graph.messages.Dispatch`)."""
+        """Yield what happens, and the outcome last (:class:`serve.messages.Dispatch`)."""
         with self._admission.admit(route, 1) as answered:
             outcome: Outcome = expansion
             for hop in self._plan.hops(route, bool(expansion.query.new)):

@@ -25,9 +25,9 @@ from engine.errors import UserError
 from engine.query import Expansion
 from engine.stages.base import Stage, Worker, counts_of
 from engine.storage.bundle import Bundle
-from serve.graph.messages import Failure, Outcome, Progress, Reply, RoundDone, StageDone, StageStats, Task
-from serve.http.errors import problem_of
-from serve.operations.logs import log_event
+from serve.errors import RetryLaterError, code_of
+from serve.messages import Failure, Outcome, Progress, Reply, RoundDone, StageDone, StageStats, Task
+from serve.telemetry.logs import log_event
 
 logger = logging.getLogger("seedset.serve")
 
@@ -351,7 +351,7 @@ class StageRunner:
 def _explain(error: Exception, request_id: str) -> Failure:
     """Turn an error into an outcome: in words if it is the user's, with the log as witness if ours."""
     if isinstance(error, UserError):
-        problem = problem_of(error)
-        return Failure(problem.code, problem.message, problem.status, problem.retry_after_s)
+        retry_after_s = error.retry_after_s if isinstance(error, RetryLaterError) else None
+        return Failure(code_of(error), str(error), error.status, retry_after_s)
     logger.error("a query failed in a stage", exc_info=error, extra={"request_id": request_id})
     return Failure("internal", "the query failed in a stage; see the log", 500)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import UnknownAttributeError, UnknownEntityError, UserError
-from serve.graph.messages import Failure
+from serve.errors import RetryLaterError, code_of
+from serve.messages import Failure
 
 SHOWN = 80
 """Characters shown of a key that a request was given: it may be as long as the body."""
@@ -68,20 +69,6 @@ class UnknownMethodError(ProblemError):
         super().__init__(Problem("unknown_method", message, 404, "method", tuple(known)))
 
 
-class UnavailableError(ProblemError):
-    """A stage that does not answer now; the same request may succeed later."""
-
-    def __init__(self, message: str, retry_after_s: float = 1) -> None:
-        super().__init__(Problem("unavailable", message, 503, retry_after_s=retry_after_s))
-
-
-class OverloadedError(ProblemError):
-    """Too much waits already; the same request may succeed later."""
-
-    def __init__(self, message: str, retry_after_s: float = 1) -> None:
-        super().__init__(Problem("overloaded", message, 503, retry_after_s=retry_after_s))
-
-
 class FailedError(ProblemError):
     """What a stage said of one query."""
 
@@ -95,24 +82,17 @@ def invalid(message: str, field: str | None = None, suggestions: Sequence[str] =
     return ProblemError(Problem("invalid_request", message, 422, field, tuple(suggestions)))
 
 
-def code_of(error: UserError) -> str:
-    """Return an error's code in answers: ``UnknownEntityError`` is ``unknown_entity``."""
-    if isinstance(error, ProblemError):
-        return error.problem.code
-    name = type(error).__name__.removesuffix("Error")
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_") or "user"
-
-
 def problem_of(error: UserError, field: str | None = None) -> Problem:
     """Return a user's error as it is answered; ``field`` says where it was found, if it does not know."""
     if isinstance(error, ProblemError):
         return error.problem
     suggestions: Sequence[str] = ()
+    retry_after_s = error.retry_after_s if isinstance(error, RetryLaterError) else None
     if isinstance(error, UnknownEntityError):
         suggestions = error.closest
     if isinstance(error, UnknownAttributeError):
         field, suggestions = error.field, error.suggestions
-    return Problem(code_of(error), str(error), error.status, field, tuple(suggestions))
+    return Problem(code_of(error), str(error), error.status, field, tuple(suggestions), retry_after_s)
 
 
 def internal(id: str) -> Problem:

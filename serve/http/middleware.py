@@ -16,8 +16,8 @@ from serve.http.auth import Access
 from serve.http.errors import Problem, ProblemError, internal
 from serve.http.requests import encode
 from serve.http.service import Trace
-from serve.operations.logs import log_event, logger
-from serve.operations.metrics import Metrics
+from serve.telemetry.logs import log_event, logger
+from serve.telemetry.metrics import Metrics
 
 JSON = "application/json"
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 
 from engine.errors import UserError
 from serve.http.auth import Access
@@ -29,10 +30,13 @@ from serve.http.responses import (
 )
 from serve.http.service import FEW_QUERIES, MANY_RESULTS, Service, Trace
 from serve.http.sse import EventStream
-from serve.http.static import INDEX, read_page
+from serve.http.static import INDEX, PageFiles
 
 LARGE_BODY = 64 << 10
-"""Bytes above which a body is decoded off the event loop."""
+"""Bytes above which a body is decoded or compressed off the event loop."""
+
+COMPRESSED = 16 << 10
+"""Bytes from which an answer is compressed for clients that take it: less is not worth the time."""
 
 QUERY_ERRORS = (400, 404, 422, 429, 503, 504)
 
@@ -58,6 +62,10 @@ def create_app(service: Service) -> FastAPI:
         return Response(described, media_type=JSON)
 
     _add_page(app)
+    # Added first, so it is innermost. It leaves event streams alone: they would wait for its buffer.
+    app.add_middleware(
+        GZipMiddleware, minimum_size=COMPRESSED, compresslevel=1, thread_minimum_size=LARGE_BODY
+    )
     app.add_middleware(
         WholeBody, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s, metrics=metrics
     )
@@ -198,17 +206,16 @@ def _add_state(app: FastAPI, service: Service) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    files = read_page()
+    files = PageFiles()
 
-    @app.get("/", include_in_schema=False)
+    # Routes, not a mount: the metrics and the log name a request by its route.
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def index(request: Request) -> Response:
-        return files[INDEX].answer(request)
+        return await files.get_response(INDEX, request.scope)
 
-    @app.get("/page/{name}", include_in_schema=False)
+    @app.api_route("/page/{name}", methods=["GET", "HEAD"], include_in_schema=False)
     async def page(request: Request, name: str) -> Response:
-        if name not in files:
-            raise HTTPException(404)
-        return files[name].answer(request)
+        return await files.get_response(name, request.scope)
 
 
 def _add_errors(app: FastAPI) -> None:

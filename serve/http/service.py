@@ -18,15 +18,15 @@ from engine.errors import UserError
 from engine.query import Expansion, Query
 from engine.stages.base import finish
 from serve.graph.bundle_snapshot import Edition
-from serve.graph.messages import Dispatch, Failure, Outcome, RoundDone, StageDone
 from serve.graph.plan import NEIGHBOURS
 from serve.http.errors import FailedError, Problem, ProblemError, internal, invalid, problem_of
 from serve.http.explanations import MAX_SENTENCES as SENTENCES_HELD
 from serve.http.explanations import explanations, images_of, read_image, sentences_of
 from serve.http.requests import BatchRequest, ExpandRequest, answer_of, checked, entity_of
 from serve.http.resolve import Asked, asked_of, is_quick
-from serve.operations.metrics import Metrics, together
+from serve.messages import Dispatch, Failure, Outcome, RoundDone, StageDone
 from serve.settings import ServeSettings
+from serve.telemetry.metrics import Metrics, together
 
 logger = logging.getLogger("seedset.serve")
 

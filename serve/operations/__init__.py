@@ -1,1 +1,1 @@
-"""Operating a service: metrics, logs, bundles, tokens, deploy files."""
+"""What an operator runs beside the service: bundles, tokens, files for `serve deploy`."""

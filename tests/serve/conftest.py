@@ -25,13 +25,13 @@ from engine.stages.generator import Generator
 from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
 from serve.graph.bundle_snapshot import Edition
-from serve.graph.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, StageStats
 from serve.graph.plan import EXPLAINED, NEIGHBOURS
 from serve.http.routes import create_app
 from serve.http.service import Service
-from serve.operations import logs
-from serve.operations.metrics import Metrics
+from serve.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, StageStats
 from serve.settings import ServeSettings
+from serve.telemetry import logs
+from serve.telemetry.metrics import Metrics
 from tests.support.bundles import method_bundle
 
 METHOD_NAMES = ("retexpan", "retexpan+cds", "retexpan-negative", "genexpan")

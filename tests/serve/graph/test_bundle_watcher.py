@@ -13,7 +13,7 @@ from engine.storage.bundle import Manifest
 from serve.graph import bundle_watcher as swap
 from serve.graph.bundle_cache import Shelf
 from serve.graph.bundle_watcher import Swapper
-from serve.operations.metrics import Metrics
+from serve.telemetry.metrics import Metrics
 
 
 @dataclass

@@ -16,8 +16,8 @@ from engine.query import Expansion, Query
 from engine.storage.bundle import Bundle
 from serve.graph import deployments as hosts
 from serve.graph.deployments import ShardHost, StageHost
-from serve.graph.messages import Failure, Reply, RoundDone, StageDone, Task
 from serve.graph.plan import plan
+from serve.messages import Failure, Reply, RoundDone, StageDone, Task
 from serve.settings import ServeSettings
 from tests.support.bundles import method_bundle
 

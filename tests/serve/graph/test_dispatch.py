@@ -16,13 +16,13 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from engine.errors import UserError
 from engine.query import Expansion, NewEntity, Query, Ranking
+from serve.errors import OverloadedError, UnavailableError
 from serve.graph import dispatch as module
 from serve.graph.admission import Admission
 from serve.graph.dispatch import HandleDispatch
-from serve.graph.messages import Failure, Outcome, Progress, Reply, StageDone, StageStats, Task
 from serve.graph.plan import Place, Plan
-from serve.http.errors import OverloadedError, UnavailableError
-from serve.operations.metrics import Metrics
+from serve.messages import Failure, Outcome, Progress, Reply, StageDone, StageStats, Task
+from serve.telemetry.metrics import Metrics
 
 FOUND = Ranking(np.int32([7]), np.float32([1]))
 

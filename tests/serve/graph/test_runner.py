@@ -14,8 +14,8 @@ from engine.errors import QueryError
 from engine.query import Expansion, Query, Ranking
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
-from serve.graph.messages import Failure, Outcome, Progress, Reply, RoundDone, StageDone, Task
 from serve.graph.runner import Job, Opened, StageRunner
+from serve.messages import Failure, Outcome, Progress, Reply, RoundDone, StageDone, Task
 
 
 class Step(Stage):

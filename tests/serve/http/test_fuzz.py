@@ -26,8 +26,8 @@ from engine.storage.bundle import Bundle
 from serve.graph.bundle_snapshot import Edition
 from serve.http.routes import create_app
 from serve.http.service import Service
-from serve.operations.metrics import Metrics
 from serve.settings import ServeSettings
+from serve.telemetry.metrics import Metrics
 from tests.serve.conftest import LocalDispatch
 
 pytestmark = pytest.mark.slow

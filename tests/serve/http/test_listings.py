@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -12,6 +14,8 @@ from engine.storage.bundle import Bundle
 from examples.tables import load_table
 from serve.http import responses as answers
 from serve.http.requests import ExpandRequest
+from serve.http.routes import COMPRESSED
+from serve.http.static import FOLDER
 from tests.serve.conftest import METHOD_NAMES, MakeClient
 
 
@@ -77,6 +81,11 @@ def test_what_is_known_of_an_entity(client: TestClient, bundle: Bundle) -> None:
         ("GET", "/v1/images/" + "9" * 5000 + "/0", 422),
         ("GET", "/page/../api.py", 404),
         ("GET", "/page/%2e%2e%2fapi.py", 404),
+        ("GET", "/page/..%5c..%5crun.py", 404),
+        ("GET", "/page/%00", 404),
+        ("GET", "/page/" + "x" * 5000, 404),
+        ("GET", "/page/.", 404),
+        ("POST", "/page/page.js", 405),
         ("GET", "/docs", 404),
     ],
 )
@@ -86,15 +95,67 @@ def test_every_error_is_json(client: TestClient, method: str, path: str, status:
     answers.ErrorAnswer.model_validate(response.json())
 
 
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
 def test_the_page_comes_with_a_strict_policy(client: TestClient) -> None:
     page = client.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.headers["content-security-policy"] == "default-src 'self'; frame-ancestors 'none'"
     assert page.headers["x-content-type-options"] == "nosniff"
     assert page.headers["referrer-policy"] == "no-referrer"
-    assert client.get("/page/page.js").headers["content-type"] == "text/javascript; charset=utf-8"
     again = client.get("/", headers={"if-none-match": page.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+    assert (page.headers["cache-control"], again.headers["cache-control"]) == ("no-cache", "no-cache")
+    assert again.headers["content-security-policy"]
+
+
+def test_every_file_of_the_page_comes_whole_and_with_its_type(client: TestClient) -> None:
+    files = sorted(FOLDER.iterdir())
+    assert len(files) > 10
+    for path in files:
+        served = client.get(f"/page/{path.name}")
+        assert served.content == path.read_bytes()
+        assert served.headers["content-type"] == TYPES[path.suffix]
+        head = client.head(f"/page/{path.name}")
+        assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", served.headers["etag"])
+    assert 'route="/page/{name}",status="200"' in client.get("/metrics").text
+
+
+def raw(client: TestClient, path: str, accepted: str) -> tuple[dict[str, str], bytes]:
+    """Return an answer's headers, and its body as it crossed the wire."""
+    with client.stream("GET", path, headers={"accept-encoding": accepted}) as response:
+        return dict(response.headers), b"".join(response.iter_raw())
+
+
+def test_large_answers_are_compressed_for_who_takes_it(client: TestClient) -> None:
+    path = "/v1/entities?prefix=e&limit=100"
+    small, body = raw(client, path, "gzip")
+    assert "content-encoding" not in small
+    assert len(body) < COMPRESSED
+    plain, page = raw(client, "/page/page.css", "identity")
+    told, packed = raw(client, "/page/page.css", "gzip, br")
+    assert "content-encoding" not in plain
+    assert (told["content-encoding"], told["content-length"]) == ("gzip", str(len(packed)))
+    assert "accept-encoding" in told["vary"].lower()
+    assert told["content-security-policy"]
+    assert gzip.decompress(packed) == page == (FOLDER / "page.css").read_bytes()
+    assert len(packed) < len(page) / 2
+
+
+def test_a_large_answer_is_the_same_compressed_or_not(client: TestClient) -> None:
+    body = {"positive": [1], "negative": [2], "top_k": 400, "explain": True, "id": "q"}
+    answers = []
+    for accepted in ("identity", "gzip"):
+        response = client.post("/v1/expand", json=body, headers={"accept-encoding": accepted})
+        assert response.headers.get("content-encoding", "identity") == accepted
+        answers.append(response.json() | {"seconds": {}})
+    assert answers[0] == answers[1]
 
 
 REAL = [

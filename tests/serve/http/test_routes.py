@@ -17,10 +17,10 @@ from engine.errors import BundleError
 from engine.methods import METHODS
 from engine.query import Expansion, Query, Ranking
 from engine.storage.bundle import Bundle
-from serve.graph.messages import Failure, Outcome, Progress
+from serve.errors import OverloadedError
 from serve.http import responses as answers
-from serve.http.errors import OverloadedError
 from serve.http.routes import create_app
+from serve.messages import Failure, Outcome, Progress
 from tests.serve.conftest import MakeClient, MakeService
 
 JSON = {"content-type": "application/json"}

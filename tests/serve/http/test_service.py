@@ -15,14 +15,14 @@ import pytest
 from engine.query import Expansion, Ranking
 from engine.vocabulary import Vocabulary
 from serve.graph.bundle_snapshot import Edition
-from serve.graph.messages import Outcome, Progress, RoundDone, StageDone
 from serve.http import service as service_module
 from serve.http.errors import ProblemError
 from serve.http.requests import BatchRequest, ExpandRequest
 from serve.http.routes import create_app
 from serve.http.service import Service, Trace
-from serve.operations.metrics import Metrics
+from serve.messages import Outcome, Progress, RoundDone, StageDone
 from serve.settings import ServeSettings
+from serve.telemetry.metrics import Metrics
 from tests.serve.conftest import MakeService
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from engine.query import Expansion, Ranking
-from serve.graph.messages import Outcome, Progress, StageDone
 from serve.http.routes import create_app
 from serve.http.sse import Event, frames
+from serve.messages import Outcome, Progress, StageDone
 from tests.serve.conftest import MakeService, Running
 
 
@@ -52,6 +52,8 @@ def test_events_come_while_the_query_is_answered(make_service: MakeService, runn
     ):
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.headers["cache-control"] == "no-store"
+        assert "gzip" in response.request.headers["accept-encoding"]
+        assert "content-encoding" not in response.headers, "compressing would hold events back"
         assert response.headers["x-request-id"]
         lines = response.iter_lines()
         assert next(lines) == "event: stage"

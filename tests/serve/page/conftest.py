@@ -27,8 +27,8 @@ from engine.storage.workspace import Workspace
 from serve.graph.bundle_snapshot import Edition
 from serve.http.routes import create_app
 from serve.http.service import Service
-from serve.operations.metrics import Metrics
 from serve.settings import ServeSettings
+from serve.telemetry.metrics import Metrics
 from tests.serve.conftest import METHOD_NAMES, ROUTES, LocalDispatch
 from tests.support.bundles import publish_vectors, write_entities
 from tests.support.encoders import write_encoder

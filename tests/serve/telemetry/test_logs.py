@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from serve.operations.logs import NAME, JsonFormatter, configure_logs, log_event
+from serve.telemetry.logs import NAME, JsonFormatter, configure_logs, log_event
 from tests.serve.conftest import MakeClient
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import serve
 from engine.storage.bundle import Manifest
 from serve.graph.bundle_snapshot import Edition
-from serve.graph.messages import StageStats
-from serve.operations.metrics import Metrics, together
+from serve.messages import StageStats
+from serve.telemetry.metrics import Metrics, together
 from tests.serve.conftest import MakeClient
 
-DASHBOARD = Path(serve.__file__).parent / "dashboard.json"
+DASHBOARD = Path(serve.__file__).parent / "telemetry" / "dashboard.json"
 
 
 def lines(metrics: Metrics) -> set[str]:

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from engine.storage.bundle import Manifest
-from serve.graph.messages import StageStats
+from serve.messages import StageStats
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 QUERIES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

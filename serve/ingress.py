@@ -22,9 +22,9 @@ from serve.graph.dispatch import LOST, HandleDispatch
 from serve.graph.plan import Plan
 from serve.http.routes import create_app
 from serve.http.service import Service
-from serve.operations.logs import configure_logs
-from serve.operations.metrics import Metrics
 from serve.settings import ServeSettings
+from serve.telemetry.logs import configure_logs
+from serve.telemetry.metrics import Metrics
 
 PING_S = 3.0
 """Time for a stage to say that it can answer."""

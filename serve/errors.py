@@ -1,0 +1,37 @@
+"""Errors of a service that has too much to do, or too little to do it with.
+
+Any room may raise them; :mod:`serve.http.errors` says how an HTTP client sees them.
+"""
+
+from __future__ import annotations
+
+from engine.errors import UserError
+
+
+class RetryLaterError(UserError):
+    """The same request may succeed later.
+
+    Args:
+        message: one line for the caller.
+        retry_after_s: seconds after which it may be worth trying again.
+    """
+
+    status = 503
+
+    def __init__(self, message: str, retry_after_s: float = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class UnavailableError(RetryLaterError):
+    """A stage does not answer now."""
+
+
+class OverloadedError(RetryLaterError):
+    """Too much waits already."""
+
+
+def code_of(error: UserError) -> str:
+    """Return an error's code in answers: ``UnknownEntityError`` is ``unknown_entity``."""
+    name = type(error).__name__.removesuffix("Error")
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_") or "user"
