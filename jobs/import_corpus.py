@@ -12,9 +12,10 @@ import time
 
 import typer
 
-from engine.corpus.importing.importer import FORMATS, MAX_SENTENCE_CHARACTERS, ImportSettings, import_corpus
+from engine.corpus.importing.importer import FORMATS, ImportSettings, import_corpus
 from engine.corpus.readers import mesed, ultrawiki
 from engine.corpus.readers import tables as rows
+from engine.corpus.text import MAX_SENTENCE_CHARACTERS
 from engine.storage.workspace import Workspace
 from jobs import console
 

@@ -10,6 +10,9 @@ import unicodedata
 
 from engine.refusals import Code, Refusal
 
+MAX_SENTENCE_CHARACTERS = 10_000
+"""Of a sentence; an import may set another limit."""
+
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 _LAYOUT = re.compile("[\t\n\r\u2028\u2029]")
 # Thai, Lao, Burmese, Khmer, kana and Han are written without spaces: a name there has no word boundaries.

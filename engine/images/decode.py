@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from engine.corpus.importing.images import MAX_BYTES
+from engine.corpus.image_addresses import MAX_BYTES
 from engine.errors import UserError
 from engine.refusals import Code, Refusal
 

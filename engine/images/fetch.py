@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.corpus.importing.images import MAX_BYTES
+from engine.corpus.image_addresses import MAX_BYTES
 from engine.errors import StorageError
 from engine.images.decode import PictureRefused, check
 from engine.refusals import Code, Refusal

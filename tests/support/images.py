@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from transformers import ResNetConfig, ResNetModel
 
-from engine.corpus.importing.images import FOLDER, kind_of
+from engine.corpus.image_addresses import FOLDER
+from engine.corpus.importing.images import kind_of
 from engine.storage.store import Store
 from tests.support.corpora import jsonl, run_import
 

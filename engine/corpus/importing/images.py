@@ -1,22 +1,13 @@
-"""Pictures of contexts: where they lie, and those that come as bytes. Never decodes one."""
+"""Pictures of contexts that come as bytes. Never decodes one."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import posixpath
 from pathlib import Path
 
-from engine.corpus.text import fault_of_name
+from engine.corpus.image_addresses import FOLDER, MAX_BYTES
 from engine.refusals import Code, Refusal
-from engine.storage.store import Store
-
-FOLDER = "corpus/images"
-"""Of a workspace: ``<sha256 of the content>.<kind>``."""
-
-MAX_BYTES = 32 << 20
-MAX_ADDRESS = 4096
-"""Characters."""
 
 UNKNOWN = "bin"
 _KINDS = (
@@ -35,24 +26,6 @@ def kind_of(content: bytes) -> str:
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "webp"
     return next((kind for magic, kind in _KINDS if content.startswith(magic)), UNKNOWN)
-
-
-def address_in(folder: Store, image: str) -> str:
-    """Return the address of an image that a source in ``folder`` names: a relative path lies below it."""
-    if image.startswith("file:///"):
-        return image.removeprefix("file://")
-    if "://" in image or image.startswith("/"):
-        return image
-    return Store(folder.fs, posixpath.normpath(f"{folder.path}/{image}"), folder.is_local).uri
-
-
-def fault_of_address(address: str) -> Refusal | None:
-    """Return why an address (of :func:`address_in`) cannot be stored, or None; nothing is opened."""
-    if fault := fault_of_name(address, MAX_ADDRESS):
-        return fault
-    if not address.startswith(("/", "s3://")):
-        return Refusal(Code.IMAGE_ADDRESS, f"{address[:80]!r} is no path and no s3:// address")
-    return None
 
 
 class Pictures:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.corpus.importing.images import Pictures, fault_of_address, picture_bytes
+from engine.corpus.image_addresses import fault_of_address
+from engine.corpus.importing.images import Pictures, picture_bytes
 from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, Span
 from engine.corpus.importing.writer import MentionWriter, Quarantine, write_entities
 from engine.corpus.positions import Position
@@ -17,14 +18,12 @@ from engine.corpus.readers.mesed import Mesed
 from engine.corpus.readers.tables import Rows, read_jsonl, read_parquet
 from engine.corpus.readers.ultrawiki import UltraWiki
 from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, corpus_digest
-from engine.corpus.text import fault_of_name, fault_of_text, nfc
+from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_name, fault_of_text, nfc
 from engine.errors import FormatError, StorageError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
 from engine.vocabulary import MAX_NAME_LENGTH
-
-MAX_SENTENCE_CHARACTERS = 10_000
 
 FORMATS: dict[str, Callable[[Store], Source]] = {
     "ultrawiki": UltraWiki,

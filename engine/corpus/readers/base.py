@@ -29,7 +29,7 @@ class Sentence(NamedTuple):
     """A context of an entity as its source has it: a sentence, an image, or both.
 
     ``sentence`` is "" where there is only an image; ``start`` and ``end`` count characters, None where not
-    given; ``image`` is an address (:func:`engine.corpus.importing.images.address_in`).
+    given; ``image`` is an address (:func:`engine.corpus.image_addresses.address_in`).
     """
 
     entity: str

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import ijson
 
-from engine.corpus.importing.images import address_in
+from engine.corpus.image_addresses import address_in
 from engine.corpus.positions import AfterPosition, KeyPosition, LinePosition, MentionPosition
 from engine.corpus.readers.base import Entity, RefusedRecord, Sentence
 from engine.corpus.readers.json_stream import (

@@ -29,7 +29,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.corpus.importing.images import address_in
+from engine.corpus.image_addresses import address_in
 from engine.corpus.positions import LinePosition, Position, RowPosition
 from engine.corpus.readers.base import Entity, RefusedRecord, Sentence
 from engine.corpus.readers.json_stream import (

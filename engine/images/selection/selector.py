@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.corpus.importing.images import fault_of_address
+from engine.corpus.image_addresses import fault_of_address
 from engine.images.decode import PictureRefused, Pixels, decode
 from engine.images.fetch import ImageFiles
 from engine.images.selection.scoring import ALPHA, Floats, Scores, score_candidates

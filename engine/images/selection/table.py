@@ -17,13 +17,12 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from engine.corpus.importing.images import address_in
-from engine.corpus.importing.importer import MAX_SENTENCE_CHARACTERS
+from engine.corpus.image_addresses import address_in
 from engine.corpus.positions import Position
 from engine.corpus.readers.base import RefusedRecord
 from engine.corpus.readers.json_stream import is_whole_number
 from engine.corpus.readers.tables import BrokenFileError, Values, read_jsonl, read_parquet
-from engine.corpus.text import fault_of_name, fault_of_text
+from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_name, fault_of_text
 from engine.errors import FormatError, StorageError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store

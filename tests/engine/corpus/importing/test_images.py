@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.corpus.image_addresses import address_in, fault_of_address
 from engine.corpus.importing import images as pictures
-from engine.corpus.importing.images import address_in, fault_of_address, kind_of
+from engine.corpus.importing.images import kind_of
 from engine.corpus.readers.base import Sentence
 from engine.corpus.readers.tables import Rows, read_parquet
 from engine.errors import FormatError, StorageError

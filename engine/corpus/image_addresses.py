@@ -1,0 +1,34 @@
+"""Where the images of contexts lie, and how large they may be. Opens none."""
+
+from __future__ import annotations
+
+import posixpath
+
+from engine.corpus.text import fault_of_name
+from engine.refusals import Code, Refusal
+from engine.storage.store import Store
+
+FOLDER = "corpus/images"
+"""Of a workspace, for images that came as bytes: ``<sha256 of the content>.<kind>``."""
+
+MAX_BYTES = 32 << 20
+MAX_ADDRESS = 4096
+"""Characters."""
+
+
+def address_in(folder: Store, image: str) -> str:
+    """Return the address of an image that a source in ``folder`` names: a relative path lies below it."""
+    if image.startswith("file:///"):
+        return image.removeprefix("file://")
+    if "://" in image or image.startswith("/"):
+        return image
+    return Store(folder.fs, posixpath.normpath(f"{folder.path}/{image}"), folder.is_local).uri
+
+
+def fault_of_address(address: str) -> Refusal | None:
+    """Return why an address (of :func:`address_in`) cannot be stored, or None; nothing is opened."""
+    if fault := fault_of_name(address, MAX_ADDRESS):
+        return fault
+    if not address.startswith(("/", "s3://")):
+        return Refusal(Code.IMAGE_ADDRESS, f"{address[:80]!r} is no path and no s3:// address")
+    return None
