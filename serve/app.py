@@ -1,23 +1,31 @@
 """The application's door: ``serve run serve.app:build workspace=…``, or ``python -m serve.run``.
 
+``serve build serve.app:app`` takes the application as an object: ``SEEDSET_SETTINGS`` names a YAML file of
+:class:`serve.settings.ServeSettings`, and the cluster's machines need it too when they deploy what ``serve
+build`` wrote. ``serve deploy`` with ``serve.app:build`` does without.
+
 No ``from __future__ import annotations`` here: Ray Serve finds the settings' type in the signature,
 and it does not read annotations that are strings.
 """
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray import serve
 from ray.serve import Application
 
+from engine.errors import UserError
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from serve.graph.deployments import ShardHost, StageHost
 from serve.graph.plan import Plan, Unit, plan, served_methods
 from serve.ingress import Ingress
+from serve.operations.deploy_file import read_settings, settings_of
 from serve.settings import ServeSettings
 
 INGRESS_CPUS = 0.1
@@ -101,3 +109,17 @@ def _bound(host: type, unit: Unit, settings: ServeSettings, *arguments: Any) -> 
         **scaling,
     )(host)
     return deployment.bind(settings, *arguments)
+
+
+def __getattr__(name: str) -> Application:
+    """Build ``app`` when it is asked for: an import of this module for anything else needs no settings.
+
+    Raises:
+        UserError: ``SEEDSET_SETTINGS`` is not set, or what it names cannot be used.
+    """
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    path = os.environ.get("SEEDSET_SETTINGS")
+    if not path:
+        raise UserError("SEEDSET_SETTINGS: set it to a YAML file of settings, with `workspace: …` in it")
+    return build(settings_of(read_settings(Path(path)), path))

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
+from engine.catalogue import Catalogue, open_catalogue
+from engine.generation.files import LM_FILES
 from engine.generation.prompts import Depth
-from engine.query import Expansion
+from engine.generation.seeds import draws
+from engine.query import Expansion, Ids, Ranking, Scores, Where
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
 
-LM_FILES = ("lm", "trie")
-"""A bundle's folders with the language model and the trie of all names."""
+if TYPE_CHECKING:  # a description brings no model library along: what does is imported where it is used
+    from engine.generation.artifacts import Artifacts
+    from engine.generation.beam import BeamSearch
+    from engine.generation.expansion import Growing, Round, Rules
+    from engine.generation.free import FreeSearch
+    from engine.generation.trie import Trie
+
+FREE_TOKENS = 20
+"""New tokens of a search without the trie, which would not end by itself."""
+
+CONDITIONS = 8
+"""Tries of the entities that fulfil some conditions that a worker keeps."""
 
 
 class Generate(Stage):
@@ -50,6 +67,117 @@ class Generate(Stage):
 
     def open(self, bundle: Bundle) -> Worker:
         """Load the language model and the trie."""
-        from engine.stages.generator import Generator
-
         return Generator.open(self, bundle)
+
+
+class Generator:
+    """The worker of :class:`Generate`. :meth:`rounds` shows lists while they grow."""
+
+    @classmethod
+    def open(cls, stage: Generate, bundle: Bundle) -> Generator:
+        """Load the language model and the trie."""
+        from engine.generation.artifacts import open_artifacts
+
+        return cls(stage, open_artifacts(bundle), open_catalogue(bundle))
+
+    def __init__(self, stage: Generate, artifacts: Artifacts, catalogue: Catalogue) -> None:
+        from engine.generation.beam import BeamSearch
+        from engine.generation.free import FreeSearch
+
+        self._stage, self._catalogue = stage, catalogue
+        self._artifacts = replace(artifacts, likelihood=artifacts.likelihood.counted_apart())
+        self._rounds = 0
+        self._trie_where = lru_cache(CONDITIONS)(self._conditioned)
+        self._search: BeamSearch | FreeSearch
+        if stage.constrained:
+            self._search = BeamSearch(artifacts.model, stage.beams, normalise=stage.normalise)
+        else:
+            self._search = FreeSearch(artifacts.model, artifacts.names, stage.beams, FREE_TOKENS)
+
+    def __call__(self, expansions: list[Expansion]) -> list[Expansion]:
+        """Return each expansion with its grown list."""
+        growing = self.start(expansions)
+        for _ in self.rounds(growing):
+            pass
+        return [self.answer(e, one) for e, one in zip(expansions, growing, strict=True)]
+
+    def start(self, expansions: Sequence[Expansion]) -> list[Growing]:
+        """Return the state of each query before its first round."""
+        from engine.generation.expansion import Growing
+        from engine.generation.reasoning import class_names
+
+        stage = self._stage
+        classes = class_names(self._artifacts, [e.query for e in expansions], stage.reason)
+        return [
+            Growing(
+                query=e.query,
+                trie=self._trie(e),
+                class_name=class_name,
+                wanted=max(stage.k, e.query.top_k),
+                random=draws(stage.seed, e.query, e.query.positive),
+            )
+            for e, class_name in zip(expansions, classes, strict=True)
+        ]
+
+    def rounds(self, growing: Sequence[Growing]) -> Iterator[Round]:
+        """Yield every round of every query while the lists grow."""
+        from engine.generation.expansion import grow
+
+        stage = self._stage
+        for one in grow(self._artifacts, self._search, growing, rules_of(stage), stage.at_once):
+            self._rounds += 1
+            yield one
+
+    def counts(self) -> Mapping[str, int]:
+        """Return forward passes of the search, rounds, and pairs of equation 8 remembered and computed."""
+        likelihood = self._artifacts.likelihood
+        return {
+            "decode_steps": self._search.forward_passes,
+            "rounds": self._rounds,
+            "cache_hits": likelihood.hits,
+            "cache_misses": likelihood.misses,
+        }
+
+    def answer(self, expansion: Expansion, grown: Growing) -> Expansion:
+        """Return the expansion with the list as it is now; a round may have brought more than is wanted."""
+        if grown.stopped:
+            note = f"{self._stage.name}: stopped by the deadline after {grown.rounds} rounds"
+            expansion = replace(expansion, degraded=(*expansion.degraded, note))
+            if not grown.rounds:
+                return expansion
+        ids, scores, times = grown.ranked(grown.wanted)
+        recalled = _evidence_of(expansion.ranking, ids)
+        columns = {**recalled, "likelihood": scores, "generated": times}
+        return replace(expansion, ranking=Ranking(ids, scores, columns))
+
+    def _trie(self, expansion: Expansion) -> Trie:
+        """Return the names that may be generated. Seeds are left out where that costs nothing."""
+        if not len(expansion.ranking):
+            return self._trie_where(expansion.query.where)
+        recalled = expansion.ranking.ids
+        return self._artifacts.trie.restrict(recalled[~np.isin(recalled, expansion.query.seeds)])
+
+    def _conditioned(self, where: Where) -> Trie:
+        trie = self._artifacts.trie
+        return trie.restrict(self._catalogue.matching(where)) if where else trie
+
+
+def _evidence_of(ranking: Ranking, ids: Ids) -> Mapping[str, Scores]:
+    """Return the evidence that a ranking holds of some of its entities; nothing if it is empty."""
+    if not len(ranking):
+        return {}
+    by_id = np.argsort(ranking.ids)
+    return ranking.take(by_id[np.searchsorted(ranking.ids, ids, sorter=by_id)]).evidence
+
+
+def rules_of(stage: Generate) -> Rules:
+    """Return the rules by which lists grow."""
+    from engine.generation.expansion import Rules
+
+    return Rules(
+        top_p=stage.top_p,
+        patience=stage.patience,
+        max_rounds=stage.max_rounds,
+        descriptions=stage.descriptions,
+        unwanted=stage.unwanted,
+    )

@@ -15,6 +15,7 @@ from engine.corpus.inputs.masking import MaskedInput, MentionMasker, load_tokeni
 from engine.errors import QueryError
 from engine.models.text import TextEncoder
 from engine.query import NewEntity, Query
+from engine.refusals import Refusal
 
 
 class MaskEncoder:
@@ -56,7 +57,7 @@ class MaskEncoder:
         spans = []
         for number, sentence in enumerate(entity.sentences, 1):
             span = finder.find(0, sentence)
-            if isinstance(span, str):
+            if isinstance(span, Refusal):
                 raise QueryError(
                     f"query {query.id!r}: sentence {number} of the new entity {entity.name!r} {span}; "
                     "give sentences in which the name stands as it is given"

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from engine.generation.files import LM_FILES
 from engine.query import Expansion, Ranking, Scores
 from engine.retrieval.index import index_file, mean_of, open_index, seed_vectors
 from engine.stages.base import Stage, Worker
-from engine.stages.generate import LM_FILES
 from engine.stages.retrieve import unused
 from engine.storage.bundle import Bundle
 

@@ -38,17 +38,28 @@ def sha256_of(path: Path) -> str:
 
 
 def local_folder(name: str) -> str:
-    """Return a local folder with the files of one in a bucket; other names come back as they are.
+    """Return a local folder with all files of one in a bucket; a name without a scheme comes back as it is.
+
+    The copy lies in the machine's cache, with the sub-folders that the folder has, and files that have left
+    the bucket since leave it too: beside new files, an old one could be taken for a part of them.
 
     Raises:
         StorageError: there is no such folder in the bucket.
     """
-    if not name.startswith("s3://"):
+    if "://" not in name:
         return name
-    copies = [file.local_copy(machine_cache()) for file in Store.open(name).files()]
+    folder = Store.open(name)
+    if folder.is_local:
+        return folder.path
+    copies = {file.local_copy(machine_cache()) for file in folder.files()}
     if not copies:
         raise StorageError(f"{name}: no such folder")
-    return str(copies[0].parent)
+    copy = machine_cache() / folder.path
+    for path in copy.rglob("*"):
+        # Hidden files are left: another process may be writing one that is to become a copy.
+        if path.is_file() and path not in copies and not path.name.startswith("."):
+            path.unlink(missing_ok=True)
+    return str(copy)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from engine.query import Expansion
 from engine.stages.base import Stage, Worker
 from engine.stages.describe import Describe
 from engine.stages.explain import Explain
-from engine.stages.generator import Generator
+from engine.stages.generate import Generator
 from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
 from serve.graph.bundle_snapshot import Edition

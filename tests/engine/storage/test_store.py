@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from engine.errors import StorageError
-from engine.storage.store import Store, sha256_of
+from engine.storage.store import Store, local_folder, sha256_of
 
 
 def test_addresses(tmp_path):
@@ -117,3 +119,42 @@ def test_a_local_copy_follows_the_file_in_the_bucket(s3, tmp_path):
 def test_a_local_file_is_its_own_copy(tmp_path):
     (tmp_path / "f").write_bytes(b"x")
     assert Store.open(tmp_path / "f").local_copy(tmp_path / "cache") == tmp_path / "f"
+
+
+def test_a_local_folder_is_the_one_that_was_named_with_its_sub_folders(s3, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path))
+    folder = Store.open(f"{s3}/models/m")
+    content = {"a/first.txt": b"1", "config.json": b"2", "z/deep/last.txt": b"3"}
+    for name, text in content.items():
+        (folder / name).write_bytes(text)
+    (Store.open(s3) / "models" / "m2" / "other").write_bytes(b"of another folder")
+    copy = Path(local_folder(folder.uri))
+    assert copy.name == "m"
+    assert {p.relative_to(copy).as_posix(): p.read_bytes() for p in copy.rglob("*") if p.is_file()} == content
+    assert local_folder(f"{folder.uri}/") == str(copy)
+
+
+def test_a_local_folder_loses_what_its_bucket_lost(s3, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path))
+    folder = Store.open(f"{s3}/m")
+    (folder / "old").write_bytes(b"1")
+    (folder / "sub" / "old").write_bytes(b"1")
+    (Path(local_folder(folder.uri)) / ".new.being-written").write_bytes(b"2")
+    (folder / "new").write_bytes(b"2")
+    (folder / "sub").delete()
+    (folder / "old").delete()
+    copy = Path(local_folder(folder.uri))
+    assert {p.name for p in copy.rglob("*") if p.is_file()} == {"new", ".new.being-written"}
+
+
+def test_a_local_folder_that_is_none_is_named(s3, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path))
+    (Store.open(s3) / "file").write_bytes(b"1")
+    for name in (f"{s3}/nothing", f"{s3}/file"):
+        with pytest.raises(StorageError, match=f"{name}: no such folder"):
+            local_folder(name)
+
+
+def test_local_names_come_back(tmp_path):
+    assert local_folder("some/model") == "some/model"
+    assert local_folder(f"file://{tmp_path}") == str(tmp_path)
