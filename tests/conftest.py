@@ -24,16 +24,21 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty bucket's address; the environment says how to reach it."""
-    for name, value in {
+def bucket_environment(endpoint: str) -> dict[str, str]:
+    """Return the variables that say where buckets are, and with which keys."""
+    return {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ENDPOINT_URL": endpoint,
         "no_proxy": "127.0.0.1",
-    }.items():
+    }
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket's address; the environment says how to reach it."""
+    for name, value in bucket_environment(s3_endpoint).items():
         monkeypatch.setenv(name, value)
     bucket = f"test-{uuid.uuid4().hex}"
     boto3.client("s3", endpoint_url=s3_endpoint, region_name="us-east-1").create_bucket(Bucket=bucket)

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from engine.methods import METHODS
+from engine.query import Query
+from engine.storage.bundle import Bundle
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
 from examples.make_sample import write_sample
 from tests.support.submit import JobServer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 CLASS = "elements"
 
 
@@ -53,17 +58,19 @@ def small_corpus(folder: Path) -> Path:
 
 
 @pytest.mark.timeout(600)
-def test_every_job_runs_when_submitted(jobs_at: JobServer, tmp_path: Path) -> None:
+def test_every_job_runs_in_a_bucket_when_submitted(
+    jobs_at: JobServer, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole way on two nodes; the one worker of training must fit on one of them."""
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
     queries = small_corpus(tmp_path)
     chain = f"""
-    python -m jobs.import_corpus --format jsonl --source {tmp_path}/source --workspace {tmp_path}/w &&
-    python -m jobs.preprocess --workspace {tmp_path}/w --max-sentences 4 &&
-    python -m jobs.train_encoder --workspace {tmp_path}/w --epochs 1 &&
-    python -m jobs.build_index --workspace {tmp_path}/w &&
-    python -m jobs.expand --workspace {tmp_path}/w --queries {queries} --method retexpan
-        --output {tmp_path}/out &&
-    python -m jobs.evaluate --workspace {tmp_path}/w --queries {queries} --method retexpan
+    python -m jobs.import_corpus --format jsonl --source {tmp_path}/source --workspace {s3}/w &&
+    python -m jobs.preprocess --workspace {s3}/w --max-sentences 4 &&
+    python -m jobs.train_encoder --workspace {s3}/w --epochs 1 &&
+    python -m jobs.build_index --workspace {s3}/w &&
+    python -m jobs.expand --workspace {s3}/w --queries {queries} --method retexpan --output {s3}/out &&
+    python -m jobs.evaluate --workspace {s3}/w --queries {queries} --method retexpan
         --json {tmp_path}/report.json
     """
     status, output = jobs_at.submitted("bash", "-c", " ".join(chain.split()), seconds=270)
@@ -71,3 +78,12 @@ def test_every_job_runs_when_submitted(jobs_at: JobServer, tmp_path: Path) -> No
     asked = len(json.loads(queries.read_text(encoding="utf-8")))
     assert f"queries={asked}" in output
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    workspace = Workspace.open(f"{s3}/w")
+    bundle = Bundle.open(workspace)
+    seeds, names = (0, 1), bundle.vocabulary.names
+    (answer,) = METHODS["default"].open(bundle)([Query("q", seeds, (2,))])
+    assert sorted(answer.ranking.ids) == [i for i in range(len(names)) if i not in (0, 1, 2)]
+    events = workspace.runs("train_encoder") / bundle.manifest.settings["trained"] / "tensorboard"
+    assert len(events.files()) == 1
+    answers = (Store.open(f"{s3}/out") / "_manifest.json").read_bytes()
+    assert json.loads(answers)["queries"] == asked

@@ -1,9 +1,7 @@
-"""The index on real Ray actors: its vectors, its bundle, and the whole way in a bucket."""
+"""The index: its vectors, its bundle, and the same bundle from Ray's actors."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +17,14 @@ from engine.models.text import TextEncoder
 from engine.query import Query
 from engine.retrieval.index import VectorIndex, unit
 from engine.storage.bundle import Bundle
+from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.cache import InputRows
 from jobs import build_index
 from jobs.build_index import build
-from tests.jobs.conftest import METALS, import_metals
+from jobs.workers.executor import LocalExecutor, RayExecutor
+from tests.jobs.conftest import METALS
 from tests.support.commands import run_command
-
-pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 
 
 def vectors(bundle: Bundle, view: str) -> np.ndarray:
@@ -36,7 +33,7 @@ def vectors(bundle: Bundle, view: str) -> np.ndarray:
 
 def test_vectors_are_means_of_the_plain_states_at_the_mask(prepared: Path) -> None:
     workspace = Workspace.open(prepared)
-    build(workspace, untrained=True)
+    build(workspace, untrained=True, executor=LocalExecutor())
     found = vectors(Bundle.open(workspace), "mask")
     rows = InputRows.read(open_inputs(workspace).parts[0].path)
     encoder = TextEncoder.load(EMBEDDED)
@@ -52,7 +49,7 @@ def test_a_bundle_holds_all_that_retrieval_reads_and_is_the_same_again(
     prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspace = Workspace.open(prepared)
-    first = build(workspace, untrained=True)
+    first = build(workspace, untrained=True, executor=LocalExecutor())
     assert run_command(build_index.main, "--workspace", prepared, "--untrained") == 0
     assert f"bundle={first.id}" in capsys.readouterr().out.splitlines()[-1]
     bundle = Bundle.open(workspace)
@@ -77,33 +74,12 @@ def test_a_bundle_holds_all_that_retrieval_reads_and_is_the_same_again(
         assert len(answer.ranking) >= 3, name
 
 
-CHAIN = """
-from cluster.session import session
-from jobs import build_index, preprocess, train_encoder
-from tests.support.commands import run_command
-
-with session():  # one start of Ray for all three
-    for main, *words in (
-        (preprocess.main,),
-        (train_encoder.main, "--epochs", 1, "--batch-size", 32),
-        (build_index.main,),
-    ):
-        if status := run_command(main, "--workspace", "{workspace}", *words):
-            raise SystemExit(status)
-"""
-
-
-def test_the_whole_way_runs_in_a_bucket(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As commands, on a Ray of their own: its workers must get the bucket's address and keys."""
-    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
-    import_metals(f"{s3}/w", tmp_path / "raw")
-    chain = [sys.executable, "-c", CHAIN.format(workspace=f"{s3}/w")]
-    done = subprocess.run(chain, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    workspace = Workspace.open(f"{s3}/w")
-    bundle = Bundle.open(workspace)
-    trained = bundle.manifest.settings["trained"]
-    (answer,) = METHODS["default"].open(bundle)([Query("q", (0, 1), (2,))])
-    assert sorted(answer.ranking.ids) == [3, 4, 5]
-    events = (workspace.runs("train_encoder") / trained / "tensorboard").files()
-    assert len(events) == 1
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ray_makes_the_same_bundle(prepared: Path, ray_local: None) -> None:
+    """A bundle's id is the digest of its files. The frozen states are made anew, by actors too."""
+    workspace = Workspace.open(prepared)
+    here = build(workspace, untrained=True, executor=LocalExecutor())
+    for folder in {file.path.rsplit("/", 1)[0] for file in workspace.cache("").files(".npy")}:
+        Store.open(folder).delete()
+    assert build(workspace, untrained=True, executor=RayExecutor(workers=2)).id == here.id

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +58,16 @@ class JobServer:
 
 
 @contextmanager
-def job_server(nodes: int = 1, cpus_per_node: int = 2) -> Iterator[JobServer]:
-    """Run ``python -m cluster.local`` in a process of its own while the block runs."""
+def job_server(
+    nodes: int = 1, cpus_per_node: int = 2, environment: Mapping[str, str] | None = None
+) -> Iterator[JobServer]:
+    """Run ``python -m cluster.local`` in a process of its own while the block runs.
+
+    Args:
+        nodes: see there.
+        cpus_per_node: see there.
+        environment: variables that its nodes, and so the jobs, have besides this process' own.
+    """
     options = ["--nodes", str(nodes), "--cpus-per-node", str(cpus_per_node)]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
@@ -68,6 +76,7 @@ def job_server(nodes: int = 1, cpus_per_node: int = 2) -> Iterator[JobServer]:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
         try:
             yield _addresses(process, errors)
