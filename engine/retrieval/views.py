@@ -16,8 +16,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from engine.query import Scores
 from engine.retrieval.index import Vectors, unit
@@ -39,6 +37,10 @@ def lexical_view(documents: Iterable[str], dims: int = LEXICAL_DIMS, seed: int =
     their singular values, so that the few strongest topics do not drown the rest. A document without
     a usable word gets a vector of zeros.
     """
+    # Imported here: it takes seconds, in every process that reads the other views.
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     texts = list(documents)
     words = TfidfVectorizer(
         sublinear_tf=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.models.hub import EMBEDDED, embedded_model_path
 from engine.storage.workspace import Workspace
 from jobs.preprocess import preprocess
+from jobs.workers import executor
 from jobs.workers.executor import LocalExecutor
 from tests.support.corpora import run_import, ultrawiki
 
@@ -23,6 +25,14 @@ def import_metals(workspace: str, raw: Path) -> None:
     sentences = {n: [f"We know that {n} {t} {w}." for t in TOLD for w in ("here", "there")] for n in METALS}
     described = {n: f"{n} is a metal." for n in METALS[:-1]}
     run_import(workspace, ultrawiki(raw, sentences, ent2text=described), "ultrawiki")
+
+
+@pytest.fixture(scope="module")
+def in_this_process() -> Iterator[None]:
+    """Commands use no cluster where one process is enough, though another test may have connected to one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executor, "_has_cluster", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")

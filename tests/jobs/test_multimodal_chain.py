@@ -1,4 +1,7 @@
-"""The whole multi-modal way as commands: pictures, training with an objective off, index, answers."""
+"""The whole multi-modal way as commands: pictures, training with an objective off, index, answers.
+
+Only the training needs Ray.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ from tests.support.corpora import jsonl
 from tests.support.encoders import write_encoder
 from tests.support.images import backbone, picture
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 COLOURS = ["red", "maroon", "orange", "blue", "navy", "teal"]
 UNTOLD, UNSEEN = "neon", "boron"
@@ -59,7 +62,7 @@ def records() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, in_this_process: None, ray_local: None) -> Path:
     root = tmp_path_factory.mktemp("pictures")
     (root / "raw").mkdir()
     jsonl(root / "raw" / "sentences.jsonl", records())
