@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.models.device import worker_device
 from engine.models.multimodal import Predictor
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import SparseDistributions, truncate
@@ -87,10 +88,7 @@ class EntityMeans:
 
     @cached_property
     def _device(self) -> torch.device:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        torch.set_num_threads(1)
-        return torch.device("cpu")
+        return worker_device()
 
     @cached_property
     def _contexts(self) -> Contexts:
