@@ -27,9 +27,9 @@ from benchmarks.report import report
 from engine.losses.entity_prediction import EntityHead
 from engine.models.text import TextEncoder
 from engine.training.cache import CachedStates, InputRows, fill_part
+from engine.training.optimizer import parameter_groups
 from engine.training.order import epoch_batches
 from engine.training.text import EncoderSettings, EncoderTraining
-from engine.training.trainer import parameter_groups
 
 BAR = 15.0
 N_ENTITIES = 4096

@@ -15,12 +15,18 @@ LOCAL_OBJECT_STORE_BYTES = 1 << 30
 
 
 def quiet_environment() -> None:
-    """Set what Ray and tokenizers read on import: no usage statistics, no fork warnings."""
+    """Set what Ray and tokenizers read on import, and what a cluster that is started here gives its workers.
+
+    No usage statistics, no fork warnings; and workers that get their share of a busy machine.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray's C++ side reports every actor pool's arguments as an error; what fails is raised as well.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Ray makes its workers yield to everything else (niceness 15): beside one busy process a training on all
+    # cores would get a thirtieth of that core, and its other threads would wait for the one there.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Token authentication is on, as it should be: no need to warn of it.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
 

@@ -25,13 +25,13 @@ from engine.generation.tokenizers import fingerprint, load_tokenizer
 from engine.storage.bundle import Bundle, Manifest, derive
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from engine.training.lm import Layout, LmSettings
+from engine.training.lm import Layout, LmSettings, named_settings
 from engine.training.lm_models import Origin, check, config_of, read_config
 from engine.vocabulary import Vocabulary
 from jobs import console
 from jobs.steps.lm_blocks import corpus_tokenizer, make_blocks, neighbours_of
-from jobs.workers.lm import JOB, Run, work
-from jobs.workers.trainer import check_gpu, cores_of_a_worker, finished
+from jobs.workers.lm import LmRun
+from jobs.workers.trainer import check_gpu, cores_of_a_worker, train_or_load_summary
 
 EXAMPLES = """
   python -m jobs.pretrain_lm --workspace work --init-from-config small
@@ -118,7 +118,7 @@ def pretrain(
         blocks = make_blocks(workspace, begin.tokenizer, begin.blocks)
         if settings.epochs and not blocks.manifest.total("blocks"):
             raise UserError(f"{workspace.corpus.uri}: the corpus has no sentence to train on")
-        run = Run(
+        run = LmRun(
             workspace=workspace.root.uri,
             name=_name(begin, blocks.key, settings),
             origin=begin.origin,
@@ -130,13 +130,12 @@ def pretrain(
             cores=cores_of_a_worker(workers),
             checkpoint_seconds=checkpoint_seconds,
         )
-        folder = workspace.runs(JOB) / run.name
-        summary = finished(work, run, folder, workers, run.cores, gpu, restart)
-    return summary, publish_model(workspace, folder / "lm", summary)
+        summary = train_or_load_summary(run, workers, restart)
+    return summary, publish_model(workspace, run.folder / run.artifact, summary)
 
 
 def _name(begin: Start, blocks_key: str, settings: LmSettings) -> str:
-    content = settings.model_dump_json() + blocks_key + begin.origin.model_dump_json()
+    content = named_settings(settings) + blocks_key + begin.origin.model_dump_json()
     return f"{blocks_key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 

@@ -131,8 +131,6 @@ def served(settings: ServeSettings, host: str = "127.0.0.1", port: int = 8000) -
         UserError: the port is taken; a method or a stage that cannot be served.
     """
     quiet_environment()
-    # Ray makes its workers yield to everything else; here they are what people wait for.
-    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault(VARIABLE, CALLBACK)
     from ray import serve
     from ray.serve.schema import LoggingConfig

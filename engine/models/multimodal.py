@@ -37,23 +37,28 @@ Tensor = torch.Tensor
 WEIGHTS, CONFIG = "multimodal.safetensors", "multimodal.json"
 
 
-class MultimodalConfig(BaseModel):
-    """Sizes of what is added to the text encoder."""
+class EncoderSizes(BaseModel):
+    """What a user chooses of the layers that are added to the text encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    n_patches: int = Field(ge=1)
-    vision_dim: int = Field(ge=1)
     visual_layers: int = Field(default=3, ge=0)
     cross_layers: int = Field(default=3, ge=1)
-    head_dim: int = Field(default=64, ge=1)
-    """Dimensions of an attention head; a text encoder of fewer dimensions has one head."""
-    inner: int = Field(default=4, ge=1)
+    inner: int = Field(default=2, ge=1)
     """Inner dimensions of a feed-forward network, in multiples of D."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """After the projection of patches; in the layers half of it."""
     summary: bool = True
     identity: bool = True
+
+
+class MultimodalConfig(EncoderSizes):
+    """The same, and what follows from the image features."""
+
+    n_patches: int = Field(ge=1)
+    vision_dim: int = Field(ge=1)
+    head_dim: int = Field(default=64, ge=1)
+    """Dimensions of an attention head; a text encoder of fewer dimensions has one head."""
 
 
 class PatchProjection(nn.Module):

@@ -1,8 +1,4 @@
-"""Training a causal language model on blocks of tokens, one step at a time, on DeepSpeed.
-
-Knows nothing of Ray: a worker of any launcher opens an :class:`LmTraining` and iterates it. What the
-run computes (:class:`LmSettings`) is apart from how it is laid out (:class:`Layout`): the global batch,
-its order and its loss are the same on any number of workers, ZeRO stage or size of micro-batch.
+"""Training a causal language model on blocks of tokens: what is its own of a :class:`Trainer`.
 
 Shape letters: B blocks, T tokens, V tokens of the vocabulary, N = B * T.
 """
@@ -10,37 +6,31 @@ Shape letters: B blocks, T tokens, V tokens of the vocabulary, N = B * T.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+from pydantic_core import to_json
 from torch import nn
 
 from engine.corpus.blocks.format import TokenBlocks
-from engine.models.text import fast_dtype
-from engine.training.deepspeed import import_deepspeed
-from engine.training.order import Rows, epoch_batches, rank_slice
-from engine.training.partitioned import open_states, read_state, restore, restore_weights, save
+from engine.training.checkpoint import CheckpointFormat
+from engine.training.optimizer import EngineLayout, parameter_groups
+from engine.training.order import Rows, epoch_batches
+from engine.training.partitioned import PartitionedCheckpoint
 from engine.training.schedule import warmup_cosine
+from engine.training.trainer import Trainer, TrainerSettings, Worker
 
 Tensor = torch.Tensor
 
 LOSS_ROWS = 1024
 """Positions whose float32 probabilities exist at a time."""
 
-BUCKET_ELEMENTS = 50_000_000
-"""Gradients that DeepSpeed averages in one go; its own default sets 2 GB aside."""
 
-
-class LmSettings(BaseModel):
+class LmSettings(TrainerSettings):
     """What a run computes. The defaults are the paper's for continued pre-training (section GenExpan)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(default=1, ge=0)
     batch_size: int = Field(default=16, ge=1)
@@ -49,44 +39,39 @@ class LmSettings(BaseModel):
     weight_decay: float = Field(default=1e-4, ge=0)
     """Not on biases and norms."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
-    clip: float = Field(default=1.0, gt=0)
     warmup: float = Field(default=0.03, ge=0)
     """Steps of the linear rise; below 1 a share of the run."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the products; "auto": bfloat16 where the hardware is fast in it. Master weights are float32."""
-    seed: int = 13
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Of AdamW."""
+        return 0.9, self.beta2
+
+    def rate(self, step: int, total: int) -> float:
+        """Return the learning rate of a step, counted from 0, of a run of ``total`` steps."""
+        return warmup_cosine(step, total, self.learning_rate, self.warmup)
 
 
-class Layout(BaseModel):
-    """How a run is spread over machines; none of it changes what is computed, but for rounding."""
+NAMED = (
+    *("epochs", "batch_size", "learning_rate", "weight_decay", "beta2"),
+    *("clip", "warmup", "precision", "seed"),
+)
+"""The settings in the order in which a run's name has always been made from them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+def named_settings(settings: LmSettings) -> str:
+    """Return settings as the text that a run's name is made from: runs that exist keep their names."""
+    return to_json({name: getattr(settings, name) for name in NAMED}).decode()
+
+
+class Layout(EngineLayout):
+    """How a run is spread; the optimiser's state at least is shared, and checkpoints are of shared states."""
 
     zero_stage: Literal[1, 2, 3] = 1
-    micro_batch: int | None = Field(default=None, ge=1)
-    """Blocks of a worker that pass at once; None: its whole share of a step."""
-    offload: bool = False
-    """Optimiser state (at stage 3 parameters too) in the memory of the host."""
-    activation_checkpointing: bool = False
 
 
-@dataclass(frozen=True)
-class StepReport:
-    """One step done: where the run is, the mean loss of the global batch, and this worker's blocks."""
-
-    step: int
-    epoch: int
-    loss: float
-    learning_rate: float
-    blocks: Rows
-    tokens: int
-    """Targets of the global batch."""
-    seconds: float
-    """That the step took, without the evaluation after an epoch."""
-
-
-class LmTraining:
-    """One worker's part of a training run.
+class LmTraining(Trainer):
+    """One worker's part of a training run; measures the perplexity before the first step and after epochs.
 
     Args:
         model: a causal language model of transformers, with float32 weights; trained in place.
@@ -94,14 +79,11 @@ class LmTraining:
         held: blocks for the perplexity.
         settings: equal on all workers.
         layout: equal on all workers.
-        rank: this worker's number.
-        world: workers in all.
-        device: where the worker trains.
-        checkpoint: folder that :meth:`save` wrote, on any number of workers and at any ZeRO stage.
-
-    Raises:
-        FormatError: the checkpoint is of a run with other settings.
+        worker: this process.
+        checkpoint: folder to go on from, of any number of workers and any ZeRO stage.
     """
+
+    CURVES: ClassVar[tuple[str, ...]] = ("losses", "perplexities")
 
     def __init__(
         self,
@@ -110,83 +92,51 @@ class LmTraining:
         held: TokenBlocks,
         settings: LmSettings,
         layout: Layout | None = None,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | None = None,
+        worker: Worker | None = None,
         checkpoint: Path | None = None,
     ) -> None:
         self.model, self.data, self.held = model, train, held
-        self.settings, self.layout = settings, layout or Layout()
-        self.rank, self.world = rank, world
-        self.device = device or torch.device("cpu")
-        self.step = 0
-        self.losses: list[float] = []
-        self.perplexities: list[float] = []
-        """Of the held-out blocks: before the first step, then after every epoch."""
-        if checkpoint:
-            place = read_state(checkpoint, settings.model_dump())
-            self.step, self.losses = place["step"], place["losses"]
-            self.perplexities = place["perplexities"]
-            restore_weights(checkpoint, model)
+        layout = layout or Layout()
         without_dropout(model)
-        if self.layout.activation_checkpointing:
+        if layout.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        share = -(-settings.batch_size // world)
-        self.micro_batch = min(self.layout.micro_batch or share, share)
-        self.micro_steps = -(-share // self.micro_batch)
-        self.compute = compute_dtype(settings.precision, self.device)
-        self.module = TokenLoss(model).to(self.device)
-        self.engine = _open_engine(self)
-        open_states(self.engine, self.step)
-        if checkpoint:
-            restore(checkpoint, model)
+        module = TokenLoss(model)
+        groups = parameter_groups(module, settings.weight_decay)
+        super().__init__(
+            module, settings, groups, worker or Worker(), layout, autocast=True, checkpoint=checkpoint
+        )
+
+    @property
+    def perplexities(self) -> list[float]:
+        """Of the held-out blocks: before the first step, then after every epoch."""
+        return self.curves["perplexities"]
 
     @property
     def steps_per_epoch(self) -> int:
         """Global batches of an epoch."""
         return -(-len(self.data) // self.settings.batch_size)
 
-    @property
-    def total_steps(self) -> int:
-        """Steps of the whole run."""
-        return self.steps_per_epoch * self.settings.epochs
+    def batches(self, epoch: int) -> list[Rows]:
+        """Return batches of blocks, which are all of one length."""
+        any_length = np.zeros(len(self.data), np.int64)
+        return epoch_batches(any_length, self.settings.batch_size, self.settings.seed, epoch)
 
-    def run(self) -> Iterator[StepReport]:
-        """Go on from ``self.step`` to the end, one report a step; perplexity before and after each epoch."""
+    def amount(self, batch: Rows) -> int:
+        """Return the targets of a global batch: the loss is a mean a token."""
+        return self.data.count_targets(batch)
+
+    def before_first_step(self) -> None:
+        """Measure what the model knows before it learns, unless the run is a resumed one."""
         if not self.perplexities:
-            self.perplexities.append(self.evaluate())
-        settings = self.settings
-        while self.step < self.total_steps:
-            epoch, begin = divmod(self.step, self.steps_per_epoch)
-            any_length = np.zeros(len(self.data), np.int64)
-            batches = epoch_batches(any_length, settings.batch_size, settings.seed, epoch)
-            for batch in batches[begin:]:
-                started = time.perf_counter()
-                loss, rate = self.train_on(batch)
-                seconds = time.perf_counter() - started
-                self.step += 1
-                self.losses.append(loss)
-                if self.step % self.steps_per_epoch == 0:
-                    self.perplexities.append(self.evaluate())
-                own = rank_slice(batch, self.rank, self.world)
-                tokens = self.data.count_targets(batch)
-                yield StepReport(self.step, epoch, loss, rate, own, tokens, seconds)
+            self.after_epoch()
 
-    def train_on(self, batch: Rows) -> tuple[float, float]:
-        """Take one step on the global batch and return its mean loss a token and the learning rate."""
-        settings = self.settings
-        rate = warmup_cosine(self.step, self.total_steps, settings.learning_rate, settings.warmup)
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = rate
-        # The engine averages gradients over workers and micro-steps; this makes it a mean over tokens.
-        scale = self.world * self.micro_steps / max(1, self.data.count_targets(batch))
-        summed = torch.zeros((), device=self.device)
-        for rows in self._micro_batches(batch, self.micro_steps):
-            loss = self._loss(self.data, rows) * scale
-            self.engine.backward(loss)
-            self.engine.step()
-            summed += loss.detach()
-        return self._over_workers(summed) / (self.world * self.micro_steps), rate
+    def after_epoch(self) -> None:
+        """Measure the perplexity."""
+        self.perplexities.append(self.evaluate())
+
+    def loss_of(self, own: Rows, total: int) -> Tensor:
+        """Return the cross-entropy of some blocks, scaled to the global batch."""
+        return self._loss(self.data, own) * self.scale(total)
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -196,18 +146,12 @@ class LmTraining:
         if not targets:
             return math.nan
         self.engine.eval()
-        share = -(-len(everything) // self.world)
-        summed = torch.zeros((), device=self.device)
-        for rows in self._micro_batches(everything, -(-share // self.micro_batch)):
+        share = -(-len(everything) // self.worker.world)
+        summed = torch.zeros((), device=self.worker.device)
+        for rows in self.micro_batches(everything, -(-share // self.micro_batch)):
             summed += self._loss(self.held, rows)
         self.engine.train()
-        return math.exp(self._over_workers(summed) / targets)
-
-    def _micro_batches(self, batch: Rows, number: int) -> Iterator[Rows]:
-        """Yield this worker's rows in ``number`` micro-batches, the last of them maybe empty."""
-        own = rank_slice(batch, self.rank, self.world)
-        for i in range(number):
-            yield own[i * self.micro_batch : (i + 1) * self.micro_batch]
+        return math.exp(self.worker.summed(summed) / targets)
 
     def _loss(self, data: TokenBlocks, rows: Rows) -> Tensor:
         """Return the summed loss of some blocks.
@@ -216,22 +160,13 @@ class LmTraining:
         every layer.
         """
         ids_BT, targets_BT = data.gather(rows) if len(rows) else data.nothing()
-        return self.engine(ids_BT.to(self.device), targets_BT.to(self.device))
+        device = self.worker.device
+        loss: Tensor = self.engine(ids_BT.to(device), targets_BT.to(device))
+        return loss
 
-    def _over_workers(self, value: Tensor) -> float:
-        if self.world > 1:
-            torch.distributed.all_reduce(value)
-        return float(value)
-
-    def save(self, folder: Path) -> None:
-        """Write weights, optimiser state, step and curves; call it on ALL workers, the first one writes."""
-        place = {
-            "step": self.step,
-            "losses": self.losses,
-            "perplexities": self.perplexities,
-            "settings": self.settings.model_dump(),
-        }
-        save(folder, self.model, place, self.rank)
+    def checkpoint_format(self) -> CheckpointFormat:
+        """Return files that all workers gather from their shares."""
+        return PartitionedCheckpoint(self.model)
 
 
 class TokenLoss(nn.Module):
@@ -296,47 +231,3 @@ def without_dropout(model: nn.Module) -> None:
         for name in ("attention_dropout", "hidden_dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
-
-
-def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the type of the products."""
-    if precision == "auto":
-        return fast_dtype(device)
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: no weight decay on what is not a matrix (biases and norms)."""
-    parameters = list(module.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def _open_engine(training: LmTraining) -> Any:
-    """Wrap the module in a DeepSpeed engine. The process group must be there if there are several workers."""
-    deepspeed = import_deepspeed(training.device)
-    settings, layout = training.settings, training.layout
-    groups = parameter_groups(training.module, settings.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, settings.beta2), fused=True)
-    zero: dict[str, Any] = {"stage": layout.zero_stage, "reduce_bucket_size": BUCKET_ELEMENTS}
-    if layout.offload:
-        zero["offload_optimizer"] = {"device": "cpu"}
-        if layout.zero_stage == 3:
-            zero["offload_param"] = {"device": "cpu"}
-    config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": training.micro_batch,
-        "gradient_accumulation_steps": training.micro_steps,
-        "gradient_clipping": settings.clip,
-        "zero_optimization": zero,
-        # Torch's own AdamW: DeepSpeed's is compiled on first use.
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 10**9,
-    }
-    if training.compute == torch.bfloat16:
-        # Not DeepSpeed's bf16 mode: with narrow weights and residuals the loss stays visibly higher.
-        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
-    engine, *_ = deepspeed.initialize(model=training.module, optimizer=optimizer, config=config)
-    return engine

@@ -1,4 +1,4 @@
-"""Training the multi-modal encoder by its four objectives: what is its own of a :class:`Training`."""
+"""Training the multi-modal encoder by its four objectives: what is its own of a :class:`Trainer`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
+from torch import nn
 
 from engine.errors import UserError
 from engine.losses.combined import Objectives, Predictor, Schedule
 from engine.losses.distillation import follow, teacher_of
-from engine.models.multimodal import MultimodalConfig, MultimodalEncoder
+from engine.models.multimodal import EncoderSizes, MultimodalConfig, MultimodalEncoder
 from engine.models.text import BARE_TOKENS, TextEncoder
+from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
 from engine.training.contexts import Context, Contexts, Modality
+from engine.training.optimizer import EngineLayout, decays_by_name, parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.pairs import ExpandedLists, PairedBatches
-from engine.training.trainer import StepSettings, Training, below, parameter_groups
+from engine.training.trainer import Trainer, TrainerSettings, Worker
 
 Tensor = torch.Tensor
 
@@ -26,8 +29,8 @@ FIT_CONTEXTS = 4096
 FIT_BATCH = 256
 
 
-class MultimodalSettings(StepSettings):
-    """Settings of a run. The paper's own (50 epochs, lr 1e-5, batch 256) are for 434,675 contexts."""
+class ShownSettings(TrainerSettings):
+    """Settings of a run of any encoder that sees contexts: what it is shown of them."""
 
     epochs: int = Field(default=8, ge=1)
     batch_size: int = Field(default=64, ge=4)
@@ -38,22 +41,23 @@ class MultimodalSettings(StepSettings):
     hidden: float = Field(default=0.3, ge=0, le=0.5)
     """Share of the contexts of both modalities that are shown without their text, and as many without their
     picture: what few pictures give away would else keep the words from being read."""
-    visual_layers: int = Field(default=3, ge=0)
-    cross_layers: int = Field(default=3, ge=1)
-    inner: int = Field(default=2, ge=1)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    summary: bool = True
-    identity: bool = True
+
+
+class MultimodalSettings(EncoderSizes, ShownSettings):
+    """Settings of a run. The paper's own (50 epochs, lr 1e-5, batch 256) are for 434,675 contexts.
+
+    The order of the bases is that of the fields in a stored run, which a run's name is made from.
+    """
+
     schedule: Schedule = Schedule()
 
     def config(self, n_patches: int, vision_dim: int) -> MultimodalConfig:
         """Return the sizes of the encoder for some features."""
-        chosen = {"visual_layers", "cross_layers", "inner", "dropout", "summary", "identity"}
-        own = self.model_dump(include=chosen)
+        own = self.model_dump(include=set(EncoderSizes.model_fields))
         return MultimodalConfig(n_patches=n_patches, vision_dim=vision_dim, **own)
 
 
-class MultimodalTraining(Training):
+class MultimodalTraining(Trainer):
     """One worker's part of a training run.
 
     Args:
@@ -61,9 +65,8 @@ class MultimodalTraining(Training):
         data: all contexts.
         lists: of the first expansion, for the objectives that compare.
         settings: equal on all workers.
-        rank: this worker's number.
-        world: workers in all.
-        device: where the worker trains.
+        worker: this process.
+        checkpoint: folder to go on from.
     """
 
     settings: MultimodalSettings
@@ -74,29 +77,27 @@ class MultimodalTraining(Training):
         data: Contexts,
         lists: ExpandedLists,
         settings: MultimodalSettings,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | None = None,
+        worker: Worker | None = None,
+        checkpoint: Path | None = None,
     ) -> None:
-        device = device or torch.device("cpu")
+        worker = worker or Worker()
         self.text, self.data, self.settings = text, data, settings
         self._rows = data.usable(settings.modality)
-        self._compute = settings.compute(device)
         self._pairs = PairedBatches(data.entity_id, self._rows, lists, settings.batch_size, settings.seed)
-        if world > (fewest := min(len(b) for b in self.batches(0))):
+        if worker.world > (fewest := min(len(b) for b in self.batches(0))):
             raise UserError(
-                f"{len(self._rows)} contexts, {fewest} and more a batch, are too few for {world} workers; "
-                "take fewer workers, or a larger --batch-size"
+                f"{len(self._rows)} contexts, {fewest} and more a batch, are too few for "
+                f"{worker.world} workers; take fewer workers, or a larger --batch-size"
             )
         torch.manual_seed(settings.seed)
         config = settings.config(data.features.n_patches, data.features.dim)
         predictor = Predictor(MultimodalEncoder(text.last, config), len(lists.positive))
         self._fit(predictor.encoder)
-        self.teacher = teacher_of(predictor).to(device) if settings.schedule.distillation else None
-        module = Objectives(predictor, settings.schedule, rank, world)
-        groups = _groups(module, settings)
-        super().__init__(module.to(device), settings, rank, world, device, groups)
         self.predictor = predictor
+        self.teacher = teacher_of(predictor).to(worker.device) if settings.schedule.distillation else None
+        module = Objectives(predictor, settings.schedule, worker.rank, worker.world)
+        groups = _groups(module, settings)
+        super().__init__(module, settings, groups, worker, EngineLayout(), checkpoint=checkpoint)
         self.module.train()
 
     def _fit(self, encoder: MultimodalEncoder) -> None:
@@ -152,10 +153,10 @@ class MultimodalTraining(Training):
 
     def loss_of(self, own: Rows, total: int) -> Tensor:
         """Return the weighted sum of the objectives."""
-        context = self._shown(own).to(self.device)
-        entities = torch.from_numpy(self.data.entity_id[own]).to(self.device)
-        narrow = self._compute != torch.float32
-        with torch.autocast(self.device.type, self._compute, enabled=narrow):
+        device = self.worker.device
+        context = self._shown(own).to(device)
+        entities = torch.from_numpy(self.data.entity_id[own]).to(device)
+        with torch.autocast(device.type, self.compute, enabled=self.compute != torch.float32):
             told = None
             if self.teacher is not None:
                 with torch.no_grad():
@@ -179,19 +180,15 @@ class MultimodalTraining(Training):
         if self.teacher is not None:
             follow(self.teacher, self.predictor)
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the tensors of a checkpoint, the teacher's among them."""
-        teacher = {} if self.teacher is None else self.teacher.state_dict()
-        return super().state() | {f"teacher.{n}": t for n, t in teacher.items()}
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take what :meth:`state` returned."""
-        super().restore(tensors)
+    def checkpoint_format(self) -> CheckpointFormat:
+        """Return one file, the teacher's tensors in it: all workers hold the same."""
+        modules: dict[str, nn.Module] = {"module": self.module}
         if self.teacher is not None:
-            self.teacher.load_state_dict(below(tensors, "teacher."))
+            modules["teacher"] = self.teacher
+        return ReplicatedCheckpoint(modules, self.worker.device)
 
     def save_encoder(self, folder: Path) -> str:
-        """Write the predictor, and the whole text encoder beside it."""
+        """Write the predictor, the whole text encoder beside it; return the file that is to arrive last."""
         self.text.save(folder / "text")
         return self.predictor.save(folder)
 
@@ -200,7 +197,7 @@ def _groups(module: Objectives, settings: MultimodalSettings) -> list[dict[str, 
     """Return AdamW's groups; those of the text encoder's own layer learn at a share of the rate."""
     own = {id(p) for p in module.predictor.encoder.last.parameters()}
     groups = []
-    for group in parameter_groups(module, settings.weight_decay):
+    for group in parameter_groups(module, settings.weight_decay, decays_by_name):
         for is_text in (True, False):
             chosen = [p for p in group["params"] if (id(p) in own) == is_text]
             share = settings.text_share if is_text else 1.0

@@ -2,12 +2,11 @@
 
 Weights and Adam's moments are gathered parameter by parameter (DeepSpeed's ``safe_get_full_*``) and
 written as safetensors in shards of bounded size, each under the parameter's own name; nothing in them
-says how the run was spread. Every worker calls these functions, the first one writes.
+says how the run was spread. Every worker takes part, the first one writes.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from engine.errors import FormatError
+from engine.training.checkpoint import CheckpointFormat
 
 Tensor = torch.Tensor
 
@@ -27,47 +26,68 @@ SHARD_BYTES = 1 << 30
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def save(folder: Path, model: nn.Module, place: dict[str, Any], rank: int) -> None:
-    """Write a checkpoint; ``place`` (step, curves, settings) is written last."""
-    shards = ShardWriter(folder) if rank == 0 else None
-    for name, tensor in _gathered(model):
-        if shards:
-            shards.add(name, tensor)
-    if shards:
-        shards.close()
-        (folder / "state.json").write_text(json.dumps(place), encoding="utf-8")
+class PartitionedCheckpoint(CheckpointFormat):
+    """Shards of safetensors, gathered from all workers' shares.
 
-
-def read_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the step and the curves of a checkpoint.
-
-    Raises:
-        FormatError: the checkpoint is of a run with other settings.
+    Args:
+        model: whose parameters are kept under their own names.
     """
-    place: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    if place["settings"] != settings:
-        raise FormatError(
-            f"{folder}: this run began with {place['settings']}; go on with these, or start afresh with "
-            "--restart"
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def before_engine(self, folder: Path) -> None:
+        """Put the weights into the model that DeepSpeed has not wrapped yet."""
+        with torch.no_grad():
+            parameters = dict(self._model.named_parameters())
+            for name, tensor in _tensors(folder):
+                if name.startswith("weight."):
+                    parameters[name.removeprefix("weight.")].copy_(tensor)
+
+    def opened(self, engine: Any, step: int) -> None:
+        """Give the optimiser its state before its first step: moments of zero and the count of steps.
+
+        DeepSpeed leaves this to the first step, after whose first group it links the state of all groups to
+        their parameters: too early for the others, which then cannot be saved. Adam's count of steps is out
+        of reach for its ``safe_set_full_*``, being no tensor of a parameter's shape.
+        """
+        optimizer = engine.optimizer
+        stage_3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
+        flats = (
+            optimizer.fp32_partitioned_groups_flat if stage_3 else optimizer.single_partition_of_fp32_groups
         )
-    return place
+        for flat in flats:
+            optimizer.optimizer.state[flat] = {
+                "step": torch.tensor(float(step), device=flat.device),
+                **{moment: torch.zeros_like(flat) for moment in MOMENTS},
+            }
+        if not stage_3:
+            optimizer._lazy_init_hp_params_optimizer_state()
 
-
-def restore_weights(folder: Path, model: nn.Module) -> None:
-    """Put a checkpoint's weights into a model that DeepSpeed has not wrapped yet."""
-    with torch.no_grad():
-        parameters = dict(model.named_parameters())
+    def restore(self, folder: Path, engine: Any) -> None:
+        """Put float32 weights and moments into the engine's optimiser."""
+        parameters = dict(self._model.named_parameters())
         for name, tensor in _tensors(folder):
-            if name.startswith("weight."):
-                parameters[name.removeprefix("weight.")].copy_(tensor)
+            kind, _, parameter = name.partition(".")
+            _set(parameters[parameter], tensor, None if kind == "weight" else kind)
 
+    def save(self, folder: Path, engine: Any, first: bool) -> None:
+        """Write shards; all workers gather."""
+        shards = ShardWriter(folder) if first else None
+        for name, tensor in self._gathered():
+            if shards:
+                shards.add(name, tensor)
+        if shards:
+            shards.close()
 
-def restore(folder: Path, model: nn.Module) -> None:
-    """Put a checkpoint's float32 weights and moments into the engine's optimiser (:func:`open_states`)."""
-    parameters = dict(model.named_parameters())
-    for name, tensor in _tensors(folder):
-        kind, _, parameter = name.partition(".")
-        _set(parameters[parameter], tensor, None if kind == "weight" else kind)
+    def _gathered(self) -> Iterator[tuple[str, Tensor]]:
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        for name, tensor in full_weights(self._model):
+            yield f"weight.{name}", tensor
+        for name, parameter in self._model.named_parameters():
+            for moment in MOMENTS:
+                yield f"{moment}.{name}", safe_get_full_optimizer_state(parameter, moment)
 
 
 def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -76,35 +96,6 @@ def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
     for name, parameter in model.named_parameters():
         yield name, safe_get_full_fp32_param(parameter)
-
-
-def _gathered(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    from deepspeed.utils import safe_get_full_optimizer_state
-
-    for name, tensor in full_weights(model):
-        yield f"weight.{name}", tensor
-    for name, parameter in model.named_parameters():
-        for moment in MOMENTS:
-            yield f"{moment}.{name}", safe_get_full_optimizer_state(parameter, moment)
-
-
-def open_states(engine: Any, step: int) -> None:
-    """Give the optimiser its state before its first step: moments of zero and the count of steps.
-
-    DeepSpeed leaves this to the first step, after whose first group it links the state of all groups to
-    their parameters: too early for the others, which then cannot be saved. Adam's count of steps is out
-    of reach for its ``safe_set_full_*``, being no tensor of a parameter's shape.
-    """
-    optimizer = engine.optimizer
-    stage_3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
-    flats = optimizer.fp32_partitioned_groups_flat if stage_3 else optimizer.single_partition_of_fp32_groups
-    for flat in flats:
-        optimizer.optimizer.state[flat] = {
-            "step": torch.tensor(float(step), device=flat.device),
-            **{moment: torch.zeros_like(flat) for moment in MOMENTS},
-        }
-    if not stage_3:
-        optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def _set(parameter: Any, value: Tensor, moment: str | None) -> None:

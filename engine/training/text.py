@@ -1,4 +1,4 @@
-"""Training the text encoder by entity prediction: what is its own of a :class:`Training`."""
+"""Training the text encoder by entity prediction: what is its own of a :class:`Trainer`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from engine.errors import UserError
 from engine.losses.entity_prediction import EntityPrediction
 from engine.models.text import TextEncoder
 from engine.training.cache import CachedStates
+from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
+from engine.training.optimizer import EngineLayout, decays_by_name, parameter_groups
 from engine.training.order import Rows, epoch_batches
-from engine.training.trainer import StepSettings, Training, parameter_groups
+from engine.training.trainer import Trainer, TrainerSettings, Worker
 
 Tensor = torch.Tensor
 
 
-class EncoderSettings(StepSettings):
+class EncoderSettings(TrainerSettings):
     """Settings of a training run. The paper's own (lr 4e-5, 20 epochs) need many more steps than these."""
 
     smoothing: float = Field(default=0.075, ge=0, lt=1)
 
 
-class EncoderTraining(Training):
+class EncoderTraining(Trainer):
     """One worker's part of a training run.
 
     Args:
@@ -31,9 +33,8 @@ class EncoderTraining(Training):
         data: all rows (every worker maps the same cache).
         n_entities: size of the vocabulary.
         settings: equal on all workers.
-        rank: this worker's number.
-        world: workers in all.
-        device: where the worker trains.
+        worker: this process.
+        checkpoint: folder to go on from.
     """
 
     def __init__(
@@ -42,19 +43,18 @@ class EncoderTraining(Training):
         data: CachedStates,
         n_entities: int,
         settings: EncoderSettings,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | None = None,
+        worker: Worker | None = None,
+        checkpoint: Path | None = None,
     ) -> None:
-        device = device or torch.device("cpu")
+        worker = worker or Worker()
         self.encoder, self.data, self._rows = encoder, data, data.told
         if not len(self._rows):
             raise UserError("no context has words to train on; train with --modality text+image or image")
         torch.manual_seed(settings.seed)
-        self.compute = settings.compute(device)
-        module = EntityPrediction(encoder.last, n_entities, settings.smoothing, self.compute)
-        groups = parameter_groups(module, settings.weight_decay)
-        super().__init__(module.to(device), settings, rank, world, device, groups)
+        compute = settings.compute(worker.device)
+        module = EntityPrediction(encoder.last, n_entities, settings.smoothing, compute)
+        groups = parameter_groups(module, settings.weight_decay, decays_by_name)
+        super().__init__(module, settings, groups, worker, EngineLayout(), checkpoint=checkpoint)
 
     @property
     def contexts(self) -> int:
@@ -72,15 +72,19 @@ class EncoderTraining(Training):
         return [self._rows[b] for b in epoch_batches(lengths, settings.batch_size, settings.seed, epoch)]
 
     def loss_of(self, own: Rows, total: int) -> Tensor:
-        """Return the smoothed cross-entropy of the own rows, scaled to the global batch."""
+        """Return the smoothed cross-entropy of some rows, scaled to the global batch."""
         if not len(own):
             return self.no_loss()
-        states, lengths, mask, entities = (t.to(self.device) for t in self.data.gather(own, self.compute))
-        # The engine averages gradients over workers; this makes it the mean over the global batch.
-        loss: Tensor = self.engine(states, lengths, mask, entities) * (self.world / total)
+        device = self.worker.device
+        states, lengths, mask, entities = (t.to(device) for t in self.data.gather(own, self.compute))
+        loss: Tensor = self.engine(states, lengths, mask, entities) * self.scale(total)
         return loss
 
+    def checkpoint_format(self) -> CheckpointFormat:
+        """Return one file: all workers hold the same."""
+        return ReplicatedCheckpoint({"module": self.module}, self.worker.device)
+
     def save_encoder(self, folder: Path) -> str:
-        """Write the whole text encoder as a Hugging Face folder."""
+        """Write the whole text encoder as a Hugging Face folder; return the file that is to arrive last."""
         self.encoder.save(folder)
         return "config.json"

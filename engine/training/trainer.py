@@ -1,35 +1,34 @@
-"""What every training of an encoder shares: the loop, the optimiser on DeepSpeed, checkpoints.
+"""The one trainer under the text encoder, the multi-modal encoder and the language model.
 
-Knows nothing of Ray: a worker of any launcher opens a :class:`Training` and iterates it. What learns is
-small (a few layers and heads), so every worker holds all of it (ZeRO stage 0), and a checkpoint is one
-safetensors file that any number of workers can resume from.
+Knows nothing of Ray: a worker of any launcher opens a subclass of :class:`Trainer` and iterates it. What a
+run computes (:class:`TrainerSettings`) is apart from how it is spread (:class:`EngineLayout`): global
+batches, their order and their loss are the same on any number of workers.
 """
 
 from __future__ import annotations
 
-import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from engine.errors import FormatError
 from engine.models.text import fast_dtype
-from engine.training.deepspeed import import_deepspeed
+from engine.training.checkpoint import CheckpointFormat, read_state, write_state
+from engine.training.optimizer import EngineLayout, open_engine
 from engine.training.order import Rows, rank_slice
 from engine.training.schedule import one_cycle
 
 Tensor = torch.Tensor
 
 
-class StepSettings(BaseModel):
-    """Settings of any training run of an encoder."""
+class TrainerSettings(BaseModel):
+    """What a run computes; the defaults are the text encoder's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +38,7 @@ class StepSettings(BaseModel):
     weight_decay: float = Field(default=0.1, ge=0)
     clip: float = Field(default=1.0, gt=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products; "auto": bfloat16 where the hardware is fast in it."""
+    """Of the matrix products; "auto": bfloat16 where the hardware is fast in it. Weights are float32."""
     seed: int = 13
 
     def compute(self, device: torch.device) -> torch.dtype:
@@ -48,50 +47,114 @@ class StepSettings(BaseModel):
             return fast_dtype(device)
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Of AdamW."""
+        return 0.9, 0.999
+
+    def rate(self, step: int, total: int) -> float:
+        """Return the learning rate of a step, counted from 0, of a run of ``total`` steps."""
+        return one_cycle(step, total, self.learning_rate)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Which of how many processes this is, and where it computes."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the worker that writes and reports."""
+        return self.rank == 0
+
+    def summed(self, value: Tensor) -> float:
+        """Return the sum of a value over all workers."""
+        if self.world > 1:
+            torch.distributed.all_reduce(value)
+        return float(value)
+
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step done: where the run is, the mean loss over the global batch, sentences of this worker."""
+    """One step done: where the run is, and the mean loss of the global batch."""
 
     step: int
     epoch: int
     loss: float
     learning_rate: float
-    sentences: int
+    rows: Rows
+    """This worker's."""
+    amount: int
+    """Of the global batch, in what a training's speed is counted in (:meth:`Trainer.amount`)."""
+    seconds: float
+    """That the step took, without what follows an epoch."""
 
 
-class Training(ABC):
+class Trainer(ABC):
     """One worker's part of a training run.
 
     Args:
-        module: what learns; its forward pass is :meth:`loss_of`'s business.
+        module: what learns; only :meth:`loss_of` calls its forward pass, through ``engine``.
         settings: equal on all workers.
-        rank: this worker's number.
-        world: workers in all.
-        device: where the worker trains.
         groups: parameters for the optimiser, each with a ``weight_decay``, and a ``share`` of the learning
             rate if it is not the whole.
+        worker: this process.
+        layout: equal on all workers.
+        autocast: let the engine run the module in narrow products, if the settings ask for them; else the
+            module does so itself.
+        checkpoint: folder that :meth:`save` wrote, on any number of workers.
+
+    Raises:
+        FormatError: the checkpoint is of a run with other settings.
     """
+
+    CURVES: ClassVar[tuple[str, ...]] = ("losses",)
+    """Names of the lists of numbers that a checkpoint keeps."""
 
     def __init__(
         self,
         module: nn.Module,
-        settings: StepSettings,
-        rank: int,
-        world: int,
-        device: torch.device,
+        settings: TrainerSettings,
         groups: list[dict[str, Any]],
+        worker: Worker,
+        layout: EngineLayout,
+        autocast: bool = False,
+        checkpoint: Path | None = None,
     ) -> None:
-        self.module, self.settings = module, settings
-        self.rank, self.world, self.device = rank, world, device
-        self.engine = _open_engine(module, groups, settings, world, device)
+        self.module, self.settings, self.worker, self.layout = module, settings, worker, layout
+        self.compute = settings.compute(worker.device)
         self.step = 0
-        self.losses: list[float] = []
+        self.curves: dict[str, list[float]] = {name: [] for name in self.CURVES}
+        share = -(-settings.batch_size // worker.world)
+        self.micro_batch = min(layout.micro_batch or share, share)
+        self.micro_steps = -(-share // self.micro_batch)
+        tensors = self.checkpoint_format()
+        if checkpoint:
+            state = read_state(checkpoint, settings)
+            self.step, self.curves = state["step"], {name: state[name] for name in self.CURVES}
+            tensors.before_engine(checkpoint)
+        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+        self.engine = open_engine(
+            module.to(worker.device),
+            optimizer,
+            layout,
+            self.micro_batch,
+            self.micro_steps,
+            settings.clip,
+            worker.device,
+            self.compute if autocast else torch.float32,
+        )
+        tensors.opened(self.engine, self.step)
+        if checkpoint:
+            tensors.restore(checkpoint, self.engine)
 
     @property
-    @abstractmethod
-    def contexts(self) -> int:
-        """Contexts that are trained on."""
+    def losses(self) -> list[float]:
+        """The mean loss of every step so far."""
+        return self.curves["losses"]
 
     @property
     @abstractmethod
@@ -104,19 +167,29 @@ class Training(ABC):
 
     @abstractmethod
     def loss_of(self, own: Rows, total: int) -> Tensor:
-        """Return a loss whose mean over workers is that of the global batch.
+        """Return a loss whose mean over workers and micro-batches is that of the global batch.
 
         Args:
-            own: this worker's rows; there may be none.
-            total: rows of the global batch.
+            own: this worker's rows, or a micro-batch of them; there may be none.
+            total: :meth:`amount` of the global batch.
         """
 
     @abstractmethod
-    def save_encoder(self, folder: Path) -> str:
-        """Write the trained encoder into a folder; return the name of the file that is to arrive last."""
+    def checkpoint_format(self) -> CheckpointFormat:
+        """Return how weights and optimiser state are kept; called once, before the engine is opened."""
+
+    def amount(self, batch: Rows) -> int:
+        """Return what the loss of a global batch is a mean over, and its speed is counted in: its rows."""
+        return len(batch)
+
+    def before_first_step(self) -> None:  # noqa: B027
+        """Do what precedes a run, resumed or not; nothing unless a subclass says so."""
 
     def after_step(self) -> None:  # noqa: B027
         """Do what follows a step; nothing unless a subclass says so."""
+
+    def after_epoch(self) -> None:  # noqa: B027
+        """Do what follows an epoch; nothing unless a subclass says so."""
 
     @property
     def total_steps(self) -> int:
@@ -125,122 +198,57 @@ class Training(ABC):
 
     def run(self) -> Iterator[StepReport]:
         """Go on from ``self.step`` to the end, one report a step."""
+        self.before_first_step()
         while self.step < self.total_steps:
             epoch, begin = divmod(self.step, self.steps_per_epoch)
             for batch in self.batches(epoch)[begin:]:
+                started = time.perf_counter()
                 loss, rate = self.train_on(batch)
+                seconds = time.perf_counter() - started
                 self.step += 1
                 self.losses.append(loss)
-                own = len(rank_slice(batch, self.rank, self.world))
-                yield StepReport(self.step, epoch, loss, rate, own)
+                if self.step % self.steps_per_epoch == 0:
+                    self.after_epoch()
+                own = self.own_rows(batch)
+                yield StepReport(self.step, epoch, loss, rate, own, self.amount(batch), seconds)
 
     def train_on(self, batch: Rows) -> tuple[float, float]:
         """Take one step on the global batch and return its mean loss and the learning rate."""
-        rate = one_cycle(self.step, self.total_steps, self.settings.learning_rate)
+        rate = self.settings.rate(self.step, self.total_steps)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)
         # Dropout is a function of seed, step and worker: a resumed run goes on with the same curve.
-        torch.manual_seed((self.settings.seed * 1_000_003 + self.step) * 4099 + self.rank)
-        loss = self.loss_of(rank_slice(batch, self.rank, self.world), len(batch))
-        self.engine.backward(loss)
-        self.engine.step()
+        torch.manual_seed((self.settings.seed * 1_000_003 + self.step) * 4099 + self.worker.rank)
+        total = self.amount(batch)
+        summed = torch.zeros((), device=self.worker.device)
+        for rows in self.micro_batches(batch, self.micro_steps):
+            loss = self.loss_of(rows, total)
+            self.engine.backward(loss)
+            self.engine.step()
+            summed += loss.detach()
         self.after_step()
-        return self._mean(loss.detach()), rate
+        return self.worker.summed(summed) / (self.worker.world * self.micro_steps), rate
+
+    def scale(self, total: int) -> float:
+        """Return what makes a sum of losses one whose mean over workers and micro-batches is the batch's."""
+        return self.worker.world * self.micro_steps / max(1, total)
+
+    def own_rows(self, batch: Rows) -> Rows:
+        """Return this worker's rows of a global batch."""
+        return rank_slice(batch, self.worker.rank, self.worker.world)
+
+    def micro_batches(self, batch: Rows, number: int) -> Iterator[Rows]:
+        """Yield this worker's rows in ``number`` micro-batches, the last of them maybe empty."""
+        own = self.own_rows(batch)
+        for i in range(number):
+            yield own[i * self.micro_batch : (i + 1) * self.micro_batch]
 
     def no_loss(self) -> Tensor:
         """Return a loss of zero with gradients of zero: a worker without rows takes part in the averaging."""
         return torch.stack([p.sum() * 0 for p in self.module.parameters()]).sum()
 
-    def _mean(self, loss: Tensor) -> float:
-        if self.world > 1:
-            torch.distributed.all_reduce(loss)
-            loss = loss / self.world
-        return float(loss)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the tensors of a checkpoint besides the optimiser's."""
-        return {f"module.{n}": t for n, t in self.module.state_dict().items()}
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take what :meth:`state` returned."""
-        self.module.load_state_dict(below(tensors, "module."))
-
     def save(self, folder: Path) -> None:
-        """Write weights, optimiser state, step and loss curve; call it on one worker."""
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = self.state()
-        for i, state in enumerate(self._optimizer_states()):
-            tensors |= {f"optimizer.{i}.{n}": t for n, t in state.items()}
-        save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "state.safetensors")
-        place = {"step": self.step, "losses": self.losses, "settings": self.settings.model_dump()}
-        (folder / "state.json").write_text(json.dumps(place), encoding="utf-8")
-
-    def load(self, folder: Path) -> None:
-        """Go on where :meth:`save` was called, on the same or another number of workers.
-
-        Raises:
-            FormatError: the checkpoint is of a run with other settings.
-        """
-        place = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        if place["settings"] != json.loads(self.settings.model_dump_json()):
-            raise FormatError(
-                f"{folder}: this run began with {place['settings']}; go on with these, or start afresh "
-                "with --restart"
-            )
-        tensors = load_file(folder / "state.safetensors", device=str(self.device))
-        self.restore(tensors)
-        for i, parameter in enumerate(self._trained()):
-            # A parameter that no loss has reached yet has no state.
-            if state := below(tensors, f"optimizer.{i}."):
-                self._inner.state[parameter] = state
-        self.step, self.losses = place["step"], place["losses"]
-
-    @property
-    def _inner(self) -> torch.optim.Optimizer:
-        """The AdamW under whatever DeepSpeed wrapped around it."""
-        optimizer: Any = self.engine.optimizer
-        return getattr(optimizer, "optimizer", optimizer)
-
-    def _trained(self) -> list[nn.Parameter]:
-        return [p for group in self._inner.param_groups for p in group["params"]]
-
-    def _optimizer_states(self) -> list[dict[str, Tensor]]:
-        return [self._inner.state[p] for p in self._trained()]
-
-
-def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with a prefix, without it."""
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: no weight decay on biases and LayerNorm (METHODS: as the authors do)."""
-    named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-    plain = [p for n, p in named if n.endswith("bias") or "LayerNorm" in n]
-    decayed = [p for n, p in named if not (n.endswith("bias") or "LayerNorm" in n)]
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-
-
-def _open_engine(
-    module: nn.Module,
-    groups: list[dict[str, Any]],
-    settings: StepSettings,
-    world: int,
-    device: torch.device,
-) -> Any:
-    """Wrap the module in a DeepSpeed engine. The process group must be there if world > 1."""
-    deepspeed = import_deepspeed(device)
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-    config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": -(-settings.batch_size // world),
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": settings.clip,
-        "zero_optimization": {"stage": 0},
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 10**9,
-    }
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
-    return engine
+        """Write weights, optimiser state, step and curves; call it on ALL workers, the first one writes."""
+        self.checkpoint_format().save(folder, self.engine, self.worker.is_first)
+        if self.worker.is_first:
+            write_state(folder, {"step": self.step, **self.curves}, self.settings)

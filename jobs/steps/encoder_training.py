@@ -23,8 +23,8 @@ from engine.training.multimodal_data import expanded, open_contexts
 from engine.training.text import EncoderSettings
 from engine.vocabulary import Vocabulary
 from jobs.steps.frozen_cache import frozen_cache
-from jobs.workers.encoder import JOB, MultimodalRun, Run, work
-from jobs.workers.trainer import check_gpu, cores_of_a_worker, finished
+from jobs.workers.encoder import JOB, EncoderRun, MultimodalRun
+from jobs.workers.trainer import check_gpu, cores_of_a_worker, train_or_load_summary
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,7 @@ def train(
         check_gpu(gpu)
         cache = frozen_cache(workspace, inputs, model, dtype)
         run = _describe(workspace, cache, model, settings, workers, gpu, checkpoint_seconds)
-        folder = workspace.runs(run.job) / run.name
-        summary = finished(work, run, folder, workers, run.cores, gpu, restart)
+        summary = train_or_load_summary(run, workers, restart)
     if make_current:
         (workspace.runs(run.job) / "CURRENT").write_bytes(run.name.encode())
     return summary
@@ -107,7 +106,7 @@ def _describe(
     workers: int,
     gpu: bool,
     checkpoint_seconds: float,
-) -> Run:
+) -> EncoderRun:
     data = None
     if isinstance(settings, MultimodalSettings):
         data = open_contexts(workspace, cache, None, TextEncoder.load(model), model)
@@ -115,7 +114,7 @@ def _describe(
     content = settings.model_dump_json() + cache.inputs.key + model + about
     name = f"{cache.inputs.key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     entities = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
-    run = Run(
+    run = EncoderRun(
         workspace=workspace.root.uri,
         inputs=cache.inputs,
         states=cache.states,

@@ -1,19 +1,15 @@
-"""What every training job shares: starting its workers on Ray Train, and showing how far they are."""
+"""Start the workers of a training on Ray Train, and show how far they are."""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from engine.errors import UserError
-from engine.storage.store import Store
 from jobs import console
+from jobs.workers.training_run import Run, work
 
 
 def check_gpu(gpu: bool) -> None:
@@ -36,50 +32,32 @@ def cores_of_a_worker(workers: int) -> float:
     return min(sum(nodes) / workers, max(nodes))
 
 
-def finished(
-    work: Callable[[dict[str, Any]], None],
-    run: Any,
-    folder: Store,
-    workers: int,
-    cores: float,
-    gpu: bool,
-    restart: bool,
-) -> dict[str, Any]:
+def train_or_load_summary(run: Run[Any], workers: int, restart: bool) -> dict[str, Any]:
     """Return a run's summary, after it was trained to its end unless it is there already.
 
     Args:
-        work, run, folder, workers, cores, gpu: see :func:`fit`.
+        run, workers: see :func:`fit`.
         restart: forget what there is of the run.
     """
+    folder = run.folder
     if restart:
         folder.delete()
     summary = folder / "summary.json"
     if summary.exists():
         console.say(f"{folder.uri}: this run is finished; --restart trains it again")
     else:
-        fit(work, run, folder, workers, cores, gpu)
+        fit(run, workers)
     return dict(json.loads(summary.read_bytes()))
 
 
-def fit(
-    work: Callable[[dict[str, Any]], None],
-    run: Any,
-    folder: Store,
-    workers: int,
-    cores: float,
-    gpu: bool,
-) -> None:
+def fit(run: Run[Any], workers: int) -> None:
     """Run the workers to their end and show their progress.
 
-    A run of the same folder goes on from its last checkpoint, also on another number of workers.
+    A run of the same name goes on from its last checkpoint, also on another number of workers.
 
     Args:
-        work: gets ``{"run": run, "progress": an actor of Progress}``.
         run: what every worker is told.
-        folder: of the run; its name is the run's.
         workers: training processes.
-        cores: that a worker uses.
-        gpu: one GPU a worker and NCCL; else gloo on the CPU.
     """
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -88,17 +66,18 @@ def fit(
     # A report waits for the controller's next look at its workers, every two seconds unless told otherwise.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     # Half a core is left free for each worker: Train's own actors and the readers of data need some.
-    cpus = max(0.5, cores - 0.5)
+    cpus = max(0.5, run.cores - 0.5)
+    folder = run.folder
     progress = ray.remote(num_cpus=0)(Progress).remote(f"waiting for {workers} x {cpus:g} free cores")
     trainer = TorchTrainer(
         work,
         train_loop_config={"run": run, "progress": progress},
         scaling_config=ScalingConfig(
             num_workers=workers,
-            use_gpu=gpu,
-            resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {}),
+            use_gpu=run.gpu,
+            resources_per_worker={"CPU": cpus} | ({"GPU": 1} if run.gpu else {}),
         ),
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if run.gpu else "gloo"),
         run_config=RunConfig(
             name=folder.name,
             storage_path=folder.path.rsplit("/", 1)[0],
@@ -152,39 +131,3 @@ class _Watch(threading.Thread):
         self._meter.total = total
         # After a restart from a checkpoint the worker is behind what was shown; the bar waits for it.
         self._meter.add(max(0, done - self._meter.done), note)
-
-
-def agree(due: bool, world: int, device: torch.device) -> bool:
-    """Return the first worker's answer on all workers."""
-    if world == 1:
-        return due
-    flag = torch.tensor([float(due)], device=device)  # NCCL sees its own device only
-    torch.distributed.broadcast(flag, 0)
-    return bool(flag)
-
-
-class Events:
-    """TensorBoard events of a run, below its folder.
-
-    Args:
-        folder: of the run, local or in a bucket.
-    """
-
-    def __init__(self, folder: Store) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._folder = folder
-        self._local = folder.staging() if not folder.is_local else Path(folder.path) / "tensorboard"
-        self._writer = SummaryWriter(str(self._local))
-
-    def add(self, step: int, **scalars: float) -> None:
-        """Write scalars; ``train_loss`` is shown as ``train/loss``."""
-        for name, value in scalars.items():
-            self._writer.add_scalar(name.replace("_", "/", 1), value, step)
-
-    def publish(self) -> None:
-        """Close the files, and bring them to the bucket if the run is in one."""
-        self._writer.close()
-        if not self._folder.is_local:
-            last = min(p.name for p in self._local.iterdir())
-            (self._folder / "tensorboard").publish_folder(self._local, last=last)

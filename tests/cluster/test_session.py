@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -26,7 +27,10 @@ def test_without_an_address_a_cluster_of_our_own_is_started(
     asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_worker_niceness", raising=False)
     with session(cpus=3):
+        niceness = os.environ["RAY_worker_niceness"]  # noqa: SIM112: as Ray spells it
+        assert niceness == "0", "its workers do not yield to whatever else runs here"
         assert asked["address"] == "local", "or Ray joins whatever runs on this machine"
         assert asked["num_cpus"] == 3
     assert asked["stopped"]

@@ -14,6 +14,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from engine.training.lm import Layout, LmSettings, LmTraining
+from engine.training.trainer import Worker
 from tests.support.token_blocks import VOCABULARY, random_blocks
 
 SETTINGS = LmSettings(epochs=2, batch_size=5, learning_rate=3e-3, weight_decay=0.1, precision="float32")
@@ -35,10 +36,11 @@ def train(
     torch.manual_seed(0)
     config = GPT2Config(n_embd=33, n_layer=2, n_head=3, n_positions=32, vocab_size=VOCABULARY)
     layout = Layout.model_validate({"zero_stage": stage, "micro_batch": 2})
-    run = LmTraining(GPT2LMHeadModel(config), DATA, HELD, SETTINGS, layout, rank, world, checkpoint=resume)
+    model = GPT2LMHeadModel(config)
+    run = LmTraining(model, DATA, HELD, SETTINGS, layout, Worker(rank, world), checkpoint=resume)
     blocks = []
     for step in run.run():
-        blocks.append((step.step, step.blocks.tolist()))
+        blocks.append((step.step, step.rows.tolist()))
         if save and step.step == STOP:
             run.save(save)
     return {"losses": run.losses, "perplexities": run.perplexities, "blocks": blocks}

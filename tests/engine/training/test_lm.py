@@ -18,9 +18,9 @@ from engine.training.lm import (
     Layout,
     LmSettings,
     LmTraining,
-    parameter_groups,
     summed_loss,
 )
+from engine.training.optimizer import parameter_groups
 from engine.training.order import epoch_batches
 from engine.training.schedule import warmup_cosine
 from tests.support.language_models import Family, tiny_model
@@ -124,14 +124,14 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     first = LmTraining(fresh(), DATA, HELD, SETTINGS, Layout.model_validate({"zero_stage": before}))
     seen: list[tuple[int, np.ndarray]] = []
     for step in first.run():
-        seen.append((step.epoch, step.blocks))
+        seen.append((step.epoch, step.rows))
         if step.step == 4:
             first.save(tmp_path)
             break
     layout = Layout.model_validate({"zero_stage": after, "micro_batch": 5})
     second = LmTraining(fresh("llama"), DATA, HELD, SETTINGS, layout, checkpoint=tmp_path)
     assert second.step == 4
-    seen += [(step.epoch, step.blocks) for step in second.run()]
+    seen += [(step.epoch, step.rows) for step in second.run()]
     np.testing.assert_allclose(second.losses, plain[0], rtol=1e-5)
     np.testing.assert_allclose(second.perplexities, plain[1], rtol=1e-4)
     for epoch in range(SETTINGS.epochs):

@@ -40,11 +40,14 @@ def data(text: TextEncoder, tmp_path: Path) -> Contexts:
     return random_contexts(text, tmp_path, entities=ENTITIES)
 
 
-def training(text: TextEncoder, data: Contexts, **changes: object) -> MultimodalTraining:
+def training(
+    text: TextEncoder, data: Contexts, checkpoint: Path | None = None, **changes: object
+) -> MultimodalTraining:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(ENTITIES, 4)).astype(np.float32)
     lists = first_expansion(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-    return MultimodalTraining(text, data, lists, SETTINGS.model_copy(update=changes))
+    settings = SETTINGS.model_copy(update=changes)
+    return MultimodalTraining(text, data, lists, settings, checkpoint=checkpoint)
 
 
 def text_means(text: TextEncoder, data: Contexts, rows: np.ndarray) -> torch.Tensor:
@@ -136,8 +139,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(text, data, tmp_path, schedu
             first.save(tmp_path / "checkpoint")
             break
     text.model.load_state_dict(begun)
-    second = training(text, data, schedule=schedule)
-    second.load(tmp_path / "checkpoint")
+    second = training(text, data, tmp_path / "checkpoint", schedule=schedule)
     for _ in second.run():
         pass
     np.testing.assert_allclose(second.losses, whole.losses, rtol=1e-5)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,10 @@ from torch.nn import functional as F
 from engine.errors import FormatError
 from engine.models.text import TextEncoder
 from engine.training.cache import InputRows, masked_sums
+from engine.training.optimizer import parameter_groups
 from engine.training.order import epoch_batches
 from engine.training.schedule import one_cycle
 from engine.training.text import EncoderSettings, EncoderTraining
-from engine.training.trainer import parameter_groups
 from tests.support.sentences import cached, random_rows
 
 N_ENTITIES = 40
@@ -23,10 +25,17 @@ def rows() -> InputRows:
     return random_rows(150, N_ENTITIES)
 
 
-def training(rows: InputRows, folder, dtype: torch.dtype = torch.float32, **changes) -> EncoderTraining:
+def training(
+    rows: InputRows,
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    checkpoint: Path | None = None,
+    **changes: object,
+) -> EncoderTraining:
     encoder = TextEncoder.load("embedded")
     settings = SETTINGS.model_copy(update=changes)
-    return EncoderTraining(encoder, cached(encoder, rows, folder, dtype), N_ENTITIES, settings)
+    data = cached(encoder, rows, folder, dtype)
+    return EncoderTraining(encoder, data, N_ENTITIES, settings, checkpoint=checkpoint)
 
 
 def plain_losses(rows: InputRows, settings: EncoderSettings, like: EncoderTraining) -> list[float]:
@@ -124,8 +133,7 @@ def test_a_resumed_run_ends_on_the_same_losses(rows, tmp_path) -> None:
     for step in whole.run():
         if step.step == 3:
             whole.save(tmp_path / "checkpoint")
-    resumed = training(rows, tmp_path)
-    resumed.load(tmp_path / "checkpoint")
+    resumed = training(rows, tmp_path, checkpoint=tmp_path / "checkpoint")
     steps = [step.step for step in resumed.run()]
     assert steps[0] == 4
     assert resumed.losses == whole.losses
@@ -136,7 +144,7 @@ def test_a_checkpoint_of_other_settings_is_refused(rows, tmp_path) -> None:
     next(iter(run.run()))
     run.save(tmp_path / "checkpoint")
     with pytest.raises(FormatError, match=r"epochs.*--restart"):
-        training(rows, tmp_path, epochs=3).load(tmp_path / "checkpoint")
+        training(rows, tmp_path, checkpoint=tmp_path / "checkpoint", epochs=3)
 
 
 def test_biases_and_norms_do_not_decay() -> None:

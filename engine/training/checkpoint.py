@@ -1,0 +1,115 @@
+"""Checkpoints of a training: ``state.json`` (step, curves, settings) beside tensors in safetensors files.
+
+How the tensors lie depends on how the run is spread: :class:`ReplicatedCheckpoint` where every worker
+holds everything, :class:`engine.training.partitioned.PartitionedCheckpoint` where they share it. Any
+number of workers goes on from either.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from engine.errors import FormatError
+
+Tensor = torch.Tensor
+
+STATE, TENSORS = "state.json", "state.safetensors"
+
+
+def read_state(folder: Path, settings: BaseModel) -> dict[str, Any]:
+    """Return the step and the curves of a checkpoint.
+
+    Raises:
+        FormatError: the checkpoint is of a run with other settings.
+    """
+    state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    if state["settings"] != settings.model_dump(mode="json"):
+        raise FormatError(
+            f"{folder}: this run began with {state['settings']}; go on with these, or start afresh with "
+            "--restart"
+        )
+    return state
+
+
+def write_state(folder: Path, state: dict[str, Any], settings: BaseModel) -> None:
+    """Write step, curves and settings: the last file of a checkpoint."""
+    content = state | {"settings": settings.model_dump(mode="json")}
+    (folder / STATE).write_text(json.dumps(content), encoding="utf-8")
+
+
+class CheckpointFormat(ABC):
+    """How the tensors of a training are written and read. All workers call every method."""
+
+    def before_engine(self, folder: Path) -> None:  # noqa: B027
+        """Put in place what must be there before DeepSpeed wraps the module."""
+
+    def opened(self, engine: Any, step: int) -> None:  # noqa: B027
+        """Prepare a new engine's optimiser for a run that is at ``step``."""
+
+    @abstractmethod
+    def restore(self, folder: Path, engine: Any) -> None:
+        """Put weights and optimiser state into an engine."""
+
+    @abstractmethod
+    def save(self, folder: Path, engine: Any, first: bool) -> None:
+        """Write weights and optimiser state; only the ``first`` worker writes."""
+
+
+class ReplicatedCheckpoint(CheckpointFormat):
+    """One file that the first worker writes: all of them hold the same (ZeRO stage 0).
+
+    Args:
+        modules: what has a state, each under the name that its tensors begin with.
+        device: where tensors are read to.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], device: torch.device) -> None:
+        self._modules, self._device = modules, device
+
+    def restore(self, folder: Path, engine: Any) -> None:
+        """Read every module's tensors, and the optimiser's state."""
+        tensors = load_file(folder / TENSORS, device=str(self._device))
+        for name, module in self._modules.items():
+            module.load_state_dict(_below(tensors, f"{name}."))
+        optimizer = _adamw(engine)
+        for i, parameter in enumerate(_parameters(optimizer)):
+            # A parameter that no loss has reached yet has no state.
+            if state := _below(tensors, f"optimizer.{i}."):
+                optimizer.state[parameter] = state
+
+    def save(self, folder: Path, engine: Any, first: bool) -> None:
+        """Write one safetensors file."""
+        if not first:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {
+            f"{name}.{n}": t for name, module in self._modules.items() for n, t in module.state_dict().items()
+        }
+        optimizer = _adamw(engine)
+        for i, parameter in enumerate(_parameters(optimizer)):
+            found |= {f"optimizer.{i}.{n}": t for n, t in optimizer.state[parameter].items()}
+        save_file({n: t.contiguous() for n, t in found.items()}, folder / TENSORS)
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _adamw(engine: Any) -> torch.optim.Optimizer:
+    """Return the AdamW under whatever DeepSpeed wrapped around it."""
+    found: torch.optim.Optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    return found
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]

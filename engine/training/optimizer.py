@@ -1,0 +1,102 @@
+"""AdamW on DeepSpeed, as every training here uses it: parameter groups, and the opening of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from engine.training.deepspeed import import_deepspeed
+
+BUCKET_ELEMENTS = 50_000_000
+"""Gradients that DeepSpeed averages in one go; its own default sets 2 GB aside."""
+
+
+class EngineLayout(BaseModel):
+    """How a run is spread over machines; none of it changes what is computed, but for rounding."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """What the workers share: 0 nothing, 1 optimiser state, 2 gradients too, 3 weights too."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Rows of a worker that pass at once; None: its whole share of a step."""
+    offload: bool = False
+    """Optimiser state (at stage 3 parameters too) in the memory of the host."""
+    activation_checkpointing: bool = False
+
+
+def decays_by_dimension(name: str, parameter: nn.Parameter) -> bool:
+    """Return whether a parameter is a matrix: biases and norms do not decay."""
+    return parameter.ndim > 1
+
+
+def decays_by_name(name: str, parameter: nn.Parameter) -> bool:
+    """Return whether a parameter is called neither bias nor LayerNorm."""
+    return not (name.endswith("bias") or "LayerNorm" in name)
+
+
+def parameter_groups(
+    module: nn.Module,
+    weight_decay: float,
+    decays: Callable[[str, nn.Parameter], bool] = decays_by_dimension,
+) -> list[dict[str, Any]]:
+    """Return AdamW's two groups of what learns: with weight decay, and without.
+
+    Args:
+        module: parameters that need no gradient are left out.
+        weight_decay: of the first group.
+        decays: which parameters are in the first group.
+    """
+    named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+    return [
+        {"params": [p for n, p in named if decays(n, p)], "weight_decay": weight_decay},
+        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+    ]
+
+
+def open_engine(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    layout: EngineLayout,
+    micro_batch: int,
+    micro_steps: int,
+    clip: float,
+    device: torch.device,
+    autocast: torch.dtype = torch.float32,
+) -> Any:
+    """Wrap a module in a DeepSpeed engine. The process group must be there if there are several workers.
+
+    Args:
+        module: on ``device``.
+        optimizer: of its parameters.
+        layout: ZeRO stage and offloading.
+        micro_batch: rows of a worker that pass at once.
+        micro_steps: passes of a step.
+        clip: largest norm of the gradient.
+        device: where the worker trains.
+        autocast: type of the products in which the engine runs the module; float32: as the module says.
+    """
+    zero: dict[str, Any] = {"stage": layout.zero_stage, "reduce_bucket_size": BUCKET_ELEMENTS}
+    if layout.offload:
+        zero["offload_optimizer"] = {"device": "cpu"}
+        if layout.zero_stage == 3:
+            zero["offload_param"] = {"device": "cpu"}
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": micro_steps,
+        "gradient_clipping": clip,
+        "zero_optimization": zero,
+        # Torch's own AdamW: DeepSpeed's is compiled on first use.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+    }
+    if autocast == torch.bfloat16:
+        # Not DeepSpeed's bf16 mode: with narrow weights and residuals the loss stays visibly higher.
+        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    engine, *_ = import_deepspeed(device).initialize(model=module, optimizer=optimizer, config=config)
+    return engine

@@ -1,0 +1,221 @@
+"""What one worker of any training does, whoever started it on Ray Train.
+
+Open the training or resume it, take the steps, decide about checkpoints together, and write what was
+trained. The first worker also follows the run: TensorBoard events, progress, and in the end the summary.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+
+from engine.models.device import worker_device
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
+from engine.training.trainer import StepReport, Trainer, TrainerSettings, Worker
+
+TrainerT = TypeVar("TrainerT", bound=Trainer)
+
+
+@dataclass(frozen=True)
+class Run(ABC, Generic[TrainerT]):
+    """What every worker is told, and what is a kind of training's own."""
+
+    job: ClassVar[str]
+    """Folder of its runs."""
+    artifact: ClassVar[str]
+    """Folder of what was trained, below the run's."""
+    unit: ClassVar[str]
+    """What :meth:`Trainer.amount` counts."""
+    first_note: ClassVar[str] = "first step"
+    """Shown until a step is done."""
+
+    workspace: str
+    name: str
+    settings: TrainerSettings
+    gpu: bool
+    """One GPU a worker and NCCL; else gloo on the CPU."""
+    cores: float
+    """Of a worker."""
+    checkpoint_seconds: float
+
+    @property
+    def folder(self) -> Store:
+        """Where the run lies."""
+        return Workspace.open(self.workspace).runs(self.job) / self.name
+
+    @abstractmethod
+    def open(self, worker: Worker, checkpoint: Path | None) -> TrainerT:
+        """Open a worker's part of the training."""
+
+    @abstractmethod
+    def write(self, training: TrainerT, folder: Path) -> str:
+        """Write what was trained, on all workers; the first one writes into an existing folder.
+
+        Returns:
+            The name of the file that is to arrive last.
+        """
+
+    @abstractmethod
+    def summary(self, training: TrainerT) -> dict[str, Any]:
+        """Return what the run's summary says besides what every run's does."""
+
+    def events(self, training: TrainerT) -> dict[str, float]:
+        """Return scalars for TensorBoard besides loss and learning rate, after a step."""
+        return {}
+
+
+def work(config: dict[str, Any]) -> None:
+    """One worker, given ``{"run": a Run, "progress": an actor}``."""
+    from ray import train
+
+    run: Run[Any] = config["run"]
+    worker = _this_worker(run)
+    if checkpoint := train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            training = run.open(worker, Path(folder))
+    else:
+        training = run.open(worker, None)
+    follow = _Follow(run, training, config["progress"]) if worker.is_first else None
+    saved = time.monotonic()
+    for step in training.run():
+        if follow:
+            follow(step)
+        # Every worker must report together; the first one's clock decides.
+        due = agree(time.monotonic() - saved > run.checkpoint_seconds, worker)
+        if due or step.step == training.total_steps:
+            _report(step, training)
+            saved = time.monotonic()  # after the report, which may take longer than the time between
+    staged = (run.folder / run.artifact).staging() if worker.is_first else Path()
+    last = run.write(training, staged)
+    memory = peak_memory(worker)
+    if follow:
+        follow.finish(staged, last, memory)
+
+
+def _this_worker(run: Run[Any]) -> Worker:
+    from ray import train
+    from ray.train.torch import get_device
+
+    context = train.get_context()
+    device = get_device() if run.gpu else worker_device(gpu=False, cores=run.cores)
+    return Worker(context.get_world_rank(), context.get_world_size(), device)
+
+
+def _report(step: StepReport, training: Trainer) -> None:
+    """Hand metrics to Ray Train, and from the first worker the checkpoint, which all of them may gather."""
+    from ray import train
+
+    metrics = {"step": step.step, "epoch": step.epoch, "loss": step.loss}
+    with tempfile.TemporaryDirectory() as folder:
+        training.save(Path(folder))
+        first = training.worker.is_first
+        train.report(metrics, checkpoint=train.Checkpoint.from_directory(folder) if first else None)
+
+
+def agree(due: bool, worker: Worker) -> bool:
+    """Return the first worker's answer on all workers."""
+    if worker.world == 1:
+        return due
+    flag = torch.tensor([float(due)], device=worker.device)  # NCCL sees its own device only
+    torch.distributed.broadcast(flag, 0)
+    return bool(flag)
+
+
+def peak_memory(worker: Worker) -> dict[str, int]:
+    """Return the most that a worker's process took, and that its GPU took, in MiB, over all workers."""
+    gpu = torch.cuda.max_memory_allocated() if worker.device.type == "cuda" else 0
+    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    used = torch.tensor([process, gpu >> 20], device=worker.device)
+    if worker.world > 1:
+        torch.distributed.all_reduce(used, torch.distributed.ReduceOp.MAX)
+    process, card = used.tolist()
+    return {"process": process} | ({"gpu": card} if gpu else {})
+
+
+class _Follow:
+    """What the first worker does besides training: TensorBoard events, progress, what was trained."""
+
+    def __init__(self, run: Run[Any], training: Trainer, progress: Any) -> None:
+        self._run, self._training, self._progress = run, training, progress
+        self._folder = run.folder
+        self._events = Events(self._folder)
+        self._shown = self._seconds = 0.0
+        self._amount = 0
+        self._resumed_at = training.step
+        progress.set.remote(training.step, training.total_steps, run.first_note)
+
+    def __call__(self, step: StepReport) -> None:
+        self._events.add(step.step, train_loss=step.loss, train_learning_rate=step.learning_rate)
+        self._events.add(step.step, **self._run.events(self._training))
+        self._amount += step.amount
+        self._seconds += step.seconds
+        now = time.monotonic()
+        if now - self._shown < 0.5 and step.step != self._training.total_steps:
+            return
+        self._shown = now
+        unit = self._run.unit
+        self._events.add(step.step, **{f"train_{unit}_per_second": self._rate})
+        note = f"epoch {step.epoch + 1} loss {step.loss:.3f} {self._rate:.0f} {unit}/s"
+        self._progress.set.remote(step.step, self._training.total_steps, note)
+
+    @property
+    def _rate(self) -> float:
+        return self._amount / self._seconds if self._seconds else 0.0
+
+    def finish(self, staged: Path, last: str, memory: dict[str, int]) -> None:
+        """Publish what was trained, the loss curve and the events."""
+        training, run = self._training, self._run
+        summary = {
+            "run": run.name,
+            **run.summary(training),
+            "steps": training.step,
+            "resumed_at": self._resumed_at,
+            "epochs": training.settings.epochs,
+            "loss": training.losses[-1] if training.losses else None,
+            **training.curves,
+            f"{run.unit}_per_second": round(self._rate, 1),
+            "seconds": round(self._seconds, 1),
+            "peak_memory_mib": memory,
+            "workers": training.worker.world,
+            "precision": str(training.compute).removeprefix("torch."),
+            "settings": training.settings.model_dump(mode="json"),
+        }
+        (self._folder / run.artifact).publish_folder(staged, last=last)
+        self._events.publish()
+        (self._folder / "summary.json").write_bytes(json.dumps(summary).encode())
+
+
+class Events:
+    """TensorBoard events of a run, below its folder.
+
+    Args:
+        folder: of the run, local or in a bucket.
+    """
+
+    def __init__(self, folder: Store) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder = folder
+        self._local = folder.staging() if not folder.is_local else Path(folder.path) / "tensorboard"
+        self._writer = SummaryWriter(str(self._local))
+
+    def add(self, step: int, **scalars: float) -> None:
+        """Write scalars; ``train_loss`` is shown as ``train/loss``."""
+        for name, value in scalars.items():
+            self._writer.add_scalar(name.replace("_", "/", 1), value, step)
+
+    def publish(self) -> None:
+        """Close the files, and bring them to the bucket if the run is in one."""
+        self._writer.close()
+        if not self._folder.is_local:
+            last = min(p.name for p in self._local.iterdir())
+            (self._folder / "tensorboard").publish_folder(self._local, last=last)

@@ -1,0 +1,44 @@
+"""Settings as a run's name is made from them: a change would train again what is trained already."""
+
+from __future__ import annotations
+
+from engine.models.multimodal import EncoderSizes, MultimodalConfig
+from engine.training.lm import LmSettings, named_settings
+from engine.training.multimodal import MultimodalSettings
+from engine.training.text import EncoderSettings
+
+
+def test_the_text_encoders_settings_are_written_as_ever() -> None:
+    assert EncoderSettings(smoothing=1e-5).model_dump_json() == (
+        '{"epochs":12,"batch_size":256,"learning_rate":0.002,"weight_decay":0.1,"clip":1.0,"precision":"auto",'
+        '"seed":13,"smoothing":0.00001}'
+    )
+
+
+def test_the_multimodal_encoders_settings_are_written_as_ever() -> None:
+    assert MultimodalSettings().model_dump_json() == (
+        '{"epochs":8,"batch_size":64,"learning_rate":0.0005,"weight_decay":0.1,"clip":1.0,"precision":"auto",'
+        '"seed":13,"text_share":0.1,"modality":"text+image","hidden":0.3,"visual_layers":3,"cross_layers":3,'
+        '"inner":2,"dropout":0.2,"summary":true,"identity":true,"schedule":{"prediction":true,'
+        '"contrastive":true,"clustering":true,"distillation":true,"smoothing":0.075,"clusters":16,'
+        '"contrast":{"temperature":0.5,"prior":0.05,"concentration":1.0}}}'
+    )
+
+
+def test_a_language_models_settings_are_named_as_ever() -> None:
+    assert named_settings(LmSettings()) == (
+        '{"epochs":1,"batch_size":16,"learning_rate":0.00001,"weight_decay":0.0001,"beta2":0.999,"clip":1.0,'
+        '"warmup":0.03,"precision":"auto","seed":13}'
+    )
+
+
+def test_every_setting_of_a_language_model_is_in_its_name() -> None:
+    assert named_settings(LmSettings()).count(":") == len(LmSettings.model_fields)
+
+
+def test_sizes_of_the_multimodal_encoder_have_one_default() -> None:
+    settings = MultimodalSettings()
+    config = MultimodalConfig(n_patches=2, vision_dim=3)
+    assert settings.config(2, 3) == config
+    for name, size in EncoderSizes.model_fields.items():
+        assert getattr(config, name) == getattr(settings, name) == size.default
