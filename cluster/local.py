@@ -7,13 +7,15 @@ are a number that Ray counts with; nothing holds its processes to it.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,6 +91,15 @@ def local_cluster(nodes: int = 3, cpus_per_node: int = 1) -> Iterator[LocalClust
         yield running
     finally:
         cluster.shutdown()
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on, below those of which Ray takes many (the system's own)."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise UserError("no free port between 20000 and 32000")
 
 
 def _environment() -> None:

@@ -21,10 +21,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster.local import local_cluster
+from cluster.local import free_port, local_cluster
 from examples.demo_pictures import read_and_seen
 from examples.make_sample import write_sample
-from serve.run import free_port, served
+from serve.run import served
 from serve.settings import ServeSettings
 
 POSITIVE = ["Japan", "Thailand", "Jordan", "Morocco"]

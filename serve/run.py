@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -193,15 +192,6 @@ def _deploy(application: Application, logging_config: LoggingConfig) -> None:
     except RuntimeError as error:
         # Ray's text names the deployment; why its replicas die is in their logs only.
         raise UserError(f"{error} See logs/serve in Ray's session folder, /tmp/ray/session_latest") from None
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on, below those of which Ray takes many (the system's own)."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise UserError("no free port between 20000 and 32000")
 
 
 def _check_port(host: str, port: int) -> None:

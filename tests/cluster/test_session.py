@@ -29,7 +29,7 @@ def test_without_an_address_a_cluster_of_our_own_is_started(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_worker_niceness", raising=False)
     with session(cpus=3):
-        niceness = os.environ["RAY_worker_niceness"]  # noqa: SIM112: as Ray spells it
+        niceness = os.environ["RAY_worker_niceness"]  # noqa: SIM112 (as Ray spells it)
         assert niceness == "0", "its workers do not yield to whatever else runs here"
         assert asked["address"] == "local", "or Ray joins whatever runs on this machine"
         assert asked["num_cpus"] == 3

@@ -12,13 +12,13 @@ import pytest
 from serve import client as client_module
 from serve.client import Client, ServiceError
 from serve.http.routes import create_app
-from tests.serve.conftest import MakeService, Running
+from tests.support.services import MakeService, running
 
 TOKEN = "open sesame"
 
 
 @pytest.fixture(scope="module")
-def url(make_service: MakeService, running: Running) -> Iterator[str]:
+def url(make_service: MakeService) -> Iterator[str]:
     tokens = {"me": hashlib.sha256(TOKEN.encode()).hexdigest()}
     with running(create_app(make_service(tokens=tokens))) as address:
         yield address

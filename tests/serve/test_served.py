@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 import pytest
 
+from cluster.local import free_port
 from engine.methods import METHODS
 from engine.query import Expansion, NewEntity, Query
 from engine.stages.base import Pipeline
@@ -31,11 +32,10 @@ from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle, point_to
 from engine.storage.workspace import Workspace
 from serve.client import Client
-from serve.run import free_port
-from tests.support.bundles import method_bundle
+from serve.http.static import FOLDER
 from tests.support.submit import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.serve]
 METHOD = "retexpan"
 START_SECONDS = 150
 
@@ -86,38 +86,30 @@ def server(workspace: Path, log: Path, *options: str) -> Iterator[Server]:
             process.kill()
 
 
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
-    """Two bundles of the same names and other vectors in a workspace of their own; the first is current."""
-    root = tmp_path_factory.mktemp("served-workspace")
-    first = method_bundle(root)
-    second = method_bundle(root, seed=1)
-    point_to(Workspace.open(root), first.id)
-    return first, second
+# Nobody is refused here, however slow the machine is.
+SETTINGS = ["--set=num_cpus=0.1", "--set=watch_s=0.3", "--set=body_timeout_s=1", "--set=max_wait_s=600"]
 
-
-@pytest.fixture(scope="module")
-def bundle(bundles: tuple[Bundle, Bundle]) -> Bundle:
-    return bundles[0]
-
-
-@pytest.fixture(scope="module", params=["fused", "per-stage"])
-def served(
-    request: pytest.FixtureRequest, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+GRAPHS = {
+    "fused": ["--methods=retexpan,retexpan+cds,default,retexpan+lm-rerank,retexpan+genexpan"],
     # Every replica is a process to start: two where they matter.
-    options = [
+    "per-stage": [
         "--per-stage",
         "--methods=retexpan",
         "--set=index_shards=2",
         "--set=stages.Retrieve.replicas=2",
-    ]
-    if request.param == "fused":
-        options = ["--methods=retexpan,retexpan+cds,default,retexpan+lm-rerank,retexpan+genexpan"]
+    ],
+}
+
+on_fused_alone = pytest.mark.parametrize("served", ["fused"], indirect=True)
+"""For what the ingress and the proxy do by themselves, whatever lies behind them."""
+
+
+@pytest.fixture(scope="module", params=list(GRAPHS))
+def served(
+    request: pytest.FixtureRequest, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("served") / "log"
-    # Nobody is refused here, however slow the machine is.
-    settings = ["--set=num_cpus=0.1", "--set=watch_s=0.3", "--set=body_timeout_s=1", "--set=max_wait_s=600"]
-    with server(bundle.folder.parent.parent, log, *options, *settings) as running:
+    with server(bundle.folder.parent.parent, log, *GRAPHS[request.param], *SETTINGS) as running:
         yield running
     assert running.process.returncode == 0, log.read_text(encoding="utf-8")
 
@@ -190,7 +182,8 @@ def test_a_batch_gets_the_local_runtimes_answers(url: str, bundle: Bundle) -> No
             same(answer, one)
 
 
-def test_errors_come_through_the_proxy_as_json(url: str) -> None:
+@on_fused_alone
+def test_errors_come_through_the_proxy_as_json_and_the_page_as_it_is(url: str) -> None:
     for content, status in [
         (b'{"positive": ["entty 1"]}', 422),
         (b'{"positive": [1], "method": "magic"}', 404),
@@ -203,6 +196,12 @@ def test_errors_come_through_the_proxy_as_json(url: str) -> None:
         assert response.status_code == status
         assert response.json()["error"]["message"]
     assert httpx.get(f"{url}/-/healthz").status_code == 200
+    page = httpx.get(f"{url}/page/page.css")
+    assert page.headers["content-encoding"] == "gzip", "a large answer crosses the proxy compressed"
+    assert page.text == (FOLDER / "page.css").read_text(encoding="utf-8")
+    assert httpx.head(url).status_code == 200
+    known = {"if-none-match": page.headers["etag"]}
+    assert httpx.get(f"{url}/page/page.css", headers=known).status_code == 304
     assert httpx.get(f"{url}/healthz").json()["status"] == "ok"
 
 
@@ -246,10 +245,8 @@ def test_progress_comes_while_stages_pass_and_the_answer_last(url: str, bundle: 
     same(events[-1][1], expected)
 
 
+@on_fused_alone
 def test_a_deadline_brings_what_there_is_and_names_what_is_missing(url: str) -> None:
-    names = [m["name"] for m in httpx.get(f"{url}/v1/methods").json()["methods"]]
-    if "retexpan+genexpan" not in names:
-        pytest.skip("no slow method is deployed here")
     asked = {"positive": [1], "negative": [2], "method": "retexpan+genexpan", "deadline_ms": 100}
     started = time.monotonic()
     answer = httpx.post(f"{url}/v1/expand", json=asked, timeout=60).json()
@@ -258,6 +255,7 @@ def test_a_deadline_brings_what_there_is_and_names_what_is_missing(url: str) -> 
     assert answer["degraded"][0].startswith("Generate: ")
 
 
+@on_fused_alone
 def test_what_is_too_large_or_too_slow_is_refused_and_harms_nobody(url: str, bundle: Bundle) -> None:
     host, port = url.removeprefix("http://").split(":")
     with (
@@ -324,6 +322,7 @@ def test_a_new_bundle_is_taken_under_load_and_no_answer_is_of_two(
         assert {answer["bundle"] for _, answer in answers} == set(expected)
 
 
+@on_fused_alone
 def test_a_bad_bundle_is_refused_and_the_old_one_serves_on(url: str, bundle: Bundle) -> None:
     workspace = Workspace.open(bundle.folder.parent.parent)
     pointer = workspace.bundles / "CURRENT"
@@ -341,6 +340,7 @@ def test_a_bad_bundle_is_refused_and_the_old_one_serves_on(url: str, bundle: Bun
         pointer.write_bytes(f"{bundle.id}\n".encode())
 
 
+@pytest.mark.faults
 def test_no_query_is_lost_when_a_replica_is_killed(served: Server, bundle: Bundle) -> None:
     queries = random_queries(40)
     expected = METHODS[METHOD].open(bundle)(queries)

@@ -13,7 +13,7 @@ from engine.storage.store import Store
 from serve.http import explanations as explained
 from serve.http.explanations import images_of, read_image
 from serve.http.routes import create_app
-from tests.serve.conftest import MakeService
+from tests.support.services import MakeService
 
 PNG = b"\x89PNG\r\n\x1a\n rest"
 WEBP = b"RIFF\0\0\0\0WEBP rest"
@@ -48,7 +48,6 @@ def test_images_are_found_by_path_and_below_the_workspace(catalogue: MakeCatalog
     assert found == [(PNG, "image/png"), (WEBP, "image/webp"), (WEBP, "image/webp")]
 
 
-@pytest.mark.slow
 def test_images_are_found_in_a_bucket(catalogue: MakeCatalogue, s3: str, tmp_path: Path) -> None:
     (Store.open(s3) / "one.png").write_bytes(PNG)
     assert read_image(catalogue(f"{s3}/one.png"), str(tmp_path), 3, 0) == (PNG, "image/png")

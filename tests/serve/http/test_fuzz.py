@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,15 +23,8 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from engine.storage.bundle import Bundle
-from serve.graph.bundle_snapshot import Edition
 from serve.http.routes import create_app
-from serve.http.service import Service
-from serve.settings import ServeSettings
-from serve.telemetry.metrics import Metrics
-from tests.serve.conftest import LocalDispatch
-
-pytestmark = pytest.mark.slow
+from tests.support.services import MakeService
 
 CHECKS = [
     not_a_server_error,
@@ -42,8 +36,8 @@ CHECKS = [
     unsupported_method,
 ]
 
-EXAMPLES = 100
-"""Requests of either kind for each operation."""
+EXAMPLES = int(os.environ.get("SEEDSET_TEST_EXAMPLES", "25"))
+"""Requests of either kind for each operation; `make test-long` asks for 500."""
 
 WITH_INPUT = [
     ("POST", "/v1/expand"),
@@ -64,10 +58,8 @@ WITHOUT_INPUT = [
 
 
 @pytest.fixture(scope="module")
-def app(bundle: Bundle, edition: Edition) -> FastAPI:
-    checked = ServeSettings(workspace=str(bundle.folder.parent.parent), max_queries=3)
-    metrics = Metrics()
-    return create_app(Service(checked, edition, LocalDispatch(bundle, metrics), metrics))
+def app(make_service: MakeService) -> FastAPI:
+    return create_app(make_service(max_queries=3))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from serve.http import responses as answers
 from serve.http.requests import ExpandRequest
 from serve.http.routes import COMPRESSED
 from serve.http.static import FOLDER
-from tests.serve.conftest import METHOD_NAMES, MakeClient
+from tests.support.services import METHOD_NAMES, MakeClient
 
 
 def test_the_catalogue(client: TestClient, bundle: Bundle) -> None:

@@ -21,7 +21,7 @@ from serve.errors import OverloadedError
 from serve.http import responses as answers
 from serve.http.routes import create_app
 from serve.messages import Failure, Outcome, Progress
-from tests.serve.conftest import MakeClient, MakeService
+from tests.support.services import MakeClient, MakeService
 
 JSON = {"content-type": "application/json"}
 NEW = {"name": "Atlantia", "sentences": ["Nobody has seen Atlantia since."]}

@@ -23,7 +23,7 @@ from serve.http.service import Service, Trace
 from serve.messages import Outcome, Progress, RoundDone, StageDone
 from serve.settings import ServeSettings
 from serve.telemetry.metrics import Metrics
-from tests.serve.conftest import MakeService
+from tests.support.services import MakeService
 
 
 class Noted:

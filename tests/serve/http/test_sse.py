@@ -16,7 +16,7 @@ from engine.query import Expansion, Ranking
 from serve.http.routes import create_app
 from serve.http.sse import Event, frames
 from serve.messages import Outcome, Progress, StageDone
-from tests.serve.conftest import MakeService, Running
+from tests.support.services import MakeService, running
 
 
 class Slow:
@@ -43,7 +43,7 @@ class Slow:
             self.closed.set()
 
 
-def test_events_come_while_the_query_is_answered(make_service: MakeService, running: Running) -> None:
+def test_events_come_while_the_query_is_answered(make_service: MakeService) -> None:
     dispatch = Slow()
     body = {"positive": [1]}
     with (
@@ -65,7 +65,7 @@ def test_events_come_while_the_query_is_answered(make_service: MakeService, runn
     assert json.loads(rest[-1].removeprefix("data: "))["results"][0]["name"] == "entity 5"
 
 
-def test_who_leaves_ends_the_query(make_service: MakeService, running: Running) -> None:
+def test_who_leaves_ends_the_query(make_service: MakeService) -> None:
     dispatch = Slow()
     with running(create_app(make_service(dispatch))) as url:
         with httpx.stream("POST", f"{url}/v1/expand/stream", json={"positive": [1]}) as response:
@@ -76,9 +76,7 @@ def test_who_leaves_ends_the_query(make_service: MakeService, running: Running) 
         assert not dispatch.go_on.is_set()
 
 
-def test_what_is_wrong_with_the_request_is_an_ordinary_error(
-    make_service: MakeService, running: Running
-) -> None:
+def test_what_is_wrong_with_the_request_is_an_ordinary_error(make_service: MakeService) -> None:
     with running(create_app(make_service(Slow()))) as url:
         response = httpx.post(f"{url}/v1/expand/stream", json={"positive": ["entty 1"]})
     assert (response.status_code, response.json()["error"]["field"]) == (422, "positive.0")

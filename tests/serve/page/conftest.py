@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import struct
-import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,23 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from engine.catalogue import SENTENCES
 from engine.corpus.schema import MENTION_SCHEMA
-from engine.methods import METHODS
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
-from serve.graph.bundle_snapshot import Edition
 from serve.http.routes import create_app
-from serve.http.service import Service
-from serve.settings import ServeSettings
-from serve.telemetry.metrics import Metrics
-from tests.serve.conftest import METHOD_NAMES, ROUTES, LocalDispatch
 from tests.support.bundles import publish_vectors, write_entities
 from tests.support.encoders import write_encoder
 from tests.support.language_models import tiny_model
+from tests.support.services import open_edition, running, service_maker
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 QUIET = [
@@ -44,6 +37,11 @@ QUIET = [
     "--no-first-run",
 ]
 
+PATIENCE_MS = 30_000
+"""How long a test waits for what must come: other tests run beside it."""
+
+expect.set_options(timeout=PATIENCE_MS)
+
 ASIAN = ["Japan", "Thailand", "Vietnam", "Laos", "Nepal", "India"]
 EUROPEAN = ["Norway", "Sweden", "Finland", "Denmark", "Iceland"]
 MARKUP = "<img src=x onerror=\"document.title='broken'\">"
@@ -53,13 +51,6 @@ HARD = [MARKUP, FORMULA, ASTRAL, "日本橋", "مصر الجديدة", "long " *
 NAMES = [*ASIAN, *EUROPEAN, *HARD, *(f"place {i}" for i in range(200))]
 ALIASES = {"Thailand": ["Siam"]}
 WITH_IMAGE = "Vietnam"
-
-
-@dataclass
-class Site:
-    """A running application."""
-
-    url: str
 
 
 @dataclass
@@ -115,37 +106,20 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return publish_vectors(Workspace.open(folder), NAMES, {"mask": vectors}, None, tiny_model(), more)
 
 
-MakeSite = Callable[..., AbstractContextManager[Site]]
+MakeSite = Callable[..., AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="session")
 def serve_site(bundle: Bundle) -> MakeSite:
-    """Returns a context with the application running, with the given settings and delay."""
-    edition = Edition.open(bundle, {name: METHODS[name] for name in METHOD_NAMES}, ROUTES)
-
-    @contextmanager
-    def run(delay: float = 0, **given: object) -> Iterator[Site]:
-        settings = ServeSettings.model_validate({"workspace": str(bundle.folder.parent.parent), **given})
-        metrics = Metrics()
-        service = Service(settings, edition, LocalDispatch(bundle, metrics, delay), metrics)
-        server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_level="error"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        while not server.started:
-            thread.join(0.01)
-            assert thread.is_alive(), "the server ended before it began"
-        host, port = server.servers[0].sockets[0].getsockname()
-        yield Site(f"http://{host}:{port}/")
-        server.should_exit = server.force_exit = True
-        thread.join(10)
-
-    return run
+    """Returns a context in which the application runs, with the given settings and delay."""
+    make_service = service_maker(open_edition(bundle), bundle)
+    return lambda **given: running(create_app(make_service(**given)))
 
 
 @pytest.fixture(scope="session")
-def site(serve_site: MakeSite) -> Iterator[Site]:
-    with serve_site() as running:
-        yield running
+def site(serve_site: MakeSite) -> Iterator[str]:
+    with serve_site() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +134,10 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def tab(chromium: Browser, site: Site) -> Iterator[Page]:
+def tab(chromium: Browser, site: str) -> Iterator[Page]:
     """A fresh tab; when the test is done it has asked this machine only, and nothing broke in it."""
-    context = chromium.new_context(base_url=site.url, permissions=["clipboard-read", "clipboard-write"])
-    context.set_default_timeout(8000)
+    context = chromium.new_context(base_url=site, permissions=["clipboard-read", "clipboard-write"])
+    context.set_default_timeout(PATIENCE_MS)
     seen = Seen()
     context.on("request", lambda request: seen.hosts.add(request.url.split("/")[2].split(":")[0]))
     page = context.new_page()

@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from serve.telemetry.logs import NAME, JsonFormatter, configure_logs, log_event
-from tests.serve.conftest import MakeClient
+from tests.support.services import MakeClient
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from engine.storage.bundle import Manifest
 from serve.graph.bundle_snapshot import Edition
 from serve.messages import StageStats
 from serve.telemetry.metrics import Metrics, together
-from tests.serve.conftest import MakeClient
+from tests.support.services import MakeClient
 
 DASHBOARD = Path(serve.__file__).parent / "telemetry" / "dashboard.json"
 
