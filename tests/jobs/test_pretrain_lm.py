@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -24,15 +25,18 @@ from engine.training.lm import LmSettings, LmTraining
 from engine.training.lm_models import open_model
 from jobs import pretrain_lm
 from jobs.pretrain_lm import Start, pretrain, start
-from jobs.steps.lm_blocks import make_blocks
+from jobs.steps.lm_blocks import make_blocks, neighbours_of
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.bundles import publish_vectors
 from tests.support.commands import run_command
 from tests.support.train_workers import kill_a_worker, wait_for_checkpoints
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 Patch = pytest.MonkeyPatch
+
+EPOCHS = 60
+"""Of the run whose worker is killed: enough of them that it is killed before the end."""
 
 TINY = {
     "model_type": "llama",
@@ -65,25 +69,66 @@ def place(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
     return folder / "w"
 
 
-def test_what_a_run_leaves_behind(place: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.faults
+def test_a_killed_worker_resumes_the_same_curve_and_leaves_a_whole_run(
+    place: Path, config: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for the next check
+    workspace = Workspace.open(place)
     words = ("--workspace", place, "--init-from-config", config, "--vocab-size", 300, "--block", 32)
-    words += ("--epochs", 2, "--held-out", 0.1, "--lists", 3)
+    words += ("--epochs", EPOCHS, "--held-out", 0.1, "--lists", 3, "--precision", "float32", "--seed", 6)
+    words += ("--learning-rate", 1e-3, "--checkpoint-seconds", 0.2)
+    killed = kill_a_worker(Path(workspace.runs("pretrain_lm").path))
     assert run_command(pretrain_lm.main, *words) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    workspace = Workspace.open(place)
+    assert killed, "the run ended before its worker was killed"
     bundle = Bundle.open(workspace)
     assert f"bundle={bundle.id}" in last
-    summary = json.loads(
-        (workspace.runs("pretrain_lm") / bundle.manifest.settings["lm"]["run"] / "summary.json").read_bytes()
+    folder = Path(workspace.runs("pretrain_lm").path) / bundle.manifest.settings["lm"]["run"]
+    summary = json.loads((folder / "summary.json").read_bytes())
+    assert 0 < summary["resumed_at"] < summary["steps"]
+    _check_run(workspace, summary)
+    _check_bundle(bundle, summary)
+    _check_events(folder, summary)
+    texts = BlockSettings(
+        tokenizer="",
+        vocab_size=0,
+        block=32,
+        held_out=0.1,
+        lists=3,
+        neighbours=neighbours_of(bundle),
+        seed=6,
     )
-    assert summary["steps"] == len(summary["losses"]) == 2 * -(-summary["blocks"] // 16)
+    chosen = pretrain_lm.FROM_SCRATCH | {"epochs": EPOCHS, "learning_rate": 1e-3}
+    settings = LmSettings.model_validate(chosen | {"precision": "float32", "seed": 6})
+    assert summary["settings"] == settings.model_dump()
+    begin = start(workspace, None, str(config), None, 300, texts)
+    np.testing.assert_allclose(summary["losses"], _in_one_go(workspace, begin, settings), rtol=1e-4)
+    assert run_command(pretrain_lm.main, *words) == 0
+    again = capsys.readouterr()
+    assert "this run is finished" in again.err
+    assert again.out.splitlines()[-1].split(" seconds=")[0] == last.split(" seconds=")[0]
+    # The ablation: the same model published as it is, from its own folder.
+    base = folder / "lm"
+    words = ("--workspace", place, "--model", base, "--block", 32, "--epochs", 0)
+    assert run_command(pretrain_lm.main, *words) == 0
+    assert "steps=0" in capsys.readouterr().out.splitlines()[-1]
+    weights = "model.safetensors"
+    assert (Bundle.open(workspace).path("lm") / weights).read_bytes() == (base / weights).read_bytes()
+
+
+def _check_run(workspace: Workspace, summary: dict[str, Any]) -> None:
+    assert summary["steps"] == len(summary["losses"]) == EPOCHS * -(-summary["blocks"] // 16)
     assert summary["perplexity_after"] < summary["perplexity_before"]
-    assert len(summary["perplexities"]) == 3
+    assert len(summary["perplexities"]) == EPOCHS + 1
     *parts, lists = open_blocks(workspace, summary["blocks_key"]).manifest.parts.values()
     assert sum(part.sentences for part in parts) == 54
     assert (lists.sentences, lists.held_out) == (0, 0)
     assert lists.tokens > 3 * len(METALS) * 8, "a list has eight words and stops at least"
     assert summary["peak_memory_mib"]["process"] > 100
+
+
+def _check_bundle(bundle: Bundle, summary: dict[str, Any]) -> None:
     assert bundle.path("index/mask.faiss").is_file(), "the vectors of the bundle before are carried over"
     model = LanguageModel.load(bundle.path("lm"))
     assert model.model.num_parameters() == summary["parameters"]
@@ -91,25 +136,19 @@ def test_what_a_run_leaves_behind(place: Path, config: Path, capsys: pytest.Capt
     (tokens,) = model.encode_after([f" {METALS[2]}.\n"], "and")
     sequence = trie.entity_sequence[2]
     assert trie.tokens[trie.starts[sequence] : trie.starts[sequence + 1]].tolist() == tokens
-    folder = Path(workspace.runs("pretrain_lm").path) / summary["run"]
+
+
+def _check_events(folder: Path, summary: dict[str, Any]) -> None:
+    """Check the curves of both lives of the run: what the second did again stands twice."""
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
-    np.testing.assert_allclose([e.value for e in events.Scalars("train/loss")], summary["losses"], rtol=1e-6)
-    assert len(events.Scalars("heldout/perplexity")) == 2
-    assert run_command(pretrain_lm.main, *words) == 0
-    again = capsys.readouterr()
-    assert "this run is finished" in again.err
-    assert again.out.splitlines()[-1].split(" seconds=")[0] == last.split(" seconds=")[0]
-    # The ablation: the same model published as it is, from its own folder.
-    base = folder / "lm"
-    assert (
-        run_command(pretrain_lm.main, "--workspace", place, "--model", base, "--block", 32, "--epochs", 0)
-        == 0
-    )
-    assert "steps=0" in capsys.readouterr().out.splitlines()[-1]
-    weights = "model.safetensors"
-    assert (Bundle.open(workspace).path("lm") / weights).read_bytes() == (base / weights).read_bytes()
+    found = {e.step: e.value for e in events.Scalars("train/loss")}
+    steps = range(1, summary["steps"] + 1)
+    assert sorted(found) == list(steps)
+    np.testing.assert_allclose([found[step] for step in steps], summary["losses"], rtol=1e-4)
+    assert len({e.step for e in events.Scalars("heldout/perplexity")}) == EPOCHS
 
 
+@pytest.mark.faults
 def test_a_stopped_run_goes_on_with_fewer_workers(place: Path, config: Path) -> None:
     """The curve, over two lives with two workers and one, is that of a run in this process.
 
@@ -143,19 +182,6 @@ def _stopped(runs: Path, command: list[str]) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     program.wait()
-
-
-def test_a_killed_worker_resumes_the_same_curve(place: Path, config: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for the next check
-    workspace = Workspace.open(place)
-    texts = BlockSettings(tokenizer="", vocab_size=0, block=16)
-    begin = start(workspace, None, str(config), None, 300, texts)
-    settings = LmSettings(epochs=60, learning_rate=1e-3, precision="float32", seed=6)
-    killed = kill_a_worker(Path(workspace.runs("pretrain_lm").path))
-    summary, _ = pretrain(workspace, begin, settings, workers=1, checkpoint_seconds=0.2)
-    assert killed, "the run ended before its worker was killed"
-    assert 0 < summary["resumed_at"] < summary["steps"]
-    np.testing.assert_allclose(summary["losses"], _in_one_go(workspace, begin, settings), rtol=1e-4)
 
 
 def _in_one_go(workspace: Workspace, begin: Start, settings: LmSettings) -> list[float]:
