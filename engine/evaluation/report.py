@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.errors import QueryError
 from engine.evaluation.metrics import CUTOFFS, average, measure
@@ -51,43 +50,65 @@ def evaluate(
     Raises:
         QueryError: no query has positive truth.
     """
-    usable = [q for q in queries.queries if q.positive.size]
-    no_truth = Refusal(Code.NO_TRUTH, "no positive truth (pos_gt), so it cannot be measured")
-    untold = [RefusedQuery(q.label, 0, q.query.id, no_truth) for q in queries.queries if not q.positive.size]
+    usable, unusable = _by_truth(queries.queries)
     if not usable:
         raise QueryError("no query has positive truth (pos_gt), so nothing can be measured")
-    measured: list[dict[str, float]] = []
-    degraded = 0
+    batches = _across_classes(usable) if together else _in_order(usable, batch_size)
     started = time.perf_counter()
-    if together:
-        batches = _across_classes(usable)
-    else:
-        batches = [usable[start : start + batch_size] for start in range(0, len(usable), batch_size)]
+    answers: list[_Answer] = []
     for batch in batches:
-        wanted = [replace(q.query, top_k=max(q.query.top_k, CUTOFFS[-1])) for q in batch]
-        expansions = runner(wanted)
-        degraded += sum(bool(e.degraded) for e in expansions)
-        measured += [
-            measure(e.ranking.ids, q.positive, q.negative) for e, q in zip(expansions, batch, strict=True)
-        ]
+        answers += _answered(runner, batch)
         if on_batch:
             on_batch(len(batch))
     seconds = time.perf_counter() - started
-    by_class: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for row, labelled in zip(measured, itertools.chain.from_iterable(batches), strict=True):
-        by_class[labelled.label].append(row)
     return {
-        "overall": average(measured),
-        "by_class": {label: average(by_class[label]) for label in sorted(by_class)},
+        "overall": average([answer.columns for answer in answers]),
+        "by_class": _class_means(answers),
         "negatives": any(q.query.negative or q.negative.size for q in usable),
         "seconds_per_query": round(seconds / len(usable), 6),
-        "degraded": degraded,
+        "degraded": sum(answer.degraded for answer in answers),
         "missing_truth": queries.missing,
-        "refused": [one.as_json() for one in [*queries.refused, *untold]],
+        "refused": [one.as_json() for one in [*queries.refused, *unusable]],
     }
 
 
-def _across_classes(queries: Sequence[LabelledQuery]) -> list[list[LabelledQuery]]:
+class _Answer(NamedTuple):
+    """What came of a query: its class, its columns (see :func:`measure`), whether anything was skipped."""
+
+    label: str
+    columns: dict[str, float]
+    degraded: bool
+
+
+def _by_truth(queries: Sequence[LabelledQuery]) -> tuple[list[LabelledQuery], list[RefusedQuery]]:
+    """Return the queries that can be measured, and the refusals of those without positive truth."""
+    no_truth = Refusal(Code.NO_TRUTH, "no positive truth (pos_gt), so it cannot be measured")
+    usable = [q for q in queries if q.positive.size]
+    return usable, [RefusedQuery(q.label, 0, q.query.id, no_truth) for q in queries if not q.positive.size]
+
+
+def _in_order(queries: Sequence[LabelledQuery], batch_size: int) -> list[Sequence[LabelledQuery]]:
+    return [queries[start : start + batch_size] for start in range(0, len(queries), batch_size)]
+
+
+def _answered(runner: Runner, batch: Sequence[LabelledQuery]) -> list[_Answer]:
+    """Run one batch, asking for as many entities as the longest metric looks at, and measure it."""
+    expansions = runner([replace(q.query, top_k=max(q.query.top_k, CUTOFFS[-1])) for q in batch])
+    return [
+        _Answer(q.label, measure(e.ranking.ids, q.positive, q.negative), bool(e.degraded))
+        for e, q in zip(expansions, batch, strict=True)
+    ]
+
+
+def _class_means(answers: Sequence[_Answer]) -> dict[str, dict[str, float]]:
+    """Return the mean columns of every class, by name."""
+    by_class: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for answer in answers:
+        by_class[answer.label].append(answer.columns)
+    return {label: average(by_class[label]) for label in sorted(by_class)}
+
+
+def _across_classes(queries: Sequence[LabelledQuery]) -> list[Sequence[LabelledQuery]]:
     """Return the first query of every class, then the second of every class that has one, and so on."""
     counts: Counter[str] = Counter()
     batches: list[list[LabelledQuery]] = []
@@ -97,7 +118,7 @@ def _across_classes(queries: Sequence[LabelledQuery]) -> list[list[LabelledQuery
         if place == len(batches):
             batches.append([])
         batches[place].append(labelled)
-    return batches
+    return [*batches]
 
 
 def markdown(reports: Mapping[str, Report], heading: str) -> str:

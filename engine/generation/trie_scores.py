@@ -297,13 +297,36 @@ def _takes_tree_masks(model: LanguageModel, longest: int) -> bool:
 
 def _tree_pass(model: LanguageModel, trees: PrefixTrees, rows: Sequence[_Row]) -> tuple[Index, Tensor]:
     """Run all rows at once. Padding sees the prompt, and nothing sees it."""
-    n = len(trees.token_E)
     longest = max(len(trees.prompts[row.tree]) + len(row.edges) for row in rows)
+    batch = _padded(trees, rows, longest)
+    output = model.model.base_model(
+        input_ids=_tensor(batch.ids_RL, model),
+        attention_mask=_tree_mask(model, batch),
+        position_ids=_tensor(batch.positions_RL, model),
+        use_cache=False,
+    )
+    read, at = _read_places(trees, rows, longest)
+    return read, output.last_hidden_state.flatten(0, 1)[_tensor(at, model)]
+
+
+class _Padded(NamedTuple):
+    """Rows of tokens of one length, int64 [R, L] each; R is the rows of the pass here.
+
+    A token sees those whose span of places, from ``place`` to before ``end``, holds its own place. The places
+    of a prompt lie before those of all edges, and its spans hold them all.
+    """
+
+    ids_RL: Index
+    positions_RL: Index
+    place_RL: Index
+    end_RL: Index
+
+
+def _padded(trees: PrefixTrees, rows: Sequence[_Row], longest: int) -> _Padded:
+    """Lay prompts and edges into rows; padding lies after all edges and its span is empty."""
+    n = len(trees.token_E)
     ids, positions = np.zeros((2, len(rows), longest), np.int64)
-    # A token sees those whose span of places holds its own; a prompt's places lie before all edges.
     place, end = np.full(ids.shape, n), np.zeros_like(ids)
-    read: list[Index] = []
-    at: list[Index] = []
     for r, row in enumerate(rows):
         prompt, edges = trees.prompts[row.tree], row.edges
         cut, stop = len(prompt), len(prompt) + len(edges)
@@ -311,23 +334,32 @@ def _tree_pass(model: LanguageModel, trees: PrefixTrees, rows: Sequence[_Row]) -
         positions[r, :cut], positions[r, cut:stop] = np.arange(cut), cut + trees.depth_E[edges]
         place[r, :cut], place[r, cut:stop] = np.arange(-cut, 0), edges
         end[r, :cut], end[r, cut:stop] = n + 1, trees.end_E[edges]
+    return _Padded(ids, positions, place, end)
+
+
+def _tree_mask(model: LanguageModel, batch: _Padded) -> Tensor:
+    """Return what is added to attention, [R, 1, L, L]: 0 where a token sees another, else the minimum."""
+    place_RL, end_RL = _tensor(batch.place_RL, model), _tensor(batch.end_RL, model)
+    sees_RLL = (place_RL[:, None] <= place_RL[..., None]) & (place_RL[..., None] < end_RL[:, None])
+    mask_RLL = torch.zeros(sees_RLL.shape, dtype=model.model.dtype, device=model.device)
+    return mask_RLL.masked_fill_(~sees_RLL, torch.finfo(model.model.dtype).min)[:, None]
+
+
+def _read_places(trees: PrefixTrees, rows: Sequence[_Row], longest: int) -> tuple[Index, Index]:
+    """Return what is read of a pass (an edge, or n + tree for the end of its prompt), and its place among
+    the tokens of all rows one after another.
+    """
+    n = len(trees.token_E)
+    read: list[Index] = []
+    at: list[Index] = []
+    for r, row in enumerate(rows):
+        begin = r * longest + len(trees.prompts[row.tree])
         if row.first:
             read.append(np.array([n + row.tree]))
-            at.append(np.array([r * longest + cut - 1]))
-        read.append(edges[row.known :])
-        at.append(np.arange(r * longest + cut + row.known, r * longest + stop))
-    place_RL, end_RL = _tensor(place, model), _tensor(end, model)
-    sees_RLL = (place_RL[:, None] <= place_RL[..., None]) & (place_RL[..., None] < end_RL[:, None])
-    lowest = torch.finfo(model.model.dtype).min
-    mask_RLL = torch.zeros(sees_RLL.shape, dtype=model.model.dtype, device=model.device)
-    output = model.model.base_model(
-        input_ids=_tensor(ids, model),
-        attention_mask=mask_RLL.masked_fill_(~sees_RLL, lowest)[:, None],
-        position_ids=_tensor(positions, model),
-        use_cache=False,
-    )
-    hidden_RD = output.last_hidden_state.flatten(0, 1)[_tensor(_joined(at), model)]
-    return _joined(read), hidden_RD
+            at.append(np.array([begin - 1]))
+        read.append(row.edges[row.known :])
+        at.append(np.arange(begin + row.known, begin + len(row.edges)))
+    return _joined(read), _joined(at)
 
 
 def _level_pass(model: LanguageModel, trees: PrefixTrees, rows: Sequence[_Row]) -> tuple[Index, Tensor]:

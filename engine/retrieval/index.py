@@ -39,11 +39,16 @@ of queries shares it."""
 
 
 class Found(NamedTuple):
-    """What a search found, best first: ids, scores, and the products before the penalty, [n] each."""
+    """Entities that a search found: ids, scores, and the products before the penalty, [n] each."""
 
     ids: Ids
     scores: Scores
     products: Scores
+
+    def best(self, k: int) -> Found:
+        """Return the k with the largest scores, best first, ties by id."""
+        order = np.lexsort((self.ids, -self.scores))[:k]
+        return Found(self.ids[order], self.scores[order], self.products[order])
 
 
 class Index(Protocol):
@@ -274,8 +279,7 @@ class VectorIndex:
         """Score candidates exactly, and return the k best."""
         products = self._products(candidates, mean_D[None])[:, 0]
         scores = products if penalty_N is None else products - penalty_N[candidates]
-        order = np.lexsort((candidates, -scores))[:k]
-        return Found(candidates[order], scores[order], products[order])
+        return Found(candidates, scores, products).best(k)
 
     def _products(self, entity_ids: Ids, vectors_MD: Means) -> Scores:
         chosen_ND = self.vectors_ND[entity_ids]

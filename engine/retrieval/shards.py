@@ -166,6 +166,4 @@ class ShardedIndex:
 def _merged(parts: Sequence[Found], k: int) -> Found:
     """Return the k best of what several parts found, ties by id."""
     empty = Found(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float32))
-    ids, scores, products = map(np.concatenate, zip(empty, *parts, strict=True))
-    order = np.lexsort((ids, -scores))[:k]
-    return Found(ids[order], scores[order], products[order])
+    return Found(*map(np.concatenate, zip(empty, *parts, strict=True))).best(k)
