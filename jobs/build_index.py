@@ -23,14 +23,13 @@ from engine.corpus.documents import documents
 from engine.corpus.inputs.format import open_inputs
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
-from engine.models.hub import model_path
 from engine.models.pooling import describe
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import SparseDistributions, distributions_folder
 from engine.retrieval.index import VectorIndex, Vectors, unit
 from engine.retrieval.views import centred, hubness, joint_view, lexical_view, of_even_spread
 from engine.storage.bundle import Manifest, derive
-from engine.storage.store import local_folder, machine_cache
+from engine.storage.store import machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedStates, InputRows, masked_sums
 from engine.training.contexts import Modality
@@ -69,7 +68,7 @@ class Encoders:
 
     def of_mask_view(self) -> TextEncoder:
         """Load the encoder that makes the mask view."""
-        return TextEncoder.load(self.base if self.last is None else local_folder(self.last))
+        return TextEncoder.load(self.last or self.base)
 
 
 def build(
@@ -175,7 +174,7 @@ def _publish(
     workspace.entities.fetch(staged / "entities.parquet")
     write_sentences(workspace, staged / SENTENCES, len(views["mask"]), seen.refused if seen else ())
     encoders.of_mask_view().save(staged / "encoder")
-    load_tokenizer(model_path(encoders.base)).save_pretrained(staged / "encoder")
+    load_tokenizer(encoders.base).save_pretrained(staged / "encoder")
     for name, vectors in views.items():
         VectorIndex(vectors).write(staged / "index" / f"{name}.faiss")
     np.save(staged / "index" / "joint.hubness.npy", hubness(views["joint"]), allow_pickle=False)
@@ -265,7 +264,7 @@ class Describer:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return load_tokenizer(model_path(self._encoders.base))
+        return load_tokenizer(self._encoders.base)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Return one vector a text."""

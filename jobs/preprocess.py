@@ -27,7 +27,7 @@ from engine.corpus.inputs.masking import MentionMasker, fingerprint, load_tokeni
 from engine.corpus.inputs.worker import PartMaker, Stats
 from engine.corpus.schema import CorpusManifest, read_manifest
 from engine.errors import StorageError
-from engine.models.hub import EMBEDDED, model_path
+from engine.models.hub import EMBEDDED
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
@@ -182,7 +182,7 @@ def main(
     started = time.monotonic()
     place = Workspace.open(workspace)
     read_manifest(place)  # no corpus: say so before a tokenizer is fetched
-    tokenizer = load_tokenizer(model_path(model))
+    tokenizer = load_tokenizer(model)
     MentionMasker(tokenizer, max_length)  # a limit that the model cannot take: say so before anything starts
     settings = InputSettings(
         tokenizer=fingerprint(tokenizer),

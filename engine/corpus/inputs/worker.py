@@ -12,7 +12,6 @@ from engine.corpus.inputs.format import INPUT_SCHEMA, InputSettings, part_name
 from engine.corpus.inputs.masking import MentionMasker, fingerprint, load_tokenizer
 from engine.corpus.schema import read_manifest
 from engine.errors import UserError
-from engine.models.hub import model_path
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 
@@ -44,7 +43,7 @@ class PartMaker:
 
     @cached_property
     def _masker(self) -> MentionMasker:
-        tokenizer = load_tokenizer(model_path(self._model))
+        tokenizer = load_tokenizer(self._model)
         if fingerprint(tokenizer) != self._settings.tokenizer:
             raise UserError(
                 f"--model {self._model}: this node has another tokenizer under that name than the driver"
