@@ -16,7 +16,6 @@ from engine.corpus.blocks.format import read_descriptions
 from engine.corpus.inputs.format import open_inputs
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
-from engine.models.hub import model_path
 from engine.retrieval.index import VectorIndex
 from engine.storage.bundle import Manifest, derive
 from engine.storage.workspace import Workspace
@@ -78,7 +77,7 @@ def _publish(sources: Sources, made: Made) -> Manifest:
     workspace.entities.fetch(staged / "entities.parquet")
     write_sentences(workspace, staged / SENTENCES, len(sources.descriptions), made.refused_images)
     encoders.of_mask_view().save(staged / "encoder")
-    load_tokenizer(model_path(encoders.base)).save_pretrained(staged / "encoder")
+    load_tokenizer(encoders.base).save_pretrained(staged / "encoder")
     for name, vectors in made.views.items():
         VectorIndex(vectors).write(staged / "index" / f"{name}.faiss")
     for write in made.writers:

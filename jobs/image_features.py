@@ -105,7 +105,7 @@ def make_image_features(workspace: Workspace, making: Making, force: bool = Fals
             f"{workspace.corpus.uri}: no mention has an image; import a corpus whose records name one "
             "(the field `image`: a path or an s3:// address)"
         )
-    backbone = VisionBackbone.load(making.model, making.patches, making.grid)
+    backbone = VisionBackbone.load(making.model, making.patches, making.grid, "--model")
     settings = ImageSettings(backbone=backbone.fingerprint(), patches=backbone.patches, grid=making.grid)
     key = settings.key(making.model)
     folder = workspace.images(key)

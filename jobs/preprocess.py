@@ -23,7 +23,7 @@ from engine.corpus.inputs.masking import MentionMasker, fingerprint, load_tokeni
 from engine.corpus.inputs.worker import InputTask, InputWorker
 from engine.corpus.schema import CorpusManifest, part_digests, read_manifest
 from engine.errors import StorageError
-from engine.models.hub import EMBEDDED, model_path
+from engine.models.hub import EMBEDDED
 from engine.storage.parts import MANIFEST, content_key, write_model, write_pointer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -167,7 +167,7 @@ def main(
     started = time.monotonic()
     place = Workspace.open(workspace)
     read_manifest(place)  # no corpus: say so before a tokenizer is fetched
-    tokenizer = load_tokenizer(model_path(model))
+    tokenizer = load_tokenizer(model)
     MentionMasker(tokenizer, max_length)  # a limit that the model cannot take: say so before anything starts
     settings = InputSettings(
         tokenizer=fingerprint(tokenizer),

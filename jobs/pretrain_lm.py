@@ -84,7 +84,7 @@ def start(
     name = tokenizer or model or CORPUS
     if name == CORPUS:
         name = corpus_tokenizer(workspace, vocab_size, texts)
-    loaded = load_tokenizer(name)
+    loaded = load_tokenizer(name, "--tokenizer" if tokenizer else "--model")
     origin = Origin(name=model) if model else read_config(str(config), loaded)
     check(config_of(origin), origin.name, loaded, texts.block)
     filled = {"tokenizer": fingerprint(loaded), "vocab_size": len(loaded)}

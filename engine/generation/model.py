@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
-from engine.errors import QueryError, UserError
+from engine.errors import QueryError
 from engine.generation.tokenizers import encode_after
+from engine.models.hub import NamedModel
 
 Tensor = torch.Tensor
 
@@ -58,23 +58,18 @@ class LanguageModel:
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+        cls, name: str | Path, device: torch.device | None = None, dtype: torch.dtype = torch.float32
     ) -> LanguageModel:
-        """Load from a Hugging Face folder (safetensors only, no remote code).
+        """Load from a folder, local or in a bucket, or a hub name (:class:`NamedModel`).
 
         Raises:
             UserError: there is no such model, or its tokenizer is not there.
         """
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, trust_remote_code=False, use_safetensors=True
-            )
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"language model {str(folder)!r} cannot be loaded: {error}") from None
-        return cls(cast(Any, model).to(device or torch.device("cpu")), tokenizer, _fingerprint(Path(folder)))
+        named = NamedModel.open(name, "language model")
+        model = named.model(AutoModelForCausalLM, dtype)
+        tokenizer = named.fast_tokenizer()
+        folder = named.file("config.json").parent
+        return cls(model.to(device or torch.device("cpu")), tokenizer, _fingerprint(folder))
 
     @cached_property
     def _body(self) -> Any:

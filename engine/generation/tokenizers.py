@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
-from engine.storage.store import local_folder
+from engine.models.hub import NamedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,22 +20,17 @@ SMALLEST_VOCABULARY = 258
 """Every byte, and two special tokens."""
 
 
-def load_tokenizer(name: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a folder (also in a bucket) or a hub name. Code from it is never run.
+def load_tokenizer(name: str | os.PathLike[str], role: str = "tokenizer") -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder, local or in a bucket, or a hub name (:class:`NamedModel`).
+
+    Args:
+        name: as a user gave it.
+        role: the option that named it, for errors.
 
     Raises:
         UserError: there is none, or it is not a fast one.
     """
-    from transformers import AutoTokenizer  # seconds: not for a --help
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(local_folder(os.fspath(name)), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{name}: no tokenizer can be loaded from it ({reason})") from None
-    if not tokenizer.is_fast:
-        raise UserError(f"{name}: its tokenizer has no tokenizer.json (a fast tokenizer)")
-    return tokenizer
+    return NamedModel.open(name, role).fast_tokenizer()
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from engine.corpus.image_addresses import MAX_BYTES
 from engine.errors import UserError
@@ -26,18 +27,6 @@ MAX_PIXELS = 64_000_000
 
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _WHY_NOT = {"CMYK": "colours for print (CMYK), which have no one meaning in RGB"}
-
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What undoes each orientation that EXIF can name."""
 
 # Pillow warns from 89 million pixels on and refuses from 179 million: the limit here is below both.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -93,9 +82,11 @@ def _squared(picture: Image.Image, side: int) -> Pixels:
         square.alpha_composite(small)
     else:
         square = _resized(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"), side)
-    turn = _TURNS.get(_orientation(picture))
     # After the squeeze: to turn a square is the same, and cheaper than to turn the photograph.
-    return np.asarray((square.transpose(turn) if turn is not None else square).convert("RGB"))
+    square.info = picture.info
+    with suppress(Exception):  # EXIF that cannot be read turns nothing
+        ImageOps.exif_transpose(square, in_place=True)
+    return np.asarray(square.convert("RGB"))
 
 
 def _resized(picture: Image.Image, side: int) -> Image.Image:
@@ -126,10 +117,3 @@ def _open(content: bytes) -> Image.Image:
         reason = _WHY_NOT.get(picture.mode, f"colours in mode {picture.mode!r}, not 8 bits RGB")
         raise PictureRefused(Refusal(Code.IMAGE_COLOURS, reason))
     return picture
-
-
-def _orientation(picture: Image.Image) -> int:
-    try:
-        return int(picture.getexif().get(_ORIENTATION, 1))
-    except Exception:  # EXIF that cannot be read turns nothing
-        return 1

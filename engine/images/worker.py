@@ -51,7 +51,7 @@ class ImageMaker:
     @cached_property
     def backbone(self) -> VisionBackbone:
         """The backbone, on this actor's GPU if it has one, else on one thread."""
-        backbone = VisionBackbone.load(self._model, self._settings.patches, self._settings.grid)
+        backbone = VisionBackbone.load(self._model, self._settings.patches, self._settings.grid, "--model")
         if backbone.fingerprint() != self._settings.backbone:
             raise UserError(
                 f"--model {self._model}: this node has another model under that name than the driver"

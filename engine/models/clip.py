@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, CLIPModel
-from transformers.utils import logging as transformers_logging
+from transformers import CLIPModel
 
 from engine.errors import UserError
+from engine.models.hub import NamedModel
 from engine.models.text import fast_dtype
 from engine.models.vision import Scaling, read_scaling
-from engine.storage.store import local_folder
 
 Tensor = torch.Tensor
 
@@ -40,28 +39,19 @@ class ClipEncoder:
 
     @classmethod
     def load(cls, name: str) -> ClipEncoder:
-        """Load from a model folder, local or in a bucket, or a hub name (safetensors only, no remote code).
+        """Load from a model folder, local or in a bucket, or a hub name (:class:`NamedModel`).
 
         Raises:
             UserError: there is no such model, or it is no CLIP with both towers.
         """
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        path = local_folder(name)
-        try:
-            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-            if config.model_type != "clip":
-                raise UserError(
-                    f"--clip {name}: a model of type {config.model_type!r}; a CLIP with both towers is needed"
-                )
-            scaling = read_scaling(name, path, config)
-            model = CLIPModel.from_pretrained(
-                path, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        named = NamedModel.open(name, "--clip")
+        config = named.config()
+        if config.model_type != "clip":
+            raise UserError(
+                f"{named.label}: a model of type {config.model_type!r}; a CLIP with both towers is needed"
             )
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"--clip {name}: cannot be loaded: {error}") from None
-        return cls(model, tokenizer, scaling)
+        scaling = read_scaling(named, config)
+        return cls(named.model(CLIPModel, torch.float32), named.tokenizer(), scaling)
 
     @property
     def side(self) -> int:

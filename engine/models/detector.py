@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForObjectDetection
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModelForObjectDetection
 
 from engine.errors import UserError
 from engine.models.clip import scaled
+from engine.models.hub import NamedModel
 from engine.models.vision import Scaling, read_scaling
-from engine.storage.store import local_folder
 
 Tensor = torch.Tensor
 Box = tuple[float, float, float, float]
@@ -70,32 +69,23 @@ class ObjectFinder:
 
     @classmethod
     def load(cls, name: str) -> ObjectFinder:
-        """Load from a model folder, local or in a bucket, or a hub name (safetensors only, no remote code).
+        """Load from a model folder, local or in a bucket, or a hub name (:class:`NamedModel`).
 
         Raises:
             UserError: there is no such model, it detects no objects, or it needs a library that is not here.
         """
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        path = local_folder(name)
+        named = NamedModel.open(name, "--detector")
+        config = named.config()
         known = sorted(NOTHING_LAST + EACH_CLASS_ALONE)
-        try:
-            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-            if config.model_type not in known:
-                raise UserError(
-                    f"--detector {name}: of type {config.model_type!r}; known are {', '.join(known)}"
-                )
-            scaling = read_scaling(name, path, config)
-            model = AutoModelForObjectDetection.from_pretrained(
-                path, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-            )
-        except ImportError:
-            raise UserError(
-                f"--detector {name}: its backbone needs the library timm, which is not installed; "
-                "use a YOLOS or an RT-DETR, or a DETR that was saved with use_timm_backbone=False"
-            ) from None
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"--detector {name}: cannot be loaded: {error}") from None
+        if config.model_type not in known:
+            raise UserError(f"{named.label}: of type {config.model_type!r}; known are {', '.join(known)}")
+        scaling = read_scaling(named, config)
+        model = named.model(
+            AutoModelForObjectDetection,
+            torch.float32,
+            # What is missing is timm, which has the backbones of the first DETRs.
+            missing_library="use a YOLOS or an RT-DETR, or a DETR saved with use_timm_backbone=False",
+        )
         return cls(model, scaling)
 
     @property

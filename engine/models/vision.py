@@ -23,7 +23,6 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import (
-    AutoConfig,
     CLIPVisionModel,
     MobileNetV1Model,
     MobileNetV2Model,
@@ -31,12 +30,10 @@ from transformers import (
     ResNetModel,
     ViTModel,
 )
-from transformers.utils import cached_file
-from transformers.utils import logging as transformers_logging
 
 from engine.errors import UserError
+from engine.models.hub import NamedModel
 from engine.models.text import fast_dtype
-from engine.storage.store import local_folder
 
 Tensor = torch.Tensor
 Patches = Literal["grid", "crop"]
@@ -99,41 +96,29 @@ class VisionBackbone:
         self.n_patches, self.dim = (int(n) for n in self.encode(blank).shape[1:])
 
     @classmethod
-    def load(cls, name: str, patches: Patches = "grid", grid: int = 7) -> VisionBackbone:
-        """Load from a model folder, local or in a bucket, or a hub name (safetensors only, no remote code).
+    def load(
+        cls, name: str, patches: Patches = "grid", grid: int = 7, role: str = "backbone"
+    ) -> VisionBackbone:
+        """Load from a model folder, local or in a bucket, or a hub name (:class:`NamedModel`).
 
         Args:
             name: a ResNet, MobileNet V1 or V2, ViT or CLIP (a whole one, or its vision part).
             patches: "grid" or "crop".
             grid: cells a side at most; a larger feature map is averaged down.
+            role: the option that named it, for errors.
 
         Raises:
             UserError: there is no such model, it is of another family, or "crop" is asked of a transformer.
         """
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        path = local_folder(name)
-        try:
-            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"backbone {name!r} cannot be loaded: {error}") from None
+        named = NamedModel.open(name, role)
+        config = named.config()
         families = CONVOLUTIONAL | TRANSFORMERS
         if config.model_type not in families:
-            raise UserError(
-                f"backbone {name!r} is of type {config.model_type!r}; known are {', '.join(families)}"
-            )
-        scaling = read_scaling(name, path, config)
-        bare = (
-            {}
-            if config.model_type in ("resnet", "clip", "clip_vision_model")
-            else {"add_pooling_layer": False}
-        )
-        try:
-            model = families[config.model_type].from_pretrained(  # type: ignore[attr-defined]
-                path, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **bare
-            )
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"backbone {name!r} cannot be loaded: {error}") from None
+            raise UserError(f"{named.label}: of type {config.model_type!r}; known are {', '.join(families)}")
+        scaling = read_scaling(named, config)
+        without_pooling = config.model_type not in ("resnet", "clip", "clip_vision_model")
+        bare: dict[str, Any] = {"add_pooling_layer": False} if without_pooling else {}
+        model = named.model(families[config.model_type], torch.float32, **bare)
         return cls(model, scaling, patches, grid)
 
     @property
@@ -229,7 +214,7 @@ def _digest(model: Any, scaling: Scaling) -> str:
     return digest.hexdigest()
 
 
-def read_scaling(name: str, path: str, config: PretrainedConfig) -> Scaling:
+def read_scaling(named: NamedModel, config: PretrainedConfig) -> Scaling:
     """Read ``preprocessor_config.json`` beside a model.
 
     Raises:
@@ -237,18 +222,16 @@ def read_scaling(name: str, path: str, config: PretrainedConfig) -> Scaling:
     """
     vision = getattr(config, "vision_config", config)
     if getattr(vision, "num_channels", 3) != 3:
-        raise UserError(f"backbone {name!r}: takes {vision.num_channels} channels; pictures here have three")
+        raise UserError(f"{named.label}: takes {vision.num_channels} channels; pictures here have three")
     try:
-        file = cached_file(path, "preprocessor_config.json")
-        with open(str(file), encoding="utf-8") as stream:
-            given = json.load(stream)
+        given = json.loads(named.file("preprocessor_config.json").read_bytes())
         factor = float(given.get("rescale_factor", 1 / 255)) if given.get("do_rescale", True) else 1.0
         plain = not given.get("do_normalize", True)
         mean = (0.0, 0.0, 0.0) if plain else _triple(given["image_mean"])
         std = (1.0, 1.0, 1.0) if plain else _triple(given["image_std"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"backbone {name!r}: no preprocessor_config.json that tells image_mean and image_std ({error}); "
+            f"{named.label}: no preprocessor_config.json that tells image_mean and image_std ({error}); "
             "without them its pixels would be scaled wrongly"
         ) from None
     # A transformer's positions are learnt for one size, and only its configuration is sure to name it.

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from engine.errors import UserError
-from engine.storage.store import local_folder
+from engine.models.hub import NamedModel
 from engine.training.partitioned import ShardWriter, full_weights, shard_name
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": {"hidden_size": 256, "intermediate_size": 672, "num_hidden_layers": 6, "num_attention_heads": 4},
 }
 """Shapes of new models; the rest is :data:`COMMON`."""
+
+ROLE = "--model"
+"""The option that names an existing model, for errors."""
 
 COMMON = {"model_type": "llama", "max_position_embeddings": 1024, "tie_word_embeddings": True}
 
@@ -75,17 +78,17 @@ def config_of(origin: Origin) -> PreTrainedConfig:
     Raises:
         UserError: there is no such model, or no such family.
     """
+    if origin.config is None:
+        return NamedModel.open(origin.name, ROLE).config()
     from transformers import AutoConfig
 
     try:
-        if origin.config is None:
-            return AutoConfig.from_pretrained(local_folder(origin.name), trust_remote_code=False)
         rest = {k: v for k, v in origin.config.items() if k != "model_type"}
         return AutoConfig.for_model(origin.config["model_type"], **rest)
     except (OSError, ValueError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"language model {origin.name!r}: its configuration cannot be used ({reason})"
+            f"--init-from-config {origin.name}: this configuration cannot be used ({reason})"
         ) from None
 
 
@@ -112,20 +115,18 @@ def open_model(origin: Origin, seed: int) -> Any:
         UserError: it cannot be loaded, or is no causal language model.
     """
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    if origin.config is None:
+        return NamedModel.open(origin.name, ROLE).model(AutoModelForCausalLM, torch.float32)
+    config = config_of(origin)
+    torch.manual_seed(seed)
     try:
-        if origin.config is None:
-            return AutoModelForCausalLM.from_pretrained(
-                local_folder(origin.name), dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-            )
-        torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config_of(origin), dtype=torch.float32)
-    except (OSError, ValueError, TypeError) as error:
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (ValueError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"language model {origin.name!r} cannot be loaded: {reason}") from None
+        raise UserError(
+            f"--init-from-config {origin.name}: no language model can be begun from it ({reason})"
+        ) from None
 
 
 def stored_dtype(origin: Origin) -> torch.dtype:

@@ -7,7 +7,6 @@ import numpy as np
 from engine.corpus.documents import documents
 from engine.corpus.inputs.masking import bare_ids, load_tokenizer
 from engine.images.features import ImageFeatures
-from engine.models.hub import model_path
 from engine.models.text import TextEncoder
 from engine.retrieval.index import Vectors, unit
 from engine.retrieval.views import centred, joint_view, lexical_view, of_even_spread
@@ -31,7 +30,7 @@ def open_contexts(
     """
     opened = ImageFeatures.open(workspace, features)
     rows = image_rows(workspace, cache.inputs, opened)
-    bare = bare_states(text, *bare_ids(load_tokenizer(model_path(model))))
+    bare = bare_states(text, *bare_ids(load_tokenizer(model)))
     return Contexts(cache.open(), rows, opened, bare)
 
 

@@ -17,13 +17,12 @@ import numpy.typing as npt
 from engine.corpus.documents import documents
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.models.device import worker_device
-from engine.models.hub import model_path
 from engine.models.pooling import describe
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.index import Vectors, unit
 from engine.retrieval.views import centred, hubness, joint_view, lexical_view, of_even_spread
-from engine.storage.store import Store, local_folder, machine_cache
+from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedStates, FrozenCache, InputRows, masked_sums
 from engine.training.multimodal_data import image_view
@@ -54,7 +53,7 @@ class Encoders:
 
     def of_mask_view(self) -> TextEncoder:
         """Load the encoder that makes the mask view."""
-        return TextEncoder.load(self.base if self.last is None else local_folder(self.last))
+        return TextEncoder.load(self.last or self.base)
 
 
 @dataclass(frozen=True)
@@ -236,7 +235,7 @@ class DescriptionWorker:
 
     def __init__(self, encoders: Encoders) -> None:
         self._encoder = TextEncoder.load(encoders.base).to(worker_device())
-        self._tokenizer = load_tokenizer(model_path(encoders.base))
+        self._tokenizer = load_tokenizer(encoders.base)
 
     def __call__(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """Return one vector a text, [n, D]."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import UserError
 from engine.generation.tokenizers import token_ids
+from engine.models.hub import NamedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,24 +28,21 @@ class MaskedInput(NamedTuple):
     clipped: bool
 
 
-def load_tokenizer(model: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a model folder or a hub name. Code from the folder is never run.
+def load_tokenizer(model: str | os.PathLike[str], role: str = "--model") -> PreTrainedTokenizerBase:
+    """Return an encoder's tokenizer, of a folder, local or in a bucket, a hub name, or "embedded".
+
+    Args:
+        model: as a user gave it (:class:`NamedModel`).
+        role: the option that named it, for errors.
 
     Raises:
         UserError: there is none, or it has no mask token or no tokens for begin and end.
     """
-    from transformers import AutoTokenizer  # seconds: not for a --help
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(os.fspath(model), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"--model {model}: no tokenizer can be loaded from it ({reason})") from None
+    named = NamedModel.open(model, role)
+    tokenizer = named.fast_tokenizer()
     if tokenizer.mask_token_id is None:
-        raise UserError(f"--model {model}: its tokenizer has no mask token; an encoder like BERT is needed")
-    if not tokenizer.is_fast:
-        raise UserError(f"--model {model}: its tokenizer has no tokenizer.json (a fast tokenizer)")
-    _ends(tokenizer)
+        raise UserError(f"{named.label}: its tokenizer has no mask token; an encoder like BERT is needed")
+    _ends(tokenizer, named.label)
     return tokenizer
 
 
@@ -150,13 +148,13 @@ def _without(text: str, names: Sequence[str]) -> list[str]:
     return re.split(rf"(?<!\w)(?:{either})(?!\w)", text, flags=re.IGNORECASE)
 
 
-def _ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+def _ends(tokenizer: PreTrainedTokenizerBase, label: str = "") -> tuple[int, int]:
     first = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
     last = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
     if first is None or last is None:
         raise UserError(
-            f"{tokenizer.name_or_path}: its tokenizer has no tokens for the begin and the end of an input; "
-            "an encoder like BERT is needed"
+            f"{label or tokenizer.name_or_path}: its tokenizer has no tokens for the begin and the end of an "
+            "input; an encoder like BERT is needed"
         )
     return int(first), int(last)
 

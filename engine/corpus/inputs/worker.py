@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from engine.corpus.inputs.format import INPUT_SCHEMA, InputSettings, Stats, input_parts
 from engine.corpus.inputs.masking import MentionMasker, fingerprint, load_tokenizer
 from engine.errors import UserError
-from engine.models.hub import model_path
 from engine.storage.workspace import Workspace
 
 
@@ -45,7 +44,7 @@ class InputWorker:
     """
 
     def __init__(self, workspace: str, model: str, settings: InputSettings) -> None:
-        tokenizer = load_tokenizer(model_path(model))
+        tokenizer = load_tokenizer(model)
         if fingerprint(tokenizer) != settings.tokenizer:
             raise UserError(
                 f"--model {model}: this node has another tokenizer under that name than the driver"

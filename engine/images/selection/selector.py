@@ -91,7 +91,9 @@ class ImageChooser:
             torch.set_num_threads(1)
         self._clip = ClipEncoder.load(settings.clip).to(device)
         self._finder = ObjectFinder.load(settings.detector).to(device) if settings.detector else None
-        self._vision = VisionBackbone.load(settings.vision).to(device) if settings.vision else None
+        self._vision = None
+        if settings.vision:
+            self._vision = VisionBackbone.load(settings.vision, role="--vision").to(device)
         self._object_side = self._vision.side if self._vision else self._clip.side
         # Large enough that half a side, cut out, still has the pixels that a model wants.
         sides = [self._clip.side, 2 * self._object_side, self._finder.side if self._finder else 0]

@@ -108,6 +108,46 @@ def test_the_orientation_of_exif_is_applied(orientation: int) -> None:
     np.testing.assert_allclose(decode(content, 8), expected, atol=1)
 
 
+@pytest.mark.parametrize(
+    ("form", "mode"), [("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "RGBA"), ("WEBP", "RGB"), ("WEBP", "RGBA")]
+)
+def test_a_photograph_is_turned_with_its_transparent_parts(form: str, mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side: what is stored left is up
+    content = saved(scene(40, 24).convert(mode), form, exif=exif, quality=95)
+    plain = decode(saved(scene(40, 24).convert(mode), form, quality=95), 8)
+    np.testing.assert_array_equal(decode(content, 8), np.rot90(plain, k=-1))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0",
+        b"Exif\0\0nothing of a TIFF",
+        b"Exif\0\0II*\0\xff\xff\xff\x7f",  # its directory lies beyond the end
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\x01\0\0\0",  # it ends within an entry
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x63\0\0\0\0\0\0\0",  # orientation 99
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x02\0\0\0a\0\0\0\0\0\0\0",  # it is a letter
+    ],
+)
+def test_exif_that_is_broken_does_not_lose_the_image(form: str, exif: bytes) -> None:
+    found = decode(saved(scene(40, 24), form, exif=exif, quality=95), 8)
+    np.testing.assert_array_equal(found, decode(saved(scene(40, 24), form, quality=95), 8))
+
+
+def test_what_the_library_says_of_broken_exif_does_not_lose_the_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = decode(saved(RED, "PNG"), 8)
+
+    def broken(*args: object, **settings: object) -> None:
+        raise SyntaxError("not a TIFF file")
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", broken)
+    np.testing.assert_array_equal(decode(saved(RED, "PNG"), 8), plain)
+
+
 def test_a_large_photograph_is_decoded_small(monkeypatch: pytest.MonkeyPatch) -> None:
     content = saved(scene(1600, 1200), "JPEG", quality=95)
     sizes = []

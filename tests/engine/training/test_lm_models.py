@@ -115,5 +115,5 @@ def test_a_model_without_safetensors_is_refused(saved: Path, tmp_path: Path) -> 
     weights.rename(saved / "pytorch_model.bin")
     with pytest.raises(UserError, match="cannot be loaded"):
         open_model(Origin(name=str(saved)), 0)
-    with pytest.raises(UserError, match="cannot be used"):
+    with pytest.raises(UserError, match="nowhere: cannot be loaded"):
         config_of(Origin(name=str(tmp_path / "nowhere")))
