@@ -13,8 +13,9 @@ from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.errors import StorageError, UserError
 from engine.models.hub import EMBEDDED, embedded_model_path
 from engine.storage.workspace import Workspace
-from jobs.preprocess import Outcome, preprocess
+from jobs.preprocess import Outcome, main, preprocess
 from jobs.workers.executor import Executor, LocalExecutor, RayExecutor
+from tests.support.commands import run_command
 from tests.support.corpora import jsonl, run_import, ultrawiki
 
 ROOT = Path(__file__).parents[2]
@@ -168,18 +169,22 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     assert len(early.stderr.splitlines()) == 1
 
 
-def test_the_command_line_in_a_bucket(s3: str, tmp_path: Path) -> None:
+def test_the_command_line_in_a_bucket(
+    s3: str, tmp_path: Path, in_this_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_import(f"{s3}/w", raw(tmp_path / "raw"), "ultrawiki")
-    wrong = job("--workspace", f"{s3}/w", "--model", str(tmp_path / "raw"))
-    assert wrong.returncode == 2
-    assert wrong.stderr.startswith(f"error: --model {tmp_path}/raw: no tokenizer can be loaded from it")
-    done = job("--workspace", f"{s3}/w", "--max-sentences", "2", "--max-length", "16", "--workers", "1")
-    assert done.returncode == 0, done.stderr
-    assert " mentions=6 " in done.stdout
-    assert "parts_made=1 parts_kept=0" in done.stdout
+    words = ("--workspace", f"{s3}/w")
+    assert run_command(main, *words, "--model", tmp_path / "raw") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --model {tmp_path}/raw: no tokenizer can be loaded from it")
+    words += ("--max-sentences", 2, "--max-length", 16)
+    assert run_command(main, *words, "--workers", 1) == 0
+    out = capsys.readouterr().out
+    assert " mentions=6 " in out
+    assert "parts_made=1 parts_kept=0" in out
     assert len(rows(f"{s3}/w")) == 6
-    again = job("--workspace", f"{s3}/w", "--max-sentences", "2", "--max-length", "16")
-    assert "parts_made=0 parts_kept=1" in again.stdout
+    assert run_command(main, *words) == 0
+    assert "parts_made=0 parts_kept=1" in capsys.readouterr().out
 
 
 def test_a_corpus_with_a_part_missing(tmp_path: Path) -> None:

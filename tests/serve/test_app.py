@@ -10,12 +10,13 @@ from ray.serve import Application
 
 import serve.app
 from engine.errors import UserError
+from engine.storage.bundle import Bundle
 
 
 @pytest.fixture(autouse=True)
-def settings(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def settings(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "settings.yaml"
-    path.write_text(yaml.safe_dump({"workspace": str(workspace), "methods": ["retexpan"]}))
+    path.write_text(yaml.safe_dump({"workspace": str(bundle.folder.parents[1]), "methods": ["retexpan"]}))
     monkeypatch.setenv("SEEDSET_SETTINGS", str(path))
     return path
 
