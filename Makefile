@@ -16,7 +16,7 @@ export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo browser test lint bench
+.PHONY: setup demo browser test test-long lint bench
 
 setup: $(READY)
 
@@ -44,6 +44,11 @@ browser:
 # Fast tests first: a mistake shows in seconds.
 test: setup browser
 	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m slow
+
+# The same, with 500 examples of every property and every kind of request.
+test-long: setup browser
+	SEEDSET_TEST_EXAMPLES=500 $(BIN)/python -m pytest -m "not slow" -n 2 --timeout 3600
 	$(BIN)/python -m pytest -m slow
 
 lint: setup

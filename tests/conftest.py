@@ -7,10 +7,17 @@ import uuid
 from collections.abc import Iterator
 
 import boto3
+import hypothesis
 import pytest
 
 # Tiny models are quickest on one thread; several wait for each other more than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+EXAMPLES = os.environ.get("SEEDSET_TEST_EXAMPLES")
+"""Of every property test, where the environment asks for more of them (`make test-long`)."""
+if EXAMPLES:
+    hypothesis.settings.register_profile("long", max_examples=int(EXAMPLES), deadline=None)
+    hypothesis.settings.load_profile("long")
 
 
 @pytest.fixture(scope="session")
