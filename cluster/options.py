@@ -91,6 +91,10 @@ class Option:
         return self.targets[0].declared
 
     @property
+    def _declared(self) -> list[FieldInfo]:
+        return [target.declared for target in self.targets]
+
+    @property
     def required(self) -> bool:
         """Whether a run needs a value."""
         return any(target.default is PydanticUndefined for target in self.targets)
@@ -110,7 +114,7 @@ class Option:
     @property
     def allowed(self) -> str:
         """What may be given, in words."""
-        return allowed_values(self.declared)
+        return allowed_values(self._declared)
 
     @property
     def metavar(self) -> str:
@@ -146,7 +150,7 @@ class Option:
         """Return the line of the help: what it is, its default, its bounds."""
         facts = ["required"] if self.required else []
         facts += [f"default: {self.default_text}"] if self.default_text else []
-        facts += [bounds] if (bounds := bounds_text(self.declared)) else []
+        facts += [bounds] if (bounds := bounds_text(self._declared)) else []
         return (self.declared.description or "") + (f"  [{'; '.join(facts)}]" if facts else "")
 
     def typed(self, word: str) -> Any:
@@ -218,16 +222,15 @@ def bare_type(annotation: Any) -> Any:
     return annotation
 
 
-def bounds_of(declared: FieldInfo) -> Iterator[tuple[str, Any]]:
-    """Return a field's bounds, such as ``(">=", 1)``; the lower one first."""
-    signs = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}
-    for kind, (sign, name) in signs.items():
-        for bound in declared.metadata:
-            if isinstance(bound, kind):
-                yield sign, getattr(bound, name)
+def bounds_of(declared: Sequence[FieldInfo]) -> Iterator[tuple[str, Any]]:
+    """Return the bounds that hold of all the fields, such as ``(">=", 1)``; the lower one first."""
+    for kind, sign, name in ((Ge, ">=", "ge"), (Gt, ">", "gt"), (Le, "<=", "le"), (Lt, "<", "lt")):
+        limits = [getattr(m, name) for one in declared for m in one.metadata if isinstance(m, kind)]
+        if limits:
+            yield sign, max(limits) if sign.startswith(">") else min(limits)
 
 
-def bounds_text(declared: FieldInfo) -> str:
+def bounds_text(declared: Sequence[FieldInfo]) -> str:
     """Return bounds as in ``0<=x<1``; empty where there are none."""
     bounds = list(bounds_of(declared))
     if len(bounds) == 1:
@@ -238,9 +241,9 @@ def bounds_text(declared: FieldInfo) -> str:
     return ""
 
 
-def allowed_values(declared: FieldInfo) -> str:
-    """Return what a field takes, in words: "a whole number, at least 1"."""
-    kind = bare_type(declared.annotation)
+def allowed_values(declared: Sequence[FieldInfo]) -> str:
+    """Return what the fields take, in words: "a whole number, at least 1"."""
+    kind = bare_type(declared[0].annotation)
     if get_origin(kind) is list:
         kind = bare_type(get_args(kind)[0])
     if get_origin(kind) is Literal:

@@ -42,19 +42,22 @@ class LmSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=1, ge=0)
-    batch_size: int = Field(default=16, ge=1)
-    """Blocks a step, over all workers."""
-    learning_rate: float = Field(default=1e-5, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    """Not on biases and norms."""
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    clip: float = Field(default=1.0, gt=0)
-    warmup: float = Field(default=0.03, ge=0)
-    """Steps of the linear rise; below 1 a share of the run."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the products; "auto": bfloat16 where the hardware is fast in it. Master weights are float32."""
-    seed: int = 13
+    epochs: int = Field(
+        default=1, ge=0, description="Passes over the corpus; 0 publishes the model as it is."
+    )
+    batch_size: int = Field(default=16, ge=1, description="Blocks a step, over all workers.")
+    learning_rate: float = Field(default=1e-5, gt=0, description="Peak of the schedule.")
+    weight_decay: float = Field(default=1e-4, ge=0, description="Not on biases and norms.")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's decay of the mean squared gradient.")
+    clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
+    warmup: float = Field(
+        default=0.03, ge=0, description="Steps of the linear rise; below 1 a share of the run."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="Of the products; auto: bfloat16 where the hardware is fast in it."
+    )
+    """Master weights are float32."""
+    seed: int = Field(default=13, description="Of a new model's weights, the order and the held-out draw.")
 
 
 class Layout(BaseModel):
@@ -62,12 +65,16 @@ class Layout(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    zero_stage: Literal[1, 2, 3] = 1
-    micro_batch: int | None = Field(default=None, ge=1)
-    """Blocks of a worker that pass at once; None: its whole share of a step."""
-    offload: bool = False
-    """Optimiser state (at stage 3 parameters too) in the memory of the host."""
-    activation_checkpointing: bool = False
+    zero_stage: Literal[1, 2, 3] = Field(
+        default=1, description="ZeRO: 1 optimiser, 2 gradients, 3 weights shared."
+    )
+    micro_batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="Blocks of a worker that pass at once.  [default: all of its share]",
+    )
+    offload: bool = Field(default=False, description="Optimiser (at stage 3 weights too) on the host.")
+    activation_checkpointing: bool = Field(default=False, description="Less memory, a third more work.")
 
 
 @dataclass(frozen=True)

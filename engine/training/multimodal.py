@@ -29,19 +29,27 @@ FIT_BATCH = 256
 class MultimodalSettings(StepSettings):
     """Settings of a run. The paper's own (50 epochs, lr 1e-5, batch 256) are for 434,675 contexts."""
 
-    epochs: int = Field(default=8, ge=1)
-    batch_size: int = Field(default=64, ge=4)
-    learning_rate: float = Field(default=5e-4, gt=0)
-    text_share: float = Field(default=0.1, ge=0)
-    """Share of the learning rate that the text encoder's own layer gets: it does not begin anew."""
+    epochs: int = Field(default=8, ge=1, description="Passes over all contexts.")
+    batch_size: int = Field(default=64, ge=4, description="Contexts a step, over all workers.")
+    learning_rate: float = Field(default=5e-4, gt=0, description="Peak of the one-cycle schedule.")
+    text_share: float = Field(
+        default=0.1,
+        ge=0,
+        description="Share of the learning rate that the text encoder's own layer gets.",
+    )
+    """It does not begin anew."""
     modality: Modality = "text+image"
-    hidden: float = Field(default=0.3, ge=0, le=0.5)
-    """Share of the contexts of both modalities that are shown without their text, and as many without their
-    picture: what few pictures give away would else keep the words from being read."""
-    visual_layers: int = Field(default=3, ge=0)
-    cross_layers: int = Field(default=3, ge=1)
-    inner: int = Field(default=2, ge=1)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
+    hidden: float = Field(
+        default=0.3,
+        ge=0,
+        le=0.5,
+        description="Share of contexts shown without their text, and without their picture.",
+    )
+    """Of those with both: what few pictures give away would else keep the words from being read."""
+    visual_layers: int = Field(default=3, ge=0, description="Of the visual transformer.")
+    cross_layers: int = Field(default=3, ge=1, description="Of the cross-modal transformer.")
+    inner: int = Field(default=2, ge=1, description="Inner size of their layers, times the states' size.")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="After the projection of patches.")
     summary: bool = True
     identity: bool = True
     schedule: Schedule = Schedule()
