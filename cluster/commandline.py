@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -180,6 +182,14 @@ def command(examples: str, **settings: Any) -> Callable[[Callable[[Settings], No
         return Command(function, examples, **settings)
 
     return decorate
+
+
+def wait_until_stopped() -> None:
+    """Return when Ctrl-C or SIGTERM comes."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    stop.wait()
 
 
 def preformatted(text: str) -> str:

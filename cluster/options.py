@@ -151,7 +151,9 @@ class Option:
         facts = ["required"] if self.required else []
         facts += [f"default: {self.default_text}"] if self.default_text else []
         facts += [bounds] if (bounds := bounds_text(self._declared)) else []
-        return (self.declared.description or "") + (f"  [{'; '.join(facts)}]" if facts else "")
+        text = self.declared.description or ""
+        text = text[:1].upper() + text[1:] + ("" if text.endswith((".", "]")) else ".")
+        return text + (f"  [{'; '.join(facts)}]" if facts else "")
 
     def typed(self, word: str) -> Any:
         """Return a word of the command line as pydantic takes it: a literal number is none as text."""
