@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from fastapi import FastAPI, Request, Response
 
+from cluster.settings_file import nested
 from jobs import console
-from serve.operations.deploy_file import nested, settings_of
+from serve.operations.deploy_file import settings_of
 from serve.run import served
 
 if TYPE_CHECKING:  # at run time Ray is imported once its environment is set

@@ -127,7 +127,7 @@ def prepare(folder: Path, pairs: int) -> None:
 def run_job(folder: Path, pairs: int) -> None:
     """The job as it is, on Ray with one actor."""
     outcome = make_image_features(
-        Workspace.open(folder / "w"), Making(str(folder / "model"), grid=2, workers=1)
+        Workspace.open(folder / "w"), Making(model=str(folder / "model"), grid=2, workers=1)
     )
     if outcome.made != pairs:
         raise RuntimeError(f"{outcome.made} of {pairs} images were made")

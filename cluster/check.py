@@ -9,12 +9,13 @@ import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 import yaml
+from pydantic import Field
 
-from cluster.commandline import run_app
+from cluster.commandline import command
+from cluster.options import CommandSettings
 from cluster.session import quiet_environment, session
 from engine.errors import FormatError
 
@@ -101,14 +102,16 @@ def describe_nodes(nodes: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+class CheckSettings(CommandSettings):
+    """What the command is told."""
+
+    cluster_file: Path = Field(default=Path("ray_cluster.yaml"), description="The file to check.")
 
 
-@app.command()
-def main(
-    cluster_file: Annotated[Path, typer.Option(help="The file to check.")] = Path("ray_cluster.yaml"),
-) -> None:
+@command("python -m cluster.check --cluster-file ray_cluster.yaml")
+def main(settings: CheckSettings) -> None:
     """Check a cluster file; list the nodes of RAY_ADDRESS if that is set."""
+    cluster_file = settings.cluster_file
     for remark in check_file(cluster_file):
         print(f"to do: {remark}")
     print(f"{cluster_file}: valid")
@@ -120,4 +123,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_app(app)
+    main.run()

@@ -1,19 +1,228 @@
-"""How a command line ends when the user made a mistake: one line and status 2, no traceback."""
+"""Command lines made of pydantic models, and how they end when the user made a mistake.
+
+A command is a function of one argument, its settings: ``@command(EXAMPLES)``. The settings' model is the
+command line, the settings file and the help; see :mod:`cluster.options`.
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import re
+import signal
 import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_type_hints
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 
+from cluster.options import Option, options_of
+from cluster.settings_file import Given, Values, as_yaml, build_settings, read_file, with_pairs
 from engine.errors import UserError
 
+Settings = TypeVar("Settings", bound=BaseModel)
 
-def run_app(app: typer.Typer) -> None:
+
+@dataclass(frozen=True)
+class Action:
+    """An option that does something instead of the command, without its settings.
+
+    Args:
+        flag: such as ``--check-config``.
+        help: what it does.
+        act: takes the path given; of a flag alone, takes nothing.
+        takes_path: whether a path follows.
+    """
+
+    flag: str
+    help: str
+    act: Callable[..., None]
+    takes_path: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the parameter."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+
+class Command(Generic[Settings]):
+    """A function of its settings, with the command line made of their model; see :func:`command`."""
+
+    def __init__(
+        self,
+        function: Callable[[Settings], None],
+        examples: str,
+        about: str = "",
+        file_flags: Sequence[str] = ("--config",),
+        printed: Callable[[Settings], str] | None = None,
+        print_help: str = "Print these settings as a file for --config instead.",
+        actions: Sequence[Action] = (),
+    ) -> None:
+        self.function, self.examples, self.about = function, examples, about
+        self.file_flags, self.actions = file_flags, actions
+        self._printed, self._print_help = printed, print_help
+        self.__doc__ = function.__doc__
+
+    @cached_property
+    def model(self) -> type[Settings]:
+        """The settings' model."""
+        (name,) = inspect.signature(self.function).parameters
+        found: type[Settings] = get_type_hints(self.function)[name]
+        return found
+
+    @cached_property
+    def options(self) -> list[Option]:
+        """Every option of the settings, those among them that only files can give."""
+        return options_of(self.model)
+
+    @cached_property
+    def app(self) -> typer.Typer:
+        """The command line."""
+        return self._app(self.function)
+
+    def _app(self, then: Callable[[Settings], None]) -> typer.Typer:
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        about = inspect.cleandoc(self.function.__doc__ or "") + (f"\n\n{self.about}" if self.about else "")
+        epilog = "\b\nExamples:\n" + inspect.cleandoc(self.examples)
+        app.command(help=about, epilog=epilog)(self._typer_function(then))
+        return app
+
+    def __call__(self, settings: Settings) -> None:
+        """Run the function."""
+        self.function(settings)
+
+    def run(self, words: Sequence[object] | None = None) -> None:
+        """Run as a command line, on ``sys.argv`` or on these words.
+
+        ``python -m jobs.x`` calls its module ``__main__``, and what is defined there does not reach Ray's
+        workers by its name: the same command out of the importable module is run.
+        """
+        own = importable(self.function)
+        found = self if own is self.function else own
+        run_app(found.app, None if words is None else [str(word) for word in words])
+
+    def parse(self, words: Sequence[object]) -> Settings:
+        """Return the settings of a command line, without running it.
+
+        Raises:
+            UserError: they are not allowed.
+        """
+        found: list[Settings] = []
+        self._app(found.append)([str(word) for word in words], standalone_mode=False)
+        return found[0]
+
+    @property
+    def _has_nested(self) -> bool:
+        return any(option.shape == "nested" for option in self.options)
+
+    def _typer_function(self, then: Callable[[Settings], None]) -> Callable[..., None]:
+        """Return a function whose parameters typer shows as the options; None: an option was not given."""
+        own: list[tuple[str, Any, Any]] = [
+            (option.key, *_parameter(option)) for option in self.options if option.shape != "nested"
+        ]
+        if self._has_nested:
+            told = "Any other setting, as key=value or a.b=value."
+            own.append(("set_pairs", list[str] | None, _option("--set", help=told, metavar="<key=value>")))
+        read = "YAML file of settings, by these names; what is given here counts more."
+        own.append(("config_file", Path | None, _option(*self.file_flags, help=read, metavar="<path>")))
+        own.append(("print_config", bool, typer.Option(False, "--print-config", help=self._print_help)))
+        for action in self.actions:
+            kind, default = (Path | None, None) if action.takes_path else (bool, False)
+            own.append((action.name, kind, typer.Option(default, action.flag, help=action.help)))
+
+        def given(**words: Any) -> None:
+            self._run_given(words, then)
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [inspect.Parameter(n, keyword, default=d, annotation=a) for n, a, d in own]
+        given.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        given.__annotations__ = {name: annotation for name, annotation, _ in own}
+        return given
+
+    def _run_given(self, words: dict[str, Any], then: Callable[[Settings], None]) -> None:
+        for action in self.actions:
+            if words[action.name]:
+                action.act(*([words[action.name]] if action.takes_path else []))
+                return
+        settings = build_settings(self.model, self.options, self._values(words))
+        if words["print_config"]:
+            text = self._printed(settings) if self._printed else as_yaml(settings, self.options)
+            print(text, end="")
+            return
+        then(settings)
+
+    def _values(self, words: dict[str, Any]) -> Values:
+        """Return what was given: the command line above ``--set`` above the file."""
+        file = words["config_file"]
+        found = read_file(file, self.options) if file else {}
+        found = with_pairs(found, words.get("set_pairs") or [], self.options)
+        for option in self.options:
+            value = words.get(option.key)
+            if value is not None and value != []:
+                typed = option.typed(value) if isinstance(value, str) else value
+                found[option.key] = Given(typed, option.flag)
+        return found
+
+
+def command(examples: str, **settings: Any) -> Callable[[Callable[[Settings], None]], Command[Settings]]:
+    """Make a function of settings a command; its docstring begins the help, ``examples`` close it.
+
+    Args:
+        examples: lines of the help.
+        **settings: of :class:`Command`.
+    """
+
+    def decorate(function: Callable[[Settings], None]) -> Command[Settings]:
+        return Command(function, examples, **settings)
+
+    return decorate
+
+
+def wait_until_stopped() -> None:
+    """Return when Ctrl-C or SIGTERM comes."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    stop.wait()
+
+
+def preformatted(text: str) -> str:
+    """Return a text with tables for a help: its lines stay as they are, the markup of code goes."""
+    # Where a word in code ends a column, what follows keeps its place.
+    plain = re.sub(r"``([^`]*)``( {2,})", r"\1\2    ", text).replace("``", "")
+    return "\n\n".join(f"\b\n{paragraph}" for paragraph in plain.strip().split("\n\n"))
+
+
+def _option(*flags: str, help: str, metavar: str) -> Any:
+    return typer.Option(None, *flags, help=help, metavar=metavar, show_default=False)
+
+
+def _parameter(option: Option) -> tuple[Any, Any]:
+    """Return the annotation and the declaration that make typer show an option; pydantic checks its value."""
+    if option.shape == "flag":
+        return bool | None, typer.Option(None, option.words, help=option.help, show_default=False)
+    annotation = list[str] | None if option.shape == "list" else str | None
+    return annotation, _option(option.words, help=option.help, metavar=option.metavar)
+
+
+def importable(function: Callable[..., None]) -> Any:
+    """Return what a function's name stands for in its importable module; see :meth:`Command.run`."""
+    spec = sys.modules["__main__"].__spec__
+    if function.__module__ != "__main__" or spec is None:
+        return function
+    return getattr(importlib.import_module(spec.name), function.__name__)
+
+
+def run_app(app: typer.Typer, words: Sequence[str] | None = None) -> None:
     """Run a command line; a :class:`UserError` is printed as one line on stderr, with exit status 2."""
     try:
-        app()
+        app(words)
     except UserError as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]  # Ray appends its own advice
         terminal = Console(stderr=True, highlight=False)

@@ -9,27 +9,27 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from pydantic import Field
 
-from cluster.commandline import run_app
+from cluster.commandline import command, wait_until_stopped
+from cluster.options import CommandSettings
 from cluster.session import quiet_environment
 from engine.errors import UserError
 
 NODE_STORE_BYTES = 256 << 20
 
-EXAMPLES = """\b
-Examples:
+NODES, CPUS_PER_NODE = 3, 1
+
+EXAMPLES = """
   python -m cluster.local --nodes 3
   python -m cluster.local --nodes 2 --cpus-per-node 2
 """
@@ -64,7 +64,7 @@ class LocalCluster:
 
 
 @contextmanager
-def local_cluster(nodes: int = 3, cpus_per_node: int = 1) -> Iterator[LocalCluster]:
+def local_cluster(nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE) -> Iterator[LocalCluster]:
     """Run a cluster of ``nodes`` nodes, the head among them, while the block runs.
 
     Raises:
@@ -114,16 +114,18 @@ def _environment() -> None:
         subprocess.run([ray, "get-auth-token", "--generate"], check=True, stdout=subprocess.DEVNULL)
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+class LocalSettings(CommandSettings):
+    """What the command is told."""
+
+    nodes: int = Field(default=NODES, ge=1, description="Nodes, the head among them.")
+    cpus_per_node: int = Field(default=CPUS_PER_NODE, ge=1, description="Cores that a node claims to have.")
 
 
-@app.command(epilog=EXAMPLES)
-def main(
-    nodes: Annotated[int, typer.Option(help="Nodes, the head among them.")] = 3,
-    cpus_per_node: Annotated[int, typer.Option(help="Cores that a node claims to have.")] = 1,
-) -> None:
+@command(EXAMPLES)
+def main(settings: LocalSettings) -> None:
     """Run several Ray nodes on this machine until Ctrl-C."""
-    with local_cluster(nodes, cpus_per_node) as running:
+    nodes = settings.nodes
+    with local_cluster(nodes, settings.cpus_per_node) as running:
         print(
             f"RAY_ADDRESS={running.address}\n"
             f"RAY_API_SERVER_ADDRESS={running.job_address}\n"
@@ -132,11 +134,8 @@ def main(
             "  ray job submit --working-dir . -- python -m jobs.build_index --help",
             flush=True,
         )
-        stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
-        stop.wait()
+        wait_until_stopped()
 
 
 if __name__ == "__main__":
-    run_app(app)
+    main.run()

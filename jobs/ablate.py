@@ -13,14 +13,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-import typer
+from pydantic import Field
 from rich.console import Console
 
+from cluster.commandline import command
+from cluster.options import CommandSettings, Flag, Group
 from cluster.session import session
 from engine.corpus.inputs.format import open_inputs
-from engine.errors import UserError
 from engine.evaluation.ablation import (
     LONG,
     READ_OUTS,
@@ -35,7 +36,6 @@ from engine.evaluation.ablation import (
 )
 from engine.evaluation.report import Report, evaluate, markdown_table
 from engine.images.features import ImageFeatures
-from engine.losses.combined import Schedule
 from engine.queries.formats import QuerySet, read_queries
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.index import VectorIndex
@@ -46,7 +46,8 @@ from engine.training.cache import FrozenCache
 from engine.training.contexts import Modality
 from engine.training.multimodal import MultimodalSettings
 from engine.vocabulary import Vocabulary
-from jobs import console, options
+from jobs import console
+from jobs.settings import CONTRAST_FLAGS, TrainingProcesses
 from jobs.steps.encoder_training import Trained, train, trained_run
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.multimodal_views import Source, multimodal_view
@@ -60,6 +61,14 @@ EXAMPLES = """
 """
 
 CURRENT = "CURRENT"
+
+CHOSEN_BY_ROWS = [
+    "modality",
+    "summary",
+    "identity",
+    *(f"schedule.{name}" for name in ("prediction", "contrastive", "clustering", "distillation")),
+]
+"""Fields of the settings that are no options: a row of a table says them, or nobody may."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,12 @@ def ablate(workspace: Workspace, plan: Plan, queries: dict[str, QuerySet]) -> li
         queries: by name.
     """
     folder = workspace.runs("ablate")
+    bundles = _trained_bundles(workspace, folder, plan)
+    return _measure(folder, bundles, plan, queries)
+
+
+def _trained_bundles(workspace: Workspace, folder: Store, plan: Plan) -> dict[str, Bundle]:
+    """Return the bundle of every training, by its settings as JSON; what is not there yet is trained."""
     bundles: dict[str, Bundle] = {}
     trainings = plan.trainings()
     with session():
@@ -109,6 +124,13 @@ def ablate(workspace: Workspace, plan: Plan, queries: dict[str, QuerySet]) -> li
             summary = train(workspace, settings, workers=plan.workers, gpu=plan.gpu, make_current=False)
             run = trained_run(workspace.runs(MULTIMODAL_JOB) / summary["run"])
             bundles[settings.model_dump_json()] = _bundle(workspace, folder, run, taken, plan.workers)
+    return bundles
+
+
+def _measure(
+    folder: Store, bundles: dict[str, Bundle], plan: Plan, queries: dict[str, QuerySet]
+) -> list[Measured]:
+    """Measure every row under every read-out on every set of queries."""
     found = []
     total = len(plan.rows) * len(READ_OUTS) * len(queries) * plan.repeats
     with console.meter("measuring", total) as meter:
@@ -193,35 +215,48 @@ def _headed(measured: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]
         yield f"{table}, {read_out}", some
 
 
-def _publish(folder: Store, measured: Sequence[Measured], plan: Plan) -> None:
+def _publish(folder: Store, measured: Sequence[Measured], plan: Plan) -> bytes:
+    """Write the report, for people and as JSON, and return the latter."""
     about = {"settings": plan.base.model_dump(mode="json"), "repeats": plan.repeats}
     lines = ["# MultiExpan taken apart", "", f"`{json.dumps(about)}`", "", "In percent.", ""]
     for title, some in _headed(measured):
         lines += [f"## {title}", "", *markdown_table(*table_rows(some, LONG)), ""]
     (folder / "report.md").write_bytes("\n".join(lines).encode())
     content = json.dumps(about | {"measured": as_json(measured)}, indent=1, ensure_ascii=False)
-    (folder / "report.json").write_bytes(content.encode() + b"\n")
+    report = content.encode() + b"\n"
+    (folder / "report.json").write_bytes(report)
     console.say(f"report: {folder.uri}/report.md")
+    return report
 
 
-def main(
-    workspace: str = typer.Option(..., help="Folder or s3:// prefix with model input and image features."),
-    queries: list[str] = typer.Option(
-        ..., help="Queries with known answers, as jobs.evaluate reads them; repeat for other seed counts."
-    ),
-    table: Literal["objectives", "modalities", "all"] = typer.Option("all", help="Which table to fill."),
-    repeat: int = typer.Option(1, min=1, help="Trainings of every row, a seed each: shows the noise."),
-    epochs: int | None = options.EPOCHS,
-    batch_size: int | None = options.BATCH_SIZE,
-    learning_rate: float | None = options.LEARNING_RATE,
-    visual_layers: int = options.VISUAL_LAYERS,
-    cross_layers: int = options.CROSS_LAYERS,
-    clusters: int = options.CLUSTERS,
-    seed: int = options.SEED,
-    workers: int = options.WORKERS,
-    gpu: bool = options.GPU,
-    json_file: Path | None = typer.Option(None, "--json", help="Also write the report here."),
-) -> None:
+class AblateSettings(CommandSettings):
+    """What the command is told; the rows of the tables say which objectives and modalities are trained."""
+
+    workspace: str = Field(description="Folder or s3:// prefix with model input and image features.")
+    queries: list[str] = Field(
+        min_length=1,
+        description="Queries with known answers, as jobs.evaluate reads them; repeat for other seed counts.",
+    )
+    table: Literal["objectives", "modalities", "all"] = Field(
+        default="all", description="Which table to fill."
+    )
+    repeat: int = Field(default=1, ge=1, description="Trainings of every row, a seed each: shows the noise.")
+    base: Annotated[MultimodalSettings, Group(without=CHOSEN_BY_ROWS, flags=CONTRAST_FLAGS)] = (
+        MultimodalSettings()
+    )
+    processes: TrainingProcesses = TrainingProcesses()
+    json_file: Annotated[Path | None, Flag("--json")] = Field(
+        default=None, description="Also write the report here."
+    )
+
+    def plan(self) -> Plan:
+        """Return what is trained and measured."""
+        tables = list(TABLES) if self.table == "all" else [self.table]
+        return Plan(tables, self.base, self.repeat, self.processes.workers, self.processes.gpu)
+
+
+@command(EXAMPLES)
+def main(settings: AblateSettings) -> None:
     """Fill the tables that take MultiExpan apart: its objectives one by one; its modalities in training, in
     seeds and in candidates.
 
@@ -230,40 +265,32 @@ def main(
     a run that was stopped goes on where it was. The current encoder and bundle stay as they are.
     """
     started = time.monotonic()
-    place = Workspace.open(workspace)
-    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    base = MultimodalSettings(
-        **{name: value for name, value in given.items() if value is not None},
-        visual_layers=visual_layers,
-        cross_layers=cross_layers,
-        seed=seed,
-        schedule=Schedule(clusters=clusters),
-    )
-    plan = Plan(list(TABLES) if table == "all" else [table], base, repeat, workers, gpu)
+    place, plan = Workspace.open(settings.workspace), settings.plan()
     open_inputs(place)
     ImageFeatures.open(place)  # a mistake is better known now than after the first training
-    opened = _opened_queries(place, queries)
-    if not opened:
-        raise UserError("no queries were named; give --queries")
-    measured = ablate(place, plan, opened)
-    folder = place.runs("ablate")
-    _publish(folder, measured, plan)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_bytes((folder / "report.json").read_bytes())
+    queries = _opened_queries(place, settings.queries)
+    measured = ablate(place, plan, queries)
+    report = _publish(place.runs("ablate"), measured, plan)
+    if settings.json_file is not None:
+        settings.json_file.parent.mkdir(parents=True, exist_ok=True)
+        settings.json_file.write_bytes(report)
+    _show(measured)
+    console.result(
+        rows=len(plan.rows),
+        trainings=len(plan.trainings()),
+        queries=sum(len(q.queries) for q in queries.values()),
+        refused=sum(len(q.refused) for q in queries.values()),
+        seconds=f"{time.monotonic() - started:.1f}",
+    )
+
+
+def _show(measured: Sequence[Measured]) -> None:
     terminal = Console(highlight=False)
     if not terminal.is_terminal:
         terminal.width = 140  # a log: nothing is cut off
     for title, some in _headed(measured):
         terminal.print(console.table(title, *table_rows(some)))
-    console.result(
-        rows=len(plan.rows),
-        trainings=len(plan.trainings()),
-        queries=sum(len(q.queries) for q in opened.values()),
-        refused=sum(len(q.refused) for q in opened.values()),
-        seconds=f"{time.monotonic() - started:.1f}",
-    )
 
 
 if __name__ == "__main__":
-    console.run(main, EXAMPLES)
+    main.run()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import time
 
-import typer
+from pydantic import Field
 
+from cluster.commandline import command
+from cluster.options import CommandSettings
 from engine.catalogue import SENTENCES
 from engine.corpus.blocks.format import read_descriptions
 from engine.corpus.inputs.format import open_inputs
@@ -97,21 +99,31 @@ def _publish(sources: Sources, made: Made) -> Manifest:
     return manifest
 
 
-def main(
-    workspace: str = typer.Option(..., help="Folder or s3:// prefix with model input."),
-    untrained: bool = typer.Option(False, "--untrained", help="Take the encoder as it came."),
-    workers: int | None = typer.Option(None, min=1, help="Actors a pool.  [default: the cluster's CPUs]"),
-    temperature: float = typer.Option(
-        TEMPERATURE, min=0.01, help="Of predicted distributions (multi-modal encoder); the paper's: 1."
-    ),
-) -> None:
+class BuildIndexSettings(CommandSettings):
+    """What the command is told."""
+
+    workspace: str = Field(description="Folder or s3:// prefix with model input.")
+    untrained: bool = Field(default=False, description="Take the encoder as it came.")
+    workers: int | None = Field(
+        default=None, ge=1, description="Actors a pool.  [default: the cluster's CPUs]"
+    )
+    temperature: float = Field(
+        default=TEMPERATURE,
+        ge=0.01,
+        description="Of predicted distributions (multi-modal encoder); the paper's: 1.",
+    )
+
+
+@command(EXAMPLES)
+def main(settings: BuildIndexSettings) -> None:
     """Make the entity vectors of every view and publish them as the workspace's current bundle.
 
     A bundle holds the entities, the index of each view, the encoder, and the first sentences of each entity.
     """
     started = time.monotonic()
-    with AutoExecutor(workers) as executor:
-        manifest = build(Workspace.open(workspace), untrained, executor, temperature)
+    place = Workspace.open(settings.workspace)
+    with AutoExecutor(settings.workers) as executor:
+        manifest = build(place, settings.untrained, executor, settings.temperature)
     console.result(
         bundle=manifest.id,
         files=len(manifest.files),
@@ -122,4 +134,4 @@ def main(
 
 
 if __name__ == "__main__":
-    console.run(main, EXAMPLES)
+    main.run()

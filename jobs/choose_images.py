@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import Annotated
 
-import typer
+from pydantic import Field
 
+from cluster.commandline import command, preformatted
+from cluster.options import CommandSettings
 from cluster.session import session
 from engine.errors import FormatError
 from engine.images.selection import table as choice_table
 from engine.images.selection.results import ChoiceDescription, ChoiceFolder, ChoiceMaker
-from engine.images.selection.scoring import ALPHA
 from engine.images.selection.selector import ChoiceSettings
 from engine.storage.store import Store
 from jobs import console
@@ -70,40 +70,22 @@ def choose_images(
     return wanted, folder.finish(wanted), len(missing)
 
 
-def main(
-    table: Annotated[str, typer.Option(help="File or s3:// address of the records: .jsonl or .parquet.")],
-    output: Annotated[str, typer.Option(help="Folder or s3:// prefix for what comes out.")],
-    clip: Annotated[
-        str, typer.Option(help="CLIP, both towers: a model folder, local or s3://, or a hub name.")
-    ],
-    detector: Annotated[
-        str | None,
-        typer.Option(
-            help="A detection model: YOLOS, RT-DETR or a DETR that needs no timm. Without it, an image's "
-            "objects are the whole image, its four quadrants and its middle."
-        ),
-    ] = None,
-    vision: Annotated[
-        str | None,
-        typer.Option(
-            help="Makes the vectors of objects and typical images: ResNet, MobileNet, ViT, CLIP. Default: "
-            "the image tower of --clip."
-        ),
-    ] = None,
-    alpha: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Weight of the agreement with the sentence. The paper does not give its value.",
-        ),
-    ] = ALPHA,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Actors.  [default: the cluster's GPUs, or its CPUs where there are none]"),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace another choice in the output.")] = False,
-) -> None:
+class ChooseImagesSettings(CommandSettings):
+    """What the command is told."""
+
+    table: str = Field(description="File or s3:// address of the records: .jsonl or .parquet.")
+    output: str = Field(description="Folder or s3:// prefix for what comes out.")
+    choice: ChoiceSettings
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Actors.  [default: the cluster's GPUs, or its CPUs where there are none]",
+    )
+    overwrite: bool = Field(default=False, description="Replace another choice in the output.")
+
+
+@command(EXAMPLES, about=preformatted(str(choice_table.__doc__)))
+def main(settings: ChooseImagesSettings) -> None:
     """Choose an image for each sentence out of its candidates.
 
     score = alpha * cos(CLIP of the image, CLIP of the sentence)
@@ -123,8 +105,10 @@ def main(
     stopped goes on with the same command; the same model names must then stand for the same models.
     """
     started = time.monotonic()
-    settings = ChoiceSettings(clip=clip, detector=detector, vision=vision, alpha=alpha)
-    wanted, counts, made = choose_images(table, output, settings, workers, overwrite)
+    output = settings.output
+    wanted, counts, made = choose_images(
+        settings.table, output, settings.choice, settings.workers, settings.overwrite
+    )
     if counts["images_refused"] or wanted.refused:
         console.say(
             f"{wanted.refused} records and {counts['images_refused']} images cannot be used; see "
@@ -144,8 +128,5 @@ def main(
     )
 
 
-# "\b" keeps the lines of a paragraph as they are.
-main.__doc__ = f"{main.__doc__}\n\n{choice_table.__doc__}".replace("``", "").replace("\n\n", "\n\n\b\n")
-
 if __name__ == "__main__":
-    console.run(main, EXAMPLES)
+    main.run()

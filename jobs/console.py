@@ -5,9 +5,7 @@ On a terminal progress is a bar; in a job log, where bars become noise, it is a 
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from cluster.commandline import run_app
+from cluster.commandline import importable, run_app
 
 console = Console(stderr=True, highlight=False)
 
@@ -33,29 +31,18 @@ LOG_EVERY_SECONDS = 10.0
 
 
 def run(main: Callable[..., None], examples: str) -> None:
-    """Run a job's ``main`` as a command line; ``examples`` closes its help.
+    """Run a function with options of typer as a command line; ``examples`` closes its help.
+
+    For small tools: a job's command line is made of its settings, see :mod:`cluster.commandline`.
 
     A :class:`UserError` (a Ray worker's too: the session hands it on as itself) becomes one line on
     stderr and exit status 2.
     """
-    main = _importable(main)
+    main = importable(main)
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     epilog = "\b\nExamples:\n" + inspect.cleandoc(examples)
     app.command(epilog=epilog)(main)
     run_app(app)
-
-
-def _importable(main: Callable[..., None]) -> Callable[..., None]:
-    """Return the same function out of its importable module.
-
-    ``python -m jobs.x`` calls its module ``__main__``, and what is defined there does not reach Ray's
-    workers by its name.
-    """
-    spec = sys.modules["__main__"].__spec__
-    if main.__module__ != "__main__" or spec is None:
-        return main
-    found: Callable[..., None] = getattr(importlib.import_module(spec.name), main.__name__)
-    return found
 
 
 def say(text: str) -> None:

@@ -11,13 +11,16 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from pydantic import Field
 from rich.console import Console
 
+from cluster.commandline import command
+from cluster.options import CommandSettings, Flag
 from engine.errors import QueryError
 from engine.evaluation.report import Report, class_rows, evaluate, key_figures, markdown, side_rows
 from engine.methods import method as named_method
 from engine.queries.formats import QuerySet, read_queries
+from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -33,62 +36,65 @@ SHOWN = 5
 """Refused queries that are shown one by one; the report lists all."""
 
 
-def main(
-    workspace: Annotated[str, typer.Option(help="Folder or s3:// prefix that holds the bundle.")],
-    queries: Annotated[
-        str,
-        typer.Option(
-            help="File or folder (.json, .jsonl, .parquet) with pos_gt and neg_gt; or MESED's layout: "
-            "a folder of .txt files with gt/ and entity2id.txt in it or beside it."
-        ),
-    ],
-    method: Annotated[list[str], typer.Option(help="Method; repeat to compare several.")],
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            help="Also write the report here; for several methods: {method: report}.",
-        ),
-    ] = None,
-    bundle: Annotated[str | None, typer.Option(help="Bundle id; default: the current one.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Queries handed over at once.")] = 64,
-    strict: Annotated[bool, typer.Option(help="Fail if any query is refused.")] = False,
-) -> None:
+class EvaluateSettings(CommandSettings):
+    """What the command is told."""
+
+    workspace: str = Field(description="Folder or s3:// prefix that holds the bundle.")
+    queries: str = Field(
+        description="File or folder (.json, .jsonl, .parquet) with pos_gt and neg_gt; or MESED's layout: "
+        "a folder of .txt files with gt/ and entity2id.txt in it or beside it."
+    )
+    method: list[str] = Field(min_length=1, description="Method; repeat to compare several.")
+    json_file: Annotated[Path | None, Flag("--json")] = Field(
+        default=None, description="Also write the report here; for several methods: {method: report}."
+    )
+    bundle: str | None = Field(default=None, description="Bundle id; default: the current one.")
+    batch_size: int = Field(default=64, ge=1, description="Queries handed over at once.")
+    strict: bool = Field(default=False, description="Fail if any query is refused.")
+
+
+@command(EXAMPLES)
+def main(settings: EvaluateSettings) -> None:
     """Measure one or several methods on queries with known answers."""
-    house = Workspace.open(workspace)
-    pipelines = {name: named_method(name) for name in dict.fromkeys(method)}
-    opened = Bundle.open(house, bundle)
-    found = read_queries(Store.open(queries), opened.vocabulary)
+    house = Workspace.open(settings.workspace)
+    pipelines = {name: named_method(name) for name in dict.fromkeys(settings.method)}
+    bundle = Bundle.open(house, settings.bundle)
+    queries = read_queries(Store.open(settings.queries), bundle.vocabulary)
     reports: dict[str, Report] = {}
     for name, pipeline in pipelines.items():
-        run = pipeline.open(opened)
-        with console.meter(name, len(found.queries)) as meter:
-            report = evaluate(run, found, batch_size, meter.add, pipeline.together)
-        reports[name] = {
-            "method": name,
-            "pipeline": str(pipeline),
-            "bundle": opened.id,
-            "queries_digest": found.digest,
-            **report,
-        }
+        reports[name] = _measured(name, pipeline, bundle, queries, settings.batch_size)
         _publish(house, name, reports[name])
-    content: Any = reports if len(reports) > 1 else next(iter(reports.values()))
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(_json(content), encoding="utf-8")
+    _write_json(settings.json_file, reports)
     _show(reports)
-    refused = _show_refused(found, reports)
+    refused = _show_refused(queries, reports)
     best = max(reports, key=lambda name: reports[name]["overall"]["Avg"])
-    overall = reports[best]["overall"]
     console.result(
         method=best,
-        bundle=opened.id,
-        queries=overall["queries"],
+        bundle=bundle.id,
+        queries=reports[best]["overall"]["queries"],
         refused=refused,
         **key_figures(reports[best]),
     )
-    if strict and refused:
+    if settings.strict and refused:
         raise QueryError(f"{refused} queries were refused, and --strict was given")
+
+
+def _measured(name: str, pipeline: Pipeline, bundle: Bundle, queries: QuerySet, batch_size: int) -> Report:
+    """Return a method's report, with what it was made of."""
+    run = pipeline.open(bundle)
+    with console.meter(name, len(queries.queries)) as meter:
+        report = evaluate(run, queries, batch_size, meter.add, pipeline.together)
+    about = {"method": name, "pipeline": str(pipeline), "bundle": bundle.id}
+    return {**about, "queries_digest": queries.digest, **report}
+
+
+def _write_json(file: Path | None, reports: dict[str, Report]) -> None:
+    """Write the reports, or the one there is."""
+    if file is None:
+        return
+    content: Any = reports if len(reports) > 1 else next(iter(reports.values()))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(_json(content), encoding="utf-8")
 
 
 def _publish(house: Workspace, name: str, report: Report) -> None:
@@ -126,4 +132,4 @@ def _show_refused(found: QuerySet, reports: dict[str, Report]) -> int:
 
 
 if __name__ == "__main__":
-    console.run(main, EXAMPLES)
+    main.run()

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow as pa
-import typer
+from pydantic import Field
 
+from cluster.commandline import command
+from cluster.options import CommandSettings
 from cluster.session import session
 from engine.catalogue import open_catalogue
 from engine.errors import UserError
@@ -139,52 +141,51 @@ class PartWriter(Opened):
         super().__init__(open_step)
 
 
-def main(
-    workspace: Annotated[str, typer.Option(help="Folder or s3:// prefix that holds the bundle.")],
-    queries: Annotated[str, typer.Option(help="File or folder (.json, .jsonl, .parquet; MESED: .txt).")],
-    method: Annotated[str, typer.Option(help="The method's name.")],
-    output: Annotated[
-        str | None,
-        typer.Option(help="Folder or s3:// prefix; default: in the workspace's expansions/."),
-    ] = None,
-    bundle: Annotated[str | None, typer.Option(help="Bundle id; default: the current one.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Actors a stage; default: as the cores allow.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Queries a stage takes at once.")] = 64,
-    part_size: Annotated[
-        int | None, typer.Option(min=1, help="Queries of an output part; default: up to 1024.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace another run's output.")] = False,
-) -> None:
+class ExpandSettings(CommandSettings):
+    """What the command is told."""
+
+    workspace: str = Field(description="Folder or s3:// prefix that holds the bundle.")
+    queries: str = Field(description="File or folder (.json, .jsonl, .parquet; MESED: .txt).")
+    method: str = Field(description="The method's name.")
+    output: str | None = Field(
+        default=None, description="Folder or s3:// prefix; default: in the workspace's expansions/."
+    )
+    bundle: str | None = Field(default=None, description="Bundle id; default: the current one.")
+    workers: int | None = Field(
+        default=None, ge=1, description="Actors a stage; default: as the cores allow."
+    )
+    batch_size: int = Field(default=64, ge=1, description="Queries a stage takes at once.")
+    part_size: int | None = Field(
+        default=None, ge=1, description="Queries of an output part; default: up to 1024."
+    )
+    overwrite: bool = Field(default=False, description="Replace another run's output.")
+
+
+@command(EXAMPLES)
+def main(settings: ExpandSettings) -> None:
     """Expand a table of queries into Parquet; a rerun makes only what is missing."""
-    house = Workspace.open(workspace)
-    pipeline = named_method(method)
-    if pipeline.together:
-        raise UserError(
-            f"--method {method}: its answers depend on which queries are handed over together, and so on how "
-            "the table is cut into parts; measure it with jobs.evaluate"
-        )
-    opened = Bundle.open(house, bundle)
-    found = read_queries(Store.open(queries), opened.vocabulary)
+    house, pipeline = Workspace.open(settings.workspace), _pipeline(settings.method)
+    opened = Bundle.open(house, settings.bundle)
+    found = read_queries(Store.open(settings.queries), opened.vocabulary)
     _show_refused(found)
     wanted = RunDescription(
-        method=method,
+        method=settings.method,
         pipeline=str(pipeline),
         bundle=opened.id,
         queries_digest=found.digest,
         queries=len(found.queries),
-        part_size=part_size or default_part_size(len(found.queries), batch_size),
+        part_size=settings.part_size or default_part_size(len(found.queries), settings.batch_size),
     )
+    output = settings.output
     target = ExpansionFolder(Store.open(output) if output else _default_output(house, wanted))
-    run = target.begin(wanted, overwrite)
+    run = target.begin(wanted, settings.overwrite)
     missing = target.missing(run)
     if len(missing) < len(run.parts):
         console.say(f"{len(run.parts) - len(missing)} of {len(run.parts)} parts are there already")
     if missing:
-        source = Source(house.root.uri, opened.id)
+        source, place = Source(house.root.uri, opened.id), target.folder.uri
         with session():
-            expand(pipeline, found, run, missing, source, target.folder.uri, workers, batch_size)
+            expand(pipeline, found, run, missing, source, place, settings.workers, settings.batch_size)
     manifest = target.finish(run, found.refused)
     console.say(f"expansions: {target.folder.uri}")
     console.result(
@@ -196,6 +197,21 @@ def main(
         parts=len(manifest["parts"]),
         made=len(missing),
     )
+
+
+def _pipeline(method: str) -> Pipeline:
+    """Return a method's pipeline.
+
+    Raises:
+        UserError: its answers are not the same however the table is cut into parts.
+    """
+    pipeline = named_method(method)
+    if pipeline.together:
+        raise UserError(
+            f"--method {method}: its answers depend on which queries are handed over together, and so on how "
+            "the table is cut into parts; measure it with jobs.evaluate"
+        )
+    return pipeline
 
 
 def expand(
@@ -284,4 +300,4 @@ def _show_refused(found: QuerySet) -> None:
 
 
 if __name__ == "__main__":
-    console.run(main, EXAMPLES)
+    main.run()

@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import typer
+from pydantic import BaseModel, ConfigDict, Field
 
+from cluster.commandline import command
+from cluster.options import CommandSettings, declared
 from cluster.session import session
 from engine.corpus.positions import StoredMentionPosition
 from engine.corpus.readers.base import RefusedRecord
@@ -76,15 +78,23 @@ class Outcome:
     kept: int
 
 
-@dataclass(frozen=True)
-class Making:
+class Making(BaseModel):
     """How features are made: the actors' arguments and the size of their pool."""
 
-    model: str
-    patches: Patches = "grid"
-    grid: int = 7
-    batch_size: int = 32
-    workers: int | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(
+        description="The backbone: a model folder, local or s3://, or a hub name. ResNet, MobileNet, ViT, "
+        "CLIP."
+    )
+    patches: Patches = declared(ImageSettings, "patches")
+    grid: int = declared(ImageSettings, "grid")
+    batch_size: int = Field(default=32, ge=1, description="Images that are decoded and encoded at a time.")
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Actors.  [default: the cluster's GPUs, or its CPUs where there are none]",
+    )
 
 
 def make_image_features(workspace: Workspace, making: Making, force: bool = False) -> Outcome:
@@ -231,26 +241,16 @@ def _publish(
     workspace.images(CURRENT).write_bytes(folder.name.encode())
 
 
-def main(
-    workspace: str = typer.Option(
-        ..., help="Folder or s3:// prefix with a corpus whose mentions have images."
-    ),
-    model: str = typer.Option(
-        ...,
-        help="The backbone: a model folder, local or s3://, or a hub name. ResNet, MobileNet, ViT, CLIP.",
-    ),
-    patches: Patches = typer.Option(
-        "grid",
-        help='"grid": the cells of the last feature map of the whole picture. "crop" (the paper\'s): 6 x 6 '
-        "pieces of 32 x 32 pixels, each by itself; for ResNet and MobileNet.",
-    ),
-    grid: int = typer.Option(7, min=1, help="Cells a side at most; a larger map is averaged down."),
-    workers: int | None = typer.Option(
-        None, min=1, help="Actors.  [default: the cluster's GPUs, or its CPUs where there are none]"
-    ),
-    batch_size: int = typer.Option(32, min=1, help="Images that are decoded and encoded at a time."),
-    force: bool = typer.Option(False, help="Make everything again, also what is there already."),
-) -> None:
+class ImageFeaturesSettings(CommandSettings):
+    """What the command is told."""
+
+    workspace: str = Field(description="Folder or s3:// prefix with a corpus whose mentions have images.")
+    making: Making
+    force: bool = Field(default=False, description="Make everything again, also what is there already.")
+
+
+@command(EXAMPLES)
+def main(settings: ImageFeaturesSettings) -> None:
     """Make patch features of a corpus' images: images/KEY, in parts of 512 distinct images.
 
     KEY stands for the backbone and the settings; others make another folder beside it. Images are told apart
@@ -265,8 +265,7 @@ def main(
     downloaded but the model, if you name one on the hub.
     """
     started = time.monotonic()
-    making = Making(model, patches, grid, batch_size, workers)
-    outcome = make_image_features(Workspace.open(workspace), making, force)
+    outcome = make_image_features(Workspace.open(settings.workspace), settings.making, settings.force)
     seconds = time.monotonic() - started
     console.result(
         key=outcome.key,
@@ -281,4 +280,4 @@ def main(
 
 
 if __name__ == "__main__":
-    console.run(main, EXAMPLES)
+    main.run()

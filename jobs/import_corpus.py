@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import gc
 import time
+from typing import Annotated
 
-import typer
+from pydantic import Field
 
+from cluster.commandline import command, preformatted
+from cluster.options import CommandSettings, Flag, Group
 from engine.corpus.importing.importer import FORMATS, ImportSettings, import_corpus
 from engine.corpus.readers import mesed, ultrawiki
 from engine.corpus.readers import tables as rows
-from engine.corpus.text import MAX_SENTENCE_CHARACTERS
 from engine.storage.workspace import Workspace
 from jobs import console
 
@@ -27,22 +29,32 @@ EXAMPLES = """
 """
 
 
-def main(
-    workspace: str = typer.Option(..., help="Folder or s3:// prefix that will hold the corpus."),
-    source: str = typer.Option(..., help="Folder, file or s3:// address to import."),
-    form: str = typer.Option("ultrawiki", "--format", help=f"One of: {', '.join(FORMATS)}."),
-    max_sentence_chars: int = typer.Option(
-        MAX_SENTENCE_CHARACTERS, min=1, help="Longer sentences are refused."
-    ),
-    strict: bool = typer.Option(False, help="Publish nothing if any record is refused."),
-    overwrite: bool = typer.Option(False, help="Replace the corpus that is there."),
-) -> None:
+FORMATS_HELP = (
+    f"--format ultrawiki. {ultrawiki.__doc__}\n--format mesed. {mesed.__doc__}\n"
+    f"--format jsonl or parquet. {rows.__doc__}"
+)
+
+
+class ImportCommandSettings(CommandSettings):
+    """What the command is told."""
+
+    workspace: str = Field(description="Folder or s3:// prefix that will hold the corpus.")
+    source: str = Field(description="Folder, file or s3:// address to import.")
+    form: Annotated[str, Flag("--format")] = Field(
+        default="ultrawiki", description=f"One of: {', '.join(FORMATS)}."
+    )
+    strictness: Annotated[
+        ImportSettings, Group(flags={"max_sentence_characters": "--max-sentence-chars"})
+    ] = ImportSettings()
+
+
+@command(EXAMPLES, about=preformatted(FORMATS_HELP))
+def main(settings: ImportCommandSettings) -> None:
     """Import a corpus into a workspace."""
     started = time.monotonic()
-    place = Workspace.open(workspace)
-    settings = ImportSettings(max_sentence_chars, strict, overwrite)
+    place = Workspace.open(settings.workspace)
     with console.meter("sentences") as meter:
-        manifest = import_corpus(place, source, form, settings, meter.add)
+        manifest = import_corpus(place, settings.source, settings.form, settings.strictness, meter.add)
     counts = manifest.counts
     for reason, number in manifest.reasons.items():
         console.say(f"  {number} × {reason}")
@@ -63,13 +75,6 @@ def main(
     )
 
 
-_FORMATS_HELP = (
-    f"--format ultrawiki. {ultrawiki.__doc__}\n--format mesed. {mesed.__doc__}\n"
-    f"--format jsonl or parquet. {rows.__doc__}"
-)
-# "\b" keeps the lines of a paragraph as they are.
-main.__doc__ = f"{main.__doc__}\n\n{_FORMATS_HELP}".replace("``", "").replace("\n\n", "\n\n\b\n")
-
 if __name__ == "__main__":
     gc.disable()  # nothing here makes reference cycles, and looking for them costs a fifth of the time
-    console.run(main, EXAMPLES)
+    main.run()

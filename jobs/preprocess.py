@@ -11,13 +11,16 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import typer
+from pydantic import Field
 
+from cluster.commandline import command
+from cluster.options import CommandSettings, Group
 from engine.corpus.inputs.format import InputManifest, InputSettings, Stats, draw_rows, input_parts
 from engine.corpus.inputs.masking import MentionMasker, fingerprint, load_tokenizer
 from engine.corpus.inputs.worker import InputTask, InputWorker
@@ -146,39 +149,34 @@ def _summary(
     )
 
 
-def main(
-    workspace: str = typer.Option(..., help="Folder or s3:// prefix with an imported corpus."),
-    model: str = typer.Option(
-        EMBEDDED,
-        help='Whose tokenizer: a model folder, a hub name, or "embedded" (MiniLM, no network).',
-    ),
-    max_sentences: int = typer.Option(30, min=1, help="Sentences of an entity at most, drawn at random."),
-    max_length: int = typer.Option(128, min=8, help="Tokens of an input at most; a window around the mask."),
-    descriptions: bool = typer.Option(False, help="Put the entity's description in front (RA)."),
-    images: bool = typer.Option(False, help="Draw contexts that are an image without a sentence, too."),
-    seed: int = typer.Option(13, min=0, help="Of the draw."),
-    workers: int | None = typer.Option(None, min=1, help="Actors.  [default: the cluster's CPUs]"),
-    force: bool = typer.Option(False, help="Make everything again, also what is there already."),
-) -> None:
+class PreprocessSettings(CommandSettings):
+    """What the command is told."""
+
+    workspace: str = Field(description="Folder or s3:// prefix with an imported corpus.")
+    model: str = Field(
+        default=EMBEDDED,
+        description='Whose tokenizer: a model folder, a hub name, or "embedded" (MiniLM, no network).',
+    )
+    inputs: Annotated[InputSettings, Group(without=["tokenizer"])] = InputSettings(tokenizer="")
+    workers: int | None = Field(default=None, ge=1, description="Actors.  [default: the cluster's CPUs]")
+    force: bool = Field(default=False, description="Make everything again, also what is there already.")
+
+
+@command(EXAMPLES)
+def main(settings: PreprocessSettings) -> None:
     """Make model input of a workspace's corpus: inputs/KEY, one part per part of the corpus.
 
     KEY stands for the corpus and all settings; other settings make another folder beside it.
     """
     started = time.monotonic()
-    place = Workspace.open(workspace)
+    place = Workspace.open(settings.workspace)
     read_manifest(place)  # no corpus: say so before a tokenizer is fetched
-    tokenizer = load_tokenizer(model)
-    MentionMasker(tokenizer, max_length)  # a limit that the model cannot take: say so before anything starts
-    settings = InputSettings(
-        tokenizer=fingerprint(tokenizer),
-        max_length=max_length,
-        max_sentences=max_sentences,
-        descriptions=descriptions,
-        seed=seed,
-        images=images,
-    )
-    with AutoExecutor(workers) as executor:
-        outcome = preprocess(place, model, settings, executor, force)
+    tokenizer = load_tokenizer(settings.model)
+    # A limit that the model cannot take: say so before anything starts.
+    MentionMasker(tokenizer, settings.inputs.max_length)
+    inputs = settings.inputs.model_copy(update={"tokenizer": fingerprint(tokenizer)})
+    with AutoExecutor(settings.workers) as executor:
+        outcome = preprocess(place, settings.model, inputs, executor, settings.force)
     seconds = time.monotonic() - started
     console.result(
         key=outcome.key,
@@ -192,4 +190,4 @@ def main(
 
 
 if __name__ == "__main__":
-    console.run(main, EXAMPLES)
+    main.run()

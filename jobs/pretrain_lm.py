@@ -12,10 +12,12 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-import typer
+from pydantic import Field
 
+from cluster.commandline import command
+from cluster.options import CommandSettings, Group
 from cluster.session import session
 from engine.corpus.blocks.format import BlockSettings
 from engine.corpus.schema import read_manifest
@@ -29,6 +31,7 @@ from engine.training.lm import Layout, LmSettings, named_settings
 from engine.training.lm_models import Origin, check, config_of, read_config
 from engine.vocabulary import Vocabulary
 from jobs import console
+from jobs.settings import TrainingProcesses
 from jobs.steps.lm_blocks import corpus_tokenizer, make_blocks, neighbours_of
 from jobs.workers.lm import LmRun
 from jobs.workers.trainer import check_gpu, cores_of_a_worker, train_or_load_summary
@@ -44,7 +47,7 @@ EXAMPLES = """
 CORPUS = "corpus"
 """The tokenizer's name that stands for one trained on the corpus."""
 
-FROM_SCRATCH = {"epochs": 3, "learning_rate": 1.5e-3, "weight_decay": 0.1, "beta2": 0.95}
+FROM_SCRATCH = LmSettings(epochs=3, learning_rate=1.5e-3, weight_decay=0.1, beta2=0.95)
 """Settings of a new model where none are given; those of an existing one are the paper's."""
 
 
@@ -168,81 +171,56 @@ def _copy(file: Store, target: Path) -> None:
         shutil.copyfile(file.path, target)
 
 
-def main(
-    workspace: str = typer.Option(..., help="Folder or s3:// prefix with an imported corpus."),
-    model: str | None = typer.Option(None, help="Model to train further: a folder or a hub name."),
-    init_from_config: str | None = typer.Option(
-        None, help="Begin a new model: tiny (1.8M parameters), small (7M), or a config.json."
-    ),
-    tokenizer: str | None = typer.Option(
-        None,
-        help='"corpus" (trained on it), a folder, a hub name.  [default: the model\'s; corpus if new]',
-    ),
-    vocab_size: int = typer.Option(8192, help="Tokens of a tokenizer trained on the corpus."),
-    block: int = typer.Option(256, min=8, help="Tokens of a block."),
-    descriptions: bool = typer.Option(True, help="Read each entity's description before its sentences."),
-    lists: int = typer.Option(
-        0, min=0, help="Lists of neighbours an entity, from the bundle's index, read beside the corpus."
-    ),
-    held_out: float = typer.Option(
-        0.01, min=0, max=0.5, help="Share of the sentences kept for the perplexity (2,000 at most)."
-    ),
-    epochs: int | None = typer.Option(
-        None, min=0, help="Passes over the corpus; 0 publishes the model as it is.  [default: 1; 3 if new]"
-    ),
-    batch_size: int = typer.Option(16, min=1, help="Blocks a step, over all workers."),
-    learning_rate: float | None = typer.Option(None, help="Peak.  [default: 1e-5; 1.5e-3 if new]"),
-    weight_decay: float | None = typer.Option(None, min=0, help="[default: 1e-4; 0.1 if new]"),
-    clip: float = typer.Option(1.0, help="Largest norm of the gradient."),
-    warmup: float = typer.Option(0.03, min=0, help="Steps of the linear rise; below 1 a share of the run."),
-    seed: int = typer.Option(13, min=0, help="Of a new model's weights, the order and the held-out draw."),
-    precision: Literal["auto", "float32", "bfloat16"] = typer.Option(
-        "auto", help="Of the products; auto: bfloat16 where the hardware is fast in it."
-    ),
-    workers: int = typer.Option(1, min=1, help="Training processes."),
-    gpu: bool = typer.Option(False, "--gpu", help="One GPU a worker (NCCL)."),
-    micro_batch: int | None = typer.Option(
-        None, min=1, help="Blocks of a worker that pass at once.  [default: all of its share]"
-    ),
-    zero_stage: int = typer.Option(1, min=1, max=3, help="ZeRO: 1 optimiser, 2 gradients, 3 weights shared."),
-    offload: bool = typer.Option(False, "--offload", help="Optimiser (at stage 3 weights too) on the host."),
-    activation_checkpointing: bool = typer.Option(
-        False, "--activation-checkpointing", help="Less memory, a third more work."
-    ),
-    checkpoint_seconds: float = typer.Option(60, min=0, help="Time between checkpoints."),
-    restart: bool = typer.Option(False, "--restart", help="Begin again, forget the checkpoints."),
-) -> None:
+class PretrainLmSettings(CommandSettings):
+    """What the command is told: which model, which texts, and how it is trained."""
+
+    workspace: str = Field(description="Folder or s3:// prefix with an imported corpus.")
+    model: str | None = Field(default=None, description="Model to train further: a folder or a hub name.")
+    init_from_config: str | None = Field(
+        default=None,
+        description="Begin a new model: tiny (1.8M parameters), small (7M), or a config.json.",
+    )
+    tokenizer: str | None = Field(
+        default=None,
+        description='"corpus" (trained on it), a folder, a hub name.  [default: the model\'s; corpus if new]',
+    )
+    texts: Annotated[BlockSettings, Group(without=["tokenizer", "neighbours"])] = BlockSettings(
+        tokenizer="", vocab_size=8192
+    )
+    further: LmSettings = LmSettings()
+    new: Annotated[LmSettings, Group(label="if new")] = FROM_SCRATCH
+    processes: TrainingProcesses = TrainingProcesses()
+    layout: Layout = Layout()
+    checkpoint_seconds: float = Field(default=60, ge=0, description="Time between checkpoints.")
+    restart: bool = Field(default=False, description="Begin again, forget the checkpoints.")
+
+    def training(self) -> LmSettings:
+        """Return the settings of the training that was asked for."""
+        return self.new if self.init_from_config else self.further
+
+
+@command(EXAMPLES)
+def main(settings: PretrainLmSettings) -> None:
     """Train a causal language model on the corpus and publish it with the trie of all names.
 
     Writes runs/pretrain_lm/RUN: the model (lm/), checkpoints, summary.json, TensorBoard events, and a
     bundle that holds what the current one does besides. The same settings again go on where they were.
     """
-    given = {"epochs": epochs, "learning_rate": learning_rate, "weight_decay": weight_decay}
-    chosen = {k: v for k, v in given.items() if v is not None}
-    fixed = {"batch_size": batch_size, "clip": clip, "warmup": warmup, "precision": precision, "seed": seed}
-    settings = LmSettings.model_validate((FROM_SCRATCH if init_from_config else {}) | chosen | fixed)
-    layout = Layout.model_validate(
-        {
-            "zero_stage": zero_stage,
-            "micro_batch": micro_batch,
-            "offload": offload,
-            "activation_checkpointing": activation_checkpointing,
-        }
-    )
     started = time.monotonic()
-    place = Workspace.open(workspace)
-    texts = BlockSettings(
-        tokenizer="",
-        vocab_size=vocab_size,
-        block=block,
-        descriptions=descriptions,
-        held_out=held_out,
-        lists=lists,
-        neighbours=neighbours_of(Bundle.open(place)) if lists else "",
-        seed=seed,
+    place, texts = Workspace.open(settings.workspace), settings.texts
+    if texts.lists:
+        texts = texts.model_copy(update={"neighbours": neighbours_of(Bundle.open(place))})
+    chosen = settings.model, settings.init_from_config, settings.tokenizer
+    summary, manifest = pretrain(
+        place,
+        start(place, *chosen, texts.vocab_size, texts),
+        settings.training(),
+        settings.layout,
+        settings.processes.workers,
+        settings.processes.gpu,
+        settings.restart,
+        settings.checkpoint_seconds,
     )
-    begin = start(place, model, init_from_config, tokenizer, vocab_size, texts)
-    summary, manifest = pretrain(place, begin, settings, layout, workers, gpu, restart, checkpoint_seconds)
     console.result(
         run=summary["run"],
         bundle=manifest.id,
@@ -258,4 +236,4 @@ def main(
 
 
 if __name__ == "__main__":
-    console.run(main, EXAMPLES)
+    main.run()

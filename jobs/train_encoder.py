@@ -7,16 +7,18 @@ A run that was stopped goes on from its last checkpoint, also on another number 
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-import typer
+from pydantic import Field
 
-from engine.errors import UserError
-from engine.losses.combined import Schedule
+from cluster.commandline import command
+from cluster.options import CommandSettings, Group
 from engine.storage.workspace import Workspace
+from engine.training.contexts import Modality
 from engine.training.multimodal import MultimodalSettings
 from engine.training.text import EncoderSettings
-from jobs import console, options
+from jobs import console
+from jobs.settings import CONTRAST_FLAGS, TrainingProcesses
 from jobs.steps.encoder_training import train
 
 EXAMPLES = """
@@ -28,43 +30,43 @@ EXAMPLES = """
 """
 
 
-def main(
-    workspace: str = typer.Option(..., help="Folder or s3:// prefix with model input."),
-    model: str | None = typer.Option(
-        None, help="Encoder to start from.  [default: the one that the input was made for]"
-    ),
-    modality: Literal["text", "text+image", "image"] = typer.Option(
-        "text", help="text: the text encoder (RetExpan); with images: the multi-modal one (MultiExpan)."
-    ),
-    epochs: int | None = options.EPOCHS,
-    batch_size: int | None = options.BATCH_SIZE,
-    learning_rate: float | None = options.LEARNING_RATE,
-    weight_decay: float = typer.Option(0.1, min=0, help="Not on biases and LayerNorm."),
-    smoothing: float = typer.Option(0.075, min=0, max=0.99, help="Label smoothing."),
-    seed: int = options.SEED,
-    workers: int = options.WORKERS,
-    gpu: bool = options.GPU,
-    precision: Literal["auto", "float32", "bfloat16"] = typer.Option(
-        "auto", help="Of the matrix products; auto: bfloat16 where the hardware is fast in it."
-    ),
-    cache_dtype: Literal["bfloat16", "float32"] = typer.Option("bfloat16", help="Of the cached states."),
-    visual_layers: int = options.VISUAL_LAYERS,
-    cross_layers: int = options.CROSS_LAYERS,
-    inner: int = typer.Option(2, min=1, help="Inner size of their layers, times the states' size."),
-    dropout: float = typer.Option(0.2, min=0, max=0.99, help="After the projection of patches."),
-    hidden: float = typer.Option(
-        0.3, min=0, max=0.5, help="Share of contexts shown without their text, and without their picture."
-    ),
-    paper_start: bool = typer.Option(
-        False, "--paper-start", help="New layers begin at random, as the paper's; for large corpora."
-    ),
-    prediction: bool = typer.Option(True, help="Objective: masked entity prediction."),
-    contrastive: bool = typer.Option(True, help="Objective: contrast with hard negatives."),
-    clustering: bool = typer.Option(True, help="Objective: clustering."),
-    distillation: bool = typer.Option(True, help="Objective: momentum distillation."),
-    clusters: int = options.CLUSTERS,
-    restart: bool = typer.Option(False, "--restart", help="Begin again, forget the checkpoints."),
-) -> None:
+class TrainEncoderSettings(CommandSettings):
+    """What the command is told; ``--modality`` says which of the two kinds of training it is."""
+
+    workspace: str = Field(description="Folder or s3:// prefix with model input.")
+    model: str | None = Field(
+        default=None,
+        description="Encoder to start from.  [default: the one that the input was made for]",
+    )
+    modality: Modality = Field(
+        default="text",
+        description="text: the text encoder (RetExpan); with images: the multi-modal one (MultiExpan).",
+    )
+    text: EncoderSettings = EncoderSettings()
+    multimodal: Annotated[
+        MultimodalSettings,
+        Group(label="with images", without=["modality", "summary", "identity"], flags=CONTRAST_FLAGS),
+    ] = MultimodalSettings()
+    paper_start: bool = Field(
+        default=False, description="New layers begin at random, as the paper's; for large corpora."
+    )
+    processes: TrainingProcesses = TrainingProcesses()
+    cache_dtype: Literal["bfloat16", "float32"] = Field(
+        default="bfloat16", description="Of the cached states."
+    )
+    restart: bool = Field(default=False, description="Begin again, forget the checkpoints.")
+
+    def training(self) -> EncoderSettings | MultimodalSettings:
+        """Return the settings of the training that was asked for."""
+        if self.modality == "text":
+            return self.text
+        fitted = not self.paper_start
+        chosen = {"modality": self.modality, "summary": fitted, "identity": fitted}
+        return self.multimodal.model_copy(update=chosen)
+
+
+@command(EXAMPLES)
+def main(settings: TrainEncoderSettings) -> None:
     """Train an entity encoder on cached frozen states: the last layer of the text encoder, or, with images,
     that and the layers that see the picture and bring both together.
 
@@ -73,35 +75,16 @@ def main(
     Writes runs/train_encoder/RUN: the encoder, checkpoints, the loss curve, TensorBoard events
     (tensorboard --logdir WORKSPACE/runs/train_encoder). The same settings again go on where they were.
     """
-    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    steps: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    steps |= {"precision": precision, "weight_decay": weight_decay, "seed": seed}
-    settings: EncoderSettings | MultimodalSettings = EncoderSettings(smoothing=smoothing, **steps)
-    if modality != "text":
-        if not (prediction or contrastive or clustering):
-            raise UserError("nothing would be learnt: leave prediction, contrast or clustering on")
-        settings = MultimodalSettings(
-            modality=modality,
-            visual_layers=visual_layers,
-            cross_layers=cross_layers,
-            inner=inner,
-            dropout=dropout,
-            hidden=hidden,
-            summary=not paper_start,
-            identity=not paper_start,
-            schedule=Schedule(
-                prediction=prediction,
-                contrastive=contrastive,
-                clustering=clustering,
-                distillation=distillation,
-                smoothing=smoothing,
-                clusters=clusters,
-            ),
-            **steps,
-        )
     started = time.monotonic()
-    place = Workspace.open(workspace)
-    summary = train(place, settings, model, workers, gpu, cache_dtype, restart)
+    summary = train(
+        Workspace.open(settings.workspace),
+        settings.training(),
+        settings.model,
+        settings.processes.workers,
+        settings.processes.gpu,
+        settings.cache_dtype,
+        settings.restart,
+    )
     console.result(
         run=summary["run"],
         steps=summary["steps"],
@@ -113,4 +96,4 @@ def main(
 
 
 if __name__ == "__main__":
-    console.run(main, EXAMPLES)
+    main.run()

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import httpx
-import typer
 from pydantic import BaseModel
 
-from cluster.commandline import run_app
+from cluster.commandline import Action, command, wait_until_stopped
+from cluster.options import CommandSettings, Group, declared
 from cluster.session import quiet_environment, session
 from engine.errors import UserError
-from serve.operations.deploy_file import (
-    check_deploy_file,
-    deploy_config,
-    merged,
-    nested,
-    read_settings,
-    settings_of,
-)
+from serve.operations.deploy_file import Http, check_deploy_file, deploy_config
 from serve.proxy.install import CALLBACK, VARIABLE
-from serve.settings import NAME, Autoscaling, ServeSettings, StageSettings
+from serve.settings import HOST, NAME, PORT, Autoscaling, ServeSettings, StageSettings
 
 if TYPE_CHECKING:  # at run time Ray is imported once its environment is set
     from ray.serve import Application
     from ray.serve.schema import LoggingConfig
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   python -m serve.run --workspace demo-workspace
   python -m serve.run --workspace s3://bucket/prefix --port 8080 --replicas 4
   python -m serve.run --workspace W --per-stage --set stages.Generate.num_gpus=1 --set max_wait_s=2
@@ -49,80 +39,55 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 READY_S = 60.0
 """Time for every stage to answer once its replicas run."""
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+class RunSettings(CommandSettings):
+    """What the command is told: the application's settings, and where it listens."""
+
+    application: Annotated[ServeSettings, Group(flags={"fused": "--fused/--per-stage"})]
+    host: str = declared(Http, "host")
+    port: int = declared(Http, "port")
 
 
-@app.command(epilog=EXAMPLES)
-def main(
-    workspace: Annotated[
-        str | None, typer.Option(help="Folder or s3:// prefix with bundles; needed here or in --settings.")
-    ] = None,
-    host: Annotated[
-        str, typer.Option(help="0.0.0.0 lets other machines in: set tokens first.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    bundle: Annotated[
-        str | None, typer.Option(help="Bundle id, for good; default: always the current one.")
-    ] = None,
-    methods: Annotated[str | None, typer.Option(help="a,b; default: all the bundle can do.")] = None,
-    per_stage: Annotated[bool, typer.Option("--per-stage", help="A deployment for each stage.")] = False,
-    replicas: Annotated[
-        int | None, typer.Option(help="Replicas of each stage deployment.  [default: 1]")
-    ] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting, as key=value or a.b=value.")
-    ] = None,
-    settings_file: Annotated[
-        Path | None, typer.Option("--settings", help="YAML file of settings; options count more.")
-    ] = None,
-    print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print a file for `serve deploy` instead.")
-    ] = False,
-    print_settings: Annotated[
-        bool, typer.Option("--print-settings", help="Explain every setting instead.")
-    ] = False,
-    check_config: Annotated[
-        Path | None, typer.Option(help="Check a file for `serve deploy` instead; needs no cluster.")
-    ] = None,
-) -> None:
+def _print_settings() -> None:
+    print("\n".join(explained(ServeSettings)))
+
+
+def _check_config(file: Path) -> None:
+    for one in check_deploy_file(file):
+        print(f"{file}: well-formed; serves {one.workspace}")
+
+
+@command(
+    EXAMPLES,
+    file_flags=["--settings", "--config"],
+    printed=lambda told: deploy_config(told.application, told.host, told.port),
+    print_help="Print a file for `serve deploy` instead.",
+    actions=[
+        Action("--print-settings", "Explain every setting instead.", _print_settings),
+        Action(
+            "--check-config",
+            "Check a file for `serve deploy` instead; needs no cluster.",
+            _check_config,
+            takes_path=True,
+        ),
+    ],
+)
+def main(settings: RunSettings) -> None:
     """Serve expansions and the web page over HTTP until Ctrl-C, on RAY_ADDRESS or on this machine."""
-    if print_settings:
-        print("\n".join(explained(ServeSettings)))
-        return
-    if check_config:
-        for one in check_deploy_file(check_config):
-            print(f"{check_config}: well-formed; serves {one.workspace}")
-        return
-    given: dict[str, Any] = {
-        "workspace": workspace,
-        "bundle": bundle,
-        "methods": methods,
-        "replicas": replicas,
-    }
-    given = {key: value for key, value in given.items() if value is not None} | (
-        {"fused": False} if per_stage else {}
-    )
-    base = read_settings(settings_file) if settings_file else {}
-    settings = settings_of(merged(merged(base, nested(setting or [])), given), "settings")
-    if print_config:
-        print(deploy_config(settings, host, port), end="")
-        return
-    with served(settings, host, port) as url:
-        print(_greeting(url, settings), flush=True)
-        if host not in LOOPBACK and not settings.tokens:
+    application, host = settings.application, settings.host
+    with served(application, host, settings.port) as url:
+        print(_greeting(url, application), flush=True)
+        if host not in LOOPBACK and not application.tokens:
             print(
                 f"WARNING: {host} lets in everybody who reaches this machine; set tokens "
                 "(python -m serve.operations.token)"
             )
-        stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
-        stop.wait()
+        wait_until_stopped()
         print("stopping", flush=True)
 
 
 @contextmanager
-def served(settings: ServeSettings, host: str = "127.0.0.1", port: int = 8000) -> Iterator[str]:
+def served(settings: ServeSettings, host: str = HOST, port: int = PORT) -> Iterator[str]:
     """Serve while the block runs; yields the address. Starts a cluster here if there is none.
 
     Raises:
@@ -214,4 +179,4 @@ def _greeting(url: str, settings: ServeSettings) -> str:
 
 
 if __name__ == "__main__":
-    run_app(app)
+    main.run()

@@ -11,6 +11,9 @@ from engine.query import MAX_TOP_K
 NAME = "seedset"
 """The application's name on a cluster."""
 
+HOST, PORT = "127.0.0.1", 8000
+"""Where the proxy listens if nobody says otherwise: this machine alone."""
+
 Token = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 """The sha256 of a bearer token, in hex: the token itself is in no file."""
 
@@ -75,7 +78,7 @@ class ServeSettings(BaseModel):
 
     fused: bool = Field(
         default=True,
-        description="all stages in one deployment; false: a deployment for each stage",
+        description="all stages in one deployment, or a deployment for each stage",
     )
     replicas: int = Field(default=1, ge=1, le=1000, description="replicas of each stage deployment")
     num_cpus: float | None = Field(
@@ -87,7 +90,9 @@ class ServeSettings(BaseModel):
     index_shards: int = Field(
         default=1, ge=1, le=1000, description="deployments over which the vectors are spread"
     )
-    ingress_replicas: int = Field(default=1, ge=1, le=1000)
+    ingress_replicas: int = Field(
+        default=1, ge=1, le=1000, description="replicas of what takes requests and hands them on"
+    )
 
     batch_wait_ms: float = Field(
         default=0,
@@ -105,9 +110,11 @@ class ServeSettings(BaseModel):
     watch_s: float = Field(default=2, gt=0, le=3600, description="how often the current bundle is looked up")
 
     body_timeout_s: float = Field(default=10, gt=0, le=3600, description="time for a body to arrive")
-    max_body_bytes: int = Field(default=1 << 20, ge=1024)
+    max_body_bytes: int = Field(
+        default=1 << 20, ge=1024, description="size of a body above which it gets 413"
+    )
     max_queries: int = Field(default=256, ge=1, description="queries in one batch request")
-    max_top_k: int = Field(default=1000, ge=1, le=MAX_TOP_K)
+    max_top_k: int = Field(default=1000, ge=1, le=MAX_TOP_K, description="entities that a query may ask for")
 
     tokens: dict[str, Token] = Field(
         default={}, description="sha256 of bearer tokens, by a name for the logs; empty: open to all"

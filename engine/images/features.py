@@ -56,9 +56,13 @@ class ImageSettings(BaseModel):
 
     backbone: str
     """:meth:`engine.models.vision.VisionBackbone.fingerprint`."""
-    patches: Literal["grid", "crop"] = "grid"
-    grid: int = Field(default=7, ge=1)
-    """Cells a side at most; means nothing for "crop"."""
+    patches: Literal["grid", "crop"] = Field(
+        default="grid",
+        description='"grid": the cells of the last feature map of the whole picture. "crop" (the paper\'s): '
+        "6 x 6 pieces of 32 x 32 pixels, each by itself; for ResNet and MobileNet.",
+    )
+    grid: int = Field(default=7, ge=1, description="Cells a side at most; a larger map is averaged down.")
+    """Means nothing for "crop"."""
 
     def key(self, model: str) -> str:
         """Return the folder name of these settings: readable, and different if anything is.

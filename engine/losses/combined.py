@@ -36,13 +36,13 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prediction: bool = True
-    contrastive: bool = True
-    clustering: bool = True
-    distillation: bool = True
-    smoothing: float = Field(default=0.075, ge=0, lt=1)
-    clusters: int = Field(default=16, ge=2)
-    """Classes that clustering tells apart; the paper takes those of its queries, and one more."""
+    prediction: bool = Field(default=True, description="Objective: masked entity prediction.")
+    contrastive: bool = Field(default=True, description="Objective: contrast with hard negatives.")
+    clustering: bool = Field(default=True, description="Objective: clustering.")
+    distillation: bool = Field(default=True, description="Objective: momentum distillation.")
+    smoothing: float = Field(default=0.075, ge=0, lt=1, description="Label smoothing.")
+    clusters: int = Field(default=16, ge=2, description="Classes that clustering tells apart.")
+    """The paper takes those of its queries, and one more."""
     contrast: ContrastSettings = ContrastSettings()
 
     @model_validator(mode="after")

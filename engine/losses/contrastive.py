@@ -26,9 +26,11 @@ class ContrastSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: float = Field(default=0.5, gt=0)
-    prior: float = Field(default=0.05, ge=0, lt=1)
-    concentration: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=0.5, gt=0, description="Of the contrast: t of equation 9.")
+    prior: float = Field(
+        default=0.05, ge=0, lt=1, description="Expected share of unknown positives: tau of the contrast."
+    )
+    concentration: float = Field(default=1.0, ge=0, description="On hard negatives: beta of the contrast.")
 
 
 class Projection(nn.Sequential):

@@ -42,12 +42,11 @@ class EncoderSizes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    visual_layers: int = Field(default=3, ge=0)
-    cross_layers: int = Field(default=3, ge=1)
-    inner: int = Field(default=2, ge=1)
-    """Inner dimensions of a feed-forward network, in multiples of D."""
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    """After the projection of patches; in the layers half of it."""
+    visual_layers: int = Field(default=3, ge=0, description="Of the visual transformer.")
+    cross_layers: int = Field(default=3, ge=1, description="Of the cross-modal transformer.")
+    inner: int = Field(default=2, ge=1, description="Inner size of their layers, times the states' size.")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="After the projection of patches.")
+    """In the layers half of it."""
     summary: bool = True
     identity: bool = True
 

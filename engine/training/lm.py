@@ -32,15 +32,17 @@ LOSS_ROWS = 1024
 class LmSettings(TrainerSettings):
     """What a run computes. The defaults are the paper's for continued pre-training (section GenExpan)."""
 
-    epochs: int = Field(default=1, ge=0)
-    batch_size: int = Field(default=16, ge=1)
-    """Blocks a step, over all workers."""
-    learning_rate: float = Field(default=1e-5, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    """Not on biases and norms."""
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    warmup: float = Field(default=0.03, ge=0)
-    """Steps of the linear rise; below 1 a share of the run."""
+    epochs: int = Field(
+        default=1, ge=0, description="Passes over the corpus; 0 publishes the model as it is."
+    )
+    batch_size: int = Field(default=16, ge=1, description="Blocks a step, over all workers.")
+    learning_rate: float = Field(default=1e-5, gt=0, description="Peak of the schedule.")
+    weight_decay: float = Field(default=1e-4, ge=0, description="Not on biases and norms.")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's decay of the mean squared gradient.")
+    warmup: float = Field(
+        default=0.03, ge=0, description="Steps of the linear rise; below 1 a share of the run."
+    )
+    seed: int = Field(default=13, description="Of a new model's weights, the order and the held-out draw.")
 
     @property
     def betas(self) -> tuple[float, float]:
@@ -67,7 +69,9 @@ def named_settings(settings: LmSettings) -> str:
 class Layout(EngineLayout):
     """How a run is spread; the optimiser's state at least is shared, and checkpoints are of shared states."""
 
-    zero_stage: Literal[1, 2, 3] = 1
+    zero_stage: Literal[1, 2, 3] = Field(
+        default=1, description="ZeRO: 1 optimiser, 2 gradients, 3 weights shared."
+    )
 
 
 class LmTraining(Trainer):

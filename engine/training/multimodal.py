@@ -32,15 +32,23 @@ FIT_BATCH = 256
 class ShownSettings(TrainerSettings):
     """Settings of a run of any encoder that sees contexts: what it is shown of them."""
 
-    epochs: int = Field(default=8, ge=1)
-    batch_size: int = Field(default=64, ge=4)
-    learning_rate: float = Field(default=5e-4, gt=0)
-    text_share: float = Field(default=0.1, ge=0)
-    """Share of the learning rate that the text encoder's own layer gets: it does not begin anew."""
+    epochs: int = Field(default=8, ge=1, description="Passes over all contexts.")
+    batch_size: int = Field(default=64, ge=4, description="Contexts a step, over all workers.")
+    learning_rate: float = Field(default=5e-4, gt=0, description="Peak of the one-cycle schedule.")
+    text_share: float = Field(
+        default=0.1,
+        ge=0,
+        description="Share of the learning rate that the text encoder's own layer gets.",
+    )
+    """It does not begin anew."""
     modality: Modality = "text+image"
-    hidden: float = Field(default=0.3, ge=0, le=0.5)
-    """Share of the contexts of both modalities that are shown without their text, and as many without their
-    picture: what few pictures give away would else keep the words from being read."""
+    hidden: float = Field(
+        default=0.3,
+        ge=0,
+        le=0.5,
+        description="Share of contexts shown without their text, and without their picture.",
+    )
+    """Of those with both: what few pictures give away would else keep the words from being read."""
 
 
 class MultimodalSettings(EncoderSizes, ShownSettings):

@@ -22,11 +22,13 @@ class EngineLayout(BaseModel):
 
     zero_stage: Literal[0, 1, 2, 3] = 0
     """What the workers share: 0 nothing, 1 optimiser state, 2 gradients too, 3 weights too."""
-    micro_batch: int | None = Field(default=None, ge=1)
-    """Rows of a worker that pass at once; None: its whole share of a step."""
-    offload: bool = False
-    """Optimiser state (at stage 3 parameters too) in the memory of the host."""
-    activation_checkpointing: bool = False
+    micro_batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="Blocks of a worker that pass at once.  [default: all of its share]",
+    )
+    offload: bool = Field(default=False, description="Optimiser (at stage 3 weights too) on the host.")
+    activation_checkpointing: bool = Field(default=False, description="Less memory, a third more work.")
 
 
 def decays_by_dimension(name: str, parameter: nn.Parameter) -> bool:

@@ -22,7 +22,7 @@ Tensor = torch.Tensor
 class EncoderSettings(TrainerSettings):
     """Settings of a training run. The paper's own (lr 4e-5, 20 epochs) need many more steps than these."""
 
-    smoothing: float = Field(default=0.075, ge=0, lt=1)
+    smoothing: float = Field(default=0.075, ge=0, lt=1, description="Label smoothing.")
 
 
 class EncoderTraining(Trainer):

@@ -32,14 +32,17 @@ class TrainerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=12, ge=1)
-    batch_size: int = Field(default=256, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
-    weight_decay: float = Field(default=0.1, ge=0)
-    clip: float = Field(default=1.0, gt=0)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products; "auto": bfloat16 where the hardware is fast in it. Weights are float32."""
-    seed: int = 13
+    epochs: int = Field(default=12, ge=1, description="Passes over all contexts.")
+    batch_size: int = Field(default=256, ge=1, description="Contexts a step, over all workers.")
+    learning_rate: float = Field(default=2e-3, gt=0, description="Peak of the one-cycle schedule.")
+    weight_decay: float = Field(default=0.1, ge=0, description="Not on biases and LayerNorm.")
+    clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Of the matrix products; auto: bfloat16 where the hardware is fast in it.",
+    )
+    """Weights are float32."""
+    seed: int = Field(default=13, description="Of the head's first weights and the order of sentences.")
 
     def compute(self, device: torch.device) -> torch.dtype:
         """Return the type of the matrix products on a device."""

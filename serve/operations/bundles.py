@@ -5,37 +5,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import Field
 
-import typer
-
-from cluster.commandline import run_app
+from cluster.commandline import command
+from cluster.options import CommandSettings
 from engine.errors import BundleError
 from engine.retrieval.index import views_of
 from engine.storage.bundle import Manifest, current_id, listing, point_to
 from engine.storage.workspace import Workspace
 
-EXAMPLES = """\b
-Examples:
+EXAMPLES = """
   python -m serve.operations.bundles --workspace demo-workspace
   python -m serve.operations.bundles --workspace s3://bucket/prefix --use 0123456789abcdef
 """
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+class BundlesSettings(CommandSettings):
+    """What the command is told."""
+
+    workspace: str = Field(description="Folder or s3:// prefix with bundles.")
+    use: str | None = Field(default=None, description="Id of the bundle to serve from now on.")
 
 
-@app.command(epilog=EXAMPLES)
-def main(
-    workspace: Annotated[str, typer.Option(help="Folder or s3:// prefix with bundles.")],
-    use: Annotated[str | None, typer.Option(help="Id of the bundle to serve from now on.")] = None,
-) -> None:
+@command(EXAMPLES)
+def main(settings: BundlesSettings) -> None:
     """List the bundles of a workspace, newest first, the current one marked with *; or choose another.
 
     Jobs that publish a bundle make it the current one. A served application follows the current bundle
     within seconds, unless it was started with a bundle of its own. So --use with the id of the bundle
     before takes a publication back. Every byte of a bundle is checked before it becomes the current one.
     """
-    house = Workspace.open(workspace)
+    house, use = Workspace.open(settings.workspace), settings.use
     try:
         current = current_id(house)
     except BundleError:
@@ -72,4 +72,4 @@ def _row(manifest: Manifest, current: str) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    run_app(app)
+    main.run()

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import FormatError, UserError
 from serve.http.errors import in_words
-from serve.settings import NAME, ServeSettings
+from serve.settings import HOST, NAME, PORT, ServeSettings
 
 IMPORT_PATH = "serve.app:build"
 
@@ -24,8 +24,8 @@ class Http(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=1, le=65535)
+    host: str = Field(default=HOST, description="0.0.0.0 lets other machines in: set tokens first.")
+    port: int = Field(default=PORT, ge=1, le=65535, description="Of the address that is served.")
     request_timeout_s: float | None = Field(default=None, gt=0)
     keep_alive_timeout_s: int | None = Field(default=None, gt=0)
 
@@ -114,35 +114,3 @@ def _yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise FormatError(f"{path}: {error}") from None
-
-
-def nested(pairs: list[str]) -> dict[str, Any]:
-    """Return ``a.b=c`` as ``{"a": {"b": "c"}}``.
-
-    Raises:
-        UserError: one is no pair, or says two things of one key.
-    """
-    found: dict[str, Any] = {}
-    for text in pairs:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UserError(
-                f"--set {text}: write key=value, or stages.Retrieve.replicas=2 for what lies deeper"
-            )
-        *path, last = key.split(".")
-        inner: Any = found
-        for part in path:
-            inner = inner.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise UserError(f"--set {text}: {part!r} was given a value before")
-        inner[last] = value
-    return found
-
-
-def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return two nested mappings as one; where both have a value the second one's counts."""
-    found = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(found.get(key), dict)
-        found[key] = merged(found[key], value) if both else value
-    return found

@@ -48,7 +48,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(workspace: str | Path, model: str, force: bool = False, **settings: Any) -> Outcome:
-    return make_image_features(Workspace.open(workspace), Making(model, **settings), force)
+    return make_image_features(Workspace.open(workspace), Making(model=model, **settings), force)
 
 
 def named(colours: Sequence[str]) -> dict[str, bytes | None]:

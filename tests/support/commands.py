@@ -1,20 +1,16 @@
-"""Runs a job's command line in this process, as a user would type it."""
+"""Runs a command line in this process, as a user would type it."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from typing import Any
 
-from jobs import console
+from cluster.commandline import Command
 
 
-def run_command(main: Callable[..., None], *words: object) -> int:
-    """Run ``main`` with these words as its command line; return the exit status."""
-    before, sys.argv = sys.argv, ["job", *map(str, words)]
+def run_command(main: Command[Any], *words: object) -> int:
+    """Run a command with these words as its command line; return the exit status."""
     try:
-        console.run(main, "")
+        main.run(words)
     except SystemExit as end:
         return int(end.code or 0)
-    finally:
-        sys.argv = before
     return 0

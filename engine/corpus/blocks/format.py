@@ -45,16 +45,29 @@ class BlockSettings(BaseModel):
 
     tokenizer: str
     """:func:`engine.generation.tokenizers.fingerprint`."""
-    vocab_size: int
-    block: int = Field(default=256, ge=8)
-    descriptions: bool = True
-    held_out: float = Field(default=0.01, ge=0, lt=1)
-    """Share of the sentences, :data:`AT_MOST_HELD_OUT` at most."""
-    lists: int = Field(default=0, ge=0)
-    """Lists of neighbours for each entity (:mod:`engine.generation.lists`), a part of their own."""
+    vocab_size: int = Field(description="Tokens of a tokenizer trained on the corpus.")
+    block: int = Field(default=256, ge=8, description="Tokens of a block.")
+    descriptions: bool = Field(
+        default=True, description="Read each entity's description before its sentences."
+    )
+    held_out: float = Field(
+        default=0.01,
+        ge=0,
+        le=0.5,
+        description="Share of the sentences kept for the perplexity (2,000 at most).",
+    )
+    """At most :data:`AT_MOST_HELD_OUT`."""
+    lists: int = Field(
+        default=0,
+        ge=0,
+        description="Lists of neighbours an entity, from the bundle's index, read beside the corpus.",
+    )
+    """Of :mod:`engine.generation.lists`, a part of their own."""
     neighbours: str = ""
     """Checksum of the index that says who the neighbours are."""
-    seed: int = Field(default=13, ge=0)
+    seed: int = Field(
+        default=13, ge=0, description="Of a new model's weights, the order and the held-out draw."
+    )
 
     def key(self, corpus_digest: str) -> str:
         """Return the folder name of these settings over a corpus."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.image_addresses import fault_of_address
 from engine.corpus.importing.images import Pictures, picture_bytes
@@ -39,13 +40,16 @@ _PROGRESS_EVERY = 4096
 _DUPLICATE = Refusal(Code.DUPLICATE_SENTENCE, "duplicate sentence")
 
 
-@dataclass(frozen=True)
-class ImportSettings:
+class ImportSettings(BaseModel):
     """How strict an import is."""
 
-    max_sentence_characters: int = MAX_SENTENCE_CHARACTERS
-    strict: bool = False
-    overwrite: bool = False
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_sentence_characters: int = Field(
+        default=MAX_SENTENCE_CHARACTERS, ge=1, description="Longer sentences are refused."
+    )
+    strict: bool = Field(default=False, description="Publish nothing if any record is refused.")
+    overwrite: bool = Field(default=False, description="Replace the corpus that is there.")
 
 
 def open_source(place: Store, form: str) -> Source:

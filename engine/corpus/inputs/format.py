@@ -38,13 +38,19 @@ class InputSettings(BaseModel):
 
     tokenizer: str
     """:func:`engine.corpus.inputs.masking.fingerprint`."""
-    max_length: int = Field(128, ge=8)
-    max_sentences: int = Field(30, ge=1)
-    descriptions: bool = False
-    """Each entity's description in front of its sentences (RA), its own names masked."""
-    seed: int = Field(13, ge=0)
-    images: bool = False
-    """Contexts without a sentence are drawn too, where they have an image: the mask token alone."""
+    max_length: int = Field(
+        default=128, ge=8, description="Tokens of an input at most; a window around the mask."
+    )
+    max_sentences: int = Field(
+        default=30, ge=1, description="Sentences of an entity at most, drawn at random."
+    )
+    descriptions: bool = Field(default=False, description="Put the entity's description in front (RA).")
+    """Its own names are masked in it."""
+    seed: int = Field(default=13, ge=0, description="Of the draw.")
+    images: bool = Field(
+        default=False, description="Draw contexts that are an image without a sentence, too."
+    )
+    """They are the mask token alone."""
 
     def key(self, corpus_digest: str) -> str:
         """Return the folder name of these settings over a corpus: readable, and different if anything is."""

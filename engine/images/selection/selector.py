@@ -42,11 +42,23 @@ class ChoiceSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    clip: str
-    detector: str | None = None
-    vision: str | None = None
-    """Makes the vectors of objects and typical images; None: the image tower of ``clip``."""
-    alpha: float = Field(ALPHA, ge=0, le=1)
+    clip: str = Field(description="CLIP, both towers: a model folder, local or s3://, or a hub name.")
+    detector: str | None = Field(
+        default=None,
+        description="A detection model: YOLOS, RT-DETR or a DETR that needs no timm. Without it, an image's "
+        "objects are the whole image, its four quadrants and its middle.",
+    )
+    vision: str | None = Field(
+        default=None,
+        description="Makes the vectors of objects and typical images: ResNet, MobileNet, ViT, CLIP. Default: "
+        "the image tower of --clip.",
+    )
+    alpha: float = Field(
+        default=ALPHA,
+        ge=0,
+        le=1,
+        description="Weight of the agreement with the sentence. The paper does not give its value.",
+    )
 
 
 @dataclass(frozen=True)

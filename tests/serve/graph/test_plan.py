@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
+from cluster.settings_file import merged, nested
 from engine.errors import BundleError, FormatError, UserError
 from engine.methods import METHODS
 from engine.stages.rerank import SegmentRerank
@@ -19,7 +20,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from serve.app import build
 from serve.graph.plan import default_method, plan, served_methods
-from serve.operations.deploy_file import check_deploy_file, deploy_config, merged, nested, read_settings
+from serve.operations.deploy_file import check_deploy_file, deploy_config, read_settings
 from serve.settings import ServeSettings
 from tests.support.bundles import publish_vectors
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from engine.errors import BundleError
 from engine.storage.bundle import current_id
 from engine.storage.workspace import Workspace
-from serve.operations.bundles import app
+from serve.operations.bundles import main
 from tests.support.bundles import publish_vectors
 from tests.support.language_models import tiny_model
 
@@ -25,7 +25,7 @@ def house(tmp_path: Path) -> Workspace:
 
 def run(house: Workspace, *words: str) -> list[str]:
     """Return the lines that the command prints."""
-    done = CliRunner().invoke(app, ["--workspace", house.root.uri, *words], catch_exceptions=False)
+    done = CliRunner().invoke(main.app, ["--workspace", house.root.uri, *words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output.splitlines()
 

@@ -1,0 +1,256 @@
+"""The options of a command, read off the pydantic model of its settings.
+
+A field is an option: its default, its constraints and its description are the option's, so they are declared
+in one place. A field that is itself a model is a group: its fields are options beside the others, under their
+own names. Where two groups have a field of the same name it is one option, which sets both; what is not given
+keeps the default of each group, and the help names them all.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+Shape = Literal["flag", "value", "list", "nested"]
+"""How an option is written: a pair of flags; a flag and a word; the same, repeated; in files only."""
+
+FieldPath = tuple[str, ...]
+
+
+class CommandSettings(BaseModel):
+    """What a command is told: the base of the models that become command lines."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Writes a field's option in another way than the field is called; goes into ``Annotated``.
+
+    Args:
+        words: such as ``--json``; for a bool both, such as ``--fused/--per-stage``.
+    """
+
+    words: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Says how the fields of a model within the settings become options; goes into ``Annotated``.
+
+    Args:
+        label: when the group's defaults count, for the help: "with images 8".
+        without: fields that are no options (dotted below the group): what the program finds out itself.
+        flags: by field (dotted), what :class:`Flag` would say.
+    """
+
+    label: str = ""
+    without: Sequence[str] = ()
+    flags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A field that an option sets: where it is, how it is declared, and what it holds by default."""
+
+    path: FieldPath
+    declared: FieldInfo
+    default: Any
+    label: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option, and one key of a settings file."""
+
+    words: str
+    targets: tuple[Target, ...]
+
+    @property
+    def key(self) -> str:
+        """Its name in settings files: the flag with underscores."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+    @property
+    def flag(self) -> str:
+        """The flag that errors name."""
+        return self.words.split("/")[0]
+
+    @property
+    def declared(self) -> FieldInfo:
+        """The declaration that the help shows: the first one."""
+        return self.targets[0].declared
+
+    @property
+    def _declared(self) -> list[FieldInfo]:
+        return [target.declared for target in self.targets]
+
+    @property
+    def required(self) -> bool:
+        """Whether a run needs a value."""
+        return any(target.default is PydanticUndefined for target in self.targets)
+
+    @property
+    def shape(self) -> Shape:
+        """How it is written on a command line."""
+        kind = bare_type(self.declared.annotation)
+        if kind is bool:
+            return "flag"
+        if get_origin(kind) is list:
+            return "list"
+        if get_origin(kind) is dict:
+            return "nested"
+        return "value"
+
+    @property
+    def allowed(self) -> str:
+        """What may be given, in words."""
+        return allowed_values(self._declared)
+
+    @property
+    def metavar(self) -> str:
+        """What stands for its value in the help."""
+        kind = bare_type(self.declared.annotation)
+        if get_origin(kind) is list:
+            kind = bare_type(get_args(kind)[0])
+        if get_origin(kind) is Literal:
+            return f"<{'|'.join(map(str, get_args(kind)))}>"
+        return {int: "<int>", float: "<float>", Path: "<path>"}.get(kind, "<str>")
+
+    @property
+    def default_text(self) -> str:
+        """The defaults as the help shows them; empty where there is none to show."""
+        first, *others = self.targets
+        texts = [self._in_words(first.default)]
+        for target in others:
+            text = self._in_words(target.default)
+            if target.label and text != texts[0]:
+                texts.append(f"{target.label} {text}")
+        return "; ".join(text for text in texts if text)
+
+    def _in_words(self, value: Any) -> str:
+        if self.shape == "flag" and isinstance(value, bool):
+            on, _, off = self.words.partition("/")
+            return (on if value else off).removeprefix("--")
+        if value is PydanticUndefined or value in (None, "", (), []):
+            return ""
+        return str(value)
+
+    @property
+    def help(self) -> str:
+        """Return the line of the help: what it is, its default, its bounds."""
+        facts = ["required"] if self.required else []
+        facts += [f"default: {self.default_text}"] if self.default_text else []
+        facts += [bounds] if (bounds := bounds_text(self._declared)) else []
+        text = self.declared.description or ""
+        text = text[:1].upper() + text[1:] + ("" if text.endswith((".", "]")) else ".")
+        return text + (f"  [{'; '.join(facts)}]" if facts else "")
+
+    def typed(self, word: str) -> Any:
+        """Return a word of the command line as pydantic takes it: a literal number is none as text."""
+        kind = bare_type(self.declared.annotation)
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        return next((choice for choice in choices if str(choice) == word), word)
+
+
+def options_of(model: type[BaseModel]) -> list[Option]:
+    """Return the options of a command's settings, in the order of the fields.
+
+    Raises:
+        TypeError: a field that is an option has no description, which would be its help.
+    """
+    found: dict[str, list[Target]] = {}
+    for words, target in _targets(model, None, (), (), Group()):
+        if not target.declared.description:
+            raise TypeError(f"{model.__name__}: {'.'.join(target.path)} has no description")
+        found.setdefault(words, []).append(target)
+    return [Option(words, tuple(targets)) for words, targets in found.items()]
+
+
+def _targets(
+    model: type[BaseModel], filled: BaseModel | None, path: FieldPath, below: FieldPath, group: Group
+) -> Iterator[tuple[str, Target]]:
+    """Walk the fields; ``filled`` is the model with its defaults, ``below`` the path from the group on."""
+    for name, declared in model.model_fields.items():
+        dotted = ".".join((*below, name))
+        if dotted in group.without:
+            continue
+        default = default_of(declared, filled, name)
+        if inner_model := model_of(declared):
+            own = next((m for m in declared.metadata if isinstance(m, Group)), None)
+            inner = default if isinstance(default, BaseModel) else None
+            deeper = () if own else (*below, name)
+            yield from _targets(inner_model, inner, (*path, name), deeper, own or group)
+            continue
+        flag = next((m.words for m in declared.metadata if isinstance(m, Flag)), None)
+        words = flag or group.flags.get(dotted) or "--" + name.replace("_", "-")
+        if bare_type(declared.annotation) is bool and "/" not in words:
+            words += f"/--no-{words.removeprefix('--')}"
+        yield words, Target((*path, name), declared, default, group.label)
+
+
+def default_of(declared: FieldInfo, filled: BaseModel | None, name: str) -> Any:
+    """Return what a field holds where nothing is given; ``PydanticUndefined`` if something must be."""
+    if filled is not None:
+        return getattr(filled, name)
+    return declared.get_default(call_default_factory=True, validated_data={})
+
+
+def declared(model: type[BaseModel], name: str) -> Any:
+    """Return another model's field as the declaration of one's own: default, constraints and description."""
+    return copy(model.model_fields[name])
+
+
+def model_of(declared: FieldInfo) -> type[BaseModel] | None:
+    """Return the model that a field holds, None of any other field."""
+    kind: Any = declared.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def bare_type(annotation: Any) -> Any:
+    """Return a type without its ``| None``."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        others = [one for one in get_args(annotation) if one is not type(None)]
+        return others[0] if len(others) == 1 else annotation
+    return annotation
+
+
+def bounds_of(declared: Sequence[FieldInfo]) -> Iterator[tuple[str, Any]]:
+    """Return the bounds that hold of all the fields, such as ``(">=", 1)``; the lower one first."""
+    for kind, sign, name in ((Ge, ">=", "ge"), (Gt, ">", "gt"), (Le, "<=", "le"), (Lt, "<", "lt")):
+        limits = [getattr(m, name) for one in declared for m in one.metadata if isinstance(m, kind)]
+        if limits:
+            yield sign, max(limits) if sign.startswith(">") else min(limits)
+
+
+def bounds_text(declared: Sequence[FieldInfo]) -> str:
+    """Return bounds as in ``0<=x<1``; empty where there are none."""
+    bounds = list(bounds_of(declared))
+    if len(bounds) == 1:
+        return "x{}{}".format(*bounds[0])
+    if len(bounds) == 2:
+        (above, low), (below, high) = bounds
+        return f"{low}{above.replace('>', '<')}x{below}{high}"
+    return ""
+
+
+def allowed_values(declared: Sequence[FieldInfo]) -> str:
+    """Return what the fields take, in words: "a whole number, at least 1"."""
+    kind = bare_type(declared[0].annotation)
+    if get_origin(kind) is list:
+        kind = bare_type(get_args(kind)[0])
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    names = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
+    words = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
+    bounds = "".join(f", {words[sign]} {limit}" for sign, limit in bounds_of(declared))
+    return names.get(kind, "text (in a file, quote what looks like a number)") + bounds

@@ -1,0 +1,223 @@
+"""Where settings come from: a YAML file, pairs of ``--set``, a command line; and their way back into YAML.
+
+Each value remembers its place, so that an error can name it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cluster.options import FieldPath, Option, default_of, model_of
+from engine.errors import FormatError, UserError
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+SHOWN_ERRORS = 3
+SHOWN_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value and where it was given: ``--epochs``, or ``train.yaml:3: epochs:``."""
+
+    value: Any
+    place: str
+
+
+Values = dict[str, Given]
+"""By an option's key."""
+
+
+def read_file(path: Path, options: Sequence[Option]) -> Values:
+    """Return what a settings file gives, unchecked but for its keys.
+
+    Raises:
+        FormatError: it is not there, not a mapping in YAML, gives a key twice, or one that is not known.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        node, content = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
+        raise FormatError(f"{path}: not a mapping of settings, such as `workspace: work`")
+    known = {option.key for option in options}
+    found: Values = {}
+    for (name, value), (key_node, _) in zip(content.items(), _distinct(node, path), strict=True):
+        place, key = f"{path}:{key_node.start_mark.line + 1}", str(name).replace("-", "_")
+        if key not in known:
+            raise FormatError(f"{place}: {_unknown(str(name), known)}")
+        if key in found:
+            raise FormatError(f"{place}: {name} is given a second time")
+        found[key] = Given(value, f"{place}: {name}:")
+    return found
+
+
+def _distinct(node: yaml.MappingNode, path: Path) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Return the pairs of a mapping; YAML lets the later of two equal keys win without a word, we do not."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if str(key.value) in seen:
+            raise FormatError(f"{path}:{key.start_mark.line + 1}: {key.value} is given a second time")
+        seen.add(str(key.value))
+    pairs: list[tuple[yaml.Node, yaml.Node]] = node.value
+    return pairs
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1)
+    return f"no setting is called {name!r}; " + (f"did you mean {close[0]}?" if close else "see --help")
+
+
+def nested(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return ``a.b=c`` as ``{"a": {"b": "c"}}``.
+
+    Raises:
+        UserError: one is no pair, or says two things of one key.
+    """
+    found: dict[str, Any] = {}
+    for text in pairs:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(
+                f"--set {text}: write key=value, or stages.Retrieve.replicas=2 for what lies deeper"
+            )
+        *path, last = key.split(".")
+        inner: Any = found
+        for part in path:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"--set {text}: {part!r} was given a value before")
+        inner[last] = value
+    return found
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return two nested mappings as one; where both have a value the second one's counts."""
+    found = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(found.get(key), dict)
+        found[key] = merged(found[key], value) if both else value
+    return found
+
+
+def with_pairs(values: Values, pairs: Sequence[str], options: Sequence[Option]) -> Values:
+    """Return the values with those of ``--set`` above them.
+
+    Raises:
+        UserError: a pair is none, or names an unknown setting.
+    """
+    known = {option.key for option in options}
+    found = dict(values)
+    for key, value in nested(pairs).items():
+        if key not in known:
+            raise UserError(f"--set {key}: {_unknown(key, known)}")
+        before = found.get(key)
+        if before is not None and isinstance(before.value, dict) and isinstance(value, dict):
+            found[key] = Given(merged(before.value, value), f"{before.place.rstrip(':')} and --set {key}:")
+        else:
+            found[key] = Given(value, f"--set {key}:")
+    return found
+
+
+def build_settings(model: type[Settings], options: Sequence[Option], values: Values) -> Settings:
+    """Return checked settings: the values given, above the defaults.
+
+    Raises:
+        UserError: a value is missing or not allowed; names where it was given and what is allowed.
+    """
+    tree = _set_defaults(model, None)
+    by_key = {option.key: option for option in options}
+    for key, given in values.items():
+        option = by_key[key]
+        if isinstance(given.value, bool) and option.shape != "flag":
+            raise UserError(f"{given.place} {given.value}: give {option.allowed}")
+        for target in option.targets:
+            _put(tree, target.path, given.value)
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        lines = dict.fromkeys(_in_words(problem, options, values) for problem in error.errors())
+        raise UserError("; ".join(list(lines)[:SHOWN_ERRORS])) from None
+
+
+def _set_defaults(model: type[BaseModel], filled: BaseModel | None) -> dict[str, Any]:
+    """Return what the default instances of groups were given, which is not in the defaults of their class."""
+    tree: dict[str, Any] = {}
+    for name, declared in model.model_fields.items():
+        default = default_of(declared, filled, name)
+        if inner := model_of(declared):
+            # A group without any value is still checked: its own rules hold of its defaults too.
+            tree[name] = _set_defaults(inner, default if isinstance(default, BaseModel) else None)
+        elif filled is not None and name in filled.model_fields_set:
+            tree[name] = default
+    return tree
+
+
+def _put(tree: dict[str, Any], path: FieldPath, value: Any) -> None:
+    *above, last = path
+    for part in above:
+        tree = tree.setdefault(part, {})
+    tree[last] = value
+
+
+def _in_words(problem: Any, options: Sequence[Option], values: Values) -> str:
+    """Return one of pydantic's findings as a person reads it: the place, the value, what is allowed."""
+    location = tuple(problem["loc"])
+    for option in options:
+        for target in option.targets:
+            depth = len(target.path)
+            if target.path == location[:depth]:
+                return _of_option(problem, option, values.get(option.key), location[depth:])
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _of_option(problem: Any, option: Option, given: Given | None, deeper: Sequence[str | int]) -> str:
+    if given is None:
+        return f"{option.flag} is required: give it here or in a settings file"
+    kind, place = problem["type"], given.place
+    inner = ".".join(str(part) for part in deeper if isinstance(part, str))
+    if inner:
+        place = f"{place.rstrip(':')}.{inner}:"
+    said = str(problem["msg"]).removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return f"{place} no such setting"
+    own = option.shape != "nested" and not kind.startswith(("value_error", "string_", "too_", "missing"))
+    if kind == "string_type":
+        own = True
+    shown = repr(problem["input"]) if isinstance(problem["input"], dict | list) else str(problem["input"])
+    shown = shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "…"
+    return f"{place} {shown}: " + (f"give {option.allowed}" if own else said)
+
+
+def as_yaml(settings: BaseModel, options: Sequence[Option]) -> str:
+    """Return settings as the file that :func:`read_file` takes back.
+
+    An option whose groups hold different values was not given: it stays a comment.
+    """
+    dumped = settings.model_dump(mode="json")
+    lines = []
+    for option in options:
+        values = [_get(dumped, target.path) for target in option.targets]
+        if all(value == values[0] for value in values):
+            lines.append(yaml.safe_dump({option.key: values[0]}, sort_keys=False, allow_unicode=True))
+        else:
+            lines.append(f"# {option.key}: {option.default_text}\n")
+    return "".join(lines)
+
+
+def _get(tree: Any, path: FieldPath) -> Any:
+    for part in path:
+        tree = tree[part]
+    return tree

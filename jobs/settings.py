@@ -1,0 +1,19 @@
+"""Settings that several commands share."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CONTRAST_FLAGS = {
+    f"schedule.contrast.{name}": f"--contrast-{name}" for name in ("temperature", "prior", "concentration")
+}
+"""Options of the contrastive objective, whose names alone would not say what they are of."""
+
+
+class TrainingProcesses(BaseModel):
+    """How many processes train, and on what."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workers: int = Field(default=1, ge=1, description="Training processes.")
+    gpu: bool = Field(default=False, description="One GPU a worker (NCCL, bfloat16).")
