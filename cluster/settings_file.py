@@ -5,17 +5,18 @@ Each value remembers its place, so that an error can name it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from cluster.options import FieldPath, Option, default_of, model_of
 from engine.errors import FormatError, UserError
+
+if TYPE_CHECKING:  # at run time where a file is read: most help texts do without
+    import yaml
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -41,6 +42,8 @@ def read_file(path: Path, options: Sequence[Option]) -> Values:
     Raises:
         FormatError: it is not there, not a mapping in YAML, gives a key twice, or one that is not known.
     """
+    import yaml
+
     try:
         text = path.read_text(encoding="utf-8")
         node, content = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
@@ -76,6 +79,8 @@ def _distinct(node: yaml.MappingNode, path: Path) -> list[tuple[yaml.Node, yaml.
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
+    import difflib
+
     close = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1)
     return f"no setting is called {name!r}; " + (f"did you mean {close[0]}?" if close else "see --help")
 
@@ -206,6 +211,8 @@ def as_yaml(settings: BaseModel, options: Sequence[Option]) -> str:
 
     An option whose groups hold different values was not given: it stays a comment.
     """
+    import yaml
+
     dumped = settings.model_dump(mode="json")
     lines = []
     for option in options:
