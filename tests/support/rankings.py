@@ -44,7 +44,7 @@ def make_world(root: Path) -> Path:
     model = ("--init-from-config", "tiny", "--vocab-size", 1024, "--lists", 10, "--precision", "float32")
     steps: list[tuple[Callable[..., None], tuple[object, ...]]] = [
         (import_corpus.main, ("--format", "jsonl", "--source", root / "raw")),
-        (image_features.main, ("--model", backbone(root / "vision"), "--grid", 2)),
+        (image_features.main, ("--model", backbone(root / "vision"), "--grid", 2, "--workers", 1)),
         (preprocess.main, ("--images", "--max-sentences", 6)),
         (train_encoder.main, ("--epochs", 2, "--batch-size", 128)),
         (train_encoder.main, ("--modality", "text+image", "--epochs", 1, *layers)),
