@@ -71,6 +71,9 @@ def _distinct(node: yaml.MappingNode, path: Path) -> list[tuple[yaml.Node, yaml.
     """Return the pairs of a mapping; YAML lets the later of two equal keys win without a word, we do not."""
     seen: set[str] = set()
     for key, _ in node.value:
+        if key.tag == "tag:yaml.org,2002:merge":
+            place = f"{path}:{key.start_mark.line + 1}"
+            raise FormatError(f"{place}: merge keys (<<) are not taken; write the settings out")
         if str(key.value) in seen:
             raise FormatError(f"{path}:{key.start_mark.line + 1}: {key.value} is given a second time")
         seen.add(str(key.value))

@@ -143,6 +143,7 @@ def test_dashes_and_underscores_are_the_same(tmp_path: Path, key: str) -> None:
         ("place: w\nstrict: perhaps\n", "told.yaml:2: strict: perhaps: give true or false"),
         ("place: w\nnamed: {a: {rat: 1}}\n", "told.yaml:2: named.a.rat: no such setting"),
         ("at_once: 3\nat-once: 4\n", "told.yaml:2: at-once is given a second time"),
+        ("place: w\nx: &x {depth: 3}\n<<: *x\n", "told.yaml:3: merge keys (<<) are not taken"),
         ("place: w\ndepth: 3\ndepth: 4\n", "told.yaml:3: depth is given a second time"),
         ("no-both: 1\n", "no setting is called"),
         ("- place\n", "told.yaml: not a mapping"),
