@@ -19,17 +19,23 @@ class Shelf(Generic[T]):
     Args:
         open_: opens a bundle by its id; may take seconds.
         keep_s: see :data:`KEEP_S`.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, open_: Callable[[str], T], keep_s: float = KEEP_S) -> None:
-        self._open, self._keep_s = open_, keep_s
+    def __init__(
+        self,
+        open_: Callable[[str], T],
+        keep_s: float = KEEP_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._open, self._keep_s, self._clock = open_, keep_s, clock
         self._opened: dict[str, asyncio.Future[T]] = {}
         self._used: dict[str, float] = {}
         self._newest = ""
 
     async def get(self, bundle_id: str) -> T:
         """Return an open bundle. What opening raises is raised, and tried again when asked again."""
-        self._used[bundle_id] = time.monotonic()
+        self._used[bundle_id] = self._clock()
         opening = self._opened.get(bundle_id)
         if opening is not None and opening.done() and not opening.cancelled() and not opening.exception():
             return opening.result()
@@ -50,7 +56,7 @@ class Shelf(Generic[T]):
 
     def sweep(self) -> None:
         """Let go of what is not the newest and was not used for a while."""
-        now = time.monotonic()
+        now = self._clock()
         for bundle_id, future in list(self._opened.items()):
             idle = now - self._used[bundle_id] >= self._keep_s
             failed = future.done() and (future.cancelled() or future.exception() is not None)

@@ -1,4 +1,9 @@
-"""Server-sent events: what happens to a query, as it happens."""
+"""Server-sent events: what happens to a query, as it happens.
+
+FastAPI's own event streams (0.165) are not used: an error found before the first event would come after a
+status of 200, they write ``no-cache`` and not ``no-store``, encode on the event loop, do not close their
+source where the client leaves while an event waits to be sent, and hold it back behind a slow reader.
+"""
 
 from __future__ import annotations
 

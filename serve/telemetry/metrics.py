@@ -64,10 +64,7 @@ class Metrics:
             "seedset_retries", "Calls repeated because a replica was lost", ["stage"], registry=own
         )
         self._swaps = Counter(
-            "seedset_bundle_swaps",
-            "Changes of the served bundle, by what came of them",
-            ["result"],
-            registry=own,
+            "seedset_bundle_swaps", "Changes of the served bundle, by their result", ["result"], registry=own
         )
         self._bundle = Gauge(
             "seedset_bundle_info", "The bundle that is served", ["bundle", "created"], registry=own

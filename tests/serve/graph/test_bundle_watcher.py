@@ -149,25 +149,46 @@ def test_a_shelf_opens_each_bundle_once_for_all_who_wait() -> None:
     assert opened == ["a", "b"]
 
 
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def test_a_shelf_lets_go_of_what_is_old_and_idle_but_never_of_the_newest() -> None:
     async def run() -> list[list[str]]:
-        shelf = Shelf(str.upper, keep_s=0.05)
+        clock = Clock()
+        shelf = Shelf(str.upper, keep_s=60, clock=clock)
         seen = []
         await shelf.prepare("a")
         await shelf.prepare("b")
         seen.append(shelf.ids)
-        await asyncio.sleep(0.03)
+        clock.now = 40
         await shelf.get("a")  # a request of the old edition is still under way
-        await asyncio.sleep(0.03)
+        clock.now = 80
         shelf.sweep()
         seen.append(shelf.ids)
-        await asyncio.sleep(0.1)
+        clock.now = 200
         shelf.sweep()
         seen.append(shelf.ids)
         assert await shelf.get("a") == "A", "what was let go is opened again when it is asked for"
         return seen
 
     assert asyncio.run(run()) == [["a", "b"], ["a", "b"], ["b"]]
+
+
+def test_a_shelf_looks_by_itself_for_what_to_let_go() -> None:
+    async def run() -> list[str]:
+        shelf = Shelf(str.upper, keep_s=0.01)
+        await shelf.prepare("a")
+        await shelf.prepare("b")
+        async with asyncio.timeout(10):
+            while len(shelf.ids) > 1:
+                await asyncio.sleep(0.005)
+        return shelf.ids
+
+    assert asyncio.run(run()) == ["b"]
 
 
 def test_a_shelf_tries_again_what_failed_and_one_impatient_caller_stops_nobody() -> None:

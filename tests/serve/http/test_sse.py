@@ -90,12 +90,22 @@ def collect(source: AsyncGenerator[Event, None], keep_alive_s: float) -> list[by
 
 
 def test_comments_come_while_nothing_happens() -> None:
-    async def source() -> AsyncGenerator[Event, None]:
-        yield "stage", {"text": "a\nb\u2028"}
-        await asyncio.sleep(0.1)
-        yield "answer", 1
+    async def read() -> list[bytes]:
+        goes_on = asyncio.Event()
 
-    chunks = collect(source(), 0.02)
+        async def source() -> AsyncGenerator[Event, None]:
+            yield "stage", {"text": "a\nb\u2028"}
+            await goes_on.wait()
+            yield "answer", 1
+
+        found = []
+        async for chunk in frames(source(), 0.01):
+            found.append(chunk)
+            if len(found) == 3:  # two comments
+                goes_on.set()
+        return found
+
+    chunks = asyncio.run(read())
     assert chunks[0] == 'event: stage\ndata: {"text":"a\\nb\u2028"}\n\n'.encode()
     assert chunks[-1] == b"event: answer\ndata: 1\n\n"
     assert set(chunks[1:-1]) == {b": keep-alive\n\n"}
