@@ -17,6 +17,9 @@ from engine.storage.bundle import Bundle
 from serve.graph.runner import Job, Opened, StageRunner
 from serve.messages import Failure, Outcome, Progress, Reply, RoundDone, StageDone, Task
 
+BEGUN, GO_ON = threading.Event(), threading.Event()
+"""A stage is at the query "held", and may end it."""
+
 
 class Step(Stage):
     """Notes its name and batch size, and ranks one entity; fails on queries that say so."""
@@ -35,6 +38,9 @@ class Step(Stage):
                     raise ZeroDivisionError("secret")
                 if e.query.id == "refused":
                     raise QueryError("not this one")
+                if e.query.id == "held":
+                    BEGUN.set()
+                    assert GO_ON.wait(10)
                 if e.query.id.startswith("slow"):
                     time.sleep(0.2)
                 ranking = Ranking(np.int32([7]), np.float32([1]))
@@ -122,14 +128,22 @@ MakeJob = Callable[..., Job]
 
 def together(runner: StageRunner, *jobs: Job) -> list[Reply]:
     """Submit all while the runner is busy, so that it finds them in line together."""
-    busy = Job(Task(jobs[0].task.bundle, (0,), [expansion("slow")]), jobs[0].opened)
-    runner.submit(busy)
-    time.sleep(0.05)
+    BEGUN.clear()
+    GO_ON.clear()
+    runner.submit(Job(Task(jobs[0].task.bundle, (0,), [expansion("held")]), jobs[0].opened))
+    assert BEGUN.wait(10)
     for one in jobs:
         runner.submit(one)
+    GO_ON.set()
     for one in jobs:
         one.done.result(10)
     return [one.reply() for one in jobs]
+
+
+def done(runner: StageRunner, one: Job) -> None:
+    """Submit a job that finds nobody in line, and wait for it."""
+    runner.submit(one)
+    one.done.result(10)
 
 
 def notes(outcome: Outcome) -> tuple[str, ...]:
@@ -199,7 +213,7 @@ def test_a_stage_for_which_there_is_no_time_is_left_out_by_name(runner: StageRun
 def test_a_stage_known_to_take_longer_than_there_is_time_is_not_begun(
     runner: StageRunner, job: MakeJob
 ) -> None:
-    together(runner, job((0,), "slow"))  # 0.2 s: so much is known now
+    done(runner, job((0,), "slow"))  # 0.2 s: so much is known now
     found = replace(expansion("2"), ranking=Ranking(np.int32([3]), np.float32([1])))
     found = replace(found, query=replace(found.query, deadline=time.time() + 0.15))
     one = job((0,), found)
@@ -209,7 +223,7 @@ def test_a_stage_known_to_take_longer_than_there_is_time_is_not_begun(
 
 
 def test_an_estimate_that_keeps_a_stage_from_being_tried_fades(runner: StageRunner, job: MakeJob) -> None:
-    together(runner, job((0,), "slow"))
+    done(runner, job((0,), "slow"))
 
     def tried(id: str) -> bool:
         found = replace(
