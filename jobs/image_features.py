@@ -1,8 +1,8 @@
 """Run every distinct image of a corpus once through a frozen vision backbone, and store its patch features.
 
-A first pass reads and hashes what the mentions name; a pool of actors then decodes and encodes the contents
-that have no features yet, part by part. A part is there whole or not at all, so a run that was stopped goes
-on where it was, and a corpus that has grown costs only what is new.
+A first pass reads and hashes what the mentions name; the second decodes and encodes the contents that have
+no features yet, part by part. A part is there whole or not at all, so a run that was stopped goes on where it
+was, and a corpus that has grown costs only what is new.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from cluster.session import session
 from engine.corpus.readers.base import Refusal
 from engine.errors import UserError
 from engine.images.features import (
-    CURRENT,
     INDEX,
     INDEX_SCHEMA,
-    MANIFEST,
     ImageManifest,
     ImageSettings,
-    finished_parts,
+    feature_parts,
+    part_id,
 )
-from engine.images.fetch import ImageHasher
-from engine.images.worker import ImageMaker
+from engine.images.fetch import HashedImage, ImageHasher
+from engine.images.worker import Contents, ImageMaker
 from engine.models.vision import Patches, VisionBackbone
+from engine.storage.parts import MANIFEST, write_model, write_pointer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.workers.executor import pooled
+from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts
 
 EXAMPLES = """
   python -m jobs.image_features --workspace work --model microsoft/resnet-50
@@ -59,13 +58,6 @@ class Mentioned(NamedTuple):
     entity_id: int
 
 
-class Image(NamedTuple):
-    """What is behind an address: sha256 of its content and why it is refused; each may be empty."""
-
-    sha256: str
-    reason: str
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What a run did, in distinct contents; ``manifest`` counts addresses."""
@@ -79,51 +71,51 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Making:
-    """How features are made: the actors' arguments and the size of their pool."""
+    """How features are made."""
 
     model: str
     patches: Patches = "grid"
     grid: int = 7
     batch_size: int = 32
-    workers: int | None = None
 
 
-def make_image_features(workspace: Workspace, making: Making, force: bool = False) -> Outcome:
+@dataclass(frozen=True)
+class Features:
+    """All parts of a folder by id, each with its contents; and how many of the contents asked for were made
+    now, and kept."""
+
+    parts: dict[str, pa.Table]
+    made: int
+    kept: int
+
+
+def make_image_features(
+    workspace: Workspace, making: Making, force: bool = False, executor: Executor | None = None
+) -> Outcome:
     """Make the features of a workspace's images; contents that have theirs already are kept.
 
     Args:
         workspace: holds the corpus, receives ``images/<key>`` and ``corpus/quarantine/images.jsonl``.
-        making: the backbone, the patches, the pool.
+        making: the backbone and the patches.
         force: make everything again.
+        executor: where images are read, decoded and encoded; None: an :class:`AutoExecutor`.
 
     Raises:
         StorageError: there is no corpus, or a bucket cannot be used.
         UserError: no mention has an image, or the backbone cannot be loaded.
     """
     mentioned = _mentioned(workspace)
-    if not mentioned:
-        raise UserError(
-            f"{workspace.corpus.uri}: no mention has an image; import a corpus whose records name one "
-            "(the field `image`: a path or an s3:// address)"
-        )
     backbone = VisionBackbone.load(making.model, making.patches, making.grid)
     settings = ImageSettings(backbone=backbone.fingerprint(), patches=backbone.patches, grid=making.grid)
-    key = settings.key(making.model)
-    folder = workspace.images(key)
+    folder = workspace.images(settings.key(making.model))
     if force:
         folder.delete()
     addresses = list(mentioned)
-    with session():
-        images = _hashed(workspace, addresses, making.workers)
+    with given_or_auto(executor) as executor:
+        images = _hash_images(workspace, addresses, executor)
         by_content = _by_content(addresses, images)
-        there = {sha for table in finished_parts(folder).values() for sha in table["sha256"].to_pylist()}
-        missing = [sha for sha in by_content if sha not in there]
-        kept = len(by_content) - len(missing)
-        if kept:
-            console.say(f"{folder.uri}: {kept} of {len(by_content)} images are there already and are kept")
-        _make(workspace, making, settings, key, {sha: by_content[sha] for sha in missing})
-    parts = finished_parts(folder)
-    images = _with_reasons(images, list(parts.values()))
+        features = _make_features(workspace, folder, making, settings, by_content, executor)
+    images = _with_reasons(images, list(features.parts.values()))
     refused = {a: i for a, i in zip(addresses, images, strict=True) if i.reason}
     _write_quarantine(workspace, mentioned, refused)
     manifest = ImageManifest(
@@ -131,16 +123,20 @@ def make_image_features(workspace: Workspace, making: Making, force: bool = Fals
         model=making.model,
         n_patches=backbone.n_patches,
         dim=backbone.dim,
-        parts={part: len(table) for part, table in parts.items()},
+        parts={part: len(table) for part, table in features.parts.items()},
         images=len(addresses),
         refused=len(refused),
     )
     _publish(workspace, folder, addresses, images, manifest)
-    return Outcome(key, manifest, len(by_content), len(missing), kept)
+    return Outcome(folder.name, manifest, len(by_content), features.made, features.kept)
 
 
 def _mentioned(workspace: Workspace) -> dict[str, Mentioned]:
-    """Return every distinct address and where it is first named, in the corpus' order."""
+    """Return every distinct address and where it is first named, in the corpus' order.
+
+    Raises:
+        UserError: no mention has an image.
+    """
     found: dict[str, Mentioned] = {}
     for part in workspace.mentions():
         with part.open_input() as stream:
@@ -149,23 +145,26 @@ def _mentioned(workspace: Workspace) -> dict[str, Mentioned]:
         for row, (entity_id, image) in enumerate(pairs):
             if image is not None and image not in found:
                 found[image] = Mentioned(part.name, row, entity_id)
+    if not found:
+        raise UserError(
+            f"{workspace.corpus.uri}: no mention has an image; import a corpus whose records name one "
+            "(the field `image`: a path or an s3:// address)"
+        )
     return found
 
 
-def _hashed(workspace: Workspace, addresses: Sequence[str], workers: int | None) -> list[Image]:
-    """Read, hash and check every address on the cluster; in the order of the addresses."""
-    starts = range(0, len(addresses), ADDRESSES_A_TASK)
-    items = [{"chunk": at, "images": list(addresses[at : at + ADDRESSES_A_TASK])} for at in starts]
-    found: dict[int, list[Image]] = {}
+def _hash_images(workspace: Workspace, addresses: Sequence[str], executor: Executor) -> list[HashedImage]:
+    """Read, hash and check every address; in the order of the addresses."""
+    chunks = [addresses[at : at + ADDRESSES_A_TASK] for at in range(0, len(addresses), ADDRESSES_A_TASK)]
+    found: dict[int, list[HashedImage]] = {}
     with console.meter("reading, images", len(addresses)) as meter:
-        for row in pooled(items, ImageHasher, (workspace.root.uri,), workers):
-            images = [Image(*pair) for pair in zip(row["sha256"], row["reason"], strict=True)]
-            found[int(row["chunk"])] = images
+        for place, images in executor.map(ImageHasher, (workspace.root.uri,), chunks):
+            found[place] = images
             meter.add(len(images))
-    return [image for at in starts for image in found[at]]
+    return [image for place in range(len(chunks)) for image in found[place]]
 
 
-def _by_content(addresses: Sequence[str], images: Sequence[Image]) -> dict[str, str]:
+def _by_content(addresses: Sequence[str], images: Sequence[HashedImage]) -> dict[str, str]:
     """Return one address of every distinct content that is not refused, in the corpus' order."""
     found: dict[str, str] = {}
     for address, image in zip(addresses, images, strict=True):
@@ -174,20 +173,38 @@ def _by_content(addresses: Sequence[str], images: Sequence[Image]) -> dict[str, 
     return found
 
 
-def _make(
-    workspace: Workspace, making: Making, settings: ImageSettings, key: str, missing: Mapping[str, str]
-) -> None:
-    """Make the features of the given contents, by sha256 an address, on the cluster."""
-    sha256s, addresses = list(missing), list(missing.values())
-    parts = [slice(at, at + PART_IMAGES) for at in range(0, len(sha256s), PART_IMAGES)]
-    items = [{"sha256": sha256s[part], "images": addresses[part]} for part in parts]
-    arguments = (workspace.root.uri, making.model, settings, key, making.batch_size)
-    with console.meter("features, images", len(missing)) as meter:
-        for row in pooled(items, ImageMaker, arguments, making.workers, gpu=True):
-            meter.add(int(row["rows"]))
+def _make_features(
+    workspace: Workspace,
+    folder: Store,
+    making: Making,
+    settings: ImageSettings,
+    by_content: Mapping[str, str],
+    executor: Executor,
+) -> Features:
+    """Make new parts of the contents (by sha256 an address) that no part holds yet."""
+    files = feature_parts(folder)
+    parts = files.finished()
+    there = {sha for table in parts.values() for sha in table["sha256"].to_pylist()}
+    missing = [sha for sha in by_content if sha not in there]
+    kept = len(by_content) - len(missing)
+    if kept:
+        console.say(f"{folder.uri}: {kept} of {len(by_content)} images are there already and are kept")
+    chunks = [missing[at : at + PART_IMAGES] for at in range(0, len(missing), PART_IMAGES)]
+    made = make_parts(
+        files,
+        {part_id(chunk): Contents(chunk, [by_content[sha] for sha in chunk]) for chunk in chunks},
+        ImageMaker,
+        (workspace.root.uri, making.model, settings, folder.name, making.batch_size),
+        executor,
+        label="features, images",
+        size=lambda contents: len(contents.sha256s),
+        gpu=True,
+    )
+    # In the order in which a later run finds them: what that one publishes is the same.
+    return Features(dict(sorted((parts | made.parts).items())), len(missing), kept)
 
 
-def _with_reasons(images: Sequence[Image], parts: Sequence[pa.Table]) -> list[Image]:
+def _with_reasons(images: Sequence[HashedImage], parts: Sequence[pa.Table]) -> list[HashedImage]:
     """Return the images with the reasons of those that turned out broken when they were decoded."""
     broken: dict[str, str] = {}
     for table in parts:
@@ -197,7 +214,7 @@ def _with_reasons(images: Sequence[Image], parts: Sequence[pa.Table]) -> list[Im
 
 
 def _write_quarantine(
-    workspace: Workspace, mentioned: Mapping[str, Mentioned], refused: Mapping[str, Image]
+    workspace: Workspace, mentioned: Mapping[str, Mentioned], refused: Mapping[str, HashedImage]
 ) -> None:
     """Write a line for every refused image; the file of an earlier run goes."""
     file = workspace.corpus / "quarantine" / QUARANTINE
@@ -220,14 +237,14 @@ def _publish(
     workspace: Workspace,
     folder: Store,
     addresses: Sequence[str],
-    images: Sequence[Image],
+    images: Sequence[HashedImage],
     manifest: ImageManifest,
 ) -> None:
     columns = [list(addresses), [i.sha256 or None for i in images], [i.reason or None for i in images]]
     with (folder / INDEX).writing() as path:
         pq.write_table(pa.table(columns, schema=INDEX_SCHEMA), path)
-    (folder / MANIFEST).write_bytes(manifest.model_dump_json(indent=1).encode())
-    workspace.images(CURRENT).write_bytes(folder.name.encode())
+    write_model(folder / MANIFEST, manifest)
+    write_pointer(workspace.root / "images", folder.name)
 
 
 def main(
@@ -264,8 +281,9 @@ def main(
     downloaded but the model, if you name one on the hub.
     """
     started = time.monotonic()
-    making = Making(model, patches, grid, batch_size, workers)
-    outcome = make_image_features(Workspace.open(workspace), making, force)
+    making = Making(model, patches, grid, batch_size)
+    with AutoExecutor(workers) as executor:
+        outcome = make_image_features(Workspace.open(workspace), making, force, executor)
     seconds = time.monotonic() - started
     console.result(
         key=outcome.key,

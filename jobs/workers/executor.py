@@ -11,7 +11,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -171,7 +171,7 @@ class AutoExecutor:
         gpu: bool = False,
     ) -> Iterator[tuple[int, Result]]:
         """See :class:`Executor`."""
-        if not (self._connected or _has_cluster()) and (self._workers == 1 or len(tasks) <= 1):
+        if not self._connected and one_is_enough(self._workers, len(tasks)):
             yield from LocalExecutor().map(worker, arguments, tasks, gpu)
             return
         if not self._connected:
@@ -180,6 +180,16 @@ class AutoExecutor:
             self._open.enter_context(session())
             self._connected = True
         yield from RayExecutor(self._workers).map(worker, arguments, tasks, gpu)
+
+
+def given_or_auto(executor: Executor | None) -> AbstractContextManager[Executor]:
+    """Return a context of the executor that was given, or of an :class:`AutoExecutor`, which ends with it."""
+    return AutoExecutor() if executor is None else nullcontext(executor)
+
+
+def one_is_enough(workers: int | None, tasks: int) -> bool:
+    """Return whether so many tasks are done in this process, see :class:`AutoExecutor`."""
+    return not _has_cluster() and (workers == 1 or tasks <= 1)
 
 
 def _has_cluster() -> bool:
