@@ -19,6 +19,7 @@ from engine.stages.base import Pipeline, Stage, Worker, finish, timed
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
+from jobs.workers import executor
 from jobs.workers.executor import LocalExecutor, one_is_enough
 
 WRITER_CPUS = 0.1
@@ -143,7 +144,11 @@ class StagePools:
         self._workers = workers
 
     def map(
-        self, worker: type[Any], arguments: tuple[Any, ...], tasks: Sequence[Any], gpu: bool = False
+        self,
+        worker: executor.Worker[Any, Any],
+        arguments: tuple[Any, ...],
+        tasks: Sequence[Any],
+        gpu: bool = False,
     ) -> Iterator[tuple[int, Any]]:
         """See :class:`jobs.workers.executor.Executor`; the stages themselves say which needs a GPU."""
         if one_is_enough(self._workers, len(tasks)):
