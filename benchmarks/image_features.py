@@ -36,14 +36,16 @@ from transformers import AutoModel, MobileNetV1Config, MobileNetV1Model, ResNetC
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.report import medians, report
+from cluster.session import session
 from engine.corpus.importing.importer import ImportSettings, import_corpus
 from engine.images.features import ImageFeatures, ImageSettings
 from engine.images.fetch import ImageHasher
-from engine.images.worker import ImageMaker
+from engine.images.worker import Contents, ImageMaker
 from engine.models.vision import VisionBackbone
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.image_features import ADDRESSES_A_TASK, PART_IMAGES, Making, make_image_features
+from jobs.workers.executor import RayExecutor
 
 SPEED_BAR = 0.9
 """Images a second of the step over those of the bare backbone."""
@@ -93,7 +95,7 @@ def speed(folder: Path, images: int, rounds: int, cores: int) -> dict[str, float
     maker = ImageMaker(str(folder), str(folder / "model"), settings, "key", batch_size=32)
 
     def step() -> None:
-        maker.make([hasher.hashed(address)[0] for address in addresses], addresses)
+        maker(Contents([hasher.hashed(address).sha256 for address in addresses], addresses))
 
     def loop(model: Callable[[torch.Tensor], object]) -> None:
         with torch.inference_mode():
@@ -126,9 +128,9 @@ def prepare(folder: Path, pairs: int) -> None:
 
 def run_job(folder: Path, pairs: int) -> None:
     """The job as it is, on Ray with one actor."""
-    outcome = make_image_features(
-        Workspace.open(folder / "w"), Making(model=str(folder / "model"), grid=2, workers=1)
-    )
+    making = Making(model=str(folder / "model"), grid=2)
+    with session():
+        outcome = make_image_features(Workspace.open(folder / "w"), making, executor=RayExecutor(workers=1))
     if outcome.made != pairs:
         raise RuntimeError(f"{outcome.made} of {pairs} images were made")
 
@@ -141,9 +143,9 @@ def run_actor(folder: Path, pairs: int) -> None:
     settings = ImageSettings(backbone=backbone.fingerprint(), grid=2)
     maker = ImageMaker(str(folder / "w"), str(folder / "model"), settings, "actor", batch_size=32)
     for chunk in _chunks(addresses, ADDRESSES_A_TASK):
-        sha256s = [hasher.hashed(address)[0] for address in chunk]
+        sha256s = [hasher.hashed(address).sha256 for address in chunk]
         for at in range(0, len(chunk), PART_IMAGES):
-            maker.make(sha256s[at : at + PART_IMAGES], chunk[at : at + PART_IMAGES])
+            maker(Contents(sha256s[at : at + PART_IMAGES], chunk[at : at + PART_IMAGES]))
 
 
 def run_reader(folder: Path, pairs: int) -> None:

@@ -53,7 +53,7 @@ from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.multimodal_views import Source, multimodal_view
 from jobs.steps.views import TEMPERATURE
 from jobs.workers.encoder import MULTIMODAL_JOB
-from jobs.workers.executor import opened
+from jobs.workers.executor import given_or_auto
 
 EXAMPLES = """
   python -m jobs.ablate --workspace work --queries mesed/query --queries mesed/query_seed=5
@@ -178,7 +178,7 @@ def _write_view(
     workspace: Workspace, run: Trained, cache: FrozenCache, modality: Modality, n_entities: int, staged: Path
 ) -> None:
     source = Source(workspace.root.uri, run, cache, modality, TEMPERATURE)
-    with opened(None) as executor:
+    with given_or_auto(None) as executor:
         states, distributions = multimodal_view(source, n_entities, executor)
     (staged / "index").mkdir(exist_ok=True)
     VectorIndex(states).write(staged / "index" / f"{view_name(modality)}.faiss")

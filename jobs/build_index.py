@@ -25,7 +25,7 @@ from jobs import console
 from jobs.steps.encoder_training import trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.views import BUILDERS, TEMPERATURE, Encoders, Made, Sources
-from jobs.workers.executor import AutoExecutor, Executor, opened
+from jobs.workers.executor import AutoExecutor, Executor, given_or_auto
 
 EXAMPLES = """
   python -m jobs.build_index --workspace work
@@ -48,7 +48,7 @@ def build(
         executor: where encoders run; default: see :class:`jobs.workers.executor.AutoExecutor`.
         temperature: of predicted distributions, in a workspace with a multi-modal encoder.
     """
-    with opened(executor) as where:
+    with given_or_auto(executor) as where:
         sources = _open_sources(workspace, untrained, where, temperature)
         made = Made()
         for builder in BUILDERS:

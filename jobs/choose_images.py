@@ -1,7 +1,7 @@
 """Choose the best of several candidate images for each sentence, by models that you bring.
 
-Equation 1 of the MESED paper. Ray Data spreads parts of the table over actors that each load the models
-once. Every part is written whole or not at all, so a run that was stopped goes on where it was.
+Equation 1 of the MESED paper. Workers each load the models once and take part after part of the table. Every
+part is written whole or not at all, so a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from pydantic import Field
 
 from cluster.commandline import command, preformatted
 from cluster.options import CommandSettings
-from cluster.session import session
 from engine.errors import FormatError
 from engine.images.selection import table as choice_table
 from engine.images.selection.results import ChoiceDescription, ChoiceFolder, ChoiceMaker
 from engine.images.selection.selector import ChoiceSettings
 from engine.storage.store import Store
 from jobs import console
-from jobs.workers.executor import pooled
+from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts
 
 EXAMPLES = """
   python -m jobs.choose_images --table found.jsonl --output chosen --clip openai/clip-vit-base-patch32
@@ -31,7 +30,11 @@ EXAMPLES = """
 
 
 def choose_images(
-    table: str, output: str, settings: ChoiceSettings, workers: int | None = None, overwrite: bool = False
+    table: str,
+    output: str,
+    settings: ChoiceSettings,
+    overwrite: bool = False,
+    executor: Executor | None = None,
 ) -> tuple[ChoiceDescription, Counter[str], int]:
     """Choose an image for every record of a table; parts that are there already are kept.
 
@@ -39,8 +42,8 @@ def choose_images(
         table: a file of JSON lines or Parquet, see :mod:`engine.images.selection.table`.
         output: a folder or an s3:// prefix, see :mod:`engine.images.selection.results`.
         settings: models and alpha.
-        workers: actors; default: the cluster's GPUs, or its CPUs where there are none.
         overwrite: replace another choice in ``output``.
+        executor: where the models run; None: an :class:`AutoExecutor`.
 
     Returns:
         What was asked, the counts of all parts, and how many parts this run made.
@@ -58,16 +61,18 @@ def choose_images(
             f"{source.uri}: no usable record in it ({wanted.refused} refused, see {output}/quarantine); "
             "see --help for the columns"
         )
-    missing = folder.missing(wanted)
-    if len(missing) < wanted.parts:
-        console.say(f"{output}: {wanted.parts - len(missing)} of {wanted.parts} parts are there already")
-    if missing:
-        arguments = (folder.folder.uri, settings)
-        items = [{"part": part} for part in missing]
-        with session(), console.meter("records", wanted.records) as meter:
-            for row in pooled(items, ChoiceMaker, arguments, workers, gpu=True):
-                meter.add(int(row["records"]))
-    return wanted, folder.finish(wanted), len(missing)
+    with given_or_auto(executor) as executor:
+        made = make_parts(
+            folder.parts,
+            wanted.tasks(),
+            ChoiceMaker,
+            (folder.folder.uri, settings),
+            executor,
+            label="records",
+            size=wanted.records_of,
+            gpu=True,
+        )
+    return wanted, folder.finish(made.parts.values()), made.made
 
 
 class ChooseImagesSettings(CommandSettings):
@@ -106,9 +111,10 @@ def main(settings: ChooseImagesSettings) -> None:
     """
     started = time.monotonic()
     output = settings.output
-    wanted, counts, made = choose_images(
-        settings.table, output, settings.choice, settings.workers, settings.overwrite
-    )
+    with AutoExecutor(settings.workers) as executor:
+        wanted, counts, made = choose_images(
+            settings.table, output, settings.choice, settings.overwrite, executor
+        )
     if counts["images_refused"] or wanted.refused:
         console.say(
             f"{wanted.refused} records and {counts['images_refused']} images cannot be used; see "

@@ -1,8 +1,8 @@
 """Run every distinct image of a corpus once through a frozen vision backbone, and store its patch features.
 
-A first pass reads and hashes what the mentions name; a pool of actors then decodes and encodes the contents
-that have no features yet, part by part. A part is there whole or not at all, so a run that was stopped goes
-on where it was, and a corpus that has grown costs only what is new.
+A first pass reads and hashes what the mentions name; the second decodes and encodes the contents that have
+no features yet, part by part. A part is there whole or not at all, so a run that was stopped goes on where it
+was, and a corpus that has grown costs only what is new.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,27 +18,26 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.commandline import command
 from cluster.options import CommandSettings, declared
-from cluster.session import session
 from engine.corpus.positions import StoredMentionPosition
 from engine.corpus.readers.base import RefusedRecord
 from engine.errors import UserError
 from engine.images.features import (
-    CURRENT,
     INDEX,
     INDEX_SCHEMA,
-    MANIFEST,
     ImageManifest,
     ImageSettings,
-    finished_parts,
+    feature_parts,
+    part_id,
 )
-from engine.images.fetch import ImageHasher
-from engine.images.worker import ImageMaker
+from engine.images.fetch import HashedImage, ImageHasher
+from engine.images.worker import Contents, ImageMaker
 from engine.models.vision import Patches, VisionBackbone
 from engine.refusals import Code, Refusal
+from engine.storage.parts import MANIFEST, write_model, write_pointer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.workers.executor import pooled
+from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts
 
 EXAMPLES = """
   python -m jobs.image_features --workspace work --model microsoft/resnet-50
@@ -55,18 +53,6 @@ ADDRESSES_A_TASK = 2048
 QUARANTINE = "images.jsonl"
 
 
-class Image(NamedTuple):
-    """What is behind an address: sha256 of its content, "" where it cannot be read, and why it is refused."""
-
-    sha256: str
-    refusal: Refusal | None
-
-    @property
-    def reason(self) -> str:
-        """The refusal's detail; "" where there is none."""
-        return self.refusal.detail if self.refusal else ""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What a run did, in distinct contents; ``manifest`` counts addresses."""
@@ -79,7 +65,7 @@ class Outcome:
 
 
 class Making(BaseModel):
-    """How features are made: the actors' arguments and the size of their pool."""
+    """How features are made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -90,49 +76,45 @@ class Making(BaseModel):
     patches: Patches = declared(ImageSettings, "patches")
     grid: int = declared(ImageSettings, "grid")
     batch_size: int = Field(default=32, ge=1, description="Images that are decoded and encoded at a time.")
-    workers: int | None = Field(
-        default=None,
-        ge=1,
-        description="Actors.  [default: the cluster's GPUs, or its CPUs where there are none]",
-    )
 
 
-def make_image_features(workspace: Workspace, making: Making, force: bool = False) -> Outcome:
+@dataclass(frozen=True)
+class Features:
+    """All parts of a folder by id, each with its contents; and how many of the contents asked for were made
+    now, and kept."""
+
+    parts: dict[str, pa.Table]
+    made: int
+    kept: int
+
+
+def make_image_features(
+    workspace: Workspace, making: Making, force: bool = False, executor: Executor | None = None
+) -> Outcome:
     """Make the features of a workspace's images; contents that have theirs already are kept.
 
     Args:
         workspace: holds the corpus, receives ``images/<key>`` and ``corpus/quarantine/images.jsonl``.
-        making: the backbone, the patches, the pool.
+        making: the backbone and the patches.
         force: make everything again.
+        executor: where images are read, decoded and encoded; None: an :class:`AutoExecutor`.
 
     Raises:
         StorageError: there is no corpus, or a bucket cannot be used.
         UserError: no mention has an image, or the backbone cannot be loaded.
     """
     mentioned = _mentioned(workspace)
-    if not mentioned:
-        raise UserError(
-            f"{workspace.corpus.uri}: no mention has an image; import a corpus whose records name one "
-            "(the field `image`: a path or an s3:// address)"
-        )
     backbone = VisionBackbone.load(making.model, making.patches, making.grid, "--model")
     settings = ImageSettings(backbone=backbone.fingerprint(), patches=backbone.patches, grid=making.grid)
-    key = settings.key(making.model)
-    folder = workspace.images(key)
+    folder = workspace.images(settings.key(making.model))
     if force:
         folder.delete()
     addresses = list(mentioned)
-    with session():
-        images = _hashed(workspace, addresses, making.workers)
+    with given_or_auto(executor) as executor:
+        images = _hash_images(workspace, addresses, executor)
         by_content = _by_content(addresses, images)
-        there = {sha for table in finished_parts(folder).values() for sha in table["sha256"].to_pylist()}
-        missing = [sha for sha in by_content if sha not in there]
-        kept = len(by_content) - len(missing)
-        if kept:
-            console.say(f"{folder.uri}: {kept} of {len(by_content)} images are there already and are kept")
-        _make(workspace, making, settings, key, {sha: by_content[sha] for sha in missing})
-    parts = finished_parts(folder)
-    images = _with_reasons(images, list(parts.values()))
+        features = _make_features(workspace, folder, making, settings, by_content, executor)
+    images = _with_reasons(images, list(features.parts.values()))
     refused = {a: i for a, i in zip(addresses, images, strict=True) if i.refusal}
     _write_quarantine(workspace, mentioned, refused)
     manifest = ImageManifest(
@@ -140,16 +122,20 @@ def make_image_features(workspace: Workspace, making: Making, force: bool = Fals
         model=making.model,
         n_patches=backbone.n_patches,
         dim=backbone.dim,
-        parts={part: len(table) for part, table in parts.items()},
+        parts={part: len(table) for part, table in features.parts.items()},
         images=len(addresses),
         refused=len(refused),
     )
     _publish(workspace, folder, addresses, images, manifest)
-    return Outcome(key, manifest, len(by_content), len(missing), kept)
+    return Outcome(folder.name, manifest, len(by_content), features.made, features.kept)
 
 
 def _mentioned(workspace: Workspace) -> dict[str, StoredMentionPosition]:
-    """Return every distinct address and where it is first named, in the corpus' order."""
+    """Return every distinct address and where it is first named, in the corpus' order.
+
+    Raises:
+        UserError: no mention has an image.
+    """
     found: dict[str, StoredMentionPosition] = {}
     for part in workspace.mentions():
         with part.open_input() as stream:
@@ -158,24 +144,26 @@ def _mentioned(workspace: Workspace) -> dict[str, StoredMentionPosition]:
         for row, (entity_id, image) in enumerate(pairs):
             if image is not None and image not in found:
                 found[image] = StoredMentionPosition(part.name, row, entity_id)
+    if not found:
+        raise UserError(
+            f"{workspace.corpus.uri}: no mention has an image; import a corpus whose records name one "
+            "(the field `image`: a path or an s3:// address)"
+        )
     return found
 
 
-def _hashed(workspace: Workspace, addresses: Sequence[str], workers: int | None) -> list[Image]:
-    """Read, hash and check every address on the cluster; in the order of the addresses."""
-    starts = range(0, len(addresses), ADDRESSES_A_TASK)
-    items = [{"chunk": at, "images": list(addresses[at : at + ADDRESSES_A_TASK])} for at in starts]
-    found: dict[int, list[Image]] = {}
+def _hash_images(workspace: Workspace, addresses: Sequence[str], executor: Executor) -> list[HashedImage]:
+    """Read, hash and check every address; in the order of the addresses."""
+    chunks = [addresses[at : at + ADDRESSES_A_TASK] for at in range(0, len(addresses), ADDRESSES_A_TASK)]
+    found: dict[int, list[HashedImage]] = {}
     with console.meter("reading, images", len(addresses)) as meter:
-        for row in pooled(items, ImageHasher, (workspace.root.uri,), workers):
-            columns = zip(row["sha256"], row["code"], row["reason"], strict=True)
-            images = [Image(sha, Refusal(Code(code), why) if code else None) for sha, code, why in columns]
-            found[int(row["chunk"])] = images
+        for place, images in executor.map(ImageHasher, (workspace.root.uri,), chunks):
+            found[place] = images
             meter.add(len(images))
-    return [image for at in starts for image in found[at]]
+    return [image for place in range(len(chunks)) for image in found[place]]
 
 
-def _by_content(addresses: Sequence[str], images: Sequence[Image]) -> dict[str, str]:
+def _by_content(addresses: Sequence[str], images: Sequence[HashedImage]) -> dict[str, str]:
     """Return one address of every distinct content that is not refused, in the corpus' order."""
     found: dict[str, str] = {}
     for address, image in zip(addresses, images, strict=True):
@@ -184,20 +172,38 @@ def _by_content(addresses: Sequence[str], images: Sequence[Image]) -> dict[str, 
     return found
 
 
-def _make(
-    workspace: Workspace, making: Making, settings: ImageSettings, key: str, missing: Mapping[str, str]
-) -> None:
-    """Make the features of the given contents, by sha256 an address, on the cluster."""
-    sha256s, addresses = list(missing), list(missing.values())
-    parts = [slice(at, at + PART_IMAGES) for at in range(0, len(sha256s), PART_IMAGES)]
-    items = [{"sha256": sha256s[part], "images": addresses[part]} for part in parts]
-    arguments = (workspace.root.uri, making.model, settings, key, making.batch_size)
-    with console.meter("features, images", len(missing)) as meter:
-        for row in pooled(items, ImageMaker, arguments, making.workers, gpu=True):
-            meter.add(int(row["rows"]))
+def _make_features(
+    workspace: Workspace,
+    folder: Store,
+    making: Making,
+    settings: ImageSettings,
+    by_content: Mapping[str, str],
+    executor: Executor,
+) -> Features:
+    """Make new parts of the contents (by sha256 an address) that no part holds yet."""
+    files = feature_parts(folder)
+    parts = files.finished()
+    there = {sha for table in parts.values() for sha in table["sha256"].to_pylist()}
+    missing = [sha for sha in by_content if sha not in there]
+    kept = len(by_content) - len(missing)
+    if kept:
+        console.say(f"{folder.uri}: {kept} of {len(by_content)} images are there already and are kept")
+    chunks = [missing[at : at + PART_IMAGES] for at in range(0, len(missing), PART_IMAGES)]
+    made = make_parts(
+        files,
+        {part_id(chunk): Contents(chunk, [by_content[sha] for sha in chunk]) for chunk in chunks},
+        ImageMaker,
+        (workspace.root.uri, making.model, settings, folder.name, making.batch_size),
+        executor,
+        label="features, images",
+        size=lambda contents: len(contents.sha256s),
+        gpu=True,
+    )
+    # In the order in which a later run finds them: what that one publishes is the same.
+    return Features(dict(sorted((parts | made.parts).items())), len(missing), kept)
 
 
-def _with_reasons(images: Sequence[Image], parts: Sequence[pa.Table]) -> list[Image]:
+def _with_reasons(images: Sequence[HashedImage], parts: Sequence[pa.Table]) -> list[HashedImage]:
     """Return the images with the reasons of those that turned out broken when they were decoded."""
     broken: dict[str, Refusal] = {}
     for table in parts:
@@ -208,7 +214,7 @@ def _with_reasons(images: Sequence[Image], parts: Sequence[pa.Table]) -> list[Im
 
 
 def _write_quarantine(
-    workspace: Workspace, mentioned: Mapping[str, StoredMentionPosition], refused: Mapping[str, Image]
+    workspace: Workspace, mentioned: Mapping[str, StoredMentionPosition], refused: Mapping[str, HashedImage]
 ) -> None:
     """Write a line for every refused image; the file of an earlier run goes."""
     file = workspace.corpus / "quarantine" / QUARANTINE
@@ -231,14 +237,14 @@ def _publish(
     workspace: Workspace,
     folder: Store,
     addresses: Sequence[str],
-    images: Sequence[Image],
+    images: Sequence[HashedImage],
     manifest: ImageManifest,
 ) -> None:
     columns = [list(addresses), [i.sha256 or None for i in images], [i.reason or None for i in images]]
     with (folder / INDEX).writing() as path:
         pq.write_table(pa.table(columns, schema=INDEX_SCHEMA), path)
-    (folder / MANIFEST).write_bytes(manifest.model_dump_json(indent=1).encode())
-    workspace.images(CURRENT).write_bytes(folder.name.encode())
+    write_model(folder / MANIFEST, manifest)
+    write_pointer(workspace.root / "images", folder.name)
 
 
 class ImageFeaturesSettings(CommandSettings):
@@ -246,6 +252,11 @@ class ImageFeaturesSettings(CommandSettings):
 
     workspace: str = Field(description="Folder or s3:// prefix with a corpus whose mentions have images.")
     making: Making
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Actors.  [default: the cluster's GPUs, or its CPUs where there are none]",
+    )
     force: bool = Field(default=False, description="Make everything again, also what is there already.")
 
 
@@ -265,7 +276,9 @@ def main(settings: ImageFeaturesSettings) -> None:
     downloaded but the model, if you name one on the hub.
     """
     started = time.monotonic()
-    outcome = make_image_features(Workspace.open(settings.workspace), settings.making, settings.force)
+    with AutoExecutor(settings.workers) as executor:
+        place = Workspace.open(settings.workspace)
+        outcome = make_image_features(place, settings.making, settings.force, executor)
     seconds = time.monotonic() - started
     console.result(
         key=outcome.key,

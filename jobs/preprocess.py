@@ -31,7 +31,7 @@ from engine.storage.parts import MANIFEST, content_key, write_model, write_point
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.workers.executor import AutoExecutor, Executor, make_parts, opened
+from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts
 
 EXAMPLES = """
   python -m jobs.preprocess --workspace work
@@ -77,7 +77,7 @@ def preprocess(
         for name in tasks:
             parts.file(name).delete()
     arguments = (workspace.root.uri, model, settings)
-    with opened(executor) as where:
+    with given_or_auto(executor) as where:
         made = make_parts(
             parts, tasks, InputWorker, arguments, where, "sentences", lambda task: len(task.rows)
         )

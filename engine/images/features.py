@@ -3,9 +3,9 @@
 A feature belongs to the content of a file, by its sha256, not to its address: what two mentions or two
 corpora share is computed and stored once, and a corpus that grows only adds parts.
 
-``images/<key>/part-<id>.npy`` is float16 [n, P, C], ``part-<id>.parquet`` names the n contents in the same
-order and is written second: a part counts once it is there. ``index.parquet`` says for every address of the
-corpus which content it has, or why none; ``manifest.json`` comes last.
+``images/<key>`` is a folder of parts (:mod:`engine.storage.parts`): ``part-<id>.npy`` is float16 [n, P, C],
+``part-<id>.parquet`` names the n contents in the same order. ``index.parquet`` says for every address of the
+corpus which content it has, or why none.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import StorageError
+from engine.storage.parts import MANIFEST, PartFolder, read_model, read_pointer
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 
@@ -41,7 +42,7 @@ INDEX_SCHEMA = pa.schema(
 )
 """``sha256`` is null where the file could not be read, ``reason`` where there is a feature."""
 
-MANIFEST, INDEX, CURRENT = "manifest.json", "index.parquet", "CURRENT"
+INDEX = "index.parquet"
 
 NO_IMAGE = -1
 """The row of a mention without an image, or with one that was refused."""
@@ -109,21 +110,16 @@ def read_table(file: Store) -> pa.Table:
         return pq.read_table(stream)
 
 
-def finished_parts(folder: Store) -> dict[str, pa.Table]:
-    """Return the contents (:data:`PART_SCHEMA`) of every whole part below ``images/<key>``, by its id."""
-    names = {file.name for file in folder.files(".npy")}
-    found: dict[str, pa.Table] = {}
-    for file in folder.files(".parquet"):
-        name = file.name.removesuffix(".parquet")
-        if f"{name}.npy" not in names:
-            continue
-        try:
-            table = read_table(file)
-        except pa.ArrowException:
-            continue  # broken from outside: made again
-        if table.schema.equals(PART_SCHEMA):
-            found[name.removeprefix("part-")] = table
-    return found
+def feature_parts(folder: Store) -> PartFolder[pa.Table]:
+    """Return the parts below ``images/<key>``; of each its contents are known, as :data:`PART_SCHEMA`."""
+    return PartFolder(folder, (".npy", ".parquet"), _read_contents)
+
+
+def _read_contents(file: Store) -> pa.Table:
+    table = read_table(file)
+    if not table.schema.equals(PART_SCHEMA):
+        raise ValueError(f"{file.uri}: has the columns {table.schema.names}")
+    return table
 
 
 class ImageFeatures:
@@ -137,6 +133,8 @@ class ImageFeatures:
 
     def __init__(self, folder: Store, manifest: ImageManifest, way_out: str) -> None:
         self._folder, self.manifest, self._way_out = folder, manifest, way_out
+        self._files = feature_parts(folder)
+        self._files.check_complete(manifest.parts, f"{way_out} again")
         self._first = np.cumsum([0, *manifest.parts.values()])
         self._parts = [self._mapped(part) for part in manifest.parts]
         self._rows = self._row_by_address()
@@ -154,19 +152,13 @@ class ImageFeatures:
         """
         way_out = f"run `python -m jobs.image_features --workspace {workspace.root.uri} --model …`"
         if key is None:
-            pointer = workspace.images(CURRENT)
-            if not pointer.exists():
-                raise StorageError(f"{workspace.root.uri}: no image features here yet; {way_out} first")
-            key = pointer.read_bytes().decode().strip()
+            key = read_pointer(workspace.root / "images")
+        if key is None:
+            raise StorageError(f"{workspace.root.uri}: no image features here yet; {way_out} first")
         folder = workspace.images(key)
         if not (folder / MANIFEST).exists():
             raise StorageError(f"{folder.uri}: no such image features, or not complete; {way_out}")
-        try:
-            manifest = ImageManifest.model_validate_json((folder / MANIFEST).read_bytes())
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise StorageError(f"{folder.uri}/{MANIFEST}: cannot be read ({reason}); {way_out}") from None
-        return cls(folder, manifest, way_out)
+        return cls(folder, read_model(folder / MANIFEST, ImageManifest, way_out), way_out)
 
     @property
     def key(self) -> str:
@@ -213,7 +205,7 @@ class ImageFeatures:
         return torch.from_numpy(features_BPC)
 
     def _mapped(self, part: str) -> npt.NDArray[np.float16]:
-        path: Path = self._present(f"part-{part}.npy").local_copy(machine_cache())
+        path: Path = self._files.file(part, ".npy").local_copy(machine_cache())
         array: npt.NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
         expected = (self.manifest.parts[part], self.n_patches, self.dim)
         if array.shape != expected or array.dtype != np.float16:
@@ -223,15 +215,12 @@ class ImageFeatures:
     def _row_by_address(self) -> Mapping[str, int]:
         rows: dict[str, int] = {}
         for part, first in zip(self.manifest.parts, self._first, strict=False):
-            table = read_table(self._present(f"part-{part}.parquet"))
+            table = self._files.read(self._files.file(part))
             for place, (sha256, reason) in enumerate(zip(*table.to_pydict().values(), strict=True)):
                 rows[sha256] = NO_IMAGE if reason is not None else int(first) + place
-        index = read_table(self._present(INDEX)).to_pydict()
-        entries = zip(index["image"], index["sha256"], index["reason"], strict=True)
-        return {image: NO_IMAGE if why is not None else rows[sha] for image, sha, why in entries}
-
-    def _present(self, name: str) -> Store:
-        file = self._folder / name
+        file = self._folder / INDEX
         if not file.exists():
             raise StorageError(f"{file.uri}: is missing; {self._way_out} again, it makes what is missing")
-        return file
+        index = read_table(file).to_pydict()
+        entries = zip(index["image"], index["sha256"], index["reason"], strict=True)
+        return {image: NO_IMAGE if why is not None else rows[sha] for image, sha, why in entries}

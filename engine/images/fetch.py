@@ -1,6 +1,6 @@
 """Reads the files behind images' addresses: the first pass, which hashes and checks but decodes nothing.
 
-The work of an actor, which knows nothing of the cluster, and needs no model: it starts at once.
+Knows nothing of who calls it, or where, and needs no model: it starts at once.
 """
 
 from __future__ import annotations
@@ -9,10 +9,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from typing import Any
-
-import numpy as np
+from typing import NamedTuple
 
 from engine.corpus.image_addresses import MAX_BYTES
 from engine.errors import StorageError
@@ -82,35 +79,44 @@ class ImageFiles:
             raise StorageError(f"{address}: {error}; run the job again, it makes what is missing") from None
 
 
+class HashedImage(NamedTuple):
+    """What is behind an address: sha256 of its content, "" where it cannot be read, and why it is refused."""
+
+    sha256: str
+    refusal: Refusal | None
+
+    @property
+    def reason(self) -> str:
+        """The refusal's detail; "" where there is none."""
+        return self.refusal.detail if self.refusal else ""
+
+
 class ImageHasher:
-    """The first pass: reads each address, hashes its content, and checks all but the decoding."""
+    """The first pass, a worker: reads each address, hashes its content, and checks all but the decoding.
+
+    Args:
+        workspace: its address.
+    """
 
     def __init__(self, workspace: str) -> None:
-        self._uri = workspace
+        self._files = ImageFiles(Workspace.open(workspace))
 
-    @cached_property
-    def _files(self) -> ImageFiles:
-        return ImageFiles(Workspace.open(self._uri))
+    def __call__(self, addresses: Sequence[str]) -> list[HashedImage]:
+        """Return what is behind each address, in their order.
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Return sha256, code and reason of each address of a batch of one; "" where there is none."""
-        addresses = [str(address) for address in batch["images"][0]]
+        Raises:
+            StorageError: a bucket cannot be used.
+        """
         with ThreadPoolExecutor(self._files.threads(addresses)) as pool:
-            found = list(pool.map(self.hashed, addresses))
-        return {
-            "chunk": [int(batch["chunk"][0])],
-            "sha256": [[sha256 for sha256, _ in found]],
-            "code": [[refusal.code.value if refusal else "" for _, refusal in found]],
-            "reason": [[refusal.detail if refusal else "" for _, refusal in found]],
-        }
+            return list(pool.map(self.hashed, addresses))
 
-    def hashed(self, address: str) -> tuple[str, Refusal | None]:
-        """Return the sha256 of an image's content ("" where it cannot be read), and why it is refused."""
+    def hashed(self, address: str) -> HashedImage:
+        """Return what is behind one address."""
         sha256 = ""
         try:
             content = self._files.read(address)
             sha256 = hashlib.sha256(content).hexdigest()
             check(content)
         except PictureRefused as error:
-            return sha256, error.refusal
-        return sha256, None
+            return HashedImage(sha256, error.refusal)
+        return HashedImage(sha256, None)

@@ -1,4 +1,4 @@
-"""Decodes and encodes images: the second pass, the work of an actor, which knows nothing of the cluster."""
+"""Decodes and encodes images: the second pass. Knows nothing of who calls it, or where."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,15 +16,23 @@ import torch
 
 from engine.errors import StorageError, UserError
 from engine.images.decode import PictureRefused, Pixels, decode
-from engine.images.features import PART_SCHEMA, ImageSettings, part_id
+from engine.images.features import PART_SCHEMA, ImageSettings, feature_parts, part_id
 from engine.images.fetch import WAITING_THREADS, ImageFiles
+from engine.models.device import worker_device
 from engine.models.vision import VisionBackbone
 from engine.refusals import Refusal
 from engine.storage.workspace import Workspace
 
 
+class Contents(NamedTuple):
+    """A part's contents, and for each an address at which it is found."""
+
+    sha256s: Sequence[str]
+    addresses: Sequence[str]
+
+
 class ImageMaker:
-    """Decodes and encodes a part's contents, a thread's work ahead of the backbone.
+    """A worker: decodes and encodes a part's contents, a thread's work ahead of the backbone.
 
     Args:
         workspace: its address.
@@ -32,50 +40,37 @@ class ImageMaker:
         settings: made with that backbone's fingerprint.
         key: folder below ``images``.
         batch_size: images that are encoded at a time.
+
+    Raises:
+        UserError: the backbone cannot be loaded, or is another one on this node.
     """
 
     def __init__(
         self, workspace: str, model: str, settings: ImageSettings, key: str, batch_size: int
     ) -> None:
-        self._uri, self._model, self._settings = workspace, model, settings
-        self._key, self._batch_size = key, batch_size
+        opened = Workspace.open(workspace)
+        self._files, self._parts = ImageFiles(opened), feature_parts(opened.images(key))
+        self._batch_size = batch_size
+        self._device = worker_device()
+        self.backbone = VisionBackbone.load(model, settings.patches, settings.grid, "--model").to(
+            self._device
+        )
+        if self.backbone.fingerprint() != settings.backbone:
+            raise UserError(f"--model {model}: this node has another model under that name than the driver")
 
-    @cached_property
-    def _workspace(self) -> Workspace:
-        return Workspace.open(self._uri)
+    def __call__(self, contents: Contents) -> pa.Table:
+        """Write a part and return what it holds, as :data:`engine.images.features.PART_SCHEMA`.
 
-    @cached_property
-    def _files(self) -> ImageFiles:
-        return ImageFiles(self._workspace)
-
-    @cached_property
-    def backbone(self) -> VisionBackbone:
-        """The backbone, on this actor's GPU if it has one, else on one thread."""
-        backbone = VisionBackbone.load(self._model, self._settings.patches, self._settings.grid, "--model")
-        if backbone.fingerprint() != self._settings.backbone:
-            raise UserError(
-                f"--model {self._model}: this node has another model under that name than the driver"
-            )
-        if torch.cuda.is_available():
-            return backbone.to(torch.device("cuda"))
-        # One thread an actor: two that share a core wait for each other.
-        torch.set_num_threads(1)
-        return backbone
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
-        """Make the part of a batch of one; returns its rows."""
-        sha256s = [str(sha) for sha in batch["sha256"][0]]
-        self.make(sha256s, [str(address) for address in batch["images"][0]])
-        return {"rows": [len(sha256s)]}
-
-    def make(self, sha256s: Sequence[str], addresses: Sequence[str]) -> None:
-        """Write the part of some contents, each found at the address beside it."""
-        name = f"part-{part_id(sha256s)}"
-        folder = self._workspace.images(self._key)
-        with (folder / f"{name}.npy").writing() as path:
-            reasons = self._write(path, sha256s, addresses)
-        with (folder / f"{name}.parquet").writing() as path:
-            pq.write_table(pa.table([list(sha256s), reasons], schema=PART_SCHEMA), path)
+        Raises:
+            StorageError: a content is no longer what it was, or a bucket cannot be used.
+        """
+        name = part_id(contents.sha256s)
+        with self._parts.writing(name, ".npy") as path:
+            reasons = self._write(path, *contents)
+        table = pa.table([list(contents.sha256s), reasons], schema=PART_SCHEMA)
+        with self._parts.writing(name) as path:
+            pq.write_table(table, path)
+        return table
 
     def _write(self, path: Path, sha256s: Sequence[str], addresses: Sequence[str]) -> list[str | None]:
         """Write the features batch by batch, so that memory does not grow with the part."""
@@ -99,7 +94,7 @@ class ImageMaker:
         """Yield the pictures in batches, or why not, always with the next batch at work."""
         work = deque(zip(sha256s, addresses, strict=True))
         ahead: deque[Future[Pixels | Refusal]] = deque()
-        threads = WAITING_THREADS if torch.cuda.is_available() else self._files.threads(addresses)
+        threads = WAITING_THREADS if self._device.type == "cuda" else self._files.threads(addresses)
         with ThreadPoolExecutor(threads) as pool:
             while work or ahead:
                 while work and len(ahead) < 2 * self._batch_size:

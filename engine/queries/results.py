@@ -7,8 +7,9 @@
     _refused.jsonl      queries that could not be used: source, position, query_id, code, reason
     _manifest.json      counts; written last: an output without it is not finished
 
-Queries are cut into parts in their order, so a later run with the same input knows which are
-missing. Names of what is no answer begin with _, so that readers of Parquet folders pass over them.
+Queries are cut into parts (:mod:`engine.storage.parts`) in their order, so a later run with the same input
+knows which are missing. Names of what is no answer begin with _, so that readers of Parquet folders pass over
+them.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from engine.catalogue import Catalogue
 from engine.errors import FormatError
 from engine.queries.formats import RefusedQuery
 from engine.query import Expansion
+from engine.storage.parts import PartFolder, numbered, read_model, write_model
 from engine.storage.store import Store
 from engine.vocabulary import Vocabulary
 
@@ -59,6 +61,14 @@ class Labels(NamedTuple):
     images: pa.ListArray
 
 
+class PartCounts(NamedTuple):
+    """What is known of a part: its queries, those of them without any answer, and its rows."""
+
+    queries: int
+    empty: int
+    rows: int
+
+
 class RunDescription(BaseModel):
     """What an output is made from. Two runs agree if all but ``part_size`` is equal."""
 
@@ -76,14 +86,11 @@ class RunDescription(BaseModel):
         return [f"{k}: {theirs[k]}, not {v}" for k, v in mine.items() if v != theirs[k]]
 
     @property
-    def parts(self) -> range:
-        """The numbers of all parts."""
-        return range(-(-self.queries // self.part_size))
-
-    def slice(self, part: int) -> slice:
-        """The places of a part's queries."""
-        start = part * self.part_size
-        return slice(start, min(start + self.part_size, self.queries))
+    def parts(self) -> dict[str, slice]:
+        """The places of each part's queries, by its name."""
+        starts = range(0, self.queries, self.part_size)
+        ends = (min(start + self.part_size, self.queries) for start in starts)
+        return {numbered(i): slice(*place) for i, place in enumerate(zip(starts, ends, strict=True))}
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,11 @@ class ExpansionFolder:
     """An output folder, local or in a bucket."""
 
     folder: Store
+
+    @property
+    def parts(self) -> PartFolder[PartCounts]:
+        """The parts; of each its counts are known, which stand in the footer."""
+        return PartFolder(self.folder, (".parquet",), _read_counts)
 
     def begin(self, wanted: RunDescription, overwrite: bool) -> RunDescription:
         """Start an output or go on with the one that is there; return the description that holds.
@@ -104,7 +116,7 @@ class ExpansionFolder:
             self._clear()
         there = self._read_run()
         if there is None:
-            (self.folder / RUN).write_bytes(wanted.model_dump_json(indent=1).encode() + b"\n")
+            write_model(self.folder / RUN, wanted)
             return wanted
         if differences := wanted.differences(there):
             raise FormatError(
@@ -113,19 +125,14 @@ class ExpansionFolder:
             )
         return there
 
-    def missing(self, run: RunDescription) -> list[int]:
-        """The numbers of the parts that are not there yet."""
-        there = {file.name for file in self.folder.files(".parquet")}
-        return [part for part in run.parts if part_name(part) not in there]
-
-    def write_part(self, part: int, expansions: Sequence[Expansion], labels: Labels) -> int:
-        """Write one part and return its rows."""
+    def write_part(self, part: str, expansions: Sequence[Expansion], labels: Labels) -> PartCounts:
+        """Write one part and return its counts."""
         table = to_table(expansions, labels)
         empty = sum(len(e.ranking) == 0 for e in expansions)
         counts = {"queries": str(len(expansions)), "empty": str(empty)}
-        with (self.folder / part_name(part)).writing() as path:
+        with self.parts.writing(part) as path:
             pq.write_table(table.replace_schema_metadata(counts), path, compression="zstd")
-        return table.num_rows
+        return PartCounts(len(expansions), empty, table.num_rows)
 
     def finish(self, run: RunDescription, refused: Sequence[RefusedQuery]) -> dict[str, Any]:
         """Check that every part is there with all its queries, write the manifest and return it.
@@ -138,7 +145,8 @@ class ExpansionFolder:
             (self.folder / REFUSED).write_bytes(("\n".join(lines) + "\n").encode())
         else:
             (self.folder / REFUSED).delete()
-        parts = [self._counted(run, part) for part in run.parts]
+        found = self.parts.finished(run.parts)
+        parts = [self._checked(part, place, found.get(part)) for part, place in run.parts.items()]
         manifest = {
             **run.model_dump(),
             "refused": len(refused),
@@ -149,25 +157,18 @@ class ExpansionFolder:
         (self.folder / MANIFEST).write_bytes(json.dumps(manifest, indent=1).encode() + b"\n")
         return manifest
 
-    def _counted(self, run: RunDescription, part: int) -> dict[str, Any]:
-        file, place = self.folder / part_name(part), run.slice(part)
-        try:
-            with file.open_input() as stream:
-                footer = pq.ParquetFile(stream).metadata
-            queries, empty = (int(footer.metadata[key]) for key in (b"queries", b"empty"))
-        except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{file.uri}: not a part of ours ({error}); remove it") from None
-        if queries != place.stop - place.start:
-            raise FormatError(f"{file.uri}: answers {queries} queries, not all of its part; remove it")
-        return {"file": file.name, "queries": queries, "empty": empty, "rows": footer.num_rows}
+    def _checked(self, part: str, place: slice, counts: PartCounts | None) -> dict[str, Any]:
+        file = self.parts.file(part)
+        if counts is None:
+            raise FormatError(f"{file.uri}: missing, or not a part of ours; run again, it is made anew")
+        if counts.queries != place.stop - place.start:
+            raise FormatError(f"{file.uri}: answers {counts.queries} queries, not all of its part; remove it")
+        return {"file": file.name, **counts._asdict()}
 
     def _read_run(self) -> RunDescription | None:
         file = self.folder / RUN
         if file.exists():
-            try:
-                return RunDescription.model_validate_json(file.read_bytes())
-            except ValidationError:
-                raise FormatError(f"{file.uri}: not a run's description; use --overwrite") from None
+            return read_model(file, RunDescription, "name another --output, or give --overwrite")
         if strangers := self.folder.files(".parquet"):
             raise FormatError(
                 f"{self.folder.uri}: holds {strangers[0].name}, which no run began; name another --output"
@@ -176,19 +177,22 @@ class ExpansionFolder:
 
     def _clear(self) -> None:
         """Remove what a run wrote, the manifest first, and nothing else."""
-        ours = {RUN, REFUSED} | {f.name for f in self.folder.files() if _is_part(f.name)}
-        for name in [MANIFEST, *sorted(ours)]:
-            (self.folder / name).delete()
+        parts = self.parts
+        ours = [part for part in parts.names() if part.isdigit() and part == numbered(int(part))]
+        for file in [
+            self.folder / MANIFEST,
+            *map(parts.file, ours),
+            self.folder / REFUSED,
+            self.folder / RUN,
+        ]:
+            file.delete()
 
 
-def part_name(part: int) -> str:
-    """The file name of a part."""
-    return f"part-{part:05d}.parquet"
-
-
-def _is_part(name: str) -> bool:
-    number = name.removeprefix("part-").removesuffix(".parquet")
-    return number.isdigit() and name == part_name(int(number))
+def _read_counts(file: Store) -> PartCounts:
+    with file.open_input() as stream:
+        footer = pq.ParquetFile(stream).metadata
+    metadata = footer.metadata or {}
+    return PartCounts(int(metadata[b"queries"]), int(metadata[b"empty"]), footer.num_rows)
 
 
 def to_table(expansions: Sequence[Expansion], labels: Labels) -> pa.Table:

@@ -16,7 +16,7 @@ from engine.storage.parts import PartFolder
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache, InputRows, fill_part
-from jobs.workers.executor import Executor, make_parts, opened
+from jobs.workers.executor import Executor, given_or_auto, make_parts
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -45,7 +45,7 @@ def frozen_cache(
         for name, source, rows in zip(inputs.names, inputs.parts, inputs.rows, strict=True)
     }
     arguments = (workspace.root.uri, model, dtype, key)
-    with opened(executor) as where:
+    with given_or_auto(executor) as where:
         make_parts(
             states, tasks, StateWorker, arguments, where, "frozen layers, sentences", _rows_of, gpu=True
         )

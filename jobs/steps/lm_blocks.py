@@ -32,7 +32,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.parts import MANIFEST, PartFolder, content_key, write_model
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.workers.executor import Executor, make_parts, opened
+from jobs.workers.executor import Executor, given_or_auto, make_parts
 
 LIST_VIEW = "joint"
 """The view whose neighbours lists are made of: the best that was measured."""
@@ -79,7 +79,7 @@ def make_blocks(
     folder = block_parts(workspace, settings)
     plans = named_plans(workspace, plan_parts(workspace, settings))
     arguments = (workspace.root.uri, tokenizer, settings)
-    with opened(executor) as where:
+    with given_or_auto(executor) as where:
         made = make_parts(
             folder, plans, BlockWorker, arguments, where, "blocks, sentences", lambda plan: len(plan.rows)
         )

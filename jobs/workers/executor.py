@@ -11,7 +11,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -171,7 +171,7 @@ class AutoExecutor:
         gpu: bool = False,
     ) -> Iterator[tuple[int, Result]]:
         """See :class:`Executor`."""
-        if not (self._connected or _has_cluster()) and (self._workers == 1 or len(tasks) <= 1):
+        if not self._connected and one_is_enough(self._workers, len(tasks)):
             yield from LocalExecutor().map(worker, arguments, tasks, gpu)
             return
         if not self._connected:
@@ -182,14 +182,14 @@ class AutoExecutor:
         yield from RayExecutor(self._workers).map(worker, arguments, tasks, gpu)
 
 
-@contextmanager
-def opened(executor: Executor | None) -> Iterator[Executor]:
-    """Yield the executor that was given, or an :class:`AutoExecutor` while the block runs."""
-    if executor is not None:
-        yield executor
-        return
-    with AutoExecutor() as own:
-        yield own
+def given_or_auto(executor: Executor | None) -> AbstractContextManager[Executor]:
+    """Return a context of the executor that was given, or of an :class:`AutoExecutor`, which ends with it."""
+    return AutoExecutor() if executor is None else nullcontext(executor)
+
+
+def one_is_enough(workers: int | None, tasks: int) -> bool:
+    """Return whether so many tasks are done in this process, see :class:`AutoExecutor`."""
+    return not _has_cluster() and (workers == 1 or tasks <= 1)
 
 
 def _has_cluster() -> bool:
@@ -242,38 +242,3 @@ def make_parts(
                 found[todo[place]] = result
                 meter.add(size(tasks[todo[place]]))
     return Made({name: found[name] for name in tasks}, len(todo), kept)
-
-
-def pooled(
-    items: Sequence[Mapping[str, Any]],
-    actor: type,
-    arguments: tuple[Any, ...],
-    workers: int | None = None,
-    gpu: bool = False,
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows that ``actor(*arguments)`` makes of each item, in the order in which they finish.
-
-    Args:
-        items: plain values; an actor gets one as a batch of one row.
-        actor: a class of an importable module, called with a batch.
-        arguments: of its constructor.
-        workers: size of the pool; default: the CPUs of the cluster, or its GPUs if those are used.
-        gpu: give each actor a GPU if the cluster has any.
-    """
-    import ray
-
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if gpu else 0
-    size = min(workers or gpus or int(resources.get("CPU", 1)), len(items))
-    if not size:
-        return
-    data = ray.data.from_items(list(items), override_num_blocks=len(items))
-    pool = data.map_batches(
-        actor,
-        fn_constructor_args=arguments,
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=size),
-        num_cpus=None if gpus else 1,
-        num_gpus=1 if gpus else None,
-    )
-    yield from pool.iter_rows()

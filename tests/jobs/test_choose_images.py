@@ -1,35 +1,42 @@
-"""The choice of images as a user runs it, on a small Ray, into a corpus."""
+"""The choice of images as a user runs it, into a corpus; and on Ray."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from jobs.choose_images import main
+from engine.images.selection import results
+from engine.images.selection.selector import ChoiceSettings
+from jobs.choose_images import choose_images, main
+from jobs.workers.executor import RayExecutor
 from tests.support import choice_models
 from tests.support.commands import run_command
 from tests.support.corpora import run_import
+from tests.support.executors import LastFirst
 from tests.support.images import picture
 
-pytestmark = pytest.mark.slow
 
-
-def test_from_a_table_to_a_corpus(
-    tmp_path: Path, ray_local: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "raw").mkdir()
+def found_images(folder: Path) -> Path:
+    """Write a table of five records, one of which cannot be used, and their images; return its file."""
+    folder.mkdir()
     for colour in ("red", "blue"):
-        (tmp_path / "raw" / f"{colour}.png").write_bytes(picture(colour))
+        (folder / f"{colour}.png").write_bytes(picture(colour))
     both = ["red.png", "blue.png", "missing.png"]
     records = [
         {"entity": "iron", "sentence": f"iron is number {i} .", "candidates": both, "typical": "red.png"}
         for i in range(3)
     ]
     records += [{"entity": "gold", "sentence": "gold has no picture ."}, {"entity": "tin"}]
-    table, output = tmp_path / "raw" / "found.jsonl", tmp_path / "out"
-    table.write_text("".join(json.dumps(r) + "\n" for r in records))
+    (folder / "found.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return folder / "found.jsonl"
+
+
+def test_from_a_table_to_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, output = found_images(tmp_path / "raw"), tmp_path / "out"
     words = ["--table", table, "--output", output, "--workers", 1]
     clip = choice_models.clip(tmp_path / "clip")
     assert run_command(main, *words, "--clip", clip, "--alpha", 0) == 0
@@ -46,3 +53,24 @@ def test_from_a_table_to_a_corpus(
     assert got.manifest.counts.images == 3
     assert run_command(main, *words, "--clip", clip, "--alpha", 0) == 0
     assert "parts_made=0 parts_kept=1" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ray_chooses_the_same(ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "PART_RECORDS", 2)
+    table = str(found_images(tmp_path / "raw"))
+    settings = ChoiceSettings(clip=choice_models.clip(tmp_path / "clip"), alpha=0.5)
+
+    def made(output: Path, executor: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]], object]:
+        _, counts, parts = choose_images(table, str(output), settings, executor=executor)
+        assert parts == 2
+        texts = [f.read_text() for f in sorted((output / "sentences").iterdir())]
+        scores = [row for f in sorted((output / "scores").iterdir()) for row in pq.read_table(f).to_pylist()]
+        return [json.loads(line) for text in texts for line in text.splitlines()], scores, counts
+
+    here, there = made(tmp_path / "here", LastFirst()), made(tmp_path / "there", RayExecutor(workers=1))
+    assert [s | {"image_score": 0} for s in there[0]] == [s | {"image_score": 0} for s in here[0]]
+    assert there[2] == here[2]
+    for one, other in zip(there[1], here[1], strict=True):
+        assert one == pytest.approx(other, abs=1e-5)

@@ -15,13 +15,17 @@ from hypothesis import strategies as st
 
 from engine.methods import method
 from engine.queries.formats import read_queries
+from engine.queries.results import ExpansionFolder, RunDescription
 from engine.query import Expansion, Query, Ranking
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from jobs.expand import MAX_PART, default_part_size, main, pack, unpack
+from jobs.expand import MAX_PART, default_part_size, main
+from jobs.expand import expand as batch_expand
+from jobs.workers.expansion import BatchExpansion, Source, pack, unpack
 from tests.support.bundles import publish_vectors
 from tests.support.commands import run_command
+from tests.support.executors import LastFirst
 from tests.support.language_models import tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -93,9 +97,8 @@ def same(rows: list[dict], others: list[dict]) -> None:
         assert one == other
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "part_size"), [(1, 6), (7, 8), (64, 1024)])
-def test_batch_and_local_runtime_rank_alike(ray_local, house, tmp_path, batch_size, part_size):
+def test_batch_and_local_runtime_rank_alike(house, tmp_path, batch_size, part_size):
     output = tmp_path / "out"
     sizes = ("--batch-size", batch_size, "--part-size", part_size)
     assert expand(house, output, "--workers", 1, *sizes) == 0
@@ -110,14 +113,33 @@ def test_batch_and_local_runtime_rank_alike(ray_local, house, tmp_path, batch_si
 
 
 @pytest.mark.slow
+@pytest.mark.ray
+def test_the_pools_of_stages_write_the_same(ray_local, house, tmp_path):
+    """The contract of the workers on Ray: an actor pool per stage, and the one that writes."""
+    sizes = ("--batch-size", 4, "--part-size", 6)
+    assert expand(house, tmp_path / "there", *sizes) == 0
+    source = Source(str(house / "w"), Bundle.open(Workspace.open(house / "w")).id)
+    job = BatchExpansion(method("retexpan"), source, str(tmp_path / "here"), batch_size=4)
+    queries = read_queries(Store.open(house / "q.jsonl"), source.open().vocabulary)
+    run = RunDescription.model_validate_json((tmp_path / "there" / "_run.json").read_bytes())
+    target = ExpansionFolder(Store.open(tmp_path / "here"))
+    assert batch_expand(job, queries, run, target, LastFirst()).made == 4
+    for part in run.parts:
+        there = pq.read_table(tmp_path / "there" / f"part-{part}.parquet")
+        here = pq.read_table(tmp_path / "here" / f"part-{part}.parquet")
+        assert there.schema.equals(here.schema, check_metadata=True)
+        assert there.to_pylist() == here.to_pylist()
+    same(batch_rows(tmp_path / "there"), local_rows(house))
+
+
 @pytest.mark.parametrize("name", ["genexpan", "retexpan+lm-rerank"])
-def test_a_language_models_lists_are_those_of_the_local_runtime(ray_local, tmp_path, name):
+def test_a_language_models_lists_are_those_of_the_local_runtime(tmp_path, name):
     names = [f"entity {i}" for i in range(24)]
     vectors = np.random.default_rng(2).normal(size=(len(names), 4))
     bundle = publish_vectors(Workspace.open(tmp_path / "w"), names, {"mask": vectors}, model=tiny_model())
     queries = [{"id": f"q{i}", "positive": [i, i + 1, i + 2], "negative": [i + 3]} for i in range(5)]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, queries)))
-    assert expand(tmp_path, tmp_path / "out", "--method", name) == 0
+    assert expand(tmp_path, tmp_path / "out", "--workers", 1, "--method", name) == 0
     asked = [Query(f"q{i}", (i, i + 1, i + 2), (i + 3,)) for i in range(5)]
     for expansion in method(name).open(bundle)(asked):
         rows = [r for r in batch_rows(tmp_path / "out") if r["query_id"] == expansion.query.id]
@@ -125,8 +147,7 @@ def test_a_language_models_lists_are_those_of_the_local_runtime(ray_local, tmp_p
         np.testing.assert_allclose([r["score"] for r in rows], expansion.ranking.scores, rtol=1e-4)
 
 
-@pytest.mark.slow
-def test_a_rerun_makes_only_what_is_missing(ray_local, house, tmp_path, capsys):
+def test_a_rerun_makes_only_what_is_missing(house, tmp_path, capsys):
     output = tmp_path / "out"
     assert expand(house, output, "--part-size", 6, "--workers", 1) == 0
     made = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
@@ -153,11 +174,13 @@ def submitted(house, output, *extra: object) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.faults
 def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(house, tmp_path):
     n, output = 3000, tmp_path / "out"
     lines = [json.dumps({"id": f"q{i}", "positive": [i % 100], "top_k": 3}) for i in range(n)]
     (tmp_path / "q.jsonl").write_text("\n".join(lines))
-    sizes = ("--workers", 1, "--batch-size", 1, "--part-size", 50)
+    sizes = ("--workers", 2, "--batch-size", 1, "--part-size", 50)  # one would work in the job's process
     job = submitted(house, output, "--queries", tmp_path / "q.jsonl", *sizes)
     while job.poll() is None and not list(output.glob("part-*")):
         time.sleep(0.01)
@@ -172,14 +195,25 @@ def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(house, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.faults
 def test_a_mistake_met_by_an_actor_is_one_line(house, tmp_path):
-    job = submitted(house, tmp_path / "out", "--method", "lexical")
+    job = submitted(house, tmp_path / "out", "--method", "lexical", "--part-size", 6)
     _, shown = job.communicate(timeout=200)
     assert job.returncode == 2
+    check_one_line(shown, tmp_path / "out")
+
+
+def test_a_mistake_met_in_this_process_is_one_line(house, tmp_path, capsys):
+    assert expand(house, tmp_path / "out", "--method", "lexical", "--workers", 1) == 2
+    check_one_line(capsys.readouterr().err, tmp_path / "out")
+
+
+def check_one_line(shown, output):
     errors = [line for line in shown.splitlines() if "error:" in line]
     assert len(errors) == 1
     assert "holds no 'index/lexical.faiss'" in errors[0]
-    assert not (tmp_path / "out" / "_manifest.json").exists()
+    assert not (output / "_manifest.json").exists()
 
 
 def test_a_method_whose_answers_depend_on_the_call_is_refused(house, tmp_path, capsys):
@@ -194,10 +228,10 @@ def test_a_part_crosses_processes_exactly():
     empty = Expansion(Query("e", (1,)))
     # As it comes out of a file or another process.
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, pack(3, [one, empty]).schema) as writer:
-        writer.write_table(pack(3, [one, empty]))
+    with pa.ipc.new_stream(sink, pack("00003", [one, empty]).schema) as writer:
+        writer.write_table(pack("00003", [one, empty]))
     ((part, (back, none)),) = unpack(pa.ipc.open_stream(sink.getvalue()).read_all())
-    assert part == 3
+    assert part == "00003"
     assert (back.query, back.seconds, back.degraded) == (one.query, one.seconds, one.degraded)
     np.testing.assert_array_equal(back.ranking.ids, ranking.ids)
     np.testing.assert_array_equal(back.ranking.scores, scores)

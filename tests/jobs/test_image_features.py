@@ -1,6 +1,5 @@
-import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,15 @@ import torch
 
 from engine.errors import StorageError, UserError
 from engine.images.decode import decode
-from engine.images.features import ImageFeatures
+from engine.images.features import ImageFeatures, ImageSettings
+from engine.images.fetch import ImageHasher
+from engine.images.worker import ImageMaker
 from engine.models.vision import VisionBackbone
 from engine.storage.workspace import Workspace
 from jobs import image_features
 from jobs.image_features import Making, Outcome, make_image_features
+from jobs.workers.executor import Arguments, Executor, LocalExecutor, RayExecutor, Result, Task, Worker
+from tests.support.executors import LastFirst
 from tests.support.images import backbone, import_images, picture, stored
 
 COLOURS = ["red", "green", "blue", "white", "yellow"]
@@ -25,30 +28,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return backbone(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same actors, called here; parts of two images."""
-
-    def pooled_here(
-        items: Sequence[Mapping[str, Any]],
-        actor: type,
-        arguments: tuple[Any, ...],
-        workers: int | None = None,
-        gpu: bool = False,
-    ) -> Iterator[dict[str, Any]]:
-        worker = actor(*arguments)
-        for item in reversed(items):  # the order of a pool is nobody's
-            made = worker({k: np.array([v, None], object)[:1] for k, v in item.items()})
-            yield {k: v[0] for k, v in made.items()}
-
-    monkeypatch.setattr(image_features, "pooled", pooled_here)
-    monkeypatch.setattr(image_features, "session", contextlib.nullcontext)
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of two images, tasks of three addresses."""
     monkeypatch.setattr(image_features, "PART_IMAGES", 2)
     monkeypatch.setattr(image_features, "ADDRESSES_A_TASK", 3)
 
 
-def make(workspace: str | Path, model: str, force: bool = False, **settings: Any) -> Outcome:
-    return make_image_features(Workspace.open(workspace), Making(model=model, **settings), force)
+def make(
+    workspace: str | Path,
+    model: str,
+    force: bool = False,
+    executor: Executor | None = None,
+    **settings: Any,
+) -> Outcome:
+    making = Making(model=model, **settings)
+    return make_image_features(Workspace.open(workspace), making, force, executor or LastFirst())
 
 
 def named(colours: Sequence[str]) -> dict[str, bytes | None]:
@@ -65,7 +60,7 @@ def stamps(workspace: Path, key: str) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for p in (workspace / "images" / key).glob("part-*")}
 
 
-def test_features_are_the_backbones_own(in_process: None, tmp_path: Path, model: str) -> None:
+def test_features_are_the_backbones_own(tmp_path: Path, model: str) -> None:
     import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS))
     outcome = make(tmp_path / "w", model, batch_size=3)
     assert (outcome.distinct, outcome.made, outcome.kept) == (5, 5, 0)
@@ -85,7 +80,7 @@ def test_features_are_the_backbones_own(in_process: None, tmp_path: Path, model:
     assert opened.gather(np.empty(0, np.int64)).shape == (0, 49, 6)
 
 
-def test_equal_contents_are_one_row(in_process: None, tmp_path: Path, model: str) -> None:
+def test_equal_contents_are_one_row(tmp_path: Path, model: str) -> None:
     absolute = tmp_path / "elsewhere.png"
     absolute.write_bytes(picture("red"))
     images = named(["red", "blue"]) | {"pictures/copy.png": picture("red"), str(absolute): None}
@@ -96,7 +91,7 @@ def test_equal_contents_are_one_row(in_process: None, tmp_path: Path, model: str
     assert red == copy == elsewhere != blue
 
 
-def test_a_corpus_that_grew_costs_what_is_new(in_process: None, tmp_path: Path, model: str) -> None:
+def test_a_corpus_that_grew_costs_what_is_new(tmp_path: Path, model: str) -> None:
     import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS[:3]))
     first = make(tmp_path / "w", model)
     before = stamps(tmp_path / "w", first.key)
@@ -118,7 +113,7 @@ def test_a_corpus_that_grew_costs_what_is_new(in_process: None, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet"])
-def test_a_part_that_is_lost_is_made_again(in_process: None, tmp_path: Path, model: str, suffix: str) -> None:
+def test_a_part_that_is_lost_is_made_again(tmp_path: Path, model: str, suffix: str) -> None:
     import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS))
     workspace = Workspace.open(tmp_path / "w")
     first = make(tmp_path / "w", model)
@@ -126,7 +121,7 @@ def test_a_part_that_is_lost_is_made_again(in_process: None, tmp_path: Path, mod
     rows = len(np.load(lost.with_suffix(".npy")))
     before = stamps(tmp_path / "w", first.key)
     lost.unlink()
-    with pytest.raises(StorageError, match="is missing; run"):
+    with pytest.raises(StorageError, match=rf"1 of 3 parts are missing \({lost.stem}\.parquet\); run"):
         ImageFeatures.open(workspace)
     again = make(tmp_path / "w", model)
     assert (again.made, again.kept) == (rows, 5 - rows)
@@ -136,9 +131,7 @@ def test_a_part_that_is_lost_is_made_again(in_process: None, tmp_path: Path, mod
     assert len(set(ImageFeatures.open(workspace).rows_of(list(named(COLOURS))))) == 5
 
 
-def test_refused_images_are_named_and_their_sentences_stay(
-    in_process: None, tmp_path: Path, model: str
-) -> None:
+def test_refused_images_are_named_and_their_sentences_stay(tmp_path: Path, model: str) -> None:
     half = picture("green", "BMP")[:500]
     images: dict[str, bytes | None] = {
         "missing.png": None,
@@ -171,7 +164,7 @@ def test_refused_images_are_named_and_their_sentences_stay(
     assert quarantine(tmp_path / "w") == {}
 
 
-def test_other_settings_and_other_weights_go_beside(in_process: None, tmp_path: Path, model: str) -> None:
+def test_other_settings_and_other_weights_go_beside(tmp_path: Path, model: str) -> None:
     import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS[:2]))
     workspace = Workspace.open(tmp_path / "w")
     other = backbone(tmp_path / "other", seed=1)
@@ -183,7 +176,7 @@ def test_other_settings_and_other_weights_go_beside(in_process: None, tmp_path: 
 
 
 def test_images_and_workspace_in_buckets(
-    in_process: None, s3: str, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+    s3: str, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
     images = named(["red", "blue"]) | {f"{s3}/far/green.png": picture("green"), f"{s3}/far/no.png": None}
@@ -199,7 +192,7 @@ def test_images_and_workspace_in_buckets(
         make(f"{s3}/w", model)
 
 
-def test_what_is_not_there_names_the_way_out(in_process: None, tmp_path: Path, model: str) -> None:
+def test_what_is_not_there_names_the_way_out(tmp_path: Path, model: str) -> None:
     workspace = Workspace.open(tmp_path / "w")
     with pytest.raises(StorageError, match=r"no corpus here yet; run `python -m jobs\.import_corpus"):
         make(tmp_path / "w", model)
@@ -215,36 +208,56 @@ def test_what_is_not_there_names_the_way_out(in_process: None, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("gone", [False, True])
-def test_a_content_that_changes_meanwhile_stops_the_job(
-    in_process: None, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, gone: bool
-) -> None:
+def test_a_content_that_changes_meanwhile_stops_the_job(tmp_path: Path, model: str, gone: bool) -> None:
     (address,) = import_images(tmp_path / "w", tmp_path / "raw", {"red.png": picture("red")})
-    hashed = image_features._hashed
 
-    def then_changed(*arguments: Any) -> Any:
-        found = hashed(*arguments)
-        Path(address).unlink()
-        if not gone:
-            Path(address).write_bytes(picture("blue"))
-        return found
+    class ChangesAfterTheFirstPass(LocalExecutor):
+        def map(
+            self, worker: Worker[Task, Result], arguments: Arguments, tasks: Sequence[Task], gpu: bool = False
+        ) -> Iterator[tuple[int, Result]]:
+            yield from super().map(worker, arguments, tasks, gpu)
+            if worker is ImageHasher:
+                Path(address).unlink()
+                if not gone:
+                    Path(address).write_bytes(picture("blue"))
 
-    monkeypatch.setattr(image_features, "_hashed", then_changed)
     with pytest.raises(StorageError, match=r"red\.png: has changed while the job ran; run it again"):
-        make(tmp_path / "w", model)
+        make(tmp_path / "w", model, executor=ChangesAfterTheFirstPass())
+
+
+def test_another_backbone_on_a_node_is_refused(tmp_path: Path, model: str) -> None:
+    settings = ImageSettings(backbone=VisionBackbone.load(model).fingerprint())
+    other = backbone(tmp_path / "other", seed=1)
+    with pytest.raises(UserError, match="this node has another model under that name"):
+        ImageMaker(str(tmp_path / "w"), other, settings, settings.key(model), batch_size=2)
+
+
+def test_what_an_earlier_version_wrote_is_read_and_kept(tmp_path: Path, model: str) -> None:
+    """Byte for byte as it wrote them: manifest and pointer without a line's end."""
+    import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS))
+    first = make(tmp_path / "w", model)
+    folder = tmp_path / "w" / "images" / first.key
+    (folder / "manifest.json").write_text(first.manifest.model_dump_json(indent=1))
+    (folder.parent / "CURRENT").write_text(first.key)
+    assert sorted(folder.glob("part-*.parquet")) == [
+        folder / f"part-{p}.parquet" for p in first.manifest.parts
+    ]
+    assert ImageFeatures.open(Workspace.open(tmp_path / "w")).manifest == first.manifest
+    again = make(tmp_path / "w", model)
+    assert (again.made, again.kept, again.manifest) == (0, 5, first.manifest)
 
 
 @pytest.mark.slow
-def test_ray_makes_the_same_features(
-    ray_local: None, tmp_path: Path, model: str, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.ray
+def test_ray_makes_the_same_features(ray_local: None, tmp_path: Path, model: str) -> None:
+    """The contract of both workers: hashing, and encoding."""
     images = named(COLOURS) | {"text.jpg": b"no picture"}
     addresses = import_images(tmp_path / "w", tmp_path / "raw", images)
     workspace = Workspace.open(tmp_path / "w")
-    spread = make(tmp_path / "w", model, workers=1)
+    spread = make(tmp_path / "w", model, executor=RayExecutor(workers=1))
     assert (spread.made, spread.manifest.refused) == (5, 1)
     opened = ImageFeatures.open(workspace)
     features = opened.gather(opened.rows_of(addresses))
-    request.getfixturevalue("in_process")
     make(tmp_path / "w", model, force=True)
     opened = ImageFeatures.open(workspace)
     torch.testing.assert_close(opened.gather(opened.rows_of(addresses)), features)

@@ -1,5 +1,7 @@
 """The folder that a choice of images is written into, part by part, and the worker that makes a part.
 
+The parts are those of :mod:`engine.storage.parts`, spread over folders of which each has its own readers:
+
 ::
 
     choice.json                  what is chosen from, and with which models: a rerun must ask for the same
@@ -8,7 +10,7 @@
     scores/part-NNNNN.parquet    every usable candidate (choice_table.SCORE_SCHEMA), and the part's counts
     quarantine/*.jsonl           refused records and refused candidates
 
-A part is done when its sentences are there: they are written last.
+A part is there once its sentences are, which are written last, and its counts can be read.
 """
 
 from __future__ import annotations
@@ -17,12 +19,10 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from engine.corpus.positions import PrintedPosition
 from engine.corpus.readers.base import RefusedRecord
@@ -30,6 +30,7 @@ from engine.errors import StorageError
 from engine.images.fetch import ImageFiles
 from engine.images.selection.selector import Choice, ChoiceSettings, ImageChooser
 from engine.images.selection.table import SCORE_SCHEMA, ChoiceRecord, read_table
+from engine.storage.parts import PartFolder, numbered, read_model, write_model
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 
@@ -55,24 +56,30 @@ class ChoiceDescription(BaseModel):
     refused: int
     parts: int
 
+    def tasks(self) -> dict[str, str]:
+        """Return what :class:`ChoiceMaker` is to make, by the name of the part; it is that name."""
+        return {numbered(part): numbered(part) for part in range(self.parts)}
+
+    def records_of(self, part: str) -> int:
+        """Return how many records a part has."""
+        return min(PART_RECORDS, self.records - int(part) * PART_RECORDS)
+
 
 class ChoiceFolder:
     """The folder of one choice of images."""
 
     def __init__(self, folder: Store) -> None:
         self.folder = folder
+        self.parts: PartFolder[Counter[str]] = PartFolder(folder / "sentences", (".jsonl",), self._counts)
+        """Of each part its :data:`COUNTS` are known."""
 
-    def sentences(self, part: int) -> Store:
-        """Return where a part's sentences are."""
-        return self.folder / "sentences" / f"part-{part:05}.jsonl"
-
-    def scores(self, part: int) -> Store:
+    def scores(self, part: str) -> Store:
         """Return where a part's scores are."""
-        return self.folder / "scores" / f"part-{part:05}.parquet"
+        return self.folder / "scores" / f"part-{part}.parquet"
 
-    def records(self, part: int) -> Store:
+    def records(self, part: str) -> Store:
         """Return where a part's records wait."""
-        return self.folder / "records" / f"part-{part:05}.jsonl"
+        return self.folder / "records" / f"part-{part}.jsonl"
 
     def quarantine(self, name: str) -> Store:
         """Return a file of refusals."""
@@ -97,44 +104,39 @@ class ChoiceFolder:
             StorageError: another choice is here, or there is no table.
             FormatError: it is no table of records, or holds none that can be used.
         """
-        there = self._there()
-        if there is not None and overwrite:
+        if overwrite and (self.folder / DESCRIPTION).exists():
             self._clear()
-            there = None
+        there = self._there()
         if there is not None and (there.settings, there.table) != (settings, table.uri):
             raise self._another(there)
         wanted = self._take_apart(table, settings, progress)
         if there is not None and there != wanted:
             raise self._another(there)
-        (self.folder / DESCRIPTION).write_bytes(wanted.model_dump_json(indent=1).encode())
+        write_model(self.folder / DESCRIPTION, wanted)
         return wanted
 
-    def missing(self, description: ChoiceDescription) -> list[int]:
-        """Return the parts that are not done."""
-        done = {file.name for file in (self.folder / "sentences").files(".jsonl")}
-        return [part for part in range(description.parts) if self.sentences(part).name not in done]
-
-    def finish(self, description: ChoiceDescription) -> Counter[str]:
-        """Remove what waited, and return the counts of all parts."""
-        total: Counter[str] = Counter()
-        for part in range(description.parts):
-            with self.scores(part).open_input() as stream:
-                metadata = pq.read_schema(stream).metadata or {}
-            total.update({name: int(metadata[name.encode()]) for name in COUNTS})
+    def finish(self, parts: Iterable[Counter[str]]) -> Counter[str]:
+        """Remove what waited, and return the sum of all parts' counts."""
         (self.folder / "records").delete()
+        total: Counter[str] = Counter()
+        for counts in parts:
+            total.update(counts)
         return total
+
+    def _counts(self, sentences: Store) -> Counter[str]:
+        """Return the counts of a part, which stand in the metadata of its scores."""
+        scores = self.folder / "scores" / sentences.name.replace(".jsonl", ".parquet")
+        if not scores.exists():
+            raise ValueError(f"{scores.uri}: is missing")
+        with scores.open_input() as stream:
+            metadata = pq.read_schema(stream).metadata or {}
+        return Counter({name: int(metadata[name.encode()]) for name in COUNTS})
 
     def _there(self) -> ChoiceDescription | None:
         file = self.folder / DESCRIPTION
         if not file.exists():
             return None
-        try:
-            return ChoiceDescription.model_validate_json(file.read_bytes())
-        except ValidationError as error:
-            raise StorageError(
-                f"{file.uri}: not the description of a choice of images ({error.errors()[0]['msg']}); add "
-                "--overwrite, or name another --output"
-            ) from None
+        return read_model(file, ChoiceDescription, "add --overwrite, or name another --output")
 
     def _another(self, there: ChoiceDescription) -> StorageError:
         return StorageError(
@@ -162,10 +164,10 @@ class ChoiceFolder:
             waiting.append(line)
             records += 1
             if len(waiting) == PART_RECORDS:
-                self.records(parts).write_bytes("".join(waiting).encode())
+                self.records(numbered(parts)).write_bytes("".join(waiting).encode())
                 waiting, parts = [], parts + 1
         if waiting:
-            self.records(parts).write_bytes("".join(waiting).encode())
+            self.records(numbered(parts)).write_bytes("".join(waiting).encode())
             parts += 1
         _write_refusals(self.quarantine(REFUSED_RECORDS), refusals)
         return ChoiceDescription(
@@ -179,31 +181,26 @@ class ChoiceFolder:
 
 
 class ChoiceMaker:
-    """An actor's work: chooses the images of a part and writes what comes of it.
+    """A worker: chooses the images of a part and writes what comes of it.
 
     Args:
         output: address of a :class:`ChoiceFolder`.
         settings: models and alpha.
+
+    Raises:
+        UserError: a model cannot be loaded.
     """
 
     def __init__(self, output: str, settings: ChoiceSettings) -> None:
-        self._output, self._settings = output, settings
+        self._folder = ChoiceFolder(Store.open(output))
+        self._chooser = ImageChooser(settings, ImageFiles(Workspace.open(output)))
 
-    @cached_property
-    def _folder(self) -> ChoiceFolder:
-        return ChoiceFolder(Store.open(self._output))
+    def __call__(self, part: str) -> Counter[str]:
+        """Make a part and return its :data:`COUNTS`.
 
-    @cached_property
-    def _chooser(self) -> ImageChooser:
-        return ImageChooser(self._settings, ImageFiles(Workspace.open(self._output)))
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
-        """Make the part of a batch of one; returns its records."""
-        part = int(batch["part"][0])
-        return {"records": [self.make(part)]}
-
-    def make(self, part: int) -> int:
-        """Make a part and return how many records it has."""
+        Raises:
+            StorageError: a bucket cannot be used.
+        """
         lines = self._folder.records(part).read_bytes().decode().splitlines()
         choices = self._chooser.choose([ChoiceRecord.of_line(line) for line in lines])
         refusals = [
@@ -213,12 +210,14 @@ class ChoiceMaker:
             for choice in choices
             for address, refusal in choice.refused.items()
         ]
-        _write_refusals(self._folder.quarantine(f"part-{part:05}.jsonl"), refusals)
+        _write_refusals(self._folder.quarantine(f"part-{part}.jsonl"), refusals)
+        table, counts = _score_table(choices, len(refusals))
         with self._folder.scores(part).writing() as path:
-            pq.write_table(_score_table(choices, len(refusals)), path)
+            pq.write_table(table, path)
         lines = [json.dumps(_sentence(choice), ensure_ascii=False) + "\n" for choice in choices]
-        self._folder.sentences(part).write_bytes("".join(lines).encode())
-        return len(choices)
+        with self._folder.parts.writing(part) as path:
+            path.write_bytes("".join(lines).encode())
+        return counts
 
 
 def _sentence(choice: Choice) -> dict[str, object]:
@@ -232,10 +231,10 @@ def _sentence(choice: Choice) -> dict[str, object]:
     return line
 
 
-def _score_table(choices: Iterable[Choice], refused: int) -> pa.Table:
-    """Return the scores of a part's usable candidates, its counts in the metadata."""
+def _score_table(choices: Iterable[Choice], refused: int) -> tuple[pa.Table, Counter[str]]:
+    """Return the scores of a part's usable candidates, its counts in the metadata; and the counts."""
     rows: list[dict[str, object]] = []
-    counts = dict.fromkeys(COUNTS, 0) | {"images_refused": refused}
+    counts = Counter(dict.fromkeys(COUNTS, 0) | {"images_refused": refused})
     for choice in choices:
         counts["records"] += 1
         counts["chosen" if choice.scores is not None else "without_image"] += 1
@@ -255,7 +254,7 @@ def _score_table(choices: Iterable[Choice], refused: int) -> pa.Table:
             )
     counts["images_scored"] = len(rows)
     metadata = {name: str(number) for name, number in counts.items()}
-    return pa.Table.from_pylist(rows, schema=SCORE_SCHEMA.with_metadata(metadata))
+    return pa.Table.from_pylist(rows, schema=SCORE_SCHEMA.with_metadata(metadata)), counts
 
 
 def _write_refusals(file: Store, refusals: Sequence[RefusedRecord]) -> None:

@@ -1,6 +1,6 @@
 """Chooses images with models: from addresses and sentences to the scores of equation 1 (MESED).
 
-The work of one actor, which knows nothing of the cluster. Records beside each other often share candidates
+Knows nothing of who calls it, or where. Records beside each other often share candidates
 (the images of one entity), so what was seen of an address is remembered for a while.
 """
 
@@ -23,6 +23,7 @@ from engine.images.selection.scoring import ALPHA, Floats, Scores, score_candida
 from engine.images.selection.table import ChoiceRecord
 from engine.models.clip import ClipEncoder
 from engine.models.detector import PARTS, WHOLE, Box, ObjectFinder, cut_out
+from engine.models.device import worker_device
 from engine.models.vision import VisionBackbone
 from engine.refusals import Refusal
 
@@ -96,11 +97,7 @@ class ImageChooser:
 
     def __init__(self, settings: ChoiceSettings, files: ImageFiles) -> None:
         self._files, self._alpha = files, settings.alpha
-        gpu = torch.cuda.is_available()
-        device = torch.device("cuda" if gpu else "cpu")
-        if not gpu:
-            # One thread an actor: two that share a core wait for each other.
-            torch.set_num_threads(1)
+        device = worker_device()
         self._clip = ClipEncoder.load(settings.clip).to(device)
         self._finder = ObjectFinder.load(settings.detector).to(device) if settings.detector else None
         self._vision = None

@@ -9,12 +9,14 @@ import pytest
 from engine.corpus.readers.base import RefusedRecord
 from engine.errors import FormatError, StorageError
 from engine.images.selection import results as choice_folder
-from engine.images.selection.results import ChoiceFolder, ChoiceMaker
+from engine.images.selection.results import ChoiceDescription, ChoiceFolder, ChoiceMaker
 from engine.images.selection.selector import ChoiceSettings
 from engine.images.selection.table import MAX_CANDIDATES, ChoiceRecord, read_table
 from engine.models import detector as objects
 from engine.storage.store import Store
+from jobs.workers.executor import make_parts
 from tests.support import choice_models
+from tests.support.executors import LastFirst
 from tests.support.images import backbone, picture
 
 Record = dict[str, Any]
@@ -48,13 +50,17 @@ def chosen(table: Store, output: Path, settings: ChoiceSettings) -> tuple[list[R
     """Make all that is missing; return the sentences and the scores."""
     folder = ChoiceFolder(Store.open(output))
     wanted = folder.begin(table, settings)
-    maker = ChoiceMaker(str(output), settings)
-    for part in folder.missing(wanted):
-        maker.make(part)
-    folder.finish(wanted)
+    made = make_parts(
+        folder.parts, wanted.tasks(), ChoiceMaker, (str(output), settings), LastFirst(), "records"
+    )
+    folder.finish(made.parts.values())
     sentences = [json.loads(x) for f in sorted(output.glob("sentences/*")) for x in f.open(encoding="utf-8")]
     scores = [row for f in sorted(output.glob("scores/*")) for row in pq.read_table(f).to_pylist()]
     return sentences, scores
+
+
+def missing(folder: ChoiceFolder, wanted: ChoiceDescription) -> list[str]:
+    return [part for part in wanted.tasks() if part not in folder.parts.finished()]
 
 
 def refusals(output: Path) -> list[Record]:
@@ -171,12 +177,21 @@ def test_a_stopped_choice_goes_on_and_another_one_is_not_mixed_in(
     table = write_table(tmp_path / "raw", [record("red.png", "blue.png") for _ in range(5)])
     folder, settings = ChoiceFolder(Store.open(tmp_path / "out")), ChoiceSettings(clip=clip)
     wanted = folder.begin(table, settings)
-    assert folder.missing(wanted) == [0, 1, 2]
-    ChoiceMaker(str(tmp_path / "out"), settings).make(1)
-    assert folder.missing(folder.begin(table, settings)) == [0, 2]
+    assert missing(folder, wanted) == ["00000", "00001", "00002"]
+    assert [wanted.records_of(part) for part in wanted.tasks()] == [2, 2, 1]
+    made = ChoiceMaker(str(tmp_path / "out"), settings)("00001")
+    assert folder.parts.finished() == {"00001": made}, "what is read is what the worker said"
+    assert missing(folder, folder.begin(table, settings)) == ["00000", "00002"]
     sentences, scores = chosen(table, tmp_path / "out", settings)
     assert (len(sentences), len(scores)) == (5, 10)
-    counts = folder.finish(folder.begin(table, settings))
+    assert missing(folder, wanted) == []
+    (tmp_path / "out" / "scores" / "part-00000.parquet").unlink()
+    (tmp_path / "out" / "scores" / "part-00002.parquet").write_bytes(b"PAR1")
+    assert missing(folder, wanted) == ["00000", "00002"], "sentences alone are half a part"
+    assert chosen(table, tmp_path / "out", settings) == (sentences, scores)
+    folder.begin(table, settings)
+    counts = folder.finish(folder.parts.finished().values())
+    assert not (tmp_path / "out" / "records").exists()
     assert dict(counts) == {
         "records": 5,
         "chosen": 5,
@@ -189,4 +204,8 @@ def test_a_stopped_choice_goes_on_and_another_one_is_not_mixed_in(
     write_table(tmp_path / "raw", [record("red.png")])
     with pytest.raises(StorageError, match="differs"):
         folder.begin(table, settings)
-    assert folder.missing(folder.begin(table, settings, overwrite=True)) == [0]
+    assert missing(folder, folder.begin(table, settings, overwrite=True)) == ["00000"]
+    (tmp_path / "out" / "choice.json").write_text("{}")
+    with pytest.raises(StorageError, match=r"choice\.json: cannot be read .*; add --overwrite, or name"):
+        folder.begin(table, settings)
+    assert missing(folder, folder.begin(table, settings, overwrite=True)) == ["00000"]

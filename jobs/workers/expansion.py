@@ -1,0 +1,259 @@
+"""Makes the parts of a batch expansion: all stages in one process, or each stage in a pool of its own.
+
+Both ways write the same bytes but for what differs between machines; tests hold that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from engine.catalogue import open_catalogue
+from engine.errors import UserError
+from engine.queries.results import ExpansionFolder, PartCounts, labels_of
+from engine.query import Expansion, Query, from_rows, to_rows
+from engine.stages.base import Pipeline, Stage, Worker, finish, timed
+from engine.storage.bundle import Bundle
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
+from jobs.workers import executor
+from jobs.workers.executor import LocalExecutor, one_is_enough
+
+WRITER_CPUS = 0.1
+"""A writer waits for most of the time."""
+
+_FLOATS = pa.list_(pa.float32())
+_ROW = pa.struct(
+    [
+        ("query_id", pa.string()),
+        ("positive", pa.list_(pa.int32())),
+        ("negative", pa.list_(pa.int32())),
+        ("top_k", pa.int32()),
+        ("entity_ids", pa.list_(pa.int32())),
+        ("scores", _FLOATS),
+        ("evidence_names", pa.list_(pa.string())),
+        ("evidence", pa.list_(_FLOATS)),
+        ("seconds_names", pa.list_(pa.string())),
+        ("seconds", pa.list_(pa.float64())),
+        ("degraded", pa.list_(pa.string())),
+    ]
+)
+PART_SCHEMA = pa.schema([("part", pa.string()), ("rows", pa.list_(_ROW))])
+"""What flows between pools: a part's name, and its expansions as :func:`engine.query.to_rows`."""
+
+
+def pack(part: str, expansions: Sequence[Expansion]) -> pa.Table:
+    """Return a part as a table of one row, see :data:`PART_SCHEMA`."""
+    return pa.table({"part": [part], "rows": [to_rows(expansions)]}, schema=PART_SCHEMA)
+
+
+def unpack(table: pa.Table) -> list[tuple[str, list[Expansion]]]:
+    """Return the parts of a table (see :func:`pack`)."""
+    return [(str(row["part"]), from_rows(row["rows"])) for row in table.to_pylist()]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a worker opens: it crosses processes, the opened bundle does not."""
+
+    workspace: str
+    bundle: str
+
+    def open(self) -> Bundle:
+        """Open the bundle on this machine; its files are checked."""
+        return Bundle.open(Workspace.open(self.workspace), self.bundle)
+
+
+@dataclass(frozen=True)
+class BatchExpansion:
+    """How a table of queries is expanded.
+
+    Args:
+        pipeline: the method.
+        source: the bundle.
+        output: address of an :class:`engine.queries.results.ExpansionFolder`.
+        batch_size: queries that a stage takes at once.
+    """
+
+    pipeline: Pipeline
+    source: Source
+    output: str
+    batch_size: int
+
+
+class PartQueries(NamedTuple):
+    """The queries of a part, by the part's name."""
+
+    part: str
+    queries: Sequence[Query]
+
+
+class PartExpander:
+    """A worker: runs all stages on a part's queries and writes the part.
+
+    Args:
+        job: what is expanded, and how.
+
+    Raises:
+        UserError: the bundle lacks what a stage needs.
+    """
+
+    def __init__(self, job: BatchExpansion) -> None:
+        bundle = job.source.open()
+        self._stages = [timed(stage, stage.open(bundle)) for stage in job.pipeline.stages]
+        self._write = open_writer(bundle, job.output)
+        self._batch_size = job.batch_size
+
+    def __call__(self, task: PartQueries) -> PartCounts:
+        """Make the part and return its counts."""
+        expansions = [Expansion(query) for query in task.queries]
+        for stage in self._stages:
+            expansions = in_batches(stage, expansions, self._batch_size)
+        return self._write(task.part, expansions)
+
+
+def in_batches(stage: Worker, expansions: list[Expansion], batch_size: int) -> list[Expansion]:
+    """Return what a stage makes of expansions that it takes batch by batch."""
+    done: list[Expansion] = []
+    for start in range(0, len(expansions), batch_size):
+        done += stage(expansions[start : start + batch_size])
+    return done
+
+
+def open_writer(bundle: Bundle, output: str) -> Callable[[str, list[Expansion]], PartCounts]:
+    """Return what cuts each ranking of a part to what was asked for, writes the part and counts it."""
+    labels = labels_of(bundle.vocabulary, open_catalogue(bundle))
+    folder = ExpansionFolder(Store.open(output))
+    return lambda part, expansions: folder.write_part(part, [finish(e) for e in expansions], labels)
+
+
+class StagePools:
+    """Executes a :class:`PartExpander`, and no other worker: on Ray Data, an actor pool per stage.
+
+    A row of the dataset is a part, which moves from pool to pool and is written by the last one. Where one
+    worker is enough (as for :class:`jobs.workers.executor.AutoExecutor`) all stages run in this process.
+
+    Args:
+        workers: actors a stage; default: as the cluster's cores allow.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._workers = workers
+
+    def map(
+        self,
+        worker: executor.Worker[Any, Any],
+        arguments: tuple[Any, ...],
+        tasks: Sequence[Any],
+        gpu: bool = False,
+    ) -> Iterator[tuple[int, Any]]:
+        """See :class:`jobs.workers.executor.Executor`; the stages themselves say which needs a GPU."""
+        if one_is_enough(self._workers, len(tasks)):
+            yield from LocalExecutor().map(worker, arguments, tasks, gpu)
+            return
+        from cluster.session import session
+
+        (job,) = arguments
+        places = {task.part: place for place, task in enumerate(tasks)}
+        with session():
+            for row in _pooled(job, tasks, self._workers).iter_rows():
+                yield places[row["part"]], PartCounts(row["queries"], row["empty"], row["rows"])
+
+
+def _pooled(job: BatchExpansion, tasks: Sequence[PartQueries], workers: int | None) -> Any:
+    """Return a ``ray.data.Dataset`` of the counts of parts, which makes them as it is read."""
+    import ray
+
+    tables = [pack(task.part, [Expansion(query) for query in task.queries]) for task in tasks]
+    workers = min(workers or default_workers(job.pipeline), len(tasks))
+    options: dict[str, Any] = {
+        "batch_size": 1,
+        "batch_format": "pyarrow",
+        "compute": ray.data.ActorPoolStrategy(size=workers),
+    }
+    scale = _cpu_scale(job.pipeline, workers)
+    dataset: ray.data.Dataset = ray.data.from_arrow(tables)
+    for stage in job.pipeline.stages:
+        dataset = dataset.map_batches(
+            StageActor,
+            fn_constructor_args=(stage, job.source, job.batch_size),
+            num_cpus=stage.num_cpus * scale,
+            num_gpus=stage.num_gpus or None,
+            **options,
+        )
+    return dataset.map_batches(
+        PartWriter, fn_constructor_args=(job.source, job.output), num_cpus=WRITER_CPUS * scale, **options
+    )
+
+
+class Opened:
+    """An actor's step on one part. A user's mistake met while opening is raised at the first call.
+
+    (Of an actor whose constructor fails, Ray keeps no exception, only its text.)
+    """
+
+    def __init__(self, open_step: Callable[[], Callable[[str, list[Expansion]], pa.Table]]) -> None:
+        self._failure: UserError | None = None
+        try:
+            self._step = open_step()
+        except UserError as error:
+            self._failure = error
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Return the table of the parts after this step."""
+        if self._failure is not None:
+            raise self._failure
+        return pa.concat_tables([self._step(part, rows) for part, rows in unpack(table)])
+
+
+class StageActor(Opened):
+    """One stage, opened once, run on batches of queries."""
+
+    def __init__(self, stage: Stage, source: Source, batch_size: int) -> None:
+        def open_step() -> Callable[[str, list[Expansion]], pa.Table]:
+            worker = timed(stage, stage.open(source.open()))
+            return lambda part, expansions: pack(part, in_batches(worker, expansions, batch_size))
+
+        super().__init__(open_step)
+
+
+class PartWriter(Opened):
+    """The last pool: writes the part and passes on its counts."""
+
+    def __init__(self, source: Source, output: str) -> None:
+        def open_step() -> Callable[[str, list[Expansion]], pa.Table]:
+            write = open_writer(source.open(), output)
+
+            def step(part: str, expansions: list[Expansion]) -> pa.Table:
+                counts = write(part, expansions)
+                return pa.table({"part": [part], **{name: [n] for name, n in counts._asdict().items()}})
+
+            return step
+
+        super().__init__(open_step)
+
+
+def _wanted_cpus(pipeline: Pipeline) -> float:
+    return sum(stage.num_cpus for stage in pipeline.stages) + WRITER_CPUS
+
+
+def default_workers(pipeline: Pipeline) -> int:
+    """Return how many actors of every stage the connected cluster has cores for, at least 1."""
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1) // _wanted_cpus(pipeline)))
+
+
+def _cpu_scale(pipeline: Pipeline, workers: int) -> float:
+    """Return what share of its cores an actor may claim so that all pools start.
+
+    A pool that cannot start would make those before it wait for ever.
+    """
+    import ray
+
+    cpus = float(ray.cluster_resources().get("CPU", 1))
+    # Rounded down to what Ray resolves, with room for Ray Data's own small tasks.
+    return min(1.0, int(1000 * 0.9 * cpus / (workers * _wanted_cpus(pipeline))) / 1000)
