@@ -76,14 +76,24 @@ class ReplicatedCheckpoint(CheckpointFormat):
         self._modules, self._device = modules, device
 
     def restore(self, folder: Path, engine: Any) -> None:
-        """Read every module's tensors, and the optimiser's state."""
+        """Read every module's tensors, and the optimiser's state.
+
+        Raises:
+            FormatError: the optimiser's state is not under the names of what is trained here.
+        """
         tensors = load_file(folder / TENSORS, device=str(self._device))
         for name, module in self._modules.items():
             module.load_state_dict(_below(tensors, f"{name}."))
-        optimizer = _adamw(engine)
-        for i, parameter in enumerate(_parameters(optimizer)):
+        optimizer, moments = _adamw(engine), _below(tensors, "optimizer.")
+        known = _named(engine)
+        if strangers := {name.rpartition(".")[0] for name in moments} - known.keys():
+            raise FormatError(
+                f"{folder}: of another version, or of another model: it holds the optimiser's state of "
+                f"{min(strangers)!r}; start afresh with --restart"
+            )
+        for name, parameter in known.items():
             # A parameter that no loss has reached yet has no state.
-            if state := _below(tensors, f"optimizer.{i}."):
+            if state := _below(moments, f"{name}."):
                 optimizer.state[parameter] = state
 
     def save(self, folder: Path, engine: Any, first: bool) -> None:
@@ -95,8 +105,8 @@ class ReplicatedCheckpoint(CheckpointFormat):
             f"{name}.{n}": t for name, module in self._modules.items() for n, t in module.state_dict().items()
         }
         optimizer = _adamw(engine)
-        for i, parameter in enumerate(_parameters(optimizer)):
-            found |= {f"optimizer.{i}.{n}": t for n, t in optimizer.state[parameter].items()}
+        for name, parameter in _named(engine).items():
+            found |= {f"optimizer.{name}.{n}": t for n, t in optimizer.state[parameter].items()}
         save_file({n: t.contiguous() for n, t in found.items()}, folder / TENSORS)
 
 
@@ -111,5 +121,7 @@ def _adamw(engine: Any) -> torch.optim.Optimizer:
     return found
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
+def _named(engine: Any) -> dict[str, nn.Parameter]:
+    """Return what the optimiser trains, by name: the order of its groups may differ between versions."""
+    trained = {id(p) for group in _adamw(engine).param_groups for p in group["params"]}
+    return {name: p for name, p in engine.module.named_parameters() if id(p) in trained}

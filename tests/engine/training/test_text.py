@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from engine.errors import FormatError
 from engine.models.text import TextEncoder
 from engine.training.cache import InputRows, masked_sums
+from engine.training.checkpoint import TENSORS
 from engine.training.optimizer import parameter_groups
 from engine.training.order import epoch_batches
 from engine.training.schedule import one_cycle
@@ -145,6 +147,18 @@ def test_a_checkpoint_of_other_settings_is_refused(rows, tmp_path) -> None:
     run.save(tmp_path / "checkpoint")
     with pytest.raises(FormatError, match=r"epochs.*--restart"):
         training(rows, tmp_path, checkpoint=tmp_path / "checkpoint", epochs=3)
+
+
+def test_a_checkpoint_of_another_version_is_refused(rows, tmp_path) -> None:
+    """Its optimiser's states had numbers for names, which say nothing once groups have another order."""
+    run = training(rows, tmp_path)
+    next(iter(run.run()))
+    run.save(tmp_path / "checkpoint")
+    file = tmp_path / "checkpoint" / TENSORS
+    kept = {name: t for name, t in load_file(file).items() if not name.startswith("optimizer.")}
+    save_file(kept | {"optimizer.0.step": torch.ones(())}, file)
+    with pytest.raises(FormatError, match=r"of another version.*'0'.*--restart"):
+        training(rows, tmp_path, checkpoint=tmp_path / "checkpoint")
 
 
 def test_biases_and_norms_do_not_decay() -> None:
