@@ -17,7 +17,7 @@ from engine.models.multimodal import EncoderSizes, MultimodalConfig, MultimodalE
 from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
 from engine.training.contexts import Context, Contexts, Modality
-from engine.training.optimizer import EngineLayout, decays_by_name, parameter_groups
+from engine.training.optimizer import EngineLayout, parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.pairs import ExpandedLists, PairedBatches
 from engine.training.trainer import Trainer, TrainerSettings, Worker
@@ -205,7 +205,7 @@ def _groups(module: Objectives, settings: MultimodalSettings) -> list[dict[str, 
     """Return AdamW's groups; those of the text encoder's own layer learn at a share of the rate."""
     own = {id(p) for p in module.predictor.encoder.last.parameters()}
     groups = []
-    for group in parameter_groups(module, settings.weight_decay, decays_by_name):
+    for group in parameter_groups(module, settings.weight_decay):
         for is_text in (True, False):
             chosen = [p for p in group["params"] if (id(p) in own) == is_text]
             share = settings.text_share if is_text else 1.0

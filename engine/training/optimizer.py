@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -31,32 +30,20 @@ class EngineLayout(BaseModel):
     activation_checkpointing: bool = Field(default=False, description="Less memory, a third more work.")
 
 
-def decays_by_dimension(name: str, parameter: nn.Parameter) -> bool:
-    """Return whether a parameter is a matrix: biases and norms do not decay."""
-    return parameter.ndim > 1
-
-
-def decays_by_name(name: str, parameter: nn.Parameter) -> bool:
-    """Return whether a parameter is called neither bias nor LayerNorm."""
-    return not (name.endswith("bias") or "LayerNorm" in name)
-
-
-def parameter_groups(
-    module: nn.Module,
-    weight_decay: float,
-    decays: Callable[[str, nn.Parameter], bool] = decays_by_dimension,
-) -> list[dict[str, Any]]:
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return AdamW's two groups of what learns: with weight decay, and without.
+
+    Matrices decay; biases and the scales of norms, which have one dimension, do not, whatever they are
+    called (METHODS: as the authors do).
 
     Args:
         module: parameters that need no gradient are left out.
         weight_decay: of the first group.
-        decays: which parameters are in the first group.
     """
-    named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+    learning = [p for p in module.parameters() if p.requires_grad]
     return [
-        {"params": [p for n, p in named if decays(n, p)], "weight_decay": weight_decay},
-        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
     ]
 
 

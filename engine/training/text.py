@@ -12,7 +12,7 @@ from engine.losses.entity_prediction import EntityPrediction
 from engine.models.text import TextEncoder
 from engine.training.cache import CachedStates
 from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
-from engine.training.optimizer import EngineLayout, decays_by_name, parameter_groups
+from engine.training.optimizer import EngineLayout, parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.trainer import Trainer, TrainerSettings, Worker
 
@@ -53,7 +53,7 @@ class EncoderTraining(Trainer):
         torch.manual_seed(settings.seed)
         compute = settings.compute(worker.device)
         module = EntityPrediction(encoder.last, n_entities, settings.smoothing, compute)
-        groups = parameter_groups(module, settings.weight_decay, decays_by_name)
+        groups = parameter_groups(module, settings.weight_decay)
         super().__init__(module, settings, groups, worker, EngineLayout(), checkpoint=checkpoint)
 
     @property

@@ -35,7 +35,7 @@ class TrainerSettings(BaseModel):
     epochs: int = Field(default=12, ge=1, description="Passes over all contexts.")
     batch_size: int = Field(default=256, ge=1, description="Contexts a step, over all workers.")
     learning_rate: float = Field(default=2e-3, gt=0, description="Peak of the one-cycle schedule.")
-    weight_decay: float = Field(default=0.1, ge=0, description="Not on biases and LayerNorm.")
+    weight_decay: float = Field(default=0.1, ge=0, description="Not on biases and norms.")
     clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
