@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -140,7 +141,7 @@ def test_a_catalogue_of_nothing(tmp_path):
 
 # Entity 3 lies in three row groups of three rows; entities 1 and 4 have no sentence.
 SIZES = {0: 1, 2: 1, 3: 6, 5: 2}
-MENTIONS = [
+MENTIONS: list[tuple[Any, ...]] = [
     (e, f"e{e} number {i}", 0, 2, None if i else f"{e}.png") for e, n in SIZES.items() for i in range(n)
 ]
 
@@ -175,14 +176,14 @@ def test_pictures_of_every_entity_equal_a_plain_loop(tmp_path_factory, pictured,
 
 def test_only_the_row_groups_that_are_needed_are_read(tmp_path, monkeypatch):
     known = catalogue(tmp_path, ROWS, mentions=MENTIONS)
-    read = []
-    monkeypatch.setattr(
-        pq.ParquetFile,
-        "read_row_groups",
-        lambda self, groups, plain=pq.ParquetFile.read_row_groups, **options: (
-            read.extend(groups) or plain(self, groups, **options)
-        ),
-    )
+    read: list[int] = []
+    plain = pq.ParquetFile.read_row_groups
+
+    def noted(self: pq.ParquetFile, groups: list[int], **options: Any) -> Any:
+        read.extend(groups)
+        return plain(self, groups, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", noted)
     assert list(known.sentences(np.array([5, 0]), 1)) == [0, 5]
     assert read == [0, 2, 3]
 

@@ -1,6 +1,7 @@
 """The rounds of GenExpan on a search and likelihoods that are written down here."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.generation.beam import Found
 from engine.generation.expansion import Growing, Rules, grow, top_p
+from engine.generation.trie import Trie
 from engine.query import NewEntity, Query
 
 N = 30
@@ -39,9 +41,10 @@ class Search:
     """Answers each prompt with the names that follow the last one listed; remembers the prompts."""
 
     def __init__(self, size: int = 4) -> None:
-        self.size, self.prompts = size, []
+        self.size = size
+        self.prompts: list[str] = []
 
-    def __call__(self, prompts, tries):
+    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[Found]:
         texts = ["".join(map(chr, p)) for p in prompts]
         self.prompts += texts
         return [self._found(int(t.split("name")[-1].split(" ")[0])) for t in texts]

@@ -1,7 +1,9 @@
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,9 +37,9 @@ def build(entities):
     return Trie.build(list(entities.values()), ids_of(entities))
 
 
-def plain(entities):
+def plain(entities: Mapping[int, Sequence[int]]) -> dict[Any, Any]:
     """The oracle: nested dictionaries; a name's ids lie under None."""
-    root = {}
+    root: dict[Any, Any] = {}
     for entity, sequence in entities.items():
         node = root
         for token in sequence:

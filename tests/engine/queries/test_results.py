@@ -28,7 +28,7 @@ REFUSED = RefusedQuery("q.json", 3, None, Refusal(Code.NOT_JSON, "no"))
 
 def expansion(name: str, ids: list[int], degraded: tuple[str, ...] = ()) -> Expansion:
     scores = np.linspace(1, 0, len(ids), dtype=np.float32)
-    ranking = Ranking(np.array(ids, np.int32), scores, {"x": scores / 3, "y": scores * 0})
+    ranking = Ranking(np.array(ids, np.int32), scores, {"x": scores / np.float32(3), "y": scores * 0})
     return Expansion(Query(name, (0,)), ranking, {}, degraded)
 
 

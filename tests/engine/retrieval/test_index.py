@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+
 import faiss
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ def test_search_agrees_with_the_oracle(n, k, batch, penalised):
     found = index.search(means, k, exclude, hubness=0.6 if penalised else 0)
     for (ids, scores, products), mean_D, left_out in zip(found, means, exclude, strict=True):
         assert ids.tolist() == slowly(index, mean_D, k, left_out, penalty)
-        np.testing.assert_array_equal(scores, products - penalty[ids] if penalised else products)
+        np.testing.assert_array_equal(scores, products if penalty is None else products - penalty[ids])
         assert (ids.dtype, scores.dtype) == (np.int32, np.float32)
         assert (np.diff(scores) <= 0).all()
 
@@ -89,7 +91,7 @@ def test_among_some_entities_the_best_of_these_come_back(data, n, k, seed):
         patch.setattr("engine.retrieval.index.FEW", data.draw(st.sampled_from([0, 2, 1000])))
         answers = index.search(means, k, exclude, among, 0.5)
     for found, mean_D, ids, out in zip(answers, means, among, exclude, strict=True):
-        others = [] if ids is None else np.setdiff1d(np.arange(n), ids)
+        others: Iterable[int] = [] if ids is None else np.setdiff1d(np.arange(n), ids)
         penalty = np.float32(0.5) * index._hubness_N
         assert found.ids.tolist() == slowly(index, mean_D, k, {*out, *others}, penalty)
 

@@ -56,8 +56,8 @@ def test_any_cut_gives_the_rankings_and_the_scores_of_the_whole(data, n, k, weig
             np.testing.assert_array_equal(column, same)
             assert column.dtype == same.dtype
     asked = [(one.ids, random.normal(size=(2, 33))) for one in expected]
-    for one, other in zip(sharded.similarities(asked), whole.similarities(asked), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for products, same in zip(sharded.similarities(asked), whole.similarities(asked), strict=True):
+        np.testing.assert_array_equal(products, same)
     assert here.calls == queries + 2, "one call, however many queries there are"
 
 

@@ -12,10 +12,12 @@ from engine.generation.prompts import list_prompt
 from engine.generation.trie_scores import name_logprobs
 from engine.query import Expansion, NewEntity, Query, Ranking
 from engine.retrieval.index import mean_of, open_index
-from engine.stages.generate import Generate
+from engine.stages.base import counts_of
+from engine.stages.generate import Generate, Generator
 from engine.stages.generative_rerank import GenerativeRerank, standardised
 from engine.stages.rerank import SegmentRerank
 from engine.stages.retrieve import Retrieve
+from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from tests.support.bundles import publish_vectors, write_entities
 from tests.support.language_models import tiny_model
@@ -23,6 +25,12 @@ from tests.support.language_models import tiny_model
 NAMES = [f"San {c}{d}" for c in "ABCDEFGH" for d in ("an", "an Jose", "iego", "alvador", "arino")]
 N = len(NAMES)
 QUICK = Generate(beams=8, max_rounds=5, patience=3)
+
+
+def generator(bundle: Bundle) -> Generator:
+    worker = QUICK.open(bundle)
+    assert isinstance(worker, Generator)
+    return worker
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +92,7 @@ def test_a_query_that_wants_more_gets_more(bundle):
 
 
 def test_rounds_are_shown_while_lists_grow(bundle):
-    worker = QUICK.open(bundle)
+    worker = generator(bundle)
     growing = worker.start(asked(Q, replace(Q, id="r", positive=(1, 2, 3))))
     seen: dict[str, list[int]] = {"q": [], "r": []}
     for step in worker.rounds(growing):
@@ -204,7 +212,7 @@ def test_after_the_deadline_there_is_what_was_found_till_then(bundle):
     assert (first.degraded, after.degraded, plain.degraded) == ((note,), (note,), ())
     assert len(first.ranking) == 0
     assert after.ranking.ids.tolist() == RECALLED, "what was recalled is better than nothing"
-    worker = QUICK.open(bundle)
+    worker = generator(bundle)
     expansions = asked(Q)
     growing = worker.start(expansions)
     next(worker.rounds(growing))
@@ -215,7 +223,7 @@ def test_after_the_deadline_there_is_what_was_found_till_then(bundle):
 
 
 def test_workers_count_what_they_did(bundle):
-    worker, other = QUICK.open(bundle), QUICK.open(bundle)
+    worker, other = generator(bundle), generator(bundle)
     assert set(worker.counts().values()) == {0}
     worker(asked(Q))
     once = worker.counts()
@@ -229,7 +237,7 @@ def test_workers_count_what_they_did(bundle):
     assert set(other.counts().values()) == {0}, "each worker counts its own"
     rerank = GenerativeRerank(prompts=3).open(bundle)
     rerank(asked(Q, replace(Q, id="r", negative=()), ids=RECALLED))
-    assert rerank.counts() == {"prompts": 9, "names": 9 * len(RECALLED)}
+    assert counts_of(rerank) == {"prompts": 9, "names": 9 * len(RECALLED)}
 
 
 def test_what_a_query_costs():

@@ -90,7 +90,7 @@ def test_confidence_segments_by_hand():
     Of 30 in all, 8 + 8 = 16 exceeds 15: two. Of 14 left, 6 does not exceed 7, 6 + 4 does: two.
     Of 4 left, 3 exceeds 2: one. The last one is left: one.
     """
-    scores = np.array([8, 8, 6, 4, 3, 1], np.float32) / 10
+    scores = np.array([8, 8, 6, 4, 3, 1], np.float32) / np.float32(10)
     assert confidence_segments(scores, 0.5).tolist() == [0, 0, 1, 1, 2, 3]
 
 

@@ -98,7 +98,9 @@ def test_conditions_narrow_what_is_ranked_not_what_was_ranked(described, where):
 
 
 def test_conditions_narrow_a_list_that_was_recalled(described):
-    given = Ranking(np.array([9, 4, 2, 30], np.int32), np.zeros(4, np.float32), {"old": np.arange(4.0)})
+    given = Ranking(
+        np.array([9, 4, 2, 30], np.int32), np.zeros(4, np.float32), {"old": np.arange(4, dtype=np.float32)}
+    )
     query = Query("q", (1, 7), where=(EVEN,))
     (found,) = Retrieve(view="joint").open(described)([Expansion(query, given)])
     assert sorted(found.ranking.ids) == [2, 4, 30]
