@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from engine.errors import BundleError
 from engine.query import Expansion, NewEntity, Query, Ranking
 from engine.retrieval.distributions import EPSILON, SparseDistributions, distributions_folder, truncate
+from engine.stages.base import Worker
 from engine.stages.window_search import WindowSearch
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
@@ -191,7 +192,7 @@ STAGES = st.builds(
 )
 
 
-def opened(sparse: SparseDistributions, stage: WindowSearch, root: Bundle):
+def opened(sparse: SparseDistributions, stage: WindowSearch, root: Bundle) -> Worker:
     """Open a stage over other distributions than those of the bundle."""
     bundle = Bundle(root.manifest, root.folder)
     bundle.provide(distributions_folder("multimodal"), sparse)
