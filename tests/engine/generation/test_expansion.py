@@ -177,7 +177,7 @@ class Clock:
         return self.now
 
 
-def timed(deadline: float | None, **options) -> Growing:
+def timed(deadline: float | None, **options: Any) -> Growing:
     one = query(**options)
     one.query = replace(one.query, deadline=deadline)
     return one

@@ -1,4 +1,7 @@
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +35,7 @@ def expansion(name: str, ids: list[int], degraded: tuple[str, ...] = ()) -> Expa
     return Expansion(Query(name, (0,)), ranking, {}, degraded)
 
 
-def described(**changes) -> RunDescription:
+def described(**changes: Any) -> RunDescription:
     fields = {
         "method": "m",
         "pipeline": "M()",
@@ -45,12 +48,12 @@ def described(**changes) -> RunDescription:
 
 
 @pytest.fixture(params=["local", "s3"])
-def folder(request, tmp_path):
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> ExpansionFolder:
     root = tmp_path if request.param == "local" else request.getfixturevalue("s3")
     return ExpansionFolder(Store.open(f"{root}/out"))
 
 
-def fill(folder: ExpansionFolder, run: RunDescription, parts) -> None:
+def fill(folder: ExpansionFolder, run: RunDescription, parts: Sequence[int]) -> None:
     for part in parts:
         n = run.slice(part).stop - run.slice(part).start
         folder.write_part(part, [expansion(f"q{part}-{i}", [1, 2]) for i in range(n)], LABELS)
