@@ -29,7 +29,7 @@ def differences(kept: Sequence[Sequence[float]], found: Sequence[Sequence[float]
     for rank, ((entity, score), (other, new)) in enumerate(zip(kept, found, strict=True), 1):
         if abs(score - new) > CLOSE * size:
             said.append(f"rank {rank}: score {new}, not {score}")
-        if entity != other and abs(scores.get(other, last) - score) > TIE * size:
+        if entity != other and abs(scores.get(int(other), last) - score) > TIE * size:
             said.append(f"rank {rank}: entity {other:g}, not {entity:g}")
     return said
 

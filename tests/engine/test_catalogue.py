@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,9 @@ ROWS = [
 TEXTS = ["About 0", "", None, "Über 3", "x" * 3000, "About 5"]
 
 
-def catalogue(folder: Path, attributes: list, texts: list | None = None, mentions: list | None = None):
+def catalogue(
+    folder: Path, attributes: list, texts: list | None = None, mentions: list | None = None
+) -> Catalogue:
     names = [f"e{i}" for i in range(len(attributes))]
     columns = {
         "entity_id": range(len(names)),
@@ -48,7 +51,7 @@ def catalogue(folder: Path, attributes: list, texts: list | None = None, mention
 
 
 @pytest.fixture
-def known(tmp_path):
+def known(tmp_path: Path) -> Catalogue:
     return catalogue(tmp_path, ROWS, TEXTS)
 
 
@@ -56,12 +59,12 @@ def where(**conditions: list[str]) -> tuple:
     return tuple((name, tuple(values)) for name, values in conditions.items())
 
 
-def test_descriptions_and_attributes_of_each_entity(known):
+def test_descriptions_and_attributes_of_each_entity(known: Catalogue) -> None:
     assert [known.description(i) for i in range(6)] == [t or "" for t in TEXTS]
     assert [known.attributes_of(i) for i in range(6)] == [r or {} for r in ROWS]
 
 
-def test_entities_with_one_of_the_values_of_every_attribute(known):
+def test_entities_with_one_of_the_values_of_every_attribute(known: Catalogue) -> None:
     assert known.matching(()).tolist() == [0, 1, 2, 3, 4, 5]
     assert known.matching(where(continent=["Asia"])).tolist() == [0, 1]
     assert known.matching(where(continent=["Europe", "Asia"])).tolist() == [0, 1, 2]
@@ -70,7 +73,9 @@ def test_entities_with_one_of_the_values_of_every_attribute(known):
     assert known.matching(where(continent=["Asia"])).dtype == np.int32
 
 
-def test_attributes_are_listed_by_how_many_entities_have_them(known, monkeypatch):
+def test_attributes_are_listed_by_how_many_entities_have_them(
+    known: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert known.attributes() == [
         Attribute("class", [Value("country", 3), Value("river", 1)], False),
         Attribute("continent", [Value("Asia", 2), Value("Europe", 2)], False),
@@ -93,8 +98,8 @@ def test_attributes_are_listed_by_how_many_entities_have_them(known, monkeypatch
     ],
 )
 def test_what_no_entity_has_is_an_error_that_names_what_would_work(
-    known, conditions, field, suggestions, words
-):
+    known: Catalogue, conditions, field, suggestions, words
+) -> None:
     with pytest.raises(UnknownAttributeError, match=words) as caught:
         known.matching(where(**conditions))
     for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
@@ -111,7 +116,7 @@ ENTITY = st.none() | st.dictionaries(TEXT, st.lists(TEXT, max_size=3), max_size=
     st.lists(ENTITY, max_size=12), st.dictionaries(TEXT, st.lists(TEXT, min_size=1, max_size=3), max_size=2)
 )
 @settings(max_examples=60, deadline=None)
-def test_conditions_equal_a_plain_loop(tmp_path_factory, rows, conditions):
+def test_conditions_equal_a_plain_loop(tmp_path_factory: pytest.TempPathFactory, rows, conditions) -> None:
     found = catalogue(tmp_path_factory.mktemp("c"), rows)
     plain = [r or {} for r in rows]
     there = {(n, v) for r in plain for n, values in r.items() for v in values}
@@ -131,7 +136,7 @@ def test_conditions_equal_a_plain_loop(tmp_path_factory, rows, conditions):
         assert not more
 
 
-def test_a_catalogue_of_nothing(tmp_path):
+def test_a_catalogue_of_nothing(tmp_path: Path) -> None:
     empty = catalogue(tmp_path, [], mentions=[])
     assert empty.attributes() == []
     assert empty.matching(()).tolist() == []
@@ -140,14 +145,14 @@ def test_a_catalogue_of_nothing(tmp_path):
 
 # Entity 3 lies in three row groups of three rows; entities 1 and 4 have no sentence.
 SIZES = {0: 1, 2: 1, 3: 6, 5: 2}
-MENTIONS = [
+MENTIONS: list[tuple[Any, ...]] = [
     (e, f"e{e} number {i}", 0, 2, None if i else f"{e}.png") for e, n in SIZES.items() for i in range(n)
 ]
 
 
 @given(st.lists(st.integers(0, 6), max_size=7), st.integers(0, 8))
 @settings(max_examples=40, deadline=None)
-def test_sentences_equal_a_plain_loop(tmp_path_factory, ids, n):
+def test_sentences_equal_a_plain_loop(tmp_path_factory: pytest.TempPathFactory, ids, n: int) -> None:
     found = catalogue(tmp_path_factory.mktemp("c"), ROWS, mentions=MENTIONS).sentences(ids, n)
     expected = {
         e: [Sentence(*about) for one, *about in MENTIONS if one == e][:n]
@@ -163,7 +168,9 @@ PICTURED = st.lists(st.tuples(st.integers(0, 5), ADDRESSES), max_size=20)
 
 @given(PICTURED, st.integers(0, 3))
 @settings(max_examples=40, deadline=None)
-def test_pictures_of_every_entity_equal_a_plain_loop(tmp_path_factory, pictured, n):
+def test_pictures_of_every_entity_equal_a_plain_loop(
+    tmp_path_factory: pytest.TempPathFactory, pictured, n: int
+) -> None:
     mentions = [(e, "", 0, 0, image) for e, image in sorted(pictured, key=lambda one: one[0])]
     found = catalogue(tmp_path_factory.mktemp("c"), ROWS, mentions=mentions).images(n)
     expected = [
@@ -173,20 +180,22 @@ def test_pictures_of_every_entity_equal_a_plain_loop(tmp_path_factory, pictured,
     assert found.to_pylist() == expected
 
 
-def test_only_the_row_groups_that_are_needed_are_read(tmp_path, monkeypatch):
+def test_only_the_row_groups_that_are_needed_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     known = catalogue(tmp_path, ROWS, mentions=MENTIONS)
-    read = []
-    monkeypatch.setattr(
-        pq.ParquetFile,
-        "read_row_groups",
-        lambda self, groups, plain=pq.ParquetFile.read_row_groups, **options: (
-            read.extend(groups) or plain(self, groups, **options)
-        ),
-    )
+    read: list[int] = []
+    plain = pq.ParquetFile.read_row_groups
+
+    def noted(self: pq.ParquetFile, groups: list[int], **options: Any) -> Any:
+        read.extend(groups)
+        return plain(self, groups, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", noted)
     assert list(known.sentences(np.array([5, 0]), 1)) == [0, 5]
     assert read == [0, 2, 3]
 
 
-def test_a_bundle_without_sentences_has_none(known):
+def test_a_bundle_without_sentences_has_none(known: Catalogue) -> None:
     assert known.sentences([0, 1], 3) == {}
     assert known.images(2).to_pylist() == [[]] * len(ROWS)

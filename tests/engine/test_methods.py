@@ -6,15 +6,16 @@ from engine.methods import ABLATIONS, METHODS, method
 from engine.query import Query
 from engine.stages.base import Pipeline
 from engine.stages.generate import Generate
+from engine.storage.bundle import Bundle
 from tests.support.bundles import method_bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return method_bundle(tmp_path_factory.mktemp("w"))
 
 
-def test_an_unknown_method_names_the_known_ones():
+def test_an_unknown_method_names_the_known_ones() -> None:
     with pytest.raises(QueryError, match="unknown method 'retexpand'; known: retexpan, "):
         method("retexpand")
 
@@ -32,7 +33,7 @@ def shortened(pipeline: Pipeline) -> Pipeline:
 
 
 @pytest.mark.parametrize("name", GENERATIVE)
-def test_a_generating_method_answers_alike_alone_and_in_any_batch(name, bundle):
+def test_a_generating_method_answers_alike_alone_and_in_any_batch(name: str, bundle: Bundle) -> None:
     run = shortened(method(name)).open(bundle)
     queries = [Query("a", (1, 2, 3), (4, 5), top_k=20), Query("b", (6,)), Query("c", (7, 8), (9, 10, 11))]
     together = run(queries)
@@ -45,7 +46,7 @@ def test_a_generating_method_answers_alike_alone_and_in_any_batch(name, bundle):
 
 
 @pytest.mark.parametrize("name", RETRIEVING)
-def test_every_method_answers_alike_alone_and_in_any_batch(name, bundle):
+def test_every_method_answers_alike_alone_and_in_any_batch(name: str, bundle: Bundle) -> None:
     run = method(name).open(bundle)
     queries = [
         Query("a", (1, 2, 3), (4, 5), top_k=20),

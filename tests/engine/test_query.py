@@ -10,7 +10,7 @@ FLOATS = st.floats(width=32, allow_nan=False)
 
 
 @st.composite
-def expansions(draw):
+def expansions(draw: st.DrawFn) -> Expansion:
     ids = draw(st.lists(st.integers(0, 2**31 - 1), max_size=8))
     column = st.lists(FLOATS, min_size=len(ids), max_size=len(ids))
     ranking = Ranking(
@@ -42,12 +42,12 @@ def same(one: Expansion, other: Expansion) -> None:
 
 
 @given(st.lists(expansions(), max_size=3))
-def test_rows_keep_everything(many):
+def test_rows_keep_everything(many) -> None:
     for one, other in zip(many, from_rows(to_rows(many)), strict=True):
         same(one, other)
 
 
-def test_repeated_seeds_count_once():
+def test_repeated_seeds_count_once() -> None:
     query = Query("q", (3, 1, 3), (2, 2))
     assert (query.positive, query.negative, query.seeds) == ((3, 1), (2,), (3, 1, 2))
 
@@ -63,17 +63,17 @@ def test_repeated_seeds_count_once():
         (((1,), (), MAX_TOP_K + 1), "top_k"),
     ],
 )
-def test_a_query_that_cannot_be_answered_says_why(arguments, reason):
+def test_a_query_that_cannot_be_answered_says_why(arguments, reason) -> None:
     with pytest.raises(QueryError, match=rf"query 'q'.*{reason}"):
         Query("q", *arguments)
 
 
-def test_a_ranking_refuses_columns_of_another_length():
+def test_a_ranking_refuses_columns_of_another_length() -> None:
     with pytest.raises(ValueError, match="'positive'"):
         Ranking(np.zeros(2, np.int32), np.zeros(2, np.float32), {"positive": np.zeros(3, np.float32)})
 
 
-def test_head_and_take_move_every_column_alike():
+def test_head_and_take_move_every_column_alike() -> None:
     ranking = Ranking(
         np.array([5, 6, 7], np.int32),
         np.array([3, 2, 1], np.float32),
@@ -87,7 +87,7 @@ def test_head_and_take_move_every_column_alike():
     assert len(Ranking.empty()) == 0
 
 
-def test_errors_cross_processes_whole():
+def test_errors_cross_processes_whole() -> None:
     import pickle
 
     error = pickle.loads(pickle.dumps(UnknownEntityError("irn", ["iron"], "query 'q'")))

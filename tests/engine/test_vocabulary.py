@@ -1,3 +1,6 @@
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,17 +39,17 @@ WORDS = Vocabulary(
         ("x" * 1_000_000, None),
     ],
 )
-def test_find(given, found):
+def test_find(given, found) -> None:
     assert WORDS.find(given) == found
 
 
-def test_an_unknown_name_is_an_error_that_names_the_closest():
+def test_an_unknown_name_is_an_error_that_names_the_closest() -> None:
     with pytest.raises(UnknownEntityError, match=r"q: unknown entity 'Ankora'; .*'Ankara'") as caught:
         WORDS.resolve("Ankora", "q")
     assert caught.value.closest[0] == "Ankara"
 
 
-def test_closest_is_by_spelling_aliases_included_without_repetition():
+def test_closest_is_by_spelling_aliases_included_without_repetition() -> None:
     assert WORDS.closest("Colonge", 1) == ["Köln"]
     assert WORDS.closest("TURKEY", 2) == ["Turkey", "turkey"]
     assert len(set(WORDS.closest("Georgia", 5))) == len(WORDS.closest("Georgia", 5))
@@ -54,7 +57,7 @@ def test_closest_is_by_spelling_aliases_included_without_repetition():
     assert isinstance(WORDS.closest("y" * 1_000_000), list)
 
 
-def test_prefix():
+def test_prefix() -> None:
     assert WORDS.starting_with("an") == ["Ankara"]  # by name and by alias, once
     assert WORDS.starting_with("tUR") == ["Turkey", "turkey"]
     assert WORDS.starting_with("tur", n=1) == ["Turkey"]
@@ -62,18 +65,18 @@ def test_prefix():
     assert len(WORDS.starting_with("", n=100)) == len(WORDS)
 
 
-def test_resolve_all_keeps_order():
+def test_resolve_all_keeps_order() -> None:
     assert WORDS.resolve_all(["1984", 0, "cologne"]) == (5, 0, 4)
 
 
-def test_read(tmp_path):
+def test_read(tmp_path: Path) -> None:
     write_entities(tmp_path / "entities.parquet", ["a", "b"], {"b": ["B."]})
     read = Vocabulary.read(tmp_path / "entities.parquet")
     assert (read.names, read.aliases) == (["a", "b"], [[], ["B."]])
 
 
 @given(st.lists(st.text(min_size=1, max_size=8), unique=True, min_size=1, max_size=20), st.data())
-def test_every_name_finds_itself(names, data):
+def test_every_name_finds_itself(names, data: Any) -> None:
     words = Vocabulary(names)
     place = data.draw(st.integers(0, len(names) - 1))
     assert words.find(names[place]) == place

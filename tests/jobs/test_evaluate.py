@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.support.commands import run_command
 
 
 @pytest.fixture
-def house(tmp_path):
+def house(tmp_path: Path) -> Path:
     random_bundle(tmp_path / "w", n=50, d=4)
     records = [
         {
@@ -26,12 +27,12 @@ def house(tmp_path):
     return tmp_path
 
 
-def evaluate(house, *extra: str) -> int:
+def evaluate(house: Path, *extra: str) -> int:
     words = ["--workspace", house / "w", "--queries", house / "query"]
     return run_command(main, *words, *extra)
 
 
-def test_one_method(house, capsys):
+def test_one_method(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = house / "deep" / "r.json"
     assert evaluate(house, "--method", "retexpan", "--json", str(out)) == 0
     report = json.loads(out.read_text())
@@ -49,7 +50,7 @@ def test_one_method(house, capsys):
     assert "1 truth names are not in the vocabulary" in shown.err
 
 
-def test_a_joint_method_gets_the_queries_of_a_class_one_by_one(tmp_path):
+def test_a_joint_method_gets_the_queries_of_a_class_one_by_one(tmp_path: Path) -> None:
     """In one call only one of the two could find what both want: an entity comes into one set at most."""
     method_bundle(tmp_path / "w", n=50, d=4)
     seeds = ["entity 1", "entity 7"]
@@ -60,7 +61,7 @@ def test_a_joint_method_gets_the_queries_of_a_class_one_by_one(tmp_path):
     assert json.loads((tmp_path / "r.json").read_text())["overall"]["PosP@100"] == 100
 
 
-def test_several_methods_make_one_table(house, capsys):
+def test_several_methods_make_one_table(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = house / "r.json"
     several = ["--method", "retexpan", "--method", "retexpan+cds", "--json", str(out)]
     assert evaluate(house, *several) == 0
@@ -68,7 +69,7 @@ def test_several_methods_make_one_table(house, capsys):
     assert capsys.readouterr().out.count("retexpan+cds") >= 3
 
 
-def test_refused_queries_are_loud_and_strict_fails(house, capsys):
+def test_refused_queries_are_loud_and_strict_fails(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = [{"group_id": 2, "pos_seeds": ["entity 1x"], "pos_gt": ["entity 4"]}]
     (house / "query" / "wrong.json").write_text(json.dumps(bad))
     assert evaluate(house, "--method", "retexpan") == 0
@@ -88,14 +89,16 @@ def test_refused_queries_are_loud_and_strict_fails(house, capsys):
         (["--method", "retexpan", "--queries", "/none"], "no such file"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(house, capsys, extra, words):
+def test_a_mistake_is_one_line_and_status_2(
+    house: Path, capsys: pytest.CaptureFixture[str], extra, words
+) -> None:
     assert evaluate(house, *extra) == 2
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
 
 
-def test_queries_of_mesed_have_its_table(house, capsys):
+def test_queries_of_mesed_have_its_table(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (house / "m" / "gt").mkdir(parents=True)
     (house / "m" / "query_seed=5").mkdir()
     names = [f"entity {49 - i}\t{i}" for i in range(50)]

@@ -34,7 +34,7 @@ QUERIES = 23
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory):
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random entities, of which the last has no vector, and queries; one has no answer at all."""
     root = tmp_path_factory.mktemp("expand")
     random = np.random.default_rng(1)
@@ -53,13 +53,13 @@ def house(tmp_path_factory):
     return root
 
 
-def expand(house, output, *extra: object) -> int:
+def expand(house: Path, output: object, *extra: object) -> int:
     words = ["--workspace", house / "w", "--queries", house / "q.jsonl", "--output", output]
     method_given = () if "--method" in extra else ("--method", "retexpan")
     return run_command(main, *words, *method_given, *extra)
 
 
-def local_rows(house) -> list[dict]:
+def local_rows(house: Path) -> list[dict]:
     """What the local runtime answers, as rows of the output."""
     bundle = Bundle.open(Workspace.open(house / "w"))
     queries = read_queries(Store.open(house / "q.jsonl"), bundle.vocabulary).queries
@@ -81,7 +81,7 @@ def local_rows(house) -> list[dict]:
     return rows
 
 
-def batch_rows(output) -> list[dict]:
+def batch_rows(output: str | Path) -> list[dict]:
     return [
         {key: row[key] for key in wanted}
         for row, wanted in (
@@ -167,7 +167,7 @@ def test_a_rerun_makes_only_what_is_missing(house, tmp_path, capsys):
 
 # The two tests below take an actor away or make it fail: in processes and clusters of their own, so that no
 # actor that Ray brings back takes cores from the tests that follow.
-def submitted(house, output, *extra: object) -> subprocess.Popen[str]:
+def submitted(house: Path, output: object, *extra: object) -> subprocess.Popen[str]:
     words = ["--workspace", house / "w", "--queries", house / "q.jsonl", "--output", output]
     command = [sys.executable, "-m", "jobs.expand", *words, "--method", "retexpan", *extra]
     return subprocess.Popen([str(w) for w in command], cwd=ROOT, stderr=subprocess.PIPE, text=True)

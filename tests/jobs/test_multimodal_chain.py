@@ -68,7 +68,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, in_this_process: None, ray
     jsonl(root / "raw" / "sentences.jsonl", records())
     write_encoder(root / "text")
     where = ("--workspace", root / "w")
-    steps = [
+    steps: list[tuple[Any, ...]] = [
         (import_corpus.main, "--source", root / "raw", "--format", "jsonl"),
         (image_features.main, "--model", backbone(root / "vision"), "--grid", 2),
         (preprocess.main, "--images", "--model", root / "text", "--max-length", 64),
@@ -108,12 +108,12 @@ def test_a_batch_answers_as_a_process_does(trained: Path) -> None:
     words = ("--workspace", trained / "w", "--queries", trained / f"{name}.jsonl", "--method", name)
     assert run_command(expand.main, *words, "--output", output) == 0
     bundle = Bundle.open(Workspace.open(trained / "w"))
-    seeds = [tuple(bundle.vocabulary.resolve(n) for n in query[kind]) for kind in ("positive", "negative")]
-    (local,) = method(name).open(bundle)([Query("q", *seeds)])
+    liked, not_liked = (tuple(map(bundle.vocabulary.resolve, names)) for names in (POSITIVE, NEGATIVE))
+    (local,) = method(name).open(bundle)([Query("q", liked, not_liked)])
     rows = pq.read_table(output).to_pylist()
     assert [row["entity_id"] for row in rows] == local.ranking.ids.tolist()
     np.testing.assert_array_equal(np.array([row["score"] for row in rows], np.float32), local.ranking.scores)
-    assert {row["name"] for row in rows}.isdisjoint(query["positive"] + query["negative"])
+    assert {row["name"] for row in rows}.isdisjoint(POSITIVE + NEGATIVE)
     assert len(rows) >= 5
     named = {row["name"]: row["images"] for row in rows}
     assert named[UNSEEN] == [], "an image that could not be used is not named"

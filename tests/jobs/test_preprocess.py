@@ -2,6 +2,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,12 +44,12 @@ def make(
     return preprocess(Workspace.open(workspace), EMBEDDED, wanted, executor or LocalExecutor(), force)
 
 
-def rows(workspace: str | Path) -> list[dict[str, object]]:
+def rows(workspace: str | Path) -> list[dict[str, Any]]:
     tables = []
     for part in open_inputs(Workspace.open(workspace)).parts:
         with part.open_input() as stream:
             tables.append(pq.read_table(stream).replace_schema_metadata(None))
-    found: list[dict[str, object]] = pa.concat_tables(tables).to_pylist()
+    found: list[dict[str, Any]] = pa.concat_tables(tables).to_pylist()
     return found
 
 
@@ -84,6 +85,7 @@ def test_other_settings_go_beside(corpus: Path) -> None:
     assert open_inputs(Workspace.open(corpus)).key == told.key
     assert open_inputs(Workspace.open(corpus), plain.key).manifest == plain.manifest
     text = load_tokenizer(embedded_model_path()).decode(rows(corpus)[0]["input_ids"])
+    assert isinstance(text, str)
     assert text.startswith("[CLS] a metal. sentence ")
     assert text.endswith("tells of [MASK] and more. [SEP]")
 
@@ -173,7 +175,7 @@ def test_the_command_line_in_a_bucket(
     s3: str, tmp_path: Path, in_this_process: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_import(f"{s3}/w", raw(tmp_path / "raw"), "ultrawiki")
-    words = ("--workspace", f"{s3}/w")
+    words: tuple[object, ...] = ("--workspace", f"{s3}/w")
     assert run_command(main, *words, "--model", tmp_path / "raw") == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: --model {tmp_path}/raw: no tokenizer can be loaded from it")

@@ -75,7 +75,8 @@ def test_a_killed_worker_resumes_the_same_curve_and_leaves_a_whole_run(
 ) -> None:
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for the next check
     workspace = Workspace.open(place)
-    words = ("--workspace", place, "--init-from-config", config, "--vocab-size", 300, "--block", 32)
+    words: tuple[object, ...] = ("--workspace", place, "--init-from-config", config, "--vocab-size", 300)
+    words += ("--block", 32)
     words += ("--epochs", EPOCHS, "--held-out", 0.1, "--lists", 3, "--precision", "float32", "--seed", 6)
     words += ("--learning-rate", 1e-3, "--checkpoint-seconds", 0.2)
     killed = kill_a_worker(Path(workspace.runs("pretrain_lm").path))
@@ -99,7 +100,7 @@ def test_a_killed_worker_resumes_the_same_curve_and_leaves_a_whole_run(
         neighbours=neighbours_of(bundle),
         seed=6,
     )
-    chosen = pretrain_lm.FROM_SCRATCH | {"epochs": EPOCHS, "learning_rate": 1e-3}
+    chosen = pretrain_lm.FROM_SCRATCH.model_dump() | {"epochs": EPOCHS, "learning_rate": 1e-3}
     settings = LmSettings.model_validate(chosen | {"precision": "float32", "seed": 6})
     assert summary["settings"] == settings.model_dump()
     begin = start(workspace, None, str(config), None, 300, texts)
@@ -121,7 +122,9 @@ def _check_run(workspace: Workspace, summary: dict[str, Any]) -> None:
     assert summary["steps"] == len(summary["losses"]) == EPOCHS * -(-summary["blocks"] // 16)
     assert summary["perplexity_after"] < summary["perplexity_before"]
     assert len(summary["perplexities"]) == EPOCHS + 1
-    *parts, lists = open_blocks(workspace, summary["blocks_key"]).manifest.parts.values()
+    blocks = open_blocks(workspace, summary["blocks_key"])
+    assert blocks is not None
+    *parts, lists = blocks.manifest.parts.values()
     assert sum(part.sentences for part in parts) == 54
     assert (lists.sentences, lists.held_out) == (0, 0)
     assert lists.tokens > 3 * len(METALS) * 8, "a list has eight words and stops at least"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -77,7 +78,9 @@ def test_one_seed_is_a_list_too(client: Client) -> None:
         client.expand("entity 1")
 
 
-ERROR = {"error": {"code": "overloaded", "message": "m", "field": None, "suggestions": []}}
+ERROR: dict[str, dict[str, Any]] = {
+    "error": {"code": "overloaded", "message": "m", "field": None, "suggestions": []}
+}
 Answers = list[httpx.Response | Exception]
 
 

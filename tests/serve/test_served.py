@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def random_queries(n: int, entities: int = 500) -> list[Query]:
     return [Query(f"q{i}", tuple(p[:3]), tuple(p[3:]), 5 + i) for i, p in enumerate(picks)]
 
 
-def body(query: Query, method: str) -> dict[str, object]:
+def body(query: Query, method: str) -> dict[str, Any]:
     return {
         "id": query.id,
         "positive": [f"entity {i}" for i in query.positive],
@@ -143,7 +144,7 @@ def same(answer: dict[str, object], expected: Expansion, tolerance: float = 0) -
     scores = [np.float32(r["score"]) for r in results]
     np.testing.assert_allclose(scores, expected.ranking.scores, rtol=tolerance)
     for name, column in expected.ranking.evidence.items():
-        got = np.float32([r["evidence"][name] for r in results])
+        got = np.array([r["evidence"][name] for r in results], np.float32)
         np.testing.assert_allclose(got, column, rtol=tolerance)
 
 
@@ -316,7 +317,7 @@ def test_a_new_bundle_is_taken_under_load_and_no_answer_is_of_two(
             time.sleep(0.1)
 
     for to in (bundles[1], bundles[0]):
-        answers = asyncio.run(under_load(url, queries, 3, lambda to=to: move(to)))
+        answers = asyncio.run(under_load(url, queries, 3, partial(move, to)))
         for place, answer in answers:
             same(answer, expected[answer["bundle"]][place])
         assert {answer["bundle"] for _, answer in answers} == set(expected)

@@ -35,7 +35,7 @@ def write_entities(
         "entity_id": range(len(names)),
         "name": names,
         "aliases": [(aliases or {}).get(name, []) for name in names],
-        "description": descriptions or [None] * len(names),
+        "description": [*descriptions] if descriptions else [None] * len(names),
         "attributes": [list(one.items()) for one in attributes or [{}] * len(names)],
     }
     pq.write_table(pa.table(columns, schema=ENTITY_SCHEMA), path)

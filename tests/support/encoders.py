@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -60,7 +61,7 @@ def write_encoder(folder: Path, dim: int = 16, seed: int = 0) -> None:
 def random_encoder(kind: str, layers: int = 3, dim: int = 48) -> TextEncoder:
     """Return a "bert" or a "roberta" with states of ``dim`` numbers, every weight drawn at random."""
     torch.manual_seed(0)
-    sizes = {
+    sizes: dict[str, Any] = {
         "hidden_size": dim,
         "num_hidden_layers": layers,
         "num_attention_heads": 4,

@@ -15,6 +15,7 @@ class LastFirst(LocalExecutor):
         self, worker: Worker[Task, Result], arguments: Arguments, tasks: Sequence[Task], gpu: bool = False
     ) -> Iterator[tuple[int, Result]]:
         """See :class:`jobs.workers.executor.Executor`."""
-        opened, crossed = pickle.loads(pickle.dumps((worker, arguments))), pickle.loads(pickle.dumps(tasks))
-        for place, result in super().map(*opened, list(crossed)[::-1], gpu):
+        crossed = pickle.loads(pickle.dumps(list(tasks)))
+        opened, given = pickle.loads(pickle.dumps((worker, arguments)))
+        for place, result in super().map(opened, given, crossed[::-1], gpu):
             yield len(tasks) - 1 - place, pickle.loads(pickle.dumps(result))

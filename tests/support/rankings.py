@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from cluster.commandline import Command
 from engine.methods import ABLATIONS, METHODS, method
 from engine.query import Query
 from engine.storage.bundle import Bundle
@@ -42,7 +43,7 @@ def make_world(root: Path) -> Path:
     where = ("--workspace", root / "w")
     layers = ("--visual-layers", 1, "--cross-layers", 1, "--clusters", 4)
     model = ("--init-from-config", "tiny", "--vocab-size", 1024, "--lists", 10, "--precision", "float32")
-    steps: list[tuple[Callable[..., None], tuple[object, ...]]] = [
+    steps: list[tuple[Command[Any], tuple[object, ...]]] = [
         (import_corpus.main, ("--format", "jsonl", "--source", root / "raw")),
         (image_features.main, ("--model", backbone(root / "vision"), "--grid", 2, "--workers", 1)),
         (preprocess.main, ("--images", "--max-sentences", 6)),

@@ -67,12 +67,13 @@ class LocalDispatch:
         for stage in self._stages(route, [expansion]):
             started = time.perf_counter()
             worker = self._worker(stage)
-            if isinstance(worker, Grows):
-                growing = worker.start([expansion])
-                for done in worker.rounds(growing):
+            grower: object = worker
+            if isinstance(grower, Grows):
+                growing = grower.start([expansion])
+                for done in grower.rounds(growing):
                     yield RoundDone(stage.name, done.number, tuple(done.new.tolist()), done.total)
                     await asyncio.sleep(0)
-                expansion = worker.answer(expansion, growing[0])
+                expansion = grower.answer(expansion, growing[0])
             else:
                 (expansion,) = await self._run(stage, worker, [expansion])
             yield StageDone(stage.name, time.perf_counter() - started, len(expansion.ranking))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from engine.corpus import sentences as module
 from engine.corpus.schema import MENTION_SCHEMA
@@ -13,7 +16,9 @@ from engine.storage.workspace import Workspace
 from tests.support.corpora import jsonl, run_import
 
 
-def test_the_first_short_sentences_of_each_entity_sorted_by_entity(tmp_path, monkeypatch):
+def test_the_first_short_sentences_of_each_entity_sorted_by_entity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "GROUP_ROWS", 7)
     random = np.random.default_rng(0)
     house = Workspace.open(tmp_path / "w")
@@ -46,7 +51,7 @@ def test_the_first_short_sentences_of_each_entity_sorted_by_entity(tmp_path, mon
     assert found.num_row_groups == -(-len(expected) // 7)
 
 
-def test_images_without_a_sentence_take_turns_with_sentences(tmp_path):
+def test_images_without_a_sentence_take_turns_with_sentences(tmp_path: Path) -> None:
     rows = [{"entity": "iron", "image": f"{i}.png"} for i in range(12)]
     rows += [{"entity": "gold", "sentence": f"Gold {i}."} for i in range(9)]
     rows += [{"entity": "iron", "sentence": f"Iron {i}.", "image": "12.png"} for i in range(5)]
@@ -59,7 +64,7 @@ def test_images_without_a_sentence_take_turns_with_sentences(tmp_path):
     assert shown == [*iron, *((1, f"Gold {i}.", None) for i in range(8)), (2, "", "13.png")]
 
 
-def test_refused_images_are_not_named_and_what_had_nothing_else_is_not_shown(tmp_path):
+def test_refused_images_are_not_named_and_what_had_nothing_else_is_not_shown(tmp_path: Path) -> None:
     rows = [
         {"entity": "iron", "image": "broken.png"},
         {"entity": "iron", "sentence": "Iron is.", "image": "broken.png"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -54,7 +56,7 @@ def test_modalities_are_taken_away_in_training_and_on_either_side() -> None:
     }
 
 
-def test_seeds_and_candidates_come_from_their_own_views(tmp_path) -> None:
+def test_seeds_and_candidates_come_from_their_own_views(tmp_path: Path) -> None:
     """By hand: the seed's text is like entity 1's picture; its picture is like entity 2's."""
     views = {
         view_name("text"): [[1, 0], [0, 1], [0, 1], [1, 0]],

@@ -1,8 +1,10 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from engine.errors import QueryError
-from engine.evaluation.report import class_rows, evaluate, key_figures, markdown, side_rows
+from engine.evaluation.report import Runner, class_rows, evaluate, key_figures, markdown, side_rows
 from engine.queries.formats import LabelledQuery, QuerySet, RefusedQuery, Truth
 from engine.query import Expansion, Query, Ranking
 from engine.refusals import Code, Refusal
@@ -13,8 +15,8 @@ def labelled(name: str, label: str, positive: set[int], negative: set[int]) -> L
     return LabelledQuery(query, label, Truth(frozenset(positive)), Truth(frozenset(negative)))
 
 
-def runner_of(ids: list[int], batches: list[int]):
-    def run(queries):
+def runner_of(ids: list[int], batches: list[int]) -> Runner:
+    def run(queries: Sequence[Query]) -> list[Expansion]:
         batches.append(len(queries))
         assert all(query.top_k == 100 for query in queries)  # the longest metric looks at 100
         ranking = Ranking(np.array(ids, np.int32), np.zeros(len(ids), np.float32))
@@ -29,7 +31,7 @@ QUERIES = QuerySet(
 )
 
 
-def test_overall_and_by_class():
+def test_overall_and_by_class() -> None:
     batches: list[int] = []
     done: list[int] = []
     report = evaluate(runner_of([1, 2], batches), QUERIES, 2, done.append)
@@ -42,19 +44,19 @@ def test_overall_and_by_class():
     assert report["seconds_per_query"] >= 0
 
 
-def test_a_query_without_positive_truth_is_listed_not_measured():
+def test_a_query_without_positive_truth_is_listed_not_measured() -> None:
     queries = QuerySet([*QUERIES.queries, labelled("e", "x", set(), {2})])
     report = evaluate(runner_of([1], []), queries)
     assert report["overall"]["queries"] == 3
     assert [(r["query_id"], "no positive truth" in r["reason"]) for r in report["refused"]] == [("e", True)]
 
 
-def test_nothing_to_measure_is_an_error():
+def test_nothing_to_measure_is_an_error() -> None:
     with pytest.raises(QueryError, match="pos_gt"):
         evaluate(runner_of([1], []), QuerySet([labelled("e", "x", set(), set())]))
 
 
-def test_tables_hold_what_the_report_says():
+def test_tables_hold_what_the_report_says() -> None:
     report = evaluate(runner_of([1, 2], []), QUERIES)
     header, rows = side_rows({"m": report})
     assert len(header) == len(rows[0]) == 11
@@ -66,7 +68,7 @@ def test_tables_hold_what_the_report_says():
     assert "- refused: `q.json:4` d: unknown entity 'ion'" in text
 
 
-def test_together_a_call_holds_one_query_of_each_class():
+def test_together_a_call_holds_one_query_of_each_class() -> None:
     """Three queries of x and two of y: the third call holds the third of x alone."""
     made = [
         labelled(f"{label}{i}", label, {1} if label == "x" else {3}, set()) for label in "xy" for i in (1, 2)
@@ -74,7 +76,7 @@ def test_together_a_call_holds_one_query_of_each_class():
     made += [labelled("x3", "x", {1}, set())]
     calls = []
 
-    def run(queries):
+    def run(queries: Sequence[Query]) -> list[Expansion]:
         calls.append([query.id for query in queries])
         return [Expansion(q, Ranking(np.array([1], np.int32), np.zeros(1, np.float32))) for q in queries]
 
@@ -85,7 +87,7 @@ def test_together_a_call_holds_one_query_of_each_class():
     assert (report["by_class"]["x"]["queries"], report["by_class"]["y"]["queries"]) == (3, 2)
 
 
-def test_without_negatives_the_table_is_that_of_the_positive_side():
+def test_without_negatives_the_table_is_that_of_the_positive_side() -> None:
     """Truth {2, 3}, ranking 2, 4, 3: AP = (1 + 2/3) / 2, P = 1; and truth {5}: both 0."""
     queries = QuerySet([labelled("a", "x", {2, 3}, set()), labelled("b", "y", {5}, set())])
     report = evaluate(runner_of([2, 4, 3], []), queries)
@@ -103,7 +105,7 @@ def test_without_negatives_the_table_is_that_of_the_positive_side():
     assert list(key_figures(evaluate(runner_of([1], []), QUERIES))) == ["CombMAP", "Avg"]
 
 
-def test_negative_seeds_alone_are_a_negative_side():
+def test_negative_seeds_alone_are_a_negative_side() -> None:
     query = LabelledQuery(Query("a", (0,), (1,), top_k=3), "x", Truth(frozenset({2})))
     report = evaluate(runner_of([2], []), QuerySet([query]))
     assert [row[1] for row in side_rows({"m": report})[1]] == ["Pos", "Neg", "Comb"]

@@ -90,7 +90,7 @@ def same_as_plain(
 
 @pytest.mark.parametrize("family", get_args(Family))
 @pytest.mark.parametrize("normalise", get_args(Normalise))
-def test_finds_what_the_plain_search_finds(family: Family, normalise: Normalise):
+def test_finds_what_the_plain_search_finds(family: Family, normalise: Normalise) -> None:
     model = model_of(family)
     sequences = tokens_of(model)
     trie = Trie.build(sequences)
@@ -103,7 +103,7 @@ def test_finds_what_the_plain_search_finds(family: Family, normalise: Normalise)
 
 @pytest.mark.parametrize("family", get_args(Family))
 @pytest.mark.parametrize("normalise", get_args(Normalise))
-def test_a_batch_answers_as_each_query_alone(family: Family, normalise: Normalise):
+def test_a_batch_answers_as_each_query_alone(family: Family, normalise: Normalise) -> None:
     """Prompts of different lengths, a trie that two share, and tries of their own."""
     model = model_of(family)
     sequences = tokens_of(model)
@@ -126,7 +126,7 @@ def test_a_batch_answers_as_each_query_alone(family: Family, normalise: Normalis
 
 @pytest.mark.parametrize("normalise", get_args(Normalise))
 @pytest.mark.parametrize("max_tokens", [1, 3, 6])
-def test_what_is_longer_than_max_tokens_is_not_found(normalise: Normalise, max_tokens: int):
+def test_what_is_longer_than_max_tokens_is_not_found(normalise: Normalise, max_tokens: int) -> None:
     model = model_of("llama")
     sequences = tokens_of(model)
     prompt = model.encode(PROMPTS[0])
@@ -137,7 +137,7 @@ def test_what_is_longer_than_max_tokens_is_not_found(normalise: Normalise, max_t
     assert (len(found.ids) == 0) == (max_tokens == 1)
 
 
-def test_a_name_without_rivals_must_fit_max_tokens_too():
+def test_a_name_without_rivals_must_fit_max_tokens_too() -> None:
     trie = Trie.build([[5, 6, 7], [8, 9, 10, 11, 12]])
     for max_tokens, ids in ((2, []), (3, [0]), (4, [0]), (5, [0, 1])):
         [found] = BeamSearch(model_of("llama"), 5, max_tokens)([[5, 6]], [trie])
@@ -146,7 +146,7 @@ def test_a_name_without_rivals_must_fit_max_tokens_too():
 
 @pytest.mark.parametrize("length_penalty", [0.0, 0.6, 3.0])
 @pytest.mark.parametrize("seed", range(2))
-def test_stopping_early_changes_nothing(length_penalty: float, seed: int):
+def test_stopping_early_changes_nothing(length_penalty: float, seed: int) -> None:
     """Few beams and many lengths: names finish long before the longest could."""
     model = tiny_model("llama", seed=seed)
     random = np.random.default_rng(seed)
@@ -160,7 +160,7 @@ def test_stopping_early_changes_nothing(length_penalty: float, seed: int):
             same_as_plain(found, model, prompt, sequences, **options)
 
 
-def test_stops_when_nothing_alive_can_win():
+def test_stops_when_nothing_alive_can_win() -> None:
     """Two names have probabilities 0.6 and 0.36; the others take ten tokens and share 0.04."""
     after = {1: 0.9, 2: 0.05, 3: 0.05}
     table = probabilities(p0={1: 0.6, 2: 0.4}, p2=after, p3=after)
@@ -175,7 +175,7 @@ def test_stops_when_nothing_alive_can_win():
     assert reads == {2: 1, 3: 8}
 
 
-def test_scores_computed_by_hand():
+def test_scores_computed_by_hand() -> None:
     """Tokens: 0 the prompt, 9 the end. Names: 1 9, 1 2 9, 3 9 (twice), 4 5 6 9."""
     half = {9: 0.5, 8: 0.5}
     table = probabilities(p0={1: 0.4, 3: 0.2, 4: 0.2, 7: 0.2}, p1={2: 0.3, 9: 0.6, 8: 0.1}, p2=half, p3=half)
@@ -196,7 +196,7 @@ def test_scores_computed_by_hand():
     np.testing.assert_allclose(np.exp(found.scores), [0.24, 0.1, 0.1, 0.06, 0.05], rtol=1e-6)
 
 
-def test_ties_go_to_the_earlier_parent_then_the_smaller_token():
+def test_ties_go_to_the_earlier_parent_then_the_smaller_token() -> None:
     even = dict.fromkeys((1, 2, 3), 1 / 3)
     table = probabilities(p0=even, p1=even, p2=even, p3=even)
     sequences = [[a, b, c] for a in (3, 2, 1) for b in (3, 2, 1) for c in (3, 2, 1)]
@@ -206,20 +206,20 @@ def test_ties_go_to_the_earlier_parent_then_the_smaller_token():
     same_as_plain(found, Probabilities(table), [0], sequences, beams=5)
 
 
-def test_ties_between_names_with_the_same_tokens_and_others_go_by_id():
+def test_ties_between_names_with_the_same_tokens_and_others_go_by_id() -> None:
     table = probabilities(p0={1: 0.5, 2: 0.5})
     [found] = BeamSearch(Probabilities(table), 2)([[0]], [Trie.build([[1, 9], [2, 9], [1, 9]])])
     assert found.ids.tolist() == [0, 1, 2]
 
 
-def test_large_logits_do_not_overflow():
+def test_large_logits_do_not_overflow() -> None:
     model = Probabilities({0: {1: 2000.0, 2: 1999.0, 3: -2000.0}})
     [found] = BeamSearch(model, length_penalty=0)([[0]], [Trie.build([[1], [2], [3]])])
     expected = [0, -1, -4000] - np.log1p(np.exp(-1))
     np.testing.assert_allclose(found.scores, expected, rtol=1e-6)
 
 
-def test_a_longer_name_that_ties_with_the_last_place_is_waited_for():
+def test_a_longer_name_that_ties_with_the_last_place_is_waited_for() -> None:
     """2 3 and 2 4 5 are as likely; the longer one is the smaller id."""
     even = probabilities(p0={1: 0.5, 2: 0.5}, p2={3: 0.5, 4: 0.5}, p4={5: 1.0})
     trie = Trie.build([[2, 4, 5], [1], [2, 3]])
@@ -229,7 +229,7 @@ def test_a_longer_name_that_ties_with_the_last_place_is_waited_for():
 
 
 @pytest.mark.parametrize("normalise", get_args(Normalise))
-def test_impossible_names_are_dropped(normalise: Normalise):
+def test_impossible_names_are_dropped(normalise: Normalise) -> None:
     """Token 2 has no probability after 0, and nothing that may follow 3 has any."""
     table = probabilities(p0={1: 0.5, 3: 0.4, 5: 0.1}, p1={2: 0.4, 3: 0.6}, p3={7: 1.0})
     sequences = [[1, 2], [1, 3], [2, 1], [3, 1], [3, 2]]
@@ -239,7 +239,7 @@ def test_impossible_names_are_dropped(normalise: Normalise):
     assert np.isfinite(found.scores).all()
 
 
-def test_names_with_the_same_tokens_come_back_together():
+def test_names_with_the_same_tokens_come_back_together() -> None:
     model = model_of("llama")
     sequences = tokens_of(model, ["France", "Spain", "France", "Iron"])
     entities = np.array([7, 2, 5, 9], np.int32)
@@ -250,7 +250,7 @@ def test_names_with_the_same_tokens_come_back_together():
     assert found.ids.tolist().index(7) == found.ids.tolist().index(5) + 1
 
 
-def test_no_names_and_no_queries():
+def test_no_names_and_no_queries() -> None:
     model = model_of("llama")
     search = BeamSearch(model)
     empty = Trie.build([[5, 6]]).restrict(np.zeros(0, np.int32))
@@ -262,7 +262,7 @@ def test_no_names_and_no_queries():
     assert search([], []) == []
 
 
-def test_a_prompt_that_leaves_no_room_is_refused():
+def test_a_prompt_that_leaves_no_room_is_refused() -> None:
     model = model_of("gpt2")
     trie = Trie.build([[5, 6, 7], [6, 7, 8]])
     with pytest.raises(QueryError, match="an input of 257 tokens, and the language model takes 256"):
@@ -275,7 +275,9 @@ names = st.lists(st.lists(st.integers(2, 4), max_size=4).map(lambda s: [*s, 1]),
 
 @settings(max_examples=40, deadline=None)
 @given(names, names, st.integers(0, 10))
-def test_with_room_for_all_every_name_comes_back(first: list[list[int]], second: list[list[int]], extra: int):
+def test_with_room_for_all_every_name_comes_back(
+    first: list[list[int]], second: list[list[int]], extra: int
+) -> None:
     """And under "allowed" the probabilities of distinct sequences sum to 1."""
     model = model_of("llama")
     both = [first, second]

@@ -1,6 +1,7 @@
 """The rounds of GenExpan on a search and likelihoods that are written down here."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.generation.beam import Found
 from engine.generation.expansion import Growing, Rules, grow, top_p
+from engine.generation.trie import Trie
 from engine.query import NewEntity, Query
 
 N = 30
@@ -21,7 +23,7 @@ NAMES = [f"name{i}" for i in range(N)]
 class Likelihood:
     """The likelihood of entity i is 1 / (i + 1) whatever the seeds are."""
 
-    def means(self, requests):
+    def means(self, requests: Sequence[tuple[Any, Any]]) -> list[np.ndarray]:
         return [(1 / (np.asarray(ids) + 1)).astype(np.float32) for ids, _ in requests]
 
 
@@ -39,9 +41,10 @@ class Search:
     """Answers each prompt with the names that follow the last one listed; remembers the prompts."""
 
     def __init__(self, size: int = 4) -> None:
-        self.size, self.prompts = size, []
+        self.size = size
+        self.prompts: list[str] = []
 
-    def __call__(self, prompts, tries):
+    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[Found]:
         texts = ["".join(map(chr, p)) for p in prompts]
         self.prompts += texts
         return [self._found(int(t.split("name")[-1].split(" ")[0])) for t in texts]
@@ -51,17 +54,19 @@ class Search:
         return Found(ids, np.zeros(self.size, np.float32), np.zeros(self.size, np.float32))
 
 
-def query(positive=(0, 1, 2), negative=(5,), seed=0, wanted=12) -> Growing:
+def query(
+    positive: Sequence[int] = (0, 1, 2), negative: Sequence[int] = (5,), seed: int = 0, wanted: int = 12
+) -> Growing:
     q = Query("q", tuple(positive), tuple(negative))
     trie: Any = None
     return Growing(q, trie, "", wanted, np.random.default_rng([seed, *positive]))
 
 
-def grown(search, growing, rules, at_once=8):
+def grown(search: Search, growing: Sequence[Growing], rules: Rules, at_once: int = 8) -> list[Any]:
     return list(grow(ARTIFACTS, search, growing, rules, at_once))
 
 
-def test_top_p_keeps_the_entry_that_reaches_the_share():
+def test_top_p_keeps_the_entry_that_reaches_the_share() -> None:
     scores = np.array([1, 4, 2, 3], np.float32)
     assert top_p(scores, 0.4).tolist() == [1]
     assert top_p(scores, 0.7).tolist() == [1, 3]
@@ -72,7 +77,7 @@ def test_top_p_keeps_the_entry_that_reaches_the_share():
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40), st.floats(0.01, 1))
-def test_top_p_is_the_shortest_best_prefix_that_holds_the_share(values, p):
+def test_top_p_is_the_shortest_best_prefix_that_holds_the_share(values, p) -> None:
     scores = np.array(values, np.float32)
     kept = top_p(scores, p)
     assert len(kept) >= 1
@@ -83,7 +88,7 @@ def test_top_p_is_the_shortest_best_prefix_that_holds_the_share(values, p):
         assert scores[kept[:-1]].astype(np.float64).sum() < p * total
 
 
-def test_the_first_prompt_lists_three_seeds_later_ones_two_and_one_of_the_list():
+def test_the_first_prompt_lists_three_seeds_later_ones_two_and_one_of_the_list() -> None:
     one = query(positive=(0, 1, 2, 3))
     first = one.draw()
     assert len(set(first)) == 3
@@ -96,18 +101,18 @@ def test_the_first_prompt_lists_three_seeds_later_ones_two_and_one_of_the_list()
         assert listed in (7, 8)
 
 
-def test_what_was_generated_more_often_is_drawn_more_often():
+def test_what_was_generated_more_often_is_drawn_more_often() -> None:
     one = query()
     one.accepted, one.times = {7: 0.5, 8: 0.2}, Counter({7: 9, 8: 1})
     drawn = Counter(one.draw()[-1] for _ in range(1000))
     assert drawn[7] == pytest.approx(900, abs=40)
 
 
-def test_two_positive_seeds_are_enough_for_a_prompt():
+def test_two_positive_seeds_are_enough_for_a_prompt() -> None:
     assert sorted(query(positive=(4, 6)).draw()) == [4, 6]
 
 
-def test_the_first_round_by_hand():
+def test_the_first_round_by_hand() -> None:
     search, one = Search(size=4), query()
     (first,) = grown(search, [one], Rules(top_p=0.7, max_rounds=1))
     words = search.prompts[0].split("\n")[-1].split()[:3]
@@ -125,16 +130,16 @@ def test_the_first_round_by_hand():
     assert times.tolist() == [1] * len(kept)
 
 
-def test_a_list_ends_when_it_is_long_enough():
+def test_a_list_ends_when_it_is_long_enough() -> None:
     rounds = grown(Search(), [query(wanted=6)], Rules(top_p=1))
     assert rounds[-1].ended
     assert rounds[-1].total >= 6
     assert all(r.total < 6 for r in rounds[:-1])
 
 
-def test_a_list_ends_after_rounds_without_a_new_entity():
+def test_a_list_ends_after_rounds_without_a_new_entity() -> None:
     class Same(Search):
-        def _found(self, last):
+        def _found(self, last: int) -> Found:
             return super()._found(9)
 
     rounds = grown(Same(), [query()], Rules(patience=3, top_p=1))
@@ -142,14 +147,14 @@ def test_a_list_ends_after_rounds_without_a_new_entity():
     assert rounds[-1].ended
 
 
-def test_no_seed_is_ever_accepted():
+def test_no_seed_is_ever_accepted() -> None:
     one = query(wanted=100)
     grown(Search(), [one], Rules(patience=5, top_p=1))
     assert not set(one.accepted) & {0, 1, 2, 5}
     assert len(one.accepted) >= 10
 
 
-def test_the_same_seed_gives_the_same_list_whoever_is_beside_it():
+def test_the_same_seed_gives_the_same_list_whoever_is_beside_it() -> None:
     others = [query(positive=(10, 11, 12)), query(positive=(20, 21))]
     alone, beside, again = query(), query(), query()
     grown(Search(), [alone], Rules())
@@ -172,13 +177,13 @@ class Clock:
         return self.now
 
 
-def timed(deadline: float | None, **options) -> Growing:
+def timed(deadline: float | None, **options: Any) -> Growing:
     one = query(**options)
     one.query = replace(one.query, deadline=deadline)
     return one
 
 
-def test_no_round_begins_that_would_end_after_the_deadline():
+def test_no_round_begins_that_would_end_after_the_deadline() -> None:
     late, one, never = timed(0.5), timed(4.0), timed(None, wanted=20)
     rounds = list(grow(ARTIFACTS, Search(), [late, one, never], Rules(top_p=0.1), 8, Clock()))
     assert (late.rounds, late.stopped) == (0, True)
@@ -192,14 +197,14 @@ def test_no_round_begins_that_would_end_after_the_deadline():
     assert one.accepted == plain.accepted, "what it has is what two rounds bring"
 
 
-def test_queries_that_wait_longer_than_their_time_make_room_for_others():
+def test_queries_that_wait_longer_than_their_time_make_room_for_others() -> None:
     growing = [timed(100.0), timed(2.0), timed(2.5), timed(100.0, positive=(10, 11))]
     list(grow(ARTIFACTS, Search(), growing, Rules(), 1, Clock()))
     assert [one.stopped for one in growing] == [False, True, True, False]
     assert [one.rounds > 0 for one in growing] == [True, False, False, True]
 
 
-def test_new_entities_are_named_in_prompts_and_have_no_description():
+def test_new_entities_are_named_in_prompts_and_have_no_description() -> None:
     new = NewEntity("name9", ("Here is name9.",)), NewEntity("unheard", ("It is unheard.",))
     search, one = Search(), query()
     one.query = Query("q", (0, -1), (-2,), new=new)
@@ -211,7 +216,7 @@ def test_new_entities_are_named_in_prompts_and_have_no_description():
     assert not set(one.accepted) & {0, -1, -2}
 
 
-def test_descriptions_and_unwanted_seeds_go_into_the_prompt():
+def test_descriptions_and_unwanted_seeds_go_into_the_prompt() -> None:
     search = Search()
     grown(search, [query()], Rules(max_rounds=1, descriptions=True, unwanted=True))
     head, *_, last = search.prompts[0].split("\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -39,7 +41,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     run = module.logprobs
 
-    def counted(model, trees, *rest):  # type: ignore[no-untyped-def]
+    def counted(model: Any, trees: Any, *rest: Any) -> Any:
         counts.append(len(trees.last_S))
         return run(model, trees, *rest)
 

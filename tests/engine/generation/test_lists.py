@@ -9,7 +9,7 @@ VECTORS = np.vstack([np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1), np.zero
 NONE = np.zeros(len(VECTORS), np.float32)
 
 
-def test_every_entity_begins_its_lists_and_neighbours_fill_them():
+def test_every_entity_begins_its_lists_and_neighbours_fill_them() -> None:
     lists = neighbour_lists(VECTORS, NONE, per_entity=3, seed=1)
     assert lists.shape == (30, 4)
     groups = lists // 5
@@ -19,7 +19,7 @@ def test_every_entity_begins_its_lists_and_neighbours_fill_them():
     assert (np.bincount(lists[:, :3].ravel()) >= 3).all()
 
 
-def test_hubs_are_held_back():
+def test_hubs_are_held_back() -> None:
     hub = NONE.copy()
     hub[2] = 1.0
     wanted = neighbour_lists(VECTORS, hub, per_entity=20, seed=1)[:, 3]
@@ -27,17 +27,17 @@ def test_hubs_are_held_back():
     assert (neighbour_lists(VECTORS, NONE, per_entity=20, seed=1)[:, 3] == 2).sum() > 0
 
 
-def test_the_seed_decides_the_lists():
+def test_the_seed_decides_the_lists() -> None:
     first, again, other = (neighbour_lists(VECTORS, NONE, 2, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_too_few_entities_make_no_list():
+def test_too_few_entities_make_no_list() -> None:
     assert neighbour_lists(VECTORS[:3], NONE[:3], 5, 1).shape == (0, 4)
 
 
-def test_lines_read_as_prompts_are_written():
+def test_lines_read_as_prompts_are_written() -> None:
     names = [f"n{i}" for i in range(11)]
     lists = neighbour_lists(VECTORS, NONE, per_entity=30, seed=1)
     lines = list(list_lines(names, lists, seed=1))

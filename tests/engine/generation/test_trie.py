@@ -1,7 +1,9 @@
 import json
 import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from engine.errors import FormatError, QueryError
 from engine.generation.trie import MAX_TOKENS, Trie
 
 END = 1
+Entities = Mapping[int, Sequence[int]]
+"""Sequences of tokens by entity id."""
 TOKENIZER = Path(__file__).parents[4] / "shared/models/llama-tokenizer/tokenizer.json"
 
 # Few tokens, so that names share beginnings, contain one another and coincide; 0 pads, 70,000 needs int32.
@@ -20,24 +24,24 @@ names = st.lists(bodies.map(lambda body: (*body, END)), min_size=1, max_size=30)
 
 
 @st.composite
-def named(draw):
+def named(draw: st.DrawFn) -> Entities:
     """Entity ids in any order, each with its sequence."""
     sequences = draw(names)
     ids = draw(st.lists(st.integers(0, 10**6), min_size=len(sequences), max_size=len(sequences), unique=True))
     return dict(zip(ids, sequences, strict=True))
 
 
-def ids_of(entities):
+def ids_of(entities: Iterable[int]) -> np.ndarray:
     return np.array(list(entities), np.int32)
 
 
-def build(entities):
+def build(entities: Entities) -> Trie:
     return Trie.build(list(entities.values()), ids_of(entities))
 
 
-def plain(entities):
+def plain(entities: Mapping[int, Sequence[int]]) -> dict[Any, Any]:
     """The oracle: nested dictionaries; a name's ids lie under None."""
-    root = {}
+    root: dict[Any, Any] = {}
     for entity, sequence in entities.items():
         node = root
         for token in sequence:
@@ -46,15 +50,15 @@ def plain(entities):
     return root
 
 
-def at(*nodes):
+def at(*nodes: int) -> np.ndarray:
     return np.array(nodes, np.int64)
 
 
-def tail(trie, leaf):
+def tail(trie: Trie, leaf: int) -> list[int]:
     return [int(trie.tail_token(at(leaf), at(i))[0]) for i in range(int(trie.tail_length(at(leaf))[0]))]
 
 
-def assert_agree(trie, node, expected):
+def assert_agree(trie: Trie, node: int, expected: dict[Any, Any]) -> None:
     """From ``node`` on the trie holds what the nested dictionaries hold, and nothing else."""
     if trie.is_leaf(at(node))[0]:
         for token in tail(trie, node):
@@ -70,7 +74,7 @@ def assert_agree(trie, node, expected):
         assert_agree(trie, child, expected[token])
 
 
-def assert_same(one, other):
+def assert_same(one: Trie, other: Trie) -> None:
     for field in fields(Trie):
         ours, theirs = getattr(one, field.name), getattr(other, field.name)
         # A subset keeps the type of its tokens, even where none of them needs it.
@@ -78,7 +82,7 @@ def assert_same(one, other):
         assert ours.tolist() == theirs.tolist(), field.name
 
 
-def test_four_names_array_by_array():
+def test_four_names_array_by_array() -> None:
     trie = build({30: (5, 6, 1), 10: (5, 6, 2, 1), 20: (5, 1), 40: (7, 8, 1)})
     #            0
     #       5 /     \ 7
@@ -110,7 +114,7 @@ def test_four_names_array_by_array():
 
 @settings(deadline=None, max_examples=60)
 @given(named())
-def test_every_name_is_reached_and_nothing_else(entities):
+def test_every_name_is_reached_and_nothing_else(entities: Entities) -> None:
     trie = build(entities)
     assert_agree(trie, 0, plain(entities))
     assert trie.n_entities == len(entities)
@@ -120,7 +124,7 @@ def test_every_name_is_reached_and_nothing_else(entities):
 
 @settings(deadline=None, max_examples=40)
 @given(named(), st.data())
-def test_children_of_many_nodes_are_those_of_each(entities, data):
+def test_children_of_many_nodes_are_those_of_each(entities: Entities, data: Any) -> None:
     trie = build(entities)
     nodes = data.draw(st.lists(st.integers(0, len(trie) - 1), max_size=8))
     parents, children, tokens = trie.children(at(*nodes))
@@ -132,7 +136,7 @@ def test_children_of_many_nodes_are_those_of_each(entities, data):
 
 @settings(deadline=None, max_examples=60)
 @given(named(), st.data())
-def test_a_restricted_trie_is_the_trie_of_the_subset(entities, data):
+def test_a_restricted_trie_is_the_trie_of_the_subset(entities: Entities, data: Any) -> None:
     wanted = data.draw(st.lists(st.sampled_from(sorted(entities))))
     restricted = build(entities).restrict(ids_of(wanted))
     assert_same(restricted, build({e: entities[e] for e in wanted}))
@@ -140,7 +144,7 @@ def test_a_restricted_trie_is_the_trie_of_the_subset(entities, data):
     assert_same(restricted.restrict(ids_of(half)), build({e: entities[e] for e in half}))
 
 
-def test_entities_of_names_alike_rise_however_many_there_are():
+def test_entities_of_names_alike_rise_however_many_there_are() -> None:
     ids = np.random.default_rng(0).permutation(300).tolist()
     entities = {i: (2 + i % 2, END) for i in ids}
     for trie in (build(entities), build(entities).restrict(ids_of(ids))):
@@ -149,20 +153,20 @@ def test_entities_of_names_alike_rise_however_many_there_are():
 
 
 @pytest.mark.parametrize("unknown", [-1, 4, 6, 11])
-def test_restricting_to_an_unknown_entity_names_it(unknown):
+def test_restricting_to_an_unknown_entity_names_it(unknown: int) -> None:
     trie = build({5: (2, END), 10: (3, END)})
     with pytest.raises(QueryError, match=f"entity {unknown} is not in the trie"):
         trie.restrict(ids_of([5, unknown]))
 
 
-def test_a_lone_name_hangs_from_the_root():
+def test_a_lone_name_hangs_from_the_root() -> None:
     trie = Trie.build([[7, 8, END]])
     assert not trie.is_leaf(at(0))[0]
     assert [found.tolist() for found in trie.children(at(0))] == [[0], [1], [7]]
     assert tail(trie, 1) == [8, END]
 
 
-def test_no_names_leave_a_root_without_children():
+def test_no_names_leave_a_root_without_children() -> None:
     trie = Trie.build([[END]]).restrict(ids_of([]))
     assert (len(trie), trie.n_entities, trie.depth) == (1, 0, 0)
     assert not trie.is_leaf(at(0))[0]
@@ -170,7 +174,7 @@ def test_no_names_leave_a_root_without_children():
 
 
 @pytest.mark.parametrize(("token", "dtype"), [(65_535, np.uint16), (65_536, np.int32)])
-def test_tokens_take_four_bytes_only_where_an_id_needs_them(token, dtype):
+def test_tokens_take_four_bytes_only_where_an_id_needs_them(token: int, dtype) -> None:
     trie = Trie.build([[token, END], [2, END]])
     assert trie.tokens.dtype == trie.node_token.dtype == dtype
     assert trie.children(at(0))[2].tolist() == [2, token]
@@ -178,8 +182,8 @@ def test_tokens_take_four_bytes_only_where_an_id_needs_them(token, dtype):
 
 @settings(deadline=None)
 @given(st.lists(bodies.map(tuple), min_size=1, max_size=6))
-def test_a_sequence_that_begins_another_is_refused_and_both_are_named(sequences):
-    def prefix(one, other):
+def test_a_sequence_that_begins_another_is_refused_and_both_are_named(sequences) -> None:
+    def prefix(one: Sequence[int], other: Sequence[int]) -> bool:
         return one != other and other[: len(one)] == one
 
     pairs = {
@@ -199,7 +203,7 @@ def test_a_sequence_that_begins_another_is_refused_and_both_are_named(sequences)
         assert frozenset((int(words[1]), int(words[3]))) in pairs
 
 
-def test_too_long_a_name_and_an_entity_with_two_are_refused():
+def test_too_long_a_name_and_an_entity_with_two_are_refused() -> None:
     with pytest.raises(FormatError, match=f"entity 4: its name has {MAX_TOKENS + 1} tokens"):
         build({3: [2] * MAX_TOKENS, 4: [3] * (MAX_TOKENS + 1)})
     assert build({3: [2] * MAX_TOKENS, 4: [3]}).depth == MAX_TOKENS
@@ -209,7 +213,9 @@ def test_too_long_a_name_and_an_entity_with_two_are_refused():
 
 @settings(deadline=None, max_examples=25)
 @given(named(), st.booleans())
-def test_what_is_saved_is_read_again(tmp_path_factory, entities, nothing):
+def test_what_is_saved_is_read_again(
+    tmp_path_factory: pytest.TempPathFactory, entities: Entities, nothing
+) -> None:
     folder = tmp_path_factory.mktemp("trie")
     trie = build(entities)
     if nothing:
@@ -222,13 +228,13 @@ def test_what_is_saved_is_read_again(tmp_path_factory, entities, nothing):
 
 
 @pytest.fixture
-def saved(tmp_path):
+def saved(tmp_path: Path) -> Path:
     build({30: (5, 6, 1), 10: (5, 6, 2, 1), 20: (5, 1), 40: (7, 8, 1)}).save(tmp_path)
     return tmp_path
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Trie)])
-def test_a_broken_array_is_refused(saved, name):
+def test_a_broken_array_is_refused(saved: Path, name: str) -> None:
     path = saved / f"{name}.npy"
     whole, array = path.read_bytes(), np.load(path)
     pickled = np.array([{}] * len(array), object)
@@ -268,7 +274,7 @@ def test_a_broken_array_is_refused(saved, name):
         ("first_child", [1, 1, 5, 5, 5, 7, 7, 7]),
     ],
 )
-def test_arrays_that_lead_astray_are_refused(saved, name, values):
+def test_arrays_that_lead_astray_are_refused(saved: Path, name: str, values) -> None:
     np.save(saved / f"{name}.npy", np.array(values, np.int32))
     with pytest.raises(FormatError, match=f"{name}.npy: leads out"):
         Trie.load(saved)
@@ -284,20 +290,20 @@ def test_arrays_that_lead_astray_are_refused(saved, name, values):
         ({"more": 1}, "not the header"),
     ],
 )
-def test_a_broken_header_is_refused(saved, change, message):
+def test_a_broken_header_is_refused(saved: Path, change, message: str) -> None:
     path = saved / "trie.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(FormatError, match=message):
         Trie.load(saved)
 
 
-def test_a_missing_header_is_refused(tmp_path):
+def test_a_missing_header_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"trie\.json: not the header"):
         Trie.load(tmp_path)
 
 
 @pytest.mark.skipif(not TOKENIZER.exists(), reason="needs ../shared/models/llama-tokenizer")
-def test_names_of_a_real_tokenizer_never_begin_one_another():
+def test_names_of_a_real_tokenizer_never_begin_one_another() -> None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(TOKENIZER))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     for name in ("_tree_pass", "_level_pass"):
         run = getattr(trie_scores, name)
 
-        def counted(model, trees, rows, name=name, run=run):  # type: ignore[no-untyped-def]
+        def counted(model: Any, trees: Any, rows: Any, name: str = name, run: Any = run) -> Any:
             seen.append((name, len(rows)))
             return run(model, trees, rows)
 

@@ -152,9 +152,12 @@ def test_a_large_photograph_is_decoded_small(monkeypatch: pytest.MonkeyPatch) ->
     content = saved(scene(1600, 1200), "JPEG", quality=95)
     sizes = []
     resize = Image.Image.resize
-    monkeypatch.setattr(
-        Image.Image, "resize", lambda self, *a, **k: sizes.append(self.size) or resize(self, *a, **k)
-    )
+
+    def noted(self: Image.Image, *given: Any, **named: Any) -> Image.Image:
+        sizes.append(self.size)
+        return resize(self, *given, **named)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
     found = decode(content, 64)
     assert sizes == [(200, 150)]
     expected = np.asarray(resize(scene(1600, 1200), (64, 64), Image.Resampling.BICUBIC)).astype(int)

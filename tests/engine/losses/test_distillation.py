@@ -75,9 +75,12 @@ def test_the_teacher_is_a_copy_without_gradients_and_dropout() -> None:
     torch.testing.assert_close(teacher(states), teacher(states))
     assert (student(states) != student(states)).any()
     torch.testing.assert_close(teacher(states), student.eval()(states).detach())
+    own, copied = student[0], teacher[0]
+    assert isinstance(own, nn.Linear)
+    assert isinstance(copied, nn.Linear)
     with torch.no_grad():
-        student[0].weight += 1
-    assert (teacher[0].weight != student[0].weight).all()
+        own.weight += 1
+    assert (copied.weight != own.weight).all()
 
 
 @pytest.mark.parametrize("momentum", [MOMENTUM, 0.9])

@@ -9,7 +9,7 @@ import torch
 from engine.errors import UserError
 from engine.models import detector as objects
 from engine.models.clip import ClipEncoder
-from engine.models.detector import PARTS, WHOLE, ObjectFinder, cut_out
+from engine.models.detector import PARTS, WHOLE, Box, ObjectFinder, cut_out
 from engine.models.vision import Scaling
 from tests.support import choice_models
 
@@ -28,7 +28,7 @@ class Said(torch.nn.Module):
         return self.said
 
 
-def found(kind: str, logits: list[list[float]], boxes: list[list[float]]) -> list[tuple[float, ...]]:
+def found(kind: str, logits: list[list[float]], boxes: list[list[float]]) -> list[Box]:
     finder = ObjectFinder(Said(kind, logits, boxes), PLAIN)
     return finder.boxes(torch.zeros(1, 4, 4, 3, dtype=torch.uint8))[0]
 

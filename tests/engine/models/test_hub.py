@@ -257,8 +257,15 @@ def test_the_embedded_encoder_is_a_name_for_every_loader() -> None:
 
 def test_an_electra_is_an_encoder_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "embedding_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
-    electra = ElectraModel(ElectraConfig(**sizes, intermediate_size=32, vocab_size=50)).eval()
+    config = ElectraConfig(
+        hidden_size=16,
+        embedding_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        vocab_size=50,
+    )
+    electra = ElectraModel(config).eval()
     electra.save_pretrained(tmp_path)
     encoder = TextEncoder.load(str(tmp_path))
     ids, lengths, position = torch.arange(1, 7)[None], torch.tensor([6]), torch.tensor([2])

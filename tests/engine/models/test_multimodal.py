@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -179,7 +180,7 @@ def test_in_training_the_new_layers_have_dropout_and_the_text_layer_has_none() -
         assert (encoder(*batch) - encoder(*batch)).abs().max() > 1e-3
 
 
-def test_saving_and_loading_keeps_states_and_logits(tmp_path) -> None:
+def test_saving_and_loading_keeps_states_and_logits(tmp_path: Path) -> None:
     text = random_encoder("bert")
     predictor = Predictor(paper_way(text), ENTITIES)
     batch = batch_for(text)
@@ -191,7 +192,7 @@ def test_saving_and_loading_keeps_states_and_logits(tmp_path) -> None:
             torch.testing.assert_close(found, expected)
 
 
-def test_a_folder_that_holds_none_or_one_of_another_text_encoder_is_named(tmp_path) -> None:
+def test_a_folder_that_holds_none_or_one_of_another_text_encoder_is_named(tmp_path: Path) -> None:
     text = random_encoder("bert")
     with pytest.raises(FormatError, match=r"nowhere: no multimodal\.json"):
         Predictor.load(tmp_path / "nowhere", text)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2Model
@@ -46,7 +48,7 @@ def test_gradients_reach_the_last_layer_alone() -> None:
     assert all(name.startswith("encoder.layer.2.") for name in trained)
 
 
-def test_saving_keeps_the_whole_model(tmp_path) -> None:
+def test_saving_keeps_the_whole_model(tmp_path: Path) -> None:
     encoder = random_encoder("bert")
     encoder.save(tmp_path)
     again = TextEncoder.load(str(tmp_path))
@@ -73,12 +75,12 @@ def test_other_kinds_of_models_are_refused() -> None:
         random_encoder("bert", layers=1)
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path) -> None:
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere.*cannot be loaded"):
         TextEncoder.load(str(tmp_path / "nowhere"))
 
 
-def test_other_weights_under_the_embedded_name_are_refused(monkeypatch) -> None:
+def test_other_weights_under_the_embedded_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "WEIGHTS_SHA256", "0" * 64)
     with pytest.raises(UserError, match="not the weights"):
         embedded.embedded_model_path.__wrapped__()

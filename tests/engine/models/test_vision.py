@@ -28,8 +28,13 @@ from engine.models.vision import VisionBackbone
 
 REAL = Path(__file__).parents[4] / "shared" / "models" / "mobilenet-v1-075"
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
-SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-SEES = {"image_size": 64, "patch_size": 16}
+SMALL: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+SEES: dict[str, Any] = {"image_size": 64, "patch_size": 16}
 
 
 def models() -> dict[str, PreTrainedModel]:
@@ -54,6 +59,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name, model in models().items():
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
                 module.running_mean.uniform_(-0.2, 0.2)
                 module.running_var.uniform_(0.5, 2)
                 torch.nn.init.uniform_(module.weight, 0.5, 1.5)

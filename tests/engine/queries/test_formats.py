@@ -1,23 +1,24 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import FormatError, QueryError
-from engine.queries.formats import read_queries
+from engine.queries.formats import QuerySet, read_queries
 from engine.storage.store import Store
 from engine.vocabulary import Vocabulary
 
 WORDS = Vocabulary(["iron", "copper", "zinc", "helium", "neon", "argon"], [["Fe"], *[[]] * 5])
 
 
-def read(path: Path):
+def read(path: Path) -> QuerySet:
     return read_queries(Store.open(path), WORDS)
 
 
-def ultrawiki(**changes):
+def ultrawiki(**changes: Any) -> dict[str, Any]:
     return {
         "group_id": 3,
         "pos_seeds": ["iron", "copper"],
@@ -29,7 +30,7 @@ def ultrawiki(**changes):
     }
 
 
-def test_ultrawiki_folder(tmp_path):
+def test_ultrawiki_folder(tmp_path: Path) -> None:
     (tmp_path / "query").mkdir()
     (tmp_path / "query" / "metals.json").write_text(
         json.dumps([ultrawiki(query_id="m-1"), ultrawiki(), ultrawiki(), ultrawiki(group_id=4)])
@@ -46,7 +47,7 @@ def test_ultrawiki_folder(tmp_path):
     assert found.missing == 0
 
 
-def test_json_lines_with_names_aliases_and_ids(tmp_path):
+def test_json_lines_with_names_aliases_and_ids(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     lines = [
         {"id": "a", "positive": ["Fe", 1], "negative": ["NEON"], "top_k": 7, "class": "metals"},
@@ -61,7 +62,7 @@ def test_json_lines_with_names_aliases_and_ids(tmp_path):
     assert [q.label for q in found.queries] == ["metals", "q"]
 
 
-def test_parquet_with_ids_and_nulls(tmp_path):
+def test_parquet_with_ids_and_nulls(tmp_path: Path) -> None:
     path = tmp_path / "q.parquet"
     rows = {"id": ["a", None], "positive": [[0, 1], [2]], "negative": [[3], None], "top_k": [5, None]}
     pq.write_table(pa.table(rows), path)
@@ -88,7 +89,9 @@ def test_parquet_with_ids_and_nulls(tmp_path):
         ("\udcff", "not JSON"),
     ],
 )
-def test_a_query_that_cannot_be_used_is_refused_with_its_place(tmp_path, line, reason):
+def test_a_query_that_cannot_be_used_is_refused_with_its_place(
+    tmp_path: Path, line: str, reason: str
+) -> None:
     path = tmp_path / "q.jsonl"
     good = '{"id": "good", "positive": ["iron"]}\n'
     path.write_bytes((good + line + "\n").encode(errors="surrogateescape"))
@@ -100,7 +103,7 @@ def test_a_query_that_cannot_be_used_is_refused_with_its_place(tmp_path, line, r
     assert len(refusal.reason) < 300
 
 
-def test_a_refused_query_does_not_change_the_others_ids(tmp_path):
+def test_a_refused_query_does_not_change_the_others_ids(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_text(json.dumps([ultrawiki(pos_seeds=["irn"]), ultrawiki()]))
     found = read(path)
@@ -108,7 +111,7 @@ def test_a_refused_query_does_not_change_the_others_ids(tmp_path):
     assert found.queries[0].query.id == "m-3-1"
 
 
-def test_a_broken_file_does_not_hide_the_others(tmp_path):
+def test_a_broken_file_does_not_hide_the_others(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"not": "a list"}')
     (tmp_path / "b.json").write_text("[{")
     (tmp_path / "c.parquet").write_bytes(b"PAR1 no")
@@ -122,7 +125,7 @@ def test_a_broken_file_does_not_hide_the_others(tmp_path):
     ]
 
 
-def test_truth_is_positive_without_negative_and_without_seeds(tmp_path):
+def test_truth_is_positive_without_negative_and_without_seeds(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     record = ultrawiki(
         pos_gt=["zinc", "iron", "argon", "gold", "tin"], neg_gt=["argon", "argon", "helium", "tin"]
@@ -134,7 +137,7 @@ def test_truth_is_positive_without_negative_and_without_seeds(tmp_path):
     assert (one.positive.size, one.negative.size, read(path).missing) == (2, 2, 2)
 
 
-def test_what_cannot_be_read_at_all_is_an_error(tmp_path):
+def test_what_cannot_be_read_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="no such file or folder"):
         read(tmp_path / "none")
     with pytest.raises(FormatError, match="holds no query file"):
@@ -150,8 +153,8 @@ def test_what_cannot_be_read_at_all_is_an_error(tmp_path):
         read(tmp_path / "q.jsonl")
 
 
-def test_digest_is_of_queries_in_order_not_of_their_truth(tmp_path):
-    def digest(*records):
+def test_digest_is_of_queries_in_order_not_of_their_truth(tmp_path: Path) -> None:
+    def digest(*records: Any) -> str:
         (tmp_path / "q.json").write_text(json.dumps(records))
         return read(tmp_path / "q.json").digest
 

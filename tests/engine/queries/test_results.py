@@ -1,4 +1,7 @@
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,11 +31,11 @@ REFUSED = RefusedQuery("q.json", 3, None, Refusal(Code.NOT_JSON, "no"))
 
 def expansion(name: str, ids: list[int], degraded: tuple[str, ...] = ()) -> Expansion:
     scores = np.linspace(1, 0, len(ids), dtype=np.float32)
-    ranking = Ranking(np.array(ids, np.int32), scores, {"x": scores / 3, "y": scores * 0})
+    ranking = Ranking(np.array(ids, np.int32), scores, {"x": scores / np.float32(3), "y": scores * 0})
     return Expansion(Query(name, (0,)), ranking, {}, degraded)
 
 
-def described(**changes) -> RunDescription:
+def described(**changes: Any) -> RunDescription:
     fields = {
         "method": "m",
         "pipeline": "M()",
@@ -45,7 +48,7 @@ def described(**changes) -> RunDescription:
 
 
 @pytest.fixture(params=["local", "s3"])
-def folder(request, tmp_path):
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> ExpansionFolder:
     root = tmp_path if request.param == "local" else request.getfixturevalue("s3")
     return ExpansionFolder(Store.open(f"{root}/out"))
 
@@ -53,7 +56,7 @@ def folder(request, tmp_path):
 PARTS = ["00000", "00001", "00002"]
 
 
-def fill(folder: ExpansionFolder, run: RunDescription, parts) -> None:
+def fill(folder: ExpansionFolder, run: RunDescription, parts: Sequence[str]) -> None:
     for part in parts:
         n = run.parts[part].stop - run.parts[part].start
         counts = folder.write_part(part, [expansion(f"q{part}-{i}", [1, 2]) for i in range(n)], LABELS)

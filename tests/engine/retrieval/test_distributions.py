@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import BundleError
-from engine.retrieval.distributions import EPSILON, Centre, ClassMean, SparseDistributions, truncate
+from engine.retrieval.distributions import EPSILON, Centre, ClassMean, SparseDistributions, Towards, truncate
 
 
 def random_rows(seed: int, n: int, rows: int, peaked: float = 0.3) -> np.ndarray:
@@ -65,7 +65,9 @@ def test_nothing_is_lost_where_all_is_kept() -> None:
 
 @settings(deadline=None)
 @given(SEEDS, SIZES, st.integers(1, 24), st.sampled_from(["class", "entity"]))
-def test_divergences_are_those_of_the_dense_distributions(seed: int, n: int, m: int, towards: str) -> None:
+def test_divergences_are_those_of_the_dense_distributions(
+    seed: int, n: int, m: int, towards: Towards
+) -> None:
     dense = random_rows(seed, n, n)
     dense[seed % n] = 0  # an entity without a context
     sparse = SparseDistributions(*truncate(dense, m))
@@ -83,7 +85,7 @@ def test_divergences_are_those_of_the_dense_distributions(seed: int, n: int, m: 
 
 
 @pytest.mark.parametrize("towards", ["class", "entity"])
-def test_a_distribution_diverges_from_itself_by_nothing(towards: str) -> None:
+def test_a_distribution_diverges_from_itself_by_nothing(towards: Towards) -> None:
     sparse = SparseDistributions(*truncate(random_rows(3, 40, 40), 5))
     for entity in range(40):
         itself = sparse.dense([entity])[0].astype(np.float64)

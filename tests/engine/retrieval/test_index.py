@@ -1,3 +1,7 @@
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
 import faiss
 import numpy as np
 import pytest
@@ -10,7 +14,13 @@ from engine.retrieval.index import VectorIndex, mean_of, unit
 RANDOM = np.random.default_rng(0)
 
 
-def slowly(index, mean_D, k, exclude, penalty=None):
+def slowly(
+    index: VectorIndex,
+    mean_D: np.ndarray,
+    k: int,
+    exclude: Collection[int],
+    penalty: np.ndarray | None = None,
+) -> list[int]:
     """The oracle: every entity scored one by one, sorted by score, then id."""
     scored = []
     for i, vector in enumerate(index.vectors_ND):
@@ -23,7 +33,7 @@ def slowly(index, mean_D, k, exclude, penalty=None):
 @pytest.mark.parametrize(("n", "k"), [(3, 1), (50, 200), (700, 7), (3000, 20), (3001, 3001)])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("penalised", [False, True])
-def test_search_agrees_with_the_oracle(n, k, batch, penalised):
+def test_search_agrees_with_the_oracle(n: int, k: int, batch: int, penalised: bool) -> None:
     vectors = unit(RANDOM.normal(size=(n, 12)))
     vectors[n // 2] = 0
     hubness = RANDOM.random(n).astype(np.float32)
@@ -34,13 +44,13 @@ def test_search_agrees_with_the_oracle(n, k, batch, penalised):
     found = index.search(means, k, exclude, hubness=0.6 if penalised else 0)
     for (ids, scores, products), mean_D, left_out in zip(found, means, exclude, strict=True):
         assert ids.tolist() == slowly(index, mean_D, k, left_out, penalty)
-        np.testing.assert_array_equal(scores, products - penalty[ids] if penalised else products)
+        np.testing.assert_array_equal(scores, products if penalty is None else products - penalty[ids])
         assert (ids.dtype, scores.dtype) == (np.int32, np.float32)
         assert (np.diff(scores) <= 0).all()
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_ties_are_settled_by_id_however_many_there_are(batch):
+def test_ties_are_settled_by_id_however_many_there_are(batch: int) -> None:
     vectors = unit(np.repeat(RANDOM.normal(size=(4, 6)), 200, axis=0)[RANDOM.permutation(800)])
     index = VectorIndex(vectors)
     means = np.stack([mean_of(index.vectors_of([3]))] * batch)
@@ -52,7 +62,7 @@ def test_ties_are_settled_by_id_however_many_there_are(batch):
 
 @settings(deadline=None)
 @given(st.integers(2, 40), st.integers(1, 50), st.integers(0, 2**32 - 1))
-def test_near_ties_are_exact(n, k, seed):
+def test_near_ties_are_exact(n: int, k: int, seed: int) -> None:
     """Scores that differ by less than float32 rounds away in the fast product."""
     random = np.random.default_rng(seed)
     base = random.normal(size=64)
@@ -63,7 +73,7 @@ def test_near_ties_are_exact(n, k, seed):
         assert ids.tolist() == slowly(index, mean_D, k, out)
 
 
-def test_large_batches_are_cut(monkeypatch):
+def test_large_batches_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     index = VectorIndex(unit(RANDOM.normal(size=(30, 4))))
     means = np.stack([mean_of(index.vectors_of([i])) for i in range(10)])
     whole = index.search(means, 5, [[i] for i in range(10)])
@@ -75,7 +85,7 @@ def test_large_batches_are_cut(monkeypatch):
 
 @settings(deadline=None)
 @given(st.data(), st.integers(1, 60), st.integers(1, 70), st.integers(0, 2**32 - 1))
-def test_among_some_entities_the_best_of_these_come_back(data, n, k, seed):
+def test_among_some_entities_the_best_of_these_come_back(data: Any, n: int, k: int, seed: int) -> None:
     """Few are scored one by one, many by the product with all: the answer is the same."""
     random = np.random.default_rng(seed)
     vectors = unit(random.normal(size=(n, 3)).round(1))
@@ -89,12 +99,12 @@ def test_among_some_entities_the_best_of_these_come_back(data, n, k, seed):
         patch.setattr("engine.retrieval.index.FEW", data.draw(st.sampled_from([0, 2, 1000])))
         answers = index.search(means, k, exclude, among, 0.5)
     for found, mean_D, ids, out in zip(answers, means, among, exclude, strict=True):
-        others = [] if ids is None else np.setdiff1d(np.arange(n), ids)
+        others: Iterable[int] = [] if ids is None else np.setdiff1d(np.arange(n), ids)
         penalty = np.float32(0.5) * index._hubness_N
         assert found.ids.tolist() == slowly(index, mean_D, k, {*out, *others}, penalty)
 
 
-def test_write_and_read(tmp_path):
+def test_write_and_read(tmp_path: Path) -> None:
     index = VectorIndex(unit(RANDOM.normal(size=(5, 3))))
     index.write(tmp_path / "deep" / "a.faiss")
     read = VectorIndex.read(tmp_path / "deep" / "a.faiss")
@@ -105,7 +115,7 @@ def test_write_and_read(tmp_path):
     assert found.ids.tolist() == [0, 1, 2, 3, 4], "the hubness beside the index is read"
 
 
-def test_the_vectors_outlive_the_index_that_was_read(tmp_path):
+def test_the_vectors_outlive_the_index_that_was_read(tmp_path: Path) -> None:
     expected = unit(RANDOM.normal(size=(300, 12)))
     VectorIndex(expected).write(tmp_path / "a.faiss")
     vectors = VectorIndex.read(tmp_path / "a.faiss").vectors_ND
@@ -114,7 +124,7 @@ def test_the_vectors_outlive_the_index_that_was_read(tmp_path):
     assert not np.any(others)
 
 
-def test_another_kind_of_index_is_refused(tmp_path):
+def test_another_kind_of_index_is_refused(tmp_path: Path) -> None:
     faiss.write_index(faiss.IndexFlatL2(3), str(tmp_path / "l2.faiss"))
     faiss.write_index(faiss.IndexHNSWFlat(3, 4), str(tmp_path / "hnsw.faiss"))
     for name in ("l2.faiss", "hnsw.faiss"):
@@ -122,7 +132,7 @@ def test_another_kind_of_index_is_refused(tmp_path):
             VectorIndex.read(tmp_path / name)
 
 
-def test_unit_and_mean_leave_out_what_has_no_vector():
+def test_unit_and_mean_leave_out_what_has_no_vector() -> None:
     vectors = unit(np.array([[3, 4], [0, 0], [0, 5]], float))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 0, 1], rtol=1e-6)
     index = VectorIndex(vectors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def cut(whole: VectorIndex, hubness: np.ndarray, cuts: Sequence[int]) -> tuple[S
 
 @settings(deadline=None)
 @given(st.data(), st.integers(1, 50), st.integers(1, 60), st.sampled_from([0.0, 0.6]))
-def test_any_cut_gives_the_rankings_and_the_scores_of_the_whole(data, n, k, weight):
+def test_any_cut_gives_the_rankings_and_the_scores_of_the_whole(data: Any, n: int, k: int, weight) -> None:
     random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     vectors = unit(random.normal(size=(n, 33)))
     vectors[random.random(n) < 0.2] = 0
@@ -56,8 +57,8 @@ def test_any_cut_gives_the_rankings_and_the_scores_of_the_whole(data, n, k, weig
             np.testing.assert_array_equal(column, same)
             assert column.dtype == same.dtype
     asked = [(one.ids, random.normal(size=(2, 33))) for one in expected]
-    for one, other in zip(sharded.similarities(asked), whole.similarities(asked), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for products, same in zip(sharded.similarities(asked), whole.similarities(asked), strict=True):
+        np.testing.assert_array_equal(products, same)
     assert here.calls == queries + 2, "one call, however many queries there are"
 
 

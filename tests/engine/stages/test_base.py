@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Append(Stage):
         return Ranking(ids, np.zeros(len(ids), np.float32))
 
 
-def test_stages_compose_in_order_and_print_what_is_set(tmp_path):
+def test_stages_compose_in_order_and_print_what_is_set(tmp_path: Path) -> None:
     pipeline = Append(entity=1) >> Append(entity=2) >> (Append() >> Append(entity=3))
     assert str(pipeline) == "Append(entity=1) >> Append(entity=2) >> Append() >> Append(entity=3)"
     run = pipeline.open(random_bundle(tmp_path, n=5))
@@ -35,19 +36,19 @@ def test_stages_compose_in_order_and_print_what_is_set(tmp_path):
     assert run([]) == []
 
 
-def test_a_description_survives_serialisation():
+def test_a_description_survives_serialisation() -> None:
     stage = Append(entity=7)
     assert Append.model_validate_json(stage.model_dump_json()) == stage
     assert hash(stage) == hash(Append(entity=7))
 
 
-def test_time_is_shared_evenly():
+def test_time_is_shared_evenly() -> None:
     worker = timed(Append(), lambda expansions: expansions)
     found = worker([Expansion(Query(name, (1,))) for name in "ab"])
     assert found[0].seconds["Append"] == found[1].seconds["Append"] >= 0
     assert timed(Append(), lambda expansions: expansions)([]) == []
 
 
-def test_finish_cuts_to_what_was_asked_for():
+def test_finish_cuts_to_what_was_asked_for() -> None:
     ranking = Ranking(np.arange(5, dtype=np.int32), np.zeros(5, np.float32))
     assert len(finish(Expansion(Query("q", (9,), top_k=3), ranking)).ranking) == 3

@@ -61,7 +61,8 @@ def test_retrieval_with_hub_correction_equals_the_plain_sum(tmp_path: Path, hubn
 def test_the_default_method_never_returns_a_seed(tmp_path: Path) -> None:
     run_default = METHODS["default"].open(method_bundle(tmp_path))
     rng = np.random.default_rng(1)
-    queries = [Query(str(i), *map(tuple, np.split(rng.permutation(500)[:8], 2))) for i in range(20)]
+    draws = [np.split(rng.permutation(500)[:8], 2) for _ in range(20)]
+    queries = [Query(str(i), tuple(liked), tuple(not_liked)) for i, (liked, not_liked) in enumerate(draws)]
     for found in run_default(queries):
         assert not set(found.ranking.ids) & set(found.query.seeds)
         assert len(found.ranking) == 200

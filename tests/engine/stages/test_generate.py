@@ -1,6 +1,8 @@
 """Stages that ask a language model, on a tiny one with random weights."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,10 +14,12 @@ from engine.generation.prompts import list_prompt
 from engine.generation.trie_scores import name_logprobs
 from engine.query import Expansion, NewEntity, Query, Ranking
 from engine.retrieval.index import mean_of, open_index
-from engine.stages.generate import Generate
+from engine.stages.base import counts_of
+from engine.stages.generate import Generate, Generator
 from engine.stages.generative_rerank import GenerativeRerank, standardised
 from engine.stages.rerank import SegmentRerank
 from engine.stages.retrieve import Retrieve
+from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from tests.support.bundles import publish_vectors, write_entities
 from tests.support.language_models import tiny_model
@@ -25,12 +29,18 @@ N = len(NAMES)
 QUICK = Generate(beams=8, max_rounds=5, patience=3)
 
 
+def generator(bundle: Bundle) -> Generator:
+    worker = QUICK.open(bundle)
+    assert isinstance(worker, Generator)
+    return worker
+
+
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     vectors = np.random.default_rng(3).normal(size=(N, 6))
     house = Workspace.open(tmp_path_factory.mktemp("w"))
 
-    def more(staged):
+    def more(staged: Path) -> None:
         kinds = [{"letter": [name[4]]} for name in NAMES]
         about = [f"About {name}." for name in NAMES]
         write_entities(staged / "entities.parquet", NAMES, descriptions=about, attributes=kinds)
@@ -38,7 +48,7 @@ def bundle(tmp_path_factory):
     return publish_vectors(house, NAMES, {"mask": vectors}, model=tiny_model(), more=more)
 
 
-def asked(*queries: Query, ids=None) -> list[Expansion]:
+def asked(*queries: Query, ids: Sequence[int] | None = None) -> list[Expansion]:
     given = np.array(ids or [], np.int32)
     ranking = Ranking(given, np.linspace(1, 0, len(given), dtype=np.float32))
     return [Expansion(q, ranking) for q in queries]
@@ -47,7 +57,7 @@ def asked(*queries: Query, ids=None) -> list[Expansion]:
 Q = Query("q", (0, 7, 12), (20, 21))
 
 
-def test_a_list_is_ranked_by_its_likelihood_of_the_positive_seeds(bundle):
+def test_a_list_is_ranked_by_its_likelihood_of_the_positive_seeds(bundle: Bundle) -> None:
     (found,) = QUICK.open(bundle)(asked(Q))
     ranking = found.ranking
     assert len(ranking) >= 8
@@ -58,14 +68,14 @@ def test_a_list_is_ranked_by_its_likelihood_of_the_positive_seeds(bundle):
     assert (ranking.evidence["generated"] >= 1).all()
 
 
-def test_the_same_seed_gives_the_same_list_and_another_seed_another(bundle):
+def test_the_same_seed_gives_the_same_list_and_another_seed_another(bundle: Bundle) -> None:
     (first,), (again,) = QUICK.open(bundle)(asked(Q)), QUICK.open(bundle)(asked(Q))
     np.testing.assert_array_equal(first.ranking.ids, again.ranking.ids)
     (other,) = QUICK.model_copy(update={"seed": 14}).open(bundle)(asked(Q))
     assert other.ranking.evidence["generated"].tolist() != first.ranking.evidence["generated"].tolist()
 
 
-def test_after_a_recall_only_its_candidates_are_generated_and_their_evidence_stays(bundle):
+def test_after_a_recall_only_its_candidates_are_generated_and_their_evidence_stays(bundle: Bundle) -> None:
     recalled = [5, 30, 2, 17, 9, 20]
     (found,) = QUICK.open(bundle)(asked(Q, ids=recalled))
     assert set(found.ranking.ids.tolist()) <= set(recalled) - {20}
@@ -76,15 +86,15 @@ def test_after_a_recall_only_its_candidates_are_generated_and_their_evidence_sta
     np.testing.assert_array_equal(both.ranking.evidence["positive"], expected[:, 0])
 
 
-def test_a_query_that_wants_more_gets_more(bundle):
+def test_a_query_that_wants_more_gets_more(bundle: Bundle) -> None:
     stage = Generate(k=3, beams=8, top_p=1, max_rounds=30)
     (few, many) = stage.open(bundle)(asked(replace(Q, top_k=3), replace(Q, id="r", top_k=15)))
     assert len(few.ranking) == 3
     assert len(many.ranking) == 15
 
 
-def test_rounds_are_shown_while_lists_grow(bundle):
-    worker = QUICK.open(bundle)
+def test_rounds_are_shown_while_lists_grow(bundle: Bundle) -> None:
+    worker = generator(bundle)
     growing = worker.start(asked(Q, replace(Q, id="r", positive=(1, 2, 3))))
     seen: dict[str, list[int]] = {"q": [], "r": []}
     for step in worker.rounds(growing):
@@ -98,21 +108,21 @@ def test_rounds_are_shown_while_lists_grow(bundle):
 @pytest.mark.parametrize(
     "changed", [{"reason": "class"}, {"reason": "negative"}, {"descriptions": True}, {"unwanted": True}]
 )
-def test_every_kind_of_prompt_gives_a_list(bundle, changed):
+def test_every_kind_of_prompt_gives_a_list(bundle: Bundle, changed) -> None:
     (found,) = QUICK.model_copy(update=changed).open(bundle)(asked(Q))
     assert len(found.ranking)
 
 
-def test_without_the_trie_only_names_of_the_vocabulary_count(bundle):
+def test_without_the_trie_only_names_of_the_vocabulary_count(bundle: Bundle) -> None:
     (found,) = QUICK.model_copy(update={"constrained": False, "max_rounds": 1}).open(bundle)(asked(Q))
     assert set(found.ranking.ids.tolist()) <= set(range(N)) - set(Q.seeds)
 
 
-def where(*letters: str):
+def where(*letters: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return (("letter", letters),)
 
 
-def test_as_the_first_stage_only_entities_with_the_wanted_attributes_are_generated(bundle):
+def test_as_the_first_stage_only_entities_with_the_wanted_attributes_are_generated(bundle: Bundle) -> None:
     stage = QUICK.model_copy(update={"k": 40, "beams": 12, "top_p": 1.0})
     both, one, none = stage.open(bundle)(
         asked(
@@ -128,7 +138,9 @@ def test_as_the_first_stage_only_entities_with_the_wanted_attributes_are_generat
     assert len(none.ranking) == 0
 
 
-def test_without_the_trie_too_only_what_is_wanted_counts(bundle, monkeypatch):
+def test_without_the_trie_too_only_what_is_wanted_counts(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer = type(open_artifacts(bundle).model.tokenizer)
     monkeypatch.setattr(
         tokenizer, "batch_decode", lambda _, rows, **__: [f" {n}.\n" for n in NAMES[: len(rows)]]
@@ -141,7 +153,7 @@ def test_without_the_trie_too_only_what_is_wanted_counts(bundle, monkeypatch):
     assert sorted(recalled.ranking.ids) == [3, 5]
 
 
-def test_an_attribute_that_no_entity_has_is_an_error(bundle):
+def test_an_attribute_that_no_entity_has_is_an_error(bundle: Bundle) -> None:
     with pytest.raises(UnknownAttributeError, match="'letter' with the value 'Z'"):
         QUICK.open(bundle)(asked(replace(Q, where=where("Z"))))
 
@@ -163,7 +175,9 @@ RECALLED = [i for i in range(0, N, 2) if i not in KNOWN.seeds]
         SegmentRerank(by="likelihood"),
     ],
 )
-def test_a_new_seed_counts_as_one_of_its_name_does(bundle, stage, monkeypatch):
+def test_a_new_seed_counts_as_one_of_its_name_does(
+    bundle: Bundle, stage: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Draws depend on the known seeds' ids and on the new ones' names: alike only here.
     drawn = {NAMES[7].encode(): 7, NAMES[21].encode(): 21}
     monkeypatch.setattr("engine.generation.seeds.zlib", SimpleNamespace(crc32=drawn.__getitem__))
@@ -176,7 +190,7 @@ def test_a_new_seed_counts_as_one_of_its_name_does(bundle, stage, monkeypatch):
         np.testing.assert_allclose(new.ranking.evidence[name], column, rtol=1e-4)
 
 
-def test_another_name_is_another_seed(bundle):
+def test_another_name_is_another_seed(bundle: Bundle) -> None:
     other = replace(SAME, new=(NewEntity("the river Rhine", ("x",)), NEW[1]))
     one, two = GenerativeRerank().open(bundle)(asked(SAME, other, ids=RECALLED))
     assert one.ranking.scores.tolist() != two.ranking.scores.tolist()
@@ -191,20 +205,22 @@ def test_another_name_is_another_seed(bundle):
         (SegmentRerank(by="likelihood"), "a name of 401 tokens; at most 256"),
     ],
 )
-def test_names_that_do_not_fit_the_model_are_a_mistake_of_the_query(bundle, stage, reason):
+def test_names_that_do_not_fit_the_model_are_a_mistake_of_the_query(
+    bundle: Bundle, stage: Generate, reason: str
+) -> None:
     long = NewEntity("Ω" * 200, ("x",)), NewEntity("Ψ" * 200, ("x",))
     with pytest.raises(QueryError, match=reason):
         stage.open(bundle)(asked(Query("q", (0, -1), (-2,), new=long), ids=RECALLED))
 
 
-def test_after_the_deadline_there_is_what_was_found_till_then(bundle):
+def test_after_the_deadline_there_is_what_was_found_till_then(bundle: Bundle) -> None:
     past = replace(Q, deadline=1.0)
     first, after, plain = QUICK.open(bundle)([*asked(past), *asked(past, ids=RECALLED), *asked(Q)])
     note = "Generate: stopped by the deadline after 0 rounds"
     assert (first.degraded, after.degraded, plain.degraded) == ((note,), (note,), ())
     assert len(first.ranking) == 0
     assert after.ranking.ids.tolist() == RECALLED, "what was recalled is better than nothing"
-    worker = QUICK.open(bundle)
+    worker = generator(bundle)
     expansions = asked(Q)
     growing = worker.start(expansions)
     next(worker.rounds(growing))
@@ -214,8 +230,8 @@ def test_after_the_deadline_there_is_what_was_found_till_then(bundle):
     assert len(found.ranking) == len(growing[0].accepted) > 0
 
 
-def test_workers_count_what_they_did(bundle):
-    worker, other = QUICK.open(bundle), QUICK.open(bundle)
+def test_workers_count_what_they_did(bundle: Bundle) -> None:
+    worker, other = generator(bundle), generator(bundle)
     assert set(worker.counts().values()) == {0}
     worker(asked(Q))
     once = worker.counts()
@@ -229,10 +245,10 @@ def test_workers_count_what_they_did(bundle):
     assert set(other.counts().values()) == {0}, "each worker counts its own"
     rerank = GenerativeRerank(prompts=3).open(bundle)
     rerank(asked(Q, replace(Q, id="r", negative=()), ids=RECALLED))
-    assert rerank.counts() == {"prompts": 9, "names": 9 * len(RECALLED)}
+    assert counts_of(rerank) == {"prompts": 9, "names": 9 * len(RECALLED)}
 
 
-def test_what_a_query_costs():
+def test_what_a_query_costs() -> None:
     full, empty = asked(Q, ids=RECALLED) + asked(Q)
     for stage in (GenerativeRerank(), SegmentRerank(by="likelihood")):
         assert (stage.unit, stage.cost(full), stage.cost(empty)) == ("candidates", len(RECALLED), 1)
@@ -240,7 +256,7 @@ def test_what_a_query_costs():
     assert Generate.budget == Generate().beams * Generate().at_once
 
 
-def mean_logprobs(bundle, seeds, candidates, n) -> np.ndarray:
+def mean_logprobs(bundle: Bundle, seeds: Sequence[int], candidates: Sequence[int], n: int) -> np.ndarray:
     """What the model says of each candidate after n draws of the seeds, one prompt at a time."""
     artifacts = open_artifacts(bundle)
     random = np.random.default_rng([13, *seeds])
@@ -254,7 +270,7 @@ def mean_logprobs(bundle, seeds, candidates, n) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("negative", "contrast"), [((20, 21), 1), ((20, 21), 0.5), ((20, 21), 0), ((), 1)])
-def test_generative_reranking_adds_the_log_ratio(bundle, negative, contrast):
+def test_generative_reranking_adds_the_log_ratio(bundle: Bundle, negative, contrast) -> None:
     recalled = [5, 30, 2, 17, 9]
     (before,) = asked(replace(Q, negative=negative), ids=recalled)
     (after,) = GenerativeRerank(prompts=2, weight=0.3, contrast=contrast).open(bundle)([before])
@@ -272,7 +288,7 @@ def test_generative_reranking_adds_the_log_ratio(bundle, negative, contrast):
     assert ranked.ranking.ids.tolist() == [recalled[i] for i in np.argsort(-g)]
 
 
-def test_generative_reranking_answers_alike_in_any_batch_and_leaves_empty_lists(bundle):
+def test_generative_reranking_answers_alike_in_any_batch_and_leaves_empty_lists(bundle: Bundle) -> None:
     expansions = [*asked(Q, ids=[5, 30, 2, 17]), *asked(replace(Q, id="e"))]
     expansions += asked(replace(Q, id="r", positive=(1, 3)), ids=[8, 9, 10, 11, 13])
     stage = GenerativeRerank(descriptions=True)
@@ -284,12 +300,12 @@ def test_generative_reranking_answers_alike_in_any_batch_and_leaves_empty_lists(
     assert len(together[1].ranking) == 0
 
 
-def test_standardised_values():
+def test_standardised_values() -> None:
     assert standardised(np.array([1.0, 3.0])).tolist() == [-1, 1]
     assert standardised(np.array([2.0, 2.0])).tolist() == [0, 0]
 
 
-def test_segments_by_the_likelihood_of_the_negative_seeds(bundle):
+def test_segments_by_the_likelihood_of_the_negative_seeds(bundle: Bundle) -> None:
     recalled = [5, 30, 2, 17, 9]
     (before,) = asked(Q, ids=recalled)
     (after,) = SegmentRerank(by="likelihood", length=3).open(bundle)([before])
@@ -300,7 +316,7 @@ def test_segments_by_the_likelihood_of_the_negative_seeds(bundle):
     np.testing.assert_array_equal(after.ranking.scores, before.ranking.scores)
 
 
-def test_a_bundle_without_a_language_model_says_so(tmp_path):
+def test_a_bundle_without_a_language_model_says_so(tmp_path: Path) -> None:
     poor = publish_vectors(Workspace.open(tmp_path), NAMES, {"mask": np.ones((N, 2))})
     for stage in (QUICK, GenerativeRerank(), SegmentRerank(by="likelihood")):
         with pytest.raises(BundleError, match="holds no 'lm'"):

@@ -58,7 +58,7 @@ def test_an_index_in_parts_answers_as_the_whole(
                 one.ranking.scores if column == "scores" else one.ranking.evidence[column]
                 for one in (found, expected)
             ]
-            np.testing.assert_array_equal(*columns)
+            np.testing.assert_array_equal(columns[0], columns[1])
     assert way.calls == calls + 1, "two a stage, and the new entity's neighbours"
     way.calls = 0
     run(QUERIES[:1])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from engine.errors import BundleError
 from engine.query import Expansion, NewEntity, Query, Ranking
 from engine.retrieval.distributions import EPSILON, SparseDistributions, distributions_folder, truncate
+from engine.stages.base import Worker
 from engine.stages.window_search import WindowSearch
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
@@ -129,11 +130,15 @@ class PlainSet:
 
     def wish(self, gone: set[int]) -> tuple[float, int] | None:
         window = [i for i in self.order if i not in gone][: self.stage.window]
-        centre = self.centre() if window else None
-        return min(((self.divergence(i, centre), self.order.index(i)) for i in window), default=None)
+        if not window:
+            return None
+        centre = self.centre()
+        return min((self.divergence(i, centre), self.order.index(i)) for i in window)
 
     def answer(self) -> list[tuple[int, float]]:
-        centre = self.centre() if self.taken else None
+        if not self.taken:
+            return []
+        centre = self.centre()
         by_class = sorted(self.taken, key=lambda i: self.divergence(i, centre))
         place = {i: self.taken.index(i) + 1 for i in self.taken}
         score = {i: self.stage.mu / place[i] + 1 / (by_class.index(i) + 1) for i in self.taken}
@@ -187,7 +192,7 @@ STAGES = st.builds(
 )
 
 
-def opened(sparse: SparseDistributions, stage: WindowSearch, root: Bundle):
+def opened(sparse: SparseDistributions, stage: WindowSearch, root: Bundle) -> Worker:
     """Open a stage over other distributions than those of the bundle."""
     bundle = Bundle(root.manifest, root.folder)
     bundle.provide(distributions_folder("multimodal"), sparse)
@@ -266,7 +271,9 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_conditions_and_a_recalled_list_narrow_what_is_searched(described: Bundle) -> None:
     even = (("parity", ("even",)),)
-    given = Ranking(np.array([9, 4, 2, 30], np.int32), np.zeros(4, np.float32), {"old": np.arange(4.0)})
+    given = Ranking(
+        np.array([9, 4, 2, 30], np.int32), np.zeros(4, np.float32), {"old": np.arange(4, dtype=np.float32)}
+    )
     query = Query("q", (1, 7), (3,), top_k=4)
     worker = WindowSearch(k=4).open(described)
     fulfil, recalled, both = worker(

@@ -17,7 +17,7 @@ INDEX = "index/mask.faiss"
 
 
 @pytest.fixture
-def house(tmp_path):
+def house(tmp_path: Path) -> Workspace:
     random_bundle(tmp_path)
     return Workspace.open(tmp_path)
 
@@ -26,7 +26,7 @@ def folder_of(house: Workspace) -> Path:
     return Path((house.bundles / current_id(house)).path)
 
 
-def test_publish_and_open(house):
+def test_publish_and_open(house: Workspace) -> None:
     bundle = Bundle.open(house)
     assert bundle.id == current_id(house)
     assert len(bundle.vocabulary) == 500
@@ -35,7 +35,7 @@ def test_publish_and_open(house):
     assert Bundle.open(house, bundle.id).manifest == bundle.manifest
 
 
-def test_the_same_content_has_the_same_id(tmp_path):
+def test_the_same_content_has_the_same_id(tmp_path: Path) -> None:
     vectors = {"mask": np.eye(3)}
     names = ["a", "b", "c"]
     ids = [publish_vectors(Workspace.open(tmp_path / n), names, vectors).id for n in "xy"]
@@ -47,17 +47,17 @@ def test_the_same_content_has_the_same_id(tmp_path):
     assert Bundle.open(Workspace.open(tmp_path / "x"), again).id == again  # the older one stays
 
 
-def test_nothing_published_names_the_command(tmp_path):
+def test_nothing_published_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"no bundle was published yet.*build_index"):
         Bundle.open(Workspace.open(tmp_path))
 
 
-def test_an_unknown_id_is_refused(house):
+def test_an_unknown_id_is_refused(house: Workspace) -> None:
     with pytest.raises(BundleError, match="no such bundle"):
         Bundle.open(house, "0123456789abcdef")
 
 
-def test_what_a_bundle_lacks_is_named_beside_what_it_holds(house):
+def test_what_a_bundle_lacks_is_named_beside_what_it_holds(house: Workspace) -> None:
     with pytest.raises(BundleError, match=r"holds no .trie.; it holds entities\.parquet"):
         Bundle.open(house).path("trie")
 
@@ -78,14 +78,14 @@ def truncate(path: Path) -> None:
 
 @pytest.mark.parametrize(("damage", "reason"), [(remove, "missing"), (flip, "checksum"), (truncate, "bytes")])
 @pytest.mark.parametrize("name", [INDEX, "entities.parquet"])
-def test_a_damaged_file_is_named(house, damage, reason, name):
+def test_a_damaged_file_is_named(house: Workspace, damage, reason: str, name: str) -> None:
     damage(folder_of(house) / name)
     with pytest.raises(BundleError, match=rf"'{name}'.*{reason}"):
         Bundle.open(house)
 
 
 @pytest.mark.parametrize("name", ["../../CURRENT", "/etc/hostname", "index/../../x"])
-def test_a_manifest_that_leads_out_of_the_bundle_is_refused(house, name):
+def test_a_manifest_that_leads_out_of_the_bundle_is_refused(house: Workspace, name: str) -> None:
     path = folder_of(house) / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"][name] = {"size": 1, "sha256": "0" * 64}
@@ -95,26 +95,26 @@ def test_a_manifest_that_leads_out_of_the_bundle_is_refused(house, name):
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"id": 1}', "[]"])
-def test_a_manifest_that_is_none_is_refused(house, text):
+def test_a_manifest_that_is_none_is_refused(house: Workspace, text: str) -> None:
     (folder_of(house) / "manifest.json").write_text(text)
     with pytest.raises(BundleError, match="not a manifest"):
         Bundle.open(house)
 
 
-def test_a_manifest_of_another_format_is_refused(house):
+def test_a_manifest_of_another_format_is_refused(house: Workspace) -> None:
     path = folder_of(house) / "manifest.json"
     path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
     with pytest.raises(BundleError, match="format 2, this program reads 1"):
         Bundle.open(house)
 
 
-def test_a_current_that_names_another_folder_is_refused(house):
+def test_a_current_that_names_another_folder_is_refused(house: Workspace) -> None:
     (house.bundles / "CURRENT").write_bytes(b"../corpus\n")
     with pytest.raises(BundleError):
         Bundle.open(house)
 
 
-def test_publishing_is_all_or_nothing(house, monkeypatch):
+def test_publishing_is_all_or_nothing(house: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     before = current_id(house)
     staged = house.bundles.staging()
     VectorIndex(unit(np.eye(2))).write(staged / INDEX)
@@ -141,7 +141,7 @@ def staged_with(house: Workspace, **files: str) -> Path:
     return staged
 
 
-def test_a_derived_bundle_holds_what_its_parent_does_besides(house):
+def test_a_derived_bundle_holds_what_its_parent_does_besides(house: Workspace) -> None:
     parent = Bundle.open(house)
     manifest, left_out = derive(house, staged_with(house, lm__a="1"), {"lm": 1}, replaces=["lm/"])
     assert left_out == ""
@@ -156,7 +156,7 @@ def test_a_derived_bundle_holds_what_its_parent_does_besides(house):
     assert bundle.path(INDEX).stat().st_nlink == 3, "no second copy on the disk"
 
 
-def test_nothing_is_carried_over_to_other_entities(house, tmp_path):
+def test_nothing_is_carried_over_to_other_entities(house: Workspace, tmp_path: Path) -> None:
     parent = current_id(house)
     staged = house.bundles.staging()
     write_entities(staged / "entities.parquet", ["another"])
@@ -166,7 +166,7 @@ def test_nothing_is_carried_over_to_other_entities(house, tmp_path):
     assert (manifest.parent, manifest.settings) == (parent, {"lm": 1})
 
 
-def test_the_first_bundle_has_nothing_to_carry_over(tmp_path):
+def test_the_first_bundle_has_nothing_to_carry_over(tmp_path: Path) -> None:
     house = Workspace.open(tmp_path)
     staged = house.bundles.staging()
     write_entities(staged / "entities.parquet", ["one"])
@@ -174,7 +174,9 @@ def test_the_first_bundle_has_nothing_to_carry_over(tmp_path):
     assert (manifest.parent, left_out) == (None, "")
 
 
-def test_a_derived_bundle_in_a_bucket_is_whole(s3, tmp_path, monkeypatch):
+def test_a_derived_bundle_in_a_bucket_is_whole(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
     house = Workspace.open(f"{s3}/w")
     publish_vectors(house, ["a", "b"], {"mask": np.eye(2)})
@@ -194,7 +196,9 @@ def two_bundles(house: Workspace, monkeypatch: pytest.MonkeyPatch) -> tuple[str,
     return old, new
 
 
-def test_bundles_are_listed_newest_first_and_what_is_none_is_named(house, monkeypatch):
+def test_bundles_are_listed_newest_first_and_what_is_none_is_named(
+    house: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old, new = two_bundles(house, monkeypatch)
     folders = Path(house.bundles.path)
     (folders / "half").mkdir()
@@ -214,7 +218,7 @@ def test_bundles_are_listed_newest_first_and_what_is_none_is_named(house, monkey
     assert listing(Workspace.open(folders / "nowhere")) == ([], {})
 
 
-def test_an_older_bundle_is_pointed_to_and_back(house, monkeypatch):
+def test_an_older_bundle_is_pointed_to_and_back(house: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = two_bundles(house, monkeypatch)
     assert current_id(house) == new
     assert point_to(house, old).id == old
@@ -225,7 +229,9 @@ def test_an_older_bundle_is_pointed_to_and_back(house, monkeypatch):
 
 @pytest.mark.parametrize(("damage", "reason"), [(remove, "missing"), (flip, "checksum"), (truncate, "bytes")])
 @pytest.mark.parametrize("name", [INDEX, "entities.parquet"])
-def test_a_damaged_bundle_is_not_pointed_to(house, monkeypatch, damage, reason, name):
+def test_a_damaged_bundle_is_not_pointed_to(
+    house: Workspace, monkeypatch: pytest.MonkeyPatch, damage, reason: str, name: str
+) -> None:
     old, new = two_bundles(house, monkeypatch)
     damage(Path(house.bundles.path) / old / name)
     with pytest.raises(BundleError, match=rf"'{name}'.*{reason}"):
@@ -234,14 +240,16 @@ def test_a_damaged_bundle_is_not_pointed_to(house, monkeypatch, damage, reason, 
 
 
 @pytest.mark.parametrize("name", ["", "nothing", "../corpus", "../bundles/{}", "{}/"])
-def test_what_is_no_bundles_name_is_not_pointed_to(house, name):
+def test_what_is_no_bundles_name_is_not_pointed_to(house: Workspace, name: str) -> None:
     before = current_id(house)
     with pytest.raises(BundleError):
         point_to(house, name.format(before))
     assert current_id(house) == before
 
 
-def test_a_bundle_that_a_bucket_lost_a_file_of_is_not_pointed_to(s3, tmp_path, monkeypatch):
+def test_a_bundle_that_a_bucket_lost_a_file_of_is_not_pointed_to(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
     house = Workspace.open(f"{s3}/w")
     old = publish_vectors(house, ["a", "b"], {"mask": np.eye(2)}).id  # is whole in the cache from now on

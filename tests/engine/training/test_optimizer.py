@@ -26,7 +26,7 @@ from tests.support.sentences import cached, random_rows
 ENTITIES = 9
 OBJECTIVES = ("prediction", "contrastive", "clustering", "distillation")
 SCHEDULES = [
-    Schedule(clusters=3, **dict(zip(OBJECTIVES, chosen, strict=True)))
+    Schedule.model_validate({"clusters": 3} | dict(zip(OBJECTIVES, chosen, strict=True)))
     for chosen in itertools.product([True, False], repeat=4)
     if any(chosen[:3])
 ]

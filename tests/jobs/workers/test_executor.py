@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,8 +61,8 @@ def test_ray_is_used_where_it_helps_or_is_there(
 ) -> None:
     asked: list[str] = []
 
-    def map_as(name: str):
-        def mapped(self: object, *arguments: object):
+    def map_as(name: str) -> Callable[..., Iterator[Any]]:
+        def mapped(self: object, *arguments: object) -> Iterator[Any]:
             asked.append(name)
             return iter(())
 

@@ -68,6 +68,9 @@ class World:
         asyncio.run(self.swapper.look())
         return self.service.edition.id
 
+    def refused(self) -> tuple[str, str] | None:
+        return self.service.refused
+
     def swaps(self, result: str) -> float:
         return self.metrics.registry.get_sample_value("seedset_bundle_swaps_total", {"result": result}) or 0
 
@@ -88,24 +91,24 @@ def test_a_new_bundle_is_served_once_every_stage_has_it() -> None:
 def test_a_bundle_that_one_stage_cannot_open_is_refused_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(bad={"b": "no lm"}, current="b")
     assert world.look() == "a"
-    assert world.service.refused == ("b", "Generate: no lm")
+    assert world.refused() == ("b", "Generate: no lm")
     world.look()
     assert world.asked == ["b"], "not tried again at once"
     monkeypatch.setattr(swap, "RETRY_S", 0.0)
     world.bad.clear()
     assert world.look() == "b", "but later: it may have been published anew"
-    assert world.service.refused is None
+    assert world.refused() is None
     assert world.swaps("refused") == 1
 
 
 def test_a_bundle_that_is_not_whole_is_refused_before_any_stage_is_asked() -> None:
     world = World(broken={"b"}, current="b")
     assert world.look() == "a"
-    assert world.service.refused == ("b", "bundle b: a file fails its checksum")
+    assert world.refused() == ("b", "bundle b: a file fails its checksum")
     assert world.asked == []
     world.current = "a"
     world.look()
-    assert world.service.refused is None
+    assert world.refused() is None
     world.current = "c"
     assert world.look() == "c"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,7 @@ def test_a_listener_that_goes_away_ends_its_work(two: tuple[Bundle, Bundle]) -> 
     async def test(host: StageHost, chain: tuple[int, ...]) -> None:
         stream = host.stream(task(two[0], chain))
         await anext(stream)
+        assert isinstance(stream, AsyncGenerator)
         await stream.aclose()
         started = time.monotonic()
         await host.run(task(two[0], chain[:1]))

@@ -24,7 +24,7 @@ from serve.graph.plan import Place, Plan
 from serve.messages import Failure, Outcome, Progress, Reply, StageDone, StageStats, Task
 from serve.telemetry.metrics import Metrics
 
-FOUND = Ranking(np.int32([7]), np.float32([1]))
+FOUND = Ranking(np.array([7], np.int32), np.array([1], np.float32))
 
 
 class FakeHandle:

@@ -53,7 +53,8 @@ def test_what_is_known_of_an_entity(client: TestClient, bundle: Bundle) -> None:
     (local,) = METHODS["retexpan-negative"].open(bundle)([Query("q", (7,), (), 3)])
     assert [n["id"] for n in about["neighbours"]] == local.ranking.ids.tolist()
     assert (
-        np.float32([n["similarity"] for n in about["neighbours"]]).tolist() == local.ranking.scores.tolist()
+        np.array([n["similarity"] for n in about["neighbours"]], np.float32).tolist()
+        == local.ranking.scores.tolist()
     )
     assert client.get("/v1/entities/7?neighbours=0&sentences=0").json()["neighbours"] == []
 

@@ -52,7 +52,10 @@ def test_an_answer_is_the_local_runtimes_ranking_with_names(client: TestClient, 
     answer = client.post("/v1/expand", json=body).json()
     (local,) = METHODS["retexpan"].open(bundle)([Query("q", (1, 2), (3,), 7)])
     assert [r["id"] for r in answer["results"]] == local.ranking.ids.tolist()
-    assert np.float32([r["score"] for r in answer["results"]]).tolist() == local.ranking.scores.tolist()
+    assert (
+        np.array([r["score"] for r in answer["results"]], np.float32).tolist()
+        == local.ranking.scores.tolist()
+    )
     first = answer["results"][0]
     assert first["rank"] == 1
     assert first["name"] == f"entity {first['id']}"
@@ -327,7 +330,11 @@ def test_an_exception_anywhere_is_a_plain_500(
 
 
 def test_numbers_that_are_none_become_null(make_client: MakeClient) -> None:
-    ranking = Ranking(np.int32([5]), np.float32([math.inf]), {"negative": np.float32([math.nan])})
+    ranking = Ranking(
+        np.array([5], np.int32),
+        np.array([math.inf], np.float32),
+        {"negative": np.array([math.nan], np.float32)},
+    )
     done = Expansion(Query("q", (1,)), ranking, {}, ("Retrieve: a note",))
     answer = make_client(Canned(done)).post("/v1/expand", json={"positive": [1]}).json()
     assert answer["results"][0]["score"] is None
@@ -338,7 +345,7 @@ def test_numbers_that_are_none_become_null(make_client: MakeClient) -> None:
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "ü", "a\nb"])
 def test_a_request_id_is_taken_or_made(client: TestClient, given: str) -> None:
     assert client.get("/healthz", headers={"x-request-id": "a" * 64}).headers["x-request-id"] == "a" * 64
-    made = client.get("/healthz", headers={"x-request-id": given.encode()}).headers["x-request-id"]
+    made = client.get("/healthz", headers={b"x-request-id": given.encode()}).headers["x-request-id"]
     assert re.fullmatch("[0-9a-f]{32}", made)
 
 

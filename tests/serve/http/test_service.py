@@ -44,7 +44,7 @@ class Noted:
             self.begun.set()
             await self.go_on.wait()
         await asyncio.sleep(self._wait_s)
-        ranking = Ranking(np.int32([5]), np.float32([1]))
+        ranking = Ranking(np.array([5], np.int32), np.array([1], np.float32))
         return [replace(e, ranking=ranking, degraded=("Retrieve: left out",)) for e in expansions]
 
     async def stream(
@@ -120,6 +120,7 @@ def test_every_query_has_a_deadline(
     asyncio.run(service.expand(request(deadline_ms=deadline_ms), Trace("r")))
     ((route, _, (expansion,), request_id),) = dispatch.asked
     assert (route, request_id) == ("retexpan", "r")
+    assert expansion.query.deadline is not None
     assert before + seconds <= expansion.query.deadline <= time.time() + seconds
 
 

@@ -38,7 +38,7 @@ class Slow:
             while not self.go_on.is_set():
                 await asyncio.sleep(0.005)
             yield StageDone("SegmentRerank", 0.1, 5)
-            yield Expansion(expansion.query, Ranking(np.int32([5]), np.float32([1])))
+            yield Expansion(expansion.query, Ranking(np.array([5], np.int32), np.array([1], np.float32)))
         finally:
             self.closed.set()
 

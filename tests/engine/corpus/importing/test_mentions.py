@@ -44,7 +44,9 @@ def finder(*names: str, aliases: dict[str, list[str]] | None = None) -> MentionF
     ],
 )
 def test_where_the_mention_is(name: str, sentence: str, held: str, how: str) -> None:
-    start, end, found = finder(name).find(0, sentence)
+    span = finder(name).find(0, sentence)
+    assert not isinstance(span, Refusal)
+    start, end, found = span
     assert (sentence[start:end], found) == (held, how)
 
 

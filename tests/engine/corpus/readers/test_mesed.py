@@ -188,7 +188,8 @@ WORDS = st.text(st.sampled_from("ab e\u0301é'ß"), min_size=1, max_size=4).filt
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.lists(st.tuples(st.lists(WORDS, min_size=1, max_size=6), st.data()), min_size=1, max_size=8))
 def test_offsets_always_hold_the_span_or_the_name_in_it(tmp_path_factory: Any, given: Any) -> None:
-    rows, spans = [], []
+    rows: list[Any] = []
+    spans: list[str] = []
     for tokens, data in given:
         end = data.draw(st.integers(0, len(tokens) - 1))
         start = data.draw(st.integers(0, end))
