@@ -73,7 +73,7 @@ def test_every_job_runs_in_a_bucket_when_submitted(
     python -m jobs.evaluate --workspace {s3}/w --queries {queries} --method retexpan
         --json {tmp_path}/report.json
     """
-    status, output = jobs_at.submitted("bash", "-c", " ".join(chain.split()), seconds=270)
+    status, output = jobs_at.submitted("bash", "-c", " ".join(chain.split()), seconds=480)
     assert status == 0, output
     asked = len(json.loads(queries.read_text(encoding="utf-8")))
     assert f"queries={asked}" in output
