@@ -88,7 +88,4 @@ def open_engine(
         # Not DeepSpeed's bf16 mode: with narrow weights and residuals the loss stays visibly higher.
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     engine, *_ = import_deepspeed(device).initialize(model=module, optimizer=optimizer, config=config)
-    if layout.zero_stage == 0 and torch.distributed.get_world_size() == 1:
-        # Averaging over one worker changes nothing, but DeepSpeed copies all gradients there and back.
-        engine.enable_backward_allreduce = False
     return engine
