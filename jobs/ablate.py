@@ -20,7 +20,6 @@ from rich.console import Console
 
 from cluster.commandline import command
 from cluster.options import CommandSettings, Flag, Group
-from cluster.session import session
 from engine.corpus.inputs.format import open_inputs
 from engine.evaluation.ablation import (
     LONG,
@@ -54,6 +53,7 @@ from jobs.steps.multimodal_views import Source, multimodal_view
 from jobs.steps.views import TEMPERATURE
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import given_or_auto
+from jobs.workers.trainer import cluster_for
 
 EXAMPLES = """
   python -m jobs.ablate --workspace work --queries mesed/query --queries mesed/query_seed=5
@@ -118,7 +118,7 @@ def _trained_bundles(workspace: Workspace, folder: Store, plan: Plan) -> dict[st
     """Return the bundle of every training, by its settings as JSON; what is not there yet is trained."""
     bundles: dict[str, Bundle] = {}
     trainings = plan.trainings()
-    with session():
+    with cluster_for(plan.workers, plan.gpu):
         for number, (settings, taken) in enumerate(trainings.items(), 1):
             console.say(f"training {number} of {len(trainings)}: {_described(settings)}")
             summary = train(workspace, settings, workers=plan.workers, gpu=plan.gpu, make_current=False)

@@ -64,6 +64,12 @@ class Meter:
         self._task = progress.add_task(label, total=total, note="") if progress else None
         self._started = self._logged = time.monotonic()
 
+    def expect(self, total: int) -> None:
+        """Say how much work there is, where that is not known from the start."""
+        self.total = total
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, total=total)
+
     def add(self, n: int = 1, note: str = "") -> None:
         """Count ``n`` more; ``note`` (a loss, a rate) is shown beside the bar."""
         self.done += n

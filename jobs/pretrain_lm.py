@@ -18,7 +18,6 @@ from pydantic import Field
 
 from cluster.commandline import command
 from cluster.options import CommandSettings, Group
-from cluster.session import session
 from engine.corpus.blocks.format import BlockSettings
 from engine.corpus.schema import read_manifest
 from engine.errors import UserError
@@ -34,7 +33,7 @@ from jobs import console
 from jobs.settings import TrainingProcesses
 from jobs.steps.lm_blocks import corpus_tokenizer, make_blocks, neighbours_of
 from jobs.workers.lm import LmRun
-from jobs.workers.trainer import check_gpu, cores_of_a_worker, train_or_load_summary
+from jobs.workers.trainer import cluster_for, train_or_load_summary
 
 EXAMPLES = """
   python -m jobs.pretrain_lm --workspace work --init-from-config small
@@ -116,8 +115,7 @@ def pretrain(
         restart: forget the checkpoints of a run with the same name.
         checkpoint_seconds: time between checkpoints; one more is made at the end.
     """
-    with session():
-        check_gpu(gpu)
+    with cluster_for(workers, gpu):
         blocks = make_blocks(workspace, begin.tokenizer, begin.blocks)
         if settings.epochs and not blocks.manifest.total("blocks"):
             raise UserError(f"{workspace.corpus.uri}: the corpus has no sentence to train on")
@@ -130,7 +128,6 @@ def pretrain(
             settings=settings,
             layout=layout or Layout(),
             gpu=gpu,
-            cores=cores_of_a_worker(workers),
             checkpoint_seconds=checkpoint_seconds,
         )
         summary = train_or_load_summary(run, workers, restart)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import uuid
 from collections.abc import Iterator
@@ -59,3 +60,11 @@ def ray_local() -> Iterator[None]:
 
     with session(cpus=2):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _actors_go_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The error that a test caught may hold actors, and these cores of a cluster that the next one needs."""
+    yield
+    if "ray_local" in request.fixturenames:
+        gc.collect()

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
+from engine.models.text import fast_dtype
 from jobs.workers import executor
 from tests.support.rankings import KEPT, answers, make_world
 
@@ -35,12 +37,11 @@ def differences(kept: Sequence[Sequence[float]], found: Sequence[Sequence[float]
 
 
 @pytest.mark.slow
-@pytest.mark.ray
 @pytest.mark.timeout(900)
-def test_every_method_answers_as_before(
-    tmp_path: Path, ray_local: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(executor, "_has_cluster", lambda: False)  # only trainings need one
+def test_every_method_answers_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if fast_dtype(torch.device("cpu")) != torch.bfloat16:
+        pytest.skip("the answers were kept where products are fast in bfloat16; trainings here use float32")
+    monkeypatch.setattr(executor, "_has_cluster", lambda: False)  # another test's
     kept = json.loads(KEPT.read_text(encoding="utf-8"))
     found = answers(make_world(tmp_path))
     assert found.keys() == kept.keys()

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn import functional
+
+
+@contextmanager
+def torch_as_it_was() -> Iterator[None]:
+    """Take back, when the block ends, what DeepSpeed puts in torch's place.
+
+    ZeRO stage 3 has a ``linear`` of its own for the whole process, for good, and that one rounds otherwise.
+    """
+    linear = functional.linear
+    try:
+        yield
+    finally:
+        functional.linear = linear
 
 
 def import_deepspeed(device: torch.device) -> Any:
@@ -20,11 +36,11 @@ def import_deepspeed(device: torch.device) -> Any:
     os.environ.setdefault("LOCAL_RANK", "0")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
-    from deepspeed.ops import __compatible_ops__
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # Only inference uses this shared-memory operator; without it no compiler is needed to train on CPU.
-    __compatible_ops__["deepspeed_shm_comm"] = False
+    # Which of its operators could be compiled here it finds out by compiling, and tells the terminal so.
+    # Only that of shared memory, which inference uses, is looked up: no compiler is needed to train on CPU.
+    deepspeed.ops.__compatible_ops__ = {}
     if not torch.distributed.is_initialized():
         store = torch.distributed.HashStore()
         torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)

@@ -10,7 +10,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.session import session
 from engine.corpus.inputs.format import open_inputs
 from engine.errors import UserError
 from engine.models.text import TextEncoder
@@ -24,7 +23,7 @@ from engine.training.text import EncoderSettings
 from engine.vocabulary import Vocabulary
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.workers.encoder import JOB, EncoderRun, MultimodalRun
-from jobs.workers.trainer import check_gpu, cores_of_a_worker, train_or_load_summary
+from jobs.workers.trainer import cluster_for, train_or_load_summary
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,9 @@ def train(
     """
     inputs = open_inputs(workspace)
     model = model or inputs.manifest.model
-    with session():
-        check_gpu(gpu)
+    with cluster_for(workers, gpu):
         cache = frozen_cache(workspace, inputs, model, dtype)
-        run = _describe(workspace, cache, model, settings, workers, gpu, checkpoint_seconds)
+        run = _describe(workspace, cache, model, settings, gpu, checkpoint_seconds)
         summary = train_or_load_summary(run, workers, restart)
     if make_current:
         (workspace.runs(run.job) / "CURRENT").write_bytes(run.name.encode())
@@ -103,7 +101,6 @@ def _describe(
     cache: FrozenCache,
     model: str,
     settings: EncoderSettings | MultimodalSettings,
-    workers: int,
     gpu: bool,
     checkpoint_seconds: float,
 ) -> EncoderRun:
@@ -123,7 +120,6 @@ def _describe(
         n_entities=len(entities),
         settings=settings,
         gpu=gpu,
-        cores=cores_of_a_worker(workers),
         checkpoint_seconds=checkpoint_seconds,
     )
     if data is None or not isinstance(settings, MultimodalSettings):

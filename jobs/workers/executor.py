@@ -7,6 +7,7 @@ constructor's arguments, tasks, results) is plain data of importable modules.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sys
@@ -113,9 +114,15 @@ class RayExecutor:
             num_cpus=None if gpus else 1,
             num_gpus=1 if gpus else None,
         )
-        with unwrapped():
-            for row in pool.iter_rows():
-                yield int(row["place"]), pickle.loads(row["result"])
+        try:
+            with unwrapped():
+                for row in pool.iter_rows():
+                    yield int(row["place"]), pickle.loads(row["result"])
+        finally:
+            # Ray Data forgets its actors and leaves them to Python's collector. Until that comes by they keep
+            # their cores, for which a training may wait.
+            del pool, data
+            gc.collect()
 
 
 class _Actor:

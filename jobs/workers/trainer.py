@@ -1,30 +1,48 @@
-"""Start the workers of a training on Ray Train, and show how far they are."""
+"""Start the workers of a training, on Ray Train or alone in this process, and show how far they are."""
 
 from __future__ import annotations
 
 import json
 import os
 import pickle
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from cluster.session import session
 from engine.errors import UserError
 from jobs import console
+from jobs.workers.executor import one_is_enough
 
 if TYPE_CHECKING:
     from jobs.workers.training_run import Run
 
 
-def check_gpu(gpu: bool) -> None:
-    """Refuse ``--gpu`` on a cluster without one.
+def cluster_for(workers: int, gpu: bool) -> AbstractContextManager[None]:
+    """Connect to the cluster of a training for the block, if it needs one.
+
+    One worker on the CPU needs none, unless there is one to use (:func:`one_is_enough`).
+
+    Args:
+        workers: training processes.
+        gpu: one GPU a worker.
 
     Raises:
-        UserError: there is none.
+        UserError: ``gpu`` on a cluster without one.
     """
+    return nullcontext() if not gpu and one_is_enough(workers, tasks=1) else _checked_session(gpu)
+
+
+@contextmanager
+def _checked_session(gpu: bool) -> Iterator[None]:
     import ray
 
-    if gpu and not ray.cluster_resources().get("GPU"):
-        raise UserError("--gpu: this cluster has no GPU; leave the flag out to train on CPUs")
+    with session():
+        if gpu and not ray.cluster_resources().get("GPU"):
+            raise UserError("--gpu: this cluster has no GPU; leave the flag out to train on CPUs")
+        yield
 
 
 def cores_of_a_worker(workers: int) -> float:
@@ -60,8 +78,28 @@ def fit(run: Run[Any], workers: int) -> None:
 
     Args:
         run: what every worker is told.
-        workers: training processes.
+        workers: training processes; one on the CPU trains in this process, unless there is a cluster to use
+            or Ray Train began the run.
     """
+    from jobs.workers.training_sessions import began_on_ray
+
+    if run.gpu or not one_is_enough(workers, tasks=1) or began_on_ray(run.folder):
+        with session():
+            _fit_on_ray(run, workers)
+    else:
+        _fit_here(run)
+
+
+def _fit_here(run: Run[Any]) -> None:
+    from engine.training.deepspeed import torch_as_it_was
+    from jobs.workers.training_run import work
+    from jobs.workers.training_sessions import LocalSession
+
+    with torch_as_it_was(), console.meter("training, steps") as meter:
+        work(run, LocalSession(run, meter))
+
+
+def _fit_on_ray(run: Run[Any], workers: int) -> None:
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -69,12 +107,13 @@ def fit(run: Run[Any], workers: int) -> None:
     # A report waits for the controller's next look at its workers, every two seconds unless told otherwise.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     # Half a core is left free for each worker: Train's own actors and the readers of data need some.
-    cpus = max(0.5, run.cores - 0.5)
+    cores = cores_of_a_worker(workers)
+    cpus = max(0.5, cores - 0.5)
     folder = run.folder
     progress = ray.remote(num_cpus=0)(Progress).remote(f"waiting for {workers} x {cpus:g} free cores")
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"run": pickle.dumps(run), "progress": progress},
+        train_loop_config={"run": pickle.dumps(run), "cores": cores, "progress": progress},
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=run.gpu,
@@ -89,8 +128,26 @@ def fit(run: Run[Any], workers: int) -> None:
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    with console.meter("training, steps") as meter, _Watch(progress, meter):
+    with console.meter("training, steps") as meter, _Watch(progress, meter), _interruptible():
         trainer.fit()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the block as it ends any other, and work as before after it.
+
+    Ray Train has a handler of its own, which stops the workers, but then ends the program with status 0, as
+    if the run had been finished; and it leaves the handler behind.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if in_main:
+            signal.signal(signal.SIGINT, handler)
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -100,8 +157,10 @@ def _work(config: dict[str, Any]) -> None:
     bring torch, transformers and DeepSpeed along, are not imported. That saves a process ten seconds.
     """
     from jobs.workers.training_run import work
+    from jobs.workers.training_sessions import RaySession
 
-    work({**config, "run": pickle.loads(config["run"])})
+    run = pickle.loads(config["run"])
+    work(run, RaySession(run, config["cores"], config["progress"]))
 
 
 class Progress:
@@ -142,6 +201,6 @@ class _Watch(threading.Thread):
         import ray
 
         done, total, note = ray.get(self._progress.get.remote())
-        self._meter.total = total
+        self._meter.expect(total)
         # After a restart from a checkpoint the worker is behind what was shown; the bar waits for it.
         self._meter.add(max(0, done - self._meter.done), note)

@@ -1,4 +1,4 @@
-"""What one worker of any training does, whoever started it on Ray Train.
+"""What one worker of any training does, whoever started it (a :class:`Session`).
 
 Open the training or resume it, take the steps, decide about checkpoints together, and write what was
 trained. The first worker also follows the run: TensorBoard events, progress, and in the end the summary.
@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import resource
-import tempfile
 import time
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 
-from engine.models.device import worker_device
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.trainer import StepReport, Trainer, TrainerSettings, Worker
@@ -43,8 +42,6 @@ class Run(ABC, Generic[TrainerT]):
     settings: TrainerSettings
     gpu: bool
     """One GPU a worker and NCCL; else gloo on the CPU."""
-    cores: float
-    """Of a worker."""
     checkpoint_seconds: float
 
     @property
@@ -73,18 +70,33 @@ class Run(ABC, Generic[TrainerT]):
         return {}
 
 
-def work(config: dict[str, Any]) -> None:
-    """One worker, given ``{"run": a Run, "progress": an actor}``."""
-    from ray import train
+class Session(Protocol):
+    """What a worker has of whoever started it."""
 
-    run: Run[Any] = config["run"]
-    worker = _this_worker(run)
-    if checkpoint := train.get_checkpoint():
-        with checkpoint.as_directory() as folder:
-            training = run.open(worker, Path(folder))
-    else:
-        training = run.open(worker, None)
-    follow = _Follow(run, training, config["progress"]) if worker.is_first else None
+    @property
+    def worker(self) -> Worker:
+        """Which of how many this is, and where it computes."""
+        ...
+
+    def checkpoint(self) -> AbstractContextManager[Path | None]:
+        """Return a context of the newest checkpoint's local folder; None if there is none yet."""
+        ...
+
+    def keep(self, step: StepReport, training: Trainer) -> None:
+        """Make a checkpoint that a later life of the run finds. All workers call it."""
+        ...
+
+    def show(self, done: int, total: int, note: str) -> None:
+        """Tell the user how many steps are done, of how many, and what else is worth showing."""
+        ...
+
+
+def work(run: Run[Any], session: Session) -> None:
+    """Do one worker's part of a run, from its newest checkpoint to its end."""
+    worker = session.worker
+    with session.checkpoint() as checkpoint:
+        training = run.open(worker, checkpoint)
+    follow = _Follow(run, training, session) if worker.is_first else None
     saved = time.monotonic()
     for step in training.run():
         if follow:
@@ -92,33 +104,13 @@ def work(config: dict[str, Any]) -> None:
         # Every worker must report together; the first one's clock decides.
         due = agree(time.monotonic() - saved > run.checkpoint_seconds, worker)
         if due or step.step == training.total_steps:
-            _report(step, training)
-            saved = time.monotonic()  # after the report, which may take longer than the time between
+            session.keep(step, training)
+            saved = time.monotonic()  # after the checkpoint, which may take longer than the time between
     staged = (run.folder / run.artifact).staging() if worker.is_first else Path()
     last = run.write(training, staged)
     memory = peak_memory(worker)
     if follow:
         follow.finish(staged, last, memory)
-
-
-def _this_worker(run: Run[Any]) -> Worker:
-    from ray import train
-    from ray.train.torch import get_device
-
-    context = train.get_context()
-    device = get_device() if run.gpu else worker_device(gpu=False, cores=run.cores)
-    return Worker(context.get_world_rank(), context.get_world_size(), device)
-
-
-def _report(step: StepReport, training: Trainer) -> None:
-    """Hand metrics to Ray Train, and from the first worker the checkpoint, which all of them may gather."""
-    from ray import train
-
-    metrics = {"step": step.step, "epoch": step.epoch, "loss": step.loss}
-    with tempfile.TemporaryDirectory() as folder:
-        training.save(Path(folder))
-        first = training.worker.is_first
-        train.report(metrics, checkpoint=train.Checkpoint.from_directory(folder) if first else None)
 
 
 def agree(due: bool, worker: Worker) -> bool:
@@ -144,14 +136,14 @@ def peak_memory(worker: Worker) -> dict[str, int]:
 class _Follow:
     """What the first worker does besides training: TensorBoard events, progress, what was trained."""
 
-    def __init__(self, run: Run[Any], training: Trainer, progress: Any) -> None:
-        self._run, self._training, self._progress = run, training, progress
+    def __init__(self, run: Run[Any], training: Trainer, session: Session) -> None:
+        self._run, self._training, self._session = run, training, session
         self._folder = run.folder
         self._events = Events(self._folder)
         self._shown = self._seconds = 0.0
         self._amount = 0
         self._resumed_at = training.step
-        progress.set.remote(training.step, training.total_steps, run.first_note)
+        session.show(training.step, training.total_steps, run.first_note)
 
     def __call__(self, step: StepReport) -> None:
         self._events.add(step.step, train_loss=step.loss, train_learning_rate=step.learning_rate)
@@ -165,7 +157,7 @@ class _Follow:
         unit = self._run.unit
         self._events.add(step.step, **{f"train_{unit}_per_second": self._rate})
         note = f"epoch {step.epoch + 1} loss {step.loss:.3f} {self._rate:.0f} {unit}/s"
-        self._progress.set.remote(step.step, self._training.total_steps, note)
+        self._session.show(step.step, self._training.total_steps, note)
 
     @property
     def _rate(self) -> float:

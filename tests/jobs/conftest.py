@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,25 @@ def import_metals(workspace: str, raw: Path) -> None:
     run_import(workspace, ultrawiki(raw, sentences, ent2text=described), "ultrawiki")
 
 
-@pytest.fixture(scope="module")
-def in_this_process() -> Iterator[None]:
+@contextmanager
+def no_cluster() -> Iterator[None]:
     """Commands use no cluster where one process is enough, though another test may have connected to one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(executor, "_has_cluster", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def in_this_process() -> Iterator[None]:
+    """All tests of a module run with :func:`no_cluster`."""
+    with no_cluster():
+        yield
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """One test runs with :func:`no_cluster`."""
+    with no_cluster():
         yield
 
 

@@ -1,16 +1,13 @@
-"""Pre-training on real Ray workers: what it leaves behind, and a run that is stopped and goes on."""
+"""Pre-training: what it leaves behind, and a run on real Ray workers that is stopped and goes on."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import subprocess
-import sys
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -29,14 +26,9 @@ from jobs.steps.lm_blocks import make_blocks, neighbours_of
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.bundles import publish_vectors
 from tests.support.commands import run_command
-from tests.support.train_workers import kill_a_worker, wait_for_checkpoints
+from tests.support.train_workers import press_ctrl_c
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
-
-Patch = pytest.MonkeyPatch
-
-EPOCHS = 60
-"""Of the run whose worker is killed: enough of them that it is killed before the end."""
+EPOCHS = 6
 
 TINY = {
     "model_type": "llama",
@@ -56,7 +48,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a corpus, and a bundle of its entities that holds vectors."""
     folder = tmp_path_factory.mktemp("metals")
     import_metals(str(folder / "w"), folder / "raw")
@@ -69,25 +61,21 @@ def place(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
     return folder / "w"
 
 
-@pytest.mark.faults
-def test_a_killed_worker_resumes_the_same_curve_and_leaves_a_whole_run(
-    place: Path, config: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("alone")
+def test_a_run_leaves_a_model_a_bundle_and_its_curves_and_is_not_done_twice(
+    place: Path, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for the next check
     workspace = Workspace.open(place)
     words: tuple[object, ...] = ("--workspace", place, "--init-from-config", config, "--vocab-size", 300)
     words += ("--block", 32)
     words += ("--epochs", EPOCHS, "--held-out", 0.1, "--lists", 3, "--precision", "float32", "--seed", 6)
-    words += ("--learning-rate", 1e-3, "--checkpoint-seconds", 0.2)
-    killed = kill_a_worker(Path(workspace.runs("pretrain_lm").path))
+    words += ("--learning-rate", 1e-3)
     assert run_command(pretrain_lm.main, *words) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert killed, "the run ended before its worker was killed"
     bundle = Bundle.open(workspace)
     assert f"bundle={bundle.id}" in last
     folder = Path(workspace.runs("pretrain_lm").path) / bundle.manifest.settings["lm"]["run"]
     summary = json.loads((folder / "summary.json").read_bytes())
-    assert 0 < summary["resumed_at"] < summary["steps"]
     _check_run(workspace, summary)
     _check_bundle(bundle, summary)
     _check_events(folder, summary)
@@ -141,50 +129,39 @@ def _check_bundle(bundle: Bundle, summary: dict[str, Any]) -> None:
     assert trie.tokens[trie.starts[sequence] : trie.starts[sequence + 1]].tolist() == tokens
 
 
-def _check_events(folder: Path, summary: dict[str, Any]) -> None:
-    """Check the curves of both lives of the run: what the second did again stands twice."""
+def _check_events(folder: Path, summary: dict[str, Any], epochs: int = EPOCHS) -> None:
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     found = {e.step: e.value for e in events.Scalars("train/loss")}
     steps = range(1, summary["steps"] + 1)
     assert sorted(found) == list(steps)
     np.testing.assert_allclose([found[step] for step in steps], summary["losses"], rtol=1e-4)
-    assert len({e.step for e in events.Scalars("heldout/perplexity")}) == EPOCHS
+    assert len({e.step for e in events.Scalars("heldout/perplexity")}) == epochs
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.faults
-def test_a_stopped_run_goes_on_with_fewer_workers(place: Path, config: Path) -> None:
-    """The curve, over two lives with two workers and one, is that of a run in this process.
-
-    The first life is a program of its own with its own cluster, and is killed whole.
-    """
+def test_a_run_that_was_stopped_goes_on_with_fewer_workers(
+    place: Path, config: Path, ray_local: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The curve, over two lives with two workers and one, is that of a run in this process."""
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for the next check
     workspace = Workspace.open(place)
     begin = start(
         workspace, None, str(config), None, 300, BlockSettings(tokenizer="", vocab_size=0, block=16)
     )
     settings = LmSettings(epochs=60, learning_rate=1e-3, precision="float32", seed=5)
-    code = (
-        "import sys; from tests.support.stopped_pretraining import main; main(*sys.argv[1:])",
-        place,
-        config,
-        settings.model_dump_json(),
-    )
-    _stopped(Path(workspace.runs("pretrain_lm").path), [sys.executable, "-c", *map(str, code)])
+    handler = signal.getsignal(signal.SIGINT)
+    press_ctrl_c(Path(workspace.runs("pretrain_lm").path))
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(workspace, begin, settings, workers=2, checkpoint_seconds=0.2)
+    assert signal.getsignal(signal.SIGINT) is handler
     summary, _ = pretrain(workspace, begin, settings, workers=1, checkpoint_seconds=60)
     assert summary["workers"] == 1
     assert 0 < summary["resumed_at"] < summary["steps"]
     np.testing.assert_allclose(summary["losses"], _in_one_go(workspace, begin, settings), rtol=1e-4)
-
-
-def _stopped(runs: Path, command: list[str]) -> None:
-    """Run a program until it can be resumed, then take it and all that it started away."""
-    before = set(runs.glob("*/checkpoint_*"))
-    program = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert wait_for_checkpoints(runs, before)
-    assert program.poll() is None, "it ended before it was stopped"
-    for process in [program, *program.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    program.wait()
+    folder = Path(workspace.runs("pretrain_lm").path) / summary["run"]
+    _check_events(folder, summary, epochs=60)  # what the second life did again stands twice
 
 
 def _in_one_go(workspace: Workspace, begin: Start, settings: LmSettings) -> list[float]:
@@ -204,6 +181,3 @@ def test_mistakes_are_named(place: Path, config: Path, tmp_path: Path) -> None:
         start(workspace, None, None, None, 300, texts)
     with pytest.raises(UserError, match=r"--block 65.*takes 64"):
         start(workspace, None, str(config), None, 300, texts.model_copy(update={"block": 65}))
-    begin = start(workspace, None, str(config), None, 300, texts)
-    with pytest.raises(UserError, match="no GPU"):
-        pretrain(workspace, begin, LmSettings(), gpu=True)

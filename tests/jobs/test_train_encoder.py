@@ -1,4 +1,4 @@
-"""Training on real Ray workers: the loss curve does not depend on how many there are, nor on a death."""
+"""Training in this process and on real Ray workers: how many there are, and a death, change no loss."""
 
 from __future__ import annotations
 
@@ -17,31 +17,67 @@ from engine.models.hub import EMBEDDED
 from engine.models.text import TextEncoder
 from engine.storage.workspace import Workspace
 from engine.training.text import EncoderSettings, EncoderTraining
+from engine.training.trainer import StepReport, Trainer
 from jobs import train_encoder
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
-from tests.jobs.conftest import METALS
+from jobs.workers.executor import LocalExecutor
+from jobs.workers.training_sessions import LocalSession
+from tests.jobs.conftest import METALS, no_cluster
 from tests.support.commands import run_command
 from tests.support.train_workers import kill_a_worker
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
-
 SETTINGS = EncoderSettings(epochs=3, batch_size=16, learning_rate=1e-3, precision="float32")
-
 
 WORDS = ("--epochs", 3, "--batch-size", 16, "--learning-rate", 1e-3, "--precision", "float32")
 """The command line of :data:`SETTINGS`."""
 
+LONG = SETTINGS.model_copy(update={"epochs": 50, "seed": 5})
+"""Enough steps that a worker is killed before the end."""
 
-def test_the_curve_is_the_same_on_one_worker_and_on_two(
+
+def in_one_go(workspace: Workspace, settings: EncoderSettings) -> list[float]:
+    """Return the losses of the plain loop."""
+    data = frozen_cache(workspace, open_inputs(workspace), EMBEDDED, executor=LocalExecutor()).open()
+    whole = EncoderTraining(TextEncoder.load(EMBEDDED), data, len(METALS), settings)
+    for _ in whole.run():
+        pass
+    return whole.losses
+
+
+def train_until(step: int, workspace: Workspace, settings: EncoderSettings) -> None:
+    """Train in this process until the checkpoint of a step; then end as if by Ctrl-C."""
+    keep = LocalSession.keep
+
+    def stopped(self: LocalSession, report: StepReport, training: Trainer) -> None:
+        keep(self, report, training)
+        if report.step == step:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalSession, "keep", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(workspace, settings, checkpoint_seconds=0)
+
+
+@pytest.mark.usefixtures("alone")
+def test_one_worker_without_a_cluster_trains_here_as_the_plain_loop_does(
     prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspace = Workspace.open(prepared)
-    one = train(workspace, SETTINGS, workers=1)
-    check_artefacts(workspace, one, capsys)
-    two = train(workspace, SETTINGS, workers=2, restart=True)
-    assert one["steps"] == two["steps"] == 12
-    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
+    summary = train(workspace, SETTINGS)
+    assert summary["steps"] == 12
+    np.testing.assert_allclose(summary["losses"], in_one_go(workspace, SETTINGS), rtol=1e-4)
+    check_artefacts(workspace, summary, capsys)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_run_that_was_stopped_here_goes_on_where_it_was(prepared: Path) -> None:
+    workspace, settings = Workspace.open(prepared), SETTINGS.model_copy(update={"seed": 4})
+    train_until(5, workspace, settings)
+    summary = train(workspace, settings)
+    assert (summary["resumed_at"], summary["steps"]) == (5, 12)
+    np.testing.assert_allclose(summary["losses"], in_one_go(workspace, settings), rtol=1e-4)
 
 
 def check_artefacts(
@@ -67,24 +103,33 @@ def check_artefacts(
     assert time.monotonic() - started < 10, "a finished run is not trained again"
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.faults
-def test_a_killed_worker_resumes_the_same_curve(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_began_here_goes_on_under_ray_train_and_survives_a_killed_worker(
+    prepared: Path, ray_local: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker without a cluster, then two on it, one of which is killed: the curve of the plain loop."""
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report waits for the next check
     workspace = Workspace.open(prepared)
-    settings = SETTINGS.model_copy(update={"epochs": 100, "seed": 5})
+    with no_cluster():
+        train_until(5, workspace, LONG)
     killed = kill_a_worker(Path(workspace.runs("train_encoder").path))
-    resumed = train(workspace, settings, checkpoint_seconds=0.2)
+    resumed = train(workspace, LONG, workers=2, checkpoint_seconds=0.2)
     assert killed, "the run ended before its worker was killed"
-    assert resumed["resumed_at"] > 0
-    data = frozen_cache(workspace, open_inputs(workspace), EMBEDDED).open()
-    whole = EncoderTraining(TextEncoder.load(EMBEDDED), data, len(METALS), settings)
-    for _ in whole.run():
-        pass
-    np.testing.assert_allclose(resumed["losses"], whole.losses, rtol=1e-4)
+    assert resumed["resumed_at"] > 5
+    assert resumed["workers"] == 2
+    np.testing.assert_allclose(resumed["losses"], in_one_go(workspace, LONG), rtol=1e-4)
 
 
-def test_mistakes_are_named(prepared: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+def test_a_gpu_that_the_cluster_lacks_is_named(prepared: Path) -> None:
     with pytest.raises(UserError, match="no GPU"):
         train(Workspace.open(prepared), SETTINGS, gpu=True)
+
+
+def test_what_must_run_before_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"jobs\.preprocess"):
         train(Workspace.open(tmp_path), SETTINGS)

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -31,16 +32,28 @@ def kill_a_worker(runs: Path) -> list[int]:
         Receives the process' id when that is done.
     """
     killed: list[int] = []
-    before = set(runs.glob("*/checkpoint_*"))
 
     def kill() -> None:
-        if not wait_for_checkpoints(runs, before):
-            return
         for child in psutil.Process().children(recursive=True):
             if "RayTrainWorker" in " ".join(child.cmdline()):
                 os.kill(child.pid, signal.SIGKILL)
                 killed.append(child.pid)
                 return
 
-    threading.Thread(target=kill, daemon=True).start()
+    _once_resumable(runs, kill)
     return killed
+
+
+def press_ctrl_c(runs: Path) -> None:
+    """Start a thread that interrupts this process as a terminal does, once a run can be resumed."""
+    _once_resumable(runs, lambda: os.kill(os.getpid(), signal.SIGINT))
+
+
+def _once_resumable(runs: Path, act: Callable[[], None]) -> None:
+    before = set(runs.glob("*/checkpoint_*"))
+
+    def wait_and_act() -> None:
+        if wait_for_checkpoints(runs, before):
+            act()
+
+    threading.Thread(target=wait_and_act, daemon=True).start()

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from torch.nn import functional
 
-LINEAR = functional.linear
+from engine.training.deepspeed import torch_as_it_was
 
 
 @pytest.fixture(autouse=True)
 def linear_as_it_was() -> Iterator[None]:
-    """ZeRO stage 3 puts its own ``linear`` in torch's place, for good, and that one rounds otherwise."""
-    yield
-    functional.linear = LINEAR
+    with torch_as_it_was():
+        yield
