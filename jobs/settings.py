@@ -15,5 +15,5 @@ class TrainingProcesses(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    workers: int = Field(default=1, ge=1, description="Training processes.")
+    workers: int = Field(default=1, ge=1, description="Training processes; one on the CPU needs no cluster.")
     gpu: bool = Field(default=False, description="One GPU a worker (NCCL, bfloat16).")

@@ -1,7 +1,8 @@
 """Train the text encoder by entity prediction: Ray Train starts the workers, DeepSpeed takes the steps.
 
 First the frozen layers run once per sentence into a cache, then only the last layer and the head learn.
-A run that was stopped goes on from its last checkpoint, also on another number of workers.
+A run that was stopped goes on from its last checkpoint, also on another number of workers. One worker on
+the CPU trains in this process, unless there is a cluster to use.
 """
 
 from __future__ import annotations

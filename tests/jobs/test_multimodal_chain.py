@@ -1,7 +1,4 @@
-"""The whole multi-modal way as commands: pictures, training with an objective off, index, answers.
-
-Only the training needs Ray.
-"""
+"""The whole multi-modal way as commands: pictures, training with an objective off, index, answers."""
 
 from __future__ import annotations
 
@@ -36,8 +33,6 @@ from tests.support.corpora import jsonl
 from tests.support.encoders import write_encoder
 from tests.support.images import backbone, picture
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
-
 COLOURS = ["red", "maroon", "orange", "blue", "navy", "teal"]
 UNTOLD, UNSEEN = "neon", "boron"
 TRAINING = [
@@ -62,7 +57,7 @@ def records() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, in_this_process: None, ray_local: None) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, in_this_process: None) -> Path:
     root = tmp_path_factory.mktemp("pictures")
     (root / "raw").mkdir()
     jsonl(root / "raw" / "sentences.jsonl", records())
