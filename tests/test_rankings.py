@@ -36,7 +36,7 @@ def differences(kept: Sequence[Sequence[float]], found: Sequence[Sequence[float]
     return said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_every_method_answers_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if fast_dtype(torch.device("cpu")) != torch.bfloat16:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from engine.losses.combined import Schedule
 from engine.losses.gather import gathered
 from tests.support.pair_workers import TOTAL, losses_and_gradients, worker
+from tests.support.processes import run_processes
 
 WORLD = 3
 """8 rows among three workers: 3, 3 and 2."""
@@ -22,9 +21,7 @@ WORLD = 3
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     folder: Path = tmp_path_factory.mktemp("gather")
-    # The libraries are imported once, not by each worker.
-    multiprocessing.set_forkserver_preload(["tests.support.pair_workers"])
-    mp.start_processes(worker, (WORLD, folder), nprocs=WORLD, start_method="forkserver")
+    run_processes(worker, WORLD, WORLD, folder)
     return load_file(folder / "means.safetensors")
 
 

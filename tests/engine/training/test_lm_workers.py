@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch.multiprocessing as mp
 
 from tests.support.lm_workers import DATA, STOP, Outcome, seen, train, worker
+from tests.support.processes import run_processes
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def alone(folder: Path) -> Outcome:
 
 @pytest.fixture(scope="module")
 def two(alone: Outcome, folder: Path) -> list[dict[str, Outcome]]:
-    mp.spawn(worker, (2, folder), nprocs=2)
+    run_processes(worker, 2, 2, folder)
     return [json.loads((folder / f"worker-{rank}.json").read_text()) for rank in range(2)]
 
 
