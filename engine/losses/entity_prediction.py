@@ -15,8 +15,8 @@ from engine.models.text import LastLayerAtMask
 
 Tensor = torch.Tensor
 
-BLOCK_ELEMENTS = 1 << 17
-"""Logits whose loss a processor computes at once: half a megabyte, in a cache of one or two."""
+BLOCK_ELEMENTS = 1 << 18
+"""Logits whose loss a processor computes at once: a megabyte, in a cache of two."""
 
 
 class EntityHead(nn.Sequential):
