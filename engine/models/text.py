@@ -2,14 +2,9 @@
 
 Only the last layer and the heads learn (RetExpan, appendix B), and only the state at ``[MASK]`` of
 that layer is used (equation 2). So the lower layers run once per sentence, and of the last layer only
-one query is computed. For one query the keys and values of all tokens need not be projected either:
+one query is computed (:mod:`engine.models.attention`).
 
-    score_j   = (Wk^T q) . h_j               (q . bk is the same for every j: softmax drops it)
-    context   = Wv (sum_j a_j h_j) + bv      (the a_j sum to 1)
-
-which costs H*L*D products a sentence in place of L*D*D, for H heads, L tokens, D dimensions.
-
-Shape letters: B sentences, L tokens, D dimensions, H heads, K dimensions a head (D = H*K).
+Shape letters: B sentences, L tokens, D dimensions, F inner dimensions of the layer.
 """
 
 from __future__ import annotations
@@ -23,6 +18,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 
 from engine.errors import UserError
+from engine.models.attention import AttentionAtPosition
 from engine.models.hub import NamedModel
 
 Tensor = torch.Tensor
@@ -79,18 +75,13 @@ def layer_at(layer: Any, states_BLD: Tensor, absent_BL: Tensor, position_B: Tens
 
     As :func:`run_layer` at that place, but for dropout, which is left out.
     """
-    attention = layer.attention.self
-    n_heads, K = attention.num_attention_heads, attention.attention_head_size
-    B, _, D = states_BLD.shape
-    at_BD = states_BLD[torch.arange(B, device=states_BLD.device), position_B]
-    q_BHK = attention.query(at_BD).view(B, n_heads, K) * K**-0.5
-    keyed_BHD = torch.einsum("bhk,hkd->bhd", q_BHK, attention.key.weight.view(n_heads, K, D))
-    scores_BHL = torch.bmm(keyed_BHD, states_BLD.transpose(1, 2))
-    weights_BHL = scores_BHL.masked_fill(absent_BL[:, None], -torch.inf).softmax(dim=-1)
-    mixed_BHD = torch.bmm(weights_BHL.to(states_BLD.dtype), states_BLD)
-    value_HKD = attention.value.weight.view(n_heads, K, D)
-    context_BD = torch.einsum("bhd,hkd->bhk", mixed_BHD, value_HKD).reshape(B, D)
-    output = layer.attention.output
+    attention, output = layer.attention.self, layer.attention.output
+    at_BD = states_BLD[torch.arange(len(states_BLD), device=states_BLD.device), position_B]
+    q_BD = attention.query(at_BD) * attention.attention_head_size**-0.5
+    weights = attention.key.weight, attention.value.weight
+    context_BD = AttentionAtPosition.apply(
+        q_BD, *weights, states_BLD, absent_BL, attention.num_attention_heads
+    )
     mixed_BD = output.LayerNorm(output.dense(context_BD + attention.value.bias) + at_BD)
     inner_BF = layer.intermediate(mixed_BD)
     return layer.output.LayerNorm(layer.output.dense(inner_BF) + mixed_BD)

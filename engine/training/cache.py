@@ -155,11 +155,12 @@ class CachedStates:
         lengths = self.lengths[rows]
         parts = np.searchsorted(self._first, rows, side="right") - 1
         stored = self._states[0]
-        padded = np.zeros((len(rows), int(lengths.max()), stored.shape[1]), stored.dtype)
+        padded = np.empty((len(rows), int(lengths.max()), stored.shape[1]), stored.dtype)
         places = zip(padded, parts.tolist(), self._starts[rows].tolist(), lengths.tolist(), strict=True)
         # In numpy, as the bits are stored: a tensor's slice costs more than the copy of a sentence.
         for one, part, start, length in places:
             one[:length] = self._states[part][start : start + length]
+            one[length:] = 0
         return (
             _as_tensor(padded).to(dtype),
             torch.from_numpy(lengths),

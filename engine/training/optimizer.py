@@ -88,4 +88,9 @@ def open_engine(
         # Not DeepSpeed's bf16 mode: with narrow weights and residuals the loss stays visibly higher.
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     engine, *_ = import_deepspeed(device).initialize(model=module, optimizer=optimizer, config=config)
+    if torch.distributed.get_world_size() == 1:
+        # The sum over one worker is its own gradient, but DeepSpeed would copy all of them into one buffer
+        # and back. What comes before, a gradient of zeros where there is none, stays: without one a
+        # parameter would not decay.
+        engine.allreduce_no_retain = lambda *bucket, **settings: None
     return engine

@@ -73,6 +73,14 @@ class Worker:
         """Whether this is the worker that writes and reports."""
         return self.rank == 0
 
+    def seed(self, seed: int) -> None:
+        """Begin this process's random numbers anew, where it computes."""
+        if self.device.type == "cpu":
+            # torch.manual_seed formats the stack for devices that are not in use: 0.4 ms.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
+
     def summed(self, value: Tensor) -> float:
         """Return the sum of a value over all workers."""
         if self.world > 1:
@@ -221,7 +229,7 @@ class Trainer(ABC):
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)
         # Dropout is a function of seed, step and worker: a resumed run goes on with the same curve.
-        torch.manual_seed((self.settings.seed * 1_000_003 + self.step) * 4099 + self.worker.rank)
+        self.worker.seed((self.settings.seed * 1_000_003 + self.step) * 4099 + self.worker.rank)
         total = self.amount(batch)
         summed = torch.zeros((), device=self.worker.device)
         for rows in self.micro_batches(batch, self.micro_steps):

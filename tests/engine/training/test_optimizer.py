@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from engine.losses.combined import Schedule
 from engine.models.text import TextEncoder
 from engine.training.lm import TokenLoss
 from engine.training.multimodal import MultimodalSettings, MultimodalTraining
-from engine.training.optimizer import parameter_groups
+from engine.training.optimizer import EngineLayout, open_engine, parameter_groups
 from engine.training.pairs import first_expansion
 from engine.training.text import EncoderSettings, EncoderTraining
 from engine.training.trainer import Trainer
@@ -94,3 +95,28 @@ def test_what_does_not_learn_is_in_no_group() -> None:
     decayed, plain = parameter_groups(module, 0.1)
     assert [tuple(p.shape) for p in decayed["params"]] == [(2, 2)]
     assert [tuple(p.shape) for p in plain["params"]] == [(2,)]
+
+
+def test_one_worker_steps_as_plain_torch_does_and_copies_no_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clipped, over two micro-batches; what no loss reaches has a gradient of zeros, and so decays."""
+    torch.manual_seed(0)
+    ours = nn.ModuleDict({"used": nn.Linear(3, 2), "idle": nn.Linear(3, 2)})
+    plain = copy.deepcopy(ours)
+    inputs, cpu = torch.randn(2, 4, 3), torch.device("cpu")
+    optimizers = [torch.optim.AdamW(parameter_groups(m, 0.1), lr=0.1) for m in (ours, plain)]
+    engine = open_engine(ours, optimizers[0], EngineLayout(), 4, 2, 0.5, cpu)
+    monkeypatch.setattr(engine, "allreduce_bucket", lambda *_: pytest.fail("gradients were copied"))
+    for _ in range(3):
+        for part in inputs:
+            engine.backward(ours["used"](part).square().sum())
+            engine.step()
+        optimizers[1].zero_grad()
+        (sum(plain["used"](part).square().sum() for part in inputs) / 2).backward()
+        for parameter in plain["idle"].parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        assert nn.utils.clip_grad_norm_(plain.parameters(), 0.5) > 0.5
+        optimizers[1].step()
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
