@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 
-from engine.models.text import fast_dtype
 from jobs.workers import executor
 from tests.support.rankings import KEPT, answers, make_world
 
@@ -39,8 +37,6 @@ def differences(kept: Sequence[Sequence[float]], found: Sequence[Sequence[float]
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_every_method_answers_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if fast_dtype(torch.device("cpu")) != torch.bfloat16:
-        pytest.skip("the answers were kept where products are fast in bfloat16; trainings here use float32")
     monkeypatch.setattr(executor, "_has_cluster", lambda: False)  # another test's
     kept = json.loads(KEPT.read_text(encoding="utf-8"))
     found = answers(make_world(tmp_path))

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from cluster.commandline import Command
 from engine.methods import ABLATIONS, METHODS, method
@@ -36,9 +32,6 @@ QUERIES = {
 SHOWN = 25
 """Answers of a query that are kept."""
 
-THREADS = 2
-"""Of the trainings: sums are rounded as they are cut into threads, and three trainings make that visible."""
-
 Answers = dict[str, dict[str, list[list[float]]]]
 """By method and query: [entity id, score], best first."""
 
@@ -56,26 +49,18 @@ def make_world(root: Path) -> Path:
         (import_corpus.main, ("--format", "jsonl", "--source", root / "raw")),
         (image_features.main, ("--model", backbone(root / "vision"), "--grid", 2, "--workers", 1)),
         (preprocess.main, ("--images", "--max-sentences", 6)),
-        (train_encoder.main, ("--epochs", 2, "--batch-size", 128, *exact)),
-        (train_encoder.main, ("--modality", "text+image", "--epochs", 1, *layers, *exact)),
+        (train_encoder.main, ("--epochs", 2, "--batch-size", 128, "--cache-dtype", "float32", *exact)),
+        (
+            train_encoder.main,
+            ("--modality", "text+image", "--epochs", 1, "--cache-dtype", "float32", *layers, *exact),
+        ),
         (build_index.main, ()),
         (pretrain_lm.main, (*model, "--epochs", 1)),
     ]
-    with _threads(THREADS):
-        for main, words in steps:
-            if status := run_command(main, *where, *words):
-                raise RuntimeError(f"{main.__module__} ended with status {status}")
+    for main, words in steps:
+        if status := run_command(main, *where, *words):
+            raise RuntimeError(f"{main.__module__} ended with status {status}")
     return root / "w"
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def answers(workspace: Path) -> Answers:
