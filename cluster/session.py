@@ -56,6 +56,8 @@ def session(cpus: int | None = None) -> Iterator[None]:
         return
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if not os.environ.get("RAY_ADDRESS"):
+        # Nobody takes this machine away with notice: Ray Train needs no process that looks out for that.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         settings |= {
             # Without it Ray joins any cluster that it finds on this machine, a stranger's too.
             "address": "local",

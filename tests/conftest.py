@@ -1,8 +1,7 @@
-"""Fixtures that every folder of tests may use: an S3 server on loopback, and a small local Ray."""
+"""Fixtures that every folder of tests may use: an S3 server on loopback."""
 
 from __future__ import annotations
 
-import gc
 import os
 import uuid
 from collections.abc import Iterator
@@ -56,20 +55,3 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = f"test-{uuid.uuid4().hex}"
     boto3.client("s3", endpoint_url=s3_endpoint, region_name="us-east-1").create_bucket(Bucket=bucket)
     return f"s3://{bucket}"
-
-
-@pytest.fixture(scope="session")
-def ray_local() -> Iterator[None]:
-    """A Ray of two CPUs in this process, for tests marked slow."""
-    from cluster.session import session
-
-    with session(cpus=2):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _actors_go_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The error that a test caught may hold actors, and these cores of a cluster that the next one needs."""
-    yield
-    if "ray_local" in request.fixturenames:
-        gc.collect()

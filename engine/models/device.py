@@ -18,7 +18,7 @@ def grant(gpu: bool = True, threads: int | None = None) -> None:
         gpu: whether it may use one; a process that was given none must not take one from those who were.
         threads: for computing; None: as many as torch chooses, which is all cores.
     """
-    global _gpu_granted, _threads  # noqa: PLW0603: one process, one grant
+    global _gpu_granted, _threads
     _gpu_granted, _threads = gpu, threads
 
 

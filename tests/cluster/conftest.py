@@ -10,7 +10,7 @@ from tests.conftest import bucket_environment
 from tests.support.submit import JobServer, job_server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def jobs_at(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
     """Two nodes of two cores; what is started there knows the address and the keys of the buckets."""
     known = bucket_environment(s3_endpoint) | {"SEEDSET_CACHE": str(tmp_path_factory.mktemp("cache"))}

@@ -1,13 +1,15 @@
-"""A workspace with model input, made once for the tests of jobs."""
+"""For the tests of jobs: a workspace with model input, made once, and a small local Ray."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from cluster.session import session
 from engine.corpus.inputs.format import InputSettings
 from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.models.hub import EMBEDDED, embedded_model_path
@@ -58,3 +60,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = InputSettings(tokenizer=fingerprint(load_tokenizer(embedded_model_path())))
     preprocess(Workspace.open(folder / "w"), EMBEDDED, settings, LocalExecutor())
     return folder / "w"
+
+
+@pytest.fixture(scope="package")
+def ray_local() -> Iterator[None]:
+    """A Ray of two CPUs in this process, for tests marked ray. It ends with the tests of jobs."""
+    with session(cpus=2):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _actors_go_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The error that a test caught may hold actors, and these cores of a cluster that the next one needs."""
+    yield
+    if "ray_local" in request.fixturenames:
+        gc.collect()
