@@ -17,7 +17,7 @@ from engine.losses.contrastive import ContrastSettings, Projection, contrastive_
 from engine.losses.distillation import distillation_loss
 from engine.losses.entity_prediction import smoothed_loss
 from engine.losses.gather import gathered
-from engine.models.multimodal import Predictor
+from engine.models.multimodal import EntityPredictionModel
 
 Tensor = torch.Tensor
 
@@ -70,7 +70,9 @@ class Schedule(BaseModel):
 class Objectives(nn.Module):
     """Everything that learns, and the loss of a batch."""
 
-    def __init__(self, predictor: Predictor, schedule: Schedule, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, predictor: EntityPredictionModel, schedule: Schedule, rank: int = 0, world: int = 1
+    ) -> None:
         super().__init__()
         self.predictor = predictor
         self.schedule, self.weights = schedule, schedule.weights()

@@ -33,5 +33,7 @@ def distillation_loss(teacher_logits_BN: Tensor, logits_BN: Tensor) -> Tensor:
 
     Equation 15 as printed begins with a minus sign; a divergence that is to be made small has none.
     """
-    told_BN = teacher_logits_BN.float().log_softmax(dim=1)
-    return F.kl_div(logits_BN.float().log_softmax(dim=1), told_BN, reduction="sum", log_target=True)
+    teacher_logprobs_BN = teacher_logits_BN.float().log_softmax(dim=1)
+    return F.kl_div(
+        logits_BN.float().log_softmax(dim=1), teacher_logprobs_BN, reduction="sum", log_target=True
+    )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.models.text import LastLayerAtMask
+from engine.models.text import MaskPositionLayer
 
 Tensor = torch.Tensor
 
@@ -31,7 +31,7 @@ class EntityPrediction(nn.Module):
 
     def __init__(
         self,
-        last: LastLayerAtMask,
+        last: MaskPositionLayer,
         n_entities: int,
         smoothing: float,
         compute: torch.dtype = torch.float32,

@@ -82,7 +82,7 @@ def joint_view(views: Sequence[Vectors]) -> Vectors:
     return unit(np.concatenate(views, axis=1))
 
 
-def of_even_spread(vectors_ND: Vectors, seed: int = 13) -> Vectors:
+def scale_to_unit_similarity_std(vectors_ND: Vectors, seed: int = 13) -> Vectors:
     """Return the vectors scaled such that products of different entities have a deviation of one.
 
     Cosines of words lie within a few hundredths of each other, those of pictures within a few tenths: side

@@ -34,7 +34,7 @@ class Context(NamedTuple):
     lengths_B: Tensor
     mask_B: Tensor
     features_BPC: Tensor
-    seen_B: Tensor
+    has_image_B: Tensor
 
     def to(self, device: torch.device) -> Context:
         """Return the batch on a device."""
@@ -91,7 +91,7 @@ class Contexts:
             torch.where(text_B, BARE_TOKENS, context.lengths_B),
             torch.where(text_B, 1, context.mask_B),
             context.features_BPC,
-            context.seen_B & ~image_B,
+            context.has_image_B & ~image_B,
         )
 
 

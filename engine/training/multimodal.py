@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from engine.errors import UserError
-from engine.losses.combined import Objectives, Predictor, Schedule
+from engine.losses.combined import EntityPredictionModel, Objectives, Schedule
 from engine.losses.distillation import follow, teacher_of
 from engine.models.multimodal import EncoderSizes, MultimodalConfig, MultimodalEncoder
 from engine.models.text import BARE_TOKENS, TextEncoder
@@ -19,7 +19,7 @@ from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
 from engine.training.contexts import Context, Contexts, Modality
 from engine.training.optimizer import EngineLayout, parameter_groups
 from engine.training.order import Rows, epoch_batches
-from engine.training.pairs import ExpandedLists, PairedBatches
+from engine.training.pairs import NeighborLists, PairedBatches
 from engine.training.trainer import Trainer, TrainerSettings, Worker
 
 Tensor = torch.Tensor
@@ -83,7 +83,7 @@ class MultimodalTraining(Trainer):
         self,
         text: TextEncoder,
         data: Contexts,
-        lists: ExpandedLists,
+        lists: NeighborLists,
         settings: MultimodalSettings,
         worker: Worker | None = None,
         checkpoint: Path | None = None,
@@ -99,7 +99,7 @@ class MultimodalTraining(Trainer):
             )
         torch.manual_seed(settings.seed)
         config = settings.config(data.features.n_patches, data.features.dim)
-        predictor = Predictor(MultimodalEncoder(text.last, config), len(lists.positive))
+        predictor = EntityPredictionModel(MultimodalEncoder(text.last, config), len(lists.positive))
         self._fit(predictor.encoder)
         self.predictor = predictor
         self.teacher = teacher_of(predictor).to(worker.device) if settings.schedule.distillation else None
@@ -115,13 +115,13 @@ class MultimodalTraining(Trainer):
         if len(seen) and modality != "text":
             features_NPC = data.features.gather(data.image_row[seen])
             encoder.patches.fit(features_NPC)
-            if encoder.summary is not None:
+            if encoder.lda is not None:
                 means_NC = encoder.patches.scaled(features_NPC.float()).mean(dim=1)
-                encoder.summary.fit_image(means_NC, torch.from_numpy(data.entity_id[seen]))
+                encoder.lda.fit_image(means_NC, torch.from_numpy(data.entity_id[seen]))
         told = rows[data.lengths[rows] > BARE_TOKENS]
-        if len(told) and modality != "image" and encoder.summary is not None:
+        if len(told) and modality != "image" and encoder.lda is not None:
             means_ND = self._text_means(encoder, told)
-            encoder.summary.fit_text(means_ND, torch.from_numpy(data.entity_id[told]))
+            encoder.lda.fit_text(means_ND, torch.from_numpy(data.entity_id[told]))
 
     def _sampled(self) -> Rows:
         """Return contexts of entities drawn at random, all of each one's."""
@@ -179,7 +179,7 @@ class MultimodalTraining(Trainer):
             return context
         draws = np.random.default_rng([self.settings.seed, self.step]).random(len(self.data))
         drawn_B = torch.from_numpy(draws[own])
-        both_B = context.seen_B & (context.lengths_B > BARE_TOKENS)
+        both_B = context.has_image_B & (context.lengths_B > BARE_TOKENS)
         share = self.settings.hidden
         return self.data.without(context, both_B & (drawn_B < share), both_B & (drawn_B >= 1 - share))
 
