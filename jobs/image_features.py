@@ -54,7 +54,7 @@ QUARANTINE = "images.jsonl"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FeatureRunResult:
     """What a run did, in distinct contents; ``manifest`` counts addresses."""
 
     key: str
@@ -90,7 +90,7 @@ class Features:
 
 def make_image_features(
     workspace: Workspace, making: Making, force: bool = False, executor: Executor | None = None
-) -> Outcome:
+) -> FeatureRunResult:
     """Make the features of a workspace's images; contents that have theirs already are kept.
 
     Args:
@@ -127,7 +127,7 @@ def make_image_features(
         refused=len(refused),
     )
     _publish(workspace, folder, addresses, images, manifest)
-    return Outcome(folder.name, manifest, len(by_content), features.made, features.kept)
+    return FeatureRunResult(folder.name, manifest, len(by_content), features.made, features.kept)
 
 
 def _mentioned(workspace: Workspace) -> dict[str, StoredMentionPosition]:

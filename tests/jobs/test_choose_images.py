@@ -17,14 +17,14 @@ from tests.support import choice_models
 from tests.support.commands import run_command
 from tests.support.corpora import run_import
 from tests.support.executors import LastFirst
-from tests.support.images import picture
+from tests.support.images import image_bytes
 
 
 def found_images(folder: Path) -> Path:
     """Write a table of five records, one of which cannot be used, and their images; return its file."""
     folder.mkdir()
     for colour in ("red", "blue"):
-        (folder / f"{colour}.png").write_bytes(picture(colour))
+        (folder / f"{colour}.png").write_bytes(image_bytes(colour))
     both = ["red.png", "blue.png", "missing.png"]
     records = [
         {"entity": "iron", "sentence": f"iron is number {i} .", "candidates": both, "typical": "red.png"}

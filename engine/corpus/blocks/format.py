@@ -88,7 +88,7 @@ class BlockSettings(BaseModel):
         return np.dtype(np.uint16 if self.vocab_size < 1 << 16 else np.int32)
 
 
-class PartCounts(BaseModel):
+class BlockCounts(BaseModel):
     """What one part holds; written after its two arrays."""
 
     model_config = ConfigDict(frozen=True)
@@ -109,7 +109,7 @@ class BlockManifest(BaseModel):
 
     settings: BlockSettings
     corpus_digest: str
-    parts: dict[str, PartCounts]
+    parts: dict[str, BlockCounts]
     """By name, in order: of the mentions parts, then maybe the lists of neighbours."""
 
     def total(self, count: str) -> int:
@@ -148,7 +148,7 @@ def plan_parts(workspace: Workspace, settings: BlockSettings) -> list[PartPlan]:
     is_held = np.zeros(len(hashes), bool)
     is_held[distinct[drawn]] = True
     borders = np.searchsorted(parts, np.arange(len(workspace.mentions()) + 1))
-    described = _described(workspace, hashes, parts, entities) if settings.descriptions else {}
+    described = _assign_descriptions(workspace, hashes, parts, entities) if settings.descriptions else {}
     none = np.empty(0, np.int64)
     plans = []
     for part, (begin, end) in enumerate(itertools.pairwise(borders)):
@@ -186,7 +186,7 @@ def _read_hashes(workspace: Workspace) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return np.concatenate(hashes), np.concatenate(parts), np.concatenate(entities)
 
 
-def _described(
+def _assign_descriptions(
     workspace: Workspace, hashes: np.ndarray, parts: np.ndarray, entities: np.ndarray
 ) -> dict[int, npt.NDArray[np.int64]]:
     """Return the entities whose description each part reads: where they come first, else in the last part.
@@ -322,17 +322,17 @@ def _read(file: Store) -> Tokens:
     return array
 
 
-def block_parts(workspace: Workspace, settings: BlockSettings) -> PartFolder[PartCounts]:
+def block_parts(workspace: Workspace, settings: BlockSettings) -> PartFolder[BlockCounts]:
     """Return the folder of parts that all blocks of the same tokenizer and size share."""
     return PartFolder(workspace.inputs(settings.parts_key()), SUFFIXES, _read_counts)
 
 
-def _read_counts(file: Store) -> PartCounts:
-    return PartCounts.model_validate_json(file.read_bytes())
+def _read_counts(file: Store) -> BlockCounts:
+    return BlockCounts.model_validate_json(file.read_bytes())
 
 
 def write_part(
-    parts: PartFolder[PartCounts], name: str, blocks: Tokens, held: Tokens, counts: PartCounts
+    parts: PartFolder[BlockCounts], name: str, blocks: Tokens, held: Tokens, counts: BlockCounts
 ) -> None:
     """Write a part, each file whole or not at all, the counts last."""
     for suffix, array in ((".npy", blocks), (".held.npy", held)):

@@ -70,7 +70,7 @@ class RefusedRecord:
         }
 
 
-class Source(Protocol):
+class CorpusReader(Protocol):
     """A corpus in an outside format. Every iterator may be asked for again, and starts from the beginning."""
 
     def files(self) -> list[Store]:

@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.image_addresses import fault_of_address
-from engine.images.decode import PictureRefused, Pixels, decode
+from engine.images.decode import Pixels, UnusableImageError, decode
 from engine.images.fetch import ImageFiles
 from engine.images.selection.scoring import ALPHA, Floats, Scores, score_candidates
 from engine.images.selection.table import ChoiceRecord
@@ -155,10 +155,10 @@ class ImageChooser:
         return {address: known[address] for address in addresses}
 
     def _seen_anew(self, addresses: Sequence[str], with_objects: bool) -> dict[str, Seen | Refusal]:
-        pictures = self._decoded(addresses)
-        good = {a: p for a, p in zip(addresses, pictures, strict=True) if not isinstance(p, Refusal)}
+        decoded = self._decoded(addresses)
+        good = {a: p for a, p in zip(addresses, decoded, strict=True) if not isinstance(p, Refusal)}
         found: dict[str, Seen | Refusal] = {
-            a: p for a, p in zip(addresses, pictures, strict=True) if isinstance(p, Refusal)
+            a: p for a, p in zip(addresses, decoded, strict=True) if isinstance(p, Refusal)
         }
         if not good:
             return found
@@ -170,41 +170,41 @@ class ImageChooser:
         seen = [Seen(image, some) for image, some in zip(images, objects, strict=True)]
         return found | dict(zip(good, seen, strict=True))
 
-    def _boxes(self, pictures: Sequence[Pixels]) -> Sequence[Sequence[Box]]:
+    def _boxes(self, images: Sequence[Pixels]) -> Sequence[Sequence[Box]]:
         if self._finder is None:
-            return [PARTS] * len(pictures)
-        return self._finder.boxes(_at(pictures, self._finder.side))
+            return [PARTS] * len(images)
+        return self._finder.boxes(_at(images, self._finder.side))
 
-    def _object_vectors(self, picture: Pixels, boxes: Sequence[Box]) -> Floats:
+    def _object_vectors(self, pixels: Pixels, boxes: Sequence[Box]) -> Floats:
         """Return a vector for each part of a picture, float32 [boxes, c]."""
-        cuts = torch.from_numpy(cut_out(picture, boxes, self._object_side))
+        cuts = torch.from_numpy(cut_out(pixels, boxes, self._object_side))
         found = self._clip.images(cuts) if self._vision is None else self._vision.encode(cuts).mean(dim=1)
         return found.numpy()
 
     def _typical_of(self, address: str) -> Floats | Refusal:
         """Return the vector of a typical image, [c], or why there is none."""
         if address not in self._typical:
-            (picture,) = self._decoded([address])
-            found = picture if isinstance(picture, Refusal) else self._object_vectors(picture, [WHOLE])[0]
+            (pixels,) = self._decoded([address])
+            found = pixels if isinstance(pixels, Refusal) else self._object_vectors(pixels, [WHOLE])[0]
             _remember(self._typical, address, found)
         return self._typical[address]
 
     def _decoded(self, addresses: Sequence[str]) -> list[Pixels | Refusal]:
         with ThreadPoolExecutor(self._files.threads(addresses)) as pool:
-            return list(pool.map(self._picture, addresses))
+            return list(pool.map(self._decode, addresses))
 
-    def _picture(self, address: str) -> Pixels | Refusal:
+    def _decode(self, address: str) -> Pixels | Refusal:
         if fault := fault_of_address(address):
             return fault
         try:
             return decode(self._files.read(address), self._side)
-        except PictureRefused as error:
+        except UnusableImageError as error:
             return error.refusal
 
 
-def _at(pictures: Sequence[Pixels], side: int) -> torch.Tensor:
+def _at(images: Sequence[Pixels], side: int) -> torch.Tensor:
     """Return whole pictures squeezed to a side, uint8 [pictures, side, side, 3]."""
-    return torch.from_numpy(np.concatenate([cut_out(picture, [WHOLE], side) for picture in pictures]))
+    return torch.from_numpy(np.concatenate([cut_out(pixels, [WHOLE], side) for pixels in images]))
 
 
 def _batches(items: Sequence[Item]) -> list[Sequence[Item]]:

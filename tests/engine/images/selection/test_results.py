@@ -17,7 +17,7 @@ from engine.storage.store import Store
 from jobs.workers.executor import make_parts
 from tests.support import choice_models
 from tests.support.executors import LastFirst
-from tests.support.images import backbone, picture
+from tests.support.images import backbone, image_bytes
 
 Record = dict[str, Any]
 
@@ -30,8 +30,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 def write_images(folder: Path) -> None:
     folder.mkdir(parents=True)
     for colour in ("red", "green", "blue", "gold"):
-        (folder / f"{colour}.png").write_bytes(picture(colour))
-    (folder / "broken.png").write_bytes(picture("red")[:60])
+        (folder / f"{colour}.png").write_bytes(image_bytes(colour))
+    (folder / "broken.png").write_bytes(image_bytes("red")[:60])
     (folder / "text.png").write_text("no picture")
 
 
