@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from rapidfuzz import fuzz, process
 
 from engine.errors import UnknownAttributeError
-from engine.query import Ids, Where
+from engine.query import Filters, Ids
 from engine.storage.bundle import Bundle
 
 SENTENCES = "sentences.parquet"
@@ -118,14 +118,14 @@ class Catalogue:
             for name, one in list(self._postings.items())[:MAX_ATTRIBUTES]
         ]
 
-    def matching(self, where: Where) -> Ids:
+    def matching(self, filters: Filters) -> Ids:
         """Return the entities that have, of every named attribute, one of the values: int32, rising.
 
         Raises:
             UnknownAttributeError: an attribute or a value that no entity has.
         """
         found = np.arange(len(self), dtype=np.int32)
-        for name, values in where:
+        for name, values in filters:
             own = self._having(name, values)
             found = own if len(found) == len(self) else np.intersect1d(found, own, assume_unique=True)
         return found

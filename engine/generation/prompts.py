@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-Depth = Literal["none", "class", "positive", "negative"]
+CotLevel = Literal["none", "class", "positive", "negative"]
 """How far the model reasons: not at all, the class name, also what the positive seeds have in common,
 also what the negative ones have (the paper's table 8)."""
 
@@ -48,7 +48,7 @@ def list_prompt(
     *,
     class_name: str = "",
     descriptions: Sequence[str] = (),
-    unwanted: Sequence[str] = (),
+    negatives_in_prompt: Sequence[str] = (),
 ) -> str:
     """Return Prompt_g: two example lists, then the given names, open for one more.
 
@@ -56,13 +56,13 @@ def list_prompt(
         names: of the entities that the list begins with, at least one.
         class_name: what they are (chain of thought); examples then carry their class, too.
         descriptions: of these entities, a line each in front (retrieval augmentation, appendix J).
-        unwanted: names of negative seeds (appendix I: this harms recall, so it is off by default).
+        negatives_in_prompt: names of negative seeds (appendix I: this harms recall, so it is off by default).
     """
     lines = [text for text in descriptions if text]
     for example_class, (*first, last) in CLASSED:
         lines.append(_headed(example_class if class_name else "", f"{', '.join(first)} {LAST_WORD} {last}."))
-    if unwanted:
-        lines.append(f"This list is without {', '.join(unwanted)} and things like these.")
+    if negatives_in_prompt:
+        lines.append(f"This list is without {', '.join(negatives_in_prompt)} and things like these.")
     lines.append(_headed(class_name, f"{', '.join(names)} {LAST_WORD}"))
     return "\n".join(lines)
 

@@ -20,7 +20,7 @@ def described(seeds: Sequence[int], description: Callable[[int], str]) -> list[s
     return ["" if i < 0 else description(i) for i in seeds]
 
 
-def draws(seed: int, query: Query, seeds: Sequence[int]) -> np.random.Generator:
+def query_rng(seed: int, query: Query, seeds: Sequence[int]) -> np.random.Generator:
     """Return a generator of random numbers that depends on a number and some seeds alone."""
     own = [zlib.crc32(i.encode()) if isinstance(i, str) else i for i in targets(query, seeds)]
     return np.random.default_rng([seed, *own])

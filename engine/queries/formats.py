@@ -37,7 +37,7 @@ from pydantic import (
 )
 
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
-from engine.queries.mesed import SUFFIX, Found, mesed_records, query_texts
+from engine.queries.mesed import SUFFIX, RawRecord, mesed_records, query_texts
 from engine.query import Query
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
@@ -169,7 +169,7 @@ def _files(source: Store) -> list[Store]:
     return files
 
 
-def _found(files: Sequence[Store]) -> Iterator[Found]:
+def _found(files: Sequence[Store]) -> Iterator[RawRecord]:
     if files[0].name.endswith(SUFFIX):
         yield from mesed_records(files)
         return

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.query import Ids, Scores
-from engine.retrieval.index import Found, Means, VectorIndex, Vectors, map_hubness, read_vectors
+from engine.retrieval.index import Means, SearchResult, VectorIndex, Vectors, map_hubness, read_vectors
 
 
 class Shards(Protocol):
@@ -83,7 +83,7 @@ class IndexShard:
         exclude: Sequence[Ids],
         among: Sequence[Ids | None],
         hubness: float,
-    ) -> list[Found]:
+    ) -> list[SearchResult]:
         """See :class:`engine.retrieval.index.Index`."""
         found = self.index.search(
             means_QD,
@@ -144,7 +144,7 @@ class ShardedIndex:
         exclude: Sequence[Sequence[int]],
         among: Sequence[Ids | None] | None = None,
         hubness: float = 0,
-    ) -> list[Found]:
+    ) -> list[SearchResult]:
         """See :class:`engine.retrieval.index.Index`."""
         left_out = [np.asarray(ids, np.int32) for ids in exclude]
         chosen = among or [None] * len(means_QD)
@@ -163,7 +163,7 @@ class ShardedIndex:
         return np.flatnonzero((ids >= first) & (ids < end))
 
 
-def _merged(parts: Sequence[Found], k: int) -> Found:
+def _merged(parts: Sequence[SearchResult], k: int) -> SearchResult:
     """Return the k best of what several parts found, ties by id."""
-    empty = Found(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float32))
-    return Found(*map(np.concatenate, zip(empty, *parts, strict=True))).best(k)
+    empty = SearchResult(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float32))
+    return SearchResult(*map(np.concatenate, zip(empty, *parts, strict=True))).best(k)

@@ -11,11 +11,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from engine.query import Expansion, Query
+from engine.renames import with_current_names
 from engine.storage.bundle import Bundle
 
 Worker = Callable[[list[Expansion]], list[Expansion]]
@@ -35,6 +36,14 @@ class Stage(BaseModel, ABC):
     budget: ClassVar[int] = 64
     """Cost of the expansions that a worker is best given at once; served, a batch is filled up to it."""
 
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Former names of settings and their names now; the former still work, with a warning."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, given: Any) -> Any:
+        return with_current_names(cls.__name__, given, cls.renamed)
+
     def cost(self, expansion: Expansion) -> int:
         """Return how much work an expansion is, in ``unit``: at least 1."""
         return 1
@@ -45,7 +54,7 @@ class Stage(BaseModel, ABC):
         return type(self).__name__
 
     @property
-    def together(self) -> bool:
+    def batch_dependent(self) -> bool:
         """Whether an answer depends on the other queries of the call."""
         return False
 
@@ -82,9 +91,9 @@ class Pipeline:
         return " >> ".join(map(str, self.stages))
 
     @property
-    def together(self) -> bool:
+    def batch_dependent(self) -> bool:
         """Whether an answer depends on the other queries of the call."""
-        return any(stage.together for stage in self.stages)
+        return any(stage.batch_dependent for stage in self.stages)
 
     def open(self, bundle: Bundle) -> LocalPipeline:
         """Open every stage in this process: the local runtime."""

@@ -19,7 +19,7 @@ from engine.query import Ids
 Places = npt.NDArray[np.int64]
 
 
-class Forest:
+class TrieBatch:
     """One trie a query.
 
     Args:

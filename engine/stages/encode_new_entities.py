@@ -11,7 +11,7 @@ from pydantic import Field
 
 from engine.corpus.inputs.format import InputSettings
 from engine.query import Expansion
-from engine.retrieval.index import Found, Vectors, index_file, open_index, unit, views_of
+from engine.retrieval.index import SearchResult, Vectors, index_file, open_index, unit, views_of
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
 
@@ -21,7 +21,7 @@ ENCODER = "encoder"
 MASK = "mask"
 
 
-class Describe(Stage):
+class EncodeNewEntities(Stage):
     """Place the new entities of a query among those of the vocabulary; the other queries pass untouched.
 
     In the mask view an entity is placed as the index places its own: at the unit mean of the encoder's
@@ -94,7 +94,7 @@ def _with_vectors(expansion: Expansion, placed: Iterator[dict[str, Vectors]]) ->
     return replace(expansion, query=replace(expansion.query, new=new))
 
 
-def _among(found: Found, vectors_ND: Vectors) -> Vectors:
+def _among(found: SearchResult, vectors_ND: Vectors) -> Vectors:
     """Return the unit mean of vectors, weighted by their entities' cosines; zeros if none is near."""
     weights_N = np.maximum(found.products, 0).astype(np.float64)
     return unit(weights_N @ vectors_ND)
