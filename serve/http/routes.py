@@ -167,7 +167,7 @@ def _add_listings(app: FastAPI, service: Service) -> None:
     )
     async def attributes() -> Response:
         """What a query may filter by: attributes, and their most frequent values."""
-        return await respond(service.edition.attributes, large=True)
+        return await respond(service.snapshot.attributes, large=True)
 
     @app.get("/v1/methods", response_model=None, responses=answers(Methods, "the methods"))
     async def methods() -> Response:
@@ -184,7 +184,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", response_model=None, responses=answers(Healthy, "it answers"))
     async def healthz() -> Response:
         """The process answers."""
-        return await respond({"status": "ok", "bundle": service.edition.id})
+        return await respond({"status": "ok", "bundle": service.snapshot.id})
 
     responses = answers(Ready, "every stage answers")
     responses[503] = {"model": Ready, "description": "a stage does not answer"}
