@@ -21,14 +21,14 @@ from engine.models.pooling import describe
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.index import Vectors, unit
-from engine.retrieval.views import centred, hubness, joint_view, lexical_view, of_even_spread
+from engine.retrieval.views import centred, hubness, joint_view, lexical_view, scale_to_unit_similarity_std
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedStates, FrozenCache, InputRows, masked_sums
 from engine.training.multimodal_data import image_view
 from jobs import console
 from jobs.steps.encoder_training import Trained, trained_encoder
-from jobs.steps.multimodal_views import Source, multimodal_view
+from jobs.steps.multimodal_views import ViewSource, multimodal_view
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import Executor
 
@@ -153,7 +153,7 @@ def build_multimodal(sources: Sources, made: Made) -> None:
             "is left out; train it again on these"
         )
         return
-    source = Source(sources.workspace.root.uri, trained, cache, trained.modality, sources.temperature)
+    source = ViewSource(sources.workspace.root.uri, trained, cache, trained.modality, sources.temperature)
     states, distributions = multimodal_view(source, n_entities, sources.executor)
     contexts = source.contexts()
     made.views |= {"image": centred(image_view(contexts, n_entities)), "multimodal": states}
@@ -188,8 +188,8 @@ def _joined(sources: Sources, made: Made) -> list[Vectors]:
     # The state is trained on the same words: beside it, a mask view that is not trained would add noise.
     told = [*([mask] if sources.trained else []), *texts]
     return [
-        *(of_even_spread(text) for text in told if text.any()),
-        STATE_WEIGHT * of_even_spread(views["multimodal"]),
+        *(scale_to_unit_similarity_std(text) for text in told if text.any()),
+        STATE_WEIGHT * scale_to_unit_similarity_std(views["multimodal"]),
     ]
 
 

@@ -56,7 +56,7 @@ def unpack(table: pa.Table) -> list[tuple[str, list[Expansion]]]:
 
 
 @dataclass(frozen=True)
-class Source:
+class BundleRef:
     """What a worker opens: it crosses processes, the opened bundle does not."""
 
     workspace: str
@@ -79,7 +79,7 @@ class BatchExpansion:
     """
 
     pipeline: Pipeline
-    source: Source
+    source: BundleRef
     output: str
     batch_size: int
 
@@ -212,7 +212,7 @@ class Opened:
 class StageActor(Opened):
     """One stage, opened once, run on batches of queries."""
 
-    def __init__(self, stage: Stage, source: Source, batch_size: int) -> None:
+    def __init__(self, stage: Stage, source: BundleRef, batch_size: int) -> None:
         def open_step() -> Callable[[str, list[Expansion]], pa.Table]:
             worker = timed(stage, stage.open(source.open()))
             return lambda part, expansions: pack(part, in_batches(worker, expansions, batch_size))
@@ -223,7 +223,7 @@ class StageActor(Opened):
 class PartWriter(Opened):
     """The last pool: writes the part and passes on its counts."""
 
-    def __init__(self, source: Source, output: str) -> None:
+    def __init__(self, source: BundleRef, output: str) -> None:
         def open_step() -> Callable[[str, list[Expansion]], pa.Table]:
             write = open_writer(source.open(), output)
 
