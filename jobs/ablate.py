@@ -72,7 +72,7 @@ CHOSEN_BY_ROWS = [
 
 
 @dataclass(frozen=True)
-class Plan:
+class AblationPlan:
     """What is trained and measured."""
 
     tables: Sequence[str]
@@ -101,7 +101,7 @@ class Plan:
         return [base.model_copy(update={"seed": base.seed + i}) for i in range(self.repeats)]
 
 
-def ablate(workspace: Workspace, plan: Plan, queries: dict[str, QuerySet]) -> list[Measured]:
+def ablate(workspace: Workspace, plan: AblationPlan, queries: dict[str, QuerySet]) -> list[Measured]:
     """Train what is not there yet, and measure every row under every read-out on every set of queries.
 
     Args:
@@ -114,7 +114,7 @@ def ablate(workspace: Workspace, plan: Plan, queries: dict[str, QuerySet]) -> li
     return _measure(folder, bundles, plan, queries)
 
 
-def _trained_bundles(workspace: Workspace, folder: Store, plan: Plan) -> dict[str, Bundle]:
+def _trained_bundles(workspace: Workspace, folder: Store, plan: AblationPlan) -> dict[str, Bundle]:
     """Return the bundle of every training, by its settings as JSON; what is not there yet is trained."""
     bundles: dict[str, Bundle] = {}
     trainings = plan.trainings()
@@ -128,7 +128,7 @@ def _trained_bundles(workspace: Workspace, folder: Store, plan: Plan) -> dict[st
 
 
 def _measure(
-    folder: Store, bundles: dict[str, Bundle], plan: Plan, queries: dict[str, QuerySet]
+    folder: Store, bundles: dict[str, Bundle], plan: AblationPlan, queries: dict[str, QuerySet]
 ) -> list[Measured]:
     """Measure every row under every read-out on every set of queries."""
     found = []
@@ -215,7 +215,7 @@ def _headed(measured: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]
         yield f"{table}, {read_out}", some
 
 
-def _publish(folder: Store, measured: Sequence[Measured], plan: Plan) -> bytes:
+def _publish(folder: Store, measured: Sequence[Measured], plan: AblationPlan) -> bytes:
     """Write the report, for people and as JSON, and return the latter."""
     about = {"settings": plan.base.model_dump(mode="json"), "repeats": plan.repeats}
     lines = ["# MultiExpan taken apart", "", f"`{json.dumps(about)}`", "", "In percent.", ""]
@@ -249,10 +249,10 @@ class AblateSettings(CommandSettings):
         default=None, description="Also write the report here."
     )
 
-    def plan(self) -> Plan:
+    def plan(self) -> AblationPlan:
         """Return what is trained and measured."""
         tables = list(TABLES) if self.table == "all" else [self.table]
-        return Plan(tables, self.base, self.repeat, self.processes.workers, self.processes.gpu)
+        return AblationPlan(tables, self.base, self.repeat, self.processes.workers, self.processes.gpu)
 
 
 @command(EXAMPLES)

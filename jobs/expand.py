@@ -20,7 +20,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.workers.executor import Executor, Made, make_parts
+from jobs.workers.executor import Executor, PartsResult, make_parts
 from jobs.workers.expansion import BatchExpansion, BundleRef, PartExpander, PartQueries, StagePools
 
 EXAMPLES = """
@@ -109,7 +109,7 @@ def _pipeline(method: str) -> Pipeline:
 
 def expand(
     job: BatchExpansion, found: QuerySet, run: RunDescription, target: ExpansionFolder, executor: Executor
-) -> Made[PartCounts]:
+) -> PartsResult[PartCounts]:
     """Make the parts of an output that are missing.
 
     Args:

@@ -30,7 +30,7 @@ from engine.images.features import (
     part_id,
 )
 from engine.images.fetch import HashedImage, ImageHasher
-from engine.images.worker import Contents, ImageMaker
+from engine.images.worker import Contents, ImageWorker
 from engine.models.vision import Patches, VisionBackbone
 from engine.refusals import Code, Refusal
 from engine.storage.parts import MANIFEST, write_model, write_pointer
@@ -192,7 +192,7 @@ def _make_features(
     made = make_parts(
         files,
         {part_id(chunk): Contents(chunk, [by_content[sha] for sha in chunk]) for chunk in chunks},
-        ImageMaker,
+        ImageWorker,
         (workspace.root.uri, making.model, settings, folder.name, making.batch_size),
         executor,
         label="features, images",

@@ -60,7 +60,7 @@ class Likelihood:
         self._memory = _PairMemory(remembered)
         self.hits = self.misses = 0
 
-    def counted_apart(self) -> Likelihood:
+    def with_own_counts(self) -> Likelihood:
         """Return the same with the same memory, whose ``hits`` and ``misses`` (pairs) begin at zero."""
         other = copy(self)
         other.hits = other.misses = 0

@@ -31,7 +31,7 @@ class Contents(NamedTuple):
     addresses: Sequence[str]
 
 
-class ImageMaker:
+class ImageWorker:
     """A worker: decodes and encodes a part's contents, a thread's work ahead of the backbone.
 
     Args:

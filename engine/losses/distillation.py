@@ -22,7 +22,7 @@ def teacher_of(student: Module) -> Module:
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, momentum: float = MOMENTUM) -> None:
+def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float = MOMENTUM) -> None:
     """Move the teacher towards the student: m * teacher + (1 - m) * student, each weight."""
     for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
         slow.lerp_(fast.to(slow.dtype), 1 - momentum)

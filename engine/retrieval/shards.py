@@ -31,7 +31,7 @@ class Shards(Protocol):
         """
 
 
-class Rows(NamedTuple):
+class EntityRange(NamedTuple):
     """The entities of a part, from ``first`` up to and without ``end``, and the dimensions of a vector."""
 
     first: int
@@ -63,10 +63,10 @@ class IndexShard:
         hubs = None if hubness_N is None else np.array(hubness_N[own])
         return cls(own.start, VectorIndex(vectors_ND[own].copy(), hubs))
 
-    def rows(self) -> Rows:
+    def rows(self) -> EntityRange:
         """Return what it holds."""
         first = int(self._first)
-        return Rows(first, first + len(self.index), self.index.vectors_ND.shape[1])
+        return EntityRange(first, first + len(self.index), self.index.vectors_ND.shape[1])
 
     def vectors_of(self, entity_ids: Ids) -> Vectors:
         """See :class:`engine.retrieval.index.Index`."""
@@ -103,7 +103,7 @@ class ShardedIndex:
         rows: what each part holds, one after the other from entity 0; a part may be empty.
     """
 
-    def __init__(self, shards: Shards, rows: Sequence[Rows]) -> None:
+    def __init__(self, shards: Shards, rows: Sequence[EntityRange]) -> None:
         self._shards, self._rows = shards, list(rows)
         self._dimensions = rows[0].dimensions
 

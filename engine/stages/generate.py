@@ -90,7 +90,7 @@ class Generator:
         from engine.generation.free import FreeSearch
 
         self._stage, self._catalogue = stage, catalogue
-        self._artifacts = replace(artifacts, likelihood=artifacts.likelihood.counted_apart())
+        self._artifacts = replace(artifacts, likelihood=artifacts.likelihood.with_own_counts())
         self._rounds = 0
         self._filtered_trie = lru_cache(CONDITIONS)(self._restricted)
         self._search: BeamSearch | FreeSearch

@@ -12,7 +12,7 @@ from torch import nn
 
 from engine.errors import UserError
 from engine.losses.combined import EntityPredictionModel, Objectives, Schedule
-from engine.losses.distillation import follow, teacher_of
+from engine.losses.distillation import teacher_of, update_teacher
 from engine.models.multimodal import EncoderSizes, MultimodalConfig, MultimodalEncoder
 from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
@@ -186,7 +186,7 @@ class MultimodalTraining(Trainer):
     def after_step(self) -> None:
         """Let the teacher follow."""
         if self.teacher is not None:
-            follow(self.teacher, self.predictor)
+            update_teacher(self.teacher, self.predictor)
 
     def checkpoint_format(self) -> CheckpointFormat:
         """Return one file, the teacher's tensors in it: all workers hold the same."""

@@ -189,7 +189,7 @@ def _pooled(job: BatchExpansion, tasks: Sequence[PartQueries], workers: int | No
     )
 
 
-class Opened:
+class OpenedStep:
     """An actor's step on one part. A user's mistake met while opening is raised at the first call.
 
     (Of an actor whose constructor fails, Ray keeps no exception, only its text.)
@@ -209,7 +209,7 @@ class Opened:
         return pa.concat_tables([self._step(part, rows) for part, rows in unpack(table)])
 
 
-class StageActor(Opened):
+class StageActor(OpenedStep):
     """One stage, opened once, run on batches of queries."""
 
     def __init__(self, stage: Stage, source: BundleRef, batch_size: int) -> None:
@@ -220,7 +220,7 @@ class StageActor(Opened):
         super().__init__(open_step)
 
 
-class PartWriter(Opened):
+class PartWriter(OpenedStep):
     """The last pool: writes the part and passes on its counts."""
 
     def __init__(self, source: BundleRef, output: str) -> None:

@@ -16,7 +16,7 @@ from typing import Protocol
 from engine.errors import BundleError, UserError
 from engine.storage.bundle import Bundle
 from serve.graph.bundle_snapshot import BundleSnapshot
-from serve.graph.plan import Plan, what_lacks
+from serve.graph.plan import Plan, missing_requirements
 from serve.telemetry.logs import log_event
 from serve.telemetry.metrics import Metrics
 
@@ -103,5 +103,5 @@ def check_stages(bundle: Bundle, plan: Plan) -> None:
     """
     for spec in plan.deployments:
         for stage in spec.stages:
-            if lack := what_lacks(bundle, [stage]):
+            if lack := missing_requirements(bundle, [stage]):
                 raise BundleError(f"{stage.name} is deployed, and {lack}")

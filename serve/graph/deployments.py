@@ -17,7 +17,7 @@ from engine.storage.workspace import Workspace
 from serve.graph.bundle_cache import BundleCache
 from serve.graph.dispatch import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOST
 from serve.graph.plan import DeploymentSpec
-from serve.graph.runner import Job, Opened, StageRunner
+from serve.graph.runner import Job, OpenedBundle, StageRunner
 from serve.messages import Progress, Reply, Task
 from serve.settings import ServeSettings
 from serve.telemetry.logs import configure_logs
@@ -116,17 +116,17 @@ class StageHost(Host):
         finally:
             job.dropped = not job.done.done()
 
-    async def _opened(self, bundle_id: str) -> Opened:
-        found: Opened = await self._bundles.get(bundle_id)
+    async def _opened(self, bundle_id: str) -> OpenedBundle:
+        found: OpenedBundle = await self._bundles.get(bundle_id)
         return found
 
-    def _open(self, bundle_id: str) -> Opened:
+    def _open(self, bundle_id: str) -> OpenedBundle:
         bundle = Bundle.open(Workspace.open(self._settings.workspace), bundle_id)
         if self._shards:
             for view in views_of(bundle.manifest):
                 shards = RemoteShards(self._shards, self._loop, bundle_id, view)
                 bundle.provide(index_file(view), ShardedIndex.connect(shards, len(self._shards)))
-        return Opened.open(bundle, self._spec.stages)
+        return OpenedBundle.open(bundle, self._spec.stages)
 
 
 class ShardHost(Host):

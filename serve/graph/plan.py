@@ -94,7 +94,7 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
         routes |= {f"{name}{EXPLAINED}": (*stages, Explain(view=view)) for name, stages in routes.items()}
         routes[NEIGHBOURS] = (Retrieve(view=view),)
     encode_new = EncodeNewEntities()
-    can_encode = not what_lacks(bundle, [encode_new])
+    can_encode = not missing_requirements(bundle, [encode_new])
     extra = (encode_new,) if can_encode else ()
     stages = list(dict.fromkeys([*itertools.chain.from_iterable(routes.values()), *extra]))
     ref_of = _stage_refs(stages, settings.fused)
@@ -168,7 +168,7 @@ def served_methods(bundle: Bundle, wanted: Sequence[str]) -> dict[str, Pipeline]
     """
     if unknown := [name for name in wanted if name not in METHODS]:
         raise UserError(f"methods: unknown {unknown[0]!r}; known: {', '.join(METHODS)}")
-    lacking = {name: lack for name, p in METHODS.items() if (lack := what_lacks(bundle, p.stages))}
+    lacking = {name: lack for name, p in METHODS.items() if (lack := missing_requirements(bundle, p.stages))}
     for name in wanted:
         if name in lacking:
             raise UserError(f"methods: {name!r} cannot be served: {lacking[name]}")
@@ -184,7 +184,7 @@ def default_method(methods: Iterable[str]) -> str:
     return DEFAULT if DEFAULT in names else names[0]
 
 
-def what_lacks(bundle: Bundle, stages: Iterable[Stage]) -> str:
+def missing_requirements(bundle: Bundle, stages: Iterable[Stage]) -> str:
     """Return why the bundle cannot serve some stages, or nothing: the files of each must be there."""
     for stage in stages:
         for name in stage.needs():

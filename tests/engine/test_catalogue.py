@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import catalogue as module
-from engine.catalogue import Attribute, Catalogue, Sentence, Value
+from engine.catalogue import Attribute, Catalogue, MentionSentence, Value
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.errors import UnknownAttributeError
 from engine.vocabulary import ENTITY_SCHEMA
@@ -155,7 +155,7 @@ MENTIONS: list[tuple[Any, ...]] = [
 def test_sentences_equal_a_plain_loop(tmp_path_factory: pytest.TempPathFactory, ids, n: int) -> None:
     found = catalogue(tmp_path_factory.mktemp("c"), ROWS, mentions=MENTIONS).sentences(ids, n)
     expected = {
-        e: [Sentence(*about) for one, *about in MENTIONS if one == e][:n]
+        e: [MentionSentence(*about) for one, *about in MENTIONS if one == e][:n]
         for e in ids
         if SIZES.get(e, 0) and n
     }

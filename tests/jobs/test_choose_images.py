@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.images.selection import results
-from engine.images.selection.selector import ChoiceSettings
+from engine.images.selection.selector import SelectionSettings
 from jobs.choose_images import choose_images, main
 from jobs.workers.executor import RayExecutor
 from tests.support import choice_models
@@ -60,7 +60,7 @@ def test_from_a_table_to_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_ray_chooses_the_same(ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "PART_RECORDS", 2)
     table = str(found_images(tmp_path / "raw"))
-    settings = ChoiceSettings(clip=choice_models.clip(tmp_path / "clip"), alpha=0.5)
+    settings = SelectionSettings(clip=choice_models.clip(tmp_path / "clip"), alpha=0.5)
 
     def made(output: Path, executor: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]], object]:
         _, counts, parts = choose_images(table, str(output), settings, executor=executor)

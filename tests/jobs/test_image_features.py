@@ -11,7 +11,7 @@ from engine.errors import StorageError, UserError
 from engine.images.decode import decode
 from engine.images.features import ImageFeatures, ImageSettings
 from engine.images.fetch import ImageHasher
-from engine.images.worker import ImageMaker
+from engine.images.worker import ImageWorker
 from engine.models.vision import VisionBackbone
 from engine.storage.workspace import Workspace
 from jobs import image_features
@@ -229,7 +229,7 @@ def test_another_backbone_on_a_node_is_refused(tmp_path: Path, model: str) -> No
     settings = ImageSettings(backbone=VisionBackbone.load(model).fingerprint())
     other = backbone(tmp_path / "other", seed=1)
     with pytest.raises(UserError, match="this node has another model under that name"):
-        ImageMaker(str(tmp_path / "w"), other, settings, settings.key(model), batch_size=2)
+        ImageWorker(str(tmp_path / "w"), other, settings, settings.key(model), batch_size=2)
 
 
 def test_what_an_earlier_version_wrote_is_read_and_kept(tmp_path: Path, model: str) -> None:

@@ -22,7 +22,7 @@ from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import EXPLAINED, NEIGHBOURS
-from serve.graph.runner import Grows
+from serve.graph.runner import IterativeWorker
 from serve.http.service import Service
 from serve.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, StageStats
 from serve.settings import ServeSettings
@@ -68,7 +68,7 @@ class LocalDispatch:
             started = time.perf_counter()
             worker = self._worker(stage)
             grower: object = worker
-            if isinstance(grower, Grows):
+            if isinstance(grower, IterativeWorker):
                 growing = grower.start([expansion])
                 for done in grower.rounds(growing):
                     yield RoundDone(stage.name, done.number, tuple(done.new.tolist()), done.total)

@@ -15,9 +15,9 @@ from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, S
 from engine.corpus.importing.writer import MentionWriter, Quarantine, write_entities
 from engine.corpus.positions import Position
 from engine.corpus.readers.base import EXCERPT, CorpusReader, Entity, RefusedRecord, Sentence
-from engine.corpus.readers.mesed import Mesed
-from engine.corpus.readers.tables import Rows, read_jsonl, read_parquet
-from engine.corpus.readers.ultrawiki import UltraWiki
+from engine.corpus.readers.mesed import MesedReader
+from engine.corpus.readers.tables import TableReader, read_jsonl, read_parquet
+from engine.corpus.readers.ultrawiki import UltraWikiReader
 from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, corpus_digest
 from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_name, fault_of_text, nfc
 from engine.errors import FormatError, StorageError
@@ -27,10 +27,10 @@ from engine.storage.workspace import Workspace
 from engine.vocabulary import MAX_NAME_LENGTH
 
 FORMATS: dict[str, Callable[[Store], CorpusReader]] = {
-    "ultrawiki": UltraWiki,
-    "mesed": Mesed,
-    "jsonl": lambda place: Rows(place, ".jsonl", read_jsonl),
-    "parquet": lambda place: Rows(place, ".parquet", read_parquet),
+    "ultrawiki": UltraWikiReader,
+    "mesed": MesedReader,
+    "jsonl": lambda place: TableReader(place, ".jsonl", read_jsonl),
+    "parquet": lambda place: TableReader(place, ".parquet", read_parquet),
 }
 """A new format is a reader (:class:`CorpusReader`) and a line here."""
 

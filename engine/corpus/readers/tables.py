@@ -66,7 +66,7 @@ class BrokenFileError(Exception):
         self.position, self.refusal = position, refusal
 
 
-class Rows:
+class TableReader:
     """A folder (or one file) with tables of sentences and, if it has one, of entities."""
 
     def __init__(self, place: Store, suffix: str, read: Callable[[Store, tuple[str, ...]], Iterator[Row]]):

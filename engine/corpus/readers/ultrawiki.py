@@ -38,7 +38,7 @@ CLASS = "class"
 Attributes = dict[str, dict[str, list[str]]]
 
 
-class UltraWiki:
+class UltraWikiReader:
     """A folder in the layout of UltraWiki (see the module)."""
 
     def __init__(self, folder: Store) -> None:

@@ -20,7 +20,7 @@ from engine.corpus.image_addresses import fault_of_address
 from engine.images.decode import Pixels, UnusableImageError, decode
 from engine.images.fetch import ImageFiles
 from engine.images.selection.scoring import ALPHA, Floats, Scores, score_candidates
-from engine.images.selection.table import ChoiceRecord
+from engine.images.selection.table import SelectionRecord
 from engine.models.clip import ClipEncoder
 from engine.models.detector import PARTS, WHOLE, Box, ObjectFinder, cut_out
 from engine.models.device import worker_device
@@ -38,7 +38,7 @@ REMEMBERED = 1024
 """Addresses; ten objects of 2,048 numbers each are 80 KiB, so at most 80 MiB."""
 
 
-class ChoiceSettings(BaseModel):
+class SelectionSettings(BaseModel):
     """Everything that decides which image is chosen, apart from the images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,7 +74,7 @@ class Seen:
 class Choice:
     """What came of a record: its usable candidates with their scores, and what was refused, and why."""
 
-    record: ChoiceRecord
+    record: SelectionRecord
     usable: list[str] = field(default_factory=list)
     scores: Scores | None = None
     refused: dict[str, Refusal] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Choice:
         return self.usable[first], float(self.scores.score[first])
 
 
-class ImageChooser:
+class ImageSelector:
     """Chooses images; see :meth:`choose`.
 
     Args:
@@ -95,7 +95,7 @@ class ImageChooser:
         files: reads what addresses name.
     """
 
-    def __init__(self, settings: ChoiceSettings, files: ImageFiles) -> None:
+    def __init__(self, settings: SelectionSettings, files: ImageFiles) -> None:
         self._files, self._alpha = files, settings.alpha
         device = worker_device()
         self._clip = ClipEncoder.load(settings.clip).to(device)
@@ -110,7 +110,7 @@ class ImageChooser:
         self._seen: OrderedDict[tuple[str, bool], Seen | Refusal] = OrderedDict()
         self._typical: OrderedDict[str, Floats | Refusal] = OrderedDict()
 
-    def choose(self, records: Sequence[ChoiceRecord]) -> list[Choice]:
+    def choose(self, records: Sequence[SelectionRecord]) -> list[Choice]:
         """Return what comes of each record.
 
         Raises:
@@ -122,7 +122,7 @@ class ImageChooser:
             for record, text in zip(records, np.concatenate(texts) if texts else [], strict=True)
         ]
 
-    def _choose(self, record: ChoiceRecord, text: Floats) -> Choice:
+    def _choose(self, record: SelectionRecord, text: Floats) -> Choice:
         refused: dict[str, Refusal] = {}
         typical = self._typical_of(record.typical) if record.typical and self._alpha < 1 else None
         if isinstance(typical, Refusal):
