@@ -60,8 +60,8 @@ class Contexts:
 
     def usable(self, modality: Modality) -> Rows:
         """Return the contexts that have something of a modality, rising."""
-        told, seen = self.lengths > BARE_TOKENS, self.image_row != NO_IMAGE
-        kept = {"text": told, "image": seen, "text+image": told | seen}[modality]
+        with_text, with_image = self.lengths > BARE_TOKENS, self.image_row != NO_IMAGE
+        kept = {"text": with_text, "image": with_image, "text+image": with_text | with_image}[modality]
         return np.flatnonzero(kept)
 
     def gather(self, rows: Rows, modality: Modality, dtype: torch.dtype = torch.float32) -> Context:

@@ -111,17 +111,17 @@ class MultimodalTraining(Trainer):
     def _fit(self, encoder: MultimodalEncoder) -> None:
         """Fit what is known in closed form: standardisation of features, and the summary's maps."""
         data, rows, modality = self.data, self._sampled(), self.settings.modality
-        seen = rows[data.image_row[rows] >= 0]
-        if len(seen) and modality != "text":
-            features_NPC = data.features.gather(data.image_row[seen])
+        with_image = rows[data.image_row[rows] >= 0]
+        if len(with_image) and modality != "text":
+            features_NPC = data.features.gather(data.image_row[with_image])
             encoder.patches.fit(features_NPC)
             if encoder.lda is not None:
                 means_NC = encoder.patches.scaled(features_NPC.float()).mean(dim=1)
-                encoder.lda.fit_image(means_NC, torch.from_numpy(data.entity_id[seen]))
-        told = rows[data.lengths[rows] > BARE_TOKENS]
-        if len(told) and modality != "image" and encoder.lda is not None:
-            means_ND = self._text_means(encoder, told)
-            encoder.lda.fit_text(means_ND, torch.from_numpy(data.entity_id[told]))
+                encoder.lda.fit_image(means_NC, torch.from_numpy(data.entity_id[with_image]))
+        with_text = rows[data.lengths[rows] > BARE_TOKENS]
+        if len(with_text) and modality != "image" and encoder.lda is not None:
+            means_ND = self._text_means(encoder, with_text)
+            encoder.lda.fit_text(means_ND, torch.from_numpy(data.entity_id[with_text]))
 
     def _sampled(self) -> Rows:
         """Return contexts of entities drawn at random, all of each one's."""
@@ -165,11 +165,11 @@ class MultimodalTraining(Trainer):
         context = self._shown(own).to(device)
         entities = torch.from_numpy(self.data.entity_id[own]).to(device)
         with torch.autocast(device.type, self.compute, enabled=self.compute != torch.float32):
-            told = None
+            teacher_logits = None
             if self.teacher is not None:
                 with torch.no_grad():
-                    _, told = self.teacher(context)
-            loss: Tensor = self.engine(context, entities, told, total)
+                    _, teacher_logits = self.teacher(context)
+            loss: Tensor = self.engine(context, entities, teacher_logits, total)
         return loss
 
     def _shown(self, own: Rows) -> Context:
