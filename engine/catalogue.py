@@ -1,4 +1,4 @@
-"""What is known of entities beside their names: descriptions, attributes, sentences, images.
+"""Look up what a bundle holds of its entities: descriptions, attributes, sentences, images.
 
 Kept as Arrow columns and flat arrays: of 50,000 entities with 300 bytes each, nothing becomes a Python
 object before somebody asks for it.

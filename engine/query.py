@@ -1,4 +1,4 @@
-"""What flows between stages: :class:`Query`, :class:`Ranking`, :class:`Expansion`.
+"""Define what stages pass on: :class:`Query`, :class:`Ranking`, :class:`Expansion`.
 
 Ids inside, names only at the edges. Knows nothing of models, files or clusters.
 """
@@ -109,7 +109,7 @@ class Ranking:
 
     @classmethod
     def empty(cls) -> Ranking:
-        """A ranking of nothing: what a query starts with."""
+        """Return the empty ranking that a query starts with."""
         return cls(np.empty(0, np.int32), np.empty(0, np.float32))
 
     def __len__(self) -> int:

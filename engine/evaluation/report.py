@@ -74,7 +74,7 @@ def evaluate(
 
 
 class _Answer(NamedTuple):
-    """What came of a query: its class, its columns (see :func:`measure`), whether anything was skipped."""
+    """The result of a query: its class, its columns (see :func:`measure`), whether anything was skipped."""
 
     label: str
     columns: dict[str, float]

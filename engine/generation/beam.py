@@ -1,4 +1,4 @@
-"""Constrained beam search: the likeliest names of a trie after each prompt (GenExpan, section 4.2).
+"""Search the likeliest names of a trie after each prompt: constrained beam search (GenExpan).
 
 Exact: the answers are those of a plain search that runs the whole prompt and every beam anew at each
 step. What is saved is work that cannot change them:

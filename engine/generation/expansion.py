@@ -1,8 +1,8 @@
-"""GenExpan's rounds: generate names, select by likelihood, repeat (section 5.2.1, appendix C).
+"""Expand by rounds: generate names, select by likelihood, repeat (GenExpan, section 5.2.1, appendix C).
 
-Rounds of one query follow each other; queries do not, so those that are growing share every pass through
-the model. A query draws from a generator of its own, so its list depends on its seeds and the seed
-alone, not on its neighbours.
+Rounds of one query follow each other; queries do not, so the active ones share every pass through the
+model. A query has a random generator of its own, so its list depends on its seeds and the seed alone, not
+on the other queries of the batch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Search = Callable[[Sequence[Sequence[int]], Sequence[Trie]], list[BeamResult]]
 
 @dataclass(frozen=True)
 class Rules:
-    """How a list grows and when it ends.
+    """The rules of an expansion: what a round accepts, and when a query ends.
 
     Args:
         top_p: the share of a round's likelihood that is accepted.
@@ -45,22 +45,22 @@ class Rules:
 
 @dataclass
 class ExpansionState:
-    """A query whose list is growing."""
+    """The state of a query between rounds: its list so far."""
 
     query: Query
     trie: Trie
     class_name: str
     wanted: int
-    """Entities after which the list is long enough (200 in the paper)."""
+    """Length at which the list is complete (200 in the paper)."""
     rng: np.random.Generator
     accepted: dict[int, float] = field(default_factory=dict)
     """Entity to its mean likelihood of the positive seeds (sco+), in the order in which they came."""
     times: Counter[int] = field(default_factory=Counter)
-    """How often each accepted entity was generated."""
+    """Number of times that each accepted entity was generated."""
     rounds: int = 0
     idle: int = 0
     stopped: bool = False
-    """Whether the deadline came before the list had ended by itself."""
+    """True if the deadline came before the query ended by itself."""
 
     def draw(self) -> list[int]:
         """Return the entities of the next prompt: seeds first, later two seeds and one of the list."""
@@ -83,7 +83,7 @@ class ExpansionState:
         return np.array(new, np.int32)
 
     def ended(self, rules: Rules) -> bool:
-        """Whether the list is long enough, or nothing more comes."""
+        """Return whether the list is complete, or ran out of patience or rounds."""
         return (
             len(self.accepted) >= self.wanted
             or self.idle >= rules.patience
@@ -101,7 +101,7 @@ class ExpansionState:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round brought one query: shown while the list grows."""
+    """The result of one round of one query, for progress reports."""
 
     query_id: str
     number: int
@@ -124,7 +124,7 @@ def grow(
     deadline; one that has begun is finished.
 
     Args:
-        artifacts: the model and its company.
+        artifacts: the model and what belongs to it.
         search: finds names for prompts.
         queries: are changed in place.
         rules: equal for all.

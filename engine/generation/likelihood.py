@@ -1,4 +1,4 @@
-"""How like an entity is another to a language model (GenExpan, section 5.2, equation 8).
+"""Score the likelihood of one entity's name given another's (GenExpan, section 5.2, equation 8).
 
     s(e, e') = P(e' | "{e} is similar to") ** (1 / |e'|)
 

@@ -24,7 +24,7 @@ NEAREST = 50
 """Neighbours among which a list is drawn, M."""
 
 TEMPERATURE = 0.03
-"""Of the draw, in units of the cosine: a neighbour 0.1 further away comes a thirtieth as often."""
+"""Temperature of the draw, in units of the cosine: a neighbour 0.1 further away is a thirtieth as likely."""
 
 SIMILAR_SHARE = 1 / 3
 """Lists of which two entities are also written as "a is similar to b", the template of equation 8."""

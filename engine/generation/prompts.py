@@ -1,4 +1,4 @@
-"""The texts that a language model continues (GenExpan, section 5.2 and appendices A, I, J).
+"""Write the texts that a language model continues (GenExpan, section 5.2 and appendices A, I, J).
 
 A list prompt ends before the name that is wanted; a name then reads ``" {name}.\\n"``. The two lists
 of examples teach a model that was not trained for it that a list of like things is meant.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 CotLevel = Literal["none", "class", "positive", "negative"]
-"""How far the model reasons: not at all, the class name, also what the positive seeds have in common,
+"""Level of chain of thought: none, the class name, also what the positive seeds have in common,
 also what the negative ones have (the paper's table 8)."""
 
 CLASSED = (
@@ -23,7 +23,7 @@ SEEDS_SHOWN = 3
 """Entities that a list names before the one that is wanted."""
 
 LAST_WORD = "and"
-"""What stands before a wanted name: names are tokenised as they are right after this word."""
+"""The word before a wanted name: names are tokenised as they are right after this word."""
 
 NAMING = (
     ("tiger, lion and cheetah", "big cats"),

@@ -1,4 +1,4 @@
-"""Chain of thought: the model names the class of the seeds before it lists more (section 5.2.2).
+"""Reason by chain of thought: the model names the class of the seeds before it lists more (section 5.2.2).
 
 Decoding is greedy, 20 tokens at most, to the end of the first line or sentence.
 """

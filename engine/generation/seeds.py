@@ -1,4 +1,4 @@
-"""The seeds of a query as a language model is told of them, be they in the vocabulary or not."""
+"""Write the seeds of a query for a language model, whether the vocabulary holds them or not."""
 
 from __future__ import annotations
 

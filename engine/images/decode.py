@@ -1,4 +1,4 @@
-"""From the bytes of a file to a square RGB picture, or a refusal that says why not.
+"""Decode the bytes of a file into a square RGB image, or refuse it with the reason.
 
 The bytes come from anywhere, so what a file claims is checked before anything is decoded: its size, its
 format, the pixels that its header promises, its colours. Knows nothing of where files lie.
@@ -21,7 +21,7 @@ from engine.refusals import Code, Refusal
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-"""What is tried. Pillow knows forty more, and each decoder is one more way in for a crafted file."""
+"""Formats that are tried. Pillow knows forty more, and each decoder is one more way in for a crafted file."""
 
 MAX_PIXELS = 64_000_000
 
@@ -33,7 +33,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class UnusableImageError(UserError):
-    """A file that is not taken as a picture; raised with its :class:`~engine.refusals.Refusal`."""
+    """A file that cannot be used as an image; raised with its :class:`~engine.refusals.Refusal`."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal)

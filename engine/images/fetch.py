@@ -80,7 +80,7 @@ class ImageFiles:
 
 
 class HashedImage(NamedTuple):
-    """What is behind an address: sha256 of its content, "" where it cannot be read, and why it is refused."""
+    """An address's content: its sha256, "" where it cannot be read, and why it is refused."""
 
     sha256: str
     refusal: Refusal | None

@@ -1,4 +1,4 @@
-"""Which objectives are trained together, and with which weights (METHODS, section MultiExpan).
+"""Combine the objectives of the multi-modal encoder by their weights (MESED, section "Methods").
 
 Masked entity prediction has the weight 1 alone, 0.5 beside contrast, and 0.8 beside clustering without
 contrast. Contrast weighs 0.5, clustering 0.2, momentum distillation 0.02.
@@ -23,7 +23,7 @@ Tensor = torch.Tensor
 
 
 class Weights(NamedTuple):
-    """Of each objective; 0: it is not trained."""
+    """The weight of each objective; 0: it is not trained."""
 
     prediction: float
     contrastive: float
@@ -53,7 +53,7 @@ class Schedule(BaseModel):
 
     @property
     def paired(self) -> bool:
-        """Whether an objective compares pairs of contexts."""
+        """True if an objective compares pairs of contexts."""
         return self.contrastive or self.clustering
 
     def weights(self) -> Weights:
@@ -68,7 +68,7 @@ class Schedule(BaseModel):
 
 
 class Objectives(nn.Module):
-    """Everything that learns, and the loss of a batch."""
+    """All trained modules, and the loss of a batch."""
 
     def __init__(
         self, predictor: EntityPredictionModel, schedule: Schedule, rank: int = 0, world: int = 1

@@ -1,4 +1,4 @@
-"""Momentum distillation (MESED, equation 15): a slow copy of the model is a teacher that noise moves less."""
+"""Distil from a momentum teacher, a slowly moving average of the model (MESED, equation 15)."""
 
 from __future__ import annotations
 

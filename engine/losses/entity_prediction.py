@@ -27,7 +27,7 @@ class EntityHead(nn.Sequential):
 
 
 class EntityPrediction(nn.Module):
-    """What learns: the last encoder layer and the head."""
+    """The trained modules, the last encoder layer and the head, and their loss."""
 
     def __init__(
         self,

@@ -63,7 +63,7 @@ class Truth:
 
     @property
     def size(self) -> int:
-        """How many entities ought to be found."""
+        """The number of entities that ought to be found."""
         return len(self.ids) + len(self.missing)
 
 
@@ -110,7 +110,7 @@ class RefusedQuery:
 
 @dataclass
 class QuerySet:
-    """What query files hold: usable queries in file order, and what was refused."""
+    """The queries of some files, in file order, and those that were refused."""
 
     queries: list[LabelledQuery] = field(default_factory=list)
     refused: list[RefusedQuery] = field(default_factory=list)

@@ -34,8 +34,8 @@ MAX_SCORES = 1 << 26
 """Scores held at a time (256 MiB): larger batches of queries are cut."""
 
 FEW = 32
-"""Up to one in so many entities are scored one by one; for more the product with all is quicker, as a batch
-of queries shares it."""
+"""One in so many entities: up to this share they are scored one by one; for more the product with all is
+quicker, as a batch of queries shares it."""
 
 
 class SearchResult(NamedTuple):

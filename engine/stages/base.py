@@ -1,4 +1,4 @@
-"""What a stage is, and how stages compose.
+"""Define stages, and compose them into pipelines.
 
 A stage is a frozen, printable, serialisable description; :meth:`Stage.open` loads what it needs from a
 bundle and returns its worker, which takes a list of expansions and returns it, each ranking narrowed,
@@ -32,9 +32,9 @@ class Stage(BaseModel, ABC):
     num_gpus: ClassVar[float] = 0
 
     unit: ClassVar[str] = "queries"
-    """What :meth:`cost` counts."""
+    """The unit of :meth:`cost`."""
     budget: ClassVar[int] = 64
-    """Cost of the expansions that a worker is best given at once; served, a batch is filled up to it."""
+    """Cost of a batch that a worker is best given; served, a batch is filled up to it."""
 
     renamed: ClassVar[Mapping[str, str]] = {}
     """Former names of settings and their names now; the former still work, with a warning."""
@@ -55,7 +55,7 @@ class Stage(BaseModel, ABC):
 
     @property
     def batch_dependent(self) -> bool:
-        """Whether an answer depends on the other queries of the call."""
+        """True if an answer depends on the other queries of the call."""
         return False
 
     def needs(self) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ class Pipeline:
 
     @property
     def batch_dependent(self) -> bool:
-        """Whether an answer depends on the other queries of the call."""
+        """True if an answer depends on the other queries of the call."""
         return any(stage.batch_dependent for stage in self.stages)
 
     def open(self, bundle: Bundle) -> LocalPipeline:

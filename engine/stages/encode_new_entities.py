@@ -1,4 +1,4 @@
-"""Vectors for seeds that the vocabulary does not hold, made of the sentences that come with the query."""
+"""Encode seeds that the vocabulary does not hold, from the sentences that come with the query."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MASK = "mask"
 
 
 class EncodeNewEntities(Stage):
-    """Place the new entities of a query among those of the vocabulary; the other queries pass untouched.
+    """Give the new entities of a query a vector in every view; the other queries pass untouched.
 
-    In the mask view an entity is placed as the index places its own: at the unit mean of the encoder's
-    states at ``[MASK]``, which stands for the name in each of its sentences (RetExpan, equation 2).
+    In the mask view it is made as the index makes its own: the unit mean of the mask representations, with
+    ``[MASK]`` for the name in each of its sentences (RetExpan, equation 2).
 
     The other views are made of what a query does not bring: a description, or the words of the whole
     corpus, in a space that the bundle does not hold. There the new entity is placed among the

@@ -1,4 +1,4 @@
-"""Generation: the language model lists more of the same kind (GenExpan, section 5.2.1)."""
+"""Generate more names of the same kind with the language model (GenExpan, section 5.2.1)."""
 
 from __future__ import annotations
 

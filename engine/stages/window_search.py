@@ -68,7 +68,7 @@ class WindowSearch(Stage):
 
     @property
     def batch_dependent(self) -> bool:
-        """Whether an answer depends on the other queries of the call."""
+        """True if an answer depends on the other queries of the call."""
         return self.jointly
 
     def needs(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from engine.training.order import Rows
 
 K_POSITIVE = 5
 HARD_RANKS = (170, 200)
-"""First and last rank of hard negatives (METHODS: as the authors do) …"""
+"""First and last rank of hard negatives (as the authors do) …"""
 HARD_SHARE = 3
 """… but no deeper than a third of the vocabulary: in a small one, rank 170 is no hard negative."""
 
@@ -30,7 +30,7 @@ Lists = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class NeighborLists:
-    """For each entity those that are like it, itself first, and hard negatives: int32 [N, *], -1: none."""
+    """The positives of each entity, itself first, and its hard negatives: int32 [N, *], -1: none."""
 
     positive: Lists
     negative: Lists

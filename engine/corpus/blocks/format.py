@@ -56,13 +56,13 @@ class BlockSettings(BaseModel):
         le=0.5,
         description="Share of the sentences kept for the perplexity (2,000 at most).",
     )
-    """At most :data:`AT_MOST_HELD_OUT`."""
+    """Limited to :data:`AT_MOST_HELD_OUT` sentences."""
     lists: int = Field(
         default=0,
         ge=0,
         description="Lists of neighbours an entity, from the bundle's index, read beside the corpus.",
     )
-    """Of :mod:`engine.generation.lists`, a part of their own."""
+    """Number of lists (:mod:`engine.generation.lists`); they are a part of their own."""
     neighbours: str = ""
     """Checksum of the index that says who the neighbours are."""
     seed: int = Field(
@@ -84,12 +84,12 @@ class BlockSettings(BaseModel):
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the stored tokens: two bytes where the vocabulary allows."""
+        """The type of stored tokens: two bytes where the vocabulary allows."""
         return np.dtype(np.uint16 if self.vocab_size < 1 << 16 else np.int32)
 
 
 class BlockCounts(BaseModel):
-    """What one part holds; written after its two arrays."""
+    """The counts of one part; written after its two arrays."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -98,7 +98,7 @@ class BlockCounts(BaseModel):
     held_out: int
     blocks: int
     tokens: int
-    """Of the texts that are trained on, without the tokens that begin blocks."""
+    """Tokens of the texts that are trained on, without those that begin blocks."""
     padding: int
 
 
@@ -110,7 +110,7 @@ class BlockManifest(BaseModel):
     settings: BlockSettings
     corpus_digest: str
     parts: dict[str, BlockCounts]
-    """By name, in order: of the mentions parts, then maybe the lists of neighbours."""
+    """Counts by the part's name, in order: the mentions parts, then maybe the lists of neighbours."""
 
     def total(self, count: str) -> int:
         """Return the sum of a count over the parts."""
@@ -119,14 +119,14 @@ class BlockManifest(BaseModel):
 
 @dataclass(frozen=True)
 class PartPlan:
-    """What of a mentions part is read: its number, and rows and entities as int64 arrays.
+    """The rows and entities to read of a mentions part, as int64 arrays, and its number.
 
     ``name`` is the part's, of what it is made from (:func:`named_plans`).
     """
 
     part: int
     rows: npt.NDArray[np.int64]
-    """Of the part, to train on."""
+    """Rows of the part to train on."""
     held: npt.NDArray[np.int64]
     described: npt.NDArray[np.int64]
     """Entities whose description is read here."""

@@ -41,7 +41,7 @@ _DUPLICATE = Refusal(Code.DUPLICATE_SENTENCE, "duplicate sentence")
 
 
 class ImportSettings(BaseModel):
-    """How strict an import is."""
+    """Limits of an import, and what it does with records that are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

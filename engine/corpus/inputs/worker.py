@@ -16,7 +16,7 @@ from engine.storage.workspace import Workspace
 
 
 class InputTask(NamedTuple):
-    """What one part is made from.
+    """The rows that one part is made from.
 
     Attributes:
         name: of the part.

@@ -1,4 +1,4 @@
-"""What a reader hands over: entities, sentences, and what it could not read."""
+"""Define what a reader yields: entities, sentences, and refused records."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class UltraWikiReader:
 
 
 def is_attributes(given: object) -> bool:
-    """Whether a value is ``{attribute: [text, …]}``."""
+    """Return whether a value is ``{attribute: [text, …]}``."""
     return isinstance(given, dict) and all(
         isinstance(values, list) and all(isinstance(v, str) for v in values) for values in given.values()
     )

@@ -40,7 +40,7 @@ PART_RECORDS = 128
 DESCRIPTION = "choice.json"
 REFUSED_RECORDS = "records.jsonl"
 COUNTS = ("records", "chosen", "without_image", "images_scored", "images_refused")
-"""What a part counts; images by record, so one that ten records name counts ten times."""
+"""Names of a part's counts; images by record, so one that ten records name counts ten times."""
 
 
 class SelectionManifest(BaseModel):
@@ -51,7 +51,7 @@ class SelectionManifest(BaseModel):
     settings: SelectionSettings
     table: str
     digest: str
-    """Of the table's records."""
+    """Digest of the table's records."""
     records: int
     refused: int
     parts: int
@@ -66,12 +66,12 @@ class SelectionManifest(BaseModel):
 
 
 class SelectionFolder:
-    """The folder of one choice of images."""
+    """The folder of one image selection."""
 
     def __init__(self, folder: Store) -> None:
         self.folder = folder
         self.parts: PartFolder[Counter[str]] = PartFolder(folder / "sentences", (".jsonl",), self._counts)
-        """Of each part its :data:`COUNTS` are known."""
+        """The parts, each with its :data:`COUNTS`."""
 
     def scores(self, part: str) -> Store:
         """Return where a part's scores are."""

@@ -1,4 +1,4 @@
-"""Chooses images with models: from addresses and sentences to the scores of equation 1 (MESED).
+"""Select images with models: from addresses and sentences to the scores of equation 1 (MESED).
 
 Knows nothing of who calls it, or where. Records beside each other often share candidates
 (the images of one entity), so what was seen of an address is remembered for a while.
@@ -39,7 +39,7 @@ REMEMBERED = 1024
 
 
 class SelectionSettings(BaseModel):
-    """Everything that decides which image is chosen, apart from the images."""
+    """The settings that decide which image is selected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,7 +64,7 @@ class SelectionSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen in an image: its vector in CLIP's space, [d], and its objects' vectors, [k, c]."""
+    """The vectors of an image: its own in CLIP's space, [d], and its objects', [k, c]."""
 
     image: Floats
     objects: Floats | None
@@ -72,7 +72,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Choice:
-    """What came of a record: its usable candidates with their scores, and what was refused, and why."""
+    """The result of a record: usable candidates with their scores, and refused ones with the reason."""
 
     record: SelectionRecord
     usable: list[str] = field(default_factory=list)

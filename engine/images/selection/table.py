@@ -31,7 +31,7 @@ from engine.vocabulary import MAX_NAME_LENGTH
 COLUMNS = ("entity", "sentence", "start", "end", "candidates", "typical")
 
 MAX_CANDIDATES = 64
-"""Of a record; search engines give ten on a page."""
+"""Limit on a record's candidates; search engines give ten on a page."""
 
 SCORE_SCHEMA = pa.schema(
     [
