@@ -28,10 +28,10 @@ from benchmarks.report import medians, report
 from benchmarks.trie import SHARED, TITLES, titles, tokenised
 from engine.generation import beam
 from engine.generation.beam import BeamSearch
-from engine.generation.forest import Forest
 from engine.generation.model import LanguageModel
 from engine.generation.prompts import list_prompt
 from engine.generation.trie import Trie
+from engine.generation.trie_batch import TrieBatch
 from jobs import console
 
 BEAMS, MAX_TOKENS, QUERIES = 40, 20, 8
@@ -39,7 +39,7 @@ BARS = {"plain": 10.0, "transformers": 2.0, "trie_share": 0.02}
 """Times that ours must be faster; the trie's part of a search at most."""
 
 MODEL_WORK = [(LanguageModel, name) for name in ("prefill", "advance", "logits")]
-TRIE_WORK = [(beam._Search, "_extensions"), (Forest, "left"), (Forest, "entities_at")]
+TRIE_WORK = [(beam._Search, "_extensions"), (TrieBatch, "left"), (TrieBatch, "entities_at")]
 
 EXAMPLES = """
   python -m benchmarks.beam_search

@@ -40,7 +40,7 @@ from cluster.session import session
 from engine.corpus.importing.importer import ImportSettings, import_corpus
 from engine.images.features import ImageFeatures, ImageSettings
 from engine.images.fetch import ImageHasher
-from engine.images.worker import Contents, ImageMaker
+from engine.images.worker import Contents, ImageWorker
 from engine.models.vision import VisionBackbone
 from engine.storage.workspace import Workspace
 from jobs import console
@@ -92,7 +92,7 @@ def speed(folder: Path, images: int, rounds: int, cores: int) -> dict[str, float
     ready = [backbone.prepared(some) for some in pixels.split(LOOP_BATCH)]
     hasher = ImageHasher(str(folder))
     settings = ImageSettings(backbone=backbone.fingerprint())
-    maker = ImageMaker(str(folder), str(folder / "model"), settings, "key", batch_size=32)
+    maker = ImageWorker(str(folder), str(folder / "model"), settings, "key", batch_size=32)
 
     def step() -> None:
         maker(Contents([hasher.hashed(address).sha256 for address in addresses], addresses))
@@ -141,7 +141,7 @@ def run_actor(folder: Path, pairs: int) -> None:
     hasher = ImageHasher(str(folder / "w"))
     backbone = VisionBackbone.load(str(folder / "model"), grid=2)
     settings = ImageSettings(backbone=backbone.fingerprint(), grid=2)
-    maker = ImageMaker(str(folder / "w"), str(folder / "model"), settings, "actor", batch_size=32)
+    maker = ImageWorker(str(folder / "w"), str(folder / "model"), settings, "actor", batch_size=32)
     for chunk in _chunks(addresses, ADDRESSES_A_TASK):
         sha256s = [hasher.hashed(address).sha256 for address in chunk]
         for at in range(0, len(chunk), PART_IMAGES):

@@ -274,7 +274,7 @@ def hops_of(bundle: Bundle) -> list[str]:
     """Return the deployments that the methods go through."""
     settings = ServeSettings(workspace=".", methods=METHODS, fused=False)
     laid_out = plan(bundle, served_methods(bundle, METHODS), settings)
-    return list(dict.fromkeys(name for method in METHODS for name, _ in laid_out.hops(method)))
+    return list(dict.fromkeys(name for method in METHODS for name, _ in laid_out.calls(method)))
 
 
 def main(

@@ -25,8 +25,8 @@ from benchmarks.plain_search import nested_trie, plain_search
 from benchmarks.report import report
 from benchmarks.trie import SHARED, TITLES, titles, tokenised
 from engine.generation.artifacts import Artifacts
-from engine.generation.beam import BeamSearch, Found
-from engine.generation.expansion import Growing, Rules, Search, grow
+from engine.generation.beam import BeamResult, BeamSearch
+from engine.generation.expansion import ExpansionState, Rules, Search, grow
 from engine.generation.likelihood import Likelihood, Request
 from engine.generation.model import LanguageModel
 from engine.generation.trie import Trie
@@ -50,15 +50,15 @@ class PlainSearch:
     def __init__(self, model: LanguageModel, sequences: Sequence[Sequence[int]]) -> None:
         self._model, self._nested = model, nested_trie(sequences, range(len(sequences)))
 
-    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[Found]:
+    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[BeamResult]:
         """Return what :class:`BeamSearch` finds."""
         return [self._search(prompt) for prompt in prompts]
 
-    def _search(self, prompt: Sequence[int]) -> Found:
+    def _search(self, prompt: Sequence[int]) -> BeamResult:
         entries = plain_search(self._model, prompt, self._nested, BEAMS, MAX_TOKENS)
         scores = np.array([e.score for e in entries], np.float32)
         logprobs = np.array([e.logprob for e in entries], np.float32)
-        return Found(np.array([e.entity for e in entries], np.int32), scores, logprobs)
+        return BeamResult(np.array([e.entity for e in entries], np.int32), scores, logprobs)
 
 
 class PlainLikelihood:
@@ -78,8 +78,8 @@ class PlainLikelihood:
 def answer(artifacts: Artifacts, search: Search, query: Query, rounds: int) -> Ids:
     """Return the list of one query after so many rounds."""
     random = np.random.default_rng([13, *query.positive])
-    one = Growing(query, artifacts.trie, "", NAMES, random)
-    for _ in grow(artifacts, search, [one], Rules(max_rounds=rounds), at_once=1):
+    one = ExpansionState(query, artifacts.trie, "", NAMES, random)
+    for _ in grow(artifacts, search, [one], Rules(max_rounds=rounds), query_batch_size=1):
         pass
     ids, _, _ = one.ranked(NAMES)
     (positive,) = artifacts.likelihood.means([(ids, query.positive)])

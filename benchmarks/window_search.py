@@ -18,7 +18,7 @@ import typer
 from benchmarks.report import medians, report
 from engine.query import Ids, Scores
 from engine.retrieval.distributions import EPSILON, KEPT, ClassMean, SparseDistributions, truncate
-from engine.retrieval.window import GrowingSet, grow
+from engine.retrieval.window import WindowSearchState, grow
 from jobs import console
 
 BAR_MS = 100.0
@@ -100,7 +100,9 @@ def sparse_search(distributions: SparseDistributions, k: int) -> list[int]:
     mean = ClassMean(len(distributions))
     for seed in range(SEEDS):
         mean.add(distributions, seed)
-    own = GrowingSet(distributions, mean, None, exclude=range(SEEDS), window=WINDOW, decay=1, towards="class")
+    own = WindowSearchState(
+        distributions, mean, None, exclude=range(SEEDS), window=WINDOW, decay=1, towards="class"
+    )
     grow([own], [k])
     own.to_class()
     return [int(entity) for entity in own.candidates[own.taken]]

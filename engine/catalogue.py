@@ -1,4 +1,4 @@
-"""What is known of entities beside their names: descriptions, attributes, sentences, images.
+"""Look up what a bundle holds of its entities: descriptions, attributes, sentences, images.
 
 Kept as Arrow columns and flat arrays: of 50,000 entities with 300 bytes each, nothing becomes a Python
 object before somebody asks for it.
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from rapidfuzz import fuzz, process
 
 from engine.errors import UnknownAttributeError
-from engine.query import Ids, Where
+from engine.query import Filters, Ids
 from engine.storage.bundle import Bundle
 
 SENTENCES = "sentences.parquet"
@@ -35,7 +35,7 @@ Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Sentence:
+class MentionSentence:
     """A sentence with its mention, characters ``start`` to ``end`` (exclusive), and an image's address."""
 
     text: str
@@ -118,19 +118,19 @@ class Catalogue:
             for name, one in list(self._postings.items())[:MAX_ATTRIBUTES]
         ]
 
-    def matching(self, where: Where) -> Ids:
+    def matching(self, filters: Filters) -> Ids:
         """Return the entities that have, of every named attribute, one of the values: int32, rising.
 
         Raises:
             UnknownAttributeError: an attribute or a value that no entity has.
         """
         found = np.arange(len(self), dtype=np.int32)
-        for name, values in where:
+        for name, values in filters:
             own = self._having(name, values)
             found = own if len(found) == len(self) else np.intersect1d(found, own, assume_unique=True)
         return found
 
-    def sentences(self, ids: Sequence[int] | Ids, n: int) -> dict[int, list[Sentence]]:
+    def sentences(self, ids: Sequence[int] | Ids, n: int) -> dict[int, list[MentionSentence]]:
         """Return up to n sentences of each entity, in the corpus' order; entities without any are left out.
 
         Reads from the disk.
@@ -183,7 +183,7 @@ class _SentenceFile:
         self._first_G = np.array([g.statistics.min for g in groups], np.int64)
         self._last_G = np.array([g.statistics.max for g in groups], np.int64)
 
-    def read(self, ids: Index, n: int) -> dict[int, list[Sentence]]:
+    def read(self, ids: Index, n: int) -> dict[int, list[MentionSentence]]:
         """Return up to n sentences of each of some entities (rising), from the row groups that hold them."""
         begin = np.searchsorted(self._last_G, ids)
         end = np.searchsorted(self._first_G, ids, side="right")
@@ -195,10 +195,10 @@ class _SentenceFile:
         entity_R = table["entity_id"].to_numpy()
         place_R = np.arange(len(entity_R)) - np.searchsorted(entity_R, entity_R)
         rows = table.take(np.flatnonzero(np.isin(entity_R, ids) & (place_R < n))).to_pydict()
-        found: dict[int, list[Sentence]] = {}
+        found: dict[int, list[MentionSentence]] = {}
         columns = (rows[name] for name in ("entity_id", "sentence", "start", "end", "image"))
         for entity, *about in zip(*columns, strict=True):
-            found.setdefault(entity, []).append(Sentence(*about))
+            found.setdefault(entity, []).append(MentionSentence(*about))
         return found
 
     def images(self, n_entities: int, n: int) -> pa.ListArray:

@@ -22,7 +22,7 @@ METHODS: Mapping[str, Pipeline] = {
     # The paper's GenExpan: rounds of generation, re-ranked by the likelihood of the negative seeds.
     "genexpan": Generate() >> SegmentRerank(by="likelihood", length=4),
     # With a class name that the model gives the seeds, and what they have in common (tables 2 and 8).
-    "genexpan+cot": Generate(reason="positive") >> SegmentRerank(by="likelihood", length=4),
+    "genexpan+cot": Generate(cot_level="positive") >> SegmentRerank(by="likelihood", length=4),
     # With the descriptions of the listed entities in front of the prompt (appendix J).
     "genexpan+ra": Generate(descriptions=True) >> SegmentRerank(by="likelihood", length=4),
     # One recalls 1,000 candidates, the other ranks them (table 9).
@@ -56,7 +56,7 @@ ABLATIONS: Mapping[str, Pipeline] = {
     # in the prompt (table 15): measured, not served.
     "genexpan-negative": Pipeline((Generate(),)),
     "genexpan-trie": Generate(constrained=False) >> SegmentRerank(by="likelihood", length=4),
-    "genexpan+unwanted": Generate(unwanted=True) >> SegmentRerank(by="likelihood", length=4),
+    "genexpan+unwanted": Generate(negatives_in_prompt=True) >> SegmentRerank(by="likelihood", length=4),
     # MultiExpan as its authors measure it: all classes grow together, and an entity comes in one at most.
     "multiexpan+joint": Pipeline((WindowSearch(jointly=True),)),
 }

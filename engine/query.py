@@ -1,4 +1,4 @@
-"""What flows between stages: :class:`Query`, :class:`Ranking`, :class:`Expansion`.
+"""Define what stages pass on: :class:`Query`, :class:`Ranking`, :class:`Expansion`.
 
 Ids inside, names only at the edges. Knows nothing of models, files or clusters.
 """
@@ -38,7 +38,7 @@ class NewEntity:
     vectors: Mapping[str, Scores] = field(default_factory=dict)
 
 
-Where = tuple[tuple[str, tuple[str, ...]], ...]
+Filters = tuple[tuple[str, tuple[str, ...]], ...]
 """Attributes with the values of which an entity must have one: (("continent", ("Asia", "Africa")), …)."""
 
 
@@ -51,7 +51,7 @@ class Query:
         positive: entity ids; -1 stands for the first of ``new``, -2 for the second, and so on.
         negative: likewise.
         top_k: entities wanted.
-        where: only entities with these attributes are ranked; empty: all.
+        filters: only entities with these attributes are ranked; empty: all.
         new: seeds that the vocabulary does not hold.
         deadline: second since the epoch at which the caller wants what there is, ready or not.
 
@@ -63,7 +63,7 @@ class Query:
     positive: tuple[int, ...]
     negative: tuple[int, ...] = ()
     top_k: int = 200
-    where: Where = ()
+    filters: Filters = ()
     new: tuple[NewEntity, ...] = ()
     deadline: float | None = None
 
@@ -109,7 +109,7 @@ class Ranking:
 
     @classmethod
     def empty(cls) -> Ranking:
-        """A ranking of nothing: what a query starts with."""
+        """Return the empty ranking that a query starts with."""
         return cls(np.empty(0, np.int32), np.empty(0, np.float32))
 
     def __len__(self) -> int:
@@ -145,7 +145,7 @@ def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
     Raises:
         ValueError: a query with what tables do not carry: conditions, new entities, a deadline.
     """
-    if bad := next((e.query for e in expansions if e.query.where or e.query.new or e.query.deadline), None):
+    if bad := next((e.query for e in expansions if e.query.filters or e.query.new or e.query.deadline), None):
         raise ValueError(f"query {bad.id!r}: tables carry no conditions, new entities or deadlines")
     return [
         {

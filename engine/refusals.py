@@ -69,7 +69,7 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why something cannot be used.
+    """The reason why something cannot be used.
 
     Args:
         code: the kind of fault.

@@ -49,7 +49,7 @@ from jobs import console
 from jobs.settings import CONTRAST_FLAGS, TrainingProcesses
 from jobs.steps.encoder_training import Trained, train, trained_run
 from jobs.steps.frozen_cache import frozen_cache
-from jobs.steps.multimodal_views import Source, multimodal_view
+from jobs.steps.multimodal_views import ViewSource, multimodal_view
 from jobs.steps.views import TEMPERATURE
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import given_or_auto
@@ -72,7 +72,7 @@ CHOSEN_BY_ROWS = [
 
 
 @dataclass(frozen=True)
-class Plan:
+class AblationPlan:
     """What is trained and measured."""
 
     tables: Sequence[str]
@@ -101,7 +101,7 @@ class Plan:
         return [base.model_copy(update={"seed": base.seed + i}) for i in range(self.repeats)]
 
 
-def ablate(workspace: Workspace, plan: Plan, queries: dict[str, QuerySet]) -> list[Measured]:
+def ablate(workspace: Workspace, plan: AblationPlan, queries: dict[str, QuerySet]) -> list[Measured]:
     """Train what is not there yet, and measure every row under every read-out on every set of queries.
 
     Args:
@@ -114,13 +114,13 @@ def ablate(workspace: Workspace, plan: Plan, queries: dict[str, QuerySet]) -> li
     return _measure(folder, bundles, plan, queries)
 
 
-def _trained_bundles(workspace: Workspace, folder: Store, plan: Plan) -> dict[str, Bundle]:
+def _trained_bundles(workspace: Workspace, folder: Store, plan: AblationPlan) -> dict[str, Bundle]:
     """Return the bundle of every training, by its settings as JSON; what is not there yet is trained."""
     bundles: dict[str, Bundle] = {}
     trainings = plan.trainings()
     with cluster_for(plan.workers, plan.gpu):
         for number, (settings, taken) in enumerate(trainings.items(), 1):
-            console.say(f"training {number} of {len(trainings)}: {_described(settings)}")
+            console.say(f"training {number} of {len(trainings)}: {_training_label(settings)}")
             summary = train(workspace, settings, workers=plan.workers, gpu=plan.gpu, make_current=False)
             run = trained_run(workspace.runs(MULTIMODAL_JOB) / summary["run"])
             bundles[settings.model_dump_json()] = _bundle(workspace, folder, run, taken, plan.workers)
@@ -128,7 +128,7 @@ def _trained_bundles(workspace: Workspace, folder: Store, plan: Plan) -> dict[st
 
 
 def _measure(
-    folder: Store, bundles: dict[str, Bundle], plan: Plan, queries: dict[str, QuerySet]
+    folder: Store, bundles: dict[str, Bundle], plan: AblationPlan, queries: dict[str, QuerySet]
 ) -> list[Measured]:
     """Measure every row under every read-out on every set of queries."""
     found = []
@@ -145,7 +145,7 @@ def _measure(
     return found
 
 
-def _described(settings: MultimodalSettings) -> str:
+def _training_label(settings: MultimodalSettings) -> str:
     weights = settings.schedule.weights()._asdict()
     objectives = ", ".join(name for name, weight in weights.items() if weight)
     return f"{settings.modality}; {objectives}; seed {settings.seed}"
@@ -155,29 +155,29 @@ def _bundle(
     workspace: Workspace, folder: Store, run: Trained, taken: Sequence[Modality], workers: int
 ) -> Bundle:
     """Return the bundle of an encoder's views, made unless it is there."""
-    house = Workspace(folder / run.name)
+    run_workspace = Workspace(folder / run.name)
     wanted = [distributions_folder(view_name(modality)) for modality in taken]
-    if (house.bundles / CURRENT).exists():
-        there = Bundle.open(house)
+    if (run_workspace.bundles / CURRENT).exists():
+        there = Bundle.open(run_workspace)
         if all(any(f.startswith(f"{name}/") for f in there.manifest.files) for name in wanted):
             return there
     inputs = open_inputs(workspace, run.inputs_key)
     cache = frozen_cache(workspace, inputs, run.model)
-    staged = house.bundles.staging()
+    staged = run_workspace.bundles.staging()
     workspace.entities.fetch(staged / "entities.parquet")
     n_entities = len(Vocabulary.read(staged / "entities.parquet"))
     for modality in taken:
         console.say(f"entities by {modality}")
         _write_view(workspace, run, cache, modality, n_entities, staged)
     settings = {"trained": run.name, "modalities": list(taken)}
-    publish(house, staged, settings)
-    return Bundle.open(house)
+    publish(run_workspace, staged, settings)
+    return Bundle.open(run_workspace)
 
 
 def _write_view(
     workspace: Workspace, run: Trained, cache: FrozenCache, modality: Modality, n_entities: int, staged: Path
 ) -> None:
-    source = Source(workspace.root.uri, run, cache, modality, TEMPERATURE)
+    source = ViewSource(workspace.root.uri, run, cache, modality, TEMPERATURE)
     with given_or_auto(None) as executor:
         states, distributions = multimodal_view(source, n_entities, executor)
     (staged / "index").mkdir(exist_ok=True)
@@ -215,7 +215,7 @@ def _headed(measured: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]
         yield f"{table}, {read_out}", some
 
 
-def _publish(folder: Store, measured: Sequence[Measured], plan: Plan) -> bytes:
+def _publish(folder: Store, measured: Sequence[Measured], plan: AblationPlan) -> bytes:
     """Write the report, for people and as JSON, and return the latter."""
     about = {"settings": plan.base.model_dump(mode="json"), "repeats": plan.repeats}
     lines = ["# MultiExpan taken apart", "", f"`{json.dumps(about)}`", "", "In percent.", ""]
@@ -249,10 +249,10 @@ class AblateSettings(CommandSettings):
         default=None, description="Also write the report here."
     )
 
-    def plan(self) -> Plan:
+    def plan(self) -> AblationPlan:
         """Return what is trained and measured."""
         tables = list(TABLES) if self.table == "all" else [self.table]
-        return Plan(tables, self.base, self.repeat, self.processes.workers, self.processes.gpu)
+        return AblationPlan(tables, self.base, self.repeat, self.processes.workers, self.processes.gpu)
 
 
 @command(EXAMPLES)

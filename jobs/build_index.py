@@ -24,7 +24,7 @@ from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.steps.encoder_training import trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
-from jobs.steps.views import BUILDERS, TEMPERATURE, Encoders, Made, Sources
+from jobs.steps.views import BUILDERS, TEMPERATURE, BuiltViews, Encoders, Sources
 from jobs.workers.executor import AutoExecutor, Executor, given_or_auto
 
 EXAMPLES = """
@@ -50,7 +50,7 @@ def build(
     """
     with given_or_auto(executor) as where:
         sources = _open_sources(workspace, untrained, where, temperature)
-        made = Made()
+        made = BuiltViews()
         for builder in BUILDERS:
             builder(sources, made)
     return _publish(sources, made)
@@ -73,7 +73,7 @@ def _open_sources(workspace: Workspace, untrained: bool, executor: Executor, tem
     )
 
 
-def _publish(sources: Sources, made: Made) -> Manifest:
+def _publish(sources: Sources, made: BuiltViews) -> Manifest:
     workspace, inputs, encoders = sources.workspace, sources.cache.inputs, sources.encoders
     staged = workspace.bundles.staging()
     workspace.entities.fetch(staged / "entities.parquet")

@@ -15,8 +15,8 @@ from cluster.commandline import command, preformatted
 from cluster.options import CommandSettings
 from engine.errors import FormatError
 from engine.images.selection import table as choice_table
-from engine.images.selection.results import ChoiceDescription, ChoiceFolder, ChoiceMaker
-from engine.images.selection.selector import ChoiceSettings
+from engine.images.selection.results import SelectionFolder, SelectionManifest, SelectionWorker
+from engine.images.selection.selector import SelectionSettings
 from engine.storage.store import Store
 from jobs import console
 from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts
@@ -32,10 +32,10 @@ EXAMPLES = """
 def choose_images(
     table: str,
     output: str,
-    settings: ChoiceSettings,
+    settings: SelectionSettings,
     overwrite: bool = False,
     executor: Executor | None = None,
-) -> tuple[ChoiceDescription, Counter[str], int]:
+) -> tuple[SelectionManifest, Counter[str], int]:
     """Choose an image for every record of a table; parts that are there already are kept.
 
     Args:
@@ -53,7 +53,7 @@ def choose_images(
         FormatError: the table holds no record that can be used.
         UserError: a model cannot be loaded.
     """
-    source, folder = Store.open(table), ChoiceFolder(Store.open(output))
+    source, folder = Store.open(table), SelectionFolder(Store.open(output))
     with console.meter("reading, records") as meter:
         wanted = folder.begin(source, settings, overwrite, meter.add)
     if not wanted.records:
@@ -65,7 +65,7 @@ def choose_images(
         made = make_parts(
             folder.parts,
             wanted.tasks(),
-            ChoiceMaker,
+            SelectionWorker,
             (folder.folder.uri, settings),
             executor,
             label="records",
@@ -80,7 +80,7 @@ class ChooseImagesSettings(CommandSettings):
 
     table: str = Field(description="File or s3:// address of the records: .jsonl or .parquet.")
     output: str = Field(description="Folder or s3:// prefix for what comes out.")
-    choice: ChoiceSettings
+    choice: SelectionSettings
     workers: int | None = Field(
         default=None,
         ge=1,

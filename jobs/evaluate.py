@@ -56,14 +56,14 @@ class EvaluateSettings(CommandSettings):
 @command(EXAMPLES)
 def main(settings: EvaluateSettings) -> None:
     """Measure one or several methods on queries with known answers."""
-    house = Workspace.open(settings.workspace)
+    workspace = Workspace.open(settings.workspace)
     pipelines = {name: named_method(name) for name in dict.fromkeys(settings.method)}
-    bundle = Bundle.open(house, settings.bundle)
+    bundle = Bundle.open(workspace, settings.bundle)
     queries = read_queries(Store.open(settings.queries), bundle.vocabulary)
     reports: dict[str, Report] = {}
     for name, pipeline in pipelines.items():
         reports[name] = _measured(name, pipeline, bundle, queries, settings.batch_size)
-        _publish(house, name, reports[name])
+        _publish(workspace, name, reports[name])
     _write_json(settings.json_file, reports)
     _show(reports)
     refused = _show_refused(queries, reports)
@@ -83,7 +83,7 @@ def _measured(name: str, pipeline: Pipeline, bundle: Bundle, queries: QuerySet, 
     """Return a method's report, with what it was made of."""
     run = pipeline.open(bundle)
     with console.meter(name, len(queries.queries)) as meter:
-        report = evaluate(run, queries, batch_size, meter.add, pipeline.together)
+        report = evaluate(run, queries, batch_size, meter.add, pipeline.batch_dependent)
     about = {"method": name, "pipeline": str(pipeline), "bundle": bundle.id}
     return {**about, "queries_digest": queries.digest, **report}
 
@@ -97,8 +97,8 @@ def _write_json(file: Path | None, reports: dict[str, Report]) -> None:
     file.write_text(_json(content), encoding="utf-8")
 
 
-def _publish(house: Workspace, name: str, report: Report) -> None:
-    folder = house.runs("evaluate") / name
+def _publish(workspace: Workspace, name: str, report: Report) -> None:
+    folder = workspace.runs("evaluate") / name
     heading = f"{name} on bundle {report['bundle']}"
     (folder / "report.md").write_bytes(markdown({name: report}, heading).encode())
     (folder / "report.json").write_bytes(_json(report).encode())

@@ -20,8 +20,8 @@ from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.workers.executor import Executor, Made, make_parts
-from jobs.workers.expansion import BatchExpansion, PartExpander, PartQueries, Source, StagePools
+from jobs.workers.executor import Executor, PartsResult, make_parts
+from jobs.workers.expansion import BatchExpansion, BundleRef, PartExpander, PartQueries, StagePools
 
 EXAMPLES = """
   python -m jobs.expand --workspace w --queries q.jsonl --method retexpan
@@ -61,8 +61,8 @@ class ExpandSettings(CommandSettings):
 @command(EXAMPLES)
 def main(settings: ExpandSettings) -> None:
     """Expand a table of queries into Parquet; a rerun makes only what is missing."""
-    house, pipeline = Workspace.open(settings.workspace), _pipeline(settings.method)
-    opened = Bundle.open(house, settings.bundle)
+    workspace, pipeline = Workspace.open(settings.workspace), _pipeline(settings.method)
+    opened = Bundle.open(workspace, settings.bundle)
     found = read_queries(Store.open(settings.queries), opened.vocabulary)
     _show_refused(found)
     wanted = RunDescription(
@@ -74,9 +74,9 @@ def main(settings: ExpandSettings) -> None:
         part_size=settings.part_size or default_part_size(len(found.queries), settings.batch_size),
     )
     output = settings.output
-    target = ExpansionFolder(Store.open(output) if output else _default_output(house, wanted))
+    target = ExpansionFolder(Store.open(output) if output else _default_output(workspace, wanted))
     run = target.begin(wanted, settings.overwrite)
-    source = Source(house.root.uri, opened.id)
+    source = BundleRef(workspace.root.uri, opened.id)
     job = BatchExpansion(pipeline, source, target.folder.uri, settings.batch_size)
     made = expand(job, found, run, target, StagePools(settings.workers))
     manifest = target.finish(run, found.refused)
@@ -99,7 +99,7 @@ def _pipeline(method: str) -> Pipeline:
         UserError: its answers are not the same however the table is cut into parts.
     """
     pipeline = named_method(method)
-    if pipeline.together:
+    if pipeline.batch_dependent:
         raise UserError(
             f"--method {method}: its answers depend on which queries are handed over together, and so on how "
             "the table is cut into parts; measure it with jobs.evaluate"
@@ -109,7 +109,7 @@ def _pipeline(method: str) -> Pipeline:
 
 def expand(
     job: BatchExpansion, found: QuerySet, run: RunDescription, target: ExpansionFolder, executor: Executor
-) -> Made[PartCounts]:
+) -> PartsResult[PartCounts]:
     """Make the parts of an output that are missing.
 
     Args:
@@ -138,9 +138,9 @@ def default_part_size(queries: int, batch_size: int) -> int:
     return max(batch_size, min(MAX_PART, -(-queries // MIN_PARTS)))
 
 
-def _default_output(house: Workspace, run: RunDescription) -> Store:
+def _default_output(workspace: Workspace, run: RunDescription) -> Store:
     """Return the same folder for the same work, so that a rerun goes on."""
-    return house.root / "expansions" / f"{run.method}-{run.queries_digest[:8]}-{run.bundle[:8]}"
+    return workspace.root / "expansions" / f"{run.method}-{run.queries_digest[:8]}-{run.bundle[:8]}"
 
 
 def _show_refused(found: QuerySet) -> None:

@@ -30,7 +30,7 @@ from engine.images.features import (
     part_id,
 )
 from engine.images.fetch import HashedImage, ImageHasher
-from engine.images.worker import Contents, ImageMaker
+from engine.images.worker import Contents, ImageWorker
 from engine.models.vision import Patches, VisionBackbone
 from engine.refusals import Code, Refusal
 from engine.storage.parts import MANIFEST, write_model, write_pointer
@@ -54,7 +54,7 @@ QUARANTINE = "images.jsonl"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FeatureRunResult:
     """What a run did, in distinct contents; ``manifest`` counts addresses."""
 
     key: str
@@ -90,7 +90,7 @@ class Features:
 
 def make_image_features(
     workspace: Workspace, making: Making, force: bool = False, executor: Executor | None = None
-) -> Outcome:
+) -> FeatureRunResult:
     """Make the features of a workspace's images; contents that have theirs already are kept.
 
     Args:
@@ -127,7 +127,7 @@ def make_image_features(
         refused=len(refused),
     )
     _publish(workspace, folder, addresses, images, manifest)
-    return Outcome(folder.name, manifest, len(by_content), features.made, features.kept)
+    return FeatureRunResult(folder.name, manifest, len(by_content), features.made, features.kept)
 
 
 def _mentioned(workspace: Workspace) -> dict[str, StoredMentionPosition]:
@@ -192,7 +192,7 @@ def _make_features(
     made = make_parts(
         files,
         {part_id(chunk): Contents(chunk, [by_content[sha] for sha in chunk]) for chunk in chunks},
-        ImageMaker,
+        ImageWorker,
         (workspace.root.uri, making.model, settings, folder.name, making.batch_size),
         executor,
         label="features, images",

@@ -41,7 +41,7 @@ EXAMPLES = """
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PreprocessResult:
     """What a run did."""
 
     key: str
@@ -56,7 +56,7 @@ def preprocess(
     settings: InputSettings,
     executor: Executor | None = None,
     force: bool = False,
-) -> Outcome:
+) -> PreprocessResult:
     """Make the model input of a workspace's corpus; parts that are there already are kept.
 
     Args:
@@ -84,7 +84,7 @@ def preprocess(
     manifest = _summary(settings, model, corpus, made.parts)
     write_model(workspace.inputs(key) / MANIFEST, manifest)
     write_pointer(workspace.inputs(), key)
-    return Outcome(key, manifest, made.made, made.kept)
+    return PreprocessResult(key, manifest, made.made, made.kept)
 
 
 def _tasks(workspace: Workspace, corpus: CorpusManifest, settings: InputSettings) -> list[InputTask]:

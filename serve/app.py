@@ -23,7 +23,7 @@ from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from serve.graph.deployments import ShardHost, StageHost
-from serve.graph.plan import Plan, Unit, plan, served_methods
+from serve.graph.plan import DeploymentSpec, Plan, plan, served_methods
 from serve.ingress import Ingress
 from serve.operations.deploy_file import read_settings, settings_of
 from serve.settings import ServeSettings
@@ -52,10 +52,10 @@ class Prepared:
     def cpus(self) -> int:
         """Cores that the whole application reserves, at the most replicas."""
         total = INGRESS_CPUS * self.settings.ingress_replicas
-        for unit in self.plan.units:
-            scaled = unit.settings.autoscaling
-            replicas = scaled.max_replicas if scaled else unit.settings.replicas or 1
-            total += (unit.settings.num_cpus or 0) * replicas
+        for spec in self.plan.deployments:
+            scaled = spec.settings.autoscaling
+            replicas = scaled.max_replicas if scaled else spec.settings.replicas or 1
+            total += (spec.settings.num_cpus or 0) * replicas
         return math.ceil(total)
 
 
@@ -75,10 +75,14 @@ def prepare(settings: ServeSettings) -> Prepared:
 def assemble(prepared: Prepared) -> Application:
     """Return the application: a host for each unit of the plan, and the ingress that holds them."""
     settings, bundle_id = prepared.settings, prepared.bundle.id
-    units = prepared.plan.units
-    shards = {u.name: _bound(ShardHost, u, settings, bundle_id, u) for u in units if u.shard is not None}
+    deployments = prepared.plan.deployments
+    shards = {
+        u.name: _bound(ShardHost, u, settings, bundle_id, u) for u in deployments if u.shard is not None
+    }
     held = list(shards.values())
-    stages = {u.name: _bound(StageHost, u, settings, bundle_id, u, held) for u in units if u.shard is None}
+    stages = {
+        u.name: _bound(StageHost, u, settings, bundle_id, u, held) for u in deployments if u.shard is None
+    }
     ingress = serve.deployment(
         name="Ingress",
         num_replicas=settings.ingress_replicas,
@@ -95,13 +99,13 @@ def build(settings: ServeSettings) -> Application:
     return assemble(prepare(settings))
 
 
-def _bound(host: type, unit: Unit, settings: ServeSettings, *arguments: Any) -> Application:
-    own = unit.settings
+def _bound(host: type, spec: DeploymentSpec, settings: ServeSettings, *arguments: Any) -> Application:
+    own = spec.settings
     scaling: dict[str, Any] = {"num_replicas": own.replicas}
     if own.autoscaling is not None:
         scaling = {"autoscaling_config": own.autoscaling.model_dump()}
     deployment = serve.deployment(
-        name=unit.name,
+        name=spec.name,
         max_ongoing_requests=AT_ONCE,
         max_queued_requests=settings.max_queued,
         ray_actor_options={"num_cpus": own.num_cpus, "num_gpus": own.num_gpus or 0},

@@ -15,8 +15,8 @@ from engine.methods import METHODS
 from engine.storage.bundle import Bundle, current_id
 from engine.storage.workspace import Workspace
 from serve.graph.admission import Admission
-from serve.graph.bundle_snapshot import Edition
-from serve.graph.bundle_watcher import Swapper, check_stages
+from serve.graph.bundle_snapshot import BundleSnapshot
+from serve.graph.bundle_watcher import BundleWatcher, check_stages
 from serve.graph.deployments import first_bundle
 from serve.graph.dispatch import LOST, HandleDispatch
 from serve.graph.plan import Plan
@@ -59,10 +59,10 @@ class Ingress:
         admission = Admission(settings.max_queued, settings.max_wait_s)
         dispatch = HandleDispatch(plan, handles, admission, metrics)
         counted = self._counted if settings.ingress_replicas > 1 else None
-        edition = self._first_edition(bundle_id)
-        metrics.serving(edition.manifest)
-        self._service = Service(settings, edition, dispatch, metrics, self._ready, counted)
-        self._swapper = Swapper(self._service, metrics, self._current, self._edition, self._prepare)
+        snapshot = self._first_snapshot(bundle_id)
+        metrics.serving(snapshot.manifest)
+        self._service = Service(settings, snapshot, dispatch, metrics, self._ready, counted)
+        self._watcher = BundleWatcher(self._service, metrics, self._current, self._snapshot, self._prepare)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         app = create_app(self._service)
@@ -75,27 +75,27 @@ class Ingress:
         if self._settings.bundle is not None:
             yield
             return
-        watching = asyncio.create_task(self._swapper.watch(self._settings.watch_s))
+        watching = asyncio.create_task(self._watcher.watch(self._settings.watch_s))
         try:
             yield
         finally:
             watching.cancel()
 
-    def _first_edition(self, bundle_id: str) -> Edition:
+    def _first_snapshot(self, bundle_id: str) -> BundleSnapshot:
         """Open the current bundle, or the one that was deployed where that cannot be served."""
         try:
-            return self._edition(first_bundle(self._settings, bundle_id))
+            return self._snapshot(first_bundle(self._settings, bundle_id))
         except UserError:
-            return self._edition(bundle_id)
+            return self._snapshot(bundle_id)
 
     def _current(self) -> str:
         return current_id(self._workspace)
 
-    def _edition(self, bundle_id: str) -> Edition:
+    def _snapshot(self, bundle_id: str) -> BundleSnapshot:
         bundle = Bundle.open(self._workspace, bundle_id)
         check_stages(bundle, self._plan)
         methods = {name: METHODS[name] for name in self._methods}
-        return Edition.open(bundle, methods, self._plan.routes)
+        return BundleSnapshot.open(bundle, methods, self._plan.routes)
 
     async def metrics_text(self) -> bytes:
         """Return what this replica counts."""
@@ -113,8 +113,8 @@ class Ingress:
     async def _prepare(self, bundle_id: str) -> dict[str, str]:
         """Make every replica of every deployment open a bundle; parts of the index first."""
         found: dict[str, str] = {}
-        shards = [unit.name for unit in self._plan.units if unit.shard is not None]
-        stages = [unit.name for unit in self._plan.units if unit.shard is None]
+        shards = [spec.name for spec in self._plan.deployments if spec.shard is not None]
+        stages = [spec.name for spec in self._plan.deployments if spec.shard is None]
         for names in (shards, stages):
             answers = await asyncio.gather(*(self._everywhere(name, bundle_id) for name in names))
             found |= dict(zip(names, answers, strict=True))
@@ -139,7 +139,7 @@ class Ingress:
 
     async def _ready(self) -> dict[str, str]:
         """Return "ok" or what is wrong, by deployment."""
-        bundle_id = self._service.edition.id
+        bundle_id = self._service.snapshot.id
 
         async def ping(name: str) -> str:
             try:

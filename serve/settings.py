@@ -7,12 +7,16 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from engine.query import MAX_TOP_K
+from engine.renames import with_current_names
 
 NAME = "seedset"
 """The application's name on a cluster."""
 
 HOST, PORT = "127.0.0.1", 8000
 """Where the proxy listens if nobody says otherwise: this machine alone."""
+
+RENAMED_STAGES = {"Describe": "EncodeNewEntities"}
+"""Former names of stages, as the keys of ``stages`` may still have them."""
 
 Token = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 """The sha256 of a bearer token, in hex: the token itself is in no file."""
@@ -131,6 +135,11 @@ class ServeSettings(BaseModel):
         if isinstance(given, str):
             return tuple(part.strip() for part in given.split(",") if part.strip())
         return given
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _rename_stages(cls, given: Any) -> Any:
+        return with_current_names("stages", given, RENAMED_STAGES)
 
     def of(self, deployment: str) -> StageSettings:
         """Return what a deployment was given, with what holds for all filled in."""

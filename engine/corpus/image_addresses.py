@@ -1,4 +1,4 @@
-"""Where the images of contexts lie, and how large they may be. Opens none."""
+"""Resolve and check the addresses of contexts' images, without opening one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 
 FOLDER = "corpus/images"
-"""Of a workspace, for images that came as bytes: ``<sha256 of the content>.<kind>``."""
+"""Folder of a workspace for images that came as bytes: ``<sha256 of the content>.<kind>``."""
 
 MAX_BYTES = 32 << 20
 MAX_ADDRESS = 4096

@@ -57,7 +57,7 @@ class SentencePosition(NamedTuple):
 
 
 class AfterPosition(NamedTuple):
-    """What follows the last place that could be read."""
+    """The position after the last place that could be read."""
 
     last: KeyPosition | SentencePosition
 

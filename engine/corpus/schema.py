@@ -40,7 +40,7 @@ class SourceFile(BaseModel):
 
 
 class Counts(BaseModel):
-    """What an import did. Sentences read = mentions + refused + duplicates."""
+    """The counts of an import. Sentences read = mentions + refused + duplicates."""
 
     entities: int = 0
     mentions: int = 0

@@ -1,4 +1,4 @@
-"""What counts as clean text, and comparison without regard to case that keeps every offset.
+"""Check and normalise text, and compare it without regard to case so that every offset is kept.
 
 Names and sentences are stored in Unicode normal form C, so that one spelling has one form.
 """
@@ -11,7 +11,7 @@ import unicodedata
 from engine.refusals import Code, Refusal
 
 MAX_SENTENCE_CHARACTERS = 10_000
-"""Of a sentence; an import may set another limit."""
+"""Limit on the characters of a sentence; an import may set another."""
 
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 _LAYOUT = re.compile("[\t\n\r\u2028\u2029]")
@@ -45,17 +45,17 @@ def fold(text: str) -> str:
 
 
 def is_spaceless(character: str) -> bool:
-    """Whether the character belongs to a script that is written without spaces between words."""
+    """Return whether the character belongs to a script that is written without spaces between words."""
     return not character.isascii() and _SPACELESS.match(character) is not None
 
 
 def is_mark(character: str) -> bool:
-    """Whether the character is a combining mark, which belongs to the letter before it."""
+    """Return whether the character is a combining mark, which belongs to the letter before it."""
     return not character.isascii() and unicodedata.category(character)[0] == "M"
 
 
 def in_word(character: str) -> bool:
-    r"""Whether the character continues a word: what ``\w`` matches, and combining marks."""
+    r"""Return whether the character continues a word: what ``\w`` matches, and combining marks."""
     return character.isalnum() or character == "_" or is_mark(character)
 
 

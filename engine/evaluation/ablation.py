@@ -49,7 +49,7 @@ class Row:
 
     @property
     def taken(self) -> tuple[Modality, Modality]:
-        """What is taken of seeds and of candidates."""
+        """The modalities that are used of seeds and of candidates."""
         return self.seeds or self.trained, self.candidates or self.trained
 
 
@@ -92,8 +92,8 @@ def _states(seeds: str, candidates: str) -> Pipeline:
 
 
 READ_OUTS: Mapping[str, Callable[[str, str], Pipeline]] = {"multiexpan": _window, "multimodal": _states}
-"""What an encoder's output is used by: the paper's expansion over predicted distributions, and the state at
-the mask by cosine."""
+"""The methods that read an encoder's output: the paper's expansion over predicted distributions, and cosine
+of the mask representations."""
 
 
 def pipeline(read_out: str, row: Row) -> Pipeline:

@@ -30,7 +30,7 @@ def evaluate(
     queries: QuerySet,
     batch_size: int = 64,
     on_batch: Callable[[int], None] | None = None,
-    together: bool = False,
+    batch_dependent: bool = False,
 ) -> Report:
     """Run the queries in batches and return the report.
 
@@ -44,8 +44,9 @@ def evaluate(
         queries: see :func:`engine.queries.formats.read_queries`.
         batch_size: queries handed over at once.
         on_batch: told how many queries were just done.
-        together: hand over one query of each class at once, the first of each, then the second …, for a
-            pipeline whose answers depend on the other queries (:attr:`engine.stages.base.Pipeline.together`).
+        batch_dependent: hand over one query of each class at a time, the first of each, then the second …,
+            for a pipeline whose answers depend on the other queries of a call
+            (:attr:`engine.stages.base.Pipeline.batch_dependent`).
 
     Raises:
         QueryError: no query has positive truth.
@@ -53,7 +54,7 @@ def evaluate(
     usable, unusable = _by_truth(queries.queries)
     if not usable:
         raise QueryError("no query has positive truth (pos_gt), so nothing can be measured")
-    batches = _across_classes(usable) if together else _in_order(usable, batch_size)
+    batches = _across_classes(usable) if batch_dependent else _in_order(usable, batch_size)
     started = time.perf_counter()
     answers: list[_Answer] = []
     for batch in batches:
@@ -73,7 +74,7 @@ def evaluate(
 
 
 class _Answer(NamedTuple):
-    """What came of a query: its class, its columns (see :func:`measure`), whether anything was skipped."""
+    """The result of a query: its class, its columns (see :func:`measure`), whether anything was skipped."""
 
     label: str
     columns: dict[str, float]

@@ -1,4 +1,4 @@
-"""What generation reads of a bundle, loaded once a process and shared by all its stages."""
+"""Load what generation reads of a bundle, once a process and shared by all its stages."""
 
 from __future__ import annotations
 

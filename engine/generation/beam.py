@@ -1,4 +1,4 @@
-"""Constrained beam search: the likeliest names of a trie after each prompt (GenExpan, section 4.2).
+"""Search the likeliest names of a trie after each prompt: constrained beam search (GenExpan).
 
 Exact: the answers are those of a plain search that runs the whole prompt and every beam anew at each
 step. What is saved is work that cannot change them:
@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.generation.forest import Forest, Places
 from engine.generation.model import LanguageModel
 from engine.generation.trie import Trie
+from engine.generation.trie_batch import Places, TrieBatch
 from engine.query import Ids, Scores
 
 Normalise = Literal["allowed", "vocabulary"]
@@ -40,7 +40,7 @@ DEAD = np.finfo(np.float32).min
 
 
 @dataclass(frozen=True)
-class Found:
+class BeamResult:
     """Entities generated for one query, best first, ties by id."""
 
     ids: Ids
@@ -79,7 +79,7 @@ class BeamSearch:
         self.forward_passes = 0
         """Passes through the model since the search was made, prompts included."""
 
-    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[Found]:
+    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[BeamResult]:
         """Search each prompt's trie.
 
         The state of ``beams`` rows a prompt is held at a time: cut large batches before.
@@ -93,7 +93,7 @@ class BeamSearch:
         """
         if not prompts:
             return []
-        search = _Search(self, prompts, Forest(tries))
+        search = _Search(self, prompts, TrieBatch(tries))
         while len(search.beams):
             search.step()
         return search.found()
@@ -132,9 +132,9 @@ class _Finished(NamedTuple):
 class _Search:
     """One batch on its way."""
 
-    def __init__(self, settings: BeamSearch, prompts: Sequence[Sequence[int]], forest: Forest) -> None:
-        self.settings, self.model, self.forest = settings, settings.model, forest
-        self.limit_Q = forest.depth_Q
+    def __init__(self, settings: BeamSearch, prompts: Sequence[Sequence[int]], tries: TrieBatch) -> None:
+        self.settings, self.model, self.tries = settings, settings.model, tries
+        self.limit_Q = tries.depth_Q
         if settings.max_tokens is not None:
             self.limit_Q = np.minimum(self.limit_Q, settings.max_tokens)
         for prompt, limit in zip(prompts, self.limit_Q, strict=True):
@@ -143,7 +143,7 @@ class _Search:
         self.penalty = ((5 + lengths) / 6) ** settings.length_penalty
         self.finished: list[_Finished] = []
         self.best_scores: list[Scores] = [np.zeros(0, np.float32) for _ in prompts]
-        self.floor_Q = np.full(len(prompts), DEAD)
+        self.threshold_Q = np.full(len(prompts), DEAD)
         self.length = 0
         self.state = self.model.prefill(prompts)
         settings.forward_passes += 1
@@ -157,19 +157,19 @@ class _Search:
         beams = self._kept(*self._extensions())
         self._finish(beams.take(np.flatnonzero(beams.left == 0)), self.length)
         alive = (beams.left != 0) & (self.length < self.limit_Q[beams.query])
-        alive &= self._hopeful(beams.query, beams.logprob)
+        alive &= self._is_alive(beams.query, beams.logprob)
         if self.settings.normalise == "allowed":
-            alive &= ~self._settled(beams, alive)
+            alive &= ~self._finish_unbranching(beams, alive)
         self.beams = beams.take(np.flatnonzero(alive))
 
-    def found(self) -> list[Found]:
+    def found(self) -> list[BeamResult]:
         """Return the answers, one a query."""
         answers = []
-        for query, floor in enumerate(self.floor_Q):
+        for query, threshold in enumerate(self.threshold_Q):
             names = []
             for done in self.finished:
-                for place in np.flatnonzero((done.query == query) & (done.score >= floor)):
-                    ids = self.forest.entities_at(query, int(done.leaf[place]))
+                for place in np.flatnonzero((done.query == query) & (done.score >= threshold)):
+                    ids = self.tries.entities_at(query, int(done.leaf[place]))
                     names.append((-done.score[place], ids[0], done.logprob[place], ids))
             names = sorted(names, key=lambda name: name[:2])[: self.settings.beams]
             sizes = [len(ids) for *_, ids in names]
@@ -177,7 +177,7 @@ class _Search:
             scores = np.repeat(np.array([-name[0] for name in names], np.float32), sizes)
             logprobs = np.repeat(np.array([name[2] for name in names], np.float32), sizes)
             order = np.lexsort((ids, -scores))
-            answers.append(Found(ids[order], scores[order], logprobs[order]))
+            answers.append(BeamResult(ids[order], scores[order], logprobs[order]))
         return answers
 
     def _extensions(self) -> tuple[Places, Places, Places]:
@@ -187,13 +187,13 @@ class _Search:
         """
         query_B, node_B, left_B = self.beams.query, self.beams.node, self.beams.left
         branching, forced = np.flatnonzero(left_B < 0), np.flatnonzero(left_B > 0)
-        parent_P, child_P, token_P = self.forest.children(query_B[branching], node_B[branching])
+        parent_P, child_P, token_P = self.tries.children(query_B[branching], node_B[branching])
         parent_P = branching[parent_P]
         if not len(forced):
             return parent_P, child_P, token_P
         forced_tokens = np.full(len(forced), -1)
         if self.settings.normalise == "vocabulary":
-            forced_tokens = self.forest.next_tokens(query_B[forced], node_B[forced], left_B[forced])
+            forced_tokens = self.tries.next_tokens(query_B[forced], node_B[forced], left_B[forced])
         parent_P = np.concatenate([parent_P, forced])
         order = np.argsort(parent_P, kind="stable")
         child_P = np.concatenate([child_P, node_B[forced]])[order]
@@ -201,38 +201,38 @@ class _Search:
 
     def _kept(self, parent_P: Places, child_P: Places, token_P: Places) -> _Beams:
         """Return the best extensions of each query."""
-        gained_P = self._gained(parent_P, token_P)
+        token_logprob_P = self._token_logprobs(parent_P, token_P)
         beams = self.beams
-        logprob_P = beams.logprob[parent_P] + gained_P
+        logprob_P = beams.logprob[parent_P] + token_logprob_P
         query_P = beams.query[parent_P]
-        hopeful = np.flatnonzero(self._hopeful(query_P, logprob_P))
-        bounds = np.searchsorted(query_P[hopeful], np.arange(len(self.floor_Q) + 1))
-        kept = hopeful[_best(logprob_P[hopeful], bounds, self.settings.beams)]
+        alive_P = np.flatnonzero(self._is_alive(query_P, logprob_P))
+        bounds = np.searchsorted(query_P[alive_P], np.arange(len(self.threshold_Q) + 1))
+        kept = alive_P[_best(logprob_P[alive_P], bounds, self.settings.beams)]
         parent, node, query = parent_P[kept], child_P[kept], query_P[kept]
         left = beams.left[parent] - 1
         entered = np.flatnonzero(left < -1)
-        left[entered] = self.forest.left(query[entered], node[entered])
+        left[entered] = self.tries.left(query[entered], node[entered])
         unread = np.concatenate([beams.unread[parent], token_P[kept, None]], 1)
         return _Beams(query, node, left, beams.row[parent], logprob_P[kept], unread)
 
-    def _gained(self, parent_P: Places, token_P: Places) -> Logprobs:
+    def _token_logprobs(self, parent_P: Places, token_P: Places) -> Logprobs:
         """Return the log-probability of each extension's last token, float64 [P]."""
         if self.settings.normalise == "vocabulary":
             logits_RV = self.model.logits(self._hidden())
             row_P = torch.from_numpy(self.beams.row[parent_P]).to(logits_RV.device)
             chosen_P = logits_RV[row_P, torch.from_numpy(token_P).to(logits_RV.device)]
-            gained_P = (chosen_P - logits_RV.logsumexp(-1)[row_P]).cpu().numpy().astype(np.float64)
+            token_logprob_P = (chosen_P - logits_RV.logsumexp(-1)[row_P]).cpu().numpy().astype(np.float64)
         else:
-            gained_P = np.zeros(len(parent_P))
+            token_logprob_P = np.zeros(len(parent_P))
             choices_B = np.bincount(parent_P, minlength=len(self.beams))
             # A token alone has log-probability 0 and needs no logits.
             open_P = np.flatnonzero(choices_B[parent_P] > 1)
             if len(open_P):
-                gained_P[open_P] = self._gained_among(parent_P[open_P], token_P[open_P])
+                token_logprob_P[open_P] = self._sibling_logprobs(parent_P[open_P], token_P[open_P])
         # Rounding must not lift a probability above 1: the bound on scores relies on it.
-        return np.minimum(gained_P, 0)
+        return np.minimum(token_logprob_P, 0)
 
-    def _gained_among(self, parent_P: Places, token_P: Places) -> Logprobs:
+    def _sibling_logprobs(self, parent_P: Places, token_P: Places) -> Logprobs:
         """Return log-probabilities among the tokens of the same parent, float64 [P]; parents ascend."""
         starts = np.flatnonzero(np.diff(parent_P, prepend=-1))
         sizes = np.diff(starts, append=len(parent_P))
@@ -265,14 +265,14 @@ class _Search:
             self.beams = replace(beams, row=row, unread=beams.unread[:, :0])
         return self.state.hidden_BD
 
-    def _hopeful(self, query_P: Places, logprob_P: Logprobs) -> npt.NDArray[np.bool_]:
+    def _is_alive(self, query_P: Places, logprob_P: Logprobs) -> npt.NDArray[np.bool_]:
         """Return which extensions may still become one of their query's best names, bool [P].
 
         The bound rises with the log-probability alone: what is left here would only have pushed out
         extensions below the bound themselves. So the answer is the same. Ties are kept.
         """
         bound_P = (logprob_P / self.penalty[self.limit_Q[query_P]]).astype(np.float32)
-        return bound_P >= self.floor_Q[query_P]
+        return bound_P >= self.threshold_Q[query_P]
 
     def _finish(self, beams: _Beams, length_B: Places | int) -> None:
         """Take finished names in, and raise the bar of the queries that have ``beams`` of them."""
@@ -289,19 +289,19 @@ class _Search:
             scores = np.sort(np.append(self.best_scores[query], done.score[done.query == query]))
             self.best_scores[query] = scores = scores[-self.settings.beams :]
             if len(scores) == self.settings.beams:
-                self.floor_Q[query] = scores[0]
+                self.threshold_Q[query] = scores[0]
 
-    def _settled(self, beams: _Beams, alive: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    def _finish_unbranching(self, beams: _Beams, alive: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Finish the queries all of whose beams are in leaves: nothing can come between any more.
 
         Returns: which beams were theirs, bool [B].
         """
-        branching = np.bincount(beams.query[alive & (beams.left < 0)], minlength=len(self.floor_Q))
-        settled = alive & (branching[beams.query] == 0)
+        branching = np.bincount(beams.query[alive & (beams.left < 0)], minlength=len(self.threshold_Q))
+        finished_B = alive & (branching[beams.query] == 0)
         total = self.length + beams.left
-        fits = np.flatnonzero(settled & (total <= self.limit_Q[beams.query]))
+        fits = np.flatnonzero(finished_B & (total <= self.limit_Q[beams.query]))
         self._finish(beams.take(fits), total[fits])
-        return settled
+        return finished_B
 
 
 def _best(logprob_P: Logprobs, bounds: Places, k: int) -> Places:

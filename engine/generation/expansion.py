@@ -1,8 +1,8 @@
-"""GenExpan's rounds: generate names, select by likelihood, repeat (section 5.2.1, appendix C).
+"""Expand by rounds: generate names, select by likelihood, repeat (GenExpan, section 5.2.1, appendix C).
 
-Rounds of one query follow each other; queries do not, so those that are growing share every pass through
-the model. A query draws from a generator of its own, so its list depends on its seeds and the seed
-alone, not on its neighbours.
+Rounds of one query follow each other; queries do not, so the active ones share every pass through the
+model. A query has a random generator of its own, so its list depends on its seeds and the seed alone, not
+on the other queries of the batch.
 """
 
 from __future__ import annotations
@@ -15,62 +15,62 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engine.generation.artifacts import Artifacts
-from engine.generation.beam import Found
+from engine.generation.beam import BeamResult
 from engine.generation.prompts import SEEDS_SHOWN, list_prompt
 from engine.generation.seeds import described, targets
 from engine.generation.trie import Trie
 from engine.query import Ids, Query, Scores
 
-Search = Callable[[Sequence[Sequence[int]], Sequence[Trie]], list[Found]]
+Search = Callable[[Sequence[Sequence[int]], Sequence[Trie]], list[BeamResult]]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How a list grows and when it ends.
+    """The rules of an expansion: what a round accepts, and when a query ends.
 
     Args:
         top_p: the share of a round's likelihood that is accepted.
         patience: rounds in a row without a new entity after which a query ends.
         max_rounds: the most rounds of a query.
         descriptions: put the descriptions of the listed entities in front (RA).
-        unwanted: name the negative seeds in the prompt (appendix I).
+        negatives_in_prompt: name the negative seeds in the prompt (appendix I).
     """
 
     top_p: float = 0.7
     patience: int = 20
     max_rounds: int = 200
     descriptions: bool = False
-    unwanted: bool = False
+    negatives_in_prompt: bool = False
 
 
 @dataclass
-class Growing:
-    """A query whose list is growing."""
+class ExpansionState:
+    """The state of a query between rounds: its list so far."""
 
     query: Query
     trie: Trie
     class_name: str
     wanted: int
-    """Entities after which the list is long enough (200 in the paper)."""
-    random: np.random.Generator
+    """Length at which the list is complete (200 in the paper)."""
+    rng: np.random.Generator
     accepted: dict[int, float] = field(default_factory=dict)
     """Entity to its mean likelihood of the positive seeds (sco+), in the order in which they came."""
     times: Counter[int] = field(default_factory=Counter)
-    """How often each accepted entity was generated."""
+    """Number of times that each accepted entity was generated."""
     rounds: int = 0
     idle: int = 0
     stopped: bool = False
-    """Whether the deadline came before the list had ended by itself."""
+    """True if the deadline came before the query ended by itself."""
 
     def draw(self) -> list[int]:
         """Return the entities of the next prompt: seeds first, later two seeds and one of the list."""
         positive = self.query.positive
         seeds = SEEDS_SHOWN if not self.accepted else SEEDS_SHOWN - 1
-        drawn = self.random.permutation(positive)[:seeds].tolist()
+        drawn = self.rng.permutation(positive)[:seeds].tolist()
         if self.accepted:
             ids = list(self.accepted)
             weights = np.array([self.times[i] for i in ids], np.float64)
-            drawn.append(int(self.random.choice(ids, p=weights / weights.sum())))
+            drawn.append(int(self.rng.choice(ids, p=weights / weights.sum())))
         return [int(i) for i in drawn]
 
     def accept(self, ids: Ids, scores: Scores) -> Ids:
@@ -83,7 +83,7 @@ class Growing:
         return np.array(new, np.int32)
 
     def ended(self, rules: Rules) -> bool:
-        """Whether the list is long enough, or nothing more comes."""
+        """Return whether the list is complete, or ran out of patience or rounds."""
         return (
             len(self.accepted) >= self.wanted
             or self.idle >= rules.patience
@@ -101,7 +101,7 @@ class Growing:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round brought one query: shown while the list grows."""
+    """The result of one round of one query, for progress reports."""
 
     query_id: str
     number: int
@@ -113,29 +113,29 @@ class Round:
 def grow(
     artifacts: Artifacts,
     search: Search,
-    queries: Iterable[Growing],
+    queries: Iterable[ExpansionState],
     rules: Rules,
-    at_once: int,
+    query_batch_size: int,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Round]:
-    """Grow every query's list to its end, ``at_once`` queries side by side; yield each round of each.
+    """Grow every query's list to its end, ``query_batch_size`` at a time; yield each round of each query.
 
     No round of a query begins that, if it took as long as the longest so far, would end after its
     deadline; one that has begun is finished.
 
     Args:
-        artifacts: the model and its company.
+        artifacts: the model and what belongs to it.
         search: finds names for prompts.
         queries: are changed in place.
         rules: equal for all.
-        at_once: queries that share a pass; one that ends makes room for the next.
+        query_batch_size: queries that share a pass; one that ends makes room for the next.
         clock: returns seconds since the epoch.
     """
     waiting = deque(queries)
-    active: list[Growing] = []
+    active: list[ExpansionState] = []
     longest, now = 0.0, clock()
     while waiting or active:
-        while waiting and len(active) < at_once:
+        while waiting and len(active) < query_batch_size:
             active.append(waiting.popleft())
         for one in active:
             one.stopped = one.query.deadline is not None and one.query.deadline <= now + longest
@@ -147,7 +147,9 @@ def grow(
         active = [one for one in active if not one.ended(rules)]
 
 
-def _round(artifacts: Artifacts, search: Search, active: Sequence[Growing], rules: Rules) -> Iterator[Round]:
+def _round(
+    artifacts: Artifacts, search: Search, active: Sequence[ExpansionState], rules: Rules
+) -> Iterator[Round]:
     prompts = [artifacts.model.encode(_prompt(artifacts, one, rules)) for one in active]
     found = search(prompts, [one.trie for one in active])
     candidates = [f.ids[~np.isin(f.ids, one.query.seeds)] for f, one in zip(found, active, strict=True)]
@@ -160,13 +162,15 @@ def _round(artifacts: Artifacts, search: Search, active: Sequence[Growing], rule
         yield Round(one.query.id, one.rounds, new, len(one.accepted), one.ended(rules))
 
 
-def _prompt(artifacts: Artifacts, one: Growing, rules: Rules) -> str:
+def _prompt(artifacts: Artifacts, one: ExpansionState, rules: Rules) -> str:
     drawn, query = one.draw(), one.query
     return list_prompt(
         query.seed_names(drawn, artifacts.names),
         class_name=one.class_name,
         descriptions=described(drawn, artifacts.description) if rules.descriptions else (),
-        unwanted=query.seed_names(query.negative, artifacts.names) if rules.unwanted else (),
+        negatives_in_prompt=query.seed_names(query.negative, artifacts.names)
+        if rules.negatives_in_prompt
+        else (),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from engine.generation.beam import Found
+from engine.generation.beam import BeamResult
 from engine.generation.model import LanguageModel
 from engine.generation.prompts import LAST_WORD, name_text
 from engine.generation.trie import Trie
@@ -28,12 +28,12 @@ class FreeSearch:
         # The last token of the end of a name: after it nothing more belongs to the list.
         self._end = model.encode_after([name_text("a")], LAST_WORD)[0][-1]
 
-    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[Found]:
+    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[BeamResult]:
         """Return what of each prompt's beams is a name of its trie, best first."""
         return [self._search(prompt, trie) for prompt, trie in zip(prompts, tries, strict=True)]
 
     @torch.inference_mode()
-    def _search(self, prompt: Sequence[int], trie: Trie) -> Found:
+    def _search(self, prompt: Sequence[int], trie: Trie) -> BeamResult:
         model = self._model.model
         ids_1T = torch.tensor([list(prompt)], device=model.device)
         output = model.generate(
@@ -59,4 +59,4 @@ class FreeSearch:
         found = np.fromiter(scores, np.int32, len(scores))
         values = np.fromiter(scores.values(), np.float32, len(scores))
         wanted = np.isin(found, trie.entity_ids)
-        return Found(found[wanted], values[wanted], values[wanted])
+        return BeamResult(found[wanted], values[wanted], values[wanted])

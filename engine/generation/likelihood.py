@@ -1,4 +1,4 @@
-"""How like an entity is another to a language model (GenExpan, section 5.2, equation 8).
+"""Score the likelihood of one entity's name given another's (GenExpan, section 5.2, equation 8).
 
     s(e, e') = P(e' | "{e} is similar to") ** (1 / |e'|)
 
@@ -60,7 +60,7 @@ class Likelihood:
         self._memory = _PairMemory(remembered)
         self.hits = self.misses = 0
 
-    def counted_apart(self) -> Likelihood:
+    def with_own_counts(self) -> Likelihood:
         """Return the same with the same memory, whose ``hits`` and ``misses`` (pairs) begin at zero."""
         other = copy(self)
         other.hits = other.misses = 0

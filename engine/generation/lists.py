@@ -24,12 +24,12 @@ NEAREST = 50
 """Neighbours among which a list is drawn, M."""
 
 TEMPERATURE = 0.03
-"""Of the draw, in units of the cosine: a neighbour 0.1 further away comes a thirtieth as often."""
+"""Temperature of the draw, in units of the cosine: a neighbour 0.1 further away is a thirtieth as likely."""
 
 SIMILAR_SHARE = 1 / 3
 """Lists of which two entities are also written as "a is similar to b", the template of equation 8."""
 
-_AT_ONCE = 1024
+_LISTS_PER_BATCH = 1024
 
 
 def neighbour_lists(
@@ -49,7 +49,7 @@ def neighbour_lists(
         return np.empty((0, SEEDS_SHOWN + 1), np.int64)
     vectors_ND, penalty_N = vectors_ND[there], penalty_N[there]
     lists = []
-    for first in np.array_split(np.arange(len(there)), -(-len(there) // _AT_ONCE)):
+    for first in np.array_split(np.arange(len(there)), -(-len(there) // _LISTS_PER_BATCH)):
         near_BM, scores_BM = _nearest(vectors_ND, penalty_N, first[:, None])
         for _ in range(per_entity):
             companions = _drawn(near_BM, scores_BM, SEEDS_SHOWN - 1, random)

@@ -1,4 +1,4 @@
-"""The texts that a language model continues (GenExpan, section 5.2 and appendices A, I, J).
+"""Write the texts that a language model continues (GenExpan, section 5.2 and appendices A, I, J).
 
 A list prompt ends before the name that is wanted; a name then reads ``" {name}.\\n"``. The two lists
 of examples teach a model that was not trained for it that a list of like things is meant.
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-Depth = Literal["none", "class", "positive", "negative"]
-"""How far the model reasons: not at all, the class name, also what the positive seeds have in common,
+CotLevel = Literal["none", "class", "positive", "negative"]
+"""Level of chain of thought: none, the class name, also what the positive seeds have in common,
 also what the negative ones have (the paper's table 8)."""
 
 CLASSED = (
@@ -23,7 +23,7 @@ SEEDS_SHOWN = 3
 """Entities that a list names before the one that is wanted."""
 
 LAST_WORD = "and"
-"""What stands before a wanted name: names are tokenised as they are right after this word."""
+"""The word before a wanted name: names are tokenised as they are right after this word."""
 
 NAMING = (
     ("tiger, lion and cheetah", "big cats"),
@@ -48,7 +48,7 @@ def list_prompt(
     *,
     class_name: str = "",
     descriptions: Sequence[str] = (),
-    unwanted: Sequence[str] = (),
+    negatives_in_prompt: Sequence[str] = (),
 ) -> str:
     """Return Prompt_g: two example lists, then the given names, open for one more.
 
@@ -56,13 +56,13 @@ def list_prompt(
         names: of the entities that the list begins with, at least one.
         class_name: what they are (chain of thought); examples then carry their class, too.
         descriptions: of these entities, a line each in front (retrieval augmentation, appendix J).
-        unwanted: names of negative seeds (appendix I: this harms recall, so it is off by default).
+        negatives_in_prompt: names of negative seeds (appendix I: this harms recall, so it is off by default).
     """
     lines = [text for text in descriptions if text]
     for example_class, (*first, last) in CLASSED:
         lines.append(_headed(example_class if class_name else "", f"{', '.join(first)} {LAST_WORD} {last}."))
-    if unwanted:
-        lines.append(f"This list is without {', '.join(unwanted)} and things like these.")
+    if negatives_in_prompt:
+        lines.append(f"This list is without {', '.join(negatives_in_prompt)} and things like these.")
     lines.append(_headed(class_name, f"{', '.join(names)} {LAST_WORD}"))
     return "\n".join(lines)
 

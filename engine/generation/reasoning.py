@@ -1,4 +1,4 @@
-"""Chain of thought: the model names the class of the seeds before it lists more (section 5.2.2).
+"""Reason by chain of thought: the model names the class of the seeds before it lists more (section 5.2.2).
 
 Decoding is greedy, 20 tokens at most, to the end of the first line or sentence.
 """
@@ -11,25 +11,25 @@ import torch
 
 from engine.generation.artifacts import Artifacts
 from engine.generation.model import LanguageModel
-from engine.generation.prompts import Depth, attribute_prompt, class_prompt
+from engine.generation.prompts import CotLevel, attribute_prompt, class_prompt
 from engine.query import Query
 
 MAX_TOKENS = 20
 MAX_CHARACTERS = 200
 
 
-def class_names(artifacts: Artifacts, queries: Sequence[Query], depth: Depth) -> list[str]:
-    """Return for each query what its entities are called in the prompt; empty for depth "none"."""
-    if depth == "none" or not queries:
+def class_names(artifacts: Artifacts, queries: Sequence[Query], cot_level: CotLevel) -> list[str]:
+    """Return for each query what its entities are called in the prompt; empty for level "none"."""
+    if cot_level == "none" or not queries:
         return [""] * len(queries)
     names, model = artifacts.names, artifacts.model
     positive = [q.seed_names(q.positive, names) for q in queries]
     classes = complete(model, [class_prompt(seeds) for seeds in positive])
-    if depth == "class":
+    if cot_level == "class":
         return classes
     shared = complete(model, [attribute_prompt(p, c) for p, c in zip(positive, classes, strict=True)])
     described = [f"{c} that {s}" if s else c for c, s in zip(classes, shared, strict=True)]
-    if depth == "positive":
+    if cot_level == "positive":
         return described
     asked = [i for i, q in enumerate(queries) if q.negative]
     negative = [queries[i].seed_names(queries[i].negative, names) for i in asked]

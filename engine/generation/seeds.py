@@ -1,4 +1,4 @@
-"""The seeds of a query as a language model is told of them, be they in the vocabulary or not."""
+"""Write the seeds of a query for a language model, whether the vocabulary holds them or not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def described(seeds: Sequence[int], description: Callable[[int], str]) -> list[s
     return ["" if i < 0 else description(i) for i in seeds]
 
 
-def draws(seed: int, query: Query, seeds: Sequence[int]) -> np.random.Generator:
+def query_rng(seed: int, query: Query, seeds: Sequence[int]) -> np.random.Generator:
     """Return a generator of random numbers that depends on a number and some seeds alone."""
     own = [zlib.crc32(i.encode()) if isinstance(i, str) else i for i in targets(query, seeds)]
     return np.random.default_rng([seed, *own])

@@ -1,9 +1,9 @@
-"""The prefix trie of all names as flat arrays: which tokens may follow, for all beams in one vector step.
+"""Store the prefix trie of all names as flat arrays, so that one vector step serves all beams.
 
 A node is stored only while at least two names share it; the first node that belongs to one name alone is
-a leaf, and the rest of that name is read from the token table (GenExpan's constrained search: METHODS,
-"Prefix-trie constrained beam search"). Every sequence must end alike ("." and a line break), so that none
-is the beginning of another. Names that tokenise alike share a sequence, and both come back from it.
+a leaf, and the rest of that name is read from the token table (the prefix tree of GenExpan's constrained
+decoding). Every sequence must end alike ("." and a line break), so that none is the beginning of another.
+Names that tokenise alike share a sequence, which then stands for both.
 
 Shape letters: T tokens of all sequences, S sequences, E entities, M nodes; B nodes asked for, P their
 children in all. Sizes stay below 2**31.
@@ -36,7 +36,7 @@ MAX_TOKENS = 256
 
 
 class Header(BaseModel):
-    """What ``trie.json`` says of the arrays beside it."""
+    """The header of the arrays, in ``trie.json``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format_version: int
@@ -184,7 +184,7 @@ class Trie:
         return np.repeat(np.arange(len(nodes)), counts), child, self.node_token[child].astype(np.int64)
 
     def is_leaf(self, nodes: Ints) -> npt.NDArray[np.bool_]:
-        """Whether one sequence remains at each node, [B]: what follows is its tail."""
+        """Return whether one sequence remains at each node, [B]: what follows is its tail."""
         return (self.first_child[nodes] == self.first_child[nodes + 1]) & (nodes > 0)
 
     def tail_length(self, leaves: Ints) -> Ints:
@@ -384,10 +384,10 @@ def _read(folder: Path, name: str, header: Header) -> npt.NDArray:
 
 
 def _divides(starts: npt.NDArray[np.int32], total: int) -> bool:
-    """Whether starts cut ``total`` things into runs, none of them empty."""
+    """Return whether starts cut ``total`` things into runs, none of them empty."""
     return bool(starts[0] == 0 and starts[-1] == total and (np.diff(starts) > 0).all())
 
 
 def _within(values: npt.NDArray[np.int32], count: int) -> bool:
-    """Whether all values number one of ``count`` things."""
+    """Return whether all values number one of ``count`` things."""
     return bool((values >= 0).all() and (values < count).all())

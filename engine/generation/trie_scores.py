@@ -45,7 +45,7 @@ PAIRS = 256
 
 
 class NameScores(NamedTuple):
-    """What a model says of the names of a trie after a prompt; one entry an entity, ascending ids.
+    """The log-probabilities of a trie's names after a prompt; one entry an entity, ascending ids.
 
     Attributes:
         ids: int32 [n].
@@ -100,7 +100,7 @@ def name_logprobs(
 
 @dataclass(frozen=True)
 class PrefixTrees:
-    """For each prompt a tree of continuations; edges lie in preorder, tree after tree.
+    """A tree of continuations for each prompt; edges lie in preorder, tree after tree.
 
     What has been read when an edge is passed is called by the edge's number; the prompt of tree t alone
     is called E + t.
@@ -282,7 +282,7 @@ def _rows(trees: PrefixTrees, most: int) -> Iterator[_Row]:
 
 
 def _takes_tree_masks(model: LanguageModel, longest: int) -> bool:
-    """Whether attention follows a mask of our own, and positions are what they are said to be."""
+    """Return whether the model takes a tree attention mask and explicit positions."""
     config = model.model.config
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())

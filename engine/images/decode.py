@@ -1,4 +1,4 @@
-"""From the bytes of a file to a square RGB picture, or a refusal that says why not.
+"""Decode the bytes of a file into a square RGB image, or refuse it with the reason.
 
 The bytes come from anywhere, so what a file claims is checked before anything is decoded: its size, its
 format, the pixels that its header promises, its colours. Knows nothing of where files lie.
@@ -21,7 +21,7 @@ from engine.refusals import Code, Refusal
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-"""What is tried. Pillow knows forty more, and each decoder is one more way in for a crafted file."""
+"""Formats that are tried. Pillow knows forty more, and each decoder is one more way in for a crafted file."""
 
 MAX_PIXELS = 64_000_000
 
@@ -32,8 +32,8 @@ _WHY_NOT = {"CMYK": "colours for print (CMYK), which have no one meaning in RGB"
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-class PictureRefused(UserError):
-    """A file that is not taken as a picture; raised with its :class:`~engine.refusals.Refusal`."""
+class UnusableImageError(UserError):
+    """A file that cannot be used as an image; raised with its :class:`~engine.refusals.Refusal`."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal)
@@ -64,56 +64,56 @@ def decode(content: bytes, side: int) -> Pixels:
     Raises:
         PictureRefused: as :func:`check`, or what follows the header is truncated or broken.
     """
-    picture = _open(content)
+    image = _open(content)
     try:
-        return _squared(picture, side)
+        return _squared(image, side)
     except Exception as error:  # a decoder on hostile bytes raises whatever it likes
         kind = "truncated" if "truncated" in str(error) else "broken"
-        raise PictureRefused(Refusal(Code.IMAGE_BROKEN, f"{kind}: {error}")) from None
+        raise UnusableImageError(Refusal(Code.IMAGE_BROKEN, f"{kind}: {error}")) from None
 
 
-def _squared(picture: Image.Image, side: int) -> Pixels:
+def _squared(image: Image.Image, side: int) -> Pixels:
     # A JPEG is decoded at a fraction of its size; twice the target leaves the filter enough to work with.
-    picture.draft(None, (2 * side, 2 * side))
-    picture.load()
-    if picture.has_transparency_data:
-        small = _resized(picture.convert("RGBA"), side)
+    image.draft(None, (2 * side, 2 * side))
+    image.load()
+    if image.has_transparency_data:
+        small = _resized(image.convert("RGBA"), side)
         square = Image.new("RGBA", small.size, "white")
         square.alpha_composite(small)
     else:
-        square = _resized(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"), side)
+        square = _resized(image if image.mode in ("L", "RGB") else image.convert("RGB"), side)
     # After the squeeze: to turn a square is the same, and cheaper than to turn the photograph.
-    square.info = picture.info
+    square.info = image.info
     with suppress(Exception):  # EXIF that cannot be read turns nothing
         ImageOps.exif_transpose(square, in_place=True)
     return np.asarray(square.convert("RGB"))
 
 
-def _resized(picture: Image.Image, side: int) -> Image.Image:
-    return picture.resize((side, side), Image.Resampling.BICUBIC)
+def _resized(image: Image.Image, side: int) -> Image.Image:
+    return image.resize((side, side), Image.Resampling.BICUBIC)
 
 
 def _open(content: bytes) -> Image.Image:
     """Return the picture with its header read and checked, nothing decoded."""
     if not content:
-        raise PictureRefused(Refusal(Code.IMAGE_EMPTY, "the file is empty"))
+        raise UnusableImageError(Refusal(Code.IMAGE_EMPTY, "the file is empty"))
     if len(content) > MAX_BYTES:
-        raise PictureRefused(Refusal(Code.IMAGE_TOO_LARGE, f"more than {MAX_BYTES >> 20} MiB"))
+        raise UnusableImageError(Refusal(Code.IMAGE_TOO_LARGE, f"more than {MAX_BYTES >> 20} MiB"))
     try:
-        picture = Image.open(io.BytesIO(content), formats=FORMATS)
-        animated = bool(getattr(picture, "is_animated", False)) and picture.format != "MPO"
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
     except Image.DecompressionBombError:
-        raise PictureRefused(Refusal(Code.IMAGE_TOO_LARGE, f"more than {MAX_PIXELS} pixels")) from None
+        raise UnusableImageError(Refusal(Code.IMAGE_TOO_LARGE, f"more than {MAX_PIXELS} pixels")) from None
     except Exception:  # a decoder on hostile bytes raises whatever it likes
         reason = f"not an image in a known format ({', '.join(FORMATS)})"
-        raise PictureRefused(Refusal(Code.IMAGE_FORMAT, reason)) from None
-    width, height = picture.size
+        raise UnusableImageError(Refusal(Code.IMAGE_FORMAT, reason)) from None
+    width, height = image.size
     if width * height > MAX_PIXELS:
         reason = f"{width} x {height} pixels, more than {MAX_PIXELS}"
-        raise PictureRefused(Refusal(Code.IMAGE_TOO_LARGE, reason))
+        raise UnusableImageError(Refusal(Code.IMAGE_TOO_LARGE, reason))
     if animated:
-        raise PictureRefused(Refusal(Code.IMAGE_ANIMATED, "animated: several pictures in one"))
-    if picture.mode not in _MODES:
-        reason = _WHY_NOT.get(picture.mode, f"colours in mode {picture.mode!r}, not 8 bits RGB")
-        raise PictureRefused(Refusal(Code.IMAGE_COLOURS, reason))
-    return picture
+        raise UnusableImageError(Refusal(Code.IMAGE_ANIMATED, "animated: several pictures in one"))
+    if image.mode not in _MODES:
+        reason = _WHY_NOT.get(image.mode, f"colours in mode {image.mode!r}, not 8 bits RGB")
+        raise UnusableImageError(Refusal(Code.IMAGE_COLOURS, reason))
+    return image

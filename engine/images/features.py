@@ -91,7 +91,7 @@ class ImageManifest(BaseModel):
     images: int
     """Addresses in the index."""
     refused: int
-    """Of them, those without a feature."""
+    """Those among them without a feature."""
 
 
 def part_id(sha256s: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from engine.corpus.image_addresses import MAX_BYTES
 from engine.errors import StorageError
-from engine.images.decode import PictureRefused, check
+from engine.images.decode import UnusableImageError, check
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -43,7 +43,7 @@ class ImageFiles:
             try:
                 return self._workspace.image(address)
             except StorageError as error:
-                raise PictureRefused(Refusal(Code.IMAGE_ADDRESS, str(error))) from None
+                raise UnusableImageError(Refusal(Code.IMAGE_ADDRESS, str(error))) from None
         bucket, _, name = address.removeprefix("s3://").partition("/")
         if bucket not in self._buckets:
             self._buckets[bucket] = Store.open(f"s3://{bucket}")
@@ -65,22 +65,22 @@ class ImageFiles:
         # A pipe would be waited for, and there is no end to some devices.
         if store.is_local and os.path.exists(store.path) and not os.path.isfile(store.path):
             reason = "cannot be read: not a regular file"
-            raise PictureRefused(Refusal(Code.IMAGE_UNREADABLE, reason))
+            raise UnusableImageError(Refusal(Code.IMAGE_UNREADABLE, reason))
         try:
             with store.open_input() as stream:
                 return bytes(stream.read(MAX_BYTES + 1))
         except StorageError:
-            raise PictureRefused(Refusal(Code.IMAGE_MISSING, "missing: no such file")) from None
+            raise UnusableImageError(Refusal(Code.IMAGE_MISSING, "missing: no such file")) from None
         except OSError as error:
             if store.is_local:
                 reason = f"cannot be read: {error}"
-                raise PictureRefused(Refusal(Code.IMAGE_UNREADABLE, reason)) from None
+                raise UnusableImageError(Refusal(Code.IMAGE_UNREADABLE, reason)) from None
             # Not the image's fault: the network's or the keys'. A rerun goes on from here.
             raise StorageError(f"{address}: {error}; run the job again, it makes what is missing") from None
 
 
 class HashedImage(NamedTuple):
-    """What is behind an address: sha256 of its content, "" where it cannot be read, and why it is refused."""
+    """An address's content: its sha256, "" where it cannot be read, and why it is refused."""
 
     sha256: str
     refusal: Refusal | None
@@ -117,6 +117,6 @@ class ImageHasher:
             content = self._files.read(address)
             sha256 = hashlib.sha256(content).hexdigest()
             check(content)
-        except PictureRefused as error:
+        except UnusableImageError as error:
             return HashedImage(sha256, error.refusal)
         return HashedImage(sha256, None)

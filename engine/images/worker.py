@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from engine.errors import StorageError, UserError
-from engine.images.decode import PictureRefused, Pixels, decode
+from engine.images.decode import Pixels, UnusableImageError, decode
 from engine.images.features import PART_SCHEMA, ImageSettings, feature_parts, part_id
 from engine.images.fetch import WAITING_THREADS, ImageFiles
 from engine.models.device import worker_device
@@ -31,7 +31,7 @@ class Contents(NamedTuple):
     addresses: Sequence[str]
 
 
-class ImageMaker:
+class ImageWorker:
     """A worker: decodes and encodes a part's contents, a thread's work ahead of the backbone.
 
     Args:
@@ -81,13 +81,13 @@ class ImageMaker:
             header = {"descr": "<f2", "fortran_order": False, "shape": (len(sha256s), *row_shape)}
             np.lib.format.write_array_header_1_0(file, header)
             for batch in self._decoded(sha256s, addresses):
-                good = {i: picture for i, picture in enumerate(batch) if not isinstance(picture, Refusal)}
+                good = {i: image for i, image in enumerate(batch) if not isinstance(image, Refusal)}
                 features = np.zeros((len(batch), *row_shape), np.float16)
                 if good:
                     pixels = torch.from_numpy(np.stack(list(good.values())))
                     features[list(good)] = backbone.encode(pixels).numpy()
                 file.write(features.data)
-                reasons += [picture.detail if isinstance(picture, Refusal) else None for picture in batch]
+                reasons += [image.detail if isinstance(image, Refusal) else None for image in batch]
         return reasons
 
     def _decoded(self, sha256s: Sequence[str], addresses: Sequence[str]) -> Iterator[list[Pixels | Refusal]]:
@@ -98,17 +98,17 @@ class ImageMaker:
         with ThreadPoolExecutor(threads) as pool:
             while work or ahead:
                 while work and len(ahead) < 2 * self._batch_size:
-                    ahead.append(pool.submit(self._picture, *work.popleft()))
+                    ahead.append(pool.submit(self._decode, *work.popleft()))
                 yield [ahead.popleft().result() for _ in range(min(self._batch_size, len(ahead)))]
 
-    def _picture(self, sha256: str, address: str) -> Pixels | Refusal:
+    def _decode(self, sha256: str, address: str) -> Pixels | Refusal:
         try:
             content = self._files.read(address)
-        except PictureRefused:
+        except UnusableImageError:
             content = b""  # it was there in the first pass
         if hashlib.sha256(content).hexdigest() != sha256:
             raise StorageError(f"{address}: has changed while the job ran; run it again")
         try:
             return decode(content, self.backbone.side)
-        except PictureRefused as error:
+        except UnusableImageError as error:
             return error.refusal

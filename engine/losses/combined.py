@@ -1,4 +1,4 @@
-"""Which objectives are trained together, and with which weights (METHODS, section MultiExpan).
+"""Combine the objectives of the multi-modal encoder by their weights (MESED, section "Methods").
 
 Masked entity prediction has the weight 1 alone, 0.5 beside contrast, and 0.8 beside clustering without
 contrast. Contrast weighs 0.5, clustering 0.2, momentum distillation 0.02.
@@ -17,13 +17,13 @@ from engine.losses.contrastive import ContrastSettings, Projection, contrastive_
 from engine.losses.distillation import distillation_loss
 from engine.losses.entity_prediction import smoothed_loss
 from engine.losses.gather import gathered
-from engine.models.multimodal import Predictor
+from engine.models.multimodal import EntityPredictionModel
 
 Tensor = torch.Tensor
 
 
 class Weights(NamedTuple):
-    """Of each objective; 0: it is not trained."""
+    """The weight of each objective; 0: it is not trained."""
 
     prediction: float
     contrastive: float
@@ -53,7 +53,7 @@ class Schedule(BaseModel):
 
     @property
     def paired(self) -> bool:
-        """Whether an objective compares pairs of contexts."""
+        """True if an objective compares pairs of contexts."""
         return self.contrastive or self.clustering
 
     def weights(self) -> Weights:
@@ -68,9 +68,11 @@ class Schedule(BaseModel):
 
 
 class Objectives(nn.Module):
-    """Everything that learns, and the loss of a batch."""
+    """All trained modules, and the loss of a batch."""
 
-    def __init__(self, predictor: Predictor, schedule: Schedule, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, predictor: EntityPredictionModel, schedule: Schedule, rank: int = 0, world: int = 1
+    ) -> None:
         super().__init__()
         self.predictor = predictor
         self.schedule, self.weights = schedule, schedule.weights()

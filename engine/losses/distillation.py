@@ -1,4 +1,4 @@
-"""Momentum distillation (MESED, equation 15): a slow copy of the model is a teacher that noise moves less."""
+"""Distil from a momentum teacher, a slowly moving average of the model (MESED, equation 15)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def teacher_of(student: Module) -> Module:
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, momentum: float = MOMENTUM) -> None:
+def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float = MOMENTUM) -> None:
     """Move the teacher towards the student: m * teacher + (1 - m) * student, each weight."""
     for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
         slow.lerp_(fast.to(slow.dtype), 1 - momentum)
@@ -33,5 +33,7 @@ def distillation_loss(teacher_logits_BN: Tensor, logits_BN: Tensor) -> Tensor:
 
     Equation 15 as printed begins with a minus sign; a divergence that is to be made small has none.
     """
-    told_BN = teacher_logits_BN.float().log_softmax(dim=1)
-    return F.kl_div(logits_BN.float().log_softmax(dim=1), told_BN, reduction="sum", log_target=True)
+    teacher_logprobs_BN = teacher_logits_BN.float().log_softmax(dim=1)
+    return F.kl_div(
+        logits_BN.float().log_softmax(dim=1), teacher_logprobs_BN, reduction="sum", log_target=True
+    )

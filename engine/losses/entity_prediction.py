@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.models.text import LastLayerAtMask
+from engine.models.text import MaskPositionLayer
 
 Tensor = torch.Tensor
 
@@ -27,11 +27,11 @@ class EntityHead(nn.Sequential):
 
 
 class EntityPrediction(nn.Module):
-    """What learns: the last encoder layer and the head."""
+    """The trained modules, the last encoder layer and the head, and their loss."""
 
     def __init__(
         self,
-        last: LastLayerAtMask,
+        last: MaskPositionLayer,
         n_entities: int,
         smoothing: float,
         compute: torch.dtype = torch.float32,

@@ -124,7 +124,7 @@ def _kept(sure_Q: Tensor, corners_Q4: Tensor) -> list[Box]:
     return boxes or [WHOLE]
 
 
-def cut_out(picture: Pixels, boxes: Sequence[Box], side: int) -> Pixels:
+def cut_out(image: Pixels, boxes: Sequence[Box], side: int) -> Pixels:
     """Return parts of a picture, each squeezed to a square, uint8 [boxes, side, side, 3].
 
     Args:
@@ -132,7 +132,7 @@ def cut_out(picture: Pixels, boxes: Sequence[Box], side: int) -> Pixels:
         boxes: what to cut out.
         side: pixels.
     """
-    whole = Image.fromarray(picture)
+    whole = Image.fromarray(image)
     width, height = whole.size
     cuts = []
     for left, top, right, bottom in boxes:

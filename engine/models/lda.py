@@ -23,7 +23,7 @@ IMAGE_SHRINKAGE = 1.0
 """Even: principal components. Whitening by the few pictures of an entity lost 1 to 2 points of MAP@10."""
 
 
-class Summary(nn.Module):
+class LdaProjection(nn.Module):
     """Linear maps of the mean token state and of the mean patch, side by side: [B, D]."""
 
     def __init__(self, dim: int, vision_dim: int) -> None:
@@ -31,18 +31,18 @@ class Summary(nn.Module):
         self.text = nn.Linear(dim, dim - dim // 2)
         self.image = nn.Linear(vision_dim, dim // 2)
 
-    def forward(self, text_BD: Tensor, told_B: Tensor, image_BC: Tensor, seen_B: Tensor) -> Tensor:
+    def forward(self, text_BD: Tensor, has_text_B: Tensor, image_BC: Tensor, has_image_B: Tensor) -> Tensor:
         """Return both halves, each with mean 0 and deviation 1, or zero where its modality is absent.
 
         Args:
             text_BD: mean token states.
-            told_B: bool, whether there is text.
+            has_text_B: bool, whether there is text.
             image_BC: mean standardised patch features.
-            seen_B: bool, whether there is a picture.
+            has_image_B: bool, whether there is a picture.
         """
         halves = [
             torch.where(there_B[:, None], _normal(half), 0)
-            for half, there_B in ((self.text(text_BD), told_B), (self.image(image_BC), seen_B))
+            for half, there_B in ((self.text(text_BD), has_text_B), (self.image(image_BC), has_image_B))
         ]
         return torch.cat(halves, dim=1)
 

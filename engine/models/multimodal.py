@@ -29,8 +29,15 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
 from engine.errors import FormatError
-from engine.models.lda import Summary
-from engine.models.text import BARE_TOKENS, LastLayerAtMask, TextEncoder, beyond, layer_at, run_layer
+from engine.models.lda import LdaProjection
+from engine.models.text import (
+    BARE_TOKENS,
+    MaskPositionLayer,
+    TextEncoder,
+    layer_at_position,
+    padding_mask,
+    run_layer,
+)
 
 Tensor = torch.Tensor
 
@@ -98,15 +105,16 @@ class PatchProjection(nn.Module):
 class MultimodalEncoder(nn.Module):
     """What learns besides the head: the last text layer, the projection and both transformers."""
 
-    def __init__(self, last: LastLayerAtMask, config: MultimodalConfig) -> None:
+    def __init__(self, last: MaskPositionLayer, config: MultimodalConfig) -> None:
         super().__init__()
         self.config = config
         self.last = last
         self.last.requires_grad_(True)
         self.patches = PatchProjection(config, last.dim)
-        self.summary = Summary(last.dim, config.vision_dim) if config.summary else None
+        self.lda = LdaProjection(last.dim, config.vision_dim) if config.summary else None
         self.visual = nn.ModuleList(_layer(config, last.dim) for _ in range(config.visual_layers))
         self.cross = nn.ModuleList(_layer(config, last.dim) for _ in range(config.cross_layers))
+        self.register_load_state_dict_pre_hook(_rename_weights)
 
     @property
     def dim(self) -> int:
@@ -120,7 +128,7 @@ class MultimodalEncoder(nn.Module):
         return self
 
     def forward(
-        self, states_BLD: Tensor, lengths_B: Tensor, mask_B: Tensor, features_BPC: Tensor, seen_B: Tensor
+        self, states_BLD: Tensor, lengths_B: Tensor, mask_B: Tensor, features_BPC: Tensor, has_image_B: Tensor
     ) -> Tensor:
         """Return the state at the mask of each context, [B, D].
 
@@ -129,25 +137,25 @@ class MultimodalEncoder(nn.Module):
             lengths_B: tokens of each sentence; three (begin, mask, end) where there is no text.
             mask_B: place of the mask token.
             features_BPC: patch features from the backbone.
-            seen_B: bool, whether the context has a picture; features of others are ignored.
+            has_image_B: bool, whether the context has a picture; features of others are ignored.
         """
-        beyond_BL = beyond(lengths_B, states_BLD.shape[1])
-        text_BLD = run_layer(self.last.layer, states_BLD, beyond_BL)
+        padding_BL = padding_mask(lengths_B, states_BLD.shape[1])
+        text_BLD = run_layer(self.last.layer, states_BLD, padding_BL)
         scaled_BPC = self.patches.scaled(features_BPC)
         image_BPD = self._image_states(scaled_BPC)
-        if self.summary is not None:
-            whole_BD = self.summary(
-                _mean(text_BLD, lengths_B), lengths_B > BARE_TOKENS, scaled_BPC.mean(dim=1), seen_B
+        if self.lda is not None:
+            whole_BD = self.lda(
+                _mean(text_BLD, lengths_B), lengths_B > BARE_TOKENS, scaled_BPC.mean(dim=1), has_image_B
             )
             places_L = torch.arange(text_BLD.shape[1], device=mask_B.device)
             at_mask_BL1 = (places_L == mask_B[:, None])[:, :, None]
             text_BLD = torch.where(at_mask_BL1, whole_BD[:, None].to(text_BLD.dtype), text_BLD)
         both_BSD = torch.cat([text_BLD, image_BPD], dim=1)
-        unseen_BP = ~seen_B[:, None].expand(-1, image_BPD.shape[1])
-        absent_BS = torch.cat([beyond_BL, unseen_BP], dim=1)
+        unseen_BP = ~has_image_B[:, None].expand(-1, image_BPD.shape[1])
+        absent_BS = torch.cat([padding_BL, unseen_BP], dim=1)
         for layer in self.cross[:-1]:
             both_BSD = run_layer(layer, both_BSD, absent_BS)
-        return layer_at(self.cross[-1], both_BSD, absent_BS, mask_B)
+        return layer_at_position(self.cross[-1], both_BSD, absent_BS, mask_B)
 
     def _image_states(self, scaled_BPC: Tensor) -> Tensor:
         """Return the patches' states after the visual transformer, [B, P, D] (equation 4)."""
@@ -159,8 +167,15 @@ class MultimodalEncoder(nn.Module):
 
     def text_means(self, states_BLD: Tensor, lengths_B: Tensor) -> Tensor:
         """Return the mean of the last text layer's states, [B, D]: what the summary's map is fitted to."""
-        states_BLD = run_layer(self.last.layer, states_BLD, beyond(lengths_B, states_BLD.shape[1]))
+        states_BLD = run_layer(self.last.layer, states_BLD, padding_mask(lengths_B, states_BLD.shape[1]))
         return _mean(states_BLD, lengths_B)
+
+
+def _rename_weights(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Give the projection's weights of earlier files their name of today."""
+    former = f"{prefix}summary."
+    for name in [name for name in weights if name.startswith(former)]:
+        weights[f"{prefix}lda.{name.removeprefix(former)}"] = weights.pop(name)
 
 
 class PredictionHead(nn.Sequential):
@@ -176,7 +191,7 @@ class PredictionHead(nn.Sequential):
         )
 
 
-class Predictor(nn.Module):
+class EntityPredictionModel(nn.Module):
     """The encoder and the head: what predicts entities, and what the teacher is a copy of."""
 
     def __init__(self, encoder: MultimodalEncoder, n_entities: int) -> None:
@@ -200,7 +215,7 @@ class Predictor(nn.Module):
         return CONFIG
 
     @classmethod
-    def load(cls, folder: Path, text: TextEncoder) -> Predictor:
+    def load(cls, folder: Path, text: TextEncoder) -> EntityPredictionModel:
         """Read what :meth:`save` wrote; the text encoder's last layer takes the weights that are there.
 
         Raises:
@@ -242,5 +257,5 @@ def _layer(config: MultimodalConfig, dim: int) -> BertLayer:
 
 def _mean(states_BLD: Tensor, lengths_B: Tensor) -> Tensor:
     """Return the mean over each sentence's tokens, [B, D]."""
-    within_BL1 = ~beyond(lengths_B, states_BLD.shape[1])[:, :, None]
+    within_BL1 = ~padding_mask(lengths_B, states_BLD.shape[1])[:, :, None]
     return torch.where(within_BL1, states_BLD, 0).sum(dim=1) / lengths_B[:, None]

@@ -13,7 +13,7 @@ MAX_TEXT_TOKENS = 256
 """Tokens of a description that are read."""
 
 
-def describe(
+def mean_pooled(
     encoder: TextEncoder, tokenizer: PreTrainedTokenizerBase, texts: list[str]
 ) -> npt.NDArray[np.float32]:
     """Return the mean token state of each text through all layers, [n, D]; zeros for an empty text."""

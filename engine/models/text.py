@@ -30,7 +30,7 @@ BARE_TOKENS = 3
 """Tokens of an input without text: begin, mask, end."""
 
 
-class LastLayerAtMask(nn.Module):
+class MaskPositionLayer(nn.Module):
     """The last encoder layer, computed for one position a sentence.
 
     Holds the layer's own modules, so that training it trains the model's last layer. Dropout is left
@@ -54,10 +54,12 @@ class LastLayerAtMask(nn.Module):
             lengths_B: tokens a sentence.
             position_B: the position that is wanted, usually of the mask token.
         """
-        return layer_at(self.layer, states_BLD, beyond(lengths_B, states_BLD.shape[1]), position_B)
+        return layer_at_position(
+            self.layer, states_BLD, padding_mask(lengths_B, states_BLD.shape[1]), position_B
+        )
 
 
-def beyond(lengths_B: Tensor, L: int) -> Tensor:
+def padding_mask(lengths_B: Tensor, L: int) -> Tensor:
     """Return which of L places lie beyond each sentence, bool [B, L]."""
     return torch.arange(L, device=lengths_B.device)[None] >= lengths_B[:, None]
 
@@ -70,7 +72,7 @@ def run_layer(layer: Any, states_BLD: Tensor, absent_BL: Tensor) -> Tensor:
     return states
 
 
-def layer_at(layer: Any, states_BLD: Tensor, absent_BL: Tensor, position_B: Tensor) -> Tensor:
+def layer_at_position(layer: Any, states_BLD: Tensor, absent_BL: Tensor, position_B: Tensor) -> Tensor:
     """Return a layer's output at ``position_B``, [B, D]; nobody attends to what is ``absent_BL``.
 
     As :func:`run_layer` at that place, but for dropout, which is left out.
@@ -96,7 +98,7 @@ class TextEncoder:
             raise UserError("the encoder has one layer only; nothing would be frozen")
         self.model = model.eval().requires_grad_(False)
         self._all_layers: Any = cast(Any, model.encoder).layer
-        self.last = LastLayerAtMask(self._all_layers[-1])
+        self.last = MaskPositionLayer(self._all_layers[-1])
 
     @classmethod
     def load(cls, name: str) -> TextEncoder:
@@ -131,7 +133,7 @@ class TextEncoder:
         return self._run(ids_BL, lengths_B)
 
     def _run(self, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
-        mask_BL = ~beyond(lengths_B, ids_BL.shape[1])
+        mask_BL = ~padding_mask(lengths_B, ids_BL.shape[1])
         return self.model(input_ids=ids_BL, attention_mask=mask_BL.long()).last_hidden_state
 
     def lower_fingerprint(self) -> str:

@@ -37,7 +37,7 @@ from pydantic import (
 )
 
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
-from engine.queries.mesed import SUFFIX, Found, mesed_records, query_texts
+from engine.queries.mesed import SUFFIX, RawRecord, mesed_records, query_texts
 from engine.query import Query
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
@@ -63,7 +63,7 @@ class Truth:
 
     @property
     def size(self) -> int:
-        """How many entities ought to be found."""
+        """The number of entities that ought to be found."""
         return len(self.ids) + len(self.missing)
 
 
@@ -110,7 +110,7 @@ class RefusedQuery:
 
 @dataclass
 class QuerySet:
-    """What query files hold: usable queries in file order, and what was refused."""
+    """The queries of some files, in file order, and those that were refused."""
 
     queries: list[LabelledQuery] = field(default_factory=list)
     refused: list[RefusedQuery] = field(default_factory=list)
@@ -169,7 +169,7 @@ def _files(source: Store) -> list[Store]:
     return files
 
 
-def _found(files: Sequence[Store]) -> Iterator[Found]:
+def _found(files: Sequence[Store]) -> Iterator[RawRecord]:
     if files[0].name.endswith(SUFFIX):
         yield from mesed_records(files)
         return

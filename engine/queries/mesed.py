@@ -28,7 +28,7 @@ SUFFIX = ".txt"
 END = "EXIT"
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
 
-Found = tuple[Store, int, Any]
+RawRecord = tuple[Store, int, Any]
 """A file, a line of it, and the record there; in the place of one that cannot be used a :class:`Refusal`."""
 
 
@@ -37,7 +37,7 @@ def query_texts(folder: Store) -> list[Store]:
     return [f for f in folder.files(SUFFIX) if f.path == f"{folder.path}/{f.name}" and f.name != ENTITIES]
 
 
-def mesed_records(files: Sequence[Store]) -> Iterator[Found]:
+def mesed_records(files: Sequence[Store]) -> Iterator[RawRecord]:
     """Yield the queries of files in one folder, and what is wrong in the files beside them.
 
     Of a class whose truth cannot be read whole the queries come without truth: half of it would measure

@@ -48,21 +48,21 @@ SCHEMA = pa.schema(
 )
 """One row an answer, best first, ranks from 1. A query without any answer has one row of rank 0
 whose entity is null: no query is missing. ``degraded`` says what was skipped for the query; ``images``
-are addresses of pictures that the entity is known by, empty in a bundle without pictures."""
+are addresses of images of the entity, empty in a bundle without images."""
 
 IMAGES = 2
 """Pictures named of an entity, as in an explanation over HTTP."""
 
 
 class Labels(NamedTuple):
-    """What stands beside an entity's id: names, string [N], and addresses of pictures, list<string> [N]."""
+    """The labels of entities: names, string [N], and addresses of images, list<string> [N]."""
 
     names: pa.Array
     images: pa.ListArray
 
 
 class PartCounts(NamedTuple):
-    """What is known of a part: its queries, those of them without any answer, and its rows."""
+    """The counts of a part: its queries, those of them without any answer, and its rows."""
 
     queries: int
     empty: int
@@ -70,7 +70,7 @@ class PartCounts(NamedTuple):
 
 
 class RunDescription(BaseModel):
-    """What an output is made from. Two runs agree if all but ``part_size`` is equal."""
+    """The description of a run. Two runs agree if all but ``part_size`` is equal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     method: str

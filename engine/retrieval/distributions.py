@@ -214,7 +214,7 @@ def floored(probabilities: npt.NDArray[np.floating], n: int) -> Probabilities:
 
 @dataclass(frozen=True)
 class Centre:
-    """What divergences need of a class: see the module. Shape letter: C ids that differ from the base.
+    """A class as divergences need it: see the module. Shape letter: C ids that differ from the base.
 
     Args:
         towards: ``"class"``: KL(entity || class); ``"entity"``: KL(class || entity).

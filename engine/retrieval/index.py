@@ -34,21 +34,21 @@ MAX_SCORES = 1 << 26
 """Scores held at a time (256 MiB): larger batches of queries are cut."""
 
 FEW = 32
-"""Up to one in so many entities are scored one by one; for more the product with all is quicker, as a batch
-of queries shares it."""
+"""One in so many entities: up to this share they are scored one by one; for more the product with all is
+quicker, as a batch of queries shares it."""
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """Entities that a search found: ids, scores, and the products before the penalty, [n] each."""
 
     ids: Ids
     scores: Scores
     products: Scores
 
-    def best(self, k: int) -> Found:
+    def best(self, k: int) -> SearchResult:
         """Return the k with the largest scores, best first, ties by id."""
         order = np.lexsort((self.ids, -self.scores))[:k]
-        return Found(self.ids[order], self.scores[order], self.products[order])
+        return SearchResult(self.ids[order], self.scores[order], self.products[order])
 
 
 class Index(Protocol):
@@ -71,7 +71,7 @@ class Index(Protocol):
         exclude: Sequence[Sequence[int]],
         among: Sequence[Ids | None] | None = None,
         hubness: float = 0,
-    ) -> list[Found]:
+    ) -> list[SearchResult]:
         """Return for each query the k entities with the largest score, best first, ties by id.
 
         Args:
@@ -221,11 +221,11 @@ class VectorIndex:
         exclude: Sequence[Sequence[int]],
         among: Sequence[Ids | None] | None = None,
         hubness: float = 0,
-    ) -> list[Found]:
+    ) -> list[SearchResult]:
         """See :class:`Index`."""
         among = among or [None] * len(means_QD)
         penalty_N = np.asarray(hubness * self._hubness_N, np.float32) if hubness else None
-        found: dict[int, Found] = {}
+        found: dict[int, SearchResult] = {}
         broad: list[int] = []
         for place, chosen in enumerate(among):
             if chosen is None or len(chosen) * FEW > len(self):
@@ -275,11 +275,11 @@ class VectorIndex:
                 found.append(chosen[_near_the_best(scores_N[chosen], k, slack)])
         return found
 
-    def _best(self, candidates: Ids, mean_D: Means, k: int, penalty_N: Scores | None) -> Found:
+    def _best(self, candidates: Ids, mean_D: Means, k: int, penalty_N: Scores | None) -> SearchResult:
         """Score candidates exactly, and return the k best."""
         products = self._products(candidates, mean_D[None])[:, 0]
         scores = products if penalty_N is None else products - penalty_N[candidates]
-        return Found(candidates, scores, products).best(k)
+        return SearchResult(candidates, scores, products).best(k)
 
     def _products(self, entity_ids: Ids, vectors_MD: Means) -> Scores:
         chosen_ND = self.vectors_ND[entity_ids]

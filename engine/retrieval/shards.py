@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.query import Ids, Scores
-from engine.retrieval.index import Found, Means, VectorIndex, Vectors, map_hubness, read_vectors
+from engine.retrieval.index import Means, SearchResult, VectorIndex, Vectors, map_hubness, read_vectors
 
 
 class Shards(Protocol):
@@ -31,7 +31,7 @@ class Shards(Protocol):
         """
 
 
-class Rows(NamedTuple):
+class EntityRange(NamedTuple):
     """The entities of a part, from ``first`` up to and without ``end``, and the dimensions of a vector."""
 
     first: int
@@ -63,10 +63,10 @@ class IndexShard:
         hubs = None if hubness_N is None else np.array(hubness_N[own])
         return cls(own.start, VectorIndex(vectors_ND[own].copy(), hubs))
 
-    def rows(self) -> Rows:
+    def rows(self) -> EntityRange:
         """Return what it holds."""
         first = int(self._first)
-        return Rows(first, first + len(self.index), self.index.vectors_ND.shape[1])
+        return EntityRange(first, first + len(self.index), self.index.vectors_ND.shape[1])
 
     def vectors_of(self, entity_ids: Ids) -> Vectors:
         """See :class:`engine.retrieval.index.Index`."""
@@ -83,7 +83,7 @@ class IndexShard:
         exclude: Sequence[Ids],
         among: Sequence[Ids | None],
         hubness: float,
-    ) -> list[Found]:
+    ) -> list[SearchResult]:
         """See :class:`engine.retrieval.index.Index`."""
         found = self.index.search(
             means_QD,
@@ -103,7 +103,7 @@ class ShardedIndex:
         rows: what each part holds, one after the other from entity 0; a part may be empty.
     """
 
-    def __init__(self, shards: Shards, rows: Sequence[Rows]) -> None:
+    def __init__(self, shards: Shards, rows: Sequence[EntityRange]) -> None:
         self._shards, self._rows = shards, list(rows)
         self._dimensions = rows[0].dimensions
 
@@ -144,7 +144,7 @@ class ShardedIndex:
         exclude: Sequence[Sequence[int]],
         among: Sequence[Ids | None] | None = None,
         hubness: float = 0,
-    ) -> list[Found]:
+    ) -> list[SearchResult]:
         """See :class:`engine.retrieval.index.Index`."""
         left_out = [np.asarray(ids, np.int32) for ids in exclude]
         chosen = among or [None] * len(means_QD)
@@ -163,7 +163,7 @@ class ShardedIndex:
         return np.flatnonzero((ids >= first) & (ids < end))
 
 
-def _merged(parts: Sequence[Found], k: int) -> Found:
+def _merged(parts: Sequence[SearchResult], k: int) -> SearchResult:
     """Return the k best of what several parts found, ties by id."""
-    empty = Found(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float32))
-    return Found(*map(np.concatenate, zip(empty, *parts, strict=True))).best(k)
+    empty = SearchResult(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float32))
+    return SearchResult(*map(np.concatenate, zip(empty, *parts, strict=True))).best(k)

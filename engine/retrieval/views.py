@@ -22,7 +22,7 @@ from engine.retrieval.index import Vectors, unit
 
 LEXICAL_DIMS = 512
 MIN_NEIGHBOURS, MAX_NEIGHBOURS = 40, 100
-"""Of hubness. A neighbourhood smaller than a class of entities would measure the class."""
+"""Bounds on the neighbours for hubness. A neighbourhood smaller than a class would measure the class."""
 SPREAD_SAMPLE = 2048
 """Entities whose products' deviation is measured."""
 MAX_REFERENCE = 1 << 16
@@ -82,10 +82,10 @@ def joint_view(views: Sequence[Vectors]) -> Vectors:
     return unit(np.concatenate(views, axis=1))
 
 
-def of_even_spread(vectors_ND: Vectors, seed: int = 13) -> Vectors:
-    """Return the vectors scaled such that products of different entities have a deviation of one.
+def scale_to_unit_similarity_std(vectors_ND: Vectors, seed: int = 13) -> Vectors:
+    """Return the vectors scaled such that similarities of different entities have a standard deviation of 1.
 
-    Cosines of words lie within a few hundredths of each other, those of pictures within a few tenths: side
+    Cosines of texts lie within a few hundredths of each other, those of images within a few tenths: side
     by side, the wide ones would decide alone. Estimated from a sample of entities that have a vector.
     """
     present = np.flatnonzero(vectors_ND.any(axis=1))

@@ -1,4 +1,4 @@
-"""What a stage is, and how stages compose.
+"""Define stages, and compose them into pipelines.
 
 A stage is a frozen, printable, serialisable description; :meth:`Stage.open` loads what it needs from a
 bundle and returns its worker, which takes a list of expansions and returns it, each ranking narrowed,
@@ -11,11 +11,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from engine.query import Expansion, Query
+from engine.renames import with_current_names
 from engine.storage.bundle import Bundle
 
 Worker = Callable[[list[Expansion]], list[Expansion]]
@@ -31,9 +32,17 @@ class Stage(BaseModel, ABC):
     num_gpus: ClassVar[float] = 0
 
     unit: ClassVar[str] = "queries"
-    """What :meth:`cost` counts."""
+    """The unit of :meth:`cost`."""
     budget: ClassVar[int] = 64
-    """Cost of the expansions that a worker is best given at once; served, a batch is filled up to it."""
+    """Cost of a batch that a worker is best given; served, a batch is filled up to it."""
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Former names of settings and their names now; the former still work, with a warning."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, given: Any) -> Any:
+        return with_current_names(cls.__name__, given, cls.renamed)
 
     def cost(self, expansion: Expansion) -> int:
         """Return how much work an expansion is, in ``unit``: at least 1."""
@@ -45,8 +54,8 @@ class Stage(BaseModel, ABC):
         return type(self).__name__
 
     @property
-    def together(self) -> bool:
-        """Whether an answer depends on the other queries of the call."""
+    def batch_dependent(self) -> bool:
+        """True if an answer depends on the other queries of the call."""
         return False
 
     def needs(self) -> tuple[str, ...]:
@@ -82,9 +91,9 @@ class Pipeline:
         return " >> ".join(map(str, self.stages))
 
     @property
-    def together(self) -> bool:
-        """Whether an answer depends on the other queries of the call."""
-        return any(stage.together for stage in self.stages)
+    def batch_dependent(self) -> bool:
+        """True if an answer depends on the other queries of the call."""
+        return any(stage.batch_dependent for stage in self.stages)
 
     def open(self, bundle: Bundle) -> LocalPipeline:
         """Open every stage in this process: the local runtime."""

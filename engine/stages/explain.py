@@ -1,4 +1,4 @@
-"""Why an entity is in the answer: the seed of either kind that it is most like."""
+"""Explain an answer: the seed of either kind that each entity is most similar to."""
 
 from __future__ import annotations
 

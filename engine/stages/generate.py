@@ -1,4 +1,4 @@
-"""Generation: the language model lists more of the same kind (GenExpan, section 5.2.1)."""
+"""Generate more names of the same kind with the language model (GenExpan, section 5.2.1)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pydantic import Field
 
 from engine.catalogue import Catalogue, open_catalogue
 from engine.generation.files import LM_FILES
-from engine.generation.prompts import Depth
-from engine.generation.seeds import draws
-from engine.query import Expansion, Ids, Ranking, Scores, Where
+from engine.generation.prompts import CotLevel
+from engine.generation.seeds import query_rng
+from engine.query import Expansion, Filters, Ids, Ranking, Scores
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
 
 if TYPE_CHECKING:  # a description brings no model library along: what does is imported where it is used
     from engine.generation.artifacts import Artifacts
     from engine.generation.beam import BeamSearch
-    from engine.generation.expansion import Growing, Round, Rules
+    from engine.generation.expansion import ExpansionState, Round, Rules
     from engine.generation.free import FreeSearch
     from engine.generation.trie import Trie
 
@@ -47,15 +47,20 @@ class Generate(Stage):
     patience: int = Field(default=20, ge=1)
     max_rounds: int = Field(default=200, ge=1)
     normalise: Literal["allowed", "vocabulary"] = "allowed"
-    reason: Depth = "none"
+    cot_level: CotLevel = "none"
     descriptions: bool = False
-    unwanted: bool = False
+    negatives_in_prompt: bool = False
     constrained: bool = True
     seed: int = Field(default=13, ge=0)
-    at_once: int = Field(default=8, ge=1)
+    query_batch_size: int = Field(default=8, ge=1)
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "reason": "cot_level",
+        "unwanted": "negatives_in_prompt",
+        "at_once": "query_batch_size",
+    }
     unit: ClassVar[str] = "beams"
-    budget: ClassVar[int] = 320  # those of ``at_once`` queries, as both are by default
+    budget: ClassVar[int] = 320  # those of ``query_batch_size`` queries, as both are by default
 
     def cost(self, expansion: Expansion) -> int:
         """Return how many beams search for a query."""
@@ -85,9 +90,9 @@ class Generator:
         from engine.generation.free import FreeSearch
 
         self._stage, self._catalogue = stage, catalogue
-        self._artifacts = replace(artifacts, likelihood=artifacts.likelihood.counted_apart())
+        self._artifacts = replace(artifacts, likelihood=artifacts.likelihood.with_own_counts())
         self._rounds = 0
-        self._trie_where = lru_cache(CONDITIONS)(self._conditioned)
+        self._filtered_trie = lru_cache(CONDITIONS)(self._restricted)
         self._search: BeamSearch | FreeSearch
         if stage.constrained:
             self._search = BeamSearch(artifacts.model, stage.beams, normalise=stage.normalise)
@@ -101,30 +106,30 @@ class Generator:
             pass
         return [self.answer(e, one) for e, one in zip(expansions, growing, strict=True)]
 
-    def start(self, expansions: Sequence[Expansion]) -> list[Growing]:
+    def start(self, expansions: Sequence[Expansion]) -> list[ExpansionState]:
         """Return the state of each query before its first round."""
-        from engine.generation.expansion import Growing
+        from engine.generation.expansion import ExpansionState
         from engine.generation.reasoning import class_names
 
         stage = self._stage
-        classes = class_names(self._artifacts, [e.query for e in expansions], stage.reason)
+        classes = class_names(self._artifacts, [e.query for e in expansions], stage.cot_level)
         return [
-            Growing(
+            ExpansionState(
                 query=e.query,
                 trie=self._trie(e),
                 class_name=class_name,
                 wanted=max(stage.k, e.query.top_k),
-                random=draws(stage.seed, e.query, e.query.positive),
+                rng=query_rng(stage.seed, e.query, e.query.positive),
             )
             for e, class_name in zip(expansions, classes, strict=True)
         ]
 
-    def rounds(self, growing: Sequence[Growing]) -> Iterator[Round]:
+    def rounds(self, growing: Sequence[ExpansionState]) -> Iterator[Round]:
         """Yield every round of every query while the lists grow."""
         from engine.generation.expansion import grow
 
         stage = self._stage
-        for one in grow(self._artifacts, self._search, growing, rules_of(stage), stage.at_once):
+        for one in grow(self._artifacts, self._search, growing, rules_of(stage), stage.query_batch_size):
             self._rounds += 1
             yield one
 
@@ -138,7 +143,7 @@ class Generator:
             "cache_misses": likelihood.misses,
         }
 
-    def answer(self, expansion: Expansion, grown: Growing) -> Expansion:
+    def answer(self, expansion: Expansion, grown: ExpansionState) -> Expansion:
         """Return the expansion with the list as it is now; a round may have brought more than is wanted."""
         if grown.stopped:
             note = f"{self._stage.name}: stopped by the deadline after {grown.rounds} rounds"
@@ -153,13 +158,13 @@ class Generator:
     def _trie(self, expansion: Expansion) -> Trie:
         """Return the names that may be generated. Seeds are left out where that costs nothing."""
         if not len(expansion.ranking):
-            return self._trie_where(expansion.query.where)
+            return self._filtered_trie(expansion.query.filters)
         recalled = expansion.ranking.ids
         return self._artifacts.trie.restrict(recalled[~np.isin(recalled, expansion.query.seeds)])
 
-    def _conditioned(self, where: Where) -> Trie:
+    def _restricted(self, filters: Filters) -> Trie:
         trie = self._artifacts.trie
-        return trie.restrict(self._catalogue.matching(where)) if where else trie
+        return trie.restrict(self._catalogue.matching(filters)) if filters else trie
 
 
 def _evidence_of(ranking: Ranking, ids: Ids) -> Mapping[str, Scores]:
@@ -179,5 +184,5 @@ def rules_of(stage: Generate) -> Rules:
         patience=stage.patience,
         max_rounds=stage.max_rounds,
         descriptions=stage.descriptions,
-        unwanted=stage.unwanted,
+        negatives_in_prompt=stage.negatives_in_prompt,
     )

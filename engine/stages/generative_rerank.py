@@ -18,7 +18,7 @@ from pydantic import Field
 
 from engine.generation.files import LM_FILES
 from engine.generation.prompts import SEEDS_SHOWN, list_prompt
-from engine.generation.seeds import described, draws
+from engine.generation.seeds import described, query_rng
 from engine.query import Expansion, Query, Ranking
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
@@ -46,11 +46,12 @@ class GenerativeRerank(Stage):
     contrast: float = Field(default=1, ge=0)
     alone: bool = False
     descriptions: bool = False
-    at_once: int = Field(default=4, ge=1)
+    query_batch_size: int = Field(default=4, ge=1)
     seed: int = Field(default=13, ge=0)
 
+    renamed: ClassVar[Mapping[str, str]] = {"at_once": "query_batch_size"}
     unit: ClassVar[str] = "candidates"
-    budget: ClassVar[int] = 4_000  # ``at_once`` queries by default, with 1,000 each
+    budget: ClassVar[int] = 4_000  # ``query_batch_size`` queries by default, with 1,000 each
 
     def cost(self, expansion: Expansion) -> int:
         """Return how many candidates are scored."""
@@ -94,8 +95,8 @@ class GenerativeReranker:
     def __call__(self, expansions: list[Expansion]) -> list[Expansion]:
         """Return each expansion ranked anew."""
         done: list[Expansion] = []
-        for start in range(0, len(expansions), self._stage.at_once):
-            done += self._rerank(expansions[start : start + self._stage.at_once])
+        for start in range(0, len(expansions), self._stage.query_batch_size):
+            done += self._rerank(expansions[start : start + self._stage.query_batch_size])
         return done
 
     def counts(self) -> Mapping[str, int]:
@@ -139,8 +140,8 @@ class GenerativeReranker:
             QueryError: a prompt and the longest name after it do not fit the model.
         """
         stage, artifacts = self._stage, self._artifacts
-        random = draws(stage.seed, query, seeds)
-        drawn = [random.permutation(seeds)[:SEEDS_SHOWN].tolist() for _ in range(stage.prompts)]
+        rng = query_rng(stage.seed, query, seeds)
+        drawn = [rng.permutation(seeds)[:SEEDS_SHOWN].tolist() for _ in range(stage.prompts)]
         prompts = [
             artifacts.model.encode(
                 list_prompt(

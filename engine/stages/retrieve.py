@@ -11,10 +11,10 @@ from pydantic import Field
 
 from engine.catalogue import open_catalogue
 from engine.errors import BundleError
-from engine.query import Expansion, Ids, Query, Ranking, Scores, Where
+from engine.query import Expansion, Filters, Ids, Query, Ranking, Scores
 from engine.retrieval.index import (
-    Found,
     Index,
+    SearchResult,
     Vectors,
     hubness_file,
     index_file,
@@ -28,7 +28,7 @@ from engine.storage.bundle import Bundle
 WHERES = 16
 """Conditions whose entities are remembered: four bytes an entity each, at most."""
 
-Matching = Callable[[Where], Ids]
+Matching = Callable[[Filters], Ids]
 
 
 class Retrieve(Stage):
@@ -105,8 +105,8 @@ def matching_of(bundle: Bundle) -> Matching:
     """Return what finds the entities that fulfil conditions, and remembers the last ones."""
 
     @lru_cache(WHERES)
-    def matching(where: Where) -> Ids:
-        return open_catalogue(bundle).matching(where)
+    def matching(filters: Filters) -> Ids:
+        return open_catalogue(bundle).matching(filters)
 
     return matching
 
@@ -116,13 +116,13 @@ def allowed(expansion: Expansion, has_seeds: bool, matching: Matching) -> Ids | 
     if not has_seeds:
         return np.empty(0, np.int32)
     given = np.sort(expansion.ranking.ids) if len(expansion.ranking) else None
-    if not expansion.query.where:
+    if not expansion.query.filters:
         return given
-    fulfil = matching(expansion.query.where)
+    fulfil = matching(expansion.query.filters)
     return fulfil if given is None else given[np.isin(given, fulfil)]
 
 
-def _ranking(given: Ranking, found: Found) -> Ranking:
+def _ranking(given: Ranking, found: SearchResult) -> Ranking:
     """Return what was found, with the evidence of the stage that recalled it."""
     return Ranking(found.ids, found.scores, {**evidence_of(given, found.ids), "positive": found.products})
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from engine.query import Expansion, Query, Ranking
 from engine.retrieval.distributions import ClassMean, SparseDistributions, Towards, distributions_folder
-from engine.retrieval.window import GrowingSet, grow
+from engine.retrieval.window import WindowSearchState, grow
 from engine.stages.base import Stage, Worker
 from engine.stages.retrieve import Matching, allowed, evidence_of, matching_of, unused
 from engine.storage.bundle import Bundle
@@ -67,8 +67,8 @@ class WindowSearch(Stage):
         return max(self.k, expansion.query.top_k)
 
     @property
-    def together(self) -> bool:
-        """Whether an answer depends on the other queries of the call."""
+    def batch_dependent(self) -> bool:
+        """True if an answer depends on the other queries of the call."""
         return self.jointly
 
     def needs(self) -> tuple[str, ...]:
@@ -110,11 +110,11 @@ class WindowSearch(Stage):
         distributions: SparseDistributions,
         of_seeds: SparseDistributions,
         matching: Matching,
-    ) -> GrowingSet:
+    ) -> WindowSearchState:
         mean = ClassMean(len(distributions))
         for seed in seeds:
             mean.add(of_seeds, seed)
-        return GrowingSet(
+        return WindowSearchState(
             distributions,
             mean,
             allowed(expansion, True, matching),
@@ -124,7 +124,7 @@ class WindowSearch(Stage):
             towards=self.towards,
         )
 
-    def _grow(self, sets: Mapping[int, GrowingSet], expansions: Sequence[Expansion]) -> None:
+    def _grow(self, sets: Mapping[int, WindowSearchState], expansions: Sequence[Expansion]) -> None:
         """Let the sets grow, those of the numbered expansions: all together, or each as if it were alone."""
         sizes = [self.cost(expansions[number]) for number in sets]
         if self.jointly:
@@ -134,7 +134,7 @@ class WindowSearch(Stage):
         for own, size in zip(sets.values(), sizes, strict=True):
             grow([own], [size])
 
-    def _ranking(self, given: Ranking, found: GrowingSet) -> Ranking:
+    def _ranking(self, given: Ranking, found: WindowSearchState) -> Ranking:
         """Return the re-ranked set, with the evidence of the stage that recalled it; ties by place."""
         ids = found.candidates[found.taken]
         place = np.arange(1, len(ids) + 1)

@@ -1,1 +1,1 @@
-"""Where things lie: folders and buckets, workspaces, bundles."""
+"""Store and find data: folders and buckets, workspaces, bundles."""

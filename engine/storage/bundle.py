@@ -38,7 +38,7 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a bundle holds and what it was made from."""
+    """The manifest of a bundle: its files and what it was made from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: str

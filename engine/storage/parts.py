@@ -30,7 +30,7 @@ CURRENT = "CURRENT"
 """The pointer beside several folders of parts: the name of the one that was made last."""
 
 BROKEN = (pa.ArrowException, ValueError, KeyError)
-"""What reading a file raises that is not whole; a ``ValidationError`` is a ``ValueError``."""
+"""The errors of reading a file that is not whole; a ``ValidationError`` is a ``ValueError``."""
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)

@@ -106,7 +106,7 @@ class Store:
         return self.uri
 
     def exists(self) -> bool:
-        """Whether a file or a folder is there."""
+        """Return whether a file or a folder is there."""
         return bool(self.fs.get_file_info(self.path).type != pafs.FileType.NotFound)
 
     def size(self) -> int:

@@ -1,4 +1,4 @@
-"""Where things lie in a workspace: the one place that knows the names of its folders."""
+"""Locate the folders of a workspace: the one module that knows their names."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class CachedStates:
         return len(self.lengths)
 
     @property
-    def told(self) -> npt.NDArray[np.int64]:
+    def with_text(self) -> npt.NDArray[np.int64]:
         """The rows that have words: a context that is a picture alone says nothing of its entity."""
         return np.flatnonzero(self.lengths > BARE_TOKENS)
 
@@ -204,8 +204,8 @@ def masked_sums(
     an entity's length-sorted batches, so that they are the same on every machine layout.
     """
     device = next(encoder.last.parameters()).device
-    told = data.told
-    order = told[np.argsort(data.lengths[told], kind="stable")]
+    with_text = data.with_text
+    order = with_text[np.argsort(data.lengths[with_text], kind="stable")]
     ids, places = np.unique(data.entity_id[order], return_inverse=True)
     sums = np.zeros((len(ids), encoder.dim))
     with torch.inference_mode():

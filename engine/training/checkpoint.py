@@ -47,7 +47,7 @@ def write_state(folder: Path, state: dict[str, Any], settings: BaseModel) -> Non
 
 
 class CheckpointFormat(ABC):
-    """How the tensors of a training are written and read. All workers call every method."""
+    """A format in which the tensors of a training are written and read. All workers call every method."""
 
     def before_engine(self, folder: Path) -> None:  # noqa: B027
         """Put in place what must be there before DeepSpeed wraps the module."""

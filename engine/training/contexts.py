@@ -34,7 +34,7 @@ class Context(NamedTuple):
     lengths_B: Tensor
     mask_B: Tensor
     features_BPC: Tensor
-    seen_B: Tensor
+    has_image_B: Tensor
 
     def to(self, device: torch.device) -> Context:
         """Return the batch on a device."""
@@ -60,8 +60,8 @@ class Contexts:
 
     def usable(self, modality: Modality) -> Rows:
         """Return the contexts that have something of a modality, rising."""
-        told, seen = self.lengths > BARE_TOKENS, self.image_row != NO_IMAGE
-        kept = {"text": told, "image": seen, "text+image": told | seen}[modality]
+        with_text, with_image = self.lengths > BARE_TOKENS, self.image_row != NO_IMAGE
+        kept = {"text": with_text, "image": with_image, "text+image": with_text | with_image}[modality]
         return np.flatnonzero(kept)
 
     def gather(self, rows: Rows, modality: Modality, dtype: torch.dtype = torch.float32) -> Context:
@@ -91,7 +91,7 @@ class Contexts:
             torch.where(text_B, BARE_TOKENS, context.lengths_B),
             torch.where(text_B, 1, context.mask_B),
             context.features_BPC,
-            context.seen_B & ~image_B,
+            context.has_image_B & ~image_B,
         )
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 @contextmanager
-def torch_as_it_was() -> Iterator[None]:
+def torch_settings_restored() -> Iterator[None]:
     """Take back, when the block ends, what DeepSpeed puts in torch's place.
 
     ZeRO stage 3 has a ``linear`` of its own for the whole process, for good, and that one rounds otherwise.

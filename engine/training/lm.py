@@ -30,7 +30,7 @@ LOSS_ROWS = 1024
 
 
 class LmSettings(TrainerSettings):
-    """What a run computes. The defaults are the paper's for continued pre-training (section GenExpan)."""
+    """The settings of a run. The defaults are the paper's for continued pre-training (GenExpan)."""
 
     epochs: int = Field(
         default=1, ge=0, description="Passes over the corpus; 0 publishes the model as it is."
@@ -46,7 +46,7 @@ class LmSettings(TrainerSettings):
 
     @property
     def betas(self) -> tuple[float, float]:
-        """Of AdamW."""
+        """The betas of AdamW."""
         return 0.9, self.beta2
 
     def rate(self, step: int, total: int) -> float:
@@ -67,7 +67,7 @@ def named_settings(settings: LmSettings) -> str:
 
 
 class Layout(EngineLayout):
-    """How a run is spread; the optimiser's state at least is shared, and checkpoints are of shared states."""
+    """The layout of a run on its workers: optimiser state, at least, and so checkpoints are partitioned."""
 
     zero_stage: Literal[1, 2, 3] = Field(
         default=1, description="ZeRO: 1 optimiser, 2 gradients, 3 weights shared."
@@ -112,7 +112,7 @@ class LmTraining(Trainer):
 
     @property
     def perplexities(self) -> list[float]:
-        """Of the held-out blocks: before the first step, then after every epoch."""
+        """The perplexities of the held-out blocks: before the first step, then after every epoch."""
         return self.curves["perplexities"]
 
     @property

@@ -33,14 +33,14 @@ COMMON = {"model_type": "llama", "max_position_embeddings": 1024, "tie_word_embe
 
 
 class Origin(BaseModel):
-    """Where a model comes from: the name of an existing one, or the configuration of a new one."""
+    """The origin of a model: the name of an existing one, or the configuration of a new one."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
-    """As a user gave it."""
+    """The name as a user gave it."""
     config: dict[str, Any] | None = None
-    """Of a new model; None: ``name`` is a folder or a hub name."""
+    """Configuration of a new model; None: ``name`` is a folder or a hub name."""
 
 
 def read_config(name: str, tokenizer: PreTrainedTokenizerBase) -> Origin:

@@ -11,15 +11,15 @@ from pydantic import Field
 from torch import nn
 
 from engine.errors import UserError
-from engine.losses.combined import Objectives, Predictor, Schedule
-from engine.losses.distillation import follow, teacher_of
+from engine.losses.combined import EntityPredictionModel, Objectives, Schedule
+from engine.losses.distillation import teacher_of, update_teacher
 from engine.models.multimodal import EncoderSizes, MultimodalConfig, MultimodalEncoder
 from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
 from engine.training.contexts import Context, Contexts, Modality
 from engine.training.optimizer import EngineLayout, parameter_groups
 from engine.training.order import Rows, epoch_batches
-from engine.training.pairs import ExpandedLists, PairedBatches
+from engine.training.pairs import NeighborLists, PairedBatches
 from engine.training.trainer import Trainer, TrainerSettings, Worker
 
 Tensor = torch.Tensor
@@ -83,7 +83,7 @@ class MultimodalTraining(Trainer):
         self,
         text: TextEncoder,
         data: Contexts,
-        lists: ExpandedLists,
+        lists: NeighborLists,
         settings: MultimodalSettings,
         worker: Worker | None = None,
         checkpoint: Path | None = None,
@@ -99,7 +99,7 @@ class MultimodalTraining(Trainer):
             )
         torch.manual_seed(settings.seed)
         config = settings.config(data.features.n_patches, data.features.dim)
-        predictor = Predictor(MultimodalEncoder(text.last, config), len(lists.positive))
+        predictor = EntityPredictionModel(MultimodalEncoder(text.last, config), len(lists.positive))
         self._fit(predictor.encoder)
         self.predictor = predictor
         self.teacher = teacher_of(predictor).to(worker.device) if settings.schedule.distillation else None
@@ -111,17 +111,17 @@ class MultimodalTraining(Trainer):
     def _fit(self, encoder: MultimodalEncoder) -> None:
         """Fit what is known in closed form: standardisation of features, and the summary's maps."""
         data, rows, modality = self.data, self._sampled(), self.settings.modality
-        seen = rows[data.image_row[rows] >= 0]
-        if len(seen) and modality != "text":
-            features_NPC = data.features.gather(data.image_row[seen])
+        with_image = rows[data.image_row[rows] >= 0]
+        if len(with_image) and modality != "text":
+            features_NPC = data.features.gather(data.image_row[with_image])
             encoder.patches.fit(features_NPC)
-            if encoder.summary is not None:
+            if encoder.lda is not None:
                 means_NC = encoder.patches.scaled(features_NPC.float()).mean(dim=1)
-                encoder.summary.fit_image(means_NC, torch.from_numpy(data.entity_id[seen]))
-        told = rows[data.lengths[rows] > BARE_TOKENS]
-        if len(told) and modality != "image" and encoder.summary is not None:
-            means_ND = self._text_means(encoder, told)
-            encoder.summary.fit_text(means_ND, torch.from_numpy(data.entity_id[told]))
+                encoder.lda.fit_image(means_NC, torch.from_numpy(data.entity_id[with_image]))
+        with_text = rows[data.lengths[rows] > BARE_TOKENS]
+        if len(with_text) and modality != "image" and encoder.lda is not None:
+            means_ND = self._text_means(encoder, with_text)
+            encoder.lda.fit_text(means_ND, torch.from_numpy(data.entity_id[with_text]))
 
     def _sampled(self) -> Rows:
         """Return contexts of entities drawn at random, all of each one's."""
@@ -165,11 +165,11 @@ class MultimodalTraining(Trainer):
         context = self._shown(own).to(device)
         entities = torch.from_numpy(self.data.entity_id[own]).to(device)
         with torch.autocast(device.type, self.compute, enabled=self.compute != torch.float32):
-            told = None
+            teacher_logits = None
             if self.teacher is not None:
                 with torch.no_grad():
-                    _, told = self.teacher(context)
-            loss: Tensor = self.engine(context, entities, told, total)
+                    _, teacher_logits = self.teacher(context)
+            loss: Tensor = self.engine(context, entities, teacher_logits, total)
         return loss
 
     def _shown(self, own: Rows) -> Context:
@@ -179,14 +179,14 @@ class MultimodalTraining(Trainer):
             return context
         draws = np.random.default_rng([self.settings.seed, self.step]).random(len(self.data))
         drawn_B = torch.from_numpy(draws[own])
-        both_B = context.seen_B & (context.lengths_B > BARE_TOKENS)
+        both_B = context.has_image_B & (context.lengths_B > BARE_TOKENS)
         share = self.settings.hidden
         return self.data.without(context, both_B & (drawn_B < share), both_B & (drawn_B >= 1 - share))
 
     def after_step(self) -> None:
         """Let the teacher follow."""
         if self.teacher is not None:
-            follow(self.teacher, self.predictor)
+            update_teacher(self.teacher, self.predictor)
 
     def checkpoint_format(self) -> CheckpointFormat:
         """Return one file, the teacher's tensors in it: all workers hold the same."""

@@ -9,11 +9,11 @@ from engine.corpus.inputs.masking import bare_ids, load_tokenizer
 from engine.images.features import ImageFeatures
 from engine.models.text import TextEncoder
 from engine.retrieval.index import Vectors, unit
-from engine.retrieval.views import centred, joint_view, lexical_view, of_even_spread
+from engine.retrieval.views import centred, joint_view, lexical_view, scale_to_unit_similarity_std
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from engine.training.contexts import Contexts, Modality, bare_states, image_means, image_rows
-from engine.training.pairs import ExpandedLists, first_expansion
+from engine.training.pairs import NeighborLists, nearest_neighbors
 
 
 def open_contexts(
@@ -39,11 +39,15 @@ def image_view(data: Contexts, n_entities: int) -> Vectors:
     return unit(image_means(data.features, data.image_row, data.entity_id, n_entities))
 
 
-def expanded(workspace: Workspace, data: Contexts, n_entities: int, modality: Modality) -> ExpandedLists:
+def mine_neighbor_lists(
+    workspace: Workspace, data: Contexts, n_entities: int, modality: Modality
+) -> NeighborLists:
     """Return the first expansion: by the words and the looks of entities, as far as a modality has them."""
     views = []
     if modality != "image":
         views.append(lexical_view(documents(workspace)))
     if modality != "text":
         views.append(centred(image_view(data, n_entities)))
-    return first_expansion(np.ascontiguousarray(joint_view([of_even_spread(v) for v in views])))
+    return nearest_neighbors(
+        np.ascontiguousarray(joint_view([scale_to_unit_similarity_std(v) for v in views]))
+    )

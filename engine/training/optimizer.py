@@ -15,12 +15,12 @@ BUCKET_ELEMENTS = 50_000_000
 
 
 class EngineLayout(BaseModel):
-    """How a run is spread over machines; none of it changes what is computed, but for rounding."""
+    """The layout of a run on its workers; it changes what is computed only by rounding."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """What the workers share: 0 nothing, 1 optimiser state, 2 gradients too, 3 weights too."""
+    """ZeRO stage: the workers partition 0 nothing, 1 optimiser state, 2 gradients too, 3 weights too."""
     micro_batch: int | None = Field(
         default=None,
         ge=1,
@@ -34,7 +34,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     """Return AdamW's two groups of what learns: with weight decay, and without.
 
     Matrices decay; biases and the scales of norms, which have one dimension, do not, whatever they are
-    called (METHODS: as the authors do).
+    called (as the authors do).
 
     Args:
         module: parameters that need no gradient are left out.

@@ -18,7 +18,7 @@ from engine.training.order import Rows
 
 K_POSITIVE = 5
 HARD_RANKS = (170, 200)
-"""First and last rank of hard negatives (METHODS: as the authors do) …"""
+"""First and last rank of hard negatives (as the authors do) …"""
 HARD_SHARE = 3
 """… but no deeper than a third of the vocabulary: in a small one, rank 170 is no hard negative."""
 
@@ -29,14 +29,14 @@ Lists = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class ExpandedLists:
-    """For each entity those that are like it, itself first, and hard negatives: int32 [N, *], -1: none."""
+class NeighborLists:
+    """The positives of each entity, itself first, and its hard negatives: int32 [N, *], -1: none."""
 
     positive: Lists
     negative: Lists
 
 
-def first_expansion(vectors_ND: Vectors) -> ExpandedLists:
+def nearest_neighbors(vectors_ND: Vectors) -> NeighborLists:
     """Return the lists of every entity, by cosine.
 
     Args:
@@ -57,7 +57,7 @@ def first_expansion(vectors_ND: Vectors) -> ExpandedLists:
             near, hard = one.ids[:K_POSITIVE], one.ids[first:last]
             positive[entity, 1 : 1 + len(near)] = near
             negative[entity, : len(hard)] = hard
-    return ExpandedLists(positive, negative)
+    return NeighborLists(positive, negative)
 
 
 class PairedBatches:
@@ -76,7 +76,7 @@ class PairedBatches:
     """
 
     def __init__(
-        self, entity_id: Rows, usable: Rows, lists: ExpandedLists, batch_size: int, seed: int
+        self, entity_id: Rows, usable: Rows, lists: NeighborLists, batch_size: int, seed: int
     ) -> None:
         self._entity, self._usable, self._seed = entity_id, usable, seed
         self._quads = max(1, batch_size // 4)

@@ -21,7 +21,7 @@ from engine.training.checkpoint import CheckpointFormat
 Tensor = torch.Tensor
 
 SHARD_BYTES = 1 << 30
-"""Of a shard, which is in memory whole while it is written (one tensor may be larger)."""
+"""Size of a shard, which is in memory whole while it is written (one tensor may be larger)."""
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -47,7 +47,7 @@ class EncoderTraining(Trainer):
         checkpoint: Path | None = None,
     ) -> None:
         worker = worker or Worker()
-        self.encoder, self.data, self._rows = encoder, data, data.told
+        self.encoder, self.data, self._rows = encoder, data, data.with_text
         if not len(self._rows):
             raise UserError("no context has words to train on; train with --modality text+image or image")
         torch.manual_seed(settings.seed)

@@ -28,7 +28,7 @@ Tensor = torch.Tensor
 
 
 class TrainerSettings(BaseModel):
-    """What a run computes; the defaults are the text encoder's."""
+    """The settings of a run; the defaults are the text encoder's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +52,7 @@ class TrainerSettings(BaseModel):
 
     @property
     def betas(self) -> tuple[float, float]:
-        """Of AdamW."""
+        """The betas of AdamW."""
         return 0.9, 0.999
 
     def rate(self, step: int, total: int) -> float:
@@ -62,7 +62,7 @@ class TrainerSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Worker:
-    """Which of how many processes this is, and where it computes."""
+    """One worker: its rank, the number of workers, and its device."""
 
     rank: int = 0
     world: int = 1
@@ -70,7 +70,7 @@ class Worker:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the worker that writes and reports."""
+        """True for the worker that writes and reports."""
         return self.rank == 0
 
     def seed(self, seed: int) -> None:
@@ -99,9 +99,9 @@ class StepReport:
     rows: Rows
     """This worker's."""
     amount: int
-    """Of the global batch, in what a training's speed is counted in (:meth:`Trainer.amount`)."""
+    """Size of the global batch, in what a training's speed is counted in (:meth:`Trainer.amount`)."""
     seconds: float
-    """That the step took, without what follows an epoch."""
+    """Duration of the step, without what follows an epoch."""
 
 
 class Trainer(ABC):

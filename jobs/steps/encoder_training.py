@@ -18,7 +18,7 @@ from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from engine.training.contexts import Modality
 from engine.training.multimodal import MultimodalSettings
-from engine.training.multimodal_data import expanded, open_contexts
+from engine.training.multimodal_data import mine_neighbor_lists, open_contexts
 from engine.training.text import EncoderSettings
 from engine.vocabulary import Vocabulary
 from jobs.steps.frozen_cache import frozen_cache
@@ -126,5 +126,5 @@ def _describe(
         return run
     if not len(data.usable(settings.modality)):
         raise UserError(f"{workspace.root.uri}: no context has anything of --modality {settings.modality}")
-    lists = expanded(workspace, data, len(entities), settings.modality)
+    lists = mine_neighbor_lists(workspace, data, len(entities), settings.modality)
     return MultimodalRun(**vars(run), features=data.features.key, lists=lists)

@@ -10,10 +10,10 @@ import hashlib
 import numpy as np
 
 from engine.corpus.blocks.format import (
+    BlockCounts,
     BlockManifest,
     Blocks,
     BlockSettings,
-    PartCounts,
     block_parts,
     corpus_texts,
     named_plans,
@@ -103,8 +103,8 @@ def neighbours_of(bundle: Bundle) -> str:
 
 
 def _list_part(
-    workspace: Workspace, tokenizer: str, settings: BlockSettings, parts: PartFolder[PartCounts]
-) -> dict[str, PartCounts]:
+    workspace: Workspace, tokenizer: str, settings: BlockSettings, parts: PartFolder[BlockCounts]
+) -> dict[str, BlockCounts]:
     """Return the counts of the part that holds lists of neighbours, by its name; made unless it is there."""
     bundle = Bundle.open(workspace)
     if neighbours_of(bundle) != settings.neighbours:
@@ -122,7 +122,7 @@ def _list_part(
     tokens = np.fromiter((i for ids in token_ids(loaded, lines) for i in ids), settings.dtype)
     blocks = pack(tokens, settings, loaded.bos_token_id)
     begins = len(blocks) if loaded.bos_token_id is not None else 0
-    counts = PartCounts(
+    counts = BlockCounts(
         sentences=0,
         descriptions=0,
         held_out=0,

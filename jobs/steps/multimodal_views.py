@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from engine.models.device import worker_device
-from engine.models.multimodal import Predictor
+from engine.models.multimodal import EntityPredictionModel
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import SparseDistributions, truncate
 from engine.retrieval.index import Vectors, unit
@@ -37,7 +37,7 @@ CONTEXTS = 64
 
 
 @dataclass(frozen=True)
-class Source:
+class ViewSource:
     """What an actor opens: the run, the text side, and what of a context is used."""
 
     workspace: str
@@ -52,10 +52,10 @@ class Source:
         text = TextEncoder.load(model)
         return open_contexts(Workspace.open(self.workspace), self.cache, self.trained.features, text, model)
 
-    def predictor(self) -> Predictor:
+    def predictor(self) -> EntityPredictionModel:
         """Load the trained encoder and its head."""
         folder = Path(local_folder(f"{self.trained.folder.uri}"))
-        return Predictor.load(folder, TextEncoder.load(str(folder / "text")))
+        return EntityPredictionModel.load(folder, TextEncoder.load(str(folder / "text")))
 
 
 class Means(NamedTuple):
@@ -68,7 +68,7 @@ class Means(NamedTuple):
 
 
 def multimodal_view(
-    source: Source, n_entities: int, executor: Executor
+    source: ViewSource, n_entities: int, executor: Executor
 ) -> tuple[Vectors, SparseDistributions]:
     """Return each entity's unit mean state, its common part taken off, [N, D], and its mean distribution."""
     firsts = list(range(0, n_entities, ENTITIES_A_TASK))
@@ -86,7 +86,7 @@ def multimodal_view(
 class EntityMeansWorker:
     """Computes the mean states and distributions of some entities, over all contexts of each."""
 
-    def __init__(self, source: Source, n_entities: int) -> None:
+    def __init__(self, source: ViewSource, n_entities: int) -> None:
         self._source, self._n = source, n_entities
         self._device = worker_device()
         self._contexts = source.contexts()

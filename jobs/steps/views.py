@@ -17,18 +17,18 @@ import numpy.typing as npt
 from engine.corpus.documents import documents
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.models.device import worker_device
-from engine.models.pooling import describe
+from engine.models.pooling import mean_pooled
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.index import Vectors, unit
-from engine.retrieval.views import centred, hubness, joint_view, lexical_view, of_even_spread
+from engine.retrieval.views import centred, hubness, joint_view, lexical_view, scale_to_unit_similarity_std
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedStates, FrozenCache, InputRows, masked_sums
 from engine.training.multimodal_data import image_view
 from jobs import console
 from jobs.steps.encoder_training import Trained, trained_encoder
-from jobs.steps.multimodal_views import Source, multimodal_view
+from jobs.steps.multimodal_views import ViewSource, multimodal_view
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import Executor
 
@@ -80,7 +80,7 @@ class Sources:
 
 
 @dataclass
-class Made:
+class BuiltViews:
     """What builders add to.
 
     Attributes:
@@ -96,10 +96,10 @@ class Made:
     refused_images: Sequence[str] = ()
 
 
-Builder = Callable[[Sources, Made], None]
+Builder = Callable[[Sources, BuiltViews], None]
 
 
-def build_mask(sources: Sources, made: Made) -> None:
+def build_mask(sources: Sources, made: BuiltViews) -> None:
     """Add the unit means of the states at the mask, "mask"."""
     cache = sources.cache
     tasks = [SumTask(*pair) for pair in zip(cache.inputs.parts, cache.states, strict=True)]
@@ -117,7 +117,7 @@ def build_mask(sources: Sources, made: Made) -> None:
     made.views["mask"] = unit(total)
 
 
-def build_description(sources: Sources, made: Made) -> None:
+def build_description(sources: Sources, made: BuiltViews) -> None:
     """Add the unit vectors of the descriptions, "description"; zeros where there is none."""
     texts = sources.descriptions
     order = np.argsort([len(t) for t in texts], kind="stable")
@@ -135,13 +135,13 @@ def build_description(sources: Sources, made: Made) -> None:
     )
 
 
-def build_lexical(sources: Sources, made: Made) -> None:
+def build_lexical(sources: Sources, made: BuiltViews) -> None:
     """Add the words of all that is said of each entity, "lexical"."""
     console.say("lexical view")
     made.views["lexical"] = lexical_view(documents(sources.workspace))
 
 
-def build_multimodal(sources: Sources, made: Made) -> None:
+def build_multimodal(sources: Sources, made: BuiltViews) -> None:
     """Add "image" and "multimodal", and predicted distributions, where an encoder was trained for them."""
     trained = trained_encoder(sources.workspace, MULTIMODAL_JOB)
     if trained is None:
@@ -153,7 +153,7 @@ def build_multimodal(sources: Sources, made: Made) -> None:
             "is left out; train it again on these"
         )
         return
-    source = Source(sources.workspace.root.uri, trained, cache, trained.modality, sources.temperature)
+    source = ViewSource(sources.workspace.root.uri, trained, cache, trained.modality, sources.temperature)
     states, distributions = multimodal_view(source, n_entities, sources.executor)
     contexts = source.contexts()
     made.views |= {"image": centred(image_view(contexts, n_entities)), "multimodal": states}
@@ -167,7 +167,7 @@ def build_multimodal(sources: Sources, made: Made) -> None:
     }
 
 
-def build_joint(sources: Sources, made: Made) -> None:
+def build_joint(sources: Sources, made: BuiltViews) -> None:
     """Add the views before it side by side, "joint", and its hubness."""
     view = joint_view(_joined(sources, made))
     made.views["joint"] = view
@@ -177,7 +177,7 @@ def build_joint(sources: Sources, made: Made) -> None:
     )
 
 
-def _joined(sources: Sources, made: Made) -> list[Vectors]:
+def _joined(sources: Sources, made: BuiltViews) -> list[Vectors]:
     """Return the joint view's parts: views of the text, and the multi-modal state with an even say."""
     views = made.views
     mask, texts = centred(views["mask"]), [centred(views["description"]), views["lexical"]]
@@ -188,8 +188,8 @@ def _joined(sources: Sources, made: Made) -> list[Vectors]:
     # The state is trained on the same words: beside it, a mask view that is not trained would add noise.
     told = [*([mask] if sources.trained else []), *texts]
     return [
-        *(of_even_spread(text) for text in told if text.any()),
-        STATE_WEIGHT * of_even_spread(views["multimodal"]),
+        *(scale_to_unit_similarity_std(text) for text in told if text.any()),
+        STATE_WEIGHT * scale_to_unit_similarity_std(views["multimodal"]),
     ]
 
 
@@ -239,5 +239,5 @@ class DescriptionWorker:
 
     def __call__(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """Return one vector a text, [n, D]."""
-        vectors: npt.NDArray[np.float32] = describe(self._encoder, self._tokenizer, texts)
+        vectors: npt.NDArray[np.float32] = mean_pooled(self._encoder, self._tokenizer, texts)
         return vectors

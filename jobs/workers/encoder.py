@@ -13,7 +13,7 @@ from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from engine.training.multimodal import MultimodalSettings, MultimodalTraining
 from engine.training.multimodal_data import open_contexts
-from engine.training.pairs import ExpandedLists
+from engine.training.pairs import NeighborLists
 from engine.training.text import EncoderSettings, EncoderTraining
 from engine.training.trainer import Worker
 from jobs.workers.training_run import Run
@@ -61,7 +61,7 @@ class MultimodalRun(EncoderRun):
 
     features: str
     """Key of the image features."""
-    lists: ExpandedLists
+    lists: NeighborLists
 
     def open(self, worker: Worker, checkpoint: Path | None) -> Training:
         """Open a worker's part of the training."""

@@ -208,7 +208,7 @@ def _has_cluster() -> bool:
 
 
 @dataclass(frozen=True)
-class Made(Generic[T]):
+class PartsResult(Generic[T]):
     """What is known of each part, in the order of the tasks; and how many were made now, and kept."""
 
     parts: dict[str, T]
@@ -225,7 +225,7 @@ def make_parts(
     label: str,
     size: Callable[[Task], int] = lambda task: 1,
     gpu: bool = False,
-) -> Made[T]:
+) -> PartsResult[T]:
     """Make the parts of a folder that are not there yet, and show the progress.
 
     Args:
@@ -248,4 +248,4 @@ def make_parts(
             for place, result in executor.map(worker, arguments, [tasks[name] for name in todo], gpu):
                 found[todo[place]] = result
                 meter.add(size(tasks[todo[place]]))
-    return Made({name: found[name] for name in tasks}, len(todo), kept)
+    return PartsResult({name: found[name] for name in tasks}, len(todo), kept)

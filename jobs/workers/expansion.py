@@ -56,7 +56,7 @@ def unpack(table: pa.Table) -> list[tuple[str, list[Expansion]]]:
 
 
 @dataclass(frozen=True)
-class Source:
+class BundleRef:
     """What a worker opens: it crosses processes, the opened bundle does not."""
 
     workspace: str
@@ -79,7 +79,7 @@ class BatchExpansion:
     """
 
     pipeline: Pipeline
-    source: Source
+    source: BundleRef
     output: str
     batch_size: int
 
@@ -189,7 +189,7 @@ def _pooled(job: BatchExpansion, tasks: Sequence[PartQueries], workers: int | No
     )
 
 
-class Opened:
+class OpenedStep:
     """An actor's step on one part. A user's mistake met while opening is raised at the first call.
 
     (Of an actor whose constructor fails, Ray keeps no exception, only its text.)
@@ -209,10 +209,10 @@ class Opened:
         return pa.concat_tables([self._step(part, rows) for part, rows in unpack(table)])
 
 
-class StageActor(Opened):
+class StageActor(OpenedStep):
     """One stage, opened once, run on batches of queries."""
 
-    def __init__(self, stage: Stage, source: Source, batch_size: int) -> None:
+    def __init__(self, stage: Stage, source: BundleRef, batch_size: int) -> None:
         def open_step() -> Callable[[str, list[Expansion]], pa.Table]:
             worker = timed(stage, stage.open(source.open()))
             return lambda part, expansions: pack(part, in_batches(worker, expansions, batch_size))
@@ -220,10 +220,10 @@ class StageActor(Opened):
         super().__init__(open_step)
 
 
-class PartWriter(Opened):
+class PartWriter(OpenedStep):
     """The last pool: writes the part and passes on its counts."""
 
-    def __init__(self, source: Source, output: str) -> None:
+    def __init__(self, source: BundleRef, output: str) -> None:
         def open_step() -> Callable[[str, list[Expansion]], pa.Table]:
             write = open_writer(source.open(), output)
 

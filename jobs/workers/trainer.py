@@ -91,11 +91,11 @@ def fit(run: Run[Any], workers: int) -> None:
 
 
 def _fit_here(run: Run[Any]) -> None:
-    from engine.training.deepspeed import torch_as_it_was
+    from engine.training.deepspeed import torch_settings_restored
     from jobs.workers.training_run import work
     from jobs.workers.training_sessions import LocalSession
 
-    with torch_as_it_was(), console.meter("training, steps") as meter:
+    with torch_settings_restored(), console.meter("training, steps") as meter:
         work(run, LocalSession(run, meter))
 
 

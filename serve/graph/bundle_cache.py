@@ -13,7 +13,7 @@ KEEP_S = 60.0
 """Idle time after which a bundle that is not the newest is let go: room to go back at once."""
 
 
-class Shelf(Generic[T]):
+class BundleCache(Generic[T]):
     """Opens each bundle once, off the event loop; whoever asks meanwhile waits for it.
 
     Args:

@@ -1,4 +1,4 @@
-"""What is served at one time: a bundle's names, facts and methods. A request uses one edition to its end."""
+"""What is served at one time: a bundle's names, facts and methods. A request uses one snapshot to its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serve.graph.plan import default_method
 
 
 @dataclass(frozen=True)
-class Edition:
+class BundleSnapshot:
     """One bundle's methods over one vocabulary.
 
     Args:
@@ -37,8 +37,8 @@ class Edition:
     routes: frozenset[str]
 
     @classmethod
-    def open(cls, bundle: Bundle, methods: Mapping[str, Pipeline], routes: Iterable[str]) -> Edition:
-        """Return the edition of a bundle, its tables built now, not under the first request."""
+    def open(cls, bundle: Bundle, methods: Mapping[str, Pipeline], routes: Iterable[str]) -> BundleSnapshot:
+        """Return the snapshot of a bundle, its tables built now, not under the first request."""
         opened = cls(
             bundle.manifest,
             bundle.vocabulary,

@@ -1,7 +1,7 @@
 """Follows the workspace's current bundle while requests go on.
 
-A request reads the edition once and names its bundle to every stage, so no answer is made of two bundles.
-A new bundle is first opened by every replica of every deployment; only then does the edition change, in
+A request reads the snapshot once and names its bundle to every stage, so no answer is made of two bundles.
+A new bundle is first opened by every replica of every deployment; only then does the snapshot change, in
 one assignment. What was refused, and why, is told by ``/v1/bundle``; the old one serves on.
 """
 
@@ -15,8 +15,8 @@ from typing import Protocol
 
 from engine.errors import BundleError, UserError
 from engine.storage.bundle import Bundle
-from serve.graph.bundle_snapshot import Edition
-from serve.graph.plan import Plan, what_lacks
+from serve.graph.bundle_snapshot import BundleSnapshot
+from serve.graph.plan import Plan, missing_requirements
 from serve.telemetry.logs import log_event
 from serve.telemetry.metrics import Metrics
 
@@ -30,21 +30,21 @@ Prepare = Callable[[str], Awaitable[Mapping[str, str]]]
 
 
 class Serving(Protocol):
-    """What answers from an edition (:class:`serve.http.service.Service`)."""
+    """What answers from a snapshot (:class:`serve.http.service.Service`)."""
 
-    edition: Edition
+    snapshot: BundleSnapshot
     """What is served now."""
     refused: tuple[str, str] | None
     """Id of a newer bundle that could not be served, and why."""
 
 
-class Swapper:
+class BundleWatcher:
     """Looks at the current bundle every ``watch_s`` seconds.
 
     Args:
-        service: whose edition is replaced.
+        service: whose snapshot is replaced.
         current: returns the id of the current bundle; blocking.
-        open_edition: opens a bundle by its id for the ingress, all files checked; blocking.
+        open_snapshot: opens a bundle by its id for the ingress, all files checked; blocking.
         prepare: see :data:`Prepare`.
     """
 
@@ -53,11 +53,11 @@ class Swapper:
         service: Serving,
         metrics: Metrics,
         current: Callable[[], str],
-        open_edition: Callable[[str], Edition],
+        open_snapshot: Callable[[str], BundleSnapshot],
         prepare: Prepare,
     ) -> None:
         self._service, self._metrics = service, metrics
-        self._current, self._open_edition, self._prepare = current, open_edition, prepare
+        self._current, self._open_snapshot, self._prepare = current, open_snapshot, prepare
         self._refused_at = 0.0
 
     async def watch(self, every_s: float) -> None:
@@ -73,25 +73,25 @@ class Swapper:
         """Change to the current bundle if it is another one and every stage can answer from it."""
         wanted = await asyncio.to_thread(self._current)
         service = self._service
-        if wanted == service.edition.id:
+        if wanted == service.snapshot.id:
             service.refused = None
             return
         if service.refused and service.refused[0] == wanted and time.monotonic() < self._refused_at + RETRY_S:
             return
         try:
-            edition = await asyncio.to_thread(self._open_edition, wanted)
+            snapshot = await asyncio.to_thread(self._open_snapshot, wanted)
             if wrong := {name: why for name, why in (await self._prepare(wanted)).items() if why}:
                 raise BundleError("; ".join(f"{name}: {why}" for name, why in wrong.items()))
         except UserError as error:
             if not service.refused or service.refused[0] != wanted:
                 log_event("bundle refused", level=logging.ERROR, bundle=wanted, reason=str(error))
-                self._metrics.swapped("refused")
+                self._metrics.bundle_changed("refused")
             service.refused, self._refused_at = (wanted, str(error)), time.monotonic()
             return
-        before = service.edition.id
-        service.edition, service.refused = edition, None
-        self._metrics.serving(edition.manifest)
-        self._metrics.swapped("served")
+        before = service.snapshot.id
+        service.snapshot, service.refused = snapshot, None
+        self._metrics.serving(snapshot.manifest)
+        self._metrics.bundle_changed("served")
         log_event("bundle served", bundle=wanted, before=before)
 
 
@@ -101,7 +101,7 @@ def check_stages(bundle: Bundle, plan: Plan) -> None:
     Raises:
         BundleError: it lacks some, and why.
     """
-    for unit in plan.units:
-        for stage in unit.stages:
-            if lack := what_lacks(bundle, [stage]):
+    for spec in plan.deployments:
+        for stage in spec.stages:
+            if lack := missing_requirements(bundle, [stage]):
                 raise BundleError(f"{stage.name} is deployed, and {lack}")

@@ -14,22 +14,22 @@ from engine.retrieval.index import index_file, views_of
 from engine.retrieval.shards import IndexShard, ShardedIndex
 from engine.storage.bundle import Bundle, current_id
 from engine.storage.workspace import Workspace
-from serve.graph.bundle_cache import Shelf
+from serve.graph.bundle_cache import BundleCache
 from serve.graph.dispatch import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOST
-from serve.graph.plan import Unit
-from serve.graph.runner import Job, Opened, StageRunner
+from serve.graph.plan import DeploymentSpec
+from serve.graph.runner import Job, OpenedBundle, StageRunner
 from serve.messages import Progress, Reply, Task
 from serve.settings import ServeSettings
 from serve.telemetry.logs import configure_logs
 
-GRACE_S = 0.1
+STAGE_GRACE_S = 0.1
 """Time past the deadline that a stage has to end by itself, with more than was there before it."""
 
 
 class Host:
     """A replica that has bundles open."""
 
-    _shelf: Shelf[Any]
+    _bundles: BundleCache[Any]
 
     async def _begin(self, settings: ServeSettings, bundle_id: str) -> None:
         """Open the bundle of the day. A bad one does not keep the replica down: another may be asked for."""
@@ -39,7 +39,7 @@ class Host:
     async def prepare(self, bundle_id: str) -> str:
         """Open a bundle that will be asked for from now on; return what is wrong with it, or nothing."""
         try:
-            await self._shelf.prepare(bundle_id)
+            await self._bundles.prepare(bundle_id)
         except UserError as error:
             return str(error)
         return ""
@@ -47,7 +47,7 @@ class Host:
     async def ping(self, bundle_id: str) -> str:
         """Return "ok" where the bundle is open and can answer, else why not."""
         try:
-            await self._shelf.get(bundle_id)
+            await self._bundles.get(bundle_id)
         except UserError as error:
             return str(error)
         return "ok"
@@ -61,14 +61,18 @@ class StageHost(Host):
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: ServeSettings, bundle_id: str, unit: Unit, shards: Sequence[DeploymentHandle] = ()
+        self,
+        settings: ServeSettings,
+        bundle_id: str,
+        spec: DeploymentSpec,
+        shards: Sequence[DeploymentHandle] = (),
     ) -> None:
-        self._settings, self._unit, self._shards = settings, unit, shards
-        self._shelf = Shelf(self._open)
+        self._settings, self._spec, self._shards = settings, spec, shards
+        self._bundles = BundleCache(self._open)
         self._loop = asyncio.get_running_loop()
-        budget = unit.settings.batch_budget
-        budgets = [stage.budget if budget is None else budget for stage in unit.stages]
-        self._runner = StageRunner(unit.stages, budgets, settings.batch_wait_ms / 1000)
+        budget = spec.settings.batch_budget
+        budgets = [stage.budget if budget is None else budget for stage in spec.stages]
+        self._runner = StageRunner(spec.stages, budgets, settings.batch_wait_ms / 1000)
         await self._begin(settings, bundle_id)
 
     def check_health(self) -> None:
@@ -106,39 +110,39 @@ class StageHost(Host):
         """Wait for a job, at most to its deadline. A caller that went away ends it."""
         self._runner.submit(job)
         deadline = job.deadline
-        timeout = None if deadline is None else max(deadline - time.time(), 0) + GRACE_S
+        timeout = None if deadline is None else max(deadline - time.time(), 0) + STAGE_GRACE_S
         try:
             await asyncio.wait({asyncio.wrap_future(job.done)}, timeout=timeout)
         finally:
             job.dropped = not job.done.done()
 
-    async def _opened(self, bundle_id: str) -> Opened:
-        found: Opened = await self._shelf.get(bundle_id)
+    async def _opened(self, bundle_id: str) -> OpenedBundle:
+        found: OpenedBundle = await self._bundles.get(bundle_id)
         return found
 
-    def _open(self, bundle_id: str) -> Opened:
+    def _open(self, bundle_id: str) -> OpenedBundle:
         bundle = Bundle.open(Workspace.open(self._settings.workspace), bundle_id)
         if self._shards:
             for view in views_of(bundle.manifest):
                 shards = RemoteShards(self._shards, self._loop, bundle_id, view)
                 bundle.provide(index_file(view), ShardedIndex.connect(shards, len(self._shards)))
-        return Opened.open(bundle, self._unit.stages)
+        return OpenedBundle.open(bundle, self._spec.stages)
 
 
 class ShardHost(Host):
     """Rows of every view of a bundle's vectors."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: ServeSettings, bundle_id: str, unit: Unit
+        self, settings: ServeSettings, bundle_id: str, spec: DeploymentSpec
     ) -> None:
-        assert unit.shard is not None
-        self._settings, self._number, self._count = settings, unit.shard, settings.index_shards
-        self._shelf = Shelf(self._open)
+        assert spec.shard is not None
+        self._settings, self._number, self._count = settings, spec.shard, settings.index_shards
+        self._bundles = BundleCache(self._open)
         await self._begin(settings, bundle_id)
 
     async def ask(self, bundle_id: str, view: str, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
         """Return what methods of this part of a view return, in order."""
-        shards: dict[str, IndexShard] = await self._shelf.get(bundle_id)
+        shards: dict[str, IndexShard] = await self._bundles.get(bundle_id)
         shard = shards[view]
         return await asyncio.to_thread(lambda: [getattr(shard, name)(*given) for name, given in calls])
 

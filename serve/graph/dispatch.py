@@ -27,7 +27,7 @@ from ray.serve.handle import DeploymentHandle
 from engine.query import Expansion
 from serve.errors import OverloadedError, UnavailableError
 from serve.graph.admission import Admission
-from serve.graph.plan import Hop, Plan
+from serve.graph.plan import DeploymentCall, Plan
 from serve.messages import Failure, Outcome, Progress, Reply, Task
 from serve.telemetry.metrics import Metrics
 
@@ -41,7 +41,7 @@ PART = 64
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
 
-GRACE_S = 0.5
+REPLY_GRACE_S = 0.5
 """Time past the deadline that a reply with what there is may take to arrive."""
 
 LOST = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError, RequestCancelledError)
@@ -92,9 +92,9 @@ class HandleDispatch:
         """Yield what happens, and the outcome last (:class:`serve.messages.Dispatch`)."""
         with self._admission.admit(route, 1) as answered:
             outcome: Outcome = expansion
-            for hop in self._plan.hops(route, bool(expansion.query.new)):
-                task = Task(bundle, hop[1], [expansion], request_id)
-                async with aclosing(self._follow(hop, task)) as happening:
+            for call in self._plan.calls(route, bool(expansion.query.new)):
+                task = Task(bundle, call[1], [expansion], request_id)
+                async with aclosing(self._follow(call, task)) as happening:
                     async for one in happening:
                         if isinstance(one, Reply):
                             self._observe(one)
@@ -113,39 +113,39 @@ class HandleDispatch:
         """Take expansions from deployment to deployment; one that failed goes no further."""
         outcomes: list[Outcome] = list(expansions)
         with_new = any(e.query.new for e in expansions)
-        for hop in self._plan.hops(route, with_new):
+        for call in self._plan.calls(route, with_new):
             alive = {place: o for place, o in enumerate(outcomes) if isinstance(o, Expansion)}
             if not alive:
                 break
-            task = Task(bundle, hop[1], list(alive.values()), request_id)
-            reply = await self._ask(hop, task)
+            task = Task(bundle, call[1], list(alive.values()), request_id)
+            reply = await self._ask(call, task)
             self._observe(reply)
             for place, outcome in zip(alive, reply.outcomes, strict=True):
                 outcomes[place] = outcome
         return outcomes
 
-    async def _ask(self, hop: Hop, task: Task) -> Reply:
+    async def _ask(self, call: DeploymentCall, task: Task) -> Reply:
         """Return a deployment's reply, or what there is without it when the time is over."""
-        name, until = hop[0], _until(task)
-        remaining = max(until - time.time(), 0) + GRACE_S
+        name, until = call[0], _until(task)
+        remaining = max(until - time.time(), 0) + REPLY_GRACE_S
         try:
             async with asyncio.timeout(remaining):
                 return await self._again(name, until, lambda: self._handles[name].run.remote(task))
         except TimeoutError:
-            return self._without(hop, task)
+            return self._without(call, task)
 
-    async def _follow(self, hop: Hop, task: Task) -> AsyncGenerator[Progress | Reply, None]:
+    async def _follow(self, call: DeploymentCall, task: Task) -> AsyncGenerator[Progress | Reply, None]:
         """Yield a deployment's progress and its reply; from the beginning where a replica is lost."""
-        name, tries = hop[0], _Tries(_until(task))
+        name, tries = call[0], _Tries(_until(task))
         while True:
             replies = self._streams[name].stream.remote(task)
             try:
-                async with asyncio.timeout(max(tries.until - time.time(), 0) + GRACE_S):
+                async with asyncio.timeout(max(tries.until - time.time(), 0) + REPLY_GRACE_S):
                     async for one in replies:
                         yield one
                 return
             except TimeoutError:
-                yield self._without(hop, task)
+                yield self._without(call, task)
                 return
             except BackPressureError:
                 raise _full(name) from None
@@ -184,9 +184,9 @@ class HandleDispatch:
         await asyncio.sleep(tries.pause)
         tries.pause = min(2 * tries.pause, LONGEST_PAUSE_S)
 
-    def _without(self, hop: Hop, task: Task) -> Reply:
+    def _without(self, call: DeploymentCall, task: Task) -> Reply:
         """Return the expansions as they went in, with what they lack."""
-        name, chain = hop
+        name, chain = call
         stages = [self._plan.names[name, place] for place in chain]
         outcomes: list[Outcome] = []
         for e in task.expansions:

@@ -14,7 +14,7 @@ from engine.errors import BundleError, UserError
 from engine.methods import METHODS
 from engine.retrieval.index import views_of
 from engine.stages.base import Pipeline, Stage
-from engine.stages.describe import Describe
+from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
 from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
@@ -30,15 +30,15 @@ VIEWS = ("joint", "mask", "description", "lexical")
 
 SHARD_CPUS = 1.0
 
-Place = tuple[str, int]
+StageRef = tuple[str, int]
 """A deployment's name, and the place of a stage in it."""
 
-Hop = tuple[str, tuple[int, ...]]
+DeploymentCall = tuple[str, tuple[int, ...]]
 """A deployment's name, and the places of the stages to run there."""
 
 
 @dataclass(frozen=True)
-class Unit:
+class DeploymentSpec:
     """One deployment: its stages, or the part of the index that it holds, and what it gets.
 
     Args:
@@ -58,28 +58,28 @@ class Unit:
 class Plan:
     """Deployments, and for each route its stages' places in them.
 
-    ``describe`` is the place of the stage that new entities need first, if the bundle can do that.
+    ``encode_new`` is the place of the stage that new entities need first, if the bundle can do that.
     """
 
-    units: tuple[Unit, ...]
-    routes: Mapping[str, tuple[Place, ...]]
-    describe: Place | None = None
-    names: Mapping[Place, str] = field(default_factory=dict)
+    deployments: tuple[DeploymentSpec, ...]
+    routes: Mapping[str, tuple[StageRef, ...]]
+    encode_new: StageRef | None = None
+    names: Mapping[StageRef, str] = field(default_factory=dict)
 
-    def hops(self, route: str, with_new: bool = False) -> tuple[Hop, ...]:
-        """Return a route's way: neighbouring stages of one deployment are one hop.
+    def calls(self, route: str, with_new: bool = False) -> tuple[DeploymentCall, ...]:
+        """Return the calls of a route, in order: neighbouring stages of one deployment are one call.
 
         Raises:
             UserError: new entities, and no encoder.
         """
-        places = self.routes[route]
-        if with_new and self.describe is None:
+        refs = self.routes[route]
+        if with_new and self.encode_new is None:
             raise UserError(
                 "the bundle has no encoder, so seeds must be of its vocabulary; build the index again"
             )
-        if with_new and self.describe is not None:
-            places = (self.describe, *places)
-        grouped = itertools.groupby(places, key=lambda place: place[0])
+        if with_new and self.encode_new is not None:
+            refs = (self.encode_new, *refs)
+        grouped = itertools.groupby(refs, key=lambda ref: ref[0])
         return tuple((name, tuple(place for _, place in group)) for name, group in grouped)
 
 
@@ -93,57 +93,59 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
     if view := next((v for v in VIEWS if v in views_of(bundle.manifest)), None):
         routes |= {f"{name}{EXPLAINED}": (*stages, Explain(view=view)) for name, stages in routes.items()}
         routes[NEIGHBOURS] = (Retrieve(view=view),)
-    describe = Describe()
-    can_describe = not what_lacks(bundle, [describe])
-    extra = (describe,) if can_describe else ()
+    encode_new = EncodeNewEntities()
+    can_encode = not missing_requirements(bundle, [encode_new])
+    extra = (encode_new,) if can_encode else ()
     stages = list(dict.fromkeys([*itertools.chain.from_iterable(routes.values()), *extra]))
-    place_of = _places(stages, settings.fused)
+    ref_of = _stage_refs(stages, settings.fused)
     groups: dict[str, list[Stage]] = {}
-    for stage, (name, _) in place_of.items():
+    for stage, (name, _) in ref_of.items():
         groups.setdefault(name, []).append(stage)
-    units = [_unit(name, group, settings) for name, group in groups.items()] + _shards(settings)
-    _check_names(settings, [unit.name for unit in units])
+    deployments = [_deployment_spec(name, group, settings) for name, group in groups.items()] + _shards(
+        settings
+    )
+    _check_names(settings, [deployment.name for deployment in deployments])
     return Plan(
-        tuple(units),
-        {route: tuple(place_of[stage] for stage in given) for route, given in routes.items()},
-        place_of[describe] if can_describe else None,
-        {place: stage.name for stage, place in place_of.items()},
+        tuple(deployments),
+        {route: tuple(ref_of[stage] for stage in given) for route, given in routes.items()},
+        ref_of[encode_new] if can_encode else None,
+        {ref: stage.name for stage, ref in ref_of.items()},
     )
 
 
-def _places(stages: Sequence[Stage], fused: bool) -> dict[Stage, Place]:
+def _stage_refs(stages: Sequence[Stage], fused: bool) -> dict[Stage, StageRef]:
     """Return each stage's place: all in one deployment, or each alone, named after it and numbered."""
     if fused:
         return {stage: (FUSED, place) for place, stage in enumerate(stages)}
-    places: dict[Stage, Place] = {}
+    refs: dict[Stage, StageRef] = {}
     for stage in stages:
-        same = sum(other.name == stage.name for other in places)
-        places[stage] = (stage.name if same == 0 else f"{stage.name}-{same + 1}", 0)
-    return places
+        same = sum(other.name == stage.name for other in refs)
+        refs[stage] = (stage.name if same == 0 else f"{stage.name}-{same + 1}", 0)
+    return refs
 
 
-def _unit(name: str, stages: Sequence[Stage], settings: ServeSettings) -> Unit:
+def _deployment_spec(name: str, stages: Sequence[Stage], settings: ServeSettings) -> DeploymentSpec:
     """A fused replica runs one stage at a time, so it wants what its hungriest stage wants."""
     own = settings.of(name)
     wanted = {
         "num_cpus": own.num_cpus if own.num_cpus is not None else max(s.num_cpus for s in stages),
         "num_gpus": own.num_gpus if own.num_gpus is not None else max(s.num_gpus for s in stages),
     }
-    return Unit(name, tuple(stages), own.model_copy(update=wanted))
+    return DeploymentSpec(name, tuple(stages), own.model_copy(update=wanted))
 
 
-def _shards(settings: ServeSettings) -> list[Unit]:
+def _shards(settings: ServeSettings) -> list[DeploymentSpec]:
     """Return the deployments that hold the vectors, if they are spread."""
     count = settings.index_shards
     if count == 1:
         return []
-    units = []
+    deployments = []
     for number in range(count):
         name = shard_name(number, count)
         own = settings.of(name)
         cpus = own.num_cpus if own.num_cpus is not None else SHARD_CPUS
-        units.append(Unit(name, (), own.model_copy(update={"num_cpus": cpus}), number))
-    return units
+        deployments.append(DeploymentSpec(name, (), own.model_copy(update={"num_cpus": cpus}), number))
+    return deployments
 
 
 def shard_name(number: int, count: int) -> str:
@@ -166,7 +168,7 @@ def served_methods(bundle: Bundle, wanted: Sequence[str]) -> dict[str, Pipeline]
     """
     if unknown := [name for name in wanted if name not in METHODS]:
         raise UserError(f"methods: unknown {unknown[0]!r}; known: {', '.join(METHODS)}")
-    lacking = {name: lack for name, p in METHODS.items() if (lack := what_lacks(bundle, p.stages))}
+    lacking = {name: lack for name, p in METHODS.items() if (lack := missing_requirements(bundle, p.stages))}
     for name in wanted:
         if name in lacking:
             raise UserError(f"methods: {name!r} cannot be served: {lacking[name]}")
@@ -182,7 +184,7 @@ def default_method(methods: Iterable[str]) -> str:
     return DEFAULT if DEFAULT in names else names[0]
 
 
-def what_lacks(bundle: Bundle, stages: Iterable[Stage]) -> str:
+def missing_requirements(bundle: Bundle, stages: Iterable[Stage]) -> str:
     """Return why the bundle cannot serve some stages, or nothing: the files of each must be there."""
     for stage in stages:
         for name in stage.needs():

@@ -44,7 +44,7 @@ FADES = 0.8
 
 
 @runtime_checkable
-class Grows(Protocol):
+class IterativeWorker(Protocol):
     """A worker whose lists grow by rounds (:class:`engine.stages.generate.Generator`)."""
 
     def start(self, expansions: Sequence[Expansion]) -> list[Any]:
@@ -58,7 +58,7 @@ class Grows(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
+class OpenedBundle:
     """The stages of one bundle, opened."""
 
     bundle: Bundle
@@ -66,7 +66,7 @@ class Opened:
     workers: Sequence[Worker]
 
     @classmethod
-    def open(cls, bundle: Bundle, stages: Sequence[Stage]) -> Opened:
+    def open(cls, bundle: Bundle, stages: Sequence[Stage]) -> OpenedBundle:
         """Open every stage.
 
         Raises:
@@ -86,7 +86,7 @@ class Job:
     """
 
     task: Task
-    opened: Opened
+    opened: OpenedBundle
     report: Report | None = None
     outcomes: list[Outcome] = field(init=False)
     step: list[int] = field(init=False)
@@ -144,7 +144,7 @@ class _Item:
         return self.job.task.chain[self.job.step[self.index]]
 
 
-_Key = tuple[Opened, int]
+_Key = tuple[OpenedBundle, int]
 
 
 class StageRunner:
@@ -273,7 +273,7 @@ class StageRunner:
         if deadline is None:
             return True
         alone = self._seconds_a_unit[item.place] * stage.cost(item.expansion)
-        bounded = isinstance(worker, Grows) or not len(item.expansion.ranking)
+        bounded = isinstance(worker, IterativeWorker) or not len(item.expansion.ranking)
         remaining = deadline - time.time()
         if bounded or alone < remaining:
             return remaining > 0
@@ -286,7 +286,7 @@ class StageRunner:
         expansions = [item.expansion for item in items]
         try:
             grower: object = worker
-            if isinstance(grower, Grows):
+            if isinstance(grower, IterativeWorker):
                 return [*self._grow(grower, stage, items)]
             return [*worker(expansions)]
         except Exception as error:
@@ -294,7 +294,7 @@ class StageRunner:
                 return [_explain(error, items[0].job.task.request_id)]
             return [self._compute(worker, stage, [item])[0] for item in items]
 
-    def _grow(self, worker: Grows, stage: Stage, items: list[_Item]) -> list[Expansion]:
+    def _grow(self, worker: IterativeWorker, stage: Stage, items: list[_Item]) -> list[Expansion]:
         """Let lists grow, tell who asks of every round, and let short batches through between rounds."""
         expansions = [item.expansion for item in items]
         # Callers name their queries as they like; rounds are told apart by a number.
@@ -310,7 +310,7 @@ class StageRunner:
         going = self._collect(block=False)
         while self._ready:
             key, batch = self._next_batch(below=SHORT_S)
-            if not batch or isinstance(key[0].workers[key[1]], Grows):
+            if not batch or isinstance(key[0].workers[key[1]], IterativeWorker):
                 for item in reversed(batch):
                     self._ready.setdefault(key, deque()).appendleft(item)
                 break

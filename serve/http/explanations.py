@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.catalogue import Catalogue, Sentence
+from engine.catalogue import Catalogue, MentionSentence
 from engine.corpus.importing.images import kind_of
 from engine.errors import StorageError
 from engine.query import Expansion, Query
@@ -72,12 +72,12 @@ def _nearest(
     ]
 
 
-def sentences_of(sentences: Sequence[Sentence]) -> list[Json]:
+def sentences_of(sentences: Sequence[MentionSentence]) -> list[Json]:
     """Return the JSON objects of sentences; a context that is an image alone has none."""
     return [{"text": one.text, "start": one.start, "end": one.end} for one in sentences if one.text]
 
 
-def images_of(entity: int, sentences: Sequence[Sentence]) -> list[str]:
+def images_of(entity: int, sentences: Sequence[MentionSentence]) -> list[str]:
     """Return where the images of some of an entity's sentences, from the first on, are served."""
     return [f"/v1/images/{entity}/{n}" for n in range(len(_addresses(sentences)))]
 
@@ -107,6 +107,6 @@ def read_image(catalogue: Catalogue, workspace: str, entity: int, n: int) -> tup
     return (content, media_type) if media_type else None
 
 
-def _addresses(sentences: Sequence[Sentence]) -> list[str]:
+def _addresses(sentences: Sequence[MentionSentence]) -> list[str]:
     """Return the addresses of images, each once, in the order of the sentences."""
     return list(dict.fromkeys(one.image for one in sentences if one.image))

@@ -43,7 +43,7 @@ def answer(problem: Problem) -> Response:
     return Response(encode(problem.body), problem.status, dict(problem.headers), media_type=JSON)
 
 
-class Observed:
+class RequestLogMiddleware:
     """Outermost: gives each request an id, counts and logs it; an exception becomes a plain 500."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -96,7 +96,7 @@ class Observed:
         )
 
 
-class Guarded:
+class AuthMiddleware:
     """Lets in who has a token; what the page needs to ask for one is open."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
@@ -114,7 +114,7 @@ class Guarded:
         await self._app(scope, receive, send)
 
 
-class WholeBody:
+class BodyLimitMiddleware:
     """Reads a request's body before anything else is done: within its size, and its time."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float, metrics: Metrics) -> None:

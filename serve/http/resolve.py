@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.errors import QueryError, UnknownEntityError, UserError
 from engine.query import NewEntity, Query
-from serve.graph.bundle_snapshot import Edition
+from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import DEFAULT, EXPLAINED
 from serve.http.errors import Problem, ProblemError, UnknownMethodError, invalid, problem_of
 from serve.http.requests import ExpandRequest, NewSeed
@@ -15,7 +15,7 @@ from serve.settings import ServeSettings
 
 
 @dataclass(frozen=True)
-class Asked:
+class ResolvedQuery:
     """A query that can be asked: by which route, for which method, and until when (seconds since 1970)."""
 
     route: str
@@ -25,48 +25,50 @@ class Asked:
     explain: bool
 
 
-def asked_of(request: ExpandRequest, edition: Edition, settings: ServeSettings) -> Asked | Problem:
+def resolve_query(
+    request: ExpandRequest, snapshot: BundleSnapshot, settings: ServeSettings
+) -> ResolvedQuery | Problem:
     """Return what to ask the stages, or what is wrong with the request.
 
     Milliseconds where a name is unknown (its closest are sought) or a filter is given, else microseconds.
     """
     try:
-        return _asked(request, edition, settings)
+        return _resolved(request, snapshot, settings)
     except UserError as error:
         return problem_of(error)
 
 
-def is_quick(request: ExpandRequest, edition: Edition) -> bool:
-    """Whether :func:`asked_of` takes microseconds: nothing to filter by, and no unknown name."""
-    find = edition.vocabulary.find
+def is_quick(request: ExpandRequest, snapshot: BundleSnapshot) -> bool:
+    """Whether :func:`resolve_query` takes microseconds: nothing to filter by, and no unknown name."""
+    find = snapshot.vocabulary.find
     seeds = (*request.positive, *request.negative)
     return not request.filter and all(isinstance(s, NewSeed) or find(s) is not None for s in seeds)
 
 
-def _asked(request: ExpandRequest, edition: Edition, settings: ServeSettings) -> Asked:
-    method = edition.default if request.method == DEFAULT else request.method
-    if method not in edition.methods:
-        raise UnknownMethodError(request.method, list(edition.methods))
+def _resolved(request: ExpandRequest, snapshot: BundleSnapshot, settings: ServeSettings) -> ResolvedQuery:
+    method = snapshot.default if request.method == DEFAULT else request.method
+    if method not in snapshot.methods:
+        raise UnknownMethodError(request.method, list(snapshot.methods))
     route = f"{method}{EXPLAINED}" if request.explain else method
-    if route not in edition.routes:
+    if route not in snapshot.routes:
         raise invalid("the bundle has no vectors to explain answers by", "explain")
     if request.top_k > settings.max_top_k:
         raise invalid(f"top_k: {request.top_k} is more than {settings.max_top_k}", "top_k")
-    positive, negative, new = _Seeds(request, edition).resolved()
-    where = tuple((name, tuple(dict.fromkeys(values))) for name, values in request.filter.items())
-    if where:
-        edition.catalogue.matching(where)  # an unknown attribute or value is told before any stage runs
+    positive, negative, new = _Seeds(request, snapshot).resolved()
+    filters = tuple((name, tuple(dict.fromkeys(values))) for name, values in request.filter.items())
+    if filters:
+        snapshot.catalogue.matching(filters)  # an unknown attribute or value is refused before any stage runs
     wait_s = min((request.deadline_ms or float("inf")) / 1000, settings.timeout_s)
     deadline = time.time() + wait_s
-    query = Query(request.id, positive, negative, request.top_k, where, new, deadline)
-    return Asked(route, method, query, deadline, request.explain)
+    query = Query(request.id, positive, negative, request.top_k, filters, new, deadline)
+    return ResolvedQuery(route, method, query, deadline, request.explain)
 
 
 class _Seeds:
     """The seeds of a request: ids, negative for those that the vocabulary does not hold."""
 
-    def __init__(self, request: ExpandRequest, edition: Edition) -> None:
-        self._request, self._vocabulary = request, edition.vocabulary
+    def __init__(self, request: ExpandRequest, snapshot: BundleSnapshot) -> None:
+        self._request, self._vocabulary = request, snapshot.vocabulary
         self._new: dict[str, NewEntity] = {}
 
     def resolved(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[NewEntity, ...]]:

@@ -14,7 +14,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from engine.errors import UserError
 from serve.http.auth import Access
 from serve.http.errors import Problem, ProblemError, invalid, invalid_fields, problem_of
-from serve.http.middleware import JSON, Guarded, Observed, WholeBody, answer
+from serve.http.middleware import JSON, AuthMiddleware, BodyLimitMiddleware, RequestLogMiddleware, answer
 from serve.http.openapi import answers, body, content, document, event_schema
 from serve.http.requests import BatchRequest, ExpandRequest, Name, Prefix, checked, decode, encode
 from serve.http.responses import (
@@ -67,10 +67,13 @@ def create_app(service: Service) -> FastAPI:
         GZipMiddleware, minimum_size=COMPRESSED, compresslevel=1, thread_minimum_size=LARGE_BODY
     )
     app.add_middleware(
-        WholeBody, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s, metrics=metrics
+        BodyLimitMiddleware,
+        max_bytes=settings.max_body_bytes,
+        timeout_s=settings.body_timeout_s,
+        metrics=metrics,
     )
-    app.add_middleware(Guarded, access=access)
-    app.add_middleware(Observed, metrics=metrics)  # added last, so it is outermost
+    app.add_middleware(AuthMiddleware, access=access)
+    app.add_middleware(RequestLogMiddleware, metrics=metrics)  # added last, so it is outermost
     return app
 
 
@@ -167,7 +170,7 @@ def _add_listings(app: FastAPI, service: Service) -> None:
     )
     async def attributes() -> Response:
         """What a query may filter by: attributes, and their most frequent values."""
-        return await respond(service.edition.attributes, large=True)
+        return await respond(service.snapshot.attributes, large=True)
 
     @app.get("/v1/methods", response_model=None, responses=answers(Methods, "the methods"))
     async def methods() -> Response:
@@ -184,7 +187,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", response_model=None, responses=answers(Healthy, "it answers"))
     async def healthz() -> Response:
         """The process answers."""
-        return await respond({"status": "ok", "bundle": service.edition.id})
+        return await respond({"status": "ok", "bundle": service.snapshot.id})
 
     responses = answers(Ready, "every stage answers")
     responses[503] = {"model": Ready, "description": "a stage does not answer"}

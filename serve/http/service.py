@@ -17,16 +17,16 @@ from typing import Any, cast
 from engine.errors import UserError
 from engine.query import Expansion, Query
 from engine.stages.base import finish
-from serve.graph.bundle_snapshot import Edition
+from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import NEIGHBOURS
 from serve.http.errors import FailedError, Problem, ProblemError, internal, invalid, problem_of
 from serve.http.explanations import MAX_SENTENCES as SENTENCES_HELD
 from serve.http.explanations import explanations, images_of, read_image, sentences_of
 from serve.http.requests import BatchRequest, ExpandRequest, answer_of, checked, entity_of
-from serve.http.resolve import Asked, asked_of, is_quick
+from serve.http.resolve import ResolvedQuery, is_quick, resolve_query
 from serve.messages import Dispatch, Failure, Outcome, RoundDone, StageDone
 from serve.settings import ServeSettings
-from serve.telemetry.metrics import Metrics, together
+from serve.telemetry.metrics import Metrics, merge_replica_metrics
 
 logger = logging.getLogger("seedset.serve")
 
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 Event = tuple[str, Json]
 """The name and the data of what happens to a query."""
 
-GRACE_S = 1.0
+ANSWER_GRACE_S = 1.0
 """How long after its deadline a query may still bring what there is."""
 
 FEW_QUERIES = 20
@@ -64,11 +64,11 @@ async def ready_always() -> Mapping[str, str]:
 
 
 class Service:
-    """Answers by an edition, which may be replaced at any time: a request uses one to its end.
+    """Answers by a snapshot, which may be replaced at any time: a request uses one to its end.
 
     Args:
         settings: limits.
-        edition: what is served now.
+        snapshot: what is served now.
         dispatch: runs the stages.
         metrics: counts.
         ready: says of each stage "ok", or why it does not answer.
@@ -78,13 +78,13 @@ class Service:
     def __init__(
         self,
         settings: ServeSettings,
-        edition: Edition,
+        snapshot: BundleSnapshot,
         dispatch: Dispatch,
         metrics: Metrics,
         ready: Callable[[], Awaitable[Mapping[str, str]]] = ready_always,
         counted: Callable[[], Awaitable[Sequence[bytes]]] | None = None,
     ) -> None:
-        self.settings, self.edition, self.metrics = settings, edition, metrics
+        self.settings, self.snapshot, self.metrics = settings, snapshot, metrics
         self.refused: tuple[str, str] | None = None
         """Id of a newer bundle that could not be served, and why."""
         self._dispatch, self._ready, self._counted = dispatch, ready, counted
@@ -94,7 +94,7 @@ class Service:
         """Return the metrics of all replicas in Prometheus' text format."""
         if self._counted is None:
             return await asyncio.to_thread(self.metrics.render)
-        return await asyncio.to_thread(together, await self._counted())
+        return await asyncio.to_thread(merge_replica_metrics, await self._counted())
 
     async def expand(self, request: ExpandRequest, trace: Trace) -> Json:
         """Answer one query.
@@ -102,7 +102,7 @@ class Service:
         Raises:
             ProblemError: what is wrong with the query, or why it cannot be answered now.
         """
-        (answer,) = await self._answers(self.edition, [request], trace)
+        (answer,) = await self._answers(self.snapshot, [request], trace)
         if isinstance(answer, Problem):
             raise ProblemError(answer)
         return answer
@@ -113,7 +113,7 @@ class Service:
             requests = await asyncio.to_thread(lambda: [_request_of(q) for q in batch.queries])
         else:
             requests = [_request_of(query) for query in batch.queries]
-        results = await self._answers(self.edition, requests, trace)
+        results = await self._answers(self.snapshot, requests, trace)
         return {
             "results": [
                 {"id": _id_of(given), **result.body} if isinstance(result, Problem) else result
@@ -133,15 +133,15 @@ class Service:
         Raises:
             ProblemError: what is wrong with the query; nothing has happened then.
         """
-        edition = self.edition
-        (asked,) = await self._prepare(edition, [request], trace)
-        if isinstance(asked, Problem):
-            raise ProblemError(asked)
-        return self._events(edition, asked, trace)
+        snapshot = self.snapshot
+        (resolved,) = await self._prepare(snapshot, [request], trace)
+        if isinstance(resolved, Problem):
+            raise ProblemError(resolved)
+        return self._events(snapshot, resolved, trace)
 
     async def complete(self, prefix: str, limit: int) -> Json:
         """Return entities with a spelling that begins with ``prefix``."""
-        vocabulary = self.edition.vocabulary
+        vocabulary = self.snapshot.vocabulary
 
         def look_up() -> Json:
             names = vocabulary.starting_with(prefix, limit)
@@ -155,18 +155,18 @@ class Service:
         Raises:
             ProblemError: there is none (404); names the closest.
         """
-        edition = self.edition
-        found = edition.vocabulary.find(given)
+        snapshot = self.snapshot
+        found = snapshot.vocabulary.find(given)
         if found is None and given.isdecimal() and len(given) < 11:
-            found = edition.vocabulary.find(int(given))
+            found = snapshot.vocabulary.find(int(given))
         if found is None:
-            closest = await asyncio.to_thread(edition.vocabulary.closest, given)
+            closest = await asyncio.to_thread(snapshot.vocabulary.closest, given)
             hint = f"; did you mean {', '.join(map(repr, closest))}?" if closest else ""
             message = f"unknown entity {given!r}{hint}"
             raise ProblemError(Problem("unknown_entity", message, 404, None, tuple(closest)))
-        near = await self._neighbours(edition, found, neighbours, trace)
-        about = await asyncio.to_thread(_about, edition, found, sentences)
-        return {**entity_of(edition.vocabulary, found), **about, "neighbours": near}
+        near = await self._neighbours(snapshot, found, neighbours, trace)
+        about = await asyncio.to_thread(_about, snapshot, found, sentences)
+        return {**entity_of(snapshot.vocabulary, found), **about, "neighbours": near}
 
     async def image(self, entity: int, n: int) -> tuple[bytes, str]:
         """Return an image of an entity, and its media type.
@@ -174,7 +174,7 @@ class Service:
         Raises:
             ProblemError: there is none (404).
         """
-        catalogue, workspace = self.edition.catalogue, self.settings.workspace
+        catalogue, workspace = self.snapshot.catalogue, self.settings.workspace
         found = await asyncio.to_thread(read_image, catalogue, workspace, entity, n)
         if found is None:
             raise ProblemError(Problem("not_found", f"no image {n} of the entity {entity}", 404))
@@ -182,23 +182,23 @@ class Service:
 
     def bundle(self) -> Json:
         """Return what is served, and what it was made from."""
-        edition, refused = self.edition, self.refused
+        snapshot, refused = self.snapshot, self.refused
         return {
-            **edition.manifest.model_dump(mode="json", exclude={"files", "format_version"}),
-            "files": sorted(edition.manifest.files),
-            "entities": len(edition.vocabulary),
-            "methods": list(edition.methods),
+            **snapshot.manifest.model_dump(mode="json", exclude={"files", "format_version"}),
+            "files": sorted(snapshot.manifest.files),
+            "entities": len(snapshot.vocabulary),
+            "methods": list(snapshot.methods),
             "refused": {"id": refused[0], "reason": refused[1]} if refused else None,
         }
 
     def listing(self) -> Json:
         """Return the methods and what they are made of."""
-        edition = self.edition
+        snapshot = self.snapshot
         methods = [
-            {"name": name, "description": about, "stages": list(edition.stages[name])}
-            for name, about in edition.methods.items()
+            {"name": name, "description": about, "stages": list(snapshot.stages[name])}
+            for name, about in snapshot.methods.items()
         ]
-        return {"default": edition.default, "methods": methods}
+        return {"default": snapshot.default, "methods": methods}
 
     async def readiness(self) -> Mapping[str, str]:
         """Return "ok" or a reason for every stage: asked at most once a second, whoever wants to know."""
@@ -208,10 +208,10 @@ class Service:
         return await asyncio.shield(self._known_ready[1])
 
     async def _answers(
-        self, edition: Edition, requests: Sequence[ExpandRequest | Problem], trace: Trace
+        self, snapshot: BundleSnapshot, requests: Sequence[ExpandRequest | Problem], trace: Trace
     ) -> list[Json | Problem]:
         """Answer each request or say why not, in order; requests for one route go together."""
-        prepared = await self._prepare(edition, requests, trace)
+        prepared = await self._prepare(snapshot, requests, trace)
         answers: list[Json | Problem] = [one if isinstance(one, Problem) else {} for one in prepared]
         groups: dict[str, list[int]] = {}
         for place, one in enumerate(prepared):
@@ -219,8 +219,8 @@ class Service:
                 groups.setdefault(one.route, []).append(place)
 
         async def run(places: list[int]) -> None:
-            asked = [one for p in places if not isinstance(one := prepared[p], Problem)]
-            for place, answer in zip(places, await self._ask(edition, asked, trace), strict=True):
+            resolved = [one for p in places if not isinstance(one := prepared[p], Problem)]
+            for place, answer in zip(places, await self._ask(snapshot, resolved, trace), strict=True):
                 answers[place] = answer
 
         if len(groups) == 1:
@@ -230,42 +230,48 @@ class Service:
         return answers
 
     async def _prepare(
-        self, edition: Edition, requests: Sequence[ExpandRequest | Problem], trace: Trace
-    ) -> list[Asked | Problem]:
+        self, snapshot: BundleSnapshot, requests: Sequence[ExpandRequest | Problem], trace: Trace
+    ) -> list[ResolvedQuery | Problem]:
         settings = self.settings
 
-        def prepare() -> list[Asked | Problem]:
-            return [r if isinstance(r, Problem) else asked_of(r, edition, settings) for r in requests]
+        def prepare() -> list[ResolvedQuery | Problem]:
+            return [r if isinstance(r, Problem) else resolve_query(r, snapshot, settings) for r in requests]
 
         few = len(requests) <= FEW_QUERIES
-        quick = few and all(isinstance(r, Problem) or is_quick(r, edition) for r in requests)
+        quick = few and all(isinstance(r, Problem) or is_quick(r, snapshot) for r in requests)
         prepared = prepare() if quick else await asyncio.to_thread(prepare)
-        methods = {one.method for one in prepared if isinstance(one, Asked)}
+        methods = {one.method for one in prepared if isinstance(one, ResolvedQuery)}
         trace.method = methods.pop() if len(methods) == 1 else "several" if methods else ""
-        trace.bundle, trace.queries = edition.id, len(requests)
+        trace.bundle, trace.queries = snapshot.id, len(requests)
         return prepared
 
-    async def _ask(self, edition: Edition, asked: Sequence[Asked], trace: Trace) -> list[Json | Problem]:
+    async def _ask(
+        self, snapshot: BundleSnapshot, resolved: Sequence[ResolvedQuery], trace: Trace
+    ) -> list[Json | Problem]:
         """Ask the stages for queries of one route."""
-        wait_s = max(one.deadline for one in asked) - time.time() + GRACE_S
-        expansions = [Expansion(one.query) for one in asked]
+        wait_s = max(one.deadline for one in resolved) - time.time() + ANSWER_GRACE_S
+        expansions = [Expansion(one.query) for one in resolved]
         try:
             async with asyncio.timeout(wait_s):
-                outcomes = await self._dispatch(asked[0].route, edition.id, expansions, trace.request_id)
+                outcomes = await self._dispatch(resolved[0].route, snapshot.id, expansions, trace.request_id)
         except Exception as error:
             problem = self._problem(error, trace)
-            return [self._noted(problem) for _ in asked]
-        pairs = list(zip(asked, outcomes, strict=True))
-        few = sum(one.query.top_k for one in asked) < MANY_RESULTS and not any(a.explain for a in asked)
+            return [self._noted(problem) for _ in resolved]
+        pairs = list(zip(resolved, outcomes, strict=True))
+        few = sum(one.query.top_k for one in resolved) < MANY_RESULTS and not any(a.explain for a in resolved)
         if few:
-            return [self._rendered(edition, one, outcome, trace) for one, outcome in pairs]
-        return await asyncio.to_thread(lambda: [self._rendered(edition, a, o, trace) for a, o in pairs])
+            return [self._rendered(snapshot, one, outcome, trace) for one, outcome in pairs]
+        return await asyncio.to_thread(lambda: [self._rendered(snapshot, a, o, trace) for a, o in pairs])
 
-    async def _events(self, edition: Edition, asked: Asked, trace: Trace) -> AsyncGenerator[Event, None]:
+    async def _events(
+        self, snapshot: BundleSnapshot, resolved: ResolvedQuery, trace: Trace
+    ) -> AsyncGenerator[Event, None]:
         """Yield what happens to a query. All steps must be taken by one task: its time is limited."""
-        names = edition.vocabulary.names
-        wait_s = asked.deadline - time.time() + GRACE_S
-        happening = self._dispatch.stream(asked.route, edition.id, Expansion(asked.query), trace.request_id)
+        names = snapshot.vocabulary.names
+        wait_s = resolved.deadline - time.time() + ANSWER_GRACE_S
+        happening = self._dispatch.stream(
+            resolved.route, snapshot.id, Expansion(resolved.query), trace.request_id
+        )
         problem: Problem | None = None
         try:
             async with asyncio.timeout(wait_s), aclosing(_generator(happening)) as events:
@@ -276,7 +282,7 @@ class Service:
                         new = [{"id": i, "name": names[i]} for i in event.new]
                         yield "round", {**vars(event), "new": new}
                     else:
-                        answer = await asyncio.to_thread(self._rendered, edition, asked, event, trace)
+                        answer = await asyncio.to_thread(self._rendered, snapshot, resolved, event, trace)
                         yield ("error", answer.body) if isinstance(answer, Problem) else ("answer", answer)
                         return
         except Exception as error:
@@ -284,7 +290,9 @@ class Service:
         if problem:
             yield "error", problem.body
 
-    def _rendered(self, edition: Edition, asked: Asked, outcome: Outcome, trace: Trace) -> Json | Problem:
+    def _rendered(
+        self, snapshot: BundleSnapshot, resolved: ResolvedQuery, outcome: Outcome, trace: Trace
+    ) -> Json | Problem:
         """Return a query's answer, or why there is none."""
         if isinstance(outcome, Failure):
             problem = problem_of(FailedError(outcome))
@@ -293,11 +301,11 @@ class Service:
         trace.degraded += bool(expansion.degraded)
         for note in expansion.degraded:
             stage = note.partition(":")[0]
-            self.metrics.degraded(stage if stage in edition.stage_names else "other")
+            self.metrics.degraded(stage if stage in snapshot.stage_names else "other")
         explained = None
-        if asked.explain:
-            expansion, explained = explanations(expansion, edition.vocabulary, edition.catalogue)
-        return answer_of(expansion, edition.vocabulary, asked.method, edition.id, explained)
+        if resolved.explain:
+            expansion, explained = explanations(expansion, snapshot.vocabulary, snapshot.catalogue)
+        return answer_of(expansion, snapshot.vocabulary, resolved.method, snapshot.id, explained)
 
     def _problem(self, error: Exception, trace: Trace) -> Problem:
         """Return what a caller is told of an error in the dispatch; what is ours goes to the log."""
@@ -314,26 +322,26 @@ class Service:
             self.metrics.shed(problem.code)
         return problem
 
-    async def _neighbours(self, edition: Edition, entity: int, n: int, trace: Trace) -> list[Json]:
-        if not n or NEIGHBOURS not in edition.routes:
+    async def _neighbours(self, snapshot: BundleSnapshot, entity: int, n: int, trace: Trace) -> list[Json]:
+        if not n or NEIGHBOURS not in snapshot.routes:
             return []
         deadline = time.time() + self.settings.timeout_s
         query = Query(trace.request_id or "neighbours", (entity,), top_k=n, deadline=deadline)
-        asked = Asked(NEIGHBOURS, "", query, deadline, False)
-        trace.bundle, trace.queries = edition.id, 1
-        (answer,) = await self._ask(edition, [asked], trace)
+        resolved = ResolvedQuery(NEIGHBOURS, "", query, deadline, False)
+        trace.bundle, trace.queries = snapshot.id, 1
+        (answer,) = await self._ask(snapshot, [resolved], trace)
         if isinstance(answer, Problem):
             raise ProblemError(answer)
         results = answer["results"]
         return [{"id": r["id"], "name": r["name"], "similarity": r["evidence"]["positive"]} for r in results]
 
 
-def _about(edition: Edition, entity: int, n: int) -> Json:
+def _about(snapshot: BundleSnapshot, entity: int, n: int) -> Json:
     """Return what the catalogue knows of an entity, with n of its sentences. Reads from the disk."""
-    held = edition.catalogue.sentences([entity], SENTENCES_HELD).get(entity, [])
+    held = snapshot.catalogue.sentences([entity], SENTENCES_HELD).get(entity, [])
     return {
-        "description": edition.catalogue.description(entity),
-        "attributes": edition.catalogue.attributes_of(entity),
+        "description": snapshot.catalogue.description(entity),
+        "attributes": snapshot.catalogue.attributes_of(entity),
         "sentences": sentences_of(held)[:n],
         "images": images_of(entity, held),
     }

@@ -35,17 +35,17 @@ def main(settings: BundlesSettings) -> None:
     within seconds, unless it was started with a bundle of its own. So --use with the id of the bundle
     before takes a publication back. Every byte of a bundle is checked before it becomes the current one.
     """
-    house, use = Workspace.open(settings.workspace), settings.use
+    workspace, use = Workspace.open(settings.workspace), settings.use
     try:
-        current = current_id(house)
+        current = current_id(workspace)
     except BundleError:
-        if not any(listing(house)):
+        if not any(listing(workspace)):
             raise
         current = ""
     if use is None:
-        print_table(*listing(house), current)
+        print_table(*listing(workspace), current)
         return
-    point_to(house, use)
+    point_to(workspace, use)
     print(f"current bundle: {use}" + (f" (before: {current})" if current not in ("", use) else ""))
 
 

@@ -1,1 +1,1 @@
-"""What is installed in Serve's proxies: load shedding and time-outs of connections."""
+"""Extend Serve's HTTP proxies: load shedding and time-outs of connections."""

@@ -1,4 +1,4 @@
-"""What Serve's HTTP proxies do besides: hang up on who does not say what he wants, and throttle.
+"""Install a header time-out and load shedding in Serve's HTTP proxies.
 
 uvicorn, which the proxies run, waits for the head of a request for ever; a client that sends it a byte at a
 time holds a connection until none is left. Ray calls :func:`install` in each proxy before it listens where
@@ -15,58 +15,61 @@ import uvicorn.protocols.http.auto
 from starlette.middleware import Middleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serve.proxy.load_shedding import Throttle
+from serve.proxy.load_shedding import LoadShedder
 
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 CALLBACK = "serve.proxy.install:install"
 
-HEAD_TIMEOUT = "SEEDSET_HEAD_TIMEOUT_S"
-"""Variable with the seconds that the head of a request may take to arrive."""
+HEADER_TIMEOUT = "SEEDSET_HEAD_TIMEOUT_S"
+"""Environment variable: seconds within which the head of a request must arrive."""
 
 DEFAULT_S = 10.0
 
 
-class ImpatientProtocol(HttpToolsProtocol):
-    """Closes a connection on which the head of a request does not arrive whole in time.
+class HeaderTimeoutProtocol(HttpToolsProtocol):
+    """A protocol that closes a connection on which the head of a request does not arrive whole in time.
 
     The time begins with the connection, and then with the first byte of each request; between requests
     uvicorn's own keep-alive time holds.
     """
 
-    _hang_up: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first head."""
+        """Start the timer for the first head."""
         super().connection_made(transport)
-        self._wait()
+        self._start_timer()
 
     def on_message_begin(self) -> None:
-        """Go on waiting, or begin again."""
+        """Start the timer for the next head, unless it runs."""
         super().on_message_begin()
-        self._wait()
+        self._start_timer()
 
     def on_headers_complete(self) -> None:
-        """Wait no more: the body's time is the application's to watch."""
-        self._end()
+        """Stop the timer: the application limits the time of the body."""
+        self._stop_timer()
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
-        self._end()
+        """Stop the timer."""
+        self._stop_timer()
         super().connection_lost(exc)
 
-    def _wait(self) -> None:
-        if self._hang_up is None:
-            seconds = float(os.environ.get(HEAD_TIMEOUT, DEFAULT_S))
-            self._hang_up = self.loop.call_later(seconds, self.transport.close)
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            seconds = float(os.environ.get(HEADER_TIMEOUT, DEFAULT_S))
+            self._timer = self.loop.call_later(seconds, self.transport.close)
 
-    def _end(self) -> None:
-        if self._hang_up is not None:
-            self._hang_up.cancel()
-            self._hang_up = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def install() -> list[Middleware]:
-    """Make uvicorn use :class:`ImpatientProtocol` in this process, and refuse at the door under overload."""
-    uvicorn.protocols.http.auto.AutoHTTPProtocol = ImpatientProtocol
-    return [Middleware(Throttle)]
+    """Install the header time-out and load shedding in this process; Ray calls it in each proxy.
+
+    Returns: the middleware that the proxy adds.
+    """
+    uvicorn.protocols.http.auto.AutoHTTPProtocol = HeaderTimeoutProtocol
+    return [Middleware(LoadShedder)]

@@ -95,7 +95,7 @@ class Metrics:
         """Count a call that was repeated."""
         self._retries.labels(stage).inc()
 
-    def swapped(self, result: str) -> None:
+    def bundle_changed(self, result: str) -> None:
         """Count a change of the served bundle: ``served`` or ``refused``."""
         self._swaps.labels(result).inc()
 
@@ -109,7 +109,7 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def together(texts: Sequence[bytes]) -> bytes:
+def merge_replica_metrics(texts: Sequence[bytes]) -> bytes:
     """Return what several replicas count as one: sums, but the latest of times and of the bundle's gauge."""
 
     class Summed(Collector):

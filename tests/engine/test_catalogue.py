@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import catalogue as module
-from engine.catalogue import Attribute, Catalogue, Sentence, Value
+from engine.catalogue import Attribute, Catalogue, MentionSentence, Value
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.errors import UnknownAttributeError
 from engine.vocabulary import ENTITY_SCHEMA
@@ -55,7 +55,7 @@ def known(tmp_path: Path) -> Catalogue:
     return catalogue(tmp_path, ROWS, TEXTS)
 
 
-def where(**conditions: list[str]) -> tuple:
+def filters(**conditions: list[str]) -> tuple:
     return tuple((name, tuple(values)) for name, values in conditions.items())
 
 
@@ -66,11 +66,11 @@ def test_descriptions_and_attributes_of_each_entity(known: Catalogue) -> None:
 
 def test_entities_with_one_of_the_values_of_every_attribute(known: Catalogue) -> None:
     assert known.matching(()).tolist() == [0, 1, 2, 3, 4, 5]
-    assert known.matching(where(continent=["Asia"])).tolist() == [0, 1]
-    assert known.matching(where(continent=["Europe", "Asia"])).tolist() == [0, 1, 2]
-    assert known.matching(where(continent=["Asia"], language=["Türkçe"])).tolist() == [1]
-    assert known.matching(where(continent=["Asia"], **{"class": ["river"]})).tolist() == []
-    assert known.matching(where(continent=["Asia"])).dtype == np.int32
+    assert known.matching(filters(continent=["Asia"])).tolist() == [0, 1]
+    assert known.matching(filters(continent=["Europe", "Asia"])).tolist() == [0, 1, 2]
+    assert known.matching(filters(continent=["Asia"], language=["Türkçe"])).tolist() == [1]
+    assert known.matching(filters(continent=["Asia"], **{"class": ["river"]})).tolist() == []
+    assert known.matching(filters(continent=["Asia"])).dtype == np.int32
 
 
 def test_attributes_are_listed_by_how_many_entities_have_them(
@@ -101,7 +101,7 @@ def test_what_no_entity_has_is_an_error_that_names_what_would_work(
     known: Catalogue, conditions, field, suggestions, words
 ) -> None:
     with pytest.raises(UnknownAttributeError, match=words) as caught:
-        known.matching(where(**conditions))
+        known.matching(filters(**conditions))
     for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
         assert (error.field, error.status) == (field, 422)
         assert error.suggestions[: len(suggestions)] == suggestions
@@ -124,10 +124,10 @@ def test_conditions_equal_a_plain_loop(tmp_path_factory: pytest.TempPathFactory,
         expected = [
             i for i, r in enumerate(plain) if all(set(r.get(n, ())) & {*v} for n, v in conditions.items())
         ]
-        assert found.matching(where(**conditions)).tolist() == expected
+        assert found.matching(filters(**conditions)).tolist() == expected
     else:
         with pytest.raises(UnknownAttributeError):
-            found.matching(where(**conditions))
+            found.matching(filters(**conditions))
     for name, values, more in found.attributes():
         counted = [
             (v, sum(v in r.get(name, ()) for r in plain)) for v in sorted({v for n, v in there if n == name})
@@ -155,7 +155,7 @@ MENTIONS: list[tuple[Any, ...]] = [
 def test_sentences_equal_a_plain_loop(tmp_path_factory: pytest.TempPathFactory, ids, n: int) -> None:
     found = catalogue(tmp_path_factory.mktemp("c"), ROWS, mentions=MENTIONS).sentences(ids, n)
     expected = {
-        e: [Sentence(*about) for one, *about in MENTIONS if one == e][:n]
+        e: [MentionSentence(*about) for one, *about in MENTIONS if one == e][:n]
         for e in ids
         if SIZES.get(e, 0) and n
     }

@@ -22,12 +22,12 @@ def test_an_unknown_method_names_the_known_ones() -> None:
 
 ALL = {**METHODS, **ABLATIONS}
 GENERATIVE = [name for name, p in ALL.items() if any(isinstance(s, Generate) for s in p.stages)]
-RETRIEVING = [name for name, p in ALL.items() if name not in GENERATIVE and not p.together]
+RETRIEVING = [name for name, p in ALL.items() if name not in GENERATIVE and not p.batch_dependent]
 
 
 def shortened(pipeline: Pipeline) -> Pipeline:
     """Return the same pipeline, its lists grown for a few rounds: a random model goes on for long."""
-    few = {"beams": 6, "max_rounds": 4, "at_once": 2}
+    few = {"beams": 6, "max_rounds": 4, "query_batch_size": 2}
     stages = [s.model_copy(update=few) if isinstance(s, Generate) else s for s in pipeline.stages]
     return Pipeline(tuple(stages))
 

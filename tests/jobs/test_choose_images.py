@@ -10,21 +10,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.images.selection import results
-from engine.images.selection.selector import ChoiceSettings
+from engine.images.selection.selector import SelectionSettings
 from jobs.choose_images import choose_images, main
 from jobs.workers.executor import RayExecutor
 from tests.support import choice_models
 from tests.support.commands import run_command
 from tests.support.corpora import run_import
 from tests.support.executors import LastFirst
-from tests.support.images import picture
+from tests.support.images import image_bytes
 
 
 def found_images(folder: Path) -> Path:
     """Write a table of five records, one of which cannot be used, and their images; return its file."""
     folder.mkdir()
     for colour in ("red", "blue"):
-        (folder / f"{colour}.png").write_bytes(picture(colour))
+        (folder / f"{colour}.png").write_bytes(image_bytes(colour))
     both = ["red.png", "blue.png", "missing.png"]
     records = [
         {"entity": "iron", "sentence": f"iron is number {i} .", "candidates": both, "typical": "red.png"}
@@ -60,7 +60,7 @@ def test_from_a_table_to_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_ray_chooses_the_same(ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "PART_RECORDS", 2)
     table = str(found_images(tmp_path / "raw"))
-    settings = ChoiceSettings(clip=choice_models.clip(tmp_path / "clip"), alpha=0.5)
+    settings = SelectionSettings(clip=choice_models.clip(tmp_path / "clip"), alpha=0.5)
 
     def made(output: Path, executor: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]], object]:
         _, counts, parts = choose_images(table, str(output), settings, executor=executor)

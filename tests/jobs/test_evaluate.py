@@ -10,7 +10,7 @@ from tests.support.commands import run_command
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Path:
+def root(tmp_path: Path) -> Path:
     random_bundle(tmp_path / "w", n=50, d=4)
     records = [
         {
@@ -27,14 +27,14 @@ def house(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def evaluate(house: Path, *extra: str) -> int:
-    words = ["--workspace", house / "w", "--queries", house / "query"]
+def evaluate(root: Path, *extra: str) -> int:
+    words = ["--workspace", root / "w", "--queries", root / "query"]
     return run_command(main, *words, *extra)
 
 
-def test_one_method(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = house / "deep" / "r.json"
-    assert evaluate(house, "--method", "retexpan", "--json", str(out)) == 0
+def test_one_method(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = root / "deep" / "r.json"
+    assert evaluate(root, "--method", "retexpan", "--json", str(out)) == 0
     report = json.loads(out.read_text())
     assert report["method"] == "retexpan"
     assert report["overall"]["queries"] == report["by_class"]["things"]["queries"] == 2
@@ -42,7 +42,7 @@ def test_one_method(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # All 50 entities are ranked within the first 100, so all that exist are found.
     assert report["overall"]["PosP@100"] == pytest.approx((200 / 3 + 100) / 2, abs=1e-3)
     assert report["overall"]["NegP@100"] == 50
-    folder = Store.open(house / "w" / "runs" / "evaluate" / "retexpan")
+    folder = Store.open(root / "w" / "runs" / "evaluate" / "retexpan")
     assert json.loads((folder / "report.json").read_bytes()) == report
     assert "| retexpan | Comb |" in (folder / "report.md").read_bytes().decode()
     shown = capsys.readouterr()
@@ -61,23 +61,23 @@ def test_a_joint_method_gets_the_queries_of_a_class_one_by_one(tmp_path: Path) -
     assert json.loads((tmp_path / "r.json").read_text())["overall"]["PosP@100"] == 100
 
 
-def test_several_methods_make_one_table(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = house / "r.json"
+def test_several_methods_make_one_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = root / "r.json"
     several = ["--method", "retexpan", "--method", "retexpan+cds", "--json", str(out)]
-    assert evaluate(house, *several) == 0
+    assert evaluate(root, *several) == 0
     assert list(json.loads(out.read_text())) == ["retexpan", "retexpan+cds"]
     assert capsys.readouterr().out.count("retexpan+cds") >= 3
 
 
-def test_refused_queries_are_loud_and_strict_fails(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refused_queries_are_loud_and_strict_fails(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = [{"group_id": 2, "pos_seeds": ["entity 1x"], "pos_gt": ["entity 4"]}]
-    (house / "query" / "wrong.json").write_text(json.dumps(bad))
-    assert evaluate(house, "--method", "retexpan") == 0
+    (root / "query" / "wrong.json").write_text(json.dumps(bad))
+    assert evaluate(root, "--method", "retexpan") == 0
     shown = capsys.readouterr()
     assert "REFUSED" in shown.err
     assert "entity 1" in shown.err
     assert "refused=1" in shown.out
-    assert evaluate(house, "--method", "retexpan", "--strict") == 2
+    assert evaluate(root, "--method", "retexpan", "--strict") == 2
 
 
 @pytest.mark.parametrize(
@@ -90,28 +90,28 @@ def test_refused_queries_are_loud_and_strict_fails(house: Path, capsys: pytest.C
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(
-    house: Path, capsys: pytest.CaptureFixture[str], extra, words
+    root: Path, capsys: pytest.CaptureFixture[str], extra, words
 ) -> None:
-    assert evaluate(house, *extra) == 2
+    assert evaluate(root, *extra) == 2
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
 
 
-def test_queries_of_mesed_have_its_table(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (house / "m" / "gt").mkdir(parents=True)
-    (house / "m" / "query_seed=5").mkdir()
+def test_queries_of_mesed_have_its_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "m" / "gt").mkdir(parents=True)
+    (root / "m" / "query_seed=5").mkdir()
     names = [f"entity {49 - i}\t{i}" for i in range(50)]
-    (house / "m" / "entity2id.txt").write_text("\n".join(names))
-    (house / "m" / "query_seed=5" / "things.txt").write_text("0 1 2 3 4\n5 6 7 8 9\nEXIT\n")
-    (house / "m" / "gt" / "things.txt").write_text("".join(f"{i}\tentity {49 - i}\t1\n" for i in range(10)))
-    words = ["--workspace", house / "w", "--queries", house / "m" / "query_seed=5", "--method", "retexpan"]
+    (root / "m" / "entity2id.txt").write_text("\n".join(names))
+    (root / "m" / "query_seed=5" / "things.txt").write_text("0 1 2 3 4\n5 6 7 8 9\nEXIT\n")
+    (root / "m" / "gt" / "things.txt").write_text("".join(f"{i}\tentity {49 - i}\t1\n" for i in range(10)))
+    words = ["--workspace", root / "w", "--queries", root / "m" / "query_seed=5", "--method", "retexpan"]
     assert run_command(main, *words) == 0
     shown = capsys.readouterr()
     last = dict(pair.split("=") for pair in shown.out.splitlines()[-1].split())
     assert list(last) == ["method", "bundle", "queries", "refused", "MAP@10", "MAP@100", "Avg"]
     assert (last["queries"], last["refused"]) == ("2", "0")
-    report = json.loads((house / "w/runs/evaluate/retexpan/report.json").read_text())
+    report = json.loads((root / "w/runs/evaluate/retexpan/report.json").read_text())
     assert report["overall"]["PosP@100"] == 100, "all entities are ranked"
     assert float(last["Avg"]) == report["overall"]["PosAvg"]
     assert "Comb" not in shown.out

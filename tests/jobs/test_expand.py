@@ -22,7 +22,7 @@ from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs.expand import MAX_PART, default_part_size, main
 from jobs.expand import expand as batch_expand
-from jobs.workers.expansion import BatchExpansion, Source, pack, unpack
+from jobs.workers.expansion import BatchExpansion, BundleRef, pack, unpack
 from tests.support.bundles import publish_vectors
 from tests.support.commands import run_command
 from tests.support.executors import LastFirst
@@ -34,7 +34,7 @@ QUERIES = 23
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random entities, of which the last has no vector, and queries; one has no answer at all."""
     root = tmp_path_factory.mktemp("expand")
     random = np.random.default_rng(1)
@@ -53,16 +53,16 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def expand(house: Path, output: object, *extra: object) -> int:
-    words = ["--workspace", house / "w", "--queries", house / "q.jsonl", "--output", output]
+def expand(root: Path, output: object, *extra: object) -> int:
+    words = ["--workspace", root / "w", "--queries", root / "q.jsonl", "--output", output]
     method_given = () if "--method" in extra else ("--method", "retexpan")
     return run_command(main, *words, *method_given, *extra)
 
 
-def local_rows(house: Path) -> list[dict]:
+def local_rows(root: Path) -> list[dict]:
     """What the local runtime answers, as rows of the output."""
-    bundle = Bundle.open(Workspace.open(house / "w"))
-    queries = read_queries(Store.open(house / "q.jsonl"), bundle.vocabulary).queries
+    bundle = Bundle.open(Workspace.open(root / "w"))
+    queries = read_queries(Store.open(root / "q.jsonl"), bundle.vocabulary).queries
     rows: list[dict] = []
     for e in method("retexpan").open(bundle)([labelled.query for labelled in queries]):
         if not len(e.ranking):
@@ -98,11 +98,11 @@ def same(rows: list[dict], others: list[dict]) -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "part_size"), [(1, 6), (7, 8), (64, 1024)])
-def test_batch_and_local_runtime_rank_alike(house, tmp_path, batch_size, part_size):
+def test_batch_and_local_runtime_rank_alike(root, tmp_path, batch_size, part_size):
     output = tmp_path / "out"
     sizes = ("--batch-size", batch_size, "--part-size", part_size)
-    assert expand(house, output, "--workers", 1, *sizes) == 0
-    same(batch_rows(output), local_rows(house))
+    assert expand(root, output, "--workers", 1, *sizes) == 0
+    same(batch_rows(output), local_rows(root))
     manifest = json.loads((output / "_manifest.json").read_text())
     assert (manifest["queries"], manifest["empty"], manifest["refused"]) == (QUERIES, 1, 1)
     assert len(manifest["parts"]) == -(-QUERIES // part_size)
@@ -114,13 +114,13 @@ def test_batch_and_local_runtime_rank_alike(house, tmp_path, batch_size, part_si
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_the_pools_of_stages_write_the_same(ray_local, house, tmp_path):
+def test_the_pools_of_stages_write_the_same(ray_local, root, tmp_path):
     """The contract of the workers on Ray: an actor pool per stage, and the one that writes."""
     sizes = ("--batch-size", 4, "--part-size", 6)
-    assert expand(house, tmp_path / "there", *sizes) == 0
-    source = Source(str(house / "w"), Bundle.open(Workspace.open(house / "w")).id)
+    assert expand(root, tmp_path / "there", *sizes) == 0
+    source = BundleRef(str(root / "w"), Bundle.open(Workspace.open(root / "w")).id)
     job = BatchExpansion(method("retexpan"), source, str(tmp_path / "here"), batch_size=4)
-    queries = read_queries(Store.open(house / "q.jsonl"), source.open().vocabulary)
+    queries = read_queries(Store.open(root / "q.jsonl"), source.open().vocabulary)
     run = RunDescription.model_validate_json((tmp_path / "there" / "_run.json").read_bytes())
     target = ExpansionFolder(Store.open(tmp_path / "here"))
     assert batch_expand(job, queries, run, target, LastFirst()).made == 4
@@ -129,7 +129,7 @@ def test_the_pools_of_stages_write_the_same(ray_local, house, tmp_path):
         here = pq.read_table(tmp_path / "here" / f"part-{part}.parquet")
         assert there.schema.equals(here.schema, check_metadata=True)
         assert there.to_pylist() == here.to_pylist()
-    same(batch_rows(tmp_path / "there"), local_rows(house))
+    same(batch_rows(tmp_path / "there"), local_rows(root))
 
 
 @pytest.mark.parametrize("name", ["genexpan", "retexpan+lm-rerank"])
@@ -147,28 +147,28 @@ def test_a_language_models_lists_are_those_of_the_local_runtime(tmp_path, name):
         np.testing.assert_allclose([r["score"] for r in rows], expansion.ranking.scores, rtol=1e-4)
 
 
-def test_a_rerun_makes_only_what_is_missing(house, tmp_path, capsys):
+def test_a_rerun_makes_only_what_is_missing(root, tmp_path, capsys):
     output = tmp_path / "out"
-    assert expand(house, output, "--part-size", 6, "--workers", 1) == 0
+    assert expand(root, output, "--part-size", 6, "--workers", 1) == 0
     made = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
     (output / "part-00002.parquet").unlink()
     (output / "_manifest.json").unlink()
     capsys.readouterr()
-    assert expand(house, output, "--workers", 1) == 0  # the size of parts is the first run's
+    assert expand(root, output, "--workers", 1) == 0  # the size of parts is the first run's
     shown = capsys.readouterr()
     assert "3 of 4 parts are there already" in shown.err
     assert shown.out.endswith("parts=4 made=1\n")
     kept = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
     assert [name for name in made if made[name] != kept[name]] == ["part-00002.parquet"]
-    same(batch_rows(output), local_rows(house))
-    assert expand(house, output, "--method", "retexpan+cds") == 2
+    same(batch_rows(output), local_rows(root))
+    assert expand(root, output, "--method", "retexpan+cds") == 2
     assert "method: retexpan, not retexpan+cds" in capsys.readouterr().err
 
 
 # The two tests below take an actor away or make it fail: in processes and clusters of their own, so that no
 # actor that Ray brings back takes cores from the tests that follow.
-def submitted(house: Path, output: object, *extra: object) -> subprocess.Popen[str]:
-    words = ["--workspace", house / "w", "--queries", house / "q.jsonl", "--output", output]
+def submitted(root: Path, output: object, *extra: object) -> subprocess.Popen[str]:
+    words = ["--workspace", root / "w", "--queries", root / "q.jsonl", "--output", output]
     command = [sys.executable, "-m", "jobs.expand", *words, "--method", "retexpan", *extra]
     return subprocess.Popen([str(w) for w in command], cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
@@ -176,12 +176,12 @@ def submitted(house: Path, output: object, *extra: object) -> subprocess.Popen[s
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.faults
-def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(house, tmp_path):
+def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(root, tmp_path):
     n, output = 3000, tmp_path / "out"
     lines = [json.dumps({"id": f"q{i}", "positive": [i % 100], "top_k": 3}) for i in range(n)]
     (tmp_path / "q.jsonl").write_text("\n".join(lines))
     sizes = ("--workers", 2, "--batch-size", 1, "--part-size", 50)  # one would work in the job's process
-    job = submitted(house, output, "--queries", tmp_path / "q.jsonl", *sizes)
+    job = submitted(root, output, "--queries", tmp_path / "q.jsonl", *sizes)
     while job.poll() is None and not list(output.glob("part-*")):
         time.sleep(0.01)
     children = psutil.Process(job.pid).children(recursive=True)
@@ -197,15 +197,15 @@ def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(house, tmp_path
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.faults
-def test_a_mistake_met_by_an_actor_is_one_line(house, tmp_path):
-    job = submitted(house, tmp_path / "out", "--method", "lexical", "--part-size", 6)
+def test_a_mistake_met_by_an_actor_is_one_line(root, tmp_path):
+    job = submitted(root, tmp_path / "out", "--method", "lexical", "--part-size", 6)
     _, shown = job.communicate(timeout=200)
     assert job.returncode == 2
     check_one_line(shown, tmp_path / "out")
 
 
-def test_a_mistake_met_in_this_process_is_one_line(house, tmp_path, capsys):
-    assert expand(house, tmp_path / "out", "--method", "lexical", "--workers", 1) == 2
+def test_a_mistake_met_in_this_process_is_one_line(root, tmp_path, capsys):
+    assert expand(root, tmp_path / "out", "--method", "lexical", "--workers", 1) == 2
     check_one_line(capsys.readouterr().err, tmp_path / "out")
 
 
@@ -216,8 +216,8 @@ def check_one_line(shown, output):
     assert not (output / "_manifest.json").exists()
 
 
-def test_a_method_whose_answers_depend_on_the_call_is_refused(house, tmp_path, capsys):
-    assert expand(house, tmp_path / "out", "--method", "multiexpan+joint") == 2
+def test_a_method_whose_answers_depend_on_the_call_is_refused(root, tmp_path, capsys):
+    assert expand(root, tmp_path / "out", "--method", "multiexpan+joint") == 2
     assert "measure it with jobs.evaluate" in capsys.readouterr().err
 
 

@@ -11,14 +11,14 @@ from engine.errors import StorageError, UserError
 from engine.images.decode import decode
 from engine.images.features import ImageFeatures, ImageSettings
 from engine.images.fetch import ImageHasher
-from engine.images.worker import ImageMaker
+from engine.images.worker import ImageWorker
 from engine.models.vision import VisionBackbone
 from engine.storage.workspace import Workspace
 from jobs import image_features
-from jobs.image_features import Making, Outcome, make_image_features
+from jobs.image_features import FeatureRunResult, Making, make_image_features
 from jobs.workers.executor import Arguments, Executor, LocalExecutor, RayExecutor, Result, Task, Worker
 from tests.support.executors import LastFirst
-from tests.support.images import backbone, import_images, picture, stored
+from tests.support.images import backbone, image_bytes, import_images, stored
 
 COLOURS = ["red", "green", "blue", "white", "yellow"]
 
@@ -41,13 +41,13 @@ def make(
     force: bool = False,
     executor: Executor | None = None,
     **settings: Any,
-) -> Outcome:
+) -> FeatureRunResult:
     making = Making(model=model, **settings)
     return make_image_features(Workspace.open(workspace), making, force, executor or LastFirst())
 
 
 def named(colours: Sequence[str]) -> dict[str, bytes | None]:
-    return {stored(content): content for content in map(picture, colours)}
+    return {stored(content): content for content in map(image_bytes, colours)}
 
 
 def quarantine(workspace: str | Path) -> dict[str, dict[str, str]]:
@@ -73,7 +73,7 @@ def test_features_are_the_backbones_own(tmp_path: Path, model: str) -> None:
     found = opened.gather(rows)
     assert found.dtype == torch.float32
     loaded = VisionBackbone.load(model)
-    pixels = torch.from_numpy(np.stack([decode(picture(c), loaded.side) for c in COLOURS]))
+    pixels = torch.from_numpy(np.stack([decode(image_bytes(c), loaded.side) for c in COLOURS]))
     torch.testing.assert_close(found[:5], loaded.encode(pixels), atol=1e-3, rtol=1e-3)
     assert (found[5] == 0).all()
     torch.testing.assert_close(opened.gather(rows[[3, 3, 0]]), found[[3, 3, 0]])
@@ -82,8 +82,8 @@ def test_features_are_the_backbones_own(tmp_path: Path, model: str) -> None:
 
 def test_equal_contents_are_one_row(tmp_path: Path, model: str) -> None:
     absolute = tmp_path / "elsewhere.png"
-    absolute.write_bytes(picture("red"))
-    images = named(["red", "blue"]) | {"pictures/copy.png": picture("red"), str(absolute): None}
+    absolute.write_bytes(image_bytes("red"))
+    images = named(["red", "blue"]) | {"pictures/copy.png": image_bytes("red"), str(absolute): None}
     addresses = import_images(tmp_path / "w", tmp_path / "raw", images)
     outcome = make(tmp_path / "w", model)
     assert (outcome.manifest.images, outcome.distinct, outcome.made) == (4, 2, 2)
@@ -98,7 +98,7 @@ def test_a_corpus_that_grew_costs_what_is_new(tmp_path: Path, model: str) -> Non
     old = ImageFeatures.open(Workspace.open(tmp_path / "w"))
     features = old.gather(old.rows_of(list(named(COLOURS[:3]))))
     import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS))
-    white = stored(picture("white"))
+    white = stored(image_bytes("white"))
     with pytest.raises(StorageError, match=rf"knows no image .*{white}.*run `python -m jobs\.image_features"):
         old.rows_of(list(named(COLOURS)))
     second = make(tmp_path / "w", model)
@@ -132,13 +132,13 @@ def test_a_part_that_is_lost_is_made_again(tmp_path: Path, model: str, suffix: s
 
 
 def test_refused_images_are_named_and_their_sentences_stay(tmp_path: Path, model: str) -> None:
-    half = picture("green", "BMP")[:500]
+    half = image_bytes("green", "BMP")[:500]
     images: dict[str, bytes | None] = {
         "missing.png": None,
         "half.bmp": half,
         "half-again.bmp": half,
         "text.jpg": b"no picture",
-        "good.png": picture("red"),
+        "good.png": image_bytes("red"),
     }
     addresses = import_images(tmp_path / "w", tmp_path / "raw", images)
     outcome = make(tmp_path / "w", model)
@@ -159,7 +159,7 @@ def test_refused_images_are_named_and_their_sentences_stay(tmp_path: Path, model
     again = make(tmp_path / "w", model)
     assert (again.made, again.kept) == (0, 2)
     assert quarantine(tmp_path / "w") == found
-    import_images(tmp_path / "w", tmp_path / "raw", {"good.png": None, "text.jpg": picture("blue")})
+    import_images(tmp_path / "w", tmp_path / "raw", {"good.png": None, "text.jpg": image_bytes("blue")})
     assert make(tmp_path / "w", model).made == 1
     assert quarantine(tmp_path / "w") == {}
 
@@ -179,7 +179,7 @@ def test_images_and_workspace_in_buckets(
     s3: str, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
-    images = named(["red", "blue"]) | {f"{s3}/far/green.png": picture("green"), f"{s3}/far/no.png": None}
+    images = named(["red", "blue"]) | {f"{s3}/far/green.png": image_bytes("green"), f"{s3}/far/no.png": None}
     import_images(f"{s3}/w", tmp_path / "raw", images)
     outcome = make(f"{s3}/w", model)
     assert (outcome.manifest.images, outcome.made, outcome.manifest.refused) == (4, 3, 1)
@@ -209,7 +209,7 @@ def test_what_is_not_there_names_the_way_out(tmp_path: Path, model: str) -> None
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_content_that_changes_meanwhile_stops_the_job(tmp_path: Path, model: str, gone: bool) -> None:
-    (address,) = import_images(tmp_path / "w", tmp_path / "raw", {"red.png": picture("red")})
+    (address,) = import_images(tmp_path / "w", tmp_path / "raw", {"red.png": image_bytes("red")})
 
     class ChangesAfterTheFirstPass(LocalExecutor):
         def map(
@@ -219,7 +219,7 @@ def test_a_content_that_changes_meanwhile_stops_the_job(tmp_path: Path, model: s
             if worker is ImageHasher:
                 Path(address).unlink()
                 if not gone:
-                    Path(address).write_bytes(picture("blue"))
+                    Path(address).write_bytes(image_bytes("blue"))
 
     with pytest.raises(StorageError, match=r"red\.png: has changed while the job ran; run it again"):
         make(tmp_path / "w", model, executor=ChangesAfterTheFirstPass())
@@ -229,7 +229,7 @@ def test_another_backbone_on_a_node_is_refused(tmp_path: Path, model: str) -> No
     settings = ImageSettings(backbone=VisionBackbone.load(model).fingerprint())
     other = backbone(tmp_path / "other", seed=1)
     with pytest.raises(UserError, match="this node has another model under that name"):
-        ImageMaker(str(tmp_path / "w"), other, settings, settings.key(model), batch_size=2)
+        ImageWorker(str(tmp_path / "w"), other, settings, settings.key(model), batch_size=2)
 
 
 def test_what_an_earlier_version_wrote_is_read_and_kept(tmp_path: Path, model: str) -> None:

@@ -31,7 +31,7 @@ from tests.jobs.conftest import METALS, TOLD
 from tests.support.commands import run_command
 from tests.support.corpora import jsonl
 from tests.support.encoders import write_encoder
-from tests.support.images import backbone, picture
+from tests.support.images import backbone, image_bytes
 
 COLOURS = ["red", "maroon", "orange", "blue", "navy", "teal"]
 UNTOLD, UNSEEN = "neon", "boron"
@@ -44,13 +44,13 @@ POSITIVE, NEGATIVE = ["iron", "gold"], ["tin"]
 
 def records() -> list[dict[str, Any]]:
     """Metals told and shown; one entity is shown only, one told only, and one picture is none."""
-    pictures = {n: base64.b64encode(picture(c)).decode() for n, c in zip(METALS, COLOURS, strict=True)}
+    pictures = {n: base64.b64encode(image_bytes(c)).decode() for n, c in zip(METALS, COLOURS, strict=True)}
     told = [
         {"entity": n, "sentence": f"We know that {n} {t}.", "image_bytes": pictures[n]}
         for n in METALS
         for t in TOLD
     ]
-    shown = [{"entity": UNTOLD, "image_bytes": base64.b64encode(picture("red", "BMP")).decode()}]
+    shown = [{"entity": UNTOLD, "image_bytes": base64.b64encode(image_bytes("red", "BMP")).decode()}]
     read = [{"entity": UNSEEN, "sentence": f"We know that {UNSEEN} {t}."} for t in TOLD]
     broken = {"entity": UNSEEN, "sentence": f"Here {UNSEEN} is.", "image": "not-there.png"}
     return [*told, *shown, *read, broken]
@@ -113,7 +113,7 @@ def test_a_batch_answers_as_a_process_does(trained: Path) -> None:
     named = {row["name"]: row["images"] for row in rows}
     assert named[UNSEEN] == [], "an image that could not be used is not named"
     workspace = Workspace.open(trained / "w")
-    assert workspace.image(named[UNTOLD][0]).read_bytes() == picture("red", "BMP")
+    assert workspace.image(named[UNTOLD][0]).read_bytes() == image_bytes("red", "BMP")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.errors import StorageError, UserError
 from engine.models.hub import EMBEDDED, embedded_model_path
 from engine.storage.workspace import Workspace
-from jobs.preprocess import Outcome, main, preprocess
+from jobs.preprocess import PreprocessResult, main, preprocess
 from jobs.workers.executor import Executor, LocalExecutor, RayExecutor
 from tests.support.commands import run_command
 from tests.support.corpora import jsonl, run_import, ultrawiki
@@ -38,7 +38,7 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make(
     workspace: str | Path, force: bool = False, executor: Executor | None = None, **settings: object
-) -> Outcome:
+) -> PreprocessResult:
     tokenizer = fingerprint(load_tokenizer(embedded_model_path()))
     wanted = InputSettings.model_validate({"tokenizer": tokenizer, "max_sentences": 4} | settings)
     return preprocess(Workspace.open(workspace), EMBEDDED, wanted, executor or LocalExecutor(), force)

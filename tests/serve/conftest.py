@@ -10,11 +10,11 @@ from fastapi.testclient import TestClient
 
 from engine.storage.bundle import Bundle, point_to
 from engine.storage.workspace import Workspace
-from serve.graph.bundle_snapshot import Edition
+from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.http.routes import create_app
 from serve.telemetry import logs
 from tests.support.bundles import method_bundle
-from tests.support.services import MakeClient, MakeService, open_edition, service_maker
+from tests.support.services import MakeClient, MakeService, open_snapshot, service_maker
 
 
 @pytest.fixture(scope="session")
@@ -41,14 +41,14 @@ def logs_as_they_were() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def edition(bundle: Bundle) -> Edition:
-    return open_edition(bundle)
+def snapshot(bundle: Bundle) -> BundleSnapshot:
+    return open_snapshot(bundle)
 
 
 @pytest.fixture(scope="session")
-def make_service(edition: Edition, bundle: Bundle) -> MakeService:
+def make_service(snapshot: BundleSnapshot, bundle: Bundle) -> MakeService:
     """Returns a service with the given settings (and dispatch)."""
-    return service_maker(edition, bundle)
+    return service_maker(snapshot, bundle)
 
 
 @pytest.fixture(scope="session")

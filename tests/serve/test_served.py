@@ -27,7 +27,7 @@ from cluster.local import free_port
 from engine.methods import METHODS
 from engine.query import Expansion, NewEntity, Query
 from engine.stages.base import Pipeline
-from engine.stages.describe import Describe
+from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
 from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle, point_to
@@ -213,10 +213,10 @@ def test_what_a_method_is_asked_besides_is_the_same_as_in_one_process(url: str, 
         (1, 2, -1),
         (3,),
         7,
-        where=(("parity", ("odd",)),),
+        filters=(("parity", ("odd",)),),
         new=(NewEntity("Nova", sentences),),
     )
-    pipeline = Describe() >> METHODS[METHOD] >> Explain(view="joint")
+    pipeline = EncodeNewEntities() >> METHODS[METHOD] >> Explain(view="joint")
     (expected,) = pipeline.open(bundle)([query])
     asked = body(query, METHOD) | {
         "positive": [1, 2, {"name": "Nova", "sentences": sentences}],

@@ -19,7 +19,7 @@ from engine.storage.store import Store
 from tests.support.corpora import jsonl, run_import
 
 
-def picture(colour: str, form: str = "PNG") -> bytes:
+def image_bytes(colour: str, form: str = "PNG") -> bytes:
     """Return a file with a picture of 40 x 30 pixels, its left half black."""
     drawn = Image.new("RGB", (40, 30), colour)
     drawn.paste("black", (0, 0, 20, 30))

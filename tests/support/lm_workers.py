@@ -22,7 +22,7 @@ DATA, HELD = random_blocks(14), random_blocks(3, seed=1)
 STOP = 4
 """The step after which a run is taken to have been stopped; an epoch has 3."""
 
-Outcome = dict[str, Any]
+TrainingResult = dict[str, Any]
 
 
 def train(
@@ -31,7 +31,7 @@ def train(
     world: int = 1,
     resume: Path | None = None,
     save: Path | None = None,
-) -> Outcome:
+) -> TrainingResult:
     """Run to the end, from a checkpoint if one is given; return the curves and this worker's blocks."""
     torch.manual_seed(0)
     config = GPT2Config(n_embd=33, n_layer=2, n_head=3, n_positions=32, vocab_size=VOCABULARY)
@@ -59,7 +59,7 @@ def worker(rank: int, world: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def seen(outcomes: list[Outcome], after: int, upto: int) -> list[int]:
+def seen(outcomes: list[TrainingResult], after: int, upto: int) -> list[int]:
     """Return the blocks that all workers of a run saw in some steps, sorted."""
     steps = [blocks for outcome in outcomes for step, blocks in outcome["blocks"] if after < step <= upto]
     return sorted(int(i) for i in np.concatenate(steps))

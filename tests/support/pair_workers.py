@@ -10,7 +10,7 @@ from torch import distributed
 
 from engine.losses.combined import Objectives, Schedule
 from engine.losses.distillation import teacher_of
-from engine.models.multimodal import MultimodalConfig, MultimodalEncoder, Predictor
+from engine.models.multimodal import EntityPredictionModel, MultimodalConfig, MultimodalEncoder
 from tests.support.encoders import draw_weights, random_encoder
 
 TOTAL, ENTITIES, PATCHES, CHANNELS = 8, 7, 3, 6
@@ -22,7 +22,7 @@ def losses_and_gradients(rank: int = 0, world: int = 1) -> dict[str, torch.Tenso
     config = MultimodalConfig(
         n_patches=PATCHES, vision_dim=CHANNELS, visual_layers=1, cross_layers=1, dropout=0, identity=False
     )
-    predictor = Predictor(MultimodalEncoder(text.last, config), ENTITIES)
+    predictor = EntityPredictionModel(MultimodalEncoder(text.last, config), ENTITIES)
     teacher = teacher_of(predictor)
     draw_weights(teacher)
     module = Objectives(predictor, Schedule(clusters=3), rank, world).train()

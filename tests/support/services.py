@@ -16,13 +16,13 @@ from starlette.types import ASGIApp
 from engine.methods import METHODS
 from engine.query import Expansion
 from engine.stages.base import Stage, Worker
-from engine.stages.describe import Describe
+from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
 from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
-from serve.graph.bundle_snapshot import Edition
+from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import EXPLAINED, NEIGHBOURS
-from serve.graph.runner import Grows
+from serve.graph.runner import IterativeWorker
 from serve.http.service import Service
 from serve.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, StageStats
 from serve.settings import ServeSettings
@@ -68,7 +68,7 @@ class LocalDispatch:
             started = time.perf_counter()
             worker = self._worker(stage)
             grower: object = worker
-            if isinstance(grower, Grows):
+            if isinstance(grower, IterativeWorker):
                 growing = grower.start([expansion])
                 for done in grower.rounds(growing):
                     yield RoundDone(stage.name, done.number, tuple(done.new.tolist()), done.total)
@@ -80,7 +80,7 @@ class LocalDispatch:
         yield expansion
 
     def _stages(self, route: str, expansions: Sequence[Expansion]) -> tuple[Stage, ...]:
-        return (*((Describe(),) if any(e.query.new for e in expansions) else ()), *ROUTES[route])
+        return (*((EncodeNewEntities(),) if any(e.query.new for e in expansions) else ()), *ROUTES[route])
 
     def _worker(self, stage: Stage) -> Worker:
         key = (str(self._bundle.folder), stage)
@@ -98,20 +98,20 @@ class LocalDispatch:
         return [Expansion(e.query, e.ranking, {**e.seconds, **seconds}, e.degraded) for e in found]
 
 
-def open_edition(bundle: Bundle) -> Edition:
+def open_snapshot(bundle: Bundle) -> BundleSnapshot:
     """Return what is served of a bundle: :data:`METHOD_NAMES`."""
-    return Edition.open(bundle, {name: METHODS[name] for name in METHOD_NAMES}, ROUTES)
+    return BundleSnapshot.open(bundle, {name: METHODS[name] for name in METHOD_NAMES}, ROUTES)
 
 
-def service_maker(edition: Edition, bundle: Bundle) -> MakeService:
+def service_maker(snapshot: BundleSnapshot, bundle: Bundle) -> MakeService:
     """Return what makes services over a bundle, with the given settings and delay, or another dispatch."""
 
     def make(dispatch: Dispatch | None = None, delay: float = 0, **settings: object) -> Service:
         workspace = str(bundle.folder.parent.parent)
         checked = ServeSettings.model_validate({"workspace": workspace, **settings})
         metrics = Metrics()
-        metrics.serving(edition.manifest)
-        return Service(checked, edition, dispatch or LocalDispatch(bundle, metrics, delay), metrics)
+        metrics.serving(snapshot.manifest)
+        return Service(checked, snapshot, dispatch or LocalDispatch(bundle, metrics, delay), metrics)
 
     return make
 

@@ -56,13 +56,13 @@ class BlockSettings(BaseModel):
         le=0.5,
         description="Share of the sentences kept for the perplexity (2,000 at most).",
     )
-    """At most :data:`AT_MOST_HELD_OUT`."""
+    """Limited to :data:`AT_MOST_HELD_OUT` sentences."""
     lists: int = Field(
         default=0,
         ge=0,
         description="Lists of neighbours an entity, from the bundle's index, read beside the corpus.",
     )
-    """Of :mod:`engine.generation.lists`, a part of their own."""
+    """Number of lists (:mod:`engine.generation.lists`); they are a part of their own."""
     neighbours: str = ""
     """Checksum of the index that says who the neighbours are."""
     seed: int = Field(
@@ -84,12 +84,12 @@ class BlockSettings(BaseModel):
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the stored tokens: two bytes where the vocabulary allows."""
+        """The type of stored tokens: two bytes where the vocabulary allows."""
         return np.dtype(np.uint16 if self.vocab_size < 1 << 16 else np.int32)
 
 
-class PartCounts(BaseModel):
-    """What one part holds; written after its two arrays."""
+class BlockCounts(BaseModel):
+    """The counts of one part; written after its two arrays."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -98,7 +98,7 @@ class PartCounts(BaseModel):
     held_out: int
     blocks: int
     tokens: int
-    """Of the texts that are trained on, without the tokens that begin blocks."""
+    """Tokens of the texts that are trained on, without those that begin blocks."""
     padding: int
 
 
@@ -109,8 +109,8 @@ class BlockManifest(BaseModel):
 
     settings: BlockSettings
     corpus_digest: str
-    parts: dict[str, PartCounts]
-    """By name, in order: of the mentions parts, then maybe the lists of neighbours."""
+    parts: dict[str, BlockCounts]
+    """Counts by the part's name, in order: the mentions parts, then maybe the lists of neighbours."""
 
     def total(self, count: str) -> int:
         """Return the sum of a count over the parts."""
@@ -119,14 +119,14 @@ class BlockManifest(BaseModel):
 
 @dataclass(frozen=True)
 class PartPlan:
-    """What of a mentions part is read: its number, and rows and entities as int64 arrays.
+    """The rows and entities to read of a mentions part, as int64 arrays, and its number.
 
     ``name`` is the part's, of what it is made from (:func:`named_plans`).
     """
 
     part: int
     rows: npt.NDArray[np.int64]
-    """Of the part, to train on."""
+    """Rows of the part to train on."""
     held: npt.NDArray[np.int64]
     described: npt.NDArray[np.int64]
     """Entities whose description is read here."""
@@ -148,7 +148,7 @@ def plan_parts(workspace: Workspace, settings: BlockSettings) -> list[PartPlan]:
     is_held = np.zeros(len(hashes), bool)
     is_held[distinct[drawn]] = True
     borders = np.searchsorted(parts, np.arange(len(workspace.mentions()) + 1))
-    described = _described(workspace, hashes, parts, entities) if settings.descriptions else {}
+    described = _assign_descriptions(workspace, hashes, parts, entities) if settings.descriptions else {}
     none = np.empty(0, np.int64)
     plans = []
     for part, (begin, end) in enumerate(itertools.pairwise(borders)):
@@ -186,7 +186,7 @@ def _read_hashes(workspace: Workspace) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return np.concatenate(hashes), np.concatenate(parts), np.concatenate(entities)
 
 
-def _described(
+def _assign_descriptions(
     workspace: Workspace, hashes: np.ndarray, parts: np.ndarray, entities: np.ndarray
 ) -> dict[int, npt.NDArray[np.int64]]:
     """Return the entities whose description each part reads: where they come first, else in the last part.
@@ -322,17 +322,17 @@ def _read(file: Store) -> Tokens:
     return array
 
 
-def block_parts(workspace: Workspace, settings: BlockSettings) -> PartFolder[PartCounts]:
+def block_parts(workspace: Workspace, settings: BlockSettings) -> PartFolder[BlockCounts]:
     """Return the folder of parts that all blocks of the same tokenizer and size share."""
     return PartFolder(workspace.inputs(settings.parts_key()), SUFFIXES, _read_counts)
 
 
-def _read_counts(file: Store) -> PartCounts:
-    return PartCounts.model_validate_json(file.read_bytes())
+def _read_counts(file: Store) -> BlockCounts:
+    return BlockCounts.model_validate_json(file.read_bytes())
 
 
 def write_part(
-    parts: PartFolder[PartCounts], name: str, blocks: Tokens, held: Tokens, counts: PartCounts
+    parts: PartFolder[BlockCounts], name: str, blocks: Tokens, held: Tokens, counts: BlockCounts
 ) -> None:
     """Write a part, each file whole or not at all, the counts last."""
     for suffix, array in ((".npy", blocks), (".held.npy", held)):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from engine.corpus.blocks.format import (
+    BlockCounts,
     BlockSettings,
-    PartCounts,
     PartPlan,
     Tokens,
     block_parts,
@@ -40,13 +40,13 @@ class BlockWorker:
         self._parts = block_parts(self._workspace, settings)
         self._descriptions = read_descriptions(self._workspace)
 
-    def __call__(self, plan: PartPlan) -> PartCounts:
+    def __call__(self, plan: PartPlan) -> BlockCounts:
         """Write the part of a plan and return its counts."""
         train, held = part_texts(self._workspace, plan, self._descriptions)
         tokens = self._tokens(train)
         begin: int | None = self._tokenizer.bos_token_id
         blocks = pack(tokens, self._settings, begin)
-        counts = PartCounts(
+        counts = BlockCounts(
             sentences=len(plan.rows),
             descriptions=len(plan.described),
             held_out=len(held),

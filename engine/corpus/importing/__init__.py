@@ -1,1 +1,1 @@
-"""From records of a source to the corpus of a workspace."""
+"""Import records of a source as the corpus of a workspace."""

@@ -28,7 +28,7 @@ def kind_of(content: bytes) -> str:
     return next((kind for magic, kind in _KINDS if content.startswith(magic)), UNKNOWN)
 
 
-class Pictures:
+class ImageWriter:
     """Writes pictures that come as bytes into a folder, each content once.
 
     Args:
@@ -48,7 +48,7 @@ class Pictures:
         return f"{FOLDER}/{name}"
 
 
-def picture_bytes(given: bytes | str) -> bytes | Refusal:
+def decode_image_bytes(given: bytes | str) -> bytes | Refusal:
     """Return the bytes of a picture, given as they are or in base64 (line breaks allowed).
 
     It is refused where the text is not base64, and where it is larger than :data:`MAX_BYTES`.

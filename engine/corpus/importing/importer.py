@@ -10,14 +10,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.image_addresses import fault_of_address
-from engine.corpus.importing.images import Pictures, picture_bytes
+from engine.corpus.importing.images import ImageWriter, decode_image_bytes
 from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, Span
 from engine.corpus.importing.writer import MentionWriter, Quarantine, write_entities
 from engine.corpus.positions import Position
-from engine.corpus.readers.base import EXCERPT, Entity, RefusedRecord, Sentence, Source
-from engine.corpus.readers.mesed import Mesed
-from engine.corpus.readers.tables import Rows, read_jsonl, read_parquet
-from engine.corpus.readers.ultrawiki import UltraWiki
+from engine.corpus.readers.base import EXCERPT, CorpusReader, Entity, RefusedRecord, Sentence
+from engine.corpus.readers.mesed import MesedReader
+from engine.corpus.readers.tables import TableReader, read_jsonl, read_parquet
+from engine.corpus.readers.ultrawiki import UltraWikiReader
 from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, corpus_digest
 from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_name, fault_of_text, nfc
 from engine.errors import FormatError, StorageError
@@ -26,13 +26,13 @@ from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
 from engine.vocabulary import MAX_NAME_LENGTH
 
-FORMATS: dict[str, Callable[[Store], Source]] = {
-    "ultrawiki": UltraWiki,
-    "mesed": Mesed,
-    "jsonl": lambda place: Rows(place, ".jsonl", read_jsonl),
-    "parquet": lambda place: Rows(place, ".parquet", read_parquet),
+FORMATS: dict[str, Callable[[Store], CorpusReader]] = {
+    "ultrawiki": UltraWikiReader,
+    "mesed": MesedReader,
+    "jsonl": lambda place: TableReader(place, ".jsonl", read_jsonl),
+    "parquet": lambda place: TableReader(place, ".parquet", read_parquet),
 }
-"""A new format is a reader (:class:`Source`) and a line here."""
+"""A new format is a reader (:class:`CorpusReader`) and a line here."""
 
 Progress = Callable[[int], None]
 _PROGRESS_EVERY = 4096
@@ -41,7 +41,7 @@ _DUPLICATE = Refusal(Code.DUPLICATE_SENTENCE, "duplicate sentence")
 
 
 class ImportSettings(BaseModel):
-    """How strict an import is."""
+    """Limits of an import, and what it does with records that are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +52,7 @@ class ImportSettings(BaseModel):
     overwrite: bool = Field(default=False, description="Replace the corpus that is there.")
 
 
-def open_source(place: Store, form: str) -> Source:
+def open_source(place: Store, form: str) -> CorpusReader:
     """Return the reader of a source.
 
     Raises:
@@ -113,7 +113,7 @@ class _Import:
         self._entities: list[Entity] = []
         self._ids: dict[str, int] = {}
 
-    def run(self, reader: Source, form: str, source: str, progress: Progress) -> CorpusManifest:
+    def run(self, reader: CorpusReader, form: str, source: str, progress: Progress) -> CorpusManifest:
         """Read everything, write everything but the manifest, and return it."""
         with Quarantine(self._folder / "quarantine") as self._quarantine:
             self._read_entities(reader)
@@ -125,7 +125,7 @@ class _Import:
         return CorpusManifest(
             format=form,
             source=source,
-            files=[_described(f) for f in reader.files()],
+            files=[_source_file(f) for f in reader.files()],
             counts=self._counts,
             found=self._found,
             reasons=dict(self._quarantine.reasons.most_common()),
@@ -148,7 +148,7 @@ class _Import:
             counts.refused += 1
         self._quarantine.add(refused)
 
-    def _read_entities(self, reader: Source) -> None:
+    def _read_entities(self, reader: CorpusReader) -> None:
         given = reader.entities()
         self._listed = given is not None
         places: dict[str, Position] = {}
@@ -191,11 +191,11 @@ class _Import:
         named = refusal.about(f"{one.name!r}:")
         self._refuse(RefusedRecord(one.source, one.position, named, record, "detail"))
 
-    def _read_sentences(self, reader: Source, progress: Progress) -> None:
+    def _read_sentences(self, reader: CorpusReader, progress: Progress) -> None:
         names, aliases = [e.name for e in self._entities], [e.aliases for e in self._entities]
         self._finder = MentionFinder(names, aliases)
         self._mentions = MentionWriter(self._folder / "mentions")
-        self._pictures = Pictures(self._folder / "images")
+        self._image_writer = ImageWriter(self._folder / "images")
         self._found = dict.fromkeys(HOWS, 0)
         self._seen: set[int] = set()
         mentioned = bytearray(len(names))
@@ -266,9 +266,11 @@ class _Import:
     def _image(self, one: Sentence) -> str | Refusal | None:
         """Return the address of the context's image, or why it is refused; bytes are written here."""
         if one.image_bytes:
-            content = picture_bytes(one.image_bytes)
+            content = decode_image_bytes(one.image_bytes)
             return (
-                content.about("image_bytes") if isinstance(content, Refusal) else self._pictures.add(content)
+                content.about("image_bytes")
+                if isinstance(content, Refusal)
+                else self._image_writer.add(content)
             )
         if one.image and (fault := fault_of_address(one.image)):
             return fault.about("image")
@@ -310,7 +312,7 @@ def _moved(sentence: str, place: int) -> int:
     return len(nfc(sentence[:place])) if 0 <= place <= len(sentence) else -1
 
 
-def _described(file: Store) -> SourceFile:
+def _source_file(file: Store) -> SourceFile:
     digest, size = hashlib.sha256(), 0
     with file.open_input() as stream:
         while block := stream.read(4 << 20):

@@ -1,4 +1,4 @@
-"""Where a sentence mentions its entity: one span of characters, or a refusal that says why there is none."""
+"""Find where a sentence mentions its entity: one span of characters, or a refusal that gives the reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.refusals import Code, Refusal
 EXACT, FOLDED, ALIAS, SUBSTRING, GIVEN = "exact", "other case", "alias", "inside a word", "given"
 NO_SENTENCE = "an image alone"
 HOWS = (EXACT, FOLDED, ALIAS, SUBSTRING, GIVEN, NO_SENTENCE)
-"""How a mention was found, most trusted first; the manifest counts them."""
+"""Ways in which a mention is found, most trusted first; the manifest counts them."""
 
 Span = tuple[int, int, str]
 _Longer = dict[tuple[int, int], frozenset[str]]
@@ -104,7 +104,7 @@ class MentionFinder:
 
 
 def is_whole(text: str, start: int, end: int) -> bool:
-    """Whether neither neighbour of a span continues a word."""
+    """Return whether neither neighbour of a span continues a word."""
     return not (start and in_word(text[start - 1])) and not (end < len(text) and in_word(text[end]))
 
 

@@ -17,7 +17,7 @@ from engine.corpus.schema import MENTION_SCHEMA, PART_ROWS
 from engine.vocabulary import ENTITY_SCHEMA
 
 _VARYING = re.compile(r"""'.*'|".*"|\(.*\)|U\+\w+|\d+""", re.DOTALL)
-"""What differs from record to record in a reason: names, numbers, a parser's own words."""
+"""The parts of a reason that differ from record to record: names, numbers, a parser's own words."""
 
 
 class MentionWriter:

@@ -16,7 +16,7 @@ from engine.storage.workspace import Workspace
 
 
 class InputTask(NamedTuple):
-    """What one part is made from.
+    """The rows that one part is made from.
 
     Attributes:
         name: of the part.
@@ -63,7 +63,7 @@ class InputWorker:
             table = pq.read_table(stream, columns=columns).take(pa.array(task.rows))
         entity_ids = table["entity_id"].to_numpy()
         sentences, starts, ends = (table[c].to_pylist() for c in columns[1:])
-        inputs = self._masker.encode(sentences, starts, ends, self._described(entity_ids))
+        inputs = self._masker.encode(sentences, starts, ends, self._description_tokens(entity_ids))
         lengths = [len(i.input_ids) for i in inputs]
         stats = {
             "rows": len(inputs),
@@ -84,7 +84,7 @@ class InputWorker:
             pq.write_table(made, path)
         return stats
 
-    def _described(self, entity_ids: np.ndarray) -> list[list[int]] | None:
+    def _description_tokens(self, entity_ids: np.ndarray) -> list[list[int]] | None:
         """Return the description's tokens of each row; None where the settings want none."""
         if not self._settings.descriptions:
             return None

@@ -1,4 +1,4 @@
-"""What a reader hands over: entities, sentences, and what it could not read."""
+"""Define what a reader yields: entities, sentences, and refused records."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class RefusedRecord:
         }
 
 
-class Source(Protocol):
+class CorpusReader(Protocol):
     """A corpus in an outside format. Every iterator may be asked for again, and starts from the beginning."""
 
     def files(self) -> list[Store]:

@@ -87,7 +87,7 @@ def wrong_type(expected: str, value: object) -> Refusal:
 
 
 def is_whole_number(value: object) -> bool:
-    """Whether a JSON value is a whole number; true and false, which Python counts among them, are none."""
+    """Return whether a JSON value is a whole number; true and false, integers to Python, are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

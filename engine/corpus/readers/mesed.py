@@ -83,7 +83,7 @@ def whole_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
-class Mesed:
+class MesedReader:
     """A folder in the layout of MESED (see the module)."""
 
     def __init__(self, folder: Store) -> None:

@@ -47,7 +47,7 @@ from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 
 BATCH = 8192
-PICTURES = 16
+IMAGE_BATCH = 16
 """Rows that are held at once where they hold pictures."""
 
 SENTENCE_COLUMNS = ("entity", "sentence", "start", "end", "image", "image_bytes")
@@ -66,7 +66,7 @@ class BrokenFileError(Exception):
         self.position, self.refusal = position, refusal
 
 
-class Rows:
+class TableReader:
     """A folder (or one file) with tables of sentences and, if it has one, of entities."""
 
     def __init__(self, place: Store, suffix: str, read: Callable[[Store, tuple[str, ...]], Iterator[Row]]):
@@ -219,7 +219,7 @@ def read_parquet(file: Store, columns: tuple[str, ...]) -> Iterator[Row]:
                     f"{file.uri}: no column {' and no column '.join(missing)} (found: {', '.join(there)})"
                 )
             wanted = [c for c in columns if c in there]
-            size = PICTURES if "image_bytes" in wanted else BATCH
+            size = IMAGE_BATCH if "image_bytes" in wanted else BATCH
             for batch in table.iter_batches(batch_size=size, columns=wanted):
                 for row in _rows(batch):
                     yield row, RowPosition(number), ""

@@ -38,7 +38,7 @@ CLASS = "class"
 Attributes = dict[str, dict[str, list[str]]]
 
 
-class UltraWiki:
+class UltraWikiReader:
     """A folder in the layout of UltraWiki (see the module)."""
 
     def __init__(self, folder: Store) -> None:
@@ -148,7 +148,7 @@ class UltraWiki:
 
 
 def is_attributes(given: object) -> bool:
-    """Whether a value is ``{attribute: [text, …]}``."""
+    """Return whether a value is ``{attribute: [text, …]}``."""
     return isinstance(given, dict) and all(
         isinstance(values, list) and all(isinstance(v, str) for v in values) for values in given.values()
     )

@@ -28,8 +28,8 @@ from engine.corpus.positions import PrintedPosition
 from engine.corpus.readers.base import RefusedRecord
 from engine.errors import StorageError
 from engine.images.fetch import ImageFiles
-from engine.images.selection.selector import Choice, ChoiceSettings, ImageChooser
-from engine.images.selection.table import SCORE_SCHEMA, ChoiceRecord, read_table
+from engine.images.selection.selector import Choice, ImageSelector, SelectionSettings
+from engine.images.selection.table import SCORE_SCHEMA, SelectionRecord, read_table
 from engine.storage.parts import PartFolder, numbered, read_model, write_model
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -40,24 +40,24 @@ PART_RECORDS = 128
 DESCRIPTION = "choice.json"
 REFUSED_RECORDS = "records.jsonl"
 COUNTS = ("records", "chosen", "without_image", "images_scored", "images_refused")
-"""What a part counts; images by record, so one that ten records name counts ten times."""
+"""Names of a part's counts; images by record, so one that ten records name counts ten times."""
 
 
-class ChoiceDescription(BaseModel):
+class SelectionManifest(BaseModel):
     """``choice.json``."""
 
     model_config = ConfigDict(frozen=True)
 
-    settings: ChoiceSettings
+    settings: SelectionSettings
     table: str
     digest: str
-    """Of the table's records."""
+    """Digest of the table's records."""
     records: int
     refused: int
     parts: int
 
     def tasks(self) -> dict[str, str]:
-        """Return what :class:`ChoiceMaker` is to make, by the name of the part; it is that name."""
+        """Return what :class:`SelectionWorker` is to make, by the name of the part; it is that name."""
         return {numbered(part): numbered(part) for part in range(self.parts)}
 
     def records_of(self, part: str) -> int:
@@ -65,13 +65,13 @@ class ChoiceDescription(BaseModel):
         return min(PART_RECORDS, self.records - int(part) * PART_RECORDS)
 
 
-class ChoiceFolder:
-    """The folder of one choice of images."""
+class SelectionFolder:
+    """The folder of one image selection."""
 
     def __init__(self, folder: Store) -> None:
         self.folder = folder
         self.parts: PartFolder[Counter[str]] = PartFolder(folder / "sentences", (".jsonl",), self._counts)
-        """Of each part its :data:`COUNTS` are known."""
+        """The parts, each with its :data:`COUNTS`."""
 
     def scores(self, part: str) -> Store:
         """Return where a part's scores are."""
@@ -88,10 +88,10 @@ class ChoiceFolder:
     def begin(
         self,
         table: Store,
-        settings: ChoiceSettings,
+        settings: SelectionSettings,
         overwrite: bool = False,
         progress: Callable[[int], None] = lambda n: None,
-    ) -> ChoiceDescription:
+    ) -> SelectionManifest:
         """Take the table apart and return what is to be done; what is done of the same choice stays.
 
         Args:
@@ -132,13 +132,13 @@ class ChoiceFolder:
             metadata = pq.read_schema(stream).metadata or {}
         return Counter({name: int(metadata[name.encode()]) for name in COUNTS})
 
-    def _there(self) -> ChoiceDescription | None:
+    def _there(self) -> SelectionManifest | None:
         file = self.folder / DESCRIPTION
         if not file.exists():
             return None
-        return read_model(file, ChoiceDescription, "add --overwrite, or name another --output")
+        return read_model(file, SelectionManifest, "add --overwrite, or name another --output")
 
-    def _another(self, there: ChoiceDescription) -> StorageError:
+    def _another(self, there: SelectionManifest) -> StorageError:
         return StorageError(
             f"{self.folder.uri}: holds a choice from {there.table} (of {there.records} records, alpha "
             f"{there.settings.alpha}, CLIP {there.settings.clip}), which differs from what is asked now; add "
@@ -150,8 +150,8 @@ class ChoiceFolder:
             (self.folder / name).delete()
 
     def _take_apart(
-        self, table: Store, settings: ChoiceSettings, progress: Callable[[int], None]
-    ) -> ChoiceDescription:
+        self, table: Store, settings: SelectionSettings, progress: Callable[[int], None]
+    ) -> SelectionManifest:
         """Write the table's records part by part, and its refusals."""
         digest, waiting, refusals, records, parts = hashlib.sha256(), [], [], 0, 0
         for one in read_table(table):
@@ -170,7 +170,7 @@ class ChoiceFolder:
             self.records(numbered(parts)).write_bytes("".join(waiting).encode())
             parts += 1
         _write_refusals(self.quarantine(REFUSED_RECORDS), refusals)
-        return ChoiceDescription(
+        return SelectionManifest(
             settings=settings,
             table=table.uri,
             digest=digest.hexdigest(),
@@ -180,20 +180,20 @@ class ChoiceFolder:
         )
 
 
-class ChoiceMaker:
+class SelectionWorker:
     """A worker: chooses the images of a part and writes what comes of it.
 
     Args:
-        output: address of a :class:`ChoiceFolder`.
+        output: address of a :class:`SelectionFolder`.
         settings: models and alpha.
 
     Raises:
         UserError: a model cannot be loaded.
     """
 
-    def __init__(self, output: str, settings: ChoiceSettings) -> None:
-        self._folder = ChoiceFolder(Store.open(output))
-        self._chooser = ImageChooser(settings, ImageFiles(Workspace.open(output)))
+    def __init__(self, output: str, settings: SelectionSettings) -> None:
+        self._folder = SelectionFolder(Store.open(output))
+        self._selector = ImageSelector(settings, ImageFiles(Workspace.open(output)))
 
     def __call__(self, part: str) -> Counter[str]:
         """Make a part and return its :data:`COUNTS`.
@@ -202,7 +202,7 @@ class ChoiceMaker:
             StorageError: a bucket cannot be used.
         """
         lines = self._folder.records(part).read_bytes().decode().splitlines()
-        choices = self._chooser.choose([ChoiceRecord.of_line(line) for line in lines])
+        choices = self._selector.choose([SelectionRecord.of_line(line) for line in lines])
         refusals = [
             RefusedRecord(
                 address, PrintedPosition(choice.record.position), refusal, choice.record.sentence, "detail"

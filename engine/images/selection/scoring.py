@@ -1,4 +1,4 @@
-"""Which of several candidate images goes with a sentence and its entity (MESED, equation 1).
+"""Score which of several candidate images goes with a sentence and its entity (MESED, equation 1).
 
     score(v, t, e) = alpha * cos(CLIP(v), CLIP(t)) + (1 - alpha) * max over o in Obj(v) of cos(o, Img(e))
 
@@ -22,14 +22,14 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scores:
-    """What each of n candidates scores; ``similarity`` is None where there is no typical image."""
+    """The scores of n candidates; ``similarity`` is None where there is no typical image."""
 
     agreement: Floats
-    """Of image and sentence, [n]."""
+    """Cosine of image and sentence, [n]."""
     similarity: Floats | None
-    """Of the most similar object to the typical image, [n]."""
+    """Cosine of the most similar object to the typical image, [n]."""
     score: Floats
-    """[n]."""
+    """Weighted sum, [n]."""
 
     def best_first(self) -> npt.NDArray[np.int64]:
         """Return the candidates by falling score, int64 [n]; at a tie the earlier one comes first."""

@@ -1,4 +1,4 @@
-"""Chooses images with models: from addresses and sentences to the scores of equation 1 (MESED).
+"""Select images with models: from addresses and sentences to the scores of equation 1 (MESED).
 
 Knows nothing of who calls it, or where. Records beside each other often share candidates
 (the images of one entity), so what was seen of an address is remembered for a while.
@@ -17,10 +17,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.image_addresses import fault_of_address
-from engine.images.decode import PictureRefused, Pixels, decode
+from engine.images.decode import Pixels, UnusableImageError, decode
 from engine.images.fetch import ImageFiles
 from engine.images.selection.scoring import ALPHA, Floats, Scores, score_candidates
-from engine.images.selection.table import ChoiceRecord
+from engine.images.selection.table import SelectionRecord
 from engine.models.clip import ClipEncoder
 from engine.models.detector import PARTS, WHOLE, Box, ObjectFinder, cut_out
 from engine.models.device import worker_device
@@ -38,8 +38,8 @@ REMEMBERED = 1024
 """Addresses; ten objects of 2,048 numbers each are 80 KiB, so at most 80 MiB."""
 
 
-class ChoiceSettings(BaseModel):
-    """Everything that decides which image is chosen, apart from the images."""
+class SelectionSettings(BaseModel):
+    """The settings that decide which image is selected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,7 +64,7 @@ class ChoiceSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen in an image: its vector in CLIP's space, [d], and its objects' vectors, [k, c]."""
+    """The vectors of an image: its own in CLIP's space, [d], and its objects', [k, c]."""
 
     image: Floats
     objects: Floats | None
@@ -72,9 +72,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Choice:
-    """What came of a record: its usable candidates with their scores, and what was refused, and why."""
+    """The result of a record: usable candidates with their scores, and refused ones with the reason."""
 
-    record: ChoiceRecord
+    record: SelectionRecord
     usable: list[str] = field(default_factory=list)
     scores: Scores | None = None
     refused: dict[str, Refusal] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Choice:
         return self.usable[first], float(self.scores.score[first])
 
 
-class ImageChooser:
+class ImageSelector:
     """Chooses images; see :meth:`choose`.
 
     Args:
@@ -95,7 +95,7 @@ class ImageChooser:
         files: reads what addresses name.
     """
 
-    def __init__(self, settings: ChoiceSettings, files: ImageFiles) -> None:
+    def __init__(self, settings: SelectionSettings, files: ImageFiles) -> None:
         self._files, self._alpha = files, settings.alpha
         device = worker_device()
         self._clip = ClipEncoder.load(settings.clip).to(device)
@@ -110,7 +110,7 @@ class ImageChooser:
         self._seen: OrderedDict[tuple[str, bool], Seen | Refusal] = OrderedDict()
         self._typical: OrderedDict[str, Floats | Refusal] = OrderedDict()
 
-    def choose(self, records: Sequence[ChoiceRecord]) -> list[Choice]:
+    def choose(self, records: Sequence[SelectionRecord]) -> list[Choice]:
         """Return what comes of each record.
 
         Raises:
@@ -122,7 +122,7 @@ class ImageChooser:
             for record, text in zip(records, np.concatenate(texts) if texts else [], strict=True)
         ]
 
-    def _choose(self, record: ChoiceRecord, text: Floats) -> Choice:
+    def _choose(self, record: SelectionRecord, text: Floats) -> Choice:
         refused: dict[str, Refusal] = {}
         typical = self._typical_of(record.typical) if record.typical and self._alpha < 1 else None
         if isinstance(typical, Refusal):
@@ -155,10 +155,10 @@ class ImageChooser:
         return {address: known[address] for address in addresses}
 
     def _seen_anew(self, addresses: Sequence[str], with_objects: bool) -> dict[str, Seen | Refusal]:
-        pictures = self._decoded(addresses)
-        good = {a: p for a, p in zip(addresses, pictures, strict=True) if not isinstance(p, Refusal)}
+        decoded = self._decoded(addresses)
+        good = {a: p for a, p in zip(addresses, decoded, strict=True) if not isinstance(p, Refusal)}
         found: dict[str, Seen | Refusal] = {
-            a: p for a, p in zip(addresses, pictures, strict=True) if isinstance(p, Refusal)
+            a: p for a, p in zip(addresses, decoded, strict=True) if isinstance(p, Refusal)
         }
         if not good:
             return found
@@ -170,41 +170,41 @@ class ImageChooser:
         seen = [Seen(image, some) for image, some in zip(images, objects, strict=True)]
         return found | dict(zip(good, seen, strict=True))
 
-    def _boxes(self, pictures: Sequence[Pixels]) -> Sequence[Sequence[Box]]:
+    def _boxes(self, images: Sequence[Pixels]) -> Sequence[Sequence[Box]]:
         if self._finder is None:
-            return [PARTS] * len(pictures)
-        return self._finder.boxes(_at(pictures, self._finder.side))
+            return [PARTS] * len(images)
+        return self._finder.boxes(_at(images, self._finder.side))
 
-    def _object_vectors(self, picture: Pixels, boxes: Sequence[Box]) -> Floats:
+    def _object_vectors(self, pixels: Pixels, boxes: Sequence[Box]) -> Floats:
         """Return a vector for each part of a picture, float32 [boxes, c]."""
-        cuts = torch.from_numpy(cut_out(picture, boxes, self._object_side))
+        cuts = torch.from_numpy(cut_out(pixels, boxes, self._object_side))
         found = self._clip.images(cuts) if self._vision is None else self._vision.encode(cuts).mean(dim=1)
         return found.numpy()
 
     def _typical_of(self, address: str) -> Floats | Refusal:
         """Return the vector of a typical image, [c], or why there is none."""
         if address not in self._typical:
-            (picture,) = self._decoded([address])
-            found = picture if isinstance(picture, Refusal) else self._object_vectors(picture, [WHOLE])[0]
+            (pixels,) = self._decoded([address])
+            found = pixels if isinstance(pixels, Refusal) else self._object_vectors(pixels, [WHOLE])[0]
             _remember(self._typical, address, found)
         return self._typical[address]
 
     def _decoded(self, addresses: Sequence[str]) -> list[Pixels | Refusal]:
         with ThreadPoolExecutor(self._files.threads(addresses)) as pool:
-            return list(pool.map(self._picture, addresses))
+            return list(pool.map(self._decode, addresses))
 
-    def _picture(self, address: str) -> Pixels | Refusal:
+    def _decode(self, address: str) -> Pixels | Refusal:
         if fault := fault_of_address(address):
             return fault
         try:
             return decode(self._files.read(address), self._side)
-        except PictureRefused as error:
+        except UnusableImageError as error:
             return error.refusal
 
 
-def _at(pictures: Sequence[Pixels], side: int) -> torch.Tensor:
+def _at(images: Sequence[Pixels], side: int) -> torch.Tensor:
     """Return whole pictures squeezed to a side, uint8 [pictures, side, side, 3]."""
-    return torch.from_numpy(np.concatenate([cut_out(picture, [WHOLE], side) for picture in pictures]))
+    return torch.from_numpy(np.concatenate([cut_out(pixels, [WHOLE], side) for pixels in images]))
 
 
 def _batches(items: Sequence[Item]) -> list[Sequence[Item]]:

@@ -31,7 +31,7 @@ from engine.vocabulary import MAX_NAME_LENGTH
 COLUMNS = ("entity", "sentence", "start", "end", "candidates", "typical")
 
 MAX_CANDIDATES = 64
-"""Of a record; search engines give ten on a page."""
+"""Limit on a record's candidates; search engines give ten on a page."""
 
 SCORE_SCHEMA = pa.schema(
     [
@@ -47,7 +47,7 @@ SCORE_SCHEMA = pa.schema(
 ones too; ``similarity`` is null without a typical image; ``rank`` counts from 1, the chosen one."""
 
 
-class ChoiceRecord(NamedTuple):
+class SelectionRecord(NamedTuple):
     """A record of the table; ``number`` counts its rows from 0, ``position`` says where it stands.
 
     The images' addresses are whole ones, which hold wherever they are read.
@@ -67,12 +67,12 @@ class ChoiceRecord(NamedTuple):
         return json.dumps(self._asdict(), ensure_ascii=False) + "\n"
 
     @classmethod
-    def of_line(cls, line: str) -> ChoiceRecord:
+    def of_line(cls, line: str) -> SelectionRecord:
         """Return the record of a line."""
         return cls(**json.loads(line))
 
 
-def read_table(table: Store) -> Iterator[ChoiceRecord | RefusedRecord]:
+def read_table(table: Store) -> Iterator[SelectionRecord | RefusedRecord]:
     """Yield the records of a table, in the place of one that cannot be used its refusal.
 
     Args:
@@ -100,10 +100,10 @@ def read_table(table: Store) -> Iterator[ChoiceRecord | RefusedRecord]:
         yield RefusedRecord(table.name, error.position, error.refusal, of="file")
 
 
-def _record(row: Values, number: int, position: Position, folder: Store) -> ChoiceRecord | Refusal:
+def _record(row: Values, number: int, position: Position, folder: Store) -> SelectionRecord | Refusal:
     if fault := _fault(row):
         return fault
-    return ChoiceRecord(
+    return SelectionRecord(
         number,
         str(position),
         row["entity"],

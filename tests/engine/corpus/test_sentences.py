@@ -21,7 +21,7 @@ def test_the_first_short_sentences_of_each_entity_sorted_by_entity(
 ) -> None:
     monkeypatch.setattr(module, "GROUP_ROWS", 7)
     random = np.random.default_rng(0)
-    house = Workspace.open(tmp_path / "w")
+    workspace = Workspace.open(tmp_path / "w")
     folder = tmp_path / "w" / "corpus" / "mentions"
     folder.mkdir(parents=True)
     (folder.parent / "manifest.json").write_text("{}")
@@ -38,7 +38,7 @@ def test_the_first_short_sentences_of_each_entity_sorted_by_entity(
         )
         pq.write_table(table, folder / f"part-{part:05}.parquet", row_group_size=16)
         every += rows
-    write_sentences(house, tmp_path / "found.parquet", 7)
+    write_sentences(workspace, tmp_path / "found.parquet", 7)
     expected = [
         row
         for entity in range(7)

@@ -80,7 +80,7 @@ def test_together_a_call_holds_one_query_of_each_class() -> None:
         calls.append([query.id for query in queries])
         return [Expansion(q, Ranking(np.array([1], np.int32), np.zeros(1, np.float32))) for q in queries]
 
-    report = evaluate(run, QuerySet(made), batch_size=1, together=True)
+    report = evaluate(run, QuerySet(made), batch_size=1, batch_dependent=True)
     assert calls == [["x1", "y1"], ["x2", "y2"], ["x3"]]
     assert report["by_class"]["x"]["PosMAP@10"] == 100
     assert report["by_class"]["y"]["PosMAP@10"] == 0

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks.plain_search import nested_trie, plain_search
 from engine.errors import QueryError
-from engine.generation.beam import BeamSearch, Found, Normalise
+from engine.generation.beam import BeamResult, BeamSearch, Normalise
 from engine.generation.model import LanguageModel, State
 from engine.generation.trie import Trie
 from tests.support.language_models import Family, tiny_model
@@ -74,7 +74,7 @@ def probabilities(**after: dict[int, float]) -> dict[int, dict[int, float]]:
 
 
 def same_as_plain(
-    found: Found,
+    found: BeamResult,
     model: LanguageModel,
     prompt: Sequence[int],
     sequences: Sequence[Sequence[int]],

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.generation.beam import Found
-from engine.generation.expansion import Growing, Rules, grow, top_p
+from engine.generation.beam import BeamResult
+from engine.generation.expansion import ExpansionState, Rules, grow, top_p
 from engine.generation.trie import Trie
 from engine.query import NewEntity, Query
 
@@ -44,26 +44,28 @@ class Search:
         self.size = size
         self.prompts: list[str] = []
 
-    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[Found]:
+    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[BeamResult]:
         texts = ["".join(map(chr, p)) for p in prompts]
         self.prompts += texts
         return [self._found(int(t.split("name")[-1].split(" ")[0])) for t in texts]
 
-    def _found(self, last: int) -> Found:
+    def _found(self, last: int) -> BeamResult:
         ids = np.array([(last + 1 + i) % N for i in range(self.size)], np.int32)
-        return Found(ids, np.zeros(self.size, np.float32), np.zeros(self.size, np.float32))
+        return BeamResult(ids, np.zeros(self.size, np.float32), np.zeros(self.size, np.float32))
 
 
 def query(
     positive: Sequence[int] = (0, 1, 2), negative: Sequence[int] = (5,), seed: int = 0, wanted: int = 12
-) -> Growing:
+) -> ExpansionState:
     q = Query("q", tuple(positive), tuple(negative))
     trie: Any = None
-    return Growing(q, trie, "", wanted, np.random.default_rng([seed, *positive]))
+    return ExpansionState(q, trie, "", wanted, np.random.default_rng([seed, *positive]))
 
 
-def grown(search: Search, growing: Sequence[Growing], rules: Rules, at_once: int = 8) -> list[Any]:
-    return list(grow(ARTIFACTS, search, growing, rules, at_once))
+def grown(
+    search: Search, growing: Sequence[ExpansionState], rules: Rules, query_batch_size: int = 8
+) -> list[Any]:
+    return list(grow(ARTIFACTS, search, growing, rules, query_batch_size))
 
 
 def test_top_p_keeps_the_entry_that_reaches_the_share() -> None:
@@ -139,7 +141,7 @@ def test_a_list_ends_when_it_is_long_enough() -> None:
 
 def test_a_list_ends_after_rounds_without_a_new_entity() -> None:
     class Same(Search):
-        def _found(self, last: int) -> Found:
+        def _found(self, last: int) -> BeamResult:
             return super()._found(9)
 
     rounds = grown(Same(), [query()], Rules(patience=3, top_p=1))
@@ -158,7 +160,7 @@ def test_the_same_seed_gives_the_same_list_whoever_is_beside_it() -> None:
     others = [query(positive=(10, 11, 12)), query(positive=(20, 21))]
     alone, beside, again = query(), query(), query()
     grown(Search(), [alone], Rules())
-    grown(Search(), [*others, beside], Rules(), at_once=2)
+    grown(Search(), [*others, beside], Rules(), query_batch_size=2)
     grown(Search(), [again], Rules())
     assert alone.accepted == beside.accepted == again.accepted
     other = query(seed=1)
@@ -177,7 +179,7 @@ class Clock:
         return self.now
 
 
-def timed(deadline: float | None, **options: Any) -> Growing:
+def timed(deadline: float | None, **options: Any) -> ExpansionState:
     one = query(**options)
     one.query = replace(one.query, deadline=deadline)
     return one
@@ -208,17 +210,17 @@ def test_new_entities_are_named_in_prompts_and_have_no_description() -> None:
     new = NewEntity("name9", ("Here is name9.",)), NewEntity("unheard", ("It is unheard.",))
     search, one = Search(), query()
     one.query = Query("q", (0, -1), (-2,), new=new)
-    grown(search, [one], Rules(max_rounds=1, descriptions=True, unwanted=True))
-    about, *_, unwanted, last = search.prompts[0].split("\n")
+    grown(search, [one], Rules(max_rounds=1, descriptions=True, negatives_in_prompt=True))
+    about, *_, negatives_in_prompt, last = search.prompts[0].split("\n")
     assert about == "about name0"
-    assert "unheard" in unwanted
+    assert "unheard" in negatives_in_prompt
     assert sorted(last.removesuffix(" and").split(", ")) == ["name0", "name9"]
     assert not set(one.accepted) & {0, -1, -2}
 
 
-def test_descriptions_and_unwanted_seeds_go_into_the_prompt() -> None:
+def test_descriptions_and_negative_seeds_go_into_the_prompt() -> None:
     search = Search()
-    grown(search, [query()], Rules(max_rounds=1, descriptions=True, unwanted=True))
+    grown(search, [query()], Rules(max_rounds=1, descriptions=True, negatives_in_prompt=True))
     head, *_, last = search.prompts[0].split("\n")
     assert head.startswith("about name")
     assert "name5" in search.prompts[0]

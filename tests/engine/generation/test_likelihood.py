@@ -107,7 +107,7 @@ def test_a_target_that_the_vocabulary_does_not_hold_is_scored_by_its_name(comput
 def test_pairs_remembered_and_computed_are_counted() -> None:
     score = Likelihood(tiny_model(), NAMES)
     score([(ids(0, 1), [2, 3])])
-    mine = score.counted_apart()
+    mine = score.with_own_counts()
     mine([(ids(0, 1, 4), [2])])
     assert (score.hits, score.misses) == (0, 4)
     assert (mine.hits, mine.misses) == (2, 1)

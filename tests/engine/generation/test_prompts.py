@@ -31,8 +31,8 @@ def test_descriptions_come_first_and_empty_ones_take_no_line() -> None:
     assert len(lines) == 4
 
 
-def test_unwanted_names_stand_before_the_list() -> None:
-    lines = list_prompt(["a"], unwanted=["x", "y"]).split("\n")
+def test_names_of_negative_seeds_stand_before_the_list() -> None:
+    lines = list_prompt(["a"], negatives_in_prompt=["x", "y"]).split("\n")
     assert "x, y" in lines[-2]
     assert lines[-1] == "a and"
 

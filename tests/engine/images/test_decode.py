@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from engine.images import decode as decoding
-from engine.images.decode import PictureRefused, check, decode
+from engine.images.decode import UnusableImageError, check, decode
 
 
 def scene(width: int, height: int) -> Image.Image:
@@ -51,7 +51,7 @@ REFUSED = {
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_is_refused_by_its_header(reason: str) -> None:
     for step in (check, lambda content: decode(content, 8)):
-        with pytest.raises(PictureRefused) as refusal:
+        with pytest.raises(UnusableImageError) as refusal:
             step(REFUSED[reason])
         assert str(refusal.value).startswith(reason)
 
@@ -61,14 +61,14 @@ def test_a_truncated_file_passes_by_its_header_and_is_refused_when_decoded(form:
     whole = saved(scene(200, 150), form)
     half = whole[: len(whole) // 2]
     check(half)
-    with pytest.raises(PictureRefused, match=r"truncated|broken"):
+    with pytest.raises(UnusableImageError, match=r"truncated|broken"):
         decode(half, 32)
 
 
 def test_a_bomb_allocates_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     for content in (png_header(9000, 9000), png_header(60000, 60000)):
-        with pytest.raises(PictureRefused):
+        with pytest.raises(UnusableImageError):
             decode(content, 8)
 
 
@@ -172,5 +172,5 @@ def test_a_photograph_with_a_preview_in_it_is_one_picture() -> None:
 
 def test_the_limit_of_bytes_is_checked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "MAX_BYTES", 10)
-    with pytest.raises(PictureRefused, match="more than"):
+    with pytest.raises(UnusableImageError, match="more than"):
         check(saved(RED, "PNG"))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from engine.losses.distillation import MOMENTUM, distillation_loss, follow, teacher_of
+from engine.losses.distillation import MOMENTUM, distillation_loss, teacher_of, update_teacher
 from engine.models.multimodal import PredictionHead
 
 
@@ -93,7 +93,7 @@ def test_every_weight_of_the_teacher_moves_by_the_formula(momentum: float) -> No
             parameter.add_(torch.randn_like(parameter))
     before = [p.clone() for p in teacher.parameters()]
     kept = [p.detach().clone() for p in student.parameters()]
-    follow(teacher, student, momentum)
+    update_teacher(teacher, student, momentum)
     for old, fast, slow in zip(before, kept, teacher.parameters(), strict=True):
         torch.testing.assert_close(slow, momentum * old + (1 - momentum) * fast)
     for old, fast in zip(kept, student.parameters(), strict=True):

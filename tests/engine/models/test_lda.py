@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from engine.models.lda import Summary, discriminant
+from engine.models.lda import LdaProjection, discriminant
 
 
 def drawn(entities: int, each: int, dim: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,7 +62,7 @@ def test_one_row_an_entity_is_enough_for_a_finite_map(rows: torch.Tensor) -> Non
 
 
 def test_each_modality_has_its_half_and_an_absent_one_leaves_zeros() -> None:
-    summary = Summary(dim=7, vision_dim=5)
+    summary = LdaProjection(dim=7, vision_dim=5)
     torch.manual_seed(0)
     text, image = torch.randn(3, 7), torch.randn(3, 5)
     found = summary(text, torch.tensor([True, False, True]), image, torch.tensor([True, True, False]))
@@ -77,7 +77,7 @@ def test_each_modality_has_its_half_and_an_absent_one_leaves_zeros() -> None:
 def test_fitted_halves_tell_entities_apart_better_than_the_states_do() -> None:
     """Nearest other row of the same entity: noise drowns the plain rows, not the fitted half."""
     rows, entities = drawn(entities=20, each=10, dim=16)
-    summary = Summary(dim=16, vision_dim=3)
+    summary = LdaProjection(dim=16, vision_dim=3)
     summary.fit_text(rows.float(), entities)
     there = torch.ones(len(rows), dtype=torch.bool)
     half = summary(rows.float(), there, torch.zeros(len(rows), 3), ~there)[:, :8]

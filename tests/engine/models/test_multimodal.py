@@ -7,15 +7,17 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from engine.errors import FormatError
 from engine.models.multimodal import (
     CONFIG,
+    WEIGHTS,
+    EntityPredictionModel,
     MultimodalConfig,
     MultimodalEncoder,
     PatchProjection,
-    Predictor,
 )
 from engine.models.text import TextEncoder
 from tests.support.encoders import draw_weights, random_encoder
@@ -129,16 +131,16 @@ def test_before_the_first_step_the_state_is_what_was_read_beside_what_was_seen()
     encoder, batch = MultimodalEncoder(text.last, config(ours=True)).eval(), batch_for(text)
     with torch.no_grad():
         found = encoder(*batch)
-        assert encoder.summary is not None
+        assert encoder.lda is not None
         half = encoder.dim - encoder.dim // 2
         for i in range(len(batch.lengths)):
             total = torch.zeros(encoder.dim)
             if batch.lengths[i] > 3:
                 read = encoder.last.layer(batch.states[i : i + 1, : batch.lengths[i]])[0]
-                total[:half] = even(encoder.summary.text(read.mean(dim=0)))
+                total[:half] = even(encoder.lda.text(read.mean(dim=0)))
             if batch.seen[i]:
                 scaled = (batch.features[i] - encoder.patches.mean_C) * encoder.patches.scale_C
-                total[half:] = even(encoder.summary.image(scaled.mean(dim=0)))
+                total[half:] = even(encoder.lda.image(scaled.mean(dim=0)))
             # A layer that is the identity leaves its LayerNorms.
             expected = even(total) if total.any() else total
             torch.testing.assert_close(found[i], expected, rtol=1e-3, atol=1e-3)
@@ -146,7 +148,7 @@ def test_before_the_first_step_the_state_is_what_was_read_beside_what_was_seen()
 
 def test_gradients_reach_all_that_is_new_and_the_last_text_layer_and_nothing_below() -> None:
     text = random_encoder("bert")
-    predictor = Predictor(MultimodalEncoder(text.last, config(ours=False)), ENTITIES)
+    predictor = EntityPredictionModel(MultimodalEncoder(text.last, config(ours=False)), ENTITIES)
     draw_weights(predictor)
     _, logits = predictor(batch_for(text))
     logits.square().sum().backward()
@@ -182,24 +184,36 @@ def test_in_training_the_new_layers_have_dropout_and_the_text_layer_has_none() -
 
 def test_saving_and_loading_keeps_states_and_logits(tmp_path: Path) -> None:
     text = random_encoder("bert")
-    predictor = Predictor(paper_way(text), ENTITIES)
+    predictor = EntityPredictionModel(paper_way(text), ENTITIES)
     batch = batch_for(text)
     assert predictor.save(tmp_path) == CONFIG
-    again = Predictor.load(tmp_path, random_encoder("bert"))  # whose last layer is another
+    again = EntityPredictionModel.load(tmp_path, random_encoder("bert"))  # whose last layer is another
     assert again.encoder.config == predictor.encoder.config
     with torch.no_grad():
         for found, expected in zip(again(batch), predictor.eval()(batch), strict=True):
             torch.testing.assert_close(found, expected)
 
 
+def test_weights_of_earlier_files_are_read(tmp_path: Path) -> None:
+    text = random_encoder("bert")
+    model = EntityPredictionModel(MultimodalEncoder(text.last, config(ours=True)), ENTITIES)
+    model.save(tmp_path)
+    weights = load_file(tmp_path / WEIGHTS)
+    earlier = {name.replace("encoder.lda.", "encoder.summary."): tensor for name, tensor in weights.items()}
+    assert earlier.keys() != weights.keys()
+    save_file(earlier, tmp_path / WEIGHTS)
+    again = EntityPredictionModel.load(tmp_path, random_encoder("bert")).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
+
+
 def test_a_folder_that_holds_none_or_one_of_another_text_encoder_is_named(tmp_path: Path) -> None:
     text = random_encoder("bert")
     with pytest.raises(FormatError, match=r"nowhere: no multimodal\.json"):
-        Predictor.load(tmp_path / "nowhere", text)
-    Predictor(paper_way(text), ENTITIES).save(tmp_path)
+        EntityPredictionModel.load(tmp_path / "nowhere", text)
+    EntityPredictionModel(paper_way(text), ENTITIES).save(tmp_path)
     other = random_encoder("bert", dim=32)
     with pytest.raises(FormatError, match="another text encoder"):
-        Predictor.load(tmp_path, other)
+        EntityPredictionModel.load(tmp_path, other)
 
 
 def test_fitted_features_are_standardised_each_by_its_own_mean_and_deviation() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from engine.retrieval import views
 from engine.retrieval.index import unit
-from engine.retrieval.views import centred, hubness, joint_view, lexical_view, of_even_spread
+from engine.retrieval.views import centred, hubness, joint_view, lexical_view, scale_to_unit_similarity_std
 
 DOCUMENTS = [
     "iron steel forge smith hammer",
@@ -66,8 +66,10 @@ def test_views_of_even_spread_have_an_equal_say() -> None:
     narrow = unit(wide[::-1] * 0.1 + [1, 0, 0, 0, 0, 0])
     apart = ~np.eye(40, dtype=bool)
     for view in (wide, narrow):
-        assert (of_even_spread(view) @ of_even_spread(view).T)[apart].std() == pytest.approx(1, abs=1e-5)
-    joint = joint_view([of_even_spread(wide), of_even_spread(narrow)])
+        assert (scale_to_unit_similarity_std(view) @ scale_to_unit_similarity_std(view).T)[
+            apart
+        ].std() == pytest.approx(1, abs=1e-5)
+    joint = joint_view([scale_to_unit_similarity_std(wide), scale_to_unit_similarity_std(narrow)])
     products = (joint @ joint.T)[apart]
     shares = [np.corrcoef(products, (view @ view.T)[apart])[0, 1] for view in (wide, narrow)]
     plain = joint_view([wide, narrow])
@@ -78,7 +80,9 @@ def test_views_of_even_spread_have_an_equal_say() -> None:
 
 @pytest.mark.parametrize("vectors", [np.zeros((3, 2)), np.ones((1, 2)), np.ones((4, 2)) / np.sqrt(2)])
 def test_vectors_without_a_spread_stay_as_they_are(vectors: np.ndarray) -> None:
-    np.testing.assert_array_equal(of_even_spread(vectors.astype(np.float32)), vectors.astype(np.float32))
+    np.testing.assert_array_equal(
+        scale_to_unit_similarity_std(vectors.astype(np.float32)), vectors.astype(np.float32)
+    )
 
 
 def test_hubness_is_the_mean_cosine_to_the_nearest_others() -> None:

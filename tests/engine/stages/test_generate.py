@@ -38,14 +38,14 @@ def generator(bundle: Bundle) -> Generator:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     vectors = np.random.default_rng(3).normal(size=(N, 6))
-    house = Workspace.open(tmp_path_factory.mktemp("w"))
+    workspace = Workspace.open(tmp_path_factory.mktemp("w"))
 
     def more(staged: Path) -> None:
         kinds = [{"letter": [name[4]]} for name in NAMES]
         about = [f"About {name}." for name in NAMES]
         write_entities(staged / "entities.parquet", NAMES, descriptions=about, attributes=kinds)
 
-    return publish_vectors(house, NAMES, {"mask": vectors}, model=tiny_model(), more=more)
+    return publish_vectors(workspace, NAMES, {"mask": vectors}, model=tiny_model(), more=more)
 
 
 def asked(*queries: Query, ids: Sequence[int] | None = None) -> list[Expansion]:
@@ -106,7 +106,13 @@ def test_rounds_are_shown_while_lists_grow(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"reason": "class"}, {"reason": "negative"}, {"descriptions": True}, {"unwanted": True}]
+    "changed",
+    [
+        {"cot_level": "class"},
+        {"cot_level": "negative"},
+        {"descriptions": True},
+        {"negatives_in_prompt": True},
+    ],
 )
 def test_every_kind_of_prompt_gives_a_list(bundle: Bundle, changed) -> None:
     (found,) = QUICK.model_copy(update=changed).open(bundle)(asked(Q))
@@ -118,7 +124,7 @@ def test_without_the_trie_only_names_of_the_vocabulary_count(bundle: Bundle) -> 
     assert set(found.ranking.ids.tolist()) <= set(range(N)) - set(Q.seeds)
 
 
-def where(*letters: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def letter_in(*letters: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return (("letter", letters),)
 
 
@@ -126,9 +132,9 @@ def test_as_the_first_stage_only_entities_with_the_wanted_attributes_are_generat
     stage = QUICK.model_copy(update={"k": 40, "beams": 12, "top_p": 1.0})
     both, one, none = stage.open(bundle)(
         asked(
-            replace(Q, where=where("B", "C"), positive=(0, 5)),
-            replace(Q, id="r", where=where("H")),
-            replace(Q, id="s", where=(("letter", ("B",)), ("letter", ("C",)))),
+            replace(Q, filters=letter_in("B", "C"), positive=(0, 5)),
+            replace(Q, id="r", filters=letter_in("H")),
+            replace(Q, id="s", filters=(("letter", ("B",)), ("letter", ("C",)))),
         )
     )
     assert set(both.ranking.ids.tolist()) <= set(range(5, 15)) - {5}
@@ -146,7 +152,7 @@ def test_without_the_trie_too_only_what_is_wanted_counts(
         tokenizer, "batch_decode", lambda _, rows, **__: [f" {n}.\n" for n in NAMES[: len(rows)]]
     )
     stage = QUICK.model_copy(update={"constrained": False, "max_rounds": 1, "top_p": 1.0})
-    every, some = stage.open(bundle)(asked(Q, replace(Q, where=where("A"))))
+    every, some = stage.open(bundle)(asked(Q, replace(Q, filters=letter_in("A"))))
     assert sorted(every.ranking.ids) == [1, 2, 3, 4, 5, 6]
     assert sorted(some.ranking.ids) == [1, 2, 3, 4]
     (recalled,) = stage.open(bundle)(asked(Q, ids=[3, 5, 30]))
@@ -155,7 +161,7 @@ def test_without_the_trie_too_only_what_is_wanted_counts(
 
 def test_an_attribute_that_no_entity_has_is_an_error(bundle: Bundle) -> None:
     with pytest.raises(UnknownAttributeError, match="'letter' with the value 'Z'"):
-        QUICK.open(bundle)(asked(replace(Q, where=where("Z"))))
+        QUICK.open(bundle)(asked(replace(Q, filters=letter_in("Z"))))
 
 
 # A new seed that bears the name of a known one, in its place; recalled is neither.
@@ -169,8 +175,8 @@ RECALLED = [i for i in range(0, N, 2) if i not in KNOWN.seeds]
     "stage",
     [
         QUICK,
-        QUICK.model_copy(update={"reason": "negative"}),
-        QUICK.model_copy(update={"unwanted": True}),
+        QUICK.model_copy(update={"cot_level": "negative"}),
+        QUICK.model_copy(update={"negatives_in_prompt": True}),
         GenerativeRerank(prompts=3),
         SegmentRerank(by="likelihood"),
     ],
@@ -200,7 +206,7 @@ def test_another_name_is_another_seed(bundle: Bundle) -> None:
     ("stage", "reason"),
     [
         (QUICK, "language model takes 256"),
-        (QUICK.model_copy(update={"reason": "class"}), "language model takes 256"),
+        (QUICK.model_copy(update={"cot_level": "class"}), "language model takes 256"),
         (GenerativeRerank(), "language model takes 256"),
         (SegmentRerank(by="likelihood"), "a name of 401 tokens; at most 256"),
     ],
@@ -253,7 +259,7 @@ def test_what_a_query_costs() -> None:
     for stage in (GenerativeRerank(), SegmentRerank(by="likelihood")):
         assert (stage.unit, stage.cost(full), stage.cost(empty)) == ("candidates", len(RECALLED), 1)
     assert (QUICK.unit, QUICK.cost(empty)) == ("beams", 8)
-    assert Generate.budget == Generate().beams * Generate().at_once
+    assert Generate.budget == Generate().beams * Generate().query_batch_size
 
 
 def mean_logprobs(bundle: Bundle, seeds: Sequence[int], candidates: Sequence[int], n: int) -> np.ndarray:

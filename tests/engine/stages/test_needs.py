@@ -12,13 +12,15 @@ import pytest
 from engine.errors import BundleError
 from engine.methods import METHODS
 from engine.stages.base import Stage
-from engine.stages.describe import Describe
+from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
 from engine.storage.bundle import Bundle
 from tests.support.bundles import method_bundle
 
 STAGES = list(
-    dict.fromkeys([s for p in METHODS.values() for s in p.stages] + [Describe(views=("joint",)), Explain()])
+    dict.fromkeys(
+        [s for p in METHODS.values() for s in p.stages] + [EncodeNewEntities(views=("joint",)), Explain()]
+    )
 )
 
 

@@ -27,9 +27,9 @@ ANGLES = [10, 50, 30, 70, 80, 20, 60, 40, 90, 45, 90, 0]
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     radians = np.deg2rad(ANGLES)
     vectors = np.stack([np.cos(radians), np.sin(radians)], axis=1)
-    house = Workspace.open(tmp_path_factory.mktemp("w"))
+    workspace = Workspace.open(tmp_path_factory.mktemp("w"))
     names = [f"e{i}" for i in range(len(ANGLES))]
-    return publish_vectors(house, names, {"mask": vectors, "joint": vectors})
+    return publish_vectors(workspace, names, {"mask": vectors, "joint": vectors})
 
 
 def listed(ids: Sequence[int], negative: Sequence[int] = (11,), scores: Scores | None = None) -> Expansion:

@@ -84,17 +84,18 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 RARE, EVEN = ("class", ("rare",)), ("parity", ("even",))
 
 
-@pytest.mark.parametrize("where", [(RARE,), (EVEN,), (RARE, EVEN), (("parity", ("even", "odd")),)])
-def test_conditions_narrow_what_is_ranked_not_what_was_ranked(described: Bundle, where) -> None:
+@pytest.mark.parametrize("filters", [(RARE,), (EVEN,), (RARE, EVEN), (("parity", ("even", "odd")),)])
+def test_conditions_narrow_what_is_ranked_not_what_was_ranked(described: Bundle, filters) -> None:
     """The list is full: it holds the best of those that fulfil all, few or many."""
     stage = Retrieve(k=4, view="joint", hubness=0.6)
     query = Query("q", (1, 7), (3,), top_k=4)
     (whole,) = stage.model_copy(update={"k": N}).open(described)([Expansion(query)])
     fulfils = [
-        (RARE not in where or i < N // 10) and (EVEN not in where or i % 2 == 0) for i in whole.ranking.ids
+        (RARE not in filters or i < N // 10) and (EVEN not in filters or i % 2 == 0)
+        for i in whole.ranking.ids
     ]
     expected = whole.ranking.take(np.flatnonzero(fulfils)).head(4)
-    alone, other = stage.open(described)([Expansion(replace(query, where=where)), Expansion(query)])
+    alone, other = stage.open(described)([Expansion(replace(query, filters=filters)), Expansion(query)])
     np.testing.assert_array_equal(alone.ranking.ids, expected.ids)
     np.testing.assert_array_equal(alone.ranking.scores, expected.scores)
     np.testing.assert_array_equal(other.ranking.ids, whole.ranking.ids[:4])
@@ -104,7 +105,7 @@ def test_conditions_narrow_a_list_that_was_recalled(described: Bundle) -> None:
     given = Ranking(
         np.array([9, 4, 2, 30], np.int32), np.zeros(4, np.float32), {"old": np.arange(4, dtype=np.float32)}
     )
-    query = Query("q", (1, 7), where=(EVEN,))
+    query = Query("q", (1, 7), filters=(EVEN,))
     (found,) = Retrieve(view="joint").open(described)([Expansion(query, given)])
     assert sorted(found.ranking.ids) == [2, 4, 30]
     old = {4: 1.0, 2: 2.0, 30: 3.0}
@@ -114,7 +115,7 @@ def test_conditions_narrow_a_list_that_was_recalled(described: Bundle) -> None:
 
 def test_an_attribute_that_is_not_there_is_named(described: Bundle) -> None:
     with pytest.raises(UnknownAttributeError, match="colour"):
-        Retrieve().open(described)([Expansion(Query("q", (1,), where=(("colour", ("red",)),)))])
+        Retrieve().open(described)([Expansion(Query("q", (1,), filters=(("colour", ("red",)),)))])
 
 
 def test_a_new_seed_counts_like_one_that_is_known(bundle: Bundle, worker: Worker) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from engine.query import NewEntity, Query
 from engine.stages.base import Pipeline
-from engine.stages.describe import Describe
+from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
 from engine.stages.rerank import ContrastRerank, SegmentRerank
 from engine.stages.retrieve import Retrieve
@@ -22,8 +22,8 @@ NEW = (NewEntity("Atlantis", ("Atlantis sank.", "Where is Atlantis now?")),)
 QUERIES = [
     Query("plain", (1, 2), (3,), top_k=8),
     Query("no negative", (4,), top_k=8),
-    Query("few", (5, 6), (7, 8), top_k=8, where=(("class", ("rare",)),)),
-    Query("many", (9,), (10,), top_k=8, where=(("parity", ("odd",)),)),
+    Query("few", (5, 6), (7, 8), top_k=8, filters=(("class", ("rare",)),)),
+    Query("many", (9,), (10,), top_k=8, filters=(("parity", ("odd",)),)),
     Query("new", (-1, 11), (12,), top_k=8, new=NEW),
 ]
 
@@ -45,7 +45,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_an_index_in_parts_answers_as_the_whole(
     bundle: Bundle, pipeline: Pipeline, calls: int, parts: int
 ) -> None:
-    pipeline = Describe() >> pipeline
+    pipeline = EncodeNewEntities() >> pipeline
     whole = pipeline.open(bundle)(QUERIES)
     cut = Bundle(bundle.manifest, bundle.folder)
     way = provide_shards(cut, "joint", parts)

@@ -98,8 +98,8 @@ def test_an_entity_that_two_want_goes_to_the_nearer_one(tmp_path: Path, reverse:
 
 
 def test_only_a_joint_search_depends_on_the_call() -> None:
-    assert WindowSearch(jointly=True).together
-    assert not WindowSearch().together
+    assert WindowSearch(jointly=True).batch_dependent
+    assert not WindowSearch().batch_dependent
 
 
 def plain(p: np.ndarray, q: np.ndarray) -> float:
@@ -278,9 +278,9 @@ def test_conditions_and_a_recalled_list_narrow_what_is_searched(described: Bundl
     worker = WindowSearch(k=4).open(described)
     fulfil, recalled, both = worker(
         [
-            Expansion(replace(query, where=even)),
+            Expansion(replace(query, filters=even)),
             Expansion(query, given),
-            Expansion(replace(query, where=even), given),
+            Expansion(replace(query, filters=even), given),
         ]
     )
     assert len(fulfil.ranking) == 4

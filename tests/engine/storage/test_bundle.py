@@ -17,22 +17,22 @@ INDEX = "index/mask.faiss"
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     random_bundle(tmp_path)
     return Workspace.open(tmp_path)
 
 
-def folder_of(house: Workspace) -> Path:
-    return Path((house.bundles / current_id(house)).path)
+def folder_of(workspace: Workspace) -> Path:
+    return Path((workspace.bundles / current_id(workspace)).path)
 
 
-def test_publish_and_open(house: Workspace) -> None:
-    bundle = Bundle.open(house)
-    assert bundle.id == current_id(house)
+def test_publish_and_open(workspace: Workspace) -> None:
+    bundle = Bundle.open(workspace)
+    assert bundle.id == current_id(workspace)
     assert len(bundle.vocabulary) == 500
     assert VectorIndex.read(bundle.path(INDEX)).vectors_ND.shape == (500, 16)
     assert bundle.path("index").is_dir()
-    assert Bundle.open(house, bundle.id).manifest == bundle.manifest
+    assert Bundle.open(workspace, bundle.id).manifest == bundle.manifest
 
 
 def test_the_same_content_has_the_same_id(tmp_path: Path) -> None:
@@ -52,14 +52,14 @@ def test_nothing_published_names_the_command(tmp_path: Path) -> None:
         Bundle.open(Workspace.open(tmp_path))
 
 
-def test_an_unknown_id_is_refused(house: Workspace) -> None:
+def test_an_unknown_id_is_refused(workspace: Workspace) -> None:
     with pytest.raises(BundleError, match="no such bundle"):
-        Bundle.open(house, "0123456789abcdef")
+        Bundle.open(workspace, "0123456789abcdef")
 
 
-def test_what_a_bundle_lacks_is_named_beside_what_it_holds(house: Workspace) -> None:
+def test_what_a_bundle_lacks_is_named_beside_what_it_holds(workspace: Workspace) -> None:
     with pytest.raises(BundleError, match=r"holds no .trie.; it holds entities\.parquet"):
-        Bundle.open(house).path("trie")
+        Bundle.open(workspace).path("trie")
 
 
 def remove(path: Path) -> None:
@@ -78,45 +78,45 @@ def truncate(path: Path) -> None:
 
 @pytest.mark.parametrize(("damage", "reason"), [(remove, "missing"), (flip, "checksum"), (truncate, "bytes")])
 @pytest.mark.parametrize("name", [INDEX, "entities.parquet"])
-def test_a_damaged_file_is_named(house: Workspace, damage, reason: str, name: str) -> None:
-    damage(folder_of(house) / name)
+def test_a_damaged_file_is_named(workspace: Workspace, damage, reason: str, name: str) -> None:
+    damage(folder_of(workspace) / name)
     with pytest.raises(BundleError, match=rf"'{name}'.*{reason}"):
-        Bundle.open(house)
+        Bundle.open(workspace)
 
 
 @pytest.mark.parametrize("name", ["../../CURRENT", "/etc/hostname", "index/../../x"])
-def test_a_manifest_that_leads_out_of_the_bundle_is_refused(house: Workspace, name: str) -> None:
-    path = folder_of(house) / "manifest.json"
+def test_a_manifest_that_leads_out_of_the_bundle_is_refused(workspace: Workspace, name: str) -> None:
+    path = folder_of(workspace) / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"][name] = {"size": 1, "sha256": "0" * 64}
     path.write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="leads out of the bundle"):
-        Bundle.open(house)
+        Bundle.open(workspace)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"id": 1}', "[]"])
-def test_a_manifest_that_is_none_is_refused(house: Workspace, text: str) -> None:
-    (folder_of(house) / "manifest.json").write_text(text)
+def test_a_manifest_that_is_none_is_refused(workspace: Workspace, text: str) -> None:
+    (folder_of(workspace) / "manifest.json").write_text(text)
     with pytest.raises(BundleError, match="not a manifest"):
-        Bundle.open(house)
+        Bundle.open(workspace)
 
 
-def test_a_manifest_of_another_format_is_refused(house: Workspace) -> None:
-    path = folder_of(house) / "manifest.json"
+def test_a_manifest_of_another_format_is_refused(workspace: Workspace) -> None:
+    path = folder_of(workspace) / "manifest.json"
     path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
     with pytest.raises(BundleError, match="format 2, this program reads 1"):
-        Bundle.open(house)
+        Bundle.open(workspace)
 
 
-def test_a_current_that_names_another_folder_is_refused(house: Workspace) -> None:
-    (house.bundles / "CURRENT").write_bytes(b"../corpus\n")
+def test_a_current_that_names_another_folder_is_refused(workspace: Workspace) -> None:
+    (workspace.bundles / "CURRENT").write_bytes(b"../corpus\n")
     with pytest.raises(BundleError):
-        Bundle.open(house)
+        Bundle.open(workspace)
 
 
-def test_publishing_is_all_or_nothing(house: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = current_id(house)
-    staged = house.bundles.staging()
+def test_publishing_is_all_or_nothing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = current_id(workspace)
+    staged = workspace.bundles.staging()
     VectorIndex(unit(np.eye(2))).write(staged / INDEX)
 
     def broken(*_: object) -> None:
@@ -124,16 +124,16 @@ def test_publishing_is_all_or_nothing(house: Workspace, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("engine.storage.store._swap_in", broken)
     with pytest.raises(OSError, match="disk full"):
-        publish(house, staged, {})
-    assert current_id(house) == before
-    assert Bundle.open(house).id == before
+        publish(workspace, staged, {})
+    assert current_id(workspace) == before
+    assert Bundle.open(workspace).id == before
 
 
-def staged_with(house: Workspace, **files: str) -> Path:
+def staged_with(workspace: Workspace, **files: str) -> Path:
     """A staged folder with the current bundle's entities and some files, ``a__b`` standing for a/b."""
-    staged = house.bundles.staging()
-    Bundle.open(house).path("entities.parquet")
-    (house.bundles / current_id(house) / "entities.parquet").fetch(staged / "entities.parquet")
+    staged = workspace.bundles.staging()
+    Bundle.open(workspace).path("entities.parquet")
+    (workspace.bundles / current_id(workspace) / "entities.parquet").fetch(staged / "entities.parquet")
     for name, text in files.items():
         path = staged / name.replace("__", "/")
         path.parent.mkdir(exist_ok=True)
@@ -141,36 +141,36 @@ def staged_with(house: Workspace, **files: str) -> Path:
     return staged
 
 
-def test_a_derived_bundle_holds_what_its_parent_does_besides(house: Workspace) -> None:
-    parent = Bundle.open(house)
-    manifest, left_out = derive(house, staged_with(house, lm__a="1"), {"lm": 1}, replaces=["lm/"])
+def test_a_derived_bundle_holds_what_its_parent_does_besides(workspace: Workspace) -> None:
+    parent = Bundle.open(workspace)
+    manifest, left_out = derive(workspace, staged_with(workspace, lm__a="1"), {"lm": 1}, replaces=["lm/"])
     assert left_out == ""
     assert manifest.parent == parent.id
     assert set(manifest.files) == {*parent.manifest.files, "lm/a"}
     assert manifest.settings == parent.manifest.settings | {"lm": 1}
-    again, _ = derive(house, staged_with(house, lm__b="2"), {"lm": 2}, replaces=["lm/"])
+    again, _ = derive(workspace, staged_with(workspace, lm__b="2"), {"lm": 2}, replaces=["lm/"])
     assert set(again.files) == {*parent.manifest.files, "lm/b"}, "what is replaced is not carried over"
-    Bundle.open(house, parent.id)
-    bundle = Bundle.open(house)
+    Bundle.open(workspace, parent.id)
+    bundle = Bundle.open(workspace)
     assert VectorIndex.read(bundle.path(INDEX)).vectors_ND.shape == (500, 16)
     assert bundle.path(INDEX).stat().st_nlink == 3, "no second copy on the disk"
 
 
-def test_nothing_is_carried_over_to_other_entities(house: Workspace, tmp_path: Path) -> None:
-    parent = current_id(house)
-    staged = house.bundles.staging()
+def test_nothing_is_carried_over_to_other_entities(workspace: Workspace, tmp_path: Path) -> None:
+    parent = current_id(workspace)
+    staged = workspace.bundles.staging()
     write_entities(staged / "entities.parquet", ["another"])
-    manifest, left_out = derive(house, staged, {"lm": 1}, replaces=["lm/"])
+    manifest, left_out = derive(workspace, staged, {"lm": 1}, replaces=["lm/"])
     assert left_out == f"left out of the new bundle: index of {parent}, which has other entities"
     assert set(manifest.files) == {"entities.parquet"}
     assert (manifest.parent, manifest.settings) == (parent, {"lm": 1})
 
 
 def test_the_first_bundle_has_nothing_to_carry_over(tmp_path: Path) -> None:
-    house = Workspace.open(tmp_path)
-    staged = house.bundles.staging()
+    workspace = Workspace.open(tmp_path)
+    staged = workspace.bundles.staging()
     write_entities(staged / "entities.parquet", ["one"])
-    manifest, left_out = derive(house, staged, {}, replaces=[])
+    manifest, left_out = derive(workspace, staged, {}, replaces=[])
     assert (manifest.parent, left_out) == (None, "")
 
 
@@ -178,29 +178,29 @@ def test_a_derived_bundle_in_a_bucket_is_whole(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
-    house = Workspace.open(f"{s3}/w")
-    publish_vectors(house, ["a", "b"], {"mask": np.eye(2)})
-    derive(house, staged_with(house, lm__a="1"), {"lm": 1}, replaces=["lm/"])
-    bundle = Bundle.open(house)
+    workspace = Workspace.open(f"{s3}/w")
+    publish_vectors(workspace, ["a", "b"], {"mask": np.eye(2)})
+    derive(workspace, staged_with(workspace, lm__a="1"), {"lm": 1}, replaces=["lm/"])
+    bundle = Bundle.open(workspace)
     assert bundle.path("lm/a").read_text() == "1"
     assert VectorIndex.read(bundle.path(INDEX)).vectors_ND.shape == (2, 2)
 
 
-def two_bundles(house: Workspace, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+def two_bundles(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     """The ids of an older bundle and of the current one, published at times a day apart."""
-    old = current_id(house)
+    old = current_id(workspace)
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
     clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda _: later), UTC=None)
     monkeypatch.setattr("engine.storage.bundle.datetime", clock)
-    new = publish_vectors(house, ["a", "b"], {"mask": np.eye(2)}).id
+    new = publish_vectors(workspace, ["a", "b"], {"mask": np.eye(2)}).id
     return old, new
 
 
 def test_bundles_are_listed_newest_first_and_what_is_none_is_named(
-    house: Workspace, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, new = two_bundles(house, monkeypatch)
-    folders = Path(house.bundles.path)
+    old, new = two_bundles(workspace, monkeypatch)
+    folders = Path(workspace.bundles.path)
     (folders / "half").mkdir()
     (folders / "half" / "entities.parquet").write_bytes(b"x")
     (folders / "torn").mkdir()
@@ -208,7 +208,7 @@ def test_bundles_are_listed_newest_first_and_what_is_none_is_named(
     shutil.copytree(folders / old, folders / "renamed")
     (folders / f".{old}-old-1").mkdir()
     (folders / f".{old}-old-1" / "manifest.json").write_text("{")
-    found, broken = listing(house)
+    found, broken = listing(workspace)
     assert [m.id for m in found] == [new, old]
     assert {name: reason.split(": ", 1)[1][:20] for name, reason in broken.items()} == {
         "half": "no manifest.json, so",
@@ -218,47 +218,49 @@ def test_bundles_are_listed_newest_first_and_what_is_none_is_named(
     assert listing(Workspace.open(folders / "nowhere")) == ([], {})
 
 
-def test_an_older_bundle_is_pointed_to_and_back(house: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    old, new = two_bundles(house, monkeypatch)
-    assert current_id(house) == new
-    assert point_to(house, old).id == old
-    assert Bundle.open(house).id == old
-    point_to(house, new)
-    assert Bundle.open(house).id == new
+def test_an_older_bundle_is_pointed_to_and_back(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = two_bundles(workspace, monkeypatch)
+    assert current_id(workspace) == new
+    assert point_to(workspace, old).id == old
+    assert Bundle.open(workspace).id == old
+    point_to(workspace, new)
+    assert Bundle.open(workspace).id == new
 
 
 @pytest.mark.parametrize(("damage", "reason"), [(remove, "missing"), (flip, "checksum"), (truncate, "bytes")])
 @pytest.mark.parametrize("name", [INDEX, "entities.parquet"])
 def test_a_damaged_bundle_is_not_pointed_to(
-    house: Workspace, monkeypatch: pytest.MonkeyPatch, damage, reason: str, name: str
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, damage, reason: str, name: str
 ) -> None:
-    old, new = two_bundles(house, monkeypatch)
-    damage(Path(house.bundles.path) / old / name)
+    old, new = two_bundles(workspace, monkeypatch)
+    damage(Path(workspace.bundles.path) / old / name)
     with pytest.raises(BundleError, match=rf"'{name}'.*{reason}"):
-        point_to(house, old)
-    assert current_id(house) == new
+        point_to(workspace, old)
+    assert current_id(workspace) == new
 
 
 @pytest.mark.parametrize("name", ["", "nothing", "../corpus", "../bundles/{}", "{}/"])
-def test_what_is_no_bundles_name_is_not_pointed_to(house: Workspace, name: str) -> None:
-    before = current_id(house)
+def test_what_is_no_bundles_name_is_not_pointed_to(workspace: Workspace, name: str) -> None:
+    before = current_id(workspace)
     with pytest.raises(BundleError):
-        point_to(house, name.format(before))
-    assert current_id(house) == before
+        point_to(workspace, name.format(before))
+    assert current_id(workspace) == before
 
 
 def test_a_bundle_that_a_bucket_lost_a_file_of_is_not_pointed_to(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
-    house = Workspace.open(f"{s3}/w")
-    old = publish_vectors(house, ["a", "b"], {"mask": np.eye(2)}).id  # is whole in the cache from now on
-    new = publish_vectors(house, ["a", "c"], {"mask": np.eye(2)}).id
-    assert {m.id for m in listing(house)[0]} == {old, new}
-    point_to(house, old)
-    assert current_id(house) == old
-    point_to(house, new)
-    (house.bundles / old / INDEX).delete()
+    workspace = Workspace.open(f"{s3}/w")
+    old = publish_vectors(workspace, ["a", "b"], {"mask": np.eye(2)}).id  # is whole in the cache from now on
+    new = publish_vectors(workspace, ["a", "c"], {"mask": np.eye(2)}).id
+    assert {m.id for m in listing(workspace)[0]} == {old, new}
+    point_to(workspace, old)
+    assert current_id(workspace) == old
+    point_to(workspace, new)
+    (workspace.bundles / old / INDEX).delete()
     with pytest.raises(BundleError, match="missing"):
-        point_to(house, old)
-    assert current_id(house) == new
+        point_to(workspace, old)
+    assert current_id(workspace) == new

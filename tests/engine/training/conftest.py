@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.training.deepspeed import torch_as_it_was
+from engine.training.deepspeed import torch_settings_restored
 
 
 @pytest.fixture(autouse=True)
 def linear_as_it_was() -> Iterator[None]:
-    with torch_as_it_was():
+    with torch_settings_restored():
         yield

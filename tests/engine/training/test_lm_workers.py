@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.lm_workers import DATA, STOP, Outcome, seen, train, worker
+from tests.support.lm_workers import DATA, STOP, TrainingResult, seen, train, worker
 from tests.support.processes import run_processes
 
 pytestmark = pytest.mark.slow
@@ -22,23 +22,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path) -> Outcome:
+def alone(folder: Path) -> TrainingResult:
     return train(1, save=folder / "alone")
 
 
 @pytest.fixture(scope="module")
-def two(alone: Outcome, folder: Path) -> list[dict[str, Outcome]]:
+def two(alone: TrainingResult, folder: Path) -> list[dict[str, TrainingResult]]:
     run_processes(worker, 2, 2, folder)
     return [json.loads((folder / f"worker-{rank}.json").read_text()) for rank in range(2)]
 
 
-def assert_same_curve(found: Outcome, expected: Outcome) -> None:
+def assert_same_curve(found: TrainingResult, expected: TrainingResult) -> None:
     np.testing.assert_allclose(found["losses"], expected["losses"], rtol=1e-5)
     np.testing.assert_allclose(found["perplexities"], expected["perplexities"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_two_workers_have_the_curve_of_one(stage: int, two: list, alone: Outcome) -> None:
+def test_two_workers_have_the_curve_of_one(stage: int, two: list, alone: TrainingResult) -> None:
     runs = [outcomes[f"stage {stage}"] for outcomes in two]
     for run in runs:
         assert_same_curve(run, alone)
@@ -48,7 +48,7 @@ def test_two_workers_have_the_curve_of_one(stage: int, two: list, alone: Outcome
 
 
 @pytest.mark.parametrize("stage", [1, 3])
-def test_two_workers_go_on_where_one_was(stage: int, two: list, alone: Outcome) -> None:
+def test_two_workers_go_on_where_one_was(stage: int, two: list, alone: TrainingResult) -> None:
     runs = [outcomes[f"resumed at {stage}"] for outcomes in two]
     assert_same_curve(runs[0], alone)
     assert_each_block_once([alone], runs)
@@ -56,14 +56,14 @@ def test_two_workers_go_on_where_one_was(stage: int, two: list, alone: Outcome) 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 3), (3, 1)])
 def test_one_worker_goes_on_where_two_were(
-    before: int, after: int, two: list, alone: Outcome, folder: Path
+    before: int, after: int, two: list, alone: TrainingResult, folder: Path
 ) -> None:
     resumed = train(after, resume=folder / f"stage {before}")
     assert_same_curve(resumed, alone)
     assert_each_block_once([outcomes[f"stage {before}"] for outcomes in two], [resumed])
 
 
-def assert_each_block_once(first: list[Outcome], then: list[Outcome]) -> None:
+def assert_each_block_once(first: list[TrainingResult], then: list[TrainingResult]) -> None:
     """The stop lies in the second epoch: what was read of it before, and what after, is all of it, once."""
     epoch = seen(first, STEPS_PER_EPOCH, STOP) + seen(then, STOP, 2 * STEPS_PER_EPOCH)
     assert sorted(epoch) == list(range(len(DATA)))

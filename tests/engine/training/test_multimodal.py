@@ -15,7 +15,7 @@ from engine.models.text import TextEncoder
 from engine.training import multimodal
 from engine.training.contexts import Contexts
 from engine.training.multimodal import MultimodalSettings, MultimodalTraining
-from engine.training.pairs import first_expansion
+from engine.training.pairs import nearest_neighbors
 from tests.support.contexts import random_contexts
 from tests.support.encoders import random_encoder
 
@@ -45,7 +45,7 @@ def training(
 ) -> MultimodalTraining:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(ENTITIES, 4)).astype(np.float32)
-    lists = first_expansion(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    lists = nearest_neighbors(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     settings = SETTINGS.model_copy(update=changes)
     return MultimodalTraining(text, data, lists, settings, checkpoint=checkpoint)
 
@@ -68,10 +68,10 @@ def test_the_summary_is_fitted_to_the_contexts_that_have_a_modality(text, data) 
     flat = features.flatten(0, 1)
     torch.testing.assert_close(fitted.patches.mean_C, flat.mean(dim=0))
     scaled = ((features - flat.mean(dim=0)) / (flat.std(dim=0) + 1e-3)).mean(dim=1)
-    assert fitted.summary is not None
+    assert fitted.lda is not None
     for linear, rows, which, shrinkage in (
-        (fitted.summary.text, means, told, TEXT_SHRINKAGE),
-        (fitted.summary.image, scaled, seen, IMAGE_SHRINKAGE),
+        (fitted.lda.text, means, told, TEXT_SHRINKAGE),
+        (fitted.lda.image, scaled, seen, IMAGE_SHRINKAGE),
     ):
         found, centre = discriminant(
             rows, torch.from_numpy(data.entity_id[which]), linear.out_features, shrinkage
@@ -102,15 +102,15 @@ def test_some_contexts_of_both_modalities_are_shown_without_one_and_never_withou
     ours = training(text, data, hidden=0.4)
     rows = data.usable("text+image")
     whole, n_text, n_image = data.gather(rows, "text+image"), 0, 0
-    both = whole.seen_B & (whole.lengths_B > BARE_TOKENS)
+    both = whole.has_image_B & (whole.lengths_B > BARE_TOKENS)
     for ours.step in range(30):
         shown = ours._shown(rows)
         told = shown.lengths_B > BARE_TOKENS
-        assert (told | shown.seen_B).all()
+        assert (told | shown.has_image_B).all()
         assert torch.equal(told[~both], whole.lengths_B[~both] > BARE_TOKENS)
-        assert torch.equal(shown.seen_B[~both], whole.seen_B[~both])
+        assert torch.equal(shown.has_image_B[~both], whole.has_image_B[~both])
         n_text += int((both & ~told).sum())
-        n_image += int((both & ~shown.seen_B).sum())
+        n_image += int((both & ~shown.has_image_B).sum())
     assert n_text / (30 * int(both.sum())) == pytest.approx(0.4, abs=0.05)
     assert n_image / (30 * int(both.sum())) == pytest.approx(0.4, abs=0.05)
 

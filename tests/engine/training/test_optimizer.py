@@ -16,7 +16,7 @@ from engine.models.text import TextEncoder
 from engine.training.lm import TokenLoss
 from engine.training.multimodal import MultimodalSettings, MultimodalTraining
 from engine.training.optimizer import EngineLayout, open_engine, parameter_groups
-from engine.training.pairs import first_expansion
+from engine.training.pairs import nearest_neighbors
 from engine.training.text import EncoderSettings, EncoderTraining
 from engine.training.trainer import Trainer
 from tests.support.contexts import random_contexts
@@ -67,7 +67,7 @@ def test_of_the_text_encoder(tmp_path: Path) -> None:
 def test_of_every_objective(schedule: Schedule, tmp_path: Path) -> None:
     text = random_encoder("bert")
     vectors = np.random.default_rng(0).normal(size=(ENTITIES, 4)).astype(np.float32)
-    lists = first_expansion(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    lists = nearest_neighbors(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     settings = MultimodalSettings(
         epochs=1, batch_size=16, visual_layers=1, cross_layers=1, precision="float32", schedule=schedule
     )

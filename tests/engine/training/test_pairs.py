@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.training.pairs import HARD_RANKS, ExpandedLists, PairedBatches, first_expansion
+from engine.training.pairs import HARD_RANKS, NeighborLists, PairedBatches, nearest_neighbors
 
 
 def fan(n: int) -> np.ndarray:
@@ -18,7 +18,7 @@ def fan(n: int) -> np.ndarray:
 
 
 def test_the_nearest_five_are_positive_and_those_farther_off_hard_negatives() -> None:
-    lists = first_expansion(fan(12))
+    lists = nearest_neighbors(fan(12))
     assert lists.positive[0].tolist() == [0, 1, 2, 3, 4, 5]
     assert lists.negative[0].tolist() == [6, 7, 8, 9, 10, 11]
     assert lists.positive[11].tolist() == [11, 10, 9, 8, 7, 6]
@@ -28,7 +28,7 @@ def test_the_nearest_five_are_positive_and_those_farther_off_hard_negatives() ->
 def test_entities_without_a_vector_are_in_nobodys_list_and_have_themselves_alone() -> None:
     vectors = fan(12)
     vectors[[3, 8]] = 0
-    lists = first_expansion(vectors)
+    lists = nearest_neighbors(vectors)
     assert lists.positive[0].tolist() == [0, 1, 2, 4, 5, 6]
     assert lists.negative[0].tolist() == [7, 9, 10, 11, -1, -1]
     assert lists.positive[3].tolist() == [3, -1, -1, -1, -1, -1]
@@ -36,20 +36,20 @@ def test_entities_without_a_vector_are_in_nobodys_list_and_have_themselves_alone
 
 
 def test_in_a_large_vocabulary_hard_negatives_have_the_ranks_of_the_authors() -> None:
-    lists = first_expansion(fan(600))
+    lists = nearest_neighbors(fan(600))
     first, last = HARD_RANKS
     # Entity 0 sees the others in their order: the one at rank r is entity r.
     assert lists.negative[0].tolist() == list(range(first + 1, last + 1))
 
 
 def test_in_a_small_vocabulary_they_begin_after_a_third_of_it() -> None:
-    lists = first_expansion(fan(60))
+    lists = nearest_neighbors(fan(60))
     assert lists.negative[0].tolist() == list(range(21, 51))
 
 
 @pytest.mark.parametrize("n", [1, 2, 6, 7])
 def test_a_tiny_vocabulary_has_what_there_is(n: int) -> None:
-    lists = first_expansion(fan(n))
+    lists = nearest_neighbors(fan(n))
     near = list(range(min(n, 6)))
     assert lists.positive[0].tolist() == near + [-1] * (6 - len(near))
     assert lists.negative[0].tolist() == list(range(6, n))
@@ -63,7 +63,7 @@ def corpus(contexts: int, entities: int, unusable: float = 0.2, seed: int = 0) -
     vectors = rng.standard_normal((entities, 4)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors[rng.random(entities) < 0.1] = 0
-    return {"entity_id": entity_id, "usable": usable, "lists": first_expansion(vectors)}
+    return {"entity_id": entity_id, "usable": usable, "lists": nearest_neighbors(vectors)}
 
 
 corpora = st.builds(corpus, contexts=st.integers(1, 80), entities=st.integers(1, 30), seed=st.integers(0, 20))
@@ -120,7 +120,7 @@ def test_batches_are_a_function_of_seed_and_epoch() -> None:
 def test_over_epochs_every_alike_entity_and_every_context_of_it_has_its_turn() -> None:
     entity_id = np.array([0, 1, 1, 1, 2, 2, 3])
     positive = np.array([[0, 1, 2, 3], [1, -1, -1, -1], [2, -1, -1, -1], [3, -1, -1, -1]], np.int32)
-    lists = ExpandedLists(positive, np.array([[2], [-1], [-1], [-1]], np.int32))
+    lists = NeighborLists(positive, np.array([[2], [-1], [-1], [-1]], np.int32))
     usable = np.array([0, 1, 2, 3, 4, 5])  # entity 3 has no context that may be drawn
     batches = PairedBatches(entity_id, usable, lists, 8, seed=0)
     quads = [quad for e in range(400) for batch in batches.epoch(e) for quad in batch.reshape(-1, 4).tolist()]
@@ -136,7 +136,7 @@ def test_over_epochs_every_alike_entity_and_every_context_of_it_has_its_turn() -
 @pytest.mark.parametrize("contexts", [1, 2, 3])
 def test_a_corpus_of_a_few_contexts_can_be_learnt_from(contexts: int) -> None:
     batches = PairedBatches(
-        np.arange(contexts), np.arange(contexts), first_expansion(fan(contexts)), batch_size=4, seed=0
+        np.arange(contexts), np.arange(contexts), nearest_neighbors(fan(contexts)), batch_size=4, seed=0
     )
     assert len(batches) == 1
     for epoch in range(8):

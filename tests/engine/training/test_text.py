@@ -91,15 +91,15 @@ def test_contexts_without_words_are_neither_trained_on_nor_summed(rows, tmp_path
     ids = rows.ids[kept]
     ids[offsets[:-1][bare] + 1] = 103
     mixed = InputRows(ids, offsets, mask, rows.entity_id)
-    told = np.flatnonzero(~bare)
+    with_text = np.flatnonzero(~bare)
     ours = training(mixed, tmp_path)
-    assert ours.contexts == len(told)
-    assert np.array_equal(np.sort(np.concatenate(ours.batches(0))), told)
+    assert ours.contexts == len(with_text)
+    assert np.array_equal(np.sort(np.concatenate(ours.batches(0))), with_text)
     found, sums = masked_sums(ours.encoder, ours.data)
-    assert set(found) == set(rows.entity_id[told])
-    one = rows.entity_id[told[0]]
-    alone = np.flatnonzero(rows.entity_id[told] == one)
-    states, lengths_B, mask_B, _ = ours.data.gather(told[alone])
+    assert set(found) == set(rows.entity_id[with_text])
+    one = rows.entity_id[with_text[0]]
+    alone = np.flatnonzero(rows.entity_id[with_text] == one)
+    states, lengths_B, mask_B, _ = ours.data.gather(with_text[alone])
     with torch.no_grad():
         expected = ours.encoder.last(states, lengths_B, mask_B).double().sum(dim=0).numpy()
     np.testing.assert_allclose(sums[list(found).index(one)], expected, rtol=1e-4, atol=1e-4)

@@ -10,14 +10,14 @@ import pytest
 
 from engine.errors import BundleError
 from engine.storage.bundle import Manifest
-from serve.graph import bundle_watcher as swap
-from serve.graph.bundle_cache import Shelf
-from serve.graph.bundle_watcher import Swapper
+from serve.graph import bundle_watcher as bundle_watcher
+from serve.graph.bundle_cache import BundleCache
+from serve.graph.bundle_watcher import BundleWatcher
 from serve.telemetry.metrics import Metrics
 
 
 @dataclass
-class Edition:
+class Snapshot:
     manifest: Manifest
 
     @property
@@ -27,12 +27,12 @@ class Edition:
 
 @dataclass
 class Service:
-    edition: Edition
+    snapshot: Snapshot
     refused: tuple[str, str] | None = None
 
 
-def edition(name: str) -> Edition:
-    return Edition(Manifest(id=name, created="2026-01-01T00:00:00", files={}))
+def snapshot(name: str) -> Snapshot:
+    return Snapshot(Manifest(id=name, created="2026-01-01T00:00:00", files={}))
 
 
 @dataclass
@@ -45,9 +45,9 @@ class World:
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.service = Service(edition("a"))
+        self.service = Service(snapshot("a"))
         self.metrics = Metrics()
-        self.swapper = Swapper(
+        self.watcher = BundleWatcher(
             self.service,  # type: ignore[arg-type]
             self.metrics,
             lambda: self.current,
@@ -55,18 +55,18 @@ class World:
             self.prepare,
         )
 
-    def open(self, bundle_id: str) -> Edition:
+    def open(self, bundle_id: str) -> Snapshot:
         if bundle_id in self.broken:
             raise BundleError(f"bundle {bundle_id}: a file fails its checksum")
-        return edition(bundle_id)
+        return snapshot(bundle_id)
 
     async def prepare(self, bundle_id: str) -> dict[str, str]:
         self.asked.append(bundle_id)
         return {"Retrieve": "", "Generate": self.bad.get(bundle_id, "")}
 
     def look(self) -> str:
-        asyncio.run(self.swapper.look())
-        return self.service.edition.id
+        asyncio.run(self.watcher.look())
+        return self.service.snapshot.id
 
     def refused(self) -> tuple[str, str] | None:
         return self.service.refused
@@ -94,7 +94,7 @@ def test_a_bundle_that_one_stage_cannot_open_is_refused_and_told(monkeypatch: py
     assert world.refused() == ("b", "Generate: no lm")
     world.look()
     assert world.asked == ["b"], "not tried again at once"
-    monkeypatch.setattr(swap, "RETRY_S", 0.0)
+    monkeypatch.setattr(bundle_watcher, "RETRY_S", 0.0)
     world.bad.clear()
     assert world.look() == "b", "but later: it may have been published anew"
     assert world.refused() is None
@@ -122,22 +122,22 @@ def test_watching_goes_on_after_what_it_did_not_expect(caplog: pytest.LogCapture
             raise failure
         return "b"
 
-    world.swapper._current = current
+    world.watcher._current = current
 
     async def run() -> None:
-        watching = asyncio.create_task(world.swapper.watch(0.01))
+        watching = asyncio.create_task(world.watcher.watch(0.01))
         for _ in range(100):
             await asyncio.sleep(0.01)
-            if world.service.edition.id == "b":
+            if world.service.snapshot.id == "b":
                 break
         watching.cancel()
 
     asyncio.run(run())
-    assert world.service.edition.id == "b"
+    assert world.service.snapshot.id == "b"
     assert "the bucket is away" in caplog.text
 
 
-def test_a_shelf_opens_each_bundle_once_for_all_who_wait() -> None:
+def test_a_bundle_cache_opens_each_bundle_once_for_all_who_wait() -> None:
     opened: list[str] = []
 
     def open_(bundle_id: str) -> str:
@@ -145,8 +145,8 @@ def test_a_shelf_opens_each_bundle_once_for_all_who_wait() -> None:
         return bundle_id.upper()
 
     async def run() -> list[str]:
-        shelf = Shelf(open_)
-        return list(await asyncio.gather(*(shelf.get("a") for _ in range(5)), shelf.get("b")))
+        cache = BundleCache(open_)
+        return list(await asyncio.gather(*(cache.get("a") for _ in range(5)), cache.get("b")))
 
     assert asyncio.run(run()) == ["A"] * 5 + ["B"]
     assert opened == ["a", "b"]
@@ -159,42 +159,42 @@ class Clock:
         return self.now
 
 
-def test_a_shelf_lets_go_of_what_is_old_and_idle_but_never_of_the_newest() -> None:
+def test_a_bundle_cache_lets_go_of_what_is_old_and_idle_but_never_of_the_newest() -> None:
     async def run() -> list[list[str]]:
         clock = Clock()
-        shelf = Shelf(str.upper, keep_s=60, clock=clock)
+        cache = BundleCache(str.upper, keep_s=60, clock=clock)
         seen = []
-        await shelf.prepare("a")
-        await shelf.prepare("b")
-        seen.append(shelf.ids)
+        await cache.prepare("a")
+        await cache.prepare("b")
+        seen.append(cache.ids)
         clock.now = 40
-        await shelf.get("a")  # a request of the old edition is still under way
+        await cache.get("a")  # a request of the old snapshot is still under way
         clock.now = 80
-        shelf.sweep()
-        seen.append(shelf.ids)
+        cache.sweep()
+        seen.append(cache.ids)
         clock.now = 200
-        shelf.sweep()
-        seen.append(shelf.ids)
-        assert await shelf.get("a") == "A", "what was let go is opened again when it is asked for"
+        cache.sweep()
+        seen.append(cache.ids)
+        assert await cache.get("a") == "A", "what was let go is opened again when it is asked for"
         return seen
 
     assert asyncio.run(run()) == [["a", "b"], ["a", "b"], ["b"]]
 
 
-def test_a_shelf_looks_by_itself_for_what_to_let_go() -> None:
+def test_a_bundle_cache_checks_by_itself_for_what_to_let_go() -> None:
     async def run() -> list[str]:
-        shelf = Shelf(str.upper, keep_s=0.01)
-        await shelf.prepare("a")
-        await shelf.prepare("b")
+        cache = BundleCache(str.upper, keep_s=0.01)
+        await cache.prepare("a")
+        await cache.prepare("b")
         async with asyncio.timeout(10):
-            while len(shelf.ids) > 1:
+            while len(cache.ids) > 1:
                 await asyncio.sleep(0.005)
-        return shelf.ids
+        return cache.ids
 
     assert asyncio.run(run()) == ["b"]
 
 
-def test_a_shelf_tries_again_what_failed_and_one_impatient_caller_stops_nobody() -> None:
+def test_a_bundle_cache_tries_again_what_failed_and_one_impatient_caller_stops_nobody() -> None:
     failures: Any = iter([BundleError("not there yet")])
 
     def open_(bundle_id: str) -> str:
@@ -203,11 +203,11 @@ def test_a_shelf_tries_again_what_failed_and_one_impatient_caller_stops_nobody()
         return bundle_id.upper()
 
     async def run() -> str:
-        shelf = Shelf(open_)
+        cache = BundleCache(open_)
         with pytest.raises(BundleError):
-            await shelf.get("a")
-        impatient = asyncio.create_task(shelf.get("a"))
-        patient = asyncio.create_task(shelf.get("a"))
+            await cache.get("a")
+        impatient = asyncio.create_task(cache.get("a"))
+        patient = asyncio.create_task(cache.get("a"))
         await asyncio.sleep(0)
         impatient.cancel()
         return await patient

@@ -45,8 +45,8 @@ def run(
         settings = ServeSettings(workspace=str(two[0].folder.parent.parent))
         made = plan(two[0], METHOD, settings)
         host = StageHost.__new__(StageHost)
-        await host.__init__(settings, two[0].id, made.units[0])  # type: ignore[misc]
-        ((_, chain),) = made.hops("retexpan+genexpan")
+        await host.__init__(settings, two[0].id, made.deployments[0])  # type: ignore[misc]
+        ((_, chain),) = made.calls("retexpan+genexpan")
         await test(host, chain)
 
     asyncio.run(go())
@@ -150,9 +150,9 @@ def test_a_bundle_that_is_not_whole_is_a_complaint_and_another_still_answers(
 def test_a_shard_answers_for_its_part_of_every_view(two: tuple[Bundle, Bundle]) -> None:
     async def go() -> None:
         settings = ServeSettings(workspace=str(two[0].folder.parent.parent), index_shards=3)
-        unit = plan(two[0], METHOD, settings).units[-1]
+        spec = plan(two[0], METHOD, settings).deployments[-1]
         host = ShardHost.__new__(ShardHost)
-        await host.__init__(settings, two[0].id, unit)  # type: ignore[misc]
+        await host.__init__(settings, two[0].id, spec)  # type: ignore[misc]
         for view in ("mask", "joint"):
             (rows,) = await host.ask(two[0].id, view, [("rows", ())])
             assert (rows.first, rows.end) == (66, 100)

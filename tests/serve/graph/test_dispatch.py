@@ -20,7 +20,7 @@ from serve.errors import OverloadedError, UnavailableError
 from serve.graph import dispatch as module
 from serve.graph.admission import Admission
 from serve.graph.dispatch import HandleDispatch
-from serve.graph.plan import Place, Plan
+from serve.graph.plan import Plan, StageRef
 from serve.messages import Failure, Outcome, Progress, Reply, StageDone, StageStats, Task
 from serve.telemetry.metrics import Metrics
 
@@ -85,12 +85,12 @@ def expansion(id: str = "q", seconds: float = 60, new: tuple[NewEntity, ...] = (
     return Expansion(Query(id, (1,), new=new, deadline=time.time() + seconds))
 
 
-ROUTE: tuple[Place, ...] = (("A", 0), ("A", 2), ("B", 0))
+ROUTE: tuple[StageRef, ...] = (("A", 0), ("A", 2), ("B", 0))
 
 
-def made(handles: Mapping[str, FakeHandle], describe: Place | None = ("A", 1)) -> HandleDispatch:
-    names = {("A", 0): "Retrieve", ("A", 1): "Describe", ("A", 2): "Filter", ("B", 0): "Generate"}
-    plan = Plan((), {"m": ROUTE}, describe, names)
+def made(handles: Mapping[str, FakeHandle], encode_new: StageRef | None = ("A", 1)) -> HandleDispatch:
+    names = {("A", 0): "Retrieve", ("A", 1): "EncodeNewEntities", ("A", 2): "Filter", ("B", 0): "Generate"}
+    plan = Plan((), {"m": ROUTE}, encode_new, names)
     return HandleDispatch(plan, handles, Admission(100, 5), Metrics())  # type: ignore[arg-type]
 
 
@@ -101,7 +101,7 @@ def ask(dispatch: HandleDispatch, expansions: Sequence[Expansion]) -> list[Outco
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(module, "GRACE_S", 0.05)
+    monkeypatch.setattr(module, "REPLY_GRACE_S", 0.05)
 
 
 def test_stages_of_one_deployment_are_one_hop_and_all_name_the_bundle() -> None:
@@ -121,7 +121,7 @@ def test_new_entities_are_described_first() -> None:
     ask(made({"A": a, "B": b}), [expansion(new=new)])
     assert a.calls[0].chain == (1, 0, 2)
     with pytest.raises(UserError, match="no encoder"):
-        ask(made({"A": a, "B": b}, describe=None), [expansion(new=new)])
+        ask(made({"A": a, "B": b}, encode_new=None), [expansion(new=new)])
 
 
 def test_what_was_lost_with_a_replica_is_sent_again() -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 from cluster.settings_file import merged, nested
+from engine import renames
 from engine.errors import BundleError, FormatError, UserError
 from engine.methods import METHODS
 from engine.stages.rerank import SegmentRerank
@@ -61,44 +62,60 @@ METHODS_OF_TEST = {
 
 def test_equal_stages_are_deployed_once(bundle: Bundle) -> None:
     made = plan(bundle, METHODS_OF_TEST, settings(fused=False))
-    names = [unit.name for unit in made.units]
-    assert names == ["Retrieve", "SegmentRerank", "SegmentRerank-2", "Explain", "Retrieve-2", "Describe"]
-    assert made.hops("one") == (("Retrieve", (0,)), ("SegmentRerank", (0,)))
-    assert made.hops("two") == (("Retrieve", (0,)), ("SegmentRerank-2", (0,)))
-    assert made.hops("two!explain")[-1] == ("Explain", (0,))
-    assert made.hops("one", with_new=True) == (("Describe", (0,)), *made.hops("one"))
-    assert made.hops("!neighbours") == (("Retrieve-2", (0,)),), (
+    names = [spec.name for spec in made.deployments]
+    assert names == [
+        "Retrieve",
+        "SegmentRerank",
+        "SegmentRerank-2",
+        "Explain",
+        "Retrieve-2",
+        "EncodeNewEntities",
+    ]
+    assert made.calls("one") == (("Retrieve", (0,)), ("SegmentRerank", (0,)))
+    assert made.calls("two") == (("Retrieve", (0,)), ("SegmentRerank-2", (0,)))
+    assert made.calls("two!explain")[-1] == ("Explain", (0,))
+    assert made.calls("one", with_new=True) == (("EncodeNewEntities", (0,)), *made.calls("one"))
+    assert made.calls("!neighbours") == (("Retrieve-2", (0,)),), (
         "by the joint view, which no method here reads"
     )
 
 
 def test_fused_is_one_deployment_and_one_hop_whatever_is_asked(bundle: Bundle) -> None:
     made = plan(bundle, METHODS_OF_TEST, settings(num_cpus=0.5))
-    (unit,) = made.units
-    assert (len(unit.stages), unit.settings.num_cpus) == (6, 0.5)
+    (spec,) = made.deployments
+    assert (len(spec.stages), spec.settings.num_cpus) == (6, 0.5)
     for route in made.routes:
         for with_new in (False, True):
-            ((name, chain),) = made.hops(route, with_new)
-            stages = [unit.stages[place].name for place in chain]
-            assert (name, stages[0] == "Describe") == ("Pipeline", with_new)
+            ((name, chain),) = made.calls(route, with_new)
+            stages = [spec.stages[place].name for place in chain]
+            assert (name, stages[0] == "EncodeNewEntities") == ("Pipeline", with_new)
             assert (stages[-1] == "Explain") == route.endswith("!explain")
 
 
 def test_a_deployment_gets_what_is_its_own_and_else_what_all_get(bundle: Bundle) -> None:
     given = {"Retrieve": {"autoscaling": {"max_replicas": 3}}, "Explain": {"num_cpus": 2}}
     made = plan(bundle, METHODS_OF_TEST, settings(fused=False, replicas=2, num_cpus=0.2, stages=given))
-    units = {unit.name: unit.settings for unit in made.units}
-    assert units["Retrieve"].replicas is None
-    assert units["Retrieve"].autoscaling is not None
-    assert (units["Retrieve"].num_cpus, units["Explain"].num_cpus) == (0.2, 2)
-    assert units["Explain"].replicas == units["SegmentRerank"].replicas == 2
-    with pytest.raises(UserError, match=r"no deployment 'Retreive'; there are Describe, Explain, Retrieve"):
+    deployments = {spec.name: spec.settings for spec in made.deployments}
+    assert deployments["Retrieve"].replicas is None
+    assert deployments["Retrieve"].autoscaling is not None
+    assert (deployments["Retrieve"].num_cpus, deployments["Explain"].num_cpus) == (0.2, 2)
+    assert deployments["Explain"].replicas == deployments["SegmentRerank"].replicas == 2
+    with pytest.raises(UserError, match=r"no deployment 'Retreive'; there are EncodeNewEntities, Explain"):
         plan(bundle, METHODS_OF_TEST, settings(fused=False, stages={"Retreive": {}}))
+
+
+def test_a_stage_may_be_given_by_its_former_name(caplog: pytest.LogCaptureFixture) -> None:
+    renames._warn.cache_clear()
+    given = settings(stages={"Describe": {"replicas": 3}})
+    assert given == settings(stages={"EncodeNewEntities": {"replicas": 3}})
+    assert caplog.messages == [
+        "stages: 'Describe' is now called 'EncodeNewEntities'; the former name will go"
+    ]
 
 
 def test_a_spread_index_has_a_deployment_for_each_part(bundle: Bundle) -> None:
     made = plan(bundle, METHODS_OF_TEST, settings(index_shards=3))
-    assert [(unit.name, unit.shard) for unit in made.units] == [
+    assert [(spec.name, spec.shard) for spec in made.deployments] == [
         ("Pipeline", None),
         ("Index-1-of-3", 0),
         ("Index-2-of-3", 1),
@@ -110,7 +127,7 @@ def test_without_an_encoder_or_vectors_a_route_does_less(tmp_path: Path) -> None
     poor = publish_vectors(Workspace.open(tmp_path), ["a", "b"], {"mask": np.eye(2)})
     made = plan(poor, METHODS_OF_TEST, settings())
     with pytest.raises(UserError, match="no encoder"):
-        made.hops("one", with_new=True)
+        made.calls("one", with_new=True)
 
 
 def test_the_file_for_serve_deploy_holds_what_was_given(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from engine.errors import QueryError
 from engine.query import Expansion, Query, Ranking
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
-from serve.graph.runner import Job, Opened, StageRunner
+from serve.graph.runner import Job, OpenedBundle, StageRunner
 from serve.messages import Failure, Outcome, Progress, Reply, RoundDone, StageDone, Task
 
 BEGUN, GO_ON = threading.Event(), threading.Event()
@@ -97,8 +97,8 @@ STAGES: list[Stage] = [Step(label="a"), Step(label="b"), Growth()]
 
 
 @pytest.fixture
-def opened(bundle: Bundle) -> Opened:
-    return Opened.open(bundle, STAGES)
+def opened(bundle: Bundle) -> OpenedBundle:
+    return OpenedBundle.open(bundle, STAGES)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def expansion(id: str, top_k: int = 5, deadline: float | None = None) -> Expansi
 
 
 @pytest.fixture
-def job(opened: Opened) -> Callable[..., Job]:
+def job(opened: OpenedBundle) -> Callable[..., Job]:
     def make(
         chain: tuple[int, ...], *given: str | Expansion, report: Callable[[Progress], None] | None = None
     ) -> Job:
@@ -289,7 +289,7 @@ def test_a_short_query_does_not_wait_for_a_long_generation(runner: StageRunner, 
     assert len(found.ranking) == 40
 
 
-def test_waiting_for_company_fills_batches(opened: Opened, job: MakeJob) -> None:
+def test_waiting_for_company_fills_batches(opened: OpenedBundle, job: MakeJob) -> None:
     runner = StageRunner(STAGES, [4, 4, 4], wait_s=0.2)
     jobs = [job((0,), str(i)) for i in range(3)]
     for one in jobs:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from engine.catalogue import Catalogue, Sentence
+from engine.catalogue import Catalogue, MentionSentence
 from engine.storage.store import Store
 from serve.http import explanations as explained
 from serve.http.explanations import images_of, read_image
@@ -26,7 +26,7 @@ def catalogue(monkeypatch: pytest.MonkeyPatch) -> MakeCatalogue:
     """Returns a catalogue in which entity 3 has sentences with the given images."""
 
     def make(*images: str | None) -> Catalogue:
-        held = [Sentence(f"Sentence {n}.", 0, 1, image) for n, image in enumerate(images)]
+        held = [MentionSentence(f"Sentence {n}.", 0, 1, image) for n, image in enumerate(images)]
         monkeypatch.setattr(Catalogue, "sentences", lambda self, ids, n: {3: held[:n]} if 3 in ids else {})
         return Catalogue.__new__(Catalogue)
 
@@ -95,7 +95,7 @@ def test_an_image_without_a_sentence_is_shown_and_no_empty_sentence(
     monkeypatch: pytest.MonkeyPatch, make_service: MakeService, tmp_path: Path
 ) -> None:
     (tmp_path / "one.png").write_bytes(PNG)
-    held = [Sentence("", 0, 0, str(tmp_path / "one.png")), Sentence("A fact.", 0, 1, None)]
+    held = [MentionSentence("", 0, 0, str(tmp_path / "one.png")), MentionSentence("A fact.", 0, 1, None)]
     monkeypatch.setattr(Catalogue, "sentences", lambda self, ids, n: {3: held[:n]} if 3 in ids else {})
     client = TestClient(create_app(make_service()))
     about = client.get("/v1/entities/3", params={"sentences": 1}).json()

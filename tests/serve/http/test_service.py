@@ -1,4 +1,4 @@
-"""What the service promises whoever dispatches for it: one edition a request, deadlines, few threads."""
+"""What the service promises whoever dispatches for it: one snapshot a request, deadlines, few threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from engine.query import Expansion, Ranking
 from engine.vocabulary import Vocabulary
-from serve.graph.bundle_snapshot import Edition
+from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.http import service as service_module
 from serve.http.errors import ProblemError
 from serve.http.requests import BatchRequest, ExpandRequest
@@ -63,12 +63,12 @@ def request(**given: Any) -> ExpandRequest:
     return ExpandRequest.model_validate({"positive": [1], **given})
 
 
-def test_a_request_uses_one_edition_to_its_end(make_service: MakeService, edition: Edition) -> None:
+def test_a_request_uses_one_snapshot_to_its_end(make_service: MakeService, snapshot: BundleSnapshot) -> None:
     dispatch = Noted()
     service = make_service(dispatch)
     other = replace(
-        edition,
-        manifest=edition.manifest.model_copy(update={"id": "other"}),
+        snapshot,
+        manifest=snapshot.manifest.model_copy(update={"id": "other"}),
         vocabulary=Vocabulary([f"another {i}" for i in range(500)]),
     )
 
@@ -76,18 +76,18 @@ def test_a_request_uses_one_edition_to_its_end(make_service: MakeService, editio
         dispatch.begun, dispatch.go_on = asyncio.Event(), asyncio.Event()
         first = asyncio.create_task(service.expand(request(), Trace()))
         await dispatch.begun.wait()
-        service.edition = other
+        service.snapshot = other
         dispatch.go_on.set()
         return await first, await service.expand(request(), Trace())
 
     before, after = asyncio.run(swap_under_way())
-    assert (before["bundle"], before["results"][0]["name"]) == (edition.id, "entity 5")
+    assert (before["bundle"], before["results"][0]["name"]) == (snapshot.id, "entity 5")
     assert (after["bundle"], after["results"][0]["name"]) == ("other", "another 5")
-    assert [bundle for _, bundle, _, _ in dispatch.asked] == [edition.id, "other"]
+    assert [bundle for _, bundle, _, _ in dispatch.asked] == [snapshot.id, "other"]
 
 
-def test_an_edition_that_changes_while_a_filter_is_looked_up_is_for_later_requests(
-    make_service: MakeService, edition: Edition, monkeypatch: pytest.MonkeyPatch
+def test_a_snapshot_that_changes_while_a_filter_is_looked_up_is_for_later_requests(
+    make_service: MakeService, snapshot: BundleSnapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dispatch = Noted()
     service = make_service(dispatch)
@@ -95,12 +95,12 @@ def test_an_edition_that_changes_while_a_filter_is_looked_up_is_for_later_reques
 
     async def swapping(*given: Any) -> Any:
         found = await to_thread(*given)
-        service.edition = replace(edition, manifest=edition.manifest.model_copy(update={"id": "other"}))
+        service.snapshot = replace(snapshot, manifest=snapshot.manifest.model_copy(update={"id": "other"}))
         return found
 
     monkeypatch.setattr(asyncio, "to_thread", swapping)
     answer = asyncio.run(service.expand(request(filter={"class": ["rare"]}), Trace()))
-    assert (answer["bundle"], dispatch.asked[0][1]) == (edition.id, edition.id)
+    assert (answer["bundle"], dispatch.asked[0][1]) == (snapshot.id, snapshot.id)
 
 
 def test_a_wrong_filter_is_told_before_any_stage_runs(make_service: MakeService) -> None:
@@ -127,7 +127,7 @@ def test_every_query_has_a_deadline(
 def test_what_does_not_come_in_time_is_cancelled(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "GRACE_S", 0.02)
+    monkeypatch.setattr(service_module, "ANSWER_GRACE_S", 0.02)
     service = make_service(Noted(wait_s=60), timeout_s=60)
     started = time.perf_counter()
     with pytest.raises(ProblemError) as late:
@@ -212,7 +212,7 @@ def test_a_stream_says_what_happens_and_closes_its_source(make_service: MakeServ
 def test_a_stream_that_is_late_ends_with_an_error(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "GRACE_S", 0.02)
+    monkeypatch.setattr(service_module, "ANSWER_GRACE_S", 0.02)
     dispatch = Noted(wait_s=60)
 
     async def read() -> list[tuple[str, Any]]:
@@ -225,7 +225,7 @@ def test_a_stream_that_is_late_ends_with_an_error(
     assert dispatch.closed.is_set()
 
 
-def test_readiness_is_asked_once_a_second(edition: Edition) -> None:
+def test_readiness_is_asked_once_a_second(snapshot: BundleSnapshot) -> None:
     calls = 0
 
     async def ready() -> Mapping[str, str]:
@@ -234,7 +234,7 @@ def test_readiness_is_asked_once_a_second(edition: Edition) -> None:
         await asyncio.sleep(0.01)
         return {"Retrieve": "ok", "Generate": "no answer"}
 
-    service = Service(ServeSettings(workspace="w"), edition, Noted(), Metrics(), ready)
+    service = Service(ServeSettings(workspace="w"), snapshot, Noted(), Metrics(), ready)
 
     async def ask() -> list[Mapping[str, str]]:
         return await asyncio.gather(*(service.readiness() for _ in range(5)), service.readiness())
@@ -243,13 +243,13 @@ def test_readiness_is_asked_once_a_second(edition: Edition) -> None:
     assert calls == 1
 
 
-def test_what_is_not_ready_is_503(edition: Edition) -> None:
+def test_what_is_not_ready_is_503(snapshot: BundleSnapshot) -> None:
     from fastapi.testclient import TestClient
 
     async def ready() -> Mapping[str, str]:
         return {"Retrieve": "no answer within 3 s"}
 
-    service = Service(ServeSettings(workspace="w"), edition, Noted(), Metrics(), ready)
+    service = Service(ServeSettings(workspace="w"), snapshot, Noted(), Metrics(), ready)
     response = TestClient(create_app(service)).get("/readyz")
     assert response.status_code == 503
     assert response.json() == {"ready": False, "stages": {"Retrieve": "no answer within 3 s"}}

@@ -19,24 +19,24 @@ from tests.support.language_models import tiny_model
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return Workspace.open(tmp_path / "w")
 
 
-def run(house: Workspace, *words: str) -> list[str]:
+def run(workspace: Workspace, *words: str) -> list[str]:
     """Return the lines that the command prints."""
-    done = CliRunner().invoke(main.app, ["--workspace", house.root.uri, *words], catch_exceptions=False)
+    done = CliRunner().invoke(main.app, ["--workspace", workspace.root.uri, *words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output.splitlines()
 
 
-def test_bundles_are_listed_and_an_older_one_is_used_again(house: Workspace) -> None:
+def test_bundles_are_listed_and_an_older_one_is_used_again(workspace: Workspace) -> None:
     views = {"mask": np.eye(2), "joint": np.eye(2)}
-    first = publish_vectors(house, ["a", "b"], views, model=tiny_model()).id
-    second = publish_vectors(house, ["a", "c"], {"mask": np.eye(2)}).id
-    (Path(house.bundles.path) / "torn").mkdir()
-    (Path(house.bundles.path) / "torn" / "manifest.json").write_text("{")
-    head, *rows, torn = run(house)
+    first = publish_vectors(workspace, ["a", "b"], views, model=tiny_model()).id
+    second = publish_vectors(workspace, ["a", "c"], {"mask": np.eye(2)}).id
+    (Path(workspace.bundles.path) / "torn").mkdir()
+    (Path(workspace.bundles.path) / "torn" / "manifest.json").write_text("{")
+    head, *rows, torn = run(workspace)
     assert head.split("  ")[-1] == "views"
     cells = {row[1:].split()[0]: row.split() for row in rows}
     assert set(cells) == {first, second}
@@ -45,16 +45,16 @@ def test_bundles_are_listed_and_an_older_one_is_used_again(house: Workspace) -> 
     assert cells[first][-3:] == ["yes", "joint,", "mask"]
     assert float(cells[first][2]) > float(cells[second][3]), "MiB"
     assert "torn: cannot be used" in torn
-    assert run(house, "--use", first) == [f"current bundle: {first} (before: {second})"]
-    assert current_id(house) == first
-    assert run(house, "--use", first) == [f"current bundle: {first}"]
-    (Path(house.bundles.path) / second / "entities.parquet").unlink()
+    assert run(workspace, "--use", first) == [f"current bundle: {first} (before: {second})"]
+    assert current_id(workspace) == first
+    assert run(workspace, "--use", first) == [f"current bundle: {first}"]
+    (Path(workspace.bundles.path) / second / "entities.parquet").unlink()
     with pytest.raises(BundleError, match="missing"):
-        run(house, "--use", second)
-    assert current_id(house) == first
-    (Path(house.bundles.path) / "CURRENT").unlink()
-    assert not any(row.startswith("*") for row in run(house)), "one can still choose"
-    assert run(house, "--use", first) == [f"current bundle: {first}"]
+        run(workspace, "--use", second)
+    assert current_id(workspace) == first
+    (Path(workspace.bundles.path) / "CURRENT").unlink()
+    assert not any(row.startswith("*") for row in run(workspace)), "one can still choose"
+    assert run(workspace, "--use", first) == [f"current bundle: {first}"]
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from serve.http.routes import create_app
 from tests.support.bundles import publish_vectors, write_entities
 from tests.support.encoders import write_encoder
 from tests.support.language_models import tiny_model
-from tests.support.services import open_edition, running, service_maker
+from tests.support.services import open_snapshot, running, service_maker
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 QUIET = [
@@ -112,7 +112,7 @@ MakeSite = Callable[..., AbstractContextManager[str]]
 @pytest.fixture(scope="session")
 def serve_site(bundle: Bundle) -> MakeSite:
     """Returns a context in which the application runs, with the given settings and delay."""
-    make_service = service_maker(open_edition(bundle), bundle)
+    make_service = service_maker(open_snapshot(bundle), bundle)
     return lambda **given: running(create_app(make_service(**given)))
 
 

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from serve.proxy import install as proxy
-from serve.proxy.load_shedding import Throttle
+from serve.proxy.load_shedding import LoadShedder
 
 LIMIT_S = 0.3
 
@@ -24,9 +24,9 @@ async def hello(scope: dict[str, object], receive: object, send: object) -> None
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setenv(proxy.HEAD_TIMEOUT, f"{LIMIT_S}")
+    monkeypatch.setenv(proxy.HEADER_TIMEOUT, f"{LIMIT_S}")
     monkeypatch.setattr("uvicorn.protocols.http.auto.AutoHTTPProtocol", None)
-    assert [one.cls for one in proxy.install()] == [Throttle]
+    assert [one.cls for one in proxy.install()] == [LoadShedder]
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(hello, lifespan="off", log_level="error"))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import serve
 from engine.storage.bundle import Manifest
-from serve.graph.bundle_snapshot import Edition
+from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.messages import StageStats
-from serve.telemetry.metrics import Metrics, together
+from serve.telemetry.metrics import Metrics, merge_replica_metrics
 from tests.support.services import MakeClient
 
 DASHBOARD = Path(serve.__file__).parent / "telemetry" / "dashboard.json"
@@ -34,10 +34,10 @@ def test_a_batch_of_a_stage_is_counted() -> None:
     }
 
 
-def test_one_bundle_is_served_at_a_time(edition: Edition) -> None:
+def test_one_bundle_is_served_at_a_time(snapshot: BundleSnapshot) -> None:
     metrics = Metrics()
     for name in ("first", "second"):
-        metrics.serving(edition.manifest.model_copy(update={"id": name}))
+        metrics.serving(snapshot.manifest.model_copy(update={"id": name}))
     (line,) = (line for line in lines(metrics) if line.startswith("seedset_bundle_info{"))
     assert 'bundle="second"' in line
 
@@ -67,7 +67,7 @@ def test_every_metric_of_the_dashboard_exists_and_every_metric_is_shown() -> Non
     metrics = Metrics()
     metrics.observe(StageStats("s", 1, 1, 1, {"e": 1}))
     metrics.answered("r", 200, "m", 1)
-    for count in (metrics.degraded, metrics.shed, metrics.retried, metrics.swapped):
+    for count in (metrics.degraded, metrics.shed, metrics.retried, metrics.bundle_changed):
         count("x")
     names |= {sample.name for family in metrics.registry.collect() for sample in family.samples}
     board = json.loads(DASHBOARD.read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ def test_what_several_replicas_count_is_told_as_one() -> None:
         metrics.serving(manifest)
         for _ in range(times):
             metrics.observe(stats)
-    text = together([metrics.render() for metrics in replicas]).decode()
+    text = merge_replica_metrics([metrics.render() for metrics in replicas]).decode()
     lines = text.splitlines()
     assert 'seedset_stage_seconds_count{stage="Retrieve"} 3.0' in lines
     assert 'seedset_stage_seconds_bucket{le="0.025",stage="Retrieve"} 3.0' in lines

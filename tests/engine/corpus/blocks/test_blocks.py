@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from engine.corpus.blocks.format import (
     IGNORED,
+    BlockCounts,
     BlockSettings,
-    PartCounts,
     TokenBlocks,
     block_parts,
     corpus_texts,
@@ -102,7 +102,7 @@ def test_a_part_holds_its_texts_token_by_token(workspace: Workspace, tmp_path: P
         kept = flat[flat != pad_of(flat.dtype)]
         assert tokenizer.decode(kept) == "".join(texts)
         assert tokenizer.decode(held) == "".join(apart)
-        assert counts[name] == PartCounts(
+        assert counts[name] == BlockCounts(
             sentences=len(plan.rows),
             descriptions=len(plan.described),
             held_out=len(apart),

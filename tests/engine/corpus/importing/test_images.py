@@ -14,7 +14,7 @@ from engine.corpus.image_addresses import address_in, fault_of_address
 from engine.corpus.importing import images as pictures
 from engine.corpus.importing.images import kind_of
 from engine.corpus.readers.base import Sentence
-from engine.corpus.readers.tables import Rows, read_parquet
+from engine.corpus.readers.tables import TableReader, read_parquet
 from engine.errors import FormatError, StorageError
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -104,9 +104,9 @@ def test_bytes_are_written_once_and_published_with_the_corpus(tmp_path: Path) ->
         (0, "Iron is heavy.", 0, 4, jpg_at),
         (0, "Iron is heavy.", 0, 4, None),
     ]
-    house = Workspace.open(tmp_path / "w")
-    assert {f.name for f in (house.corpus / "images").files()} == {Path(p).name for p in (png_at, jpg_at)}
-    assert house.image(png_at).read_bytes() == PNG
+    workspace = Workspace.open(tmp_path / "w")
+    assert {f.name for f in (workspace.corpus / "images").files()} == {Path(p).name for p in (png_at, jpg_at)}
+    assert workspace.image(png_at).read_bytes() == PNG
     assert [r for _, r in got.reasons] == ["duplicate sentence"]
     assert got.manifest.counts.images == 3
     assert got.manifest.found["an image alone"] == 1
@@ -137,7 +137,7 @@ def test_a_table_of_pictures_is_never_in_memory_whole(tmp_path: Path, layout: di
     pq.write_table(pa.table(columns), path, compression=None, use_dictionary=False, **layout)
     del columns
     before, most = pa.total_allocated_bytes(), 0
-    found = Rows(Store.open(path), ".parquet", read_parquet).sentences()
+    found = TableReader(Store.open(path), ".parquet", read_parquet).sentences()
     for one, expected in zip(found, content, strict=True):
         assert isinstance(one, Sentence)
         assert one.image_bytes == expected
@@ -167,8 +167,8 @@ def test_base64_that_is_broken_leaves_the_sentence(tmp_path: Path) -> None:
 
 
 def test_an_address_is_opened_below_the_workspace_or_where_it_says(tmp_path: Path) -> None:
-    house = Workspace.open(tmp_path)
-    assert house.image("corpus/images/a.png").path == f"{tmp_path}/corpus/images/a.png"
-    assert house.image("/x/a.png").path == "/x/a.png"
+    workspace = Workspace.open(tmp_path)
+    assert workspace.image("corpus/images/a.png").path == f"{tmp_path}/corpus/images/a.png"
+    assert workspace.image("/x/a.png").path == "/x/a.png"
     with pytest.raises(StorageError, match="only local paths and s3://"):
-        house.image("http://example.org/a.png")
+        workspace.image("http://example.org/a.png")

@@ -9,15 +9,15 @@ import pytest
 from engine.corpus.readers.base import RefusedRecord
 from engine.errors import FormatError, StorageError
 from engine.images.selection import results as choice_folder
-from engine.images.selection.results import ChoiceDescription, ChoiceFolder, ChoiceMaker
-from engine.images.selection.selector import ChoiceSettings
-from engine.images.selection.table import MAX_CANDIDATES, ChoiceRecord, read_table
+from engine.images.selection.results import SelectionFolder, SelectionManifest, SelectionWorker
+from engine.images.selection.selector import SelectionSettings
+from engine.images.selection.table import MAX_CANDIDATES, SelectionRecord, read_table
 from engine.models import detector as objects
 from engine.storage.store import Store
 from jobs.workers.executor import make_parts
 from tests.support import choice_models
 from tests.support.executors import LastFirst
-from tests.support.images import backbone, picture
+from tests.support.images import backbone, image_bytes
 
 Record = dict[str, Any]
 
@@ -30,8 +30,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 def write_images(folder: Path) -> None:
     folder.mkdir(parents=True)
     for colour in ("red", "green", "blue", "gold"):
-        (folder / f"{colour}.png").write_bytes(picture(colour))
-    (folder / "broken.png").write_bytes(picture("red")[:60])
+        (folder / f"{colour}.png").write_bytes(image_bytes(colour))
+    (folder / "broken.png").write_bytes(image_bytes("red")[:60])
     (folder / "text.png").write_text("no picture")
 
 
@@ -46,12 +46,12 @@ def record(*candidates: str, **more: Any) -> Record:
     return {"entity": "iron", "sentence": "iron is red .", "candidates": list(candidates)} | more
 
 
-def chosen(table: Store, output: Path, settings: ChoiceSettings) -> tuple[list[Record], list[Record]]:
+def chosen(table: Store, output: Path, settings: SelectionSettings) -> tuple[list[Record], list[Record]]:
     """Make all that is missing; return the sentences and the scores."""
-    folder = ChoiceFolder(Store.open(output))
+    folder = SelectionFolder(Store.open(output))
     wanted = folder.begin(table, settings)
     made = make_parts(
-        folder.parts, wanted.tasks(), ChoiceMaker, (str(output), settings), LastFirst(), "records"
+        folder.parts, wanted.tasks(), SelectionWorker, (str(output), settings), LastFirst(), "records"
     )
     folder.finish(made.parts.values())
     sentences = [json.loads(x) for f in sorted(output.glob("sentences/*")) for x in f.open(encoding="utf-8")]
@@ -59,7 +59,7 @@ def chosen(table: Store, output: Path, settings: ChoiceSettings) -> tuple[list[R
     return sentences, scores
 
 
-def missing(folder: ChoiceFolder, wanted: ChoiceDescription) -> list[str]:
+def missing(folder: SelectionFolder, wanted: SelectionManifest) -> list[str]:
     return [part for part in wanted.tasks() if part not in folder.parts.finished()]
 
 
@@ -73,7 +73,7 @@ def test_the_best_candidate_is_chosen_and_every_score_is_kept(clip: str, tmp_pat
         record("green.png", "red.png"),
     ]
     table = write_table(tmp_path / "raw", records)
-    sentences, scores = chosen(table, tmp_path / "out", ChoiceSettings(clip=clip, alpha=0.25))
+    sentences, scores = chosen(table, tmp_path / "out", SelectionSettings(clip=clip, alpha=0.25))
     assert [row["record"] for row in scores] == [0, 0, 0, 1, 1]
     assert [row["rank"] for row in scores] == [1, 2, 3, 1, 2]
     for number, line in enumerate(sentences):
@@ -102,7 +102,7 @@ def test_the_typical_image_itself_is_the_most_similar(
     monkeypatch.setattr(objects, "CONFIDENT", 0.0)  # random weights are sure of nothing
     detector = choice_models.yolos(tmp_path / "yolos") if parts == "yolos" else None
     vision = backbone(tmp_path / "resnet") if parts == "resnet" else None
-    settings = ChoiceSettings(clip=clip, detector=detector, vision=vision, alpha=0)
+    settings = SelectionSettings(clip=clip, detector=detector, vision=vision, alpha=0)
     given = record("green.png", "gold.png", "blue.png", typical="gold.png")
     sentences, scores = chosen(write_table(tmp_path / "raw", [given]), tmp_path / "out", settings)
     assert len(scores) == 3
@@ -117,7 +117,7 @@ def test_what_cannot_be_read_is_refused_by_name_and_the_record_stays(clip: str, 
     bad = ["broken.png", "text.png", "missing.png", "http://x/y.png"]
     records = [record(*bad, "red.png"), record(*bad), record(), record("red.png", typical="missing.png")]
     table = write_table(tmp_path / "raw", records)
-    sentences, scores = chosen(table, tmp_path / "out", ChoiceSettings(clip=clip))
+    sentences, scores = chosen(table, tmp_path / "out", SelectionSettings(clip=clip))
     assert [Path(line.get("image", "-")).name for line in sentences] == ["red.png", "-", "-", "red.png"]
     assert [row["record"] for row in scores] == [0, 3]
     assert scores[1]["similarity"] is None
@@ -147,10 +147,10 @@ def test_records_that_cannot_be_used_are_refused_and_counted(tmp_path: Path) -> 
     table = write_table(tmp_path / "raw", [*bad, record("red.png", "red.png")])
     found = list(read_table(table))
     assert all(isinstance(one, RefusedRecord) for one in found[:-1])
-    assert isinstance(found[-1], ChoiceRecord)
+    assert isinstance(found[-1], SelectionRecord)
     assert found[-1].number == len(bad)
     assert len(found[-1].candidates) == 1
-    wanted = ChoiceFolder(Store.open(tmp_path / "out")).begin(table, ChoiceSettings(clip="x"))
+    wanted = SelectionFolder(Store.open(tmp_path / "out")).begin(table, SelectionSettings(clip="x"))
     assert (wanted.records, wanted.refused) == (1, len(bad))
     assert len(refusals(tmp_path / "out")) == len(bad)
 
@@ -161,8 +161,8 @@ def test_parquet_holds_the_same_columns(tmp_path: Path) -> None:
     table = pa.Table.from_pylist([r | {"typical": r.get("typical")} for r in records])
     pq.write_table(table, tmp_path / "raw" / "found.parquet")
     read = list(read_table(Store.open(tmp_path / "raw" / "found.parquet")))
-    assert [one._replace(position="") for one in read if isinstance(one, ChoiceRecord)] == [
-        one._replace(position="") for one in read_table(jsonl) if isinstance(one, ChoiceRecord)
+    assert [one._replace(position="") for one in read if isinstance(one, SelectionRecord)] == [
+        one._replace(position="") for one in read_table(jsonl) if isinstance(one, SelectionRecord)
     ]
     with pytest.raises(FormatError, match=r"\.jsonl or \.parquet"):
         next(read_table(Store.open(tmp_path / "raw" / "found.csv")))
@@ -175,11 +175,11 @@ def test_a_stopped_choice_goes_on_and_another_one_is_not_mixed_in(
 ) -> None:
     monkeypatch.setattr(choice_folder, "PART_RECORDS", 2)
     table = write_table(tmp_path / "raw", [record("red.png", "blue.png") for _ in range(5)])
-    folder, settings = ChoiceFolder(Store.open(tmp_path / "out")), ChoiceSettings(clip=clip)
+    folder, settings = SelectionFolder(Store.open(tmp_path / "out")), SelectionSettings(clip=clip)
     wanted = folder.begin(table, settings)
     assert missing(folder, wanted) == ["00000", "00001", "00002"]
     assert [wanted.records_of(part) for part in wanted.tasks()] == [2, 2, 1]
-    made = ChoiceMaker(str(tmp_path / "out"), settings)("00001")
+    made = SelectionWorker(str(tmp_path / "out"), settings)("00001")
     assert folder.parts.finished() == {"00001": made}, "what is read is what the worker said"
     assert missing(folder, folder.begin(table, settings)) == ["00000", "00002"]
     sentences, scores = chosen(table, tmp_path / "out", settings)

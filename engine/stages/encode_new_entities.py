@@ -1,4 +1,4 @@
-"""Vectors for seeds that the vocabulary does not hold, made of the sentences that come with the query."""
+"""Encode seeds that the vocabulary does not hold, from the sentences that come with the query."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from engine.corpus.inputs.format import InputSettings
 from engine.query import Expansion
-from engine.retrieval.index import Found, Vectors, index_file, open_index, unit, views_of
+from engine.retrieval.index import SearchResult, Vectors, index_file, open_index, unit, views_of
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
 
@@ -21,11 +21,11 @@ ENCODER = "encoder"
 MASK = "mask"
 
 
-class Describe(Stage):
-    """Place the new entities of a query among those of the vocabulary; the other queries pass untouched.
+class EncodeNewEntities(Stage):
+    """Give the new entities of a query a vector in every view; the other queries pass untouched.
 
-    In the mask view an entity is placed as the index places its own: at the unit mean of the encoder's
-    states at ``[MASK]``, which stands for the name in each of its sentences (RetExpan, equation 2).
+    In the mask view it is made as the index makes its own: the unit mean of the mask representations, with
+    ``[MASK]`` for the name in each of its sentences (RetExpan, equation 2).
 
     The other views are made of what a query does not bring: a description, or the words of the whole
     corpus, in a space that the bundle does not hold. There the new entity is placed among the
@@ -94,7 +94,7 @@ def _with_vectors(expansion: Expansion, placed: Iterator[dict[str, Vectors]]) ->
     return replace(expansion, query=replace(expansion.query, new=new))
 
 
-def _among(found: Found, vectors_ND: Vectors) -> Vectors:
+def _among(found: SearchResult, vectors_ND: Vectors) -> Vectors:
     """Return the unit mean of vectors, weighted by their entities' cosines; zeros if none is near."""
     weights_N = np.maximum(found.products, 0).astype(np.float64)
     return unit(weights_N @ vectors_ND)

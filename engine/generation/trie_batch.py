@@ -1,4 +1,4 @@
-"""The tries of a batch of queries, walked together.
+"""Walk the tries of a batch of queries in one call.
 
 Queries that share a trie are answered by one call to it; most often all do. Restricted tries, one a
 query, are walked one after the other.
@@ -19,7 +19,7 @@ from engine.query import Ids
 Places = npt.NDArray[np.int64]
 
 
-class Forest:
+class TrieBatch:
     """One trie a query.
 
     Args:
@@ -71,7 +71,7 @@ class Forest:
         return self._tries[self._of_Q[query]].entities_at(leaf)
 
     def _split(self, query_B: Places) -> Iterator[tuple[Trie, Places]]:
-        """Give each trie that is in use and the places of its beams."""
+        """Yield each trie that is in use and the places of its beams."""
         if len(self._tries) == 1:
             yield self._tries[0], np.arange(len(query_B))
             return
