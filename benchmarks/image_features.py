@@ -127,7 +127,7 @@ def prepare(folder: Path, pairs: int) -> None:
 
 
 def run_job(folder: Path, pairs: int) -> None:
-    """The job as it is, on Ray with one actor."""
+    """Run the job as it is, on Ray with one actor."""
     making = Making(model=str(folder / "model"), grid=2)
     with session():
         outcome = make_image_features(Workspace.open(folder / "w"), making, executor=RayExecutor(workers=1))
@@ -136,7 +136,7 @@ def run_job(folder: Path, pairs: int) -> None:
 
 
 def run_actor(folder: Path, pairs: int) -> None:
-    """The work of the actors, both passes, here."""
+    """Do the work of the actors, both passes, here."""
     addresses = [str(folder / "pictures" / f"{i}.png") for i in range(pairs)]
     hasher = ImageHasher(str(folder / "w"))
     backbone = VisionBackbone.load(str(folder / "model"), grid=2)
@@ -149,7 +149,7 @@ def run_actor(folder: Path, pairs: int) -> None:
 
 
 def run_reader(folder: Path, pairs: int) -> None:
-    """What training does: open the features, and gather batches of them."""
+    """Do what training does: open the features, and gather batches of them."""
     opened = ImageFeatures.open(Workspace.open(folder / "w"))
     addresses = [str(folder / "pictures" / f"{i}.png") for i in range(pairs)]
     rows = np.random.default_rng(0).permutation(opened.rows_of(addresses))

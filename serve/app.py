@@ -1,4 +1,4 @@
-"""The application's door: ``serve run serve.app:build workspace=…``, or ``python -m serve.run``.
+"""Build the application: ``serve run serve.app:build workspace=…``, or ``python -m serve.run``.
 
 ``serve build serve.app:app`` takes the application as an object: ``SEEDSET_SETTINGS`` names a YAML file of
 :class:`serve.settings.ServeSettings`, and the cluster's machines need it too when they deploy what ``serve
@@ -41,7 +41,7 @@ REPLICAS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is to be served: settled before anything is started, and the same on every replica."""
+    """The application to serve: decided before anything is started, and the same on every replica."""
 
     settings: ServeSettings
     bundle: Bundle

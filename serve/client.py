@@ -70,7 +70,7 @@ class Answer(TypedDict):
 
 
 class ServiceError(Exception):
-    """What the service says is wrong.
+    """An error that the service answered.
 
     Args:
         status: of HTTP; 0 if there was no answer at all.

@@ -17,7 +17,7 @@ SHOWN = 80
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong, for the caller.
+    """A description of an error for the caller.
 
     Args:
         code: the error's name: what a program decides by.
@@ -40,13 +40,13 @@ class Problem:
     @property
     def body(self) -> dict[str, Any]:
         """The JSON object of the error."""
-        told = {"code": self.code, "message": self.message, "field": self.field}
+        error = {"code": self.code, "message": self.message, "field": self.field}
         own = {"suggestions": list(self.suggestions)} | ({"id": self.id} if self.id else {})
-        return {"error": told | own}
+        return {"error": error | own}
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What the answer's headers say besides."""
+        """The further headers of the answer."""
         found = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
         if self.retry_after_s is not None:
             found["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
@@ -70,7 +70,7 @@ class UnknownMethodError(ProblemError):
 
 
 class FailedError(ProblemError):
-    """What a stage said of one query."""
+    """The failure that a stage reported of one query."""
 
     def __init__(self, failure: Failure) -> None:
         code, retry_after_s = failure.code, failure.retry_after_s
@@ -96,7 +96,7 @@ def problem_of(error: UserError, field: str | None = None) -> Problem:
 
 
 def internal(id: str) -> Problem:
-    """Return what is told of an error of ours: where the log has it, and no more."""
+    """Return the answer to an internal error: the id under which the log has it, and no more."""
     return Problem("internal", f"internal error; the log has it under {id}", 500, id=id)
 
 

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from serve.http.requests import encode
 
 KEEP_ALIVE_S = 10.0
-"""How long nothing may happen before a comment says that we are still here."""
+"""Seconds without an event after which a comment keeps the connection alive."""
 
 Event = tuple[str, Any]
 """An event's name and data."""

@@ -20,7 +20,7 @@ IMPORT_PATH = "serve.app:build"
 
 
 class Http(BaseModel):
-    """Where the proxy listens."""
+    """The HTTP options of the proxy."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,7 +43,7 @@ class ApplicationEntry(BaseModel):
 
 
 class DeployFile(BaseModel):
-    """What ``serve deploy`` is given."""
+    """A file for ``serve deploy``."""
 
     model_config = ConfigDict(extra="forbid")
 

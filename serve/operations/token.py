@@ -22,7 +22,7 @@ EXAMPLES = """
 
 
 class TokenSettings(CommandSettings):
-    """What the command is told."""
+    """The settings of the command."""
 
     name: str = Field(default="caller", description="Of the caller, for you: it stands in no answer.")
 

@@ -12,7 +12,7 @@ NAME = "seedset"
 logger = logging.getLogger(f"{NAME}.serve")
 
 _OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
-"""What every record has: anything else was given as ``extra``, or with a leading _ by Ray."""
+"""Attributes that every record has: anything else was given as ``extra``, or with a leading _ by Ray."""
 
 
 class JsonFormatter(logging.Formatter):
