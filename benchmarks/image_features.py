@@ -51,8 +51,8 @@ SPEED_BAR = 0.9
 """Images a second of the step over those of the bare backbone."""
 
 GROWTH_BAR_MIB = 160
-"""From 1,000 to 100,000 pairs, of the process that grows most: the job's own, which holds of each image its
-address, its digest and where it is first named, 1.2 KB in all."""
+"""Growth from 1,000 to 100,000 pairs, in MiB, of the process that grows most: the job's own, which holds of
+each image its address, its digest and where it is first named, 1.2 KB in all."""
 
 LOOP_BATCH = 4
 """The fastest batch of the bare loop: larger ones leave the memory that the C library keeps."""

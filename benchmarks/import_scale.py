@@ -125,7 +125,7 @@ def floor(source: Path, target: Path) -> None:
 
 
 class Cost(NamedTuple):
-    """What a process cost: CPU seconds (fair on a machine that others use too), seconds, peak MiB."""
+    """The cost of a process: CPU seconds (fair on a machine that others use too), seconds, peak MiB."""
 
     cpu: float
     seconds: float

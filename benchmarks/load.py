@@ -52,7 +52,7 @@ class Sample(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether it was answered rightly."""
+        """True if the answer is right."""
         return self.verdict == "ok"
 
     @property

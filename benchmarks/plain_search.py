@@ -19,7 +19,7 @@ END = -1
 
 
 class Beam(NamedTuple):
-    """What was generated so far, and where that is in the trie."""
+    """A beam: the tokens generated so far, and their node in the trie."""
 
     tokens: list[int]
     node: dict[int, Any]

@@ -44,13 +44,13 @@ EXAMPLES = """
 
 
 class Step(NamedTuple):
-    """Where the beams of one step stand: at inner nodes, or in the tails of leaves at some offsets."""
+    """The nodes of the beams of one step: at inner nodes, or in the tails of leaves at some offsets."""
 
     inner: Ints
     leaves: Ints
     offsets: Ints
     prefixes: list[list[int]]
-    """What each beam has read: those of the inner nodes, then those of the leaves."""
+    """Tokens that each beam has read: those of the inner nodes, then those of the leaves."""
 
 
 def titles() -> list[str]:

@@ -57,7 +57,7 @@ def _states(workspace: Workspace, key: str) -> PartFolder[None]:
 
 
 class StateTask(NamedTuple):
-    """What one part is made from: the inputs part of the same name, and its rows."""
+    """The task of one part: the inputs part of the same name, and its rows."""
 
     name: str
     source: Store

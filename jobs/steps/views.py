@@ -35,16 +35,16 @@ from jobs.workers.executor import Executor
 DESCRIPTIONS_A_TASK = 512
 
 STATE_WEIGHT = 2**0.5
-"""Of the multi-modal state beside the words in the joint view: it is two modalities, the words are one."""
+"""Weight of the multi-modal view in the joint one, where a text view has 1: it is two modalities."""
 
 TEMPERATURE = 4.0
-"""Of predicted distributions. 1 is the paper's; a head that knows its few contexts by heart predicts little
-but the entity itself, and says most of what it is like in what it all but excludes."""
+"""Temperature of predicted distributions. 1 is the paper's; a head that has overfitted to few contexts predicts
+little but the entity itself, and a higher temperature brings out which others it finds similar."""
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """Which encoder makes which view."""
+    """The encoders of the text views."""
 
     base: str
     """The encoder before training: frozen layers, and descriptions."""
@@ -58,7 +58,7 @@ class Encoders:
 
 @dataclass(frozen=True)
 class Sources:
-    """What views are made from.
+    """The inputs that views are made from.
 
     Attributes:
         workspace: with the corpus.
@@ -81,7 +81,7 @@ class Sources:
 
 @dataclass
 class BuiltViews:
-    """What builders add to.
+    """The outputs of the builders, which add to it.
 
     Attributes:
         views: vectors [N, D] by view.
@@ -200,7 +200,7 @@ BUILDERS: tuple[Builder, ...] = (
     build_multimodal,
     build_joint,
 )
-"""In order: a builder may read the views of those before it."""
+"""Builders in order: one may read the views of those before it."""
 
 
 class SumTask(NamedTuple):

@@ -1,4 +1,4 @@
-"""Runs a worker over a list of tasks: in this process, or by a pool of actors on Ray Data.
+"""Run a worker over a list of tasks: in this process, or by a pool of actors on Ray Data.
 
 A worker is a plain class: its constructor opens what it needs (models, files), a call takes one task and
 returns one result. It knows nothing of Ray, and is tested without it; what crosses processes (the
@@ -31,11 +31,11 @@ Worker = Callable[..., Callable[[Task], Result]]
 """A class whose instances take a task and return a result."""
 
 Arguments = tuple[Any, ...]
-"""Of a worker's constructor."""
+"""Arguments of a worker's constructor."""
 
 
 class Executor(Protocol):
-    """Where tasks are done."""
+    """An executor of tasks, here or on a cluster."""
 
     def map(
         self,
@@ -209,7 +209,7 @@ def _has_cluster() -> bool:
 
 @dataclass(frozen=True)
 class PartsResult(Generic[T]):
-    """What is known of each part, in the order of the tasks; and how many were made now, and kept."""
+    """The result of each part, in the order of the tasks; and how many were made now, and kept."""
 
     parts: dict[str, T]
     made: int

@@ -21,17 +21,17 @@ from jobs import console
 from jobs.workers.training_run import Run
 
 CHECKPOINTS = "checkpoints"
-"""Of a run without Ray Train, below the run's folder; each is named by its step."""
+"""Folder of checkpoints of a run without Ray Train, below the run's; each is named by its step."""
 
 OF_RAY_TRAIN = "checkpoint_"
-"""How the names of Ray Train's folders begin, which lie in the run's folder itself."""
+"""Prefix of the names of Ray Train's checkpoints, which lie in the run's folder itself."""
 
 
 class RaySession:
     """A worker that Ray Train started.
 
     Args:
-        run: what it is told.
+        run: its description.
         cores: that it may use.
         progress: handle of an actor with a method ``set``.
     """
@@ -80,7 +80,7 @@ class LocalSession:
     """The only worker of a run, in this process, on the CPU.
 
     Args:
-        run: what it is told.
+        run: its description.
         meter: shows how far it is.
     """
 
