@@ -17,7 +17,7 @@ def documents(workspace: Workspace) -> list[str]:
             for batch in pq.ParquetFile(stream).iter_batches(columns=["entity_id", "sentence"]):
                 columns = batch.to_pydict()
                 for entity, sentence in zip(*columns.values(), strict=True):
-                    # A sentence that stands beside several pictures is still one sentence.
+                    # A sentence with several images is still one sentence.
                     if (key := hash((entity, sentence))) not in seen:
                         seen.add(key)
                         told[entity].append(sentence)

@@ -59,7 +59,7 @@ class ImageSettings(BaseModel):
     """:meth:`engine.models.vision.VisionBackbone.fingerprint`."""
     patches: Literal["grid", "crop"] = Field(
         default="grid",
-        description='"grid": the cells of the last feature map of the whole picture. "crop" (the paper\'s): '
+        description='"grid": the cells of the last feature map of the whole image. "crop" (the paper\'s): '
         "6 x 6 pieces of 32 x 32 pixels, each by itself; for ResNet and MobileNet.",
     )
     grid: int = Field(default=7, ge=1, description="Cells a side at most; a larger map is averaged down.")

@@ -145,7 +145,7 @@ class CachedStates:
 
     @property
     def with_text(self) -> npt.NDArray[np.int64]:
-        """The rows that have words: a context that is a picture alone says nothing of its entity."""
+        """The rows with text: an image-only context says nothing of its entity to a text encoder."""
         return np.flatnonzero(self.lengths > BARE_TOKENS)
 
     def gather(

@@ -59,7 +59,7 @@ class ViewSource:
 
 
 class Means(NamedTuple):
-    """The means of n entities: of states, float64 [n, D], and of distributions, the largest of each [n, M]."""
+    """The means of n entities: states, float64 [n, D], and distributions, the largest of each [n, M]."""
 
     states_nD: npt.NDArray[np.float64]
     ids_nM: npt.NDArray[np.int32]

@@ -32,7 +32,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 BATCH = 16
-"""Pictures that go through a model at a time."""
+"""Images that go through a model at a time."""
 
 REMEMBERED = 1024
 """Addresses; ten objects of 2,048 numbers each are 80 KiB, so at most 80 MiB."""
@@ -176,7 +176,7 @@ class ImageSelector:
         return self._finder.boxes(_at(images, self._finder.side))
 
     def _object_vectors(self, pixels: Pixels, boxes: Sequence[Box]) -> Floats:
-        """Return a vector for each part of a picture, float32 [boxes, c]."""
+        """Return a vector for each part of an image, float32 [boxes, c]."""
         cuts = torch.from_numpy(cut_out(pixels, boxes, self._object_side))
         found = self._clip.images(cuts) if self._vision is None else self._vision.encode(cuts).mean(dim=1)
         return found.numpy()
@@ -203,7 +203,7 @@ class ImageSelector:
 
 
 def _at(images: Sequence[Pixels], side: int) -> torch.Tensor:
-    """Return whole pictures squeezed to a side, uint8 [pictures, side, side, 3]."""
+    """Return whole images squeezed to a side, uint8 [images, side, side, 3]."""
     return torch.from_numpy(np.concatenate([cut_out(pixels, [WHOLE], side) for pixels in images]))
 
 
