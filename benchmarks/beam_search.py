@@ -1,4 +1,4 @@
-"""Constrained beam search against a plain one, against transformers, and against the bare model.
+"""Measure constrained beam search against a plain one, transformers' own, and the bare model.
 
 The plain search is that of the authors' program in outline: a dict of dicts, and prompt and beams anew
 through the model at each step (it gives the same answers, which is checked). transformers searches by

@@ -1,4 +1,4 @@
-"""The image step: its speed against the bare backbone, and its memory as the corpus grows.
+"""Measure the image step: its speed against the bare backbone, its memory as the corpus grows.
 
 Speed, in one process without Ray: reading, hashing, decoding, resizing, the backbone and writing, against a
 loop of the backbone alone on batches that are ready, both with one thread for the model. Two loops: the

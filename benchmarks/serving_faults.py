@@ -1,4 +1,4 @@
-"""Queries lost while replicas die and while bundles change, under load.
+"""Count queries lost while replicas die and while bundles change, under load.
 
 Eight clients ask without a pause, four by a quick method and four by one with a language model. Each
 deployment of a graph with a deployment for each stage loses a replica in turn (SIGKILL), and load goes on

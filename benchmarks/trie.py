@@ -1,4 +1,4 @@
-"""The trie of names against plain nested dictionaries, and against what a step of a search may cost.
+"""Measure the trie of names against nested dictionaries, and against what a step of a search may cost.
 
 Names are the titles of ``../shared/data`` (films, then wikispeedia); beyond these, made-up ones: a title
 and a word of another, drawn from a fixed seed. They are tokenised as they stand in a prompt; that is not

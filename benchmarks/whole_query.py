@@ -1,4 +1,4 @@
-"""A whole GenExpan query, all rounds, scoring and re-ranking, against the plain program.
+"""Measure a whole GenExpan query, all rounds, scoring and re-ranking, against the plain program.
 
 Both run the same rounds on the same draws: generation by 40 beams, selection, in the end the likelihood
 of all that was accepted, and segments by the likelihood of the negative seeds. The plain program searches

@@ -1,4 +1,4 @@
-"""Window search over sparse distributions against the same search over dense ones.
+"""Measure window search over sparse distributions against the same search over dense ones.
 
 The dense search is what the authors' setting invites: all distributions in one matrix [N, N], the class a
 row of N, each window's divergences over all N. It fits for a few thousand entities only (5,000: 100 MB in

@@ -172,7 +172,7 @@ def open_catalogue(bundle: Bundle) -> Catalogue:
 
 
 class _SentenceFile:
-    """Sentences on the disk; knows which entities lie in which row group."""
+    """A file of sentences with an index of which entities lie in which row group."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""Settings that several commands share."""
+"""Share settings between commands."""
 
 from __future__ import annotations
 

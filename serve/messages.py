@@ -96,9 +96,9 @@ class Reply:
 
 
 class Dispatch(Protocol):
-    """Runs a method's stages, wherever they live.
+    """A runner of a method's stages, wherever they are deployed.
 
-    A query's ``deadline`` is always set here. When it comes, what there is comes back with ``degraded``
+    A query's ``deadline`` is always set here. When it comes, partial results are returned with ``degraded``
     naming what was left out, or a :class:`Failure` of status 504 if there is nothing.
     """
 

@@ -1,4 +1,4 @@
-"""Patch features of a corpus' images on disk: which settings they were made with, and reading them.
+"""Describe and read patch features of a corpus' images on disk.
 
 A feature belongs to the content of a file, by its sha256, not to its address: what two mentions or two
 corpora share is computed and stored once, and a corpus that grows only adds parts.
@@ -51,7 +51,7 @@ Rows = npt.NDArray[np.int64]
 
 
 class ImageSettings(BaseModel):
-    """Everything that decides what the features are, apart from the images."""
+    """The settings that decide what the features are, apart from the images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,7 +78,7 @@ class ImageSettings(BaseModel):
 
 
 class ImageManifest(BaseModel):
-    """``images/<key>/manifest.json``, written last."""
+    """The manifest ``images/<key>/manifest.json``, written last."""
 
     model_config = ConfigDict(frozen=True)
 

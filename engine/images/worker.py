@@ -1,4 +1,4 @@
-"""Decodes and encodes images: the second pass. Knows nothing of who calls it, or where."""
+"""Decode and encode images: the second pass, wherever it runs."""
 
 from __future__ import annotations
 

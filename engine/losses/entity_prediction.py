@@ -1,4 +1,4 @@
-"""The entity prediction objective (RetExpan, equations 3 and 4): which entity was masked?
+"""Compute the entity prediction objective: which entity was masked? (RetExpan, equations 3 and 4)
 
 Cross-entropy over all candidate entities with label smoothing. Equation 4 writes smoothing as a sum of
 per-entity binary terms; the authors' program uses smoothed cross-entropy, and so do we.

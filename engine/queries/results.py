@@ -1,4 +1,4 @@
-"""The output of batch expansion: a folder of Parquet parts that are there whole or not at all.
+"""Write the output of batch expansion: a folder of Parquet parts, each there whole or not at all.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The views of an entity: what its vectors are made of, and their combination.
+"""Build the views of an entity: lexical vectors, centring, and their combination.
 
 ========== =====================================================================================
 mask       mean state at ``[MASK]`` over its sentences (RetExpan, equation 2)

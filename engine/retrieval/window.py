@@ -1,4 +1,4 @@
-"""Window search: sets of entities that grow, each by the entity nearest to what it holds by then.
+"""Grow sets by window search: each step takes the candidate nearest to the set so far.
 
 Candidates stand in the order of their divergence to the seeds. Each step looks at the first of them that
 are not taken yet, the window, and takes the one with the least divergence to the set, which it joins; the

@@ -1,9 +1,9 @@
-"""Generative re-ranking: the recalled candidates are scored in place of being generated.
+"""Re-rank by generation: score the recalled candidates in place of generating them.
 
 Generation searches round after round; here the language model says at once, for each candidate, how
 likely it continues a list of positive seeds, and how much likelier than one of negative seeds. The names
 form a small trie that one pass goes through, so the time is known beforehand: choose it where an answer
-has a deadline, or as evidence beside retrieval.
+has a deadline, or as evidence in addition to retrieval.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class GenerativeRerank(Stage):
 
         score := r + weight * std(r) * z(g+ - contrast * g-)
 
-    so that ``weight`` is how much the language model counts beside what ranked the list before, on the
+    so that ``weight`` is how much the language model counts against what ranked the list before, on the
     scale of that. ``alone`` ranks by the model only. The time grows with the candidates: the recall
     decides it.
     """

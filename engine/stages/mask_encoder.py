@@ -1,4 +1,4 @@
-"""States at ``[MASK]`` of entities that a query brings along."""
+"""Encode new entities by the mask representations of their sentences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.refusals import Refusal
 
 
 class MaskEncoder:
-    """Makes what the mask view is made of: states at the mask in an entity's sentences."""
+    """An encoder of entities by the mask representations of their sentences."""
 
     def __init__(self, encoder: TextEncoder, masker: MentionMasker) -> None:
         self._encoder, self._masker = encoder, masker

@@ -1,4 +1,4 @@
-"""Expansion by predicted distributions: window search and re-ranking (MultiExpan, "Entity Expansion").
+"""Expand by predicted distributions: window search and re-ranking (MultiExpan, "Entity Expansion").
 
 The paper takes both from ProbExpan and leaves open how the class weighs its members, how wide the window
 is, and which way the divergence is taken. Here a seed weighs 1 and the i-th entity taken 1 / (1 + i), so
@@ -31,7 +31,7 @@ class WindowSearch(Stage):
     to the set so far. Then an entity's score is mu / (its place in the search) + 1 / (its rank by
     divergence to the final set). Evidence: ``divergence``, to the seeds, in nats, and ``rank``, the place.
 
-    Seeds never come back, and negative ones are not used. A query that wants more than k gets it. After a
+    Seeds are never returned, and negative ones are not used. A query that wants more than k gets it. After a
     stage that recalled candidates, or where a query has conditions, only those are searched. Entities
     without a context are not ranked.
 

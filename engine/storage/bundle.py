@@ -1,4 +1,4 @@
-"""A bundle: a versioned, checksummed set of artifacts that a pipeline needs, published in one step.
+"""Publish and open bundles: versioned, checksummed sets of a pipeline's artifacts.
 
 ``bundles/<id>/manifest.json`` lists every other file with its size and sha256; ``bundles/CURRENT``
 names the bundle that is used. A bundle is never changed after it was published.

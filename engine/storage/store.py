@@ -1,4 +1,4 @@
-"""Local folders and ``s3://`` prefixes behind one interface, with writes that appear whole or not at all.
+"""Read and write local folders and ``s3://`` prefixes alike; a write appears whole or not at all.
 
 Knows nothing of what is stored. S3 credentials and the endpoint come from the environment
 (``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``), never from

@@ -1,4 +1,4 @@
-"""The frozen-layer cache: states below the last layer, computed once per sentence.
+"""Cache the frozen layers: states below the last layer, computed once per sentence.
 
 One ``part-NNNNN.npy`` per inputs part, [T, D], all sentences' tokens after one another without
 padding, memory-mapped on reading: training touches only the rows of its batch, and the operating

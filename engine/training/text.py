@@ -1,4 +1,4 @@
-"""Training the text encoder by entity prediction: what is its own of a :class:`Trainer`."""
+"""Train the text encoder by entity prediction: what differs from other trainings."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def _rows_of(task: StateTask) -> int:
 
 
 class StateWorker:
-    """Holds the frozen layers and writes one part's states at a time.
+    """A worker that runs the frozen layers and writes one part's states at a time.
 
     Args:
         workspace: its address.

@@ -1,4 +1,4 @@
-"""The views of a bundle: what each entity's vectors are made of, a builder a view.
+"""Build the views of a bundle: the vectors of each entity, one builder a view.
 
 A builder reads the sources, and what builders before it made, and adds its view. A new view is a new
 builder in :data:`BUILDERS`.
@@ -185,10 +185,10 @@ def _joined(sources: Sources, made: BuiltViews) -> list[Vectors]:
         return [mask, *texts]
     if made.settings["multimodal"]["modality"] == "image":
         return [views["multimodal"]]
-    # The state is trained on the same words: beside it, a mask view that is not trained would add noise.
-    told = [*([mask] if sources.trained else []), *texts]
+    # The state is trained on the same texts: a mask view that is not trained would only add noise to it.
+    texts = [*([mask] if sources.trained else []), *texts]
     return [
-        *(scale_to_unit_similarity_std(text) for text in told if text.any()),
+        *(scale_to_unit_similarity_std(text) for text in texts if text.any()),
         STATE_WEIGHT * scale_to_unit_similarity_std(views["multimodal"]),
     ]
 
@@ -218,7 +218,7 @@ class EntitySums(NamedTuple):
 
 
 class MaskSumsWorker:
-    """Sums the states at the mask of one part, per entity."""
+    """A worker that sums the mask representations of one part, per entity."""
 
     def __init__(self, encoders: Encoders) -> None:
         self._encoder = encoders.of_mask_view().to(worker_device())
@@ -231,7 +231,7 @@ class MaskSumsWorker:
 
 
 class DescriptionWorker:
-    """Encodes descriptions with the encoder as it was before training."""
+    """A worker that encodes descriptions with the encoder as it was before training."""
 
     def __init__(self, encoders: Encoders) -> None:
         self._encoder = TextEncoder.load(encoders.base).to(worker_device())

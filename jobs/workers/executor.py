@@ -59,7 +59,7 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Does every task in this process, one after another."""
+    """An executor in this process, one task after another."""
 
     def map(
         self,
@@ -78,7 +78,7 @@ class LocalExecutor:
 
 
 class RayExecutor:
-    """Does tasks by a pool of actors of the cluster that this process is connected to.
+    """An executor on a pool of actors of the cluster that this process is connected to.
 
     Args:
         workers: actors; default: the cluster's CPUs, or its GPUs for workers that use one.
@@ -146,7 +146,7 @@ class _Actor:
 
 
 class AutoExecutor:
-    """Does tasks in this process while one worker is enough, else on Ray, to which it then connects.
+    """An executor in this process while one worker is enough, else on Ray, to which it then connects.
 
     One worker is enough for one task, and where one was asked for, unless there is a cluster to use: this
     process is connected already, or ``RAY_ADDRESS`` names one (as ``ray job submit`` does). Use it as a

@@ -131,7 +131,7 @@ def open_writer(bundle: Bundle, output: str) -> Callable[[str, list[Expansion]],
 
 
 class StagePools:
-    """Executes a :class:`PartExpander`, and no other worker: on Ray Data, an actor pool per stage.
+    """An executor of a :class:`PartExpander`, and no other worker: on Ray Data, an actor pool per stage.
 
     A row of the dataset is a part, which moves from pool to pool and is written by the last one. Where one
     worker is enough (as for :class:`jobs.workers.executor.AutoExecutor`) all stages run in this process.

@@ -74,7 +74,7 @@ def train_or_load_summary(run: Run[Any], workers: int, restart: bool) -> dict[st
 def fit(run: Run[Any], workers: int) -> None:
     """Run the workers to their end and show their progress.
 
-    A run of the same name goes on from its last checkpoint, also on another number of workers.
+    A run of the same name resumes from its last checkpoint, also on another number of workers.
 
     Args:
         run: the description for every worker.
@@ -179,7 +179,7 @@ class Progress:
 
 
 class _Watch(threading.Thread):
-    """Carries the workers' progress to the terminal while the driver waits for them."""
+    """A thread that shows the workers' progress while the driver waits for them."""
 
     def __init__(self, progress: Any, meter: console.Meter) -> None:
         super().__init__(daemon=True)

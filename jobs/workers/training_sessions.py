@@ -1,6 +1,6 @@
-"""The two ways in which a worker of a training is started: by Ray Train, or alone in this process.
+"""Start a worker of a training in one of two ways: by Ray Train, or alone in this process.
 
-A run that began alone goes on under Ray Train, on any number of workers. Ray Train keeps its own record of
+A run that began alone resumes under Ray Train, on any number of workers. Ray Train keeps its own record of
 what it began, so such a run stays with it (:func:`began_on_ray`).
 """
 

@@ -1,4 +1,4 @@
-"""Leads expansions through a route's deployments over Serve handles.
+"""Dispatch expansions through a route's deployments over Serve handles.
 
 The ingress awaits one deployment after the other: responses passed on unawaited can hang, and only a
 caller that holds the expansions can send them again when a replica dies, or answer with what there is
@@ -61,7 +61,7 @@ class _Tries:
 
 
 class HandleDispatch:
-    """Sends tasks to deployments, and again where a replica dies (:class:`serve.messages.Dispatch`)."""
+    """A :class:`serve.messages.Dispatch` over Serve handles: sends tasks again where a replica dies."""
 
     def __init__(
         self,

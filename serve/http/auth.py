@@ -48,7 +48,7 @@ class Access:
             return EVERYBODY
         scheme, _, token = (authorization or b"").partition(b" ")
         digest = digest_of(token.strip()).encode()
-        # Every entry is compared, in constant time: how long it takes tells nothing of the tokens.
+        # Every entry is compared, in constant time: how long it takes reveals nothing of the tokens.
         found = [name for name, known in self._tokens.items() if hmac.compare_digest(known, digest)]
         if scheme.lower() != b"bearer" or not found:
             message = "send `Authorization: Bearer TOKEN` with a token that this service knows"

@@ -1,4 +1,4 @@
-"""Errors as an HTTP client sees them: a status and one JSON object, never a traceback."""
+"""Describe errors to an HTTP client: a status and one JSON object, never a traceback."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Problem:
 
 
 class ProblemError(UserError):
-    """Carries a :class:`Problem` to where it is answered."""
+    """An error that carries a :class:`Problem` to where it is answered."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.status = problem, problem.status

@@ -31,7 +31,7 @@ SECURITY = [
 ]
 
 OPEN = ("/", "/healthz", "/readyz", "/openapi.json")
-"""Paths that want no token, beside the page's files."""
+"""Paths that need no token, besides the page's files."""
 PAGE = "/page/"
 
 UNMATCHED = "other"
@@ -39,7 +39,7 @@ UNMATCHED = "other"
 
 
 def answer(problem: Problem) -> Response:
-    """Return the response that tells a problem."""
+    """Return the response that reports a problem."""
     return Response(encode(problem.body), problem.status, dict(problem.headers), media_type=JSON)
 
 
@@ -133,7 +133,7 @@ class BodyLimitMiddleware:
             return
 
         if messages[-1]["type"] == "http.disconnect":
-            return  # nobody is there to be answered
+            return  # the client has gone
 
         async def replayed() -> Message:
             return messages.popleft() if messages else await receive()

@@ -1,4 +1,4 @@
-"""The OpenAPI document: made once, when the service starts."""
+"""Make the OpenAPI document, once, when the service starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shapes of what is answered, for the OpenAPI document. Answers themselves are plain objects.
+"""Describe the bodies of answers for the OpenAPI document. Answers themselves are plain objects.
 
 A test holds real answers against these.
 """

@@ -1,4 +1,4 @@
-"""The HTTP interface over a :class:`~serve.http.service.Service`. Knows no Ray."""
+"""Route HTTP requests to a :class:`~serve.http.service.Service`. Knows no Ray."""
 
 from __future__ import annotations
 

@@ -361,5 +361,5 @@ def _id_of(given: Any) -> str | None:
 
 
 def _generator(events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-    """Return a dispatch's stream as what it is: it must be closed when nobody listens any more."""
+    """Return a dispatch's stream as a generator: it must be closed when its consumer has gone."""
     return cast("AsyncGenerator[Any, None]", events)

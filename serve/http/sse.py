@@ -1,4 +1,4 @@
-"""Server-sent events: what happens to a query, as it happens.
+"""Stream the progress of a query as server-sent events.
 
 FastAPI's own event streams (0.165) are not used: an error found before the first event would come after a
 status of 200, they write ``no-cache`` and not ``no-store``, encode on the event loop, do not close their

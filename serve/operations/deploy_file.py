@@ -1,4 +1,4 @@
-"""Files for ``serve deploy``: written from settings, and checked without a cluster.
+"""Write files for ``serve deploy`` from settings, and check them without a cluster.
 
 Ray Serve's own schema lets unknown keys at the top pass, and takes a file that is not there for the name
 of a module; so a file is checked here first.

@@ -1,4 +1,4 @@
-"""Makes a bearer token for a served application: ``python -m serve.operations.token --name page``."""
+"""Make a bearer token for a served application: ``python -m serve.operations.token --name page``."""
 
 from __future__ import annotations
 

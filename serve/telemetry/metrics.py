@@ -1,6 +1,6 @@
 """Count for Prometheus. Label values are bounded: none is taken from a request as it is.
 
-Each replica of the ingress counts what it sees itself; where there are several, each tells the sum.
+Each replica of the ingress counts its own requests; where there are several, each reports the sum.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tables of sentences and entities, as JSON lines or Parquet.
+"""Read tables of sentences and entities, as JSON lines or Parquet.
 
 Sentences (``sentences.jsonl`` or ``sentences/*.jsonl``; ``sentences*.parquet`` or ``sentences/*.parquet``):
 

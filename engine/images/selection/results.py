@@ -1,4 +1,4 @@
-"""The folder that a choice of images is written into, part by part, and the worker that makes a part.
+"""Write the result of an image selection, part by part, and make its parts.
 
 The parts are those of :mod:`engine.storage.parts`, spread over folders of which each has its own readers:
 
@@ -44,7 +44,7 @@ COUNTS = ("records", "chosen", "without_image", "images_scored", "images_refused
 
 
 class SelectionManifest(BaseModel):
-    """``choice.json``."""
+    """The manifest ``choice.json``."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -98,7 +98,7 @@ class SelectionFolder:
             table: a file of JSON lines or Parquet.
             settings: models and alpha.
             overwrite: remove another choice that is here.
-            progress: is told of records read.
+            progress: called with the number of records read.
 
         Raises:
             StorageError: another choice is here, or there is no table.

@@ -1,7 +1,7 @@
 """Select images with models: from addresses and sentences to the scores of equation 1 (MESED).
 
-Knows nothing of who calls it, or where. Records beside each other often share candidates
-(the images of one entity), so what was seen of an address is remembered for a while.
+Independent of its caller. Neighbouring records often share candidates
+(the images of one entity), so the vectors of an address are cached.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Choice:
 
 
 class ImageSelector:
-    """Chooses images; see :meth:`choose`.
+    """A selector of images; see :meth:`choose`.
 
     Args:
         settings: the models and alpha.
