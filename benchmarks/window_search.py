@@ -18,7 +18,7 @@ import typer
 from benchmarks.report import medians, report
 from engine.query import Ids, Scores
 from engine.retrieval.distributions import EPSILON, KEPT, ClassMean, SparseDistributions, truncate
-from engine.retrieval.window import WindowSearchState, grow
+from engine.retrieval.window import WindowSearchState, grow_sets
 from jobs import console
 
 BAR_MS = 100.0
@@ -103,7 +103,7 @@ def sparse_search(distributions: SparseDistributions, k: int) -> list[int]:
     own = WindowSearchState(
         distributions, mean, None, exclude=range(SEEDS), window=WINDOW, decay=1, towards="class"
     )
-    grow([own], [k])
+    grow_sets([own], [k])
     own.to_class()
     return [int(entity) for entity in own.candidates[own.taken]]
 

@@ -138,7 +138,7 @@ class _Search:
         if settings.max_tokens is not None:
             self.limit_Q = np.minimum(self.limit_Q, settings.max_tokens)
         for prompt, limit in zip(prompts, self.limit_Q, strict=True):
-            self.model.check_room(len(prompt) + int(limit))
+            self.model.check_length(len(prompt) + int(limit))
         lengths = np.arange(self.limit_Q.max() + 1)
         self.penalty = ((5 + lengths) / 6) ** settings.length_penalty
         self.finished: list[_Finished] = []
@@ -211,7 +211,7 @@ class _Search:
         parent, node, query = parent_P[kept], child_P[kept], query_P[kept]
         left = beams.left[parent] - 1
         entered = np.flatnonzero(left < -1)
-        left[entered] = self.tries.left(query[entered], node[entered])
+        left[entered] = self.tries.tokens_left(query[entered], node[entered])
         unread = np.concatenate([beams.unread[parent], token_P[kept, None]], 1)
         return _Beams(query, node, left, beams.row[parent], logprob_P[kept], unread)
 

@@ -92,7 +92,7 @@ class LanguageModel:
         found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
         return int(found or 1_000_000)
 
-    def check_room(self, tokens: int) -> None:
+    def check_length(self, tokens: int) -> None:
         """Check that an input of so many tokens fits.
 
         Raises:

@@ -88,7 +88,7 @@ class WindowSearchState:
         return self._distributions.divergence_of(ids, self._mean.centre(self._towards))
 
 
-def grow(sets: Sequence[WindowSearchState], sizes: Sequence[int], gone: Collection[int] = ()) -> None:
+def grow_sets(sets: Sequence[WindowSearchState], sizes: Sequence[int], gone: Collection[int] = ()) -> None:
     """Let sets grow together, turn by turn: one entity each a turn, and an entity into one set at most.
 
     In a turn the least divergence of all is served first, ties by place among the sets; a set that wanted

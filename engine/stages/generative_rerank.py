@@ -18,7 +18,7 @@ from pydantic import Field
 
 from engine.generation.files import LM_FILES
 from engine.generation.prompts import SEEDS_SHOWN, list_prompt
-from engine.generation.seeds import described, query_rng
+from engine.generation.seeds import descriptions_of, query_rng
 from engine.query import Expansion, Query, Ranking
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
@@ -146,12 +146,12 @@ class GenerativeReranker:
             artifacts.model.encode(
                 list_prompt(
                     query.seed_names(ids, artifacts.names),
-                    descriptions=described(ids, artifacts.description) if stage.descriptions else (),
+                    descriptions=descriptions_of(ids, artifacts.description) if stage.descriptions else (),
                 )
             )
             for ids in drawn
         ]
-        artifacts.model.check_room(max(map(len, prompts)) + int(np.diff(trie.starts).max()))
+        artifacts.model.check_length(max(map(len, prompts)) + int(np.diff(trie.starts).max()))
         return prompts
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from engine.query import Expansion, Query, Ranking
 from engine.retrieval.distributions import ClassMean, SparseDistributions, Towards, distributions_folder
-from engine.retrieval.window import WindowSearchState, grow
+from engine.retrieval.window import WindowSearchState, grow_sets
 from engine.stages.base import Stage, Worker
 from engine.stages.retrieve import Matching, allowed, evidence_of, matching_of, unused
 from engine.storage.bundle import Bundle
@@ -129,10 +129,10 @@ class WindowSearch(Stage):
         sizes = [self.cost(expansions[number]) for number in sets]
         if self.jointly:
             seeds = [seed for number in sets for seed in expansions[number].query.positive]
-            grow(list(sets.values()), sizes, seeds)
+            grow_sets(list(sets.values()), sizes, seeds)
             return
         for own, size in zip(sets.values(), sizes, strict=True):
-            grow([own], [size])
+            grow_sets([own], [size])
 
     def _ranking(self, given: Ranking, found: WindowSearchState) -> Ranking:
         """Return the re-ranked set, with the evidence of the stage that recalled it; ties by place."""

@@ -83,7 +83,9 @@ class MentionMasker:
         """Return the token ids of plain texts, without special tokens."""
         return token_ids(self._tokenizer, texts)
 
-    def described(self, texts: Sequence[str], spellings: Sequence[Sequence[str]]) -> list[list[int]]:
+    def encode_descriptions(
+        self, texts: Sequence[str], spellings: Sequence[Sequence[str]]
+    ) -> list[list[int]]:
         """Return the token ids of descriptions, each mention of the entity's own names masked.
 
         Left in, the name would answer the question which entity is masked: the encoder would learn to
@@ -116,8 +118,8 @@ class MentionMasker:
             sentences: their texts.
             starts: first character of each mention.
             ends: the character after each mention.
-            descriptions: token ids (:meth:`described`) that go in front of each sentence; cut so that the
-                sentence has at least half of the room if it needs it.
+            descriptions: token ids (:meth:`encode_descriptions`) that go in front of each sentence; cut so
+                that the sentence has at least half of the room if it needs it.
         """
         sides: list[str] = []
         for sentence, start, end in zip(sentences, starts, ends, strict=True):

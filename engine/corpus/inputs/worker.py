@@ -91,5 +91,7 @@ class InputWorker:
         unique, places = np.unique(entity_ids, return_inverse=True)
         entities = self._entities.take(pa.array(unique)).to_pylist()
         spellings = [[entity["name"], *(entity["aliases"] or [])] for entity in entities]
-        tokens = self._masker.described([entity["description"] or "" for entity in entities], spellings)
+        tokens = self._masker.encode_descriptions(
+            [entity["description"] or "" for entity in entities], spellings
+        )
         return [tokens[p] for p in places]

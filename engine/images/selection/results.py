@@ -28,7 +28,7 @@ from engine.corpus.positions import PrintedPosition
 from engine.corpus.readers.base import RefusedRecord
 from engine.errors import StorageError
 from engine.images.fetch import ImageFiles
-from engine.images.selection.selector import Choice, ImageSelector, SelectionSettings
+from engine.images.selection.selector import ImageSelector, SelectionResult, SelectionSettings
 from engine.images.selection.table import SCORE_SCHEMA, SelectionRecord, read_table
 from engine.storage.parts import PartFolder, numbered, read_model, write_model
 from engine.storage.store import Store
@@ -220,7 +220,7 @@ class SelectionWorker:
         return counts
 
 
-def _sentence(choice: Choice) -> dict[str, object]:
+def _sentence(choice: SelectionResult) -> dict[str, object]:
     """Return a record's line of the source that is written."""
     record, best = choice.record, choice.best()
     line: dict[str, object] = {"entity": record.entity, "sentence": record.sentence}
@@ -231,7 +231,7 @@ def _sentence(choice: Choice) -> dict[str, object]:
     return line
 
 
-def _score_table(choices: Iterable[Choice], refused: int) -> tuple[pa.Table, Counter[str]]:
+def _score_table(choices: Iterable[SelectionResult], refused: int) -> tuple[pa.Table, Counter[str]]:
     """Return the scores of a part's usable candidates, its counts in the metadata; and the counts."""
     rows: list[dict[str, object]] = []
     counts = Counter(dict.fromkeys(COUNTS, 0) | {"images_refused": refused})
