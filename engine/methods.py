@@ -44,7 +44,7 @@ METHODS: Mapping[str, Pipeline] = {
     # MultiExpan: window search over predicted distributions of sentences and images.
     "multiexpan": Pipeline((WindowSearch(),)),
     # Beyond that paper, which has no negative seeds: segments by these, and RetExpan as it is, by the
-    # state at [MASK] of sentences and images.
+    # mask representations of sentences and images.
     "multiexpan+segments": WindowSearch() >> SegmentRerank(view="multimodal"),
     "multimodal": Retrieve(view="multimodal") >> SegmentRerank(view="multimodal"),
 }

@@ -27,10 +27,10 @@ from serve.telemetry.logs import configure_logs
 from serve.telemetry.metrics import Metrics
 
 PING_S = 3.0
-"""Time for a stage to say that it can answer."""
+"""Seconds for a stage to answer a ping."""
 
 PREPARE_S = 1800.0
-"""Time for all replicas to open a bundle, from a slow bucket too."""
+"""Seconds for all replicas to open a bundle, from a slow bucket too."""
 
 
 class Ingress:

@@ -9,7 +9,7 @@ from engine.storage.workspace import Workspace
 
 
 def documents(workspace: Workspace) -> list[str]:
-    """Return each entity's words: its description twice, then its sentences, each once."""
+    """Return each entity's texts: its description twice, then its sentences, each once."""
     documents = [[text, text] if text else [] for text in read_descriptions(workspace)]
     seen: set[int] = set()
     for part in workspace.mentions():

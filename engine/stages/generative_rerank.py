@@ -66,7 +66,7 @@ class GenerativeRerank(Stage):
         return GenerativeReranker.open(self, bundle)
 
     def fused(self, ranking: Ranking, generation: npt.NDArray[np.float64]) -> Ranking:
-        """Return the ranking by the fused score, with what the model says as evidence."""
+        """Return the ranking by the fused score, with the model's scores as evidence."""
         scores = generation
         if not self.alone:
             before = ranking.scores.astype(np.float64)

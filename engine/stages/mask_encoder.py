@@ -35,7 +35,7 @@ class MaskEncoder:
         return cls(TextEncoder.load(str(folder)), MentionMasker(load_tokenizer(folder), max_length))
 
     def vector(self, query: Query, entity: NewEntity) -> npt.NDArray[np.float64]:
-        """Return the sum [D] of the states at the mask of one of a query's new entities.
+        """Return the sum [D] of the mask representations of one of a query's new entities.
 
         Its sentences alone share a forward pass, so that the vector does not depend on other entities.
 

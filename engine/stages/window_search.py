@@ -40,7 +40,7 @@ class WindowSearch(Stage):
         view: whose distributions are used.
         seed_view: the view of the seeds' distributions; none: the same (the paper's table 5 takes the
             modalities of seeds and candidates away apart).
-        window: candidates that a step looks at.
+        window: candidates that a step considers.
         mu: weight of the place in the search.
         decay: the i-th entity taken weighs (1 + i) ** -decay; 0: as much as a seed.
         towards: direction of the divergence.

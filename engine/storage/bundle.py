@@ -141,7 +141,7 @@ def listing(workspace: Workspace) -> tuple[list[Manifest], dict[str, str]]:
 
 
 def point_to(workspace: Workspace, bundle_id: str) -> Manifest:
-    """Make a bundle the current one, after a look at every byte of it where it lies.
+    """Make a bundle the current one, after every byte of it is checked in place.
 
     Raises:
         BundleError: there is no such bundle, or it is not whole; the current one stays.

@@ -24,7 +24,7 @@ from engine.storage.store import Store, machine_cache
 Tensor = torch.Tensor
 
 SUM_BATCH = 256
-"""Sentences a step when states at the mask are summed."""
+"""Sentences a step when mask representations are summed."""
 
 BATCH_TOKENS = 4096
 """Tokens of a forward pass, padding included: enough for full speed, small enough for the caches."""
@@ -196,9 +196,9 @@ class FrozenCache:
 def masked_sums(
     encoder: TextEncoder, data: CachedStates
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return the entities of some sentences and the sums of their states at the mask, [n] and [n, D].
+    """Return the entities of some sentences and the sums of their mask representations, [n] and [n, D].
 
-    Contexts without words are left out.
+    Contexts without text are left out.
 
     Only the last layer runs, at one position, on cached states; sums are float64, in row order within
     an entity's length-sorted batches, so that they are the same on every machine layout.

@@ -100,7 +100,7 @@ Builder = Callable[[Sources, BuiltViews], None]
 
 
 def build_mask(sources: Sources, made: BuiltViews) -> None:
-    """Add the unit means of the states at the mask, "mask"."""
+    """Add the mask view, the unit means of the mask representations: "mask"."""
     cache = sources.cache
     tasks = [SumTask(*pair) for pair in zip(cache.inputs.parts, cache.states, strict=True)]
     found: dict[int, EntitySums] = {}
@@ -136,7 +136,7 @@ def build_description(sources: Sources, made: BuiltViews) -> None:
 
 
 def build_lexical(sources: Sources, made: BuiltViews) -> None:
-    """Add the words of all that is said of each entity, "lexical"."""
+    """Add the lexical view, of each entity's description and sentences: "lexical"."""
     console.say("lexical view")
     made.views["lexical"] = lexical_view(documents(sources.workspace))
 
@@ -178,7 +178,7 @@ def build_joint(sources: Sources, made: BuiltViews) -> None:
 
 
 def _joined(sources: Sources, made: BuiltViews) -> list[Vectors]:
-    """Return the joint view's parts: views of the text, and the multi-modal state with an even say."""
+    """Return the joint view's parts: views of the text, and the multi-modal view with equal weight."""
     views = made.views
     mask, texts = centred(views["mask"]), [centred(views["description"]), views["lexical"]]
     if "multimodal" not in views:

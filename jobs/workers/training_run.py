@@ -63,7 +63,7 @@ class Run(ABC, Generic[TrainerT]):
 
     @abstractmethod
     def summary(self, training: TrainerT) -> dict[str, Any]:
-        """Return what the run's summary says besides what every run's does."""
+        """Return the entries of the run's summary that are its kind's own."""
 
     def events(self, training: TrainerT) -> dict[str, float]:
         """Return scalars for TensorBoard besides loss and learning rate, after a step."""
