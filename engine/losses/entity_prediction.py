@@ -20,7 +20,7 @@ BLOCK_ELEMENTS = 1 << 18
 
 
 class EntityHead(nn.Sequential):
-    """f = Linear(D, D) -> GELU -> Linear(D, number of entities): logits [B, N] of states [B, D]."""
+    """The head f = Linear(D, D) -> GELU -> Linear(D, N): logits [B, N] over entities of states [B, D]."""
 
     def __init__(self, dim: int, n_entities: int) -> None:
         super().__init__(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, n_entities))
