@@ -1,1 +1,1 @@
-"""Speed and memory, one script a claim: a table for people, then one JSON line."""
+"""Measure speed and memory, one script a claim: a table for people, then one JSON line."""

@@ -1,4 +1,4 @@
-"""Constrained beam search against a plain one, against transformers, and against the bare model.
+"""Measure constrained beam search against a plain one, transformers' own, and the bare model.
 
 The plain search is that of the authors' program in outline: a dict of dicts, and prompt and beams anew
 through the model at each step (it gives the same answers, which is checked). transformers searches by
@@ -39,7 +39,7 @@ BARS = {"plain": 10.0, "transformers": 2.0, "trie_share": 0.02}
 """Times that ours must be faster; the trie's part of a search at most."""
 
 MODEL_WORK = [(LanguageModel, name) for name in ("prefill", "advance", "logits")]
-TRIE_WORK = [(beam._Search, "_extensions"), (TrieBatch, "left"), (TrieBatch, "entities_at")]
+TRIE_WORK = [(beam._Search, "_extensions"), (TrieBatch, "tokens_left"), (TrieBatch, "entities_at")]
 
 EXAMPLES = """
   python -m benchmarks.beam_search

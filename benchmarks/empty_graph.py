@@ -1,4 +1,4 @@
-"""A served graph that computes nothing: what Ray Serve itself takes.
+"""Serve a graph that computes nothing: what Ray Serve itself takes.
 
 Its ingress is made as ours is: an ASGI application that reads a body, awaits so many deployments one after
 the other, and answers. It is deployed beside the real one, so that both are measured in the same minutes

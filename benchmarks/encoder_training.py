@@ -1,4 +1,4 @@
-"""An epoch of encoder training on cached states against the plain step, and against the arithmetic floor.
+"""Measure an epoch of encoder training on cached states against the plain step and the arithmetic floor.
 
 The plain step is what a straightforward program does: a full forward pass through every layer of a
 shuffled batch, padded to its longest sentence, and the same loss, in float32. Ours runs as the job runs

@@ -1,4 +1,4 @@
-"""The image step: its speed against the bare backbone, and its memory as the corpus grows.
+"""Measure the image step: its speed against the bare backbone, its memory as the corpus grows.
 
 Speed, in one process without Ray: reading, hashing, decoding, resizing, the backbone and writing, against a
 loop of the backbone alone on batches that are ready, both with one thread for the model. Two loops: the
@@ -51,8 +51,8 @@ SPEED_BAR = 0.9
 """Images a second of the step over those of the bare backbone."""
 
 GROWTH_BAR_MIB = 160
-"""From 1,000 to 100,000 pairs, of the process that grows most: the job's own, which holds of each image its
-address, its digest and where it is first named, 1.2 KB in all."""
+"""Growth from 1,000 to 100,000 pairs, in MiB, of the process that grows most: the job's own, which holds of
+each image its address, its digest and where it is first named, 1.2 KB in all."""
 
 LOOP_BATCH = 4
 """The fastest batch of the bare loop: larger ones leave the memory that the C library keeps."""
@@ -127,7 +127,7 @@ def prepare(folder: Path, pairs: int) -> None:
 
 
 def run_job(folder: Path, pairs: int) -> None:
-    """The job as it is, on Ray with one actor."""
+    """Run the job as it is, on Ray with one actor."""
     making = Making(model=str(folder / "model"), grid=2)
     with session():
         outcome = make_image_features(Workspace.open(folder / "w"), making, executor=RayExecutor(workers=1))
@@ -136,7 +136,7 @@ def run_job(folder: Path, pairs: int) -> None:
 
 
 def run_actor(folder: Path, pairs: int) -> None:
-    """The work of the actors, both passes, here."""
+    """Do the work of the actors, both passes, here."""
     addresses = [str(folder / "pictures" / f"{i}.png") for i in range(pairs)]
     hasher = ImageHasher(str(folder / "w"))
     backbone = VisionBackbone.load(str(folder / "model"), grid=2)
@@ -149,7 +149,7 @@ def run_actor(folder: Path, pairs: int) -> None:
 
 
 def run_reader(folder: Path, pairs: int) -> None:
-    """What training does: open the features, and gather batches of them."""
+    """Do what training does: open the features, and gather batches of them."""
     opened = ImageFeatures.open(Workspace.open(folder / "w"))
     addresses = [str(folder / "pictures" / f"{i}.png") for i in range(pairs)]
     rows = np.random.default_rng(0).permutation(opened.rows_of(addresses))

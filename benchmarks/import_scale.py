@@ -1,4 +1,4 @@
-"""Import at the size of UltraWiki: time and peak memory, against reading everything at once.
+"""Measure an import of UltraWiki's size: time and peak memory, against reading everything at once.
 
 Makes a corpus of 394,097 sentences of 50,973 entities in UltraWiki's layout (invented names and words) and
 runs ``python -m jobs.import_corpus`` on it. Compared with the plain way (``json.load`` of the whole file, one
@@ -125,7 +125,7 @@ def floor(source: Path, target: Path) -> None:
 
 
 class Cost(NamedTuple):
-    """What a process cost: CPU seconds (fair on a machine that others use too), seconds, peak MiB."""
+    """The cost of a process: CPU seconds (fair on a machine that others use too), seconds, peak MiB."""
 
     cpu: float
     seconds: float

@@ -1,4 +1,4 @@
-"""GenExpan's scoring against the plain way, which runs the model anew for every pair or name.
+"""Measure GenExpan's scoring against the plain way, which runs the model anew for every pair or name.
 
 One query: 23 rounds score 40 candidates each (half of them seen before) by 3 positive seeds, then 200
 candidates by 3 negative ones. The plain way runs all pairs of a round as one padded batch and remembers

@@ -1,4 +1,4 @@
-"""The training loop of jobs.pretrain_lm (DeepSpeed, ZeRO 1, one worker) against a bare loop of torch.
+"""Measure the loop of jobs.pretrain_lm (DeepSpeed, ZeRO 1, one worker) against a bare loop of torch.
 
 Both train the small preset on random tokens with the same type of products (bfloat16 where the hardware
 is fast in it, else float32). The bare loop is a forward pass of transformers with labels, AdamW (fused),

@@ -1,4 +1,4 @@
-"""Load over HTTP from one event loop: clients that wait for their answers, and arrivals that do not.
+"""Load a service over HTTP from one event loop: clients that wait for answers, and arrivals that do not.
 
 The client writes bytes that were made before and reads no more of an answer than its length says, so that
 it takes as little of the machine as a client can: it runs beside the service that is measured.
@@ -52,7 +52,7 @@ class Sample(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether it was answered rightly."""
+        """True if the answer is right."""
         return self.verdict == "ok"
 
     @property

@@ -1,4 +1,4 @@
-"""Constrained beam search as a straightforward program does it: the comparison for tests and benchmarks.
+"""Search by constrained beams as a straightforward program does it: for tests and benchmarks.
 
 A dict of dicts for the trie, no key-value cache: every step runs the prompt and each beam again, all
 beams in one batch, and looks at the whole vocabulary. It says what the answers of
@@ -19,7 +19,7 @@ END = -1
 
 
 class Beam(NamedTuple):
-    """What was generated so far, and where that is in the trie."""
+    """A beam: the tokens generated so far, and their node in the trie."""
 
     tokens: list[int]
     node: dict[int, Any]

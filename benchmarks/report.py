@@ -1,4 +1,4 @@
-"""What every benchmark shows: a table for people and, as the last line, one JSON document.
+"""Show a benchmark's result: a table for people and, as the last line, one JSON document.
 
 The last line has ``name``, ``ratio`` (the comparison's cost over ours: above 1 we are faster),
 ``floor_ratio`` (our cost over the least that the machine allows) and ``holds`` (the bars are met).

@@ -1,4 +1,4 @@
-"""Exact retrieval against the least that the machine needs, and against FAISS.
+"""Measure exact retrieval against the least that the machine needs, and against FAISS.
 
 The floor of one query is reading the matrix once (its sum, with all threads); that of a batch is the
 bare matrix product, by NumPy, the faster of the two libraries here. Both are measured in the same

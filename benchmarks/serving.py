@@ -1,4 +1,4 @@
-"""What the serving benchmarks share: a bundle, a served application in a process of its own, and answers
+"""Share what the serving benchmarks need: a bundle, a served application in a process of its own, and answers
 held against those of one process.
 
 The made-up bundle holds 5,000 names, random views of the sizes that real ones have, and a LLaMA of 24M
@@ -47,7 +47,7 @@ PATH = "/v1/expand"
 ENTITIES = 5_000
 DIMENSIONS = {"mask": 384, "description": 384, "joint": 1024}
 TOKENS = 1_000
-"""Of the tokenizer: names have about six each, as real ones do. The model's output layer has 32,000."""
+"""Vocabulary of the tokenizer: names have about six tokens, as real ones. The output layer has 32,000."""
 
 QUERIES, SEEDS, TOP_K = 20, 3, 50
 
@@ -55,10 +55,10 @@ READY_S = 180.0
 STOP_S = 60.0
 
 OTHER = "another ranking"
-"""What is said of an answer that one process would not give."""
+"""Verdict on an answer that one process would not give."""
 
 WIDE = 1e-4
-"""How far a model's score may be from that of another batch, relatively: products of other shapes differ in
+"""Tolerance of a model's score against that of another batch, relatively: products of other shapes differ in
 the last digits. Without a model an answer is equal to the last bit."""
 
 
@@ -178,7 +178,7 @@ class Inputs:
 
 
 def generative(method: str) -> bool:
-    """Whether a language model has a part in a method's scores."""
+    """Return whether a language model has a part in a method's scores."""
     return "lm-" in method or "genexpan" in method
 
 
@@ -208,8 +208,11 @@ class Judge:
 
 
 def agree(found: Sequence[tuple[int, float]], expected: Ranking, loosely: bool) -> bool:
-    """Whether (id, score) pairs are a ranking: to the last bit, or, ``loosely``, but for entities whose
-    scores are the same within :data:`WIDE`, which may change places (the last one with one left out)."""
+    """Return whether (id, score) pairs equal a ranking to the last bit.
+
+    ``loosely``: entities whose scores are the same within :data:`WIDE` may change places (the last one with
+    one left out).
+    """
     ids = [entity for entity, _ in found]
     scores = np.array([score for _, score in found], np.float32)
     if len(ids) != len(expected) or len(set(ids)) != len(ids):

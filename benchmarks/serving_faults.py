@@ -1,4 +1,4 @@
-"""Queries lost while replicas die and while bundles change, under load.
+"""Count queries lost while replicas die and while bundles change, under load.
 
 Eight clients ask without a pause, four by a quick method and four by one with a language model. Each
 deployment of a graph with a deployment for each stage loses a replica in turn (SIGKILL), and load goes on
@@ -42,7 +42,7 @@ from serve.settings import ServeSettings
 
 METHODS = ("default", "retexpan+lm-rerank")
 CLIENTS = 4
-"""Of each method."""
+"""Clients of each method."""
 
 STEADY_S = 2.0
 STEADY = CLIENTS + 1
@@ -63,7 +63,7 @@ EXAMPLES = """
 
 
 class Fault(NamedTuple):
-    """What happened while one replica was killed and replaced.
+    """The answers while one replica was killed and replaced.
 
     Args:
         name: of the deployment.
@@ -223,7 +223,7 @@ def client_asker(client: Client, pool: ThreadPoolExecutor, inputs: Inputs, metho
 
 
 Named = dict[str, list[tuple[float, str]]]
-"""By method, for each answer: when it came, and the bundle that it names."""
+"""Time and bundle of each answer, by method."""
 
 
 async def swapped(running: Server, both: Sequence[Inputs], swaps: int) -> tuple[Load, Load, list[Swap]]:

@@ -1,4 +1,4 @@
-"""What HTTP and Ray Serve add to a query, against one process and a graph that computes nothing.
+"""Measure what HTTP and Ray Serve add to a query, against one process and a graph that computes nothing.
 
 One client asks one query after the other; each is asked three times, in an order drawn anew: in this
 process, by an empty graph of as many hops (:mod:`benchmarks.empty_graph`, on the same cluster), and by the

@@ -1,4 +1,4 @@
-"""Twice as many queries as the service can answer: what is accepted stays quick, the rest is told so at once.
+"""Send twice as many queries as the service can answer: the accepted stay quick, the rest is shed at once.
 
 For each method: a client alone, then 16 that ask without a pause, whose rate is the capacity. Then requests
 come at random moments (Poisson), twice as many as the capacity, whether or not those before were answered;
@@ -45,14 +45,14 @@ from jobs import console
 METHODS = ("retexpan+lm-rerank", "retexpan")
 CLIENTS = 16
 TIMES = 2.0
-"""How many times the capacity comes."""
+"""Offered load, in multiples of the capacity."""
 WAITS = 1.0
-"""How many times what a query alone takes one may wait."""
+"""Allowed wait, in multiples of what a query alone takes."""
 
 BARS = {"p99": 3.0, "accepted": 0.8, "memory": 1.05}
 
 SETTLED_S = 5.0
-"""From when on memory is watched: by then every path was taken."""
+"""Seconds after which memory is watched: by then every path was taken."""
 CALM = "--set=max_wait_s=600"
 
 EXAMPLES = """
@@ -62,7 +62,7 @@ EXAMPLES = """
 
 
 class Calm(NamedTuple):
-    """What the service does unloaded, in seconds, and its capacity in queries a second."""
+    """The service's times without load, in seconds, and its capacity in queries a second."""
 
     p50: float
     p99: float
@@ -70,7 +70,7 @@ class Calm(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What it does under too much load.
+    """The service under too much load.
 
     Args:
         samples: by their verdicts "ok", "shed", or what else came.
@@ -91,7 +91,7 @@ class Loaded(NamedTuple):
 
     @property
     def other(self) -> int:
-        """Return how many were neither answered nor told to come again."""
+        """Return how many were neither answered nor shed."""
         return len(self.samples) - self.counts["ok"] - self.counts["shed"]
 
     @property
@@ -183,7 +183,7 @@ def show(before: dict[str, Calm], found: dict[str, Loaded]) -> None:
         "p99": ("accepted: 99th percentile, ms", ""),
         "p99_ratio": ("that / alone", f"≤ {BARS['p99']}"),
         "p99_over_p50": ("that / median alone", ""),
-        "shed": ("told to come again", ""),
+        "shed": ("shed with 503", ""),
         "other": ("anything else", "0"),
         "memory": ("memory, last third / first", f"≤ {BARS['memory']}"),
         "late": ("generator late, 99th percentile, ms", ""),

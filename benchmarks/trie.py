@@ -1,4 +1,4 @@
-"""The trie of names against plain nested dictionaries, and against what a step of a search may cost.
+"""Measure the trie of names against nested dictionaries, and against what a step of a search may cost.
 
 Names are the titles of ``../shared/data`` (films, then wikispeedia); beyond these, made-up ones: a title
 and a word of another, drawn from a fixed seed. They are tokenised as they stand in a prompt; that is not
@@ -44,13 +44,13 @@ EXAMPLES = """
 
 
 class Step(NamedTuple):
-    """Where the beams of one step stand: at inner nodes, or in the tails of leaves at some offsets."""
+    """The nodes of the beams of one step: at inner nodes, or in the tails of leaves at some offsets."""
 
     inner: Ints
     leaves: Ints
     offsets: Ints
     prefixes: list[list[int]]
-    """What each beam has read: those of the inner nodes, then those of the leaves."""
+    """Tokens that each beam has read: those of the inner nodes, then those of the leaves."""
 
 
 def titles() -> list[str]:

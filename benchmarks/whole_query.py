@@ -1,4 +1,4 @@
-"""A whole GenExpan query, all rounds, scoring and re-ranking, against the plain program.
+"""Measure a whole GenExpan query, all rounds, scoring and re-ranking, against the plain program.
 
 Both run the same rounds on the same draws: generation by 40 beams, selection, in the end the likelihood
 of all that was accepted, and segments by the likelihood of the negative seeds. The plain program searches
@@ -26,7 +26,7 @@ from benchmarks.report import report
 from benchmarks.trie import SHARED, TITLES, titles, tokenised
 from engine.generation.artifacts import Artifacts
 from engine.generation.beam import BeamResult, BeamSearch
-from engine.generation.expansion import ExpansionState, Rules, Search, grow
+from engine.generation.expansion import ExpansionState, Rules, Search, run_rounds
 from engine.generation.likelihood import Likelihood, Request
 from engine.generation.model import LanguageModel
 from engine.generation.trie import Trie
@@ -79,7 +79,7 @@ def answer(artifacts: Artifacts, search: Search, query: Query, rounds: int) -> I
     """Return the list of one query after so many rounds."""
     random = np.random.default_rng([13, *query.positive])
     one = ExpansionState(query, artifacts.trie, "", NAMES, random)
-    for _ in grow(artifacts, search, [one], Rules(max_rounds=rounds), query_batch_size=1):
+    for _ in run_rounds(artifacts, search, [one], Rules(max_rounds=rounds), query_batch_size=1):
         pass
     ids, _, _ = one.ranked(NAMES)
     (positive,) = artifacts.likelihood.means([(ids, query.positive)])

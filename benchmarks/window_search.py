@@ -1,4 +1,4 @@
-"""Window search over sparse distributions against the same search over dense ones.
+"""Measure window search over sparse distributions against the same search over dense ones.
 
 The dense search is what the authors' setting invites: all distributions in one matrix [N, N], the class a
 row of N, each window's divergences over all N. It fits for a few thousand entities only (5,000: 100 MB in
@@ -18,7 +18,7 @@ import typer
 from benchmarks.report import medians, report
 from engine.query import Ids, Scores
 from engine.retrieval.distributions import EPSILON, KEPT, ClassMean, SparseDistributions, truncate
-from engine.retrieval.window import WindowSearchState, grow
+from engine.retrieval.window import WindowSearchState, grow_sets
 from jobs import console
 
 BAR_MS = 100.0
@@ -103,7 +103,7 @@ def sparse_search(distributions: SparseDistributions, k: int) -> list[int]:
     own = WindowSearchState(
         distributions, mean, None, exclude=range(SEEDS), window=WINDOW, decay=1, towards="class"
     )
-    grow([own], [k])
+    grow_sets([own], [k])
     own.to_class()
     return [int(entity) for entity in own.candidates[own.taken]]
 

@@ -1,1 +1,1 @@
-"""What the jobs need to know of a cluster."""
+"""Connect to a cluster, check it, and start one here."""

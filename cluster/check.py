@@ -1,4 +1,4 @@
-"""Checks a cluster file without starting anything, and shows the cluster that is connected.
+"""Check a cluster file without starting anything, and show the cluster that is connected.
 
 ``python -m cluster.check`` needs no network; with ``RAY_ADDRESS`` set it lists the nodes too.
 """

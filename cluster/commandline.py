@@ -1,4 +1,4 @@
-"""Command lines made of pydantic models, and how they end when the user made a mistake.
+"""Make command lines of pydantic models, and end them with one line when the user made a mistake.
 
 A command is a function of one argument, its settings: ``@command(EXAMPLES)``. The settings' model is the
 command line, the settings file and the help; see :mod:`cluster.options`.

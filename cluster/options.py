@@ -1,4 +1,4 @@
-"""The options of a command, read off the pydantic model of its settings.
+"""Read the options of a command off the pydantic model of its settings.
 
 A field is an option: its default, its constraints and its description are the option's, so they are declared
 in one place. A field that is itself a model is a group: its fields are options beside the others, under their

@@ -1,4 +1,4 @@
-"""Where settings come from: a YAML file, pairs of ``--set``, a command line; and their way back into YAML.
+"""Read settings from a YAML file, pairs of ``--set`` and a command line, and write them as YAML.
 
 Each value remembers its place, so that an error can name it.
 """

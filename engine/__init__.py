@@ -1,1 +1,1 @@
-"""The methods of entity set expansion. Imports no Ray: every file runs in one plain process."""
+"""Expand entity sets: the methods. Imports no Ray: every file runs in one plain process."""

@@ -140,7 +140,7 @@ class Catalogue:
         return self._sentences.read(np.unique(np.asarray(ids, np.int64)), n)
 
     def images(self, n: int) -> pa.ListArray:
-        """Return the addresses of up to n pictures of every entity, by id: list<string> [N].
+        """Return the addresses of up to n images of every entity, by id: list<string> [N].
 
         In the corpus' order, each once. Reads from the disk.
         """
@@ -172,7 +172,7 @@ def open_catalogue(bundle: Bundle) -> Catalogue:
 
 
 class _SentenceFile:
-    """Sentences on the disk; knows which entities lie in which row group."""
+    """A file of sentences with an index of which entities lie in which row group."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -202,7 +202,7 @@ class _SentenceFile:
         return found
 
     def images(self, n_entities: int, n: int) -> pa.ListArray:
-        """Return up to n addresses of each entity's pictures, by id."""
+        """Return up to n addresses of each entity's images, by id."""
         with pq.ParquetFile(self._path, metadata=self._metadata, memory_map=True) as file:
             table = file.read(["entity_id", "image"], use_threads=False)
         table = table.filter(pc.is_valid(table["image"]))

@@ -1,4 +1,4 @@
-"""Errors that a user can mend. Each names the input, the place and the way out."""
+"""Define the errors that a user can mend. Each names the input, the place and the way out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The named methods: each is a pipeline, described once and run in three places."""
+"""Name the methods: each is a pipeline, described once and run in three places."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ METHODS: Mapping[str, Pipeline] = {
     # Recalled candidates are scored by the language model, after seeds of both kinds, in place of being
     # generated. Segments by the negative seeds would use these twice, and lower what was measured.
     "retexpan+lm-rerank": Retrieve(k=1000, view="mask") >> GenerativeRerank(),
-    # What is used when nobody names a method: the best that was measured.
+    # The method of queries that name none: the best that was measured.
     "default": Retrieve(k=600, view="joint", hubness=0.6) >> ContrastRerank(view="joint"),
     # The same with a language model between recall and the negative seeds: the composed graph.
     "default+lm-rerank": Retrieve(k=600, view="joint", hubness=0.6)
@@ -44,13 +44,13 @@ METHODS: Mapping[str, Pipeline] = {
     # MultiExpan: window search over predicted distributions of sentences and images.
     "multiexpan": Pipeline((WindowSearch(),)),
     # Beyond that paper, which has no negative seeds: segments by these, and RetExpan as it is, by the
-    # state at [MASK] of sentences and images.
+    # mask representations of sentences and images.
     "multiexpan+segments": WindowSearch() >> SegmentRerank(view="multimodal"),
     "multimodal": Retrieve(view="multimodal") >> SegmentRerank(view="multimodal"),
 }
 
 ABLATIONS: Mapping[str, Pipeline] = {
-    # What entities look like, alone: beside "lexical", what either modality brings.
+    # Image-only: with "lexical" it shows what either modality brings.
     "image": Pipeline((Retrieve(view="image"),)),
     # GenExpan without negative seeds (table 4), without the trie (table 3), and with the negative seeds
     # in the prompt (table 15): measured, not served.

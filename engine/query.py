@@ -44,7 +44,7 @@ Filters = tuple[tuple[str, tuple[str, ...]], ...]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Positive and negative seeds, how many entities are wanted, and which may come.
+    """A query: positive and negative seeds, how many entities are wanted, and filters.
 
     Args:
         id: the caller's name for it.
@@ -86,7 +86,7 @@ class Query:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds of both kinds: none of them may come back in the answer."""
+        """Seeds of both kinds: none of them may be in the answer."""
         return self.positive + self.negative
 
     def seed_names(self, seeds: Sequence[int], names: Sequence[str]) -> list[str]:
@@ -96,7 +96,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Entity ids int32 [n] and scores float32 [n], best first, with evidence columns float32 [n]."""
+    """A ranking: entity ids int32 [n] and scores float32 [n], best first, and evidence float32 [n]."""
 
     ids: Ids
     scores: Scores

@@ -1,4 +1,4 @@
-"""Entity ids, names and aliases: exact look-up, look-up by prefix, and "did you mean"."""
+"""Look up entity ids, names and aliases: exactly, by prefix, and for "did you mean"."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Vocabulary:
 
     @cached_property
     def _folded(self) -> dict[str, int | None]:
-        """Case-folded spellings; None where two entities share one, so that nobody is guessed."""
+        """Case-folded spellings; None where two entities share one, so that none is guessed."""
         found: dict[str, int | None] = {}
         for spelling, i in self._exact.items():
             key = spelling.casefold()

@@ -1,4 +1,4 @@
-"""What every job shows a person: help, one-line errors, progress, and a last line that counts.
+"""Show every job to a person: help, one-line errors, progress, and a last line that counts.
 
 On a terminal progress is a bar; in a job log, where bars become noise, it is a line every few seconds.
 """

@@ -1,4 +1,4 @@
-"""Settings that several commands share."""
+"""Share settings between commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONTRAST_FLAGS = {
 
 
 class TrainingProcesses(BaseModel):
-    """How many processes train, and on what."""
+    """The number of processes that train, and their device."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,1 +1,1 @@
-"""The Ray Serve application: an ingress and one deployment per stage."""
+"""Serve expansions on Ray Serve: an ingress and one deployment per stage."""

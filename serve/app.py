@@ -1,4 +1,4 @@
-"""The application's door: ``serve run serve.app:build workspace=…``, or ``python -m serve.run``.
+"""Build the application: ``serve run serve.app:build workspace=…``, or ``python -m serve.run``.
 
 ``serve build serve.app:app`` takes the application as an object: ``SEEDSET_SETTINGS`` names a YAML file of
 :class:`serve.settings.ServeSettings`, and the cluster's machines need it too when they deploy what ``serve
@@ -31,7 +31,7 @@ from serve.settings import ServeSettings
 INGRESS_CPUS = 0.1
 
 AT_ONCE = 256
-"""Calls that a replica takes at once: its own line is by cost, and it tells late ones that they are."""
+"""Calls that a replica accepts at once: it queues them by cost, and answers late ones as late."""
 
 REPLICAS: dict[str, Any] = {
     "health_check_period_s": 2,  # how soon a replica that died is noticed, and replaced
@@ -41,7 +41,7 @@ REPLICAS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is to be served: settled before anything is started, and the same on every replica."""
+    """The application to serve: decided before anything is started, and the same on every replica."""
 
     settings: ServeSettings
     bundle: Bundle
@@ -86,7 +86,7 @@ def assemble(prepared: Prepared) -> Application:
     ingress = serve.deployment(
         name="Ingress",
         num_replicas=settings.ingress_replicas,
-        # Beyond what admission lets in there must be room to say no, and for look-ups.
+        # Beyond what admission accepts there must be room for refusals, and for look-ups.
         max_ongoing_requests=2 * settings.max_queued,
         **REPLICAS,
         ray_actor_options={"num_cpus": INGRESS_CPUS},

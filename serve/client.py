@@ -1,4 +1,4 @@
-"""A client of the HTTP service, for programs: needs httpx only.
+"""Call the HTTP service from programs: needs httpx only.
 
 ::
 
@@ -70,7 +70,7 @@ class Answer(TypedDict):
 
 
 class ServiceError(Exception):
-    """What the service says is wrong.
+    """An error that the service answered.
 
     Args:
         status: of HTTP; 0 if there was no answer at all.
@@ -94,7 +94,7 @@ class ServiceError(Exception):
 
 
 class Client:
-    """Asks one service.
+    """A client of one service.
 
     Args:
         url: such as ``http://localhost:8000``.
@@ -195,7 +195,7 @@ class Client:
         return self._object("/v1/bundle")
 
     def ready(self) -> bool:
-        """Return whether every stage answers now; False where nobody answers at all."""
+        """Return whether every stage answers now; False where nothing answers at all."""
         try:
             return self._http.get("/readyz").status_code == 200
         except httpx.TransportError:

@@ -1,4 +1,4 @@
-"""Errors of a service that has too much to do, or too little to do it with.
+"""Define the errors of a service under too much load, or with too few replicas.
 
 Any room may raise them; :mod:`serve.http.errors` says how an HTTP client sees them.
 """
@@ -28,7 +28,7 @@ class UnavailableError(RetryLaterError):
 
 
 class OverloadedError(RetryLaterError):
-    """Too much waits already."""
+    """An error of load shedding: too much waits already."""
 
 
 def code_of(error: UserError) -> str:

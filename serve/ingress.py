@@ -1,4 +1,4 @@
-"""The ingress deployment: holds the vocabulary and the way through the stages, and no model."""
+"""Deploy the ingress: it holds the vocabulary and the routes through the stages, and no model."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from serve.telemetry.logs import configure_logs
 from serve.telemetry.metrics import Metrics
 
 PING_S = 3.0
-"""Time for a stage to say that it can answer."""
+"""Seconds for a stage to answer a ping."""
 
 PREPARE_S = 1800.0
-"""Time for all replicas to open a bundle, from a slow bucket too."""
+"""Seconds for all replicas to open a bundle, from a slow bucket too."""
 
 
 class Ingress:
@@ -71,7 +71,7 @@ class Ingress:
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Follow the current bundle while the replica lives, unless one was named for good."""
+        """Follow the current bundle while the replica runs, unless the settings name one."""
         if self._settings.bundle is not None:
             yield
             return
@@ -123,7 +123,7 @@ class Ingress:
     async def _everywhere(self, name: str, bundle_id: str) -> str:
         """Return the first complaint of a deployment's replicas, or nothing.
 
-        A replica that dies meanwhile opens the bundle when it is back; one must be there to say so.
+        A replica that dies meanwhile opens the bundle when it restarts; one must answer.
         """
         answers = (
             await self._handles[name]

@@ -1,4 +1,4 @@
-"""What passes between the ingress and the stages. Knows no Ray, no HTTP."""
+"""Define the messages between the ingress and the stages. Knows no Ray, no HTTP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.query import Expansion
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an expansion could not be made.
+    """The reason why an expansion could not be made.
 
     Args:
         code: the error's name in answers.
@@ -53,7 +53,7 @@ Progress = StageDone | RoundDone
 
 @dataclass(frozen=True)
 class StageStats:
-    """What one batch of a stage took.
+    """The statistics of one batch of a stage.
 
     Args:
         stage: its name.
@@ -96,9 +96,9 @@ class Reply:
 
 
 class Dispatch(Protocol):
-    """Runs a method's stages, wherever they live.
+    """A runner of a method's stages, wherever they are deployed.
 
-    A query's ``deadline`` is always set here. When it comes, what there is comes back with ``degraded``
+    A query's ``deadline`` is always set here. When it comes, partial results are returned with ``degraded``
     naming what was left out, or a :class:`Failure` of status 504 if there is nothing.
     """
 

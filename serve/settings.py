@@ -1,4 +1,4 @@
-"""What a served application is told: validated once, refused with a clear line when it is wrong."""
+"""Define the settings of a served application: validated once, refused with a clear line when wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "seedset"
 """The application's name on a cluster."""
 
 HOST, PORT = "127.0.0.1", 8000
-"""Where the proxy listens if nobody says otherwise: this machine alone."""
+"""Address and port of the proxy by default: this machine alone."""
 
 RENAMED_STAGES = {"Describe": "EncodeNewEntities"}
 """Former names of stages, as the keys of ``stages`` may still have them."""
@@ -23,7 +23,7 @@ Token = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Autoscaling(BaseModel):
-    """How many replicas a deployment has, by the requests that are under way (Ray Serve's own rules)."""
+    """The autoscaling of a deployment by its requests in flight (Ray Serve's own rules)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +43,7 @@ class Autoscaling(BaseModel):
 
 
 class StageSettings(BaseModel):
-    """What one deployment gets; what is not given is as for all."""
+    """The settings of one deployment; those not given are the application's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -142,7 +142,7 @@ class ServeSettings(BaseModel):
         return with_current_names("stages", given, RENAMED_STAGES)
 
     def of(self, deployment: str) -> StageSettings:
-        """Return what a deployment was given, with what holds for all filled in."""
+        """Return the settings of a deployment, the application's filled in."""
         own = self.stages.get(deployment, StageSettings())
         several = {"num_cpus": own.num_cpus if own.num_cpus is not None else self.num_cpus}
         if own.replicas is None and own.autoscaling is None:

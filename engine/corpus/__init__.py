@@ -1,1 +1,1 @@
-"""The corpus: outside formats read into one schema, and sentences turned into model input."""
+"""Read outside formats into one schema, and turn sentences into model input."""

@@ -1,4 +1,4 @@
-"""The words of each entity as one text: its description, and the sentences that mention it."""
+"""Join the texts of each entity: its description, and the sentences that mention it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from engine.storage.workspace import Workspace
 
 
 def documents(workspace: Workspace) -> list[str]:
-    """Return each entity's words: its description twice, then its sentences, each once."""
-    told = [[text, text] if text else [] for text in read_descriptions(workspace)]
+    """Return each entity's texts: its description twice, then its sentences, each once."""
+    documents = [[text, text] if text else [] for text in read_descriptions(workspace)]
     seen: set[int] = set()
     for part in workspace.mentions():
         with part.open_input() as stream:
             for batch in pq.ParquetFile(stream).iter_batches(columns=["entity_id", "sentence"]):
                 columns = batch.to_pydict()
                 for entity, sentence in zip(*columns.values(), strict=True):
-                    # A sentence that stands beside several pictures is still one sentence.
+                    # A sentence with several images is still one sentence.
                     if (key := hash((entity, sentence))) not in seen:
                         seen.add(key)
-                        told[entity].append(sentence)
-    return [" ".join(texts) for texts in told]
+                        documents[entity].append(sentence)
+    return [" ".join(texts) for texts in documents]

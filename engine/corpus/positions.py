@@ -1,4 +1,4 @@
-"""Places in files of a corpus. Made for every record, printed only for those that are refused.
+"""Name places in files of a corpus; made for every record, printed for refused ones.
 
 Each is a tuple of what the reader knows anyway, so that making one costs next to nothing.
 """

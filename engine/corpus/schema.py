@@ -1,4 +1,4 @@
-"""The stored form of mentions, and the manifest that says a corpus is whole."""
+"""Define the stored form of mentions, and the manifest that says a corpus is whole."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Counts(BaseModel):
 
 
 class CorpusManifest(BaseModel):
-    """``corpus/manifest.json``, written last."""
+    """The manifest ``corpus/manifest.json``, written last."""
 
     model_config = ConfigDict(frozen=True)
 

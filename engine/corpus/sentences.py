@@ -1,4 +1,4 @@
-"""The contexts that a bundle shows of its entities: the first few of each, sorted by entity."""
+"""Select the sentences that a bundle shows of its entities: the first few of each, sorted by entity."""
 
 from __future__ import annotations
 

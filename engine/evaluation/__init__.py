@@ -1,1 +1,1 @@
-"""Metrics and reports."""
+"""Measure methods and write reports."""

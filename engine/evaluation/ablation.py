@@ -1,4 +1,4 @@
-"""MultiExpan taken apart: its objectives one by one, its modalities in training, in seeds, in candidates.
+"""Ablate MultiExpan: objectives one by one; modalities in training, in seeds, in candidates.
 
 What the paper's tables 4 and 5 show, as data. A row is a training and what is taken of seeds and of
 candidates when sets are expanded; rows of one training share it.

@@ -1,4 +1,4 @@
-"""The metrics of ultra-fine-grained expansion (UltraWiki, section 6.1): AP@K and P@K on both sides.
+"""Compute AP@K and P@K of ultra-fine-grained expansion on both sides (UltraWiki, section 6.1).
 
 Pos measures the ranking against P − N, Neg against N, and Comb = (Pos + 100 − Neg) / 2, all in
 percent. Both metrics divide by min(|truth|, K), so that a perfect ranking reaches 100 whatever the

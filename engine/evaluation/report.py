@@ -1,4 +1,4 @@
-"""A method's report on a set of queries: a dictionary for programs, Markdown for people."""
+"""Report a method on a set of queries: a dictionary for programs, Markdown for people."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def evaluate(
         runner: an opened pipeline.
         queries: see :func:`engine.queries.formats.read_queries`.
         batch_size: queries handed over at once.
-        on_batch: told how many queries were just done.
+        on_batch: called with the number of queries just done.
         batch_dependent: hand over one query of each class at a time, the first of each, then the second …,
             for a pipeline whose answers depend on the other queries of a call
             (:attr:`engine.stages.base.Pipeline.batch_dependent`).

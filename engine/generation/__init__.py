@@ -1,1 +1,1 @@
-"""Entities from a language model: prompts, the trie of names, constrained search, likelihoods (GenExpan)."""
+"""Generate entities by a language model: prompts, trie, constrained decoding, likelihoods (GenExpan)."""

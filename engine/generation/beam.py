@@ -56,7 +56,7 @@ class BeamSearch:
 
     Args:
         model: gives the probabilities.
-        beams: partial names kept a step, and names that come back.
+        beams: partial names kept a step, and names returned.
         max_tokens: longer names are not found; None for no limit.
         normalise: whether a token's probability is taken among the tokens that the trie allows there
             (as the authors' program does) or among the whole vocabulary.
@@ -121,7 +121,7 @@ class _Beams:
 
 
 class _Finished(NamedTuple):
-    """Whole names. Arrays [B]."""
+    """Finished names. Arrays [B]."""
 
     query: Places
     leaf: Places
@@ -130,7 +130,7 @@ class _Finished(NamedTuple):
 
 
 class _Search:
-    """One batch on its way."""
+    """A search of one batch."""
 
     def __init__(self, settings: BeamSearch, prompts: Sequence[Sequence[int]], tries: TrieBatch) -> None:
         self.settings, self.model, self.tries = settings, settings.model, tries
@@ -138,7 +138,7 @@ class _Search:
         if settings.max_tokens is not None:
             self.limit_Q = np.minimum(self.limit_Q, settings.max_tokens)
         for prompt, limit in zip(prompts, self.limit_Q, strict=True):
-            self.model.check_room(len(prompt) + int(limit))
+            self.model.check_length(len(prompt) + int(limit))
         lengths = np.arange(self.limit_Q.max() + 1)
         self.penalty = ((5 + lengths) / 6) ** settings.length_penalty
         self.finished: list[_Finished] = []
@@ -152,7 +152,7 @@ class _Search:
         self.beams = _Beams(some, zeros, zeros - 1, some, np.zeros(len(some)), np.zeros((len(some), 0), int))
 
     def step(self) -> None:
-        """Give every beam one token more."""
+        """Extend every beam by one token."""
         self.length += 1
         beams = self._kept(*self._extensions())
         self._finish(beams.take(np.flatnonzero(beams.left == 0)), self.length)
@@ -211,7 +211,7 @@ class _Search:
         parent, node, query = parent_P[kept], child_P[kept], query_P[kept]
         left = beams.left[parent] - 1
         entered = np.flatnonzero(left < -1)
-        left[entered] = self.tries.left(query[entered], node[entered])
+        left[entered] = self.tries.tokens_left(query[entered], node[entered])
         unread = np.concatenate([beams.unread[parent], token_P[kept, None]], 1)
         return _Beams(query, node, left, beams.row[parent], logprob_P[kept], unread)
 
@@ -266,7 +266,7 @@ class _Search:
         return self.state.hidden_BD
 
     def _is_alive(self, query_P: Places, logprob_P: Logprobs) -> npt.NDArray[np.bool_]:
-        """Return which extensions may still become one of their query's best names, bool [P].
+        """Return which extensions may still enter their query's best names, bool [P].
 
         The bound rises with the log-probability alone: what is left here would only have pushed out
         extensions below the bound themselves. So the answer is the same. Ties are kept.
@@ -275,7 +275,7 @@ class _Search:
         return bound_P >= self.threshold_Q[query_P]
 
     def _finish(self, beams: _Beams, length_B: Places | int) -> None:
-        """Take finished names in, and raise the bar of the queries that have ``beams`` of them."""
+        """Record finished names, and raise the threshold of queries that have ``beams`` of them."""
         if not len(beams):
             return
         done = _Finished(
@@ -292,9 +292,9 @@ class _Search:
                 self.threshold_Q[query] = scores[0]
 
     def _finish_unbranching(self, beams: _Beams, alive: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Finish the queries all of whose beams are in leaves: nothing can come between any more.
+        """Finish the queries all of whose beams are in leaves: their order cannot change any more.
 
-        Returns: which beams were theirs, bool [B].
+        Returns: which beams belong to them, bool [B].
         """
         branching = np.bincount(beams.query[alive & (beams.left < 0)], minlength=len(self.threshold_Q))
         finished_B = alive & (branching[beams.query] == 0)

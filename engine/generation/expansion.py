@@ -17,7 +17,7 @@ import numpy as np
 from engine.generation.artifacts import Artifacts
 from engine.generation.beam import BeamResult
 from engine.generation.prompts import SEEDS_SHOWN, list_prompt
-from engine.generation.seeds import described, targets
+from engine.generation.seeds import descriptions_of, targets
 from engine.generation.trie import Trie
 from engine.query import Ids, Query, Scores
 
@@ -110,7 +110,7 @@ class Round:
     ended: bool
 
 
-def grow(
+def run_rounds(
     artifacts: Artifacts,
     search: Search,
     queries: Iterable[ExpansionState],
@@ -167,7 +167,7 @@ def _prompt(artifacts: Artifacts, one: ExpansionState, rules: Rules) -> str:
     return list_prompt(
         query.seed_names(drawn, artifacts.names),
         class_name=one.class_name,
-        descriptions=described(drawn, artifacts.description) if rules.descriptions else (),
+        descriptions=descriptions_of(drawn, artifacts.description) if rules.descriptions else (),
         negatives_in_prompt=query.seed_names(query.negative, artifacts.names)
         if rules.negatives_in_prompt
         else (),

@@ -1,4 +1,4 @@
-"""Beam search without the trie: the ablation of the paper's table 3.
+"""Search by beams without the trie: the ablation of the paper's table 3.
 
 What comes out is text; only what happens to be a name of the vocabulary counts.
 """
@@ -17,7 +17,7 @@ from engine.generation.trie import Trie
 
 
 class FreeSearch:
-    """transformers' own beam search, its texts looked up among the names."""
+    """A search by transformers' own beams, whose texts are looked up among the names."""
 
     def __init__(self, model: LanguageModel, names: Sequence[str], beams: int, max_tokens: int) -> None:
         self._model, self._beams, self._max_tokens = model, beams, max_tokens

@@ -38,7 +38,7 @@ PART = 1 << 16
 
 
 class Likelihood:
-    """Scores pairs of entities by one language model, and remembers them. For one thread at a time.
+    """A cached scorer of pairs of entities by one language model. For one thread at a time.
 
     Args:
         model: the language model.

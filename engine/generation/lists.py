@@ -1,4 +1,4 @@
-"""Lists of neighbours, written as prompts write them: what a small model needs beside the corpus.
+"""Write lists of neighbours as prompts write them: training text that a small model needs.
 
 Not of the papers. Their LLaMA with 7B parameters has read enough lists before it sees the corpus; a
 model that begins with the corpus alone has not, and its continuation of a list is close to chance. So

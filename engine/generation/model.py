@@ -1,4 +1,4 @@
-"""A causal language model as decoding and scoring see it: prefill prompts once, then advance rows.
+"""Run a causal language model for decoding and scoring: prefill prompts once, then advance rows.
 
 Any causal model of transformers that keeps a key-value cache will do. Logits are computed for the
 tokens that are asked for only: with a trie few are allowed, and the output layer is a large part of a
@@ -29,7 +29,7 @@ Tensor = torch.Tensor
 
 @dataclass
 class State:
-    """Rows in the middle of decoding. :meth:`LanguageModel.advance` consumes it: its cache is moved on."""
+    """The state of rows in decoding. :meth:`LanguageModel.advance` consumes it, its cache too."""
 
     cache: Any
     mask_BT: Tensor
@@ -92,7 +92,7 @@ class LanguageModel:
         found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
         return int(found or 1_000_000)
 
-    def check_room(self, tokens: int) -> None:
+    def check_length(self, tokens: int) -> None:
         """Check that an input of so many tokens fits.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The trie of all entity names, as a language model generates them."""
+"""Build the trie of all entity names, as a language model generates them."""
 
 from __future__ import annotations
 

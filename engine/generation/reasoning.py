@@ -49,7 +49,7 @@ def complete(model: LanguageModel, prompts: Sequence[str]) -> list[str]:
     if not prompts:
         return []
     encoded = [model.encode(prompt) for prompt in prompts]
-    model.check_room(max(map(len, encoded)) + MAX_TOKENS)
+    model.check_length(max(map(len, encoded)) + MAX_TOKENS)
     state = model.prefill(encoded)
     rows = torch.arange(len(prompts), device=model.device)
     columns = []

@@ -15,7 +15,7 @@ def targets(query: Query, seeds: Sequence[int]) -> list[int | str]:
     return [query.new[-1 - i].name if i < 0 else i for i in seeds]
 
 
-def described(seeds: Sequence[int], description: Callable[[int], str]) -> list[str]:
+def descriptions_of(seeds: Sequence[int], description: Callable[[int], str]) -> list[str]:
     """Return the descriptions of seeds, given those of the vocabulary by id; "" for a new one."""
     return ["" if i < 0 else description(i) for i in seeds]
 

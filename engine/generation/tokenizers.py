@@ -1,4 +1,4 @@
-"""Tokenizers of language models: loading one, and training one on a corpus."""
+"""Load the tokenizer of a language model, or train one on a corpus."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class Trie:
     def _assemble(
         cls, tokens: Tokens, starts: Ints, common: Ints, entities: Ids, entity_starts: Ints
     ) -> Trie:
-        """Number the nodes above sorted distinct sequences.
+        """Assign numbers to the nodes above sorted distinct sequences.
 
         Sequence i starts a node on each level from ``common[i] + 1`` (it leaves the one before it) to
         the first on which it also differs from the one after it.

@@ -50,7 +50,7 @@ class TrieBatch:
         order = np.argsort(parent_P, kind="stable")
         return parent_P[order], child_P[order], token_P[order]
 
-    def left(self, query_B: Places, node_B: Places) -> Places:
+    def tokens_left(self, query_B: Places, node_B: Places) -> Places:
         """Return how many tokens are still to come after each leaf, int64 [B]; -1 where it branches."""
         left_B = np.full(len(node_B), -1)
         for trie, at in self._split(query_B):

@@ -1,4 +1,4 @@
-"""The log-probability of every continuation in a tree of them, without a search.
+"""Compute the log-probability of every continuation in a tree of them, without a search.
 
 A prompt and all its continuations are one row of tokens: the prompt, then each shared prefix once, in
 preorder. An attention mask lets a token see the prompt and its own prefix only, and its position is its

@@ -1,1 +1,1 @@
-"""Images of a corpus: fetched, decoded, and encoded once into patch features."""
+"""Fetch, decode and encode the images of a corpus, once, into patch features."""

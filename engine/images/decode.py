@@ -51,9 +51,9 @@ def check(content: bytes) -> None:
 
 
 def decode(content: bytes, side: int) -> Pixels:
-    """Return a picture squeezed to a square, uint8 [side, side, 3].
+    """Return an image squeezed to a square, uint8 [side, side, 3].
 
-    The proportions are not kept: as in the paper (MESED, equation 3), every picture fills the square. Bicubic
+    The proportions are not kept: as in the paper (MESED, equation 3), every image fills the square. Bicubic
     with antialiasing; transparent parts are white; grey and palette become RGB; the orientation that EXIF
     names is applied.
 
@@ -94,7 +94,7 @@ def _resized(image: Image.Image, side: int) -> Image.Image:
 
 
 def _open(content: bytes) -> Image.Image:
-    """Return the picture with its header read and checked, nothing decoded."""
+    """Return the image with its header read and checked, nothing decoded."""
     if not content:
         raise UnusableImageError(Refusal(Code.IMAGE_EMPTY, "the file is empty"))
     if len(content) > MAX_BYTES:
@@ -112,7 +112,7 @@ def _open(content: bytes) -> Image.Image:
         reason = f"{width} x {height} pixels, more than {MAX_PIXELS}"
         raise UnusableImageError(Refusal(Code.IMAGE_TOO_LARGE, reason))
     if animated:
-        raise UnusableImageError(Refusal(Code.IMAGE_ANIMATED, "animated: several pictures in one"))
+        raise UnusableImageError(Refusal(Code.IMAGE_ANIMATED, "animated: several images in one"))
     if image.mode not in _MODES:
         reason = _WHY_NOT.get(image.mode, f"colours in mode {image.mode!r}, not 8 bits RGB")
         raise UnusableImageError(Refusal(Code.IMAGE_COLOURS, reason))

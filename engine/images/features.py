@@ -1,4 +1,4 @@
-"""Patch features of a corpus' images on disk: which settings they were made with, and reading them.
+"""Describe and read patch features of a corpus' images on disk.
 
 A feature belongs to the content of a file, by its sha256, not to its address: what two mentions or two
 corpora share is computed and stored once, and a corpus that grows only adds parts.
@@ -51,7 +51,7 @@ Rows = npt.NDArray[np.int64]
 
 
 class ImageSettings(BaseModel):
-    """Everything that decides what the features are, apart from the images."""
+    """The settings that decide what the features are, apart from the images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +59,7 @@ class ImageSettings(BaseModel):
     """:meth:`engine.models.vision.VisionBackbone.fingerprint`."""
     patches: Literal["grid", "crop"] = Field(
         default="grid",
-        description='"grid": the cells of the last feature map of the whole picture. "crop" (the paper\'s): '
+        description='"grid": the cells of the last feature map of the whole image. "crop" (the paper\'s): '
         "6 x 6 pieces of 32 x 32 pixels, each by itself; for ResNet and MobileNet.",
     )
     grid: int = Field(default=7, ge=1, description="Cells a side at most; a larger map is averaged down.")
@@ -78,7 +78,7 @@ class ImageSettings(BaseModel):
 
 
 class ImageManifest(BaseModel):
-    """``images/<key>/manifest.json``, written last."""
+    """The manifest ``images/<key>/manifest.json``, written last."""
 
     model_config = ConfigDict(frozen=True)
 

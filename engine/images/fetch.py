@@ -1,6 +1,6 @@
-"""Reads the files behind images' addresses: the first pass, which hashes and checks but decodes nothing.
+"""Read the files behind images' addresses: the first pass, which hashes and checks but decodes nothing.
 
-Knows nothing of who calls it, or where, and needs no model: it starts at once.
+Needs no model, so it starts at once.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ImageFiles:
             if store.is_local:
                 reason = f"cannot be read: {error}"
                 raise UnusableImageError(Refusal(Code.IMAGE_UNREADABLE, reason)) from None
-            # Not the image's fault: the network's or the keys'. A rerun goes on from here.
+            # The network or the keys failed, not the image. A rerun continues from here.
             raise StorageError(f"{address}: {error}; run the job again, it makes what is missing") from None
 
 

@@ -1,4 +1,4 @@
-"""Decodes and encodes images: the second pass. Knows nothing of who calls it, or where."""
+"""Decode and encode images: the second pass, wherever it runs."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class ImageWorker:
         return reasons
 
     def _decoded(self, sha256s: Sequence[str], addresses: Sequence[str]) -> Iterator[list[Pixels | Refusal]]:
-        """Yield the pictures in batches, or why not, always with the next batch at work."""
+        """Yield the images in batches, refusals among them, while the next batch is decoded."""
         work = deque(zip(sha256s, addresses, strict=True))
         ahead: deque[Future[Pixels | Refusal]] = deque()
         threads = WAITING_THREADS if self._device.type == "cuda" else self._files.threads(addresses)

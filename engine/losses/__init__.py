@@ -1,1 +1,1 @@
-"""Training objectives, one a file, and their weighted sum."""
+"""Compute training objectives, one a file, and their weighted sum."""

@@ -1,4 +1,4 @@
-"""The clustering objective (MESED, equations 13 and 14): the classes of a batch, told apart by its members.
+"""Compute the clustering objective: contrast columns of class probabilities (MESED, equations 13, 14).
 
 A class is the column of probabilities with which the samples of a batch belong to it. The columns of the
 first and of the second samples of all pairs are the same class seen twice: a positive pair of columns, in

@@ -1,6 +1,6 @@
 """Combine the objectives of the multi-modal encoder by their weights (MESED, section "Methods").
 
-Masked entity prediction has the weight 1 alone, 0.5 beside contrast, and 0.8 beside clustering without
+Masked entity prediction has the weight 1 alone, 0.5 with contrast, and 0.8 with clustering without
 contrast. Contrast weighs 0.5, clustering 0.2, momentum distillation 0.02.
 """
 
@@ -41,7 +41,7 @@ class Schedule(BaseModel):
     clustering: bool = Field(default=True, description="Objective: clustering.")
     distillation: bool = Field(default=True, description="Objective: momentum distillation.")
     smoothing: float = Field(default=0.075, ge=0, lt=1, description="Label smoothing.")
-    clusters: int = Field(default=16, ge=2, description="Classes that clustering tells apart.")
+    clusters: int = Field(default=16, ge=2, description="Classes of the clustering objective.")
     """The paper takes those of its queries, and one more."""
     contrast: ContrastSettings = ContrastSettings()
 

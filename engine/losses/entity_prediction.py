@@ -1,4 +1,4 @@
-"""The entity prediction objective (RetExpan, equations 3 and 4): which entity was masked?
+"""Compute the entity prediction objective: which entity was masked? (RetExpan, equations 3 and 4)
 
 Cross-entropy over all candidate entities with label smoothing. Equation 4 writes smoothing as a sum of
 per-entity binary terms; the authors' program uses smoothed cross-entropy, and so do we.
@@ -20,7 +20,7 @@ BLOCK_ELEMENTS = 1 << 18
 
 
 class EntityHead(nn.Sequential):
-    """f = Linear(D, D) -> GELU -> Linear(D, number of entities): logits [B, N] of states [B, D]."""
+    """The head f = Linear(D, D) -> GELU -> Linear(D, N): logits [B, N] over entities of states [B, D]."""
 
     def __init__(self, dim: int, n_entities: int) -> None:
         super().__init__(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, n_entities))

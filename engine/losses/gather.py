@@ -1,4 +1,4 @@
-"""The states of a whole batch on every worker, so that each sees all workers' negatives."""
+"""Gather the states of a whole batch on every worker, so that each sees all workers' negatives."""
 
 from __future__ import annotations
 

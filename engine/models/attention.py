@@ -1,4 +1,4 @@
-"""Attention of one position a sentence over all its states, without projecting the states.
+"""Compute attention of one position a sentence over all its states, without projecting the states.
 
 For one query the keys and values of all tokens need not be projected:
 

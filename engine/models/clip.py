@@ -1,6 +1,6 @@
-"""CLIP's two towers: sentences and pictures as vectors of one space (MESED, equation 1).
+"""Encode sentences and images as vectors of one space by CLIP's two towers (MESED, equation 1).
 
-Works without torchvision: pictures come squeezed to a square, as everywhere here (CLIP's own preprocessing
+Works without torchvision: images come squeezed to a square, as everywhere here (CLIP's own preprocessing
 crops the middle instead), and the scaling out of the model's ``preprocessor_config.json``.
 
 Shape letters: B items, S pixels a side, D dimensions of the common space.
@@ -55,7 +55,7 @@ class ClipEncoder:
 
     @property
     def side(self) -> int:
-        """Pixels a side of the pictures that :meth:`images` takes, S."""
+        """Pixels a side of the images that :meth:`images` takes, S."""
         return self.scaling.side
 
     @property
@@ -84,7 +84,7 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def images(self, pixels_BSS3: Tensor) -> Tensor:
-        """Return the pictures' vectors, float32 [B, D], on the CPU; pixels are uint8, :attr:`side` a side."""
+        """Return the images' vectors, float32 [B, D], on the CPU; pixels are uint8, :attr:`side` a side."""
         with self._precision():
             found = self.model.get_image_features(scaled(pixels_BSS3, self.scaling, self._device))
         return found.pooler_output.float().cpu()

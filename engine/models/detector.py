@@ -1,8 +1,8 @@
-"""The objects of a picture: boxes from a detection model, or fixed parts of it where there is none.
+"""Find the objects of an image: boxes from a detection model, or fixed parts of it where there is none.
 
-A box is left, top, right, bottom in shares of the picture's sides, so it means the same at any size.
+A box is left, top, right, bottom in shares of the image's sides, so it means the same at any size.
 
-Shape letters: B pictures, S pixels a side, Q queries of the detector, K classes.
+Shape letters: B images, S pixels a side, Q queries of the detector, K classes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PARTS: tuple[Box, ...] = (
     (0.5, 0.5, 1.0, 1.0),
     (0.25, 0.25, 0.75, 0.75),
 )
-"""What stands for objects without a detector: the whole picture, its quadrants and its middle."""
+"""Boxes in place of objects without a detector: the whole image, its quadrants and its middle."""
 
 NOTHING_LAST = ("detr", "table-transformer", "yolos")
 """Families whose classes exclude each other, the last of them being "no object"."""
@@ -53,7 +53,7 @@ EACH_CLASS_ALONE = (
 
 CONFIDENT = 0.5
 MAX_OBJECTS = 10
-"""Objects of a picture at most, the surest."""
+"""Limit on the objects of an image, those of the highest score."""
 
 SMALLEST = 0.02
 """Shares of a side; what is narrower shows nothing once it is cut out."""
@@ -90,7 +90,7 @@ class ObjectFinder:
 
     @property
     def side(self) -> int:
-        """Pixels a side of the pictures that :meth:`boxes` takes, S."""
+        """Pixels a side of the images that :meth:`boxes` takes, S."""
         return self.scaling.side
 
     def to(self, device: torch.device) -> ObjectFinder:
@@ -101,7 +101,7 @@ class ObjectFinder:
 
     @torch.inference_mode()
     def boxes(self, pixels_BSS3: Tensor) -> list[list[Box]]:
-        """Return the objects of each picture, the surest first; the whole picture where none was found.
+        """Return the objects of each image, by falling score; the whole image where none was found.
 
         Args:
             pixels_BSS3: uint8, :attr:`side` pixels a side.
@@ -125,10 +125,10 @@ def _kept(sure_Q: Tensor, corners_Q4: Tensor) -> list[Box]:
 
 
 def cut_out(image: Pixels, boxes: Sequence[Box], side: int) -> Pixels:
-    """Return parts of a picture, each squeezed to a square, uint8 [boxes, side, side, 3].
+    """Return parts of an image, each squeezed to a square, uint8 [boxes, side, side, 3].
 
     Args:
-        picture: uint8 [height, width, 3].
+        image: uint8 [height, width, 3].
         boxes: what to cut out.
         side: pixels.
     """

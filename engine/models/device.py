@@ -1,4 +1,4 @@
-"""Where a process computes: its device and its threads, settled once by whoever started it."""
+"""Choose a process's device and its threads, once, as what started it decides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _threads: int | None = None
 
 
 def grant(gpu: bool = True, threads: int | None = None) -> None:
-    """Say what this process may use, before its models are opened.
+    """Set what this process may use, before its models are opened.
 
     Args:
         gpu: whether it may use one; a process that was given none must not take one from those who were.

@@ -1,4 +1,4 @@
-"""What a context says and shows on the whole, side by side: where the state at the mask begins.
+"""Project a context's mean text state and mean patch by LDA: where its mask representation begins.
 
 Each modality's mean passes a linear map of its own into half of the dimensions. The maps are not learnt from
 nothing but fitted in closed form, to what tells entities apart: directions in which contexts of *one* entity
@@ -18,13 +18,13 @@ from torch.nn import functional as F
 Tensor = torch.Tensor
 
 TEXT_SHRINKAGE = 0.3
-"""Of the covariance within entities towards an even one: few contexts say little of its small directions."""
+"""Shrinkage of the covariance within entities towards an even one: few contexts determine it badly."""
 IMAGE_SHRINKAGE = 1.0
-"""Even: principal components. Whitening by the few pictures of an entity lost 1 to 2 points of MAP@10."""
+"""Shrinkage to the even one: principal components. Whitening by few images lost 1 to 2 points of MAP@10."""
 
 
 class LdaProjection(nn.Module):
-    """Linear maps of the mean token state and of the mean patch, side by side: [B, D]."""
+    """An LDA projection of the mean token state and of the mean patch, side by side: [B, D]."""
 
     def __init__(self, dim: int, vision_dim: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class LdaProjection(nn.Module):
             text_BD: mean token states.
             has_text_B: bool, whether there is text.
             image_BC: mean standardised patch features.
-            has_image_B: bool, whether there is a picture.
+            has_image_B: bool, whether there is an image.
         """
         halves = [
             torch.where(there_B[:, None], _normal(half), 0)
@@ -51,7 +51,7 @@ class LdaProjection(nn.Module):
         _fit(self.text, means_MD, entities_M, TEXT_SHRINKAGE)
 
     def fit_image(self, means_MC: Tensor, entities_M: Tensor) -> None:
-        """Fit the map of pictures to mean patch features and the entities they are of."""
+        """Fit the map of images to mean patch features and the entities they are of."""
         _fit(self.image, means_MC, entities_M, IMAGE_SHRINKAGE)
 
 

@@ -1,15 +1,15 @@
-"""An entity read and seen: the state at ``[MASK]`` of a sentence and a picture (MESED, section "Methods").
+"""Encode a sentence and an image as one mask representation (MESED, section "Methods").
 
-The sentence's frozen states pass the text encoder's last layer (equation 2), the picture's frozen patch
+The sentence's frozen states pass the text encoder's last layer (equation 2), the image's frozen patch
 features a projection and a visual transformer (equations 3 and 4), and both together a cross-modal
-transformer (equation 5), of whose last layer only the state at the mask is computed. A modality that a
+transformer (equation 5), of whose last layer only the mask representation is computed. A modality that a
 context lacks is masked out of attention. Knows nothing of objectives, files of features, or training.
 
-Where contexts are few, layers that begin from nothing learn their few examples and little else. So, unlike
-the paper's, all new layers begin as the identity (their last products are zero), and the state at the mask
-begins as a summary of both modalities (:mod:`engine.models.lda`): before the first step the result
-already is as near to others as its words and its picture are. (The text encoder's own state at the mask,
-which is less alike among like entities, is a part of its mean.) ``summary=False, identity=False`` is the
+Where contexts are few, layers that begin at random overfit to them. So, unlike the paper's, all new layers
+begin as the identity (their last products are zero), and the mask representation begins as an LDA
+projection of both modalities (:mod:`engine.models.lda`): before the first step the result already is as
+similar to others as its text and its image are. (The text encoder's own mask representation, which is less
+similar among entities of a class, is a part of its mean.) ``summary=False, identity=False`` is the
 paper's way.
 
 Shape letters: B contexts, L tokens, P patches, C features of a patch, D dimensions.
@@ -45,7 +45,7 @@ WEIGHTS, CONFIG = "multimodal.safetensors", "multimodal.json"
 
 
 class EncoderSizes(BaseModel):
-    """What a user chooses of the layers that are added to the text encoder."""
+    """The sizes and the start of the layers that are added to the text encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,13 +53,13 @@ class EncoderSizes(BaseModel):
     cross_layers: int = Field(default=3, ge=1, description="Of the cross-modal transformer.")
     inner: int = Field(default=2, ge=1, description="Inner size of their layers, times the states' size.")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="After the projection of patches.")
-    """In the layers half of it."""
+    """Half of it inside the layers."""
     summary: bool = True
     identity: bool = True
 
 
 class MultimodalConfig(EncoderSizes):
-    """The same, and what follows from the image features."""
+    """The sizes of an encoder, and those that follow from the image features."""
 
     n_patches: int = Field(ge=1)
     vision_dim: int = Field(ge=1)
@@ -68,10 +68,10 @@ class MultimodalConfig(EncoderSizes):
 
 
 class PatchProjection(nn.Module):
-    """Linear(C, D) -> Dropout -> LayerNorm -> GELU, plus learnt positions: [B, P, D] of [B, P, C].
+    """The projection Linear(C, D) -> Dropout -> LayerNorm -> GELU, plus learnt positions: [B, P, D].
 
     Features are standardised first, by the mean and deviation over the training images: features of
-    one backbone share a large common part that says nothing of the picture.
+    one backbone share a large common part that says nothing of the image.
     """
 
     mean_C: Tensor
@@ -103,7 +103,7 @@ class PatchProjection(nn.Module):
 
 
 class MultimodalEncoder(nn.Module):
-    """What learns besides the head: the last text layer, the projection and both transformers."""
+    """A multi-modal encoder: the last text layer, the patch projection and both transformers."""
 
     def __init__(self, last: MaskPositionLayer, config: MultimodalConfig) -> None:
         super().__init__()
@@ -130,14 +130,14 @@ class MultimodalEncoder(nn.Module):
     def forward(
         self, states_BLD: Tensor, lengths_B: Tensor, mask_B: Tensor, features_BPC: Tensor, has_image_B: Tensor
     ) -> Tensor:
-        """Return the state at the mask of each context, [B, D].
+        """Return the mask representation of each context, [B, D].
 
         Args:
             states_BLD: states below the text encoder's last layer.
             lengths_B: tokens of each sentence; three (begin, mask, end) where there is no text.
-            mask_B: place of the mask token.
+            mask_B: position of the mask token.
             features_BPC: patch features from the backbone.
-            has_image_B: bool, whether the context has a picture; features of others are ignored.
+            has_image_B: bool, whether the context has an image; features of others are ignored.
         """
         padding_BL = padding_mask(lengths_B, states_BLD.shape[1])
         text_BLD = run_layer(self.last.layer, states_BLD, padding_BL)
@@ -179,7 +179,7 @@ def _rename_weights(module: nn.Module, weights: dict[str, Any], prefix: str, *_:
 
 
 class PredictionHead(nn.Sequential):
-    """f = Linear(D, D) -> Dropout -> LayerNorm -> GELU -> Linear(D, N): logits [B, N] of states [B, D]."""
+    """The head Linear(D, D) -> Dropout -> LayerNorm -> GELU -> Linear(D, N): logits [B, N] of [B, D]."""
 
     def __init__(self, dim: int, n_entities: int, dropout: float) -> None:
         super().__init__(
@@ -192,7 +192,7 @@ class PredictionHead(nn.Sequential):
 
 
 class EntityPredictionModel(nn.Module):
-    """The encoder and the head: what predicts entities, and what the teacher is a copy of."""
+    """A model that predicts the masked entity: the encoder and the head. The teacher is a copy of it."""
 
     def __init__(self, encoder: MultimodalEncoder, n_entities: int) -> None:
         super().__init__()

@@ -1,13 +1,13 @@
-"""A frozen vision backbone: square pictures in, a vector for each patch out.
+"""Encode square images by a frozen vision backbone: a vector for each patch.
 
-Two ways to patches. ``grid``: one pass over the whole picture; the patches are the cells of the last feature
+Two ways to patches. ``grid``: one pass over the whole image; the patches are the cells of the last feature
 map, or the patch tokens of a transformer, averaged down to a coarse grid. ``crop`` (MESED, equation 3): the
-picture is cut into 6 x 6 pieces of 32 x 32 pixels, and each goes through the backbone by itself.
+image is cut into 6 x 6 pieces of 32 x 32 pixels, and each goes through the backbone by itself.
 
 Works without torchvision: the numbers of the preprocessing come out of the model's own
 ``preprocessor_config.json`` and are applied here.
 
-Shape letters: B pictures, S pixels a side, P patches, C channels, H and W cells.
+Shape letters: B images, S pixels a side, P patches, C channels, H and W cells.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ TRANSFORMERS: dict[str, type] = {
     "clip": CLIPVisionModel,
     "clip_vision_model": CLIPVisionModel,
 }
-"""Families whose last state is a token for the whole picture and then one a patch, [B, 1 + P, C]."""
+"""Families whose last state is a token for the whole image and then one a patch, [B, 1 + P, C]."""
 
 CROPS, CROP_SIDE = 6, 32
 """The paper's cut: 6 x 6 pieces of 32 x 32 pixels, out of 192 x 192."""
@@ -61,12 +61,12 @@ freed memory; above, each one is mapped and unmapped by the kernel, a third of t
 
 _LARGEST = torch.finfo(torch.float16).max
 _PRESENTATION = ("architectures", "dtype", "id2label", "label2id", "transformers_version", "_name_or_path")
-"""Of a configuration: what says nothing of what comes out."""
+"""Entries of a configuration that do not affect the output."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """How pixels become input: ``(pixel * factor - mean) / std`` a channel, at ``side`` pixels."""
+    """The scaling of pixels into input: ``(pixel * factor - mean) / std`` a channel, at ``side`` pixels."""
 
     side: int
     factor: float
@@ -81,7 +81,7 @@ class VisionBackbone:
         kind = model.config.model_type
         if patches == "crop" and kind in TRANSFORMERS:
             raise UserError(
-                f"--patches crop: a backbone of type {kind!r} takes pictures of one size only, not pieces of "
+                f"--patches crop: a backbone of type {kind!r} takes images of one size only, not pieces of "
                 f"{CROP_SIDE} pixels; use --patches grid, or one of {', '.join(CONVOLUTIONAL)}"
             )
         self.model = model.eval().requires_grad_(False)
@@ -123,7 +123,7 @@ class VisionBackbone:
 
     @property
     def side(self) -> int:
-        """Pixels a side of the pictures that :meth:`encode` takes, S."""
+        """Pixels a side of the images that :meth:`encode` takes, S."""
         return CROPS * CROP_SIDE if self.patches == "crop" else self.scaling.side
 
     @property
@@ -132,7 +132,7 @@ class VisionBackbone:
         return CROP_SIDE if self.patches == "crop" else self.scaling.side
 
     def fingerprint(self) -> str:
-        """Return a digest of the weights and of all else that decides what comes out."""
+        """Return a digest of the weights and of all else that decides the output."""
         return self._fingerprint
 
     def to(self, device: torch.device) -> VisionBackbone:
@@ -162,7 +162,7 @@ class VisionBackbone:
         return rows.mul_(self._scale).add_(self._shift).view(N, S, S, 3).permute(0, 3, 1, 2)
 
     def cells(self, input_N3SS: Tensor) -> Tensor:
-        """Return what one pass yields: float32 [N, P, C], one cell for a piece of a cut picture."""
+        """Return what one pass yields: float32 [N, P, C], one cell for a piece of a cut image."""
         dtype = fast_dtype(self._device) if self._device.type == "cuda" else torch.float32
         with torch.autocast(self._device.type, dtype, enabled=dtype != torch.float32):
             state = self.model(input_N3SS).last_hidden_state.float()
@@ -179,7 +179,7 @@ class VisionBackbone:
 
 
 def _cut(pixels_BSS3: Tensor) -> Tensor:
-    """Return the 32 x 32 pieces of pictures, uint8 [B * 36, 32, 32, 3], row by row."""
+    """Return the 32 x 32 pieces of images, uint8 [B * 36, 32, 32, 3], row by row."""
     B = len(pixels_BSS3)
     cut = pixels_BSS3.reshape(B, CROPS, CROP_SIDE, CROPS, CROP_SIDE, 3).permute(0, 1, 3, 2, 4, 5)
     return cut.reshape(B * CROPS**2, CROP_SIDE, CROP_SIDE, 3)
@@ -222,7 +222,7 @@ def read_scaling(named: NamedModel, config: PretrainedConfig) -> Scaling:
     """
     vision = getattr(config, "vision_config", config)
     if getattr(vision, "num_channels", 3) != 3:
-        raise UserError(f"{named.label}: takes {vision.num_channels} channels; pictures here have three")
+        raise UserError(f"{named.label}: takes {vision.num_channels} channels; images here have three")
     try:
         given = json.loads(named.file("preprocessor_config.json").read_bytes())
         factor = float(given.get("rescale_factor", 1 / 255)) if given.get("do_rescale", True) else 1.0

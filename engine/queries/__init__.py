@@ -1,1 +1,1 @@
-"""Query files in, result files out."""
+"""Read query files, and write results."""

@@ -1,4 +1,4 @@
-"""Readers of query files: UltraWiki's and MESED's layouts, JSON lines and Parquet become resolved queries.
+"""Read query files: UltraWiki's and MESED's layouts, JSON lines and Parquet become resolved queries.
 
 A record names its seeds by name, alias or id, and may carry its truth::
 
@@ -232,7 +232,7 @@ class _Record(BaseModel):
 
 
 class _Reader:
-    """Turns records into labelled queries; remembers ids, since two queries must not share one."""
+    """A reader of records into labelled queries; no two of them may share an id."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary

@@ -1,4 +1,4 @@
-"""Queries and truth in the layout of MESED, as records that :mod:`engine.queries.formats` resolves.
+"""Read queries and truth in the layout of MESED, as records that :mod:`engine.queries.formats` resolves.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The output of batch expansion: a folder of Parquet parts that are there whole or not at all.
+"""Write the output of batch expansion: a folder of Parquet parts, each there whole or not at all.
 
 ::
 
@@ -51,7 +51,7 @@ whose entity is null: no query is missing. ``degraded`` says what was skipped fo
 are addresses of images of the entity, empty in a bundle without images."""
 
 IMAGES = 2
-"""Pictures named of an entity, as in an explanation over HTTP."""
+"""Images named of an entity, as in an explanation over HTTP."""
 
 
 class Labels(NamedTuple):
@@ -201,7 +201,7 @@ def to_table(expansions: Sequence[Expansion], labels: Labels) -> pa.Table:
 
 
 def labels_of(vocabulary: Vocabulary, catalogue: Catalogue) -> Labels:
-    """Return the names and the pictures by id. Reads from the disk."""
+    """Return the names and the images by id. Reads from the disk."""
     return Labels(pa.array(vocabulary.names, pa.string()), catalogue.images(IMAGES))
 
 

@@ -1,1 +1,1 @@
-"""The vector index and its similarities."""
+"""Retrieve by vectors: the index, the views, distributions, window search."""

@@ -1,4 +1,4 @@
-"""Entities as distributions over entities, kept sparse, and their KL divergence to a class.
+"""Represent entities as sparse distributions over entities, and compute their KL divergence to a class.
 
 An entity is the mean of what the encoder predicts at ``[MASK]`` in its contexts: a distribution over the
 N entities of the vocabulary (MultiExpan, "Entity Expansion"). Dense, 50,000 entities are 50,000 x 50,000
@@ -248,8 +248,8 @@ class Centre:
 class ClassMean:
     """The weighted mean of some entities' distributions, to which one entity after the other is added.
 
-    All entities that nobody in the class keeps have one probability, so a logarithm is taken of those
-    that somebody keeps, and not of all.
+    All entities that no member of the class keeps have one probability, so a logarithm is taken of those
+    that some member keeps, and not of all.
 
     Args:
         n: entities of the vocabulary.
@@ -258,7 +258,7 @@ class ClassMean:
     def __init__(self, n: int) -> None:
         self._weight = self._even = 0.0
         self._ids = np.empty(0, np.int32)
-        self._above = np.zeros(1)  # what the even share lacks: of nobody, then of each of the ids
+        self._above = np.zeros(1)  # excess over the even share: zero, then that of each of the ids
         self._place_N = np.zeros(n, np.int32)
 
     def add(self, distributions: SparseDistributions, entity_id: int, weight: float = 1) -> None:

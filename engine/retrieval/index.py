@@ -1,4 +1,4 @@
-"""Exact search by mean cosine over one view of all entities, stored as a flat FAISS index.
+"""Search exactly by mean cosine over one view of all entities, stored as a flat FAISS index.
 
 Mean cosine to m seeds is one product with the mean of their unit vectors (RetExpan, equation 5), so a
 query costs one pass over the matrix and a batch of queries costs one matrix product.
@@ -39,7 +39,7 @@ quicker, as a batch of queries shares it."""
 
 
 class SearchResult(NamedTuple):
-    """Entities that a search found: ids, scores, and the products before the penalty, [n] each."""
+    """The result of a search: ids, scores, and the products before the hubness penalty, [n] each."""
 
     ids: Ids
     scores: Scores
@@ -76,9 +76,9 @@ class Index(Protocol):
 
         Args:
             means_QD: one vector a query.
-            k: entities wanted; fewer come back where fewer have a vector.
-            exclude: for each query the ids that must not come back.
-            among: for each query the ids, each once, that alone may come back; None: all.
+            k: entities wanted; fewer are returned where fewer have a vector.
+            exclude: for each query the ids that must not be returned.
+            among: for each query the ids, each once, that are searched; None: all.
             hubness: share of an entity's hubness that is taken off its product.
         """
 

@@ -1,4 +1,4 @@
-"""A view in parts, each held by somebody else, that answers as one index: bit for bit the same.
+"""Search a view in parts, each held elsewhere, as one index: bit for bit the same.
 
 A part scores its own entities, in the arithmetic of the whole, and returns its own k best. The best of
 these are the k best of all, since an entity's score depends on no other entity. How a part is reached

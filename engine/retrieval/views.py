@@ -1,9 +1,9 @@
-"""The views of an entity: what its vectors are made of, and their combination.
+"""Build the views of an entity: lexical vectors, centring, and their combination.
 
 ========== =====================================================================================
-mask       mean state at ``[MASK]`` over its sentences (RetExpan, equation 2)
+mask       mean mask representation over its sentences (RetExpan, equation 2)
 description mean token state of its description, from the encoder as it was before training
-lexical    latent semantic analysis of its description and sentences: which words stand near it
+lexical    latent semantic analysis of its description and sentences (TF-IDF, truncated SVD)
 joint      the three side by side; a product of joint vectors is the mean of the three cosines
 ========== =====================================================================================
 

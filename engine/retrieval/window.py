@@ -1,6 +1,6 @@
-"""Window search: sets of entities that grow, each by the entity nearest to what it holds by then.
+"""Grow sets by window search: each step takes the candidate nearest to the set so far.
 
-Candidates stand in the order of their divergence to the seeds. Each step looks at the first of them that
+Candidates are ordered by their divergence to the seeds. Each step considers the first of them that
 are not taken yet, the window, and takes the one with the least divergence to the set, which it joins; the
 window then moves on by one. So the set, and not the seeds alone, says what comes next, and the window
 keeps a set that drifts from reaching for what is far from its seeds.
@@ -26,7 +26,7 @@ class WindowSearchState:
         seeds: the mean of the seeds; the entities that are taken are added to it.
         candidates: rising ids, each once; None: all entities. Absent ones are left out.
         exclude: ids that are no candidates.
-        window: candidates that a step looks at.
+        window: candidates that a step considers.
         decay: the i-th entity taken weighs (1 + i) ** -decay, and a seed 1.
         towards: see :class:`engine.retrieval.distributions.Centre`.
     """
@@ -88,11 +88,11 @@ class WindowSearchState:
         return self._distributions.divergence_of(ids, self._mean.centre(self._towards))
 
 
-def grow(sets: Sequence[WindowSearchState], sizes: Sequence[int], gone: Collection[int] = ()) -> None:
-    """Let sets grow together, turn by turn: one entity each a turn, and an entity into one set at most.
+def grow_sets(sets: Sequence[WindowSearchState], sizes: Sequence[int], gone: Collection[int] = ()) -> None:
+    """Grow sets together, turn by turn: one entity each a turn, and an entity into one set at most.
 
     In a turn the least divergence of all is served first, ties by place among the sets; a set that wanted
-    the same entity looks at its window again. Of a single set this is the plain search.
+    the same entity searches its window again. Of a single set this is the plain search.
 
     Args:
         sets: the sets.

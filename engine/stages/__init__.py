@@ -1,1 +1,1 @@
-"""The stages of a pipeline: each is a description (settings) and the worker that it opens."""
+"""Define the stages of a pipeline: each is a description (settings) and the worker that it opens."""

@@ -80,7 +80,7 @@ class Stage(BaseModel, ABC):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Stages in order. The same description runs in a process, on Ray Data and on Ray Serve."""
+    """A pipeline of stages. The same description runs in a process, on Ray Data and on Ray Serve."""
 
     stages: tuple[Stage, ...]
 

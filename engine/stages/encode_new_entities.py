@@ -37,7 +37,7 @@ class EncodeNewEntities(Stage):
         views: the views besides the mask view that later stages read; none: all that the bundle has.
     """
 
-    num_cpus: ClassVar[float] = 0.5  # seldom asked
+    num_cpus: ClassVar[float] = 0.5  # few queries bring new entities
     unit: ClassVar[str] = "sentences"
 
     neighbours: int = Field(default=10, ge=1)

@@ -126,10 +126,12 @@ class Generator:
 
     def rounds(self, growing: Sequence[ExpansionState]) -> Iterator[Round]:
         """Yield every round of every query while the lists grow."""
-        from engine.generation.expansion import grow
+        from engine.generation.expansion import run_rounds
 
         stage = self._stage
-        for one in grow(self._artifacts, self._search, growing, rules_of(stage), stage.query_batch_size):
+        for one in run_rounds(
+            self._artifacts, self._search, growing, rules_of(stage), stage.query_batch_size
+        ):
             self._rounds += 1
             yield one
 

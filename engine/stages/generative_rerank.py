@@ -1,9 +1,9 @@
-"""Generative re-ranking: the recalled candidates are scored in place of being generated.
+"""Re-rank by generation: score the recalled candidates in place of generating them.
 
 Generation searches round after round; here the language model says at once, for each candidate, how
 likely it continues a list of positive seeds, and how much likelier than one of negative seeds. The names
 form a small trie that one pass goes through, so the time is known beforehand: choose it where an answer
-has a deadline, or as evidence beside retrieval.
+has a deadline, or as evidence in addition to retrieval.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import Field
 
 from engine.generation.files import LM_FILES
 from engine.generation.prompts import SEEDS_SHOWN, list_prompt
-from engine.generation.seeds import described, query_rng
+from engine.generation.seeds import descriptions_of, query_rng
 from engine.query import Expansion, Query, Ranking
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
@@ -36,7 +36,7 @@ class GenerativeRerank(Stage):
 
         score := r + weight * std(r) * z(g+ - contrast * g-)
 
-    so that ``weight`` is how much the language model counts beside what ranked the list before, on the
+    so that ``weight`` is how much the language model counts against what ranked the list before, on the
     scale of that. ``alone`` ranks by the model only. The time grows with the candidates: the recall
     decides it.
     """
@@ -66,7 +66,7 @@ class GenerativeRerank(Stage):
         return GenerativeReranker.open(self, bundle)
 
     def fused(self, ranking: Ranking, generation: npt.NDArray[np.float64]) -> Ranking:
-        """Return the ranking by the fused score, with what the model says as evidence."""
+        """Return the ranking by the fused score, with the model's scores as evidence."""
         scores = generation
         if not self.alone:
             before = ranking.scores.astype(np.float64)
@@ -146,12 +146,12 @@ class GenerativeReranker:
             artifacts.model.encode(
                 list_prompt(
                     query.seed_names(ids, artifacts.names),
-                    descriptions=described(ids, artifacts.description) if stage.descriptions else (),
+                    descriptions=descriptions_of(ids, artifacts.description) if stage.descriptions else (),
                 )
             )
             for ids in drawn
         ]
-        artifacts.model.check_room(max(map(len, prompts)) + int(np.diff(trie.starts).max()))
+        artifacts.model.check_length(max(map(len, prompts)) + int(np.diff(trie.starts).max()))
         return prompts
 
 

@@ -1,4 +1,4 @@
-"""States at ``[MASK]`` of entities that a query brings along."""
+"""Encode new entities by the mask representations of their sentences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.refusals import Refusal
 
 
 class MaskEncoder:
-    """Makes what the mask view is made of: states at the mask in an entity's sentences."""
+    """An encoder of entities by the mask representations of their sentences."""
 
     def __init__(self, encoder: TextEncoder, masker: MentionMasker) -> None:
         self._encoder, self._masker = encoder, masker
@@ -35,7 +35,7 @@ class MaskEncoder:
         return cls(TextEncoder.load(str(folder)), MentionMasker(load_tokenizer(folder), max_length))
 
     def vector(self, query: Query, entity: NewEntity) -> npt.NDArray[np.float64]:
-        """Return the sum [D] of the states at the mask of one of a query's new entities.
+        """Return the sum [D] of the mask representations of one of a query's new entities.
 
         Its sentences alone share a forward pass, so that the vector does not depend on other entities.
 

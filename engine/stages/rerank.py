@@ -1,4 +1,4 @@
-"""Re-ranking by the negative seeds, segment by segment (sections 5.1 and 5.2, appendix K).
+"""Re-rank by the negative seeds, segment by segment (sections 5.1 and 5.2, appendix K).
 
 Inside a segment the entity least like the negative seeds comes first. (The paper's text says
 "descending"; its program and its purpose say ascending.) Across segments nothing moves, so a noisy

@@ -1,4 +1,4 @@
-"""Recall: the entities nearest to the positive seeds (RetExpan, section 5.1, equation 5)."""
+"""Recall the entities nearest to the positive seeds (RetExpan, section 5.1, equation 5)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Matching = Callable[[Filters], Ids]
 
 
 class Retrieve(Stage):
-    """Keep the k entities with the highest mean cosine to the positive seeds; seeds never come back.
+    """Keep the k entities with the highest mean cosine to the positive seeds; seeds are never returned.
 
     Negative seeds are not used here, so that recall is whole. A query that wants more than k gets it.
     After a stage that recalled candidates only these are ranked (the interaction of table 9). Where a

@@ -1,4 +1,4 @@
-"""Expansion by predicted distributions: window search and re-ranking (MultiExpan, "Entity Expansion").
+"""Expand by predicted distributions: window search and re-ranking (MultiExpan, "Entity Expansion").
 
 The paper takes both from ProbExpan and leaves open how the class weighs its members, how wide the window
 is, and which way the divergence is taken. Here a seed weighs 1 and the i-th entity taken 1 / (1 + i), so
@@ -18,7 +18,7 @@ from pydantic import Field
 
 from engine.query import Expansion, Query, Ranking
 from engine.retrieval.distributions import ClassMean, SparseDistributions, Towards, distributions_folder
-from engine.retrieval.window import WindowSearchState, grow
+from engine.retrieval.window import WindowSearchState, grow_sets
 from engine.stages.base import Stage, Worker
 from engine.stages.retrieve import Matching, allowed, evidence_of, matching_of, unused
 from engine.storage.bundle import Bundle
@@ -31,7 +31,7 @@ class WindowSearch(Stage):
     to the set so far. Then an entity's score is mu / (its place in the search) + 1 / (its rank by
     divergence to the final set). Evidence: ``divergence``, to the seeds, in nats, and ``rank``, the place.
 
-    Seeds never come back, and negative ones are not used. A query that wants more than k gets it. After a
+    Seeds are never returned, and negative ones are not used. A query that wants more than k gets it. After a
     stage that recalled candidates, or where a query has conditions, only those are searched. Entities
     without a context are not ranked.
 
@@ -40,7 +40,7 @@ class WindowSearch(Stage):
         view: whose distributions are used.
         seed_view: the view of the seeds' distributions; none: the same (the paper's table 5 takes the
             modalities of seeds and candidates away apart).
-        window: candidates that a step looks at.
+        window: candidates that a step considers.
         mu: weight of the place in the search.
         decay: the i-th entity taken weighs (1 + i) ** -decay; 0: as much as a seed.
         towards: direction of the divergence.
@@ -129,10 +129,10 @@ class WindowSearch(Stage):
         sizes = [self.cost(expansions[number]) for number in sets]
         if self.jointly:
             seeds = [seed for number in sets for seed in expansions[number].query.positive]
-            grow(list(sets.values()), sizes, seeds)
+            grow_sets(list(sets.values()), sizes, seeds)
             return
         for own, size in zip(sets.values(), sizes, strict=True):
-            grow([own], [size])
+            grow_sets([own], [size])
 
     def _ranking(self, given: Ranking, found: WindowSearchState) -> Ranking:
         """Return the re-ranked set, with the evidence of the stage that recalled it; ties by place."""

@@ -1,4 +1,4 @@
-"""A bundle: a versioned, checksummed set of artifacts that a pipeline needs, published in one step.
+"""Publish and open bundles: versioned, checksummed sets of a pipeline's artifacts.
 
 ``bundles/<id>/manifest.json`` lists every other file with its size and sha256; ``bundles/CURRENT``
 names the bundle that is used. A bundle is never changed after it was published.
@@ -141,7 +141,7 @@ def listing(workspace: Workspace) -> tuple[list[Manifest], dict[str, str]]:
 
 
 def point_to(workspace: Workspace, bundle_id: str) -> Manifest:
-    """Make a bundle the current one, after a look at every byte of it where it lies.
+    """Make a bundle the current one, after every byte of it is checked in place.
 
     Raises:
         BundleError: there is no such bundle, or it is not whole; the current one stays.

@@ -1,4 +1,4 @@
-"""A folder of parts: each is made once, the manifest comes last, and a rerun makes what is missing.
+"""Keep a folder of parts: each is made once, the manifest comes last, a rerun makes what is missing.
 
 ::
 

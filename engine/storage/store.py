@@ -1,4 +1,4 @@
-"""Local folders and ``s3://`` prefixes behind one interface, with writes that appear whole or not at all.
+"""Read and write local folders and ``s3://`` prefixes alike; a write appears whole or not at all.
 
 Knows nothing of what is stored. S3 credentials and the endpoint come from the environment
 (``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``), never from
@@ -115,7 +115,7 @@ class Store:
         return info.size if info.type == pafs.FileType.File else -1
 
     def files(self, suffix: str = "") -> list[Store]:
-        """The files below this folder whose names end in ``suffix``, sorted; hidden ones are left out."""
+        """Return the files below this folder whose names end in ``suffix``, sorted, without hidden ones."""
         selector = pafs.FileSelector(self.path, recursive=True, allow_not_found=True)
         paths = [i.path for i in self.fs.get_file_info(selector) if i.type == pafs.FileType.File]
         kept = [p for p in paths if p.endswith(suffix) and not p.rsplit("/", 1)[-1].startswith(".")]

@@ -43,7 +43,7 @@ class Workspace:
         return self.corpus / "entities.parquet"
 
     def mentions(self) -> list[Store]:
-        """The corpus' mention parts, in order.
+        """Return the mention parts of the corpus, in order.
 
         Raises:
             StorageError: no corpus has been imported.
@@ -56,7 +56,7 @@ class Workspace:
         return (self.corpus / "mentions").files(".parquet")
 
     def image(self, address: str) -> Store:
-        """The image that a mention names: a path below the workspace, a local path, or an s3:// address.
+        """Return the image of a mention: a path below the workspace, a local path, or an s3:// address.
 
         Raises:
             StorageError: another scheme, or a bucket that cannot be used.

@@ -1,1 +1,1 @@
-"""The training step and schedule on DeepSpeed, and the cache of the frozen layers."""
+"""Train encoders and language models on DeepSpeed, and cache the frozen layers."""

@@ -1,4 +1,4 @@
-"""The frozen-layer cache: states below the last layer, computed once per sentence.
+"""Cache the frozen layers: states below the last layer, computed once per sentence.
 
 One ``part-NNNNN.npy`` per inputs part, [T, D], all sentences' tokens after one another without
 padding, memory-mapped on reading: training touches only the rows of its batch, and the operating
@@ -24,7 +24,7 @@ from engine.storage.store import Store, machine_cache
 Tensor = torch.Tensor
 
 SUM_BATCH = 256
-"""Sentences a step when states at the mask are summed."""
+"""Sentences a step when mask representations are summed."""
 
 BATCH_TOKENS = 4096
 """Tokens of a forward pass, padding included: enough for full speed, small enough for the caches."""
@@ -145,7 +145,7 @@ class CachedStates:
 
     @property
     def with_text(self) -> npt.NDArray[np.int64]:
-        """The rows that have words: a context that is a picture alone says nothing of its entity."""
+        """The rows with text: an image-only context says nothing of its entity to a text encoder."""
         return np.flatnonzero(self.lengths > BARE_TOKENS)
 
     def gather(
@@ -196,9 +196,9 @@ class FrozenCache:
 def masked_sums(
     encoder: TextEncoder, data: CachedStates
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return the entities of some sentences and the sums of their states at the mask, [n] and [n, D].
+    """Return the entities of some sentences and the sums of their mask representations, [n] and [n, D].
 
-    Contexts without words are left out.
+    Contexts without text are left out.
 
     Only the last layer runs, at one position, on cached states; sums are float64, in row order within
     an entity's length-sorted batches, so that they are the same on every machine layout.

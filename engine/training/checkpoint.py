@@ -1,4 +1,4 @@
-"""Checkpoints of a training: ``state.json`` (step, curves, settings) beside tensors in safetensors files.
+"""Write and read checkpoints: ``state.json`` (step, curves, settings) and tensors in safetensors files.
 
 How the tensors lie depends on how the run is spread: :class:`ReplicatedCheckpoint` where every worker
 holds everything, :class:`engine.training.partitioned.PartitionedCheckpoint` where they share it. Any

@@ -1,7 +1,7 @@
-"""The contexts that a multi-modal encoder is trained on: cached text states and patch features, side by side.
+"""Gather the contexts of a multi-modal encoder: cached text states and patch features.
 
-What a modality setting leaves out, or a context lacks, is absent for the encoder: no text is the bare mask
-between begin and end, no picture is masked out of attention.
+A modality that the settings leave out, or a context lacks, is absent for the encoder: without text the input
+is the bare mask between begin and end; the patches of no image are masked out of attention.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Contexts:
 
     Args:
         states: the frozen text states.
-        image_row: the feature row of each context's picture, int64 [n], -1: none.
-        features: of the pictures.
+        image_row: the feature row of each context's image, int64 [n], -1: none.
+        features: of the images.
         bare: the frozen states of an input without text, [3, D] (:func:`bare_states`).
     """
 
@@ -59,13 +59,13 @@ class Contexts:
         return len(self.lengths)
 
     def usable(self, modality: Modality) -> Rows:
-        """Return the contexts that have something of a modality, rising."""
+        """Return the contexts that have a modality, ascending."""
         with_text, with_image = self.lengths > BARE_TOKENS, self.image_row != NO_IMAGE
         kept = {"text": with_text, "image": with_image, "text+image": with_text | with_image}[modality]
         return np.flatnonzero(kept)
 
     def gather(self, rows: Rows, modality: Modality, dtype: torch.dtype = torch.float32) -> Context:
-        """Return some contexts with what a modality leaves of them."""
+        """Return some contexts, with the modality or modalities that are used."""
         if modality == "image":
             n = len(rows)
             states = self._bare.to(dtype).expand(n, -1, -1)
@@ -77,12 +77,12 @@ class Contexts:
         return Context(states, lengths, mask, self.features.gather(image_row).to(dtype), seen)
 
     def without(self, context: Context, text_B: Tensor, image_B: Tensor) -> Context:
-        """Return a batch without the text of some contexts and without the pictures of some.
+        """Return a batch without the text of some contexts and without the images of some.
 
         Args:
             context: from :meth:`gather`.
-            text_B: bool, whose text is taken away.
-            image_B: bool, whose picture is.
+            text_B: bool, true where the text is removed.
+            image_B: bool, true where the image is removed.
         """
         states_BLD = torch.where(text_B[:, None, None], 0, context.states_BLD)
         states_BLD[text_B, :BARE_TOKENS] = self._bare.to(states_BLD)
@@ -103,7 +103,7 @@ def bare_states(encoder: TextEncoder, first: int, mask: int, last: int) -> Tenso
 
 
 def image_rows(workspace: Workspace, inputs: Inputs, features: ImageFeatures) -> Rows:
-    """Return the feature row of each input's picture, int64 [n], -1: none; in the order of the inputs."""
+    """Return the feature row of each input's image, int64 [n], -1: none; in the order of the inputs."""
     rows = []
     for source, mentions, first in zip(inputs.parts, workspace.mentions(), _firsts(workspace), strict=True):
         with source.open_input() as stream:
@@ -127,7 +127,7 @@ def _firsts(workspace: Workspace) -> Sequence[int]:
 def image_means(
     features: ImageFeatures, image_row: Rows, entity_id: npt.NDArray[np.int64], n_entities: int
 ) -> npt.NDArray[np.float64]:
-    """Return each entity's mean over patches and distinct pictures, [N, C]; zeros where it has none."""
+    """Return each entity's mean over patches and distinct images, [N, C]; zeros where it has none."""
     seen = image_row != NO_IMAGE
     pairs = np.unique(np.stack([entity_id[seen], image_row[seen]]), axis=1)
     total = np.zeros((n_entities, features.dim))

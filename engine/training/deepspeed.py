@@ -1,4 +1,4 @@
-"""DeepSpeed as every training here uses it: without a compiler, with or without a launcher."""
+"""Import DeepSpeed as every training here uses it: without a compiler, with or without a launcher."""
 
 from __future__ import annotations
 

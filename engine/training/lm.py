@@ -1,4 +1,4 @@
-"""Training a causal language model on blocks of tokens: what is its own of a :class:`Trainer`.
+"""Train a causal language model on blocks of tokens: what differs from other trainings.
 
 Shape letters: B blocks, T tokens, V tokens of the vocabulary, N = B * T.
 """

@@ -1,4 +1,4 @@
-"""Language models to train: an existing one, or a new one of a preset or a configuration file.
+"""Open a language model to train: an existing one, or a new one of a preset or a configuration file.
 
 A model that is begun here gets random weights from a seed, so that every worker begins with the same.
 """

@@ -1,4 +1,4 @@
-"""Training the multi-modal encoder by its four objectives: what is its own of a :class:`Trainer`."""
+"""Train the multi-modal encoder by its four objectives (MESED): what differs from other trainings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FIT_BATCH = 256
 
 
 class ShownSettings(TrainerSettings):
-    """Settings of a run of any encoder that sees contexts: what it is shown of them."""
+    """Settings of a run of either encoder: passes, batches, and the modalities of a context."""
 
     epochs: int = Field(default=8, ge=1, description="Passes over all contexts.")
     batch_size: int = Field(default=64, ge=4, description="Contexts a step, over all workers.")
@@ -46,9 +46,9 @@ class ShownSettings(TrainerSettings):
         default=0.3,
         ge=0,
         le=0.5,
-        description="Share of contexts shown without their text, and without their picture.",
+        description="Share of contexts shown without their text, and without their image.",
     )
-    """Of those with both: what few pictures give away would else keep the words from being read."""
+    """Modality dropout, of contexts with both: else a few images give the entity away, and text is unused."""
 
 
 class MultimodalSettings(EncoderSizes, ShownSettings):
@@ -71,7 +71,7 @@ class MultimodalTraining(Trainer):
     Args:
         text: the text encoder; its last layer is trained in place.
         data: all contexts.
-        lists: of the first expansion, for the objectives that compare.
+        lists: positives and hard negatives, for the contrastive and the clustering objective.
         settings: equal on all workers.
         worker: this process.
         checkpoint: folder to go on from.
@@ -109,7 +109,7 @@ class MultimodalTraining(Trainer):
         self.module.train()
 
     def _fit(self, encoder: MultimodalEncoder) -> None:
-        """Fit what is known in closed form: standardisation of features, and the summary's maps."""
+        """Fit the parts with a closed form: standardisation of features, and the LDA projection."""
         data, rows, modality = self.data, self._sampled(), self.settings.modality
         with_image = rows[data.image_row[rows] >= 0]
         if len(with_image) and modality != "text":
@@ -124,7 +124,7 @@ class MultimodalTraining(Trainer):
             encoder.lda.fit_text(means_ND, torch.from_numpy(data.entity_id[with_text]))
 
     def _sampled(self) -> Rows:
-        """Return contexts of entities drawn at random, all of each one's."""
+        """Return all contexts of randomly drawn entities."""
         entity = self.data.entity_id[self._rows]
         order = np.random.default_rng(0).permutation(int(entity.max(initial=0)) + 1)
         by_entity = np.argsort(order[entity], kind="stable")
@@ -152,7 +152,7 @@ class MultimodalTraining(Trainer):
         return -(-len(self._rows) // self.settings.batch_size)
 
     def batches(self, epoch: int) -> list[Rows]:
-        """Return batches of pairs, or of contexts of about equal length where nothing is compared."""
+        """Return batches of pairs, or of contexts of about equal length where no objective compares pairs."""
         if self.settings.schedule.paired:
             return self._pairs.epoch(epoch)
         settings = self.settings
@@ -173,7 +173,7 @@ class MultimodalTraining(Trainer):
         return loss
 
     def _shown(self, own: Rows) -> Context:
-        """Return contexts, some of them without a modality: a function of seed, step and context."""
+        """Return contexts after modality dropout, a function of seed, step and context."""
         context = self.data.gather(own, self.settings.modality)
         if not (self.settings.hidden and self.settings.modality == "text+image"):
             return context
@@ -184,7 +184,7 @@ class MultimodalTraining(Trainer):
         return self.data.without(context, both_B & (drawn_B < share), both_B & (drawn_B >= 1 - share))
 
     def after_step(self) -> None:
-        """Let the teacher follow."""
+        """Move the teacher towards the model."""
         if self.teacher is not None:
             update_teacher(self.teacher, self.predictor)
 
@@ -196,13 +196,13 @@ class MultimodalTraining(Trainer):
         return ReplicatedCheckpoint(modules, self.worker.device)
 
     def save_encoder(self, folder: Path) -> str:
-        """Write the predictor, the whole text encoder beside it; return the file that is to arrive last."""
+        """Write the model and the whole text encoder; return the file that is to arrive last."""
         self.text.save(folder / "text")
         return self.predictor.save(folder)
 
 
 def _groups(module: Objectives, settings: MultimodalSettings) -> list[dict[str, Any]]:
-    """Return AdamW's groups; those of the text encoder's own layer learn at a share of the rate."""
+    """Return AdamW's groups; the text encoder's own layer learns at a share of the rate."""
     own = {id(p) for p in module.predictor.encoder.last.parameters()}
     groups = []
     for group in parameter_groups(module, settings.weight_decay):

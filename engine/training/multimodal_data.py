@@ -1,4 +1,4 @@
-"""What multi-modal steps read of a workspace: contexts with text and pictures, and the first expansion."""
+"""Open the contexts of a workspace, and mine neighbor lists for its entities."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def open_contexts(
 
 
 def image_view(data: Contexts, n_entities: int) -> Vectors:
-    """Return unit vectors of what each entity looks like, [N, C]; zeros where it has no picture."""
+    """Return the unit mean image features of each entity, [N, C]; zeros where it has no image."""
     return unit(image_means(data.features, data.image_row, data.entity_id, n_entities))
 
 
 def mine_neighbor_lists(
     workspace: Workspace, data: Contexts, n_entities: int, modality: Modality
 ) -> NeighborLists:
-    """Return the first expansion: by the words and the looks of entities, as far as a modality has them."""
+    """Return the neighbor lists of entities by their texts, their images, or both, as the modality says."""
     views = []
     if modality != "image":
         views.append(lexical_view(documents(workspace)))

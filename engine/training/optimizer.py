@@ -1,4 +1,4 @@
-"""AdamW on DeepSpeed, as every training here uses it: parameter groups, and the opening of the engine."""
+"""Open AdamW on DeepSpeed, as every training here uses it: parameter groups and the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order in which an epoch sees its sentences. Depends on seed and epoch, never on workers.
+"""Order an epoch's sentences by seed and epoch, never by workers.
 
 Every sentence is seen once an epoch, on any number of workers, and a resumed run goes on in the same
 order: batches are cut globally, and a worker takes its slice of each.

@@ -1,8 +1,7 @@
-"""Pairs of contexts for the objectives that compare: which entities are alike, and whose turn it is.
+"""Mine positives and hard negatives, and batch contexts in pairs for the objectives that compare.
 
-The lists come from a first expansion in which every entity is a query: its nearest are positives, and
-those of ranks far enough to be of another class, near enough to be taken for it, are hard negatives.
-No label and no query of anybody is used.
+Every entity is a query of its own: its nearest neighbors are positives, and those of ranks far enough to be
+of another class, near enough to be taken for it, are hard negatives. No label and no query is used.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ HARD_SHARE = 3
 """… but no deeper than a third of the vocabulary: in a small one, rank 170 is no hard negative."""
 
 QUERIES = 1024
-"""Queries of the first expansion at a time."""
+"""Queries of a search at a time."""
 
 Lists = npt.NDArray[np.int32]
 
@@ -37,7 +36,7 @@ class NeighborLists:
 
 
 def nearest_neighbors(vectors_ND: Vectors) -> NeighborLists:
-    """Return the lists of every entity, by cosine.
+    """Return the nearest neighbors and the hard negatives of every entity, by cosine.
 
     Args:
         vectors_ND: unit vectors; an entity without one (zeros) has itself for its only positive.
@@ -61,7 +60,7 @@ def nearest_neighbors(vectors_ND: Vectors) -> NeighborLists:
 
 
 class PairedBatches:
-    """Batches of contexts in pairs: rows 2i and 2i + 1 are of entities that are alike.
+    """Batches of contexts in pairs: rows 2i and 2i + 1 are of an entity and one of its positives.
 
     Two pairs in a row are of entities that are hard negatives of each other. An epoch has as many rows
     as there are contexts; a quarter of them are drawn without replacement, in four epochs each once, and
@@ -70,7 +69,7 @@ class PairedBatches:
     Args:
         entity_id: the entity of each context, [n].
         usable: the contexts that may be drawn.
-        lists: of the first expansion.
+        lists: positives and hard negatives of every entity.
         batch_size: contexts of a batch at most, over all workers.
         seed: of the draws.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints of a partitioned training that any number of workers, at any ZeRO stage, can go on from.
+"""Checkpoint a partitioned training so that any number of workers, at any ZeRO stage, can resume it.
 
 Weights and Adam's moments are gathered parameter by parameter (DeepSpeed's ``safe_get_full_*``) and
 written as safetensors in shards of bounded size, each under the parameter's own name; nothing in them
@@ -122,7 +122,7 @@ def _set(parameter: Any, value: Tensor, moment: str | None) -> None:
 
 
 class ShardWriter:
-    """Collects named tensors and writes them in safetensors files of bounded size.
+    """A writer of named tensors into safetensors files of bounded size.
 
     Args:
         folder: made if need be.

@@ -1,4 +1,4 @@
-"""Learning rate schedules, pure functions of the step, so that a resumed run needs no state."""
+"""Compute learning rates as pure functions of the step, so that a resumed run needs no state."""
 
 from __future__ import annotations
 

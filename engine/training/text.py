@@ -1,4 +1,4 @@
-"""Training the text encoder by entity prediction: what is its own of a :class:`Trainer`."""
+"""Train the text encoder by entity prediction: what differs from other trainings."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class EncoderTraining(Trainer):
         worker = worker or Worker()
         self.encoder, self.data, self._rows = encoder, data, data.with_text
         if not len(self._rows):
-            raise UserError("no context has words to train on; train with --modality text+image or image")
+            raise UserError("no context has text to train on; train with --modality text+image or image")
         torch.manual_seed(settings.seed)
         compute = settings.compute(worker.device)
         module = EntityPrediction(encoder.last, n_entities, settings.smoothing, compute)

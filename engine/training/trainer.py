@@ -1,4 +1,4 @@
-"""The one trainer under the text encoder, the multi-modal encoder and the language model.
+"""Take the training steps of the text encoder, the multi-modal encoder and the language model.
 
 Knows nothing of Ray: a worker of any launcher opens a subclass of :class:`Trainer` and iterates it. What a
 run computes (:class:`TrainerSettings`) is apart from how it is spread (:class:`EngineLayout`): global
@@ -228,7 +228,7 @@ class Trainer(ABC):
         rate = self.settings.rate(self.step, self.total_steps)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)
-        # Dropout is a function of seed, step and worker: a resumed run goes on with the same curve.
+        # Dropout is a function of seed, step and worker: a resumed run continues the same curve.
         self.worker.seed((self.settings.seed * 1_000_003 + self.step) * 4099 + self.worker.rank)
         total = self.amount(batch)
         summed = torch.zeros((), device=self.worker.device)

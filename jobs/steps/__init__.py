@@ -1,1 +1,1 @@
-"""What several jobs do on the way: caches, blocks, views."""
+"""Share steps between commands: caches, blocks, views."""

@@ -37,7 +37,7 @@ class Trained:
     features: str | None = None
     """Key of the image features, of a multi-modal run."""
     modality: Modality = "text"
-    """What the run was trained on, and so what is taken of a context."""
+    """Modality of the run, and so what is used of a context."""
 
 
 def trained_encoder(workspace: Workspace, job: str = JOB) -> Trained | None:

@@ -57,7 +57,7 @@ def _states(workspace: Workspace, key: str) -> PartFolder[None]:
 
 
 class StateTask(NamedTuple):
-    """What one part is made from: the inputs part of the same name, and its rows."""
+    """The task of one part: the inputs part of the same name, and its rows."""
 
     name: str
     source: Store
@@ -69,7 +69,7 @@ def _rows_of(task: StateTask) -> int:
 
 
 class StateWorker:
-    """Holds the frozen layers and writes one part's states at a time.
+    """A worker that runs the frozen layers and writes one part's states at a time.
 
     Args:
         workspace: its address.

@@ -1,4 +1,4 @@
-"""The multi-modal part of a bundle: state at the mask, looks, and predicted distributions of every entity.
+"""Build the multi-modal part of a bundle: mask representations, images, predicted distributions.
 
 A pool of actors takes entities, some at a time, with all contexts of each: a mean of predictions must be
 whole before its largest are kept.
@@ -38,7 +38,7 @@ CONTEXTS = 64
 
 @dataclass(frozen=True)
 class ViewSource:
-    """What an actor opens: the run, the text side, and what of a context is used."""
+    """The inputs of a view that an actor opens: the run, the text side, and the modality."""
 
     workspace: str
     trained: Trained
@@ -59,7 +59,7 @@ class ViewSource:
 
 
 class Means(NamedTuple):
-    """Of n entities: mean states, float64 [n, D], and mean distributions, the largest of each kept [n, M]."""
+    """The means of n entities: states, float64 [n, D], and distributions, the largest of each [n, M]."""
 
     states_nD: npt.NDArray[np.float64]
     ids_nM: npt.NDArray[np.int32]
@@ -70,7 +70,7 @@ class Means(NamedTuple):
 def multimodal_view(
     source: ViewSource, n_entities: int, executor: Executor
 ) -> tuple[Vectors, SparseDistributions]:
-    """Return each entity's unit mean state, its common part taken off, [N, D], and its mean distribution."""
+    """Return each entity's unit mean state, centred, [N, D], and its mean distribution."""
     firsts = list(range(0, n_entities, ENTITIES_A_TASK))
     found: dict[int, Means] = {}
     with console.meter("multi-modal view, entities", n_entities) as meter:
@@ -84,7 +84,7 @@ def multimodal_view(
 
 
 class EntityMeansWorker:
-    """Computes the mean states and distributions of some entities, over all contexts of each."""
+    """A worker that computes mean states and distributions of some entities, over all contexts of each."""
 
     def __init__(self, source: ViewSource, n_entities: int) -> None:
         self._source, self._n = source, n_entities

@@ -1,4 +1,4 @@
-"""The views of a bundle: what each entity's vectors are made of, a builder a view.
+"""Build the views of a bundle: the vectors of each entity, one builder a view.
 
 A builder reads the sources, and what builders before it made, and adds its view. A new view is a new
 builder in :data:`BUILDERS`.
@@ -35,16 +35,16 @@ from jobs.workers.executor import Executor
 DESCRIPTIONS_A_TASK = 512
 
 STATE_WEIGHT = 2**0.5
-"""Of the multi-modal state beside the words in the joint view: it is two modalities, the words are one."""
+"""Weight of the multi-modal view in the joint one, where a text view has 1: it is two modalities."""
 
 TEMPERATURE = 4.0
-"""Of predicted distributions. 1 is the paper's; a head that knows its few contexts by heart predicts little
-but the entity itself, and says most of what it is like in what it all but excludes."""
+"""Temperature of predicted distributions. 1 is the paper's; a head that overfits to few contexts predicts
+little but the entity itself, and a higher one brings out which others are similar."""
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """Which encoder makes which view."""
+    """The encoders of the text views."""
 
     base: str
     """The encoder before training: frozen layers, and descriptions."""
@@ -58,7 +58,7 @@ class Encoders:
 
 @dataclass(frozen=True)
 class Sources:
-    """What views are made from.
+    """The inputs that views are made from.
 
     Attributes:
         workspace: with the corpus.
@@ -81,7 +81,7 @@ class Sources:
 
 @dataclass
 class BuiltViews:
-    """What builders add to.
+    """The outputs of the builders, which add to it.
 
     Attributes:
         views: vectors [N, D] by view.
@@ -100,7 +100,7 @@ Builder = Callable[[Sources, BuiltViews], None]
 
 
 def build_mask(sources: Sources, made: BuiltViews) -> None:
-    """Add the unit means of the states at the mask, "mask"."""
+    """Add the mask view, the unit means of the mask representations: "mask"."""
     cache = sources.cache
     tasks = [SumTask(*pair) for pair in zip(cache.inputs.parts, cache.states, strict=True)]
     found: dict[int, EntitySums] = {}
@@ -136,7 +136,7 @@ def build_description(sources: Sources, made: BuiltViews) -> None:
 
 
 def build_lexical(sources: Sources, made: BuiltViews) -> None:
-    """Add the words of all that is said of each entity, "lexical"."""
+    """Add the lexical view, of each entity's description and sentences: "lexical"."""
     console.say("lexical view")
     made.views["lexical"] = lexical_view(documents(sources.workspace))
 
@@ -178,17 +178,17 @@ def build_joint(sources: Sources, made: BuiltViews) -> None:
 
 
 def _joined(sources: Sources, made: BuiltViews) -> list[Vectors]:
-    """Return the joint view's parts: views of the text, and the multi-modal state with an even say."""
+    """Return the joint view's parts: views of the text, and the multi-modal view with equal weight."""
     views = made.views
     mask, texts = centred(views["mask"]), [centred(views["description"]), views["lexical"]]
     if "multimodal" not in views:
         return [mask, *texts]
     if made.settings["multimodal"]["modality"] == "image":
         return [views["multimodal"]]
-    # The state is trained on the same words: beside it, a mask view that is not trained would add noise.
-    told = [*([mask] if sources.trained else []), *texts]
+    # The state is trained on the same texts: a mask view that is not trained would only add noise to it.
+    texts = [*([mask] if sources.trained else []), *texts]
     return [
-        *(scale_to_unit_similarity_std(text) for text in told if text.any()),
+        *(scale_to_unit_similarity_std(text) for text in texts if text.any()),
         STATE_WEIGHT * scale_to_unit_similarity_std(views["multimodal"]),
     ]
 
@@ -200,7 +200,7 @@ BUILDERS: tuple[Builder, ...] = (
     build_multimodal,
     build_joint,
 )
-"""In order: a builder may read the views of those before it."""
+"""Builders in order: one may read the views of those before it."""
 
 
 class SumTask(NamedTuple):
@@ -218,7 +218,7 @@ class EntitySums(NamedTuple):
 
 
 class MaskSumsWorker:
-    """Sums the states at the mask of one part, per entity."""
+    """A worker that sums the mask representations of one part, per entity."""
 
     def __init__(self, encoders: Encoders) -> None:
         self._encoder = encoders.of_mask_view().to(worker_device())
@@ -231,7 +231,7 @@ class MaskSumsWorker:
 
 
 class DescriptionWorker:
-    """Encodes descriptions with the encoder as it was before training."""
+    """A worker that encodes descriptions with the encoder as it was before training."""
 
     def __init__(self, encoders: Encoders) -> None:
         self._encoder = TextEncoder.load(encoders.base).to(worker_device())

@@ -1,1 +1,1 @@
-"""What runs on a cluster's nodes, and what starts it there."""
+"""Run work on a cluster's nodes, and start it there."""

@@ -1,4 +1,4 @@
-"""Trainings of the text encoder and of the multi-modal encoder, as a worker opens and ends them."""
+"""Open and end trainings of the text encoder and of the multi-modal encoder in a worker."""
 
 from __future__ import annotations
 

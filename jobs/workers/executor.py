@@ -1,4 +1,4 @@
-"""Runs a worker over a list of tasks: in this process, or by a pool of actors on Ray Data.
+"""Run a worker over a list of tasks: in this process, or by a pool of actors on Ray Data.
 
 A worker is a plain class: its constructor opens what it needs (models, files), a call takes one task and
 returns one result. It knows nothing of Ray, and is tested without it; what crosses processes (the
@@ -31,11 +31,11 @@ Worker = Callable[..., Callable[[Task], Result]]
 """A class whose instances take a task and return a result."""
 
 Arguments = tuple[Any, ...]
-"""Of a worker's constructor."""
+"""Arguments of a worker's constructor."""
 
 
 class Executor(Protocol):
-    """Where tasks are done."""
+    """An executor of tasks, here or on a cluster."""
 
     def map(
         self,
@@ -59,7 +59,7 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Does every task in this process, one after another."""
+    """An executor in this process, one task after another."""
 
     def map(
         self,
@@ -78,7 +78,7 @@ class LocalExecutor:
 
 
 class RayExecutor:
-    """Does tasks by a pool of actors of the cluster that this process is connected to.
+    """An executor on a pool of actors of the cluster that this process is connected to.
 
     Args:
         workers: actors; default: the cluster's CPUs, or its GPUs for workers that use one.
@@ -146,7 +146,7 @@ class _Actor:
 
 
 class AutoExecutor:
-    """Does tasks in this process while one worker is enough, else on Ray, to which it then connects.
+    """An executor in this process while one worker is enough, else on Ray, to which it then connects.
 
     One worker is enough for one task, and where one was asked for, unless there is a cluster to use: this
     process is connected already, or ``RAY_ADDRESS`` names one (as ``ray job submit`` does). Use it as a
@@ -209,7 +209,7 @@ def _has_cluster() -> bool:
 
 @dataclass(frozen=True)
 class PartsResult(Generic[T]):
-    """What is known of each part, in the order of the tasks; and how many were made now, and kept."""
+    """The result of each part, in the order of the tasks; and how many were made now, and kept."""
 
     parts: dict[str, T]
     made: int

@@ -1,4 +1,4 @@
-"""Makes the parts of a batch expansion: all stages in one process, or each stage in a pool of its own.
+"""Make the parts of a batch expansion: all stages in one process, or each stage in a pool of its own.
 
 Both ways write the same bytes but for what differs between machines; tests hold that.
 """
@@ -42,7 +42,7 @@ _ROW = pa.struct(
     ]
 )
 PART_SCHEMA = pa.schema([("part", pa.string()), ("rows", pa.list_(_ROW))])
-"""What flows between pools: a part's name, and its expansions as :func:`engine.query.to_rows`."""
+"""Schema of a table between pools: a part's name, and its expansions as :func:`engine.query.to_rows`."""
 
 
 def pack(part: str, expansions: Sequence[Expansion]) -> pa.Table:
@@ -57,7 +57,7 @@ def unpack(table: pa.Table) -> list[tuple[str, list[Expansion]]]:
 
 @dataclass(frozen=True)
 class BundleRef:
-    """What a worker opens: it crosses processes, the opened bundle does not."""
+    """A reference to a bundle: it crosses processes, the opened bundle does not."""
 
     workspace: str
     bundle: str
@@ -69,7 +69,7 @@ class BundleRef:
 
 @dataclass(frozen=True)
 class BatchExpansion:
-    """How a table of queries is expanded.
+    """The description of a batch expansion.
 
     Args:
         pipeline: the method.
@@ -131,7 +131,7 @@ def open_writer(bundle: Bundle, output: str) -> Callable[[str, list[Expansion]],
 
 
 class StagePools:
-    """Executes a :class:`PartExpander`, and no other worker: on Ray Data, an actor pool per stage.
+    """An executor of a :class:`PartExpander`, and no other worker: on Ray Data, an actor pool per stage.
 
     A row of the dataset is a part, which moves from pool to pool and is written by the last one. Where one
     worker is enough (as for :class:`jobs.workers.executor.AutoExecutor`) all stages run in this process.
@@ -190,7 +190,7 @@ def _pooled(job: BatchExpansion, tasks: Sequence[PartQueries], workers: int | No
 
 
 class OpenedStep:
-    """An actor's step on one part. A user's mistake met while opening is raised at the first call.
+    """A step of an actor on one part. A user's mistake met while opening is raised at the first call.
 
     (Of an actor whose constructor fails, Ray keeps no exception, only its text.)
     """
@@ -221,7 +221,7 @@ class StageActor(OpenedStep):
 
 
 class PartWriter(OpenedStep):
-    """The last pool: writes the part and passes on its counts."""
+    """The actor of the last pool: writes the part and passes on its counts."""
 
     def __init__(self, source: BundleRef, output: str) -> None:
         def open_step() -> Callable[[str, list[Expansion]], pa.Table]:

@@ -1,4 +1,4 @@
-"""The training of a language model, as a worker opens and ends it."""
+"""Open and end the training of a language model in a worker."""
 
 from __future__ import annotations
 

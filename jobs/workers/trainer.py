@@ -74,10 +74,10 @@ def train_or_load_summary(run: Run[Any], workers: int, restart: bool) -> dict[st
 def fit(run: Run[Any], workers: int) -> None:
     """Run the workers to their end and show their progress.
 
-    A run of the same name goes on from its last checkpoint, also on another number of workers.
+    A run of the same name resumes from its last checkpoint, also on another number of workers.
 
     Args:
-        run: what every worker is told.
+        run: the description for every worker.
         workers: training processes; one on the CPU trains in this process, unless there is a cluster to use
             or Ray Train began the run.
     """
@@ -104,7 +104,7 @@ def _fit_on_ray(run: Run[Any], workers: int) -> None:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    # A report waits for the controller's next look at its workers, every two seconds unless told otherwise.
+    # A report waits for the controller's next look at its workers, every two seconds unless set otherwise.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     # Half a core is left free for each worker: Train's own actors and the readers of data need some.
     cores = cores_of_a_worker(workers)
@@ -179,7 +179,7 @@ class Progress:
 
 
 class _Watch(threading.Thread):
-    """Carries the workers' progress to the terminal while the driver waits for them."""
+    """A thread that shows the workers' progress while the driver waits for them."""
 
     def __init__(self, progress: Any, meter: console.Meter) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,4 @@
-"""What one worker of any training does, whoever started it (a :class:`Session`).
+"""Run one worker of any training, whatever started it (a :class:`Session`).
 
 Open the training or resume it, take the steps, decide about checkpoints together, and write what was
 trained. The first worker also follows the run: TensorBoard events, progress, and in the end the summary.
@@ -26,14 +26,14 @@ TrainerT = TypeVar("TrainerT", bound=Trainer)
 
 @dataclass(frozen=True)
 class Run(ABC, Generic[TrainerT]):
-    """What every worker is told, and what is a kind of training's own."""
+    """The description of a run for every worker, with what differs between kinds of training."""
 
     job: ClassVar[str]
     """Folder of its runs."""
     artifact: ClassVar[str]
     """Folder of what was trained, below the run's."""
     unit: ClassVar[str]
-    """What :meth:`Trainer.amount` counts."""
+    """Unit of :meth:`Trainer.amount`."""
     first_note: ClassVar[str] = "first step"
     """Shown until a step is done."""
 
@@ -46,7 +46,7 @@ class Run(ABC, Generic[TrainerT]):
 
     @property
     def folder(self) -> Store:
-        """Where the run lies."""
+        """The folder of the run."""
         return Workspace.open(self.workspace).runs(self.job) / self.name
 
     @abstractmethod
@@ -63,7 +63,7 @@ class Run(ABC, Generic[TrainerT]):
 
     @abstractmethod
     def summary(self, training: TrainerT) -> dict[str, Any]:
-        """Return what the run's summary says besides what every run's does."""
+        """Return the entries of the run's summary that are its kind's own."""
 
     def events(self, training: TrainerT) -> dict[str, float]:
         """Return scalars for TensorBoard besides loss and learning rate, after a step."""
@@ -71,11 +71,11 @@ class Run(ABC, Generic[TrainerT]):
 
 
 class Session(Protocol):
-    """What a worker has of whoever started it."""
+    """The services that a worker has from what started it: Ray Train, or this process."""
 
     @property
     def worker(self) -> Worker:
-        """Which of how many this is, and where it computes."""
+        """The worker's rank, the number of workers, and its device."""
         ...
 
     def checkpoint(self) -> AbstractContextManager[Path | None]:
@@ -134,7 +134,7 @@ def peak_memory(worker: Worker) -> dict[str, int]:
 
 
 class _Follow:
-    """What the first worker does besides training: TensorBoard events, progress, what was trained."""
+    """The first worker's reports: TensorBoard events, progress, what was trained."""
 
     def __init__(self, run: Run[Any], training: Trainer, session: Session) -> None:
         self._run, self._training, self._session = run, training, session

@@ -1,6 +1,6 @@
-"""The two ways in which a worker of a training is started: by Ray Train, or alone in this process.
+"""Start a worker of a training in one of two ways: by Ray Train, or alone in this process.
 
-A run that began alone goes on under Ray Train, on any number of workers. Ray Train keeps its own record of
+A run that began alone resumes under Ray Train, on any number of workers. Ray Train keeps its own record of
 what it began, so such a run stays with it (:func:`began_on_ray`).
 """
 
@@ -21,17 +21,17 @@ from jobs import console
 from jobs.workers.training_run import Run
 
 CHECKPOINTS = "checkpoints"
-"""Of a run without Ray Train, below the run's folder; each is named by its step."""
+"""Folder of checkpoints of a run without Ray Train, below the run's; each is named by its step."""
 
 OF_RAY_TRAIN = "checkpoint_"
-"""How the names of Ray Train's folders begin, which lie in the run's folder itself."""
+"""Prefix of the names of Ray Train's checkpoints, which lie in the run's folder itself."""
 
 
 class RaySession:
     """A worker that Ray Train started.
 
     Args:
-        run: what it is told.
+        run: its description.
         cores: that it may use.
         progress: handle of an actor with a method ``set``.
     """
@@ -80,7 +80,7 @@ class LocalSession:
     """The only worker of a run, in this process, on the CPU.
 
     Args:
-        run: what it is told.
+        run: its description.
         meter: shows how far it is.
     """
 

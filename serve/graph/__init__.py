@@ -1,1 +1,1 @@
-"""The graph on Ray Serve: admission, dispatch, deployments, and the bundle that they hold."""
+"""Run the graph on Ray Serve: admission, dispatch, deployments, and the bundle that they hold."""

@@ -1,9 +1,9 @@
-"""Whether a query may come in: by the time that it would wait, not by a count alone.
+"""Admit queries by their expected wait, not by a count alone (load shedding).
 
-A query that would wait longer than anybody waits is refused at once, while it is cheap: a queue that only
-grows helps nobody. The expected wait is the work that is under way over the rate at which work is done.
-Both are learnt from what passes: the work of a query is what the stages said it took, plus a little for the
-way; the rate is the work done per second with something under way, so that replicas, cores, shared
+A query that would wait longer than a caller waits is refused at once, while that is cheap: a queue that
+only grows helps nobody. The expected wait is the work that is under way over the rate at which work is done.
+Both are estimated from finished queries: the work of one is what the stages said it took, plus a little
+overhead; the rate is the work done per second with something under way, so that replicas, cores, shared
 batches and other tenants of the machine are all in it.
 """
 
@@ -17,31 +17,31 @@ from contextlib import contextmanager
 
 from serve.errors import OverloadedError
 
-WAY_S = 0.003
-"""Work of a query besides its stages."""
+OVERHEAD_S = 0.003
+"""Work of a query besides its stages, in seconds."""
 
 UNKNOWN_S = 0.05
-"""What a query is taken for whose route was never answered: a start under load must not let everybody in."""
+"""Assumed work of a query of a route without an answer so far: a start under load must not admit all."""
 
 RECENT = 64
-"""Queries that the rate is learnt from."""
+"""Latest queries that the rate is estimated from."""
 
 WEIGHT = 0.2
-"""Of the newest query in what one of its route is expected to be."""
+"""Weight of the newest query in the moving average of its route."""
 
 MAX_RETRY_AFTER_S = 60
 
 ALWAYS = 2
-"""Queries under way below which one more always may come: nothing is idle because of an estimate."""
+"""Queries in flight below which one more is always admitted: nothing is idle because of an estimate."""
 
 
 class Admission:
-    """Counts the work under way. For one event loop.
+    """An account of the work in flight. For one event loop.
 
     Args:
-        max_queued: queries under way, whatever they cost.
+        max_queued: limit on queries in flight, whatever they cost.
         max_wait_s: the longest expected wait.
-        clock: seconds from anywhere.
+        clock: monotonic, in seconds.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Admission:
     ) -> None:
         self._max_queued, self._max_wait_s, self._clock = max_queued, max_wait_s, clock
         self.queries = 0
-        """Under way."""
+        """Queries in flight."""
         self._work = 0.0
         self._work_of: dict[str, float] = {}
         self._busy_s = 0.0
@@ -59,8 +59,9 @@ class Admission:
 
     @contextmanager
     def admit(self, route: str, queries: int) -> Iterator[Callable[[int, float], None]]:
-        """Let queries of a route in while the block runs; call what it yields with how many were answered and
-        the seconds that the stages took for them.
+        """Admit queries of a route while the block runs.
+
+        Yields a function to call with the number of answered queries and the seconds that stages took.
 
         Raises:
             OverloadedError: too many are under way, or the wait would be too long.
@@ -84,7 +85,7 @@ class Admission:
 
     @property
     def wait_s(self) -> float:
-        """The time that a query would wait for its turn now."""
+        """The expected wait of a query that came now, in seconds."""
         return self._work / self._rate()
 
     def _check(self, queries: int) -> None:
@@ -98,13 +99,13 @@ class Admission:
         return OverloadedError(f"too much to do: {why}; try again in {retry_after_s} s", retry_after_s)
 
     def _learn(self, route: str, queries: int, seconds: float) -> None:
-        newest = WAY_S + seconds / queries
+        newest = OVERHEAD_S + seconds / queries
         known = self._work_of.get(route)
         self._work_of[route] = newest if known is None else known + WEIGHT * (newest - known)
         self._done.append((newest * queries, self._busy_s + self._clock() - self._busy_since))
 
     def _rate(self) -> float:
-        """Return the work done per busy second, lately; a second's, as long as that is not known."""
+        """Return the recent work done per busy second; 1 while that is not known."""
         if len(self._done) < RECENT // 8:
             return 1.0
         span = self._done[-1][1] - self._done[0][1]

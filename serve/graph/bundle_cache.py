@@ -1,4 +1,4 @@
-"""The bundles that a replica has open, by id: usually one, two while one follows the other."""
+"""Keep a replica's open bundles by id: usually one, two while one follows the other."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 KEEP_S = 60.0
-"""Idle time after which a bundle that is not the newest is let go: room to go back at once."""
+"""Idle time after which a bundle that is not the newest is closed: time to go back at once."""
 
 
 class BundleCache(Generic[T]):
-    """Opens each bundle once, off the event loop; whoever asks meanwhile waits for it.
+    """A cache that opens each bundle once, off the event loop; callers meanwhile wait for it.
 
     Args:
         open_: opens a bundle by its id; may take seconds.
         keep_s: see :data:`KEEP_S`.
-        clock: seconds that only grow.
+        clock: monotonic, in seconds.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class BundleCache(Generic[T]):
         self._newest = ""
 
     async def get(self, bundle_id: str) -> T:
-        """Return an open bundle. What opening raises is raised, and tried again when asked again."""
+        """Return an open bundle. Opening that fails raises, and is tried again by the next call."""
         self._used[bundle_id] = self._clock()
         opening = self._opened.get(bundle_id)
         if opening is not None and opening.done() and not opening.cancelled() and not opening.exception():
@@ -48,14 +48,14 @@ class BundleCache(Generic[T]):
         return found
 
     async def prepare(self, bundle_id: str) -> T:
-        """Open a bundle that will be asked for from now on."""
+        """Open a bundle and keep it as the newest."""
         found = await self.get(bundle_id)
         self._newest = bundle_id
         asyncio.get_running_loop().call_later(self._keep_s, self.sweep)
         return found
 
     def sweep(self) -> None:
-        """Let go of what is not the newest and was not used for a while."""
+        """Close bundles that are not the newest and were idle for ``keep_s``."""
         now = self._clock()
         for bundle_id, future in list(self._opened.items()):
             idle = now - self._used[bundle_id] >= self._keep_s
@@ -65,5 +65,5 @@ class BundleCache(Generic[T]):
 
     @property
     def ids(self) -> list[str]:
-        """Ids of the bundles that are open or are being opened."""
+        """The ids of the bundles that are open or are being opened."""
         return list(self._opened)

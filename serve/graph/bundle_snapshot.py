@@ -1,4 +1,4 @@
-"""What is served at one time: a bundle's names, facts and methods. A request uses one snapshot to its end."""
+"""Hold what the ingress needs of one bundle: names, facts, methods. A request uses one to its end."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from serve.graph.plan import default_method
 
 @dataclass(frozen=True)
 class BundleSnapshot:
-    """One bundle's methods over one vocabulary.
+    """A snapshot of one bundle: its vocabulary, catalogue and methods.
 
     Args:
         manifest: of the bundle.
         vocabulary: its entities.
-        catalogue: what is known of them.
+        catalogue: their descriptions, attributes, sentences and images.
         methods: descriptions by name.
         stages: names of their stages, in order, by method.
         default: the name of the method that ``default`` stands for.
-        routes: what a dispatch may be asked for: methods, and what goes with them.
+        routes: names of the routes that a dispatch takes: methods, with and without explanations.
     """
 
     manifest: Manifest
@@ -55,12 +55,12 @@ class BundleSnapshot:
 
     @property
     def id(self) -> str:
-        """The bundle's."""
+        """The id of the bundle."""
         return self.manifest.id
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
-        """The JSON object of what entities can be chosen by."""
+        """The JSON object of the attributes that a query can filter by."""
         listed = [
             {"name": name, "values": [value._asdict() for value in values], "more": more}
             for name, values, more in self.catalogue.attributes()

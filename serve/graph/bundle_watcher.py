@@ -1,8 +1,8 @@
-"""Follows the workspace's current bundle while requests go on.
+"""Follow the workspace's current bundle while requests go on.
 
 A request reads the snapshot once and names its bundle to every stage, so no answer is made of two bundles.
 A new bundle is first opened by every replica of every deployment; only then does the snapshot change, in
-one assignment. What was refused, and why, is told by ``/v1/bundle``; the old one serves on.
+one assignment. ``/v1/bundle`` says which bundle was refused, and why; the old one serves on.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from serve.telemetry.metrics import Metrics
 logger = logging.getLogger("seedset.serve")
 
 RETRY_S = 30.0
-"""After which a bundle that was refused is looked at again: it may have been published anew."""
+"""Seconds after which a refused bundle is tried again: it may have been published anew."""
 
 Prepare = Callable[[str], Awaitable[Mapping[str, str]]]
 """Makes every replica open a bundle; returns what is wrong by deployment, "" where nothing is."""
 
 
 class Serving(Protocol):
-    """What answers from a snapshot (:class:`serve.http.service.Service`)."""
+    """A service that answers from a snapshot (:class:`serve.http.service.Service`)."""
 
     snapshot: BundleSnapshot
-    """What is served now."""
+    """Snapshot that is served now."""
     refused: tuple[str, str] | None
     """Id of a newer bundle that could not be served, and why."""
 
 
 class BundleWatcher:
-    """Looks at the current bundle every ``watch_s`` seconds.
+    """A watcher that polls the pointer to the current bundle and changes to it.
 
     Args:
         service: whose snapshot is replaced.
@@ -61,15 +61,15 @@ class BundleWatcher:
         self._refused_at = 0.0
 
     async def watch(self, every_s: float) -> None:
-        """Look again and again, until cancelled."""
+        """Check every ``every_s`` seconds, until cancelled."""
         while True:
             await asyncio.sleep(every_s)
             try:
-                await self.look()
+                await self.check()
             except Exception:  # a bucket or a replica that is away now; the old bundle serves on
                 logger.exception("the current bundle could not be looked up")
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Change to the current bundle if it is another one and every stage can answer from it."""
         wanted = await asyncio.to_thread(self._current)
         service = self._service

@@ -1,4 +1,4 @@
-"""The deployments behind the ingress: stages of a bundle, or a part of its vectors."""
+"""Run stages of a bundle, or hold a part of its vectors: the deployments behind the ingress."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from serve.settings import ServeSettings
 from serve.telemetry.logs import configure_logs
 
 STAGE_GRACE_S = 0.1
-"""Time past the deadline that a stage has to end by itself, with more than was there before it."""
+"""Seconds past the deadline in which a stage may still return what it has."""
 
 
 class Host:
@@ -32,12 +32,12 @@ class Host:
     _bundles: BundleCache[Any]
 
     async def _begin(self, settings: ServeSettings, bundle_id: str) -> None:
-        """Open the bundle of the day. A bad one does not keep the replica down: another may be asked for."""
+        """Open the current bundle. A bad one does not keep the replica down: another may be asked for."""
         configure_logs()
         await self.prepare(await asyncio.to_thread(first_bundle, settings, bundle_id))
 
     async def prepare(self, bundle_id: str) -> str:
-        """Open a bundle that will be asked for from now on; return what is wrong with it, or nothing."""
+        """Open a bundle and keep it as the newest; return what is wrong with it, or nothing."""
         try:
             await self._bundles.prepare(bundle_id)
         except UserError as error:
@@ -54,7 +54,7 @@ class Host:
 
 
 class StageHost(Host):
-    """Stages of one deployment behind one thread.
+    """A replica of a stage deployment: its stages behind one thread.
 
     Args:
         shards: handles of the deployments that hold the vectors, if they are spread.
@@ -76,18 +76,18 @@ class StageHost(Host):
         await self._begin(settings, bundle_id)
 
     def check_health(self) -> None:
-        """Tell Serve to replace a replica whose thread has ended: it would keep all waiting."""
+        """Raise where the thread has ended, so that Serve replaces the replica."""
         if not self._runner.is_alive:
             raise RuntimeError("the thread that computes has ended")
 
     async def run(self, task: Task) -> Reply:
-        """Return the task's outcomes after its chain of stages, or as far as they are at its deadline."""
+        """Return the task's outcomes after its chain of stages, or as they are at its deadline."""
         job = Job(task, await self._opened(task.bundle))
         await self._until_done(job)
         return job.reply()
 
     async def stream(self, task: Task) -> AsyncIterator[Progress | Reply]:
-        """Yield what happens to a task, and its reply last."""
+        """Yield the progress of a task, and its reply last."""
         loop = asyncio.get_running_loop()
         happened: asyncio.Queue[Progress | None] = asyncio.Queue()
 
@@ -130,7 +130,7 @@ class StageHost(Host):
 
 
 class ShardHost(Host):
-    """Rows of every view of a bundle's vectors."""
+    """A replica of a shard deployment: some rows of every view of a bundle's vectors."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: ServeSettings, bundle_id: str, spec: DeploymentSpec
@@ -185,7 +185,7 @@ class RemoteShards:
         return answers
 
     async def _again(self, shard: int, calls: list[tuple[str, tuple[Any, ...]]]) -> list[Any]:
-        """Ask until there is an answer: whoever waits gives up at a deadline of his own."""
+        """Repeat the call until there is an answer; the caller gives up at its own deadline."""
         pause = FIRST_PAUSE_S
         while True:
             try:

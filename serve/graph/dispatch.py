@@ -1,4 +1,4 @@
-"""Leads expansions through a route's deployments over Serve handles.
+"""Dispatch expansions through a route's deployments over Serve handles.
 
 The ingress awaits one deployment after the other: responses passed on unawaited can hang, and only a
 caller that holds the expansions can send them again when a replica dies, or answer with what there is
@@ -36,24 +36,24 @@ logger = logging.getLogger("seedset.serve")
 T = TypeVar("T")
 
 PART = 64
-"""Expansions sent together: larger requests are cut, so that replicas share them."""
+"""Expansions of one call: larger requests are cut, so that replicas share them."""
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
 
 REPLY_GRACE_S = 0.5
-"""Time past the deadline that a reply with what there is may take to arrive."""
+"""Seconds past the deadline in which a reply with partial results may still arrive."""
 
 LOST = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError, RequestCancelledError)
 """A replica was lost, with or without our task. A query changes nothing, so it may run twice."""
 
 MAX_DEATHS = 4
-"""Replicas that may die with one task in their hands: a task that kills them must not have them all."""
+"""Replicas that may die while they run one task: a task that kills them must not kill them all."""
 
 
 @dataclass
 class _Tries:
-    """How a call that is repeated stands."""
+    """The state of a call that is repeated."""
 
     until: float
     pause: float = field(default_factory=lambda: FIRST_PAUSE_S)
@@ -61,7 +61,7 @@ class _Tries:
 
 
 class HandleDispatch:
-    """Sends tasks to deployments, and again where a replica dies (:class:`serve.messages.Dispatch`)."""
+    """A :class:`serve.messages.Dispatch` over Serve handles: sends tasks again where a replica dies."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class HandleDispatch:
     async def stream(
         self, route: str, bundle: str, expansion: Expansion, request_id: str
     ) -> AsyncIterator[Progress | Outcome]:
-        """Yield what happens, and the outcome last (:class:`serve.messages.Dispatch`)."""
+        """Yield the progress of a query, and its outcome last (:class:`serve.messages.Dispatch`)."""
         with self._admission.admit(route, 1) as answered:
             outcome: Outcome = expansion
             for call in self._plan.calls(route, bool(expansion.query.new)):
@@ -110,7 +110,7 @@ class HandleDispatch:
     async def _lead(
         self, route: str, bundle: str, expansions: Sequence[Expansion], request_id: str
     ) -> list[Outcome]:
-        """Take expansions from deployment to deployment; one that failed goes no further."""
+        """Send expansions from deployment to deployment; one that failed goes no further."""
         outcomes: list[Outcome] = list(expansions)
         with_new = any(e.query.new for e in expansions)
         for call in self._plan.calls(route, with_new):
@@ -125,7 +125,7 @@ class HandleDispatch:
         return outcomes
 
     async def _ask(self, call: DeploymentCall, task: Task) -> Reply:
-        """Return a deployment's reply, or what there is without it when the time is over."""
+        """Return a deployment's reply, or the expansions without it when the time is over."""
         name, until = call[0], _until(task)
         remaining = max(until - time.time(), 0) + REPLY_GRACE_S
         try:
@@ -152,7 +152,7 @@ class HandleDispatch:
             except LOST as error:
                 await self._rest(name, tries, error)
             finally:
-                replies.cancel()  # who leaves early must not let it go on
+                replies.cancel()  # a consumer that leaves early must not let it go on
 
     async def _again(self, name: str, until: float, call: Callable[[], Awaitable[T]]) -> T:
         """Return what a call returns; repeat it while replicas are lost and there is time.
@@ -174,7 +174,7 @@ class HandleDispatch:
         """Wait before the next try.
 
         Raises:
-            UnavailableError: there should be none.
+            UnavailableError: there is no time for one, or too many replicas died.
         """
         logger.warning("a replica of %s was lost: %s", name, type(error).__name__)
         self._metrics.retried(name)
@@ -185,7 +185,7 @@ class HandleDispatch:
         tries.pause = min(2 * tries.pause, LONGEST_PAUSE_S)
 
     def _without(self, call: DeploymentCall, task: Task) -> Reply:
-        """Return the expansions as they went in, with what they lack."""
+        """Return the expansions unchanged but for a note of the stages that they lack."""
         name, chain = call
         stages = [self._plan.names[name, place] for place in chain]
         outcomes: list[Outcome] = []
@@ -203,7 +203,7 @@ class HandleDispatch:
 
 
 def _until(task: Task) -> float:
-    """Return the second at which nobody waits for a task any more."""
+    """Return the latest deadline of a task's queries, in seconds since the epoch."""
     return max(e.query.deadline or 0.0 for e in task.expansions)
 
 
@@ -212,7 +212,7 @@ def _full(name: str) -> OverloadedError:
 
 
 def _account(outcomes: Sequence[Outcome], answered: Callable[[int, float], None]) -> None:
-    """Tell admission what whole answers took; those that a deadline cut short teach it too little."""
+    """Report to admission what whole answers took; those that a deadline cut short are no evidence."""
     whole = [o for o in outcomes if isinstance(o, Expansion) and not o.degraded]
     if whole:
         answered(len(whole), sum(sum(e.seconds.values()) for e in whole))

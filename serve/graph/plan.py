@@ -1,6 +1,6 @@
-"""Which deployments a set of methods needs, and each route's way through them. No Ray here.
+"""Plan the deployments that a set of methods needs, and each route's calls to them. No Ray here.
 
-A route is a method, or a method with something besides: explanations, or an entity's neighbours. Stages
+A route is a method, a method with explanations, or the look-up of an entity's neighbours. Stages
 with equal settings are opened once, whatever number of routes use them.
 """
 
@@ -23,7 +23,7 @@ from serve.settings import ServeSettings, StageSettings
 FUSED = "Pipeline"
 DEFAULT = "default"
 EXPLAINED = "!explain"
-"""What the name of a route ends in that explains its answers."""
+"""Suffix of the name of a route that explains its answers."""
 NEIGHBOURS = "!neighbours"
 VIEWS = ("joint", "mask", "description", "lexical")
 """Views by which answers are explained: the first that a bundle has."""
@@ -39,7 +39,7 @@ DeploymentCall = tuple[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class DeploymentSpec:
-    """One deployment: its stages, or the part of the index that it holds, and what it gets.
+    """A deployment: its stages, or the part of the index that it holds, and its resources.
 
     Args:
         name: of the deployment.
@@ -56,7 +56,7 @@ class DeploymentSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """Deployments, and for each route its stages' places in them.
+    """A plan: the deployments, and for each route its stages' places in them.
 
     ``encode_new`` is the place of the stage that new entities need first, if the bundle can do that.
     """
@@ -125,7 +125,7 @@ def _stage_refs(stages: Sequence[Stage], fused: bool) -> dict[Stage, StageRef]:
 
 
 def _deployment_spec(name: str, stages: Sequence[Stage], settings: ServeSettings) -> DeploymentSpec:
-    """A fused replica runs one stage at a time, so it wants what its hungriest stage wants."""
+    """Return a deployment's spec. A fused replica runs one stage at a time, so it gets the largest demand."""
     own = settings.of(name)
     wanted = {
         "num_cpus": own.num_cpus if own.num_cpus is not None else max(s.num_cpus for s in stages),

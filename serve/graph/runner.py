@@ -1,12 +1,12 @@
-"""Runs opened stages over the tasks of many callers, on one thread. Knows nothing of Ray or HTTP.
+"""Run opened stages over the tasks of many callers, on one thread. Knows nothing of Ray or HTTP.
 
 Each expansion waits before the stage that it needs next, so that callers whose routes differ share
 batches where they meet. A batch is filled up to the stage's budget: tokens, candidates, queries. The
 batch that will be done soonest goes first, less what its oldest expansion has waited: a look-up of a
 millisecond does not stand behind a generation of seconds, and nothing waits for ever.
 
-One caller's bad luck stays its own: what nobody waits for any more is not computed, and where a batch
-fails its expansions are tried one by one.
+Callers are isolated: an expansion whose caller has gone is not computed, and where a batch fails its
+expansions are tried one by one.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ SHORT_S = 0.1
 """Batches that are expected to take less are computed between the rounds of a generation."""
 
 WEIGHT = 0.3
-"""Of the newest batch in what a stage is expected to take."""
+"""Weight of the newest batch in the moving average of a stage's time."""
 
-FADES = 0.8
-"""What is left of an expectation each time that it kept a stage from being begun."""
+DECAY = 0.8
+"""Factor on an expected time each time that it kept a stage from starting."""
 
 
 @runtime_checkable
@@ -48,13 +48,13 @@ class IterativeWorker(Protocol):
     """A worker whose lists grow by rounds (:class:`engine.stages.generate.Generator`)."""
 
     def start(self, expansions: Sequence[Expansion]) -> list[Any]:
-        """Return what grows for each expansion."""
+        """Return the state of each expansion before its first round."""
 
     def rounds(self, growing: Sequence[Any]) -> Iterator[Any]:
         """Yield every round of every list."""
 
     def answer(self, expansion: Expansion, grown: Any) -> Expansion:
-        """Return the expansion with its list."""
+        """Return the expansion with its list as it is now."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +77,12 @@ class OpenedBundle:
 
 @dataclass(eq=False)
 class Job:
-    """A task under way.
+    """A task in progress.
 
     Args:
         task: what was asked.
         opened: the bundle that answers.
-        report: is told what happens, on the runner's thread.
+        report: called with the progress, on the runner's thread.
     """
 
     task: Task
@@ -90,11 +90,11 @@ class Job:
     report: Report | None = None
     outcomes: list[Outcome] = field(init=False)
     step: list[int] = field(init=False)
-    """Stages of the chain that each expansion has behind it."""
+    """Stages of the chain that each expansion has passed."""
     stats: list[StageStats] = field(init=False, default_factory=list)
     done: Future[None] = field(init=False, default_factory=Future)
     dropped: bool = field(init=False, default=False)
-    """Nobody waits for it."""
+    """True once no caller waits for it."""
 
     def __post_init__(self) -> None:
         self.outcomes = list(self.task.expansions)
@@ -153,7 +153,7 @@ class StageRunner:
     Args:
         stages: of the deployment.
         budgets: cost of a batch of each, in the stage's own unit.
-        wait_s: how long an expansion waits for company where a batch is not full.
+        wait_s: time that an expansion waits for others where a batch is not full.
     """
 
     def __init__(self, stages: Sequence[Stage], budgets: Sequence[int], wait_s: float = 0) -> None:
@@ -170,7 +170,7 @@ class StageRunner:
 
     @property
     def is_alive(self) -> bool:
-        """Whether there is somebody who computes."""
+        """True while the thread runs."""
         return self._thread.is_alive()
 
     def close(self) -> None:
@@ -188,7 +188,7 @@ class StageRunner:
                 self._run(*self._next_batch())
 
     def _collect(self, block: bool, timeout: float | None = None) -> bool:
-        """Put what has arrived before its first stage; False after :meth:`close`."""
+        """Queue arrived jobs before their first stage; return False after :meth:`close`."""
         try:
             while True:
                 job = self._arrivals.get(block, timeout)
@@ -202,7 +202,7 @@ class StageRunner:
             return True
 
     def _queue(self, item: _Item) -> None:
-        """Put an expansion before its next stage, or note that it has none."""
+        """Queue an expansion before its next stage, or note that it has none."""
         job = item.job
         failed = isinstance(job.outcomes[item.index], Failure)
         if failed or job.step[item.index] == len(job.task.chain):
@@ -213,7 +213,7 @@ class StageRunner:
         self._ready.setdefault((job.opened, item.place), deque()).append(item)
 
     def _pause(self) -> float:
-        """Return the seconds that may still be waited for company."""
+        """Return the seconds that a batch may still wait to fill."""
         if not self._wait_s:
             return 0
         oldest = min(items[0].since for items in self._ready.values())
@@ -268,7 +268,7 @@ class StageRunner:
             self._queue(item)
 
     def _in_time(self, item: _Item, stage: Stage, worker: Worker) -> bool:
-        """Whether a stage is worth beginning. What recalls is tried as long as there is time at all."""
+        """Return whether a stage may start. A recall stage may as long as there is time at all."""
         deadline = item.expansion.query.deadline
         if deadline is None:
             return True
@@ -278,7 +278,7 @@ class StageRunner:
         if bounded or alone < remaining:
             return remaining > 0
         # Else one slow batch, the first after a start perhaps, would keep the stage out for ever.
-        self._seconds_a_unit[item.place] *= FADES
+        self._seconds_a_unit[item.place] *= DECAY
         return False
 
     def _compute(self, worker: Worker, stage: Stage, items: list[_Item]) -> list[Outcome]:
@@ -295,9 +295,9 @@ class StageRunner:
             return [self._compute(worker, stage, [item])[0] for item in items]
 
     def _grow(self, worker: IterativeWorker, stage: Stage, items: list[_Item]) -> list[Expansion]:
-        """Let lists grow, tell who asks of every round, and let short batches through between rounds."""
+        """Run a generation round by round, report each, and run short batches between rounds."""
         expansions = [item.expansion for item in items]
-        # Callers name their queries as they like; rounds are told apart by a number.
+        # Callers name their queries as they like; rounds are matched by a number.
         numbered = [replace(e, query=replace(e.query, id=str(number))) for number, e in enumerate(expansions)]
         growing = worker.start(numbered)
         for one in worker.rounds(growing):
@@ -326,7 +326,7 @@ class StageRunner:
         seconds: float,
         counts: dict[str, int],
     ) -> None:
-        """Write down outcomes and what they took."""
+        """Record outcomes and what they took."""
         stage = self._stages[place]
         cost = sum(stage.cost(item.expansion) for item in items)
         known = self._seconds_a_unit[place]
@@ -349,7 +349,7 @@ class StageRunner:
 
 
 def _explain(error: Exception, request_id: str) -> Failure:
-    """Turn an error into an outcome: in words if it is the user's, with the log as witness if ours."""
+    """Return an error as an outcome: a user's with its message, any other, which is logged, as internal."""
     if isinstance(error, UserError):
         retry_after_s = error.retry_after_s if isinstance(error, RetryLaterError) else None
         return Failure(code_of(error), str(error), error.status, retry_after_s)

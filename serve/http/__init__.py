@@ -1,1 +1,1 @@
-"""HTTP: routes, requests and responses, errors, authentication."""
+"""Speak HTTP: routes, requests and responses, errors, authentication."""

@@ -1,4 +1,4 @@
-"""Who may ask, and how much: bearer tokens and a rate of queries. Each replica keeps its own account."""
+"""Check bearer tokens and limit each caller's rate of queries. Each replica keeps its own account."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ EVERYBODY = ""
 """The caller where no tokens are configured: all share one rate."""
 
 ROUNDING = 1e-6
-"""Queries that may lack: who waits exactly as told is let in."""
+"""Tolerance in queries: a caller that waits exactly as long as it was asked to is admitted."""
 
 
 def digest_of(token: bytes) -> str:
-    """Return what stands in the settings for a token."""
+    """Return the digest that the settings hold of a token."""
     return hashlib.sha256(token).hexdigest()
 
 
@@ -27,7 +27,7 @@ class Access:
 
     Args:
         settings: with ``tokens``, ``rate_per_minute``, ``burst``.
-        clock: seconds that only grow.
+        clock: monotonic, in seconds.
     """
 
     def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,7 +48,7 @@ class Access:
             return EVERYBODY
         scheme, _, token = (authorization or b"").partition(b" ")
         digest = digest_of(token.strip()).encode()
-        # Every entry is compared, in constant time: how long it takes tells nothing of the tokens.
+        # Every entry is compared, in constant time: how long it takes reveals nothing of the tokens.
         found = [name for name, known in self._tokens.items() if hmac.compare_digest(known, digest)]
         if scheme.lower() != b"bearer" or not found:
             message = "send `Authorization: Bearer TOKEN` with a token that this service knows"

@@ -1,4 +1,4 @@
-"""Errors as an HTTP client sees them: a status and one JSON object, never a traceback."""
+"""Describe errors to an HTTP client: a status and one JSON object, never a traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN = 80
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong, for the caller.
+    """A description of an error for the caller.
 
     Args:
         code: the error's name: what a program decides by.
@@ -40,13 +40,13 @@ class Problem:
     @property
     def body(self) -> dict[str, Any]:
         """The JSON object of the error."""
-        told = {"code": self.code, "message": self.message, "field": self.field}
+        error = {"code": self.code, "message": self.message, "field": self.field}
         own = {"suggestions": list(self.suggestions)} | ({"id": self.id} if self.id else {})
-        return {"error": told | own}
+        return {"error": error | own}
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What the answer's headers say besides."""
+        """The further headers of the answer."""
         found = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
         if self.retry_after_s is not None:
             found["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
@@ -54,7 +54,7 @@ class Problem:
 
 
 class ProblemError(UserError):
-    """Carries a :class:`Problem` to where it is answered."""
+    """An error that carries a :class:`Problem` to where it is answered."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.status = problem, problem.status
@@ -70,7 +70,7 @@ class UnknownMethodError(ProblemError):
 
 
 class FailedError(ProblemError):
-    """What a stage said of one query."""
+    """The failure that a stage reported of one query."""
 
     def __init__(self, failure: Failure) -> None:
         code, retry_after_s = failure.code, failure.retry_after_s
@@ -96,7 +96,7 @@ def problem_of(error: UserError, field: str | None = None) -> Problem:
 
 
 def internal(id: str) -> Problem:
-    """Return what is told of an error of ours: where the log has it, and no more."""
+    """Return the answer to an internal error: the id under which the log has it, and no more."""
     return Problem("internal", f"internal error; the log has it under {id}", 500, id=id)
 
 

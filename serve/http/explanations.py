@@ -1,4 +1,4 @@
-"""Why an entity stands where it stands, and what there is to read and to see of it."""
+"""Explain an entity's place in the answer, and find its sentences and images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_SENTENCES = 8
 MAX_IMAGE_BYTES = 8 << 20
 
 IMAGE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp"}
-"""What browsers show, by :func:`engine.corpus.importing.images.kind_of`."""
+"""Media types that browsers show, by :func:`engine.corpus.importing.images.kind_of`."""
 
 
 def explanations(

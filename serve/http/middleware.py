@@ -1,4 +1,4 @@
-"""What every request passes: its id and its line in the log, the token, the limits of its body."""
+"""Wrap every request: its id and its line in the log, the token, the limits of its body."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SECURITY = [
 ]
 
 OPEN = ("/", "/healthz", "/readyz", "/openapi.json")
-"""Paths that want no token, beside the page's files."""
+"""Paths that need no token, besides the page's files."""
 PAGE = "/page/"
 
 UNMATCHED = "other"
@@ -39,12 +39,12 @@ UNMATCHED = "other"
 
 
 def answer(problem: Problem) -> Response:
-    """Return the response that tells a problem."""
+    """Return the response that reports a problem."""
     return Response(encode(problem.body), problem.status, dict(problem.headers), media_type=JSON)
 
 
 class RequestLogMiddleware:
-    """Outermost: gives each request an id, counts and logs it; an exception becomes a plain 500."""
+    """The outermost layer: gives each request an id, counts and logs it; an exception becomes a plain 500."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -97,7 +97,7 @@ class RequestLogMiddleware:
 
 
 class AuthMiddleware:
-    """Lets in who has a token; what the page needs to ask for one is open."""
+    """A layer that admits requests with a token; what the page needs to ask for one is open."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app, self._access = app, access
@@ -115,7 +115,7 @@ class AuthMiddleware:
 
 
 class BodyLimitMiddleware:
-    """Reads a request's body before anything else is done: within its size, and its time."""
+    """A layer that reads a request's body before anything else is done: within its size, and its time."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float, metrics: Metrics) -> None:
         self._app, self._max, self._timeout_s, self._metrics = app, max_bytes, timeout_s, metrics
@@ -133,7 +133,7 @@ class BodyLimitMiddleware:
             return
 
         if messages[-1]["type"] == "http.disconnect":
-            return  # nobody is there to be answered
+            return  # the client has gone
 
         async def replayed() -> Message:
             return messages.popleft() if messages else await receive()
@@ -156,8 +156,8 @@ class BodyLimitMiddleware:
                         raise self._too_large()
                     messages.append(message)
         except TimeoutError:
-            told = f"the body did not arrive within {self._timeout_s:g} s"
-            raise ProblemError(Problem("slow_request", told, 408)) from None
+            reason = f"the body did not arrive within {self._timeout_s:g} s"
+            raise ProblemError(Problem("slow_request", reason, 408)) from None
         return messages
 
     def _too_large(self) -> ProblemError:

@@ -1,4 +1,4 @@
-"""The OpenAPI document: made once, when the service starts."""
+"""Make the OpenAPI document, once, when the service starts."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def body(model: type) -> Json:
 def document(app: FastAPI, settings: ServeSettings) -> Json:
     """Return the OpenAPI document of the application's routes."""
     made = get_openapi(title="seedset", version="1", description=ABOUT, routes=app.routes)
-    taken, told = (ExpandRequest, BatchRequest), (Answer, StageEvent, RoundEvent)
-    models = [(model, "validation") for model in taken] + [(model, "serialization") for model in told]
+    taken, given = (ExpandRequest, BatchRequest), (Answer, StageEvent, RoundEvent)
+    models = [(model, "validation") for model in taken] + [(model, "serialization") for model in given]
     _, shapes = models_json_schema(models, ref_template=REF)  # type: ignore[arg-type]
     schemas = made["components"]["schemas"]
     schemas |= shapes["$defs"]
@@ -101,7 +101,7 @@ def document(app: FastAPI, settings: ServeSettings) -> Json:
         "minItems": 1,
         "maxItems": settings.max_queries,
         "items": {"$ref": ref_to(ExpandRequest)},
-        "description": "checked one by one: what is wrong with one is told in its place",
+        "description": "checked one by one: what is wrong with one is said in its place",
     }
     if settings.tokens:
         made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

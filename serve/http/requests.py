@@ -1,4 +1,4 @@
-"""The HTTP bodies: what is taken, within which limits, and how an answer is written."""
+"""Check the bodies of requests within their limits, and write those of answers."""
 
 from __future__ import annotations
 
@@ -124,11 +124,11 @@ class ExpandRequest(BaseModel):
     deadline_ms: StrictInt | None = Field(
         default=None, ge=1, le=MAX_DEADLINE_MS, description="when to answer with what there is"
     )
-    id: Id = Field(default_factory=lambda: uuid.uuid4().hex, description="comes back with the answer")
+    id: Id = Field(default_factory=lambda: uuid.uuid4().hex, description="returned with the answer")
 
 
 class BatchRequest(BaseModel):
-    """Several queries; each is checked on its own, so that a bad one does not refuse the others."""
+    """A batch of queries; each is checked on its own, so that a bad one does not refuse the others."""
 
     model_config = ConfigDict(
         extra="forbid",

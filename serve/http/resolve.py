@@ -1,4 +1,4 @@
-"""From a request to a query: names become ids, and what cannot be asked is refused with its place."""
+"""Resolve a request into a query: names become ids, and errors name the field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serve.settings import ServeSettings
 
 @dataclass(frozen=True)
 class ResolvedQuery:
-    """A query that can be asked: by which route, for which method, and until when (seconds since 1970)."""
+    """A query with its route, its method, and its deadline (seconds since the epoch)."""
 
     route: str
     method: str
@@ -28,7 +28,7 @@ class ResolvedQuery:
 def resolve_query(
     request: ExpandRequest, snapshot: BundleSnapshot, settings: ServeSettings
 ) -> ResolvedQuery | Problem:
-    """Return what to ask the stages, or what is wrong with the request.
+    """Return the query for the stages, or what is wrong with the request.
 
     Milliseconds where a name is unknown (its closest are sought) or a filter is given, else microseconds.
     """
@@ -39,7 +39,7 @@ def resolve_query(
 
 
 def is_quick(request: ExpandRequest, snapshot: BundleSnapshot) -> bool:
-    """Whether :func:`resolve_query` takes microseconds: nothing to filter by, and no unknown name."""
+    """Return whether :func:`resolve_query` takes microseconds: nothing to filter by, and no unknown name."""
     find = snapshot.vocabulary.find
     seeds = (*request.positive, *request.negative)
     return not request.filter and all(isinstance(s, NewSeed) or find(s) is not None for s in seeds)

@@ -1,4 +1,4 @@
-"""The shapes of what is answered, for the OpenAPI document. Answers themselves are plain objects.
+"""Describe the bodies of answers for the OpenAPI document. Answers themselves are plain objects.
 
 A test holds real answers against these.
 """
@@ -38,7 +38,7 @@ class Shape(BaseModel):
 
 
 class Error(Shape):
-    """What is wrong. ``id`` stands with errors of ours: the log has more under it."""
+    """An error. ``id`` stands with internal errors: the log has more under it."""
 
     code: Code
     message: str
@@ -94,7 +94,7 @@ class SentenceShape(Shape):
 
 
 class Explanation(Shape):
-    """Why an entity stands where it stands; a side without seeds that have a vector is null."""
+    """The explanation of an entity's place; a side without seeds that have a vector is null."""
 
     nearest_positive: Near | None
     nearest_negative: Near | None
@@ -150,7 +150,7 @@ class Entities(Shape):
 
 
 class EntityDetails(EntityShape):
-    """What the bundle knows of an entity."""
+    """The facts that the bundle holds of an entity."""
 
     description: str
     attributes: dict[str, list[str]]
@@ -175,7 +175,7 @@ class AttributeShape(Shape):
 
 
 class Attributes(Shape):
-    """What a query may filter by."""
+    """The attributes that a query may filter by."""
 
     attributes: list[AttributeShape]
 
@@ -203,7 +203,7 @@ class Refused(Shape):
 
 
 class BundleShape(Shape):
-    """What is served, and what it was made from."""
+    """The bundle that is served, and what it was made from."""
 
     id: str
     created: str
@@ -223,7 +223,7 @@ class Healthy(Shape):
 
 
 class Ready(Shape):
-    """Whether every stage answers."""
+    """The readiness of every stage."""
 
     ready: bool
     stages: dict[str, str] = Field(description='"ok", or what is wrong')

@@ -1,4 +1,4 @@
-"""The HTTP interface over a :class:`~serve.http.service.Service`. Knows no Ray."""
+"""Route HTTP requests to a :class:`~serve.http.service.Service`. Knows no Ray."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
         openapi_extra=body(BatchRequest),
     )
     async def expand_batch(request: Request) -> Response:
-        """Several queries at once; ``results`` in their order, each an answer or an ``error``."""
+        """Answer several queries; ``results`` in their order, each an answer or an ``error``."""
         batch = checked(BatchRequest, await _decoded(request))
         service.check_size(batch)
         trace = _spend(request, service, access, len(batch.queries))
@@ -115,7 +115,7 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
         openapi_extra=body(ExpandRequest),
     )
     async def expand_stream(request: Request) -> Response:
-        """What happens to a query as server-sent events; what is wrong with it is an ordinary error.
+        """Stream the progress of a query as server-sent events; a wrong query gets an ordinary error.
 
         ``stage`` holds stage, seconds, candidates; ``round`` (of generation) stage, number, new, total;
         the last event is ``answer`` (as /v1/expand answers) or ``error``.
@@ -131,7 +131,7 @@ def _add_entities(app: FastAPI, service: Service, access: Access) -> None:
     async def entities(
         prefix: Annotated[Prefix, Query()] = "", limit: Annotated[int, Query(ge=1, le=100)] = 10
     ) -> Response:
-        """Entities with a name or an alias that begins with ``prefix``: autocompletion."""
+        """Complete a prefix: entities with a name or an alias that begins with it."""
         return await respond(await service.complete(prefix, limit))
 
     @app.get(
@@ -145,7 +145,7 @@ def _add_entities(app: FastAPI, service: Service, access: Access) -> None:
         sentences: Annotated[int, Query(ge=0, le=8)] = 5,
         neighbours: Annotated[int, Query(ge=0, le=50)] = 10,
     ) -> Response:
-        """What is known of one entity, by name, alias or id. With neighbours, it counts as a query."""
+        """Describe one entity, by name, alias or id. With neighbours, it counts as a query."""
         trace = _spend(request, service, access, queries=min(neighbours, 1))
         return await respond(await service.entity(given, sentences, neighbours, trace))
 
@@ -159,7 +159,7 @@ def _add_entities(app: FastAPI, service: Service, access: Access) -> None:
     async def image(
         entity: Annotated[int, Path(ge=0, lt=1 << 31)], n: Annotated[int, Path(ge=0, lt=MAX_IMAGES)]
     ) -> Response:
-        """An image that the bundle names for an entity."""
+        """Return an image that the bundle names for an entity."""
         found, media_type = await service.image(entity, n)
         return Response(found, media_type=media_type, headers={"Cache-Control": "private, max-age=3600"})
 
@@ -169,24 +169,24 @@ def _add_listings(app: FastAPI, service: Service) -> None:
         "/v1/attributes", response_model=None, responses=answers(Attributes, "attributes and their values")
     )
     async def attributes() -> Response:
-        """What a query may filter by: attributes, and their most frequent values."""
+        """List the attributes that a query may filter by, and their most frequent values."""
         return await respond(service.snapshot.attributes, large=True)
 
     @app.get("/v1/methods", response_model=None, responses=answers(Methods, "the methods"))
     async def methods() -> Response:
-        """The methods served, and the stages that each is made of."""
+        """List the methods served, and the stages of each."""
         return await respond(service.listing())
 
     @app.get("/v1/bundle", response_model=None, responses=answers(BundleShape, "the bundle"))
     async def bundle() -> Response:
-        """What is served and what it was made from."""
+        """Describe the bundle that is served and what it was made from."""
         return await respond(service.bundle())
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", response_model=None, responses=answers(Healthy, "it answers"))
     async def healthz() -> Response:
-        """The process answers."""
+        """Say that the process answers."""
         return await respond({"status": "ok", "bundle": service.snapshot.id})
 
     responses = answers(Ready, "every stage answers")
@@ -194,7 +194,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz", response_model=None, responses=responses)
     async def readyz() -> Response:
-        """Whether every stage answers."""
+        """Report whether every stage answers."""
         stages = await service.readiness()
         ready = all(state == "ok" for state in stages.values())
         return await respond({"ready": ready, "stages": dict(stages)}, 200 if ready else 503)

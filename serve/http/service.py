@@ -1,4 +1,4 @@
-"""Answers requests: names to ids, dispatch to the stages, ids to names. Knows no Ray, no HTTP.
+"""Answer requests: names to ids, dispatch to the stages, ids to names. Knows no Ray, no HTTP.
 
 What takes more than a fraction of a millisecond runs in a thread, off the event loop; what takes less does
 not, since handing it over would take longer.
@@ -32,23 +32,23 @@ logger = logging.getLogger("seedset.serve")
 
 Json = dict[str, Any]
 Event = tuple[str, Json]
-"""The name and the data of what happens to a query."""
+"""Name and data of an event in the progress of a query."""
 
 ANSWER_GRACE_S = 1.0
-"""How long after its deadline a query may still bring what there is."""
+"""Seconds after its deadline in which a query may still bring partial results."""
 
 FEW_QUERIES = 20
 MANY_RESULTS = 500
 LARGE_VOCABULARY = 20_000
-"""Up to these (for results: below) work is done on the event loop."""
+"""Limits up to which (for results: below which) work is done on the event loop."""
 
 READY_S = 1.0
-"""How long what is known of readiness holds."""
+"""Seconds for which a result of the readiness check holds."""
 
 
 @dataclass
 class Trace:
-    """What the log and the metrics say of one request; filled while it is answered."""
+    """A record of one request for the log and the metrics; filled while it is answered."""
 
     request_id: str = ""
     caller: str = ""
@@ -59,12 +59,12 @@ class Trace:
 
 
 async def ready_always() -> Mapping[str, str]:
-    """Say of no stage that it is not ready: for a service whose stages are in its own process."""
+    """Return no stages: for a service whose stages are in its own process, ready with it."""
     return {}
 
 
 class Service:
-    """Answers by a snapshot, which may be replaced at any time: a request uses one to its end.
+    """A service that answers from a snapshot, which may be replaced: a request uses one to its end.
 
     Args:
         settings: limits.
@@ -128,7 +128,7 @@ class Service:
             raise invalid(f"a batch holds 1..{limit} queries, this one {len(batch.queries)}", "queries")
 
     async def stream(self, request: ExpandRequest, trace: Trace) -> AsyncGenerator[Event, None]:
-        """Return what happens to one query: ``stage`` and ``round`` events, then ``answer`` or ``error``.
+        """Return the events of one query: ``stage`` and ``round``, then ``answer`` or ``error``.
 
         Raises:
             ProblemError: what is wrong with the query; nothing has happened then.
@@ -201,7 +201,7 @@ class Service:
         return {"default": snapshot.default, "methods": methods}
 
     async def readiness(self) -> Mapping[str, str]:
-        """Return "ok" or a reason for every stage: asked at most once a second, whoever wants to know."""
+        """Return "ok" or a reason for every stage; the stages are asked at most once a second."""
         now = time.monotonic()
         if self._known_ready is None or now - self._known_ready[0] > READY_S:
             self._known_ready = (now, asyncio.ensure_future(self._ready()))
@@ -248,7 +248,7 @@ class Service:
     async def _ask(
         self, snapshot: BundleSnapshot, resolved: Sequence[ResolvedQuery], trace: Trace
     ) -> list[Json | Problem]:
-        """Ask the stages for queries of one route."""
+        """Run the stages on queries of one route."""
         wait_s = max(one.deadline for one in resolved) - time.time() + ANSWER_GRACE_S
         expansions = [Expansion(one.query) for one in resolved]
         try:
@@ -266,7 +266,7 @@ class Service:
     async def _events(
         self, snapshot: BundleSnapshot, resolved: ResolvedQuery, trace: Trace
     ) -> AsyncGenerator[Event, None]:
-        """Yield what happens to a query. All steps must be taken by one task: its time is limited."""
+        """Yield the events of a query. All steps must be taken by one task: its time is limited."""
         names = snapshot.vocabulary.names
         wait_s = resolved.deadline - time.time() + ANSWER_GRACE_S
         happening = self._dispatch.stream(
@@ -308,7 +308,7 @@ class Service:
         return answer_of(expansion, snapshot.vocabulary, resolved.method, snapshot.id, explained)
 
     def _problem(self, error: Exception, trace: Trace) -> Problem:
-        """Return what a caller is told of an error in the dispatch; what is ours goes to the log."""
+        """Return the answer to an error in the dispatch; an internal error is logged."""
         if isinstance(error, UserError):
             return problem_of(error)
         if isinstance(error, TimeoutError):
@@ -317,7 +317,7 @@ class Service:
         return internal(trace.request_id)
 
     def _noted(self, problem: Problem) -> Problem:
-        """Count a query that was given up because there was too much to do."""
+        """Count a query that was refused or given up under load."""
         if problem.code in ("overloaded", "unavailable", "timeout"):
             self.metrics.shed(problem.code)
         return problem
@@ -361,5 +361,5 @@ def _id_of(given: Any) -> str | None:
 
 
 def _generator(events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-    """Return a dispatch's stream as what it is: it must be closed when nobody listens any more."""
+    """Return a dispatch's stream as a generator: it must be closed when its consumer has gone."""
     return cast("AsyncGenerator[Any, None]", events)

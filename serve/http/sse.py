@@ -1,4 +1,4 @@
-"""Server-sent events: what happens to a query, as it happens.
+"""Stream the progress of a query as server-sent events.
 
 FastAPI's own event streams (0.165) are not used: an error found before the first event would come after a
 status of 200, they write ``no-cache`` and not ``no-store``, encode on the event loop, do not close their
@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from serve.http.requests import encode
 
 KEEP_ALIVE_S = 10.0
-"""How long nothing may happen before a comment says that we are still here."""
+"""Seconds without an event after which a comment keeps the connection alive."""
 
 Event = tuple[str, Any]
 """An event's name and data."""

@@ -1,4 +1,4 @@
-"""The page's files, as a browser gets them."""
+"""Serve the page's files to a browser."""
 
 from __future__ import annotations
 

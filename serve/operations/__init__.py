@@ -1,1 +1,1 @@
-"""What an operator runs beside the service: bundles, tokens, files for `serve deploy`."""
+"""Operate the service: bundles, tokens, files for `serve deploy`."""

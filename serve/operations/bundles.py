@@ -1,4 +1,4 @@
-"""Which bundles a workspace holds, and which one is served.
+"""List the bundles of a workspace, or choose the one that is served.
 
 ``python -m serve.operations.bundles --workspace W``
 """
@@ -21,7 +21,7 @@ EXAMPLES = """
 
 
 class BundlesSettings(CommandSettings):
-    """What the command is told."""
+    """The settings of the command."""
 
     workspace: str = Field(description="Folder or s3:// prefix with bundles.")
     use: str | None = Field(default=None, description="Id of the bundle to serve from now on.")

@@ -1,4 +1,4 @@
-"""Files for ``serve deploy``: written from settings, and checked without a cluster.
+"""Write files for ``serve deploy`` from settings, and check them without a cluster.
 
 Ray Serve's own schema lets unknown keys at the top pass, and takes a file that is not there for the name
 of a module; so a file is checked here first.
@@ -20,7 +20,7 @@ IMPORT_PATH = "serve.app:build"
 
 
 class Http(BaseModel):
-    """Where the proxy listens."""
+    """The HTTP options of the proxy."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,7 +43,7 @@ class ApplicationEntry(BaseModel):
 
 
 class DeployFile(BaseModel):
-    """What ``serve deploy`` is given."""
+    """A file for ``serve deploy``."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Makes a bearer token for a served application: ``python -m serve.operations.token --name page``."""
+"""Make a bearer token for a served application: ``python -m serve.operations.token --name page``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLES = """
 
 
 class TokenSettings(CommandSettings):
-    """What the command is told."""
+    """The settings of the command."""
 
     name: str = Field(default="caller", description="Of the caller, for you: it stands in no answer.")
 

@@ -1,1 +1,1 @@
-"""What the service tells of itself: metrics, logs, and a dashboard that shows them."""
+"""Observe the service: metrics, logs, and a dashboard that shows them."""

@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line: what came from outside is escaped, so no line can be forged."""
+"""Log one JSON object a line: what came from outside is escaped, so no line can be forged."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ NAME = "seedset"
 logger = logging.getLogger(f"{NAME}.serve")
 
 _OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
-"""What every record has: anything else was given as ``extra``, or with a leading _ by Ray."""
+"""Attributes that every record has: anything else was given as ``extra``, or with a leading _ by Ray."""
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record as one line of JSON: time, level, event, and what was given besides."""
+    """A formatter of records as one line of JSON each: time, level, event, and what was given besides."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -45,5 +45,5 @@ def configure_logs(level: str | int = "INFO") -> None:
 
 
 def log_event(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
-    """Log that something happened; ``fields`` (no names of LogRecord's) stand beside it."""
+    """Log an event with ``fields`` (none may have the name of a LogRecord's attribute)."""
     logger.log(level, event, extra=fields)

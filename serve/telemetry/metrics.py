@@ -1,6 +1,6 @@
-"""What the service counts, for Prometheus. Label values are bounded: none is taken from a request as it is.
+"""Count for Prometheus. Label values are bounded: none is taken from a request as it is.
 
-Each replica of the ingress counts what it sees itself; where there are several, each tells the sum.
+Each replica of the ingress counts its own requests; where there are several, each reports the sum.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Metrics:
 
 
 def merge_replica_metrics(texts: Sequence[bytes]) -> bytes:
-    """Return what several replicas count as one: sums, but the latest of times and of the bundle's gauge."""
+    """Return the metrics of several replicas as one text: sums; of times and the bundle the latest."""
 
     class Summed(Collector):
         def collect(self) -> Iterator[Metric]:

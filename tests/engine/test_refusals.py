@@ -21,7 +21,7 @@ def test_what_is_said_of_a_part_keeps_its_code() -> None:
 
 
 def test_a_refused_picture_crosses_processes_with_its_refusal() -> None:
-    error = UnusableImageError(Refusal(Code.IMAGE_ANIMATED, "animated: several pictures in one"))
+    error = UnusableImageError(Refusal(Code.IMAGE_ANIMATED, "animated: several images in one"))
     again = pickle.loads(pickle.dumps(error))
     assert again.refusal == error.refusal
-    assert str(again) == "animated: several pictures in one"
+    assert str(again) == "animated: several images in one"

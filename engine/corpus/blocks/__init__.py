@@ -1,1 +1,1 @@
-"""Blocks of tokens that a causal language model is trained on."""
+"""Make blocks of tokens that a causal language model is trained on."""

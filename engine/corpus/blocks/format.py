@@ -1,4 +1,4 @@
-"""A corpus as blocks of tokens for a language model: which texts, in which order, packed without a loss.
+"""Plan, pack and read a corpus as blocks of tokens for a language model.
 
 Every distinct sentence is read once, after the description of its entity; the texts of an entity stay
 beside each other, so that a block is about something. A few sentences are held out of training.
@@ -39,7 +39,7 @@ Tokens = npt.NDArray[np.integer]
 
 
 class BlockSettings(BaseModel):
-    """Everything that decides what the blocks are, apart from the corpus."""
+    """The settings that decide what the blocks are, apart from the corpus."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -103,7 +103,7 @@ class BlockCounts(BaseModel):
 
 
 class BlockManifest(BaseModel):
-    """``inputs/<key>/manifest.json``, written last."""
+    """The manifest ``inputs/<key>/manifest.json``, written last."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -164,10 +164,10 @@ def named_plans(workspace: Workspace, plans: Sequence[PartPlan]) -> dict[str, Pa
     digests = part_digests(workspace)
     named = {}
     for plan in plans:
-        told = json.dumps([texts[entity] for entity in plan.described], ensure_ascii=False)
+        descriptions = json.dumps([texts[entity] for entity in plan.described], ensure_ascii=False)
         arrays = (plan.rows.tobytes(), plan.held.tobytes(), plan.described.tobytes())
         # The number too: two parts with the same sentences are two parts.
-        name = content_key(digests[plan.part], str(plan.part), *arrays, told)
+        name = content_key(digests[plan.part], str(plan.part), *arrays, descriptions)
         named[name] = replace(plan, name=name)
     return named
 
@@ -194,14 +194,14 @@ def _assign_descriptions(
     Left out are descriptions that are a sentence, or another entity's description, word for word.
     """
     texts = read_descriptions(workspace)
-    told = np.array([e for e, text in enumerate(texts) if text], np.int64)
-    their = _hashes([texts[e] for e in told])
+    filled = np.array([e for e, text in enumerate(texts) if text], np.int64)
+    their = _hashes([texts[e] for e in filled])
     once = np.sort(np.unique(their, return_index=True)[1])
-    told = told[once[~np.isin(their[once], hashes)]]
+    filled = filled[once[~np.isin(their[once], hashes)]]
     home = np.full(len(texts), parts[-1] if len(parts) else 0)
     seen, first = np.unique(entities, return_index=True)
     home[seen] = parts[first]
-    return {int(part): told[home[told] == part] for part in np.unique(home)}
+    return {int(part): filled[home[filled] == part] for part in np.unique(home)}
 
 
 def read_descriptions(workspace: Workspace) -> list[str]:

@@ -1,4 +1,4 @@
-"""Makes parts of the blocks. Knows nothing of where it runs."""
+"""Make parts of the blocks, wherever it runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.storage.workspace import Workspace
 
 
 class BlockWorker:
-    """Reads a mentions part, tokenises what the plan says, packs and writes it.
+    """A worker that reads a mentions part, tokenises what the plan says, packs and writes it.
 
     Args:
         workspace: its address.

@@ -1,4 +1,4 @@
-"""Pictures of contexts that come as bytes. Never decodes one."""
+"""Store images of contexts that come as bytes, without decoding one."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _KINDS = (
 
 
 def kind_of(content: bytes) -> str:
-    """Return the kind of a picture by its first bytes: png, jpg, gif, webp, bmp, tif, or :data:`UNKNOWN`."""
+    """Return the kind of an image by its first bytes: png, jpg, gif, webp, bmp, tif, or :data:`UNKNOWN`."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "webp"
     return next((kind for magic, kind in _KINDS if content.startswith(magic)), UNKNOWN)
 
 
 class ImageWriter:
-    """Writes pictures that come as bytes into a folder, each content once.
+    """A writer of images that come as bytes into a folder, each content once.
 
     Args:
-        folder: becomes :data:`FOLDER` when the corpus is published; made with the first picture.
+        folder: becomes :data:`FOLDER` when the corpus is published; made with the first image.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def add(self, content: bytes) -> str:
-        """Write a picture, and return its address: a path below the workspace."""
+        """Write an image, and return its address: a path below the workspace."""
         name = f"{hashlib.sha256(content).hexdigest()}.{kind_of(content)}"
         target = self._folder / name
         if not target.exists():
@@ -49,7 +49,7 @@ class ImageWriter:
 
 
 def decode_image_bytes(given: bytes | str) -> bytes | Refusal:
-    """Return the bytes of a picture, given as they are or in base64 (line breaks allowed).
+    """Return the bytes of an image, given as they are or in base64 (line breaks allowed).
 
     It is refused where the text is not base64, and where it is larger than :data:`MAX_BYTES`.
     """

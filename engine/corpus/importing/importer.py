@@ -1,4 +1,4 @@
-"""Imports a corpus: checks every record, finds its mention, and publishes the whole or nothing."""
+"""Import a corpus: check every record, find its mention, and publish the whole or nothing."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def import_corpus(
         source: a local path or an ``s3://`` address.
         form: a key of :data:`FORMATS`.
         settings: limits, and what stops the import.
-        progress: is told of sentences read, a few thousand at a time.
+        progress: called with the number of sentences read, a few thousand at a time.
 
     Raises:
         StorageError: nothing at ``source``; a corpus is there already.

@@ -23,7 +23,7 @@ _SPACELESS_REACH = 32
 
 
 class MentionFinder:
-    """Finds the mention of an entity in a sentence.
+    """A finder of an entity's mention in a sentence.
 
     In this order: the name as a whole word, the same in any case, an alias as a whole word (likewise), the
     name anywhere, an alias anywhere. A place inside a longer name of the vocabulary ("Guinea" in

@@ -1,4 +1,4 @@
-"""Writes a corpus into a local folder: parts of mentions, the entity table, the quarantine."""
+"""Write a corpus into a local folder: parts of mentions, the entity table, the quarantine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VARYING = re.compile(r"""'.*'|".*"|\(.*\)|U\+\w+|\d+""", re.DOTALL)
 
 
 class MentionWriter:
-    """Collects mentions and writes ``part-NNNNN.parquet`` files of :data:`PART_ROWS` rows."""
+    """A writer that collects mentions and writes ``part-NNNNN.parquet`` files of :data:`PART_ROWS` rows."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,1 +1,1 @@
-"""Training inputs of encoders: drawn sentences, their mentions masked and tokenised."""
+"""Make training inputs of encoders: drawn sentences, their mentions masked and tokenised."""

@@ -1,4 +1,4 @@
-"""Model input on disk: which settings it was made with, which sentences were drawn, and reading it."""
+"""Describe, draw and read model input on disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Stats = dict[str, int]
 
 
 class InputSettings(BaseModel):
-    """Everything that decides what the model input is, apart from the corpus."""
+    """The settings that decide what the model input is, apart from the corpus."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,7 +71,7 @@ class InputSettings(BaseModel):
 
 
 class InputManifest(BaseModel):
-    """``inputs/<key>/manifest.json``, written last."""
+    """The manifest ``inputs/<key>/manifest.json``, written last."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,4 +1,4 @@
-"""Sentences turned into model input: the mention becomes the tokenizer's mask token.
+"""Mask and tokenise sentences: the mention becomes the tokenizer's mask token.
 
 The text on either side of the mention is tokenised apart, and no special token is looked for in it: a
 sentence that spells "[MASK]" or "[SEP]" itself cannot make a second mask or end the input.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class MaskedInput(NamedTuple):
-    """Token ids with the special ones, the place of the mask token among them, and whether text was cut."""
+    """A masked sentence: its token ids, special ones too, the mask position, and whether text was cut."""
 
     input_ids: list[int]
     mask_index: int
@@ -54,7 +54,7 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 class MentionMasker:
-    """Makes :class:`MaskedInput` of sentences.
+    """A tokenizer of sentences into :class:`MaskedInput`.
 
     Args:
         tokenizer: of a BERT- or RoBERTa-like encoder.
@@ -83,7 +83,9 @@ class MentionMasker:
         """Return the token ids of plain texts, without special tokens."""
         return token_ids(self._tokenizer, texts)
 
-    def described(self, texts: Sequence[str], spellings: Sequence[Sequence[str]]) -> list[list[int]]:
+    def encode_descriptions(
+        self, texts: Sequence[str], spellings: Sequence[Sequence[str]]
+    ) -> list[list[int]]:
         """Return the token ids of descriptions, each mention of the entity's own names masked.
 
         Left in, the name would answer the question which entity is masked: the encoder would learn to
@@ -116,8 +118,8 @@ class MentionMasker:
             sentences: their texts.
             starts: first character of each mention.
             ends: the character after each mention.
-            descriptions: token ids (:meth:`described`) that go in front of each sentence; cut so that the
-                sentence has at least half of the room if it needs it.
+            descriptions: token ids (:meth:`encode_descriptions`) that go in front of each sentence; cut so
+                that the sentence has at least half of the room if it needs it.
         """
         sides: list[str] = []
         for sentence, start, end in zip(sentences, starts, ends, strict=True):
@@ -130,11 +132,11 @@ class MentionMasker:
 
     def _join(self, description: Sequence[int], left: list[int], right: list[int]) -> MaskedInput:
         needed = len(left) + 1 + len(right)
-        told = description[: max(self._body - needed, self._body // 2)]
-        room = self._body - len(told) - 1
+        shown = description[: max(self._body - needed, self._body // 2)]
+        room = self._body - len(shown) - 1
         taken_left = min(len(left), max(room // 2, room - len(right)))
         taken_right = min(len(right), room - taken_left)
-        head = [self._first, *told, *left[len(left) - taken_left :]]
+        head = [self._first, *shown, *left[len(left) - taken_left :]]
         ids = [*head, self._mask, *right[:taken_right], self._last]
         return MaskedInput(ids, len(head), len(ids) < 2 + len(description) + needed)
 

@@ -1,4 +1,4 @@
-"""Makes parts of the model input. Knows nothing of where it runs."""
+"""Make parts of the model input, wherever it runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class InputTask(NamedTuple):
 
 
 class InputWorker:
-    """Reads a mentions part, masks and tokenises its drawn rows, and writes the inputs part.
+    """A worker that reads a mentions part, masks and tokenises its drawn rows, and writes the inputs part.
 
     Args:
         workspace: its address.
@@ -89,7 +89,9 @@ class InputWorker:
         if not self._settings.descriptions:
             return None
         unique, places = np.unique(entity_ids, return_inverse=True)
-        told = self._entities.take(pa.array(unique)).to_pylist()
-        spellings = [[entity["name"], *(entity["aliases"] or [])] for entity in told]
-        tokens = self._masker.described([entity["description"] or "" for entity in told], spellings)
+        entities = self._entities.take(pa.array(unique)).to_pylist()
+        spellings = [[entity["name"], *(entity["aliases"] or [])] for entity in entities]
+        tokens = self._masker.encode_descriptions(
+            [entity["description"] or "" for entity in entities], spellings
+        )
         return [tokens[p] for p in places]

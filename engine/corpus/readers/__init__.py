@@ -1,1 +1,1 @@
-"""Readers of outside formats, one a file."""
+"""Read outside formats, one a file."""

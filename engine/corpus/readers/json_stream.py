@@ -1,4 +1,4 @@
-"""Byte streams of any size: lines with their places, and JSON texts that survive broken UTF-8."""
+"""Read byte streams of any size: lines with their places, and JSON texts that survive broken UTF-8."""
 
 from __future__ import annotations
 

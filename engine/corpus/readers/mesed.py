@@ -1,4 +1,4 @@
-"""The layout of MESED: a folder with
+"""Read the layout of MESED: a folder with
 
 ==================  ======================================================================================
 ``entity2id.txt``   name TAB id a line; the ids are the layout's own

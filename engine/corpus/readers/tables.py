@@ -1,4 +1,4 @@
-"""Tables of sentences and entities, as JSON lines or Parquet.
+"""Read tables of sentences and entities, as JSON lines or Parquet.
 
 Sentences (``sentences.jsonl`` or ``sentences/*.jsonl``; ``sentences*.parquet`` or ``sentences/*.parquet``):
 
@@ -6,8 +6,8 @@ Sentences (``sentences.jsonl`` or ``sentences/*.jsonl``; ``sentences*.parquet`` 
 ``entity``       required  the name of the entity that the sentence mentions
 ``sentence``     required  the text; may be missing where there is an image
 ``start end``    optional  characters of the mention, end exclusive; found by us where missing
-``image``        optional  a picture: path from the source's folder on, local path or s3:// address
-``image_bytes``  optional  in its place the picture's bytes; in JSON lines as base64. 32 MiB at most
+``image``        optional  an image: path from the source's folder on, local path or s3:// address
+``image_bytes``  optional  in its place the image's bytes; in JSON lines as base64. 32 MiB at most
 ===============  ========  ==================================================================
 
 Entities (``entities.jsonl``, ``entities.parquet``; optional: without it, those of the sentences in order of
@@ -48,7 +48,7 @@ from engine.storage.store import Store
 
 BATCH = 8192
 IMAGE_BATCH = 16
-"""Rows that are held at once where they hold pictures."""
+"""Rows that are held at once where they hold images."""
 
 SENTENCE_COLUMNS = ("entity", "sentence", "start", "end", "image", "image_bytes")
 ENTITY_COLUMNS = ("name", "aliases", "description", "attributes")

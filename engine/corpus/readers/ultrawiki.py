@@ -1,4 +1,4 @@
-"""The layout of UltraWiki: a folder with
+"""Read the layout of UltraWiki: a folder with
 
 ======================  =====================================================================
 ``entities.txt``        a name a line

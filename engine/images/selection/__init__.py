@@ -1,1 +1,1 @@
-"""Choice of the best of several candidate images (equation 1 of the MESED paper)."""
+"""Select the best of several candidate images (MESED, equation 1)."""

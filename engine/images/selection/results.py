@@ -1,4 +1,4 @@
-"""The folder that a choice of images is written into, part by part, and the worker that makes a part.
+"""Write the result of an image selection, part by part, and make its parts.
 
 The parts are those of :mod:`engine.storage.parts`, spread over folders of which each has its own readers:
 
@@ -28,7 +28,7 @@ from engine.corpus.positions import PrintedPosition
 from engine.corpus.readers.base import RefusedRecord
 from engine.errors import StorageError
 from engine.images.fetch import ImageFiles
-from engine.images.selection.selector import Choice, ImageSelector, SelectionSettings
+from engine.images.selection.selector import ImageSelector, SelectionResult, SelectionSettings
 from engine.images.selection.table import SCORE_SCHEMA, SelectionRecord, read_table
 from engine.storage.parts import PartFolder, numbered, read_model, write_model
 from engine.storage.store import Store
@@ -44,7 +44,7 @@ COUNTS = ("records", "chosen", "without_image", "images_scored", "images_refused
 
 
 class SelectionManifest(BaseModel):
-    """``choice.json``."""
+    """The manifest ``choice.json``."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -98,7 +98,7 @@ class SelectionFolder:
             table: a file of JSON lines or Parquet.
             settings: models and alpha.
             overwrite: remove another choice that is here.
-            progress: is told of records read.
+            progress: called with the number of records read.
 
         Raises:
             StorageError: another choice is here, or there is no table.
@@ -220,7 +220,7 @@ class SelectionWorker:
         return counts
 
 
-def _sentence(choice: Choice) -> dict[str, object]:
+def _sentence(choice: SelectionResult) -> dict[str, object]:
     """Return a record's line of the source that is written."""
     record, best = choice.record, choice.best()
     line: dict[str, object] = {"entity": record.entity, "sentence": record.sentence}
@@ -231,7 +231,7 @@ def _sentence(choice: Choice) -> dict[str, object]:
     return line
 
 
-def _score_table(choices: Iterable[Choice], refused: int) -> tuple[pa.Table, Counter[str]]:
+def _score_table(choices: Iterable[SelectionResult], refused: int) -> tuple[pa.Table, Counter[str]]:
     """Return the scores of a part's usable candidates, its counts in the metadata; and the counts."""
     rows: list[dict[str, object]] = []
     counts = Counter(dict.fromkeys(COUNTS, 0) | {"images_refused": refused})

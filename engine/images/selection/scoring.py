@@ -71,7 +71,7 @@ def score_candidates(
 def _cosines(rows: Floats, vector: Floats) -> Floats:
     """Return the cosine of each row, [n, d], to a vector, [d]; 0 where one of them has no length."""
     lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(vector)
-    # A row at a time, so that what a candidate scores does not depend on what stands beside it.
+    # A row at a time, so that a candidate's score does not depend on the others.
     products = np.array([row @ vector for row in rows], np.float32)
     cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
     return cosines.clip(-1, 1)  # rounding may leave a little more

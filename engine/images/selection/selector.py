@@ -1,7 +1,7 @@
 """Select images with models: from addresses and sentences to the scores of equation 1 (MESED).
 
-Knows nothing of who calls it, or where. Records beside each other often share candidates
-(the images of one entity), so what was seen of an address is remembered for a while.
+Independent of its caller. Neighbouring records often share candidates
+(the images of one entity), so the vectors of an address are cached.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 BATCH = 16
-"""Pictures that go through a model at a time."""
+"""Images that go through a model at a time."""
 
 REMEMBERED = 1024
 """Addresses; ten objects of 2,048 numbers each are 80 KiB, so at most 80 MiB."""
@@ -63,7 +63,7 @@ class SelectionSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageVectors:
     """The vectors of an image: its own in CLIP's space, [d], and its objects', [k, c]."""
 
     image: Floats
@@ -71,7 +71,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectionResult:
     """The result of a record: usable candidates with their scores, and refused ones with the reason."""
 
     record: SelectionRecord
@@ -88,7 +88,7 @@ class Choice:
 
 
 class ImageSelector:
-    """Chooses images; see :meth:`choose`.
+    """A selector of images; see :meth:`choose`.
 
     Args:
         settings: the models and alpha.
@@ -107,10 +107,10 @@ class ImageSelector:
         # Large enough that half a side, cut out, still has the pixels that a model wants.
         sides = [self._clip.side, 2 * self._object_side, self._finder.side if self._finder else 0]
         self._side = max(sides)
-        self._seen: OrderedDict[tuple[str, bool], Seen | Refusal] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, bool], ImageVectors | Refusal] = OrderedDict()
         self._typical: OrderedDict[str, Floats | Refusal] = OrderedDict()
 
-    def choose(self, records: Sequence[SelectionRecord]) -> list[Choice]:
+    def choose(self, records: Sequence[SelectionRecord]) -> list[SelectionResult]:
         """Return what comes of each record.
 
         Raises:
@@ -122,42 +122,42 @@ class ImageSelector:
             for record, text in zip(records, np.concatenate(texts) if texts else [], strict=True)
         ]
 
-    def _choose(self, record: SelectionRecord, text: Floats) -> Choice:
+    def _choose(self, record: SelectionRecord, text: Floats) -> SelectionResult:
         refused: dict[str, Refusal] = {}
         typical = self._typical_of(record.typical) if record.typical and self._alpha < 1 else None
         if isinstance(typical, Refusal):
             refused[str(record.typical)] = typical.about("the typical image:")
             typical = None
-        found = self._look_at(record.candidates, with_objects=typical is not None)
-        seen: dict[str, Seen] = {}
+        found = self._vectors_of(record.candidates, with_objects=typical is not None)
+        seen: dict[str, ImageVectors] = {}
         for address, one in found.items():
             if isinstance(one, Refusal):
                 refused[address] = one
             else:
                 seen[address] = one
         if not seen:
-            return Choice(record, refused=refused)
+            return SelectionResult(record, refused=refused)
         images = np.stack([one.image for one in seen.values()])
         objects = [one.objects for one in seen.values() if one.objects is not None]
         scores = score_candidates(
             text, images, objects if typical is not None else None, typical, self._alpha
         )
-        return Choice(record, list(seen), scores, refused)
+        return SelectionResult(record, list(seen), scores, refused)
 
-    def _look_at(self, addresses: Sequence[str], with_objects: bool) -> dict[str, Seen | Refusal]:
+    def _vectors_of(self, addresses: Sequence[str], with_objects: bool) -> dict[str, ImageVectors | Refusal]:
         """Return what is seen at each address, or why nothing is, in the order of the addresses."""
-        known = {a: self._seen[a, with_objects] for a in addresses if (a, with_objects) in self._seen}
+        known = {a: self._cache[a, with_objects] for a in addresses if (a, with_objects) in self._cache}
         new = [a for a in addresses if a not in known]
         for some in _batches(new):
-            known |= self._seen_anew(some, with_objects)
+            known |= self._encode(some, with_objects)
         for address, one in known.items():
-            _remember(self._seen, (address, with_objects), one)
+            _remember(self._cache, (address, with_objects), one)
         return {address: known[address] for address in addresses}
 
-    def _seen_anew(self, addresses: Sequence[str], with_objects: bool) -> dict[str, Seen | Refusal]:
+    def _encode(self, addresses: Sequence[str], with_objects: bool) -> dict[str, ImageVectors | Refusal]:
         decoded = self._decoded(addresses)
         good = {a: p for a, p in zip(addresses, decoded, strict=True) if not isinstance(p, Refusal)}
-        found: dict[str, Seen | Refusal] = {
+        found: dict[str, ImageVectors | Refusal] = {
             a: p for a, p in zip(addresses, decoded, strict=True) if isinstance(p, Refusal)
         }
         if not good:
@@ -167,7 +167,7 @@ class ImageSelector:
         if with_objects:
             boxes = self._boxes(list(good.values()))
             objects = [self._object_vectors(p, b) for p, b in zip(good.values(), boxes, strict=True)]
-        seen = [Seen(image, some) for image, some in zip(images, objects, strict=True)]
+        seen = [ImageVectors(image, some) for image, some in zip(images, objects, strict=True)]
         return found | dict(zip(good, seen, strict=True))
 
     def _boxes(self, images: Sequence[Pixels]) -> Sequence[Sequence[Box]]:
@@ -176,7 +176,7 @@ class ImageSelector:
         return self._finder.boxes(_at(images, self._finder.side))
 
     def _object_vectors(self, pixels: Pixels, boxes: Sequence[Box]) -> Floats:
-        """Return a vector for each part of a picture, float32 [boxes, c]."""
+        """Return a vector for each part of an image, float32 [boxes, c]."""
         cuts = torch.from_numpy(cut_out(pixels, boxes, self._object_side))
         found = self._clip.images(cuts) if self._vision is None else self._vision.encode(cuts).mean(dim=1)
         return found.numpy()
@@ -203,7 +203,7 @@ class ImageSelector:
 
 
 def _at(images: Sequence[Pixels], side: int) -> torch.Tensor:
-    """Return whole pictures squeezed to a side, uint8 [pictures, side, side, 3]."""
+    """Return whole images squeezed to a side, uint8 [images, side, side, 3]."""
     return torch.from_numpy(np.concatenate([cut_out(pixels, [WHOLE], side) for pixels in images]))
 
 

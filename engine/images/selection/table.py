@@ -1,4 +1,4 @@
-"""The table of records whose images are to be chosen, and the form of what comes out.
+"""Read the table of records whose images are to be selected, and write the selected ones.
 
 =================  ========  ==================================================================
 ``entity``         required  the name of the entity

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.generation.beam import BeamResult
-from engine.generation.expansion import ExpansionState, Rules, grow, top_p
+from engine.generation.expansion import ExpansionState, Rules, run_rounds, top_p
 from engine.generation.trie import Trie
 from engine.query import NewEntity, Query
 
@@ -65,7 +65,7 @@ def query(
 def grown(
     search: Search, growing: Sequence[ExpansionState], rules: Rules, query_batch_size: int = 8
 ) -> list[Any]:
-    return list(grow(ARTIFACTS, search, growing, rules, query_batch_size))
+    return list(run_rounds(ARTIFACTS, search, growing, rules, query_batch_size))
 
 
 def test_top_p_keeps_the_entry_that_reaches_the_share() -> None:
@@ -187,7 +187,7 @@ def timed(deadline: float | None, **options: Any) -> ExpansionState:
 
 def test_no_round_begins_that_would_end_after_the_deadline() -> None:
     late, one, never = timed(0.5), timed(4.0), timed(None, wanted=20)
-    rounds = list(grow(ARTIFACTS, Search(), [late, one, never], Rules(top_p=0.1), 8, Clock()))
+    rounds = list(run_rounds(ARTIFACTS, Search(), [late, one, never], Rules(top_p=0.1), 8, Clock()))
     assert (late.rounds, late.stopped) == (0, True)
     # The clock says 1 and 2 before the rounds; one more, begun at 3, would end at 4.
     assert (one.rounds, one.stopped) == (2, True)
@@ -201,7 +201,7 @@ def test_no_round_begins_that_would_end_after_the_deadline() -> None:
 
 def test_queries_that_wait_longer_than_their_time_make_room_for_others() -> None:
     growing = [timed(100.0), timed(2.0), timed(2.5), timed(100.0, positive=(10, 11))]
-    list(grow(ARTIFACTS, Search(), growing, Rules(), 1, Clock()))
+    list(run_rounds(ARTIFACTS, Search(), growing, Rules(), 1, Clock()))
     assert [one.stopped for one in growing] == [False, True, True, False]
     assert [one.rounds > 0 for one in growing] == [True, False, False, True]
 

@@ -39,7 +39,7 @@ REFUSED = {
     "9000 x 9000 pixels, more than 64000000": png_header(9000, 9000),
     "more than 64000000 pixels": png_header(60000, 60000),
     "more than 32 MiB": b"\xff\xd8" + bytes(32 << 20),
-    "animated: several pictures in one": saved(RED, "GIF", **FRAMES),
+    "animated: several images in one": saved(RED, "GIF", **FRAMES),
     "animated": saved(RED, "WEBP", **FRAMES),
     "animated: several": saved(RED, "PNG", **FRAMES),
     "colours for print": saved(RED.convert("CMYK"), "JPEG"),

@@ -177,7 +177,7 @@ def test_mistakes_say_what_is_known(folders: dict[str, str], tmp_path: Path) -> 
         UserError, match="of type 'bert'; known are resnet, mobilenet_v1, mobilenet_v2, vit, clip"
     ):
         VisionBackbone.load(str(save(BertModel(BertConfig(vocab_size=9, **SMALL)), tmp_path / "bert")))
-    with pytest.raises(UserError, match="type 'vit' takes pictures of one size only"):
+    with pytest.raises(UserError, match="type 'vit' takes images of one size only"):
         VisionBackbone.load(folders["vit"], patches="crop")
     with pytest.raises(UserError, match="cannot be loaded"):
         VisionBackbone.load(str(tmp_path))

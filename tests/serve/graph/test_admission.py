@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.errors import OverloadedError
-from serve.graph.admission import WAY_S, Admission
+from serve.graph.admission import OVERHEAD_S, Admission
 
 
 class Clock:
@@ -24,7 +24,7 @@ def taught(clock: Clock, seconds: float, max_wait_s: float = 5, max_queued: int 
     admission = Admission(max_queued, max_wait_s, clock)
     for _ in range(16):
         with admission.admit("m", 1) as answered:
-            clock.now += seconds + WAY_S
+            clock.now += seconds + OVERHEAD_S
             answered(1, seconds)
     return admission
 

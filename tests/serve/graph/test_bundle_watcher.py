@@ -64,8 +64,8 @@ class World:
         self.asked.append(bundle_id)
         return {"Retrieve": "", "Generate": self.bad.get(bundle_id, "")}
 
-    def look(self) -> str:
-        asyncio.run(self.watcher.look())
+    def check(self) -> str:
+        asyncio.run(self.watcher.check())
         return self.service.snapshot.id
 
     def refused(self) -> tuple[str, str] | None:
@@ -77,40 +77,40 @@ class World:
 
 def test_a_new_bundle_is_served_once_every_stage_has_it() -> None:
     world = World()
-    assert world.look() == "a"
+    assert world.check() == "a"
     world.current = "b"
-    assert world.look() == "b"
+    assert world.check() == "b"
     assert world.asked == ["b"]
-    assert world.look() == "b"
+    assert world.check() == "b"
     assert world.asked == ["b"], "what is served is not prepared again"
     world.current = "a"
-    assert world.look() == "a", "pointing back is the way back"
+    assert world.check() == "a", "pointing back is the way back"
     assert (world.swaps("served"), world.swaps("refused")) == (2, 0)
 
 
 def test_a_bundle_that_one_stage_cannot_open_is_refused_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(bad={"b": "no lm"}, current="b")
-    assert world.look() == "a"
+    assert world.check() == "a"
     assert world.refused() == ("b", "Generate: no lm")
-    world.look()
+    world.check()
     assert world.asked == ["b"], "not tried again at once"
     monkeypatch.setattr(bundle_watcher, "RETRY_S", 0.0)
     world.bad.clear()
-    assert world.look() == "b", "but later: it may have been published anew"
+    assert world.check() == "b", "but later: it may have been published anew"
     assert world.refused() is None
     assert world.swaps("refused") == 1
 
 
 def test_a_bundle_that_is_not_whole_is_refused_before_any_stage_is_asked() -> None:
     world = World(broken={"b"}, current="b")
-    assert world.look() == "a"
+    assert world.check() == "a"
     assert world.refused() == ("b", "bundle b: a file fails its checksum")
     assert world.asked == []
     world.current = "a"
-    world.look()
+    world.check()
     assert world.refused() is None
     world.current = "c"
-    assert world.look() == "c"
+    assert world.check() == "c"
 
 
 def test_watching_goes_on_after_what_it_did_not_expect(caplog: pytest.LogCaptureFixture) -> None:

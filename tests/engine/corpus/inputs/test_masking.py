@@ -173,7 +173,7 @@ def test_a_description_does_not_tell_the_name(bert: PreTrainedTokenizerBase) -> 
     masker = MentionMasker(bert, 64)
     texts = ["Iron (Fe) is a metal; IRON rusts, irony does not.", "A C++ book.", "", "No name."]
     spellings = [["iron", "Fe"], ["C++", ""], ["x"], []]
-    found = [bert.decode(ids) for ids in masker.described(texts, spellings)]
+    found = [bert.decode(ids) for ids in masker.encode_descriptions(texts, spellings)]
     assert found == [
         "[MASK] ( [MASK] ) is a metal ; [MASK] rusts, irony does not.",
         "a [MASK] book.",
