@@ -66,7 +66,7 @@ class _Postings:
     Attributes:
         values: distinct ones, those of most entities first, then by text.
         starts: where each value's entities begin in ``ids``, and the end, int64 [V + 1].
-        ids: entities value by value, rising within one.
+        ids: entities value by value, ascending within one.
     """
 
     values: pa.Array
@@ -119,7 +119,7 @@ class Catalogue:
         ]
 
     def matching(self, filters: Filters) -> Ids:
-        """Return the entities that have, of every named attribute, one of the values: int32, rising.
+        """Return the entities that have, of every named attribute, one of the values: int32, ascending.
 
         Raises:
             UnknownAttributeError: an attribute or a value that no entity has.
@@ -149,7 +149,7 @@ class Catalogue:
         return self._sentences.images(len(self), n)
 
     def _having(self, name: str, values: Sequence[str]) -> Ids:
-        """Return the entities with one of an attribute's values, rising."""
+        """Return the entities with one of an attribute's values, ascending."""
         if name not in self._postings:
             raise UnknownAttributeError(name, None, _closest(name, list(self._postings)))
         one = self._postings[name]
@@ -184,7 +184,7 @@ class _SentenceFile:
         self._last_G = np.array([g.statistics.max for g in groups], np.int64)
 
     def read(self, ids: Index, n: int) -> dict[int, list[MentionSentence]]:
-        """Return up to n sentences of each of some entities (rising), from the row groups that hold them."""
+        """Return up to n sentences of each entity (ascending ids), from the row groups that hold them."""
         begin = np.searchsorted(self._last_G, ids)
         end = np.searchsorted(self._first_G, ids, side="right")
         groups = sorted({group for b, e in zip(begin, end, strict=True) for group in range(b, e)})

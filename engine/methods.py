@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine.errors import QueryError
+from engine.renames import current_name
 from engine.stages.base import Pipeline
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank
@@ -56,10 +57,14 @@ ABLATIONS: Mapping[str, Pipeline] = {
     # in the prompt (table 15): measured, not served.
     "genexpan-negative": Pipeline((Generate(),)),
     "genexpan-trie": Generate(constrained=False) >> SegmentRerank(by="likelihood", length=4),
-    "genexpan+unwanted": Generate(negatives_in_prompt=True) >> SegmentRerank(by="likelihood", length=4),
+    "genexpan+negatives": Generate(negatives_in_prompt=True) >> SegmentRerank(by="likelihood", length=4),
     # MultiExpan as its authors measure it: all classes grow together, and an entity comes in one at most.
     "multiexpan+joint": Pipeline((WindowSearch(jointly=True),)),
 }
+
+
+RENAMED = {"genexpan+unwanted": "genexpan+negatives"}
+"""Former names of methods, which :func:`method` still takes."""
 
 
 def method(name: str) -> Pipeline:
@@ -69,6 +74,6 @@ def method(name: str) -> Pipeline:
         QueryError: no such method; names those there are.
     """
     try:
-        return {**METHODS, **ABLATIONS}[name]
+        return {**METHODS, **ABLATIONS}[current_name("method", name, RENAMED)]
     except KeyError:
         raise QueryError(f"unknown method {name!r}; known: {', '.join([*METHODS, *ABLATIONS])}") from None

@@ -143,10 +143,10 @@ def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
     """Return plain rows (numbers, strings, arrays) that cross a table; see :func:`from_rows`.
 
     Raises:
-        ValueError: a query with what tables do not carry: conditions, new entities, a deadline.
+        ValueError: a query with what tables do not carry: filters, new entities, a deadline.
     """
     if bad := next((e.query for e in expansions if e.query.filters or e.query.new or e.query.deadline), None):
-        raise ValueError(f"query {bad.id!r}: tables carry no conditions, new entities or deadlines")
+        raise ValueError(f"query {bad.id!r}: tables carry no filters, new entities or deadlines")
     return [
         {
             "query_id": e.query.id,

@@ -14,7 +14,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 EXAMPLES = os.environ.get("SEEDSET_TEST_EXAMPLES")
-"""Of every property test, where the environment asks for more of them (`make test-long`)."""
+"""Examples of every property test, where the environment asks for more of them (`make test-long`)."""
 if EXAMPLES:
     hypothesis.settings.register_profile("long", max_examples=int(EXAMPLES), deadline=None)
     hypothesis.settings.load_profile("long")

@@ -3,7 +3,7 @@
     s(e, e') = P(e' | "{e} is similar to") ** (1 / |e'|)
 
 with |e'| the tokens of " {e'}" after the word "to" and probabilities over the whole vocabulary. It does
-not depend on the query: what was computed for one is remembered for all that follow, within a bound.
+not depend on the query: pairs are cached across queries, within a bound.
 
 Shape letters: P pairs, n candidates e, t targets e'.
 """
@@ -31,7 +31,7 @@ STRIDE = 1 << 31
 """A pair's key is e * STRIDE + e'. Targets without an id get numbers after the vocabulary's."""
 
 WAYS = 8
-"""Places that a remembered pair may take."""
+"""Places that a cached pair may take."""
 
 PART = 1 << 16
 """Pairs that are computed at a time."""
@@ -43,7 +43,7 @@ class Likelihood:
     Args:
         model: the language model.
         names: of all entities, by id.
-        remembered: pairs kept in memory, at 20 bytes each; the least recently used make room.
+        cached_pairs: pairs kept in memory, at 20 bytes each; the least recently used make room.
         batch_tokens: tokens of a forward pass. A candidate is a row of its prefix and of its targets'
             tokens, what these share held once, so that a batch of 4,096 tokens has about 200 candidates
             with three targets. See :func:`engine.generation.trie_scores.name_logprobs` for its memory.
@@ -53,11 +53,11 @@ class Likelihood:
         self,
         model: LanguageModel,
         names: Sequence[str],
-        remembered: int = 4_000_000,
+        cached_pairs: int = 4_000_000,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         self.model, self.names, self.batch_tokens = model, names, batch_tokens
-        self._memory = _PairMemory(remembered)
+        self._cache = _PairCache(cached_pairs)
         self.hits = self.misses = 0
 
     def with_own_counts(self) -> Likelihood:
@@ -74,8 +74,8 @@ class Likelihood:
     def __call__(self, requests: Sequence[Request]) -> list[Scores]:
         """Return s(e, e') of each request's candidates (rows) and targets (columns), float32 [n, t].
 
-        All requests' pairs that are not remembered are computed together, every pair once. Those of
-        targets given by name are not remembered: nobody may ask for them again.
+        All requests' pairs that are not cached are computed together, every pair once. Those of
+        targets given by name are not cached: they may never occur again.
 
         Raises:
             QueryError: a name that is too long.
@@ -90,14 +90,14 @@ class Likelihood:
             for candidates, targets in requests
         ]
         keys_P = np.concatenate([k.ravel() for k in keys])
-        scores_P, known_P = self._memory.get(keys_P)
+        scores_P, known_P = self._cache.get(keys_P)
         missing, place = np.unique(keys_P[~known_P], return_inverse=True)
         if len(missing):
             parts = [missing[start : start + PART] for start in range(0, len(missing), PART)]
             computed = np.concatenate([self._compute(part, new) for part in parts])
             scores_P[~known_P] = computed[place]
             lasting = missing % STRIDE < len(self.names)
-            self._memory.put(missing[lasting], computed[lasting])
+            self._cache.put(missing[lasting], computed[lasting])
         self.hits += int(known_P.sum())
         self.misses += len(missing)
         bounds = np.cumsum([k.size for k in keys])[:-1]
@@ -142,7 +142,7 @@ class Likelihood:
         return scores_P
 
 
-class _PairMemory:
+class _PairCache:
     """A bounded table from keys (from 0) to scores, looked up and filled by vector operations.
 
     A key's hash names a bucket, and it may lie in any place there; a full bucket gives up its least

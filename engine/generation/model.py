@@ -47,7 +47,7 @@ class LanguageModel:
     Args:
         model: with weights of one dtype, on one device.
         tokenizer: a fast tokenizer of that model.
-        fingerprint: stands for weights and tokenizer; what is remembered is keyed by it.
+        fingerprint: stands for weights and tokenizer; caches are keyed by it.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, fingerprint: str) -> None:

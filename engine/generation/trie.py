@@ -64,14 +64,14 @@ class Trie:
     """Distinct sequences in lexicographic order, their entities, and the nodes above them.
 
     Nodes are numbered breadth first: node 0 is the root, which is never a leaf, and the children of node
-    i are the nodes ``first_child[i]:first_child[i + 1]``, by rising token.
+    i are the nodes ``first_child[i]:first_child[i + 1]``, by ascending token.
 
     Attributes:
         tokens: the sequences after one another, uint16 [T] (int32 if an id needs it).
         starts: where each sequence begins in ``tokens``, and the end, int32 [S + 1].
-        entities: ids sequence by sequence, rising within one, int32 [E].
+        entities: ids sequence by sequence, ascending within one, int32 [E].
         entity_starts: where each sequence's entities begin, and the end, int32 [S + 1].
-        entity_ids: all ids, rising, int32 [E].
+        entity_ids: all ids, ascending, int32 [E].
         entity_sequence: the sequence of each of ``entity_ids``, int32 [E].
         node_token: the token that leads to a node, [M], of the type of ``tokens``; 0 at the root.
         first_child: int32 [M + 1]; a leaf's slice is empty.
@@ -170,7 +170,7 @@ class Trie:
         return self._assemble(tokens, starts, _common(tokens, starts), ids[order], np.append(first, len(ids)))
 
     def children(self, nodes: Ints) -> tuple[Ints, Ints, Ints]:
-        """Return all children of some nodes, node by node, by rising token.
+        """Return all children of some nodes, node by node, by ascending token.
 
         Args:
             nodes: int64 [B].
@@ -196,7 +196,7 @@ class Trie:
         return self.tokens[self._tail_start(leaves) + offset].astype(np.int64)
 
     def entities_at(self, leaf: int) -> Ids:
-        """Return the entities of a leaf, rising: more than one where names tokenise alike."""
+        """Return the entities of a leaf, ascending: more than one where names tokenise alike."""
         sequence = self.node_sequence[leaf]
         return self.entities[self.entity_starts[sequence] : self.entity_starts[sequence + 1]]
 
@@ -302,9 +302,9 @@ def _check_lengths(lengths: Ints, ids: Ids) -> None:
             f"entity {ids[lengths.argmax()]}: its name has {lengths.max()} tokens, at most {MAX_TOKENS} are "
             "taken; shorten it or leave it out"
         )
-    rising = np.sort(ids)
-    if (again := rising[1:] == rising[:-1]).any():
-        raise FormatError(f"entity {rising[1:][again][0]}: comes twice; give each entity one name")
+    ascending = np.sort(ids)
+    if (again := ascending[1:] == ascending[:-1]).any():
+        raise FormatError(f"entity {ascending[1:][again][0]}: comes twice; give each entity one name")
 
 
 def _sorted_rows(tokens: Tokens, lengths: Ints, ids: Ids) -> Ints:

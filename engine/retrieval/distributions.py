@@ -76,7 +76,7 @@ def truncate(dense_BN: npt.NDArray[np.floating], m: int = KEPT) -> tuple[Ids, Sc
         m: probabilities to keep; at most all N.
 
     Returns:
-        ids int32 [B, m] (rising), their probabilities float32 [B, m], and the probability of each
+        ids int32 [B, m] (ascending), their probabilities float32 [B, m], and the probability of each
         entity that is not kept, float32 [B].
     """
     n = dense_BN.shape[1]

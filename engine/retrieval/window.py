@@ -24,7 +24,7 @@ class WindowSearchState:
     Args:
         distributions: of all entities.
         seeds: the mean of the seeds; the entities that are taken are added to it.
-        candidates: rising ids, each once; None: all entities. Absent ones are left out.
+        candidates: ascending ids, each once; None: all entities. Absent ones are left out.
         exclude: ids that are no candidates.
         window: candidates that a step considers.
         decay: the i-th entity taken weighs (1 + i) ** -decay, and a seed 1.

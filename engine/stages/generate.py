@@ -28,15 +28,15 @@ if TYPE_CHECKING:  # a description brings no model library along: what does is i
 FREE_TOKENS = 20
 """New tokens of a search without the trie, which would not end by itself."""
 
-CONDITIONS = 8
-"""Tries of the entities that fulfil some conditions that a worker keeps."""
+CACHED_TRIES = 8
+"""Tries of filtered entities that a worker caches."""
 
 
 class Generate(Stage):
-    """Grow a list by rounds of constrained beam search, and rank it by its likeness to the positive seeds.
+    """Grow a list by rounds of constrained beam search, and rank it by likelihood of the positive seeds.
 
     After a stage that recalled candidates only these can be generated; as the first stage, every name of an
-    entity that fulfils the query's conditions. Scores are the mean likelihood of the positive seeds after
+    entity that fulfils the query's filters. Scores are the mean likelihood of the positive seeds after
     "{e} is similar to" (equation 8). After the query's deadline no round begins: the list is what it is
     then, or, if there was no round at all, what was recalled before.
     """
@@ -92,7 +92,7 @@ class Generator:
         self._stage, self._catalogue = stage, catalogue
         self._artifacts = replace(artifacts, likelihood=artifacts.likelihood.with_own_counts())
         self._rounds = 0
-        self._filtered_trie = lru_cache(CONDITIONS)(self._restricted)
+        self._filtered_trie = lru_cache(CACHED_TRIES)(self._restricted)
         self._search: BeamSearch | FreeSearch
         if stage.constrained:
             self._search = BeamSearch(artifacts.model, stage.beams, normalise=stage.normalise)
@@ -136,7 +136,7 @@ class Generator:
             yield one
 
     def counts(self) -> Mapping[str, int]:
-        """Return forward passes of the search, rounds, and pairs of equation 8 remembered and computed."""
+        """Return forward passes of the search, rounds, and cache hits and misses of equation 8."""
         likelihood = self._artifacts.likelihood
         return {
             "decode_steps": self._search.forward_passes,

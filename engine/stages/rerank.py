@@ -23,7 +23,7 @@ from engine.stages.retrieve import unused
 from engine.storage.bundle import Bundle
 
 Nearness = Callable[[Sequence[Expansion]], list[tuple[Scores, tuple[str, ...]]]]
-"""Returns for each expansion its entities' mean likeness to the negative seeds, float32 [n], and notes."""
+"""Returns for each expansion its entities' mean similarity to the negative seeds, float32 [n], and notes."""
 
 
 def by_embedding(bundle: Bundle, view: str, stage: str) -> Nearness:
@@ -54,9 +54,9 @@ def by_likelihood(bundle: Bundle) -> Nearness:
 
 
 class SegmentRerank(Stage):
-    """Order each segment of the list by rising mean likeness to the negative seeds.
+    """Order each segment of the list by ascending mean similarity to the negative seeds.
 
-    Likeness is the cosine in a view (``by="embedding"``, RetExpan) or the likelihood of the seeds
+    Similarity is the cosine in a view (``by="embedding"``, RetExpan) or the likelihood of the seeds
     (``by="likelihood"``, GenExpan). Segments have ``length`` entries each, or, where ``confidence`` is
     given, the share ``confidence`` of the positive similarity that remains (CDS). Scores stay with their
     places, so that the list is still sorted by score; an entity's own similarities are in the evidence.
@@ -71,7 +71,7 @@ class SegmentRerank(Stage):
     budget: ClassVar[int] = 4_000  # a likelihood takes its time
 
     def cost(self, expansion: Expansion) -> int:
-        """Return how many candidates are likened to the negative seeds."""
+        """Return how many candidates are compared with the negative seeds."""
         return max(1, len(expansion.ranking))
 
     def needs(self) -> tuple[str, ...]:
@@ -111,13 +111,13 @@ class SegmentRerank(Stage):
 
 
 class ContrastRerank(Stage):
-    """Take off the score of each entity what it owes to being like the negative seeds.
+    """Lower each entity's score by its excess similarity to the negative seeds.
 
     With s+ and s- the mean cosines to the seeds of both kinds and T the temperature,
 
         score := score + T * log(sigmoid((s+ - s-) / T))
 
-    Nothing is taken off an entity that is clearly nearer to the positive seeds; one that is nearer to
+    Nothing is subtracted from an entity that is clearly nearer to the positive seeds; one that is nearer to
     the negative seeds loses the difference. Unlike a constant share of s-, this leaves an entity alone
     that is merely of the same fine-grained class as the negative seeds.
     """

@@ -26,7 +26,7 @@ from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
 
 WHERES = 16
-"""Conditions whose entities are remembered: four bytes an entity each, at most."""
+"""Filters whose entities are cached: four bytes an entity each, at most."""
 
 Matching = Callable[[Filters], Ids]
 
@@ -36,7 +36,7 @@ class Retrieve(Stage):
 
     Negative seeds are not used here, so that recall is whole. A query that wants more than k gets it.
     After a stage that recalled candidates only these are ranked (the interaction of table 9). Where a
-    query has conditions, only entities that fulfil them are ranked, so that it gets as many.
+    query has filters, only entities that fulfil them are ranked, so that it gets as many.
     ``hubness`` is the share of an entity's mean cosine to its own neighbours that is taken off, so
     that entities that are near to everything do not come up for every query. ``seed_view``, a view of
     as many dimensions, is where the vectors of the seeds are taken from; none: from the same view. (The
@@ -102,7 +102,7 @@ def _check_dimensions(bundle: Bundle, views: Mapping[str, Index]) -> None:
 
 
 def matching_of(bundle: Bundle) -> Matching:
-    """Return what finds the entities that fulfil conditions, and remembers the last ones."""
+    """Return a cached function that finds the entities that fulfil filters."""
 
     @lru_cache(WHERES)
     def matching(filters: Filters) -> Ids:
@@ -112,7 +112,7 @@ def matching_of(bundle: Bundle) -> Matching:
 
 
 def allowed(expansion: Expansion, has_seeds: bool, matching: Matching) -> Ids | None:
-    """Return which entities may be ranked, rising; None: all. Without a usable seed there are none."""
+    """Return which entities may be ranked, ascending; None: all. Without a usable seed there are none."""
     if not has_seeds:
         return np.empty(0, np.int32)
     given = np.sort(expansion.ranking.ids) if len(expansion.ranking) else None

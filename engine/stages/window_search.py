@@ -25,14 +25,14 @@ from engine.storage.bundle import Bundle
 
 
 class WindowSearch(Stage):
-    """Grow the set of positive seeds to k entities, then order these by place and likeness to the whole.
+    """Grow the set of positive seeds to k entities, then order these by place and similarity to the whole.
 
     Each step takes, of the ``window`` best candidates by divergence to the seeds, the one that is nearest
     to the set so far. Then an entity's score is mu / (its place in the search) + 1 / (its rank by
     divergence to the final set). Evidence: ``divergence``, to the seeds, in nats, and ``rank``, the place.
 
     Seeds are never returned, and negative ones are not used. A query that wants more than k gets it. After a
-    stage that recalled candidates, or where a query has conditions, only those are searched. Entities
+    stage that recalled candidates, or where a query has filters, only those are searched. Entities
     without a context are not ranked.
 
     Args:

@@ -1,9 +1,9 @@
 """Admit queries by their expected wait, not by a count alone (load shedding).
 
 A query that would wait longer than a caller waits is refused at once, while that is cheap: a queue that
-only grows helps nobody. The expected wait is the work that is under way over the rate at which work is done.
+only grows helps nobody. The expected wait is the work in flight over the rate at which work is done.
 Both are estimated from finished queries: the work of one is what the stages said it took, plus a little
-overhead; the rate is the work done per second with something under way, so that replicas, cores, shared
+overhead; the rate is the work done per second with something in flight, so that replicas, cores, shared
 batches and other tenants of the machine are all in it.
 """
 
@@ -64,7 +64,7 @@ class Admission:
         Yields a function to call with the number of answered queries and the seconds that stages took.
 
         Raises:
-            OverloadedError: too many are under way, or the wait would be too long.
+            OverloadedError: too many are in flight, or the wait would be too long.
         """
         expected = self._work_of.get(route, UNKNOWN_S)
         self._check(queries)
@@ -90,7 +90,7 @@ class Admission:
 
     def _check(self, queries: int) -> None:
         if self.queries + queries > max(self._max_queued, queries):
-            raise self._refusal(f"{self.queries} queries are under way")
+            raise self._refusal(f"{self.queries} queries are in flight")
         if self.queries >= ALWAYS and self.wait_s > self._max_wait_s:
             raise self._refusal(f"a query would wait {self.wait_s:.1f} s for its turn")
 

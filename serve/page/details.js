@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { announce, bdi, byId, make, marked, short } from "./dom.js";
 import { button } from "./errors.js";
-import { pictures } from "./images.js";
+import { imageList } from "./images.js";
 
 /** A sheet at the side. `onJudge(name, positive)` makes a seed of an entity shown in it. */
 export class Details {
@@ -57,7 +57,7 @@ export class Details {
       also.length ? make("p", { class: "hint" }, "also ", ...also) : null,
       description ? make("p", { class: "description", dir: "auto" }, description) : null,
       facts.length ? make("dl", { class: "facts" }, ...facts) : null,
-      pictures(images, name),
+      imageList(images, name),
       quotes.length ? section("Sentences", ...quotes) : null,
       neighbours.length ? section("Neighbours", make("ul", {}, ...neighbours.map((one) => this.#near(one)))) : null,
     ].filter(Boolean);

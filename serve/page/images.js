@@ -6,13 +6,13 @@ import { make } from "./dom.js";
 const SIDE = 160; // pixels; the style sheet shows them no larger
 
 /** Images of an entity, or null if there are none; one that cannot be had is left out. */
-export function pictures(addresses, name) {
+export function imageList(addresses, name) {
   if (!addresses.length) return null;
-  return make("p", { class: "pictures" }, ...addresses.map((address) => picture(address, name)));
+  return make("p", { class: "images" }, ...addresses.map((address) => imageCanvas(address, name)));
 }
 
 // A canvas and not an `img`: an `img` sends no token, and the page's own bytes as its source are refused.
-function picture(address, name) {
+function imageCanvas(address, name) {
   const canvas = make("canvas", { role: "img", "aria-label": `Image of ${name}`, width: SIDE, height: SIDE });
   draw(canvas, address).catch(() => canvas.remove());
   return canvas;

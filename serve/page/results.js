@@ -1,7 +1,7 @@
 // The ranked candidates: one row each, one of them current, and what is known for and against it.
 
 import { bdi, byId, make, marked, short } from "./dom.js";
-import { pictures } from "./images.js";
+import { imageList } from "./images.js";
 
 const SMALLEST = 0.04; // of the bar's length: the last one is still to be seen
 
@@ -160,7 +160,7 @@ function more({ name, evidence, explanation }) {
     "div",
     { class: "more" },
     ...sentences.map((sentence) => make("p", { class: "sentence", dir: "auto" }, ...marked(sentence))),
-    pictures(explanation?.images ?? [], name),
+    imageList(explanation?.images ?? [], name),
     numbers.length ? make("dl", { class: "numbers" }, ...numbers) : null,
   );
 }

@@ -1,4 +1,4 @@
-"""What a session asks of Ray, without starting one; clusters that make no sense."""
+"""Test what a session asks of Ray, without starting one; clusters that make no sense."""
 
 from __future__ import annotations
 

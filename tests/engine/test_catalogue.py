@@ -1,4 +1,4 @@
-"""What is known of entities: against plain loops over the same rows."""
+"""Test the catalogue against plain loops over the same rows."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@ import logging
 import pytest
 
 from engine import renames
+from engine.methods import method
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank
 
@@ -21,6 +22,14 @@ def test_former_names_of_settings_still_work_and_name_the_new_one_once(
         "Generate: 'at_once' is now called 'query_batch_size'",
     ]
     assert GenerativeRerank.model_validate({"at_once": 2}).query_batch_size == 2
+
+
+def test_a_method_is_found_by_its_former_name(caplog: pytest.LogCaptureFixture) -> None:
+    renames._warn.cache_clear()
+    assert method("genexpan+unwanted") is method("genexpan+negatives")
+    assert [m.split(";")[0] for m in caplog.messages] == [
+        "method: 'genexpan+unwanted' is now called 'genexpan+negatives'"
+    ]
 
 
 def test_a_setting_is_given_by_one_of_its_names() -> None:

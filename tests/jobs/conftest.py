@@ -1,4 +1,4 @@
-"""For the tests of jobs: a workspace with model input, made once, and a small local Ray."""
+"""Share what the tests of jobs need: a workspace with model input, made once, and a small local Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What threads of torch are told before torch is imported."""
+"""Test the settings of torch's threads before torch is imported."""
 
 from __future__ import annotations
 

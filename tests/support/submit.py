@@ -29,7 +29,7 @@ class JobServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client's process needs to find the cluster and to be let in."""
+        """Return the environment that a client's process needs to reach the cluster and authenticate."""
         return {
             **os.environ,
             "RAY_AUTH_MODE": "token",

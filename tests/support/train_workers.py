@@ -1,4 +1,4 @@
-"""Takes a training worker away in the middle of a run."""
+"""Take a training worker away in the middle of a run."""
 
 from __future__ import annotations
 

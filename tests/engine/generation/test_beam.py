@@ -65,7 +65,7 @@ class Probabilities(LanguageModel):
         return hidden_BD if tokens is None else hidden_BD[:, tokens]
 
     def model(self, input_ids: torch.Tensor, **_: Any) -> Any:
-        """What the plain search asks."""
+        """Return the model of the plain search."""
         return type("Output", (), {"logits": self.table[input_ids]})
 
 

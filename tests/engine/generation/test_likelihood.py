@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.generation import likelihood as module
-from engine.generation.likelihood import Likelihood, _PairMemory
+from engine.generation.likelihood import Likelihood, _PairCache
 from engine.generation.model import LanguageModel
 from tests.support.language_models import Family, tiny_model
 
@@ -154,17 +154,17 @@ def test_the_key_is_the_models() -> None:
 def test_answers_are_right_where_memory_is_too_small(remembered: int) -> None:
     model = tiny_model()
     (expected,) = Likelihood(model, NAMES)([(ids(*range(8)), [8, 2, 3])])
-    small = Likelihood(model, NAMES, remembered=remembered)
+    small = Likelihood(model, NAMES, cached_pairs=remembered)
     for _ in range(2):
         (found,) = small([(ids(*range(8)), [8, 2, 3])])
         np.testing.assert_allclose(found, expected, rtol=1e-5)
-        assert 0 < len(small._memory) <= remembered
+        assert 0 < len(small._cache) <= remembered
 
 
 @given(st.integers(1, 40), st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=30), max_size=12))
 @settings(max_examples=60, deadline=None)
 def test_memory_never_tells_another_score_and_never_grows(capacity: int, calls: list[list[int]]) -> None:
-    memory = _PairMemory(capacity)
+    memory = _PairCache(capacity)
     for keys in calls:
         asked = np.unique(np.array(keys, np.int64))
         scores, known = memory.get(asked)
@@ -174,7 +174,7 @@ def test_memory_never_tells_another_score_and_never_grows(capacity: int, calls: 
 
 
 def test_memory_keeps_what_was_used_last() -> None:
-    memory = _PairMemory(8)  # one bucket
+    memory = _PairCache(8)  # one bucket
     for key in range(8):
         memory.put(np.array([key]), np.array([key], np.float32))
         memory.get(np.array([0]))
@@ -184,7 +184,7 @@ def test_memory_keeps_what_was_used_last() -> None:
 
 
 def test_memory_holds_nearly_all_at_half_its_size() -> None:
-    memory = _PairMemory(1 << 12)
+    memory = _PairCache(1 << 12)
     keys = np.random.default_rng(0).choice(10**10, 1 << 11, replace=False)
     memory.put(keys, np.zeros(len(keys), np.float32))
     assert len(memory) > 0.95 * len(keys)

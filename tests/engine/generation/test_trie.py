@@ -59,7 +59,7 @@ def tail(trie: Trie, leaf: int) -> list[int]:
 
 
 def assert_agree(trie: Trie, node: int, expected: dict[Any, Any]) -> None:
-    """From ``node`` on the trie holds what the nested dictionaries hold, and nothing else."""
+    """Check that from ``node`` on the trie holds what the nested dictionaries hold, and nothing else."""
     if trie.is_leaf(at(node))[0]:
         for token in tail(trie, node):
             assert list(expected) == [token]

@@ -54,7 +54,7 @@ def force_levels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """How each forward pass was run, and with how many rows."""
+    """Record how each forward pass was run, and with how many rows."""
     seen: list[tuple[str, int]] = []
     for name in ("_tree_pass", "_level_pass"):
         run = getattr(trie_scores, name)
@@ -198,7 +198,7 @@ class Body:
 
 
 class StubModel(LanguageModel):
-    """After token t comes token u with probability table[t, u]."""
+    """A model after whose token t comes token u with probability table[t, u]."""
 
     def __init__(self, table_VV: np.ndarray) -> None:
         self.table_VV = torch.from_numpy(table_VV).log()

@@ -44,9 +44,9 @@ class Loader:
     write: Callable[[Path], object]
     """Writes a model that it can load."""
     role: str
-    """How its errors name what the model is for."""
+    """Name of what the model is for, as errors say it."""
     config: bool = True
-    """Whether it reads the configuration."""
+    """True if it reads the configuration."""
     weights: bool = True
     tokenizer: bool = False
 
@@ -113,7 +113,7 @@ def bucket(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def contents(loaded: Any) -> Any:
-    """What of a loaded thing must not depend on where it came from."""
+    """Return what of a loaded model must not depend on where it came from."""
     if hasattr(loaded, "get_vocab"):
         return loaded.get_vocab()
     if hasattr(loaded, "to_diff_dict"):

@@ -12,7 +12,7 @@ from engine.storage.store import Store
 from engine.vocabulary import Vocabulary
 
 WORDS = Vocabulary(["argon", "copper", "Red Oak", "iron", "zinc"], [[], [], [], ["Fe"], []])
-"""Not in the order of the ids below."""
+"""A vocabulary in another order than the ids below."""
 IDS = "Fe\t0\ncopper\t1\nzinc\t2\nArgon\t3\nRed Oak\t4\nsteel\t9\n"
 
 

@@ -59,7 +59,7 @@ def test_a_joint_product_is_the_mean_of_the_cosines() -> None:
     np.testing.assert_allclose(joint @ joint.T, expected, atol=1e-6)
 
 
-def test_views_of_even_spread_have_an_equal_say() -> None:
+def test_views_of_unit_similarity_std_have_equal_weight() -> None:
     """By hand: the narrow view's differences weigh as much as the wide one's, ten times as large."""
     rng = np.random.default_rng(1)
     wide = unit(rng.normal(size=(40, 6)))

@@ -263,7 +263,7 @@ def test_what_a_query_costs() -> None:
 
 
 def mean_logprobs(bundle: Bundle, seeds: Sequence[int], candidates: Sequence[int], n: int) -> np.ndarray:
-    """What the model says of each candidate after n draws of the seeds, one prompt at a time."""
+    """Return the model's score of each candidate after n draws of the seeds, one prompt at a time."""
     artifacts = open_artifacts(bundle)
     random = np.random.default_rng([13, *seeds])
     sub = artifacts.trie.restrict(np.array(candidates))

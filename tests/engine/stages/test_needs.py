@@ -1,4 +1,4 @@
-"""What stages say that they need of a bundle is what they open, and descriptions bring no model along."""
+"""Test that stages open just what they say they need, and that descriptions import no model."""
 
 from __future__ import annotations
 

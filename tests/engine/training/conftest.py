@@ -1,4 +1,4 @@
-"""What DeepSpeed leaves behind in a process is taken back after each test."""
+"""Undo what DeepSpeed changes in a process after each test."""
 
 from __future__ import annotations
 

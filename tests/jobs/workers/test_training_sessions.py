@@ -18,7 +18,7 @@ from jobs.workers.training_sessions import CHECKPOINTS, LocalSession, began_on_r
 
 
 class Kept:
-    """What a session asks of a training."""
+    """A record of what a session asks of a training."""
 
     def save(self, folder: Path) -> None:
         (folder / "tensors").write_text("all of them")

@@ -1,4 +1,4 @@
-"""Who is let in: by the work under way and the rate at which it is done."""
+"""Test admission by the work in flight and the rate at which it is done."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_idle_time_is_not_taken_for_slowness() -> None:
 def test_more_queries_than_the_limit_are_refused_whatever_they_cost() -> None:
     admission = Admission(3, 5, Clock())
     with admission.admit("m", 2):
-        with pytest.raises(OverloadedError, match="2 queries are under way"), admission.admit("m", 2):
+        with pytest.raises(OverloadedError, match="2 queries are in flight"), admission.admit("m", 2):
             pass
         with admission.admit("m", 1):
             pass

@@ -111,7 +111,7 @@ def _filter(given: Any) -> Any:
 
 
 def _is_replaced(given: Any) -> bool:
-    """Whether a text is one of the three in four that are replaced: always the same ones."""
+    """Return whether a text is one of the three in four that are replaced: always the same ones."""
     return isinstance(given, str) and _digest(given) % 4 > 0
 
 

@@ -1,4 +1,4 @@
-"""What is told beside answers: entities, methods, the bundle, the page, and the document of it all."""
+"""Test what is served besides expansions: entities, methods, bundle, the page, the OpenAPI document."""
 
 from __future__ import annotations
 

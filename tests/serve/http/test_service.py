@@ -1,4 +1,4 @@
-"""What the service promises whoever dispatches for it: one snapshot a request, deadlines, few threads."""
+"""Test what the service promises its dispatch: one snapshot a request, deadlines, few threads."""
 
 from __future__ import annotations
 

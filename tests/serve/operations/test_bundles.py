@@ -58,7 +58,7 @@ def test_bundles_are_listed_and_an_older_one_is_used_again(workspace: Workspace)
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
-    """In a process of its own, as a user would."""
+    """Run the command in a process of its own, as a user would."""
     command = [sys.executable, "-m", "serve.operations.bundles", "--workspace", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -38,7 +38,7 @@ QUIET = [
 ]
 
 PATIENCE_MS = 30_000
-"""How long a test waits for what must come: other tests run beside it."""
+"""Time that a test waits for what must come: other tests run at the same time."""
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -55,7 +55,7 @@ WITH_IMAGE = "Vietnam"
 
 @dataclass
 class Seen:
-    """What a browser did besides what it showed."""
+    """A record of what a browser did besides what it showed."""
 
     hosts: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)

@@ -14,7 +14,7 @@ from tests.support.services import MakeClient
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What is logged while a test runs."""
+    """Return what is logged while a test runs."""
     sink = io.StringIO()
     monkeypatch.setattr("sys.stderr", sink)
     configure_logs("INFO")

@@ -1,4 +1,4 @@
-"""What is counted, and that the dashboard shows nothing that is not."""
+"""Test what is counted, and that the dashboard shows nothing that is not."""
 
 from __future__ import annotations
 
