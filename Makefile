@@ -1,11 +1,14 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both set everything up first.
 
+# For another Python beside the first: make test PYTHON=python3.12 VENV=.venv-3.12
 PYTHON ?= python3.11
+VENV ?= .venv
 # The CPU build, named first: any other request would bring gigabytes of CUDA. With a GPU, set TORCH to
 # the requirement that fits the machine.
 TORCH ?= torch==2.13.0
+# What `make lock` runs, in an environment of its own.
+UV ?= uv==0.13.8
 
-VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -16,16 +19,31 @@ export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo browser test test-long lint bench
+.PHONY: setup lock demo browser test test-long lint bench
 
 setup: $(READY)
 
-$(READY): pyproject.toml
+# The lock's versions and no others. It leaves torch's build to TORCH.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+$(READY): pyproject.toml requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here; name another with PYTHON=..." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[embedded,dev]"
+	$(PIP) --constraint requirements.lock "$(TORCH)"
+	$(PIP) --requirement requirements.lock
+	$(PIP) --no-deps --editable .
+	$(BIN)/python -m pip check
 	touch $@
+
+# Versions for every Python of requires-python and every platform, written after a change of pyproject.toml.
+# Those in the lock stay where they may: LOCK="--upgrade" takes the newest, LOCK="--upgrade-package NAME" one.
+LOCK_VENV := .venv-lock
+EXTRAS := all dev
+lock:
+	test -x $(LOCK_VENV)/bin/python || $(PYTHON) -m venv $(LOCK_VENV)
+	$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(UV)"
+	$(LOCK_VENV)/bin/uv pip compile pyproject.toml $(EXTRAS:%=--extra %) --quiet $(LOCK) \
+		--universal --python-version 3.11 --no-emit-package torch \
+		--custom-compile-command "make lock" --output-file requirements.lock
 
 demo: setup
 	$(BIN)/python -m examples.demo
@@ -56,6 +74,8 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry engine jobs serve cluster
+	$(BIN)/deptry tests examples benchmarks --ignore DEP002,DEP004
 
 bench: setup
 	$(BIN)/python -m benchmarks.retrieval

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import engine  # noqa: F401  first: it says what is missing where the client alone is installed
+
+# isort: split
 import os
 import socket
 import time
