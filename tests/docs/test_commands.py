@@ -109,12 +109,12 @@ def take_module(module: str, words: list[str], place: str) -> None:
 
 def take_ours(module: str, words: list[str], place: str) -> None:
     command: Command[Any] = importlib.import_module(module).main
-    words, _, file = (" ".join(map(shlex.quote, words))).partition(" '>' ")
-    given = shlex.split(words)
+    redirected = words.index(">") if ">" in words else len(words)
+    given, file = words[:redirected], words[redirected + 1 :]
     if {"--print-config", *(action.flag for action in command.actions)} & set(given):
         done = CliRunner().invoke(command.app, given, catch_exceptions=False)
         assert done.exit_code == 0, f"{place}: {done.output}"
         if file:
-            Path(file).write_text(done.stdout, encoding="utf-8")
+            Path(file[0]).write_text(done.stdout, encoding="utf-8")
     else:
         command.parse(given)

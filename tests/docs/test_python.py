@@ -36,7 +36,7 @@ def test_an_own_method_changes_the_order_as_it_says(world: Path, url: str) -> No
     mine = run(blocks(ROOT / "docs" / "python-api.md", "python"), url)["mine"]
     found = mine.expand(["Japan"], top_k=30).results
     gained = [one.evidence["same_initial"] for one in found if one.name.startswith("J")]
-    assert gained == [1, 1]
+    assert gained == [1]  # Jordan: Japan is the seed
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
 
 

@@ -40,5 +40,6 @@ def test_from_two_files_to_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for block in blocks(PAGE, "python"):
         exec(compile(block.code, block.page, "exec"), namespace)
     (body,) = asked
-    assert namespace["answer"] == Expander.open("work").expand(body.positive, body.negative, body.top_k)
+    positive, negative = ([str(seed) for seed in seeds] for seeds in (body.positive, body.negative))
+    assert namespace["answer"] == Expander.open("work").expand(positive, negative, body.top_k)
     assert len(namespace["answer"].results) == body.top_k
