@@ -13,7 +13,7 @@ from engine.storage.bundle import Bundle
 from serve.http.routes import create_app
 from tests.support.bundles import method_bundle
 from tests.support.documents import ROOT, write_titled
-from tests.support.services import open_edition, running, service_maker
+from tests.support.services import open_snapshot, running, service_maker
 
 CONTINENTS = {
     "Asia": ["Japan", "Thailand", "Jordan", "Saudi Arabia", "Cambodia", "Brunei", "Nepal", "Bhutan"],
@@ -33,7 +33,7 @@ def countries(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="session")
 def url(countries: Bundle) -> Iterator[str]:
     """The address of a service over the countries."""
-    with running(create_app(service_maker(open_edition(countries), countries)())) as address:
+    with running(create_app(service_maker(open_snapshot(countries), countries)())) as address:
         yield address
 
 

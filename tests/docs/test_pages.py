@@ -58,9 +58,11 @@ def test_code_cites_no_document_that_is_not_here() -> None:
         check=True,
     ).stdout.split()
     for name in tracked:
+        if name.startswith("tests/docs/"):
+            continue
         text = (ROOT / name).read_text(encoding="utf-8")
         for cited in re.findall(r"[\w./-]+\.md\b", text):
             places = (ROOT / cited, (ROOT / name).parent / cited, ROOT / "docs" / cited)
-            if not name.startswith(("tests/", "docs/hooks")) and cited != "changelog.md":
-                assert any(place.exists() for place in places) or cited == "report.md", f"{name}: {cited}"
+            made = cited.endswith(("report.md", "changelog.md"))  # by programs
+            assert made or any(place.exists() for place in places), f"{name}: {cited}"
         assert not re.search(r"METHODS(?:, section|: as )|: METHODS,", text), f"{name}: cites METHODS"
