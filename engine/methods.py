@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from engine.errors import QueryError
 from engine.renames import current_name
-from engine.stages.base import Pipeline
+from engine.stages.base import Pipeline, Stage
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank
 from engine.stages.rerank import ContrastRerank, SegmentRerank
 from engine.stages.retrieve import Retrieve
 from engine.stages.window_search import WindowSearch
 
-METHODS: Mapping[str, Pipeline] = {
+METHODS: dict[str, Pipeline] = {
     # The paper's RetExpan: recall by the positive seeds, then segments of four by the negative ones.
     "retexpan": Retrieve(view="mask") >> SegmentRerank(view="mask", length=4),
     # Its confidence-based segments (appendix K).
@@ -65,6 +65,19 @@ ABLATIONS: Mapping[str, Pipeline] = {
 
 RENAMED = {"genexpan+unwanted": "genexpan+negatives"}
 """Former names of methods, which :func:`method` still takes."""
+
+
+def register(name: str, pipeline: Stage | Pipeline) -> None:
+    """Add a method under a name, for this process.
+
+    One that commands and the service are to know has a line in :data:`METHODS`.
+
+    Raises:
+        QueryError: the name is taken.
+    """
+    if name in METHODS or name in ABLATIONS:
+        raise QueryError(f"method {name!r} is taken; give yours another name")
+    METHODS[name] = pipeline if isinstance(pipeline, Pipeline) else Pipeline((pipeline,))
 
 
 def method(name: str) -> Pipeline:

@@ -99,20 +99,28 @@ def random_bundle(root: Path, n: int = 500, d: int = 16, seed: int = 0) -> Bundl
 SENTENCES_OF_EACH = ("Once {} was here.", "Some say that {} is like the others.", "{} and no end.")
 
 
-def method_bundle(root: Path, n: int = 500, d: int = 16, seed: int = 0) -> Bundle:
-    """Publish n entities with all that methods and pages read, at random.
+def method_bundle(
+    root: Path,
+    n: int = 500,
+    d: int = 16,
+    seed: int = 0,
+    names: Sequence[str] = (),
+    attributes: Sequence[Mapping[str, list[str]]] = (),
+) -> Bundle:
+    """Publish n entities, or those named, with all that methods and pages read, at random.
 
     Views with hubness, predicted distributions, a language model, an encoder of states [d], descriptions,
     three sentences each, and the attributes "class" ("rare" the first tenth, then "common") and "parity"
-    ("even" or "odd", by id).
+    ("even" or "odd", by id), or the given ones.
     """
+    n = len(names) or n
     random = np.random.default_rng(seed)
     named = ("mask", "description", "lexical", "joint", "image", "multimodal")
     views = {name: random.normal(size=(n, d)) for name in named}
-    names = [f"entity {i}" for i in range(n)]
+    names = names or [f"entity {i}" for i in range(n)]
 
     def more(staged: Path) -> None:
-        kinds = [
+        kinds = attributes or [
             {"class": ["rare" if 10 * i < n else "common"], "parity": [("even", "odd")[i % 2]]}
             for i in range(n)
         ]

@@ -1,0 +1,112 @@
+"""Expand seeds by name in this process: the Python API (``docs/python-api.md``)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from engine.methods import method as named_method
+from engine.query import Expansion, Query
+from engine.stages.base import LocalPipeline, Pipeline, Stage
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
+from engine.vocabulary import Vocabulary
+
+
+class RankedEntity(NamedTuple):
+    """An entity of an answer; ``evidence`` holds what the method's stages found out about it."""
+
+    rank: int
+    id: int
+    name: str
+    score: float
+    evidence: dict[str, float]
+
+
+class Answer(NamedTuple):
+    """An answered query: entities, best first, and what had to be left out."""
+
+    results: list[RankedEntity]
+    degraded: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Expander:
+    """Expand queries over one bundle by one method, in this process.
+
+    Not safe for several threads at once: a method's workers may share a model.
+    """
+
+    bundle: Bundle
+    pipeline: LocalPipeline
+
+    @classmethod
+    def open(
+        cls,
+        workspace: str | os.PathLike[str],
+        method: str | Stage | Pipeline = "default",
+        bundle: str | None = None,
+    ) -> Expander:
+        """Open a bundle and load what a method needs of it.
+
+        Args:
+            workspace: a folder or an ``s3://`` prefix with published bundles.
+            method: the name of a method, or a pipeline of your own.
+            bundle: its id; None: the current one.
+
+        Raises:
+            BundleError: nothing was published, a file is damaged, or the bundle lacks what the method needs.
+            QueryError: no method of that name.
+        """
+        opened = Bundle.open(Workspace.open(workspace), bundle)
+        pipeline = named_method(method) if isinstance(method, str) else method
+        whole = pipeline if isinstance(pipeline, Pipeline) else Pipeline((pipeline,))
+        return cls(opened, whole.open(opened))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The entities that can be ranked."""
+        return self.bundle.vocabulary
+
+    def expand(
+        self,
+        positive: Sequence[str | int],
+        negative: Sequence[str | int] = (),
+        top_k: int = 50,
+        filters: Mapping[str, Sequence[str]] | None = None,
+    ) -> Answer:
+        """Return entities like the positive seeds and unlike the negative ones, best first.
+
+        Args:
+            positive: names, aliases or ids; at least one.
+            negative: likewise; may be empty.
+            top_k: entities wanted.
+            filters: only entities with one of the values of every attribute named.
+
+        Raises:
+            UnknownEntityError: a seed that the vocabulary does not hold; names the closest.
+            UnknownAttributeError: an attribute or a value that no entity has.
+            QueryError: no positive seed, a seed on both sides, too many, or ``top_k`` out of bounds.
+        """
+        seeds = self.vocabulary.resolve_all
+        conditions = tuple((name, tuple(values)) for name, values in (filters or {}).items())
+        query = Query("query", seeds(positive, "positive"), seeds(negative, "negative"), top_k, conditions)
+        (expansion,) = self([query])
+        return Answer(self._named(expansion), expansion.degraded)
+
+    def __call__(self, queries: Sequence[Query]) -> list[Expansion]:
+        """Return one expansion a query, in order: the form that evaluation takes, without names."""
+        return self.pipeline(queries)
+
+    def _named(self, expansion: Expansion) -> list[RankedEntity]:
+        ranking, names = expansion.ranking, self.vocabulary.names
+        evidence = {name: column.tolist() for name, column in ranking.evidence.items()}
+        pairs = zip(ranking.ids.tolist(), ranking.scores.tolist(), strict=True)
+        return [
+            RankedEntity(
+                i + 1, entity, names[entity], score, {n: column[i] for n, column in evidence.items()}
+            )
+            for i, (entity, score) in enumerate(pairs)
+        ]

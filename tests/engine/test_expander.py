@@ -1,0 +1,64 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.errors import QueryError, UnknownAttributeError, UnknownEntityError
+from engine.expander import Expander
+from engine.methods import METHODS, method, register
+from engine.query import Query
+from engine.stages.retrieve import Retrieve
+from tests.support.bundles import method_bundle
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("w")
+    method_bundle(root, n=60)
+    return root
+
+
+def test_an_answer_is_the_pipelines_with_names(workspace: Path) -> None:
+    expander = Expander.open(workspace, "retexpan")
+    answer = expander.expand(["entity 1", 2], ["entity 3"], top_k=7)
+    (same,) = method("retexpan").open(expander.bundle)([Query("q", (1, 2), (3,), 7)])
+    assert [found.id for found in answer.results] == same.ranking.ids.tolist()
+    assert [found.score for found in answer.results] == same.ranking.scores.tolist()
+    assert [found.rank for found in answer.results] == [*range(1, 8)]
+    first = answer.results[0]
+    assert first.name == f"entity {first.id}"
+    assert first.evidence["negative"] == same.ranking.evidence["negative"][0]
+    assert answer.degraded == ()
+
+
+def test_a_stage_alone_is_a_method(workspace: Path) -> None:
+    odd = Expander.open(workspace, Retrieve(view="lexical")).expand([0], filters={"parity": ["odd"]})
+    assert len(odd.results) == 30
+    assert all(found.id % 2 for found in odd.results)
+
+
+def test_mistakes_name_the_input(workspace: Path) -> None:
+    expander = Expander.open(workspace, "joint")
+    with pytest.raises(UnknownEntityError, match=r"negative.*entty 1.*did you mean"):
+        expander.expand(["entity 1"], ["entty 1"])
+    with pytest.raises(UnknownAttributeError, match="clas"):
+        expander.expand([1], filters={"clas": ["rare"]})
+    with pytest.raises(QueryError, match="at least one positive"):
+        expander.expand([])
+    with pytest.raises(QueryError, match="unknown method 'best'"):
+        Expander.open(workspace, "best")
+
+
+@pytest.fixture
+def registered() -> Iterator[str]:
+    register("near", Retrieve(view="joint"))
+    yield "near"
+    METHODS.pop("near")
+
+
+def test_an_own_method_has_a_name(workspace: Path, registered: str) -> None:
+    near = Expander.open(workspace, registered).expand([5], top_k=3)
+    assert near == Expander.open(workspace, "joint").expand([5], top_k=3)
+    for taken in (registered, "default", "image"):
+        with pytest.raises(QueryError, match=f"'{taken}' is taken"):
+            register(taken, Retrieve(view="mask"))
