@@ -132,7 +132,7 @@ def question_the_service(steps: Steps, workspace: str, queries: Path) -> None:
     console.print(f"\n$ seedset serve --workspace {workspace}", style="bold cyan")
     asked = [(question, question.read(queries)) for question in QUESTIONS]
     with steps.timed("serve, questions"), served(ServeSettings(workspace=workspace), port=free_port()) as url:
-        console.print(f"method {COMPOSED}: retrieval recalls, the language model re-ranks, negative seeds re-rank")
+        console.print(COMPOSED, "is retrieval, then re-ranking by the language model, then by negative seeds")
         console.print(curl_line(url, body_of(asked[0][1], with_negative=True)), style="cyan", soft_wrap=True)
         for question, query in asked:
             answers = [ask(url, body_of(query, with_negative)) for with_negative in (False, True)]

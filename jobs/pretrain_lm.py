@@ -159,7 +159,9 @@ def publish_model(workspace: Workspace, model: Store, summary: dict[str, Any]) -
 def _heldout(summary: dict[str, Any]) -> str:
     """Return how many held-out blocks the perplexity is of, and of how many: ``64/215``."""
     measured = summary.get("heldout_blocks", "all")  # the run of a version that measured all of them
-    return f"{measured}/{summary['heldout_blocks_in_all']}" if "heldout_blocks_in_all" in summary else measured
+    return (
+        f"{measured}/{summary['heldout_blocks_in_all']}" if "heldout_blocks_in_all" in summary else measured
+    )
 
 
 def _copy(file: Store, target: Path) -> None:

@@ -29,7 +29,7 @@ LOSS_ROWS = 1024
 """Positions whose float32 probabilities exist at a time."""
 
 HELDOUT_LOGITS = 1 << 24
-"""Logits that exist at a time while the perplexity is measured (64 MiB), or one block's where that is more."""
+"""Logits that exist at a time while the perplexity is measured (64 MiB); one block's where it has more."""
 
 
 class LmSettings(TrainerSettings):
@@ -46,7 +46,7 @@ class LmSettings(TrainerSettings):
         default=0.03, ge=0, description="Steps of the linear rise; below 1 a share of the run."
     )
     heldout_blocks: int = Field(
-        default=64, ge=1, description="Held-out blocks, drawn by the seed, that the perplexity is measured on."
+        default=64, ge=1, description="Held-out blocks that the perplexity is measured on, drawn by the seed."
     )
     seed: int = Field(default=13, description="Of a new model's weights, the order and the held-out draw.")
 
@@ -200,7 +200,7 @@ class LmTraining(Trainer):
 
 
 def heldout_sample(available: int, settings: LmSettings) -> Rows:
-    """Return the held-out blocks that the perplexity is measured on: all of them, or as many as are asked for.
+    """Return the held-out blocks that the perplexity is measured on: all, or as many as are asked for.
 
     Args:
         available: held-out blocks.

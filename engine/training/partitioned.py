@@ -91,7 +91,7 @@ class PartitionedCheckpoint(CheckpointFormat):
 
 
 def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield each parameter whole, in float32, of a model with or without an engine; all workers must iterate."""
+    """Yield each parameter of a model whole, in float32, with an engine or without; all workers iterate."""
     for name, parameter in model.named_parameters():
         if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):
             from deepspeed.utils import safe_get_full_fp32_param

@@ -208,7 +208,7 @@ class Trainer(ABC):
 
     @property
     def needs_engine(self) -> bool:
-        """Return whether the optimiser's state is set up; without a step to take it would only fill memory."""
+        """Return whether there is an optimiser; without a step to take it would only fill memory."""
         return True
 
     @property
