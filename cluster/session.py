@@ -69,7 +69,7 @@ def session(cpus: int | None = None) -> Iterator[None]:
             "include_dashboard": False,
             "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
         }
-    with _without_lines(LOG_LEVEL_NOTE):
+    with without_lines(LOG_LEVEL_NOTE):
         ray.init(**settings)
     try:
         with unwrapped():
@@ -79,7 +79,7 @@ def session(cpus: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def _without_lines(unwanted: bytes) -> Iterator[None]:
+def without_lines(unwanted: bytes) -> Iterator[None]:
     """Hold back what anything in this process writes to stderr in the block, and drop lines after it.
 
     Args:

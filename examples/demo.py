@@ -29,6 +29,9 @@ from serve.run import served
 from serve.settings import ServeSettings
 
 SHOWN = 20
+TIMEOUT_S = 120
+"""For a machine that does other things, too: an answer takes seconds of a core."""
+
 COMPOSED = "default+lm-rerank"
 """Retrieval recall, then generative re-ranking, then re-ranking by the negative seeds."""
 
@@ -55,7 +58,7 @@ class Question:
 
 
 QUESTIONS = (
-    Question("countries.json", "countries-002-2", "countries with a coast", "landlocked countries"),
+    Question("countries.json", "countries-002-0", "countries with a coast", "landlocked countries"),
     Question("solar_system.json", "solar_system-001-0", "moons of Uranus", "moons of Jupiter"),
 )
 """Two that are answered well; the table of all queries tells how it is in general."""
@@ -91,7 +94,7 @@ def ask(url: str, body: dict[str, Any]) -> list[str]:
     request = urllib.request.Request(
         f"{url}/v1/expand", json.dumps(body).encode(), {"content-type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
         return [one["name"] for one in json.load(answer)["results"]]
 
 
@@ -131,7 +134,8 @@ def question_the_service(steps: Steps, workspace: str, queries: Path) -> None:
     """Serve the bundle and show the answers of the composed graph."""
     console.print(f"\n$ seedset serve --workspace {workspace}", style="bold cyan")
     asked = [(question, question.read(queries)) for question in QUESTIONS]
-    with steps.timed("serve, questions"), served(ServeSettings(workspace=workspace), port=free_port()) as url:
+    settings = ServeSettings(workspace=workspace, timeout_s=TIMEOUT_S)
+    with steps.timed("serve, questions"), served(settings, port=free_port()) as url:
         console.print(COMPOSED, "is retrieval, then re-ranking by the language model, then by negative seeds")
         console.print(curl_line(url, body_of(asked[0][1], with_negative=True)), style="cyan", soft_wrap=True)
         for question, query in asked:
@@ -176,8 +180,8 @@ def main() -> None:
     parser.add_argument(
         "--language-model",
         choices=("tiny", "smollm2"),
-        default="tiny",
-        help="tiny: made here of the sample; smollm2: a pre-trained one, from a package (default: tiny)",
+        default="smollm2",
+        help="smollm2: a pre-trained one, from a package; tiny: trained here on the sample (default: smollm2)",
     )
     try:
         demonstrate(parser.parse_args())
