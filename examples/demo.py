@@ -181,7 +181,7 @@ def main() -> None:
         "--language-model",
         choices=("tiny", "smollm2"),
         default="smollm2",
-        help="smollm2: a pre-trained one, from a package; tiny: trained here on the sample (default: smollm2)",
+        help="smollm2: pre-trained, from a package; tiny: trained here on the sample (default: smollm2)",
     )
     try:
         demonstrate(parser.parse_args())
