@@ -158,9 +158,9 @@ def publish_model(workspace: Workspace, model: Store, summary: dict[str, Any]) -
 
 def _heldout(summary: dict[str, Any]) -> str:
     """Return how many held-out blocks the perplexity is of, and of how many: ``64/215``."""
-    measured = summary.get("heldout_blocks", "all")  # the run of a version that measured all of them
+    measured = summary.get("held_out_blocks", "all")  # the run of a version that measured all of them
     return (
-        f"{measured}/{summary['heldout_blocks_in_all']}" if "heldout_blocks_in_all" in summary else measured
+        f"{measured}/{summary['held_out_blocks_in_all']}" if "held_out_blocks_in_all" in summary else measured
     )
 
 
@@ -232,7 +232,7 @@ def main(settings: PretrainLmSettings) -> None:
         steps=summary["steps"],
         blocks=summary["blocks"],
         tokens=summary["tokens"],
-        heldout_blocks=_heldout(summary),
+        held_out_blocks=_heldout(summary),
         perplexity_before=f"{summary['perplexity_before']:.2f}",
         perplexity_after=f"{summary['perplexity_after']:.2f}",
         tokens_per_second=summary["tokens_per_second"],

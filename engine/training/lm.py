@@ -45,7 +45,7 @@ class LmSettings(TrainerSettings):
     warmup: float = Field(
         default=0.03, ge=0, description="Steps of the linear rise; below 1 a share of the run."
     )
-    heldout_blocks: int = Field(
+    held_out_blocks: int = Field(
         default=64, ge=1, description="Held-out blocks that the perplexity is measured on, drawn by the seed."
     )
     seed: int = Field(default=13, description="Of a new model's weights, the order and the held-out draw.")
@@ -73,8 +73,8 @@ def named_settings(settings: LmSettings) -> str:
     What came later is part of it where it is not the default.
     """
     content = {name: getattr(settings, name) for name in NAMED}
-    if settings.heldout_blocks != LmSettings().heldout_blocks:
-        content["heldout_blocks"] = settings.heldout_blocks
+    if settings.held_out_blocks != LmSettings().held_out_blocks:
+        content["held_out_blocks"] = settings.held_out_blocks
     return to_json(content).decode()
 
 
@@ -206,9 +206,9 @@ def heldout_sample(available: int, settings: LmSettings) -> Rows:
         available: held-out blocks.
         settings: the size of the sample, and the seed that it is drawn by.
     """
-    if available <= settings.heldout_blocks:
+    if available <= settings.held_out_blocks:
         return np.arange(available)
-    drawn = np.random.default_rng(settings.seed).choice(available, settings.heldout_blocks, replace=False)
+    drawn = np.random.default_rng(settings.seed).choice(available, settings.held_out_blocks, replace=False)
     return np.sort(drawn)
 
 

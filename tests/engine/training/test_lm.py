@@ -127,10 +127,10 @@ def test_perplexity_of_a_model_as_it_is_needs_no_engine_and_little_memory(
 
 @pytest.mark.parametrize("layout", [Layout(), Layout(zero_stage=3)], ids=repr)
 def test_perplexity_is_that_of_the_drawn_blocks(layout: Layout) -> None:
-    settings = SETTINGS.model_copy(update={"heldout_blocks": 2})
+    settings = SETTINGS.model_copy(update={"held_out_blocks": 2})
     drawn = heldout_sample(len(HELD), settings)
     assert len(set(drawn)) == 2
-    run = trained(fresh(), layout, epochs=0, heldout_blocks=2)
+    run = trained(fresh(), layout, epochs=0, held_out_blocks=2)
     assert run.perplexities == pytest.approx([perplexity(fresh(), drawn)], rel=1e-6)
     others = {tuple(heldout_sample(50, settings.model_copy(update={"seed": seed}))) for seed in range(5)}
     assert len(others) == 5
