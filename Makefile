@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup lock demo browser test test-long lint docs bench
+.PHONY: setup lock demo page browser test test-long lint docs bench
 
 setup: $(READY)
 
@@ -37,7 +37,7 @@ $(READY): pyproject.toml requirements.lock
 # Versions for every Python of requires-python and every platform, written after a change of pyproject.toml.
 # Those in the lock stay where they may: LOCK="--upgrade" takes the newest, LOCK="--upgrade-package NAME" one.
 LOCK_VENV := .venv-lock
-EXTRAS := all dev
+EXTRAS := all demo dev
 lock:
 	test -x $(LOCK_VENV)/bin/python || $(PYTHON) -m venv $(LOCK_VENV)
 	$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(UV)"
@@ -45,8 +45,16 @@ lock:
 		--universal --python-version 3.11 --no-emit-package torch \
 		--custom-compile-command "make lock" --output-file requirements.lock
 
+# DEMO takes options, such as DEMO="--language-model smollm2".
 demo: setup
-	$(BIN)/python -m examples.demo
+	$(BIN)/python -m examples.demo $(DEMO)
+
+# What the demo built, with its page.
+page: setup
+	@test -e demo-workspace/workspace/bundles/CURRENT || \
+		{ echo "There is nothing to serve yet: run \`make demo\` first" >&2; exit 2; }
+	@echo "Open http://127.0.0.1:8000 in a browser once it is served"
+	$(BIN)/python -m serve.run --workspace demo-workspace/workspace --port 8000
 
 # Where it cannot be installed, the tests that need it are skipped, saying so.
 browser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,9 @@ from engine.errors import UserError
 
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
 """Ray's own default takes a third of the memory; our blocks are a few MB."""
+
+LOG_LEVEL_NOTE = b"Set ray log level from environment variable"
+"""Ray's C++ side answers a log level with this line, whatever the level; no setting keeps it quiet."""
 
 
 def quiet_environment() -> None:
@@ -65,12 +69,37 @@ def session(cpus: int | None = None) -> Iterator[None]:
             "include_dashboard": False,
             "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
         }
-    ray.init(**settings)
+    with without_lines(LOG_LEVEL_NOTE):
+        ray.init(**settings)
     try:
         with unwrapped():
             yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def without_lines(unwanted: bytes) -> Iterator[None]:
+    """Hold back what anything in this process writes to stderr in the block, and drop lines after it.
+
+    Args:
+        unwanted: bytes of the lines that are dropped; all others are written when the block ends.
+    """
+    try:
+        terminal = os.dup(2)
+    except OSError:  # stderr is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            held.seek(0)
+            kept = b"".join(line for line in held if unwanted not in line)
+            with os.fdopen(terminal, "wb") as stderr:
+                stderr.write(kept)
 
 
 def user_error(error: BaseException) -> UserError | None:

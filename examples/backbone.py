@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from transformers import ResNetConfig, ResNetModel
+from transformers.utils import logging
 
 from examples.invented import LABELS, invent, labels_of
 from examples.photographs import photograph
@@ -53,6 +54,7 @@ def make_backbone(folder: Path, flags: int = FLAGS, epochs: int = EPOCHS, seed: 
         model = ResNetModel(SIZES)
         pixels_N3SS, labels_NK = _examples(flags, seed)
         loss = _train(model, pixels_N3SS, labels_NK, epochs)
+    logging.disable_progress_bar()
     model.save_pretrained(folder)
     given = {"image_mean": [MEAN] * 3, "image_std": [STD] * 3, "size": {"shortest_edge": SIDE}}
     (folder / "preprocessor_config.json").write_text(json.dumps(given), encoding="utf-8")

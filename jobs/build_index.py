@@ -25,6 +25,7 @@ from jobs import console
 from jobs.steps.encoder_training import trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.views import BUILDERS, TEMPERATURE, BuiltViews, Encoders, Sources
+from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import AutoExecutor, Executor, given_or_auto
 
 EXAMPLES = """
@@ -60,7 +61,8 @@ def _open_sources(workspace: Workspace, untrained: bool, executor: Executor, tem
     trained = None if untrained else trained_encoder(workspace)
     inputs = open_inputs(workspace, trained.inputs_key if trained else None)
     base = trained.model if trained else inputs.manifest.model
-    if not trained and not untrained:
+    # Beside a multi-modal encoder the text encoder is meant to be as it came.
+    if not trained and not untrained and not trained_encoder(workspace, MULTIMODAL_JOB):
         console.say("no trained encoder in this workspace: the index is made with the encoder as it came")
     return Sources(
         workspace=workspace,

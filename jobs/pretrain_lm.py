@@ -156,6 +156,14 @@ def publish_model(workspace: Workspace, model: Store, summary: dict[str, Any]) -
     return manifest
 
 
+def _heldout(summary: dict[str, Any]) -> str:
+    """Return how many held-out blocks the perplexity is of, and of how many: ``64/215``."""
+    measured = summary.get("held_out_blocks", "all")  # the run of a version that measured all of them
+    return (
+        f"{measured}/{summary['held_out_blocks_in_all']}" if "held_out_blocks_in_all" in summary else measured
+    )
+
+
 def _copy(file: Store, target: Path) -> None:
     """Bring a file of a run into a staged bundle; locally by a link: a finished run is not written to."""
     if not file.is_local:
@@ -224,6 +232,7 @@ def main(settings: PretrainLmSettings) -> None:
         steps=summary["steps"],
         blocks=summary["blocks"],
         tokens=summary["tokens"],
+        held_out_blocks=_heldout(summary),
         perplexity_before=f"{summary['perplexity_before']:.2f}",
         perplexity_after=f"{summary['perplexity_after']:.2f}",
         tokens_per_second=summary["tokens_per_second"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import engine  # noqa: F401  first: it says what is missing where the client alone is installed
 
 # isort: split
+import logging
 import os
 import socket
 import time
@@ -109,6 +110,8 @@ def served(settings: ServeSettings, host: str = HOST, port: int = PORT) -> Itera
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     # A cluster of our own gets the cores that the replicas reserve, be they there or not: a
     # deployment that waits for a core that never comes would hang.
+    # Serve tells every step of its own, also that the instance that was started here is there already.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with session(cpus=max(os.cpu_count() or 1, prepared.cpus)):
         serve.start(http_options=serve.HTTPOptions(host=host, port=port), logging_config=quiet)
         try:

@@ -28,6 +28,9 @@ Tensor = torch.Tensor
 LOSS_ROWS = 1024
 """Positions whose float32 probabilities exist at a time."""
 
+HELDOUT_LOGITS = 1 << 24
+"""Logits that exist at a time while the perplexity is measured (64 MiB); one block's where it has more."""
+
 
 class LmSettings(TrainerSettings):
     """The settings of a run. The defaults are the paper's for continued pre-training (GenExpan)."""
@@ -41,6 +44,9 @@ class LmSettings(TrainerSettings):
     beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's decay of the mean squared gradient.")
     warmup: float = Field(
         default=0.03, ge=0, description="Steps of the linear rise; below 1 a share of the run."
+    )
+    held_out_blocks: int = Field(
+        default=64, ge=1, description="Held-out blocks that the perplexity is measured on, drawn by the seed."
     )
     seed: int = Field(default=13, description="Of a new model's weights, the order and the held-out draw.")
 
@@ -62,8 +68,14 @@ NAMED = (
 
 
 def named_settings(settings: LmSettings) -> str:
-    """Return settings as the text that a run's name is made from: runs that exist keep their names."""
-    return to_json({name: getattr(settings, name) for name in NAMED}).decode()
+    """Return settings as the text that a run's name is made from: runs that exist keep their names.
+
+    What came later is part of it where it is not the default.
+    """
+    content = {name: getattr(settings, name) for name in NAMED}
+    if settings.held_out_blocks != LmSettings().held_out_blocks:
+        content["held_out_blocks"] = settings.held_out_blocks
+    return to_json(content).decode()
 
 
 class Layout(EngineLayout):
@@ -100,6 +112,7 @@ class LmTraining(Trainer):
         checkpoint: Path | None = None,
     ) -> None:
         self.model, self.data, self.held = model, train, held
+        self.held_sample = heldout_sample(len(held), settings)
         layout = layout or Layout()
         without_dropout(model)
         if layout.activation_checkpointing:
@@ -142,18 +155,31 @@ class LmTraining(Trainer):
         """Return the cross-entropy of some blocks, scaled to the global batch."""
         return self._loss(self.data, own) * self.scale(total)
 
+    @property
+    def needs_engine(self) -> bool:
+        """Return whether there are steps to take, or the workers share the weights."""
+        return self.total_steps > 0 or self.layout.zero_stage == 3
+
     @torch.no_grad()
     def evaluate(self) -> float:
-        """Return the perplexity of the held-out blocks: exp of the mean loss a token (nan without any)."""
-        everything = np.arange(len(self.held))
-        targets = self.held.count_targets(everything)
+        """Return the perplexity of the sample of held-out blocks: exp of the mean loss a token.
+
+        nan without any. Memory is bounded by :data:`HELDOUT_LOGITS`, whatever the size of a training step.
+        """
+        targets = self.held.count_targets(self.held_sample)
         if not targets:
             return math.nan
         self.engine.eval()
-        share = -(-len(everything) // self.worker.world)
-        summed = torch.zeros((), device=self.worker.device)
-        for rows in self.micro_batches(everything, -(-share // self.micro_batch)):
-            summed += self._loss(self.held, rows)
+        share = -(-len(self.held_sample) // self.worker.world)
+        own = self.own_rows(self.held_sample)
+        together = max(1, HELDOUT_LOGITS // (self.held.width * self.model.config.vocab_size))
+        together = min(together, self.micro_batch)
+        # Thousands of losses are added up, and their number differs with the workers: in float64.
+        summed = torch.zeros((), dtype=torch.float64, device=self.worker.device)
+        narrow = self.compute != torch.float32
+        with torch.autocast(self.worker.device.type, self.compute, enabled=narrow):
+            for start in range(0, share, together):  # all workers take part in every pass
+                summed += self._loss(self.held, own[start : start + together])
         self.engine.train()
         return math.exp(self.worker.summed(summed) / targets)
 
@@ -171,6 +197,19 @@ class LmTraining(Trainer):
     def checkpoint_format(self) -> CheckpointFormat:
         """Return files that all workers gather from their shares."""
         return PartitionedCheckpoint(self.model)
+
+
+def heldout_sample(available: int, settings: LmSettings) -> Rows:
+    """Return the held-out blocks that the perplexity is measured on: all, or as many as are asked for.
+
+    Args:
+        available: held-out blocks.
+        settings: the size of the sample, and the seed that it is drawn by.
+    """
+    if available <= settings.held_out_blocks:
+        return np.arange(available)
+    drawn = np.random.default_rng(settings.seed).choice(available, settings.held_out_blocks, replace=False)
+    return np.sort(drawn)
 
 
 class TokenLoss(nn.Module):

@@ -91,11 +91,14 @@ class PartitionedCheckpoint(CheckpointFormat):
 
 
 def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield each parameter of a wrapped model whole, in float32; all workers must iterate."""
-    from deepspeed.utils import safe_get_full_fp32_param
-
+    """Yield each parameter of a model whole, in float32, with an engine or without; all workers iterate."""
     for name, parameter in model.named_parameters():
-        yield name, safe_get_full_fp32_param(parameter)
+        if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):
+            from deepspeed.utils import safe_get_full_fp32_param
+
+            yield name, safe_get_full_fp32_param(parameter)
+        else:
+            yield name, parameter.detach().float()
 
 
 def _set(parameter: Any, value: Tensor, moment: str | None) -> None:

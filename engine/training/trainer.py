@@ -147,9 +147,13 @@ class Trainer(ABC):
             state = read_state(checkpoint, settings)
             self.step, self.curves = state["step"], {name: state[name] for name in self.CURVES}
             tensors.before_engine(checkpoint)
+        module.to(worker.device)
+        if not self.needs_engine:
+            self.engine: Any = module
+            return
         optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
         self.engine = open_engine(
-            module.to(worker.device),
+            module,
             optimizer,
             layout,
             self.micro_batch,
@@ -201,6 +205,11 @@ class Trainer(ABC):
 
     def after_epoch(self) -> None:  # noqa: B027
         """Do what follows an epoch; nothing unless a subclass says so."""
+
+    @property
+    def needs_engine(self) -> bool:
+        """Return whether there is an optimiser; without a step to take it would only fill memory."""
+        return True
 
     @property
     def total_steps(self) -> int:

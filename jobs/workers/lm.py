@@ -53,6 +53,8 @@ class LmRun(Run[LmTraining]):
             "parameters": sum(_numel(p) for p in training.model.parameters()),
             "blocks": len(training.data),
             "tokens": self.blocks.manifest.total("tokens"),
+            "held_out_blocks": len(training.held_sample),
+            "held_out_blocks_in_all": len(training.held),
             "perplexity_before": training.perplexities[0],
             "perplexity_after": training.perplexities[-1],
             "layout": training.layout.model_dump(),

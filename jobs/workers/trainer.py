@@ -110,7 +110,10 @@ def _fit_on_ray(run: Run[Any], workers: int) -> None:
     cores = cores_of_a_worker(workers)
     cpus = max(0.5, cores - 0.5)
     folder = run.folder
-    progress = ray.remote(num_cpus=0)(Progress).remote(f"waiting for {workers} x {cpus:g} free cores")
+    free = float(ray.available_resources().get("CPU", 0))
+    short = f"waiting for {workers} x {cpus:g} free cores, of which {free:g} are free"
+    note = "starting the workers" if free >= workers * cpus else short
+    progress = ray.remote(num_cpus=0)(Progress).remote(note)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"run": pickle.dumps(run), "cores": cores, "progress": progress},
@@ -159,6 +162,7 @@ def _work(config: dict[str, Any]) -> None:
     from jobs.workers.training_run import work
     from jobs.workers.training_sessions import RaySession
 
+    config["progress"].set.remote(0, 0, "opening the model and its data")
     run = pickle.loads(config["run"])
     work(run, RaySession(run, config["cores"], config["progress"]))
 

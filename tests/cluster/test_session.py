@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from cluster.local import local_cluster
-from cluster.session import session
+from cluster.session import session, without_lines
 from engine.errors import UserError
 
 
@@ -49,3 +49,12 @@ def test_with_an_address_that_cluster_is_used_as_it_is(
 def test_a_cluster_of_nothing_is_refused(nodes: int, cpus: int) -> None:
     with pytest.raises(UserError, match="at least one of each"), local_cluster(nodes, cpus):
         pass
+
+
+def test_lines_that_are_not_wanted_are_dropped_from_stderr_and_no_others(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with without_lines(b"log level"):
+        os.write(2, b"one\nSet ray log level to 3\ntwo\n")
+    os.write(2, b"three")
+    assert capfd.readouterr().err == "one\ntwo\nthree"

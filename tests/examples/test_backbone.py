@@ -10,7 +10,7 @@ from PIL import Image
 
 from engine.models.vision import VisionBackbone
 from examples.backbone import WIDTH, make_backbone
-from examples.demo_pictures import CLASS, SEEDS, countries_alone
+from examples.demo_images import CLASS, SEEDS, countries_alone
 from examples.flags import draw_flag, load_flags
 from examples.invented import FAMILIES, KINDS, LABELS, invent, labels_of
 from examples.make_sample import write_sample

@@ -15,7 +15,7 @@ from engine.methods import ABLATIONS, METHODS, method
 from engine.query import Query
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
-from examples.demo_pictures import countries_alone
+from examples.demo_images import countries_alone
 from examples.make_sample import write_sample
 from jobs import build_index, image_features, import_corpus, preprocess, pretrain_lm, train_encoder
 from tests.support.commands import run_command

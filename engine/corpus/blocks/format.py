@@ -272,8 +272,9 @@ class TokenBlocks:
     def __init__(self, parts: Sequence[Tokens]) -> None:
         self._parts = [part for part in parts if len(part)]
         self._first = np.cumsum([0, *map(len, self._parts)])
-        self._width = self._parts[0].shape[1] if self._parts else 0
-        self._targets = np.full(len(self), self._width - 1, np.int64)
+        self.width = self._parts[0].shape[1] if self._parts else 0
+        """Tokens of a block; 0 without any."""
+        self._targets = np.full(len(self), self.width - 1, np.int64)
         for end, part in zip(self._first[1:], self._parts, strict=True):
             self._targets[end - 1] = (part[-1] != pad_of(part.dtype)).sum() - 1
 

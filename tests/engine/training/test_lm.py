@@ -13,15 +13,19 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from engine.errors import FormatError
+from engine.training import lm
 from engine.training.lm import (
     LOSS_ROWS,
     Layout,
     LmSettings,
     LmTraining,
+    heldout_sample,
+    named_settings,
     summed_loss,
 )
 from engine.training.optimizer import parameter_groups
 from engine.training.order import epoch_batches
+from engine.training.partitioned import full_weights
 from engine.training.schedule import warmup_cosine
 from tests.support.language_models import Family, tiny_model
 from tests.support.token_blocks import VOCABULARY, random_blocks
@@ -50,8 +54,8 @@ def fresh(family: Family = "llama") -> Any:
     return tiny_model(family, VOCABULARY).model.requires_grad_(True)
 
 
-def perplexity(model: Any) -> float:
-    ids, targets = HELD.gather(np.arange(len(HELD)))
+def perplexity(model: Any, rows: Any = slice(None)) -> float:
+    ids, targets = HELD.gather(np.arange(len(HELD))[rows])
     with torch.no_grad():
         logits = model.eval()(input_ids=ids).logits
     return math.exp(F.cross_entropy(logits.flatten(0, 1), targets.flatten()))
@@ -108,6 +112,29 @@ def test_other_families_train_as_in_a_plain_loop(family: Family) -> None:
     run = trained(fresh(family))
     np.testing.assert_allclose(run.losses, losses, rtol=1e-5)
     np.testing.assert_allclose(run.perplexities, perplexities, rtol=1e-4)
+
+
+def test_perplexity_of_a_model_as_it_is_needs_no_engine_and_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lm, "HELDOUT_LOGITS", 1)  # a block at a time
+    run = trained(fresh(), epochs=0)
+    assert run.perplexities == pytest.approx([perplexity(fresh())], rel=1e-6)
+    assert run.engine is run.module
+    weights = dict(full_weights(run.model))
+    assert all(torch.equal(weights[name], p) for name, p in fresh().named_parameters())
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(zero_stage=3)], ids=repr)
+def test_perplexity_is_that_of_the_drawn_blocks(layout: Layout) -> None:
+    settings = SETTINGS.model_copy(update={"held_out_blocks": 2})
+    drawn = heldout_sample(len(HELD), settings)
+    assert len(set(drawn)) == 2
+    run = trained(fresh(), layout, epochs=0, held_out_blocks=2)
+    assert run.perplexities == pytest.approx([perplexity(fresh(), drawn)], rel=1e-6)
+    others = {tuple(heldout_sample(50, settings.model_copy(update={"seed": seed}))) for seed in range(5)}
+    assert len(others) == 5
+    assert named_settings(settings) != named_settings(SETTINGS)
 
 
 def test_narrow_products_change_the_losses_by_rounding_only(plain: Any) -> None:

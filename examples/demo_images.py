@@ -1,13 +1,12 @@
-"""The demo's second half: the same countries, read and seen.
+"""The demo's second half: the same countries, by text and by images.
 
-A workspace of its own, with the sentences of countries and the pictures of their flags; a backbone that
+A workspace of its own, with the sentences of countries and the images of their flags; a backbone that
 is made here; and a question that no sentence answers.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +21,13 @@ from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from examples.backbone import make_backbone
+from examples.demo_steps import Steps
 from examples.multimodal import COUNTRIES, IMAGES, class_members
 from examples.tables import load_table
 
-Run = Callable[..., None]
-
 SEEDS = ["France", "Italy", "Ireland"]
 WANTED, CLASS = "flags of three upright stripes", "image_vertical_tricolour"
-ANSWERS = {"lexical": "by words", "image": "by looks", "multimodal": "by both"}
+ANSWERS = {"lexical": "by text", "image": "by images", "multimodal": "by both"}
 MEASURED = ("lexical", "image", "multimodal", "default")
 KINDS = ("image", "text", "both")
 """What tells the members of a class: the first word of its name."""
@@ -53,35 +51,39 @@ def countries_alone(sample: Path, output: Path) -> dict[str, int]:
     return counts
 
 
-def read_and_seen(run: Run, folder: Path, console: Console, epochs: int) -> None:
+def text_and_images(steps: Steps, folder: Path, console: Console, epochs: int) -> None:
     """Take the countries from corpus to measured answers.
 
     Args:
-        run: runs a job by its module and arguments.
+        steps: runs the commands.
         folder: of the demo, with the sample; receives the backbone and the workspace.
         console: to talk on.
         epochs: of training.
     """
     sample, source = folder / "sample", folder / "countries"
-    workspace = str(folder / "workspace-pictures")
+    workspace, backbone = str(folder / "workspace-images"), folder / "backbone"
     counts = countries_alone(sample, source)
-    pictures = len(list((sample / IMAGES).iterdir()))
-    console.print(f"\ncountries alone: {counts}, {pictures} pictures of flags", soft_wrap=True)
-    loss = make_backbone(folder / "backbone")
-    console.print(f"a vision backbone, made of invented flags: {folder / 'backbone'} (loss {loss:.2f})")
-    run("jobs.import_corpus", "--format", "jsonl", "--source", str(source), "--workspace", workspace)
-    run("jobs.image_features", "--workspace", workspace, "--model", str(folder / "backbone"), "--grid", "3")
-    run("jobs.preprocess", "--workspace", workspace, "--images")
+    images = len(list((sample / IMAGES).iterdir()))
+    console.print(f"\ncountries alone: {counts}, {images} images of flags", soft_wrap=True)
+    with steps.timed("examples.backbone"):
+        loss = make_backbone(backbone)
+    console.print(f"a vision backbone, made of invented flags: {backbone} (loss {loss:.2f})")
+    place = ("--workspace", workspace)
+    alone = (*place, "--workers", "1")
+    steps.run("import", "--format", "jsonl", "--source", str(source), *place)
+    steps.run("image-features", *alone, "--model", str(backbone), "--grid", "3")
+    steps.run("preprocess", *alone, "--images")
     layers = ["--visual-layers", "1", "--cross-layers", "1", "--epochs", str(epochs)]
-    run("jobs.train_encoder", "--workspace", workspace, "--modality", "text+image", *layers)
-    run("jobs.build_index", "--workspace", workspace)
+    steps.run("train-encoder", *place, "--modality", "text+image", *layers)
+    steps.run("build-index", *alone)
     bundle = Bundle.open(Workspace.open(workspace))
-    console.print(_answers(bundle))
-    console.print(_measured(bundle, sample / "multimodal" / "query"))
+    with steps.timed("questions with images"):
+        console.print(_answers(bundle))
+        console.print(_measured(bundle, sample / "multimodal" / "query"))
 
 
 def _answers(bundle: Bundle) -> Table:
-    """Return what words, looks and both answer, members of the class in green."""
+    """Return the answers by text, by images and by both, members of the class in green."""
     names = bundle.vocabulary.names
     seeds = bundle.vocabulary.resolve_all(SEEDS)
     members = set(class_members(CLASS))
