@@ -202,6 +202,21 @@ class NamedModel:
 
         return Path(str(cached_file(self.path, name)))
 
+    def find(self, name: str) -> Path | None:
+        """Return the local path of one of the model's files, which may lie in a sub-folder; None: none."""
+        if os.path.isdir(self.path):
+            path = Path(self.path, name)
+            return path if path.is_file() else None
+        from transformers.utils import cached_file
+
+        found = cached_file(
+            self.path,
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        return None if found is None else Path(str(found))
+
     def _check_config(self) -> None:
         if os.path.isdir(self.path) and not os.path.isfile(os.path.join(self.path, "config.json")):
             raise self._error("no config.json in it", _SAVE_WHOLE)

@@ -75,10 +75,10 @@ def test_what_learns_is_no_part_of_the_fingerprint(encoder: TextEncoder) -> None
     before = encoder.lower_fingerprint()
     with torch.no_grad():
         for parameter in encoder.last.parameters():
-            parameter += 1
+            parameter.add_(1)
     assert encoder.lower_fingerprint() == before
     with torch.no_grad():
-        encoder.model.get_input_embeddings().weight += 1
+        encoder.model.get_input_embeddings().weight.add_(1)
     assert encoder.lower_fingerprint() != before
 
 
