@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import UserError
 
-Tensor = torch.Tensor
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class LayerParts(NamedTuple):
