@@ -135,8 +135,8 @@ def family_of(model_type: str, label: str) -> Family:
         return FAMILIES[model_type]
     why = f" ({ALIKE[model_type]})" if model_type in ALIKE else ""
     raise UserError(
-        f"{label} of type {model_type!r}{why}: it cannot be used as a text encoder; name a BERT-like model, "
-        f"which is one of these types: {', '.join(FAMILIES)}"
+        f"{label}: a model of type {model_type!r} cannot be used as a text encoder{why}; name a BERT-like "
+        f"model, which is one of these types: {', '.join(FAMILIES)}"
     )
 
 
