@@ -64,13 +64,8 @@ def check_tokenizer(label: str, tokenizer: PreTrainedTokenizerBase, embeddings: 
     Raises:
         UserError: what is missing.
     """
-    vocabulary = tokenizer.get_vocab()
-    if len(vocabulary) <= len(tokenizer.all_special_tokens):
-        raise UserError(
-            f"{label}: its tokenizer has no vocabulary, nothing but {len(vocabulary)} special tokens; "
-            f"{_SAVE_ITS_OWN}"
-        )
-    largest = max(vocabulary.values())
+    check_vocabulary(label, tokenizer)
+    largest = max(tokenizer.get_vocab().values())
     if largest >= embeddings:
         raise UserError(
             f"{label}: its tokenizer makes tokens up to number {largest}, and it has embeddings for "
@@ -80,6 +75,23 @@ def check_tokenizer(label: str, tokenizer: PreTrainedTokenizerBase, embeddings: 
         raise UserError(
             f"{label}: its tokenizer has no padding token; name one (tokenizer.pad_token = ...) and write it "
             "again with save_pretrained"
+        )
+
+
+def check_vocabulary(label: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a tokenizer has tokens besides its special ones.
+
+    Args:
+        label: the begin of an error.
+        tokenizer: of any text model.
+
+    Raises:
+        UserError: it has none.
+    """
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise UserError(
+            f"{label}: its tokenizer has no vocabulary, nothing but {len(tokenizer)} special tokens; "
+            f"{_SAVE_ITS_OWN}"
         )
 
 

@@ -11,6 +11,7 @@ Shape letters: B sentences, L tokens, D dimensions, F inner dimensions of the la
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class MaskPositionLayer(nn.Module):
 class OnePositionLayer(MaskPositionLayer):
     """The same for a layer whose parts are known: one query is computed, not all."""
 
-    def __init__(self, parts: Any, layer: nn.Module, *rest: Any) -> None:
+    def __init__(self, parts: Callable[[Any], LayerParts], layer: nn.Module, *rest: Any) -> None:
         super().__init__(layer, *rest)
         self._parts = parts
 
@@ -144,7 +145,8 @@ class TextEncoder:
         upper = layers[-1], norm, upper_part(model, family), self.dim
         self.last = OnePositionLayer(family.parts, *upper) if family.parts else MaskPositionLayer(*upper)
         self._lower = lower_part(model, family)
-        self._learns = (f"{family.layers}.{len(layers) - 1}.", f"{family.final_norm}.")
+        learns = [f"{family.layers}.{len(layers) - 1}", family.final_norm]
+        self._learns = tuple(f"{path}." for path in learns if path)
 
     @classmethod
     def load(cls, name: str) -> TextEncoder:

@@ -89,7 +89,7 @@ def add_a_module(folder: Path) -> None:
         (take_layers, "one layer only.*deeper"),
         (
             take_embeddings,
-            r"its tokenizer makes tokens up to number \d+, and it has embeddings for 100; .*resize_token_embeddings",
+            r"its tokenizer makes tokens up to number \d+, and it has embeddings for 100.*resize_token_emb",
         ),
         (take_positions, "inputs of 64 tokens, and it has positions for 63; give --max-length 63 or less"),
         (begin_positions_later, "inputs of 64 tokens, and it has positions for 63"),
