@@ -95,14 +95,12 @@ def _up_to_padding(config: Any) -> int:
 
 _BERT = Family(parts=bert_parts)
 _ROBERTA = Family(parts=bert_parts, unused_positions=_up_to_padding)
-_DEBERTA = Family(after_first="encoder.conv", add_pooling_layer=False)
 _ROTARY = Family(layers="layers")
 
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
     "camembert": _ROBERTA,
-    "deberta": _DEBERTA,
-    "deberta-v2": _DEBERTA,
+    "deberta-v2": Family(after_first="encoder.conv", add_pooling_layer=False),
     "distilbert": Family("transformer.layer", parts=distilbert_parts, add_pooling_layer=False),
     "electra": Family(parts=bert_parts, add_pooling_layer=False),
     "ernie": _BERT,
@@ -117,8 +115,11 @@ FAMILIES: dict[str, Family] = {
 """By the ``model_type`` of their configuration. DeBERTa-v3 is a "deberta-v2"; e5, bge and the first gte
 models are "bert" or "xlm-roberta"."""
 
-ALIKE = {"albert": "its layers share one set of weights, so none can be frozen below the last"}
-"""Encoders that cannot be split, and why."""
+ALIKE = {
+    "albert": "its layers share one set of weights, so none can be frozen below the last",
+    "deberta": "the first DeBERTa's attention fails in bfloat16; DeBERTa-v3 works, its type is deberta-v2",
+}
+"""Encoders that one could take to work, and why they do not."""
 
 
 def family_of(model_type: str, label: str) -> Family:

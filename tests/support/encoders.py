@@ -81,12 +81,16 @@ def random_encoder(kind: str, layers: int = 3, dim: int = 48) -> TextEncoder:
 
 
 SPECIAL_IDS = {"pad_token_id": 0, "unk_token_id": 1, "cls_token_id": 2, "sep_token_id": 3, "mask_token_id": 4}
-RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
 OF_FAMILY: dict[str, dict[str, Any]] = {
-    "deberta": RELATIVE,
-    # As DeBERTa-v3 has them, and the convolution of the largest DeBERTa-v2.
-    "deberta-v2": RELATIVE
-    | {"position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True, "conv_kernel_size": 3},
+    "deberta-v2": {  # DeBERTa-v3's, and the convolution of the largest DeBERTa-v2
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "conv_kernel_size": 3,
+    },
     "electra": {"embedding_size": 8},
     "eurobert": {"num_key_value_heads": 1},
     # Two of three layers see 4 tokens to either side; the last is one of them.

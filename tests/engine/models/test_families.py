@@ -71,6 +71,21 @@ def test_the_gradients_are_those_of_the_whole_model(encoder: TextEncoder) -> Non
             torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-5)
 
 
+def test_both_parts_run_in_bfloat16(encoder: TextEncoder) -> None:
+    """As they do where that is fast: states stored in 16 bits, weights in 32, products in 16."""
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            with torch.inference_mode():
+                lower_BLD = encoder.lower_states(ids(), LENGTHS).to(dtype)
+            at_mask_BD = encoder.last(lower_BLD.clone(), LENGTHS, POSITION)
+        at_mask_BD.float().square().sum().backward()
+        found.append(at_mask_BD.detach().float())
+    exact, narrow = found
+    torch.testing.assert_close(narrow, exact, rtol=0.02, atol=0.02)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in encoder.last.parameters())
+
+
 def test_what_learns_is_no_part_of_the_fingerprint(encoder: TextEncoder) -> None:
     before = encoder.lower_fingerprint()
     with torch.no_grad():
