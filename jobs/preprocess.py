@@ -22,7 +22,7 @@ from pydantic import Field
 from cluster.commandline import command
 from cluster.options import CommandSettings, Group
 from engine.corpus.inputs.format import InputManifest, InputSettings, Stats, draw_rows, input_parts
-from engine.corpus.inputs.masking import MentionMasker, fingerprint, load_tokenizer
+from engine.corpus.inputs.masking import fingerprint, fitting_tokenizer
 from engine.corpus.inputs.worker import InputTask, InputWorker
 from engine.corpus.schema import CorpusManifest, part_digests, read_manifest
 from engine.errors import StorageError
@@ -31,6 +31,7 @@ from engine.storage.parts import MANIFEST, content_key, write_model, write_point
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
+from jobs.steps.unknown_tokens import check_words
 from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts
 
 EXAMPLES = """
@@ -68,10 +69,14 @@ def preprocess(
 
     Raises:
         StorageError: there is no corpus.
+        UserError: model, tokenizer, settings and corpus do not fit.
     """
     corpus = read_manifest(workspace)
+    tokenizer = fitting_tokenizer(model, settings.max_length)
     key = settings.key(corpus.digest)
-    tasks = {task.name: task for task in _tasks(workspace, corpus, settings)}
+    drawn = _tasks(workspace, corpus, settings)
+    check_words(workspace, drawn, tokenizer, f"--model {model}")
+    tasks = {task.name: task for task in drawn}
     parts = input_parts(workspace, settings)
     if force:
         for name in tasks:
@@ -145,6 +150,7 @@ def _summary(
         tokens=sum(s["tokens"] for s in stats),
         longest=max((s["longest"] for s in stats), default=0),
         clipped=sum(s["clipped"] for s in stats),
+        unknown=sum(s["unknown"] for s in stats),
         parts={name: s["rows"] for name, s in parts.items()},
     )
 
@@ -171,9 +177,8 @@ def main(settings: PreprocessSettings) -> None:
     started = time.monotonic()
     place = Workspace.open(settings.workspace)
     read_manifest(place)  # no corpus: say so before a tokenizer is fetched
-    tokenizer = load_tokenizer(settings.model)
-    # A limit that the model cannot take: say so before anything starts.
-    MentionMasker(tokenizer, settings.inputs.max_length)
+    # What does not fit: say so before a cluster is asked for.
+    tokenizer = fitting_tokenizer(settings.model, settings.inputs.max_length)
     inputs = settings.inputs.model_copy(update={"tokenizer": fingerprint(tokenizer)})
     with AutoExecutor(settings.workers) as executor:
         outcome = preprocess(place, settings.model, inputs, executor, settings.force)
@@ -183,6 +188,7 @@ def main(settings: PreprocessSettings) -> None:
         mentions=outcome.manifest.mentions,
         tokens=outcome.manifest.tokens,
         clipped=outcome.manifest.clipped,
+        unknown=outcome.manifest.unknown,
         parts_made=outcome.made,
         parts_kept=outcome.kept,
         seconds=f"{seconds:.1f}",

@@ -15,6 +15,7 @@ import torch
 from transformers import CLIPModel
 
 from engine.errors import UserError
+from engine.models.fit import check_tokenizer
 from engine.models.hub import NamedModel
 from engine.models.text import fast_dtype
 from engine.models.vision import Scaling, read_scaling
@@ -50,8 +51,9 @@ class ClipEncoder:
             raise UserError(
                 f"{named.label}: a model of type {config.model_type!r}; a CLIP with both towers is needed"
             )
-        scaling = read_scaling(named, config)
-        return cls(named.model(CLIPModel, torch.float32), named.tokenizer(), scaling)
+        scaling, tokenizer = read_scaling(named, config), named.tokenizer()
+        check_tokenizer(named.label, tokenizer, config.text_config.vocab_size)
+        return cls(named.model(CLIPModel, torch.float32), tokenizer, scaling)
 
     @property
     def side(self) -> int:
@@ -73,7 +75,12 @@ class ClipEncoder:
     def texts(self, sentences: Sequence[str]) -> Tensor:
         """Return the sentences' vectors, float32 [B, D], on the CPU."""
         given = self.tokenizer(
-            list(sentences), padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
+            list(sentences),
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=self.longest,
+            return_tensors="pt",
         )
         with self._precision():
             found = self.model.get_text_features(

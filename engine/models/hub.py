@@ -38,6 +38,10 @@ _NAME_ONE = "name a model folder, an s3:// folder or a hub name"
 _SAVE_WHOLE = "name a folder that save_pretrained wrote"
 _CONVERT = "load it once with transformers and write it with save_pretrained, which makes model.safetensors"
 _COPY_AGAIN = "copy the model again, or write it again with save_pretrained"
+_CONVERT_PIECES = (
+    "it has {} and no tokenizer.json; load the tokenizer once where sentencepiece is installed and write it "
+    "with save_pretrained, which makes tokenizer.json"
+)
 _NETWORK = (
     "there is no such folder here, and as a hub name it needs to be spelt as on the hub, and the network or "
     "a cache that holds it (HF_HOME); name a folder to do without"
@@ -167,13 +171,16 @@ class NamedModel:
         Raises:
             UserError: there is none.
         """
-        with self._translated("no tokenizer can be loaded from it"):
+        # What is SentencePiece alone needs libraries to become a tokenizer; not every error says which.
+        pieces = sorted(Path(self.path).glob("*.model")) if os.path.isdir(self.path) else []
+        has_file = os.path.isfile(os.path.join(self.path, "tokenizer.json"))
+        way_out = _CONVERT_PIECES.format(pieces[0].name) if pieces and not has_file else None
+        with self._translated("no tokenizer can be loaded from it", way_out=way_out):
             from transformers import AutoTokenizer
 
             _silence()
             tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
         # A family's tokenizer without a file of tokens is made all the same, of its special tokens alone.
-        has_file = os.path.isfile(os.path.join(self.path, "tokenizer.json"))
         if not has_file and len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise UserError(
                 f"{self.label}: no tokenizer can be loaded from it (it has no tokenizer.json and no "
@@ -202,6 +209,21 @@ class NamedModel:
 
         return Path(str(cached_file(self.path, name)))
 
+    def find(self, name: str) -> Path | None:
+        """Return the local path of one of the model's files, which may lie in a sub-folder; None: none."""
+        if os.path.isdir(self.path):
+            path = Path(self.path, name)
+            return path if path.is_file() else None
+        from transformers.utils import cached_file
+
+        found = cached_file(
+            self.path,
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        return None if found is None else Path(str(found))
+
     def _check_config(self) -> None:
         if os.path.isdir(self.path) and not os.path.isfile(os.path.join(self.path, "config.json")):
             raise self._error("no config.json in it", _SAVE_WHOLE)
@@ -218,7 +240,10 @@ class NamedModel:
 
     @contextmanager
     def _translated(
-        self, what: str = "cannot be loaded", missing_library: str = "install it"
+        self,
+        what: str = "cannot be loaded",
+        missing_library: str = "install it",
+        way_out: str | None = None,
     ) -> Iterator[None]:
         """Turn whatever is raised into an error that names the model."""
         try:
@@ -229,11 +254,13 @@ class NamedModel:
             raise
         except ImportError as error:
             raise self._error(
-                f"it needs a library that is not installed ({_first_line(error)})", missing_library, what
+                f"it needs a library that is not installed ({_first_line(error)})",
+                way_out or missing_library,
+                what,
             ) from None
         except Exception as error:  # the readers of so many formats raise whatever they like
-            way_out = _COPY_AGAIN if os.path.isdir(self.path) else _NETWORK
-            raise self._error(_first_line(error), way_out, what) from None
+            usual = _COPY_AGAIN if os.path.isdir(self.path) else _NETWORK
+            raise self._error(_first_line(error), way_out or usual, what) from None
 
     def _error(self, reason: str, way_out: str, what: str = "cannot be loaded") -> UserError:
         return UserError(f"{self.label}: {what} ({reason}); {way_out}")

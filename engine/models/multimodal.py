@@ -140,7 +140,7 @@ class MultimodalEncoder(nn.Module):
             has_image_B: bool, whether the context has an image; features of others are ignored.
         """
         padding_BL = padding_mask(lengths_B, states_BLD.shape[1])
-        text_BLD = run_layer(self.last.layer, states_BLD, padding_BL)
+        text_BLD = self.last.every_position(states_BLD, lengths_B)
         scaled_BPC = self.patches.scaled(features_BPC)
         image_BPD = self._image_states(scaled_BPC)
         if self.lda is not None:
@@ -167,8 +167,7 @@ class MultimodalEncoder(nn.Module):
 
     def text_means(self, states_BLD: Tensor, lengths_B: Tensor) -> Tensor:
         """Return the mean of the last text layer's states, [B, D]: what the summary's map is fitted to."""
-        states_BLD = run_layer(self.last.layer, states_BLD, padding_mask(lengths_B, states_BLD.shape[1]))
-        return _mean(states_BLD, lengths_B)
+        return _mean(self.last.every_position(states_BLD, lengths_B), lengths_B)
 
 
 def _rename_weights(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -1,38 +1,115 @@
-"""The vector of a whole text: the mean of its token states, as sentence encoders are trained to be read."""
+"""The vector of a whole text, as the encoder's folder says that its texts are to be read."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from engine.models.sentence_settings import SentenceSettings
 from engine.models.text import TextEncoder, fast_dtype
 
-MAX_TEXT_TOKENS = 256
-"""Tokens of a description that are read."""
+Tensor = torch.Tensor
+
+TEXTS_A_PASS = 64
 
 
-def mean_pooled(
-    encoder: TextEncoder, tokenizer: PreTrainedTokenizerBase, texts: list[str]
-) -> npt.NDArray[np.float32]:
-    """Return the mean token state of each text through all layers, [n, D]; zeros for an empty text."""
-    device = next(encoder.last.parameters()).device
-    vectors = np.zeros((len(texts), encoder.dim), np.float32)
-    filled = [i for i, text in enumerate(texts) if text.strip()]
-    dtype = fast_dtype(device)
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        for start in range(0, len(filled), 64):
-            chosen = filled[start : start + 64]
-            batch = tokenizer(
-                [texts[i] for i in chosen],
-                padding=True,
-                truncation=True,
-                max_length=MAX_TEXT_TOKENS,
-                return_tensors="pt",
-            )
-            mask = batch["attention_mask"].to(device)
-            states = encoder.states(batch["input_ids"].to(device), mask.sum(dim=1)).float()
-            summed = (states * mask[:, :, None]).sum(dim=1)
-            vectors[chosen] = (summed / mask.sum(dim=1, keepdim=True)).cpu().numpy()
-    return vectors
+class TextVectors(NamedTuple):
+    """Vectors of n texts, [n, D], zeros for an empty one; and how many texts were longer than is read."""
+
+    vectors_nD: npt.NDArray[np.float32]
+    cut: int
+
+
+class TextPooler:
+    """Makes one vector of a text: all layers, pooling, and what the model's settings let follow it.
+
+    Args:
+        encoder: as it came; its device is used.
+        tokenizer: its own.
+        settings: from :func:`engine.models.sentence_settings.read_settings`.
+    """
+
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: SentenceSettings,
+    ) -> None:
+        self._encoder, self._tokenizer, self._settings = encoder, tokenizer, settings
+        self._prompt_tokens = 0
+        if settings.prompt and not settings.include_prompt:
+            ids = tokenizer(self._written(""))["input_ids"]
+            # The token that ends an input is not the prompt's.
+            self._prompt_tokens = len(ids) - (ids[-1] in (tokenizer.sep_token_id, tokenizer.eos_token_id))
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector, D."""
+        return self._settings.dim or self._encoder.dim
+
+    def __call__(self, texts: list[str]) -> TextVectors:
+        """Return the vectors of some texts, each of any length."""
+        vectors, cut = np.zeros((len(texts), self.dim), np.float32), 0
+        filled = [i for i, text in enumerate(texts) if text.strip()]
+        with torch.inference_mode():
+            for start in range(0, len(filled), TEXTS_A_PASS):
+                chosen = filled[start : start + TEXTS_A_PASS]
+                batch = self._tokenizer(
+                    [self._written(texts[i]) for i in chosen],
+                    padding=True,
+                    padding_side="right",
+                    truncation=True,
+                    max_length=self._settings.max_tokens,
+                    return_tensors="pt",
+                )
+                cut += sum(bool(encoding.overflowing) for encoding in batch.encodings)
+                found_BD = self._vectors(batch["input_ids"], batch["attention_mask"])
+                vectors[chosen] = found_BD.cpu().numpy()
+        return TextVectors(vectors, cut)
+
+    def _written(self, text: str) -> str:
+        """Return a text as the tokenizer is to get it."""
+        whole = self._settings.prompt + text
+        return whole.lower() if self._settings.lower_case else whole
+
+    def _vectors(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Return the vectors of tokenised texts, float32 [B, D]."""
+        device = next(self._encoder.last.parameters()).device
+        ids_BL, mask_BL = ids_BL.to(device), mask_BL.to(device)
+        dtype = fast_dtype(device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            states_BLD = self._encoder.states(ids_BL, mask_BL.sum(dim=1)).float()
+        if self._prompt_tokens:
+            mask_BL[:, : self._prompt_tokens] = 0
+        pooled = [pool(mode, states_BLD, mask_BL) for mode in self._settings.modes]
+        vectors_BD = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
+        for step in self._settings.steps:
+            vectors_BD = step(vectors_BD)
+        return vectors_BD
+
+
+def pool(mode: str, states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """Return one vector a text, [B, D].
+
+    Args:
+        mode: a value of :data:`engine.models.sentence_settings.MODES`.
+        states_BLD: the token states.
+        mask_BL: 1 for the tokens that count, at least one a text.
+    """
+    rows_B, L = torch.arange(len(mask_BL), device=mask_BL.device), mask_BL.shape[1]
+    if mode == "cls":
+        return states_BLD[rows_B, mask_BL.argmax(dim=1)]
+    if mode == "lasttoken":
+        return states_BLD[rows_B, L - 1 - mask_BL.flip(1).argmax(dim=1)]
+    if mode == "max":
+        return states_BLD.masked_fill(mask_BL[:, :, None] == 0, -torch.inf).amax(dim=1)
+    weights_BL = mask_BL
+    if mode == "weightedmean":
+        weights_BL = mask_BL * torch.arange(1, L + 1, device=mask_BL.device)
+    summed_BD = (states_BLD * weights_BL[:, :, None]).sum(dim=1)
+    total_B1 = weights_BL.sum(dim=1, keepdim=True)
+    return summed_BD / (total_B1.sqrt() if mode == "mean_sqrt_len_tokens" else total_B1)

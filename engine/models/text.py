@@ -1,8 +1,9 @@
-"""A BERT-like text encoder in two parts: frozen lower layers, and the last layer at one position.
+"""A text encoder in two parts: frozen lower layers, and the last layer at one position.
 
 Only the last layer and the heads learn (RetExpan, appendix B), and only the state at ``[MASK]`` of
 that layer is used (equation 2). So the lower layers run once per sentence, and of the last layer only
-one query is computed (:mod:`engine.models.attention`).
+one query is computed where the family's attention is known (:mod:`engine.models.attention`), else the
+layer runs whole. The families are listed in :mod:`engine.models.families`.
 
 Shape letters: B sentences, L tokens, D dimensions, F inner dimensions of the layer.
 """
@@ -10,8 +11,9 @@ Shape letters: B sentences, L tokens, D dimensions, F inner dimensions of the la
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,32 +21,40 @@ from transformers import AutoModel, PreTrainedModel
 
 from engine.errors import UserError
 from engine.models.attention import AttentionAtPosition
+from engine.models.families import LayerParts, bert_parts, family_of
 from engine.models.hub import NamedModel
+from engine.models.split import all_layers, lower_part, upper_part
 
 Tensor = torch.Tensor
-
-KNOWN_TYPES = ("bert", "roberta", "xlm-roberta", "electra", "camembert")
-"""Families whose layers have BERT's parts under BERT's names."""
 
 BARE_TOKENS = 3
 """Tokens of an input without text: begin, mask, end."""
 
 
 class MaskPositionLayer(nn.Module):
-    """The last encoder layer, computed for one position a sentence.
+    """The last encoder layer, read at one position a sentence; here it runs whole.
 
-    Holds the layer's own modules, so that training it trains the model's last layer. Dropout is left
-    out: cached states could have none below this layer either.
+    Holds the layer's own modules, so that training it trains the model's last layer, and a normalisation
+    that follows it, if the family has one. Dropout is left out: cached states could have none below this
+    layer either.
+
+    Args:
+        layer: the last one.
+        final_norm: what follows it, or None.
+        upper: both as a model of one layer (:func:`engine.models.split.upper_part`).
+        dim: dimensions of a state, D.
     """
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(
+        self, layer: nn.Module, final_norm: nn.Module | None, upper: PreTrainedModel, dim: int
+    ) -> None:
         super().__init__()
         self.layer: Any = layer
-
-    @property
-    def dim(self) -> int:
-        """Dimensions of a state, D."""
-        return int(self.layer.output.dense.out_features)
+        if final_norm is not None:
+            self.final_norm = final_norm
+        # No module of this one: what it holds besides does not learn, and belongs in no checkpoint.
+        self._upper = (upper,)
+        self.dim = dim
 
     def forward(self, states_BLD: Tensor, lengths_B: Tensor, position_B: Tensor) -> Tensor:
         """Return the layer's output at ``position_B``, [B, D].
@@ -54,9 +64,40 @@ class MaskPositionLayer(nn.Module):
             lengths_B: tokens a sentence.
             position_B: the position that is wanted, usually of the mask token.
         """
-        return layer_at_position(
-            self.layer, states_BLD, padding_mask(lengths_B, states_BLD.shape[1]), position_B
-        )
+        found_BLD = self.every_position(states_BLD, lengths_B)
+        return found_BLD[torch.arange(len(found_BLD), device=found_BLD.device), position_B]
+
+    def every_position(self, states_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return the layer's output for every token, [B, L, D]."""
+        within_BL = ~padding_mask(lengths_B, states_BLD.shape[1])
+        (upper,) = self._upper
+        return upper(inputs_embeds=states_BLD, attention_mask=within_BL.long()).last_hidden_state
+
+    def train(self, mode: bool = True) -> MaskPositionLayer:
+        """Leave dropout off in either mode."""
+        return super().train(False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> MaskPositionLayer:
+        """Move what the layer needs besides its own weights along with them."""
+        self._upper[0]._apply(fn)
+        return super()._apply(fn, recurse)
+
+
+class OnePositionLayer(MaskPositionLayer):
+    """The same for a layer whose parts are known: one query is computed, not all."""
+
+    def __init__(self, parts: Callable[[Any], LayerParts], layer: nn.Module, *rest: Any) -> None:
+        super().__init__(layer, *rest)
+        self._parts = parts
+
+    def forward(self, states_BLD: Tensor, lengths_B: Tensor, position_B: Tensor) -> Tensor:
+        """Return the layer's output at ``position_B``, [B, D]."""
+        absent_BL = padding_mask(lengths_B, states_BLD.shape[1])
+        return parts_at(self._parts(self.layer), states_BLD, absent_BL, position_B)
+
+    def every_position(self, states_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return the layer's output for every token, [B, L, D]."""
+        return run_layer(self.layer, states_BLD, padding_mask(lengths_B, states_BLD.shape[1]))
 
 
 def padding_mask(lengths_B: Tensor, L: int) -> Tensor:
@@ -73,45 +114,50 @@ def run_layer(layer: Any, states_BLD: Tensor, absent_BL: Tensor) -> Tensor:
 
 
 def layer_at_position(layer: Any, states_BLD: Tensor, absent_BL: Tensor, position_B: Tensor) -> Tensor:
-    """Return a layer's output at ``position_B``, [B, D]; nobody attends to what is ``absent_BL``.
+    """Return a layer of BERT's output at ``position_B``, [B, D]; nobody attends to what is ``absent_BL``.
 
     As :func:`run_layer` at that place, but for dropout, which is left out.
     """
-    attention, output = layer.attention.self, layer.attention.output
+    return parts_at(bert_parts(layer), states_BLD, absent_BL, position_B)
+
+
+def parts_at(parts: LayerParts, states_BLD: Tensor, absent_BL: Tensor, position_B: Tensor) -> Tensor:
+    """Return the output at ``position_B``, [B, D], of a layer that was taken apart."""
     at_BD = states_BLD[torch.arange(len(states_BLD), device=states_BLD.device), position_B]
-    q_BD = attention.query(at_BD) * attention.attention_head_size**-0.5
-    weights = attention.key.weight, attention.value.weight
-    context_BD = AttentionAtPosition.apply(
-        q_BD, *weights, states_BLD, absent_BL, attention.num_attention_heads
-    )
-    mixed_BD = output.LayerNorm(output.dense(context_BD + attention.value.bias) + at_BD)
-    inner_BF = layer.intermediate(mixed_BD)
-    return layer.output.LayerNorm(layer.output.dense(inner_BF) + mixed_BD)
+    head_size = parts.query.out_features // parts.n_heads
+    q_BD = parts.query(at_BD) * head_size**-0.5
+    weights = parts.key.weight, parts.value.weight
+    context_BD = AttentionAtPosition.apply(q_BD, *weights, states_BLD, absent_BL, parts.n_heads)
+    mixed_BD = parts.attention_norm(parts.mixing(context_BD + parts.value.bias) + at_BD)
+    return parts.outer_norm(parts.outer(parts.inner(mixed_BD)) + mixed_BD)
 
 
 class TextEncoder:
     """A loaded encoder: ``lower`` (frozen) and ``last`` (what learns)."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        _check_type(model.config.model_type, "encoder")
+        family = family_of(model.config.model_type, "encoder")
         if model.config.num_hidden_layers < 2:
             raise UserError("the encoder has one layer only; nothing would be frozen")
         self.model = model.eval().requires_grad_(False)
-        self._all_layers: Any = cast(Any, model.encoder).layer
-        self.last = MaskPositionLayer(self._all_layers[-1])
+        layers = all_layers(model, family)
+        norm = model.get_submodule(family.final_norm) if family.final_norm else None
+        upper = layers[-1], norm, upper_part(model, family), self.dim
+        self.last = OnePositionLayer(family.parts, *upper) if family.parts else MaskPositionLayer(*upper)
+        self._lower = lower_part(model, family)
+        learns = [f"{family.layers}.{len(layers) - 1}", family.final_norm]
+        self._learns = tuple(f"{path}." for path in learns if path)
 
     @classmethod
     def load(cls, name: str) -> TextEncoder:
         """Load from a folder, local or in a bucket, a hub name, or "embedded" (:class:`NamedModel`).
 
         Raises:
-            UserError: there is no such model, or it is not BERT-like.
+            UserError: there is no such model, or its family is not known.
         """
         named = NamedModel.open(name, "encoder")
-        kind = named.config().model_type
-        _check_type(kind, named.label)
-        # An ELECTRA never has that layer.
-        bare: dict[str, Any] = {} if kind == "electra" else {"add_pooling_layer": False}
+        family = family_of(named.config().model_type, named.label)
+        bare: dict[str, Any] = {"add_pooling_layer": False} if family.add_pooling_layer else {}
         return cls(named.model(AutoModel, torch.float32, **bare))
 
     @property
@@ -121,27 +167,17 @@ class TextEncoder:
 
     def lower_states(self, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Run all layers but the last, [B, L, D]. Frozen: no gradients."""
-        stack = cast(Any, self.model.encoder)
-        stack.layer = self._all_layers[:-1]
-        try:
-            return self._run(ids_BL, lengths_B)
-        finally:
-            stack.layer = self._all_layers
+        return _run(self._lower, ids_BL, lengths_B)
 
     def states(self, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Run every layer, [B, L, D]: the plain forward pass, as the library computes it."""
-        return self._run(ids_BL, lengths_B)
-
-    def _run(self, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
-        mask_BL = ~padding_mask(lengths_B, ids_BL.shape[1])
-        return self.model(input_ids=ids_BL, attention_mask=mask_BL.long()).last_hidden_state
+        return _run(self.model, ids_BL, lengths_B)
 
     def lower_fingerprint(self) -> str:
         """Return a digest of the frozen weights: what cached states depend on besides their input."""
         digest = hashlib.sha256()
-        last = f"encoder.layer.{len(self._all_layers) - 1}."
         for name, tensor in sorted(self.model.state_dict().items()):
-            if not name.startswith(last):
+            if not name.startswith(self._learns):
                 digest.update(name.encode())
                 digest.update(tensor.contiguous().cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -156,11 +192,9 @@ class TextEncoder:
         self.model.save_pretrained(folder, safe_serialization=True)
 
 
-def _check_type(kind: str, label: str) -> None:
-    if kind not in KNOWN_TYPES:
-        raise UserError(
-            f"{label} of type {kind!r}: only {', '.join(KNOWN_TYPES)} are known; name a BERT-like model"
-        )
+def _run(model: PreTrainedModel, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
+    mask_BL = ~padding_mask(lengths_B, ids_BL.shape[1])
+    return model(input_ids=ids_BL, attention_mask=mask_BL.long()).last_hidden_state
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

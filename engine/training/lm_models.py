@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from engine.errors import UserError
+from engine.models.fit import check_vocabulary
 from engine.models.hub import NamedModel
 from engine.training.partitioned import ShardWriter, full_weights, shard_name
 
@@ -98,6 +99,7 @@ def check(config: Any, name: str, tokenizer: PreTrainedTokenizerBase, block: int
     Raises:
         UserError: says which of the two, and the limit.
     """
+    check_vocabulary(f"the model {name!r}", tokenizer)
     if len(tokenizer) > config.vocab_size:
         raise UserError(
             f"the tokenizer has {len(tokenizer)} tokens, the model {name!r} embeddings for "

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 
 from engine.corpus.inputs.format import Inputs
+from engine.corpus.inputs.masking import fingerprint, fitting_tokenizer
+from engine.errors import UserError
 from engine.models.device import worker_device
 from engine.models.text import TextEncoder
 from engine.storage.parts import PartFolder
@@ -36,9 +38,13 @@ def frozen_cache(
         model: the encoder whose frozen layers run.
         dtype: of the stored states: "bfloat16" (half the bytes) or "float32" (exact).
         executor: where they run; default: see :class:`jobs.workers.executor.AutoExecutor`.
+
+    Raises:
+        UserError: the encoder does not fit the inputs.
     """
-    fingerprint = TextEncoder.load(model).lower_fingerprint()[:8]
-    key = f"{inputs.manifest.settings.parts_key()}-{fingerprint}-{dtype}"
+    _check_fit(inputs, model)
+    weights = TextEncoder.load(model).lower_fingerprint()[:8]
+    key = f"{inputs.manifest.settings.parts_key()}-{weights}-{dtype}"
     states = _states(workspace, key)
     tasks = {
         name: StateTask(name, source, rows)
@@ -50,6 +56,18 @@ def frozen_cache(
             states, tasks, StateWorker, arguments, where, "frozen layers, sentences", _rows_of, gpu=True
         )
     return FrozenCache(inputs, [states.file(name) for name in inputs.names])
+
+
+def _check_fit(inputs: Inputs, model: str) -> None:
+    """Refuse an encoder that cannot take the inputs, or for whom their tokens mean other things."""
+    settings = inputs.manifest.settings
+    tokenizer = fitting_tokenizer(model, settings.max_length, option="jobs.preprocess --max-length")
+    if fingerprint(tokenizer) != settings.tokenizer:
+        raise UserError(
+            f"--model {model}: the inputs {inputs.key} were made with the tokenizer of "
+            f"{inputs.manifest.model!r}, and this model has another; run jobs.preprocess "
+            f"--model {model} first, or leave --model out"
+        )
 
 
 def _states(workspace: Workspace, key: str) -> PartFolder[None]:

@@ -17,7 +17,9 @@ import numpy.typing as npt
 from engine.corpus.documents import documents
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.models.device import worker_device
-from engine.models.pooling import mean_pooled
+from engine.models.hub import NamedModel
+from engine.models.pooling import TextPooler, TextVectors
+from engine.models.sentence_settings import read_settings
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.index import Vectors, unit
@@ -124,12 +126,17 @@ def build_description(sources: Sources, made: BuiltViews) -> None:
     chunks = [order[i : i + DESCRIPTIONS_A_TASK] for i in range(0, len(order), DESCRIPTIONS_A_TASK)]
     tasks = [[texts[entity] for entity in chunk] for chunk in chunks]
     vectors: npt.NDArray[np.float32] | None = None
+    cut = 0
     with console.meter("description view, entities", len(texts)) as meter:
         for place, found in sources.executor.map(DescriptionWorker, (sources.encoders,), tasks, gpu=True):
             if vectors is None:
-                vectors = np.zeros((len(texts), found.shape[1]), np.float32)
-            vectors[chunks[place]] = found
-            meter.add(len(found))
+                vectors = np.zeros((len(texts), found.vectors_nD.shape[1]), np.float32)
+            vectors[chunks[place]] = found.vectors_nD
+            cut += found.cut
+            meter.add(len(found.vectors_nD))
+    if cut:
+        most = read_settings(NamedModel.open(sources.encoders.base, "encoder")).max_tokens
+        console.say(f"description view: {cut} descriptions have more than the {most} tokens that are read")
     made.views["description"] = unit(
         vectors if vectors is not None else np.zeros((len(texts), 1), np.float32)
     )
@@ -234,10 +241,10 @@ class DescriptionWorker:
     """A worker that encodes descriptions with the encoder as it was before training."""
 
     def __init__(self, encoders: Encoders) -> None:
-        self._encoder = TextEncoder.load(encoders.base).to(worker_device())
-        self._tokenizer = load_tokenizer(encoders.base)
+        settings = read_settings(NamedModel.open(encoders.base, "encoder"))
+        encoder = TextEncoder.load(encoders.base).to(worker_device())
+        self._pooler = TextPooler(encoder, load_tokenizer(encoders.base), settings)
 
-    def __call__(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        """Return one vector a text, [n, D]."""
-        vectors: npt.NDArray[np.float32] = mean_pooled(self._encoder, self._tokenizer, texts)
-        return vectors
+    def __call__(self, texts: list[str]) -> TextVectors:
+        """Return one vector a text, and how many texts were cut."""
+        return self._pooler(texts)

@@ -18,6 +18,7 @@ from jobs.preprocess import PreprocessResult, main, preprocess
 from jobs.workers.executor import Executor, LocalExecutor, RayExecutor
 from tests.support.commands import run_command
 from tests.support.corpora import jsonl, run_import, ultrawiki
+from tests.support.encoders import write_encoder
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["iron", "gold", "zinc"]
@@ -216,3 +217,36 @@ def test_text_alone_of_a_corpus_of_images_alone_is_a_mistake(tmp_path: Path) -> 
     run_import(tmp_path / "w", jsonl(tmp_path / "s.jsonl", [{"entity": "iron", "image": "a.png"}]), "jsonl")
     with pytest.raises(StorageError, match="no sentence in it, images alone; add --images"):
         make(tmp_path / "w")
+
+
+def cyrillic(folder: Path, share: int) -> Path:
+    """Write 20 sentences for a tokenizer of Latin letters, some of them in another alphabet's."""
+    foreign = "Железо iron ржавеет и потом не блестит так как оно должно {}."
+    sentences = {"iron": [foreign.format(i) if i < share else f"Iron {i} rusts." for i in range(20)]}
+    return ultrawiki(folder, sentences)
+
+
+def test_words_that_the_tokenizer_lacks_are_told_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_encoder(tmp_path / "letters")
+    model = str(tmp_path / "letters")
+    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(model)))
+    for share, unknown in ((0, 0), (4, 4 * 10)):
+        run_import(tmp_path / "w", cyrillic(tmp_path / f"raw{share}", share), "ultrawiki", overwrite=True)
+        capsys.readouterr()
+        made = preprocess(Workspace.open(tmp_path / "w"), model, settings, LocalExecutor())
+        assert made.manifest.unknown == unknown
+        told = capsys.readouterr().err
+        assert ("unknown to its tokenizer, such as in 'Железо iron" in told) == (share > 0)
+
+
+def test_a_corpus_that_the_tokenizer_cannot_read_is_refused(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "letters")
+    model = str(tmp_path / "letters")
+    run_import(tmp_path / "w", cyrillic(tmp_path / "raw", 20), "ultrawiki")
+    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(model)))
+    with pytest.raises(UserError, match=r"letters: \d\d% of the tokens of 20 sentences.*xlm-roberta"):
+        preprocess(Workspace.open(tmp_path / "w"), model, settings, LocalExecutor())
+    with pytest.raises(UserError, match="no model input here yet"):
+        open_inputs(Workspace.open(tmp_path / "w"))

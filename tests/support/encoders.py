@@ -11,8 +11,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import (
+    AutoConfig,
+    AutoModel,
     BertConfig,
     BertModel,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
@@ -75,6 +78,46 @@ def random_encoder(kind: str, layers: int = 3, dim: int = 48) -> TextEncoder:
     )
     draw_weights(model)
     return TextEncoder(model)
+
+
+SPECIAL_IDS = {"pad_token_id": 0, "unk_token_id": 1, "cls_token_id": 2, "sep_token_id": 3, "mask_token_id": 4}
+OF_FAMILY: dict[str, dict[str, Any]] = {
+    "deberta-v2": {  # DeBERTa-v3's, and the convolution of the largest DeBERTa-v2
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "conv_kernel_size": 3,
+    },
+    "electra": {"embedding_size": 8},
+    "eurobert": {"num_key_value_heads": 1},
+    # Two of three layers see 4 tokens to either side; the last is one of them.
+    "modernbert": {"local_attention": 8},
+}
+"""What makes a tiny model of a family have all that the family's large ones have."""
+
+
+def tiny_model(kind: str, dim: int = 16, vocab_size: int = 0) -> PreTrainedModel:
+    """Return a model of three layers of a family, every weight drawn at random, dropout on in training."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=vocab_size or len(letter_tokenizer()),
+        hidden_size=dim,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=2 * dim,
+        max_position_embeddings=POSITIONS,
+        bos_token_id=SPECIAL_IDS["cls_token_id"],
+        eos_token_id=SPECIAL_IDS["sep_token_id"],
+        **SPECIAL_IDS,
+        **OF_FAMILY.get(kind, {}),
+    )
+    model = AutoModel.from_config(config)
+    draw_weights(model)
+    return model
 
 
 def draw_weights(module: nn.Module, std: float = 0.2) -> None:

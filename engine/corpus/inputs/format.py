@@ -28,7 +28,8 @@ INPUT_SCHEMA = pa.schema(
 ``mask_index`` the place of the mask token in ``input_ids``."""
 
 Stats = dict[str, int]
-"""rows, tokens, longest and clipped of one part; kept in its Parquet footer, so that a rerun can add up."""
+"""rows, tokens, longest, clipped and unknown (tokens) of one part; kept in its Parquet footer, so that a
+rerun can add up."""
 
 
 class InputSettings(BaseModel):
@@ -84,6 +85,8 @@ class InputManifest(BaseModel):
     """Tokens of the longest input."""
     clipped: int
     """Inputs that do not hold their whole sentence or description."""
+    unknown: int = 0
+    """Tokens that stand for something that the vocabulary does not have."""
     parts: dict[str, int]
     """Rows of every part by its name, in the order of the mentions parts."""
 
@@ -115,7 +118,9 @@ def input_parts(workspace: Workspace, settings: InputSettings) -> PartFolder[Sta
 def _read_stats(file: Store) -> Stats:
     with file.open_input() as stream:
         metadata = pq.read_schema(stream).metadata or {}
-    return {name: int(metadata[name.encode()]) for name in ("rows", "tokens", "longest", "clipped")}
+    counts = {name: int(metadata[name.encode()]) for name in ("rows", "tokens", "longest", "clipped")}
+    # Parts made before these were counted have none.
+    return counts | {"unknown": int(metadata.get(b"unknown", 0))}
 
 
 def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import UserError
 from engine.generation.tokenizers import token_ids
+from engine.models.fit import check_encoder
 from engine.models.hub import NamedModel
 
 if TYPE_CHECKING:
@@ -43,6 +44,26 @@ def load_tokenizer(model: str | os.PathLike[str], role: str = "--model") -> PreT
     if tokenizer.mask_token_id is None:
         raise UserError(f"{named.label}: its tokenizer has no mask token; an encoder like BERT is needed")
     _ends(tokenizer, named.label)
+    return tokenizer
+
+
+def fitting_tokenizer(
+    model: str | os.PathLike[str], length: int, role: str = "--model", option: str = "--max-length"
+) -> PreTrainedTokenizerBase:
+    """Return an encoder's tokenizer after a check that both fit each other and inputs of some length.
+
+    Args:
+        model: as a user gave it (:class:`NamedModel`); none of its weights is read.
+        length: tokens of an input at most, special ones included.
+        role: the option that named the model, for errors.
+        option: what set the length, for errors.
+
+    Raises:
+        UserError: what does not fit (:func:`engine.models.fit.check_encoder`).
+    """
+    tokenizer = load_tokenizer(model, role)
+    check_encoder(NamedModel.open(model, role), tokenizer, length, option)
+    MentionMasker(tokenizer, length)  # which has limits of its own
     return tokenizer
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from engine.corpus.inputs.format import INPUT_SCHEMA, InputSettings, Stats, input_parts
 from engine.corpus.inputs.masking import MentionMasker, fingerprint, load_tokenizer
 from engine.errors import UserError
+from engine.models.fit import unknown_tokens
 from engine.storage.workspace import Workspace
 
 
@@ -50,7 +51,7 @@ class InputWorker:
                 f"--model {model}: this node has another tokenizer under that name than the driver"
             )
         place = Workspace.open(workspace)
-        self._settings, self._mentions = settings, place.mentions()
+        self._settings, self._mentions, self._tokenizer = settings, place.mentions(), tokenizer
         self._parts = input_parts(place, settings)
         self._masker = MentionMasker(tokenizer, settings.max_length)
         with place.entities.open_input() as stream:
@@ -70,6 +71,7 @@ class InputWorker:
             "tokens": sum(lengths),
             "longest": max(lengths, default=0),
             "clipped": sum(i.clipped for i in inputs),
+            "unknown": sum(unknown_tokens(self._tokenizer, [i.input_ids for i in inputs])),
         }
         made = pa.table(
             {
