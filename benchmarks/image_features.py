@@ -38,8 +38,9 @@ from transformers.utils import logging as transformers_logging
 from benchmarks.report import medians, report
 from cluster.session import session
 from engine.corpus.importing.importer import ImportSettings, import_corpus
-from engine.images.features import ImageFeatures, ImageSettings
+from engine.images.features import ImageFeatures
 from engine.images.fetch import ImageHasher
+from engine.images.settings import ImageSettings
 from engine.images.worker import Contents, ImageWorker
 from engine.models.vision import VisionBackbone
 from engine.storage.workspace import Workspace

@@ -42,8 +42,7 @@ from engine.storage.bundle import Bundle, publish
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
-from engine.training.contexts import Modality
-from engine.training.multimodal import MultimodalSettings
+from engine.training.settings import Modality, MultimodalSettings
 from engine.vocabulary import Vocabulary
 from jobs import console
 from jobs.settings import CONTRAST_FLAGS, TrainingProcesses

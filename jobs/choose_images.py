@@ -16,7 +16,7 @@ from cluster.options import CommandSettings
 from engine.errors import FormatError
 from engine.images.selection import table as choice_table
 from engine.images.selection.results import SelectionFolder, SelectionManifest, SelectionWorker
-from engine.images.selection.selector import SelectionSettings
+from engine.images.selection.settings import SelectionSettings
 from engine.storage.store import Store
 from jobs import console
 from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts

@@ -21,17 +21,12 @@ from cluster.options import CommandSettings, declared
 from engine.corpus.positions import StoredMentionPosition
 from engine.corpus.readers.base import RefusedRecord
 from engine.errors import UserError
-from engine.images.features import (
-    INDEX,
-    INDEX_SCHEMA,
-    ImageManifest,
-    ImageSettings,
-    feature_parts,
-    part_id,
-)
+from engine.images.features import INDEX, INDEX_SCHEMA, ImageManifest, feature_parts, part_id
 from engine.images.fetch import HashedImage, ImageHasher
+from engine.images.settings import ImageSettings
 from engine.images.worker import Contents, ImageWorker
-from engine.models.vision import Patches, VisionBackbone
+from engine.models.settings import Patches
+from engine.models.vision import VisionBackbone
 from engine.refusals import Code, Refusal
 from engine.storage.parts import MANIFEST, write_model, write_pointer
 from engine.storage.store import Store

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from cluster.commandline import command
 from cluster.options import CommandSettings, Group
-from engine.corpus.blocks.format import BlockSettings
+from engine.corpus.blocks.settings import BlockSettings
 from engine.corpus.schema import read_manifest
 from engine.errors import UserError
 from engine.generation.names import name_trie
@@ -26,8 +26,8 @@ from engine.generation.tokenizers import fingerprint, load_tokenizer
 from engine.storage.bundle import Bundle, Manifest, derive
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from engine.training.lm import Layout, LmSettings, named_settings
 from engine.training.lm_models import Origin, check, config_of, read_config
+from engine.training.settings import Layout, LmSettings, named_settings
 from engine.vocabulary import Vocabulary
 from jobs import console
 from jobs.settings import TrainingProcesses

@@ -15,9 +15,7 @@ from pydantic import Field
 from cluster.commandline import command
 from cluster.options import CommandSettings, Group
 from engine.storage.workspace import Workspace
-from engine.training.contexts import Modality
-from engine.training.multimodal import MultimodalSettings
-from engine.training.text import EncoderSettings
+from engine.training.settings import EncoderSettings, Modality, MultimodalSettings
 from jobs import console
 from jobs.settings import CONTRAST_FLAGS, TrainingProcesses
 from jobs.steps.encoder_training import train

@@ -13,7 +13,6 @@ from engine.corpus.blocks.format import (
     BlockCounts,
     BlockManifest,
     Blocks,
-    BlockSettings,
     block_parts,
     corpus_texts,
     named_plans,
@@ -22,6 +21,7 @@ from engine.corpus.blocks.format import (
     plan_parts,
     write_part,
 )
+from engine.corpus.blocks.settings import BlockSettings
 from engine.corpus.blocks.worker import BlockWorker
 from engine.corpus.schema import read_manifest
 from engine.errors import UserError

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.images.selection import results
-from engine.images.selection.selector import SelectionSettings
+from engine.images.selection.settings import SelectionSettings
 from jobs.choose_images import choose_images, main
 from jobs.workers.executor import RayExecutor
 from tests.support import choice_models

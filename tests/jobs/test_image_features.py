@@ -9,8 +9,9 @@ import torch
 
 from engine.errors import StorageError, UserError
 from engine.images.decode import decode
-from engine.images.features import ImageFeatures, ImageSettings
+from engine.images.features import ImageFeatures
 from engine.images.fetch import ImageHasher
+from engine.images.settings import ImageSettings
 from engine.images.worker import ImageWorker
 from engine.models.vision import VisionBackbone
 from engine.storage.workspace import Workspace

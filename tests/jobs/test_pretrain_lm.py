@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.corpus.blocks.format import BlockSettings, open_blocks
+from engine.corpus.blocks.format import open_blocks
+from engine.corpus.blocks.settings import BlockSettings
 from engine.errors import UserError
 from engine.generation.model import LanguageModel
 from engine.generation.tokenizers import load_tokenizer
 from engine.generation.trie import Trie
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
-from engine.training.lm import LmSettings, LmTraining
+from engine.training.lm import LmTraining
 from engine.training.lm_models import open_model
+from engine.training.settings import LmSettings
 from jobs import pretrain_lm
 from jobs.pretrain_lm import Start, pretrain, start
 from jobs.steps.lm_blocks import make_blocks, neighbours_of

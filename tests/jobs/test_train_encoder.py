@@ -16,7 +16,8 @@ from engine.errors import UserError
 from engine.models.hub import EMBEDDED
 from engine.models.text import TextEncoder
 from engine.storage.workspace import Workspace
-from engine.training.text import EncoderSettings, EncoderTraining
+from engine.training.settings import EncoderSettings
+from engine.training.text import EncoderTraining
 from engine.training.trainer import StepReport, Trainer
 from jobs import train_encoder
 from jobs.steps.encoder_training import train, trained_encoder

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from engine.losses.combined import Schedule
+from engine.losses.settings import Schedule
 from engine.models.lda import IMAGE_SHRINKAGE, TEXT_SHRINKAGE, discriminant
 from engine.models.multimodal import BARE_TOKENS
 from engine.models.text import TextEncoder
 from engine.training import multimodal
 from engine.training.contexts import Contexts
-from engine.training.multimodal import MultimodalSettings, MultimodalTraining
+from engine.training.multimodal import MultimodalTraining
 from engine.training.pairs import nearest_neighbors
+from engine.training.settings import MultimodalSettings
 from tests.support.contexts import random_contexts
 from tests.support.encoders import random_encoder
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from engine.models.multimodal import EncoderSizes, MultimodalConfig
-from engine.training.lm import LmSettings, named_settings
-from engine.training.multimodal import MultimodalSettings
-from engine.training.text import EncoderSettings
+from engine.models.settings import EncoderSizes, MultimodalConfig
+from engine.training.settings import EncoderSettings, LmSettings, MultimodalSettings, named_settings
 
 
 def test_the_text_encoders_settings_are_written_as_ever() -> None:
