@@ -45,7 +45,8 @@ from engine.images.worker import Contents, ImageWorker
 from engine.models.vision import VisionBackbone
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.image_features import ADDRESSES_A_TASK, PART_IMAGES, Making, make_image_features
+from jobs.settings import Making
+from jobs.steps.image_features import ADDRESSES_A_TASK, PART_IMAGES, make_image_features
 from jobs.workers.executor import RayExecutor
 
 SPEED_BAR = 0.9

@@ -18,7 +18,6 @@ from engine.storage.workspace import Workspace
 from engine.training.settings import EncoderSettings, Modality, MultimodalSettings
 from jobs import console
 from jobs.settings import CONTRAST_FLAGS, TrainingProcesses
-from jobs.steps.encoder_training import train
 
 EXAMPLES = """
   python -m jobs.train_encoder --workspace work
@@ -74,6 +73,8 @@ def main(settings: TrainEncoderSettings) -> None:
     Writes runs/train_encoder/RUN: the encoder, checkpoints, the loss curve, TensorBoard events
     (tensorboard --logdir WORKSPACE/runs/train_encoder). The same settings again go on where they were.
     """
+    from jobs.steps.encoder_training import train
+
     started = time.monotonic()
     summary = train(
         Workspace.open(settings.workspace),

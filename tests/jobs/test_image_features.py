@@ -15,8 +15,9 @@ from engine.images.settings import ImageSettings
 from engine.images.worker import ImageWorker
 from engine.models.vision import VisionBackbone
 from engine.storage.workspace import Workspace
-from jobs import image_features
-from jobs.image_features import FeatureRunResult, Making, make_image_features
+from jobs.settings import Making
+from jobs.steps import image_features
+from jobs.steps.image_features import FeatureRunResult, make_image_features
 from jobs.workers.executor import Arguments, Executor, LocalExecutor, RayExecutor, Result, Task, Worker
 from tests.support.executors import LastFirst
 from tests.support.images import backbone, image_bytes, import_images, stored

@@ -23,8 +23,8 @@ from engine.training.lm import LmTraining
 from engine.training.lm_models import open_model
 from engine.training.settings import LmSettings
 from jobs import pretrain_lm
-from jobs.pretrain_lm import Start, pretrain, start
 from jobs.steps.lm_blocks import make_blocks, neighbours_of
+from jobs.steps.lm_pretraining import Start, pretrain, start
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.bundles import publish_vectors
 from tests.support.commands import run_command
