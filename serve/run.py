@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import httpx
 from pydantic import BaseModel
 
 from cluster.commandline import Action, command, wait_until_stopped
@@ -22,7 +21,6 @@ from cluster.options import CommandSettings, Group, declared
 from cluster.session import quiet_environment, session
 from engine.errors import UserError
 from serve.operations.deploy_file import Http, check_deploy_file, deploy_config
-from serve.proxy.install import CALLBACK, VARIABLE
 from serve.settings import HOST, NAME, PORT, Autoscaling, ServeSettings, StageSettings
 
 if TYPE_CHECKING:  # at run time Ray is imported once its environment is set
@@ -98,6 +96,8 @@ def served(settings: ServeSettings, host: str = HOST, port: int = PORT) -> Itera
         BundleError: there is nothing to serve.
         UserError: the port is taken; a method or a stage that cannot be served.
     """
+    from serve.proxy.install import CALLBACK, VARIABLE
+
     quiet_environment()
     os.environ.setdefault(VARIABLE, CALLBACK)
     from ray import serve
@@ -129,6 +129,8 @@ def _wait_until_ready(url: str) -> None:
     Raises:
         UserError: one says why it cannot, or does not in time.
     """
+    import httpx
+
     end = time.monotonic() + READY_S
     told: dict[str, str] = {}
     while time.monotonic() < end:
