@@ -1,6 +1,6 @@
 """The command ``seedset``: lists every command of the repository and runs one of them.
 
-``seedset train-encoder …`` is ``python -m jobs.train_encoder …``, which stays for ``ray job submit``. A command
+``seedset train-encoder`` is ``python -m jobs.train_encoder``, which stays for ``ray job submit``. A command
 is named by its module, and imported when it is run, so that the list and a completion answer at once.
 """
 
