@@ -73,7 +73,19 @@ class Action:
 
 
 class Command(Generic[Settings]):
-    """A function of its settings, with the command line made of their model; see :func:`command`."""
+    """A function of its settings, with the command line made of their model; see :func:`command`.
+
+    Args:
+        function: takes the settings.
+        examples: lines that close the help.
+        about: what the help says after the function's docstring.
+        file_flags: options that name a settings file.
+        printed: makes of the settings what ``--print-config`` prints; None: the settings file.
+        print_help: of ``--print-config``.
+        actions: options that do something else.
+        headings: of the options, by the dotted path of their field or of what it is in.
+        former: former names of options, by their keys.
+    """
 
     def __init__(
         self,
@@ -84,9 +96,12 @@ class Command(Generic[Settings]):
         printed: Callable[[Settings], str] | None = None,
         print_help: str = "Print these settings as a file for --config instead.",
         actions: Sequence[Action] = (),
+        headings: Mapping[str, str] | None = None,
+        former: Mapping[str, Former] | None = None,
     ) -> None:
         self.function, self.examples, self.about = function, examples, about
         self.file_flags, self.actions = file_flags, actions
+        self.headings, self.former = headings or {}, former or {}
         self._printed, self._print_help = printed, print_help
         self.__doc__ = function.__doc__
 
@@ -100,13 +115,7 @@ class Command(Generic[Settings]):
     @cached_property
     def options(self) -> list[Option]:
         """Every option of the settings, those among them that only files can give."""
-        return options_of(self.model)
-
-    @cached_property
-    def former(self) -> Mapping[str, Former]:
-        """Names of options before they were renamed, by their keys."""
-        found: Mapping[str, Former] = getattr(self.model, "FORMER", {})
-        return found
+        return options_of(self.model, self.headings)
 
     @cached_property
     def app(self) -> typer.Typer:
@@ -284,7 +293,7 @@ def _parameter(option: Option) -> tuple[Any, Any]:
 
 
 def _former_parameter(key: str, former: Former) -> tuple[Any, Any]:
-    """Return the annotation and the declaration of an option's name of before, which no help shows."""
+    """Return the annotation and the declaration of an option's former name, which no help shows."""
     flag = _flag(key)
     if former.becomes is None:
         return str | None, typer.Option(None, flag, hidden=True)

@@ -17,7 +17,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict
@@ -38,13 +38,12 @@ USUAL_HEADINGS = {
     **dict.fromkeys(("workers", "gpu", "processes", "batch_size", "part_size", "json_file"), RUN),
     **dict.fromkeys(("restart", "force", "overwrite", "strict", "checkpoint_seconds"), RUN),
 }
-"""Headings of fields that many commands have; what is neither here nor in the command's own
-:attr:`CommandSettings.HEADINGS` is input or output."""
+"""Headings of fields that many commands have; what has none here or from the command is input or output."""
 
 
 @dataclass(frozen=True)
 class Former:
-    """An option's name of before: it still works, and says how the option is called now.
+    """The former name of an option: it still works, and says how the option is called now.
 
     Args:
         now: the option's key.
@@ -55,7 +54,7 @@ class Former:
     becomes: tuple[str, str] | None = None
 
     def value(self, given: Any) -> Any:
-        """Return what the option is given, of what the name of before was given.
+        """Return what the option is given, of what the former name was given.
 
         Raises:
             UserError: of a pair of flags: neither true nor false.
@@ -67,27 +66,20 @@ class Former:
         return self.becomes[0 if str(given).lower() == "true" else 1]
 
     def shown(self, value: Any) -> str:
-        """Return what to write in a settings file in place of the name of before."""
+        """Return what to write in a settings file in place of the former name."""
         return self.now if self.becomes is None else f"{self.now}: {value}"
 
 
 class CommandSettings(BaseModel):
-    """What a command is told: the base of the models that become command lines.
-
-    ``HEADINGS`` says under which heading of the help the options of a field stand, by its path: that of
-    ``text.epochs``, else that of ``text``. ``FORMER`` has the names of before by their keys.
-    """
+    """What a command is told: the base of the models that become command lines."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    HEADINGS: ClassVar[Mapping[str, str]] = {}
-    FORMER: ClassVar[Mapping[str, Former]] = {}
 
 
 @cache
 def warn_of_former(old: str, new: str) -> None:
-    """Say on stderr, once a process, that a name of before was used."""
-    print(f"warning: {old} is now called {new}; the old name works for now", file=sys.stderr)
+    """Say on stderr, once a process, that a former name was used."""
+    print(f"warning: {old} is now called {new}; the former name will go", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -235,8 +227,13 @@ class Option:
         return next((choice for choice in choices if str(choice) == word), word)
 
 
-def options_of(model: type[BaseModel]) -> list[Option]:
+def options_of(model: type[BaseModel], headings: Mapping[str, str] | None = None) -> list[Option]:
     """Return the options of a command's settings, in the order of the fields.
+
+    Args:
+        model: of the settings.
+        headings: under which heading of the help the options of a field stand, by its dotted path: that of
+            ``text.epochs``, else that of ``text``, else the usual one.
 
     Raises:
         TypeError: a field that is an option has no description, which would be its help.
@@ -246,13 +243,13 @@ def options_of(model: type[BaseModel]) -> list[Option]:
         if not target.declared.description:
             raise TypeError(f"{model.__name__}: {'.'.join(target.path)} has no description")
         found.setdefault(words, []).append(target)
+    headings = {**USUAL_HEADINGS, **(headings or {})}
     return [
-        Option(words, tuple(targets), _heading(model, targets[0].path)) for words, targets in found.items()
+        Option(words, tuple(targets), _heading(targets[0].path, headings)) for words, targets in found.items()
     ]
 
 
-def _heading(model: type[BaseModel], path: FieldPath) -> str:
-    headings = {**USUAL_HEADINGS, **getattr(model, "HEADINGS", {})}
+def _heading(path: FieldPath, headings: Mapping[str, str]) -> str:
     for depth in range(len(path), 0, -1):
         if (dotted := ".".join(path[:depth])) in headings:
             return headings[dotted]

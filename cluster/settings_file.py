@@ -37,7 +37,7 @@ Values = dict[str, Given]
 
 
 def read_file(path: Path, options: Sequence[Option], former: Mapping[str, Former] | None = None) -> Values:
-    """Return what a settings file gives, unchecked but for its keys; names of before become those of now.
+    """Return what a settings file gives, unchecked but for its keys; former names become those of now.
 
     Raises:
         FormatError: it is not there, not a mapping in YAML, gives a key twice, or one that is not known.
@@ -139,7 +139,7 @@ def with_pairs(
     options: Sequence[Option],
     former: Mapping[str, Former] | None = None,
 ) -> Values:
-    """Return the values with those of ``--set`` above them; names of before become those of now.
+    """Return the values with those of ``--set`` above them; former names become those of now.
 
     Raises:
         UserError: a pair is none, or names an unknown setting.

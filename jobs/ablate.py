@@ -14,16 +14,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cluster.commandline import command
-from cluster.options import CommandSettings, Flag, Group
+from cluster.options import CommandSettings, Flag, Former, Group
 from engine.corpus.inputs.format import open_inputs
 from engine.storage.workspace import Workspace
 from engine.training.settings import MultimodalSettings
 from jobs import console
-from jobs.settings import CONTRAST_FLAGS, TrainingProcesses
+from jobs.settings import CONTRAST_FLAGS, TrainingProcesses, multimodal_headings
 
 EXAMPLES = """
-  python -m jobs.ablate --workspace work --queries mesed/query --queries mesed/query_seed=5
-  python -m jobs.ablate --workspace work --queries mesed/query --table modalities --repeat 3
+  seedset ablate --workspace demo-workspace/workspace-pictures \\
+      --queries demo-workspace/sample/multimodal/query --table objectives
+  seedset ablate --workspace work --queries mesed/query --queries mesed/query_seed=5 --repeat 3
 """
 
 
@@ -42,29 +43,30 @@ class AblateSettings(CommandSettings):
     workspace: str = Field(description="Folder or s3:// prefix with model input and image features.")
     queries: list[str] = Field(
         min_length=1,
-        description="Queries with known answers, as jobs.evaluate reads them; repeat for other seed counts.",
+        description="Queries with known answers, as `seedset evaluate` reads them. Repeat it for other seed "
+        "counts.",
     )
-    table: Literal["objectives", "modalities", "all"] = Field(
-        default="all", description="Which table to fill."
+    table: Literal["objectives", "modalities", "all"] = Field(default="all", description="Fill this table.")
+    repeat: int = Field(
+        default=1, ge=1, description="Train every row this many times, a seed each, which shows the noise."
     )
-    repeat: int = Field(default=1, ge=1, description="Trainings of every row, a seed each: shows the noise.")
     base: Annotated[MultimodalSettings, Group(without=CHOSEN_BY_ROWS, flags=CONTRAST_FLAGS)] = (
         MultimodalSettings()
     )
     processes: TrainingProcesses = TrainingProcesses()
     json_file: Annotated[Path | None, Flag("--json")] = Field(
-        default=None, description="Also write the report here."
+        default=None, description="Also write the report to this file."
     )
 
 
-@command(EXAMPLES)
+@command(EXAMPLES, headings=multimodal_headings("base"), former={"hidden": Former("modality_dropout")})
 def main(settings: AblateSettings) -> None:
     """Fill the tables that take MultiExpan apart: its objectives one by one; its modalities in training, in
     seeds and in candidates.
 
-    Needs jobs.image_features and jobs.preprocess --images. Under multiexpan sets are expanded by predicted
-    distributions, under multimodal by the state at the mask. Writes runs/ablate/report.md and report.json;
-    a run that was stopped goes on where it was. The current encoder and bundle stay as they are.
+    Needs `seedset image-features` and `seedset preprocess --images`. Under multiexpan sets are expanded by
+    predicted distributions, under multimodal by the state at the mask. Writes runs/ablate/report.md and
+    report.json; a run that was stopped goes on where it was. The current encoder and bundle stay as they are.
     """
     from engine.images.features import ImageFeatures
     from jobs.steps.ablation import TABLES, AblationPlan, ablate, open_queries, show, write_report

@@ -19,24 +19,25 @@ from jobs.settings import TEMPERATURE
 from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
-  python -m jobs.build_index --workspace work
-  python -m jobs.build_index --workspace work --untrained
-  python -m jobs.build_index --workspace s3://bucket/work --workers 16
+  seedset build-index --workspace demo-workspace/workspace
+  seedset build-index --workspace work --untrained
+  ray job submit --working-dir . -- python -m jobs.build_index --workspace s3://bucket/work --workers 16
 """
 
 
 class BuildIndexSettings(CommandSettings):
     """What the command is told."""
 
-    workspace: str = Field(description="Folder or s3:// prefix with model input.")
-    untrained: bool = Field(default=False, description="Take the encoder as it came.")
+    workspace: str = Field(description="Folder or s3:// prefix with the model input of `seedset preprocess`.")
+    untrained: bool = Field(default=False, description="Take the encoder as it came, without training.")
     workers: int | None = Field(
-        default=None, ge=1, description="Actors a pool.  [default: the cluster's CPUs]"
+        default=None, ge=1, description="Run this many actors a pool.  [default: the cluster's CPUs]"
     )
     temperature: float = Field(
         default=TEMPERATURE,
         ge=0.01,
-        description="Of predicted distributions (multi-modal encoder); the paper's: 1.",
+        description="Divide the logits of predicted distributions by this (multi-modal encoder); the paper's "
+        "is 1.",
     )
 
 

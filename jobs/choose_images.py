@@ -15,13 +15,14 @@ from cluster.options import CommandSettings
 from engine.images.selection import table as choice_table
 from engine.images.selection.settings import SelectionSettings
 from jobs import console
+from jobs.settings import MODEL
 from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
-  python -m jobs.choose_images --table found.jsonl --output chosen --clip openai/clip-vit-base-patch32
-  python -m jobs.choose_images --table s3://b/found.parquet --output s3://b/chosen \\
+  seedset choose-images --table found.jsonl --output chosen --clip openai/clip-vit-base-patch32
+  seedset choose-images --table s3://b/found.parquet --output s3://b/chosen \\
       --clip s3://b/models/clip --detector hustvl/yolos-tiny --alpha 0.7
-  python -m jobs.import_corpus --format jsonl --source chosen --workspace work
+  seedset import --format jsonl --source chosen/sentences --workspace work
 """
 
 
@@ -29,17 +30,17 @@ class ChooseImagesSettings(CommandSettings):
     """What the command is told."""
 
     table: str = Field(description="File or s3:// address of the records: .jsonl or .parquet.")
-    output: str = Field(description="Folder or s3:// prefix for what comes out.")
+    output: str = Field(description="Write to this folder or s3:// prefix.")
     choice: SelectionSettings
     workers: int | None = Field(
         default=None,
         ge=1,
-        description="Actors.  [default: the cluster's GPUs, or its CPUs where there are none]",
+        description="Run this many actors.  [default: the cluster's GPUs, or its CPUs where there are none]",
     )
     overwrite: bool = Field(default=False, description="Replace another choice in the output.")
 
 
-@command(EXAMPLES, about=preformatted(str(choice_table.__doc__)))
+@command(EXAMPLES, headings={"choice": MODEL}, about=preformatted(str(choice_table.__doc__)))
 def main(settings: ChooseImagesSettings) -> None:
     """Choose an image for each sentence out of its candidates.
 
@@ -50,7 +51,7 @@ def main(settings: ChooseImagesSettings) -> None:
     image cannot be used) goes by the first term alone, and then its scores are not comparable with those of
     records that have one.
 
-    OUTPUT/sentences is a source for jobs.import_corpus --format jsonl: entity, sentence, start, end, image
+    OUTPUT/sentences is a source for `seedset import --format jsonl`: entity, sentence, start, end, image
     and image_score. OUTPUT/scores holds every usable candidate, for people who calibrate: record (the table's
     rows from 0), image, agreement, similarity, score, rank. OUTPUT/quarantine names what was refused, and
     why. A record without a usable candidate is kept without an image.

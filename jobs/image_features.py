@@ -12,16 +12,16 @@ import time
 from pydantic import Field
 
 from cluster.commandline import command
-from cluster.options import CommandSettings
+from cluster.options import RUN, CommandSettings
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.settings import Making
+from jobs.settings import MODEL, Making
 from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
-  python -m jobs.image_features --workspace work --model microsoft/resnet-50
-  python -m jobs.image_features --workspace work --model microsoft/resnet-50 --patches crop
-  python -m jobs.image_features --workspace s3://bucket/work --model s3://bucket/models/clip --grid 4
+  seedset image-features --workspace demo-workspace/workspace-pictures --model demo-workspace/backbone
+  seedset image-features --workspace work --model microsoft/resnet-50 --patches crop
+  seedset image-features --workspace s3://bucket/work --model s3://bucket/models/clip --grid 4
 """
 
 
@@ -33,12 +33,12 @@ class ImageFeaturesSettings(CommandSettings):
     workers: int | None = Field(
         default=None,
         ge=1,
-        description="Actors.  [default: the cluster's GPUs, or its CPUs where there are none]",
+        description="Run this many actors.  [default: the cluster's GPUs, or its CPUs where there are none]",
     )
     force: bool = Field(default=False, description="Make everything again, also what is there already.")
 
 
-@command(EXAMPLES)
+@command(EXAMPLES, headings={"making": MODEL, "making.batch_size": RUN})
 def main(settings: ImageFeaturesSettings) -> None:
     """Make patch features of a corpus' images: images/KEY, in parts of 512 distinct images.
 

@@ -12,20 +12,21 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from cluster.commandline import command
-from cluster.options import CommandSettings, Group
+from cluster.options import RUN, CommandSettings, Former, Group
 from engine.corpus.blocks.settings import BlockSettings
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from engine.training.settings import Layout, LmSettings
 from jobs import console
-from jobs.settings import TrainingProcesses
+from jobs.settings import DATA, MODEL, TRAINING, TrainingProcesses
 
 EXAMPLES = """
-  python -m jobs.pretrain_lm --workspace work --init-from-config small
-  python -m jobs.pretrain_lm --workspace work --model gpt2
-  python -m jobs.pretrain_lm --workspace work --model gpt2 --epochs 0
-  python -m jobs.pretrain_lm --workspace s3://bucket/work --model NousResearch/Llama-2-7b-hf --gpu
-      --workers 6 --zero-stage 2 --batch-size 192 --micro-batch 4 --activation-checkpointing
+  seedset pretrain-lm --workspace demo-workspace/workspace --init-from-config tiny --vocab-size 2048
+  seedset pretrain-lm --workspace work --init-from-config small --neighbor-lists 40
+  seedset pretrain-lm --workspace work --model gpt2 --epochs 0
+  ray job submit --working-dir . -- python -m jobs.pretrain_lm --workspace s3://bucket/work \\
+      --model NousResearch/Llama-2-7b-hf --gpu --workers 6 --zero-stage 2 --batch-size 192 --micro-batch 4 \\
+      --activation-checkpointing
 """
 
 
@@ -37,14 +38,15 @@ class PretrainLmSettings(CommandSettings):
     """What the command is told: which model, which texts, and how it is trained."""
 
     workspace: str = Field(description="Folder or s3:// prefix with an imported corpus.")
-    model: str | None = Field(default=None, description="Model to train further: a folder or a hub name.")
+    model: str | None = Field(default=None, description="Train this model further: a folder or a hub name.")
     init_from_config: str | None = Field(
         default=None,
-        description="Begin a new model: tiny (1.8M parameters), small (7M), or a config.json.",
+        description="Begin a new model: tiny (1.8M parameters), small (7M), or that of a config.json.",
     )
     tokenizer: str | None = Field(
         default=None,
-        description='"corpus" (trained on it), a folder, a hub name.  [default: the model\'s; corpus if new]',
+        description='Use this tokenizer: a folder, a hub name, or "corpus" for one trained on it.  [default: '
+        "the model's; corpus if new]",
     )
     texts: Annotated[BlockSettings, Group(without=["tokenizer", "neighbours"])] = BlockSettings(
         tokenizer="", vocab_size=8192
@@ -53,15 +55,29 @@ class PretrainLmSettings(CommandSettings):
     new: Annotated[LmSettings, Group(label="if new")] = FROM_SCRATCH
     processes: TrainingProcesses = TrainingProcesses()
     layout: Layout = Layout()
-    checkpoint_seconds: float = Field(default=60, ge=0, description="Time between checkpoints.")
-    restart: bool = Field(default=False, description="Begin again, forget the checkpoints.")
+    checkpoint_seconds: float = Field(
+        default=60, ge=0, description="Write a checkpoint after this many seconds."
+    )
+    restart: bool = Field(default=False, description="Begin again, and forget the checkpoints.")
 
     def training(self) -> LmSettings:
         """Return the settings of the training that was asked for."""
         return self.new if self.init_from_config else self.further
 
 
-@command(EXAMPLES)
+@command(
+    EXAMPLES,
+    headings={
+        "init_from_config": MODEL,
+        "model": MODEL,
+        "tokenizer": MODEL,
+        "texts": DATA,
+        "texts.seed": TRAINING,
+        "further": TRAINING,
+        "layout": RUN,
+    },
+    former={"lists": Former("neighbor_lists")},
+)
 def main(settings: PretrainLmSettings) -> None:
     """Train a causal language model on the corpus and publish it with the trie of all names.
 
@@ -73,7 +89,7 @@ def main(settings: PretrainLmSettings) -> None:
 
     started = time.monotonic()
     place, texts = Workspace.open(settings.workspace), settings.texts
-    if texts.lists:
+    if texts.neighbor_lists:
         texts = texts.model_copy(update={"neighbours": neighbours_of(Bundle.open(place))})
     chosen = settings.model, settings.init_from_config, settings.tokenizer
     summary, manifest = pretrain(

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.options import declared
 from engine.images.settings import ImageSettings
-from engine.models.settings import Patches
+from engine.models.settings import EncoderSizes, Patches
 
 TEMPERATURE = 4.0
 """Temperature of predicted distributions. 1 is the paper's; a head that overfits to few contexts predicts
@@ -17,13 +17,25 @@ CONTRAST_FLAGS = {
 """Options of the contrastive objective, whose names alone would not say what they are of."""
 
 
+TRAINING, MODEL, OBJECTIVES, DATA = "Training", "Model", "Objectives", "Texts and model input"
+"""Headings of options."""
+
+
+def multimodal_headings(group: str) -> dict[str, str]:
+    """Return the headings of the options of a group of :class:`MultimodalSettings`."""
+    model = {f"{group}.{name}": MODEL for name in EncoderSizes.model_fields}
+    return {group: TRAINING, f"{group}.schedule": OBJECTIVES, **model}
+
+
 class TrainingProcesses(BaseModel):
     """The number of processes that train, and their device."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    workers: int = Field(default=1, ge=1, description="Training processes; one on the CPU needs no cluster.")
-    gpu: bool = Field(default=False, description="One GPU a worker (NCCL, bfloat16).")
+    workers: int = Field(
+        default=1, ge=1, description="Train in this many processes; one on the CPU needs no cluster."
+    )
+    gpu: bool = Field(default=False, description="Give each worker a GPU (NCCL, bfloat16).")
 
 
 class Making(BaseModel):
@@ -32,9 +44,8 @@ class Making(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(
-        description="The backbone: a model folder, local or s3://, or a hub name. ResNet, MobileNet, ViT, "
-        "CLIP."
+        description="Backbone: a model folder, local or s3://, or a hub name; ResNet, MobileNet, ViT or CLIP."
     )
     patches: Patches = declared(ImageSettings, "patches")
     grid: int = declared(ImageSettings, "grid")
-    batch_size: int = Field(default=32, ge=1, description="Images that are decoded and encoded at a time.")
+    batch_size: int = Field(default=32, ge=1, description="Decode and encode this many images at a time.")

@@ -19,10 +19,12 @@ class ImageSettings(BaseModel):
     """:meth:`engine.models.vision.VisionBackbone.fingerprint`."""
     patches: Patches = Field(
         default="grid",
-        description='"grid": the cells of the last feature map of the whole image. "crop" (the paper\'s): '
-        "6 x 6 pieces of 32 x 32 pixels, each by itself; for ResNet and MobileNet.",
+        description='"grid" takes the cells of the last feature map of the whole image. "crop", as the '
+        "paper, encodes 6 x 6 pieces of 32 x 32 pixels one by one (ResNet and MobileNet).",
     )
-    grid: int = Field(default=7, ge=1, description="Cells a side at most; a larger map is averaged down.")
+    grid: int = Field(
+        default=7, ge=1, description="Keep at most this many cells a side; a larger map is averaged down."
+    )
     """Means nothing for "crop"."""
 
     def key(self, model: str) -> str:

@@ -16,11 +16,20 @@ class ContrastSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: float = Field(default=0.5, gt=0, description="Of the contrast: t of equation 9.")
-    prior: float = Field(
-        default=0.05, ge=0, lt=1, description="Expected share of unknown positives: tau of the contrast."
+    temperature: float = Field(
+        default=0.5,
+        gt=0,
+        description="Divide the similarities of the contrast by this temperature (t of equation 9).",
     )
-    concentration: float = Field(default=1.0, ge=0, description="On hard negatives: beta of the contrast.")
+    prior: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="Expect this share of unknown positives among the negatives (tau of the contrast).",
+    )
+    concentration: float = Field(
+        default=1.0, ge=0, description="Concentrate this much on hard negatives (beta of the contrast)."
+    )
 
 
 class Weights(NamedTuple):
@@ -37,12 +46,14 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prediction: bool = Field(default=True, description="Objective: masked entity prediction.")
-    contrastive: bool = Field(default=True, description="Objective: contrast with hard negatives.")
-    clustering: bool = Field(default=True, description="Objective: clustering.")
-    distillation: bool = Field(default=True, description="Objective: momentum distillation.")
-    smoothing: float = Field(default=0.075, ge=0, lt=1, description="Label smoothing.")
-    clusters: int = Field(default=16, ge=2, description="Classes of the clustering objective.")
+    prediction: bool = Field(default=True, description="Train masked entity prediction.")
+    contrastive: bool = Field(
+        default=True, description="Train the contrastive objective, with hard negatives."
+    )
+    clustering: bool = Field(default=True, description="Train the clustering objective.")
+    distillation: bool = Field(default=True, description="Train momentum distillation.")
+    smoothing: float = Field(default=0.075, ge=0, lt=1, description="Smooth the labels by this share.")
+    clusters: int = Field(default=16, ge=2, description="Tell this many classes apart in clustering.")
     """The paper takes those of its queries, and one more."""
     contrast: ContrastSettings = ContrastSettings()
 

@@ -15,11 +15,19 @@ class EncoderSizes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    visual_layers: int = Field(default=3, ge=0, description="Of the visual transformer.")
-    cross_layers: int = Field(default=3, ge=1, description="Of the cross-modal transformer.")
-    inner: int = Field(default=2, ge=1, description="Inner size of their layers, times the states' size.")
-    dropout: float = Field(default=0.2, ge=0, lt=1, description="After the projection of patches.")
-    """Half of it inside the layers."""
+    visual_layers: int = Field(default=3, ge=0, description="Give the visual transformer this many layers.")
+    cross_layers: int = Field(
+        default=3, ge=1, description="Give the cross-modal transformer this many layers."
+    )
+    inner: int = Field(
+        default=2, ge=1, description="Make the inner size of these layers this many times the states' size."
+    )
+    dropout: float = Field(
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="Drop this share of the projected patches' values, and half of it in the layers.",
+    )
     summary: bool = True
     identity: bool = True
 

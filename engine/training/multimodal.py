@@ -139,12 +139,12 @@ class MultimodalTraining(Trainer):
     def _shown(self, own: Rows) -> Context:
         """Return contexts after modality dropout, a function of seed, step and context."""
         context = self.data.gather(own, self.settings.modality)
-        if not (self.settings.hidden and self.settings.modality == "text+image"):
+        if not (self.settings.modality_dropout and self.settings.modality == "text+image"):
             return context
         draws = np.random.default_rng([self.settings.seed, self.step]).random(len(self.data))
         drawn_B = torch.from_numpy(draws[own])
         both_B = context.has_image_B & (context.lengths_B > BARE_TOKENS)
-        share = self.settings.hidden
+        share = self.settings.modality_dropout
         return self.data.without(context, both_B & (drawn_B < share), both_B & (drawn_B >= 1 - share))
 
     def after_step(self) -> None:

@@ -1,13 +1,14 @@
 """Define the settings of trainings without the trainings: a command line imports no model library.
 
-A run's name is made from its settings, in the order of their fields.
+A run's name is made from its settings, in the order of their fields and by their aliases: a field that was
+renamed keeps its former name as its alias, so that what was trained is found again.
 """
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from engine.losses.settings import Schedule
@@ -23,17 +24,26 @@ class TrainerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=12, ge=1, description="Passes over all contexts.")
-    batch_size: int = Field(default=256, ge=1, description="Contexts a step, over all workers.")
-    learning_rate: float = Field(default=2e-3, gt=0, description="Peak of the one-cycle schedule.")
-    weight_decay: float = Field(default=0.1, ge=0, description="Not on biases and norms.")
-    clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
+    epochs: int = Field(default=12, ge=1, description="Train for this many passes over all contexts.")
+    batch_size: int = Field(
+        default=256, ge=1, description="Take this many contexts a step, over all workers."
+    )
+    learning_rate: float = Field(
+        default=2e-3, gt=0, description="Let the one-cycle schedule peak at this learning rate."
+    )
+    weight_decay: float = Field(
+        default=0.1,
+        ge=0,
+        description="Decay weights at this rate; biases and the scales of norms do not decay.",
+    )
+    clip: float = Field(default=1.0, gt=0, description="Clip the gradient to this norm.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="Of the matrix products; auto: bfloat16 where the hardware is fast in it.",
+        description="Compute matrix products in this type; auto takes bfloat16 where the hardware is fast in "
+        "it.",
     )
     """Weights are float32."""
-    seed: int = Field(default=13, description="Of the head's first weights and the order of sentences.")
+    seed: int = Field(default=13, description="Seed the head's first weights and the order of the sentences.")
 
     @property
     def betas(self) -> tuple[float, float]:
@@ -48,27 +58,31 @@ class TrainerSettings(BaseModel):
 class EncoderSettings(TrainerSettings):
     """Settings of a training run. The paper's own (lr 4e-5, 20 epochs) need many more steps than these."""
 
-    smoothing: float = Field(default=0.075, ge=0, lt=1, description="Label smoothing.")
+    smoothing: float = Field(default=0.075, ge=0, lt=1, description="Smooth the labels by this share.")
 
 
 class ShownSettings(TrainerSettings):
     """Settings of a run of either encoder: passes, batches, and the modalities of a context."""
 
-    epochs: int = Field(default=8, ge=1, description="Passes over all contexts.")
-    batch_size: int = Field(default=64, ge=4, description="Contexts a step, over all workers.")
-    learning_rate: float = Field(default=5e-4, gt=0, description="Peak of the one-cycle schedule.")
+    epochs: int = Field(default=8, ge=1, description="Train for this many passes over all contexts.")
+    batch_size: int = Field(default=64, ge=4, description="Take this many contexts a step, over all workers.")
+    learning_rate: float = Field(
+        default=5e-4, gt=0, description="Let the one-cycle schedule peak at this learning rate."
+    )
     text_share: float = Field(
         default=0.1,
         ge=0,
-        description="Share of the learning rate that the text encoder's own layer gets.",
+        description="Train the text encoder's own layer at this share of the learning rate.",
     )
     """It does not begin anew."""
     modality: Modality = "text+image"
-    hidden: float = Field(
+    modality_dropout: float = Field(
         default=0.3,
+        validation_alias=AliasChoices("modality_dropout", "hidden"),
+        serialization_alias="hidden",
         ge=0,
         le=0.5,
-        description="Share of contexts shown without their text, and without their image.",
+        description="Show this share of the contexts without their text, and as many without their image.",
     )
     """Modality dropout, of contexts with both: else a few images give the entity away, and text is unused."""
 
@@ -91,19 +105,35 @@ class LmSettings(TrainerSettings):
     """The settings of a run. The defaults are the paper's for continued pre-training (GenExpan)."""
 
     epochs: int = Field(
-        default=1, ge=0, description="Passes over the corpus; 0 publishes the model as it is."
+        default=1,
+        ge=0,
+        description="Train for this many passes over the corpus; 0 publishes the model as it is.",
     )
-    batch_size: int = Field(default=16, ge=1, description="Blocks a step, over all workers.")
-    learning_rate: float = Field(default=1e-5, gt=0, description="Peak of the schedule.")
-    weight_decay: float = Field(default=1e-4, ge=0, description="Not on biases and norms.")
-    beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's decay of the mean squared gradient.")
+    batch_size: int = Field(default=16, ge=1, description="Take this many blocks a step, over all workers.")
+    learning_rate: float = Field(
+        default=1e-5, gt=0, description="Let the schedule peak at this learning rate."
+    )
+    weight_decay: float = Field(
+        default=1e-4,
+        ge=0,
+        description="Decay weights at this rate; biases and the scales of norms do not decay.",
+    )
+    beta2: float = Field(
+        default=0.999, ge=0, lt=1, description="Let AdamW decay the mean squared gradient by this factor."
+    )
     warmup: float = Field(
-        default=0.03, ge=0, description="Steps of the linear rise; below 1 a share of the run."
+        default=0.03,
+        ge=0,
+        description="Raise the learning rate over this many steps; below 1, over this share of the run.",
     )
     held_out_blocks: int = Field(
-        default=64, ge=1, description="Held-out blocks that the perplexity is measured on, drawn by the seed."
+        default=64,
+        ge=1,
+        description="Measure the perplexity on this many held-out blocks, drawn by the seed.",
     )
-    seed: int = Field(default=13, description="Of a new model's weights, the order and the held-out draw.")
+    seed: int = Field(
+        default=13, description="Seed a new model's weights, the order, and the draw of held-out sentences."
+    )
 
     @property
     def betas(self) -> tuple[float, float]:
@@ -143,15 +173,21 @@ class EngineLayout(BaseModel):
     micro_batch: int | None = Field(
         default=None,
         ge=1,
-        description="Blocks of a worker that pass at once.  [default: all of its share]",
+        description="Pass this many of a worker's blocks at once.  [default: all of its share]",
     )
-    offload: bool = Field(default=False, description="Optimiser (at stage 3 weights too) on the host.")
-    activation_checkpointing: bool = Field(default=False, description="Less memory, a third more work.")
+    offload: bool = Field(
+        default=False,
+        description="Keep the optimiser's state (at stage 3 the weights too) in the host's memory.",
+    )
+    activation_checkpointing: bool = Field(
+        default=False, description="Recompute activations: less memory, a third more work."
+    )
 
 
 class Layout(EngineLayout):
     """The layout of a run on its workers: optimiser state, at least, and so checkpoints are partitioned."""
 
     zero_stage: Literal[1, 2, 3] = Field(
-        default=1, description="ZeRO: 1 optimiser, 2 gradients, 3 weights shared."
+        default=1,
+        description="Share between workers (ZeRO): 1 the optimiser's state, 2 gradients too, 3 weights too.",
     )

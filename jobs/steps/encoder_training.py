@@ -106,7 +106,7 @@ def _describe(
     if isinstance(settings, MultimodalSettings):
         data = open_contexts(workspace, cache, None, TextEncoder.load(model), model)
     about = f"-{data.features.key}" if data else ""
-    content = settings.model_dump_json() + cache.inputs.key + model + about
+    content = settings.model_dump_json(by_alias=True) + cache.inputs.key + model + about
     name = f"{cache.inputs.key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     entities = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
     run = EncoderRun(

@@ -70,7 +70,18 @@ def test_a_run_leaves_a_model_a_bundle_and_its_curves_and_is_not_done_twice(
     workspace = Workspace.open(place)
     words: tuple[object, ...] = ("--workspace", place, "--init-from-config", config, "--vocab-size", 300)
     words += ("--block", 32)
-    words += ("--epochs", EPOCHS, "--held-out", 0.1, "--lists", 3, "--precision", "float32", "--seed", 6)
+    words += (
+        "--epochs",
+        EPOCHS,
+        "--held-out",
+        0.1,
+        "--neighbor-lists",
+        3,
+        "--precision",
+        "float32",
+        "--seed",
+        6,
+    )
     words += ("--learning-rate", 1e-3)
     assert run_command(pretrain_lm.main, *words) == 0
     last = capsys.readouterr().out.splitlines()[-1]
@@ -86,7 +97,7 @@ def test_a_run_leaves_a_model_a_bundle_and_its_curves_and_is_not_done_twice(
         vocab_size=0,
         block=32,
         held_out=0.1,
-        lists=3,
+        neighbor_lists=3,
         neighbours=neighbours_of(bundle),
         seed=6,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 
 class BlockSettings(BaseModel):
@@ -15,8 +15,8 @@ class BlockSettings(BaseModel):
 
     tokenizer: str
     """:func:`engine.generation.tokenizers.fingerprint`."""
-    vocab_size: int = Field(description="Tokens of a tokenizer trained on the corpus.")
-    block: int = Field(default=256, ge=8, description="Tokens of a block.")
+    vocab_size: int = Field(description="Train the corpus' own tokenizer to this many tokens.")
+    block: int = Field(default=256, ge=8, description="Cut the texts into blocks of this many tokens.")
     descriptions: bool = Field(
         default=True, description="Read each entity's description before its sentences."
     )
@@ -24,24 +24,31 @@ class BlockSettings(BaseModel):
         default=0.01,
         ge=0,
         le=0.5,
-        description="Share of the sentences kept for the perplexity (2,000 at most).",
+        description="Keep this share of the sentences for the perplexity (2,000 at most).",
     )
     """Limited to :data:`~engine.corpus.blocks.format.AT_MOST_HELD_OUT` sentences."""
-    lists: int = Field(
+    neighbor_lists: int = Field(
         default=0,
+        validation_alias=AliasChoices("neighbor_lists", "lists"),
+        serialization_alias="lists",
         ge=0,
-        description="Lists of neighbours an entity, from the bundle's index, read beside the corpus.",
+        description="Read this many lists of neighbors of each entity beside the corpus, drawn from the "
+        "bundle's index.",
     )
     """Number of lists (:mod:`engine.generation.lists`); they are a part of their own."""
     neighbours: str = ""
     """Checksum of the index that says who the neighbours are."""
     seed: int = Field(
-        default=13, ge=0, description="Of a new model's weights, the order and the held-out draw."
+        default=13,
+        ge=0,
+        description="Seed a new model's weights, the order, and the draw of held-out sentences.",
     )
 
     def key(self, corpus_digest: str) -> str:
         """Return the folder name of these settings over a corpus."""
-        digest = hashlib.sha256((self.model_dump_json() + corpus_digest).encode()).hexdigest()[:8]
+        # By alias: a field that was renamed keeps its former name, and blocks that exist their key.
+        content = self.model_dump_json(by_alias=True) + corpus_digest
+        digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         return f"lm-V{self.vocab_size}-T{self.block}-{digest}"
 
     def parts_key(self) -> str:

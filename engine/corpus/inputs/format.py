@@ -40,14 +40,14 @@ class InputSettings(BaseModel):
     tokenizer: str
     """:func:`engine.corpus.inputs.masking.fingerprint`."""
     max_length: int = Field(
-        default=128, ge=8, description="Tokens of an input at most; a window around the mask."
+        default=128, ge=8, description="Cut an input to this many tokens, a window around the mask."
     )
     max_sentences: int = Field(
-        default=30, ge=1, description="Sentences of an entity at most, drawn at random."
+        default=30, ge=1, description="Draw at most this many sentences of each entity at random."
     )
     descriptions: bool = Field(default=False, description="Put the entity's description in front (RA).")
     """Its own names are masked in it."""
-    seed: int = Field(default=13, ge=0, description="Of the draw.")
+    seed: int = Field(default=13, ge=0, description="Seed the draw of sentences.")
     images: bool = Field(
         default=False, description="Draw contexts that are an image without a sentence, too."
     )

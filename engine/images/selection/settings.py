@@ -13,20 +13,23 @@ class SelectionSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    clip: str = Field(description="CLIP, both towers: a model folder, local or s3://, or a hub name.")
+    clip: str = Field(
+        description="Compare images and sentences by this CLIP: a model folder, local or s3://, or a hub "
+        "name."
+    )
     detector: str | None = Field(
         default=None,
-        description="A detection model: YOLOS, RT-DETR or a DETR that needs no timm. Without it, an image's "
-        "objects are the whole image, its four quadrants and its middle.",
+        description="Find objects by this detection model: YOLOS, RT-DETR or a DETR that needs no timm. "
+        "Without it, an image's objects are the whole image, its four quadrants and its middle.",
     )
     vision: str | None = Field(
         default=None,
-        description="Makes the vectors of objects and typical images: ResNet, MobileNet, ViT, CLIP. Default: "
-        "the image tower of --clip.",
+        description="Make the vectors of objects and typical images by this model: ResNet, MobileNet, ViT, "
+        "CLIP.  [default: the image tower of --clip]",
     )
     alpha: float = Field(
         default=ALPHA,
         ge=0,
         le=1,
-        description="Weight of the agreement with the sentence. The paper does not give its value.",
+        description="Give the agreement with the sentence this weight; the paper does not say which.",
     )

@@ -100,7 +100,7 @@ def test_a_sample_to_be_fitted_to_holds_all_contexts_of_its_entities(text, data,
 
 
 def test_some_contexts_of_both_modalities_are_shown_without_one_and_never_without_both(text, data) -> None:
-    ours = training(text, data, hidden=0.4)
+    ours = training(text, data, modality_dropout=0.4)
     rows = data.usable("text+image")
     whole, n_text, n_image = data.gather(rows, "text+image"), 0, 0
     both = whole.has_image_B & (whole.lengths_B > BARE_TOKENS)
