@@ -1,4 +1,4 @@
-"""The command ``seedset``: lists every command of the repository and runs one of them.
+"""List every command of the repository, and run one: the command ``seedset``.
 
 ``seedset train-encoder`` is ``python -m jobs.train_encoder``, which stays for ``ray job submit``. A command
 is named by its module, and imported when it is run, so that the list and a completion answer at once.

@@ -111,7 +111,7 @@ def _pipeline(method: str) -> Pipeline:
     if pipeline.batch_dependent:
         raise UserError(
             f"--method {method}: its answers depend on which queries are handed over together, and so on how "
-            "the table is cut into parts; measure it with jobs.evaluate"
+            "the table is cut into parts; measure it with `seedset evaluate`"
         )
     return pipeline
 

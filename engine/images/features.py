@@ -122,7 +122,7 @@ class ImageFeatures:
         Raises:
             StorageError: none were made, or not all is there.
         """
-        way_out = f"run `python -m jobs.image_features --workspace {workspace.root.uri} --model …`"
+        way_out = f"run `seedset image-features --workspace {workspace.root.uri} --model …`"
         if key is None:
             key = read_pointer(workspace.root / "images")
         if key is None:

@@ -132,5 +132,5 @@ def test_a_gpu_that_the_cluster_lacks_is_named(prepared: Path) -> None:
 
 
 def test_what_must_run_before_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"jobs\.preprocess"):
+    with pytest.raises(UserError, match="seedset preprocess"):
         train(Workspace.open(tmp_path), SETTINGS)
