@@ -95,9 +95,15 @@ class Flag:
 
 @dataclass(frozen=True)
 class Choices:
-    """Names what a field of text, or each of a list of texts, can be; goes into ``Annotated``."""
+    """The names that a field of text, or each of a list of texts, can be; goes into ``Annotated``.
+
+    Args:
+        names: those that are listed.
+        former: others that are taken still.
+    """
 
     names: tuple[str, ...]
+    former: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -302,6 +308,12 @@ def bare_type(annotation: Any) -> Any:
         others = [one for one in get_args(annotation) if one is not type(None)]
         return others[0] if len(others) == 1 else annotation
     return annotation
+
+
+def is_choice(declared: FieldInfo, name: str) -> bool:
+    """Return whether a field takes a name; pydantic itself checks the values of literal types."""
+    markers = [marker for marker in declared.metadata if isinstance(marker, Choices)]
+    return all(name in (*marker.names, *marker.former) for marker in markers)
 
 
 def choices_of(declared: FieldInfo) -> tuple[str, ...]:

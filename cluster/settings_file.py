@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cluster.options import FieldPath, Former, Option, default_of, is_literal, model_of, warn_of_former
+from cluster.options import FieldPath, Former, Option, default_of, is_choice, model_of, warn_of_former
 from engine.errors import FormatError, UserError
 
 if TYPE_CHECKING:  # at run time where a file is read: most help texts do without
@@ -185,12 +185,10 @@ def build_settings(model: type[Settings], options: Sequence[Option], values: Val
 
 
 def _check_choice(option: Option, given: Given) -> None:
-    """Refuse a name that is none of the choices; pydantic itself refuses what is not of a literal type."""
-    if is_literal(option.declared):
-        return
+    """Refuse a name that is none of the choices."""
     several = given.value if isinstance(given.value, list) else [given.value]
     for name in several:
-        if option.choices and isinstance(name, str) and name not in option.choices:
+        if isinstance(name, str) and not is_choice(option.declared, name):
             import difflib
 
             close = difflib.get_close_matches(name, option.choices, n=1)

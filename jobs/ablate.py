@@ -22,7 +22,7 @@ from jobs import console
 from jobs.settings import CONTRAST_FLAGS, TrainingProcesses, multimodal_headings
 
 EXAMPLES = """
-  seedset ablate --workspace demo-workspace/workspace-pictures \\
+  seedset ablate --workspace demo-workspace/workspace-images \\
       --queries demo-workspace/sample/multimodal/query --table objectives
   seedset ablate --workspace work --queries mesed/query --queries mesed/query_seed=5 --repeat 3
 """

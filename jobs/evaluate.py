@@ -18,7 +18,7 @@ from cluster.commandline import command
 from cluster.options import Choices, CommandSettings, Flag
 from engine.errors import QueryError
 from engine.evaluation.report import Report, class_rows, evaluate, key_figures, markdown, side_rows
-from engine.methods import ABLATIONS, METHODS
+from engine.methods import ABLATIONS, METHODS, RENAMED
 from engine.methods import method as named_method
 from engine.queries.formats import QuerySet, read_queries
 from engine.stages.base import Pipeline
@@ -45,7 +45,7 @@ class EvaluateSettings(CommandSettings):
         description="File or folder of queries (.json, .jsonl, .parquet) with pos_gt and neg_gt; or in "
         "MESED's layout a folder of .txt files with gt/ and entity2id.txt in it or beside it."
     )
-    method: Annotated[list[str], Choices((*METHODS, *ABLATIONS))] = Field(
+    method: Annotated[list[str], Choices((*METHODS, *ABLATIONS), tuple(RENAMED))] = Field(
         min_length=1, description="Measure this method. Repeat it to compare several."
     )
     json_file: Annotated[Path | None, Flag("--json")] = Field(

@@ -14,7 +14,7 @@ from pydantic import Field
 from cluster.commandline import command
 from cluster.options import Choices, CommandSettings
 from engine.errors import UserError
-from engine.methods import ABLATIONS, METHODS
+from engine.methods import ABLATIONS, METHODS, RENAMED
 from engine.methods import method as named_method
 from engine.queries.formats import QuerySet, read_queries
 from engine.queries.results import ExpansionFolder, PartCounts, RunDescription
@@ -48,7 +48,9 @@ class ExpandSettings(CommandSettings):
     queries: str = Field(
         description="File or folder of queries (.json, .jsonl, .parquet; in MESED's layout .txt)."
     )
-    method: Annotated[str, Choices((*METHODS, *ABLATIONS))] = Field(description="Expand by this method.")
+    method: Annotated[str, Choices((*METHODS, *ABLATIONS), tuple(RENAMED))] = Field(
+        description="Expand by this method."
+    )
     output: str | None = Field(
         default=None,
         description="Write to this folder or s3:// prefix.  [default: a folder in the workspace's "

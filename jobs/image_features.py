@@ -19,7 +19,7 @@ from jobs.settings import MODEL, Making
 from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
-  seedset image-features --workspace demo-workspace/workspace-pictures --model demo-workspace/backbone
+  seedset image-features --workspace demo-workspace/workspace-images --model demo-workspace/backbone
   seedset image-features --workspace work --model microsoft/resnet-50 --patches crop
   seedset image-features --workspace s3://bucket/work --model s3://bucket/models/clip --grid 4
 """

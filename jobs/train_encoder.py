@@ -21,7 +21,7 @@ from jobs.settings import CONTRAST_FLAGS, MODEL, TRAINING, TrainingProcesses, mu
 
 EXAMPLES = """
   seedset train-encoder --workspace demo-workspace/workspace
-  seedset train-encoder --workspace demo-workspace/workspace-pictures --modality text+image --no-distillation
+  seedset train-encoder --workspace demo-workspace/workspace-images --modality text+image --no-distillation
   seedset train-encoder --workspace work --epochs 20 --learning-rate 4e-5 --batch-size 1024
   ray job submit --working-dir . -- python -m jobs.train_encoder --workspace s3://b/work --workers 8 --gpu
 """

@@ -20,6 +20,7 @@ from cluster.commandline import Command
 from cluster.options import Option, warn_of_former
 from cluster.seedset import entries
 from engine.corpus.blocks.settings import BlockSettings
+from engine.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -276,6 +277,13 @@ def test_a_name_of_before_still_works_and_says_so(
         assert said.count("\n") == 1
         assert said.startswith("warning: ")
         assert " is now called " in said
+
+
+def test_a_method_is_taken_by_its_former_name_too() -> None:
+    words = "--workspace w --queries q --method genexpan+unwanted"
+    assert command_of("jobs.expand").parse(words.split()).method == "genexpan+unwanted"
+    with pytest.raises(UserError, match=r"--method retexpam: did you mean retexpan\? give one of retexpan, "):
+        command_of("jobs.expand").parse(["--workspace", "w", "--queries", "q", "--method", "retexpam"])
 
 
 def test_a_run_and_blocks_keep_the_names_that_they_were_made_under() -> None:
