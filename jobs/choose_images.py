@@ -22,7 +22,7 @@ EXAMPLES = """
   seedset choose-images --table found.jsonl --output chosen --clip openai/clip-vit-base-patch32
   seedset choose-images --table s3://b/found.parquet --output s3://b/chosen \\
       --clip s3://b/models/clip --detector hustvl/yolos-tiny --alpha 0.7
-  seedset import --format jsonl --source chosen/sentences --workspace work
+  seedset import --format jsonl --source chosen --workspace work
 """
 
 
