@@ -263,7 +263,7 @@ FORMER = [
 
 
 @pytest.mark.parametrize(("module", "old", "in_file", "new"), FORMER)
-def test_a_name_of_before_still_works_and_says_so(
+def test_a_former_name_still_works_and_says_so(
     module: str, old: str, in_file: str, new: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     warn_of_former.cache_clear()
@@ -277,6 +277,29 @@ def test_a_name_of_before_still_works_and_says_so(
         assert said.count("\n") == 1
         assert said.startswith("warning: ")
         assert " is now called " in said
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "in_file", "message"),
+    [
+        (
+            "jobs.pretrain_lm",
+            "--lists 3 --neighbor-lists 4",
+            "",
+            "--lists is now called --neighbor-lists: give",
+        ),
+        ("jobs.pretrain_lm", "", "lists: 3\nneighbor_lists: 4", "neighbor_lists is given a second time"),
+        ("jobs.pretrain_lm", "--lists many", "", "--lists many: give a whole number, at least 0"),
+        ("jobs.train_encoder", "", "paper_start: perhaps", ":1: paper_start: perhaps: give true or false"),
+    ],
+)
+def test_a_mistake_by_a_former_name_is_named(
+    module: str, words: str, in_file: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "old.yaml").write_text(in_file, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        command_of(module).parse(["--workspace", "w", *words.split(), "--config", tmp_path / "old.yaml"])
+    assert message in str(caught.value)
 
 
 def test_a_method_is_taken_by_its_former_name_too() -> None:
