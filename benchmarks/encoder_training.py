@@ -29,7 +29,8 @@ from engine.models.text import TextEncoder
 from engine.training.cache import CachedStates, InputRows, fill_part
 from engine.training.optimizer import parameter_groups
 from engine.training.order import epoch_batches
-from engine.training.text import EncoderSettings, EncoderTraining
+from engine.training.settings import EncoderSettings
+from engine.training.text import EncoderTraining
 
 BAR = 15.0
 N_ENTITIES = 4096

@@ -38,13 +38,15 @@ from transformers.utils import logging as transformers_logging
 from benchmarks.report import medians, report
 from cluster.session import session
 from engine.corpus.importing.importer import ImportSettings, import_corpus
-from engine.images.features import ImageFeatures, ImageSettings
+from engine.images.features import ImageFeatures
 from engine.images.fetch import ImageHasher
+from engine.images.settings import ImageSettings
 from engine.images.worker import Contents, ImageWorker
 from engine.models.vision import VisionBackbone
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.image_features import ADDRESSES_A_TASK, PART_IMAGES, Making, make_image_features
+from jobs.settings import Making
+from jobs.steps.image_features import ADDRESSES_A_TASK, PART_IMAGES, make_image_features
 from jobs.workers.executor import RayExecutor
 
 SPEED_BAR = 0.9

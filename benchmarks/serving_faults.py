@@ -54,7 +54,7 @@ BEFORE_S = 10.0
 
 # Nothing is refused: what is lost is lost through a fault. Every query has time for a restart.
 OPTIONS = ("--per-stage", "--set=num_cpus=0.2", "--set=max_wait_s=600", "--set=timeout_s=120")
-SWAP_OPTIONS = ("--set=watch_s=0.5", "--set=ingress_replicas=2")
+SWAP_OPTIONS = ("--set=bundle_poll_interval_s=0.5", "--set=ingress_replicas=2")
 
 EXAMPLES = """
   python -m benchmarks.serving_faults

@@ -105,10 +105,10 @@ def describe_nodes(nodes: list[dict[str, Any]]) -> list[str]:
 class CheckSettings(CommandSettings):
     """What the command is told."""
 
-    cluster_file: Path = Field(default=Path("ray_cluster.yaml"), description="The file to check.")
+    cluster_file: Path = Field(default=Path("ray_cluster.yaml"), description="Check this file.")
 
 
-@command("python -m cluster.check --cluster-file ray_cluster.yaml")
+@command("  seedset check-cluster --cluster-file ray_cluster.yaml")
 def main(settings: CheckSettings) -> None:
     """Check a cluster file; list the nodes of RAY_ADDRESS if that is set."""
     cluster_file = settings.cluster_file

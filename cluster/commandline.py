@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +21,33 @@ from typing import Any, Generic, TypeVar, get_type_hints
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from typer.core import TyperCommand
 
-from cluster.options import Option, options_of
+from cluster.options import Former, Option, options_of, warn_of_former
 from cluster.settings_file import Given, Values, as_yaml, build_settings, read_file, with_pairs
 from engine.errors import UserError
 
 Settings = TypeVar("Settings", bound=BaseModel)
+
+
+SETTINGS_FILE, HELP = "Settings file", "Help"
+"""Headings of the options that every command has."""
+
+
+class GroupedOptions(TyperCommand):
+    """A command whose help shows its options under their headings."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write a section of the help for each heading, in the order of the options."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            line = parameter.get_help_record(ctx)
+            if line is not None:
+                heading = getattr(parameter, "rich_help_panel", None) or HELP
+                sections.setdefault(heading, []).append(line)
+        for heading, lines in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(lines)
 
 
 @dataclass(frozen=True)
@@ -52,7 +73,19 @@ class Action:
 
 
 class Command(Generic[Settings]):
-    """A function of its settings, with the command line made of their model; see :func:`command`."""
+    """A function of its settings, with the command line made of their model; see :func:`command`.
+
+    Args:
+        function: takes the settings.
+        examples: lines that close the help.
+        about: what the help says after the function's docstring.
+        file_flags: options that name a settings file.
+        printed: makes of the settings what ``--print-config`` prints; None: the settings file.
+        print_help: of ``--print-config``.
+        actions: options that do something else.
+        headings: of the options, by the dotted path of their field or of what it is in.
+        former: former names of options, by their keys.
+    """
 
     def __init__(
         self,
@@ -63,9 +96,12 @@ class Command(Generic[Settings]):
         printed: Callable[[Settings], str] | None = None,
         print_help: str = "Print these settings as a file for --config instead.",
         actions: Sequence[Action] = (),
+        headings: Mapping[str, str] | None = None,
+        former: Mapping[str, Former] | None = None,
     ) -> None:
         self.function, self.examples, self.about = function, examples, about
         self.file_flags, self.actions = file_flags, actions
+        self.headings, self.former = headings or {}, former or {}
         self._printed, self._print_help = printed, print_help
         self.__doc__ = function.__doc__
 
@@ -79,7 +115,7 @@ class Command(Generic[Settings]):
     @cached_property
     def options(self) -> list[Option]:
         """Every option of the settings, those among them that only files can give."""
-        return options_of(self.model)
+        return options_of(self.model, self.headings)
 
     @cached_property
     def app(self) -> typer.Typer:
@@ -90,7 +126,7 @@ class Command(Generic[Settings]):
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         about = inspect.cleandoc(self.function.__doc__ or "") + (f"\n\n{self.about}" if self.about else "")
         epilog = "\b\nExamples:\n" + inspect.cleandoc(self.examples)
-        app.command(help=about, epilog=epilog)(self._typer_function(then))
+        app.command(cls=GroupedOptions, help=about, epilog=epilog)(self._typer_function(then))
         return app
 
     def __call__(self, settings: Settings) -> None:
@@ -126,15 +162,8 @@ class Command(Generic[Settings]):
         own: list[tuple[str, Any, Any]] = [
             (option.key, *_parameter(option)) for option in self.options if option.shape != "nested"
         ]
-        if self._has_nested:
-            told = "Any other setting, as key=value or a.b=value."
-            own.append(("set_pairs", list[str] | None, _option("--set", help=told, metavar="<key=value>")))
-        read = "YAML file of settings, by these names; what is given here counts more."
-        own.append(("config_file", Path | None, _option(*self.file_flags, help=read, metavar="<path>")))
-        own.append(("print_config", bool, typer.Option(False, "--print-config", help=self._print_help)))
-        for action in self.actions:
-            kind, default = (Path | None, None) if action.takes_path else (bool, False)
-            own.append((action.name, kind, typer.Option(default, action.flag, help=action.help)))
+        own += [(f"former_{key}", *_former_parameter(key, former)) for key, former in self.former.items()]
+        own += self._file_parameters()
 
         def given(**words: Any) -> None:
             self._run_given(words, then)
@@ -144,6 +173,26 @@ class Command(Generic[Settings]):
         given.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         given.__annotations__ = {name: annotation for name, annotation, _ in own}
         return given
+
+    def _file_parameters(self) -> list[tuple[str, Any, Any]]:
+        """Return what every command has beside its settings: where else they come from, and its actions."""
+        found: list[tuple[str, Any, Any]] = []
+        if self._has_nested:
+            told = "Sets any other setting, as key=value or a.b=value."
+            pairs = _option("--set", help=told, metavar="<key=value>", heading=SETTINGS_FILE)
+            found.append(("set_pairs", list[str] | None, pairs))
+        read = "YAML file of settings, by these names. What is given on the command line counts more."
+        file = _option(*self.file_flags, help=read, metavar="<path>", heading=SETTINGS_FILE)
+        found.append(("config_file", Path | None, file))
+        shown = typer.Option(
+            False, "--print-config", help=self._print_help, rich_help_panel=SETTINGS_FILE, show_default=False
+        )
+        found.append(("print_config", bool, shown))
+        for action in self.actions:
+            kind, default = (Path | None, None) if action.takes_path else (bool, False)
+            acts = typer.Option(default, action.flag, help=action.help, rich_help_panel=SETTINGS_FILE)
+            found.append((action.name, kind, acts))
+        return found
 
     def _run_given(self, words: dict[str, Any], then: Callable[[Settings], None]) -> None:
         for action in self.actions:
@@ -160,13 +209,20 @@ class Command(Generic[Settings]):
     def _values(self, words: dict[str, Any]) -> Values:
         """Return what was given: the command line above ``--set`` above the file."""
         file = words["config_file"]
-        found = read_file(file, self.options) if file else {}
-        found = with_pairs(found, words.get("set_pairs") or [], self.options)
+        found = read_file(file, self.options, self.former) if file else {}
+        found = with_pairs(found, words.get("set_pairs") or [], self.options, self.former)
         for option in self.options:
             value = words.get(option.key)
             if value is not None and value != []:
                 typed = option.typed(value) if isinstance(value, str) else value
                 found[option.key] = Given(typed, option.flag)
+        for key, former in self.former.items():
+            if (value := words.get(f"former_{key}")) is not None:
+                old, new = _flag(key), _flag(former.now)
+                if words.get(former.now) is not None:
+                    raise UserError(f"{old} is now called {new}: give {new} alone")
+                warn_of_former(old, new if former.becomes is None else f"{new} {former.value(value)}")
+                found[former.now] = Given(former.value(value), old)
         return found
 
 
@@ -199,16 +255,49 @@ def preformatted(text: str) -> str:
     return "\n\n".join(f"\b\n{paragraph}" for paragraph in plain.strip().split("\n\n"))
 
 
-def _option(*flags: str, help: str, metavar: str) -> Any:
-    return typer.Option(None, *flags, help=help, metavar=metavar, show_default=False)
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def _option(*flags: str, help: str, metavar: str, heading: str, choices: Sequence[str] = ()) -> Any:
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in choices if name.startswith(incomplete)]
+
+    return typer.Option(
+        None,
+        *flags,
+        help=help,
+        metavar=metavar,
+        show_default=False,
+        rich_help_panel=heading,
+        autocompletion=complete if choices else None,
+    )
 
 
 def _parameter(option: Option) -> tuple[Any, Any]:
     """Return the annotation and the declaration that make typer show an option; pydantic checks its value."""
     if option.shape == "flag":
-        return bool | None, typer.Option(None, option.words, help=option.help, show_default=False)
+        flag = typer.Option(
+            None, option.words, help=option.help, show_default=False, rich_help_panel=option.heading
+        )
+        return bool | None, flag
     annotation = list[str] | None if option.shape == "list" else str | None
-    return annotation, _option(option.words, help=option.help, metavar=option.metavar)
+    shown = _option(
+        option.words,
+        help=option.help,
+        metavar=option.metavar,
+        heading=option.heading,
+        choices=option.choices,
+    )
+    return annotation, shown
+
+
+def _former_parameter(key: str, former: Former) -> tuple[Any, Any]:
+    """Return the annotation and the declaration of an option's former name, which no help shows."""
+    flag = _flag(key)
+    if former.becomes is None:
+        return str | None, typer.Option(None, flag, hidden=True)
+    return bool | None, typer.Option(None, f"{flag}/--no-{flag.removeprefix('--')}", hidden=True)
 
 
 def importable(function: Callable[..., None]) -> Any:
@@ -219,10 +308,16 @@ def importable(function: Callable[..., None]) -> Any:
     return getattr(importlib.import_module(spec.name), function.__name__)
 
 
-def run_app(app: typer.Typer, words: Sequence[str] | None = None) -> None:
-    """Run a command line; a :class:`UserError` is printed as one line on stderr, with exit status 2."""
+def run_app(app: typer.Typer, words: Sequence[str] | None = None, name: str | None = None) -> None:
+    """Run a command line; a :class:`UserError` is printed as one line on stderr, with exit status 2.
+
+    Args:
+        app: the command line.
+        words: what stands behind its name; None: ``sys.argv``.
+        name: the program's; None: as it was called.
+    """
     try:
-        app(words)
+        app(words, prog_name=name)
     except UserError as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]  # Ray appends its own advice
         terminal = Console(stderr=True, highlight=False)

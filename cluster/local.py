@@ -30,8 +30,8 @@ NODE_STORE_BYTES = 256 << 20
 NODES, CPUS_PER_NODE = 3, 1
 
 EXAMPLES = """
-  python -m cluster.local --nodes 3
-  python -m cluster.local --nodes 2 --cpus-per-node 2
+  seedset local-cluster --nodes 3
+  seedset local-cluster --nodes 2 --cpus-per-node 2
 """
 
 
@@ -117,8 +117,10 @@ def _environment() -> None:
 class LocalSettings(CommandSettings):
     """What the command is told."""
 
-    nodes: int = Field(default=NODES, ge=1, description="Nodes, the head among them.")
-    cpus_per_node: int = Field(default=CPUS_PER_NODE, ge=1, description="Cores that a node claims to have.")
+    nodes: int = Field(default=NODES, ge=1, description="Run this many nodes, the head among them.")
+    cpus_per_node: int = Field(
+        default=CPUS_PER_NODE, ge=1, description="Let each node claim this many cores."
+    )
 
 
 @command(EXAMPLES)

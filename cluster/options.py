@@ -4,14 +4,18 @@ A field is an option: its default, its constraints and its description are the o
 in one place. A field that is itself a model is a group: its fields are options beside the others, under their
 own names. Where two groups have a field of the same name it is one option, which sets both; what is not given
 keeps the default of each group, and the help names them all.
+
+Nothing here imports a model library, and no settings may: a help or a completion answers at once.
 """
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -20,16 +24,62 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from engine.errors import UserError
+
 Shape = Literal["flag", "value", "list", "nested"]
 """How an option is written: a pair of flags; a flag and a word; the same, repeated; in files only."""
 
 FieldPath = tuple[str, ...]
 
 
+INPUT_OUTPUT, RUN = "Input and output", "How it runs"
+
+USUAL_HEADINGS = {
+    **dict.fromkeys(("workers", "gpu", "processes", "batch_size", "part_size", "json_file"), RUN),
+    **dict.fromkeys(("restart", "force", "overwrite", "strict", "checkpoint_seconds"), RUN),
+}
+"""Headings of fields that many commands have; what has none here or from the command is input or output."""
+
+
+@dataclass(frozen=True)
+class Former:
+    """The former name of an option: it still works, and says how the option is called now.
+
+    Args:
+        now: the option's key.
+        becomes: what a pair of flags stands for that became a value: when it is on, and when it is off.
+    """
+
+    now: str
+    becomes: tuple[str, str] | None = None
+
+    def value(self, given: Any) -> Any:
+        """Return what the option is given, of what the former name was given.
+
+        Raises:
+            UserError: of a pair of flags: neither true nor false.
+        """
+        if self.becomes is None:
+            return given
+        if str(given).lower() not in ("true", "false"):
+            raise UserError(f"{given}: give true or false")
+        return self.becomes[0 if str(given).lower() == "true" else 1]
+
+    def shown(self, value: Any) -> str:
+        """Return what to write in a settings file in place of the former name."""
+        return self.now if self.becomes is None else f"{self.now}: {value}"
+
+
 class CommandSettings(BaseModel):
     """What a command is told: the base of the models that become command lines."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@cache
+def warn_of_former(old: str, new: str) -> None:
+    """Say on stderr, once a process, that a former name was used."""
+    print(f"warning: {old} is now called {new}; the former name will go", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -41,6 +91,19 @@ class Flag:
     """
 
     words: str
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The names that a field of text, or each of a list of texts, can be; goes into ``Annotated``.
+
+    Args:
+        names: those that are listed.
+        former: others that are taken still.
+    """
+
+    names: tuple[str, ...]
+    former: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +137,7 @@ class Option:
 
     words: str
     targets: tuple[Target, ...]
+    heading: str = INPUT_OUTPUT
 
     @property
     def key(self) -> str:
@@ -117,13 +181,18 @@ class Option:
         return allowed_values(self._declared)
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """Every value there is, as it is written on a command line; empty where they cannot be listed."""
+        return choices_of(self.declared)
+
+    @property
     def metavar(self) -> str:
         """What stands for its value in the help."""
-        kind = bare_type(self.declared.annotation)
-        if get_origin(kind) is list:
-            kind = bare_type(get_args(kind)[0])
+        kind = _single_type(self.declared)
         if get_origin(kind) is Literal:
-            return f"<{'|'.join(map(str, get_args(kind)))}>"
+            return f"<{'|'.join(self.choices)}>"
+        if self.choices:
+            return "<name>"
         return {int: "<int>", float: "<float>", Path: "<path>"}.get(kind, "<str>")
 
     @property
@@ -153,6 +222,8 @@ class Option:
         facts += [bounds] if (bounds := bounds_text(self._declared)) else []
         text = self.declared.description or ""
         text = text[:1].upper() + text[1:] + ("" if text.endswith((".", "]")) else ".")
+        if self.choices and not is_literal(self.declared):
+            text += f" One of: {', '.join(self.choices)}."
         return text + (f"  [{'; '.join(facts)}]" if facts else "")
 
     def typed(self, word: str) -> Any:
@@ -162,8 +233,13 @@ class Option:
         return next((choice for choice in choices if str(choice) == word), word)
 
 
-def options_of(model: type[BaseModel]) -> list[Option]:
+def options_of(model: type[BaseModel], headings: Mapping[str, str] | None = None) -> list[Option]:
     """Return the options of a command's settings, in the order of the fields.
+
+    Args:
+        model: of the settings.
+        headings: under which heading of the help the options of a field stand, by its dotted path: that of
+            ``text.epochs``, else that of ``text``, else the usual one.
 
     Raises:
         TypeError: a field that is an option has no description, which would be its help.
@@ -173,7 +249,17 @@ def options_of(model: type[BaseModel]) -> list[Option]:
         if not target.declared.description:
             raise TypeError(f"{model.__name__}: {'.'.join(target.path)} has no description")
         found.setdefault(words, []).append(target)
-    return [Option(words, tuple(targets)) for words, targets in found.items()]
+    headings = {**USUAL_HEADINGS, **(headings or {})}
+    return [
+        Option(words, tuple(targets), _heading(targets[0].path, headings)) for words, targets in found.items()
+    ]
+
+
+def _heading(path: FieldPath, headings: Mapping[str, str]) -> str:
+    for depth in range(len(path), 0, -1):
+        if (dotted := ".".join(path[:depth])) in headings:
+            return headings[dotted]
+    return INPUT_OUTPUT
 
 
 def _targets(
@@ -224,6 +310,32 @@ def bare_type(annotation: Any) -> Any:
     return annotation
 
 
+def is_choice(declared: FieldInfo, name: str) -> bool:
+    """Return whether a field takes a name; pydantic itself checks the values of literal types."""
+    markers = [marker for marker in declared.metadata if isinstance(marker, Choices)]
+    return all(name in (*marker.names, *marker.former) for marker in markers)
+
+
+def choices_of(declared: FieldInfo) -> tuple[str, ...]:
+    """Return every value that a field, or each of its list, takes; empty where they cannot be listed."""
+    for marker in declared.metadata:
+        if isinstance(marker, Choices):
+            return marker.names
+    kind = _single_type(declared)
+    return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
+
+
+def _single_type(declared: FieldInfo) -> Any:
+    """Return the type of a field's value, or of one of its list."""
+    kind = bare_type(declared.annotation)
+    return bare_type(get_args(kind)[0]) if get_origin(kind) is list else kind
+
+
+def is_literal(declared: FieldInfo) -> bool:
+    """Return whether a field's type lists its values, so that pydantic checks them."""
+    return get_origin(_single_type(declared)) is Literal
+
+
 def bounds_of(declared: Sequence[FieldInfo]) -> Iterator[tuple[str, Any]]:
     """Return the bounds that hold of all the fields, such as ``(">=", 1)``; the lower one first."""
     for kind, sign, name in ((Ge, ">=", "ge"), (Gt, ">", "gt"), (Le, "<=", "le"), (Lt, "<", "lt")):
@@ -245,12 +357,10 @@ def bounds_text(declared: Sequence[FieldInfo]) -> str:
 
 def allowed_values(declared: Sequence[FieldInfo]) -> str:
     """Return what the fields take, in words: "a whole number, at least 1"."""
-    kind = bare_type(declared[0].annotation)
-    if get_origin(kind) is list:
-        kind = bare_type(get_args(kind)[0])
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, get_args(kind)))}"
-    names = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
+    kind = _single_type(declared[0])
+    if choices := choices_of(declared[0]):
+        return f"one of {', '.join(choices)}"
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
     words = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
     bounds = "".join(f", {words[sign]} {limit}" for sign, limit in bounds_of(declared))
-    return names.get(kind, "text (in a file, quote what looks like a number)") + bounds
+    return kinds.get(kind, "text (in a file, quote what looks like a number)") + bounds

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cluster.options import FieldPath, Option, default_of, model_of
+from cluster.options import FieldPath, Former, Option, default_of, is_choice, model_of, warn_of_former
 from engine.errors import FormatError, UserError
 
 if TYPE_CHECKING:  # at run time where a file is read: most help texts do without
@@ -36,8 +36,8 @@ Values = dict[str, Given]
 """By an option's key."""
 
 
-def read_file(path: Path, options: Sequence[Option]) -> Values:
-    """Return what a settings file gives, unchecked but for its keys.
+def read_file(path: Path, options: Sequence[Option], former: Mapping[str, Former] | None = None) -> Values:
+    """Return what a settings file gives, unchecked but for its keys; former names become those of now.
 
     Raises:
         FormatError: it is not there, not a mapping in YAML, gives a key twice, or one that is not known.
@@ -59,11 +59,17 @@ def read_file(path: Path, options: Sequence[Option]) -> Values:
     found: Values = {}
     for (name, value), (key_node, _) in zip(content.items(), _distinct(node, path), strict=True):
         place, key = f"{path}:{key_node.start_mark.line + 1}", str(name).replace("-", "_")
+        place_of_value = f"{place}: {name}:"
+        if former and key in former:
+            former_key = former[key]
+            value = _of_former(former_key, value, place_of_value)
+            warn_of_former(f"{place}: {name}", former_key.shown(value))
+            key = former_key.now
         if key not in known:
             raise FormatError(f"{place}: {_unknown(str(name), known)}")
         if key in found:
             raise FormatError(f"{place}: {name} is given a second time")
-        found[key] = Given(value, f"{place}: {name}:")
+        found[key] = Given(value, place_of_value)
     return found
 
 
@@ -79,6 +85,13 @@ def _distinct(node: yaml.MappingNode, path: Path) -> list[tuple[yaml.Node, yaml.
         seen.add(str(key.value))
     pairs: list[tuple[yaml.Node, yaml.Node]] = node.value
     return pairs
+
+
+def _of_former(former: Former, value: Any, place: str) -> Any:
+    try:
+        return former.value(value)
+    except UserError as error:
+        raise UserError(f"{place} {error}") from None
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
@@ -120,8 +133,13 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return found
 
 
-def with_pairs(values: Values, pairs: Sequence[str], options: Sequence[Option]) -> Values:
-    """Return the values with those of ``--set`` above them.
+def with_pairs(
+    values: Values,
+    pairs: Sequence[str],
+    options: Sequence[Option],
+    former: Mapping[str, Former] | None = None,
+) -> Values:
+    """Return the values with those of ``--set`` above them; former names become those of now.
 
     Raises:
         UserError: a pair is none, or names an unknown setting.
@@ -129,6 +147,11 @@ def with_pairs(values: Values, pairs: Sequence[str], options: Sequence[Option]) 
     known = {option.key for option in options}
     found = dict(values)
     for key, value in nested(pairs).items():
+        if former and key in former:
+            former_key = former[key]
+            value = _of_former(former_key, value, f"--set {key}:")
+            warn_of_former(f"--set {key}", former_key.shown(value))
+            key = former_key.now
         if key not in known:
             raise UserError(f"--set {key}: {_unknown(key, known)}")
         before = found.get(key)
@@ -151,6 +174,7 @@ def build_settings(model: type[Settings], options: Sequence[Option], values: Val
         option = by_key[key]
         if isinstance(given.value, bool) and option.shape != "flag":
             raise UserError(f"{given.place} {given.value}: give {option.allowed}")
+        _check_choice(option, given)
         for target in option.targets:
             _put(tree, target.path, given.value)
     try:
@@ -158,6 +182,18 @@ def build_settings(model: type[Settings], options: Sequence[Option], values: Val
     except ValidationError as error:
         lines = dict.fromkeys(_in_words(problem, options, values) for problem in error.errors())
         raise UserError("; ".join(list(lines)[:SHOWN_ERRORS])) from None
+
+
+def _check_choice(option: Option, given: Given) -> None:
+    """Refuse a name that is none of the choices."""
+    several = given.value if isinstance(given.value, list) else [given.value]
+    for name in several:
+        if isinstance(name, str) and not is_choice(option.declared, name):
+            import difflib
+
+            close = difflib.get_close_matches(name, option.choices, n=1)
+            asked = f"did you mean {close[0]}? " if close else ""
+            raise UserError(f"{given.place} {name}: {asked}give {option.allowed}")
 
 
 def _set_defaults(model: type[BaseModel], filled: BaseModel | None) -> dict[str, Any]:

@@ -7,89 +7,40 @@ part is written whole or not at all, so a run that was stopped goes on where it 
 from __future__ import annotations
 
 import time
-from collections import Counter
 
 from pydantic import Field
 
 from cluster.commandline import command, preformatted
 from cluster.options import CommandSettings
-from engine.errors import FormatError
 from engine.images.selection import table as choice_table
-from engine.images.selection.results import SelectionFolder, SelectionManifest, SelectionWorker
-from engine.images.selection.selector import SelectionSettings
-from engine.storage.store import Store
+from engine.images.selection.settings import SelectionSettings
 from jobs import console
-from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts
+from jobs.settings import MODEL
+from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
-  python -m jobs.choose_images --table found.jsonl --output chosen --clip openai/clip-vit-base-patch32
-  python -m jobs.choose_images --table s3://b/found.parquet --output s3://b/chosen \\
+  seedset choose-images --table found.jsonl --output chosen --clip openai/clip-vit-base-patch32
+  seedset choose-images --table s3://b/found.parquet --output s3://b/chosen \\
       --clip s3://b/models/clip --detector hustvl/yolos-tiny --alpha 0.7
-  python -m jobs.import_corpus --format jsonl --source chosen --workspace work
+  seedset import --format jsonl --source chosen --workspace work
 """
-
-
-def choose_images(
-    table: str,
-    output: str,
-    settings: SelectionSettings,
-    overwrite: bool = False,
-    executor: Executor | None = None,
-) -> tuple[SelectionManifest, Counter[str], int]:
-    """Choose an image for every record of a table; parts that are there already are kept.
-
-    Args:
-        table: a file of JSON lines or Parquet, see :mod:`engine.images.selection.table`.
-        output: a folder or an s3:// prefix, see :mod:`engine.images.selection.results`.
-        settings: models and alpha.
-        overwrite: replace another choice in ``output``.
-        executor: where the models run; None: an :class:`AutoExecutor`.
-
-    Returns:
-        What was asked, the counts of all parts, and how many parts this run made.
-
-    Raises:
-        StorageError: another choice is in ``output``, there is no table, or a bucket cannot be used.
-        FormatError: the table holds no record that can be used.
-        UserError: a model cannot be loaded.
-    """
-    source, folder = Store.open(table), SelectionFolder(Store.open(output))
-    with console.meter("reading, records") as meter:
-        wanted = folder.begin(source, settings, overwrite, meter.add)
-    if not wanted.records:
-        raise FormatError(
-            f"{source.uri}: no usable record in it ({wanted.refused} refused, see {output}/quarantine); "
-            "see --help for the columns"
-        )
-    with given_or_auto(executor) as executor:
-        made = make_parts(
-            folder.parts,
-            wanted.tasks(),
-            SelectionWorker,
-            (folder.folder.uri, settings),
-            executor,
-            label="records",
-            size=wanted.records_of,
-            gpu=True,
-        )
-    return wanted, folder.finish(made.parts.values()), made.made
 
 
 class ChooseImagesSettings(CommandSettings):
     """What the command is told."""
 
     table: str = Field(description="File or s3:// address of the records: .jsonl or .parquet.")
-    output: str = Field(description="Folder or s3:// prefix for what comes out.")
+    output: str = Field(description="Write to this folder or s3:// prefix.")
     choice: SelectionSettings
     workers: int | None = Field(
         default=None,
         ge=1,
-        description="Actors.  [default: the cluster's GPUs, or its CPUs where there are none]",
+        description="Run this many actors.  [default: the cluster's GPUs, or its CPUs where there are none]",
     )
     overwrite: bool = Field(default=False, description="Replace another choice in the output.")
 
 
-@command(EXAMPLES, about=preformatted(str(choice_table.__doc__)))
+@command(EXAMPLES, headings={"choice": MODEL}, about=preformatted(str(choice_table.__doc__)))
 def main(settings: ChooseImagesSettings) -> None:
     """Choose an image for each sentence out of its candidates.
 
@@ -100,7 +51,7 @@ def main(settings: ChooseImagesSettings) -> None:
     image cannot be used) goes by the first term alone, and then its scores are not comparable with those of
     records that have one.
 
-    OUTPUT/sentences is a source for jobs.import_corpus --format jsonl: entity, sentence, start, end, image
+    OUTPUT/sentences is a source for `seedset import --format jsonl`: entity, sentence, start, end, image
     and image_score. OUTPUT/scores holds every usable candidate, for people who calibrate: record (the table's
     rows from 0), image, agreement, similarity, score, rank. OUTPUT/quarantine names what was refused, and
     why. A record without a usable candidate is kept without an image.
@@ -109,6 +60,8 @@ def main(settings: ChooseImagesSettings) -> None:
     crops), without torchvision. Nothing is downloaded but models that you name on the hub. A run that was
     stopped goes on with the same command; the same model names must then stand for the same models.
     """
+    from jobs.steps.image_selection import choose_images
+
     started = time.monotonic()
     output = settings.output
     with AutoExecutor(settings.workers) as executor:

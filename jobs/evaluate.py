@@ -15,9 +15,10 @@ from pydantic import Field
 from rich.console import Console
 
 from cluster.commandline import command
-from cluster.options import CommandSettings, Flag
+from cluster.options import Choices, CommandSettings, Flag
 from engine.errors import QueryError
 from engine.evaluation.report import Report, class_rows, evaluate, key_figures, markdown, side_rows
+from engine.methods import ABLATIONS, METHODS, RENAMED
 from engine.methods import method as named_method
 from engine.queries.formats import QuerySet, read_queries
 from engine.stages.base import Pipeline
@@ -27,9 +28,9 @@ from engine.storage.workspace import Workspace
 from jobs import console
 
 EXAMPLES = """
-  python -m jobs.evaluate --workspace w --queries data/query --method retexpan
-  python -m jobs.evaluate --workspace w --queries mesed/query_seed=5 --method retexpan
-  python -m jobs.evaluate --workspace w --queries q.jsonl --method retexpan --method retexpan+cds
+  seedset evaluate --workspace demo-workspace/workspace --queries demo-workspace/sample/queries \\
+      --method retexpan --method default
+  seedset evaluate --workspace work --queries mesed/query_seed=5 --method multiexpan --json report.json
 """
 
 SHOWN = 5
@@ -41,15 +42,20 @@ class EvaluateSettings(CommandSettings):
 
     workspace: str = Field(description="Folder or s3:// prefix that holds the bundle.")
     queries: str = Field(
-        description="File or folder (.json, .jsonl, .parquet) with pos_gt and neg_gt; or MESED's layout: "
-        "a folder of .txt files with gt/ and entity2id.txt in it or beside it."
+        description="File or folder of queries (.json, .jsonl, .parquet) with pos_gt and neg_gt; or in "
+        "MESED's layout a folder of .txt files with gt/ and entity2id.txt in it or beside it."
     )
-    method: list[str] = Field(min_length=1, description="Method; repeat to compare several.")
+    method: Annotated[list[str], Choices((*METHODS, *ABLATIONS), tuple(RENAMED))] = Field(
+        min_length=1, description="Measure this method. Repeat it to compare several."
+    )
     json_file: Annotated[Path | None, Flag("--json")] = Field(
-        default=None, description="Also write the report here; for several methods: {method: report}."
+        default=None,
+        description="Also write the report to this file; of several methods as {method: report}.",
     )
-    bundle: str | None = Field(default=None, description="Bundle id; default: the current one.")
-    batch_size: int = Field(default=64, ge=1, description="Queries handed over at once.")
+    bundle: str | None = Field(
+        default=None, description="Use the bundle of this id.  [default: the current one]"
+    )
+    batch_size: int = Field(default=64, ge=1, description="Hand over this many queries at once.")
     strict: bool = Field(default=False, description="Fail if any query is refused.")
 
 

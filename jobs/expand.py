@@ -7,11 +7,14 @@ missing.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from cluster.commandline import command
-from cluster.options import CommandSettings
+from cluster.options import Choices, CommandSettings
 from engine.errors import UserError
+from engine.methods import ABLATIONS, METHODS, RENAMED
 from engine.methods import method as named_method
 from engine.queries.formats import QuerySet, read_queries
 from engine.queries.results import ExpansionFolder, PartCounts, RunDescription
@@ -24,8 +27,8 @@ from jobs.workers.executor import Executor, PartsResult, make_parts
 from jobs.workers.expansion import BatchExpansion, BundleRef, PartExpander, PartQueries, StagePools
 
 EXAMPLES = """
-  python -m jobs.expand --workspace w --queries q.jsonl --method retexpan
-  python -m jobs.expand --workspace s3://b/w --queries q.parquet --method retexpan --output s3://b/out
+  seedset expand --workspace demo-workspace/workspace --queries demo-workspace/sample/queries --method default
+  seedset expand --workspace s3://b/w --queries q.parquet --method retexpan --output s3://b/out
 """
 
 MAX_PART = 1024
@@ -42,18 +45,26 @@ class ExpandSettings(CommandSettings):
     """What the command is told."""
 
     workspace: str = Field(description="Folder or s3:// prefix that holds the bundle.")
-    queries: str = Field(description="File or folder (.json, .jsonl, .parquet; MESED: .txt).")
-    method: str = Field(description="The method's name.")
+    queries: str = Field(
+        description="File or folder of queries (.json, .jsonl, .parquet; in MESED's layout .txt)."
+    )
+    method: Annotated[str, Choices((*METHODS, *ABLATIONS), tuple(RENAMED))] = Field(
+        description="Expand by this method."
+    )
     output: str | None = Field(
-        default=None, description="Folder or s3:// prefix; default: in the workspace's expansions/."
+        default=None,
+        description="Write to this folder or s3:// prefix.  [default: a folder in the workspace's "
+        "expansions/]",
     )
-    bundle: str | None = Field(default=None, description="Bundle id; default: the current one.")
+    bundle: str | None = Field(
+        default=None, description="Use the bundle of this id.  [default: the current one]"
+    )
     workers: int | None = Field(
-        default=None, ge=1, description="Actors a stage; default: as the cores allow."
+        default=None, ge=1, description="Run this many actors a stage.  [default: as many as the cores allow]"
     )
-    batch_size: int = Field(default=64, ge=1, description="Queries a stage takes at once.")
+    batch_size: int = Field(default=64, ge=1, description="Give a stage this many queries at once.")
     part_size: int | None = Field(
-        default=None, ge=1, description="Queries of an output part; default: up to 1024."
+        default=None, ge=1, description="Write this many queries a part of the output.  [default: up to 1024]"
     )
     overwrite: bool = Field(default=False, description="Replace another run's output.")
 
@@ -102,7 +113,7 @@ def _pipeline(method: str) -> Pipeline:
     if pipeline.batch_dependent:
         raise UserError(
             f"--method {method}: its answers depend on which queries are handed over together, and so on how "
-            "the table is cut into parts; measure it with jobs.evaluate"
+            "the table is cut into parts; measure it with `seedset evaluate`"
         )
     return pipeline
 

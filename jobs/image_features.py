@@ -7,244 +7,22 @@ was, and a corpus that has grown costs only what is new.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cluster.commandline import command
-from cluster.options import CommandSettings, declared
-from engine.corpus.positions import StoredMentionPosition
-from engine.corpus.readers.base import RefusedRecord
-from engine.errors import UserError
-from engine.images.features import (
-    INDEX,
-    INDEX_SCHEMA,
-    ImageManifest,
-    ImageSettings,
-    feature_parts,
-    part_id,
-)
-from engine.images.fetch import HashedImage, ImageHasher
-from engine.images.worker import Contents, ImageWorker
-from engine.models.vision import Patches, VisionBackbone
-from engine.refusals import Code, Refusal
-from engine.storage.parts import MANIFEST, write_model, write_pointer
-from engine.storage.store import Store
+from cluster.options import RUN, CommandSettings
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts
+from jobs.settings import MODEL, Making
+from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
-  python -m jobs.image_features --workspace work --model microsoft/resnet-50
-  python -m jobs.image_features --workspace work --model microsoft/resnet-50 --patches crop
-  python -m jobs.image_features --workspace s3://bucket/work --model s3://bucket/models/clip --grid 4
+  seedset image-features --workspace demo-workspace/workspace-images --model demo-workspace/backbone
+  seedset image-features --workspace work --model microsoft/resnet-50 --patches crop
+  seedset image-features --workspace s3://bucket/work --model s3://bucket/models/clip --grid 4
 """
-
-PART_IMAGES = 512
-"""Images of a part at most: the unit of work and of recovery."""
-
-ADDRESSES_A_TASK = 2048
-
-QUARANTINE = "images.jsonl"
-
-
-@dataclass(frozen=True)
-class FeatureRunResult:
-    """What a run did, in distinct contents; ``manifest`` counts addresses."""
-
-    key: str
-    manifest: ImageManifest
-    distinct: int
-    made: int
-    kept: int
-
-
-class Making(BaseModel):
-    """How features are made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str = Field(
-        description="The backbone: a model folder, local or s3://, or a hub name. ResNet, MobileNet, ViT, "
-        "CLIP."
-    )
-    patches: Patches = declared(ImageSettings, "patches")
-    grid: int = declared(ImageSettings, "grid")
-    batch_size: int = Field(default=32, ge=1, description="Images that are decoded and encoded at a time.")
-
-
-@dataclass(frozen=True)
-class Features:
-    """All parts of a folder by id, each with its contents; and how many of the contents asked for were made
-    now, and kept."""
-
-    parts: dict[str, pa.Table]
-    made: int
-    kept: int
-
-
-def make_image_features(
-    workspace: Workspace, making: Making, force: bool = False, executor: Executor | None = None
-) -> FeatureRunResult:
-    """Make the features of a workspace's images; contents that have theirs already are kept.
-
-    Args:
-        workspace: holds the corpus, receives ``images/<key>`` and ``corpus/quarantine/images.jsonl``.
-        making: the backbone and the patches.
-        force: make everything again.
-        executor: where images are read, decoded and encoded; None: an :class:`AutoExecutor`.
-
-    Raises:
-        StorageError: there is no corpus, or a bucket cannot be used.
-        UserError: no mention has an image, or the backbone cannot be loaded.
-    """
-    mentioned = _mentioned(workspace)
-    backbone = VisionBackbone.load(making.model, making.patches, making.grid, "--model")
-    settings = ImageSettings(backbone=backbone.fingerprint(), patches=backbone.patches, grid=making.grid)
-    folder = workspace.images(settings.key(making.model))
-    if force:
-        folder.delete()
-    addresses = list(mentioned)
-    with given_or_auto(executor) as executor:
-        images = _hash_images(workspace, addresses, executor)
-        by_content = _by_content(addresses, images)
-        features = _make_features(workspace, folder, making, settings, by_content, executor)
-    images = _with_reasons(images, list(features.parts.values()))
-    refused = {a: i for a, i in zip(addresses, images, strict=True) if i.refusal}
-    _write_quarantine(workspace, mentioned, refused)
-    manifest = ImageManifest(
-        settings=settings,
-        model=making.model,
-        n_patches=backbone.n_patches,
-        dim=backbone.dim,
-        parts={part: len(table) for part, table in features.parts.items()},
-        images=len(addresses),
-        refused=len(refused),
-    )
-    _publish(workspace, folder, addresses, images, manifest)
-    return FeatureRunResult(folder.name, manifest, len(by_content), features.made, features.kept)
-
-
-def _mentioned(workspace: Workspace) -> dict[str, StoredMentionPosition]:
-    """Return every distinct address and where it is first named, in the corpus' order.
-
-    Raises:
-        UserError: no mention has an image.
-    """
-    found: dict[str, StoredMentionPosition] = {}
-    for part in workspace.mentions():
-        with part.open_input() as stream:
-            table = pq.read_table(stream, columns=["entity_id", "image"])
-        pairs = zip(table["entity_id"].to_pylist(), table["image"].to_pylist(), strict=True)
-        for row, (entity_id, image) in enumerate(pairs):
-            if image is not None and image not in found:
-                found[image] = StoredMentionPosition(part.name, row, entity_id)
-    if not found:
-        raise UserError(
-            f"{workspace.corpus.uri}: no mention has an image; import a corpus whose records name one "
-            "(the field `image`: a path or an s3:// address)"
-        )
-    return found
-
-
-def _hash_images(workspace: Workspace, addresses: Sequence[str], executor: Executor) -> list[HashedImage]:
-    """Read, hash and check every address; in the order of the addresses."""
-    chunks = [addresses[at : at + ADDRESSES_A_TASK] for at in range(0, len(addresses), ADDRESSES_A_TASK)]
-    found: dict[int, list[HashedImage]] = {}
-    with console.meter("reading, images", len(addresses)) as meter:
-        for place, images in executor.map(ImageHasher, (workspace.root.uri,), chunks):
-            found[place] = images
-            meter.add(len(images))
-    return [image for place in range(len(chunks)) for image in found[place]]
-
-
-def _by_content(addresses: Sequence[str], images: Sequence[HashedImage]) -> dict[str, str]:
-    """Return one address of every distinct content that is not refused, in the corpus' order."""
-    found: dict[str, str] = {}
-    for address, image in zip(addresses, images, strict=True):
-        if not image.refusal:
-            found.setdefault(image.sha256, address)
-    return found
-
-
-def _make_features(
-    workspace: Workspace,
-    folder: Store,
-    making: Making,
-    settings: ImageSettings,
-    by_content: Mapping[str, str],
-    executor: Executor,
-) -> Features:
-    """Make new parts of the contents (by sha256 an address) that no part holds yet."""
-    files = feature_parts(folder)
-    parts = files.finished()
-    there = {sha for table in parts.values() for sha in table["sha256"].to_pylist()}
-    missing = [sha for sha in by_content if sha not in there]
-    kept = len(by_content) - len(missing)
-    if kept:
-        console.say(f"{folder.uri}: {kept} of {len(by_content)} images are there already and are kept")
-    chunks = [missing[at : at + PART_IMAGES] for at in range(0, len(missing), PART_IMAGES)]
-    made = make_parts(
-        files,
-        {part_id(chunk): Contents(chunk, [by_content[sha] for sha in chunk]) for chunk in chunks},
-        ImageWorker,
-        (workspace.root.uri, making.model, settings, folder.name, making.batch_size),
-        executor,
-        label="features, images",
-        size=lambda contents: len(contents.sha256s),
-        gpu=True,
-    )
-    # In the order in which a later run finds them: what that one publishes is the same.
-    return Features(dict(sorted((parts | made.parts).items())), len(missing), kept)
-
-
-def _with_reasons(images: Sequence[HashedImage], parts: Sequence[pa.Table]) -> list[HashedImage]:
-    """Return the images with the reasons of those that turned out broken when they were decoded."""
-    broken: dict[str, Refusal] = {}
-    for table in parts:
-        refused = table.filter(table["reason"].is_valid())
-        reasons = (Refusal(Code.IMAGE_BROKEN, reason) for reason in refused["reason"].to_pylist())
-        broken |= zip(refused["sha256"].to_pylist(), reasons, strict=True)
-    return [image._replace(refusal=image.refusal or broken.get(image.sha256)) for image in images]
-
-
-def _write_quarantine(
-    workspace: Workspace, mentioned: Mapping[str, StoredMentionPosition], refused: Mapping[str, HashedImage]
-) -> None:
-    """Write a line for every refused image; the file of an earlier run goes."""
-    file = workspace.corpus / "quarantine" / QUARANTINE
-    if not refused:
-        file.delete()
-        return
-    lines = [
-        RefusedRecord(address, mentioned[address], image.refusal, image.sha256, of="detail").as_json()
-        for address, image in refused.items()
-        if image.refusal
-    ]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    file.write_bytes(text.encode())
-    for address, image in list(refused.items())[:3]:
-        console.say(f"  {address}: {image.reason}")
-    console.say(f"{len(refused)} images cannot be used, their sentences stay without one; see {file.uri}")
-
-
-def _publish(
-    workspace: Workspace,
-    folder: Store,
-    addresses: Sequence[str],
-    images: Sequence[HashedImage],
-    manifest: ImageManifest,
-) -> None:
-    columns = [list(addresses), [i.sha256 or None for i in images], [i.reason or None for i in images]]
-    with (folder / INDEX).writing() as path:
-        pq.write_table(pa.table(columns, schema=INDEX_SCHEMA), path)
-    write_model(folder / MANIFEST, manifest)
-    write_pointer(workspace.root / "images", folder.name)
 
 
 class ImageFeaturesSettings(CommandSettings):
@@ -255,12 +33,12 @@ class ImageFeaturesSettings(CommandSettings):
     workers: int | None = Field(
         default=None,
         ge=1,
-        description="Actors.  [default: the cluster's GPUs, or its CPUs where there are none]",
+        description="Run this many actors.  [default: the cluster's GPUs, or its CPUs where there are none]",
     )
     force: bool = Field(default=False, description="Make everything again, also what is there already.")
 
 
-@command(EXAMPLES)
+@command(EXAMPLES, headings={"making": MODEL, "making.batch_size": RUN})
 def main(settings: ImageFeaturesSettings) -> None:
     """Make patch features of a corpus' images: images/KEY, in parts of 512 distinct images.
 
@@ -275,6 +53,8 @@ def main(settings: ImageFeaturesSettings) -> None:
     square (not cropped), bicubic; scaling comes out of the model's preprocessor_config.json. Nothing is
     downloaded but the model, if you name one on the hub.
     """
+    from jobs.steps.image_features import make_image_features
+
     started = time.monotonic()
     with AutoExecutor(settings.workers) as executor:
         place = Workspace.open(settings.workspace)

@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cluster.commandline import command, preformatted
-from cluster.options import CommandSettings, Flag, Group
+from cluster.options import RUN, Choices, CommandSettings, Former
 from engine.corpus.importing.importer import FORMATS, ImportSettings, import_corpus
 from engine.corpus.readers import mesed, ultrawiki
 from engine.corpus.readers import tables as rows
@@ -22,10 +22,10 @@ from engine.storage.workspace import Workspace
 from jobs import console
 
 EXAMPLES = """
-  python -m jobs.import_corpus --workspace work --source ultrawiki/
-  python -m jobs.import_corpus --workspace work --source mesed/ --format mesed
-  python -m jobs.import_corpus --workspace s3://bucket/work --source s3://bucket/raw --format jsonl
-  python -m jobs.import_corpus --workspace work --source mine.jsonl --format jsonl --strict
+  seedset import --workspace work --source demo-workspace/sample --format jsonl
+  seedset import --workspace work --source ultrawiki/ --overwrite
+  seedset import --workspace work --source mesed/ --format mesed --strict
+  seedset import --workspace s3://bucket/work --source s3://bucket/raw --format parquet
 """
 
 
@@ -40,21 +40,24 @@ class ImportCommandSettings(CommandSettings):
 
     workspace: str = Field(description="Folder or s3:// prefix that will hold the corpus.")
     source: str = Field(description="Folder, file or s3:// address to import.")
-    form: Annotated[str, Flag("--format")] = Field(
-        default="ultrawiki", description=f"One of: {', '.join(FORMATS)}."
+    format: Annotated[str, Choices(tuple(FORMATS))] = Field(
+        default="ultrawiki", description="Read the source in this layout, see below."
     )
-    strictness: Annotated[
-        ImportSettings, Group(flags={"max_sentence_characters": "--max-sentence-chars"})
-    ] = ImportSettings()
+    strictness: ImportSettings = ImportSettings()
 
 
-@command(EXAMPLES, about=preformatted(FORMATS_HELP))
+@command(
+    EXAMPLES,
+    headings={"strictness": RUN},
+    former={"max_sentence_chars": Former("max_sentence_characters")},
+    about=preformatted(FORMATS_HELP),
+)
 def main(settings: ImportCommandSettings) -> None:
     """Import a corpus into a workspace."""
     started = time.monotonic()
     place = Workspace.open(settings.workspace)
     with console.meter("sentences") as meter:
-        manifest = import_corpus(place, settings.source, settings.form, settings.strictness, meter.add)
+        manifest = import_corpus(place, settings.source, settings.format, settings.strictness, meter.add)
     counts = manifest.counts
     for reason, number in manifest.reasons.items():
         console.say(f"  {number} × {reason}")

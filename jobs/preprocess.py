@@ -31,13 +31,14 @@ from engine.storage.parts import MANIFEST, content_key, write_model, write_point
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
+from jobs.settings import DATA
 from jobs.steps.unknown_tokens import check_words
 from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts
 
 EXAMPLES = """
-  python -m jobs.preprocess --workspace work
-  python -m jobs.preprocess --workspace work --model bert-base-uncased --max-length 300 --max-sentences 50
-  python -m jobs.preprocess --workspace s3://bucket/work --descriptions --max-length 500
+  seedset preprocess --workspace demo-workspace/workspace
+  seedset preprocess --workspace work --model bert-base-uncased --max-length 300 --max-sentences 50
+  seedset preprocess --workspace s3://bucket/work --descriptions --max-length 500
 """
 
 
@@ -161,14 +162,17 @@ class PreprocessSettings(CommandSettings):
     workspace: str = Field(description="Folder or s3:// prefix with an imported corpus.")
     model: str = Field(
         default=EMBEDDED,
-        description='Whose tokenizer: a model folder, a hub name, or "embedded" (MiniLM, no network).',
+        description='Encoder whose tokenizer is used: a model folder, a hub name, or "embedded" (MiniLM, no '
+        "network).",
     )
     inputs: Annotated[InputSettings, Group(without=["tokenizer"])] = InputSettings(tokenizer="")
-    workers: int | None = Field(default=None, ge=1, description="Actors.  [default: the cluster's CPUs]")
+    workers: int | None = Field(
+        default=None, ge=1, description="Run this many actors.  [default: the cluster's CPUs]"
+    )
     force: bool = Field(default=False, description="Make everything again, also what is there already.")
 
 
-@command(EXAMPLES)
+@command(EXAMPLES, headings={"inputs": DATA})
 def main(settings: PreprocessSettings) -> None:
     """Make model input of a workspace's corpus: inputs/KEY, one part per part of the corpus.
 

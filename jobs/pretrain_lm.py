@@ -6,188 +6,47 @@ that was stopped goes on from its last checkpoint, also on another number of wor
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from cluster.commandline import command
-from cluster.options import CommandSettings, Group
-from engine.corpus.blocks.format import BlockSettings
-from engine.corpus.schema import read_manifest
-from engine.errors import UserError
-from engine.generation.names import name_trie
-from engine.generation.tokenizers import fingerprint, load_tokenizer
-from engine.storage.bundle import Bundle, Manifest, derive
-from engine.storage.store import Store
+from cluster.options import RUN, CommandSettings, Former, Group
+from engine.corpus.blocks.settings import BlockSettings
+from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
-from engine.training.lm import Layout, LmSettings, named_settings
-from engine.training.lm_models import Origin, check, config_of, read_config
-from engine.vocabulary import Vocabulary
+from engine.training.settings import Layout, LmSettings
 from jobs import console
-from jobs.settings import TrainingProcesses
-from jobs.steps.lm_blocks import corpus_tokenizer, make_blocks, neighbours_of
-from jobs.workers.lm import LmRun
-from jobs.workers.trainer import cluster_for, train_or_load_summary
+from jobs.settings import DATA, MODEL, TRAINING, TrainingProcesses
 
 EXAMPLES = """
-  python -m jobs.pretrain_lm --workspace work --init-from-config small
-  python -m jobs.pretrain_lm --workspace work --model gpt2
-  python -m jobs.pretrain_lm --workspace work --model gpt2 --epochs 0
-  python -m jobs.pretrain_lm --workspace s3://bucket/work --model NousResearch/Llama-2-7b-hf --gpu
-      --workers 6 --zero-stage 2 --batch-size 192 --micro-batch 4 --activation-checkpointing
+  seedset pretrain-lm --workspace demo-workspace/workspace --init-from-config tiny --vocab-size 2048
+  seedset pretrain-lm --workspace work --init-from-config small --neighbor-lists 40
+  seedset pretrain-lm --workspace work --model gpt2 --epochs 0
+  ray job submit --working-dir . -- python -m jobs.pretrain_lm --workspace s3://bucket/work \\
+      --model NousResearch/Llama-2-7b-hf --gpu --workers 6 --zero-stage 2 --batch-size 192 --micro-batch 4 \\
+      --activation-checkpointing
 """
 
-CORPUS = "corpus"
-"""The tokenizer's name that stands for one trained on the corpus."""
 
 FROM_SCRATCH = LmSettings(epochs=3, learning_rate=1.5e-3, weight_decay=0.1, beta2=0.95)
 """Settings of a new model where none are given; those of an existing one are the paper's."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a run begins with: the model, its tokenizer (a name that every node can read), and the texts."""
-
-    origin: Origin
-    tokenizer: str
-    blocks: BlockSettings
-
-
-def start(
-    workspace: Workspace,
-    model: str | None,
-    config: str | None,
-    tokenizer: str | None,
-    vocab_size: int,
-    texts: BlockSettings,
-) -> Start:
-    """Open tokenizer and configuration, and check that they fit each other and the blocks.
-
-    Args:
-        workspace: with a corpus.
-        model: an existing model, or None.
-        config: a preset or a file, for a new model.
-        tokenizer: :data:`CORPUS`, a name, or None: the model's own, or the corpus' for a new one.
-        vocab_size: of a tokenizer trained on the corpus.
-        texts: size of the blocks and choice of the texts; the tokenizer is filled in.
-
-    Raises:
-        UserError: not exactly one of model and config, or what is given does not fit together.
-    """
-    if (model is None) == (config is None):
-        raise UserError("give either --model (train it further) or --init-from-config (begin a new one)")
-    read_manifest(workspace)  # no corpus: say so before anything is trained or fetched
-    name = tokenizer or model or CORPUS
-    if name == CORPUS:
-        name = corpus_tokenizer(workspace, vocab_size, texts)
-    loaded = load_tokenizer(name, "--tokenizer" if tokenizer else "--model")
-    origin = Origin(name=model) if model else read_config(str(config), loaded)
-    check(config_of(origin), origin.name, loaded, texts.block)
-    filled = {"tokenizer": fingerprint(loaded), "vocab_size": len(loaded)}
-    return Start(origin, name, texts.model_copy(update=filled))
-
-
-def pretrain(
-    workspace: Workspace,
-    begin: Start,
-    settings: LmSettings,
-    layout: Layout | None = None,
-    workers: int = 1,
-    gpu: bool = False,
-    restart: bool = False,
-    checkpoint_seconds: float = 60,
-) -> tuple[dict[str, Any], Manifest]:
-    """Train on a workspace's corpus; return the run's summary and the manifest of the published bundle.
-
-    Args:
-        workspace: with a corpus; receives ``runs/pretrain_lm/<name>`` and a bundle.
-        begin: from :func:`start`.
-        settings: of the run; they, the blocks and the model make its name.
-        layout: how it is spread; like ``workers`` and ``gpu`` it may change when a run goes on.
-        workers: training processes.
-        gpu: one GPU a worker and NCCL; else gloo on the CPU.
-        restart: forget the checkpoints of a run with the same name.
-        checkpoint_seconds: time between checkpoints; one more is made at the end.
-    """
-    with cluster_for(workers, gpu):
-        blocks = make_blocks(workspace, begin.tokenizer, begin.blocks)
-        if settings.epochs and not blocks.manifest.total("blocks"):
-            raise UserError(f"{workspace.corpus.uri}: the corpus has no sentence to train on")
-        run = LmRun(
-            workspace=workspace.root.uri,
-            name=_name(begin, blocks.key, settings),
-            origin=begin.origin,
-            tokenizer=begin.tokenizer,
-            blocks=blocks,
-            settings=settings,
-            layout=layout or Layout(),
-            gpu=gpu,
-            checkpoint_seconds=checkpoint_seconds,
-        )
-        summary = train_or_load_summary(run, workers, restart)
-    return summary, publish_model(workspace, run.folder / run.artifact, summary)
-
-
-def _name(begin: Start, blocks_key: str, settings: LmSettings) -> str:
-    content = named_settings(settings) + blocks_key + begin.origin.model_dump_json()
-    return f"{blocks_key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-
-
-def publish_model(workspace: Workspace, model: Store, summary: dict[str, Any]) -> Manifest:
-    """Publish a bundle with a trained model and the trie of all names, beside what the current one holds."""
-    staged = workspace.bundles.staging()
-    entities = workspace.entities.fetch(staged / "entities.parquet")
-    for file in model.files():
-        _copy(file, staged / "lm" / file.name)
-    names = Vocabulary.read(entities).names
-    console.say(f"trie of {len(names)} names")
-    name_trie(load_tokenizer(staged / "lm"), names).save(staged / "trie")
-    told = ("run", "model", "tokenizer", "perplexity_before", "perplexity_after")
-    settings = {"lm": {key: summary[key] for key in told}}
-    manifest, left_out = derive(workspace, staged, settings, replaces=["lm/", "trie/"])
-    if left_out:
-        console.say(left_out)
-    return manifest
-
-
-def _heldout(summary: dict[str, Any]) -> str:
-    """Return how many held-out blocks the perplexity is of, and of how many: ``64/215``."""
-    measured = summary.get("held_out_blocks", "all")  # the run of a version that measured all of them
-    return (
-        f"{measured}/{summary['held_out_blocks_in_all']}" if "held_out_blocks_in_all" in summary else measured
-    )
-
-
-def _copy(file: Store, target: Path) -> None:
-    """Bring a file of a run into a staged bundle; locally by a link: a finished run is not written to."""
-    if not file.is_local:
-        file.fetch(target)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(file.path, target)
-    except OSError:
-        shutil.copyfile(file.path, target)
 
 
 class PretrainLmSettings(CommandSettings):
     """What the command is told: which model, which texts, and how it is trained."""
 
     workspace: str = Field(description="Folder or s3:// prefix with an imported corpus.")
-    model: str | None = Field(default=None, description="Model to train further: a folder or a hub name.")
+    model: str | None = Field(default=None, description="Train this model further: a folder or a hub name.")
     init_from_config: str | None = Field(
         default=None,
-        description="Begin a new model: tiny (1.8M parameters), small (7M), or a config.json.",
+        description="Begin a new model: tiny (1.8M parameters), small (7M), or that of a config.json.",
     )
     tokenizer: str | None = Field(
         default=None,
-        description='"corpus" (trained on it), a folder, a hub name.  [default: the model\'s; corpus if new]',
+        description='Use this tokenizer: a folder, a hub name, or "corpus" for one trained on it.  [default: '
+        "the model's; corpus if new]",
     )
     texts: Annotated[BlockSettings, Group(without=["tokenizer", "neighbours"])] = BlockSettings(
         tokenizer="", vocab_size=8192
@@ -196,24 +55,41 @@ class PretrainLmSettings(CommandSettings):
     new: Annotated[LmSettings, Group(label="if new")] = FROM_SCRATCH
     processes: TrainingProcesses = TrainingProcesses()
     layout: Layout = Layout()
-    checkpoint_seconds: float = Field(default=60, ge=0, description="Time between checkpoints.")
-    restart: bool = Field(default=False, description="Begin again, forget the checkpoints.")
+    checkpoint_seconds: float = Field(
+        default=60, ge=0, description="Write a checkpoint after this many seconds."
+    )
+    restart: bool = Field(default=False, description="Begin again, and forget the checkpoints.")
 
     def training(self) -> LmSettings:
         """Return the settings of the training that was asked for."""
         return self.new if self.init_from_config else self.further
 
 
-@command(EXAMPLES)
+@command(
+    EXAMPLES,
+    headings={
+        "init_from_config": MODEL,
+        "model": MODEL,
+        "tokenizer": MODEL,
+        "texts": DATA,
+        "texts.seed": TRAINING,
+        "further": TRAINING,
+        "layout": RUN,
+    },
+    former={"lists": Former("neighbor_lists")},
+)
 def main(settings: PretrainLmSettings) -> None:
     """Train a causal language model on the corpus and publish it with the trie of all names.
 
     Writes runs/pretrain_lm/RUN: the model (lm/), checkpoints, summary.json, TensorBoard events, and a
     bundle that holds what the current one does besides. The same settings again go on where they were.
     """
+    from jobs.steps.lm_blocks import neighbours_of
+    from jobs.steps.lm_pretraining import pretrain, start
+
     started = time.monotonic()
     place, texts = Workspace.open(settings.workspace), settings.texts
-    if texts.lists:
+    if texts.neighbor_lists:
         texts = texts.model_copy(update={"neighbours": neighbours_of(Bundle.open(place))})
     chosen = settings.model, settings.init_from_config, settings.tokenizer
     summary, manifest = pretrain(
@@ -238,6 +114,14 @@ def main(settings: PretrainLmSettings) -> None:
         tokens_per_second=summary["tokens_per_second"],
         peak_memory_mib=max(summary["peak_memory_mib"].values()),
         seconds=f"{time.monotonic() - started:.1f}",
+    )
+
+
+def _heldout(summary: dict[str, Any]) -> str:
+    """Return how many held-out blocks the perplexity is of, and of how many: ``64/215``."""
+    measured = summary.get("held_out_blocks", "all")  # the run of a version that measured all of them
+    return (
+        f"{measured}/{summary['held_out_blocks_in_all']}" if "held_out_blocks_in_all" in summary else measured
     )
 
 

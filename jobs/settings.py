@@ -1,13 +1,30 @@
-"""Share settings between commands."""
+"""Settings that commands share with each other, and with the steps that they run."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cluster.options import declared
+from engine.images.settings import ImageSettings
+from engine.models.settings import EncoderSizes, Patches
+
+TEMPERATURE = 4.0
+"""Temperature of predicted distributions. 1 is the paper's; a head that overfits to few contexts predicts
+little but the entity itself, and a higher one brings out which others are similar."""
 CONTRAST_FLAGS = {
     f"schedule.contrast.{name}": f"--contrast-{name}" for name in ("temperature", "prior", "concentration")
 }
 """Options of the contrastive objective, whose names alone would not say what they are of."""
+
+
+TRAINING, MODEL, OBJECTIVES, DATA = "Training", "Model", "Objectives", "Texts and model input"
+"""Headings of options."""
+
+
+def multimodal_headings(group: str) -> dict[str, str]:
+    """Return the headings of the options of a group of :class:`MultimodalSettings`."""
+    model = {f"{group}.{name}": MODEL for name in EncoderSizes.model_fields}
+    return {group: TRAINING, f"{group}.schedule": OBJECTIVES, **model}
 
 
 class TrainingProcesses(BaseModel):
@@ -15,5 +32,20 @@ class TrainingProcesses(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    workers: int = Field(default=1, ge=1, description="Training processes; one on the CPU needs no cluster.")
-    gpu: bool = Field(default=False, description="One GPU a worker (NCCL, bfloat16).")
+    workers: int = Field(
+        default=1, ge=1, description="Train in this many processes; one on the CPU needs no cluster."
+    )
+    gpu: bool = Field(default=False, description="Give each worker a GPU (NCCL, bfloat16).")
+
+
+class Making(BaseModel):
+    """How features are made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(
+        description="Backbone: a model folder, local or s3://, or a hub name; ResNet, MobileNet, ViT or CLIP."
+    )
+    patches: Patches = declared(ImageSettings, "patches")
+    grid: int = declared(ImageSettings, "grid")
+    batch_size: int = Field(default=32, ge=1, description="Decode and encode this many images at a time.")

@@ -13,69 +13,79 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cluster.commandline import command
-from cluster.options import CommandSettings, Group
+from cluster.options import RUN, CommandSettings, Former, Group
 from engine.storage.workspace import Workspace
-from engine.training.contexts import Modality
-from engine.training.multimodal import MultimodalSettings
-from engine.training.text import EncoderSettings
+from engine.training.settings import EncoderSettings, Modality, MultimodalSettings
 from jobs import console
-from jobs.settings import CONTRAST_FLAGS, TrainingProcesses
-from jobs.steps.encoder_training import train
+from jobs.settings import CONTRAST_FLAGS, MODEL, TRAINING, TrainingProcesses, multimodal_headings
 
 EXAMPLES = """
-  python -m jobs.train_encoder --workspace work
-  python -m jobs.train_encoder --workspace work --epochs 20 --learning-rate 4e-5 --batch-size 1024
-  python -m jobs.train_encoder --workspace s3://bucket/work --workers 8 --gpu
-  python -m jobs.train_encoder --workspace work --modality text+image
-  python -m jobs.train_encoder --workspace work --modality text+image --no-clustering --no-distillation
+  seedset train-encoder --workspace demo-workspace/workspace
+  seedset train-encoder --workspace demo-workspace/workspace-images --modality text+image --no-distillation
+  seedset train-encoder --workspace work --epochs 20 --learning-rate 4e-5 --batch-size 1024
+  ray job submit --working-dir . -- python -m jobs.train_encoder --workspace s3://b/work --workers 8 --gpu
 """
 
 
 class TrainEncoderSettings(CommandSettings):
     """What the command is told; ``--modality`` says which of the two kinds of training it is."""
 
-    workspace: str = Field(description="Folder or s3:// prefix with model input.")
+    workspace: str = Field(description="Folder or s3:// prefix with the model input of `seedset preprocess`.")
     model: str | None = Field(
         default=None,
-        description="Encoder to start from.  [default: the one that the input was made for]",
+        description="Start from this encoder.  [default: the one that the input was made for]",
     )
     modality: Modality = Field(
         default="text",
-        description="text: the text encoder (RetExpan); with images: the multi-modal one (MultiExpan).",
+        description="Train the text encoder (RetExpan) or, with images, the multi-modal one (MultiExpan).",
     )
     text: EncoderSettings = EncoderSettings()
     multimodal: Annotated[
         MultimodalSettings,
         Group(label="with images", without=["modality", "summary", "identity"], flags=CONTRAST_FLAGS),
     ] = MultimodalSettings()
-    paper_start: bool = Field(
-        default=False, description="New layers begin at random, as the paper's; for large corpora."
+    init: Literal["lda", "random"] = Field(
+        default="lda",
+        description="Begin the multi-modal encoder's new layers as a summary of words and image, fitted in "
+        "closed form (linear discriminant analysis), or at random as the paper does, for large corpora.",
     )
     processes: TrainingProcesses = TrainingProcesses()
     cache_dtype: Literal["bfloat16", "float32"] = Field(
-        default="bfloat16", description="Of the cached states."
+        default="bfloat16", description="Keep the cached states in this type."
     )
-    restart: bool = Field(default=False, description="Begin again, forget the checkpoints.")
+    restart: bool = Field(default=False, description="Begin again, and forget the checkpoints.")
 
     def training(self) -> EncoderSettings | MultimodalSettings:
         """Return the settings of the training that was asked for."""
         if self.modality == "text":
             return self.text
-        fitted = not self.paper_start
+        fitted = self.init == "lda"
         chosen = {"modality": self.modality, "summary": fitted, "identity": fitted}
         return self.multimodal.model_copy(update=chosen)
 
 
-@command(EXAMPLES)
+@command(
+    EXAMPLES,
+    headings={
+        "text": TRAINING,
+        **multimodal_headings("multimodal"),
+        "init": MODEL,
+        "modality": TRAINING,
+        "cache_dtype": RUN,
+    },
+    former={"hidden": Former("modality_dropout"), "paper_start": Former("init", ("random", "lda"))},
+)
 def main(settings: TrainEncoderSettings) -> None:
     """Train an entity encoder on cached frozen states: the last layer of the text encoder, or, with images,
     that and the layers that see the picture and bring both together.
 
-    --modality text+image needs jobs.image_features. Its four objectives can be switched off one by one.
+    --modality text+image needs `seedset image-features`. Its four objectives can be switched off one by one.
 
     Writes runs/train_encoder/RUN: the encoder, checkpoints, the loss curve, TensorBoard events
     (tensorboard --logdir WORKSPACE/runs/train_encoder). The same settings again go on where they were.
     """
+    from jobs.steps.encoder_training import train
+
     started = time.monotonic()
     summary = train(
         Workspace.open(settings.workspace),

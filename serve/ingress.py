@@ -75,7 +75,7 @@ class Ingress:
         if self._settings.bundle is not None:
             yield
             return
-        watching = asyncio.create_task(self._watcher.watch(self._settings.watch_s))
+        watching = asyncio.create_task(self._watcher.watch(self._settings.bundle_poll_interval_s))
         try:
             yield
         finally:

@@ -14,29 +14,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import httpx
 from pydantic import BaseModel
 
 from cluster.commandline import Action, command, wait_until_stopped
-from cluster.options import CommandSettings, Group, declared
+from cluster.options import CommandSettings, Former, Group, declared
 from cluster.session import quiet_environment, session
 from engine.errors import UserError
 from serve.operations.deploy_file import Http, check_deploy_file, deploy_config
-from serve.proxy.install import CALLBACK, VARIABLE
-from serve.settings import HOST, NAME, PORT, Autoscaling, ServeSettings, StageSettings
+from serve.settings import HOST, NAME, PORT, RENAMED_SETTINGS, Autoscaling, ServeSettings, StageSettings
 
 if TYPE_CHECKING:  # at run time Ray is imported once its environment is set
     from ray.serve import Application
     from ray.serve.schema import LoggingConfig
 
 EXAMPLES = """
-  python -m serve.run --workspace demo-workspace
-  python -m serve.run --workspace s3://bucket/prefix --port 8080 --replicas 4
-  python -m serve.run --workspace W --per-stage --set stages.Generate.num_gpus=1 --set max_wait_s=2
-  python -m serve.run --workspace W --settings serve-settings.yaml
-  python -m serve.run --workspace W --print-config > serve.yaml
-  python -m serve.run --check-config serve.yaml && serve deploy serve.yaml
+  seedset serve --workspace demo-workspace/workspace
+  seedset serve --workspace s3://bucket/prefix --port 8080 --replicas 4
+  seedset serve --workspace work --per-stage --set stages.Generate.num_gpus=1 --set max_wait_s=2
+  seedset serve --workspace work --settings serve-settings.yaml
+  seedset serve --workspace work --print-config > serve.yaml
+  seedset serve --check-config serve.yaml && serve deploy serve.yaml
 """
+
+SERVE_HEADINGS = {
+    "What is served": ("workspace", "bundle", "methods", "bundle_poll_interval_s"),
+    "Deployments": ("fused", "replicas", "num_cpus", "index_shards", "ingress_replicas", "batch_wait_ms"),
+    "Limits": ("max_queued", "max_wait_s", "timeout_s", "body_timeout_s", "max_body_bytes"),
+    "Limits of a caller": ("max_queries", "max_top_k", "rate_per_minute", "burst"),
+}
+"""Headings of the options, and the fields of the application's settings under each."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -63,6 +69,11 @@ def _check_config(file: Path) -> None:
 
 @command(
     EXAMPLES,
+    headings={
+        **dict.fromkeys(("host", "port"), "Address"),
+        **{f"application.{name}": heading for heading, names in SERVE_HEADINGS.items() for name in names},
+    },
+    former={key: Former(now) for key, now in RENAMED_SETTINGS.items()},
     file_flags=["--settings", "--config"],
     printed=lambda told: deploy_config(told.application, told.host, told.port),
     print_help="Print a file for `serve deploy` instead.",
@@ -82,10 +93,7 @@ def main(settings: RunSettings) -> None:
     with served(application, host, settings.port) as url:
         print(_greeting(url, application), flush=True)
         if host not in LOOPBACK and not application.tokens:
-            print(
-                f"WARNING: {host} lets in everybody who reaches this machine; set tokens "
-                "(python -m serve.operations.token)"
-            )
+            print(f"WARNING: {host} lets in everybody who reaches this machine; set tokens (seedset token)")
         wait_until_stopped()
         print("stopping", flush=True)
 
@@ -98,6 +106,8 @@ def served(settings: ServeSettings, host: str = HOST, port: int = PORT) -> Itera
         BundleError: there is nothing to serve.
         UserError: the port is taken; a method or a stage that cannot be served.
     """
+    from serve.proxy.install import CALLBACK, VARIABLE
+
     quiet_environment()
     os.environ.setdefault(VARIABLE, CALLBACK)
     from ray import serve
@@ -129,6 +139,8 @@ def _wait_until_ready(url: str) -> None:
     Raises:
         UserError: one says why it cannot, or does not in time.
     """
+    import httpx
+
     end = time.monotonic() + READY_S
     told: dict[str, str] = {}
     while time.monotonic() < end:

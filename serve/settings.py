@@ -18,6 +18,9 @@ HOST, PORT = "127.0.0.1", 8000
 RENAMED_STAGES = {"Describe": "EncodeNewEntities"}
 """Former names of stages, as the keys of ``stages`` may still have them."""
 
+RENAMED_SETTINGS = {"watch_s": "bundle_poll_interval_s"}
+"""Former names of settings of the application, which are still accepted."""
+
 Token = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 """The sha256 of a bearer token, in hex: the token itself is in no file."""
 
@@ -29,7 +32,9 @@ class Autoscaling(BaseModel):
 
     min_replicas: int = Field(default=1, ge=1, le=1000)
     max_replicas: int = Field(default=4, ge=1, le=1000)
-    target_ongoing_requests: float = Field(default=4, gt=0, description="a replica, before one more starts")
+    target_ongoing_requests: float = Field(
+        default=4, gt=0, description="Requests a replica has under way before one more replica starts."
+    )
     upscale_delay_s: float = Field(default=10, ge=0)
     downscale_delay_s: float = Field(default=300, ge=0)
 
@@ -54,7 +59,7 @@ class StageSettings(BaseModel):
     batch_budget: int | None = Field(
         default=None,
         ge=1,
-        description="cost of a batch, in the stage's own unit: tokens, candidates, queries",
+        description="Fill a batch up to this cost, in the stage's own unit: tokens, candidates, queries.",
     )
 
     @model_validator(mode="after")
@@ -72,61 +77,89 @@ class ServeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    workspace: str = Field(min_length=1, description="folder or s3:// prefix with published bundles")
+    workspace: str = Field(min_length=1, description="Folder or s3:// prefix with published bundles.")
     bundle: str | None = Field(
-        default=None, description="bundle id, for good; default: the current one, and each that follows it"
+        default=None,
+        description="Serve the bundle of this id, and no later one.  [default: the current one, and each "
+        "that follows it]",
     )
     methods: tuple[str, ...] = Field(
-        default=(), description="methods to serve; default: all that the bundle has the files for"
+        default=(),
+        description="Serve these methods, with commas between them.  [default: all that the bundle has the "
+        "files for]",
     )
 
     fused: bool = Field(
         default=True,
-        description="all stages in one deployment, or a deployment for each stage",
+        description="Put all stages into one deployment, or each into its own.",
     )
-    replicas: int = Field(default=1, ge=1, le=1000, description="replicas of each stage deployment")
+    replicas: int = Field(
+        default=1, ge=1, le=1000, description="Run this many replicas of each deployment of stages."
+    )
     num_cpus: float | None = Field(
-        default=None, gt=0, description="cores of a stage replica; default: what the stage asks for"
+        default=None,
+        gt=0,
+        description="Reserve this many cores for a replica of a stage.  [default: what the stage asks for]",
     )
     stages: dict[str, StageSettings] = Field(
-        default={}, description="by deployment (Retrieve, Generate …; Pipeline when fused)"
+        default={},
+        description="Settings of single deployments, by name (Retrieve, Generate …; Pipeline when fused).",
     )
     index_shards: int = Field(
-        default=1, ge=1, le=1000, description="deployments over which the vectors are spread"
+        default=1, ge=1, le=1000, description="Spread the vectors over this many deployments."
     )
     ingress_replicas: int = Field(
-        default=1, ge=1, le=1000, description="replicas of what takes requests and hands them on"
+        default=1,
+        ge=1,
+        le=1000,
+        description="Run this many replicas of the ingress, which takes requests and hands them on.",
     )
 
     batch_wait_ms: float = Field(
         default=0,
         ge=0,
         le=1000,
-        description="time to wait for company; 0: what came while the last batch ran",
+        description="Wait this long for more queries before a batch begins; 0 takes what came while the last "
+        "one ran.",
     )
     max_queued: int = Field(
-        default=512, ge=1, description="queries under way before new ones get 503, whatever they cost"
+        default=512,
+        ge=1,
+        description="Answer new queries with 503 while this many are under way, whatever they cost.",
     )
     max_wait_s: float = Field(
-        default=5, gt=0, description="expected wait for its turn above which a query gets 503"
+        default=5, gt=0, description="Answer a query with 503 if it would wait longer than this for its turn."
     )
-    timeout_s: float = Field(default=30, gt=0, le=3600, description="a query's time, if it names no less")
-    watch_s: float = Field(default=2, gt=0, le=3600, description="how often the current bundle is looked up")
+    timeout_s: float = Field(
+        default=30, gt=0, le=3600, description="Give a query this much time, if it names no less."
+    )
+    bundle_poll_interval_s: float = Field(
+        default=2,
+        gt=0,
+        le=3600,
+        description="Look for a new current bundle this often, in seconds.",
+    )
 
-    body_timeout_s: float = Field(default=10, gt=0, le=3600, description="time for a body to arrive")
-    max_body_bytes: int = Field(
-        default=1 << 20, ge=1024, description="size of a body above which it gets 413"
+    body_timeout_s: float = Field(
+        default=10, gt=0, le=3600, description="Wait this long for the body of a request."
     )
-    max_queries: int = Field(default=256, ge=1, description="queries in one batch request")
-    max_top_k: int = Field(default=1000, ge=1, le=MAX_TOP_K, description="entities that a query may ask for")
+    max_body_bytes: int = Field(default=1 << 20, ge=1024, description="Answer a larger body with 413.")
+    max_queries: int = Field(
+        default=256, ge=1, description="Take at most this many queries in one batch request."
+    )
+    max_top_k: int = Field(
+        default=1000, ge=1, le=MAX_TOP_K, description="Let a query ask for at most this many entities."
+    )
 
     tokens: dict[str, Token] = Field(
-        default={}, description="sha256 of bearer tokens, by a name for the logs; empty: open to all"
+        default={},
+        description="The sha256 of bearer tokens, by a name for the logs; without any the service is open to "
+        "all.",
     )
     rate_per_minute: int | None = Field(
-        default=None, ge=1, description="queries a token may ask in a minute; default: no limit"
+        default=None, ge=1, description="Let a token ask this many queries in a minute.  [default: no limit]"
     )
-    burst: int = Field(default=20, ge=1, description="queries above that rate that may come at once")
+    burst: int = Field(default=20, ge=1, description="Let this many queries above that rate come at once.")
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -135,6 +168,11 @@ class ServeSettings(BaseModel):
         if isinstance(given, str):
             return tuple(part.strip() for part in given.split(",") if part.strip())
         return given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_settings(cls, given: Any) -> Any:
+        return with_current_names("serve settings", given, RENAMED_SETTINGS)
 
     @field_validator("stages", mode="before")
     @classmethod

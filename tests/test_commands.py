@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import shlex
+import subprocess
+import sys
 from functools import reduce
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from cluster import seedset
 from cluster.commandline import Command
-from cluster.options import Option
+from cluster.options import Option, warn_of_former
+from cluster.seedset import entries
+from engine.corpus.blocks.settings import BlockSettings
+from engine.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,8 +35,8 @@ REQUIRED = {
     "jobs.ablate": "--workspace w --queries q",
     "jobs.build_index": "--workspace w",
     "jobs.choose_images": "--table t --output o --clip c",
-    "jobs.evaluate": "--workspace w --queries q --method m",
-    "jobs.expand": "--workspace w --queries q --method m",
+    "jobs.evaluate": "--workspace w --queries q --method default",
+    "jobs.expand": "--workspace w --queries q --method default",
     "jobs.image_features": "--workspace w --model m",
     "jobs.import_corpus": "--workspace w --source s",
     "jobs.preprocess": "--workspace w",
@@ -53,7 +61,7 @@ def test_no_command_is_left_out() -> None:
         for file in (ROOT / folder).rglob("*.py")
         if '__name__ == "__main__"' in file.read_text(encoding="utf-8")
     }
-    assert with_entry == set(MODULES), "a command line that is not made of settings"
+    assert with_entry - {"cluster.seedset"} == set(MODULES), "a command line that is not made of settings"
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -102,7 +110,7 @@ def test_the_kind_of_training_decides_the_defaults() -> None:
     train = command_of("jobs.train_encoder")
     text = train.parse(["--workspace", "w"]).training()
     images = train.parse(
-        ["--workspace", "w", "--modality", "text+image", "--paper-start", "--clusters", "4"]
+        ["--workspace", "w", "--modality", "text+image", "--init", "random", "--clusters", "4"]
     ).training()
     assert (text.epochs, text.batch_size, text.learning_rate) == (12, 256, 2e-3)
     assert (images.epochs, images.batch_size, images.learning_rate) == (8, 64, 5e-4)
@@ -131,3 +139,178 @@ def test_the_servers_settings_come_from_three_places(tmp_path: Path) -> None:
     printed = CliRunner().invoke(command_of("serve.run").app, ["--print-settings"]).stdout
     assert "max_wait_s = 5" in printed
     assert "autoscaling.max_replicas = 4" in printed
+
+
+def test_the_one_command_knows_every_command() -> None:
+    assert sorted(entry.module for _, entry in entries()) == MODULES
+    assert all(entry.summary.endswith(".") for _, entry in entries())
+
+
+def test_the_one_command_lists_runs_and_suggests(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = CliRunner().invoke(seedset.app, ["--help"], terminal_width=200).stdout
+    for heading, section in seedset.COMMANDS.items():
+        assert f"{heading}:" in listed
+        for name, entry in section.items():
+            assert f"  {name} " in listed
+            assert entry.summary in listed
+    shown = CliRunner().invoke(seedset.app, ["token", "--name", "page"]).stdout
+    assert "tokens: {page: " in shown
+    assert "Did you mean 'evaluate'" in CliRunner().invoke(seedset.app, ["evalute"]).stderr
+    with pytest.raises(SystemExit) as ended:
+        seedset.main(["token", "--name", "a b"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --name a b: ")
+
+
+def test_the_version_is_the_stacks() -> None:
+    lines = CliRunner().invoke(seedset.app, ["--version"]).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["seedset", "python", *seedset.STACK]
+    assert f"ray {metadata.version('ray')}" in lines
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("seedset eval", "evaluate"),
+        ("seedset evaluate --me", "--method"),
+        ("seedset evaluate --method retexpan+c", "retexpan+cds"),
+        ("seedset train-encoder --modality text+", "text+image"),
+    ],
+)
+def test_commands_options_and_values_are_completed(
+    words: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    completed = CliRunner().invoke(
+        seedset.app, [], env={"_SEEDSET_COMPLETE": "complete_bash", **asked}, prog_name="seedset"
+    )
+    assert completed.stdout.split() == [found]
+
+
+LOADED_LATE = ("torch", "transformers", "ray", "sklearn", "scipy", "deepspeed", "pandas", "faiss", "fastapi")
+"""Libraries that take long to import: a command loads them when it runs."""
+
+HELPS = f"""
+import io, sys
+from contextlib import redirect_stdout
+from cluster.seedset import app, entries
+
+for name, _ in entries():
+    with redirect_stdout(io.StringIO()) as text:
+        app([name, "--help"], prog_name="seedset", standalone_mode=False)
+    assert "Examples:" in text.getvalue(), name
+    print(name, *(library for library in {LOADED_LATE} if library in sys.modules))
+"""
+
+
+def test_no_help_loads_a_heavy_library() -> None:
+    told = subprocess.run([sys.executable, "-c", HELPS], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines() == [name for name, _ in entries()]
+
+
+def example_lines(command: Command[Any]) -> list[list[str]]:
+    """Return the words of every example; what the shell does with the output, and comments, left out."""
+    text = command.examples.replace("\\\n", " ")
+    lines = [shlex.split(line.split(" && ")[0].split(" > ")[0], comments=True) for line in text.splitlines()]
+    return [words for words in lines if words]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_example_is_a_command_line(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {entry.module: name for name, entry in entries()}
+    examples = example_lines(command_of(module))
+    assert any(words[:2] == ["seedset", names[module]] for words in examples)
+    for words in examples:
+        if words[:3] == ["ray", "job", "submit"]:
+            assert words[words.index("--") :][:3] == ["--", "python", "-m"]
+            found, rest = words[words.index("--") + 3], words[words.index("--") + 4 :]
+        elif words[0] == "seedset":
+            found, rest = dict(entries())[words[1]].module, words[2:]
+        else:
+            assert words[0] == "curl"
+            continue
+        rest = [word for word in rest if word not in ("--print-config", "--check-config", "serve.yaml")]
+        if "--settings" in rest:  # a file of the reader's own
+            Path(rest[rest.index("--settings") + 1]).touch()
+        if rest:
+            command_of(found).parse(rest)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_option_says_in_a_sentence_what_it_does(module: str) -> None:
+    for option in command_of(module).options:
+        text = option.declared.description or ""
+        sentence = text.partition("  [")[0]
+        assert sentence[0].isupper() or sentence[0] == '"', f"{option.flag}: {text}"
+        assert sentence.endswith("."), f"{option.flag}: {text}"
+        assert not sentence.startswith("Of "), f"{option.flag}: {text}"
+
+
+FORMER = [
+    ("jobs.pretrain_lm", "--lists 7", "lists: 7", "--neighbor-lists 7"),
+    ("jobs.train_encoder", "--hidden 0.1", "hidden: 0.1", "--modality-dropout 0.1"),
+    ("jobs.train_encoder", "--paper-start", "paper_start: true", "--init random"),
+    ("jobs.train_encoder", "--no-paper-start", "paper-start: false", "--init lda"),
+    ("jobs.ablate", "--hidden 0.1", "hidden: 0.1", "--modality-dropout 0.1"),
+    ("jobs.import_corpus", "--max-sentence-chars 9", "max_sentence_chars: 9", "--max-sentence-characters 9"),
+    ("serve.run", "--watch-s 9", "watch_s: 9", "--bundle-poll-interval-s 9"),
+    ("serve.run", "--set watch_s=9", "watch_s: 9", "--set bundle_poll_interval_s=9"),
+]
+"""Options by their former names, on the command line and in a file, and by their names of now."""
+
+
+@pytest.mark.parametrize(("module", "old", "in_file", "new"), FORMER)
+def test_a_former_name_still_works_and_says_so(
+    module: str, old: str, in_file: str, new: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_of_former.cache_clear()
+    command, least = command_of(module), REQUIRED.get(module, "").split()
+    (tmp_path / "old.yaml").write_text(in_file, encoding="utf-8")
+    told = command.parse([*least, *new.split()])
+    assert capsys.readouterr().err == ""
+    for words in (old.split(), ["--config", tmp_path / "old.yaml"]):
+        assert command.parse([*least, *words]) == command.parse([*least, *words]) == told
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert said.startswith("warning: ")
+        assert " is now called " in said
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "in_file", "message"),
+    [
+        (
+            "jobs.pretrain_lm",
+            "--lists 3 --neighbor-lists 4",
+            "",
+            "--lists is now called --neighbor-lists: give",
+        ),
+        ("jobs.pretrain_lm", "", "lists: 3\nneighbor_lists: 4", "neighbor_lists is given a second time"),
+        ("jobs.pretrain_lm", "--lists many", "", "--lists many: give a whole number, at least 0"),
+        ("jobs.train_encoder", "", "paper_start: perhaps", ":1: paper_start: perhaps: give true or false"),
+    ],
+)
+def test_a_mistake_by_a_former_name_is_named(
+    module: str, words: str, in_file: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "old.yaml").write_text(in_file, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        command_of(module).parse(["--workspace", "w", *words.split(), "--config", tmp_path / "old.yaml"])
+    assert message in str(caught.value)
+
+
+def test_a_method_is_taken_by_its_former_name_too() -> None:
+    words = "--workspace w --queries q --method genexpan+unwanted"
+    assert command_of("jobs.expand").parse(words.split()).method == "genexpan+unwanted"
+    with pytest.raises(UserError, match=r"--method retexpam: did you mean retexpan\? give one of retexpan, "):
+        command_of("jobs.expand").parse(["--workspace", "w", "--queries", "q", "--method", "retexpam"])
+
+
+def test_a_run_and_blocks_keep_the_names_that_they_were_made_under() -> None:
+    blocks = BlockSettings(tokenizer="t", vocab_size=8, neighbor_lists=3)
+    assert '"lists":3' in blocks.model_dump_json(by_alias=True)
+    assert BlockSettings.model_validate({"tokenizer": "t", "vocab_size": 8, "lists": 3}) == blocks
+    assert blocks.key("corpus") == "lm-V8-T256-9eecd3a4", "as before the field was renamed"

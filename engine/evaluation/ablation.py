@@ -16,8 +16,7 @@ from engine.evaluation.report import COLUMNS, Report
 from engine.stages.base import Pipeline
 from engine.stages.retrieve import Retrieve
 from engine.stages.window_search import WindowSearch
-from engine.training.contexts import Modality
-from engine.training.multimodal import MultimodalSettings
+from engine.training.settings import Modality, MultimodalSettings
 
 BOTH: Modality = "text+image"
 
@@ -31,7 +30,7 @@ class Row:
 
     Args:
         name: as the paper names it.
-        objectives: switches of :class:`~engine.losses.combined.Schedule` that differ from the base's.
+        objectives: switches of :class:`~engine.losses.settings.Schedule` that differ from the base's.
         trained: what the encoder is trained on.
         seeds, candidates: what is taken of their contexts in expansion; None: as trained.
     """

@@ -11,19 +11,18 @@ corpus which content it has, or why none.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from engine.errors import StorageError
+from engine.images.settings import ImageSettings
 from engine.storage.parts import MANIFEST, PartFolder, read_model, read_pointer
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
@@ -48,33 +47,6 @@ NO_IMAGE = -1
 """The row of a mention without an image, or with one that was refused."""
 
 Rows = npt.NDArray[np.int64]
-
-
-class ImageSettings(BaseModel):
-    """The settings that decide what the features are, apart from the images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    backbone: str
-    """:meth:`engine.models.vision.VisionBackbone.fingerprint`."""
-    patches: Literal["grid", "crop"] = Field(
-        default="grid",
-        description='"grid": the cells of the last feature map of the whole image. "crop" (the paper\'s): '
-        "6 x 6 pieces of 32 x 32 pixels, each by itself; for ResNet and MobileNet.",
-    )
-    grid: int = Field(default=7, ge=1, description="Cells a side at most; a larger map is averaged down.")
-    """Means nothing for "crop"."""
-
-    def key(self, model: str) -> str:
-        """Return the folder name of these settings: readable, and different if anything is.
-
-        Args:
-            model: as the user named it; its last part is shown.
-        """
-        cut = f"grid{self.grid}" if self.patches == "grid" else "crop"
-        digest = hashlib.sha256(f"{self.backbone} {cut}".encode()).hexdigest()[:8]
-        shown = re.sub(r"[^\w.-]+", "-", model.rstrip("/").rsplit("/", 1)[-1]).strip(".-") or "model"
-        return f"{shown}-{cut}-{digest}"
 
 
 class ImageManifest(BaseModel):
@@ -150,7 +122,7 @@ class ImageFeatures:
         Raises:
             StorageError: none were made, or not all is there.
         """
-        way_out = f"run `python -m jobs.image_features --workspace {workspace.root.uri} --model …`"
+        way_out = f"run `seedset image-features --workspace {workspace.root.uri} --model …`"
         if key is None:
             key = read_pointer(workspace.root / "images")
         if key is None:

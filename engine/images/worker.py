@@ -16,8 +16,9 @@ import torch
 
 from engine.errors import StorageError, UserError
 from engine.images.decode import Pixels, UnusableImageError, decode
-from engine.images.features import PART_SCHEMA, ImageSettings, feature_parts, part_id
+from engine.images.features import PART_SCHEMA, feature_parts, part_id
 from engine.images.fetch import WAITING_THREADS, ImageFiles
+from engine.images.settings import ImageSettings
 from engine.models.device import worker_device
 from engine.models.vision import VisionBackbone
 from engine.refusals import Refusal

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.losses.contrastive import HIDDEN, ContrastSettings, contrastive_loss
+from engine.losses.contrastive import HIDDEN, contrastive_loss
+from engine.losses.settings import ContrastSettings
 
 Tensor = torch.Tensor
 

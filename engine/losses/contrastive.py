@@ -12,25 +12,14 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.nn import functional as F
+
+from engine.losses.settings import ContrastSettings
 
 Tensor = torch.Tensor
 
 HIDDEN, OUT = 256, 128
-
-
-class ContrastSettings(BaseModel):
-    """Temperature t, class prior tau, and concentration on hard negatives beta."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    temperature: float = Field(default=0.5, gt=0, description="Of the contrast: t of equation 9.")
-    prior: float = Field(
-        default=0.05, ge=0, lt=1, description="Expected share of unknown positives: tau of the contrast."
-    )
-    concentration: float = Field(default=1.0, ge=0, description="On hard negatives: beta of the contrast.")
 
 
 class Projection(nn.Sequential):

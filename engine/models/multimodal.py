@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
@@ -30,6 +29,7 @@ from transformers.models.bert.modeling_bert import BertLayer
 
 from engine.errors import FormatError
 from engine.models.lda import LdaProjection
+from engine.models.settings import MultimodalConfig
 from engine.models.text import (
     BARE_TOKENS,
     MaskPositionLayer,
@@ -42,29 +42,6 @@ from engine.models.text import (
 Tensor = torch.Tensor
 
 WEIGHTS, CONFIG = "multimodal.safetensors", "multimodal.json"
-
-
-class EncoderSizes(BaseModel):
-    """The sizes and the start of the layers that are added to the text encoder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    visual_layers: int = Field(default=3, ge=0, description="Of the visual transformer.")
-    cross_layers: int = Field(default=3, ge=1, description="Of the cross-modal transformer.")
-    inner: int = Field(default=2, ge=1, description="Inner size of their layers, times the states' size.")
-    dropout: float = Field(default=0.2, ge=0, lt=1, description="After the projection of patches.")
-    """Half of it inside the layers."""
-    summary: bool = True
-    identity: bool = True
-
-
-class MultimodalConfig(EncoderSizes):
-    """The sizes of an encoder, and those that follow from the image features."""
-
-    n_patches: int = Field(ge=1)
-    vision_dim: int = Field(ge=1)
-    head_dim: int = Field(default=64, ge=1)
-    """Dimensions of an attention head; a text encoder of fewer dimensions has one head."""
 
 
 class PatchProjection(nn.Module):

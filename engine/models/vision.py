@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,11 +33,10 @@ from transformers import (
 
 from engine.errors import UserError
 from engine.models.hub import NamedModel
+from engine.models.settings import Patches
 from engine.models.text import fast_dtype
 
 Tensor = torch.Tensor
-Patches = Literal["grid", "crop"]
-
 CONVOLUTIONAL: dict[str, type] = {
     "resnet": ResNetModel,
     "mobilenet_v1": MobileNetV1Model,

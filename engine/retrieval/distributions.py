@@ -41,14 +41,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csc_matrix, csr_matrix
 
 from engine.errors import BundleError
 from engine.query import Ids, Scores
+
+if TYPE_CHECKING:  # loaded with the first search: what only describes a pipeline does without
+    from scipy.sparse import csc_matrix
 
 Probabilities = npt.NDArray[np.float64]
 Towards = Literal["class", "entity"]
@@ -194,6 +196,8 @@ class SparseDistributions:
 
     def _by_column(self, towards: Towards) -> tuple[Probabilities, Probabilities, csc_matrix]:
         """Return of all entities their own part, the sums of x, and x by column."""
+        from scipy.sparse import csr_matrix
+
         if towards not in self._columns:
             n, m = self.ids_NM.shape
             own_N, sums_N, factors_NM = np.empty(n), np.empty(n), np.empty((n, m), np.float32)

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
 from engine.errors import BundleError
 from engine.query import Ids, Query, Scores
 from engine.storage.bundle import Bundle, Manifest
+
+if TYPE_CHECKING:  # loaded with the first index: what only describes a pipeline does without
+    import faiss
 
 Vectors = npt.NDArray[np.float32]
 Means = npt.NDArray[np.float64]
@@ -146,6 +148,8 @@ class _Borrowed:
     """The vectors of a FAISS index; every array made from this keeps the index alive."""
 
     def __init__(self, index: faiss.IndexFlat) -> None:
+        import faiss
+
         self.index = index
         vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
         shaped = vectors.reshape(index.ntotal, index.d)
@@ -162,6 +166,8 @@ def read_vectors(path: Path, mapped: bool = False) -> Vectors:
     Raises:
         BundleError: another kind of index.
     """
+    import faiss
+
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise BundleError(f"{path.name}: not a flat inner-product index; build it again")
@@ -198,6 +204,8 @@ class VectorIndex:
 
     def write(self, path: Path) -> None:
         """Write the vectors as a flat FAISS index."""
+        import faiss
+
         index = faiss.IndexFlatIP(self.vectors_ND.shape[1])
         index.add(self.vectors_ND)
         path.parent.mkdir(parents=True, exist_ok=True)

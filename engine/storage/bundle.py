@@ -119,7 +119,7 @@ def current_id(workspace: Workspace) -> str:
     pointer = workspace.bundles / "CURRENT"
     if not pointer.exists():
         raise BundleError(
-            f"{workspace.root.uri}: no bundle was published yet; run `python -m jobs.build_index "
+            f"{workspace.root.uri}: no bundle was published yet; run `seedset build-index "
             f"--workspace {workspace.root.uri}`"
         )
     return pointer.read_bytes().decode().strip()

@@ -50,7 +50,7 @@ class Workspace:
         """
         if not (self.corpus / "manifest.json").exists():
             raise StorageError(
-                f"{self.corpus.uri}: no corpus here yet; run `python -m jobs.import_corpus --workspace "
+                f"{self.corpus.uri}: no corpus here yet; run `seedset import --workspace "
                 f"{self.root.uri} …` first"
             )
         return (self.corpus / "mentions").files(".parquet")

@@ -7,7 +7,7 @@ is the bare mask between begin and end; the patches of no image are masked out o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,9 @@ from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedStates
 from engine.training.order import Rows
+from engine.training.settings import Modality
 
 Tensor = torch.Tensor
-
-Modality = Literal["text+image", "text", "image"]
-MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 class Context(NamedTuple):

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from pydantic import Field
-from pydantic_core import to_json
 from torch import nn
 
 from engine.corpus.blocks.format import TokenBlocks
 from engine.training.checkpoint import CheckpointFormat
-from engine.training.optimizer import EngineLayout, parameter_groups
+from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.partitioned import PartitionedCheckpoint
-from engine.training.schedule import warmup_cosine
-from engine.training.trainer import Trainer, TrainerSettings, Worker
+from engine.training.settings import Layout, LmSettings
+from engine.training.trainer import Trainer, Worker
 
 Tensor = torch.Tensor
 
@@ -30,60 +28,6 @@ LOSS_ROWS = 1024
 
 HELDOUT_LOGITS = 1 << 24
 """Logits that exist at a time while the perplexity is measured (64 MiB); one block's where it has more."""
-
-
-class LmSettings(TrainerSettings):
-    """The settings of a run. The defaults are the paper's for continued pre-training (GenExpan)."""
-
-    epochs: int = Field(
-        default=1, ge=0, description="Passes over the corpus; 0 publishes the model as it is."
-    )
-    batch_size: int = Field(default=16, ge=1, description="Blocks a step, over all workers.")
-    learning_rate: float = Field(default=1e-5, gt=0, description="Peak of the schedule.")
-    weight_decay: float = Field(default=1e-4, ge=0, description="Not on biases and norms.")
-    beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's decay of the mean squared gradient.")
-    warmup: float = Field(
-        default=0.03, ge=0, description="Steps of the linear rise; below 1 a share of the run."
-    )
-    held_out_blocks: int = Field(
-        default=64, ge=1, description="Held-out blocks that the perplexity is measured on, drawn by the seed."
-    )
-    seed: int = Field(default=13, description="Of a new model's weights, the order and the held-out draw.")
-
-    @property
-    def betas(self) -> tuple[float, float]:
-        """The betas of AdamW."""
-        return 0.9, self.beta2
-
-    def rate(self, step: int, total: int) -> float:
-        """Return the learning rate of a step, counted from 0, of a run of ``total`` steps."""
-        return warmup_cosine(step, total, self.learning_rate, self.warmup)
-
-
-NAMED = (
-    *("epochs", "batch_size", "learning_rate", "weight_decay", "beta2"),
-    *("clip", "warmup", "precision", "seed"),
-)
-"""The settings in the order in which a run's name has always been made from them."""
-
-
-def named_settings(settings: LmSettings) -> str:
-    """Return settings as the text that a run's name is made from: runs that exist keep their names.
-
-    What came later is part of it where it is not the default.
-    """
-    content = {name: getattr(settings, name) for name in NAMED}
-    if settings.held_out_blocks != LmSettings().held_out_blocks:
-        content["held_out_blocks"] = settings.held_out_blocks
-    return to_json(content).decode()
-
-
-class Layout(EngineLayout):
-    """The layout of a run on its workers: optimiser state, at least, and so checkpoints are partitioned."""
-
-    zero_stage: Literal[1, 2, 3] = Field(
-        default=1, description="ZeRO: 1 optimiser, 2 gradients, 3 weights shared."
-    )
 
 
 class LmTraining(Trainer):

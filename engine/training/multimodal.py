@@ -7,62 +7,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import nn
 
 from engine.errors import UserError
-from engine.losses.combined import EntityPredictionModel, Objectives, Schedule
+from engine.losses.combined import EntityPredictionModel, Objectives
 from engine.losses.distillation import teacher_of, update_teacher
-from engine.models.multimodal import EncoderSizes, MultimodalConfig, MultimodalEncoder
+from engine.models.multimodal import MultimodalEncoder
 from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
-from engine.training.contexts import Context, Contexts, Modality
-from engine.training.optimizer import EngineLayout, parameter_groups
+from engine.training.contexts import Context, Contexts
+from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.pairs import NeighborLists, PairedBatches
-from engine.training.trainer import Trainer, TrainerSettings, Worker
+from engine.training.settings import EngineLayout, MultimodalSettings
+from engine.training.trainer import Trainer, Worker
 
 Tensor = torch.Tensor
 
 FIT_CONTEXTS = 4096
 """Contexts that the closed-form parts are fitted to: ten for each dimension of a common text encoder."""
 FIT_BATCH = 256
-
-
-class ShownSettings(TrainerSettings):
-    """Settings of a run of either encoder: passes, batches, and the modalities of a context."""
-
-    epochs: int = Field(default=8, ge=1, description="Passes over all contexts.")
-    batch_size: int = Field(default=64, ge=4, description="Contexts a step, over all workers.")
-    learning_rate: float = Field(default=5e-4, gt=0, description="Peak of the one-cycle schedule.")
-    text_share: float = Field(
-        default=0.1,
-        ge=0,
-        description="Share of the learning rate that the text encoder's own layer gets.",
-    )
-    """It does not begin anew."""
-    modality: Modality = "text+image"
-    hidden: float = Field(
-        default=0.3,
-        ge=0,
-        le=0.5,
-        description="Share of contexts shown without their text, and without their image.",
-    )
-    """Modality dropout, of contexts with both: else a few images give the entity away, and text is unused."""
-
-
-class MultimodalSettings(EncoderSizes, ShownSettings):
-    """Settings of a run. The paper's own (50 epochs, lr 1e-5, batch 256) are for 434,675 contexts.
-
-    The order of the bases is that of the fields in a stored run, which a run's name is made from.
-    """
-
-    schedule: Schedule = Schedule()
-
-    def config(self, n_patches: int, vision_dim: int) -> MultimodalConfig:
-        """Return the sizes of the encoder for some features."""
-        own = self.model_dump(include=set(EncoderSizes.model_fields))
-        return MultimodalConfig(n_patches=n_patches, vision_dim=vision_dim, **own)
 
 
 class MultimodalTraining(Trainer):
@@ -175,12 +139,12 @@ class MultimodalTraining(Trainer):
     def _shown(self, own: Rows) -> Context:
         """Return contexts after modality dropout, a function of seed, step and context."""
         context = self.data.gather(own, self.settings.modality)
-        if not (self.settings.hidden and self.settings.modality == "text+image"):
+        if not (self.settings.modality_dropout and self.settings.modality == "text+image"):
             return context
         draws = np.random.default_rng([self.settings.seed, self.step]).random(len(self.data))
         drawn_B = torch.from_numpy(draws[own])
         both_B = context.has_image_B & (context.lengths_B > BARE_TOKENS)
-        share = self.settings.hidden
+        share = self.settings.modality_dropout
         return self.data.without(context, both_B & (drawn_B < share), both_B & (drawn_B >= 1 - share))
 
     def after_step(self) -> None:

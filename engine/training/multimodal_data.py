@@ -12,8 +12,9 @@ from engine.retrieval.index import Vectors, unit
 from engine.retrieval.views import centred, joint_view, lexical_view, scale_to_unit_similarity_std
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
-from engine.training.contexts import Contexts, Modality, bare_states, image_means, image_rows
+from engine.training.contexts import Contexts, bare_states, image_means, image_rows
 from engine.training.pairs import NeighborLists, nearest_neighbors
+from engine.training.settings import Modality
 
 
 def open_contexts(

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from engine.training.deepspeed import import_deepspeed
+from engine.training.settings import EngineLayout
 
 BUCKET_ELEMENTS = 50_000_000
 """Gradients that DeepSpeed averages in one go; its own default sets 2 GB aside."""
-
-
-class EngineLayout(BaseModel):
-    """The layout of a run on its workers; it changes what is computed only by rounding."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    zero_stage: Literal[0, 1, 2, 3] = 0
-    """ZeRO stage: the workers partition 0 nothing, 1 optimiser state, 2 gradients too, 3 weights too."""
-    micro_batch: int | None = Field(
-        default=None,
-        ge=1,
-        description="Blocks of a worker that pass at once.  [default: all of its share]",
-    )
-    offload: bool = Field(default=False, description="Optimiser (at stage 3 weights too) on the host.")
-    activation_checkpointing: bool = Field(default=False, description="Less memory, a third more work.")
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

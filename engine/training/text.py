@@ -5,24 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from pydantic import Field
 
 from engine.errors import UserError
 from engine.losses.entity_prediction import EntityPrediction
 from engine.models.text import TextEncoder
 from engine.training.cache import CachedStates
 from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
-from engine.training.optimizer import EngineLayout, parameter_groups
+from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
-from engine.training.trainer import Trainer, TrainerSettings, Worker
+from engine.training.settings import EncoderSettings, EngineLayout
+from engine.training.trainer import Trainer, Worker, product_dtype
 
 Tensor = torch.Tensor
-
-
-class EncoderSettings(TrainerSettings):
-    """Settings of a training run. The paper's own (lr 4e-5, 20 epochs) need many more steps than these."""
-
-    smoothing: float = Field(default=0.075, ge=0, lt=1, description="Label smoothing.")
 
 
 class EncoderTraining(Trainer):
@@ -51,7 +45,7 @@ class EncoderTraining(Trainer):
         if not len(self._rows):
             raise UserError("no context has text to train on; train with --modality text+image or image")
         torch.manual_seed(settings.seed)
-        compute = settings.compute(worker.device)
+        compute = product_dtype(settings, worker.device)
         module = EntityPrediction(encoder.last, n_entities, settings.smoothing, compute)
         groups = parameter_groups(module, settings.weight_decay)
         super().__init__(module, settings, groups, worker, EngineLayout(), checkpoint=checkpoint)

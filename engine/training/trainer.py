@@ -12,52 +12,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from engine.models.text import fast_dtype
 from engine.training.checkpoint import CheckpointFormat, read_state, write_state
-from engine.training.optimizer import EngineLayout, open_engine
+from engine.training.optimizer import open_engine
 from engine.training.order import Rows, rank_slice
-from engine.training.schedule import one_cycle
+from engine.training.settings import EngineLayout, TrainerSettings
 
 Tensor = torch.Tensor
-
-
-class TrainerSettings(BaseModel):
-    """The settings of a run; the defaults are the text encoder's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(default=12, ge=1, description="Passes over all contexts.")
-    batch_size: int = Field(default=256, ge=1, description="Contexts a step, over all workers.")
-    learning_rate: float = Field(default=2e-3, gt=0, description="Peak of the one-cycle schedule.")
-    weight_decay: float = Field(default=0.1, ge=0, description="Not on biases and norms.")
-    clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto",
-        description="Of the matrix products; auto: bfloat16 where the hardware is fast in it.",
-    )
-    """Weights are float32."""
-    seed: int = Field(default=13, description="Of the head's first weights and the order of sentences.")
-
-    def compute(self, device: torch.device) -> torch.dtype:
-        """Return the type of the matrix products on a device."""
-        if self.precision == "auto":
-            return fast_dtype(device)
-        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-
-    @property
-    def betas(self) -> tuple[float, float]:
-        """The betas of AdamW."""
-        return 0.9, 0.999
-
-    def rate(self, step: int, total: int) -> float:
-        """Return the learning rate of a step, counted from 0, of a run of ``total`` steps."""
-        return one_cycle(step, total, self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -104,6 +70,13 @@ class StepReport:
     """Duration of the step, without what follows an epoch."""
 
 
+def product_dtype(settings: TrainerSettings, device: torch.device) -> torch.dtype:
+    """Return the type of the matrix products on a device."""
+    if settings.precision == "auto":
+        return fast_dtype(device)
+    return torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+
+
 class Trainer(ABC):
     """One worker's part of a training run.
 
@@ -136,7 +109,7 @@ class Trainer(ABC):
         checkpoint: Path | None = None,
     ) -> None:
         self.module, self.settings, self.worker, self.layout = module, settings, worker, layout
-        self.compute = settings.compute(worker.device)
+        self.compute = product_dtype(settings, worker.device)
         self.step = 0
         self.curves: dict[str, list[float]] = {name: [] for name in self.CURVES}
         share = -(-settings.batch_size // worker.world)

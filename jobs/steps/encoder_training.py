@@ -16,10 +16,8 @@ from engine.models.text import TextEncoder
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
-from engine.training.contexts import Modality
-from engine.training.multimodal import MultimodalSettings
 from engine.training.multimodal_data import mine_neighbor_lists, open_contexts
-from engine.training.text import EncoderSettings
+from engine.training.settings import EncoderSettings, Modality, MultimodalSettings
 from engine.vocabulary import Vocabulary
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.workers.encoder import JOB, EncoderRun, MultimodalRun
@@ -108,7 +106,7 @@ def _describe(
     if isinstance(settings, MultimodalSettings):
         data = open_contexts(workspace, cache, None, TextEncoder.load(model), model)
     about = f"-{data.features.key}" if data else ""
-    content = settings.model_dump_json() + cache.inputs.key + model + about
+    content = settings.model_dump_json(by_alias=True) + cache.inputs.key + model + about
     name = f"{cache.inputs.key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     entities = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
     run = EncoderRun(

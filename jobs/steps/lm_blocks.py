@@ -13,7 +13,6 @@ from engine.corpus.blocks.format import (
     BlockCounts,
     BlockManifest,
     Blocks,
-    BlockSettings,
     block_parts,
     corpus_texts,
     named_plans,
@@ -22,6 +21,7 @@ from engine.corpus.blocks.format import (
     plan_parts,
     write_part,
 )
+from engine.corpus.blocks.settings import BlockSettings
 from engine.corpus.blocks.worker import BlockWorker
 from engine.corpus.schema import read_manifest
 from engine.errors import UserError
@@ -84,7 +84,7 @@ def make_blocks(
             folder, plans, BlockWorker, arguments, where, "blocks, sentences", lambda plan: len(plan.rows)
         )
     parts = made.parts
-    if settings.lists:
+    if settings.neighbor_lists:
         parts |= _list_part(workspace, tokenizer, settings, folder)
     manifest = BlockManifest(settings=settings, corpus_digest=corpus.digest, parts=parts)
     write_model(workspace.inputs(key) / MANIFEST, manifest)
@@ -110,13 +110,13 @@ def _list_part(
     if neighbours_of(bundle) != settings.neighbours:
         raise UserError(f"bundle {bundle.id} was published meanwhile, with another index; run the job again")
     entities = bundle.manifest.files["entities.parquet"].sha256
-    name = content_key("lists", settings.neighbours, entities, f"{settings.lists} {settings.seed}")
+    name = content_key("lists", settings.neighbours, entities, f"{settings.neighbor_lists} {settings.seed}")
     if there := parts.finished([name]):
         return there
     index = bundle.once(f"index/{LIST_VIEW}.faiss", VectorIndex.read)
     hubs = np.load(bundle.path(f"index/{LIST_VIEW}.hubness.npy"), allow_pickle=False)
-    console.say(f"{settings.lists} lists of neighbours an entity, from bundle {bundle.id}")
-    lists = neighbour_lists(index.vectors_ND, LIST_HUBNESS * hubs, settings.lists, settings.seed)
+    console.say(f"{settings.neighbor_lists} lists of neighbours an entity, from bundle {bundle.id}")
+    lists = neighbour_lists(index.vectors_ND, LIST_HUBNESS * hubs, settings.neighbor_lists, settings.seed)
     loaded = load_tokenizer(tokenizer)
     lines = list(list_lines(bundle.vocabulary.names, lists, settings.seed))
     tokens = np.fromiter((i for ids in token_ids(loaded, lines) for i in ids), settings.dtype)

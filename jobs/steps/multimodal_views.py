@@ -23,8 +23,9 @@ from engine.retrieval.views import centred
 from engine.storage.store import local_folder
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
-from engine.training.contexts import Contexts, Modality
+from engine.training.contexts import Contexts
 from engine.training.multimodal_data import open_contexts
+from engine.training.settings import Modality
 from jobs import console
 from jobs.steps.encoder_training import Trained
 from jobs.workers.executor import Executor

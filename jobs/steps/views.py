@@ -39,10 +39,6 @@ DESCRIPTIONS_A_TASK = 512
 STATE_WEIGHT = 2**0.5
 """Weight of the multi-modal view in the joint one, where a text view has 1: it is two modalities."""
 
-TEMPERATURE = 4.0
-"""Temperature of predicted distributions. 1 is the paper's; a head that overfits to few contexts predicts
-little but the entity itself, and a higher one brings out which others are similar."""
-
 
 @dataclass(frozen=True)
 class Encoders:

@@ -11,10 +11,11 @@ from engine.models.text import TextEncoder
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
-from engine.training.multimodal import MultimodalSettings, MultimodalTraining
+from engine.training.multimodal import MultimodalTraining
 from engine.training.multimodal_data import open_contexts
 from engine.training.pairs import NeighborLists
-from engine.training.text import EncoderSettings, EncoderTraining
+from engine.training.settings import EncoderSettings, MultimodalSettings
+from engine.training.text import EncoderTraining
 from engine.training.trainer import Worker
 from jobs.workers.training_run import Run
 

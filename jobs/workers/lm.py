@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from engine.corpus.blocks.format import Blocks
 from engine.generation.tokenizers import load_tokenizer
-from engine.training.lm import Layout, LmSettings, LmTraining
+from engine.training.lm import LmTraining
 from engine.training.lm_models import Origin, open_model, stored_dtype, write_model
+from engine.training.settings import Layout, LmSettings
 from engine.training.trainer import Worker
 from jobs.workers.training_run import Run
 

@@ -19,7 +19,8 @@ import torch
 
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from engine.training.trainer import StepReport, Trainer, TrainerSettings, Worker
+from engine.training.settings import TrainerSettings
+from engine.training.trainer import StepReport, Trainer, Worker
 
 TrainerT = TypeVar("TrainerT", bound=Trainer)
 

@@ -15,8 +15,8 @@ from engine.storage.bundle import Manifest, current_id, listing, point_to
 from engine.storage.workspace import Workspace
 
 EXAMPLES = """
-  python -m serve.operations.bundles --workspace demo-workspace
-  python -m serve.operations.bundles --workspace s3://bucket/prefix --use 0123456789abcdef
+  seedset bundles --workspace demo-workspace/workspace
+  seedset bundles --workspace s3://bucket/prefix --use 0123456789abcdef
 """
 
 
@@ -24,7 +24,7 @@ class BundlesSettings(CommandSettings):
     """The settings of the command."""
 
     workspace: str = Field(description="Folder or s3:// prefix with bundles.")
-    use: str | None = Field(default=None, description="Id of the bundle to serve from now on.")
+    use: str | None = Field(default=None, description="Serve the bundle of this id from now on.")
 
 
 @command(EXAMPLES)

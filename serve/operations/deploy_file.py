@@ -24,8 +24,11 @@ class Http(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    host: str = Field(default=HOST, description="0.0.0.0 lets other machines in: set tokens first.")
-    port: int = Field(default=PORT, ge=1, le=65535, description="Of the address that is served.")
+    host: str = Field(
+        default=HOST,
+        description="Listen at this address; 0.0.0.0 lets other machines in, so set tokens first.",
+    )
+    port: int = Field(default=PORT, ge=1, le=65535, description="Listen at this port.")
     request_timeout_s: float | None = Field(default=None, gt=0)
     keep_alive_timeout_s: int | None = Field(default=None, gt=0)
 

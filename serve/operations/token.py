@@ -14,9 +14,9 @@ from serve.http.auth import digest_of
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 EXAMPLES = """
-  python -m serve.operations.token --name page
-  python -m serve.run --workspace W --settings settings.yaml      # with the line in that file
-  python -m serve.run --workspace W --print-config > serve.yaml   # or under args: in this one
+  seedset token --name page
+  seedset serve --workspace work --settings settings.yaml      # with the line in that file
+  seedset serve --workspace work --print-config > serve.yaml   # or under args: in this one
   curl -H "Authorization: Bearer TOKEN" localhost:8000/v1/methods
 """
 
@@ -24,7 +24,10 @@ EXAMPLES = """
 class TokenSettings(CommandSettings):
     """The settings of the command."""
 
-    name: str = Field(default="caller", description="Of the caller, for you: it stands in no answer.")
+    name: str = Field(
+        default="caller",
+        description="Name of the caller, for your settings and logs; it stands in no answer.",
+    )
 
     @field_validator("name")
     @classmethod
@@ -39,7 +42,7 @@ def main(settings: TokenSettings) -> None:
     """Print a new random token and the line that lets it in.
 
     The token goes to the caller, who sends it with every request; the line goes into the settings: a file
-    for `serve.run --settings`, or `args` of the file for `serve deploy`. Only the token's sha256 stands
+    for `seedset serve --settings`, or `args` of the file for `serve deploy`. Only the token's sha256 stands
     there, so who reads the settings cannot ask. A token is taken back by deleting its line. Without any
     line the service is open to all.
     """

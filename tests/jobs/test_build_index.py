@@ -21,7 +21,7 @@ from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.cache import InputRows
 from jobs import build_index
-from jobs.build_index import build
+from jobs.steps.index_building import build
 from jobs.workers.executor import LocalExecutor, RayExecutor
 from tests.jobs.conftest import METALS
 from tests.support.commands import run_command

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.images.selection import results
-from engine.images.selection.selector import SelectionSettings
-from jobs.choose_images import choose_images, main
+from engine.images.selection.settings import SelectionSettings
+from jobs.choose_images import main
+from jobs.steps.image_selection import choose_images
 from jobs.workers.executor import RayExecutor
 from tests.support import choice_models
 from tests.support.commands import run_command

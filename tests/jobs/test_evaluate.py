@@ -83,7 +83,7 @@ def test_refused_queries_are_loud_and_strict_fails(root: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["--method", "none"], "unknown method 'none'"),
+        (["--method", "none"], "--method none: give one of retexpan, "),
         (["--method", "retexpan", "--bundle", "feed"], "no such bundle"),
         (["--method", "lexical"], "lexical.faiss"),
         (["--method", "retexpan", "--queries", "/none"], "no such file"),

@@ -218,7 +218,7 @@ def check_one_line(shown, output):
 
 def test_a_method_whose_answers_depend_on_the_call_is_refused(root, tmp_path, capsys):
     assert expand(root, tmp_path / "out", "--method", "multiexpan+joint") == 2
-    assert "measure it with jobs.evaluate" in capsys.readouterr().err
+    assert "measure it with `seedset evaluate`" in capsys.readouterr().err
 
 
 def test_a_part_crosses_processes_exactly():

@@ -9,13 +9,15 @@ import torch
 
 from engine.errors import StorageError, UserError
 from engine.images.decode import decode
-from engine.images.features import ImageFeatures, ImageSettings
+from engine.images.features import ImageFeatures
 from engine.images.fetch import ImageHasher
+from engine.images.settings import ImageSettings
 from engine.images.worker import ImageWorker
 from engine.models.vision import VisionBackbone
 from engine.storage.workspace import Workspace
-from jobs import image_features
-from jobs.image_features import FeatureRunResult, Making, make_image_features
+from jobs.settings import Making
+from jobs.steps import image_features
+from jobs.steps.image_features import FeatureRunResult, make_image_features
 from jobs.workers.executor import Arguments, Executor, LocalExecutor, RayExecutor, Result, Task, Worker
 from tests.support.executors import LastFirst
 from tests.support.images import backbone, image_bytes, import_images, stored
@@ -99,7 +101,7 @@ def test_a_corpus_that_grew_costs_what_is_new(tmp_path: Path, model: str) -> Non
     features = old.gather(old.rows_of(list(named(COLOURS[:3]))))
     import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS))
     white = stored(image_bytes("white"))
-    with pytest.raises(StorageError, match=rf"knows no image .*{white}.*run `python -m jobs\.image_features"):
+    with pytest.raises(StorageError, match=rf"knows no image .*{white}.*run `seedset image-features"):
         old.rows_of(list(named(COLOURS)))
     second = make(tmp_path / "w", model)
     assert (second.key, second.made, second.kept) == (first.key, 2, 3)
@@ -194,16 +196,14 @@ def test_images_and_workspace_in_buckets(
 
 def test_what_is_not_there_names_the_way_out(tmp_path: Path, model: str) -> None:
     workspace = Workspace.open(tmp_path / "w")
-    with pytest.raises(StorageError, match=r"no corpus here yet; run `python -m jobs\.import_corpus"):
+    with pytest.raises(StorageError, match=r"no corpus here yet; run `seedset import"):
         make(tmp_path / "w", model)
     import_images(tmp_path / "w", tmp_path / "raw", {})
     with pytest.raises(UserError, match="no mention has an image"):
         make(tmp_path / "w", model)
-    with pytest.raises(
-        StorageError, match=r"no image features here yet; run `python -m jobs\.image_features"
-    ):
+    with pytest.raises(StorageError, match=r"no image features here yet; run `seedset image-features"):
         ImageFeatures.open(workspace)
-    with pytest.raises(StorageError, match=r"no such image features, or not complete; run `python"):
+    with pytest.raises(StorageError, match=r"no such image features, or not complete; run `seedset"):
         ImageFeatures.open(workspace, "grid")
 
 

@@ -27,6 +27,7 @@ from jobs import (
     preprocess,
     train_encoder,
 )
+from jobs.steps import ablation
 from tests.jobs.conftest import METALS, TOLD
 from tests.support.commands import run_command
 from tests.support.corpora import jsonl
@@ -144,7 +145,7 @@ def test_an_ablation_trains_once_and_leaves_the_workspace_as_it_was(
 ) -> None:
     off = {"clustering": False}
     rows = (Row("full", off), Row("w/o text of seeds", off, seeds="image"))
-    monkeypatch.setattr(ablate, "TABLES", {"modalities": rows})
+    monkeypatch.setattr(ablation, "TABLES", {"modalities": rows})
     workspace = Workspace.open(trained / "w")
     pointers = (workspace.bundles / "CURRENT", workspace.runs("train_multimodal") / "CURRENT")
     before = [pointer.read_bytes() for pointer in pointers]

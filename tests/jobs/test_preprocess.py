@@ -168,7 +168,7 @@ def job(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     early = job("--workspace", str(tmp_path / "w"))
     assert early.returncode == 2
-    assert "no corpus here yet; run `python -m jobs.import_corpus" in early.stderr
+    assert "no corpus here yet; run `seedset import" in early.stderr
     assert len(early.stderr.splitlines()) == 1
 
 

@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.corpus.blocks.format import BlockSettings, open_blocks
+from engine.corpus.blocks.format import open_blocks
+from engine.corpus.blocks.settings import BlockSettings
 from engine.errors import UserError
 from engine.generation.model import LanguageModel
 from engine.generation.tokenizers import load_tokenizer
 from engine.generation.trie import Trie
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
-from engine.training.lm import LmSettings, LmTraining
+from engine.training.lm import LmTraining
 from engine.training.lm_models import open_model
+from engine.training.settings import LmSettings
 from jobs import pretrain_lm
-from jobs.pretrain_lm import Start, pretrain, start
 from jobs.steps.lm_blocks import make_blocks, neighbours_of
+from jobs.steps.lm_pretraining import Start, pretrain, start
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.bundles import publish_vectors
 from tests.support.commands import run_command
@@ -68,7 +70,18 @@ def test_a_run_leaves_a_model_a_bundle_and_its_curves_and_is_not_done_twice(
     workspace = Workspace.open(place)
     words: tuple[object, ...] = ("--workspace", place, "--init-from-config", config, "--vocab-size", 300)
     words += ("--block", 32)
-    words += ("--epochs", EPOCHS, "--held-out", 0.1, "--lists", 3, "--precision", "float32", "--seed", 6)
+    words += (
+        "--epochs",
+        EPOCHS,
+        "--held-out",
+        0.1,
+        "--neighbor-lists",
+        3,
+        "--precision",
+        "float32",
+        "--seed",
+        6,
+    )
     words += ("--learning-rate", 1e-3)
     assert run_command(pretrain_lm.main, *words) == 0
     last = capsys.readouterr().out.splitlines()[-1]
@@ -84,7 +97,7 @@ def test_a_run_leaves_a_model_a_bundle_and_its_curves_and_is_not_done_twice(
         vocab_size=0,
         block=32,
         held_out=0.1,
-        lists=3,
+        neighbor_lists=3,
         neighbours=neighbours_of(bundle),
         seed=6,
     )
@@ -175,7 +188,7 @@ def _in_one_go(workspace: Workspace, begin: Start, settings: LmSettings) -> list
 
 def test_mistakes_are_named(place: Path, config: Path, tmp_path: Path) -> None:
     workspace, texts = Workspace.open(place), BlockSettings(tokenizer="", vocab_size=0, block=16)
-    with pytest.raises(UserError, match=r"jobs\.import_corpus"):
+    with pytest.raises(UserError, match="seedset import"):
         start(Workspace.open(tmp_path), None, "tiny", None, 300, texts)
     with pytest.raises(UserError, match="either --model"):
         start(workspace, None, None, None, 300, texts)

@@ -16,7 +16,8 @@ from engine.errors import UserError
 from engine.models.hub import EMBEDDED
 from engine.models.text import TextEncoder
 from engine.storage.workspace import Workspace
-from engine.training.text import EncoderSettings, EncoderTraining
+from engine.training.settings import EncoderSettings
+from engine.training.text import EncoderTraining
 from engine.training.trainer import StepReport, Trainer
 from jobs import train_encoder
 from jobs.steps.encoder_training import train, trained_encoder
@@ -131,5 +132,5 @@ def test_a_gpu_that_the_cluster_lacks_is_named(prepared: Path) -> None:
 
 
 def test_what_must_run_before_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"jobs\.preprocess"):
+    with pytest.raises(UserError, match="seedset preprocess"):
         train(Workspace.open(tmp_path), SETTINGS)

@@ -88,7 +88,12 @@ def server(workspace: Path, log: Path, *options: str) -> Iterator[Server]:
 
 
 # Nobody is refused here, however slow the machine is.
-SETTINGS = ["--set=num_cpus=0.1", "--set=watch_s=0.3", "--set=body_timeout_s=1", "--set=max_wait_s=600"]
+SETTINGS = [
+    "--set=num_cpus=0.1",
+    "--set=bundle_poll_interval_s=0.3",
+    "--set=body_timeout_s=1",
+    "--set=max_wait_s=600",
+]
 
 GRAPHS = {
     "fused": ["--methods=retexpan,retexpan+cds,default,retexpan+lm-rerank,retexpan+genexpan"],

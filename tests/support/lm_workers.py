@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from engine.training.lm import Layout, LmSettings, LmTraining
+from engine.training.lm import LmTraining
+from engine.training.settings import Layout, LmSettings
 from engine.training.trainer import Worker
 from tests.support.token_blocks import VOCABULARY, random_blocks
 

@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torch import distributed
 
-from engine.losses.combined import Objectives, Schedule
+from engine.losses.combined import Objectives
 from engine.losses.distillation import teacher_of
-from engine.models.multimodal import EntityPredictionModel, MultimodalConfig, MultimodalEncoder
+from engine.losses.settings import Schedule
+from engine.models.multimodal import EntityPredictionModel, MultimodalEncoder
+from engine.models.settings import MultimodalConfig
 from tests.support.encoders import draw_weights, random_encoder
 
 TOTAL, ENTITIES, PATCHES, CHANNELS = 8, 7, 3, 6

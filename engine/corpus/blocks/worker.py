@@ -6,7 +6,6 @@ import numpy as np
 
 from engine.corpus.blocks.format import (
     BlockCounts,
-    BlockSettings,
     PartPlan,
     Tokens,
     block_parts,
@@ -15,6 +14,7 @@ from engine.corpus.blocks.format import (
     read_descriptions,
     write_part,
 )
+from engine.corpus.blocks.settings import BlockSettings
 from engine.errors import UserError
 from engine.generation.tokenizers import fingerprint, load_tokenizer, token_ids
 from engine.storage.workspace import Workspace

@@ -46,7 +46,7 @@ class ImportSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_sentence_characters: int = Field(
-        default=MAX_SENTENCE_CHARACTERS, ge=1, description="Longer sentences are refused."
+        default=MAX_SENTENCE_CHARACTERS, ge=1, description="Refuse sentences of more characters."
     )
     strict: bool = Field(default=False, description="Publish nothing if any record is refused.")
     overwrite: bool = Field(default=False, description="Replace the corpus that is there.")

@@ -40,14 +40,14 @@ class InputSettings(BaseModel):
     tokenizer: str
     """:func:`engine.corpus.inputs.masking.fingerprint`."""
     max_length: int = Field(
-        default=128, ge=8, description="Tokens of an input at most; a window around the mask."
+        default=128, ge=8, description="Cut an input to this many tokens, a window around the mask."
     )
     max_sentences: int = Field(
-        default=30, ge=1, description="Sentences of an entity at most, drawn at random."
+        default=30, ge=1, description="Draw at most this many sentences of each entity at random."
     )
     descriptions: bool = Field(default=False, description="Put the entity's description in front (RA).")
     """Its own names are masked in it."""
-    seed: int = Field(default=13, ge=0, description="Of the draw.")
+    seed: int = Field(default=13, ge=0, description="Seed the draw of sentences.")
     images: bool = Field(
         default=False, description="Draw contexts that are an image without a sentence, too."
     )
@@ -133,7 +133,7 @@ def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
     Raises:
         StorageError: none was made, it is not complete, or the corpus has been replaced since.
     """
-    way_out = f"run `python -m jobs.preprocess --workspace {workspace.root.uri}` first"
+    way_out = f"run `seedset preprocess --workspace {workspace.root.uri}` first"
     key = key or read_pointer(workspace.inputs())
     if key is None:
         raise StorageError(f"{workspace.root.uri}: no model input here yet; {way_out}")
@@ -142,8 +142,8 @@ def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
         raise StorageError(f"{folder.uri}: no such model input; {way_out}")
     if not (folder / MANIFEST).exists():
         raise StorageError(
-            f"{folder.uri}: not complete, its {MANIFEST} is missing; run jobs.preprocess again with the same "
-            "settings, it makes what is missing"
+            f"{folder.uri}: not complete, its {MANIFEST} is missing; run `seedset preprocess` again with the "
+            "same settings, it makes what is missing"
         )
     manifest = read_model(folder / MANIFEST, InputManifest, way_out)
     if workspace.corpus.exists() and manifest.corpus_digest != read_manifest(workspace).digest:
@@ -151,7 +151,7 @@ def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
             f"{folder.uri}: made from another corpus than the one that is there now; {way_out}"
         )
     parts = input_parts(workspace, manifest.settings)
-    parts.check_complete(manifest.parts, "run jobs.preprocess again with the same settings")
+    parts.check_complete(manifest.parts, "run `seedset preprocess` again with the same settings")
     return Inputs(key, manifest, [parts.file(name) for name in manifest.parts])
 
 

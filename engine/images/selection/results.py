@@ -28,7 +28,8 @@ from engine.corpus.positions import PrintedPosition
 from engine.corpus.readers.base import RefusedRecord
 from engine.errors import StorageError
 from engine.images.fetch import ImageFiles
-from engine.images.selection.selector import ImageSelector, SelectionResult, SelectionSettings
+from engine.images.selection.selector import ImageSelector, SelectionResult
+from engine.images.selection.settings import SelectionSettings
 from engine.images.selection.table import SCORE_SCHEMA, SelectionRecord, read_table
 from engine.storage.parts import PartFolder, numbered, read_model, write_model
 from engine.storage.store import Store

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-ALPHA = 0.5
-"""The paper gives no value: both terms count the same."""
+from engine.images.selection.settings import ALPHA
 
 Floats = npt.NDArray[np.float32]
 

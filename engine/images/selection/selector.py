@@ -14,12 +14,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.image_addresses import fault_of_address
 from engine.images.decode import Pixels, UnusableImageError, decode
 from engine.images.fetch import ImageFiles
-from engine.images.selection.scoring import ALPHA, Floats, Scores, score_candidates
+from engine.images.selection.scoring import Floats, Scores, score_candidates
+from engine.images.selection.settings import SelectionSettings
 from engine.images.selection.table import SelectionRecord
 from engine.models.clip import ClipEncoder
 from engine.models.detector import PARTS, WHOLE, Box, ObjectFinder, cut_out
@@ -36,30 +36,6 @@ BATCH = 16
 
 REMEMBERED = 1024
 """Addresses; ten objects of 2,048 numbers each are 80 KiB, so at most 80 MiB."""
-
-
-class SelectionSettings(BaseModel):
-    """The settings that decide which image is selected."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    clip: str = Field(description="CLIP, both towers: a model folder, local or s3://, or a hub name.")
-    detector: str | None = Field(
-        default=None,
-        description="A detection model: YOLOS, RT-DETR or a DETR that needs no timm. Without it, an image's "
-        "objects are the whole image, its four quadrants and its middle.",
-    )
-    vision: str | None = Field(
-        default=None,
-        description="Makes the vectors of objects and typical images: ResNet, MobileNet, ViT, CLIP. Default: "
-        "the image tower of --clip.",
-    )
-    alpha: float = Field(
-        default=ALPHA,
-        ge=0,
-        le=1,
-        description="Weight of the agreement with the sentence. The paper does not give its value.",
-    )
 
 
 @dataclass(frozen=True)

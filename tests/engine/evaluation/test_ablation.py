@@ -18,11 +18,11 @@ from engine.evaluation.ablation import (
     table_rows,
     view_name,
 )
-from engine.losses.combined import Schedule
+from engine.losses.settings import Schedule
 from engine.methods import METHODS
 from engine.query import Query
 from engine.storage.workspace import Workspace
-from engine.training.multimodal import MultimodalSettings
+from engine.training.settings import MultimodalSettings
 from tests.support.bundles import publish_vectors
 
 BASE = MultimodalSettings(schedule=Schedule(clusters=5, smoothing=0.2))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.losses.clustering import Assignment, clustering_loss
-from engine.losses.contrastive import ContrastSettings
+from engine.losses.settings import ContrastSettings
 
 T, TAU, BETA = 0.5, 0.05, 1.0
 PAPERS = ContrastSettings(temperature=T, prior=TAU, concentration=BETA)

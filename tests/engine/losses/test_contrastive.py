@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from engine.losses.contrastive import OUT, ContrastSettings, Projection, contrastive_loss, pair_losses
+from engine.losses.contrastive import OUT, Projection, contrastive_loss, pair_losses
+from engine.losses.settings import ContrastSettings
 
 FOUR = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]]
 """Two pairs of unit vectors."""

@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from engine.losses.combined import Schedule
 from engine.losses.gather import gathered
+from engine.losses.settings import Schedule
 from tests.support.pair_workers import TOTAL, losses_and_gradients, worker
 from tests.support.processes import run_processes
 

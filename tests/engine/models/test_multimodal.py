@@ -15,10 +15,10 @@ from engine.models.multimodal import (
     CONFIG,
     WEIGHTS,
     EntityPredictionModel,
-    MultimodalConfig,
     MultimodalEncoder,
     PatchProjection,
 )
+from engine.models.settings import MultimodalConfig
 from engine.models.text import TextEncoder
 from tests.support.encoders import draw_weights, random_encoder
 from tests.support.sentences import random_rows

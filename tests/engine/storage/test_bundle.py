@@ -48,7 +48,7 @@ def test_the_same_content_has_the_same_id(tmp_path: Path) -> None:
 
 
 def test_nothing_published_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"no bundle was published yet.*build_index"):
+    with pytest.raises(BundleError, match=r"no bundle was published yet.*build-index"):
         Bundle.open(Workspace.open(tmp_path))
 
 

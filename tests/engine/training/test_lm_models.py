@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.errors import UserError
-from engine.training.lm import Layout, LmSettings, LmTraining
+from engine.training.lm import LmTraining
 from engine.training.lm_models import (
     Origin,
     check,
@@ -19,6 +19,7 @@ from engine.training.lm_models import (
     stored_dtype,
     write_model,
 )
+from engine.training.settings import Layout, LmSettings
 from tests.support.language_models import tiny_model, tiny_tokenizer
 from tests.support.token_blocks import VOCABULARY, random_blocks
 

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from engine.losses.combined import Schedule
+from engine.losses.settings import Schedule
 from engine.models.lda import IMAGE_SHRINKAGE, TEXT_SHRINKAGE, discriminant
 from engine.models.multimodal import BARE_TOKENS
 from engine.models.text import TextEncoder
 from engine.training import multimodal
 from engine.training.contexts import Contexts
-from engine.training.multimodal import MultimodalSettings, MultimodalTraining
+from engine.training.multimodal import MultimodalTraining
 from engine.training.pairs import nearest_neighbors
+from engine.training.settings import MultimodalSettings
 from tests.support.contexts import random_contexts
 from tests.support.encoders import random_encoder
 
@@ -99,7 +100,7 @@ def test_a_sample_to_be_fitted_to_holds_all_contexts_of_its_entities(text, data,
 
 
 def test_some_contexts_of_both_modalities_are_shown_without_one_and_never_without_both(text, data) -> None:
-    ours = training(text, data, hidden=0.4)
+    ours = training(text, data, modality_dropout=0.4)
     rows = data.usable("text+image")
     whole, n_text, n_image = data.gather(rows, "text+image"), 0, 0
     both = whole.has_image_B & (whole.lengths_B > BARE_TOKENS)

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from engine.losses.combined import Schedule
+from engine.losses.settings import Schedule
 from engine.models.text import TextEncoder
 from engine.training.lm import TokenLoss
-from engine.training.multimodal import MultimodalSettings, MultimodalTraining
-from engine.training.optimizer import EngineLayout, open_engine, parameter_groups
+from engine.training.multimodal import MultimodalTraining
+from engine.training.optimizer import open_engine, parameter_groups
 from engine.training.pairs import nearest_neighbors
-from engine.training.text import EncoderSettings, EncoderTraining
+from engine.training.settings import EncoderSettings, EngineLayout, MultimodalSettings
+from engine.training.text import EncoderTraining
 from engine.training.trainer import Trainer
 from tests.support.contexts import random_contexts
 from tests.support.encoders import random_encoder

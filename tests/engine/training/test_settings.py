@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from engine.models.multimodal import EncoderSizes, MultimodalConfig
-from engine.training.lm import LmSettings, named_settings
-from engine.training.multimodal import MultimodalSettings
-from engine.training.text import EncoderSettings
+from engine.models.settings import EncoderSizes, MultimodalConfig
+from engine.training.settings import EncoderSettings, LmSettings, MultimodalSettings, named_settings
 
 
 def test_the_text_encoders_settings_are_written_as_ever() -> None:
@@ -16,7 +14,7 @@ def test_the_text_encoders_settings_are_written_as_ever() -> None:
 
 
 def test_the_multimodal_encoders_settings_are_written_as_ever() -> None:
-    assert MultimodalSettings().model_dump_json() == (
+    assert MultimodalSettings().model_dump_json(by_alias=True) == (
         '{"epochs":8,"batch_size":64,"learning_rate":0.0005,"weight_decay":0.1,"clip":1.0,"precision":"auto",'
         '"seed":13,"text_share":0.1,"modality":"text+image","hidden":0.3,"visual_layers":3,"cross_layers":3,'
         '"inner":2,"dropout":0.2,"summary":true,"identity":true,"schedule":{"prediction":true,'

@@ -15,7 +15,8 @@ from engine.training.checkpoint import TENSORS
 from engine.training.optimizer import parameter_groups
 from engine.training.order import epoch_batches
 from engine.training.schedule import one_cycle
-from engine.training.text import EncoderSettings, EncoderTraining
+from engine.training.settings import EncoderSettings
+from engine.training.text import EncoderTraining
 from tests.support.sentences import cached, random_rows
 
 N_ENTITIES = 40

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from engine.corpus.blocks.format import (
     IGNORED,
     BlockCounts,
-    BlockSettings,
     TokenBlocks,
     block_parts,
     corpus_texts,
@@ -21,6 +20,7 @@ from engine.corpus.blocks.format import (
     plan_parts,
     read_descriptions,
 )
+from engine.corpus.blocks.settings import BlockSettings
 from engine.corpus.blocks.worker import BlockWorker
 from engine.errors import UserError
 from engine.generation.tokenizers import fingerprint, load_tokenizer

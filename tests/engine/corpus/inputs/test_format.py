@@ -58,7 +58,7 @@ def test_another_seed_draws_other_rows() -> None:
 
 def test_inputs_that_are_missing_or_not_complete(tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path)
-    with pytest.raises(StorageError, match=r"no model input here yet; run `python -m jobs.preprocess"):
+    with pytest.raises(StorageError, match=r"no model input here yet; run `seedset preprocess"):
         open_inputs(workspace)
     with pytest.raises(StorageError, match="no such model input"):
         open_inputs(workspace, "mask")

@@ -10,7 +10,7 @@ from engine.corpus.readers.base import RefusedRecord
 from engine.errors import FormatError, StorageError
 from engine.images.selection import results as choice_folder
 from engine.images.selection.results import SelectionFolder, SelectionManifest, SelectionWorker
-from engine.images.selection.selector import SelectionSettings
+from engine.images.selection.settings import SelectionSettings
 from engine.images.selection.table import MAX_CANDIDATES, SelectionRecord, read_table
 from engine.models import detector as objects
 from engine.storage.store import Store

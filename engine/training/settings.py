@@ -1,0 +1,193 @@
+"""Define the settings of trainings without the trainings: a command line imports no model library.
+
+A run's name is made from its settings, in the order of their fields and by their aliases: a field that was
+renamed keeps its former name as its alias, so that what was trained is found again.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic_core import to_json
+
+from engine.losses.settings import Schedule
+from engine.models.settings import EncoderSizes, MultimodalConfig
+from engine.training.schedule import one_cycle, warmup_cosine
+
+Modality = Literal["text+image", "text", "image"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+
+
+class TrainerSettings(BaseModel):
+    """The settings of a run; the defaults are the text encoder's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=12, ge=1, description="Train for this many passes over all contexts.")
+    batch_size: int = Field(
+        default=256, ge=1, description="Take this many contexts a step, over all workers."
+    )
+    learning_rate: float = Field(
+        default=2e-3, gt=0, description="Let the one-cycle schedule peak at this learning rate."
+    )
+    weight_decay: float = Field(
+        default=0.1,
+        ge=0,
+        description="Decay weights at this rate; biases and the scales of norms do not decay.",
+    )
+    clip: float = Field(default=1.0, gt=0, description="Clip the gradient to this norm.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Compute matrix products in this type; auto takes bfloat16 where the hardware is fast in "
+        "it.",
+    )
+    """Weights are float32."""
+    seed: int = Field(default=13, description="Seed the head's first weights and the order of the sentences.")
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """The betas of AdamW."""
+        return 0.9, 0.999
+
+    def rate(self, step: int, total: int) -> float:
+        """Return the learning rate of a step, counted from 0, of a run of ``total`` steps."""
+        return one_cycle(step, total, self.learning_rate)
+
+
+class EncoderSettings(TrainerSettings):
+    """Settings of a training run. The paper's own (lr 4e-5, 20 epochs) need many more steps than these."""
+
+    smoothing: float = Field(default=0.075, ge=0, lt=1, description="Smooth the labels by this share.")
+
+
+class ShownSettings(TrainerSettings):
+    """Settings of a run of either encoder: passes, batches, and the modalities of a context."""
+
+    epochs: int = Field(default=8, ge=1, description="Train for this many passes over all contexts.")
+    batch_size: int = Field(default=64, ge=4, description="Take this many contexts a step, over all workers.")
+    learning_rate: float = Field(
+        default=5e-4, gt=0, description="Let the one-cycle schedule peak at this learning rate."
+    )
+    text_share: float = Field(
+        default=0.1,
+        ge=0,
+        description="Train the text encoder's own layer at this share of the learning rate.",
+    )
+    """It does not begin anew."""
+    modality: Modality = "text+image"
+    modality_dropout: float = Field(
+        default=0.3,
+        validation_alias=AliasChoices("modality_dropout", "hidden"),
+        serialization_alias="hidden",
+        ge=0,
+        le=0.5,
+        description="Show this share of the contexts without their text, and as many without their image.",
+    )
+    """Modality dropout, of contexts with both: else a few images give the entity away, and text is unused."""
+
+
+class MultimodalSettings(EncoderSizes, ShownSettings):
+    """Settings of a run. The paper's own (50 epochs, lr 1e-5, batch 256) are for 434,675 contexts.
+
+    The order of the bases is that of the fields in a stored run, which a run's name is made from.
+    """
+
+    schedule: Schedule = Schedule()
+
+    def config(self, n_patches: int, vision_dim: int) -> MultimodalConfig:
+        """Return the sizes of the encoder for some features."""
+        own = self.model_dump(include=set(EncoderSizes.model_fields))
+        return MultimodalConfig(n_patches=n_patches, vision_dim=vision_dim, **own)
+
+
+class LmSettings(TrainerSettings):
+    """The settings of a run. The defaults are the paper's for continued pre-training (GenExpan)."""
+
+    epochs: int = Field(
+        default=1,
+        ge=0,
+        description="Train for this many passes over the corpus; 0 publishes the model as it is.",
+    )
+    batch_size: int = Field(default=16, ge=1, description="Take this many blocks a step, over all workers.")
+    learning_rate: float = Field(
+        default=1e-5, gt=0, description="Let the schedule peak at this learning rate."
+    )
+    weight_decay: float = Field(
+        default=1e-4,
+        ge=0,
+        description="Decay weights at this rate; biases and the scales of norms do not decay.",
+    )
+    beta2: float = Field(
+        default=0.999, ge=0, lt=1, description="Let AdamW decay the mean squared gradient by this factor."
+    )
+    warmup: float = Field(
+        default=0.03,
+        ge=0,
+        description="Raise the learning rate over this many steps; below 1, over this share of the run.",
+    )
+    held_out_blocks: int = Field(
+        default=64,
+        ge=1,
+        description="Measure the perplexity on this many held-out blocks, drawn by the seed.",
+    )
+    seed: int = Field(
+        default=13, description="Seed a new model's weights, the order, and the draw of held-out sentences."
+    )
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """The betas of AdamW."""
+        return 0.9, self.beta2
+
+    def rate(self, step: int, total: int) -> float:
+        """Return the learning rate of a step, counted from 0, of a run of ``total`` steps."""
+        return warmup_cosine(step, total, self.learning_rate, self.warmup)
+
+
+NAMED = (
+    *("epochs", "batch_size", "learning_rate", "weight_decay", "beta2"),
+    *("clip", "warmup", "precision", "seed"),
+)
+"""The settings in the order in which a run's name has always been made from them."""
+
+
+def named_settings(settings: LmSettings) -> str:
+    """Return settings as the text that a run's name is made from: runs that exist keep their names.
+
+    What came later is part of it where it is not the default.
+    """
+    content = {name: getattr(settings, name) for name in NAMED}
+    if settings.held_out_blocks != LmSettings().held_out_blocks:
+        content["held_out_blocks"] = settings.held_out_blocks
+    return to_json(content).decode()
+
+
+class EngineLayout(BaseModel):
+    """The layout of a run on its workers; it changes what is computed only by rounding."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """ZeRO stage: the workers partition 0 nothing, 1 optimiser state, 2 gradients too, 3 weights too."""
+    micro_batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="Pass this many of a worker's blocks at once.  [default: all of its share]",
+    )
+    offload: bool = Field(
+        default=False,
+        description="Keep the optimiser's state (at stage 3 the weights too) in the host's memory.",
+    )
+    activation_checkpointing: bool = Field(
+        default=False, description="Recompute activations: less memory, a third more work."
+    )
+
+
+class Layout(EngineLayout):
+    """The layout of a run on its workers: optimiser state, at least, and so checkpoints are partitioned."""
+
+    zero_stage: Literal[1, 2, 3] = Field(
+        default=1,
+        description="Share between workers (ZeRO): 1 the optimiser's state, 2 gradients too, 3 weights too.",
+    )

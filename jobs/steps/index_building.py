@@ -1,0 +1,85 @@
+"""Make the vectors of every view of a workspace's entities, and publish them as a bundle."""
+
+from __future__ import annotations
+
+from engine.catalogue import SENTENCES
+from engine.corpus.blocks.format import read_descriptions
+from engine.corpus.inputs.format import open_inputs
+from engine.corpus.inputs.masking import load_tokenizer
+from engine.corpus.sentences import write_sentences
+from engine.retrieval.index import VectorIndex
+from engine.storage.bundle import Manifest, derive
+from engine.storage.workspace import Workspace
+from jobs import console
+from jobs.settings import TEMPERATURE
+from jobs.steps.encoder_training import trained_encoder
+from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.views import BUILDERS, BuiltViews, Encoders, Sources
+from jobs.workers.encoder import MULTIMODAL_JOB
+from jobs.workers.executor import Executor, given_or_auto
+
+
+def build(
+    workspace: Workspace,
+    untrained: bool = False,
+    executor: Executor | None = None,
+    temperature: float = TEMPERATURE,
+) -> Manifest:
+    """Make all views of all entities and publish them; returns the new bundle's manifest.
+
+    Args:
+        workspace: with a corpus, inputs, and (unless ``untrained``) a trained encoder.
+        untrained: take the encoder as it came.
+        executor: where encoders run; default: see :class:`jobs.workers.executor.AutoExecutor`.
+        temperature: of predicted distributions, in a workspace with a multi-modal encoder.
+    """
+    with given_or_auto(executor) as where:
+        sources = _open_sources(workspace, untrained, where, temperature)
+        made = BuiltViews()
+        for builder in BUILDERS:
+            builder(sources, made)
+    return _publish(sources, made)
+
+
+def _open_sources(workspace: Workspace, untrained: bool, executor: Executor, temperature: float) -> Sources:
+    trained = None if untrained else trained_encoder(workspace)
+    inputs = open_inputs(workspace, trained.inputs_key if trained else None)
+    base = trained.model if trained else inputs.manifest.model
+    # Beside a multi-modal encoder the text encoder is meant to be as it came.
+    if not trained and not untrained and not trained_encoder(workspace, MULTIMODAL_JOB):
+        console.say("no trained encoder in this workspace: the index is made with the encoder as it came")
+    return Sources(
+        workspace=workspace,
+        cache=frozen_cache(workspace, inputs, base, executor=executor),
+        encoders=Encoders(base, trained.folder.uri if trained else None),
+        trained=trained,
+        descriptions=read_descriptions(workspace),
+        temperature=temperature,
+        executor=executor,
+    )
+
+
+def _publish(sources: Sources, made: BuiltViews) -> Manifest:
+    workspace, inputs, encoders = sources.workspace, sources.cache.inputs, sources.encoders
+    staged = workspace.bundles.staging()
+    workspace.entities.fetch(staged / "entities.parquet")
+    write_sentences(workspace, staged / SENTENCES, len(sources.descriptions), made.refused_images)
+    encoders.of_mask_view().save(staged / "encoder")
+    load_tokenizer(encoders.base).save_pretrained(staged / "encoder")
+    for name, vectors in made.views.items():
+        VectorIndex(vectors).write(staged / "index" / f"{name}.faiss")
+    for write in made.writers:
+        write(staged)
+    settings = {
+        "encoder": encoders.base,
+        "trained": sources.trained.name if sources.trained else None,
+        "inputs": inputs.key,
+        "max_length": inputs.manifest.settings.max_length,
+        "views": {name: view.shape[1] for name, view in made.views.items()},
+        **made.settings,
+    }
+    replaced = ["index/", "encoder/", "distributions/", SENTENCES]
+    manifest, left_out = derive(workspace, staged, settings, replaces=replaced)
+    if left_out:
+        console.say(left_out)
+    return manifest

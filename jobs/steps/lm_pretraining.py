@@ -1,0 +1,147 @@
+"""Train a causal language model on a workspace's corpus, and publish it with the trie of all names."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.corpus.blocks.settings import BlockSettings
+from engine.corpus.schema import read_manifest
+from engine.errors import UserError
+from engine.generation.names import name_trie
+from engine.generation.tokenizers import fingerprint, load_tokenizer
+from engine.storage.bundle import Manifest, derive
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
+from engine.training.lm_models import Origin, check, config_of, read_config
+from engine.training.settings import Layout, LmSettings, named_settings
+from engine.vocabulary import Vocabulary
+from jobs import console
+from jobs.steps.lm_blocks import corpus_tokenizer, make_blocks
+from jobs.workers.lm import LmRun
+from jobs.workers.trainer import cluster_for, train_or_load_summary
+
+CORPUS = "corpus"
+"""The tokenizer's name that stands for one trained on the corpus."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with: the model, its tokenizer (a name that every node can read), and the texts."""
+
+    origin: Origin
+    tokenizer: str
+    blocks: BlockSettings
+
+
+def start(
+    workspace: Workspace,
+    model: str | None,
+    config: str | None,
+    tokenizer: str | None,
+    vocab_size: int,
+    texts: BlockSettings,
+) -> Start:
+    """Open tokenizer and configuration, and check that they fit each other and the blocks.
+
+    Args:
+        workspace: with a corpus.
+        model: an existing model, or None.
+        config: a preset or a file, for a new model.
+        tokenizer: :data:`CORPUS`, a name, or None: the model's own, or the corpus' for a new one.
+        vocab_size: of a tokenizer trained on the corpus.
+        texts: size of the blocks and choice of the texts; the tokenizer is filled in.
+
+    Raises:
+        UserError: not exactly one of model and config, or what is given does not fit together.
+    """
+    if (model is None) == (config is None):
+        raise UserError("give either --model (train it further) or --init-from-config (begin a new one)")
+    read_manifest(workspace)  # no corpus: say so before anything is trained or fetched
+    name = tokenizer or model or CORPUS
+    if name == CORPUS:
+        name = corpus_tokenizer(workspace, vocab_size, texts)
+    loaded = load_tokenizer(name, "--tokenizer" if tokenizer else "--model")
+    origin = Origin(name=model) if model else read_config(str(config), loaded)
+    check(config_of(origin), origin.name, loaded, texts.block)
+    filled = {"tokenizer": fingerprint(loaded), "vocab_size": len(loaded)}
+    return Start(origin, name, texts.model_copy(update=filled))
+
+
+def pretrain(
+    workspace: Workspace,
+    begin: Start,
+    settings: LmSettings,
+    layout: Layout | None = None,
+    workers: int = 1,
+    gpu: bool = False,
+    restart: bool = False,
+    checkpoint_seconds: float = 60,
+) -> tuple[dict[str, Any], Manifest]:
+    """Train on a workspace's corpus; return the run's summary and the manifest of the published bundle.
+
+    Args:
+        workspace: with a corpus; receives ``runs/pretrain_lm/<name>`` and a bundle.
+        begin: from :func:`start`.
+        settings: of the run; they, the blocks and the model make its name.
+        layout: how it is spread; like ``workers`` and ``gpu`` it may change when a run goes on.
+        workers: training processes.
+        gpu: one GPU a worker and NCCL; else gloo on the CPU.
+        restart: forget the checkpoints of a run with the same name.
+        checkpoint_seconds: time between checkpoints; one more is made at the end.
+    """
+    with cluster_for(workers, gpu):
+        blocks = make_blocks(workspace, begin.tokenizer, begin.blocks)
+        if settings.epochs and not blocks.manifest.total("blocks"):
+            raise UserError(f"{workspace.corpus.uri}: the corpus has no sentence to train on")
+        run = LmRun(
+            workspace=workspace.root.uri,
+            name=_name(begin, blocks.key, settings),
+            origin=begin.origin,
+            tokenizer=begin.tokenizer,
+            blocks=blocks,
+            settings=settings,
+            layout=layout or Layout(),
+            gpu=gpu,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        summary = train_or_load_summary(run, workers, restart)
+    return summary, publish_model(workspace, run.folder / run.artifact, summary)
+
+
+def _name(begin: Start, blocks_key: str, settings: LmSettings) -> str:
+    content = named_settings(settings) + blocks_key + begin.origin.model_dump_json()
+    return f"{blocks_key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def publish_model(workspace: Workspace, model: Store, summary: dict[str, Any]) -> Manifest:
+    """Publish a bundle with a trained model and the trie of all names, beside what the current one holds."""
+    staged = workspace.bundles.staging()
+    entities = workspace.entities.fetch(staged / "entities.parquet")
+    for file in model.files():
+        _copy(file, staged / "lm" / file.name)
+    names = Vocabulary.read(entities).names
+    console.say(f"trie of {len(names)} names")
+    name_trie(load_tokenizer(staged / "lm"), names).save(staged / "trie")
+    told = ("run", "model", "tokenizer", "perplexity_before", "perplexity_after")
+    settings = {"lm": {key: summary[key] for key in told}}
+    manifest, left_out = derive(workspace, staged, settings, replaces=["lm/", "trie/"])
+    if left_out:
+        console.say(left_out)
+    return manifest
+
+
+def _copy(file: Store, target: Path) -> None:
+    """Bring a file of a run into a staged bundle; locally by a link: a finished run is not written to."""
+    if not file.is_local:
+        file.fetch(target)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file.path, target)
+    except OSError:
+        shutil.copyfile(file.path, target)
