@@ -45,7 +45,7 @@ lock:
 		--universal --python-version 3.11 --no-emit-package torch \
 		--custom-compile-command "make lock" --output-file requirements.lock
 
-# DEMO takes options, such as DEMO="--language-model tiny".
+# DEMO takes options, such as DEMO="--language-model smollm2".
 demo: setup
 	$(BIN)/python -m examples.demo $(DEMO)
 
