@@ -180,8 +180,8 @@ def main() -> None:
     parser.add_argument(
         "--language-model",
         choices=("tiny", "smollm2"),
-        default="smollm2",
-        help="smollm2: pre-trained, from a package; tiny: trained here on the sample (default: smollm2)",
+        default="tiny",
+        help="tiny: trained here on the sample; smollm2: pre-trained, from a package (default: tiny)",
     )
     try:
         demonstrate(parser.parse_args())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -21,9 +22,11 @@ from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from examples.backbone import make_backbone
-from examples.demo_steps import Steps
 from examples.multimodal import COUNTRIES, IMAGES, class_members
 from examples.tables import load_table
+
+if TYPE_CHECKING:  # tests use what is here without the commands
+    from examples.demo_steps import Steps
 
 SEEDS = ["France", "Italy", "Ireland"]
 WANTED, CLASS = "flags of three upright stripes", "image_vertical_tricolour"

@@ -1,4 +1,4 @@
-"""A pre-trained language model for the demo: SmolLM2-135M-Instruct (Apache-2.0), out of a Python package.
+"""A pre-trained language model that the demo can take: SmolLM2-135M-Instruct (Apache-2.0), of a package.
 
 The package registry brings it, so no hub is needed. It comes quantised in a GGUF file; here it becomes a
 model folder as every other, with weights in bfloat16. None of the package's code is run, nor are its
@@ -26,7 +26,7 @@ LICENSE = "Apache-2.0"
 FOLDER = Path("demo-model")
 """Where the demo keeps it, so that it is fetched once."""
 
-WITHOUT = "run the demo without it: python -m examples.demo --language-model tiny"
+WITHOUT = "the demo runs without it, too: python -m examples.demo --language-model tiny"
 
 EXAMPLE = """\
 example:
