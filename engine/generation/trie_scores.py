@@ -4,7 +4,7 @@ A prompt and all its continuations are one row of tokens: the prompt, then each 
 preorder. An attention mask lets a token see the prompt and its own prefix only, and its position is its
 depth, so every hidden state is the one that the prefix alone would give. The work is one token for each
 distinct prefix, in a few large forward passes, and no key-value cache is kept. Models that take their
-positions from the order of the tokens (BLOOM) cannot be told so: they go level by level with a cache.
+positions from the order of the tokens (BLOOM) take no such mask: they go level by level with a cache.
 
 Shape letters: E edges (a token after a distinct prefix), S sequences, R rows of hidden states, P pairs
 of a row and a token after it, L tokens of a row, D dimensions, V tokens of the vocabulary.
@@ -366,7 +366,7 @@ def _level_pass(model: LanguageModel, trees: PrefixTrees, rows: Sequence[_Row]) 
     """Run the rows' prompts, then all edges with one token before them, then those with two …"""
     n = len(trees.token_E)
     state = model.prefill([trees.prompts[row.tree] for row in rows])
-    # An edge that is in two rows is run in both: told apart by the row.
+    # An edge that is in two rows is run in both, and distinguished by the row.
     row_N = np.repeat(np.arange(len(rows)), [len(row.edges) for row in rows])
     edge_N = _joined([row.edges for row in rows])
     known_N = _joined([np.arange(len(row.edges)) < row.known for row in rows]).astype(bool)

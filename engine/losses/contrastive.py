@@ -1,6 +1,6 @@
 """Compute the contrastive objective with hard negatives (MESED, equations 8 to 12).
 
-Vectors come in pairs, 2i and 2i + 1, of entities that the first expansion holds for alike. Every other
+Vectors come in pairs, 2i and 2i + 1, of an entity and one of its mined positives. Every other
 vector of the batch is a negative; the more alike it is, the more it weighs (beta), and what is expected
 of unknown positives among the negatives is taken off (tau).
 

@@ -1,1 +1,1 @@
-"""Models: encoders of text, images and both, and the parts that they are made of."""
+"""Encode texts, images and both: encoders and the parts that they are made of."""

@@ -1,4 +1,4 @@
-"""The families of text encoders: where each keeps its layers, and how its last layer can be read.
+"""Describe the families of text encoders: where each keeps its layers, and how its last one is computed.
 
 A row says what :mod:`engine.models.text` must know to run all layers but the last once a sentence, and the
 last one alone on what they returned. Names of modules are those of transformers' own classes. Every row is
@@ -30,9 +30,9 @@ class LayerParts(NamedTuple):
     """The product after attention."""
     attention_norm: nn.LayerNorm
     inner: Callable[[Tensor], Tensor]
-    """From [B, D] to [B, F], with its activation."""
+    """Feed-forward input of the layer, [B, D] to [B, F], with its activation."""
     outer: nn.Linear
-    """From [B, F] back to [B, D]."""
+    """Feed-forward output of the layer, [B, F] to [B, D]."""
     outer_norm: nn.LayerNorm
 
 
@@ -70,7 +70,7 @@ def distilbert_parts(layer: Any) -> LayerParts:
 
 @dataclass(frozen=True)
 class Family:
-    """What must be known of a family."""
+    """A family of text encoders: where its layers are, and how its last one is computed."""
 
     layers: str = "encoder.layer"
     """Path of the list of layers in the model."""
@@ -81,9 +81,9 @@ class Family:
     after_first: str | None = None
     """Path of a module that only the first layer's output passes, where there may be one."""
     parts: Callable[[Any], LayerParts] | None = None
-    """Takes a layer apart, so that one position of it can be computed; None: it is computed whole."""
+    """Function that takes a layer apart, so that one position can be computed; None: it is computed whole."""
     add_pooling_layer: bool = True
-    """Whether the class takes that argument, and would else add a layer that is not used here."""
+    """True if the class takes that argument, and would else add a layer that is not used here."""
     unused_positions: Callable[[Any], int] = lambda config: 0
     """Positions of the table, given the configuration, that no token gets."""
 
@@ -112,7 +112,7 @@ FAMILIES: dict[str, Family] = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
 }
-"""By the ``model_type`` of their configuration. DeBERTa-v3 is a "deberta-v2"; e5, bge and the first gte
+"""Families by their ``model_type``. DeBERTa-v3 is a "deberta-v2"; e5, bge and the first gte
 models are "bert" or "xlm-roberta"."""
 
 ALIKE = {

@@ -72,11 +72,11 @@ class NamedModel:
     """A model as a user named it, and where its files are; made by :meth:`open`."""
 
     name: str
-    """As it was given."""
+    """Name as it was given."""
     role: str
-    """What it was given for, as errors say it: an option ("--clip"), or a word ("encoder")."""
+    """Purpose of the model, as errors say it: an option ("--clip"), or a word ("encoder")."""
     path: str
-    """What transformers loads: a local folder, or a hub name."""
+    """Path that transformers loads: a local folder, or a hub name."""
 
     @classmethod
     def open(cls, name: str | os.PathLike[str], role: str) -> NamedModel:

@@ -1,4 +1,4 @@
-"""The vector of a whole text, as the encoder's folder says that its texts are to be read."""
+"""Pool a whole text into one vector, as the encoder's folder says that its texts are to be read."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TEXTS_A_PASS = 64
 
 
 class TextVectors(NamedTuple):
-    """Vectors of n texts, [n, D], zeros for an empty one; and how many texts were longer than is read."""
+    """The vectors of n texts, [n, D], zeros for an empty one; and how many texts were cut."""
 
     vectors_nD: npt.NDArray[np.float32]
     cut: int
 
 
 class TextPooler:
-    """Makes one vector of a text: all layers, pooling, and what the model's settings let follow it.
+    """A pooler that makes one vector of a text: all layers, pooling, and the steps of the model's settings.
 
     Args:
         encoder: as it came; its device is used.

@@ -1,4 +1,4 @@
-"""The settings that a sentence-transformers folder brings along: how a whole text becomes one vector.
+"""Read the settings of a sentence-transformers folder: how a whole text becomes one vector.
 
 ``modules.json`` lists the steps, each with a folder of its own (pooling, projection, normalisation);
 ``sentence_bert_config.json`` says how much of a text is read; ``config_sentence_transformers.json`` holds the
@@ -52,29 +52,29 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "GELU": F.gelu,
     "Sigmoid": torch.sigmoid,
 }
-"""Of a projection, by the class's name."""
+"""Activations of a projection, by the class's name."""
 
 Step = Callable[[Tensor], Tensor]
-"""From vectors [B, D] to vectors [B, E]."""
+"""Function from vectors [B, D] to vectors [B, E]."""
 
 
 @dataclass(frozen=True)
 class SentenceSettings:
-    """How a text becomes a vector."""
+    """The settings by which a text becomes a vector."""
 
     modes: tuple[str, ...] = ("mean",)
     """Ways to pool, each a value of :data:`MODES`; of several the vectors are put side by side."""
     include_prompt: bool = True
-    """Whether the prompt's own tokens are pooled with the rest."""
+    """True if the prompt's own tokens are pooled with the rest."""
     max_tokens: int = MAX_TEXT_TOKENS
-    """Of a text, prompt and special tokens included; what lies beyond is not read."""
+    """Limit on a text's tokens, prompt and special ones included; what lies beyond is not read."""
     lower_case: bool = False
     prompt: str = ""
-    """What stands in front of a text."""
+    """Prompt in front of a text."""
     steps: tuple[Step, ...] = ()
-    """What follows pooling."""
+    """Steps after pooling, in order."""
     dim: int | None = None
-    """Of the vectors; None: the states'."""
+    """Dimensions of the vectors; None: the states'."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read_settings(named: NamedModel) -> SentenceSettings:
 
 
 class _Reader:
-    """Reads one model's files, and names it in errors."""
+    """A reader of one model's files, which names the model in errors."""
 
     def __init__(self, named: NamedModel) -> None:
         self._named = named

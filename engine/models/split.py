@@ -1,4 +1,4 @@
-"""A model in two: all layers but the last, and the last alone on what they returned.
+"""Split a model in two: all layers but the last, and the last alone on what they returned.
 
 Both parts are the model's own class, so that everything around a layer (attention masks, relative
 position biases, rotary embeddings) is made by the model's own code from the sentences' lengths. So of a
@@ -21,7 +21,7 @@ Tensor = torch.Tensor
 
 
 class GivenStates(nn.Module):
-    """In the place of a model's embeddings: hands on the states that the model was called with."""
+    """A module in place of a model's embeddings: it returns the states that the model was called with."""
 
     def forward(self, *positional: Any, inputs_embeds: Tensor | None = None, **others: Any) -> Tensor:
         """Return the states, which a model passes on by name or as the second argument."""

@@ -1,4 +1,4 @@
-"""A text encoder in two parts: frozen lower layers, and the last layer at one position.
+"""Split a text encoder in two: frozen lower layers, and the last layer at one position.
 
 Only the last layer and the heads learn (RetExpan, appendix B), and only the state at ``[MASK]`` of
 that layer is used (equation 2). So the lower layers run once per sentence, and of the last layer only

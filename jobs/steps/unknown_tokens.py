@@ -26,7 +26,7 @@ SAMPLED_PARTS, SAMPLED_ROWS = 8, 64
 """Parts that a sample is read from, and sentences of each."""
 
 WORTH_A_WORD = 0.03
-"""Share of unknown tokens that is told: rare signs alone stay below it."""
+"""Share of unknown tokens above which they are reported: rare signs alone stay below it."""
 
 TOO_MANY = 0.5
 """Share at which there is no point in going on."""

@@ -44,6 +44,7 @@ class BundleCache(Generic[T]):
             self._opened[bundle_id] = opening
         # Shielded: one caller that gives up must not take it from the others.
         found = await asyncio.shield(opening)
+        self._used[bundle_id] = self._clock()  # opening may have taken longer than ``keep_s``
         self.sweep()
         return found
 

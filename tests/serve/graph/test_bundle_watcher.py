@@ -181,6 +181,21 @@ def test_a_bundle_cache_lets_go_of_what_is_old_and_idle_but_never_of_the_newest(
     assert asyncio.run(run()) == [["a", "b"], ["a", "b"], ["b"]]
 
 
+def test_a_bundle_that_took_longer_to_open_than_an_idle_one_is_kept_stays_open() -> None:
+    async def run() -> list[str]:
+        clock = Clock()
+
+        def open_(bundle_id: str) -> str:
+            clock.now += 100
+            return bundle_id
+
+        cache = BundleCache(open_, keep_s=60, clock=clock)
+        await cache.prepare("a")
+        return cache.ids
+
+    assert asyncio.run(run()) == ["a"]
+
+
 def test_a_bundle_cache_checks_by_itself_for_what_to_let_go() -> None:
     async def run() -> list[str]:
         cache = BundleCache(str.upper, keep_s=0.01)
