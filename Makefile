@@ -83,7 +83,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry engine jobs serve cluster
-	$(BIN)/deptry tests examples benchmarks --ignore DEP002,DEP004
+	$(BIN)/deptry tests examples benchmarks docs --ignore DEP002,DEP004
 
 # A dead link, or a page that would load something from a network, fails.
 docs: setup

@@ -8,15 +8,20 @@ from importlib.util import find_spec
 _MISSING = [name for name in ("faiss", "ijson", "pydantic", "torch") if find_spec(name) is None]
 
 
-def _started() -> str:
-    """Return the command that this process runs: a module's name, or that of a script's file."""
+def _is_command() -> bool:
+    """Return whether this process is a command of ours: ``seedset …``, or ``python -m jobs.…``."""
     words = sys.orig_argv
-    return words[words.index("-m") + 1] if "-m" in words[:-1] else os.path.basename(sys.argv[0])
+    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    return os.path.basename(sys.argv[0]) == "seedset" or module.partition(".")[0] in (
+        "jobs",
+        "serve",
+        "cluster",
+    )
 
 
 if _MISSING:
     _WAY_OUT = f"the engine is not installed (no {', '.join(_MISSING)}): run `pip install 'seedset[engine]'`"
-    if _started().partition(".")[0] in ("seedset", "jobs", "serve", "cluster"):
+    if _is_command():
         print(f"error: {_WAY_OUT}", file=sys.stderr)
         sys.exit(2)
     raise ModuleNotFoundError(_WAY_OUT, name=_MISSING[0])

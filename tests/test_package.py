@@ -136,6 +136,14 @@ def test_a_command_beside_the_client_alone_names_the_extra(module: str, client_o
     )
 
 
+def test_the_script_beside_the_client_alone_names_the_extra(client_only: Python, tmp_path: Path) -> None:
+    script = tmp_path / "seedset"
+    script.write_text("import cluster", encoding="utf-8")
+    done = client_only(str(script), "expand", "-m", "retexpan")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the engine is not installed")
+
+
 def test_an_import_beside_the_client_alone_names_the_extra(
     client_only: Python,
 ) -> None:
