@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,12 @@ def test_every_family_takes_an_input_of_its_limit_and_loads_from_its_folder(
 def test_families_like_bert_compute_one_position() -> None:
     fast = {kind for kind in FAMILIES if isinstance(TextEncoder(tiny_model(kind)).last, OnePositionLayer)}
     assert fast == {"bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta"}
+
+
+def test_the_documents_name_every_family() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "methods.md").read_text(encoding="utf-8")
+    section = page.split("### Which encoders work")[1].split("The cache holds")[0]
+    assert set(re.findall(r"`([\w-]+)`", section)) - {"model_type"} == FAMILIES.keys()
 
 
 def test_a_family_that_cannot_be_split_is_named_with_those_that_can() -> None:

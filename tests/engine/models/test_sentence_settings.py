@@ -104,6 +104,14 @@ def test_a_folder_without_settings_is_read_as_the_mean(folder: Path) -> None:
         np.testing.assert_allclose(found.vectors_nD[place], expected, atol=1e-6)
 
 
+def test_a_tokenizer_that_pads_on_the_left_makes_the_same_vectors(folder: Path) -> None:
+    expected = vectors(folder).vectors_nD
+    tokenizer = NamedModel.open(folder, "encoder").tokenizer()
+    tokenizer.padding_side = "left"
+    tokenizer.save_pretrained(folder)
+    np.testing.assert_array_equal(vectors(folder).vectors_nD, expected)
+
+
 def test_the_embedded_encoder_is_read_as_it_always_was() -> None:
     settings = read_settings(NamedModel.open(EMBEDDED, "encoder"))
     assert settings == SentenceSettings(max_tokens=256, dim=384)
