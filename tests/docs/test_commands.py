@@ -10,28 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster.seedset import entries
 from typer.testing import CliRunner
 
 from cluster.commandline import Command
 from tests.support.documents import PAGES, ROOT, Block, blocks, code_spans, command_lines
 
-COMMANDS = {
-    "import": "jobs.import_corpus",
-    "image-features": "jobs.image_features",
-    "choose-images": "jobs.choose_images",
-    "preprocess": "jobs.preprocess",
-    "train-encoder": "jobs.train_encoder",
-    "build-index": "jobs.build_index",
-    "pretrain-lm": "jobs.pretrain_lm",
-    "expand": "jobs.expand",
-    "evaluate": "jobs.evaluate",
-    "ablate": "jobs.ablate",
-    "serve": "serve.run",
-    "bundles": "serve.operations.bundles",
-    "token": "serve.operations.token",
-    "check-cluster": "cluster.check",
-    "local-cluster": "cluster.local",
-}
+COMMANDS = {name: entry.module for name, entry in entries()}
 
 HTTP = ("curl", "post", "post()")
 """Requests: see test_http."""

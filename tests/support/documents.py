@@ -81,3 +81,11 @@ def write_titled(folder: Path, page: Path) -> None:
             file = folder / block.title
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(block.code, encoding="utf-8")
+
+
+def first_cells(page: Path, heading: str, column: int = 0) -> list[str]:
+    """Return the code spans of one column of the tables below a heading, in order."""
+    text = page.read_text(encoding="utf-8").split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    tables = re.findall(r"^\| ---.*\n((?:\|.*\n?)*)", text, re.MULTILINE)
+    rows = [line.split(" | ") for table in tables for line in table.splitlines()]
+    return [span for row in rows if len(row) > column for span in re.findall(r"`([^`]+)`", row[column])]

@@ -132,7 +132,7 @@ def test_families_like_bert_compute_one_position() -> None:
 
 
 def test_the_documents_name_every_family() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "methods.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "encoders.md").read_text(encoding="utf-8")
     section = page.split("### Which encoders work")[1].split("The cache holds")[0]
     assert set(re.findall(r"`([\w-]+)`", section)) - {"model_type"} == FAMILIES.keys()
 
