@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster.seedset import entries
 from typer.testing import CliRunner
 
 from cluster.commandline import Command
+from cluster.seedset import entries
 from tests.support.documents import PAGES, ROOT, Block, blocks, code_spans, command_lines
 
 COMMANDS = {name: entry.module for name, entry in entries()}
