@@ -103,7 +103,7 @@ def describe_nodes(nodes: list[dict[str, Any]]) -> list[str]:
 
 
 class CheckSettings(CommandSettings):
-    """What the command is told."""
+    """The settings of the command."""
 
     cluster_file: Path = Field(default=Path("ray_cluster.yaml"), description="Check this file.")
 

@@ -68,7 +68,7 @@ class Action:
 
     @property
     def name(self) -> str:
-        """Of the parameter."""
+        """The name of the parameter."""
         return self.flag.removeprefix("--").replace("-", "_")
 
 

@@ -115,7 +115,7 @@ def _environment() -> None:
 
 
 class LocalSettings(CommandSettings):
-    """What the command is told."""
+    """The settings of the command."""
 
     nodes: int = Field(default=NODES, ge=1, description="Run this many nodes, the head among them.")
     cpus_per_node: int = Field(

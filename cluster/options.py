@@ -27,7 +27,7 @@ from pydantic_core import PydanticUndefined
 from engine.errors import UserError
 
 Shape = Literal["flag", "value", "list", "nested"]
-"""How an option is written: a pair of flags; a flag and a word; the same, repeated; in files only."""
+"""Form of an option: a pair of flags; a flag and a word; the same, repeated; in files only."""
 
 FieldPath = tuple[str, ...]
 
@@ -71,7 +71,7 @@ class Former:
 
 
 class CommandSettings(BaseModel):
-    """What a command is told: the base of the models that become command lines."""
+    """The base of the models of settings that become command lines."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -160,12 +160,12 @@ class Option:
 
     @property
     def required(self) -> bool:
-        """Whether a run needs a value."""
+        """True if a run needs a value."""
         return any(target.default is PydanticUndefined for target in self.targets)
 
     @property
     def shape(self) -> Shape:
-        """How it is written on a command line."""
+        """The form of the option on a command line."""
         kind = bare_type(self.declared.annotation)
         if kind is bool:
             return "flag"
@@ -177,7 +177,7 @@ class Option:
 
     @property
     def allowed(self) -> str:
-        """What may be given, in words."""
+        """The allowed values, in words."""
         return allowed_values(self._declared)
 
     @property
@@ -187,7 +187,7 @@ class Option:
 
     @property
     def metavar(self) -> str:
-        """What stands for its value in the help."""
+        """The placeholder of the value in the help."""
         kind = _single_type(self.declared)
         if get_origin(kind) is Literal:
             return f"<{'|'.join(self.choices)}>"

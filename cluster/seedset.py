@@ -25,7 +25,7 @@ STACK = ("ray", "torch", "transformers", "deepspeed", "faiss-cpu", "pyarrow", "p
 
 
 class Entry(NamedTuple):
-    """Where a command is, and what it does in one line."""
+    """A command: the module that holds it, and what it does in one line."""
 
     module: str
     summary: str

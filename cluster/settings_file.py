@@ -33,7 +33,7 @@ class Given:
 
 
 Values = dict[str, Given]
-"""By an option's key."""
+"""Given values by an option's key."""
 
 
 def read_file(path: Path, options: Sequence[Option], former: Mapping[str, Former] | None = None) -> Values:

@@ -38,7 +38,7 @@ CHOSEN_BY_ROWS = [
 
 
 class AblateSettings(CommandSettings):
-    """What the command is told; the rows of the tables say which objectives and modalities are trained."""
+    """The settings of the command; the rows of the tables say which objectives and modalities are trained."""
 
     workspace: str = Field(description="Folder or s3:// prefix with model input and image features.")
     queries: list[str] = Field(

@@ -26,7 +26,7 @@ EXAMPLES = """
 
 
 class BuildIndexSettings(CommandSettings):
-    """What the command is told."""
+    """The settings of the command."""
 
     workspace: str = Field(description="Folder or s3:// prefix with the model input of `seedset preprocess`.")
     untrained: bool = Field(default=False, description="Take the encoder as it came, without training.")

@@ -27,7 +27,7 @@ EXAMPLES = """
 
 
 class ChooseImagesSettings(CommandSettings):
-    """What the command is told."""
+    """The settings of the command."""
 
     table: str = Field(description="File or s3:// address of the records: .jsonl or .parquet.")
     output: str = Field(description="Write to this folder or s3:// prefix.")

@@ -38,7 +38,7 @@ SHOWN = 5
 
 
 class EvaluateSettings(CommandSettings):
-    """What the command is told."""
+    """The settings of the command."""
 
     workspace: str = Field(description="Folder or s3:// prefix that holds the bundle.")
     queries: str = Field(

@@ -26,7 +26,7 @@ EXAMPLES = """
 
 
 class ImageFeaturesSettings(CommandSettings):
-    """What the command is told."""
+    """The settings of the command."""
 
     workspace: str = Field(description="Folder or s3:// prefix with a corpus whose mentions have images.")
     making: Making

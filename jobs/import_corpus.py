@@ -36,7 +36,7 @@ FORMATS_HELP = (
 
 
 class ImportCommandSettings(CommandSettings):
-    """What the command is told."""
+    """The settings of the command."""
 
     workspace: str = Field(description="Folder or s3:// prefix that will hold the corpus.")
     source: str = Field(description="Folder, file or s3:// address to import.")

@@ -44,7 +44,7 @@ EXAMPLES = """
 
 @dataclass(frozen=True)
 class PreprocessResult:
-    """What a run did."""
+    """The result of a run."""
 
     key: str
     manifest: InputManifest
@@ -157,7 +157,7 @@ def _summary(
 
 
 class PreprocessSettings(CommandSettings):
-    """What the command is told."""
+    """The settings of the command."""
 
     workspace: str = Field(description="Folder or s3:// prefix with an imported corpus.")
     model: str = Field(

@@ -35,7 +35,7 @@ FROM_SCRATCH = LmSettings(epochs=3, learning_rate=1.5e-3, weight_decay=0.1, beta
 
 
 class PretrainLmSettings(CommandSettings):
-    """What the command is told: which model, which texts, and how it is trained."""
+    """The settings of the command: which model, which texts, and how it is trained."""
 
     workspace: str = Field(description="Folder or s3:// prefix with an imported corpus.")
     model: str | None = Field(default=None, description="Train this model further: a folder or a hub name.")

@@ -39,7 +39,7 @@ class TrainingProcesses(BaseModel):
 
 
 class Making(BaseModel):
-    """How features are made."""
+    """The settings by which image features are made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

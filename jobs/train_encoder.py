@@ -28,7 +28,7 @@ EXAMPLES = """
 
 
 class TrainEncoderSettings(CommandSettings):
-    """What the command is told; ``--modality`` says which of the two kinds of training it is."""
+    """The settings of the command; ``--modality`` says which of the two kinds of training it is."""
 
     workspace: str = Field(description="Folder or s3:// prefix with the model input of `seedset preprocess`.")
     model: str | None = Field(

@@ -54,7 +54,7 @@ READY_S = 60.0
 
 
 class RunSettings(CommandSettings):
-    """What the command is told: the application's settings, and where it listens."""
+    """The settings of the command: the application's settings, and where it listens."""
 
     application: Annotated[ServeSettings, Group(flags={"fused": "--fused/--per-stage"})]
     host: str = declared(Http, "host")

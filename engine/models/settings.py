@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Patches = Literal["grid", "crop"]
-"""How an image is cut: the cells of one feature map, or pieces that pass by themselves."""
+"""Ways to cut an image: the cells of one feature map, or pieces that pass by themselves."""
 
 
 class EncoderSizes(BaseModel):

@@ -47,7 +47,7 @@ CURRENT = "CURRENT"
 
 @dataclass(frozen=True)
 class AblationPlan:
-    """What is trained and measured."""
+    """The trainings and measurements of an ablation."""
 
     tables: Sequence[str]
     base: MultimodalSettings

@@ -37,7 +37,7 @@ QUARANTINE = "images.jsonl"
 
 @dataclass(frozen=True)
 class FeatureRunResult:
-    """What a run did, in distinct contents; ``manifest`` counts addresses."""
+    """The result of a run, in distinct contents; ``manifest`` counts addresses."""
 
     key: str
     manifest: ImageManifest

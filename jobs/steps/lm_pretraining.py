@@ -31,7 +31,7 @@ CORPUS = "corpus"
 
 @dataclass(frozen=True)
 class Start:
-    """What a run begins with: the model, its tokenizer (a name that every node can read), and the texts."""
+    """The inputs of a run: the model, its tokenizer (a name that every node can read), and the texts."""
 
     origin: Origin
     tokenizer: str
