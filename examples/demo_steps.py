@@ -10,9 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cluster.seedset import entries
 from rich.console import Console
 from rich.table import Table
+
+from cluster.seedset import entries
 
 
 class Steps:
