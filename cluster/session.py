@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,27 +80,31 @@ def session(cpus: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def without_lines(unwanted: bytes) -> Iterator[None]:
-    """Hold back what anything in this process writes to stderr in the block, and drop lines after it.
+def without_lines(unwanted: bytes, descriptor: int = 2) -> Iterator[None]:
+    """Hold back what anything in this process writes to the terminal in the block, and drop lines after it.
 
     Args:
         unwanted: bytes of the lines that are dropped; all others are written when the block ends.
+        descriptor: 1: standard output, 2: standard error.
     """
+    python = sys.stdout if descriptor == 1 else sys.stderr
     try:
-        terminal = os.dup(2)
-    except OSError:  # stderr is closed
+        terminal = os.dup(descriptor)
+    except OSError:  # it is closed
         yield
         return
     with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+        python.flush()
+        os.dup2(held.fileno(), descriptor)
         try:
             yield
         finally:
-            os.dup2(terminal, 2)
+            python.flush()
+            os.dup2(terminal, descriptor)
             held.seek(0)
             kept = b"".join(line for line in held if unwanted not in line)
-            with os.fdopen(terminal, "wb") as stderr:
-                stderr.write(kept)
+            with os.fdopen(terminal, "wb") as stream:
+                stream.write(kept)
 
 
 def user_error(error: BaseException) -> UserError | None:

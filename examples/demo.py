@@ -28,7 +28,7 @@ from examples.make_sample import write_sample
 from serve.run import served
 from serve.settings import ServeSettings
 
-SHOWN = 20
+SHOWN = 15
 TIMEOUT_S = 120
 """For a machine that does other things, too: an answer takes seconds of a core."""
 
@@ -106,7 +106,7 @@ def curl_line(url: str, body: dict[str, Any]) -> str:
 
 def compare(question: Question, query: dict[str, Any], without: list[str], with_negative: list[str]) -> Table:
     """Return both answers side by side, with what is right and what is unwanted by the sample's facts."""
-    right, unwanted = set(query["pos_gt"]), set(query["neg_gt"])
+    right, unwanted = set(query["pos_gt"]), {*query["neg_gt"], *query["neg_seeds"]}
     title = f"\n{question.wanted}, but no {question.unwanted}: like {', '.join(query['pos_seeds'])}"
     table = Table(title=title, title_justify="left", box=None)
     table.add_column("rank", justify="right")

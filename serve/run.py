@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from cluster.commandline import Action, command, wait_until_stopped
 from cluster.options import CommandSettings, Former, Group, declared
-from cluster.session import quiet_environment, session
+from cluster.session import quiet_environment, session, without_lines
 from engine.errors import UserError
 from serve.operations.deploy_file import Http, check_deploy_file, deploy_config
 from serve.settings import HOST, NAME, PORT, RENAMED_SETTINGS, Autoscaling, ServeSettings, StageSettings
@@ -45,6 +45,9 @@ SERVE_HEADINGS = {
 """Headings of the options, and the fields of the application's settings under each."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+END_NOTE = b"ServeController.graceful_shutdown failed"
+"""Serve's controller ends itself while it answers, which Ray reports as a failure whenever Serve ends."""
 
 READY_S = 60.0
 """Time for every stage to answer once its replicas run."""
@@ -122,7 +125,7 @@ def served(settings: ServeSettings, host: str = HOST, port: int = PORT) -> Itera
     # deployment that waits for a core that never comes would hang.
     # Serve tells every step of its own, also that the instance that was started here is there already.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    with session(cpus=max(os.cpu_count() or 1, prepared.cpus)):
+    with ExitStack() as ending, session(cpus=max(os.cpu_count() or 1, prepared.cpus)):
         serve.start(http_options=serve.HTTPOptions(host=host, port=port), logging_config=quiet)
         try:
             _deploy(assemble(prepared), quiet)
@@ -130,6 +133,7 @@ def served(settings: ServeSettings, host: str = HOST, port: int = PORT) -> Itera
             _wait_until_ready(url)
             yield url
         finally:
+            ending.enter_context(without_lines(END_NOTE, descriptor=1))  # until Ray has ended, too
             serve.shutdown()
 
 
