@@ -142,7 +142,9 @@ def question_the_service(steps: Steps, workspace: str, queries: Path) -> None:
             answers = [ask(url, body_of(query, with_negative)) for with_negative in (False, True)]
             console.print(compare(question, query, *answers))
         console.print("+ right, - unwanted, by the sample's tables of facts")
-        console.print("Both questions were chosen because they are answered well; now all queries of the sample:")
+        console.print(
+            "Both questions were chosen because they are answered well; now all queries of the sample:"
+        )
 
 
 def closing(workspace: str, queries: Path) -> str:
