@@ -58,7 +58,7 @@ class Question:
 
 
 QUESTIONS = (
-    Question("countries.json", "countries-002-0", "countries with a coast", "landlocked countries"),
+    Question("countries.json", "countries-002-0", "coastal countries (no islands)", "landlocked countries"),
     Question("solar_system.json", "solar_system-001-0", "moons of Uranus", "moons of Jupiter"),
 )
 """Two that are answered well; the table of all queries tells how it is in general."""
