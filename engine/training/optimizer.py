@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,11 +25,16 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
         module: parameters that need no gradient are left out.
         weight_decay: of the first group.
     """
-    learning = [p for p in module.parameters() if p.requires_grad]
+    parameters = learning(module)
     return [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
+
+
+def learning(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a module that learn."""
+    return [p for p in module.parameters() if p.requires_grad]
 
 
 def open_engine(
@@ -72,9 +78,32 @@ def open_engine(
         # Not DeepSpeed's bf16 mode: with narrow weights and residuals the loss stays visibly higher.
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     engine, *_ = import_deepspeed(device).initialize(model=module, optimizer=optimizer, config=config)
-    if torch.distributed.get_world_size() == 1:
-        # The sum over one worker is its own gradient, but DeepSpeed would copy all of them into one buffer
-        # and back. What comes before, a gradient of zeros where there is none, stays: without one a
-        # parameter would not decay.
-        engine.allreduce_no_retain = lambda *bucket, **settings: None
+    if layout.zero_stage == 0:
+        # DeepSpeed multiplies every gradient, by 1 where nothing is to be clipped, and walks through the
+        # module for each of its passes. A partitioned engine clips its shares itself.
+        engine.clip_fp32_gradients = partial(clip_gradients, learning(module), clip)
+        if torch.distributed.get_world_size() == 1:
+            # The sum over one worker is its own gradient, but DeepSpeed would copy all there and back.
+            engine.enable_backward_allreduce = False
     return engine
+
+
+def clip_gradients(parameters: list[nn.Parameter], largest: float) -> None:
+    """Scale gradients to a norm of at most ``largest``; smaller ones stay as they are, and are not rewritten.
+
+    A parameter without a gradient gets one of zeros: without it, it would not decay. Equal on all workers,
+    whose gradients are averaged before.
+
+    Args:
+        parameters: what learns.
+        largest: norm of all gradients as one vector.
+    """
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    # Only a processor's number can be looked at without waiting for all that was queued before it.
+    if norm.is_cpu and norm <= largest:
+        return
+    nn.utils.clip_grads_with_norm_(parameters, largest, norm)
