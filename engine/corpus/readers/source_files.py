@@ -71,11 +71,18 @@ def list_source(folder: Store) -> Listing:
                 continue
             if not _is_utf8(inside):
                 broken[ascii(inside)[1:-1]] = "its name is not UTF-8; rename it"
-            elif not os.path.exists(path):
-                broken[inside] = f"a link to {os.readlink(path)}, where nothing is; mend or remove it"
+            elif reason := dangling(folder / inside):
+                broken[inside] = reason
             elif os.path.isfile(path):
                 found[inside] = folder / inside
     return Listing(folder, dict(sorted(found.items())), broken)
+
+
+def dangling(file: Store) -> str | None:
+    """Return what is said of a link to nothing; None where the file is no such link."""
+    if not file.is_local or os.path.exists(file.path) or not os.path.islink(file.path):
+        return None
+    return f"a link to {os.readlink(file.path)}, where nothing is; mend or remove it"
 
 
 def _refuse(error: OSError) -> None:

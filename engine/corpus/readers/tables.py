@@ -279,7 +279,7 @@ def read_parquet(
             wanted = [c for c in columns if c in there]
             size = IMAGE_BATCH if any(map(_holds_images, table.schema_arrow)) else BATCH
             for batch in table.iter_batches(batch_size=size, columns=wanted):
-                for row in _rows(batch):
+                for row in batch_rows(batch):
                     yield {**given, **row}, RowPosition(number), ""
                     number += 1
     except (pa.ArrowException, OSError) as error:
@@ -302,7 +302,8 @@ def _holds_images(column: pa.Field) -> bool:
     return column.name == "image_bytes" or (column.name == "image" and not is_text)
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[Values]:
+def batch_rows(batch: pa.RecordBatch) -> Iterator[Values]:
+    """Yield the rows of a batch; a value that cannot be read costs none of the others, see :func:`_value`."""
     try:
         yield from batch.to_pylist()
         return
