@@ -168,7 +168,7 @@ def _files(source: Store) -> dict[str, Store]:
     listing = list_source(folder)
     files = {name: file for name, file in listing.files.items() if _is_query_file(name)}
     files = files or {file.name: file for file in query_texts(folder)}
-    refuse_left_out(listing, files, [""], f"A query file ends in {_ENDINGS}")
+    refuse_left_out(listing, files, [""], f"A query file ends in {_ENDINGS}", texts=False)
     if not files:
         raise FormatError(f"{folder.uri}: holds no query file; a query file ends in {_ENDINGS}")
     return files

@@ -323,7 +323,7 @@ def _breaks(broken: list[RefusedRecord]) -> str:
     first, number = broken[0], len({refused.source for refused in broken})
     return (
         f"{number} of its files cannot be read whole; nothing was published. The first: {first.source}, "
-        f"{first.position}: {first.refusal.detail}. Copy or make the file again, or add "
+        f"{first.position}: {first.refusal.detail.rstrip('.?')}. Copy or make the file again, or add "
         "--accept-broken-files to publish what can be read of it"
     )
 

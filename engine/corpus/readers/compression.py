@@ -19,6 +19,7 @@ from engine.storage.store import Store
 ENDINGS = (".gz", ".zst", ".bz2", ".xz", ".lz4")
 """Endings of compressed files that are read."""
 
+_LFS_POINTER = b"version https://git-lfs"
 _GZIP, _XZ, _ZIP = b"\x1f\x8b", b"\xfd7zXZ\0", b"PK\x03\x04"
 # With the digits that follow a bzip2 header, so that a text that begins with BZh is none.
 _KINDS = ((_GZIP, "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\x04\x22\x4d\x18", "lz4"), (_XZ, "xz"))
@@ -71,6 +72,19 @@ def without_ending(name: str) -> str:
     return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), name)
 
 
+def head_of(file: Store, stream: pa.NativeFile) -> bytes:
+    """Return the first bytes of a file, which is then read from its beginning.
+
+    Raises:
+        FormatError: Git LFS left a pointer in its place.
+    """
+    head = bytes(stream.read(len(_LFS_POINTER)))
+    stream.seek(0)
+    if head == _LFS_POINTER:
+        raise FormatError(f"{file.uri}: a pointer of Git LFS, not the file; run `git lfs pull` where it lies")
+    return head
+
+
 @contextmanager
 def open_text(file: Store) -> Iterator[Readable]:
     """Yield a stream of a file's bytes, unpacked where it is compressed (gzip, zstd, bzip2, xz, lz4).
@@ -79,15 +93,14 @@ def open_text(file: Store) -> Iterator[Readable]:
 
     Raises:
         StorageError: there is no such file.
-        FormatError: it is a zip archive.
+        FormatError: it is a zip archive, or a pointer of Git LFS.
     """
     with file.open_input() as stream:
-        head = bytes(stream.read(10))
-        stream.seek(0)
+        head = head_of(file, stream)
         if head.startswith(_ZIP):
             raise FormatError(f"{file.uri}: a zip archive, which may hold several files; unpack it first")
         kind = next((kind for magic, kind in _KINDS if head.startswith(magic)), "")
-        if head.startswith(b"BZh") and head[4:] == _BZIP2_BLOCK:
+        if head.startswith(b"BZh") and head[4:10] == _BZIP2_BLOCK:
             kind = "bz2"
         if not kind:
             yield _Empty() if not head and file.name.lower().endswith(ENDINGS) else stream

@@ -14,6 +14,7 @@ marked by people, so they hold also where the name is spelt in another way.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import accumulate
@@ -106,8 +107,8 @@ def entity_lines(file: Store) -> Iterator[EntityLine]:
 
 
 def whole_number(text: str) -> int | None:
-    """Return the number that a text of digits holds, or None."""
-    text = text.strip()
+    """Return the number that a text of digits holds, or None; 7.0, as pandas writes it, is 7."""
+    text = re.sub(r"\.0*\Z", "", text.strip())
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 

@@ -22,6 +22,9 @@ DATA_ENDINGS = (
 )
 """Endings of files that are likely to hold records."""
 
+_COMPANIONS = ("readme", "license", "notice", "checksum", "sha256", "md5")
+"""Beginnings of names, in lower case, of files that go with data and hold none."""
+
 _PARTITION_NULL = "__HIVE_DEFAULT_PARTITION__"
 _SHOWN = 5
 
@@ -75,6 +78,8 @@ def list_source(folder: Store) -> Listing:
                 broken[inside] = reason
             elif os.path.isfile(path):
                 found[inside] = folder / inside
+            else:
+                broken[inside] = "not a regular file; remove it"
     return Listing(folder, dict(sorted(found.items())), broken)
 
 
@@ -106,38 +111,50 @@ def _is_set_aside(name: str) -> bool:
 
 
 def refuse_left_out(
-    listing: Listing, read: Collection[str], stems: Collection[str], expected: str
+    listing: Listing, read: Collection[str], stems: Collection[str], expected: str, texts: bool = True
 ) -> list[str]:
-    """Stop where a file that belongs to what is read would be passed over; return other files of records.
+    """Stop where a file that belongs to what is read would be passed over; return the names of others.
 
     A file belongs to it if its name, or that of its outermost folder, begins with one of the stems; so does
-    every file, if there is the stem "". It is let pass where the same name with another ending is read.
+    every file, if there is the stem "". It is let pass where the same name with another ending is read, and
+    where its own ending (a copy's, such as .bak) is not one of records.
 
     Args:
         listing: of the source.
         read: the paths that are read.
         stems: beginnings of names.
         expected: says what is read, for the message.
+        texts: whether files that end in .txt, or in nothing, may hold records.
 
     Raises:
         FormatError: names what would be left out, and why.
     """
     stems = tuple(stems)
     twins = {_stem(name) for name in read}
-    left = {n: "" for n in listing.files if n not in read and n.lower().endswith(DATA_ENDINGS)}
-    left.update(listing.broken)
-    belonging = {
-        name: reason
-        for name, reason in left.items()
-        if name.lower().startswith(stems) and not _is_set_aside(name) and (reason or _stem(name) not in twins)
-    }
+    belonging = {name: why for name, why in listing.broken.items() if name.lower().startswith(stems)}
+    unread = [name for name in listing.broken if name not in belonging]
+    for name in listing.files:
+        if name in read:
+            continue
+        belongs = name.lower().startswith(stems) and not _is_set_aside(name) and _stem(name) not in twins
+        if belongs and _may_hold_records(name, texts):
+            belonging[name] = ""
+        elif (belongs and "" not in stems) or name.lower().endswith(DATA_ENDINGS):
+            unread.append(name)
     if belonging:
         named = shown(f"{name} ({reason})" if reason else name for name, reason in belonging.items())
         raise FormatError(
             f"{listing.folder.uri}: not all of it would be read: {named}. {expected}; bring these files into "
             "that form, or move them out of the source"
         )
-    return [name for name in left if name not in belonging]
+    return unread
+
+
+def _may_hold_records(name: str, texts: bool) -> bool:
+    path = PurePosixPath(name.lower())
+    if path.suffix in ("", ".txt"):
+        return texts and not path.name.startswith(_COMPANIONS)
+    return name.lower().endswith(DATA_ENDINGS)
 
 
 def layout_files(

@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 from engine.corpus.image_addresses import address_in
 from engine.corpus.positions import LinePosition, Position, RowPosition
 from engine.corpus.readers.base import Entity, RefusedRecord, Sentence
-from engine.corpus.readers.compression import ENDINGS, without_ending
+from engine.corpus.readers.compression import ENDINGS, head_of, without_ending
 from engine.corpus.readers.json_stream import BLOCK, line_object, lines
 from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out
 from engine.corpus.readers.values import (
@@ -269,6 +269,7 @@ def read_parquet(
     number = 0
     try:
         with file.open_input() as stream:
+            head_of(file, stream)
             # Read ahead, every row group would stay in memory to the end; unbuffered, a whole row group.
             table = pq.ParquetFile(stream, pre_buffer=False, buffer_size=BLOCK)
             there = table.schema_arrow.names
@@ -319,12 +320,12 @@ def _value(column: pa.Array) -> object:
 
     Texts that are not all UTF-8 are bytes, so that each can be looked at by itself.
     """
-    try:
-        return column.to_pylist()[0]
-    except UnicodeDecodeError:
-        return column.cast(_as_bytes(column.type)).to_pylist()[0]
-    except ValueError:
-        return column.type
+    for kind in (column.type, _as_bytes(column.type)):
+        try:
+            return column.cast(kind).to_pylist()[0]
+        except (ValueError, pa.ArrowException):
+            pass
+    return column.type
 
 
 def _as_bytes(kind: pa.DataType) -> pa.DataType:
@@ -333,6 +334,8 @@ def _as_bytes(kind: pa.DataType) -> pa.DataType:
         return pa.binary()
     if pa.types.is_large_string(kind):
         return pa.large_binary()
+    if pa.types.is_dictionary(kind):
+        return _as_bytes(kind.value_type)
     if pa.types.is_map(kind):
         return pa.map_(_as_bytes(kind.key_type), _as_bytes(kind.item_type))
     if pa.types.is_list(kind):

@@ -7,6 +7,7 @@ the record's faults; what is good of the record stays. All readers of outside fo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from engine.refusals import Code, Refusal
 Values = dict[str, Any]
 
 NO_CONTENT = Refusal(Code.NO_CONTENT, "neither a sentence nor an image")
+
+_DATA_ADDRESS = re.compile(r"data:[^,]*;base64,")
 
 WHOLE = 2**63
 """Bound of whole numbers that are given with a decimal point."""
@@ -140,6 +143,8 @@ def _image(value: object, column: str) -> Image | Refusal:
     if not isinstance(value, str):
         expected = {"image": "image must be a text", "image_bytes": "image_bytes must be bytes or base64"}
         return wrong_type(expected[column], value)
+    if found := _DATA_ADDRESS.match(value[:200]):
+        return Image(content=value[found.end() :])
     return Image(value or None) if column == "image" else Image(content=value or None)
 
 
@@ -182,13 +187,15 @@ def attributes_of(value: object, faults: Faults) -> dict[str, list[str]]:
 
 
 def _pairs(value: object, faults: Faults) -> Sequence[tuple[object, object]]:
-    """Return attributes with their values: of an object, or of the pairs that Arrow makes of a map."""
+    """Return attributes with their values: of an object, or of the pairs that others make of one."""
     if is_missing(value):
         return ()
     if isinstance(value, dict):
         return list(value.items())
     if isinstance(value, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
         return value
+    if isinstance(value, list) and all(isinstance(p, dict) and p.keys() == {"key", "value"} for p in value):
+        return [(pair["key"], pair["value"]) for pair in value]
     refusal = wrong_type("attributes must be {attribute: [texts]}", value)
     faults.append(BadDetail(refusal, dumps(value)))
     return ()

@@ -68,6 +68,12 @@ def test_one_that_is_broken_inside(tmp_path: Path) -> None:
     (tmp_path / "s.jsonl").write_bytes(b"PK\3\4 and so on")
     with pytest.raises(FormatError, match="a zip archive, which may hold several files; unpack it first"):
         run_import(tmp_path / "w", tmp_path / "s.jsonl", "jsonl")
+    for form in ("jsonl", "parquet"):
+        (tmp_path / f"s.{form}").write_bytes(
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+        )
+        with pytest.raises(FormatError, match="a pointer of Git LFS, not the file; run `git lfs pull`"):
+            run_import(tmp_path / "w", tmp_path / f"s.{form}", form)
 
 
 def test_a_layout_of_compressed_files(tmp_path: Path) -> None:

@@ -157,9 +157,8 @@ def test_what_pandas_and_hugging_face_write_is_read(tmp_path: Path) -> None:
         line(["Iron", 3], (7, 0, 0), image="c.jpg"),
         line("Iron melts", (7, 0, 0), image=float("nan")),
     ]
-    source = mesed(
-        tmp_path / "raw", rows, attributes={"Iron": {"phase": ["solid", None, 3], "kind": "metal"}}
-    )
+    attributes = {"Iron": {"phase": ["solid", None, 3], "kind": "metal"}}
+    source = mesed(tmp_path / "raw", rows, "Iron\t7.0\nGold\t3\n", attributes)
     got = run_import(tmp_path / "w", source, "mesed")
     images = [m["image"] and Path(m["image"]).name for m in got.mentions]
     assert [image and image.split(".")[1] for image in images] == ["jpg", "bin", None, "jpg", None]

@@ -64,6 +64,9 @@ def test_folders_of_partitions_give_the_columns_that_files_lack(tmp_path: Path) 
         (lambda raw: jsonl(raw / "sentences-more/b.jsonl", ["x"]), "sentences-more/b.jsonl"),
         (lambda raw: parquet(raw / "entities.parquet", name=["iron"]), "entities.parquet"),
         (lambda raw: jsonl(raw / "Entities.json", ["x"]), "Entities.json"),
+        (lambda raw: jsonl(raw / "entities.txt", ["x"]), "entities.txt"),
+        (lambda raw: jsonl(raw / "sentences/part-00000", ["x"]), "sentences/part-00000"),
+        (lambda raw: os.mkfifo(raw / "sentences.jsonl"), r"sentences.jsonl \(not a regular file"),
         (lambda raw: (raw / "sentences/c.jsonl").symlink_to("gone"), r"sentences/c.jsonl \(a link to gone"),
         (lambda raw: (raw / "entities").symlink_to("gone"), r"entities \(a link to gone, where nothing is"),
         (
@@ -88,11 +91,20 @@ def test_other_files_are_named_and_copies_are_none(tmp_path: Path) -> None:
     jsonl(raw / "sentences/.ipynb_checkpoints/a.jsonl", [said("gold")])
     table(raw / "sentences.parquet", "iron")  # the same table in another format
     jsonl(raw / "queries/q.jsonl", ["{}"])
-    (raw / "README.md").touch()
+    for name in ("README.md", "sentences/README", "sentences/a.jsonl.bak"):
+        (raw / name).touch()
     (raw / "loop").symlink_to(raw)
+    (raw / "images").mkdir()
+    (raw / "images/a.png").symlink_to("gone")
     got = run_import(tmp_path / "w", raw, "jsonl")
     assert names(got) == ["iron"]
-    assert sorted(got.manifest.unread) == ["queries/q.jsonl", "sentences.parquet"]
+    assert sorted(got.manifest.unread) == [
+        "images/a.png",
+        "queries/q.jsonl",
+        "sentences.parquet",
+        "sentences/README",
+        "sentences/a.jsonl.bak",
+    ]
 
 
 @pytest.mark.parametrize(
