@@ -67,6 +67,11 @@ class Code(StrEnum):
     NO_TRUTH = "no_truth"
 
 
+def encodable(text: str) -> str:
+    """Return a text that UTF-8 can hold: in the place of half a surrogate pair stands a question mark."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """The reason why something cannot be used.

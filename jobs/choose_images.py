@@ -68,10 +68,10 @@ def main(settings: ChooseImagesSettings) -> None:
         wanted, counts, made = choose_images(
             settings.table, output, settings.choice, settings.overwrite, executor
         )
-    if counts["images_refused"] or wanted.refused:
+    if counts["images_refused"] or wanted.refused or wanted.details_refused:
         console.say(
-            f"{wanted.refused} records and {counts['images_refused']} images cannot be used; see "
-            f"{output}/quarantine"
+            f"{wanted.refused} records, {wanted.details_refused} details of others and "
+            f"{counts['images_refused']} images cannot be used; see {output}/quarantine"
         )
     console.result(
         output=output,

@@ -18,6 +18,7 @@ from cluster.options import RUN, Choices, CommandSettings, Former
 from engine.corpus.importing.importer import FORMATS, ImportSettings, import_corpus
 from engine.corpus.readers import mesed, ultrawiki
 from engine.corpus.readers import tables as rows
+from engine.corpus.readers.source_files import shown
 from engine.storage.workspace import Workspace
 from jobs import console
 
@@ -59,10 +60,13 @@ def main(settings: ImportCommandSettings) -> None:
     with console.meter("sentences") as meter:
         manifest = import_corpus(place, settings.source, settings.format, settings.strictness, meter.add)
     counts = manifest.counts
+    if manifest.unread:
+        console.say(f"not read: {shown(manifest.unread)}; --help says what --format {settings.format} reads")
     for reason, number in manifest.reasons.items():
         console.say(f"  {number} × {reason}")
     if counts.quarantined:
-        console.say(f"{counts.quarantined} records were not imported; see {place.corpus.uri}/quarantine")
+        lost = f"{counts.quarantined} records or details were not imported"
+        console.say(f"{lost}; see {place.corpus.uri}/quarantine")
     console.result(
         entities=counts.entities,
         mentions=counts.mentions,

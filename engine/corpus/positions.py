@@ -62,7 +62,9 @@ class AfterPosition(NamedTuple):
     last: KeyPosition | SentencePosition
 
     def __str__(self) -> str:
-        return f"after {self.last}"
+        if isinstance(self.last, SentencePosition) and self.last.sentence < 0:
+            return f"after {self.last.entity!r}" if self.last.entity else "at its beginning"
+        return f"after {self.last}" if self.last != KeyPosition("") else "at its beginning"
 
 
 class StoredMentionPosition(NamedTuple):

@@ -80,6 +80,8 @@ class CorpusManifest(BaseModel):
     """sha256 of the entity table and the mentions parts: what is made from the same corpus may be kept."""
     part_digests: list[str] = []
     """sha256 of every mentions part: what is made from the same part may be kept. Empty: not known."""
+    unread: list[str] = []
+    """Files of records in the source that are not part of the format, and were not read."""
 
 
 def corpus_digest(sha256s: dict[str, str]) -> str:

@@ -18,33 +18,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictInt,
-    StrictStr,
-    ValidationError,
-)
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
+from engine.corpus.readers.compression import BrokenStreamError, open_text, without_ending
+from engine.corpus.readers.json_stream import BLOCK, line_object, lines, wrong_type
+from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out
+from engine.corpus.readers.tables import batch_rows
+from engine.corpus.readers.values import is_missing, number_of, text_of
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
 from engine.queries.mesed import SUFFIX, RawRecord, mesed_records, query_texts
 from engine.query import Query
-from engine.refusals import Code, Refusal
+from engine.refusals import Code, Refusal, encodable
 from engine.storage.store import Store
 from engine.vocabulary import Vocabulary
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
-_ENDINGS = f"{', '.join(SUFFIXES)}, or, in MESED's layout, {SUFFIX}"
+_ENDINGS = f"{', '.join(SUFFIXES)} (the first two also compressed), or, in MESED's layout, {SUFFIX}"
 
 _SHOWN = 200
 """Characters of a reason that are kept: a refused record may hold anything."""
@@ -155,65 +151,83 @@ def read_queries(source: Store, vocabulary: Vocabulary) -> QuerySet:
     return found
 
 
-def _files(source: Store) -> list[Store]:
+def _files(source: Store) -> dict[str, Store]:
+    """Return the query files of a source by their path from its folder on.
+
+    Raises:
+        FormatError: there is none, or one of the folder would not be read.
+    """
     if source.size() >= 0:
-        if not source.name.endswith((*SUFFIXES, SUFFIX)):
+        if not _is_query_file(source.name) and not source.name.endswith(SUFFIX):
             raise FormatError(f"{source.uri}: a query file ends in {_ENDINGS}")
-        return [source]
+        return {source.name: source}
     folder = source / "query" if (source / "query").exists() else source
-    files = [file for file in folder.files() if file.name.endswith(SUFFIXES)] or query_texts(folder)
-    if not files:
+    if not folder.exists():
         # A path with a typing error is the likeliest mistake: say which of the two it is.
-        state = "holds no query file" if folder.exists() else "no such file or folder"
-        raise FormatError(f"{folder.uri}: {state}; a query file ends in {_ENDINGS}")
+        raise FormatError(f"{folder.uri}: no such file or folder; a query file ends in {_ENDINGS}")
+    listing = list_source(folder)
+    files = {name: file for name, file in listing.files.items() if _is_query_file(name)}
+    files = files or {file.name: file for file in query_texts(folder)}
+    refuse_left_out(listing, files, [""], f"A query file ends in {_ENDINGS}", texts=False)
+    if not files:
+        raise FormatError(f"{folder.uri}: holds no query file; a query file ends in {_ENDINGS}")
     return files
 
 
-def _found(files: Sequence[Store]) -> Iterator[RawRecord]:
-    if files[0].name.endswith(SUFFIX):
-        yield from mesed_records(files)
+def _is_query_file(name: str) -> bool:
+    return name.endswith(".parquet") or without_ending(name).endswith((".json", ".jsonl"))
+
+
+def _found(files: Mapping[str, Store]) -> Iterator[RawRecord]:
+    listed = list(files.values())
+    if listed[0].name.endswith(SUFFIX):
+        yield from mesed_records(listed)
         return
-    for file in files:
-        yield from ((file, *one) for one in _records(file))
+    for name, file in files.items():
+        given = partition_of(name)
+        for position, record in _records(file):
+            yield file, position, {**given, **record} if isinstance(record, dict) else record
 
 
 def _records(file: Store) -> Iterator[tuple[int, Any]]:
     """Yield (position, record); in the place of what cannot be read its refusal."""
-    if file.name.endswith(".jsonl"):
-        yield from _json_lines(file)
+    if without_ending(file.name).endswith(".jsonl"):
+        for line in lines(file):
+            if not line.is_blank:
+                yield line.number, line_object(line, _FIELDS)[0]
         return
     try:
         if file.name.endswith(".parquet"):
             with file.open_input() as stream:
-                records = pq.read_table(stream).to_pylist()
+                batches = pq.read_table(stream).to_batches()
+            records: Any = [record for batch in batches for record in batch_rows(batch)]
         else:
-            records = json.loads(file.read_bytes())
-    except (ValueError, pa.ArrowException, RecursionError) as error:
+            with open_text(file) as stream:
+                records = json.loads(b"".join(iter(lambda: stream.read(BLOCK), b"")))
+    except BrokenStreamError as error:
+        yield 0, error.refusal
+        return
+    except (ValueError, OSError, pa.ArrowException, RecursionError) as error:
         yield 0, Refusal(Code.FILE_BROKEN, f"cannot be read: {error}")
         return
     if not isinstance(records, list):
-        reason = f"holds a {type(records).__name__}, expected a list of queries"
-        yield 0, Refusal(Code.WRONG_TYPE, reason)
+        yield 0, wrong_type("a query file must be a list of queries", records)
         return
     yield from enumerate(records, 1)
 
 
-def _json_lines(file: Store) -> Iterator[tuple[int, Any]]:
-    for position, line in enumerate(file.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            yield position, json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield position, Refusal(Code.NOT_JSON, f"not JSON: {error}")
+def _plain(value: Any) -> Any:
+    """Return a value without what is missing in it (null, NaN); 3.0 is 3, bytes are UTF-8."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items() if not is_missing(one)}
+    if isinstance(value, list):
+        return [_plain(one) for one in value if not is_missing(one)]
+    taken = text_of(value, "") if isinstance(value, bytes) else value
+    number = number_of(value, "") if isinstance(value, float) else taken
+    return value if isinstance(number, Refusal) else number
 
 
-def _listed(value: Any) -> Any:
-    """Parquet writes an absent list as null."""
-    return [] if value is None else value
-
-
-Entities = Annotated[list[StrictStr | StrictInt], BeforeValidator(_listed)]
+Entities = list[StrictStr | StrictInt]
 
 
 class _Record(BaseModel):
@@ -231,6 +245,17 @@ class _Record(BaseModel):
     neg_gt: Entities = []
 
 
+_FIELDS = {
+    name
+    for field, info in _Record.model_fields.items()
+    for name in (
+        info.validation_alias.choices if isinstance(info.validation_alias, AliasChoices) else [field]
+    )
+    if isinstance(name, str)
+}
+"""Every name by which a field may be given."""
+
+
 class _Reader:
     """A reader of records into labelled queries; no two of them may share an id."""
 
@@ -241,11 +266,13 @@ class _Reader:
 
     def take(self, file: Store, position: int, raw: Any) -> LabelledQuery | RefusedQuery:
         """Return the query of one record, or why it has none; ``raw`` may be a refusal already."""
-        record = raw if isinstance(raw, Refusal) else _validated(raw)
+        record = raw if isinstance(raw, Refusal) else _validated(_plain(raw))
         if isinstance(record, Refusal):
             return RefusedQuery(file.uri, position, None, _short(record))
-        label = record.label or PurePosixPath(file.name).stem
+        label = record.label or PurePosixPath(file.name[: len(without_ending(file.name))]).stem
         query_id = self._name(record, label)
+        if fault := next(filter(None, map(_fault_of_encoding, (query_id, label))), None):
+            return RefusedQuery(file.uri, position, encodable(query_id), fault)
         found = self._claim(query_id, f"{file.name}:{position}") or self._resolved(record, query_id, label)
         if isinstance(found, Refusal):
             return RefusedQuery(file.uri, position, query_id, _short(found))
@@ -288,6 +315,13 @@ class _Reader:
         return Truth(ids, tuple(str(name) for name, i in found.items() if i is None))
 
 
+def _fault_of_encoding(text: str) -> Refusal | None:
+    """Return why an id or a class cannot be written into results and reports, or None."""
+    if encodable(text) == text:
+        return None
+    return Refusal(Code.TEXT_SURROGATE, f"{text!a} holds half of a surrogate pair")
+
+
 def _validated(raw: Any) -> _Record | Refusal:
     try:
         return _Record.model_validate(raw)
@@ -299,5 +333,5 @@ def _validated(raw: Any) -> _Record | Refusal:
 
 def _short(refusal: Refusal) -> Refusal:
     """Return the refusal with its detail on one line of bounded length."""
-    line = " ".join(refusal.detail.split())
+    line = " ".join(encodable(refusal.detail).split())
     return replace(refusal, detail=line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…")

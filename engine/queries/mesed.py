@@ -20,7 +20,9 @@ from typing import Any
 
 from engine.corpus.readers.json_stream import decode, lines
 from engine.corpus.readers.mesed import ENTITIES, entity_lines, whole_number
+from engine.corpus.readers.source_files import dangling
 from engine.corpus.text import nfc
+from engine.errors import FormatError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 
@@ -68,6 +70,9 @@ def _beside(file: Store, name: str) -> Store | None:
     """Return the file of that name in the folder of ``file``, or in the one above; None if there is none."""
     folder = PurePosixPath(file.path).parent
     places = [Store(file.fs, str(parent / name), file.is_local) for parent in (folder, folder.parent)]
+    for place in places:
+        if reason := dangling(place):
+            raise FormatError(f"{place.uri}: {reason}")
     return next((place for place in places if place.size() >= 0), None)
 
 

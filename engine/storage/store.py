@@ -99,6 +99,11 @@ class Store:
         """The last part of the path."""
         return self.path.rsplit("/", 1)[-1]
 
+    @property
+    def parent(self) -> Store:
+        """The folder that this file or folder lies in."""
+        return Store(self.fs, self.path.rpartition("/")[0], self.is_local)
+
     def __truediv__(self, name: str) -> Store:
         return Store(self.fs, f"{self.path}/{name}", self.is_local)
 
@@ -115,10 +120,12 @@ class Store:
         return info.size if info.type == pafs.FileType.File else -1
 
     def files(self, suffix: str = "") -> list[Store]:
-        """Return the files below this folder whose names end in ``suffix``, sorted, without hidden ones."""
+        """Return the files below this folder whose names end in ``suffix``, sorted; none of hidden names or
+        in hidden folders."""
         selector = pafs.FileSelector(self.path, recursive=True, allow_not_found=True)
         paths = [i.path for i in self.fs.get_file_info(selector) if i.type == pafs.FileType.File]
-        kept = [p for p in paths if p.endswith(suffix) and not p.rsplit("/", 1)[-1].startswith(".")]
+        start = len(self.path)
+        kept = [p for p in paths if p.endswith(suffix) and "/." not in p[start:]]
         return [Store(self.fs, p, self.is_local) for p in sorted(kept)]
 
     def read_bytes(self) -> bytes:

@@ -16,6 +16,7 @@ from engine.models.text import TextEncoder
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
+from engine.training.contexts import Contexts
 from engine.training.multimodal_data import mine_neighbor_lists, open_contexts
 from engine.training.settings import EncoderSettings, Modality, MultimodalSettings
 from engine.vocabulary import Vocabulary
@@ -94,6 +95,23 @@ def train(
     return summary
 
 
+def check_modality(workspace: Workspace, data: Contexts, modality: Modality) -> None:
+    """See to it that a training has what its modality names.
+
+    Raises:
+        UserError: no context has anything of it; or no image can be used, and it names images.
+    """
+    if "image" in modality and not len(data.usable("image")):
+        about = data.features.manifest
+        raise UserError(
+            f"{workspace.root.uri}: no context has an image that can be used ({about.refused} of "
+            f"{about.images} images were refused, see {workspace.corpus.uri}/quarantine). Mend them and run "
+            "`seedset image-features` again, or train with --modality text"
+        )
+    if not len(data.usable(modality)):
+        raise UserError(f"{workspace.root.uri}: no context has anything of --modality {modality}")
+
+
 def _describe(
     workspace: Workspace,
     cache: FrozenCache,
@@ -122,7 +140,6 @@ def _describe(
     )
     if data is None or not isinstance(settings, MultimodalSettings):
         return run
-    if not len(data.usable(settings.modality)):
-        raise UserError(f"{workspace.root.uri}: no context has anything of --modality {settings.modality}")
+    check_modality(workspace, data, settings.modality)
     lists = mine_neighbor_lists(workspace, data, len(entities), settings.modality)
     return MultimodalRun(**vars(run), features=data.features.key, lists=lists)

@@ -69,7 +69,7 @@ def make_image_features(
 
     Raises:
         StorageError: there is no corpus, or a bucket cannot be used.
-        UserError: no mention has an image, or the backbone cannot be loaded.
+        UserError: no mention has an image, none of the images can be used, or the backbone cannot be loaded.
     """
     mentioned = _mentioned(workspace)
     backbone = VisionBackbone.load(making.model, making.patches, making.grid, "--model")
@@ -85,6 +85,12 @@ def make_image_features(
     images = _with_reasons(images, list(features.parts.values()))
     refused = {a: i for a, i in zip(addresses, images, strict=True) if i.refusal}
     _write_quarantine(workspace, mentioned, refused)
+    if len(refused) == len(addresses):
+        raise UserError(
+            f"{workspace.corpus.uri}: none of its {len(addresses)} images can be used. The first: "
+            f"{addresses[0]}: {images[0].reason}. Put the images where the addresses say (relative ones lie "
+            "below the source's folder), or import the corpus again with others"
+        )
     manifest = ImageManifest(
         settings=settings,
         model=making.model,
@@ -198,7 +204,10 @@ def _write_quarantine(
     file.write_bytes(text.encode())
     for address, image in list(refused.items())[:3]:
         console.say(f"  {address}: {image.reason}")
-    console.say(f"{len(refused)} images cannot be used, their sentences stay without one; see {file.uri}")
+    console.say(
+        f"{len(refused)} of {len(mentioned)} images cannot be used, their sentences stay without one; see "
+        f"{file.uri}"
+    )
 
 
 def _publish(

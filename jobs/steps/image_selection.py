@@ -33,7 +33,7 @@ def choose_images(
 
     Raises:
         StorageError: another choice is in ``output``, there is no table, or a bucket cannot be used.
-        FormatError: the table holds no record that can be used.
+        FormatError: the table is cut off or broken, or holds no record that can be used.
         UserError: a model cannot be loaded.
     """
     source, folder = Store.open(table), SelectionFolder(Store.open(output))

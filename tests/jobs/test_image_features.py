@@ -1,7 +1,8 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from engine.images.settings import ImageSettings
 from engine.images.worker import ImageWorker
 from engine.models.vision import VisionBackbone
 from engine.storage.workspace import Workspace
+from engine.training.contexts import Contexts
 from jobs.settings import Making
 from jobs.steps import image_features
+from jobs.steps.encoder_training import check_modality
 from jobs.steps.image_features import FeatureRunResult, make_image_features
 from jobs.workers.executor import Arguments, Executor, LocalExecutor, RayExecutor, Result, Task, Worker
 from tests.support.executors import LastFirst
@@ -131,6 +134,29 @@ def test_a_part_that_is_lost_is_made_again(tmp_path: Path, model: str, suffix: s
     after = stamps(tmp_path / "w", first.key)
     assert {n for n in after if after[n] == before[n]} == {n for n in before if lost.stem not in n}
     assert len(set(ImageFeatures.open(workspace).rows_of(list(named(COLOURS))))) == 5
+
+
+def test_a_corpus_of_images_that_are_all_missing_ends_the_job(tmp_path: Path, model: str) -> None:
+    addresses = import_images(tmp_path / "w", tmp_path / "raw", {"a.png": None, "b.png": b"no picture"})
+    with pytest.raises(UserError, match=rf"none of its 2 images.* {addresses[0]}: missing"):
+        make(tmp_path / "w", model)
+    assert list(quarantine(tmp_path / "w")) == addresses
+    with pytest.raises(StorageError, match="no image features here yet"):
+        ImageFeatures.open(Workspace.open(tmp_path / "w"))
+
+
+def test_a_training_with_images_needs_one_that_can_be_used(tmp_path: Path) -> None:
+    class NoImages:
+        features = SimpleNamespace(manifest=SimpleNamespace(images=3, refused=3))
+
+        def usable(self, modality: str) -> list[int]:
+            return [] if modality == "image" else [0, 1]
+
+    workspace, data = Workspace.open(tmp_path), cast("Contexts", NoImages())
+    check_modality(workspace, data, "text")
+    for modality in ("image", "text+image"):
+        with pytest.raises(UserError, match=r"no context has an image that can be used \(3 of 3 images"):
+            check_modality(workspace, data, modality)
 
 
 def test_refused_images_are_named_and_their_sentences_stay(tmp_path: Path, model: str) -> None:

@@ -16,7 +16,7 @@ from engine.corpus.importing.writer import MentionWriter, Quarantine, write_enti
 from engine.corpus.positions import Position
 from engine.corpus.readers.base import EXCERPT, CorpusReader, Entity, RefusedRecord, Sentence
 from engine.corpus.readers.mesed import MesedReader
-from engine.corpus.readers.tables import TableReader, read_jsonl, read_parquet
+from engine.corpus.readers.tables import JSONL, PARQUET, TableReader, read_jsonl, read_parquet
 from engine.corpus.readers.ultrawiki import UltraWikiReader
 from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, corpus_digest
 from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_name, fault_of_text, nfc
@@ -29,8 +29,8 @@ from engine.vocabulary import MAX_NAME_LENGTH
 FORMATS: dict[str, Callable[[Store], CorpusReader]] = {
     "ultrawiki": UltraWikiReader,
     "mesed": MesedReader,
-    "jsonl": lambda place: TableReader(place, ".jsonl", read_jsonl),
-    "parquet": lambda place: TableReader(place, ".parquet", read_parquet),
+    "jsonl": lambda place: TableReader(place, JSONL, read_jsonl),
+    "parquet": lambda place: TableReader(place, PARQUET, read_parquet),
 }
 """A new format is a reader (:class:`CorpusReader`) and a line here."""
 
@@ -49,6 +49,9 @@ class ImportSettings(BaseModel):
         default=MAX_SENTENCE_CHARACTERS, ge=1, description="Refuse sentences of more characters."
     )
     strict: bool = Field(default=False, description="Publish nothing if any record is refused.")
+    accept_broken_files: bool = Field(
+        default=False, description="Publish what can be read of a file that is cut off or broken."
+    )
     overwrite: bool = Field(default=False, description="Replace the corpus that is there.")
 
 
@@ -86,7 +89,8 @@ def import_corpus(
 
     Raises:
         StorageError: nothing at ``source``; a corpus is there already.
-        FormatError: the source is not in the format, holds no usable sentence, or, when strict, any refusal.
+        FormatError: the source is not in the format, a file of it is cut off or broken, files that belong to
+            it would not be read, it holds no usable sentence, or, when strict, any refusal.
     """
     if workspace.corpus.exists() and not settings.overwrite:
         raise StorageError(
@@ -111,6 +115,7 @@ class _Import:
         self._folder, self._settings = folder, settings
         self._counts = Counts()
         self._entities: list[Entity] = []
+        self._broken: list[RefusedRecord] = []
         self._ids: dict[str, int] = {}
 
     def run(self, reader: CorpusReader, form: str, source: str, progress: Progress) -> CorpusManifest:
@@ -132,16 +137,18 @@ class _Import:
             parts=self._mentions.parts,
             digest=corpus_digest(digests),
             part_digests=[sha for name, sha in digests.items() if name.startswith("mentions/")],
+            unread=getattr(reader, "unread", []),
         )
 
     def _refuse(self, refused: RefusedRecord) -> None:
-        counts = self._counts
-        if refused.of == "entity":
+        counts, lost = self._counts, refused.counts_as
+        if lost == "entity":
             counts.entities_refused += 1
-        elif refused.of == "detail":
+        elif lost == "detail":
             counts.details_refused += 1
-        elif refused.of == "file":
+        elif lost == "file":
             counts.files_broken += 1
+            self._broken.append(refused)
         elif refused.refusal.code is Code.DUPLICATE_SENTENCE:
             counts.duplicates += 1
         else:
@@ -180,12 +187,23 @@ class _Import:
                 self._refuse_detail(one, fault.about("alias"), alias)
             elif alias != one.name:
                 aliases.append(alias)
-        attributes = one.attributes
-        texts = [t for name, values in attributes.items() for t in (name, *values)]
-        if fault := next(filter(None, (fault_of_name(t, MAX_NAME_LENGTH) for t in texts)), None):
-            self._refuse_detail(one, fault.about("attributes: a text"), str(attributes))
-            attributes = {}
-        return one._replace(description=description, aliases=aliases, attributes=attributes)
+        return one._replace(description=description, aliases=aliases, attributes=self._attributes(one))
+
+    def _attributes(self, one: Entity) -> dict[str, list[str]]:
+        """Return the attributes of an entity without names and values that cannot be used."""
+        kept: dict[str, list[str]] = {}
+        for name, values in one.attributes.items():
+            if fault := fault_of_name(name, MAX_NAME_LENGTH):
+                self._refuse_detail(one, fault.about("attributes: a name"), str({name: values}))
+                continue
+            faults = [fault_of_name(value, MAX_NAME_LENGTH) for value in values]
+            for value, fault in zip(values, faults, strict=True):
+                if fault:
+                    self._refuse_detail(one, fault.about(f"attribute {name!r}: a value"), value)
+            good = [value for value, fault in zip(values, faults, strict=True) if not fault]
+            if good or not values:
+                kept[name] = good
+        return kept
 
     def _refuse_detail(self, one: Entity, refusal: Refusal, record: str) -> None:
         named = refusal.about(f"{one.name!r}:")
@@ -202,7 +220,7 @@ class _Import:
         read = 0
         for one in reader.sentences():
             if isinstance(one, RefusedRecord):
-                read += one.of == "sentence"
+                read += one.counts_as == "sentence"
                 self._refuse(one)
                 continue
             read += 1
@@ -290,12 +308,24 @@ class _Import:
                 f"{source}: {counts.quarantined} records cannot be used, and --strict allows none; "
                 f"nothing was published. The first: {shown}"
             )
+        if self._broken and not self._settings.accept_broken_files:
+            raise FormatError(f"{source}: {_breaks(self._broken)}")
         if not counts.mentions:
             raise FormatError(
                 f"{source}: no usable sentence in it as --format {form} ({counts.sentences_read} read, "
                 f"{counts.entities} entities); nothing was published. "
                 + (f"The first refusals: {shown}" if shown else "The files are empty.")
             )
+
+
+def _breaks(broken: list[RefusedRecord]) -> str:
+    """Return what is said of files that break off."""
+    first, number = broken[0], len({refused.source for refused in broken})
+    return (
+        f"{number} of its files cannot be read whole; nothing was published. The first: {first.source}, "
+        f"{first.position}: {first.refusal.detail.rstrip('.?')}. Copy or make the file again, or add "
+        "--accept-broken-files to publish what can be read of it"
+    )
 
 
 def _named_by_sentences(sentences: Iterable[Sentence | RefusedRecord]) -> Iterable[Entity]:

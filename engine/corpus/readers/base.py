@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from engine.corpus.positions import Position
-from engine.refusals import Refusal
+from engine.refusals import Code, Refusal, encodable
 from engine.storage.store import Store
 
 EXCERPT = 500
@@ -59,19 +59,28 @@ class RefusedRecord:
     record: str = field(default="")
     of: Literal["entity", "sentence", "detail", "file"] = "sentence"
 
+    @property
+    def counts_as(self) -> Literal["entity", "sentence", "detail", "file"]:
+        """What is lost: ``of``, or the rest of the file where the refusal says so."""
+        return "file" if self.refusal.code in (Code.FILE_CUT_OFF, Code.FILE_BROKEN) else self.of
+
     def as_json(self) -> dict[str, str]:
         """Return the quarantine line: source, position, code, reason and the beginning of the record."""
         return {
-            "source": self.source,
-            "position": str(self.position),
+            "source": encodable(self.source),
+            "position": encodable(str(self.position)),
             "code": self.refusal.code.value,
-            "reason": self.refusal.detail,
-            "record": self.record[:EXCERPT].encode("utf-8", "replace").decode(),
+            "reason": encodable(self.refusal.detail),
+            "record": encodable(self.record[:EXCERPT]),
         }
 
 
 class CorpusReader(Protocol):
-    """A corpus in an outside format. Every iterator may be asked for again, and starts from the beginning."""
+    """A corpus in an outside format. Every iterator may be asked for again, and starts from the beginning.
+
+    A reader may have a list ``unread``: files of records that lie beside those that are read, by their path
+    from the source on.
+    """
 
     def files(self) -> list[Store]:
         """Return the files that are read."""

@@ -14,10 +14,11 @@ marked by people, so they hold also where the name is spelt in another way.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ijson
 
@@ -27,15 +28,27 @@ from engine.corpus.readers.base import Entity, RefusedRecord, Sentence
 from engine.corpus.readers.json_stream import (
     decode,
     fault_of_json,
-    is_whole_number,
     json_members,
+    line_object,
     lines,
-    parsed_object,
     wrong_type,
 )
-from engine.corpus.readers.ultrawiki import detail, dumps, is_attributes, unknown
+from engine.corpus.readers.source_files import layout_files
+from engine.corpus.readers.ultrawiki import unknown
+from engine.corpus.readers.values import (
+    NO_CONTENT,
+    BadDetail,
+    Faults,
+    Image,
+    Values,
+    attributes_of,
+    details,
+    dumps,
+    image_of,
+    is_missing,
+    number_of,
+)
 from engine.corpus.text import nfc
-from engine.errors import FormatError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 
@@ -51,6 +64,22 @@ class EntityLine(NamedTuple):
     name: str
     id: int
     fault: Refusal | None
+
+
+class Context(NamedTuple):
+    """What a line of ``sentences.json`` holds; the image's address is a whole one."""
+
+    tokens: list[str]
+    mentions: list[object]
+    image: Image
+
+
+class MentionSpan(NamedTuple):
+    """A mention: the layout's own id of the entity, and the first and the last of its tokens."""
+
+    entity: int
+    start: int = 0
+    end: int = 0
 
 
 def entity_lines(file: Store) -> Iterator[EntityLine]:
@@ -78,8 +107,8 @@ def entity_lines(file: Store) -> Iterator[EntityLine]:
 
 
 def whole_number(text: str) -> int | None:
-    """Return the number that a text of digits holds, or None."""
-    text = text.strip()
+    """Return the number that a text of digits holds, or None; 7.0, as pandas writes it, is 7."""
+    text = re.sub(r"\.0*\Z", "", text.strip())
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
@@ -88,24 +117,17 @@ class MesedReader:
 
     def __init__(self, folder: Store) -> None:
         self.folder = folder
-        missing = [name for name in (ENTITIES, SENTENCES) if not (folder / name).exists()]
-        if missing:
-            there = ", ".join(f.name for f in folder.files()[:8]) or "nothing"
-            raise FormatError(
-                f"{folder.uri}: no {' and no '.join(missing)} here (found: {there}); --format mesed needs a "
-                f"folder with {ENTITIES} and {SENTENCES}; see --help for the other formats"
-            )
+        self._files, self.unread = layout_files(folder, "mesed", (ENTITIES, SENTENCES), (ATTRIBUTES,))
 
     def files(self) -> list[Store]:
         """Return the files of the layout that are there; images are not among them."""
-        names = (ENTITIES, SENTENCES, ATTRIBUTES)
-        return [self.folder / name for name in names if (self.folder / name).exists()]
+        return list(self._files.values())
 
     def entities(self) -> Iterator[Entity | RefusedRecord]:
         """Yield the lines of entity2id.txt, with the attributes of each."""
         attributes: dict[str, dict[str, list[str]]] = {}
         yield from self._attributes(attributes)
-        for line in entity_lines(self.folder / ENTITIES):
+        for line in entity_lines(self._files[ENTITIES]):
             position = LinePosition(line.number, line.offset)
             if line.fault:
                 yield RefusedRecord(ENTITIES, position, line.fault, line.text, "entity")
@@ -115,80 +137,100 @@ class MesedReader:
             yield unknown(ATTRIBUTES, name, ENTITIES)
 
     def _attributes(self, found: dict[str, dict[str, list[str]]]) -> Iterator[RefusedRecord]:
-        if not (self.folder / ATTRIBUTES).exists():
+        if ATTRIBUTES not in self._files:
             return
         last = ""
         try:
-            for name, given in json_members(self.folder / ATTRIBUTES):
-                last = name
-                if not is_attributes(given):
-                    yield detail(ATTRIBUTES, name, "attributes must be {attribute: [texts]}", given)
-                else:
-                    found[nfc(name.strip())] = given  # type: ignore[assignment]
+            for name, given in json_members(self._files[ATTRIBUTES]):
+                last, faults = name, Faults()
+                found[nfc(name.strip())] = attributes_of(given, faults)
+                yield from details(faults, ATTRIBUTES, KeyPosition(name))
         except ijson.JSONError as error:
             place = AfterPosition(KeyPosition(last))
             yield RefusedRecord(ATTRIBUTES, place, fault_of_json(error), of="file")
 
     @cached_property
     def _names(self) -> dict[int, str]:
-        return {line.id: line.name for line in entity_lines(self.folder / ENTITIES) if not line.fault}
+        return {line.id: line.name for line in entity_lines(self._files[ENTITIES]) if not line.fault}
 
     def sentences(self) -> Iterator[Sentence | RefusedRecord]:
         """Yield the mentions of sentences.json, line by line."""
-        for line in lines(self.folder / SENTENCES):
-            text, fault = decode(line)
-            position = LinePosition(line.number, line.offset)
-            if fault is None and (not text or text.isspace()):
+        for line in lines(self._files[SENTENCES]):
+            if line.is_blank:
                 continue
-            row = fault or parsed_object(text, line.ended)
+            position = LinePosition(line.number, line.offset)
+            row, text = line_object(line, ("tokens",))
             if isinstance(row, Refusal):
                 yield RefusedRecord(SENTENCES, position, row, text)
-            elif fault := _fault_of_row(row):
-                yield RefusedRecord(SENTENCES, position, fault, text)
-            else:
-                yield from self._mentions(row, line.number)
-
-    def _mentions(self, row: dict[str, Any], number: int) -> Iterator[Sentence | RefusedRecord]:
-        tokens: list[str] = row.get("tokens") or []
-        ends = list(accumulate(tokens, lambda end, token: end + 1 + len(token), initial=-1))
-        image = address_in(self.folder, row["image"]) if row.get("image") else None
-        for place, mention in enumerate(row["entityMentions"]):
-            position = MentionPosition(number, place)
-            if fault := self._fault_of_mention(mention, tokens, image):
-                yield RefusedRecord(SENTENCES, position, fault, dumps(mention))
                 continue
-            name = self._names[mention["entityId"]]
-            if tokens:
-                start, end = ends[mention["start"]] + 1, ends[mention["end"] + 1]
-                yield Sentence(name, " ".join(tokens), start, end, image, SENTENCES, position, annotated=True)
+            faults = Faults()
+            context = self._context(row, faults)
+            if isinstance(context, Refusal):
+                yield RefusedRecord(SENTENCES, position, context, text)
             else:
-                yield Sentence(name, "", None, None, image, SENTENCES, position)
+                yield from details(faults, SENTENCES, position)
+                yield from self._mentions(context, line.number)
 
-    def _fault_of_mention(self, mention: object, tokens: list[str], image: str | None) -> Refusal | None:
+    def _context(self, row: Values, faults: Faults) -> Context | Refusal:
+        """Return what a line holds, or why it cannot be used; bad details go to ``faults``."""
+        mentions, tokens = row.get("entityMentions"), _tokens(row.get("tokens"))
+        if not isinstance(mentions, list):
+            return wrong_type("entityMentions must be a list", None if is_missing(mentions) else mentions)
+        if not mentions:
+            return Refusal(Code.NO_CONTENT, "mentions no entity")
+        image = image_of(row, faults)
+        if isinstance(tokens, Refusal):
+            if not any(image):
+                return tokens
+            faults.append(BadDetail(tokens, dumps(row["tokens"])))
+            tokens = []
+        if not tokens and not any(image) and faults:
+            return faults[0].refusal
+        address = address_in(self.folder, image.address) if image.address else None
+        return Context(tokens, mentions, image._replace(address=address))
+
+    def _mentions(self, context: Context, number: int) -> Iterator[Sentence | RefusedRecord]:
+        tokens, image = context.tokens, context.image
+        ends = list(accumulate(tokens, lambda end, token: end + 1 + len(token), initial=-1))
+        for place, mention in enumerate(context.mentions):
+            position = MentionPosition(number, place)
+            span = self._span(mention, tokens, any(image))
+            if isinstance(span, Refusal):
+                yield RefusedRecord(SENTENCES, position, span, dumps(mention))
+                continue
+            name, sentence, start, end = self._names[span.entity], " ".join(tokens), None, None
+            if tokens:
+                start, end = ends[span.start] + 1, ends[span.end + 1]
+            yield Sentence(
+                name, sentence, start, end, image.address, SENTENCES, position, bool(tokens), image.content
+            )
+
+    def _span(self, mention: object, tokens: list[str], has_image: bool) -> MentionSpan | Refusal:
+        """Return the entity and the span of tokens that a mention names, or why it cannot be used."""
         if not isinstance(mention, dict):
             return wrong_type("a mention must be an object", mention)
+        numbers = []
         for key in ("entityId", "start", "end") if tokens else ("entityId",):
-            value = mention.get(key)
-            if not is_whole_number(value):
-                return wrong_type(f"{key} must be a whole number", value)
-        if mention["entityId"] not in self._names:
-            reason = f"entityId {mention['entityId']} is in no usable line of {ENTITIES}"
+            value = number_of(mention.get(key), key)
+            if not isinstance(value, int):
+                return value or wrong_type(f"{key} must be a whole number", None)
+            numbers.append(value)
+        span = MentionSpan(*numbers)
+        if span.entity not in self._names:
+            reason = f"entityId {span.entity} is in no usable line of {ENTITIES}"
             return Refusal(Code.UNKNOWN_ENTITY, reason)
         if not tokens:
-            return None if image else Refusal(Code.NO_CONTENT, "neither a sentence nor an image")
-        start, end = mention["start"], mention["end"]
-        if not 0 <= start <= end < len(tokens):
-            reason = f"start {start} and end {end} are no span of its {len(tokens)} tokens"
+            return span if has_image else NO_CONTENT
+        if not 0 <= span.start <= span.end < len(tokens):
+            reason = f"start {span.start} and end {span.end} are no span of its {len(tokens)} tokens"
             return Refusal(Code.SPAN_OUT_OF_RANGE, reason)
-        return None
+        return span
 
 
-def _fault_of_row(row: dict[str, Any]) -> Refusal | None:
-    tokens, mentions, image = row.get("tokens"), row.get("entityMentions"), row.get("image")
-    if tokens is not None and not (isinstance(tokens, list) and all(isinstance(t, str) for t in tokens)):
+def _tokens(value: object) -> list[str] | Refusal:
+    """Return the tokens of a line, none where they are missing, or why they cannot be used."""
+    if is_missing(value):
+        return []
+    if not isinstance(value, list) or not all(isinstance(token, str) for token in value):
         return Refusal(Code.WRONG_TYPE, "tokens must be a list of texts")
-    if not isinstance(mentions, list):
-        return wrong_type("entityMentions must be a list", mentions)
-    if not mentions:
-        return Refusal(Code.NO_CONTENT, "mentions no entity")
-    return None if isinstance(image, str | None) else wrong_type("image must be a text", image)
+    return value

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import ijson
@@ -28,12 +27,22 @@ from engine.corpus.readers.json_stream import (
     lines,
     wrong_type,
 )
+from engine.corpus.readers.source_files import layout_files
+from engine.corpus.readers.values import (
+    NO_CONTENT,
+    Faults,
+    attributes_of,
+    details,
+    dumps,
+    is_missing,
+    optional_text,
+)
 from engine.corpus.text import nfc
 from engine.errors import FormatError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 
-REQUIRED = ("entities.txt", "ent2sents.json")
+REQUIRED, OPTIONAL = ("entities.txt", "ent2sents.json"), ("ent2text.json", "attributes.json")
 CLASS = "class"
 Attributes = dict[str, dict[str, list[str]]]
 
@@ -42,24 +51,16 @@ class UltraWikiReader:
     """A folder in the layout of UltraWiki (see the module)."""
 
     def __init__(self, folder: Store) -> None:
-        self.folder = folder
         if folder.size() >= 0:
             raise FormatError(
                 f"{folder.uri}: a file; --format ultrawiki needs a folder with entities.txt and "
                 "ent2sents.json; for a file of sentences add --format jsonl or --format parquet"
             )
-        missing = [name for name in REQUIRED if not (folder / name).exists()]
-        if missing:
-            there = ", ".join(f.name for f in folder.files()[:8]) or "nothing"
-            raise FormatError(
-                f"{folder.uri}: no {' and no '.join(missing)} here (found: {there}); --format ultrawiki "
-                "needs a folder with entities.txt and ent2sents.json; see --help for the other formats"
-            )
+        self._files, self.unread = layout_files(folder, "ultrawiki", REQUIRED, OPTIONAL)
 
     def files(self) -> list[Store]:
         """Return the files of the layout that are there."""
-        names = (*REQUIRED, "ent2text.json", "attributes.json")
-        return [self.folder / name for name in names if (self.folder / name).exists()]
+        return list(self._files.values())
 
     def entities(self) -> Iterator[Entity | RefusedRecord]:
         """Yield the lines of entities.txt, with what the other files know of each."""
@@ -68,7 +69,7 @@ class UltraWikiReader:
         yield from self._descriptions(descriptions)
         yield from self._attributes(attributes)
         source = "entities.txt"
-        for line in lines(self.folder / source):
+        for line in lines(self._files[source]):
             text, fault = decode(line)
             position = LinePosition(line.number, line.offset)
             if fault:
@@ -83,38 +84,41 @@ class UltraWikiReader:
 
     def _descriptions(self, found: dict[str, str]) -> Iterator[RefusedRecord]:
         source = "ent2text.json"
-        if not (self.folder / source).exists():
+        if source not in self._files:
             return
         last = ""
         try:
-            for name, text in json_members(self.folder / source):
-                last = name
-                if isinstance(text, str):
-                    found[nfc(name.strip())] = text
-                elif text is not None:
-                    yield detail(source, name, "the description is not a text", text)
+            for name, text in json_members(self._files[source]):
+                last, faults = name, Faults()
+                description = optional_text(text, "description", faults)
+                yield from details(faults, source, KeyPosition(name))
+                if description is not None:
+                    found[nfc(name.strip())] = description
         except ijson.JSONError as error:
             place = AfterPosition(KeyPosition(last))
             yield RefusedRecord(source, place, fault_of_json(error), of="file")
 
     def _attributes(self, found: Attributes) -> Iterator[RefusedRecord]:
         source = "attributes.json"
-        if not (self.folder / source).exists():
+        if source not in self._files:
             return
         last = ""
         try:
-            for group, members in json_members(self.folder / source):
+            for group, members in json_members(self._files[source]):
                 last = group
                 kind = nfc(group.strip())
+                if is_missing(members):
+                    continue
                 if not isinstance(members, dict):
-                    yield detail(source, group, "a class must be {name: {attribute: [values]}}", members)
+                    reason = wrong_type("a class must be {name: {attribute: [values]}}", members)
+                    yield RefusedRecord(source, KeyPosition(group), reason, dumps(members), "detail")
                     continue
                 for name, given in members.items():
-                    if not is_attributes(given):
-                        yield detail(source, name, "attributes must be {attribute: [texts]}", given)
-                        continue
+                    faults = Faults()
+                    own = attributes_of(given, faults)
+                    yield from details(faults, source, KeyPosition(name))
                     known = found.setdefault(nfc(name.strip()), {})
-                    for attribute, values in [(CLASS, [kind] if kind else []), *given.items()]:
+                    for attribute, values in [(CLASS, [kind] if kind else []), *own.items()]:
                         merged = known.get(attribute, []) + values
                         known[attribute] = list(dict.fromkeys(merged))
         except ijson.JSONError as error:
@@ -124,7 +128,7 @@ class UltraWikiReader:
     def sentences(self) -> Iterator[Sentence | RefusedRecord]:
         """Yield the sentences of ent2sents.json in its order; a name that comes twice is one entity."""
         source = "ent2sents.json"
-        events = json_events(self.folder / source)
+        events = json_events(self._files[source])
         name, place, inside = "", 0, False
         try:
             expect_object(events)
@@ -139,6 +143,8 @@ class UltraWikiReader:
                     inside = True
                 elif event == "end_array":
                     inside = False
+                elif event == "null" and not inside:
+                    pass  # a missing list
                 elif event != "end_map":
                     yield _wrong(source, name, place, json_value(events, event, value), inside)
                     place += 1
@@ -147,27 +153,10 @@ class UltraWikiReader:
             yield RefusedRecord(source, after, fault_of_json(error), of="file")
 
 
-def is_attributes(given: object) -> bool:
-    """Return whether a value is ``{attribute: [text, …]}``."""
-    return isinstance(given, dict) and all(
-        isinstance(values, list) and all(isinstance(v, str) for v in values) for values in given.values()
-    )
-
-
 def _wrong(source: str, name: str, place: int, value: object, inside: bool) -> RefusedRecord:
     expected = "a sentence must be a text" if inside else "an entity must have a list of sentences"
-    return RefusedRecord(source, SentencePosition(name, place), wrong_type(expected, value), dumps(value))
-
-
-def dumps(value: object) -> str:
-    """Return a refused value as text for the quarantine."""
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def detail(source: str, name: str, reason: str, value: object) -> RefusedRecord:
-    """Return the refusal of what a file holds on an entity in another type than ``reason`` asks for."""
-    refusal = Refusal(Code.WRONG_TYPE, reason)
-    return RefusedRecord(source, KeyPosition(name), refusal, dumps(value), "detail")
+    fault = NO_CONTENT if value is None else wrong_type(expected, value)
+    return RefusedRecord(source, SentencePosition(name, place), fault, dumps(value))
 
 
 def unknown(source: str, name: str, entities: str) -> RefusedRecord:

@@ -56,6 +56,8 @@ class SelectionManifest(BaseModel):
     records: int
     refused: int
     parts: int
+    details_refused: int = 0
+    """Candidates, offsets and typical images of the records that cannot be used."""
 
     def tasks(self) -> dict[str, str]:
         """Return what :class:`SelectionWorker` is to make, by the name of the part; it is that name."""
@@ -176,7 +178,8 @@ class SelectionFolder:
             table=table.uri,
             digest=digest.hexdigest(),
             records=records,
-            refused=len(refusals),
+            refused=sum(refusal.counts_as != "detail" for refusal in refusals),
+            details_refused=sum(refusal.counts_as == "detail" for refusal in refusals),
             parts=parts,
         )
 

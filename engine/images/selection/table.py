@@ -17,11 +17,22 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from engine.corpus.image_addresses import address_in
+from engine.corpus.image_addresses import MAX_ADDRESS, address_in
 from engine.corpus.positions import Position
 from engine.corpus.readers.base import RefusedRecord
-from engine.corpus.readers.json_stream import is_whole_number
-from engine.corpus.readers.tables import BrokenFileError, Values, read_jsonl, read_parquet
+from engine.corpus.readers.compression import without_ending
+from engine.corpus.readers.tables import BrokenFileError, read_jsonl, read_parquet
+from engine.corpus.readers.values import (
+    BadDetail,
+    Faults,
+    Values,
+    details,
+    dumps,
+    offsets_of,
+    optional_text,
+    required_text,
+    texts_of,
+)
 from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_name, fault_of_text
 from engine.errors import FormatError, StorageError
 from engine.refusals import Code, Refusal
@@ -75,65 +86,77 @@ class SelectionRecord(NamedTuple):
 def read_table(table: Store) -> Iterator[SelectionRecord | RefusedRecord]:
     """Yield the records of a table, in the place of one that cannot be used its refusal.
 
+    A detail that cannot be used (a candidate, an offset, the typical image) is refused before its record.
+
     Args:
-        table: a file whose name ends in .jsonl or .parquet.
+        table: a file whose name ends in .jsonl (compressed: .jsonl.gz and so on) or .parquet.
 
     Raises:
-        FormatError: the name ends otherwise, or a required column is missing.
+        FormatError: the name ends otherwise, a required column is missing, or the file is cut off or broken.
         StorageError: there is no such file.
     """
     readers = {"jsonl": read_jsonl, "parquet": read_parquet}
-    reader = readers.get(table.name.rpartition(".")[2])
+    reader = readers.get(without_ending(table.name).rpartition(".")[2])
     if reader is None:
         raise FormatError(f"{table.uri}: not a table that is known; it must end in .jsonl or .parquet")
     if table.size() < 0:
         raise StorageError(f"{table.uri}: no such file")
-    folder = Store(table.fs, table.path.rpartition("/")[0], table.is_local)
     try:
         for number, (row, position, text) in enumerate(reader(table, COLUMNS)):
-            record = row if isinstance(row, Refusal) else _record(row, number, position, folder)
+            faults = Faults()
+            record = row if isinstance(row, Refusal) else _record(row, number, position, table.parent, faults)
             if isinstance(record, Refusal):
-                yield RefusedRecord(table.name, position, record, text or str(row))
+                if record.code in (Code.FILE_CUT_OFF, Code.FILE_BROKEN):
+                    raise BrokenFileError(position, record)
+                yield RefusedRecord(table.name, position, record, text or dumps(row))
             else:
+                yield from details(faults, table.name, position)
                 yield record
     except BrokenFileError as error:
-        yield RefusedRecord(table.name, error.position, error.refusal, of="file")
+        raise FormatError(
+            f"{table.uri}, {error.position}: {error.refusal}; copy or make the file again"
+        ) from None
 
 
-def _record(row: Values, number: int, position: Position, folder: Store) -> SelectionRecord | Refusal:
-    if fault := _fault(row):
-        return fault
-    return SelectionRecord(
-        number,
-        str(position),
-        row["entity"],
-        row["sentence"],
-        row.get("start"),
-        row.get("end"),
-        list(dict.fromkeys(address_in(folder, c) for c in row.get("candidates") or [])),
-        address_in(folder, row["typical"]) if row.get("typical") else None,
-    )
-
-
-def _fault(row: Values) -> Refusal | None:
-    """Return why a row cannot be used, if it cannot."""
-    for column in ("entity", "sentence"):
-        if not isinstance(row.get(column), str):
-            return Refusal(Code.WRONG_TYPE, f"{column} must be a text")
-    if fault := fault_of_name(row["entity"].strip(), MAX_NAME_LENGTH):
+def _record(
+    row: Values, number: int, position: Position, folder: Store, faults: Faults
+) -> SelectionRecord | Refusal:
+    """Return a row's record, or why it cannot be used; details that cannot be used go to ``faults``."""
+    entity, sentence = (required_text(row.get(column), column) for column in ("entity", "sentence"))
+    if isinstance(entity, Refusal):
+        return entity
+    if isinstance(sentence, Refusal):
+        return sentence
+    if fault := fault_of_name(entity.strip(), MAX_NAME_LENGTH):
         return fault.about("entity")
-    if fault := fault_of_text(row["sentence"], MAX_SENTENCE_CHARACTERS):
+    if fault := fault_of_text(sentence, MAX_SENTENCE_CHARACTERS):
         return fault.about("sentence")
-    for column in ("start", "end"):
-        value = row.get(column)
-        if value is not None and not is_whole_number(value):
-            return Refusal(Code.WRONG_TYPE, f"{column} must be a whole number")
-    candidates = row.get("candidates") or []
-    if not isinstance(candidates, list) or not all(isinstance(c, str) and c for c in candidates):
-        return Refusal(Code.WRONG_TYPE, "candidates must be a list of addresses")
+    start, end = offsets_of(row, faults)
+    given = texts_of(row.get("candidates"), "candidates", "a candidate", faults)
+    candidates = [_address(one, "a candidate", folder, faults) for one in dict.fromkeys(given)]
     if len(candidates) > MAX_CANDIDATES:
         reason = f"{len(candidates)} candidates; at most {MAX_CANDIDATES} are taken"
         return Refusal(Code.TOO_MANY_CANDIDATES, reason)
-    if not isinstance(row.get("typical"), str | None):
-        return Refusal(Code.WRONG_TYPE, "typical must be an address")
+    typical = optional_text(row.get("typical"), "typical", faults)
+    return SelectionRecord(
+        number,
+        str(position),
+        entity,
+        sentence,
+        start,
+        end,
+        list(dict.fromkeys(one for one in candidates if one)),
+        _address(typical, "typical", folder, faults) if typical else None,
+    )
+
+
+def _address(image: str, what: str, folder: Store, faults: Faults) -> str | None:
+    """Return the whole address of an image, or None where it goes to ``faults``.
+
+    An address of a kind that is not known is let pass: it is refused with the images that cannot be read.
+    """
+    fault = fault_of_name(image, MAX_ADDRESS)
+    if fault is None:
+        return address_in(folder, image)
+    faults.append(BadDetail(fault.about(what), dumps(image)))
     return None

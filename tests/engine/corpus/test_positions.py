@@ -26,7 +26,10 @@ from engine.corpus.positions import (
         (KeyPosition("it's"), '"it\'s"'),
         (SentencePosition("iron", 2), "'iron', sentence 2"),
         (AfterPosition(KeyPosition("iron")), "after 'iron'"),
-        (AfterPosition(SentencePosition("iron", -1)), "after 'iron', sentence -1"),
+        (AfterPosition(SentencePosition("iron", 2)), "after 'iron', sentence 2"),
+        (AfterPosition(SentencePosition("iron", -1)), "after 'iron'"),
+        (AfterPosition(SentencePosition("", -1)), "at its beginning"),
+        (AfterPosition(KeyPosition("")), "at its beginning"),
         (
             StoredMentionPosition("part-00001.parquet", 4, 9),
             "mention of entity 9 in part-00001.parquet, row 4",

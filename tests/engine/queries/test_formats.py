@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from engine.errors import FormatError, QueryError
 from engine.queries.formats import QuerySet, read_queries
+from engine.refusals import Code
 from engine.storage.store import Store
 from engine.vocabulary import Vocabulary
 
@@ -83,10 +85,16 @@ def test_parquet_with_ids_and_nulls(tmp_path: Path) -> None:
         ('{"id": "x", "positive": ["iron"], "negative": ["Fe"]}', "at once"),
         ('{"id": "x", "positive": ["iron"], "top_k": 0}', "top_k is 0"),
         ('{"id": "good", "positive": ["iron"]}', "the id is taken, by q.jsonl:1"),
-        ('{"id": "x", "positive": ["iron"', "not JSON"),
-        ("[" * 100_000, "not JSON"),
-        ("17", "valid dictionary"),
-        ("\udcff", "not JSON"),
+        ('{"id": "x", "positive": ["iron"', "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("17", "a line must be an object, not a number"),
+        ("\udcff", "not valid UTF-8 at byte 37 of the file"),
+        ('{"id": "x", "pos_seeds": ["ir\udcffon"]}', "not valid UTF-8 at byte"),
+        ('{"id": "x\\ud83d", "positive": ["iron"]}', "'x\\ud83d' holds half of a surrogate pair"),
+        ('{"id": "x", "class": "\\ud83d", "positive": ["iron"]}', "holds half of a surrogate pair"),
+        ('{"id": "x", "positive": ["\\ud83d"]}', "unknown entity '\\ud83d'"),
+        ('{"id": "x", "positive": [NaN, null]}', "at least one positive seed"),
+        ('{"id": "x", "positive": [1.5]}', "positive.0"),
     ],
 )
 def test_a_query_that_cannot_be_used_is_refused_with_its_place(
@@ -101,6 +109,58 @@ def test_a_query_that_cannot_be_used_is_refused_with_its_place(
     assert (refusal.source, refusal.position) == (str(path), 2)
     assert reason in refusal.reason
     assert len(refusal.reason) < 300
+    assert json.dumps(refusal.as_json(), ensure_ascii=False).encode()
+
+
+def test_missing_values_and_numbers_as_pandas_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    nan = float("nan")
+    records = [
+        {
+            "id": 5.0,
+            "positive": ["iron", nan, 1.0],
+            "negative": nan,
+            "top_k": 7.0,
+            "class": nan,
+            "group_id": nan,
+        },
+        {"id": "b", "positive": None, "pos_seeds": ["zinc"], "pos_gt": [None, "iron"], "neg_gt": nan},
+    ]
+    path.write_text("\n".join(map(json.dumps, records)))
+    first, second = read(path).queries
+    assert (first.query.id, first.query.positive, first.query.top_k, first.label) == ("5", (0, 1), 7, "q")
+    assert (second.query.positive, second.positive.ids) == ((2,), {0})
+    table = pa.table({"id": [b"a", b"b"], "positive": [[b"iron"], [b"\xff"]], "top_k": [3.0, nan]})
+    pq.write_table(table, tmp_path / "q.parquet")
+    found = read(tmp_path / "q.parquet")
+    assert [(q.query.id, q.query.positive, q.query.top_k) for q in found.queries] == [("a", (0,), 3)]
+    assert [(r.position, r.reason.split(":")[0]) for r in found.refused] == [(2, "positive.0")]
+
+
+def test_every_file_of_a_folder_is_read_or_named(tmp_path: Path) -> None:
+    line = '{"positive": ["iron"]}\n'
+    (tmp_path / "deep/class=metals").mkdir(parents=True)
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints/a.jsonl").write_text(line)
+    (tmp_path / "a.jsonl").write_text(line)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(line.encode()))
+    (tmp_path / "c.json.gz").write_bytes(gzip.compress(f"[{line}]".encode()))
+    (tmp_path / "deep/class=metals/d.jsonl").write_text(line)
+    (tmp_path / "README.md").touch()
+    assert [q.label for q in read(tmp_path).queries] == ["a", "b", "c", "metals"]
+    (tmp_path / "c.json.gz").write_bytes(gzip.compress(f"[{line}]".encode())[:-9])
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(line.encode())[:-9])
+    assert [(Path(r.source).name, r.refusal.code) for r in read(tmp_path).refused] == [
+        ("b.jsonl.gz", Code.FILE_CUT_OFF),
+        ("c.json.gz", Code.FILE_CUT_OFF),
+    ]
+    (tmp_path / "e.csv").touch()
+    with pytest.raises(FormatError, match=r"not all of it would be read: e.csv\. A query file ends in .json"):
+        read(tmp_path)
+    (tmp_path / "e.csv").unlink()
+    (tmp_path / "f.jsonl").symlink_to("gone")
+    with pytest.raises(FormatError, match=r"f.jsonl \(a link to gone, where nothing is"):
+        read(tmp_path)
 
 
 def test_a_refused_query_does_not_change_the_others_ids(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_a_table_of_pictures_is_never_in_memory_whole(tmp_path: Path, layout: di
     pq.write_table(pa.table(columns), path, compression=None, use_dictionary=False, **layout)
     del columns
     before, most = pa.total_allocated_bytes(), 0
-    found = TableReader(Store.open(path), ".parquet", read_parquet).sentences()
+    found = TableReader(Store.open(path), (".parquet",), read_parquet).sentences()
     for one, expected in zip(found, content, strict=True):
         assert isinstance(one, Sentence)
         assert one.image_bytes == expected

@@ -47,7 +47,7 @@ def test_every_kind_of_fault_has_its_code(tmp_path: Path, row: object, code: Cod
 def test_entities_details_and_broken_files_have_theirs(tmp_path: Path) -> None:
     names = ["iron", "iron", "x\ty"]
     source = ultrawiki(tmp_path / "raw", b'{"iron": ["Iron."', names, ent2text={"gold": "Yellow.", "iron": 7})
-    got = run_import(tmp_path / "w", source, "ultrawiki")
+    got = run_import(tmp_path / "w", source, "ultrawiki", accept_broken_files=True)
     assert {(q["source"], q["position"], q["code"]) for q in got.quarantine} == {
         ("ent2text.json", "'iron'", Code.WRONG_TYPE),
         ("ent2text.json", "'gold'", Code.UNKNOWN_ENTITY),

@@ -112,7 +112,6 @@ def test_an_image_without_a_sentence_is_a_context(tmp_path: Path) -> None:
         ({"tokens": ["Iron"]}, "entityMentions must be a list, not null"),
         ({"tokens": "Iron", "entityMentions": [{}]}, "tokens must be a list of texts"),
         (line(["Iron", 3], (7, 0, 0)), "tokens must be a list of texts"),
-        (line("Iron", (7, 0, 0), image=3), "image must be a text, not a number"),
         ({"tokens": ["Iron"], "entityMentions": [7]}, "a mention must be an object, not a number"),
         (line("Iron", ("7", 0, 0)), "entityId must be a whole number, not a text"),
         (line("Iron", (7, None, 0)), "start must be a whole number, not null"),
@@ -142,14 +141,39 @@ def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
     source = mesed(tmp_path / "raw", [line("Iron one", (7, 0, 0)), line("Iron two", (7, 0, 0))])
     file = source / "sentences.json"
     file.write_bytes(file.read_bytes()[:-9])
-    got = run_import(tmp_path / "w", source, "mesed")
+    with pytest.raises(FormatError, match=r"sentences.json, line 2, byte \d+: the file ends in the middle"):
+        run_import(tmp_path / "w", source, "mesed")
+    got = run_import(tmp_path / "w", source, "mesed", accept_broken_files=True)
     assert len(got.mentions) == 1
-    assert "may be cut off" in got.reasons[0][1]
+    assert "it is cut off" in got.reasons[0][1]
+    assert got.manifest.counts.files_broken == 1
+
+
+def test_what_pandas_and_hugging_face_write_is_read(tmp_path: Path) -> None:
+    rows = [
+        line("An Iron bar", (7.0, 1.0, 1.0), image={"bytes": None, "path": "a.jpg"}),
+        line(None, (3, None, None), image={"bytes": "QQ==", "path": "b.jpg"}),
+        line("Iron rusts", (7, 0, 0), image=3),
+        line(["Iron", 3], (7, 0, 0), image="c.jpg"),
+        line("Iron melts", (7, 0, 0), image=float("nan")),
+    ]
+    attributes = {"Iron": {"phase": ["solid", None, 3], "kind": "metal"}}
+    source = mesed(tmp_path / "raw", rows, "Iron\t7.0\nGold\t3\n", attributes)
+    got = run_import(tmp_path / "w", source, "mesed")
+    images = [m["image"] and Path(m["image"]).name for m in got.mentions]
+    assert [image and image.split(".")[1] for image in images] == ["jpg", "bin", None, "jpg", None]
+    assert [m["sentence"] for m in got.mentions] == ["An Iron bar", "", "Iron rusts", "", "Iron melts"]
+    assert got.entities[0]["attributes"] == {"phase": ["solid"], "kind": ["metal"]}
+    assert got.reasons == [
+        ("'Iron'", "a value of attribute 'phase' must be a text, not a number"),
+        ("line 3, byte " + got.reasons[1][0].split()[-1], "image must be a text, not a number"),
+        ("line 4, byte " + got.reasons[2][0].split()[-1], "tokens must be a list of texts"),
+    ]
 
 
 def test_lines_of_entities_that_cannot_be_used(tmp_path: Path) -> None:
     ids = "Iron\t7\nGold 3\n\nGold\tx\nTin\t7\nIron\t8\n\t9\nLead\t-1\nSalt\t10\n"
-    attributes = {"Iron": {"phase": "solid"}, "Nothing": {}}
+    attributes = {"Iron": "solid", "Nothing": {}}
     rows = [line("Iron Salt", (7, 0, 0), (8, 0, 0), (10, 1, 1))]
     got = run_import(tmp_path / "w", mesed(tmp_path / "raw", rows, ids, attributes), "mesed")
     assert [e["name"] for e in got.entities] == ["Iron", "Salt"]
@@ -162,7 +186,7 @@ def test_lines_of_entities_that_cannot_be_used(tmp_path: Path) -> None:
             ("line 6, byte 28", "the same name as in line 1"),
             ("line 7, byte 35", "a line must be name TAB id"),
             ("line 8, byte 38", "the id must be a whole number, not '-1'"),
-            ("'Iron'", "attributes must be {attribute: [texts]}"),
+            ("'Iron'", "attributes must be {attribute: [texts]}, not a text"),
             ("'Nothing'", "not in entity2id.txt"),
             ("line 1, mention 1", "entityId 8 is in no usable line of entity2id.txt"),
         ]
@@ -174,7 +198,7 @@ def test_lines_of_entities_that_cannot_be_used(tmp_path: Path) -> None:
 def test_attributes_that_are_cut_off_and_a_folder_that_is_none(tmp_path: Path) -> None:
     source = mesed(tmp_path / "raw", [line("Iron", (7, 0, 0))])
     (source / "attributes.json").write_text('{"Iron": {"phase": ["solid"]}, "Gold": {')
-    got = run_import(tmp_path / "w", source, "mesed")
+    got = run_import(tmp_path / "w", source, "mesed", accept_broken_files=True)
     assert got.entities[0]["attributes"] == {"phase": ["solid"]}
     assert got.reasons == [("after 'Iron'", "the file ends in the middle of its JSON text: it is cut off")]
     (source / "sentences.json").unlink()

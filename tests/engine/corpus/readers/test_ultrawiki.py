@@ -42,7 +42,7 @@ SENTENCES = [
     ("Broken \ufffd iron", "holds U+FFFD: its bytes were not valid UTF-8"),
     (LONG, "longer than 10000 characters"),
     (7, "a sentence must be a text, not a number"),
-    (None, "a sentence must be a text, not null"),
+    (None, "neither a sentence nor an image"),
     (True, "a sentence must be a text, not true or false"),
     (["iron"], "a sentence must be a text, not a list"),
     ({"text": "iron", "deep": [{}]}, "a sentence must be a text, not an object"),
@@ -64,7 +64,7 @@ def test_a_bad_sentence_is_quarantined_alone(tmp_path: Path, sentence: object, r
     assert (counts.refused, counts.duplicates) == ((0, 1) if reason.startswith("dup") else (1, 0))
 
 
-@pytest.mark.parametrize("value", [3, "Iron is heavy.", None, {"a": ["Iron"]}])
+@pytest.mark.parametrize("value", [3, "Iron is heavy.", {"a": ["Iron"]}])
 def test_an_entity_without_a_list_is_refused(tmp_path: Path, value: object) -> None:
     source = ultrawiki(tmp_path / "raw", {"iron": value, "gold": ["Gold."]})
     got = run_import(tmp_path / "w", source, "ultrawiki")
@@ -104,7 +104,7 @@ def test_unknown_entities_are_refused_sentence_by_sentence(tmp_path: Path) -> No
         {"tin": ["Tin.", "More tin."], "iron": ["Iron."], "": ["Nothing."]},
         names=["iron"],
         ent2text={"lead": "A metal."},
-        attributes={"metals": {"lead": {"phase": ["solid"]}, "iron": {"phase": "solid"}}, "x": 3},
+        attributes={"metals": {"lead": {"phase": ["solid"]}, "iron": {"phase": 7}}, "x": 3},
     )
     got = run_import(tmp_path / "w", source, "ultrawiki")
     assert got.manifest.counts.refused == 3
@@ -115,8 +115,8 @@ def test_unknown_entities_are_refused_sentence_by_sentence(tmp_path: Path) -> No
         ("'tin', sentence 1", unlisted),
         ("'', sentence 0", "entity name empty"),
         ("'lead'", "not in entities.txt"),
-        ("'iron'", "attributes must be {attribute: [texts]}"),
-        ("'x'", "a class must be {name: {attribute: [values]}}"),
+        ("'iron'", "attribute 'phase' must be a list of texts, not a number"),
+        ("'x'", "a class must be {name: {attribute: [values]}}, not a number"),
     }
 
 
@@ -155,7 +155,12 @@ def test_broken_bytes_in_the_json_cost_their_sentence_only(tmp_path: Path) -> No
     ],
 )
 def test_everything_before_the_break_is_imported(tmp_path: Path, raw: bytes, reason: str) -> None:
-    got = run_import(tmp_path / "w", ultrawiki(tmp_path / "raw", raw, ["iron"]), "ultrawiki")
+    source = ultrawiki(tmp_path / "raw", raw, ["iron"])
+    with pytest.raises(
+        FormatError, match=r"ent2sents.json, after 'iron', sentence 1: .*--accept-broken-files"
+    ):
+        run_import(tmp_path / "w", source, "ultrawiki")
+    got = run_import(tmp_path / "w", source, "ultrawiki", accept_broken_files=True)
     assert [m["sentence"] for m in got.mentions] == ["Iron one.", "Iron two."]
     [(position, given)] = got.reasons
     assert position == "after 'iron', sentence 1"
@@ -180,7 +185,7 @@ def test_bad_descriptions_go_and_their_entities_stay(tmp_path: Path) -> None:
     assert [e["description"] for e in got.entities] == [None, None]
     assert {r for _, r in got.reasons} == {
         "'iron': description holds a control character, U+0000",
-        "the description is not a text",
+        "description must be a text, not a number",
     }
 
 
@@ -197,7 +202,7 @@ def test_mistakes_that_end_an_import(tmp_path: Path) -> None:
         run_import(tmp_path / "w", tmp_path / "other", "csv")
     for raw in (b"", b"[]", b"{}", b'{"iron": ["Tin."]}', b"null"):
         source = ultrawiki(tmp_path / "raw", raw, ["iron"])
-        with pytest.raises(FormatError, match="no usable sentence"):
+        with pytest.raises(FormatError, match=r"no usable sentence|ent2sents.json, at its beginning"):
             run_import(tmp_path / "w", source, "ultrawiki")
     assert not list((tmp_path / "w").glob("*"))
     assert not list((tmp_path / "w").glob(".*"))

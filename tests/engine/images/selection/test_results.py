@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -138,11 +139,8 @@ def test_records_that_cannot_be_used_are_refused_and_counted(tmp_path: Path) -> 
         record() | {"entity": None},
         record() | {"sentence": ["x"]},
         record() | {"sentence": "x" * 20_000},
-        record() | {"candidates": "red.png"},
-        record() | {"candidates": [1]},
         record(*[f"{i}.png" for i in range(MAX_CANDIDATES + 1)]),
-        record(typical=3),
-        record(start="0", end=1),
+        record() | {"entity": "ir\ud83don"},
     ]
     table = write_table(tmp_path / "raw", [*bad, record("red.png", "red.png")])
     found = list(read_table(table))
@@ -153,6 +151,44 @@ def test_records_that_cannot_be_used_are_refused_and_counted(tmp_path: Path) -> 
     wanted = SelectionFolder(Store.open(tmp_path / "out")).begin(table, SelectionSettings(clip="x"))
     assert (wanted.records, wanted.refused) == (1, len(bad))
     assert len(refusals(tmp_path / "out")) == len(bad)
+
+
+def test_a_detail_that_cannot_be_used_costs_itself(tmp_path: Path) -> None:
+    records: list[Record] = [
+        record("red.png", "a\ud83d.png", typical="b\ud83d.png"),
+        record("red.png") | {"candidates": ["", None, float("nan"), 1, "red.png"], "start": 0.0, "end": 4.0},
+        record(typical=3, start="0", end=1) | {"candidates": "red.png"},
+        record("http://x/y.png", typical=float("nan"), start=float("nan"), end=None),
+    ]
+    table = write_table(tmp_path / "raw", records)
+    found = [one for one in read_table(table) if isinstance(one, SelectionRecord)]
+    assert [[Path(c).name for c in one.candidates] for one in found] == [["red.png"]] * 3 + [["y.png"]]
+    assert [one.typical for one in found] == [None] * 4
+    assert [(one.start, one.end) for one in found] == [(None, None), (0, 4), (None, None), (None, None)]
+    wanted = SelectionFolder(Store.open(tmp_path / "out")).begin(table, SelectionSettings(clip="x"))
+    assert (wanted.records, wanted.refused, wanted.details_refused) == (4, 0, 6)
+    assert [line["reason"] for line in refusals(tmp_path / "out")] == [
+        "a candidate holds half of a surrogate pair, U+D83D",
+        "typical holds half of a surrogate pair, U+D83D",
+        "a candidate must be a text, not a number",
+        "a candidate empty",
+        "start must be a whole number, not a text",
+        "typical must be a text, not a number",
+    ]
+
+
+def test_a_table_that_is_cut_off_ends_the_choice_before_it_begins(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "raw", [record("red.png"), record("blue.png")])
+    content = Path(table.path).read_bytes()
+    packed = tmp_path / "raw" / "found.jsonl.gz"
+    packed.write_bytes(gzip.compress(content))
+    assert len(list(read_table(Store.open(packed)))) == 2
+    for name, cut in (("found.jsonl", content[:-9]), ("found.jsonl.gz", packed.read_bytes()[:-9])):
+        (tmp_path / "raw" / name).write_bytes(cut)
+        folder = SelectionFolder(Store.open(tmp_path / "out"))
+        with pytest.raises(FormatError, match=rf"{name}, line \d, byte \d+: .*cut off.*make the file again"):
+            folder.begin(Store.open(tmp_path / "raw" / name), SelectionSettings(clip="x"))
+        assert not (tmp_path / "out" / "choice.json").exists()
 
 
 def test_parquet_holds_the_same_columns(tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""Files of a source: every one of a table is read, or named; copies and by-products are not read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.corpus.readers.source_files import list_source, partition_of
+from engine.errors import FormatError, StorageError
+from engine.storage.store import Store
+from tests.support.corpora import Imported, jsonl, parquet, run_import, ultrawiki
+
+
+def said(name: str) -> dict[str, str]:
+    return {"entity": name, "sentence": f"The {name} is heavy."}
+
+
+def table(path: Path, *names: str) -> None:
+    parquet(path, entity=list(names), sentence=[f"The {n} is heavy." for n in names])
+
+
+def names(got: Imported) -> list[str]:
+    return [name for name, _ in got.held]
+
+
+def test_tables_in_parts_and_folders_are_read_whole(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    parquet(raw / "entities-0-of-2.parquet", name=["iron"], description=["A metal."])
+    parquet(raw / "entities.parquet/part-0.parquet", name=["gold"], description=["Yellow."])
+    table(raw / "sentences.parquet/part-0.parquet", "iron")
+    table(raw / "sentences/deep/er/x.PARQUET", "gold")
+    (raw / "sentences.parquet/_SUCCESS").touch()
+    (raw / "sentences.parquet/.part-0.parquet.crc").touch()
+    table(raw / "sentences.parquet/_temporary/0/part-9.parquet", "tin")
+    got = run_import(tmp_path / "w", raw, "parquet")
+    assert [e["description"] for e in got.entities] == ["A metal.", "Yellow."]
+    assert sorted(names(got)) == ["gold", "iron"]
+    assert not got.quarantine
+    assert got.manifest.unread == ["sentences.parquet/_temporary/0/part-9.parquet"]
+    alone = run_import(tmp_path / "v", raw / "sentences.parquet", "parquet")
+    assert names(alone) == ["iron"]
+    assert "../entities.parquet" in alone.manifest.unread
+
+
+def test_folders_of_partitions_give_the_columns_that_files_lack(tmp_path: Path) -> None:
+    parts = tmp_path / "raw/sentences"
+    parquet(parts / "lang=en/entity=Red%20Oak/part-0.parquet", sentence=["A Red Oak stands."])
+    parquet(parts / "lang=en/entity=iron/part-0.parquet", sentence=["Iron rusts."])
+    jsonl(tmp_path / "json/sentences/entity=iron/a.jsonl", [{"sentence": "Iron."}, said("gold")])
+    assert names(run_import(tmp_path / "w", tmp_path / "raw", "parquet")) == ["Red Oak", "iron"]
+    assert names(run_import(tmp_path / "v", tmp_path / "json", "jsonl")) == ["iron", "gold"]
+    assert partition_of("a=__HIVE_DEFAULT_PARTITION__/b/x=y.jsonl") == {"a": None}
+
+
+@pytest.mark.parametrize(
+    ("add", "named"),
+    [
+        (lambda raw: jsonl(raw / "sentences/b.csv", ["x"]), "sentences/b.csv"),
+        (lambda raw: jsonl(raw / "sentences/b.jsonl.zip", ["x"]), "sentences/b.jsonl.zip"),
+        (lambda raw: jsonl(raw / "sentences-more/b.jsonl", ["x"]), "sentences-more/b.jsonl"),
+        (lambda raw: parquet(raw / "entities.parquet", name=["iron"]), "entities.parquet"),
+        (lambda raw: jsonl(raw / "Entities.json", ["x"]), "Entities.json"),
+        (lambda raw: jsonl(raw / "entities.txt", ["x"]), "entities.txt"),
+        (lambda raw: jsonl(raw / "sentences/part-00000", ["x"]), "sentences/part-00000"),
+        (lambda raw: os.mkfifo(raw / "sentences.jsonl"), r"sentences.jsonl \(not a regular file"),
+        (lambda raw: (raw / "sentences/c.jsonl").symlink_to("gone"), r"sentences/c.jsonl \(a link to gone"),
+        (lambda raw: (raw / "entities").symlink_to("gone"), r"entities \(a link to gone, where nothing is"),
+        (
+            lambda raw: jsonl(Path(os.fsdecode(bytes(raw) + b"/sentences/\xff.jsonl")), []),
+            r"sentences/\\udcff.jsonl \(its name is not UTF-8",
+        ),
+    ],
+)
+def test_a_file_of_a_table_that_would_not_be_read_ends_the_import(
+    tmp_path: Path, add: Callable[[Path], Any], named: str
+) -> None:
+    jsonl(tmp_path / "raw/sentences/a.jsonl", [said("iron")])
+    add(tmp_path / "raw")
+    with pytest.raises(FormatError, match=rf"not all of it would be read: {named}.*--format jsonl reads"):
+        run_import(tmp_path / "w", tmp_path / "raw", "jsonl")
+    assert not (tmp_path / "w").exists()
+
+
+def test_other_files_are_named_and_copies_are_none(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    jsonl(raw / "sentences.jsonl", [said("iron")])
+    jsonl(raw / "sentences/.ipynb_checkpoints/a.jsonl", [said("gold")])
+    table(raw / "sentences.parquet", "iron")  # the same table in another format
+    jsonl(raw / "queries/q.jsonl", ["{}"])
+    for name in ("README.md", "sentences/README", "sentences/a.jsonl.bak"):
+        (raw / name).touch()
+    (raw / "loop").symlink_to(raw)
+    (raw / "images").mkdir()
+    (raw / "images/a.png").symlink_to("gone")
+    got = run_import(tmp_path / "w", raw, "jsonl")
+    assert names(got) == ["iron"]
+    assert sorted(got.manifest.unread) == [
+        "images/a.png",
+        "queries/q.jsonl",
+        "sentences.parquet",
+        "sentences/README",
+        "sentences/a.jsonl.bak",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("ent2text.jsonl", "{}"), ("attributes/a.json", "{}"), ("ent2sents.json.br", ""), ("Ent2Text.csv", "")],
+)
+def test_files_of_a_layout_too(tmp_path: Path, name: str, content: str) -> None:
+    source = ultrawiki(tmp_path / "raw", {"iron": ["Iron."]})
+    (source / name).parent.mkdir(exist_ok=True)
+    (source / name).write_text(content)
+    with pytest.raises(
+        FormatError, match=rf"not all of it would be read: {name}.*reads entities.txt, ent2sent"
+    ):
+        run_import(tmp_path / "w", source, "ultrawiki")
+    (source / name).unlink()
+    (source / "attributes.json").symlink_to("gone")
+    with pytest.raises(FormatError, match=r"attributes.json \(a link to gone"):
+        run_import(tmp_path / "w", source, "ultrawiki")
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inner").mkdir()
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("inner"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(StorageError, match=r"inner: the folder cannot be read \(Permission denied\)"):
+        list_source(Store.open(tmp_path))
