@@ -5,6 +5,9 @@ Knows nothing of what is stored, and of buckets no more than :mod:`engine.storag
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -13,7 +16,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -27,6 +30,10 @@ from engine.storage import s3
 _CHUNK = 4 << 20
 _TRIES = 3
 """Times that what changes while it is copied is copied again."""
+_ASIDE = "-old-"
+"""Part of the name of a folder that was moved aside for another."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+"""Constants of Linux' renameat2."""
 _NOTES = ".made-of"
 """Folder of a cache that says what its copies were made of."""
 
@@ -159,10 +166,47 @@ class Store:
         except FileNotFoundError:
             raise StorageError(f"{self.uri}: no such file") from None
 
+    def read_if_there(self) -> bytes | None:
+        """Return a file's content, or None where there is none."""
+        if self.is_local:
+            path = Path(self.path)
+            return path.read_bytes() if path.is_file() else None
+        found = s3.read(self.path)
+        return None if found is None else found[0]
+
     def write_bytes(self, content: bytes) -> None:
         """Write a file so that readers see the old content or the new, never a part of it."""
         with self.writing() as temporary:
             temporary.write_bytes(content)
+
+    def replace_bytes(self, content: bytes, expected: bytes | None) -> bool:
+        """Write a file if it still holds what was expected, None: if there is none; return whether it did.
+
+        Of two programs that try at once one is refused: by a lock, or in a bucket by a conditional write.
+        """
+        if self.is_local:
+            with self.locked():
+                if self.read_if_there() != expected:
+                    return False
+                self.write_bytes(content)
+            return True
+        found = s3.read(self.path)
+        if (None if found is None else found[0]) != expected:
+            return False
+        return s3.replace(self.path, content, None if found is None else found[1])
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other programs that lock this local path out of the block, where the disk knows locks."""
+        parent = Path(self.path).parent
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(parent, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # some network file systems
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
@@ -185,22 +229,33 @@ class Store:
             self.fs.delete_file(self.path)
 
     def publish_folder(self, folder: Path, last: str) -> None:
-        """Move a finished local folder here; readers go by the file ``last``, which arrives last.
+        """Move a finished local folder here; readers go by the file ``last``.
 
-        Locally the folder is swapped in by a rename. In a bucket, whose objects are each written whole,
-        the files go up first, ``last`` after them, and then what the old folder held besides is removed.
+        Locally the folder is exchanged for what stood here, in one step where the disk can do that. In a
+        bucket, whose objects are each written whole, ``last`` goes first, then the files go up, ``last``
+        after them: what is interrupted is not taken for the old folder or the new.
         """
         if self.is_local:
             _swap_in(folder, Path(self.path))
             return
+        (self / last).delete()
         old = {s.path for s in self.files()}
         names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-        for name in [n for n in names if n != last] + [last]:
+        for name in [n for n in names if n != last]:
             s3.upload(folder / name, f"{self.path}/{name}")
             old.discard((self / name).path)
         for path in old:
             self.fs.delete_file(path)
+        s3.upload(folder / last, f"{self.path}/{last}")
         shutil.rmtree(folder)
+
+    def in_place_or_aside(self) -> Store:
+        """Return this local folder, or where an interrupted :meth:`publish_folder` put what stood here."""
+        path = Path(self.path)
+        if path.exists():
+            return self
+        aside = max(path.parent.glob(f".{glob.escape(path.name)}{_ASIDE}*"), key=_changed, default=None)
+        return self if aside is None else Store(self.fs, str(aside), True)
 
     def fetch(self, target: Path, progress: Callable[[int], None] | None = None) -> Path:
         """Copy this file to a local path (whole or not at all) and return that path."""
@@ -239,14 +294,34 @@ class Store:
 
 
 def _swap_in(folder: Path, target: Path) -> None:
-    """Rename ``folder`` to ``target``; what stood there is moved aside first and removed after."""
+    """Exchange ``folder`` and ``target`` in one step, then remove what stood there.
+
+    Where the disk knows no exchange, the old folder is moved aside first; if the program ends between the
+    two steps, :meth:`Store.in_place_or_aside` finds it there.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
-    aside = target.with_name(f".{target.name}-old-{uuid.uuid4().hex}")
+    if target.exists() and _exchanged(folder, target):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
     if target.exists():
-        os.rename(target, aside)
+        os.rename(target, target.with_name(f".{target.name}{_ASIDE}{uuid.uuid4().hex}"))
     os.rename(folder, target)
-    shutil.rmtree(aside, ignore_errors=True)
+    for aside in target.parent.glob(f".{glob.escape(target.name)}{_ASIDE}*"):
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two paths of one disk in one step; False where the system or the disk cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return int(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)) == 0
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def _shown(files: dict[str, s3.Version]) -> dict[str, s3.Version]:
