@@ -266,6 +266,20 @@ class Store:
                     progress(len(block))
         return target
 
+    def link_or_fetch(self, target: Path) -> Path:
+        """Bring a file that never changes to a local path: by a link where the disk can, else as a copy."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if self.is_local:
+            try:
+                os.link(self.path, target)
+            except FileExistsError:
+                raise
+            except OSError:  # another disk, or one without links (exFAT, SMB)
+                pass
+            else:
+                return target
+        return self.fetch(target)
+
     def local_copy(self, cache: Path) -> Path:
         """Return a local path with this file's content: its own, or a copy made in ``cache``.
 
