@@ -25,6 +25,7 @@ from engine.errors import StorageError
 from engine.images.settings import ImageSettings
 from engine.storage.parts import MANIFEST, PartFolder, read_model, read_pointer
 from engine.storage.store import Store, machine_cache
+from engine.storage.whole import fault_of
 from engine.storage.workspace import Workspace
 
 PART_SCHEMA = pa.schema(
@@ -84,7 +85,7 @@ def read_table(file: Store) -> pa.Table:
 
 def feature_parts(folder: Store) -> PartFolder[pa.Table]:
     """Return the parts below ``images/<key>``; of each its contents are known, as :data:`PART_SCHEMA`."""
-    return PartFolder(folder, (".npy", ".parquet"), _read_contents)
+    return PartFolder(folder, (".npy", ".parquet"), _read_contents, fault_of)
 
 
 def _read_contents(file: Store) -> pa.Table:

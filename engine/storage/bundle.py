@@ -9,8 +9,10 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import os
+import re
+import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +20,17 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engine.errors import BundleError
+from engine.errors import BundleError, UserError
 from engine.storage.store import Store, machine_cache, sha256_of
 from engine.storage.workspace import Workspace
 from engine.vocabulary import Vocabulary
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+_TRIES = 5
+"""Times that a bundle is made anew because another was published meanwhile."""
 
 T = TypeVar("T")
 
@@ -116,13 +122,52 @@ def current_id(workspace: Workspace) -> str:
     Raises:
         BundleError: nothing was published yet.
     """
-    pointer = workspace.bundles / "CURRENT"
-    if not pointer.exists():
+    pointed = _pointer(workspace).read_if_there()
+    if pointed is None:
         raise BundleError(
             f"{workspace.root.uri}: no bundle was published yet; run `seedset build-index "
             f"--workspace {workspace.root.uri}`"
         )
-    return pointer.read_bytes().decode().strip()
+    name = pointed.decode(errors="replace").strip()
+    if not _NAME.fullmatch(name):
+        raise BundleError(f"{_pointer(workspace).uri}: names no bundle ({name[:40]!r}); {_choose(workspace)}")
+    return name
+
+
+def check_current(workspace: Workspace) -> Manifest | None:
+    """Check that what the next bundle carries over is there; to be called before the work for it begins.
+
+    Returns:
+        The current bundle's manifest; None if none was published yet.
+
+    Raises:
+        BundleError: the bundle that ``CURRENT`` names is gone, or lacks a file; says the way out.
+    """
+    return _parent(workspace)[1]
+
+
+def _parent(workspace: Workspace) -> tuple[bytes | None, Manifest | None]:
+    """Return what the pointer holds, and the manifest of the bundle that it names, whose files are there."""
+    pointed = _pointer(workspace).read_if_there()
+    if pointed is None:
+        return None, None
+    try:
+        manifest = _manifest_of(workspace, current_id(workspace))
+        check_files(workspace.bundles / manifest.id, manifest, contents=False)
+    except BundleError as error:
+        raise BundleError(f"the current bundle cannot be built upon: {error}; {_choose(workspace)}") from None
+    return pointed, manifest
+
+
+def _pointer(workspace: Workspace) -> Store:
+    return workspace.bundles / "CURRENT"
+
+
+def _choose(workspace: Workspace) -> str:
+    return (
+        f"choose a whole bundle with `seedset bundles --workspace {workspace.root.uri} --use ID`, or delete "
+        f"{_pointer(workspace).uri} to begin without one"
+    )
 
 
 def listing(workspace: Workspace) -> tuple[list[Manifest], dict[str, str]]:
@@ -153,7 +198,7 @@ def point_to(workspace: Workspace, bundle_id: str) -> Manifest:
 
 
 def _point(workspace: Workspace, bundle_id: str) -> None:
-    (workspace.bundles / "CURRENT").write_bytes(f"{bundle_id}\n".encode())
+    _pointer(workspace).write_bytes(f"{bundle_id}\n".encode())
 
 
 def publish(
@@ -164,17 +209,28 @@ def publish(
     The bundle's id is a digest of its files, so publishing the same content twice gives the same id.
     The folder ``staged`` is consumed.
     """
+    manifest = _write(workspace, staged, settings, parent)
+    _point(workspace, manifest.id)
+    return manifest
+
+
+def _write(workspace: Workspace, staged: Path, settings: dict[str, Any], parent: str | None) -> Manifest:
+    """Put a staged folder among the bundles, unless it is there whole, and return its manifest."""
     files = {
         path.relative_to(staged).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256_of(path))
         for path in sorted(staged.rglob("*"))
         if path.is_file()
     }
     bundle_id = _digest(files, settings)
+    with suppress(UserError):  # none of this name, or one that is not whole
+        there = _manifest_of(workspace, bundle_id)
+        check_files(workspace.bundles / bundle_id, there)
+        shutil.rmtree(staged)
+        return there
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     manifest = Manifest(id=bundle_id, created=created, parent=parent, settings=settings, files=files)
     (staged / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (workspace.bundles / bundle_id).publish_folder(staged, last=MANIFEST)
-    _point(workspace, bundle_id)
     return manifest
 
 
@@ -185,6 +241,7 @@ def derive(
 
     Carried over is what lies under none of ``replaces`` and is not staged, and the parent's settings
     where ``settings`` has none. A parent of other entities has nothing that fits: its ids mean others.
+    A bundle that another job publishes meanwhile becomes the parent: nothing of either is lost.
 
     Args:
         workspace: whose current bundle, if there is one, is the parent.
@@ -194,28 +251,56 @@ def derive(
 
     Returns:
         The new bundle's manifest, and a sentence that says what was left out and why, or "".
+
+    Raises:
+        BundleError: the current bundle is not whole, or others publish all the time.
     """
-    try:
-        parent = _read_manifest(workspace.bundles / current_id(workspace))
-    except BundleError:
-        return publish(workspace, staged, settings), ""
-    kept = [n for n in parent.files if not n.startswith(tuple(replaces)) and not (staged / n).exists()]
-    if parent.files["entities.parquet"].sha256 != sha256_of(staged / "entities.parquet"):
-        left_out = ", ".join(sorted({name.split("/")[0] for name in kept}))
-        about = f"left out of the new bundle: {left_out} of {parent.id}, which has other entities"
-        return publish(workspace, staged, settings, parent.id), about if kept else ""
-    for name in kept:
-        source, target = workspace.bundles / parent.id / name, staged / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_local:
-            os.link(source.path, target)  # a published file is never changed
-        else:
-            source.fetch(target)
-    return publish(workspace, staged, parent.settings | settings, parent.id), ""
+    own = sorted(path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file())
+    for _ in range(_TRIES):
+        pointed, parent = _parent(workspace)
+        kept, left_out = _carried(parent, staged, own, replaces)
+        together = settings if left_out or parent is None else parent.settings | settings
+        if parent is not None:
+            _copy_from(workspace.bundles / parent.id, kept, staged)
+        manifest = _write(workspace, staged, together, parent.id if parent else None)
+        if _pointer(workspace).replace_bytes(f"{manifest.id}\n".encode(), pointed):
+            return manifest, left_out
+        staged = workspace.bundles.staging()
+        _copy_from(workspace.bundles / manifest.id, own, staged)
+    raise BundleError(
+        f"{_pointer(workspace).uri}: other jobs publish all the time; what this one made is the bundle "
+        f"{manifest.id}; run the command again when they have ended"
+    )
 
 
-def check_files(folder: Store, manifest: Manifest) -> None:
+def _carried(
+    parent: Manifest | None, staged: Path, own: Sequence[str], replaces: Sequence[str]
+) -> tuple[list[str], str]:
+    """Return the parent's files that go into its descendant, and what is to be said of those that do not."""
+    if parent is None:
+        return [], ""
+    kept = [name for name in parent.files if not name.startswith(tuple(replaces)) and name not in own]
+    entities = parent.files.get("entities.parquet")
+    if entities is not None and entities.sha256 == sha256_of(staged / "entities.parquet"):
+        return kept, ""
+    left_out = ", ".join(sorted({name.split("/")[0] for name in kept}))
+    about = f"left out of the new bundle: {left_out} of {parent.id}, which has other entities"
+    return [], about if kept else ""
+
+
+def _copy_from(bundle: Store, names: Sequence[str], staged: Path) -> None:
+    """Bring files of a published bundle, which is never changed, into a staged folder."""
+    for name in names:
+        (bundle / name).link_or_fetch(staged / name)
+
+
+def check_files(folder: Store, manifest: Manifest, contents: bool = True) -> None:
     """Compare every file with the manifest, sizes before contents.
+
+    Args:
+        folder: of the bundle.
+        manifest: that lists them.
+        contents: compare checksums too, for which every byte is read.
 
     Raises:
         BundleError: names the first file that is missing or differs.
@@ -229,7 +314,7 @@ def check_files(folder: Store, manifest: Manifest) -> None:
                 f"bundle {manifest.id}: {name!r} has {size} bytes, the manifest says {entry.size}; "
                 "publish it again"
             )
-    for name, entry in manifest.files.items():
+    for name, entry in manifest.files.items() if contents else ():
         if (folder / name).sha256() != entry.sha256:
             raise BundleError(f"bundle {manifest.id}: {name!r} fails its checksum; publish it again")
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from engine.errors import StorageError
 from engine.storage.store import Store
+from engine.storage.whole import fault_of
 
 MANIFEST = "manifest.json"
 CURRENT = "CURRENT"
@@ -64,11 +65,13 @@ class PartFolder(Generic[T]):
         suffixes: of a part's files, in the order in which they are written.
         read: returns from a part's last file what is known of the part (its counts); raises one of
             :data:`BROKEN` where the file is not whole, and the part then counts as missing.
+        fault_of_earlier: returns why one of its other files is not whole, with the same effect.
     """
 
     folder: Store
     suffixes: tuple[str, ...]
     read: Callable[[Store], T]
+    fault_of_earlier: Callable[[Store], str | None] = lambda file: None
 
     def file(self, name: str, suffix: str | None = None) -> Store:
         """Return a part's file, the last one if no suffix is given."""
@@ -101,28 +104,42 @@ class PartFolder(Generic[T]):
             there = [name for name in wanted if name in known]
         found: dict[str, T] = {}
         for name in there:
+            if any(self.fault_of_earlier(self.file(name, suffix)) for suffix in self.suffixes[:-1]):
+                continue  # broken from outside: made again
             try:
                 found[name] = self.read(self.file(name))
             except BROKEN:
-                continue  # broken from outside: made again
+                continue
         return found
 
     def check_complete(self, names: Iterable[str], way_out: str) -> None:
-        """Refuse a folder that lacks some of its parts.
+        """Refuse a folder in which some of its parts are missing or not whole.
 
         Args:
             names: of the manifest.
             way_out: a command.
 
         Raises:
-            StorageError: names how many are missing, and the first three.
+            StorageError: names how many there are of these, and the first three.
         """
-        there, names = set(self.names()), list(names)
-        if missing := [self.file(name).name for name in names if name not in there]:
+        names, there = list(names), set(self.names())
+        whole = self.finished(names)
+        if missing := [name for name in names if name not in whole]:
+            shown = [self.file(name).name + (": cut" if name in there else "") for name in missing[:3]]
             raise StorageError(
                 f"{self.folder.uri}: {len(missing)} of {len(names)} parts are missing "
-                f"({', '.join(missing[:3])}); {way_out}, it makes what is missing"
+                f"({', '.join(shown)}); {way_out}, it makes what is missing"
             )
+
+
+def check_whole(file: Store) -> None:
+    """Read of a part no more than whether it is whole, for parts of which nothing else is to be known.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if fault := fault_of(file):
+        raise ValueError(f"{file.uri}: {fault}")
 
 
 def read_model(file: Store, kind: type[Model], way_out: str) -> Model:
@@ -148,9 +165,21 @@ def write_model(file: Store, manifest: BaseModel, **options: Any) -> None:
 
 
 def read_pointer(folder: Store) -> str | None:
-    """Return which of several folders below ``folder`` was made last; None where there is none."""
-    pointer = folder / CURRENT
-    return pointer.read_bytes().decode().strip() if pointer.exists() else None
+    """Return which of several folders below ``folder`` was made last; None where there is none.
+
+    Raises:
+        StorageError: the pointer holds no name.
+    """
+    content = (folder / CURRENT).read_if_there()
+    if content is None:
+        return None
+    name = content.decode(errors="replace").strip()
+    if not name or "/" in name or "\ufffd" in name:
+        raise StorageError(
+            f"{(folder / CURRENT).uri}: names no folder beside it ({name[:40]!r}); run the command that "
+            "writes it again"
+        )
+    return name
 
 
 def write_pointer(folder: Store, name: str) -> None:

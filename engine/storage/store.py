@@ -1,29 +1,41 @@
 """Read and write local folders and ``s3://`` prefixes alike; a write appears whole or not at all.
 
-Knows nothing of what is stored. S3 credentials and the endpoint come from the environment
-(``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``), never from
-a file of ours; the endpoint is passed on explicitly because pyarrow does not read that variable.
+Knows nothing of what is stored, and of buckets no more than :mod:`engine.storage.s3` says.
 """
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
+import glob
 import hashlib
+import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from engine.errors import StorageError
+from engine.storage import s3
 
 _CHUNK = 4 << 20
+_TRIES = 3
+"""Times that what changes while it is copied is copied again."""
+_ASIDE = "-old-"
+"""Part of the name of a folder that was moved aside for another."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+"""Constants of Linux' renameat2."""
+_NOTES = ".made-of"
+"""Folder of a cache that says what its copies were made of."""
 
 
 def machine_cache() -> Path:
@@ -51,10 +63,16 @@ def local_folder(name: str) -> str:
     folder = Store.open(name)
     if folder.is_local:
         return folder.path
-    copies = {file.local_copy(machine_cache()) for file in folder.files()}
-    if not copies:
-        raise StorageError(f"{name}: no such folder")
     copy = machine_cache() / folder.path
+    for _ in range(_TRIES):
+        there = _shown(s3.versions(folder.path))
+        if not there:
+            raise StorageError(f"{name}: no such folder")
+        copies = {_copied(path, state, machine_cache()) for path, state in there.items()}
+        if None not in copies and _shown(s3.versions(folder.path)) == there:
+            break
+    else:
+        raise StorageError(f"{name}: is being written to; run the command again when that is done")
     for path in copy.rglob("*"):
         # Hidden files are left: another process may be writing one that is to become a copy.
         if path.is_file() and path not in copies and not path.name.startswith("."):
@@ -78,16 +96,22 @@ class Store:
             StorageError: a scheme other than a plain path, ``file`` or ``s3``; a bucket that cannot be used.
         """
         text = os.fspath(uri)
-        parts = urlsplit(text) if "://" in text else None
-        if parts is None:
+        scheme, found, rest = text.partition("://")
+        if not found and re.match(r"s3[an]?:", text, re.IGNORECASE):
+            raise StorageError(f"{text}: neither a path nor a bucket's address; write s3://bucket/prefix")
+        if not found:
             return cls(pafs.LocalFileSystem(), str(Path(text).expanduser().resolve()), True)
-        if parts.scheme == "file":
-            return cls(pafs.LocalFileSystem(), str(Path(parts.path).resolve()), True)
-        if parts.scheme != "s3":
+        if scheme.lower() == "file":
+            host, _, path = rest.partition("/")
+            if host not in ("", "localhost"):
+                raise StorageError(
+                    f"{text}: names the machine {host!r}; write file:///path, or the path alone"
+                )
+            return cls(pafs.LocalFileSystem(), str(Path(f"/{unquote(path)}").resolve()), True)
+        if scheme.lower() != "s3":
             raise StorageError(f"{text}: only local paths and s3:// addresses are known")
-        if not parts.netloc:
-            raise StorageError(f"{text}: names no bucket; write s3://bucket/prefix")
-        return cls(_s3(parts.netloc), (parts.netloc + parts.path).rstrip("/"), False)
+        path = s3.split_address(text)
+        return cls(s3.open_bucket(path.partition("/")[0]), path, False)
 
     @property
     def uri(self) -> str:
@@ -149,28 +173,59 @@ class Store:
         except FileNotFoundError:
             raise StorageError(f"{self.uri}: no such file") from None
 
+    def read_if_there(self) -> bytes | None:
+        """Return a file's content, or None where there is none."""
+        if self.is_local:
+            path = Path(self.path)
+            return path.read_bytes() if path.is_file() else None
+        found = s3.read(self.path)
+        return None if found is None else found[0]
+
     def write_bytes(self, content: bytes) -> None:
         """Write a file so that readers see the old content or the new, never a part of it."""
         with self.writing() as temporary:
             temporary.write_bytes(content)
 
+    def replace_bytes(self, content: bytes, expected: bytes | None) -> bool:
+        """Write a file if it still holds what was expected, None: if there is none; return whether it did.
+
+        Of two programs that try at once one is refused: by a lock, or in a bucket by a conditional write.
+        """
+        if self.is_local:
+            with self.locked():
+                if self.read_if_there() != expected:
+                    return False
+                self.write_bytes(content)
+            return True
+        found = s3.read(self.path)
+        if (None if found is None else found[0]) != expected:
+            return False
+        return s3.replace(self.path, content, None if found is None else found[1])
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other programs that lock this local path out of the block, where the disk knows locks."""
+        parent = Path(self.path).parent
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(parent, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # some network file systems
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
     @contextmanager
     def writing(self) -> Iterator[Path]:
         """Yield a local path to write; on a clean exit its content becomes this file in one step."""
         if self.is_local:
-            target = Path(self.path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-            try:
+            with _in_one_step(Path(self.path)) as temporary:
                 yield temporary
-                os.replace(temporary, target)
-            finally:
-                temporary.unlink(missing_ok=True)
             return
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / self.name
             yield temporary
-            self._upload(temporary)
+            s3.upload(temporary, self.path)
 
     def delete(self) -> None:
         """Remove this file or folder, if it is there."""
@@ -181,54 +236,74 @@ class Store:
             self.fs.delete_file(self.path)
 
     def publish_folder(self, folder: Path, last: str) -> None:
-        """Move a finished local folder here; readers go by the file ``last``, which arrives last.
+        """Move a finished local folder here; readers go by the file ``last``.
 
-        Locally the folder is swapped in by a rename. In a bucket, whose objects are each written whole,
-        the files go up first, ``last`` after them, and then what the old folder held besides is removed.
+        Locally the folder is exchanged for what stood here, in one step where the disk can do that. In a
+        bucket, whose objects are each written whole, ``last`` goes first, then the files go up, ``last``
+        after them: what is interrupted is not taken for the old folder or the new.
         """
         if self.is_local:
             _swap_in(folder, Path(self.path))
             return
+        (self / last).delete()
         old = {s.path for s in self.files()}
         names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-        for name in [n for n in names if n != last] + [last]:
-            (self / name)._upload(folder / name)
+        for name in [n for n in names if n != last]:
+            s3.upload(folder / name, f"{self.path}/{name}")
             old.discard((self / name).path)
         for path in old:
             self.fs.delete_file(path)
+        s3.upload(folder / last, f"{self.path}/{last}")
         shutil.rmtree(folder)
+
+    def in_place_or_aside(self) -> Store:
+        """Return this local folder, or where an interrupted :meth:`publish_folder` put what stood here."""
+        path = Path(self.path)
+        if path.exists():
+            return self
+        aside = max(path.parent.glob(f".{glob.escape(path.name)}{_ASIDE}*"), key=_changed, default=None)
+        return self if aside is None else Store(self.fs, str(aside), True)
 
     def fetch(self, target: Path, progress: Callable[[int], None] | None = None) -> Path:
         """Copy this file to a local path (whole or not at all) and return that path."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
-            with self.open_input() as source, temporary.open("wb") as sink:
-                while block := source.read(_CHUNK):
-                    sink.write(block)
-                    if progress:
-                        progress(len(block))
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with _in_one_step(target) as temporary, temporary.open("wb") as sink, self.open_input() as source:
+            while block := source.read(_CHUNK):
+                sink.write(block)
+                if progress:
+                    progress(len(block))
         return target
+
+    def link_or_fetch(self, target: Path) -> Path:
+        """Bring a file that never changes to a local path: by a link where the disk can, else as a copy."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if self.is_local:
+            try:
+                os.link(self.path, target)
+            except FileExistsError:
+                raise
+            except OSError:  # another disk, or one without links (exFAT, SMB)
+                pass
+            else:
+                return target
+        return self.fetch(target)
 
     def local_copy(self, cache: Path) -> Path:
         """Return a local path with this file's content: its own, or a copy made in ``cache``.
 
-        A copy is used again while the file has the size and the time of change that it was made of.
+        A copy is used again while the object has the entity tag that it was made of.
+
+        Raises:
+            StorageError: it is not there.
         """
         if self.is_local:
             return Path(self.path)
-        target = cache / self.path
-        info = self.fs.get_file_info(self.path)
-        if target.exists():
-            there = target.stat()
-            if (there.st_size, there.st_mtime_ns) == (info.size, info.mtime_ns):
-                return target
-        self.fetch(target)
-        os.utime(target, ns=(info.mtime_ns, info.mtime_ns))
-        return target
+        for _ in range(_TRIES):
+            state = s3.version(self.path)
+            if state is None:
+                raise StorageError(f"{self.uri}: no such file")
+            if copy := _copied(self.path, state, cache):
+                return copy
+        raise StorageError(f"{self.uri}: is being written to; run the command again when that is done")
 
     def staging(self) -> Path:
         """Return a new empty local folder to prepare a publication in, on this store's own disk if local."""
@@ -238,38 +313,77 @@ class Store:
         parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f".{self.name}-", dir=parent))
 
-    def _upload(self, source: Path) -> None:
-        with source.open("rb") as stream, self.fs.open_output_stream(self.path) as sink:
-            while block := stream.read(_CHUNK):
-                sink.write(block)
-
 
 def _swap_in(folder: Path, target: Path) -> None:
-    """Rename ``folder`` to ``target``; what stood there is moved aside first and removed after."""
+    """Exchange ``folder`` and ``target`` in one step, then remove what stood there.
+
+    Where the disk knows no exchange, the old folder is moved aside first; if the program ends between the
+    two steps, :meth:`Store.in_place_or_aside` finds it there.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
-    aside = target.with_name(f".{target.name}-old-{uuid.uuid4().hex}")
+    if target.exists() and _exchanged(folder, target):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
     if target.exists():
-        os.rename(target, aside)
+        os.rename(target, target.with_name(f".{target.name}{_ASIDE}{uuid.uuid4().hex}"))
     os.rename(folder, target)
-    shutil.rmtree(aside, ignore_errors=True)
+    for aside in target.parent.glob(f".{glob.escape(target.name)}{_ASIDE}*"):
+        shutil.rmtree(aside, ignore_errors=True)
 
 
-def _s3(bucket: str) -> pafs.S3FileSystem:
-    """Return the S3 file system of the environment, after a check that the bucket can be used."""
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two paths of one disk in one step; False where the system or the disk cannot."""
     try:
-        boto3.client("s3", endpoint_url=endpoint, region_name=region).head_bucket(Bucket=bucket)
-    except (BotoCoreError, ClientError) as error:
-        raise StorageError(
-            f"s3://{bucket}: {error}; check the bucket's name and the variables AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL"
-        ) from None
-    if endpoint is None:
-        return pafs.S3FileSystem(region=region)
-    parts = urlsplit(endpoint)
-    return pafs.S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, region=region)
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return int(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)) == 0
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _shown(files: dict[str, s3.Version]) -> dict[str, s3.Version]:
+    """Return the files whose names do not begin with a dot."""
+    return {path: state for path, state in files.items() if not path.rpartition("/")[2].startswith(".")}
+
+
+def _copied(path: str, state: s3.Version, cache: Path) -> Path | None:
+    """Return a copy of an object in this state, made unless it is there; None if the object has changed.
+
+    Beside the copies lies a note of what each was made of: which state, and the copy's own time of change,
+    as another process may have put a copy of another state in its place.
+    """
+    target, note = cache / path, cache / _NOTES / f"{path}.json"
+    try:
+        there = target.stat()
+        if json.loads(note.read_bytes()) == [state.etag, state.size, there.st_mtime_ns] and (
+            there.st_size == state.size
+        ):
+            return target
+    except (OSError, ValueError):
+        pass  # not there, or not whole: made
+    try:
+        with _in_one_step(target) as temporary:
+            with temporary.open("wb") as sink:
+                s3.download(path, state, sink)
+            changed = temporary.stat().st_mtime_ns
+    except s3.ChangedError:
+        return None
+    with _in_one_step(note) as temporary:
+        temporary.write_text(json.dumps([state.etag, state.size, changed]))
+    return target
+
+
+@contextmanager
+def _in_one_step(target: Path) -> Iterator[Path]:
+    """Yield a path beside ``target`` to write; on a clean exit it becomes ``target``."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
+import hashlib
 import os
+import uuid
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 from engine.errors import StorageError
 from engine.storage.store import Store
+
+_MANIFEST = "manifest.json"
+_CORPUS = "corpus"
 
 
 @dataclass(frozen=True)
@@ -16,6 +24,7 @@ class Workspace:
     ::
 
         corpus/       entities.parquet, mentions/*.parquet, images/*, quarantine/*.jsonl, manifest.json
+        corpora/<id>/ the same in a bucket, which can exchange no folder; corpora/CURRENT names the one used
         inputs/<key>/ model input by settings and corpus: a manifest that names its parts; inputs/CURRENT
         inputs/parts-<key>/ those parts, one per mentions part, each under the digest of what it is made from
         cache/<key>/  states of the frozen layers, one part per inputs part
@@ -32,10 +41,90 @@ class Workspace:
         """Return the workspace at a local path or an ``s3://`` address; it need not exist yet."""
         return cls(Store.open(uri))
 
-    @property
+    @cached_property
     def corpus(self) -> Store:
-        """The imported corpus."""
-        return self.root / "corpus"
+        """The imported corpus; in a bucket the one that was current when it was first asked for.
+
+        Raises:
+            StorageError: the pointer in the bucket cannot be read.
+        """
+        in_place = self.root / _CORPUS
+        if self.root.is_local:
+            return in_place.in_place_or_aside()
+        pointer = self._corpora / "CURRENT"
+        name = pointer.read_if_there()
+        if name is None:
+            return in_place  # of a version that published there, or none yet
+        if (folder := _name_in(name)) is None:
+            raise StorageError(f"{pointer.uri}: names no corpus; import again with --overwrite")
+        return self._corpora / folder
+
+    @property
+    def _corpora(self) -> Store:
+        return self.root / "corpora"
+
+    def corpus_seen(self) -> bytes | None:
+        """Return what tells the corpus that is there now from any other; None: there is none."""
+        pointed = None if self.root.is_local else (self._corpora / "CURRENT").read_if_there()
+        if pointed is not None:
+            return pointed
+        manifest = (self.root / _CORPUS).in_place_or_aside() / _MANIFEST
+        content = manifest.read_if_there()
+        return None if content is None else hashlib.sha256(content).digest()
+
+    def publish_corpus(self, folder: Path, seen: bytes | None) -> None:
+        """Make a finished local folder the corpus, in one step: a reader finds the old one or the new.
+
+        In a bucket the corpus before it is kept, as jobs that began with it still read it.
+
+        Args:
+            folder: with a manifest; is consumed.
+            seen: from :meth:`corpus_seen` when the import began.
+
+        Raises:
+            StorageError: another corpus was published meanwhile; that one stays.
+        """
+        if self.root.is_local:
+            target = self.root / _CORPUS
+            with target.locked():
+                self._check_still(seen)
+                target.publish_folder(folder, last=_MANIFEST)
+        else:
+            self._point_to_new_corpus(folder, seen)
+        self.__dict__.pop("corpus", None)
+
+    def _point_to_new_corpus(self, folder: Path, seen: bytes | None) -> None:
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+        new = self._corpora / f"{now}-{uuid.uuid4().hex[:8]}"
+        # What there is before this one is current was begun before it, and so can no longer become current.
+        old = {
+            file.path.removeprefix(f"{self._corpora.path}/").split("/")[0] for file in self._corpora.files()
+        }
+        pointer = self._corpora / "CURRENT"
+        before = pointer.read_if_there()
+        new.publish_folder(folder, last=_MANIFEST)
+        try:
+            self._check_still(seen)
+            if not pointer.replace_bytes(new.name.encode(), before):
+                raise self._replaced()
+        except BaseException:
+            new.delete()
+            raise
+        kept = {"CURRENT", new.name, _name_in(before or b"")}
+        for name in old - kept:
+            (self._corpora / name).delete()
+        if before is not None:
+            (self.root / _CORPUS).delete()
+
+    def _check_still(self, seen: bytes | None) -> None:
+        if self.corpus_seen() != seen:
+            raise self._replaced()
+
+    def _replaced(self) -> StorageError:
+        return StorageError(
+            f"{self.root.uri}: another import published a corpus here meanwhile, and that one stays; run "
+            "this one again with --overwrite to replace it, or name another --workspace"
+        )
 
     @property
     def entities(self) -> Store:
@@ -48,7 +137,7 @@ class Workspace:
         Raises:
             StorageError: no corpus has been imported.
         """
-        if not (self.corpus / "manifest.json").exists():
+        if not (self.corpus / _MANIFEST).exists():
             raise StorageError(
                 f"{self.corpus.uri}: no corpus here yet; run `seedset import --workspace "
                 f"{self.root.uri} …` first"
@@ -61,8 +150,10 @@ class Workspace:
         Raises:
             StorageError: another scheme, or a bucket that cannot be used.
         """
-        relative = "://" not in address and not address.startswith("/")
-        return self.root / address if relative else Store.open(address)
+        if "://" in address or address.startswith("/"):
+            return Store.open(address)
+        in_corpus = address.removeprefix(f"{_CORPUS}/")
+        return self.root / address if in_corpus == address else self.corpus / in_corpus
 
     def inputs(self, key: str | None = None) -> Store:
         """Model input made with the settings that ``key`` stands for; None: the folder of all."""
@@ -85,3 +176,9 @@ class Workspace:
     def bundles(self) -> Store:
         """Published bundles and the pointer to the current one."""
         return self.root / "bundles"
+
+
+def _name_in(pointer: bytes) -> str | None:
+    """Return the name of a folder that a pointer's content is, or None if it is none."""
+    name = pointer.decode(errors="replace").strip()
+    return None if not name or "/" in name or name.startswith(".") or "\ufffd" in name else name

@@ -18,32 +18,61 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from engine.errors import FormatError
+from engine.errors import FormatError, StorageError
+from engine.storage.store import Store
+from engine.storage.whole import fault_in, sizes_of
 
 Tensor = torch.Tensor
 
 STATE, TENSORS = "state.json", "state.safetensors"
+_SIZES = "files"
+"""Entry of a state with the sizes of the checkpoint's other files."""
 
 
 def read_state(folder: Path, settings: BaseModel) -> dict[str, Any]:
     """Return the step and the curves of a checkpoint.
 
     Raises:
-        FormatError: the checkpoint is of a run with other settings.
+        FormatError: the checkpoint is of a run with other settings, or cannot be read.
     """
-    state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    if state["settings"] != settings.model_dump(mode="json"):
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_bytes())
+        began_with = state["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(
-            f"{folder}: this run began with {state['settings']}; go on with these, or start afresh with "
-            "--restart"
+            f"{folder / STATE}: not the state of a checkpoint ({error}); start afresh with --restart"
+        ) from None
+    if began_with != settings.model_dump(mode="json"):
+        raise FormatError(
+            f"{folder}: this run began with {began_with}; go on with these, or start afresh with --restart"
         )
     return state
 
 
 def write_state(folder: Path, state: dict[str, Any], settings: BaseModel) -> None:
-    """Write step, curves and settings: the last file of a checkpoint."""
-    content = state | {"settings": settings.model_dump(mode="json")}
+    """Write step, curves and settings, and the sizes of the other files: the last file of a checkpoint."""
+    content = state | {"settings": settings.model_dump(mode="json"), _SIZES: sizes_of(folder)}
     (folder / STATE).write_text(json.dumps(content), encoding="utf-8")
+
+
+def step_of(folder: Store) -> int:
+    """Return the step of a checkpoint, -1 if its state cannot be read."""
+    try:
+        return int(json.loads((folder / STATE).read_bytes()).get("step", 0))
+    except (StorageError, ValueError, TypeError, AttributeError):
+        return -1
+
+
+def fault_in_checkpoint(folder: Store) -> str | None:
+    """Return which file of a checkpoint is not whole, and why; None if all are, as far as sizes tell."""
+    try:
+        state = json.loads((folder / STATE).read_bytes())
+        sizes = state.get(_SIZES)  # checkpoints of an earlier version have none
+    except StorageError:
+        return f"{STATE} is missing"
+    except (ValueError, AttributeError):
+        return f"{STATE} is cut or damaged"
+    return fault_in(folder, sizes if isinstance(sizes, dict) else None)
 
 
 class CheckpointFormat(ABC):

@@ -6,13 +6,13 @@ What ``train_encoder``, ``ablate`` and ``build_index`` share.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from engine.corpus.inputs.format import open_inputs
-from engine.errors import UserError
+from engine.errors import StorageError, UserError
 from engine.models.text import TextEncoder
+from engine.storage.parts import read_pointer, write_pointer
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
@@ -22,6 +22,7 @@ from engine.training.settings import EncoderSettings, Modality, MultimodalSettin
 from engine.vocabulary import Vocabulary
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.workers.encoder import JOB, EncoderRun, MultimodalRun
+from jobs.workers.summaries import finished_summary
 from jobs.workers.trainer import cluster_for, train_or_load_summary
 
 
@@ -41,15 +42,22 @@ class Trained:
 
 def trained_encoder(workspace: Workspace, job: str = JOB) -> Trained | None:
     """Return the encoder that a training of either kind trained last, or None if none was."""
-    pointer = workspace.runs(job) / "CURRENT"
-    if not pointer.exists():
-        return None
-    return trained_run(workspace.runs(job) / pointer.read_bytes().decode().strip())
+    name = read_pointer(workspace.runs(job))
+    return None if name is None else trained_run(workspace.runs(job) / name)
 
 
 def trained_run(run: Store) -> Trained:
-    """Return the encoder of a finished run, given its folder."""
-    summary = json.loads((run / "summary.json").read_bytes())
+    """Return the encoder of a finished run, given its folder.
+
+    Raises:
+        StorageError: the run is not there, or not whole.
+    """
+    try:
+        summary = finished_summary(run, EncoderRun.artifact)
+    except StorageError as error:
+        raise StorageError(
+            f"{error}; train it again with the same settings: what is missing is made (--restart: all)"
+        ) from None
     return Trained(
         run.name,
         run / "encoder",
@@ -91,7 +99,7 @@ def train(
         run = _describe(workspace, cache, model, settings, gpu, checkpoint_seconds)
         summary = train_or_load_summary(run, workers, restart)
     if make_current:
-        (workspace.runs(run.job) / "CURRENT").write_bytes(run.name.encode())
+        write_pointer(workspace.runs(run.job), run.name)
     return summary
 
 

@@ -14,7 +14,7 @@ from engine.corpus.inputs.masking import fingerprint, fitting_tokenizer
 from engine.errors import UserError
 from engine.models.device import worker_device
 from engine.models.text import TextEncoder
-from engine.storage.parts import PartFolder
+from engine.storage.parts import PartFolder, check_whole
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache, InputRows, fill_part
@@ -71,7 +71,7 @@ def _check_fit(inputs: Inputs, model: str) -> None:
 
 
 def _states(workspace: Workspace, key: str) -> PartFolder[None]:
-    return PartFolder(workspace.cache(key), (".npy",), lambda file: None)
+    return PartFolder(workspace.cache(key), (".npy",), check_whole)
 
 
 class StateTask(NamedTuple):

@@ -8,12 +8,13 @@ from engine.corpus.inputs.format import open_inputs
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
 from engine.retrieval.index import VectorIndex
-from engine.storage.bundle import Manifest, derive
+from engine.storage.bundle import Manifest
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import TEMPERATURE
 from jobs.steps.encoder_training import trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.publishing import check_before_work, publish_beside
 from jobs.steps.views import BUILDERS, BuiltViews, Encoders, Sources
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import Executor, given_or_auto
@@ -42,6 +43,7 @@ def build(
 
 
 def _open_sources(workspace: Workspace, untrained: bool, executor: Executor, temperature: float) -> Sources:
+    check_before_work(workspace, makes="index")
     trained = None if untrained else trained_encoder(workspace)
     inputs = open_inputs(workspace, trained.inputs_key if trained else None)
     base = trained.model if trained else inputs.manifest.model
@@ -74,12 +76,10 @@ def _publish(sources: Sources, made: BuiltViews) -> Manifest:
         "encoder": encoders.base,
         "trained": sources.trained.name if sources.trained else None,
         "inputs": inputs.key,
+        "corpus": inputs.manifest.corpus_digest,
         "max_length": inputs.manifest.settings.max_length,
         "views": {name: view.shape[1] for name, view in made.views.items()},
         **made.settings,
     }
     replaced = ["index/", "encoder/", "distributions/", SENTENCES]
-    manifest, left_out = derive(workspace, staged, settings, replaces=replaced)
-    if left_out:
-        console.say(left_out)
-    return manifest
+    return publish_beside(workspace, staged, settings, replaced, inputs.manifest.corpus_digest)

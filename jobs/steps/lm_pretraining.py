@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from engine.corpus.blocks.settings import BlockSettings
-from engine.corpus.schema import read_manifest
 from engine.errors import UserError
 from engine.generation.names import name_trie
 from engine.generation.tokenizers import fingerprint, load_tokenizer
-from engine.storage.bundle import Manifest, derive
+from engine.storage.bundle import Manifest
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.lm_models import Origin, check, config_of, read_config
@@ -22,6 +18,7 @@ from engine.training.settings import Layout, LmSettings, named_settings
 from engine.vocabulary import Vocabulary
 from jobs import console
 from jobs.steps.lm_blocks import corpus_tokenizer, make_blocks
+from jobs.steps.publishing import check_before_work, publish_beside
 from jobs.workers.lm import LmRun
 from jobs.workers.trainer import cluster_for, train_or_load_summary
 
@@ -61,7 +58,7 @@ def start(
     """
     if (model is None) == (config is None):
         raise UserError("give either --model (train it further) or --init-from-config (begin a new one)")
-    read_manifest(workspace)  # no corpus: say so before anything is trained or fetched
+    check_before_work(workspace, makes="language model")  # before anything is trained or fetched
     name = tokenizer or model or CORPUS
     if name == CORPUS:
         name = corpus_tokenizer(workspace, vocab_size, texts)
@@ -110,7 +107,8 @@ def pretrain(
             checkpoint_seconds=checkpoint_seconds,
         )
         summary = train_or_load_summary(run, workers, restart)
-    return summary, publish_model(workspace, run.folder / run.artifact, summary)
+    model, corpus = run.folder / run.artifact, blocks.manifest.corpus_digest
+    return summary, publish_model(workspace, model, summary, corpus)
 
 
 def _name(begin: Start, blocks_key: str, settings: LmSettings) -> str:
@@ -118,30 +116,22 @@ def _name(begin: Start, blocks_key: str, settings: LmSettings) -> str:
     return f"{blocks_key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
-def publish_model(workspace: Workspace, model: Store, summary: dict[str, Any]) -> Manifest:
-    """Publish a bundle with a trained model and the trie of all names, beside what the current one holds."""
+def publish_model(workspace: Workspace, model: Store, summary: dict[str, Any], corpus: str) -> Manifest:
+    """Publish a bundle with a trained model and the trie of all names, beside what the current one holds.
+
+    Args:
+        workspace: whose entities are named.
+        model: folder of the model.
+        summary: of its run.
+        corpus: digest of the one that it was trained on.
+    """
     staged = workspace.bundles.staging()
     entities = workspace.entities.fetch(staged / "entities.parquet")
     for file in model.files():
-        _copy(file, staged / "lm" / file.name)
+        file.link_or_fetch(staged / "lm" / file.name)  # a finished run is not written to
     names = Vocabulary.read(entities).names
     console.say(f"trie of {len(names)} names")
     name_trie(load_tokenizer(staged / "lm"), names).save(staged / "trie")
     told = ("run", "model", "tokenizer", "perplexity_before", "perplexity_after")
-    settings = {"lm": {key: summary[key] for key in told}}
-    manifest, left_out = derive(workspace, staged, settings, replaces=["lm/", "trie/"])
-    if left_out:
-        console.say(left_out)
-    return manifest
-
-
-def _copy(file: Store, target: Path) -> None:
-    """Bring a file of a run into a staged bundle; locally by a link: a finished run is not written to."""
-    if not file.is_local:
-        file.fetch(target)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(file.path, target)
-    except OSError:
-        shutil.copyfile(file.path, target)
+    settings = {"lm": {key: summary[key] for key in told} | {"corpus": corpus}}
+    return publish_beside(workspace, staged, settings, ["lm/", "trie/"], corpus)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import signal
@@ -12,9 +11,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from cluster.session import session
-from engine.errors import UserError
+from engine.errors import StorageError, UserError
 from jobs import console
 from jobs.workers.executor import one_is_enough
+from jobs.workers.summaries import SUMMARY, finished_summary
 
 if TYPE_CHECKING:
     from jobs.workers.training_run import Run
@@ -63,12 +63,17 @@ def train_or_load_summary(run: Run[Any], workers: int, restart: bool) -> dict[st
     folder = run.folder
     if restart:
         folder.delete()
-    summary = folder / "summary.json"
-    if summary.exists():
-        console.say(f"{folder.uri}: this run is finished; --restart trains it again")
-    else:
-        fit(run, workers)
-    return dict(json.loads(summary.read_bytes()))
+    if (folder / SUMMARY).exists():
+        try:
+            found = finished_summary(folder, run.artifact)
+        except StorageError as error:
+            console.say(f"{error}; it is made again from the last checkpoint")
+            (folder / SUMMARY).delete()
+        else:
+            console.say(f"{folder.uri}: this run is finished; --restart trains it again")
+            return found
+    fit(run, workers)
+    return finished_summary(folder, run.artifact)
 
 
 def fit(run: Run[Any], workers: int) -> None:
@@ -81,8 +86,10 @@ def fit(run: Run[Any], workers: int) -> None:
         workers: training processes; one on the CPU trains in this process, unless there is a cluster to use
             or Ray Train began the run.
     """
-    from jobs.workers.training_sessions import began_on_ray
+    from jobs.workers.training_sessions import began_on_ray, drop_broken_snapshot, whole_checkpoint
 
+    whole_checkpoint(run.folder, console.say)  # what cannot go on: say so before a cluster is asked for
+    drop_broken_snapshot(run.folder, console.say)
     if run.gpu or not one_is_enough(workers, tasks=1) or began_on_ray(run.folder):
         with session():
             _fit_on_ray(run, workers)

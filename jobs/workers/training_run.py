@@ -18,9 +18,11 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 
 from engine.storage.store import Store
+from engine.storage.whole import sizes_of
 from engine.storage.workspace import Workspace
 from engine.training.settings import TrainerSettings
 from engine.training.trainer import StepReport, Trainer, Worker
+from jobs.workers.summaries import FILES, SUMMARY
 
 TrainerT = TypeVar("TrainerT", bound=Trainer)
 
@@ -181,10 +183,11 @@ class _Follow:
             "workers": training.worker.world,
             "precision": str(training.compute).removeprefix("torch."),
             "settings": training.settings.model_dump(mode="json"),
+            FILES: sizes_of(staged),
         }
         (self._folder / run.artifact).publish_folder(staged, last=last)
         self._events.publish()
-        (self._folder / "summary.json").write_bytes(json.dumps(summary).encode())
+        (self._folder / SUMMARY).write_bytes(json.dumps(summary).encode())
 
 
 class Events:

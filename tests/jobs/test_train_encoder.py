@@ -81,6 +81,28 @@ def test_a_run_that_was_stopped_here_goes_on_where_it_was(prepared: Path) -> Non
     np.testing.assert_allclose(summary["losses"], in_one_go(workspace, settings), rtol=1e-4)
 
 
+@pytest.mark.usefixtures("alone")
+def test_what_was_cut_of_a_finished_run_is_made_again(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace.open(prepared)
+    summary = train(workspace, SETTINGS)
+    run = workspace.runs("train_encoder") / summary["run"]
+    weights, states = run / "encoder" / "model.safetensors", workspace.cache("").files(".npy")[0]
+    whole = weights.read_bytes(), states.read_bytes()
+    for cut in (weights, states, run / "summary.json"):
+        cut.write_bytes(cut.read_bytes()[:-9])
+        capsys.readouterr()
+        if cut != states:
+            with pytest.raises(UserError, match=rf"{cut.name}.*train it again.*--restart"):
+                trained_encoder(workspace)
+        again = train(workspace, SETTINGS)
+        assert ("made again" in capsys.readouterr().err) == (cut != states)
+        assert again["losses"] == summary["losses"]
+        assert (weights.read_bytes(), states.read_bytes()) == whole
+        assert trained_encoder(workspace) is not None
+
+
 def check_artefacts(
     workspace: Workspace, summary: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

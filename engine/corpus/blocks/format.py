@@ -28,6 +28,7 @@ from engine.corpus.schema import part_digests, read_manifest
 from engine.errors import StorageError
 from engine.storage.parts import MANIFEST, PartFolder, content_key, read_model
 from engine.storage.store import Store, machine_cache
+from engine.storage.whole import fault_of
 from engine.storage.workspace import Workspace
 
 SUFFIXES = (".npy", ".held.npy", ".json")
@@ -276,7 +277,7 @@ def _read(file: Store) -> Tokens:
 
 def block_parts(workspace: Workspace, settings: BlockSettings) -> PartFolder[BlockCounts]:
     """Return the folder of parts that all blocks of the same tokenizer and size share."""
-    return PartFolder(workspace.inputs(settings.parts_key()), SUFFIXES, _read_counts)
+    return PartFolder(workspace.inputs(settings.parts_key()), SUFFIXES, _read_counts, fault_of)
 
 
 def _read_counts(file: Store) -> BlockCounts:
@@ -309,5 +310,5 @@ def open_blocks(workspace: Workspace, key: str) -> Blocks | None:
             f"{workspace.inputs(key).uri}: made from another corpus than the one that is there now"
         )
     parts = block_parts(workspace, manifest.settings)
-    there = set(parts.names())
-    return Blocks(key, manifest, parts.folder) if there.issuperset(manifest.parts) else None
+    whole = parts.finished(manifest.parts)
+    return Blocks(key, manifest, parts.folder) if whole.keys() == manifest.parts.keys() else None

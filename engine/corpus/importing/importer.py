@@ -97,12 +97,13 @@ def import_corpus(
             f"{workspace.corpus.uri}: a corpus is there already, and what was made from it depends on it; "
             "add --overwrite to replace it, or name another --workspace"
         )
+    seen = workspace.corpus_seen()
     reader = open_source(Store.open(source), form)
     folder = workspace.corpus.staging()
     try:
         manifest = _Import(folder, settings).run(reader, form, source, progress)
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
-        workspace.corpus.publish_folder(folder, last=MANIFEST)
+        workspace.publish_corpus(folder, seen)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return manifest

@@ -133,7 +133,11 @@ class SelectionFolder:
             raise ValueError(f"{scores.uri}: is missing")
         with scores.open_input() as stream:
             metadata = pq.read_schema(stream).metadata or {}
-        return Counter({name: int(metadata[name.encode()]) for name in COUNTS})
+        counts = Counter({name: int(metadata[name.encode()]) for name in COUNTS})
+        # A line ends the part, so one that was cut has a line less.
+        if sentences.read_bytes().count(b"\n") != counts["records"]:
+            raise ValueError(f"{sentences.uri}: has not the {counts['records']} lines of its part")
+        return counts
 
     def _there(self) -> SelectionManifest | None:
         file = self.folder / DESCRIPTION

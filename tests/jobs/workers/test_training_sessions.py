@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from engine.errors import FormatError
 from engine.storage.store import Store
-from engine.training.checkpoint import STATE
+from engine.training.checkpoint import STATE, read_state, write_state
+from engine.training.settings import EncoderSettings
 from engine.training.trainer import StepReport, Trainer
 from jobs import console
 from jobs.workers.training_run import Run
-from jobs.workers.training_sessions import CHECKPOINTS, LocalSession, began_on_ray, local_checkpoint
+from jobs.workers.training_sessions import (
+    CHECKPOINTS,
+    SNAPSHOT,
+    LocalSession,
+    began_on_ray,
+    drop_broken_snapshot,
+    local_checkpoint,
+    whole_checkpoint,
+)
 
 
 class Kept:
@@ -40,7 +53,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return Store.open(f"{place}/run")
 
 
-def test_the_newest_checkpoint_is_found_and_those_before_are_removed(run: Store) -> None:
+def test_the_newest_checkpoint_is_found_and_all_but_one_before_it_are_removed(run: Store) -> None:
     session, training = session_of(run), cast(Trainer, Kept())
     with session.checkpoint() as folder:
         assert folder is None
@@ -49,7 +62,7 @@ def test_the_newest_checkpoint_is_found_and_those_before_are_removed(run: Store)
         with session.checkpoint() as folder:
             assert folder is not None
             assert {file.name for file in folder.iterdir()} == {"tensors", STATE}
-    assert {file.path.split("/")[-2] for file in (run / CHECKPOINTS).files()} == {f"{100:010}"}
+    assert {file.path.split("/")[-2] for file in (run / CHECKPOINTS).files()} == {f"{10:010}", f"{100:010}"}
 
 
 def test_a_checkpoint_that_is_not_whole_is_none(run: Store) -> None:
@@ -81,3 +94,117 @@ def test_no_session_here_connects_to_a_cluster(run: Store) -> None:
     assert (session.worker.rank, session.worker.world, session.worker.device.type) == (0, 1, "cpu")
     ray = sys.modules.get("ray")
     assert ray is None or not ray.is_initialized()
+
+
+def checkpoint(folder: Path, number: int) -> None:
+    """Write a checkpoint of two shards into an existing folder."""
+    for shard in range(2):
+        save_file({"weight": torch.full((64,), float(number))}, folder / f"shard-{shard:05}.safetensors")
+    write_state(folder, {"step": number}, EncoderSettings())
+
+
+class Sharded:
+    """A training whose checkpoints have shards."""
+
+    def __init__(self) -> None:
+        self.step = 0
+
+    def save(self, folder: Path) -> None:
+        self.step += 5
+        checkpoint(folder, self.step)
+
+
+def run_with(run: Store, names: list[str]) -> None:
+    """Put checkpoints into a run's folder, of the steps 5, 10 and so on."""
+    for place, name in enumerate(names):
+        staged = (run / name).staging()
+        checkpoint(staged, 5 * (place + 1))
+        (run / name).publish_folder(staged, last=STATE)
+
+
+OURS = [f"{CHECKPOINTS}/{step:010}" for step in (5, 10)]
+RAYS = ["checkpoint_2026-01-01_00-00-00.000000", "checkpoint_2026-01-01_00-00-09.000000"]
+
+
+def cut(file: Store) -> None:
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+@pytest.mark.parametrize("lost", [STATE, "shard-00001.safetensors"])
+@pytest.mark.parametrize("damage", [cut, Store.delete, lambda file: file.write_bytes(b"")])
+@pytest.mark.parametrize("names", [OURS, RAYS, [*OURS[:1], *RAYS[:1]]])
+def test_a_run_falls_back_to_the_checkpoint_before_one_that_is_cut(
+    tmp_path: Path, names: list[str], damage: Any, lost: str
+) -> None:
+    run, said = Store.open(tmp_path / "run"), list[str]()
+    run_with(run, names)
+    with local_checkpoint(run) as folder:
+        assert folder is not None
+        assert read_state(folder, EncoderSettings())["step"] == 10
+    damage(run / names[1] / lost)
+    found = whole_checkpoint(run, said.append)
+    assert found == run / names[0]
+    # One without a state was never finished: nothing is lost with it.
+    assert said or (lost == STATE and damage is Store.delete)
+    for text in said:
+        assert text.startswith(f"{(run / names[1]).uri}: {lost} ")
+        assert "goes on from the checkpoint before it" in text
+    damage(run / names[0] / "shard-00000.safetensors")
+    with pytest.raises(FormatError, match=r"no other checkpoint is whole; start afresh with --restart"):
+        whole_checkpoint(run)
+
+
+def test_a_run_in_a_bucket_falls_back_too_and_goes_on(s3: str) -> None:
+    run = Store.open(f"{s3}/run")
+    run_with(run, OURS)
+    cut(run / OURS[1] / "shard-00001.safetensors")
+    with local_checkpoint(run) as folder:
+        assert folder is not None
+        assert read_state(folder, EncoderSettings())["step"] == 5
+    training = Sharded()
+    training.step = 2
+    session_of(run).keep(step(7), cast(Trainer, training))
+    left = {state.path.split("/")[-2] for state in (run / CHECKPOINTS).files(STATE)}
+    assert left == {f"{5:010}", f"{7:010}"}, "what is cut is not kept as the one before"
+
+
+def test_a_checkpoint_of_an_earlier_version_is_judged_by_its_tensors(tmp_path: Path) -> None:
+    run = Store.open(tmp_path / "run")
+    run_with(run, OURS)
+    for name in OURS:
+        state = json.loads((run / name / STATE).read_bytes())
+        del state["files"]
+        (run / name / STATE).write_bytes(json.dumps(state).encode())
+    assert whole_checkpoint(run) == run / OURS[1]
+    cut(run / OURS[1] / "shard-00000.safetensors")
+    assert whole_checkpoint(run) == run / OURS[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"settings": ', b"\xff"])
+def test_a_state_that_cannot_be_read_names_the_way_out(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / STATE).write_bytes(content)
+    with pytest.raises(FormatError, match=r"state.json: not the state of a checkpoint.*--restart"):
+        read_state(tmp_path, EncoderSettings())
+
+
+def test_ray_trains_record_is_removed_if_ray_train_could_not_begin_with_it(run: Store) -> None:
+    said = list[str]()
+    drop_broken_snapshot(run, said.append)
+    run_with(run, RAYS)
+    whole = json.dumps({"checkpoint_results": [{"checkpoint_dir_name": name} for name in RAYS]}).encode()
+    (run / SNAPSHOT).write_bytes(whole)
+    drop_broken_snapshot(run, said.append)
+    assert (run / SNAPSHOT).exists()
+    assert said == []
+    (run / SNAPSHOT).write_bytes(whole[:-9])
+    drop_broken_snapshot(run, said.append)
+    assert not (run / SNAPSHOT).exists()
+    (run / SNAPSHOT).write_bytes(whole)
+    (run / RAYS[0]).delete()
+    drop_broken_snapshot(run, said.append)
+    assert not (run / SNAPSHOT).exists()
+    assert [text.split("; ")[0].split(": ", 1)[1] for text in said] == [
+        "cannot be read",
+        f"names {RAYS[0]}, which is gone",
+    ]
+    assert whole_checkpoint(run) == run / RAYS[1]

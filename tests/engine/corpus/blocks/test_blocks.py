@@ -110,6 +110,10 @@ def test_a_part_holds_its_texts_token_by_token(workspace: Workspace, tmp_path: P
             tokens=len(kept),
             padding=len(flat) - len(kept),
         )
+    for suffix, name in zip((".npy", ".held.npy"), plans, strict=True):
+        file = parts.file(name, suffix)
+        file.write_bytes(file.read_bytes()[:-1])
+        assert name not in parts.finished(), "what was cut is made again"
 
 
 def test_a_part_keeps_its_name_until_what_it_is_made_from_changes(

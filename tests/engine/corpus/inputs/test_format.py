@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,12 +11,13 @@ from pydantic import ValidationError
 from engine.corpus.inputs.format import (
     InputManifest,
     InputSettings,
+    Stats,
     draw_rows,
     input_parts,
     open_inputs,
 )
 from engine.errors import StorageError
-from engine.storage.parts import MANIFEST, write_pointer
+from engine.storage.parts import MANIFEST, PartFolder, write_pointer
 from engine.storage.workspace import Workspace
 
 
@@ -56,6 +59,13 @@ def test_another_seed_draws_other_rows() -> None:
     assert 0 < len(drawn[0] & drawn[1]) < 30
 
 
+def write_part(parts: PartFolder[Stats], name: str) -> None:
+    """Write a part without rows."""
+    counts = {"rows": "0", "tokens": "0", "longest": "0", "clipped": "0"}
+    with parts.writing(name) as path:
+        pq.write_table(pa.table({}).replace_schema_metadata(counts), path)
+
+
 def test_inputs_that_are_missing_or_not_complete(tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path)
     with pytest.raises(StorageError, match=r"no model input here yet; run `seedset preprocess"):
@@ -64,7 +74,7 @@ def test_inputs_that_are_missing_or_not_complete(tmp_path: Path) -> None:
         open_inputs(workspace, "mask")
     settings = InputSettings(tokenizer="t")
     parts = input_parts(workspace, settings)
-    parts.file("a").write_bytes(b"")
+    write_part(parts, "a")
     folder = workspace.inputs("mask")
     (folder / "part-00000.parquet").write_bytes(b"of an earlier version")
     write_pointer(workspace.inputs(), "mask")
@@ -86,7 +96,10 @@ def test_inputs_that_are_missing_or_not_complete(tmp_path: Path) -> None:
     (folder / MANIFEST).write_bytes(manifest.model_dump_json().encode())
     with pytest.raises(StorageError, match=r"1 of 2 parts are missing \(part-b.parquet\)"):
         open_inputs(workspace)
-    parts.file("b").write_bytes(b"")
+    parts.file("b").write_bytes(b"PAR1")
+    with pytest.raises(StorageError, match=r"1 of 2 parts are missing \(part-b.parquet: cut\); run.*again"):
+        open_inputs(workspace)
+    write_part(parts, "b")
     inputs = open_inputs(workspace)
     assert (inputs.key, [p.name for p in inputs.parts]) == (
         "mask",
