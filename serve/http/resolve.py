@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from engine.errors import QueryError, UnknownEntityError, UserError
-from engine.query import NewEntity, Query
+from engine.query import Deadline, NewEntity, Query
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import DEFAULT, EXPLAINED
 from serve.http.errors import Problem, ProblemError, UnknownMethodError, invalid, problem_of
@@ -16,12 +15,12 @@ from serve.settings import ServeSettings
 
 @dataclass(frozen=True)
 class ResolvedQuery:
-    """A query with its route, its method, and its deadline (seconds since the epoch)."""
+    """A query with its route, its method, and its deadline."""
 
     route: str
     method: str
     query: Query
-    deadline: float
+    deadline: Deadline
     explain: bool
 
 
@@ -59,7 +58,7 @@ def _resolved(request: ExpandRequest, snapshot: BundleSnapshot, settings: ServeS
     if filters:
         snapshot.catalogue.matching(filters)  # an unknown attribute or value is refused before any stage runs
     wait_s = min((request.deadline_ms or float("inf")) / 1000, settings.timeout_s)
-    deadline = time.time() + wait_s
+    deadline = Deadline.within(wait_s)
     query = Query(request.id, positive, negative, request.top_k, filters, new, deadline)
     return ResolvedQuery(route, method, query, deadline, request.explain)
 

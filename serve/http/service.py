@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from engine.errors import UserError
-from engine.query import Expansion, Query
+from engine.query import Deadline, Expansion, Query
 from engine.stages.base import finish
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import NEIGHBOURS
@@ -249,7 +249,7 @@ class Service:
         self, snapshot: BundleSnapshot, resolved: Sequence[ResolvedQuery], trace: Trace
     ) -> list[Json | Problem]:
         """Run the stages on queries of one route."""
-        wait_s = max(one.deadline for one in resolved) - time.time() + ANSWER_GRACE_S
+        wait_s = max(one.deadline for one in resolved).remaining() + ANSWER_GRACE_S
         expansions = [Expansion(one.query) for one in resolved]
         try:
             async with asyncio.timeout(wait_s):
@@ -268,7 +268,7 @@ class Service:
     ) -> AsyncGenerator[Event, None]:
         """Yield the events of a query. All steps must be taken by one task: its time is limited."""
         names = snapshot.vocabulary.names
-        wait_s = resolved.deadline - time.time() + ANSWER_GRACE_S
+        wait_s = resolved.deadline.remaining() + ANSWER_GRACE_S
         happening = self._dispatch.stream(
             resolved.route, snapshot.id, Expansion(resolved.query), trace.request_id
         )
@@ -325,7 +325,7 @@ class Service:
     async def _neighbours(self, snapshot: BundleSnapshot, entity: int, n: int, trace: Trace) -> list[Json]:
         if not n or NEIGHBOURS not in snapshot.routes:
             return []
-        deadline = time.time() + self.settings.timeout_s
+        deadline = Deadline.within(self.settings.timeout_s)
         query = Query(trace.request_id or "neighbours", (entity,), top_k=n, deadline=deadline)
         resolved = ResolvedQuery(NEIGHBOURS, "", query, deadline, False)
         trace.bundle, trace.queries = snapshot.id, 1
