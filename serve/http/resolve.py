@@ -8,7 +8,7 @@ from engine.errors import QueryError, UnknownEntityError, UserError
 from engine.query import Deadline, NewEntity, Query
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import DEFAULT, EXPLAINED
-from serve.http.errors import Problem, ProblemError, UnknownMethodError, invalid, problem_of
+from serve.http.errors import Problem, ProblemError, UnknownMethodError, check_bundle, invalid, problem_of
 from serve.http.requests import ExpandRequest, NewSeed
 from serve.settings import ServeSettings
 
@@ -45,6 +45,7 @@ def is_quick(request: ExpandRequest, snapshot: BundleSnapshot) -> bool:
 
 
 def _resolved(request: ExpandRequest, snapshot: BundleSnapshot, settings: ServeSettings) -> ResolvedQuery:
+    check_bundle(request.bundle, snapshot.id)
     method = snapshot.default if request.method == DEFAULT else request.method
     if method not in snapshot.methods:
         raise UnknownMethodError(request.method, list(snapshot.methods))

@@ -259,3 +259,47 @@ def test_a_bundle_that_was_refused_is_told(make_service: MakeService) -> None:
     service = make_service(Noted())
     service.refused = ("bad", "a file is missing")
     assert service.bundle()["refused"] == {"id": "bad", "reason": "a file is missing"}
+
+
+def test_ids_and_names_are_asked_apart_and_ids_go_with_their_bundle(
+    make_service: MakeService, snapshot: BundleSnapshot
+) -> None:
+    service = make_service(Noted())
+    names = [f"entity {i}" for i in range(500)]
+    service.snapshot = replace(snapshot, vocabulary=Vocabulary([*names[:5], "3", *names[6:]]))
+
+    def by_name(name: str) -> Any:
+        return asyncio.run(service.entity(name, 0, 0, Trace()))
+
+    def by_id(bundle: str, entity: int) -> Any:
+        return asyncio.run(service.entity_by_id(bundle, entity, 0, 0, Trace()))
+
+    assert by_name("3")["id"] == 5
+    for bundle in (snapshot.id, "current"):
+        assert by_id(bundle, 3)["name"] == "entity 3"
+        assert by_id(bundle, 5)["name"] == "3"
+    with pytest.raises(ProblemError, match=f"unknown entity '4'.*/v1/bundles/{snapshot.id}/entities/ID"):
+        by_name("4")
+
+    manifest = snapshot.manifest.model_copy(update={"id": "other"})
+    service.snapshot = replace(snapshot, manifest=manifest, vocabulary=Vocabulary(names[::-1]))
+    with pytest.raises(ProblemError, match="unknown entity '3'"):
+        by_name("3")
+    with pytest.raises(ProblemError, match=f"{snapshot.id}.*'other'") as gone:
+        by_id(snapshot.id, 3)
+    assert (gone.value.problem.code, gone.value.status) == ("other_bundle", 409)
+    assert by_id("other", 3)["name"] == "entity 496"
+
+
+def test_seeds_by_id_are_refused_where_they_are_of_another_bundle(
+    make_service: MakeService, snapshot: BundleSnapshot
+) -> None:
+    service = make_service(Noted())
+    assert asyncio.run(service.expand(request(bundle=snapshot.id), Trace()))["bundle"] == snapshot.id
+    with pytest.raises(ProblemError) as wrong:
+        asyncio.run(service.expand(request(bundle="0123456789abcdef"), Trace()))
+    assert (wrong.value.problem.code, wrong.value.problem.field) == ("other_bundle", "bundle")
+    batch = BatchRequest(queries=[{"positive": [1], "bundle": "x"}, {"positive": [1]}])
+    first, second = asyncio.run(service.expand_batch(batch, Trace()))["results"]
+    assert first["error"]["code"] == "other_bundle"
+    assert second["results"]
