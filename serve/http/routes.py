@@ -151,8 +151,9 @@ def _add_entities(app: FastAPI, service: Service, access: Access) -> None:
         sentences: Sentences = 5,
         neighbours: Neighbours = 10,
     ) -> Response:
-        """Describe one entity, by name or alias. With neighbours, it counts as a query."""
-        trace = _spend(request, service, access, queries=min(neighbours, 1))
+        """Describe one entity, by name or alias. It counts as a query with neighbours, or if unknown."""
+        queries = 1 if neighbours or not service.knows(given) else 0
+        trace = _spend(request, service, access, queries)
         return await respond(await service.entity(given, sentences, neighbours, trace))
 
     @app.get(

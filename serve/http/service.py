@@ -25,7 +25,7 @@ from serve.http.explanations import explanations, sentences_of
 from serve.http.images import MAX_SENTENCES as SENTENCES_HELD
 from serve.http.images import Image, ImageAddresses, read_image
 from serve.http.requests import BatchRequest, ExpandRequest, answer_of, checked, entity_of
-from serve.http.resolve import ResolvedQuery, is_quick, resolve_query
+from serve.http.resolve import Arrival, ResolvedQuery, is_quick, resolve_query
 from serve.messages import Dispatch, Failure, Outcome, RoundDone, StageDone
 from serve.settings import ServeSettings
 from serve.telemetry.metrics import Metrics, merge_replica_metrics
@@ -157,6 +157,10 @@ class Service:
 
         return look_up() if len(vocabulary) < LARGE_VOCABULARY else await asyncio.to_thread(look_up)
 
+    def knows(self, name: str) -> bool:
+        """Return whether an entity has a name or an alias: one that none has takes as long as a query."""
+        return self.snapshot.vocabulary.find(name) is not None
+
     async def entity(self, given: str, sentences: int, neighbours: int, trace: Trace) -> Json:
         """Return what is known of an entity, by its name or an alias. Digits are a name like any other.
 
@@ -262,10 +266,13 @@ class Service:
     async def _prepare(
         self, snapshot: BundleSnapshot, requests: Sequence[ExpandRequest | Problem], trace: Trace
     ) -> list[ResolvedQuery | Problem]:
-        settings = self.settings
+        settings, arrival = self.settings, Arrival()
 
         def prepare() -> list[ResolvedQuery | Problem]:
-            return [r if isinstance(r, Problem) else resolve_query(r, snapshot, settings) for r in requests]
+            return [
+                r if isinstance(r, Problem) else resolve_query(r, snapshot, settings, arrival)
+                for r in requests
+            ]
 
         few = len(requests) <= FEW_QUERIES
         quick = few and all(isinstance(r, Problem) or is_quick(r, snapshot) for r in requests)

@@ -16,8 +16,9 @@ from engine.query import Expansion, Ranking
 from engine.vocabulary import Vocabulary
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.http import service as service_module
-from serve.http.errors import ProblemError
+from serve.http.errors import Problem, ProblemError
 from serve.http.requests import BatchRequest, ExpandRequest
+from serve.http.resolve import SUGGESTIONS, Arrival, resolve_query
 from serve.http.routes import create_app
 from serve.http.service import Service, Trace
 from serve.messages import Outcome, Progress, RoundDone, StageDone
@@ -303,3 +304,35 @@ def test_seeds_by_id_are_refused_where_they_are_of_another_bundle(
     first, second = asyncio.run(service.expand_batch(batch, Trace()))["results"]
     assert first["error"]["code"] == "other_bundle"
     assert second["results"]
+
+
+def test_a_request_looks_few_unknown_names_up_and_none_after_its_deadline(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[str] = []
+
+    def closest(self: Vocabulary, text: str, n: int = 3) -> list[str]:
+        looked_up.append(text)
+        time.sleep(0.002)
+        return ["entity 1"]
+
+    monkeypatch.setattr(Vocabulary, "closest", closest)
+    service = make_service(Noted())
+    batch = BatchRequest(queries=[{"positive": [f"unknown {i}", 1]} for i in range(256)])
+    results = asyncio.run(service.expand_batch(batch, Trace()))["results"]
+    assert len(looked_up) == SUGGESTIONS
+    assert [one["error"]["code"] for one in results] == ["unknown_entity"] * 256
+    assert [bool(one["error"]["suggestions"]) for one in results] == [True] * 16 + [False] * 240
+    assert results[-1]["error"]["message"] == "positive.0: unknown entity 'unknown 255'"
+
+    looked_up.clear()
+    batch = BatchRequest(queries=[{"positive": ["unknown"], "deadline_ms": 5} for _ in range(16)])
+    asyncio.run(service.expand_batch(batch, Trace()))
+    assert 1 <= len(looked_up) < 5
+
+
+def test_a_querys_time_begins_with_its_request(make_service: MakeService, snapshot: BundleSnapshot) -> None:
+    service, arrival = make_service(Noted()), Arrival(at=time.monotonic() - 3)
+    found = resolve_query(request(deadline_ms=5000), snapshot, service.settings, arrival)
+    assert not isinstance(found, Problem)
+    assert found.deadline.remaining() <= 2
