@@ -6,8 +6,9 @@ object before somebody asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from rapidfuzz import fuzz, process
 
 from engine.errors import UnknownAttributeError
 from engine.query import Filters, Ids
+from engine.spelling import Spellings
 from engine.storage.bundle import Bundle
 
 SENTENCES = "sentences.parquet"
@@ -73,6 +74,12 @@ class _Postings:
     starts: Index
     ids: Ids
 
+    @cached_property
+    def spellings(self) -> tuple[list[str], Spellings]:
+        """The values, and what finds those spelt like others."""
+        texts = self.values.to_pylist()
+        return texts, Spellings(texts)
+
 
 class Catalogue:
     """The entities of a bundle as one reads of them. Safe for several threads.
@@ -118,15 +125,18 @@ class Catalogue:
             for name, one in list(self._postings.items())[:MAX_ATTRIBUTES]
         ]
 
-    def matching(self, filters: Filters) -> Ids:
+    def matching(self, filters: Filters, suggest: Callable[[], bool] = lambda: True) -> Ids:
         """Return the entities that have, of every named attribute, one of the values: int32, ascending.
+
+        Args:
+            suggest: says, where something is unknown, whether to look for what is spelt like it.
 
         Raises:
             UnknownAttributeError: an attribute or a value that no entity has.
         """
         found = np.arange(len(self), dtype=np.int32)
         for name, values in filters:
-            own = self._having(name, values)
+            own = self._having(name, values, suggest)
             found = own if len(found) == len(self) else np.intersect1d(found, own, assume_unique=True)
         return found
 
@@ -148,15 +158,18 @@ class Catalogue:
             return pa.array([[]] * len(self), pa.list_(pa.string()))
         return self._sentences.images(len(self), n)
 
-    def _having(self, name: str, values: Sequence[str]) -> Ids:
+    def _having(self, name: str, values: Sequence[str], suggest: Callable[[], bool]) -> Ids:
         """Return the entities with one of an attribute's values, ascending."""
         if name not in self._postings:
-            raise UnknownAttributeError(name, None, _closest(name, list(self._postings)))
+            names = list(self._postings)
+            raise UnknownAttributeError(
+                name, None, _closest(name, names, Spellings(names)) if suggest() else []
+            )
         one = self._postings[name]
         places = pc.index_in(pa.array(values, pa.string()), value_set=one.values)
         if places.null_count:
             value = next(v for v, place in zip(values, places.to_pylist(), strict=True) if place is None)
-            raise UnknownAttributeError(name, value, _closest(value, one.values.to_pylist()))
+            raise UnknownAttributeError(name, value, _closest(value, *one.spellings) if suggest() else [])
         chosen = [one.ids[one.starts[place] : one.starts[place + 1]] for place in places.to_pylist()]
         # An entity may have several of the values.
         return chosen[0] if len(chosen) == 1 else np.unique(np.concatenate([np.zeros(0, np.int32), *chosen]))
@@ -258,9 +271,6 @@ def _ordered(
     return {name: found[name] for name in by_size}
 
 
-def _closest(given: str, known: list[str]) -> list[str]:
+def _closest(given: str, known: list[str], spellings: Spellings) -> list[str]:
     """Return the known texts spelt most like what was given; the first ones if none is like it."""
-    matches = process.extract(
-        given, known, scorer=fuzz.WRatio, processor=str.casefold, limit=SUGGESTED, score_cutoff=50
-    )
-    return [text for text, _, _ in matches] or known[:SUGGESTED]
+    return [known[place] for place in spellings.closest(given, SUGGESTED)] or known[:SUGGESTED]

@@ -5,9 +5,10 @@ Ids inside, names only at the edges. Knows nothing of models, files or clusters.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,32 @@ Filters = tuple[tuple[str, tuple[str, ...]], ...]
 """Attributes with the values of which an entity must have one: (("continent", ("Asia", "Africa")), …)."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Deadline:
+    """A point in time at which the caller wants what there is, on the monotonic clock of this process.
+
+    Clocks of machines differ, and a wall clock may be set: what crosses a process border is the time that
+    remains, and the receiver counts it down by its own clock. The way itself is not counted.
+
+    Args:
+        at: seconds, by :func:`time.monotonic`.
+    """
+
+    at: float
+
+    @classmethod
+    def within(cls, seconds: float) -> Self:
+        """Return the deadline that many seconds from now."""
+        return cls(time.monotonic() + seconds)
+
+    def remaining(self) -> float:
+        """Return the seconds from now; negative once it has come."""
+        return self.at - time.monotonic()
+
+    def __reduce__(self) -> tuple[Any, tuple[float]]:
+        return type(self).within, (self.remaining(),)
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A query: positive and negative seeds, how many entities are wanted, and filters.
@@ -53,7 +80,7 @@ class Query:
         top_k: entities wanted.
         filters: only entities with these attributes are ranked; empty: all.
         new: seeds that the vocabulary does not hold.
-        deadline: second since the epoch at which the caller wants what there is, ready or not.
+        deadline: when the caller wants what there is, ready or not.
 
     Raises:
         QueryError: no positive seed, a seed on both sides, too many seeds, ``top_k`` out of bounds.
@@ -65,7 +92,7 @@ class Query:
     top_k: int = 200
     filters: Filters = ()
     new: tuple[NewEntity, ...] = ()
-    deadline: float | None = None
+    deadline: Deadline | None = None
 
     def __post_init__(self) -> None:
         where = f"query {self.id!r}"

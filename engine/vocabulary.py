@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rapidfuzz import fuzz, process
 
 from engine.errors import UnknownEntityError
+from engine.spelling import Spellings
 
 MAX_NAME_LENGTH = 512
 """Characters of a name taken for a look-up: longer input is no entity, and fuzzy search costs by length."""
@@ -66,6 +66,10 @@ class Vocabulary:
     def _sorted(self) -> list[tuple[str, int]]:
         return sorted((spelling.casefold(), i) for spelling, i in self._exact.items())
 
+    @cached_property
+    def _spellings(self) -> Spellings:
+        return Spellings([spelling for spelling, _ in self._sorted])
+
     def find(self, given: str | int) -> int | None:
         """Return the id of a name, an alias or an id; None if there is no such entity.
 
@@ -95,11 +99,14 @@ class Vocabulary:
 
     def closest(self, text: str, n: int = 3) -> list[str]:
         """Return up to ``n`` names spelt most like ``text``."""
-        query = text[:MAX_NAME_LENGTH].strip().casefold()
-        spellings = [spelling for spelling, _ in self._sorted]
-        found = process.extract(query, spellings, scorer=fuzz.WRatio, limit=3 * n, score_cutoff=50)
-        ids = dict.fromkeys(self._sorted[place][1] for _, _, place in found)
+        found = self._spellings.closest(text, 3 * n)
+        ids = dict.fromkeys(self._sorted[place][1] for place in found)
         return [self.names[i] for i in ids][:n]
+
+    def prepare(self) -> None:
+        """Make the tables of all look-ups now, not under the first one."""
+        self.find("")
+        self._spellings.prepare()
 
     def starting_with(self, prefix: str, n: int = 10) -> list[str]:
         """Return up to ``n`` names that have a spelling (case ignored) beginning with ``prefix``."""

@@ -43,6 +43,9 @@ replica that was lost."""
 FOREIGN = "http"
 """The code of errors that are not in the service's words."""
 
+CURRENT = "current"
+"""Stands for the id of the bundle that is served."""
+
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 
@@ -138,7 +141,7 @@ class Client:
         Args:
             positive: at least one seed.
             negative: what is not wanted.
-            options: method, top_k, filter, explain, deadline_ms, id: as in the HTTP request.
+            options: method, top_k, filter, explain, deadline_ms, bundle, id: as in the HTTP request.
         """
         answer: Answer = self._call("POST", "/v1/expand", json=_query(positive, negative, options)).json()
         return answer
@@ -176,10 +179,25 @@ class Client:
         entities: list[dict[str, Any]] = found["entities"]
         return entities
 
-    def entity(self, given: str | int, sentences: int = 5, neighbours: int = 10) -> dict[str, Any]:
-        """Return what is known of an entity, by its name, an alias or its id."""
+    def entity(
+        self,
+        given: str | int,
+        sentences: int = 5,
+        neighbours: int = 10,
+        bundle: str | None = None,
+    ) -> dict[str, Any]:
+        """Return what is known of an entity, by its name or an alias (a string), or by its id (a number).
+
+        Args:
+            given: "3" is the entity of that name, 3 the one of that id.
+            sentences: at most so many.
+            neighbours: likewise.
+            bundle: the one that the id is of, from the answer that named it: another one's is refused.
+        """
         params = {"sentences": sentences, "neighbours": neighbours}
-        return self._object(f"/v1/entities/{quote(str(given), safe='')}", params)
+        if isinstance(given, str):
+            return self._object(f"/v1/entities/{_segment(given)}", params)
+        return self._object(f"/v1/bundles/{_segment(bundle or CURRENT)}/entities/{given}", params)
 
     def attributes(self) -> list[dict[str, Any]]:
         """Return what a query may filter by."""
@@ -237,6 +255,11 @@ def _query(positive: Sequence[Seed], negative: Sequence[Seed], options: Mapping[
     if isinstance(positive, str) or isinstance(negative, str):
         raise TypeError("seeds are a list, also where there is one")
     return {"positive": list(positive), "negative": list(negative), **options}
+
+
+def _segment(text: str) -> str:
+    """Return a text as one segment of a path; a name of dots alone would be a step to another path."""
+    return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")
 
 
 def _failure_of(response: httpx.Response) -> ServiceError:

@@ -116,7 +116,7 @@ def run_rounds(
     queries: Iterable[ExpansionState],
     rules: Rules,
     query_batch_size: int,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Round]:
     """Grow every query's list to its end, ``query_batch_size`` at a time; yield each round of each query.
 
@@ -129,7 +129,7 @@ def run_rounds(
         queries: are changed in place.
         rules: equal for all.
         query_batch_size: queries that share a pass; one that ends makes room for the next.
-        clock: returns seconds since the epoch.
+        clock: of the deadlines, in seconds.
     """
     waiting = deque(queries)
     active: list[ExpansionState] = []
@@ -138,7 +138,7 @@ def run_rounds(
         while waiting and len(active) < query_batch_size:
             active.append(waiting.popleft())
         for one in active:
-            one.stopped = one.query.deadline is not None and one.query.deadline <= now + longest
+            one.stopped = one.query.deadline is not None and one.query.deadline.at <= now + longest
         active = [one for one in active if not one.stopped]
         if active:
             yield from _round(artifacts, search, active, rules)

@@ -48,8 +48,7 @@ class BundleSnapshot:
             default_method(methods),
             frozenset(routes),
         )
-        opened.vocabulary.closest("")
-        opened.vocabulary.find("")
+        opened.vocabulary.prepare()
         _ = opened.attributes
         return opened
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -110,7 +109,7 @@ class StageHost(Host):
         """Wait for a job, at most to its deadline. A caller that went away ends it."""
         self._runner.submit(job)
         deadline = job.deadline
-        timeout = None if deadline is None else max(deadline - time.time(), 0) + STAGE_GRACE_S
+        timeout = None if deadline is None else max(deadline.remaining(), 0) + STAGE_GRACE_S
         try:
             await asyncio.wait({asyncio.wrap_future(job.done)}, timeout=timeout)
         finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
-from engine.query import Expansion
+from engine.query import Deadline, Expansion
 from serve.errors import OverloadedError, UnavailableError
 from serve.graph.admission import Admission
 from serve.graph.plan import DeploymentCall, Plan
@@ -55,7 +54,7 @@ MAX_DEATHS = 4
 class _Tries:
     """The state of a call that is repeated."""
 
-    until: float
+    until: Deadline
     pause: float = field(default_factory=lambda: FIRST_PAUSE_S)
     deaths: int = 0
 
@@ -98,7 +97,7 @@ class HandleDispatch:
                     async for one in happening:
                         if isinstance(one, Reply):
                             self._observe(one)
-                            (outcome,) = one.outcomes
+                            outcome = _of_here(one.outcomes[0], expansion)
                         else:
                             yield one
                 if isinstance(outcome, Failure):
@@ -120,14 +119,14 @@ class HandleDispatch:
             task = Task(bundle, call[1], list(alive.values()), request_id)
             reply = await self._ask(call, task)
             self._observe(reply)
-            for place, outcome in zip(alive, reply.outcomes, strict=True):
-                outcomes[place] = outcome
+            for (place, sent), outcome in zip(alive.items(), reply.outcomes, strict=True):
+                outcomes[place] = _of_here(outcome, sent)
         return outcomes
 
     async def _ask(self, call: DeploymentCall, task: Task) -> Reply:
         """Return a deployment's reply, or the expansions without it when the time is over."""
         name, until = call[0], _until(task)
-        remaining = max(until - time.time(), 0) + REPLY_GRACE_S
+        remaining = max(until.remaining(), 0) + REPLY_GRACE_S
         try:
             async with asyncio.timeout(remaining):
                 return await self._again(name, until, lambda: self._handles[name].run.remote(task))
@@ -140,7 +139,7 @@ class HandleDispatch:
         while True:
             replies = self._streams[name].stream.remote(task)
             try:
-                async with asyncio.timeout(max(tries.until - time.time(), 0) + REPLY_GRACE_S):
+                async with asyncio.timeout(max(tries.until.remaining(), 0) + REPLY_GRACE_S):
                     async for one in replies:
                         yield one
                 return
@@ -154,7 +153,7 @@ class HandleDispatch:
             finally:
                 replies.cancel()  # a consumer that leaves early must not let it go on
 
-    async def _again(self, name: str, until: float, call: Callable[[], Awaitable[T]]) -> T:
+    async def _again(self, name: str, until: Deadline, call: Callable[[], Awaitable[T]]) -> T:
         """Return what a call returns; repeat it while replicas are lost and there is time.
 
         Raises:
@@ -179,7 +178,7 @@ class HandleDispatch:
         logger.warning("a replica of %s was lost: %s", name, type(error).__name__)
         self._metrics.retried(name)
         tries.deaths += isinstance(error, RayActorError)
-        if time.time() + tries.pause >= tries.until or tries.deaths > MAX_DEATHS:
+        if tries.pause >= tries.until.remaining() or tries.deaths > MAX_DEATHS:
             raise UnavailableError(f"stage {name} does not answer; try later") from None
         await asyncio.sleep(tries.pause)
         tries.pause = min(2 * tries.pause, LONGEST_PAUSE_S)
@@ -202,9 +201,16 @@ class HandleDispatch:
             self._metrics.observe(stats)
 
 
-def _until(task: Task) -> float:
-    """Return the latest deadline of a task's queries, in seconds since the epoch."""
-    return max(e.query.deadline or 0.0 for e in task.expansions)
+def _until(task: Task) -> Deadline:
+    """Return the latest deadline of a task's queries."""
+    return max(e.query.deadline or Deadline.within(0) for e in task.expansions)
+
+
+def _of_here(outcome: Outcome, sent: Expansion) -> Outcome:
+    """Return an outcome with the deadline that was sent: the one that comes back lacks the way's time."""
+    if isinstance(outcome, Failure):
+        return outcome
+    return replace(outcome, query=replace(outcome.query, deadline=sent.query.deadline))
 
 
 def _full(name: str) -> OverloadedError:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from engine.errors import UserError
-from engine.query import Expansion
+from engine.query import Deadline, Expansion
 from engine.stages.base import Stage, Worker, counts_of
 from engine.storage.bundle import Bundle
 from serve.errors import RetryLaterError, code_of
@@ -101,8 +101,8 @@ class Job:
         self.step = [0] * len(self.outcomes)
 
     @property
-    def deadline(self) -> float | None:
-        """The second since the epoch at which the last of its queries wants its answer."""
+    def deadline(self) -> Deadline | None:
+        """When the last of its queries wants its answer."""
         deadlines = [e.query.deadline for e in self.task.expansions]
         return None if None in deadlines else max(d for d in deadlines if d is not None)
 
@@ -274,7 +274,7 @@ class StageRunner:
             return True
         alone = self._seconds_a_unit[item.place] * stage.cost(item.expansion)
         bounded = isinstance(worker, IterativeWorker) or not len(item.expansion.ranking)
-        remaining = deadline - time.time()
+        remaining = deadline.remaining()
         if bounded or alone < remaining:
             return remaining > 0
         # Else one slow batch, the first after a start perhaps, would keep the stage out for ever.

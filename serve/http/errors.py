@@ -77,6 +77,23 @@ class FailedError(ProblemError):
         super().__init__(Problem(code, failure.message, failure.status, retry_after_s=retry_after_s))
 
 
+class OtherBundleError(ProblemError):
+    """An id of a bundle that is not served: it may mean another entity in the one that is."""
+
+    def __init__(self, given: str, served: str) -> None:
+        message = (
+            f"bundle: {given!r} is not served, but {served!r}, in which ids mean other entities; "
+            "ask again for what the ids are of, or ask by name"
+        )
+        super().__init__(Problem("other_bundle", message, 409, "bundle"))
+
+
+def check_bundle(given: str | None, served: str) -> None:
+    """Refuse ids of a bundle other than the one that is served (OtherBundleError); None: of any."""
+    if given not in (None, served):
+        raise OtherBundleError(str(given)[:SHOWN], served)
+
+
 def invalid(message: str, field: str | None = None, suggestions: Sequence[str] = ()) -> ProblemError:
     """Return the error of a request that says what cannot be."""
     return ProblemError(Problem("invalid_request", message, 422, field, tuple(suggestions)))

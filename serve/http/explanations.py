@@ -1,8 +1,7 @@
-"""Explain an entity's place in the answer, and find its sentences and images."""
+"""Explain an entity's place in the answer."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,30 +9,20 @@ from typing import Any
 import numpy as np
 
 from engine.catalogue import Catalogue, MentionSentence
-from engine.corpus.importing.images import kind_of
-from engine.errors import StorageError
 from engine.query import Expansion, Query
-from engine.storage.workspace import Workspace
 from engine.vocabulary import Vocabulary
+from serve.http.images import ImageAddresses
 from serve.http.requests import numbers
-
-logger = logging.getLogger("seedset.serve")
 
 Json = dict[str, Any]
 
 SIDES = ("positive", "negative")
 SENTENCES = 2
 """Sentences of an explanation."""
-MAX_SENTENCES = 8
-"""Sentences of an entity that are looked at for its images: as many as a bundle holds."""
-MAX_IMAGE_BYTES = 8 << 20
-
-IMAGE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp"}
-"""Media types that browsers show, by :func:`engine.corpus.importing.images.kind_of`."""
 
 
 def explanations(
-    expansion: Expansion, vocabulary: Vocabulary, catalogue: Catalogue
+    expansion: Expansion, vocabulary: Vocabulary, catalogue: Catalogue, images: ImageAddresses
 ) -> tuple[Expansion, dict[int, Json]]:
     """Turn the columns of the stage that explains into explanations by entity. Reads from the disk.
 
@@ -49,7 +38,7 @@ def explanations(
         entity: {
             **{f"nearest_{side}": nearest[side][place] for side in SIDES},
             "sentences": sentences_of(sentences.get(entity, ())),
-            "images": images_of(entity, sentences.get(entity, ())),
+            "images": images.of(entity, sentences.get(entity, ())),
         }
         for place, entity in enumerate(ids)
     }
@@ -75,38 +64,3 @@ def _nearest(
 def sentences_of(sentences: Sequence[MentionSentence]) -> list[Json]:
     """Return the JSON objects of sentences; a context that is an image alone has none."""
     return [{"text": one.text, "start": one.start, "end": one.end} for one in sentences if one.text]
-
-
-def images_of(entity: int, sentences: Sequence[MentionSentence]) -> list[str]:
-    """Return where the images of some of an entity's sentences, from the first on, are served."""
-    return [f"/v1/images/{entity}/{n}" for n in range(len(_addresses(sentences)))]
-
-
-def read_image(catalogue: Catalogue, workspace: str, entity: int, n: int) -> tuple[bytes, str] | None:
-    """Return an image that the bundle names for an entity, and its media type. Reads from the disk.
-
-    An address is a path, one below the workspace, or in a bucket; what lies there must be an image, so that
-    a corpus cannot name other files of this machine.
-
-    Returns:
-        None: no such image, or it cannot be read, is too large, or is no image.
-    """
-    addresses = _addresses(catalogue.sentences([entity], MAX_SENTENCES).get(entity, ()))
-    if n >= len(addresses):
-        return None
-    address = addresses[n]
-    try:
-        source = Workspace.open(workspace).image(address)
-        if not 0 < source.size() <= MAX_IMAGE_BYTES:
-            return None
-        content = source.read_bytes()
-    except (StorageError, OSError, ValueError) as error:  # ValueError: no path at all
-        logger.warning("an image cannot be read", extra={"entity": entity, "reason": str(error)})
-        return None
-    media_type = IMAGE_TYPES.get(kind_of(content))
-    return (content, media_type) if media_type else None
-
-
-def _addresses(sentences: Sequence[MentionSentence]) -> list[str]:
-    """Return the addresses of images, each once, in the order of the sentences."""
-    return list(dict.fromkeys(one.image for one in sentences if one.image))

@@ -27,6 +27,7 @@ ERRORS: Mapping[int, str] = {
     401: "unauthorized: tokens are configured, and the request brings none of them",
     404: "not_found, unknown_entity or unknown_method: there is no such thing",
     408: "slow_request: the body did not arrive in time",
+    409: "other_bundle: ids of a bundle that is not served; ask by name, or again for what they are of",
     413: "too_large: the body is above the limit",
     422: "invalid_request, unknown_entity, unknown_attribute or query: `field` says where",
     429: "rate_limited: too many queries in a minute",

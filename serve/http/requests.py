@@ -124,6 +124,9 @@ class ExpandRequest(BaseModel):
     deadline_ms: StrictInt | None = Field(
         default=None, ge=1, le=MAX_DEADLINE_MS, description="when to answer with what there is"
     )
+    bundle: Id | None = Field(
+        default=None, description="the bundle that ids are of; refused with 409 if another one is served"
+    )
     id: Id = Field(default_factory=lambda: uuid.uuid4().hex, description="returned with the answer")
 
 

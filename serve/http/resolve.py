@@ -3,37 +3,60 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 from engine.errors import QueryError, UnknownEntityError, UserError
-from engine.query import NewEntity, Query
+from engine.query import Deadline, NewEntity, Query
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import DEFAULT, EXPLAINED
-from serve.http.errors import Problem, ProblemError, UnknownMethodError, invalid, problem_of
+from serve.http.errors import Problem, ProblemError, UnknownMethodError, check_bundle, invalid, problem_of
 from serve.http.requests import ExpandRequest, NewSeed
 from serve.settings import ServeSettings
 
 
 @dataclass(frozen=True)
 class ResolvedQuery:
-    """A query with its route, its method, and its deadline (seconds since the epoch)."""
+    """A query with its route, its method, and its deadline."""
 
     route: str
     method: str
     query: Query
-    deadline: float
+    deadline: Deadline
     explain: bool
 
 
+SUGGESTIONS = 16
+"""Names of one request for which similar ones are looked up: each takes milliseconds of this process."""
+
+
+@dataclass
+class Arrival:
+    """What the queries of one HTTP request share: when it came, and the look-ups left for suggestions."""
+
+    at: float = field(default_factory=time.monotonic)
+    suggestions: int = SUGGESTIONS
+
+    def deadline(self, seconds: float) -> Deadline:
+        """Return the deadline of a query that is given so many seconds."""
+        return Deadline(self.at + seconds)
+
+    def may_suggest(self, deadline: Deadline) -> bool:
+        """Return whether what is similar may still be looked up, and count that."""
+        self.suggestions -= 1
+        return self.suggestions >= 0 and deadline.remaining() > 0
+
+
 def resolve_query(
-    request: ExpandRequest, snapshot: BundleSnapshot, settings: ServeSettings
+    request: ExpandRequest, snapshot: BundleSnapshot, settings: ServeSettings, arrival: Arrival
 ) -> ResolvedQuery | Problem:
     """Return the query for the stages, or what is wrong with the request.
 
     Milliseconds where a name is unknown (its closest are sought) or a filter is given, else microseconds.
     """
     try:
-        return _resolved(request, snapshot, settings)
+        return _resolved(request, snapshot, settings, arrival)
     except UserError as error:
         return problem_of(error)
 
@@ -45,7 +68,10 @@ def is_quick(request: ExpandRequest, snapshot: BundleSnapshot) -> bool:
     return not request.filter and all(isinstance(s, NewSeed) or find(s) is not None for s in seeds)
 
 
-def _resolved(request: ExpandRequest, snapshot: BundleSnapshot, settings: ServeSettings) -> ResolvedQuery:
+def _resolved(
+    request: ExpandRequest, snapshot: BundleSnapshot, settings: ServeSettings, arrival: Arrival
+) -> ResolvedQuery:
+    check_bundle(request.bundle, snapshot.id)
     method = snapshot.default if request.method == DEFAULT else request.method
     if method not in snapshot.methods:
         raise UnknownMethodError(request.method, list(snapshot.methods))
@@ -54,12 +80,13 @@ def _resolved(request: ExpandRequest, snapshot: BundleSnapshot, settings: ServeS
         raise invalid("the bundle has no vectors to explain answers by", "explain")
     if request.top_k > settings.max_top_k:
         raise invalid(f"top_k: {request.top_k} is more than {settings.max_top_k}", "top_k")
-    positive, negative, new = _Seeds(request, snapshot).resolved()
+    deadline = arrival.deadline(min((request.deadline_ms or float("inf")) / 1000, settings.timeout_s))
+    may_suggest = partial(arrival.may_suggest, deadline)
+    positive, negative, new = _Seeds(request, snapshot, may_suggest).resolved()
     filters = tuple((name, tuple(dict.fromkeys(values))) for name, values in request.filter.items())
     if filters:
-        snapshot.catalogue.matching(filters)  # an unknown attribute or value is refused before any stage runs
-    wait_s = min((request.deadline_ms or float("inf")) / 1000, settings.timeout_s)
-    deadline = time.time() + wait_s
+        # An unknown attribute or value is refused before any stage runs.
+        snapshot.catalogue.matching(filters, may_suggest)
     query = Query(request.id, positive, negative, request.top_k, filters, new, deadline)
     return ResolvedQuery(route, method, query, deadline, request.explain)
 
@@ -67,8 +94,11 @@ def _resolved(request: ExpandRequest, snapshot: BundleSnapshot, settings: ServeS
 class _Seeds:
     """The seeds of a request: ids, negative for those that the vocabulary does not hold."""
 
-    def __init__(self, request: ExpandRequest, snapshot: BundleSnapshot) -> None:
+    def __init__(
+        self, request: ExpandRequest, snapshot: BundleSnapshot, may_suggest: Callable[[], bool]
+    ) -> None:
         self._request, self._vocabulary = request, snapshot.vocabulary
+        self._may_suggest = may_suggest
         self._new: dict[str, NewEntity] = {}
 
     def resolved(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[NewEntity, ...]]:
@@ -92,10 +122,11 @@ class _Seeds:
     def _id(self, seed: str | int | NewSeed, field: str) -> int:
         if isinstance(seed, NewSeed):
             return self._new_id(seed, field)
-        try:
-            return self._vocabulary.resolve(seed, field)
-        except UnknownEntityError as error:
-            raise ProblemError(problem_of(error, field)) from None
+        known = self._vocabulary.find(seed)
+        if known is None:
+            closest = self._vocabulary.closest(str(seed)) if self._may_suggest() else []
+            raise ProblemError(problem_of(UnknownEntityError(seed, closest, field), field))
+        return known
 
     def _new_id(self, seed: NewSeed, field: str) -> int:
         known = self._vocabulary.find(seed.name)

@@ -16,6 +16,7 @@ Code = Literal[
     "unknown_attribute",
     "query",
     "unknown_method",
+    "other_bundle",
     "malformed_json",
     "too_large",
     "slow_request",
@@ -146,12 +147,14 @@ class EntityShape(NamedEntity):
 class Entities(Shape):
     """Entities that a prefix fits."""
 
+    bundle: str = Field(description="the bundle that the ids are of")
     entities: list[EntityShape]
 
 
 class EntityDetails(EntityShape):
     """The facts that the bundle holds of an entity."""
 
+    bundle: str = Field(description="the bundle that the ids are of")
     description: str
     attributes: dict[str, list[str]]
     sentences: list[SentenceShape]

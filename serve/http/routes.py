@@ -16,7 +16,7 @@ from serve.http.auth import Access
 from serve.http.errors import Problem, ProblemError, invalid, invalid_fields, problem_of
 from serve.http.middleware import JSON, AuthMiddleware, BodyLimitMiddleware, RequestLogMiddleware, answer
 from serve.http.openapi import answers, body, content, document, event_schema
-from serve.http.requests import BatchRequest, ExpandRequest, Name, Prefix, checked, decode, encode
+from serve.http.requests import BatchRequest, ExpandRequest, Id, Name, Prefix, checked, decode, encode
 from serve.http.responses import (
     Answer,
     Attributes,
@@ -38,10 +38,16 @@ LARGE_BODY = 64 << 10
 COMPRESSED = 16 << 10
 """Bytes from which an answer is compressed for clients that take it: less is not worth the time."""
 
-QUERY_ERRORS = (400, 404, 422, 429, 503, 504)
+QUERY_ERRORS = (400, 404, 409, 422, 429, 503, 504)
 
 MAX_IMAGES = 8
 """Images of an entity at most: one a sentence."""
+
+
+FOREVER = "private, max-age=31536000, immutable"
+
+Sentences = Annotated[int, Query(ge=0, le=8)]
+Neighbours = Annotated[int, Query(ge=0, le=50)]
 
 
 def create_app(service: Service) -> FastAPI:
@@ -141,27 +147,53 @@ def _add_entities(app: FastAPI, service: Service, access: Access) -> None:
     )
     async def entity(
         request: Request,
-        given: Annotated[Name, Path(description="name, alias or id")],
-        sentences: Annotated[int, Query(ge=0, le=8)] = 5,
-        neighbours: Annotated[int, Query(ge=0, le=50)] = 10,
+        given: Annotated[Name, Path(description="name or alias")],
+        sentences: Sentences = 5,
+        neighbours: Neighbours = 10,
     ) -> Response:
-        """Describe one entity, by name, alias or id. With neighbours, it counts as a query."""
-        trace = _spend(request, service, access, queries=min(neighbours, 1))
+        """Describe one entity, by name or alias. It counts as a query with neighbours, or if unknown."""
+        queries = 1 if neighbours or not service.knows(given) else 0
+        trace = _spend(request, service, access, queries)
         return await respond(await service.entity(given, sentences, neighbours, trace))
+
+    @app.get(
+        "/v1/bundles/{bundle}/entities/{entity}",
+        response_model=None,
+        responses=answers(EntityDetails, "the entity", 404, 409, 422, 429, 503, 504),
+    )
+    async def entity_by_id(
+        request: Request,
+        bundle: Annotated[Id, Path(description="the bundle that the id is of; current: any")],
+        entity: Annotated[int, Path(ge=0, lt=1 << 31)],
+        sentences: Sentences = 5,
+        neighbours: Neighbours = 10,
+    ) -> Response:
+        """Describe the entity of an id. With neighbours, it counts as a query."""
+        trace = _spend(request, service, access, queries=min(neighbours, 1))
+        return await respond(await service.entity_by_id(bundle, entity, sentences, neighbours, trace))
 
     image_of = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/*",)}
 
     @app.get(
         "/v1/images/{entity}/{n}",
         response_model=None,
-        responses=content("the image's bytes", image_of, 404, 422),
+        responses=content("the image's bytes", image_of, 404, 409, 422),
     )
     async def image(
-        entity: Annotated[int, Path(ge=0, lt=1 << 31)], n: Annotated[int, Path(ge=0, lt=MAX_IMAGES)]
+        request: Request,
+        entity: Annotated[int, Path(ge=0, lt=1 << 31)],
+        n: Annotated[int, Path(ge=0, lt=MAX_IMAGES)],
+        sha256: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None,
+        bundle: Annotated[Id | None, Query()] = None,
     ) -> Response:
-        """Return an image that the bundle names for an entity."""
-        found, media_type = await service.image(entity, n)
-        return Response(found, media_type=media_type, headers={"Cache-Control": "private, max-age=3600"})
+        """Return an image that the bundle names for an entity, if its content or the bundle is as given."""
+        found = await service.image(entity, n, sha256, bundle)
+        etag = f'"{found.sha256}"'
+        # With the digest in the address nothing else can ever come from there; without, it is asked again.
+        headers = {"ETag": etag, "Cache-Control": FOREVER if sha256 else "private, no-cache"}
+        if etag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(found.content, media_type=found.media_type, headers=headers)
 
 
 def _add_listings(app: FastAPI, service: Service) -> None:

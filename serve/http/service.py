@@ -15,15 +15,17 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from engine.errors import UserError
-from engine.query import Expansion, Query
+from engine.query import Deadline, Expansion, Query
 from engine.stages.base import finish
+from engine.storage.workspace import Workspace
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import NEIGHBOURS
-from serve.http.errors import FailedError, Problem, ProblemError, internal, invalid, problem_of
-from serve.http.explanations import MAX_SENTENCES as SENTENCES_HELD
-from serve.http.explanations import explanations, images_of, read_image, sentences_of
+from serve.http.errors import FailedError, Problem, ProblemError, check_bundle, internal, invalid, problem_of
+from serve.http.explanations import explanations, sentences_of
+from serve.http.images import MAX_SENTENCES as SENTENCES_HELD
+from serve.http.images import Image, ImageAddresses, read_image
 from serve.http.requests import BatchRequest, ExpandRequest, answer_of, checked, entity_of
-from serve.http.resolve import ResolvedQuery, is_quick, resolve_query
+from serve.http.resolve import Arrival, ResolvedQuery, is_quick, resolve_query
 from serve.messages import Dispatch, Failure, Outcome, RoundDone, StageDone
 from serve.settings import ServeSettings
 from serve.telemetry.metrics import Metrics, merge_replica_metrics
@@ -41,6 +43,9 @@ FEW_QUERIES = 20
 MANY_RESULTS = 500
 LARGE_VOCABULARY = 20_000
 """Limits up to which (for results: below which) work is done on the event loop."""
+
+CURRENT = "current"
+"""Stands for the id of the bundle that is served."""
 
 READY_S = 1.0
 """Seconds for which a result of the readiness check holds."""
@@ -88,6 +93,7 @@ class Service:
         self.refused: tuple[str, str] | None = None
         """Id of a newer bundle that could not be served, and why."""
         self._dispatch, self._ready, self._counted = dispatch, ready, counted
+        self._workspace = Workspace.open(settings.workspace)
         self._known_ready: tuple[float, asyncio.Future[Mapping[str, str]]] | None = None
 
     async def metrics_text(self) -> bytes:
@@ -141,43 +147,71 @@ class Service:
 
     async def complete(self, prefix: str, limit: int) -> Json:
         """Return entities with a spelling that begins with ``prefix``."""
-        vocabulary = self.snapshot.vocabulary
+        snapshot = self.snapshot
+        vocabulary = snapshot.vocabulary
 
         def look_up() -> Json:
             names = vocabulary.starting_with(prefix, limit)
-            return {"entities": [entity_of(vocabulary, vocabulary.resolve(name)) for name in names]}
+            found = [entity_of(vocabulary, vocabulary.resolve(name)) for name in names]
+            return {"bundle": snapshot.id, "entities": found}
 
         return look_up() if len(vocabulary) < LARGE_VOCABULARY else await asyncio.to_thread(look_up)
 
+    def knows(self, name: str) -> bool:
+        """Return whether an entity has a name or an alias: one that none has takes as long as a query."""
+        return self.snapshot.vocabulary.find(name) is not None
+
     async def entity(self, given: str, sentences: int, neighbours: int, trace: Trace) -> Json:
-        """Return what is known of an entity, by its name, an alias, or its id in digits (a name wins).
+        """Return what is known of an entity, by its name or an alias. Digits are a name like any other.
 
         Raises:
             ProblemError: there is none (404); names the closest.
         """
         snapshot = self.snapshot
         found = snapshot.vocabulary.find(given)
-        if found is None and given.isdecimal() and len(given) < 11:
-            found = snapshot.vocabulary.find(int(given))
         if found is None:
             closest = await asyncio.to_thread(snapshot.vocabulary.closest, given)
             hint = f"; did you mean {', '.join(map(repr, closest))}?" if closest else ""
+            if given.isdecimal():
+                hint += f"; the entity of an id is at /v1/bundles/{snapshot.id}/entities/ID"
             message = f"unknown entity {given!r}{hint}"
             raise ProblemError(Problem("unknown_entity", message, 404, None, tuple(closest)))
-        near = await self._neighbours(snapshot, found, neighbours, trace)
-        about = await asyncio.to_thread(_about, snapshot, found, sentences)
-        return {**entity_of(snapshot.vocabulary, found), **about, "neighbours": near}
+        return await self._details(snapshot, found, sentences, neighbours, trace)
 
-    async def image(self, entity: int, n: int) -> tuple[bytes, str]:
-        """Return an image of an entity, and its media type.
+    async def entity_by_id(
+        self, bundle: str, entity: int, sentences: int, neighbours: int, trace: Trace
+    ) -> Json:
+        """Return what is known of the entity of an id in a bundle; :data:`CURRENT`: in the one served.
 
         Raises:
-            ProblemError: there is none (404).
+            ProblemError: another bundle is served (409), or it has no such id (404).
         """
-        catalogue, workspace = self.snapshot.catalogue, self.settings.workspace
-        found = await asyncio.to_thread(read_image, catalogue, workspace, entity, n)
+        snapshot = self.snapshot
+        check_bundle(None if bundle == CURRENT else bundle, snapshot.id)
+        if snapshot.vocabulary.find(entity) is None:
+            last = len(snapshot.vocabulary) - 1
+            message = f"no entity {entity} in the bundle {snapshot.id}: its ids are 0..{last}"
+            raise ProblemError(Problem("unknown_entity", message, 404))
+        return await self._details(snapshot, entity, sentences, neighbours, trace)
+
+    async def image(self, entity: int, n: int, sha256: str | None, bundle: str | None) -> Image:
+        """Return an image of an entity.
+
+        Args:
+            sha256: the digest that its content must have, if any.
+            bundle: the one that must be served, if any.
+
+        Raises:
+            ProblemError: there is none (404), or another bundle is served (409).
+        """
+        snapshot = self.snapshot
+        check_bundle(bundle, snapshot.id)
+        found = await asyncio.to_thread(read_image, snapshot.catalogue, self._workspace, entity, n)
         if found is None:
             raise ProblemError(Problem("not_found", f"no image {n} of the entity {entity}", 404))
+        if sha256 not in (None, found.sha256):
+            message = f"image {n} of the entity {entity} is another one now; ask for the entity again"
+            raise ProblemError(Problem("not_found", message, 404, "sha256"))
         return found
 
     def bundle(self) -> Json:
@@ -232,10 +266,13 @@ class Service:
     async def _prepare(
         self, snapshot: BundleSnapshot, requests: Sequence[ExpandRequest | Problem], trace: Trace
     ) -> list[ResolvedQuery | Problem]:
-        settings = self.settings
+        settings, arrival = self.settings, Arrival()
 
         def prepare() -> list[ResolvedQuery | Problem]:
-            return [r if isinstance(r, Problem) else resolve_query(r, snapshot, settings) for r in requests]
+            return [
+                r if isinstance(r, Problem) else resolve_query(r, snapshot, settings, arrival)
+                for r in requests
+            ]
 
         few = len(requests) <= FEW_QUERIES
         quick = few and all(isinstance(r, Problem) or is_quick(r, snapshot) for r in requests)
@@ -249,7 +286,7 @@ class Service:
         self, snapshot: BundleSnapshot, resolved: Sequence[ResolvedQuery], trace: Trace
     ) -> list[Json | Problem]:
         """Run the stages on queries of one route."""
-        wait_s = max(one.deadline for one in resolved) - time.time() + ANSWER_GRACE_S
+        wait_s = max(one.deadline for one in resolved).remaining() + ANSWER_GRACE_S
         expansions = [Expansion(one.query) for one in resolved]
         try:
             async with asyncio.timeout(wait_s):
@@ -268,7 +305,7 @@ class Service:
     ) -> AsyncGenerator[Event, None]:
         """Yield the events of a query. All steps must be taken by one task: its time is limited."""
         names = snapshot.vocabulary.names
-        wait_s = resolved.deadline - time.time() + ANSWER_GRACE_S
+        wait_s = resolved.deadline.remaining() + ANSWER_GRACE_S
         happening = self._dispatch.stream(
             resolved.route, snapshot.id, Expansion(resolved.query), trace.request_id
         )
@@ -304,7 +341,8 @@ class Service:
             self.metrics.degraded(stage if stage in snapshot.stage_names else "other")
         explained = None
         if resolved.explain:
-            expansion, explained = explanations(expansion, snapshot.vocabulary, snapshot.catalogue)
+            images = ImageAddresses(self._workspace, snapshot.id)
+            expansion, explained = explanations(expansion, snapshot.vocabulary, snapshot.catalogue, images)
         return answer_of(expansion, snapshot.vocabulary, resolved.method, snapshot.id, explained)
 
     def _problem(self, error: Exception, trace: Trace) -> Problem:
@@ -322,10 +360,28 @@ class Service:
             self.metrics.shed(problem.code)
         return problem
 
+    async def _details(
+        self, snapshot: BundleSnapshot, entity: int, sentences: int, neighbours: int, trace: Trace
+    ) -> Json:
+        near = await self._neighbours(snapshot, entity, neighbours, trace)
+        about = await asyncio.to_thread(self._about, snapshot, entity, sentences)
+        known = entity_of(snapshot.vocabulary, entity)
+        return {"bundle": snapshot.id, **known, **about, "neighbours": near}
+
+    def _about(self, snapshot: BundleSnapshot, entity: int, n: int) -> Json:
+        """Return what the catalogue knows of an entity, with n of its sentences. Reads from the disk."""
+        held = snapshot.catalogue.sentences([entity], SENTENCES_HELD).get(entity, [])
+        return {
+            "description": snapshot.catalogue.description(entity),
+            "attributes": snapshot.catalogue.attributes_of(entity),
+            "sentences": sentences_of(held)[:n],
+            "images": ImageAddresses(self._workspace, snapshot.id).of(entity, held),
+        }
+
     async def _neighbours(self, snapshot: BundleSnapshot, entity: int, n: int, trace: Trace) -> list[Json]:
         if not n or NEIGHBOURS not in snapshot.routes:
             return []
-        deadline = time.time() + self.settings.timeout_s
+        deadline = Deadline.within(self.settings.timeout_s)
         query = Query(trace.request_id or "neighbours", (entity,), top_k=n, deadline=deadline)
         resolved = ResolvedQuery(NEIGHBOURS, "", query, deadline, False)
         trace.bundle, trace.queries = snapshot.id, 1
@@ -334,17 +390,6 @@ class Service:
             raise ProblemError(answer)
         results = answer["results"]
         return [{"id": r["id"], "name": r["name"], "similarity": r["evidence"]["positive"]} for r in results]
-
-
-def _about(snapshot: BundleSnapshot, entity: int, n: int) -> Json:
-    """Return what the catalogue knows of an entity, with n of its sentences. Reads from the disk."""
-    held = snapshot.catalogue.sentences([entity], SENTENCES_HELD).get(entity, [])
-    return {
-        "description": snapshot.catalogue.description(entity),
-        "attributes": snapshot.catalogue.attributes_of(entity),
-        "sentences": sentences_of(held)[:n],
-        "images": images_of(entity, held),
-    }
 
 
 def _request_of(given: Any) -> ExpandRequest | Problem:

@@ -78,8 +78,8 @@ export async function complete(prefix, limit, signal) {
   return (await get("v1/entities", { prefix, limit }, signal)).entities;
 }
 
-/** Everything that is known of one entity. */
-export const entity = (given, signal) => get(`v1/entities/${encodeURIComponent(given)}`, {}, signal);
+/** Everything that is known of the entity of a name. */
+export const entity = (name, signal) => get(`v1/entities/${encodeURIComponent(name)}`, {}, signal);
 export const attributes = async () => (await get("v1/attributes")).attributes;
 export const methods = () => get("v1/methods");
 export const bundle = () => get("v1/bundle");

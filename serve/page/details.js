@@ -18,15 +18,15 @@ export class Details {
     });
   }
 
-  /** Show an entity, by its id or a name. */
-  async open(given, name = String(given)) {
+  /** Show the entity of a name: an id means another one in another bundle. */
+  async open(name) {
     this.request?.abort();
     const request = (this.request = new AbortController());
     this.#show(name, make("p", { class: "hint" }, "Loading …"));
     if (!this.sheet.open) this.sheet.showModal();
     this.sheet.querySelector("h2").focus();
     try {
-      const found = await api.entity(given, request.signal);
+      const found = await api.entity(name, request.signal);
       if (this.sheet.open) this.#show(found.name, ...this.#parts(found));
       announce(`details of ${found.name}`);
     } catch (error) {
@@ -63,8 +63,8 @@ export class Details {
     ].filter(Boolean);
   }
 
-  #near({ id, name, similarity }) {
-    const open = () => this.open(id, name);
+  #near({ name, similarity }) {
+    const open = () => this.open(name);
     const title = make("button", { type: "button", class: "name", "aria-label": `Details of ${name}`, onclick: open }, bdi(name));
     return make("li", {}, this.#judge(name), title, make("span", { class: "similarity" }, short(similarity)));
   }

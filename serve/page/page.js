@@ -18,7 +18,7 @@ const sideOf = (name) => state.sideOf(name);
 const lists = new SeedLists(state, { onEdit: edit });
 const options = new Options(state);
 const progress = new Progress();
-const results = new Results({ onJudge: judge, onDetails: ({ id, name }) => details.open(id, name), sideOf });
+const results = new Results({ onJudge: judge, onDetails: ({ name }) => details.open(name), sideOf });
 const details = new Details({ onJudge: judge, sideOf });
 const search = new Search({ onChoose: (name, positive) => state.add(name, positive), onDescribe: describe });
 
@@ -155,7 +155,7 @@ const KEYS = {
   "+": () => judgeCurrent(true),
   r: () => judgeCurrent(false),
   "-": () => judgeCurrent(false),
-  d: () => results.chosen && details.open(results.chosen.id, results.chosen.name),
+  d: () => results.chosen && details.open(results.chosen.name),
   e: expand,
   s: stop,
   u: () => lists.undo(),

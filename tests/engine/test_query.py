@@ -1,10 +1,14 @@
+import copy
+import pickle
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import QueryError, UnknownEntityError
-from engine.query import MAX_SEEDS, MAX_TOP_K, Expansion, Query, Ranking, from_rows, to_rows
+from engine.query import MAX_SEEDS, MAX_TOP_K, Deadline, Expansion, Query, Ranking, from_rows, to_rows
 
 FLOATS = st.floats(width=32, allow_nan=False)
 
@@ -93,3 +97,21 @@ def test_errors_cross_processes_whole() -> None:
     error = pickle.loads(pickle.dumps(UnknownEntityError("irn", ["iron"], "query 'q'")))
     assert (error.given, error.closest, error.status) == ("irn", ["iron"], 422)
     assert str(error) == "query 'q': unknown entity 'irn'; did you mean 'iron'?"
+
+
+@pytest.mark.parametrize("seconds", [5.0, -3.0])
+@pytest.mark.parametrize("ahead_s", [2.0, -2.0, 1e7])
+def test_a_deadline_crosses_to_another_machine_as_the_time_that_remains(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, ahead_s: float
+) -> None:
+    wall, monotonic = time.time, time.monotonic
+    sent = pickle.dumps(Expansion(Query("q", (1,), deadline=Deadline.within(seconds))))
+    monkeypatch.setattr(time, "time", lambda: wall() + ahead_s)
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + ahead_s)
+    deadline = pickle.loads(sent).query.deadline
+    assert deadline.remaining() == pytest.approx(seconds, abs=0.5)
+    assert copy.deepcopy(deadline).remaining() == pytest.approx(seconds, abs=0.5)
+
+
+def test_of_two_deadlines_the_later_is_the_larger() -> None:
+    assert max(Deadline.within(1), Deadline.within(3), Deadline.within(2)).remaining() > 2

@@ -42,7 +42,8 @@ def test_everything_that_the_service_answers(client: Client) -> None:
     assert {name for name, _ in events} == {"stage", "round", "answer"}
     assert len(events[-1][1]["results"]) == 3
     assert client.entities("entity 49", limit=2)[0]["name"] == "entity 49"
-    assert client.entity("entity 7", neighbours=0) == client.entity(7, neighbours=0)
+    for bundle in (None, answer["bundle"]):
+        assert client.entity("entity 7", neighbours=0) == client.entity(7, neighbours=0, bundle=bundle)
     assert {one["name"] for one in client.attributes()} == {"class", "parity"}
     assert client.methods()["default"] == "retexpan"
     assert client.bundle()["id"] == answer["bundle"]
@@ -58,12 +59,24 @@ def test_errors_are_exceptions_that_say_what_the_service_said(client: Client) ->
         assert "entity 2" in error.suggestions
 
 
-@pytest.mark.parametrize("name", ["a/b", "?", "a..b", "ü %2F", "#"])
+@pytest.mark.parametrize(
+    "name", ["a/b", "?", "a..b", "ü %2F", "#", "7", ".", "..", "../7", "current/entities/7"]
+)
 def test_any_name_is_asked_as_it_is(client: Client, name: str) -> None:
     with pytest.raises(ServiceError) as missing:
         client.entity(name)
     assert (missing.value.status, missing.value.code) == (404, "unknown_entity")
     assert repr(name) in missing.value.message
+
+
+def test_an_id_of_another_bundle_is_refused(client: Client) -> None:
+    for ask in (
+        lambda: client.entity(7, bundle="ü?"),
+        lambda: client.expand([7], bundle="0123456789abcdef"),
+    ):
+        with pytest.raises(ServiceError) as other:
+            ask()
+        assert (other.value.status, other.value.code) == (409, "other_bundle")
 
 
 def test_a_wrong_token_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

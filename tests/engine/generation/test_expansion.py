@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engine.generation.beam import BeamResult
 from engine.generation.expansion import ExpansionState, Rules, run_rounds, top_p
 from engine.generation.trie import Trie
-from engine.query import NewEntity, Query
+from engine.query import Deadline, NewEntity, Query
 
 N = 30
 NAMES = [f"name{i}" for i in range(N)]
@@ -181,7 +181,7 @@ class Clock:
 
 def timed(deadline: float | None, **options: Any) -> ExpansionState:
     one = query(**options)
-    one.query = replace(one.query, deadline=deadline)
+    one.query = replace(one.query, deadline=None if deadline is None else Deadline(deadline))
     return one
 
 

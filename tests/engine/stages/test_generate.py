@@ -12,7 +12,7 @@ from engine.errors import BundleError, QueryError, UnknownAttributeError
 from engine.generation.artifacts import open_artifacts
 from engine.generation.prompts import list_prompt
 from engine.generation.trie_scores import name_logprobs
-from engine.query import Expansion, NewEntity, Query, Ranking
+from engine.query import Deadline, Expansion, NewEntity, Query, Ranking
 from engine.retrieval.index import mean_of, open_index
 from engine.stages.base import counts_of
 from engine.stages.generate import Generate, Generator
@@ -220,7 +220,7 @@ def test_names_that_do_not_fit_the_model_are_a_mistake_of_the_query(
 
 
 def test_after_the_deadline_there_is_what_was_found_till_then(bundle: Bundle) -> None:
-    past = replace(Q, deadline=1.0)
+    past = replace(Q, deadline=Deadline.within(-1))
     first, after, plain = QUICK.open(bundle)([*asked(past), *asked(past, ids=RECALLED), *asked(Q)])
     note = "Generate: stopped by the deadline after 0 rounds"
     assert (first.degraded, after.degraded, plain.degraded) == ((note,), (note,), ())

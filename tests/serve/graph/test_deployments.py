@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.methods import METHODS
-from engine.query import Expansion, Query
+from engine.query import Deadline, Expansion, Query
 from engine.storage.bundle import Bundle
 from serve.graph import deployments as hosts
 from serve.graph.deployments import ShardHost, StageHost
@@ -54,7 +54,7 @@ def run(
 
 def task(bundle: Bundle, chain: tuple[int, ...], seconds: float = 60) -> Task:
     return Task(
-        bundle.id, chain, [Expansion(Query("q", (1, 2), (3,), 10, deadline=time.time() + seconds))], "r"
+        bundle.id, chain, [Expansion(Query("q", (1, 2), (3,), 10, deadline=Deadline.within(seconds)))], "r"
     )
 
 

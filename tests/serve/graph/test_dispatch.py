@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from engine.errors import UserError
-from engine.query import Expansion, NewEntity, Query, Ranking
+from engine.query import Deadline, Expansion, NewEntity, Query, Ranking
 from serve.errors import OverloadedError, UnavailableError
 from serve.graph import dispatch as module
 from serve.graph.admission import Admission
@@ -82,7 +83,7 @@ def found(n: int, task: Task) -> Reply:
 
 
 def expansion(id: str = "q", seconds: float = 60, new: tuple[NewEntity, ...] = ()) -> Expansion:
-    return Expansion(Query(id, (1,), new=new, deadline=time.time() + seconds))
+    return Expansion(Query(id, (1,), new=new, deadline=Deadline.within(seconds)))
 
 
 ROUTE: tuple[StageRef, ...] = (("A", 0), ("A", 2), ("B", 0))
@@ -113,6 +114,33 @@ def test_stages_of_one_deployment_are_one_hop_and_all_name_the_bundle() -> None:
         ((0,), "bundle", "r"),
     ]
     assert len(outcome.ranking) == 1
+
+
+def test_a_machine_with_another_clock_does_not_end_a_query_nor_lengthen_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wall, monotonic = time.time, time.monotonic
+    remaining: list[float] = []
+
+    def elsewhere(n: int, task: Task) -> Reply:
+        sent = pickle.dumps(task)
+        with monkeypatch.context() as there:
+            there.setattr(time, "time", lambda: wall() + 2)
+            there.setattr(time, "monotonic", lambda: monotonic() + 1e6)
+            got = pickle.loads(sent)
+            remaining.extend(e.query.deadline.remaining() for e in got.expansions)
+            sent = pickle.dumps(found(n, got))
+        time.sleep(0.05)  # the way back
+        reply: Reply = pickle.loads(sent)
+        return reply
+
+    asked = expansion(seconds=1)
+    (outcome,) = ask(made({"A": FakeHandle(elsewhere), "B": FakeHandle(elsewhere)}), [asked])
+    assert isinstance(outcome, Expansion)
+    assert outcome.degraded == ()
+    assert outcome.query.deadline == asked.query.deadline
+    assert 0.9 < remaining[0] <= 1
+    assert remaining[1] <= remaining[0] - 0.05
 
 
 def test_new_entities_are_described_first() -> None:

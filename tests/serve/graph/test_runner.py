@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engine.errors import QueryError
-from engine.query import Expansion, Query, Ranking
+from engine.query import Deadline, Expansion, Query, Ranking
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
 from serve.graph.runner import Job, OpenedBundle, StageRunner
@@ -108,7 +108,7 @@ def runner() -> Iterator[StageRunner]:
     made.close()
 
 
-def expansion(id: str, top_k: int = 5, deadline: float | None = None) -> Expansion:
+def expansion(id: str, top_k: int = 5, deadline: Deadline | None = None) -> Expansion:
     return Expansion(Query(id, (1,), top_k=top_k, deadline=deadline))
 
 
@@ -192,7 +192,7 @@ def test_a_query_that_breaks_its_batch_breaks_alone(
 
 
 def test_a_query_whose_time_is_over_is_not_computed(runner: StageRunner, job: MakeJob) -> None:
-    past = time.time() - 1
+    past = Deadline.within(-1)
     (reply,) = together(runner, job((0,), expansion("1", deadline=past), "2"))
     late, fine = reply.outcomes
     assert isinstance(late, Failure)
@@ -202,7 +202,7 @@ def test_a_query_whose_time_is_over_is_not_computed(runner: StageRunner, job: Ma
 
 def test_a_stage_for_which_there_is_no_time_is_left_out_by_name(runner: StageRunner, job: MakeJob) -> None:
     late = replace(expansion("1"), ranking=Ranking(np.array([3], np.int32), np.array([1], np.float32)))
-    late = replace(late, query=replace(late.query, deadline=time.time() - 1))
+    late = replace(late, query=replace(late.query, deadline=Deadline.within(-1)))
     (reply,) = together(runner, job((1,), late))
     (outcome,) = reply.outcomes
     assert isinstance(outcome, Expansion)
@@ -215,7 +215,7 @@ def test_a_stage_known_to_take_longer_than_there_is_time_is_not_begun(
 ) -> None:
     done(runner, job((0,), "slow"))  # 0.2 s: so much is known now
     found = replace(expansion("2"), ranking=Ranking(np.array([3], np.int32), np.array([1], np.float32)))
-    found = replace(found, query=replace(found.query, deadline=time.time() + 0.15))
+    found = replace(found, query=replace(found.query, deadline=Deadline.within(0.15)))
     one = job((0,), found)
     runner.submit(one)
     one.done.result(5)
@@ -227,7 +227,7 @@ def test_an_estimate_that_keeps_a_stage_from_being_tried_fades(runner: StageRunn
 
     def tried(id: str) -> bool:
         found = replace(
-            expansion(id, deadline=time.time() + 0.15),
+            expansion(id, deadline=Deadline.within(0.15)),
             ranking=Ranking(np.array([3], np.int32), np.array([1], np.float32)),
         )
         one = job((0,), found)

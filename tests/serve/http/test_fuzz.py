@@ -47,6 +47,7 @@ WITH_INPUT = [
     ("POST", "/v1/expand/stream"),
     ("GET", "/v1/entities"),
     ("GET", "/v1/entities/{given}"),
+    ("GET", "/v1/bundles/{bundle}/entities/{entity}"),
     ("GET", "/v1/images/{entity}/{n}"),
 ]
 WITHOUT_INPUT = [
@@ -89,6 +90,7 @@ def answerable(body: Any) -> Any:
         "negative": _seeds,
         "method": _method,
         "filter": _filter,
+        "bundle": lambda given: None if isinstance(given, str) else given,
     }
     return {key: known[key](value) if key in known else value for key, value in body.items()}
 
@@ -148,7 +150,7 @@ def test_every_request_is_answered_as_the_document_says(
         if mode is GenerationMode.POSITIVE:
             case.body = answerable(case.body)
             case.path_parameters = {
-                name: _seeds([given])[0] if name == "given" else given
+                name: "current" if name == "bundle" else _seeds([given])[0] if name != "n" else given
                 for name, given in (case.path_parameters or {}).items()
             }
         statuses.add(case.call_and_validate(session=session, checks=checks).status_code)

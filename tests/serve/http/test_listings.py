@@ -22,8 +22,14 @@ from tests.support.services import METHOD_NAMES, MakeClient
 def test_the_catalogue(client: TestClient, bundle: Bundle) -> None:
     found = client.get("/v1/entities", params={"prefix": "ENTITY 49", "limit": 3}).json()
     assert [e["name"] for e in found["entities"]] == ["entity 49", "entity 490", "entity 491"]
-    for given in ("entity 7", "7"):
-        assert client.get(f"/v1/entities/{given}").json()["id"] == 7
+    assert found["bundle"] == bundle.id
+    for path in (
+        "/v1/entities/entity 7",
+        f"/v1/bundles/{bundle.id}/entities/7",
+        "/v1/bundles/current/entities/7",
+    ):
+        about = client.get(path).json()
+        assert (about["id"], about["name"], about["bundle"]) == (7, "entity 7", bundle.id)
     missing = client.get("/v1/entities/entty 7")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "unknown_entity")
     assert "entity 7" in missing.json()["error"]["suggestions"]
@@ -46,7 +52,7 @@ def test_the_catalogue(client: TestClient, bundle: Bundle) -> None:
 
 
 def test_what_is_known_of_an_entity(client: TestClient, bundle: Bundle) -> None:
-    about = client.get("/v1/entities/7", params={"sentences": 1, "neighbours": 3}).json()
+    about = client.get("/v1/entities/entity 7", params={"sentences": 1, "neighbours": 3}).json()
     assert about["description"] == "The odd one of number 7."
     assert about["attributes"] == {"class": ["rare"], "parity": ["odd"]}
     assert about["sentences"] == [{"text": "Once entity 7 was here.", "start": 5, "end": 13}]
@@ -56,7 +62,7 @@ def test_what_is_known_of_an_entity(client: TestClient, bundle: Bundle) -> None:
         np.array([n["similarity"] for n in about["neighbours"]], np.float32).tolist()
         == local.ranking.scores.tolist()
     )
-    assert client.get("/v1/entities/7?neighbours=0&sentences=0").json()["neighbours"] == []
+    assert client.get("/v1/entities/entity 7?neighbours=0&sentences=0").json()["neighbours"] == []
 
 
 @pytest.mark.parametrize(
@@ -76,6 +82,13 @@ def test_what_is_known_of_an_entity(client: TestClient, bundle: Bundle) -> None:
         ("GET", "/v1/entities/%00", 422),
         ("GET", "/v1/entities/%ED%A0%80", 404),
         ("GET", "/v1/entities/1?neighbours=51", 422),
+        ("GET", "/v1/entities/7", 404),
+        ("GET", "/v1/bundles/current/entities/500", 404),
+        ("GET", "/v1/bundles/current/entities/entity 7", 422),
+        ("GET", "/v1/bundles/current/entities/-1", 422),
+        ("GET", "/v1/bundles/current/entities/" + "9" * 5000, 422),
+        ("GET", "/v1/bundles/0123456789abcdef/entities/7", 409),
+        ("GET", f"/v1/bundles/{'x' * 200}/entities/7", 422),
         ("GET", "/v1/images/1/0", 404),
         ("GET", "/v1/images/1/9", 422),
         ("GET", "/v1/images/-1/0", 422),
@@ -163,7 +176,8 @@ REAL = [
     ("/v1/expand", {"positive": [1], "negative": [2], "explain": True, "top_k": 3}, answers.Answer),
     ("/v1/expand/batch", {"queries": [{"positive": [1]}, {"positive": ["?"]}, 1]}, answers.BatchAnswer),
     ("/v1/entities?prefix=e", None, answers.Entities),
-    ("/v1/entities/7", None, answers.EntityDetails),
+    ("/v1/entities/entity 7", None, answers.EntityDetails),
+    ("/v1/bundles/current/entities/7", None, answers.EntityDetails),
     ("/v1/attributes", None, answers.Attributes),
     ("/v1/methods", None, answers.Methods),
     ("/v1/bundle", None, answers.BundleShape),

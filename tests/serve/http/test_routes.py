@@ -375,4 +375,8 @@ def test_queries_above_the_rate_get_429(make_client: MakeClient) -> None:
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         assert refused.json()["error"]["code"] == "rate_limited"
     assert client.get("/v1/entities?prefix=e").status_code == 200, "only queries are counted"
-    assert 'seedset_shed_total{reason="rate_limited"} 2.0' in client.get("/metrics").text
+    known, unknown = (client.get(f"/v1/entities/{name}?neighbours=0") for name in ("entity 1", "entty 1"))
+    assert (known.status_code, unknown.status_code) == (200, 429), (
+        "what is not known takes as long as a query"
+    )
+    assert 'seedset_shed_total{reason="rate_limited"} 3.0' in client.get("/metrics").text

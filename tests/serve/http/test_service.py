@@ -16,8 +16,9 @@ from engine.query import Expansion, Ranking
 from engine.vocabulary import Vocabulary
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.http import service as service_module
-from serve.http.errors import ProblemError
+from serve.http.errors import Problem, ProblemError
 from serve.http.requests import BatchRequest, ExpandRequest
+from serve.http.resolve import SUGGESTIONS, Arrival, resolve_query
 from serve.http.routes import create_app
 from serve.http.service import Service, Trace
 from serve.messages import Outcome, Progress, RoundDone, StageDone
@@ -116,12 +117,12 @@ def test_every_query_has_a_deadline(
 ) -> None:
     dispatch = Noted()
     service = make_service(dispatch, timeout_s=5)
-    before = time.time()
+    before = time.monotonic()
     asyncio.run(service.expand(request(deadline_ms=deadline_ms), Trace("r")))
     ((route, _, (expansion,), request_id),) = dispatch.asked
     assert (route, request_id) == ("retexpan", "r")
     assert expansion.query.deadline is not None
-    assert before + seconds <= expansion.query.deadline <= time.time() + seconds
+    assert before + seconds <= expansion.query.deadline.at <= time.monotonic() + seconds
 
 
 def test_what_does_not_come_in_time_is_cancelled(
@@ -259,3 +260,79 @@ def test_a_bundle_that_was_refused_is_told(make_service: MakeService) -> None:
     service = make_service(Noted())
     service.refused = ("bad", "a file is missing")
     assert service.bundle()["refused"] == {"id": "bad", "reason": "a file is missing"}
+
+
+def test_ids_and_names_are_asked_apart_and_ids_go_with_their_bundle(
+    make_service: MakeService, snapshot: BundleSnapshot
+) -> None:
+    service = make_service(Noted())
+    names = [f"entity {i}" for i in range(500)]
+    service.snapshot = replace(snapshot, vocabulary=Vocabulary([*names[:5], "3", *names[6:]]))
+
+    def by_name(name: str) -> Any:
+        return asyncio.run(service.entity(name, 0, 0, Trace()))
+
+    def by_id(bundle: str, entity: int) -> Any:
+        return asyncio.run(service.entity_by_id(bundle, entity, 0, 0, Trace()))
+
+    assert by_name("3")["id"] == 5
+    for bundle in (snapshot.id, "current"):
+        assert by_id(bundle, 3)["name"] == "entity 3"
+        assert by_id(bundle, 5)["name"] == "3"
+    with pytest.raises(ProblemError, match=f"unknown entity '4'.*/v1/bundles/{snapshot.id}/entities/ID"):
+        by_name("4")
+
+    manifest = snapshot.manifest.model_copy(update={"id": "other"})
+    service.snapshot = replace(snapshot, manifest=manifest, vocabulary=Vocabulary(names[::-1]))
+    with pytest.raises(ProblemError, match="unknown entity '3'"):
+        by_name("3")
+    with pytest.raises(ProblemError, match=f"{snapshot.id}.*'other'") as gone:
+        by_id(snapshot.id, 3)
+    assert (gone.value.problem.code, gone.value.status) == ("other_bundle", 409)
+    assert by_id("other", 3)["name"] == "entity 496"
+
+
+def test_seeds_by_id_are_refused_where_they_are_of_another_bundle(
+    make_service: MakeService, snapshot: BundleSnapshot
+) -> None:
+    service = make_service(Noted())
+    assert asyncio.run(service.expand(request(bundle=snapshot.id), Trace()))["bundle"] == snapshot.id
+    with pytest.raises(ProblemError) as wrong:
+        asyncio.run(service.expand(request(bundle="0123456789abcdef"), Trace()))
+    assert (wrong.value.problem.code, wrong.value.problem.field) == ("other_bundle", "bundle")
+    batch = BatchRequest(queries=[{"positive": [1], "bundle": "x"}, {"positive": [1]}])
+    first, second = asyncio.run(service.expand_batch(batch, Trace()))["results"]
+    assert first["error"]["code"] == "other_bundle"
+    assert second["results"]
+
+
+def test_a_request_looks_few_unknown_names_up_and_none_after_its_deadline(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[str] = []
+
+    def closest(self: Vocabulary, text: str, n: int = 3) -> list[str]:
+        looked_up.append(text)
+        time.sleep(0.002)
+        return ["entity 1"]
+
+    monkeypatch.setattr(Vocabulary, "closest", closest)
+    service = make_service(Noted())
+    batch = BatchRequest(queries=[{"positive": [f"unknown {i}", 1]} for i in range(256)])
+    results = asyncio.run(service.expand_batch(batch, Trace()))["results"]
+    assert len(looked_up) == SUGGESTIONS
+    assert [one["error"]["code"] for one in results] == ["unknown_entity"] * 256
+    assert [bool(one["error"]["suggestions"]) for one in results] == [True] * 16 + [False] * 240
+    assert results[-1]["error"]["message"] == "positive.0: unknown entity 'unknown 255'"
+
+    looked_up.clear()
+    batch = BatchRequest(queries=[{"positive": ["unknown"], "deadline_ms": 5} for _ in range(16)])
+    asyncio.run(service.expand_batch(batch, Trace()))
+    assert 1 <= len(looked_up) < 5
+
+
+def test_a_querys_time_begins_with_its_request(make_service: MakeService, snapshot: BundleSnapshot) -> None:
+    service, arrival = make_service(Noted()), Arrival(at=time.monotonic() - 3)
+    found = resolve_query(request(deadline_ms=5000), snapshot, service.settings, arrival)
+    assert not isinstance(found, Problem)
+    assert found.deadline.remaining() <= 2

@@ -47,7 +47,7 @@ EUROPEAN = ["Norway", "Sweden", "Finland", "Denmark", "Iceland"]
 MARKUP = "<img src=x onerror=\"document.title='broken'\">"
 FORMULA = '=SUM(A1) "x", y'
 ASTRAL = "𝔘topia"
-HARD = [MARKUP, FORMULA, ASTRAL, "日本橋", "مصر الجديدة", "long " * 20 + "name"]
+HARD = [MARKUP, FORMULA, ASTRAL, "日本橋", "مصر الجديدة", "long " * 20 + "name", "3"]
 NAMES = [*ASIAN, *EUROPEAN, *HARD, *(f"place {i}" for i in range(200))]
 ALIASES = {"Thailand": ["Siam"]}
 WITH_IMAGE = "Vietnam"

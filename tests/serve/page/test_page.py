@@ -312,6 +312,15 @@ def test_the_address_holds_the_query(tab: Page) -> None:
     assert seeds(tab, "positive") == ["Norway"]
 
 
+def test_an_entity_that_is_called_as_another_ones_id_does_not_stand_in_for_it(tab: Page) -> None:
+    open_answer(tab)
+    for name in ("Laos", "3"):  # the id of Laos is 3
+        rows(tab).nth(names(tab).index(name)).locator("button.name").click()
+        expect(tab.locator("#details h2")).to_have_text(name)
+        expect(tab.locator("#details .description")).to_have_text(f"{name} is a place.")
+        tab.keyboard.press("Escape")
+
+
 def test_details_lead_on_to_neighbours(tab: Page) -> None:
     open_answer(tab)
     place = names(tab).index("Vietnam")
