@@ -45,6 +45,8 @@ def build(
 def _open_sources(workspace: Workspace, untrained: bool, executor: Executor, temperature: float) -> Sources:
     check_before_work(workspace, makes="index")
     trained = None if untrained else trained_encoder(workspace)
+    if trained:
+        trained.check_model()
     inputs = open_inputs(workspace, trained.inputs_key if trained else None)
     base = trained.model if trained else inputs.manifest.model
     # Beside a multi-modal encoder the text encoder is meant to be as it came.
