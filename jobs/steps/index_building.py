@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from engine.catalogue import SENTENCES
 from engine.corpus.blocks.format import read_descriptions
 from engine.corpus.inputs.format import open_inputs
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
+from engine.errors import UserError
 from engine.retrieval.index import VectorIndex
 from engine.storage.bundle import Manifest
 from engine.storage.workspace import Workspace
@@ -39,6 +42,7 @@ def build(
         made = BuiltViews()
         for builder in BUILDERS:
             builder(sources, made)
+        check_finite(made)
     return _publish(sources, made)
 
 
@@ -61,6 +65,21 @@ def _open_sources(workspace: Workspace, untrained: bool, executor: Executor, tem
         temperature=temperature,
         executor=executor,
     )
+
+
+def check_finite(made: BuiltViews) -> None:
+    """Refuse vectors that are no numbers: nothing would be near them.
+
+    Raises:
+        UserError: names the view and how many of its entities have such vectors.
+    """
+    for name, vectors in made.views.items():
+        if broken := int((~np.isfinite(vectors).all(axis=1)).sum()):
+            raise UserError(
+                f"view {name!r}: the vectors of {broken} of {len(vectors)} entities are no finite numbers; "
+                "nothing was published: the encoder that makes them is broken, copy it again, or train it "
+                "again with a lower --learning-rate"
+            )
 
 
 def _publish(sources: Sources, made: BuiltViews) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
@@ -70,6 +71,11 @@ def train_or_load_summary(run: Run[Any], workers: int, restart: bool) -> dict[st
             console.say(f"{error}; it is made again from the last checkpoint")
             (folder / SUMMARY).delete()
         else:
+            if not math.isfinite(found.get("loss") or 0.0):  # of a version that trained to the end all the same
+                raise UserError(
+                    f"{folder.uri}: this run ended with a loss of {found['loss']}; take a lower "
+                    "--learning-rate, or begin it again with --restart"
+                )
             console.say(f"{folder.uri}: this run is finished; --restart trains it again")
             return found
     fit(run, workers)
