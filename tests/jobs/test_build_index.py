@@ -88,6 +88,7 @@ def test_ray_makes_the_same_bundle(prepared: Path, ray_local: None) -> None:
 
 
 def test_vectors_that_are_no_numbers_are_not_published() -> None:
-    made = BuiltViews(views={"lexical": np.eye(3), "mask": np.array([[1.0, 0], [np.nan, 0], [0, np.inf]])})
+    broken = np.array([[1, 0], [np.nan, 0], [0, np.inf]], np.float32)
+    made = BuiltViews(views={"lexical": np.eye(3, dtype=np.float32), "mask": broken})
     with pytest.raises(UserError, match=r"view 'mask': the vectors of 2 of 3 entities are no finite numbers"):
         check_finite(made)

@@ -69,7 +69,12 @@ def test_place_times_and_what_people_read_do_not_count(model: Path, tmp_path: Pa
 def test_what_has_not_changed_is_read_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, read = model / "model.safetensors", []
     sha256_of = module.sha256_of
-    monkeypatch.setattr(module, "sha256_of", lambda path: read.append(path) or sha256_of(path))
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return sha256_of(path)
+
+    monkeypatch.setattr(module, "sha256_of", counted)
     assert file_sha256(path) == file_sha256(path)
     assert len(read) == 2, "a file just written could change within a tick of the clock"
     monkeypatch.setattr(module, "RACY_SECONDS", 0)
