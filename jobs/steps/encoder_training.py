@@ -120,7 +120,7 @@ def train(
     """
     inputs = open_inputs(workspace)
     model = model or inputs.manifest.model
-    with cluster_for(workers, gpu):
+    with cluster_for(workers, gpu, workspace.root):
         cache = frozen_cache(workspace, inputs, model, dtype)
         run = _describe(workspace, cache, model, settings, gpu, checkpoint_seconds, dtype)
         summary = train_or_load_summary(run, workers, restart)

@@ -55,7 +55,7 @@ def frozen_cache(
         for name, source, rows in zip(inputs.names, inputs.parts, inputs.rows, strict=True)
     }
     arguments = (workspace.root.uri, model, dtype, key, weights)
-    with given_or_auto(executor) as where:
+    with given_or_auto(executor, workspace.root) as where:
         make_parts(
             states, tasks, StateWorker, arguments, where, "frozen layers, sentences", _rows_of, gpu=True
         )

@@ -47,7 +47,7 @@ def choose_images(
             f"{source.uri}: no usable record in it ({wanted.refused} refused, see {output}/quarantine); "
             "see --help for the columns"
         )
-    with given_or_auto(executor) as executor:
+    with given_or_auto(executor, folder.folder) as executor:
         made = make_parts(
             folder.parts,
             wanted.tasks(),

@@ -37,7 +37,7 @@ def build(
         executor: where encoders run; default: see :class:`jobs.workers.executor.AutoExecutor`.
         temperature: of predicted distributions, in a workspace with a multi-modal encoder.
     """
-    with given_or_auto(executor) as where:
+    with given_or_auto(executor, workspace.root) as where:
         sources = _open_sources(workspace, untrained, where, temperature)
         made = BuiltViews()
         for builder in BUILDERS:

@@ -91,7 +91,7 @@ def pretrain(
         restart: forget the checkpoints of a run with the same name.
         checkpoint_seconds: time between checkpoints; one more is made at the end.
     """
-    with cluster_for(workers, gpu):
+    with cluster_for(workers, gpu, workspace.root):
         blocks = make_blocks(workspace, begin.tokenizer, begin.blocks)
         if settings.epochs and not blocks.manifest.total("blocks"):
             raise UserError(f"{workspace.corpus.uri}: the corpus has no sentence to train on")
