@@ -26,6 +26,7 @@ import pyarrow.fs as pafs
 
 from engine.errors import StorageError
 from engine.storage import s3
+from engine.storage.relative import check_relative
 
 _CHUNK = 4 << 20
 _TRIES = 3
@@ -59,6 +60,8 @@ def local_folder(name: str) -> str:
         StorageError: there is no such folder in the bucket.
     """
     if "://" not in name:
+        if os.path.exists(name):  # else it is a name on the hub
+            check_relative(name)
         return name
     folder = Store.open(name)
     if folder.is_local:
@@ -100,6 +103,7 @@ class Store:
         if not found and re.match(r"s3[an]?:", text, re.IGNORECASE):
             raise StorageError(f"{text}: neither a path nor a bucket's address; write s3://bucket/prefix")
         if not found:
+            check_relative(text)
             return cls(pafs.LocalFileSystem(), str(Path(text).expanduser().resolve()), True)
         if scheme.lower() == "file":
             host, _, path = rest.partition("/")
