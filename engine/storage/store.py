@@ -27,6 +27,7 @@ import pyarrow.fs as pafs
 from engine.errors import StorageError
 from engine.storage import s3
 from engine.storage.relative import check_relative
+from engine.storage.staging import note_staged
 
 _CHUNK = 4 << 20
 _TRIES = 3
@@ -312,10 +313,10 @@ class Store:
     def staging(self) -> Path:
         """Return a new empty local folder to prepare a publication in, on this store's own disk if local."""
         if not self.is_local:
-            return Path(tempfile.mkdtemp(prefix="staging-"))
+            return note_staged(Path(tempfile.mkdtemp(prefix="staging-")))
         parent = Path(self.path).parent
         parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{self.name}-", dir=parent))
+        return note_staged(Path(tempfile.mkdtemp(prefix=f".{self.name}-", dir=parent)))
 
 
 def _swap_in(folder: Path, target: Path) -> None:

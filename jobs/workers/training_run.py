@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 
 from engine.errors import UserError
+from engine.storage.staging import staged_removed
 from engine.storage.store import Store
 from engine.storage.whole import sizes_of
 from engine.storage.workspace import Workspace
@@ -101,6 +102,11 @@ def work(run: Run[Any], session: Session) -> None:
     Raises:
         UserError: the training diverged; its last good checkpoint stays, and nothing is published.
     """
+    with staged_removed():
+        _work(run, session)
+
+
+def _work(run: Run[Any], session: Session) -> None:
     worker = session.worker
     with session.checkpoint() as checkpoint:
         training = run.open(worker, checkpoint)
