@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,24 @@ EXAMPLE_NETWORK = ipaddress.ip_network("192.0.2.0/24")
 """Addresses reserved for documentation: nobody's machines."""
 
 
+BY_SSH = ("local", "aws", "gcp", "azure", "vsphere", "aliyun")
+"""Types of provider whose machines `ray up` reaches by SSH."""
+
+_LABEL = re.compile(r"(?!-)[a-z\d_-]{1,63}(?<!-)", re.IGNORECASE)
+"""A part of a host name between points."""
+
+
 def check_file(path: Path) -> list[str]:
     """Validate a cluster file the way ``ray up`` would, and return what still wants editing.
 
     Raises:
-        FormatError: it is not there, not YAML, or Ray refuses it.
+        FormatError: it is not there, not YAML, Ray refuses it, or what Ray does not look at cannot be right.
     """
     quiet_environment()
     config = _read(path)
     _validate(path, config)
+    if mistakes := list(_mistakes(config)):
+        raise FormatError(f"{path}: {'; '.join(mistakes)}")
     return list(_unfinished(config))
 
 
@@ -65,6 +75,87 @@ def _validate(path: Path, config: dict[str, Any]) -> None:
         raise FormatError(f"{path}: {error} is missing") from None
     except (SystemExit, Exception) as error:  # Ray ends the process where a provider's key is wrong
         raise FormatError(f"{path}: {error or 'refused by Ray; see above'}") from None
+
+
+def _mistakes(config: Mapping[str, Any]) -> Iterator[str]:
+    """Say what passes Ray's check and can work on no machines: addresses, and how they are reached."""
+    provider = config["provider"]
+    if provider.get("type") in BY_SSH and not (config.get("auth") or {}).get("ssh_user"):
+        yield "auth.ssh_user is missing: name the account under which the machines are reached by SSH"
+    # A coordinator knows the machines itself.
+    if provider.get("type") != "local" or provider.get("coordinator_address"):
+        return
+    head, workers = provider.get("head_ip"), provider.get("worker_ips")
+    if not head:
+        yield "provider.head_ip is missing: name the machine that schedules"
+    if not isinstance(workers, list):
+        yield "provider.worker_ips is no list: name the other machines, or write [] for none"
+        workers = []
+    named = [("head_ip", head)] if head else []
+    named += [(f"worker_ips[{place}]", one) for place, one in enumerate(workers)]
+    for where, address in named:
+        if reason := address_fault(address):
+            yield f"provider.{where}: {address!r} {reason}"
+    yield from _repeated(head, workers)
+    loopback = [str(one) for _, one in named if _is_loopback(str(one))]
+    if loopback and len(named) > 1:
+        yield f"provider: {', '.join(loopback)} is each machine's own, so the others cannot reach it there"
+
+
+def _repeated(head: Any, workers: Sequence[Any]) -> Iterator[str]:
+    """Say which machines are named twice."""
+    places: dict[str, int] = {}
+    for worker in workers:
+        places[_same(worker)] = places.get(_same(worker), 0) + 1
+    if head and _same(head) in places:
+        yield f"provider.worker_ips names the head {head}: it works anyway, leave it out"
+    if doubled := sorted(name for name, times in places.items() if times > 1):
+        yield f"provider.worker_ips names {', '.join(doubled)} more than once: a machine is one node"
+
+
+def _same(address: Any) -> str:
+    """Return an address as it is compared: in lower case, IPv6 in its shortest form."""
+    text = str(address).strip().lower().rstrip(".")
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return text
+
+
+def address_fault(address: Any) -> str:
+    """Return why a machine cannot have this address; "" if it can."""
+    if not isinstance(address, str):
+        return "is no text: put the address in quotes"
+    if not address or address != address.strip() or any(sign.isspace() for sign in address):
+        return "is empty or holds a space"
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return _host_name_fault(address)
+    if found.is_unspecified or found.is_multicast or (found.version == 4 and found.is_reserved):
+        return "is the address of no single machine"
+    return ""
+
+
+def _host_name_fault(name: str) -> str:
+    if "://" in name or "/" in name:
+        return "is an address of something on a machine, or of a network: name the machine alone"
+    if "@" in name:
+        return "names an account: put that under auth.ssh_user"
+    if ":" in name:
+        return "names a port, or is no IPv6 address: name the machine alone"
+    if re.fullmatch(r"[\d.]+", name):
+        return "is no IPv4 address: four numbers up to 255, with points between"
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.rstrip(".").split(".")):
+        return "is no host name: letters, digits and hyphens, with points between"
+    return ""
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return _same(address) == "localhost"
 
 
 def _unfinished(config: Mapping[str, Any]) -> Iterator[str]:

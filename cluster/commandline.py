@@ -26,6 +26,7 @@ from typer.core import TyperCommand
 from cluster.options import Former, Option, options_of, warn_of_former
 from cluster.settings_file import Given, Values, as_yaml, build_settings, read_file, with_pairs
 from engine.errors import UserError
+from engine.storage.staging import staged_removed
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -317,7 +318,8 @@ def run_app(app: typer.Typer, words: Sequence[str] | None = None, name: str | No
         name: the program's; None: as it was called.
     """
     try:
-        app(words, prog_name=name)
+        with staged_removed():
+            app(words, prog_name=name)
     except UserError as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]  # Ray appends its own advice
         terminal = Console(stderr=True, highlight=False)

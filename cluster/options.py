@@ -73,7 +73,7 @@ class Former:
 class CommandSettings(BaseModel):
     """The base of the models of settings that become command lines."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @cache

@@ -16,6 +16,7 @@ from pydantic import Field
 from cluster.commandline import command
 from cluster.options import CommandSettings, Flag, Former, Group
 from engine.corpus.inputs.format import open_inputs
+from engine.storage.relative import check_relative
 from engine.storage.workspace import Workspace
 from engine.training.settings import MultimodalSettings
 from jobs import console
@@ -71,6 +72,8 @@ def main(settings: AblateSettings) -> None:
     from engine.images.features import ImageFeatures
     from jobs.steps.ablation import TABLES, AblationPlan, ablate, open_queries, show, write_report
 
+    if settings.json_file is not None:
+        check_relative(settings.json_file)
     started = time.monotonic()
     place, processes = Workspace.open(settings.workspace), settings.processes
     tables = list(TABLES) if settings.table == "all" else [settings.table]

@@ -51,7 +51,7 @@ def main(settings: BuildIndexSettings) -> None:
 
     started = time.monotonic()
     place = Workspace.open(settings.workspace)
-    with AutoExecutor(settings.workers) as executor:
+    with AutoExecutor(settings.workers, [place.root.uri]) as executor:
         manifest = build(place, settings.untrained, executor, settings.temperature)
     console.result(
         bundle=manifest.id,

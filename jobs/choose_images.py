@@ -14,6 +14,7 @@ from cluster.commandline import command, preformatted
 from cluster.options import CommandSettings
 from engine.images.selection import table as choice_table
 from engine.images.selection.settings import SelectionSettings
+from engine.storage.store import Store
 from jobs import console
 from jobs.settings import MODEL
 from jobs.workers.executor import AutoExecutor
@@ -58,13 +59,13 @@ def main(settings: ChooseImagesSettings) -> None:
 
     CLIP reads the first 77 tokens of a sentence. Images are squeezed to squares (CLIP's own preprocessing
     crops), without torchvision. Nothing is downloaded but models that you name on the hub. A run that was
-    stopped goes on with the same command; the same model names must then stand for the same models.
+    stopped goes on with the same command and the same models.
     """
     from jobs.steps.image_selection import choose_images
 
     started = time.monotonic()
     output = settings.output
-    with AutoExecutor(settings.workers) as executor:
+    with AutoExecutor(settings.workers, [Store.open(output).uri]) as executor:
         wanted, counts, made = choose_images(
             settings.table, output, settings.choice, settings.overwrite, executor
         )

@@ -23,6 +23,7 @@ from engine.methods import method as named_method
 from engine.queries.formats import QuerySet, read_queries
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
+from engine.storage.relative import check_relative
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
@@ -62,6 +63,8 @@ class EvaluateSettings(CommandSettings):
 @command(EXAMPLES)
 def main(settings: EvaluateSettings) -> None:
     """Measure one or several methods on queries with known answers."""
+    if settings.json_file is not None:
+        check_relative(settings.json_file)
     workspace = Workspace.open(settings.workspace)
     pipelines = {name: named_method(name) for name in dict.fromkeys(settings.method)}
     bundle = Bundle.open(workspace, settings.bundle)

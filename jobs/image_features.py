@@ -56,8 +56,8 @@ def main(settings: ImageFeaturesSettings) -> None:
     from jobs.steps.image_features import make_image_features
 
     started = time.monotonic()
-    with AutoExecutor(settings.workers) as executor:
-        place = Workspace.open(settings.workspace)
+    place = Workspace.open(settings.workspace)
+    with AutoExecutor(settings.workers, [place.root.uri]) as executor:
         outcome = make_image_features(place, settings.making, settings.force, executor)
     seconds = time.monotonic() - started
     console.result(

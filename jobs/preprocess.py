@@ -83,7 +83,7 @@ def preprocess(
         for name in tasks:
             parts.file(name).delete()
     arguments = (workspace.root.uri, model, settings)
-    with given_or_auto(executor) as where:
+    with given_or_auto(executor, workspace.root) as where:
         made = make_parts(
             parts, tasks, InputWorker, arguments, where, "sentences", lambda task: len(task.rows)
         )
@@ -184,7 +184,7 @@ def main(settings: PreprocessSettings) -> None:
     # What does not fit: say so before a cluster is asked for.
     tokenizer = fitting_tokenizer(settings.model, settings.inputs.max_length)
     inputs = settings.inputs.model_copy(update={"tokenizer": fingerprint(tokenizer)})
-    with AutoExecutor(settings.workers) as executor:
+    with AutoExecutor(settings.workers, [place.root.uri]) as executor:
         outcome = preprocess(place, settings.model, inputs, executor, settings.force)
     seconds = time.monotonic() - started
     console.result(

@@ -9,7 +9,6 @@ Shape letters: B rows, T positions so far, D dimensions, V tokens of the vocabul
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from engine.errors import QueryError
 from engine.generation.tokenizers import encode_after
+from engine.models.fingerprint import folder_fingerprint
 from engine.models.hub import NamedModel
 
 Tensor = torch.Tensor
@@ -69,7 +69,7 @@ class LanguageModel:
         model = named.model(AutoModelForCausalLM, dtype)
         tokenizer = named.fast_tokenizer()
         folder = named.file("config.json").parent
-        return cls(model.to(device or torch.device("cpu")), tokenizer, _fingerprint(folder))
+        return cls(model.to(device or torch.device("cpu")), tokenizer, folder_fingerprint(folder))
 
     @cached_property
     def _body(self) -> Any:
@@ -167,14 +167,3 @@ class LanguageModel:
             input_ids=ids_BL, attention_mask=mask, past_key_values=cache, use_cache=True, **positions
         )
         return output.last_hidden_state
-
-
-def _fingerprint(folder: Path) -> str:
-    """Return a digest of a model folder's weights and tokenizer."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("tokenizer*.json")):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16]

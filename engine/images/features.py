@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,14 @@ class ImageFeatures:
         """The folder's name, which stands for the backbone and the settings."""
         return self._folder.name
 
+    @cached_property
+    def digest(self) -> str:
+        """A digest of which content every address has: the key does not say what was in the files."""
+        digest = hashlib.sha256()
+        for image, sha256 in sorted(self._sha256s.items()):
+            digest.update(f"{image}\0{sha256}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()[:16]
+
     @property
     def n_patches(self) -> int:
         """Patches of an image, P."""
@@ -195,5 +204,6 @@ class ImageFeatures:
         if not file.exists():
             raise StorageError(f"{file.uri}: is missing; {self._way_out} again, it makes what is missing")
         index = read_table(file).to_pydict()
+        self._sha256s = dict(zip(index["image"], index["sha256"], strict=True))
         entries = zip(index["image"], index["sha256"], index["reason"], strict=True)
         return {image: NO_IMAGE if why is not None else rows[sha] for image, sha, why in entries}

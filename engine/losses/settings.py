@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class ContrastSettings(BaseModel):
     """Temperature t, class prior tau, and concentration on hard negatives beta."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     temperature: float = Field(
         default=0.5,
@@ -44,7 +44,7 @@ class Weights(NamedTuple):
 class Schedule(BaseModel):
     """The objectives of a run; each can be switched off."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     prediction: bool = Field(default=True, description="Train masked entity prediction.")
     contrastive: bool = Field(

@@ -22,6 +22,7 @@ from transformers import AutoModel, PreTrainedModel
 from engine.errors import UserError
 from engine.models.attention import AttentionAtPosition
 from engine.models.families import LayerParts, bert_parts, family_of
+from engine.models.fingerprint import config_text
 from engine.models.hub import NamedModel
 from engine.models.split import all_layers, lower_part, upper_part
 
@@ -174,8 +175,9 @@ class TextEncoder:
         return _run(self.model, ids_BL, lengths_B)
 
     def lower_fingerprint(self) -> str:
-        """Return a digest of the frozen weights: what cached states depend on besides their input."""
-        digest = hashlib.sha256()
+        """Return a digest of the frozen weights and of the configuration, which says how they are used: what
+        cached states depend on besides their input."""
+        digest = hashlib.sha256(config_text(self.model.config).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             if not name.startswith(self._learns):
                 digest.update(name.encode())

@@ -32,6 +32,7 @@ from transformers import (
 )
 
 from engine.errors import UserError
+from engine.models.fingerprint import config_text
 from engine.models.hub import NamedModel
 from engine.models.settings import Patches
 from engine.models.text import fast_dtype
@@ -59,8 +60,6 @@ CPU_PIXELS = 4 * 224 * 224
 freed memory; above, each one is mapped and unmapped by the kernel, a third of the time."""
 
 _LARGEST = torch.finfo(torch.float16).max
-_PRESENTATION = ("architectures", "dtype", "id2label", "label2id", "transformers_version", "_name_or_path")
-"""Entries of a configuration that do not affect the output."""
 
 
 @dataclass(frozen=True)
@@ -204,8 +203,7 @@ def _fold_normalisation(model: nn.Module) -> None:
 
 
 def _digest(model: Any, scaling: Scaling) -> str:
-    config = {k: v for k, v in model.config.to_dict().items() if k not in _PRESENTATION}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(config_text(model.config).encode())
     digest.update(repr(scaling).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

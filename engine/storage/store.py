@@ -26,6 +26,8 @@ import pyarrow.fs as pafs
 
 from engine.errors import StorageError
 from engine.storage import s3
+from engine.storage.relative import check_relative
+from engine.storage.staging import note_staged
 
 _CHUNK = 4 << 20
 _TRIES = 3
@@ -59,6 +61,8 @@ def local_folder(name: str) -> str:
         StorageError: there is no such folder in the bucket.
     """
     if "://" not in name:
+        if os.path.exists(name):  # else it is a name on the hub
+            check_relative(name)
         return name
     folder = Store.open(name)
     if folder.is_local:
@@ -100,6 +104,7 @@ class Store:
         if not found and re.match(r"s3[an]?:", text, re.IGNORECASE):
             raise StorageError(f"{text}: neither a path nor a bucket's address; write s3://bucket/prefix")
         if not found:
+            check_relative(text)
             return cls(pafs.LocalFileSystem(), str(Path(text).expanduser().resolve()), True)
         if scheme.lower() == "file":
             host, _, path = rest.partition("/")
@@ -308,10 +313,10 @@ class Store:
     def staging(self) -> Path:
         """Return a new empty local folder to prepare a publication in, on this store's own disk if local."""
         if not self.is_local:
-            return Path(tempfile.mkdtemp(prefix="staging-"))
+            return note_staged(Path(tempfile.mkdtemp(prefix="staging-")))
         parent = Path(self.path).parent
         parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{self.name}-", dir=parent))
+        return note_staged(Path(tempfile.mkdtemp(prefix=f".{self.name}-", dir=parent)))
 
 
 def _swap_in(folder: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ Shape letters: B blocks, T tokens, V tokens of the vocabulary, N = B * T.
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -14,7 +15,9 @@ import torch
 from torch import nn
 
 from engine.corpus.blocks.format import TokenBlocks
+from engine.errors import UserError
 from engine.training.checkpoint import CheckpointFormat
+from engine.training.lm_models import ROLE
 from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.partitioned import PartitionedCheckpoint
@@ -25,6 +28,9 @@ Tensor = torch.Tensor
 
 LOSS_ROWS = 1024
 """Positions whose float32 probabilities exist at a time."""
+
+LARGEST_LOSS = math.log(sys.float_info.max)
+"""The mean loss a token from which on a perplexity is no number: 709.8."""
 
 HELDOUT_LOGITS = 1 << 24
 """Logits that exist at a time while the perplexity is measured (64 MiB); one block's where it has more."""
@@ -109,6 +115,9 @@ class LmTraining(Trainer):
         """Return the perplexity of the sample of held-out blocks: exp of the mean loss a token.
 
         nan without any. Memory is bounded by :data:`HELDOUT_LOGITS`, whatever the size of a training step.
+
+        Raises:
+            DivergedError: the mean loss is no finite number, or so large that its exp is none.
         """
         targets = self.held.count_targets(self.held_sample)
         if not targets:
@@ -125,7 +134,18 @@ class LmTraining(Trainer):
             for start in range(0, share, together):  # all workers take part in every pass
                 summed += self._loss(self.held, own[start : start + together])
         self.engine.train()
-        return math.exp(self.worker.summed(summed) / targets)
+        return self._perplexity(self.worker.summed(summed) / targets)
+
+    def _perplexity(self, mean: float) -> float:
+        if mean < LARGEST_LOSS:
+            return math.exp(mean)
+        if not self.step:
+            raise UserError(
+                f"{ROLE}: before any training its mean loss a token is {mean:g} on the held-out texts: its "
+                "weights are broken, or it is no language model of such texts; copy it again, or take another"
+            )
+        rate = self.settings.rate(self.step - 1, self.total_steps)
+        raise self.diverged(f"the mean loss of the held-out texts after step {self.step}", mean, rate)
 
     def _loss(self, data: TokenBlocks, rows: Rows) -> Tensor:
         """Return the summed loss of some blocks.

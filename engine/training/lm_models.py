@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from engine.errors import UserError
+from engine.models.fingerprint import check_unchanged, model_fingerprint
 from engine.models.fit import check_vocabulary
 from engine.models.hub import NamedModel
 from engine.training.partitioned import ShardWriter, full_weights, shard_name
@@ -42,6 +43,13 @@ class Origin(BaseModel):
     """The name as a user gave it."""
     config: dict[str, Any] | None = None
     """Configuration of a new model; None: ``name`` is a folder or a hub name."""
+    fingerprint: str = ""
+    """Of an existing model (:func:`engine.models.fingerprint.model_fingerprint`); "": not known."""
+
+    @property
+    def identity(self) -> str:
+        """The part of a run's name that says what it began with: the content counts, not the name alone."""
+        return self.model_dump_json(exclude={"fingerprint"}) + self.fingerprint
 
 
 def read_config(name: str, tokenizer: PreTrainedTokenizerBase) -> Origin:
@@ -71,6 +79,15 @@ def read_config(name: str, tokenizer: PreTrainedTokenizerBase) -> Origin:
     origin = Origin(name=name, config=config)
     check(config_of(origin), name, tokenizer)
     return origin
+
+
+def existing(name: str) -> Origin:
+    """Return the origin of a model that exists, with what its files hold now.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    return Origin(name=name, fingerprint=model_fingerprint(name, ROLE))
 
 
 def config_of(origin: Origin) -> PreTrainedConfig:
@@ -114,11 +131,12 @@ def open_model(origin: Origin, seed: int) -> Any:
     """Return a model in float32: read from safetensors (no remote code), or begun from a seed.
 
     Raises:
-        UserError: it cannot be loaded, or is no causal language model.
+        UserError: it cannot be loaded, is no causal language model, or has been changed.
     """
     from transformers import AutoModelForCausalLM
 
     if origin.config is None:
+        check_unchanged(origin.name, origin.fingerprint, ROLE)
         return NamedModel.open(origin.name, ROLE).model(AutoModelForCausalLM, torch.float32)
     config = config_of(origin)
     torch.manual_seed(seed)

@@ -22,7 +22,7 @@ MODALITIES: tuple[Modality, ...] = get_args(Modality)
 class TrainerSettings(BaseModel):
     """The settings of a run; the defaults are the text encoder's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(default=12, ge=1, description="Train for this many passes over all contexts.")
     batch_size: int = Field(

@@ -7,6 +7,7 @@ batches, their order and their loss are the same on any number of workers.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from engine.errors import UserError
 from engine.models.text import fast_dtype
 from engine.training.checkpoint import CheckpointFormat, read_state, write_state
 from engine.training.optimizer import open_engine
@@ -75,6 +77,10 @@ def product_dtype(settings: TrainerSettings, device: torch.device) -> torch.dtyp
     if settings.precision == "auto":
         return fast_dtype(device)
     return torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+
+
+class DivergedError(UserError):
+    """A training whose loss or weights are no finite numbers any more: nothing good can come of it."""
 
 
 class Trainer(ABC):
@@ -190,7 +196,11 @@ class Trainer(ABC):
         return self.steps_per_epoch * self.settings.epochs
 
     def run(self) -> Iterator[StepReport]:
-        """Go on from ``self.step`` to the end, one report a step."""
+        """Go on from ``self.step`` to the end, one report a step.
+
+        Raises:
+            DivergedError: on all workers, at the first loss or gradient that is no finite number.
+        """
         self.before_first_step()
         while self.step < self.total_steps:
             epoch, begin = divmod(self.step, self.steps_per_epoch)
@@ -198,6 +208,11 @@ class Trainer(ABC):
                 started = time.perf_counter()
                 loss, rate = self.train_on(batch)
                 seconds = time.perf_counter() - started
+                if not math.isfinite(loss):
+                    raise self.diverged(f"the loss of step {self.step + 1}", loss, rate)
+                # A partitioned optimiser leaves such a step out without a word, and all that follow it.
+                if getattr(self.engine, "skipped_steps", 0):
+                    raise self.diverged(f"the norm of the gradient of step {self.step + 1}", math.nan, rate)
                 self.step += 1
                 self.losses.append(loss)
                 if self.step % self.steps_per_epoch == 0:
@@ -240,8 +255,34 @@ class Trainer(ABC):
         """Return a loss of zero with gradients of zero: a worker without rows takes part in the averaging."""
         return torch.stack([p.sum() * 0 for p in self.module.parameters()]).sum()
 
+    def diverged(self, what: str, value: float, rate: float) -> DivergedError:
+        """Return the error of a number that is not finite, or too large to go on from."""
+        before = f" ({self.losses[-1]:.4g} a step before)" if self.losses else ""
+        return DivergedError(
+            f"{what} is {value:g}{before}, at a learning rate of {rate:.3g}: take a lower --learning-rate or "
+            "--precision float32"
+        )
+
+    def _check_weights(self) -> None:
+        """Refuse weights that are no finite numbers: those of a step whose gradients overflowed.
+
+        Looked at when a checkpoint is due, not after each step, which would wait for the device once more.
+        """
+        # At ZeRO stage 3 a worker holds its own share, and the parameter itself is empty.
+        held = [getattr(p, "ds_tensor", p).detach() for p in self.module.parameters() if p.requires_grad]
+        broken = torch.stack([~torch.isfinite(tensor).all() for tensor in held]).any()
+        if self.worker.summed(broken.float().to(self.worker.device)):
+            rate = self.settings.rate(max(0, self.step - 1), self.total_steps)
+            raise self.diverged(f"a weight after step {self.step}", math.nan, rate)
+
     def save(self, folder: Path) -> None:
-        """Write weights, optimiser state, step and curves; call it on ALL workers, the first one writes."""
+        """Write weights, optimiser state, step and curves; call it on ALL workers, the first one writes.
+
+        Raises:
+            DivergedError: a weight is no finite number; nothing is written.
+        """
+        if self.needs_engine:
+            self._check_weights()
         self.checkpoint_format().save(folder, self.engine, self.worker.is_first)
         if self.worker.is_first:
             write_state(folder, {"step": self.step, **self.curves}, self.settings)

@@ -92,7 +92,7 @@ def _trained_bundles(workspace: Workspace, folder: Store, plan: AblationPlan) ->
     """Return the bundle of every training, by its settings as JSON; what is not there yet is trained."""
     bundles: dict[str, Bundle] = {}
     trainings = plan.trainings()
-    with cluster_for(plan.workers, plan.gpu):
+    with cluster_for(plan.workers, plan.gpu, workspace.root):
         for number, (settings, taken) in enumerate(trainings.items(), 1):
             console.say(f"training {number} of {len(trainings)}: {_training_label(settings)}")
             summary = train(workspace, settings, workers=plan.workers, gpu=plan.gpu, make_current=False)
@@ -152,7 +152,7 @@ def _write_view(
     workspace: Workspace, run: Trained, cache: FrozenCache, modality: Modality, n_entities: int, staged: Path
 ) -> None:
     source = ViewSource(workspace.root.uri, run, cache, modality, TEMPERATURE)
-    with given_or_auto(None) as executor:
+    with given_or_auto(None, workspace.root) as executor:
         states, distributions = multimodal_view(source, n_entities, executor)
     (staged / "index").mkdir(exist_ok=True)
     VectorIndex(states).write(staged / "index" / f"{view_name(modality)}.faiss")

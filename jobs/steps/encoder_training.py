@@ -11,16 +11,18 @@ from typing import Any
 
 from engine.corpus.inputs.format import open_inputs
 from engine.errors import StorageError, UserError
+from engine.models.fingerprint import model_fingerprint
+from engine.models.hub import EMBEDDED
 from engine.models.text import TextEncoder
 from engine.storage.parts import read_pointer, write_pointer
-from engine.storage.store import Store, machine_cache
+from engine.storage.store import Store, local_folder, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from engine.training.contexts import Contexts
 from engine.training.multimodal_data import mine_neighbor_lists, open_contexts
 from engine.training.settings import EncoderSettings, Modality, MultimodalSettings
 from engine.vocabulary import Vocabulary
-from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.frozen_cache import DTYPE, frozen_cache
 from jobs.workers.encoder import JOB, EncoderRun, MultimodalRun
 from jobs.workers.summaries import finished_summary
 from jobs.workers.trainer import cluster_for, train_or_load_summary
@@ -38,6 +40,29 @@ class Trained:
     """Key of the image features, of a multi-modal run."""
     modality: Modality = "text"
     """Modality of the run, and so what is used of a context."""
+    fingerprint: str | None = None
+    """Fingerprint of the encoder that it began with; None: of a run of a version that kept none."""
+
+    def check_model(self) -> None:
+        """Refuse to go on with another encoder than the one that the run began with, of the same name.
+
+        The frozen layers come out of that one, and the last layer was trained for them.
+
+        Raises:
+            UserError: the encoder's files have changed since.
+        """
+        if self.fingerprint is not None:
+            same = model_fingerprint(self.model) == self.fingerprint
+        else:  # what was trained is the whole encoder, the frozen layers as they were
+            trained = local_folder(self.folder.uri) + ("/text" if self.features else "")
+            pair = (TextEncoder.load(name).lower_fingerprint() for name in (self.model, trained))
+            same = next(pair) == next(pair)
+        if not same:
+            raise UserError(
+                f"{self.folder.uri}: trained on the encoder {self.model} as it was then; its files have "
+                "changed since, and the trained layer does not fit them: run `seedset train-encoder` again, "
+                "or put the former files back"
+            )
 
 
 def trained_encoder(workspace: Workspace, job: str = JOB) -> Trained | None:
@@ -65,6 +90,7 @@ def trained_run(run: Store) -> Trained:
         summary["inputs"],
         summary.get("features"),
         summary["settings"].get("modality", "text"),
+        summary.get("model_fingerprint"),
     )
 
 
@@ -74,7 +100,7 @@ def train(
     model: str | None = None,
     workers: int = 1,
     gpu: bool = False,
-    dtype: str = "bfloat16",
+    dtype: str = DTYPE,
     restart: bool = False,
     checkpoint_seconds: float = 30,
     make_current: bool = True,
@@ -94,9 +120,9 @@ def train(
     """
     inputs = open_inputs(workspace)
     model = model or inputs.manifest.model
-    with cluster_for(workers, gpu):
+    with cluster_for(workers, gpu, workspace.root):
         cache = frozen_cache(workspace, inputs, model, dtype)
-        run = _describe(workspace, cache, model, settings, gpu, checkpoint_seconds)
+        run = _describe(workspace, cache, model, settings, gpu, checkpoint_seconds, dtype)
         summary = train_or_load_summary(run, workers, restart)
     if make_current:
         write_pointer(workspace.runs(run.job), run.name)
@@ -127,11 +153,16 @@ def _describe(
     settings: EncoderSettings | MultimodalSettings,
     gpu: bool,
     checkpoint_seconds: float,
+    dtype: str,
 ) -> EncoderRun:
     data = None
     if isinstance(settings, MultimodalSettings):
         data = open_contexts(workspace, cache, None, TextEncoder.load(model), model)
-    about = f"-{data.features.key}" if data else ""
+    about = f"-{data.features.key}-{data.features.digest}" if data else ""
+    fingerprint = model_fingerprint(model)
+    # The embedded encoder is always the same: its runs keep their names, as those with the usual states do.
+    about += "" if model == EMBEDDED else f" {fingerprint}"
+    about += "" if dtype == DTYPE else f" {dtype}"
     content = settings.model_dump_json(by_alias=True) + cache.inputs.key + model + about
     name = f"{cache.inputs.key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     entities = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
@@ -140,6 +171,7 @@ def _describe(
         inputs=cache.inputs,
         states=cache.states,
         model=model,
+        fingerprint=fingerprint,
         name=name,
         n_entities=len(entities),
         settings=settings,

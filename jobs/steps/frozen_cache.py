@@ -5,6 +5,7 @@ Not a job of its own: ``train_encoder`` and ``build_index`` call it, and it make
 
 from __future__ import annotations
 
+import socket
 from typing import NamedTuple
 
 import torch
@@ -22,12 +23,15 @@ from jobs.workers.executor import Executor, given_or_auto, make_parts
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
+DTYPE = "bfloat16"
+"""The usual type of stored states: half the bytes."""
+
 
 def frozen_cache(
     workspace: Workspace,
     inputs: Inputs,
     model: str,
-    dtype: str = "bfloat16",
+    dtype: str = DTYPE,
     executor: Executor | None = None,
 ) -> FrozenCache:
     """Return the cache of some inputs, after its missing parts were filled.
@@ -50,8 +54,8 @@ def frozen_cache(
         name: StateTask(name, source, rows)
         for name, source, rows in zip(inputs.names, inputs.parts, inputs.rows, strict=True)
     }
-    arguments = (workspace.root.uri, model, dtype, key)
-    with given_or_auto(executor) as where:
+    arguments = (workspace.root.uri, model, dtype, key, weights)
+    with given_or_auto(executor, workspace.root) as where:
         make_parts(
             states, tasks, StateWorker, arguments, where, "frozen layers, sentences", _rows_of, gpu=True
         )
@@ -94,12 +98,22 @@ class StateWorker:
         model: the encoder.
         dtype: of the stored states, a key of :data:`DTYPES`.
         key: of the cache.
+        weights: begin of the digest of the frozen layers that the key stands for.
+
+    Raises:
+        UserError: the encoder is another one on this machine.
     """
 
-    def __init__(self, workspace: str, model: str, dtype: str, key: str) -> None:
+    def __init__(self, workspace: str, model: str, dtype: str, key: str, weights: str) -> None:
         self._states, self._dtype = _states(Workspace.open(workspace), key), DTYPES[dtype]
         self._device = worker_device()
-        self._encoder = TextEncoder.load(model).to(self._device)
+        encoder = TextEncoder.load(model)
+        if not encoder.lower_fingerprint().startswith(weights):
+            raise UserError(
+                f"--model {model}: has other weights on the machine {socket.gethostname()}, or has been "
+                "changed meanwhile: give every machine the same files and run the command again"
+            )
+        self._encoder = encoder.to(self._device)
 
     def __call__(self, task: StateTask) -> None:
         """Write the states of an inputs part."""

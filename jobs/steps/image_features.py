@@ -78,7 +78,7 @@ def make_image_features(
     if force:
         folder.delete()
     addresses = list(mentioned)
-    with given_or_auto(executor) as executor:
+    with given_or_auto(executor, workspace.root) as executor:
         images = _hash_images(workspace, addresses, executor)
         by_content = _by_content(addresses, images)
         features = _make_features(workspace, folder, making, settings, by_content, executor)

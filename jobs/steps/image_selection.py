@@ -7,6 +7,7 @@ from collections import Counter
 from engine.errors import FormatError
 from engine.images.selection.results import SelectionFolder, SelectionManifest, SelectionWorker
 from engine.images.selection.settings import SelectionSettings
+from engine.models.fingerprint import model_fingerprint
 from engine.storage.store import Store
 from jobs import console
 from jobs.workers.executor import Executor, given_or_auto, make_parts
@@ -37,14 +38,16 @@ def choose_images(
         UserError: a model cannot be loaded.
     """
     source, folder = Store.open(table), SelectionFolder(Store.open(output))
+    named = settings.model_dump(include={"clip", "detector", "vision"}, exclude_none=True)
+    models = {option: model_fingerprint(name, f"--{option}") for option, name in named.items()}
     with console.meter("reading, records") as meter:
-        wanted = folder.begin(source, settings, overwrite, meter.add)
+        wanted = folder.begin(source, settings, overwrite, meter.add, models)
     if not wanted.records:
         raise FormatError(
             f"{source.uri}: no usable record in it ({wanted.refused} refused, see {output}/quarantine); "
             "see --help for the columns"
         )
-    with given_or_auto(executor) as executor:
+    with given_or_auto(executor, folder.folder) as executor:
         made = make_parts(
             folder.parts,
             wanted.tasks(),

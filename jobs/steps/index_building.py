@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from engine.catalogue import SENTENCES
 from engine.corpus.blocks.format import read_descriptions
 from engine.corpus.inputs.format import open_inputs
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
+from engine.errors import UserError
 from engine.retrieval.index import VectorIndex
 from engine.storage.bundle import Manifest
 from engine.storage.workspace import Workspace
@@ -34,17 +37,20 @@ def build(
         executor: where encoders run; default: see :class:`jobs.workers.executor.AutoExecutor`.
         temperature: of predicted distributions, in a workspace with a multi-modal encoder.
     """
-    with given_or_auto(executor) as where:
+    with given_or_auto(executor, workspace.root) as where:
         sources = _open_sources(workspace, untrained, where, temperature)
         made = BuiltViews()
         for builder in BUILDERS:
             builder(sources, made)
+        check_finite(made)
     return _publish(sources, made)
 
 
 def _open_sources(workspace: Workspace, untrained: bool, executor: Executor, temperature: float) -> Sources:
     check_before_work(workspace, makes="index")
     trained = None if untrained else trained_encoder(workspace)
+    if trained:
+        trained.check_model()
     inputs = open_inputs(workspace, trained.inputs_key if trained else None)
     base = trained.model if trained else inputs.manifest.model
     # Beside a multi-modal encoder the text encoder is meant to be as it came.
@@ -59,6 +65,21 @@ def _open_sources(workspace: Workspace, untrained: bool, executor: Executor, tem
         temperature=temperature,
         executor=executor,
     )
+
+
+def check_finite(made: BuiltViews) -> None:
+    """Refuse vectors that are no numbers: nothing would be near them.
+
+    Raises:
+        UserError: names the view and how many of its entities have such vectors.
+    """
+    for name, vectors in made.views.items():
+        if broken := int((~np.isfinite(vectors).all(axis=1)).sum()):
+            raise UserError(
+                f"view {name!r}: the vectors of {broken} of {len(vectors)} entities are no finite numbers; "
+                "nothing was published: the encoder that makes them is broken, copy it again, or train it "
+                "again with a lower --learning-rate"
+            )
 
 
 def _publish(sources: Sources, made: BuiltViews) -> Manifest:

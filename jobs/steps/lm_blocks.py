@@ -79,7 +79,7 @@ def make_blocks(
     folder = block_parts(workspace, settings)
     plans = named_plans(workspace, plan_parts(workspace, settings))
     arguments = (workspace.root.uri, tokenizer, settings)
-    with given_or_auto(executor) as where:
+    with given_or_auto(executor, workspace.root) as where:
         made = make_parts(
             folder, plans, BlockWorker, arguments, where, "blocks, sentences", lambda plan: len(plan.rows)
         )

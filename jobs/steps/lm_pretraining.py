@@ -13,7 +13,7 @@ from engine.generation.tokenizers import fingerprint, load_tokenizer
 from engine.storage.bundle import Manifest
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from engine.training.lm_models import Origin, check, config_of, read_config
+from engine.training.lm_models import Origin, check, config_of, existing, read_config
 from engine.training.settings import Layout, LmSettings, named_settings
 from engine.vocabulary import Vocabulary
 from jobs import console
@@ -63,7 +63,7 @@ def start(
     if name == CORPUS:
         name = corpus_tokenizer(workspace, vocab_size, texts)
     loaded = load_tokenizer(name, "--tokenizer" if tokenizer else "--model")
-    origin = Origin(name=model) if model else read_config(str(config), loaded)
+    origin = existing(model) if model else read_config(str(config), loaded)
     check(config_of(origin), origin.name, loaded, texts.block)
     filled = {"tokenizer": fingerprint(loaded), "vocab_size": len(loaded)}
     return Start(origin, name, texts.model_copy(update=filled))
@@ -91,7 +91,7 @@ def pretrain(
         restart: forget the checkpoints of a run with the same name.
         checkpoint_seconds: time between checkpoints; one more is made at the end.
     """
-    with cluster_for(workers, gpu):
+    with cluster_for(workers, gpu, workspace.root):
         blocks = make_blocks(workspace, begin.tokenizer, begin.blocks)
         if settings.epochs and not blocks.manifest.total("blocks"):
             raise UserError(f"{workspace.corpus.uri}: the corpus has no sentence to train on")
@@ -112,7 +112,7 @@ def pretrain(
 
 
 def _name(begin: Start, blocks_key: str, settings: LmSettings) -> str:
-    content = named_settings(settings) + blocks_key + begin.origin.model_dump_json()
+    content = named_settings(settings) + blocks_key + begin.origin.identity
     return f"{blocks_key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 

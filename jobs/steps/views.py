@@ -30,6 +30,7 @@ from engine.training.cache import CachedStates, FrozenCache, InputRows, masked_s
 from engine.training.multimodal_data import image_view
 from jobs import console
 from jobs.steps.encoder_training import Trained, trained_encoder
+from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.multimodal_views import ViewSource, multimodal_view
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import Executor
@@ -149,13 +150,16 @@ def build_multimodal(sources: Sources, made: BuiltViews) -> None:
     trained = trained_encoder(sources.workspace, MULTIMODAL_JOB)
     if trained is None:
         return
-    cache, n_entities = sources.cache, len(sources.descriptions)
-    if trained.inputs_key != cache.inputs.key:
+    inputs, n_entities = sources.cache.inputs, len(sources.descriptions)
+    if trained.inputs_key != inputs.key:
         console.say(
-            f"the multi-modal encoder {trained.name} was trained on other inputs than {cache.inputs.key} and "
+            f"the multi-modal encoder {trained.name} was trained on other inputs than {inputs.key} and "
             "is left out; train it again on these"
         )
         return
+    trained.check_model()
+    # The states that it was trained on: the text encoder may be another one.
+    cache = frozen_cache(sources.workspace, inputs, trained.model, executor=sources.executor)
     source = ViewSource(sources.workspace.root.uri, trained, cache, trained.modality, sources.temperature)
     states, distributions = multimodal_view(source, n_entities, sources.executor)
     contexts = source.contexts()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from engine.corpus.inputs.format import Inputs
+from engine.models.fingerprint import check_unchanged
 from engine.models.text import TextEncoder
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -36,11 +37,14 @@ class EncoderRun(Run[Training]):
     inputs: Inputs
     states: list[Store]
     model: str
+    fingerprint: str
+    """Fingerprint of the model (:func:`engine.models.fingerprint.model_fingerprint`)."""
     n_entities: int
 
     def open(self, worker: Worker, checkpoint: Path | None) -> Training:
         """Open a worker's part of the training."""
         assert isinstance(self.settings, EncoderSettings)
+        check_unchanged(self.model, self.fingerprint)
         encoder = TextEncoder.load(self.model).to(worker.device)
         data = FrozenCache(self.inputs, self.states).open()
         return EncoderTraining(encoder, data, self.n_entities, self.settings, worker, checkpoint)
@@ -51,7 +55,12 @@ class EncoderRun(Run[Training]):
 
     def summary(self, training: Training) -> dict[str, Any]:
         """Return what the run was made of."""
-        return {"model": self.model, "inputs": self.inputs.key, "sentences": training.contexts}
+        return {
+            "model": self.model,
+            "model_fingerprint": self.fingerprint,
+            "inputs": self.inputs.key,
+            "sentences": training.contexts,
+        }
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,7 @@ class MultimodalRun(EncoderRun):
     def open(self, worker: Worker, checkpoint: Path | None) -> Training:
         """Open a worker's part of the training."""
         assert isinstance(self.settings, MultimodalSettings)
+        check_unchanged(self.model, self.fingerprint)
         text = TextEncoder.load(self.model)
         workspace = Workspace.open(self.workspace)
         cache = FrozenCache(self.inputs, self.states)

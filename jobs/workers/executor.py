@@ -11,6 +11,7 @@ import gc
 import os
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -19,9 +20,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from engine.errors import UserError
 from engine.models import device
 from engine.storage.parts import PartFolder
+from engine.storage.store import Store
 from jobs import console
+from jobs.workers.failures import RESTARTS, deaths_in_words
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -32,6 +36,9 @@ Worker = Callable[..., Callable[[Task], Result]]
 
 Arguments = tuple[Any, ...]
 """Arguments of a worker's constructor."""
+
+
+PARTS_KEPT = "the parts that were made are kept, and the same command makes the rest"
 
 
 class Executor(Protocol):
@@ -81,11 +88,12 @@ class RayExecutor:
     """An executor on a pool of actors of the cluster that this process is connected to.
 
     Args:
-        workers: actors; default: the cluster's CPUs, or its GPUs for workers that use one.
+        workers: actors; default: as many as fit on the nodes, a core each, or a GPU where workers use one.
+        shared: addresses of folders that every node must see; they are checked before the first work.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
-        self._workers = workers
+    def __init__(self, workers: int | None = None, shared: Sequence[str] = ()) -> None:
+        self._workers, self._unchecked = workers, list(shared)
 
     def map(
         self,
@@ -100,22 +108,29 @@ class RayExecutor:
         import ray
 
         from cluster.session import unwrapped
+        from cluster.sharing import check_shared
 
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0)) if gpu else 0
-        size = min(self._workers or gpus or int(resources.get("CPU", 1)), len(tasks))
+        check_shared(self._unchecked)
+        self._unchecked = []
+        gpus, most = _room(gpu)
+        size = min(self._workers or most, most, len(tasks))
+        if self._workers and size < min(self._workers, len(tasks)):
+            console.say(
+                f"--workers {self._workers}: {most} fit on this cluster at once, so {size} are started"
+            )
         rows = [{"place": place, "task": pickle.dumps(task)} for place, task in enumerate(tasks)]
         data = ray.data.from_items(rows, override_num_blocks=len(rows))
-        pool = data.map_batches(
+        pool = actor_pool(
+            data,
             _Actor,
             fn_constructor_args=(worker, arguments, bool(gpus)),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=max(1, size)),
+            compute=ray.data.ActorPoolStrategy(size=size),
             num_cpus=None if gpus else 1,
             num_gpus=1 if gpus else None,
         )
         try:
-            with unwrapped():
+            with unwrapped(), deaths_in_words(PARTS_KEPT):
                 for row in pool.iter_rows():
                     yield int(row["place"]), pickle.loads(row["result"])
         finally:
@@ -123,6 +138,39 @@ class RayExecutor:
             # their cores, for which a training may wait.
             del pool, data
             gc.collect()
+
+
+def actor_pool(data: Any, actor: type, **options: Any) -> Any:
+    """Return a ``ray.data.Dataset`` that a pool of actors makes, which are started again, but not for ever.
+
+    Args:
+        data: the dataset that they take.
+        actor: takes a batch.
+        options: of ``map_batches``.
+    """
+    with warnings.catch_warnings():
+        # It is said to have names of their own for what Ray takes; it has none for these two.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        return data.map_batches(actor, max_restarts=RESTARTS, max_task_retries=RESTARTS, **options)
+
+
+def _room(gpu: bool) -> tuple[int, int]:
+    """Return the GPUs that workers get, and how many workers fit on the connected cluster, node by node.
+
+    Raises:
+        UserError: not one fits.
+    """
+    from cluster.capacity import describe, living_nodes, room
+
+    nodes = living_nodes()
+    if gpu and (gpus := room(nodes, 0, 1)):
+        return gpus, gpus
+    if not (most := room(nodes, 1)):
+        raise UserError(
+            f"a worker needs a whole core of one node, and none has one ({describe(nodes)}): start the nodes "
+            "with more cores (ray start --num-cpus)"
+        )
+    return 0, most
 
 
 class _Actor:
@@ -154,12 +202,13 @@ class AutoExecutor:
 
     Args:
         workers: see :class:`RayExecutor`.
+        shared: see there.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
-        self._workers = workers
+    def __init__(self, workers: int | None = None, shared: Sequence[str] = ()) -> None:
+        self._workers, self._shared = workers, shared
         self._open = ExitStack()
-        self._connected = False
+        self._ray: RayExecutor | None = None
 
     def __enter__(self) -> AutoExecutor:
         return self
@@ -167,7 +216,7 @@ class AutoExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        self._connected = False
+        self._ray = None
         return self._open.__exit__(kind, error, trace)
 
     def map(
@@ -178,20 +227,25 @@ class AutoExecutor:
         gpu: bool = False,
     ) -> Iterator[tuple[int, Result]]:
         """See :class:`Executor`."""
-        if not self._connected and one_is_enough(self._workers, len(tasks)):
+        if self._ray is None and one_is_enough(self._workers, len(tasks)):
             yield from LocalExecutor().map(worker, arguments, tasks, gpu)
             return
-        if not self._connected:
+        if self._ray is None:
             from cluster.session import session
 
             self._open.enter_context(session())
-            self._connected = True
-        yield from RayExecutor(self._workers).map(worker, arguments, tasks, gpu)
+            self._ray = RayExecutor(self._workers, self._shared)
+        yield from self._ray.map(worker, arguments, tasks, gpu)
 
 
-def given_or_auto(executor: Executor | None) -> AbstractContextManager[Executor]:
-    """Return a context of the executor that was given, or of an :class:`AutoExecutor`, which ends with it."""
-    return AutoExecutor() if executor is None else nullcontext(executor)
+def given_or_auto(executor: Executor | None, *shared: Store) -> AbstractContextManager[Executor]:
+    """Return a context of the executor that was given, or of an :class:`AutoExecutor`, which ends with it.
+
+    Args:
+        executor: None: an :class:`AutoExecutor`.
+        shared: the folders that its workers read and write.
+    """
+    return AutoExecutor(shared=[s.uri for s in shared]) if executor is None else nullcontext(executor)
 
 
 def one_is_enough(workers: int | None, tasks: int) -> bool:

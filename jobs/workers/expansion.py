@@ -6,11 +6,12 @@ Both ways write the same bytes but for what differs between machines; tests hold
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from cluster.capacity import Node, describe, fits, living_nodes, room
 from engine.catalogue import open_catalogue
 from engine.errors import UserError
 from engine.queries.results import ExpansionFolder, PartCounts, labels_of
@@ -20,7 +21,8 @@ from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs.workers import executor
-from jobs.workers.executor import LocalExecutor, one_is_enough
+from jobs.workers.executor import PARTS_KEPT, LocalExecutor, actor_pool, one_is_enough
+from jobs.workers.failures import deaths_in_words
 
 WRITER_CPUS = 0.1
 """A writer waits for most of the time."""
@@ -155,10 +157,12 @@ class StagePools:
             yield from LocalExecutor().map(worker, arguments, tasks, gpu)
             return
         from cluster.session import session
+        from cluster.sharing import check_shared
 
         (job,) = arguments
         places = {task.part: place for place, task in enumerate(tasks)}
-        with session():
+        with session(), deaths_in_words(PARTS_KEPT):
+            check_shared([job.source.workspace, job.output])
             for row in _pooled(job, tasks, self._workers).iter_rows():
                 yield places[row["part"]], PartCounts(row["queries"], row["empty"], row["rows"])
 
@@ -174,18 +178,25 @@ def _pooled(job: BatchExpansion, tasks: Sequence[PartQueries], workers: int | No
         "batch_format": "pyarrow",
         "compute": ray.data.ActorPoolStrategy(size=workers),
     }
-    scale = _cpu_scale(job.pipeline, workers)
+    nodes = living_nodes()
+    _check_gpus(job.pipeline, workers, nodes)
+    scale = cpu_scale(job.pipeline, workers, nodes)
     dataset: ray.data.Dataset = ray.data.from_arrow(tables)
     for stage in job.pipeline.stages:
-        dataset = dataset.map_batches(
+        dataset = actor_pool(
+            dataset,
             StageActor,
             fn_constructor_args=(stage, job.source, job.batch_size),
             num_cpus=stage.num_cpus * scale,
             num_gpus=stage.num_gpus or None,
             **options,
         )
-    return dataset.map_batches(
-        PartWriter, fn_constructor_args=(job.source, job.output), num_cpus=WRITER_CPUS * scale, **options
+    return actor_pool(
+        dataset,
+        PartWriter,
+        fn_constructor_args=(job.source, job.output),
+        num_cpus=WRITER_CPUS * scale,
+        **options,
     )
 
 
@@ -247,13 +258,29 @@ def default_workers(pipeline: Pipeline) -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1) // _wanted_cpus(pipeline)))
 
 
-def _cpu_scale(pipeline: Pipeline, workers: int) -> float:
+def _check_gpus(pipeline: Pipeline, workers: int, nodes: Sequence[Node]) -> None:
+    """Refuse more actors than there are GPUs for.
+
+    Raises:
+        UserError: says how many would fit.
+    """
+    for stage in pipeline.stages:
+        if stage.num_gpus and (most := room(nodes, 0, stage.num_gpus)) < workers:
+            raise UserError(
+                f"--workers {workers}: the stage {type(stage).__name__} needs {stage.num_gpus:g} GPU each; "
+                f"{most} fit on this cluster ({describe(nodes)})"
+            )
+
+
+def cpu_scale(pipeline: Pipeline, workers: int, nodes: Sequence[Node]) -> float:
     """Return what share of its cores an actor may claim so that all pools start.
 
-    A pool that cannot start would make those before it wait for ever.
+    A pool that cannot start would make those before it wait for ever. An actor's cores lie on one node.
     """
-    import ray
-
-    cpus = float(ray.cluster_resources().get("CPU", 1))
-    # Rounded down to what Ray resolves, with room for Ray Data's own small tasks.
-    return min(1.0, int(1000 * 0.9 * cpus / (workers * _wanted_cpus(pipeline))) / 1000)
+    sizes = [*(stage.num_cpus for stage in pipeline.stages), WRITER_CPUS]
+    # A tenth is room for Ray Data's own small tasks. Rounded down to what Ray resolves.
+    usable = [replace(node, cpus=0.9 * node.cpus) for node in nodes]
+    thousandths = min(1000, int(1000 * sum(node.cpus for node in usable) / (workers * sum(sizes))))
+    while thousandths > 1 and not fits(usable, [thousandths / 1000 * size for size in sizes] * workers):
+        thousandths = int(thousandths * 0.95)
+    return max(1, thousandths) / 1000

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from engine.corpus.blocks.format import Blocks
-from engine.generation.tokenizers import load_tokenizer
+from engine.errors import UserError
+from engine.generation.tokenizers import fingerprint, load_tokenizer
 from engine.training.lm import LmTraining
 from engine.training.lm_models import Origin, open_model, stored_dtype, write_model
 from engine.training.settings import Layout, LmSettings
 from engine.training.trainer import Worker
 from jobs.workers.training_run import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 JOB = "pretrain_lm"
 
@@ -34,21 +38,36 @@ class LmRun(Run[LmTraining]):
     def open(self, worker: Worker, checkpoint: Path | None) -> LmTraining:
         """Open a worker's part of the training."""
         assert isinstance(self.settings, LmSettings)
-        data, held = self.blocks.open(load_tokenizer(self.tokenizer).bos_token_id)
+        data, held = self.blocks.open(self._load_tokenizer().bos_token_id)
         model = open_model(self.origin, self.settings.seed)
         return LmTraining(model, data, held, self.settings, self.layout, worker, checkpoint)
 
     def write(self, training: LmTraining, folder: Path) -> str:
         """Write the trained model, which all workers gather."""
-        tokenizer = load_tokenizer(self.tokenizer)
+        tokenizer = self._load_tokenizer()
         dtype = stored_dtype(self.origin)
         write_model(training.model, tokenizer, folder, dtype, training.worker.is_first)
         return "config.json"
+
+    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the tokenizer that the blocks were made with.
+
+        Raises:
+            UserError: under its name there is another one now.
+        """
+        tokenizer = load_tokenizer(self.tokenizer)
+        if fingerprint(tokenizer) != self.blocks.manifest.settings.tokenizer:
+            raise UserError(
+                f"tokenizer {self.tokenizer}: not the one that made the blocks {self.blocks.key}: it "
+                "was changed meanwhile, or differs between the machines; run the command again"
+            )
+        return tokenizer
 
     def summary(self, training: LmTraining) -> dict[str, Any]:
         """Return what the run was made of, and what it brought."""
         return {
             "model": self.origin.name,
+            "model_fingerprint": self.origin.fingerprint,
             "tokenizer": self.tokenizer,
             "blocks_key": self.blocks.key,
             "parameters": sum(_numel(p) for p in training.model.parameters()),

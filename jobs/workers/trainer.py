@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
@@ -10,17 +11,26 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from cluster.capacity import LEAST_CPUS, cores_of_a_worker, living_nodes, room
 from cluster.session import session
+from cluster.sharing import check_shared
 from engine.errors import StorageError, UserError
+from engine.storage.store import Store
 from jobs import console
 from jobs.workers.executor import one_is_enough
+from jobs.workers.failures import RESTARTS, causes, deaths_in_words, worker_death
+from jobs.workers.progress import Watch, start_counter, tell
 from jobs.workers.summaries import SUMMARY, finished_summary
 
 if TYPE_CHECKING:
     from jobs.workers.training_run import Run
 
 
-def cluster_for(workers: int, gpu: bool) -> AbstractContextManager[None]:
+STARTS = 9
+"""Ray Train waits a minute for the cores of its workers, so many times once more: ten minutes together."""
+
+
+def cluster_for(workers: int, gpu: bool, workspace: Store) -> AbstractContextManager[None]:
     """Connect to the cluster of a training for the block, if it needs one.
 
     One worker on the CPU needs none, unless there is one to use (:func:`one_is_enough`).
@@ -28,29 +38,26 @@ def cluster_for(workers: int, gpu: bool) -> AbstractContextManager[None]:
     Args:
         workers: training processes.
         gpu: one GPU a worker.
+        workspace: the folder that every node must see.
 
     Raises:
-        UserError: ``gpu`` on a cluster without one.
+        UserError: ``gpu`` on a cluster without one, more workers than fit on its nodes, or a node that does
+            not see the workspace.
     """
-    return nullcontext() if not gpu and one_is_enough(workers, tasks=1) else _checked_session(gpu)
+    if not gpu and one_is_enough(workers, tasks=1):
+        return nullcontext()
+    return _checked_session(workers, gpu, workspace)
 
 
 @contextmanager
-def _checked_session(gpu: bool) -> Iterator[None]:
-    import ray
-
+def _checked_session(workers: int, gpu: bool, workspace: Store) -> Iterator[None]:
     with session():
-        if gpu and not ray.cluster_resources().get("GPU"):
+        nodes = living_nodes()
+        if gpu and not room(nodes, 0, 1):
             raise UserError("--gpu: this cluster has no GPU; leave the flag out to train on CPUs")
+        cores_of_a_worker(nodes, workers, gpu)
+        check_shared([workspace.uri])
         yield
-
-
-def cores_of_a_worker(workers: int) -> float:
-    """Return the cores that each of the workers can have, a node's at most."""
-    import ray
-
-    nodes = [float(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]]
-    return min(sum(nodes) / workers, max(nodes))
 
 
 def train_or_load_summary(run: Run[Any], workers: int, restart: bool) -> dict[str, Any]:
@@ -70,6 +77,11 @@ def train_or_load_summary(run: Run[Any], workers: int, restart: bool) -> dict[st
             console.say(f"{error}; it is made again from the last checkpoint")
             (folder / SUMMARY).delete()
         else:
+            if not math.isfinite(found.get("loss") or 0.0):  # of a version that went on all the same
+                raise UserError(
+                    f"{folder.uri}: this run ended with a loss of {found['loss']}; take a lower "
+                    "--learning-rate, or begin it again with --restart"
+                )
             console.say(f"{folder.uri}: this run is finished; --restart trains it again")
             return found
     fit(run, workers)
@@ -111,16 +123,21 @@ def _fit_on_ray(run: Run[Any], workers: int) -> None:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from jobs.workers.train_callback import EndAtMistake
+
     # A report waits for the controller's next look at its workers, every two seconds unless set otherwise.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     # Half a core is left free for each worker: Train's own actors and the readers of data need some.
-    cores = cores_of_a_worker(workers)
-    cpus = max(0.5, cores - 0.5)
+    cores = cores_of_a_worker(living_nodes(), workers, run.gpu)
+    cpus = max(LEAST_CPUS, cores - 0.5)
     folder = run.folder
+    # Ray shows type checkers the settings of another version of Ray Train.
+    failures: Any = FailureConfig
+    callbacks: Any = [EndAtMistake()]
     free = float(ray.available_resources().get("CPU", 0))
     short = f"waiting for {workers} x {cpus:g} free cores, of which {free:g} are free"
     note = "starting the workers" if free >= workers * cpus else short
-    progress = ray.remote(num_cpus=0)(Progress).remote(note)
+    progress = start_counter(note)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"run": pickle.dumps(run), "cores": cores, "progress": progress},
@@ -134,12 +151,41 @@ def _fit_on_ray(run: Run[Any], workers: int) -> None:
             name=folder.name,
             storage_path=folder.path.rsplit("/", 1)[0],
             storage_filesystem=None if folder.is_local else folder.fs,
-            failure_config=FailureConfig(max_failures=3),
+            failure_config=failures(max_failures=RESTARTS, controller_failure_limit=STARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=callbacks,
         ),
     )
-    with console.meter("training, steps") as meter, _Watch(progress, meter), _interruptible():
+    kept = "its last checkpoint is kept, and the same command goes on from there"
+    shown, worded = console.meter("training, steps"), _waiting_in_words(workers, cpus)
+    with shown as meter, Watch(progress, meter), _interruptible(), deaths_in_words(kept), worded:
         trainer.fit()
+
+
+@contextmanager
+def _waiting_in_words(workers: int, cpus: float) -> Iterator[None]:
+    """Turn what Ray Train makes of a user's mistake, or of workers that do not start, into the error of it.
+
+    Raises:
+        UserError: a worker's, as itself; or says what the workers wait for.
+    """
+    from ray.train import TrainingFailedError
+
+    try:
+        yield
+    except TrainingFailedError as error:
+        for one in causes(error):
+            if isinstance(one, UserError):
+                raise one from None
+        reason = getattr(error, "controller_failure", None)
+        if reason is None or worker_death(error):
+            raise
+        first = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+        raise UserError(
+            f"the {workers} workers of the training were not started in {STARTS + 1} tries of a minute each "
+            f"({first}): each needs {cpus:g} free cores of one node, which other work may hold; wait for its "
+            "end, or take fewer --workers"
+        ) from error
 
 
 @contextmanager
@@ -169,49 +215,6 @@ def _work(config: dict[str, Any]) -> None:
     from jobs.workers.training_run import work
     from jobs.workers.training_sessions import RaySession
 
-    config["progress"].set.remote(0, 0, "opening the model and its data")
+    tell(config["progress"], 0, 0, "opening the model and its data")
     run = pickle.loads(config["run"])
     work(run, RaySession(run, config["cores"], config["progress"]))
-
-
-class Progress:
-    """A named counter on the cluster: the first worker writes, the driver reads."""
-
-    def __init__(self, note: str) -> None:
-        self.state: tuple[int, int, str] = (0, 0, note)
-
-    def set(self, done: int, total: int, note: str) -> None:
-        """Say how many steps are done, of how many, and what else is worth showing."""
-        self.state = (done, total, note)
-
-    def get(self) -> tuple[int, int, str]:
-        """Return what was said last."""
-        return self.state
-
-
-class _Watch(threading.Thread):
-    """A thread that shows the workers' progress while the driver waits for them."""
-
-    def __init__(self, progress: Any, meter: console.Meter) -> None:
-        super().__init__(daemon=True)
-        self._progress, self._meter, self._ended = progress, meter, threading.Event()
-
-    def __enter__(self) -> None:
-        self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.join()
-        self._poll()
-
-    def run(self) -> None:
-        while not self._ended.wait(0.5):
-            self._poll()
-
-    def _poll(self) -> None:
-        import ray
-
-        done, total, note = ray.get(self._progress.get.remote())
-        self._meter.expect(total)
-        # After a restart from a checkpoint the worker is behind what was shown; the bar waits for it.
-        self._meter.add(max(0, done - self._meter.done), note)

@@ -17,11 +17,13 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 
+from engine.errors import UserError
+from engine.storage.staging import staged_removed
 from engine.storage.store import Store
 from engine.storage.whole import sizes_of
 from engine.storage.workspace import Workspace
 from engine.training.settings import TrainerSettings
-from engine.training.trainer import StepReport, Trainer, Worker
+from engine.training.trainer import DivergedError, StepReport, Trainer, Worker
 from jobs.workers.summaries import FILES, SUMMARY
 
 TrainerT = TypeVar("TrainerT", bound=Trainer)
@@ -95,25 +97,45 @@ class Session(Protocol):
 
 
 def work(run: Run[Any], session: Session) -> None:
-    """Do one worker's part of a run, from its newest checkpoint to its end."""
+    """Do one worker's part of a run, from its newest checkpoint to its end.
+
+    Raises:
+        UserError: the training diverged; its last good checkpoint stays, and nothing is published.
+    """
+    with staged_removed():
+        _work(run, session)
+
+
+def _work(run: Run[Any], session: Session) -> None:
     worker = session.worker
     with session.checkpoint() as checkpoint:
         training = run.open(worker, checkpoint)
     follow = _Follow(run, training, session) if worker.is_first else None
-    saved = time.monotonic()
-    for step in training.run():
-        if follow:
-            follow(step)
-        # Every worker must report together; the first one's clock decides.
-        due = agree(time.monotonic() - saved > run.checkpoint_seconds, worker)
-        if due or step.step == training.total_steps:
-            session.keep(step, training)
-            saved = time.monotonic()  # after the checkpoint, which may take longer than the time between
+    _take_steps(run, session, training, follow)
     staged = (run.folder / run.artifact).staging() if worker.is_first else Path()
     last = run.write(training, staged)
     memory = peak_memory(worker)
     if follow:
         follow.finish(staged, last, memory)
+
+
+def _take_steps(run: Run[TrainerT], session: Session, training: TrainerT, follow: _Follow | None) -> None:
+    """Take the steps that are left, and make checkpoints of them."""
+    worker, saved = training.worker, time.monotonic()
+    kept = training.step  # of the checkpoint that it went on from
+    try:
+        for step in training.run():
+            if follow:
+                follow(step)
+            # Every worker must report together; the first one's clock decides.
+            due = agree(time.monotonic() - saved > run.checkpoint_seconds, worker)
+            if due or step.step == training.total_steps:
+                session.keep(step, training)
+                saved = time.monotonic()  # after the checkpoint, which may take longer than the time between
+                kept = step.step
+    except DivergedError as error:
+        there = f"its checkpoint of step {kept} is kept" if kept else "there is no checkpoint yet"
+        raise UserError(f"{run.folder.uri}: {error}; nothing was published, {there}") from None
 
 
 def agree(due: bool, worker: Worker) -> bool:

@@ -20,6 +20,7 @@ from engine.storage.store import Store
 from engine.training.checkpoint import STATE, fault_in_checkpoint, step_of
 from engine.training.trainer import StepReport, Trainer, Worker
 from jobs import console
+from jobs.workers.progress import tell
 from jobs.workers.training_run import Run
 
 CHECKPOINTS = "checkpoints"
@@ -79,7 +80,7 @@ class RaySession:
 
     def show(self, done: int, total: int, note: str) -> None:
         """See :class:`jobs.workers.training_run.Session`."""
-        self._progress.set.remote(done, total, note)
+        tell(self._progress, done, total, note)
 
 
 class LocalSession:

@@ -61,6 +61,60 @@ def test_what_would_fail_on_the_machines_is_said(tmp_path: Path) -> None:
     assert "head_start_ray_commands: without RAY_AUTH_MODE=token" in remarks
 
 
+LOCAL = {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2", "10.0.0.3"]}
+
+
+@pytest.mark.parametrize(
+    ("provider", "words"),
+    [
+        ({"worker_ips": ["10.0.0.2", "10.0.0.1"]}, r"worker_ips names the head 10\.0\.0\.1"),
+        ({"head_ip": "Head.lan", "worker_ips": ["head.lan.", "b"]}, "worker_ips names the head Head.lan"),
+        ({"worker_ips": ["10.0.0.2", "10.0.0.2"]}, r"worker_ips names 10\.0\.0\.2 more than once"),
+        ({"worker_ips": ["fe80::1", "FE80:0::1"]}, "worker_ips names fe80::1 more than once"),
+        ({"worker_ips": ["10.0.0.256"]}, r"worker_ips\[0\]: '10\.0\.0\.256' is no IPv4 address"),
+        ({"worker_ips": ["10.0.0.2", "10.0.0"]}, r"worker_ips\[1\]: '10\.0\.0' is no IPv4 address"),
+        ({"head_ip": "10.0.0.1:6379"}, "head_ip: '10.0.0.1:6379' names a port"),
+        ({"head_ip": "http://head"}, "head_ip: 'http://head' is an address of something"),
+        ({"head_ip": "10.0.0.0/24"}, "of a network"),
+        ({"worker_ips": ["me@host"]}, "names an account: put that under auth.ssh_user"),
+        ({"worker_ips": [10.2]}, "10.2 is no text"),
+        ({"worker_ips": [None, ""]}, r"None is no text.*'' is empty"),
+        ({"worker_ips": ["0.0.0.0"]}, "address of no single machine"),
+        ({"worker_ips": ["224.0.0.1", "255.255.255.255"]}, r"'224.*no single machine.*'255"),
+        ({"worker_ips": ["127.0.0.1"]}, "127.0.0.1 is each machine's own"),
+        ({"head_ip": "localhost"}, "localhost is each machine's own"),
+        ({"worker_ips": ["-a", "a_b.lan"]}, r"worker_ips\[0\]: '-a' is no host name"),
+        ({"worker_ips": "10.0.0.2"}, "worker_ips"),
+        ({"head_ip": None}, "head_ip"),
+    ],
+)
+def test_machines_that_cannot_be_are_refused(tmp_path: Path, provider: dict[str, Any], words: str) -> None:
+    with pytest.raises(FormatError, match=words) as caught:
+        check_file(edited(tmp_path, max_workers=2, min_workers=0, provider=LOCAL | provider))
+    assert "cluster.yaml: " in str(caught.value)
+
+
+@pytest.mark.parametrize("auth", [None, {}, {"ssh_private_key": "~/.ssh/id"}, {"ssh_user": ""}])
+def test_machines_that_nobody_can_reach_are_refused(tmp_path: Path, auth: dict[str, Any] | None) -> None:
+    config = yaml.safe_load(edited(tmp_path, provider=LOCAL).read_text())
+    config.pop("auth")
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(config if auth is None else config | {"auth": auth}))
+    with pytest.raises(FormatError, match=r"auth\.ssh_user is missing"):
+        check_file(path)
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    provider = LOCAL | {"worker_ips": ["10.0.0.1", "10.0.0.300", "10.0.0.300"]}
+    with pytest.raises(FormatError, match=r"no IPv4.*names the head.*more than once"):
+        check_file(edited(tmp_path, max_workers=3, provider=provider))
+
+
+def test_one_machine_alone_may_be_this_one(tmp_path: Path) -> None:
+    provider = {"type": "local", "head_ip": "127.0.0.1", "worker_ips": []}
+    assert check_file(edited(tmp_path, max_workers=0, min_workers=0, provider=provider)) == []
+
+
 def test_nodes_are_described() -> None:
     has = {"CPU": 4.0, "GPU": 1.0, "memory": 8 * 2.0**30}
     alive = {"Alive": True, "NodeManagerAddress": "10.0.0.2", "Resources": has}

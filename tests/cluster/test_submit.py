@@ -30,9 +30,9 @@ def test_the_code_is_shipped_and_the_history_is_not(jobs_at: JobServer) -> None:
 
 
 def test_a_job_that_fails_is_reported_as_failed(jobs_at: JobServer) -> None:
-    status, output = jobs_at.submitted("python", "-c", "import sys; sys.exit('no such luck')")
+    status, output = jobs_at.submitted("python", "-m", "jobs.preprocess", "--workspace", "work")
     assert status != 0
-    assert "no such luck" in output
+    assert "error: work: a relative path in a submitted job" in output
 
 
 def test_the_nodes_of_the_cluster_are_listed(jobs_at: JobServer) -> None:

@@ -11,6 +11,7 @@ import torch
 from engine.catalogue import open_catalogue
 from engine.corpus.inputs.format import open_inputs
 from engine.corpus.inputs.masking import fingerprint, load_tokenizer
+from engine.errors import UserError
 from engine.methods import METHODS
 from engine.models.hub import EMBEDDED
 from engine.models.text import TextEncoder
@@ -21,7 +22,8 @@ from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.cache import InputRows
 from jobs import build_index
-from jobs.steps.index_building import build
+from jobs.steps.index_building import build, check_finite
+from jobs.steps.views import BuiltViews
 from jobs.workers.executor import LocalExecutor, RayExecutor
 from tests.jobs.conftest import METALS
 from tests.support.commands import run_command
@@ -83,3 +85,10 @@ def test_ray_makes_the_same_bundle(prepared: Path, ray_local: None) -> None:
     for folder in {file.path.rsplit("/", 1)[0] for file in workspace.cache("").files(".npy")}:
         Store.open(folder).delete()
     assert build(workspace, untrained=True, executor=RayExecutor(workers=2)).id == here.id
+
+
+def test_vectors_that_are_no_numbers_are_not_published() -> None:
+    broken = np.array([[1, 0], [np.nan, 0], [0, np.inf]], np.float32)
+    made = BuiltViews(views={"lexical": np.eye(3, dtype=np.float32), "mask": broken})
+    with pytest.raises(UserError, match=r"view 'mask': the vectors of 2 of 3 entities are no finite numbers"):
+        check_finite(made)

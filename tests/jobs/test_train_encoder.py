@@ -15,6 +15,7 @@ from engine.corpus.inputs.format import open_inputs
 from engine.errors import UserError
 from engine.models.hub import EMBEDDED
 from engine.models.text import TextEncoder
+from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.settings import EncoderSettings
 from engine.training.text import EncoderTraining
@@ -156,3 +157,28 @@ def test_a_gpu_that_the_cluster_lacks_is_named(prepared: Path) -> None:
 def test_what_must_run_before_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="seedset preprocess"):
         train(Workspace.open(tmp_path), SETTINGS)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_run_that_diverges_ends_with_its_last_good_checkpoint_and_publishes_nothing(prepared: Path) -> None:
+    workspace = Workspace.open(prepared)
+    before = trained_encoder(workspace)
+    wild = SETTINGS.model_copy(update={"learning_rate": 1e30})
+    for kept in ("its checkpoint of step 1 is kept", "its checkpoint of step 1 is kept"):
+        with pytest.raises(UserError, match=rf"the loss of step 2 is nan .*at a learning rate of .*{kept}"):
+            train(workspace, wild, checkpoint_seconds=0)
+    (state,) = workspace.runs("train_encoder").files("checkpoints/0000000001/state.json")
+    run = Store.open(state.path.partition("/checkpoints/")[0])
+    assert not (run / "encoder").exists()
+    assert not (run / "summary.json").exists()
+    assert trained_encoder(workspace) == before
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_run_that_an_earlier_version_trained_to_nan_is_not_taken_for_finished(prepared: Path) -> None:
+    workspace, settings = Workspace.open(prepared), SETTINGS.model_copy(update={"seed": 77, "epochs": 1})
+    name = train(workspace, settings)["run"]
+    file = workspace.runs("train_encoder") / name / "summary.json"
+    file.write_bytes(json.dumps(json.loads(file.read_bytes()) | {"loss": float("nan")}).encode())
+    with pytest.raises(UserError, match=r"ended with a loss of nan; .* --restart"):
+        train(workspace, settings)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,6 +58,8 @@ class SelectionManifest(BaseModel):
     parts: int
     details_refused: int = 0
     """Candidates, offsets and typical images of the records that cannot be used."""
+    models: dict[str, str] = {}
+    """Fingerprint of each model by its setting's name; empty: of a version that kept none."""
 
     def tasks(self) -> dict[str, str]:
         """Return what :class:`SelectionWorker` is to make, by the name of the part; it is that name."""
@@ -94,6 +96,7 @@ class SelectionFolder:
         settings: SelectionSettings,
         overwrite: bool = False,
         progress: Callable[[int], None] = lambda n: None,
+        models: Mapping[str, str] | None = None,
     ) -> SelectionManifest:
         """Take the table apart and return what is to be done; what is done of the same choice stays.
 
@@ -102,6 +105,7 @@ class SelectionFolder:
             settings: models and alpha.
             overwrite: remove another choice that is here.
             progress: called with the number of records read.
+            models: fingerprint of each model by its setting's name.
 
         Raises:
             StorageError: another choice is here, or there is no table.
@@ -110,9 +114,15 @@ class SelectionFolder:
         if overwrite and (self.folder / DESCRIPTION).exists():
             self._clear()
         there = self._there()
+        models = dict(models or {})
         if there is not None and (there.settings, there.table) != (settings, table.uri):
             raise self._another(there)
-        wanted = self._take_apart(table, settings, progress)
+        if there is not None and there.models != models:
+            raise StorageError(
+                f"{self.folder.uri}: holds a choice by models of the same names whose files were others; add "
+                "--overwrite to replace it, or name another --output"
+            )
+        wanted = self._take_apart(table, settings, models, progress)
         if there is not None and there != wanted:
             raise self._another(there)
         write_model(self.folder / DESCRIPTION, wanted)
@@ -157,7 +167,11 @@ class SelectionFolder:
             (self.folder / name).delete()
 
     def _take_apart(
-        self, table: Store, settings: SelectionSettings, progress: Callable[[int], None]
+        self,
+        table: Store,
+        settings: SelectionSettings,
+        models: dict[str, str],
+        progress: Callable[[int], None],
     ) -> SelectionManifest:
         """Write the table's records part by part, and its refusals."""
         digest, waiting, refusals, records, parts = hashlib.sha256(), [], [], 0, 0
@@ -185,6 +199,7 @@ class SelectionFolder:
             refused=sum(refusal.counts_as != "detail" for refusal in refusals),
             details_refused=sum(refusal.counts_as == "detail" for refusal in refusals),
             parts=parts,
+            models=models,
         )
 
 

@@ -1,0 +1,111 @@
+"""How workers failed: which errors a new try would meet again, and what a death is called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
+from ray.train import WorkerGroupError
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
+from cluster import capacity
+from cluster.capacity import Node, fits
+from engine.errors import StorageError, UserError
+from engine.methods import METHODS
+from jobs.workers import executor
+from jobs.workers.executor import actor_pool
+from jobs.workers.expansion import WRITER_CPUS, cpu_scale
+from jobs.workers.failures import RESTARTS, deaths_in_words, lasting_mistake, worker_death
+from jobs.workers.train_callback import EndAtMistake
+from jobs.workers.trainer import _waiting_in_words
+
+DIED = ActorDiedError()
+TWO = {0: RuntimeError("lost a neighbour"), 1: UserError("a")}
+
+
+def of_worker(error: BaseException) -> UserExceptionWithTraceback:
+    """What Ray Train makes of an error in a worker."""
+    return UserExceptionWithTraceback(error, "Traceback …")
+
+
+def of_task(error: Exception) -> RayTaskError:
+    return RayTaskError("task", "Traceback …", error)
+
+
+@pytest.mark.parametrize(
+    ("error", "lasting"),
+    [
+        (of_worker(UserError("a")), True),
+        (WorkerGroupError("…", {rank: of_worker(error) for rank, error in TWO.items()}), True),
+        (of_task(UserError("a")), True),
+        (of_worker(StorageError("the bucket is away")), False),
+        (of_worker(RuntimeError("a")), False),
+        (DIED, False),
+    ],
+)
+def test_a_mistake_is_not_tried_again_and_what_may_pass_is(error: Exception, lasting: bool) -> None:
+    assert (lasting_mistake(error) is not None) == lasting
+    end = EndAtMistake()
+    if not lasting:
+        end.after_exception(None, {0: error})
+        return
+    with pytest.raises(UserError, match=r"^a$"):
+        end.after_exception(None, {1: RuntimeError("lost a neighbour"), 0: error})
+
+
+def test_a_death_is_told_in_words_and_another_error_stays_itself() -> None:
+    words = r"died 4 times .*(actor|worker) died .*fewer --workers.*; the rest is kept"
+    for death in (WorkerGroupError("…", {0: DIED}), WorkerCrashedError()):
+        with pytest.raises(UserError, match=words), deaths_in_words("the rest is kept"):
+            raise death
+    with pytest.raises(KeyError), deaths_in_words("…"):
+        raise KeyError("a defect")
+    assert worker_death(of_task(UserError("a"))) is None
+
+
+def test_a_training_ends_with_the_mistake_itself_or_with_what_it_waits_for() -> None:
+    from ray.train import ControllerError
+
+    with pytest.raises(UserError, match=r"^step 2$"), _waiting_in_words(2, 1.5):
+        raise ControllerError(UserError("step 2"))
+    words = r"2 workers .*\(no room\): each needs 1.5 free cores"
+    with pytest.raises(UserError, match=words), _waiting_in_words(2, 1.5):
+        raise ControllerError(RuntimeError("no room"))
+    with pytest.raises(WorkerGroupError), _waiting_in_words(2, 1.5):
+        raise WorkerGroupError("…", {0: of_worker(RuntimeError("a defect"))})
+
+
+def test_actors_are_started_again_so_many_times_and_no_more() -> None:
+    given: dict[str, Any] = {}
+
+    class Data:
+        def map_batches(self, actor: type, **options: Any) -> str:
+            given.update(options, actor=actor)
+            return "pool"
+
+    assert actor_pool(Data(), int, batch_size=1) == "pool"
+    bounds = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS}
+    assert given == {"actor": int, "batch_size": 1, **bounds}
+
+
+@pytest.mark.parametrize("cpus", [(4,), (1, 1, 1), (4, 1, 1), (0.5, 0.5)])
+@pytest.mark.parametrize("workers", [1, 3, 12])
+def test_every_pool_of_an_expansion_fits_beside_the_others(cpus: tuple[float, ...], workers: int) -> None:
+    nodes, pipeline = [Node(str(place), have) for place, have in enumerate(cpus)], METHODS["default"]
+    scale = cpu_scale(pipeline, workers, nodes)
+    sizes = [scale * size for size in (*(stage.num_cpus for stage in pipeline.stages), WRITER_CPUS)]
+    assert 0 < scale <= 1
+    assert fits(nodes, sizes * workers)
+
+
+def test_a_pool_is_as_large_as_its_nodes_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = [Node("a", 2.5), Node("b", 1.5, 1), Node("c", 0.9)]
+    monkeypatch.setattr(capacity, "living_nodes", lambda: cluster)
+    assert executor._room(gpu=False) == (0, 3), "4.9 cores, three of them whole on a node"
+    assert executor._room(gpu=True) == (1, 1)
+    monkeypatch.setattr(capacity, "living_nodes", lambda: cluster[2:])
+    with pytest.raises(
+        UserError, match=r"needs a whole core of one node, and none has one \(one node of 0.9"
+    ):
+        executor._room(gpu=False)
