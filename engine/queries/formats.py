@@ -29,7 +29,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, Stri
 
 from engine.corpus.readers.compression import BrokenStreamError, open_text, without_ending
 from engine.corpus.readers.json_stream import BLOCK, line_object, lines, wrong_type
-from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out
+from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out, shown
 from engine.corpus.readers.tables import batch_rows
 from engine.corpus.readers.values import is_missing, number_of, text_of
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
@@ -167,7 +167,13 @@ def _files(source: Store) -> dict[str, Store]:
         raise FormatError(f"{folder.uri}: no such file or folder; a query file ends in {_ENDINGS}")
     listing = list_source(folder)
     files = {name: file for name, file in listing.files.items() if _is_query_file(name)}
-    files = files or {file.name: file for file in query_texts(folder)}
+    if not files and (files := {file.name: file for file in query_texts(folder)}):
+        deeper = [n for n in listing.files if "/" in n and n.endswith(SUFFIX) and not n.startswith("gt/")]
+        if deeper:
+            raise FormatError(
+                f"{folder.uri}: not all of it would be read: {shown(deeper)}. Queries in MESED's layout lie "
+                "in one folder; name it, or move these files out of it"
+            )
     refuse_left_out(listing, files, [""], f"A query file ends in {_ENDINGS}", texts=False)
     if not files:
         raise FormatError(f"{folder.uri}: holds no query file; a query file ends in {_ENDINGS}")

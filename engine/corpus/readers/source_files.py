@@ -166,7 +166,9 @@ def layout_files(
         FormatError: a required one is missing; a file that belongs to the layout would not be read.
     """
     listing = list_source(folder)
-    found = {without_ending(path): file for path, file in listing.files.items() if "/" not in path}
+    # Reversed: of a file and its compressed copy the plain one is read.
+    files_here = [(path, file) for path, file in listing.files.items() if "/" not in path]
+    found = {without_ending(path): file for path, file in reversed(files_here)}
     files = {name: found[name] for name in (*required, *optional) if name in found}
     expected = f"--format {layout} reads {', '.join((*required, *optional))}, also compressed"
     read = {file.path[len(folder.path) + 1 :] for file in files.values()}
@@ -182,7 +184,7 @@ def layout_files(
 def _stem(name: str) -> str:
     """Return a path without its endings (``a/b.jsonl.gz``: ``a/b``), in lower case."""
     path = PurePosixPath(without_ending(name))
-    return str(path.with_suffix("")) if path.suffix in DATA_ENDINGS else str(path)
+    return str(path.with_suffix("")) if path.suffix in (*DATA_ENDINGS, ".txt") else str(path)
 
 
 def partition_of(name: str) -> dict[str, str | None]:

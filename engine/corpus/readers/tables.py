@@ -186,7 +186,8 @@ class TableReader:
                 if isinstance(one, Refusal):
                     yield _refused(source, position, one, row, text, "sentence")
                 else:
-                    yield from details(faults, source, position)
+                    if faults:
+                        yield from details(faults, source, position)
                     yield one
 
     def _sentence(self, row: Values, source: str, position: Position, faults: Faults) -> Sentence | Refusal:
@@ -195,7 +196,7 @@ class TableReader:
             return entity
         sentence = text_of(row.get("sentence"), "sentence")
         image = image_of(row, faults)
-        if not any(image) and not (sentence and isinstance(sentence, str)):
+        if not (sentence and isinstance(sentence, str)) and not any(image):
             if isinstance(sentence, Refusal):
                 return sentence
             return faults[0].refusal if faults else NO_CONTENT
@@ -249,7 +250,7 @@ def read_jsonl(
             continue
         row, text = line_object(line, columns[:2])
         position = LinePosition(line.number, line.offset)
-        yield row if isinstance(row, Refusal) else {**given, **row}, position, text
+        yield {**given, **row} if given and isinstance(row, dict) else row, position, text
 
 
 def read_parquet(
@@ -281,7 +282,7 @@ def read_parquet(
             size = IMAGE_BATCH if any(map(_holds_images, table.schema_arrow)) else BATCH
             for batch in table.iter_batches(batch_size=size, columns=wanted):
                 for row in batch_rows(batch):
-                    yield {**given, **row}, RowPosition(number), ""
+                    yield {**given, **row} if given else row, RowPosition(number), ""
                     number += 1
     except (pa.ArrowException, OSError) as error:
         reason = f"no readable Parquet from here on ({str(error).splitlines()[0]}); is the file whole?"

@@ -44,6 +44,9 @@ class Image(NamedTuple):
     content: bytes | str | None = None
 
 
+NO_IMAGE = Image()
+
+
 def dumps(value: object) -> str:
     """Return a refused value as text for the quarantine."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
@@ -96,14 +99,17 @@ def number_of(value: object, what: str) -> int | Refusal | None:
 
 def offsets_of(row: Values, faults: Faults) -> tuple[int, int] | tuple[None, None]:
     """Return a row's ``start`` and ``end``; none of them where one is missing or cannot be used."""
-    start, end = (number_of(row.get(column), column) for column in ("start", "end"))
-    given = dumps({"start": row.get("start"), "end": row.get("end")})
+    first, last = row.get("start"), row.get("end")
+    if first is None and last is None:
+        return None, None
+    start, end = number_of(first, "start"), number_of(last, "end")
+    if isinstance(start, int) and isinstance(end, int):
+        return start, end
+    given = dumps({"start": first, "end": last})
     for found in (start, end):
         if isinstance(found, Refusal):
             faults.append(BadDetail(found, given))
             return None, None
-    if isinstance(start, int) and isinstance(end, int):
-        return start, end
     if start is not None or end is not None:
         reason = "start and end belong together: give both or none"
         faults.append(BadDetail(Refusal(Code.CONFLICTING_FIELDS, reason), given))
@@ -112,7 +118,7 @@ def offsets_of(row: Values, faults: Faults) -> tuple[int, int] | tuple[None, Non
 
 def image_of(row: Values, faults: Faults) -> Image:
     """Return the image of a row's ``image`` or ``image_bytes``; no image where both are given."""
-    found = Image()
+    found = NO_IMAGE
     for column in ("image", "image_bytes"):
         value = row.get(column)
         if value is None:
@@ -123,7 +129,7 @@ def image_of(row: Values, faults: Faults) -> Image:
         elif any(one) and any(found):
             reason = Refusal(Code.CONFLICTING_FIELDS, "image and image_bytes: give one of them")
             faults.append(BadDetail(reason, dumps(row.get("image"))))
-            return Image()
+            return NO_IMAGE
         elif any(one):
             found = one
     return found
@@ -132,7 +138,7 @@ def image_of(row: Values, faults: Faults) -> Image:
 def _image(value: object, column: str) -> Image | Refusal:
     """Return the image that a value stands for: an address, bytes, or both as Hugging Face stores them."""
     if is_missing(value):
-        return Image()
+        return NO_IMAGE
     if isinstance(value, dict) and value and value.keys() <= {"bytes", "path"}:
         content, path = value.get("bytes"), value.get("path")
         if not is_missing(content) and content:

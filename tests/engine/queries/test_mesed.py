@@ -34,6 +34,20 @@ def refusals(found: QuerySet) -> list[tuple[str, int, str]]:
     return [(r.source.rsplit("/", 1)[-1], r.position, r.reason) for r in found.refused]
 
 
+def test_files_that_would_be_passed_over_are_named(tmp_path: Path) -> None:
+    (tmp_path / "query/deep").mkdir(parents=True)
+    (tmp_path / "entity2id.txt").write_text("iron\t0\n")
+    (tmp_path / "query/a.txt").write_text("0\n")
+    (tmp_path / "query/deep/b.txt").write_text("0\n")
+    with pytest.raises(FormatError, match=r"not all of it would be read: deep/b.txt\. Queries in MESED's"):
+        read_queries(Store.open(tmp_path), Vocabulary(["iron"]))
+    (tmp_path / "query/deep/b.txt").unlink()
+    (tmp_path / "gt").mkdir()
+    (tmp_path / "gt/a.txt").symlink_to("gone")
+    with pytest.raises(FormatError, match=r"gt/a.txt: a link to gone, where nothing is"):
+        read_queries(Store.open(tmp_path), Vocabulary(["iron"]))
+
+
 def test_ids_become_names_and_names_our_ids(tmp_path: Path) -> None:
     truth = "0\tiron\t1\n1\tcopper\t1\n2\tzinc\t1\n3\tArgon\t0\n9\tsteel\t1\n4\tOak, red\t0.5\n"
     source = mesed(tmp_path / "m", truth=truth)

@@ -109,7 +109,13 @@ def test_other_files_are_named_and_copies_are_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("ent2text.jsonl", "{}"), ("attributes/a.json", "{}"), ("ent2sents.json.br", ""), ("Ent2Text.csv", "")],
+    [
+        ("ent2text.jsonl", "{}"),
+        ("attributes/a.json", "{}"),
+        ("ent2sents-2.json.br", ""),
+        ("Ent2Text.csv", ""),
+        ("entities-2.txt", "gold"),
+    ],
 )
 def test_files_of_a_layout_too(tmp_path: Path, name: str, content: str) -> None:
     source = ultrawiki(tmp_path / "raw", {"iron": ["Iron."]})
