@@ -24,7 +24,7 @@ from cluster.options import CommandSettings, Group
 from engine.corpus.inputs.format import InputManifest, InputSettings, Stats, draw_rows, input_parts
 from engine.corpus.inputs.masking import fingerprint, fitting_tokenizer
 from engine.corpus.inputs.worker import InputTask, InputWorker
-from engine.corpus.schema import CorpusManifest, part_digests, read_manifest
+from engine.corpus.schema import CorpusManifest, check_same_corpus, part_digests, read_manifest
 from engine.errors import StorageError
 from engine.models.hub import EMBEDDED
 from engine.storage.parts import MANIFEST, content_key, write_model, write_pointer
@@ -85,7 +85,14 @@ def preprocess(
     arguments = (workspace.root.uri, model, settings)
     with given_or_auto(executor, workspace.root) as where:
         made = make_parts(
-            parts, tasks, InputWorker, arguments, where, "sentences", lambda task: len(task.rows)
+            parts,
+            tasks,
+            InputWorker,
+            arguments,
+            where,
+            "sentences",
+            size=lambda task: len(task.rows),
+            check=lambda: check_same_corpus(workspace, corpus.digest),
         )
     manifest = _summary(settings, model, corpus, made.parts)
     write_model(workspace.inputs(key) / MANIFEST, manifest)

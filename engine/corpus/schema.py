@@ -107,3 +107,17 @@ def read_manifest(workspace: Workspace) -> CorpusManifest:
         return CorpusManifest.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise StorageError(f"{file.uri}: not a corpus manifest ({error.errors()[0]['msg']})") from None
+
+
+def check_same_corpus(workspace: Workspace, digest: str) -> None:
+    """Check that the corpus is still the one that a job began with.
+
+    Raises:
+        StorageError: another one was imported meanwhile.
+    """
+    now = read_manifest(Workspace.open(workspace.root.uri)).digest
+    if now != digest:
+        raise StorageError(
+            f"{workspace.root.uri}: another corpus was imported while this command ran, so what it made is "
+            "not used; run `seedset preprocess` and then this command again"
+        )

@@ -23,7 +23,7 @@ from engine.corpus.blocks.format import (
 )
 from engine.corpus.blocks.settings import BlockSettings
 from engine.corpus.blocks.worker import BlockWorker
-from engine.corpus.schema import read_manifest
+from engine.corpus.schema import check_same_corpus, read_manifest
 from engine.errors import UserError
 from engine.generation.lists import list_lines, neighbour_lists
 from engine.generation.tokenizers import load_tokenizer, token_ids, train_tokenizer
@@ -81,7 +81,14 @@ def make_blocks(
     arguments = (workspace.root.uri, tokenizer, settings)
     with given_or_auto(executor, workspace.root) as where:
         made = make_parts(
-            folder, plans, BlockWorker, arguments, where, "blocks, sentences", lambda plan: len(plan.rows)
+            folder,
+            plans,
+            BlockWorker,
+            arguments,
+            where,
+            "blocks, sentences",
+            size=lambda plan: len(plan.rows),
+            check=lambda: check_same_corpus(workspace, corpus.digest),
         )
     parts = made.parts
     if settings.neighbor_lists:

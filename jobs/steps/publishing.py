@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.corpus.schema import read_manifest
-from engine.errors import StorageError
+from engine.corpus.schema import check_same_corpus, read_manifest
 from engine.storage.bundle import Manifest, check_current, derive
 from engine.storage.parts import MANIFEST
 from engine.storage.workspace import Workspace
@@ -56,12 +55,7 @@ def publish_beside(
     Raises:
         StorageError: that corpus was replaced meanwhile: its entities may be others.
     """
-    now = read_manifest(Workspace.open(workspace.root.uri)).digest
-    if now != corpus:
-        raise StorageError(
-            f"{workspace.root.uri}: another corpus was imported while this command ran, so nothing was "
-            "published; run `seedset preprocess` and then this command again"
-        )
+    check_same_corpus(workspace, corpus)
     manifest, left_out = derive(workspace, staged, settings, replaces=replaces)
     if left_out:
         console.say(left_out)

@@ -13,7 +13,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -279,6 +279,7 @@ def make_parts(
     label: str,
     size: Callable[[Task], int] = lambda task: 1,
     gpu: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> PartsResult[T]:
     """Make the parts of a folder that are not there yet, and show the progress.
 
@@ -291,15 +292,35 @@ def make_parts(
         label: of the progress bar.
         size: of a task, in what the bar counts.
         gpu: whether the worker uses one if there is any.
+        check: called after the work; if it raises, what the parts are made from has changed meanwhile, and
+            those that were made now are removed.
     """
     found = parts.finished(tasks)
     kept = len(found)
     if kept:
         console.say(f"{parts.folder.uri}: {kept} of {len(tasks)} parts are there already and are kept")
     todo = [name for name in tasks if name not in found]
-    if todo:
-        with console.meter(label, sum(size(tasks[name]) for name in todo)) as meter:
-            for place, result in executor.map(worker, arguments, [tasks[name] for name in todo], gpu):
-                found[todo[place]] = result
-                meter.add(size(tasks[todo[place]]))
+    with _removed_unless(parts, todo, check):
+        if todo:
+            with console.meter(label, sum(size(tasks[name]) for name in todo)) as meter:
+                for place, result in executor.map(worker, arguments, [tasks[name] for name in todo], gpu):
+                    found[todo[place]] = result
+                    meter.add(size(tasks[todo[place]]))
     return PartsResult({name: found[name] for name in tasks}, len(todo), kept)
+
+
+@contextmanager
+def _removed_unless(
+    parts: PartFolder[Any], names: Sequence[str], check: Callable[[], None]
+) -> Iterator[None]:
+    """Run a block that makes parts; afterwards, also where it fails, remove them if ``check`` raises."""
+    try:
+        yield
+    finally:
+        try:
+            check()
+        except UserError:
+            for name in names:
+                for suffix in parts.suffixes:
+                    parts.file(name, suffix).delete()
+            raise

@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from engine.corpus.inputs.format import InputSettings, Stats, input_parts
+from engine.corpus.inputs.masking import fingerprint, load_tokenizer
+from engine.corpus.inputs.worker import InputTask, InputWorker
 from engine.corpus.schema import read_manifest
 from engine.errors import BundleError, StorageError
+from engine.models.hub import EMBEDDED
 from engine.storage.bundle import Bundle, current_id, publish
 from engine.storage.workspace import Workspace
+from jobs.preprocess import preprocess
 from jobs.steps.publishing import check_before_work, publish_beside
+from jobs.workers.executor import LocalExecutor
 from tests.support.corpora import jsonl, run_import
 
 INDEX = r"bundle \w+: its index is of another corpus .*run `seedset build-index`"
@@ -102,6 +108,25 @@ def test_a_corpus_that_is_replaced_while_a_job_runs_is_said(tmp_path: Path) -> N
     with pytest.raises(StorageError, match=r"another corpus was imported while this command ran.*again"):
         publish_beside(old, staged_with(old, "lm/config.json"), {}, ["lm/"], digest)
     assert current_id(old) == before
+
+
+def test_parts_that_were_read_from_another_corpus_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stand under the digest of what they should have been made from."""
+    workspace = corpus_of(tmp_path, "Iron rusts.")
+    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(EMBEDDED)))
+    work = InputWorker.__call__
+
+    def later(self: InputWorker, task: InputTask) -> Stats:
+        corpus_of(tmp_path, "Iron is heavy.")
+        return work(self, task)
+
+    monkeypatch.setattr(InputWorker, "__call__", later)
+    with pytest.raises(StorageError, match="another corpus was imported while this command ran"):
+        preprocess(workspace, EMBEDDED, settings, LocalExecutor())
+    assert input_parts(workspace, settings).names() == []
+    assert not workspace.inputs("CURRENT").exists()
 
 
 def test_a_bundle_that_is_gone_is_said_before_the_work(tmp_path: Path) -> None:
