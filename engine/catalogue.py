@@ -6,7 +6,8 @@ object before somebody asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 from engine.errors import UnknownAttributeError
 from engine.query import Filters, Ids
 from engine.spelling import Spellings
-from engine.storage.bundle import Bundle
+from engine.storage.bundle import Bundle, lost_file
 
 SENTENCES = "sentences.parquet"
 """A bundle's file of sentences: the columns of mentions, sorted by entity. A bundle may have none."""
@@ -203,7 +204,7 @@ class _SentenceFile:
         groups = sorted({group for b, e in zip(begin, end, strict=True) for group in range(b, e)})
         if not groups:
             return {}
-        with pq.ParquetFile(self._path, metadata=self._metadata, memory_map=True) as file:
+        with self._opened() as file:
             table = file.read_row_groups(groups, use_threads=False)
         entity_R = table["entity_id"].to_numpy()
         place_R = np.arange(len(entity_R)) - np.searchsorted(entity_R, entity_R)
@@ -214,9 +215,22 @@ class _SentenceFile:
             found.setdefault(entity, []).append(MentionSentence(*about))
         return found
 
+    @contextmanager
+    def _opened(self) -> Iterator[pq.ParquetFile]:
+        """Open the file: read, not mapped, since a map of a file that is cut off ends the process.
+
+        Raises:
+            BundleError: it is not there any more, or cannot be read.
+        """
+        try:
+            with pq.ParquetFile(self._path, metadata=self._metadata) as file:
+                yield file
+        except (OSError, pa.ArrowInvalid) as error:
+            raise lost_file(self._path.parent.name, self._path.name, error) from None
+
     def images(self, n_entities: int, n: int) -> pa.ListArray:
         """Return up to n addresses of each entity's images, by id."""
-        with pq.ParquetFile(self._path, metadata=self._metadata, memory_map=True) as file:
+        with self._opened() as file:
             table = file.read(["entity_id", "image"], use_threads=False)
         table = table.filter(pc.is_valid(table["image"]))
         first = table.append_column("row", pa.array(np.arange(table.num_rows)))

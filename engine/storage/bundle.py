@@ -96,6 +96,20 @@ class Bundle:
             raise BundleError(f"bundle {self.id}: holds no {name!r}; it holds {self._listing()}")
         return self.folder / name
 
+    def check_present(self) -> None:
+        """Check that the files are still where they were opened, by their sizes. What is in memory stays.
+
+        Raises:
+            BundleError: names the first file that is missing or has another size, and the way out.
+        """
+        for name, entry in self.manifest.files.items():
+            try:
+                whole = (self.folder / name).stat().st_size == entry.size
+            except OSError as error:
+                raise lost_file(self.id, name, error) from None
+            if not whole:
+                raise lost_file(self.id, name, ValueError())
+
     def once(self, name: str, read: Callable[[Path], T]) -> T:
         """Return ``read(path of name)``, read the first time only: the stages of a process share it."""
         if name not in self._read:
@@ -114,6 +128,16 @@ class Bundle:
     def vocabulary(self) -> Vocabulary:
         """The entities that can be ranked."""
         return Vocabulary.read(self.path("entities.parquet"))
+
+
+def lost_file(bundle_id: str, name: str, error: Exception) -> BundleError:
+    """Return the error of a file of an open bundle that cannot be read any more."""
+    number = getattr(error, "errno", None)
+    reason = os.strerror(number) if number else "it is cut off or changed"
+    return BundleError(
+        f"bundle {bundle_id}: {name!r} cannot be read any more ({reason}), though the bundle is served; put "
+        "its folder back, or publish it again, or serve another (`seedset bundles --use ID`)"
+    )
 
 
 def current_id(workspace: Workspace) -> str:

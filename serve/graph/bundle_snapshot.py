@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from engine.catalogue import Catalogue, open_catalogue
+from engine.errors import BundleError
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle, Manifest
 from engine.vocabulary import Vocabulary
@@ -26,6 +27,7 @@ class BundleSnapshot:
         stages: names of their stages, in order, by method.
         default: the name of the method that ``default`` stands for.
         routes: names of the routes that a dispatch takes: methods, with and without explanations.
+        bundle: its files, some of which are read while it is served.
     """
 
     manifest: Manifest
@@ -35,6 +37,7 @@ class BundleSnapshot:
     stages: Mapping[str, Sequence[str]]
     default: str
     routes: frozenset[str]
+    bundle: Bundle
 
     @classmethod
     def open(cls, bundle: Bundle, methods: Mapping[str, Pipeline], routes: Iterable[str]) -> BundleSnapshot:
@@ -47,6 +50,7 @@ class BundleSnapshot:
             {name: [stage.name for stage in pipeline.stages] for name, pipeline in methods.items()},
             default_method(methods),
             frozenset(routes),
+            bundle,
         )
         opened.vocabulary.prepare()
         _ = opened.attributes
@@ -56,6 +60,14 @@ class BundleSnapshot:
     def id(self) -> str:
         """The id of the bundle."""
         return self.manifest.id
+
+    def state(self) -> str:
+        """Return "ok", or what has become of the bundle's files. Reads from the disk."""
+        try:
+            self.bundle.check_present()
+        except BundleError as error:
+            return str(error)
+        return "ok"
 
     @cached_property
     def attributes(self) -> dict[str, Any]:

@@ -62,10 +62,16 @@ class BundleWatcher:
 
     async def watch(self, every_s: float) -> None:
         """Check every ``every_s`` seconds, until cancelled."""
+        told = ""
         while True:
             await asyncio.sleep(every_s)
             try:
                 await self.check()
+                told = ""
+            except UserError as error:  # the pointer is not there, or cannot be read
+                if str(error) != told:
+                    told = str(error)
+                    log_event("no current bundle", level=logging.ERROR, reason=told)
             except Exception:  # a bucket or a replica that is away now; the old bundle serves on
                 logger.exception("the current bundle could not be looked up")
 

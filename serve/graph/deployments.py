@@ -46,7 +46,9 @@ class Host:
     async def ping(self, bundle_id: str) -> str:
         """Return "ok" where the bundle is open and can answer, else why not."""
         try:
-            await self._bundles.get(bundle_id)
+            opened = await self._bundles.get(bundle_id)
+            if isinstance(opened, OpenedBundle):
+                await asyncio.to_thread(opened.bundle.check_present)
         except UserError as error:
             return str(error)
         return "ok"

@@ -229,4 +229,4 @@ class Ready(Shape):
     """The readiness of every stage."""
 
     ready: bool
-    stages: dict[str, str] = Field(description='"ok", or what is wrong')
+    stages: dict[str, str] = Field(description='"ok", or what is wrong; "bundle": with its files')

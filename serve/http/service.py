@@ -235,11 +235,15 @@ class Service:
         return {"default": snapshot.default, "methods": methods}
 
     async def readiness(self) -> Mapping[str, str]:
-        """Return "ok" or a reason for every stage; the stages are asked at most once a second."""
+        """Return "ok" or a reason for every stage and the bundle's files; asked at most once a second."""
         now = time.monotonic()
         if self._known_ready is None or now - self._known_ready[0] > READY_S:
-            self._known_ready = (now, asyncio.ensure_future(self._ready()))
+            self._known_ready = (now, asyncio.ensure_future(self._states()))
         return await asyncio.shield(self._known_ready[1])
+
+    async def _states(self) -> Mapping[str, str]:
+        bundle, stages = await asyncio.gather(asyncio.to_thread(self.snapshot.state), self._ready())
+        return {**stages, "bundle": bundle}
 
     async def _answers(
         self, snapshot: BundleSnapshot, requests: Sequence[ExpandRequest | Problem], trace: Trace
@@ -342,7 +346,12 @@ class Service:
         explained = None
         if resolved.explain:
             images = ImageAddresses(self._workspace, snapshot.id)
-            expansion, explained = explanations(expansion, snapshot.vocabulary, snapshot.catalogue, images)
+            try:
+                expansion, explained = explanations(
+                    expansion, snapshot.vocabulary, snapshot.catalogue, images
+                )
+            except UserError as error:  # the bundle's files; the other queries of a batch may do without
+                return problem_of(error)
         return answer_of(expansion, snapshot.vocabulary, resolved.method, snapshot.id, explained)
 
     def _problem(self, error: Exception, trace: Trace) -> Problem:

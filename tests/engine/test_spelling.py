@@ -57,7 +57,9 @@ def test_few_texts_are_all_compared(text: str) -> None:
     assert Spellings(NAMES).closest(text, 9) == of_all(text, 9)
 
 
-def test_among_many_the_same_is_suggested_first_as_by_comparing_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_among_many_the_same_is_suggested_first_as_by_comparing_with_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked = misspelt(150)
     assert all(Spellings(NAMES).closest(text, 3) == of_all(text, 3) for text in asked)
     monkeypatch.setattr(spelling, "ALL", 0)

@@ -240,7 +240,7 @@ def test_readiness_is_asked_once_a_second(snapshot: BundleSnapshot) -> None:
     async def ask() -> list[Mapping[str, str]]:
         return await asyncio.gather(*(service.readiness() for _ in range(5)), service.readiness())
 
-    assert asyncio.run(ask()) == [{"Retrieve": "ok", "Generate": "no answer"}] * 6
+    assert asyncio.run(ask()) == [{"Retrieve": "ok", "Generate": "no answer", "bundle": "ok"}] * 6
     assert calls == 1
 
 
@@ -253,7 +253,7 @@ def test_what_is_not_ready_is_503(snapshot: BundleSnapshot) -> None:
     service = Service(ServeSettings(workspace="w"), snapshot, Noted(), Metrics(), ready)
     response = TestClient(create_app(service)).get("/readyz")
     assert response.status_code == 503
-    assert response.json() == {"ready": False, "stages": {"Retrieve": "no answer within 3 s"}}
+    assert response.json() == {"ready": False, "stages": {"Retrieve": "no answer within 3 s", "bundle": "ok"}}
 
 
 def test_a_bundle_that_was_refused_is_told(make_service: MakeService) -> None:
