@@ -96,6 +96,24 @@ def test_equal_contents_are_one_row(tmp_path: Path, model: str) -> None:
     assert red == copy == elsewhere != blue
 
 
+def test_another_image_under_the_same_address_is_told_from_the_first(tmp_path: Path, model: str) -> None:
+    """Runs are named by the digest: the key stands for the backbone alone."""
+    elsewhere = tmp_path / "elsewhere.png"
+    elsewhere.write_bytes(image_bytes("red"))
+    import_images(tmp_path / "w", tmp_path / "raw", named(["blue"]) | {str(elsewhere): None})
+
+    def made() -> tuple[str, str]:
+        outcome = make(tmp_path / "w", model)
+        return outcome.key, ImageFeatures.open(Workspace.open(tmp_path / "w")).digest
+
+    first = made()
+    assert made() == first
+    elsewhere.write_bytes(image_bytes("green"))
+    second = made()
+    assert second[0] == first[0]
+    assert second[1] != first[1]
+
+
 def test_a_corpus_that_grew_costs_what_is_new(tmp_path: Path, model: str) -> None:
     import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS[:3]))
     first = make(tmp_path / "w", model)
