@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from engine.corpus.inputs.format import open_inputs
+from engine.errors import BundleError
 from engine.evaluation.ablation import (
     LONG,
     READ_OUTS,
@@ -29,6 +31,7 @@ from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.index import VectorIndex
 from engine.storage.bundle import Bundle, publish
 from engine.storage.store import Store, machine_cache
+from engine.storage.whole import fault_of
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from engine.training.settings import Modality, MultimodalSettings
@@ -41,8 +44,6 @@ from jobs.steps.multimodal_views import ViewSource, multimodal_view
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import given_or_auto
 from jobs.workers.trainer import cluster_for
-
-CURRENT = "CURRENT"
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _bundle(
     """Return the bundle of an encoder's views, made unless it is there."""
     run_workspace = Workspace(folder / run.name)
     wanted = [distributions_folder(view_name(modality)) for modality in taken]
-    if (run_workspace.bundles / CURRENT).exists():
+    with suppress(BundleError):  # none yet, or one that is not whole: made
         there = Bundle.open(run_workspace)
         if all(any(f.startswith(f"{name}/") for f in there.manifest.files) for name in wanted):
             return there
@@ -164,7 +165,7 @@ def _measured(folder: Store, bundle: Bundle, row: Row, read_out: str, queries: Q
     stages = pipeline(read_out, row)
     about = f"{bundle.id} {stages} {queries.digest}"
     file = folder / "measured" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
-    if file.exists():
+    if fault_of(file) is None:
         return dict(json.loads(file.read_bytes()))
     report = {**evaluate(stages.open(bundle), queries), "pipeline": str(stages), "bundle": bundle.id}
     file.write_bytes(json.dumps(report).encode())

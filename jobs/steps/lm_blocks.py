@@ -30,6 +30,7 @@ from engine.generation.tokenizers import load_tokenizer, token_ids, train_tokeni
 from engine.retrieval.index import VectorIndex
 from engine.storage.bundle import Bundle
 from engine.storage.parts import MANIFEST, PartFolder, content_key, write_model
+from engine.storage.whole import fault_in
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.workers.executor import Executor, given_or_auto, make_parts
@@ -53,7 +54,7 @@ def corpus_tokenizer(workspace: Workspace, vocab_size: int, settings: BlockSetti
     digest = hashlib.sha256((which + read_manifest(workspace).digest).encode()).hexdigest()[:8]
     folder = workspace.inputs(f"tokenizer-V{vocab_size}-{digest}")
     last = "tokenizer_config.json"
-    if not (folder / last).exists():
+    if not (folder / last).exists() or fault_in(folder):
         console.say(f"training a tokenizer of {vocab_size} tokens on the corpus")
         staged = folder.staging()
         train_tokenizer(corpus_texts(workspace, settings), vocab_size, staged)
