@@ -19,11 +19,12 @@ from engine.corpus.readers.mesed import MesedReader
 from engine.corpus.readers.tables import JSONL, PARQUET, TableReader, read_jsonl, read_parquet
 from engine.corpus.readers.ultrawiki import UltraWikiReader
 from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, corpus_digest
-from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_name, fault_of_text, nfc
+from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_name, fault_of_text
 from engine.errors import FormatError, StorageError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
+from engine.text.spelling import nfc
 from engine.vocabulary import MAX_NAME_LENGTH
 
 FORMATS: dict[str, Callable[[Store], CorpusReader]] = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from engine.corpus.text import fold, in_word, is_mark, is_spaceless
 from engine.refusals import Code, Refusal
+from engine.text.spelling import fold
+from engine.text.words import in_word, is_mark, is_spaceless, is_whole
 
 EXACT, FOLDED, ALIAS, SUBSTRING, GIVEN = "exact", "other case", "alias", "inside a word", "given"
 NO_SENTENCE = "an image alone"
@@ -101,11 +102,6 @@ class MentionFinder:
                     if last == len(sentence) or not is_mark(sentence[last]):
                         return at, last, GIVEN
         return start, end, GIVEN
-
-
-def is_whole(text: str, start: int, end: int) -> bool:
-    """Return whether neither neighbour of a span continues a word."""
-    return not (start and in_word(text[start - 1])) and not (end < len(text) and in_word(text[end]))
 
 
 def _fault_of_span(sentence: str, start: int, end: int) -> Refusal | None:

@@ -37,10 +37,10 @@ from engine.corpus.readers.values import (
     is_missing,
     optional_text,
 )
-from engine.corpus.text import nfc
 from engine.errors import FormatError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
+from engine.text.spelling import clean_name
 
 REQUIRED, OPTIONAL = ("entities.txt", "ent2sents.json"), ("ent2text.json", "attributes.json")
 CLASS = "class"
@@ -74,7 +74,7 @@ class UltraWikiReader:
             position = LinePosition(line.number, line.offset)
             if fault:
                 yield RefusedRecord(source, position, fault, text, "entity")
-            elif name := nfc(text.strip()):
+            elif name := clean_name(text):
                 about = descriptions.pop(name, None), attributes.pop(name, {})
                 yield Entity(name, [], *about, source, position)
         for name in descriptions:
@@ -93,7 +93,7 @@ class UltraWikiReader:
                 description = optional_text(text, "description", faults)
                 yield from details(faults, source, KeyPosition(name))
                 if description is not None:
-                    found[nfc(name.strip())] = description
+                    found[clean_name(name)] = description
         except ijson.JSONError as error:
             place = AfterPosition(KeyPosition(last))
             yield RefusedRecord(source, place, fault_of_json(error), of="file")
@@ -106,7 +106,7 @@ class UltraWikiReader:
         try:
             for group, members in json_members(self._files[source]):
                 last = group
-                kind = nfc(group.strip())
+                kind = clean_name(group)
                 if is_missing(members):
                     continue
                 if not isinstance(members, dict):
@@ -117,7 +117,7 @@ class UltraWikiReader:
                     faults = Faults()
                     own = attributes_of(given, faults)
                     yield from details(faults, source, KeyPosition(name))
-                    known = found.setdefault(nfc(name.strip()), {})
+                    known = found.setdefault(clean_name(name), {})
                     for attribute, values in [(CLASS, [kind] if kind else []), *own.items()]:
                         merged = known.get(attribute, []) + values
                         known[attribute] = list(dict.fromkeys(merged))
@@ -138,7 +138,7 @@ class UltraWikiReader:
                     yield Sentence(name, str(value), None, None, None, source, position)
                     place += 1
                 elif event == "map_key":
-                    name, place = nfc(str(value).strip()), 0
+                    name, place = clean_name(str(value)), 0
                 elif event == "start_array" and not inside:
                     inside = True
                 elif event == "end_array":

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.corpus.importing.mentions import ALIAS, EXACT, FOLDED, GIVEN, SUBSTRING, MentionFinder
-from engine.corpus.text import fold, nfc
 from engine.refusals import Code, Refusal
+from engine.text.spelling import fold, nfc
 
 NOT_FOUND = Refusal(Code.MENTION_NOT_FOUND, "does not hold its entity's name")
 
