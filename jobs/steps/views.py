@@ -145,7 +145,7 @@ def build_lexical(sources: Sources, made: BuiltViews) -> None:
     console.say("lexical view")
     texts = documents(sources.workspace)
     view = lexical_view(texts)
-    wordless = sum(not is_blank(text) for text, any_ in zip(texts, view.any(axis=1), strict=True) if not any_)
+    wordless = sum(not is_blank(texts[entity]) for entity in np.flatnonzero(~np.any(view, axis=1)))
     if wordless:
         console.say(
             f"lexical view: {wordless} of {len(texts)} entities have texts, but no word that another entity "

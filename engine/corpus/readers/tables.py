@@ -285,7 +285,7 @@ def read_parquet(
                     yield {**given, **row} if given else row, RowPosition(number), ""
                     number += 1
     except (pa.ArrowException, OSError) as error:
-        reason = f"no readable Parquet from here on ({str(error).splitlines()[0]}); is the file whole?"
+        reason = f"no readable Parquet from here on ({str(error).partition(chr(10))[0]}); is the file whole?"
         raise BrokenFileError(RowPosition(number), Refusal(Code.FILE_BROKEN, reason)) from None
 
 
