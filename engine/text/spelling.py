@@ -22,6 +22,7 @@ import html
 import re
 import unicodedata
 from bisect import bisect_right
+from collections.abc import Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 import regex
@@ -49,12 +50,14 @@ _REMOVED = regex.compile(
     rf"[{_JOINERS}]+|(?<=^|\s)[{_SELECTORS}]+"
 )
 _UNCLEAN = re.compile(rf"[{_UNSEEN}{_SPACES}]|  ")
+_UNSEEN_RUN = re.compile(f"[{_UNSEEN}]+")
 _SPACE_RUN = re.compile(rf"[ {_SPACES}]+")
 _COMPATIBLE = "\ufb00-\ufb06\ufb13-\ufb17\ufb1d-\ufdff\ufe70-\ufefc\uff01-\uffee"
 _SPECIAL = re.compile(
     r"&(?:amp;)*(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"
     rf"|[ {_SPACES}{_BREAKS}][ {_SPACES}{_BREAKS}{_UNSEEN}]+"
-    rf"|[{_UNSEEN}]+"
+    # What stands between a letter and its accent keeps them from being composed.
+    rf"|\w[{_UNSEEN}]+[\u0300-\u036f]+|[{_UNSEEN}]+"
     # A half width kana and its voicing are one sign in full width.
     rf"|[\uff66-\uff9d][\uff9e\uff9f]|[{_COMPATIBLE}]"
 )
@@ -170,12 +173,10 @@ def _plain(sign: str) -> str:
     if sign[0] == "&":
         while (plain := html.unescape(sign)) != sign:
             sign = plain
-        return _SPECIAL.sub(lambda found: _plain(found.group()), sign) if sign[0] != "&" else sign
+        return _SPECIAL.sub(lambda found: _plain(found.group()), sign) if sign[:1] != "&" else sign
     if sign[0] == " " or sign[0].isspace():
         return " "
-    if is_blank(sign):
-        return ""
-    return unicodedata.normalize("NFKC", sign)
+    return unicodedata.normalize("NFKC", _UNSEEN_RUN.sub("", sign))
 
 
 def match_key(text: str) -> str:
@@ -190,15 +191,17 @@ def look_key(text: str) -> str:
     return match_key(text).casefold()
 
 
-class Spellings(Generic[T]):
+class SpellingTable(Generic[T]):
     """What belongs to each of many spellings: by the exact one, else by one that differs in look-alike signs.
 
     Costs no more memory than a dictionary for names that have plain signs only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, values: Mapping[str, T] | None = None) -> None:
         self._exact: dict[str, T] = {}
         self._keyed: dict[str, list[str]] = {}
+        for spelling, value in (values or {}).items():
+            self.add(spelling, value)
 
     def __contains__(self, spelling: str) -> bool:
         return spelling in self._exact
@@ -257,7 +260,9 @@ def difference(given: str, meant: str, most: int = 3) -> str:
         if kind == "insert":
             told.append(f"without {_codes(meant[c:d])} at {a}")
         else:
-            told.append(f"{_codes(given[a:b])} at {a}" + (f" for {_codes(meant[c:d])}" if c < d else ""))
+            told.append(
+                f"{_codes(given[a:b])} at {a}" + (f" in place of {_codes(meant[c:d])}" if c < d else "")
+            )
     more = f" and {len(told) - most} more" if len(told) > most else ""
     return ", ".join(told[:most]) + more
 
@@ -288,8 +293,14 @@ def near_miss(name: str, text: str) -> str:
     at = bare.find(wanted) if wanted.strip() else -1
     if at < 0:
         return ""
-    held = text[places[at] : places[at + len(wanted) - 1] + 1]
-    return f"it holds {held!r} with {difference(held, name)}"
+    start, end = places[at], places[at + len(wanted) - 1] + 1
+    while end < len(text) and unicodedata.category(text[end]) == "Mn":
+        end += 1
+    held = text[start:end]
+    if len(held) == len(name):  # case is no difference
+        name = "".join(h if fold(h) == fold(n) else n for h, n in zip(held, name, strict=True))
+    told = difference(held, name)
+    return f"it holds {held!r} with {told}" if told else ""
 
 
 def _bare(text: str) -> tuple[str, list[int]]:

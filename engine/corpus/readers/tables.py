@@ -167,11 +167,11 @@ class TableReader:
                 if isinstance(name, Refusal):
                     yield _refused(source, position, name, row, text, "entity")
                     continue
-                name, faults = clean_name(name), Faults()
+                written, name, faults = name.strip(), clean_name(name), Faults()
                 aliases, description, attributes = entity_details(row, faults)
                 yield from details(faults, source, position, f"{name!r}:")
                 aliases = [clean_name(a) for a in aliases]
-                yield Entity(name, aliases, description, attributes, source, position)
+                yield Entity(name, aliases, description, attributes, source, position, written)
 
     def sentences(self) -> Iterator[Sentence | RefusedRecord]:
         """Yield the rows of the sentence tables, file by file in the order of their names."""

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import ijson
 
@@ -40,7 +41,7 @@ from engine.corpus.readers.values import (
 from engine.errors import FormatError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
-from engine.text.spelling import clean_name
+from engine.text.spelling import SpellingTable, clean_name
 
 REQUIRED, OPTIONAL = ("entities.txt", "ent2sents.json"), ("ent2text.json", "attributes.json")
 CLASS = "class"
@@ -74,13 +75,29 @@ class UltraWikiReader:
             position = LinePosition(line.number, line.offset)
             if fault:
                 yield RefusedRecord(source, position, fault, text, "entity")
-            elif name := clean_name(text):
+            elif text.strip():
+                name = clean_name(text)
                 about = descriptions.pop(name, None), attributes.pop(name, {})
-                yield Entity(name, [], *about, source, position)
+                yield Entity(name, [], *about, source, position, text.strip())
         for name in descriptions:
             yield unknown("ent2text.json", name, source)
         for name in attributes:
             yield unknown("attributes.json", name, source)
+
+    @cached_property
+    def _spellings(self) -> SpellingTable[None]:
+        """The names of entities.txt."""
+        found: SpellingTable[None] = SpellingTable()
+        for line in lines(self._files["entities.txt"]):
+            text, fault = decode(line)
+            if not fault:
+                found.add(clean_name(text), None)
+        return found
+
+    def _listed(self, name: str) -> str:
+        """Return a name of another file as entities.txt spells it, if it does."""
+        name = clean_name(name)
+        return self._spellings.spelt(name) or name
 
     def _descriptions(self, found: dict[str, str]) -> Iterator[RefusedRecord]:
         source = "ent2text.json"
@@ -93,7 +110,7 @@ class UltraWikiReader:
                 description = optional_text(text, "description", faults)
                 yield from details(faults, source, KeyPosition(name))
                 if description is not None:
-                    found[clean_name(name)] = description
+                    found[self._listed(name)] = description
         except ijson.JSONError as error:
             place = AfterPosition(KeyPosition(last))
             yield RefusedRecord(source, place, fault_of_json(error), of="file")
@@ -117,7 +134,7 @@ class UltraWikiReader:
                     faults = Faults()
                     own = attributes_of(given, faults)
                     yield from details(faults, source, KeyPosition(name))
-                    known = found.setdefault(clean_name(name), {})
+                    known = found.setdefault(self._listed(name), {})
                     for attribute, values in [(CLASS, [kind] if kind else []), *own.items()]:
                         merged = known.get(attribute, []) + values
                         known[attribute] = list(dict.fromkeys(merged))

@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.text.words import is_whole, mentions_in, words_of
@@ -56,6 +56,7 @@ def test_words_in_every_script(text: str, words: list[str]) -> None:
     assert words_of(text) == words
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(max_codepoint=0x24F, exclude_characters="\u00ad"), max_size=40))
 def test_words_of_european_texts_are_those_of_scikit_learn(text: str) -> None:
     assert words_of(text) == re.findall(r"(?u)\b\w\w+\b", text.lower()) or "\u0307" in text.lower()
