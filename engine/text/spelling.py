@@ -83,6 +83,9 @@ _TWINS = str.maketrans(
 )
 
 
+_MAY_BE_SPECIAL = re.compile("[&" + "".join(map(chr, sorted(_ALIKE))) + _UNSEEN + _COMPATIBLE + "]")
+
+
 def nfc(text: str) -> str:
     """Return ``text`` in Unicode normal form C."""
     if text.isascii() or unicodedata.is_normalized("NFC", text):
@@ -92,7 +95,8 @@ def nfc(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Return whether a text has no visible sign."""
-    return _VISIBLE.search(text) is None
+    first = text[:1]
+    return not (first.isascii() and first.isalnum()) and _VISIBLE.search(text) is None
 
 
 def clean_name(text: str) -> str:
@@ -141,7 +145,7 @@ def squeeze(text: str) -> Squeezed | None:
 
     White space becomes one space, invisible signs go, entities and ligatures are written out.
     """
-    if text.isascii() and "&" not in text and "  " not in text and text.isprintable():
+    if "  " not in text and _MAY_BE_SPECIAL.search(text) is None:
         return None
     pieces: list[str] = []
     starts: list[int] = []

@@ -59,11 +59,17 @@ def is_mark(character: str) -> bool:
 
 def in_word(character: str) -> bool:
     r"""Return whether the character continues a word: what ``\w`` matches, and combining marks."""
-    return character.isalnum() or character == "_" or is_mark(character)
+    return character.isalnum() or character == "_" or (not character.isascii() and is_mark(character))
 
 
 def is_whole(text: str, start: int, end: int) -> bool:
     """Return whether neither neighbour of a span continues a word; signs that are invisible are none."""
+    # Nearly always spaces or ASCII punctuation, so that is looked at first.
+    before, after = text[start - 1] if start else " ", text[end] if end < len(text) else " "
+    if in_word(before) or in_word(after):
+        return False
+    if before.isascii() and after.isascii():
+        return True
     before, after = _neighbours(text, start, end)
     return not in_word(before) and not in_word(after)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 
 from engine.refusals import Code, Refusal
-from engine.text.spelling import Squeezed, difference, fold, match_key, near_miss, skeleton, squeeze
+from engine.text.spelling import difference, fold, match_key, near_miss, skeleton, squeeze
 from engine.text.words import in_word, is_mark, is_spaceless, is_whole, mentions_in
 
 EXACT, FOLDED, ALIAS, SUBSTRING, GIVEN = "exact", "other case", "alias", "inside a word", "given"
@@ -153,18 +152,10 @@ class MentionFinder:
 
 
 class _Text:
-    """A text to search, and what of it is made when it is needed."""
+    """A text to search: as it is given, folded, and squeezed if need be."""
 
     def __init__(self, given: str) -> None:
-        self.given = given
-
-    @cached_property
-    def folded(self) -> str:
-        return fold(self.given)
-
-    @cached_property
-    def squeezed(self) -> Squeezed | None:
-        return squeeze(self.given)
+        self.given, self.folded, self.squeezed = given, fold(given), squeeze(given)
 
 
 def _fault_of_span(sentence: str, start: int, end: int) -> Refusal | None:
