@@ -93,7 +93,7 @@ def plain(source: Path, target: Path) -> None:
     """Import the plain way: the whole file in memory, a regular expression for every entity."""
     import re
 
-    names = (source / "entities.txt").read_text(encoding="utf-8").splitlines()
+    names = (source / "entities.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
     ids = {name: i for i, name in enumerate(names)}
     sentences = json.loads((source / "ent2sents.json").read_text(encoding="utf-8"))
     descriptions = json.loads((source / "ent2text.json").read_text(encoding="utf-8"))

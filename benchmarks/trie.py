@@ -60,7 +60,7 @@ def titles() -> list[str]:
         with tarfile.open(SHARED / f"data/{name}.tar.xz") as archive:
             file = archive.extractfile(f"{name}/entities.txt")
             assert file is not None
-            found |= dict.fromkeys(file.read().decode().splitlines())
+            found |= dict.fromkeys(file.read().decode().rstrip("\n").split("\n"))
     return list(found)
 
 

@@ -23,6 +23,7 @@ from engine.errors import UnknownAttributeError
 from engine.query import Filters, Ids
 from engine.spelling import Spellings
 from engine.storage.bundle import Bundle, lost_file
+from engine.text.spelling import SpellingTable
 
 SENTENCES = "sentences.parquet"
 """A bundle's file of sentences: the columns of mentions, sorted by entity. A bundle may have none."""
@@ -81,6 +82,11 @@ class _Postings:
         texts = self.values.to_pylist()
         return texts, Spellings(texts)
 
+    @cached_property
+    def spelling_table(self) -> SpellingTable[None]:
+        """The values, by what one sees of them."""
+        return SpellingTable(dict.fromkeys(self.values.to_pylist()))
+
 
 class Catalogue:
     """The entities of a bundle as one reads of them. Safe for several threads.
@@ -95,6 +101,7 @@ class Catalogue:
         self._descriptions = table["description"]
         self._attributes = table["attributes"]
         self._postings = _postings(self._attributes)
+        self._attribute_spellings = SpellingTable(dict.fromkeys(self._postings))
         self._sentences = _SentenceFile(sentences) if sentences else None
 
     def __len__(self) -> int:
@@ -161,19 +168,28 @@ class Catalogue:
 
     def _having(self, name: str, values: Sequence[str], suggest: Callable[[], bool]) -> Ids:
         """Return the entities with one of an attribute's values, ascending."""
-        if name not in self._postings:
+        known = self._attribute_spellings.spelt(name)
+        if known is None:
             names = list(self._postings)
             raise UnknownAttributeError(
                 name, None, _closest(name, names, Spellings(names)) if suggest() else []
             )
-        one = self._postings[name]
+        one = self._postings[known]
         places = pc.index_in(pa.array(values, pa.string()), value_set=one.values)
         if places.null_count:
-            value = next(v for v, place in zip(values, places.to_pylist(), strict=True) if place is None)
-            raise UnknownAttributeError(name, value, _closest(value, *one.spellings) if suggest() else [])
+            values = [self._spelt(known, value, suggest) for value in values]
+            places = pc.index_in(pa.array(values, pa.string()), value_set=one.values)
         chosen = [one.ids[one.starts[place] : one.starts[place + 1]] for place in places.to_pylist()]
         # An entity may have several of the values.
         return chosen[0] if len(chosen) == 1 else np.unique(np.concatenate([np.zeros(0, np.int32), *chosen]))
+
+    def _spelt(self, name: str, value: str, suggest: Callable[[], bool]) -> str:
+        """Return a value of an attribute as entities have it, given one with look-alike signs."""
+        one = self._postings[name]
+        spelt = one.spelling_table.spelt(value)
+        if spelt is None:
+            raise UnknownAttributeError(name, value, _closest(value, *one.spellings) if suggest() else [])
+        return spelt
 
 
 def open_catalogue(bundle: Bundle) -> Catalogue:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from engine.text.spelling import is_blank, tell_apart
+
+MAX_COMPARED = 1000
+"""Characters of what was given that are compared with suggestions: it may be as long as a body."""
+
 
 class UserError(Exception):
     """A mistake in what was given (a file, a name, a setting), not in the program.
@@ -10,6 +17,12 @@ class UserError(Exception):
     """
 
     status = 400
+
+
+def did_you_mean(given: str, suggestions: Sequence[str]) -> str:
+    """Return the end of a message that names spellings; where one looks like the given one, with the sign."""
+    told = tell_apart(given[:MAX_COMPARED], list(suggestions)) if suggestions else []
+    return f"; did you mean {', '.join(told)}?" if told else ""
 
 
 class UnknownEntityError(UserError):
@@ -21,8 +34,10 @@ class UnknownEntityError(UserError):
         self.given = given
         self.closest = closest
         place = f"{where}: " if where else ""
-        hint = f"; did you mean {', '.join(repr(c) for c in closest)}?" if closest else ""
-        super().__init__(f"{place}unknown entity {given!r}{hint}")
+        hint = did_you_mean(str(given), closest)
+        blank = isinstance(given, str) and given and is_blank(given)
+        empty = ": a name without a visible sign is empty" if blank else ""
+        super().__init__(f"{place}unknown entity {given!r}{empty}{hint}")
         self._arguments = (given, closest, where)
 
     def __reduce__(self) -> tuple[type, tuple[str | int, list[str], str]]:
@@ -45,7 +60,7 @@ class UnknownAttributeError(UserError):
         self.field = f"filter.{attribute}"
         self.suggestions = suggestions
         given = f"attribute {attribute!r}" if value is None else f"{attribute!r} with the value {value!r}"
-        hint = f"; did you mean {', '.join(map(repr, suggestions))}?" if suggestions else ""
+        hint = did_you_mean(attribute if value is None else value, suggestions)
         super().__init__(f"filter: no entity has {given}{hint}")
         self._arguments = (attribute, value, suggestions)
 

@@ -12,9 +12,13 @@ import pyarrow.parquet as pq
 
 from engine.errors import UnknownEntityError
 from engine.spelling import Spellings
+from engine.text.spelling import look_key
 
 MAX_NAME_LENGTH = 512
 """Characters of a name taken for a look-up: longer input is no entity, and fuzzy search costs by length."""
+
+MAX_SPELT = 8 * MAX_NAME_LENGTH
+"""Characters of a spelling whose signs are looked at: entities (``&amp;``) take several for one."""
 
 ENTITY_SCHEMA = pa.schema(
     [
@@ -63,8 +67,17 @@ class Vocabulary:
         return found
 
     @cached_property
+    def _keyed(self) -> dict[str, int | None]:
+        """Spellings with plain signs (:func:`look_key`), where that is not the case-folded spelling."""
+        found: dict[str, int | None] = {}
+        for spelling, i in self._exact.items():
+            if (key := look_key(spelling)) != spelling.casefold():
+                found[key] = i if found.get(key, i) == i else None
+        return found
+
+    @cached_property
     def _sorted(self) -> list[tuple[str, int]]:
-        return sorted((spelling.casefold(), i) for spelling, i in self._exact.items())
+        return sorted((look_key(spelling), i) for spelling, i in self._exact.items())
 
     @cached_property
     def _spellings(self) -> Spellings:
@@ -73,14 +86,24 @@ class Vocabulary:
     def find(self, given: str | int) -> int | None:
         """Return the id of a name, an alias or an id; None if there is no such entity.
 
-        A name is matched exactly first, then without regard to case if that names one entity only.
+        A name is matched exactly first, then without regard to case, then with look-alike signs made plain
+        and invisible ones passed over (:mod:`engine.text.spelling`); these if they name one entity only.
         """
         if isinstance(given, bool):
             return None
         if isinstance(given, int):
             return given if 0 <= given < len(self.names) else None
         exact = self._exact.get(given)
-        return exact if exact is not None else self._folded.get(given.strip().casefold())
+        if exact is not None:
+            return exact
+        folded = given.strip().casefold()
+        if folded in self._folded:
+            return self._folded[folded]
+        if len(given) > MAX_SPELT:
+            return None
+        key = look_key(given)
+        alike = [found[key] for found in (self._folded, self._keyed) if key in found]
+        return alike[0] if len(set(alike)) == 1 else None
 
     def resolve(self, given: str | int, where: str = "") -> int:
         """Return the id of a name, an alias or an id.
@@ -99,7 +122,7 @@ class Vocabulary:
 
     def closest(self, text: str, n: int = 3) -> list[str]:
         """Return up to ``n`` names spelt most like ``text``."""
-        found = self._spellings.closest(text, 3 * n)
+        found = self._spellings.closest(look_key(text[:MAX_NAME_LENGTH]), 3 * n)
         ids = dict.fromkeys(self._sorted[place][1] for place in found)
         return [self.names[i] for i in ids][:n]
 
@@ -110,7 +133,9 @@ class Vocabulary:
 
     def starting_with(self, prefix: str, n: int = 10) -> list[str]:
         """Return up to ``n`` names that have a spelling (case ignored) beginning with ``prefix``."""
-        key = prefix[:MAX_NAME_LENGTH].casefold()
+        prefix = prefix[:MAX_NAME_LENGTH]
+        key = look_key(prefix)
+        key += " " if key and prefix[-1].isspace() else ""
         ids: dict[int, None] = {}
         for spelling, i in self._sorted[bisect_left(self._sorted, (key, -1)) :]:
             if not spelling.startswith(key) or len(ids) == n:

@@ -43,7 +43,7 @@ def countries_alone(sample: Path, output: Path) -> dict[str, int]:
     output.mkdir(parents=True, exist_ok=True)
     counts = {}
     for file in ("entities.jsonl", "sentences.jsonl", "sentences_images.jsonl"):
-        records = map(json.loads, (sample / file).read_text(encoding="utf-8").splitlines())
+        records = [json.loads(line) for line in (sample / file).open(encoding="utf-8")]
         own = [r for r in records if r.get("entity", r.get("name")) in names]
         for record in own:
             if "image" in record:

@@ -25,7 +25,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NotRequired, Self, TypedDict
 from urllib.parse import quote
@@ -164,7 +164,7 @@ class Client:
         )
         response = self._send(request, stream=True)
         try:
-            for event, data in _events(response.iter_lines()):
+            for event, data in _events(_lines(response.iter_bytes())):
                 if event == "error":
                     raise _error_of(0, data)
                 yield event, data
@@ -276,6 +276,16 @@ def _error_of(status: int, body: Mapping[str, Any]) -> ServiceError:
 
 def _seconds(retry_after: str | None) -> float:
     return float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Yield the lines of a stream, which end at line feeds alone (httpx cuts at all separators)."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
+    if rest:
+        yield rest.decode(errors="replace").rstrip("\r")
 
 
 def _events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -17,9 +17,15 @@ MAX_ADDRESS = 4096
 
 
 def address_in(folder: Store, image: str) -> str:
-    """Return the address of an image that a source in ``folder`` names: a relative path lies below it."""
-    if image.startswith("file:///"):
-        return image.removeprefix("file://")
+    """Return the address of an image that a source in ``folder`` names: a relative path lies below it.
+
+    It is kept as it is spelt: what is there under another spelling is found when it is read.
+    """
+    scheme, separator, rest = image.partition("://")
+    if separator and scheme.lower() == "file" and (path := rest.removeprefix("localhost")).startswith("/"):
+        return path
+    if separator and scheme.lower() == "s3":
+        return f"s3://{rest}"
     if "://" in image or image.startswith("/"):
         return image
     return Store(folder.fs, posixpath.normpath(f"{folder.path}/{image}"), folder.is_local).uri

@@ -1,62 +1,22 @@
-"""Check and normalise text, and compare it without regard to case so that every offset is kept.
+"""Check texts: what cannot be stored as a name, a sentence or a description, and why.
 
-Names and sentences are stored in Unicode normal form C, so that one spelling has one form.
+How they are normalised is in :mod:`engine.text.spelling`.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 
 from engine.refusals import Code, Refusal
+from engine.text.spelling import is_blank
 
 MAX_SENTENCE_CHARACTERS = 10_000
 """Limit on the characters of a sentence; an import may set another."""
 
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 _LAYOUT = re.compile("[\t\n\r\u2028\u2029]")
-# Thai, Lao, Burmese, Khmer, kana and Han are written without spaces: a name there has no word boundaries.
-_SPACELESS = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
 
 _EMPTY = Refusal(Code.TEXT_EMPTY, "empty")
-
-
-def nfc(text: str) -> str:
-    """Return ``text`` in Unicode normal form C."""
-    if text.isascii() or unicodedata.is_normalized("NFC", text):
-        return text
-    return unicodedata.normalize("NFC", text)
-
-
-def fold(text: str) -> str:
-    """Return ``text`` without case, character for character: offsets stay what they were.
-
-    ``str.casefold`` may change the length ("ß", "İ"); here a character whose lower case is longer stays.
-    """
-    low = text.lower()
-    if text.isascii():
-        return low
-    if len(low) != len(text):
-        low = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
-    return low.replace("ς", "σ")
-
-
-def is_spaceless(character: str) -> bool:
-    """Return whether the character belongs to a script that is written without spaces between words."""
-    return not character.isascii() and _SPACELESS.match(character) is not None
-
-
-def is_mark(character: str) -> bool:
-    """Return whether the character is a combining mark, which belongs to the letter before it."""
-    return not character.isascii() and unicodedata.category(character)[0] == "M"
-
-
-def in_word(character: str) -> bool:
-    r"""Return whether the character continues a word: what ``\w`` matches, and combining marks."""
-    return character.isalnum() or character == "_" or is_mark(character)
 
 
 def fault_of_text(text: str, limit: int) -> Refusal | None:
@@ -69,10 +29,10 @@ def fault_of_text(text: str, limit: int) -> Refusal | None:
     if len(text) > limit:
         return Refusal(Code.TEXT_TOO_LONG, f"longer than {limit} characters")
     if text.isprintable() and "\ufffd" not in text:
-        return None if text and not text.isspace() else _EMPTY
+        return _EMPTY if is_blank(text) else None
     found = _FORBIDDEN.search(text)
     if found is None:
-        return _EMPTY if text.isspace() else None
+        return _EMPTY if is_blank(text) else None
     code = ord(found.group())
     if code == 0xFFFD:
         return Refusal(Code.NOT_UTF8, "holds U+FFFD: its bytes were not valid UTF-8")

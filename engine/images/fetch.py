@@ -15,6 +15,7 @@ from engine.corpus.image_addresses import MAX_BYTES
 from engine.errors import StorageError
 from engine.images.decode import UnusableImageError, check
 from engine.refusals import Code, Refusal
+from engine.storage.alike_paths import alike
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 
@@ -61,7 +62,9 @@ class ImageFiles:
             PictureRefused: it is not there, or cannot be read.
             StorageError: its bucket cannot be used.
         """
-        store = self.store(address)
+        return self._content(self.store(address), address)
+
+    def _content(self, store: Store, address: str) -> bytes:
         # A pipe would be waited for, and there is no end to some devices.
         if store.is_local and os.path.exists(store.path) and not os.path.isfile(store.path):
             reason = "cannot be read: not a regular file"
@@ -70,7 +73,11 @@ class ImageFiles:
             with store.open_input() as stream:
                 return bytes(stream.read(MAX_BYTES + 1))
         except StorageError:
-            raise UnusableImageError(Refusal(Code.IMAGE_MISSING, "missing: no such file")) from None
+            found = alike(store)
+            if len(found) == 1:
+                return self._content(found[0], address)
+            told = f"; spelt alike are {', '.join(repr(one.name) for one in found)}" if found else ""
+            raise UnusableImageError(Refusal(Code.IMAGE_MISSING, f"missing: no such file{told}")) from None
         except OSError as error:
             if store.is_local:
                 reason = f"cannot be read: {error}"

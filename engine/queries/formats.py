@@ -37,6 +37,7 @@ from engine.queries.mesed import SUFFIX, RawRecord, mesed_records, query_texts
 from engine.query import Query
 from engine.refusals import Code, Refusal, encodable
 from engine.storage.store import Store
+from engine.text.spelling import clean_name, look_key
 from engine.vocabulary import Vocabulary
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
@@ -275,7 +276,9 @@ class _Reader:
         record = raw if isinstance(raw, Refusal) else _validated(_plain(raw))
         if isinstance(record, Refusal):
             return RefusedQuery(file.uri, position, None, _short(record))
-        label = record.label or PurePosixPath(file.name[: len(without_ending(file.name))]).stem
+        # Some disks decompose the names of files: one class must not become two.
+        stem = PurePosixPath(file.name[: len(without_ending(file.name))]).stem
+        label = clean_name(record.label or "") or clean_name(stem)
         query_id = self._name(record, label)
         if fault := next(filter(None, map(_fault_of_encoding, (query_id, label))), None):
             return RefusedQuery(file.uri, position, encodable(query_id), fault)
@@ -311,14 +314,16 @@ class _Reader:
         except UserError as error:
             return Refusal(Code.QUERY_INVALID, str(error))
         wanted, unwanted = self._truth(record.pos_gt, query), self._truth(record.neg_gt, query)
-        lacking = set(unwanted.missing)
-        wanted = Truth(wanted.ids - unwanted.ids, tuple(n for n in wanted.missing if n not in lacking))
+        lacking = set(map(look_key, unwanted.missing))
+        missing = tuple(name for name in wanted.missing if look_key(name) not in lacking)
+        wanted = Truth(wanted.ids - unwanted.ids, missing)
         return LabelledQuery(query, label, wanted, unwanted)
 
     def _truth(self, given: Sequence[str | int], query: Query) -> Truth:
         found = {name: self.vocabulary.find(name) for name in given}
         ids = frozenset(i for i in found.values() if i is not None) - set(query.seeds)
-        return Truth(ids, tuple(str(name) for name, i in found.items() if i is None))
+        missing = {look_key(str(name)): str(name) for name, i in reversed(found.items()) if i is None}
+        return Truth(ids, tuple(reversed(missing.values())))
 
 
 def _fault_of_encoding(text: str) -> Refusal | None:

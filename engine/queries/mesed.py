@@ -21,10 +21,10 @@ from typing import Any
 from engine.corpus.readers.json_stream import decode, lines
 from engine.corpus.readers.mesed import ENTITIES, entity_lines, whole_number
 from engine.corpus.readers.source_files import dangling
-from engine.corpus.text import nfc
 from engine.errors import FormatError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
+from engine.text.spelling import clean_name
 
 SUFFIX = ".txt"
 END = "EXIT"
@@ -119,7 +119,7 @@ def _read_truth(file: Store, names: dict[int, str], truth: list[str]) -> list[tu
             fault = Refusal(Code.WRONG_LAYOUT, "a line must be id TAB name TAB relevance")
         fault = fault or _fault_of_id(columns[0], names)
         # A name that entity2id.txt spells in another way is no fault; one that it gives to another is.
-        if not fault and ids.get(name := nfc(columns[1]), entity := int(columns[0])) != entity:
+        if not fault and ids.get(name := clean_name(columns[1]), entity := int(columns[0])) != entity:
             reason = f"{name!r} has the id {ids[name]} in {ENTITIES}, not {entity}"
             fault = Refusal(Code.CONTRADICTING_ID, reason)
         if fault:

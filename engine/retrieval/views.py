@@ -19,6 +19,7 @@ import torch
 
 from engine.query import Scores
 from engine.retrieval.index import Vectors, unit
+from engine.text.words import words_of
 
 LEXICAL_DIMS = 512
 MIN_NEIGHBOURS, MAX_NEIGHBOURS = 40, 100
@@ -33,9 +34,9 @@ def lexical_view(documents: Iterable[str], dims: int = LEXICAL_DIMS, seed: int =
     """Return unit vectors [N, D] of documents, one an entity, by latent semantic analysis.
 
     TF-IDF (logarithmic counts; words of at least two documents and at most half of them, no list of
-    stop words, so that any language will do), its largest singular directions weighted by the root of
-    their singular values, so that the few strongest topics do not drown the rest. A document without
-    a usable word gets a vector of zeros.
+    stop words, and :func:`engine.text.words.words_of`, so that any language will do), its largest singular
+    directions weighted by the root of their singular values, so that the few strongest topics do not drown
+    the rest. A document without a usable word gets a vector of zeros.
     """
     # Imported here: it takes seconds, in every process that reads the other views.
     from sklearn.decomposition import TruncatedSVD
@@ -43,6 +44,7 @@ def lexical_view(documents: Iterable[str], dims: int = LEXICAL_DIMS, seed: int =
 
     texts = list(documents)
     words = TfidfVectorizer(
+        analyzer=words_of,
         sublinear_tf=True,
         min_df=min(2, len(texts)),
         max_df=0.5 if len(texts) > 10 else 1.0,

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from engine.errors import StorageError
+from engine.storage.alike_paths import existing
 from engine.storage.store import Store
 
 _MANIFEST = "manifest.json"
@@ -147,13 +148,18 @@ class Workspace:
     def image(self, address: str) -> Store:
         """Return the image of a mention: a path below the workspace, a local path, or an s3:// address.
 
+        Where a local path names nothing, a file whose path is spelt alike is taken, if there is one only.
+
         Raises:
             StorageError: another scheme, or a bucket that cannot be used.
         """
         if "://" in address or address.startswith("/"):
-            return Store.open(address)
-        in_corpus = address.removeprefix(f"{_CORPUS}/")
-        return self.root / address if in_corpus == address else self.corpus / in_corpus
+            store = Store.open(address)
+        else:
+            in_corpus = address.removeprefix(f"{_CORPUS}/")
+            store = self.root / address if in_corpus == address else self.corpus / in_corpus
+        # In a bucket to ask whether it is there would double the requests.
+        return existing(store) if store.is_local else store
 
     def inputs(self, key: str | None = None) -> Store:
         """Model input made with the settings that ``key`` stands for; None: the folder of all."""

@@ -26,6 +26,7 @@ from engine.retrieval.index import Vectors, unit
 from engine.retrieval.views import centred, hubness, joint_view, lexical_view, scale_to_unit_similarity_std
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
+from engine.text.spelling import is_blank
 from engine.training.cache import CachedStates, FrozenCache, InputRows, masked_sums
 from engine.training.multimodal_data import image_view
 from jobs import console
@@ -142,7 +143,15 @@ def build_description(sources: Sources, made: BuiltViews) -> None:
 def build_lexical(sources: Sources, made: BuiltViews) -> None:
     """Add the lexical view, of each entity's description and sentences: "lexical"."""
     console.say("lexical view")
-    made.views["lexical"] = lexical_view(documents(sources.workspace))
+    texts = documents(sources.workspace)
+    view = lexical_view(texts)
+    wordless = sum(not is_blank(texts[entity]) for entity in np.flatnonzero(~np.any(view, axis=1)))
+    if wordless:
+        console.say(
+            f"lexical view: {wordless} of {len(texts)} entities have texts, but no word that another entity "
+            "has too; they get no vector in it"
+        )
+    made.views["lexical"] = view
 
 
 def build_multimodal(sources: Sources, made: BuiltViews) -> None:

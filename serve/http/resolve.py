@@ -9,6 +9,7 @@ from functools import partial
 
 from engine.errors import QueryError, UnknownEntityError, UserError
 from engine.query import Deadline, NewEntity, Query
+from engine.text.spelling import clean_name, look_key, nfc
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import DEFAULT, EXPLAINED
 from serve.http.errors import Problem, ProblemError, UnknownMethodError, check_bundle, invalid, problem_of
@@ -134,8 +135,11 @@ class _Seeds:
             name = self._vocabulary.names[known]
             message = f"{field}: {seed.name!r} is in the vocabulary as {name!r}; give it as a name"
             raise invalid(message, field, [name])
-        key = seed.name.strip().casefold()
+        name = clean_name(seed.name)
+        if not name:
+            raise invalid(f"{field}: the new entity {seed.name!r} has no visible sign in its name", field)
+        key = look_key(name)
         if key in self._new:
             raise invalid(f"{field}: the new entity {seed.name!r} is given twice", field)
-        self._new[key] = NewEntity(seed.name, tuple(seed.sentences))
+        self._new[key] = NewEntity(name, tuple(map(nfc, seed.sentences)))
         return -len(self._new)

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
-from engine.errors import UserError
+from engine.errors import UserError, did_you_mean
 from engine.query import Deadline, Expansion, Query
 from engine.stages.base import finish
 from engine.storage.workspace import Workspace
@@ -171,7 +171,7 @@ class Service:
         found = snapshot.vocabulary.find(given)
         if found is None:
             closest = await asyncio.to_thread(snapshot.vocabulary.closest, given)
-            hint = f"; did you mean {', '.join(map(repr, closest))}?" if closest else ""
+            hint = did_you_mean(given, closest)
             if given.isdecimal():
                 hint += f"; the entity of an id is at /v1/bundles/{snapshot.id}/entities/ID"
             message = f"unknown entity {given!r}{hint}"

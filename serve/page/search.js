@@ -154,15 +154,27 @@ export class Search {
   }
 }
 
+/** A spelling without case, with plain signs for look-alike ones, much as the service compares them. */
+function plain(spelling) {
+  return spelling
+    .normalize("NFKC")
+    .replace(/\p{Default_Ignorable_Code_Point}/gu, "")
+    .replace(/[\u2010-\u2015\u2212]/g, "-")
+    .replace(/[\u2018\u2019\u02bc\u2032]/g, "'")
+    .replace(/\s+/g, " ")
+    .trim()
+    .toLowerCase();
+}
+
 /** The place of the entity that is spelt like this, by its name or an alias; -1: there is none. */
 function exact(found, text) {
-  const same = (spelling) => spelling.toLowerCase() === text.toLowerCase();
+  const same = (spelling) => plain(spelling) === plain(text);
   return found.findIndex(({ name, aliases }) => [name, ...aliases].some(same));
 }
 
 /** The alias that was typed, where it is not the name itself. */
 function aliases({ name, aliases: all }, typed) {
-  const begins = (spelling) => spelling.toLowerCase().startsWith(typed.toLowerCase());
+  const begins = (spelling) => plain(spelling).startsWith(plain(typed));
   const alias = begins(name) ? null : all.find(begins);
   return alias ? [make("span", { class: "alias" }, "also ", bdi(alias))] : [];
 }

@@ -199,3 +199,17 @@ def test_only_the_row_groups_that_are_needed_are_read(
 def test_a_bundle_without_sentences_has_none(known: Catalogue) -> None:
     assert known.sentences([0, 1], 3) == {}
     assert known.images(2).to_pylist() == [[]] * len(ROWS)
+
+
+def test_conditions_with_look_alike_signs_are_understood(tmp_path: Path) -> None:
+    rows = [
+        {"first\u00a0name": ["O'Neil"]},
+        {"first\u00a0name": ["A-B", "A–B"]},
+        {"other": ["Jos\u00e9"]},
+    ]
+    known = catalogue(tmp_path, rows)
+    assert known.matching((("first\u00a0name", ("O\u2019Neil",)),)).tolist() == [0]
+    assert known.matching((("first  name\u200b", ("A–B", "O'Neil")),)).tolist() == [0, 1]
+    assert known.matching((("other", ("Jose\u0301",)),)).tolist() == [2]
+    with pytest.raises(UnknownAttributeError, match=r"'A-B' \(given: U\+2011 at 1 in place of U\+002D\)"):
+        known.matching((("first\u00a0name", ("A\u2011B",)),))

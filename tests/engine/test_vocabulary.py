@@ -43,6 +43,48 @@ def test_find(given, found) -> None:
     assert WORDS.find(given) == found
 
 
+LOOKS = Vocabulary(
+    ["São Tomé", "O'Tool", "Saint-Lune", "Saint–Lune", "AT&T Quay", "کتاب‌خانه", "New\u00a0Bay"],
+    [[], [], [], [], ["Soft Harbour"], [], []],
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("Sa\u0303o\u00a0Tome\u0301", 0),
+        ("s\u00e3o  tom\u00e9\u200b", 0),
+        ("O\u2019TOOL", 1),
+        ("Saint–lune", 3),  # case alone: the nearer spelling
+        ("Saint\u2011Lune", None),  # two look like it: nobody is guessed
+        ("AT&amp;T Quay", 4),
+        ("\ufeffＳoft Har\u00adbour", 4),
+        ("کتابخانه", 5),
+        ("New Bay", 6),  # stored by an earlier version
+        ("\u200b", None),
+        ("Sao Tome", None),
+    ],
+)
+def test_look_alike_signs_are_understood(given, found) -> None:
+    assert LOOKS.find(given) == found
+
+
+def test_prefixes_with_look_alike_signs() -> None:
+    assert LOOKS.starting_with("o\u2019t") == ["O'Tool"]
+    assert LOOKS.starting_with("Sa\u0303o\u00a0") == ["São Tomé"]
+    assert LOOKS.starting_with("new ba") == LOOKS.starting_with("NEW\u2009") == ["New\u00a0Bay"]
+    assert LOOKS.starting_with("so ") == []
+
+
+def test_did_you_mean_names_the_sign() -> None:
+    with pytest.raises(UnknownEntityError, match=r"'Saint-Lune' \(given: U\+2011 at 5 in place of U\+002D\)"):
+        LOOKS.resolve("Saint\u2011Lune")
+    with pytest.raises(UnknownEntityError, match=r"'O'Tool\" \(given|\"O'Tool\" \(given: U\+041E at 0"):
+        LOOKS.resolve("\u041e'Tool")
+    with pytest.raises(UnknownEntityError, match="a name without a visible sign is empty"):
+        LOOKS.resolve("\u200b")
+
+
 def test_an_unknown_name_is_an_error_that_names_the_closest() -> None:
     with pytest.raises(UnknownEntityError, match=r"q: unknown entity 'Ankora'; .*'Ankara'") as caught:
         WORDS.resolve("Ankora", "q")

@@ -68,7 +68,7 @@ def test_ray_chooses_the_same(ray_local: None, tmp_path: Path, monkeypatch: pyte
         assert parts == 2
         texts = [f.read_text() for f in sorted((output / "sentences").iterdir())]
         scores = [row for f in sorted((output / "scores").iterdir()) for row in pq.read_table(f).to_pylist()]
-        return [json.loads(line) for text in texts for line in text.splitlines()], scores, counts
+        return [json.loads(line) for text in texts for line in text.rstrip().split("\n")], scores, counts
 
     here, there = made(tmp_path / "here", LastFirst()), made(tmp_path / "there", RayExecutor(workers=1))
     assert [s | {"image_score": 0} for s in there[0]] == [s | {"image_score": 0} for s in here[0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -121,6 +122,15 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def connect(network: Network, **given: float) -> Client:
     return Client("http://test", transport=httpx.MockTransport(network), **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_lines_of_a_stream_end_at_line_feeds_alone(size: int) -> None:
+    told = {"text": "a\u2028b\u2029c\x85de 京"}
+    text = f": keep-alive\n\nevent: answer\ndata: {json.dumps(told, ensure_ascii=False)}\n\n"
+    pieces = [text.encode()[at : at + size] for at in range(0, len(text.encode()), size)]
+    answer = httpx.Response(200, content=iter(pieces), headers={"Content-Type": "text/event-stream"})
+    assert list(connect(Network([answer])).stream(["x"])) == [("answer", told)]
 
 
 def fine() -> httpx.Response:

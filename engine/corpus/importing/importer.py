@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,11 +20,12 @@ from engine.corpus.readers.mesed import MesedReader
 from engine.corpus.readers.tables import JSONL, PARQUET, TableReader, read_jsonl, read_parquet
 from engine.corpus.readers.ultrawiki import UltraWikiReader
 from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, corpus_digest
-from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_name, fault_of_text, nfc
+from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_name, fault_of_text
 from engine.errors import FormatError, StorageError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
+from engine.text.spelling import SpellingTable, clean_name, difference, nfc, skeleton, tell_apart
 from engine.vocabulary import MAX_NAME_LENGTH
 
 FORMATS: dict[str, Callable[[Store], CorpusReader]] = {
@@ -117,7 +119,7 @@ class _Import:
         self._counts = Counts()
         self._entities: list[Entity] = []
         self._broken: list[RefusedRecord] = []
-        self._ids: dict[str, int] = {}
+        self._ids: SpellingTable[int] = SpellingTable()
 
     def run(self, reader: CorpusReader, form: str, source: str, progress: Progress) -> CorpusManifest:
         """Read everything, write everything but the manifest, and return it."""
@@ -166,13 +168,14 @@ class _Import:
                 continue
             fault = fault_of_name(one.name, MAX_NAME_LENGTH)
             if fault is None and one.name in self._ids:
-                fault = Refusal(Code.DUPLICATE_ENTITY, f"the same name as in {places[one.name]}")
+                signs = f" but for {difference(one.given, one.name)}" if one.given != one.name else ""
+                fault = Refusal(Code.DUPLICATE_ENTITY, f"the same name as in {places[one.name]}{signs}")
             if fault:
                 if self._listed:  # else each of its sentences is refused, with this reason
-                    self._refuse(RefusedRecord(one.source, one.position, fault, one.name, "entity"))
+                    self._refuse(RefusedRecord(one.source, one.position, fault, one.given, "entity"))
                 continue
             places[one.name] = one.position
-            self._ids[one.name] = len(self._entities)
+            self._ids.add(one.name, len(self._entities))
             self._entities.append(self._checked(one))
         self._counts.entities = len(self._entities)
 
@@ -193,7 +196,7 @@ class _Import:
     def _attributes(self, one: Entity) -> dict[str, list[str]]:
         """Return the attributes of an entity without names and values that cannot be used."""
         kept: dict[str, list[str]] = {}
-        for name, values in one.attributes.items():
+        for name, values in _cleaned(one.attributes).items():
             if fault := fault_of_name(name, MAX_NAME_LENGTH):
                 self._refuse_detail(one, fault.about("attributes: a name"), str({name: values}))
                 continue
@@ -240,7 +243,7 @@ class _Import:
 
     def _take(self, one: Sentence) -> int | Refusal:
         """Write the context's mention and return its entity, or why it is refused."""
-        entity_id = self._ids.get(one.entity)
+        entity_id = self._ids.find(one.entity)
         if entity_id is None:
             return self._fault_of_unknown(one.entity)
         only_image = not one.sentence and (one.image or one.image_bytes)
@@ -299,7 +302,17 @@ class _Import:
         if fault := fault_of_name(name, MAX_NAME_LENGTH):
             return fault.about("entity name")
         listed = " (no line of the entity file)" if self._listed else ""
-        return Refusal(Code.UNKNOWN_ENTITY, f"{name!r} is no entity of this corpus{listed}")
+        alike = self._ids.alike(name) or self._twins.get(skeleton(name), [])
+        hint = f"; alike are {', '.join(tell_apart(name, alike[:3]))}" if alike else ""
+        return Refusal(Code.UNKNOWN_ENTITY, f"{name!r} is no entity of this corpus{listed}{hint}")
+
+    @cached_property
+    def _twins(self) -> dict[str, list[str]]:
+        """Names by what the eye sees of them; made with the first name that is unknown."""
+        found: dict[str, list[str]] = {}
+        for one in self._entities:
+            found.setdefault(skeleton(one.name), []).append(one.name)
+        return found
 
     def _verdict(self, source: str, form: str) -> None:
         counts = self._counts
@@ -331,11 +344,19 @@ def _breaks(broken: list[RefusedRecord]) -> str:
 
 def _named_by_sentences(sentences: Iterable[Sentence | RefusedRecord]) -> Iterable[Entity]:
     """Return the entities of the sentences in order of first appearance."""
-    seen: set[str] = set()
+    seen: SpellingTable[None] = SpellingTable()
     for one in sentences:
-        if isinstance(one, Sentence) and one.entity not in seen:
-            seen.add(one.entity)
+        if isinstance(one, Sentence) and one.entity not in seen and not seen.alike(one.entity):
+            seen.add(one.entity, None)
             yield Entity(one.entity, [], None, {}, one.source, one.position)
+
+
+def _cleaned(attributes: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return attributes with names and values as they are stored; those that become one are joined."""
+    found: dict[str, dict[str, None]] = {}
+    for name, values in attributes.items():
+        found.setdefault(clean_name(name), {}).update(dict.fromkeys(map(clean_name, values)))
+    return {name: list(values) for name, values in found.items()}
 
 
 def _moved(sentence: str, place: int) -> int:

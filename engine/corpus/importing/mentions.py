@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from engine.corpus.text import fold, in_word, is_mark, is_spaceless
 from engine.refusals import Code, Refusal
+from engine.text.spelling import difference, fold, match_key, near_miss, skeleton, squeeze
+from engine.text.words import in_word, is_mark, is_spaceless, is_whole, mentions_in
 
 EXACT, FOLDED, ALIAS, SUBSTRING, GIVEN = "exact", "other case", "alias", "inside a word", "given"
-NO_SENTENCE = "an image alone"
-HOWS = (EXACT, FOLDED, ALIAS, SUBSTRING, GIVEN, NO_SENTENCE)
+OTHER_SIGNS, NO_SENTENCE = "other signs", "an image alone"
+HOWS = (EXACT, FOLDED, ALIAS, SUBSTRING, OTHER_SIGNS, GIVEN, NO_SENTENCE)
 """Ways in which a mention is found, most trusted first; the manifest counts them."""
 
 Span = tuple[int, int, str]
 _Longer = dict[tuple[int, int], frozenset[str]]
 
+_NOT_FOUND = Refusal(Code.MENTION_NOT_FOUND, "does not hold its entity's name")
 _FIRST_MARK = "\u0300"
 _WORDS = re.compile(r"\w+|[^\w ]")
 _SPACELESS_REACH = 32
@@ -26,8 +28,9 @@ class MentionFinder:
     """A finder of an entity's mention in a sentence.
 
     In this order: the name as a whole word, the same in any case, an alias as a whole word (likewise), the
-    name anywhere, an alias anywhere. A place inside a longer name of the vocabulary ("Guinea" in
-    "Guinea-Bissau") is no mention.
+    name anywhere, an alias anywhere; then all this again with look-alike signs made plain and invisible ones
+    passed over (:func:`engine.text.spelling.squeeze`). A place inside a longer name of the vocabulary
+    ("Guinea" in "Guinea-Bissau") is no mention, with whatever signs the longer one is spelt.
     """
 
     def __init__(self, names: Sequence[str], aliases: Sequence[Sequence[str]]) -> None:
@@ -37,49 +40,91 @@ class MentionFinder:
     def find(self, entity_id: int, sentence: str) -> Span | Refusal:
         """Return (start, end, how) of the mention, end exclusive, or why there is none."""
         name = self._names[entity_id]
-        longer = self._longer.get(name)
         at = sentence.find(name)
         end = at + len(name)
         whole = at >= 0 and is_whole(sentence, at, end)
-        if whole and (longer is None or not _inside(longer, sentence, fold(sentence), at)):
+        if whole and (name not in self._longer or not self._around(name, _Text(sentence), at)):
             return at, end, EXACT
-        return self._search(entity_id, sentence)
+        text = _Text(sentence)
+        found = self._search(name, self._aliases[entity_id], text)
+        if isinstance(found, Refusal):
+            found = self._search_plain(entity_id, text) or found
+        return self._not_found(entity_id, sentence) if found is _NOT_FOUND else found
 
-    def _search(self, entity_id: int, sentence: str) -> Span | Refusal:
+    def _search_plain(self, entity_id: int, text: _Text) -> Span | Refusal | None:
+        """Search with plain signs; None where that finds no more."""
         name, aliases = self._names[entity_id], self._aliases[entity_id]
-        folded = fold(sentence)
+        plain_name, *plain_aliases = map(match_key, (name, *aliases))
+        if text.squeezed is None and (plain_name, *plain_aliases) == (name, *aliases):
+            return None
+        plain = _Text(text.squeezed.text) if text.squeezed else text
+        found = self._search(plain_name, plain_aliases, plain, (name, *aliases))
+        if isinstance(found, Refusal):
+            return None if found is _NOT_FOUND else found
+        start, end, _ = found
+        return *(text.squeezed.span(start, end) if text.squeezed else (start, end)), OTHER_SIGNS
+
+    def _not_found(self, entity_id: int, sentence: str) -> Refusal:
+        """Return the refusal, with what in the sentence looks like the name."""
+        spellings = (self._names[entity_id], *self._aliases[entity_id])
+        missed = next(filter(None, (near_miss(spelling, sentence) for spelling in spellings)), "")
+        return Refusal(Code.MENTION_NOT_FOUND, "; ".join(filter(None, (_NOT_FOUND.detail, missed))))
+
+    def _around(self, spelling: str, text: _Text, start: int) -> str:
+        """Return the longer name of another entity around a place of a spelling; empty if there is none."""
+        longer = self._longer.get(spelling)
+        if longer is None:
+            return ""
+        if text.squeezed is None:
+            return _inside(longer, text.given, text.folded, start)
+        plain = text.squeezed.text
+        return _inside(longer, plain, fold(plain), text.squeezed.place(start))
+
+    def _search(
+        self, name: str, aliases: Sequence[str], text: _Text, stored: Sequence[str] = ()
+    ) -> Span | Refusal:
+        """Search a text for spellings; ``stored`` are those that the longer ones are known of."""
+        sentence, folded = text.given, text.folded
         tries = [(name, sentence, True, EXACT), (fold(name), folded, True, FOLDED)]
         for alias in aliases:
             tries += [(alias, sentence, True, ALIAS), (fold(alias), folded, True, ALIAS)]
         tries += [(name, sentence, False, SUBSTRING), (fold(name), folded, False, SUBSTRING)]
         tries += [(alias, sentence, False, SUBSTRING) for alias in aliases]
-        spellings = [name, name, *(a for a in aliases for _ in range(2)), name, name, *aliases]
+        own, *others = stored or (name, *aliases)
+        spellings = [own, own, *(a for a in others for _ in range(2)), own, own, *others]
         inside = ""
-        for (wanted, text, whole, how), spelling in zip(tries, spellings, strict=True):
-            for start in _places(wanted, text):
+        for (wanted, where, whole, how), spelling in zip(tries, spellings, strict=True):
+            for start in _places(wanted, where):
                 end = start + len(wanted)
                 if whole and not is_whole(sentence, start, end):
                     continue
                 if end < len(sentence) and is_mark(sentence[end]):
                     continue
-                within = _inside(self._longer.get(spelling), sentence, folded, start)
+                within = self._around(spelling, text, start)
                 if not within:
-                    return start, end, how
+                    held = sentence[start:end]
+                    other = how is FOLDED and held.casefold() != name.casefold()
+                    return start, end, OTHER_SIGNS if other else how
                 inside = inside or within
         if inside:
             return Refusal(Code.MENTION_IN_LONGER_NAME, f"occurs only inside the longer name {inside!r}")
-        return Refusal(Code.MENTION_NOT_FOUND, "does not hold its entity's name")
+        return _NOT_FOUND
 
     def check(self, entity_id: int, sentence: str, start: int, end: int) -> Span | Refusal:
-        """Return the given offsets if they hold the name or an alias in any case."""
+        """Return the given offsets if they hold the name or an alias in any case, with look-alike signs."""
         if fault := _fault_of_span(sentence, start, end):
             return fault
         held = sentence[start:end]
         folded = fold(held)
-        if any(folded == fold(s) for s in (self._names[entity_id], *self._aliases[entity_id])):
+        spellings = (self._names[entity_id], *self._aliases[entity_id])
+        if any(folded == fold(s) for s in spellings):
+            return start, end, GIVEN
+        key, cut = fold(match_key(held)), held[0].isspace() or held[-1].isspace()
+        if not cut and key in (fold(match_key(s)) for s in spellings):
             return start, end, GIVEN
         reason = f"start {start} and end {end} hold {held[:80]!r}, neither the name nor an alias"
-        return Refusal(Code.SPAN_MISMATCH, reason)
+        alike = next((s for s in spellings if skeleton(s).casefold() == skeleton(key).casefold()), None)
+        return Refusal(Code.SPAN_MISMATCH, reason + (f" ({difference(held, alike)})" if alike else ""))
 
     def narrow(self, entity_id: int, sentence: str, start: int, end: int) -> Span | Refusal:
         """Return the place of the name or an alias, in any case, inside a span that people marked.
@@ -100,12 +145,17 @@ class MentionFinder:
                         continue
                     if last == len(sentence) or not is_mark(sentence[last]):
                         return at, last, GIVEN
+        within = mentions_in(sentence[start:end], [self._names[entity_id], *self._aliases[entity_id]])
+        if within:
+            return start + within[0][0], start + within[0][1], GIVEN
         return start, end, GIVEN
 
 
-def is_whole(text: str, start: int, end: int) -> bool:
-    """Return whether neither neighbour of a span continues a word."""
-    return not (start and in_word(text[start - 1])) and not (end < len(text) and in_word(text[end]))
+class _Text:
+    """A text to search: as it is given, folded, and squeezed if need be."""
+
+    def __init__(self, given: str) -> None:
+        self.given, self.folded, self.squeezed = given, fold(given), squeeze(given)
 
 
 def _fault_of_span(sentence: str, start: int, end: int) -> Refusal | None:
@@ -124,9 +174,9 @@ def _places(wanted: str, text: str, start: int = 0) -> Iterator[int]:
         at = text.find(wanted, at + 1)
 
 
-def _inside(longer: _Longer | None, sentence: str, folded: str, start: int) -> str:
+def _inside(longer: _Longer, sentence: str, folded: str, start: int) -> str:
     """Return the longer name around the place, as it stands in the sentence; empty if there is none."""
-    for (offset, length), spellings in (longer or {}).items():
+    for (offset, length), spellings in longer.items():
         first, last = start - offset, start - offset + length
         if first < 0 or folded[first:last] not in spellings:
             continue
@@ -142,10 +192,11 @@ def _longer_names(names: Sequence[str], aliases: Sequence[Sequence[str]]) -> dic
     Every part of every spelling between two word boundaries is looked up among the spellings: the time is
     linear in the number of spellings for names of bounded length.
     """
-    spellings = [(s, i) for i, name in enumerate(names) for s in (name, *aliases[i])]
+    stored = [(s, i) for i, name in enumerate(names) for s in (name, *aliases[i])]
+    spellings = [(match_key(spelling), owner) for spelling, owner in stored]
     known: dict[str, list[tuple[str, int]]] = {}
-    for spelling, owner in spellings:
-        known.setdefault(fold(spelling), []).append((spelling, owner))
+    for (plain, owner), (spelling, _) in zip(spellings, stored, strict=True):
+        known.setdefault(fold(plain), []).append((spelling, owner))
     longest = max(map(len, known), default=0)
     found: dict[str, dict[tuple[int, int], set[str]]] = {}
     for spelling, owner in spellings:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +15,7 @@ from engine.errors import UserError
 from engine.generation.tokenizers import token_ids
 from engine.models.fit import check_encoder
 from engine.models.hub import NamedModel
+from engine.text.words import mentions_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -163,12 +163,12 @@ class MentionMasker:
 
 
 def _without(text: str, names: Sequence[str]) -> list[str]:
-    """Return the pieces of a text between whole-word mentions of some names, in any case."""
-    longest_first = sorted(filter(None, names), key=len, reverse=True)
-    if not longest_first:
-        return [text]
-    either = "|".join(map(re.escape, longest_first))
-    return re.split(rf"(?<!\w)(?:{either})(?!\w)", text, flags=re.IGNORECASE)
+    """Return the pieces of a text between mentions of some names (:func:`mentions_in`)."""
+    pieces, last = [], 0
+    for start, end in mentions_in(text, names):
+        pieces.append(text[last:start])
+        last = end
+    return [*pieces, text[last:]]
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase, label: str = "") -> tuple[int, int]:

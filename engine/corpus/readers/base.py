@@ -23,6 +23,13 @@ class Entity(NamedTuple):
     attributes: dict[str, list[str]]
     source: str
     position: Position
+    written: str = ""
+    """The name as its source has it, where that is not ``name``."""
+
+    @property
+    def given(self) -> str:
+        """The name as its source has it."""
+        return self.written or self.name
 
 
 class Sentence(NamedTuple):

@@ -287,7 +287,7 @@ def fault_of_json(error: Exception) -> Refusal:
     """Return a parser's complaint about the rest of a file."""
     if isinstance(error, BrokenJSONError):
         return error.refusal
-    first = str(error).strip().splitlines()[0]
+    first = str(error).strip().partition("\n")[0]
     if "premature EOF" in first or "Incomplete" in first:
         return Refusal(Code.FILE_CUT_OFF, "the file ends in the middle of its JSON text: it is cut off")
     reason = f"no valid JSON from here on ({first}); the rest of the file was not read"

@@ -48,9 +48,9 @@ from engine.corpus.readers.values import (
     is_missing,
     number_of,
 )
-from engine.corpus.text import nfc
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
+from engine.text.spelling import SpellingTable, clean_name
 
 ENTITIES, SENTENCES, ATTRIBUTES = "entity2id.txt", "sentences.json", "attributes.json"
 
@@ -91,7 +91,7 @@ def entity_lines(file: Store) -> Iterator[EntityLine]:
         if not fault and not text.strip():
             continue
         name, _, number = text.rpartition("\t")
-        name, given = nfc(name.strip()), whole_number(number)
+        name, given = clean_name(name), whole_number(number)
         if not fault and not name:
             fault = Refusal(Code.WRONG_LAYOUT, "a line must be name TAB id")
         elif not fault and given is None:
@@ -143,11 +143,20 @@ class MesedReader:
         try:
             for name, given in json_members(self._files[ATTRIBUTES]):
                 last, faults = name, Faults()
-                found[nfc(name.strip())] = attributes_of(given, faults)
+                found[self._listed(name)] = attributes_of(given, faults)
                 yield from details(faults, ATTRIBUTES, KeyPosition(name))
         except ijson.JSONError as error:
             place = AfterPosition(KeyPosition(last))
             yield RefusedRecord(ATTRIBUTES, place, fault_of_json(error), of="file")
+
+    def _listed(self, name: str) -> str:
+        """Return a name of another file as entity2id.txt spells it, if it does."""
+        name = clean_name(name)
+        return self._spellings.spelt(name) or name
+
+    @cached_property
+    def _spellings(self) -> SpellingTable[int]:
+        return SpellingTable({name: number for number, name in self._names.items()})
 
     @cached_property
     def _names(self) -> dict[int, str]:

@@ -52,10 +52,10 @@ from engine.corpus.readers.values import (
     required_text,
     text_of,
 )
-from engine.corpus.text import nfc
 from engine.errors import FormatError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
+from engine.text.spelling import clean_name
 
 BATCH = 8192
 IMAGE_BATCH = 16
@@ -167,11 +167,11 @@ class TableReader:
                 if isinstance(name, Refusal):
                     yield _refused(source, position, name, row, text, "entity")
                     continue
-                name, faults = nfc(name.strip()), Faults()
+                written, name, faults = name.strip(), clean_name(name), Faults()
                 aliases, description, attributes = entity_details(row, faults)
                 yield from details(faults, source, position, f"{name!r}:")
-                aliases = [nfc(a.strip()) for a in aliases]
-                yield Entity(name, aliases, description, attributes, source, position)
+                aliases = [clean_name(a) for a in aliases]
+                yield Entity(name, aliases, description, attributes, source, position, written)
 
     def sentences(self) -> Iterator[Sentence | RefusedRecord]:
         """Yield the rows of the sentence tables, file by file in the order of their names."""
@@ -210,7 +210,7 @@ class TableReader:
         if not sentence:
             start, end = None, None
         address = address_in(self._root, image.address) if image.address else None
-        name = nfc(entity.strip())
+        name = clean_name(entity)
         return Sentence(
             name, sentence or "", start, end, address, source, position, image_bytes=image.content
         )
@@ -285,7 +285,7 @@ def read_parquet(
                     yield {**given, **row} if given else row, RowPosition(number), ""
                     number += 1
     except (pa.ArrowException, OSError) as error:
-        reason = f"no readable Parquet from here on ({str(error).splitlines()[0]}); is the file whole?"
+        reason = f"no readable Parquet from here on ({str(error).partition(chr(10))[0]}); is the file whole?"
         raise BrokenFileError(RowPosition(number), Refusal(Code.FILE_BROKEN, reason)) from None
 
 

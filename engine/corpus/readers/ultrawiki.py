@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import ijson
 
@@ -37,10 +38,10 @@ from engine.corpus.readers.values import (
     is_missing,
     optional_text,
 )
-from engine.corpus.text import nfc
 from engine.errors import FormatError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
+from engine.text.spelling import SpellingTable, clean_name
 
 REQUIRED, OPTIONAL = ("entities.txt", "ent2sents.json"), ("ent2text.json", "attributes.json")
 CLASS = "class"
@@ -74,13 +75,29 @@ class UltraWikiReader:
             position = LinePosition(line.number, line.offset)
             if fault:
                 yield RefusedRecord(source, position, fault, text, "entity")
-            elif name := nfc(text.strip()):
+            elif text.strip():
+                name = clean_name(text)
                 about = descriptions.pop(name, None), attributes.pop(name, {})
-                yield Entity(name, [], *about, source, position)
+                yield Entity(name, [], *about, source, position, text.strip())
         for name in descriptions:
             yield unknown("ent2text.json", name, source)
         for name in attributes:
             yield unknown("attributes.json", name, source)
+
+    @cached_property
+    def _spellings(self) -> SpellingTable[None]:
+        """The names of entities.txt."""
+        found: SpellingTable[None] = SpellingTable()
+        for line in lines(self._files["entities.txt"]):
+            text, fault = decode(line)
+            if not fault:
+                found.add(clean_name(text), None)
+        return found
+
+    def _listed(self, name: str) -> str:
+        """Return a name of another file as entities.txt spells it, if it does."""
+        name = clean_name(name)
+        return self._spellings.spelt(name) or name
 
     def _descriptions(self, found: dict[str, str]) -> Iterator[RefusedRecord]:
         source = "ent2text.json"
@@ -93,7 +110,7 @@ class UltraWikiReader:
                 description = optional_text(text, "description", faults)
                 yield from details(faults, source, KeyPosition(name))
                 if description is not None:
-                    found[nfc(name.strip())] = description
+                    found[self._listed(name)] = description
         except ijson.JSONError as error:
             place = AfterPosition(KeyPosition(last))
             yield RefusedRecord(source, place, fault_of_json(error), of="file")
@@ -106,7 +123,7 @@ class UltraWikiReader:
         try:
             for group, members in json_members(self._files[source]):
                 last = group
-                kind = nfc(group.strip())
+                kind = clean_name(group)
                 if is_missing(members):
                     continue
                 if not isinstance(members, dict):
@@ -117,7 +134,7 @@ class UltraWikiReader:
                     faults = Faults()
                     own = attributes_of(given, faults)
                     yield from details(faults, source, KeyPosition(name))
-                    known = found.setdefault(nfc(name.strip()), {})
+                    known = found.setdefault(self._listed(name), {})
                     for attribute, values in [(CLASS, [kind] if kind else []), *own.items()]:
                         merged = known.get(attribute, []) + values
                         known[attribute] = list(dict.fromkeys(merged))
@@ -138,7 +155,7 @@ class UltraWikiReader:
                     yield Sentence(name, str(value), None, None, None, source, position)
                     place += 1
                 elif event == "map_key":
-                    name, place = nfc(str(value).strip()), 0
+                    name, place = clean_name(str(value)), 0
                 elif event == "start_array" and not inside:
                     inside = True
                 elif event == "end_array":

@@ -181,14 +181,14 @@ class SelectionFolder:
                 refusals.append(one)
                 continue
             line = one.to_line()
-            digest.update(line.encode())
+            digest.update(line)
             waiting.append(line)
             records += 1
             if len(waiting) == PART_RECORDS:
-                self.records(numbered(parts)).write_bytes("".join(waiting).encode())
+                self.records(numbered(parts)).write_bytes(b"".join(waiting))
                 waiting, parts = [], parts + 1
         if waiting:
-            self.records(numbered(parts)).write_bytes("".join(waiting).encode())
+            self.records(numbered(parts)).write_bytes(b"".join(waiting))
             parts += 1
         _write_refusals(self.quarantine(REFUSED_RECORDS), refusals)
         return SelectionManifest(
@@ -224,8 +224,7 @@ class SelectionWorker:
         Raises:
             StorageError: a bucket cannot be used.
         """
-        lines = self._folder.records(part).read_bytes().decode().splitlines()
-        choices = self._selector.choose([SelectionRecord.of_line(line) for line in lines])
+        choices = self._selector.choose(SelectionRecord.of_lines(self._folder.records(part).read_bytes()))
         refusals = [
             RefusedRecord(
                 address, PrintedPosition(choice.record.position), refusal, choice.record.sentence, "detail"

@@ -73,14 +73,16 @@ class SelectionRecord(NamedTuple):
     candidates: list[str]
     typical: str | None
 
-    def to_line(self) -> str:
-        """Return the record as a line that :meth:`of_line` reads."""
-        return json.dumps(self._asdict(), ensure_ascii=False) + "\n"
+    def to_line(self) -> bytes:
+        """Return the record as a line that :meth:`of_lines` reads; it may hold half a surrogate pair."""
+        line = json.dumps(self._asdict(), ensure_ascii=False) + "\n"
+        return line.encode("utf-8", "surrogatepass")
 
     @classmethod
-    def of_line(cls, line: str) -> SelectionRecord:
-        """Return the record of a line."""
-        return cls(**json.loads(line))
+    def of_lines(cls, content: bytes) -> list[SelectionRecord]:
+        """Return the records of lines, which end at line feeds: texts may hold other line separators."""
+        lines = content.decode("utf-8", "surrogatepass").split("\n")
+        return [cls(**json.loads(line)) for line in lines if line]
 
 
 def read_table(table: Store) -> Iterator[SelectionRecord | RefusedRecord]:

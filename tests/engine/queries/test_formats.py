@@ -64,6 +64,21 @@ def test_json_lines_with_names_aliases_and_ids(tmp_path: Path) -> None:
     assert [q.label for q in found.queries] == ["metals", "q"]
 
 
+def test_names_with_look_alike_signs_are_the_names_also_in_the_truth(tmp_path: Path) -> None:
+    record = ultrawiki(
+        pos_seeds=["iron\u200b", "ｃopper"],
+        pos_gt=["\u00a0zinc", "tin\u2019s", "tin's"],
+        neg_gt=["ne\u00adon", "tin\u02bcs"],
+    )
+    path = tmp_path / "Me\u0301taux.json"
+    path.write_text(json.dumps([record]))
+    (one,) = read(path).queries
+    assert one.query.positive == (0, 1)
+    assert (one.positive.ids, one.positive.missing) == ({2}, ())
+    assert (one.negative.ids, one.negative.missing) == ({4}, ("tin\u02bcs",))
+    assert one.label == "M\u00e9taux"
+
+
 def test_parquet_with_ids_and_nulls(tmp_path: Path) -> None:
     path = tmp_path / "q.parquet"
     rows = {"id": ["a", None], "positive": [[0, 1], [2]], "negative": [[3], None], "top_k": [5, None]}

@@ -24,6 +24,22 @@ def test_documents_that_share_words_are_near() -> None:
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1, 1, 1, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["港口城市开市场", "市场城市", "山上的古庙", "古庙在山上"],
+        ["เมืองท่าริมทะเล", "ท่าเรือริมทะเล", "วัดบนภูเขา", "ภูเขามีวัด"],
+        ["समुद्र किनारे", "किनारे समुद्र", "पहाड़ मंदिर", "मंदिर पहाड़"],
+    ],
+)
+def test_documents_of_every_script_have_words(texts: list[str]) -> None:
+    vectors = lexical_view(texts * 3, dims=2)[:4]
+    cosines = vectors @ vectors.T
+    assert vectors.any(axis=1).all()
+    assert cosines[0, 1] > cosines[0, 2] + 0.5
+    assert cosines[2, 3] > cosines[2, 1] + 0.5
+
+
 def test_the_lexical_view_is_the_same_every_time() -> None:
     np.testing.assert_array_equal(lexical_view(DOCUMENTS * 3), lexical_view(DOCUMENTS * 3))
 

@@ -165,6 +165,24 @@ def test_new_entities_have_negative_ids_in_their_order(make_service: MakeService
     assert query.new[2].sentences == ("new 2 came.",)
 
 
+def test_seeds_are_understood_whatever_their_signs(make_service: MakeService) -> None:
+    dispatch = Noted()
+    new = {"name": "\ufeffCafe\u0301\u00a0bay", "sentences": ["Cafe\u0301 bay came."]}
+    asyncio.run(
+        make_service(dispatch).expand(request(positive=["entity\u00a04", "ｅntity 5\u200b", new]), Trace())
+    )
+    query = dispatch.asked[0][2][0].query
+    assert (query.positive, query.new[0].name) == ((4, 5, -1), "Caf\u00e9 bay")
+    assert query.new[0].sentences == ("Caf\u00e9 bay came.",)
+    for positive, word in (
+        ([new, {**new, "name": "CAF\u00c9\u2003bay"}], "given twice"),
+        ([{**new, "name": "\u200b"}], "no visible sign"),
+        ([{**new, "name": "ENTITY\u00a04"}], "in the vocabulary as 'entity 4'"),
+    ):
+        with pytest.raises(ProblemError, match=word):
+            asyncio.run(make_service(dispatch).expand(request(positive=positive), Trace()))
+
+
 @pytest.mark.parametrize(
     ("given", "threads"),
     [

@@ -4,9 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.corpus.importing.mentions import ALIAS, EXACT, FOLDED, GIVEN, SUBSTRING, MentionFinder
-from engine.corpus.text import fold, nfc
+from engine.corpus.importing.mentions import (
+    ALIAS,
+    EXACT,
+    FOLDED,
+    GIVEN,
+    OTHER_SIGNS,
+    SUBSTRING,
+    MentionFinder,
+)
 from engine.refusals import Code, Refusal
+from engine.text.spelling import fold, nfc
 
 NOT_FOUND = Refusal(Code.MENTION_NOT_FOUND, "does not hold its entity's name")
 
@@ -62,7 +70,7 @@ def test_aliases_come_before_parts_of_words() -> None:
 def test_a_combining_mark_belongs_to_its_letter() -> None:
     # "कमल" inside "कमला": the vowel sign is no \\w character, yet it makes another word
     assert finder("कमल").find(0, "यह कमला है।") == NOT_FOUND
-    assert finder("x").find(0, "Only x\u0332 here.") == NOT_FOUND
+    assert "'x\u0332' with U+0332 at 1" in str(finder("x").find(0, "Only x\u0332 here."))
 
 
 @pytest.mark.parametrize(
@@ -99,6 +107,49 @@ def test_a_name_inside_a_longer_one_without_spaces() -> None:
 def test_longer_names_with_signs() -> None:
     assert finder("C", "C++").find(0, "He writes C++.") == inside("C++")
     assert finder("C", "C++").find(0, "He writes C++ and C.") == (18, 19, EXACT)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence", "held"),
+    [
+        ("New Haven Bay", "To New\u00a0Haven\u2009Bay.", "New\u00a0Haven\u2009Bay"),
+        ("New Haven Bay", "To New\r\nHaven   Bay.", "New\r\nHaven   Bay"),
+        ("O'Tool", "At O\u2019TOOL\u2019s.", "O\u2019TOOL"),
+        ("Jean–Luc", "At Jean-Luc’s.", "Jean-Luc"),
+        ("Harbour", "The \u200eHar\u00adbour\u200e.", "Har\u00adbour"),
+        ("AT&T", "At AT&amp;amp;T here.", "AT&amp;amp;T"),
+        ("Café", "At Cafe\u2060\u0301 here &amp; there.", "Cafe\u2060\u0301"),
+        ("office", "The o\ufb03ce.", "o\ufb03ce"),
+        ("ガラス", "ｶﾞﾗｽの", "ｶﾞﾗｽ"),
+        ("iron", "An ｉｒｏｎ bar", "ｉｒｏｎ"),
+        ("Har\u00adbour", "A harbour.", "harbour"),  # a name of an earlier import
+    ],
+)
+def test_look_alike_signs_are_the_name(name: str, sentence: str, held: str) -> None:
+    sentence = nfc(sentence)
+    span = finder(name).find(0, sentence)
+    assert not isinstance(span, Refusal)
+    assert (sentence[span[0] : span[1]], span[2]) == (nfc(held), OTHER_SIGNS)
+    start = sentence.index(nfc(held))
+    assert finder(name).check(0, sentence, start, start + len(nfc(held))) == (*span[:2], GIVEN)
+    assert finder(name).narrow(0, sentence, 0, len(sentence)) == (*span[:2], GIVEN)
+
+
+@pytest.mark.parametrize("sentence", ["Guinea\u2011Bissau is.", "Guinea\u00ad-Bissau is.", "guinea–bissau"])
+def test_a_longer_name_is_one_with_any_signs(sentence: str) -> None:
+    found = finder("Guinea", "Guinea-Bissau").find(0, sentence)
+    assert isinstance(found, Refusal)
+    assert found.code is Code.MENTION_IN_LONGER_NAME
+    again = finder("Guinea", "Guinea-Bissau").find(0, f"{sentence} Gui\u00adnea")
+    assert again == (len(sentence) + 1, len(sentence) + 8, OTHER_SIGNS)
+
+
+def test_a_refusal_names_the_sign() -> None:
+    refused = finder("Camp").find(0, "The \u0421amp is new.")
+    assert "it holds '\u0421amp' with U+0421 at 0 in place of U+0043" in str(refused)
+    refused = finder("Camp").check(0, "The \u0421amp is new.", 4, 8)
+    assert "neither the name nor an alias (U+0421 at 0 in place of U+0043)" in str(refused)
+    assert "Camp " in str(finder("Camp").check(0, "Camp is", 0, 5))
 
 
 def test_given_offsets_are_checked_and_never_corrected() -> None:

@@ -186,3 +186,9 @@ def test_no_sentence_is_the_mask_alone(tokenizer: PreTrainedTokenizerBase) -> No
     [alone] = MentionMasker(tokenizer, 16).encode([""], [0], [0])
     ends = tokenizer.cls_token_id, tokenizer.sep_token_id
     assert alone == ([ends[0], tokenizer.mask_token_id, ends[1]], 1, False)
+
+
+def test_the_own_name_in_a_description_is_masked_in_every_script(bert: PreTrainedTokenizerBase) -> None:
+    texts = ["東嶺是港口。", "कमला कमल है", "New\u00a0Haven Bay is new."]
+    found = MentionMasker(bert, 64).encode_descriptions(texts, [["東嶺"], ["कमल"], ["New Haven Bay"]])
+    assert [ids.count(bert.mask_token_id) for ids in found] == [1, 1, 1]

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.corpus.text import nfc
 from engine.errors import FormatError
 from engine.queries.formats import read_queries
 from engine.storage.store import Store
+from engine.text.spelling import nfc
 from engine.vocabulary import Vocabulary
 from tests.support.corpora import jsonl, run_import
 

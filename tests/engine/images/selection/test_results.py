@@ -134,6 +134,19 @@ def test_what_cannot_be_read_is_refused_by_name_and_the_record_stays(clip: str, 
     assert lines[-1]["position"].startswith("line 4")
 
 
+def test_any_text_that_a_record_may_hold_waits_whole(clip: str, tmp_path: Path) -> None:
+    texts = ["the flag\u2028of iron", "the flag\u2029of\u2028\u2028gold", "a\nflag", "a \u00a0 flag"]
+    records = [record("red.png") | {"sentence": text} for text in texts]
+    records.append(record("red.png", "odd\ud83d.png", typical="odd\udc00.png"))
+    table = write_table(tmp_path / "raw", records)
+    sentences, scores = chosen(table, tmp_path / "out", SelectionSettings(clip=clip))
+    assert [line["sentence"] for line in sentences[:4]] == texts
+    assert [row["record"] for row in scores] == [0, 1, 2, 3, 4]
+    told = refusals(tmp_path / "out")
+    assert [line["code"] for line in told] == ["text_surrogate", "text_surrogate"]
+    assert all(line["position"].startswith("line 5") for line in told)
+
+
 def test_records_that_cannot_be_used_are_refused_and_counted(tmp_path: Path) -> None:
     bad: list[Record] = [
         record() | {"entity": None},

@@ -1,0 +1,1 @@
+"""Compare spellings and find words, in every script; knows nothing of entities or files."""
