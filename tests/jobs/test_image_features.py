@@ -15,6 +15,7 @@ from engine.images.fetch import ImageHasher
 from engine.images.settings import ImageSettings
 from engine.images.worker import ImageWorker
 from engine.models.vision import VisionBackbone
+from engine.refusals import Code, Refusal
 from engine.storage.workspace import Workspace
 from engine.training.contexts import Contexts
 from jobs.settings import Making
@@ -112,6 +113,28 @@ def test_another_image_under_the_same_address_is_told_from_the_first(tmp_path: P
     second = made()
     assert second[0] == first[0]
     assert second[1] != first[1]
+
+
+def test_an_image_that_a_node_does_not_see_is_not_called_missing(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hasher of a node without the disk finds nothing; where the command runs, one of two is there."""
+    elsewhere, gone = tmp_path / "elsewhere.png", tmp_path / "gone.png"
+    for path in (elsewhere, gone):
+        path.write_bytes(image_bytes("red"))
+    import_images(tmp_path / "w", tmp_path / "raw", named(["blue"]) | {str(elsewhere): None, str(gone): None})
+    missing = image_features.HashedImage("", Refusal(Code.IMAGE_MISSING, "missing: no such file"))
+    hashed = ImageHasher.hashed
+
+    def on_a_node(self: ImageHasher, address: str) -> image_features.HashedImage:
+        return missing if address.startswith("/") else hashed(self, address)
+
+    monkeypatch.setattr(ImageHasher, "hashed", on_a_node)
+    with pytest.raises(UserError, match=r"elsewhere\.png: this image is there, and a worker on another node"):
+        make(tmp_path / "w", model)
+    elsewhere.unlink()
+    gone.unlink()
+    assert make(tmp_path / "w", model).manifest.refused == 2
 
 
 def test_a_corpus_that_grew_costs_what_is_new(tmp_path: Path, model: str) -> None:
