@@ -94,7 +94,7 @@ class RefusedQuery:
     def as_json(self) -> dict[str, Any]:
         """Return the refused query as reports and ``_refused.jsonl`` have it."""
         return {
-            "source": self.source,
+            "source": encodable(self.source),
             "position": self.position,
             "query_id": self.query_id,
             "code": self.refusal.code.value,

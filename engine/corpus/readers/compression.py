@@ -25,6 +25,9 @@ _GZIP, _XZ, _ZIP = b"\x1f\x8b", b"\xfd7zXZ\0", b"PK\x03\x04"
 _KINDS = ((_GZIP, "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\x04\x22\x4d\x18", "lz4"), (_XZ, "xz"))
 _BZIP2_BLOCK = b"1AY&SY"
 
+_PIECE = 4096
+"""Bytes that are unpacked at a time: what an error may cost of what stands before it."""
+
 
 class Readable(Protocol):
     """What is asked of a stream."""
@@ -46,21 +49,39 @@ class BrokenStreamError(Exception):
 
 
 class _Unpacked:
-    """A stream of what another one unpacks; errors of the unpacking are :class:`BrokenStreamError`."""
+    """A stream of what another one unpacks; errors of the unpacking are :class:`BrokenStreamError`.
+
+    It reads in small pieces, and hands out what came before an error first.
+    """
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
+        self._error: BrokenStreamError | None = None
 
     def read(self, size: int = -1, /) -> bytes:
-        try:
-            return bytes(self._stream.read(size))
-        except EOFError:
-            raise BrokenStreamError(_CUT_OFF) from None
-        except (OSError, lzma.LZMAError) as error:
-            if "Truncated" in str(error):
-                raise BrokenStreamError(_CUT_OFF) from None
-            reason = f"cannot be unpacked from here on ({str(error).splitlines()[0]})"
-            raise BrokenStreamError(Refusal(Code.FILE_BROKEN, reason)) from None
+        pieces, missing = [], size
+        while missing and not self._error:
+            try:
+                piece = bytes(self._stream.read(min(missing, _PIECE) if missing > 0 else _PIECE))
+            except EOFError:
+                self._error = BrokenStreamError(_CUT_OFF)
+            except (OSError, lzma.LZMAError) as error:
+                self._error = BrokenStreamError(_fault_of(error))
+            else:
+                if not piece:
+                    break
+                pieces.append(piece)
+                missing -= len(piece)
+        if self._error and not pieces:
+            raise self._error
+        return b"".join(pieces)
+
+
+def _fault_of(error: Exception) -> Refusal:
+    if "Truncated" in str(error):
+        return _CUT_OFF
+    reason = f"cannot be unpacked from here on ({str(error).splitlines()[0]})"
+    return Refusal(Code.FILE_BROKEN, reason)
 
 
 _CUT_OFF = Refusal(Code.FILE_CUT_OFF, "the compressed file ends too early: it is cut off")

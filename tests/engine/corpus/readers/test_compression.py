@@ -60,10 +60,19 @@ def test_one_that_is_cut_off_is_not_published(tmp_path: Path, ending: str) -> No
     assert (got.manifest.counts.mentions, got.manifest.counts.files_broken) == (1, 1)
 
 
+def test_what_stands_before_the_end_of_a_file_that_is_cut_off_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "s.jsonl.gz").write_bytes(gzip.compress(ROWS)[:-12])
+    got = run_import(tmp_path / "w", tmp_path / "s.jsonl.gz", "jsonl", accept_broken_files=True)
+    assert 200 < len(got.mentions) <= 300
+    [(position, reason)] = got.reasons
+    assert position.startswith(f"line {len(got.mentions) + 1}, ")
+    assert reason == "the compressed file ends too early: it is cut off"
+
+
 def test_one_that_is_broken_inside(tmp_path: Path) -> None:
     packed = gzip.compress(ROWS)
     (tmp_path / "s.jsonl.gz").write_bytes(packed + b"more")
-    with pytest.raises(FormatError, match=r"s.jsonl.gz, line 1, byte 0: cannot be unpacked from here on"):
+    with pytest.raises(FormatError, match=r"s.jsonl.gz, line \d+, byte \d+: cannot be unpacked from here on"):
         run_import(tmp_path / "w", tmp_path / "s.jsonl.gz", "jsonl")
     (tmp_path / "s.jsonl").write_bytes(b"PK\3\4 and so on")
     with pytest.raises(FormatError, match="a zip archive, which may hold several files; unpack it first"):
