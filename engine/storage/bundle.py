@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -72,9 +73,15 @@ class Bundle:
         Raises:
             BundleError: none was published, or a file is missing, has another size or another checksum.
         """
+        chosen = bundle_id is not None
         bundle_id = bundle_id or current_id(workspace)
         source = workspace.bundles / bundle_id
-        manifest = _manifest_of(workspace, bundle_id)
+        try:
+            manifest = _manifest_of(workspace, bundle_id)
+        except BundleError as error:
+            if chosen:
+                raise
+            raise BundleError(f"{error}; {_choose(workspace)}") from None
         folder = Path(source.path) if source.is_local else _fetch(source, manifest)
         check_files(Store.open(folder), manifest)
         return cls(manifest, folder)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +25,7 @@ from jobs.workers.training_sessions import (
     CHECKPOINTS,
     SNAPSHOT,
     LocalSession,
+    RaySession,
     began_on_ray,
     drop_broken_snapshot,
     local_checkpoint,
@@ -166,6 +169,27 @@ def test_a_run_in_a_bucket_falls_back_too_and_goes_on(s3: str) -> None:
     session_of(run).keep(step(7), cast(Trainer, training))
     left = {state.path.split("/")[-2] for state in (run / CHECKPOINTS).files(STATE)}
     assert left == {f"{5:010}", f"{7:010}"}, "what is cut is not kept as the one before"
+
+
+def test_a_worker_of_ray_train_falls_back_too(run: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_with(run, RAYS)
+
+    class Newest:
+        path = f"{run.path}/{RAYS[1]}"
+
+        @contextmanager
+        def as_directory(self) -> Iterator[str]:
+            yield "the newest"
+
+    train = SimpleNamespace(get_checkpoint=Newest)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(train=train, is_initialized=lambda: False))
+    session = RaySession(cast(Run[Any], SimpleNamespace(folder=run)), 1, None)
+    with session.checkpoint() as folder:
+        assert folder == Path("the newest")
+    cut(run / RAYS[1] / "shard-00001.safetensors")
+    with session.checkpoint() as folder:
+        assert folder is not None
+        assert read_state(folder, EncoderSettings())["step"] == 5
 
 
 def test_a_checkpoint_of_an_earlier_version_is_judged_by_its_tensors(tmp_path: Path) -> None:
