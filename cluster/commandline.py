@@ -249,6 +249,12 @@ def wait_until_stopped() -> None:
     stop.wait()
 
 
+def raise_when_stopped() -> None:
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt from now on: what is waited for is given up."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
 def preformatted(text: str) -> str:
     """Return a text with tables for a help: its lines stay as they are, the markup of code goes."""
     # Where a word in code ends a column, what follows keeps its place.
