@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel
 
-from cluster.commandline import Action, command, raise_when_stopped, wait_until_stopped
+from cluster.commandline import Action, command, wait_until_stopped
 from cluster.options import CommandSettings, Former, Group, declared
 from cluster.session import quiet_environment, session, without_lines
 from engine.errors import UserError
@@ -99,14 +99,16 @@ def _check_config(file: Path) -> None:
 )
 def main(settings: RunSettings) -> None:
     """Serve expansions and the web page over HTTP until Ctrl-C, on RAY_ADDRESS or on this machine."""
+    from serve.operations.running import drain
+
     application, host = settings.application, settings.host
     with served(application, host, settings.port) as url:
         print(_greeting(url, application), flush=True)
         if host not in LOOPBACK and not application.tokens:
             print(f"WARNING: {host} lets in everybody who reaches this machine; set tokens (seedset token)")
-        wait_until_stopped()
+        stopped_again = wait_until_stopped()
         print("stopping: requests under way are answered first (again: at once)", flush=True)
-        raise_when_stopped()
+        drain(application.drain_timeout_s, stopped_again)
 
 
 @contextmanager
@@ -127,7 +129,7 @@ def served(settings: ServeSettings, host: str = HOST, port: int = PORT) -> Itera
     from ray.serve.schema import LoggingConfig
 
     from serve.app import assemble, prepare
-    from serve.operations.running import drain, end_application, running_serve
+    from serve.operations.running import end_application, running_serve
 
     prepared = prepare(settings)
     own_cluster = not os.environ.get("RAY_ADDRESS") and not ray.is_initialized()
@@ -149,7 +151,6 @@ def served(settings: ServeSettings, host: str = HOST, port: int = PORT) -> Itera
             url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
             _wait_until_ready(url)
             yield url
-            drain(settings.drain_timeout_s)
         finally:
             ending.enter_context(without_lines(END_NOTE, descriptor=1))  # until Ray has ended, too
             end_application(started_serve=found is None)

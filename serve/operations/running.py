@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,8 +70,13 @@ def running_serve() -> RunningServe | None:
     return RunningServe(client.http_config.host, client.http_config.port, paths)
 
 
-def drain(bound_s: float) -> None:
-    """Let the application refuse new requests, and wait until those under way have ended, within a bound."""
+def drain(bound_s: float, given_up: Callable[[], bool] = lambda: False) -> None:
+    """Let the application refuse new requests, and wait until those under way have ended.
+
+    Args:
+        bound_s: seconds to wait at most.
+        given_up: says whether to wait no longer.
+    """
     from ray import serve
 
     end = time.monotonic() + bound_s
@@ -82,8 +87,8 @@ def drain(bound_s: float) -> None:
             under_way = sum(n for n in left if isinstance(n, int))
             if not under_way:
                 break
-            if time.monotonic() > end:
-                logger.warning("%d requests did not end within %g s and are cut off", under_way, bound_s)
+            if time.monotonic() > end or given_up():
+                logger.warning("%d requests under way have not ended and are cut off", under_way)
                 return
             time.sleep(PAUSE_S)
     except Exception as error:  # Ray's of many kinds: whatever it is, the application must still be ended

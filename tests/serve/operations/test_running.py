@@ -107,7 +107,7 @@ class Ingress:
     [
         (Ingress(0), 5, 1, ""),
         (Ingress(3, 2, 0), 5, 3, ""),
-        (Ingress(6), 0, 1, "6 requests did not end within 0 s"),
+        (Ingress(6), 0, 1, "6 requests under way have not ended"),
         (Ingress(ConnectionError("gone")), 5, 1, "could not be waited for: ConnectionError"),
     ],
 )
@@ -125,3 +125,12 @@ def test_requests_under_way_are_waited_for_within_a_bound(
     drain(bound_s)
     assert ingress.asked == asked
     assert warns in caplog.text
+
+
+def test_they_are_not_waited_for_where_that_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(serve, "get_deployment_handle", lambda name, app: Ingress(4))
+    answers = iter([False, True])
+    drain(60, lambda: next(answers))
+    assert "4 requests under way have not ended" in caplog.text
