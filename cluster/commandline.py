@@ -241,12 +241,13 @@ def command(examples: str, **settings: Any) -> Callable[[Callable[[Settings], No
     return decorate
 
 
-def wait_until_stopped() -> None:
-    """Return when Ctrl-C or SIGTERM comes."""
-    stop = threading.Event()
+def wait_until_stopped() -> Callable[[], bool]:
+    """Return when Ctrl-C or SIGTERM comes; what is returned says whether one has come again since."""
+    stop, again = threading.Event(), threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: (again if stop.is_set() else stop).set())
     stop.wait()
+    return again.is_set
 
 
 def preformatted(text: str) -> str:

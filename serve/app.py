@@ -26,17 +26,13 @@ from serve.graph.deployments import ShardHost, StageHost
 from serve.graph.plan import DeploymentSpec, Plan, plan, served_methods
 from serve.ingress import Ingress
 from serve.operations.deploy_file import read_settings, settings_of
+from serve.operations.running import INGRESS
 from serve.settings import ServeSettings
 
 INGRESS_CPUS = 0.1
 
 AT_ONCE = 256
 """Calls that a replica accepts at once: it queues them by cost, and answers late ones as late."""
-
-REPLICAS: dict[str, Any] = {
-    "health_check_period_s": 2,  # how soon a replica that died is noticed, and replaced
-    "graceful_shutdown_wait_loop_s": 0.5,  # how long one that goes waits for what is still on its way to it
-}
 
 
 @dataclass(frozen=True)
@@ -84,11 +80,11 @@ def assemble(prepared: Prepared) -> Application:
         u.name: _bound(StageHost, u, settings, bundle_id, u, held) for u in deployments if u.shard is None
     }
     ingress = serve.deployment(
-        name="Ingress",
+        name=INGRESS,
         num_replicas=settings.ingress_replicas,
         # Beyond what admission accepts there must be room for refusals, and for look-ups.
         max_ongoing_requests=2 * settings.max_queued,
-        **REPLICAS,
+        **_life(settings),
         ray_actor_options={"num_cpus": INGRESS_CPUS},
     )(serve.ingress()(Ingress))
     return ingress.bind(settings, bundle_id, tuple(prepared.methods), prepared.plan, shards | stages)
@@ -97,6 +93,15 @@ def assemble(prepared: Prepared) -> Application:
 def build(settings: ServeSettings) -> Application:
     """Return the application that the settings describe (see :func:`prepare` for errors)."""
     return assemble(prepare(settings))
+
+
+def _life(settings: ServeSettings) -> dict[str, Any]:
+    """Return how replicas are watched, and how one that is replaced or not needed any more goes."""
+    return {
+        "health_check_period_s": 2,  # how soon a replica that died is noticed, and replaced
+        "graceful_shutdown_wait_loop_s": 0.5,  # how long one that goes waits for what is on its way
+        "graceful_shutdown_timeout_s": settings.drain_timeout_s + 1,  # and how long for what it has begun
+    }
 
 
 def _bound(host: type, spec: DeploymentSpec, settings: ServeSettings, *arguments: Any) -> Application:
@@ -109,7 +114,7 @@ def _bound(host: type, spec: DeploymentSpec, settings: ServeSettings, *arguments
         max_ongoing_requests=AT_ONCE,
         max_queued_requests=settings.max_queued,
         ray_actor_options={"num_cpus": own.num_cpus, "num_gpus": own.num_gpus or 0},
-        **REPLICAS,
+        **_life(settings),
         **scaling,
     )(host)
     return deployment.bind(settings, *arguments)

@@ -97,6 +97,10 @@ class Ingress:
         methods = {name: METHODS[name] for name in self._methods}
         return BundleSnapshot.open(bundle, methods, self._plan.routes)
 
+    async def drain(self) -> int:
+        """Refuse new requests from now on; return how many are under way."""
+        return self._service.drain()
+
     async def metrics_text(self) -> bytes:
         """Return what this replica counts."""
         return await asyncio.to_thread(self._service.metrics.render)

@@ -39,7 +39,14 @@ EXAMPLES = """
 SERVE_HEADINGS = {
     "What is served": ("workspace", "bundle", "methods", "bundle_poll_interval_s"),
     "Deployments": ("fused", "replicas", "num_cpus", "index_shards", "ingress_replicas", "batch_wait_ms"),
-    "Limits": ("max_queued", "max_wait_s", "timeout_s", "body_timeout_s", "max_body_bytes"),
+    "Limits": (
+        "max_queued",
+        "max_wait_s",
+        "timeout_s",
+        "drain_timeout_s",
+        "body_timeout_s",
+        "max_body_bytes",
+    ),
     "Limits of a caller": ("max_queries", "max_top_k", "rate_per_minute", "burst"),
 }
 """Headings of the options, and the fields of the application's settings under each."""
@@ -92,13 +99,16 @@ def _check_config(file: Path) -> None:
 )
 def main(settings: RunSettings) -> None:
     """Serve expansions and the web page over HTTP until Ctrl-C, on RAY_ADDRESS or on this machine."""
+    from serve.operations.running import drain
+
     application, host = settings.application, settings.host
     with served(application, host, settings.port) as url:
         print(_greeting(url, application), flush=True)
         if host not in LOOPBACK and not application.tokens:
             print(f"WARNING: {host} lets in everybody who reaches this machine; set tokens (seedset token)")
-        wait_until_stopped()
-        print("stopping", flush=True)
+        stopped_again = wait_until_stopped()
+        print("stopping: requests under way are answered first (again: at once)", flush=True)
+        drain(application.drain_timeout_s, stopped_again)
 
 
 @contextmanager
@@ -107,34 +117,43 @@ def served(settings: ServeSettings, host: str = HOST, port: int = PORT) -> Itera
 
     Raises:
         BundleError: there is nothing to serve.
-        UserError: the port is taken; a method or a stage that cannot be served.
+        UserError: the port is taken, or is not that of a Serve that runs on the cluster; a method or a stage
+            that cannot be served.
     """
     from serve.proxy.install import CALLBACK, VARIABLE
 
     quiet_environment()
     os.environ.setdefault(VARIABLE, CALLBACK)
+    import ray
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
     from serve.app import assemble, prepare
+    from serve.operations.running import end_application, running_serve
 
     prepared = prepare(settings)
-    _check_port(host, port)
+    own_cluster = not os.environ.get("RAY_ADDRESS") and not ray.is_initialized()
+    if own_cluster:
+        _check_port(host, port)
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     # A cluster of our own gets the cores that the replicas reserve, be they there or not: a
     # deployment that waits for a core that never comes would hang.
     # Serve tells every step of its own, also that the instance that was started here is there already.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ExitStack() as ending, session(cpus=max(os.cpu_count() or 1, prepared.cpus)):
-        serve.start(http_options=serve.HTTPOptions(host=host, port=port), logging_config=quiet)
+        if (found := running_serve()) is not None:
+            found.check_joinable(host, port)
+        elif not own_cluster:
+            _check_port(host, port)
         try:
+            serve.start(http_options=serve.HTTPOptions(host=host, port=port), logging_config=quiet)
             _deploy(assemble(prepared), quiet)
             url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
             _wait_until_ready(url)
             yield url
         finally:
             ending.enter_context(without_lines(END_NOTE, descriptor=1))  # until Ray has ended, too
-            serve.shutdown()
+            end_application(started_serve=found is None)
 
 
 def _wait_until_ready(url: str) -> None:

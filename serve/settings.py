@@ -133,6 +133,12 @@ class ServeSettings(BaseModel):
     timeout_s: float = Field(
         default=30, gt=0, le=3600, description="Give a query this much time, if it names no less."
     )
+    drain_timeout_s: float = Field(
+        default=30,
+        ge=0,
+        le=3600,
+        description="Wait this long for the requests under way when the service stops; new ones are refused.",
+    )
     bundle_poll_interval_s: float = Field(
         default=2,
         gt=0,

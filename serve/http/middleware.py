@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.http.auth import Access
 from serve.http.errors import Problem, ProblemError, internal
 from serve.http.requests import encode
-from serve.http.service import Trace
+from serve.http.service import Service, Trace
 from serve.telemetry.logs import log_event, logger
 from serve.telemetry.metrics import Metrics
 
@@ -33,6 +33,11 @@ SECURITY = [
 OPEN = ("/", "/healthz", "/readyz", "/openapi.json")
 """Paths that need no token, besides the page's files."""
 PAGE = "/page/"
+
+WATCHED = ("/healthz", "/readyz", "/metrics")
+"""Paths for machines that watch the service."""
+
+STOPPING = Problem("unavailable", "the service is stopping; try again in 1 s", 503, retry_after_s=1)
 
 UNMATCHED = "other"
 """The route of requests that no route is for, in the metrics and the log."""
@@ -94,6 +99,28 @@ class RequestLogMiddleware:
             queries=trace.queries,
             degraded=trace.degraded,
         )
+
+
+class DrainMiddleware:
+    """A layer that counts the requests under way, and refuses new ones once the service is stopping."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; those of machines that watch are answered to the end, and not waited for."""
+        if scope["type"] != "http" or scope["path"] in WATCHED:
+            await self._app(scope, receive, send)
+            return
+        if self._service.draining:
+            self._service.metrics.shed(STOPPING.code)
+            await answer(STOPPING)(scope, receive, send)
+            return
+        self._service.under_way += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._service.under_way -= 1
 
 
 class AuthMiddleware:

@@ -14,7 +14,14 @@ from starlette.middleware.gzip import GZipMiddleware
 from engine.errors import UserError
 from serve.http.auth import Access
 from serve.http.errors import Problem, ProblemError, invalid, invalid_fields, problem_of
-from serve.http.middleware import JSON, AuthMiddleware, BodyLimitMiddleware, RequestLogMiddleware, answer
+from serve.http.middleware import (
+    JSON,
+    AuthMiddleware,
+    BodyLimitMiddleware,
+    DrainMiddleware,
+    RequestLogMiddleware,
+    answer,
+)
 from serve.http.openapi import answers, body, content, document, event_schema
 from serve.http.requests import BatchRequest, ExpandRequest, Id, Name, Prefix, checked, decode, encode
 from serve.http.responses import (
@@ -79,6 +86,7 @@ def create_app(service: Service) -> FastAPI:
         metrics=metrics,
     )
     app.add_middleware(AuthMiddleware, access=access)
+    app.add_middleware(DrainMiddleware, service=service)
     app.add_middleware(RequestLogMiddleware, metrics=metrics)  # added last, so it is outermost
     return app
 

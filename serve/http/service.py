@@ -93,8 +93,17 @@ class Service:
         self.refused: tuple[str, str] | None = None
         """Id of a newer bundle that could not be served, and why."""
         self._dispatch, self._ready, self._counted = dispatch, ready, counted
+        self.draining = False
+        """True once the service is to end: what is under way is answered, and nothing else."""
+        self.under_way = 0
+        """HTTP requests that have begun and not ended."""
         self._workspace = Workspace.open(settings.workspace)
         self._known_ready: tuple[float, asyncio.Future[Mapping[str, str]]] | None = None
+
+    def drain(self) -> int:
+        """Be not ready, and refuse new requests, from now on; return how many are under way."""
+        self.draining, self._known_ready = True, None
+        return self.under_way
 
     async def metrics_text(self) -> bytes:
         """Return the metrics of all replicas in Prometheus' text format."""
@@ -243,7 +252,8 @@ class Service:
 
     async def _states(self) -> Mapping[str, str]:
         bundle, stages = await asyncio.gather(asyncio.to_thread(self.snapshot.state), self._ready())
-        return {**stages, "bundle": bundle}
+        stopping = {"ingress": "the service is stopping"} if self.draining else {}
+        return {**stages, "bundle": bundle, **stopping}
 
     async def _answers(
         self, snapshot: BundleSnapshot, requests: Sequence[ExpandRequest | Problem], trace: Trace

@@ -1,4 +1,4 @@
-"""Install a header time-out and load shedding in Serve's HTTP proxies.
+"""Install a header time-out, load shedding and resending in Serve's HTTP proxies.
 
 uvicorn, which the proxies run, waits for the head of a request for ever; a client that sends it a byte at a
 time holds a connection until none is left. Ray calls :func:`install` in each proxy before it listens where
@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.proxy.load_shedding import LoadShedder
+from serve.proxy.resend import Resender
 
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 CALLBACK = "serve.proxy.install:install"
@@ -67,9 +68,9 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
 
 
 def install() -> list[Middleware]:
-    """Install the header time-out and load shedding in this process; Ray calls it in each proxy.
+    """Install the header time-out, load shedding and resending in this process; Ray calls it in each proxy.
 
     Returns: the middleware that the proxy adds.
     """
     uvicorn.protocols.http.auto.AutoHTTPProtocol = HeaderTimeoutProtocol
-    return [Middleware(LoadShedder)]
+    return [Middleware(LoadShedder), Middleware(Resender)]

@@ -117,7 +117,33 @@ def served(
     log = tmp_path_factory.mktemp("served") / "log"
     with server(bundle.folder.parent.parent, log, *GRAPHS[request.param], *SETTINGS) as running:
         yield running
+        if request.param == "fused":
+            stop_under_load(running)
     assert running.process.returncode == 0, log.read_text(encoding="utf-8")
+
+
+def stop_under_load(running: Server) -> None:
+    """SIGTERM while queries are under way: each of them is answered, new ones are refused."""
+    asked = {"positive": [1, 2], "negative": [3], "method": "retexpan+genexpan", "top_k": 40}
+
+    async def stop() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
+            under_way = [asyncio.create_task(client.post("/v1/expand", json=asked)) for _ in range(6)]
+            await asyncio.sleep(0.3)
+            assert not any(task.done() for task in under_way), "too quick to be stopped under way"
+            running.process.terminate()
+            end = time.monotonic() + 10
+            while (refused := await client.get("/v1/methods")).status_code == 200:
+                assert time.monotonic() < end
+                await asyncio.sleep(0.02)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+            ready = await client.get("/readyz")
+            assert ready.status_code == 503
+            return [await task for task in under_way]
+
+    for answer in asyncio.run(stop()):
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["results"]
 
 
 @pytest.fixture
@@ -352,6 +378,7 @@ def test_no_query_is_lost_when_a_replica_is_killed(served: Server, bundle: Bundl
     queries = random_queries(40)
     expected = METHODS[METHOD].open(bundle)(queries)
     victims = served.replicas("Pipeline") + served.replicas("Retrieve") + served.replicas("Index-1-of-2")
-    for victim in victims[:1] + victims[-1:] if len(victims) > 1 else victims:
+    ends = victims[:1] + victims[-1:] if len(victims) > 1 else [*victims, *served.replicas("Ingress")]
+    for victim in ends:
         for place, answer in asyncio.run(under_load(served.url, queries, 3, victim.kill)):
             same(answer, expected[place])

@@ -228,3 +228,27 @@ def test_a_bundle_cache_tries_again_what_failed_and_one_impatient_caller_stops_n
         return await patient
 
     assert asyncio.run(run()) == "A"
+
+
+def test_a_pointer_that_is_gone_is_told_once_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    failures = iter([BundleError("no bundle was published yet")] * 3)
+
+    def current() -> str:
+        if failure := next(failures, None):
+            raise failure
+        return "b"
+
+    world.watcher._current = current
+
+    async def watch() -> None:
+        watching = asyncio.create_task(world.watcher.watch(0.001))
+        while world.service.snapshot.id != "b":
+            await asyncio.sleep(0.001)
+        watching.cancel()
+
+    with caplog.at_level("ERROR"):
+        asyncio.run(watch())
+    (told,) = caplog.records
+    assert told.getMessage() == "no current bundle"
+    assert told.exc_info is None

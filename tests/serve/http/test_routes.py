@@ -6,7 +6,9 @@ import asyncio
 import json
 import math
 import re
+import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -380,3 +382,27 @@ def test_queries_above_the_rate_get_429(make_client: MakeClient) -> None:
         "what is not known takes as long as a query"
     )
     assert 'seedset_shed_total{reason="rate_limited"} 3.0' in client.get("/metrics").text
+
+
+def test_a_service_that_stops_answers_what_is_under_way_and_refuses_what_is_new(
+    make_service: MakeService,
+) -> None:
+    service = make_service(delay=0.3)
+    client = TestClient(create_app(service))
+    assert service.under_way == 0
+    with ThreadPoolExecutor() as threads:
+        under_way = threads.submit(client.post, "/v1/expand", json={"positive": [1]})
+        while not service.under_way:
+            time.sleep(0.005)
+        assert service.drain() == 1
+        for refused in (
+            client.post("/v1/expand", json={"positive": [1]}),
+            client.get("/v1/entities/entity 1"),
+        ):
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["error"]["code"] == "unavailable"
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["stages"]["ingress"]) == (503, "the service is stopping")
+        assert client.get("/healthz").status_code == client.get("/metrics").status_code == 200
+        assert under_way.result().status_code == 200
+    assert service.drain() == 0

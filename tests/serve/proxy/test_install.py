@@ -12,6 +12,7 @@ import uvicorn
 
 from serve.proxy import install as proxy
 from serve.proxy.load_shedding import LoadShedder
+from serve.proxy.resend import Resender
 
 LIMIT_S = 0.3
 
@@ -26,7 +27,7 @@ async def hello(scope: dict[str, object], receive: object, send: object) -> None
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setenv(proxy.HEADER_TIMEOUT, f"{LIMIT_S}")
     monkeypatch.setattr("uvicorn.protocols.http.auto.AutoHTTPProtocol", None)
-    assert [one.cls for one in proxy.install()] == [LoadShedder]
+    assert [one.cls for one in proxy.install()] == [LoadShedder, Resender]
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(hello, lifespan="off", log_level="error"))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
