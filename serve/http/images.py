@@ -18,6 +18,7 @@ from engine.catalogue import Catalogue, MentionSentence
 from engine.corpus.image_addresses import FOLDER
 from engine.corpus.importing.images import kind_of
 from engine.errors import StorageError
+from engine.storage.alike_paths import existing
 from engine.storage.workspace import Workspace
 
 logger = logging.getLogger("seedset.serve")
@@ -107,7 +108,7 @@ def read_image(catalogue: Catalogue, workspace: Workspace, entity: int, n: int) 
     if n >= len(addresses):
         return None
     try:
-        source = workspace.image(addresses[n])
+        source = existing(workspace.image(addresses[n]))
         if not 0 < source.size() <= MAX_IMAGE_BYTES:
             return None
         content = source.read_bytes()
