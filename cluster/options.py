@@ -363,4 +363,4 @@ def allowed_values(declared: Sequence[FieldInfo]) -> str:
     kinds = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
     words = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
     bounds = "".join(f", {words[sign]} {limit}" for sign, limit in bounds_of(declared))
-    return kinds.get(kind, "text (in a file, quote what looks like a number)") + bounds
+    return kinds.get(kind, "text") + bounds

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from engine.errors import UserError
 from serve.http.auth import Access
-from serve.http.errors import Problem, ProblemError, invalid, invalid_fields, problem_of
+from serve.http.errors import SHOWN, Problem, ProblemError, invalid, invalid_fields, problem_of
 from serve.http.middleware import JSON, AuthMiddleware, BodyLimitMiddleware, RequestLogMiddleware, answer
 from serve.http.openapi import answers, body, content, document, event_schema
 from serve.http.requests import BatchRequest, ExpandRequest, Id, Name, Prefix, checked, decode, encode
@@ -53,7 +54,8 @@ Neighbours = Annotated[int, Query(ge=0, le=50)]
 def create_app(service: Service) -> FastAPI:
     """Return the application: routes, JSON errors, tokens, limits, the page."""
     # No docs pages: their scripts come from a CDN, and nothing here needs the network.
-    app = FastAPI(title="seedset", openapi_url=None, redirect_slashes=False)
+    given = [Depends(check_parameters)]
+    app = FastAPI(title="seedset", openapi_url=None, redirect_slashes=False, dependencies=given)
     settings, metrics = service.settings, service.metrics
     access = Access(settings)
     _add_expansion(app, service, access)
@@ -269,6 +271,31 @@ def _add_errors(app: FastAPI) -> None:
         response = answer(problem)
         response.headers.update(error.headers or {})
         return response
+
+
+async def check_parameters(request: Request) -> None:
+    """Refuse what stands after ``?`` and is no parameter of the route, or one that is given twice.
+
+    What belongs to the page is left alone: browsers and proxies append what is theirs.
+
+    Raises:
+        ProblemError: names the parameter, and the one that may have been meant.
+    """
+    route = request.scope["route"]
+    if not route.include_in_schema:
+        return
+    known = [field.alias for field in route.dependant.query_params]
+    seen = set()
+    for name, _ in request.query_params.multi_items():
+        shown = name[:SHOWN]
+        if name not in known:
+            close = difflib.get_close_matches(shown.casefold(), known)
+            there = f"there are {', '.join(known)}" if known else "this route has none"
+            hint = f"did you mean {close[0]}?" if close else there
+            raise invalid(f"no parameter is called {shown!r}; {hint}", shown, close)
+        if name in seen:
+            raise invalid(f"{name} is given a second time", name)
+        seen.add(name)
 
 
 async def respond(given: Mapping[str, Any], status: int = 200, large: bool = False) -> Response:

@@ -60,6 +60,14 @@ def test_errors_are_exceptions_that_say_what_the_service_said(client: Client) ->
         assert "entity 2" in error.suggestions
 
 
+def test_a_mistyped_option_is_not_ignored(client: Client) -> None:
+    with pytest.raises(ServiceError, match="did you mean negative") as wrong:
+        client.expand([1], negatives=[2])
+    assert (wrong.value.field, wrong.value.suggestions) == ("negatives", ["negative"])
+    (answer,) = client.expand_batch([{"positive": [1], "deadline": 5}])
+    assert answer["error"]["field"] == "deadline"
+
+
 @pytest.mark.parametrize(
     "name", ["a/b", "?", "a..b", "ü %2F", "#", "7", ".", "..", "../7", "current/entities/7"]
 )
