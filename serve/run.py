@@ -40,6 +40,7 @@ SERVE_HEADINGS = {
     "What is served": ("workspace", "bundle", "methods", "bundle_poll_interval_s"),
     "Deployments": ("fused", "replicas", "num_cpus", "index_shards", "ingress_replicas", "batch_wait_ms"),
     "Limits": ("max_queued", "max_wait_s", "timeout_s", "body_timeout_s", "max_body_bytes"),
+    "Address": ("allowed_hosts",),
     "Limits of a caller": ("max_queries", "max_top_k", "rate_per_minute", "burst"),
 }
 """Headings of the options, and the fields of the application's settings under each."""

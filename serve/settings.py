@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -14,6 +15,9 @@ NAME = "seedset"
 
 HOST, PORT = "127.0.0.1", 8000
 """Address and port of the proxy by default: this machine alone."""
+
+HOST_NAME = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[?[0-9A-Fa-f:.]+\]?")
+"""A setting of a host: ``example.org``, ``*.example.org``, an address, or ``*``."""
 
 RENAMED_STAGES = {"Describe": "EncodeNewEntities"}
 """Former names of stages, as the keys of ``stages`` may still have them."""
@@ -151,6 +155,12 @@ class ServeSettings(BaseModel):
         default=1000, ge=1, le=MAX_TOP_K, description="Let a query ask for at most this many entities."
     )
 
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Answer requests that name these hosts, with commas between them, besides this machine's "
+        "loopback names; *.example.org stands for all below it, * for every host.  [default: every "
+        "host; over loopback without tokens, loopback names alone]",
+    )
     tokens: dict[str, Token] = Field(
         default={},
         description="The sha256 of bearer tokens, by a name for the logs; without any the service is open to "
@@ -161,12 +171,19 @@ class ServeSettings(BaseModel):
     )
     burst: int = Field(default=20, ge=1, description="Let this many queries above that rate come at once.")
 
-    @field_validator("methods", mode="before")
+    @field_validator("methods", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, given: Any) -> Any:
         """Take ``a,b`` too: the command line of ``serve run`` knows only strings."""
         if isinstance(given, str):
             return tuple(part.strip() for part in given.split(",") if part.strip())
+        return given
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := next((host for host in given if not HOST_NAME.fullmatch(host)), None):
+            raise ValueError(f"{wrong!r} is no host: write example.org, without http:// and port")
         return given
 
     @model_validator(mode="before")

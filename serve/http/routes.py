@@ -15,7 +15,17 @@ from starlette.middleware.gzip import GZipMiddleware
 from engine.errors import UserError
 from serve.http.auth import Access
 from serve.http.errors import SHOWN, Problem, ProblemError, invalid, invalid_fields, problem_of
-from serve.http.middleware import JSON, AuthMiddleware, BodyLimitMiddleware, RequestLogMiddleware, answer
+from serve.http.heads import HostCheck
+from serve.http.middleware import (
+    JSON,
+    AuthMiddleware,
+    BodyLimitMiddleware,
+    HeadMethodMiddleware,
+    PrefixMiddleware,
+    RequestHeadMiddleware,
+    RequestLogMiddleware,
+    answer,
+)
 from serve.http.openapi import answers, body, content, document, event_schema
 from serve.http.requests import BatchRequest, ExpandRequest, Id, Name, Prefix, checked, decode, encode
 from serve.http.responses import (
@@ -80,8 +90,12 @@ def create_app(service: Service) -> FastAPI:
         timeout_s=settings.body_timeout_s,
         metrics=metrics,
     )
-    app.add_middleware(AuthMiddleware, access=access)
-    app.add_middleware(RequestLogMiddleware, metrics=metrics)  # added last, so it is outermost
+    app.add_middleware(AuthMiddleware, access=access, routes=app.routes)
+    app.add_middleware(PrefixMiddleware)
+    hosts = HostCheck(settings.allowed_hosts, bool(settings.tokens))
+    app.add_middleware(RequestHeadMiddleware, hosts=hosts)
+    app.add_middleware(RequestLogMiddleware, metrics=metrics)
+    app.add_middleware(HeadMethodMiddleware)  # added last, so it is outermost
     return app
 
 
@@ -246,11 +260,11 @@ def _add_page(app: FastAPI) -> None:
     files = PageFiles()
 
     # Routes, not a mount: the metrics and the log name a request by its route.
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/", include_in_schema=False)
     async def index(request: Request) -> Response:
         return await files.get_response(INDEX, request.scope)
 
-    @app.api_route("/page/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/page/{name}", include_in_schema=False)
     async def page(request: Request, name: str) -> Response:
         return await files.get_response(name, request.scope)
 
@@ -270,6 +284,8 @@ def _add_errors(app: FastAPI) -> None:
         problem = Problem(codes.get(error.status_code, "invalid_request"), error.detail, error.status_code)
         response = answer(problem)
         response.headers.update(error.headers or {})
+        if response.headers.get("allow") == "GET":
+            response.headers["allow"] = "GET, HEAD"
         return response
 
 

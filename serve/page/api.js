@@ -85,7 +85,8 @@ export const methods = () => get("v1/methods");
 export const bundle = () => get("v1/bundle");
 
 /** The bytes of an image of ours; other addresses are not asked. */
-export async function image(address, signal) {
+export async function image(given, signal) {
+  const address = given.replace(/^\/(?!\/)/, ""); // we may be served under a prefix, and not know it
   if (new URL(address, document.baseURI).origin !== location.origin) throw new TypeError("not our image");
   return (await call(address, { signal })).blob();
 }
