@@ -120,7 +120,7 @@ def nested(pairs: Sequence[str]) -> dict[str, Any]:
         for part in path:
             inner = inner.setdefault(part, {})
             if not isinstance(inner, dict):
-                raise UserError(f"--set {text}: {part!r} was given a value before")
+                raise UserError(f"--set {key}: {part!r} was given a value before")
         inner[last] = value
     return found
 
@@ -241,6 +241,7 @@ def _of_option(problem: Any, option: Option, given: Given | None, deeper: Sequen
     if kind == "string_type":
         own = True
     shown = repr(problem["input"]) if isinstance(problem["input"], dict | list) else str(problem["input"])
+    shown = "(not shown)" if option.secret else shown
     shown = shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "…"
     return f"{place} {shown}: " + (f"give {option.allowed}" if own else said)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from cluster.options import Secret
 from engine.query import MAX_TOP_K
 from engine.renames import with_current_names
 
@@ -25,7 +26,22 @@ RENAMED_STAGES = {"Describe": "EncodeNewEntities"}
 RENAMED_SETTINGS = {"watch_s": "bundle_poll_interval_s"}
 """Former names of settings of the application, which are still accepted."""
 
-Token = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+DIGEST = re.compile("[0-9a-f]{64}")
+
+
+def _digest(given: Any) -> str:
+    """Return a digest as it is compared. What is none may be the token itself, so it is not repeated."""
+    digest = given.strip().lower() if isinstance(given, str) else ""
+    if not DIGEST.fullmatch(digest):
+        hint = "" if isinstance(given, str) else " (in quotes)"
+        raise ValueError(
+            f"write the sha256 of the token in 64 hex digits{hint}, as `seedset token` prints it, "
+            "not the token itself"
+        )
+    return digest
+
+
+Token = Annotated[str, BeforeValidator(_digest)]
 """The sha256 of a bearer token, in hex: the token itself is in no file."""
 
 
@@ -79,7 +95,8 @@ class ServeSettings(BaseModel):
     They come from a command line (``key=value``) or a Serve config file (``args``).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Serve writes what pydantic says to its logs: what stands where a digest belongs may be a token.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     workspace: str = Field(min_length=1, description="Folder or s3:// prefix with published bundles.")
     bundle: str | None = Field(
@@ -161,7 +178,7 @@ class ServeSettings(BaseModel):
         "loopback names; *.example.org stands for all below it, * for every host.  [default: every "
         "host; over loopback without tokens, loopback names alone]",
     )
-    tokens: dict[str, Token] = Field(
+    tokens: Annotated[dict[str, Token], Secret()] = Field(
         default={},
         description="The sha256 of bearer tokens, by a name for the logs; without any the service is open to "
         "all.",

@@ -119,7 +119,9 @@ def internal(id: str) -> Problem:
 
 def in_words(problems: Sequence[Any]) -> str:
     """Return pydantic's findings as one line: where, and what is wrong; the first three."""
-    return "; ".join(f"{field_of(p['loc']) or 'request'}: {p['msg']}" for p in problems[:3])
+    return "; ".join(
+        f"{field_of(p['loc']) or 'request'}: {p['msg'].removeprefix('Value error, ')}" for p in problems[:3]
+    )
 
 
 def field_of(location: Sequence[str | int]) -> str:

@@ -6,6 +6,7 @@ Also used in Serve's proxies, so it imports little.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 import socket
 import uuid
@@ -15,6 +16,8 @@ from functools import cache
 from starlette.types import Scope
 
 from serve.http.errors import Problem
+
+logger = logging.getLogger("seedset.serve")
 
 MAX_HEAD_BYTES = 64 << 10
 """Bytes of the address and the headers of a request; more are answered with 431."""
@@ -27,6 +30,7 @@ TOO_LARGE = Problem("head_too_large", f"the address and the headers hold at most
 ANY = "*"
 """The host name that stands for all."""
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -73,10 +77,13 @@ class HostCheck:
     """
 
     def __init__(self, allowed: Sequence[str], tokens: bool) -> None:
-        self._allowed, self._tokens = frozenset(map(_plain, allowed)), tokens
+        self._allowed, self._tokens, self._warned = frozenset(map(_plain, allowed)), tokens, False
 
     def problem(self, scope: Scope) -> Problem | None:
         """Return why a request is refused; None if it is not."""
+        if not self._tokens and not self._warned and _from_elsewhere(scope):
+            self._warned = True
+            logger.warning("requests come from other machines, and no tokens are set: everybody is let in")
         if ANY in self._allowed or (not self._allowed and (self._tokens or not _over_loopback(scope))):
             return None
         # Who sends no host at all is no browser.
@@ -86,7 +93,7 @@ class HostCheck:
         return Problem("host_not_allowed", f"requests may not name this host; {way_out}", 403)
 
     def _is_allowed(self, host: str) -> bool:
-        if _is_loopback_name(host) or host in self._allowed:
+        if is_loopback(host) or host in self._allowed:
             return True
         if not self._allowed:
             # No name to be made to point elsewhere: an address, and this machine's own name.
@@ -108,7 +115,7 @@ def _plain(host: str) -> str:
     return host.lower().removesuffix(".").removeprefix("[").removesuffix("]")
 
 
-def _address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _address_of(host: str) -> Address | None:
     try:
         found = ipaddress.ip_address(host)
     except ValueError:
@@ -117,16 +124,27 @@ def _address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
     return mapped or found
 
 
-def _is_loopback_name(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is this machine's own for itself."""
     address = _address_of(host)
     return host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback)
 
 
 def _over_loopback(scope: Scope) -> bool:
     """Return whether a request came to a loopback address of this machine."""
-    server = scope.get("server")
-    address = _address_of(str(server[0])) if server else None
+    address = _server_address(scope)
     return address is not None and address.is_loopback
+
+
+def _server_address(scope: Scope) -> Address | None:
+    """Return the address of this machine that a request came to; None if that is not known."""
+    server = scope.get("server")
+    return _address_of(str(server[0])) if server else None
+
+
+def _from_elsewhere(scope: Scope) -> bool:
+    address = _server_address(scope)
+    return address is not None and not address.is_loopback
 
 
 @cache

@@ -6,6 +6,7 @@ of a module; so a file is checked here first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from engine.errors import FormatError, UserError
 from engine.repeated_keys import other_than_text, yaml_value
 from serve.http.errors import in_words
+from serve.http.heads import is_loopback
 from serve.settings import HOST, NAME, PORT, ServeSettings
 
 IMPORT_PATH = "serve.app:build"
+
+EVERYWHERE = "0.0.0.0"
+"""Where `serve deploy` listens by a file that does not say where."""
 
 
 class Http(BaseModel):
@@ -40,7 +45,7 @@ class ApplicationEntry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = NAME
-    route_prefix: str = "/"
+    route_prefix: str | None = Field(default="/", pattern="^/([^{}]*[^{}/])?$")
     import_path: str
     runtime_env: dict[str, Any] = Field(default_factory=dict)
     args: dict[str, Any]
@@ -69,8 +74,15 @@ def deploy_config(settings: ServeSettings, host: str, port: int) -> str:
     return str(yaml.safe_dump(config, sort_keys=False))
 
 
-def check_deploy_file(path: Path) -> list[ServeSettings]:
-    """Return the settings of a deploy file's applications.
+def open_to_all(host: str, applications: Sequence[ServeSettings]) -> str | None:
+    """Return a warning where other machines are let in and no token is wanted; None if that is not so."""
+    if is_loopback(host) or all(one.tokens for one in applications):
+        return None
+    return f"{host} lets in everybody who reaches this machine; set tokens (seedset token)"
+
+
+def check_deploy_file(path: Path) -> tuple[list[ServeSettings], str | None]:
+    """Return the settings of a deploy file's applications, and what to be warned of.
 
     Raises:
         FormatError: the file is not there, is no YAML, or holds what is not known; says where.
@@ -83,13 +95,17 @@ def check_deploy_file(path: Path) -> list[ServeSettings]:
         checked = DeployFile.model_validate(given)
     except ValidationError as error:
         raise FormatError(f"{path}: {in_words(error.errors())}") from None
-    found = []
+    found: list[ServeSettings] = []
     for number, application in enumerate(checked.applications):
         where = f"{path}: applications.{number}"
         if application.import_path != IMPORT_PATH:
             raise FormatError(f"{where}.import_path: {application.import_path!r}; write {IMPORT_PATH}")
         found.append(settings_of(application.args, f"{where}.args"))
-    return found
+    http = checked.http_options
+    warning = open_to_all(http.host if "host" in http.model_fields_set else EVERYWHERE, found)
+    if warning and "host" not in http.model_fields_set:
+        warning = f"no http_options.host is given, so `serve deploy` listens on {EVERYWHERE}; {warning}"
+    return found, None if checked.proxy_location == "Disabled" else warning
 
 
 def settings_of(given: dict[str, Any], where: str) -> ServeSettings:
