@@ -3,7 +3,8 @@
 const MAX_SEEDS = 200; // of both kinds; the server says more when there are too many of one
 const MAX_PAST = 500;
 
-export const START = { method: "default", topK: 50, filter: {}, evidence: true, within: null };
+// The filter is a Map: an attribute may be called anything, "constructor" and "__proto__" too.
+export const START = { method: "default", topK: 50, filter: new Map(), evidence: true, within: null };
 
 /**
  * Seeds in order, each `{positive: bool, name, sentences: null | [string]}` (sentences: an entity that
@@ -36,6 +37,14 @@ export class State {
     const known = this.seeds.findIndex((seed) => seed.name === name);
     const seed = { name, positive, sentences: sentences ?? this.seeds[known]?.sentences ?? null };
     this.setSeeds(known < 0 ? [...this.seeds, seed] : this.seeds.with(known, seed));
+  }
+
+  /** Add positive seeds by their names, in one step. */
+  addAll(names) {
+    const given = new Set(names);
+    const others = this.seeds.map((seed) => (given.delete(seed.name) ? { ...seed, positive: true } : seed));
+    const added = Array.from(given, (name) => ({ name, positive: true, sentences: null }));
+    this.setSeeds([...others, ...added]);
   }
 
   remove(name) {
@@ -74,7 +83,7 @@ export class State {
     const negative = this.seeds.filter((seed) => !seed.positive);
     const given = ({ name, sentences }) => (sentences ? { name, sentences } : name);
     const body = { positive: positive.map(given), negative: negative.map(given), method, top_k: topK };
-    if (Object.keys(filter).length) body.filter = filter;
+    if (filter.size) body.filter = Object.fromEntries(filter);
     if (evidence) body.explain = true;
     if (within) body.deadline_ms = within;
     return { body, seeds: { positive, negative } };
@@ -93,7 +102,7 @@ export class State {
     if (topK !== START.topK) parts.append("k", topK);
     if (within) parts.append("within", within);
     if (!evidence) parts.append("evidence", "off");
-    for (const [attribute, values] of Object.entries(filter)) {
+    for (const [attribute, values] of filter) {
       for (const value of values) parts.append(`f.${attribute}`, value);
     }
     return parts.toString();
@@ -103,11 +112,11 @@ export class State {
   fromFragment(fragment) {
     const parts = new URLSearchParams(fragment);
     const seeds = new Map();
-    const filter = Object.create(null); // an attribute may be called anything, "__proto__" too
+    const filter = new Map();
     for (const [key, value] of parts) {
       const seed = seedOf(key, value);
       if (seed && seeds.size < MAX_SEEDS) seeds.set(seed.name, seed);
-      if (key.startsWith("f.")) (filter[key.slice(2)] ??= []).push(value);
+      if (key.startsWith("f.")) filter.set(key.slice(2), [...(filter.get(key.slice(2)) ?? []), value]);
     }
     this.options = {
       method: parts.get("method") ?? START.method,
