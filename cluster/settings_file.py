@@ -121,6 +121,8 @@ def nested(pairs: Sequence[str]) -> dict[str, Any]:
             inner = inner.setdefault(part, {})
             if not isinstance(inner, dict):
                 raise UserError(f"--set {key}: {part!r} was given a value before")
+        if last in inner:
+            raise UserError(f"--set {key}: {last!r} was given a value before")
         inner[last] = value
     return found
 

@@ -117,7 +117,9 @@ def settings_of(given: dict[str, Any], where: str) -> ServeSettings:
     try:
         return ServeSettings.model_validate(given)
     except ValidationError as error:
-        raise UserError(f"{where}: {in_words(error.errors())}") from None
+        quotes = any(found["type"] == "string_type" for found in error.errors())
+        hint = "; text wants quotes where YAML reads something else in it" if quotes else ""
+        raise UserError(f"{where}: {in_words(error.errors())}{hint}") from None
 
 
 def read_settings(path: Path) -> dict[str, Any]:

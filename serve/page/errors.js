@@ -50,7 +50,7 @@ export function button(suggestion, apply) {
 }
 
 function message({ message, id, retryAfter }) {
-  const when = retryAfter ? ` Try again in ${retryAfter} s.` : "";
+  const when = retryAfter ? ` Try again in ${retryAfter}\u00a0s.` : "";
   return `${message}${/[.?!]$/.test(message) ? "" : "."}${when}${id && !message.includes(id) ? ` (The log has it under ${id}.)` : ""}`;
 }
 

@@ -230,10 +230,16 @@ function showBundle({ id, entities, refused }) {
 async function start() {
   stop();
   clearErrors();
-  state.fromFragment(location.hash.slice(1));
+  const unread = state.fromFragment(location.hash.slice(1));
+  if (location.search.length > 1) unread.push(location.search);
   state.past = [];
   lists.show();
   await load();
+  if (unread.length) {
+    const text = `The address holds what is not understood, and was left out: ${unread.slice(0, 5).join(", ").slice(0, 200)}`;
+    byId("unread").textContent = text;
+  }
+  byId("unread").hidden = unread.length === 0;
   if (state.seeds.some((seed) => seed.positive)) await expand();
 }
 

@@ -108,15 +108,18 @@ export class State {
     return parts.toString();
   }
 
-  /** Read what `toFragment` wrote; what is not understood is left out. */
+  /** Read what `toFragment` wrote; returns the parts that are not understood, which are left out. */
   fromFragment(fragment) {
     const parts = new URLSearchParams(fragment);
     const seeds = new Map();
     const filter = new Map();
+    const [once, unread] = [new Set(), []];
     for (const [key, value] of parts) {
       const seed = seedOf(key, value);
+      const attribute = key.startsWith("f.") ? key.slice(2) : "";
       if (seed && seeds.size < MAX_SEEDS) seeds.set(seed.name, seed);
-      if (key.startsWith("f.")) filter.set(key.slice(2), [...(filter.get(key.slice(2)) ?? []), value]);
+      else if (attribute) filter.set(attribute, [...(filter.get(attribute) ?? []), value]);
+      else if (!isOption(key, value, once)) unread.push(`${key}=${value}`);
     }
     this.options = {
       method: parts.get("method") ?? START.method,
@@ -126,6 +129,7 @@ export class State {
       filter,
     };
     this.setSeeds([...seeds.values()]);
+    return unread;
   }
 
   #step(from, to) {
@@ -139,6 +143,17 @@ export class State {
   #tell() {
     for (const listener of this.listeners) listener();
   }
+}
+
+/** Whether a part of the address is an option that can be read, for the first time. */
+function isOption(key, value, once) {
+  const known =
+    (key === "method" && value) ||
+    ((key === "k" || key === "within") && positiveInt(value) !== null) ||
+    (key === "evidence" && (value === "off" || value === "on"));
+  if (!known || once.has(key)) return false;
+  once.add(key);
+  return true;
 }
 
 function seedOf(key, value) {

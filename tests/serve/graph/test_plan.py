@@ -184,6 +184,10 @@ APPLICATION = "{name: a, import_path: serve.app:build, args: {workspace: w%s}}"
         ),
         (f"applications:\n  - {APPLICATION % ', tokens: {no: x}'}\n", "line 2: write 'no' in quotes"),
         (f"applications:\n  - {APPLICATION % ', tokens: {2026-01-01: x}'}\n", "write '2026-01-01' in quotes"),
+        (
+            f"applications:\n  - {APPLICATION % ', methods: [no], bundle: 2026-01-01'}\n",
+            "bundle.* text wants quotes",
+        ),
         (f"applications: [{APPLICATION % ''}]\napplications: []\n", "line 2: applications is given a second"),
         (
             f"applications:\n  - {APPLICATION % ', tokens: {page: open sesame}'}\n",
@@ -258,8 +262,9 @@ def test_what_lies_deeper_is_set_by_a_path() -> None:
     for wrong in ("timeout_s", "=3"):
         with pytest.raises(UserError, match="write key=value"):
             nested([wrong])
-    with pytest.raises(UserError, match="was given a value"):
-        nested(["a=1", "a.b=2"])
+    for pairs in (["a=1", "a.b=2"], ["a.b=2", "a=1"], ["a=1", "a=1"], ["a.b=1", "a.c=1", "a.b=2"]):
+        with pytest.raises(UserError, match="was given a value"):
+            nested(pairs)
 
 
 def test_the_builder_takes_its_arguments_as_serve_hands_them_over() -> None:

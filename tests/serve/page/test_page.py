@@ -551,3 +551,22 @@ def test_numbers_do_not_break_inside(tab: Page) -> None:
     assert numbers.count() > 10
     assert numbers.evaluate_all(broken) == 0
     assert re.search(r"\d\u00a0m?s\b", tab.locator("#about-answer").text_content() or "")
+
+
+def test_what_of_the_address_is_not_understood_is_told(tab: Page) -> None:
+    told = tab.locator("#unread")
+    for address in (
+        "/?p=Japan",
+        "/#p=Japan&methd=joint&k=2",
+        "/#p=Japan&k=many",
+        "/#p=Japan&k=2&k=3",
+        "/#q=Japan",
+    ):
+        tab.goto("about:blank")
+        tab.goto(address)
+        expect(told).to_contain_text("not understood")
+    expect(told).to_contain_text("q=Japan")
+    tab.goto("about:blank")
+    tab.goto("/#p=Japan&n=Norway&k=2&method=retexpan&within=1000&evidence=off&f.continent=Asia")
+    expect(rows(tab)).to_have_count(2)
+    assert told.is_hidden()
