@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from cluster.commandline import command
 from cluster.options import CommandSettings
 from cluster.session import quiet_environment, session
 from engine.errors import FormatError
+from engine.repeated_keys import yaml_value
 
 EXAMPLE_NETWORK = ipaddress.ip_network("192.0.2.0/24")
 """Addresses reserved for documentation: nobody's machines."""
@@ -47,11 +47,11 @@ def check_file(path: Path) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml_value(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FormatError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}") from None
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
         raise FormatError(f"{path}: not a cluster file: it has no `provider`")
     return config

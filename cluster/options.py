@@ -107,6 +107,11 @@ class Choices:
 
 
 @dataclass(frozen=True)
+class Secret:
+    """Says that no error may show what a field was given; goes into ``Annotated``."""
+
+
+@dataclass(frozen=True)
 class Group:
     """Says how the fields of a model within the settings become options; goes into ``Annotated``.
 
@@ -179,6 +184,11 @@ class Option:
     def allowed(self) -> str:
         """The allowed values, in words."""
         return allowed_values(self._declared)
+
+    @property
+    def secret(self) -> bool:
+        """True if no error may show a value."""
+        return any(isinstance(marker, Secret) for marker in self.declared.metadata)
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -363,4 +373,4 @@ def allowed_values(declared: Sequence[FieldInfo]) -> str:
     kinds = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
     words = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
     bounds = "".join(f", {words[sign]} {limit}" for sign, limit in bounds_of(declared))
-    return kinds.get(kind, "text (in a file, quote what looks like a number)") + bounds
+    return kinds.get(kind, "text") + bounds

@@ -1,6 +1,7 @@
 """Read settings from a YAML file, pairs of ``--set`` and a command line, and write them as YAML.
 
-Each value remembers its place, so that an error can name it.
+Each value remembers its place, so that an error can name it. In a file, too, a value is text as it is
+written, and its setting says what it is read as: a name may be ``no``, ``007`` or ``2026-01-01``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from cluster.options import FieldPath, Former, Option, default_of, is_choice, model_of, warn_of_former
 from engine.errors import FormatError, UserError
+from engine.repeated_keys import MERGE, RepeatedKeyError, yaml_node, yaml_value
 
 if TYPE_CHECKING:  # at run time where a file is read: most help texts do without
     import yaml
@@ -42,22 +44,24 @@ def read_file(path: Path, options: Sequence[Option], former: Mapping[str, Former
     Raises:
         FormatError: it is not there, not a mapping in YAML, gives a key twice, or one that is not known.
     """
-    import yaml
-
     try:
         text = path.read_text(encoding="utf-8")
-        node, content = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+        content = yaml_value(text, scalars_as_text=True)
     except OSError as error:
         raise FormatError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except RepeatedKeyError as error:
+        raise FormatError(f"{path}:{error.line}: {error.key} is given a second time") from None
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}") from None
     if content is None:
         return {}
-    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
+    if not isinstance(content, dict):
         raise FormatError(f"{path}: not a mapping of settings, such as `workspace: work`")
     known = {option.key for option in options}
     found: Values = {}
-    for (name, value), (key_node, _) in zip(content.items(), _distinct(node, path), strict=True):
+    for (name, value), (key_node, _) in zip(content.items(), _pairs(text, path), strict=True):
         place, key = f"{path}:{key_node.start_mark.line + 1}", str(name).replace("-", "_")
         place_of_value = f"{place}: {name}:"
         if former and key in former:
@@ -73,17 +77,14 @@ def read_file(path: Path, options: Sequence[Option], former: Mapping[str, Former
     return found
 
 
-def _distinct(node: yaml.MappingNode, path: Path) -> list[tuple[yaml.Node, yaml.Node]]:
-    """Return the pairs of a mapping; YAML lets the later of two equal keys win without a word, we do not."""
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if key.tag == "tag:yaml.org,2002:merge":
+def _pairs(text: str, path: Path) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Return the keys and values of a file that is a mapping, with their lines."""
+    node = yaml_node(text, scalars_as_text=True)
+    pairs: list[tuple[yaml.Node, yaml.Node]] = node.value if node is not None else []
+    for key, _ in pairs:
+        if key.tag == MERGE:
             place = f"{path}:{key.start_mark.line + 1}"
             raise FormatError(f"{place}: merge keys (<<) are not taken; write the settings out")
-        if str(key.value) in seen:
-            raise FormatError(f"{path}:{key.start_mark.line + 1}: {key.value} is given a second time")
-        seen.add(str(key.value))
-    pairs: list[tuple[yaml.Node, yaml.Node]] = node.value
     return pairs
 
 
@@ -119,7 +120,9 @@ def nested(pairs: Sequence[str]) -> dict[str, Any]:
         for part in path:
             inner = inner.setdefault(part, {})
             if not isinstance(inner, dict):
-                raise UserError(f"--set {text}: {part!r} was given a value before")
+                raise UserError(f"--set {key}: {part!r} was given a value before")
+        if last in inner:
+            raise UserError(f"--set {key}: {last!r} was given a value before")
         inner[last] = value
     return found
 
@@ -172,11 +175,10 @@ def build_settings(model: type[Settings], options: Sequence[Option], values: Val
     by_key = {option.key: option for option in options}
     for key, given in values.items():
         option = by_key[key]
-        if isinstance(given.value, bool) and option.shape != "flag":
-            raise UserError(f"{given.place} {given.value}: give {option.allowed}")
         _check_choice(option, given)
+        value = option.typed(given.value) if isinstance(given.value, str) else given.value
         for target in option.targets:
-            _put(tree, target.path, given.value)
+            _put(tree, target.path, value)
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -241,6 +243,7 @@ def _of_option(problem: Any, option: Option, given: Given | None, deeper: Sequen
     if kind == "string_type":
         own = True
     shown = repr(problem["input"]) if isinstance(problem["input"], dict | list) else str(problem["input"])
+    shown = "(not shown)" if option.secret else shown
     shown = shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "…"
     return f"{place} {shown}: " + (f"give {option.allowed}" if own else said)
 

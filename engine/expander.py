@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from engine.errors import QueryError
 from engine.methods import method as named_method
 from engine.query import Expansion, Query
 from engine.stages.base import LocalPipeline, Pipeline, Stage
@@ -88,10 +89,18 @@ class Expander:
         Raises:
             UnknownEntityError: a seed that the vocabulary does not hold; names the closest.
             UnknownAttributeError: an attribute or a value that no entity has.
-            QueryError: no positive seed, a seed on both sides, too many, or ``top_k`` out of bounds.
+            QueryError: no positive seed, a seed on both sides, too many, ``top_k`` out of bounds, or a text
+                where a list belongs.
         """
         seeds = self.vocabulary.resolve_all
         conditions = tuple((name, tuple(values)) for name, values in (filters or {}).items())
+        given = {
+            "positive": positive,
+            "negative": negative,
+            **{f"filters.{n}": v for n, v in (filters or {}).items()},
+        }
+        if alone := next((name for name, value in given.items() if isinstance(value, str)), None):
+            raise QueryError(f"{alone}: {given[alone]!r} is one text; give a list of them")
         query = Query("query", seeds(positive, "positive"), seeds(negative, "negative"), top_k, conditions)
         (expansion,) = self([query])
         return Answer(self._named(expansion), expansion.degraded)

@@ -26,6 +26,7 @@ class Code(StrEnum):
     WRONG_LAYOUT = "wrong_layout"
     WRONG_TYPE = "wrong_type"
     CONFLICTING_FIELDS = "conflicting_fields"
+    UNKNOWN_FIELD = "unknown_field"
     NO_CONTENT = "no_content"
     TOO_MANY_CANDIDATES = "too_many_candidates"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+
+from engine.repeated_keys import json_value
 
 HERE = Path(__file__).resolve().parent
 Row = dict[str, str]
@@ -22,7 +23,7 @@ _AN_ANYWAY = re.compile(r"^(?:hour|honest|heir)", re.IGNORECASE)
 def load_classes() -> dict[str, dict[str, object]]:
     """The classes, their query attributes and the words that give an attribute away."""
     text = (HERE / "classes.json").read_text(encoding="utf-8")
-    classes: dict[str, dict[str, object]] = json.loads(text)
+    classes: dict[str, dict[str, object]] = json_value(text)
     return classes
 
 

@@ -25,6 +25,7 @@ import json
 import os
 import random
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NotRequired, Self, TypedDict
@@ -101,10 +102,14 @@ class Client:
 
     Args:
         url: such as ``http://localhost:8000``.
-        token: a bearer token; by default what SEEDSET_TOKEN holds, if it is set.
+        token: a bearer token; by default what SEEDSET_TOKEN holds, if it is set. Blanks around
+            it do not count.
         timeout: seconds for a call with all its repetitions.
         attempts: times that a request is sent at most.
         transport: in place of the network, for tests.
+
+    Raises:
+        ValueError: a token with a sign that cannot be sent; says which, and not the token.
 
     Raises (every method):
         ServiceError: with what the service said.
@@ -118,7 +123,7 @@ class Client:
         attempts: int = 4,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        token = token or os.environ.get(TOKEN)
+        token = _token("token", token or "") or _token(TOKEN, os.environ.get(TOKEN, ""))
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout, self._attempts = timeout, attempts
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
@@ -249,6 +254,19 @@ class Client:
                 break
             time.sleep(wait_s)
         raise failure
+
+
+def _token(source: str, given: str) -> str:
+    """Return a token without the blanks and the line break around it, as files and secrets end with."""
+    token = given.strip()
+    for place, sign in enumerate(token, 1):
+        if not " " <= sign <= "~":
+            name = unicodedata.name(sign, "a control character").lower()
+            raise ValueError(
+                f"{source}: character {place} of {len(token)} is U+{ord(sign):04X} ({name}), which no token "
+                "holds; copy the token again"
+            )
+    return token
 
 
 def _query(positive: Sequence[Seed], negative: Sequence[Seed], options: Mapping[str, Any]) -> dict[str, Any]:

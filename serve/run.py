@@ -20,7 +20,7 @@ from cluster.commandline import Action, command, wait_until_stopped
 from cluster.options import CommandSettings, Former, Group, declared
 from cluster.session import quiet_environment, session, without_lines
 from engine.errors import UserError
-from serve.operations.deploy_file import Http, check_deploy_file, deploy_config
+from serve.operations.deploy_file import Http, check_deploy_file, deploy_config, open_to_all
 from serve.settings import HOST, NAME, PORT, RENAMED_SETTINGS, Autoscaling, ServeSettings, StageSettings
 
 if TYPE_CHECKING:  # at run time Ray is imported once its environment is set
@@ -47,11 +47,10 @@ SERVE_HEADINGS = {
         "body_timeout_s",
         "max_body_bytes",
     ),
+    "Address": ("allowed_hosts",),
     "Limits of a caller": ("max_queries", "max_top_k", "rate_per_minute", "burst"),
 }
 """Headings of the options, and the fields of the application's settings under each."""
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 END_NOTE = b"ServeController.graceful_shutdown failed"
 """Serve's controller ends itself while it answers, which Ray reports as a failure whenever Serve ends."""
@@ -73,8 +72,11 @@ def _print_settings() -> None:
 
 
 def _check_config(file: Path) -> None:
-    for one in check_deploy_file(file):
+    applications, warning = check_deploy_file(file)
+    for one in applications:
         print(f"{file}: well-formed; serves {one.workspace}")
+    if warning:
+        print(f"WARNING: {warning}")
 
 
 @command(
@@ -104,8 +106,8 @@ def main(settings: RunSettings) -> None:
     application, host = settings.application, settings.host
     with served(application, host, settings.port) as url:
         print(_greeting(url, application), flush=True)
-        if host not in LOOPBACK and not application.tokens:
-            print(f"WARNING: {host} lets in everybody who reaches this machine; set tokens (seedset token)")
+        if warning := open_to_all(host, [application]):
+            print(f"WARNING: {warning}")
         stopped_again = wait_until_stopped()
         print("stopping: requests under way are answered first (again: at once)", flush=True)
         drain(application.drain_timeout_s, stopped_again)

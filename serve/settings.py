@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from cluster.options import Secret
 from engine.query import MAX_TOP_K
 from engine.renames import with_current_names
 
@@ -15,13 +17,31 @@ NAME = "seedset"
 HOST, PORT = "127.0.0.1", 8000
 """Address and port of the proxy by default: this machine alone."""
 
+HOST_NAME = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[?[0-9A-Fa-f:.]+\]?")
+"""A setting of a host: ``example.org``, ``*.example.org``, an address, or ``*``."""
+
 RENAMED_STAGES = {"Describe": "EncodeNewEntities"}
 """Former names of stages, as the keys of ``stages`` may still have them."""
 
 RENAMED_SETTINGS = {"watch_s": "bundle_poll_interval_s"}
 """Former names of settings of the application, which are still accepted."""
 
-Token = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+DIGEST = re.compile("[0-9a-f]{64}")
+
+
+def _digest(given: Any) -> str:
+    """Return a digest as it is compared. What is none may be the token itself, so it is not repeated."""
+    digest = given.strip().lower() if isinstance(given, str) else ""
+    if not DIGEST.fullmatch(digest):
+        hint = "" if isinstance(given, str) else " (in quotes)"
+        raise ValueError(
+            f"write the sha256 of the token in 64 hex digits{hint}, as `seedset token` prints it, "
+            "not the token itself"
+        )
+    return digest
+
+
+Token = Annotated[str, BeforeValidator(_digest)]
 """The sha256 of a bearer token, in hex: the token itself is in no file."""
 
 
@@ -75,7 +95,8 @@ class ServeSettings(BaseModel):
     They come from a command line (``key=value``) or a Serve config file (``args``).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Serve writes what pydantic says to its logs: what stands where a digest belongs may be a token.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     workspace: str = Field(min_length=1, description="Folder or s3:// prefix with published bundles.")
     bundle: str | None = Field(
@@ -157,7 +178,13 @@ class ServeSettings(BaseModel):
         default=1000, ge=1, le=MAX_TOP_K, description="Let a query ask for at most this many entities."
     )
 
-    tokens: dict[str, Token] = Field(
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Answer requests that name these hosts, with commas between them, besides this machine's "
+        "loopback names; *.example.org stands for all below it, * for every host.  [default: every "
+        "host; over loopback without tokens, loopback names alone]",
+    )
+    tokens: Annotated[dict[str, Token], Secret()] = Field(
         default={},
         description="The sha256 of bearer tokens, by a name for the logs; without any the service is open to "
         "all.",
@@ -167,12 +194,19 @@ class ServeSettings(BaseModel):
     )
     burst: int = Field(default=20, ge=1, description="Let this many queries above that rate come at once.")
 
-    @field_validator("methods", mode="before")
+    @field_validator("methods", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, given: Any) -> Any:
         """Take ``a,b`` too: the command line of ``serve run`` knows only strings."""
         if isinstance(given, str):
             return tuple(part.strip() for part in given.split(",") if part.strip())
+        return given
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := next((host for host in given if not HOST_NAME.fullmatch(host)), None):
+            raise ValueError(f"{wrong!r} is no host: write example.org, without http:// and port")
         return given
 
     @model_validator(mode="before")

@@ -8,13 +8,15 @@ A record names its seeds by name, alias or id, and may carry its truth::
     # JSON lines and Parquet, one query a line or row
     {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals"}
 
-Both spellings are understood in every format; other fields are ignored. MESED's files are those of
+Both spellings are understood in every format. A field that is none of these, and not null, refuses the
+record: a mistyped ``negatives`` would answer another question. MESED's files are those of
 :mod:`engine.queries.mesed`. A record that cannot be used is returned as a :class:`RefusedQuery`, never
 dropped. Knows nothing of methods.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections import Counter
@@ -36,6 +38,7 @@ from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
 from engine.queries.mesed import SUFFIX, RawRecord, mesed_records, query_texts
 from engine.query import Query
 from engine.refusals import Code, Refusal, encodable
+from engine.repeated_keys import json_records, repeated_key
 from engine.storage.store import Store
 from engine.text.spelling import clean_name, look_key
 from engine.vocabulary import Vocabulary
@@ -43,8 +46,11 @@ from engine.vocabulary import Vocabulary
 SUFFIXES = (".json", ".jsonl", ".parquet")
 _ENDINGS = f"{', '.join(SUFFIXES)} (the first two also compressed), or, in MESED's layout, {SUFFIX}"
 
-_SHOWN = 200
+_SHOWN = 240
 """Characters of a reason that are kept: a refused record may hold anything."""
+
+_SHOWN_NAME = 40
+"""Characters shown of a field's name."""
 
 
 @dataclass(frozen=True)
@@ -191,9 +197,14 @@ def _found(files: Mapping[str, Store]) -> Iterator[RawRecord]:
         yield from mesed_records(listed)
         return
     for name, file in files.items():
-        given = partition_of(name)
+        given = {key: value for key, value in partition_of(name).items() if key in FIELDS}
         for position, record in _records(file):
-            yield file, position, {**given, **record} if isinstance(record, dict) else record
+            if isinstance(record, dict):
+                for key in given.keys() - {
+                    twin for pair in SPELLINGS if record.keys() & pair for twin in pair
+                }:
+                    record.setdefault(key, given[key])  # in place: it may be marked (repeated_keys)
+            yield file, position, record
 
 
 def _records(file: Store) -> Iterator[tuple[int, Any]]:
@@ -201,7 +212,7 @@ def _records(file: Store) -> Iterator[tuple[int, Any]]:
     if without_ending(file.name).endswith(".jsonl"):
         for line in lines(file):
             if not line.is_blank:
-                yield line.number, line_object(line, _FIELDS)[0]
+                yield line.number, line_object(line, FIELDS)[0]
         return
     try:
         if file.name.endswith(".parquet"):
@@ -210,7 +221,7 @@ def _records(file: Store) -> Iterator[tuple[int, Any]]:
             records: Any = [record for batch in batches for record in batch_rows(batch)]
         else:
             with open_text(file) as stream:
-                records = json.loads(b"".join(iter(lambda: stream.read(BLOCK), b"")))
+                records = json_records(b"".join(iter(lambda: stream.read(BLOCK), b"")))
     except BrokenStreamError as error:
         yield 0, error.refusal
         return
@@ -240,7 +251,7 @@ Entities = list[StrictStr | StrictInt]
 class _Record(BaseModel):
     """A record as written: the UltraWiki spelling or ours."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="forbid")
 
     id: StrictStr | StrictInt | None = Field(None, validation_alias=AliasChoices("id", "query_id"))
     group_id: StrictStr | StrictInt | None = None
@@ -252,15 +263,24 @@ class _Record(BaseModel):
     neg_gt: Entities = []
 
 
-_FIELDS = {
-    name
-    for field, info in _Record.model_fields.items()
-    for name in (
-        info.validation_alias.choices if isinstance(info.validation_alias, AliasChoices) else [field]
-    )
-    if isinstance(name, str)
+SPELLINGS = (("id", "query_id"), ("class", "label"), ("positive", "pos_seeds"), ("negative", "neg_seeds"))
+"""Fields that have two spellings."""
+
+FIELDS = (*(name for pair in SPELLINGS for name in pair), "group_id", "top_k", "pos_gt", "neg_gt")
+
+NOTES = ("pos_attrs", "neg_attrs")
+"""Fields in which UltraWiki says what a query is about; nothing is done with them."""
+
+OWN = "_"
+"""First character of fields that are the user's own: they are passed over."""
+
+_OVER_HTTP = "is not taken in a file of queries; ask over HTTP"
+
+ELSEWHERE = {
+    "method": "is not taken in a file of queries: all of them are answered by the command's --method",
+    **dict.fromkeys(("filter", "filters", "explain", "deadline_ms"), _OVER_HTTP),
 }
-"""Every name by which a field may be given."""
+"""Fields of other questions than a table asks, and what to do about them."""
 
 
 class _Reader:
@@ -273,12 +293,11 @@ class _Reader:
 
     def take(self, file: Store, position: int, raw: Any) -> LabelledQuery | RefusedQuery:
         """Return the query of one record, or why it has none; ``raw`` may be a refusal already."""
-        record = raw if isinstance(raw, Refusal) else _validated(_plain(raw))
+        record = raw if isinstance(raw, Refusal) else _validated(raw)
         if isinstance(record, Refusal):
+            self._count(raw, file)
             return RefusedQuery(file.uri, position, None, _short(record))
-        # Some disks decompose the names of files: one class must not become two.
-        stem = PurePosixPath(file.name[: len(without_ending(file.name))]).stem
-        label = clean_name(record.label or "") or clean_name(stem)
+        label = clean_name(record.label or "") or _stem(file)
         query_id = self._name(record, label)
         if fault := next(filter(None, map(_fault_of_encoding, (query_id, label))), None):
             return RefusedQuery(file.uri, position, encodable(query_id), fault)
@@ -293,6 +312,13 @@ class _Reader:
         number = self._numbers[group]
         self._numbers[group] += 1
         return str(record.id) if record.id is not None else f"{group}-{number}"
+
+    def _count(self, raw: Any, file: Store) -> None:
+        """Count a record that cannot be read: the ids of those after it stay what they were."""
+        given = raw if isinstance(raw, dict) else {}
+        names = [given[key] for key in ("class", "label") if isinstance(given.get(key), str)]
+        label, group_id = clean_name(next(iter(names), "")) or _stem(file), given.get("group_id")
+        self._numbers[label if group_id is None else f"{label}-{_plain(group_id)}"] += 1
 
     def _claim(self, query_id: str, place: str) -> Refusal | None:
         if query_id in self._seen:
@@ -326,6 +352,11 @@ class _Reader:
         return Truth(ids, tuple(reversed(missing.values())))
 
 
+def _stem(file: Store) -> str:
+    # Some disks decompose the names of files: one class must not become two.
+    return clean_name(PurePosixPath(file.name[: len(without_ending(file.name))]).stem)
+
+
 def _fault_of_encoding(text: str) -> Refusal | None:
     """Return why an id or a class cannot be written into results and reports, or None."""
     if encodable(text) == text:
@@ -334,12 +365,42 @@ def _fault_of_encoding(text: str) -> Refusal | None:
 
 
 def _validated(raw: Any) -> _Record | Refusal:
+    if (key := repeated_key(raw)) is not None:
+        return Refusal(Code.CONFLICTING_FIELDS, f"{key} is given a second time; of two equal keys leave one")
+    raw = _plain(raw)
+    if isinstance(raw, dict):
+        if fault := _fault_of_fields(raw):
+            return fault
+        raw = {name: raw[name] for name in raw if name in FIELDS}
     try:
         return _Record.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"][:2])) or "record"
         return Refusal(Code.WRONG_TYPE, f"{place}: {first['msg']}")
+
+
+def _fault_of_fields(given: dict[str, Any]) -> Refusal | None:
+    """Return what is wrong with the fields of a record; none that asks for something is passed over."""
+    for name, other in SPELLINGS:
+        if name in given and other in given and given[name] != given[other]:
+            reason = f"{name} and {other} are two spellings of one field; give one"
+            return Refusal(Code.CONFLICTING_FIELDS, reason)
+    for name, value in given.items():
+        if name in FIELDS or name in NOTES or name.startswith(OWN):
+            continue
+        if name not in ELSEWHERE:
+            return Refusal(Code.UNKNOWN_FIELD, _no_field(name))
+        if value not in (False, "", [], {}):
+            return Refusal(Code.QUERY_INVALID, f"{name} {ELSEWHERE[name]}")
+    return None
+
+
+def _no_field(name: str) -> str:
+    shown = name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}…"
+    close = difflib.get_close_matches(name[:_SHOWN_NAME].casefold().replace("-", "_"), FIELDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(FIELDS)}"
+    return f"no field is called {shown!r}; {hint} (What is your own begins with {OWN}.)"
 
 
 def _short(refusal: Refusal) -> Refusal:

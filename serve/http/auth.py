@@ -47,11 +47,14 @@ class Access:
         if not self._tokens:
             return EVERYBODY
         scheme, _, token = (authorization or b"").partition(b" ")
-        digest = digest_of(token.strip()).encode()
+        token = token.strip()
+        digest = digest_of(token).encode()
         # Every entry is compared, in constant time: how long it takes reveals nothing of the tokens.
         found = [name for name, known in self._tokens.items() if hmac.compare_digest(known, digest)]
         if scheme.lower() != b"bearer" or not found:
             message = "send `Authorization: Bearer TOKEN` with a token that this service knows"
+            if any(not 0x20 <= byte <= 0x7E for byte in token):
+                message += "; this one holds a sign that is none of ASCII's visible ones: copy it again"
             raise ProblemError(Problem("unauthorized", message, 401))
         return found[0]
 

@@ -119,7 +119,9 @@ def internal(id: str) -> Problem:
 
 def in_words(problems: Sequence[Any]) -> str:
     """Return pydantic's findings as one line: where, and what is wrong; the first three."""
-    return "; ".join(f"{field_of(p['loc']) or 'request'}: {p['msg']}" for p in problems[:3])
+    return "; ".join(
+        f"{field_of(p['loc']) or 'request'}: {p['msg'].removeprefix('Value error, ')}" for p in problems[:3]
+    )
 
 
 def field_of(location: Sequence[str | int]) -> str:
@@ -134,6 +136,8 @@ def field_of(location: Sequence[str | int]) -> str:
     return ".".join(part if len(part) <= SHOWN else f"{part[:SHOWN]}…" for part in kept)
 
 
-def invalid_fields(problems: Sequence[Any]) -> Problem:
+def invalid_fields(problems: Sequence[Any], suggestions: Sequence[str] = ()) -> Problem:
     """Return pydantic's findings as one problem, at the first of them."""
-    return Problem("invalid_request", in_words(problems), 422, field_of(problems[0]["loc"]) or None)
+    hint = f"; did you mean {' or '.join(suggestions)}?" if suggestions else ""
+    field = field_of(problems[0]["loc"]) or None
+    return Problem("invalid_request", in_words(problems) + hint, 422, field, tuple(suggestions))

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-import uuid
 from collections import deque
+from collections.abc import Sequence
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.http.auth import Access
 from serve.http.errors import Problem, ProblemError, internal
+from serve.http.heads import TOO_LARGE, HostCheck, header_values, is_too_large, request_id_of, with_request_id
 from serve.http.requests import encode
 from serve.http.service import Service, Trace
 from serve.telemetry.logs import log_event, logger
 from serve.telemetry.metrics import Metrics
 
 JSON = "application/json"
-
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 SECURITY = [
     # Nothing from another host, nothing inline, and no frame around the page.
@@ -30,12 +29,11 @@ SECURITY = [
     (b"referrer-policy", b"no-referrer"),
 ]
 
-OPEN = ("/", "/healthz", "/readyz", "/openapi.json")
-"""Paths that need no token, besides the page's files."""
-PAGE = "/page/"
+OPEN = ("/", "/page/{name}", "/healthz", "/readyz", "/openapi.json")
+"""Routes that need no token. No paths: the prefix under which the application is served may look like one."""
 
 WATCHED = ("/healthz", "/readyz", "/metrics")
-"""Paths for machines that watch the service."""
+"""Routes for machines that watch the service."""
 
 STOPPING = Problem("unavailable", "the service is stopping; try again in 1 s", 503, retry_after_s=1)
 
@@ -49,7 +47,7 @@ def answer(problem: Problem) -> Response:
 
 
 class RequestLogMiddleware:
-    """The outermost layer: gives each request an id, counts and logs it; an exception becomes a plain 500."""
+    """A layer that gives each request an id, counts and logs it; an exception becomes a plain 500."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -59,16 +57,15 @@ class RequestLogMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        trace = Trace(request_id=_request_id(scope))
+        trace = Trace(request_id=request_id_of(scope))
         scope.setdefault("state", {})["trace"] = trace
-        added = [(b"x-request-id", trace.request_id.encode()), *SECURITY]
         started, status = time.perf_counter(), 0
 
         async def noted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *added]
+                message["headers"] = [*with_request_id(message["headers"], trace.request_id), *SECURITY]
             await send(message)
 
         self._metrics.in_flight.inc()
@@ -101,15 +98,27 @@ class RequestLogMiddleware:
         )
 
 
-class DrainMiddleware:
-    """A layer that counts the requests under way, and refuses new ones once the service is stopping."""
+def route_of(scope: Scope, routes: Sequence[BaseRoute]) -> str | None:
+    """Return the path of the route that a request goes to, without the prefix of the application."""
+    route = next((one for one in routes if one.matches(scope)[0] is not Match.NONE), None)
+    return getattr(route, "path", None)
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app, self._service = app, service
+
+class DrainMiddleware:
+    """A layer that counts the requests under way, and refuses new ones once the service is stopping.
+
+    Args:
+        app: the application.
+        service: that counts them.
+        routes: of the application.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service, routes: Sequence[BaseRoute]) -> None:
+        self._app, self._service, self._routes = app, service, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on; those of machines that watch are answered to the end, and not waited for."""
-        if scope["type"] != "http" or scope["path"] in WATCHED:
+        if scope["type"] != "http" or route_of(scope, self._routes) in WATCHED:
             await self._app(scope, receive, send)
             return
         if self._service.draining:
@@ -123,21 +132,81 @@ class DrainMiddleware:
             self._service.under_way -= 1
 
 
-class AuthMiddleware:
-    """A layer that admits requests with a token; what the page needs to ask for one is open."""
+class HeadMethodMiddleware:
+    """The outermost layer: answers HEAD as GET is answered, without the body."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app, self._access = app, access
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        if scope["type"] == "http" and not _is_open(scope["path"]):
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, without_body)
+
+
+class RequestHeadMiddleware:
+    """A layer that checks the size of a request's head and the host that it names."""
+
+    def __init__(self, app: ASGIApp, hosts: HostCheck) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] == "http":
+            problem = TOO_LARGE if is_too_large(scope) else self._hosts.problem(scope)
+            if problem:
+                await answer(problem)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class AuthMiddleware:
+    """A layer that admits requests with a token; what the page needs to ask for one is open.
+
+    Args:
+        app: the application.
+        access: the tokens.
+        routes: of the application; that which a request goes to says whether it is open.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access, routes: Sequence[BaseRoute]) -> None:
+        self._app, self._access, self._routes = app, access, routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] == "http" and route_of(scope, self._routes) not in OPEN:
             try:
-                caller = self._access.caller(_header(scope, b"authorization"))
+                caller = self._access.caller(next(iter(header_values(scope, b"authorization")), None))
             except ProblemError as error:
                 await answer(error.problem)(scope, receive, send)
                 return
             scope["state"]["trace"].caller = caller
+        await self._app(scope, receive, send)
+
+
+class PrefixMiddleware:
+    """A layer that sends who asks for the bare prefix under which we are served on to its ``/``.
+
+    The page's addresses are relative to it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] == "http" and scope["path"] and scope["path"] == scope.get("root_path"):
+            # Relative, so that it holds behind a proxy that puts a prefix of its own before ours.
+            await RedirectResponse(f"{scope['path'].rpartition('/')[2]}/")(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
 
@@ -169,7 +238,7 @@ class BodyLimitMiddleware:
 
     async def _read(self, scope: Scope, receive: Receive) -> deque[Message]:
         """Return the messages of the body; the last may say that the client has left."""
-        announced = _header(scope, b"content-length") or b"0"
+        announced = (header_values(scope, b"content-length") or [b"0"])[0]
         if announced.isdigit() and (len(announced) > 18 or int(announced) > self._max):
             raise self._too_large()
         messages: deque[Message] = deque()
@@ -189,16 +258,3 @@ class BodyLimitMiddleware:
 
     def _too_large(self) -> ProblemError:
         return ProblemError(Problem("too_large", f"a body holds at most {self._max} bytes", 413))
-
-
-def _request_id(scope: Scope) -> str:
-    given = _header(scope, b"x-request-id") or b""
-    return given.decode() if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    return next((value for key, value in scope["headers"] if key == name), None)
-
-
-def _is_open(path: str) -> bool:
-    return path in OPEN or path.startswith(PAGE)

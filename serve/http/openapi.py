@@ -25,16 +25,20 @@ Every answer carries `X-Request-ID`: the caller's, if it is 1..64 of `[A-Za-z0-9
 ERRORS: Mapping[int, str] = {
     400: "malformed_json: the body is not JSON",
     401: "unauthorized: tokens are configured, and the request brings none of them",
+    403: "host_not_allowed: the request names a host that is not among allowed_hosts",
     404: "not_found, unknown_entity or unknown_method: there is no such thing",
     408: "slow_request: the body did not arrive in time",
     409: "other_bundle: ids of a bundle that is not served; ask by name, or again for what they are of",
     413: "too_large: the body is above the limit",
     422: "invalid_request, unknown_entity, unknown_attribute or query: `field` says where",
     429: "rate_limited: too many queries in a minute",
+    431: "head_too_large: the address and the headers are above the limit",
     500: "internal: an error of ours; the log has it under `id`",
     503: "overloaded, unavailable or bundle: the same request may succeed later",
     504: "timeout: no answer within the deadline",
 }
+
+EVERYWHERE = (401, 403, 408, 413, 422, 431, 500)
 
 RETRY_AFTER: Json = {
     "Retry-After": {"description": "seconds after which to come again", "schema": {"type": "integer"}}
@@ -42,9 +46,9 @@ RETRY_AFTER: Json = {
 
 
 def errors(*statuses: int) -> dict[int | str, Json]:
-    """Return FastAPI's ``responses`` for errors; every route may answer 401, 408, 413 and 500."""
+    """Return FastAPI's ``responses`` for errors; every route may answer those of :data:`EVERYWHERE`."""
     found: dict[int | str, Json] = {}
-    for status in sorted({401, 408, 413, 500, *statuses}):
+    for status in sorted({*EVERYWHERE, *statuses}):
         found[status] = {"model": ErrorAnswer, "description": ERRORS[status]}
         if status in (429, 503):
             found[status]["headers"] = RETRY_AFTER

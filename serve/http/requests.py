@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import uuid
@@ -23,9 +24,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from engine.query import MAX_SEEDS, MAX_SENTENCES, Expansion
+from engine.repeated_keys import RepeatedKeys, json_records, repeated_key
 from engine.vocabulary import MAX_NAME_LENGTH, Vocabulary
 from serve.graph.plan import DEFAULT
-from serve.http.errors import Problem, ProblemError, invalid, invalid_fields
+from serve.http.errors import SHOWN, Problem, ProblemError, invalid, invalid_fields
 
 MAX_ID_LENGTH = 128
 MAX_SENTENCE_LENGTH = 2000
@@ -147,17 +149,15 @@ def _not_json(constant: str) -> float:
     raise ValueError(f"{constant} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_not_json)
-
-
 def decode(body: bytes) -> Any:
     """Return what a body holds.
 
     Raises:
         ProblemError: it is not JSON in UTF-8, is nested too deeply, or has a number of thousands of digits.
+            (A key that is given twice is :func:`checked`'s business, query by query.)
     """
     try:
-        return _DECODER.decode(body.decode("utf-8"))
+        return json_records(body.decode("utf-8"), parse_constant=_not_json)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ProblemError(Problem("malformed_json", f"not JSON in UTF-8: {reason}", 400)) from None
@@ -171,11 +171,23 @@ def checked(model: type[M], given: Any) -> M:
     """
     if not isinstance(given, dict):
         raise invalid("a request must be a JSON object")
+    of_one = given.repeated if isinstance(given, RepeatedKeys) else None
+    # The queries of a batch are checked one by one, later.
+    if (key := of_one if model is BatchRequest else repeated_key(given)) is not None:
+        raise invalid(f"{key[:SHOWN]} is given a second time; of two equal keys leave one", key[:SHOWN])
     try:
         return model.model_validate(given)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise ProblemError(invalid_fields(problems)) from None
+        raise ProblemError(invalid_fields(problems, _close_to(problems[0], model))) from None
+
+
+def _close_to(problem: Any, model: type[BaseModel]) -> list[str]:
+    """Return fields that a field which is none may have been meant for."""
+    location = problem["loc"]
+    if problem["type"] != "extra_forbidden" or len(location) > 1:
+        return []
+    return difflib.get_close_matches(str(location[0])[:MAX_ID_LENGTH].casefold(), list(model.model_fields))
 
 
 def answer_of(

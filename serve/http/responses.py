@@ -19,6 +19,8 @@ Code = Literal[
     "other_bundle",
     "malformed_json",
     "too_large",
+    "head_too_large",
+    "host_not_allowed",
     "slow_request",
     "unauthorized",
     "rate_limited",

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from engine.errors import UserError
 from serve.http.auth import Access
-from serve.http.errors import Problem, ProblemError, invalid, invalid_fields, problem_of
+from serve.http.errors import SHOWN, Problem, ProblemError, invalid, invalid_fields, problem_of
+from serve.http.heads import HostCheck
 from serve.http.middleware import (
     JSON,
     AuthMiddleware,
     BodyLimitMiddleware,
     DrainMiddleware,
+    HeadMethodMiddleware,
+    PrefixMiddleware,
+    RequestHeadMiddleware,
     RequestLogMiddleware,
     answer,
 )
@@ -60,7 +65,8 @@ Neighbours = Annotated[int, Query(ge=0, le=50)]
 def create_app(service: Service) -> FastAPI:
     """Return the application: routes, JSON errors, tokens, limits, the page."""
     # No docs pages: their scripts come from a CDN, and nothing here needs the network.
-    app = FastAPI(title="seedset", openapi_url=None, redirect_slashes=False)
+    given = [Depends(check_parameters)]
+    app = FastAPI(title="seedset", openapi_url=None, redirect_slashes=False, dependencies=given)
     settings, metrics = service.settings, service.metrics
     access = Access(settings)
     _add_expansion(app, service, access)
@@ -85,9 +91,13 @@ def create_app(service: Service) -> FastAPI:
         timeout_s=settings.body_timeout_s,
         metrics=metrics,
     )
-    app.add_middleware(AuthMiddleware, access=access)
-    app.add_middleware(DrainMiddleware, service=service)
-    app.add_middleware(RequestLogMiddleware, metrics=metrics)  # added last, so it is outermost
+    app.add_middleware(AuthMiddleware, access=access, routes=app.routes)
+    app.add_middleware(DrainMiddleware, service=service, routes=app.routes)
+    app.add_middleware(PrefixMiddleware)
+    hosts = HostCheck(settings.allowed_hosts, bool(settings.tokens))
+    app.add_middleware(RequestHeadMiddleware, hosts=hosts)
+    app.add_middleware(RequestLogMiddleware, metrics=metrics)
+    app.add_middleware(HeadMethodMiddleware)  # added last, so it is outermost
     return app
 
 
@@ -252,11 +262,11 @@ def _add_page(app: FastAPI) -> None:
     files = PageFiles()
 
     # Routes, not a mount: the metrics and the log name a request by its route.
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/", include_in_schema=False)
     async def index(request: Request) -> Response:
         return await files.get_response(INDEX, request.scope)
 
-    @app.api_route("/page/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/page/{name}", include_in_schema=False)
     async def page(request: Request, name: str) -> Response:
         return await files.get_response(name, request.scope)
 
@@ -276,7 +286,34 @@ def _add_errors(app: FastAPI) -> None:
         problem = Problem(codes.get(error.status_code, "invalid_request"), error.detail, error.status_code)
         response = answer(problem)
         response.headers.update(error.headers or {})
+        if response.headers.get("allow") == "GET":
+            response.headers["allow"] = "GET, HEAD"
         return response
+
+
+async def check_parameters(request: Request) -> None:
+    """Refuse what stands after ``?`` and is no parameter of the route, or one that is given twice.
+
+    What belongs to the page is left alone: browsers and proxies append what is theirs.
+
+    Raises:
+        ProblemError: names the parameter, and the one that may have been meant.
+    """
+    route = request.scope["route"]
+    if not route.include_in_schema:
+        return
+    known = [field.alias for field in route.dependant.query_params]
+    seen = set()
+    for name, _ in request.query_params.multi_items():
+        shown = name[:SHOWN]
+        if name not in known:
+            close = difflib.get_close_matches(shown.casefold(), known)
+            there = f"there are {', '.join(known)}" if known else "this route has none"
+            hint = f"did you mean {close[0]}?" if close else there
+            raise invalid(f"no parameter is called {shown!r}; {hint}", shown, close)
+        if name in seen:
+            raise invalid(f"{name} is given a second time", name)
+        seen.add(name)
 
 
 async def respond(given: Mapping[str, Any], status: int = 200, large: bool = False) -> Response:

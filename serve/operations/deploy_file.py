@@ -6,6 +6,7 @@ of a module; so a file is checked here first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import FormatError, UserError
+from engine.repeated_keys import other_than_text, yaml_value
 from serve.http.errors import in_words
+from serve.http.heads import is_loopback
 from serve.settings import HOST, NAME, PORT, ServeSettings
 
 IMPORT_PATH = "serve.app:build"
+
+EVERYWHERE = "0.0.0.0"
+"""Where `serve deploy` listens by a file that does not say where."""
 
 
 class Http(BaseModel):
@@ -39,7 +45,7 @@ class ApplicationEntry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = NAME
-    route_prefix: str = "/"
+    route_prefix: str | None = Field(default="/", pattern="^/([^{}]*[^{}/])?$")
     import_path: str
     runtime_env: dict[str, Any] = Field(default_factory=dict)
     args: dict[str, Any]
@@ -68,24 +74,38 @@ def deploy_config(settings: ServeSettings, host: str, port: int) -> str:
     return str(yaml.safe_dump(config, sort_keys=False))
 
 
-def check_deploy_file(path: Path) -> list[ServeSettings]:
-    """Return the settings of a deploy file's applications.
+def open_to_all(host: str, applications: Sequence[ServeSettings]) -> str | None:
+    """Return a warning where other machines are let in and no token is wanted; None if that is not so."""
+    if is_loopback(host) or all(one.tokens for one in applications):
+        return None
+    return f"{host} lets in everybody who reaches this machine; set tokens (seedset token)"
+
+
+def check_deploy_file(path: Path) -> tuple[list[ServeSettings], str | None]:
+    """Return the settings of a deploy file's applications, and what to be warned of.
 
     Raises:
         FormatError: the file is not there, is no YAML, or holds what is not known; says where.
     """
-    given = _yaml(path)
+    given = _yaml(path, scalars_as_text=False)  # as `serve deploy` reads it
+    if odd := other_than_text(_text(path)):
+        key, line = odd
+        raise FormatError(f"{path}: line {line}: write {key!r} in quotes: unquoted, YAML reads no text in it")
     try:
         checked = DeployFile.model_validate(given)
     except ValidationError as error:
         raise FormatError(f"{path}: {in_words(error.errors())}") from None
-    found = []
+    found: list[ServeSettings] = []
     for number, application in enumerate(checked.applications):
         where = f"{path}: applications.{number}"
         if application.import_path != IMPORT_PATH:
             raise FormatError(f"{where}.import_path: {application.import_path!r}; write {IMPORT_PATH}")
         found.append(settings_of(application.args, f"{where}.args"))
-    return found
+    http = checked.http_options
+    warning = open_to_all(http.host if "host" in http.model_fields_set else EVERYWHERE, found)
+    if warning and "host" not in http.model_fields_set:
+        warning = f"no http_options.host is given, so `serve deploy` listens on {EVERYWHERE}; {warning}"
+    return found, None if checked.proxy_location == "Disabled" else warning
 
 
 def settings_of(given: dict[str, Any], where: str) -> ServeSettings:
@@ -97,7 +117,9 @@ def settings_of(given: dict[str, Any], where: str) -> ServeSettings:
     try:
         return ServeSettings.model_validate(given)
     except ValidationError as error:
-        raise UserError(f"{where}: {in_words(error.errors())}") from None
+        quotes = any(found["type"] == "string_type" for found in error.errors())
+        hint = "; text wants quotes where YAML reads something else in it" if quotes else ""
+        raise UserError(f"{where}: {in_words(error.errors())}{hint}") from None
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -106,14 +128,23 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         FormatError: it is not there, or no mapping.
     """
-    given = _yaml(path)
+    given = _yaml(path, scalars_as_text=True)
     if not isinstance(given, dict):
         raise FormatError(f"{path}: not a mapping of settings, such as `workspace: work`")
     return given
 
 
-def _yaml(path: Path) -> Any:
+def _text(path: Path) -> str:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _yaml(path: Path, scalars_as_text: bool) -> Any:
+    try:
+        return yaml_value(_text(path), scalars_as_text)
+    except ValueError as error:
         raise FormatError(f"{path}: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 
+import yaml
 from pydantic import Field, field_validator
 
 from cluster.commandline import command
@@ -48,7 +49,9 @@ def main(settings: TokenSettings) -> None:
     """
     token = secrets.token_urlsafe(32)
     print(f"token, for the caller; it is kept nowhere:\n  {token}")
-    print(f"line, for the settings:\n  tokens: {{{settings.name}: {digest_of(token.encode())}}}")
+    line = {"tokens": {settings.name: digest_of(token.encode())}}
+    # YAML itself knows which names want quotes: "no", "007".
+    print(f"line, for the settings:\n  {yaml.safe_dump(line, default_flow_style=None, width=1000).strip()}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,30 @@ export class ApiError extends Error {
 
 let ask = async () => null;
 let asking = null;
+let kept = null; // the token where the browser lets the page store nothing
+
+function storedToken() {
+  try {
+    kept = sessionStorage.getItem(TOKEN) ?? kept;
+  } catch {} // storage is closed to the page
+  return kept !== null && problemOfToken(kept) === null ? kept : null;
+}
+
+function storeToken(token) {
+  kept = token;
+  try {
+    sessionStorage.setItem(TOKEN, token);
+  } catch {} // it lasts as long as the page
+}
+
+/** Why a token cannot be sent, without the token; null if it can. */
+export function problemOfToken(token) {
+  const signs = Array.from(token);
+  const place = signs.findIndex((sign) => sign < " " || sign > "~");
+  if (place < 0) return null;
+  const code = signs[place].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+  return `Its character ${place + 1} is one that no token holds (U+${code}), perhaps an invisible one. Copy it again.`;
+}
 
 /** Say how a token is asked for: `given(wrong)` resolves to a token, or to null if there is none. */
 export function onUnauthorized(given) {
@@ -26,7 +50,7 @@ export function onUnauthorized(given) {
 
 async function call(path, { body, signal } = {}) {
   for (;;) {
-    const token = sessionStorage.getItem(TOKEN);
+    const token = storedToken();
     const headers = {};
     if (token !== null) headers.Authorization = `Bearer ${token}`;
     if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -52,11 +76,11 @@ async function reach(path, options) {
 
 /** Ask for a token, once for all calls that want one now; true if there is another than `used`. */
 async function renewed(used) {
-  if (sessionStorage.getItem(TOKEN) === used) {
+  if (storedToken() === used) {
     asking ??= ask(used !== null).finally(() => (asking = null));
     const token = await asking;
     if (token === null) return false;
-    sessionStorage.setItem(TOKEN, token);
+    storeToken(token);
   }
   return true;
 }
@@ -85,7 +109,8 @@ export const methods = () => get("v1/methods");
 export const bundle = () => get("v1/bundle");
 
 /** The bytes of an image of ours; other addresses are not asked. */
-export async function image(address, signal) {
+export async function image(given, signal) {
+  const address = given.replace(/^\/(?!\/)/, ""); // we may be served under a prefix, and not know it
   if (new URL(address, document.baseURI).origin !== location.origin) throw new TypeError("not our image");
   return (await call(address, { signal })).blob();
 }

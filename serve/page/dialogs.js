@@ -1,5 +1,6 @@
 // The small dialogs: a new entity, a token, and the keys. Each gives the focus back where it was.
 
+import { problemOfToken } from "./api.js";
 import { byId } from "./dom.js";
 
 const MAX_SENTENCES = 16;
@@ -41,7 +42,10 @@ export function askToken(wrong) {
   return new Promise((resolve) => {
     let given = null;
     dialog.querySelector("form").onsubmit = (event) => {
-      given = text.value.trim() || null;
+      const token = text.value.trim();
+      const problem = token && problemOfToken(token);
+      byId("error-token").textContent = problem || "";
+      given = problem ? null : token || null;
       if (!given) event.preventDefault();
     };
     dialog.addEventListener("close", () => resolve(given), { once: true });

@@ -34,6 +34,11 @@ export function announce(text) {
   byId("announcer").textContent = text;
 }
 
+/** Whether a key belongs to a composition of an input method; Safari says of its last one only the code 229. */
+export function isComposing(event) {
+  return event.isComposing || event.keyCode === 229;
+}
+
 /** A number for people: three digits after the point, or what is shown where there is none. */
 export function short(value) {
   return value === null || value === undefined ? "–" : value.toFixed(3);
@@ -41,13 +46,13 @@ export function short(value) {
 
 /** A time span for people. */
 export function span(seconds) {
-  if (seconds < 0.001) return "< 1 ms";
-  return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
+  if (seconds < 0.001) return "<\u00a01\u00a0ms";
+  return seconds < 1 ? `${Math.round(seconds * 1000)}\u00a0ms` : `${seconds.toFixed(1)}\u00a0s`;
 }
 
 /** "1 seed", "2 seeds". */
 export function count(n, one, many = `${one}s`) {
-  return `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+  return `${n.toLocaleString("en")}\u00a0${n === 1 ? one : many}`;
 }
 
 /**

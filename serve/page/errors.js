@@ -50,7 +50,7 @@ export function button(suggestion, apply) {
 }
 
 function message({ message, id, retryAfter }) {
-  const when = retryAfter ? ` Try again in ${retryAfter} s.` : "";
+  const when = retryAfter ? ` Try again in ${retryAfter}\u00a0s.` : "";
   return `${message}${/[.?!]$/.test(message) ? "" : "."}${when}${id && !message.includes(id) ? ` (The log has it under ${id}.)` : ""}`;
 }
 
@@ -63,7 +63,7 @@ function placeOf(field, seeds, { state, options, lists }) {
     return { box: "error-seeds", mend: (name) => state.replace(seed.name, { ...seed, name, sentences: null }) };
   }
   const inputs = { method: "method", top_k: "top-k", deadline_ms: "within" };
-  if (first in inputs) {
+  if (Object.hasOwn(inputs, first)) {
     byId(inputs[first]).setAttribute("aria-invalid", "true");
     const mend = first === "method" ? (method) => state.set({ method }) : null;
     return { box: `error-${inputs[first]}`, mend };

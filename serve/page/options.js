@@ -1,7 +1,7 @@
 // Method, number of results, time, evidence, and conditions on attributes.
 
 import * as api from "./api.js";
-import { bdi, byId, count, make } from "./dom.js";
+import { bdi, byId, count, isComposing, make } from "./dom.js";
 
 /** Shows and changes a state's options; what is served fills the choices. */
 export class Options {
@@ -18,7 +18,7 @@ export class Options {
     byId("attribute").addEventListener("change", () => this.#offerValues());
     byId("add-condition").addEventListener("click", () => this.#addCondition());
     byId("value").addEventListener("keydown", (event) => {
-      if (event.key !== "Enter") return;
+      if (event.key !== "Enter" || isComposing(event)) return;
       event.preventDefault();
       this.#addCondition();
     });
@@ -76,7 +76,7 @@ export class Options {
 
   #showFilter(filter) {
     const inside = document.activeElement?.closest("#filter");
-    const rows = Object.entries(filter).flatMap(([attribute, values]) =>
+    const rows = [...filter].flatMap(([attribute, values]) =>
       values.map((value) => this.#condition(attribute, value)),
     );
     byId("filter").replaceChildren(...rows);
@@ -118,21 +118,23 @@ export class Options {
   }
 
   #setValues(attribute, change) {
-    const { [attribute]: values = [], ...others } = this.state.options.filter;
-    const changed = change(values);
-    this.state.set({ filter: changed.length ? { ...others, [attribute]: changed } : others });
+    const filter = new Map(this.state.options.filter);
+    const changed = change(filter.get(attribute) ?? []);
+    if (changed.length) filter.set(attribute, changed);
+    else filter.delete(attribute);
+    this.state.set({ filter });
   }
 
   /** Put a suggestion in place of an attribute that nothing has, or of its value that nothing has. */
   mend(attribute, suggestion) {
     const known = this.attributes.find(({ name }) => name === attribute);
-    const values = this.state.options.filter[attribute] ?? [];
+    const values = this.state.options.filter.get(attribute) ?? [];
     const listed = (value) => known?.values.some((one) => one.value === value);
     const wrong = values.find((value) => !listed(value)) ?? values.at(-1);
     const mended = ([name, all]) => {
       if (name !== attribute) return [name, all];
       return known ? [name, all.map((one) => (one === wrong ? suggestion : one))] : [suggestion, all];
     };
-    this.state.set({ filter: Object.fromEntries(Object.entries(this.state.options.filter).map(mended)) });
+    this.state.set({ filter: new Map([...this.state.options.filter].map(mended)) });
   }
 }

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { askToken, describeEntity, showKeys, singleKeys } from "./dialogs.js";
-import { announce, byId, count, make, span } from "./dom.js";
+import { announce, byId, count, isComposing, make, span } from "./dom.js";
 import { Details } from "./details.js";
 import { clearErrors, showError } from "./errors.js";
 import { copy, save, toCsv, toJson } from "./export.js";
@@ -20,13 +20,30 @@ const options = new Options(state);
 const progress = new Progress();
 const results = new Results({ onJudge: judge, onDetails: ({ name }) => details.open(name), sideOf });
 const details = new Details({ onJudge: judge, sideOf });
-const search = new Search({ onChoose: (name, positive) => state.add(name, positive), onDescribe: describe });
+const search = new Search({
+  onChoose: (name, positive) => state.add(name, positive),
+  onList: (names) => state.addAll(names),
+  onDescribe: describe,
+});
 
 let running = null; // the AbortController of the request that runs
 let asked = null; // the body that the answer shown belongs to
 
+const ADDRESS_AGAIN_MS = 5000;
+let addressTimer = 0;
+
+/** Write the query into the address. Browsers refuse that where it is done often; then once more, later. */
+function showAddress() {
+  clearTimeout(addressTimer);
+  try {
+    history.replaceState(null, "", `#${state.toFragment()}`);
+  } catch {
+    addressTimer = setTimeout(showAddress, ADDRESS_AGAIN_MS);
+  }
+}
+
 state.listen(() => {
-  history.replaceState(null, "", `#${state.toFragment()}`);
+  showAddress();
   results.showMarks();
   showChanged();
 });
@@ -118,11 +135,24 @@ function showAnswer(answer, body) {
   if (!elsewhere || document.activeElement === byId("again")) results.focus();
 }
 
-/** Say that the seeds are no longer those of the answer. */
+const PARTS = {
+  positive: "seeds",
+  negative: "seeds",
+  method: "method",
+  top_k: "number of results",
+  deadline_ms: "time",
+  explain: "evidence",
+  filter: "conditions",
+};
+
+/** Say what of the query is no longer that of the answer. */
 function showChanged() {
   const now = state.request().body;
-  const same = (key) => JSON.stringify(now[key]) === JSON.stringify(asked?.[key]);
-  const changed = asked !== null && !(same("positive") && same("negative"));
+  const differs = (key) => JSON.stringify(now[key]) !== JSON.stringify(asked[key]);
+  const parts = asked ? new Set(Object.keys(PARTS).filter(differs).map((key) => PARTS[key])) : new Set();
+  const changed = parts.size > 0;
+  if (changed) byId("changed-parts").textContent = new Intl.ListFormat("en").format(parts);
+  byId("results").classList.toggle("stale", changed);
   const focused = document.activeElement === byId("again");
   byId("changed").hidden = !changed;
   if (!changed && focused) results.focus();
@@ -172,7 +202,7 @@ function judgeCurrent(positive) {
 
 function onKey(event) {
   const { key, target } = event;
-  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || isComposing(event)) return;
   if (target.closest("input:not([type=checkbox]), textarea, select") || document.querySelector("dialog[open]")) return;
   if (key === "Enter" && target.matches(".results > li")) KEYS.d();
   else if (!(key in KEYS) || (key.length === 1 && !singleKeys())) return;
@@ -200,10 +230,16 @@ function showBundle({ id, entities, refused }) {
 async function start() {
   stop();
   clearErrors();
-  state.fromFragment(location.hash.slice(1));
+  const unread = state.fromFragment(location.hash.slice(1));
+  if (location.search.length > 1) unread.push(location.search);
   state.past = [];
   lists.show();
   await load();
+  if (unread.length) {
+    const text = `The address holds what is not understood, and was left out: ${unread.slice(0, 5).join(", ").slice(0, 200)}`;
+    byId("unread").textContent = text;
+  }
+  byId("unread").hidden = unread.length === 0;
   if (state.seeds.some((seed) => seed.positive)) await expand();
 }
 

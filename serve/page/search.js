@@ -1,15 +1,21 @@
 // The search box: an ARIA combobox over the vocabulary, with its first match ready to be taken.
 
 import * as api from "./api.js";
-import { announce, bdi, byId, count, make } from "./dom.js";
+import { announce, bdi, byId, count, isComposing, make } from "./dom.js";
+import { isList, linesOf, namesOf } from "./lists.js";
 
 const PAUSE_MS = 80;
 const SHOWN = 10;
+const MAX_NAME = 512;
 
-/** Calls `onChoose(name, positive)` for a seed and `onDescribe(name)` for what is not known. */
+/**
+ * Calls `onChoose(name, positive)` for a seed, `onList(names)` for those of a list, and `onDescribe(name)` for
+ * what is not known.
+ */
 export class Search {
-  constructor({ onChoose, onDescribe }) {
+  constructor({ onChoose, onList, onDescribe }) {
     this.onChoose = onChoose;
+    this.onList = onList;
     this.onDescribe = onDescribe;
     this.input = byId("search");
     this.list = byId("completions");
@@ -19,6 +25,8 @@ export class Search {
     this.request = null;
     this.input.addEventListener("input", () => this.#typed());
     this.input.addEventListener("keydown", (event) => this.#key(event));
+    this.input.addEventListener("paste", (event) => this.#inserted(event, event.clipboardData));
+    this.input.addEventListener("drop", (event) => this.#inserted(event, event.dataTransfer));
     this.input.addEventListener("blur", () => this.close());
     for (const positive of [true, false]) {
       const button = byId(positive ? "add-positive" : "add-negative");
@@ -105,7 +113,7 @@ export class Search {
   }
 
   #key(event) {
-    if (event.isComposing) return;
+    if (isComposing(event)) return;
     const n = this.options.length;
     const moves = { ArrowDown: this.active + 1, ArrowUp: this.active - 1 };
     if (event.key in moves && n) this.#activate((moves[event.key] + n) % n);
@@ -118,6 +126,47 @@ export class Search {
   #escape() {
     if (!this.options.length) this.input.value = "";
     this.close();
+  }
+
+  /** Take a list that is pasted or dropped apart; the box holds one line, and would cut it. */
+  #inserted(event, data) {
+    const text = data?.getData("text/plain") ?? "";
+    if (!isList(text) && text.trim().length <= MAX_NAME) return;
+    event.preventDefault();
+    this.#takeApart(text);
+  }
+
+  async #takeApart(text) {
+    const names = [];
+    for (const line of linesOf(text)) {
+      // A name may hold a comma: it is one where it is known as one.
+      const parts = namesOf(line);
+      if (parts.length > 1 && line.length <= MAX_NAME && (await this.#isKnown(line))) names.push(line);
+      else names.push(...parts);
+    }
+    const long = names.find((name) => Array.from(name).length > MAX_NAME);
+    if (long) this.#tell(`A name has at most ${MAX_NAME} characters, and this one ${Array.from(long).length}: ${long.slice(0, 40)} …`);
+    else if (names.length === 1) this.#typeIn(names[0]);
+    else if (names.length) {
+      this.#typeIn("");
+      this.onList(names);
+      announce(`${count(names.length, "name")} added`);
+    }
+  }
+
+  async #isKnown(text) {
+    const found = await api.complete(text, SHOWN).catch(() => []);
+    return exact(found, text) >= 0;
+  }
+
+  #typeIn(text) {
+    byId("error-seeds").replaceChildren();
+    this.input.value = text;
+    this.#typed();
+  }
+
+  #tell(problem) {
+    byId("error-seeds").replaceChildren(make("p", {}, problem));
   }
 
   /** Take the active name; where there is none, with `look` what the server would complete, else the text. */

@@ -3,7 +3,8 @@
 const MAX_SEEDS = 200; // of both kinds; the server says more when there are too many of one
 const MAX_PAST = 500;
 
-export const START = { method: "default", topK: 50, filter: {}, evidence: true, within: null };
+// The filter is a Map: an attribute may be called anything, "constructor" and "__proto__" too.
+export const START = { method: "default", topK: 50, filter: new Map(), evidence: true, within: null };
 
 /**
  * Seeds in order, each `{positive: bool, name, sentences: null | [string]}` (sentences: an entity that
@@ -36,6 +37,14 @@ export class State {
     const known = this.seeds.findIndex((seed) => seed.name === name);
     const seed = { name, positive, sentences: sentences ?? this.seeds[known]?.sentences ?? null };
     this.setSeeds(known < 0 ? [...this.seeds, seed] : this.seeds.with(known, seed));
+  }
+
+  /** Add positive seeds by their names, in one step. */
+  addAll(names) {
+    const given = new Set(names);
+    const others = this.seeds.map((seed) => (given.delete(seed.name) ? { ...seed, positive: true } : seed));
+    const added = Array.from(given, (name) => ({ name, positive: true, sentences: null }));
+    this.setSeeds([...others, ...added]);
   }
 
   remove(name) {
@@ -74,7 +83,7 @@ export class State {
     const negative = this.seeds.filter((seed) => !seed.positive);
     const given = ({ name, sentences }) => (sentences ? { name, sentences } : name);
     const body = { positive: positive.map(given), negative: negative.map(given), method, top_k: topK };
-    if (Object.keys(filter).length) body.filter = filter;
+    if (filter.size) body.filter = Object.fromEntries(filter);
     if (evidence) body.explain = true;
     if (within) body.deadline_ms = within;
     return { body, seeds: { positive, negative } };
@@ -93,21 +102,24 @@ export class State {
     if (topK !== START.topK) parts.append("k", topK);
     if (within) parts.append("within", within);
     if (!evidence) parts.append("evidence", "off");
-    for (const [attribute, values] of Object.entries(filter)) {
+    for (const [attribute, values] of filter) {
       for (const value of values) parts.append(`f.${attribute}`, value);
     }
     return parts.toString();
   }
 
-  /** Read what `toFragment` wrote; what is not understood is left out. */
+  /** Read what `toFragment` wrote; returns the parts that are not understood, which are left out. */
   fromFragment(fragment) {
     const parts = new URLSearchParams(fragment);
     const seeds = new Map();
-    const filter = Object.create(null); // an attribute may be called anything, "__proto__" too
+    const filter = new Map();
+    const [once, unread] = [new Set(), []];
     for (const [key, value] of parts) {
       const seed = seedOf(key, value);
+      const attribute = key.startsWith("f.") ? key.slice(2) : "";
       if (seed && seeds.size < MAX_SEEDS) seeds.set(seed.name, seed);
-      if (key.startsWith("f.")) (filter[key.slice(2)] ??= []).push(value);
+      else if (attribute) filter.set(attribute, [...(filter.get(attribute) ?? []), value]);
+      else if (!isOption(key, value, once)) unread.push(`${key}=${value}`);
     }
     this.options = {
       method: parts.get("method") ?? START.method,
@@ -117,6 +129,7 @@ export class State {
       filter,
     };
     this.setSeeds([...seeds.values()]);
+    return unread;
   }
 
   #step(from, to) {
@@ -130,6 +143,17 @@ export class State {
   #tell() {
     for (const listener of this.listeners) listener();
   }
+}
+
+/** Whether a part of the address is an option that can be read, for the first time. */
+function isOption(key, value, once) {
+  const known =
+    (key === "method" && value) ||
+    ((key === "k" || key === "within") && positiveInt(value) !== null) ||
+    (key === "evidence" && (value === "off" || value === "on"));
+  if (!known || once.has(key)) return false;
+  once.add(key);
+  return true;
 }
 
 function seedOf(key, value) {

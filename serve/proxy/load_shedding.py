@@ -10,6 +10,7 @@ where it did not, the proxy passes on half as much again, until it need not coun
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 
@@ -37,7 +38,8 @@ LEAST_RATE = 20.0
 BURST_S = 0.02
 """Depth of the token bucket, in seconds of the rate."""
 
-PREFIX = "/v1/expand"
+EXPANSION = re.compile("/v1/expand(/batch|/stream)?$")
+"""The end of a query's path: what stands before it is the prefix under which the application is served."""
 
 PROBLEM = Problem("overloaded", "too much to do; try again in 1 s", 503, retry_after_s=1)
 
@@ -65,7 +67,7 @@ class LoadShedder:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it with 503."""
-        if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+        if scope["type"] != "http" or not EXPANSION.search(scope["path"]):
             await self._app(scope, receive, send)
             return
         if not self._passes():

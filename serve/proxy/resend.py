@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.http.errors import Problem
 from serve.http.requests import encode
-from serve.proxy.load_shedding import PREFIX
+from serve.proxy.load_shedding import EXPANSION
 
 ATTEMPTS = 4
 FIRST_PAUSE_S = 0.1
@@ -41,7 +41,7 @@ class Resender:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on until there is an answer."""
-        query = scope["type"] == "http" and scope["path"].startswith(PREFIX)
+        query = scope["type"] == "http" and EXPANSION.search(scope["path"]) is not None
         if scope["type"] != "http" or not (query or scope["method"] in ("GET", "HEAD")):
             await self._app(scope, receive, send)
             return

@@ -137,9 +137,11 @@ def test_dashes_and_underscores_are_the_same(tmp_path: Path, key: str) -> None:
         ("place: w\nxyzzy: 3\n", "told.yaml:2: no setting is called 'xyzzy'; see --help"),
         ("place: w\nlayers: {depth: 3}\n", "no setting is called 'layers'"),
         ("place: w\nfound: x\n", "no setting is called 'found'"),
-        ("place: 3\n", "told.yaml:1: place: 3: give text (in a file, quote what looks like a number)"),
-        ("place: w\n\ndepth: [1]\n", "told.yaml:3: depth: [1]: give a whole number, at least 1"),
-        ("place: w\ndepth: true\n", "told.yaml:2: depth: True: give a whole number, at least 1"),
+        ("place: [3]\n", "told.yaml:1: place: ['3']: give text"),
+        ("place: w\nnamed: {a: {rate: 1}, a: {rate: 0.5}}\n", "told.yaml:2: a is given a second time"),
+        ("place: w\nnamed:\n  a: {}\n  'a': {}\n", "told.yaml:4: a is given a second time"),
+        ("place: w\n\ndepth: [1]\n", "told.yaml:3: depth: ['1']: give a whole number, at least 1"),
+        ("place: w\ndepth: true\n", "told.yaml:2: depth: true: give a whole number, at least 1"),
         ("place: w\nstrict: perhaps\n", "told.yaml:2: strict: perhaps: give true or false"),
         ("place: w\nnamed: {a: {rat: 1}}\n", "told.yaml:2: named.a.rat: no such setting"),
         ("at_once: 3\nat-once: 4\n", "told.yaml:2: at-once is given a second time"),
@@ -155,6 +157,15 @@ def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, text: str, messa
     with pytest.raises(UserError) as caught:
         main.parse(["--config", path])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["no", "007", "2026-01-01", "1e3", "0x1F", "12:30", "true", "1.50", "1_000"])
+def test_what_yaml_takes_for_something_else_stays_text(tmp_path: Path, text: str) -> None:
+    path = file(tmp_path, f"place: {text}\nmany: [{text}]\nnamed: {{{text}: {{}}}}\nmost: 3\nstrict: yes\n")
+    told = main.parse(["--config", path])
+    assert (told.place, told.many, list(told.named)) == (text, [text], [text])
+    assert (told.most, told.strict) == (3, True)
+    assert main.parse(["--config", file(tmp_path, "place: w\nmost: null\nstage: 2\n")]).stage == 2
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ def test_mistakes_name_the_input(workspace: Path) -> None:
         expander.expand([1], filters={"clas": ["rare"]})
     with pytest.raises(QueryError, match="at least one positive"):
         expander.expand([])
+    with pytest.raises(QueryError, match=r"negative: 'entity 3' is one text; give a list"):
+        expander.expand(["entity 1"], "entity 3")
+    with pytest.raises(QueryError, match=r"filters\.class: 'rare' is one text"):
+        expander.expand([1], filters={"class": "rare"})
     with pytest.raises(QueryError, match="unknown method 'best'"):
         Expander.open(workspace, "best")
 

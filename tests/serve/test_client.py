@@ -60,6 +60,14 @@ def test_errors_are_exceptions_that_say_what_the_service_said(client: Client) ->
         assert "entity 2" in error.suggestions
 
 
+def test_a_mistyped_option_is_not_ignored(client: Client) -> None:
+    with pytest.raises(ServiceError, match="did you mean negative") as wrong:
+        client.expand([1], negatives=[2])
+    assert (wrong.value.field, wrong.value.suggestions) == ("negatives", ["negative"])
+    (answer,) = client.expand_batch([{"positive": [1], "deadline": 5}])
+    assert answer["error"]["field"] == "deadline"
+
+
 @pytest.mark.parametrize(
     "name", ["a/b", "?", "a..b", "ü %2F", "#", "7", ".", "..", "../7", "current/entities/7"]
 )
@@ -85,6 +93,38 @@ def test_a_wrong_token_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> 
     for token in (None, "wrong"):
         with Client(url, token) as opened, pytest.raises(ServiceError, match="unauthorized"):
             opened.methods()
+
+
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {} ", "\t{}"])
+def test_what_a_mounted_secret_ends_with_does_not_count(
+    url: str, monkeypatch: pytest.MonkeyPatch, around: str
+) -> None:
+    monkeypatch.setenv("SEEDSET_TOKEN", around.format(TOKEN))
+    with Client(url) as by_environment, Client(url, around.format(TOKEN)) as by_argument:
+        assert by_environment.methods() == by_argument.methods()
+
+
+@pytest.mark.parametrize(
+    ("sign", "named"),
+    [
+        ("\u200b", "U+200B (zero width space)"),
+        ("\ufeff", "U+FEFF (zero width no-break space)"),
+        ("\u00a0", "U+00A0 (no-break space)"),
+        ("\u2010", "U+2010 (hyphen)"),
+        ("\n", "U+000A (a control character)"),
+        ("\x7f", "U+007F (a control character)"),
+    ],
+)
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, sign: str, named: str
+) -> None:
+    token = f"secret-1{sign}secret-2"
+    monkeypatch.setenv("SEEDSET_TOKEN", token)
+    for given, source in ((token, "token"), (None, "SEEDSET_TOKEN")):
+        with pytest.raises(ValueError, match="copy the token again") as wrong:
+            Client("http://localhost:1", given)
+        assert f"{source}: character 9 of 17 is {named}" in str(wrong.value)
+        assert "secret-" not in str(wrong.value)
 
 
 def test_one_seed_is_a_list_too(client: Client) -> None:

@@ -235,6 +235,16 @@ def test_errors_come_through_the_proxy_as_json_and_the_page_as_it_is(url: str) -
     known = {"if-none-match": page.headers["etag"]}
     assert httpx.get(f"{url}/page/page.css", headers=known).status_code == 304
     assert httpx.get(f"{url}/healthz").json()["status"] == "ok"
+    for given in ("mine", "not one", "x" * 65):
+        kept = httpx.get(f"{url}/healthz", headers={"x-request-id": given}).headers.get_list("x-request-id")
+        assert len(kept) == 1, "Serve adds an id of its own"
+        assert (kept == [given]) == (given == "mine")
+    assert httpx.get(f"{url}/healthz", headers={"host": "evil.example"}).status_code == 403
+    assert httpx.get(f"{url}/healthz", headers={"x-long": "x" * (64 << 10)}).status_code == 431
+    offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAEAAEAAAAIAAAAB"}
+    with httpx.Client(headers=offer) as client:
+        for _ in range(2):
+            assert client.post(f"{url}/v1/expand", json={"positive": [1]}).status_code == 200
 
 
 def test_what_a_method_is_asked_besides_is_the_same_as_in_one_process(url: str, bundle: Bundle) -> None:

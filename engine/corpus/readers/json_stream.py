@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import json
 import re
 from collections.abc import Callable, Collection, Iterator
 from decimal import Decimal
@@ -14,6 +13,7 @@ import ijson
 
 from engine.corpus.readers.compression import BrokenStreamError, Readable, open_text
 from engine.refusals import Code, Refusal
+from engine.repeated_keys import json_records
 from engine.storage.store import Store
 
 BLOCK = 1 << 20
@@ -88,7 +88,7 @@ def parsed_object(text: str, ended: bool) -> dict[str, Any] | Refusal:
         ended: whether the line has its line break.
     """
     try:
-        row = json.loads(text)
+        row = json_records(text)
     except (ValueError, RecursionError) as error:
         if not ended and _is_beginning(text):
             reason = f"the file ends in the middle of this line: it is cut off ({error})"

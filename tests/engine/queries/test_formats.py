@@ -110,6 +110,22 @@ def test_parquet_with_ids_and_nulls(tmp_path: Path) -> None:
         ('{"id": "x", "positive": ["\\ud83d"]}', "unknown entity '\\ud83d'"),
         ('{"id": "x", "positive": [NaN, null]}', "at least one positive seed"),
         ('{"id": "x", "positive": [1.5]}', "positive.0"),
+        ('{"id": "x", "positive": ["iron"], "negatives": ["neon"]}', "'negatives'; did you mean negative?"),
+        ('{"id": "x", "positive": ["iron"], "Negative": ["neon"]}', "'Negative'; did you mean negative?"),
+        ('{"id": "x", "positive": ["iron"], "neg_seed": ["neon"]}', "'neg_seed'; did you mean neg_seeds?"),
+        ('{"id": "x", "positive": ["iron"], "top-k": 3}', "'top-k'; did you mean top_k?"),
+        ('{"id": "x", "positive": ["iron"], "budget": 3}', "'budget'; there are id, query_id"),
+        ('{"id": "x", "positive": ["iron"], "filter": {"a": ["b"]}}', "filter is not taken in a file"),
+        ('{"id": "x", "positive": ["iron"], "explain": true}', "explain is not taken in a file"),
+        ('{"id": "x", "positive": ["iron"], "deadline_ms": 5}', "ask over HTTP"),
+        ('{"id": "x", "positive": ["iron"], "method": "joint"}', "answered by the command's --method"),
+        (
+            '{"id": "x", "positive": ["iron"], "pos_seeds": ["zinc"]}',
+            "positive and pos_seeds are two spellings",
+        ),
+        ('{"id": "x", "positive": ["iron"], "positive": ["zinc"]}', "positive is given a second time"),
+        ('{"positive": ["iron"], "pos_attrs": {"a": 1, "a": 2}}', "a is given a second time"),
+        ('{"id": "x", "positive": ["iron"], "' + "k" * 5000 + '": 1}', "no field is called 'kkk"),
     ],
 )
 def test_a_query_that_cannot_be_used_is_refused_with_its_place(
@@ -178,12 +194,40 @@ def test_every_file_of_a_folder_is_read_or_named(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_fields_that_ask_for_nothing_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    asked = {"positive": ["iron"], "filter": {}, "explain": False, "deadline_ms": None, "negatives": None}
+    own = {"_source": "a page", "neg_attrs": {"kind": "gas"}}
+    path.write_text(json.dumps({**asked, **own}))
+    (one,) = read(path).queries
+    assert (one.query.positive, one.query.negative) == ((0,), ())
+
+
+def test_numbers_of_a_column_with_gaps_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "q.parquet"
+    rows = {"id": [7.0, float("nan")], "positive": [[0.0], [1.0]], "top_k": [5.0, float("nan")]}
+    pq.write_table(pa.table({**rows, "pos_seeds": pa.nulls(2), "group_id": [1.0, 2.0]}), path)
+    found = read(path)
+    assert [(q.query.id, q.query.positive, q.query.top_k) for q in found.queries] == [
+        ("7", (0,), 5),
+        ("q-2-0", (1,), 200),
+    ]
+
+
+def test_an_object_with_a_key_twice_does_not_hide_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "q.json"
+    path.write_text('[{"pos_seeds": ["iron"], "neg_seeds": [], "neg_seeds": []}, {"pos_seeds": ["zinc"]}]')
+    found = read(path)
+    assert [q.query.id for q in found.queries] == ["q-1"]
+    assert [(r.position, r.refusal.code.value) for r in found.refused] == [(1, "conflicting_fields")]
+
+
 def test_a_refused_query_does_not_change_the_others_ids(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
-    path.write_text(json.dumps([ultrawiki(pos_seeds=["irn"]), ultrawiki()]))
+    path.write_text(json.dumps([ultrawiki(pos_seeds=["irn"]), ultrawiki(), ultrawiki(x=1), ultrawiki()]))
     found = read(path)
     assert found.refused[0].query_id == "m-3-0"
-    assert found.queries[0].query.id == "m-3-1"
+    assert [q.query.id for q in found.queries] == ["m-3-1", "m-3-3"]
 
 
 def test_a_broken_file_does_not_hide_the_others(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from engine.storage.workspace import Workspace
 from serve.app import build
 from serve.graph.plan import default_method, plan, served_methods
 from serve.operations.deploy_file import check_deploy_file, deploy_config, read_settings
+from serve.run import main
 from serve.settings import ServeSettings
 from tests.support.bundles import publish_vectors
 
@@ -139,8 +140,10 @@ def test_the_file_for_serve_deploy_holds_what_was_given(tmp_path: Path) -> None:
     assert application["import_path"] == "serve.app:build"
     assert application["args"] == {"workspace": "w", "replicas": 2, "methods": ["retexpan"]}
     ServeDeploySchema.model_validate(config)
-    (back,) = check_deploy_file(path)
+    (back,), warning = check_deploy_file(path)
     assert back.replicas == 2
+    assert warning is not None
+    assert warning.startswith("0.0.0.0 lets in everybody")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +157,10 @@ def test_the_file_for_serve_deploy_holds_what_was_given(tmp_path: Path) -> None:
             r"applications\.0\.args: replica",
         ),
         ({"http_options": {"prot": 1}}, "http_options.prot"),
+        (
+            {"applications": [{"import_path": "serve.app:build", "route_prefix": "page/", "args": {}}]},
+            r"applications\.0\.route_prefix",
+        ),
     ],
 )
 def test_a_wrong_deploy_file_is_refused_by_place(
@@ -163,6 +170,78 @@ def test_a_wrong_deploy_file_is_refused_by_place(
     path.write_text(yaml.safe_dump(yaml.safe_load(deploy_config(settings(), "127.0.0.1", 81)) | change))
     with pytest.raises(UserError, match=words):
         check_deploy_file(path)
+
+
+APPLICATION = "{name: a, import_path: serve.app:build, args: {workspace: w%s}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            f"applications:\n  - {APPLICATION % ', tokens: {a: x}, tokens: {b: x}'}\n",
+            "line 2: tokens is given a sec",
+        ),
+        (f"applications:\n  - {APPLICATION % ', tokens: {no: x}'}\n", "line 2: write 'no' in quotes"),
+        (f"applications:\n  - {APPLICATION % ', tokens: {2026-01-01: x}'}\n", "write '2026-01-01' in quotes"),
+        (
+            f"applications:\n  - {APPLICATION % ', methods: [no], bundle: 2026-01-01'}\n",
+            "bundle.* text wants quotes",
+        ),
+        (f"applications: [{APPLICATION % ''}]\napplications: []\n", "line 2: applications is given a second"),
+        (
+            f"applications:\n  - {APPLICATION % ', tokens: {page: open sesame}'}\n",
+            "tokens.page: write the sha256",
+        ),
+        (f"applications:\n  - {APPLICATION % ', tokens: {page: 17}'}\n", "tokens.page: .*in quotes"),
+    ],
+)
+def test_a_deploy_file_is_read_to_the_letter(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words) as wrong:
+        check_deploy_file(path)
+    assert "open sesame" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("http", "tokens", "warning"),
+    [
+        (
+            "",
+            False,
+            "no http_options.host is given, so `serve deploy` listens on 0.0.0.0; 0.0.0.0 lets in every",
+        ),
+        ("http_options: {port: 81}", False, "no http_options.host is given"),
+        ("http_options: {host: 10.1.2.3}", False, "10.1.2.3 lets in everybody"),
+        ("http_options: {host: 127.0.0.2}", False, None),
+        ("http_options: {host: localhost}", False, None),
+        ("", True, None),
+        ("proxy_location: Disabled", False, None),
+    ],
+)
+def test_a_port_that_is_open_to_all_is_told(
+    tmp_path: Path, http: str, tokens: bool, warning: str | None
+) -> None:
+    path = tmp_path / "serve.yaml"
+    digest = ", tokens: {page: '" + "a" * 64 + "'}" if tokens else ""
+    path.write_text(f"{http}\napplications: [{APPLICATION % digest}]\n")
+    _, told = check_deploy_file(path)
+    assert told is None if warning is None else (told or "").startswith(warning)
+
+
+def test_a_secret_in_the_settings_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("workspace: w\ntokens: {page: open sesame}\n")
+    for words in (
+        ["--settings", path],
+        ["--workspace", "w", "--set", "tokens.page=open sesame"],
+        ["--workspace", "w", "--set", "tokens=open sesame"],
+        ["--workspace", "w", "--set", "tokens=open sesame", "--set", "tokens.page=open sesame"],
+    ):
+        with pytest.raises(UserError, match="tokens") as wrong:
+            main.parse(words)
+        assert "sesame" not in str(wrong.value)
 
 
 def test_a_deploy_file_that_is_none_is_an_error(tmp_path: Path) -> None:
@@ -183,8 +262,9 @@ def test_what_lies_deeper_is_set_by_a_path() -> None:
     for wrong in ("timeout_s", "=3"):
         with pytest.raises(UserError, match="write key=value"):
             nested([wrong])
-    with pytest.raises(UserError, match="was given a value"):
-        nested(["a=1", "a.b=2"])
+    for pairs in (["a=1", "a.b=2"], ["a.b=2", "a=1"], ["a=1", "a=1"], ["a.b=1", "a.c=1", "a.b=2"]):
+        with pytest.raises(UserError, match="was given a value"):
+            nested(pairs)
 
 
 def test_the_builder_takes_its_arguments_as_serve_hands_them_over() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from serve.http.auth import EVERYBODY, Access
 from serve.http.errors import ProblemError
@@ -56,6 +57,28 @@ def test_other_headers_are_refused(header: bytes | None) -> None:
         access(tokens=TOKENS).caller(header)
     assert refused.value.problem.status == 401
     assert refused.value.problem.headers == {"WWW-Authenticate": "Bearer"}
+
+
+def test_a_token_with_an_invisible_sign_is_told_apart_and_not_repeated() -> None:
+    for header, told in (("Bearer token of a\u200b".encode(), True), (b"Bearer wrong", False)):
+        with pytest.raises(ProblemError) as refused:
+            access(tokens=TOKENS).caller(header)
+        assert ("copy it again" in str(refused.value)) == told
+        assert "token of a" not in str(refused.value)
+
+
+@pytest.mark.parametrize("secret", ["my-very-secret", "0" * 63, ["my-very-secret"]])
+def test_what_stands_where_a_digest_belongs_is_not_shown(secret: object) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        ServeSettings.model_validate({"workspace": "w", "tokens": {"page": secret}})
+    assert "not the token itself" in str(wrong.value)
+    assert "very-secret" not in str(wrong.value)
+    assert "000" not in str(wrong.value)
+
+
+def test_a_digest_may_be_written_in_capitals_and_end_with_a_line_break() -> None:
+    written = {name: f"{digest.upper()}\n" for name, digest in TOKENS.items()}
+    assert access(tokens=written).caller(b"Bearer token of b") == "b"
 
 
 def test_without_tokens_everybody_is_one_caller() -> None:

@@ -92,6 +92,7 @@ def test_a_query_gets_an_id_and_fifty_entities_unless_it_says_otherwise(client: 
         ({"positive": [1], "top_k": 10**30}, 422, "invalid_request", "top_k", "more than 1000"),
         ({"positive": [1], "method": "magic"}, 404, "unknown_method", "method", "retexpan"),
         ({"positive": [1], "topk": 5}, 422, "invalid_request", "topk", "not permitted"),
+        ({"positive": [1], "negatives": [2]}, 422, "invalid_request", "negatives", "did you mean negative?"),
         ({"positive": [1, True]}, 422, "invalid_request", "positive.1", "valid integer"),
         ({"positive": [-1]}, 422, "invalid_request", "positive.0", "greater than or equal to 0"),
         ({"positive": [1.5]}, 422, "invalid_request", "positive.0", "a seed is a name, an entity id, or"),
@@ -176,6 +177,54 @@ def test_what_is_no_json_or_no_text_is_refused(
     error = response.json()["error"]
     assert (response.status_code, error["field"]) == (status, field)
     assert error["code"] == {400: "malformed_json", 422: "invalid_request"}[status]
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        (b'{"positive": [1], "positive": [2]}', "positive"),
+        (b'{"positive": [{"name": "x", "sentences": ["x"], "sentences": ["y"]}]}', "sentences"),
+        (b'{"positive": [1], "filter": {"class": ["rare"], "class": ["common"]}}', "class"),
+        (b'{"queries": [], "queries": [{"positive": [1]}]}', "queries"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(client: TestClient, content: bytes, field: str) -> None:
+    path = "/v1/expand/batch" if b"queries" in content else "/v1/expand"
+    response = client.post(path, content=content, headers=JSON)
+    assert (response.status_code, response.json()["error"]["field"]) == (422, field)
+    assert f"{field} is given a second time" in response.json()["error"]["message"]
+
+
+def test_a_key_twice_in_one_query_of_a_batch_leaves_the_others(client: TestClient) -> None:
+    content = b'{"queries": [{"id": "a", "positive": [1], "top_k": 1, "top_k": 2}, {"positive": [1]}]}'
+    first, second = client.post("/v1/expand/batch", content=content, headers=JSON).json()["results"]
+    assert (first["id"], first["error"]["field"]) == ("a", "top_k")
+    assert second["results"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "parameter", "words"),
+    [
+        ("GET", "/v1/entities?prefx=a", "prefx", "did you mean prefix?"),
+        ("GET", "/v1/entities?prefix=a&prefix=b", "prefix", "a second time"),
+        ("GET", "/v1/entities?prefix", None, ""),
+        ("GET", "/v1/entities/1?sentence=2", "sentence", "did you mean sentences?"),
+        ("GET", "/v1/images/1/0?size=2", "size", "has none"),
+        *(("GET", f"/v1/{name}?x", "x", "has none") for name in ("attributes", "methods", "bundle")),
+        *(("GET", f"/{name}?x=1", "x", "has none") for name in ("healthz", "readyz", "metrics")),
+        *(("POST", f"/v1/expand{name}?top_k=5", "top_k", "has none") for name in ("", "/batch", "/stream")),
+        ("GET", "/?utm_source=mail", None, ""),
+    ],
+)
+def test_a_parameter_that_the_route_lacks_is_refused(
+    client: TestClient, method: str, path: str, parameter: str | None, words: str
+) -> None:
+    response = client.request(method, path, json={"positive": [1]} if method == "POST" else None)
+    assert response.status_code == (200 if parameter is None else 422)
+    if parameter:
+        error = response.json()["error"]
+        assert (error["code"], error["field"]) == ("invalid_request", parameter)
+        assert words in error["message"]
 
 
 def test_a_body_must_say_that_it_is_json(client: TestClient) -> None:

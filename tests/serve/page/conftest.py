@@ -47,10 +47,12 @@ EUROPEAN = ["Norway", "Sweden", "Finland", "Denmark", "Iceland"]
 MARKUP = "<img src=x onerror=\"document.title='broken'\">"
 FORMULA = '=SUM(A1) "x", y'
 ASTRAL = "𝔘topia"
-HARD = [MARKUP, FORMULA, ASTRAL, "日本橋", "مصر الجديدة", "long " * 20 + "name", "3"]
+COMMA = "Springfield, Ohio"
+HARD = [MARKUP, FORMULA, ASTRAL, "日本橋", "مصر الجديدة", "long " * 20 + "name", "3", COMMA]
 NAMES = [*ASIAN, *EUROPEAN, *HARD, *(f"place {i}" for i in range(200))]
 ALIASES = {"Thailand": ["Siam"]}
 WITH_IMAGE = "Vietnam"
+ODD_ATTRIBUTES = ["constructor", "__proto__", "toString"]
 
 
 @dataclass
@@ -96,6 +98,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     def more(staged: Path) -> None:
         continents = dict.fromkeys(ASIAN, "Asia") | dict.fromkeys(EUROPEAN, "Europe")
         attributes = [{"continent": [continents[n]]} if n in continents else {} for n in NAMES]
+        for entity in (1, 2, 3):
+            attributes[entity] |= {name: ["odd"] for name in ODD_ATTRIBUTES}
         about = [f"{name} is a place." for name in NAMES]
         write_entities(staged / "entities.parquet", NAMES, ALIASES, about, attributes)
         _write_sentences(staged / SENTENCES)

@@ -85,3 +85,7 @@ def test_few_refusals_and_other_paths_are_none_of_its_business() -> None:
     assert [proxy.second(LEAST - 1)[1] for _ in range(3)] == [LEAST - 1] * 3
     other = Proxy(0, "/v1/entities")
     assert [other.second(100)[1] for _ in range(3)] == [100] * 3
+    other = Proxy(0, "/v1/entities/v1")
+    assert other.second(100)[1] == 100
+    behind = Proxy(0, "/a/prefix/v1/expand/batch")
+    assert behind.second(100)[1] < 100, "the prefix of the application does not matter"
