@@ -81,6 +81,23 @@ PACKAGES: dict[str, tuple[str, str]] = {
 }
 """What an error of a package says, and the way out."""
 
+_BY_TEXT = {
+    os.strerror(number): number
+    for number in (
+        errno.ENOENT,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EIO,
+        errno.ENOMEM,
+        errno.EMFILE,
+    )
+}
+_IN_TEXT = re.compile(rf"\(os error (?P<number>\d+)\)|(?P<text>{'|'.join(_BY_TEXT)})")
+"""What libraries in other languages write of the operating system's errors: Rust's number, C's words."""
+
 _NUMBER = re.compile(r"^\[Errno \d+\] ")
 _DETAIL = re.compile(r"\.? Detail: .*", re.DOTALL)
 
@@ -104,13 +121,16 @@ def as_user_error(error: BaseException, place: str = "", way_out: str = "") -> U
 
 
 @contextmanager
-def translated(place: str, way_out: str = "", hidden: Sequence[str] = ()) -> Iterator[None]:
+def translated(
+    place: str, way_out: str = "", hidden: Sequence[str] = (), system_only: bool = False
+) -> Iterator[None]:
     """Name a place in whatever of the outside fails in the block; see :func:`as_user_error`.
 
     Args:
         place: file or address that is in use.
         way_out: what mends it; default: by the error.
         hidden: names of temporary files, which no error shows: they stand for the place.
+        system_only: leave what the operating system has no part in.
 
     Raises:
         UserError: in place of the outside's error, which is its cause.
@@ -120,8 +140,10 @@ def translated(place: str, way_out: str = "", hidden: Sequence[str] = ()) -> Ite
     except UserError:
         raise
     except Exception as error:
+        if system_only and system_number(error) is None:
+            raise
         if isinstance(error, OSError) and str(error.filename) in hidden:
-            error.filename = None
+            error.filename = error.filename2 = None
         found = as_user_error(error, place, way_out)
         if found is None:
             raise
@@ -139,9 +161,18 @@ def package_of(error: BaseException) -> str:
     return type(error).__module__.partition(".")[0]
 
 
+def system_number(error: BaseException) -> int | None:
+    """Return the operating system's number of an error, also of one that only tells it in its text."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    if found := _IN_TEXT.search(str(error)):
+        number = int(found["number"]) if found["number"] else _BY_TEXT[found["text"]]
+        return number if number in WAYS_OUT else None
+    return None
+
+
 def _told(error: BaseException) -> tuple[type[UserError], str, str, str] | None:
     """Return the kind of error, what it is about, the reason and the way out; None: not of the outside."""
-    package = package_of(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return UserError, "", "there is not enough memory", _MEMORY
     if isinstance(error, UnicodeError):
@@ -152,8 +183,11 @@ def _told(error: BaseException) -> tuple[type[UserError], str, str, str] | None:
         return FormatError, "", f"not JSON ({first_line(error)})", "mend it at the place named"
     if isinstance(error, zlib.error | EOFError):
         return FormatError, "", f"cannot be decompressed ({first_line(error)})", _COPY_AGAIN
-    if package in PACKAGES:
-        what, way_out = PACKAGES[package]
+    if (number := system_number(error)) and not isinstance(error, OSError):
+        lines = [line.strip() for line in str(error).split("\n") if _IN_TEXT.search(line)]
+        return StorageError, "", lines[0].rstrip(" .;:"), WAYS_OUT[number]
+    if package_of(error) in PACKAGES:
+        what, way_out = PACKAGES[package_of(error)]
         return StorageError, "", f"{what} ({first_line(error)})", way_out
     if isinstance(error, OSError):
         return StorageError, *_of_system(error)
@@ -164,7 +198,8 @@ def _told(error: BaseException) -> tuple[type[UserError], str, str, str] | None:
 
 def _of_system(error: OSError) -> tuple[str, str, str]:
     """Return what an error of the operating system is about, the reason and the way out."""
-    files = [os.fsdecode(one) for one in (error.filename, error.filename2) if isinstance(one, str | bytes)]
+    named = (error.filename, error.filename2)
+    files = [os.fsdecode(one) for one in named if isinstance(one, str | bytes | os.PathLike)]
     reason = os.strerror(error.errno) if error.errno else ""
     text = _DETAIL.sub("", _NUMBER.sub("", first_line(error)))  # pyarrow's stand in no attribute
     if "AWS Error" in str(error):
