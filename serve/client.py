@@ -324,7 +324,7 @@ def _http_client(url: str, **settings: Any) -> httpx.Client:
         return httpx.Client(base_url=parsed, mounts=direct, trust_env=uses_environment, **settings)
     except (ValueError, ImportError, OSError) as error:
         raise ValueError(
-            f"{url}: no connection can be made ({error}); check HTTP_PROXY, SSL_CERT_FILE"
+            f"{url}: no connection can be made ({error}); check HTTP_PROXY and SSL_CERT_FILE"
         ) from None
 
 
