@@ -1,4 +1,4 @@
-"""Start several Ray nodes on one machine, with a job server: ``python -m cluster.local --nodes 3``.
+"""Start several Ray nodes on one machine, with a job server: ``seedset local-cluster --nodes 3``.
 
 For trying out what needs more than one node, and for tests that take one away. The cores of a node
 are a number that Ray counts with; nothing holds its processes to it.

@@ -1,4 +1,4 @@
-"""Serve a workspace's bundle over HTTP: ``python -m serve.run --workspace W``."""
+"""Serve a workspace's bundle over HTTP: ``seedset serve --workspace W``."""
 
 from __future__ import annotations
 
