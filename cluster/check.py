@@ -1,6 +1,6 @@
 """Check a cluster file without starting anything, and show the cluster that is connected.
 
-``python -m cluster.check`` needs no network; with ``RAY_ADDRESS`` set it lists the nodes too.
+``seedset check-cluster`` needs no network; with ``RAY_ADDRESS`` set it lists the nodes too.
 """
 
 from __future__ import annotations

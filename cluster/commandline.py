@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import re
 import signal
 import sys
@@ -23,9 +24,11 @@ from pydantic import BaseModel
 from rich.console import Console
 from typer.core import TyperCommand
 
-from cluster.options import Former, Option, options_of, warn_of_former
+from cluster.errors import line_of, show_tracebacks, wants_traceback, whole_traceback
+from cluster.options import Former, Option, options_of
 from cluster.settings_file import Given, Values, as_yaml, build_settings, read_file, with_pairs
 from engine.errors import UserError
+from engine.renames import logger, warn_of_former
 from engine.storage.staging import staged_removed
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -189,6 +192,9 @@ class Command(Generic[Settings]):
             False, "--print-config", help=self._print_help, rich_help_panel=SETTINGS_FILE, show_default=False
         )
         found.append(("print_config", bool, shown))
+        told = "Show the traceback of an error beside its line, as SEEDSET_TRACEBACK=1 does."
+        debug = typer.Option(False, "--traceback", help=told, rich_help_panel=HELP, show_default=False)
+        found.append(("traceback", bool, debug))
         for action in self.actions:
             kind, default = (Path | None, None) if action.takes_path else (bool, False)
             acts = typer.Option(default, action.flag, help=action.help, rich_help_panel=SETTINGS_FILE)
@@ -196,6 +202,10 @@ class Command(Generic[Settings]):
         return found
 
     def _run_given(self, words: dict[str, Any], then: Callable[[Settings], None]) -> None:
+        if words["traceback"]:
+            show_tracebacks()
+        if not logger.handlers:  # a service's log has its own
+            logger.addHandler(WarningLines())
         for action in self.actions:
             if words[action.name]:
                 action.act(*([words[action.name]] if action.takes_path else []))
@@ -310,8 +320,19 @@ def importable(function: Callable[..., None]) -> Any:
     return getattr(importlib.import_module(spec.name), function.__name__)
 
 
+class WarningLines(logging.Handler):
+    """A handler that writes warnings to the terminal as lines such as ``warning: …``."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+
+
 def run_app(app: typer.Typer, words: Sequence[str] | None = None, name: str | None = None) -> None:
-    """Run a command line; a :class:`UserError` is printed as one line on stderr, with exit status 2.
+    """Run a command line; an error is printed as one line on stderr.
+
+    The exit status is 2 where the error is one that a user can mend (ours, or the outside's: see
+    :mod:`cluster.errors`), and 1 where it is a defect of the program.
 
     Args:
         app: the command line.
@@ -321,8 +342,10 @@ def run_app(app: typer.Typer, words: Sequence[str] | None = None, name: str | No
     try:
         with staged_removed():
             app(words, prog_name=name)
-    except UserError as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]  # Ray appends its own advice
+    except Exception as error:
+        line, status = line_of(error)
+        if wants_traceback():
+            print(whole_traceback(error), end="", file=sys.stderr)
         terminal = Console(stderr=True, highlight=False)
-        terminal.print(f"error: {first}", style="bold red", markup=False, soft_wrap=True)
-        sys.exit(2)
+        terminal.print(f"error: {line}", style="bold red", markup=False, soft_wrap=True)
+        sys.exit(status)

@@ -1,4 +1,4 @@
-"""Start several Ray nodes on one machine, with a job server: ``python -m cluster.local --nodes 3``.
+"""Start several Ray nodes on one machine, with a job server: ``seedset local-cluster --nodes 3``.
 
 For trying out what needs more than one node, and for tests that take one away. The cores of a node
 are a number that Ray counts with; nothing holds its processes to it.
@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import Field
 
 from cluster.commandline import command, wait_until_stopped
+from cluster.errors import connecting_to_ray
 from cluster.options import CommandSettings
 from cluster.session import quiet_environment
 from engine.errors import UserError
@@ -72,7 +73,8 @@ def local_cluster(nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE) -> Ite
     """
     if min(nodes, cpus_per_node) < 1:
         raise UserError(f"{nodes} nodes of {cpus_per_node} cores: give at least one of each")
-    _environment()
+    with connecting_to_ray():
+        _environment()
     from ray.cluster_utils import Cluster
 
     # Free ports instead of the fixed ones: other clusters may run on this machine.
@@ -83,11 +85,12 @@ def local_cluster(nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE) -> Ite
     }
     cluster = Cluster()
     try:
-        cluster.add_node(include_dashboard=True, **settings)
-        running = LocalCluster(cluster.address, f"http://{cluster.webui_url}", cluster, settings)
-        for _ in range(nodes - 1):
-            running.add_node()
-        cluster.wait_for_nodes()
+        with connecting_to_ray():
+            cluster.add_node(include_dashboard=True, **settings)
+            running = LocalCluster(cluster.address, f"http://{cluster.webui_url}", cluster, settings)
+            for _ in range(nodes - 1):
+                running.add_node()
+            cluster.wait_for_nodes()
         yield running
     finally:
         cluster.shutdown()

@@ -10,12 +10,10 @@ Nothing here imports a model library, and no settings may: a help or a completio
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -74,12 +72,6 @@ class CommandSettings(BaseModel):
     """The base of the models of settings that become command lines."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-@cache
-def warn_of_former(old: str, new: str) -> None:
-    """Say on stderr, once a process, that a former name was used."""
-    print(f"warning: {old} is now called {new}; the former name will go", file=sys.stderr)
 
 
 @dataclass(frozen=True)

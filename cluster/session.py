@@ -6,14 +6,19 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import RawIOBase
 from typing import Any
 
-from engine.errors import UserError
+from cluster.errors import connecting_to_ray, user_error
 
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
 """Ray's own default takes a third of the memory; our blocks are a few MB."""
+
+FORWARD_S = 0.05
+"""Seconds that a line waits at most where others are dropped."""
 
 LOG_LEVEL_NOTE = b"Set ray log level from environment variable"
 """Ray's C++ side answers a log level with this line, whatever the level; no setting keeps it quiet."""
@@ -40,8 +45,8 @@ def quiet_environment() -> None:
 def session(cpus: int | None = None) -> Iterator[None]:
     """Use the cluster of ``RAY_ADDRESS`` (``ray job submit`` sets it), else start one here.
 
-    A cluster that is connected already, by a test or a caller, is used and left running. A
-    :class:`UserError` that a worker raised leaves the block as itself (see :func:`user_error`).
+    A cluster that is connected already, by a test or a caller, is used and left running. What a user can
+    mend of a worker's error leaves the block as itself (see :func:`cluster.errors.user_error`).
 
     Args:
         cpus: cores of a cluster that is started here; default: all of the machine's.
@@ -70,7 +75,7 @@ def session(cpus: int | None = None) -> Iterator[None]:
             "include_dashboard": False,
             "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
         }
-    with without_lines(LOG_LEVEL_NOTE):
+    with without_lines(LOG_LEVEL_NOTE), connecting_to_ray(os.environ.get("RAY_ADDRESS")):
         ray.init(**settings)
     try:
         with unwrapped():
@@ -81,10 +86,10 @@ def session(cpus: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def without_lines(unwanted: bytes, descriptor: int = 2) -> Iterator[None]:
-    """Hold back what anything in this process writes to the terminal in the block, and drop lines after it.
+    """Drop lines of what anything in this process writes to the terminal in the block.
 
     Args:
-        unwanted: bytes of the lines that are dropped; all others are written when the block ends.
+        unwanted: bytes of the lines that are dropped; all others are written within :data:`FORWARD_S`.
         descriptor: 1: standard output, 2: standard error.
     """
     python = sys.stdout if descriptor == 1 else sys.stderr
@@ -93,43 +98,56 @@ def without_lines(unwanted: bytes, descriptor: int = 2) -> Iterator[None]:
     except OSError:  # it is closed
         yield
         return
-    with tempfile.TemporaryFile() as held:
+    # A file and no pipe: processes that are started in the block keep their end of it, and write on after it.
+    with tempfile.TemporaryFile() as held, os.fdopen(terminal, "wb", buffering=0) as stream:
         python.flush()
         os.dup2(held.fileno(), descriptor)
+        forward = _Forward(held.fileno(), stream, unwanted)
+        forward.start()
         try:
             yield
         finally:
             python.flush()
             os.dup2(terminal, descriptor)
-            held.seek(0)
-            kept = b"".join(line for line in held if unwanted not in line)
-            with os.fdopen(terminal, "wb") as stream:
-                stream.write(kept)
+            forward.end()
 
 
-def user_error(error: BaseException) -> UserError | None:
-    """Return the :class:`UserError` of a worker that Ray wrapped into ``error``, if there is one.
+class _Forward(threading.Thread):
+    """A thread that writes the lines of a growing file to a stream as they come, but the unwanted ones."""
 
-    It is found where a task or an actor's method raised it. Of an actor whose constructor fails Ray
-    keeps the text only: a worker that may meet a user's mistake there keeps the error and raises it
-    when it is first called.
-    """
-    seen: BaseException | None = error
-    found = None
-    while seen is not None:
-        # The last one: Ray's wrapper looks like what it wraps, but its text is a traceback.
-        found = seen if isinstance(seen, UserError) else found
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return found
+    def __init__(self, file: int, stream: RawIOBase, unwanted: bytes) -> None:
+        super().__init__(daemon=True)
+        self._file, self._stream, self._unwanted = file, stream, unwanted
+        self._place = 0
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(FORWARD_S):
+            self._forward(last=False)
+        self._forward(last=True)
+
+    def end(self) -> None:
+        """Write what is left, a line without an end too."""
+        self._ended.set()
+        self.join()
+
+    def _forward(self, last: bool) -> None:
+        # The place in the file belongs to those who write: pread leaves it.
+        new = os.pread(self._file, os.fstat(self._file).st_size - self._place, self._place)
+        whole = new if last else new[: new.rfind(b"\n") + 1]
+        self._place += len(whole)
+        kept = b"".join(line for line in whole.splitlines(keepends=True) if self._unwanted not in line)
+        while kept:
+            kept = kept[self._stream.write(kept) :]
 
 
 @contextmanager
 def unwrapped() -> Iterator[None]:
-    """Let a :class:`UserError` that a worker raised leave the block as itself."""
+    """Let what a user can mend of a worker's error leave the block as a :class:`UserError`."""
     try:
         yield
     except Exception as error:
         found = user_error(error)
         if found is None or found is error:
             raise
-        raise found from None
+        raise found from error

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cluster.options import FieldPath, Former, Option, default_of, is_choice, model_of, warn_of_former
+from cluster.options import FieldPath, Former, Option, default_of, is_choice, model_of
 from engine.errors import FormatError, UserError
+from engine.renames import warn_of_former
 from engine.repeated_keys import MERGE, RepeatedKeyError, yaml_node, yaml_value
 
 if TYPE_CHECKING:  # at run time where a file is read: most help texts do without

@@ -33,10 +33,11 @@ def current_name(of: str, given: str, renamed: Mapping[str, str]) -> str:
     """Return the current name of what may be given by a former one; a warning names each once."""
     current = renamed.get(given, given)
     if current != given:
-        _warn(of, given, current)
+        warn_of_former(f"{of}: {given!r}", repr(current))
     return current
 
 
 @cache
-def _warn(of: str, former: str, current: str) -> None:
-    logger.warning("%s: %r is now called %r; the former name will go", of, former, current)
+def warn_of_former(former: str, current: str) -> None:
+    """Warn, once a process, that a former name was used: on a command's terminal, in a service's log."""
+    logger.warning("%s is now called %s; the former name will go", former, current)

@@ -2,7 +2,7 @@
 
 A ResNet of transformers' own learns for some seconds to say what invented flags are made of (stripes,
 crosses, stars, colours), from pictures as a photographer would take them. It never sees a real flag. What
-it leaves is a model folder like any other, for ``python -m jobs.image_features --model FOLDER``.
+it leaves is a model folder like any other, for ``seedset image-features --model FOLDER``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Take MultiExpan apart: train it with some objectives or modalities only, and measure each (tables 4 and 5).
 
-Every training runs as ``jobs.train_encoder`` runs it, under the same name, so that one that is there already
-is not run again. What an encoder makes of the entities goes into a bundle of its own below ``runs/ablate``:
-the workspace's current encoder and bundle stay what they are.
+Every training runs as ``seedset train-encoder`` runs it, under the same name, so that one that is there
+already is not run again. What an encoder makes of the entities goes into a bundle of its own below
+``runs/ablate``: the workspace's current encoder and bundle stay what they are.
 """
 
 from __future__ import annotations

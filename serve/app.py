@@ -1,4 +1,4 @@
-"""Build the application: ``serve run serve.app:build workspace=…``, or ``python -m serve.run``.
+"""Build the application: ``serve run serve.app:build workspace=…``, or ``seedset serve``.
 
 ``serve build serve.app:app`` takes the application as an object: ``SEEDSET_SETTINGS`` names a YAML file of
 :class:`serve.settings.ServeSettings`, and the cluster's machines need it too when they deploy what ``serve

@@ -21,12 +21,14 @@ A query changes nothing, so one that was lost on its way is simply asked again.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import random
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NotRequired, Self, TypedDict
 from urllib.parse import quote
@@ -46,6 +48,9 @@ FOREIGN = "http"
 
 CURRENT = "current"
 """Stands for the id of the bundle that is served."""
+
+UNSENT = "invalid_request"
+"""The code of a request that cannot be sent."""
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
@@ -126,7 +131,7 @@ class Client:
         token = _token("token", token or "") or _token(TOKEN, os.environ.get(TOKEN, ""))
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout, self._attempts = timeout, attempts
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
+        self._http = _http_client(url, headers=headers, timeout=timeout, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -148,13 +153,13 @@ class Client:
             negative: what is not wanted.
             options: method, top_k, filter, explain, deadline_ms, bundle, id: as in the HTTP request.
         """
-        answer: Answer = self._call("POST", "/v1/expand", json=_query(positive, negative, options)).json()
+        answer: Answer = _read(self._call("POST", "/v1/expand", json=_query(positive, negative, options)))
         return answer
 
     def expand_batch(self, queries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return an answer, or ``{"id", "error"}``, for each query (the objects of /v1/expand), in order."""
-        found = self._call("POST", "/v1/expand/batch", json={"queries": list(queries)}).json()
-        results: list[dict[str, Any]] = found["results"]
+        response = self._call("POST", "/v1/expand/batch", json={"queries": list(queries)})
+        results: list[dict[str, Any]] = _read(response, "results")
         return results
 
     def stream(
@@ -164,24 +169,27 @@ class Client:
 
         Takes what :meth:`expand` takes. An ``error`` event is raised. Not repeated once it has begun.
         """
-        request = self._http.build_request(
-            "POST", "/v1/expand/stream", json=_query(positive, negative, options)
-        )
+        request = self._request("POST", "/v1/expand/stream", json=_query(positive, negative, options))
         response = self._send(request, stream=True)
+        event = ""
         try:
             for event, data in _events(_lines(response.iter_bytes())):
                 if event == "error":
                     raise _error_of(0, data)
                 yield event, data
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise ServiceError(0, "unreachable", str(error) or type(error).__name__) from None
+        except (ValueError, KeyError, TypeError):
+            raise _not_ours(response) from None
         finally:
             response.close()
+        if event != "answer":
+            raise ServiceError(0, "unreachable", "the stream ended before the answer; ask again")
 
     def entities(self, prefix: str = "", limit: int = 10) -> list[dict[str, Any]]:
         """Return entities with a spelling that begins with ``prefix``."""
-        found = self._call("GET", "/v1/entities", params={"prefix": prefix, "limit": limit}).json()
-        entities: list[dict[str, Any]] = found["entities"]
+        response = self._call("GET", "/v1/entities", params={"prefix": prefix, "limit": limit})
+        entities: list[dict[str, Any]] = _read(response, "entities")
         return entities
 
     def entity(
@@ -206,7 +214,7 @@ class Client:
 
     def attributes(self) -> list[dict[str, Any]]:
         """Return what a query may filter by."""
-        listed: list[dict[str, Any]] = self._object("/v1/attributes")["attributes"]
+        listed: list[dict[str, Any]] = _read(self._call("GET", "/v1/attributes"), "attributes")
         return listed
 
     def methods(self) -> dict[str, Any]:
@@ -221,15 +229,27 @@ class Client:
         """Return whether every stage answers now; False where nothing answers at all."""
         try:
             return self._http.get("/readyz").status_code == 200
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
 
     def _object(self, path: str, params: Mapping[str, int] | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = self._call("GET", path, params=params).json()
+        found: dict[str, Any] = _read(self._call("GET", path, params=params))
         return found
 
     def _call(self, method: str, path: str, **given: Any) -> httpx.Response:
-        return self._send(self._http.build_request(method, path, **given))
+        return self._send(self._request(method, path, **given))
+
+    def _request(self, method: str, path: str, **given: Any) -> httpx.Request:
+        """Return a request to send.
+
+        Raises:
+            ServiceError: what was given cannot be written as JSON, or in an address.
+        """
+        try:
+            return self._http.build_request(method, path, **given)
+        except (ValueError, TypeError, RecursionError, httpx.InvalidURL) as error:
+            reason = f"the request cannot be written ({error}); give texts in UTF-8, finite numbers, lists"
+            raise ServiceError(0, UNSENT, reason) from None
 
     def _send(self, request: httpx.Request, stream: bool = False) -> httpx.Response:
         """Send a request, again where that may help, within the attempts and the time."""
@@ -239,12 +259,16 @@ class Client:
             request.extensions["timeout"] = httpx.Timeout(max(end - time.monotonic(), 0.001)).as_dict()
             try:
                 response = self._http.send(request, stream=stream)
+            except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.DecodingError) as error:
+                # The same again would fail again.
+                raise ServiceError(0, UNSENT, str(error) or type(error).__name__) from None
             except httpx.TransportError as error:
                 failure = ServiceError(0, "unreachable", str(error) or type(error).__name__)
             else:
                 if response.is_success:
                     return response
-                response.read()
+                with suppress(httpx.RequestError):  # it broke off: the status says enough
+                    response.read()
                 response.close()
                 failure = _failure_of(response)
                 if response.status_code not in AGAIN and (failure.status, failure.code) != (500, FOREIGN):
@@ -280,10 +304,62 @@ def _segment(text: str) -> str:
     return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")
 
 
+def _http_client(url: str, **settings: Any) -> httpx.Client:
+    """Return a client of one address; what is asked of this machine never goes through a proxy.
+
+    Raises:
+        ValueError: the address is none; or a proxy's that the environment names.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{url!r}: no address ({error}); write http://host:port") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"{url!r}: no address of HTTP; write http://host:port")
+    here = _is_loopback(parsed.host)
+    try:
+        # The environment also names certificates, which https needs on this machine as well.
+        direct = {f"{scheme}://": None for scheme in ("http", "https", "all")} if here else {}
+        uses_environment = not here or parsed.scheme == "https"
+        return httpx.Client(base_url=parsed, mounts=direct, trust_env=uses_environment, **settings)
+    except (ValueError, ImportError, OSError) as error:
+        raise ValueError(
+            f"{url}: no connection can be made ({error}); check HTTP_PROXY and SSL_CERT_FILE"
+        ) from None
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.rstrip(".").lower()
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
+def _read(response: httpx.Response, key: str | None = None) -> Any:
+    """Return the object that an answer holds, or what its ``key`` does.
+
+    Raises:
+        ServiceError: it is not in the service's words: something else answers at this address.
+    """
+    try:
+        found = response.json()
+        if not isinstance(found, dict):
+            raise TypeError
+        return found if key is None else found[key]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise _not_ours(response) from None
+
+
+def _not_ours(response: httpx.Response) -> ServiceError:
+    about = f"status {response.status_code}, and an answer that is not the service's; check the address"
+    return ServiceError(response.status_code, FOREIGN, about)
+
+
 def _failure_of(response: httpx.Response) -> ServiceError:
     try:
         return _error_of(response.status_code, response.json())
-    except (ValueError, KeyError, TypeError):  # not of our service: a proxy between
+    except (ValueError, KeyError, TypeError, httpx.StreamError):  # not of our service: a proxy between
         return ServiceError(response.status_code, FOREIGN, f"status {response.status_code}")
 
 
@@ -293,7 +369,8 @@ def _error_of(status: int, body: Mapping[str, Any]) -> ServiceError:
 
 
 def _seconds(retry_after: str | None) -> float:
-    return float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
+    known = retry_after and retry_after.isdecimal() and retry_after.isascii() and len(retry_after) < 10
+    return float(retry_after) if retry_after and known else 0.0
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:

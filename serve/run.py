@@ -1,4 +1,4 @@
-"""Serve a workspace's bundle over HTTP: ``python -m serve.run --workspace W``."""
+"""Serve a workspace's bundle over HTTP: ``seedset serve --workspace W``."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _wait_until_ready(url: str) -> None:
     end = time.monotonic() + READY_S
     told: dict[str, str] = {}
     while time.monotonic() < end:
-        answer = httpx.get(f"{url}/readyz", timeout=30)
+        answer = httpx.get(f"{url}/readyz", timeout=30, trust_env=False)  # our own: through no proxy
         if answer.status_code == 200:
             return
         told = {name: why for name, why in answer.json()["stages"].items() if why != "ok"}

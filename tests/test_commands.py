@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 
 from cluster import seedset
 from cluster.commandline import Command
-from cluster.options import Option, warn_of_former
+from cluster.options import Option
 from cluster.seedset import entries
 from engine.corpus.blocks.settings import BlockSettings
 from engine.errors import UserError
+from engine.renames import warn_of_former
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -118,7 +118,7 @@ class ImageFeatures:
         """Open the features of a workspace (from a bucket: copied to this machine first).
 
         Args:
-            workspace: where ``jobs.image_features`` ran.
+            workspace: where ``seedset image-features`` ran.
             key: which backbone and settings (a folder below ``images``); None: what was made last.
 
         Raises:

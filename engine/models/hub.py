@@ -37,6 +37,12 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 _NAME_ONE = "name a model folder, an s3:// folder or a hub name"
 _SAVE_WHOLE = "name a folder that save_pretrained wrote"
 _CONVERT = "load it once with transformers and write it with save_pretrained, which makes model.safetensors"
+_LFS_POINTER, _MAX_POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1024
+_FETCH = "run `git lfs pull` in its repository, or copy the model from where it is whole"
+_OTHER_VERSION = (
+    "copy it again; if it is whole, another version of the library tokenizers wrote it: write it again with "
+    "save_pretrained where that one is installed, or install it here"
+)
 _COPY_AGAIN = "copy the model again, or write it again with save_pretrained"
 _CONVERT_PIECES = (
     "it has {} and no tokenizer.json; load the tokenizer once where sentencepiece is installed and write it "
@@ -101,6 +107,7 @@ class NamedModel:
                 raise named._error("it is a file", "name the folder that the model's files lie in")
             if "://" in given or not _HUB_NAME.fullmatch(path):
                 raise named._error("no such folder", _NAME_ONE)
+        named._check_fetched(Path(path))
         return cls(given, role, path)
 
     @property
@@ -174,7 +181,9 @@ class NamedModel:
         # What is SentencePiece alone needs libraries to become a tokenizer; not every error says which.
         pieces = sorted(Path(self.path).glob("*.model")) if os.path.isdir(self.path) else []
         has_file = os.path.isfile(os.path.join(self.path, "tokenizer.json"))
-        way_out = _CONVERT_PIECES.format(pieces[0].name) if pieces and not has_file else None
+        way_out = _OTHER_VERSION if has_file else None
+        if pieces and not has_file:
+            way_out = _CONVERT_PIECES.format(pieces[0].name)
         with self._translated("no tokenizer can be loaded from it", way_out=way_out):
             from transformers import AutoTokenizer
 
@@ -223,6 +232,15 @@ class NamedModel:
             _raise_exceptions_for_connection_errors=False,
         )
         return None if found is None else Path(str(found))
+
+    def _check_fetched(self, folder: Path) -> None:
+        """Refuse a folder that Git LFS was to fill and did not."""
+        with self._translated():
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if not path.is_file() or path.stat().st_size > _MAX_POINTER_BYTES:
+                    continue
+                if path.read_bytes().startswith(_LFS_POINTER):
+                    raise self._error(f"{path.name} is a pointer of Git LFS, not the file itself", _FETCH)
 
     def _check_config(self) -> None:
         if os.path.isdir(self.path) and not os.path.isfile(os.path.join(self.path, "config.json")):

@@ -5,7 +5,6 @@ Knows nothing of what is stored, and of buckets no more than :mod:`engine.storag
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import glob
 import hashlib
@@ -14,30 +13,32 @@ import os
 import re
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from engine.errors import StorageError
+from engine.external_errors import translated
 from engine.storage import s3
+from engine.storage.local_files import ASIDE, in_one_step, local_path, new_folder, readable_names, swap_in
 from engine.storage.relative import check_relative
 from engine.storage.staging import note_staged
 
 _CHUNK = 4 << 20
 _TRIES = 3
 """Times that what changes while it is copied is copied again."""
-_ASIDE = "-old-"
-"""Part of the name of a folder that was moved aside for another."""
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-"""Constants of Linux' renameat2."""
 _NOTES = ".made-of"
 """Folder of a cache that says what its copies were made of."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def machine_cache() -> Path:
@@ -84,6 +85,17 @@ def local_folder(name: str) -> str:
     return str(copy)
 
 
+def _naming(method: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
+    """Name the file or folder in what a disk or a bucket raises; see :mod:`engine.external_errors`."""
+
+    @wraps(method)
+    def named(self: Store, *given: P.args, **by_name: P.kwargs) -> T:
+        with translated(self.uri):
+            return method(self, *given, **by_name)
+
+    return named
+
+
 @dataclass(frozen=True)
 class Store:
     """A folder, local or in a bucket. ``store / "name"`` is a child (a file or a folder)."""
@@ -105,14 +117,14 @@ class Store:
             raise StorageError(f"{text}: neither a path nor a bucket's address; write s3://bucket/prefix")
         if not found:
             check_relative(text)
-            return cls(pafs.LocalFileSystem(), str(Path(text).expanduser().resolve()), True)
+            return cls(pafs.LocalFileSystem(), local_path(text), True)
         if scheme.lower() == "file":
             host, _, path = rest.partition("/")
             if host not in ("", "localhost"):
                 raise StorageError(
                     f"{text}: names the machine {host!r}; write file:///path, or the path alone"
                 )
-            return cls(pafs.LocalFileSystem(), str(Path(f"/{unquote(path)}").resolve()), True)
+            return cls(pafs.LocalFileSystem(), local_path(f"/{unquote(path)}"), True)
         if scheme.lower() != "s3":
             raise StorageError(f"{text}: only local paths and s3:// addresses are known")
         path = s3.split_address(text)
@@ -139,34 +151,50 @@ class Store:
     def __str__(self) -> str:
         return self.uri
 
+    @_naming
     def exists(self) -> bool:
         """Return whether a file or a folder is there."""
         return bool(self.fs.get_file_info(self.path).type != pafs.FileType.NotFound)
 
+    @_naming
     def size(self) -> int:
         """Bytes of this file; -1 where there is none."""
         info = self.fs.get_file_info(self.path)
         return info.size if info.type == pafs.FileType.File else -1
 
-    def files(self, suffix: str = "") -> list[Store]:
+    @_naming
+    def files(self, suffix: str | tuple[str, ...] = "") -> list[Store]:
         """Return the files below this folder whose names end in ``suffix``, sorted; none of hidden names or
-        in hidden folders."""
+        in hidden folders.
+
+        Args:
+            suffix: one or several; files of other names are left out, what they are called and hold.
+
+        Raises:
+            StorageError: the folder cannot be read; the name of a file with the suffix is not UTF-8.
+        """
         selector = pafs.FileSelector(self.path, recursive=True, allow_not_found=True)
-        paths = [i.path for i in self.fs.get_file_info(selector) if i.type == pafs.FileType.File]
+        try:
+            paths = [i.path for i in self.fs.get_file_info(selector) if i.type == pafs.FileType.File]
+        except UnicodeDecodeError:  # pyarrow gives up on a folder with one such name
+            paths = readable_names(self.path, suffix)
         start = len(self.path)
         kept = [p for p in paths if p.endswith(suffix) and "/." not in p[start:]]
         return [Store(self.fs, p, self.is_local) for p in sorted(kept)]
 
+    @_naming
     def read_bytes(self) -> bytes:
         """Return a file's content."""
         with self.open_input() as stream:
             return bytes(stream.read())
 
+    @_naming
     def sha256(self) -> str:
         """Return the hex sha256 of this file's content, read in blocks."""
         with self.open_input() as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
+    @_naming
     def open_input(self) -> pa.NativeFile:
         """Open this file for reading (seekable).
 
@@ -178,6 +206,7 @@ class Store:
         except FileNotFoundError:
             raise StorageError(f"{self.uri}: no such file") from None
 
+    @_naming
     def read_if_there(self) -> bytes | None:
         """Return a file's content, or None where there is none."""
         if self.is_local:
@@ -224,7 +253,7 @@ class Store:
     def writing(self) -> Iterator[Path]:
         """Yield a local path to write; on a clean exit its content becomes this file in one step."""
         if self.is_local:
-            with _in_one_step(Path(self.path)) as temporary:
+            with in_one_step(Path(self.path)) as temporary:
                 yield temporary
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -232,6 +261,7 @@ class Store:
             yield temporary
             s3.upload(temporary, self.path)
 
+    @_naming
     def delete(self) -> None:
         """Remove this file or folder, if it is there."""
         info = self.fs.get_file_info(self.path)
@@ -240,6 +270,7 @@ class Store:
         elif info.type == pafs.FileType.File:
             self.fs.delete_file(self.path)
 
+    @_naming
     def publish_folder(self, folder: Path, last: str) -> None:
         """Move a finished local folder here; readers go by the file ``last``.
 
@@ -248,7 +279,7 @@ class Store:
         after them: what is interrupted is not taken for the old folder or the new.
         """
         if self.is_local:
-            _swap_in(folder, Path(self.path))
+            swap_in(folder, Path(self.path))
             return
         (self / last).delete()
         old = {s.path for s in self.files()}
@@ -266,18 +297,20 @@ class Store:
         path = Path(self.path)
         if path.exists():
             return self
-        aside = max(path.parent.glob(f".{glob.escape(path.name)}{_ASIDE}*"), key=_changed, default=None)
+        aside = max(path.parent.glob(f".{glob.escape(path.name)}{ASIDE}*"), key=_changed, default=None)
         return self if aside is None else Store(self.fs, str(aside), True)
 
+    @_naming
     def fetch(self, target: Path, progress: Callable[[int], None] | None = None) -> Path:
         """Copy this file to a local path (whole or not at all) and return that path."""
-        with _in_one_step(target) as temporary, temporary.open("wb") as sink, self.open_input() as source:
+        with in_one_step(target) as temporary, temporary.open("wb") as sink, self.open_input() as source:
             while block := source.read(_CHUNK):
                 sink.write(block)
                 if progress:
                     progress(len(block))
         return target
 
+    @_naming
     def link_or_fetch(self, target: Path) -> Path:
         """Bring a file that never changes to a local path: by a link where the disk can, else as a copy."""
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -292,6 +325,7 @@ class Store:
                 return target
         return self.fetch(target)
 
+    @_naming
     def local_copy(self, cache: Path) -> Path:
         """Return a local path with this file's content: its own, or a copy made in ``cache``.
 
@@ -310,40 +344,10 @@ class Store:
                 return copy
         raise StorageError(f"{self.uri}: is being written to; run the command again when that is done")
 
+    @_naming
     def staging(self) -> Path:
         """Return a new empty local folder to prepare a publication in, on this store's own disk if local."""
-        if not self.is_local:
-            return note_staged(Path(tempfile.mkdtemp(prefix="staging-")))
-        parent = Path(self.path).parent
-        parent.mkdir(parents=True, exist_ok=True)
-        return note_staged(Path(tempfile.mkdtemp(prefix=f".{self.name}-", dir=parent)))
-
-
-def _swap_in(folder: Path, target: Path) -> None:
-    """Exchange ``folder`` and ``target`` in one step, then remove what stood there.
-
-    Where the disk knows no exchange, the old folder is moved aside first; if the program ends between the
-    two steps, :meth:`Store.in_place_or_aside` finds it there.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)
-    if target.exists() and _exchanged(folder, target):
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    if target.exists():
-        os.rename(target, target.with_name(f".{target.name}{_ASIDE}{uuid.uuid4().hex}"))
-    os.rename(folder, target)
-    for aside in target.parent.glob(f".{glob.escape(target.name)}{_ASIDE}*"):
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _exchanged(one: Path, other: Path) -> bool:
-    """Exchange two paths of one disk in one step; False where the system or the disk cannot."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    return int(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)) == 0
+        return note_staged(new_folder(Path(self.path) if self.is_local else None))
 
 
 def _changed(path: Path) -> int:
@@ -371,24 +375,12 @@ def _copied(path: str, state: s3.Version, cache: Path) -> Path | None:
     except (OSError, ValueError):
         pass  # not there, or not whole: made
     try:
-        with _in_one_step(target) as temporary:
+        with in_one_step(target) as temporary:
             with temporary.open("wb") as sink:
                 s3.download(path, state, sink)
             changed = temporary.stat().st_mtime_ns
     except s3.ChangedError:
         return None
-    with _in_one_step(note) as temporary:
+    with in_one_step(note) as temporary:
         temporary.write_text(json.dumps([state.etag, state.size, changed]))
     return target
-
-
-@contextmanager
-def _in_one_step(target: Path) -> Iterator[Path]:
-    """Yield a path beside ``target`` to write; on a clean exit it becomes ``target``."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ import torch
 
 from engine.corpus.inputs.format import Inputs
 from engine.models.text import BARE_TOKENS, TextEncoder, fast_dtype
+from engine.storage.local_files import reserve
 from engine.storage.store import Store, machine_cache
 
 Tensor = torch.Tensor
@@ -92,7 +93,8 @@ def fill_part(
 ) -> None:
     """Run the frozen layers over one inputs part and write its states to ``target``.
 
-    The file is written through a memory map: memory does not grow with the part.
+    The file is written through a memory map: memory does not grow with the part. Its space is reserved
+    first, as a full disk would end the process without a word.
 
     Args:
         encoder: on ``device``.
@@ -108,7 +110,7 @@ def fill_part(
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(stored)), "fortran_order": False}
         np.lib.format.write_array_header_2_0(file, header | {"shape": shape})
         start = file.tell()
-        file.truncate(start + shape[0] * shape[1] * np.dtype(stored).itemsize)
+        reserve(file, start + shape[0] * shape[1] * np.dtype(stored).itemsize)
     if not shape[0]:
         return
     states = np.memmap(target, stored, "r+", start, shape)

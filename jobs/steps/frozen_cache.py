@@ -65,12 +65,12 @@ def frozen_cache(
 def _check_fit(inputs: Inputs, model: str) -> None:
     """Refuse an encoder that cannot take the inputs, or for whom their tokens mean other things."""
     settings = inputs.manifest.settings
-    tokenizer = fitting_tokenizer(model, settings.max_length, option="jobs.preprocess --max-length")
+    tokenizer = fitting_tokenizer(model, settings.max_length, option="seedset preprocess --max-length")
     if fingerprint(tokenizer) != settings.tokenizer:
         raise UserError(
             f"--model {model}: the inputs {inputs.key} were made with the tokenizer of "
-            f"{inputs.manifest.model!r}, and this model has another; run jobs.preprocess "
-            f"--model {model} first, or leave --model out"
+            f"{inputs.manifest.model!r}, and this model has another; run `seedset preprocess "
+            f"--model {model}` first, or leave --model out"
         )
 
 

@@ -1,6 +1,6 @@
 """List the bundles of a workspace, or choose the one that is served.
 
-``python -m serve.operations.bundles --workspace W``
+``seedset bundles --workspace W``
 """
 
 from __future__ import annotations

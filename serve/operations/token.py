@@ -1,4 +1,4 @@
-"""Make a bearer token for a served application: ``python -m serve.operations.token --name page``."""
+"""Make a bearer token for a served application: ``seedset token --name page``."""
 
 from __future__ import annotations
 

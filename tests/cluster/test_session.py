@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import pytest
@@ -49,6 +50,18 @@ def test_with_an_address_that_cluster_is_used_as_it_is(
 def test_a_cluster_of_nothing_is_refused(nodes: int, cpus: int) -> None:
     with pytest.raises(UserError, match="at least one of each"), local_cluster(nodes, cpus):
         pass
+
+
+def test_lines_are_not_held_back_until_the_block_ends(capfd: pytest.CaptureFixture[str]) -> None:
+    with without_lines(b"log level"):
+        os.write(2, b"Set ray log level to 3\none\nhalf a ")
+        said, end = "", time.monotonic() + 10
+        while not said and time.monotonic() < end:
+            time.sleep(0.01)
+            said += capfd.readouterr().err
+        assert said == "one\n"
+        os.write(2, b"line\n")
+    assert capfd.readouterr().err == "half a line\n"
 
 
 @pytest.mark.parametrize("descriptor", [1, 2])

@@ -11,7 +11,7 @@ from engine.stages.generative_rerank import GenerativeRerank
 def test_former_names_of_settings_still_work_and_name_the_new_one_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    renames._warn.cache_clear()
+    renames.warn_of_former.cache_clear()
     with caplog.at_level(logging.WARNING, "seedset"):
         for _ in range(2):
             stage = Generate.model_validate({"reason": "class", "unwanted": True, "at_once": 3})
@@ -25,7 +25,7 @@ def test_former_names_of_settings_still_work_and_name_the_new_one_once(
 
 
 def test_a_method_is_found_by_its_former_name(caplog: pytest.LogCaptureFixture) -> None:
-    renames._warn.cache_clear()
+    renames.warn_of_former.cache_clear()
     assert method("genexpan+unwanted") is method("genexpan+negatives")
     assert [m.split(";")[0] for m in caplog.messages] == [
         "method: 'genexpan+unwanted' is now called 'genexpan+negatives'"

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from engine.corpus.readers.base import Entity, RefusedRecord
 from engine.corpus.schema import MENTION_SCHEMA, PART_ROWS
+from engine.storage.local_files import short_name
 from engine.vocabulary import ENTITY_SCHEMA
 
 _VARYING = re.compile(r"""'.*'|".*"|\(.*\)|U\+\w+|\d+""", re.DOTALL)
@@ -100,6 +101,6 @@ class Quarantine:
         if self._file is None or self._source != source:
             if self._file is not None:
                 self._file.close()
-            name = source.replace("/", "-") + ".jsonl"
+            name = short_name(source.replace("/", "-") + ".jsonl")
             self._source, self._file = source, (self._folder / name).open("a", encoding="utf-8")
         return self._file

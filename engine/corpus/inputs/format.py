@@ -127,7 +127,7 @@ def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
     """Return the model input of a workspace.
 
     Args:
-        workspace: where ``jobs.preprocess`` ran.
+        workspace: where ``seedset preprocess`` ran.
         key: which settings (a folder below ``inputs``); None: what was made last.
 
     Raises:

@@ -204,6 +204,25 @@ def test_weights_that_are_broken(name: str, damaged: Callable[[str], Path]) -> N
         assert "SafetensorError" in refusal(name, folder)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_pointer_of_git_lfs_is_named(file: str, damaged: Callable[[str], Path]) -> None:
+    folder = damaged(WITH_WEIGHTS[0])
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (folder / file).write_text(pointer)
+    text = refusal(WITH_WEIGHTS[0], folder)
+    assert f"{file} is a pointer of Git LFS" in text
+    assert "git lfs pull" in text
+
+
+@pytest.mark.parametrize("name", WITH_TOKENIZER)
+def test_a_tokenizer_of_another_version_says_so(name: str, damaged: Callable[[str], Path]) -> None:
+    folder = damaged(name)
+    content = json.loads((folder / "tokenizer.json").read_bytes())
+    content["model"]["type"] = "OfTheNextVersion"
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    assert "another version of the library tokenizers" in refusal(name, folder)
+
+
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_weights_of_another_model_are_not_taken_for_random_ones(
     name: str, damaged: Callable[[str], Path]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine.errors import BundleError
+from engine.errors import BundleError, StorageError
 from engine.retrieval.index import VectorIndex, unit
 from engine.storage.bundle import Bundle, current_id, derive, listing, point_to, publish
 from engine.storage.workspace import Workspace
@@ -122,8 +122,8 @@ def test_publishing_is_all_or_nothing(workspace: Workspace, monkeypatch: pytest.
     def broken(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("engine.storage.store._swap_in", broken)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr("engine.storage.store.swap_in", broken)
+    with pytest.raises(StorageError, match="disk full"):
         publish(workspace, staged, {})
     assert current_id(workspace) == before
     assert Bundle.open(workspace).id == before

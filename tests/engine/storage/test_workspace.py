@@ -168,7 +168,7 @@ def test_where_a_disk_cannot_exchange_a_kill_leaves_the_corpus_that_was_there(
 ) -> None:
     place = str(tmp_path / "w")
     import_of(place, tmp_path, "iron")
-    monkeypatch.setattr(stores, "_exchanged", lambda *_: False)
+    monkeypatch.setattr("engine.storage.local_files._exchanged", lambda *_: False)
     rename, left = stores.os.rename, [None]
 
     def killed(*paths: Path) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from engine.errors import FormatError
+from engine.errors import FormatError, StorageError
 from engine.models.text import TextEncoder
-from engine.training.cache import InputRows, masked_sums
+from engine.storage.store import Store
+from engine.training.cache import InputRows, fill_part, masked_sums
 from engine.training.checkpoint import TENSORS
 from engine.training.optimizer import parameter_groups
 from engine.training.order import epoch_batches
@@ -207,3 +211,21 @@ def test_batches_for_the_frozen_layers_hold_every_row_and_not_too_many_tokens(ro
     batches = list(rows.batches(max_tokens=100))
     assert sorted(np.concatenate(batches)) == list(range(len(rows)))
     assert max(len(b) * rows.lengths[b].max() for b in batches) <= 100
+
+
+def test_states_that_do_not_fit_the_disk_are_an_error_before_the_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To write into a map of space that is not there kills the process."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    encoder, rows = SimpleNamespace(dim=4), SimpleNamespace(offsets=np.array([0, 5]))
+    with (
+        pytest.raises(StorageError, match=r"/a\.npy: No space left on device; free space"),
+        (Store.open(tmp_path) / "a.npy").writing() as path,
+    ):
+        fill_part(encoder, rows, path, torch.float32, torch.device("cpu"))  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

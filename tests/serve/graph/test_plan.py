@@ -106,7 +106,7 @@ def test_a_deployment_gets_what_is_its_own_and_else_what_all_get(bundle: Bundle)
 
 
 def test_a_stage_may_be_given_by_its_former_name(caplog: pytest.LogCaptureFixture) -> None:
-    renames._warn.cache_clear()
+    renames.warn_of_former.cache_clear()
     given = settings(stages={"Describe": {"replicas": 3}})
     assert given == settings(stages={"EncodeNewEntities": {"replicas": 3}})
     assert caplog.messages == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,18 @@ def test_entities_details_and_broken_files_have_theirs(tmp_path: Path) -> None:
         ("entities.txt", "line 3, byte 10", Code.TEXT_LINE_BREAK),
         ("ent2sents.json", "after 'iron', sentence 0", Code.FILE_CUT_OFF),
     }
+
+
+def test_a_source_of_a_long_name_has_its_quarantine_file(tmp_path: Path) -> None:
+    name, deep = "a" * 248, tmp_path / "raw" / "sentences" / ("b" * 200)
+    for file in (f"{name}1.jsonl", f"{name}2.jsonl"):
+        jsonl(deep / file, [{"entity": "iron", "sentence": f"Iron rusts in {file}."}, "{"])
+    got = run_import(tmp_path / "w", tmp_path / "raw", "jsonl")
+    assert [line["source"][-7:] for line in got.quarantine] == ["1.jsonl", "2.jsonl"]
+
+
+def test_a_file_of_a_name_that_is_not_utf8_beside_the_source_does_not_matter(tmp_path: Path) -> None:
+    jsonl(tmp_path / "raw/sentences.jsonl", [{"entity": "iron", "sentence": "Iron rusts."}])
+    (tmp_path / "raw/photos").mkdir()
+    (tmp_path / "raw/photos" / os.fsdecode(b"caf\xe9.jpg")).touch()
+    assert run_import(tmp_path / "w", tmp_path / "raw", "jsonl").manifest.counts.mentions == 1
