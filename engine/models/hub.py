@@ -36,6 +36,8 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 _NAME_ONE = "name a model folder, an s3:// folder or a hub name"
 _SAVE_WHOLE = "name a folder that save_pretrained wrote"
+SAVE_ITS_TOKENIZER = "write the model's own tokenizer into its folder with save_pretrained"
+"""The way out where a tokenizer is not there, or not the model's."""
 _CONVERT = "load it once with transformers and write it with save_pretrained, which makes model.safetensors"
 _COPY_AGAIN = "copy the model again, or write it again with save_pretrained"
 _CONVERT_PIECES = (
@@ -169,7 +171,7 @@ class NamedModel:
         """Load the tokenizer.
 
         Raises:
-            UserError: there is none.
+            UserError: there is none, or it has no tokens besides its special ones.
         """
         # What is SentencePiece alone needs libraries to become a tokenizer; not every error says which.
         pieces = sorted(Path(self.path).glob("*.model")) if os.path.isdir(self.path) else []
@@ -181,11 +183,11 @@ class NamedModel:
             _silence()
             tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
         # A family's tokenizer without a file of tokens is made all the same, of its special tokens alone.
-        if not has_file and len(tokenizer) <= len(tokenizer.all_special_tokens):
-            raise UserError(
-                f"{self.label}: no tokenizer can be loaded from it (it has no tokenizer.json and no "
-                "vocabulary); write the model's tokenizer into the same folder with save_pretrained"
-            )
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            none = "no tokenizer can be loaded from it (it has no tokenizer.json and no vocabulary)"
+            if has_file:
+                none = f"its tokenizer has no vocabulary, nothing but {len(tokenizer)} special tokens"
+            raise UserError(f"{self.label}: {none}; {SAVE_ITS_TOKENIZER}")
         return tokenizer
 
     def fast_tokenizer(self) -> PreTrainedTokenizerBase:
