@@ -21,11 +21,12 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from engine.errors import QueryError
-from engine.generation.tokenizers import encode_after, token_ids
+from engine.generation.tokenizers import encode_after
 from engine.models.causal import OutputPart, body_of
 from engine.models.fingerprint import folder_fingerprint
 from engine.models.fit import check_embeddings, check_language_model, text_positions
 from engine.models.hub import NamedModel
+from engine.models.plain_text import token_ids
 
 Tensor = torch.Tensor
 

@@ -102,6 +102,11 @@ class _Rows(nn.Module):
         self._weight_nD = head.weight[tokens]
         self._bias_n = None if head.bias is None else head.bias[tokens]
 
+    @property
+    def weight(self) -> Tensor:
+        """The rows, [n, D]: some classes look at their output layer's type."""
+        return self._weight_nD
+
     def forward(self, states: Tensor) -> Tensor:
         """Return the logits of these rows, [..., n]."""
         return functional.linear(states, self._weight_nD, self._bias_n)

@@ -102,7 +102,7 @@ def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def kept_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield what a model's saved state holds besides its parameters: corrections of routers, scales of layers.
+    """Yield what a model's saved state holds besides its parameters: routers' corrections, layers' scales.
 
     Every worker has them whole, with an engine or without.
     """

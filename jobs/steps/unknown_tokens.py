@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from engine.corpus.inputs.worker import InputTask
 from engine.errors import UserError
-from engine.generation.tokenizers import token_ids
 from engine.models.fit import unknown_tokens
+from engine.models.plain_text import token_ids
 from engine.storage.workspace import Workspace
 from jobs import console
 

@@ -13,9 +13,9 @@ from engine.generation.tokenizers import (
     encode_after,
     fingerprint,
     load_tokenizer,
-    token_ids,
     train_tokenizer,
 )
+from engine.models.plain_text import token_ids
 
 TEXTS = ["The iron rusts.\n", "The gold shines.\n", "Iron and gold are metals.\n", "<s> is a tag.\n"] * 3
 
