@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +32,7 @@ EMBEDDED = "embedded"
 """The model name that stands for the embedded encoder on command lines: all-MiniLM-L6-v2, in a package."""
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+_NUMBER = re.compile(r"\.\d+\.")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 _NAME_ONE = "name a model folder, an s3:// folder or a hub name"
@@ -165,6 +166,9 @@ class NamedModel:
         if absent:
             missing = f"{len(absent)} of its {len(state)} weights are missing, {absent[0]} first"
             raise self._error(missing, _COPY_AGAIN)
+        if beyond := _layer_beyond(loaded["unexpected_keys"], state.keys(), model.base_model_prefix):
+            further = f"it has the weight {beyond} of a layer that its config.json does not have"
+            raise self._error(further, _COPY_AGAIN)
         return model
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -266,6 +270,18 @@ class NamedModel:
 
     def _error(self, reason: str, way_out: str, what: str = "cannot be loaded") -> UserError:
         return UserError(f"{self.label}: {what} ({reason}); {way_out}")
+
+
+def _layer_beyond(unexpected: Iterable[str], known: Iterable[str], prefix: str) -> str | None:
+    """Return the first weight that was not read, and is one of a further layer like those that were; or None.
+
+    Others are of heads that are not used here, and rightly left.
+    """
+    bare = {name.removeprefix(f"{prefix}.") for name in known}
+    for key in sorted(unexpected):
+        if _NUMBER.sub(".0.", key.removeprefix(f"{prefix}."), count=1) in bare and _NUMBER.search(key):
+            return key
+    return None
 
 
 def _silence() -> None:
