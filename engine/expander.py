@@ -89,8 +89,8 @@ class Expander:
         Raises:
             UnknownEntityError: a seed that the vocabulary does not hold; names the closest.
             UnknownAttributeError: an attribute or a value that no entity has.
-            QueryError: no positive seed, a seed on both sides, too many, ``top_k`` out of bounds, or a text
-                where a list belongs.
+            QueryError: no positive seed, a seed on both sides, too many, ``top_k`` out of bounds, a text where a
+                list belongs, or a query that a stage cannot answer.
         """
         seeds = self.vocabulary.resolve_all
         conditions = tuple((name, tuple(values)) for name, values in (filters or {}).items())
@@ -102,7 +102,7 @@ class Expander:
         if alone := next((name for name, value in given.items() if isinstance(value, str)), None):
             raise QueryError(f"{alone}: {given[alone]!r} is one text; give a list of them")
         query = Query("query", seeds(positive, "positive"), seeds(negative, "negative"), top_k, conditions)
-        (expansion,) = self([query])
+        (expansion,) = self.pipeline([query], strict=True)
         return Answer(self._named(expansion), expansion.degraded)
 
     def __call__(self, queries: Sequence[Query]) -> list[Expansion]:

@@ -32,7 +32,7 @@ from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import DATA
-from jobs.steps.unknown_tokens import check_words
+from jobs.steps.unknown_tokens import check_words, sampled_sentences
 from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts
 
 EXAMPLES = """
@@ -76,7 +76,8 @@ def preprocess(
     tokenizer = fitting_tokenizer(model, settings.max_length)
     key = settings.key(corpus.digest)
     drawn = _tasks(workspace, corpus, settings)
-    check_words(workspace, drawn, tokenizer, f"--model {model}")
+    sentences = sampled_sentences(workspace, {task.part: task.rows for task in drawn})
+    check_words(sentences, tokenizer, f"--model {model}")
     tasks = {task.name: task for task in drawn}
     parts = input_parts(workspace, settings)
     if force:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from engine.catalogue import open_catalogue
+from engine.generation.forward_check import check_forward
 from engine.generation.likelihood import Likelihood
 from engine.generation.model import LanguageModel
 from engine.generation.trie import Trie
@@ -31,13 +32,14 @@ def open_artifacts(bundle: Bundle) -> Artifacts:
 
     Raises:
         BundleError: the bundle has no language model.
-        UserError: it cannot be loaded.
+        UserError: it cannot be loaded, or computes something else here than by itself.
     """
     return bundle.once("lm", lambda folder: _read(bundle, folder))
 
 
 def _read(bundle: Bundle, folder: Path) -> Artifacts:
     model = LanguageModel.load(folder, *_device_and_dtype())
+    check_forward(model, f"language model {folder}")
     names = bundle.vocabulary.names
     description = open_catalogue(bundle).description
     return Artifacts(model, Trie.load(bundle.path("trie")), names, description, Likelihood(model, names))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from engine.errors import QueryError
 from engine.generation.artifacts import Artifacts
 from engine.generation.beam import BeamResult
 from engine.generation.prompts import SEEDS_SHOWN, list_prompt
@@ -61,6 +62,8 @@ class ExpansionState:
     idle: int = 0
     stopped: bool = False
     """True if the deadline came before the query ended by itself."""
+    refused: str = ""
+    """Reason why no further round is possible, where a prompt does not fit the model."""
 
     def draw(self) -> list[int]:
         """Return the entities of the next prompt: seeds first, later two seeds and one of the list."""
@@ -131,7 +134,7 @@ def run_rounds(
         query_batch_size: queries that share a pass; one that ends makes room for the next.
         clock: of the deadlines, in seconds.
     """
-    waiting = deque(queries)
+    waiting = deque(one for one in queries if not one.refused)
     active: list[ExpansionState] = []
     longest, now = 0.0, clock()
     while waiting or active:
@@ -144,22 +147,47 @@ def run_rounds(
             yield from _round(artifacts, search, active, rules)
             before, now = now, clock()
             longest = max(longest, now - before)
-        active = [one for one in active if not one.ended(rules)]
+        active = [one for one in active if not one.refused and not one.ended(rules)]
 
 
 def _round(
     artifacts: Artifacts, search: Search, active: Sequence[ExpansionState], rules: Rules
 ) -> Iterator[Round]:
     prompts = [artifacts.model.encode(_prompt(artifacts, one, rules)) for one in active]
-    found = search(prompts, [one.trie for one in active])
-    candidates = [f.ids[~np.isin(f.ids, one.query.seeds)] for f, one in zip(found, active, strict=True)]
-    scores = artifacts.likelihood.means(
-        [(ids, targets(one.query, one.query.positive)) for ids, one in zip(candidates, active, strict=True)]
-    )
-    for one, ids, score in zip(active, candidates, scores, strict=True):
-        kept = top_p(score, rules.top_p)
-        new = one.accept(ids[kept], score[kept])
-        yield Round(one.query.id, one.rounds, new, len(one.accepted), one.ended(rules))
+    for one, scored in zip(active, _scored(artifacts, search, active, prompts), strict=True):
+        if scored is not None:
+            ids, score = scored
+            kept = top_p(score, rules.top_p)
+            new = one.accept(ids[kept], score[kept])
+            yield Round(one.query.id, one.rounds, new, len(one.accepted), one.ended(rules))
+
+
+def _scored(
+    artifacts: Artifacts,
+    search: Search,
+    active: Sequence[ExpansionState],
+    prompts: Sequence[Sequence[int]],
+) -> list[tuple[Ids, Scores] | None]:
+    """Return what each query's prompt brings, with likelihoods; None where it does not fit the model."""
+    try:
+        found = search(prompts, [one.trie for one in active])
+        candidates = [f.ids[~np.isin(f.ids, one.query.seeds)] for f, one in zip(found, active, strict=True)]
+        scores = artifacts.likelihood.means(
+            [
+                (ids, targets(one.query, one.query.positive))
+                for ids, one in zip(candidates, active, strict=True)
+            ]
+        )
+        return list(zip(candidates, scores, strict=True))
+    except QueryError as error:
+        if len(active) == 1:
+            active[0].refused = str(error)
+            return [None]
+    half = len(active) // 2  # the others go on
+    return [
+        *_scored(artifacts, search, active[:half], prompts[:half]),
+        *_scored(artifacts, search, active[half:], prompts[half:]),
+    ]
 
 
 def _prompt(artifacts: Artifacts, one: ExpansionState, rules: Rules) -> str:

@@ -35,6 +35,7 @@ class FreeSearch:
     @torch.inference_mode()
     def _search(self, prompt: Sequence[int], trie: Trie) -> BeamResult:
         model = self._model.model
+        self._model.check_length(len(prompt) + self._max_tokens)
         ids_1T = torch.tensor([list(prompt)], device=model.device)
         output = model.generate(
             ids_1T,

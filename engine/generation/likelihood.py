@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from engine.errors import QueryError
 from engine.generation.model import LanguageModel
+from engine.generation.prompts import similar_text
 from engine.generation.trie import MAX_TOKENS
 from engine.generation.trie_scores import BATCH_TOKENS, PrefixTrees, logprobs
 from engine.query import Ids, Scores
@@ -135,7 +136,8 @@ class Likelihood:
         order = np.lexsort((rank[target_P], tree_P))
         length = np.array([len(s) for s in sequences])[target_P[order]]
         tokens = np.concatenate([sequences[i] for i in target_P[order].tolist()])
-        prompts = [self.model.encode(f"{self.names[e]} is similar to") for e in candidates]
+        prompts = [self.model.encode(similar_text(self.names[e])) for e in candidates]
+        self.model.check_length(max(map(len, prompts)) + int(length.max()))
         trees = PrefixTrees.build(prompts, tokens, length, tree_P[order])
         scores_P = np.empty(len(keys_P), np.float32)
         scores_P[order] = np.exp(logprobs(self.model, trees, "vocabulary", self.batch_tokens) / length)

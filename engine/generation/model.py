@@ -1,8 +1,9 @@
 """Run a causal language model for decoding and scoring: prefill prompts once, then advance rows.
 
-Any causal model of transformers that keeps a key-value cache will do. Logits are computed for the
-tokens that are asked for only: with a trie few are allowed, and the output layer is a large part of a
-small model. Knows nothing of entities or tries.
+Any causal model of transformers that keeps a key-value cache will do, if what is computed here is what it
+computes itself (:mod:`engine.generation.forward_check`). Logits are computed for the tokens that are asked
+for only: with a trie few are allowed, and the output layer is a large part of a small model. Knows nothing
+of entities or tries.
 
 Shape letters: B rows, T positions so far, D dimensions, V tokens of the vocabulary.
 """
@@ -14,15 +15,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from engine.errors import QueryError
 from engine.generation.tokenizers import encode_after
+from engine.models.causal import OutputPart, body_of
 from engine.models.fingerprint import folder_fingerprint
+from engine.models.fit import check_embeddings, check_language_model, text_positions
 from engine.models.hub import NamedModel
+from engine.models.plain_text import token_ids
 
 Tensor = torch.Tensor
 
@@ -50,11 +54,14 @@ class LanguageModel:
         fingerprint: stands for weights and tokenizer; caches are keyed by it.
     """
 
+    takes_tree_masks: bool = True
+    """False once a comparison has found that a mask of our own leads to something else."""
+
     def __init__(self, model: PreTrainedModel, tokenizer: Any, fingerprint: str) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
-        self._takes_positions = "position_ids" in inspect.signature(self._body.forward).parameters
+        self._output = OutputPart(model)
 
     @classmethod
     def load(
@@ -63,22 +70,26 @@ class LanguageModel:
         """Load from a folder, local or in a bucket, or a hub name (:class:`NamedModel`).
 
         Raises:
-            UserError: there is no such model, or its tokenizer is not there.
+            UserError: there is no such model, its tokenizer is not there, or they do not fit.
         """
         named = NamedModel.open(name, "language model")
-        model = named.model(AutoModelForCausalLM, dtype)
+        config = named.config()
+        check_language_model(named.label, config)
         tokenizer = named.fast_tokenizer()
+        check_embeddings(named.label, tokenizer, config.vocab_size)
+        model = named.model(AutoModelForCausalLM, dtype)
         folder = named.file("config.json").parent
         return cls(model.to(device or torch.device("cpu")), tokenizer, folder_fingerprint(folder))
 
     @cached_property
-    def _body(self) -> Any:
+    def body(self) -> Any:
         """The model without its output layer."""
-        return self.model.base_model
+        return body_of(self.model)
 
     @cached_property
-    def _head(self) -> Any:
-        return cast(Any, self.model.get_output_embeddings())
+    def takes_positions(self) -> bool:
+        """True if positions can be given with the tokens."""
+        return "position_ids" in inspect.signature(self.body.forward).parameters
 
     @property
     def device(self) -> torch.device:
@@ -88,9 +99,7 @@ class LanguageModel:
     @cached_property
     def max_positions(self) -> int:
         """The longest input in tokens; models without a bound (relative positions) say a million."""
-        config = self.model.config
-        found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-        return int(found or 1_000_000)
+        return text_positions(self.model.config) or 1_000_000
 
     def check_length(self, tokens: int) -> None:
         """Check that an input of so many tokens fits.
@@ -106,7 +115,7 @@ class LanguageModel:
 
     def encode(self, text: str) -> list[int]:
         """Return a text's tokens as the start of an input: after the token that begins one, if any."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        (ids,) = token_ids(self.tokenizer, [text])
         bos = self.tokenizer.bos_token_id
         return ids if bos is None else [bos, *ids]
 
@@ -149,21 +158,16 @@ class LanguageModel:
     @torch.inference_mode()
     def logits(self, hidden_BD: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Return float32 logits [B, V], or [B, n] of the given n tokens only."""
-        if tokens is None:
-            return self._head(hidden_BD).float()
-        tokens = tokens.to(self.device)
-        weight_nD = self._head.weight[tokens]
-        bias = None if self._head.bias is None else self._head.bias[tokens]
-        return torch.nn.functional.linear(hidden_BD, weight_nD, bias).float()
+        return self._output(hidden_BD, None if tokens is None else tokens.to(self.device)).float()
 
     def _run(self, ids_BL: Tensor, mask_BT: Tensor, cache: Any) -> Tensor:
         positions: dict[str, Tensor] = {}
-        if self._takes_positions:
+        if self.takes_positions:
             all_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
             positions = {"position_ids": all_BT[:, -ids_BL.shape[1] :]}
         # Where nothing is padding the mask is left out: attention then takes its fast path.
-        mask = None if self._takes_positions and bool(mask_BT.all()) else mask_BT
-        output = self._body(
+        mask = None if self.takes_positions and bool(mask_BT.all()) else mask_BT
+        output = self.body(
             input_ids=ids_BL, attention_mask=mask, past_key_values=cache, use_cache=True, **positions
         )
         return output.last_hidden_state

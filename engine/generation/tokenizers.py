@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
 from engine.models.hub import NamedModel
+from engine.models.plain_text import token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,31 +40,24 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of plain texts; a text that spells a special token gets none."""
-    if not texts:
-        return []
-    encoded = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        split_special_tokens=True,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    ids: list[list[int]] = encoded["input_ids"]
-    return ids
-
-
 def encode_after(tokenizer: Any, texts: Sequence[str], before: str) -> list[list[int]]:
     """Return the tokens of each text as they are right after the word ``before``.
 
     Tokenizers treat the start of a text in their own ways, so both are tokenised together and the
     tokens of ``before`` taken off.
+
+    Raises:
+        UserError: the tokenizer joins a text with the word before it.
     """
-    tokens = tokenizer([before + text for text in texts], add_special_tokens=False)["input_ids"]
-    first = tokenizer(before, add_special_tokens=False)["input_ids"]
-    return [list(ids[len(first) :]) for ids in tokens]
+    tokens = token_ids(tokenizer, [before + text for text in texts])
+    (first,) = token_ids(tokenizer, [before])
+    for text, ids in zip(texts, tokens, strict=True):
+        if ids[: len(first)] != first:
+            raise UserError(
+                f"the tokenizer makes other tokens of {before!r} where {text[:40]!r} follows it, so a name "
+                "has none of its own; name another tokenizer"
+            )
+    return [ids[len(first) :] for ids in tokens]
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:

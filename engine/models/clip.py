@@ -17,6 +17,7 @@ from transformers import CLIPModel
 from engine.errors import UserError
 from engine.models.fit import check_tokenizer
 from engine.models.hub import NamedModel
+from engine.models.plain_text import without_controls
 from engine.models.text import fast_dtype
 from engine.models.vision import Scaling, read_scaling
 
@@ -75,7 +76,7 @@ class ClipEncoder:
     def texts(self, sentences: Sequence[str]) -> Tensor:
         """Return the sentences' vectors, float32 [B, D], on the CPU."""
         given = self.tokenizer(
-            list(sentences),
+            without_controls(self.tokenizer, sentences),
             padding=True,
             padding_side="right",
             truncation=True,

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
-from engine.models.families import family_of, position_limit
-from engine.models.hub import NamedModel
+from engine.models.families import FAMILIES, family_of, position_limit
+from engine.models.hub import SAVE_ITS_TOKENIZER, NamedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_SAVE_ITS_OWN = "write the model's own tokenizer into its folder with save_pretrained"
+LANGUAGE_MODELS = "a causal language model of text, such as a Llama, Qwen, Mistral, Gemma or GPT-2"
+"""What works where names are generated, for errors."""
 
 
 def check_encoder(
@@ -51,8 +52,38 @@ def check_encoder(
     read_settings(named)  # which refuses what it does not know
 
 
+def check_language_model(label: str, config: Any) -> None:
+    """Check that a model continues texts, by its configuration.
+
+    That it computes what is asked of it only its weights show (:mod:`engine.generation.forward_check`).
+
+    Args:
+        label: the begin of an error.
+        config: of any model.
+
+    Raises:
+        UserError: it reads more than text, or is an encoder.
+    """
+    from transformers.models.auto import modeling_auto as known
+
+    kind = config.model_type
+    text = config.get_text_config()
+    if text is not config:
+        raise UserError(
+            f"{label}: a model of type {kind!r} reads more than text (its config.json has a part "
+            f"{text.model_type!r} beside others), and is not taken as a whole; write its text part alone "
+            f"into a folder, with its tokenizer and save_pretrained, or name {LANGUAGE_MODELS}"
+        )
+    encodes = kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    if kind not in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or encodes:
+        raise UserError(
+            f"{label}: a model of type {kind!r} does not continue a text (it is an encoder, or its "
+            f"config.json does not say is_decoder); name {LANGUAGE_MODELS}"
+        )
+
+
 def check_tokenizer(label: str, tokenizer: PreTrainedTokenizerBase, embeddings: int) -> None:
-    """Check that a tokenizer has tokens, a model an embedding of each, and that batches can be padded.
+    """Check that a model has an embedding of each of its tokenizer's tokens, and that batches can be padded.
 
     On which side it would pad makes no difference: inputs are padded behind their last token everywhere.
 
@@ -64,13 +95,7 @@ def check_tokenizer(label: str, tokenizer: PreTrainedTokenizerBase, embeddings: 
     Raises:
         UserError: what is missing.
     """
-    check_vocabulary(label, tokenizer)
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= embeddings:
-        raise UserError(
-            f"{label}: its tokenizer makes tokens up to number {largest}, and it has embeddings for "
-            f"{embeddings}; {_SAVE_ITS_OWN}, or enlarge the model with resize_token_embeddings"
-        )
+    check_embeddings(label, tokenizer, embeddings)
     if tokenizer.pad_token_id is None:
         raise UserError(
             f"{label}: its tokenizer has no padding token; name one (tokenizer.pad_token = ...) and write it "
@@ -78,21 +103,44 @@ def check_tokenizer(label: str, tokenizer: PreTrainedTokenizerBase, embeddings: 
         )
 
 
-def check_vocabulary(label: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that a tokenizer has tokens besides its special ones.
+def check_embeddings(label: str, tokenizer: PreTrainedTokenizerBase, embeddings: int) -> None:
+    """Check that a model has an embedding of each of its tokenizer's tokens.
 
     Args:
         label: the begin of an error.
         tokenizer: of any text model.
+        embeddings: tokens that the model knows.
 
     Raises:
-        UserError: it has none.
+        UserError: it has not.
     """
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= embeddings:
         raise UserError(
-            f"{label}: its tokenizer has no vocabulary, nothing but {len(tokenizer)} special tokens; "
-            f"{_SAVE_ITS_OWN}"
+            f"{label}: its tokenizer makes tokens up to number {largest}, and it has embeddings for "
+            f"{embeddings}; {SAVE_ITS_TOKENIZER}, or enlarge the model with resize_token_embeddings"
         )
+
+
+def text_positions(config: Any) -> int | None:
+    """Return the tokens that an input of a language model may have; None: it names no limit.
+
+    Rotary positions that are scaled anew beyond some length (longrope, dynamic) are used up to it: there the
+    states that a cache holds would change with every token.
+
+    Args:
+        config: of a language model.
+    """
+    if config.model_type in FAMILIES:
+        return position_limit(config)
+    names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length")
+    limits = [getattr(config, name, None) for name in names]
+    rotary = getattr(config, "rope_parameters", None)
+    if isinstance(rotary, dict) and rotary.get("rope_type") in ("longrope", "dynamic"):
+        limits.append(rotary.get("original_max_position_embeddings"))
+        limits.append(getattr(config, "original_max_position_embeddings", None))
+    found = [int(limit) for limit in limits if isinstance(limit, int) and limit > 0]
+    return min(found, default=None)
 
 
 def unknown_tokens(tokenizer: Any, ids: Sequence[Sequence[int]]) -> list[int]:

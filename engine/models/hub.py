@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -32,10 +32,13 @@ EMBEDDED = "embedded"
 """The model name that stands for the embedded encoder on command lines: all-MiniLM-L6-v2, in a package."""
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+_NUMBER = re.compile(r"\.\d+\.")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 _NAME_ONE = "name a model folder, an s3:// folder or a hub name"
 _SAVE_WHOLE = "name a folder that save_pretrained wrote"
+SAVE_ITS_TOKENIZER = "write the model's own tokenizer into its folder with save_pretrained"
+"""The way out where a tokenizer is not there, or not the model's."""
 _CONVERT = "load it once with transformers and write it with save_pretrained, which makes model.safetensors"
 _LFS_POINTER, _MAX_POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1024
 _FETCH = "run `git lfs pull` in its repository, or copy the model from where it is whole"
@@ -170,13 +173,16 @@ class NamedModel:
         if absent:
             missing = f"{len(absent)} of its {len(state)} weights are missing, {absent[0]} first"
             raise self._error(missing, _COPY_AGAIN)
+        if beyond := _layer_beyond(loaded["unexpected_keys"], state.keys(), model.base_model_prefix):
+            further = f"it has the weight {beyond} of a layer that its config.json does not have"
+            raise self._error(further, _COPY_AGAIN)
         return model
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer.
 
         Raises:
-            UserError: there is none.
+            UserError: there is none, or it has no tokens besides its special ones.
         """
         # What is SentencePiece alone needs libraries to become a tokenizer; not every error says which.
         pieces = sorted(Path(self.path).glob("*.model")) if os.path.isdir(self.path) else []
@@ -190,11 +196,11 @@ class NamedModel:
             _silence()
             tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
         # A family's tokenizer without a file of tokens is made all the same, of its special tokens alone.
-        if not has_file and len(tokenizer) <= len(tokenizer.all_special_tokens):
-            raise UserError(
-                f"{self.label}: no tokenizer can be loaded from it (it has no tokenizer.json and no "
-                "vocabulary); write the model's tokenizer into the same folder with save_pretrained"
-            )
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            none = "no tokenizer can be loaded from it (it has no tokenizer.json and no vocabulary)"
+            if has_file:
+                none = f"its tokenizer has no vocabulary, nothing but {len(tokenizer)} special tokens"
+            raise UserError(f"{self.label}: {none}; {SAVE_ITS_TOKENIZER}")
         return tokenizer
 
     def fast_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -282,6 +288,18 @@ class NamedModel:
 
     def _error(self, reason: str, way_out: str, what: str = "cannot be loaded") -> UserError:
         return UserError(f"{self.label}: {what} ({reason}); {way_out}")
+
+
+def _layer_beyond(unexpected: Iterable[str], known: Iterable[str], prefix: str) -> str | None:
+    """Return the first weight that was not read, and is one of a further layer like those that were; or None.
+
+    Others are of heads that are not used here, and rightly left.
+    """
+    bare = {name.removeprefix(f"{prefix}.") for name in known}
+    for key in sorted(unexpected):
+        if _NUMBER.sub(".0.", key.removeprefix(f"{prefix}."), count=1) in bare and _NUMBER.search(key):
+            return key
+    return None
 
 
 def _silence() -> None:

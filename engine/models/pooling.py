@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from engine.models.plain_text import without_controls
 from engine.models.sentence_settings import SentenceSettings
 from engine.models.text import TextEncoder, fast_dtype
 
@@ -58,8 +59,10 @@ class TextPooler:
         with torch.inference_mode():
             for start in range(0, len(filled), TEXTS_A_PASS):
                 chosen = filled[start : start + TEXTS_A_PASS]
+                # A prompt may have special tokens, a text has none.
+                plain = without_controls(self._tokenizer, [texts[i] for i in chosen])
                 batch = self._tokenizer(
-                    [self._written(texts[i]) for i in chosen],
+                    [self._written(text) for text in plain],
                     padding=True,
                     padding_side="right",
                     truncation=True,

@@ -38,7 +38,7 @@ def lower_part(model: PreTrainedModel, family: Family) -> PreTrainedModel:
     others: dict[str, nn.Module | None] = {family.layers: all_layers(model, family)[:-1]}
     if family.final_norm:
         others[family.final_norm] = nn.Identity()
-    return _with_modules(model, others)
+    return with_modules(model, others)
 
 
 def upper_part(model: PreTrainedModel, family: Family) -> PreTrainedModel:
@@ -48,10 +48,10 @@ def upper_part(model: PreTrainedModel, family: Family) -> PreTrainedModel:
         others[family.embeddings] = GivenStates()
     if family.after_first:
         others[family.after_first] = None
-    return _with_modules(model, others)
+    return with_modules(model, others)
 
 
-def _with_modules(model: PreTrainedModel, others: dict[str, nn.Module | None]) -> PreTrainedModel:
+def with_modules(model: PreTrainedModel, others: dict[str, nn.Module | None]) -> PreTrainedModel:
     """Return a model that has other modules at some paths, and shares all the rest with the one given."""
     made = _own_modules(model)
     for path, module in others.items():

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from engine.errors import QueryError
 from engine.query import Expansion, Query
 from engine.renames import with_current_names
 from engine.storage.bundle import Bundle
@@ -97,20 +98,25 @@ class Pipeline:
 
     def open(self, bundle: Bundle) -> LocalPipeline:
         """Open every stage in this process: the local runtime."""
-        return LocalPipeline([timed(stage, stage.open(bundle)) for stage in self.stages])
+        return LocalPipeline([(stage, timed(stage, stage.open(bundle))) for stage in self.stages])
 
 
 @dataclass
 class LocalPipeline:
     """Opened stages in one process."""
 
-    workers: Sequence[Worker]
+    opened: Sequence[tuple[Stage, Worker]]
 
-    def __call__(self, queries: Sequence[Query]) -> list[Expansion]:
-        """Return one expansion a query, in order."""
+    def __call__(self, queries: Sequence[Query], strict: bool = False) -> list[Expansion]:
+        """Return one expansion a query, in order.
+
+        Args:
+            queries: to be answered.
+            strict: raise what a stage has against a query, in place of answering the others.
+        """
         expansions = [Expansion(query) for query in queries]
-        for worker in self.workers:
-            expansions = worker(expansions)
+        for stage, worker in self.opened:
+            expansions = (worker if strict else isolated(stage, worker))(expansions)
         return [finish(expansion) for expansion in expansions]
 
 
@@ -124,6 +130,32 @@ def timed(stage: Stage, worker: Worker) -> Worker:
         return [replace(e, seconds={**e.seconds, stage.name: share}) for e in done]
 
     return run
+
+
+def isolated(stage: Stage, worker: Worker) -> Worker:
+    """Wrap a worker so that a query that it refuses costs no other query its answer.
+
+    The refused one passes as it was before the stage, and ``degraded`` says why. A stage whose answers
+    depend on the other queries of a call refuses the call as before.
+    """
+
+    def run(expansions: list[Expansion]) -> list[Expansion]:
+        try:
+            return worker(expansions)
+        except QueryError as error:
+            if stage.batch_dependent:
+                raise
+            if len(expansions) == 1:
+                return [without(expansions[0], stage.name, str(error))]
+        half = len(expansions) // 2
+        return [*run(expansions[:half]), *run(expansions[half:])]
+
+    return run
+
+
+def without(expansion: Expansion, stage: str, why: str) -> Expansion:
+    """Return an expansion as it is, with a note that a stage of that name could not do its part."""
+    return replace(expansion, degraded=(*expansion.degraded, f"{stage}: {why}"))
 
 
 def counts_of(worker: Worker) -> Mapping[str, int]:

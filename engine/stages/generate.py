@@ -11,11 +11,12 @@ import numpy as np
 from pydantic import Field
 
 from engine.catalogue import Catalogue, open_catalogue
+from engine.errors import QueryError
 from engine.generation.files import LM_FILES
 from engine.generation.prompts import CotLevel
 from engine.generation.seeds import query_rng
-from engine.query import Expansion, Filters, Ids, Ranking, Scores
-from engine.stages.base import Stage, Worker
+from engine.query import Expansion, Filters, Ids, Query, Ranking, Scores
+from engine.stages.base import Stage, Worker, without
 from engine.storage.bundle import Bundle
 
 if TYPE_CHECKING:  # a description brings no model library along: what does is imported where it is used
@@ -104,15 +105,21 @@ class Generator:
         growing = self.start(expansions)
         for _ in self.rounds(growing):
             pass
-        return [self.answer(e, one) for e, one in zip(expansions, growing, strict=True)]
+        answered = []
+        for expansion, one in zip(expansions, growing, strict=True):
+            try:
+                answered.append(self.answer(expansion, one))
+            except QueryError as error:
+                if len(expansions) == 1:
+                    raise
+                answered.append(without(expansion, self._stage.name, str(error)))
+        return answered
 
     def start(self, expansions: Sequence[Expansion]) -> list[ExpansionState]:
         """Return the state of each query before its first round."""
         from engine.generation.expansion import ExpansionState
-        from engine.generation.reasoning import class_names
 
         stage = self._stage
-        classes = class_names(self._artifacts, [e.query for e in expansions], stage.cot_level)
         return [
             ExpansionState(
                 query=e.query,
@@ -120,9 +127,24 @@ class Generator:
                 class_name=class_name,
                 wanted=max(stage.k, e.query.top_k),
                 rng=query_rng(stage.seed, e.query, e.query.positive),
+                refused=refused,
             )
-            for e, class_name in zip(expansions, classes, strict=True)
+            for e, (class_name, refused) in zip(
+                expansions, self._classes([e.query for e in expansions]), strict=True
+            )
         ]
+
+    def _classes(self, queries: Sequence[Query]) -> list[tuple[str, str]]:
+        """Return for each query the name of its class, and why it cannot be answered, if it cannot."""
+        from engine.generation.reasoning import class_names
+
+        try:
+            return [(name, "") for name in class_names(self._artifacts, queries, self._stage.cot_level)]
+        except QueryError as error:
+            if len(queries) == 1:
+                return [("", str(error))]
+        half = len(queries) // 2
+        return [*self._classes(queries[:half]), *self._classes(queries[half:])]
 
     def rounds(self, growing: Sequence[ExpansionState]) -> Iterator[Round]:
         """Yield every round of every query while the lists grow."""
@@ -146,10 +168,18 @@ class Generator:
         }
 
     def answer(self, expansion: Expansion, grown: ExpansionState) -> Expansion:
-        """Return the expansion with the list as it is now; a round may have brought more than is wanted."""
-        if grown.stopped:
-            note = f"{self._stage.name}: stopped by the deadline after {grown.rounds} rounds"
-            expansion = replace(expansion, degraded=(*expansion.degraded, note))
+        """Return the expansion with the list as it is now; a round may have brought more than is wanted.
+
+        Raises:
+            QueryError: the query does not fit the model from the beginning.
+        """
+        if grown.refused:
+            if not grown.rounds:
+                raise QueryError(grown.refused)
+            expansion = without(expansion, self._stage.name, grown.refused)
+        elif grown.stopped:
+            note = f"stopped by the deadline after {grown.rounds} rounds"
+            expansion = without(expansion, self._stage.name, note)
             if not grown.rounds:
                 return expansion
         ids, scores, times = grown.ranked(grown.wanted)

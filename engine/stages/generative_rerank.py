@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from engine.errors import QueryError
 from engine.generation.files import LM_FILES
 from engine.generation.prompts import SEEDS_SHOWN, list_prompt
 from engine.generation.seeds import descriptions_of, query_rng
 from engine.query import Expansion, Query, Ranking
-from engine.stages.base import Stage, Worker
+from engine.stages.base import Stage, Worker, without
 from engine.storage.bundle import Bundle
 
 if TYPE_CHECKING:  # a description brings no model library along: what does is imported where it is used
@@ -107,30 +108,42 @@ class GenerativeReranker:
         from engine.generation.trie_scores import name_logprobs
 
         stage, artifacts = self._stage, self._artifacts
-        asked = [
-            (place, sign, seeds)
-            for place, e in enumerate(expansions)
-            for sign, seeds in ((1.0, e.query.positive), (-stage.contrast, e.query.negative))
-            if len(e.ranking) and seeds and sign
-        ]
-        tries = {place: artifacts.trie.restrict(expansions[place].ranking.ids) for place, _, _ in asked}
-        prompts = [
-            prompt
-            for place, _, seeds in asked
-            for prompt in self._prompts(expansions[place].query, seeds, tries[place])
-        ]
-        repeated = [tries[place] for place, _, _ in asked for _ in range(stage.prompts)]
+        asked: list[tuple[int, float]] = []
+        prompts: list[list[int]] = []
+        tries: dict[int, Trie] = {}
+        refused: dict[int, str] = {}
+        for place, e in enumerate(expansions):
+            sides = ((1.0, e.query.positive), (-stage.contrast, e.query.negative))
+            wanted = [(sign, seeds) for sign, seeds in sides if len(e.ranking) and seeds and sign]
+            if not wanted:
+                continue
+            trie = artifacts.trie.restrict(e.ranking.ids)
+            try:
+                made = [prompt for _, seeds in wanted for prompt in self._prompts(e.query, seeds, trie)]
+            except QueryError as error:  # the others are answered
+                if len(expansions) == 1:
+                    raise
+                refused[place] = str(error)
+                continue
+            tries[place] = trie
+            prompts += made
+            asked += [(place, sign) for sign, _ in wanted]
+        repeated = [tries[place] for place, _ in asked for _ in range(stage.prompts)]
         found = name_logprobs(artifacts.model, prompts, repeated)
         self._prompts_scored += len(prompts)
         self._names_scored += sum(trie.n_entities for trie in repeated)
         scores = {place: np.zeros(len(expansions[place].ranking)) for place in tries}
-        for first, (place, sign, _) in zip(range(0, len(found), stage.prompts), asked, strict=True):
+        for first, (place, sign) in zip(range(0, len(found), stage.prompts), asked, strict=True):
             own = found[first : first + stage.prompts]
             mean = np.mean([f.logprobs.astype(np.float64) for f in own], axis=0)
             scores[place] += sign * mean[np.searchsorted(own[0].ids, expansions[place].ranking.ids)]
-        return [
+        ranked = [
             replace(e, ranking=stage.fused(e.ranking, scores[place])) if place in scores else e
             for place, e in enumerate(expansions)
+        ]
+        return [
+            without(e, stage.name, refused[place]) if place in refused else e
+            for place, e in enumerate(ranked)
         ]
 
     def _prompts(self, query: Query, seeds: Sequence[int], trie: Trie) -> list[list[int]]:

@@ -15,9 +15,9 @@ from torch import nn
 
 from engine.errors import UserError
 from engine.models.fingerprint import check_unchanged, model_fingerprint
-from engine.models.fit import check_vocabulary
+from engine.models.fit import check_embeddings, check_language_model, text_positions
 from engine.models.hub import NamedModel
-from engine.training.partitioned import ShardWriter, full_weights, shard_name
+from engine.training.partitioned import ShardWriter, full_weights, kept_buffers, shard_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -111,18 +111,19 @@ def config_of(origin: Origin) -> PreTrainedConfig:
 
 
 def check(config: Any, name: str, tokenizer: PreTrainedTokenizerBase, block: int = 0) -> None:
-    """Refuse a tokenizer or a size of block that a model cannot take.
+    """Refuse a model that does not continue texts, and a tokenizer or a size of block that it cannot take.
 
     Raises:
-        UserError: says which of the two, and the limit.
+        UserError: says which of them, and the limit.
     """
-    check_vocabulary(f"the model {name!r}", tokenizer)
+    check_language_model(f"the model {name!r}", config)
     if len(tokenizer) > config.vocab_size:
         raise UserError(
             f"the tokenizer has {len(tokenizer)} tokens, the model {name!r} embeddings for "
             f"{config.vocab_size}: use the model's own (leave --tokenizer out), or begin a new model"
         )
-    most = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    check_embeddings(f"the model {name!r}", tokenizer, config.vocab_size)
+    most = text_positions(config)
     if most and block > most:
         raise UserError(f"--block {block}: the model {name!r} takes {most} tokens at most")
 
@@ -168,6 +169,8 @@ def write_model(
             writer.add(name, tensor)
     if not writer:
         return
+    for name, tensor in kept_buffers(model):
+        writer.add(name, tensor, as_it_is=True)
     writer.close()
     _name_shards(folder, writer.files)
     described: Any = model

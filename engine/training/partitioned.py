@@ -101,6 +101,17 @@ def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, parameter.detach().float()
 
 
+def kept_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield what a model's saved state holds besides its parameters: routers' corrections, layers' scales.
+
+    Every worker has them whole, with an engine or without.
+    """
+    for path, module in model.named_modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                yield f"{path}.{name}" if path else name, buffer.detach()
+
+
 def _set(parameter: Any, value: Tensor, moment: str | None) -> None:
     """Set this worker's part of a parameter's float32 weights, or of a moment."""
     from deepspeed import utils
@@ -140,9 +151,9 @@ class ShardWriter:
         self.files: list[list[str]] = []
         """Names of the tensors of each file, ``shard-NNNNN.safetensors``."""
 
-    def add(self, name: str, tensor: Tensor) -> None:
-        """Add a tensor; a copy of it is kept until its shard is full."""
-        kept = tensor.detach().to("cpu", self._dtype, copy=True).contiguous()
+    def add(self, name: str, tensor: Tensor, as_it_is: bool = False) -> None:
+        """Add a tensor, ``as_it_is`` in its own type; a copy of it is kept until its shard is full."""
+        kept = tensor.detach().to("cpu", None if as_it_is else self._dtype, copy=True).contiguous()
         size = kept.numel() * kept.element_size()
         if self._waiting and self._bytes + size > SHARD_BYTES:
             self._flush()

@@ -26,7 +26,8 @@ from engine.corpus.blocks.worker import BlockWorker
 from engine.corpus.schema import check_same_corpus, read_manifest
 from engine.errors import UserError
 from engine.generation.lists import list_lines, neighbour_lists
-from engine.generation.tokenizers import load_tokenizer, token_ids, train_tokenizer
+from engine.generation.tokenizers import load_tokenizer, train_tokenizer
+from engine.models.plain_text import token_ids
 from engine.retrieval.index import VectorIndex
 from engine.storage.bundle import Bundle
 from engine.storage.parts import MANIFEST, PartFolder, content_key, write_model

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.corpus.blocks.settings import BlockSettings
 from engine.errors import UserError
-from engine.generation.names import name_trie
+from engine.generation.names import ANOTHER, SHOWN, made_one, name_trie, shown
 from engine.generation.tokenizers import fingerprint, load_tokenizer
+from engine.models.fit import text_positions
 from engine.storage.bundle import Manifest
-from engine.storage.store import Store
+from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.lm_models import Origin, check, config_of, existing, read_config
 from engine.training.settings import Layout, LmSettings, named_settings
@@ -19,8 +20,15 @@ from engine.vocabulary import Vocabulary
 from jobs import console
 from jobs.steps.lm_blocks import corpus_tokenizer, make_blocks
 from jobs.steps.publishing import check_before_work, publish_beside
+from jobs.steps.unknown_tokens import check_words, sampled_sentences
 from jobs.workers.lm import LmRun
 from jobs.workers.trainer import cluster_for, train_or_load_summary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SAMPLED_NAMES = 512
+"""Names whose tokens are looked at besides sentences'."""
 
 CORPUS = "corpus"
 """The tokenizer's name that stands for one trained on the corpus."""
@@ -64,9 +72,35 @@ def start(
         name = corpus_tokenizer(workspace, vocab_size, texts)
     loaded = load_tokenizer(name, "--tokenizer" if tokenizer else "--model")
     origin = existing(model) if model else read_config(str(config), loaded)
-    check(config_of(origin), origin.name, loaded, texts.block)
+    described = config_of(origin)
+    check(described, origin.name, loaded, texts.block)
+    label = f"--model {model}" if model and not tokenizer else f"--tokenizer {tokenizer or CORPUS}"
+    _check_texts(workspace, loaded, label, text_positions(described))
     filled = {"tokenizer": fingerprint(loaded), "vocab_size": len(loaded)}
     return Start(origin, name, texts.model_copy(update=filled))
+
+
+def _check_texts(
+    workspace: Workspace, tokenizer: PreTrainedTokenizerBase, label: str, positions: int | None
+) -> None:
+    """Check that a tokenizer can write the names of a corpus, and knows its words, before hours of training.
+
+    Raises:
+        UserError: it cannot, or too many names or words are the same to it.
+    """
+    names = Vocabulary.read(workspace.entities.local_copy(machine_cache())).names
+    try:
+        trie = name_trie(tokenizer, names, positions)
+    except UserError as error:
+        raise UserError(f"{label}: {error}") from None
+    if alike := made_one(trie, names):
+        examples = "; ".join(" = ".join(map(shown, group[:SHOWN])) for group in alike[:SHOWN])
+        count = sum(map(len, alike))
+        found = f"{label}: its tokenizer writes {count} of {len(names)} names like another's ({examples})"
+        if count > len(names) / 2:
+            raise UserError(f"{found}, so most names cannot be told apart; name {ANOTHER}")
+        console.say(f"{found}: they are generated and scored as one")
+    check_words([*sampled_sentences(workspace), *names[:SAMPLED_NAMES]], tokenizer, label, ANOTHER)
 
 
 def pretrain(

@@ -6,16 +6,17 @@ script or language, most of what is said of an entity is lost, and nothing fails
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.corpus.inputs.worker import InputTask
 from engine.errors import UserError
-from engine.generation.tokenizers import token_ids
 from engine.models.fit import unknown_tokens
+from engine.models.plain_text import token_ids
 from engine.storage.workspace import Workspace
 from jobs import console
 
@@ -31,25 +32,26 @@ WORTH_A_WORD = 0.03
 TOO_MANY = 0.5
 """Share at which there is no point in going on."""
 
+ANOTHER_ENCODER = "an encoder of the corpus's language (a multilingual one is xlm-roberta-base)"
+
 SHOWN = 120
 """Characters of an example."""
 
 
 def check_words(
-    workspace: Workspace, tasks: Sequence[InputTask], tokenizer: PreTrainedTokenizerBase, label: str
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, label: str, another: str = ANOTHER_ENCODER
 ) -> None:
-    """Say how much of a sample of sentences a tokenizer does not know, if that is more than a little.
+    """Say how much of a sample of texts a tokenizer does not know, if that is more than a little.
 
     Args:
-        workspace: with the corpus.
-        tasks: which sentences were drawn.
-        tokenizer: of the encoder.
+        texts: of the corpus (:func:`sampled_sentences`).
+        tokenizer: of the model.
         label: the model as it was given, for what is said.
+        another: what would know the corpus's words.
 
     Raises:
         UserError: more than half of the tokens are unknown.
     """
-    texts = _sample(workspace, tasks)
     ids = token_ids(tokenizer, texts)
     unknown, total = unknown_tokens(tokenizer, ids), sum(map(len, ids))
     share = sum(unknown) / max(1, total)
@@ -61,21 +63,26 @@ def check_words(
         f"in {texts[worst][:SHOWN]!r}"
     )
     if share > TOO_MANY:
-        raise UserError(
-            f"{found}; name an encoder of the corpus's language (a multilingual one is xlm-roberta-base), or "
-            "correct the corpus's encoding"
-        )
-    console.say(f"{found}; another encoder may know more")
+        raise UserError(f"{found}; name {another}, or correct the corpus's encoding")
+    console.say(f"{found}; another one may know more")
 
 
-def _sample(workspace: Workspace, tasks: Sequence[InputTask]) -> list[str]:
-    """Return sentences of parts that are spread evenly over the corpus."""
-    filled = [task for task in tasks if len(task.rows)]
-    step = max(1, -(-len(filled) // SAMPLED_PARTS))
+def sampled_sentences(
+    workspace: Workspace, rows: Mapping[int, npt.NDArray[np.int64]] | None = None
+) -> list[str]:
+    """Return sentences of parts that are spread evenly over the corpus.
+
+    Args:
+        workspace: with the corpus.
+        rows: which of each part's sentences are used; None: all are.
+    """
     mentions, texts = workspace.mentions(), list[str]()
-    for task in filled[::step]:
-        with mentions[task.part].open_input() as stream:
-            table = pq.read_table(stream, columns=["sentence"])
-        spread = task.rows[:: max(1, len(task.rows) // SAMPLED_ROWS)][:SAMPLED_ROWS]
-        texts += table.take(pa.array(spread))["sentence"].to_pylist()
-    return texts
+    filled = [part for part in range(len(mentions)) if rows is None or len(rows[part])]
+    step = max(1, -(-len(filled) // SAMPLED_PARTS))
+    for part in filled[::step]:
+        with mentions[part].open_input() as stream:
+            sentences = pq.read_table(stream, columns=["sentence"])["sentence"]
+        used = np.arange(len(sentences)) if rows is None else rows[part]
+        spread = used[:: max(1, len(used) // SAMPLED_ROWS)][:SAMPLED_ROWS]
+        texts += sentences.take(pa.array(spread)).to_pylist()
+    return [text for text in texts if text]

@@ -16,7 +16,7 @@ from engine.catalogue import open_catalogue
 from engine.errors import UserError
 from engine.queries.results import ExpansionFolder, PartCounts, labels_of
 from engine.query import Expansion, Query, from_rows, to_rows
-from engine.stages.base import Pipeline, Stage, Worker, finish, timed
+from engine.stages.base import Pipeline, Stage, Worker, finish, isolated, timed
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -105,7 +105,7 @@ class PartExpander:
 
     def __init__(self, job: BatchExpansion) -> None:
         bundle = job.source.open()
-        self._stages = [timed(stage, stage.open(bundle)) for stage in job.pipeline.stages]
+        self._stages = [isolated(stage, timed(stage, stage.open(bundle))) for stage in job.pipeline.stages]
         self._write = open_writer(bundle, job.output)
         self._batch_size = job.batch_size
 
@@ -225,7 +225,7 @@ class StageActor(OpenedStep):
 
     def __init__(self, stage: Stage, source: BundleRef, batch_size: int) -> None:
         def open_step() -> Callable[[str, list[Expansion]], pa.Table]:
-            worker = timed(stage, stage.open(source.open()))
+            worker = isolated(stage, timed(stage, stage.open(source.open())))
             return lambda part, expansions: pack(part, in_batches(worker, expansions, batch_size))
 
         super().__init__(open_step)

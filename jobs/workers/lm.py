@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from engine.corpus.blocks.format import Blocks
 from engine.errors import UserError
+from engine.generation.forward_check import as_it_was, check_forward
+from engine.generation.model import LanguageModel
 from engine.generation.tokenizers import fingerprint, load_tokenizer
 from engine.training.lm import LmTraining
 from engine.training.lm_models import Origin, open_model, stored_dtype, write_model
@@ -38,8 +40,12 @@ class LmRun(Run[LmTraining]):
     def open(self, worker: Worker, checkpoint: Path | None) -> LmTraining:
         """Open a worker's part of the training."""
         assert isinstance(self.settings, LmSettings)
-        data, held = self.blocks.open(self._load_tokenizer().bos_token_id)
+        tokenizer = self._load_tokenizer()
+        data, held = self.blocks.open(tokenizer.bos_token_id)
         model = open_model(self.origin, self.settings.seed)
+        if checkpoint is None:  # before hours of training, not when its result is to be used
+            with as_it_was(model):
+                check_forward(LanguageModel(model, tokenizer, ""), f"the model {self.origin.name!r}")
         return LmTraining(model, data, held, self.settings, self.layout, worker, checkpoint)
 
     def write(self, training: LmTraining, folder: Path) -> str:

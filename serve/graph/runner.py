@@ -294,7 +294,7 @@ class StageRunner:
                 return [_explain(error, items[0].job.task.request_id)]
             return [self._compute(worker, stage, [item])[0] for item in items]
 
-    def _grow(self, worker: IterativeWorker, stage: Stage, items: list[_Item]) -> list[Expansion]:
+    def _grow(self, worker: IterativeWorker, stage: Stage, items: list[_Item]) -> list[Outcome]:
         """Run a generation round by round, report each, and run short batches between rounds."""
         expansions = [item.expansion for item in items]
         # Callers name their queries as they like; rounds are matched by a number.
@@ -304,7 +304,14 @@ class StageRunner:
             if report := items[int(one.query_id)].job.report:
                 report(RoundDone(stage.name, one.number, tuple(int(i) for i in one.new), one.total))
             self._let_through()
-        return [worker.answer(e, grown) for e, grown in zip(expansions, growing, strict=True)]
+        return [self._answer(worker, item, grown) for item, grown in zip(items, growing, strict=True)]
+
+    def _answer(self, worker: IterativeWorker, item: _Item, grown: Any) -> Outcome:
+        """Return what has grown, or why the query was refused: the others of the batch have their lists."""
+        try:
+            return worker.answer(item.expansion, grown)
+        except UserError as error:
+            return _explain(error, item.job.task.request_id)
 
     def _let_through(self) -> None:
         going = self._collect(block=False)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tokenizers import Regex, normalizers
 
 from engine.corpus.blocks.format import open_blocks
 from engine.corpus.blocks.settings import BlockSettings
@@ -17,6 +18,7 @@ from engine.errors import UserError
 from engine.generation.model import LanguageModel
 from engine.generation.tokenizers import load_tokenizer
 from engine.generation.trie import Trie
+from engine.models.hub import EMBEDDED
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from engine.training.lm import LmTraining
@@ -26,7 +28,7 @@ from jobs import pretrain_lm
 from jobs.steps.lm_blocks import make_blocks, neighbours_of
 from jobs.steps.lm_pretraining import Start, pretrain, start
 from tests.jobs.conftest import METALS, import_metals
-from tests.support.bundles import publish_vectors
+from tests.support.bundles import publish_vectors, write_entities
 from tests.support.commands import run_command
 from tests.support.train_workers import press_ctrl_c
 
@@ -184,6 +186,33 @@ def _in_one_go(workspace: Workspace, begin: Start, settings: LmSettings) -> list
     for _ in run.run():
         pass
     return run.losses
+
+
+def test_what_would_fail_after_the_training_is_found_before_it(
+    place: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace, texts = Workspace.open(place), BlockSettings(tokenizer="", vocab_size=0, block=16)
+    with pytest.raises(UserError, match=r"^--tokenizer embedded: the tokenizer drops line breaks"):
+        start(workspace, None, str(config), EMBEDDED, 300, texts)
+    other = Workspace.open(tmp_path / "w")
+    import_metals(str(tmp_path / "w"), tmp_path / "raw")
+    names = ["iron", "Iron", "long " * 60, *METALS[3:]]
+    write_entities(Path(other.entities.path), names)
+    with pytest.raises(UserError, match=r"entity 2 \('long .* has \d+ tokens.*\(--vocab-size\)"):
+        start(other, None, str(config), None, 300, texts)
+    write_entities(Path(other.entities.path), [*names[:2], *METALS[2:]])
+    tokenizer = load_tokenizer(start(other, None, str(config), None, 300, texts).tokenizer)
+    assert "IRON" not in capsys.readouterr().err
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.save_pretrained(tmp_path / "lower")
+    start(other, None, str(config), str(tmp_path / "lower"), 300, texts)
+    said = capsys.readouterr().err
+    assert f"writes 2 of {len(METALS)} names like another's ('iron' = 'Iron')" in said
+    write_entities(Path(other.entities.path), ["\u4e2d" * (n + 1) for n in range(len(METALS))])
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex("\u4e2d+"), "x")
+    tokenizer.save_pretrained(tmp_path / "lower")
+    with pytest.raises(UserError, match="most names cannot be told apart"):
+        start(other, None, str(config), str(tmp_path / "lower"), 300, texts)
 
 
 def test_mistakes_are_named(place: Path, config: Path, tmp_path: Path) -> None:

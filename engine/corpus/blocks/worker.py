@@ -16,7 +16,8 @@ from engine.corpus.blocks.format import (
 )
 from engine.corpus.blocks.settings import BlockSettings
 from engine.errors import UserError
-from engine.generation.tokenizers import fingerprint, load_tokenizer, token_ids
+from engine.generation.tokenizers import fingerprint, load_tokenizer
+from engine.models.plain_text import token_ids
 from engine.storage.workspace import Workspace
 
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import UserError
-from engine.generation.tokenizers import token_ids
 from engine.models.fit import check_encoder
 from engine.models.hub import NamedModel
 from engine.text.words import mentions_in
+from engine.models.plain_text import token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

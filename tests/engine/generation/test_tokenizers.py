@@ -1,21 +1,24 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import normalizers
 
-from engine.errors import UserError
-from engine.generation.names import name_trie
+from engine.errors import FormatError, UserError
+from engine.generation.names import made_one, name_trie
 from engine.generation.tokenizers import (
     encode_after,
     fingerprint,
     load_tokenizer,
-    token_ids,
     train_tokenizer,
 )
+from engine.models.hub import EMBEDDED, NamedModel
+from engine.models.plain_text import token_ids
 
 TEXTS = ["The iron rusts.\n", "The gold shines.\n", "Iron and gold are metals.\n", "<s> is a tag.\n"] * 3
 
@@ -72,3 +75,22 @@ def test_a_vocabulary_without_room_for_the_bytes_is_refused(tmp_path: Path) -> N
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no tokenizer can be loaded"):
         load_tokenizer(tmp_path)
+
+
+def test_names_that_cannot_be_generated_are_shown(tokenizer: Any) -> None:
+    names = ["iron", "Ø" * 200, "gold", "x" * 300]
+    with pytest.raises(FormatError, match=r"2 of 4 .*entity 1 \('Ø+'…\) has 4\d\d tokens.*import again"):
+        name_trie(tokenizer, names)
+    assert len(name_trie(tokenizer, ["iron", "gold " * 5], 64)) > 1
+    with pytest.raises(FormatError, match=r"entity 1 .* of 64 tokens takes two names of \d+"):
+        name_trie(tokenizer, ["iron", "gold " * 30], 64)
+    with pytest.raises(FormatError, match=r"drops line breaks.*--tokenizer corpus"):
+        name_trie(NamedModel.open(EMBEDDED, "x").fast_tokenizer(), ["iron"])
+
+
+def test_names_that_a_tokenizer_makes_one_are_found(tokenizer: Any) -> None:
+    assert made_one(name_trie(tokenizer, ["Iron", "iron"]), ["Iron", "iron"]) == []
+    lower = copy.deepcopy(tokenizer)
+    lower.backend_tokenizer.normalizer = normalizers.Lowercase()
+    names = ["Iron", "gold", "iron", "GOLD", "tin", "IRON"]
+    assert made_one(name_trie(lower, names), names) == [["Iron", "iron", "IRON"], ["gold", "GOLD"]]

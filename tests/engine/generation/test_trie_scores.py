@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.generation import trie_scores
+from engine.generation import tree_pass
 from engine.generation.beam import BeamSearch
 from engine.generation.model import LanguageModel
 from engine.generation.trie import Trie
@@ -49,21 +49,21 @@ def plain(
 
 
 def force_levels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trie_scores, "_takes_tree_masks", lambda *_: False)
+    monkeypatch.setattr(tree_pass, "takes_tree_masks", lambda *_: False)
 
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Record how each forward pass was run, and with how many rows."""
     seen: list[tuple[str, int]] = []
-    for name in ("_tree_pass", "_level_pass"):
-        run = getattr(trie_scores, name)
+    for name in ("tree_pass", "level_pass"):
+        run = getattr(tree_pass, name)
 
         def counted(model: Any, trees: Any, rows: Any, name: str = name, run: Any = run) -> Any:
             seen.append((name, len(rows)))
             return run(model, trees, rows)
 
-        monkeypatch.setattr(trie_scores, name, counted)
+        monkeypatch.setattr(tree_pass, name, counted)
     return seen
 
 
@@ -87,7 +87,7 @@ def test_equal_to_a_plain_forward_pass_a_name(
         assert found.lengths.tolist() == [len(s) for s in others]
         assert found.logprobs.dtype == np.float32
         np.testing.assert_allclose(found.logprobs, expected, atol=2e-5)
-    assert {way for way, _ in passes} == {"_level_pass" if family == "bloom" else "_tree_pass"}
+    assert {way for way, _ in passes} == {"level_pass" if family == "bloom" else "tree_pass"}
 
 
 @pytest.mark.parametrize("normalise", ["allowed", "vocabulary"])
@@ -99,7 +99,7 @@ def test_cut_rows_small_batches_and_the_level_by_level_way_change_nothing(
     prompts = [model.encode(p) for p in PROMPTS]
     whole = name_logprobs(model, prompts, [trie] * 3, normalise)
     in_parts = name_logprobs(model, prompts, [trie] * 3, normalise, batch_tokens=40)
-    monkeypatch.setattr(trie_scores, "ROW_TOKENS", 1)
+    monkeypatch.setattr(tree_pass, "ROW_TOKENS", 1)
     cut = name_logprobs(model, prompts, [trie] * 3, normalise)
     force_levels(monkeypatch)
     by_level = name_logprobs(model, prompts, [trie] * 3, normalise, batch_tokens=10_000)
@@ -107,10 +107,10 @@ def test_cut_rows_small_batches_and_the_level_by_level_way_change_nothing(
     for others in (in_parts, cut, by_level, by_level_cut):
         for a, b in zip(whole, others, strict=True):
             np.testing.assert_allclose(a.logprobs, b.logprobs, atol=2e-5)
-    rows = {way: [n for name, n in passes if name == way] for way in ("_tree_pass", "_level_pass")}
-    assert rows["_tree_pass"][0] == 3
-    assert sum(rows["_tree_pass"]) > 6 if normalise == "vocabulary" else len(rows["_tree_pass"]) > 3
-    assert sum(rows["_level_pass"]) > 6
+    rows = {way: [n for name, n in passes if name == way] for way in ("tree_pass", "level_pass")}
+    assert rows["tree_pass"][0] == 3
+    assert sum(rows["tree_pass"]) > 6 if normalise == "vocabulary" else len(rows["tree_pass"]) > 3
+    assert sum(rows["level_pass"]) > 6
 
 
 def test_eager_attention_takes_the_same_mask() -> None:
@@ -126,14 +126,14 @@ def test_which_models_take_a_mask_of_our_own() -> None:
         model = tiny_model()
         for name, value in config.items():
             setattr(model.model.config, name, value)
-        return trie_scores._takes_tree_masks(model, longest=100)
+        return tree_pass.takes_tree_masks(model, longest=100)
 
     assert takes()
     assert takes(sliding_window=100)
     assert not takes(sliding_window=99)
     assert not takes(alibi=True)
     assert not takes(layer_types=["full_attention", "linear_attention"])
-    assert not trie_scores._takes_tree_masks(tiny_model("bloom"), 100)
+    assert not tree_pass.takes_tree_masks(tiny_model("bloom"), 100)
 
 
 @given(

@@ -292,3 +292,16 @@ def test_an_electra_is_an_encoder_too(tmp_path: Path) -> None:
         found = encoder.last(encoder.lower_states(ids, lengths), lengths, position)
         expected = electra(input_ids=ids).last_hidden_state[:, 2]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["text encoder", "model to train"])
+def test_layers_that_the_configuration_does_not_have_are_not_left_out(
+    name: str, damaged: Callable[[str], Path]
+) -> None:
+    folder = damaged(name)
+    config = json.loads((folder / "config.json").read_text())
+    layers = "n_layer" if "n_layer" in config else "num_hidden_layers"
+    (folder / "config.json").write_text(json.dumps(config | {layers: config[layers] - 1}))
+    text = refusal(name, folder)
+    assert ".1." in text
+    assert "of a layer that its config.json does not have" in text

@@ -2,9 +2,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from engine.errors import QueryError
 from engine.query import Expansion, Query, Ranking
-from engine.stages.base import Stage, Worker, finish, timed
+from engine.stages.base import LocalPipeline, Stage, Worker, finish, timed
 from engine.storage.bundle import Bundle
 from tests.support.bundles import random_bundle
 
@@ -52,3 +54,19 @@ def test_time_is_shared_evenly() -> None:
 def test_finish_cuts_to_what_was_asked_for() -> None:
     ranking = Ranking(np.arange(5, dtype=np.int32), np.zeros(5, np.float32))
     assert len(finish(Expansion(Query("q", (9,), top_k=3), ranking)).ranking) == 3
+
+
+def test_a_query_that_a_stage_refuses_costs_no_other_its_answer(tmp_path: Path) -> None:
+    def refuse(expansions: list[Expansion]) -> list[Expansion]:
+        if bad := next((e.query.id for e in expansions if e.query.id.startswith("bad")), None):
+            raise QueryError(f"query {bad!r}: too long; give less")
+        return Append(entity=1).open(bundle)(expansions)
+
+    bundle = random_bundle(tmp_path, n=2)
+    queries = [Query(name, (1,)) for name in ("a", "bad1", "b", "c", "bad2")]
+    pipeline = LocalPipeline([(Append(), refuse)])
+    found = pipeline(queries)
+    assert [len(e.ranking) for e in found] == [1, 0, 1, 1, 0]
+    assert [e.degraded for e in found[1:3]] == [("Append: query 'bad1': too long; give less",), ()]
+    with pytest.raises(QueryError, match="'bad1'"):
+        pipeline(queries, strict=True)

@@ -14,7 +14,7 @@ from engine.generation.prompts import list_prompt
 from engine.generation.trie_scores import name_logprobs
 from engine.query import Deadline, Expansion, NewEntity, Query, Ranking
 from engine.retrieval.index import mean_of, open_index
-from engine.stages.base import counts_of
+from engine.stages.base import Stage, counts_of, isolated
 from engine.stages.generate import Generate, Generator
 from engine.stages.generative_rerank import GenerativeRerank, standardised
 from engine.stages.rerank import SegmentRerank
@@ -327,3 +327,52 @@ def test_a_bundle_without_a_language_model_says_so(tmp_path: Path) -> None:
     for stage in (QUICK, GenerativeRerank(), SegmentRerank(by="likelihood")):
         with pytest.raises(BundleError, match="holds no 'lm'"):
             stage.open(poor)
+
+
+TOO_LONG = NewEntity("Ω" * 200, ("x",)), NewEntity("Ψ" * 200, ("x",))
+LONG = replace(Q, id="long", positive=(-1, 7), negative=(-2,), new=TOO_LONG)
+"""A query whose seeds do not fit a model of 256 tokens."""
+
+
+@pytest.mark.parametrize(
+    ("stage", "recalled"),
+    [
+        (QUICK, None),
+        (QUICK, RECALLED),
+        (QUICK.model_copy(update={"cot_level": "class"}), None),
+        (GenerativeRerank(prompts=2), RECALLED),
+        (SegmentRerank(by="likelihood"), RECALLED),
+    ],
+)
+def test_a_query_too_long_for_the_model_is_named_and_the_others_are_answered(
+    bundle: Bundle, stage: Stage, recalled: list[int] | None
+) -> None:
+    run = isolated(stage, stage.open(bundle))
+    others = [Q, replace(Q, id="r", positive=(1, 2))]
+    first, refused, last = run(asked(others[0], LONG, others[1], ids=recalled))
+    assert first.ranking.ids.tolist() == run(asked(others[0], ids=recalled))[0].ranking.ids.tolist()
+    assert last.ranking.ids.tolist() == run(asked(others[1], ids=recalled))[0].ranking.ids.tolist()
+    assert len(first.ranking)
+    assert first.degraded == last.degraded == ()
+    (note,) = refused.degraded
+    assert note.startswith(f"{stage.name}: ")
+    assert "tokens" in note
+    assert refused.ranking.ids.tolist() == (recalled or [])
+    (alone,) = run(asked(LONG, ids=recalled))
+    assert alone.degraded == refused.degraded
+
+
+def test_a_query_that_fits_no_longer_keeps_its_list(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = generator(bundle)
+    growing = worker.start(asked(Q, replace(Q, id="r")))
+    rounds = worker.rounds(growing)
+    for _ in range(2):
+        next(rounds)
+    monkeypatch.setattr(growing[0], "query", replace(Q, positive=(-1,), new=LONG.new))
+    for _ in rounds:
+        pass
+    kept, whole = (worker.answer(e, one) for e, one in zip(asked(Q, Q), growing, strict=True))
+    assert growing[0].rounds < growing[1].rounds
+    assert len(kept.ranking) == len(growing[0].accepted) > 0
+    assert "the language model takes 256" in kept.degraded[0]
+    assert whole.degraded == ()

@@ -155,7 +155,7 @@ def test_fingerprints_tell_tokenizers_apart(
 def test_models_without_what_is_needed(tmp_path: Path, roberta: PreTrainedTokenizerBase) -> None:
     with pytest.raises(UserError, match="no tokenizer can be loaded from it"):
         load_tokenizer(tmp_path)
-    core = Tokenizer(models.BPE())
+    core = Tokenizer(models.BPE({"a": 0}, []))
     PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>").save_pretrained(
         tmp_path
     )
