@@ -24,7 +24,7 @@ from cluster.options import CommandSettings, Group
 from engine.corpus.inputs.format import InputManifest, InputSettings, Stats, draw_rows, input_parts
 from engine.corpus.inputs.masking import fingerprint, fitting_tokenizer
 from engine.corpus.inputs.worker import InputTask, InputWorker
-from engine.corpus.schema import CorpusManifest, check_same_corpus, part_digests, read_manifest
+from engine.corpus.schema import CorpusManifest, check_same_corpus, check_whole, part_digests, read_manifest
 from engine.errors import StorageError
 from engine.models.hub import EMBEDDED
 from engine.storage.parts import MANIFEST, content_key, write_model, write_pointer
@@ -72,7 +72,7 @@ def preprocess(
         StorageError: there is no corpus.
         UserError: model, tokenizer, settings and corpus do not fit.
     """
-    corpus = read_manifest(workspace)
+    corpus = check_whole(workspace)
     tokenizer = fitting_tokenizer(model, settings.max_length)
     key = settings.key(corpus.digest)
     drawn = _tasks(workspace, corpus, settings)

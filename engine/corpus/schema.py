@@ -8,6 +8,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.errors import StorageError
+from engine.storage.whole import fault_of
 from engine.storage.workspace import Workspace
 
 MENTION_SCHEMA = pa.schema(
@@ -29,6 +30,7 @@ PART_ROWS = 8192
 """Rows of a mentions part at most: the unit of parallel work, of recovery, and of memory."""
 
 MANIFEST = "manifest.json"
+_IMPORT_AGAIN = "import the corpus again with --overwrite"
 
 
 class SourceFile(BaseModel):
@@ -106,7 +108,27 @@ def read_manifest(workspace: Workspace) -> CorpusManifest:
     try:
         return CorpusManifest.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        raise StorageError(f"{file.uri}: not a corpus manifest ({error.errors()[0]['msg']})") from None
+        raise StorageError(
+            f"{file.uri}: not a corpus manifest ({error.errors()[0]['msg']}); {_IMPORT_AGAIN}"
+        ) from None
+
+
+def check_whole(workspace: Workspace) -> CorpusManifest:
+    """Check, before work on a corpus begins, that none of its files is missing or cut; return its manifest.
+
+    Raises:
+        StorageError: there is no corpus, or it is not whole.
+    """
+    manifest, parts = read_manifest(workspace), workspace.mentions()
+    if len(parts) != len(manifest.parts):
+        raise StorageError(
+            f"{workspace.corpus.uri}/mentions: not the parts that corpus/manifest.json lists; import again "
+            f"({len(parts)} of {len(manifest.parts)} are there)"
+        )
+    for file in (workspace.entities, *parts):
+        if fault := fault_of(file):
+            raise StorageError(f"{file.uri}: {fault}; {_IMPORT_AGAIN}")
+    return manifest
 
 
 def check_same_corpus(workspace: Workspace, digest: str) -> None:

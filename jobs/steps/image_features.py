@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from engine.corpus.positions import StoredMentionPosition
 from engine.corpus.readers.base import RefusedRecord
+from engine.corpus.schema import check_whole
 from engine.errors import UserError
 from engine.images.features import INDEX, INDEX_SCHEMA, ImageManifest, feature_parts, part_id
 from engine.images.fetch import HashedImage, ImageHasher
@@ -109,8 +110,9 @@ def _mentioned(workspace: Workspace) -> dict[str, StoredMentionPosition]:
     """Return every distinct address and where it is first named, in the corpus' order.
 
     Raises:
-        UserError: no mention has an image.
+        UserError: no mention has an image, or the corpus is not whole.
     """
+    check_whole(workspace)
     found: dict[str, StoredMentionPosition] = {}
     for part in workspace.mentions():
         with part.open_input() as stream:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.corpus.schema import check_same_corpus, read_manifest
+from engine.corpus.schema import check_same_corpus, check_whole
 from engine.storage.bundle import Manifest, check_current, derive
 from engine.storage.parts import MANIFEST
 from engine.storage.workspace import Workspace
@@ -28,10 +28,10 @@ def check_before_work(workspace: Workspace, makes: str) -> None:
         makes: "index" or "language model".
 
     Raises:
-        StorageError: there is no corpus.
+        StorageError: there is no corpus, or it is not whole.
         BundleError: what the current bundle holds is gone or damaged.
     """
-    corpus = read_manifest(workspace).digest
+    corpus = check_whole(workspace).digest
     current = check_current(workspace)
     if current is not None:
         others = {

@@ -129,6 +129,19 @@ def test_parts_that_were_read_from_another_corpus_are_not_kept(
     assert not workspace.inputs("CURRENT").exists()
 
 
+@pytest.mark.parametrize("cut", ["entities.parquet", "mentions/part-00000.parquet", "manifest.json"])
+def test_a_corpus_that_was_cut_is_said_before_the_work(tmp_path: Path, cut: str) -> None:
+    workspace = corpus_of(tmp_path, "Iron rusts.")
+    file = workspace.corpus / cut
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(StorageError, match=rf"corpus/{cut}: .*import the corpus again with --overwrite"):
+        check_before_work(workspace, makes="index")
+    if cut.startswith("mentions"):
+        file.delete()
+        with pytest.raises(StorageError, match=r"not the parts that .* lists; import again \(0 of 1 are"):
+            check_before_work(workspace, makes="index")
+
+
 def test_a_bundle_that_is_gone_is_said_before_the_work(tmp_path: Path) -> None:
     workspace = corpus_of(tmp_path, "Iron rusts.")
     index_of(workspace)
