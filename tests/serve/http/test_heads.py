@@ -60,7 +60,7 @@ def test_the_bare_prefix_leads_to_the_page(make_service: MakeService) -> None:
         "/metrics",
         "/openapi.json",
         "/v1/methods",
-        "/v1/entities/entity 1",
+        "/v1/entities/entity%201",
     ],
 )
 def test_head_answers_as_get_without_a_body(client: TestClient, path: str) -> None:

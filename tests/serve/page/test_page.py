@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -508,12 +509,16 @@ def test_without_storage_and_history_the_page_works(chromium: Browser, serve_sit
 def test_an_answer_to_another_question_is_marked(tab: Page) -> None:
     open_answer(tab, "#p=Japan&k=20&method=retexpan")
     note, again = tab.locator("#changed"), tab.locator("#again")
-    changes = [
+
+    def fill(element: str, text: str) -> None:
+        tab.locator(element).fill(text)
+        tab.keyboard.press("Enter")
+
+    changes: list[tuple[str, Callable[[], object]]] = [
         ("method", lambda: tab.locator("#method").select_option("retexpan+cds")),
-        ("number of results", lambda: (tab.locator("#top-k").fill("7"), tab.keyboard.press("Tab"))),
         ("time", lambda: tab.locator("#within").select_option("30000")),
         ("evidence", lambda: tab.locator("#evidence").uncheck()),
-        ("conditions", lambda: (tab.locator("#value").fill("Asia"), tab.keyboard.press("Enter"))),
+        ("conditions", lambda: fill("#value", "Asia")),
         ("seeds", lambda: tab.locator('[aria-label="Make Japan a negative seed"]').click()),
         ("seeds", lambda: type_seed(tab, "Laos")),
     ]
@@ -528,7 +533,9 @@ def test_an_answer_to_another_question_is_marked(tab: Page) -> None:
         expect(tab.locator("#results")).not_to_have_class(re.compile("stale"))
     tab.locator("#undo").click()
     tab.locator("#evidence").check()
-    expect(note).to_contain_text("seeds and evidence")
+    tab.locator("#top-k").fill("7")
+    tab.keyboard.press("Tab")
+    expect(note).to_contain_text("seeds, number of results, and evidence")
 
 
 def test_behind_a_prefix_that_a_proxy_takes_away_images_load(tab: Page) -> None:
