@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from engine.errors import UnknownAttributeError
 from engine.query import Filters, Ids
-from engine.spelling import Spellings
 from engine.storage.bundle import Bundle, lost_file
+from engine.text.closest import ClosestTexts
 from engine.text.spelling import SpellingTable
 
 SENTENCES = "sentences.parquet"
@@ -77,10 +77,10 @@ class _Postings:
     ids: Ids
 
     @cached_property
-    def spellings(self) -> tuple[list[str], Spellings]:
+    def spellings(self) -> tuple[list[str], ClosestTexts]:
         """The values, and what finds those spelt like others."""
         texts = self.values.to_pylist()
-        return texts, Spellings(texts)
+        return texts, ClosestTexts(texts)
 
     @cached_property
     def spelling_table(self) -> SpellingTable[None]:
@@ -172,7 +172,7 @@ class Catalogue:
         if known is None:
             names = list(self._postings)
             raise UnknownAttributeError(
-                name, None, _closest(name, names, Spellings(names)) if suggest() else []
+                name, None, _closest(name, names, ClosestTexts(names)) if suggest() else []
             )
         one = self._postings[known]
         places = pc.index_in(pa.array(values, pa.string()), value_set=one.values)
@@ -301,6 +301,6 @@ def _ordered(
     return {name: found[name] for name in by_size}
 
 
-def _closest(given: str, known: list[str], spellings: Spellings) -> list[str]:
+def _closest(given: str, known: list[str], spellings: ClosestTexts) -> list[str]:
     """Return the known texts spelt most like what was given; the first ones if none is like it."""
     return [known[place] for place in spellings.closest(given, SUGGESTED)] or known[:SUGGESTED]

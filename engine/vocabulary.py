@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import UnknownEntityError
-from engine.spelling import Spellings
+from engine.text.closest import ClosestTexts
 from engine.text.spelling import look_key
 
 MAX_NAME_LENGTH = 512
@@ -68,7 +68,7 @@ class Vocabulary:
 
     @cached_property
     def _keyed(self) -> dict[str, int | None]:
-        """Spellings with plain signs (:func:`look_key`), where that is not the case-folded spelling."""
+        """ClosestTexts with plain signs (:func:`look_key`), where that is not the case-folded spelling."""
         found: dict[str, int | None] = {}
         for spelling, i in self._exact.items():
             if (key := look_key(spelling)) != spelling.casefold():
@@ -80,8 +80,8 @@ class Vocabulary:
         return sorted((look_key(spelling), i) for spelling, i in self._exact.items())
 
     @cached_property
-    def _spellings(self) -> Spellings:
-        return Spellings([spelling for spelling, _ in self._sorted])
+    def _spellings(self) -> ClosestTexts:
+        return ClosestTexts([spelling for spelling, _ in self._sorted])
 
     def find(self, given: str | int) -> int | None:
         """Return the id of a name, an alias or an id; None if there is no such entity.

@@ -52,7 +52,7 @@ _REMOVED = regex.compile(
 _UNCLEAN = re.compile(rf"[{_UNSEEN}{_SPACES}]|  ")
 _UNSEEN_RUN = re.compile(f"[{_UNSEEN}]+")
 _SPACE_RUN = re.compile(rf"[ {_SPACES}]+")
-_COMPATIBLE = "\ufb00-\ufb06\ufb13-\ufb17\ufb1d-\ufdff\ufe70-\ufefc\uff01-\uffee"
+_COMPATIBLE = "\u2025\u2026\ufb00-\ufb06\ufb13-\ufb17\ufb1d-\ufdff\ufe70-\ufefc\uff01-\uffee"
 _SPECIAL = re.compile(
     r"&(?:amp;)*(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"
     rf"|[ {_SPACES}{_BREAKS}][ {_SPACES}{_BREAKS}{_UNSEEN}]+"
@@ -70,6 +70,7 @@ _ALIKE: dict[int, str] = {
     **dict.fromkeys([0x2018, 0x2019, 0x201B, 0x2032, 0x2035], "'"),
     **dict.fromkeys([0x201C, 0x201D, 0x201E, 0x201F, 0x2033, 0x2036], '"'),
     **dict.fromkeys([0x2044, 0x2215], "/"),
+    **dict.fromkeys([0x2022, 0x2027, 0x2219, 0x22C5, 0x30FB], "·"),
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
 }
 _ALIKE[0xFF40] = "'"
@@ -180,7 +181,7 @@ def _plain(sign: str) -> str:
         return _SPECIAL.sub(lambda found: _plain(found.group()), sign) if sign[:1] != "&" else sign
     if sign[0] == " " or sign[0].isspace():
         return " "
-    return unicodedata.normalize("NFKC", _UNSEEN_RUN.sub("", sign))
+    return _with_plain_signs(unicodedata.normalize("NFKC", _UNSEEN_RUN.sub("", sign)))
 
 
 def match_key(text: str) -> str:

@@ -302,16 +302,16 @@ class _Import:
         if fault := fault_of_name(name, MAX_NAME_LENGTH):
             return fault.about("entity name")
         listed = " (no line of the entity file)" if self._listed else ""
-        alike = self._ids.alike(name) or self._twins.get(skeleton(name), [])
+        alike = self._ids.alike(name) or self._twins.get(skeleton(name).casefold(), [])
         hint = f"; alike are {', '.join(tell_apart(name, alike[:3]))}" if alike else ""
         return Refusal(Code.UNKNOWN_ENTITY, f"{name!r} is no entity of this corpus{listed}{hint}")
 
     @cached_property
     def _twins(self) -> dict[str, list[str]]:
-        """Names by what the eye sees of them; made with the first name that is unknown."""
+        """Names by what the eye sees of them, without case; made with the first name that is unknown."""
         found: dict[str, list[str]] = {}
         for one in self._entities:
-            found.setdefault(skeleton(one.name), []).append(one.name)
+            found.setdefault(skeleton(one.name).casefold(), []).append(one.name)
         return found
 
     def _verdict(self, source: str, form: str) -> None:

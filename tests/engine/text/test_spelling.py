@@ -66,6 +66,9 @@ def test_names_as_they_are_stored(given_as: str, stored: str) -> None:
         ("a < b", "a&nbsp;&lt;&nbsp;b"),
         ('"Heroes"', "“Heroes”"),
         ("Café", "Cafe\u200b\u0301"),
+        ("Tom...", "Tom…"),
+        ("ジャン·リュック", "ジャン・リュック"),
+        ("ジャン·リュック", "ｼﾞｬﾝ･ﾘｭｯｸ"),
         ("کتابخانه", "کتاب\u200cخانه"),
     ],
 )

@@ -34,7 +34,7 @@ _BITS = 21
 Numbers = npt.NDArray[np.int64]
 
 
-class Spellings:
+class ClosestTexts:
     """Texts to compare others with, without regard to case.
 
     The groups are indexed when they are first needed: 51,000 names take a quarter of a second and 12 MB.

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rapidfuzz import fuzz, process
 
-from engine import spelling
-from engine.spelling import CUTOFF, Spellings
+from engine.text import closest
+from engine.text.closest import CUTOFF, ClosestTexts
 from examples.tables import load_table
 
 NAMES = [
@@ -54,17 +54,17 @@ def misspelt(n: int) -> list[str]:
     "text", ["Jpan", "nowhere university", "日本", "sao tomar", "strasse", "", " ", "zz", "\ud800"]
 )
 def test_few_texts_are_all_compared(text: str) -> None:
-    assert Spellings(NAMES).closest(text, 9) == of_all(text, 9)
+    assert ClosestTexts(NAMES).closest(text, 9) == of_all(text, 9)
 
 
 def test_among_many_the_same_is_suggested_first_as_by_comparing_with_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = misspelt(150)
-    assert all(Spellings(NAMES).closest(text, 3) == of_all(text, 3) for text in asked)
-    monkeypatch.setattr(spelling, "ALL", 0)
-    monkeypatch.setattr(spelling, "CANDIDATES", 60)
-    indexed = Spellings(NAMES)
+    assert all(ClosestTexts(NAMES).closest(text, 3) == of_all(text, 3) for text in asked)
+    monkeypatch.setattr(closest, "ALL", 0)
+    monkeypatch.setattr(closest, "CANDIDATES", 60)
+    indexed = ClosestTexts(NAMES)
     assert [indexed.closest(text, 3)[:1] for text in asked] == [of_all(text, 1) for text in asked]
 
 
@@ -76,12 +76,12 @@ def test_however_many_there_are_few_are_compared(monkeypatch: pytest.MonkeyPatch
         compared.append((len(text), len(known)))
         return extract(text, known, **options)
 
-    monkeypatch.setattr(spelling.process, "extract", counted)
+    monkeypatch.setattr(closest.process, "extract", counted)
     names = [f"entity {i}" for i in range(30_000)]
-    known = Spellings(names)
+    known = ClosestTexts(names)
     known.prepare()
     assert names[known.closest("entty 23456", 1)[0]] == "entity 23456"
     for text in ("entity", "e", "y" * 100_000, "entity 1 " * 500, "\ud800", "no such thing", ""):
         known.closest(text, 9)
-    assert max(n for n, _ in compared) <= spelling.COMPARED
-    assert max(n for _, n in compared) <= 2 * spelling.CANDIDATES
+    assert max(n for n, _ in compared) <= closest.COMPARED
+    assert max(n for _, n in compared) <= 2 * closest.CANDIDATES
