@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from engine.errors import UserError
 from engine.models.fit import check_encoder
 from engine.models.hub import NamedModel
-from engine.text.words import mentions_in
 from engine.models.plain_text import token_ids
+from engine.text.words import mentions_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
