@@ -89,8 +89,8 @@ class Expander:
         Raises:
             UnknownEntityError: a seed that the vocabulary does not hold; names the closest.
             UnknownAttributeError: an attribute or a value that no entity has.
-            QueryError: no positive seed, a seed on both sides, too many, ``top_k`` out of bounds, a text where a
-                list belongs, or a query that a stage cannot answer.
+            QueryError: no positive seed, a seed on both sides, too many, ``top_k`` out of bounds, a text
+                where a list belongs, or a query that a stage cannot answer.
         """
         seeds = self.vocabulary.resolve_all
         conditions = tuple((name, tuple(values)) for name, values in (filters or {}).items())
