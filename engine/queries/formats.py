@@ -16,7 +16,6 @@ dropped. Knows nothing of methods.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections import Counter
@@ -27,18 +26,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from engine.corpus.readers.compression import BrokenStreamError, open_text, without_ending
 from engine.corpus.readers.json_stream import BLOCK, line_object, lines, wrong_type
 from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out, shown
 from engine.corpus.readers.tables import batch_rows
-from engine.corpus.readers.values import is_missing, number_of, text_of
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
 from engine.queries.mesed import SUFFIX, RawRecord, mesed_records, query_texts
+from engine.queries.records import FIELDS, SPELLINGS, QueryRecord, plain, validated
 from engine.query import Query
 from engine.refusals import Code, Refusal, encodable
-from engine.repeated_keys import json_records, repeated_key
+from engine.repeated_keys import json_records
 from engine.storage.store import Store
 from engine.text.spelling import clean_name, look_key
 from engine.vocabulary import Vocabulary
@@ -48,9 +46,6 @@ _ENDINGS = f"{', '.join(SUFFIXES)} (the first two also compressed), or, in MESED
 
 _SHOWN = 240
 """Characters of a reason that are kept: a refused record may hold anything."""
-
-_SHOWN_NAME = 40
-"""Characters shown of a field's name."""
 
 
 @dataclass(frozen=True)
@@ -234,55 +229,6 @@ def _records(file: Store) -> Iterator[tuple[int, Any]]:
     yield from enumerate(records, 1)
 
 
-def _plain(value: Any) -> Any:
-    """Return a value without what is missing in it (null, NaN); 3.0 is 3, bytes are UTF-8."""
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items() if not is_missing(one)}
-    if isinstance(value, list):
-        return [_plain(one) for one in value if not is_missing(one)]
-    taken = text_of(value, "") if isinstance(value, bytes) else value
-    number = number_of(value, "") if isinstance(value, float) else taken
-    return value if isinstance(number, Refusal) else number
-
-
-Entities = list[StrictStr | StrictInt]
-
-
-class _Record(BaseModel):
-    """A record as written: the UltraWiki spelling or ours."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: StrictStr | StrictInt | None = Field(None, validation_alias=AliasChoices("id", "query_id"))
-    group_id: StrictStr | StrictInt | None = None
-    label: StrictStr | None = Field(None, validation_alias=AliasChoices("class", "label"))
-    positive: Entities = Field(validation_alias=AliasChoices("positive", "pos_seeds"))
-    negative: Entities = Field([], validation_alias=AliasChoices("negative", "neg_seeds"))
-    top_k: StrictInt | None = None
-    pos_gt: Entities = []
-    neg_gt: Entities = []
-
-
-SPELLINGS = (("id", "query_id"), ("class", "label"), ("positive", "pos_seeds"), ("negative", "neg_seeds"))
-"""Fields that have two spellings."""
-
-FIELDS = (*(name for pair in SPELLINGS for name in pair), "group_id", "top_k", "pos_gt", "neg_gt")
-
-NOTES = ("pos_attrs", "neg_attrs")
-"""Fields in which UltraWiki says what a query is about; nothing is done with them."""
-
-OWN = "_"
-"""First character of fields that are the user's own: they are passed over."""
-
-_OVER_HTTP = "is not taken in a file of queries; ask over HTTP"
-
-ELSEWHERE = {
-    "method": "is not taken in a file of queries: all of them are answered by the command's --method",
-    **dict.fromkeys(("filter", "filters", "explain", "deadline_ms"), _OVER_HTTP),
-}
-"""Fields of other questions than a table asks, and what to do about them."""
-
-
 class _Reader:
     """A reader of records into labelled queries; no two of them may share an id."""
 
@@ -293,7 +239,7 @@ class _Reader:
 
     def take(self, file: Store, position: int, raw: Any) -> LabelledQuery | RefusedQuery:
         """Return the query of one record, or why it has none; ``raw`` may be a refusal already."""
-        record = raw if isinstance(raw, Refusal) else _validated(raw)
+        record = raw if isinstance(raw, Refusal) else validated(raw)
         if isinstance(record, Refusal):
             self._count(raw, file)
             return RefusedQuery(file.uri, position, None, _short(record))
@@ -306,7 +252,7 @@ class _Reader:
             return RefusedQuery(file.uri, position, query_id, _short(found))
         return found
 
-    def _name(self, record: _Record, label: str) -> str:
+    def _name(self, record: QueryRecord, label: str) -> str:
         """Return the record's id, or "<class>-<group>-<n>" with n counting within the group."""
         group = label if record.group_id is None else f"{label}-{record.group_id}"
         number = self._numbers[group]
@@ -318,7 +264,7 @@ class _Reader:
         given = raw if isinstance(raw, dict) else {}
         names = [given[key] for key in ("class", "label") if isinstance(given.get(key), str)]
         label, group_id = clean_name(next(iter(names), "")) or _stem(file), given.get("group_id")
-        self._numbers[label if group_id is None else f"{label}-{_plain(group_id)}"] += 1
+        self._numbers[label if group_id is None else f"{label}-{plain(group_id)}"] += 1
 
     def _claim(self, query_id: str, place: str) -> Refusal | None:
         if query_id in self._seen:
@@ -327,7 +273,7 @@ class _Reader:
         self._seen[query_id] = place
         return None
 
-    def _resolved(self, record: _Record, query_id: str, label: str) -> LabelledQuery | Refusal:
+    def _resolved(self, record: QueryRecord, query_id: str, label: str) -> LabelledQuery | Refusal:
         where = f"query {query_id!r}"
         try:
             positive = self.vocabulary.resolve_all(record.positive, where)
@@ -362,45 +308,6 @@ def _fault_of_encoding(text: str) -> Refusal | None:
     if encodable(text) == text:
         return None
     return Refusal(Code.TEXT_SURROGATE, f"{text!a} holds half of a surrogate pair")
-
-
-def _validated(raw: Any) -> _Record | Refusal:
-    if (key := repeated_key(raw)) is not None:
-        return Refusal(Code.CONFLICTING_FIELDS, f"{key} is given a second time; of two equal keys leave one")
-    raw = _plain(raw)
-    if isinstance(raw, dict):
-        if fault := _fault_of_fields(raw):
-            return fault
-        raw = {name: raw[name] for name in raw if name in FIELDS}
-    try:
-        return _Record.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"][:2])) or "record"
-        return Refusal(Code.WRONG_TYPE, f"{place}: {first['msg']}")
-
-
-def _fault_of_fields(given: dict[str, Any]) -> Refusal | None:
-    """Return what is wrong with the fields of a record; none that asks for something is passed over."""
-    for name, other in SPELLINGS:
-        if name in given and other in given and given[name] != given[other]:
-            reason = f"{name} and {other} are two spellings of one field; give one"
-            return Refusal(Code.CONFLICTING_FIELDS, reason)
-    for name, value in given.items():
-        if name in FIELDS or name in NOTES or name.startswith(OWN):
-            continue
-        if name not in ELSEWHERE:
-            return Refusal(Code.UNKNOWN_FIELD, _no_field(name))
-        if value not in (False, "", [], {}):
-            return Refusal(Code.QUERY_INVALID, f"{name} {ELSEWHERE[name]}")
-    return None
-
-
-def _no_field(name: str) -> str:
-    shown = name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}…"
-    close = difflib.get_close_matches(name[:_SHOWN_NAME].casefold().replace("-", "_"), FIELDS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(FIELDS)}"
-    return f"no field is called {shown!r}; {hint} (What is your own begins with {OWN}.)"
 
 
 def _short(refusal: Refusal) -> Refusal:

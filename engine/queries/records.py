@@ -1,0 +1,103 @@
+"""Check one record of a file of queries: its fields, in either spelling, and their types."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+
+from engine.corpus.readers.values import is_missing, number_of, text_of
+from engine.refusals import Code, Refusal
+from engine.repeated_keys import repeated_key
+
+_SHOWN_NAME = 40
+"""Characters shown of a field's name."""
+
+Entities = list[StrictStr | StrictInt]
+
+
+class QueryRecord(BaseModel):
+    """A record as written: the UltraWiki spelling or ours."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: StrictStr | StrictInt | None = Field(None, validation_alias=AliasChoices("id", "query_id"))
+    group_id: StrictStr | StrictInt | None = None
+    label: StrictStr | None = Field(None, validation_alias=AliasChoices("class", "label"))
+    positive: Entities = Field(validation_alias=AliasChoices("positive", "pos_seeds"))
+    negative: Entities = Field([], validation_alias=AliasChoices("negative", "neg_seeds"))
+    top_k: StrictInt | None = None
+    pos_gt: Entities = []
+    neg_gt: Entities = []
+
+
+SPELLINGS = (("id", "query_id"), ("class", "label"), ("positive", "pos_seeds"), ("negative", "neg_seeds"))
+"""Fields that have two spellings."""
+
+FIELDS = (*(name for pair in SPELLINGS for name in pair), "group_id", "top_k", "pos_gt", "neg_gt")
+
+NOTES = ("pos_attrs", "neg_attrs")
+"""Fields in which UltraWiki says what a query is about; nothing is done with them."""
+
+OWN = "_"
+"""First character of fields that are the user's own: they are passed over."""
+
+_OVER_HTTP = "is not taken in a file of queries; ask over HTTP"
+
+ELSEWHERE = {
+    "method": "is not taken in a file of queries: all of them are answered by the command's --method",
+    **dict.fromkeys(("filter", "filters", "explain", "deadline_ms"), _OVER_HTTP),
+}
+"""Fields of other questions than a table asks, and what to do about them."""
+
+
+def validated(raw: Any) -> QueryRecord | Refusal:
+    """Return a record as it was written, checked, or why it cannot be used."""
+    if (key := repeated_key(raw)) is not None:
+        return Refusal(Code.CONFLICTING_FIELDS, f"{key} is given a second time; of two equal keys leave one")
+    raw = plain(raw)
+    if isinstance(raw, dict):
+        if fault := _fault_of_fields(raw):
+            return fault
+        raw = {name: raw[name] for name in raw if name in FIELDS}
+    try:
+        return QueryRecord.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"][:2])) or "record"
+        return Refusal(Code.WRONG_TYPE, f"{place}: {first['msg']}")
+
+
+def _fault_of_fields(given: dict[str, Any]) -> Refusal | None:
+    """Return what is wrong with the fields of a record; none that asks for something is passed over."""
+    for name, other in SPELLINGS:
+        if name in given and other in given and given[name] != given[other]:
+            reason = f"{name} and {other} are two spellings of one field; give one"
+            return Refusal(Code.CONFLICTING_FIELDS, reason)
+    for name, value in given.items():
+        if name in FIELDS or name in NOTES or name.startswith(OWN):
+            continue
+        if name not in ELSEWHERE:
+            return Refusal(Code.UNKNOWN_FIELD, _no_field(name))
+        if value not in (False, "", [], {}):
+            return Refusal(Code.QUERY_INVALID, f"{name} {ELSEWHERE[name]}")
+    return None
+
+
+def _no_field(name: str) -> str:
+    shown = name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}…"
+    close = difflib.get_close_matches(name[:_SHOWN_NAME].casefold().replace("-", "_"), FIELDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(FIELDS)}"
+    return f"no field is called {shown!r}; {hint} (What is your own begins with {OWN}.)"
+
+
+def plain(value: Any) -> Any:
+    """Return a value without what is missing in it (null, NaN); 3.0 is 3, bytes are UTF-8."""
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items() if not is_missing(one)}
+    if isinstance(value, list):
+        return [plain(one) for one in value if not is_missing(one)]
+    taken = text_of(value, "") if isinstance(value, bytes) else value
+    number = number_of(value, "") if isinstance(value, float) else taken
+    return value if isinstance(number, Refusal) else number
