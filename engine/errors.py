@@ -87,3 +87,11 @@ class FormatError(UserError):
 
 class StorageError(UserError):
     """A path or a bucket that cannot be reached."""
+
+
+class MissingFileError(StorageError):
+    """A file is not there, though its disk or bucket can be reached."""
+
+
+class DamagedFileError(StorageError):
+    """A file is there and cut off, or a folder lacks some of its files."""

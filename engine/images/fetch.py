@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from engine.corpus.image_addresses import MAX_BYTES
-from engine.errors import StorageError
+from engine.errors import MissingFileError, StorageError, UserError
 from engine.images.decode import UnusableImageError, check
 from engine.refusals import Code, Refusal
 from engine.storage.alike_paths import alike
@@ -72,13 +72,13 @@ class ImageFiles:
         try:
             with store.open_input() as stream:
                 return bytes(stream.read(MAX_BYTES + 1))
-        except StorageError:
+        except MissingFileError:
             found = alike(store)
             if len(found) == 1:
                 return self._content(found[0], address)
             told = f"; spelt alike are {', '.join(repr(one.name) for one in found)}" if found else ""
             raise UnusableImageError(Refusal(Code.IMAGE_MISSING, f"missing: no such file{told}")) from None
-        except OSError as error:
+        except (UserError, OSError) as error:
             if store.is_local:
                 reason = f"cannot be read: {error}"
                 raise UnusableImageError(Refusal(Code.IMAGE_UNREADABLE, reason)) from None

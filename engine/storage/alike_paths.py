@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import pyarrow.fs as pafs
 
+from engine.errors import UserError
 from engine.storage.store import Store
 from engine.text.spelling import look_key
 
@@ -30,7 +31,7 @@ def existing(file: Store) -> Store:
     try:
         if file.exists():
             return file
-    except (OSError, ValueError):  # a path that no file system takes
+    except (UserError, OSError, ValueError):  # a path that no file system takes
         return file
     found = alike(file)
     return found[0] if len(found) == 1 else file
@@ -48,7 +49,7 @@ def alike(file: Store) -> list[Store]:
         found = ["/".join(parts[:depth])]
         for part in wanted:
             found = [f"{folder}/{name}" for folder in found for name in _names(file, folder, part)][:MOST]
-    except (OSError, ValueError, StopIteration):
+    except (UserError, OSError, ValueError, StopIteration):
         return []
     stores = [Store(file.fs, path, file.is_local) for path in found]
     return [store for store in stores if store.size() >= 0]

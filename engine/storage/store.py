@@ -24,7 +24,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from engine.errors import StorageError
+from engine.errors import MissingFileError, StorageError
 from engine.external_errors import translated
 from engine.storage import s3
 from engine.storage.local_files import ASIDE, in_one_step, local_path, new_folder, readable_names, swap_in
@@ -199,12 +199,12 @@ class Store:
         """Open this file for reading (seekable).
 
         Raises:
-            StorageError: it is not there.
+            MissingFileError: it is not there.
         """
         try:
             return self.fs.open_input_file(self.path)
         except FileNotFoundError:
-            raise StorageError(f"{self.uri}: no such file") from None
+            raise MissingFileError(f"{self.uri}: no such file") from None
 
     @_naming
     def read_if_there(self) -> bytes | None:
@@ -332,7 +332,7 @@ class Store:
         A copy is used again while the object has the entity tag that it was made of.
 
         Raises:
-            StorageError: it is not there.
+            MissingFileError: it is not there.
         """
         if self.is_local:
             return Path(self.path)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import StorageError
+from engine.errors import MissingFileError
 from engine.storage.store import Store
 
 _MOST_HEADER = 100 << 20
@@ -60,7 +60,7 @@ def fault_of(file: Store) -> str | None:
         return None
     try:
         return check(file)
-    except StorageError:
+    except MissingFileError:
         return "is missing"
     except (pa.ArrowException, ValueError, KeyError, TypeError, EOFError):
         return "is cut or damaged"

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from engine.errors import FormatError, StorageError
+from engine.errors import FormatError, MissingFileError
 from engine.storage.store import Store
 from engine.storage.whole import fault_in, sizes_of
 
@@ -59,7 +59,7 @@ def step_of(folder: Store) -> int:
     """Return the step of a checkpoint, -1 if its state cannot be read."""
     try:
         return int(json.loads((folder / STATE).read_bytes()).get("step", 0))
-    except (StorageError, ValueError, TypeError, AttributeError):
+    except (MissingFileError, ValueError, TypeError, AttributeError):
         return -1
 
 
@@ -68,7 +68,7 @@ def fault_in_checkpoint(folder: Store) -> str | None:
     try:
         state = json.loads((folder / STATE).read_bytes())
         sizes = state.get(_SIZES)  # checkpoints of an earlier version have none
-    except StorageError:
+    except MissingFileError:
         return f"{STATE} is missing"
     except (ValueError, AttributeError):
         return f"{STATE} is cut or damaged"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.corpus.inputs.format import open_inputs
-from engine.errors import StorageError, UserError
+from engine.errors import DamagedFileError, MissingFileError, StorageError, UserError
 from engine.models.fingerprint import model_fingerprint
 from engine.models.hub import EMBEDDED
 from engine.models.text import TextEncoder
@@ -79,7 +79,7 @@ def trained_run(run: Store) -> Trained:
     """
     try:
         summary = finished_summary(run, EncoderRun.artifact)
-    except StorageError as error:
+    except (MissingFileError, DamagedFileError) as error:
         raise StorageError(
             f"{error}; train it again with the same settings: what is missing is made (--restart: all)"
         ) from None

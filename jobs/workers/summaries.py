@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from engine.errors import StorageError
+from engine.errors import DamagedFileError
 from engine.storage.store import Store
 from engine.storage.whole import fault_in
 
@@ -24,13 +24,14 @@ def finished_summary(run: Store, artifact: str) -> dict[str, Any]:
         artifact: folder of what it made, below that.
 
     Raises:
-        StorageError: the summary cannot be read, or a file of what was made is missing or cut.
+        MissingFileError: there is no summary.
+        DamagedFileError: it is cut, or a file of what was made is missing or cut.
     """
     try:
         summary = dict(json.loads((run / SUMMARY).read_bytes()))
     except (ValueError, TypeError):
-        raise StorageError(f"{(run / SUMMARY).uri}: cut or damaged") from None
+        raise DamagedFileError(f"{(run / SUMMARY).uri}: cut or damaged") from None
     made = run / artifact
     if fault := fault_in(made, summary.get(FILES)):  # runs of an earlier version do not list them
-        raise StorageError(f"{made.uri}/{fault}")
+        raise DamagedFileError(f"{made.uri}/{fault}")
     return summary

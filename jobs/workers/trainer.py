@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.capacity import LEAST_CPUS, cores_of_a_worker, living_nodes, room
 from cluster.session import session
 from cluster.sharing import check_shared
-from engine.errors import StorageError, UserError
+from engine.errors import DamagedFileError, MissingFileError, UserError
 from engine.storage.store import Store
 from jobs import console
 from jobs.workers.executor import one_is_enough
@@ -73,7 +73,7 @@ def train_or_load_summary(run: Run[Any], workers: int, restart: bool) -> dict[st
     if (folder / SUMMARY).exists():
         try:
             found = finished_summary(folder, run.artifact)
-        except StorageError as error:
+        except (MissingFileError, DamagedFileError) as error:
             console.say(f"{error}; it is made again from the last checkpoint")
             (folder / SUMMARY).delete()
         else:
