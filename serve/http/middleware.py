@@ -16,7 +16,8 @@ from serve.http.auth import Access
 from serve.http.errors import Problem, ProblemError, internal
 from serve.http.heads import TOO_LARGE, HostCheck, header_values, is_too_large, request_id_of, with_request_id
 from serve.http.requests import encode
-from serve.http.service import Service, Trace
+from serve.http.service import Service
+from serve.http.trace import Trace
 from serve.telemetry.logs import log_event, logger
 from serve.telemetry.metrics import Metrics
 

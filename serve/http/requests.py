@@ -249,3 +249,17 @@ def encode(content: Any) -> bytes:
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def request_of(given: Any) -> ExpandRequest | Problem:
+    """Return a query of a batch, or what is wrong with it."""
+    try:
+        return checked(ExpandRequest, given)
+    except ProblemError as error:
+        return error.problem
+
+
+def id_of(given: Any) -> str | None:
+    """Return the id that a query in a batch gave, if it did."""
+    known = given.get("id") if isinstance(given, dict) else None
+    return known if isinstance(known, str) else None

@@ -40,9 +40,10 @@ from serve.http.responses import (
     Methods,
     Ready,
 )
-from serve.http.service import FEW_QUERIES, MANY_RESULTS, Service, Trace
+from serve.http.service import FEW_QUERIES, MANY_RESULTS, Service
 from serve.http.sse import EventStream
 from serve.http.static import INDEX, PageFiles
+from serve.http.trace import Trace
 
 LARGE_BODY = 64 << 10
 """Bytes above which a body is decoded or compressed off the event loop."""

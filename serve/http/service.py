@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, cast
 
 from engine.errors import UserError, did_you_mean
@@ -24,8 +23,9 @@ from serve.http.errors import FailedError, Problem, ProblemError, check_bundle, 
 from serve.http.explanations import explanations, sentences_of
 from serve.http.images import MAX_SENTENCES as SENTENCES_HELD
 from serve.http.images import Image, ImageAddresses, read_image
-from serve.http.requests import BatchRequest, ExpandRequest, answer_of, checked, entity_of
+from serve.http.requests import BatchRequest, ExpandRequest, answer_of, entity_of, id_of, request_of
 from serve.http.resolve import Arrival, ResolvedQuery, is_quick, resolve_query
+from serve.http.trace import Trace
 from serve.messages import Dispatch, Failure, Outcome, RoundDone, StageDone
 from serve.settings import ServeSettings
 from serve.telemetry.metrics import Metrics, merge_replica_metrics
@@ -49,18 +49,6 @@ CURRENT = "current"
 
 READY_S = 1.0
 """Seconds for which a result of the readiness check holds."""
-
-
-@dataclass
-class Trace:
-    """A record of one request for the log and the metrics; filled while it is answered."""
-
-    request_id: str = ""
-    caller: str = ""
-    method: str = ""
-    bundle: str = ""
-    queries: int = 0
-    degraded: int = 0
 
 
 async def ready_always() -> Mapping[str, str]:
@@ -125,13 +113,13 @@ class Service:
     async def expand_batch(self, batch: BatchRequest, trace: Trace) -> Json:
         """Answer several queries; one that cannot be answered gets its own ``error``."""
         if len(batch.queries) > FEW_QUERIES:
-            requests = await asyncio.to_thread(lambda: [_request_of(q) for q in batch.queries])
+            requests = await asyncio.to_thread(lambda: [request_of(q) for q in batch.queries])
         else:
-            requests = [_request_of(query) for query in batch.queries]
+            requests = [request_of(query) for query in batch.queries]
         results = await self._answers(self.snapshot, requests, trace)
         return {
             "results": [
-                {"id": _id_of(given), **result.body} if isinstance(result, Problem) else result
+                {"id": id_of(given), **result.body} if isinstance(result, Problem) else result
                 for result, given in zip(results, batch.queries, strict=True)
             ]
         }
@@ -409,19 +397,6 @@ class Service:
             raise ProblemError(answer)
         results = answer["results"]
         return [{"id": r["id"], "name": r["name"], "similarity": r["evidence"]["positive"]} for r in results]
-
-
-def _request_of(given: Any) -> ExpandRequest | Problem:
-    try:
-        return checked(ExpandRequest, given)
-    except ProblemError as error:
-        return error.problem
-
-
-def _id_of(given: Any) -> str | None:
-    """Return the id that a query in a batch gave, if it did."""
-    known = given.get("id") if isinstance(given, dict) else None
-    return known if isinstance(known, str) else None
 
 
 def _generator(events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:

@@ -20,7 +20,8 @@ from serve.http.errors import Problem, ProblemError
 from serve.http.requests import BatchRequest, ExpandRequest
 from serve.http.resolve import SUGGESTIONS, Arrival, resolve_query
 from serve.http.routes import create_app
-from serve.http.service import Service, Trace
+from serve.http.service import Service
+from serve.http.trace import Trace
 from serve.messages import Outcome, Progress, RoundDone, StageDone
 from serve.settings import ServeSettings
 from serve.telemetry.metrics import Metrics
