@@ -304,9 +304,8 @@ def test_what_is_too_large_or_too_slow_is_refused_and_harms_nobody(url: str, bun
         socket.create_connection((host, int(port))) as slow,
         socket.create_connection((host, int(port))) as slower,
     ):
-        head = (
-            "POST /v1/expand HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 40\r\n"
-        )
+        head = f"POST /v1/expand HTTP/1.1\r\nHost: {host}\r\n"
+        head += "Content-Type: application/json\r\nContent-Length: 40\r\n"
         slow.sendall(f"{head}\r\n{{".encode())
         slower.sendall(head.encode())  # its headers never end
         large = httpx.post(f"{url}/v1/expand", content=b" " * 10_000_000)
