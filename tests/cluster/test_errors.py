@@ -15,7 +15,7 @@ from cluster.errors import TRACEBACK, connecting_to_ray, line_of, user_error
 from cluster.session import unwrapped
 from engine.errors import UserError
 
-FULL = OSError(28, "No space left on device", "/work/part")
+FULL = OSError(28, "No space left on device", "/data/part")
 
 
 def of_task(cause: Exception) -> Exception:
@@ -44,7 +44,7 @@ def test_our_own_error_comes_out_of_rays(mine: Exception) -> None:
 def test_an_error_of_the_outside_comes_out_of_rays_as_one_line(error: Exception) -> None:
     line, status = line_of(error)
     assert status == 2
-    assert line.startswith("/work/part: No space left on device; free space")
+    assert line.startswith("/data/part: No space left on device; free space")
 
 
 @pytest.mark.parametrize(

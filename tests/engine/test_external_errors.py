@@ -80,7 +80,7 @@ def test_what_libraries_raise_becomes_one_line(action: Callable[[], object], sai
 def test_what_other_languages_write_of_a_full_disk_is_known(text: str) -> None:
     error = RuntimeError(text)
     assert system_number(error) == errno.ENOSPC
-    told = str(as_user_error(error, "/work/index"))
+    told = str(as_user_error(error, "/data/index"))
     assert "No space left" in told
     assert told.endswith("free space or name a place on another disk, then run the command again")
 
