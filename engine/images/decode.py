@@ -44,7 +44,7 @@ def check(content: bytes) -> None:
     """Check all that can be known without decoding.
 
     Raises:
-        PictureRefused: empty, too large, not an image, too many pixels, animated, or in colours that are
+        UnusableImageError: empty, too large, not an image, too many pixels, animated, or in colours that are
             not taken (CMYK, 16 bits, floats).
     """
     _open(content)
@@ -62,7 +62,7 @@ def decode(content: bytes, side: int) -> Pixels:
         side: pixels.
 
     Raises:
-        PictureRefused: as :func:`check`, or what follows the header is truncated or broken.
+        UnusableImageError: as :func:`check`, or what follows the header is truncated or broken.
     """
     image = _open(content)
     try:

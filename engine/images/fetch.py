@@ -37,7 +37,7 @@ class ImageFiles:
         """Return the file; it need not exist.
 
         Raises:
-            PictureRefused: an address of a kind that is not known.
+            UnusableImageError: an address of a kind that is not known.
             StorageError: its bucket cannot be used.
         """
         if not address.startswith("s3://"):
@@ -59,7 +59,7 @@ class ImageFiles:
         """Return a file's content, no more of it than shows that it is too large.
 
         Raises:
-            PictureRefused: it is not there, or cannot be read.
+            UnusableImageError: it is not there, or cannot be read.
             StorageError: its bucket cannot be used.
         """
         return self._content(self.store(address), address)

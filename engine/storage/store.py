@@ -339,7 +339,7 @@ class Store:
         for _ in range(_TRIES):
             state = s3.version(self.path)
             if state is None:
-                raise StorageError(f"{self.uri}: no such file")
+                raise MissingFileError(f"{self.uri}: no such file")
             if copy := _copied(self.path, state, cache):
                 return copy
         raise StorageError(f"{self.uri}: is being written to; run the command again when that is done")

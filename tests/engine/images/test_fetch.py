@@ -2,11 +2,15 @@ import hashlib
 import os
 import unicodedata
 from pathlib import Path
+from typing import NoReturn
 
+import pyarrow.fs as pafs
 import pytest
 
 from engine.corpus.image_addresses import address_in
-from engine.images.fetch import ImageHasher
+from engine.errors import StorageError
+from engine.images.decode import UnusableImageError
+from engine.images.fetch import ImageFiles, ImageHasher
 from engine.refusals import Code, Refusal
 from engine.storage.alike_paths import alike, existing
 from engine.storage.store import Store
@@ -93,3 +97,23 @@ def test_an_image_in_a_bucket_is_found_likewise(s3: str, tmp_path: Path) -> None
         sha256, refusal = ImageHasher(str(tmp_path / "w")).hashed(f"{s3}/{spelt}")
         assert refusal is None
         assert sha256 == hashlib.sha256(image_bytes("red")).hexdigest()
+
+
+class Unreachable(pafs.LocalFileSystem):
+    """A file system whose network or disk fails."""
+
+    def open_input_file(self, path: str) -> NoReturn:
+        raise OSError(5, "Input/output error")
+
+
+def test_what_cannot_be_reached_is_not_called_missing(tmp_path: Path) -> None:
+    """A disk's fault costs the image, with its reason; a bucket's ends the work, which goes on from there."""
+    files = ImageFiles(Workspace.open(tmp_path))
+    for local in (True, False):
+        store = Store(Unreachable(), f"{tmp_path}/red.png", local)
+        files._buckets["far"] = Store(Unreachable(), "far", local)
+        with pytest.raises(StorageError, match="Input/output error"):
+            store.open_input()
+        kind = UnusableImageError if local else StorageError
+        with pytest.raises(kind, match="Input/output error"):
+            files.read("s3://far/red.png")
