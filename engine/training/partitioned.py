@@ -101,6 +101,18 @@ def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, parameter.detach().float()
 
 
+def held_weights(parameter: Any, rank: int) -> Tensor:
+    """Return the weights of a parameter that this worker holds: its share at ZeRO stage 3, else all of them.
+
+    Shares are of equal size; what the last one has beyond the parameter's end was never written.
+    """
+    share = getattr(parameter, "ds_tensor", None)
+    if share is None:
+        return parameter.detach()
+    left = max(0, parameter.ds_numel - rank * share.ds_numel)
+    return share.detach().view(-1)[:left]
+
+
 def kept_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield what a model's saved state holds besides its parameters: routers' corrections, layers' scales.
 

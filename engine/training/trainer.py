@@ -23,6 +23,7 @@ from engine.models.text import fast_dtype
 from engine.training.checkpoint import CheckpointFormat, read_state, write_state
 from engine.training.optimizer import open_engine
 from engine.training.order import Rows, rank_slice
+from engine.training.partitioned import held_weights
 from engine.training.settings import EngineLayout, TrainerSettings
 
 Tensor = torch.Tensor
@@ -268,8 +269,8 @@ class Trainer(ABC):
 
         Looked at when a checkpoint is due, not after each step, which would wait for the device once more.
         """
-        # At ZeRO stage 3 a worker holds its own share, and the parameter itself is empty.
-        held = [getattr(p, "ds_tensor", p).detach() for p in self.module.parameters() if p.requires_grad]
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        held = [held_weights(parameter, self.worker.rank) for parameter in trained]
         broken = torch.stack([~torch.isfinite(tensor).all() for tensor in held]).any()
         if self.worker.summed(broken.float().to(self.worker.device)):
             rate = self.settings.rate(max(0, self.step - 1), self.total_steps)

@@ -43,8 +43,16 @@ def train(
     for step in run.run():
         blocks.append((step.step, step.rows.tolist()))
         if save and step.step == STOP:
+            spoil_padding(run, rank)
             run.save(save)
     return {"losses": run.losses, "perplexities": run.perplexities, "blocks": blocks}
+
+
+def spoil_padding(run: LmTraining, rank: int) -> None:
+    """Put NaN where the last share ends beyond its parameter: DeepSpeed leaves there what memory held."""
+    for parameter in run.model.parameters():
+        if (share := getattr(parameter, "ds_tensor", None)) is not None:
+            share[max(0, parameter.ds_numel - rank * share.ds_numel) :] = torch.nan
 
 
 def worker(rank: int, world: int, folder: Path) -> None:

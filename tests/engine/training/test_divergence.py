@@ -12,6 +12,7 @@ import torch
 
 from engine.errors import UserError
 from engine.training.lm import LARGEST_LOSS, LmTraining
+from engine.training.partitioned import held_weights
 from engine.training.settings import EncoderSettings, Layout, LmSettings
 from engine.training.text import EncoderTraining
 from engine.training.trainer import DivergedError, Trainer
@@ -69,6 +70,17 @@ def test_weights_that_are_no_numbers_make_no_checkpoint(started: Any, tmp_path: 
         training.save(tmp_path / "bad")
     assert (tmp_path / "good").is_dir()
     assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize(("rank", "held"), [(0, [0, 1, 2, 3]), (1, [4, 5]), (2, [])])
+def test_what_lies_beyond_a_parameter_in_the_last_shares_is_no_weight(rank: int, held: list[float]) -> None:
+    """Six weights among three workers of a share of four: two of them are padded."""
+    parameter: Any = torch.nn.Parameter(torch.empty(0))
+    parameter.ds_numel = 6
+    parameter.ds_tensor = torch.full((4,), math.nan)
+    parameter.ds_tensor.ds_numel = 4
+    parameter.ds_tensor[: len(held)] = torch.tensor(held)
+    assert held_weights(parameter, rank).tolist() == held
 
 
 @pytest.mark.parametrize("mean", [math.nan, math.inf, LARGEST_LOSS, 1e6])
