@@ -58,6 +58,9 @@ ABLATIONS: Mapping[str, Pipeline] = {
     "genexpan-negative": Pipeline((Generate(),)),
     "genexpan-trie": Generate(constrained=False) >> SegmentRerank(by="likelihood", length=4),
     "genexpan+negatives": Generate(negatives_in_prompt=True) >> SegmentRerank(by="likelihood", length=4),
+    # The re-ranking of "retexpan+lm-rerank" over the joint view: what a language model adds that was trained
+    # on lists of that view (`pretrain-lm --neighbor-view joint`) is told from what the view itself knows.
+    "joint+lm-rerank": Retrieve(k=1000, view="joint") >> GenerativeRerank(),
     # MultiExpan as its authors measure it: all classes grow together, and an entity comes in one at most.
     "multiexpan+joint": Pipeline((WindowSearch(jointly=True),)),
 }

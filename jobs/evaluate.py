@@ -17,6 +17,7 @@ from rich.console import Console
 from cluster.commandline import command
 from cluster.options import Choices, CommandSettings, Flag
 from engine.errors import QueryError
+from engine.evaluation.list_view import list_view_note
 from engine.evaluation.report import Report, class_rows, evaluate, key_figures, markdown, side_rows
 from engine.methods import ABLATIONS, METHODS, RENAMED
 from engine.methods import method as named_method
@@ -94,6 +95,9 @@ def _measured(name: str, pipeline: Pipeline, bundle: Bundle, queries: QuerySet, 
     with console.meter(name, len(queries.queries)) as meter:
         report = evaluate(run, queries, batch_size, meter.add, pipeline.batch_dependent)
     about = {"method": name, "pipeline": str(pipeline), "bundle": bundle.id}
+    if note := list_view_note(pipeline, bundle.manifest.settings.get("lm", {})):
+        about["note"] = note
+        console.say(f"{name}: {note}")
     return {**about, "queries_digest": queries.digest, **report}
 
 

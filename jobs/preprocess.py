@@ -39,6 +39,7 @@ EXAMPLES = """
   seedset preprocess --workspace demo-workspace/workspace
   seedset preprocess --workspace work --model bert-base-uncased --max-length 300 --max-sentences 50
   seedset preprocess --workspace s3://bucket/work --descriptions --max-length 500
+  seedset preprocess --workspace work --descriptions --description-names masked
 """
 
 

@@ -135,6 +135,7 @@ def markdown(reports: Mapping[str, Report], heading: str) -> str:
             f"{report['missing_truth']} truth names are not in the vocabulary."
         )
         lines += [counts, ""]
+        lines += [f"Note: {report['note']}.", ""] if "note" in report else []
         lines += [
             f"- refused: `{r['source']}:{r['position']}` {r['query_id'] or ''}: {r['reason']}"
             for r in report["refused"]

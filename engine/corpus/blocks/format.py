@@ -16,14 +16,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from engine.corpus.blocks.settings import BlockSettings
+from engine.corpus.blocks.settings import FIRST_LIST_VIEW, BlockSettings
 from engine.corpus.schema import part_digests, read_manifest
 from engine.errors import StorageError
 from engine.storage.parts import MANIFEST, PartFolder, content_key, read_model
@@ -63,6 +64,15 @@ class BlockManifest(BaseModel):
     corpus_digest: str
     parts: dict[str, BlockCounts]
     """Counts by the part's name, in order: the mentions parts, then maybe the lists of neighbours."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, content: Any) -> Any:
+        """Read blocks made before the view of their lists was a choice."""
+        settings = content.get("settings") if isinstance(content, dict) else None
+        if isinstance(settings, dict):
+            content = content | {"settings": {"neighbor_view": FIRST_LIST_VIEW} | settings}
+        return content
 
     def total(self, count: str) -> int:
         """Return the sum of a count over the parts."""
