@@ -72,7 +72,7 @@ def test_what_a_request_says_of_its_seeds_reaches_the_stages(make_service: MakeS
         "positive_attributes": {"river": ["Rhine", "Rhine", "Main"]},
         "negative_attributes": {"coast": ["yes"]},
     }
-    asyncio.run(make_service(dispatch).expand(request(**said), "r", Arrival(), Trace()))
+    asyncio.run(make_service(dispatch).expand(request(**said), Trace()))
     ((_, _, (expansion,), _),) = dispatch.asked
     query = expansion.query
     assert (query.class_name, query.filters) == ("cities", ())
