@@ -118,7 +118,9 @@ class Generator:
                 competing=stage.search == "paper",
             )
         else:
-            self._search = FreeSearch(artifacts.model, artifacts.names, stage.beams, FREE_TOKENS)
+            tokens = stage.max_tokens or FREE_TOKENS
+            own = (artifacts.model, artifacts.names, stage.beams, tokens, stage.length_penalty)
+            self._search = FreeSearch(*own)
 
     def __call__(self, expansions: list[Expansion]) -> list[Expansion]:
         """Return each expansion with its grown list."""

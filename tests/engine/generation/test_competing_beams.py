@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from engine.generation.beam import BeamSearch
+from engine.generation.free import FreeSearch
 from engine.generation.model import LanguageModel
 from engine.generation.trie import Trie
 from tests.support.language_models import tiny_model
@@ -68,3 +69,25 @@ def test_finds_what_the_authors_search_finds(seed: int) -> None:
         aside = BeamSearch(model, beams, max_tokens)(prompts[:1], [trie])[0]
         crowded += aside.ids.tolist() != found[0].ids.tolist()
     assert crowded, "the rule makes a difference"
+
+
+@pytest.mark.parametrize("beams", [1, 5, 12])
+def test_without_a_trie_the_same_rule_holds_over_the_whole_vocabulary(beams: int) -> None:
+    model, prompt, most = tiny_model("llama"), [5, 80, 7], 4
+    search = FreeSearch(model, [], beams, most)
+    with torch.inference_mode():
+        end = search._end = int(model.model(torch.tensor([prompt])).logits[0, -1].argsort()[-3])
+    living: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    for _ in range(most):
+        rivals = [one for one in living if one[0][-1:] == (end,)]
+        for tokens, logprob in living:
+            if tokens[-1:] != (end,):
+                with torch.inference_mode():
+                    logits = model.model(torch.tensor([[*prompt, *tokens]])).logits[0, -1].double()
+                after = enumerate(logits.log_softmax(0).tolist())
+                rivals += [((*tokens, token), logprob + p) for token, p in after]
+        living = sorted(rivals, key=lambda one: -one[1] / ((5 + len(one[0])) / 6) ** 0.6)[:beams]
+    found = search.texts(prompt)
+    assert beams == 1 or any(tokens[-1] == end for tokens, _ in living)
+    assert [one.tokens for one in found] == [tokens for tokens, _ in living]
+    np.testing.assert_allclose([one.logprob for one in found], [lp for _, lp in living], atol=1e-4)
