@@ -21,6 +21,7 @@ from engine.query import Attributes, Query
 
 MAX_TOKENS = 20
 MAX_CHARACTERS = 200
+"""Of what the model says; what a query gives is not cut, and is refused where a prompt does not fit."""
 
 LEVELS: tuple[CotLevel, ...] = ("none", "class", "positive", "negative")
 """From the flattest to the deepest; each names what those before it do."""
@@ -117,7 +118,7 @@ def _wanted(query: Query, text: str, field: str, in_files: str) -> str:
     Raises:
         QueryError: it gives nothing.
     """
-    line = " ".join(text.split())[:MAX_CHARACTERS]
+    line = " ".join(text.split())
     if not line:
         raise QueryError(
             f"query {query.id!r}: the method takes {field} from the query, which has none; give {field} "
