@@ -27,10 +27,15 @@ class RankedEntity(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """An answered query: entities, best first, and what had to be left out."""
+    """An answered query: entities, best first, what had to be left out, and what was reasoned.
+
+    ``reasoning`` is what a chain of thought said of the wanted entities: a ``class_name``, what the
+    ``positive`` and what the ``negative`` seeds share; empty for methods without one.
+    """
 
     results: list[RankedEntity]
     degraded: tuple[str, ...]
+    reasoning: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,9 @@ class Expander:
         negative: Sequence[str | int] = (),
         top_k: int = 50,
         filters: Mapping[str, Sequence[str]] | None = None,
+        class_name: str = "",
+        positive_attributes: Mapping[str, Sequence[str]] | None = None,
+        negative_attributes: Mapping[str, Sequence[str]] | None = None,
     ) -> Answer:
         """Return entities like the positive seeds and unlike the negative ones, best first.
 
@@ -85,6 +93,9 @@ class Expander:
             negative: likewise; may be empty.
             top_k: entities wanted.
             filters: only entities with one of the values of every attribute named.
+            class_name: what the wanted entities are, for methods that are given it.
+            positive_attributes: what the positive seeds share, likewise.
+            negative_attributes: what the negative seeds share, likewise.
 
         Raises:
             UnknownEntityError: a seed that the vocabulary does not hold; names the closest.
@@ -93,17 +104,33 @@ class Expander:
                 where a list belongs, or a query that a stage cannot answer.
         """
         seeds = self.vocabulary.resolve_all
-        conditions = tuple((name, tuple(values)) for name, values in (filters or {}).items())
+        by_attribute = {
+            "filters": filters or {},
+            "positive_attributes": positive_attributes or {},
+            "negative_attributes": negative_attributes or {},
+        }
         given = {
             "positive": positive,
             "negative": negative,
-            **{f"filters.{n}": v for n, v in (filters or {}).items()},
+            **{f"{f}.{n}": v for f, values in by_attribute.items() for n, v in values.items()},
         }
         if alone := next((name for name, value in given.items() if isinstance(value, str)), None):
             raise QueryError(f"{alone}: {given[alone]!r} is one text; give a list of them")
-        query = Query("query", seeds(positive, "positive"), seeds(negative, "negative"), top_k, conditions)
+        conditions, shared, unlike = (
+            tuple((n, tuple(v)) for n, v in values.items()) for values in by_attribute.values()
+        )
+        query = Query(
+            "query",
+            seeds(positive, "positive"),
+            seeds(negative, "negative"),
+            top_k,
+            conditions,
+            class_name=class_name,
+            positive_attributes=shared,
+            negative_attributes=unlike,
+        )
         (expansion,) = self.pipeline([query], strict=True)
-        return Answer(self._named(expansion), expansion.degraded)
+        return Answer(self._named(expansion), expansion.degraded, expansion.reasoning)
 
     def __call__(self, queries: Sequence[Query]) -> list[Expansion]:
         """Return one expansion a query, in order: the form that evaluation takes, without names."""

@@ -42,6 +42,9 @@ class NewEntity:
 Filters = tuple[tuple[str, tuple[str, ...]], ...]
 """Attributes with the values of which an entity must have one: (("continent", ("Asia", "Africa")), …)."""
 
+Attributes = Filters
+"""Attributes with their values, as filters are written."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Deadline:
@@ -81,6 +84,9 @@ class Query:
         filters: only entities with these attributes are ranked; empty: all.
         new: seeds that the vocabulary does not hold.
         deadline: when the caller wants what there is, ready or not.
+        class_name: what the caller calls the fine-grained class, for methods that are given it.
+        positive_attributes: what the positive seeds share, likewise.
+        negative_attributes: what the negative seeds share, likewise.
 
     Raises:
         QueryError: no positive seed, a seed on both sides, too many seeds, ``top_k`` out of bounds.
@@ -93,6 +99,9 @@ class Query:
     filters: Filters = ()
     new: tuple[NewEntity, ...] = ()
     deadline: Deadline | None = None
+    class_name: str = ""
+    positive_attributes: Attributes = ()
+    negative_attributes: Attributes = ()
 
     def __post_init__(self) -> None:
         where = f"query {self.id!r}"
@@ -158,12 +167,17 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """A query with its ranking so far, seconds spent by stage, and what was left out (``degraded``)."""
+    """A query with its ranking so far, seconds spent by stage, and what was left out (``degraded``).
+
+    ``reasoning`` is what a language model's prompts said of the wanted entities: a ``class_name``, what the
+    ``positive`` and what the ``negative`` seeds share, as far as the method names them.
+    """
 
     query: Query
     ranking: Ranking = field(default_factory=Ranking.empty)
     seconds: Mapping[str, float] = field(default_factory=dict)
     degraded: tuple[str, ...] = ()
+    reasoning: Mapping[str, str] = field(default_factory=dict)
 
 
 def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
@@ -187,6 +201,10 @@ def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
             "seconds_names": list(e.seconds),
             "seconds": list(e.seconds.values()),
             "degraded": list(e.degraded),
+            "reasoning": list(e.reasoning.items()),
+            "class_name": e.query.class_name,
+            "positive_attributes": list(e.query.positive_attributes),
+            "negative_attributes": list(e.query.negative_attributes),
         }
         for e in expansions
     ]
@@ -201,6 +219,9 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
                 tuple(int(i) for i in row["positive"]),
                 tuple(int(i) for i in row["negative"]),
                 int(row["top_k"]),
+                class_name=str(row["class_name"]),
+                positive_attributes=_attributes(row["positive_attributes"]),
+                negative_attributes=_attributes(row["negative_attributes"]),
             ),
             Ranking(
                 np.asarray(row["entity_ids"], np.int32),
@@ -212,6 +233,11 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
             ),
             {str(n): float(s) for n, s in zip(row["seconds_names"], row["seconds"], strict=True)},
             tuple(str(d) for d in row["degraded"]),
+            {str(name): str(text) for name, text in row["reasoning"]},
         )
         for row in rows
     ]
+
+
+def _attributes(pairs: Sequence[Any]) -> Attributes:
+    return tuple((str(name), tuple(map(str, values))) for name, values in pairs)

@@ -68,7 +68,7 @@ class Result(TypedDict):
 
 
 class Answer(TypedDict):
-    """An answered query. ``degraded`` says what was left out."""
+    """An answered query. ``degraded`` says what was left out, ``reasoning`` what a chain of thought said."""
 
     id: str
     method: str
@@ -76,6 +76,7 @@ class Answer(TypedDict):
     results: list[Result]
     seconds: dict[str, float]
     degraded: list[str]
+    reasoning: dict[str, str]
 
 
 class ServiceError(Exception):
@@ -151,7 +152,8 @@ class Client:
         Args:
             positive: at least one seed.
             negative: what is not wanted.
-            options: method, top_k, filter, explain, deadline_ms, bundle, id: as in the HTTP request.
+            options: method, top_k, filter, class_name, positive_attributes, negative_attributes, explain,
+                deadline_ms, bundle, id: as in the HTTP request.
         """
         answer: Answer = _read(self._call("POST", "/v1/expand", json=_query(positive, negative, options)))
         return answer

@@ -8,6 +8,9 @@ A record names its seeds by name, alias or id, and may carry its truth::
     # JSON lines and Parquet, one query a line or row
     {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals"}
 
+``pos_attrs`` and ``neg_attrs`` ({attribute: value or values}) say what the seeds of either kind share; they
+and the class are for methods that are given these.
+
 Both spellings are understood in every format. A field that is none of these, and not null, refuses the
 record: a mistyped ``negatives`` would answer another question. MESED's files are those of
 :mod:`engine.queries.mesed`. A record that cannot be used is returned as a :class:`RefusedQuery`, never
@@ -120,10 +123,11 @@ class QuerySet:
 
     @property
     def digest(self) -> str:
-        """Hex digest of the usable queries in order: ids, seeds, ``top_k``; not their truth."""
+        """Hex digest of the usable queries in order, all that a method is asked; not their truth."""
         digest = hashlib.sha256()
         for q in (labelled.query for labelled in self.queries):
-            digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k]).encode() + b"\n")
+            given = [q.class_name, q.positive_attributes, q.negative_attributes]
+            digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k, *given]).encode() + b"\n")
         return digest.hexdigest()[:16]
 
 
@@ -278,7 +282,14 @@ class _Reader:
         try:
             positive = self.vocabulary.resolve_all(record.positive, where)
             negative = self.vocabulary.resolve_all(record.negative, where)
-            query = Query(query_id, positive, negative)
+            query = Query(
+                query_id,
+                positive,
+                negative,
+                class_name=label.replace("_", " "),
+                positive_attributes=record.pos_attrs,
+                negative_attributes=record.neg_attrs,
+            )
             if record.top_k is not None:
                 query = replace(query, top_k=record.top_k)
         except UnknownEntityError as error:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from engine.corpus.readers.values import is_missing, number_of, text_of
+from engine.query import Attributes
 from engine.refusals import Code, Refusal
 from engine.repeated_keys import repeated_key
 
@@ -15,6 +25,23 @@ _SHOWN_NAME = 40
 """Characters shown of a field's name."""
 
 Entities = list[StrictStr | StrictInt]
+
+
+def _attributes(given: Any) -> Attributes:
+    """Return attributes with their values, each given as one text or as a list of them.
+
+    They are for few methods, and a file may say what a query is about in another form: that is left out,
+    and a method that wants attributes then says that there are none.
+    """
+    if not isinstance(given, dict):
+        return ()
+    listed = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+    if not all(isinstance(one, str) and one for values in listed.values() for one in values):
+        return ()
+    return tuple((name, tuple(dict.fromkeys(values))) for name, values in listed.items() if values)
+
+
+GivenAttributes = Annotated[Attributes, BeforeValidator(_attributes)]
 
 
 class QueryRecord(BaseModel):
@@ -30,15 +57,17 @@ class QueryRecord(BaseModel):
     top_k: StrictInt | None = None
     pos_gt: Entities = []
     neg_gt: Entities = []
+    pos_attrs: GivenAttributes = Field((), validation_alias=AliasChoices("pos_attrs", "positive_attributes"))
+    neg_attrs: GivenAttributes = Field((), validation_alias=AliasChoices("neg_attrs", "negative_attributes"))
 
 
-SPELLINGS = (("id", "query_id"), ("class", "label"), ("positive", "pos_seeds"), ("negative", "neg_seeds"))
+SPELLINGS = (
+    *(("id", "query_id"), ("class", "label"), ("positive", "pos_seeds"), ("negative", "neg_seeds")),
+    *(("pos_attrs", "positive_attributes"), ("neg_attrs", "negative_attributes")),
+)
 """Fields that have two spellings."""
 
 FIELDS = (*(name for pair in SPELLINGS for name in pair), "group_id", "top_k", "pos_gt", "neg_gt")
-
-NOTES = ("pos_attrs", "neg_attrs")
-"""Fields in which UltraWiki says what a query is about; nothing is done with them."""
 
 OWN = "_"
 """First character of fields that are the user's own: they are passed over."""
@@ -76,7 +105,7 @@ def _fault_of_fields(given: dict[str, Any]) -> Refusal | None:
             reason = f"{name} and {other} are two spellings of one field; give one"
             return Refusal(Code.CONFLICTING_FIELDS, reason)
     for name, value in given.items():
-        if name in FIELDS or name in NOTES or name.startswith(OWN):
+        if name in FIELDS or name.startswith(OWN):
             continue
         if name not in ELSEWHERE:
             return Refusal(Code.UNKNOWN_FIELD, _no_field(name))

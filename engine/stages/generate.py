@@ -13,7 +13,7 @@ from pydantic import Field
 from engine.catalogue import Catalogue, open_catalogue
 from engine.errors import QueryError
 from engine.generation.files import LM_FILES
-from engine.generation.prompts import CotLevel
+from engine.generation.prompts import CotLevel, Part, PromptStyle
 from engine.generation.seeds import query_rng
 from engine.query import Expansion, Filters, Ids, Query, Ranking, Scores
 from engine.stages.base import Stage, Worker, without
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # a description brings no model library along: what does is i
     from engine.generation.beam import BeamSearch
     from engine.generation.expansion import ExpansionState, Round, Rules
     from engine.generation.free import FreeSearch
+    from engine.generation.reasoning import Reasoning
     from engine.generation.trie import Trie
 
 FREE_TOKENS = 20
@@ -40,15 +41,27 @@ class Generate(Stage):
     entity that fulfils the query's filters. Scores are the mean likelihood of the positive seeds after
     "{e} is similar to" (equation 8). After the query's deadline no round begins: the list is what it is
     then, or, if there was no round at all, what was recalled before.
+
+    The defaults are GenExpan as its authors ran it: ``search``, ``selection`` and ``prompts`` are the
+    paper's, each with ours beside it (:mod:`engine.generation.beam`, :mod:`engine.generation.expansion`,
+    :mod:`engine.generation.prompts`). A name longer than ``max_tokens`` is not generated, as in theirs;
+    None lifts that. ``patience`` is the paper's; the program has 5. ``cot_level`` is the depth of the chain
+    of thought, and ``given`` names the parts of it that a query says itself (table 8).
     """
 
     k: int = Field(default=200, ge=1)
     beams: int = Field(default=40, ge=1)
+    max_tokens: int | None = Field(default=20, ge=1)
+    length_penalty: float = Field(default=0.6, ge=0)
+    search: Literal["paper", "seedset"] = "paper"
     top_p: float = Field(default=0.7, gt=0, le=1)
+    selection: Literal["paper", "seedset"] = "paper"
     patience: int = Field(default=20, ge=1)
     max_rounds: int = Field(default=200, ge=1)
     normalise: Literal["allowed", "vocabulary"] = "allowed"
+    prompts: PromptStyle = "paper"
     cot_level: CotLevel = "none"
+    given: tuple[Part, ...] = ()
     descriptions: bool = False
     negatives_in_prompt: bool = False
     constrained: bool = True
@@ -96,9 +109,18 @@ class Generator:
         self._filtered_trie = lru_cache(CACHED_TRIES)(self._restricted)
         self._search: BeamSearch | FreeSearch
         if stage.constrained:
-            self._search = BeamSearch(artifacts.model, stage.beams, normalise=stage.normalise)
+            self._search = BeamSearch(
+                artifacts.model,
+                stage.beams,
+                stage.max_tokens,
+                stage.normalise,
+                stage.length_penalty,
+                competing=stage.search == "paper",
+            )
         else:
-            self._search = FreeSearch(artifacts.model, artifacts.names, stage.beams, FREE_TOKENS)
+            tokens = stage.max_tokens or FREE_TOKENS
+            own = (artifacts.model, artifacts.names, stage.beams, tokens, stage.length_penalty)
+            self._search = FreeSearch(*own)
 
     def __call__(self, expansions: list[Expansion]) -> list[Expansion]:
         """Return each expansion with its grown list."""
@@ -124,27 +146,29 @@ class Generator:
             ExpansionState(
                 query=e.query,
                 trie=self._trie(e),
-                class_name=class_name,
+                reasoning=reasoning,
                 wanted=max(stage.k, e.query.top_k),
                 rng=query_rng(stage.seed, e.query, e.query.positive),
                 refused=refused,
             )
-            for e, (class_name, refused) in zip(
-                expansions, self._classes([e.query for e in expansions]), strict=True
+            for e, (reasoning, refused) in zip(
+                expansions, self._reasoned([e.query for e in expansions]), strict=True
             )
         ]
 
-    def _classes(self, queries: Sequence[Query]) -> list[tuple[str, str]]:
-        """Return for each query the name of its class, and why it cannot be answered, if it cannot."""
-        from engine.generation.reasoning import class_names
+    def _reasoned(self, queries: Sequence[Query]) -> list[tuple[Reasoning, str]]:
+        """Return what each query's prompts say of its entities, and why it cannot be answered, if so."""
+        from engine.generation.reasoning import Reasoning, reason
 
+        stage = self._stage
         try:
-            return [(name, "") for name in class_names(self._artifacts, queries, self._stage.cot_level)]
+            found = reason(self._artifacts, queries, stage.cot_level, stage.prompts, stage.given)
+            return [(one, "") for one in found]
         except QueryError as error:
             if len(queries) == 1:
-                return [("", str(error))]
+                return [(Reasoning(), str(error))]
         half = len(queries) // 2
-        return [*self._classes(queries[:half]), *self._classes(queries[half:])]
+        return [*self._reasoned(queries[:half]), *self._reasoned(queries[half:])]
 
     def rounds(self, growing: Sequence[ExpansionState]) -> Iterator[Round]:
         """Yield every round of every query while the lists grow."""
@@ -171,8 +195,9 @@ class Generator:
         """Return the expansion with the list as it is now; a round may have brought more than is wanted.
 
         Raises:
-            QueryError: the query does not fit the model from the beginning.
+            QueryError: the query does not fit the model from the beginning, or lacks what the stage is given.
         """
+        expansion = replace(expansion, reasoning={**expansion.reasoning, **grown.reasoning.notes()})
         if grown.refused:
             if not grown.rounds:
                 raise QueryError(grown.refused)
@@ -182,7 +207,7 @@ class Generator:
             expansion = without(expansion, self._stage.name, note)
             if not grown.rounds:
                 return expansion
-        ids, scores, times = grown.ranked(grown.wanted)
+        ids, scores, times = grown.ranked(grown.wanted, self._stage.selection)
         recalled = _evidence_of(expansion.ranking, ids)
         columns = {**recalled, "likelihood": scores, "generated": times}
         return replace(expansion, ranking=Ranking(ids, scores, columns))
@@ -213,8 +238,10 @@ def rules_of(stage: Generate) -> Rules:
 
     return Rules(
         top_p=stage.top_p,
+        selection=stage.selection,
         patience=stage.patience,
         max_rounds=stage.max_rounds,
         descriptions=stage.descriptions,
         negatives_in_prompt=stage.negatives_in_prompt,
+        prompts=stage.prompts,
     )

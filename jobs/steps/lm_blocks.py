@@ -76,6 +76,7 @@ def make_blocks(
     key = settings.key(corpus.digest)
     if there := open_blocks(workspace, key):
         return there
+    _tell_of_former_default(workspace, settings, corpus.digest)
     folder = block_parts(workspace, settings)
     plans = named_plans(workspace, plan_parts(workspace, settings))
     arguments = (workspace.root.uri, tokenizer, settings)
@@ -96,6 +97,16 @@ def make_blocks(
     manifest = BlockManifest(settings=settings, corpus_digest=corpus.digest, parts=parts)
     write_model(workspace.inputs(key) / MANIFEST, manifest)
     return Blocks(key, manifest, folder.folder)
+
+
+def _tell_of_former_default(workspace: Workspace, settings: BlockSettings, corpus_digest: str) -> None:
+    """Say which option goes on with blocks and runs that read descriptions, once the default."""
+    former = settings.model_copy(update={"descriptions": True})
+    if not settings.descriptions and open_blocks(workspace, former.key(corpus_digest)):
+        console.say(
+            "sentences alone are read now; --descriptions goes on with the blocks and runs of this corpus "
+            "that read descriptions, too"
+        )
 
 
 def neighbours_of(bundle: Bundle, view: str) -> str:

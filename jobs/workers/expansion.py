@@ -28,6 +28,7 @@ WRITER_CPUS = 0.1
 """A writer waits for most of the time."""
 
 _FLOATS = pa.list_(pa.float32())
+_ATTRIBUTES = pa.map_(pa.string(), pa.list_(pa.string()))
 _ROW = pa.struct(
     [
         ("query_id", pa.string()),
@@ -41,6 +42,10 @@ _ROW = pa.struct(
         ("seconds_names", pa.list_(pa.string())),
         ("seconds", pa.list_(pa.float64())),
         ("degraded", pa.list_(pa.string())),
+        ("reasoning", pa.map_(pa.string(), pa.string())),
+        ("class_name", pa.string()),
+        ("positive_attributes", _ATTRIBUTES),
+        ("negative_attributes", _ATTRIBUTES),
     ]
 )
 PART_SCHEMA = pa.schema([("part", pa.string()), ("rows", pa.list_(_ROW))])

@@ -94,6 +94,21 @@ Seed = Annotated[
 """A name or alias, an entity id, or a new entity."""
 
 
+Conditions = dict[Key, Annotated[list[Name], Field(min_length=1, max_length=MAX_VALUES)]]
+"""Attributes with values of each."""
+
+
+def _conditions(description: str) -> Any:
+    """Return the optional field of attributes with their values."""
+    names = {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": WITHOUT_NUL}
+    return Field(
+        default={},
+        max_length=MAX_CONDITIONS,
+        json_schema_extra={"propertyNames": names},
+        description=description,
+    )
+
+
 class ExpandRequest(BaseModel):
     """One query."""
 
@@ -112,14 +127,14 @@ class ExpandRequest(BaseModel):
     )
     method: Method = Field(default=DEFAULT, description="see /v1/methods")
     top_k: StrictInt = Field(default=50, ge=1, description="entities wanted")
-    filter: dict[Key, Annotated[list[Name], Field(min_length=1, max_length=MAX_VALUES)]] = Field(
-        default={},
-        max_length=MAX_CONDITIONS,
-        json_schema_extra={
-            "propertyNames": {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": WITHOUT_NUL}
-        },
-        description="only entities with one of the values of every attribute named (see /v1/attributes)",
+    filter: Conditions = _conditions(
+        "only entities with one of the values of every attribute named (see /v1/attributes)"
     )
+    class_name: Prefix = Field(
+        default="", description="what the wanted entities are, for methods that are given it (…-given)"
+    )
+    positive_attributes: Conditions = _conditions("what the positive seeds share, likewise")
+    negative_attributes: Conditions = _conditions("what the negative seeds share, likewise")
     explain: StrictBool = Field(
         default=False, description="with the nearest seeds, sentences and images of every entity"
     )
@@ -226,6 +241,7 @@ def answer_of(
         "results": results,
         "seconds": {name: round(s, 6) for name, s in expansion.seconds.items()},
         "degraded": list(expansion.degraded),
+        "reasoning": dict(expansion.reasoning),
     }
 
 

@@ -84,11 +84,17 @@ def _resolved(
     deadline = arrival.deadline(min((request.deadline_ms or float("inf")) / 1000, settings.timeout_s))
     may_suggest = partial(arrival.may_suggest, deadline)
     positive, negative, new = _Seeds(request, snapshot, may_suggest).resolved()
-    filters = tuple((name, tuple(dict.fromkeys(values))) for name, values in request.filter.items())
+    filters, shared, unlike = (
+        tuple((name, tuple(dict.fromkeys(values))) for name, values in given.items())
+        for given in (request.filter, request.positive_attributes, request.negative_attributes)
+    )
     if filters:
         # An unknown attribute or value is refused before any stage runs.
         snapshot.catalogue.matching(filters, may_suggest)
-    query = Query(request.id, positive, negative, request.top_k, filters, new, deadline)
+    query = Query(
+        *(request.id, positive, negative, request.top_k, filters, new, deadline),
+        *(clean_name(request.class_name), shared, unlike),
+    )
     return ResolvedQuery(route, method, query, deadline, request.explain)
 
 

@@ -125,6 +125,10 @@ class Answer(Shape):
     results: list[Result] = Field(description="best first")
     seconds: dict[str, float] = Field(description="of computing, by stage")
     degraded: list[str] = Field(description="what was left out, and why; begins with the stage's name")
+    reasoning: dict[str, str] = Field(
+        description="what a chain of thought said of the wanted entities: class_name, and what the positive "
+        "and the negative seeds share; empty without one"
+    )
 
 
 class FailedQuery(Shape):

@@ -132,18 +132,21 @@ def test_the_pools_of_stages_write_the_same(ray_local, root, tmp_path):
     same(batch_rows(tmp_path / "there"), local_rows(root))
 
 
-@pytest.mark.parametrize("name", ["genexpan", "retexpan+lm-rerank"])
+@pytest.mark.parametrize("name", ["genexpan+cot-class-given", "retexpan+lm-rerank"])
 def test_a_language_models_lists_are_those_of_the_local_runtime(tmp_path, name):
     names = [f"entity {i}" for i in range(24)]
     vectors = np.random.default_rng(2).normal(size=(len(names), 4))
     bundle = publish_vectors(Workspace.open(tmp_path / "w"), names, {"mask": vectors}, model=tiny_model())
-    queries = [{"id": f"q{i}", "positive": [i, i + 1, i + 2], "negative": [i + 3]} for i in range(5)]
+    seeds = [{"id": f"q{i}", "positive": [i, i + 1, i + 2], "negative": [i + 3]} for i in range(5)]
+    queries = [{**one, "class": "odd_things"} for one in seeds]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, queries)))
     assert expand(tmp_path, tmp_path / "out", "--workers", 1, "--method", name) == 0
-    asked = [Query(f"q{i}", (i, i + 1, i + 2), (i + 3,)) for i in range(5)]
+    asked = [Query(f"q{i}", (i, i + 1, i + 2), (i + 3,), class_name="odd things") for i in range(5)]
     for expansion in method(name).open(bundle)(asked):
         rows = [r for r in batch_rows(tmp_path / "out") if r["query_id"] == expansion.query.id]
         assert [r["entity_id"] for r in rows] == expansion.ranking.ids.tolist()
+        assert rows[0]["reasoning"] == list(expansion.reasoning.items())
+        assert bool(expansion.reasoning) == name.startswith("genexpan")
         np.testing.assert_allclose([r["score"] for r in rows], expansion.ranking.scores, rtol=1e-4)
 
 
@@ -224,7 +227,9 @@ def test_a_method_whose_answers_depend_on_the_call_is_refused(root, tmp_path, ca
 def test_a_part_crosses_processes_exactly():
     scores = np.array([0.1, -1 / 3, np.float32(1e-40)], np.float32)
     ranking = Ranking(np.array([2**31 - 1, 0, 7], np.int32), scores, {"a b": scores * 3})
-    one = Expansion(Query("ü", (1,), (2, 3), 9), ranking, {"Retrieve": 0.1 + 0.2}, ("note",))
+    said = {"class_name": "ü", "positive_attributes": (("a", ("b", "c")),), "negative_attributes": ()}
+    query, reasoning = Query("ü", (1,), (2, 3), 9, **said), {"class_name": "ü", "positive": ""}
+    one = Expansion(query, ranking, {"Retrieve": 0.1 + 0.2}, ("note",), reasoning)
     empty = Expansion(Query("e", (1,)))
     # As it comes out of a file or another process.
     sink = pa.BufferOutputStream()
@@ -233,6 +238,7 @@ def test_a_part_crosses_processes_exactly():
     ((part, (back, none)),) = unpack(pa.ipc.open_stream(sink.getvalue()).read_all())
     assert part == "00003"
     assert (back.query, back.seconds, back.degraded) == (one.query, one.seconds, one.degraded)
+    assert back.reasoning == reasoning
     np.testing.assert_array_equal(back.ranking.ids, ranking.ids)
     np.testing.assert_array_equal(back.ranking.scores, scores)
     np.testing.assert_array_equal(back.ranking.evidence["a b"], scores * 3)

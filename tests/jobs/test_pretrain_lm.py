@@ -229,6 +229,24 @@ def _in_one_go(workspace: Workspace, begin: Start, settings: LmSettings) -> list
     return run.losses
 
 
+@pytest.mark.usefixtures("alone")
+def test_who_has_blocks_with_descriptions_is_told_how_to_go_on_with_them(
+    place: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace.open(place)
+    texts = BlockSettings(tokenizer="", vocab_size=0, block=24, descriptions=True)
+    begin = start(workspace, None, str(config), None, 300, texts)
+    described = make_blocks(workspace, begin.tokenizer, begin.blocks)
+    assert "--descriptions" not in capsys.readouterr().err
+    alone = begin.blocks.model_copy(update={"descriptions": False})
+    blocks = make_blocks(workspace, begin.tokenizer, alone)
+    assert "--descriptions goes on with the blocks and runs" in capsys.readouterr().err
+    assert blocks.manifest.total("descriptions") == 0
+    assert blocks.key != described.key
+    make_blocks(workspace, begin.tokenizer, alone)
+    assert "--descriptions" not in capsys.readouterr().err, "told once"
+
+
 def test_what_would_fail_after_the_training_is_found_before_it(
     place: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,8 @@
 """Plan, pack and read a corpus as blocks of tokens for a language model.
 
-Every distinct sentence is read once, after the description of its entity; the texts of an entity stay
-beside each other, so that a block is about something. A few sentences are held out of training.
+Every distinct sentence is read once, where that is asked for after the description of its entity; the
+texts of an entity stay beside each other, so that a block is about something. A few sentences are held out
+of training.
 
 ``part-<name>.npy`` [blocks, T] holds the training blocks of a mentions part, ``part-<name>.held.npy``
 [tokens] the tokens of its held-out sentences, which are packed together on reading, and
@@ -183,7 +184,7 @@ def part_texts(
 ) -> tuple[list[str], list[str]]:
     """Return the texts of a part in reading order, those to train on and those held out.
 
-    Entities come in the order of their ids, each with its description first.
+    Entities come in the order of their ids, each with its description, if the plan has one, first.
     """
     with workspace.mentions()[plan.part].open_input() as stream:
         table = pq.read_table(stream, columns=["entity_id", "sentence"])

@@ -21,8 +21,11 @@ class BlockSettings(BaseModel):
     vocab_size: int = Field(description="Train the corpus' own tokenizer to this many tokens.")
     block: int = Field(default=256, ge=8, description="Cut the texts into blocks of this many tokens.")
     descriptions: bool = Field(
-        default=True, description="Read each entity's description before its sentences."
+        default=False,
+        description="Read each entity's description before its sentences (GenExpan reads sentences alone).",
     )
+    """GenExpan's authors train on sentences alone, and give that one model the descriptions in its prompts
+    for their row with retrieval augmentation: a model that has read them makes the two rows alike."""
     held_out: float = Field(
         default=0.01,
         ge=0,
