@@ -48,6 +48,16 @@ METHODS: dict[str, Pipeline] = {
     # mask representations of sentences and images.
     "multiexpan+segments": WindowSearch() >> SegmentRerank(view="multimodal"),
     "multimodal": Retrieve(view="multimodal") >> SegmentRerank(view="multimodal"),
+    # The three steps one after the other: recall by the positive seeds, the language model, segments by the
+    # negative seeds. These belong to the last step alone, so the model takes nothing off for them (contrast
+    # 0), unlike in "default+lm-rerank". View, width, hubness and weight are that method's.
+    "composed": Retrieve(k=600, view="joint", hubness=0.6)
+    >> GenerativeRerank(weight=0.25, contrast=0)
+    >> SegmentRerank(view="joint", length=4),
+    # The same after MultiExpan's recall, by what sentences and images say together.
+    "composed+images": WindowSearch()
+    >> GenerativeRerank(weight=0.25, contrast=0)
+    >> SegmentRerank(view="multimodal", length=4),
 }
 
 ABLATIONS: Mapping[str, Pipeline] = {

@@ -5,6 +5,7 @@ Ids inside, names only at the edges. Knows nothing of models, files or clusters.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,12 @@ class NewEntity:
 
 Filters = tuple[tuple[str, tuple[str, ...]], ...]
 """Attributes with the values of which an entity must have one: (("continent", ("Asia", "Africa")), …)."""
+
+
+Value = bool | int | float | str | None
+Options = tuple[tuple[str, Value], ...]
+"""Settings of stages that a query changes for itself: (("SegmentRerank.length", 8), …). What they may be is
+checked where a query meets its pipeline (:mod:`engine.stages.options`)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -81,6 +88,8 @@ class Query:
         filters: only entities with these attributes are ranked; empty: all.
         new: seeds that the vocabulary does not hold.
         deadline: when the caller wants what there is, ready or not.
+        options: settings of stages that differ for this query; a stage reads them by
+            :meth:`engine.stages.base.Stage.asked`.
 
     Raises:
         QueryError: no positive seed, a seed on both sides, too many seeds, ``top_k`` out of bounds.
@@ -93,6 +102,7 @@ class Query:
     filters: Filters = ()
     new: tuple[NewEntity, ...] = ()
     deadline: Deadline | None = None
+    options: Options = ()
 
     def __post_init__(self) -> None:
         where = f"query {self.id!r}"
@@ -180,6 +190,7 @@ def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
             "positive": list(e.query.positive),
             "negative": list(e.query.negative),
             "top_k": e.query.top_k,
+            "options": json.dumps(dict(e.query.options)) if e.query.options else "",
             "entity_ids": e.ranking.ids,
             "scores": e.ranking.scores,
             "evidence_names": list(e.ranking.evidence),
@@ -201,6 +212,7 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
                 tuple(int(i) for i in row["positive"]),
                 tuple(int(i) for i in row["negative"]),
                 int(row["top_k"]),
+                options=tuple(json.loads(row["options"] or "{}").items()),
             ),
             Ranking(
                 np.asarray(row["entity_ids"], np.int32),
