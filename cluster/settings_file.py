@@ -128,6 +128,48 @@ def nested(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def own_pairs(
+    pairs: Sequence[str], options: Sequence[Option], former: Mapping[str, Former] | None = None
+) -> tuple[dict[str, str], list[str]]:
+    """Return the pairs of ``--set`` that an option of the shape "pairs" takes, and the others.
+
+    It takes ``a.b=c`` where ``a`` is no setting of the command: a stage's, say.
+
+    Raises:
+        UserError: one of its own is given twice.
+    """
+    if not any(option.shape == "pairs" for option in options):
+        return {}, list(pairs)
+    known = {option.key for option in options if option.shape != "pairs"} | set(former or ())
+    own: dict[str, str] = {}
+    rest = []
+    alone = all(option.shape != "nested" for option in options)
+    for text in pairs:
+        key, equals, value = text.partition("=")
+        if not (equals and key) and alone:
+            metavar = next(option.metavar for option in options if option.shape == "pairs")
+            raise UserError(f"--set {text}: write {metavar.strip('<>')}")
+        if not equals or (not alone and ("." not in key or key.partition(".")[0] in known)):
+            rest.append(text)
+        elif key in own:
+            raise UserError(f"--set {key}: given a second time")
+        else:
+            own[key] = value
+    return own, rest
+
+
+def with_mapping(values: Values, given: Mapping[str, str], options: Sequence[Option]) -> Values:
+    """Return the values with those that the option of the shape "pairs" takes, above a file's, key by key."""
+    if not given:
+        return values
+    (option,) = (option for option in options if option.shape == "pairs")
+    before = values.get(option.key)
+    if before is None or not isinstance(before.value, dict):
+        return {**values, option.key: Given(dict(given), "--set")}
+    place = f"{before.place.rstrip(':')} and --set:"
+    return {**values, option.key: Given(merged(before.value, given), place)}
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Return two nested mappings as one; where both have a value the second one's counts."""
     found = dict(below)

@@ -6,7 +6,8 @@ A record names its seeds by name, alias or id, and may carry its truth::
     {"query_id": "countries-3-0", "group_id": 3, "pos_seeds": [...], "neg_seeds": [...],
      "pos_gt": [...], "neg_gt": [...]}
     # JSON lines and Parquet, one query a line or row
-    {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals"}
+    {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals",
+     "options": {"SegmentRerank.length": 8}}
 
 Both spellings are understood in every format. A field that is none of these, and not null, refuses the
 record: a mistyped ``negatives`` would answer another question. MESED's files are those of
@@ -120,10 +121,11 @@ class QuerySet:
 
     @property
     def digest(self) -> str:
-        """Hex digest of the usable queries in order: ids, seeds, ``top_k``; not their truth."""
+        """Hex digest of the usable queries in order: ids, seeds, ``top_k``, options; not their truth."""
         digest = hashlib.sha256()
         for q in (labelled.query for labelled in self.queries):
-            digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k]).encode() + b"\n")
+            options = [dict(q.options)] if q.options else []
+            digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k, *options]).encode() + b"\n")
         return digest.hexdigest()[:16]
 
 
@@ -281,6 +283,8 @@ class _Reader:
             query = Query(query_id, positive, negative)
             if record.top_k is not None:
                 query = replace(query, top_k=record.top_k)
+            if record.options:
+                query = replace(query, options=tuple(record.options.items()))
         except UnknownEntityError as error:
             return Refusal(Code.UNKNOWN_ENTITY, str(error))
         except UserError as error:

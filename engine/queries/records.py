@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from engine.corpus.readers.values import is_missing, number_of, text_of
 from engine.refusals import Code, Refusal
@@ -15,6 +26,13 @@ _SHOWN_NAME = 40
 """Characters shown of a field's name."""
 
 Entities = list[StrictStr | StrictInt]
+
+
+def _of_pairs(given: Any) -> Any:
+    """Return a mapping, which Parquet's maps come as pairs of; anything else is returned unchanged."""
+    if isinstance(given, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in given):
+        return plain(dict(given))
+    return given
 
 
 class QueryRecord(BaseModel):
@@ -28,6 +46,9 @@ class QueryRecord(BaseModel):
     positive: Entities = Field(validation_alias=AliasChoices("positive", "pos_seeds"))
     negative: Entities = Field([], validation_alias=AliasChoices("negative", "neg_seeds"))
     top_k: StrictInt | None = None
+    options: Annotated[
+        dict[str, StrictBool | StrictInt | StrictFloat | StrictStr | None], BeforeValidator(_of_pairs)
+    ] = {}
     pos_gt: Entities = []
     neg_gt: Entities = []
 
@@ -35,7 +56,7 @@ class QueryRecord(BaseModel):
 SPELLINGS = (("id", "query_id"), ("class", "label"), ("positive", "pos_seeds"), ("negative", "neg_seeds"))
 """Fields that have two spellings."""
 
-FIELDS = (*(name for pair in SPELLINGS for name in pair), "group_id", "top_k", "pos_gt", "neg_gt")
+FIELDS = (*(name for pair in SPELLINGS for name in pair), "group_id", "top_k", "options", "pos_gt", "neg_gt")
 
 NOTES = ("pos_attrs", "neg_attrs")
 """Fields in which UltraWiki says what a query is about; nothing is done with them."""

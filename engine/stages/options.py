@@ -104,9 +104,9 @@ def checked_options(stages: Sequence[Stage], options: Mapping[str, Value]) -> Op
         name = f"{_address(stages, place)}.{setting}"
         if name in found:
             raise OptionError(key, "is given a second time, in another spelling")
-        _with(stages[place], _address(stages, place), {setting: value}, strict=True)
         if isinstance(value, int | float) and not bounds[0] <= value <= bounds[1]:
-            raise OptionError(key, f"{value:g} is out of bounds: give {bounds[0]:g} to {bounds[1]:g}")
+            raise OptionError(key, f"{_shown(value)} is out of bounds: give {bounds[0]:g} to {bounds[1]:g}")
+        _with(stages[place], _address(stages, place), {setting: value}, strict=True)
         given.setdefault(place, {})[setting] = value
         found[name] = value
     for place, values in given.items():
