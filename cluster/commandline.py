@@ -26,6 +26,7 @@ from typer.core import TyperCommand
 
 from cluster.errors import line_of, show_tracebacks, wants_traceback, whole_traceback
 from cluster.options import Former, Option, options_of
+from cluster.presets import Presets
 from cluster.settings_file import (
     Given,
     Values,
@@ -100,6 +101,7 @@ class Command(Generic[Settings]):
         actions: options that do something else.
         headings: of the options, by the dotted path of their field or of what it is in.
         former: former names of options, by their keys.
+        presets: where ``--preset NAME`` takes settings from.
     """
 
     def __init__(
@@ -113,8 +115,9 @@ class Command(Generic[Settings]):
         actions: Sequence[Action] = (),
         headings: Mapping[str, str] | None = None,
         former: Mapping[str, Former] | None = None,
+        presets: Presets | None = None,
     ) -> None:
-        self.function, self.examples, self.about = function, examples, about
+        self.function, self.examples, self.about, self.presets = function, examples, about, presets
         self.file_flags, self.actions = file_flags, actions
         self.headings, self.former = headings or {}, former or {}
         self._printed, self._print_help = printed, print_help
@@ -203,6 +206,12 @@ class Command(Generic[Settings]):
             told, metavar, heading = about
             pairs = _option("--set", help=told, metavar=metavar, heading=heading)
             found.append(("set_pairs", list[str] | None, pairs))
+        if self.presets:
+            told = (
+                f"Begin with the settings of a paper ({', '.join(self.presets.names)}), or a file like these."
+            )
+            preset = _option("--preset", help=told, metavar="<name>", heading=SETTINGS_FILE)
+            found.append(("preset_name", str | None, preset))
         read = "YAML file of settings, by these names. What is given on the command line counts more."
         file = _option(*self.file_flags, help=read, metavar="<path>", heading=SETTINGS_FILE)
         found.append(("config_file", Path | None, file))
@@ -236,9 +245,13 @@ class Command(Generic[Settings]):
         then(settings)
 
     def _values(self, words: dict[str, Any]) -> Values:
-        """Return what was given: the command line above ``--set`` above the file."""
-        file = words["config_file"]
-        found = read_file(file, self.options, self.former) if file else {}
+        """Return what was given: the command line above ``--set`` above the file above the preset."""
+        found: Values = {}
+        if self.presets and (name := words.get("preset_name")):
+            preset = self.presets.path(name)
+            found |= read_file(preset, self.options, self.former, self.presets.section)
+        if file := words["config_file"]:
+            found |= read_file(file, self.options, self.former)
         own, rest = own_pairs(words.get("set_pairs") or [], self.options, self.former)
         found = with_mapping(found, own, self.options)
         found = with_pairs(found, rest, self.options, self.former)

@@ -26,6 +26,7 @@ from engine.storage.relative import check_relative
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
+from jobs.settings import presets
 from jobs.steps.query_options import with_checked_options
 
 EXAMPLES = """
@@ -63,7 +64,7 @@ class EvaluateSettings(CommandSettings):
     strict: bool = Field(default=False, description="Fail if any query is refused.")
 
 
-@command(EXAMPLES, actions=[LIST_METHODS])
+@command(EXAMPLES, actions=[LIST_METHODS], presets=presets("evaluate"))
 def main(settings: EvaluateSettings) -> None:
     """Measure one or several methods on queries with known answers."""
     if settings.json_file is not None:
