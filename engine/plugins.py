@@ -20,9 +20,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import NamedTuple
 
+from engine import methods
 from engine.errors import QueryError, UserError
-from engine.methods import ABLATIONS, ABOUT, METHODS, RENAMED
-from engine.methods import method as named_method
 from engine.stages.base import Pipeline, Stage
 
 GROUP = "seedset.methods"
@@ -41,7 +40,7 @@ class ListedMethod(NamedTuple):
 
 def is_ours(name: str) -> bool:
     """Return whether a name is of a method or an ablation of ours, or a former one."""
-    return name in METHODS or name in ABLATIONS or name in RENAMED
+    return name in methods.METHODS or name in methods.ABLATIONS or name in methods.RENAMED
 
 
 def installed() -> dict[str, metadata.EntryPoint]:
@@ -63,13 +62,13 @@ def find_method(name: str) -> Pipeline:
         UserError: the module cannot be imported, or holds no pipeline of that name.
     """
     if is_ours(name):
-        return named_method(name)
+        return methods.method(name)
     if OBJECT.fullmatch(name):
         return _imported(name, name)
     others = installed()
     if name in others:
         return _imported(others[name].value, f"the installed method {name!r}")
-    known = [*METHODS, *ABLATIONS, *others]
+    known = [*methods.METHODS, *methods.ABLATIONS, *others]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise QueryError(
@@ -79,8 +78,8 @@ def find_method(name: str) -> Pipeline:
 
 def listed(ablations: bool = True) -> Iterator[ListedMethod]:
     """Yield every method, those of installed packages last; one that cannot be imported says why."""
-    for name, pipeline in {**METHODS, **(ABLATIONS if ablations else {})}.items():
-        yield ListedMethod(name, str(pipeline), ABOUT.get(name, ""))
+    for name, pipeline in {**methods.METHODS, **(methods.ABLATIONS if ablations else {})}.items():
+        yield ListedMethod(name, str(pipeline), methods.ABOUT.get(name, ""))
     for name, entry in installed().items():
         about = f"installed, as {entry.value}"
         try:

@@ -1,7 +1,7 @@
 """Run the commands of a preset one after the other: from a paper's official folder to its table.
 
 What has ended is noted in ``runs/reproduce/NAME.json`` of the workspace, with the settings that it had; a
-rerun goes on after it, and where a step's settings are others, with that step. A step that was stopped goes on
+rerun goes on after it, and where a step's settings are others, with that step. One that was stopped goes on
 where it was, as the command itself does.
 """
 
@@ -39,7 +39,7 @@ class ReproduceSettings(CommandSettings):
     """The settings of the command."""
 
     preset: str = Field(
-        description=f"Run commands with the settings of this paper: {', '.join(Presets(PRESETS, '').names)}; or "
+        description=f"Run commands with a paper's settings: {', '.join(Presets(PRESETS, '').names)}; or with "
         "those of a YAML file of your own, a section for each command in their order."
     )
     source: str = Field(description="Official folder of the data set, or s3:// address.")
