@@ -106,7 +106,6 @@ def checked_options(stages: Sequence[Stage], options: Mapping[str, Value]) -> Op
             raise OptionError(key, "is given a second time, in another spelling")
         if isinstance(value, int | float) and not bounds[0] <= value <= bounds[1]:
             raise OptionError(key, f"{_shown(value)} is out of bounds: give {bounds[0]:g} to {bounds[1]:g}")
-        _with(stages[place], _address(stages, place), {setting: value}, strict=True)
         given.setdefault(place, {})[setting] = value
         found[name] = value
     for place, values in given.items():
@@ -134,7 +133,9 @@ def _may_change(stages: Sequence[Stage]) -> str:
 
 def _has_stage(pipeline: Pipeline, key: str) -> bool:
     name = SettingName.parse(key)
-    return name is not None and any(stage.name == name.stage for stage in pipeline.stages)
+    return name is not None and any(
+        stage.name == name.stage and name.number in (None, stage.number) for stage in pipeline.stages
+    )
 
 
 def _find(stages: Sequence[Stage], key: str) -> tuple[int, str]:
