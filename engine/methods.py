@@ -64,6 +64,16 @@ METHODS: dict[str, Pipeline] = {
     # mask representations of sentences and images.
     "multiexpan+segments": WindowSearch() >> SegmentRerank(view="multimodal"),
     "multimodal": Retrieve(view="multimodal") >> SegmentRerank(view="multimodal"),
+    # The three steps one after the other: recall by the positive seeds, the language model, segments by the
+    # negative seeds. These belong to the last step alone, so the model takes nothing off for them (contrast
+    # 0), unlike in "default+lm-rerank". View, width, hubness and weight are that method's.
+    "composed": Retrieve(k=600, view="joint", hubness=0.6)
+    >> GenerativeRerank(weight=0.25, contrast=0)
+    >> SegmentRerank(view="joint", length=4),
+    # The same after MultiExpan's recall, by what sentences and images say together.
+    "composed+images": WindowSearch()
+    >> GenerativeRerank(weight=0.25, contrast=0)
+    >> SegmentRerank(view="multimodal", length=4),
 }
 
 ABLATIONS: Mapping[str, Pipeline] = {
@@ -85,6 +95,34 @@ ABLATIONS: Mapping[str, Pipeline] = {
     "multiexpan+joint": Pipeline((WindowSearch(jointly=True),)),
 }
 
+
+ABOUT: Mapping[str, str] = {
+    "retexpan": "UltraWiki's RetExpan: nearest to the positive seeds, then segments by the negative ones",
+    "retexpan+cds": "RetExpan with segments by confidence (appendix K)",
+    "retexpan-negative": "RetExpan without the negative seeds (table 4)",
+    "genexpan": "UltraWiki's GenExpan: rounds of generation, then segments by likelihood",
+    "genexpan+cot": "GenExpan that names the class and what the seeds share first (tables 2 and 8)",
+    "genexpan+ra": "GenExpan with descriptions in the prompt (appendix J)",
+    "retexpan+genexpan": "retrieval recalls 1,000 entities, generation ranks them (table 9)",
+    "genexpan+retexpan": "generation recalls 1,000 entities, retrieval ranks them (table 9)",
+    "retexpan+lm-rerank": "retrieval recalls 1,000 entities, a language model scores them",
+    "default": "what answers best: three views together, and contrast by the negative seeds",
+    "default+lm-rerank": "the default with a language model in between",
+    "joint": "the three views together, without negative seeds",
+    "description": "by descriptions alone",
+    "lexical": "by words alone",
+    "multiexpan": "MESED's MultiExpan: window search over predicted distributions of text and images",
+    "multiexpan+segments": "MultiExpan, then segments by the negative seeds",
+    "multimodal": "RetExpan by the mask representations of sentences and images",
+    "composed": "retrieval recall, then a language model, then segments by the negative seeds",
+    "composed+images": "MultiExpan's recall, then a language model, then segments by the negative seeds",
+    "image": "by images alone",
+    "genexpan-negative": "GenExpan without the negative seeds (table 4)",
+    "genexpan-trie": "GenExpan without the trie of names (table 3)",
+    "genexpan+negatives": "GenExpan with the negative seeds in the prompt (table 15)",
+    "multiexpan+joint": "MultiExpan that grows all classes together, as its authors measure it",
+}
+"""What a method is, in a line."""
 
 RENAMED = {"genexpan+unwanted": "genexpan+negatives"}
 """Former names of methods, which :func:`method` still takes."""

@@ -5,6 +5,7 @@ Ids inside, names only at the edges. Knows nothing of models, files or clusters.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,12 @@ Filters = tuple[tuple[str, tuple[str, ...]], ...]
 
 Attributes = Filters
 """Attributes with their values, as filters are written."""
+
+
+Value = bool | int | float | str | None
+Options = tuple[tuple[str, Value], ...]
+"""Settings of stages that a query changes for itself: (("SegmentRerank.length", 8), …). What they may be is
+checked where a query meets its pipeline (:mod:`engine.stages.options`)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -87,6 +94,8 @@ class Query:
         class_name: what the caller calls the fine-grained class, for methods that are given it.
         positive_attributes: what the positive seeds share, likewise.
         negative_attributes: what the negative seeds share, likewise.
+        options: settings of stages that differ for this query; a stage reads them by
+            :meth:`engine.stages.base.Stage.asked`.
 
     Raises:
         QueryError: no positive seed, a seed on both sides, too many seeds, ``top_k`` out of bounds.
@@ -102,6 +111,7 @@ class Query:
     class_name: str = ""
     positive_attributes: Attributes = ()
     negative_attributes: Attributes = ()
+    options: Options = ()
 
     def __post_init__(self) -> None:
         where = f"query {self.id!r}"
@@ -194,6 +204,7 @@ def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
             "positive": list(e.query.positive),
             "negative": list(e.query.negative),
             "top_k": e.query.top_k,
+            "options": json.dumps(dict(e.query.options)) if e.query.options else "",
             "entity_ids": e.ranking.ids,
             "scores": e.ranking.scores,
             "evidence_names": list(e.ranking.evidence),
@@ -222,6 +233,7 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
                 class_name=str(row["class_name"]),
                 positive_attributes=_attributes(row["positive_attributes"]),
                 negative_attributes=_attributes(row["negative_attributes"]),
+                options=tuple(json.loads(row["options"] or "{}").items()),
             ),
             Ranking(
                 np.asarray(row["entity_ids"], np.int32),

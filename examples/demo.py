@@ -32,7 +32,7 @@ SHOWN = 15
 TIMEOUT_S = 120
 """For a machine that does other things, too: an answer takes seconds of a core."""
 
-COMPOSED = "default+lm-rerank"
+COMPOSED = "composed"
 """Retrieval recall, then generative re-ranking, then re-ranking by the negative seeds."""
 
 LISTS = ("--neighbor-lists", "20", "--neighbor-view", "joint")  # the view that `default` searches

@@ -15,7 +15,7 @@ from cluster.commandline import command
 from cluster.options import CommandSettings
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.settings import TEMPERATURE
+from jobs.settings import TEMPERATURE, presets
 from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
@@ -47,7 +47,7 @@ class BuildIndexSettings(CommandSettings):
     )
 
 
-@command(EXAMPLES)
+@command(EXAMPLES, presets=presets("build-index"))
 def main(settings: BuildIndexSettings) -> None:
     """Make the entity vectors of every view and publish them as the workspace's current bundle.
 

@@ -15,12 +15,11 @@ from pydantic import Field
 from rich.console import Console
 
 from cluster.commandline import command
-from cluster.options import Choices, CommandSettings, Flag
+from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
+from cluster.options import CommandSettings, Flag, declared
 from engine.errors import QueryError
 from engine.evaluation.list_view import list_view_note
 from engine.evaluation.report import Report, class_rows, evaluate, key_figures, markdown, side_rows
-from engine.methods import ABLATIONS, METHODS, RENAMED
-from engine.methods import method as named_method
 from engine.queries.formats import QuerySet, read_queries
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
@@ -28,11 +27,15 @@ from engine.storage.relative import check_relative
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
+from jobs.settings import presets
+from jobs.steps.query_options import with_checked_options
 
 EXAMPLES = """
   seedset evaluate --workspace demo-workspace/workspace --queries demo-workspace/sample/queries \\
       --method retexpan --method default
   seedset evaluate --workspace work --queries mesed/query_seed=5 --method multiexpan --json report.json
+  seedset evaluate --workspace work --queries q.jsonl --method retexpan --set SegmentRerank.length=8
+  seedset evaluate --workspace work --queries q.jsonl --method my_module:PIPELINE
 """
 
 SHOWN = 5
@@ -47,9 +50,10 @@ class EvaluateSettings(CommandSettings):
         description="File or folder of queries (.json, .jsonl, .parquet) with pos_gt and neg_gt; or in "
         "MESED's layout a folder of .txt files with gt/ and entity2id.txt in it or beside it."
     )
-    method: Annotated[list[str], Choices((*METHODS, *ABLATIONS), tuple(RENAMED))] = Field(
+    method: Annotated[list[str], METHOD_NAME] = Field(
         min_length=1, description="Measure this method. Repeat it to compare several."
     )
+    set: Changes = declared(MethodSettings, "set")
     json_file: Annotated[Path | None, Flag("--json")] = Field(
         default=None,
         description="Also write the report to this file; of several methods as {method: report}.",
@@ -61,18 +65,19 @@ class EvaluateSettings(CommandSettings):
     strict: bool = Field(default=False, description="Fail if any query is refused.")
 
 
-@command(EXAMPLES)
+@command(EXAMPLES, actions=[LIST_METHODS], presets=presets("evaluate"))
 def main(settings: EvaluateSettings) -> None:
     """Measure one or several methods on queries with known answers."""
     if settings.json_file is not None:
         check_relative(settings.json_file)
     workspace = Workspace.open(settings.workspace)
-    pipelines = {name: named_method(name) for name in dict.fromkeys(settings.method)}
+    methods = pipelines(dict.fromkeys(settings.method), settings.set)
     bundle = Bundle.open(workspace, settings.bundle)
     queries = read_queries(Store.open(settings.queries), bundle.vocabulary)
     reports: dict[str, Report] = {}
-    for name, pipeline in pipelines.items():
-        reports[name] = _measured(name, pipeline, bundle, queries, settings.batch_size)
+    for name, pipeline in methods.items():
+        asked = with_checked_options(queries, pipeline)
+        reports[name] = _measured(name, pipeline, bundle, asked, settings.batch_size)
         _publish(workspace, name, reports[name])
     _write_json(settings.json_file, reports)
     _show(reports)

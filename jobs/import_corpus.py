@@ -21,7 +21,7 @@ from engine.corpus.readers import tables as rows
 from engine.corpus.readers.source_files import shown
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.settings import DATA
+from jobs.settings import DATA, presets
 
 EXAMPLES = """
   seedset import --workspace work --source demo-workspace/sample --format jsonl
@@ -54,6 +54,7 @@ class ImportCommandSettings(CommandSettings):
     headings={"strictness": RUN, "strictness.mention_rule": DATA},
     former={"max_sentence_chars": Former("max_sentence_characters")},
     about=preformatted(FORMATS_HELP),
+    presets=presets("import"),
 )
 def main(settings: ImportCommandSettings) -> None:
     """Import a corpus into a workspace."""

@@ -31,7 +31,7 @@ from engine.storage.parts import MANIFEST, content_key, write_model, write_point
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.settings import DATA
+from jobs.settings import DATA, presets
 from jobs.steps.unknown_tokens import check_words, sampled_sentences
 from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts
 
@@ -181,7 +181,7 @@ class PreprocessSettings(CommandSettings):
     force: bool = Field(default=False, description="Make everything again, also what is there already.")
 
 
-@command(EXAMPLES, headings={"inputs": DATA})
+@command(EXAMPLES, headings={"inputs": DATA}, presets=presets("preprocess"))
 def main(settings: PreprocessSettings) -> None:
     """Make model input of a workspace's corpus: inputs/KEY, one part per part of the corpus.
 

@@ -18,7 +18,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from engine.training.settings import Layout, LmSettings
 from jobs import console
-from jobs.settings import DATA, MODEL, TRAINING, TrainingProcesses
+from jobs.settings import DATA, MODEL, TRAINING, TrainingProcesses, presets
 
 EXAMPLES = """
   seedset pretrain-lm --workspace demo-workspace/workspace --init-from-config tiny --vocab-size 2048
@@ -78,6 +78,7 @@ class PretrainLmSettings(CommandSettings):
         "layout": RUN,
     },
     former={"lists": Former("neighbor_lists")},
+    presets=presets("pretrain-lm"),
 )
 def main(settings: PretrainLmSettings) -> None:
     """Train a causal language model on the corpus and publish it with the trie of all names.

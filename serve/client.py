@@ -73,6 +73,7 @@ class Answer(TypedDict):
     id: str
     method: str
     bundle: str
+    options: dict[str, bool | int | float | None]
     results: list[Result]
     seconds: dict[str, float]
     degraded: list[str]
@@ -153,7 +154,8 @@ class Client:
             positive: at least one seed.
             negative: what is not wanted.
             options: method, top_k, filter, class_name, positive_attributes, negative_attributes, explain,
-                deadline_ms, bundle, id: as in the HTTP request.
+                deadline_ms, bundle, id, options: as in the HTTP request.
+                ``options={"SegmentRerank.length": 8}`` changes settings of stages for this query.
         """
         answer: Answer = _read(self._call("POST", "/v1/expand", json=_query(positive, negative, options)))
         return answer

@@ -6,7 +6,8 @@ A record names its seeds by name, alias or id, and may carry its truth::
     {"query_id": "countries-3-0", "group_id": 3, "pos_seeds": [...], "neg_seeds": [...],
      "pos_gt": [...], "neg_gt": [...]}
     # JSON lines and Parquet, one query a line or row
-    {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals"}
+    {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals",
+     "options": {"SegmentRerank.length": 8}}
 
 ``pos_attrs`` and ``neg_attrs`` ({attribute: value or values}) say what the seeds of either kind share; they
 and the class are for methods that are given these.
@@ -126,7 +127,8 @@ class QuerySet:
         """Hex digest of the usable queries in order, all that a method is asked; not their truth."""
         digest = hashlib.sha256()
         for q in (labelled.query for labelled in self.queries):
-            given = [q.class_name, q.positive_attributes, q.negative_attributes]
+            given: list[Any] = [q.class_name, q.positive_attributes, q.negative_attributes]
+            given += [dict(q.options)] if q.options else []
             digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k, *given]).encode() + b"\n")
         return digest.hexdigest()[:16]
 
@@ -292,6 +294,8 @@ class _Reader:
             )
             if record.top_k is not None:
                 query = replace(query, top_k=record.top_k)
+            if record.options:
+                query = replace(query, options=tuple(record.options.items()))
         except UnknownEntityError as error:
             return Refusal(Code.UNKNOWN_ENTITY, str(error))
         except UserError as error:

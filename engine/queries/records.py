@@ -11,6 +11,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
+    StrictFloat,
     StrictInt,
     StrictStr,
     ValidationError,
@@ -44,6 +46,13 @@ def _attributes(given: Any) -> Attributes:
 GivenAttributes = Annotated[Attributes, BeforeValidator(_attributes)]
 
 
+def _of_pairs(given: Any) -> Any:
+    """Return a mapping, which Parquet's maps come as pairs of; anything else is returned unchanged."""
+    if isinstance(given, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in given):
+        return plain(dict(given))
+    return given
+
+
 class QueryRecord(BaseModel):
     """A record as written: the UltraWiki spelling or ours."""
 
@@ -55,6 +64,9 @@ class QueryRecord(BaseModel):
     positive: Entities = Field(validation_alias=AliasChoices("positive", "pos_seeds"))
     negative: Entities = Field([], validation_alias=AliasChoices("negative", "neg_seeds"))
     top_k: StrictInt | None = None
+    options: Annotated[
+        dict[str, StrictBool | StrictInt | StrictFloat | StrictStr | None], BeforeValidator(_of_pairs)
+    ] = {}
     pos_gt: Entities = []
     neg_gt: Entities = []
     pos_attrs: GivenAttributes = Field((), validation_alias=AliasChoices("pos_attrs", "positive_attributes"))
@@ -67,7 +79,7 @@ SPELLINGS = (
 )
 """Fields that have two spellings."""
 
-FIELDS = (*(name for pair in SPELLINGS for name in pair), "group_id", "top_k", "pos_gt", "neg_gt")
+FIELDS = (*(name for pair in SPELLINGS for name in pair), "group_id", "top_k", "options", "pos_gt", "neg_gt")
 
 OWN = "_"
 """First character of fields that are the user's own: they are passed over."""

@@ -68,6 +68,13 @@ class Generate(Stage):
     seed: int = Field(default=13, ge=0)
     query_batch_size: int = Field(default=8, ge=1)
 
+    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "k": (1, 500),
+        "beams": (1, 100),
+        "top_p": (0.01, 1),
+        "patience": (1, 100),
+        "max_rounds": (1, 1_000),
+    }
     renamed: ClassVar[Mapping[str, str]] = {
         "reason": "cot_level",
         "unwanted": "negatives_in_prompt",
@@ -78,7 +85,7 @@ class Generate(Stage):
 
     def cost(self, expansion: Expansion) -> int:
         """Return how many beams search for a query."""
-        return self.beams
+        return self.asked(expansion.query).beams
 
     def needs(self) -> tuple[str, ...]:
         """Name the language model and the trie."""
@@ -100,27 +107,11 @@ class Generator:
         return cls(stage, open_artifacts(bundle), open_catalogue(bundle))
 
     def __init__(self, stage: Generate, artifacts: Artifacts, catalogue: Catalogue) -> None:
-        from engine.generation.beam import BeamSearch
-        from engine.generation.free import FreeSearch
-
         self._stage, self._catalogue = stage, catalogue
         self._artifacts = replace(artifacts, likelihood=artifacts.likelihood.with_own_counts())
         self._rounds = 0
         self._filtered_trie = lru_cache(CACHED_TRIES)(self._restricted)
-        self._search: BeamSearch | FreeSearch
-        if stage.constrained:
-            self._search = BeamSearch(
-                artifacts.model,
-                stage.beams,
-                stage.max_tokens,
-                stage.normalise,
-                stage.length_penalty,
-                competing=stage.search == "paper",
-            )
-        else:
-            tokens = stage.max_tokens or FREE_TOKENS
-            own = (artifacts.model, artifacts.names, stage.beams, tokens, stage.length_penalty)
-            self._search = FreeSearch(*own)
+        self._searches: dict[int, BeamSearch | FreeSearch] = {}
 
     def __call__(self, expansions: list[Expansion]) -> list[Expansion]:
         """Return each expansion with its grown list."""
@@ -147,7 +138,7 @@ class Generator:
                 query=e.query,
                 trie=self._trie(e),
                 reasoning=reasoning,
-                wanted=max(stage.k, e.query.top_k),
+                wanted=max(stage.asked(e.query).k, e.query.top_k),
                 rng=query_rng(stage.seed, e.query, e.query.positive),
                 refused=refused,
             )
@@ -171,21 +162,45 @@ class Generator:
         return [*self._reasoned(queries[:half]), *self._reasoned(queries[half:])]
 
     def rounds(self, growing: Sequence[ExpansionState]) -> Iterator[Round]:
-        """Yield every round of every query while the lists grow."""
+        """Yield every round of every query while the lists grow; those of equal settings grow together."""
         from engine.generation.expansion import run_rounds
 
-        stage = self._stage
-        for one in run_rounds(
-            self._artifacts, self._search, growing, rules_of(stage), stage.query_batch_size
-        ):
-            self._rounds += 1
-            yield one
+        together: dict[Generate, list[ExpansionState]] = {}
+        for one in growing:
+            together.setdefault(self._stage.asked(one.query), []).append(one)
+        for stage, some in together.items():
+            search, rules = self._search(stage), rules_of(stage)
+            for done in run_rounds(self._artifacts, search, some, rules, stage.query_batch_size):
+                self._rounds += 1
+                yield done
+
+    def _search(self, stage: Generate) -> BeamSearch | FreeSearch:
+        """Return the search with a stage's beams: of what it depends on, a query may change these alone."""
+        from engine.generation.beam import BeamSearch
+        from engine.generation.free import FreeSearch
+
+        artifacts, beams = self._artifacts, stage.beams
+        tokens, penalty = stage.max_tokens, stage.length_penalty
+        if beams not in self._searches:
+            self._searches[beams] = (
+                BeamSearch(
+                    artifacts.model,
+                    beams,
+                    tokens,
+                    stage.normalise,
+                    penalty,
+                    competing=stage.search == "paper",
+                )
+                if stage.constrained
+                else FreeSearch(artifacts.model, artifacts.names, beams, tokens or FREE_TOKENS, penalty)
+            )
+        return self._searches[beams]
 
     def counts(self) -> Mapping[str, int]:
         """Return forward passes of the search, rounds, and cache hits and misses of equation 8."""
         likelihood = self._artifacts.likelihood
         return {
-            "decode_steps": self._search.forward_passes,
+            "decode_steps": sum(search.forward_passes for search in self._searches.values()),
             "rounds": self._rounds,
             "cache_hits": likelihood.hits,
             "cache_misses": likelihood.misses,

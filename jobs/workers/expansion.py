@@ -35,6 +35,7 @@ _ROW = pa.struct(
         ("positive", pa.list_(pa.int32())),
         ("negative", pa.list_(pa.int32())),
         ("top_k", pa.int32()),
+        ("options", pa.string()),  # JSON
         ("entity_ids", pa.list_(pa.int32())),
         ("scores", _FLOATS),
         ("evidence_names", pa.list_(pa.string())),

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -34,6 +35,7 @@ MAX_SENTENCE_LENGTH = 2000
 MAX_DEADLINE_MS = 3_600_000
 MAX_CONDITIONS = 16
 MAX_VALUES = 64
+MAX_OPTIONS = 32
 
 WITHOUT_NUL = "^[^\\u0000]*$"
 
@@ -61,6 +63,16 @@ Sentence = Annotated[StrictStr, within(MAX_SENTENCE_LENGTH), NoNul]
 Id = Annotated[StrictStr, within(MAX_ID_LENGTH), NoNul]
 Key = Annotated[StrictStr, Field(min_length=1, max_length=MAX_NAME_LENGTH), NoNul]
 """A name where it is a key: pydantic would make other keys of it, not refused ones, if it had a pattern."""
+
+
+def _plain_value(given: Any) -> Any:
+    """Refuse what no setting is, in one complaint, not one a type."""
+    if given is None or isinstance(given, bool | int | float):
+        return given
+    raise PydanticCustomError("option", "a setting is a number, true, false or null")
+
+
+OptionValue = Annotated[bool | int | float | None, BeforeValidator(_plain_value)]
 
 EntityId = Annotated[StrictInt, Field(ge=0, lt=1 << 31)]
 
@@ -135,6 +147,16 @@ class ExpandRequest(BaseModel):
     )
     positive_attributes: Conditions = _conditions("what the positive seeds share, likewise")
     negative_attributes: Conditions = _conditions("what the negative seeds share, likewise")
+    options: dict[Key, OptionValue] = Field(
+        default={},
+        max_length=MAX_OPTIONS,
+        json_schema_extra={
+            "propertyNames": {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": WITHOUT_NUL},
+            "examples": [{"SegmentRerank.length": 8}],
+        },
+        description="settings of the method's stages for this query alone; /v1/methods names those that may "
+        "be given, with their values and bounds",
+    )
     explain: StrictBool = Field(
         default=False, description="with the nearest seeds, sentences and images of every entity"
     )
@@ -238,6 +260,7 @@ def answer_of(
         "id": expansion.query.id,
         "method": method,
         "bundle": bundle,
+        "options": dict(expansion.query.options),
         "results": results,
         "seconds": {name: round(s, 6) for name, s in expansion.seconds.items()},
         "degraded": list(expansion.degraded),

@@ -9,6 +9,7 @@ from functools import partial
 
 from engine.errors import QueryError, UnknownEntityError, UserError
 from engine.query import Deadline, NewEntity, Query
+from engine.stages.options import OptionError, checked_options
 from engine.text.spelling import clean_name, look_key, nfc
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import DEFAULT, EXPLAINED
@@ -81,6 +82,10 @@ def _resolved(
         raise invalid("the bundle has no vectors to explain answers by", "explain")
     if request.top_k > settings.max_top_k:
         raise invalid(f"top_k: {request.top_k} is more than {settings.max_top_k}", "top_k")
+    try:
+        options = checked_options(snapshot.methods[method].stages, request.options)
+    except OptionError as error:
+        raise invalid(f"options.{error}", f"options.{error.key}", error.suggestions) from None
     deadline = arrival.deadline(min((request.deadline_ms or float("inf")) / 1000, settings.timeout_s))
     may_suggest = partial(arrival.may_suggest, deadline)
     positive, negative, new = _Seeds(request, snapshot, may_suggest).resolved()
@@ -93,7 +98,7 @@ def _resolved(
         snapshot.catalogue.matching(filters, may_suggest)
     query = Query(
         *(request.id, positive, negative, request.top_k, filters, new, deadline),
-        *(clean_name(request.class_name), shared, unlike),
+        *(clean_name(request.class_name), shared, unlike, options),
     )
     return ResolvedQuery(route, method, query, deadline, request.explain)
 

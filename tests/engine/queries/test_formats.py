@@ -55,7 +55,7 @@ def test_what_the_seeds_share_is_taken_in_either_spelling_and_other_forms_are_le
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "noble_gases.jsonl"
-    forms = [
+    forms: list[dict[str, Any]] = [
         {"pos_attrs": {"kind": ["noble", "rare", "noble"]}, "neg_attrs": {"phase": "solid", "use": []}},
         {"positive_attributes": {"kind": "noble"}, "negative_attributes": {}},
         {"pos_attrs": ["noble"], "neg_attrs": {"melts": 7}},
