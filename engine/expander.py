@@ -30,12 +30,14 @@ class Answer(NamedTuple):
     """An answered query: entities, best first, what had to be left out, and what was reasoned.
 
     ``reasoning`` is what a chain of thought said of the wanted entities: a ``class_name``, what the
-    ``positive`` and what the ``negative`` seeds share; empty for methods without one.
+    ``positive`` and what the ``negative`` seeds share; empty for methods without one. ``counts`` is what
+    stages counted of the answer, such as names that a chat model made up.
     """
 
     results: list[RankedEntity]
     degraded: tuple[str, ...]
     reasoning: Mapping[str, str] = {}
+    counts: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Expander:
             negative_attributes=unlike,
         )
         (expansion,) = self.pipeline([query], strict=True)
-        return Answer(self._named(expansion), expansion.degraded, expansion.reasoning)
+        return Answer(self._named(expansion), expansion.degraded, expansion.reasoning, expansion.counts)
 
     def __call__(self, queries: Sequence[Query]) -> list[Expansion]:
         """Return one expansion a query, in order: the form that evaluation takes, without names."""

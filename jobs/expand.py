@@ -92,6 +92,7 @@ def main(settings: ExpandSettings) -> None:
     made = expand(job, found, run, target, StagePools(settings.workers))
     manifest = target.finish(run, found.refused)
     console.say(f"expansions: {target.folder.uri}")
+    console.account(pipeline, opened)
     console.result(
         output=target.folder.uri,
         queries=manifest["queries"],
@@ -100,6 +101,7 @@ def main(settings: ExpandSettings) -> None:
         refused=manifest["refused"],
         parts=len(manifest["parts"]),
         made=made.made,
+        **manifest["counts"],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ class BundleSnapshot:
         default: the name of the method that ``default`` stands for.
         routes: names of the routes that a dispatch takes: methods, with and without explanations.
         bundle: its files, some of which are read while it is served.
+        unavailable: why other methods are not served, by name.
     """
 
     manifest: Manifest
@@ -38,9 +39,16 @@ class BundleSnapshot:
     default: str
     routes: frozenset[str]
     bundle: Bundle
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, bundle: Bundle, methods: Mapping[str, Pipeline], routes: Iterable[str]) -> BundleSnapshot:
+    def open(
+        cls,
+        bundle: Bundle,
+        methods: Mapping[str, Pipeline],
+        routes: Iterable[str],
+        unavailable: Mapping[str, str] | None = None,
+    ) -> BundleSnapshot:
         """Return the snapshot of a bundle, its tables built now, not under the first request."""
         opened = cls(
             bundle.manifest,
@@ -51,6 +59,7 @@ class BundleSnapshot:
             default_method(methods),
             frozenset(routes),
             bundle,
+            unavailable or {},
         )
         opened.vocabulary.prepare()
         _ = opened.attributes

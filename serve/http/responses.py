@@ -28,6 +28,9 @@ Code = Literal[
     "unavailable",
     "bundle",
     "timeout",
+    "chat",
+    "chat_deadline",
+    "chat_refusal",
     "not_found",
     "method_not_allowed",
     "internal",
@@ -129,6 +132,9 @@ class Answer(Shape):
         description="what a chain of thought said of the wanted entities: class_name, and what the positive "
         "and the negative seeds share; empty without one"
     )
+    counts: dict[str, int] = Field(
+        description="what the stages counted of the answer: of a chat model, names listed, made up, dropped"
+    )
 
 
 class FailedQuery(Shape):
@@ -197,11 +203,19 @@ class MethodShape(Shape):
     stages: list[str]
 
 
+class UnavailableMethod(Shape):
+    """A method that cannot be served: the bundle lacks a file, or the service is told of no chat model."""
+
+    name: str
+    reason: str
+
+
 class Methods(Shape):
     """The methods served; ``default`` is the one of queries that name none."""
 
     default: str
     methods: list[MethodShape]
+    unavailable: list[UnavailableMethod]
 
 
 class Refused(Shape):
