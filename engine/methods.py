@@ -8,6 +8,7 @@ from engine.errors import QueryError
 from engine.generation.prompts import CotLevel, Part
 from engine.renames import current_name
 from engine.stages.base import Pipeline, Stage
+from engine.stages.chat_expand import ChatExpand
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank
 from engine.stages.rerank import ContrastRerank, SegmentRerank
@@ -58,6 +59,9 @@ METHODS: dict[str, Pipeline] = {
     "joint": Pipeline((Retrieve(view="joint"),)),
     "description": Pipeline((Retrieve(view="description"),)),
     "lexical": Pipeline((Retrieve(view="lexical"),)),
+    # A chat model behind an endpoint: UltraWiki's GPT-4 and MESED's GPT-3.5; MESED's GPT+Name.
+    "chat": Pipeline((ChatExpand(),)),
+    "chat+class-name": Pipeline((ChatExpand(class_name=True),)),
     # MultiExpan: window search over predicted distributions of sentences and images.
     "multiexpan": Pipeline((WindowSearch(),)),
     # Beyond that paper, which has no negative seeds: segments by these, and RetExpan as it is, by the
@@ -148,6 +152,6 @@ def method(name: str) -> Pipeline:
         QueryError: no such method; names those there are.
     """
     try:
-        return {**METHODS, **ABLATIONS}[current_name("method", name, RENAMED)]
+        return {**METHODS, **ABLATIONS}[current_name("method", name, RENAMED)].settled()
     except KeyError:
         raise QueryError(f"unknown method {name!r}; known: {', '.join([*METHODS, *ABLATIONS])}") from None
