@@ -58,7 +58,11 @@ METHODS: dict[str, Pipeline] = {
     "joint": Pipeline((Retrieve(view="joint"),)),
     "description": Pipeline((Retrieve(view="description"),)),
     "lexical": Pipeline((Retrieve(view="lexical"),)),
-    # MultiExpan: window search over predicted distributions of sentences and images.
+    # ProbExpan, a baseline of the paper: window search over what the text head predicts; with segments by
+    # the negative seeds (table 4).
+    "probexpan": Pipeline((WindowSearch(view="mask"),)),
+    "probexpan+segments": WindowSearch(view="mask") >> SegmentRerank(view="mask", length=4),
+    # MultiExpan: the same search over predicted distributions of sentences and images.
     "multiexpan": Pipeline((WindowSearch(),)),
     # Beyond that paper, which has no negative seeds: segments by these, and RetExpan as it is, by the
     # mask representations of sentences and images.
