@@ -123,12 +123,18 @@ class SparseRows:
         np.put_along_axis(whole_BN, self.ids_BM[places], self.values_BM[places], axis=1)
         return whole_BN
 
-    def at(self, row: int, columns: Ids) -> Real:
-        """Return a row's values in some columns, float64 [n]: M log n comparisons."""
-        ids_M = self.ids_BM[row]
-        places = np.minimum(np.searchsorted(ids_M, columns), len(ids_M) - 1)
-        found = np.where(ids_M[places] == columns, self.values_BM[row][places], self.rest_B[row])
-        return found.astype(np.float64)
+    def at(self, rows: Ids, columns: Ids, n: int) -> Real:
+        """Return the values of some rows in some columns, each once, of n: float64 [rows, columns].
+
+        M looks a row, whatever the columns.
+        """
+        place_N = np.zeros(n, np.int32)
+        place_N[columns] = np.arange(1, len(columns) + 1)
+        places_BM = place_N[self.ids_BM[rows]]
+        found = np.repeat(self.rest_B[rows, None].astype(np.float64), len(columns), axis=1)
+        kept = places_BM > 0
+        found[np.nonzero(kept)[0], places_BM[kept] - 1] = self.values_BM[rows][kept]
+        return found
 
     def add_to(self, sums_N: Real, row: int) -> None:
         """Add a row to a vector, less the row's floor, which all columns share: M additions."""
@@ -208,6 +214,18 @@ class EntityDistributions:
 
     def __len__(self) -> int:
         return len(self.mean_log_B)
+
+    def prepare(self) -> None:
+        """Make now what the first search would make: a look at all ids."""
+        _ = self.own_B, self.present_B
+
+    @cached_property
+    def own_B(self) -> Real:
+        """What each of all N entities predicts of itself, float64 [N], not below :data:`LEAST`."""
+        found = self.probabilities.rest_B.astype(np.float64)
+        rows, places = np.nonzero(self.probabilities.ids_BM == np.arange(len(self))[:, None])
+        found[rows] = self.probabilities.values_BM[rows, places]
+        return np.maximum(found, LEAST)
 
     @cached_property
     def present_B(self) -> npt.NDArray[np.bool_]:

@@ -107,6 +107,7 @@ class WindowSearch(Stage):
             for view in (self.view, self.seed_view or self.view)
         )
         has_one = of_seeds.present_B
+        distributions.prepare()
         matching = matching_of(bundle)
         schedule = Schedule(self.first_window, self.window_growth, self.window_steps)
 
