@@ -25,7 +25,7 @@ hand,
 so a candidate costs one look at each id that is kept of it, and nothing of N.
 
 **Arithmetic for 50,000 entities**, k = 200, 3 seeds, M = 256: a step adds 256 values and looks once through
-the 50,000 sums, 400 kB: 10 million looks in all, which dominate. w is above 1 in 80 steps and up to 16, so 754
+the 50,000 sums, 400 kB: 10 million looks in all, which dominate. w is above 1 in 80 steps, up to 16, so 754
 candidates and, in re-ranking, 200 have their 256 ids looked up among the members. The authors' program sorts
 the 50,000 sums and adds |S| rows of 50,000 in every step, 200 x 103 x 50,000 = 1 billion additions, and takes
 divergences over all 50,000. Results are equal (tests compare with a plain dense program) up to N = M.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import entropy
 
 
 @dataclass
@@ -19,6 +18,14 @@ class PlainSet:
     members: list[int] = field(default_factory=list)
     scores: dict[int, float] = field(default_factory=dict)
     divergences: dict[int, float] = field(default_factory=dict)
+
+
+def standard(rows: np.ndarray) -> list[np.ndarray]:
+    """Return l of each entity, rounded as it is stored."""
+    return [
+        ((row - row.mean()) / row.std() if row.any() else row).astype(np.float32)
+        for row in rows.astype(np.float64)
+    ]
 
 
 @dataclass
@@ -39,11 +46,8 @@ class PlainSearch:
     growth: float = 2.5
     every: int = 20
 
-    def standard(self, own: PlainSet, member: int) -> np.ndarray:
-        """Return l of a member, rounded as it is stored."""
-        row = (self.seed_logs if member in own.seeds else self.logs)[member].astype(np.float64)
-        deviation = row.std()
-        return ((row - row.mean()) / deviation if deviation > 0 else 0 * row).astype(np.float32)
+    def __post_init__(self) -> None:
+        self.of_seed, self.of_taken = standard(self.seed_logs), standard(self.logs)
 
     def divergence(self, own: PlainSet, candidate: int, weights: Sequence[float]) -> float:
         """Return KL(s || p_c), both divided by their sums, the multiples given by place."""
@@ -52,7 +56,8 @@ class PlainSearch:
         s[candidate] = p_c[candidate]
         for member, weight in zip(own.members, weights, strict=False):
             s[member] = weight * p_c.mean()
-        return float(entropy(s, p_c))
+        s = s / s.sum()
+        return float((s * np.log(s / p_c)).sum())
 
     def window(self, taken: int) -> int:
         """Return how many candidates a step considers."""
@@ -67,7 +72,7 @@ class PlainSearch:
         """Return what a set takes next."""
         sums = np.zeros(len(self.p))
         for member in own.members:
-            sums += self.standard(own, member)
+            sums += (self.of_seed if member in own.seeds else self.of_taken)[member]
         free = [c for c in own.free if c not in gone and c not in own.members]
         if not free:
             return None

@@ -209,7 +209,7 @@ def some_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 RANDOM = st.integers(0, 2**32 - 1)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(STAGES, st.lists(queries(), min_size=1, max_size=4), RANDOM, st.data())
 def test_the_stage_ranks_as_the_plain_program_does(
     some_bundle: Bundle, stage: WindowSearch, asked: list[Query], seed: int, data: st.DataObject
@@ -226,10 +226,10 @@ def test_the_stage_ranks_as_the_plain_program_does(
 
 
 def test_a_long_search_passes_every_width_and_multiple_of_the_authors(some_bundle: Bundle) -> None:
-    """130 entities of 140, with their schedule: the window widens at 20 and 50 and is one from 100 on."""
-    n = 140
+    """120 entities of 125, with their schedule: the window widens at 20 and 50 and is one from 100 on."""
+    n = 125
     world = World(11, n, ties=20)
-    stage = WindowSearch(k=130, iterations=2)
+    stage = WindowSearch(k=120)
     asked = [Query("q", (5, 9, 70), (4,), top_k=10)]
     check(
         opened(world, stage, some_bundle)([Expansion(q) for q in asked]),
@@ -253,7 +253,7 @@ def test_an_even_tail_that_is_not_kept_changes_nothing(some_bundle: Bundle) -> N
     assert found[0].ranking.ids.tolist() == expected[0].members[len(expected[0].seeds) :]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(st.lists(queries(), min_size=2, max_size=5), RANDOM)
 def test_a_ranking_does_not_depend_on_the_batch(some_bundle: Bundle, asked: list[Query], seed: int) -> None:
     worker = opened(World(seed, N), WindowSearch(k=5, iterations=2), some_bundle, kept=6)
