@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -242,6 +243,6 @@ def standardised(rows_BN: npt.NDArray[np.floating]) -> Real:
     return np.where(varies_B1, wide_BN / np.where(varies_B1, deviation_B1, 1), 0)
 
 
-def load(path: Path) -> npt.NDArray[np.generic]:
+def load(path: Path) -> npt.NDArray[Any]:
     """Map an npy file, as a plain array."""
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

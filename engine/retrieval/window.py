@@ -217,14 +217,16 @@ def grow_sets(sets: Sequence[WindowSearchState], sizes: Sequence[int], gone: Col
         sizes: entities that each is to have taken; fewer where no candidate is left.
         gone: entities that none may take, such as the seeds of all.
     """
-    for own in sets:
-        for entity in (*gone, *(member for other in sets for member in other.members)):
-            own.close(entity)
+    for taken in (*gone, *(member for other in sets for member in other.members)):
+        for own in sets:
+            own.close(taken)
     growing = list(range(len(sets)))
     while growing:
         still = []
         for number in growing:
-            if sets[number].taken >= sizes[number] or (entity := sets[number].step()) is None:
+            own = sets[number]
+            entity = own.step() if own.taken < sizes[number] else None
+            if entity is None:
                 continue
             still.append(number)
             for other in sets:

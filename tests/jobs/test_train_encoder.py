@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,9 @@ from torch.nn import functional
 
 from engine.corpus.inputs.format import open_inputs
 from engine.errors import UserError
-from engine.methods import method
 from engine.models.hub import EMBEDDED
 from engine.models.text import TextEncoder
-from engine.query import Query
 from engine.retrieval.distributions import EntityDistributions, distributions_folder
-from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.cache import InputRows
@@ -32,7 +30,7 @@ from engine.training.trainer import StepReport, Trainer
 from jobs import train_encoder
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
-from jobs.steps.index_building import build
+from jobs.steps.views import BuiltViews, Encoders, Sources, build_text_distributions
 from jobs.workers.executor import LocalExecutor
 from jobs.workers.training_sessions import LocalSession
 from tests.jobs.conftest import METALS, no_cluster
@@ -115,14 +113,21 @@ def test_what_was_cut_of_a_finished_run_is_made_again(
 
 
 @pytest.mark.usefixtures("alone")
-def test_the_head_is_kept_and_predicts_each_entity_for_probexpan(prepared: Path) -> None:
+def test_the_head_is_kept_and_predicts_each_entity_for_probexpan(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Means over an entity's sentences of the distributions and of their logarithms, at a temperature."""
     workspace = Workspace.open(prepared)
     train(workspace, SETTINGS)
-    build(workspace, executor=LocalExecutor(), temperature=2)
-    bundle, trained = Bundle.open(workspace), trained_encoder(workspace)
+    trained = trained_encoder(workspace)
     assert trained is not None
-    found = EntityDistributions.read(bundle.path(distributions_folder("mask")))
+    cache = frozen_cache(workspace, open_inputs(workspace), EMBEDDED, executor=LocalExecutor())
+    encoders = Encoders(EMBEDDED, trained.folder.uri)
+    sources = Sources(workspace, cache, encoders, trained, [""] * len(METALS), 2, True, LocalExecutor())
+    build_text_distributions(sources, made := BuiltViews())
+    (write,) = made.writers
+    write(tmp_path)
+    found = EntityDistributions.read(tmp_path / distributions_folder("mask"))
     inputs = InputRows.read(open_inputs(workspace).parts[0].path)
     encoder, weights = TextEncoder.load(trained.folder.path), load_file(f"{trained.folder.path}/{HEAD}")
     with torch.no_grad():
@@ -138,8 +143,10 @@ def test_the_head_is_kept_and_predicts_each_entity_for_probexpan(prepared: Path)
         np.testing.assert_allclose(found.probabilities.dense([entity], len(METALS))[0], shares, atol=5e-3)
         expected = (logs - logs.mean()) / logs.std()
         np.testing.assert_allclose(found.logs.dense([entity], len(METALS))[0], expected, atol=0.05)
-    (answer,) = method("probexpan+segments").open(bundle)([Query("q", (0,), (1,), top_k=3)])
-    assert set(answer.ranking.ids) < {2, 3, 4, 5}
+    headless = replace(trained, folder=Store.open(tmp_path))
+    build_text_distributions(replace(sources, trained=headless), nothing := BuiltViews())
+    assert not nothing.writers
+    assert "`seedset train-encoder --restart` makes one" in capsys.readouterr().err
 
 
 def check_artefacts(
