@@ -62,7 +62,11 @@ METHODS: dict[str, Pipeline] = {
     # A chat model behind an endpoint: UltraWiki's GPT-4 and MESED's GPT-3.5; MESED's GPT+Name.
     "chat": Pipeline((ChatExpand(),)),
     "chat+class-name": Pipeline((ChatExpand(class_name=True),)),
-    # MultiExpan: window search over predicted distributions of sentences and images.
+    # ProbExpan, a baseline of the paper: window search over what the text head predicts; with segments by
+    # the negative seeds (table 4).
+    "probexpan": Pipeline((WindowSearch(view="mask"),)),
+    "probexpan+segments": WindowSearch(view="mask") >> SegmentRerank(view="mask", length=4),
+    # MultiExpan: the same search over predicted distributions of sentences and images.
     "multiexpan": Pipeline((WindowSearch(),)),
     # Beyond that paper, which has no negative seeds: segments by these, and RetExpan as it is, by the
     # mask representations of sentences and images.

@@ -42,8 +42,12 @@ class BuildIndexSettings(CommandSettings):
     temperature: float = Field(
         default=TEMPERATURE,
         ge=0.01,
-        description="Divide the logits of predicted distributions by this (multi-modal encoder); the paper's "
-        "is 1.",
+        description="Divide the logits of predicted distributions by this; the papers' is 1.",
+    )
+    text_distributions: bool = Field(
+        default=True,
+        description="Make the distributions that the text encoder's head predicts, for --method probexpan: a "
+        "product of every sentence with every entity.",
     )
 
 
@@ -58,7 +62,14 @@ def main(settings: BuildIndexSettings) -> None:
     started = time.monotonic()
     place = Workspace.open(settings.workspace)
     with AutoExecutor(settings.workers, [place.root.uri]) as executor:
-        manifest = build(place, settings.untrained, executor, settings.temperature, settings.inputs)
+        manifest = build(
+            place,
+            settings.untrained,
+            executor,
+            settings.temperature,
+            settings.inputs,
+            settings.text_distributions,
+        )
     console.result(
         bundle=manifest.id,
         files=len(manifest.files),

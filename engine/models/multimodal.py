@@ -172,7 +172,7 @@ class EntityPredictionModel(nn.Module):
 
     def __init__(self, encoder: MultimodalEncoder, n_entities: int) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.dim = encoder, encoder.dim
         self.head = PredictionHead(encoder.dim, n_entities, encoder.config.dropout)
 
     def forward(self, context: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,12 @@ _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _TRIES = 5
 """Times that a bundle is made anew because another was published meanwhile."""
 
+MADE_BY = {
+    "distributions/": "run `seedset build-index`, which makes them of an encoder that `seedset "
+    "train-encoder` has trained",
+}
+"""How to get what a bundle may lack, by the beginning of its name."""
+
 T = TypeVar("T")
 
 
@@ -102,7 +108,8 @@ class Bundle:
         if name not in self.manifest.files and not any(
             file.startswith(f"{name}/") for file in self.manifest.files
         ):
-            raise BundleError(f"bundle {self.id}: holds no {name!r}; it holds {self._listing()}")
+            made_by = next((f"; {how}" for what, how in MADE_BY.items() if name.startswith(what)), "")
+            raise BundleError(f"bundle {self.id}: holds no {name!r}; it holds {self._listing()}{made_by}")
         return self.folder / name
 
     def check_present(self) -> None:

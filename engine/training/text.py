@@ -14,6 +14,7 @@ from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
 from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.settings import EncoderSettings, EngineLayout
+from engine.training.text_head import save_head
 from engine.training.trainer import Trainer, Worker, product_dtype
 
 Tensor = torch.Tensor
@@ -84,6 +85,11 @@ class EncoderTraining(Trainer):
         return ReplicatedCheckpoint({"module": self.module}, self.worker.device)
 
     def save_encoder(self, folder: Path) -> str:
-        """Write the whole text encoder as a Hugging Face folder; return the file that is to arrive last."""
+        """Write the whole text encoder as a Hugging Face folder, and its head beside it.
+
+        Returns:
+            The file that is to arrive last.
+        """
+        save_head(self.module.head, folder)
         self.encoder.save(folder)
         return "config.json"

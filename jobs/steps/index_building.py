@@ -29,6 +29,7 @@ def build(
     executor: Executor | None = None,
     temperature: float = TEMPERATURE,
     inputs: str | None = None,
+    distributions: bool = True,
 ) -> Manifest:
     """Make all views of all entities and publish them; returns the new bundle's manifest.
 
@@ -36,11 +37,12 @@ def build(
         workspace: with a corpus, inputs, and (unless ``untrained``) a trained encoder.
         untrained: take the encoder as it came.
         executor: where encoders run; default: see :class:`jobs.workers.executor.AutoExecutor`.
-        temperature: of predicted distributions, in a workspace with a multi-modal encoder.
+        temperature: of predicted distributions.
         inputs: key of the model input whose sentences are encoded; default: what the encoder was trained on.
+        distributions: make those of the text, where the text encoder is trained.
     """
     with given_or_auto(executor, workspace.root) as where:
-        sources = _open_sources(workspace, untrained, where, temperature, inputs)
+        sources = _open_sources(workspace, untrained, where, temperature, inputs, distributions)
         made = BuiltViews()
         for builder in BUILDERS:
             builder(sources, made)
@@ -49,7 +51,12 @@ def build(
 
 
 def _open_sources(
-    workspace: Workspace, untrained: bool, executor: Executor, temperature: float, key: str | None
+    workspace: Workspace,
+    untrained: bool,
+    executor: Executor,
+    temperature: float,
+    key: str | None,
+    distributions: bool,
 ) -> Sources:
     check_before_work(workspace, makes="index")
     trained = None if untrained else trained_encoder(workspace)
@@ -69,6 +76,7 @@ def _open_sources(
         trained=trained,
         descriptions=read_descriptions(workspace),
         temperature=temperature,
+        distributions=distributions,
         executor=executor,
     )
 

@@ -29,10 +29,11 @@ from engine.storage.workspace import Workspace
 from engine.text.spelling import is_blank
 from engine.training.cache import CachedStates, FrozenCache, InputRows, masked_sums
 from engine.training.multimodal_data import image_view
+from engine.training.text_head import HEAD
 from jobs import console
 from jobs.steps.encoder_training import Trained, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
-from jobs.steps.multimodal_views import ViewSource, multimodal_view
+from jobs.steps.multimodal_views import TextSource, ViewSource, multimodal_view, text_distributions
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import Executor
 
@@ -67,6 +68,7 @@ class Sources:
         trained: the run of the text encoder; None: the encoder is as it came.
         descriptions: of each entity, "" where there is none.
         temperature: of predicted distributions.
+        distributions: make those of the text.
         executor: where the work is done.
     """
 
@@ -76,6 +78,7 @@ class Sources:
     trained: Trained | None
     descriptions: list[str]
     temperature: float
+    distributions: bool
     executor: Executor
 
 
@@ -115,6 +118,24 @@ def build_mask(sources: Sources, made: BuiltViews) -> None:
         if len(ids):
             total[ids] += sums_nD
     made.views["mask"] = unit(total)
+
+
+def build_text_distributions(sources: Sources, made: BuiltViews) -> None:
+    """Add what the trained text encoder's head predicts of each entity, the distributions of "mask"."""
+    trained = sources.trained
+    if trained is None or not sources.distributions:
+        return
+    if not (trained.folder / HEAD).exists():
+        console.say(
+            f"the text encoder {trained.name} was trained by a version that kept no head, so that there are "
+            "no distributions of the text, for `--method probexpan`; `seedset train-encoder --restart` makes "
+            "one"
+        )
+        return
+    source = TextSource(trained, sources.cache, sources.temperature)
+    distributions = text_distributions(source, len(sources.descriptions), sources.executor)
+    made.writers.append(lambda staged: distributions.write(staged / distributions_folder("mask")))
+    made.settings["text_distributions"] = {"trained": trained.name, "temperature": sources.temperature}
 
 
 def build_description(sources: Sources, made: BuiltViews) -> None:
@@ -211,6 +232,7 @@ def _joined(sources: Sources, made: BuiltViews) -> list[Vectors]:
 
 BUILDERS: tuple[Builder, ...] = (
     build_mask,
+    build_text_distributions,
     build_description,
     build_lexical,
     build_multimodal,

@@ -13,7 +13,7 @@ from engine.catalogue import SENTENCES
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.generation.model import LanguageModel
 from engine.generation.names import name_trie
-from engine.retrieval.distributions import SparseDistributions, distributions_folder, truncate
+from engine.retrieval.distributions import EntityDistributions, distributions_folder
 from engine.retrieval.index import VectorIndex, unit
 from engine.storage.bundle import Bundle, publish
 from engine.storage.workspace import Workspace
@@ -57,9 +57,15 @@ def write_mentions(path: Path, names: Sequence[str], texts: Sequence[str]) -> No
     pq.write_table(pa.Table.from_pylist(rows, schema=MENTION_SCHEMA), path, row_group_size=100)
 
 
-def write_distributions(staged: Path, view: str, dense: np.ndarray, kept: int = 256) -> None:
-    """Write the distributions [N, N] of a view into a staged folder, the largest probabilities kept."""
-    SparseDistributions(*truncate(dense, kept)).write(staged / distributions_folder(view))
+def write_distributions(
+    staged: Path, view: str, dense: np.ndarray, logs: np.ndarray | None = None, kept: int = 256
+) -> None:
+    """Write the distributions [N, N] of a view into a staged folder, and the means of their logarithms.
+
+    Without these, as if each entity had one context.
+    """
+    logs = np.log(np.maximum(dense, 1e-30)) if logs is None else logs
+    EntityDistributions.of(dense, logs, kept).write(staged / distributions_folder(view))
 
 
 def publish_vectors(
@@ -128,7 +134,9 @@ def method_bundle(
         write_entities(staged / "entities.parquet", names, descriptions=about, attributes=kinds)
         write_mentions(staged / SENTENCES, names, SENTENCES_OF_EACH)
         write_encoder(staged / "encoder", d, seed)
-        write_distributions(staged, "multimodal", np.random.default_rng(seed).dirichlet(np.full(n, 0.1), n))
+        for number, view in enumerate(("multimodal", "mask")):
+            dense = np.random.default_rng(seed + number).dirichlet(np.full(n, 0.1), n)
+            write_distributions(staged, view, dense)
 
     hubs = {"joint": random.random(n)}
     return publish_vectors(Workspace.open(root), names, views, hubs, tiny_model(), more)
