@@ -12,6 +12,12 @@ similar to others as its text and its image are. (The text encoder's own mask re
 similar among entities of a class, is a part of its mean.) ``summary=False, identity=False`` is the
 paper's way.
 
+The authors' program differs in what the paper leaves open: their transformer layers normalise what a
+sublayer returns and then add it, have 12 heads and an inner size of four times the states' (ours are the
+text encoder's kind); their position vectors begin with a deviation of 1 (ours 0.02); image features are
+not standardised; and a share of 0.2 of the logits is dropped (``logit_dropout``, none by default). The patch
+projection is theirs: Linear, Dropout, LayerNorm, GELU, and positions added after these.
+
 Shape letters: B contexts, L tokens, P patches, C features of a patch, D dimensions.
 """
 
@@ -155,15 +161,19 @@ def _rename_weights(module: nn.Module, weights: dict[str, Any], prefix: str, *_:
 
 
 class PredictionHead(nn.Sequential):
-    """The head Linear(D, D) -> Dropout -> LayerNorm -> GELU -> Linear(D, N): logits [B, N] of [B, D]."""
+    """The head Linear(D, D) -> Dropout -> LayerNorm -> GELU -> Linear(D, N): logits [B, N] of [B, D].
 
-    def __init__(self, dim: int, n_entities: int, dropout: float) -> None:
+    Where the authors have another Dropout after the last layer, ours drops ``logit_dropout`` of the logits.
+    """
+
+    def __init__(self, dim: int, n_entities: int, dropout: float, logit_dropout: float = 0.0) -> None:
         super().__init__(
             nn.Linear(dim, dim),
             nn.Dropout(dropout),
             nn.LayerNorm(dim),
             nn.GELU(),
             nn.Linear(dim, n_entities),
+            nn.Dropout(logit_dropout),
         )
 
 
@@ -173,7 +183,8 @@ class EntityPredictionModel(nn.Module):
     def __init__(self, encoder: MultimodalEncoder, n_entities: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = PredictionHead(encoder.dim, n_entities, encoder.config.dropout)
+        config = encoder.config
+        self.head = PredictionHead(encoder.dim, n_entities, config.dropout, config.logit_dropout)
 
     def forward(self, context: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Return the states [B, D] and the logits [B, N] of some contexts."""

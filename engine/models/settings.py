@@ -28,6 +28,12 @@ class EncoderSizes(BaseModel):
         lt=1,
         description="Drop this share of the projected patches' values, and half of it in the layers.",
     )
+    logit_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Drop this share of the logits in training; the authors of the paper drop 0.2.",
+    )
     summary: bool = True
     identity: bool = True
 
