@@ -34,6 +34,8 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
 from engine.errors import FormatError
+from engine.models.baselines import BASELINES, CrossAttentionEncoder, ImageEncoder, TwoTowers
+from engine.models.image_tower import ImageTower
 from engine.models.lda import LdaProjection
 from engine.models.settings import MultimodalConfig
 from engine.models.text import (
@@ -44,10 +46,11 @@ from engine.models.text import (
     padding_mask,
     run_layer,
 )
+from engine.models.vision import load_tower
 
 Tensor = torch.Tensor
 
-WEIGHTS, CONFIG = "multimodal.safetensors", "multimodal.json"
+WEIGHTS, CONFIG, VISION = "multimodal.safetensors", "multimodal.json", "vision"
 
 
 class PatchProjection(nn.Module):
@@ -103,6 +106,11 @@ class MultimodalEncoder(nn.Module):
     def dim(self) -> int:
         """Dimensions of a state, D."""
         return self.last.dim
+
+    @property
+    def pretrained(self) -> list[nn.Parameter]:
+        """What learns and does not begin anew."""
+        return list(self.last.parameters())
 
     def train(self, mode: bool = True) -> MultimodalEncoder:
         """Set the mode; the text layer has no dropout, as the cached states below it had none."""
@@ -177,10 +185,28 @@ class PredictionHead(nn.Sequential):
         )
 
 
+Encoder = MultimodalEncoder | ImageEncoder | TwoTowers | CrossAttentionEncoder
+
+
+def make_encoder(last: MaskPositionLayer, config: MultimodalConfig, tower: ImageTower | None) -> Encoder:
+    """Return the encoder of an architecture, not trained.
+
+    Args:
+        last: the text encoder's last layer.
+        config: says which architecture.
+        tower: the image side of a baseline; MultiExpan has none.
+    """
+    if config.architecture == "multiexpan":
+        return MultimodalEncoder(last, config)
+    assert tower is not None, "the image side of a baseline"
+    made: Encoder = BASELINES[config.architecture](last, tower, config)
+    return made
+
+
 class EntityPredictionModel(nn.Module):
     """A model that predicts the masked entity: the encoder and the head. The teacher is a copy of it."""
 
-    def __init__(self, encoder: MultimodalEncoder, n_entities: int) -> None:
+    def __init__(self, encoder: Encoder, n_entities: int) -> None:
         super().__init__()
         self.encoder = encoder
         config = encoder.config
@@ -194,10 +220,12 @@ class EntityPredictionModel(nn.Module):
     def save(self, folder: Path) -> str:
         """Write weights and sizes, and return the name of the file written last.
 
-        The text encoder lies beside them, as a folder of its own.
+        The text encoder lies beside them, as a folder of its own; so does a baseline's backbone.
         """
         folder.mkdir(parents=True, exist_ok=True)
         save_file({n: t.contiguous() for n, t in self.state_dict().items()}, folder / WEIGHTS)
+        if not isinstance(self.encoder, MultimodalEncoder):
+            self.encoder.tower.save(folder / VISION)
         (folder / CONFIG).write_text(self.encoder.config.model_dump_json(indent=1), encoding="utf-8")
         return CONFIG
 
@@ -213,7 +241,8 @@ class EntityPredictionModel(nn.Module):
         config = MultimodalConfig.model_validate_json((folder / CONFIG).read_bytes())
         found = load_file(folder / WEIGHTS)
         n_entities = len(found["head.4.bias"])
-        predictor = cls(MultimodalEncoder(text.last, config), n_entities)
+        tower = None if config.architecture == "multiexpan" else load_tower(str(folder / VISION))
+        predictor = cls(make_encoder(text.last, config, tower), n_entities)
         try:
             predictor.load_state_dict(found)
         except RuntimeError as error:

@@ -6,14 +6,20 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Patches = Literal["grid", "crop"]
-"""Ways to cut an image: the cells of one feature map, or pieces that pass by themselves."""
+Patches = Literal["grid", "crop", "tokens"]
+"""What is kept of an image: the cells of one feature map, pieces that pass by themselves, or all that enters
+the last block."""
+
+Architecture = Literal["multiexpan", "image", "two-towers", "cross-attention"]
+"""What makes a state of a context: MultiExpan, or a baseline (:mod:`engine.models.baselines`)."""
 
 
 class EncoderSizes(BaseModel):
     """The sizes and the start of the layers that are added to the text encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Architecture = "multiexpan"
 
     visual_layers: int = Field(default=3, ge=0, description="Give the visual transformer this many layers.")
     cross_layers: int = Field(

@@ -19,7 +19,8 @@ from engine.errors import UserError
 from engine.losses.combined import EntityPredictionModel, Objectives
 from engine.losses.distillation import teacher_of, update_teacher
 from engine.losses.settings import Objective
-from engine.models.multimodal import MultimodalEncoder
+from engine.models.image_tower import ImageTower
+from engine.models.multimodal import MultimodalEncoder, make_encoder
 from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
 from engine.training.contexts import Context, Contexts
@@ -48,6 +49,7 @@ class MultimodalTraining(Trainer):
         settings: equal on all workers.
         worker: this process.
         checkpoint: folder to go on from.
+        tower: the image side of a baseline's architecture; MultiExpan has none.
     """
 
     settings: MultimodalSettings
@@ -60,6 +62,7 @@ class MultimodalTraining(Trainer):
         settings: MultimodalSettings,
         worker: Worker | None = None,
         checkpoint: Path | None = None,
+        tower: ImageTower | None = None,
     ) -> None:
         worker = worker or Worker()
         self.text, self.data, self.settings = text, data, settings
@@ -73,8 +76,9 @@ class MultimodalTraining(Trainer):
             )
         torch.manual_seed(settings.seed)
         config = settings.config(data.features.n_patches, data.features.dim)
-        predictor = EntityPredictionModel(MultimodalEncoder(text.last, config), len(lists.positive))
-        self._fit(predictor.encoder)
+        predictor = EntityPredictionModel(make_encoder(text.last, config, tower), len(lists.positive))
+        if isinstance(predictor.encoder, MultimodalEncoder):
+            self._fit(predictor.encoder)
         self.predictor = predictor
         self.teacher = teacher_of(predictor).to(worker.device) if settings.schedule.distillation else None
         module = Objectives(predictor, settings.schedule, worker.rank, worker.world)
@@ -240,12 +244,12 @@ class MultimodalTraining(Trainer):
 
 
 def _groups(module: Objectives, settings: MultimodalSettings) -> list[dict[str, Any]]:
-    """Return AdamW's groups; the text encoder's own layer learns at a share of the rate."""
-    own = {id(p) for p in module.predictor.encoder.last.parameters()}
+    """Return AdamW's groups; what does not begin anew learns at a share of the rate."""
+    own = {id(p) for p in module.predictor.encoder.pretrained}
     groups = []
     for group in parameter_groups(module, settings.weight_decay):
-        for is_text in (True, False):
-            chosen = [p for p in group["params"] if (id(p) in own) == is_text]
-            share = settings.text_share if is_text else 1.0
+        for begun in (True, False):
+            chosen = [p for p in group["params"] if (id(p) in own) == begun]
+            share = settings.text_share if begun else 1.0
             groups.append({**group, "params": chosen, "share": share})
     return groups
