@@ -56,7 +56,8 @@ class Making(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(
-        description="Backbone: a model folder, local or s3://, or a hub name; ResNet, MobileNet, ViT or CLIP."
+        description="Backbone: a model folder, local or s3://, or a hub name; ResNet, MobileNet, ViT, BEiT "
+        "or CLIP."
     )
     patches: Patches = declared(ImageSettings, "patches")
     grid: int = declared(ImageSettings, "grid")
