@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from engine.errors import QueryError
 from engine.renames import current_name
 from engine.stages.base import Pipeline, Stage
+from engine.stages.case import CaSE
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank
 from engine.stages.rerank import ContrastRerank, SegmentRerank
 from engine.stages.retrieve import Retrieve
+from engine.stages.setexpan import SetExpan
 from engine.stages.window_search import WindowSearch
 
 METHODS: dict[str, Pipeline] = {
@@ -48,6 +50,12 @@ METHODS: dict[str, Pipeline] = {
     # mask representations of sentences and images.
     "multiexpan+segments": WindowSearch() >> SegmentRerank(view="multimodal"),
     "multimodal": Retrieve(view="multimodal") >> SegmentRerank(view="multimodal"),
+    # The text baselines of the paper's table 2: shared contexts, and contexts with vectors. Their papers
+    # have no negative seeds; segments by these are ours.
+    "setexpan": Pipeline((SetExpan(),)),
+    "setexpan+segments": SetExpan() >> SegmentRerank(view="mask"),
+    "case": Pipeline((CaSE(),)),
+    "case+segments": CaSE() >> SegmentRerank(view="mask"),
 }
 
 ABLATIONS: Mapping[str, Pipeline] = {

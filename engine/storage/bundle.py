@@ -29,6 +29,9 @@ from engine.vocabulary import Vocabulary
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 
+MADE_BY = {"skipgrams": "run `seedset build-index` again, which makes it; "}
+"""Ends of the error of a folder that a bundle lacks, where an earlier version made bundles without it."""
+
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _TRIES = 5
 """Times that a bundle is made anew because another was published meanwhile."""
@@ -95,12 +98,13 @@ class Bundle:
         """Return the local path of a file or folder of the bundle.
 
         Raises:
-            BundleError: the bundle has no such file; says what made it, and so what to run.
+            BundleError: the bundle has no such file; says what makes it.
         """
         if name not in self.manifest.files and not any(
             file.startswith(f"{name}/") for file in self.manifest.files
         ):
-            raise BundleError(f"bundle {self.id}: holds no {name!r}; it holds {self._listing()}")
+            way_out = MADE_BY.get(name.split("/")[0], "")
+            raise BundleError(f"bundle {self.id}: holds no {name!r}; {way_out}it holds {self._listing()}")
         return self.folder / name
 
     def check_present(self) -> None:

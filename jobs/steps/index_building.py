@@ -11,6 +11,7 @@ from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
 from engine.errors import UserError
 from engine.retrieval.index import VectorIndex
+from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.storage.bundle import Manifest
 from engine.storage.workspace import Workspace
 from jobs import console
@@ -102,5 +103,5 @@ def _publish(sources: Sources, made: BuiltViews) -> Manifest:
         "views": {name: view.shape[1] for name, view in made.views.items()},
         **made.settings,
     }
-    replaced = ["index/", "encoder/", "distributions/", SENTENCES]
+    replaced = ["index/", "encoder/", "distributions/", f"{SKIPGRAMS}/", SENTENCES]
     return publish_beside(workspace, staged, settings, replaced, inputs.manifest.corpus_digest)

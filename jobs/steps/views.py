@@ -23,6 +23,7 @@ from engine.models.sentence_settings import read_settings
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.index import Vectors, unit
+from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.retrieval.views import centred, hubness, joint_view, lexical_view, scale_to_unit_similarity_std
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
@@ -33,6 +34,7 @@ from jobs import console
 from jobs.steps.encoder_training import Trained, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.multimodal_views import ViewSource, multimodal_view
+from jobs.steps.skipgrams import skipgrams
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import Executor
 
@@ -154,6 +156,12 @@ def build_lexical(sources: Sources, made: BuiltViews) -> None:
     made.views["lexical"] = view
 
 
+def build_skipgrams(sources: Sources, made: BuiltViews) -> None:
+    """Add the context features of SetExpan and CaSE, which are no vectors: a folder of their own."""
+    found = skipgrams(sources.workspace, len(sources.descriptions), sources.executor)
+    made.writers.append(lambda staged: found.write(staged / SKIPGRAMS))
+
+
 def build_multimodal(sources: Sources, made: BuiltViews) -> None:
     """Add "image" and "multimodal", and predicted distributions, where an encoder was trained for them."""
     trained = trained_encoder(sources.workspace, MULTIMODAL_JOB)
@@ -213,6 +221,7 @@ BUILDERS: tuple[Builder, ...] = (
     build_mask,
     build_description,
     build_lexical,
+    build_skipgrams,
     build_multimodal,
     build_joint,
 )

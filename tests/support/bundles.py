@@ -15,6 +15,7 @@ from engine.generation.model import LanguageModel
 from engine.generation.names import name_trie
 from engine.retrieval.distributions import SparseDistributions, distributions_folder, truncate
 from engine.retrieval.index import VectorIndex, unit
+from engine.retrieval.skipgrams import SKIPGRAMS, SkipGrams
 from engine.storage.bundle import Bundle, publish
 from engine.storage.workspace import Workspace
 from engine.vocabulary import ENTITY_SCHEMA
@@ -60,6 +61,20 @@ def write_mentions(path: Path, names: Sequence[str], texts: Sequence[str]) -> No
 def write_distributions(staged: Path, view: str, dense: np.ndarray, kept: int = 256) -> None:
     """Write the distributions [N, N] of a view into a staged folder, the largest probabilities kept."""
     SparseDistributions(*truncate(dense, kept)).write(staged / distributions_folder(view))
+
+
+def random_skipgrams(n: int, seed: int = 0, features: int = 200, pairs_each: int = 12) -> SkipGrams:
+    """Return the skip-grams of n entities, each met in some of few contexts, drawn at random."""
+    random = np.random.default_rng(seed)
+    hashes = random.choice(2**63, features, replace=False).astype(np.uint64)
+    owners = np.repeat(np.arange(n), pairs_each).astype(np.int32)
+    counts = random.integers(1, 5, len(owners)).astype(np.int32)
+    return SkipGrams.collect(owners, random.choice(hashes, len(owners)), counts, n)
+
+
+def write_skipgrams(staged: Path, n: int, seed: int = 0) -> None:
+    """Write :func:`random_skipgrams` into a staged folder."""
+    random_skipgrams(n, seed).write(staged / SKIPGRAMS)
 
 
 def publish_vectors(
@@ -128,6 +143,7 @@ def method_bundle(
         write_entities(staged / "entities.parquet", names, descriptions=about, attributes=kinds)
         write_mentions(staged / SENTENCES, names, SENTENCES_OF_EACH)
         write_encoder(staged / "encoder", d, seed)
+        write_skipgrams(staged, n, seed)
         write_distributions(staged, "multimodal", np.random.default_rng(seed).dirichlet(np.full(n, 0.1), n))
 
     hubs = {"joint": random.random(n)}
