@@ -8,6 +8,7 @@ from engine.errors import QueryError
 from engine.renames import current_name
 from engine.stages.base import Pipeline, Stage
 from engine.stages.case import CaSE
+from engine.stages.cgexpan import CGExpan
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank
 from engine.stages.rerank import ContrastRerank, SegmentRerank
@@ -56,6 +57,8 @@ METHODS: dict[str, Pipeline] = {
     "setexpan+segments": SetExpan() >> SegmentRerank(view="mask"),
     "case": Pipeline((CaSE(),)),
     "case+segments": CaSE() >> SegmentRerank(view="mask"),
+    "cgexpan": Pipeline((CGExpan(),)),
+    "cgexpan+segments": CGExpan() >> SegmentRerank(view="mask"),
 }
 
 ABLATIONS: Mapping[str, Pipeline] = {

@@ -21,6 +21,7 @@ from jobs.workers.executor import AutoExecutor
 EXAMPLES = """
   seedset build-index --workspace demo-workspace/workspace
   seedset build-index --workspace work --untrained
+  seedset build-index --workspace work --class-names
   ray job submit --working-dir . -- python -m jobs.build_index --workspace s3://bucket/work --workers 16
 """
 
@@ -40,6 +41,12 @@ class BuildIndexSettings(CommandSettings):
         "is 1.",
     )
 
+    class_names: bool = Field(
+        default=False,
+        description="Make what `cgexpan` asks, too: the state of every mention, and a masked language model; "
+        "an encoder without a head for that gets one, trained on the corpus.",
+    )
+
 
 @command(EXAMPLES)
 def main(settings: BuildIndexSettings) -> None:
@@ -52,7 +59,7 @@ def main(settings: BuildIndexSettings) -> None:
     started = time.monotonic()
     place = Workspace.open(settings.workspace)
     with AutoExecutor(settings.workers, [place.root.uri]) as executor:
-        manifest = build(place, settings.untrained, executor, settings.temperature)
+        manifest = build(place, settings.untrained, executor, settings.temperature, settings.class_names)
     console.result(
         bundle=manifest.id,
         files=len(manifest.files),

@@ -29,8 +29,11 @@ from engine.vocabulary import Vocabulary
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 
-MADE_BY = {"skipgrams": "run `seedset build-index` again, which makes it; "}
-"""Ends of the error of a folder that a bundle lacks, where an earlier version made bundles without it."""
+MADE_BY = {
+    "skipgrams": "run `seedset build-index` again, which makes it; ",
+    "probing": "run `seedset build-index --class-names`, which makes it; ",
+}
+"""What is to be run for a folder that a bundle need not have."""
 
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _TRIES = 5

@@ -11,6 +11,7 @@ from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
 from engine.errors import UserError
 from engine.retrieval.index import VectorIndex
+from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.storage.bundle import Manifest
 from engine.storage.workspace import Workspace
@@ -29,6 +30,7 @@ def build(
     untrained: bool = False,
     executor: Executor | None = None,
     temperature: float = TEMPERATURE,
+    class_names: bool = False,
 ) -> Manifest:
     """Make all views of all entities and publish them; returns the new bundle's manifest.
 
@@ -37,9 +39,10 @@ def build(
         untrained: take the encoder as it came.
         executor: where encoders run; default: see :class:`jobs.workers.executor.AutoExecutor`.
         temperature: of predicted distributions, in a workspace with a multi-modal encoder.
+        class_names: make what ``cgexpan`` asks, too.
     """
     with given_or_auto(executor, workspace.root) as where:
-        sources = _open_sources(workspace, untrained, where, temperature)
+        sources = _open_sources(workspace, untrained, where, temperature, class_names)
         made = BuiltViews()
         for builder in BUILDERS:
             builder(sources, made)
@@ -47,7 +50,9 @@ def build(
     return _publish(sources, made)
 
 
-def _open_sources(workspace: Workspace, untrained: bool, executor: Executor, temperature: float) -> Sources:
+def _open_sources(
+    workspace: Workspace, untrained: bool, executor: Executor, temperature: float, class_names: bool
+) -> Sources:
     check_before_work(workspace, makes="index")
     trained = None if untrained else trained_encoder(workspace)
     if trained:
@@ -64,6 +69,7 @@ def _open_sources(workspace: Workspace, untrained: bool, executor: Executor, tem
         trained=trained,
         descriptions=read_descriptions(workspace),
         temperature=temperature,
+        class_names=class_names,
         executor=executor,
     )
 
@@ -103,5 +109,5 @@ def _publish(sources: Sources, made: BuiltViews) -> Manifest:
         "views": {name: view.shape[1] for name, view in made.views.items()},
         **made.settings,
     }
-    replaced = ["index/", "encoder/", "distributions/", f"{SKIPGRAMS}/", SENTENCES]
+    replaced = ["index/", "encoder/", "distributions/", f"{SKIPGRAMS}/", f"{PROBING}/", SENTENCES]
     return publish_beside(workspace, staged, settings, replaced, inputs.manifest.corpus_digest)

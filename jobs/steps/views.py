@@ -23,6 +23,7 @@ from engine.models.sentence_settings import read_settings
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.index import Vectors, unit
+from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.retrieval.views import centred, hubness, joint_view, lexical_view, scale_to_unit_similarity_std
 from engine.storage.store import Store, machine_cache
@@ -31,6 +32,7 @@ from engine.text.spelling import is_blank
 from engine.training.cache import CachedStates, FrozenCache, InputRows, masked_sums
 from engine.training.multimodal_data import image_view
 from jobs import console
+from jobs.steps.class_probing import masked_lm, mention_states
 from jobs.steps.encoder_training import Trained, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.multimodal_views import ViewSource, multimodal_view
@@ -69,6 +71,7 @@ class Sources:
         trained: the run of the text encoder; None: the encoder is as it came.
         descriptions: of each entity, "" where there is none.
         temperature: of predicted distributions.
+        class_names: whether to make what CGExpan asks.
         executor: where the work is done.
     """
 
@@ -78,6 +81,7 @@ class Sources:
     trained: Trained | None
     descriptions: list[str]
     temperature: float
+    class_names: bool
     executor: Executor
 
 
@@ -191,6 +195,20 @@ def build_multimodal(sources: Sources, made: BuiltViews) -> None:
     }
 
 
+def build_class_names(sources: Sources, made: BuiltViews) -> None:
+    """Add what CGExpan asks, where that is wanted: a masked language model, and every mention's state."""
+    if not sources.class_names:
+        return
+    base, folder = sources.encoders.base, PROBING
+    model = masked_lm(sources.workspace, base)
+    mentions = mention_states(sources.cache, base, len(sources.descriptions), sources.executor)
+    made.writers += [
+        lambda staged: mentions.write(staged / folder / "mentions"),
+        lambda staged: model.save_pretrained(staged / folder / "model"),
+        lambda staged: load_tokenizer(base).save_pretrained(staged / folder / "model"),
+    ]
+
+
 def build_joint(sources: Sources, made: BuiltViews) -> None:
     """Add the views before it side by side, "joint", and its hubness."""
     view = joint_view(_joined(sources, made))
@@ -223,6 +241,7 @@ BUILDERS: tuple[Builder, ...] = (
     build_lexical,
     build_skipgrams,
     build_multimodal,
+    build_class_names,
     build_joint,
 )
 """Builders in order: one may read the views of those before it."""

@@ -15,11 +15,12 @@ from engine.generation.model import LanguageModel
 from engine.generation.names import name_trie
 from engine.retrieval.distributions import SparseDistributions, distributions_folder, truncate
 from engine.retrieval.index import VectorIndex, unit
+from engine.retrieval.mention_states import PROBING, MentionStates
 from engine.retrieval.skipgrams import SKIPGRAMS, SkipGrams
 from engine.storage.bundle import Bundle, publish
 from engine.storage.workspace import Workspace
 from engine.vocabulary import ENTITY_SCHEMA
-from tests.support.encoders import write_encoder
+from tests.support.encoders import write_encoder, write_masked_lm
 from tests.support.language_models import tiny_model
 
 
@@ -75,6 +76,13 @@ def random_skipgrams(n: int, seed: int = 0, features: int = 200, pairs_each: int
 def write_skipgrams(staged: Path, n: int, seed: int = 0) -> None:
     """Write :func:`random_skipgrams` into a staged folder."""
     random_skipgrams(n, seed).write(staged / SKIPGRAMS)
+
+
+def write_probing(staged: Path, n: int, d: int, seed: int = 0, mentions: int = 6) -> None:
+    """Write a masked language model of random weights, and random states of n entities' mentions."""
+    write_masked_lm(staged / PROBING / "model", d, seed)
+    states = unit(np.random.default_rng(seed).normal(size=(n * mentions, d))).astype(np.float16)
+    MentionStates(np.arange(0, n * mentions + 1, mentions), states).write(staged / PROBING / "mentions")
 
 
 def publish_vectors(
@@ -144,6 +152,7 @@ def method_bundle(
         write_mentions(staged / SENTENCES, names, SENTENCES_OF_EACH)
         write_encoder(staged / "encoder", d, seed)
         write_skipgrams(staged, n, seed)
+        write_probing(staged, n, d, seed)
         write_distributions(staged, "multimodal", np.random.default_rng(seed).dirichlet(np.full(n, 0.1), n))
 
     hubs = {"joint": random.random(n)}
