@@ -236,19 +236,27 @@ class ClassGuided:
 
     def fitting(self, name: str) -> list[tuple[int, float]]:
         """Return the entities to take next, and their mean reciprocal ranks, best first."""
-        members = np.array(self.members)
+        members, means_ND = np.array(self.members), self.probing.means_ND
         texts = [self._entity_query(p, name) for _ in range(3) for p in range(len(PATTERNS))]
         states_TD = self.probing.model.states(texts)
         free_N = self.free_N.copy()
         free_N[[*members, *self._dropped]] = False
-        sums: Counter[int] = Counter()
-        for state_D in states_TD:
+        pools: list[tuple[Ids, npt.NDArray[np.float64]]] = []
+        for _ in texts:
             some = self._random.choice(members, min(3, len(members)), replace=False)
-            means_ND = self.probing.means_ND
             near_N = (means_ND @ means_ND[some].T).mean(axis=1).astype(np.float64)
             pool = np.argsort(-near_N, kind="stable")[: self.stage.pool]
-            for rank, entity in enumerate(self._ranked(state_D, pool[free_N[pool]], near_N), 1):
-                sums[entity] += 1 / rank
+            pool = pool[free_N[pool]].astype(np.int32)
+            pools.append((pool, near_N[pool]))
+        # The pools are much the same: every entity's mentions are read once.
+        every = np.unique(np.concatenate([pool for pool, _ in pools]))
+        local_TE = self.probing.mentions.nearness(states_TD, every.tolist(), self.stage.mentions)
+        sums: Counter[int] = Counter()
+        for local_E, (pool, near) in zip(local_TE, pools, strict=True):
+            local = np.maximum(local_E[np.searchsorted(every, pool)], FEW)
+            scores = 5 * np.log(local) + np.log(np.maximum(near, FEW))
+            for rank, place in enumerate(np.argsort(-scores, kind="stable")[:20], 1):
+                sums[int(pool[place])] += 1 / rank
         ranked = sorted(sums, key=lambda entity: (-round(sums[entity], 12), entity))
         good = sum(sums[entity] >= len(texts) / 5 for entity in ranked)
         return [(entity, sums[entity] / len(texts)) for entity in ranked[: max(5, good)]]
@@ -297,12 +305,6 @@ class ClassGuided:
             best = mentions.cosines(self._states_of(name), entity).max(axis=0, initial=-1.0)
             found.append(float(np.partition(best, len(best) - k)[-k:].mean()) if len(best) >= k else 0.0)
         return np.array(found)
-
-    def _ranked(self, state_D: Vectors, pool: Ids, near_N: npt.NDArray[np.float64]) -> list[int]:
-        """Return the 20 entities of a pool that fit a state best."""
-        local = self.probing.mentions.nearness(state_D[None], pool.tolist(), self.stage.mentions)[0]
-        scores = 5 * np.log(np.maximum(local, FEW)) + np.log(np.maximum(near_N[pool], FEW))
-        return [int(entity) for entity in pool[np.argsort(-scores, kind="stable")[:20]]]
 
 
 def head_noun(word: str, knows: Callable[[str], bool]) -> str | None:
