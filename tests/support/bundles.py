@@ -67,7 +67,7 @@ def write_distributions(staged: Path, view: str, dense: np.ndarray, kept: int = 
 def random_skipgrams(n: int, seed: int = 0, features: int = 200, pairs_each: int = 12) -> SkipGrams:
     """Return the skip-grams of n entities, each met in some of few contexts, drawn at random."""
     random = np.random.default_rng(seed)
-    hashes = random.choice(2**63, features, replace=False).astype(np.uint64)
+    hashes = np.sort(random.integers(0, 2**63, features, np.uint64))
     owners = np.repeat(np.arange(n), pairs_each).astype(np.int32)
     counts = random.integers(1, 5, len(owners)).astype(np.int32)
     return SkipGrams.collect(owners, random.choice(hashes, len(owners)), counts, n)

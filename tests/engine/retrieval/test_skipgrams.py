@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.corpus.skipgrams import count_skipgrams
@@ -52,6 +52,7 @@ def table(rows: list[tuple[int, str, int, int]]) -> pa.Table:
     return pa.table(dict(zip(("entity_id", "sentence", "start", "end"), map(list, columns), strict=True)))
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(
         st.tuples(st.integers(0, 4), st.lists(st.sampled_from(WORDS), max_size=4), st.integers(0, 4)),
