@@ -107,6 +107,7 @@ class CGExpan(Stage):
         from engine.stages.masked_lm import open_probing
 
         probing = open_probing(bundle)
+        stop_words()  # now, not in the first query
         return partial(self._run, probing, bundle.vocabulary.names, matching_of(bundle))
 
     def _run(

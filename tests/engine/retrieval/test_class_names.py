@@ -40,7 +40,7 @@ def test_negative_names_are_those_that_every_seed_puts_below_by_the_margin(
     positive: str, margin: int
 ) -> None:
     found_any = 0
-    for seed in range(10):
+    for seed in range(60):
         nearness = np.random.default_rng(seed).random((2, len(NAMES)))
         expected = set()
         for name in ("cats", "dogs", "tools", "towns"):
@@ -54,7 +54,7 @@ def test_negative_names_are_those_that_every_seed_puts_below_by_the_margin(
                 expected.add(name)
         assert negative_names(NAMES, nearness, positive, margin) == expected
         found_any += len(expected)
-    assert found_any or margin == 2
+    assert found_any or margin > 0
 
 
 def test_an_entity_is_of_another_class_where_more_than_two_patterns_say_so() -> None:

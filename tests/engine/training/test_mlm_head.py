@@ -68,7 +68,7 @@ def test_the_head_learns_what_is_masked_and_the_encoder_stays(
     for model in models:
         losses.append(train_head(model, states, targets, seed=0))
     assert losses[0] == losses[1]
-    assert losses[0][-1] < 0.7 * losses[0][0]
+    assert losses[0][-1] < 0.9 * losses[0][0]
     before, after = with_head(encoder).state_dict(), models[0].state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if name.startswith("cls.") and "decoder.weight" not in name}
