@@ -15,7 +15,7 @@ from cluster.commandline import command
 from cluster.options import CommandSettings
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.settings import TEMPERATURE
+from jobs.settings import HEAD_SENTENCES, TEMPERATURE
 from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
@@ -46,6 +46,11 @@ class BuildIndexSettings(CommandSettings):
         description="Make what `cgexpan` asks, too: the state of every mention, and a masked language model; "
         "an encoder without a head for that gets one, trained on the corpus.",
     )
+    head_sentences: int = Field(
+        default=HEAD_SENTENCES,
+        ge=1,
+        description="Train that head on at most so many sentences, drawn at random.",
+    )
 
 
 @command(EXAMPLES)
@@ -57,9 +62,10 @@ def main(settings: BuildIndexSettings) -> None:
     from jobs.steps.index_building import build
 
     started = time.monotonic()
+    head = settings.head_sentences if settings.class_names else 0
     place = Workspace.open(settings.workspace)
     with AutoExecutor(settings.workers, [place.root.uri]) as executor:
-        manifest = build(place, settings.untrained, executor, settings.temperature, settings.class_names)
+        manifest = build(place, settings.untrained, executor, settings.temperature, head)
     console.result(
         bundle=manifest.id,
         files=len(manifest.files),

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from engine.models.text import TextEncoder
 
-SENTENCES = 20_000
-"""Sentences of the corpus that are drawn."""
 SHARE = 0.15
 """Of a sentence's tokens that are masked, one at least."""
 MAX_TOKENS = 64

@@ -26,7 +26,7 @@ from engine.storage.parts import content_key
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedStates, FrozenCache, InputRows
-from engine.training.mlm_head import EPOCHS, SENTENCES, mask_tokens, states_at_masks, train_head
+from engine.training.mlm_head import EPOCHS, mask_tokens, states_at_masks, train_head
 from jobs import console
 from jobs.workers.executor import Executor
 
@@ -92,18 +92,23 @@ def mention_states(cache: FrozenCache, base: str, n_entities: int, executor: Exe
     return MentionStates(starts, np.concatenate([part.states_nD for part in parts])[order])
 
 
-def masked_lm(workspace: Workspace, base: str) -> PreTrainedModel:
+def masked_lm(workspace: Workspace, base: str, head_sentences: int) -> PreTrainedModel:
     """Return the encoder with a masked-language-model head.
 
     One without a head gets one that is trained on the corpus; it is kept in the workspace by what it was made
     of, and another run takes it from there.
+
+    Args:
+        workspace: with the corpus.
+        base: the encoder.
+        head_sentences: to train a head on, at most.
 
     Raises:
         UserError: the encoder has no head, and is of a family whose head is not trained here.
     """
     named = NamedModel.open(base, "encoder")
     if named.config().model_type == "bert" and not _has_head(named):
-        return _trained(workspace, base)
+        return _trained(workspace, base, head_sentences)
     try:
         model: PreTrainedModel = named.model(AutoModelForMaskedLM, torch.float32)
     except UserError as error:
@@ -123,27 +128,27 @@ def _has_head(named: NamedModel) -> bool:
         return HEAD_OF_BERT in weights.keys()  # noqa: SIM118, no mapping
 
 
-def _trained(workspace: Workspace, base: str) -> BertForMaskedLM:
+def _trained(workspace: Workspace, base: str, head_sentences: int) -> BertForMaskedLM:
     """Return the encoder with a head trained on the corpus, or trained there before."""
     encoder = TextEncoder.load(base)
     model = BertForMaskedLM(encoder.model.config)
     model.bert.load_state_dict(encoder.model.state_dict())
     head: Any = model.cls.predictions
-    key = content_key(read_manifest(workspace).digest, model_fingerprint(base), str(SENTENCES), str(EPOCHS))
+    key = content_key(read_manifest(workspace).digest, model_fingerprint(base), f"{head_sentences} {EPOCHS}")
     file = workspace.runs("masked-lm") / f"{key}.safetensors"
     if file.exists():
         console.say(f"masked language model: its head is kept from before ({file.uri})")
         head.load_state_dict(load_file(file.local_copy(machine_cache())), strict=False)
     else:
-        _train(workspace, base, encoder.to(worker_device()), model)
+        texts = _sentences(workspace, head_sentences)
+        _train(texts, base, encoder.to(worker_device()), model)
         weights = {name: t.contiguous() for name, t in head.state_dict().items() if "decoder" not in name}
         with file.writing() as path:
             save_file(weights, path)
     return model.eval()
 
 
-def _train(workspace: Workspace, base: str, encoder: TextEncoder, model: BertForMaskedLM) -> None:
-    texts = _sentences(workspace)
+def _train(texts: list[str], base: str, encoder: TextEncoder, model: BertForMaskedLM) -> None:
     tokenizer = load_tokenizer(base)
     sentences = mask_tokens(tokenizer, token_ids(tokenizer, texts), SEED)
     if not sentences:
@@ -157,8 +162,8 @@ def _train(workspace: Workspace, base: str, encoder: TextEncoder, model: BertFor
     console.say(f"masked language model: trained on {len(states)} masks to {losses[-1]:.2f} nats a mask")
 
 
-def _sentences(workspace: Workspace) -> list[str]:
-    """Return at most :data:`SENTENCES` different sentences of the corpus, drawn at random, in its order."""
+def _sentences(workspace: Workspace, at_most: int) -> list[str]:
+    """Return at most so many different sentences of the corpus, drawn at random, in its order."""
     distinct: dict[str, None] = {}
     for part in workspace.mentions():
         with part.open_input() as stream:
@@ -167,7 +172,7 @@ def _sentences(workspace: Workspace) -> list[str]:
             )
     distinct.pop("", None)
     texts = list(distinct)
-    if len(texts) <= SENTENCES:
+    if len(texts) <= at_most:
         return texts
-    drawn = np.random.default_rng(SEED).choice(len(texts), SENTENCES, replace=False)
+    drawn = np.random.default_rng(SEED).choice(len(texts), at_most, replace=False)
     return [texts[place] for place in np.sort(drawn).tolist()]

@@ -30,7 +30,7 @@ def build(
     untrained: bool = False,
     executor: Executor | None = None,
     temperature: float = TEMPERATURE,
-    class_names: bool = False,
+    head_sentences: int = 0,
 ) -> Manifest:
     """Make all views of all entities and publish them; returns the new bundle's manifest.
 
@@ -39,10 +39,11 @@ def build(
         untrained: take the encoder as it came.
         executor: where encoders run; default: see :class:`jobs.workers.executor.AutoExecutor`.
         temperature: of predicted distributions, in a workspace with a multi-modal encoder.
-        class_names: make what ``cgexpan`` asks, too.
+        head_sentences: make what ``cgexpan`` asks, too, and train the masked-language-model head that an
+            encoder lacks on so many sentences; 0: no.
     """
     with given_or_auto(executor, workspace.root) as where:
-        sources = _open_sources(workspace, untrained, where, temperature, class_names)
+        sources = _open_sources(workspace, untrained, where, temperature, head_sentences)
         made = BuiltViews()
         for builder in BUILDERS:
             builder(sources, made)
@@ -51,7 +52,7 @@ def build(
 
 
 def _open_sources(
-    workspace: Workspace, untrained: bool, executor: Executor, temperature: float, class_names: bool
+    workspace: Workspace, untrained: bool, executor: Executor, temperature: float, head_sentences: int
 ) -> Sources:
     check_before_work(workspace, makes="index")
     trained = None if untrained else trained_encoder(workspace)
@@ -69,7 +70,7 @@ def _open_sources(
         trained=trained,
         descriptions=read_descriptions(workspace),
         temperature=temperature,
-        class_names=class_names,
+        head_sentences=head_sentences,
         executor=executor,
     )
 

@@ -71,7 +71,7 @@ class Sources:
         trained: the run of the text encoder; None: the encoder is as it came.
         descriptions: of each entity, "" where there is none.
         temperature: of predicted distributions.
-        class_names: whether to make what CGExpan asks.
+        head_sentences: to train a masked-language-model head on; 0: nothing of what CGExpan asks is made.
         executor: where the work is done.
     """
 
@@ -81,7 +81,7 @@ class Sources:
     trained: Trained | None
     descriptions: list[str]
     temperature: float
-    class_names: bool
+    head_sentences: int
     executor: Executor
 
 
@@ -197,10 +197,10 @@ def build_multimodal(sources: Sources, made: BuiltViews) -> None:
 
 def build_class_names(sources: Sources, made: BuiltViews) -> None:
     """Add what CGExpan asks, where that is wanted: a masked language model, and every mention's state."""
-    if not sources.class_names:
+    if not sources.head_sentences:
         return
     base, folder = sources.encoders.base, PROBING
-    model = masked_lm(sources.workspace, base)
+    model = masked_lm(sources.workspace, base, sources.head_sentences)
     mentions = mention_states(sources.cache, base, len(sources.descriptions), sources.executor)
     made.writers += [
         lambda staged: mentions.write(staged / folder / "mentions"),

@@ -85,7 +85,7 @@ def test_what_cgexpan_asks_is_made_where_wanted_and_its_head_is_kept(
     without = build(workspace, untrained=True, executor=LocalExecutor())
     assert not any(name.startswith("probing/") for name in without.files)
     first, second = (
-        build(workspace, untrained=True, executor=LocalExecutor(), class_names=True) for _ in range(2)
+        build(workspace, untrained=True, executor=LocalExecutor(), head_sentences=50) for _ in range(2)
     )
     assert first.id == second.id
     said = capsys.readouterr().err
