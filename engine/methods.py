@@ -8,11 +8,14 @@ from engine.errors import QueryError
 from engine.generation.prompts import CotLevel, Part
 from engine.renames import current_name
 from engine.stages.base import Pipeline, Stage
+from engine.stages.case import CaSE
+from engine.stages.cgexpan import CGExpan
 from engine.stages.chat_expand import ChatExpand
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank
 from engine.stages.rerank import ContrastRerank, SegmentRerank
 from engine.stages.retrieve import Retrieve
+from engine.stages.setexpan import SetExpan
 from engine.stages.window_search import WindowSearch
 
 
@@ -82,6 +85,14 @@ METHODS: dict[str, Pipeline] = {
     "composed+images": WindowSearch()
     >> GenerativeRerank(weight=0.25, contrast=0)
     >> SegmentRerank(view="multimodal", length=4),
+    # The text baselines of the paper's table 2: shared contexts, and contexts with vectors. Their papers
+    # have no negative seeds; segments by these are ours.
+    "setexpan": Pipeline((SetExpan(),)),
+    "setexpan+segments": SetExpan() >> SegmentRerank(view="mask"),
+    "case": Pipeline((CaSE(),)),
+    "case+segments": CaSE() >> SegmentRerank(view="mask"),
+    "cgexpan": Pipeline((CGExpan(),)),
+    "cgexpan+segments": CGExpan() >> SegmentRerank(view="mask"),
 }
 
 ABLATIONS: Mapping[str, Pipeline] = {

@@ -36,6 +36,8 @@ _TRIES = 5
 MADE_BY = {
     "distributions/": "run `seedset build-index`, which makes them of an encoder that `seedset "
     "train-encoder` has trained",
+    "skipgrams": "run `seedset build-index` again, which makes it",
+    "probing": "run `seedset build-index --class-names`, which makes it",
 }
 """How to get what a bundle may lack, by the beginning of its name."""
 
@@ -103,7 +105,7 @@ class Bundle:
         """Return the local path of a file or folder of the bundle.
 
         Raises:
-            BundleError: the bundle has no such file; says what made it, and so what to run.
+            BundleError: the bundle has no such file; says what makes it.
         """
         if name not in self.manifest.files and not any(
             file.startswith(f"{name}/") for file in self.manifest.files

@@ -15,10 +15,12 @@ from engine.generation.model import LanguageModel
 from engine.generation.names import name_trie
 from engine.retrieval.distributions import EntityDistributions, distributions_folder
 from engine.retrieval.index import VectorIndex, unit
+from engine.retrieval.mention_states import PROBING, MentionStates
+from engine.retrieval.skipgrams import SKIPGRAMS, SkipGrams
 from engine.storage.bundle import Bundle, publish
 from engine.storage.workspace import Workspace
 from engine.vocabulary import ENTITY_SCHEMA
-from tests.support.encoders import write_encoder
+from tests.support.encoders import write_encoder, write_masked_lm
 from tests.support.language_models import tiny_model
 
 
@@ -66,6 +68,27 @@ def write_distributions(
     """
     logs = np.log(np.maximum(dense, 1e-30)) if logs is None else logs
     EntityDistributions.of(dense, logs, kept).write(staged / distributions_folder(view))
+
+
+def random_skipgrams(n: int, seed: int = 0, features: int = 200, pairs_each: int = 12) -> SkipGrams:
+    """Return the skip-grams of n entities, each met in some of few contexts, drawn at random."""
+    random = np.random.default_rng(seed)
+    hashes = np.sort(random.integers(0, 2**63, features, np.uint64))
+    owners = np.repeat(np.arange(n), pairs_each).astype(np.int32)
+    counts = random.integers(1, 5, len(owners)).astype(np.int32)
+    return SkipGrams.collect(owners, random.choice(hashes, len(owners)), counts, n)
+
+
+def write_skipgrams(staged: Path, n: int, seed: int = 0) -> None:
+    """Write :func:`random_skipgrams` into a staged folder."""
+    random_skipgrams(n, seed).write(staged / SKIPGRAMS)
+
+
+def write_probing(staged: Path, n: int, d: int, seed: int = 0, mentions: int = 6) -> None:
+    """Write a masked language model of random weights, and random states of n entities' mentions."""
+    write_masked_lm(staged / PROBING / "model", d, seed)
+    states = unit(np.random.default_rng(seed).normal(size=(n * mentions, d))).astype(np.float16)
+    MentionStates(np.arange(0, n * mentions + 1, mentions), states).write(staged / PROBING / "mentions")
 
 
 def publish_vectors(
@@ -137,6 +160,8 @@ def method_bundle(
         for number, view in enumerate(("multimodal", "mask")):
             dense = np.random.default_rng(seed + number).dirichlet(np.full(n, 0.1), n)
             write_distributions(staged, view, dense)
+        write_skipgrams(staged, n, seed)
+        write_probing(staged, n, d, seed)
 
     hubs = {"joint": random.random(n)}
     return publish_vectors(Workspace.open(root), names, views, hubs, tiny_model(), more)
