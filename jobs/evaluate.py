@@ -2,12 +2,14 @@
 
 Where no query has a negative side (MESED) the tables show MAP and P of the positive one alone.
 
-Runs the local runtime in this process. Reports go to ``runs/evaluate/<method>/`` of the workspace.
+Methods run in this process; answers that ``seedset expand`` wrote are read. To ``runs/evaluate/<method>/`` of
+the workspace go the report and, of every query, its scores and its ranking (:mod:`engine.evaluation.scores`).
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,23 +18,33 @@ from rich.console import Console
 
 from cluster.commandline import command
 from cluster.options import Choices, CommandSettings, Flag
-from engine.errors import QueryError
-from engine.evaluation.report import Report, class_rows, evaluate, key_figures, markdown, side_rows
+from engine.catalogue import SENTENCES
+from engine.errors import QueryError, UserError
+from engine.evaluation.cells import measure_into, tapped
+from engine.evaluation.measuring import Measures, Runner
+from engine.evaluation.metrics import CUTOFFS, Protocol
+from engine.evaluation.report import Report, class_rows, key_figures, markdown, side_rows
+from engine.evaluation.scores import as_json
 from engine.methods import ABLATIONS, METHODS, RENAMED
 from engine.methods import method as named_method
 from engine.queries.formats import QuerySet, read_queries
+from engine.queries.stored import StoredResults
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
 from engine.storage.relative import check_relative
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
+from jobs.steps.measuring import measuring
 
 EXAMPLES = """
   seedset evaluate --workspace demo-workspace/workspace --queries demo-workspace/sample/queries \\
       --method retexpan --method default
-  seedset evaluate --workspace work --queries mesed/query_seed=5 --method multiexpan --json report.json
+  seedset evaluate --workspace work --queries mesed/query_seed=5 --method multiexpan --protocol mesed
+  seedset evaluate --workspace s3://b/w --queries q.parquet --results s3://b/out --json report.json
 """
+
+ENTITIES = "entities.parquet"
 
 SHOWN = 5
 """Refused queries that are shown one by one; the report lists all."""
@@ -47,7 +59,19 @@ class EvaluateSettings(CommandSettings):
         "MESED's layout a folder of .txt files with gt/ and entity2id.txt in it or beside it."
     )
     method: Annotated[list[str], Choices((*METHODS, *ABLATIONS), tuple(RENAMED))] = Field(
-        min_length=1, description="Measure this method. Repeat it to compare several."
+        default=[], description="Measure this method. Repeat it to compare several."
+    )
+    results: list[str] = Field(
+        default=[],
+        description="Measure the answers in this folder, which `seedset expand` wrote for the same queries.",
+    )
+    protocol: Protocol = Field(
+        default="seedset",
+        description="Count as truth what our figures do (without the seeds), MESED's authors (the seeds are "
+        "among it), or their program to the letter.",
+    )
+    negative_seeds: int | None = Field(
+        default=None, ge=0, description="Use this many negative seeds of a query at most.  [default: all]"
     )
     json_file: Annotated[Path | None, Flag("--json")] = Field(
         default=None,
@@ -67,12 +91,17 @@ def main(settings: EvaluateSettings) -> None:
         check_relative(settings.json_file)
     workspace = Workspace.open(settings.workspace)
     pipelines = {name: named_method(name) for name in dict.fromkeys(settings.method)}
-    bundle = Bundle.open(workspace, settings.bundle)
+    stored = [StoredResults.open(Store.open(folder)) for folder in settings.results]
+    bundle = _opened_bundle(settings, workspace, stored)
     queries = read_queries(Store.open(settings.queries), bundle.vocabulary)
+    measures = measuring(workspace, bundle, queries, settings.protocol, settings.negative_seeds).measures
+    evaluation = _Evaluation(workspace, bundle, queries, measures, settings.batch_size)
     reports: dict[str, Report] = {}
+    for results in stored:
+        name = results.run.method if results.run.method not in {*pipelines, *reports} else str(results)
+        reports[name] = evaluation.of_results(name, results)
     for name, pipeline in pipelines.items():
-        reports[name] = _measured(name, pipeline, bundle, queries, settings.batch_size)
-        _publish(workspace, name, reports[name])
+        reports[name] = evaluation.of_method(name, pipeline)
     _write_json(settings.json_file, reports)
     _show(reports)
     refused = _show_refused(queries, reports)
@@ -88,13 +117,77 @@ def main(settings: EvaluateSettings) -> None:
         raise QueryError(f"{refused} queries were refused, and --strict was given")
 
 
-def _measured(name: str, pipeline: Pipeline, bundle: Bundle, queries: QuerySet, batch_size: int) -> Report:
-    """Return a method's report, with what it was made of."""
-    run = pipeline.open(bundle)
-    with console.meter(name, len(queries.queries)) as meter:
-        report = evaluate(run, queries, batch_size, meter.add, pipeline.batch_dependent)
-    about = {"method": name, "pipeline": str(pipeline), "bundle": bundle.id}
-    return {**about, "queries_digest": queries.digest, **report}
+def _opened_bundle(
+    settings: EvaluateSettings, workspace: Workspace, stored: Sequence[StoredResults]
+) -> Bundle:
+    """Return the bundle of methods and results; for results alone it brings no more than the entities.
+
+    Raises:
+        UserError: nothing is to be measured, or results are of another bundle.
+    """
+    if not settings.method and not stored:
+        raise UserError("give --method NAME, or --results FOLDER of what `seedset expand` wrote")
+    if stored and settings.negative_seeds is not None:
+        raise UserError("--negative-seeds: --results were made with all of them; give --method instead")
+    wanted = settings.bundle or (stored[0].run.bundle if stored else None)
+    bundle = Bundle.open(workspace, wanted, None if settings.method else (ENTITIES, SENTENCES))
+    for results in stored:
+        if results.run.bundle != bundle.id:
+            raise UserError(
+                f"--results {results}: of bundle {results.run.bundle}, not {bundle.id}; evaluate it by itself"
+            )
+    return bundle
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What all the methods of a call have in common."""
+
+    workspace: Workspace
+    bundle: Bundle
+    queries: QuerySet
+    measures: Measures
+    batch_size: int
+
+    def of_method(self, name: str, pipeline: Pipeline) -> Report:
+        """Measure a method."""
+        run, measures = tapped(pipeline, self.bundle, self.measures)
+        return self._measured(name, str(pipeline), run, measures, pipeline.batch_dependent)
+
+    def of_results(self, name: str, results: StoredResults) -> Report:
+        """Measure what was written."""
+        results.check(self.queries, CUTOFFS[-1])
+        return self._measured(name, results.run.pipeline, results, self.measures, timed=False)
+
+    def _measured(
+        self,
+        name: str,
+        pipeline: str,
+        runner: Runner,
+        measures: Measures,
+        batch_dependent: bool = False,
+        timed: bool = True,
+    ) -> Report:
+        """Write a report, with what it was made of, and return it."""
+        folder = self.workspace.runs("evaluate") / name
+        about = {"method": name, "pipeline": pipeline, "bundle": self.bundle.id}
+        about |= {"queries_digest": self.queries.digest, "negative_seeds": measures.negative_seeds}
+        with console.meter(name, len(self.queries.queries)) as meter:
+            report = measure_into(
+                folder,
+                about,
+                runner,
+                self.queries,
+                measures,
+                self.batch_size,
+                batch_dependent,
+                meter.add,
+                timed,
+            )
+        heading = f"{name} on bundle {self.bundle.id}"
+        (folder / "report.md").write_bytes(markdown({name: report}, heading).encode())
+        console.say(f"report: {folder.uri}/report.md")
+        return report
 
 
 def _write_json(file: Path | None, reports: dict[str, Report]) -> None:
@@ -103,19 +196,7 @@ def _write_json(file: Path | None, reports: dict[str, Report]) -> None:
         return
     content: Any = reports if len(reports) > 1 else next(iter(reports.values()))
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(_json(content), encoding="utf-8")
-
-
-def _publish(workspace: Workspace, name: str, report: Report) -> None:
-    folder = workspace.runs("evaluate") / name
-    heading = f"{name} on bundle {report['bundle']}"
-    (folder / "report.md").write_bytes(markdown({name: report}, heading).encode())
-    (folder / "report.json").write_bytes(_json(report).encode())
-    console.say(f"report: {folder.uri}/report.md")
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    file.write_bytes(as_json(content))
 
 
 def _show(reports: dict[str, Report]) -> None:

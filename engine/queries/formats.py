@@ -33,7 +33,15 @@ from engine.corpus.readers.source_files import list_source, partition_of, refuse
 from engine.corpus.readers.tables import batch_rows
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
 from engine.queries.mesed import SUFFIX, RawRecord, mesed_records, query_texts
-from engine.queries.records import FIELDS, SPELLINGS, QueryRecord, plain, validated
+from engine.queries.records import (
+    FIELDS,
+    SPELLINGS,
+    Attributes,
+    QueryRecord,
+    attributes_of,
+    plain,
+    validated,
+)
 from engine.query import Query
 from engine.refusals import Code, Refusal, encodable
 from engine.repeated_keys import json_records
@@ -53,11 +61,13 @@ class Truth:
     """One side's ground truth: ids of the vocabulary, and names that the vocabulary lacks.
 
     A missing name can never be found, yet it counts in the size of the truth: a candidate list that
-    lacks an entity must not make the same ranking look better.
+    lacks an entity must not make the same ranking look better. ``seeds`` are the query's seeds that the file
+    names among the truth; they are in ``ids`` of no query, and some protocols count them all the same.
     """
 
     ids: frozenset[int] = frozenset()
     missing: tuple[str, ...] = ()
+    seeds: frozenset[int] = frozenset()
 
     @property
     def size(self) -> int:
@@ -69,13 +79,16 @@ class Truth:
 class LabelledQuery:
     """A query, the fine-grained class that it belongs to, and its truth on both sides (if given).
 
-    ``positive`` is P − N and ``negative`` is N, both without the query's seeds (never returned).
+    ``positive`` is P − N and ``negative`` is N, both without the query's seeds (never returned). The
+    attributes are A+ and A-, where the file says them (``pos_attrs``, ``neg_attrs``).
     """
 
     query: Query
     label: str
     positive: Truth = Truth()
     negative: Truth = Truth()
+    positive_attributes: Attributes = ()
+    negative_attributes: Attributes = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,16 @@ class QuerySet:
         digest = hashlib.sha256()
         for q in (labelled.query for labelled in self.queries):
             digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k]).encode() + b"\n")
+        return digest.hexdigest()[:16]
+
+    @property
+    def truth_digest(self) -> str:
+        """Hex digest of all that figures depend on: :attr:`digest`, classes, truth and attributes."""
+        digest = hashlib.sha256(self.digest.encode())
+        for one in self.queries:
+            sides = [[sorted(t.ids), t.missing, sorted(t.seeds)] for t in (one.positive, one.negative)]
+            about = [one.label, sides, one.positive_attributes, one.negative_attributes]
+            digest.update(json.dumps(about).encode() + b"\n")
         return digest.hexdigest()[:16]
 
 
@@ -288,14 +311,16 @@ class _Reader:
         wanted, unwanted = self._truth(record.pos_gt, query), self._truth(record.neg_gt, query)
         lacking = set(map(look_key, unwanted.missing))
         missing = tuple(name for name in wanted.missing if look_key(name) not in lacking)
-        wanted = Truth(wanted.ids - unwanted.ids, missing)
-        return LabelledQuery(query, label, wanted, unwanted)
+        wanted = Truth(wanted.ids - unwanted.ids, missing, wanted.seeds - unwanted.seeds)
+        about = attributes_of(record.pos_attrs), attributes_of(record.neg_attrs)
+        return LabelledQuery(query, label, wanted, unwanted, *about)
 
     def _truth(self, given: Sequence[str | int], query: Query) -> Truth:
         found = {name: self.vocabulary.find(name) for name in given}
-        ids = frozenset(i for i in found.values() if i is not None) - set(query.seeds)
+        ids = frozenset(i for i in found.values() if i is not None)
+        seeds = ids & set(query.seeds)
         missing = {look_key(str(name)): str(name) for name, i in reversed(found.items()) if i is None}
-        return Truth(ids, tuple(reversed(missing.values())))
+        return Truth(ids - seeds, tuple(reversed(missing.values())), seeds)
 
 
 def _stem(file: Store) -> str:

@@ -30,7 +30,12 @@ class QueryRecord(BaseModel):
     top_k: StrictInt | None = None
     pos_gt: Entities = []
     neg_gt: Entities = []
+    pos_attrs: Any = None
+    neg_attrs: Any = None
 
+
+Attributes = tuple[tuple[str, tuple[str, ...]], ...]
+"""What a side of a query is about: attributes with their values, by name."""
 
 SPELLINGS = (("id", "query_id"), ("class", "label"), ("positive", "pos_seeds"), ("negative", "neg_seeds"))
 """Fields that have two spellings."""
@@ -38,7 +43,8 @@ SPELLINGS = (("id", "query_id"), ("class", "label"), ("positive", "pos_seeds"), 
 FIELDS = (*(name for pair in SPELLINGS for name in pair), "group_id", "top_k", "pos_gt", "neg_gt")
 
 NOTES = ("pos_attrs", "neg_attrs")
-"""Fields in which UltraWiki says what a query is about; nothing is done with them."""
+"""Fields in which a query says what it is about (A+ and A- of UltraWiki): for slices of a report, no part of
+the question."""
 
 OWN = "_"
 """First character of fields that are the user's own: they are passed over."""
@@ -60,13 +66,28 @@ def validated(raw: Any) -> QueryRecord | Refusal:
     if isinstance(raw, dict):
         if fault := _fault_of_fields(raw):
             return fault
-        raw = {name: raw[name] for name in raw if name in FIELDS}
+        raw = {name: raw[name] for name in raw if name in FIELDS or name in NOTES}
     try:
         return QueryRecord.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"][:2])) or "record"
         return Refusal(Code.WRONG_TYPE, f"{place}: {first['msg']}")
+
+
+def attributes_of(given: Any) -> Attributes:
+    """Return the attributes that a query's note names, by name; what is written in another form is no note.
+
+    Args:
+        given: ``{attribute: value or values}``, as pairs in Parquet's maps; or names of attributes alone.
+    """
+    if isinstance(given, list) and all(isinstance(one, str) for one in given):
+        return tuple((name, ()) for name in sorted(set(given)))
+    pairs = list(given.items()) if isinstance(given, dict) else given
+    if not isinstance(pairs, list) or not all(isinstance(p, tuple | list) and len(p) == 2 for p in pairs):
+        return ()
+    values = {str(name): value if isinstance(value, list) else [value] for name, value in pairs}
+    return tuple((name, tuple(map(str, values[name]))) for name in sorted(values) if values[name] != [None])
 
 
 def _fault_of_fields(given: dict[str, Any]) -> Refusal | None:

@@ -125,6 +125,21 @@ class ExpansionFolder:
             )
         return there
 
+    def finished_run(self) -> RunDescription:
+        """Return what a finished output was made from.
+
+        Raises:
+            FormatError: it is no output of a batch expansion, or a part of it may be missing.
+        """
+        run = self._read_run()
+        if run is None:
+            raise FormatError(f"{self.folder.uri}: no {RUN}, so this is no output of `seedset expand`")
+        if not (self.folder / MANIFEST).exists():
+            raise FormatError(
+                f"{self.folder.uri}: has no {MANIFEST}, so not all is there; run the same `seedset expand` again"
+            )
+        return run
+
     def write_part(self, part: str, expansions: Sequence[Expansion], labels: Labels) -> PartCounts:
         """Write one part and return its counts."""
         table = to_table(expansions, labels)
