@@ -51,6 +51,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
     "Expand and evaluate": {
         "expand": Entry("jobs.expand", "Expand a table of queries into Parquet."),
         "evaluate": Entry("jobs.evaluate", "Measure methods on queries with known answers."),
+        "report": Entry("jobs.report", "Fill the papers' tables: every method, with tests and figures."),
         "ablate": Entry("jobs.ablate", "Train and measure MultiExpan without some of its parts."),
     },
     "Serve": {

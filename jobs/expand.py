@@ -13,7 +13,7 @@ from pydantic import Field
 
 from cluster.commandline import command
 from cluster.options import Choices, CommandSettings
-from engine.errors import UserError
+from engine.errors import QueryError, UserError
 from engine.methods import ABLATIONS, METHODS, RENAMED
 from engine.methods import method as named_method
 from engine.queries.formats import QuerySet, read_queries
@@ -97,10 +97,14 @@ def main(settings: ExpandSettings) -> None:
         queries=manifest["queries"],
         rows=manifest["rows"],
         empty=manifest["empty"],
+        degraded=manifest["degraded"],
         refused=manifest["refused"],
         parts=len(manifest["parts"]),
         made=made.made,
     )
+    if manifest["empty"] == manifest["degraded"] == manifest["queries"]:
+        why = target.first_note(next(iter(run.parts)))
+        raise QueryError(f"none of the {manifest['queries']} queries has an answer; the first: {why}")
 
 
 def _pipeline(method: str) -> Pipeline:

@@ -62,11 +62,14 @@ class Labels(NamedTuple):
 
 
 class PartCounts(NamedTuple):
-    """The counts of a part: its queries, those of them without any answer, and its rows."""
+    """The counts of a part: its queries, those without any answer, its rows, and queries that lack something
+    (``degraded``).
+    """
 
     queries: int
     empty: int
     rows: int
+    degraded: int = 0
 
 
 class RunDescription(BaseModel):
@@ -136,18 +139,25 @@ class ExpansionFolder:
             raise FormatError(f"{self.folder.uri}: no {RUN}, so this is no output of `seedset expand`")
         if not (self.folder / MANIFEST).exists():
             raise FormatError(
-                f"{self.folder.uri}: has no {MANIFEST}, so not all is there; run the same `seedset expand` again"
+                f"{self.folder.uri}: has no {MANIFEST}: unfinished; run the same `seedset expand` again"
             )
         return run
+
+    def first_note(self, part: str) -> str:
+        """Return what was left out first for the first query of a part; "" for nothing."""
+        with self.parts.file(part).open_input() as stream:
+            notes = pq.ParquetFile(stream).read_row_group(0, ["degraded"])["degraded"][0].as_py()
+        return str(notes[0]) if notes else ""
 
     def write_part(self, part: str, expansions: Sequence[Expansion], labels: Labels) -> PartCounts:
         """Write one part and return its counts."""
         table = to_table(expansions, labels)
         empty = sum(len(e.ranking) == 0 for e in expansions)
-        counts = {"queries": str(len(expansions)), "empty": str(empty)}
+        degraded = sum(bool(e.degraded) for e in expansions)
+        counts = {"queries": str(len(expansions)), "empty": str(empty), "degraded": str(degraded)}
         with self.parts.writing(part) as path:
             pq.write_table(table.replace_schema_metadata(counts), path, compression="zstd")
-        return PartCounts(len(expansions), empty, table.num_rows)
+        return PartCounts(len(expansions), empty, table.num_rows, degraded)
 
     def finish(self, run: RunDescription, refused: Sequence[RefusedQuery]) -> dict[str, Any]:
         """Check that every part is there with all its queries, write the manifest and return it.
@@ -167,6 +177,7 @@ class ExpansionFolder:
             "refused": len(refused),
             "empty": sum(part["empty"] for part in parts),
             "rows": sum(part["rows"] for part in parts),
+            "degraded": sum(part["degraded"] for part in parts),
             "parts": parts,
         }
         (self.folder / MANIFEST).write_bytes(json.dumps(manifest, indent=1).encode() + b"\n")
@@ -207,7 +218,8 @@ def _read_counts(file: Store) -> PartCounts:
     with file.open_input() as stream:
         footer = pq.ParquetFile(stream).metadata
     metadata = footer.metadata or {}
-    return PartCounts(int(metadata[b"queries"]), int(metadata[b"empty"]), footer.num_rows)
+    degraded = int(metadata.get(b"degraded", 0))  # parts of an earlier version do not say it
+    return PartCounts(int(metadata[b"queries"]), int(metadata[b"empty"]), footer.num_rows, degraded)
 
 
 def to_table(expansions: Sequence[Expansion], labels: Labels) -> pa.Table:
