@@ -16,16 +16,8 @@ from tests.support.bundles import method_bundle, publish_vectors
 from tests.support.commands import run_command
 
 N = 40
-FAST = (
-    "--method",
-    "retexpan",
-    "--method",
-    "retexpan-negative",
-    "--method",
-    "retexpan+cds",
-    "--method",
-    "default",
-)
+NAMES = ("retexpan", "retexpan-negative", "retexpan+cds", "default")
+FAST = tuple(word for name in NAMES for word in ("--method", name))
 
 
 def write_world(root: Path) -> Path:
@@ -204,9 +196,8 @@ def test_a_mistake_is_one_line(
 def test_queries_without_negatives_have_meseds_table(tmp_path: Path) -> None:
     method_bundle(tmp_path / "w", n=N, d=4)
     (tmp_path / "query").mkdir()
-    lines = [
-        json.dumps({"id": f"q{i}", "positive": [i, 9, 8], "pos_gt": [8, 9, *range(20, 26)]}) for i in range(4)
-    ]
+    truth = [8, 9, *range(20, 26)]
+    lines = [json.dumps({"id": f"q{i}", "positive": [i, 9, 8], "pos_gt": truth}) for i in range(4)]
     (tmp_path / "query" / "q.jsonl").write_text("\n".join(lines))
     asked = ("--method", "multiexpan", "--method", "multimodal", "--baseline", "multiexpan", "--no-plots")
     assert report(tmp_path, *asked, "--protocol", "mesed") == 0
