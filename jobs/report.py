@@ -88,6 +88,12 @@ class ReportSettings(CommandSettings):
     sample: int | None = Field(
         default=None, ge=1, description="Measure on so many queries, some of every class.  [default: all]"
     )
+    sample_generating: int | None = Field(
+        default=None,
+        ge=1,
+        description="Measure methods that need a language model on so many queries, and compare them with "
+        "the baseline on those.  [default: all]",
+    )
     compare: Path | None = Field(
         default=None, description="Show what is otherwise than in this report.json of another run."
     )
@@ -155,6 +161,7 @@ def _plan(settings: ReportSettings) -> ReportPlan:
         {name: named_method(name) for name in dict.fromkeys(names)},
         [StoredResults.open(Store.open(folder)) for folder in settings.results],
         settings.baseline,
+        settings.sample_generating,
         [name for name in settings.sweep or SWEEPS if name != NO_SWEEP],
         settings.sweep_sample,
         dict(_smoothing(workspace, one) for one in settings.smoothing),

@@ -84,17 +84,14 @@ class Against(NamedTuple):
     def tests(self) -> dict[str, dict[str, float]]:
         """Return each method's difference from the baseline: with its interval and p values, by method.
 
-        ``p`` is a paired randomisation test's, ``p_holm`` the same adjusted for the number of methods.
+        Methods are compared on the queries that both answered. ``p`` is a paired randomisation test's, ``p_holm`` the same adjusted for the number of methods.
         Empty where the baseline was not measured.
         """
         if self.baseline not in self.scores:
             return {}
         base = self.scores[self.baseline]
-        theirs = by_query(base, [self.column])
         differences = {
-            name: by_query_like(own, base, self.column) - theirs
-            for name, own in self.scores.items()
-            if name != self.baseline
+            name: paired(own, base, self.column) for name, own in self.scores.items() if name != self.baseline
         }
         p_values = {name: randomisation_p(one[:, 0]) for name, one in differences.items()}
         adjusted = holm(p_values)
@@ -102,6 +99,7 @@ class Against(NamedTuple):
         for name, one in differences.items():
             (low,), (high,) = intervals(one)
             found[name] = {
+                "queries": len(one),
                 "difference": round(float(one.mean()), 4),
                 "low": round(float(low), 4),
                 "high": round(float(high), 4),
@@ -111,9 +109,15 @@ class Against(NamedTuple):
         return found
 
 
-def by_query_like(own: Scores, base: Scores, column: str) -> npt.NDArray[np.float64]:
-    """Return a column in the order of another method's queries, float64 [Q, 1]."""
-    return in_order_of(own.ids, base.ids, by_query(own, [column]))
+def paired(own: Scores, base: Scores, column: str) -> npt.NDArray[np.float64]:
+    """Return a column less that of another method, on the queries that both answered, float64 [Q, 1].
+
+    Raises:
+        ValueError: they have no query in common.
+    """
+    common = sorted(set(own.ids) & set(base.ids))
+    mine, theirs = (in_order_of(one.ids, common, by_query(one, [column])) for one in (own, base))
+    return mine - theirs
 
 
 def document(

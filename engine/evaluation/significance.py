@@ -76,12 +76,12 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def in_order_of(ids: Sequence[str], wanted: Sequence[str], values: Values) -> Values:
-    """Return rows in another order of their queries.
+    """Return the rows of some queries, in their order.
 
     Raises:
-        ValueError: they are of other queries.
+        ValueError: none is wanted, or one is not there.
     """
-    if sorted(ids) != sorted(wanted):
-        raise ValueError("the scores are of other queries")
     places = {one: place for place, one in enumerate(ids)}
+    if not wanted or not places.keys() >= set(wanted):
+        raise ValueError("the scores are of other queries")
     return values[[places[one] for one in wanted]]

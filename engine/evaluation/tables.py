@@ -212,13 +212,28 @@ def _significance(document: Document, rows: Sequence[Row], seconds: Mapping[str,
     lines = []
     for row in rows:
         low, high = row["intervals"][column]
-        cells = [row["method"], f"{row['overall'][column]:.2f}", f"{low:.2f} to {high:.2f}"]
+        cells = [row["method"], str(row["overall"]["queries"]), f"{row['overall'][column]:.2f}"]
+        cells.append(f"{low:.2f} to {high:.2f}")
         cells += _test(row.get("against"), row["method"] == baseline)
         cells += [_milliseconds(seconds.get(row["method"])), str(row["degraded"])]
         lines.append(cells)
-    header = ["method", column, "95 % interval", f"less {baseline}", "95 % interval", "p", "p (Holm)"]
+    header = [
+        "method",
+        "queries",
+        column,
+        "95 % interval",
+        f"less {baseline}",
+        "95 % interval",
+        "p",
+        "p (Holm)",
+    ]
     notes = [f"{name}: {document['statistics'][name]}." for name in ("intervals", "test")]
     notes.append("An interval takes queries as independent; those of one ultra-fine class are alike.")
+    if any(row["overall"]["queries"] < document["queries"] for row in rows):
+        notes.append(
+            "Methods with fewer queries were measured on a sample: compare their figures with others' by the "
+            "difference, which is of the same queries."
+        )
     return Table("All methods", [*header, "ms a query", "degraded"], lines, notes)
 
 

@@ -26,6 +26,7 @@ from engine.evaluation.projection import groups, named, plane
 from engine.evaluation.report import refused_of
 from engine.evaluation.scores import Scores, finished
 from engine.evaluation.sweeps import SWEEPS, Sweep, sample
+from engine.generation.files import LM_FILES
 from engine.queries.formats import QuerySet
 from engine.queries.stored import StoredResults
 from engine.retrieval.index import index_file, open_index
@@ -50,6 +51,7 @@ class ReportPlan:
         methods: pipelines by name, in the order of the rows.
         results: outputs of batch expansions, rows of their own.
         baseline: the method that the others are tested against.
+        generating: queries for methods that need a language model; None: all.
         sweeps: names of :data:`SWEEPS`.
         sweep_sample: queries of each value of a sweep; None: all.
         smoothing: bundles by the label smoothing of their training: the sweep that needs trainings.
@@ -65,6 +67,7 @@ class ReportPlan:
     methods: Mapping[str, Pipeline]
     results: Sequence[StoredResults] = ()
     baseline: str = "retexpan"
+    generating: int | None = None
     sweeps: Sequence[str] = ()
     sweep_sample: int | None = None
     smoothing: Mapping[float, Bundle] = field(default_factory=dict)
@@ -129,7 +132,13 @@ def _cells(plan: ReportPlan) -> Iterator[tuple[str, str, Measured | UserError]]:
             name = f"{name} ({results})"
         yield name, results.run.pipeline, _tried(lambda results=results: _read(plan, results))
     for name, pipeline in plan.methods.items():
-        yield name, str(pipeline), _tried(lambda name=name, p=pipeline: _cell(plan, name, p))
+        some = sample(plan.queries, plan.generating) if generates(pipeline) else plan.queries
+        yield name, str(pipeline), _tried(lambda name=name, p=pipeline, q=some: _cell(plan, name, p, q))
+
+
+def generates(pipeline: Pipeline) -> bool:
+    """Return whether a pipeline needs a language model, which takes its time."""
+    return any(set(stage.needs()) & set(LM_FILES) for stage in pipeline.stages)
 
 
 def _tried(measure: Any) -> Measured | UserError:

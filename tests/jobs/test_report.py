@@ -30,7 +30,7 @@ def write_world(root: Path) -> Path:
                 "group_id": i,
                 "pos_seeds": [first + i, first + i + 1],
                 "neg_seeds": [first + 10 + i, first + 11],
-                "pos_gt": [*range(first + 4, first + 9), "nobody"],
+                "pos_gt": [*range(first + (4, 15)[i % 2], first + (9, 19)[i % 2]), "nobody"],
                 "neg_gt": [first + 13, first + 14],
                 "pos_attrs": {"kind": ("a", "b")[i % 2]},
                 "neg_attrs": {"kind": "c"} if i else {"size": "d"},
@@ -161,6 +161,15 @@ def test_two_reports_are_compared(world: Path, first: dict, tmp_path: Path, caps
     assert "retexpan-negative: only here" in shown
     assert re.search(r"^retexpan .*\(\+1\.25\)", shown, re.MULTILINE)
     assert "(+1.25)" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_language_model_is_measured_on_a_sample_and_compared_on_that(world: Path, first: dict) -> None:
+    asked = ("--no-plots", "--sweep", "none", "--method", "retexpan", "--method", "retexpan+lm-rerank")
+    assert report(world, *asked, "--sample-generating", 2, "--output", world / "sampled") == 0
+    base, own = json.loads((world / "sampled" / "report.json").read_text())["rows"]
+    assert (base["overall"]["queries"], own["overall"]["queries"], own["against"]["queries"]) == (6, 2, 2)
+    assert base["overall"] == first["rows"][0]["overall"]
+    assert "were measured on a sample" in (world / "sampled" / "report.md").read_text()
 
 
 def test_what_expand_wrote_is_a_row(world: Path, first: dict, tmp_path: Path) -> None:

@@ -53,5 +53,6 @@ def test_holm_by_hand() -> None:
 def test_scores_are_paired_by_query() -> None:
     values = np.array([[1.0], [2.0], [3.0]])
     np.testing.assert_array_equal(in_order_of(["c", "a", "b"], ["a", "b", "c"], values), [[2], [3], [1]])
+    np.testing.assert_array_equal(in_order_of(["c", "a", "b"], ["b"], values), [[3]])
     with pytest.raises(ValueError, match="other queries"):
         in_order_of(["a"], ["b"], values[:1])
