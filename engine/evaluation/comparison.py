@@ -84,8 +84,8 @@ class Against(NamedTuple):
     def tests(self) -> dict[str, dict[str, float]]:
         """Return each method's difference from the baseline: with its interval and p values, by method.
 
-        Methods are compared on the queries that both answered. ``p`` is a paired randomisation test's, ``p_holm`` the same adjusted for the number of methods.
-        Empty where the baseline was not measured.
+        Methods are compared on the queries that both answered. ``p`` is a paired randomisation test's,
+        ``p_holm`` the same adjusted for the number of methods. Empty where the baseline was not measured.
         """
         if self.baseline not in self.scores:
             return {}
