@@ -86,7 +86,12 @@ def test_what_expand_wrote_has_the_figures_of_the_method_itself(
 ) -> None:
     out = root / "out"
     words = ("--workspace", root / "w", "--queries", root / "query")
-    assert run_command(expand.main, *words, "--method", "retexpan", "--output", out, "--part-size", 1) == 0
+    assert (
+        run_command(
+            expand.main, *words, "--method", "retexpan", "--output", out, "--part-size", 1, "--workers", 1
+        )
+        == 0
+    )
     assert evaluate(root, "--method", "retexpan") == 0
     folder = root / "w" / "runs" / "evaluate" / "retexpan"
     direct = {name: (folder / name).read_bytes() for name in ("run.trec", "positive.qrels", "negative.qrels")}
@@ -114,7 +119,7 @@ def test_what_expand_wrote_has_the_figures_of_the_method_itself(
 
 def test_results_of_other_queries_are_a_mistake(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--workspace", root / "w", "--queries", root / "query", "--method", "retexpan")
-    assert run_command(expand.main, *words, "--output", root / "out") == 0
+    assert run_command(expand.main, *words, "--output", root / "out", "--workers", 1) == 0
     more = [{"query_id": "late", "pos_seeds": ["entity 1"], "pos_gt": ["entity 4"]}]
     (root / "query" / "more.json").write_text(json.dumps(more))
     assert evaluate(root, "--results", str(root / "out")) == 2

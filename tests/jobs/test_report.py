@@ -174,7 +174,7 @@ def test_a_language_model_is_measured_on_a_sample_and_compared_on_that(world: Pa
 
 def test_what_expand_wrote_is_a_row(world: Path, first: dict, tmp_path: Path) -> None:
     words = ("--workspace", world / "w", "--queries", world / "query", "--method", "retexpan")
-    assert run_command(expand.main, *words, "--output", tmp_path / "results") == 0
+    assert run_command(expand.main, *words, "--output", tmp_path / "results", "--workers", 1) == 0
     asked = ("--no-plots", "--sweep", "none", "--output", tmp_path / "out", "--results", tmp_path / "results")
     assert report(world, *asked) == 0
     (row,) = json.loads((tmp_path / "out" / "report.json").read_text())["rows"]
