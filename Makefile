@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup lock demo page browser test test-long lint docs bench
+.PHONY: setup lock demo page browser test test-long lint style types docs bench
 
 setup: $(READY)
 
@@ -77,13 +77,19 @@ test-long: setup browser
 	SEEDSET_TEST_EXAMPLES=500 $(BIN)/python -m pytest -m "not slow" -n 2 --timeout 3600
 	$(BIN)/python -m pytest -m slow
 
-lint: setup
+lint: style types
+
+# All but the types: seconds.
+style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry engine jobs serve cluster
 	$(BIN)/deptry tests examples benchmarks docs --ignore DEP002,DEP004
+
+# A minute and a half where nothing is cached.
+types: setup
+	$(BIN)/mypy
 
 # A dead link, or a page that would load something from a network, fails.
 docs: setup

@@ -29,6 +29,7 @@ from engine.generation.beam import BeamResult, BeamSearch
 from engine.generation.expansion import ExpansionState, Rules, Search, run_rounds
 from engine.generation.likelihood import Likelihood, Request
 from engine.generation.model import LanguageModel
+from engine.generation.reasoning import Reasoning
 from engine.generation.trie import Trie
 from engine.query import Ids, Query, Scores
 from engine.stages.rerank import equal_segments
@@ -78,7 +79,7 @@ class PlainLikelihood:
 def answer(artifacts: Artifacts, search: Search, query: Query, rounds: int) -> Ids:
     """Return the list of one query after so many rounds."""
     random = np.random.default_rng([13, *query.positive])
-    one = ExpansionState(query, artifacts.trie, "", NAMES, random)
+    one = ExpansionState(query, artifacts.trie, Reasoning(), NAMES, random)
     for _ in run_rounds(artifacts, search, [one], Rules(max_rounds=rounds), query_batch_size=1):
         pass
     ids, _, _ = one.ranked(NAMES)

@@ -26,7 +26,17 @@ from typer.core import TyperCommand
 
 from cluster.errors import line_of, show_tracebacks, wants_traceback, whole_traceback
 from cluster.options import Former, Option, options_of
-from cluster.settings_file import Given, Values, as_yaml, build_settings, read_file, with_pairs
+from cluster.presets import Presets
+from cluster.settings_file import (
+    Given,
+    Values,
+    as_yaml,
+    build_settings,
+    own_pairs,
+    read_file,
+    with_mapping,
+    with_pairs,
+)
 from engine.errors import UserError
 from engine.renames import logger, warn_of_former
 from engine.storage.staging import staged_removed
@@ -63,12 +73,14 @@ class Action:
         help: what it does.
         act: takes the path given; of a flag alone, takes nothing.
         takes_path: whether a path follows.
+        heading: under which the help shows it.
     """
 
     flag: str
     help: str
     act: Callable[..., None]
     takes_path: bool = False
+    heading: str = SETTINGS_FILE
 
     @property
     def name(self) -> str:
@@ -89,6 +101,7 @@ class Command(Generic[Settings]):
         actions: options that do something else.
         headings: of the options, by the dotted path of their field or of what it is in.
         former: former names of options, by their keys.
+        presets: where ``--preset NAME`` takes settings from.
     """
 
     def __init__(
@@ -102,8 +115,9 @@ class Command(Generic[Settings]):
         actions: Sequence[Action] = (),
         headings: Mapping[str, str] | None = None,
         former: Mapping[str, Former] | None = None,
+        presets: Presets | None = None,
     ) -> None:
-        self.function, self.examples, self.about = function, examples, about
+        self.function, self.examples, self.about, self.presets = function, examples, about, presets
         self.file_flags, self.actions = file_flags, actions
         self.headings, self.former = headings or {}, former or {}
         self._printed, self._print_help = printed, print_help
@@ -158,13 +172,20 @@ class Command(Generic[Settings]):
         return found[0]
 
     @property
-    def _has_nested(self) -> bool:
-        return any(option.shape == "nested" for option in self.options)
+    def _set_help(self) -> tuple[str, str, str] | None:
+        """What the help says of ``--set``: its text, placeholder and heading; None where there is none."""
+        nested = any(option.shape == "nested" for option in self.options)
+        told = "any other setting, as key=value or a.b=value."
+        if pairs := next((option for option in self.options if option.shape == "pairs"), None):
+            return pairs.help + (f" Also {told}" if nested else ""), pairs.metavar, pairs.heading
+        return (f"Sets {told}", "<key=value>", SETTINGS_FILE) if nested else None
 
     def _typer_function(self, then: Callable[[Settings], None]) -> Callable[..., None]:
         """Return a function whose parameters typer shows as the options; None: an option was not given."""
         own: list[tuple[str, Any, Any]] = [
-            (option.key, *_parameter(option)) for option in self.options if option.shape != "nested"
+            (option.key, *_parameter(option))
+            for option in self.options
+            if option.shape not in ("nested", "pairs")
         ]
         own += [(f"former_{key}", *_former_parameter(key, former)) for key, former in self.former.items()]
         own += self._file_parameters()
@@ -181,10 +202,16 @@ class Command(Generic[Settings]):
     def _file_parameters(self) -> list[tuple[str, Any, Any]]:
         """Return what every command has beside its settings: where else they come from, and its actions."""
         found: list[tuple[str, Any, Any]] = []
-        if self._has_nested:
-            told = "Sets any other setting, as key=value or a.b=value."
-            pairs = _option("--set", help=told, metavar="<key=value>", heading=SETTINGS_FILE)
+        if about := self._set_help:
+            told, metavar, heading = about
+            pairs = _option("--set", help=told, metavar=metavar, heading=heading)
             found.append(("set_pairs", list[str] | None, pairs))
+        if self.presets:
+            told = (
+                f"Begin with the settings of a paper ({', '.join(self.presets.names)}), or a file like these."
+            )
+            preset = _option("--preset", help=told, metavar="<name>", heading=SETTINGS_FILE)
+            found.append(("preset_name", str | None, preset))
         read = "YAML file of settings, by these names. What is given on the command line counts more."
         file = _option(*self.file_flags, help=read, metavar="<path>", heading=SETTINGS_FILE)
         found.append(("config_file", Path | None, file))
@@ -197,7 +224,7 @@ class Command(Generic[Settings]):
         found.append(("traceback", bool, debug))
         for action in self.actions:
             kind, default = (Path | None, None) if action.takes_path else (bool, False)
-            acts = typer.Option(default, action.flag, help=action.help, rich_help_panel=SETTINGS_FILE)
+            acts = typer.Option(default, action.flag, help=action.help, rich_help_panel=action.heading)
             found.append((action.name, kind, acts))
         return found
 
@@ -218,10 +245,16 @@ class Command(Generic[Settings]):
         then(settings)
 
     def _values(self, words: dict[str, Any]) -> Values:
-        """Return what was given: the command line above ``--set`` above the file."""
-        file = words["config_file"]
-        found = read_file(file, self.options, self.former) if file else {}
-        found = with_pairs(found, words.get("set_pairs") or [], self.options, self.former)
+        """Return what was given: the command line above ``--set`` above the file above the preset."""
+        found: Values = {}
+        if self.presets and (name := words.get("preset_name")):
+            preset = self.presets.path(name)
+            found |= read_file(preset, self.options, self.former, self.presets.section)
+        if file := words["config_file"]:
+            found |= read_file(file, self.options, self.former)
+        own, rest = own_pairs(words.get("set_pairs") or [], self.options, self.former)
+        found = with_mapping(found, own, self.options)
+        found = with_pairs(found, rest, self.options, self.former)
         for option in self.options:
             value = words.get(option.key)
             if value is not None and value != []:

@@ -11,7 +11,7 @@ Nothing here imports a model library, and no settings may: a help or a completio
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +24,8 @@ from pydantic_core import PydanticUndefined
 
 from engine.errors import UserError
 
-Shape = Literal["flag", "value", "list", "nested"]
-"""Form of an option: a pair of flags; a flag and a word; the same, repeated; in files only."""
+Shape = Literal["flag", "value", "list", "nested", "pairs"]
+"""Form of an option: a pair of flags; a flag and a word; the same, repeated; in files only; --set."""
 
 FieldPath = tuple[str, ...]
 
@@ -92,10 +92,29 @@ class Choices:
     Args:
         names: those that are listed.
         former: others that are taken still.
+        others: says whether any other name is taken, in a moment: it is asked of unknown ones alone.
+        hint: of those, for errors: "or module:NAME".
     """
 
     names: tuple[str, ...]
     former: tuple[str, ...] = ()
+    others: Callable[[str], bool] | None = None
+    hint: str = ""
+
+    def takes(self, name: str) -> bool:
+        """Return whether a name is allowed."""
+        return name in (*self.names, *self.former) or (self.others is not None and self.others(name))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Says that a field of a mapping takes the pairs of ``--set`` whose keys are no settings of the command.
+
+    Args:
+        metavar: placeholder of a pair in the help, such as ``<Stage.setting=value>``.
+    """
+
+    metavar: str
 
 
 @dataclass(frozen=True)
@@ -164,6 +183,8 @@ class Option:
     def shape(self) -> Shape:
         """The form of the option on a command line."""
         kind = bare_type(self.declared.annotation)
+        if any(isinstance(marker, Pairs) for marker in self.declared.metadata):
+            return "pairs"
         if kind is bool:
             return "flag"
         if get_origin(kind) is list:
@@ -190,6 +211,8 @@ class Option:
     @property
     def metavar(self) -> str:
         """The placeholder of the value in the help."""
+        if pairs := next((marker for marker in self.declared.metadata if isinstance(marker, Pairs)), None):
+            return pairs.metavar
         kind = _single_type(self.declared)
         if get_origin(kind) is Literal:
             return f"<{'|'.join(self.choices)}>"
@@ -212,7 +235,7 @@ class Option:
         if self.shape == "flag" and isinstance(value, bool):
             on, _, off = self.words.partition("/")
             return (on if value else off).removeprefix("--")
-        if value is PydanticUndefined or value in (None, "", (), []):
+        if value is PydanticUndefined or value in (None, "", (), [], {}):
             return ""
         return str(value)
 
@@ -225,7 +248,7 @@ class Option:
         text = self.declared.description or ""
         text = text[:1].upper() + text[1:] + ("" if text.endswith((".", "]")) else ".")
         if self.choices and not is_literal(self.declared):
-            text += f" One of: {', '.join(self.choices)}."
+            text += f" One of: {', '.join(self.choices)}{other_names(self.declared)}."
         return text + (f"  [{'; '.join(facts)}]" if facts else "")
 
     def typed(self, word: str) -> Any:
@@ -314,8 +337,7 @@ def bare_type(annotation: Any) -> Any:
 
 def is_choice(declared: FieldInfo, name: str) -> bool:
     """Return whether a field takes a name; pydantic itself checks the values of literal types."""
-    markers = [marker for marker in declared.metadata if isinstance(marker, Choices)]
-    return all(name in (*marker.names, *marker.former) for marker in markers)
+    return all(marker.takes(name) for marker in declared.metadata if isinstance(marker, Choices))
 
 
 def choices_of(declared: FieldInfo) -> tuple[str, ...]:
@@ -325,6 +347,11 @@ def choices_of(declared: FieldInfo) -> tuple[str, ...]:
             return marker.names
     kind = _single_type(declared)
     return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
+
+
+def other_names(declared: FieldInfo) -> str:
+    """Return what a field takes besides its choices, for the end of their list; empty where it is nothing."""
+    return next((f"; {m.hint}" for m in declared.metadata if isinstance(m, Choices) and m.hint), "")
 
 
 def _single_type(declared: FieldInfo) -> Any:
@@ -361,7 +388,7 @@ def allowed_values(declared: Sequence[FieldInfo]) -> str:
     """Return what the fields take, in words: "a whole number, at least 1"."""
     kind = _single_type(declared[0])
     if choices := choices_of(declared[0]):
-        return f"one of {', '.join(choices)}"
+        return f"one of {', '.join(choices)}{other_names(declared[0])}"
     kinds = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
     words = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
     bounds = "".join(f", {words[sign]} {limit}" for sign, limit in bounds_of(declared))

@@ -39,30 +39,34 @@ Values = dict[str, Given]
 """Given values by an option's key."""
 
 
-def read_file(path: Path, options: Sequence[Option], former: Mapping[str, Former] | None = None) -> Values:
+def read_file(
+    path: Path,
+    options: Sequence[Option],
+    former: Mapping[str, Former] | None = None,
+    section: str | None = None,
+) -> Values:
     """Return what a settings file gives, unchecked but for its keys; former names become those of now.
 
+    Args:
+        path: of the file.
+        options: that it may give.
+        former: former names of options.
+        section: a key of a file that holds the settings of several commands; None: it holds those of one.
+
     Raises:
-        FormatError: it is not there, not a mapping in YAML, gives a key twice, or one that is not known.
+        FormatError: it is not there, not a mapping in YAML, gives a key twice, or one that is not known; it
+            has no such section.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml_value(text, scalars_as_text=True)
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    except RepeatedKeyError as error:
-        raise FormatError(f"{path}:{error.line}: {error.key} is given a second time") from None
-    except ValueError as error:
-        raise FormatError(f"{path}: {error}") from None
+    content, node = _content(path)
+    if section is not None:
+        content, node = _section(content, node, section, path)
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise FormatError(f"{path}: not a mapping of settings, such as `workspace: work`")
     known = {option.key for option in options}
     found: Values = {}
-    for (name, value), (key_node, _) in zip(content.items(), _pairs(text, path), strict=True):
+    for (name, value), (key_node, _) in zip(content.items(), _pairs(node, path), strict=True):
         place, key = f"{path}:{key_node.start_mark.line + 1}", str(name).replace("-", "_")
         place_of_value = f"{place}: {name}:"
         if former and key in former:
@@ -78,9 +82,43 @@ def read_file(path: Path, options: Sequence[Option], former: Mapping[str, Former
     return found
 
 
-def _pairs(text: str, path: Path) -> list[tuple[yaml.Node, yaml.Node]]:
-    """Return the keys and values of a file that is a mapping, with their lines."""
-    node = yaml_node(text, scalars_as_text=True)
+def sections(path: Path) -> list[str]:
+    """Return the sections of a file that holds the settings of several commands, in order.
+
+    Raises:
+        FormatError: it is not there, or is no mapping in YAML.
+    """
+    content, _ = _content(path)
+    return list(content) if isinstance(content, dict) else []
+
+
+def _content(path: Path) -> tuple[Any, yaml.Node | None]:
+    """Return what a YAML file holds, every value as text, and its node."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml_value(text, scalars_as_text=True)
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except RepeatedKeyError as error:
+        raise FormatError(f"{path}:{error.line}: {error.key} is given a second time") from None
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}") from None
+    return content, yaml_node(text, scalars_as_text=True)
+
+
+def _section(content: Any, node: yaml.Node | None, section: str, path: Path) -> tuple[Any, yaml.Node | None]:
+    """Return what a section of a file holds, and its node."""
+    if not isinstance(content, dict) or section not in content:
+        there = ", ".join(content) if isinstance(content, dict) else "none"
+        raise FormatError(f"{path}: holds no settings of {section}; those of: {there}")
+    values = {key.value: value for key, value in _pairs(node, path)}
+    return content[section], values[section]
+
+
+def _pairs(node: yaml.Node | None, path: Path) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Return the keys and values of a mapping, with their lines."""
     pairs: list[tuple[yaml.Node, yaml.Node]] = node.value if node is not None else []
     for key, _ in pairs:
         if key.tag == MERGE:
@@ -126,6 +164,48 @@ def nested(pairs: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--set {key}: {last!r} was given a value before")
         inner[last] = value
     return found
+
+
+def own_pairs(
+    pairs: Sequence[str], options: Sequence[Option], former: Mapping[str, Former] | None = None
+) -> tuple[dict[str, str], list[str]]:
+    """Return the pairs of ``--set`` that an option of the shape "pairs" takes, and the others.
+
+    It takes ``a.b=c`` where ``a`` is no setting of the command: a stage's, say.
+
+    Raises:
+        UserError: one of its own is given twice.
+    """
+    if not any(option.shape == "pairs" for option in options):
+        return {}, list(pairs)
+    known = {option.key for option in options if option.shape != "pairs"} | set(former or ())
+    own: dict[str, str] = {}
+    rest = []
+    alone = all(option.shape != "nested" for option in options)
+    for text in pairs:
+        key, equals, value = text.partition("=")
+        if not (equals and key) and alone:
+            metavar = next(option.metavar for option in options if option.shape == "pairs")
+            raise UserError(f"--set {text}: write {metavar.strip('<>')}")
+        if not equals or (not alone and ("." not in key or key.partition(".")[0] in known)):
+            rest.append(text)
+        elif key in own:
+            raise UserError(f"--set {key}: given a second time")
+        else:
+            own[key] = value
+    return own, rest
+
+
+def with_mapping(values: Values, given: Mapping[str, str], options: Sequence[Option]) -> Values:
+    """Return the values with those that the option of the shape "pairs" takes, above a file's, key by key."""
+    if not given:
+        return values
+    (option,) = (option for option in options if option.shape == "pairs")
+    before = values.get(option.key)
+    if before is None or not isinstance(before.value, dict):
+        return {**values, option.key: Given(dict(given), "--set")}
+    place = f"{before.place.rstrip(':')} and --set:"
+    return {**values, option.key: Given(merged(before.value, given), place)}
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from engine.errors import QueryError
-from engine.methods import method as named_method
-from engine.query import Expansion, Query
+from engine.plugins import find_method
+from engine.query import Expansion, Options, Query, Value
 from engine.stages.base import LocalPipeline, Pipeline, Stage
+from engine.stages.options import change, checked_options, offered
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from engine.vocabulary import Vocabulary
@@ -27,10 +29,17 @@ class RankedEntity(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """An answered query: entities, best first, and what had to be left out."""
+    """An answered query: entities, best first, what had to be left out, and what was reasoned.
+
+    ``reasoning`` is what a chain of thought said of the wanted entities: a ``class_name``, what the
+    ``positive`` and what the ``negative`` seeds share; empty for methods without one. ``options`` are the
+    settings that the query changed.
+    """
 
     results: list[RankedEntity]
     degraded: tuple[str, ...]
+    reasoning: Mapping[str, str] = MappingProxyType({})
+    options: Mapping[str, Value] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -49,27 +58,40 @@ class Expander:
         workspace: str | os.PathLike[str],
         method: str | Stage | Pipeline = "default",
         bundle: str | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> Expander:
         """Open a bundle and load what a method needs of it.
 
         Args:
             workspace: a folder or an ``s3://`` prefix with published bundles.
-            method: the name of a method, or a pipeline of your own.
+            method: the name of a method, of one that a package installed, or ``module:NAME`` of a pipeline;
+                or a pipeline itself.
             bundle: its id; None: the current one.
+            settings: of the method's stages, other than it has them: ``{"SegmentRerank.length": 8}``.
 
         Raises:
             BundleError: nothing was published, a file is damaged, or the bundle lacks what the method needs.
-            QueryError: no method of that name.
+            UserError: no method of that name, or no such setting.
         """
         opened = Bundle.open(Workspace.open(workspace), bundle)
-        pipeline = named_method(method) if isinstance(method, str) else method
+        pipeline = find_method(method) if isinstance(method, str) else method
         whole = pipeline if isinstance(pipeline, Pipeline) else Pipeline((pipeline,))
-        return cls(opened, whole.open(opened))
+        return cls(opened, change(whole, settings or {}).open(opened))
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The entities that can be ranked."""
         return self.bundle.vocabulary
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages of the method, in order."""
+        return [stage for stage, _ in self.pipeline.opened]
+
+    @property
+    def changeable(self) -> dict[str, dict[str, Value]]:
+        """What a query's ``options`` may change: of each its value, and the bounds of its numbers."""
+        return offered(self.stages)
 
     def expand(
         self,
@@ -77,6 +99,10 @@ class Expander:
         negative: Sequence[str | int] = (),
         top_k: int = 50,
         filters: Mapping[str, Sequence[str]] | None = None,
+        class_name: str = "",
+        positive_attributes: Mapping[str, Sequence[str]] | None = None,
+        negative_attributes: Mapping[str, Sequence[str]] | None = None,
+        options: Mapping[str, Value] | None = None,
     ) -> Answer:
         """Return entities like the positive seeds and unlike the negative ones, best first.
 
@@ -85,25 +111,49 @@ class Expander:
             negative: likewise; may be empty.
             top_k: entities wanted.
             filters: only entities with one of the values of every attribute named.
+            class_name: what the wanted entities are, for methods that are given it.
+            positive_attributes: what the positive seeds share, likewise.
+            negative_attributes: what the negative seeds share, likewise.
+            options: settings of stages that differ for this query, such as ``{"SegmentRerank.length": 8}``;
+                :attr:`changeable` names them.
 
         Raises:
             UnknownEntityError: a seed that the vocabulary does not hold; names the closest.
             UnknownAttributeError: an attribute or a value that no entity has.
             QueryError: no positive seed, a seed on both sides, too many, ``top_k`` out of bounds, a text
-                where a list belongs, or a query that a stage cannot answer.
+                where a list belongs, an option that no query may change or one out of its bounds, or a
+                query that a stage cannot answer.
         """
         seeds = self.vocabulary.resolve_all
-        conditions = tuple((name, tuple(values)) for name, values in (filters or {}).items())
+        by_attribute = {
+            "filters": filters or {},
+            "positive_attributes": positive_attributes or {},
+            "negative_attributes": negative_attributes or {},
+        }
         given = {
             "positive": positive,
             "negative": negative,
-            **{f"filters.{n}": v for n, v in (filters or {}).items()},
+            **{f"{f}.{n}": v for f, values in by_attribute.items() for n, v in values.items()},
         }
         if alone := next((name for name, value in given.items() if isinstance(value, str)), None):
             raise QueryError(f"{alone}: {given[alone]!r} is one text; give a list of them")
-        query = Query("query", seeds(positive, "positive"), seeds(negative, "negative"), top_k, conditions)
+        conditions, shared, unlike = (
+            tuple((n, tuple(v)) for n, v in values.items()) for values in by_attribute.values()
+        )
+        changed: Options = checked_options(self.stages, options or {})
+        query = Query(
+            "query",
+            seeds(positive, "positive"),
+            seeds(negative, "negative"),
+            top_k,
+            conditions,
+            class_name=class_name,
+            positive_attributes=shared,
+            negative_attributes=unlike,
+            options=changed,
+        )
         (expansion,) = self.pipeline([query], strict=True)
-        return Answer(self._named(expansion), expansion.degraded)
+        return Answer(self._named(expansion), expansion.degraded, expansion.reasoning, dict(changed))
 
     def __call__(self, queries: Sequence[Query]) -> list[Expansion]:
         """Return one expansion a query, in order: the form that evaluation takes, without names."""

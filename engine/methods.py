@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine.errors import QueryError
+from engine.generation.prompts import CotLevel, Part
 from engine.renames import current_name
 from engine.stages.base import Pipeline, Stage
 from engine.stages.generate import Generate
@@ -12,6 +13,12 @@ from engine.stages.generative_rerank import GenerativeRerank
 from engine.stages.rerank import ContrastRerank, SegmentRerank
 from engine.stages.retrieve import Retrieve
 from engine.stages.window_search import WindowSearch
+
+
+def _thinking(level: CotLevel, *given: Part) -> Pipeline:
+    """Return GenExpan with a chain of thought of some depth; queries say the given parts themselves."""
+    return Generate(cot_level=level, given=given) >> SegmentRerank(by="likelihood", length=4)
+
 
 METHODS: dict[str, Pipeline] = {
     # The paper's RetExpan: recall by the positive seeds, then segments of four by the negative ones.
@@ -22,8 +29,17 @@ METHODS: dict[str, Pipeline] = {
     "retexpan-negative": Pipeline((Retrieve(view="mask"),)),
     # The paper's GenExpan: rounds of generation, re-ranked by the likelihood of the negative seeds.
     "genexpan": Generate() >> SegmentRerank(by="likelihood", length=4),
-    # With a class name that the model gives the seeds, and what they have in common (tables 2 and 8).
-    "genexpan+cot": Generate(cot_level="positive") >> SegmentRerank(by="likelihood", length=4),
+    # With a class name that the model gives the seeds, and what they have in common (table 2).
+    "genexpan+cot": _thinking("positive"),
+    # The depths of table 8: the class name alone; with what the positive seeds share, as above; with what
+    # the negative ones share. And with the ground truth's in place of the model's, given by the query: the
+    # class name; the positive attributes after the model's class name; both kinds of attributes after it.
+    "genexpan+cot-class": _thinking("class"),
+    "genexpan+cot-positive": _thinking("positive"),
+    "genexpan+cot-negative": _thinking("negative"),
+    "genexpan+cot-class-given": _thinking("class", "class_name"),
+    "genexpan+cot-positive-given": _thinking("positive", "positive"),
+    "genexpan+cot-negative-given": _thinking("negative", "positive", "negative"),
     # With the descriptions of the listed entities in front of the prompt (appendix J).
     "genexpan+ra": Generate(descriptions=True) >> SegmentRerank(by="likelihood", length=4),
     # One recalls 1,000 candidates, the other ranks them (table 9).
@@ -48,20 +64,65 @@ METHODS: dict[str, Pipeline] = {
     # mask representations of sentences and images.
     "multiexpan+segments": WindowSearch() >> SegmentRerank(view="multimodal"),
     "multimodal": Retrieve(view="multimodal") >> SegmentRerank(view="multimodal"),
+    # The three steps one after the other: recall by the positive seeds, the language model, segments by the
+    # negative seeds. These belong to the last step alone, so the model takes nothing off for them (contrast
+    # 0), unlike in "default+lm-rerank". View, width, hubness and weight are that method's.
+    "composed": Retrieve(k=600, view="joint", hubness=0.6)
+    >> GenerativeRerank(weight=0.25, contrast=0)
+    >> SegmentRerank(view="joint", length=4),
+    # The same after MultiExpan's recall, by what sentences and images say together.
+    "composed+images": WindowSearch()
+    >> GenerativeRerank(weight=0.25, contrast=0)
+    >> SegmentRerank(view="multimodal", length=4),
 }
 
 ABLATIONS: Mapping[str, Pipeline] = {
     # Image-only: with "lexical" it shows what either modality brings.
     "image": Pipeline((Retrieve(view="image"),)),
-    # GenExpan without negative seeds (table 4), without the trie (table 3), and with the negative seeds
-    # in the prompt (table 15): measured, not served.
+    # GenExpan without negative seeds (table 4), without the trie (table 3), and with negative seeds in the
+    # prompt beside the re-ranking (table 15): measured, not served. Table 3's "without further pre-training"
+    # is `genexpan` on a bundle whose model came from `pretrain-lm --epochs 0`.
     "genexpan-negative": Pipeline((Generate(),)),
     "genexpan-trie": Generate(constrained=False) >> SegmentRerank(by="likelihood", length=4),
     "genexpan+negatives": Generate(negatives_in_prompt=True) >> SegmentRerank(by="likelihood", length=4),
+    # The re-ranking of "retexpan+lm-rerank" over the joint view: what a language model adds that was trained
+    # on lists of that view (`pretrain-lm --neighbor-view joint`) is told from what the view itself knows.
+    "joint+lm-rerank": Retrieve(k=1000, view="joint") >> GenerativeRerank(),
+    # GenExpan with our search, selection and prompts, as it was before it followed its authors' program.
+    "genexpan-seedset": Generate(search="seedset", selection="seedset", prompts="seedset", max_tokens=None)
+    >> SegmentRerank(by="likelihood", length=4),
     # MultiExpan as its authors measure it: all classes grow together, and an entity comes in one at most.
     "multiexpan+joint": Pipeline((WindowSearch(jointly=True),)),
 }
 
+
+ABOUT: Mapping[str, str] = {
+    "retexpan": "UltraWiki's RetExpan: nearest to the positive seeds, then segments by the negative ones",
+    "retexpan+cds": "RetExpan with segments by confidence (appendix K)",
+    "retexpan-negative": "RetExpan without the negative seeds (table 4)",
+    "genexpan": "UltraWiki's GenExpan: rounds of generation, then segments by likelihood",
+    "genexpan+cot": "GenExpan that names the class and what the seeds share first (tables 2 and 8)",
+    "genexpan+ra": "GenExpan with descriptions in the prompt (appendix J)",
+    "retexpan+genexpan": "retrieval recalls 1,000 entities, generation ranks them (table 9)",
+    "genexpan+retexpan": "generation recalls 1,000 entities, retrieval ranks them (table 9)",
+    "retexpan+lm-rerank": "retrieval recalls 1,000 entities, a language model scores them",
+    "default": "what answers best: three views together, and contrast by the negative seeds",
+    "default+lm-rerank": "the default with a language model in between",
+    "joint": "the three views together, without negative seeds",
+    "description": "by descriptions alone",
+    "lexical": "by words alone",
+    "multiexpan": "MESED's MultiExpan: window search over predicted distributions of text and images",
+    "multiexpan+segments": "MultiExpan, then segments by the negative seeds",
+    "multimodal": "RetExpan by the mask representations of sentences and images",
+    "composed": "retrieval recall, then a language model, then segments by the negative seeds",
+    "composed+images": "MultiExpan's recall, then a language model, then segments by the negative seeds",
+    "image": "by images alone",
+    "genexpan-negative": "GenExpan without the negative seeds (table 4)",
+    "genexpan-trie": "GenExpan without the trie of names (table 3)",
+    "genexpan+negatives": "GenExpan with the negative seeds in the prompt (table 15)",
+    "multiexpan+joint": "MultiExpan that grows all classes together, as its authors measure it",
+}
+"""What a method is, in a line."""
 
 RENAMED = {"genexpan+unwanted": "genexpan+negatives"}
 """Former names of methods, which :func:`method` still takes."""

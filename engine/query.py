@@ -5,6 +5,7 @@ Ids inside, names only at the edges. Knows nothing of models, files or clusters.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,15 @@ class NewEntity:
 
 Filters = tuple[tuple[str, tuple[str, ...]], ...]
 """Attributes with the values of which an entity must have one: (("continent", ("Asia", "Africa")), …)."""
+
+Attributes = Filters
+"""Attributes with their values, as filters are written."""
+
+
+Value = bool | int | float | str | None
+Options = tuple[tuple[str, Value], ...]
+"""Settings of stages that a query changes for itself: (("SegmentRerank.length", 8), …). What they may be is
+checked where a query meets its pipeline (:mod:`engine.stages.options`)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -81,6 +91,11 @@ class Query:
         filters: only entities with these attributes are ranked; empty: all.
         new: seeds that the vocabulary does not hold.
         deadline: when the caller wants what there is, ready or not.
+        class_name: what the caller calls the fine-grained class, for methods that are given it.
+        positive_attributes: what the positive seeds share, likewise.
+        negative_attributes: what the negative seeds share, likewise.
+        options: settings of stages that differ for this query; a stage reads them by
+            :meth:`engine.stages.base.Stage.asked`.
 
     Raises:
         QueryError: no positive seed, a seed on both sides, too many seeds, ``top_k`` out of bounds.
@@ -93,6 +108,10 @@ class Query:
     filters: Filters = ()
     new: tuple[NewEntity, ...] = ()
     deadline: Deadline | None = None
+    class_name: str = ""
+    positive_attributes: Attributes = ()
+    negative_attributes: Attributes = ()
+    options: Options = ()
 
     def __post_init__(self) -> None:
         where = f"query {self.id!r}"
@@ -158,12 +177,17 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """A query with its ranking so far, seconds spent by stage, and what was left out (``degraded``)."""
+    """A query with its ranking so far, seconds spent by stage, and what was left out (``degraded``).
+
+    ``reasoning`` is what a language model's prompts said of the wanted entities: a ``class_name``, what the
+    ``positive`` and what the ``negative`` seeds share, as far as the method names them.
+    """
 
     query: Query
     ranking: Ranking = field(default_factory=Ranking.empty)
     seconds: Mapping[str, float] = field(default_factory=dict)
     degraded: tuple[str, ...] = ()
+    reasoning: Mapping[str, str] = field(default_factory=dict)
 
 
 def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
@@ -180,6 +204,7 @@ def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
             "positive": list(e.query.positive),
             "negative": list(e.query.negative),
             "top_k": e.query.top_k,
+            "options": json.dumps(dict(e.query.options)) if e.query.options else "",
             "entity_ids": e.ranking.ids,
             "scores": e.ranking.scores,
             "evidence_names": list(e.ranking.evidence),
@@ -187,6 +212,10 @@ def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
             "seconds_names": list(e.seconds),
             "seconds": list(e.seconds.values()),
             "degraded": list(e.degraded),
+            "reasoning": list(e.reasoning.items()),
+            "class_name": e.query.class_name,
+            "positive_attributes": list(e.query.positive_attributes),
+            "negative_attributes": list(e.query.negative_attributes),
         }
         for e in expansions
     ]
@@ -201,6 +230,10 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
                 tuple(int(i) for i in row["positive"]),
                 tuple(int(i) for i in row["negative"]),
                 int(row["top_k"]),
+                class_name=str(row["class_name"]),
+                positive_attributes=_attributes(row["positive_attributes"]),
+                negative_attributes=_attributes(row["negative_attributes"]),
+                options=tuple(json.loads(row["options"] or "{}").items()),
             ),
             Ranking(
                 np.asarray(row["entity_ids"], np.int32),
@@ -212,6 +245,11 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
             ),
             {str(n): float(s) for n, s in zip(row["seconds_names"], row["seconds"], strict=True)},
             tuple(str(d) for d in row["degraded"]),
+            {str(name): str(text) for name, text in row["reasoning"]},
         )
         for row in rows
     ]
+
+
+def _attributes(pairs: Sequence[Any]) -> Attributes:
+    return tuple((str(name), tuple(map(str, values))) for name, values in pairs)

@@ -32,10 +32,11 @@ SHOWN = 15
 TIMEOUT_S = 120
 """For a machine that does other things, too: an answer takes seconds of a core."""
 
-COMPOSED = "default+lm-rerank"
+COMPOSED = "composed"
 """Retrieval recall, then generative re-ranking, then re-ranking by the negative seeds."""
 
-TINY = ("--init-from-config", "tiny", "--vocab-size", "2048", "--neighbor-lists", "20", "--epochs", "2")
+LISTS = ("--neighbor-lists", "20", "--neighbor-view", "joint")  # the view that `default` searches
+TINY = ("--init-from-config", "tiny", "--vocab-size", "2048", *LISTS, "--epochs", "2")
 """A new language model, of the sample alone: small enough for the time that there is."""
 
 console = Console(highlight=False)

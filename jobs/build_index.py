@@ -15,12 +15,13 @@ from cluster.commandline import command
 from cluster.options import CommandSettings
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.settings import TEMPERATURE
+from jobs.settings import TEMPERATURE, presets
 from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
   seedset build-index --workspace demo-workspace/workspace
   seedset build-index --workspace work --untrained
+  seedset build-index --workspace work --inputs mask-L500-S50-RA-0123abcd
   ray job submit --working-dir . -- python -m jobs.build_index --workspace s3://bucket/work --workers 16
 """
 
@@ -30,6 +31,11 @@ class BuildIndexSettings(CommandSettings):
 
     workspace: str = Field(description="Folder or s3:// prefix with the model input of `seedset preprocess`.")
     untrained: bool = Field(default=False, description="Take the encoder as it came, without training.")
+    inputs: str | None = Field(
+        default=None,
+        description="Encode this model input, by the key that `seedset preprocess` printed: descriptions in "
+        "front at inference alone, say.  [default: what the encoder was trained on]",
+    )
     workers: int | None = Field(
         default=None, ge=1, description="Run this many actors a pool.  [default: the cluster's CPUs]"
     )
@@ -41,7 +47,7 @@ class BuildIndexSettings(CommandSettings):
     )
 
 
-@command(EXAMPLES)
+@command(EXAMPLES, presets=presets("build-index"))
 def main(settings: BuildIndexSettings) -> None:
     """Make the entity vectors of every view and publish them as the workspace's current bundle.
 
@@ -52,7 +58,7 @@ def main(settings: BuildIndexSettings) -> None:
     started = time.monotonic()
     place = Workspace.open(settings.workspace)
     with AutoExecutor(settings.workers, [place.root.uri]) as executor:
-        manifest = build(place, settings.untrained, executor, settings.temperature)
+        manifest = build(place, settings.untrained, executor, settings.temperature, settings.inputs)
     console.result(
         bundle=manifest.id,
         files=len(manifest.files),

@@ -17,16 +17,16 @@ from pydantic import Field
 from rich.console import Console
 
 from cluster.commandline import command
-from cluster.options import Choices, CommandSettings, Flag
+from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
+from cluster.options import CommandSettings, Flag, declared
 from engine.catalogue import SENTENCES
 from engine.errors import QueryError, UserError
 from engine.evaluation.cells import measure_into, tapped
-from engine.evaluation.measuring import Measures, Runner
+from engine.evaluation.list_view import list_view_note
+from engine.evaluation.measuring import Runner
 from engine.evaluation.metrics import CUTOFFS, Protocol
 from engine.evaluation.report import Report, class_rows, key_figures, markdown, side_rows
 from engine.evaluation.scores import as_json
-from engine.methods import ABLATIONS, METHODS, RENAMED
-from engine.methods import method as named_method
 from engine.queries.formats import QuerySet, read_queries
 from engine.queries.stored import StoredResults
 from engine.stages.base import Pipeline
@@ -35,13 +35,17 @@ from engine.storage.relative import check_relative
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.steps.measuring import measuring
+from jobs.settings import presets
+from jobs.steps.measuring import asked_of_results, measuring
+from jobs.steps.query_options import with_checked_options
 
 EXAMPLES = """
   seedset evaluate --workspace demo-workspace/workspace --queries demo-workspace/sample/queries \\
       --method retexpan --method default
   seedset evaluate --workspace work --queries mesed/query_seed=5 --method multiexpan --protocol mesed
   seedset evaluate --workspace s3://b/w --queries q.parquet --results s3://b/out --json report.json
+  seedset evaluate --workspace work --queries q.jsonl --method retexpan --set SegmentRerank.length=8
+  seedset evaluate --workspace work --queries q.jsonl --method my_module:PIPELINE
 """
 
 ENTITIES = "entities.parquet"
@@ -58,9 +62,10 @@ class EvaluateSettings(CommandSettings):
         description="File or folder of queries (.json, .jsonl, .parquet) with pos_gt and neg_gt; or in "
         "MESED's layout a folder of .txt files with gt/ and entity2id.txt in it or beside it."
     )
-    method: Annotated[list[str], Choices((*METHODS, *ABLATIONS), tuple(RENAMED))] = Field(
+    method: Annotated[list[str], METHOD_NAME] = Field(
         default=[], description="Measure this method. Repeat it to compare several."
     )
+    set: Changes = declared(MethodSettings, "set")
     results: list[str] = Field(
         default=[],
         description="Measure the answers in this folder, which `seedset expand` wrote for the same queries.",
@@ -84,23 +89,22 @@ class EvaluateSettings(CommandSettings):
     strict: bool = Field(default=False, description="Fail if any query is refused.")
 
 
-@command(EXAMPLES)
+@command(EXAMPLES, actions=[LIST_METHODS], presets=presets("evaluate"))
 def main(settings: EvaluateSettings) -> None:
     """Measure one or several methods on queries with known answers."""
     if settings.json_file is not None:
         check_relative(settings.json_file)
     workspace = Workspace.open(settings.workspace)
-    pipelines = {name: named_method(name) for name in dict.fromkeys(settings.method)}
+    methods = pipelines(dict.fromkeys(settings.method), settings.set)
     stored = [StoredResults.open(Store.open(folder)) for folder in settings.results]
     bundle = _opened_bundle(settings, workspace, stored)
     queries = read_queries(Store.open(settings.queries), bundle.vocabulary)
-    measures = measuring(workspace, bundle, queries, settings.protocol, settings.negative_seeds).measures
-    evaluation = _Evaluation(workspace, bundle, queries, measures, settings.batch_size)
+    evaluation = _Evaluation(workspace, bundle, queries, settings)
     reports: dict[str, Report] = {}
     for results in stored:
-        name = results.run.method if results.run.method not in {*pipelines, *reports} else str(results)
+        name = results.run.method if results.run.method not in {*methods, *reports} else str(results)
         reports[name] = evaluation.of_results(name, results)
-    for name, pipeline in pipelines.items():
+    for name, pipeline in methods.items():
         reports[name] = evaluation.of_method(name, pipeline)
     _write_json(settings.json_file, reports)
     _show(reports)
@@ -146,44 +150,38 @@ class _Evaluation:
     workspace: Workspace
     bundle: Bundle
     queries: QuerySet
-    measures: Measures
-    batch_size: int
+    settings: EvaluateSettings
 
     def of_method(self, name: str, pipeline: Pipeline) -> Report:
         """Measure a method."""
-        run, measures = tapped(pipeline, self.bundle, self.measures)
-        return self._measured(name, str(pipeline), run, measures, pipeline.batch_dependent)
+        about = {"method": name, "pipeline": str(pipeline)}
+        if note := list_view_note(pipeline, self.bundle.manifest.settings.get("lm", {})):
+            about["note"] = note
+            console.say(f"{name}: {note}")
+        return self._measured(about, pipeline, with_checked_options(self.queries, pipeline))
 
     def of_results(self, name: str, results: StoredResults) -> Report:
         """Measure what was written."""
-        results.check(self.queries, CUTOFFS[-1])
-        return self._measured(name, results.run.pipeline, results, self.measures, timed=False)
+        asked = asked_of_results(self.queries, results)
+        results.check(asked, CUTOFFS[-1])
+        return self._measured({"method": name, "pipeline": results.run.pipeline}, results, asked)
 
-    def _measured(
-        self,
-        name: str,
-        pipeline: str,
-        runner: Runner,
-        measures: Measures,
-        batch_dependent: bool = False,
-        timed: bool = True,
-    ) -> Report:
+    def _measured(self, about: dict[str, Any], given: Pipeline | StoredResults, queries: QuerySet) -> Report:
         """Write a report, with what it was made of, and return it."""
-        folder = self.workspace.runs("evaluate") / name
-        about = {"method": name, "pipeline": pipeline, "bundle": self.bundle.id}
-        about |= {"queries_digest": self.queries.digest, "negative_seeds": measures.negative_seeds}
-        with console.meter(name, len(self.queries.queries)) as meter:
-            report = measure_into(
-                folder,
-                about,
-                runner,
-                self.queries,
-                measures,
-                self.batch_size,
-                batch_dependent,
-                meter.add,
-                timed,
-            )
+        settings, name = self.settings, about["method"]
+        how = measuring(self.workspace, self.bundle, queries, settings.protocol, settings.negative_seeds)
+        folder, measures = self.workspace.runs("evaluate") / name, how.measures
+        about |= {"bundle": self.bundle.id, "queries_digest": queries.digest}
+        about |= {"negative_seeds": settings.negative_seeds}
+        run: Runner
+        if isinstance(given, Pipeline):
+            run, measures = tapped(given, self.bundle, measures)
+            timed, dependent = True, given.batch_dependent
+        else:
+            run, timed, dependent = given, False, False
+        size = settings.batch_size
+        with console.meter(name, len(queries.queries)) as meter:
+            report = measure_into(folder, about, run, queries, measures, size, dependent, meter.add, timed)
         heading = f"{name} on bundle {self.bundle.id}"
         (folder / "report.md").write_bytes(markdown({name: report}, heading).encode())
         console.say(f"report: {folder.uri}/report.md")

@@ -7,15 +7,15 @@ missing.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Annotated
 
 from pydantic import Field
 
 from cluster.commandline import command
-from cluster.options import Choices, CommandSettings
+from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
+from cluster.options import CommandSettings, declared
 from engine.errors import QueryError, UserError
-from engine.methods import ABLATIONS, METHODS, RENAMED
-from engine.methods import method as named_method
 from engine.queries.formats import QuerySet, read_queries
 from engine.queries.results import ExpansionFolder, PartCounts, RunDescription
 from engine.stages.base import Pipeline
@@ -23,12 +23,14 @@ from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
+from jobs.steps.query_options import with_checked_options
 from jobs.workers.executor import Executor, PartsResult, make_parts
 from jobs.workers.expansion import BatchExpansion, BundleRef, PartExpander, PartQueries, StagePools
 
 EXAMPLES = """
   seedset expand --workspace demo-workspace/workspace --queries demo-workspace/sample/queries --method default
   seedset expand --workspace s3://b/w --queries q.parquet --method retexpan --output s3://b/out
+  seedset expand --workspace work --queries q.jsonl --method retexpan --set SegmentRerank.length=8
 """
 
 MAX_PART = 1024
@@ -48,9 +50,8 @@ class ExpandSettings(CommandSettings):
     queries: str = Field(
         description="File or folder of queries (.json, .jsonl, .parquet; in MESED's layout .txt)."
     )
-    method: Annotated[str, Choices((*METHODS, *ABLATIONS), tuple(RENAMED))] = Field(
-        description="Expand by this method."
-    )
+    method: Annotated[str, METHOD_NAME] = Field(description="Expand by this method.")
+    set: Changes = declared(MethodSettings, "set")
     output: str | None = Field(
         default=None,
         description="Write to this folder or s3:// prefix.  [default: a folder in the workspace's "
@@ -69,12 +70,12 @@ class ExpandSettings(CommandSettings):
     overwrite: bool = Field(default=False, description="Replace another run's output.")
 
 
-@command(EXAMPLES)
+@command(EXAMPLES, actions=[LIST_METHODS])
 def main(settings: ExpandSettings) -> None:
     """Expand a table of queries into Parquet; a rerun makes only what is missing."""
-    workspace, pipeline = Workspace.open(settings.workspace), _pipeline(settings.method)
+    workspace, pipeline = Workspace.open(settings.workspace), _pipeline(settings)
     opened = Bundle.open(workspace, settings.bundle)
-    found = read_queries(Store.open(settings.queries), opened.vocabulary)
+    found = with_checked_options(read_queries(Store.open(settings.queries), opened.vocabulary), pipeline)
     _show_refused(found)
     wanted = RunDescription(
         method=settings.method,
@@ -85,7 +86,7 @@ def main(settings: ExpandSettings) -> None:
         part_size=settings.part_size or default_part_size(len(found.queries), settings.batch_size),
     )
     output = settings.output
-    target = ExpansionFolder(Store.open(output) if output else _default_output(workspace, wanted))
+    target = ExpansionFolder(Store.open(output) if output else _default_output(workspace, wanted, settings))
     run = target.begin(wanted, settings.overwrite)
     source = BundleRef(workspace.root.uri, opened.id)
     job = BatchExpansion(pipeline, source, target.folder.uri, settings.batch_size)
@@ -107,13 +108,15 @@ def main(settings: ExpandSettings) -> None:
         raise QueryError(f"none of the {manifest['queries']} queries has an answer; the first: {why}")
 
 
-def _pipeline(method: str) -> Pipeline:
-    """Return a method's pipeline.
+def _pipeline(settings: ExpandSettings) -> Pipeline:
+    """Return the method's pipeline.
 
     Raises:
-        UserError: its answers are not the same however the table is cut into parts.
+        UserError: there is no such method or setting, or the answers are not the same however the table is
+            cut into parts.
     """
-    pipeline = named_method(method)
+    method = settings.method
+    pipeline = pipelines([method], settings.set)[method]
     if pipeline.batch_dependent:
         raise UserError(
             f"--method {method}: its answers depend on which queries are handed over together, and so on how "
@@ -153,9 +156,10 @@ def default_part_size(queries: int, batch_size: int) -> int:
     return max(batch_size, min(MAX_PART, -(-queries // MIN_PARTS)))
 
 
-def _default_output(workspace: Workspace, run: RunDescription) -> Store:
-    """Return the same folder for the same work, so that a rerun goes on."""
-    return workspace.root / "expansions" / f"{run.method}-{run.queries_digest[:8]}-{run.bundle[:8]}"
+def _default_output(workspace: Workspace, run: RunDescription, settings: ExpandSettings) -> Store:
+    """Return the same folder for the same work, so that a rerun goes on; changed settings have their own."""
+    changed = f"-{sha256(run.pipeline.encode()).hexdigest()[:8]}" if settings.set else ""
+    return workspace.root / "expansions" / f"{run.method}{changed}-{run.queries_digest[:8]}-{run.bundle[:8]}"
 
 
 def _show_refused(found: QuerySet) -> None:

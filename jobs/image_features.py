@@ -15,7 +15,7 @@ from cluster.commandline import command
 from cluster.options import RUN, CommandSettings
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.settings import MODEL, Making
+from jobs.settings import MODEL, Making, presets
 from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
@@ -38,7 +38,7 @@ class ImageFeaturesSettings(CommandSettings):
     force: bool = Field(default=False, description="Make everything again, also what is there already.")
 
 
-@command(EXAMPLES, headings={"making": MODEL, "making.batch_size": RUN})
+@command(EXAMPLES, headings={"making": MODEL, "making.batch_size": RUN}, presets=presets("image-features"))
 def main(settings: ImageFeaturesSettings) -> None:
     """Make patch features of a corpus' images: images/KEY, in parts of 512 distinct images.
 

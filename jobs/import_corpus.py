@@ -21,10 +21,12 @@ from engine.corpus.readers import tables as rows
 from engine.corpus.readers.source_files import shown
 from engine.storage.workspace import Workspace
 from jobs import console
+from jobs.settings import DATA, presets
 
 EXAMPLES = """
   seedset import --workspace work --source demo-workspace/sample --format jsonl
   seedset import --workspace work --source ultrawiki/ --overwrite
+  seedset import --workspace work --source ultrawiki/ --mention-rule first
   seedset import --workspace work --source mesed/ --format mesed --strict
   seedset import --workspace s3://bucket/work --source s3://bucket/raw --format parquet
 """
@@ -49,9 +51,10 @@ class ImportCommandSettings(CommandSettings):
 
 @command(
     EXAMPLES,
-    headings={"strictness": RUN},
+    headings={"strictness": RUN, "strictness.mention_rule": DATA},
     former={"max_sentence_chars": Former("max_sentence_characters")},
     about=preformatted(FORMATS_HELP),
+    presets=presets("import"),
 )
 def main(settings: ImportCommandSettings) -> None:
     """Import a corpus into a workspace."""

@@ -31,7 +31,7 @@ from engine.storage.parts import MANIFEST, content_key, write_model, write_point
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.settings import DATA
+from jobs.settings import DATA, presets
 from jobs.steps.unknown_tokens import check_words, sampled_sentences
 from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts
 
@@ -39,6 +39,7 @@ EXAMPLES = """
   seedset preprocess --workspace demo-workspace/workspace
   seedset preprocess --workspace work --model bert-base-uncased --max-length 300 --max-sentences 50
   seedset preprocess --workspace s3://bucket/work --descriptions --max-length 500
+  seedset preprocess --workspace work --descriptions --description-names masked
 """
 
 
@@ -180,7 +181,7 @@ class PreprocessSettings(CommandSettings):
     force: bool = Field(default=False, description="Make everything again, also what is there already.")
 
 
-@command(EXAMPLES, headings={"inputs": DATA})
+@command(EXAMPLES, headings={"inputs": DATA}, presets=presets("preprocess"))
 def main(settings: PreprocessSettings) -> None:
     """Make model input of a workspace's corpus: inputs/KEY, one part per part of the corpus.
 

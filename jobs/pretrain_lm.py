@@ -18,11 +18,12 @@ from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from engine.training.settings import Layout, LmSettings
 from jobs import console
-from jobs.settings import DATA, MODEL, TRAINING, TrainingProcesses
+from jobs.settings import DATA, MODEL, TRAINING, TrainingProcesses, presets
 
 EXAMPLES = """
   seedset pretrain-lm --workspace demo-workspace/workspace --init-from-config tiny --vocab-size 2048
   seedset pretrain-lm --workspace work --init-from-config small --neighbor-lists 40
+  seedset pretrain-lm --workspace work --init-from-config small --neighbor-lists 40 --neighbor-view joint
   seedset pretrain-lm --workspace work --model gpt2 --epochs 0
   ray job submit --working-dir . -- python -m jobs.pretrain_lm --workspace s3://bucket/work \\
       --model NousResearch/Llama-2-7b-hf --gpu --workers 6 --zero-stage 2 --batch-size 192 --micro-batch 4 \\
@@ -77,6 +78,7 @@ class PretrainLmSettings(CommandSettings):
         "layout": RUN,
     },
     former={"lists": Former("neighbor_lists")},
+    presets=presets("pretrain-lm"),
 )
 def main(settings: PretrainLmSettings) -> None:
     """Train a causal language model on the corpus and publish it with the trie of all names.
@@ -90,7 +92,8 @@ def main(settings: PretrainLmSettings) -> None:
     started = time.monotonic()
     place, texts = Workspace.open(settings.workspace), settings.texts
     if texts.neighbor_lists:
-        texts = texts.model_copy(update={"neighbours": neighbours_of(Bundle.open(place))})
+        checksum = neighbours_of(Bundle.open(place), texts.neighbor_view)
+        texts = texts.model_copy(update={"neighbours": checksum})
     chosen = settings.model, settings.init_from_config, settings.tokenizer
     summary, manifest = pretrain(
         place,

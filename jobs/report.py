@@ -15,7 +15,8 @@ from pydantic import Field
 from rich.console import Console
 
 from cluster.commandline import command
-from cluster.options import Choices, CommandSettings, Flag
+from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
+from cluster.options import Choices, CommandSettings, Flag, declared
 from engine.errors import FormatError, UserError
 from engine.evaluation.comparison import FORMAT, Document, differences
 from engine.evaluation.metrics import Protocol
@@ -24,8 +25,7 @@ from engine.evaluation.plots import Plot, available, plots
 from engine.evaluation.scores import as_json
 from engine.evaluation.sweeps import SWEEPS, sample
 from engine.evaluation.tables import Table, tables
-from engine.methods import ABLATIONS, METHODS, RENAMED
-from engine.methods import method as named_method
+from engine.methods import ABLATIONS, METHODS
 from engine.queries.formats import read_queries
 from engine.queries.stored import StoredResults
 from engine.storage.bundle import Bundle
@@ -50,9 +50,10 @@ class ReportSettings(CommandSettings):
 
     workspace: str = Field(description="Folder or s3:// prefix that holds the bundle.")
     queries: str = Field(description="Queries with known answers, as `seedset evaluate` reads them.")
-    method: Annotated[list[str], Choices((*METHODS, *ABLATIONS), tuple(RENAMED))] = Field(
+    method: Annotated[list[str], METHOD_NAME] = Field(
         default=[], description="Measure this method. Repeat it for several.  [default: every method]"
     )
+    set: Changes = declared(MethodSettings, "set")
     results: list[str] = Field(
         default=[], description="A row of the answers in this folder, which `seedset expand` wrote."
     )
@@ -105,7 +106,7 @@ class ReportSettings(CommandSettings):
     overwrite: bool = Field(default=False, description="Measure again what is measured already.")
 
 
-@command(EXAMPLES)
+@command(EXAMPLES, actions=[LIST_METHODS])
 def main(settings: ReportSettings) -> None:
     """Fill the papers' tables on one set of queries: HTML to read, JSON to compare, figures as PNG.
 
@@ -158,7 +159,7 @@ def _plan(settings: ReportSettings) -> ReportPlan:
         bundle,
         queries,
         measuring(workspace, bundle, queries, settings.protocol),
-        {name: named_method(name) for name in dict.fromkeys(names)},
+        pipelines(dict.fromkeys(names), settings.set),
         [StoredResults.open(Store.open(folder)) for folder in settings.results],
         settings.baseline,
         settings.sample_generating,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.options import declared
+from cluster.presets import Presets
 from engine.images.settings import ImageSettings
 from engine.models.settings import EncoderSizes, Patches
 
@@ -15,6 +18,15 @@ CONTRAST_FLAGS = {
     f"schedule.contrast.{name}": f"--contrast-{name}" for name in ("temperature", "prior", "concentration")
 }
 """Options of the contrastive objective, whose names alone would not say what they are of."""
+
+
+PRESETS = Path(__file__).parent / "presets"
+"""Settings of the papers, a file a paper with a section for each command."""
+
+
+def presets(command: str) -> Presets:
+    """Return what ``--preset`` of a command takes settings from."""
+    return Presets(PRESETS, command)
 
 
 TRAINING, MODEL, OBJECTIVES, DATA = "Training", "Model", "Objectives", "Texts and model input"

@@ -17,7 +17,7 @@ from cluster.options import RUN, CommandSettings, Former, Group
 from engine.storage.workspace import Workspace
 from engine.training.settings import EncoderSettings, Modality, MultimodalSettings
 from jobs import console
-from jobs.settings import CONTRAST_FLAGS, MODEL, TRAINING, TrainingProcesses, multimodal_headings
+from jobs.settings import CONTRAST_FLAGS, MODEL, TRAINING, TrainingProcesses, multimodal_headings, presets
 
 EXAMPLES = """
   seedset train-encoder --workspace demo-workspace/workspace
@@ -74,6 +74,7 @@ class TrainEncoderSettings(CommandSettings):
         "cache_dtype": RUN,
     },
     former={"hidden": Former("modality_dropout"), "paper_start": Former("init", ("random", "lda"))},
+    presets=presets("train-encoder"),
 )
 def main(settings: TrainEncoderSettings) -> None:
     """Train an entity encoder on cached frozen states: the last layer of the text encoder, or, with images,

@@ -64,7 +64,7 @@ def prepare(settings: ServeSettings) -> Prepared:
             deployment that there is not.
     """
     bundle = Bundle.open(Workspace.open(settings.workspace), settings.bundle)
-    methods = served_methods(bundle, settings.methods)
+    methods = served_methods(bundle, settings.methods, settings.set)
     return Prepared(settings, bundle, methods, plan(bundle, methods, settings))
 
 
@@ -87,7 +87,7 @@ def assemble(prepared: Prepared) -> Application:
         **_life(settings),
         ray_actor_options={"num_cpus": INGRESS_CPUS},
     )(serve.ingress()(Ingress))
-    return ingress.bind(settings, bundle_id, tuple(prepared.methods), prepared.plan, shards | stages)
+    return ingress.bind(settings, bundle_id, prepared.methods, prepared.plan, shards | stages)
 
 
 def build(settings: ServeSettings) -> Application:

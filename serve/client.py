@@ -68,14 +68,16 @@ class Result(TypedDict):
 
 
 class Answer(TypedDict):
-    """An answered query. ``degraded`` says what was left out."""
+    """An answered query. ``degraded`` says what was left out, ``reasoning`` what a chain of thought said."""
 
     id: str
     method: str
     bundle: str
+    options: dict[str, bool | int | float | None]
     results: list[Result]
     seconds: dict[str, float]
     degraded: list[str]
+    reasoning: dict[str, str]
 
 
 class ServiceError(Exception):
@@ -151,7 +153,9 @@ class Client:
         Args:
             positive: at least one seed.
             negative: what is not wanted.
-            options: method, top_k, filter, explain, deadline_ms, bundle, id: as in the HTTP request.
+            options: method, top_k, filter, class_name, positive_attributes, negative_attributes, explain,
+                deadline_ms, bundle, id, options: as in the HTTP request.
+                ``options={"SegmentRerank.length": 8}`` changes settings of stages for this query.
         """
         answer: Answer = _read(self._call("POST", "/v1/expand", json=_query(positive, negative, options)))
         return answer

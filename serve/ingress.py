@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from engine.errors import UserError
-from engine.methods import METHODS
+from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle, current_id
 from engine.storage.workspace import Workspace
 from serve.graph.admission import Admission
@@ -39,7 +39,7 @@ class Ingress:
     Args:
         settings: of the application.
         bundle_id: the bundle that it was deployed with.
-        methods: names of the methods to serve.
+        methods: to be served, by name.
         plan: of the deployments behind it.
         handles: their handles, by name; those that hold parts of the index among them.
     """
@@ -48,7 +48,7 @@ class Ingress:
         self,
         settings: ServeSettings,
         bundle_id: str,
-        methods: tuple[str, ...],
+        methods: Mapping[str, Pipeline],
         plan: Plan,
         handles: Mapping[str, DeploymentHandle],
     ) -> None:
@@ -94,8 +94,7 @@ class Ingress:
     def _snapshot(self, bundle_id: str) -> BundleSnapshot:
         bundle = Bundle.open(self._workspace, bundle_id)
         check_stages(bundle, self._plan)
-        methods = {name: METHODS[name] for name in self._methods}
-        return BundleSnapshot.open(bundle, methods, self._plan.routes)
+        return BundleSnapshot.open(bundle, self._methods, self._plan.routes)
 
     async def drain(self) -> int:
         """Refuse new requests from now on; return how many are under way."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel
 
 from cluster.commandline import Action, command, wait_until_stopped
+from cluster.methods import LIST_METHODS
 from cluster.options import CommandSettings, Former, Group, declared
 from cluster.session import quiet_environment, session, without_lines
 from engine.errors import UserError
@@ -31,13 +32,14 @@ EXAMPLES = """
   seedset serve --workspace demo-workspace/workspace
   seedset serve --workspace s3://bucket/prefix --port 8080 --replicas 4
   seedset serve --workspace work --per-stage --set stages.Generate.num_gpus=1 --set max_wait_s=2
+  seedset serve --workspace work --methods retexpan,my_module:PIPELINE --set SegmentRerank.length=8
   seedset serve --workspace work --settings serve-settings.yaml
   seedset serve --workspace work --print-config > serve.yaml
   seedset serve --check-config serve.yaml && serve deploy serve.yaml
 """
 
 SERVE_HEADINGS = {
-    "What is served": ("workspace", "bundle", "methods", "bundle_poll_interval_s"),
+    "What is served": ("workspace", "bundle", "methods", "set", "bundle_poll_interval_s"),
     "Deployments": ("fused", "replicas", "num_cpus", "index_shards", "ingress_replicas", "batch_wait_ms"),
     "Limits": (
         "max_queued",
@@ -97,6 +99,7 @@ def _check_config(file: Path) -> None:
             _check_config,
             takes_path=True,
         ),
+        LIST_METHODS,
     ],
 )
 def main(settings: RunSettings) -> None:

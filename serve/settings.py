@@ -7,7 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from cluster.options import Secret
+from cluster.methods import Changes, MethodSettings
+from cluster.options import Secret, declared
 from engine.query import MAX_TOP_K
 from engine.renames import with_current_names
 
@@ -106,9 +107,11 @@ class ServeSettings(BaseModel):
     )
     methods: tuple[str, ...] = Field(
         default=(),
-        description="Serve these methods, with commas between them.  [default: all that the bundle has the "
-        "files for]",
+        description="Serve these methods, with commas between them; also ones that packages installed, and "
+        "module:NAME of pipelines of your own.  [default: all of --list-methods but the ablations that the "
+        "bundle has the files for]",
     )
+    set: Changes = declared(MethodSettings, "set")
 
     fused: bool = Field(
         default=True,

@@ -311,7 +311,11 @@ def test_a_method_is_taken_by_its_former_name_too() -> None:
 
 
 def test_a_run_and_blocks_keep_the_names_that_they_were_made_under() -> None:
-    blocks = BlockSettings(tokenizer="t", vocab_size=8, neighbor_lists=3)
+    blocks = BlockSettings(tokenizer="t", vocab_size=8, neighbor_lists=3, neighbor_view="joint")
     assert '"lists":3' in blocks.model_dump_json(by_alias=True)
-    assert BlockSettings.model_validate({"tokenizer": "t", "vocab_size": 8, "lists": 3}) == blocks
+    given = {"tokenizer": "t", "vocab_size": 8, "lists": 3, "neighbor_view": "joint"}
+    assert BlockSettings.model_validate(given) == blocks
     assert blocks.key("corpus") == "lm-V8-T256-9eecd3a4", "as before the field was renamed"
+    assert blocks.model_copy(update={"neighbor_view": "mask"}).key("corpus") != blocks.key("corpus")
+    plain = BlockSettings(tokenizer="t", vocab_size=8)
+    assert plain.key("corpus") == plain.model_copy(update={"neighbor_view": "joint"}).key("corpus")

@@ -23,8 +23,8 @@ def groups(queries: Sequence[LabelledQuery]) -> tuple[str, dict[str, list[int]]]
     """
     by_kind: defaultdict[tuple[str, str], list[tuple[str, LabelledQuery]]] = defaultdict(list)
     for q in queries:
-        if len(q.positive_attributes) == 1 and len(q.positive_attributes[0][1]) == 1:
-            ((attribute, (value,)),) = q.positive_attributes
+        if len(q.query.positive_attributes) == 1 and len(q.query.positive_attributes[0][1]) == 1:
+            ((attribute, (value,)),) = q.query.positive_attributes
             by_kind[q.label, attribute].append((value, q))
     several = {kind: own for kind, own in by_kind.items() if len({value for value, _ in own}) > 1}
     if not several:

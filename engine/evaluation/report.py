@@ -107,6 +107,7 @@ def markdown(reports: Mapping[str, Report], heading: str) -> str:
             f"{report['missing_truth']} truth names are not in the vocabulary; protocol {report['protocol']}."
         )
         lines += [counts, ""]
+        lines += [f"Note: {report['note']}.", ""] if "note" in report else []
         for title, header, rows in slice_tables(report):
             lines += [f"### {name}: {title}", "", *markdown_table(header, rows), ""]
         lines += [

@@ -1,7 +1,8 @@
 """Search the likeliest names of a trie after each prompt: constrained beam search (GenExpan).
 
 Exact: the answers are those of a plain search that runs the whole prompt and every beam anew at each
-step. What is saved is work that cannot change them:
+step. Whether finished names take places of beams is a setting. What is saved is work that cannot change
+the answers:
 
 - A prompt runs once. Its state is copied to its beams, which then read one token a step.
 - All queries of a batch share each pass through the model.
@@ -10,7 +11,8 @@ step. What is saved is work that cannot change them:
   other name shares any more needs neither the model nor a place in its cache. It still competes.
   While no beam of the batch has a choice the model waits; it reads those tokens in one pass later.
 - Scores cannot rise above log-probability / penalty(longest name). What lies below the worst of the
-  best ``beams`` finished names under that bound is left, and so is all that it crowds out.
+  best ``beams`` finished names under that bound is left, and so is all that it crowds out. (Where finished
+  names compete for places, they end the search themselves.)
 
 Shape letters: Q queries, B beams of all queries, P extensions of all beams, R rows of the model's
 state, L tokens not yet read, U tokens that any beam may read next, V tokens of the vocabulary, n
@@ -19,6 +21,7 @@ entities found.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -61,6 +64,8 @@ class BeamSearch:
         normalise: whether a token's probability is taken among the tokens that the trie allows there
             (as the authors' program does) or among the whole vocabulary.
         length_penalty: p >= 0 in score = log-probability / ((5 + length) / 6)^p, length in tokens.
+        competing: finished names take places among the beams, by score, as in the program of GenExpan's
+            authors (the paper says "beam search" alone). Else they stand aside, and all ``beams`` go on.
     """
 
     def __init__(
@@ -70,12 +75,14 @@ class BeamSearch:
         max_tokens: int | None = None,
         normalise: Normalise = "allowed",
         length_penalty: float = 0.6,
+        competing: bool = False,
     ) -> None:
         self.model = model
         self.beams = beams
         self.max_tokens = max_tokens
         self.normalise = normalise
         self.length_penalty = length_penalty
+        self.competing = competing
         self.forward_passes = 0
         """Passes through the model since the search was made, prompts included."""
 
@@ -93,7 +100,7 @@ class BeamSearch:
         """
         if not prompts:
             return []
-        search = _Search(self, prompts, TrieBatch(tries))
+        search = (_CompetingSearch if self.competing else _Search)(self, prompts, TrieBatch(tries))
         while len(search.beams):
             search.step()
         return search.found()
@@ -207,13 +214,18 @@ class _Search:
         query_P = beams.query[parent_P]
         alive_P = np.flatnonzero(self._is_alive(query_P, logprob_P))
         bounds = np.searchsorted(query_P[alive_P], np.arange(len(self.threshold_Q) + 1))
-        kept = alive_P[_best(logprob_P[alive_P], bounds, self.settings.beams)]
+        room_Q = self._room(logprob_P[alive_P], bounds)
+        kept = alive_P[_best(logprob_P[alive_P], bounds, room_Q)]
         parent, node, query = parent_P[kept], child_P[kept], query_P[kept]
         left = beams.left[parent] - 1
         entered = np.flatnonzero(left < -1)
         left[entered] = self.tries.tokens_left(query[entered], node[entered])
         unread = np.concatenate([beams.unread[parent], token_P[kept, None]], 1)
         return _Beams(query, node, left, beams.row[parent], logprob_P[kept], unread)
+
+    def _room(self, logprob_P: Logprobs, bounds: Places) -> Sequence[int]:
+        """Return how many extensions each query may keep, given their log-probabilities as :func:`_best`."""
+        return [self.settings.beams] * (len(bounds) - 1)
 
     def _token_logprobs(self, parent_P: Places, token_P: Places) -> Logprobs:
         """Return the log-probability of each extension's last token, float64 [P]."""
@@ -304,16 +316,64 @@ class _Search:
         return finished_B
 
 
-def _best(logprob_P: Logprobs, bounds: Places, k: int) -> Places:
-    """Return the places of the k largest of each run, best first, ties by place.
+class _CompetingSearch(_Search):
+    """A search in which finished names and unfinished ones compete for the places of a query's beams.
+
+    The rule of the program of GenExpan's authors: at each step the extensions of unfinished beams and the
+    finished beams are ordered by score, the extensions at their length so far, and the best ``beams`` stay.
+    A finished name that is crowded out is lost, and so no score can be bounded while the search goes on.
+    Ties go to the finished.
+    """
+
+    def __init__(self, settings: BeamSearch, prompts: Sequence[Sequence[int]], tries: TrieBatch) -> None:
+        super().__init__(settings, prompts, tries)
+        self.held: list[_Finished] = [_nothing_finished() for _ in prompts]
+        """Finished names of each query that have a place, best first."""
+
+    def found(self) -> list[BeamResult]:
+        """Return the answers, one a query."""
+        self.finished = self.held
+        return super().found()
+
+    def _room(self, logprob_P: Logprobs, bounds: Places) -> Sequence[int]:
+        room = []
+        for query, (start, end) in enumerate(itertools.pairwise(bounds.tolist())):
+            held, beams = self.held[query], self.settings.beams
+            rivals = np.sort((logprob_P[start:end] / self.penalty[self.length]).astype(np.float32))[::-1]
+            # The i-th held name stays if it and the better of both kinds fill no more than the beams.
+            better = len(rivals) - np.searchsorted(rivals[::-1], held.score, side="right")
+            kept = int((np.arange(1, len(held.score) + 1) + better <= beams).sum())
+            self.held[query] = _Finished(*(column[:kept] for column in held))
+            room.append(beams - kept)
+        return room
+
+    def _finish(self, beams: _Beams, length_B: Places | int) -> None:
+        score_B = (beams.logprob / self.penalty[length_B]).astype(np.float32)
+        for query in np.unique(beams.query):
+            own = beams.query == query
+            new = _Finished(beams.query[own], beams.node[own], score_B[own], beams.logprob[own])
+            both = [np.concatenate(pair) for pair in zip(self.held[query], new, strict=True)]
+            order = np.argsort(-both[2], kind="stable")
+            self.held[query] = _Finished(*(column[order] for column in both))
+
+
+def _nothing_finished() -> _Finished:
+    none = np.zeros(0, np.int64)
+    return _Finished(none, none, np.zeros(0, np.float32), np.zeros(0))
+
+
+def _best(logprob_P: Logprobs, bounds: Places, room_Q: Sequence[int]) -> Places:
+    """Return the places of the largest of each run, best first, ties by place.
 
     Args:
         logprob_P: runs of numbers, one a query.
         bounds: run i lies at bounds[i]:bounds[i + 1].
-        k: at most so many of a run.
+        room_Q: at most so many of each run.
     """
     places = [np.zeros(0, np.int64)]
-    for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+    for start, end, k in zip(bounds[:-1].tolist(), bounds[1:].tolist(), room_Q, strict=True):
+        if k == 0:
+            continue
         run = logprob_P[start:end]
         near = np.arange(len(run))
         if len(run) > k:

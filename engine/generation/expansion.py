@@ -1,5 +1,12 @@
 """Expand by rounds: generate names, select by likelihood, repeat (GenExpan, section 5.2.1, appendix C).
 
+Where the paper leaves something open, the style ``paper`` does as its authors' program: seeds among a
+round's candidates count in their share and are dropped after the selection (:func:`within_p`), and of a
+list that grew too long those stay that came first. In our style seeds are dropped before, the entity
+that crosses the share is kept (:func:`top_p`), and of a long list the likeliest stay. The paper ends after
+20 rounds without a new entity, the program after 5; ``max_rounds`` is ours. The program refuses queries of
+fewer than three positive seeds; here a prompt then lists those that there are.
+
 Rounds of one query follow each other; queries do not, so the active ones share every pass through the
 model. A query has a random generator of its own, so its list depends on its seeds and the seed alone, not
 on the other queries of the batch.
@@ -11,18 +18,23 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from engine.errors import QueryError
 from engine.generation.artifacts import Artifacts
 from engine.generation.beam import BeamResult
-from engine.generation.prompts import SEEDS_SHOWN, list_prompt
+from engine.generation.prompts import SEEDS_SHOWN, PromptStyle, list_prompt
+from engine.generation.reasoning import Reasoning
 from engine.generation.seeds import descriptions_of, targets
 from engine.generation.trie import Trie
 from engine.query import Ids, Query, Scores
 
 Search = Callable[[Sequence[Sequence[int]], Sequence[Trie]], list[BeamResult]]
+
+Selection = Literal["paper", "seedset"]
+"""Whose rule selects a round's entities: that of the paper's authors, or ours."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +43,21 @@ class Rules:
 
     Args:
         top_p: the share of a round's likelihood that is accepted.
+        selection: whose rule accepts it.
         patience: rounds in a row without a new entity after which a query ends.
         max_rounds: the most rounds of a query.
         descriptions: put the descriptions of the listed entities in front (RA).
-        negatives_in_prompt: name the negative seeds in the prompt (appendix I).
+        negatives_in_prompt: name negative seeds in the prompt (appendix I).
+        prompts: whose prompts.
     """
 
     top_p: float = 0.7
+    selection: Selection = "paper"
     patience: int = 20
     max_rounds: int = 200
     descriptions: bool = False
     negatives_in_prompt: bool = False
+    prompts: PromptStyle = "paper"
 
 
 @dataclass
@@ -50,7 +66,7 @@ class ExpansionState:
 
     query: Query
     trie: Trie
-    class_name: str
+    reasoning: Reasoning
     wanted: int
     """Length at which the list is complete (200 in the paper)."""
     rng: np.random.Generator
@@ -76,6 +92,10 @@ class ExpansionState:
             drawn.append(int(self.rng.choice(ids, p=weights / weights.sum())))
         return [int(i) for i in drawn]
 
+    def draw_negative(self) -> list[int]:
+        """Return the negative seeds of the next prompt: as many as positive ones (table 16 shows three)."""
+        return [int(i) for i in self.rng.permutation(self.query.negative)[:SEEDS_SHOWN]]
+
     def accept(self, ids: Ids, scores: Scores) -> Ids:
         """Count the selected entities of a round and return those that are new."""
         self.rounds += 1
@@ -93,10 +113,17 @@ class ExpansionState:
             or self.rounds >= rules.max_rounds
         )
 
-    def ranked(self, at_most: int) -> tuple[Ids, Scores, Scores]:
-        """Return ids, likelihoods and how often each was generated, the likeliest first, ties by id."""
+    def ranked(self, at_most: int, selection: Selection = "paper") -> tuple[Ids, Scores, Scores]:
+        """Return ids, likelihoods and how often each was generated, the likeliest first, ties by id.
+
+        Args:
+            at_most: entities returned.
+            selection: whose rule drops the others: the last that came, or the least likely.
+        """
         ids = np.fromiter(self.accepted, np.int32, len(self.accepted))
         scores = np.fromiter(self.accepted.values(), np.float32, len(ids))
+        if selection == "paper":
+            ids, scores = ids[:at_most], scores[:at_most]
         times = np.array([self.times[i] for i in ids.tolist()], np.float32)
         order = np.lexsort((ids, -scores))[:at_most]
         return ids[order], scores[order], times[order]
@@ -156,9 +183,7 @@ def _round(
     prompts = [artifacts.model.encode(_prompt(artifacts, one, rules)) for one in active]
     for one, scored in zip(active, _scored(artifacts, search, active, prompts), strict=True):
         if scored is not None:
-            ids, score = scored
-            kept = top_p(score, rules.top_p)
-            new = one.accept(ids[kept], score[kept])
+            new = one.accept(*select(*scored, one.query.seeds, rules))
             yield Round(one.query.id, one.rounds, new, len(one.accepted), one.ended(rules))
 
 
@@ -171,14 +196,11 @@ def _scored(
     """Return what each query's prompt brings, with likelihoods; None where it does not fit the model."""
     try:
         found = search(prompts, [one.trie for one in active])
-        candidates = [f.ids[~np.isin(f.ids, one.query.seeds)] for f, one in zip(found, active, strict=True)]
-        scores = artifacts.likelihood.means(
-            [
-                (ids, targets(one.query, one.query.positive))
-                for ids, one in zip(candidates, active, strict=True)
-            ]
-        )
-        return list(zip(candidates, scores, strict=True))
+        asked = [
+            (f.ids, targets(one.query, one.query.positive)) for f, one in zip(found, active, strict=True)
+        ]
+        scores = artifacts.likelihood.means(asked)
+        return [(f.ids, own) for f, own in zip(found, scores, strict=True)]
     except QueryError as error:
         if len(active) == 1:
             active[0].refused = str(error)
@@ -192,14 +214,54 @@ def _scored(
 
 def _prompt(artifacts: Artifacts, one: ExpansionState, rules: Rules) -> str:
     drawn, query = one.draw(), one.query
+    negatives: Sequence[int] = ()
+    if rules.negatives_in_prompt:
+        negatives = one.draw_negative() if rules.prompts == "paper" else query.negative
     return list_prompt(
         query.seed_names(drawn, artifacts.names),
-        class_name=one.class_name,
+        style=rules.prompts,
+        class_name=one.reasoning.text,
         descriptions=descriptions_of(drawn, artifacts.description) if rules.descriptions else (),
-        negatives_in_prompt=query.seed_names(query.negative, artifacts.names)
-        if rules.negatives_in_prompt
-        else (),
+        negatives=query.seed_names(negatives, artifacts.names),
     )
+
+
+def select(ids: Ids, scores: Scores, seeds: Sequence[int], rules: Rules) -> tuple[Ids, Scores]:
+    """Return the accepted entities of a round and their likelihoods, best first, no seed among them.
+
+    Args:
+        ids: what was generated, int32 [n].
+        scores: their likelihoods, float32 [n].
+        seeds: of the query, of both kinds.
+        rules: whose rule, and the share.
+    """
+    if rules.selection == "seedset":
+        other = ~np.isin(ids, seeds)
+        ids, scores = ids[other], scores[other]
+        kept = top_p(scores, rules.top_p)
+        return ids[kept], scores[kept]
+    kept = within_p(scores, rules.top_p)
+    kept = kept[~np.isin(ids[kept], seeds)]
+    return ids[kept], scores[kept]
+
+
+def within_p(scores: Scores, p: float) -> np.ndarray:
+    """Return the places of the best entries, best first, while their share of the sum is at most ``p``.
+
+    The rule of the program of the paper's authors (its text says "top 0.7", appendix C): the entry that
+    crosses the share is left out; the best one is kept even so.
+
+    Args:
+        scores: likelihoods of all of a round's candidates, seeds among them, float32 [n].
+        p: between 0 and 1.
+    """
+    order = np.argsort(-scores, kind="stable")
+    mass = np.cumsum(scores[order].astype(np.float64))
+    if not len(scores) or mass[-1] <= 0:
+        return order
+    # Rounding must not drop the entry that comes to the share exactly.
+    kept = int(np.searchsorted(mass, p * mass[-1] * (1 + 1e-9), side="right"))
+    return order[: max(kept, 1)]
 
 
 def top_p(scores: Scores, p: float) -> np.ndarray:

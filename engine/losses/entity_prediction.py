@@ -27,7 +27,16 @@ class EntityHead(nn.Sequential):
 
 
 class EntityPrediction(nn.Module):
-    """The trained modules, the last encoder layer and the head, and their loss."""
+    """The trained modules, the last encoder layer and the head, and their loss.
+
+    Args:
+        last: the encoder's last layer.
+        n_entities: size of the vocabulary, N.
+        smoothing: share of the label that is spread evenly.
+        compute: type of the matrix products.
+        dropout: share that the last layer drops of its attention weights and outputs. The head has none, as
+            the authors' has none.
+    """
 
     def __init__(
         self,
@@ -35,8 +44,10 @@ class EntityPrediction(nn.Module):
         n_entities: int,
         smoothing: float,
         compute: torch.dtype = torch.float32,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.compute = compute
         self.last = last
         self.last.requires_grad_(True)
@@ -55,7 +66,7 @@ class EntityPrediction(nn.Module):
         narrow = self.compute != torch.float32
         # Weights, normalisation and the loss stay float32; only the products are narrow.
         with torch.autocast(states_BLD.device.type, self.compute, enabled=narrow):
-            logits_BN = self.head(self.last(states_BLD, lengths_B, mask_B))
+            logits_BN = self.head(self.last(states_BLD, lengths_B, mask_B, self.dropout))
         return smoothed_loss(logits_BN, entities_B, self.smoothing)
 
 

@@ -20,6 +20,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 Tensor = torch.Tensor
 
@@ -96,6 +98,42 @@ class AttentionAtPosition(torch.autograd.Function):
             dstates_BLD = torch.bmm(dscores_BHL.transpose(1, 2), keyed_BHD)
             dstates_BLD.baddbmm_(weights_BHL.transpose(1, 2), dmixed_BHD)
         return dq_BHK.view(B, D), dkey_HKD.view(D, D), dvalue_HKD.view(D, D), dstates_BLD, None, None
+
+
+def dropped_attention(
+    q_BD: Tensor,
+    key: nn.Linear,
+    value: nn.Linear,
+    states_BLD: Tensor,
+    absent_BL: Tensor,
+    n_heads: int,
+    dropout: float,
+) -> Tensor:
+    """Return the contexts of one query a sentence, [B, D], with dropout of the attention weights.
+
+    Weights that were dropped do not sum to 1, so that the values' bias is weighed by their sum. Derived by
+    autograd: dropout is not the usual case.
+
+    Args:
+        q_BD: the queries of all heads side by side, scaled.
+        key: the keys' projection; its bias is the same for all places, and softmax drops it.
+        value: the values' projection.
+        states_BLD: what is attended to.
+        absent_BL: bool, the places that nobody attends to.
+        n_heads: H.
+        dropout: share of the weights that is dropped.
+    """
+    B, _, D = states_BLD.shape
+    q_BHK = q_BD.view(B, n_heads, -1)
+    key_HKD, value_HKD = key.weight.view(n_heads, -1, D), value.weight.view(n_heads, -1, D)
+    keyed_BHD = torch.einsum("bhk,hkd->bhd", q_BHK, key_HKD)
+    scores_BHL = torch.einsum("bhd,bld->bhl", keyed_BHD, states_BLD)
+    weights_BHL = scores_BHL.float().masked_fill(absent_BL[:, None], -torch.inf).softmax(dim=-1)
+    weights_BHL = F.dropout(weights_BHL, dropout).to(scores_BHL.dtype)
+    mixed_BHD = torch.einsum("bhl,bld->bhd", weights_BHL, states_BLD)
+    context_BHK = torch.einsum("bhd,hkd->bhk", mixed_BHD, value_HKD)
+    bias_HK = value.bias.view(n_heads, -1)
+    return (context_BHK + weights_BHL.sum(dim=-1, keepdim=True) * bias_HK).reshape(B, D)
 
 
 def _product_type(states: Tensor) -> torch.dtype:

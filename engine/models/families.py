@@ -115,11 +115,11 @@ FAMILIES: dict[str, Family] = {
 """Families by their ``model_type``. DeBERTa-v3 is a "deberta-v2"; e5, bge and the first gte
 models are "bert" or "xlm-roberta"."""
 
-ALIKE = {
+UNSUPPORTED = {
     "albert": "its layers share one set of weights, so none can be frozen below the last",
     "deberta": "the first DeBERTa's attention fails in bfloat16; DeBERTa-v3 works, its type is deberta-v2",
 }
-"""Encoders that one could take to work, and why they do not."""
+"""Types of encoders that look like supported ones, and why they are not."""
 
 
 def family_of(model_type: str, label: str) -> Family:
@@ -134,7 +134,7 @@ def family_of(model_type: str, label: str) -> Family:
     """
     if model_type in FAMILIES:
         return FAMILIES[model_type]
-    why = f" ({ALIKE[model_type]})" if model_type in ALIKE else ""
+    why = f" ({UNSUPPORTED[model_type]})" if model_type in UNSUPPORTED else ""
     raise UserError(
         f"{label}: a model of type {model_type!r} cannot be used as a text encoder{why}; name a BERT-like "
         f"model, which is one of these types: {', '.join(FAMILIES)}"

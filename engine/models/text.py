@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedModel
 
 from engine.errors import UserError
-from engine.models.attention import AttentionAtPosition
+from engine.models.attention import AttentionAtPosition, dropped_attention
 from engine.models.families import LayerParts, bert_parts, family_of
 from engine.models.fingerprint import config_text
 from engine.models.hub import NamedModel
@@ -36,8 +37,9 @@ class MaskPositionLayer(nn.Module):
     """The last encoder layer, read at one position a sentence; here it runs whole.
 
     Holds the layer's own modules, so that training it trains the model's last layer, and a normalisation
-    that follows it, if the family has one. Dropout is left out: cached states could have none below this
-    layer either.
+    that follows it, if the family has one. Dropout is left out unless it is asked for, where it can be
+    (:attr:`can_drop`): cached states have none below this layer either. The authors of RetExpan train with
+    BERT's, in every layer.
 
     Args:
         layer: the last one.
@@ -57,14 +59,21 @@ class MaskPositionLayer(nn.Module):
         self._upper = (upper,)
         self.dim = dim
 
-    def forward(self, states_BLD: Tensor, lengths_B: Tensor, position_B: Tensor) -> Tensor:
+    can_drop = False
+    """True if the layer can be computed with dropout."""
+
+    def forward(
+        self, states_BLD: Tensor, lengths_B: Tensor, position_B: Tensor, dropout: float = 0.0
+    ) -> Tensor:
         """Return the layer's output at ``position_B``, [B, D].
 
         Args:
             states_BLD: input of the layer; what lies beyond a sentence's length is ignored.
             lengths_B: tokens a sentence.
             position_B: the position that is wanted, usually of the mask token.
+            dropout: share of attention weights and outputs that is dropped; 0 unless :attr:`can_drop`.
         """
+        assert not dropout
         found_BLD = self.every_position(states_BLD, lengths_B)
         return found_BLD[torch.arange(len(found_BLD), device=found_BLD.device), position_B]
 
@@ -87,14 +96,18 @@ class MaskPositionLayer(nn.Module):
 class OnePositionLayer(MaskPositionLayer):
     """The same for a layer whose parts are known: one query is computed, not all."""
 
+    can_drop = True
+
     def __init__(self, parts: Callable[[Any], LayerParts], layer: nn.Module, *rest: Any) -> None:
         super().__init__(layer, *rest)
         self._parts = parts
 
-    def forward(self, states_BLD: Tensor, lengths_B: Tensor, position_B: Tensor) -> Tensor:
+    def forward(
+        self, states_BLD: Tensor, lengths_B: Tensor, position_B: Tensor, dropout: float = 0.0
+    ) -> Tensor:
         """Return the layer's output at ``position_B``, [B, D]."""
         absent_BL = padding_mask(lengths_B, states_BLD.shape[1])
-        return parts_at(self._parts(self.layer), states_BLD, absent_BL, position_B)
+        return parts_at(self._parts(self.layer), states_BLD, absent_BL, position_B, dropout)
 
     def every_position(self, states_BLD: Tensor, lengths_B: Tensor) -> Tensor:
         """Return the layer's output for every token, [B, L, D]."""
@@ -122,13 +135,28 @@ def layer_at_position(layer: Any, states_BLD: Tensor, absent_BL: Tensor, positio
     return parts_at(bert_parts(layer), states_BLD, absent_BL, position_B)
 
 
-def parts_at(parts: LayerParts, states_BLD: Tensor, absent_BL: Tensor, position_B: Tensor) -> Tensor:
-    """Return the output at ``position_B``, [B, D], of a layer that was taken apart."""
+def parts_at(
+    parts: LayerParts, states_BLD: Tensor, absent_BL: Tensor, position_B: Tensor, dropout: float = 0.0
+) -> Tensor:
+    """Return the output at ``position_B``, [B, D], of a layer that was taken apart.
+
+    Args:
+        parts: of the layer.
+        states_BLD: its input.
+        absent_BL: bool, the places that nobody attends to.
+        position_B: the position that is wanted.
+        dropout: share dropped where BERT drops: of the attention weights, and of both outputs before they
+            are added to what came in.
+    """
     at_BD = states_BLD[torch.arange(len(states_BLD), device=states_BLD.device), position_B]
     head_size = parts.query.out_features // parts.n_heads
     q_BD = parts.query(at_BD) * head_size**-0.5
-    weights = parts.key.weight, parts.value.weight
-    context_BD = AttentionAtPosition.apply(q_BD, *weights, states_BLD, absent_BL, parts.n_heads)
+    given = states_BLD, absent_BL, parts.n_heads
+    if dropout:
+        context_BD = dropped_attention(q_BD, parts.key, parts.value, *given, dropout)
+        mixed_BD = parts.attention_norm(F.dropout(parts.mixing(context_BD), dropout) + at_BD)
+        return parts.outer_norm(F.dropout(parts.outer(parts.inner(mixed_BD)), dropout) + mixed_BD)
+    context_BD = AttentionAtPosition.apply(q_BD, parts.key.weight, parts.value.weight, *given)
     mixed_BD = parts.attention_norm(parts.mixing(context_BD + parts.value.bias) + at_BD)
     return parts.outer_norm(parts.outer(parts.inner(mixed_BD)) + mixed_BD)
 

@@ -6,7 +6,11 @@ A record names its seeds by name, alias or id, and may carry its truth::
     {"query_id": "countries-3-0", "group_id": 3, "pos_seeds": [...], "neg_seeds": [...],
      "pos_gt": [...], "neg_gt": [...]}
     # JSON lines and Parquet, one query a line or row
-    {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals"}
+    {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals",
+     "options": {"SegmentRerank.length": 8}}
+
+``pos_attrs`` and ``neg_attrs`` ({attribute: value or values}) say what the seeds of either kind share; they
+and the class are for methods that are given these.
 
 Both spellings are understood in every format. A field that is none of these, and not null, refuses the
 record: a mistyped ``negatives`` would answer another question. MESED's files are those of
@@ -36,9 +40,7 @@ from engine.queries.mesed import SUFFIX, RawRecord, mesed_records, query_texts
 from engine.queries.records import (
     FIELDS,
     SPELLINGS,
-    Attributes,
     QueryRecord,
-    attributes_of,
     plain,
     validated,
 )
@@ -79,16 +81,13 @@ class Truth:
 class LabelledQuery:
     """A query, the fine-grained class that it belongs to, and its truth on both sides (if given).
 
-    ``positive`` is P − N and ``negative`` is N, both without the query's seeds (never returned). The
-    attributes are A+ and A-, where the file says them (``pos_attrs``, ``neg_attrs``).
+    ``positive`` is P − N and ``negative`` is N, both without the query's seeds (never returned).
     """
 
     query: Query
     label: str
     positive: Truth = Truth()
     negative: Truth = Truth()
-    positive_attributes: Attributes = ()
-    negative_attributes: Attributes = ()
 
 
 @dataclass(frozen=True)
@@ -133,20 +132,21 @@ class QuerySet:
 
     @property
     def digest(self) -> str:
-        """Hex digest of the usable queries in order: ids, seeds, ``top_k``; not their truth."""
+        """Hex digest of the usable queries in order, all that a method is asked; not their truth."""
         digest = hashlib.sha256()
         for q in (labelled.query for labelled in self.queries):
-            digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k]).encode() + b"\n")
+            given: list[Any] = [q.class_name, q.positive_attributes, q.negative_attributes]
+            given += [dict(q.options)] if q.options else []
+            digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k, *given]).encode() + b"\n")
         return digest.hexdigest()[:16]
 
     @property
     def truth_digest(self) -> str:
-        """Hex digest of all that figures depend on: :attr:`digest`, classes, truth and attributes."""
+        """Hex digest of all that figures depend on: :attr:`digest`, classes and truth."""
         digest = hashlib.sha256(self.digest.encode())
         for one in self.queries:
             sides = [[sorted(t.ids), t.missing, sorted(t.seeds)] for t in (one.positive, one.negative)]
-            about = [one.label, sides, one.positive_attributes, one.negative_attributes]
-            digest.update(json.dumps(about).encode() + b"\n")
+            digest.update(json.dumps([one.label, sides]).encode() + b"\n")
         return digest.hexdigest()[:16]
 
 
@@ -301,9 +301,18 @@ class _Reader:
         try:
             positive = self.vocabulary.resolve_all(record.positive, where)
             negative = self.vocabulary.resolve_all(record.negative, where)
-            query = Query(query_id, positive, negative)
+            query = Query(
+                query_id,
+                positive,
+                negative,
+                class_name=label.replace("_", " "),
+                positive_attributes=record.pos_attrs,
+                negative_attributes=record.neg_attrs,
+            )
             if record.top_k is not None:
                 query = replace(query, top_k=record.top_k)
+            if record.options:
+                query = replace(query, options=tuple(record.options.items()))
         except UnknownEntityError as error:
             return Refusal(Code.UNKNOWN_ENTITY, str(error))
         except UserError as error:
@@ -312,8 +321,7 @@ class _Reader:
         lacking = set(map(look_key, unwanted.missing))
         missing = tuple(name for name in wanted.missing if look_key(name) not in lacking)
         wanted = Truth(wanted.ids - unwanted.ids, missing, wanted.seeds - unwanted.seeds)
-        about = attributes_of(record.pos_attrs), attributes_of(record.neg_attrs)
-        return LabelledQuery(query, label, wanted, unwanted, *about)
+        return LabelledQuery(query, label, wanted, unwanted)
 
     def _truth(self, given: Sequence[str | int], query: Query) -> Truth:
         found = {name: self.vocabulary.find(name) for name in given}

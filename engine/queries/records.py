@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from engine.corpus.readers.values import is_missing, number_of, text_of
+from engine.query import Attributes
 from engine.refusals import Code, Refusal
 from engine.repeated_keys import repeated_key
 
@@ -15,6 +27,30 @@ _SHOWN_NAME = 40
 """Characters shown of a field's name."""
 
 Entities = list[StrictStr | StrictInt]
+
+
+def _attributes(given: Any) -> Attributes:
+    """Return attributes with their values, each given as one text or as a list of them.
+
+    They are for few methods, and a file may say what a query is about in another form: that is left out,
+    and a method that wants attributes then says that there are none.
+    """
+    if not isinstance(given, dict):
+        return ()
+    listed = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+    if not all(isinstance(one, str) and one for values in listed.values() for one in values):
+        return ()
+    return tuple((name, tuple(dict.fromkeys(values))) for name, values in listed.items() if values)
+
+
+GivenAttributes = Annotated[Attributes, BeforeValidator(_attributes)]
+
+
+def _of_pairs(given: Any) -> Any:
+    """Return a mapping, which Parquet's maps come as pairs of; anything else is returned unchanged."""
+    if isinstance(given, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in given):
+        return plain(dict(given))
+    return given
 
 
 class QueryRecord(BaseModel):
@@ -28,23 +64,22 @@ class QueryRecord(BaseModel):
     positive: Entities = Field(validation_alias=AliasChoices("positive", "pos_seeds"))
     negative: Entities = Field([], validation_alias=AliasChoices("negative", "neg_seeds"))
     top_k: StrictInt | None = None
+    options: Annotated[
+        dict[str, StrictBool | StrictInt | StrictFloat | StrictStr | None], BeforeValidator(_of_pairs)
+    ] = {}
     pos_gt: Entities = []
     neg_gt: Entities = []
-    pos_attrs: Any = None
-    neg_attrs: Any = None
+    pos_attrs: GivenAttributes = Field((), validation_alias=AliasChoices("pos_attrs", "positive_attributes"))
+    neg_attrs: GivenAttributes = Field((), validation_alias=AliasChoices("neg_attrs", "negative_attributes"))
 
 
-Attributes = tuple[tuple[str, tuple[str, ...]], ...]
-"""What a side of a query is about: attributes with their values, by name."""
-
-SPELLINGS = (("id", "query_id"), ("class", "label"), ("positive", "pos_seeds"), ("negative", "neg_seeds"))
+SPELLINGS = (
+    *(("id", "query_id"), ("class", "label"), ("positive", "pos_seeds"), ("negative", "neg_seeds")),
+    *(("pos_attrs", "positive_attributes"), ("neg_attrs", "negative_attributes")),
+)
 """Fields that have two spellings."""
 
-FIELDS = (*(name for pair in SPELLINGS for name in pair), "group_id", "top_k", "pos_gt", "neg_gt")
-
-NOTES = ("pos_attrs", "neg_attrs")
-"""Fields in which a query says what it is about (A+ and A- of UltraWiki): for slices of a report, no part of
-the question."""
+FIELDS = (*(name for pair in SPELLINGS for name in pair), "group_id", "top_k", "options", "pos_gt", "neg_gt")
 
 OWN = "_"
 """First character of fields that are the user's own: they are passed over."""
@@ -66,28 +101,13 @@ def validated(raw: Any) -> QueryRecord | Refusal:
     if isinstance(raw, dict):
         if fault := _fault_of_fields(raw):
             return fault
-        raw = {name: raw[name] for name in raw if name in FIELDS or name in NOTES}
+        raw = {name: raw[name] for name in raw if name in FIELDS}
     try:
         return QueryRecord.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"][:2])) or "record"
         return Refusal(Code.WRONG_TYPE, f"{place}: {first['msg']}")
-
-
-def attributes_of(given: Any) -> Attributes:
-    """Return the attributes that a query's note names, by name; what is written in another form is no note.
-
-    Args:
-        given: ``{attribute: value or values}``, as pairs in Parquet's maps; or names of attributes alone.
-    """
-    if isinstance(given, list) and all(isinstance(one, str) for one in given):
-        return tuple((name, ()) for name in sorted(set(given)))
-    pairs = list(given.items()) if isinstance(given, dict) else given
-    if not isinstance(pairs, list) or not all(isinstance(p, tuple | list) and len(p) == 2 for p in pairs):
-        return ()
-    values = {str(name): value if isinstance(value, list) else [value] for name, value in pairs}
-    return tuple((name, tuple(map(str, values[name]))) for name in sorted(values) if values[name] != [None])
 
 
 def _fault_of_fields(given: dict[str, Any]) -> Refusal | None:
@@ -97,7 +117,7 @@ def _fault_of_fields(given: dict[str, Any]) -> Refusal | None:
             reason = f"{name} and {other} are two spellings of one field; give one"
             return Refusal(Code.CONFLICTING_FIELDS, reason)
     for name, value in given.items():
-        if name in FIELDS or name in NOTES or name.startswith(OWN):
+        if name in FIELDS or name.startswith(OWN):
             continue
         if name not in ELSEWHERE:
             return Refusal(Code.UNKNOWN_FIELD, _no_field(name))

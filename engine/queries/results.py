@@ -44,11 +44,13 @@ SCHEMA = pa.schema(
         pa.field("evidence", pa.map_(pa.string(), pa.float32())),
         pa.field("degraded", pa.list_(pa.string())),
         pa.field("images", pa.list_(pa.string())),
+        pa.field("reasoning", pa.map_(pa.string(), pa.string())),
     ]
 )
 """One row an answer, best first, ranks from 1. A query without any answer has one row of rank 0
 whose entity is null: no query is missing. ``degraded`` says what was skipped for the query; ``images``
-are addresses of images of the entity, empty in a bundle without images."""
+are addresses of images of the entity, empty in a bundle without images; ``reasoning`` is what a chain of
+thought said of the wanted entities (``class_name``, ``positive``, ``negative``), empty without one."""
 
 IMAGES = 2
 """Images named of an entity, as in an explanation over HTTP."""
@@ -234,9 +236,15 @@ def labels_of(vocabulary: Vocabulary, catalogue: Catalogue) -> Labels:
 
 def _answer(expansion: Expansion, labels: Labels) -> pa.Table:
     ranking, n = expansion.ranking, len(expansion.ranking)
-    degraded = list(expansion.degraded)
+    degraded, reasoning = list(expansion.degraded), list(expansion.reasoning.items())
     if n == 0:
-        row = {"query_id": expansion.query.id, "rank": 0, "degraded": degraded, "images": []}
+        row = {
+            "query_id": expansion.query.id,
+            "rank": 0,
+            "degraded": degraded,
+            "images": [],
+            "reasoning": reasoning,
+        }
         return pa.Table.from_pylist([row], schema=SCHEMA)
     ids = pa.array(ranking.ids)
     keys = list(ranking.evidence)
@@ -255,5 +263,6 @@ def _answer(expansion: Expansion, labels: Labels) -> pa.Table:
         evidence,
         pa.array([degraded] * n, pa.list_(pa.string())),
         labels.images.take(ids),
+        pa.array([reasoning] * n, pa.map_(pa.string(), pa.string())),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)

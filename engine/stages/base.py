@@ -3,17 +3,23 @@
 A stage is a frozen, printable, serialisable description; :meth:`Stage.open` loads what it needs from a
 bundle and returns its worker, which takes a list of expansions and returns it, each ranking narrowed,
 extended or re-ordered. ``a >> b`` is the pipeline that runs b on what a returns.
+
+A query may change some settings for itself (:attr:`Stage.per_request`). One opened worker answers them all:
+it asks :meth:`Stage.asked` what a query wants, most simply by :func:`by_settings`.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
 from engine.errors import QueryError
 from engine.query import Expansion, Query
@@ -24,10 +30,30 @@ Worker = Callable[[list[Expansion]], list[Expansion]]
 """A worker may have a method ``counts()``: what it did since it was opened, by name (:func:`counts_of`)."""
 
 
+class SettingName(NamedTuple):
+    """A setting of a stage by its name, such as ``SegmentRerank[2].length``; ``number`` None: not given."""
+
+    stage: str
+    number: int | None
+    setting: str
+
+    @classmethod
+    def parse(cls, text: str) -> SettingName | None:
+        """Return what a name says; None if it is not of that form."""
+        found = _SETTING_NAME.fullmatch(text)
+        return found and cls(
+            found["stage"], int(found["number"]) if found["number"] else None, found["setting"]
+        )
+
+
+_SETTING_NAME = re.compile(r"(?P<stage>[^\W\d]\w*)(\[(?P<number>[1-9]\d{0,2})\])?\.(?P<setting>[^\W\d]\w*)")
+_parse = lru_cache(1024)(SettingName.parse)
+
+
 class Stage(BaseModel, ABC):
     """A description of one step: settings and the resources that its worker wants."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     num_cpus: ClassVar[float] = 1
     num_gpus: ClassVar[float] = 0
@@ -37,8 +63,13 @@ class Stage(BaseModel, ABC):
     budget: ClassVar[int] = 64
     """Cost of a batch that a worker is best given; served, a batch is filled up to it."""
 
+    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """Settings that a query may change for itself, over HTTP too: the least and the largest number."""
+
     renamed: ClassVar[Mapping[str, str]] = {}
     """Former names of settings and their names now; the former still work, with a warning."""
+
+    _number: int = PrivateAttr(default=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -53,6 +84,31 @@ class Stage(BaseModel, ABC):
     def name(self) -> str:
         """The stage's name in timings, deployments and logs."""
         return type(self).__name__
+
+    @property
+    def number(self) -> int:
+        """The stage's place among those of its name in its pipeline, from 1."""
+        return self._number
+
+    def numbered(self, number: int) -> Self:
+        """Return the same stage as the one of that number among those of its name."""
+        if number == self._number:
+            return self
+        copy = self.model_copy()
+        copy._number = number
+        return copy
+
+    def asked(self, query: Query) -> Self:
+        """Return the stage with the settings that a query changes; itself if it changes none of its own.
+
+        What a query may change was checked when it came (:func:`engine.stages.options.checked_options`).
+        """
+        own = {}
+        for key, value in query.options:
+            name = _parse(key)
+            if name and name.stage == self.name and (name.number or 1) == self._number:
+                own[name.setting] = value
+        return self.model_copy(update=own) if own else self
 
     @property
     def batch_dependent(self) -> bool:
@@ -84,6 +140,14 @@ class Pipeline:
     """A pipeline of stages. The same description runs in a process, on Ray Data and on Ray Serve."""
 
     stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        counts: Counter[str] = Counter()
+        numbered = []
+        for stage in self.stages:
+            counts[stage.name] += 1
+            numbered.append(stage.numbered(counts[stage.name]))
+        object.__setattr__(self, "stages", tuple(numbered))
 
     def __rshift__(self, other: Stage | Pipeline) -> Pipeline:
         return Pipeline(self.stages + (other.stages if isinstance(other, Pipeline) else (other,)))
@@ -118,6 +182,27 @@ class LocalPipeline:
         for stage, worker in self.opened:
             expansions = (worker if strict else isolated(stage, worker))(expansions)
         return [finish(expansion) for expansion in expansions]
+
+
+S = TypeVar("S", bound=Stage)
+
+
+def by_settings(
+    stage: S, expansions: list[Expansion], run: Callable[[S, list[Expansion]], list[Expansion]]
+) -> list[Expansion]:
+    """Return what ``run`` makes of expansions, in order: those that want the same settings go together.
+
+    ``run`` gets the stage as they want it, so that their answers are those of a pipeline with these settings.
+    """
+    places: dict[S, list[int]] = {}
+    for place, e in enumerate(expansions):
+        places.setdefault(stage.asked(e.query), []).append(place)
+    if len(places) <= 1:
+        return run(next(iter(places), stage), expansions)
+    done: dict[int, Expansion] = {}
+    for own, some in places.items():
+        done |= zip(some, run(own, [expansions[place] for place in some]), strict=True)
+    return [done[place] for place in range(len(expansions))]
 
 
 def timed(stage: Stage, worker: Worker) -> Worker:

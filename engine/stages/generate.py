@@ -13,7 +13,7 @@ from pydantic import Field
 from engine.catalogue import Catalogue, open_catalogue
 from engine.errors import QueryError
 from engine.generation.files import LM_FILES
-from engine.generation.prompts import CotLevel
+from engine.generation.prompts import CotLevel, Part, PromptStyle
 from engine.generation.seeds import query_rng
 from engine.query import Expansion, Filters, Ids, Query, Ranking, Scores
 from engine.stages.base import Stage, Worker, without
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # a description brings no model library along: what does is i
     from engine.generation.beam import BeamSearch
     from engine.generation.expansion import ExpansionState, Round, Rules
     from engine.generation.free import FreeSearch
+    from engine.generation.reasoning import Reasoning
     from engine.generation.trie import Trie
 
 FREE_TOKENS = 20
@@ -40,21 +41,40 @@ class Generate(Stage):
     entity that fulfils the query's filters. Scores are the mean likelihood of the positive seeds after
     "{e} is similar to" (equation 8). After the query's deadline no round begins: the list is what it is
     then, or, if there was no round at all, what was recalled before.
+
+    The defaults are GenExpan as its authors ran it: ``search``, ``selection`` and ``prompts`` are the
+    paper's, each with ours beside it (:mod:`engine.generation.beam`, :mod:`engine.generation.expansion`,
+    :mod:`engine.generation.prompts`). A name longer than ``max_tokens`` is not generated, as in theirs;
+    None lifts that. ``patience`` is the paper's; the program has 5. ``cot_level`` is the depth of the chain
+    of thought, and ``given`` names the parts of it that a query says itself (table 8).
     """
 
     k: int = Field(default=200, ge=1)
     beams: int = Field(default=40, ge=1)
+    max_tokens: int | None = Field(default=20, ge=1)
+    length_penalty: float = Field(default=0.6, ge=0)
+    search: Literal["paper", "seedset"] = "paper"
     top_p: float = Field(default=0.7, gt=0, le=1)
+    selection: Literal["paper", "seedset"] = "paper"
     patience: int = Field(default=20, ge=1)
     max_rounds: int = Field(default=200, ge=1)
     normalise: Literal["allowed", "vocabulary"] = "allowed"
+    prompts: PromptStyle = "paper"
     cot_level: CotLevel = "none"
+    given: tuple[Part, ...] = ()
     descriptions: bool = False
     negatives_in_prompt: bool = False
     constrained: bool = True
     seed: int = Field(default=13, ge=0)
     query_batch_size: int = Field(default=8, ge=1)
 
+    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "k": (1, 500),
+        "beams": (1, 100),
+        "top_p": (0.01, 1),
+        "patience": (1, 100),
+        "max_rounds": (1, 1_000),
+    }
     renamed: ClassVar[Mapping[str, str]] = {
         "reason": "cot_level",
         "unwanted": "negatives_in_prompt",
@@ -65,7 +85,7 @@ class Generate(Stage):
 
     def cost(self, expansion: Expansion) -> int:
         """Return how many beams search for a query."""
-        return self.beams
+        return self.asked(expansion.query).beams
 
     def needs(self) -> tuple[str, ...]:
         """Name the language model and the trie."""
@@ -87,18 +107,11 @@ class Generator:
         return cls(stage, open_artifacts(bundle), open_catalogue(bundle))
 
     def __init__(self, stage: Generate, artifacts: Artifacts, catalogue: Catalogue) -> None:
-        from engine.generation.beam import BeamSearch
-        from engine.generation.free import FreeSearch
-
         self._stage, self._catalogue = stage, catalogue
         self._artifacts = replace(artifacts, likelihood=artifacts.likelihood.with_own_counts())
         self._rounds = 0
         self._filtered_trie = lru_cache(CACHED_TRIES)(self._restricted)
-        self._search: BeamSearch | FreeSearch
-        if stage.constrained:
-            self._search = BeamSearch(artifacts.model, stage.beams, normalise=stage.normalise)
-        else:
-            self._search = FreeSearch(artifacts.model, artifacts.names, stage.beams, FREE_TOKENS)
+        self._searches: dict[int, BeamSearch | FreeSearch] = {}
 
     def __call__(self, expansions: list[Expansion]) -> list[Expansion]:
         """Return each expansion with its grown list."""
@@ -124,44 +137,70 @@ class Generator:
             ExpansionState(
                 query=e.query,
                 trie=self._trie(e),
-                class_name=class_name,
-                wanted=max(stage.k, e.query.top_k),
+                reasoning=reasoning,
+                wanted=max(stage.asked(e.query).k, e.query.top_k),
                 rng=query_rng(stage.seed, e.query, e.query.positive),
                 refused=refused,
             )
-            for e, (class_name, refused) in zip(
-                expansions, self._classes([e.query for e in expansions]), strict=True
+            for e, (reasoning, refused) in zip(
+                expansions, self._reasoned([e.query for e in expansions]), strict=True
             )
         ]
 
-    def _classes(self, queries: Sequence[Query]) -> list[tuple[str, str]]:
-        """Return for each query the name of its class, and why it cannot be answered, if it cannot."""
-        from engine.generation.reasoning import class_names
-
-        try:
-            return [(name, "") for name in class_names(self._artifacts, queries, self._stage.cot_level)]
-        except QueryError as error:
-            if len(queries) == 1:
-                return [("", str(error))]
-        half = len(queries) // 2
-        return [*self._classes(queries[:half]), *self._classes(queries[half:])]
-
-    def rounds(self, growing: Sequence[ExpansionState]) -> Iterator[Round]:
-        """Yield every round of every query while the lists grow."""
-        from engine.generation.expansion import run_rounds
+    def _reasoned(self, queries: Sequence[Query]) -> list[tuple[Reasoning, str]]:
+        """Return what each query's prompts say of its entities, and why it cannot be answered, if so."""
+        from engine.generation.reasoning import Reasoning, reason
 
         stage = self._stage
-        for one in run_rounds(
-            self._artifacts, self._search, growing, rules_of(stage), stage.query_batch_size
-        ):
-            self._rounds += 1
-            yield one
+        try:
+            found = reason(self._artifacts, queries, stage.cot_level, stage.prompts, stage.given)
+            return [(one, "") for one in found]
+        except QueryError as error:
+            if len(queries) == 1:
+                return [(Reasoning(), str(error))]
+        half = len(queries) // 2
+        return [*self._reasoned(queries[:half]), *self._reasoned(queries[half:])]
+
+    def rounds(self, growing: Sequence[ExpansionState]) -> Iterator[Round]:
+        """Yield every round of every query while the lists grow; those of equal settings grow together."""
+        from engine.generation.expansion import run_rounds
+
+        together: dict[Generate, list[ExpansionState]] = {}
+        for one in growing:
+            together.setdefault(self._stage.asked(one.query), []).append(one)
+        for stage, some in together.items():
+            search, rules = self._search(stage), rules_of(stage)
+            for done in run_rounds(self._artifacts, search, some, rules, stage.query_batch_size):
+                self._rounds += 1
+                yield done
+
+    def _search(self, stage: Generate) -> BeamSearch | FreeSearch:
+        """Return the search with a stage's beams: of what it depends on, a query may change these alone."""
+        from engine.generation.beam import BeamSearch
+        from engine.generation.free import FreeSearch
+
+        artifacts, beams = self._artifacts, stage.beams
+        tokens, penalty = stage.max_tokens, stage.length_penalty
+        if beams not in self._searches:
+            self._searches[beams] = (
+                BeamSearch(
+                    artifacts.model,
+                    beams,
+                    tokens,
+                    stage.normalise,
+                    penalty,
+                    competing=stage.search == "paper",
+                )
+                if stage.constrained
+                else FreeSearch(artifacts.model, artifacts.names, beams, tokens or FREE_TOKENS, penalty)
+            )
+        return self._searches[beams]
 
     def counts(self) -> Mapping[str, int]:
         """Return forward passes of the search, rounds, and cache hits and misses of equation 8."""
         likelihood = self._artifacts.likelihood
         return {
-            "decode_steps": self._search.forward_passes,
+            "decode_steps": sum(search.forward_passes for search in self._searches.values()),
             "rounds": self._rounds,
             "cache_hits": likelihood.hits,
             "cache_misses": likelihood.misses,
@@ -171,8 +210,9 @@ class Generator:
         """Return the expansion with the list as it is now; a round may have brought more than is wanted.
 
         Raises:
-            QueryError: the query does not fit the model from the beginning.
+            QueryError: the query does not fit the model from the beginning, or lacks what the stage is given.
         """
+        expansion = replace(expansion, reasoning={**expansion.reasoning, **grown.reasoning.notes()})
         if grown.refused:
             if not grown.rounds:
                 raise QueryError(grown.refused)
@@ -182,7 +222,7 @@ class Generator:
             expansion = without(expansion, self._stage.name, note)
             if not grown.rounds:
                 return expansion
-        ids, scores, times = grown.ranked(grown.wanted)
+        ids, scores, times = grown.ranked(grown.wanted, self._stage.selection)
         recalled = _evidence_of(expansion.ranking, ids)
         columns = {**recalled, "likelihood": scores, "generated": times}
         return replace(expansion, ranking=Ranking(ids, scores, columns))
@@ -213,8 +253,10 @@ def rules_of(stage: Generate) -> Rules:
 
     return Rules(
         top_p=stage.top_p,
+        selection=stage.selection,
         patience=stage.patience,
         max_rounds=stage.max_rounds,
         descriptions=stage.descriptions,
         negatives_in_prompt=stage.negatives_in_prompt,
+        prompts=stage.prompts,
     )

@@ -21,7 +21,7 @@ from engine.generation.files import LM_FILES
 from engine.generation.prompts import SEEDS_SHOWN, list_prompt
 from engine.generation.seeds import descriptions_of, query_rng
 from engine.query import Expansion, Query, Ranking
-from engine.stages.base import Stage, Worker, without
+from engine.stages.base import Stage, Worker, by_settings, without
 from engine.storage.bundle import Bundle
 
 if TYPE_CHECKING:  # a description brings no model library along: what does is imported where it is used
@@ -50,6 +50,11 @@ class GenerativeRerank(Stage):
     query_batch_size: int = Field(default=4, ge=1)
     seed: int = Field(default=13, ge=0)
 
+    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "prompts": (1, 16),
+        "weight": (0.001, 1_000),
+        "contrast": (0, 100),
+    }
     renamed: ClassVar[Mapping[str, str]] = {"at_once": "query_batch_size"}
     unit: ClassVar[str] = "candidates"
     budget: ClassVar[int] = 4_000  # ``query_batch_size`` queries by default, with 1,000 each
@@ -95,19 +100,22 @@ class GenerativeReranker:
 
     def __call__(self, expansions: list[Expansion]) -> list[Expansion]:
         """Return each expansion ranked anew."""
+        return by_settings(self._stage, expansions, self._in_batches)
+
+    def _in_batches(self, stage: GenerativeRerank, expansions: list[Expansion]) -> list[Expansion]:
         done: list[Expansion] = []
-        for start in range(0, len(expansions), self._stage.query_batch_size):
-            done += self._rerank(expansions[start : start + self._stage.query_batch_size])
+        for start in range(0, len(expansions), stage.query_batch_size):
+            done += self._rerank(stage, expansions[start : start + stage.query_batch_size])
         return done
 
     def counts(self) -> Mapping[str, int]:
         """Return how many prompts were made, and how many names were scored after them."""
         return {"prompts": self._prompts_scored, "names": self._names_scored}
 
-    def _rerank(self, expansions: Sequence[Expansion]) -> list[Expansion]:
+    def _rerank(self, stage: GenerativeRerank, expansions: Sequence[Expansion]) -> list[Expansion]:
         from engine.generation.trie_scores import name_logprobs
 
-        stage, artifacts = self._stage, self._artifacts
+        artifacts = self._artifacts
         asked: list[tuple[int, float]] = []
         prompts: list[list[int]] = []
         tries: dict[int, Trie] = {}
@@ -119,7 +127,9 @@ class GenerativeReranker:
                 continue
             trie = artifacts.trie.restrict(e.ranking.ids)
             try:
-                made = [prompt for _, seeds in wanted for prompt in self._prompts(e.query, seeds, trie)]
+                made = [
+                    prompt for _, seeds in wanted for prompt in self._prompts(stage, e.query, seeds, trie)
+                ]
             except QueryError as error:  # the others are answered
                 if len(expansions) == 1:
                     raise
@@ -146,13 +156,15 @@ class GenerativeReranker:
             for place, e in enumerate(ranked)
         ]
 
-    def _prompts(self, query: Query, seeds: Sequence[int], trie: Trie) -> list[list[int]]:
+    def _prompts(
+        self, stage: GenerativeRerank, query: Query, seeds: Sequence[int], trie: Trie
+    ) -> list[list[int]]:
         """Return prompts of different draws of some seeds, the same for the same seeds.
 
         Raises:
             QueryError: a prompt and the longest name after it do not fit the model.
         """
-        stage, artifacts = self._stage, self._artifacts
+        artifacts = self._artifacts
         rng = query_rng(stage.seed, query, seeds)
         drawn = [rng.permutation(seeds)[:SEEDS_SHOWN].tolist() for _ in range(stage.prompts)]
         prompts = [

@@ -7,7 +7,7 @@ candidate, unlike every seed, is not carried to the top.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -18,7 +18,7 @@ from pydantic import Field
 from engine.generation.files import LM_FILES
 from engine.query import Expansion, Ranking, Scores
 from engine.retrieval.index import index_file, mean_of, open_index, seed_vectors
-from engine.stages.base import Stage, Worker
+from engine.stages.base import Stage, Worker, by_settings
 from engine.stages.retrieve import unused
 from engine.storage.bundle import Bundle
 
@@ -67,6 +67,7 @@ class SegmentRerank(Stage):
     length: int = Field(default=4, ge=1)
     confidence: float | None = Field(default=None, gt=0, lt=1)
 
+    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"length": (1, 1_000), "confidence": (0, 1)}
     unit: ClassVar[str] = "candidates"
     budget: ClassVar[int] = 4_000  # a likelihood takes its time
 
@@ -83,17 +84,15 @@ class SegmentRerank(Stage):
         embedded = self.by == "embedding"
         near = by_embedding(bundle, self.view, self.name) if embedded else by_likelihood(bundle)
 
-        def run(expansions: list[Expansion]) -> list[Expansion]:
+        def run(own: SegmentRerank, expansions: list[Expansion]) -> list[Expansion]:
             found = iter(near([e for e in expansions if e.query.negative]))
             done = []
             for e in expansions:
                 negative, notes = next(found) if e.query.negative else (None, ())
-                done.append(
-                    replace(e, ranking=self._rerank(e.ranking, negative), degraded=e.degraded + notes)
-                )
+                done.append(replace(e, ranking=own._rerank(e.ranking, negative), degraded=e.degraded + notes))
             return done
 
-        return run
+        return lambda expansions: by_settings(self, expansions, run)
 
     def _rerank(self, ranking: Ranking, negative: Scores | None) -> Ranking:
         segment = self._segments(ranking.scores)
@@ -125,6 +124,8 @@ class ContrastRerank(Stage):
     view: str = "joint"
     temperature: float = Field(default=0.05, gt=0)
 
+    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"temperature": (0.001, 10)}
+
     def needs(self) -> tuple[str, ...]:
         """Name the view's index."""
         return (index_file(self.view),)
@@ -133,7 +134,7 @@ class ContrastRerank(Stage):
         """Read the view's index."""
         index = open_index(bundle, self.view)
 
-        def run(expansions: list[Expansion]) -> list[Expansion]:
+        def run(own: ContrastRerank, expansions: list[Expansion]) -> list[Expansion]:
             given = [e for e in expansions if e.query.negative]
             kinds = [(e.query, seeds) for e in given for seeds in (e.query.positive, e.query.negative)]
             seeds = seed_vectors(index, self.view, kinds)
@@ -142,14 +143,14 @@ class ContrastRerank(Stage):
             changed = iter(
                 replace(
                     e,
-                    ranking=self._rerank(e.ranking, *products.T),
+                    ranking=own._rerank(e.ranking, *products.T),
                     degraded=e.degraded + unused(self.name, e.query, "negative", e.query.negative, minus),
                 )
                 for (e, _, minus), products in zip(pairs, index.similarities(asked), strict=True)
             )
             return [next(changed) if e.query.negative else e for e in expansions]
 
-        return run
+        return lambda expansions: by_settings(self, expansions, run)
 
     def _rerank(self, ranking: Ranking, positive: Scores, negative: Scores) -> Ranking:
         difference = negative.astype(np.float64) - positive.astype(np.float64)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from engine.catalogue import open_catalogue
-from engine.errors import BundleError
+from engine.errors import BundleError, QueryError
 from engine.query import Expansion, Filters, Ids, Query, Ranking, Scores
 from engine.retrieval.index import (
     Index,
@@ -22,7 +23,7 @@ from engine.retrieval.index import (
     open_index,
     seed_vectors,
 )
-from engine.stages.base import Stage, Worker
+from engine.stages.base import Stage, Worker, by_settings
 from engine.storage.bundle import Bundle
 
 WHERES = 16
@@ -48,6 +49,8 @@ class Retrieve(Stage):
     seed_view: str | None = None
     hubness: float = Field(default=0, ge=0)
 
+    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"k": (1, 2_000), "hubness": (0, 2)}
+
     def needs(self) -> tuple[str, ...]:
         """Name the views' indexes, and the hubness if that is used."""
         views = dict.fromkeys((self.view, self.seed_view or self.view))
@@ -66,30 +69,33 @@ class Retrieve(Stage):
             _check_dimensions(bundle, {self.view: index, seed_view: seed_index})
         if self.hubness:
             bundle.path(hubness_file(self.view))
+        has_hubness = hubness_file(self.view) in bundle.manifest.files
         matching = matching_of(bundle)
 
-        def run(expansions: list[Expansion]) -> list[Expansion]:
+        def run(own: Retrieve, expansions: list[Expansion]) -> list[Expansion]:
             if not expansions:
                 return []
+            if own.hubness and not has_hubness:
+                raise QueryError(f"hubness: the bundle has none of the view {own.view!r}; leave it at 0")
             queries = [e.query for e in expansions]
             seeds = seed_vectors(seed_index, seed_view, [(q, q.positive) for q in queries])
             found = index.search(
-                np.stack([mean_of(own) for own in seeds]),
-                max(self.k, *(q.top_k for q in queries)),
+                np.stack([mean_of(vectors) for vectors in seeds]),
+                max(own.k, *(q.top_k for q in queries)),
                 [[i for i in q.seeds if i >= 0] for q in queries],
-                [allowed(e, bool(own.any()), matching) for e, own in zip(expansions, seeds, strict=True)],
-                self.hubness,
+                [allowed(e, bool(v.any()), matching) for e, v in zip(expansions, seeds, strict=True)],
+                own.hubness,
             )
             return [
                 replace(
                     e,
-                    ranking=_ranking(e.ranking, one).head(max(self.k, e.query.top_k)),
-                    degraded=e.degraded + unused(self.name, e.query, "positive", e.query.positive, own),
+                    ranking=_ranking(e.ranking, one).head(max(own.k, e.query.top_k)),
+                    degraded=e.degraded + unused(self.name, e.query, "positive", e.query.positive, vectors),
                 )
-                for e, own, one in zip(expansions, seeds, found, strict=True)
+                for e, vectors, one in zip(expansions, seeds, found, strict=True)
             ]
 
-        return run
+        return lambda expansions: by_settings(self, expansions, run)
 
 
 def _check_dimensions(bundle: Bundle, views: Mapping[str, Index]) -> None:

@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
+
+RateSchedule = Literal["one-cycle", "constant"]
+"""Schedules of an encoder's learning rate: a short run's, and the papers'."""
+
+
+def encoder_rate(schedule: RateSchedule, step: int, total: int, peak: float) -> float:
+    """Return the learning rate of a step of an encoder's run.
+
+    Args:
+        schedule: "one-cycle" (:func:`one_cycle`; ours, for few passes at a high rate), or "constant": the
+            rate itself at every step, without a warm-up, as RetExpan's and MultiExpan's programs train.
+        step: counted from 0.
+        total: steps of the whole run.
+        peak: the highest rate.
+    """
+    return peak if schedule == "constant" else one_cycle(step, total, peak)
 
 
 def one_cycle(step: int, total: int, peak: float, warmup: float = 0.3) -> float:

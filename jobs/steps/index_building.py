@@ -28,6 +28,7 @@ def build(
     untrained: bool = False,
     executor: Executor | None = None,
     temperature: float = TEMPERATURE,
+    inputs: str | None = None,
 ) -> Manifest:
     """Make all views of all entities and publish them; returns the new bundle's manifest.
 
@@ -36,9 +37,10 @@ def build(
         untrained: take the encoder as it came.
         executor: where encoders run; default: see :class:`jobs.workers.executor.AutoExecutor`.
         temperature: of predicted distributions, in a workspace with a multi-modal encoder.
+        inputs: key of the model input whose sentences are encoded; default: what the encoder was trained on.
     """
     with given_or_auto(executor, workspace.root) as where:
-        sources = _open_sources(workspace, untrained, where, temperature)
+        sources = _open_sources(workspace, untrained, where, temperature, inputs)
         made = BuiltViews()
         for builder in BUILDERS:
             builder(sources, made)
@@ -46,12 +48,16 @@ def build(
     return _publish(sources, made)
 
 
-def _open_sources(workspace: Workspace, untrained: bool, executor: Executor, temperature: float) -> Sources:
+def _open_sources(
+    workspace: Workspace, untrained: bool, executor: Executor, temperature: float, key: str | None
+) -> Sources:
     check_before_work(workspace, makes="index")
     trained = None if untrained else trained_encoder(workspace)
     if trained:
         trained.check_model()
-    inputs = open_inputs(workspace, trained.inputs_key if trained else None)
+    inputs = open_inputs(workspace, key or (trained.inputs_key if trained else None))
+    if trained and inputs.key != trained.inputs_key:
+        console.say(f"sentences are encoded as {inputs.key}; the encoder was trained on {trained.inputs_key}")
     base = trained.model if trained else inputs.manifest.model
     # Beside a multi-modal encoder the text encoder is meant to be as it came.
     if not trained and not untrained and not trained_encoder(workspace, MULTIMODAL_JOB):
@@ -96,6 +102,7 @@ def _publish(sources: Sources, made: BuiltViews) -> Manifest:
     settings = {
         "encoder": encoders.base,
         "trained": sources.trained.name if sources.trained else None,
+        "trained_inputs": sources.trained.inputs_key if sources.trained else None,
         "inputs": inputs.key,
         "corpus": inputs.manifest.corpus_digest,
         "max_length": inputs.manifest.settings.max_length,

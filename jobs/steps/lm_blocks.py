@@ -21,7 +21,7 @@ from engine.corpus.blocks.format import (
     plan_parts,
     write_part,
 )
-from engine.corpus.blocks.settings import BlockSettings
+from engine.corpus.blocks.settings import FIRST_LIST_VIEW, BlockSettings
 from engine.corpus.blocks.worker import BlockWorker
 from engine.corpus.schema import check_same_corpus, read_manifest
 from engine.errors import UserError
@@ -29,6 +29,7 @@ from engine.generation.lists import list_lines, neighbour_lists
 from engine.generation.tokenizers import load_tokenizer, train_tokenizer
 from engine.models.plain_text import token_ids
 from engine.retrieval.index import VectorIndex
+from engine.retrieval.views import hubness
 from engine.storage.bundle import Bundle
 from engine.storage.parts import MANIFEST, PartFolder, content_key, write_model
 from engine.storage.whole import fault_in
@@ -36,11 +37,8 @@ from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.workers.executor import Executor, given_or_auto, make_parts
 
-LIST_VIEW = "joint"
-"""The view whose neighbours lists are made of: the best that was measured."""
-
 LIST_HUBNESS = 0.6
-"""Share of an entity's hubness that is taken off, as where that view is searched."""
+"""Share of an entity's hubness that is taken off, as where the joint view is searched."""
 
 
 def corpus_tokenizer(workspace: Workspace, vocab_size: int, settings: BlockSettings) -> str:
@@ -78,6 +76,7 @@ def make_blocks(
     key = settings.key(corpus.digest)
     if there := open_blocks(workspace, key):
         return there
+    _tell_of_former_default(workspace, settings, corpus.digest)
     folder = block_parts(workspace, settings)
     plans = named_plans(workspace, plan_parts(workspace, settings))
     arguments = (workspace.root.uri, tokenizer, settings)
@@ -100,31 +99,57 @@ def make_blocks(
     return Blocks(key, manifest, folder.folder)
 
 
-def neighbours_of(bundle: Bundle) -> str:
+def _tell_of_former_default(workspace: Workspace, settings: BlockSettings, corpus_digest: str) -> None:
+    """Say which option goes on with blocks and runs that read descriptions, once the default."""
+    former = settings.model_copy(update={"descriptions": True})
+    if not settings.descriptions and open_blocks(workspace, former.key(corpus_digest)):
+        console.say(
+            "sentences alone are read now; --descriptions goes on with the blocks and runs of this corpus "
+            "that read descriptions, too"
+        )
+
+
+def neighbours_of(bundle: Bundle, view: str) -> str:
     """Return the checksum of the index that lists are made of: later bundles with the same one give the same.
 
     Raises:
-        BundleError: the bundle has no such index.
+        UserError: the bundle has no such view.
+        BundleError: the file is damaged.
     """
-    name = f"index/{LIST_VIEW}.faiss"
+    name = _index(view)
+    if name not in bundle.manifest.files:
+        there = [file.removesuffix(".faiss").removeprefix("index/") for file in bundle.manifest.files]
+        known = ", ".join(sorted(one for one in there if _index(one) in bundle.manifest.files)) or "none"
+        raise UserError(
+            f"--neighbor-view {view}: bundle {bundle.id} has no such view; it has {known} "
+            "(`seedset build-index` makes them)"
+        )
     bundle.path(name)
     return bundle.manifest.files[name].sha256
+
+
+def _index(view: str) -> str:
+    return f"index/{view}.faiss"
 
 
 def _list_part(
     workspace: Workspace, tokenizer: str, settings: BlockSettings, parts: PartFolder[BlockCounts]
 ) -> dict[str, BlockCounts]:
     """Return the counts of the part that holds lists of neighbours, by its name; made unless it is there."""
-    bundle = Bundle.open(workspace)
-    if neighbours_of(bundle) != settings.neighbours:
+    bundle, view = Bundle.open(workspace), settings.neighbor_view
+    if neighbours_of(bundle, view) != settings.neighbours:
         raise UserError(f"bundle {bundle.id} was published meanwhile, with another index; run the job again")
     entities = bundle.manifest.files["entities.parquet"].sha256
-    name = content_key("lists", settings.neighbours, entities, f"{settings.neighbor_lists} {settings.seed}")
+    drawn = f"{settings.neighbor_lists} {settings.seed}"
+    drawn += "" if view == FIRST_LIST_VIEW else f" {view}"
+    name = content_key("lists", settings.neighbours, entities, drawn)
     if there := parts.finished([name]):
         return there
-    index = bundle.once(f"index/{LIST_VIEW}.faiss", VectorIndex.read)
-    hubs = np.load(bundle.path(f"index/{LIST_VIEW}.hubness.npy"), allow_pickle=False)
-    console.say(f"{settings.neighbor_lists} lists of neighbours an entity, from bundle {bundle.id}")
+    index = bundle.once(_index(view), VectorIndex.read)
+    kept = f"index/{view}.hubness.npy"
+    known = kept in bundle.manifest.files
+    hubs = np.load(bundle.path(kept), allow_pickle=False) if known else hubness(index.vectors_ND)
+    console.say(f"{settings.neighbor_lists} lists of neighbours an entity, by {view} of bundle {bundle.id}")
     lists = neighbour_lists(index.vectors_ND, LIST_HUBNESS * hubs, settings.neighbor_lists, settings.seed)
     loaded = load_tokenizer(tokenizer)
     lines = list(list_lines(bundle.vocabulary.names, lists, settings.seed))

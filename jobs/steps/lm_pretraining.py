@@ -167,5 +167,6 @@ def publish_model(workspace: Workspace, model: Store, summary: dict[str, Any], c
     console.say(f"trie of {len(names)} names")
     name_trie(load_tokenizer(staged / "lm"), names).save(staged / "trie")
     told = ("run", "model", "tokenizer", "perplexity_before", "perplexity_after")
-    settings = {"lm": {key: summary[key] for key in told} | {"corpus": corpus}}
+    lists = {key: summary.get(key) for key in ("neighbor_lists", "neighbor_view")}
+    settings = {"lm": {key: summary[key] for key in told} | {"corpus": corpus} | lists}
     return publish_beside(workspace, staged, settings, ["lm/", "trie/"], corpus)

@@ -11,12 +11,15 @@ from engine.errors import StorageError, UnknownAttributeError
 from engine.evaluation.cells import Measuring
 from engine.evaluation.measuring import Measures, classes_of
 from engine.evaluation.metrics import Protocol
+from engine.plugins import find_method
 from engine.queries.formats import QuerySet
+from engine.queries.stored import StoredResults
 from engine.storage.bundle import Bundle
 from engine.storage.parts import content_key
 from engine.storage.store import machine_cache
 from engine.storage.workspace import Workspace
 from engine.vocabulary import Vocabulary
+from jobs.steps.query_options import with_checked_options
 
 CLASS = "class"
 """The attribute that names an entity's fine-grained class, as UltraWiki's attributes.json is imported."""
@@ -41,6 +44,13 @@ def measuring(
     sentences = sentence_counts(workspace, bundle)
     measures = Measures(protocol, negative_seeds, fine_classes(bundle, queries), sentences)
     return Measuring(measures, "" if sentences is None else content_key(sentences.tobytes()))
+
+
+def asked_of_results(queries: QuerySet, results: StoredResults) -> QuerySet:
+    """Return the queries as the method of some results read them: its settings that they change, checked."""
+    if not any(labelled.query.options for labelled in queries.queries):
+        return queries
+    return with_checked_options(queries, find_method(results.run.method))
 
 
 def fine_classes(bundle: Bundle, queries: QuerySet) -> dict[str, frozenset[int]]:

@@ -19,6 +19,7 @@ from engine.evaluation.comparison import (
     missing_row,
     row_of,
 )
+from engine.evaluation.list_view import list_view_note
 from engine.evaluation.measuring import by_truth
 from engine.evaluation.metrics import CUTOFFS
 from engine.evaluation.plots import Points
@@ -35,7 +36,8 @@ from engine.storage.bundle import Bundle
 from engine.storage.parts import content_key
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.steps.measuring import CELLS, measuring
+from jobs.steps.measuring import CELLS, asked_of_results, measuring
+from jobs.steps.query_options import with_checked_options
 
 VIEW = "mask"
 """The view that training changes."""
@@ -99,7 +101,11 @@ def fill(plan: ReportPlan) -> Filled:
             rows.append(missing_row(name, pipeline, str(cell)))
             continue
         console.say(f"{number} of {total}: {name}")
-        rows.append(row_of(name, cell))
+        row = row_of(name, cell)
+        model = plan.bundle.manifest.settings.get("lm", {})
+        if name in plan.methods and (note := list_view_note(plan.methods[name], model)):
+            row["note"] = note
+        rows.append(row)
         scores[name], seconds[name] = cell.scores, cell.report["seconds_per_query"]
     if not scores:
         raise UserError(f"nothing could be measured; the first: {rows[0]['method']}: {rows[0]['why_not']}")
@@ -171,7 +177,7 @@ def _cell(
 ) -> Measured:
     """Return a method's cell, measured unless it is there."""
     check_needs(pipeline, plan.bundle)
-    asked, how = queries or plan.queries, plan.how
+    asked, how = with_checked_options(queries or plan.queries, pipeline), plan.how
     if negative_seeds is not None:
         how = how._replace(measures=replace(how.measures, negative_seeds=negative_seeds))
     cells = plan.workspace.runs(CELLS)
@@ -183,15 +189,14 @@ def _read(plan: ReportPlan, results: StoredResults) -> Measured:
     """Return the cell of what `expand` wrote."""
     if results.run.bundle != plan.bundle.id:
         raise UserError(f"{results}: of bundle {results.run.bundle}, not {plan.bundle.id}")
-    results.check(plan.queries, CUTOFFS[-1])
-    made_of = (results.run.model_dump_json(), plan.queries.truth_digest, plan.how.measures.protocol)
+    asked = asked_of_results(plan.queries, results)
+    results.check(asked, CUTOFFS[-1])
+    made_of = (results.run.model_dump_json(), asked.truth_digest, plan.how.measures.protocol)
     folder = plan.workspace.runs(CELLS) / content_key("results", *made_of, plan.how.corpus)
     report = None if plan.again else finished(folder)
     if report is None:
         about = {"method": results.run.method, "pipeline": results.run.pipeline, "bundle": plan.bundle.id}
-        report = measure_into(
-            folder, about, results, plan.queries, plan.how.measures, plan.batch_size, timed=False
-        )
+        report = measure_into(folder, about, results, asked, plan.how.measures, plan.batch_size, timed=False)
     return Measured(report, folder)
 
 

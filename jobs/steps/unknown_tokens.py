@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SAMPLED_PARTS, SAMPLED_ROWS = 8, 64
 """Parts that a sample is read from, and sentences of each."""
 
-WORTH_A_WORD = 0.03
+WARNING_SHARE = 0.03
 """Share of unknown tokens above which they are reported: rare signs alone stay below it."""
 
 TOO_MANY = 0.5
@@ -55,7 +55,7 @@ def check_words(
     ids = token_ids(tokenizer, texts)
     unknown, total = unknown_tokens(tokenizer, ids), sum(map(len, ids))
     share = sum(unknown) / max(1, total)
-    if share <= WORTH_A_WORD:
+    if share <= WARNING_SHARE:
         return
     worst = max(range(len(texts)), key=lambda place: unknown[place] / max(1, len(ids[place])))
     found = (

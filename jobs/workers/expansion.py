@@ -28,12 +28,14 @@ WRITER_CPUS = 0.1
 """A writer waits for most of the time."""
 
 _FLOATS = pa.list_(pa.float32())
+_ATTRIBUTES = pa.map_(pa.string(), pa.list_(pa.string()))
 _ROW = pa.struct(
     [
         ("query_id", pa.string()),
         ("positive", pa.list_(pa.int32())),
         ("negative", pa.list_(pa.int32())),
         ("top_k", pa.int32()),
+        ("options", pa.string()),  # JSON
         ("entity_ids", pa.list_(pa.int32())),
         ("scores", _FLOATS),
         ("evidence_names", pa.list_(pa.string())),
@@ -41,6 +43,10 @@ _ROW = pa.struct(
         ("seconds_names", pa.list_(pa.string())),
         ("seconds", pa.list_(pa.float64())),
         ("degraded", pa.list_(pa.string())),
+        ("reasoning", pa.map_(pa.string(), pa.string())),
+        ("class_name", pa.string()),
+        ("positive_attributes", _ATTRIBUTES),
+        ("negative_attributes", _ATTRIBUTES),
     ]
 )
 PART_SCHEMA = pa.schema([("part", pa.string()), ("rows", pa.list_(_ROW))])

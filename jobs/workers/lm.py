@@ -71,11 +71,14 @@ class LmRun(Run[LmTraining]):
 
     def summary(self, training: LmTraining) -> dict[str, Any]:
         """Return what the run was made of, and what it brought."""
+        texts = self.blocks.manifest.settings
         return {
             "model": self.origin.name,
             "model_fingerprint": self.origin.fingerprint,
             "tokenizer": self.tokenizer,
             "blocks_key": self.blocks.key,
+            "neighbor_lists": texts.neighbor_lists,
+            "neighbor_view": texts.neighbor_view if texts.neighbor_lists else None,
             "parameters": sum(_numel(p) for p in training.model.parameters()),
             "blocks": len(training.data),
             "tokens": self.blocks.manifest.total("tokens"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,8 +23,7 @@ class BundleSnapshot:
         manifest: of the bundle.
         vocabulary: its entities.
         catalogue: their descriptions, attributes, sentences and images.
-        methods: descriptions by name.
-        stages: names of their stages, in order, by method.
+        methods: pipelines by name.
         default: the name of the method that ``default`` stands for.
         routes: names of the routes that a dispatch takes: methods, with and without explanations.
         bundle: its files, some of which are read while it is served.
@@ -33,8 +32,7 @@ class BundleSnapshot:
     manifest: Manifest
     vocabulary: Vocabulary
     catalogue: Catalogue
-    methods: Mapping[str, str]
-    stages: Mapping[str, Sequence[str]]
+    methods: Mapping[str, Pipeline]
     default: str
     routes: frozenset[str]
     bundle: Bundle
@@ -46,8 +44,7 @@ class BundleSnapshot:
             bundle.manifest,
             bundle.vocabulary,
             open_catalogue(bundle),
-            {name: str(pipeline) for name, pipeline in methods.items()},
-            {name: [stage.name for stage in pipeline.stages] for name, pipeline in methods.items()},
+            methods,
             default_method(methods),
             frozenset(routes),
             bundle,
@@ -81,4 +78,4 @@ class BundleSnapshot:
     @cached_property
     def stage_names(self) -> frozenset[str]:
         """The names of all stages."""
-        return frozenset(name for stages in self.stages.values() for name in stages)
+        return frozenset(stage.name for pipeline in self.methods.values() for stage in pipeline.stages)

@@ -11,11 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.errors import BundleError, UserError
-from engine.methods import METHODS
+from engine.methods import ABLATIONS, METHODS
+from engine.plugins import find_method, installed, is_method
+from engine.query import Value
 from engine.retrieval.index import views_of
 from engine.stages.base import Pipeline, Stage
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
+from engine.stages.options import change_methods
 from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
 from serve.settings import ServeSettings, StageSettings
@@ -159,20 +162,28 @@ def _check_names(settings: ServeSettings, names: Iterable[str]) -> None:
         raise UserError(f"stages: no deployment {unknown[0]!r}; there are {', '.join(known)}")
 
 
-def served_methods(bundle: Bundle, wanted: Sequence[str]) -> dict[str, Pipeline]:
-    """Return the methods to serve: those named, or every one that the bundle has the files for.
+def served_methods(
+    bundle: Bundle, wanted: Sequence[str], changes: Mapping[str, Value] | None = None
+) -> dict[str, Pipeline]:
+    """Return the methods to serve: those named, or every one of ours that the bundle has the files for.
+
+    Args:
+        bundle: answers.
+        wanted: names, also of installed methods, and ``module:NAME``: the modules are imported.
+        changes: settings of stages that differ from the methods'.
 
     Raises:
-        UserError: a named method is not known, or the bundle lacks what it needs.
+        UserError: a named method is not known, or the bundle lacks what it needs; no such setting.
         BundleError: the bundle has what no method needs.
     """
-    if unknown := [name for name in wanted if name not in METHODS]:
-        raise UserError(f"methods: unknown {unknown[0]!r}; known: {', '.join(METHODS)}")
-    lacking = {name: lack for name, p in METHODS.items() if (lack := missing_requirements(bundle, p.stages))}
+    if unknown := [name for name in wanted if name in ABLATIONS or not is_method(name)]:
+        raise UserError(f"methods: unknown {unknown[0]!r}; known: {', '.join([*METHODS, *installed()])}")
+    methods = change_methods({name: find_method(name) for name in wanted or METHODS}, changes or {})
+    lacking = {name: lack for name, p in methods.items() if (lack := missing_requirements(bundle, p.stages))}
     for name in wanted:
         if name in lacking:
             raise UserError(f"methods: {name!r} cannot be served: {lacking[name]}")
-    found = {name: METHODS[name] for name in wanted or METHODS if name not in lacking}
+    found = {name: pipeline for name, pipeline in methods.items() if name not in lacking}
     if not found:
         raise BundleError("; ".join(dict.fromkeys(lacking.values())))
     return found

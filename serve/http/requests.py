@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -34,6 +35,7 @@ MAX_SENTENCE_LENGTH = 2000
 MAX_DEADLINE_MS = 3_600_000
 MAX_CONDITIONS = 16
 MAX_VALUES = 64
+MAX_OPTIONS = 32
 
 WITHOUT_NUL = "^[^\\u0000]*$"
 
@@ -61,6 +63,16 @@ Sentence = Annotated[StrictStr, within(MAX_SENTENCE_LENGTH), NoNul]
 Id = Annotated[StrictStr, within(MAX_ID_LENGTH), NoNul]
 Key = Annotated[StrictStr, Field(min_length=1, max_length=MAX_NAME_LENGTH), NoNul]
 """A name where it is a key: pydantic would make other keys of it, not refused ones, if it had a pattern."""
+
+
+def _plain_value(given: Any) -> Any:
+    """Refuse what no setting is, in one complaint, not one a type."""
+    if given is None or isinstance(given, bool | int | float):
+        return given
+    raise PydanticCustomError("option", "a setting is a number, true, false or null")
+
+
+OptionValue = Annotated[bool | int | float | None, BeforeValidator(_plain_value)]
 
 EntityId = Annotated[StrictInt, Field(ge=0, lt=1 << 31)]
 
@@ -94,6 +106,21 @@ Seed = Annotated[
 """A name or alias, an entity id, or a new entity."""
 
 
+Conditions = dict[Key, Annotated[list[Name], Field(min_length=1, max_length=MAX_VALUES)]]
+"""Attributes with values of each."""
+
+
+def _conditions(description: str) -> Any:
+    """Return the optional field of attributes with their values."""
+    names = {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": WITHOUT_NUL}
+    return Field(
+        default={},
+        max_length=MAX_CONDITIONS,
+        json_schema_extra={"propertyNames": names},
+        description=description,
+    )
+
+
 class ExpandRequest(BaseModel):
     """One query."""
 
@@ -112,13 +139,23 @@ class ExpandRequest(BaseModel):
     )
     method: Method = Field(default=DEFAULT, description="see /v1/methods")
     top_k: StrictInt = Field(default=50, ge=1, description="entities wanted")
-    filter: dict[Key, Annotated[list[Name], Field(min_length=1, max_length=MAX_VALUES)]] = Field(
+    filter: Conditions = _conditions(
+        "only entities with one of the values of every attribute named (see /v1/attributes)"
+    )
+    class_name: Prefix = Field(
+        default="", description="what the wanted entities are, for methods that are given it (…-given)"
+    )
+    positive_attributes: Conditions = _conditions("what the positive seeds share, likewise")
+    negative_attributes: Conditions = _conditions("what the negative seeds share, likewise")
+    options: dict[Key, OptionValue] = Field(
         default={},
-        max_length=MAX_CONDITIONS,
+        max_length=MAX_OPTIONS,
         json_schema_extra={
-            "propertyNames": {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": WITHOUT_NUL}
+            "propertyNames": {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": WITHOUT_NUL},
+            "examples": [{"SegmentRerank.length": 8}],
         },
-        description="only entities with one of the values of every attribute named (see /v1/attributes)",
+        description="settings of the method's stages for this query alone; /v1/methods names those that may "
+        "be given, with their values and bounds",
     )
     explain: StrictBool = Field(
         default=False, description="with the nearest seeds, sentences and images of every entity"
@@ -223,9 +260,11 @@ def answer_of(
         "id": expansion.query.id,
         "method": method,
         "bundle": bundle,
+        "options": dict(expansion.query.options),
         "results": results,
         "seconds": {name: round(s, 6) for name, s in expansion.seconds.items()},
         "degraded": list(expansion.degraded),
+        "reasoning": dict(expansion.reasoning),
     }
 
 

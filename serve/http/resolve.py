@@ -9,6 +9,7 @@ from functools import partial
 
 from engine.errors import QueryError, UnknownEntityError, UserError
 from engine.query import Deadline, NewEntity, Query
+from engine.stages.options import OptionError, checked_options
 from engine.text.spelling import clean_name, look_key, nfc
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import DEFAULT, EXPLAINED
@@ -81,14 +82,24 @@ def _resolved(
         raise invalid("the bundle has no vectors to explain answers by", "explain")
     if request.top_k > settings.max_top_k:
         raise invalid(f"top_k: {request.top_k} is more than {settings.max_top_k}", "top_k")
+    try:
+        options = checked_options(snapshot.methods[method].stages, request.options)
+    except OptionError as error:
+        raise invalid(f"options.{error}", f"options.{error.key}", error.suggestions) from None
     deadline = arrival.deadline(min((request.deadline_ms or float("inf")) / 1000, settings.timeout_s))
     may_suggest = partial(arrival.may_suggest, deadline)
     positive, negative, new = _Seeds(request, snapshot, may_suggest).resolved()
-    filters = tuple((name, tuple(dict.fromkeys(values))) for name, values in request.filter.items())
+    filters, shared, unlike = (
+        tuple((name, tuple(dict.fromkeys(values))) for name, values in given.items())
+        for given in (request.filter, request.positive_attributes, request.negative_attributes)
+    )
     if filters:
         # An unknown attribute or value is refused before any stage runs.
         snapshot.catalogue.matching(filters, may_suggest)
-    query = Query(request.id, positive, negative, request.top_k, filters, new, deadline)
+    query = Query(
+        *(request.id, positive, negative, request.top_k, filters, new, deadline),
+        *(clean_name(request.class_name), shared, unlike, options),
+    )
     return ResolvedQuery(route, method, query, deadline, request.explain)
 
 

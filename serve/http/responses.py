@@ -122,9 +122,16 @@ class Answer(Shape):
     id: str
     method: str
     bundle: str
+    options: dict[str, bool | int | float | None] = Field(
+        description="settings of stages that the query changed for itself"
+    )
     results: list[Result] = Field(description="best first")
     seconds: dict[str, float] = Field(description="of computing, by stage")
     degraded: list[str] = Field(description="what was left out, and why; begins with the stage's name")
+    reasoning: dict[str, str] = Field(
+        description="what a chain of thought said of the wanted entities: class_name, and what the positive "
+        "and the negative seeds share; empty without one"
+    )
 
 
 class FailedQuery(Shape):
@@ -185,12 +192,21 @@ class Attributes(Shape):
     attributes: list[AttributeShape]
 
 
+class OptionShape(Shape):
+    """A setting that a query may change for itself: its value in the method, and the bounds of a number."""
+
+    value: bool | int | float | None
+    minimum: float
+    maximum: float
+
+
 class MethodShape(Shape):
     """A method and its stages, in order."""
 
     name: str
     description: str
     stages: list[str]
+    options: dict[str, OptionShape] = Field(description="what `options` of a query may change")
 
 
 class Methods(Shape):

@@ -16,6 +16,7 @@ from typing import Any, cast
 from engine.errors import UserError, did_you_mean
 from engine.query import Deadline, Expansion, Query
 from engine.stages.base import finish
+from engine.stages.options import offered
 from engine.storage.workspace import Workspace
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import NEIGHBOURS
@@ -226,8 +227,13 @@ class Service:
         """Return the methods and what they are made of."""
         snapshot = self.snapshot
         methods = [
-            {"name": name, "description": about, "stages": list(snapshot.stages[name])}
-            for name, about in snapshot.methods.items()
+            {
+                "name": name,
+                "description": str(pipeline),
+                "stages": [stage.name for stage in pipeline.stages],
+                "options": offered(pipeline.stages),
+            }
+            for name, pipeline in snapshot.methods.items()
         ]
         return {"default": snapshot.default, "methods": methods}
 

@@ -3,6 +3,13 @@
 import * as api from "./api.js";
 import { bdi, byId, count, isComposing, make } from "./dom.js";
 
+// By input: the field of a request, and its name among the `given` parts of a method's description.
+const GIVEN = {
+  "class-name": ["class_name", "class_name"],
+  shared: ["positive_attributes", "positive"],
+  unlike: ["negative_attributes", "negative"],
+};
+
 /** Shows and changes a state's options; what is served fills the choices. */
 export class Options {
   constructor(state) {
@@ -15,6 +22,11 @@ export class Options {
       state.set({ within: Number(event.target.value) || null });
     });
     byId("evidence").addEventListener("change", (event) => state.set({ evidence: event.target.checked }));
+    for (const [id, [field]] of Object.entries(GIVEN)) {
+      byId(id).addEventListener("input", (event) => {
+        state.set({ given: { ...state.options.given, [field]: event.target.value } });
+      });
+    }
     byId("attribute").addEventListener("change", () => this.#offerValues());
     byId("add-condition").addEventListener("click", () => this.#addCondition());
     byId("value").addEventListener("keydown", (event) => {
@@ -45,8 +57,9 @@ export class Options {
   }
 
   show() {
-    const { method, topK, filter, evidence, within } = this.state.options;
+    const { method, topK, filter, evidence, within, given } = this.state.options;
     this.#showMethods(method);
+    this.#showGiven(method, given);
     byId("top-k").value = topK;
     byId("evidence").checked = evidence;
     const time = byId("within");
@@ -66,6 +79,16 @@ export class Options {
     byId("method").replaceChildren(...[...labels].map(([value, label]) => new Option(label, value)));
     byId("method").value = method;
     byId("method-about").textContent = this.stagesOf(method).join(" → ");
+  }
+
+  /** What a method is told stands in inputs of its own; other methods have none. */
+  #showGiven(method, given) {
+    const about = this.methods.find((one) => one.name === method)?.description ?? "";
+    const parts = about.match(/given=\(([^)]*)\)/)?.[1] ?? "";
+    for (const [id, [field, part]] of Object.entries(GIVEN)) {
+      byId(id).closest(".field").hidden = !parts.includes(`'${part}'`);
+      if (byId(id).value !== given[field]) byId(id).value = given[field];
+    }
   }
 
   #topK(input) {

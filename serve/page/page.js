@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { askToken, describeEntity, showKeys, singleKeys } from "./dialogs.js";
-import { announce, byId, count, isComposing, make, span } from "./dom.js";
+import { announce, bdi, byId, count, isComposing, make, span } from "./dom.js";
 import { Details } from "./details.js";
 import { clearErrors, showError } from "./errors.js";
 import { copy, save, toCsv, toJson } from "./export.js";
@@ -124,6 +124,11 @@ function showAnswer(answer, body) {
   byId("results-title").textContent = count(answer.results.length, "result");
   const stages = Object.entries(answer.seconds).map(([stage, seconds]) => `${stage} ${span(seconds)}`);
   byId("about-answer").textContent = [`method ${answer.method}`, `bundle ${answer.bundle}`, ...stages].join(" · ");
+  const reasoned = Object.entries(answer.reasoning ?? {});
+  byId("reasoning").hidden = reasoned.length === 0;
+  byId("reasoning").replaceChildren(
+    ...reasoned.flatMap(([part, text]) => [make("dt", {}, REASONED[part] ?? part), make("dd", {}, bdi(text))]),
+  );
   byId("degraded").hidden = answer.degraded.length === 0;
   byId("degraded").replaceChildren(
     make("b", {}, "Not everything could be used:"),
@@ -135,6 +140,12 @@ function showAnswer(answer, body) {
   if (!elsewhere || document.activeElement === byId("again")) results.focus();
 }
 
+const REASONED = {
+  class_name: "Class",
+  positive: "Positive seeds: ones",
+  negative: "Negative seeds: ones",
+};
+
 const PARTS = {
   positive: "seeds",
   negative: "seeds",
@@ -143,6 +154,9 @@ const PARTS = {
   deadline_ms: "time",
   explain: "evidence",
   filter: "conditions",
+  class_name: "class",
+  positive_attributes: "attributes",
+  negative_attributes: "attributes",
 };
 
 /** Say what of the query is no longer that of the answer. */

@@ -4,7 +4,17 @@ const MAX_SEEDS = 200; // of both kinds; the server says more when there are too
 const MAX_PAST = 500;
 
 // The filter is a Map: an attribute may be called anything, "constructor" and "__proto__" too.
-export const START = { method: "default", topK: 50, filter: new Map(), evidence: true, within: null };
+// `given` is text by field, for methods that are told what is wanted.
+const NOT_GIVEN = { class_name: "", positive_attributes: "", negative_attributes: "" };
+export const START = {
+  method: "default",
+  topK: 50,
+  filter: new Map(),
+  evidence: true,
+  within: null,
+  given: NOT_GIVEN,
+};
+const GIVEN = { class: "class_name", shared: "positive_attributes", unlike: "negative_attributes" }; // by address part
 
 /**
  * Seeds in order, each `{positive: bool, name, sentences: null | [string]}` (sentences: an entity that
@@ -78,7 +88,7 @@ export class State {
 
   /** The body of a request, and its seeds in the order in which an error counts them. */
   request() {
-    const { method, topK, filter, evidence, within } = this.options;
+    const { method, topK, filter, evidence, within, given: told } = this.options;
     const positive = this.seeds.filter((seed) => seed.positive);
     const negative = this.seeds.filter((seed) => !seed.positive);
     const given = ({ name, sentences }) => (sentences ? { name, sentences } : name);
@@ -86,12 +96,18 @@ export class State {
     if (filter.size) body.filter = Object.fromEntries(filter);
     if (evidence) body.explain = true;
     if (within) body.deadline_ms = within;
+    const className = told.class_name.trim();
+    if (className) body.class_name = className;
+    for (const field of ["positive_attributes", "negative_attributes"]) {
+      const attributes = attributesOf(told[field]);
+      if (attributes.size) body[field] = Object.fromEntries(attributes);
+    }
     return { body, seeds: { positive, negative } };
   }
 
   /** The address's part after the #: names, so that a link can be read, and outlives a bundle. */
   toFragment() {
-    const { method, topK, filter, evidence, within } = this.options;
+    const { method, topK, filter, evidence, within, given } = this.options;
     const parts = new URLSearchParams();
     for (const { positive, name, sentences } of this.seeds) {
       const key = positive ? "p" : "n";
@@ -102,6 +118,9 @@ export class State {
     if (topK !== START.topK) parts.append("k", topK);
     if (within) parts.append("within", within);
     if (!evidence) parts.append("evidence", "off");
+    for (const [part, field] of Object.entries(GIVEN)) {
+      if (given[field].trim()) parts.append(part, given[field].trim());
+    }
     for (const [attribute, values] of filter) {
       for (const value of values) parts.append(`f.${attribute}`, value);
     }
@@ -126,6 +145,7 @@ export class State {
       topK: positiveInt(parts.get("k")) ?? START.topK,
       within: positiveInt(parts.get("within")),
       evidence: parts.get("evidence") !== "off",
+      given: Object.fromEntries(Object.entries(GIVEN).map(([part, field]) => [field, parts.get(part) ?? ""])),
       filter,
     };
     this.setSeeds([...seeds.values()]);
@@ -148,12 +168,23 @@ export class State {
 /** Whether a part of the address is an option that can be read, for the first time. */
 function isOption(key, value, once) {
   const known =
-    (key === "method" && value) ||
+    ((key === "method" || Object.hasOwn(GIVEN, key)) && value) ||
     ((key === "k" || key === "within") && positiveInt(value) !== null) ||
     (key === "evidence" && (value === "off" || value === "on"));
   if (!known || once.has(key)) return false;
   once.add(key);
   return true;
+}
+
+/** The attributes in a text such as "continent: Asia, Africa; language: Thai", with their values. */
+function attributesOf(text) {
+  const attributes = new Map();
+  for (const one of text.split(";")) {
+    const [name, ...rest] = one.split(":");
+    const values = rest.join(":").split(",").map((value) => value.trim()).filter(Boolean);
+    if (name.trim() && values.length) attributes.set(name.trim(), values);
+  }
+  return attributes;
 }
 
 function seedOf(key, value) {

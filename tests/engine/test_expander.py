@@ -31,6 +31,22 @@ def test_an_answer_is_the_pipelines_with_names(workspace: Path) -> None:
     assert answer.degraded == ()
 
 
+def test_settings_hold_for_all_queries_and_options_for_one(workspace: Path) -> None:
+    asked = ([1, 2, 3], [4, 5], 20)
+    plain = Expander.open(workspace, "retexpan")
+    changed = Expander.open(workspace, "retexpan", settings={"SegmentRerank.length": 9})
+    answer = plain.expand(*asked, options={"SegmentRerank.length": 9})
+    assert answer.options == {"SegmentRerank.length": 9}
+    assert answer.results == changed.expand(*asked).results
+    assert answer.results != plain.expand(*asked).results
+    assert plain.expand(*asked).options == {}
+    assert plain.changeable["SegmentRerank.length"] == {"value": 4, "minimum": 1, "maximum": 1000}
+    with pytest.raises(QueryError, match=r"Retrieve.view: no query may change it; it may change Retrieve.k"):
+        plain.expand(*asked, options={"Retrieve.view": "joint"})
+    with pytest.raises(QueryError, match="did you mean length"):
+        Expander.open(workspace, "retexpan", settings={"SegmentRerank.lenght": 9})
+
+
 def test_a_stage_alone_is_a_method(workspace: Path) -> None:
     odd = Expander.open(workspace, Retrieve(view="lexical")).expand([0], filters={"parity": ["odd"]})
     assert len(odd.results) == 30

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from engine.stages.base import Pipeline
 from engine.stages.generate import Generate
 from engine.storage.bundle import Bundle
 from tests.support.bundles import method_bundle
+from tests.support.rankings import GIVEN
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,7 @@ def shortened(pipeline: Pipeline) -> Pipeline:
 def test_a_generating_method_answers_alike_alone_and_in_any_batch(name: str, bundle: Bundle) -> None:
     run = shortened(method(name)).open(bundle)
     queries = [Query("a", (1, 2, 3), (4, 5), top_k=20), Query("b", (6,)), Query("c", (7, 8), (9, 10, 11))]
+    queries = [replace(query, **GIVEN) for query in queries]
     together = run(queries)
     for query, found in zip(queries, together, strict=True):
         (alone,) = run([query])
@@ -43,6 +47,8 @@ def test_a_generating_method_answers_alike_alone_and_in_any_batch(name: str, bun
         np.testing.assert_allclose(found.ranking.scores, alone.ranking.scores, rtol=1e-4)
         assert not set(found.ranking.ids.tolist()) & set(query.seeds)
         assert len(set(found.ranking.ids.tolist())) == len(found.ranking)
+        assert found.reasoning == alone.reasoning
+        assert found.degraded == ()
 
 
 @pytest.mark.parametrize("name", RETRIEVING)
@@ -64,3 +70,34 @@ def test_every_method_answers_alike_alone_and_in_any_batch(name: str, bundle: Bu
         assert len(found.ranking) == query.top_k
         assert not set(found.ranking.ids.tolist()) & set(query.seeds)
         assert (np.diff(found.ranking.scores) <= 0).all()
+
+
+TABLE_8 = {
+    "genexpan+cot-class-given": {"class_name": "countries"},
+    "genexpan+cot-positive-given": {"positive": "with government monarchy"},
+    "genexpan+cot-negative-given": {
+        "positive": "with government monarchy",
+        "negative": "with continent Europe",
+    },
+}
+"""What each method that is given something says of it."""
+
+
+@pytest.mark.parametrize("name", TABLE_8)
+def test_a_method_that_is_given_what_is_reasoned_shows_it_and_refuses_a_query_without(
+    name: str, bundle: Bundle
+) -> None:
+    run = shortened(method(name)).open(bundle)
+    query = Query("q", (1, 2, 3), (4, 5))
+    (found,) = run([replace(query, **GIVEN)])
+    assert found.reasoning.items() >= TABLE_8[name].items()
+    assert set(found.reasoning) <= {"class_name", *TABLE_8[name]}
+    field = {"class_name": "class_name", "positive": "positive_attributes"}[next(iter(TABLE_8[name]))]
+    with pytest.raises(
+        QueryError, match=f"'q': the method takes {field} from the query, which has none; give"
+    ):
+        run([query], strict=True)
+    refused, answered = run([query, replace(query, id="r", **GIVEN)])
+    assert field in refused.degraded[0]
+    assert len(refused.ranking) == 0
+    assert answered.ranking.ids.tolist() == found.ranking.ids.tolist()

@@ -1,6 +1,7 @@
 import copy
 import pickle
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,16 +24,25 @@ def expansions(draw: st.DrawFn) -> Expansion:
         {name: np.array(draw(column), np.float32) for name in draw(st.sets(st.text(max_size=5), max_size=3))},
     )
     seeds = draw(st.lists(st.integers(0, 99), min_size=2, max_size=6, unique=True))
-    query = Query(draw(st.text()), tuple(seeds[:1]), tuple(seeds[1:]), draw(st.integers(1, 50)))
+    texts = st.dictionaries(st.text(max_size=5), st.lists(st.text(max_size=5), max_size=2), max_size=2)
+    shared, other = (tuple((k, tuple(v)) for k, v in draw(texts).items()) for _ in range(2))
+    said: dict[str, Any] = {
+        "class_name": draw(st.text()),
+        "positive_attributes": shared,
+        "negative_attributes": other,
+    }
+    query = Query(draw(st.text()), tuple(seeds[:1]), tuple(seeds[1:]), draw(st.integers(1, 50)), **said)
     seconds = draw(st.dictionaries(st.text(max_size=5), st.floats(0, 1e6), max_size=3))
-    return Expansion(query, ranking, seconds, tuple(draw(st.lists(st.text(), max_size=2))))
+    reasoning = draw(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2))
+    return Expansion(query, ranking, seconds, tuple(draw(st.lists(st.text(), max_size=2))), reasoning)
 
 
 def same(one: Expansion, other: Expansion) -> None:
-    assert (one.query, dict(one.seconds), one.degraded) == (
+    assert (one.query, dict(one.seconds), one.degraded, dict(one.reasoning)) == (
         other.query,
         dict(other.seconds),
         other.degraded,
+        dict(other.reasoning),
     )
     assert list(one.ranking.evidence) == list(other.ranking.evidence)
     columns = zip(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.catalogue import open_catalogue
-from engine.corpus.inputs.format import open_inputs
+from engine.corpus.inputs.format import InputSettings, open_inputs
 from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.errors import UserError
 from engine.methods import METHODS
@@ -22,11 +22,13 @@ from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.cache import InputRows
 from jobs import build_index
+from jobs.preprocess import preprocess
 from jobs.steps.index_building import build, check_finite
 from jobs.steps.views import BuiltViews
 from jobs.workers.executor import LocalExecutor, RayExecutor
-from tests.jobs.conftest import METALS
+from tests.jobs.conftest import METALS, import_metals
 from tests.support.commands import run_command
+from tests.support.encoders import write_encoder
 
 
 def vectors(bundle: Bundle, view: str) -> np.ndarray:
@@ -74,6 +76,26 @@ def test_a_bundle_holds_all_that_retrieval_reads_and_is_the_same_again(
         (answer,) = pipeline.open(bundle)([Query(name, (0,), (1,))])
         assert set(answer.ranking.ids) <= {2, 3, 4, 5}
         assert len(answer.ranking) >= 3, name
+
+
+def test_other_inputs_than_the_latest_can_be_encoded(tmp_path: Path) -> None:
+    """Descriptions in front at inference alone, or in training alone."""
+    write_encoder(tmp_path / "m")
+    import_metals(str(tmp_path / "w"), tmp_path / "raw")
+    workspace, model = Workspace.open(tmp_path / "w"), str(tmp_path / "m")
+    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(model)), max_length=64)
+    keys, found = [], []
+    for told in (True, False):
+        wanted = settings.model_copy(update={"descriptions": told})
+        keys.append(preprocess(workspace, model, wanted, LocalExecutor()).key)
+    for key in (*keys, None):
+        manifest = build(workspace, untrained=True, executor=LocalExecutor(), inputs=key)
+        assert manifest.settings["inputs"] == (key or keys[-1])
+        found.append(vectors(Bundle.open(workspace), "mask"))
+    np.testing.assert_array_equal(found[1], found[2])
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    with pytest.raises(UserError, match=r"mask-L1: no such model input; run"):
+        build(workspace, untrained=True, executor=LocalExecutor(), inputs="mask-L1")
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,23 @@ def test_one_method(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr()
     assert shown.out.splitlines()[-1].startswith("method=retexpan bundle=")
     assert "1 truth names are not in the vocabulary" in shown.err
+
+
+def test_settings_and_methods_of_a_users_own(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["from engine.stages.retrieve import Retrieve", "NEAR = Retrieve(k=6)"]
+    (root / "near_methods_of_a_test.py").write_text("\n".join(lines))
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    own = "near_methods_of_a_test:NEAR"
+    words = ("--method", "retexpan", "--method", own, "--set", "SegmentRerank.length=9")
+    assert evaluate(root, *words, "--json", "r.json") == 0
+    reports = json.loads((root / "r.json").read_text())
+    assert reports["retexpan"]["pipeline"] == "Retrieve() >> SegmentRerank(length=9)"
+    assert reports[own]["pipeline"] == "Retrieve(k=6)"
+    assert evaluate(root, "--method", own, "--set", "Retrieve.kk=9") == 2
+    assert "Retrieve has no such setting; did you mean k?" in capsys.readouterr().err
 
 
 def test_a_joint_method_gets_the_queries_of_a_class_one_by_one(tmp_path: Path) -> None:

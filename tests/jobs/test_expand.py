@@ -17,6 +17,7 @@ from engine.methods import method
 from engine.queries.formats import read_queries
 from engine.queries.results import ExpansionFolder, RunDescription
 from engine.query import Expansion, Query, Ranking
+from engine.stages.options import change
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -132,18 +133,21 @@ def test_the_pools_of_stages_write_the_same(ray_local, root, tmp_path):
     same(batch_rows(tmp_path / "there"), local_rows(root))
 
 
-@pytest.mark.parametrize("name", ["genexpan", "retexpan+lm-rerank"])
+@pytest.mark.parametrize("name", ["genexpan+cot-class-given", "retexpan+lm-rerank"])
 def test_a_language_models_lists_are_those_of_the_local_runtime(tmp_path, name):
     names = [f"entity {i}" for i in range(24)]
     vectors = np.random.default_rng(2).normal(size=(len(names), 4))
     bundle = publish_vectors(Workspace.open(tmp_path / "w"), names, {"mask": vectors}, model=tiny_model())
-    queries = [{"id": f"q{i}", "positive": [i, i + 1, i + 2], "negative": [i + 3]} for i in range(5)]
+    seeds = [{"id": f"q{i}", "positive": [i, i + 1, i + 2], "negative": [i + 3]} for i in range(5)]
+    queries = [{**one, "class": "odd_things"} for one in seeds]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, queries)))
     assert expand(tmp_path, tmp_path / "out", "--workers", 1, "--method", name) == 0
-    asked = [Query(f"q{i}", (i, i + 1, i + 2), (i + 3,)) for i in range(5)]
+    asked = [Query(f"q{i}", (i, i + 1, i + 2), (i + 3,), class_name="odd things") for i in range(5)]
     for expansion in method(name).open(bundle)(asked):
         rows = [r for r in batch_rows(tmp_path / "out") if r["query_id"] == expansion.query.id]
         assert [r["entity_id"] for r in rows] == expansion.ranking.ids.tolist()
+        assert rows[0]["reasoning"] == list(expansion.reasoning.items())
+        assert bool(expansion.reasoning) == name.startswith("genexpan")
         np.testing.assert_allclose([r["score"] for r in rows], expansion.ranking.scores, rtol=1e-4)
 
 
@@ -177,6 +181,67 @@ def test_a_rerun_makes_only_what_is_missing(root, tmp_path, capsys):
     same(batch_rows(output), local_rows(root))
     assert expand(root, output, "--method", "retexpan+cds") == 2
     assert "method: retexpan, not retexpan+cds" in capsys.readouterr().err
+
+
+def test_changed_settings_are_recorded_and_are_another_run(root, tmp_path, capsys):
+    output, words = tmp_path / "out", ("--workers", 1, "--set", "SegmentRerank.length=9")
+    assert expand(root, output, *words) == 0
+    run = json.loads((output / "_manifest.json").read_text())
+    assert (run["method"], run["pipeline"]) == ("retexpan", "Retrieve() >> SegmentRerank(length=9)")
+    bundle = Bundle.open(Workspace.open(root / "w"))
+    queries = [q.query for q in read_queries(Store.open(root / "q.jsonl"), bundle.vocabulary).queries]
+    answers = change(method("retexpan"), {"SegmentRerank.length": 9}).open(bundle)(queries)
+    ranked = [row["entity_id"] for row in batch_rows(output) if row["rank"]]
+    assert ranked == [i for e in answers for i in e.ranking.ids.tolist()]
+    assert ranked != [row["entity_id"] for row in local_rows(root) if row["rank"]]
+    assert expand(root, output, "--workers", 1) == 2
+    assert "SegmentRerank(length=9), not Retrieve() >> SegmentRerank()" in capsys.readouterr().err
+    assert expand(root, output, *words, "--set", "Retrieve.k=0") == 2
+    assert "Retrieve.k: 0: Input should be greater" in capsys.readouterr().err
+
+
+def test_without_an_output_other_settings_have_another_folder(root, tmp_path, capsys):
+    words = ("--workspace", root / "w", "--queries", root / "q.jsonl", "--workers", 1)
+    folders = set()
+    for more in ((), ("--set", "Retrieve.k=9"), ("--set", "Retrieve.k=8"), ("--set", "Retrieve.k=8")):
+        assert run_command(main, *words, "--method", "retexpan", *more) == 0
+        folders.add(capsys.readouterr().out.split("output=")[1].split()[0])
+    assert len(folders) == 3
+
+
+def test_rows_may_change_settings_for_themselves(root, tmp_path):
+    seeds = {"positive": [1, 2, 3], "negative": [4, 5], "top_k": 20}
+    several = [{}, {"SegmentRerank.length": 9}, {"SegmentRerank.confidence": 0.2}, {"Retrieve.view": 1}]
+    records = [{"id": f"q{i}", **seeds, "options": options} for i, options in enumerate(several)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, records)))
+    maps = [pa.array([list(one.items()) for one in several], pa.map_(pa.string(), pa.float64()))]
+    columns = {name: [record[name] for record in records] for name in ("id", "positive", "negative", "top_k")}
+    pq.write_table(pa.table({**columns, "options": maps[0]}), tmp_path / "q.parquet")
+    for file in ("q.jsonl", "q.parquet"):
+        output = tmp_path / f"out-{file}"
+        assert expand(root, output, "--queries", tmp_path / file, "--workers", 1) == 0
+        rows = batch_rows(output)
+        for i, options in enumerate(several[:-1]):
+            opened = change(method("retexpan"), options).open(Bundle.open(Workspace.open(root / "w")))
+            (expected,) = opened([Query("q", (1, 2, 3), (4, 5), 20)])
+            found = [row["entity_id"] for row in rows if row["query_id"] == f"q{i}"]
+            assert found == expected.ranking.ids.tolist()
+        refused = json.loads((output / "_refused.jsonl").read_text())
+        assert refused["query_id"] == "q3"
+        assert "options: Retrieve.view: no query may change it" in refused["reason"]
+
+
+def test_options_cross_processes_and_tell_tables_apart(root, tmp_path):
+    asked = Query("q", (1,), options=(("Retrieve.hubness", 0.5), ("SegmentRerank.confidence", None)))
+    ((_, (back,)),) = unpack(pack("0", [Expansion(asked)]))
+    assert back.query == asked
+    vocabulary = Bundle.open(Workspace.open(root / "w")).vocabulary
+    digests = set()
+    for options in ({}, {"Retrieve.k": 5}, {"Retrieve.k": 6}):
+        record = {"id": "a", "positive": [1], "options": options}
+        (tmp_path / "q.jsonl").write_text(json.dumps(record))
+        digests.add(read_queries(Store.open(tmp_path / "q.jsonl"), vocabulary).digest)
+    assert len(digests) == 3
 
 
 # The two tests below take an actor away or make it fail: in processes and clusters of their own, so that no
@@ -238,7 +303,9 @@ def test_a_method_whose_answers_depend_on_the_call_is_refused(root, tmp_path, ca
 def test_a_part_crosses_processes_exactly():
     scores = np.array([0.1, -1 / 3, np.float32(1e-40)], np.float32)
     ranking = Ranking(np.array([2**31 - 1, 0, 7], np.int32), scores, {"a b": scores * 3})
-    one = Expansion(Query("ü", (1,), (2, 3), 9), ranking, {"Retrieve": 0.1 + 0.2}, ("note",))
+    said = {"class_name": "ü", "positive_attributes": (("a", ("b", "c")),), "negative_attributes": ()}
+    query, reasoning = Query("ü", (1,), (2, 3), 9, **said), {"class_name": "ü", "positive": ""}
+    one = Expansion(query, ranking, {"Retrieve": 0.1 + 0.2}, ("note",), reasoning)
     empty = Expansion(Query("e", (1,)))
     # As it comes out of a file or another process.
     sink = pa.BufferOutputStream()
@@ -247,6 +314,7 @@ def test_a_part_crosses_processes_exactly():
     ((part, (back, none)),) = unpack(pa.ipc.open_stream(sink.getvalue()).read_all())
     assert part == "00003"
     assert (back.query, back.seconds, back.degraded) == (one.query, one.seconds, one.degraded)
+    assert back.reasoning == reasoning
     np.testing.assert_array_equal(back.ranking.ids, ranking.ids)
     np.testing.assert_array_equal(back.ranking.scores, scores)
     np.testing.assert_array_equal(back.ranking.evidence["a b"], scores * 3)

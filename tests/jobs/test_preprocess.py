@@ -91,6 +91,22 @@ def test_other_settings_go_beside(corpus: Path) -> None:
     assert text.endswith("tells of [MASK] and more. [SEP]")
 
 
+def test_names_stay_in_descriptions_unless_they_are_to_be_masked(tmp_path: Path) -> None:
+    sentences = {"iron": ["We know iron here."], "zinc": ["We know zinc here."]}
+    about = {"iron": "Iron is a metal."}
+    run_import(tmp_path / "w", ultrawiki(tmp_path / "raw", sentences, ent2text=about), "ultrawiki")
+    decode = load_tokenizer(embedded_model_path()).decode
+    kept = make(tmp_path / "w", descriptions=True)
+    first, second = (decode(row["input_ids"]) for row in rows(tmp_path / "w"))
+    assert first == "[CLS] iron is a metal. we know [MASK] here. [SEP]"
+    assert second == "[CLS] we know [MASK] here. [SEP]", "it has no description"
+    masked = make(tmp_path / "w", descriptions=True, description_names="masked")
+    assert masked.key != kept.key
+    assert (
+        decode(rows(tmp_path / "w")[0]["input_ids"]) == "[CLS] [MASK] is a metal. we know [MASK] here. [SEP]"
+    )
+
+
 def test_a_corpus_that_was_replaced(corpus: Path, tmp_path: Path) -> None:
     old = make(corpus)
     run_import(corpus, ultrawiki(tmp_path / "raw", {"iron": ["Iron."]}), "ultrawiki", overwrite=True)

@@ -12,21 +12,25 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tokenizers import Regex, normalizers
 
-from engine.corpus.blocks.format import open_blocks
+from engine.corpus.blocks.format import block_parts, open_blocks
 from engine.corpus.blocks.settings import BlockSettings
 from engine.errors import UserError
+from engine.generation.lists import list_lines, neighbour_lists
 from engine.generation.model import LanguageModel
-from engine.generation.tokenizers import load_tokenizer
+from engine.generation.tokenizers import fingerprint, load_tokenizer
 from engine.generation.trie import Trie
 from engine.models.hub import EMBEDDED
+from engine.retrieval.index import unit
+from engine.retrieval.views import hubness
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from engine.training.lm import LmTraining
 from engine.training.lm_models import open_model
 from engine.training.settings import LmSettings
 from jobs import pretrain_lm
-from jobs.steps.lm_blocks import make_blocks, neighbours_of
+from jobs.steps.lm_blocks import corpus_tokenizer, make_blocks, neighbours_of
 from jobs.steps.lm_pretraining import Start, pretrain, start
+from jobs.workers.executor import LocalExecutor
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.bundles import publish_vectors, write_entities
 from tests.support.commands import run_command
@@ -100,7 +104,7 @@ def test_a_run_leaves_a_model_a_bundle_and_its_curves_and_is_not_done_twice(
         block=32,
         held_out=0.1,
         neighbor_lists=3,
-        neighbours=neighbours_of(bundle),
+        neighbours=neighbours_of(bundle, "mask"),
         seed=6,
     )
     chosen = pretrain_lm.FROM_SCRATCH.model_dump() | {"epochs": EPOCHS, "learning_rate": 1e-3}
@@ -132,9 +136,12 @@ def _check_run(workspace: Workspace, summary: dict[str, Any]) -> None:
     assert (lists.sentences, lists.held_out) == (0, 0)
     assert lists.tokens > 3 * len(METALS) * 8, "a list has eight words and stops at least"
     assert summary["peak_memory_mib"]["process"] > 100
+    assert (summary["neighbor_lists"], summary["neighbor_view"]) == (3, "mask")
 
 
 def _check_bundle(bundle: Bundle, summary: dict[str, Any]) -> None:
+    told = bundle.manifest.settings["lm"]
+    assert (told["neighbor_lists"], told["neighbor_view"]) == (3, "mask")
     assert bundle.path("index/mask.faiss").is_file(), "the vectors of the bundle before are carried over"
     model = LanguageModel.load(bundle.path("lm"))
     assert model.model.num_parameters() == summary["parameters"]
@@ -151,6 +158,40 @@ def _check_events(folder: Path, summary: dict[str, Any], epochs: int = EPOCHS) -
     assert sorted(found) == list(steps)
     np.testing.assert_allclose([found[step] for step in steps], summary["losses"], rtol=1e-4)
     assert len({e.step for e in events.Scalars("heldout/perplexity")}) == epochs
+
+
+def test_lists_are_made_of_the_view_that_was_asked_for(tmp_path: Path) -> None:
+    import_metals(str(tmp_path / "w"), tmp_path / "raw")
+    workspace = Workspace.open(tmp_path / "w")
+    random = np.random.default_rng(0)
+    views = {view: random.normal(size=(len(METALS), 5)) for view in ("mask", "joint")}
+    penalty = random.random(len(METALS))
+    bundle = publish_vectors(workspace, METALS, views, {"joint": penalty})
+    workspace.entities.write_bytes(bundle.path("entities.parquet").read_bytes())
+    penalties = {"joint": penalty, "mask": hubness(unit(views["mask"]))}
+    tokenizer = corpus_tokenizer(workspace, 300, BlockSettings(tokenizer="", vocab_size=300))
+    loaded = load_tokenizer(tokenizer)
+    read = {}
+    for view, vectors in views.items():
+        texts = BlockSettings(
+            tokenizer=fingerprint(loaded),
+            vocab_size=len(loaded),
+            block=32,
+            neighbor_lists=2,
+            neighbor_view=view,
+            neighbours=neighbours_of(bundle, view),
+        )
+        blocks = make_blocks(workspace, tokenizer, texts, LocalExecutor())
+        assert blocks.manifest.settings.neighbor_view == view
+        *_, name = blocks.manifest.parts
+        part = np.load(block_parts(workspace, texts).file(name, ".npy").path)
+        read[view] = loaded.decode(part.ravel().tolist(), skip_special_tokens=True)
+        drawn = neighbour_lists(unit(vectors), (0.6 * penalties[view]).astype(np.float32), 2, texts.seed)
+        lines = list(list_lines(METALS, drawn, texts.seed))
+        assert all(line.strip() in read[view] for line in lines if " and " in line)
+    assert read["mask"] != read["joint"]
+    with pytest.raises(UserError, match=r"--neighbor-view maks: bundle .* it has joint, mask \("):
+        neighbours_of(bundle, "maks")
 
 
 @pytest.mark.slow
@@ -186,6 +227,24 @@ def _in_one_go(workspace: Workspace, begin: Start, settings: LmSettings) -> list
     for _ in run.run():
         pass
     return run.losses
+
+
+@pytest.mark.usefixtures("alone")
+def test_who_has_blocks_with_descriptions_is_told_how_to_go_on_with_them(
+    place: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace.open(place)
+    texts = BlockSettings(tokenizer="", vocab_size=0, block=24, descriptions=True)
+    begin = start(workspace, None, str(config), None, 300, texts)
+    described = make_blocks(workspace, begin.tokenizer, begin.blocks)
+    assert "--descriptions" not in capsys.readouterr().err
+    alone = begin.blocks.model_copy(update={"descriptions": False})
+    blocks = make_blocks(workspace, begin.tokenizer, alone)
+    assert "--descriptions goes on with the blocks and runs" in capsys.readouterr().err
+    assert blocks.manifest.total("descriptions") == 0
+    assert blocks.key != described.key
+    make_blocks(workspace, begin.tokenizer, alone)
+    assert "--descriptions" not in capsys.readouterr().err, "told once"
 
 
 def test_what_would_fail_after_the_training_is_found_before_it(

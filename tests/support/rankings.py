@@ -29,6 +29,13 @@ QUERIES = {
 }
 """Positive and negative seeds."""
 
+GIVEN: dict[str, Any] = {
+    "class_name": "countries",
+    "positive_attributes": (("government", ("monarchy",)),),
+    "negative_attributes": (("continent", ("Europe",)),),
+}
+"""What queries say for methods that are given it."""
+
 SHOWN = 25
 """Answers of a query that are kept."""
 
@@ -44,7 +51,16 @@ def make_world(root: Path) -> Path:
     layers = ("--visual-layers", 1, "--cross-layers", 1, "--clusters", 4)
     # In bfloat16 one rounding another way (two threads for one) grows to 1 % of a score within these steps.
     exact = ("--precision", "float32")
-    model = ("--init-from-config", "tiny", "--vocab-size", 1024, "--neighbor-lists", 10, *exact)
+    model = (
+        "--init-from-config",
+        "tiny",
+        "--vocab-size",
+        1024,
+        "--neighbor-lists",
+        10,
+        "--descriptions",
+        *exact,
+    )
     steps: list[tuple[Command[Any], tuple[object, ...]]] = [
         (import_corpus.main, ("--format", "jsonl", "--source", root / "raw")),
         (image_features.main, ("--model", backbone(root / "vision"), "--grid", 2, "--workers", 1)),
@@ -74,7 +90,7 @@ def answers(workspace: Path) -> Answers:
         run = method(name).open(bundle)
         found[name] = {}
         for query, (positive, negative) in resolved.items():
-            (expansion,) = run([Query(query, positive, negative, top_k=SHOWN)])
+            (expansion,) = run([Query(query, positive, negative, top_k=SHOWN, **GIVEN)])
             pairs = zip(expansion.ranking.ids.tolist(), expansion.ranking.scores.tolist(), strict=True)
             found[name][query] = [[entity, round(score, 7)] for entity, score in pairs]
     return found

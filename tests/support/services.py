@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import ClassVar
 
 import uvicorn
@@ -28,7 +29,7 @@ from serve.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, St
 from serve.settings import ServeSettings
 from serve.telemetry.metrics import Metrics
 
-METHOD_NAMES = ("retexpan", "retexpan+cds", "retexpan-negative", "genexpan")
+METHOD_NAMES = ("retexpan", "retexpan+cds", "retexpan-negative", "genexpan", "genexpan+cot-class-given")
 
 ROUTES: dict[str, tuple[Stage, ...]] = {
     **{name: METHODS[name].stages for name in METHOD_NAMES},
@@ -95,7 +96,7 @@ class LocalDispatch:
         ranked = sum(len(e.ranking) for e in found)
         self._metrics.observe(StageStats(stage.name, took, len(found), ranked))
         seconds = {stage.name: took / len(found)}
-        return [Expansion(e.query, e.ranking, {**e.seconds, **seconds}, e.degraded) for e in found]
+        return [replace(e, seconds={**e.seconds, **seconds}) for e in found]
 
 
 def open_snapshot(bundle: Bundle) -> BundleSnapshot:

@@ -1,7 +1,8 @@
 """Plan, pack and read a corpus as blocks of tokens for a language model.
 
-Every distinct sentence is read once, after the description of its entity; the texts of an entity stay
-beside each other, so that a block is about something. A few sentences are held out of training.
+Every distinct sentence is read once, where that is asked for after the description of its entity; the
+texts of an entity stay beside each other, so that a block is about something. A few sentences are held out
+of training.
 
 ``part-<name>.npy`` [blocks, T] holds the training blocks of a mentions part, ``part-<name>.held.npy``
 [tokens] the tokens of its held-out sentences, which are packed together on reading, and
@@ -16,14 +17,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from engine.corpus.blocks.settings import BlockSettings
+from engine.corpus.blocks.settings import FIRST_LIST_VIEW, BlockSettings
 from engine.corpus.schema import part_digests, read_manifest
 from engine.errors import StorageError
 from engine.storage.parts import MANIFEST, PartFolder, content_key, read_model
@@ -63,6 +65,15 @@ class BlockManifest(BaseModel):
     corpus_digest: str
     parts: dict[str, BlockCounts]
     """Counts by the part's name, in order: the mentions parts, then maybe the lists of neighbours."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, content: Any) -> Any:
+        """Read blocks made before the view of their lists was a choice."""
+        settings = content.get("settings") if isinstance(content, dict) else None
+        if isinstance(settings, dict):
+            content = content | {"settings": {"neighbor_view": FIRST_LIST_VIEW} | settings}
+        return content
 
     def total(self, count: str) -> int:
         """Return the sum of a count over the parts."""
@@ -173,7 +184,7 @@ def part_texts(
 ) -> tuple[list[str], list[str]]:
     """Return the texts of a part in reading order, those to train on and those held out.
 
-    Entities come in the order of their ids, each with its description first.
+    Entities come in the order of their ids, each with its description, if the plan has one, first.
     """
     with workspace.mentions()[plan.part].open_input() as stream:
         table = pq.read_table(stream, columns=["entity_id", "sentence"])

@@ -7,6 +7,9 @@ import hashlib
 import numpy as np
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+FIRST_LIST_VIEW = "joint"
+"""The view of lists that were made before there was a choice."""
+
 
 class BlockSettings(BaseModel):
     """The settings that decide what the blocks are, apart from the corpus."""
@@ -18,8 +21,11 @@ class BlockSettings(BaseModel):
     vocab_size: int = Field(description="Train the corpus' own tokenizer to this many tokens.")
     block: int = Field(default=256, ge=8, description="Cut the texts into blocks of this many tokens.")
     descriptions: bool = Field(
-        default=True, description="Read each entity's description before its sentences."
+        default=False,
+        description="Read each entity's description before its sentences (GenExpan reads sentences alone).",
     )
+    """GenExpan's authors train on sentences alone, and give that one model the descriptions in its prompts
+    for their row with retrieval augmentation: a model that has read them makes the two rows alike."""
     held_out: float = Field(
         default=0.01,
         ge=0,
@@ -36,6 +42,12 @@ class BlockSettings(BaseModel):
         "bundle's index.",
     )
     """Number of lists (:mod:`engine.generation.lists`); they are a part of their own."""
+    neighbor_view: str = Field(
+        default="mask",
+        description="Draw those lists from the neighbors in this view of the bundle (mask, joint, …). A "
+        "method gains what the view knows: compare it with that view's own ranking.",
+    )
+    """The mask view is RetExpan's own, so that re-ranking it borrows nothing from descriptions and words."""
     neighbours: str = ""
     """Checksum of the index that says who the neighbours are."""
     seed: int = Field(
@@ -47,7 +59,9 @@ class BlockSettings(BaseModel):
     def key(self, corpus_digest: str) -> str:
         """Return the folder name of these settings over a corpus."""
         # By alias: a field that was renamed keeps its former name, and blocks that exist their key.
-        content = self.model_dump_json(by_alias=True) + corpus_digest
+        as_ever = not self.neighbor_lists or self.neighbor_view == FIRST_LIST_VIEW
+        content = self.model_dump_json(by_alias=True, exclude={"neighbor_view"} if as_ever else None)
+        content += corpus_digest
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         return f"lm-V{self.vocab_size}-T{self.block}-{digest}"
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.image_addresses import fault_of_address
 from engine.corpus.importing.images import ImageWriter, decode_image_bytes
-from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, Span
+from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, Rule, Span
 from engine.corpus.importing.writer import MentionWriter, Quarantine, write_entities
 from engine.corpus.positions import Position
 from engine.corpus.readers.base import EXCERPT, CorpusReader, Entity, RefusedRecord, Sentence
@@ -49,6 +49,11 @@ class ImportSettings(BaseModel):
 
     max_sentence_characters: int = Field(
         default=MAX_SENTENCE_CHARACTERS, ge=1, description="Refuse sentences of more characters."
+    )
+    mention_rule: Rule = Field(
+        default="best",
+        description="Of several places of the name in a sentence, take the best one (same case, not inside "
+        "a longer name), or the first in any case, as RetExpan's program does.",
     )
     strict: bool = Field(default=False, description="Publish nothing if any record is refused.")
     accept_broken_files: bool = Field(
@@ -215,7 +220,7 @@ class _Import:
 
     def _read_sentences(self, reader: CorpusReader, progress: Progress) -> None:
         names, aliases = [e.name for e in self._entities], [e.aliases for e in self._entities]
-        self._finder = MentionFinder(names, aliases)
+        self._finder = MentionFinder(names, aliases, self._settings.mention_rule)
         self._mentions = MentionWriter(self._folder / "mentions")
         self._image_writer = ImageWriter(self._folder / "images")
         self._found = dict.fromkeys(HOWS, 0)

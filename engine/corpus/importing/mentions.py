@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from engine.refusals import Code, Refusal
 from engine.text.spelling import difference, fold, match_key, near_miss, skeleton, squeeze
@@ -15,6 +16,9 @@ HOWS = (EXACT, FOLDED, ALIAS, SUBSTRING, OTHER_SIGNS, GIVEN, NO_SENTENCE)
 """Ways in which a mention is found, most trusted first; the manifest counts them."""
 
 Span = tuple[int, int, str]
+Rule = Literal["best", "first"]
+"""Rules by which one of several places is the mention (:class:`MentionFinder`)."""
+
 _Longer = dict[tuple[int, int], frozenset[str]]
 
 _NOT_FOUND = Refusal(Code.MENTION_NOT_FOUND, "does not hold its entity's name")
@@ -31,15 +35,26 @@ class MentionFinder:
     name anywhere, an alias anywhere; then all this again with look-alike signs made plain and invisible ones
     passed over (:func:`engine.text.spelling.squeeze`). A place inside a longer name of the vocabulary
     ("Guinea" in "Guinea-Bissau") is no mention, with whatever signs the longer one is spelt.
+
+    That is ours, the rule "best". RetExpan's program, the rule "first", takes the first place where the name
+    stands as a whole word in any case, else the first where it stands at all, also inside a longer name, and
+    knows no aliases; where it finds nothing, the search goes on as above.
+
+    Args:
+        names: of the entities.
+        aliases: of each entity.
+        rule: which of several places is the mention.
     """
 
-    def __init__(self, names: Sequence[str], aliases: Sequence[Sequence[str]]) -> None:
-        self._names, self._aliases = names, aliases
+    def __init__(self, names: Sequence[str], aliases: Sequence[Sequence[str]], rule: Rule = "best") -> None:
+        self._names, self._aliases, self._rule = names, aliases, rule
         self._longer = _longer_names(names, aliases)
 
     def find(self, entity_id: int, sentence: str) -> Span | Refusal:
         """Return (start, end, how) of the mention, end exclusive, or why there is none."""
         name = self._names[entity_id]
+        if self._rule == "first" and (span := first_mention(name, sentence)):
+            return span
         at = sentence.find(name)
         end = at + len(name)
         whole = at >= 0 and is_whole(sentence, at, end)
@@ -149,6 +164,17 @@ class MentionFinder:
         if within:
             return start + within[0][0], start + within[0][1], GIVEN
         return start, end, GIVEN
+
+
+def first_mention(name: str, sentence: str) -> Span | None:
+    """Return the first place of a name in any case, as a whole word, else anywhere; None if there is none."""
+    spelt = re.escape(name)
+    found = re.search(rf"\b{spelt}\b", sentence, re.IGNORECASE)
+    whole = found is not None
+    found = found or re.search(spelt, sentence, re.IGNORECASE)
+    if found is None:
+        return None
+    return *found.span(), (EXACT if found.group() == name else FOLDED) if whole else SUBSTRING
 
 
 class _Text:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engine.corpus.schema import read_manifest
 from engine.errors import StorageError
@@ -46,7 +47,17 @@ class InputSettings(BaseModel):
         default=30, ge=1, description="Draw at most this many sentences of each entity at random."
     )
     descriptions: bool = Field(default=False, description="Put the entity's description in front (RA).")
-    """Its own names are masked in it."""
+    description_names: Literal["kept", "masked"] = Field(
+        default="kept",
+        description="Leave an entity's own names in its description, as RetExpan's RA does, or mask them "
+        "there too.",
+    )
+    """Masked is ours: what is left is what entities have in common."""
+    window: Literal["sentence", "input"] = Field(
+        default="sentence",
+        description="Of what is too long, cut the sentence around its mask, and the description to half of "
+        "the room at least; or cut all of it around the mask, special tokens too, as RetExpan's authors do.",
+    )
     seed: int = Field(default=13, ge=0, description="Seed the draw of sentences.")
     images: bool = Field(
         default=False, description="Draw contexts that are an image without a sentence, too."
@@ -55,8 +66,7 @@ class InputSettings(BaseModel):
 
     def key(self, corpus_digest: str) -> str:
         """Return the folder name of these settings over a corpus: readable, and different if anything is."""
-        # Inputs made before there were images keep their key.
-        content = self.model_dump_json(exclude=None if self.images else {"images"}) + corpus_digest
+        content = self.model_dump_json(exclude=self._younger()) + corpus_digest
         about = ("-RA" if self.descriptions else "") + ("-I" if self.images else "")
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         return f"mask-L{self.max_length}-S{self.max_sentences}{about}-{digest}"
@@ -67,8 +77,20 @@ class InputSettings(BaseModel):
         Which sentences are drawn is not part of it; that is in each part's own name.
         """
         about = "-RA" if self.descriptions else ""
-        digest = hashlib.sha256(f"{self.tokenizer} {self.max_length}{about}".encode()).hexdigest()[:8]
+        younger = {"description_names", "window"} - self._younger()
+        content = f"{self.tokenizer} {self.max_length}{about}"
+        content += "".join(f" {name}={getattr(self, name)}" for name in sorted(younger))
+        digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         return f"parts-mask-L{self.max_length}{about}-{digest}"
+
+    def _younger(self) -> set[str]:
+        """Return the fields that are in no key: what was made before there was a choice keeps its key."""
+        as_ever = {
+            "images": not self.images,
+            "description_names": not self.descriptions or self.description_names == "masked",
+            "window": self.window == "sentence",
+        }
+        return {name for name, same in as_ever.items() if same}
 
 
 class InputManifest(BaseModel):
@@ -89,6 +111,15 @@ class InputManifest(BaseModel):
     """Tokens that stand for something that the vocabulary does not have."""
     parts: dict[str, int]
     """Rows of every part by its name, in the order of the mentions parts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, content: Any) -> Any:
+        """Read inputs made before there was a choice: names in descriptions were masked."""
+        settings = content.get("settings") if isinstance(content, dict) else None
+        if isinstance(settings, dict) and settings.get("descriptions"):
+            content = content | {"settings": {"description_names": "masked"} | settings}
+        return content
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from engine.errors import UserError
 from engine.models.fit import check_encoder
@@ -79,15 +79,23 @@ class MentionMasker:
 
     Args:
         tokenizer: of a BERT- or RoBERTa-like encoder.
-        max_length: tokens of an input at most, special ones included. A longer sentence is cut to a window
-            around the mask, moved at the sentence's ends so that the room is always used.
+        max_length: tokens of an input at most, special ones included. What is longer is cut to a window
+            around the mask, moved at the ends so that the room is always used.
+        window: what of a longer input is cut. "sentence" (ours): the sentence, and a description as far as
+            half of the room; begin and end tokens stay. "input": all of it, description and special tokens
+            too, as RetExpan's program does, so that a window inside a long input begins without any.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        window: Literal["sentence", "input"] = "sentence",
+    ) -> None:
         self._tokenizer = tokenizer
         self._mask = int(tokenizer.mask_token_id)
         self._first, self._last = _ends(tokenizer)
-        self._body = max_length - 2
+        self._body, self._window = max_length - 2, window
         # A mask token that takes in the space before it (RoBERTa's) leaves none to the text on its left.
         added = tokenizer.added_tokens_decoder.get(self._mask)
         self._strip_left, self._strip_right = (
@@ -109,8 +117,8 @@ class MentionMasker:
     ) -> list[list[int]]:
         """Return the token ids of descriptions, each mention of the entity's own names masked.
 
-        Left in, the name would answer the question which entity is masked: the encoder would learn to
-        read names, and nothing of what entities have in common.
+        Not the paper's retrieval augmentation, which leaves descriptions as they are (:meth:`tokens`). Left
+        in, the name answers the question which entity is masked, and a long training learns to read it.
 
         Args:
             texts: a description an entity.
@@ -139,8 +147,8 @@ class MentionMasker:
             sentences: their texts.
             starts: first character of each mention.
             ends: the character after each mention.
-            descriptions: token ids (:meth:`encode_descriptions`) that go in front of each sentence; cut so
-                that the sentence has at least half of the room if it needs it.
+            descriptions: token ids (:meth:`tokens`, or :meth:`encode_descriptions`) that go in front of
+                each sentence; cut so that the sentence has at least half of the room if it needs it.
         """
         sides: list[str] = []
         for sentence, start, end in zip(sentences, starts, ends, strict=True):
@@ -152,6 +160,8 @@ class MentionMasker:
         return [self._join(*three) for three in zip(before, ids[::2], ids[1::2], strict=True)]
 
     def _join(self, description: Sequence[int], left: list[int], right: list[int]) -> MaskedInput:
+        if self._window == "input":
+            return self._cut([self._first, *description, *left], [*right, self._last])
         needed = len(left) + 1 + len(right)
         shown = description[: max(self._body - needed, self._body // 2)]
         room = self._body - len(shown) - 1
@@ -160,6 +170,13 @@ class MentionMasker:
         head = [self._first, *shown, *left[len(left) - taken_left :]]
         ids = [*head, self._mask, *right[:taken_right], self._last]
         return MaskedInput(ids, len(head), len(ids) < 2 + len(description) + needed)
+
+    def _cut(self, before: list[int], after: list[int]) -> MaskedInput:
+        """Return a whole input cut to a window centred on its mask."""
+        whole, size = [*before, self._mask, *after], self._body + 2
+        start = max(0, min(len(before) - size // 2, len(whole) - size))
+        ids = whole[start : start + size]
+        return MaskedInput(ids, len(before) - start, len(ids) < len(whole))
 
 
 def _without(text: str, names: Sequence[str]) -> list[str]:

@@ -53,7 +53,7 @@ class InputWorker:
         place = Workspace.open(workspace)
         self._settings, self._mentions, self._tokenizer = settings, place.mentions(), tokenizer
         self._parts = input_parts(place, settings)
-        self._masker = MentionMasker(tokenizer, settings.max_length)
+        self._masker = MentionMasker(tokenizer, settings.max_length, settings.window)
         with place.entities.open_input() as stream:
             self._entities = pq.read_table(stream, columns=["name", "aliases", "description"])
 
@@ -92,8 +92,10 @@ class InputWorker:
             return None
         unique, places = np.unique(entity_ids, return_inverse=True)
         entities = self._entities.take(pa.array(unique)).to_pylist()
-        spellings = [[entity["name"], *(entity["aliases"] or [])] for entity in entities]
-        tokens = self._masker.encode_descriptions(
-            [entity["description"] or "" for entity in entities], spellings
-        )
+        texts = [entity["description"] or "" for entity in entities]
+        if self._settings.description_names == "kept":
+            tokens = self._masker.tokens(texts)
+        else:
+            spellings = [[entity["name"], *(entity["aliases"] or [])] for entity in entities]
+            tokens = self._masker.encode_descriptions(texts, spellings)
         return [tokens[p] for p in places]

@@ -23,9 +23,11 @@ OTHER = ((("period", ("Jurassic",)), ("order", ("a", "b"))), (("order", ("c",)),
 
 
 def labelled(number: int, about=SAME, label: str = "big lizards") -> LabelledQuery:
-    query = Query(f"{label}-{number}", (0, 1, 2), (3, 4))
+    positive, negative = about
+    sides = {"positive_attributes": positive, "negative_attributes": negative}
+    query = Query(f"{label}-{number}", (0, 1, 2), (3, 4), **sides)
     truth = Truth(frozenset({5 + number % 3, 9, 12}), ("nobody",)), Truth(frozenset({7}))
-    return LabelledQuery(query, label, *truth, *about)
+    return LabelledQuery(query, label, *truth)
 
 
 def ranking(query: Query) -> Ranking:

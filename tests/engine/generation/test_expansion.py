@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.generation.beam import BeamResult
-from engine.generation.expansion import ExpansionState, Rules, run_rounds, top_p
+from engine.generation.expansion import ExpansionState, Rules, run_rounds, select, top_p, within_p
+from engine.generation.reasoning import Reasoning
 from engine.generation.trie import Trie
 from engine.query import Deadline, NewEntity, Query
 
@@ -59,7 +60,7 @@ def query(
 ) -> ExpansionState:
     q = Query("q", tuple(positive), tuple(negative))
     trie: Any = None
-    return ExpansionState(q, trie, "", wanted, np.random.default_rng([seed, *positive]))
+    return ExpansionState(q, trie, Reasoning(), wanted, np.random.default_rng([seed, *positive]))
 
 
 def grown(
@@ -88,6 +89,56 @@ def test_top_p_is_the_shortest_best_prefix_that_holds_the_share(values, p) -> No
     if total > 0:
         assert scores[kept].astype(np.float64).sum() >= p * total * (1 - 1e-6)
         assert scores[kept[:-1]].astype(np.float64).sum() < p * total
+
+
+def authors_selection(generated: list[int], scores: list[float], p: float, seeds: Sequence[int]) -> list[int]:
+    """Select a round's entities in the words of METHODS: a plain loop over the whole round."""
+    total = sum(scores)
+    best_first = sorted(range(len(generated)), key=lambda i: -scores[i])
+    mass, kept = 0.0, []
+    for i in best_first:
+        mass += scores[i] / total
+        if mass > p:
+            break
+        kept.append(generated[i])
+    if not kept:
+        kept = [generated[best_first[0]]]
+    return [entity for entity in kept if entity not in seeds]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.floats(0.05, 1))
+def test_a_round_selects_what_the_authors_rule_does(seed: int, n: int, p: float) -> None:
+    random = np.random.default_rng(seed)
+    ids = random.permutation(60)[:n].astype(np.int32)
+    scores = random.dirichlet(np.ones(n)).astype(np.float32)
+    seeds = random.permutation(60)[:8].tolist()
+    kept, likelihoods = select(ids, scores, seeds, Rules(top_p=p))
+    expected = authors_selection(ids.tolist(), scores.astype(float).tolist(), p, seeds)
+    # With p = 1 the plain sum may round to just above 1 at its last entry.
+    assert kept.tolist() == expected or (p == 1 and kept.tolist()[: len(expected)] == expected)
+    assert likelihoods.tolist() == [scores[ids.tolist().index(i)] for i in kept.tolist()]
+
+
+def test_the_entry_that_crosses_the_share_is_left_out_and_seeds_count() -> None:
+    scores = np.array([0.1, 0.4, 0.2, 0.3], np.float32)
+    assert within_p(scores, 0.4).tolist() == [1]
+    assert within_p(scores, 0.69).tolist() == [1]
+    assert within_p(scores, 0.71).tolist() == [1, 3]
+    assert within_p(scores, 0.3).tolist() == [1], "the best one is kept even so"
+    assert within_p(scores, 1).tolist() == [1, 3, 2, 0]
+    assert within_p(np.empty(0, np.float32), 0.7).tolist() == []
+    ids = np.array([10, 11, 12, 13], np.int32)
+    assert select(ids, scores, [11], Rules(top_p=0.71))[0].tolist() == [13]
+    ours = Rules(top_p=0.71, selection="seedset")
+    assert select(ids, scores, [11], ours)[0].tolist() == [13, 12], "0.3 and 0.2 of 0.6"
+    assert select(ids, scores, [11], Rules(top_p=0.5))[0].tolist() == []
+
+
+def test_of_a_list_that_grew_too_long_the_first_stay() -> None:
+    one = query()
+    one.accept(np.array([7, 8, 9], np.int32), np.array([0.1, 0.5, 0.3], np.float32))
+    assert one.ranked(2)[0].tolist() == [8, 7]
+    assert one.ranked(2, "seedset")[0].tolist() == [8, 9]
 
 
 def test_the_first_prompt_lists_three_seeds_later_ones_two_and_one_of_the_list() -> None:
@@ -120,11 +171,9 @@ def test_the_first_round_by_hand() -> None:
     words = search.prompts[0].split("\n")[-1].split()[:3]
     listed = [int(word.strip(",").removeprefix("name")) for word in words]
     assert sorted(listed) == [0, 1, 2]
-    # Names after the last one listed; seeds 0, 1, 2 and 5 are left out; likelihood 1 / (id + 1).
-    candidates = [i for i in range(listed[-1] + 1, listed[-1] + 5) if i not in (0, 1, 2, 5)]
-    scores = np.array([1 / (i + 1) for i in candidates])
-    shares = np.cumsum(scores) / scores.sum()
-    kept = candidates[: int(np.argmax(shares >= 0.7)) + 1]
+    # Names after the last one listed, seeds 0, 1, 2 and 5 among them; likelihood 1 / (id + 1).
+    candidates = list(range(listed[-1] + 1, listed[-1] + 5))
+    kept = authors_selection(candidates, [1 / (i + 1) for i in candidates], 0.7, (0, 1, 2, 5))
     assert first.new.tolist() == kept
     ids, likelihoods, times = one.ranked(10)
     assert ids.tolist() == kept
@@ -210,18 +259,21 @@ def test_new_entities_are_named_in_prompts_and_have_no_description() -> None:
     new = NewEntity("name9", ("Here is name9.",)), NewEntity("unheard", ("It is unheard.",))
     search, one = Search(), query()
     one.query = Query("q", (0, -1), (-2,), new=new)
-    grown(search, [one], Rules(max_rounds=1, descriptions=True, negatives_in_prompt=True))
-    about, *_, negatives_in_prompt, last = search.prompts[0].split("\n")
+    ours = Rules(max_rounds=1, descriptions=True, negatives_in_prompt=True, prompts="seedset")
+    grown(search, [one], ours)
+    about, *_, negatives, last = search.prompts[0].split("\n")
     assert about == "about name0"
-    assert "unheard" in negatives_in_prompt
+    assert "unheard" in negatives
     assert sorted(last.removesuffix(" and").split(", ")) == ["name0", "name9"]
     assert not set(one.accepted) & {0, -1, -2}
 
 
 def test_descriptions_and_negative_seeds_go_into_the_prompt() -> None:
     search = Search()
-    grown(search, [query()], Rules(max_rounds=1, descriptions=True, negatives_in_prompt=True))
-    head, *_, last = search.prompts[0].split("\n")
-    assert head.startswith("about name")
-    assert "name5" in search.prompts[0]
-    assert last.endswith(" and")
+    unlike = query(negative=(5, 6, 7, 8))
+    grown(search, [unlike], Rules(max_rounds=1, descriptions=True, negatives_in_prompt=True))
+    *about, _, _, last = search.prompts[0].split("\n")
+    listed, rest = last.removeprefix("similar to ").split(", rather than ")
+    assert about == [f"about {name}" for name in listed.split(", ")]
+    assert rest.endswith(", it is")
+    assert len(set(rest.removesuffix(", it is").split(", ")) & {f"name{i}" for i in (5, 6, 7, 8)}) == 3

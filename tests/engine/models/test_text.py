@@ -26,6 +26,30 @@ def test_one_position_of_the_last_layer_equals_the_whole_forward_pass(kind: str)
     assert whole.std() > 0.1
 
 
+def test_dropout_falls_where_the_layer_of_bert_drops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is dropped is fixed here, by the last place: the layer alone and at one position drop alike."""
+    encoder = random_encoder("bert")
+    encoder.model.set_attn_implementation("eager")
+    ids, lengths = random_rows(6, 2).padded_ids(torch.arange(6).numpy())
+    mask = lengths - 3
+    states = encoder.lower_states(ids, lengths)
+    layer = encoder.model.encoder.layer[-1]
+
+    def dropped(values: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False):  # type: ignore[no-untyped-def]
+        kept = torch.arange(values.shape[-1]) % 3 > 0
+        return values * kept / (1 - p) if training and p else values
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", dropped)
+    absent = torch.arange(ids.shape[1])[None] >= lengths[:, None]
+    bias = torch.zeros(absent.shape).masked_fill(absent, torch.finfo(torch.float32).min)
+    with torch.no_grad():
+        whole = layer.train()(states, bias[:, None, None])[torch.arange(6), mask]
+        one = encoder.last(states, lengths, mask, 0.1)
+        without = encoder.last(states, lengths, mask)
+    torch.testing.assert_close(one, whole, rtol=1e-4, atol=1e-4)
+    assert (one - without).abs().max() > 0.1
+
+
 def test_what_lies_beyond_a_sentence_does_not_matter() -> None:
     encoder = random_encoder("bert")
     states = torch.randn(2, 7, 48)

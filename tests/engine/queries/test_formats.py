@@ -47,6 +47,37 @@ def test_ultrawiki_folder(tmp_path: Path) -> None:
     assert (first.positive.ids, first.negative.ids) == ({2}, {4, 5})
     assert found.refused == []
     assert found.missing == 0
+    assert (first.query.class_name, first.query.positive_attributes) == ("gases", (("kind", ("metal",)),))
+    assert first.query.negative_attributes == ()
+
+
+def test_what_the_seeds_share_is_taken_in_either_spelling_and_other_forms_are_left_out(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "noble_gases.jsonl"
+    forms: list[dict[str, Any]] = [
+        {"pos_attrs": {"kind": ["noble", "rare", "noble"]}, "neg_attrs": {"phase": "solid", "use": []}},
+        {"positive_attributes": {"kind": "noble"}, "negative_attributes": {}},
+        {"pos_attrs": ["noble"], "neg_attrs": {"melts": 7}},
+        {"pos_attrs": "noble", "neg_attrs": None},
+    ]
+    path.write_text(
+        "\n".join(json.dumps({"id": str(i), "positive": ["neon"], **f}) for i, f in enumerate(forms))
+    )
+    found = read(path)
+    assert not found.refused
+    said = [(q.query.positive_attributes, q.query.negative_attributes) for q in found.queries]
+    noble = (("kind", ("noble",)),)
+    assert said == [
+        ((("kind", ("noble", "rare")),), (("phase", ("solid",)),)),
+        (noble, ()),
+        ((), ()),
+        ((), ()),
+    ]
+    assert {q.query.class_name for q in found.queries} == {"noble gases"}
+    path.write_text(json.dumps({"id": "0", "positive": ["neon"]}))
+    alone = read(path)
+    assert alone.digest != found.digest, "another question to a method that is given what seeds share"
 
 
 def test_json_lines_with_names_aliases_and_ids(tmp_path: Path) -> None:

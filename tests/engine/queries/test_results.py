@@ -32,7 +32,7 @@ REFUSED = RefusedQuery("q.json", 3, None, Refusal(Code.NOT_JSON, "no"))
 def expansion(name: str, ids: list[int], degraded: tuple[str, ...] = ()) -> Expansion:
     scores = np.linspace(1, 0, len(ids), dtype=np.float32)
     ranking = Ranking(np.array(ids, np.int32), scores, {"x": scores / np.float32(3), "y": scores * 0})
-    return Expansion(Query(name, (0,)), ranking, {}, degraded)
+    return Expansion(Query(name, (0,)), ranking, {}, degraded, {"class_name": f"class of {name}"})
 
 
 def described(**changes: Any) -> RunDescription:
@@ -76,6 +76,9 @@ def test_table_holds_ranks_names_and_evidence_exactly():
     assert [r["images"] for r in rows] == [["c.png", "s3://b/c.jpg"], []]
     assert [np.float32(r["score"]) for r in rows] == one.ranking.scores.tolist()
     assert dict(rows[0]["evidence"]) == {"x": float(np.float32(1) / 3), "y": 0}
+    assert [dict(r["reasoning"]) for r in rows] == [{"class_name": "class of q"}] * 2
+    (nothing,) = to_table([expansion("e", [])], LABELS).to_pylist()
+    assert (nothing["rank"], nothing["reasoning"]) == (0, [("class_name", "class of e")])
     assert to_table([], LABELS).schema == SCHEMA
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +279,30 @@ def test_what_the_bundle_can_do_is_served(tmp_path: Path) -> None:
     assert "retexpan" in found
     assert default_method(found) == ("default" if "default" in found else next(iter(METHODS)))
     assert list(served_methods(bundle, ["retexpan+cds"])) == ["retexpan+cds"]
+
+
+def test_methods_are_served_with_other_settings_and_ones_of_a_users_own(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["from engine.stages.retrieve import Retrieve", "NEAR = Retrieve(k=6)"]
+    (tmp_path / "served_methods_of_a_test.py").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    wanted = ["retexpan", "default", "served_methods_of_a_test:NEAR"]
+    given = settings(methods=wanted, set={"SegmentRerank": {"length": "9"}})
+    found = served_methods(bundle, given.methods, given.set)
+    assert [str(pipeline) for pipeline in found.values()] == [
+        "Retrieve() >> SegmentRerank(length=9)",
+        str(METHODS["default"]),
+        "Retrieve(k=6)",
+    ]
+    made = plan(bundle, found, given)
+    assert len(made.routes[wanted[2]]) == 1
+    with pytest.raises(UserError, match="no such setting; did you mean length"):
+        served_methods(bundle, wanted, {"SegmentRerank.lenght": 9})
+    for name in ("image", "no_such_module_of_a_test:X"):  # an ablation is measured, not served
+        with pytest.raises(UserError, match=name.partition(":")[0]):
+            served_methods(bundle, [name])
 
 
 def test_what_it_cannot_do_is_an_error_that_says_why(tmp_path: Path, bundle: Bundle) -> None:

@@ -386,11 +386,20 @@ def test_numbers_that_are_none_become_null(make_client: MakeClient) -> None:
         np.array([math.inf], np.float32),
         {"negative": np.array([math.nan], np.float32)},
     )
-    done = Expansion(Query("q", (1,)), ranking, {}, ("Retrieve: a note",))
+    said = {"class_name": "countries", "positive": "that lie in Asia"}
+    done = Expansion(Query("q", (1,)), ranking, {}, ("Retrieve: a note",), said)
     answer = make_client(Canned(done)).post("/v1/expand", json={"positive": [1]}).json()
     assert answer["results"][0]["score"] is None
     assert answer["results"][0]["evidence"] == {"negative": None}
     assert answer["degraded"] == ["Retrieve: a note"]
+    assert answer["reasoning"] == said
+
+
+def test_a_method_is_given_what_the_request_says_and_the_answer_shows_it(client: TestClient) -> None:
+    asked = {"positive": [1, 2, 3], "top_k": 3, "method": "genexpan+cot-class-given"}
+    answer = client.post("/v1/expand", json={**asked, "class_name": " big\n cats "}).json()
+    assert answer["reasoning"] == {"class_name": "big cats"}
+    assert client.post("/v1/expand", json={"positive": [0], "top_k": 1}).json()["reasoning"] == {}
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "ü", "a\nb"])

@@ -65,6 +65,21 @@ def request(**given: Any) -> ExpandRequest:
     return ExpandRequest.model_validate({"positive": [1], **given})
 
 
+def test_what_a_request_says_of_its_seeds_reaches_the_stages(make_service: MakeService) -> None:
+    dispatch = Noted()
+    said = {
+        "class_name": "cities",
+        "positive_attributes": {"river": ["Rhine", "Rhine", "Main"]},
+        "negative_attributes": {"coast": ["yes"]},
+    }
+    asyncio.run(make_service(dispatch).expand(request(**said), Trace()))
+    ((_, _, (expansion,), _),) = dispatch.asked
+    query = expansion.query
+    assert (query.class_name, query.filters) == ("cities", ())
+    assert query.positive_attributes == (("river", ("Rhine", "Main")),)
+    assert query.negative_attributes == (("coast", ("yes",)),)
+
+
 def test_a_request_uses_one_snapshot_to_its_end(make_service: MakeService, snapshot: BundleSnapshot) -> None:
     dispatch = Noted()
     service = make_service(dispatch)

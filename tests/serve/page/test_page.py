@@ -217,6 +217,22 @@ def test_generation_is_watched_and_its_names_come_as_they_are_found(tab: Page) -
     expect(tab.locator("#progress")).to_be_hidden()
 
 
+def test_a_method_is_told_what_it_asks_for_and_its_reasoning_is_shown(tab: Page) -> None:
+    tab.goto("/#p=Japan&k=5&method=retexpan")
+    rows(tab).first.wait_for()
+    expect(tab.locator("#class-name")).to_be_hidden()
+    expect(tab.locator("#reasoning")).to_be_hidden()
+    tab.locator("#method").select_option("genexpan+cot-class-given")
+    expect(tab.locator("#shared")).to_be_hidden()
+    tab.locator("#class-name").fill("countries of Asia")
+    tab.locator("#expand").click()
+    expect(tab.locator("#reasoning")).to_have_text("Classcountries of Asia")
+    assert tab.url.endswith("method=genexpan%2Bcot-class-given&k=5&class=countries+of+Asia")
+    tab.reload()
+    expect(tab.locator("#class-name")).to_have_value("countries of Asia")
+    expect(tab.locator("#reasoning")).to_have_text("Classcountries of Asia")
+
+
 def test_a_running_request_is_stopped(chromium: Browser, serve_site: MakeSite) -> None:
     with serve_site(delay=600) as slow:
         tab = chromium.new_page(base_url=slow)

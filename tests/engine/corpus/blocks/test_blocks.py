@@ -39,7 +39,7 @@ DESCRIBED = {"iron": "iron: a metal.", "gold": "The tin melts.", "tin": "tin: a 
 
 def settings(**changes: object) -> BlockSettings:
     given = {"tokenizer": fingerprint(tiny_tokenizer()), "vocab_size": 320, "block": 8, "held_out": 0}
-    return BlockSettings.model_validate(given | changes)
+    return BlockSettings.model_validate(given | {"descriptions": True} | changes)
 
 
 @pytest.fixture
@@ -64,7 +64,8 @@ def test_every_distinct_text_is_read_once_beside_its_entity(workspace: Workspace
     ]
 
 
-def test_descriptions_can_be_left_out(workspace: Workspace) -> None:
+def test_sentences_alone_are_read_where_nothing_else_is_asked_for(workspace: Workspace) -> None:
+    assert not BlockSettings(tokenizer="", vocab_size=9).descriptions
     texts = list(corpus_texts(workspace, settings(descriptions=False)))
     assert texts == [f"{s}\n" for s in (*SENTENCES["iron"], "The gold shines.", "The tin melts.")]
 

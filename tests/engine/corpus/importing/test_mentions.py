@@ -27,6 +27,44 @@ def finder(*names: str, aliases: dict[str, list[str]] | None = None) -> MentionF
     return MentionFinder(names, [(aliases or {}).get(n, []) for n in names])
 
 
+@given(
+    st.sampled_from(["lead", "Lead", "C++", "New York"]),
+    st.lists(
+        st.sampled_from(["lead", "LEAD", "leader", "mislead", "c++", "C++", "new york", "New Yorker", "of"]),
+        min_size=1,
+        max_size=6,
+    ),
+)
+def test_the_first_place_in_any_case_is_that_of_the_authors(name: str, words: list[str]) -> None:
+    """A whole word if there is one, else inside a word: counted here place by place."""
+    sentence = " ".join(words)
+    lowered, wanted = sentence.lower(), name.lower()
+    places = [i for i in range(len(sentence)) if lowered.startswith(wanted, i)]
+
+    def is_word(i: int) -> bool:
+        return 0 <= i < len(sentence) and (sentence[i].isalnum() or sentence[i] == "_")
+
+    def bounded(at: int) -> bool:
+        return is_word(at - 1) != is_word(at) and is_word(at + len(name) - 1) != is_word(at + len(name))
+
+    expected = next(iter([*filter(bounded, places), *places]), None)
+    found = MentionFinder([name, "New York City"], [[], []], "first").find(0, sentence)
+    if expected is None:
+        assert isinstance(found, Refusal)
+    else:
+        assert not isinstance(found, Refusal)
+        assert found[:2] == (expected, expected + len(name))
+
+
+def test_the_first_place_is_not_always_the_best() -> None:
+    sentence = "Lead and leaders: New York City leads with lead."
+    for rule, places in (("best", (43, None)), ("first", (0, 18))):
+        finder = MentionFinder(["lead", "New York", "New York City"], [[], [], []], rule)  # type: ignore[arg-type]
+        spans = [finder.find(entity, sentence) for entity in (0, 1)]
+        starts = tuple(None if isinstance(span, Refusal) else span[0] for span in spans)
+        assert starts == places
+
+
 @pytest.mark.parametrize(
     ("name", "sentence", "held", "how"),
     [

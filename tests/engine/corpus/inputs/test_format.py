@@ -31,6 +31,8 @@ def test_the_key_names_the_settings_and_changes_with_each() -> None:
         {"descriptions": True},
         {"seed": 14},
         {"images": True},
+        {"window": "input"},
+        {"descriptions": True, "description_names": "masked"},
     ]
     keys = {settings.model_copy(update=c).key("c") for c in changes} | {settings.key("c"), settings.key("d")}
     assert len(keys) == len(changes) + 2
@@ -39,8 +41,35 @@ def test_the_key_names_the_settings_and_changes_with_each() -> None:
     assert settings.key("c") == "mask-L128-S30-032d8762", (
         "inputs made before there were images keep their key"
     )
+    masked = settings.model_copy(update={"descriptions": True, "description_names": "masked"})
+    assert masked.key("c") == "mask-L128-S30-RA-e692c2e5", "as before names could be kept"
+    assert masked.parts_key() == "parts-mask-L128-RA-644b7657"
+    assert settings.parts_key() == "parts-mask-L128-f3bbc42e"
+    kinds = [settings, masked, *(masked.model_copy(update={"description_names": n}) for n in ("kept",))]
+    parts = {one.model_copy(update={"window": w}).parts_key() for one in kinds for w in ("sentence", "input")}
+    assert len(parts) == 6
     with pytest.raises(ValidationError):
         InputSettings(tokenizer="t", max_length=2)
+
+
+def test_inputs_of_an_earlier_version_have_names_masked_in_descriptions() -> None:
+    manifest = InputManifest(
+        settings=InputSettings(tokenizer="t", descriptions=True),
+        model="embedded",
+        corpus_digest="c",
+        mentions=0,
+        tokens=0,
+        longest=0,
+        clipped=0,
+        parts={},
+    )
+    assert InputManifest.model_validate_json(manifest.model_dump_json()) == manifest
+    earlier = manifest.model_dump()
+    del earlier["settings"]["description_names"], earlier["settings"]["window"]
+    read = InputManifest.model_validate(earlier).settings
+    assert (read.description_names, read.window) == ("masked", "sentence")
+    earlier["settings"]["descriptions"] = False
+    assert InputManifest.model_validate(earlier).settings.description_names == "kept"
 
 
 @given(st.lists(st.integers(0, 6), max_size=80), st.integers(1, 10), st.integers(0, 5))

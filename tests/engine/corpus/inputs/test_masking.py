@@ -124,6 +124,35 @@ def test_descriptions_leave_half_of_the_room(bert: PreTrainedTokenizerBase) -> N
     assert shape(short, 3, about[1]) == (4, 3, False)
 
 
+WORDS = st.lists(st.sampled_from(["iron", "bar", "irony", "of", "unhappiness,", "the"]), max_size=40)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(WORDS, WORDS, WORDS, st.integers(6, 60))
+def test_retrieval_augmented_input_is_that_of_the_authors(
+    bert: PreTrainedTokenizerBase, about: list[str], left: list[str], right: list[str], limit: int
+) -> None:
+    """Description, a space, the sentence with one mention masked, in one piece; too long: around the mask."""
+    description, before = " ".join(about), "".join(f"{word} " for word in left)
+    sentence = f"{before}Iron {' '.join(right)}"
+    masked = f"{description} {before}{bert.mask_token} {' '.join(right)}"
+    ids = bert(masked)["input_ids"]
+    if len(ids) > limit:
+        first = max(0, ids.index(bert.mask_token_id) - limit // 2)
+        last = min(len(ids), first + limit)
+        ids = ids[max(0, last - limit) : last]
+    masker = MentionMasker(bert, limit, "input")
+    place = len(before)
+    [got] = masker.encode([sentence], [place], [place + 4], masker.tokens([description]))
+    assert got.input_ids == ids
+    assert got.mask_index == ids.index(bert.mask_token_id)
+    assert got.clipped == (len(bert(masked)["input_ids"]) > limit)
+    # The other window is the same input wherever nothing is cut.
+    [ours] = MentionMasker(bert, limit).encode([sentence], [place], [place + 4], masker.tokens([description]))
+    assert ours.clipped == got.clipped
+    assert ours.clipped or ours == got
+
+
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=40), st.integers(4, 24))
 def test_the_mask_is_always_inside(

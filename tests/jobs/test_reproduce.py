@@ -1,0 +1,125 @@
+"""Presets: the papers' settings by command, and the chain of commands that goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.settings_file import sections
+from engine.errors import FormatError, UserError
+from jobs import build_index, import_corpus, preprocess, pretrain_lm, train_encoder
+from jobs.reproduce import load, main, planned
+from jobs.settings import PRESETS
+from tests.support.bundles import random_bundle
+from tests.support.commands import run_command
+
+GIVEN = {"preset": "p.yaml", "source": "s", "workspace": "w"}
+
+
+@pytest.mark.parametrize("file", sorted(PRESETS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_section_of_a_preset_is_taken_by_its_command(file: Path) -> None:
+    names = sections(file)
+    settings = main.parse(["--preset", file.stem, "--source", "data", "--workspace", "w"])
+    assert list(planned(settings, names, str(file))) == names
+    assert (names[0], names[-1]) == ("import", "evaluate")
+
+
+def test_ultrawikis_settings_are_those_of_its_appendices() -> None:
+    words = ["--workspace", "w", "--preset", "ultrawiki"]
+    text = train_encoder.main.parse(words).text
+    assert (text.epochs, text.learning_rate, text.weight_decay, text.smoothing) == (20, 4e-5, 1e-2, 0.075)
+    lm = pretrain_lm.main.parse(words)
+    assert (lm.further.epochs, lm.further.learning_rate, lm.further.weight_decay) == (1, 1e-5, 1e-4)
+    assert not lm.texts.descriptions
+    assert preprocess.main.parse([*words, "--max-length", "64"]).inputs.max_length == 64, "words count more"
+
+
+def test_meseds_read_out_is_at_temperature_one() -> None:
+    assert build_index.main.parse(["--workspace", "w", "--preset", "mesed"]).temperature == 1
+
+
+def test_a_file_counts_more_than_a_preset_and_a_file_may_be_one(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("max_length: 99\nworkspace: w\n")
+    (tmp_path / "mine.yaml").write_text("preprocess: {max_length: 77}\n")
+    given = preprocess.main.parse(["--preset", "ultrawiki", "--config", tmp_path / "own.yaml"]).inputs
+    assert (given.max_length, given.max_sentences) == (99, 50)
+    mine = preprocess.main.parse(["--workspace", "w", "--preset", tmp_path / "mine.yaml"])
+    assert mine.inputs.max_length == 77
+    words = ["--workspace", "w", "--source", "s", "--preset"]
+    with pytest.raises(FormatError, match="holds no settings of import; those of: preprocess"):
+        import_corpus.main.parse([*words, tmp_path / "mine.yaml"])
+    with pytest.raises(UserError, match="--preset wiki: give one of mesed, ultrawiki"):
+        import_corpus.main.parse([*words, "wiki"])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A source, a workspace whose bundle is there, and settings of two commands that need no training."""
+    random_bundle(tmp_path / "w", 30, 4)
+    (tmp_path / "source").mkdir()
+    lines = [{"entity": f"entity {i}", "sentence": f"Here is entity {i} again."} for i in range(30)]
+    (tmp_path / "source" / "sentences.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "q.jsonl").write_text(json.dumps({"positive": [1, 2], "pos_gt": [3, 4]}))
+    (tmp_path / "p.yaml").write_text("import: {format: jsonl}\nevaluate:\n  method: [retexpan]\n")
+    return tmp_path
+
+
+def reproduce(root: Path, *extra: object) -> int:
+    words = ("--preset", root / "p.yaml", "--source", root / "source", "--workspace", root / "w")
+    return run_command(main, *words, "--queries", root / "q.jsonl", *extra)
+
+
+def test_a_chain_goes_on_where_it_was(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def last() -> str:
+        return capsys.readouterr().out.splitlines()[-1].partition(" seconds")[0]
+
+    good = (root / "q.jsonl").read_text()
+    (root / "q.jsonl").write_text("{}")
+    assert reproduce(root) == 2, "the second command fails"
+    (root / "q.jsonl").write_text(good)
+    capsys.readouterr()
+    assert reproduce(root) == 0
+    assert last() == "preset=p steps=2 made=1"
+    assert (root / "w" / "runs" / "evaluate" / "retexpan" / "report.json").exists()
+    assert reproduce(root, "--workers", 2) == 0, "on how many workers changes nothing that is made"
+    assert last() == "preset=p steps=2 made=0"
+    changed = "import: {format: jsonl}\nevaluate:\n  method: [retexpan]\n  set: {SegmentRerank.length: 8}\n"
+    (root / "p.yaml").write_text(changed)
+    assert reproduce(root) == 0
+    assert last() == "preset=p steps=2 made=1"
+    report = json.loads((root / "w" / "runs" / "evaluate" / "retexpan" / "report.json").read_text())
+    assert "length=8" in report["pipeline"]
+    assert reproduce(root, "--first", "evaluate") == 0
+    assert last() == "preset=p steps=2 made=1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("importt: {}", "no command is called 'importt'"),
+        ("serve: {}", "serve takes no preset"),
+        (
+            "import: {format: jsonl}\nevaluate: {methods: [retexpan]}",
+            "p.yaml:2: no setting is called 'methods'",
+        ),
+        ("import: {format: jsonl}\nevaluate: {method: [best]}", "evaluate.*|give one of"),
+        ("", "holds no command's settings"),
+        ("[1]", "holds no command's settings"),
+    ],
+)
+def test_a_mistake_is_told_before_the_first_command_runs(
+    root: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "p.yaml").write_text(text)
+    assert reproduce(root) == 2
+    shown = capsys.readouterr().err
+    assert message.split("|")[-1] in shown
+    assert not (root / "w" / "corpus").exists()
+
+
+def test_another_first_command_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce(root, "--first", "expand") == 2
+    assert "p.yaml has import, evaluate" in capsys.readouterr().err
+    assert load("import") is import_corpus.main
