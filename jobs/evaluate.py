@@ -2,12 +2,14 @@
 
 Where no query has a negative side (MESED) the tables show MAP and P of the positive one alone.
 
-Runs the local runtime in this process. Reports go to ``runs/evaluate/<method>/`` of the workspace.
+Methods run in this process; answers that ``seedset expand`` wrote are read. To ``runs/evaluate/<method>/`` of
+the workspace go the report and, of every query, its scores and its ranking (:mod:`engine.evaluation.scores`).
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +19,16 @@ from rich.console import Console
 from cluster.commandline import command
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import CommandSettings, Flag, declared
-from engine.errors import QueryError
+from engine.catalogue import SENTENCES
+from engine.errors import QueryError, UserError
+from engine.evaluation.cells import measure_into, tapped
 from engine.evaluation.list_view import list_view_note
-from engine.evaluation.report import Report, class_rows, evaluate, key_figures, markdown, side_rows
+from engine.evaluation.measuring import Runner
+from engine.evaluation.metrics import CUTOFFS, Protocol
+from engine.evaluation.report import Report, class_rows, key_figures, markdown, side_rows
+from engine.evaluation.scores import as_json
 from engine.queries.formats import QuerySet, read_queries
+from engine.queries.stored import StoredResults
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
 from engine.storage.relative import check_relative
@@ -28,15 +36,19 @@ from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import presets
+from jobs.steps.measuring import asked_of_results, measuring
 from jobs.steps.query_options import with_checked_options
 
 EXAMPLES = """
   seedset evaluate --workspace demo-workspace/workspace --queries demo-workspace/sample/queries \\
       --method retexpan --method default
-  seedset evaluate --workspace work --queries mesed/query_seed=5 --method multiexpan --json report.json
+  seedset evaluate --workspace work --queries mesed/query_seed=5 --method multiexpan --protocol mesed
+  seedset evaluate --workspace s3://b/w --queries q.parquet --results s3://b/out --json report.json
   seedset evaluate --workspace work --queries q.jsonl --method retexpan --set SegmentRerank.length=8
   seedset evaluate --workspace work --queries q.jsonl --method my_module:PIPELINE
 """
+
+ENTITIES = "entities.parquet"
 
 SHOWN = 5
 """Refused queries that are shown one by one; the report lists all."""
@@ -51,9 +63,21 @@ class EvaluateSettings(CommandSettings):
         "MESED's layout a folder of .txt files with gt/ and entity2id.txt in it or beside it."
     )
     method: Annotated[list[str], METHOD_NAME] = Field(
-        min_length=1, description="Measure this method. Repeat it to compare several."
+        default=[], description="Measure this method. Repeat it to compare several."
     )
     set: Changes = declared(MethodSettings, "set")
+    results: list[str] = Field(
+        default=[],
+        description="Measure the answers in this folder, which `seedset expand` wrote for the same queries.",
+    )
+    protocol: Protocol = Field(
+        default="seedset",
+        description="Count as truth what our figures do (without the seeds), MESED's authors (the seeds are "
+        "among it), or their program to the letter.",
+    )
+    negative_seeds: int | None = Field(
+        default=None, ge=0, description="Use this many negative seeds of a query at most.  [default: all]"
+    )
     json_file: Annotated[Path | None, Flag("--json")] = Field(
         default=None,
         description="Also write the report to this file; of several methods as {method: report}.",
@@ -72,13 +96,16 @@ def main(settings: EvaluateSettings) -> None:
         check_relative(settings.json_file)
     workspace = Workspace.open(settings.workspace)
     methods = pipelines(dict.fromkeys(settings.method), settings.set)
-    bundle = Bundle.open(workspace, settings.bundle)
+    stored = [StoredResults.open(Store.open(folder)) for folder in settings.results]
+    bundle = _opened_bundle(settings, workspace, stored)
     queries = read_queries(Store.open(settings.queries), bundle.vocabulary)
+    evaluation = _Evaluation(workspace, bundle, queries, settings)
     reports: dict[str, Report] = {}
+    for results in stored:
+        name = results.run.method if results.run.method not in {*methods, *reports} else str(results)
+        reports[name] = evaluation.of_results(name, results)
     for name, pipeline in methods.items():
-        asked = with_checked_options(queries, pipeline)
-        reports[name] = _measured(name, pipeline, bundle, asked, settings.batch_size)
-        _publish(workspace, name, reports[name])
+        reports[name] = evaluation.of_method(name, pipeline)
     _write_json(settings.json_file, reports)
     _show(reports)
     refused = _show_refused(queries, reports)
@@ -94,16 +121,71 @@ def main(settings: EvaluateSettings) -> None:
         raise QueryError(f"{refused} queries were refused, and --strict was given")
 
 
-def _measured(name: str, pipeline: Pipeline, bundle: Bundle, queries: QuerySet, batch_size: int) -> Report:
-    """Return a method's report, with what it was made of."""
-    run = pipeline.open(bundle)
-    with console.meter(name, len(queries.queries)) as meter:
-        report = evaluate(run, queries, batch_size, meter.add, pipeline.batch_dependent)
-    about = {"method": name, "pipeline": str(pipeline), "bundle": bundle.id}
-    if note := list_view_note(pipeline, bundle.manifest.settings.get("lm", {})):
-        about["note"] = note
-        console.say(f"{name}: {note}")
-    return {**about, "queries_digest": queries.digest, **report}
+def _opened_bundle(
+    settings: EvaluateSettings, workspace: Workspace, stored: Sequence[StoredResults]
+) -> Bundle:
+    """Return the bundle of methods and results; for results alone it brings no more than the entities.
+
+    Raises:
+        UserError: nothing is to be measured, or results are of another bundle.
+    """
+    if not settings.method and not stored:
+        raise UserError("give --method NAME, or --results FOLDER of what `seedset expand` wrote")
+    if stored and settings.negative_seeds is not None:
+        raise UserError("--negative-seeds: --results were made with all of them; give --method instead")
+    wanted = settings.bundle or (stored[0].run.bundle if stored else None)
+    bundle = Bundle.open(workspace, wanted, None if settings.method else (ENTITIES, SENTENCES))
+    for results in stored:
+        if results.run.bundle != bundle.id:
+            raise UserError(
+                f"--results {results}: of bundle {results.run.bundle}, not {bundle.id}; evaluate it by itself"
+            )
+    return bundle
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What all the methods of a call have in common."""
+
+    workspace: Workspace
+    bundle: Bundle
+    queries: QuerySet
+    settings: EvaluateSettings
+
+    def of_method(self, name: str, pipeline: Pipeline) -> Report:
+        """Measure a method."""
+        about = {"method": name, "pipeline": str(pipeline)}
+        if note := list_view_note(pipeline, self.bundle.manifest.settings.get("lm", {})):
+            about["note"] = note
+            console.say(f"{name}: {note}")
+        return self._measured(about, pipeline, with_checked_options(self.queries, pipeline))
+
+    def of_results(self, name: str, results: StoredResults) -> Report:
+        """Measure what was written."""
+        asked = asked_of_results(self.queries, results)
+        results.check(asked, CUTOFFS[-1])
+        return self._measured({"method": name, "pipeline": results.run.pipeline}, results, asked)
+
+    def _measured(self, about: dict[str, Any], given: Pipeline | StoredResults, queries: QuerySet) -> Report:
+        """Write a report, with what it was made of, and return it."""
+        settings, name = self.settings, about["method"]
+        how = measuring(self.workspace, self.bundle, queries, settings.protocol, settings.negative_seeds)
+        folder, measures = self.workspace.runs("evaluate") / name, how.measures
+        about |= {"bundle": self.bundle.id, "queries_digest": queries.digest}
+        about |= {"negative_seeds": settings.negative_seeds}
+        run: Runner
+        if isinstance(given, Pipeline):
+            run, measures = tapped(given, self.bundle, measures)
+            timed, dependent = True, given.batch_dependent
+        else:
+            run, timed, dependent = given, False, False
+        size = settings.batch_size
+        with console.meter(name, len(queries.queries)) as meter:
+            report = measure_into(folder, about, run, queries, measures, size, dependent, meter.add, timed)
+        heading = f"{name} on bundle {self.bundle.id}"
+        (folder / "report.md").write_bytes(markdown({name: report}, heading).encode())
+        console.say(f"report: {folder.uri}/report.md")
+        return report
 
 
 def _write_json(file: Path | None, reports: dict[str, Report]) -> None:
@@ -112,19 +194,7 @@ def _write_json(file: Path | None, reports: dict[str, Report]) -> None:
         return
     content: Any = reports if len(reports) > 1 else next(iter(reports.values()))
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(_json(content), encoding="utf-8")
-
-
-def _publish(workspace: Workspace, name: str, report: Report) -> None:
-    folder = workspace.runs("evaluate") / name
-    heading = f"{name} on bundle {report['bundle']}"
-    (folder / "report.md").write_bytes(markdown({name: report}, heading).encode())
-    (folder / "report.json").write_bytes(_json(report).encode())
-    console.say(f"report: {folder.uri}/report.md")
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    file.write_bytes(as_json(content))
 
 
 def _show(reports: dict[str, Report]) -> None:

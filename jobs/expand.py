@@ -15,7 +15,7 @@ from pydantic import Field
 from cluster.commandline import command
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import CommandSettings, declared
-from engine.errors import UserError
+from engine.errors import QueryError, UserError
 from engine.queries.formats import QuerySet, read_queries
 from engine.queries.results import ExpansionFolder, PartCounts, RunDescription
 from engine.stages.base import Pipeline
@@ -99,11 +99,15 @@ def main(settings: ExpandSettings) -> None:
         queries=manifest["queries"],
         rows=manifest["rows"],
         empty=manifest["empty"],
+        degraded=manifest["degraded"],
         refused=manifest["refused"],
         parts=len(manifest["parts"]),
         made=made.made,
         **manifest["counts"],
     )
+    if manifest["empty"] == manifest["degraded"] == manifest["queries"]:
+        why = target.first_note(next(iter(run.parts)))
+        raise QueryError(f"none of the {manifest['queries']} queries has an answer; the first: {why}")
 
 
 def _pipeline(settings: ExpandSettings) -> Pipeline:

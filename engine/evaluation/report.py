@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from engine.errors import QueryError
-from engine.evaluation.metrics import CUTOFFS, average, measure
-from engine.queries.formats import LabelledQuery, QuerySet, RefusedQuery
-from engine.query import Expansion, Query
-from engine.refusals import Code, Refusal
-
-Runner = Callable[[Sequence[Query]], list[Expansion]]
+from engine.evaluation.measuring import (
+    Measures,
+    QueryScore,
+    Runner,
+    across_classes,
+    by_truth,
+    in_order,
+    scores,
+)
+from engine.evaluation.metrics import CUTOFFS, Means
+from engine.queries.formats import QuerySet
 
 Report = dict[str, Any]
-"""``overall`` and ``by_class``: see :func:`engine.evaluation.metrics.average`; counts; and ``negatives``:
-whether any query has negative seeds or negative truth. Where none has, only the Pos columns say anything."""
+"""``protocol``; ``overall`` and ``by_class``: see :meth:`engine.evaluation.metrics.Means.result`; counts; and
+``negatives``: whether any query has negative seeds or negative truth. Where none has, only the Pos columns
+say anything."""
 
 COLUMNS = tuple(f"{name}@{k}" for name in ("MAP", "P") for k in CUTOFFS)
 
@@ -31,6 +36,8 @@ def evaluate(
     batch_size: int = 64,
     on_batch: Callable[[int], None] | None = None,
     batch_dependent: bool = False,
+    measures: Measures | None = None,
+    on_score: Callable[[QueryScore], None] | None = None,
 ) -> Report:
     """Run the queries in batches and return the report.
 
@@ -47,79 +54,44 @@ def evaluate(
         batch_dependent: hand over one query of each class at a time, the first of each, then the second …,
             for a pipeline whose answers depend on the other queries of a call
             (:attr:`engine.stages.base.Pipeline.batch_dependent`).
+        measures: what is measured; default: the papers' columns, by our protocol.
+        on_score: called with every measured query, such as what writes them.
 
     Raises:
         QueryError: no query has positive truth.
     """
-    usable, unusable = _by_truth(queries.queries)
+    measures = measures or Measures()
+    usable, _ = by_truth(queries.queries)
     if not usable:
         raise QueryError("no query has positive truth (pos_gt), so nothing can be measured")
-    batches = _across_classes(usable) if batch_dependent else _in_order(usable, batch_size)
+    batches = across_classes(usable) if batch_dependent else in_order(usable, batch_size)
     started = time.perf_counter()
-    answers: list[_Answer] = []
-    for batch in batches:
-        answers += _answered(runner, batch)
+    overall, by_class, degraded = Means(), defaultdict[str, Means](Means), 0
+    for batch in scores(runner, batches, measures):
+        for score in batch:
+            overall.add(score.columns)
+            by_class[score.query.label].add(score.columns)
+            degraded += bool(score.degraded)
+            if on_score:
+                on_score(score)
         if on_batch:
             on_batch(len(batch))
     seconds = time.perf_counter() - started
     return {
-        "overall": average([answer.columns for answer in answers]),
-        "by_class": _class_means(answers),
+        "protocol": measures.protocol,
+        "overall": overall.result(),
+        "by_class": {label: by_class[label].result() for label in sorted(by_class)},
         "negatives": any(q.query.negative or q.negative.size for q in usable),
         "seconds_per_query": round(seconds / len(usable), 6),
-        "degraded": sum(answer.degraded for answer in answers),
+        "degraded": degraded,
         "missing_truth": queries.missing,
-        "refused": [one.as_json() for one in [*queries.refused, *unusable]],
+        "refused": refused_of(queries),
     }
 
 
-class _Answer(NamedTuple):
-    """The result of a query: its class, its columns (see :func:`measure`), whether anything was skipped."""
-
-    label: str
-    columns: dict[str, float]
-    degraded: bool
-
-
-def _by_truth(queries: Sequence[LabelledQuery]) -> tuple[list[LabelledQuery], list[RefusedQuery]]:
-    """Return the queries that can be measured, and the refusals of those without positive truth."""
-    no_truth = Refusal(Code.NO_TRUTH, "no positive truth (pos_gt), so it cannot be measured")
-    usable = [q for q in queries if q.positive.size]
-    return usable, [RefusedQuery(q.label, 0, q.query.id, no_truth) for q in queries if not q.positive.size]
-
-
-def _in_order(queries: Sequence[LabelledQuery], batch_size: int) -> list[Sequence[LabelledQuery]]:
-    return [queries[start : start + batch_size] for start in range(0, len(queries), batch_size)]
-
-
-def _answered(runner: Runner, batch: Sequence[LabelledQuery]) -> list[_Answer]:
-    """Run one batch, asking for as many entities as the longest metric looks at, and measure it."""
-    expansions = runner([replace(q.query, top_k=max(q.query.top_k, CUTOFFS[-1])) for q in batch])
-    return [
-        _Answer(q.label, measure(e.ranking.ids, q.positive, q.negative), bool(e.degraded))
-        for e, q in zip(expansions, batch, strict=True)
-    ]
-
-
-def _class_means(answers: Sequence[_Answer]) -> dict[str, dict[str, float]]:
-    """Return the mean columns of every class, by name."""
-    by_class: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for answer in answers:
-        by_class[answer.label].append(answer.columns)
-    return {label: average(by_class[label]) for label in sorted(by_class)}
-
-
-def _across_classes(queries: Sequence[LabelledQuery]) -> list[Sequence[LabelledQuery]]:
-    """Return the first query of every class, then the second of every class that has one, and so on."""
-    counts: Counter[str] = Counter()
-    batches: list[list[LabelledQuery]] = []
-    for labelled in queries:
-        place = counts[labelled.label]
-        counts[labelled.label] += 1
-        if place == len(batches):
-            batches.append([])
-        batches[place].append(labelled)
-    return [*batches]
+def refused_of(queries: QuerySet) -> list[dict[str, Any]]:
+    """Return the queries that are not measured, and why: refused, or without positive truth."""
+    return [one.as_json() for one in [*queries.refused, *by_truth(queries.queries)[1]]]
 
 
 def markdown(reports: Mapping[str, Report], heading: str) -> str:
@@ -130,17 +102,24 @@ def markdown(reports: Mapping[str, Report], heading: str) -> str:
         lines += [*markdown_table(*class_rows(report)), ""]
         overall = report["overall"]
         counts = (
-            f"{overall['queries']} queries, {1e3 * report['seconds_per_query']:.2f} ms a query, "
+            f"{overall['queries']} queries, {_cost(report)}"
             f"{len(report['refused'])} refused, {report['degraded']} degraded, "
-            f"{report['missing_truth']} truth names are not in the vocabulary."
+            f"{report['missing_truth']} truth names are not in the vocabulary; protocol {report['protocol']}."
         )
         lines += [counts, ""]
         lines += [f"Note: {report['note']}.", ""] if "note" in report else []
+        for title, header, rows in slice_tables(report):
+            lines += [f"### {name}: {title}", "", *markdown_table(header, rows), ""]
         lines += [
             f"- refused: `{r['source']}:{r['position']}` {r['query_id'] or ''}: {r['reason']}"
             for r in report["refused"]
         ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _cost(report: Report) -> str:
+    seconds = report["seconds_per_query"]
+    return "" if seconds is None else f"{1e3 * seconds:.2f} ms a query, "
 
 
 def side_rows(reports: Mapping[str, Report]) -> tuple[list[str], list[list[str]]]:
@@ -179,6 +158,32 @@ def class_rows(report: Report) -> tuple[list[str], list[list[str]]]:
         for label, values in [*report["by_class"].items(), ("all", report["overall"])]
     ]
     return ["class", "queries", *header], rows
+
+
+SLICE_TITLES = {
+    "attributes": "positive and negative attributes the same, or different",
+    "counts": "by numbers of attributes (|A+|, |A−|)",
+    "negative_seeds": "by number of negative seeds",
+}
+
+
+def slice_tables(report: Report) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Yield title, header and rows of what a report says of groups of queries and of entities."""
+    columns = ["PosMAP", "NegMAP", "CombMAP", "PosMAP@10", "PosMAP@100"]
+    for name, groups in report.get("slices", {}).items():
+        rows = [[g, str(v["queries"]), *_numbers(v, columns)] for g, v in groups.items()]
+        yield SLICE_TITLES[name], ["", "queries", *columns], rows
+    if any(column.startswith("FineMAP") for column in report["overall"]):
+        columns = [f"Fine{column}" for column in COLUMNS]
+        yield "the fine-grained class as truth", list(COLUMNS), [_numbers(report["overall"], columns)]
+    if recalls := [column for column in report["overall"] if column.startswith("Recall@")]:
+        yield "recall of the first stage", recalls, [_numbers(report["overall"], recalls)]
+    if report.get("tail"):
+        rows = [
+            [one["sentences"], str(one["truth"]), "" if one["share"] is None else f"{one['share']:.2f}"]
+            for one in report["tail"]
+        ]
+        yield "true entities by number of sentences", ["sentences", "true", "found among 100, %"], rows
 
 
 def _numbers(values: Mapping[str, float], columns: Sequence[str]) -> list[str]:

@@ -37,7 +37,13 @@ from engine.corpus.readers.source_files import list_source, partition_of, refuse
 from engine.corpus.readers.tables import batch_rows
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
 from engine.queries.mesed import SUFFIX, RawRecord, mesed_records, query_texts
-from engine.queries.records import FIELDS, SPELLINGS, QueryRecord, plain, validated
+from engine.queries.records import (
+    FIELDS,
+    SPELLINGS,
+    QueryRecord,
+    plain,
+    validated,
+)
 from engine.query import Query
 from engine.refusals import Code, Refusal, encodable
 from engine.repeated_keys import json_records
@@ -57,11 +63,13 @@ class Truth:
     """One side's ground truth: ids of the vocabulary, and names that the vocabulary lacks.
 
     A missing name can never be found, yet it counts in the size of the truth: a candidate list that
-    lacks an entity must not make the same ranking look better.
+    lacks an entity must not make the same ranking look better. ``seeds`` are the query's seeds that the file
+    names among the truth; they are in ``ids`` of no query, and some protocols count them all the same.
     """
 
     ids: frozenset[int] = frozenset()
     missing: tuple[str, ...] = ()
+    seeds: frozenset[int] = frozenset()
 
     @property
     def size(self) -> int:
@@ -130,6 +138,15 @@ class QuerySet:
             given: list[Any] = [q.class_name, q.positive_attributes, q.negative_attributes]
             given += [dict(q.options)] if q.options else []
             digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k, *given]).encode() + b"\n")
+        return digest.hexdigest()[:16]
+
+    @property
+    def truth_digest(self) -> str:
+        """Hex digest of all that figures depend on: :attr:`digest`, classes and truth."""
+        digest = hashlib.sha256(self.digest.encode())
+        for one in self.queries:
+            sides = [[sorted(t.ids), t.missing, sorted(t.seeds)] for t in (one.positive, one.negative)]
+            digest.update(json.dumps([one.label, sides]).encode() + b"\n")
         return digest.hexdigest()[:16]
 
 
@@ -303,14 +320,15 @@ class _Reader:
         wanted, unwanted = self._truth(record.pos_gt, query), self._truth(record.neg_gt, query)
         lacking = set(map(look_key, unwanted.missing))
         missing = tuple(name for name in wanted.missing if look_key(name) not in lacking)
-        wanted = Truth(wanted.ids - unwanted.ids, missing)
+        wanted = Truth(wanted.ids - unwanted.ids, missing, wanted.seeds - unwanted.seeds)
         return LabelledQuery(query, label, wanted, unwanted)
 
     def _truth(self, given: Sequence[str | int], query: Query) -> Truth:
         found = {name: self.vocabulary.find(name) for name in given}
-        ids = frozenset(i for i in found.values() if i is not None) - set(query.seeds)
+        ids = frozenset(i for i in found.values() if i is not None)
+        seeds = ids & set(query.seeds)
         missing = {look_key(str(name)): str(name) for name, i in reversed(found.items()) if i is None}
-        return Truth(ids, tuple(reversed(missing.values())))
+        return Truth(ids - seeds, tuple(reversed(missing.values())), seeds)
 
 
 def _stem(file: Store) -> str:

@@ -67,7 +67,8 @@ class Labels(NamedTuple):
 
 
 class PartCounts(NamedTuple):
-    """The counts of a part: its queries, those of them without any answer, its rows.
+    """The counts of a part: its queries, those without any answer, its rows, and queries that lack something
+    (``degraded``).
 
     ``counted`` is the sum of what stages counted of its answers, by name, as its file says it.
     """
@@ -75,6 +76,7 @@ class PartCounts(NamedTuple):
     queries: int
     empty: int
     rows: int
+    degraded: int = 0
     counted: tuple[tuple[str, int], ...] = ()
 
 
@@ -134,15 +136,38 @@ class ExpansionFolder:
             )
         return there
 
+    def finished_run(self) -> RunDescription:
+        """Return what a finished output was made from.
+
+        Raises:
+            FormatError: it is no output of a batch expansion, or a part of it may be missing.
+        """
+        run = self._read_run()
+        if run is None:
+            raise FormatError(f"{self.folder.uri}: no {RUN}, so this is no output of `seedset expand`")
+        if not (self.folder / MANIFEST).exists():
+            raise FormatError(
+                f"{self.folder.uri}: has no {MANIFEST}: unfinished; run the same `seedset expand` again"
+            )
+        return run
+
+    def first_note(self, part: str) -> str:
+        """Return what was left out first for the first query of a part; "" for nothing."""
+        with self.parts.file(part).open_input() as stream:
+            notes = pq.ParquetFile(stream).read_row_group(0, ["degraded"])["degraded"][0].as_py()
+        return str(notes[0]) if notes else ""
+
     def write_part(self, part: str, expansions: Sequence[Expansion], labels: Labels) -> PartCounts:
         """Write one part and return its counts."""
         table = to_table(expansions, labels)
         empty = sum(len(e.ranking) == 0 for e in expansions)
+        degraded = sum(bool(e.degraded) for e in expansions)
         counted = summed(e.counts for e in expansions)
-        counts = {"queries": str(len(expansions)), "empty": str(empty), "counted": json.dumps(counted)}
+        counts = {"queries": str(len(expansions)), "empty": str(empty), "degraded": str(degraded)}
+        counts["counted"] = json.dumps(counted)
         with self.parts.writing(part) as path:
             pq.write_table(table.replace_schema_metadata(counts), path, compression="zstd")
-        return PartCounts(len(expansions), empty, table.num_rows, tuple(counted.items()))
+        return PartCounts(len(expansions), empty, table.num_rows, degraded, tuple(counted.items()))
 
     def finish(self, run: RunDescription, refused: Sequence[RefusedQuery]) -> dict[str, Any]:
         """Check that every part is there with all its queries, write the manifest and return it.
@@ -163,6 +188,7 @@ class ExpansionFolder:
             "empty": sum(part["empty"] for part in parts),
             "rows": sum(part["rows"] for part in parts),
             "counts": summed(part["counted"] for part in parts),
+            "degraded": sum(part["degraded"] for part in parts),
             "parts": parts,
         }
         (self.folder / MANIFEST).write_bytes(json.dumps(manifest, indent=1).encode() + b"\n")
@@ -204,9 +230,9 @@ def _read_counts(file: Store) -> PartCounts:
         footer = pq.ParquetFile(stream).metadata
     metadata = footer.metadata or {}
     counted = json.loads(metadata.get(b"counted", b"{}"))
-    return PartCounts(
-        int(metadata[b"queries"]), int(metadata[b"empty"]), footer.num_rows, tuple(counted.items())
-    )
+    degraded = int(metadata.get(b"degraded", 0))  # parts of an earlier version do not say it
+    queries, empty = int(metadata[b"queries"]), int(metadata[b"empty"])
+    return PartCounts(queries, empty, footer.num_rows, degraded, tuple(counted.items()))
 
 
 def to_table(expansions: Sequence[Expansion], labels: Labels) -> pa.Table:

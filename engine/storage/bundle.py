@@ -75,10 +75,17 @@ class Bundle:
     """Where it was opened; None: the folder alone is known."""
 
     @classmethod
-    def open(cls, workspace: Workspace, bundle_id: str | None = None) -> Bundle:
+    def open(
+        cls, workspace: Workspace, bundle_id: str | None = None, only: Sequence[str] | None = None
+    ) -> Bundle:
         """Open a bundle (the current one if none is named) and check every file of it.
 
         A bundle in a bucket is copied to a local cache first, once a machine.
+
+        Args:
+            workspace: that holds it.
+            bundle_id: its name.
+            only: names of files; what is opened holds no others, and they are neither copied nor checked.
 
         Raises:
             BundleError: none was published, or a file is missing, has another size or another checksum.
@@ -92,6 +99,10 @@ class Bundle:
             if chosen:
                 raise
             raise BundleError(f"{error}; {_choose(workspace)}") from None
+        if only is not None:
+            manifest = manifest.model_copy(
+                update={"files": {n: entry for n, entry in manifest.files.items() if n in only}}
+            )
         folder = Path(source.path) if source.is_local else _fetch(source, manifest)
         check_files(Store.open(folder), manifest)
         return cls(manifest, folder, workspace=workspace)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -25,13 +25,14 @@ from engine.evaluation.ablation import (
     table_rows,
     view_name,
 )
-from engine.evaluation.report import Report, evaluate, markdown_table
+from engine.evaluation.cells import Measuring, measure_cell
+from engine.evaluation.metrics import Protocol
+from engine.evaluation.report import markdown_table
 from engine.queries.formats import QuerySet, read_queries
 from engine.retrieval.distributions import distributions_folder, log_distributions_folder
 from engine.retrieval.index import VectorIndex
 from engine.storage.bundle import Bundle, publish
 from engine.storage.store import Store, machine_cache
-from engine.storage.whole import fault_of
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from engine.training.settings import Modality, MultimodalSettings
@@ -40,6 +41,7 @@ from jobs import console
 from jobs.settings import TEMPERATURE
 from jobs.steps.encoder_training import Trained, train, trained_run
 from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.measuring import CELLS, measuring
 from jobs.steps.multimodal_views import ViewSource, multimodal_view
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import given_or_auto
@@ -55,6 +57,7 @@ class AblationPlan:
     repeats: int = 1
     workers: int = 1
     gpu: bool = False
+    protocol: Protocol = "seedset"
 
     @property
     def rows(self) -> list[tuple[str, Row]]:
@@ -86,7 +89,7 @@ def ablate(workspace: Workspace, plan: AblationPlan, queries: dict[str, QuerySet
     """
     folder = workspace.runs("ablate")
     bundles = _trained_bundles(workspace, folder, plan)
-    return _measure(folder, bundles, plan, queries)
+    return _measure(workspace, bundles, plan, queries)
 
 
 def _trained_bundles(workspace: Workspace, folder: Store, plan: AblationPlan) -> dict[str, Bundle]:
@@ -103,18 +106,26 @@ def _trained_bundles(workspace: Workspace, folder: Store, plan: AblationPlan) ->
 
 
 def _measure(
-    folder: Store, bundles: dict[str, Bundle], plan: AblationPlan, queries: dict[str, QuerySet]
+    workspace: Workspace, bundles: dict[str, Bundle], plan: AblationPlan, queries: dict[str, QuerySet]
 ) -> list[Measured]:
     """Measure every row under every read-out on every set of queries."""
+    cells = workspace.runs(CELLS)
+
+    @cache
+    def measured_by(settings: str, name: str) -> Measuring:
+        return measuring(workspace, bundles[settings], queries[name], plan.protocol)
+
     found = []
     total = len(plan.rows) * len(READ_OUTS) * len(queries) * plan.repeats
     with console.meter("measuring", total) as meter:
         for table, row in plan.rows:
-            own = [bundles[settings.model_dump_json()] for settings in plan.of(row)]
+            own = [settings.model_dump_json() for settings in plan.of(row)]
             for read_out, (name, some) in ((r, q) for r in READ_OUTS for q in queries.items()):
                 reports = []
-                for bundle in own:
-                    reports.append(_measured(folder, bundle, row, read_out, some))
+                for settings in own:
+                    how = measured_by(settings, name)
+                    cell = measure_cell(cells, pipeline(read_out, row), bundles[settings], some, how)
+                    reports.append(cell.report)
                     meter.add(1, f"{row.name}, {read_out}")
                 found.append(Measured(table, row.name, read_out, name, reports))
     return found
@@ -160,18 +171,6 @@ def _write_view(
     distributions.write(staged / distributions_folder(view_name(modality)))
 
 
-def _measured(folder: Store, bundle: Bundle, row: Row, read_out: str, queries: QuerySet) -> Report:
-    """Return a report, measured unless it is there already."""
-    stages = pipeline(read_out, row)
-    about = f"{bundle.id} {stages} {queries.digest}"
-    file = folder / "measured" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
-    if fault_of(file) is None:
-        return dict(json.loads(file.read_bytes()))
-    report = {**evaluate(stages.open(bundle), queries), "pipeline": str(stages), "bundle": bundle.id}
-    file.write_bytes(json.dumps(report).encode())
-    return report
-
-
 def open_queries(workspace: Workspace, given: Sequence[str]) -> dict[str, QuerySet]:
     """Read the sets of queries, each under its folder's name."""
     vocabulary = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
@@ -193,6 +192,7 @@ def _headed(measured: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]
 def write_report(folder: Store, measured: Sequence[Measured], plan: AblationPlan) -> bytes:
     """Write the report, for people and as JSON, and return the latter."""
     about = {"settings": plan.base.model_dump(mode="json"), "repeats": plan.repeats}
+    about |= {"protocol": plan.protocol}
     lines = ["# MultiExpan taken apart", "", f"`{json.dumps(about)}`", "", "In percent.", ""]
     for title, some in _headed(measured):
         lines += [f"## {title}", "", *markdown_table(*table_rows(some, LONG)), ""]

@@ -171,7 +171,7 @@ class StagePools:
         with session(), deaths_in_words(PARTS_KEPT):
             check_shared([job.source.workspace, job.output])
             for row in _pooled(job, tasks, self._workers).iter_rows():
-                yield places[row["part"]], PartCounts(row["queries"], row["empty"], row["rows"])
+                yield places[row["part"]], PartCounts(**{name: row[name] for name in PartCounts._fields})
 
 
 def _pooled(job: BatchExpansion, tasks: Sequence[PartQueries], workers: int | None) -> Any:

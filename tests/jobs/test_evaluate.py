@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.storage.store import Store
+from jobs import expand
 from jobs.evaluate import main
 from tests.support.bundles import method_bundle, random_bundle
 from tests.support.commands import run_command
@@ -98,6 +99,53 @@ def test_refused_queries_are_loud_and_strict_fails(root: Path, capsys: pytest.Ca
     assert evaluate(root, "--method", "retexpan", "--strict") == 2
 
 
+def test_what_expand_wrote_has_the_figures_of_the_method_itself(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = root / "out"
+    words = ("--workspace", root / "w", "--queries", root / "query")
+    assert (
+        run_command(
+            expand.main, *words, "--method", "retexpan", "--output", out, "--part-size", 1, "--workers", 1
+        )
+        == 0
+    )
+    assert evaluate(root, "--method", "retexpan") == 0
+    folder = root / "w" / "runs" / "evaluate" / "retexpan"
+    direct = {name: (folder / name).read_bytes() for name in ("run.trec", "positive.qrels", "negative.qrels")}
+    report = json.loads((folder / "report.json").read_text())
+    # The bundle's models need not be there: entities are enough.
+    (index,) = (root / "w" / "bundles").glob("*/index/mask.faiss")
+    index.unlink()
+    assert evaluate(root, "--results", str(out)) == 0
+    stored = json.loads((folder / "report.json").read_text())
+    assert stored.pop("seconds_per_query") is None
+    assert report.pop("seconds_per_query") > 0
+    recalled = [name for name in report["overall"] if name.startswith("Recall")]
+    assert len(recalled) == 14, "what the first stage recalled is in no result"
+    for one in (report["overall"], report["by_class"]["things"]):
+        for name in recalled:
+            del one[name]
+    for groups in report["slices"].values():
+        for one in groups.values():
+            for name in recalled:
+                del one[name]
+    assert stored == report
+    assert {name: (folder / name).read_bytes() for name in direct} == direct
+    assert "method=retexpan" in capsys.readouterr().out
+
+
+def test_results_of_other_queries_are_a_mistake(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--workspace", root / "w", "--queries", root / "query", "--method", "retexpan")
+    assert run_command(expand.main, *words, "--output", root / "out", "--workers", 1) == 0
+    more = [{"query_id": "late", "pos_seeds": ["entity 1"], "pos_gt": ["entity 4"]}]
+    (root / "query" / "more.json").write_text(json.dumps(more))
+    assert evaluate(root, "--results", str(root / "out")) == 2
+    assert "no result of 'late'" in capsys.readouterr().err
+    assert evaluate(root) == 2
+    assert "give --method NAME, or --results FOLDER" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
@@ -131,5 +179,10 @@ def test_queries_of_mesed_have_its_table(root: Path, capsys: pytest.CaptureFixtu
     assert (last["queries"], last["refused"]) == ("2", "0")
     report = json.loads((root / "w/runs/evaluate/retexpan/report.json").read_text())
     assert report["overall"]["PosP@100"] == 100, "all entities are ranked"
+    assert report["protocol"] == "seedset"
     assert float(last["Avg"]) == report["overall"]["PosAvg"]
     assert "Comb" not in shown.out
+    assert run_command(main, *words, "--protocol", "mesed") == 0
+    report = json.loads((root / "w/runs/evaluate/retexpan/report.json").read_text())
+    assert report["protocol"] == "mesed"
+    assert report["overall"]["PosP@100"] == 50, "of ten true entities five are seeds, which no list holds"

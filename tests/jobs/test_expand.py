@@ -151,6 +151,20 @@ def test_a_language_models_lists_are_those_of_the_local_runtime(tmp_path, name):
         np.testing.assert_allclose([r["score"] for r in rows], expansion.ranking.scores, rtol=1e-4)
 
 
+def test_a_table_of_which_every_query_is_refused_is_an_error(root, tmp_path, capsys):
+    """No seed has a vector: each row only says so. One other query, and the output is what it is."""
+    lines = [json.dumps({"id": f"q{i}", "positive": [N - 1]}) for i in range(3)]
+    (tmp_path / "q.jsonl").write_text("\n".join(lines))
+    words = ("--queries", tmp_path / "q.jsonl", "--part-size", 2, "--workers", 1)
+    assert expand(root, tmp_path / "out", *words) == 2
+    shown = capsys.readouterr()
+    assert "queries=3 rows=3 empty=3 degraded=3" in shown.out
+    assert f"none of the 3 queries has an answer; the first: Retrieve: positive seed {N - 1}" in shown.err
+    (tmp_path / "q.jsonl").write_text("\n".join([*lines, '{"id": "good", "positive": [1]}']))
+    assert expand(root, tmp_path / "other", *words) == 0
+    assert " empty=3 degraded=3 " in capsys.readouterr().out
+
+
 def test_a_rerun_makes_only_what_is_missing(root, tmp_path, capsys):
     output = tmp_path / "out"
     assert expand(root, output, "--part-size", 6, "--workers", 1) == 0

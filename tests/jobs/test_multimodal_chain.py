@@ -166,10 +166,11 @@ def test_an_ablation_trains_once_and_leaves_the_workspace_as_it_was(
     assert run_command(evaluate.main, *words[:4], "--method", "multimodal") == 0
     published = json.loads((runs / "multimodal" / "report.json").read_bytes())
     assert report["measured"][1]["reports"][0]["overall"] == published["overall"]
-    views = (workspace.runs("ablate") / "measured").files(".json")
+    cells = {f.path: f.read_bytes() for f in workspace.runs("cells").files("report.json")}
+    assert len(cells) == 4, "two rows under two read-outs"
     assert run_command(ablate.main, *words, *TRAINING[2:-1]) == 0
     assert "entities by" not in capsys.readouterr().err, "what was made is not made again"
-    assert [f.name for f in (workspace.runs("ablate") / "measured").files(".json")] == [f.name for f in views]
+    assert {f.path: f.read_bytes() for f in workspace.runs("cells").files("report.json")} == cells
 
 
 def test_baselines_are_measured_where_the_input_of_the_last_block_was_kept(

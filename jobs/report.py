@@ -1,0 +1,232 @@
+"""Fill the papers' tables: every method on one set of queries, with intervals, tests, costs and figures.
+
+What is measured once is kept as a cell in ``runs/cells`` of the workspace, so that a report that was stopped
+goes on, and a second one of the same bundle and queries measures only what is new.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from rich.console import Console
+
+from cluster.commandline import command
+from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
+from cluster.options import Choices, CommandSettings, Flag, declared
+from engine.errors import FormatError, UserError
+from engine.evaluation.comparison import FORMAT, Document, differences
+from engine.evaluation.metrics import Protocol
+from engine.evaluation.page import html, markdown
+from engine.evaluation.plots import Plot, available, plots
+from engine.evaluation.scores import as_json
+from engine.evaluation.sweeps import SWEEPS, sample
+from engine.evaluation.tables import Table, tables
+from engine.methods import ABLATIONS, METHODS
+from engine.queries.formats import read_queries
+from engine.queries.stored import StoredResults
+from engine.storage.bundle import Bundle
+from engine.storage.relative import check_relative
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
+from jobs import console
+from jobs.steps.measuring import measuring
+from jobs.steps.reporting import ReportPlan, fill, planes
+
+EXAMPLES = """
+  seedset report --workspace demo-workspace/workspace --queries demo-workspace/sample/queries
+  seedset report --workspace work --queries q.jsonl --method retexpan --method default --compare before.json
+  seedset report --workspace work --queries mesed/query --protocol mesed --baseline multiexpan --sample 100
+"""
+
+NO_SWEEP = "none"
+
+
+class ReportSettings(CommandSettings):
+    """The settings of the command."""
+
+    workspace: str = Field(description="Folder or s3:// prefix that holds the bundle.")
+    queries: str = Field(description="Queries with known answers, as `seedset evaluate` reads them.")
+    method: Annotated[list[str], METHOD_NAME] = Field(
+        default=[], description="Measure this method. Repeat it for several.  [default: every method]"
+    )
+    set: Changes = declared(MethodSettings, "set")
+    results: list[str] = Field(
+        default=[], description="A row of the answers in this folder, which `seedset expand` wrote."
+    )
+    output: str | None = Field(
+        default=None,
+        description="Write to this folder or s3:// prefix.  [default: the workspace's runs/report]",
+    )
+    bundle: str | None = Field(
+        default=None, description="Use the bundle of this id.  [default: the current one]"
+    )
+    before: str | None = Field(
+        default=None,
+        description="Also draw the entities of this bundle, one from before training.",
+    )
+    protocol: Protocol = Field(
+        default="seedset",
+        description="Count as truth what our figures do (without the seeds), MESED's authors (the seeds are "
+        "among it), or their program to the letter.",
+    )
+    baseline: str = Field(default="retexpan", description="Test the others against this method.")
+    sweep: Annotated[list[str], Choices((*SWEEPS, NO_SWEEP))] = Field(
+        default=[], description="Vary this setting. Repeat it for several.  [default: all]"
+    )
+    sweep_sample: int | None = Field(
+        default=60,
+        ge=1,
+        description="Measure each value of a sweep on so many queries, some of every class.",
+    )
+    smoothing: list[str] = Field(
+        default=[],
+        description="VALUE=BUNDLE: a bundle trained with this label smoothing, for its sweep.",
+    )
+    sample: int | None = Field(
+        default=None, ge=1, description="Measure on so many queries, some of every class.  [default: all]"
+    )
+    sample_generating: int | None = Field(
+        default=None,
+        ge=1,
+        description="Measure methods that need a language model on so many queries, and compare them with "
+        "the baseline on those.  [default: all]",
+    )
+    compare: Path | None = Field(
+        default=None, description="Show what is otherwise than in this report.json of another run."
+    )
+    plots: bool = Field(default=True, description="Draw figures (needs matplotlib, the extra `report`).")
+    json_file: Annotated[Path | None, Flag("--json")] = Field(
+        default=None, description="Also write the report to this file."
+    )
+    batch_size: int = Field(default=64, ge=1, description="Hand over this many queries at once.")
+    overwrite: bool = Field(default=False, description="Measure again what is measured already.")
+
+
+@command(EXAMPLES, actions=[LIST_METHODS])
+def main(settings: ReportSettings) -> None:
+    """Fill the papers' tables on one set of queries: HTML to read, JSON to compare, figures as PNG.
+
+    Without --method every method is measured that the bundle can run; the others are rows that say why not.
+    report.json holds no times: the same bundle, queries and settings give the same bytes. What a query took
+    is in timings.json.
+    """
+    started = time.monotonic()
+    for path in (settings.json_file, settings.compare):
+        if path is not None:
+            check_relative(path)
+    other = _read_report(settings.compare)
+    if settings.plots and not available():
+        console.say("no figures: matplotlib is not installed (`pip install 'seedset[report]'`)")
+    plan = _plan(settings)
+    filled = fill(plan)
+    drawn: list[Plot] = []
+    if settings.plots and available():
+        drawn = list(plots(filled.document, planes(plan)))
+    shown = tables(filled.document, filled.seconds)
+    if other is not None:
+        shown.insert(1, _compared(filled.document, other, settings.compare))
+    folder = Store.open(settings.output) if settings.output else plan.workspace.runs("report")
+    _write(folder, filled.document, filled.seconds, shown, drawn)
+    if settings.json_file is not None:
+        settings.json_file.parent.mkdir(parents=True, exist_ok=True)
+        settings.json_file.write_bytes(as_json(filled.document))
+    _show(shown[: 1 if other is None else 2])
+    console.say(f"report: {folder.uri}/report.html")
+    rows = filled.document["rows"]
+    console.result(
+        bundle=plan.bundle.id,
+        queries=filled.document["queries"],
+        measured=sum("why_not" not in row for row in rows),
+        not_measured=sum("why_not" in row for row in rows),
+        refused=len(filled.document["refused"]),
+        plots=len(drawn),
+        seconds=f"{time.monotonic() - started:.1f}",
+    )
+
+
+def _plan(settings: ReportSettings) -> ReportPlan:
+    workspace = Workspace.open(settings.workspace)
+    names = settings.method or ([] if settings.results else [*METHODS, *ABLATIONS])
+    bundle = Bundle.open(workspace, settings.bundle)
+    found = read_queries(Store.open(settings.queries), bundle.vocabulary)
+    queries = sample(found, settings.sample)
+    return ReportPlan(
+        workspace,
+        bundle,
+        queries,
+        measuring(workspace, bundle, queries, settings.protocol),
+        pipelines(dict.fromkeys(names), settings.set),
+        [StoredResults.open(Store.open(folder)) for folder in settings.results],
+        settings.baseline,
+        settings.sample_generating,
+        [name for name in settings.sweep or SWEEPS if name != NO_SWEEP],
+        settings.sweep_sample,
+        dict(_smoothing(workspace, one) for one in settings.smoothing),
+        Bundle.open(workspace, settings.before) if settings.before else None,
+        settings.batch_size,
+        settings.overwrite,
+    )
+
+
+def _smoothing(workspace: Workspace, given: str) -> tuple[float, Bundle]:
+    value, equals, bundle = given.partition("=")
+    try:
+        if equals and bundle:
+            return float(value), Bundle.open(workspace, bundle)
+    except ValueError:
+        pass
+    raise UserError(f"--smoothing {given}: write VALUE=BUNDLE, such as 0.075=0123456789abcdef")
+
+
+def _read_report(file: Path | None) -> Document | None:
+    if file is None:
+        return None
+    try:
+        report = json.loads(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"--compare {file}: {error.strerror or error}") from None
+    except ValueError:
+        raise FormatError(f"--compare {file}: not JSON; name the report.json of `seedset report`") from None
+    if not isinstance(report, dict) or report.get("format") != FORMAT or "rows" not in report:
+        raise FormatError(f"--compare {file}: no report of `seedset report` (format {FORMAT})")
+    return report
+
+
+def _compared(new: Document, old: Document, file: Path | None) -> Table:
+    remarks, header, rows = differences(new, old)
+    return Table(f"Here, and less what {file and file.name} has", header, rows, remarks)
+
+
+def _write(
+    folder: Store,
+    report: Document,
+    seconds: dict[str, float | None],
+    shown: list[Table],
+    drawn: list[Plot],
+) -> None:
+    """Write the page, the tables as Markdown, the figures, the times, and last the report for programs."""
+    title = f"Report on bundle {report['bundle']}"
+    (folder / "report.html").write_bytes(html(report, shown, drawn, title).encode())
+    (folder / "report.md").write_bytes(markdown(shown, title).encode())
+    for plot in drawn:
+        (folder / "plots" / f"{plot.name}.png").write_bytes(plot.png)
+    (folder / "timings.json").write_bytes(as_json({"seconds_per_query": seconds}))
+    (folder / "report.json").write_bytes(as_json(report))
+
+
+def _show(shown: list[Table]) -> None:
+    terminal = Console(highlight=False)
+    if not terminal.is_terminal:
+        terminal.width = 140  # a log: nothing is cut off
+    for one in shown:
+        terminal.print(console.table(one.title, one.header, one.rows))
+        for note in one.notes:
+            terminal.print(note, markup=False)
+
+
+if __name__ == "__main__":
+    main.run()

@@ -1,0 +1,83 @@
+"""Say what is measured of a workspace's queries: classes, numbers of sentences, protocol."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from engine.catalogue import open_catalogue
+from engine.errors import StorageError, UnknownAttributeError
+from engine.evaluation.cells import Measuring
+from engine.evaluation.measuring import Measures, classes_of
+from engine.evaluation.metrics import Protocol
+from engine.plugins import find_method
+from engine.queries.formats import QuerySet
+from engine.queries.stored import StoredResults
+from engine.storage.bundle import Bundle
+from engine.storage.parts import content_key
+from engine.storage.store import machine_cache
+from engine.storage.workspace import Workspace
+from engine.vocabulary import Vocabulary
+from jobs.steps.query_options import with_checked_options
+
+CLASS = "class"
+"""The attribute that names an entity's fine-grained class, as UltraWiki's attributes.json is imported."""
+
+
+CELLS = "cells"
+"""The folder of a workspace's runs with every measured cell (:mod:`engine.evaluation.cells`)."""
+
+
+def measuring(
+    workspace: Workspace,
+    bundle: Bundle,
+    queries: QuerySet,
+    protocol: Protocol = "seedset",
+    negative_seeds: int | None = None,
+) -> Measuring:
+    """Return what is measured: besides the papers' columns the fine-grained class and the long tail.
+
+    The entities of a class are those that its queries name and those with its name in their attribute
+    "class". Sentences are counted in the corpus, if it is there and has the bundle's entities.
+    """
+    sentences = sentence_counts(workspace, bundle)
+    measures = Measures(protocol, negative_seeds, fine_classes(bundle, queries), sentences)
+    return Measuring(measures, "" if sentences is None else content_key(sentences.tobytes()))
+
+
+def asked_of_results(queries: QuerySet, results: StoredResults) -> QuerySet:
+    """Return the queries as the method of some results read them: its settings that they change, checked."""
+    if not any(labelled.query.options for labelled in queries.queries):
+        return queries
+    return with_checked_options(queries, find_method(results.run.method))
+
+
+def fine_classes(bundle: Bundle, queries: QuerySet) -> dict[str, frozenset[int]]:
+    """Return the entities of each fine-grained class of the queries."""
+    catalogue = open_catalogue(bundle)
+    found = classes_of(queries.queries)
+    for label in found:
+        try:
+            found[label] |= set(catalogue.matching(((CLASS, (label,)),), lambda: False).tolist())
+        except UnknownAttributeError:
+            continue
+    return found
+
+
+def sentence_counts(workspace: Workspace, bundle: Bundle) -> npt.NDArray[np.int64] | None:
+    """Return how many sentences each entity has, int64 [N]; None: the workspace's corpus has others."""
+    try:
+        parts = workspace.mentions()
+        corpus = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
+    except StorageError:
+        return None
+    if corpus.names != bundle.vocabulary.names:
+        return None
+    counts = np.zeros(len(corpus.names), np.int64)
+    for part in parts:
+        with part.open_input() as stream:
+            for batch in pq.ParquetFile(stream).iter_batches(columns=["entity_id", "end"]):
+                told = batch["entity_id"].to_numpy()[batch["end"].to_numpy() > 0]  # others are images alone
+                counts += np.bincount(told, minlength=len(counts))
+    return counts

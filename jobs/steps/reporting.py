@@ -1,0 +1,266 @@
+"""Fill a report cell by cell: every method, every value of a sweep, what `expand` wrote."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from engine.errors import BundleError, UserError
+from engine.evaluation.cells import Measured, Measuring, measure_cell, measure_into
+from engine.evaluation.comparison import (
+    Against,
+    Document,
+    Row,
+    document,
+    main_column,
+    missing_row,
+    row_of,
+)
+from engine.evaluation.list_view import list_view_note
+from engine.evaluation.measuring import by_truth
+from engine.evaluation.metrics import CUTOFFS
+from engine.evaluation.plots import Points
+from engine.evaluation.projection import groups, named, plane
+from engine.evaluation.report import refused_of
+from engine.evaluation.scores import Scores, finished
+from engine.evaluation.sweeps import SWEEPS, Sweep, sample
+from engine.generation.files import LM_FILES
+from engine.queries.formats import QuerySet
+from engine.queries.stored import StoredResults
+from engine.retrieval.index import index_file, open_index
+from engine.stages.base import Pipeline
+from engine.storage.bundle import Bundle
+from engine.storage.parts import content_key
+from engine.storage.workspace import Workspace
+from jobs import console
+from jobs.steps.measuring import CELLS, asked_of_results, measuring
+from jobs.steps.query_options import with_checked_options
+
+VIEW = "mask"
+"""The view that training changes."""
+
+
+@dataclass(frozen=True)
+class ReportPlan:
+    """What a report measures.
+
+    Args:
+        workspace, bundle, queries: on which data.
+        how: it is measured.
+        methods: pipelines by name, in the order of the rows.
+        results: outputs of batch expansions, rows of their own.
+        baseline: the method that the others are tested against.
+        generating: queries for methods that need a language model; None: all.
+        sweeps: names of :data:`SWEEPS`.
+        sweep_sample: queries of each value of a sweep; None: all.
+        smoothing: bundles by the label smoothing of their training: the sweep that needs trainings.
+        before: a bundle from before the training.
+        batch_size: queries handed over at once.
+        again: measure finished cells again.
+    """
+
+    workspace: Workspace
+    bundle: Bundle
+    queries: QuerySet
+    how: Measuring
+    methods: Mapping[str, Pipeline]
+    results: Sequence[StoredResults] = ()
+    baseline: str = "retexpan"
+    generating: int | None = None
+    sweeps: Sequence[str] = ()
+    sweep_sample: int | None = None
+    smoothing: Mapping[float, Bundle] = field(default_factory=dict)
+    before: Bundle | None = None
+    batch_size: int = 64
+    again: bool = False
+
+
+class Filled(NamedTuple):
+    """A filled report: the document, and what a query took by method, which is no part of it."""
+
+    document: Document
+    seconds: dict[str, float | None]
+
+
+def fill(plan: ReportPlan) -> Filled:
+    """Measure what is not measured yet, and return the report.
+
+    Raises:
+        UserError: no method at all could be measured; names the first reason.
+    """
+    rows: list[Row] = []
+    scores: dict[str, Scores] = {}
+    seconds: dict[str, float | None] = {}
+    total = len(plan.results) + len(plan.methods)
+    for number, (name, pipeline, cell) in enumerate(_cells(plan), 1):
+        if isinstance(cell, UserError):
+            console.say(f"{number} of {total}: {name}: not measured: {cell}")
+            rows.append(missing_row(name, pipeline, str(cell)))
+            continue
+        console.say(f"{number} of {total}: {name}")
+        row = row_of(name, cell)
+        model = plan.bundle.manifest.settings.get("lm", {})
+        if name in plan.methods and (note := list_view_note(plan.methods[name], model)):
+            row["note"] = note
+        rows.append(row)
+        scores[name], seconds[name] = cell.scores, cell.report["seconds_per_query"]
+    if not scores:
+        raise UserError(f"nothing could be measured; the first: {rows[0]['method']}: {rows[0]['why_not']}")
+    usable, _ = by_truth(plan.queries.queries)
+    negatives = any(q.query.negative or q.negative.size for q in usable)
+    about = {
+        "bundle": plan.bundle.id,
+        "queries_digest": plan.queries.truth_digest,
+        "queries": len(usable),
+        "classes": dict(sorted(Counter(q.label for q in usable).items())),
+        "negatives": negatives,
+        "protocol": plan.how.measures.protocol,
+        "missing_truth": plan.queries.missing,
+        "refused": [{**one, "source": _file_name(one["source"])} for one in refused_of(plan.queries)],
+    }
+    against = Against(plan.baseline, main_column(negatives), scores)
+    return Filled(document(about, rows, against, [*_sweeps(plan), *_smoothing(plan)]), seconds)
+
+
+def _file_name(uri: str) -> str:
+    """Return a file's name without its folder, which differs from machine to machine."""
+    return uri.rpartition("/")[2]
+
+
+def _cells(plan: ReportPlan) -> Iterator[tuple[str, str, Measured | UserError]]:
+    """Yield name, pipeline and cell of every row; in a cell's place why there is none."""
+    for results in plan.results:
+        name = results.run.method
+        if name in plan.methods:
+            name = f"{name} ({results})"
+        yield name, results.run.pipeline, _tried(lambda results=results: _read(plan, results))
+    for name, pipeline in plan.methods.items():
+        some = sample(plan.queries, plan.generating) if generates(pipeline) else plan.queries
+        yield name, str(pipeline), _tried(lambda name=name, p=pipeline, q=some: _cell(plan, name, p, q))
+
+
+def generates(pipeline: Pipeline) -> bool:
+    """Return whether a pipeline needs a language model, which takes its time."""
+    return any(set(stage.needs()) & set(LM_FILES) for stage in pipeline.stages)
+
+
+def _tried(measure: Any) -> Measured | UserError:
+    try:
+        found: Measured = measure()
+        return found
+    except UserError as error:
+        return error
+
+
+def check_needs(pipeline: Pipeline, bundle: Bundle) -> None:
+    """Refuse a pipeline whose stages need what a bundle lacks, before anything is loaded.
+
+    Raises:
+        BundleError: names the files.
+    """
+    there = bundle.manifest.files
+    needs = dict.fromkeys(name for stage in pipeline.stages for name in stage.needs())
+    lacking = [n for n in needs if n not in there and not any(file.startswith(f"{n}/") for file in there)]
+    if lacking:
+        raise BundleError(f"the bundle lacks {', '.join(lacking)}")
+
+
+def _cell(
+    plan: ReportPlan,
+    name: str,
+    pipeline: Pipeline,
+    queries: QuerySet | None = None,
+    negative_seeds: int | None = None,
+) -> Measured:
+    """Return a method's cell, measured unless it is there."""
+    check_needs(pipeline, plan.bundle)
+    asked, how = with_checked_options(queries or plan.queries, pipeline), plan.how
+    if negative_seeds is not None:
+        how = how._replace(measures=replace(how.measures, negative_seeds=negative_seeds))
+    cells = plan.workspace.runs(CELLS)
+    with console.meter(name, len(by_truth(asked.queries)[0])) as meter:
+        return measure_cell(cells, pipeline, plan.bundle, asked, how, plan.batch_size, meter.add, plan.again)
+
+
+def _read(plan: ReportPlan, results: StoredResults) -> Measured:
+    """Return the cell of what `expand` wrote."""
+    if results.run.bundle != plan.bundle.id:
+        raise UserError(f"{results}: of bundle {results.run.bundle}, not {plan.bundle.id}")
+    asked = asked_of_results(plan.queries, results)
+    results.check(asked, CUTOFFS[-1])
+    made_of = (results.run.model_dump_json(), asked.truth_digest, plan.how.measures.protocol)
+    folder = plan.workspace.runs(CELLS) / content_key("results", *made_of, plan.how.corpus)
+    report = None if plan.again else finished(folder)
+    if report is None:
+        about = {"method": results.run.method, "pipeline": results.run.pipeline, "bundle": plan.bundle.id}
+        report = measure_into(folder, about, results, asked, plan.how.measures, plan.batch_size, timed=False)
+    return Measured(report, folder)
+
+
+def _sweeps(plan: ReportPlan) -> Iterator[dict[str, Any]]:
+    """Yield every sweep that the bundle can run; of the others the reason is said."""
+    queries = sample(plan.queries, plan.sweep_sample)
+    for name in plan.sweeps:
+        sweep = SWEEPS[name]
+        found = _tried(lambda sweep=sweep: list(_points(plan, sweep, queries)))
+        if isinstance(found, UserError):
+            console.say(f"sweep {name}: left out: {found}")
+            continue
+        about = {"name": name, "title": sweep.title, "method": sweep.method, "setting": sweep.field}
+        usable, _ = by_truth(queries.queries)
+        yield {**about, "queries": len(usable), "values": list(sweep.values), "overall": found}
+
+
+def _points(plan: ReportPlan, sweep: Sweep, queries: QuerySet) -> Iterator[dict[str, float]]:
+    if sweep.method not in plan.methods:
+        raise UserError(f"{sweep.method} is not among the methods of the report")
+    if not sweep.stage and not any(q.query.negative for q in queries.queries):
+        raise UserError("no query has negative seeds")
+    base = plan.methods[sweep.method]
+    for value in sweep.values:
+        label = f"{sweep.method}, {sweep.field} {value}"
+        cell = _cell(plan, label, sweep.pipeline(base, value), queries, sweep.negative_seeds(value))
+        yield cell.report["overall"]
+
+
+def _smoothing(plan: ReportPlan) -> Iterator[dict[str, Any]]:
+    """Yield the sweep of label smoothing, whose values are bundles of trainings that are there."""
+    if not plan.smoothing or plan.baseline not in plan.methods:
+        return
+    pipeline, overall = plan.methods[plan.baseline], []
+    for value, bundle in plan.smoothing.items():
+        how = measuring(plan.workspace, bundle, plan.queries, plan.how.measures.protocol)
+        cell = _cell(replace(plan, bundle=bundle, how=how), f"{plan.baseline}, smoothing {value}", pipeline)
+        overall.append(cell.report["overall"])
+    usable, _ = by_truth(plan.queries.queries)
+    yield {
+        "name": "smoothing",
+        "title": "Label smoothing (figure 7)",
+        "method": plan.baseline,
+        "setting": "smoothing",
+        "queries": len(usable),
+        "values": list(plan.smoothing),
+        "overall": overall,
+    }
+
+
+def planes(plan: ReportPlan) -> list[Points]:
+    """Return entities of the most asked attribute by the mask view, before training (if given) and after."""
+    found = groups(plan.queries.queries)
+    if found is None:
+        return []
+    title, by_value = found
+    entities, of = named(by_value)
+    after = "after training" if plan.before else title
+    wanted = [("before training", plan.before), (after, plan.bundle)]
+    drawn = []
+    for name, bundle in wanted:
+        if bundle is None or index_file(VIEW) not in bundle.manifest.files or len(entities) < 3:
+            continue
+        started = time.monotonic()
+        drawn.append(Points(name, plane(open_index(bundle, VIEW).vectors_of(entities)), of))
+        console.say(f"t-SNE of {len(entities)} entities, {name}: {time.monotonic() - started:.1f} s")
+    return drawn

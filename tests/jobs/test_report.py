@@ -1,0 +1,222 @@
+"""A report on random bundles: every method a row, the same bytes again, nothing measured twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from engine.evaluation import cells
+from engine.evaluation.plots import available
+from jobs import expand
+from jobs.report import main
+from tests.support.bundles import method_bundle, publish_vectors
+from tests.support.commands import run_command
+
+N = 40
+NAMES = ("retexpan", "retexpan-negative", "retexpan+cds", "default")
+FAST = tuple(word for name in NAMES for word in ("--method", name))
+
+
+def write_world(root: Path) -> Path:
+    """A bundle that every method can run on; two classes with attributes, negative seeds, missing truth."""
+    method_bundle(root / "w", n=N, d=4)
+    (root / "query").mkdir(parents=True)
+    for label, first in (("things", 0), ("<b>places</b>", 20)):
+        records = [
+            {
+                "group_id": i,
+                "pos_seeds": [first + i, first + i + 1],
+                "neg_seeds": [first + 10 + i, first + 11],
+                "pos_gt": [*range(first + (4, 15)[i % 2], first + (9, 19)[i % 2]), "nobody"],
+                "neg_gt": [first + 13, first + 14],
+                "pos_attrs": {"kind": ("a", "b")[i % 2]},
+                "neg_attrs": {"kind": "c"} if i else {"size": "d"},
+                "class": label,
+            }
+            for i in range(3)
+        ]
+        (root / "query" / f"{first}.json").write_text(json.dumps(records))
+    return root
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tmp_path_factory.mktemp("report"))
+
+
+def report(root: Path, *extra: object) -> int:
+    return run_command(main, "--workspace", root / "w", "--queries", root / "query", *extra)
+
+
+def read(root: Path, name: str = "report.json") -> bytes:
+    return (root / "w" / "runs" / "report" / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def first(world: Path) -> dict:
+    """The first report on the world, without figures."""
+    assert report(world, *FAST, "--no-plots", "--sweep", "negatives", "--sweep", "length") == 0
+    return json.loads(read(world))
+
+
+def test_rows_hold_intervals_and_tests_against_the_baseline(first: dict) -> None:
+    rows = {row["method"]: row for row in first["rows"]}
+    assert tuple(rows) == NAMES
+    for row in rows.values():
+        for column in ("CombMAP", "PosMAP@10", "NegP@100", "Avg"):
+            low, high = row["intervals"][column]
+            assert low <= row["overall"][column] <= high
+    assert "against" not in rows["retexpan"]
+    test = rows["default"]["against"]
+    difference = rows["default"]["overall"]["CombMAP"] - rows["retexpan"]["overall"]["CombMAP"]
+    assert test["difference"] == pytest.approx(difference, abs=2e-3)
+    assert test["low"] <= test["difference"] <= test["high"]
+    assert 0 < test["p"] <= test["p_holm"] <= 1
+
+
+def test_sweeps_hold_a_value_each(first: dict) -> None:
+    sweeps = {sweep["name"]: sweep for sweep in first["sweeps"]}
+    assert [len(sweeps[name]["overall"]) for name in ("negatives", "length")] == [6, 6]
+    rows = {row["method"]: row["overall"] for row in first["rows"]}
+    at = dict(zip(sweeps["length"]["values"], sweeps["length"]["overall"], strict=True))
+    assert at[4] == rows["retexpan"], "the paper's length is the method itself"
+    assert at[1] != at[32]
+    at = dict(zip(sweeps["negatives"]["values"], sweeps["negatives"]["overall"], strict=True))
+    assert at[2] == at[5] == rows["retexpan"], "no query has more than two"
+
+
+def test_the_same_again_measures_nothing_and_has_the_same_bytes(
+    world: Path, first: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, times = read(world), read(world, "timings.json")
+    asked = (*FAST, "--no-plots", "--sweep", "negatives", "--sweep", "length")
+    with monkeypatch.context() as patch:
+        patch.setattr(cells, "measure_into", lambda *_: pytest.fail("measured again"))
+        assert report(world, *asked) == 0
+    assert (read(world), read(world, "timings.json")) == (before, times)
+    # On another disk, from nothing.
+    elsewhere = write_world(tmp_path)
+    assert report(elsewhere, *asked) == 0
+    assert read(elsewhere) == before
+
+
+def test_a_method_that_cannot_run_is_a_row_that_says_why(world: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    from engine.storage.workspace import Workspace
+
+    vectors = np.random.default_rng(0).normal(size=(N, 4))
+    publish_vectors(Workspace.open(tmp_path / "w"), [f"entity {i}" for i in range(N)], {"mask": vectors})
+    (tmp_path / "query").symlink_to(world / "query")
+    assert report(tmp_path, "--no-plots", "--sweep", "top-p") == 0
+    found = json.loads(read(tmp_path))
+    rows = {row["method"]: row for row in found["rows"]}
+    assert rows["lexical"]["why_not"] == "the bundle lacks index/lexical.faiss"
+    assert "lm" in rows["genexpan"]["why_not"]
+    assert "overall" in rows["retexpan"]
+    assert found["sweeps"] == []
+    text = read(tmp_path, "report.md").decode()
+    assert "## Not measured" in text
+    assert "| lexical | the bundle lacks index/lexical.faiss |" in text
+
+
+def test_the_page_is_one_file_without_scripts(world: Path, first: dict) -> None:
+    page = read(world, "report.html").decode()
+    assert "<script" not in page
+    assert not re.search(r"""(?:src|href)=["'](?!data:image/png;base64,)""", page)
+    assert 'name="viewport"' in page
+    assert "<b>places</b>" not in page, "names are text"
+    assert "&lt;b&gt;places&lt;/b&gt;" in page
+    for title in ("table 2", "table 4", "table 5", "table 15", "table 18", "fine-grained class"):
+        assert title in page
+    assert "table 3: main" not in page, "that is MESED's"
+
+
+@pytest.mark.skipif(not available(), reason="matplotlib is the extra `report`")
+def test_figures_are_drawn_into_the_page(
+    world: Path, first: dict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = (*FAST, "--sweep", "negatives", "--output", world / "drawn")
+    assert report(world, *asked) == 0
+    drawn = sorted(path.stem for path in (world / "drawn" / "plots").glob("*.png"))
+    assert drawn == ["classes", "curves", "sweep-negatives", "views"]
+    page = (world / "drawn" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(drawn)
+    assert f"plots={len(drawn)}" in capsys.readouterr().out
+
+
+def test_two_reports_are_compared(world: Path, first: dict, tmp_path: Path, capsys) -> None:
+    other = json.loads(json.dumps(first))
+    other["rows"][0]["overall"]["CombMAP"] -= 1.25
+    other["rows"].pop(1)
+    other["protocol"] = "mesed"
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    words = (*FAST, "--no-plots", "--sweep", "none", "--compare", tmp_path / "other.json")
+    assert report(world, *words, "--output", tmp_path / "out") == 0
+    shown = capsys.readouterr().out
+    assert "protocol: seedset, and mesed in the other" in shown
+    assert "retexpan-negative: only here" in shown
+    assert re.search(r"^retexpan .*\(\+1\.25\)", shown, re.MULTILINE)
+    assert "(+1.25)" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_language_model_is_measured_on_a_sample_and_compared_on_that(world: Path, first: dict) -> None:
+    asked = ("--no-plots", "--sweep", "none", "--method", "retexpan", "--method", "retexpan+lm-rerank")
+    assert report(world, *asked, "--sample-generating", 2, "--output", world / "sampled") == 0
+    base, own = json.loads((world / "sampled" / "report.json").read_text())["rows"]
+    assert (base["overall"]["queries"], own["overall"]["queries"], own["against"]["queries"]) == (6, 2, 2)
+    assert base["overall"] == first["rows"][0]["overall"]
+    assert "were measured on a sample" in (world / "sampled" / "report.md").read_text()
+
+
+def test_what_expand_wrote_is_a_row(world: Path, first: dict, tmp_path: Path) -> None:
+    words = ("--workspace", world / "w", "--queries", world / "query", "--method", "retexpan")
+    assert run_command(expand.main, *words, "--output", tmp_path / "results", "--workers", 1) == 0
+    asked = ("--no-plots", "--sweep", "none", "--output", tmp_path / "out", "--results", tmp_path / "results")
+    assert report(world, *asked) == 0
+    (row,) = json.loads((tmp_path / "out" / "report.json").read_text())["rows"]
+    direct = first["rows"][0]
+    assert row["method"] == "retexpan"
+    assert row["overall"].items() <= direct["overall"].items()
+    assert row["intervals"] == direct["intervals"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--compare", "none.json"], "--compare none.json: No such file"),
+        (["--compare", "query/0.json"], "no report of `seedset report`"),
+        (["--smoothing", "0.1"], "write VALUE=BUNDLE"),
+        (["--method", "none"], "--method none: give one of"),
+        (["--sweep", "none", "--method", "genexpan+nothing"], "--method genexpan+nothing"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    world: Path, extra, words: str, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world)
+    assert report(world, *extra) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_queries_without_negatives_have_meseds_table(tmp_path: Path) -> None:
+    method_bundle(tmp_path / "w", n=N, d=4)
+    (tmp_path / "query").mkdir()
+    truth = [8, 9, *range(20, 26)]
+    lines = [json.dumps({"id": f"q{i}", "positive": [i, 9, 8], "pos_gt": truth}) for i in range(4)]
+    (tmp_path / "query" / "q.jsonl").write_text("\n".join(lines))
+    asked = ("--method", "multiexpan", "--method", "multimodal", "--baseline", "multiexpan", "--no-plots")
+    assert report(tmp_path, *asked, "--protocol", "mesed") == 0
+    text = read(tmp_path, "report.md").decode()
+    assert "MESED, table 3: main results" in text
+    assert "UltraWiki, table 2" not in text
+    found = json.loads(read(tmp_path))
+    assert (found["protocol"], found["statistics"]["column"], found["negatives"]) == (
+        "mesed",
+        "PosMAP",
+        False,
+    )
+    assert found["sweeps"] == []
