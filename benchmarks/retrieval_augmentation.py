@@ -53,7 +53,7 @@ TRAININGS: dict[str, EncoderSettings | None] = {
     "none": None,
     "fast": EncoderSettings(),
     "constant": PAPER,
-    "constant+dropout": PAPER.model_copy(update={"dropout": 0.1}),
+    "constant+dropout": PAPER.model_copy(update={"last_layer_dropout": 0.1}),
 }
 INPUTS = {
     "plain": {},

@@ -26,7 +26,11 @@ def expansions(draw: st.DrawFn) -> Expansion:
     seeds = draw(st.lists(st.integers(0, 99), min_size=2, max_size=6, unique=True))
     texts = st.dictionaries(st.text(max_size=5), st.lists(st.text(max_size=5), max_size=2), max_size=2)
     shared, other = (tuple((k, tuple(v)) for k, v in draw(texts).items()) for _ in range(2))
-    said: dict[str, Any] = {"class_name": draw(st.text()), "positive_attributes": shared, "negative_attributes": other}
+    said: dict[str, Any] = {
+        "class_name": draw(st.text()),
+        "positive_attributes": shared,
+        "negative_attributes": other,
+    }
     query = Query(draw(st.text()), tuple(seeds[:1]), tuple(seeds[1:]), draw(st.integers(1, 50)), **said)
     seconds = draw(st.dictionaries(st.text(max_size=5), st.floats(0, 1e6), max_size=3))
     reasoning = draw(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2))
