@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("--queries", required=True)
     parser.add_argument("--sentences", type=int, default=5)
     parser.add_argument("--length", type=int, default=192)
+    parser.add_argument("--training", choices=TRAININGS, nargs="*", default=[*TRAININGS], help="these alone")
     parser.add_argument("--out", type=Path, help="[default: WORKSPACE/retrieval_augmentation]")
     given = parser.parse_args()
     out = given.out or Path(given.workspace) / "retrieval_augmentation"
@@ -185,7 +186,7 @@ def main() -> None:
     lines = out / f"cells-{given.sentences}.jsonl"
     done = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
     sample = prepare(Workspace.open(given.workspace), given.queries, given.sentences, given.length)
-    for how, kind, to in CELLS:
+    for how, kind, to in [cell for cell in CELLS if cell[0] in given.training]:
         if any((d["training"], d["trained_on"], d["encoded"]) == (how, kind, to) for d in done):
             continue
         encoder, about = trained(sample, how, kind, out)
