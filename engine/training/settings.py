@@ -62,7 +62,7 @@ class EncoderRunSettings(TrainerSettings):
         default="one-cycle",
         exclude_if=lambda schedule: schedule == "one-cycle",
         description="Raise and lower the learning rate once over the run, or leave it as it is at every "
-        "step, as the papers do.",
+        "step, as RetExpan's program does.",
     )
     """Runs made before there was a choice keep their names: the default is in none."""
 
@@ -80,13 +80,13 @@ class EncoderSettings(EncoderRunSettings):
     """
 
     smoothing: float = Field(default=0.075, ge=0, lt=1, description="Smooth the labels by this share.")
-    dropout: float = Field(
+    last_layer_dropout: float = Field(
         default=0.0,
         ge=0,
         lt=1,
         exclude_if=lambda share: share == 0,
-        description="Drop this share of the last layer's attention weights and outputs in training (text "
-        "encoders; BERT's own is 0.1).",
+        description="Drop this share of the text encoder's last layer's attention weights and outputs in "
+        "training (BERT's own is 0.1; not with images).",
     )
     """In the authors' program the frozen layers drop values too; their cached states cannot."""
 

@@ -47,12 +47,14 @@ class EncoderTraining(Trainer):
             raise UserError("no context has text to train on; train with --modality text+image or image")
         torch.manual_seed(settings.seed)
         compute = product_dtype(settings, worker.device)
-        if settings.dropout and not encoder.last.can_drop:
+        if settings.last_layer_dropout and not encoder.last.can_drop:
             raise UserError(
-                f"--dropout {settings.dropout:g}: the last layer of this encoder "
+                f"--last-layer-dropout {settings.last_layer_dropout:g}: the last layer of this encoder "
                 f"({encoder.model.config.model_type}) is computed whole, without dropout; leave it out"
             )
-        module = EntityPrediction(encoder.last, n_entities, settings.smoothing, compute, settings.dropout)
+        module = EntityPrediction(
+            encoder.last, n_entities, settings.smoothing, compute, settings.last_layer_dropout
+        )
         groups = parameter_groups(module, settings.weight_decay)
         super().__init__(module, settings, groups, worker, EngineLayout(), checkpoint=checkpoint)
 
