@@ -8,6 +8,7 @@ from engine.methods import ABLATIONS, METHODS, method
 from engine.query import Query
 from engine.stages.base import Pipeline
 from engine.stages.generate import Generate
+from engine.stages.options import change
 from engine.storage.bundle import Bundle
 from tests.support.bundles import method_bundle
 from tests.support.rankings import GIVEN
@@ -95,6 +96,10 @@ def test_a_method_that_is_given_what_is_reasoned_shows_it_and_refuses_a_query_wi
     (found,) = run([replace(query, **GIVEN)])
     assert found.reasoning.items() >= TABLE_8[name].items()
     assert set(found.reasoning) <= {"class_name", *TABLE_8[name]}
+    own = method(name).stages[0]
+    assert isinstance(own, Generate)
+    parts = ",".join(own.given)
+    assert change(method("genexpan"), {"Generate.given": parts}).stages[0] == Generate(given=own.given)
     field = {"class_name": "class_name", "positive": "positive_attributes"}[next(iter(TABLE_8[name]))]
     with pytest.raises(
         QueryError, match=f"'q': the method takes {field} from the query, which has none; give"
