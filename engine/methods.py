@@ -120,7 +120,13 @@ ABOUT: Mapping[str, str] = {
     "retexpan+cds": "RetExpan with segments by confidence (appendix K)",
     "retexpan-negative": "RetExpan without the negative seeds (table 4)",
     "genexpan": "UltraWiki's GenExpan: rounds of generation, then segments by likelihood",
-    "genexpan+cot": "GenExpan that names the class and what the seeds share first (tables 2 and 8)",
+    "genexpan+cot": "GenExpan that names the class and what the positive seeds share first (table 2)",
+    "genexpan+cot-class": "GenExpan that names the class first (table 8)",
+    "genexpan+cot-positive": "the same, and what the positive seeds share (table 8)",
+    "genexpan+cot-negative": "the same, and what the seeds of both kinds share (table 8)",
+    "genexpan+cot-class-given": "GenExpan with the class name that the query gives (table 8)",
+    "genexpan+cot-positive-given": "GenExpan with the positive attributes that the query gives (table 8)",
+    "genexpan+cot-negative-given": "GenExpan with attributes of both kinds that the query gives (table 8)",
     "genexpan+ra": "GenExpan with descriptions in the prompt (appendix J)",
     "retexpan+genexpan": "retrieval recalls 1,000 entities, generation ranks them (table 9)",
     "genexpan+retexpan": "generation recalls 1,000 entities, retrieval ranks them (table 9)",
@@ -130,6 +136,16 @@ ABOUT: Mapping[str, str] = {
     "joint": "the three views together, without negative seeds",
     "description": "by descriptions alone",
     "lexical": "by words alone",
+    "probexpan": "ProbExpan: window search over the text head's predicted distributions",
+    "probexpan+segments": "ProbExpan, then segments by the negative seeds (table 4)",
+    "setexpan": "SetExpan: entities that share the contexts that tell the seeds apart",
+    "setexpan+segments": "SetExpan, then segments by the negative seeds",
+    "case": "CaSE: shared contexts and vectors together",
+    "case+segments": "CaSE, then segments by the negative seeds",
+    "cgexpan": "CGExpan: class names that a masked language model is probed for guide the expansion",
+    "cgexpan+segments": "CGExpan, then segments by the negative seeds",
+    "chat": "a chat model behind an OpenAI-compatible endpoint lists entities",
+    "chat+class-name": "the same, with the class name in the prompt",
     "multiexpan": "MESED's MultiExpan: window search over predicted distributions of text and images",
     "multiexpan+segments": "MultiExpan, then segments by the negative seeds",
     "multimodal": "RetExpan by the mask representations of sentences and images",
@@ -139,9 +155,11 @@ ABOUT: Mapping[str, str] = {
     "genexpan-negative": "GenExpan without the negative seeds (table 4)",
     "genexpan-trie": "GenExpan without the trie of names (table 3)",
     "genexpan+negatives": "GenExpan with the negative seeds in the prompt (table 15)",
+    "genexpan-seedset": "GenExpan with this project's own search, selection and prompts",
+    "joint+lm-rerank": "the three views recall 1,000 entities, a language model scores them",
     "multiexpan+joint": "MultiExpan that grows all classes together, as its authors measure it",
 }
-"""What a method is, in a line."""
+"""What a method is, in a line, for lists."""
 
 RENAMED = {"genexpan+unwanted": "genexpan+negatives"}
 """Former names of methods, which :func:`method` still takes."""

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from engine.methods import METHODS
 from engine.query import Query
+from engine.stages.options import offered
 from engine.storage.bundle import Bundle
 from examples.tables import load_table
 from serve.graph.bundle_snapshot import BundleSnapshot
@@ -40,6 +41,7 @@ def test_the_catalogue(client: TestClient, bundle: Bundle) -> None:
         "name": "retexpan",
         "description": str(METHODS["retexpan"]),
         "stages": ["Retrieve", "SegmentRerank"],
+        "options": offered(METHODS["retexpan"].stages),
     }
     assert methods["unavailable"] == []
     described = client.get("/v1/bundle").json()
