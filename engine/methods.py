@@ -8,6 +8,7 @@ from engine.errors import QueryError
 from engine.generation.prompts import CotLevel, Part
 from engine.renames import current_name
 from engine.stages.base import Pipeline, Stage
+from engine.stages.chat_expand import ChatExpand
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank
 from engine.stages.rerank import ContrastRerank, SegmentRerank
@@ -58,6 +59,9 @@ METHODS: dict[str, Pipeline] = {
     "joint": Pipeline((Retrieve(view="joint"),)),
     "description": Pipeline((Retrieve(view="description"),)),
     "lexical": Pipeline((Retrieve(view="lexical"),)),
+    # A chat model behind an endpoint: UltraWiki's GPT-4 and MESED's GPT-3.5; MESED's GPT+Name.
+    "chat": Pipeline((ChatExpand(),)),
+    "chat+class-name": Pipeline((ChatExpand(class_name=True),)),
     # MultiExpan: window search over predicted distributions of sentences and images.
     "multiexpan": Pipeline((WindowSearch(),)),
     # Beyond that paper, which has no negative seeds: segments by these, and RetExpan as it is, by the
@@ -111,6 +115,8 @@ ABOUT: Mapping[str, str] = {
     "joint": "the three views together, without negative seeds",
     "description": "by descriptions alone",
     "lexical": "by words alone",
+    "chat": "a chat model behind an endpoint lists entities: the GPT rows (SEEDSET_CHAT_URL, …_MODEL, …_KEY)",
+    "chat+class-name": "the same, and the chat model names the class first (MESED's GPT+Name)",
     "multiexpan": "MESED's MultiExpan: window search over predicted distributions of text and images",
     "multiexpan+segments": "MultiExpan, then segments by the negative seeds",
     "multimodal": "RetExpan by the mask representations of sentences and images",
@@ -148,6 +154,6 @@ def method(name: str) -> Pipeline:
         QueryError: no such method; names those there are.
     """
     try:
-        return {**METHODS, **ABLATIONS}[current_name("method", name, RENAMED)]
+        return {**METHODS, **ABLATIONS}[current_name("method", name, RENAMED)].settled()
     except KeyError:
         raise QueryError(f"unknown method {name!r}; known: {', '.join([*METHODS, *ABLATIONS])}") from None

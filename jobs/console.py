@@ -24,6 +24,8 @@ from rich.progress import (
 from rich.table import Table
 
 from cluster.commandline import importable, run_app
+from engine.stages.base import Pipeline
+from engine.storage.bundle import Bundle
 
 console = Console(stderr=True, highlight=False)
 
@@ -53,6 +55,13 @@ def say(text: str) -> None:
 def result(**counts: Any) -> None:
     """Print a job's last line on stdout: ``key=value`` pairs that scripts can read."""
     print(" ".join(f"{key}={value}" for key, value in counts.items()), flush=True)
+
+
+def account(pipeline: Pipeline, bundle: Bundle) -> None:
+    """Say what stages have spent outside, of money say, as far as they count it."""
+    for stage in pipeline.stages:
+        if line := stage.account(bundle):
+            say(line)
 
 
 class Meter:

@@ -63,6 +63,8 @@ class Bundle:
     manifest: Manifest
     folder: Path
     _read: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    workspace: Workspace | None = field(default=None, repr=False, compare=False)
+    """Where it was opened; None: the folder alone is known."""
 
     @classmethod
     def open(cls, workspace: Workspace, bundle_id: str | None = None) -> Bundle:
@@ -84,7 +86,7 @@ class Bundle:
             raise BundleError(f"{error}; {_choose(workspace)}") from None
         folder = Path(source.path) if source.is_local else _fetch(source, manifest)
         check_files(Store.open(folder), manifest)
-        return cls(manifest, folder)
+        return cls(manifest, folder, workspace=workspace)
 
     @property
     def id(self) -> str:

@@ -265,6 +265,7 @@ def answer_of(
         "seconds": {name: round(s, 6) for name, s in expansion.seconds.items()},
         "degraded": list(expansion.degraded),
         "reasoning": dict(expansion.reasoning),
+        "counts": dict(expansion.counts),
     }
 
 

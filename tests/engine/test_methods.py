@@ -25,7 +25,10 @@ def test_an_unknown_method_names_the_known_ones() -> None:
 
 ALL = {**METHODS, **ABLATIONS}
 GENERATIVE = [name for name, p in ALL.items() if any(isinstance(s, Generate) for s in p.stages)]
-RETRIEVING = [name for name, p in ALL.items() if name not in GENERATIVE and not p.batch_dependent]
+ELSEWHERE = [name for name, p in ALL.items() if any(s.unavailable() for s in p.stages)]
+RETRIEVING = [
+    name for name, p in ALL.items() if name not in (*GENERATIVE, *ELSEWHERE) and not p.batch_dependent
+]
 
 
 def shortened(pipeline: Pipeline) -> Pipeline:
