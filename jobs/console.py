@@ -9,7 +9,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -24,8 +24,10 @@ from rich.progress import (
 from rich.table import Table
 
 from cluster.commandline import importable, run_app
-from engine.stages.base import Pipeline
-from engine.storage.bundle import Bundle
+
+if TYPE_CHECKING:  # small tools need neither
+    from engine.stages.base import Pipeline
+    from engine.storage.bundle import Bundle
 
 console = Console(stderr=True, highlight=False)
 
