@@ -160,6 +160,8 @@ class ChatClient:
             ChatError: there is none, or no time for it.
         """
         about = f"{self.settings.url}: {error}"
+        if deadline is not None and deadline.remaining() <= 0:
+            raise ChatDeadlineError(f"{about}; the deadline came before the answer") from None
         if attempt == self.settings.attempts:
             times = "once" if attempt == 1 else f"{attempt} times"
             raise ChatError(

@@ -189,7 +189,7 @@ def _spellings(name: str) -> Iterator[str]:
     yield name
     bare = re.sub(r"^[*_`\"'“”«»\s]+|[*_`\"'“”«»\s]+$", "", name)
     yield bare
-    yield bare.rstrip(".,;")
+    yield re.sub(r"[*_`\"'“”«».,;\s]+$", "", bare)
     for sign in (" - ", " – ", " — ", ": ", " ("):
         head, found, _ = bare.partition(sign)
         if found:

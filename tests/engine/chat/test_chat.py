@@ -23,7 +23,7 @@ def prompt(text: str = "x", max_tokens: int = 60) -> ChatRequest:
 
 
 def chat_of(url: str, folder: Path | str, clock: FakeClock | None = None, **settings: object) -> Chat:
-    given = ChatSettings.model_validate({"url": url, "attempts": 1, **settings})
+    given = ChatSettings.model_validate({**({"url": url} if url else {}), "attempts": 1, **settings})
     given.check()
     return Chat.open(given, Store.open(folder), (clock or FakeClock()).clock)
 
@@ -75,8 +75,8 @@ def test_a_broken_answer_is_named(content: bytes, tmp_path: Path) -> None:
 
 CAPS: dict[str, dict[str, object]] = {
     "max_requests": {"max_requests": 2},
-    # Each answer costs 150, and is held at up to 60 + 17 + 60.
-    "max_tokens": {"max_tokens": 400},
+    # Each answer costs 150; 17 + 60 are held for the next.
+    "max_tokens": {"max_tokens": 376},
     "max_cost": {"max_cost": 2.7, "prompt_price": 10_000, "answer_price": 5_000},
 }
 

@@ -139,7 +139,7 @@ FOUND: dict[str, tuple[int | None, str]] = {
     "Austrlia": (2, "fuzzy"),
     "Apollo 12": (None, "unknown"),
     "Apolo 11": (3, "fuzzy"),
-    "Nigera": (None, "unknown"),
+    "Nigera": (7, "fuzzy"),
     "Atlantis": (None, "unknown"),
     "x" * 100_000: (None, "unknown"),
 }
