@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # what sends prompts is imported where it is used
     from engine.chat.chat import Chat
     from engine.chat.matching import Matched, NameMatcher
 
+SHOWN, SHOWN_SIGNS = 20, 80
+"""Names that match nothing and are shown of an answer, and characters of each."""
+
 TICK_S = 0.05
 """Seconds after which a worker that waits for answers lets other work through."""
 
@@ -275,6 +278,7 @@ class ChatExpander:
         found = replace(
             expansion,
             ranking=Ranking(ids, scores, evidence),
+            reasoning={**expansion.reasoning, **self._told(one)},
             counts={**expansion.counts, **counts, **{name: n for name, n in tokens.items() if n is not None}},
         )
         if one.answer.finish == "length":
@@ -282,6 +286,13 @@ class ChatExpander:
                 found, self.stage.name, f"the answer was cut off at {self.stage.max_tokens} tokens"
             )
         return found
+
+    def _told(self, one: Asked) -> dict[str, str]:
+        """Return what the model said besides entities: the class's name, and names that match nothing."""
+        unknown = list(dict.fromkeys(m.name[:SHOWN_SIGNS] for m in one.matched if m.entity is None))
+        shown = "; ".join(unknown[:SHOWN]) + (" …" if len(unknown) > SHOWN else "")
+        told = {"class_name": one.class_name, "hallucinated": shown}
+        return {part: text for part, text in told.items() if text}
 
     def _kept(self, expansion: Expansion, matched: Sequence[Matched]) -> tuple[list[Matched], Counter[str]]:
         """Return what is ranked of the names listed, and what became of each of them."""

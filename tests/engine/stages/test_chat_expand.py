@@ -66,6 +66,7 @@ def test_what_the_model_lists_is_ranked_in_its_order_and_the_rest_is_counted(
         "prompt_tokens": 100,
         "answer_tokens": 50,
     }
+    assert found.reasoning == {"hallucinated": "Atlantis; Utopia"}
     assert found.degraded == ()
     asked = server.requests[0]
     assert asked["model"] == MODEL
@@ -111,6 +112,7 @@ def test_the_class_is_named_first_where_the_method_says_so(
     with chat_server(monkeypatch, [listed("Sweden", class_name="Kingdoms of the north")]) as server:
         (found,) = method("chat+class-name").open(bundle)([QUERY])
     assert names_of(found) == ["Sweden"]
+    assert found.reasoning == {"class_name": "Kingdoms of the north"}
     assert "First reason about the class" in server.requests[0]["messages"][1]["content"]
 
 
