@@ -179,7 +179,7 @@ def served_methods(
     if unknown := [name for name in wanted if name in ABLATIONS or not is_method(name)]:
         raise UserError(f"methods: unknown {unknown[0]!r}; known: {', '.join([*METHODS, *installed()])}")
     methods = change_methods({name: find_method(name) for name in wanted or METHODS}, changes or {})
-    lacking = {name: lack for name, p in methods.items() if (lack := missing_requirements(bundle, p.stages))}
+    lacking = _lacking(bundle, methods)
     for name in wanted:
         if name in lacking:
             raise UserError(f"methods: {name!r} cannot be served: {lacking[name]}")
@@ -190,8 +190,12 @@ def served_methods(
 
 
 def unavailable_methods(bundle: Bundle) -> dict[str, str]:
-    """Return by name why methods cannot be served: files that the bundle lacks, no chat model set."""
-    return {name: lack for name, p in METHODS.items() if (lack := missing_requirements(bundle, p.stages))}
+    """Return by name why methods of ours cannot be served: files that the bundle lacks, no chat model set."""
+    return _lacking(bundle, METHODS)
+
+
+def _lacking(bundle: Bundle, methods: Mapping[str, Pipeline]) -> dict[str, str]:
+    return {name: lack for name, p in methods.items() if (lack := missing_requirements(bundle, p.stages))}
 
 
 def default_method(methods: Iterable[str]) -> str:
