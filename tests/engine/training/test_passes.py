@@ -25,7 +25,7 @@ from tests.support.plain_objectives import clustering, contrast, distilled
 
 ENTITIES, BATCH = 9, 16
 NO_GRADIENT = ("key.bias", "assignment.2.bias", "cross.0.output.LayerNorm.bias")
-"""What a softmax or a batch normalisation takes off again: the gradient is rounding, which AdamW makes large."""
+"""What a softmax or a batch normalisation takes off again: gradients of rounding, which AdamW makes large."""
 SEPARATE = Schedule(clusters=3, passes="separate")
 
 
