@@ -3,7 +3,8 @@
 Besides the objectives (:mod:`engine.losses.settings`), the authors' program trains at a constant learning
 rate without clipping, each entity by 64 contexts an epoch however many it has, and with dropout inside the
 text encoder, whose lower layers are not cached. Here, unless the settings say otherwise, the rate is
-one-cycle and gradients are clipped; every context is seen once a pass (a pass of pairs has as many, a quarter of them drawn in turn).
+one-cycle and gradients are clipped; every context is seen once a pass (a pass of pairs has as many, a quarter
+of them drawn in turn).
 """
 
 from __future__ import annotations
