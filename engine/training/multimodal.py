@@ -2,8 +2,9 @@
 
 Besides the objectives (:mod:`engine.losses.settings`), the authors' program trains at a constant learning
 rate without clipping, each entity by 64 contexts an epoch however many it has, and with dropout inside the
-text encoder, whose lower layers are not cached. Here the rate is one-cycle, gradients are clipped, and every
-context is seen once a pass (a pass of pairs has as many, a quarter of them drawn in turn).
+text encoder, whose lower layers are not cached. Here, unless the settings say otherwise, the rate is
+one-cycle and gradients are clipped; every context is seen once a pass (a pass of pairs has as many, a quarter
+of them drawn in turn).
 """
 
 from __future__ import annotations
@@ -179,14 +180,12 @@ class MultimodalTraining(Trainer):
 
         That is what plain torch does with parameters that no gradient reached; ours get one of zeros.
         """
-        clip = self.engine.clip_fp32_gradients
 
-        def clip_and_leave() -> None:
-            clip()
+        def leave(*_: Any) -> None:
             for parameter in self._objectives.unused(self.objective):
                 parameter.grad = None
 
-        self.engine.clip_fp32_gradients = clip_and_leave
+        self.engine.optimizer.register_step_pre_hook(leave)
 
     def loss_of(self, own: Rows, total: int) -> Tensor:
         """Return the loss of this step's objective, or the weighted sum of all."""

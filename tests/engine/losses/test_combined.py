@@ -16,7 +16,7 @@ from tests.support.plain_objectives import clustering, contrast, distilled
 
 B, N, SMOOTHING = 8, 7, 0.075
 CONTEXT = (
-    torch.randn(B, 6, 32, generator=torch.Generator().manual_seed(1)),
+    torch.randn(B, 6, 48, generator=torch.Generator().manual_seed(1)),
     torch.tensor([6, 3, 5, 4, 6, 3, 6, 4]),
     torch.tensor([2, 1, 3, 1, 5, 1, 4, 2]),
     torch.randn(B, 3, 5, generator=torch.Generator().manual_seed(2)),

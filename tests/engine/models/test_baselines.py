@@ -99,7 +99,15 @@ def test_text_attends_to_itself_and_then_to_the_image(text, tower, i: int) -> No
 @pytest.mark.parametrize("baseline", ["image", "two-towers", "albef"])
 def test_it_is_trained_by_entity_prediction_and_read_again(text, tower, tmp_path, baseline: Baseline) -> None:
     data = random_contexts(text, tmp_path, entities=ENTITIES, patches=TOKENS, channels=WIDTH)
-    base = MultimodalSettings(epochs=3, batch_size=16, cross_layers=1, precision="float32")
+    base = MultimodalSettings(
+        epochs=3,
+        batch_size=16,
+        learning_rate=3e-3,
+        cross_layers=1,
+        dropout=0,
+        modality_dropout=0,
+        precision="float32",
+    )
     settings = baseline_settings(base, baseline)
     assert settings.schedule.weights() == (1.0, 0, 0, 0)
     lists = nearest_neighbors(np.eye(ENTITIES, dtype=np.float32))

@@ -24,6 +24,8 @@ from tests.support.encoders import random_encoder
 from tests.support.plain_objectives import clustering, contrast, distilled
 
 ENTITIES, BATCH = 9, 16
+NO_GRADIENT = ("key.bias", "assignment.2.bias", "cross.0.output.LayerNorm.bias")
+"""What a softmax or a batch normalisation takes off again: gradients of rounding, which AdamW makes large."""
 SEPARATE = Schedule(clusters=3, passes="separate")
 
 
@@ -110,10 +112,15 @@ def test_separate_passes_end_as_a_plain_loop_over_the_authors_passes(text, data)
     plain = plainly(ours, data).state_dict()
     steps = list(ours.run())
     assert len(steps) == ours.total_steps == 4 * 4 + 4
+    compared = set()
     for name, expected in plain.items():
-        torch.testing.assert_close(ours.module.state_dict()[name], expected, rtol=2e-3, atol=2e-5, msg=name)
-    moved = {n for n, tensor in plain.items() if not torch.equal(tensor, before[n])}
-    assert {"projection.0.weight", "assignment.2.weight", "predictor.head.0.weight"} <= moved
+        moved = float((expected.double() - before[name]).norm())
+        if not moved or name.endswith(NO_GRADIENT):
+            continue
+        off = float((ours.module.state_dict()[name].double() - expected).norm())
+        assert off < 5e-3 * moved, name
+        compared.add(name)
+    assert {"projection.0.weight", "assignment.2.weight", "predictor.head.0.weight"} <= compared
 
 
 def test_one_sum_is_one_pass_and_the_same_batches_as_ever(text, data) -> None:
