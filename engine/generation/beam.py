@@ -135,6 +135,9 @@ class _Finished(NamedTuple):
     score: Scores
     logprob: Logprobs
 
+    def take(self, places: Places) -> _Finished:
+        return _Finished(self.query[places], self.leaf[places], self.score[places], self.logprob[places])
+
 
 class _Search:
     """A search of one batch."""
@@ -343,7 +346,7 @@ class _CompetingSearch(_Search):
             # The i-th held name stays if it and the better of both kinds fill no more than the beams.
             better = len(rivals) - np.searchsorted(rivals[::-1], held.score, side="right")
             kept = int((np.arange(1, len(held.score) + 1) + better <= beams).sum())
-            self.held[query] = _Finished(*(column[:kept] for column in held))
+            self.held[query] = held.take(np.arange(kept))
             room.append(beams - kept)
         return room
 
@@ -351,10 +354,14 @@ class _CompetingSearch(_Search):
         score_B = (beams.logprob / self.penalty[length_B]).astype(np.float32)
         for query in np.unique(beams.query):
             own = beams.query == query
-            new = _Finished(beams.query[own], beams.node[own], score_B[own], beams.logprob[own])
-            both = [np.concatenate(pair) for pair in zip(self.held[query], new, strict=True)]
-            order = np.argsort(-both[2], kind="stable")
-            self.held[query] = _Finished(*(column[order] for column in both))
+            held = self.held[query]
+            both = _Finished(
+                np.concatenate([held.query, beams.query[own]]),
+                np.concatenate([held.leaf, beams.node[own]]),
+                np.concatenate([held.score, score_B[own]]),
+                np.concatenate([held.logprob, beams.logprob[own]]),
+            )
+            self.held[query] = both.take(np.argsort(-both.score, kind="stable"))
 
 
 def _nothing_finished() -> _Finished:

@@ -112,7 +112,7 @@ Conditions = dict[Key, Annotated[list[Name], Field(min_length=1, max_length=MAX_
 
 def _conditions(description: str) -> Any:
     """Return the optional field of attributes with their values."""
-    names = {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": WITHOUT_NUL}
+    names: dict[str, Any] = {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": WITHOUT_NUL}
     return Field(
         default={},
         max_length=MAX_CONDITIONS,

@@ -304,8 +304,8 @@ def test_a_method_whose_answers_depend_on_the_call_is_refused(root, tmp_path, ca
 def test_a_part_crosses_processes_exactly():
     scores = np.array([0.1, -1 / 3, np.float32(1e-40)], np.float32)
     ranking = Ranking(np.array([2**31 - 1, 0, 7], np.int32), scores, {"a b": scores * 3})
-    said = {"class_name": "ü", "positive_attributes": (("a", ("b", "c")),), "negative_attributes": ()}
-    query, reasoning = Query("ü", (1,), (2, 3), 9, **said), {"class_name": "ü", "positive": ""}
+    said, reasoning = (("a", ("b", "c")),), {"class_name": "ü", "positive": ""}
+    query = Query("ü", (1,), (2, 3), 9, class_name="ü", positive_attributes=said)
     one = Expansion(query, ranking, {"Retrieve": 0.1 + 0.2}, ("note",), reasoning)
     empty = Expansion(Query("e", (1,)))
     # As it comes out of a file or another process.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from engine.errors import QueryError
-from engine.generation.prompts import Part, attribute_prompt, class_prompt
+from engine.generation.prompts import CotLevel, Part, attribute_prompt, class_prompt
 from engine.generation.reasoning import MAX_TOKENS, Reasoning, complete, reason
 from engine.query import NewEntity, Query
 from tests.support.language_models import tiny_model
@@ -50,7 +50,7 @@ def test_each_depth_names_what_those_before_it_do() -> None:
     (shared,) = complete(MODEL, [attribute_prompt(["Japan", "Spain"], name)], "seedset")
     (other,) = complete(MODEL, [attribute_prompt(["Norway"], name)], "seedset")
     parts = [name, f"that {shared}", f"that {other}"]
-    for depth, level in enumerate(("none", "class", "positive", "negative")):
+    for depth, level in enumerate(get_args(CotLevel)):
         (found,) = reason(ARTIFACTS, [Q], level)
         assert [found.class_name, found.positive, found.negative] == parts[:depth] + [""] * (3 - depth)
         assert list(found.notes().values()) == parts[:depth]
@@ -63,7 +63,7 @@ def test_given_parts_stand_as_the_query_says_them_and_others_come_from_the_model
     assert said == Reasoning("sea states", "with coast long or very long and king yes", "with coast short")
     assert said.text == ("sea states with coast long or very long and king yes and not ones with coast short")
     assert of_other == Reasoning("isles", "with sea warm", ""), "no negative seeds: nothing to tell apart"
-    (model_named,) = reason(ARTIFACTS, [SAID], "positive", given=("positive",))
+    (model_named,) = reason(ARTIFACTS, [SAID], "positive", given=every[1:2])
     assert model_named.class_name == greedy(class_prompt(["Japan", "Atlantia"]))
     assert model_named.positive == said.positive
 
