@@ -33,6 +33,7 @@ from engine.storage.relative import check_relative
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
+from jobs.settings import presets
 from jobs.steps.measuring import measuring
 from jobs.steps.reporting import ReportPlan, fill, planes
 
@@ -106,7 +107,7 @@ class ReportSettings(CommandSettings):
     overwrite: bool = Field(default=False, description="Measure again what is measured already.")
 
 
-@command(EXAMPLES, actions=[LIST_METHODS])
+@command(EXAMPLES, actions=[LIST_METHODS], presets=presets("report"))
 def main(settings: ReportSettings) -> None:
     """Fill the papers' tables on one set of queries: HTML to read, JSON to compare, figures as PNG.
 

@@ -2,7 +2,8 @@
 
 What has ended is noted in ``runs/reproduce/NAME.json`` of the workspace, with the settings that it had; a
 rerun goes on after it, and where a step's settings are others, with that step. One that was stopped goes on
-where it was, as the command itself does.
+where it was, as the command itself does. Where a preset has the settings of ``report``, which fills the
+tables, ``evaluate`` is left out: it would measure the same methods once more.
 """
 
 from __future__ import annotations
@@ -118,11 +119,13 @@ def planned(settings: ReproduceSettings, names: list[str], file: str) -> dict[st
     more = {
         "import": ["--source", settings.source],
         "evaluate": ["--queries", queries],
+        "report": ["--queries", queries],
         **dict.fromkeys(TRAININGS, trained),
     }
     plan = {
         name: ["--preset", settings.preset, "--workspace", settings.workspace, *more.get(name, [])]
         for name in names
+        if name != "evaluate" or "report" not in names
     }
     for name, words in plan.items():
         if load(name).presets is None:

@@ -20,7 +20,7 @@ from engine.retrieval.distributions import (
     log_distributions_folder,
 )
 from engine.retrieval.window import Reranked, Schedule, WindowSearchState, expand_sets
-from engine.stages.base import Stage, Worker
+from engine.stages.base import Stage, Worker, by_settings
 from engine.stages.retrieve import allowed, evidence_of, matching_of, unused
 from engine.storage.bundle import Bundle
 
@@ -66,6 +66,13 @@ class WindowSearch(Stage):
     iterations: int = Field(default=1, ge=1, le=20)
     jointly: bool = False
 
+    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "k": (1, 2_000),
+        "mu": (0, 1_000),
+        "first_window": (1, 1_000),
+        "window_growth": (0, 1_000),
+        "iterations": (1, 5),
+    }
     unit: ClassVar[str] = "steps"
     budget: ClassVar[int] = 2_000  # about a second
 
@@ -84,7 +91,8 @@ class WindowSearch(Stage):
 
     def cost(self, expansion: Expansion) -> int:
         """Return how many entities are taken."""
-        return max(self.k, expansion.query.top_k) * self.iterations
+        own = self.asked(expansion.query)
+        return max(own.k, expansion.query.top_k) * own.iterations
 
     @property
     def batch_dependent(self) -> bool:
@@ -109,28 +117,28 @@ class WindowSearch(Stage):
         has_one = of_seeds.present_B
         distributions.prepare()
         matching = matching_of(bundle)
-        schedule = Schedule(self.first_window, self.window_growth, self.window_steps)
 
-        def run(expansions: list[Expansion]) -> list[Expansion]:
+        def run(own: WindowSearch, expansions: list[Expansion]) -> list[Expansion]:
+            schedule = Schedule(own.first_window, own.window_growth, own.window_steps)
             seeds = [[s for s in e.query.positive if s >= 0 and has_one[s]] for e in expansions]
             sets = {
                 number: WindowSearchState(
-                    distributions, of_seeds, own, allowed(e, True, matching), e.query.seeds, schedule
+                    distributions, of_seeds, present, allowed(e, True, matching), e.query.seeds, schedule
                 )
-                for number, (e, own) in enumerate(zip(expansions, seeds, strict=True))
-                if own
+                for number, (e, present) in enumerate(zip(expansions, seeds, strict=True))
+                if present
             }
-            found = self._search(sets, expansions)
+            found = own._search(sets, expansions)
             return [
                 replace(
                     e,
-                    ranking=_ranking(e.ranking, found[number]) if own else Ranking.empty(),
-                    degraded=e.degraded + self._notes(e.query, own),
+                    ranking=_ranking(e.ranking, found[number]) if present else Ranking.empty(),
+                    degraded=e.degraded + self._notes(e.query, present),
                 )
-                for number, (e, own) in enumerate(zip(expansions, seeds, strict=True))
+                for number, (e, present) in enumerate(zip(expansions, seeds, strict=True))
             ]
 
-        return run
+        return lambda expansions: by_settings(self, expansions, run)
 
     def _search(
         self, sets: Mapping[int, WindowSearchState], expansions: Sequence[Expansion]

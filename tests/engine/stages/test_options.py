@@ -147,6 +147,7 @@ CHANGED = [
     ("default", {"Retrieve.hubness": 0}),
     ("composed", {"GenerativeRerank.weight": 2.5, "GenerativeRerank.prompts": 2, "SegmentRerank.length": 2}),
     ("retexpan+lm-rerank", {"GenerativeRerank.contrast": 3, "Retrieve.k": 40}),
+    ("multiexpan", {"WindowSearch.k": 30, "WindowSearch.mu": 0.5, "WindowSearch.first_window": 7}),
     ("genexpan", {"Generate.top_p": 0.3, "Generate.k": 15}),
     ("genexpan", {"Generate.beams": 3, "Generate.max_rounds": 2, "Generate.patience": 1}),
 ]
