@@ -53,7 +53,7 @@ TRAININGS: dict[str, EncoderSettings | None] = {
     "none": None,
     "fast": EncoderSettings(),
     "constant": PAPER,
-    "constant+dropout": PAPER.model_copy(update={"dropout": 0.1}),
+    "constant+dropout": PAPER.model_copy(update={"last_layer_dropout": 0.1}),
 }
 INPUTS = {
     "plain": {},
@@ -61,13 +61,14 @@ INPUTS = {
     "masked": {"descriptions": True, "description_names": "masked"},
 }
 CELLS = [
-    *[("none", kind, kind) for kind in INPUTS],
-    *[(how, kind, kind) for how in ("constant", "fast") for kind in INPUTS],
-    *[(how, kind, to) for how in ("constant", "fast") for kind, to in (("plain", "kept"), ("kept", "plain"))],
-    *[(how, kind, "masked") for how in ("constant", "fast") for kind in ("plain",)],
-    *[("constant+dropout", kind, kind) for kind in ("plain", "kept")],
+    *[("none", kind, kind) for kind in ("plain", "kept")],
+    *[("constant", kind, to) for kind in ("kept", "plain") for to in ("kept", "plain")],
+    *[("fast", kind, to) for kind in ("kept", "plain") for to in ("kept", "plain")],
+    *[(how, "masked", "masked") for how in ("none", "constant", "fast")],
+    *[("constant+dropout", kind, kind) for kind in ("kept", "plain")],
     *[(how, "mixed", "kept") for how in ("constant", "fast")],
 ]
+"""The cells in order: those that tell most come first."""
 COLUMNS = ("PosMAP@10", "NegMAP@10", "PosMAP@100", "NegMAP@100", "CombMAP")
 
 
@@ -76,15 +77,24 @@ class Sample:
     """The corpus under every kind of input, its frozen states, and its queries by half."""
 
     workspace: Workspace
-    rows: dict[str, tuple[list[InputRows], list[Path]]]
+    settings: InputSettings
     n_entities: int
     queries: dict[str, QuerySet]
+
+    def rows(self, kind: str) -> tuple[list[InputRows], list[Path]]:
+        """Return the parts of a kind of input and their frozen states, after what was missing was made."""
+        wanted = self.settings.model_copy(update=INPUTS[kind])
+        key = preprocess(self.workspace, EMBEDDED, wanted, LocalExecutor()).key
+        inputs = open_inputs(self.workspace, key)
+        cache = frozen_cache(self.workspace, inputs, EMBEDDED, executor=LocalExecutor())
+        parts = [InputRows.read(part.local_copy(machine_cache()), with_ids=False) for part in inputs.parts]
+        return parts, [Path(file.local_copy(machine_cache())) for file in cache.states]
 
     def states(self, kind: str) -> CachedStates:
         """Return the cached states of a kind of input; ``mixed``: kept in front of every other sentence."""
         if kind != "mixed":
-            return CachedStates(*self.rows[kind])
-        (plain, plain_files), (kept, kept_files) = self.rows["plain"], self.rows["kept"]
+            return CachedStates(*self.rows(kind))
+        (plain, plain_files), (kept, kept_files) = self.rows("plain"), self.rows("kept")
         return _Mixed([*plain, *kept], [*plain_files, *kept_files])
 
 
@@ -99,22 +109,14 @@ class _Mixed(CachedStates):
 
 
 def prepare(workspace: Workspace, queries: str, sentences: int, length: int) -> Sample:
-    """Make the inputs and their frozen states, where they are missing."""
+    """Read the queries, and say how the sentences are drawn."""
     tokenizer = fingerprint(load_tokenizer(EMBEDDED))
-    rows = {}
-    for kind, more in INPUTS.items():
-        given = {"tokenizer": tokenizer, "max_length": length, "max_sentences": sentences} | more
-        preprocess(workspace, EMBEDDED, InputSettings.model_validate(given), LocalExecutor())
-        cache = frozen_cache(workspace, open_inputs(workspace), EMBEDDED, executor=LocalExecutor())
-        parts = [
-            InputRows.read(part.local_copy(machine_cache()), with_ids=False) for part in cache.inputs.parts
-        ]
-        rows[kind] = parts, [Path(file.local_copy(machine_cache())) for file in cache.states]
+    settings = InputSettings(tokenizer=tokenizer, max_length=length, max_sentences=sentences)
     with tempfile.TemporaryDirectory() as folder:
         vocabulary = publish_mask(workspace, Path(folder), np.ones((1, 1), np.float32)).vocabulary
     found = read_queries(Store.open(queries), vocabulary)
     halves = {"even": found.queries[::2], "odd": found.queries[1::2]}
-    return Sample(workspace, rows, len(vocabulary), {half: QuerySet(own) for half, own in halves.items()})
+    return Sample(workspace, settings, len(vocabulary), {half: QuerySet(own) for half, own in halves.items()})
 
 
 def publish_mask(workspace: Workspace, scratch: Path, view_ND: np.ndarray) -> Bundle:
@@ -140,7 +142,7 @@ def trained(sample: Sample, how: str, kind: str, folder: Path) -> tuple[TextEnco
     started = time.process_time()
     run = EncoderTraining(encoder, sample.states(kind), sample.n_entities, settings)
     for report in run.run():
-        if report.step % 200 == 0:
+        if report.step % 50 == 0:
             print(
                 f"  {how} {kind}: step {report.step} of {run.total_steps}, loss {report.loss:.3f}", flush=True
             )
@@ -176,6 +178,7 @@ def main() -> None:
     parser.add_argument("--queries", required=True)
     parser.add_argument("--sentences", type=int, default=5)
     parser.add_argument("--length", type=int, default=192)
+    parser.add_argument("--training", choices=TRAININGS, nargs="*", default=[*TRAININGS], help="these alone")
     parser.add_argument("--out", type=Path, help="[default: WORKSPACE/retrieval_augmentation]")
     given = parser.parse_args()
     out = given.out or Path(given.workspace) / "retrieval_augmentation"
@@ -183,7 +186,7 @@ def main() -> None:
     lines = out / f"cells-{given.sentences}.jsonl"
     done = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
     sample = prepare(Workspace.open(given.workspace), given.queries, given.sentences, given.length)
-    for how, kind, to in CELLS:
+    for how, kind, to in [cell for cell in CELLS if cell[0] in given.training]:
         if any((d["training"], d["trained_on"], d["encoded"]) == (how, kind, to) for d in done):
             continue
         encoder, about = trained(sample, how, kind, out)

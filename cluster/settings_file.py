@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from cluster.options import FieldPath, Former, Option, default_of, is_choice, model_of
 from engine.errors import FormatError, UserError
@@ -336,10 +337,9 @@ def as_yaml(settings: BaseModel, options: Sequence[Option]) -> str:
     """
     import yaml
 
-    dumped = settings.model_dump(mode="json")
     lines = []
     for option in options:
-        values = [_get(dumped, target.path) for target in option.targets]
+        values = [to_jsonable_python(_get(settings, target.path)) for target in option.targets]
         if all(value == values[0] for value in values):
             lines.append(yaml.safe_dump({option.key: values[0]}, sort_keys=False, allow_unicode=True))
         else:
@@ -347,7 +347,8 @@ def as_yaml(settings: BaseModel, options: Sequence[Option]) -> str:
     return "".join(lines)
 
 
-def _get(tree: Any, path: FieldPath) -> Any:
+def _get(settings: Any, path: FieldPath) -> Any:
+    # Not of what is dumped: a model may leave a field out of that which names a run.
     for part in path:
-        tree = tree[part]
-    return tree
+        settings = getattr(settings, part)
+    return settings

@@ -33,13 +33,15 @@ class Answer(NamedTuple):
 
     ``reasoning`` is what a chain of thought said of the wanted entities: a ``class_name``, what the
     ``positive`` and what the ``negative`` seeds share; empty for methods without one. ``options`` are the
-    settings that the query changed.
+    settings that the query changed, and ``counts`` is what stages counted of the answer, such as names that
+    a chat model made up.
     """
 
     results: list[RankedEntity]
     degraded: tuple[str, ...]
     reasoning: Mapping[str, str] = MappingProxyType({})
     options: Mapping[str, Value] = MappingProxyType({})
+    counts: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ class Expander:
             options=changed,
         )
         (expansion,) = self.pipeline([query], strict=True)
-        return Answer(self._named(expansion), expansion.degraded, expansion.reasoning, dict(changed))
+        found, e = self._named(expansion), expansion
+        return Answer(found, e.degraded, e.reasoning, dict(changed), e.counts)
 
     def __call__(self, queries: Sequence[Query]) -> list[Expansion]:
         """Return one expansion a query, in order: the form that evaluation takes, without names."""

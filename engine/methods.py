@@ -8,10 +8,14 @@ from engine.errors import QueryError
 from engine.generation.prompts import CotLevel, Part
 from engine.renames import current_name
 from engine.stages.base import Pipeline, Stage
+from engine.stages.case import CaSE
+from engine.stages.cgexpan import CGExpan
+from engine.stages.chat_expand import ChatExpand
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank
 from engine.stages.rerank import ContrastRerank, SegmentRerank
 from engine.stages.retrieve import Retrieve
+from engine.stages.setexpan import SetExpan
 from engine.stages.window_search import WindowSearch
 
 
@@ -58,7 +62,14 @@ METHODS: dict[str, Pipeline] = {
     "joint": Pipeline((Retrieve(view="joint"),)),
     "description": Pipeline((Retrieve(view="description"),)),
     "lexical": Pipeline((Retrieve(view="lexical"),)),
-    # MultiExpan: window search over predicted distributions of sentences and images.
+    # A chat model behind an endpoint: UltraWiki's GPT-4 and MESED's GPT-3.5; MESED's GPT+Name.
+    "chat": Pipeline((ChatExpand(),)),
+    "chat+class-name": Pipeline((ChatExpand(class_name=True),)),
+    # ProbExpan, a baseline of the paper: window search over what the text head predicts; with segments by
+    # the negative seeds (table 4).
+    "probexpan": Pipeline((WindowSearch(view="mask"),)),
+    "probexpan+segments": WindowSearch(view="mask") >> SegmentRerank(view="mask", length=4),
+    # MultiExpan: the same search over predicted distributions of sentences and images.
     "multiexpan": Pipeline((WindowSearch(),)),
     # Beyond that paper, which has no negative seeds: segments by these, and RetExpan as it is, by the
     # mask representations of sentences and images.
@@ -74,6 +85,14 @@ METHODS: dict[str, Pipeline] = {
     "composed+images": WindowSearch()
     >> GenerativeRerank(weight=0.25, contrast=0)
     >> SegmentRerank(view="multimodal", length=4),
+    # The text baselines of the paper's table 2: shared contexts, and contexts with vectors. Their papers
+    # have no negative seeds; segments by these are ours.
+    "setexpan": Pipeline((SetExpan(),)),
+    "setexpan+segments": SetExpan() >> SegmentRerank(view="mask"),
+    "case": Pipeline((CaSE(),)),
+    "case+segments": CaSE() >> SegmentRerank(view="mask"),
+    "cgexpan": Pipeline((CGExpan(),)),
+    "cgexpan+segments": CGExpan() >> SegmentRerank(view="mask"),
 }
 
 ABLATIONS: Mapping[str, Pipeline] = {
@@ -101,7 +120,13 @@ ABOUT: Mapping[str, str] = {
     "retexpan+cds": "RetExpan with segments by confidence (appendix K)",
     "retexpan-negative": "RetExpan without the negative seeds (table 4)",
     "genexpan": "UltraWiki's GenExpan: rounds of generation, then segments by likelihood",
-    "genexpan+cot": "GenExpan that names the class and what the seeds share first (tables 2 and 8)",
+    "genexpan+cot": "GenExpan that names the class and what the positive seeds share first (table 2)",
+    "genexpan+cot-class": "GenExpan that names the class first (table 8)",
+    "genexpan+cot-positive": "the same, and what the positive seeds share (table 8)",
+    "genexpan+cot-negative": "the same, and what the seeds of both kinds share (table 8)",
+    "genexpan+cot-class-given": "GenExpan with the class name that the query gives (table 8)",
+    "genexpan+cot-positive-given": "GenExpan with the positive attributes that the query gives (table 8)",
+    "genexpan+cot-negative-given": "GenExpan with attributes of both kinds that the query gives (table 8)",
     "genexpan+ra": "GenExpan with descriptions in the prompt (appendix J)",
     "retexpan+genexpan": "retrieval recalls 1,000 entities, generation ranks them (table 9)",
     "genexpan+retexpan": "generation recalls 1,000 entities, retrieval ranks them (table 9)",
@@ -111,6 +136,16 @@ ABOUT: Mapping[str, str] = {
     "joint": "the three views together, without negative seeds",
     "description": "by descriptions alone",
     "lexical": "by words alone",
+    "probexpan": "ProbExpan: window search over the text head's predicted distributions",
+    "probexpan+segments": "ProbExpan, then segments by the negative seeds (table 4)",
+    "setexpan": "SetExpan: entities that share the contexts that tell the seeds apart",
+    "setexpan+segments": "SetExpan, then segments by the negative seeds",
+    "case": "CaSE: shared contexts and vectors together",
+    "case+segments": "CaSE, then segments by the negative seeds",
+    "cgexpan": "CGExpan: class names that a masked language model is probed for guide the expansion",
+    "cgexpan+segments": "CGExpan, then segments by the negative seeds",
+    "chat": "a chat model behind an endpoint lists entities: the GPT rows (SEEDSET_CHAT_URL, …_MODEL, …_KEY)",
+    "chat+class-name": "the same, and the chat model names the class first (MESED's GPT+Name)",
     "multiexpan": "MESED's MultiExpan: window search over predicted distributions of text and images",
     "multiexpan+segments": "MultiExpan, then segments by the negative seeds",
     "multimodal": "RetExpan by the mask representations of sentences and images",
@@ -120,9 +155,11 @@ ABOUT: Mapping[str, str] = {
     "genexpan-negative": "GenExpan without the negative seeds (table 4)",
     "genexpan-trie": "GenExpan without the trie of names (table 3)",
     "genexpan+negatives": "GenExpan with the negative seeds in the prompt (table 15)",
+    "genexpan-seedset": "GenExpan with this project's own search, selection and prompts",
+    "joint+lm-rerank": "the three views recall 1,000 entities, a language model scores them",
     "multiexpan+joint": "MultiExpan that grows all classes together, as its authors measure it",
 }
-"""What a method is, in a line."""
+"""What a method is, in a line, for lists."""
 
 RENAMED = {"genexpan+unwanted": "genexpan+negatives"}
 """Former names of methods, which :func:`method` still takes."""
@@ -148,6 +185,6 @@ def method(name: str) -> Pipeline:
         QueryError: no such method; names those there are.
     """
     try:
-        return {**METHODS, **ABLATIONS}[current_name("method", name, RENAMED)]
+        return {**METHODS, **ABLATIONS}[current_name("method", name, RENAMED)].settled()
     except KeyError:
         raise QueryError(f"unknown method {name!r}; known: {', '.join([*METHODS, *ABLATIONS])}") from None

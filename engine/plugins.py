@@ -117,9 +117,9 @@ def _imported(target: str, called: str) -> Pipeline:
     for part in path.split("."):
         found = getattr(found, part, None)
     if isinstance(found, Stage):
-        return Pipeline((found,))
+        return Pipeline((found,)).settled()
     if isinstance(found, Pipeline):
-        return found
+        return found.settled()
     there = [name for name, value in vars(module).items() if isinstance(value, Stage | Pipeline)]
     has = f"it holds {', '.join(there)}" if there else "it holds none"
     what = f"is a {type(found).__name__}" if found is not None else "is not there"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -180,7 +180,8 @@ class Expansion:
     """A query with its ranking so far, seconds spent by stage, and what was left out (``degraded``).
 
     ``reasoning`` is what a language model's prompts said of the wanted entities: a ``class_name``, what the
-    ``positive`` and what the ``negative`` seeds share, as far as the method names them.
+    ``positive`` and what the ``negative`` seeds share, as far as the method names them. ``counts``
+    is what stages counted of the answer, such as names that a model made up.
     """
 
     query: Query
@@ -188,6 +189,7 @@ class Expansion:
     seconds: Mapping[str, float] = field(default_factory=dict)
     degraded: tuple[str, ...] = ()
     reasoning: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
@@ -216,6 +218,7 @@ def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
             "class_name": e.query.class_name,
             "positive_attributes": list(e.query.positive_attributes),
             "negative_attributes": list(e.query.negative_attributes),
+            "counts": list(e.counts.items()),
         }
         for e in expansions
     ]
@@ -246,6 +249,7 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
             {str(n): float(s) for n, s in zip(row["seconds_names"], row["seconds"], strict=True)},
             tuple(str(d) for d in row["degraded"]),
             {str(name): str(text) for name, text in row["reasoning"]},
+            counts={str(name): int(n) for name, n in row["counts"]},
         )
         for row in rows
     ]
@@ -253,3 +257,12 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
 
 def _attributes(pairs: Sequence[Any]) -> Attributes:
     return tuple((str(name), tuple(map(str, values))) for name, values in pairs)
+
+
+def summed(counted: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the sums of counts by name, in the order in which the names come."""
+    found: dict[str, int] = {}
+    for one in counted:
+        for name, n in one.items():
+            found[name] = found.get(name, 0) + n
+    return found

@@ -122,9 +122,13 @@ class Vocabulary:
 
     def closest(self, text: str, n: int = 3) -> list[str]:
         """Return up to ``n`` names spelt most like ``text``."""
-        found = self._spellings.closest(look_key(text[:MAX_NAME_LENGTH]), 3 * n)
-        ids = dict.fromkeys(self._sorted[place][1] for place in found)
+        ids = dict.fromkeys(entity for _, entity in self.near(text, 3 * n))
         return [self.names[i] for i in ids][:n]
+
+    def near(self, text: str, n: int) -> list[tuple[str, int]]:
+        """Return up to ``n`` spellings (:func:`look_key`) most like ``text``, each with its entity's id."""
+        found = self._spellings.closest(look_key(text[:MAX_NAME_LENGTH]), n)
+        return [self._sorted[place] for place in found]
 
     def prepare(self) -> None:
         """Make the tables of all look-ups now, not under the first one."""

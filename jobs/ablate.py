@@ -27,6 +27,8 @@ EXAMPLES = """
   seedset ablate --workspace demo-workspace/workspace-images \\
       --queries demo-workspace/sample/multimodal/query --table objectives
   seedset ablate --workspace work --queries mesed/query --queries mesed/query_seed=5 --repeat 3
+  seedset image-features --workspace work --model google/vit-base-patch16-224 --patches tokens
+  seedset ablate --workspace work --queries mesed/query --table baselines
 """
 
 
@@ -34,6 +36,7 @@ CHOSEN_BY_ROWS = [
     "modality",
     "summary",
     "identity",
+    "architecture",
     *(f"schedule.{name}" for name in ("prediction", "contrastive", "clustering", "distillation")),
 ]
 """Fields of the settings that are no options: a row of a table says them, or nobody may."""
@@ -48,7 +51,11 @@ class AblateSettings(CommandSettings):
         description="Queries with known answers, as `seedset evaluate` reads them. Repeat it for other seed "
         "counts.",
     )
-    table: Literal["objectives", "modalities", "all"] = Field(default="all", description="Fill this table.")
+    table: Literal["objectives", "modalities", "baselines", "all"] = Field(
+        default="all",
+        description="Fill this table; all is the first two. baselines are the vision and vision-language "
+        "rows of the paper's table 3, for features by `seedset image-features --patches tokens`.",
+    )
     repeat: int = Field(
         default=1, ge=1, description="Train every row this many times, a seed each, which shows the noise."
     )
@@ -69,24 +76,28 @@ class AblateSettings(CommandSettings):
 @command(EXAMPLES, headings=multimodal_headings("base"), former={"hidden": Former("modality_dropout")})
 def main(settings: AblateSettings) -> None:
     """Fill the tables that take MultiExpan apart: its objectives one by one; its modalities in training, in
-    seeds and in candidates.
+    seeds and in candidates; and what it is compared with.
 
     Needs `seedset image-features` and `seedset preprocess --images`. Under multiexpan sets are expanded by
     predicted distributions, under multimodal by the state at the mask. Writes runs/ablate/report.md and
     report.json; a run that was stopped goes on where it was. The current encoder and bundle stay as they are.
     """
+    from engine.evaluation.ablation import OF_TOKENS
     from engine.images.features import ImageFeatures
     from jobs.steps.ablation import TABLES, AblationPlan, ablate, open_queries, show, write_report
+    from jobs.steps.encoder_training import check_baseline
 
     if settings.json_file is not None:
         check_relative(settings.json_file)
     started = time.monotonic()
     place, processes = Workspace.open(settings.workspace), settings.processes
-    tables = list(TABLES) if settings.table == "all" else [settings.table]
+    tables = [t for t in TABLES if t != OF_TOKENS] if settings.table == "all" else [settings.table]
     trained = processes.workers, processes.gpu
     plan = AblationPlan(tables, settings.base, settings.repeat, *trained, settings.protocol)
     open_inputs(place)
-    ImageFeatures.open(place)  # a mistake is better known now than after the first training
+    features = ImageFeatures.open(place)  # a mistake is better known now than after the first training
+    for row in (r for table in tables for r in TABLES[table] if r.baseline):
+        check_baseline(features, row.baseline)
     queries = open_queries(place, settings.queries)
     measured = ablate(place, plan, queries)
     report = write_report(place.runs("ablate"), measured, plan)

@@ -15,13 +15,14 @@ from cluster.commandline import command
 from cluster.options import CommandSettings
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.settings import TEMPERATURE, presets
+from jobs.settings import HEAD_SENTENCES, TEMPERATURE, presets
 from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
   seedset build-index --workspace demo-workspace/workspace
   seedset build-index --workspace work --untrained
   seedset build-index --workspace work --inputs mask-L500-S50-RA-0123abcd
+  seedset build-index --workspace work --class-names
   ray job submit --working-dir . -- python -m jobs.build_index --workspace s3://bucket/work --workers 16
 """
 
@@ -42,8 +43,23 @@ class BuildIndexSettings(CommandSettings):
     temperature: float = Field(
         default=TEMPERATURE,
         ge=0.01,
-        description="Divide the logits of predicted distributions by this (multi-modal encoder); the paper's "
-        "is 1.",
+        description="Divide the logits of predicted distributions by this; the papers' is 1.",
+    )
+    text_distributions: bool = Field(
+        default=True,
+        description="Make the distributions that the text encoder's head predicts, for --method probexpan: a "
+        "product of every sentence with every entity.",
+    )
+
+    class_names: bool = Field(
+        default=False,
+        description="Make what `cgexpan` asks, too: the state of every mention, and a masked language model; "
+        "an encoder without a head for that gets one, trained on the corpus.",
+    )
+    head_sentences: int = Field(
+        default=HEAD_SENTENCES,
+        ge=1,
+        description="Train that head on at most so many sentences, drawn at random.",
     )
 
 
@@ -56,9 +72,18 @@ def main(settings: BuildIndexSettings) -> None:
     from jobs.steps.index_building import build
 
     started = time.monotonic()
+    head = settings.head_sentences if settings.class_names else 0
     place = Workspace.open(settings.workspace)
     with AutoExecutor(settings.workers, [place.root.uri]) as executor:
-        manifest = build(place, settings.untrained, executor, settings.temperature, settings.inputs)
+        manifest = build(
+            place,
+            settings.untrained,
+            executor,
+            settings.temperature,
+            settings.inputs,
+            settings.text_distributions,
+            head,
+        )
     console.result(
         bundle=manifest.id,
         files=len(manifest.files),

@@ -9,7 +9,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +24,10 @@ from rich.progress import (
 from rich.table import Table
 
 from cluster.commandline import importable, run_app
+
+if TYPE_CHECKING:  # small tools need neither
+    from engine.stages.base import Pipeline
+    from engine.storage.bundle import Bundle
 
 console = Console(stderr=True, highlight=False)
 
@@ -53,6 +57,13 @@ def say(text: str) -> None:
 def result(**counts: Any) -> None:
     """Print a job's last line on stdout: ``key=value`` pairs that scripts can read."""
     print(" ".join(f"{key}={value}" for key, value in counts.items()), flush=True)
+
+
+def account(pipeline: Pipeline, bundle: Bundle) -> None:
+    """Say what stages have spent outside, of money say, as far as they count it."""
+    for stage in pipeline.stages:
+        if line := stage.account(bundle):
+            say(line)
 
 
 class Meter:

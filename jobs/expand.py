@@ -93,6 +93,7 @@ def main(settings: ExpandSettings) -> None:
     made = expand(job, found, run, target, StagePools(settings.workers))
     manifest = target.finish(run, found.refused)
     console.say(f"expansions: {target.folder.uri}")
+    console.account(pipeline, opened)
     console.result(
         output=target.folder.uri,
         queries=manifest["queries"],
@@ -102,6 +103,7 @@ def main(settings: ExpandSettings) -> None:
         refused=manifest["refused"],
         parts=len(manifest["parts"]),
         made=made.made,
+        **manifest["counts"],
     )
     if manifest["empty"] == manifest["degraded"] == manifest["queries"]:
         why = target.first_note(next(iter(run.parts)))

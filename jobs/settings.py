@@ -14,6 +14,9 @@ from engine.models.settings import EncoderSizes, Patches
 TEMPERATURE = 4.0
 """Temperature of predicted distributions. 1 is the paper's; a head that overfits to few contexts predicts
 little but the entity itself, and a higher one brings out which others are similar."""
+HEAD_SENTENCES = 20_000
+"""Sentences that a masked-language-model head is trained on at most: six minutes of one core for MiniLM."""
+
 CONTRAST_FLAGS = {
     f"schedule.contrast.{name}": f"--contrast-{name}" for name in ("temperature", "prior", "concentration")
 }
@@ -56,7 +59,8 @@ class Making(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(
-        description="Backbone: a model folder, local or s3://, or a hub name; ResNet, MobileNet, ViT or CLIP."
+        description="Backbone: a model folder, local or s3://, or a hub name; ResNet, MobileNet, ViT, BEiT "
+        "or CLIP."
     )
     patches: Patches = declared(ImageSettings, "patches")
     grid: int = declared(ImageSettings, "grid")

@@ -10,12 +10,19 @@ from __future__ import annotations
 import time
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cluster.commandline import command
 from cluster.options import RUN, CommandSettings, Former, Group
 from engine.storage.workspace import Workspace
-from engine.training.settings import EncoderSettings, Modality, MultimodalSettings
+from engine.training.settings import (
+    BASELINES,
+    Baseline,
+    EncoderSettings,
+    Modality,
+    MultimodalSettings,
+    baseline_settings,
+)
 from jobs import console
 from jobs.settings import CONTRAST_FLAGS, MODEL, TRAINING, TrainingProcesses, multimodal_headings, presets
 
@@ -23,6 +30,8 @@ EXAMPLES = """
   seedset train-encoder --workspace demo-workspace/workspace
   seedset train-encoder --workspace demo-workspace/workspace-images --modality text+image --no-distillation
   seedset train-encoder --workspace work --epochs 20 --learning-rate 4e-5 --batch-size 1024
+  seedset image-features --workspace work --model google/vit-base-patch16-224 --patches tokens
+  seedset train-encoder --workspace work --baseline vit
   ray job submit --working-dir . -- python -m jobs.train_encoder --workspace s3://b/work --workers 8 --gpu
 """
 
@@ -39,10 +48,21 @@ class TrainEncoderSettings(CommandSettings):
         default="text",
         description="Train the text encoder (RetExpan) or, with images, the multi-modal one (MultiExpan).",
     )
+    baseline: Baseline | None = Field(
+        default=None,
+        description="Train a row of the paper's table 3 in MultiExpan's place, by entity prediction alone: "
+        "an image encoder with its last block (vit, beit, clip-image; image: any backbone), both towers side "
+        "by side (clip; two-towers: any backbone), or text that attends to the image (albef). Needs "
+        "`seedset image-features --patches tokens`.",
+    )
     text: EncoderSettings = EncoderSettings()
     multimodal: Annotated[
         MultimodalSettings,
-        Group(label="with images", without=["modality", "summary", "identity"], flags=CONTRAST_FLAGS),
+        Group(
+            label="with images",
+            without=["modality", "summary", "identity", "architecture"],
+            flags=CONTRAST_FLAGS,
+        ),
     ] = MultimodalSettings()
     init: Literal["lda", "random"] = Field(
         default="lda",
@@ -55,8 +75,19 @@ class TrainEncoderSettings(CommandSettings):
     )
     restart: bool = Field(default=False, description="Begin again, and forget the checkpoints.")
 
+    @model_validator(mode="after")
+    def _one_kind(self) -> TrainEncoderSettings:
+        if self.baseline and self.modality not in ("text", BASELINES[self.baseline].modality):
+            raise ValueError(
+                f"--baseline {self.baseline} is trained with {BASELINES[self.baseline].modality}; leave "
+                "--modality out"
+            )
+        return self
+
     def training(self) -> EncoderSettings | MultimodalSettings:
         """Return the settings of the training that was asked for."""
+        if self.baseline:
+            return baseline_settings(self.multimodal, self.baseline)
         if self.modality == "text":
             return self.text
         fitted = self.init == "lda"
@@ -71,6 +102,7 @@ class TrainEncoderSettings(CommandSettings):
         **multimodal_headings("multimodal"),
         "init": MODEL,
         "modality": TRAINING,
+        "baseline": MODEL,
         "cache_dtype": RUN,
     },
     former={"hidden": Former("modality_dropout"), "paper_start": Former("init", ("random", "lda"))},
@@ -85,9 +117,12 @@ def main(settings: TrainEncoderSettings) -> None:
     Writes runs/train_encoder/RUN: the encoder, checkpoints, the loss curve, TensorBoard events
     (tensorboard --logdir WORKSPACE/runs/train_encoder). The same settings again go on where they were.
     """
-    from jobs.steps.encoder_training import train
+    from engine.images.features import ImageFeatures
+    from jobs.steps.encoder_training import check_baseline, train
 
     started = time.monotonic()
+    if settings.baseline:
+        check_baseline(ImageFeatures.open(Workspace.open(settings.workspace)), settings.baseline)
     summary = train(
         Workspace.open(settings.workspace),
         settings.training(),

@@ -68,7 +68,11 @@ class Result(TypedDict):
 
 
 class Answer(TypedDict):
-    """An answered query. ``degraded`` says what was left out, ``reasoning`` what a chain of thought said."""
+    """An answered query.
+
+    ``degraded`` says what was left out, ``reasoning`` what a chain of thought said, ``counts`` what stages
+    counted.
+    """
 
     id: str
     method: str
@@ -78,6 +82,7 @@ class Answer(TypedDict):
     seconds: dict[str, float]
     degraded: list[str]
     reasoning: dict[str, str]
+    counts: dict[str, int]
 
 
 class ServiceError(Exception):

@@ -19,7 +19,7 @@ from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.bundle_watcher import BundleWatcher, check_stages
 from serve.graph.deployments import first_bundle
 from serve.graph.dispatch import LOST, HandleDispatch
-from serve.graph.plan import Plan
+from serve.graph.plan import Plan, unavailable_methods
 from serve.http.routes import create_app
 from serve.http.service import Service
 from serve.settings import ServeSettings
@@ -94,7 +94,7 @@ class Ingress:
     def _snapshot(self, bundle_id: str) -> BundleSnapshot:
         bundle = Bundle.open(self._workspace, bundle_id)
         check_stages(bundle, self._plan)
-        return BundleSnapshot.open(bundle, self._methods, self._plan.routes)
+        return BundleSnapshot.open(bundle, self._methods, self._plan.routes, unavailable_methods(bundle))
 
     async def drain(self) -> int:
         """Refuse new requests from now on; return how many are under way."""

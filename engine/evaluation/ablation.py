@@ -16,12 +16,10 @@ from engine.evaluation.report import COLUMNS, Report
 from engine.stages.base import Pipeline
 from engine.stages.retrieve import Retrieve
 from engine.stages.window_search import WindowSearch
-from engine.training.settings import Modality, MultimodalSettings
+from engine.training.settings import ENTITY_PREDICTION_ALONE as ALONE
+from engine.training.settings import Baseline, Modality, MultimodalSettings, baseline_settings
 
 BOTH: Modality = "text+image"
-
-ALONE = {"contrastive": False, "clustering": False, "distillation": False}
-"""Masked entity prediction alone."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,7 @@ class Row:
         objectives: switches of :class:`~engine.losses.settings.Schedule` that differ from the base's.
         trained: what the encoder is trained on.
         seeds, candidates: what is taken of their contexts in expansion; None: as trained.
+        baseline: what is trained in MultiExpan's place, by entity prediction alone.
     """
 
     name: str
@@ -40,9 +39,12 @@ class Row:
     trained: Modality = BOTH
     seeds: Modality | None = None
     candidates: Modality | None = None
+    baseline: Baseline | None = None
 
     def settings(self, base: MultimodalSettings) -> MultimodalSettings:
         """Return the settings of the row's training."""
+        if self.baseline:
+            return baseline_settings(base, self.baseline)
         schedule = base.schedule.model_copy(update=dict(self.objectives))
         return base.model_copy(update={"modality": self.trained, "schedule": schedule})
 
@@ -51,6 +53,9 @@ class Row:
         """The modalities that are used of seeds and of candidates."""
         return self.seeds or self.trained, self.candidates or self.trained
 
+
+OF_TOKENS = "baselines"
+"""The table whose rows need image features of the whole input of the backbone's last block."""
 
 TABLES: Mapping[str, tuple[Row, ...]] = {
     # Table 4; contrast and clustering together are ours.
@@ -73,6 +78,12 @@ TABLES: Mapping[str, tuple[Row, ...]] = {
         Row("w/o images of seeds and candidates", seeds="text", candidates="text"),
         Row("w/o images of seeds", seeds="text", candidates=BOTH),
         Row("w/o images of candidates", seeds=BOTH, candidates="text"),
+    ),
+    # Table 3: what the first row is called there depends on the backbone (ViT, BEiT or CLIP's image side).
+    OF_TOKENS: (
+        Row("image encoder", trained="image", baseline="image"),
+        Row("two towers (CLIP)", baseline="two-towers"),
+        Row("cross-attention (ALBEF)", baseline="albef"),
     ),
 }
 

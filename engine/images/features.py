@@ -139,6 +139,11 @@ class ImageFeatures:
         """The folder's name, which stands for the backbone and the settings."""
         return self._folder.name
 
+    @property
+    def uri(self) -> str:
+        """Where the features are."""
+        return self._folder.uri
+
     @cached_property
     def digest(self) -> str:
         """A digest of which content every address has: the key does not say what was in the files."""

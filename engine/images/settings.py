@@ -20,12 +20,13 @@ class ImageSettings(BaseModel):
     patches: Patches = Field(
         default="grid",
         description='"grid" takes the cells of the last feature map of the whole image. "crop", as the '
-        "paper, encodes 6 x 6 pieces of 32 x 32 pixels one by one (ResNet and MobileNet).",
+        'paper, encodes 6 x 6 pieces of 32 x 32 pixels one by one (ResNet and MobileNet). "tokens" keeps all '
+        "that enters the last block, for train-encoder --baseline.",
     )
     grid: int = Field(
         default=7, ge=1, description="Keep at most this many cells a side; a larger map is averaged down."
     )
-    """Means nothing for "crop"."""
+    """Means nothing for "crop" and "tokens"."""
 
     def key(self, model: str) -> str:
         """Return the folder name of these settings: readable, and different if anything is.
@@ -33,7 +34,7 @@ class ImageSettings(BaseModel):
         Args:
             model: as the user named it; its last part is shown.
         """
-        cut = f"grid{self.grid}" if self.patches == "grid" else "crop"
+        cut = f"grid{self.grid}" if self.patches == "grid" else self.patches
         digest = hashlib.sha256(f"{self.backbone} {cut}".encode()).hexdigest()[:8]
         shown = re.sub(r"[^\w.-]+", "-", model.rstrip("/").rsplit("/", 1)[-1]).strip(".-") or "model"
         return f"{shown}-{cut}-{digest}"

@@ -3,7 +3,8 @@
 A class is the column of probabilities with which the samples of a batch belong to it. The columns of the
 first and of the second samples of all pairs are the same class seen twice: a positive pair of columns, in
 the contrastive form. Alone this is at its least when all samples are of one class, so the entropy of the
-mean assignment is taken off.
+mean assignment is taken off. The entropy and the head below are those of the authors' program; the paper
+prints neither.
 
 Shape letters: S = 2N samples, D dimensions, M classes.
 """
@@ -14,21 +15,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.losses.contrastive import HIDDEN, contrastive_loss
+from engine.losses.contrastive import contrastive_loss
 from engine.losses.settings import ContrastSettings
 
 Tensor = torch.Tensor
 
 
 class Assignment(nn.Sequential):
-    """p_clu: Linear(D, 256, no bias) -> BatchNorm -> ReLU -> Linear(256, M) -> softmax: [S, M] of [S, D]."""
+    """p_clu: BatchNorm -> ReLU -> Linear(D, D) -> BatchNorm -> ReLU -> Linear(D, M) -> softmax, [S, M]."""
 
     def __init__(self, dim: int, clusters: int) -> None:
         super().__init__(
-            nn.Linear(dim, HIDDEN, bias=False),
-            nn.BatchNorm1d(HIDDEN),
+            nn.BatchNorm1d(dim),
             nn.ReLU(),
-            nn.Linear(HIDDEN, clusters),
+            nn.Linear(dim, dim),
+            nn.BatchNorm1d(dim),
+            nn.ReLU(),
+            nn.Linear(dim, clusters),
             nn.Softmax(dim=1),
         )
 
@@ -36,8 +39,8 @@ class Assignment(nn.Sequential):
 def clustering_loss(classes_SM: Tensor, settings: ContrastSettings) -> Tensor:
     """Return the contrastive loss over columns less the entropies of both mean assignments, a scalar.
 
-    Columns are scaled to length 1 first: equation 13's plain product of probabilities grows with the
-    batch, while the bound of equation 10 is made for products up to 1.
+    Columns are scaled to length 1 first, unlike equation 13 and the authors' program: the plain product
+    of probabilities grows with the batch, while the bound of equation 10 is made for products up to 1.
 
     Args:
         classes_SM: probabilities of classes; rows 2i and 2i + 1 are a pair.

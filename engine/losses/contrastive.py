@@ -4,6 +4,9 @@ Vectors come in pairs, 2i and 2i + 1, of an entity and one of its mined positive
 vector of the batch is a negative; the more alike it is, the more it weighs (beta), and what is expected
 of unknown positives among the negatives is taken off (tau).
 
+The projection normalises over all 2N vectors together; the authors' program passes the first and the second
+members of the pairs one after the other, and so normalises each side by itself.
+
 Shape letters: S = 2N samples, D dimensions, E dimensions of the projection.
 """
 
@@ -39,7 +42,8 @@ def pair_losses(vectors_SE: Tensor, settings: ContrastSettings) -> Tensor:
     """Return the loss of each vector, [S] (equations 9 to 11).
 
     The bound e^(-1/t) of equation 10 is the least that a negative can be, so it holds for products
-    between -1 and 1: the vectors must be unit ones.
+    between -1 and 1: the vectors must be unit ones. (The authors' program bounds the sum of all S - 2
+    negatives by (S - 2) e^(-1/t); equation 10, which is computed here, by e^(-1/t).)
 
     Args:
         vectors_SE: unit vectors; 2i and 2i + 1 are a pair.

@@ -1,14 +1,26 @@
 """Define which objectives are trained together, and their weights (MESED, section "Methods").
 
-Masked entity prediction has the weight 1 alone, 0.5 beside contrast, and 0.8
-beside clustering without contrast. Contrast weighs 0.5, clustering 0.2, momentum distillation 0.02.
+The weights are those of the authors' program, of which the paper prints none: contrast weighs 0.5,
+clustering 0.2, and masked entity prediction 1, but 0.5 where contrast is all that is beside it, and 0.8 where
+clustering is. Momentum distillation takes 0.02 of the prediction's weight: 0.98 of the cross-entropy and 0.02
+of the divergence from the teacher.
+
+Two ways to train several objectives. "separate", the authors': an epoch is two passes of contrast, two of
+clustering and one of prediction, each step of one objective. "sum", ours: an epoch is one pass, and each step
+is of the weighted sum.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Objective = Literal["contrastive", "clustering", "prediction"]
+"""What a pass of separate passes trains, in the order of an epoch."""
+
+PASSES: dict[Objective, int] = {"contrastive": 2, "clustering": 2, "prediction": 1}
+"""Passes of an epoch in the authors' program."""
 
 
 class ContrastSettings(BaseModel):
@@ -39,6 +51,7 @@ class Weights(NamedTuple):
     contrastive: float
     clustering: float
     distillation: float
+    """The share of the prediction's weight that the divergence from the teacher has."""
 
 
 class Schedule(BaseModel):
@@ -55,12 +68,30 @@ class Schedule(BaseModel):
     smoothing: float = Field(default=0.075, ge=0, lt=1, description="Smooth the labels by this share.")
     clusters: int = Field(default=16, ge=2, description="Tell this many classes apart in clustering.")
     """The paper takes those of its queries, and one more."""
+    passes: Literal["sum", "separate"] = Field(
+        default="sum",
+        description='"sum" takes each step on the weighted sum of the objectives. "separate", as the authors '
+        "do, gives an epoch two passes of contrast, two of clustering and one of entity prediction, and each "
+        "step one objective.",
+    )
+    refresh_pairs: int = Field(
+        default=0,
+        ge=0,
+        description="Take the pairs of contrast and clustering anew every so many epochs, out of what the "
+        "model itself finds near; the first are near by words and images.  [0: these alone]",
+    )
+    """The paper's "previous iteration" is a training of its own; :mod:`engine.training.pairs`."""
     contrast: ContrastSettings = ContrastSettings()
 
     @model_validator(mode="after")
     def _has_one(self) -> Schedule:
         if not (self.prediction or self.contrastive or self.clustering):
             raise ValueError("nothing would be learnt: leave prediction, contrast or clustering on")
+        if self.passes == "separate" and self.distillation and not self.prediction:
+            raise ValueError(
+                "distillation has no pass of its own: leave prediction on, switch distillation off, or train "
+                "the sum of the objectives in one pass"
+            )
         return self
 
     @property
@@ -68,11 +99,27 @@ class Schedule(BaseModel):
         """True if an objective compares pairs of contexts."""
         return self.contrastive or self.clustering
 
+    @property
+    def refreshes(self) -> bool:
+        """True if pairs are mined anew while the model is trained."""
+        return self.paired and self.refresh_pairs > 0
+
+    def epoch(self) -> tuple[Objective | None, ...]:
+        """Return the objective of each pass of an epoch, in order; None: the sum of all."""
+        if self.passes == "sum":
+            return (None,)
+        return tuple(name for name, times in PASSES.items() if getattr(self, name) for _ in range(times))
+
     def weights(self) -> Weights:
-        """Return the weights of the objectives that are on."""
-        alone = 0.5 if self.contrastive else 0.8 if self.clustering else 1.0
+        """Return the weights of the objectives that are on.
+
+        The authors train contrast alone and clustering alone beside prediction without distillation; with
+        it, as with both, we let prediction weigh 1 as in all other of their trainings.
+        """
+        beside = (self.contrastive, self.clustering, self.distillation)
+        prediction = {(True, False, False): 0.5, (False, True, False): 0.8}.get(beside, 1.0)
         return Weights(
-            alone * self.prediction,
+            prediction * self.prediction,
             0.5 * self.contrastive,
             0.2 * self.clustering,
             0.02 * self.distillation,

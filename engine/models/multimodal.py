@@ -12,6 +12,12 @@ similar to others as its text and its image are. (The text encoder's own mask re
 similar among entities of a class, is a part of its mean.) ``summary=False, identity=False`` is the
 paper's way.
 
+The authors' program differs in what the paper leaves open: their transformer layers normalise what a
+sublayer returns and then add it, have 12 heads and an inner size of four times the states' (ours are the
+text encoder's kind); their position vectors begin with a deviation of 1 (ours 0.02); image features are
+not standardised; and a share of 0.2 of the logits is dropped (``logit_dropout``, none by default). The patch
+projection is theirs: Linear, Dropout, LayerNorm, GELU, and positions added after these.
+
 Shape letters: B contexts, L tokens, P patches, C features of a patch, D dimensions.
 """
 
@@ -28,6 +34,8 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
 from engine.errors import FormatError
+from engine.models.baselines import BASELINES, CrossAttentionEncoder, ImageEncoder, TwoTowers
+from engine.models.image_tower import ImageTower
 from engine.models.lda import LdaProjection
 from engine.models.settings import MultimodalConfig
 from engine.models.text import (
@@ -38,10 +46,11 @@ from engine.models.text import (
     padding_mask,
     run_layer,
 )
+from engine.models.vision import load_tower
 
 Tensor = torch.Tensor
 
-WEIGHTS, CONFIG = "multimodal.safetensors", "multimodal.json"
+WEIGHTS, CONFIG, VISION = "multimodal.safetensors", "multimodal.json", "vision"
 
 
 class PatchProjection(nn.Module):
@@ -97,6 +106,11 @@ class MultimodalEncoder(nn.Module):
     def dim(self) -> int:
         """Dimensions of a state, D."""
         return self.last.dim
+
+    @property
+    def pretrained(self) -> list[nn.Parameter]:
+        """What learns and does not begin anew."""
+        return list(self.last.parameters())
 
     def train(self, mode: bool = True) -> MultimodalEncoder:
         """Set the mode; the text layer has no dropout, as the cached states below it had none."""
@@ -155,25 +169,48 @@ def _rename_weights(module: nn.Module, weights: dict[str, Any], prefix: str, *_:
 
 
 class PredictionHead(nn.Sequential):
-    """The head Linear(D, D) -> Dropout -> LayerNorm -> GELU -> Linear(D, N): logits [B, N] of [B, D]."""
+    """The head Linear(D, D) -> Dropout -> LayerNorm -> GELU -> Linear(D, N): logits [B, N] of [B, D].
 
-    def __init__(self, dim: int, n_entities: int, dropout: float) -> None:
+    Where the authors have another Dropout after the last layer, ours drops ``logit_dropout`` of the logits.
+    """
+
+    def __init__(self, dim: int, n_entities: int, dropout: float, logit_dropout: float = 0.0) -> None:
         super().__init__(
             nn.Linear(dim, dim),
             nn.Dropout(dropout),
             nn.LayerNorm(dim),
             nn.GELU(),
             nn.Linear(dim, n_entities),
+            nn.Dropout(logit_dropout),
         )
+
+
+Encoder = MultimodalEncoder | ImageEncoder | TwoTowers | CrossAttentionEncoder
+
+
+def make_encoder(last: MaskPositionLayer, config: MultimodalConfig, tower: ImageTower | None) -> Encoder:
+    """Return the encoder of an architecture, not trained.
+
+    Args:
+        last: the text encoder's last layer.
+        config: says which architecture.
+        tower: the image side of a baseline; MultiExpan has none.
+    """
+    if config.architecture == "multiexpan":
+        return MultimodalEncoder(last, config)
+    assert tower is not None, "the image side of a baseline"
+    made: Encoder = BASELINES[config.architecture](last, tower, config)
+    return made
 
 
 class EntityPredictionModel(nn.Module):
     """A model that predicts the masked entity: the encoder and the head. The teacher is a copy of it."""
 
-    def __init__(self, encoder: MultimodalEncoder, n_entities: int) -> None:
+    def __init__(self, encoder: Encoder, n_entities: int) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.head = PredictionHead(encoder.dim, n_entities, encoder.config.dropout)
+        self.encoder, self.dim = encoder, encoder.dim
+        config = encoder.config
+        self.head = PredictionHead(encoder.dim, n_entities, config.dropout, config.logit_dropout)
 
     def forward(self, context: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Return the states [B, D] and the logits [B, N] of some contexts."""
@@ -183,10 +220,12 @@ class EntityPredictionModel(nn.Module):
     def save(self, folder: Path) -> str:
         """Write weights and sizes, and return the name of the file written last.
 
-        The text encoder lies beside them, as a folder of its own.
+        The text encoder lies beside them, as a folder of its own; so does a baseline's backbone.
         """
         folder.mkdir(parents=True, exist_ok=True)
         save_file({n: t.contiguous() for n, t in self.state_dict().items()}, folder / WEIGHTS)
+        if not isinstance(self.encoder, MultimodalEncoder):
+            self.encoder.tower.save(folder / VISION)
         (folder / CONFIG).write_text(self.encoder.config.model_dump_json(indent=1), encoding="utf-8")
         return CONFIG
 
@@ -202,7 +241,8 @@ class EntityPredictionModel(nn.Module):
         config = MultimodalConfig.model_validate_json((folder / CONFIG).read_bytes())
         found = load_file(folder / WEIGHTS)
         n_entities = len(found["head.4.bias"])
-        predictor = cls(MultimodalEncoder(text.last, config), n_entities)
+        tower = None if config.architecture == "multiexpan" else load_tower(str(folder / VISION))
+        predictor = cls(make_encoder(text.last, config, tower), n_entities)
         try:
             predictor.load_state_dict(found)
         except RuntimeError as error:

@@ -6,14 +6,20 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Patches = Literal["grid", "crop"]
-"""Ways to cut an image: the cells of one feature map, or pieces that pass by themselves."""
+Patches = Literal["grid", "crop", "tokens"]
+"""What is kept of an image: the cells of one feature map, pieces that pass by themselves, or all that enters
+the last block."""
+
+Architecture = Literal["multiexpan", "image", "two-towers", "cross-attention"]
+"""What makes a state of a context: MultiExpan, or a baseline (:mod:`engine.models.baselines`)."""
 
 
 class EncoderSizes(BaseModel):
     """The sizes and the start of the layers that are added to the text encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Architecture = "multiexpan"
 
     visual_layers: int = Field(default=3, ge=0, description="Give the visual transformer this many layers.")
     cross_layers: int = Field(
@@ -27,6 +33,12 @@ class EncoderSizes(BaseModel):
         ge=0,
         lt=1,
         description="Drop this share of the projected patches' values, and half of it in the layers.",
+    )
+    logit_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Drop this share of the logits in training; the authors of the paper drop 0.2.",
     )
     summary: bool = True
     identity: bool = True

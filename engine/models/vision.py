@@ -2,7 +2,9 @@
 
 Two ways to patches. ``grid``: one pass over the whole image; the patches are the cells of the last feature
 map, or the patch tokens of a transformer, averaged down to a coarse grid. ``crop`` (MESED, equation 3): the
-image is cut into 6 x 6 pieces of 32 x 32 pixels, and each goes through the backbone by itself.
+image is cut into 6 x 6 pieces of 32 x 32 pixels, and each goes through the backbone by itself. A third,
+``tokens``, keeps the whole input of the last block, for encoders that train this
+(:mod:`engine.models.image_tower`).
 
 Works without torchvision: the numbers of the preprocessing come out of the model's own
 ``preprocessor_config.json`` and are applied here.
@@ -23,6 +25,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import (
+    BeitModel,
     CLIPVisionModel,
     MobileNetV1Model,
     MobileNetV2Model,
@@ -34,6 +37,7 @@ from transformers import (
 from engine.errors import UserError
 from engine.models.fingerprint import config_text
 from engine.models.hub import NamedModel
+from engine.models.image_tower import BlockInput, ImageTower, tokens_of
 from engine.models.settings import Patches
 from engine.models.text import fast_dtype
 
@@ -47,6 +51,7 @@ CONVOLUTIONAL: dict[str, type] = {
 
 TRANSFORMERS: dict[str, type] = {
     "vit": ViTModel,
+    "beit": BeitModel,
     "clip": CLIPVisionModel,
     "clip_vision_model": CLIPVisionModel,
 }
@@ -87,6 +92,7 @@ class VisionBackbone:
         self._convolutional = kind in CONVOLUTIONAL
         self._fingerprint = _digest(model, scaling)
         _fold_normalisation(model)
+        self._below = BlockInput(model) if patches == "tokens" else None
         self.model.to(memory_format=torch.channels_last)
         self._device = torch.device("cpu")
         self._scale, self._shift = _row(scaling, self.input_side)
@@ -100,8 +106,8 @@ class VisionBackbone:
         """Load from a model folder, local or in a bucket, or a hub name (:class:`NamedModel`).
 
         Args:
-            name: a ResNet, MobileNet V1 or V2, ViT or CLIP (a whole one, or its vision part).
-            patches: "grid" or "crop".
+            name: a ResNet, MobileNet V1 or V2, ViT, BEiT or CLIP (a whole one, or its vision part).
+            patches: "grid", "crop" or "tokens".
             grid: cells a side at most; a larger feature map is averaged down.
             role: the option that named it, for errors.
 
@@ -109,15 +115,8 @@ class VisionBackbone:
             UserError: there is no such model, it is of another family, or "crop" is asked of a transformer.
         """
         named = NamedModel.open(name, role)
-        config = named.config()
-        families = CONVOLUTIONAL | TRANSFORMERS
-        if config.model_type not in families:
-            raise UserError(f"{named.label}: of type {config.model_type!r}; known are {', '.join(families)}")
-        scaling = read_scaling(named, config)
-        without_pooling = config.model_type not in ("resnet", "clip", "clip_vision_model")
-        bare: dict[str, Any] = {"add_pooling_layer": False} if without_pooling else {}
-        model = named.model(families[config.model_type], torch.float32, **bare)
-        return cls(model, scaling, patches, grid)
+        model = bare_model(named)
+        return cls(model, read_scaling(named, named.config()), patches, grid)
 
     @property
     def side(self) -> int:
@@ -163,7 +162,12 @@ class VisionBackbone:
         """Return what one pass yields: float32 [N, P, C], one cell for a piece of a cut image."""
         dtype = fast_dtype(self._device) if self._device.type == "cuda" else torch.float32
         with torch.autocast(self._device.type, dtype, enabled=dtype != torch.float32):
-            state = self.model(input_N3SS).last_hidden_state.float()
+            if self._below is not None:
+                state = tokens_of(self._below(input_N3SS)[0]).float()
+            else:
+                state = self.model(input_N3SS).last_hidden_state.float()
+        if self._below is not None:
+            return state.clamp(-_LARGEST, _LARGEST)
         if not self._convolutional:
             N, tokens, C = state.shape
             cells = int((tokens - 1) ** 0.5)
@@ -174,6 +178,42 @@ class VisionBackbone:
             state = functional.adaptive_avg_pool2d(state, (H, W))
         # What is stored has 16 bits; beyond them a value would become infinite.
         return state.flatten(2).transpose(1, 2).clamp(-_LARGEST, _LARGEST)
+
+
+def bare_model(named: NamedModel) -> Any:
+    """Load a backbone without a head.
+
+    Raises:
+        UserError: it is of no family that is known here.
+    """
+    config = named.config()
+    families = CONVOLUTIONAL | TRANSFORMERS
+    if config.model_type not in families:
+        raise UserError(f"{named.label}: of type {config.model_type!r}; known are {', '.join(families)}")
+    # BEiT's pooling layer holds the normalisation of its mean, and is used by towers.
+    without_pooling = config.model_type not in ("resnet", "beit", "clip", "clip_vision_model")
+    bare: dict[str, Any] = {"add_pooling_layer": False} if without_pooling else {}
+    return named.model(families[config.model_type], torch.float32, **bare)
+
+
+def load_tower(name: str, fingerprint: str | None = None) -> ImageTower:
+    """Load the last block of a backbone to be trained, or as it was saved.
+
+    Args:
+        name: as :meth:`VisionBackbone.load` takes it, or a folder that :meth:`ImageTower.save` wrote.
+        fingerprint: of the backbone that made the features; None: not looked at.
+
+    Raises:
+        UserError: there is no such model, or it is another one than made the features.
+    """
+    named = NamedModel.open(name, "image features of")
+    model = bare_model(named)
+    if fingerprint is not None and _digest(model, read_scaling(named, named.config())) != fingerprint:
+        raise UserError(
+            f"{named.label}: its files have changed since the features were made; run "
+            "`seedset image-features` again, or put the former files back"
+        )
+    return ImageTower(model)
 
 
 def _cut(pixels_BSS3: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine.catalogue import Catalogue
 from engine.errors import FormatError
 from engine.queries.formats import RefusedQuery
-from engine.query import Expansion
+from engine.query import Expansion, summed
 from engine.storage.parts import PartFolder, numbered, read_model, write_model
 from engine.storage.store import Store
 from engine.vocabulary import Vocabulary
@@ -45,12 +45,15 @@ SCHEMA = pa.schema(
         pa.field("degraded", pa.list_(pa.string())),
         pa.field("images", pa.list_(pa.string())),
         pa.field("reasoning", pa.map_(pa.string(), pa.string())),
+        pa.field("counts", pa.map_(pa.string(), pa.int64())),
     ]
 )
 """One row an answer, best first, ranks from 1. A query without any answer has one row of rank 0
 whose entity is null: no query is missing. ``degraded`` says what was skipped for the query; ``images``
 are addresses of images of the entity, empty in a bundle without images; ``reasoning`` is what a chain of
-thought said of the wanted entities (``class_name``, ``positive``, ``negative``), empty without one."""
+thought said of the wanted entities (``class_name``, ``positive``, ``negative``), empty without one;
+``counts`` is what the stages counted of the answer, the same in each of its rows, empty but for methods that
+count."""
 
 IMAGES = 2
 """Images named of an entity, as in an explanation over HTTP."""
@@ -66,12 +69,15 @@ class Labels(NamedTuple):
 class PartCounts(NamedTuple):
     """The counts of a part: its queries, those without any answer, its rows, and queries that lack something
     (``degraded``).
+
+    ``counted`` is the sum of what stages counted of its answers, by name, as its file says it.
     """
 
     queries: int
     empty: int
     rows: int
     degraded: int = 0
+    counted: tuple[tuple[str, int], ...] = ()
 
 
 class RunDescription(BaseModel):
@@ -156,10 +162,12 @@ class ExpansionFolder:
         table = to_table(expansions, labels)
         empty = sum(len(e.ranking) == 0 for e in expansions)
         degraded = sum(bool(e.degraded) for e in expansions)
+        counted = summed(e.counts for e in expansions)
         counts = {"queries": str(len(expansions)), "empty": str(empty), "degraded": str(degraded)}
+        counts["counted"] = json.dumps(counted)
         with self.parts.writing(part) as path:
             pq.write_table(table.replace_schema_metadata(counts), path, compression="zstd")
-        return PartCounts(len(expansions), empty, table.num_rows, degraded)
+        return PartCounts(len(expansions), empty, table.num_rows, degraded, tuple(counted.items()))
 
     def finish(self, run: RunDescription, refused: Sequence[RefusedQuery]) -> dict[str, Any]:
         """Check that every part is there with all its queries, write the manifest and return it.
@@ -179,6 +187,7 @@ class ExpansionFolder:
             "refused": len(refused),
             "empty": sum(part["empty"] for part in parts),
             "rows": sum(part["rows"] for part in parts),
+            "counts": summed(part["counted"] for part in parts),
             "degraded": sum(part["degraded"] for part in parts),
             "parts": parts,
         }
@@ -191,7 +200,7 @@ class ExpansionFolder:
             raise FormatError(f"{file.uri}: missing, or not a part of ours; run again, it is made anew")
         if counts.queries != place.stop - place.start:
             raise FormatError(f"{file.uri}: answers {counts.queries} queries, not all of its part; remove it")
-        return {"file": file.name, **counts._asdict()}
+        return {"file": file.name, **counts._asdict(), "counted": dict(counts.counted)}
 
     def _read_run(self) -> RunDescription | None:
         file = self.folder / RUN
@@ -220,8 +229,10 @@ def _read_counts(file: Store) -> PartCounts:
     with file.open_input() as stream:
         footer = pq.ParquetFile(stream).metadata
     metadata = footer.metadata or {}
+    counted = json.loads(metadata.get(b"counted", b"{}"))
     degraded = int(metadata.get(b"degraded", 0))  # parts of an earlier version do not say it
-    return PartCounts(int(metadata[b"queries"]), int(metadata[b"empty"]), footer.num_rows, degraded)
+    queries, empty = int(metadata[b"queries"]), int(metadata[b"empty"])
+    return PartCounts(queries, empty, footer.num_rows, degraded, tuple(counted.items()))
 
 
 def to_table(expansions: Sequence[Expansion], labels: Labels) -> pa.Table:
@@ -244,6 +255,7 @@ def _answer(expansion: Expansion, labels: Labels) -> pa.Table:
             "degraded": degraded,
             "images": [],
             "reasoning": reasoning,
+            "counts": list(expansion.counts.items()),
         }
         return pa.Table.from_pylist([row], schema=SCHEMA)
     ids = pa.array(ranking.ids)
@@ -264,5 +276,6 @@ def _answer(expansion: Expansion, labels: Labels) -> pa.Table:
         pa.array([degraded] * n, pa.list_(pa.string())),
         labels.images.take(ids),
         pa.array([reasoning] * n, pa.map_(pa.string(), pa.string())),
+        pa.array([list(expansion.counts.items())] * n, pa.map_(pa.string(), pa.int64())),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)

@@ -119,6 +119,18 @@ class Stage(BaseModel, ABC):
         """Name the files and folders of a bundle without which the stage cannot open."""
         return ()
 
+    def settled(self) -> Self:
+        """Return the stage with what its answers take from the environment written out, if they do."""
+        return self
+
+    def unavailable(self) -> str:
+        """Return why the stage cannot open in this environment, whatever the bundle; "" where it can."""
+        return ""
+
+    def account(self, bundle: Bundle) -> str:
+        """Return a line on what was spent outside so far, over all workers; "" where nothing is counted."""
+        return ""
+
     @abstractmethod
     def open(self, bundle: Bundle) -> Worker:
         """Load what the stage needs and return its worker.
@@ -159,6 +171,10 @@ class Pipeline:
     def batch_dependent(self) -> bool:
         """True if an answer depends on the other queries of the call."""
         return any(stage.batch_dependent for stage in self.stages)
+
+    def settled(self) -> Pipeline:
+        """Return the pipeline with what its answers take from the environment written out."""
+        return Pipeline(tuple(stage.settled() for stage in self.stages))
 
     def open(self, bundle: Bundle) -> LocalPipeline:
         """Open every stage in this process: the local runtime."""

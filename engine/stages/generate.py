@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from engine.catalogue import Catalogue, open_catalogue
 from engine.errors import QueryError
@@ -32,6 +32,11 @@ FREE_TOKENS = 20
 
 CACHED_TRIES = 8
 """Tries of filtered entities that a worker caches."""
+
+
+def _listed(given: object) -> object:
+    """Return the parts of a text such as "positive,negative", as a command line has them."""
+    return tuple(filter(None, map(str.strip, given.split(",")))) if isinstance(given, str) else given
 
 
 class Generate(Stage):
@@ -61,7 +66,7 @@ class Generate(Stage):
     normalise: Literal["allowed", "vocabulary"] = "allowed"
     prompts: PromptStyle = "paper"
     cot_level: CotLevel = "none"
-    given: tuple[Part, ...] = ()
+    given: Annotated[tuple[Part, ...], BeforeValidator(_listed)] = ()
     descriptions: bool = False
     negatives_in_prompt: bool = False
     constrained: bool = True

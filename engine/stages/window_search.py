@@ -1,35 +1,41 @@
-"""Expand by predicted distributions: window search and re-ranking (MultiExpan, "Entity Expansion").
+"""Expand by predicted distributions: the search of ProbExpan and MultiExpan (MESED, "Entity Expansion").
 
-The paper takes both from ProbExpan and leaves open how the class weighs its members, how wide the window
-is, and which way the divergence is taken. Here a seed weighs 1 and the i-th entity taken 1 / (1 + i), so
-that after 200 entities three seeds still make up 38 % of the class and what was taken late, and is the
-least certain, moves it least; the window is 10; and the divergence is KL(entity || class), which the
-mean of a set minimises on average (:mod:`engine.retrieval.distributions`). All are settings.
+What is computed is the authors' program (:mod:`engine.retrieval.window`). Over the multi-modal encoder's
+distributions this is MultiExpan, over those of the text encoder ProbExpan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.query import Expansion, Query, Ranking
-from engine.retrieval.distributions import ClassMean, SparseDistributions, Towards, distributions_folder
-from engine.retrieval.window import WindowSearchState, grow_sets
+from engine.retrieval.distributions import (
+    EntityDistributions,
+    distributions_folder,
+    log_distributions_folder,
+)
+from engine.retrieval.window import Reranked, Schedule, WindowSearchState, expand_sets
 from engine.stages.base import Stage, Worker
-from engine.stages.retrieve import Matching, allowed, evidence_of, matching_of, unused
+from engine.stages.retrieve import allowed, evidence_of, matching_of, unused
 from engine.storage.bundle import Bundle
+
+OF_CLASS_MEAN = ("window", "decay", "towards")
+"""Settings of a search by divergence to the mean of the set, which this stage was before."""
 
 
 class WindowSearch(Stage):
-    """Grow the set of positive seeds to k entities, then order these by place and similarity to the whole.
+    """Grow the set of positive seeds to k entities by what its members' contexts predict, and re-rank it.
 
-    Each step takes, of the ``window`` best candidates by divergence to the seeds, the one that is nearest
-    to the set so far. Then an entity's score is mu / (its place in the search) + 1 / (its rank by
-    divergence to the final set). Evidence: ``divergence``, to the seeds, in nats, and ``rank``, the place.
+    Each step orders all candidates by the summed standardised log-distributions of the set's members, and
+    takes, of the first few, the window, the one whose distribution is nearest to a reference that expects
+    the members. Then an entity's score is mu / (its place in the search) + 1 / (its rank by that divergence
+    to the whole set). Evidence: ``divergence``, that of the re-ranking, in nats, and ``rank``, the place in
+    the search.
 
     Seeds are never returned, and negative ones are not used. A query that wants more than k gets it. After a
     stage that recalled candidates, or where a query has filters, only those are searched. Entities
@@ -38,33 +44,47 @@ class WindowSearch(Stage):
     Args:
         k: entities to take.
         view: whose distributions are used.
-        seed_view: the view of the seeds' distributions; none: the same (the paper's table 5 takes the
+        seed_view: the view of the seeds' log-distributions; none: the same (the paper's table 5 takes the
             modalities of seeds and candidates away apart).
-        window: candidates that a step considers.
-        mu: weight of the place in the search.
-        decay: the i-th entity taken weighs (1 + i) ** -decay; 0: as much as a seed.
-        towards: direction of the divergence.
-        jointly: the queries of a call are expanded together, as the authors do it, one entity each a
-            turn, and an entity comes into one query's set at most: into that which it diverges from
-            least, ties by place in the call. Seeds are in their query's set from the start. The answer
-            to a query then depends on the other queries of its call.
+        mu: weight of the place in the search; in a further iteration 2 more.
+        first_window: candidates that the first steps consider.
+        window_growth: what is added to the window for every ``window_steps`` steps.
+        window_steps: see there.
+        iterations: search again, beginning with the best of what was found (the authors' ``total_iter``).
+        jointly: the queries of a call are expanded together, as the authors do it: in a turn each takes one
+            entity, in their order, and an entity comes into one query's set at most. Seeds are in their
+            query's set from the start. The answer to a query then depends on the other queries of its call.
     """
 
     k: int = Field(default=200, ge=1)
     view: str = "multimodal"
     seed_view: str | None = None
-    window: int = Field(default=10, ge=1)
     mu: float = Field(default=9, ge=0)
-    decay: float = Field(default=1, ge=0)
-    towards: Towards = "class"
+    first_window: float = Field(default=1, ge=1)
+    window_growth: float = Field(default=2.5, ge=0)
+    window_steps: int = Field(default=20, ge=1)
+    iterations: int = Field(default=1, ge=1, le=20)
     jointly: bool = False
 
     unit: ClassVar[str] = "steps"
     budget: ClassVar[int] = 2_000  # about a second
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_former(cls, given: Any) -> Any:
+        former = [name for name in OF_CLASS_MEAN if isinstance(given, Mapping) and name in given]
+        if former:
+            raise ValueError(
+                f"WindowSearch has no setting {former[0]!r} any more: it was of a search by divergence to "
+                "the mean of the set, which found less than the authors' search and is gone. The authors' "
+                "window is set by first_window, window_growth and window_steps; leave them out for the "
+                "authors' values"
+            )
+        return given
+
     def cost(self, expansion: Expansion) -> int:
         """Return how many entities are taken."""
-        return max(self.k, expansion.query.top_k)
+        return max(self.k, expansion.query.top_k) * self.iterations
 
     @property
     def batch_dependent(self) -> bool:
@@ -72,30 +92,39 @@ class WindowSearch(Stage):
         return self.jointly
 
     def needs(self) -> tuple[str, ...]:
-        """Name the views' distributions."""
-        return tuple(map(distributions_folder, dict.fromkeys((self.view, self.seed_view or self.view))))
+        """Name the views' distributions and log-distributions."""
+        views = dict.fromkeys((self.view, self.seed_view or self.view))
+        return tuple(f(view) for view in views for f in (distributions_folder, log_distributions_folder))
 
     def open(self, bundle: Bundle) -> Worker:
-        """Map the views' distributions."""
+        """Map the views' distributions.
+
+        Raises:
+            BundleError: the bundle has none, or without log-distributions; says what makes them.
+        """
         distributions, of_seeds = (
-            bundle.once(distributions_folder(view), SparseDistributions.read)
+            bundle.once(distributions_folder(view), EntityDistributions.read)
             for view in (self.view, self.seed_view or self.view)
         )
-        distributions.prepare(self.towards)
+        has_one = of_seeds.present_B
+        distributions.prepare()
         matching = matching_of(bundle)
+        schedule = Schedule(self.first_window, self.window_growth, self.window_steps)
 
         def run(expansions: list[Expansion]) -> list[Expansion]:
-            seeds = [_present(e.query, of_seeds) for e in expansions]
+            seeds = [[s for s in e.query.positive if s >= 0 and has_one[s]] for e in expansions]
             sets = {
-                number: self._begin(e, own, distributions, of_seeds, matching)
+                number: WindowSearchState(
+                    distributions, of_seeds, own, allowed(e, True, matching), e.query.seeds, schedule
+                )
                 for number, (e, own) in enumerate(zip(expansions, seeds, strict=True))
                 if own
             }
-            self._grow(sets, expansions)
+            found = self._search(sets, expansions)
             return [
                 replace(
                     e,
-                    ranking=self._ranking(e.ranking, sets[number]) if own else Ranking.empty(),
+                    ranking=_ranking(e.ranking, found[number]) if own else Ranking.empty(),
                     degraded=e.degraded + self._notes(e.query, own),
                 )
                 for number, (e, own) in enumerate(zip(expansions, seeds, strict=True))
@@ -103,51 +132,27 @@ class WindowSearch(Stage):
 
         return run
 
-    def _begin(
-        self,
-        expansion: Expansion,
-        seeds: Sequence[int],
-        distributions: SparseDistributions,
-        of_seeds: SparseDistributions,
-        matching: Matching,
-    ) -> WindowSearchState:
-        mean = ClassMean(len(distributions))
-        for seed in seeds:
-            mean.add(of_seeds, seed)
-        return WindowSearchState(
-            distributions,
-            mean,
-            allowed(expansion, True, matching),
-            exclude=expansion.query.seeds,
-            window=self.window,
-            decay=self.decay,
-            towards=self.towards,
-        )
-
-    def _grow(self, sets: Mapping[int, WindowSearchState], expansions: Sequence[Expansion]) -> None:
-        """Let the sets grow, those of the numbered expansions: all together, or each as if it were alone."""
-        sizes = [self.cost(expansions[number]) for number in sets]
-        if self.jointly:
-            seeds = [seed for number in sets for seed in expansions[number].query.positive]
-            grow_sets(list(sets.values()), sizes, seeds)
-            return
-        for own, size in zip(sets.values(), sizes, strict=True):
-            grow_sets([own], [size])
-
-    def _ranking(self, given: Ranking, found: WindowSearchState) -> Ranking:
-        """Return the re-ranked set, with the evidence of the stage that recalled it; ties by place."""
-        ids = found.candidates[found.taken]
-        place = np.arange(1, len(ids) + 1)
-        rank = np.empty(len(ids))
-        rank[np.argsort(found.to_class(), kind="stable")] = place
-        scores = self.mu / place + 1 / rank
-        evidence = {
-            **evidence_of(given, ids),
-            "divergence": found.divergences[found.taken].astype(np.float32),
-            "rank": place.astype(np.float32),
-        }
-        whole = Ranking(ids, scores.astype(np.float32), evidence)
-        return whole.take(np.argsort(-scores, kind="stable"))
+    def _search(
+        self, sets: Mapping[int, WindowSearchState], expansions: Sequence[Expansion]
+    ) -> dict[int, Reranked]:
+        """Return what the sets took, those of the numbered expansions: all together, or each as if alone."""
+        sizes = {number: max(self.k, expansions[number].query.top_k) for number in sets}
+        together = [list(sets)] if self.jointly else [[number] for number in sets]
+        found: dict[int, Reranked] = {}
+        for numbers in together:
+            seeds = [seed for number in numbers for seed in expansions[number].query.positive if seed >= 0]
+            found |= zip(
+                numbers,
+                expand_sets(
+                    [sets[number] for number in numbers],
+                    [sizes[number] for number in numbers],
+                    self.mu,
+                    self.iterations,
+                    seeds,
+                ),
+                strict=True,
+            )
+        return found
 
     def _notes(self, query: Query, seeds: Sequence[int]) -> tuple[str, ...]:
         """Return a note for each positive seed without a distribution, as every new entity is."""
@@ -155,6 +160,11 @@ class WindowSearch(Stage):
         return unused(self.name, query, "positive", query.positive, used, lacks="distribution")
 
 
-def _present(query: Query, distributions: SparseDistributions) -> list[int]:
-    """Return the positive seeds that have a distribution."""
-    return [seed for seed in query.positive if seed >= 0 and distributions.present_N[seed]]
+def _ranking(given: Ranking, found: Reranked) -> Ranking:
+    """Return a re-ranked set, with the evidence of the stage that recalled it."""
+    evidence = {
+        **evidence_of(given, found.ids),
+        "divergence": found.divergences.astype(np.float32),
+        "rank": found.places.astype(np.float32),
+    }
+    return Ranking(found.ids, found.scores, evidence)

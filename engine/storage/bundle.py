@@ -33,6 +33,14 @@ _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _TRIES = 5
 """Times that a bundle is made anew because another was published meanwhile."""
 
+MADE_BY = {
+    "distributions/": "run `seedset build-index`, which makes them of an encoder that `seedset "
+    "train-encoder` has trained",
+    "skipgrams": "run `seedset build-index` again, which makes it",
+    "probing": "run `seedset build-index --class-names`, which makes it",
+}
+"""How to get what a bundle may lack, by the beginning of its name."""
+
 T = TypeVar("T")
 
 
@@ -63,6 +71,8 @@ class Bundle:
     manifest: Manifest
     folder: Path
     _read: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    workspace: Workspace | None = field(default=None, repr=False, compare=False)
+    """Where it was opened; None: the folder alone is known."""
 
     @classmethod
     def open(
@@ -95,7 +105,7 @@ class Bundle:
             )
         folder = Path(source.path) if source.is_local else _fetch(source, manifest)
         check_files(Store.open(folder), manifest)
-        return cls(manifest, folder)
+        return cls(manifest, folder, workspace=workspace)
 
     @property
     def id(self) -> str:
@@ -106,12 +116,13 @@ class Bundle:
         """Return the local path of a file or folder of the bundle.
 
         Raises:
-            BundleError: the bundle has no such file; says what made it, and so what to run.
+            BundleError: the bundle has no such file; says what makes it.
         """
         if name not in self.manifest.files and not any(
             file.startswith(f"{name}/") for file in self.manifest.files
         ):
-            raise BundleError(f"bundle {self.id}: holds no {name!r}; it holds {self._listing()}")
+            made_by = next((f"; {how}" for what, how in MADE_BY.items() if name.startswith(what)), "")
+            raise BundleError(f"bundle {self.id}: holds no {name!r}; it holds {self._listing()}{made_by}")
         return self.folder / name
 
     def check_present(self) -> None:

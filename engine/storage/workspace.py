@@ -33,6 +33,7 @@ class Workspace:
         runs/<job>/   checkpoints, metrics, TensorBoard events, evaluation reports
         bundles/<id>/ published artifacts; bundles/CURRENT names the one that is used
         expansions/   results of batch expansion
+        chat/         answers of chat models, and the count of what was spent on them
     """
 
     root: Store
@@ -177,6 +178,11 @@ class Workspace:
     def runs(self, job: str) -> Store:
         """Checkpoints, metrics and reports of a job."""
         return self.root / "runs" / job
+
+    @property
+    def chat(self) -> Store:
+        """Answers of chat models that are kept."""
+        return self.root / "chat"
 
     @property
     def bundles(self) -> Store:

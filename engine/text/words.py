@@ -38,6 +38,10 @@ _WORDS = regex.compile(
     # What \w is in the standard library, and marks; a letter alone is no word, as in scikit-learn.
     rf"|[[\p{{L}}\p{{N}}_]--[{_COMPLEX}{_SIGNS}{_KATAKANA}]][[\p{{L}}\p{{N}}\p{{M}}_]--[{_COMPLEX}{_SIGNS}{_KATAKANA}]]+"
 )
+_PLAIN_TOKENS = re.compile(r"\w+|[^\w\s]")
+_TOKENS = regex.compile(
+    rf"(?V1)[{_SIGNS}{_COMPLEX}]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}_]--[{_SIGNS}{_COMPLEX}]]+|[^\p{{Z}}\s]"
+)
 _CLUSTERS = regex.compile(rf"[^\p{{M}}{_MARKS_OF_LETTERS}]?[\p{{M}}{_MARKS_OF_LETTERS}]*")
 
 SIGNS_A_WORD, LETTERS_A_WORD = 2, 3
@@ -122,6 +126,19 @@ def words_of(text: str) -> list[str]:
         else:
             size = SIGNS_A_WORD if word.lastgroup == "signs" else LETTERS_A_WORD
             found += _pieces(word.group(), size)
+    return found
+
+
+def tokens_of(text: str) -> list[str]:
+    """Return a text's words and the signs between them (punctuation), in order and in lower case.
+
+    A word of one letter is one too. Where words are not parted, every sign with its marks is a token.
+    """
+    if _NOT_PLAIN.search(text) is None:
+        return _PLAIN_TOKENS.findall(text.lower())
+    text = text.replace("\u200b", " ").lower()
+    squeezed = squeeze(text)
+    found: list[str] = _TOKENS.findall(squeezed.text if squeezed else text)
     return found
 
 

@@ -1,4 +1,10 @@
-"""Train the multi-modal encoder by its four objectives (MESED): what differs from other trainings."""
+"""Train the multi-modal encoder by its four objectives (MESED): what differs from other trainings.
+
+Besides the objectives (:mod:`engine.losses.settings`), the authors' program trains at a constant learning
+rate without clipping, each entity by 64 contexts an epoch however many it has, and with dropout inside the
+text encoder, whose lower layers are not cached. Here the rate is one-cycle, gradients are clipped, and every
+context is seen once a pass (a pass of pairs has as many, a quarter of them drawn in turn).
+"""
 
 from __future__ import annotations
 
@@ -12,12 +18,15 @@ from torch import nn
 from engine.errors import UserError
 from engine.losses.combined import EntityPredictionModel, Objectives
 from engine.losses.distillation import teacher_of, update_teacher
-from engine.models.multimodal import MultimodalEncoder
+from engine.losses.settings import Objective
+from engine.models.image_tower import ImageTower
+from engine.models.multimodal import MultimodalEncoder, make_encoder
 from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
 from engine.training.contexts import Context, Contexts
 from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
+from engine.training.own_lists import HeldLists, mean_states, mine_own_lists
 from engine.training.pairs import NeighborLists, PairedBatches
 from engine.training.settings import EngineLayout, MultimodalSettings
 from engine.training.trainer import Trainer, Worker
@@ -35,10 +44,12 @@ class MultimodalTraining(Trainer):
     Args:
         text: the text encoder; its last layer is trained in place.
         data: all contexts.
-        lists: positives and hard negatives, for the contrastive and the clustering objective.
+        lists: positives and hard negatives, for the contrastive and the clustering objective; those that the
+            settings refresh begin with these.
         settings: equal on all workers.
         worker: this process.
         checkpoint: folder to go on from.
+        tower: the image side of a baseline's architecture; MultiExpan has none.
     """
 
     settings: MultimodalSettings
@@ -51,11 +62,13 @@ class MultimodalTraining(Trainer):
         settings: MultimodalSettings,
         worker: Worker | None = None,
         checkpoint: Path | None = None,
+        tower: ImageTower | None = None,
     ) -> None:
         worker = worker or Worker()
         self.text, self.data, self.settings = text, data, settings
         self._rows = data.usable(settings.modality)
-        self._pairs = PairedBatches(data.entity_id, self._rows, lists, settings.batch_size, settings.seed)
+        self._lists = HeldLists(lists)
+        self._pairs = self._paired()
         if worker.world > (fewest := min(len(b) for b in self.batches(0))):
             raise UserError(
                 f"{len(self._rows)} contexts, {fewest} and more a batch, are too few for "
@@ -63,14 +76,18 @@ class MultimodalTraining(Trainer):
             )
         torch.manual_seed(settings.seed)
         config = settings.config(data.features.n_patches, data.features.dim)
-        predictor = EntityPredictionModel(MultimodalEncoder(text.last, config), len(lists.positive))
-        self._fit(predictor.encoder)
+        predictor = EntityPredictionModel(make_encoder(text.last, config, tower), len(lists.positive))
+        if isinstance(predictor.encoder, MultimodalEncoder):
+            self._fit(predictor.encoder)
         self.predictor = predictor
         self.teacher = teacher_of(predictor).to(worker.device) if settings.schedule.distillation else None
         module = Objectives(predictor, settings.schedule, worker.rank, worker.world)
+        self._objectives = module
         groups = _groups(module, settings)
         super().__init__(module, settings, groups, worker, EngineLayout(), checkpoint=checkpoint)
         self.module.train()
+        self._pairs = self._paired()  # the lists of the checkpoint
+        self._leave_unused_heads_alone()
 
     def _fit(self, encoder: MultimodalEncoder) -> None:
         """Fit the parts with a closed form: standardisation of features, and the LDA projection."""
@@ -110,31 +127,85 @@ class MultimodalTraining(Trainer):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Global batches of an epoch."""
-        if self.settings.schedule.paired:
-            return len(self._pairs)
-        return -(-len(self._rows) // self.settings.batch_size)
+        """Global batches of an epoch, over all its passes."""
+        return sum(size for _, size in self._passes())
 
     def batches(self, epoch: int) -> list[Rows]:
-        """Return batches of pairs, or of contexts of about equal length where no objective compares pairs."""
-        if self.settings.schedule.paired:
-            return self._pairs.epoch(epoch)
-        settings = self.settings
-        lengths = self.data.lengths[self._rows]
+        """Return the batches of each pass of an epoch one after the other.
+
+        They are of pairs, or of contexts of about equal length where a pass compares no pairs.
+        """
+        objectives = self.settings.schedule.epoch()
+        paired = sum(self._of_pairs(objective) for objective in objectives)
+        found, place = [], epoch * paired
+        for objective in objectives:
+            if self._of_pairs(objective):
+                found += self._pairs.epoch(place)
+                place += 1
+            else:
+                found += self._single(epoch)
+        return found
+
+    @property
+    def objective(self) -> Objective | None:
+        """The objective of the next step; None: the sum of all."""
+        left = self.step % self.steps_per_epoch
+        for objective, size in self._passes():
+            if left < size:
+                return objective
+            left -= size
+        raise AssertionError("no step is behind the last pass")
+
+    def _passes(self) -> list[tuple[Objective | None, int]]:
+        """Return the objective of each pass of an epoch, and its batches."""
+        single = -(-len(self._rows) // self.settings.batch_size)
+        objectives = self.settings.schedule.epoch()
+        return [(one, len(self._pairs) if self._of_pairs(one) else single) for one in objectives]
+
+    def _of_pairs(self, objective: Objective | None) -> bool:
+        return self.settings.schedule.paired and objective != "prediction"
+
+    def _paired(self) -> PairedBatches:
+        data, settings = self.data, self.settings
+        lists = self._lists.lists
+        return PairedBatches(data.entity_id, self._rows, lists, settings.batch_size, settings.seed)
+
+    def _single(self, epoch: int) -> list[Rows]:
+        settings, lengths = self.settings, self.data.lengths[self._rows]
         return [self._rows[b] for b in epoch_batches(lengths, settings.batch_size, settings.seed, epoch)]
 
+    def _leave_unused_heads_alone(self) -> None:
+        """Let a pass of one objective neither decay the heads of the others nor go on with their momentum.
+
+        That is what plain torch does with parameters that no gradient reached; ours get one of zeros.
+        """
+        clip = self.engine.clip_fp32_gradients
+
+        def clip_and_leave() -> None:
+            clip()
+            for parameter in self._objectives.unused(self.objective):
+                parameter.grad = None
+
+        self.engine.clip_fp32_gradients = clip_and_leave
+
     def loss_of(self, own: Rows, total: int) -> Tensor:
-        """Return the weighted sum of the objectives."""
-        device = self.worker.device
+        """Return the loss of this step's objective, or the weighted sum of all."""
+        device, objective = self.worker.device, self.objective
         context = self._shown(own).to(device)
         entities = torch.from_numpy(self.data.entity_id[own]).to(device)
         with torch.autocast(device.type, self.compute, enabled=self.compute != torch.float32):
-            teacher_logits = None
-            if self.teacher is not None:
-                with torch.no_grad():
-                    _, teacher_logits = self.teacher(context)
-            loss: Tensor = self.engine(context, entities, teacher_logits, total)
+            told = self._told(context) if objective in (None, "prediction") else None
+            loss: Tensor = self.engine(context, entities, told, total, objective)
         return loss
+
+    def _told(self, context: Context) -> Tensor | None:
+        """Move the teacher towards the model, as the authors do before it is asked; return its logits."""
+        if self.teacher is None:
+            return None
+        update_teacher(self.teacher, self.predictor)
+        with torch.no_grad():
+            logits_BN: Tensor = self.teacher(context)[1]
+        return logits_BN
 
     def _shown(self, own: Rows) -> Context:
         """Return contexts after modality dropout, a function of seed, step and context."""
@@ -147,16 +218,23 @@ class MultimodalTraining(Trainer):
         share = self.settings.modality_dropout
         return self.data.without(context, both_B & (drawn_B < share), both_B & (drawn_B >= 1 - share))
 
-    def after_step(self) -> None:
-        """Move the teacher towards the model."""
-        if self.teacher is not None:
-            update_teacher(self.teacher, self.predictor)
+    def after_epoch(self) -> None:
+        """Mine the lists anew where it is their turn."""
+        schedule = self.settings.schedule
+        epoch = self.step // self.steps_per_epoch
+        if schedule.refreshes and self.step < self.total_steps and epoch % schedule.refresh_pairs == 0:
+            modality, n_entities = self.settings.modality, len(self._lists.positive)
+            states = mean_states(self.predictor, self.data, n_entities, modality, self.worker, self.compute)
+            self._lists.hold(mine_own_lists(states))
+            self._pairs = self._paired()
 
     def checkpoint_format(self) -> CheckpointFormat:
-        """Return one file, the teacher's tensors in it: all workers hold the same."""
+        """Return one file, with the teacher and the lists that were mined: all workers hold the same."""
         modules: dict[str, nn.Module] = {"module": self.module}
         if self.teacher is not None:
             modules["teacher"] = self.teacher
+        if self.settings.schedule.refreshes:
+            modules["lists"] = self._lists
         return ReplicatedCheckpoint(modules, self.worker.device)
 
     def save_encoder(self, folder: Path) -> str:
@@ -166,12 +244,12 @@ class MultimodalTraining(Trainer):
 
 
 def _groups(module: Objectives, settings: MultimodalSettings) -> list[dict[str, Any]]:
-    """Return AdamW's groups; the text encoder's own layer learns at a share of the rate."""
-    own = {id(p) for p in module.predictor.encoder.last.parameters()}
+    """Return AdamW's groups; what does not begin anew learns at a share of the rate."""
+    own = {id(p) for p in module.predictor.encoder.pretrained}
     groups = []
     for group in parameter_groups(module, settings.weight_decay):
-        for is_text in (True, False):
-            chosen = [p for p in group["params"] if (id(p) in own) == is_text]
-            share = settings.text_share if is_text else 1.0
+        for begun in (True, False):
+            chosen = [p for p in group["params"] if (id(p) in own) == begun]
+            share = settings.text_share if begun else 1.0
             groups.append({**group, "params": chosen, "share": share})
     return groups

@@ -19,7 +19,8 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     """Return AdamW's two groups of what learns: with weight decay, and without.
 
     Matrices decay; biases and the scales of norms, which have one dimension, do not, whatever they are
-    called (as the authors do).
+    called. So the authors' programs mean it, too; MESED's goes by parts of names and misses the norms of
+    the text layer, of the prediction head and of the projection of contrast, which decay there.
 
     Args:
         module: parameters that need no gradient are left out.

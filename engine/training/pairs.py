@@ -2,6 +2,12 @@
 
 Every entity is a query of its own: its nearest neighbors are positives, and those of ranks far enough to be
 of another class, near enough to be taken for it, are hard negatives. No label and no query is used.
+
+Near in what? The paper takes positives and negatives "from the expanded list obtained in the previous
+iteration". Its authors train by entity prediction alone, expand the seeds of the test's queries, keep of the
+first five those that the answers confirm, and train anew. Here the first iteration's lists are near by words
+and images (:mod:`engine.training.multimodal_data`); with ``refresh_pairs`` those of later ones are near by
+the mean mask states of the model as it is by then (:mod:`engine.training.own_lists`).
 """
 
 from __future__ import annotations

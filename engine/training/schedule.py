@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 RateSchedule = Literal["one-cycle", "constant"]
-"""Schedules of an encoder's learning rate: a short run's, and the papers'."""
+"""Schedules of an encoder's learning rate: a short run's, and RetExpan's."""
 
 
 def encoder_rate(schedule: RateSchedule, step: int, total: int, peak: float) -> float:
@@ -14,7 +14,7 @@ def encoder_rate(schedule: RateSchedule, step: int, total: int, peak: float) -> 
 
     Args:
         schedule: "one-cycle" (:func:`one_cycle`; ours, for few passes at a high rate), or "constant": the
-            rate itself at every step, without a warm-up, as RetExpan's and MultiExpan's programs train.
+            rate itself at every step, without a warm-up, as RetExpan's program trains.
         step: counted from 0.
         total: steps of the whole run.
         peak: the highest rate.

@@ -6,13 +6,13 @@ renamed keeps its former name as its alias, so that what was trained is found ag
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from engine.losses.settings import Schedule
-from engine.models.settings import EncoderSizes, MultimodalConfig
+from engine.models.settings import Architecture, EncoderSizes, MultimodalConfig
 from engine.training.schedule import RateSchedule, encoder_rate, warmup_cosine
 
 Modality = Literal["text+image", "text", "image"]
@@ -62,7 +62,7 @@ class EncoderRunSettings(TrainerSettings):
         default="one-cycle",
         exclude_if=lambda schedule: schedule == "one-cycle",
         description="Raise and lower the learning rate once over the run, or leave it as it is at every "
-        "step, as the papers do.",
+        "step, as RetExpan's program does.",
     )
     """Runs made before there was a choice keep their names: the default is in none."""
 
@@ -80,13 +80,13 @@ class EncoderSettings(EncoderRunSettings):
     """
 
     smoothing: float = Field(default=0.075, ge=0, lt=1, description="Smooth the labels by this share.")
-    dropout: float = Field(
+    last_layer_dropout: float = Field(
         default=0.0,
         ge=0,
         lt=1,
         exclude_if=lambda share: share == 0,
-        description="Drop this share of the last layer's attention weights and outputs in training (text "
-        "encoders; BERT's own is 0.1).",
+        description="Drop this share of the text encoder's last layer's attention weights and outputs in "
+        "training (BERT's own is 0.1; not with images).",
     )
     """In the authors' program the frozen layers drop values too; their cached states cannot."""
 
@@ -129,6 +129,41 @@ class MultimodalSettings(EncoderSizes, ShownSettings):
         """Return the sizes of the encoder for some features."""
         own = self.model_dump(include=set(EncoderSizes.model_fields))
         return MultimodalConfig(n_patches=n_patches, vision_dim=vision_dim, **own)
+
+
+class BaselineRow(NamedTuple):
+    """A vision or vision-language row of MESED's table 3, as it is trained here."""
+
+    architecture: Architecture
+    modality: Modality
+    families: tuple[str, ...] = ()
+    """Backbones (``model_type``) of the image features by which the row has its name; none: any."""
+
+
+Baseline = Literal["image", "vit", "beit", "clip-image", "two-towers", "clip", "albef"]
+
+BASELINES: dict[Baseline, BaselineRow] = {
+    "image": BaselineRow("image", "image"),
+    "vit": BaselineRow("image", "image", ("vit",)),
+    "beit": BaselineRow("image", "image", ("beit",)),
+    "clip-image": BaselineRow("image", "image", ("clip", "clip_vision_model")),
+    "two-towers": BaselineRow("two-towers", "text+image"),
+    "clip": BaselineRow("two-towers", "text+image", ("clip", "clip_vision_model")),
+    "albef": BaselineRow("cross-attention", "text+image"),
+}
+"""The rows by name; "image" and "two-towers" are the same with any backbone."""
+
+ENTITY_PREDICTION_ALONE = {"contrastive": False, "clustering": False, "distillation": False}
+"""Switches of :class:`~engine.losses.settings.Schedule` of masked entity prediction alone."""
+
+
+def baseline_settings(base: MultimodalSettings, baseline: Baseline) -> MultimodalSettings:
+    """Return the settings of a baseline's training: by entity prediction alone, as the paper trains them."""
+    row = BASELINES[baseline]
+    schedule = base.schedule.model_copy(update=ENTITY_PREDICTION_ALONE)
+    return base.model_copy(
+        update={"architecture": row.architecture, "modality": row.modality, "schedule": schedule}
+    )
 
 
 class LmSettings(TrainerSettings):

@@ -14,6 +14,7 @@ from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
 from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.settings import EncoderSettings, EngineLayout
+from engine.training.text_head import save_head
 from engine.training.trainer import Trainer, Worker, product_dtype
 
 Tensor = torch.Tensor
@@ -46,12 +47,14 @@ class EncoderTraining(Trainer):
             raise UserError("no context has text to train on; train with --modality text+image or image")
         torch.manual_seed(settings.seed)
         compute = product_dtype(settings, worker.device)
-        if settings.dropout and not encoder.last.can_drop:
+        if settings.last_layer_dropout and not encoder.last.can_drop:
             raise UserError(
-                f"--dropout {settings.dropout:g}: the last layer of this encoder "
+                f"--last-layer-dropout {settings.last_layer_dropout:g}: the last layer of this encoder "
                 f"({encoder.model.config.model_type}) is computed whole, without dropout; leave it out"
             )
-        module = EntityPrediction(encoder.last, n_entities, settings.smoothing, compute, settings.dropout)
+        module = EntityPrediction(
+            encoder.last, n_entities, settings.smoothing, compute, settings.last_layer_dropout
+        )
         groups = parameter_groups(module, settings.weight_decay)
         super().__init__(module, settings, groups, worker, EngineLayout(), checkpoint=checkpoint)
 
@@ -84,6 +87,11 @@ class EncoderTraining(Trainer):
         return ReplicatedCheckpoint({"module": self.module}, self.worker.device)
 
     def save_encoder(self, folder: Path) -> str:
-        """Write the whole text encoder as a Hugging Face folder; return the file that is to arrive last."""
+        """Write the whole text encoder as a Hugging Face folder, and its head beside it.
+
+        Returns:
+            The file that is to arrive last.
+        """
+        save_head(self.module.head, folder)
         self.encoder.save(folder)
         return "config.json"

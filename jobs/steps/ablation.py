@@ -29,7 +29,7 @@ from engine.evaluation.cells import Measuring, measure_cell
 from engine.evaluation.metrics import Protocol
 from engine.evaluation.report import markdown_table
 from engine.queries.formats import QuerySet, read_queries
-from engine.retrieval.distributions import distributions_folder
+from engine.retrieval.distributions import distributions_folder, log_distributions_folder
 from engine.retrieval.index import VectorIndex
 from engine.storage.bundle import Bundle, publish
 from engine.storage.store import Store, machine_cache
@@ -142,7 +142,7 @@ def _bundle(
 ) -> Bundle:
     """Return the bundle of an encoder's views, made unless it is there."""
     run_workspace = Workspace(folder / run.name)
-    wanted = [distributions_folder(view_name(modality)) for modality in taken]
+    wanted = [log_distributions_folder(view_name(modality)) for modality in taken]
     with suppress(BundleError):  # none yet, or one that is not whole: made
         there = Bundle.open(run_workspace)
         if all(any(f.startswith(f"{name}/") for f in there.manifest.files) for name in wanted):

@@ -11,8 +11,9 @@ from typing import Any
 
 from engine.corpus.inputs.format import open_inputs
 from engine.errors import DamagedFileError, MissingFileError, StorageError, UserError
+from engine.images.features import ImageFeatures
 from engine.models.fingerprint import model_fingerprint
-from engine.models.hub import EMBEDDED
+from engine.models.hub import EMBEDDED, NamedModel
 from engine.models.text import TextEncoder
 from engine.storage.parts import read_pointer, write_pointer
 from engine.storage.store import Store, local_folder, machine_cache
@@ -20,7 +21,7 @@ from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from engine.training.contexts import Contexts
 from engine.training.multimodal_data import mine_neighbor_lists, open_contexts
-from engine.training.settings import EncoderSettings, Modality, MultimodalSettings
+from engine.training.settings import BASELINES, Baseline, EncoderSettings, Modality, MultimodalSettings
 from engine.vocabulary import Vocabulary
 from jobs.steps.frozen_cache import DTYPE, frozen_cache
 from jobs.workers.encoder import JOB, EncoderRun, MultimodalRun
@@ -144,6 +145,28 @@ def check_modality(workspace: Workspace, data: Contexts, modality: Modality) -> 
         )
     if not len(data.usable(modality)):
         raise UserError(f"{workspace.root.uri}: no context has anything of --modality {modality}")
+
+
+def check_baseline(features: ImageFeatures, baseline: Baseline) -> None:
+    """See to it that the image features are those of a baseline.
+
+    Raises:
+        UserError: they are not of the last block's whole input, or of another family of backbones.
+    """
+    about, row = features.manifest, BASELINES[baseline]
+    make = "seedset image-features --patches tokens --model"
+    if about.settings.patches != "tokens":
+        raise UserError(
+            f"{features.uri}: holds {about.settings.patches} features of {about.model}; baseline {baseline} "
+            f"trains the backbone's last block: run `{make} {about.model}` first"
+        )
+    kind = NamedModel.open(about.model, "image features of").config().model_type
+    if row.families and kind not in row.families:
+        raise UserError(
+            f"{features.uri}: made by {about.model}, of type {kind}; baseline {baseline} is of a backbone of "
+            f"type {row.families[0]}: run `{make} MODEL` with one first, or take --baseline "
+            f"{'image' if row.modality == 'image' else 'two-towers'}, which is any"
+        )
 
 
 def _describe(

@@ -11,6 +11,8 @@ from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
 from engine.errors import UserError
 from engine.retrieval.index import VectorIndex
+from engine.retrieval.mention_states import PROBING
+from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.storage.bundle import Manifest
 from engine.storage.workspace import Workspace
 from jobs import console
@@ -29,6 +31,8 @@ def build(
     executor: Executor | None = None,
     temperature: float = TEMPERATURE,
     inputs: str | None = None,
+    distributions: bool = True,
+    head_sentences: int = 0,
 ) -> Manifest:
     """Make all views of all entities and publish them; returns the new bundle's manifest.
 
@@ -36,11 +40,16 @@ def build(
         workspace: with a corpus, inputs, and (unless ``untrained``) a trained encoder.
         untrained: take the encoder as it came.
         executor: where encoders run; default: see :class:`jobs.workers.executor.AutoExecutor`.
-        temperature: of predicted distributions, in a workspace with a multi-modal encoder.
+        temperature: of predicted distributions.
         inputs: key of the model input whose sentences are encoded; default: what the encoder was trained on.
+        distributions: make those of the text, where the text encoder is trained.
+        head_sentences: make what ``cgexpan`` asks, too, and train the masked-language-model head that an
+            encoder lacks on so many sentences; 0: no.
     """
     with given_or_auto(executor, workspace.root) as where:
-        sources = _open_sources(workspace, untrained, where, temperature, inputs)
+        sources = _open_sources(
+            workspace, untrained, where, temperature, inputs, distributions, head_sentences
+        )
         made = BuiltViews()
         for builder in BUILDERS:
             builder(sources, made)
@@ -49,7 +58,13 @@ def build(
 
 
 def _open_sources(
-    workspace: Workspace, untrained: bool, executor: Executor, temperature: float, key: str | None
+    workspace: Workspace,
+    untrained: bool,
+    executor: Executor,
+    temperature: float,
+    key: str | None,
+    distributions: bool,
+    head_sentences: int,
 ) -> Sources:
     check_before_work(workspace, makes="index")
     trained = None if untrained else trained_encoder(workspace)
@@ -69,6 +84,8 @@ def _open_sources(
         trained=trained,
         descriptions=read_descriptions(workspace),
         temperature=temperature,
+        distributions=distributions,
+        head_sentences=head_sentences,
         executor=executor,
     )
 
@@ -109,5 +126,5 @@ def _publish(sources: Sources, made: BuiltViews) -> Manifest:
         "views": {name: view.shape[1] for name, view in made.views.items()},
         **made.settings,
     }
-    replaced = ["index/", "encoder/", "distributions/", SENTENCES]
+    replaced = ["index/", "encoder/", "distributions/", f"{SKIPGRAMS}/", f"{PROBING}/", SENTENCES]
     return publish_beside(workspace, staged, settings, replaced, inputs.manifest.corpus_digest)

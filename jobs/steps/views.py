@@ -23,16 +23,21 @@ from engine.models.sentence_settings import read_settings
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.index import Vectors, unit
+from engine.retrieval.mention_states import PROBING
+from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.retrieval.views import centred, hubness, joint_view, lexical_view, scale_to_unit_similarity_std
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.text.spelling import is_blank
 from engine.training.cache import CachedStates, FrozenCache, InputRows, masked_sums
 from engine.training.multimodal_data import image_view
+from engine.training.text_head import HEAD
 from jobs import console
+from jobs.steps.class_probing import masked_lm, mention_states
 from jobs.steps.encoder_training import Trained, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
-from jobs.steps.multimodal_views import ViewSource, multimodal_view
+from jobs.steps.multimodal_views import TextSource, ViewSource, multimodal_view, text_distributions
+from jobs.steps.skipgrams import skipgrams
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import Executor
 
@@ -67,6 +72,8 @@ class Sources:
         trained: the run of the text encoder; None: the encoder is as it came.
         descriptions: of each entity, "" where there is none.
         temperature: of predicted distributions.
+        distributions: make those of the text.
+        head_sentences: to train a masked-language-model head on; 0: nothing of what CGExpan asks is made.
         executor: where the work is done.
     """
 
@@ -76,6 +83,8 @@ class Sources:
     trained: Trained | None
     descriptions: list[str]
     temperature: float
+    distributions: bool
+    head_sentences: int
     executor: Executor
 
 
@@ -117,6 +126,24 @@ def build_mask(sources: Sources, made: BuiltViews) -> None:
     made.views["mask"] = unit(total)
 
 
+def build_text_distributions(sources: Sources, made: BuiltViews) -> None:
+    """Add what the trained text encoder's head predicts of each entity, the distributions of "mask"."""
+    trained = sources.trained
+    if trained is None or not sources.distributions:
+        return
+    if not (trained.folder / HEAD).exists():
+        console.say(
+            f"the text encoder {trained.name} was trained by a version that kept no head, so that there are "
+            "no distributions of the text, for `--method probexpan`; `seedset train-encoder --restart` makes "
+            "one"
+        )
+        return
+    source = TextSource(trained, sources.cache, sources.temperature)
+    distributions = text_distributions(source, len(sources.descriptions), sources.executor)
+    made.writers.append(lambda staged: distributions.write(staged / distributions_folder("mask")))
+    made.settings["text_distributions"] = {"trained": trained.name, "temperature": sources.temperature}
+
+
 def build_description(sources: Sources, made: BuiltViews) -> None:
     """Add the unit vectors of the descriptions, "description"; zeros where there is none."""
     texts = sources.descriptions
@@ -154,6 +181,12 @@ def build_lexical(sources: Sources, made: BuiltViews) -> None:
     made.views["lexical"] = view
 
 
+def build_skipgrams(sources: Sources, made: BuiltViews) -> None:
+    """Add the context features of SetExpan and CaSE, which are no vectors: a folder of their own."""
+    found = skipgrams(sources.workspace, len(sources.descriptions), sources.executor)
+    made.writers.append(lambda staged: found.write(staged / SKIPGRAMS))
+
+
 def build_multimodal(sources: Sources, made: BuiltViews) -> None:
     """Add "image" and "multimodal", and predicted distributions, where an encoder was trained for them."""
     trained = trained_encoder(sources.workspace, MULTIMODAL_JOB)
@@ -181,6 +214,20 @@ def build_multimodal(sources: Sources, made: BuiltViews) -> None:
         "features": trained.features,
         "temperature": sources.temperature,
     }
+
+
+def build_class_names(sources: Sources, made: BuiltViews) -> None:
+    """Add what CGExpan asks, where that is wanted: a masked language model, and every mention's state."""
+    if not sources.head_sentences:
+        return
+    base, folder = sources.encoders.base, PROBING
+    model = masked_lm(sources.workspace, base, sources.head_sentences)
+    mentions = mention_states(sources.cache, base, len(sources.descriptions), sources.executor)
+    made.writers += [
+        lambda staged: mentions.write(staged / folder / "mentions"),
+        lambda staged: model.save_pretrained(staged / folder / "model"),
+        lambda staged: load_tokenizer(base).save_pretrained(staged / folder / "model"),
+    ]
 
 
 def build_joint(sources: Sources, made: BuiltViews) -> None:
@@ -211,9 +258,12 @@ def _joined(sources: Sources, made: BuiltViews) -> list[Vectors]:
 
 BUILDERS: tuple[Builder, ...] = (
     build_mask,
+    build_text_distributions,
     build_description,
     build_lexical,
+    build_skipgrams,
     build_multimodal,
+    build_class_names,
     build_joint,
 )
 """Builders in order: one may read the views of those before it."""

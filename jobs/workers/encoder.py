@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from engine.corpus.inputs.format import Inputs
 from engine.models.fingerprint import check_unchanged
 from engine.models.text import TextEncoder
+from engine.models.vision import load_tower
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
@@ -82,7 +83,11 @@ class MultimodalRun(EncoderRun):
         cache = FrozenCache(self.inputs, self.states)
         data = open_contexts(workspace, cache, self.features, text, self.model)
         text.to(worker.device)
-        return MultimodalTraining(text, data, self.lists, self.settings, worker, checkpoint)
+        tower = None
+        if self.settings.architecture != "multiexpan":
+            about = data.features.manifest
+            tower = load_tower(about.model, about.settings.backbone)
+        return MultimodalTraining(text, data, self.lists, self.settings, worker, checkpoint, tower)
 
     def summary(self, training: Training) -> dict[str, Any]:
         """Return what the run was made of."""

@@ -47,6 +47,7 @@ _ROW = pa.struct(
         ("class_name", pa.string()),
         ("positive_attributes", _ATTRIBUTES),
         ("negative_attributes", _ATTRIBUTES),
+        ("counts", pa.map_(pa.string(), pa.int64())),
     ]
 )
 PART_SCHEMA = pa.schema([("part", pa.string()), ("rows", pa.list_(_ROW))])
@@ -246,7 +247,8 @@ class PartWriter(OpenedStep):
 
             def step(part: str, expansions: list[Expansion]) -> pa.Table:
                 counts = write(part, expansions)
-                return pa.table({"part": [part], **{name: [n] for name, n in counts._asdict().items()}})
+                numbers = {"queries": counts.queries, "empty": counts.empty, "rows": counts.rows}
+                return pa.table({"part": [part], **{name: [n] for name, n in numbers.items()}})
 
             return step
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,7 @@ class BundleSnapshot:
         default: the name of the method that ``default`` stands for.
         routes: names of the routes that a dispatch takes: methods, with and without explanations.
         bundle: its files, some of which are read while it is served.
+        unavailable: why other methods are not served, by name.
     """
 
     manifest: Manifest
@@ -36,9 +37,16 @@ class BundleSnapshot:
     default: str
     routes: frozenset[str]
     bundle: Bundle
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, bundle: Bundle, methods: Mapping[str, Pipeline], routes: Iterable[str]) -> BundleSnapshot:
+    def open(
+        cls,
+        bundle: Bundle,
+        methods: Mapping[str, Pipeline],
+        routes: Iterable[str],
+        unavailable: Mapping[str, str] | None = None,
+    ) -> BundleSnapshot:
         """Return the snapshot of a bundle, its tables built now, not under the first request."""
         opened = cls(
             bundle.manifest,
@@ -48,6 +56,7 @@ class BundleSnapshot:
             default_method(methods),
             frozenset(routes),
             bundle,
+            unavailable or {},
         )
         opened.vocabulary.prepare()
         _ = opened.attributes

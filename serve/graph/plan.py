@@ -179,14 +179,23 @@ def served_methods(
     if unknown := [name for name in wanted if name in ABLATIONS or not is_method(name)]:
         raise UserError(f"methods: unknown {unknown[0]!r}; known: {', '.join([*METHODS, *installed()])}")
     methods = change_methods({name: find_method(name) for name in wanted or METHODS}, changes or {})
-    lacking = {name: lack for name, p in methods.items() if (lack := missing_requirements(bundle, p.stages))}
+    lacking = _lacking(bundle, methods)
     for name in wanted:
         if name in lacking:
             raise UserError(f"methods: {name!r} cannot be served: {lacking[name]}")
-    found = {name: pipeline for name, pipeline in methods.items() if name not in lacking}
+    found = {name: pipeline.settled() for name, pipeline in methods.items() if name not in lacking}
     if not found:
         raise BundleError("; ".join(dict.fromkeys(lacking.values())))
     return found
+
+
+def unavailable_methods(bundle: Bundle) -> dict[str, str]:
+    """Return by name why methods of ours cannot be served: files that the bundle lacks, no chat model set."""
+    return _lacking(bundle, METHODS)
+
+
+def _lacking(bundle: Bundle, methods: Mapping[str, Pipeline]) -> dict[str, str]:
+    return {name: lack for name, p in methods.items() if (lack := missing_requirements(bundle, p.stages))}
 
 
 def default_method(methods: Iterable[str]) -> str:
@@ -196,8 +205,10 @@ def default_method(methods: Iterable[str]) -> str:
 
 
 def missing_requirements(bundle: Bundle, stages: Iterable[Stage]) -> str:
-    """Return why the bundle cannot serve some stages, or nothing: the files of each must be there."""
+    """Return why the bundle cannot serve some stages here, or nothing: the files of each must be there."""
     for stage in stages:
+        if why := stage.unavailable():
+            return f"{stage.name}: {why}"
         for name in stage.needs():
             try:
                 bundle.path(name)

@@ -51,7 +51,7 @@ class IterativeWorker(Protocol):
         """Return the state of each expansion before its first round."""
 
     def rounds(self, growing: Sequence[Any]) -> Iterator[Any]:
-        """Yield every round of every list."""
+        """Yield every round of every list, and None while it waits, so that other batches get through."""
 
     def answer(self, expansion: Expansion, grown: Any) -> Expansion:
         """Return the expansion with its list as it is now."""
@@ -301,7 +301,7 @@ class StageRunner:
         numbered = [replace(e, query=replace(e.query, id=str(number))) for number, e in enumerate(expansions)]
         growing = worker.start(numbered)
         for one in worker.rounds(growing):
-            if report := items[int(one.query_id)].job.report:
+            if one is not None and (report := items[int(one.query_id)].job.report):
                 report(RoundDone(stage.name, one.number, tuple(int(i) for i in one.new), one.total))
             self._let_through()
         return [self._answer(worker, item, grown) for item, grown in zip(items, growing, strict=True)]

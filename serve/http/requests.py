@@ -224,7 +224,8 @@ def _close_to(problem: Any, model: type[BaseModel]) -> list[str]:
     location = problem["loc"]
     if problem["type"] != "extra_forbidden" or len(location) > 1:
         return []
-    return difflib.get_close_matches(str(location[0])[:MAX_ID_LENGTH].casefold(), list(model.model_fields))
+    given = str(location[0])[:MAX_ID_LENGTH].casefold()
+    return difflib.get_close_matches(given, list(model.model_fields), n=1)
 
 
 def answer_of(
@@ -265,6 +266,7 @@ def answer_of(
         "seconds": {name: round(s, 6) for name, s in expansion.seconds.items()},
         "degraded": list(expansion.degraded),
         "reasoning": dict(expansion.reasoning),
+        "counts": dict(expansion.counts),
     }
 
 

@@ -28,6 +28,9 @@ Code = Literal[
     "unavailable",
     "bundle",
     "timeout",
+    "chat",
+    "chat_deadline",
+    "chat_refusal",
     "not_found",
     "method_not_allowed",
     "internal",
@@ -132,6 +135,9 @@ class Answer(Shape):
         description="what a chain of thought said of the wanted entities: class_name, and what the positive "
         "and the negative seeds share; empty without one"
     )
+    counts: dict[str, int] = Field(
+        description="what the stages counted of the answer: of a chat model, names listed, made up, dropped"
+    )
 
 
 class FailedQuery(Shape):
@@ -209,11 +215,19 @@ class MethodShape(Shape):
     options: dict[str, OptionShape] = Field(description="what `options` of a query may change")
 
 
+class UnavailableMethod(Shape):
+    """A method that cannot be served: the bundle lacks a file, or the service is told of no chat model."""
+
+    name: str
+    reason: str
+
+
 class Methods(Shape):
     """The methods served; ``default`` is the one of queries that name none."""
 
     default: str
     methods: list[MethodShape]
+    unavailable: list[UnavailableMethod]
 
 
 class Refused(Shape):

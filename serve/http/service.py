@@ -235,7 +235,8 @@ class Service:
             }
             for name, pipeline in snapshot.methods.items()
         ]
-        return {"default": snapshot.default, "methods": methods}
+        unavailable = [{"name": name, "reason": why} for name, why in snapshot.unavailable.items()]
+        return {"default": snapshot.default, "methods": methods, "unavailable": unavailable}
 
     async def readiness(self) -> Mapping[str, str]:
         """Return "ok" or a reason for every stage and the bundle's files; asked at most once a second."""

@@ -142,6 +142,7 @@ function showAnswer(answer, body) {
 
 const REASONED = {
   class_name: "Class",
+  hallucinated: "Listed, not in the vocabulary",
   positive: "Positive seeds: ones",
   negative: "Negative seeds: ones",
 };

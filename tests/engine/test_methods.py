@@ -8,6 +8,8 @@ from engine.methods import ABLATIONS, METHODS, method
 from engine.query import Query
 from engine.stages.base import Pipeline
 from engine.stages.generate import Generate
+from engine.stages.generative_rerank import GenerativeRerank
+from engine.stages.options import change
 from engine.storage.bundle import Bundle
 from tests.support.bundles import method_bundle
 from tests.support.rankings import GIVEN
@@ -25,7 +27,13 @@ def test_an_unknown_method_names_the_known_ones() -> None:
 
 ALL = {**METHODS, **ABLATIONS}
 GENERATIVE = [name for name, p in ALL.items() if any(isinstance(s, Generate) for s in p.stages)]
-RETRIEVING = [name for name, p in ALL.items() if name not in GENERATIVE and not p.batch_dependent]
+ELSEWHERE = [name for name, p in ALL.items() if any(s.unavailable() for s in p.stages)]
+RETRIEVING = [
+    name for name, p in ALL.items() if name not in (*GENERATIVE, *ELSEWHERE) and not p.batch_dependent
+]
+
+
+SCORED_BY_LM = [name for name, p in ALL.items() if any(isinstance(s, GenerativeRerank) for s in p.stages)]
 
 
 def shortened(pipeline: Pipeline) -> Pipeline:
@@ -65,7 +73,7 @@ def test_every_method_answers_alike_alone_and_in_any_batch(name: str, bundle: Bu
         assert found.query == query
         np.testing.assert_array_equal(found.ranking.ids, alone.ranking.ids)
         # A language model's products may differ in the last digits between batches; retrieval's do not.
-        tolerance = 1e-4 if "lm" in name else 0
+        tolerance = 1e-4 if name in SCORED_BY_LM else 0
         np.testing.assert_allclose(found.ranking.scores, alone.ranking.scores, rtol=tolerance)
         assert len(found.ranking) == query.top_k
         assert not set(found.ranking.ids.tolist()) & set(query.seeds)
@@ -92,6 +100,10 @@ def test_a_method_that_is_given_what_is_reasoned_shows_it_and_refuses_a_query_wi
     (found,) = run([replace(query, **GIVEN)])
     assert found.reasoning.items() >= TABLE_8[name].items()
     assert set(found.reasoning) <= {"class_name", *TABLE_8[name]}
+    own = method(name).stages[0]
+    assert isinstance(own, Generate)
+    parts = ",".join(own.given)
+    assert change(method("genexpan"), {"Generate.given": parts}).stages[0] == Generate(given=own.given)
     field = {"class_name": "class_name", "positive": "positive_attributes"}[next(iter(TABLE_8[name]))]
     with pytest.raises(
         QueryError, match=f"'q': the method takes {field} from the query, which has none; give"

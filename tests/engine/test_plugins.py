@@ -104,5 +104,5 @@ def test_every_method_is_listed_with_a_line() -> None:
     assert {one.name: one.pipeline for one in listed()} == {
         name: str(pipeline) for name, pipeline in {**METHODS, **ABLATIONS}.items()
     }
-    assert set(ABOUT) == {*METHODS, *ABLATIONS}
+    assert {*METHODS, *ABLATIONS} <= set(ABOUT), "a line in ABOUT says what the method is"
     assert [one.name for one in listed(ablations=False)] == list(METHODS)

@@ -13,6 +13,13 @@ from engine.query import MAX_SEEDS, MAX_TOP_K, Deadline, Expansion, Query, Ranki
 
 FLOATS = st.floats(width=32, allow_nan=False)
 
+SAID: list[dict[str, Any]] = [
+    {},
+    {"class_name": "ü", "positive_attributes": (("a", ("b", "c")), ("d", ())), "negative_attributes": ()},
+    {"negative_attributes": (("", ("",)),)},
+]
+"""What a query says of its seeds."""
+
 
 @st.composite
 def expansions(draw: st.DrawFn) -> Expansion:
@@ -24,16 +31,10 @@ def expansions(draw: st.DrawFn) -> Expansion:
         {name: np.array(draw(column), np.float32) for name in draw(st.sets(st.text(max_size=5), max_size=3))},
     )
     seeds = draw(st.lists(st.integers(0, 99), min_size=2, max_size=6, unique=True))
-    texts = st.dictionaries(st.text(max_size=5), st.lists(st.text(max_size=5), max_size=2), max_size=2)
-    shared, other = (tuple((k, tuple(v)) for k, v in draw(texts).items()) for _ in range(2))
-    said: dict[str, Any] = {
-        "class_name": draw(st.text()),
-        "positive_attributes": shared,
-        "negative_attributes": other,
-    }
+    said = draw(st.sampled_from(SAID))
     query = Query(draw(st.text()), tuple(seeds[:1]), tuple(seeds[1:]), draw(st.integers(1, 50)), **said)
     seconds = draw(st.dictionaries(st.text(max_size=5), st.floats(0, 1e6), max_size=3))
-    reasoning = draw(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2))
+    reasoning = draw(st.sampled_from([{}, {"class_name": "ü", "positive": ""}]))
     return Expansion(query, ranking, seconds, tuple(draw(st.lists(st.text(), max_size=2))), reasoning)
 
 

@@ -17,6 +17,7 @@ from engine.models.hub import EMBEDDED
 from engine.models.text import TextEncoder
 from engine.query import Query
 from engine.retrieval.index import VectorIndex, unit
+from engine.retrieval.mention_states import MentionStates
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -70,7 +71,8 @@ def test_a_bundle_holds_all_that_retrieval_reads_and_is_the_same_again(
     )
     described = vectors(bundle, "description").any(axis=1)
     assert described.tolist() == [True] * 5 + [False], "silver has no description"
-    other = ("genexpan", "lm-", "multi")  # a language model, images
+    # A language model, images, a trained head, contexts that some entities share and others do not.
+    other = ("genexpan", "lm-", "multi", "probexpan", "setexpan", "case", "cgexpan", "chat", "composed")
     retrieving = {n: p for n, p in METHODS.items() if not any(word in n for word in other)}
     for name, pipeline in retrieving.items():
         (answer,) = pipeline.open(bundle)([Query(name, (0,), (1,))])
@@ -96,6 +98,27 @@ def test_other_inputs_than_the_latest_can_be_encoded(tmp_path: Path) -> None:
     assert np.abs(found[0] - found[1]).max() > 1e-3
     with pytest.raises(UserError, match=r"mask-L1: no such model input; run"):
         build(workspace, untrained=True, executor=LocalExecutor(), inputs="mask-L1")
+
+
+def test_what_cgexpan_asks_is_made_where_wanted_and_its_head_is_kept(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace.open(prepared)
+    without = build(workspace, untrained=True, executor=LocalExecutor())
+    assert not any(name.startswith("probing/") for name in without.files)
+    first, second = (
+        build(workspace, untrained=True, executor=LocalExecutor(), head_sentences=50) for _ in range(2)
+    )
+    assert first.id == second.id
+    said = capsys.readouterr().err
+    assert said.count("nats a mask") == said.count("its head is kept from before") == 1
+    bundle = Bundle.open(workspace)
+    mentions = MentionStates.read(bundle.path("probing/mentions"))
+    assert mentions.counts_N.tolist() == [10] * len(METALS)
+    cosines = (mentions.means() * vectors(bundle, "mask")).sum(axis=1)
+    assert (cosines > 0.99).all(), "the mean of unit states is near to the mask view's mean of states"
+    (answer,) = METHODS["cgexpan"].open(bundle)([Query("metals", (0,), (1,))])
+    assert set(answer.ranking.ids.tolist()) <= {2, 3, 4, 5}
 
 
 @pytest.mark.slow

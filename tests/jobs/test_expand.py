@@ -77,6 +77,7 @@ def local_rows(root: Path) -> list[dict]:
                 "name": bundle.vocabulary.names[entity],
                 "evidence": [(k, float(c[place])) for k, c in e.ranking.evidence.items()],
                 "images": [],
+                "reasoning": [],
             }
             rows.append(row)
     return rows

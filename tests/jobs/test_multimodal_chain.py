@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from engine.evaluation.ablation import Row
+from engine.evaluation.ablation import OF_TOKENS, TABLES, Row
 from engine.methods import method
 from engine.query import Query
 from engine.retrieval.index import read_vectors
@@ -170,3 +171,22 @@ def test_an_ablation_trains_once_and_leaves_the_workspace_as_it_was(
     assert run_command(ablate.main, *words, *TRAINING[2:-1]) == 0
     assert "entities by" not in capsys.readouterr().err, "what was made is not made again"
     assert {f.path: f.read_bytes() for f in workspace.runs("cells").files("report.json")} == cells
+
+
+def test_baselines_are_measured_where_the_input_of_the_last_block_was_kept(
+    trained: Path, queries: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained / "w", tmp_path / "w")
+    where = ("--workspace", tmp_path / "w")
+    assert run_command(train_encoder.main, *where, "--baseline", "albef") == 2
+    assert "image-features --patches tokens" in capsys.readouterr().err
+    features = ("--model", trained / "vision", "--patches", "tokens")
+    assert run_command(image_features.main, *where, *features) == 0
+    assert run_command(train_encoder.main, *where, "--baseline", "beit") == 2
+    assert "of type resnet" in capsys.readouterr().err
+    words = (*where, "--queries", queries, "--table", "baselines", "--epochs", 1, "--batch-size", 16)
+    assert run_command(ablate.main, *words, "--cross-layers", 1) == 0
+    report = json.loads((tmp_path / "w" / "runs" / "ablate" / "report.json").read_bytes())
+    rows = [m["row"] for m in report["measured"] if m["read_out"] == "multimodal"]
+    assert rows == [row.name for row in TABLES[OF_TOKENS]]
+    assert all(m["reports"][0]["overall"]["PosMAP@10"] > 0 for m in report["measured"])

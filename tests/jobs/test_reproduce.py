@@ -30,6 +30,9 @@ def test_ultrawikis_settings_are_those_of_its_appendices() -> None:
     words = ["--workspace", "w", "--preset", "ultrawiki"]
     text = train_encoder.main.parse(words).text
     assert (text.epochs, text.learning_rate, text.weight_decay, text.smoothing) == (20, 4e-5, 1e-2, 0.075)
+    assert text.learning_rate_schedule == "constant"
+    with_descriptions = preprocess.main.parse(["--workspace", "w", "--preset", "ultrawiki-ra"]).inputs
+    assert (with_descriptions.descriptions, with_descriptions.max_length) == (True, 500)
     lm = pretrain_lm.main.parse(words)
     assert (lm.further.epochs, lm.further.learning_rate, lm.further.weight_decay) == (1, 1e-5, 1e-4)
     assert not lm.texts.descriptions
@@ -50,7 +53,7 @@ def test_a_file_counts_more_than_a_preset_and_a_file_may_be_one(tmp_path: Path) 
     words = ["--workspace", "w", "--source", "s", "--preset"]
     with pytest.raises(FormatError, match="holds no settings of import; those of: preprocess"):
         import_corpus.main.parse([*words, tmp_path / "mine.yaml"])
-    with pytest.raises(UserError, match="--preset wiki: give one of mesed, ultrawiki"):
+    with pytest.raises(UserError, match="--preset wiki: give one of mesed, ultrawiki, ultrawiki-ra"):
         import_corpus.main.parse([*words, "wiki"])
 
 

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.nn import functional
 
 from engine.corpus.inputs.format import open_inputs
 from engine.errors import UserError
 from engine.models.hub import EMBEDDED
 from engine.models.text import TextEncoder
+from engine.retrieval.distributions import EntityDistributions, distributions_folder
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
+from engine.training.cache import InputRows
 from engine.training.settings import EncoderSettings
 from engine.training.text import EncoderTraining
+from engine.training.text_head import HEAD
 from engine.training.trainer import StepReport, Trainer
 from jobs import train_encoder
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.views import BuiltViews, Encoders, Sources, build_text_distributions
 from jobs.workers.executor import LocalExecutor
 from jobs.workers.training_sessions import LocalSession
 from tests.jobs.conftest import METALS, no_cluster
@@ -102,6 +110,43 @@ def test_what_was_cut_of_a_finished_run_is_made_again(
         assert again["losses"] == summary["losses"]
         assert (weights.read_bytes(), states.read_bytes()) == whole
         assert trained_encoder(workspace) is not None
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_head_is_kept_and_predicts_each_entity_for_probexpan(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Means over an entity's sentences of the distributions and of their logarithms, at a temperature."""
+    workspace = Workspace.open(prepared)
+    train(workspace, SETTINGS)
+    trained = trained_encoder(workspace)
+    assert trained is not None
+    cache = frozen_cache(workspace, open_inputs(workspace), EMBEDDED, executor=LocalExecutor())
+    encoders = Encoders(EMBEDDED, trained.folder.uri)
+    sources = Sources(workspace, cache, encoders, trained, [""] * len(METALS), 2, True, 0, LocalExecutor())
+    build_text_distributions(sources, made := BuiltViews())
+    (write,) = made.writers
+    write(tmp_path)
+    found = EntityDistributions.read(tmp_path / distributions_folder("mask"))
+    inputs = InputRows.read(open_inputs(workspace).parts[0].path)
+    encoder, weights = TextEncoder.load(trained.folder.path), load_file(f"{trained.folder.path}/{HEAD}")
+    with torch.no_grad():
+        ids, lengths = inputs.padded_ids(np.arange(len(inputs)))
+        states = encoder.states(ids, lengths)[torch.arange(len(inputs)), torch.from_numpy(inputs.mask_index)]
+        inner = functional.gelu(functional.linear(states, weights["0.weight"], weights["0.bias"]))
+        logits = functional.linear(inner, weights["2.weight"], weights["2.bias"]) / 2
+    for entity in range(len(METALS)):
+        own = logits[torch.from_numpy(inputs.entity_id == entity)]
+        shares = own.softmax(dim=1).mean(dim=0).numpy()
+        logs = own.log_softmax(dim=1).mean(dim=0).numpy()
+        # The cached states are bfloat16.
+        np.testing.assert_allclose(found.probabilities.dense([entity], len(METALS))[0], shares, atol=5e-3)
+        expected = (logs - logs.mean()) / logs.std()
+        np.testing.assert_allclose(found.logs.dense([entity], len(METALS))[0], expected, atol=0.05)
+    headless = replace(trained, folder=Store.open(tmp_path))
+    build_text_distributions(replace(sources, trained=headless), nothing := BuiltViews())
+    assert not nothing.writers
+    assert "`seedset train-encoder --restart` makes one" in capsys.readouterr().err
 
 
 def check_artefacts(

@@ -13,12 +13,14 @@ from engine.catalogue import SENTENCES
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.generation.model import LanguageModel
 from engine.generation.names import name_trie
-from engine.retrieval.distributions import SparseDistributions, distributions_folder, truncate
+from engine.retrieval.distributions import EntityDistributions, distributions_folder
 from engine.retrieval.index import VectorIndex, unit
+from engine.retrieval.mention_states import PROBING, MentionStates
+from engine.retrieval.skipgrams import SKIPGRAMS, SkipGrams
 from engine.storage.bundle import Bundle, publish
 from engine.storage.workspace import Workspace
 from engine.vocabulary import ENTITY_SCHEMA
-from tests.support.encoders import write_encoder
+from tests.support.encoders import write_encoder, write_masked_lm
 from tests.support.language_models import tiny_model
 
 
@@ -57,9 +59,36 @@ def write_mentions(path: Path, names: Sequence[str], texts: Sequence[str]) -> No
     pq.write_table(pa.Table.from_pylist(rows, schema=MENTION_SCHEMA), path, row_group_size=100)
 
 
-def write_distributions(staged: Path, view: str, dense: np.ndarray, kept: int = 256) -> None:
-    """Write the distributions [N, N] of a view into a staged folder, the largest probabilities kept."""
-    SparseDistributions(*truncate(dense, kept)).write(staged / distributions_folder(view))
+def write_distributions(
+    staged: Path, view: str, dense: np.ndarray, logs: np.ndarray | None = None, kept: int = 256
+) -> None:
+    """Write the distributions [N, N] of a view into a staged folder, and the means of their logarithms.
+
+    Without these, as if each entity had one context.
+    """
+    logs = np.log(np.maximum(dense, 1e-30)) if logs is None else logs
+    EntityDistributions.of(dense, logs, kept).write(staged / distributions_folder(view))
+
+
+def random_skipgrams(n: int, seed: int = 0, features: int = 200, pairs_each: int = 12) -> SkipGrams:
+    """Return the skip-grams of n entities, each met in some of few contexts, drawn at random."""
+    random = np.random.default_rng(seed)
+    hashes = np.sort(random.integers(0, 2**63, features, np.uint64))
+    owners = np.repeat(np.arange(n), pairs_each).astype(np.int32)
+    counts = random.integers(1, 5, len(owners)).astype(np.int32)
+    return SkipGrams.collect(owners, random.choice(hashes, len(owners)), counts, n)
+
+
+def write_skipgrams(staged: Path, n: int, seed: int = 0) -> None:
+    """Write :func:`random_skipgrams` into a staged folder."""
+    random_skipgrams(n, seed).write(staged / SKIPGRAMS)
+
+
+def write_probing(staged: Path, n: int, d: int, seed: int = 0, mentions: int = 6) -> None:
+    """Write a masked language model of random weights, and random states of n entities' mentions."""
+    write_masked_lm(staged / PROBING / "model", d, seed)
+    states = unit(np.random.default_rng(seed).normal(size=(n * mentions, d))).astype(np.float16)
+    MentionStates(np.arange(0, n * mentions + 1, mentions), states).write(staged / PROBING / "mentions")
 
 
 def publish_vectors(
@@ -128,7 +157,11 @@ def method_bundle(
         write_entities(staged / "entities.parquet", names, descriptions=about, attributes=kinds)
         write_mentions(staged / SENTENCES, names, SENTENCES_OF_EACH)
         write_encoder(staged / "encoder", d, seed)
-        write_distributions(staged, "multimodal", np.random.default_rng(seed).dirichlet(np.full(n, 0.1), n))
+        for number, view in enumerate(("multimodal", "mask")):
+            dense = np.random.default_rng(seed + number).dirichlet(np.full(n, 0.1), n)
+            write_distributions(staged, view, dense)
+        write_skipgrams(staged, n, seed)
+        write_probing(staged, n, d, seed)
 
     hubs = {"joint": random.random(n)}
     return publish_vectors(Workspace.open(root), names, views, hubs, tiny_model(), more)

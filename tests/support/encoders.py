@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import string
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     BertConfig,
+    BertForMaskedLM,
     BertModel,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -58,6 +60,34 @@ def write_encoder(folder: Path, dim: int = 16, seed: int = 0) -> None:
         initializer_range=0.2,
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+PLURALS = ("cats", "dogs", "tools", "towns")
+"""Words that the tiny masked language model may give a class."""
+
+
+def write_masked_lm(folder: Path, dim: int = 16, seed: int = 0) -> None:
+    """Write a BERT of two layers with its masked-language-model head, every weight drawn at random.
+
+    Its tokens are those of :func:`letter_tokenizer` and some plurals, to which the head's biases lean.
+    """
+    torch.manual_seed(seed)
+    tokenizer = copy.deepcopy(letter_tokenizer())
+    tokenizer.add_tokens(list(PLURALS))
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=dim,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=2 * dim,
+        max_position_embeddings=POSITIONS,
+    )
+    model = BertForMaskedLM(config)
+    draw_weights(model)
+    with torch.no_grad():
+        model.cls.predictions.bias[-len(PLURALS) :] += 3
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -81,7 +81,7 @@ def _config(family: Family, vocab: int) -> PreTrainedConfig:
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
-            max_position_embeddings=256,
+            max_position_embeddings=512,
         )
     if family == "gpt2":
         return GPT2Config(**common, n_embd=32, n_layer=2, n_head=4, n_positions=256)

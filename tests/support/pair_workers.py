@@ -1,4 +1,4 @@
-"""One batch under all objectives on several gloo processes: what ``test_gather`` starts and compares."""
+"""One batch under all objectives and each on several gloo processes: what ``test_gather`` compares."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from torch import distributed
 
 from engine.losses.combined import Objectives
 from engine.losses.distillation import teacher_of
-from engine.losses.settings import Schedule
+from engine.losses.settings import PASSES, Schedule
 from engine.models.multimodal import EntityPredictionModel, MultimodalEncoder
 from engine.models.settings import MultimodalConfig
+from engine.training.own_lists import mean_states
+from engine.training.trainer import Worker
+from tests.support.contexts import random_contexts
 from tests.support.encoders import draw_weights, random_encoder
 
 TOTAL, ENTITIES, PATCHES, CHANNELS = 8, 7, 3, 6
 
 
 def losses_and_gradients(rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]:
-    """Return this worker's "loss" of its rows, and the gradient of every parameter by name."""
+    """Return this worker's "loss" of its rows, and the gradient of every parameter by name.
+
+    Of the sum of all objectives ("None …") and of each alone, by which each name begins.
+    """
     text = random_encoder("bert")
     config = MultimodalConfig(
         n_patches=PATCHES, vision_dim=CHANNELS, visual_layers=1, cross_layers=1, dropout=0, identity=False
@@ -38,10 +44,26 @@ def losses_and_gradients(rank: int = 0, world: int = 1) -> dict[str, torch.Tenso
     entities = torch.arange(TOTAL) % ENTITIES
     own = tuple(tensor[rank::world] for tensor in batch)
     _, told = teacher(own)
-    loss = module(own, entities[rank::world], told, TOTAL)
-    loss.backward()
-    gradients = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
-    return {"loss": loss.detach(), **gradients}
+    found = {}
+    for only in (None, *PASSES):
+        module.zero_grad()
+        loss = module(own, entities[rank::world], told, TOTAL, only)
+        loss.backward()
+        gradients = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+        found |= {f"{only} {name}": tensor for name, tensor in {"loss": loss.detach(), **gradients}.items()}
+    return found
+
+
+def states_of_entities(folder: Path, worker: Worker) -> torch.Tensor:
+    """Return the mean states of a random model's entities; every worker has the same contexts."""
+    text = random_encoder("bert")
+    folder.mkdir(exist_ok=True)
+    data = random_contexts(text, folder, n=200, entities=ENTITIES, patches=PATCHES, channels=CHANNELS)
+    config = MultimodalConfig(
+        n_patches=PATCHES, vision_dim=CHANNELS, visual_layers=1, cross_layers=1, identity=False
+    )
+    predictor = EntityPredictionModel(MultimodalEncoder(text.last, config), ENTITIES)
+    return torch.from_numpy(mean_states(predictor, data, ENTITIES, "text+image", worker))
 
 
 def worker(rank: int, world: int, folder: Path) -> None:
@@ -53,6 +75,7 @@ def worker(rank: int, world: int, folder: Path) -> None:
     for tensor in found.values():
         distributed.all_reduce(tensor)
         tensor /= world
+    found["states"] = states_of_entities(folder / str(rank), Worker(rank, world))
     if rank == 0:
         save_file({n: t.contiguous() for n, t in found.items()}, folder / "means.safetensors")
     distributed.barrier()

@@ -87,6 +87,8 @@ def answers(workspace: Path) -> Answers:
     }
     found: Answers = {}
     for name in (*METHODS, *ABLATIONS):
+        if any(stage.unavailable() for stage in method(name).stages):
+            continue  # a chat model's, which is elsewhere
         run = method(name).open(bundle)
         found[name] = {}
         for query, (positive, negative) in resolved.items():

@@ -71,7 +71,7 @@ class LocalDispatch:
             grower: object = worker
             if isinstance(grower, IterativeWorker):
                 growing = grower.start([expansion])
-                for done in grower.rounds(growing):
+                for done in filter(None, grower.rounds(growing)):
                     yield RoundDone(stage.name, done.number, tuple(done.new.tolist()), done.total)
                     await asyncio.sleep(0)
                 expansion = grower.answer(expansion, growing[0])

@@ -13,7 +13,7 @@ import ijson
 
 from engine.corpus.readers.compression import BrokenStreamError, Readable, open_text
 from engine.refusals import Code, Refusal
-from engine.repeated_keys import json_records
+from engine.repeated_keys import SHOWN, json_records, repeated_key
 from engine.storage.store import Store
 
 BLOCK = 1 << 20
@@ -89,11 +89,15 @@ def parsed_object(text: str, ended: bool) -> dict[str, Any] | Refusal:
     """
     try:
         row = json_records(text)
+        repeated = repeated_key(row)
     except (ValueError, RecursionError) as error:
         if not ended and _is_beginning(text):
             reason = f"the file ends in the middle of this line: it is cut off ({error})"
             return Refusal(Code.FILE_CUT_OFF, reason)
         return Refusal(Code.NOT_JSON, f"not valid JSON ({error})")
+    if repeated is not None:
+        reason = f"{repeated[:SHOWN]} is given a second time; of two equal keys leave one"
+        return Refusal(Code.CONFLICTING_FIELDS, reason)
     if isinstance(row, dict):
         return row
     return wrong_type("a line must be an object", row)

@@ -143,8 +143,11 @@ class MesedReader:
         try:
             for name, given in json_members(self._files[ATTRIBUTES]):
                 last, faults = name, Faults()
-                found[self._listed(name)] = attributes_of(given, faults)
+                own = attributes_of(given, faults)
                 yield from details(faults, ATTRIBUTES, KeyPosition(name))
+                if found.setdefault(self._listed(name), own) != own:
+                    reason = Refusal(Code.CONFLICTING_FIELDS, "has attributes twice; the first ones stay")
+                    yield RefusedRecord(ATTRIBUTES, KeyPosition(name), reason, dumps(given), "detail")
         except ijson.JSONError as error:
             place = AfterPosition(KeyPosition(last))
             yield RefusedRecord(ATTRIBUTES, place, fault_of_json(error), of="file")

@@ -109,8 +109,10 @@ class UltraWikiReader:
                 last, faults = name, Faults()
                 description = optional_text(text, "description", faults)
                 yield from details(faults, source, KeyPosition(name))
-                if description is not None:
-                    found[self._listed(name)] = description
+                listed = self._listed(name)
+                if description is not None and found.setdefault(listed, description) != description:
+                    reason = Refusal(Code.CONFLICTING_FIELDS, "is described twice; the first text stays")
+                    yield RefusedRecord(source, KeyPosition(name), reason, description, "detail")
         except ijson.JSONError as error:
             place = AfterPosition(KeyPosition(last))
             yield RefusedRecord(source, place, fault_of_json(error), of="file")

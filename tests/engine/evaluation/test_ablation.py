@@ -35,8 +35,8 @@ def test_objectives_are_added_one_at_a_time() -> None:
         "+ contrastive": (0.5, 0.5, 0, 0),
         "+ clustering": (0.8, 0, 0.2, 0),
         "+ distillation": (1.0, 0, 0, 0.02),
-        "+ contrastive + clustering": (0.5, 0.5, 0.2, 0),
-        "full": (0.5, 0.5, 0.2, 0.02),
+        "+ contrastive + clustering": (1.0, 0.5, 0.2, 0),
+        "full": (1.0, 0.5, 0.2, 0.02),
     }
     assert all(row.settings(BASE).schedule.smoothing == 0.2 for row in TABLES["objectives"])
 

@@ -28,15 +28,14 @@ def authors_search(
     ``beams`` stay.
     """
     living: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
-    for _ in range(max_tokens):
+    for length in range(max_tokens):
         rivals = [one for one in living if one[0][-1:] == (END,)]
-        for tokens, logprob in living:
-            if tokens[-1:] == (END,):
-                continue
-            length = len(tokens)
+        going = [one for one in living if one[0][-1:] != (END,)]
+        with torch.inference_mode():
+            inputs = torch.tensor([[*prompt, *tokens] for tokens, _ in going])
+            logits_BV = model.model(inputs).logits[:, -1].double()
+        for (tokens, logprob), logits in zip(going, logits_BV, strict=True):
             allowed = sorted({n[length] for n in names if n[:length] == tokens and len(n) > length})
-            with torch.inference_mode():
-                logits = model.model(torch.tensor([[*prompt, *tokens]])).logits[0, -1].double()
             among = logits[allowed].log_softmax(0).tolist()
             rivals += [((*tokens, t), logprob + p) for t, p in zip(allowed, among, strict=True)]
         rivals.sort(key=lambda one: -one[1] / ((5 + len(one[0])) / 6) ** 0.6)
@@ -46,7 +45,7 @@ def authors_search(
     return {t: lp / ((5 + len(t)) / 6) ** 0.6 for t, lp in living if t[-1] == END}
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_finds_what_the_authors_search_finds(seed: int) -> None:
     torch.set_num_threads(1)
     random = np.random.default_rng(seed)

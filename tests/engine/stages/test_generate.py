@@ -205,16 +205,16 @@ def test_another_name_is_another_seed(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("stage", "reason"),
     [
-        (QUICK, "language model takes 256"),
-        (QUICK.model_copy(update={"cot_level": "class"}), "language model takes 256"),
-        (GenerativeRerank(), "language model takes 256"),
-        (SegmentRerank(by="likelihood"), "a name of 401 tokens; at most 256"),
+        (QUICK, "language model takes 512"),
+        (QUICK.model_copy(update={"cot_level": "class"}), "language model takes 512"),
+        (GenerativeRerank(), "language model takes 512"),
+        (SegmentRerank(by="likelihood"), "a name of 601 tokens; at most 256"),
     ],
 )
 def test_names_that_do_not_fit_the_model_are_a_mistake_of_the_query(
     bundle: Bundle, stage: Generate, reason: str
 ) -> None:
-    long = NewEntity("Ω" * 200, ("x",)), NewEntity("Ψ" * 200, ("x",))
+    long = NewEntity("Ω" * 300, ("x",)), NewEntity("Ψ" * 300, ("x",))
     with pytest.raises(QueryError, match=reason):
         stage.open(bundle)(asked(Query("q", (0, -1), (-2,), new=long), ids=RECALLED))
 
@@ -329,9 +329,9 @@ def test_a_bundle_without_a_language_model_says_so(tmp_path: Path) -> None:
             stage.open(poor)
 
 
-TOO_LONG = NewEntity("Ω" * 200, ("x",)), NewEntity("Ψ" * 200, ("x",))
+TOO_LONG = NewEntity("Ω" * 300, ("x",)), NewEntity("Ψ" * 300, ("x",))
 LONG = replace(Q, id="long", positive=(-1, 7), negative=(-2,), new=TOO_LONG)
-"""A query whose seeds do not fit a model of 256 tokens."""
+"""A query whose seeds do not fit a model of 512 tokens."""
 
 
 @pytest.mark.parametrize(
@@ -374,5 +374,5 @@ def test_a_query_that_fits_no_longer_keeps_its_list(bundle: Bundle, monkeypatch:
     kept, whole = (worker.answer(e, one) for e, one in zip(asked(Q, Q), growing, strict=True))
     assert growing[0].rounds < growing[1].rounds
     assert len(kept.ranking) == len(growing[0].accepted) > 0
-    assert "the language model takes 256" in kept.degraded[0]
+    assert "the language model takes 512" in kept.degraded[0]
     assert whole.degraded == ()

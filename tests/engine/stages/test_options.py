@@ -25,7 +25,7 @@ TWICE = Retrieve(k=50) >> SegmentRerank(length=2) >> SegmentRerank(view="joint")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return method_bundle(tmp_path_factory.mktemp("w"))
+    return method_bundle(tmp_path_factory.mktemp("w"), n=150)
 
 
 def test_texts_are_read_as_the_settings_type() -> None:
@@ -58,12 +58,12 @@ def test_one_of_two_stages_of_a_name_is_told_by_its_number() -> None:
             "no stage is called so here; did you mean SegmentRerank? There are Retr",
         ),
         ("Window.k", 8, "Window.k: no stage is called so here; There are Retrieve, SegmentRerank"),
-        ("SegmentRerank.length", 8, r"write SegmentRerank\[1\].length or SegmentRerank\[2\].length"),
+        ("SegmentRerank.length", 8, "write SegmentRerank[1].length or SegmentRerank[2].length"),
         ("SegmentRerank[3].length", 8, "no SegmentRerank of number 3, but 2 in all"),
         (
             "Retrieve.kk",
             8,
-            "Retrieve has no such setting; did you mean k\\? It has k, view, seed_view, hubness",
+            "Retrieve has no such setting; did you mean k? It has k, view, seed_view, hubness",
         ),
         ("Retrieve.K", "x", "Retrieve.K: Retrieve has no such setting; did you mean k"),
         ("Retrieve.k", "many", "Retrieve.k: many: Input should be a valid integer"),
@@ -76,8 +76,9 @@ def test_one_of_two_stages_of_a_name_is_told_by_its_number() -> None:
     ],
 )
 def test_a_mistake_is_named_with_the_way_out(key: str, value: object, message: str) -> None:
-    with pytest.raises(OptionError, match=message) as caught:
+    with pytest.raises(OptionError) as caught:
         change(TWICE, {key: value})
+    assert message in str(caught.value)
     assert len(str(caught.value)) < 400
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 

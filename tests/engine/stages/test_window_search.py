@@ -1,4 +1,4 @@
-"""Window search by hand, and against a plain search over dense distributions."""
+"""Window search by hand, and against a plain dense program of the authors' rule."""
 
 from __future__ import annotations
 
@@ -10,91 +10,98 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from engine.errors import BundleError
 from engine.query import Expansion, NewEntity, Query, Ranking
-from engine.retrieval.distributions import EPSILON, SparseDistributions, distributions_folder, truncate
+from engine.retrieval.distributions import EntityDistributions, distributions_folder
 from engine.stages.base import Worker
 from engine.stages.window_search import WindowSearch
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from tests.support.bundles import method_bundle, publish_vectors, write_distributions
+from tests.support.plain_window_search import PlainSearch, PlainSet
 
 
-def bundle_of(root: Path, **views: np.ndarray) -> Bundle:
-    """Publish entities with whole distributions [N, N] by view."""
+def bundle_of(root: Path, **views: tuple[np.ndarray, np.ndarray]) -> Bundle:
+    """Publish entities with whole distributions and log-distributions [N, N] by view."""
 
     def more(staged: Path) -> None:
-        for view, dense in views.items():
-            write_distributions(staged, view, dense)
+        for view, (dense, logs) in views.items():
+            write_distributions(staged, view, dense, logs)
 
-    names = [f"entity {i}" for i in range(len(next(iter(views.values()))))]
+    names = [f"entity {i}" for i in range(len(next(iter(views.values()))[0]))]
     return publish_vectors(Workspace.open(root), names, {}, more=more)
-
-
-def two_sided(shares: Sequence[float]) -> np.ndarray:
-    """Return distributions with a share x on the first two entities, and 1 - x on the others, evenly.
-
-    So the mean of some has the mean share, and KL is that of two outcomes:
-    x log(x / c) + (1 - x) log((1 - x) / (1 - c)).
-    """
-    x, n = np.array(shares)[:, None], len(shares)
-    return np.concatenate([np.repeat(x / 2, 2, axis=1), np.repeat((1 - x) / (n - 2), n - 2, axis=1)], axis=1)
 
 
 def run(bundle: Bundle, stage: WindowSearch, *queries: Query) -> list[Expansion]:
     return stage.open(bundle)([Expansion(query) for query in queries])
 
 
-def test_the_search_by_hand(tmp_path: Path) -> None:
-    """Shares: the seed 0.5, then 0.62, 0.36, 0.7, 0.25; a window of two.
+EVEN = np.full((5, 5), 0.2)
+LOGS = np.array(
+    [
+        [0, 4, 3, 2, 1],
+        [0, 0, -9, 0, 9],  # what 1 predicts moves 4 before 2
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+    ],
+    float,
+)
 
-    To the seed: 0.62: 0.0291, 0.36: 0.0397, 0.7: 0.0823, 0.25: 0.1308. 0.62 is taken, weighs 1/2, and the
-    class is (0.5 + 0.31) / 1.5 = 0.54. To that: 0.36: 0.0654, 0.7: 0.0534. So 0.7 is taken before 0.36,
-    and weighs 1/3: the class is (0.81 + 0.7 / 3) / 1.8333 = 0.5691. To that: 0.36: 0.0883, 0.25: more.
-    With 0.36, of weight 1/4, it is (1.0433 + 0.09) / 2.0833 = 0.544. To that: 0.62: 0.0118, 0.7: 0.0509,
-    0.36: 0.0683: ranks 1, 2, 3 as in the search.
+
+def test_every_member_says_what_comes_next(tmp_path: Path) -> None:
+    """The seed 0 predicts 1, 2, 3, 4 in this order; 1 predicts 4 and not 2; others say nothing.
+
+    Standardised, the seed has 1.414, 0.707, 0, -0.707 for 1 to 4 and entity 1 has -1.58, 0, 1.58 for 2 to 4.
     """
-    bundle = bundle_of(tmp_path, multimodal=two_sided([0.5, 0.62, 0.36, 0.7, 0.25]))
-    (found,) = run(bundle, WindowSearch(k=3, window=2), Query("q", (0,), top_k=3))
-    assert found.ranking.ids.tolist() == [1, 3, 2]
-    assert found.ranking.scores.tolist() == pytest.approx([9 + 1, 9 / 2 + 1 / 2, 9 / 3 + 1 / 3])
-    assert found.ranking.evidence["rank"].tolist() == [1, 2, 3]
-    divergences = found.ranking.evidence["divergence"].tolist()
-    assert divergences == pytest.approx([0.02908, 0.08228, 0.03973], abs=2e-5)
+    (found,) = run(bundle_of(tmp_path, multimodal=(EVEN, LOGS)), WindowSearch(k=4), Query("q", (0,), top_k=4))
+    assert found.ranking.evidence["rank"].tolist() == [1, 2, 3, 4]
+    assert found.ranking.ids.tolist() == [1, 4, 3, 2]
     assert found.degraded == ()
 
 
-def test_the_re_ranking_by_hand(tmp_path: Path) -> None:
-    """A window of one takes 0.42, 0.6, 0.66 in the order of their divergence to the seed, 0.5.
+def test_the_window_takes_who_expects_the_members(tmp_path: Path) -> None:
+    """Of the first two, 1 and 2, the second puts more on the seed, and so is taken first."""
+    p = np.full((5, 5), 0.2)
+    p[2] = [0.8, 0.05, 0.05, 0.05, 0.05]
+    bundle = bundle_of(tmp_path, multimodal=(p, LOGS))
+    (one,) = run(bundle, WindowSearch(k=1), Query("q", (0,), top_k=1))
+    (two,) = run(bundle, WindowSearch(k=1, first_window=2), Query("q", (0,), top_k=1))
+    assert (one.ranking.ids.tolist(), two.ranking.ids.tolist()) == ([1], [2])
+    # In re-ranking s is 0.2 at all of N = 5 but 1,600 times as much at both of the set.
+    s = np.array([320, 0.2, 320, 0.2, 0.2]) / 640.6
+    assert two.ranking.evidence["divergence"][0] == pytest.approx((s * np.log(s / p[2])).sum(), rel=1e-5)
 
-    All weigh the same, so the class is (0.5 + 0.42 + 0.6 + 0.66) / 4 = 0.545 in the end. To that
-    0.6: 0.006, 0.66: 0.027, 0.42: 0.031, so with mu = 1 the scores are 1/2 + 1, 1/3 + 1/2, and 1 + 1/3.
-    """
-    bundle = bundle_of(tmp_path, multimodal=two_sided([0.5, 0.42, 0.6, 0.66]))
-    stage = WindowSearch(k=3, window=1, decay=0, mu=1)
-    (found,) = run(bundle, stage, Query("q", (0,), top_k=3))
-    assert found.ranking.ids.tolist() == [2, 1, 3]
-    assert found.ranking.scores.tolist() == pytest.approx([3 / 2, 4 / 3, 5 / 6])
-    assert found.ranking.evidence["rank"].tolist() == [2, 1, 3]
 
-
-JOINT = [0.5, 0.7, 0.6, 0.8, 0.3]
-"""Seeds 0.5 and 0.7. To 0.6 the first diverges by 0.0201, the second by 0.0226: the first takes it."""
+def test_the_place_and_the_rank_by_divergence_are_summed(tmp_path: Path) -> None:
+    """With mu = 0.5 the rank counts more: 2, which expects the set most, comes first."""
+    p = np.full((5, 5), 0.2)
+    p[2] = [0.35, 0.25, 0.3, 0.05, 0.05]
+    stage = WindowSearch(k=2, mu=0.5)
+    (found,) = run(
+        bundle_of(tmp_path, multimodal=(p, LOGS * [[1], [0], [0], [0], [0]])),
+        stage,
+        Query("q", (0,), top_k=2),
+    )
+    assert found.ranking.ids.tolist() == [2, 1]
+    assert found.ranking.scores.tolist() == pytest.approx([0.5 / 2 + 1, 0.5 + 1 / 2])
+    assert found.ranking.evidence["rank"].tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_an_entity_that_two_want_goes_to_the_nearer_one(tmp_path: Path, reverse: bool) -> None:
-    """The loser takes 0.8, at 0.0257. Of the next turn 0.3 alone is left, which is nearer to the first."""
-    bundle = bundle_of(tmp_path, multimodal=two_sided(JOINT))
+def test_an_entity_that_two_want_goes_to_the_first_of_the_call(tmp_path: Path, reverse: bool) -> None:
+    logs = np.array([[0, 0, 3, 2, 1], [0, 0, 3, 2, 1], [0] * 5, [0] * 5, [0] * 5], float)
+    bundle = bundle_of(tmp_path, multimodal=(EVEN, logs))
     queries = [Query("a", (0,), top_k=2), Query("b", (1,), top_k=2)]
     if reverse:
         queries.reverse()
-    both = {e.query.id: e for e in run(bundle, WindowSearch(k=2, jointly=True), *queries)}
-    assert both["a"].ranking.ids.tolist() == [2, 4]
-    assert both["b"].ranking.ids.tolist() == [3]
-    alone = {e.query.id: e for e in run(bundle, WindowSearch(k=1), *queries)}
-    assert [e.ranking.ids[0] for e in alone.values()] == [2, 2]
+    first, second = run(bundle, WindowSearch(k=2, jointly=True), *queries)
+    assert first.ranking.ids.tolist() == [2, 4]
+    assert second.ranking.ids.tolist() == [3]
+    alone = run(bundle, WindowSearch(k=1), *queries)
+    assert [e.ranking.ids[0] for e in alone] == [2, 2]
 
 
 def test_only_a_joint_search_depends_on_the_call() -> None:
@@ -102,73 +109,10 @@ def test_only_a_joint_search_depends_on_the_call() -> None:
     assert not WindowSearch().batch_dependent
 
 
-def plain(p: np.ndarray, q: np.ndarray) -> float:
-    return float((p * np.log(p / q)).sum())
-
-
-class PlainSet:
-    """The search of one query, everything computed anew over dense distributions."""
-
-    def __init__(self, stage: WindowSearch, dense: np.ndarray, query: Query) -> None:
-        self.stage, self.dense, self.query = stage, dense, query
-        self.seeds = [i for i in query.positive if dense[i].any()]
-        self.taken: list[int] = []
-        self.first = {}
-        if self.seeds:
-            centre = self.centre()
-            there = [i for i in range(len(dense)) if dense[i].any() and i not in query.seeds]
-            self.first = {i: self.divergence(i, centre) for i in there}
-        self.order = sorted(self.first, key=lambda i: (self.first[i], i))
-
-    def centre(self) -> np.ndarray:
-        weights = [1.0] * len(self.seeds) + [(2 + i) ** -self.stage.decay for i in range(len(self.taken))]
-        return np.average(self.dense[self.seeds + self.taken], axis=0, weights=weights)
-
-    def divergence(self, entity: int, centre: np.ndarray) -> float:
-        p, q = ((1 - EPSILON) * x + EPSILON / len(x) for x in (self.dense[entity], centre))
-        return plain(p, q) if self.stage.towards == "class" else plain(q, p)
-
-    def wish(self, gone: set[int]) -> tuple[float, int] | None:
-        window = [i for i in self.order if i not in gone][: self.stage.window]
-        if not window:
-            return None
-        centre = self.centre()
-        return min((self.divergence(i, centre), self.order.index(i)) for i in window)
-
-    def answer(self) -> list[tuple[int, float]]:
-        if not self.taken:
-            return []
-        centre = self.centre()
-        by_class = sorted(self.taken, key=lambda i: self.divergence(i, centre))
-        place = {i: self.taken.index(i) + 1 for i in self.taken}
-        score = {i: self.stage.mu / place[i] + 1 / (by_class.index(i) + 1) for i in self.taken}
-        return [(i, score[i]) for i in sorted(self.taken, key=lambda i: (-score[i], place[i]))]
-
-
-def plain_search(stage: WindowSearch, dense: np.ndarray, queries: list[Query]) -> list[PlainSet]:
-    if not stage.jointly and len(queries) > 1:
-        return [plain_search(stage, dense, [query])[0] for query in queries]
-    sets = [PlainSet(stage, dense, query) for query in queries]
-    gone = {i for query in queries for i in query.positive} if stage.jointly else set()
-    open_sets = [own for own in sets if own.order]
-    while open_sets:
-        wishes = {sets.index(own): wish for own in open_sets if (wish := own.wish(gone))}
-        open_sets = []
-        while wishes:
-            number = min(wishes, key=lambda n: (wishes[n][0], n))
-            own, (_, place) = sets[number], wishes.pop(number)
-            entity = own.order[place]
-            own.taken.append(entity)
-            gone.add(entity)
-            if len(own.taken) < max(stage.k, own.query.top_k):
-                open_sets.append(own)
-            for other in list(wishes):
-                if sets[other].order[wishes[other][1]] == entity:
-                    del wishes[other]
-                    if wish := sets[other].wish(gone):
-                        wishes[other] = wish
-        open_sets.sort(key=sets.index)
-    return sets
+@pytest.mark.parametrize("former", ["window", "decay", "towards"])
+def test_settings_of_the_former_search_are_refused(former: str) -> None:
+    with pytest.raises(ValidationError, match=f"no setting '{former}' any more.*first_window"):
+        WindowSearch.model_validate({former: 1})
 
 
 N = 18
@@ -184,50 +128,135 @@ def queries(draw: st.DrawFn) -> Query:
 STAGES = st.builds(
     WindowSearch,
     k=st.integers(1, N),
-    window=st.integers(1, 6),
+    first_window=st.sampled_from([1, 1.5, 2, 4]),
+    window_growth=st.sampled_from([0, 0.4, 2.5]),
+    window_steps=st.integers(1, 6),
     mu=st.sampled_from([0.0, 1.0, 9.0]),
-    decay=st.sampled_from([0.0, 0.5, 1.0]),
-    towards=st.sampled_from(["class", "entity"]),
+    iterations=st.integers(1, 4),
     jointly=st.booleans(),
+    seed_view=st.sampled_from([None, "words"]),
 )
 
 
-def opened(sparse: SparseDistributions, stage: WindowSearch, root: Bundle) -> Worker:
+class World:
+    """Random distributions of two views; absent in either: no context. Ties: entities predicted alike."""
+
+    def __init__(self, seed: int, n: int, absent: int = 2, ties: int = 5) -> None:
+        random = np.random.default_rng(seed)
+        self.p, self.logs = {}, {}
+        for view in ("multimodal", "words"):
+            p = random.dirichlet(np.full(n, 0.7), n)
+            logs = random.normal(-4, 2, (n, n))
+            for one, other in random.integers(0, n, (ties, 2)):
+                logs[:, one] = logs[:, other]
+            for row in random.permutation(n)[:absent]:
+                p[row], logs[row] = 0, 0
+            # As float32 holds it, so that what is near a tie is one for both.
+            self.p[view], self.logs[view] = p.astype(np.float32).astype(np.float64), logs
+
+    def sparse(self, view: str, kept: int = 256) -> EntityDistributions:
+        return EntityDistributions.of(self.p[view], self.logs[view], kept)
+
+    def expected(
+        self, stage: WindowSearch, asked: Sequence[Query], free: Sequence[set[int]]
+    ) -> list[PlainSet]:
+        """Return what the plain program takes, for each query in order."""
+        of_seeds, n = stage.seed_view or "multimodal", len(self.p["words"])
+        plain = PlainSearch(
+            self.p["multimodal"], self.logs["multimodal"], self.logs[of_seeds], stage.mu,
+            stage.first_window, stage.window_growth, stage.window_steps,
+        )  # fmt: skip
+        there = {i for i in range(n) if self.p["multimodal"][i].any()}
+        if stage.jointly:
+            there -= {s for query in asked for s in query.positive}
+        sets = [
+            PlainSet(
+                [s for s in query.positive if self.p[of_seeds][s].any()],
+                (there & own) - set(query.seeds),
+                max(stage.k, query.top_k),
+            )
+            for query, own in zip(asked, free, strict=True)
+        ]
+        usable = [own for own in sets if own.seeds]
+        for group in [usable] if stage.jointly else [[own] for own in usable]:
+            plain.run(group, stage.iterations)
+        return sets
+
+
+def check(found: Sequence[Expansion], expected: Sequence[PlainSet]) -> None:
+    for one, own in zip(found, expected, strict=True):
+        assert list(zip(one.ranking.ids.tolist(), one.ranking.scores.tolist(), strict=True)) == [
+            (entity, pytest.approx(own.scores[entity], rel=1e-6)) for entity in own.members[len(own.seeds) :]
+        ]
+        divergences = [own.divergences[i] for i in one.ranking.ids.tolist()]
+        np.testing.assert_allclose(one.ranking.evidence.get("divergence", []), divergences, rtol=1e-5)
+
+
+def opened(world: World, stage: WindowSearch, root: Bundle, kept: int = 256) -> Worker:
     """Open a stage over other distributions than those of the bundle."""
     bundle = Bundle(root.manifest, root.folder)
-    bundle.provide(distributions_folder("multimodal"), sparse)
+    for view in ("multimodal", "words"):
+        bundle.provide(distributions_folder(view), world.sparse(view, kept))
     return stage.open(bundle)
 
 
 @pytest.fixture(scope="module")
 def some_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return bundle_of(tmp_path_factory.mktemp("w"), multimodal=np.full((N, N), 1 / N))
+    rows = np.full((N, N), 1 / N)
+    return bundle_of(tmp_path_factory.mktemp("w"), multimodal=(rows, rows))
 
 
-@settings(deadline=None, max_examples=150)
-@given(STAGES, st.lists(queries(), min_size=1, max_size=4), st.integers(0, 2**32 - 1), st.integers(1, N))
-def test_the_stage_ranks_as_a_plain_search_does(
-    some_bundle: Bundle, stage: WindowSearch, asked: list[Query], seed: int, kept: int
+RANDOM = st.integers(0, 2**32 - 1)
+
+
+@settings(deadline=None, max_examples=40)
+@given(STAGES, st.lists(queries(), min_size=1, max_size=4), RANDOM, st.data())
+def test_the_stage_ranks_as_the_plain_program_does(
+    some_bundle: Bundle, stage: WindowSearch, asked: list[Query], seed: int, data: st.DataObject
 ) -> None:
-    dense = np.random.default_rng(seed).dirichlet(np.full(N, 0.5), N)
-    dense[:2] = 0  # no context
-    sparse = SparseDistributions(*truncate(dense, kept))
-    found = opened(sparse, stage, some_bundle)([Expansion(query) for query in asked])
-    expected = plain_search(stage, sparse.dense(range(N)).astype(np.float64), asked)
-    for one, own in zip(found, expected, strict=True):
-        assert list(zip(one.ranking.ids.tolist(), one.ranking.scores.tolist(), strict=True)) == [
-            (entity, pytest.approx(score, rel=1e-6)) for entity, score in own.answer()
-        ]
-        first = [own.first[i] for i in one.ranking.ids.tolist()]
-        np.testing.assert_allclose(one.ranking.evidence.get("divergence", []), first, rtol=1e-4, atol=1e-5)
-        assert not set(one.ranking.ids.tolist()) & {0, 1, *one.query.seeds}
+    """Over all entities, and over those that a stage before recalled."""
+    world, everything = World(seed, N), np.arange(N, dtype=np.int32)
+    recalled = [
+        np.array(data.draw(st.lists(st.sampled_from(range(N)), unique=True)), np.int32) for _ in asked
+    ]
+    rankings = [Ranking(ids, np.zeros(len(ids), np.float32)) for ids in recalled]
+    given = [Expansion(query, ranking) for query, ranking in zip(asked, rankings, strict=True)]
+    free = [set((ids if len(ids) else everything).tolist()) for ids in recalled]
+    check(opened(world, stage, some_bundle)(given), world.expected(stage, asked, free))
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.lists(queries(), min_size=2, max_size=5), st.integers(0, 2**32 - 1))
+def test_a_long_search_passes_every_width_and_multiple_of_the_authors(some_bundle: Bundle) -> None:
+    """120 entities of 125, with their schedule: the window widens at 20 and 50 and is one from 100 on."""
+    n = 125
+    world = World(11, n, ties=20)
+    stage = WindowSearch(k=120)
+    asked = [Query("q", (5, 9, 70), (4,), top_k=10)]
+    check(
+        opened(world, stage, some_bundle)([Expansion(q) for q in asked]),
+        world.expected(stage, asked, [set(range(n))]),
+    )
+
+
+def test_an_even_tail_that_is_not_kept_changes_nothing(some_bundle: Bundle) -> None:
+    """Where what is cut off is all the same, the sparse search is the dense one."""
+    world = World(3, N, ties=0)
+    for view in ("multimodal", "words"):
+        for rows in (world.p[view], world.logs[view]):
+            rows[:] = np.where(
+                np.argsort(np.argsort(-rows, axis=1), axis=1) < 6, rows, rows.min(axis=1, keepdims=True)
+            )
+        world.p[view] /= np.maximum(world.p[view].sum(axis=1, keepdims=True), 1e-9)
+    stage = WindowSearch(k=12, window_steps=2)
+    asked = [Query("q", (5, 9, 7))]
+    found = opened(world, stage, some_bundle, kept=6)([Expansion(q) for q in asked])
+    expected = world.expected(stage, asked, [set(range(N))])
+    assert found[0].ranking.ids.tolist() == expected[0].members[len(expected[0].seeds) :]
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(queries(), min_size=2, max_size=5), RANDOM)
 def test_a_ranking_does_not_depend_on_the_batch(some_bundle: Bundle, asked: list[Query], seed: int) -> None:
-    sparse = SparseDistributions(*truncate(np.random.default_rng(seed).dirichlet(np.full(N, 0.5), N), 6))
-    worker = opened(sparse, WindowSearch(k=5), some_bundle)
+    worker = opened(World(seed, N), WindowSearch(k=5, iterations=2), some_bundle, kept=6)
     for query, one in zip(asked, worker([Expansion(query) for query in asked]), strict=True):
         (alone,) = worker([Expansion(query)])
         np.testing.assert_array_equal(one.ranking.ids, alone.ranking.ids)
@@ -235,10 +264,10 @@ def test_a_ranking_does_not_depend_on_the_batch(some_bundle: Bundle, asked: list
 
 
 def test_seeds_without_a_distribution_are_left_out_and_said(tmp_path: Path) -> None:
-    dense = two_sided([0.5, 0.6, 0.7, 0.9])
-    dense[3] = 0
+    p = EVEN.copy()
+    p[3] = 0
     new = (NewEntity("Atlantis", ("Atlantis sank.",)),)
-    bundle = bundle_of(tmp_path, multimodal=dense)
+    bundle = bundle_of(tmp_path, multimodal=(p, LOGS))
     one, same, none = run(
         bundle,
         WindowSearch(),
@@ -250,18 +279,24 @@ def test_seeds_without_a_distribution_are_left_out_and_said(tmp_path: Path) -> N
         "WindowSearch: positive seed 3 has no distribution and was not used",
         "WindowSearch: positive seed 'Atlantis' has no distribution and was not used",
     )
-    assert one.ranking.ids.tolist() == same.ranking.ids.tolist() == [1, 2]
+    assert one.ranking.ids.tolist() == same.ranking.ids.tolist() == [1, 4, 2]
     assert len(none.ranking) == 0
     assert len(none.degraded) == 1
 
 
-def test_seeds_are_taken_from_their_own_view(tmp_path: Path) -> None:
-    """By its words the seed is like 0.9, by both like 0.2: what is nearest to it differs."""
-    both, words = two_sided([0.2, 0.25, 0.8, 0.5]), two_sided([0.9, 0.5, 0.5, 0.5])
-    bundle = bundle_of(tmp_path, multimodal=both, words=words)
+def test_seeds_predict_in_their_own_view(tmp_path: Path) -> None:
+    """By its words the seed predicts 2 most, by both 1."""
+    words = LOGS.copy()
+    words[0] = [0, 1, 4, 2, 3]
+    bundle = bundle_of(tmp_path, multimodal=(EVEN, LOGS), words=(EVEN, words))
     assert run(bundle, WindowSearch(), Query("q", (0,)))[0].ranking.ids[0] == 1
     assert run(bundle, WindowSearch(seed_view="words"), Query("q", (0,)))[0].ranking.ids[0] == 2
-    assert set(WindowSearch(seed_view="words").needs()) == {"distributions/multimodal", "distributions/words"}
+    assert set(WindowSearch(seed_view="words").needs()) == {
+        "distributions/multimodal",
+        "distributions/multimodal/log",
+        "distributions/words",
+        "distributions/words/log",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -296,10 +331,11 @@ def test_a_query_that_wants_more_gets_it(described: Bundle) -> None:
     assert len(found.ranking) == 10
     assert len(no_more.ranking) == 3
     np.testing.assert_array_equal(np.sort(found.ranking.evidence["rank"])[:3], [1, 2, 3])
+    assert WindowSearch(k=3, iterations=2).cost(Expansion(Query("q", (1,), top_k=10))) == 20
 
 
 def test_a_view_that_is_not_there_is_named(described: Bundle) -> None:
-    with pytest.raises(BundleError, match="distributions/none"):
+    with pytest.raises(BundleError, match=r"distributions/none.*run `seedset build-index`"):
         WindowSearch(view="none").open(described)
 
 

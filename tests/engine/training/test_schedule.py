@@ -93,7 +93,7 @@ def test_the_papers_training_is_that_of_its_plain_loop(tmp_path: Path) -> None:
 def test_settings_that_came_later_are_in_no_name_by_default() -> None:
     assert "schedule" not in EncoderSettings().model_dump_json()
     assert '"learning_rate_schedule":"constant"' in PAPER.model_dump_json()
-    assert '"dropout":0.1' in EncoderSettings(dropout=0.1).model_dump_json()
+    assert '"last_layer_dropout":0.1' in EncoderSettings(last_layer_dropout=0.1).model_dump_json()
     assert EncoderSettings.model_validate(PAPER.model_dump()) == PAPER
 
 
@@ -103,7 +103,9 @@ def test_dropout_changes_the_loss_is_repeated_and_ends_with_the_training(tmp_pat
     for dropout in (0.3, 0.3, 0.0):
         encoder = random_encoder("bert")
         data = cached(encoder, rows, tmp_path, torch.float32)
-        run = EncoderTraining(encoder, data, ENTITIES, PAPER.model_copy(update={"dropout": dropout}))
+        run = EncoderTraining(
+            encoder, data, ENTITIES, PAPER.model_copy(update={"last_layer_dropout": dropout})
+        )
         curves.append([report.loss for report in run.run()])
         states, lengths, mask, _ = data.gather(np.arange(4))
         with torch.no_grad():
@@ -115,5 +117,7 @@ def test_dropout_changes_the_loss_is_repeated_and_ends_with_the_training(tmp_pat
 def test_dropout_is_refused_where_the_last_layer_is_computed_whole(tmp_path: Path) -> None:
     encoder = TextEncoder(tiny_model("mpnet", vocab_size=20_000))
     data = cached(encoder, random_rows(4, 2), tmp_path, torch.float32)
-    with pytest.raises(UserError, match=r"--dropout 0.1: the last layer of this encoder \(mpnet\)"):
-        EncoderTraining(encoder, data, 2, EncoderSettings(dropout=0.1))
+    with pytest.raises(
+        UserError, match=r"--last-layer-dropout 0.1: the last layer of this encoder \(mpnet\)"
+    ):
+        EncoderTraining(encoder, data, 2, EncoderSettings(last_layer_dropout=0.1))

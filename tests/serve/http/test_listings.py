@@ -10,13 +10,15 @@ from fastapi.testclient import TestClient
 
 from engine.methods import METHODS
 from engine.query import Query
+from engine.stages.options import offered
 from engine.storage.bundle import Bundle
 from examples.tables import load_table
+from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.http import responses as answers
 from serve.http.requests import ExpandRequest
-from serve.http.routes import COMPRESSED
+from serve.http.routes import COMPRESSED, create_app
 from serve.http.static import FOLDER
-from tests.support.services import METHOD_NAMES, MakeClient
+from tests.support.services import METHOD_NAMES, MakeClient, service_maker
 
 
 def test_the_catalogue(client: TestClient, bundle: Bundle) -> None:
@@ -39,7 +41,9 @@ def test_the_catalogue(client: TestClient, bundle: Bundle) -> None:
         "name": "retexpan",
         "description": str(METHODS["retexpan"]),
         "stages": ["Retrieve", "SegmentRerank"],
+        "options": offered(METHODS["retexpan"].stages),
     }
+    assert methods["unavailable"] == []
     described = client.get("/v1/bundle").json()
     assert (described["id"], described["entities"], described["refused"]) == (bundle.id, 500, None)
     assert described["methods"] == list(METHOD_NAMES)
@@ -49,6 +53,14 @@ def test_the_catalogue(client: TestClient, bundle: Bundle) -> None:
         "more": False,
     }
     assert client.get("/healthz").json() == {"status": "ok", "bundle": bundle.id}
+
+
+def test_methods_that_are_not_available_say_why(bundle: Bundle) -> None:
+    methods = {"retexpan": METHODS["retexpan"]}
+    snapshot = BundleSnapshot.open(bundle, methods, ["retexpan"], {"chat": "SEEDSET_CHAT_URL is not set"})
+    client = TestClient(create_app(service_maker(snapshot, bundle)()))
+    found = answers.Methods.model_validate(client.get("/v1/methods").json())
+    assert [(one.name, one.reason) for one in found.unavailable] == [("chat", "SEEDSET_CHAT_URL is not set")]
 
 
 def test_what_is_known_of_an_entity(client: TestClient, bundle: Bundle) -> None:

@@ -395,13 +395,6 @@ def test_numbers_that_are_none_become_null(make_client: MakeClient) -> None:
     assert answer["reasoning"] == said
 
 
-def test_a_method_is_given_what_the_request_says_and_the_answer_shows_it(client: TestClient) -> None:
-    asked = {"positive": [1, 2, 3], "top_k": 3, "method": "genexpan+cot-class-given"}
-    answer = client.post("/v1/expand", json={**asked, "class_name": " big\n cats "}).json()
-    assert answer["reasoning"] == {"class_name": "big cats"}
-    assert client.post("/v1/expand", json={"positive": [0], "top_k": 1}).json()["reasoning"] == {}
-
-
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "ü", "a\nb"])
 def test_a_request_id_is_taken_or_made(client: TestClient, given: str) -> None:
     assert client.get("/healthz", headers={"x-request-id": "a" * 64}).headers["x-request-id"] == "a" * 64

@@ -1,0 +1,150 @@
+"""Ask a chat model, from the cache where it has answered before, within the caps."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from engine.chat.budget import FILE, Budget, Spent
+from engine.chat.cache import AnswerCache
+from engine.chat.client import Account, ChatClient, Clock
+from engine.chat.messages import ChatAnswer, ChatRequest
+from engine.chat.settings import ChatDeadlineError, ChatError, ChatSettings, variable
+from engine.query import Deadline
+from engine.storage.store import Store
+
+RESTING_S = 5.0
+"""Seconds in which an endpoint that failed is not asked again: each prompt would wait for it anew."""
+
+
+@dataclass
+class Chat:
+    """A chat model with its cache and its count of what was spent. Several threads may use it at once.
+
+    Args:
+        settings: of the endpoint.
+        cache: answers that are kept.
+        budget: what was spent.
+        clock: replaced in tests.
+    """
+
+    settings: ChatSettings
+    cache: AnswerCache
+    budget: Budget
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._failed: tuple[float, ChatError] | None = None
+        self._client: ChatClient | None = None
+
+    @classmethod
+    def open(cls, settings: ChatSettings, default_folder: Store, clock: Clock | None = None) -> Chat:
+        """Return the model of the settings; answers are kept in ``default_folder`` unless they name another.
+
+        Raises:
+            ChatError: the environment's proxy or certificates cannot be used.
+        """
+        folder = Store.open(settings.cache) if settings.cache else default_folder
+        return cls(settings, AnswerCache(folder), Budget(folder / FILE, settings), clock or Clock())
+
+    def ask(self, request: ChatRequest, deadline: Deadline | None = None) -> ChatAnswer:
+        """Return the answer to a prompt.
+
+        Raises:
+            ChatError: it is not in the cache and cannot be had: nothing may be sent, a cap is reached, or the
+                endpoint fails.
+            ChatRefusalError: this prompt is not answered.
+            StorageError: the cache cannot be used.
+        """
+        kept = self.cache.get(request)
+        if kept is not None:
+            self._count(cached=1)
+            return kept
+        if self.settings.replay:
+            raise ChatError(
+                f"{self.cache.folder.uri}: no answer of {request.model!r} is kept to the prompt "
+                f"{request.about()} ({self.cache.file(request).name}), and {variable('replay')} is set; "
+                "unset it to ask the endpoint"
+            )
+        self._check_rested()
+        try:
+            answer = self._opened().ask(request, deadline)
+        except ChatDeadlineError:
+            raise
+        except ChatError as error:
+            self._failed = self.clock.now() + RESTING_S, error
+            raise
+        return self.cache.put(request, answer)
+
+    def counts(self) -> Mapping[str, int]:
+        """Return what this process did: requests sent, answers from the cache, tokens that were counted."""
+        names = ("requests", "cached", "prompt_tokens", "answer_tokens")
+        with self._lock:
+            return {name: self._counts[name] for name in names}
+
+    def spent(self) -> Spent:
+        """Return what was spent over all workers."""
+        return self.budget.spent()
+
+    def _check_rested(self) -> None:
+        """Raise the last failure again while the endpoint rests."""
+        if self._failed is not None and self.clock.now() < self._failed[0]:
+            raise type(self._failed[1])(str(self._failed[1]))
+
+    def _opened(self) -> ChatClient:
+        with self._lock:
+            if self._client is None:
+                self._client = ChatClient(self.settings, self.clock, _SharedAccount(self.budget, self._count))
+            return self._client
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            self._counts.update(more)
+
+
+class _SharedAccount(Account):
+    """The account of a budget. At a cap, attempts under way are waited for: they cost less than they hold.
+
+    Args:
+        budget: shared with other processes.
+        count: is told what was sent.
+    """
+
+    def __init__(self, budget: Budget, count: Callable[..., None]) -> None:
+        self._budget, self._count = budget, count
+        self._changed = threading.Condition()
+        self._under_way = 0
+
+    def begin(self, request: ChatRequest) -> None:
+        """Hold the most that an attempt can cost.
+
+        Raises:
+            ChatError: a cap is reached.
+        """
+        with self._changed:
+            while True:
+                try:
+                    self._budget.hold(request)
+                    break
+                except ChatError:
+                    if not self._under_way:
+                        raise
+                    self._changed.wait()
+            self._under_way += 1
+        self._count(requests=1)
+
+    def known(self, request: ChatRequest, answer: ChatAnswer | None) -> None:
+        """Put what an attempt did cost in the place of what was held."""
+        self._budget.settle(request, answer)
+        if answer is not None:
+            self._count(prompt_tokens=answer.prompt_tokens or 0, answer_tokens=answer.answer_tokens or 0)
+
+    def end(self) -> None:
+        """Wake those that wait for the cap."""
+        with self._changed:
+            self._under_way -= 1
+            self._changed.notify_all()

@@ -1,0 +1,101 @@
+"""Keep a state of every mention, and compare others with the nearest of an entity's (CGExpan).
+
+An entity is not one vector here but the hidden states at the mask of all its drawn sentences: what a
+query is like is measured by the mean of its ``k`` largest cosines to these, so that one apt context in many
+is enough (CGExpan, section 3.3).
+
+**Size.** 394,097 sentences of 384 numbers in float16 are 303 MB, of 768 605 MB. They are mapped, and of a
+query only the rows of the 500 globally nearest entities are read.
+
+Shape letters: N entities, M mentions, D dimensions, Q queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import BundleError
+from engine.retrieval.index import Vectors, unit
+
+PROBING = "probing"
+"""A bundle's folder with the states of all mentions ("mentions") and the model that made them ("model")."""
+
+Floats = npt.NDArray[np.float64]
+
+
+class MentionStates:
+    """The states of all mentions, sorted by entity.
+
+    Args:
+        starts_N1: int64 [N + 1], where each entity's mentions begin.
+        states_MD: float16 unit vectors.
+    """
+
+    def __init__(self, starts_N1: npt.NDArray[np.int64], states_MD: npt.NDArray[np.float16]) -> None:
+        self.starts_N1, self._states_MD = starts_N1, states_MD
+        self.counts_N = np.diff(starts_N1)
+        """Mentions of each entity."""
+
+    @classmethod
+    def read(cls, folder: Path) -> MentionStates:
+        """Map the files of a folder.
+
+        Raises:
+            BundleError: they do not fit each other.
+        """
+        starts, states = (
+            np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in ("starts", "states")
+        )
+        kinds = (starts.dtype, states.dtype) == (np.int64, np.float16)
+        if not kinds or states.ndim != 2 or not len(starts) or starts[-1] != len(states):
+            raise BundleError(
+                f"{folder.name}: starts {starts.dtype} {starts.shape} and states {states.dtype} "
+                f"{states.shape} do not make states of mentions; build the index again"
+            )
+        return cls(np.asarray(starts), states)
+
+    def write(self, folder: Path) -> None:
+        """Write ``starts.npy`` and ``states.npy``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "starts.npy", self.starts_N1, allow_pickle=False)
+        np.save(folder / "states.npy", self._states_MD, allow_pickle=False)
+
+    def __len__(self) -> int:
+        return len(self.starts_N1) - 1
+
+    def of(self, entity: int) -> Vectors:
+        """Return the states of an entity's mentions, float32 [m, D]."""
+        begin, end = self.starts_N1[entity], self.starts_N1[entity + 1]
+        return np.asarray(self._states_MD[begin:end], np.float32)
+
+    def means(self) -> Vectors:
+        """Return the unit mean of every entity's states, float32 [N, D]; zeros for none."""
+        found = np.zeros((len(self), self._states_MD.shape[1]), np.float32)
+        for entity in np.flatnonzero(self.counts_N).tolist():
+            found[entity] = self.of(entity).mean(axis=0)
+        return unit(found)
+
+    def cosines(self, queries_QD: Vectors, entity: int) -> Floats:
+        """Return the cosines of unit vectors to the states of an entity's mentions, [Q, m]."""
+        return (queries_QD @ self.of(entity).T).astype(np.float64)
+
+    def nearness(self, queries_QD: Vectors, entities: Sequence[int], k: int) -> Floats:
+        """Return the mean of the k largest cosines of each query to each entity, [Q, n].
+
+        An entity with fewer than k mentions has no say: zero, as in the authors' program.
+        """
+        found = np.zeros((len(queries_QD), len(entities)))
+        for place, entity in enumerate(entities):
+            if self.counts_N[entity] >= k:
+                found[:, place] = best_mean(self.cosines(queries_QD, entity), k)
+        return found
+
+
+def best_mean(values_Qm: Floats, k: int) -> Floats:
+    """Return the mean of the k largest values of each row, of rows of at least k."""
+    return np.asarray(np.partition(values_Qm, values_Qm.shape[1] - k, axis=1)[:, -k:].mean(axis=1))

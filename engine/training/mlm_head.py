@@ -1,0 +1,138 @@
+"""Train the head of a masked language model whose encoder came without one.
+
+An encoder of sentences has lost the head that it was pre-trained with. The head here is BERT's own: a
+dense layer, GELU and LayerNorm, and a decoder that is the encoder's word embeddings with a bias a token. The
+encoder and the embeddings stay as they are, so the states at the masks are computed once and kept in memory,
+and what learns is D x D + 3 D + V numbers (0.18 M of MiniLM's 22.7 M).
+
+Every drawn token becomes the mask (BERT leaves a tenth and changes another), as the model is asked at masks
+alone. The loss is the cross-entropy over the tokens that are drawn anywhere: of 30,522 there are some
+thousands, and the product with the others would take most of the time. A token that was never drawn gets a
+bias that rules it out.
+
+Shape letters: M masks, D dimensions, V tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+
+if TYPE_CHECKING:
+    from transformers import BertForMaskedLM, PreTrainedTokenizerBase
+
+    from engine.models.text import TextEncoder
+
+SHARE = 0.15
+"""Of a sentence's tokens that are masked, one at least."""
+MAX_TOKENS = 64
+EPOCHS, BATCH, LEARNING_RATE = 4, 512, 1e-3
+ENCODED = 64
+"""Sentences that are encoded at a time."""
+
+Progress = Callable[[int], None]
+
+
+class MaskedTokens(NamedTuple):
+    """A sentence with masks: its ids, special ones too, and the places and the tokens of the masks."""
+
+    ids: list[int]
+    places: list[int]
+    targets: list[int]
+
+
+def mask_tokens(
+    tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[Sequence[int]], seed: int
+) -> list[MaskedTokens]:
+    """Return sentences with :data:`SHARE` of their tokens masked at random; empty ones are left out."""
+    random = np.random.default_rng(seed)
+    found = []
+    for tokens in token_ids:
+        own = list(tokens[: MAX_TOKENS - 2])
+        if not own:
+            continue
+        drawn = np.sort(random.choice(len(own), max(1, round(SHARE * len(own))), replace=False)).tolist()
+        targets = [own[place] for place in drawn]
+        for place in drawn:
+            own[place] = tokenizer.mask_token_id
+        ids = [tokenizer.cls_token_id, *own, tokenizer.sep_token_id]
+        found.append(MaskedTokens(ids, [place + 1 for place in drawn], targets))
+    return found
+
+
+def states_at_masks(
+    encoder: TextEncoder, sentences: Sequence[MaskedTokens], progress: Progress = lambda n: None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the last hidden states at all masks, float32 [M, D], and the tokens there, int64 [M]."""
+    order = sorted(range(len(sentences)), key=lambda i: len(sentences[i].ids))
+    states, targets = [], list[int]()
+    device = next(encoder.model.parameters()).device
+    for start in range(0, len(order), ENCODED):
+        batch = [sentences[i] for i in order[start : start + ENCODED]]
+        ids_BL = pad_sequence([torch.tensor(one.ids) for one in batch], batch_first=True).to(device)
+        lengths_B = torch.tensor([len(one.ids) for one in batch], device=device)
+        with torch.inference_mode():
+            states_BLD = encoder.states(ids_BL, lengths_B)
+        states += [states_BLD[row, one.places].float().cpu() for row, one in enumerate(batch)]
+        targets += [target for one in batch for target in one.targets]
+        progress(len(batch))
+    return torch.cat(states), torch.tensor(targets)
+
+
+def train_head(
+    model: BertForMaskedLM,
+    states_MD: torch.Tensor,
+    targets_M: torch.Tensor,
+    seed: int,
+    progress: Progress = lambda n: None,
+) -> list[float]:
+    """Train the head in place and return the mean loss of every epoch, in nats a mask.
+
+    Begins with the identity, and with the logarithms of the tokens' frequencies as biases.
+
+    Args:
+        model: with the encoder's weights in it.
+        states_MD: inputs of the head.
+        targets_M: tokens.
+        seed: of the order.
+        progress: is called with the masks of each step.
+    """
+    head = model.cls.predictions
+    seen, labels_M = torch.unique(targets_M, return_inverse=True)
+    counts = torch.bincount(labels_M).float()
+    with torch.no_grad():
+        head.transform.dense.weight.copy_(torch.eye(states_MD.shape[1]))
+        head.transform.dense.bias.zero_()
+        head.bias.fill_(float(torch.log(0.5 / counts.sum())) - 10)
+        head.bias[seen] = torch.log(counts / counts.sum())
+    words_VD = model.get_input_embeddings().weight.detach()[seen]
+    bias_V = head.bias.detach()[seen].clone().requires_grad_(True)
+    learns = [*head.transform.parameters(), bias_V]
+    for parameter in learns:
+        parameter.requires_grad_(True)
+    steps = EPOCHS * -(-len(states_MD) // BATCH)
+    optimizer = torch.optim.AdamW(learns, lr=LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
+    random = torch.Generator().manual_seed(seed)
+    losses = []
+    for _ in range(EPOCHS):
+        total = 0.0
+        for rows in torch.randperm(len(states_MD), generator=random).split(BATCH):
+            logits = head.transform(states_MD[rows]) @ words_VD.T + bias_V
+            loss = cross_entropy(logits, labels_M[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += float(loss.detach()) * len(rows)
+            progress(len(rows))
+        losses.append(total / len(states_MD))
+    with torch.no_grad():
+        head.bias[seen] = bias_V
+    model.requires_grad_(False)
+    return losses

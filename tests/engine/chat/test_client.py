@@ -1,0 +1,253 @@
+"""Test the client against a stand-in that is slow, malformed, cut off, refuses, and says too much."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from engine.chat.client import ChatClient
+from engine.chat.messages import ChatRequest, Message
+from engine.chat.settings import ChatDeadlineError, ChatError, ChatRefusalError, ChatSettings
+from engine.query import Deadline
+from tests.support.chat_server import KEY, ChatServer, FakeClock, Reply, completion, problem
+
+ASKED = ChatRequest("stand-in", (Message("system", "json"), Message("user", "Größe?")), 50, seed=1)
+
+
+def client_of(server: ChatServer, clock: FakeClock | None = None, **settings: object) -> ChatClient:
+    given = {"url": server.url, "model": "stand-in", "key": KEY, "attempts": 3, **settings}
+    return ChatClient(ChatSettings.model_validate(given), (clock or FakeClock()).clock)
+
+
+def test_a_prompt_is_sent_as_endpoints_take_it() -> None:
+    with ChatServer([completion("Hi ü \ud800", refusal=None)]) as server:
+        answer = client_of(server).ask(ASKED)
+    assert (answer.content, answer.finish, answer.model) == ("Hi ü ?", "stop", "stand-in-1")
+    assert (answer.prompt_tokens, answer.answer_tokens) == (100, 50)
+    assert server.requests == [
+        {
+            "model": "stand-in",
+            "messages": [{"role": "system", "content": "json"}, {"role": "user", "content": "Größe?"}],
+            "max_tokens": 50,
+            "temperature": 0.0,
+            "seed": 1,
+        }
+    ]
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+def test_without_a_key_none_is_sent_and_names_of_parameters_can_be_chosen() -> None:
+    asked = ChatRequest(
+        "m", (Message("user", "x"),), 5, temperature=None, tokens_field="max_completion_tokens"
+    )
+    with ChatServer([completion("Hi", usage=False)]) as server:
+        answer = client_of(server, key="").ask(asked)
+    assert answer.prompt_tokens is None
+    assert "authorization" not in server.headers[0]
+    assert server.requests[0] == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "x"}],
+        "max_completion_tokens": 5,
+    }
+
+
+GOOD = completion("ok")
+CUT = Reply(body=GOOD.body[:40], announced=len(GOOD.body))
+
+PASSING: dict[str, tuple[Reply, list[float]]] = {
+    "500": (problem(500), [0.5]),
+    "503 in HTML": (Reply(503, b"<html>busy</html>"), [0.5]),
+    "429 with seconds": (problem(429, retry_after="7"), [7]),
+    "429 with a date": (problem(429, retry_after="Thu, 01 Jan 2026 00:00:09 GMT"), [9]),
+    "429 with nonsense": (problem(429, retry_after="soon"), [0.5]),
+    "dropped": (Reply(drop=True), [0.5]),
+    "cut off": (CUT, [0.5]),
+    "cut off under its own length": (Reply(body=GOOD.body[:40]), [0.5]),
+    "not JSON": (Reply(body=b"<html>hello</html>"), [0.5]),
+    "not UTF-8": (Reply(body=GOOD.body.replace(b"ok", b"\xff\xfe")), [0.5]),
+    "no choice": (Reply(body=b'{"choices": []}'), [0.5]),
+    "another form": (Reply(body=b'{"choices": [{"text": "ok"}]}'), [0.5]),
+    "a list": (Reply(body=b"[]"), [0.5]),
+    "deep": (Reply(body=b"[" * 100_000), [0.5]),
+    "a number of 5,000 digits": (Reply(body=b'{"choices": ' + b"1" * 5000 + b"}"), [0.5]),
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_what_may_pass_is_asked_again_after_a_pause(name: str) -> None:
+    reply, pauses = PASSING[name]
+    clock = FakeClock()
+    with ChatServer([reply, GOOD]) as server:
+        assert client_of(server, clock).ask(ASKED).content == "ok"
+    assert len(server.requests) == 2
+    assert clock.slept == pauses
+
+
+def test_pauses_grow_and_end_after_all_attempts() -> None:
+    clock = FakeClock()
+    with (
+        ChatServer([problem(500, message="broken")]) as server,
+        pytest.raises(ChatError, match=r"status 500 \(broken\); asked 5 times"),
+    ):
+        client_of(server, clock, attempts=5, longest_pause=1.5).ask(ASKED)
+    assert clock.slept == [0.5, 1.0, 1.5, 1.5]
+    assert len(server.requests) == 5
+
+
+REFUSED: dict[str, tuple[Reply, type[Exception], str]] = {
+    "401": (
+        problem(401, message=f"Incorrect API key: {KEY}"),
+        ChatError,
+        "401: the key is refused; check SEEDSET_CHAT_KEY",
+    ),
+    "403": (problem(403, message="no"), ChatError, "403: the key is refused"),
+    "404": (
+        problem(404, message="no such model"),
+        ChatError,
+        r"404 \(no such model\); check SEEDSET_CHAT_URL",
+    ),
+    "400": (problem(400, message="no seed"), ChatError, r"400 \(no seed\)"),
+    "too long": (problem(400, "context_length_exceeded"), ChatRefusalError, "this prompt is not answered"),
+    "filtered": (problem(400, "content_filter"), ChatRefusalError, "this prompt is not answered"),
+    "413": (Reply(413), ChatRefusalError, "status 413"),
+    "spent": (problem(429, "insufficient_quota", "pay"), ChatError, r"429 \(pay\); .* nothing left to spend"),
+    "patience": (problem(429, retry_after="3600"), ChatError, "asks to wait 3600 s"),
+    "redirect": (
+        Reply(307, headers={"location": "https://elsewhere.example/v1"}),
+        ChatError,
+        "redirects to elsewhere.example, where the key is not sent",
+    ),
+    "redirect to nowhere": (Reply(302, headers={"location": "http://["}), ChatError, "it redirects, where"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_pass_is_said_at_once_and_never_with_the_key(name: str) -> None:
+    reply, kind, said = REFUSED[name]
+    clock = FakeClock()
+    with ChatServer([reply]) as server, pytest.raises(kind, match=said) as caught:
+        client_of(server, clock).ask(ASKED)
+    assert type(caught.value) is kind
+    assert len(server.requests) == 1
+    assert clock.slept == []
+    assert KEY not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_that_repeats_the_key_is_shown_without_it() -> None:
+    with (
+        ChatServer([problem(404, message=f"no {KEY} here")]) as server,
+        pytest.raises(ChatError, match=r"\(no … here\)"),
+    ):
+        client_of(server).ask(ASKED)
+
+
+def test_more_than_the_limit_is_not_read() -> None:
+    with (
+        ChatServer([completion("x" * 5000)]) as server,
+        pytest.raises(ChatRefusalError, match="more than 2048 bytes"),
+    ):
+        client_of(server, max_response_bytes=2048).ask(ASKED)
+    assert len(server.requests) == 1
+
+
+def test_an_endpoint_that_does_not_answer_in_time_is_given_up() -> None:
+    never = threading.Event()
+    with (
+        ChatServer([Reply(body=b"x", hold=never)]) as server,
+        pytest.raises(ChatError, match=r"no answer within 0.05 s; asked once"),
+    ):
+        client_of(server, timeout=0.05, attempts=1).ask(ASKED)
+    never.set()
+
+
+def test_an_endpoint_that_trickles_is_given_up_when_its_time_is_over() -> None:
+    with (
+        ChatServer([completion("x" * 200_000)]) as server,
+        pytest.raises(ChatError, match="not whole in time"),
+    ):
+        client_of(server, FakeClock(step=4), timeout=5, attempts=1).ask(ASKED)
+
+
+def test_nothing_listens() -> None:
+    with ChatServer([GOOD]) as server:
+        client = client_of(server, attempts=2)
+    with pytest.raises(ChatError, match=r"no connection \(.*\); asked 2 times"):
+        client.ask(ASKED)
+
+
+@pytest.mark.parametrize(("remaining", "replies"), [(-1.0, []), (5.0, [problem(429, retry_after="7")])])
+def test_a_deadline_ends_attempts(remaining: float, replies: Sequence[Reply]) -> None:
+    with ChatServer(replies) as server, pytest.raises(ChatDeadlineError, match="deadline"):
+        client_of(server).ask(ASKED, Deadline.within(remaining))
+    assert len(server.requests) == len(replies)
+
+
+def test_nothing_shows_the_key() -> None:
+    settings = ChatSettings.of({"SEEDSET_CHAT_KEY": KEY, "SEEDSET_CHAT_URL": "https://h/v1"})
+    with ChatServer([GOOD]) as server:
+        client = client_of(server)
+    shown = " ".join([repr(settings), str(settings), settings.model_dump_json(), repr(client)])
+    assert KEY not in shown
+
+
+WRONG = {
+    "URL": {"host/v1": "no address of HTTP", "ftp://h": "no address of HTTP", "http://[": "no address"}
+    | {f"https://u:{KEY}@h/v1": "more than an address", f"https://h/v1?key={KEY}": "more than an address"},
+    "KEY": {f"{KEY}\nx": "cannot be sent", f"{KEY}é": "cannot be sent"},
+    "REPLAY": {"maybe": "valid boolean"},
+    "MAX_TOKENS": {"many": "valid integer", "-1": "greater than or equal to 0"},
+    "TIMEOUT": {"inf": "finite", "0": "greater than 0"},
+    "MAX_COST": {"3": "set SEEDSET_CHAT_PROMPT_PRICE and SEEDSET_CHAT_ANSWER_PRICE"},
+    "MAX_TOKEN": {"3": "no such variable; there are .*SEEDSET_CHAT_MAX_TOKENS"},
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, said in WRONG.items() for value in said])
+def test_a_wrong_variable_is_named_and_not_shown(name: str, value: str) -> None:
+    with pytest.raises(ChatError, match=rf"^SEEDSET_CHAT_{name}: .*{WRONG[name][value]}") as caught:
+        ChatSettings.of({f"SEEDSET_CHAT_{name}": value})
+    assert KEY not in str(caught.value)
+
+
+def test_a_key_goes_over_tls_or_stays_here() -> None:
+    over = {"SEEDSET_CHAT_KEY": KEY}
+    with pytest.raises(ChatError, match="in the clear; write https://"):
+        ChatSettings.of({**over, "SEEDSET_CHAT_URL": "http://host.example/v1"})
+    for fine in (
+        "https://host.example/v1",
+        "http://localhost:1/v1",
+        "http://127.0.0.1:1/v1",
+        "http://[::1]:1/v1",
+    ):
+        assert ChatSettings.of({**over, "SEEDSET_CHAT_URL": fine}).url == f"{fine}/chat/completions"
+    assert ChatSettings.of({"SEEDSET_CHAT_URL": "http://host.example/v1/chat/completions/"}).url.endswith(
+        "/v1/chat/completions"
+    )
+
+
+def test_what_is_missing_is_said() -> None:
+    nothing = ChatSettings.of({"SEEDSET_CHAT_KEY": "", "PATH": "x", "SEEDSET_CHAT_REPLAY": "0"})
+    assert re.match("SEEDSET_CHAT_MODEL is not set", nothing.missing(""))
+    assert re.match("SEEDSET_CHAT_URL is not set", nothing.missing("m"))
+    assert ChatSettings.of({"SEEDSET_CHAT_REPLAY": "1"}).missing("m") == ""
+
+
+def test_the_key_of_a_request_is_of_all_that_is_sent_and_of_nothing_else() -> None:
+    others = [
+        ChatRequest("other", ASKED.messages, 50, seed=1),
+        ChatRequest("stand-in", ASKED.messages[:1], 50, seed=1),
+        ChatRequest("stand-in", ASKED.messages, 51, seed=1),
+        ChatRequest("stand-in", ASKED.messages, 50, seed=2),
+        ChatRequest("stand-in", ASKED.messages, 50, seed=1, temperature=1),
+        ChatRequest("stand-in", ASKED.messages, 50, seed=1, json_object=True),
+        ChatRequest("stand-in", ASKED.messages, 50, seed=1, tokens_field="max_completion_tokens"),
+    ]
+    assert len({ASKED.key, *(one.key for one in others)}) == len(others) + 1
+    assert ChatRequest(**{name: getattr(ASKED, name) for name in ASKED.__dataclass_fields__}).key == ASKED.key
+    assert ASKED.most_prompt_tokens >= len("jsonGröße?".encode())
+    assert json.dumps(ASKED.body)

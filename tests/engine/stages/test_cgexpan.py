@@ -1,0 +1,178 @@
+"""CGExpan: what it reads off a model, which entities it takes and drops, and that it is the same again."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import BundleError
+from engine.generation.hearst import MASK, Masked
+from engine.query import Deadline, NewEntity, Query
+from engine.retrieval.index import unit
+from engine.retrieval.mention_states import MentionStates
+from engine.stages.base import Pipeline
+from engine.stages.cgexpan import CGExpan, ClassGuided, head_noun, is_modifier
+from engine.stages.masked_lm import Probing, open_probing
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
+from tests.support.bundles import method_bundle, publish_vectors
+
+N, D = 30, 8
+
+
+class Scripted:
+    """A model that gives every class the same tokens, and every text a state of its own."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def best(self, texts: Sequence[Masked], k: int) -> list[list[str]]:
+        self.asked += [text.text for text in texts]
+        longer = [f"{MASK} metals" in text.text for text in texts]
+        return [["heavy", "the", "metals"] if one else ["metals", "famous", "tool"] for one in longer]
+
+    def knows(self, word: str) -> bool:
+        return word != "famouses"
+
+    def states(self, texts: Sequence[Masked]) -> np.ndarray:
+        rows = [np.random.default_rng(sum(map(ord, text.text))).normal(size=D) for text in texts]
+        return unit(np.stack(rows))
+
+
+def probing(seed: int = 0) -> Probing:
+    random = np.random.default_rng(seed)
+    kinds = random.normal(size=(2, D))
+    counts = np.array([5 + entity % 3 if entity % 7 else 2 for entity in range(N)])
+    owners = np.repeat(np.arange(N), counts)
+    states = unit(kinds[owners % 2] + 0.5 * random.normal(size=(len(owners), D))).astype(np.float16)
+    mentions = MentionStates(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), states)
+    return Probing(Scripted(), mentions, mentions.means())  # type: ignore[arg-type]
+
+
+def growing(stage: CGExpan, seeds: list[int], taken: Sequence[int] = ()) -> ClassGuided:
+    free = np.ones(N, bool)
+    free[seeds] = False
+    names = [f"entity {i}" for i in range(N)]
+    return ClassGuided(stage, probing(), names, seeds, free, [(i, 0.5, 1) for i in taken])
+
+
+def test_class_names_are_counted_once_a_query_with_their_modifiers() -> None:
+    grown = growing(CGExpan(draws=2), [1, 3, 5])
+    given = ("metals", "tools", "heavy metals", "metals tools", "famous tools")
+    assert grown.name_classes() == dict.fromkeys(given, 12)
+    asked = grown.probing.model.asked  # type: ignore[attr-defined]
+    assert len(asked) == 12 * (1 + 2), "every list, and each of its two nouns again"
+    assert all(f"entity {i}" in text for text in asked for i in (1, 3, 5))
+
+
+def test_words_that_may_name_a_class() -> None:
+    knows = {"tools", "goes"}.__contains__
+    assert head_noun("countries", knows) == "countries"
+    assert head_noun("tool", knows) == "tools"
+    assert head_noun("famous", knows) is head_noun("others", knows) is head_noun("##s", knows) is None
+    assert head_noun("the", knows) is head_noun("zebra", knows) is None
+    assert is_modifier("european", "countries")
+    assert not is_modifier("country", "countries")
+    assert not is_modifier("countries", "countries")
+    assert not is_modifier("such", "countries")
+
+
+def plain_fitting(grown: ClassGuided, name: str) -> dict[int, float]:
+    """The score and the ensemble of section 3.3, entity by entity, with the same draws."""
+    twin = copy.deepcopy(grown)
+    stage, members = twin.stage, twin.members
+    texts = [twin._entity_query(p, name) for _ in range(3) for p in range(6)]
+    states = twin.probing.model.states(texts)
+    means = twin.probing.means_ND.astype(float)
+    sums: dict[int, float] = {}
+    for state in states.astype(float):
+        some = twin._random.choice(members, min(3, len(members)), replace=False).tolist()
+        near = {e: sum(means[e] @ means[m] for m in some) / len(some) for e in range(N)}
+        pool = sorted(near, key=lambda e: -near[e])[: stage.pool]
+        scores = {}
+        for entity in pool:
+            own = sorted(
+                (float(state @ s) for s in twin.probing.mentions.of(entity).astype(float)), reverse=True
+            )
+            local = sum(own[: stage.mentions]) / stage.mentions if len(own) >= stage.mentions else 0
+            scores[entity] = 5 * math.log(max(local, 1e-8)) + math.log(max(near[entity], 1e-8))
+        ranked = [e for e in sorted(scores, key=lambda e: -scores[e]) if twin.free_N[e] and e not in members]
+        for rank, entity in enumerate(ranked[:20], 1):
+            sums[entity] = sums.get(entity, 0) + 1 / rank
+    return {entity: total / 18 for entity, total in sums.items()}
+
+
+@pytest.mark.parametrize("pool", [500, 12])
+def test_entities_are_scored_by_their_mentions_and_by_the_set(pool: int) -> None:
+    grown = growing(CGExpan(mentions=4, pool=pool), [1, 3, 5, 9], taken=[11])
+    expected = plain_fitting(grown, "metals")
+    found = grown.fitting("metals")
+    ranked = sorted(expected, key=lambda e: (-expected[e], e))
+    good = sum(value >= 0.2 for value in expected.values())
+    assert [entity for entity, _ in found] == ranked[: max(5, good)]
+    for entity, value in found:
+        assert value == pytest.approx(expected[entity])
+    assert all(entity % 7 for entity, _ in found), "two mentions have no say"
+
+
+def test_entities_of_other_classes_and_class_names_are_dropped() -> None:
+    grown = growing(CGExpan(draws=2), [1, 3], taken=[4, 5, 6])
+    grown.names = [*grown.names[:5], "Metals", *grown.names[6:]]
+    grown.filter("metals", Counter({"metals": 12}))
+    assert [entity for entity, _, _ in grown.taken] == [4, 6], "5 is called as its class"
+    own = unit(grown.probing.mentions.of(4).mean(axis=0)[None])
+    grown._states |= {"metals": np.repeat(-own, 6, axis=0), "tools": np.repeat(own, 6, axis=0)}
+    grown._negative = {"tools"}
+    grown.filter("metals", Counter())
+    assert 4 not in [entity for entity, _, _ in grown.taken]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return method_bundle(tmp_path_factory.mktemp("cgexpan"), n=N, d=D)
+
+
+def test_a_bundle_is_expanded_the_same_again_and_no_query_changes_another(bundle: Bundle) -> None:
+    run = Pipeline((CGExpan(draws=2, iterations=2, k=12),)).open(bundle)
+    odd = Query("odd", (1, 2), filters=(("parity", ("odd",)),), top_k=9)
+    queries = [Query("a", (1, 2, 3), (4,), top_k=9), odd, Query("b", (9,), top_k=9)]
+    together = run(queries)
+    for query, found in zip(queries, together, strict=True):
+        (alone,) = run([query])
+        assert found.degraded == alone.degraded == ()
+        assert found.ranking.ids.tolist() == alone.ranking.ids.tolist() != []
+        assert not set(found.ranking.ids.tolist()) & set(query.seeds)
+        assert (np.diff(found.ranking.scores) <= 0).all()
+    assert {i % 2 for i in together[1].ranking.ids.tolist()} == {1}
+
+
+def test_a_new_entity_is_named_and_a_deadline_ends_the_search(bundle: Bundle) -> None:
+    run = Pipeline((CGExpan(draws=2, iterations=2),)).open(bundle)
+    new = (NewEntity("Atlantis", ("Atlantis sank.",)),)
+    (found,) = run([Query("n", (-1,), new=new)])
+    assert len(found.ranking) == 0
+    assert found.degraded == ("CGExpan: positive seed 'Atlantis' has no sentence and was not used",)
+    (late,) = run([Query("late", (1, 2), deadline=Deadline.within(-1))])
+    assert len(late.ranking) == 0
+
+
+def test_the_model_answers_at_its_mask(bundle: Bundle) -> None:
+    model = open_probing(bundle).model
+    texts = [Masked(f"a b {MASK} c", 4, 5), Masked(f"{MASK} d", 0, 1)]
+    alone = np.concatenate([model.states([text]) for text in texts])
+    np.testing.assert_allclose(model.states(texts), alone, atol=1e-5)
+    assert model.best(texts, 3) == [model.best([text], 3)[0] for text in texts]
+    assert model.knows("cats")
+    assert not model.knows("zebras")
+
+
+def test_a_bundle_without_says_which_command_makes_it(tmp_path: Path) -> None:
+    bare = publish_vectors(Workspace.open(tmp_path), ["a", "b"], {"mask": np.eye(2)})
+    with pytest.raises(BundleError, match=r"holds no 'probing'; run `seedset build-index --class-names`"):
+        CGExpan().open(bare)
