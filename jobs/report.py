@@ -35,7 +35,7 @@ from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import presets
 from jobs.steps.measuring import measuring
-from jobs.steps.reporting import ReportPlan, fill, planes
+from jobs.steps.reporting import ReportPlan, ablation_tables, fill, planes
 
 EXAMPLES = """
   seedset report --workspace demo-workspace/workspace --queries demo-workspace/sample/queries
@@ -127,7 +127,7 @@ def main(settings: ReportSettings) -> None:
     drawn: list[Plot] = []
     if settings.plots and available():
         drawn = list(plots(filled.document, planes(plan)))
-    shown = tables(filled.document, filled.seconds)
+    shown = [*tables(filled.document, filled.seconds), *ablation_tables(plan.workspace)]
     if other is not None:
         shown.insert(1, _compared(filled.document, other, settings.compare))
     folder = Store.open(settings.output) if settings.output else plan.workspace.runs("report")

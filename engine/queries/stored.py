@@ -75,8 +75,8 @@ class StoredResults:
             )
         for part, place in self.run.parts.items():
             own = [query.id for query in asked[place]]
-            there = self._ids(part)
-            if faults := _faults([i for i in own if i not in there], [i for i in there if i not in set(own)]):
+            held = self._ids(part)
+            if faults := _faults([i for i in own if i not in held], [i for i in held if i not in set(own)]):
                 raise QueryError(f"{self.folder.parts.file(part).uri}: {faults}; expand again")
             self._parts.update(dict.fromkeys(own, part))
 

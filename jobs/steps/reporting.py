@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from engine.errors import BundleError, UserError
+from engine.evaluation import ablation
 from engine.evaluation.cells import Measured, Measuring, measure_cell, measure_into
 from engine.evaluation.comparison import (
     Against,
@@ -25,8 +27,9 @@ from engine.evaluation.metrics import CUTOFFS
 from engine.evaluation.plots import Points
 from engine.evaluation.projection import groups, named, plane
 from engine.evaluation.report import refused_of
-from engine.evaluation.scores import Scores, finished
+from engine.evaluation.scores import REPORT, Scores, finished
 from engine.evaluation.sweeps import SWEEPS, Sweep, sample
+from engine.evaluation.tables import Table
 from engine.generation.files import LM_FILES
 from engine.queries.formats import QuerySet
 from engine.queries.stored import StoredResults
@@ -264,3 +267,22 @@ def planes(plan: ReportPlan) -> list[Points]:
         drawn.append(Points(name, plane(open_index(bundle, VIEW).vectors_of(entities)), of))
         console.say(f"t-SNE of {len(entities)} entities, {name}: {time.monotonic() - started:.1f} s")
     return drawn
+
+
+def ablation_tables(workspace: Workspace) -> list[Table]:
+    """Return MESED's tables 4 and 5 as `seedset ablate` filled them last; none where it did not run."""
+    content = (workspace.runs("ablate") / REPORT).read_if_there()
+    if content is None:
+        return []
+    report = json.loads(content)
+    measured = [ablation.Measured(**one) for one in report["measured"]]
+    numbers = {"baselines": 3, "objectives": 4, "modalities": 5}
+    protocol = report.get("protocol", "seedset")
+    return [
+        Table(
+            f"MESED, table {numbers.get(name, '')}: {name}, by {read_out} (from `seedset ablate`)",
+            *ablation.table_rows(some, ablation.LONG),
+            [f"Protocol {protocol}; the queries are those of that run."],
+        )
+        for (name, read_out), some in ablation.grouped(measured).items()
+    ]

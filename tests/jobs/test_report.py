@@ -209,9 +209,16 @@ def test_queries_without_negatives_have_meseds_table(tmp_path: Path) -> None:
     lines = [json.dumps({"id": f"q{i}", "positive": [i, 9, 8], "pos_gt": truth}) for i in range(4)]
     (tmp_path / "query" / "q.jsonl").write_text("\n".join(lines))
     asked = ("--method", "multiexpan", "--method", "multimodal", "--baseline", "multiexpan", "--no-plots")
+    row = {"table": "modalities", "row": "w/o text", "read_out": "multiexpan", "queries": "query"}
+    overall = {f"Pos{m}@{k}": 12.34 for m in ("MAP", "P") for k in (10, 20, 50, 100)} | {"PosAvg": 12.34}
+    ablated = tmp_path / "w" / "runs" / "ablate" / "report.json"
+    ablated.parent.mkdir(parents=True)
+    ablated.write_text(json.dumps({"measured": [{**row, "reports": [{"overall": overall}]}]}))
     assert report(tmp_path, *asked, "--protocol", "mesed") == 0
     text = read(tmp_path, "report.md").decode()
     assert "MESED, table 3: main results" in text
+    assert "MESED, table 5: modalities, by multiexpan" in text
+    assert "| w/o text | 12.3 |" in text
     assert "UltraWiki, table 2" not in text
     found = json.loads(read(tmp_path))
     assert (found["protocol"], found["statistics"]["column"], found["negatives"]) == (
