@@ -87,7 +87,7 @@ def test_what_other_languages_write_of_a_full_disk_is_known(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [  # of torch 2.12 on /dev/full: a small tensor, a large one
+    [  # of torch 2.13 on /dev/full: a small tensor, a large one
         "basic_ios::clear: iostream error",
         "[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598",
     ],
