@@ -98,6 +98,10 @@ _BY_TEXT = {
 _IN_TEXT = re.compile(rf"\(os error (?P<number>\d+)\)|(?P<text>{'|'.join(_BY_TEXT)})")
 """What libraries in other languages write of the operating system's errors: Rust's number, C's words."""
 
+_CUT_BY_TORCH = re.compile(r"inline_container\.cc:\d+\] \. unexpected pos|^basic_ios::clear: iostream error")
+"""What ``torch.save`` says where its file could not be written on; why, it does not tell: a full disk nearly
+always."""
+
 _NUMBER = re.compile(r"^\[Errno \d+\] ")
 _DETAIL = re.compile(r"\.? Detail: .*", re.DOTALL)
 
@@ -186,6 +190,9 @@ def _told(error: BaseException) -> tuple[type[UserError], str, str, str] | None:
     if (number := system_number(error)) and not isinstance(error, OSError):
         lines = [line.strip() for line in str(error).split("\n") if _IN_TEXT.search(line)]
         return StorageError, "", lines[0].rstrip(" .;:"), WAYS_OUT[number]
+    if isinstance(error, RuntimeError) and _CUT_BY_TORCH.search(str(error)):
+        reason = f"cannot be written to its end, as on a full disk ({first_line(error)})"
+        return StorageError, "", reason, WAYS_OUT[errno.ENOSPC]
     if package_of(error) in PACKAGES:
         what, way_out = PACKAGES[package_of(error)]
         return StorageError, "", f"{what} ({first_line(error)})", way_out

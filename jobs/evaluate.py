@@ -116,6 +116,7 @@ def main(settings: EvaluateSettings) -> None:
         queries=reports[best]["overall"]["queries"],
         refused=refused,
         **key_figures(reports[best]),
+        **reports[best]["counts"],
     )
     if settings.strict and refused:
         raise QueryError(f"{refused} queries were refused, and --strict was given")
@@ -158,7 +159,9 @@ class _Evaluation:
         if note := list_view_note(pipeline, self.bundle.manifest.settings.get("lm", {})):
             about["note"] = note
             console.say(f"{name}: {note}")
-        return self._measured(about, pipeline, with_checked_options(self.queries, pipeline))
+        report = self._measured(about, pipeline, with_checked_options(self.queries, pipeline))
+        console.account(pipeline, self.bundle)
+        return report
 
     def of_results(self, name: str, results: StoredResults) -> Report:
         """Measure what was written."""

@@ -37,6 +37,7 @@ class QueryScore(NamedTuple):
             each group stand among the first 100, int64 [2, groups]; None: the sentences are not known.
         seconds: of all stages; None: not known.
         degraded: what was left out.
+        counts: what the stages counted of the answer.
     """
 
     query: LabelledQuery
@@ -45,6 +46,7 @@ class QueryScore(NamedTuple):
     tail: npt.NDArray[np.int64] | None
     seconds: float | None
     degraded: tuple[str, ...]
+    counts: Mapping[str, int]
 
 
 class FirstStage:
@@ -121,7 +123,8 @@ class Measures:
                 columns |= fine_columns(recalled, members, "RecallFine")
         seconds = sum(expansion.seconds.values()) if expansion.seconds else None
         tail = self._tail(ranking.ids, labelled.positive.ids)
-        return QueryScore(labelled, ranking, columns, tail, seconds, expansion.degraded)
+        notes = expansion.degraded, expansion.counts
+        return QueryScore(labelled, ranking, columns, tail, seconds, *notes)
 
     def _tail(self, ranked: Ids, truth: frozenset[int]) -> npt.NDArray[np.int64] | None:
         if self.sentences is None:

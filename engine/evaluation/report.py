@@ -19,6 +19,7 @@ from engine.evaluation.measuring import (
 )
 from engine.evaluation.metrics import CUTOFFS, Means
 from engine.queries.formats import QuerySet
+from engine.query import summed
 
 Report = dict[str, Any]
 """``protocol``; ``overall`` and ``by_class``: see :meth:`engine.evaluation.metrics.Means.result`; counts; and
@@ -67,11 +68,13 @@ def evaluate(
     batches = across_classes(usable) if batch_dependent else in_order(usable, batch_size)
     started = time.perf_counter()
     overall, by_class, degraded = Means(), defaultdict[str, Means](Means), 0
+    counts: dict[str, int] = {}
     for batch in scores(runner, batches, measures):
         for score in batch:
             overall.add(score.columns)
             by_class[score.query.label].add(score.columns)
             degraded += bool(score.degraded)
+            counts = summed([counts, score.counts])
             if on_score:
                 on_score(score)
         if on_batch:
@@ -84,6 +87,7 @@ def evaluate(
         "negatives": any(q.query.negative or q.negative.size for q in usable),
         "seconds_per_query": round(seconds / len(usable), 6),
         "degraded": degraded,
+        "counts": counts,
         "missing_truth": queries.missing,
         "refused": refused_of(queries),
     }
@@ -106,6 +110,8 @@ def markdown(reports: Mapping[str, Report], heading: str) -> str:
             f"{len(report['refused'])} refused, {report['degraded']} degraded, "
             f"{report['missing_truth']} truth names are not in the vocabulary; protocol {report['protocol']}."
         )
+        if counted := report.get("counts"):
+            counts += f" Counted: {', '.join(f'{name} {n}' for name, n in counted.items())}."
         lines += [counts, ""]
         lines += [f"Note: {report['note']}.", ""] if "note" in report else []
         for title, header, rows in slice_tables(report):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +16,19 @@ from engine.queries.results import ExpansionFolder, RunDescription
 from engine.query import Expansion, Ids, Query, Ranking, Scores
 from engine.storage.store import Store
 
-_READ = ["query_id", "rank", "entity_id", "score", "degraded"]
+_READ = ["query_id", "rank", "entity_id", "score", "degraded", "counts"]
 
 _SHOWN = 5
 """Ids of queries that an error names."""
+
+
+class _Stored(NamedTuple):
+    """What was written of a query: ids and scores, best first, what was left out, what stages counted."""
+
+    ids: Ids
+    scores: Scores
+    degraded: tuple[str, ...]
+    counts: dict[str, int]
 
 
 @dataclass
@@ -31,7 +41,7 @@ class StoredResults:
     folder: ExpansionFolder
     run: RunDescription
     _part: str | None = None
-    _answers: dict[str, tuple[Ids, Scores, tuple[str, ...]]] = field(default_factory=dict)
+    _answers: dict[str, _Stored] = field(default_factory=dict)
     _parts: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -88,14 +98,16 @@ class StoredResults:
         part = self._parts[query.id]
         if part != self._part:
             self._answers, self._part = dict(self._read(part)), part
-        ids, scores, degraded = self._answers[query.id]
-        return Expansion(query, Ranking(ids, scores), {}, degraded)
+        ids, scores, degraded, counts = self._answers[query.id]
+        return Expansion(query, Ranking(ids, scores), {}, degraded, counts=counts)
 
     def _table(self, part: str, columns: list[str]) -> pa.Table:
         file = self.folder.parts.file(part)
         try:
             with file.open_input() as stream:
-                return pq.read_table(stream, columns=columns).combine_chunks()
+                there = pq.read_schema(stream).names  # earlier versions wrote no counts
+                stream.seek(0)
+                return pq.read_table(stream, columns=[c for c in columns if c in there]).combine_chunks()
         except (pa.ArrowException, ValueError) as error:
             raise FormatError(f"{file.uri}: cannot be read ({error}); run `seedset expand` again") from None
 
@@ -103,19 +115,23 @@ class StoredResults:
         """Return the ids of the queries that a part answers, in its order."""
         return dict.fromkeys(self._table(part, ["query_id"])["query_id"].unique().to_pylist())
 
-    def _read(self, part: str) -> Iterator[tuple[str, tuple[Ids, Scores, tuple[str, ...]]]]:
-        """Yield the answers of a part: ids and scores, best first, and what was left out."""
+    def _read(self, part: str) -> Iterator[tuple[str, _Stored]]:
+        """Yield the answers of a part."""
         table = self._table(part, _READ)
         rank = table["rank"].to_numpy()
         begins = np.flatnonzero(rank <= 1)
         names = table["query_id"].take(begins).to_pylist()
         notes = table["degraded"].take(begins).to_pylist()
+        counts: list[Any] = [None] * len(begins)
+        if "counts" in table.column_names:
+            counts = table["counts"].take(begins).to_pylist()
         ends = [*begins[1:], len(rank)]
-        for name, note, begin, end in zip(names, notes, begins, ends, strict=True):
+        for name, note, counted, begin, end in zip(names, notes, counts, begins, ends, strict=True):
             rows = slice(begin, end) if rank[begin] else slice(begin, begin)
             own = table.slice(rows.start, rows.stop - rows.start)
             ids = own["entity_id"].to_numpy().astype(np.int32)
-            yield name, (ids, own["score"].to_numpy().astype(np.float32), tuple(note or ()))
+            scores = own["score"].to_numpy().astype(np.float32)
+            yield name, _Stored(ids, scores, tuple(note or ()), dict(counted or ()))
 
 
 def _faults(missing: Sequence[str], surplus: Sequence[str]) -> str:

@@ -85,6 +85,19 @@ def test_what_other_languages_write_of_a_full_disk_is_known(text: str) -> None:
     assert told.endswith("free space or name a place on another disk, then run the command again")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [  # of torch 2.13 on /dev/full: a small tensor, a large one
+        "basic_ios::clear: iostream error",
+        "[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598",
+    ],
+)
+def test_what_torch_says_where_a_file_cannot_be_written_on_is_known(text: str) -> None:
+    told = str(as_user_error(RuntimeError(text), "/data/state.pt"))
+    assert told.startswith("/data/state.pt: cannot be written to its end, as on a full disk (")
+    assert told.endswith("free space or name a place on another disk, then run the command again")
+
+
 @pytest.mark.parametrize("error", [ValueError("shapes"), KeyError("x"), RuntimeError("no"), TypeError()])
 def test_a_defect_stays_what_it_is(error: Exception) -> None:
     assert as_user_error(error) is None

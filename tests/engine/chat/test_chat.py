@@ -6,6 +6,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def prompt(text: str = "x", max_tokens: int = 60) -> ChatRequest:
     return ChatRequest("stand-in", (Message("user", text),), max_tokens)
 
 
-def chat_of(url: str, folder: Path | str, clock: FakeClock | None = None, **settings: object) -> Chat:
+def chat_of(url: str, folder: Path | str, clock: FakeClock | None = None, **settings: Any) -> Chat:
     given = ChatSettings.model_validate({**({"url": url} if url else {}), "attempts": 1, **settings})
     given.check()
     return Chat.open(given, Store.open(folder), (clock or FakeClock()).clock)
@@ -73,7 +74,7 @@ def test_a_broken_answer_is_named(content: bytes, tmp_path: Path) -> None:
         chat.ask(prompt())
 
 
-CAPS: dict[str, dict[str, object]] = {
+CAPS: dict[str, dict[str, Any]] = {
     "max_requests": {"max_requests": 2},
     # Each answer costs 150; 17 + 60 are held for the next.
     "max_tokens": {"max_tokens": 376},
