@@ -138,7 +138,7 @@ class VisionBackbone:
         self._scale, self._shift, self._device = self._scale.to(device), self._shift.to(device), device
         return self
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: BEiT keeps an index of its positions, which its training then uses
     def encode(self, pixels_BSS3: Tensor) -> Tensor:
         """Return the patches' vectors, float32 [B, P, C], on the CPU, rows of the grid after one another.
 
