@@ -51,16 +51,9 @@ def make_world(root: Path) -> Path:
     layers = ("--visual-layers", 1, "--cross-layers", 1, "--clusters", 4)
     # In bfloat16 one rounding another way (two threads for one) grows to 1 % of a score within these steps.
     exact = ("--precision", "float32")
-    model = (
-        "--init-from-config",
-        "tiny",
-        "--vocab-size",
-        1024,
-        "--neighbor-lists",
-        10,
-        "--descriptions",
-        *exact,
-    )
+    # As the first language model here was made, whatever the defaults are now.
+    texts = ("--vocab-size", 1024, "--neighbor-lists", 10, "--neighbor-view", "joint", "--descriptions")
+    model = ("--init-from-config", "tiny", *texts, *exact)
     steps: list[tuple[Command[Any], tuple[object, ...]]] = [
         (import_corpus.main, ("--format", "jsonl", "--source", root / "raw")),
         (image_features.main, ("--model", backbone(root / "vision"), "--grid", 2, "--workers", 1)),
