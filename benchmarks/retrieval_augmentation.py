@@ -55,7 +55,7 @@ TRAININGS: dict[str, EncoderSettings | None] = {
     "constant": PAPER,
     "constant+dropout": PAPER.model_copy(update={"last_layer_dropout": 0.1}),
 }
-INPUTS = {
+INPUTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "kept": {"descriptions": True},
     "masked": {"descriptions": True, "description_names": "masked"},

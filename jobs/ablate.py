@@ -96,8 +96,9 @@ def main(settings: AblateSettings) -> None:
     plan = AblationPlan(tables, settings.base, settings.repeat, *trained, settings.protocol)
     open_inputs(place)
     features = ImageFeatures.open(place)  # a mistake is better known now than after the first training
-    for row in (r for table in tables for r in TABLES[table] if r.baseline):
-        check_baseline(features, row.baseline)
+    for baseline in (row.baseline for table in tables for row in TABLES[table]):
+        if baseline:
+            check_baseline(features, baseline)
     queries = open_queries(place, settings.queries)
     measured = ablate(place, plan, queries)
     report = write_report(place.runs("ablate"), measured, plan)

@@ -7,7 +7,7 @@ name and the set, drop those that fit another class better.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -126,7 +126,7 @@ class CGExpan(Stage):
             free_N = free_N & np.isin(np.arange(len(free_N)), may_be)
         free_N[[i for i in asked.seeds if i >= 0]] = False
         grown = ClassGuided(self, probing, names, seeds, free_N)
-        notes = ()
+        notes: tuple[str, ...] = ()
         if seeds:
             notes = grown.grow(asked, max(self.k, asked.top_k))
         has = np.isin(asked.positive, seeds)[:, None].astype(np.float32)
@@ -246,13 +246,13 @@ class ClassGuided:
         for _ in texts:
             some = self._random.choice(members, min(3, len(members)), replace=False)
             near_N = (means_ND @ means_ND[some].T).mean(axis=1).astype(np.float64)
-            pool = np.argsort(-near_N, kind="stable")[: self.stage.pool]
-            pool = pool[free_N[pool]].astype(np.int32)
+            nearest = np.argsort(-near_N, kind="stable")[: self.stage.pool]
+            pool = nearest[free_N[nearest]].astype(np.int32)
             pools.append((pool, near_N[pool]))
         # The pools are much the same: every entity's mentions are read once.
         every = np.unique(np.concatenate([pool for pool, _ in pools]))
         local_TE = self.probing.mentions.nearness(states_TD, every.tolist(), self.stage.mentions)
-        sums: Counter[int] = Counter()
+        sums: defaultdict[int, float] = defaultdict(float)
         for local_E, (pool, near) in zip(local_TE, pools, strict=True):
             local = np.maximum(local_E[np.searchsorted(every, pool)], FEW)
             scores = 5 * np.log(local) + np.log(np.maximum(near, FEW))

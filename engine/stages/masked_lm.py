@@ -68,7 +68,7 @@ class MaskedLM:
 
     def _at_masks(self, texts: Sequence[Masked], head: bool) -> torch.Tensor:
         """Return states [B, D] or, with the head, logits [B, vocabulary] at the masks."""
-        inputs = self._masker.encode(*map(list, zip(*texts, strict=True)))  # type: ignore[arg-type]
+        inputs = self._masker.encode(*map(list, zip(*texts, strict=True)))
         ids_BL = pad_sequence([torch.tensor(one.input_ids) for one in inputs], batch_first=True)
         lengths_B = torch.tensor([len(one.input_ids) for one in inputs])
         within_BL = (torch.arange(ids_BL.shape[1]) < lengths_B[:, None]).long()

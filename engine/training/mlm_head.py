@@ -16,7 +16,7 @@ Shape letters: M masks, D dimensions, V tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -102,7 +102,7 @@ def train_head(
         seed: of the order.
         progress: is called with the masks of each step.
     """
-    head = model.cls.predictions
+    head: Any = model.cls.predictions
     seen, labels_M = torch.unique(targets_M, return_inverse=True)
     counts = torch.bincount(labels_M).float()
     with torch.no_grad():
@@ -110,7 +110,8 @@ def train_head(
         head.transform.dense.bias.zero_()
         head.bias.fill_(float(torch.log(0.5 / counts.sum())) - 10)
         head.bias[seen] = torch.log(counts / counts.sum())
-    words_VD = model.get_input_embeddings().weight.detach()[seen]
+    words: Any = model.get_input_embeddings()
+    words_VD = words.weight.detach()[seen]
     bias_V = head.bias.detach()[seen].clone().requires_grad_(True)
     learns = [*head.transform.parameters(), bias_V]
     for parameter in learns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -92,6 +93,6 @@ class EncoderTraining(Trainer):
         Returns:
             The file that is to arrive last.
         """
-        save_head(self.module.head, folder)
+        save_head(cast(EntityPrediction, self.module).head, folder)
         self.encoder.save(folder)
         return "config.json"

@@ -42,5 +42,5 @@ def skipgrams(workspace: Workspace, n_entities: int, executor: Executor) -> Skip
             meter.add(rows[part])
     nothing = PartCounts(np.empty(0, np.int32), np.empty(0, np.uint64), np.empty(0, np.int32))
     together = [nothing, *(found[part] for part in sorted(found))]
-    entities, hashes, counts = (np.concatenate(column) for column in zip(*together, strict=True))
-    return SkipGrams.collect(entities, hashes, counts, n_entities)
+    whole = PartCounts(*(np.concatenate(column) for column in zip(*together, strict=True)))
+    return SkipGrams.collect(*whole, n_entities)

@@ -223,10 +223,14 @@ def build_class_names(sources: Sources, made: BuiltViews) -> None:
     base, folder = sources.encoders.base, PROBING
     model = masked_lm(sources.workspace, base, sources.head_sentences)
     mentions = mention_states(sources.cache, base, len(sources.descriptions), sources.executor)
+
+    def write_tokenizer(target: Path) -> None:
+        load_tokenizer(base).save_pretrained(target)
+
     made.writers += [
         lambda staged: mentions.write(staged / folder / "mentions"),
         lambda staged: model.save_pretrained(staged / folder / "model"),
-        lambda staged: load_tokenizer(base).save_pretrained(staged / folder / "model"),
+        lambda staged: write_tokenizer(staged / folder / "model"),
     ]
 
 

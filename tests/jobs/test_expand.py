@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -213,7 +214,8 @@ def test_without_an_output_other_settings_have_another_folder(root, tmp_path, ca
 
 def test_rows_may_change_settings_for_themselves(root, tmp_path):
     seeds = {"positive": [1, 2, 3], "negative": [4, 5], "top_k": 20}
-    several = [{}, {"SegmentRerank.length": 9}, {"SegmentRerank.confidence": 0.2}, {"Retrieve.view": 1}]
+    several: list[dict[str, Any]] = [{}, {"SegmentRerank.length": 9}, {"SegmentRerank.confidence": 0.2}]
+    several.append({"Retrieve.view": 1})
     records = [{"id": f"q{i}", **seeds, "options": options} for i, options in enumerate(several)]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, records)))
     maps = [pa.array([list(one.items()) for one in several], pa.map_(pa.string(), pa.float64()))]

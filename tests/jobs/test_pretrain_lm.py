@@ -165,10 +165,10 @@ def test_lists_are_made_of_the_view_that_was_asked_for(tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path / "w")
     random = np.random.default_rng(0)
     views = {view: random.normal(size=(len(METALS), 5)) for view in ("mask", "joint")}
-    penalty = random.random(len(METALS))
+    penalty: np.ndarray = random.random(len(METALS))
     bundle = publish_vectors(workspace, METALS, views, {"joint": penalty})
     workspace.entities.write_bytes(bundle.path("entities.parquet").read_bytes())
-    penalties = {"joint": penalty, "mask": hubness(unit(views["mask"]))}
+    penalties: dict[str, np.ndarray] = {"joint": penalty, "mask": hubness(unit(views["mask"]))}
     tokenizer = corpus_tokenizer(workspace, 300, BlockSettings(tokenizer="", vocab_size=300))
     loaded = load_tokenizer(tokenizer)
     read = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -44,7 +45,7 @@ def losses_and_gradients(rank: int = 0, world: int = 1) -> dict[str, torch.Tenso
     entities = torch.arange(TOTAL) % ENTITIES
     own = tuple(tensor[rank::world] for tensor in batch)
     _, told = teacher(own)
-    found = {}
+    found: dict[str, Any] = {}
     for only in (None, *PASSES):
         module.zero_grad()
         loss = module(own, entities[rank::world], told, TOTAL, only)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,7 @@ def test_text_attends_to_itself_and_then_to_the_image(text, tower, i: int) -> No
         own = text.last.layer(given[0][i : i + 1, : LENGTHS[i]])[0]
         image = encoder.project(tower.tokens(given[3][i : i + 1]))[0]
         told = torch.cat([encoder.absent_D[None], image if SEEN[i] else image[:0]])
+        layer: Any
         for layer in encoder.fusion:
             own = layer.norm1(own + attend(layer.self_attn, own, own))
             own = layer.norm2(own + attend(layer.multihead_attn, own, told))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def text_means(text: TextEncoder, data: Contexts, rows: np.ndarray) -> torch.Ten
 
 def test_the_summary_is_fitted_to_the_contexts_that_have_a_modality(text, data) -> None:
     means = text_means(text, data, told := np.flatnonzero(data.lengths > BARE_TOKENS))
-    fitted = training(text, data).predictor.encoder
+    fitted: Any = training(text, data).predictor.encoder
     seen = np.flatnonzero(data.image_row >= 0)
     features = data.features.gather(data.image_row[seen])
     flat = features.flatten(0, 1)
@@ -83,7 +84,7 @@ def test_the_summary_is_fitted_to_the_contexts_that_have_a_modality(text, data) 
 
 
 def test_what_a_modality_leaves_out_is_not_looked_at(text, data) -> None:
-    encoder = training(text, data, modality="text").predictor.encoder
+    encoder: Any = training(text, data, modality="text").predictor.encoder
     assert not encoder.patches.mean_C.any()
     # Nor is what the modality leaves nothing of trained on: every sixth context has no words.
     assert training(text, data, modality="text").contexts == 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from engine.models.text import TextEncoder
 from engine.training.contexts import Contexts
 from engine.training.multimodal import MultimodalTraining
 from engine.training.order import epoch_batches
-from engine.training.pairs import PairedBatches, nearest_neighbors
+from engine.training.pairs import NeighborLists, PairedBatches, nearest_neighbors
 from engine.training.schedule import one_cycle
 from engine.training.settings import MultimodalSettings
 from tests.support.contexts import random_contexts
@@ -39,7 +40,7 @@ def data(text: TextEncoder, tmp_path: Path) -> Contexts:
     return random_contexts(text, tmp_path, entities=ENTITIES)
 
 
-def lists() -> object:
+def lists() -> NeighborLists:
     vectors = np.random.default_rng(0).normal(size=(ENTITIES, 4)).astype(np.float32)
     return nearest_neighbors(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
@@ -61,7 +62,8 @@ def training(text: TextEncoder, data: Contexts, schedule: Schedule, epochs: int 
 
 def plainly(ours: MultimodalTraining, data: Contexts) -> nn.Module:
     """Return what a plain loop over the authors' passes makes of a copy of a training's modules."""
-    module, settings = copy.deepcopy(ours.module), ours.settings
+    module: Any = copy.deepcopy(ours.module)
+    settings = ours.settings
     predictor, teacher = module.predictor, copy.deepcopy(ours.predictor).eval()
     slow = {id(p) for p in predictor.encoder.last.parameters()}
     groups = [

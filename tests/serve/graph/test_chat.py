@@ -47,7 +47,8 @@ def query(name: str, *seeds: int, within: float = 10) -> Query:
 
 
 def test_other_stages_go_on_while_it_answers(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, told = threading.Event(), []
+    gate = threading.Event()
+    told: list[Any] = []
     with chat_server(monkeypatch, [Reply(body=listed("entity 7").body, hold=gate)]):
         run = run_in(bundle)
         slow = run(CHAT, query("slow", 1), report=told.append)
