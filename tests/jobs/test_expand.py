@@ -79,6 +79,7 @@ def local_rows(root: Path) -> list[dict]:
                 "evidence": [(k, float(c[place])) for k, c in e.ranking.evidence.items()],
                 "images": [],
                 "reasoning": [],
+                "counts": [],
             }
             rows.append(row)
     return rows
