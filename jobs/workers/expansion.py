@@ -27,6 +27,9 @@ from jobs.workers.failures import deaths_in_words
 WRITER_CPUS = 0.1
 """A writer waits for most of the time."""
 
+NUMBERS = [name for name in PartCounts._fields if name != "counted"]
+"""The counts of a part that its writer passes on; what stages counted stands in the part's file."""
+
 _FLOATS = pa.list_(pa.float32())
 _ATTRIBUTES = pa.map_(pa.string(), pa.list_(pa.string()))
 _ROW = pa.struct(
@@ -171,7 +174,7 @@ class StagePools:
         with session(), deaths_in_words(PARTS_KEPT):
             check_shared([job.source.workspace, job.output])
             for row in _pooled(job, tasks, self._workers).iter_rows():
-                yield places[row["part"]], PartCounts(**{name: row[name] for name in PartCounts._fields})
+                yield places[row["part"]], PartCounts(**{name: row[name] for name in NUMBERS})
 
 
 def _pooled(job: BatchExpansion, tasks: Sequence[PartQueries], workers: int | None) -> Any:
@@ -247,8 +250,7 @@ class PartWriter(OpenedStep):
 
             def step(part: str, expansions: list[Expansion]) -> pa.Table:
                 counts = write(part, expansions)
-                numbers = {"queries": counts.queries, "empty": counts.empty, "rows": counts.rows}
-                return pa.table({"part": [part], **{name: [n] for name, n in numbers.items()}})
+                return pa.table({"part": [part], **{name: [getattr(counts, name)] for name in NUMBERS}})
 
             return step
 
