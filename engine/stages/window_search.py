@@ -110,6 +110,8 @@ class WindowSearch(Stage):
         Raises:
             BundleError: the bundle has none, or without log-distributions; says what makes them.
         """
+        for name in self.needs():
+            bundle.path(name)
         distributions, of_seeds = (
             bundle.once(distributions_folder(view), EntityDistributions.read)
             for view in (self.view, self.seed_view or self.view)

@@ -33,6 +33,9 @@ RETRIEVING = [
 ]
 
 
+SHORT = ("setexpan", "case", "cgexpan")
+"""Methods that rank no more than they find reason to."""
+
 SCORED_BY_LM = [name for name, p in ALL.items() if any(isinstance(s, GenerativeRerank) for s in p.stages)]
 
 
@@ -75,7 +78,9 @@ def test_every_method_answers_alike_alone_and_in_any_batch(name: str, bundle: Bu
         # A language model's products may differ in the last digits between batches; retrieval's do not.
         tolerance = 1e-4 if name in SCORED_BY_LM else 0
         np.testing.assert_allclose(found.ranking.scores, alone.ranking.scores, rtol=tolerance)
-        assert len(found.ranking) == query.top_k
+        if not name.startswith(SHORT):
+            assert len(found.ranking) == query.top_k
+        assert 0 < len(found.ranking) <= query.top_k
         assert not set(found.ranking.ids.tolist()) & set(query.seeds)
         assert (np.diff(found.ranking.scores) <= 0).all()
 

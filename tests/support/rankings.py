@@ -1,17 +1,20 @@
 """Every method's answers on a small world of real words and pictures, and the file that keeps them.
 
-``python -m tests.support.rankings`` writes the file anew, for a commit that means to change answers.
+``python -m tests.support.rankings`` writes the file anew, for a commit that means to change answers; methods
+that are named beside it come in.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from cluster.commandline import Command
-from engine.methods import ABLATIONS, METHODS, method
+from engine.methods import method
 from engine.query import Query
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
@@ -72,16 +75,14 @@ def make_world(root: Path) -> Path:
     return root / "w"
 
 
-def answers(workspace: Path) -> Answers:
-    """Return what every method and ablation answers to :data:`QUERIES`."""
+def answers(workspace: Path, methods: Iterable[str]) -> Answers:
+    """Return what methods and ablations answer to :data:`QUERIES`."""
     bundle = Bundle.open(Workspace.open(workspace))
     resolved = {
         name: tuple(bundle.vocabulary.resolve_all(some) for some in seeds) for name, seeds in QUERIES.items()
     }
     found: Answers = {}
-    for name in (*METHODS, *ABLATIONS):
-        if any(stage.unavailable() for stage in method(name).stages):
-            continue  # a chat model's, which is elsewhere
+    for name in methods:
         run = method(name).open(bundle)
         found[name] = {}
         for query, (positive, negative) in resolved.items():
@@ -92,9 +93,10 @@ def answers(workspace: Path) -> Answers:
 
 
 def main() -> None:
-    """Write the file."""
+    """Write the file anew: the methods that are in it, and those that are named."""
+    kept = json.loads(KEPT.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
-        found = answers(make_world(Path(folder)))
+        found = answers(make_world(Path(folder)), dict.fromkeys([*kept, *sys.argv[1:]]))
     lines = [f"{json.dumps(name)}: {json.dumps(rows)}" for name, rows in found.items()]
     KEPT.parent.mkdir(exist_ok=True)
     KEPT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

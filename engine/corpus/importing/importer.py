@@ -52,7 +52,7 @@ class ImportSettings(BaseModel):
     )
     mention_rule: Rule = Field(
         default="best",
-        description="Of several places of the name in a sentence, take the best one (same case, not inside "
+        description="Take the best of several places of the name in a sentence (same case, not inside "
         "a longer name), or the first in any case, as RetExpan's program does.",
     )
     strict: bool = Field(default=False, description="Publish nothing if any record is refused.")

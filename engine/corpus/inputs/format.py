@@ -55,7 +55,7 @@ class InputSettings(BaseModel):
     """Masked is ours: what is left is what entities have in common."""
     window: Literal["sentence", "input"] = Field(
         default="sentence",
-        description="Of what is too long, cut the sentence around its mask, and the description to half of "
+        description="Cut what is too long: the sentence around its mask, and the description to half of "
         "the room at least; or cut all of it around the mask, special tokens too, as RetExpan's authors do.",
     )
     seed: int = Field(default=13, ge=0, description="Seed the draw of sentences.")

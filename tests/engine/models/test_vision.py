@@ -174,7 +174,7 @@ def test_scaling_can_be_switched_off(folders: dict[str, str], tmp_path: Path) ->
 
 def test_mistakes_say_what_is_known(folders: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match="of type 'bert'; known are resnet, mobilenet_v1, mobilenet_v2, vit, clip"
+        UserError, match="of type 'bert'; known are resnet, mobilenet_v1, mobilenet_v2, vit, beit, clip"
     ):
         VisionBackbone.load(str(save(BertModel(BertConfig(vocab_size=9, **SMALL)), tmp_path / "bert")))
     with pytest.raises(UserError, match="type 'vit' takes images of one size only"):
