@@ -155,8 +155,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(text, data, tmp_path, schedu
     np.testing.assert_allclose(second.losses, whole.losses, rtol=1e-5)
     assert len(whole.losses) == whole.total_steps > 3
     # Of the same objective: an epoch of separate passes ends with entity prediction.
-    first = whole.steps_per_epoch if schedule.passes == "separate" else 2
-    assert np.mean(whole.losses[-2:]) < np.mean(whole.losses[first - 2 : first])
+    last = whole.steps_per_epoch if schedule.passes == "separate" else 2
+    assert np.mean(whole.losses[-2:]) < np.mean(whole.losses[last - 2 : last])
 
 
 def test_the_text_encoders_own_layer_learns_slowly_and_the_frozen_ones_not_at_all(text, data) -> None:
