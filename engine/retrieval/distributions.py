@@ -16,7 +16,8 @@ its members and of its windows.
 deviation of l, and the mean of log p over the vocabulary, which the divergence of
 :mod:`engine.retrieval.window` needs, are taken before the row is cut. So the standardised values that are
 kept are those of the whole row, and an entity that no member's M largest hold is ordered by the members'
-floors: behind what some member predicts.
+floors: behind what some member predicts. Measured for 5,000 made-up entities of 50 classes and M = 256
+(``python -m benchmarks.window_search``): 82 % of 200 that are found are the dense search's.
 
 Knows nothing of encoders or queries. Shape letters: N entities, M kept, B rows at a time.
 """

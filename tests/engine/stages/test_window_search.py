@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from engine.errors import BundleError
 from engine.query import Expansion, NewEntity, Query, Ranking
 from engine.retrieval.distributions import EntityDistributions, distributions_folder
+from engine.retrieval.window import first_of
 from engine.stages.base import Worker
 from engine.stages.window_search import WindowSearch
 from engine.storage.bundle import Bundle
@@ -203,7 +204,7 @@ def opened(world: World, stage: WindowSearch, root: Bundle, kept: int = 256) -> 
 @pytest.fixture(scope="module")
 def some_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     rows = np.full((N, N), 1 / N)
-    return bundle_of(tmp_path_factory.mktemp("w"), multimodal=(rows, rows))
+    return bundle_of(tmp_path_factory.mktemp("w"), multimodal=(rows, rows), words=(rows, rows))
 
 
 RANDOM = st.integers(0, 2**32 - 1)
@@ -235,6 +236,13 @@ def test_a_long_search_passes_every_width_and_multiple_of_the_authors(some_bundl
         opened(world, stage, some_bundle)([Expansion(q) for q in asked]),
         world.expected(stage, asked, [set(range(n))]),
     )
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.sampled_from([-np.inf, 0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=200), st.integers(1, 9))
+def test_the_window_is_the_beginning_of_the_order(sums: list[float], count: int) -> None:
+    order = sorted((i for i, one in enumerate(sums) if one > -np.inf), key=lambda i: (-sums[i], i))
+    assert first_of(np.array(sums), count).tolist() == order[:count]
 
 
 def test_an_even_tail_that_is_not_kept_changes_nothing(some_bundle: Bundle) -> None:
