@@ -1,4 +1,6 @@
-"""Every method's answers on a small world of real words and pictures, and the file that keeps them.
+"""Answers of methods on a small world of real words and pictures, and the file that keeps them.
+
+Methods of a language model are not among them: a model trained in seconds turns on how sums are rounded.
 
 ``python -m tests.support.rankings`` writes the file anew, for a commit that means to change answers; methods
 that are named beside it come in.
@@ -20,7 +22,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from examples.demo_images import countries_alone
 from examples.make_sample import write_sample
-from jobs import build_index, image_features, import_corpus, preprocess, pretrain_lm, train_encoder
+from jobs import build_index, image_features, import_corpus, preprocess, train_encoder
 from tests.support.commands import run_command
 from tests.support.images import backbone
 
@@ -54,9 +56,6 @@ def make_world(root: Path) -> Path:
     layers = ("--visual-layers", 1, "--cross-layers", 1, "--clusters", 4)
     # In bfloat16 one rounding another way (two threads for one) grows to 1 % of a score within these steps.
     exact = ("--precision", "float32")
-    # As the first language model here was made, whatever the defaults are now.
-    texts = ("--vocab-size", 1024, "--neighbor-lists", 10, "--neighbor-view", "joint", "--descriptions")
-    model = ("--init-from-config", "tiny", *texts, *exact)
     steps: list[tuple[Command[Any], tuple[object, ...]]] = [
         (import_corpus.main, ("--format", "jsonl", "--source", root / "raw")),
         (image_features.main, ("--model", backbone(root / "vision"), "--grid", 2, "--workers", 1)),
@@ -67,7 +66,6 @@ def make_world(root: Path) -> Path:
             ("--modality", "text+image", "--epochs", 1, "--cache-dtype", "float32", *layers, *exact),
         ),
         (build_index.main, ()),
-        (pretrain_lm.main, (*model, "--epochs", 1)),
     ]
     for main, words in steps:
         if status := run_command(main, *where, *words):

@@ -169,7 +169,9 @@ class World:
         )  # fmt: skip
         there = {i for i in range(n) if self.p["multimodal"][i].any()}
         if stage.jointly:
-            there -= {s for query in asked for s in query.positive}
+            # Seeds of the queries that take part: one without a usable seed is not expanded.
+            usable = [q for q in asked if any(self.p[of_seeds][s].any() for s in q.positive)]
+            there -= {s for query in usable for s in query.positive}
         sets = [
             PlainSet(
                 [s for s in query.positive if self.p[of_seeds][s].any()],
@@ -178,8 +180,8 @@ class World:
             )
             for query, own in zip(asked, free, strict=True)
         ]
-        usable = [own for own in sets if own.seeds]
-        for group in [usable] if stage.jointly else [[own] for own in usable]:
+        growing = [own for own in sets if own.seeds]
+        for group in [growing] if stage.jointly else [[own] for own in growing]:
             plain.run(group, stage.iterations)
         return sets
 
