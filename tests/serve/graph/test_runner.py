@@ -18,7 +18,7 @@ from serve.graph.runner import Job, OpenedBundle, StageRunner
 from serve.messages import Failure, Outcome, Progress, Reply, RoundDone, StageDone, Task
 
 BEGUN, GO_ON = threading.Event(), threading.Event()
-"""A stage is at the query "held", and may end it."""
+"""A stage is at the query "held", or the one of that name "held-name", and may end it."""
 
 
 class Step(Stage):
@@ -38,7 +38,7 @@ class Step(Stage):
                     raise ZeroDivisionError("secret")
                 if e.query.id == "refused":
                     raise QueryError("not this one")
-                if e.query.id == "held":
+                if e.query.id in ("held", f"held-{self.label}"):
                     BEGUN.set()
                     assert GO_ON.wait(10)
                 if e.query.id.startswith("slow"):
@@ -240,11 +240,14 @@ def test_an_estimate_that_keeps_a_stage_from_being_tried_fades(runner: StageRunn
 
 
 def test_what_there_is_can_be_had_before_the_end(runner: StageRunner, job: MakeJob) -> None:
-    one = job((0, 1, 1), "slow")
+    BEGUN.clear()
+    GO_ON.clear()
+    one = job((0, 1, 1), "held-b")
     runner.submit(one)
-    time.sleep(0.3)  # the first stage has passed, the second is at it
+    assert BEGUN.wait(10)  # the first stage has passed, the second is at it
     (outcome,) = one.reply().outcomes
     assert notes(outcome) == ("a1", *["Step: left out, the deadline came first"] * 2)
+    GO_ON.set()
     one.done.result(5)
     assert notes(one.reply().outcomes[0]) == ("a1", "b1", "b1")
 
