@@ -59,10 +59,10 @@ class Question:
 
 
 QUESTIONS = (
-    Question("countries.json", "countries-002-0", "coastal countries (no islands)", "landlocked countries"),
+    Question("elements.json", "elements-003-2", "stable elements", "radioactive ones"),
     Question("solar_system.json", "solar_system-001-0", "moons of Uranus", "moons of Jupiter"),
 )
-"""Two that are answered well; the table of all queries tells how it is in general."""
+"""Two that the negative seeds help; the table of all queries tells how it is in general."""
 
 
 def prepare(steps: Steps, folder: Path, epochs: int, language_model: str) -> None:
@@ -144,7 +144,7 @@ def question_the_service(steps: Steps, workspace: str, queries: Path) -> None:
             console.print(compare(question, query, *answers))
         console.print("+ right, - unwanted, by the sample's tables of facts")
         console.print(
-            "Both questions were chosen because they are answered well; now all queries of the sample:"
+            "Both questions were chosen because negative seeds help them; now all queries of the sample:"
         )
 
 
