@@ -62,10 +62,11 @@ class ProblemError(UserError):
 
 
 class UnknownMethodError(ProblemError):
-    """A method that is not served."""
+    """A method that is not served; ``why`` where there is one of that name."""
 
-    def __init__(self, given: str, known: Sequence[str]) -> None:
-        message = f"unknown method {given!r}; served here: {', '.join(known)}"
+    def __init__(self, given: str, known: Sequence[str], why: str = "") -> None:
+        what = f"method {given!r} is not available here ({why})" if why else f"unknown method {given!r}"
+        message = f"{what}; served here: {', '.join(known)}"
         super().__init__(Problem("unknown_method", message, 404, "method", tuple(known)))
 
 

@@ -76,7 +76,8 @@ def _resolved(
     check_bundle(request.bundle, snapshot.id)
     method = snapshot.default if request.method == DEFAULT else request.method
     if method not in snapshot.methods:
-        raise UnknownMethodError(request.method, list(snapshot.methods))
+        why = snapshot.unavailable.get(request.method, "")
+        raise UnknownMethodError(request.method, list(snapshot.methods), why)
     route = f"{method}{EXPLAINED}" if request.explain else method
     if route not in snapshot.routes:
         raise invalid("the bundle has no vectors to explain answers by", "explain")

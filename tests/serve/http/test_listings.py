@@ -61,6 +61,9 @@ def test_methods_that_are_not_available_say_why(bundle: Bundle) -> None:
     client = TestClient(create_app(service_maker(snapshot, bundle)()))
     found = answers.Methods.model_validate(client.get("/v1/methods").json())
     assert [(one.name, one.reason) for one in found.unavailable] == [("chat", "SEEDSET_CHAT_URL is not set")]
+    asked = client.post("/v1/expand", json={"positive": [1], "method": "chat"})
+    assert (asked.status_code, asked.json()["error"]["code"]) == (404, "unknown_method")
+    assert "'chat' is not available here (SEEDSET_CHAT_URL is not set)" in asked.json()["error"]["message"]
 
 
 def test_what_is_known_of_an_entity(client: TestClient, bundle: Bundle) -> None:
