@@ -210,7 +210,7 @@ class ChatClient:
             raise _AgainError("the answer cannot be decompressed") from None
         if response.status_code == HTTPStatus.OK:
             try:
-                answer = read_completion(body)
+                answer = read_completion(body, self.settings.key.get_secret_value())
             except MalformedError as error:
                 raise _AgainError(f"the answer cannot be used: {error}") from None
             self.account.known(request, answer)

@@ -155,6 +155,13 @@ def test_an_error_that_repeats_the_key_is_shown_without_it() -> None:
         client_of(server).ask(ASKED)
 
 
+def test_an_answer_that_repeats_the_key_is_kept_without_it() -> None:
+    with ChatServer([completion(f"no {KEY} here", refusal=KEY)]) as server:
+        answer = client_of(server).ask(ASKED)
+        assert (answer.content, answer.refusal) == ("no … here", "…")
+        assert client_of(server, key="no").ask(ASKED).content == f"no {KEY} here", "a word is no secret"
+
+
 def test_more_than_the_limit_is_not_read() -> None:
     with (
         ChatServer([completion("x" * 5000)]) as server,
