@@ -294,7 +294,7 @@ def test_a_short_query_does_not_wait_for_a_long_generation(runner: StageRunner, 
 
 def test_a_generation_in_line_keeps_no_short_query_behind_it(runner: StageRunner, job: MakeJob) -> None:
     together(runner, job((1,), "1"))
-    long, next_long = (job((2,), expansion(id, top_k=40)) for id in ("long", "next long"))
+    long, next_long = (job((2,), expansion(id, top_k=20)) for id in ("long", "next long"))
     runner.submit(long)
     time.sleep(0.05)
     runner.submit(next_long)  # how long it takes is not known yet
