@@ -36,7 +36,8 @@ from engine.models.hub import EMBEDDED
 from engine.models.text import TextEncoder
 from engine.queries.formats import QuerySet, read_queries
 from engine.retrieval.index import VectorIndex, unit
-from engine.storage.bundle import Bundle, publish
+from engine.storage.bundle import Bundle
+from engine.storage.publishing import publish
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedStates, InputRows, masked_sums

@@ -34,7 +34,8 @@ from engine.methods import METHODS
 from engine.query import Expansion, Query, Ranking
 from engine.retrieval.index import VectorIndex, unit
 from engine.stages.base import LocalPipeline
-from engine.storage.bundle import MANIFEST, Bundle, publish
+from engine.storage.bundle import MANIFEST, Bundle
+from engine.storage.publishing import publish
 from engine.storage.workspace import Workspace
 from engine.vocabulary import ENTITY_SCHEMA
 from serve.http.requests import encode

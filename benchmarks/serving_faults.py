@@ -33,7 +33,8 @@ import typer
 from benchmarks.load import Ask, Http, Response, Sample, closed_loop, percentile
 from benchmarks.report import report
 from benchmarks.serving import OTHER, Inputs, Judge, Server, asker, input_of, server, shuffled_bundle, verdict
-from engine.storage.bundle import Bundle, point_to
+from engine.storage.bundle import Bundle
+from engine.storage.publishing import point_to
 from engine.storage.workspace import Workspace
 from jobs import console
 from serve.client import Client, ServiceError

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -54,9 +55,15 @@ def say(text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
-def result(**counts: Any) -> None:
-    """Print a job's last line on stdout: ``key=value`` pairs that scripts can read."""
-    print(" ".join(f"{key}={value}" for key, value in counts.items()), flush=True)
+def result(counted: Mapping[str, Any] = MappingProxyType({}), /, **counts: Any) -> None:
+    """Print a job's last line on stdout: ``key=value`` pairs that scripts can read.
+
+    Args:
+        counted: what stages counted, for the line's end; a name that the job itself has stays the job's.
+        counts: of the job.
+    """
+    pairs = {**counts, **{name: n for name, n in counted.items() if name not in counts}}
+    print(" ".join(f"{key}={value}" for key, value in pairs.items()), flush=True)
 
 
 def account(pipeline: Pipeline, bundle: Bundle) -> None:

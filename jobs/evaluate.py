@@ -111,12 +111,12 @@ def main(settings: EvaluateSettings) -> None:
     refused = _show_refused(queries, reports)
     best = max(reports, key=lambda name: reports[name]["overall"]["Avg"])
     console.result(
+        reports[best]["counts"],
         method=best,
         bundle=bundle.id,
         queries=reports[best]["overall"]["queries"],
         refused=refused,
         **key_figures(reports[best]),
-        **reports[best]["counts"],
     )
     if settings.strict and refused:
         raise QueryError(f"{refused} queries were refused, and --strict was given")

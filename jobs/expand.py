@@ -95,6 +95,7 @@ def main(settings: ExpandSettings) -> None:
     console.say(f"expansions: {target.folder.uri}")
     console.account(pipeline, opened)
     console.result(
+        manifest["counts"],
         output=target.folder.uri,
         queries=manifest["queries"],
         rows=manifest["rows"],
@@ -103,7 +104,6 @@ def main(settings: ExpandSettings) -> None:
         refused=manifest["refused"],
         parts=len(manifest["parts"]),
         made=made.made,
-        **manifest["counts"],
     )
     if manifest["empty"] == manifest["degraded"] == manifest["queries"]:
         why = target.first_note(next(iter(run.parts)))

@@ -94,7 +94,8 @@ class Ingress:
     def _snapshot(self, bundle_id: str) -> BundleSnapshot:
         bundle = Bundle.open(self._workspace, bundle_id)
         check_stages(bundle, self._plan)
-        return BundleSnapshot.open(bundle, self._methods, self._plan.routes, unavailable_methods(bundle))
+        others = unavailable_methods(bundle, self._methods)
+        return BundleSnapshot.open(bundle, self._methods, self._plan.routes, others)
 
     async def drain(self) -> int:
         """Refuse new requests from now on; return how many are under way."""

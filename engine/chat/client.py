@@ -32,8 +32,8 @@ from engine.chat.settings import (
 from engine.external_errors import first_line
 from engine.query import Deadline
 
-AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)
-"""Statuses after which the same prompt may be answered."""
+AGAIN = (408, 409, 425, 429)
+"""Statuses below 500 after which the same prompt may be answered; those from 500 all may pass."""
 
 SPENT_UP = ("insufficient_quota", "billing_hard_limit_reached")
 """Codes of a 429 that waiting does not mend."""
@@ -44,7 +44,10 @@ ONE_PROMPT = (
     "content_filter",
     "content_policy_violation",
 )
-"""Codes of a 400 that are about this prompt; any other 400 would come for every prompt."""
+"""Codes of a 400 or 422 that are about this prompt; any other would come for every prompt."""
+
+TOO_LONG = ("context length", "context size", "context window")
+"""What servers without such codes write of a prompt that is too long."""
 
 FIRST_PAUSE_S = 0.5
 
@@ -125,10 +128,10 @@ class ChatClient:
         """
         pause = FIRST_PAUSE_S
         for attempt in range(1, self.settings.attempts + 1):
-            seconds = self._seconds(deadline)
+            self._seconds(deadline)  # so that nothing is counted of a prompt that comes too late
             self.account.begin(request)
             try:
-                return self._attempt(request, seconds)
+                return self._attempt(request, deadline)
             except _AgainError as error:
                 wait = max(error.pause, pause * self.clock.jitter())
                 failed = error
@@ -176,8 +179,17 @@ class ChatClient:
             ) from None
         self.clock.sleep(min(wait, max(self.settings.longest_pause, error.pause)))
 
-    def _attempt(self, request: ChatRequest, seconds: float) -> ChatAnswer:
-        """Send a prompt once. The whole takes ``seconds``, however slowly the endpoint sends."""
+    def _attempt(self, request: ChatRequest, deadline: Deadline | None) -> ChatAnswer:
+        """Send a prompt once.
+
+        An endpoint that sends a little of its answer at a time is given up when the time is over; one that
+        then is silent, or sends its headers so, may take longer.
+        """
+        try:
+            seconds = self._seconds(deadline)  # other prompts may have been waited for at a cap
+        except ChatDeadlineError:
+            self.account.known(request, None)
+            raise
         end = self.clock.now() + seconds
         try:
             with self._http.stream("POST", self.settings.url, json=request.body, timeout=seconds) as response:
@@ -185,6 +197,11 @@ class ChatClient:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             self.account.known(request, None)
             raise _AgainError(f"no connection ({first_line(error)})") from None
+        except (httpx.InvalidURL, UnicodeError) as error:  # of hosts, the encoding's
+            self.account.known(request, None)
+            raise ChatError(
+                f"{self.settings.url}: no address ({first_line(error)}); check {variable('url')}"
+            ) from None
         except httpx.TimeoutException:
             raise _AgainError(f"no answer within {seconds:.3g} s") from None
         except httpx.TransportError as error:
@@ -193,7 +210,7 @@ class ChatClient:
             raise _AgainError("the answer cannot be decompressed") from None
         if response.status_code == HTTPStatus.OK:
             try:
-                answer = read_completion(body)
+                answer = read_completion(body, self.settings.key.get_secret_value())
             except MalformedError as error:
                 raise _AgainError(f"the answer cannot be used: {error}") from None
             self.account.known(request, answer)
@@ -226,12 +243,12 @@ class ChatClient:
             return ChatError(f"{about}: {given}; check {variable('key')} and what it may use")
         if status == 429 and problem.code in SPENT_UP:
             return ChatError(f"{told}; the account has nothing left to spend")
-        if status in AGAIN:
+        if status in AGAIN or status >= 500:
             about = f"status {status}" + (f" ({problem.message})" if problem.message else "")
             return _AgainError(about, self._retry_after(response.headers.get("retry-after", "")))
         if 300 <= status < 400:
             return ChatError(f"{_redirected(about, response)}; set {variable('url')} to the address itself")
-        if status in (413, 422) or (status == 400 and _of_one_prompt(problem)):
+        if status == 413 or (status in (400, 422) and _of_one_prompt(problem)):
             return ChatRefusalError(f"{told}; this prompt is not answered")
         if status in (404, 405):
             return ChatError(f"{told}; check {variable('url')} and {variable('model')}")
@@ -251,7 +268,8 @@ class ChatClient:
 
 
 def _of_one_prompt(problem: Problem) -> bool:
-    return problem.code in ONE_PROMPT or "context length" in problem.message.lower()
+    said = problem.message.lower()
+    return problem.code in ONE_PROMPT or any(words in said for words in TOO_LONG)
 
 
 def _redirected(about: str, response: httpx.Response) -> str:
@@ -284,7 +302,7 @@ def _http_client(settings: ChatSettings) -> httpx.Client:
             trust_env=not here or parts.scheme == "https",
             limits=httpx.Limits(max_connections=settings.concurrency),
         )
-    except (ValueError, ImportError, OSError) as error:
+    except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
         raise ChatError(
             f"{settings.url}: no connection can be made ({first_line(error)}); check HTTP_PROXY and "
             "SSL_CERT_FILE"

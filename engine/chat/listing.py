@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.refusals import encodable
 from engine.text.spelling import clean_name, is_blank
 
 MOST_NAMES = 2_000
@@ -20,6 +22,9 @@ MOST_NAMES = 2_000
 
 MOST_SIGNS = 1 << 20
 """Characters of one answer that are looked at."""
+
+MOST_OF_NAME = 1_000
+"""Characters of one name, or of the class's, that are looked at, with what the model says behind it."""
 
 ENTITY_KEYS = ("entities", "entity_list", "names", "items", "list", "results", "result", "answer", "output")
 """Keys that models put a list under, the one that is asked for first."""
@@ -29,8 +34,13 @@ CLASS_KEYS = ("class_name", "class name", "class", "category")
 
 _FENCE = re.compile(r"```[\w-]*\n?")
 _ITEM = re.compile(r"^\s*(?:[-*•‣◦–]|\(?\d{1,4}[.):])\s+(?P<name>\S.*)$")
-_CLASS_LINE = re.compile(r"^\W*class(?:[ _]name)?\W*:\W*(?P<name>.+?)\W*$", re.IGNORECASE)
-_TEXTS = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(?=[,\]}])')
+
+# No part of these patterns can take what the next one takes: an answer of any signs is read in one pass.
+_CLASS_LINE = re.compile(r"^\W*class(?:[ _]name)?[^\w:]*:\W*+(?P<name>.*\w)", re.IGNORECASE)
+_TEXTS = re.compile(r'(?<!\\)"((?:[^"\\]|\\.)*+)"\s*+(?=[,\]}])')
+_MARKS = "*_`\"'“”«»" + string.whitespace
+"""Characters that models put around names."""
+
 _STARTS = re.compile(r"[\[{]")
 _STARTS_TRIED = 50
 """Brackets at which a JSON value is looked for."""
@@ -41,8 +51,8 @@ class Listing:
     """What an answer lists.
 
     Args:
-        names: as the model wrote them, in its order, cut at :data:`MOST_NAMES`.
-        class_name: that it gave, if it did.
+        names: as the model wrote them, in its order, cut at :data:`MOST_NAMES` and :data:`MOST_OF_NAME`.
+        class_name: that it gave, if it did; cut likewise.
         loose: they were words between commas, so a name that itself has a comma lies in several.
     """
 
@@ -62,17 +72,19 @@ def read_listing(content: str, cut: bool = False) -> Listing:
     if (value := _json_in(text)) is not None:
         names, class_name = _of_json(value)
         if names:
-            return Listing(_cleaned(names), class_name)
+            return _listing(names, class_name)
     if text.lstrip()[:1] in "[{" or '"entities"' in text:  # JSON that was cut off
         names, class_name = _of_broken_json(text)
         if names:
-            return Listing(_cleaned(names), class_name)
+            return _listing(names, class_name)
     return _of_lines(text, cut)
 
 
-def _cleaned(names: Sequence[str]) -> tuple[str, ...]:
-    found = (clean_name(name) for name in names[:MOST_NAMES])
-    return tuple(name for name in found if name and not is_blank(name))
+def _listing(names: Sequence[str], class_name: str, loose: bool = False) -> Listing:
+    """Return names and the class's name as they can be shown and written: cut, cleaned, in UTF-8."""
+    found = (clean_name(encodable(name[:MOST_OF_NAME])) for name in names[:MOST_NAMES])
+    kept = tuple(name for name in found if name and not is_blank(name))
+    return Listing(kept, clean_name(encodable(class_name[:MOST_OF_NAME])), loose)
 
 
 def _json_in(text: str) -> Any | None:
@@ -86,11 +98,12 @@ def _json_in(text: str) -> Any | None:
             continue
         try:
             value, end = decoder.raw_decode(text, start)
+            names, _ = _of_json(value)
         except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict) and _of_json(value)[0]:
+        if names and isinstance(value, dict):
             return value
-        if best is None and _of_json(value)[0]:
+        if names and best is None:
             best = value
     return best
 
@@ -152,14 +165,14 @@ def _of_lines(text: str, cut: bool) -> Listing:
     class_name = next((found["name"] for line in lines if (found := _CLASS_LINE.match(line))), "")
     items = [found["name"] for line in lines if (found := _ITEM.match(line))]
     if items:
-        return Listing(_cleaned(items), class_name)
+        return _listing(items, class_name)
     plain = [line for line in lines if not line.endswith(":") and not _CLASS_LINE.match(line)]
     if len(plain) > 1:
-        return Listing(_cleaned(plain), class_name)
+        return _listing(plain, class_name)
     pieces = list(_between_commas(plain[0])) if plain else []
     if cut and len(pieces) > 1:
         pieces = pieces[:-1]
-    return Listing(_cleaned(pieces), class_name, loose=len(pieces) > 1)
+    return _listing(pieces, class_name, loose=len(pieces) > 1)
 
 
 def _between_commas(line: str) -> Iterator[str]:
@@ -187,12 +200,12 @@ def spellings(name: str) -> Iterator[str]:
 
 def _spellings(name: str) -> Iterator[str]:
     yield name
-    bare = re.sub(r"^[*_`\"'“”«»\s]+|[*_`\"'“”«»\s]+$", "", name)
+    bare = name.strip(_MARKS)
     yield bare
-    yield re.sub(r"[*_`\"'“”«».,;\s]+$", "", bare)
+    yield bare.rstrip(_MARKS + ".,;")
     for sign in (" - ", " – ", " — ", ": ", " ("):
         head, found, _ = bare.partition(sign)
         if found:
-            yield re.sub(r"[*_`\"'“”«»\s]+$", "", head)
+            yield head.rstrip(_MARKS)
     if bare[:4].casefold() == "the ":
         yield bare[4:]

@@ -15,6 +15,9 @@ from engine.storage.parts import content_key
 TokensField = Literal["max_tokens", "max_completion_tokens"]
 """Name under which an endpoint takes the most tokens of an answer; newer models of OpenAI want the second."""
 
+LONG_KEY = 16
+"""Characters from which a key is looked for in answers: a shorter one ("EMPTY") may be a word there."""
+
 
 class Message(NamedTuple):
     """One message of a conversation."""
@@ -122,8 +125,12 @@ class _Completion(BaseModel):
     model: str | None = None
 
 
-def read_completion(body: bytes) -> ChatAnswer:
+def read_completion(body: bytes, hidden: str = "") -> ChatAnswer:
     """Return the answer that a response of status 200 holds.
+
+    Args:
+        body: of the response.
+        hidden: a key, which a gateway may repeat in what it calls an answer.
 
     Raises:
         MalformedError: it is not UTF-8, not JSON, cut off, or has no choice.
@@ -146,11 +153,15 @@ def read_completion(body: bytes) -> ChatAnswer:
     if not found.choices:
         raise MalformedError("it has no choice")
     choice, usage = found.choices[0], found.usage or _Usage()
+
+    def text(given: str | None) -> str:
+        return _without(encodable(given or ""), hidden if len(hidden) >= LONG_KEY else "")
+
     return ChatAnswer(
-        content=encodable(choice.message.content or ""),
-        finish=encodable(choice.finish_reason or ""),
-        refusal=encodable(choice.message.refusal or ""),
-        model=encodable(found.model or ""),
+        content=text(choice.message.content),
+        finish=text(choice.finish_reason),
+        refusal=text(choice.message.refusal),
+        model=text(found.model),
         prompt_tokens=usage.prompt_tokens,
         answer_tokens=usage.completion_tokens,
     )
@@ -181,6 +192,8 @@ def read_problem(body: bytes, hidden: str = "") -> Problem:
     except (ValueError, RecursionError):
         pass
     message = " ".join(encodable(message).split())
-    if hidden:
-        message = message.replace(hidden, "…")
-    return Problem(code[:80], message[:200])
+    return Problem(code[:80], _without(message, hidden)[:200])
+
+
+def _without(text: str, hidden: str) -> str:
+    return text.replace(hidden, "…") if hidden else text

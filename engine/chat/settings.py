@@ -41,10 +41,12 @@ def _address(given: str) -> str:
     """Return the address to post to, of a base address (``https://host/v1``) or of itself."""
     try:
         parts = urlsplit(given.strip())
-        port_is_one = parts.port is None or parts.port
+        has_port_0 = parts.port == 0
     except ValueError:
         raise ValueError("is no address; write https://host/v1") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_one:
+    if not given.strip().isprintable():
+        raise ValueError("holds a sign that no address has; copy the address again")
+    if parts.scheme not in ("http", "https") or not parts.hostname or has_port_0:
         raise ValueError("is no address of HTTP; write https://host/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(f"holds more than an address; write https://host/v1, and the key in {PREFIX}KEY")

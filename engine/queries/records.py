@@ -35,6 +35,7 @@ def _attributes(given: Any) -> Attributes:
     They are for few methods, and a file may say what a query is about in another form: that is left out,
     and a method that wants attributes then says that there are none.
     """
+    given = _of_pairs(given)
     if not isinstance(given, dict):
         return ()
     listed = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
@@ -47,9 +48,13 @@ GivenAttributes = Annotated[Attributes, BeforeValidator(_attributes)]
 
 
 def _of_pairs(given: Any) -> Any:
-    """Return a mapping, which Parquet's maps come as pairs of; anything else is returned unchanged."""
+    """Return a mapping, which Parquet's maps come as pairs of; anything else is returned unchanged.
+
+    So are pairs with a key twice, to be refused: neither value is guessed.
+    """
     if isinstance(given, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in given):
-        return plain(dict(given))
+        found = dict(given)
+        return plain(found) if len(found) == len(given) else given
     return given
 
 

@@ -84,9 +84,9 @@ class StoredResults:
                 f"look at; leave top_k out or give at least {cutoff}, and expand again"
             )
         for part, place in self.run.parts.items():
-            own = [query.id for query in asked[place]]
+            own = dict.fromkeys(query.id for query in asked[place])
             held = self._ids(part)
-            if faults := _faults([i for i in own if i not in held], [i for i in held if i not in set(own)]):
+            if faults := _faults([i for i in own if i not in held], [i for i in held if i not in own]):
                 raise QueryError(f"{self.folder.parts.file(part).uri}: {faults}; expand again")
             self._parts.update(dict.fromkeys(own, part))
 

@@ -1,19 +1,15 @@
-"""Publish and open bundles: versioned, checksummed sets of a pipeline's artifacts.
+"""Open bundles: versioned, checksummed sets of a pipeline's artifacts.
 
 ``bundles/<id>/manifest.json`` lists every other file with its size and sha256; ``bundles/CURRENT``
-names the bundle that is used. A bundle is never changed after it was published.
+names the bundle that is used. A bundle is never changed after it was published
+(:mod:`engine.storage.publishing`).
 """
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engine.errors import BundleError, UserError
+from engine.errors import BundleError
 from engine.storage.store import Store, machine_cache, sha256_of
 from engine.storage.workspace import Workspace
 from engine.vocabulary import Vocabulary
@@ -30,8 +26,6 @@ MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
-_TRIES = 5
-"""Times that a bundle is made anew because another was published meanwhile."""
 
 MADE_BY = {
     "distributions/": "run `seedset build-index`, which makes them of an encoder that `seedset "
@@ -94,11 +88,11 @@ class Bundle:
         bundle_id = bundle_id or current_id(workspace)
         source = workspace.bundles / bundle_id
         try:
-            manifest = _manifest_of(workspace, bundle_id)
+            manifest = manifest_of(workspace, bundle_id)
         except BundleError as error:
             if chosen:
                 raise
-            raise BundleError(f"{error}; {_choose(workspace)}") from None
+            raise BundleError(f"{error}; {choosing(workspace)}") from None
         if only is not None:
             manifest = manifest.model_copy(
                 update={"files": {n: entry for n, entry in manifest.files.items() if n in only}}
@@ -175,7 +169,7 @@ def current_id(workspace: Workspace) -> str:
     Raises:
         BundleError: nothing was published yet.
     """
-    pointed = _pointer(workspace).read_if_there()
+    pointed = pointer(workspace).read_if_there()
     if pointed is None:
         raise BundleError(
             f"{workspace.root.uri}: no bundle was published yet; run `seedset build-index "
@@ -183,43 +177,20 @@ def current_id(workspace: Workspace) -> str:
         )
     name = pointed.decode(errors="replace").strip()
     if not _NAME.fullmatch(name):
-        raise BundleError(f"{_pointer(workspace).uri}: names no bundle ({name[:40]!r}); {_choose(workspace)}")
+        raise BundleError(f"{pointer(workspace).uri}: names no bundle ({name[:40]!r}); {choosing(workspace)}")
     return name
 
 
-def check_current(workspace: Workspace) -> Manifest | None:
-    """Check that what the next bundle carries over is there; to be called before the work for it begins.
-
-    Returns:
-        The current bundle's manifest; None if none was published yet.
-
-    Raises:
-        BundleError: the bundle that ``CURRENT`` names is gone, or lacks a file; says the way out.
-    """
-    return _parent(workspace)[1]
-
-
-def _parent(workspace: Workspace) -> tuple[bytes | None, Manifest | None]:
-    """Return what the pointer holds, and the manifest of the bundle that it names, whose files are there."""
-    pointed = _pointer(workspace).read_if_there()
-    if pointed is None:
-        return None, None
-    try:
-        manifest = _manifest_of(workspace, current_id(workspace))
-        check_files(workspace.bundles / manifest.id, manifest, contents=False)
-    except BundleError as error:
-        raise BundleError(f"the current bundle cannot be built upon: {error}; {_choose(workspace)}") from None
-    return pointed, manifest
-
-
-def _pointer(workspace: Workspace) -> Store:
+def pointer(workspace: Workspace) -> Store:
+    """Return the file that names the bundle in use."""
     return workspace.bundles / "CURRENT"
 
 
-def _choose(workspace: Workspace) -> str:
+def choosing(workspace: Workspace) -> str:
+    """Return in words how to choose another bundle."""
     return (
         f"choose a whole bundle with `seedset bundles --workspace {workspace.root.uri} --use ID`, or delete "
-        f"{_pointer(workspace).uri} to begin without one"
+        f"{pointer(workspace).uri} to begin without one"
     )
 
 
@@ -232,119 +203,10 @@ def listing(workspace: Workspace) -> tuple[list[Manifest], dict[str, str]]:
     broken: dict[str, str] = {}
     for name in sorted(names):
         try:
-            found.append(_manifest_of(workspace, name))
+            found.append(manifest_of(workspace, name))
         except BundleError as error:
             broken[name] = str(error)
     return sorted(found, key=lambda manifest: manifest.created, reverse=True), broken
-
-
-def point_to(workspace: Workspace, bundle_id: str) -> Manifest:
-    """Make a bundle the current one, after every byte of it is checked in place.
-
-    Raises:
-        BundleError: there is no such bundle, or it is not whole; the current one stays.
-    """
-    manifest = _manifest_of(workspace, bundle_id)
-    check_files(workspace.bundles / bundle_id, manifest)
-    _point(workspace, bundle_id)
-    return manifest
-
-
-def _point(workspace: Workspace, bundle_id: str) -> None:
-    _pointer(workspace).write_bytes(f"{bundle_id}\n".encode())
-
-
-def publish(
-    workspace: Workspace, staged: Path, settings: dict[str, Any], parent: str | None = None
-) -> Manifest:
-    """Publish a staged local folder as a new bundle and make it the current one.
-
-    The bundle's id is a digest of its files, so publishing the same content twice gives the same id.
-    The folder ``staged`` is consumed.
-    """
-    manifest = _write(workspace, staged, settings, parent)
-    _point(workspace, manifest.id)
-    return manifest
-
-
-def _write(workspace: Workspace, staged: Path, settings: dict[str, Any], parent: str | None) -> Manifest:
-    """Put a staged folder among the bundles, unless it is there whole, and return its manifest."""
-    files = {
-        path.relative_to(staged).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256_of(path))
-        for path in sorted(staged.rglob("*"))
-        if path.is_file()
-    }
-    bundle_id = _digest(files, settings)
-    with suppress(UserError):  # none of this name, or one that is not whole
-        there = _manifest_of(workspace, bundle_id)
-        check_files(workspace.bundles / bundle_id, there)
-        shutil.rmtree(staged)
-        return there
-    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    manifest = Manifest(id=bundle_id, created=created, parent=parent, settings=settings, files=files)
-    (staged / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (workspace.bundles / bundle_id).publish_folder(staged, last=MANIFEST)
-    return manifest
-
-
-def derive(
-    workspace: Workspace, staged: Path, settings: dict[str, Any], replaces: Sequence[str]
-) -> tuple[Manifest, str]:
-    """Publish a staged folder together with what the current bundle holds besides, as its descendant.
-
-    Carried over is what lies under none of ``replaces`` and is not staged, and the parent's settings
-    where ``settings`` has none. A parent of other entities has nothing that fits: its ids mean others.
-    A bundle that another job publishes meanwhile becomes the parent: nothing of either is lost.
-
-    Args:
-        workspace: whose current bundle, if there is one, is the parent.
-        staged: with ``entities.parquet``; is consumed.
-        settings: of what is staged.
-        replaces: beginnings of file names that the parent's files are not taken of, such as "index/".
-
-    Returns:
-        The new bundle's manifest, and a sentence that says what was left out and why, or "".
-
-    Raises:
-        BundleError: the current bundle is not whole, or others publish all the time.
-    """
-    own = sorted(path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file())
-    for _ in range(_TRIES):
-        pointed, parent = _parent(workspace)
-        kept, left_out = _carried(parent, staged, own, replaces)
-        together = settings if left_out or parent is None else parent.settings | settings
-        if parent is not None:
-            _copy_from(workspace.bundles / parent.id, kept, staged)
-        manifest = _write(workspace, staged, together, parent.id if parent else None)
-        if _pointer(workspace).replace_bytes(f"{manifest.id}\n".encode(), pointed):
-            return manifest, left_out
-        staged = workspace.bundles.staging()
-        _copy_from(workspace.bundles / manifest.id, own, staged)
-    raise BundleError(
-        f"{_pointer(workspace).uri}: other jobs publish all the time; what this one made is the bundle "
-        f"{manifest.id}; run the command again when they have ended"
-    )
-
-
-def _carried(
-    parent: Manifest | None, staged: Path, own: Sequence[str], replaces: Sequence[str]
-) -> tuple[list[str], str]:
-    """Return the parent's files that go into its descendant, and what is to be said of those that do not."""
-    if parent is None:
-        return [], ""
-    kept = [name for name in parent.files if not name.startswith(tuple(replaces)) and name not in own]
-    entities = parent.files.get("entities.parquet")
-    if entities is not None and entities.sha256 == sha256_of(staged / "entities.parquet"):
-        return kept, ""
-    left_out = ", ".join(sorted({name.split("/")[0] for name in kept}))
-    about = f"left out of the new bundle: {left_out} of {parent.id}, which has other entities"
-    return [], about if kept else ""
-
-
-def _copy_from(bundle: Store, names: Sequence[str], staged: Path) -> None:
-    """Bring files of a published bundle, which is never changed, into a staged folder."""
-    for name in names:
-        (bundle / name).link_or_fetch(staged / name)
 
 
 def check_files(folder: Store, manifest: Manifest, contents: bool = True) -> None:
@@ -372,7 +234,7 @@ def check_files(folder: Store, manifest: Manifest, contents: bool = True) -> Non
             raise BundleError(f"bundle {manifest.id}: {name!r} fails its checksum; publish it again")
 
 
-def _manifest_of(workspace: Workspace, bundle_id: str) -> Manifest:
+def manifest_of(workspace: Workspace, bundle_id: str) -> Manifest:
     """Return the manifest of a bundle, checked to be that of this name."""
     source = workspace.bundles / bundle_id
     if not (source / MANIFEST).exists():
@@ -396,11 +258,6 @@ def _read_manifest(source: Store) -> Manifest:
         if name.startswith("/") or ".." in name.split("/"):
             raise BundleError(f"bundle {manifest.id}: the file name {name!r} leads out of the bundle")
     return manifest
-
-
-def _digest(files: dict[str, FileEntry], settings: dict[str, Any]) -> str:
-    content = {"files": {n: f.sha256 for n, f in files.items()}, "settings": settings}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _fetch(source: Store, manifest: Manifest) -> Path:

@@ -31,7 +31,8 @@ from engine.evaluation.report import markdown_table
 from engine.queries.formats import QuerySet, read_queries
 from engine.retrieval.distributions import distributions_folder, log_distributions_folder
 from engine.retrieval.index import VectorIndex
-from engine.storage.bundle import Bundle, publish
+from engine.storage.bundle import Bundle
+from engine.storage.publishing import publish
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache

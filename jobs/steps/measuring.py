@@ -7,11 +7,11 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from engine.catalogue import open_catalogue
-from engine.errors import StorageError, UnknownAttributeError
+from engine.errors import StorageError, UnknownAttributeError, UserError
 from engine.evaluation.cells import Measuring
 from engine.evaluation.measuring import Measures, classes_of
 from engine.evaluation.metrics import Protocol
-from engine.plugins import find_method
+from engine.plugins import find_method, installed, is_ours
 from engine.queries.formats import QuerySet
 from engine.queries.stored import StoredResults
 from engine.storage.bundle import Bundle
@@ -47,10 +47,21 @@ def measuring(
 
 
 def asked_of_results(queries: QuerySet, results: StoredResults) -> QuerySet:
-    """Return the queries as the method of some results read them: its settings that they change, checked."""
+    """Return the queries as the method of some results read them: its settings that they change, checked.
+
+    Raises:
+        UserError: the method is of a module that is not ours nor of an installed package. None is imported
+            because a folder of results names it.
+    """
     if not any(labelled.query.options for labelled in queries.queries):
         return queries
-    return with_checked_options(queries, find_method(results.run.method))
+    method = results.run.method
+    if not is_ours(method) and method not in installed():
+        raise UserError(
+            f"{results.folder.folder.uri}: made by {method}, whose module would have to be imported to check "
+            f"the `options` of the queries; measure with --method {method}"
+        )
+    return with_checked_options(queries, find_method(method))
 
 
 def fine_classes(bundle: Bundle, queries: QuerySet) -> dict[str, frozenset[int]]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.corpus.schema import check_same_corpus, check_whole
-from engine.storage.bundle import Manifest, check_current, derive
+from engine.storage.bundle import Manifest
 from engine.storage.parts import MANIFEST
+from engine.storage.publishing import check_current, derive
 from engine.storage.workspace import Workspace
 from jobs import console
 
@@ -43,7 +44,7 @@ def check_before_work(workspace: Workspace, makes: str) -> None:
 def publish_beside(
     workspace: Workspace, staged: Path, settings: dict[str, Any], replaces: Sequence[str], corpus: str
 ) -> Manifest:
-    """Publish a staged folder as :func:`engine.storage.bundle.derive` does, and say what there is to say.
+    """Publish a staged folder as :func:`engine.storage.publishing.derive` does, and say what there is to say.
 
     Args:
         workspace: of the bundle.

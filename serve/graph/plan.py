@@ -189,9 +189,14 @@ def served_methods(
     return found
 
 
-def unavailable_methods(bundle: Bundle) -> dict[str, str]:
-    """Return by name why methods of ours cannot be served: files that the bundle lacks, no chat model set."""
-    return _lacking(bundle, METHODS)
+def unavailable_methods(bundle: Bundle, served: Iterable[str] = ()) -> dict[str, str]:
+    """Return by name why methods of ours cannot be served: files that the bundle lacks, no chat model set.
+
+    Args:
+        bundle: answers.
+        served: methods that are, though their settings perhaps had to be changed for it.
+    """
+    return _lacking(bundle, {name: p for name, p in METHODS.items() if name not in set(served)})
 
 
 def _lacking(bundle: Bundle, methods: Mapping[str, Pipeline]) -> dict[str, str]:

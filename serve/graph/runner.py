@@ -228,11 +228,11 @@ class StageRunner:
                 return budget
         return total
 
-    def _next_batch(self, below: float = float("inf")) -> tuple[_Key, list[_Item]]:
-        """Take the most urgent batch whose expected time is below a bound; it may be empty."""
+    def _next_batch(self, short: bool = False) -> tuple[_Key, list[_Item]]:
+        """Take the most urgent batch, or of the ``short`` ones that grow by no rounds; it may be empty."""
         now = time.monotonic()
         expected = {key: self._seconds_a_unit[key[1]] * self._cost(key) for key in self._ready}
-        within = [key for key, seconds in expected.items() if seconds < below]
+        within = [key for key in expected if not short or self._is_short(key, expected[key])]
         if not within:
             return next(iter(self._ready)), []
         key = min(within, key=lambda k: expected[k] - (now - self._ready[k][0].since))
@@ -245,6 +245,10 @@ class StageRunner:
         if not waiting:
             del self._ready[key]
         return key, batch
+
+    def _is_short(self, key: _Key, seconds: float) -> bool:
+        opened, place = key
+        return seconds < SHORT_S and not isinstance(opened.workers[place], IterativeWorker)
 
     def _run(self, key: _Key, items: list[_Item]) -> None:
         """Compute a stage on a batch and put each expansion before its next stage."""
@@ -316,10 +320,8 @@ class StageRunner:
     def _let_through(self) -> None:
         going = self._collect(block=False)
         while self._ready:
-            key, batch = self._next_batch(below=SHORT_S)
-            if not batch or isinstance(key[0].workers[key[1]], IterativeWorker):
-                for item in reversed(batch):
-                    self._ready.setdefault(key, deque()).appendleft(item)
+            key, batch = self._next_batch(short=True)
+            if not batch:
                 break
             self._run(key, batch)
         if not going:

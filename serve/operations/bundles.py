@@ -11,7 +11,8 @@ from cluster.commandline import command
 from cluster.options import CommandSettings
 from engine.errors import BundleError
 from engine.retrieval.index import views_of
-from engine.storage.bundle import Manifest, current_id, listing, point_to
+from engine.storage.bundle import Manifest, current_id, listing
+from engine.storage.publishing import point_to
 from engine.storage.workspace import Workspace
 
 EXAMPLES = """

@@ -182,7 +182,8 @@ function attributesOf(text) {
   for (const one of text.split(";")) {
     const [name, ...rest] = one.split(":");
     const values = rest.join(":").split(",").map((value) => value.trim()).filter(Boolean);
-    if (name.trim() && values.length) attributes.set(name.trim(), values);
+    const before = attributes.get(name.trim()) ?? [];
+    if (name.trim() && values.length) attributes.set(name.trim(), [...before, ...values]);
   }
   return attributes;
 }

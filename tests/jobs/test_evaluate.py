@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.queries.results import RUN
 from engine.storage.store import Store
 from jobs import expand
 from jobs.evaluate import main
@@ -186,3 +187,19 @@ def test_queries_of_mesed_have_its_table(root: Path, capsys: pytest.CaptureFixtu
     report = json.loads((root / "w/runs/evaluate/retexpan/report.json").read_text())
     assert report["protocol"] == "mesed"
     assert report["overall"]["PosP@100"] == 50, "of ten true entities five are seeds, which no list holds"
+
+
+def test_no_module_is_imported_because_results_name_it(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = {"id": "q", "positive": [1], "pos_gt": [2], "options": {"Retrieve.k": 9}}
+    (root / "query" / "things.json").write_text(json.dumps([record]))
+    (root / "named_by_a_folder.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(root)
+    words = ("--workspace", root / "w", "--queries", root / "query", "--output", root / "out", "--workers", 1)
+    assert run_command(expand.main, *words, "--method", "retexpan") == 0
+    assert evaluate(root, "--results", str(root / "out")) == 0
+    run = root / "out" / RUN
+    run.write_text(run.read_text().replace('"retexpan"', '"named_by_a_folder:PIPELINE"'))
+    assert evaluate(root, "--results", str(root / "out")) == 2
+    assert "measure with --method named_by_a_folder:PIPELINE" in capsys.readouterr().err

@@ -14,7 +14,8 @@ from engine.corpus.inputs.worker import InputTask, InputWorker
 from engine.corpus.schema import read_manifest
 from engine.errors import BundleError, StorageError
 from engine.models.hub import EMBEDDED
-from engine.storage.bundle import Bundle, current_id, publish
+from engine.storage.bundle import Bundle, current_id
+from engine.storage.publishing import publish
 from engine.storage.workspace import Workspace
 from jobs.preprocess import preprocess
 from jobs.steps.publishing import check_before_work, publish_beside

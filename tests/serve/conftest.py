@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from engine.storage.bundle import Bundle, point_to
+from engine.storage.bundle import Bundle
+from engine.storage.publishing import point_to
 from engine.storage.workspace import Workspace
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.http.routes import create_app

@@ -30,7 +30,8 @@ from engine.stages.base import Pipeline
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
 from engine.stages.retrieve import Retrieve
-from engine.storage.bundle import Bundle, point_to
+from engine.storage.bundle import Bundle
+from engine.storage.publishing import point_to
 from engine.storage.workspace import Workspace
 from serve.client import Client
 from serve.http.static import FOLDER

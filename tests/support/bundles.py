@@ -17,7 +17,8 @@ from engine.retrieval.distributions import EntityDistributions, distributions_fo
 from engine.retrieval.index import VectorIndex, unit
 from engine.retrieval.mention_states import PROBING, MentionStates
 from engine.retrieval.skipgrams import SKIPGRAMS, SkipGrams
-from engine.storage.bundle import Bundle, publish
+from engine.storage.bundle import Bundle
+from engine.storage.publishing import publish
 from engine.storage.workspace import Workspace
 from engine.vocabulary import ENTITY_SCHEMA
 from tests.support.encoders import write_encoder, write_masked_lm

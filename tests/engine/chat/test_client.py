@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Sequence
+from typing import ClassVar
 
 import pytest
 
-from engine.chat.client import ChatClient
-from engine.chat.messages import ChatRequest, Message
+from engine.chat.client import Account, ChatClient
+from engine.chat.messages import ChatAnswer, ChatRequest, Message
 from engine.chat.settings import ChatDeadlineError, ChatError, ChatRefusalError, ChatSettings
 from engine.query import Deadline
 from tests.support.chat_server import KEY, ChatServer, FakeClock, Reply, completion, problem
@@ -60,6 +62,7 @@ CUT = Reply(body=GOOD.body[:40], announced=len(GOOD.body))
 
 PASSING: dict[str, tuple[Reply, list[float]]] = {
     "500": (problem(500), [0.5]),
+    "520 of a proxy": (Reply(520), [0.5]),
     "503 in HTML": (Reply(503, b"<html>busy</html>"), [0.5]),
     "429 with seconds": (problem(429, retry_after="7"), [7]),
     "429 with a date": (problem(429, retry_after="Thu, 01 Jan 2026 00:00:09 GMT"), [9]),
@@ -112,6 +115,12 @@ REFUSED: dict[str, tuple[Reply, type[Exception], str]] = {
     ),
     "400": (problem(400, message="no seed"), ChatError, r"400 \(no seed\)"),
     "too long": (problem(400, "context_length_exceeded"), ChatRefusalError, "this prompt is not answered"),
+    "too long, in words": (
+        problem(400, message="exceeds the available context size"),
+        ChatRefusalError,
+        "this prompt is not answered",
+    ),
+    "422 of every prompt": (problem(422, message="extra inputs: seed"), ChatError, "the stage's settings"),
     "filtered": (problem(400, "content_filter"), ChatRefusalError, "this prompt is not answered"),
     "413": (Reply(413), ChatRefusalError, "status 413"),
     "spent": (problem(429, "insufficient_quota", "pay"), ChatError, r"429 \(pay\); .* nothing left to spend"),
@@ -144,6 +153,13 @@ def test_an_error_that_repeats_the_key_is_shown_without_it() -> None:
         pytest.raises(ChatError, match=r"\(no … here\)"),
     ):
         client_of(server).ask(ASKED)
+
+
+def test_an_answer_that_repeats_the_key_is_kept_without_it() -> None:
+    with ChatServer([completion(f"no {KEY} here", refusal=KEY)]) as server:
+        answer = client_of(server).ask(ASKED)
+        assert (answer.content, answer.refusal) == ("no … here", "…")
+        assert client_of(server, key="no").ask(ASKED).content == f"no {KEY} here", "a word is no secret"
 
 
 def test_more_than_the_limit_is_not_read() -> None:
@@ -187,6 +203,38 @@ def test_a_deadline_ends_attempts(remaining: float, replies: Sequence[Reply]) ->
     assert len(server.requests) == len(replies)
 
 
+def test_no_prompt_is_sent_past_the_deadline_after_a_wait_at_a_cap() -> None:
+    class SlowAccount(Account):
+        settled: ClassVar[list[ChatAnswer | None]] = []
+
+        def begin(self, request: ChatRequest) -> None:
+            time.sleep(0.03)
+
+        def known(self, request: ChatRequest, answer: ChatAnswer | None) -> None:
+            self.settled.append(answer)
+
+    with ChatServer([GOOD]) as server:
+        client = client_of(server)
+        client.account = SlowAccount()
+        with pytest.raises(ChatDeadlineError, match="deadline"):
+            client.ask(ASKED, Deadline.within(0.02))
+    assert server.requests == []
+    assert SlowAccount.settled == [None], "what was held of the cap is given back"
+
+
+@pytest.mark.parametrize("url", ["https://xn--/v1", "https://../v1", "https://1.2.3.999/v1"])
+def test_an_address_that_names_no_host_is_said(url: str) -> None:
+    settings = ChatSettings.of({"SEEDSET_CHAT_URL": url, "SEEDSET_CHAT_ATTEMPTS": "2"})
+    with pytest.raises(ChatError, match=r"no address \(.*\); check SEEDSET_CHAT_URL"):
+        ChatClient(settings, FakeClock().clock).ask(ASKED)
+
+
+def test_a_proxy_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://host:port")
+    with pytest.raises(ChatError, match=r"no connection can be made .*; check HTTP_PROXY"):
+        ChatClient(ChatSettings.of({"SEEDSET_CHAT_URL": "https://host.example/v1"}))
+
+
 def test_nothing_shows_the_key() -> None:
     settings = ChatSettings.of({"SEEDSET_CHAT_KEY": KEY, "SEEDSET_CHAT_URL": "https://h/v1"})
     with ChatServer([GOOD]) as server:
@@ -197,6 +245,7 @@ def test_nothing_shows_the_key() -> None:
 
 WRONG = {
     "URL": {"host/v1": "no address of HTTP", "ftp://h": "no address of HTTP", "http://[": "no address"}
+    | {"https://ho\tst/v1": "no address has", "https://h/v1\nx": "no address has"}
     | {f"https://u:{KEY}@h/v1": "more than an address", f"https://h/v1?key={KEY}": "more than an address"},
     "KEY": {f"{KEY}\nx": "cannot be sent", f"{KEY}é": "cannot be sent"},
     "REPLAY": {"maybe": "valid boolean"},

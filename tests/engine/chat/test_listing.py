@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.chat.listing import MOST_NAMES, read_listing
+from engine.chat.listing import MOST_NAMES, MOST_OF_NAME, read_listing
 from engine.chat.matching import Matched, NameMatcher
 from engine.chat.prompts import expansion_messages
 from engine.vocabulary import Vocabulary
@@ -91,6 +92,33 @@ def test_an_answer_of_any_length_is_read_in_bounds() -> None:
     many = json.dumps({"entities": [f"name {i}" for i in range(10 * MOST_NAMES)]})
     assert len(read_listing(many).names) == MOST_NAMES
     assert len(read_listing("\n".join(f"- name {i}" for i in range(10 * MOST_NAMES))).names) == MOST_NAMES
+
+
+LONG = 200_000
+HOSTILE = {
+    "escaped quotes that do not end": '["Norway", "' + '\\"' * LONG,
+    "a class name of marks": "class: a" + "!" * LONG + "b\n1. Norway",
+    "a class of colons": "class" + ":" * LONG + "\n1. Norway",
+    "a name of marks": json.dumps(["Norway", "a" + "*" * LONG + "b"]),
+    "a line of marks": "1. Norway\n2. a" + "*" * LONG + "b",
+    "deep": '{"a":' * 3000 + '["x"]' + "}" * 3000 + '{"entities": ["Norway"]}',
+}
+
+
+@pytest.mark.parametrize("form", HOSTILE)
+def test_no_answer_keeps_its_reader_busy(form: str) -> None:
+    started = time.process_time()
+    found = read_listing(HOSTILE[form])
+    matched = NameMatcher(Vocabulary(["Norway"])).match(found)
+    assert time.process_time() - started < 2, "a look at each place for each place takes minutes"
+    assert [m.entity for m in matched if m.entity is not None] == [0]
+    assert max(map(len, (*found.names, found.class_name))) <= MOST_OF_NAME
+
+
+def test_half_a_surrogate_pair_can_be_written() -> None:
+    found = read_listing(r'{"class_name": "\ud800 x", "entities": ["Nor\udfff", "Norway"]}')
+    assert found.names == ("Nor?", "Norway")
+    assert found.class_name == "? x"
 
 
 @given(st.lists(st.text(min_size=1).filter(lambda text: text.strip()), min_size=1, max_size=5), st.text())

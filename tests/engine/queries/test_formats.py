@@ -110,6 +110,26 @@ def test_names_with_look_alike_signs_are_the_names_also_in_the_truth(tmp_path: P
     assert one.label == "M\u00e9taux"
 
 
+def test_maps_and_structs_of_parquet_say_what_objects_of_json_do(tmp_path: Path) -> None:
+    kinds = [[("kind", "noble")], []]
+    phases = [{"phase": "gas", "use": None}, {"phase": None, "use": "light"}]
+    changes = [[("Retrieve.k", 9.0)], [("Retrieve.k", 8.0), ("Retrieve.k", 9.0)]]
+    columns = {
+        "id": ["a", "b"],
+        "positive": [["neon"], ["argon"]],
+        "pos_attrs": pa.array(kinds, pa.map_(pa.string(), pa.string())),
+        "neg_attrs": phases,
+        "options": pa.array(changes, pa.map_(pa.string(), pa.float64())),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "q.parquet")
+    found = read(tmp_path / "q.parquet")
+    ((query, refused),) = zip((q.query for q in found.queries), found.refused, strict=True)
+    assert query.positive_attributes == (("kind", ("noble",)),)
+    assert query.negative_attributes == (("phase", ("gas",)),)
+    assert query.options == (("Retrieve.k", 9),)
+    assert refused.reason.startswith("options: "), "a key is given twice"
+
+
 def test_parquet_with_ids_and_nulls(tmp_path: Path) -> None:
     path = tmp_path / "q.parquet"
     rows = {"id": ["a", None], "positive": [[0, 1], [2]], "negative": [[3], None], "top_k": [5, None]}

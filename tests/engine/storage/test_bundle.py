@@ -9,7 +9,8 @@ import pytest
 
 from engine.errors import BundleError, StorageError
 from engine.retrieval.index import VectorIndex, unit
-from engine.storage.bundle import Bundle, current_id, derive, listing, point_to, publish
+from engine.storage.bundle import Bundle, current_id, listing
+from engine.storage.publishing import derive, point_to, publish
 from engine.storage.workspace import Workspace
 from tests.support.bundles import publish_vectors, random_bundle, write_entities
 
@@ -191,7 +192,7 @@ def two_bundles(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> tuple[
     old = current_id(workspace)
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
     clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda _: later), UTC=None)
-    monkeypatch.setattr("engine.storage.bundle.datetime", clock)
+    monkeypatch.setattr("engine.storage.publishing.datetime", clock)
     new = publish_vectors(workspace, ["a", "b"], {"mask": np.eye(2)}).id
     return old, new
 

@@ -13,7 +13,8 @@ import pytest
 
 from engine.errors import BundleError
 from engine.storage import bundle as bundles
-from engine.storage.bundle import Bundle, check_current, current_id, derive, listing, publish
+from engine.storage.bundle import Bundle, current_id, listing
+from engine.storage.publishing import check_current, derive, publish
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from tests.support.bundles import publish_vectors, write_entities

@@ -113,3 +113,13 @@ def test_without_an_endpoint_the_service_is_served_without_it_and_says_why(
     monkeypatch.setenv("SEEDSET_CHAT_MODEL", "m")
     monkeypatch.setenv("SEEDSET_CHAT_URL", "http://localhost:9/v1")
     assert str(served_methods(bundle, ["chat"])["chat"]) == "ChatExpand(model='m')"
+
+
+def test_a_method_that_is_served_with_other_settings_is_not_unavailable(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEEDSET_CHAT_URL", "http://localhost:9/v1")
+    served = served_methods(bundle, ["chat"], {"ChatExpand.model": "m"})
+    assert str(served["chat"]) == "ChatExpand(model='m')"
+    assert "chat+class-name" in unavailable_methods(bundle, served)
+    assert "chat" not in unavailable_methods(bundle, served)

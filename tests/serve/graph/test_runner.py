@@ -292,6 +292,20 @@ def test_a_short_query_does_not_wait_for_a_long_generation(runner: StageRunner, 
     assert len(found.ranking) == 40
 
 
+def test_a_generation_in_line_keeps_no_short_query_behind_it(runner: StageRunner, job: MakeJob) -> None:
+    together(runner, job((1,), "1"))
+    long, next_long = (job((2,), expansion(id, top_k=20)) for id in ("long", "next long"))
+    runner.submit(long)
+    time.sleep(0.05)
+    runner.submit(next_long)  # how long it takes is not known yet
+    short = job((1,), "short")
+    runner.submit(short)
+    short.done.result(5)
+    assert not long.done.done()
+    for one in (long, next_long):
+        one.done.result(5)
+
+
 def test_waiting_for_company_fills_batches(opened: OpenedBundle, job: MakeJob) -> None:
     runner = StageRunner(STAGES, [4, 4, 4], wait_s=0.2)
     jobs = [job((0,), str(i)) for i in range(3)]

@@ -233,6 +233,14 @@ def test_a_method_is_told_what_it_asks_for_and_its_reasoning_is_shown(tab: Page)
     expect(tab.locator("#reasoning")).to_have_text("Classcountries of Asia")
 
 
+def test_an_attribute_that_is_given_twice_has_the_values_of_both(tab: Page) -> None:
+    with tab.expect_request("**/v1/expand**") as asked:
+        tab.goto("/#p=Japan&method=retexpan&shared=continent: Asia, Europe; continent: Africa; coast: yes")
+    rows(tab).first.wait_for()
+    shared = {"continent": ["Asia", "Europe", "Africa"], "coast": ["yes"]}
+    assert json.loads(asked.value.post_data or "")["positive_attributes"] == shared
+
+
 def test_a_running_request_is_stopped(chromium: Browser, serve_site: MakeSite) -> None:
     with serve_site(delay=600) as slow:
         tab = chromium.new_page(base_url=slow)
