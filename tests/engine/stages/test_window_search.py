@@ -242,6 +242,21 @@ def test_a_long_search_passes_every_width_and_multiple_of_the_authors(some_bundl
     )
 
 
+@pytest.mark.parametrize(("iterations", "jointly"), [(2, False), (4, True), (6, False), (8, True)])
+def test_further_iterations_begin_where_the_authors_do(
+    some_bundle: Bundle, iterations: int, jointly: bool
+) -> None:
+    """Sets of 30, so that the first 13, and longer common beginnings, are parts of them."""
+    n = 64
+    world = World(5, n, ties=0)
+    stage = WindowSearch(k=30, iterations=iterations, jointly=jointly, first_window=3, window_steps=3, mu=1)
+    asked = [Query("q", (5, 9, 60), (4,), top_k=10), Query("r", (1, 2))]
+    check(
+        opened(world, stage, some_bundle)([Expansion(q) for q in asked]),
+        world.expected(stage, asked, [set(range(n))] * 2),
+    )
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from([-np.inf, 0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=200), st.integers(1, 9))
 def test_the_window_is_the_beginning_of_the_order(sums: list[float], count: int) -> None:
