@@ -11,8 +11,9 @@ on, what it encodes, and how it was trained:
   clipped, weight decay 1e-2, in batches of 32, as a small corpus has few), ``constant+dropout`` (with BERT's
   dropout in the last layer).
 
-Each cell is one line of ``--out`` (JSON lines): a finished one is not run again. Queries with even numbers
-are there to choose by, those with odd ones to report. ``retexpan`` and ``retexpan-negative`` are measured.
+Each cell is one line of ``cells.jsonl`` in ``--out``, a folder for each draw of sentences and length: a
+finished one is not run again. Queries with even numbers are there to choose by, those with odd ones to
+report. ``retexpan`` and ``retexpan-negative`` are measured.
 """
 
 from __future__ import annotations
@@ -183,8 +184,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="[default: WORKSPACE/retrieval_augmentation]")
     given = parser.parse_args()
     out = given.out or Path(given.workspace) / "retrieval_augmentation"
+    out /= f"S{given.sentences}-L{given.length}"  # its encoders are trained on these
     out.mkdir(parents=True, exist_ok=True)
-    lines = out / f"cells-{given.sentences}.jsonl"
+    lines = out / "cells.jsonl"
     done = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
     sample = prepare(Workspace.open(given.workspace), given.queries, given.sentences, given.length)
     for how, kind, to in [cell for cell in CELLS if cell[0] in given.training]:

@@ -13,7 +13,7 @@ in a sentence of their own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 PromptStyle = Literal["paper", "seedset"]
 """Whose prompts: the paper's, or ours."""
@@ -21,6 +21,9 @@ PromptStyle = Literal["paper", "seedset"]
 CotLevel = Literal["none", "class", "positive", "negative"]
 """Depth of the chain of thought: none, the class name, also what the positive seeds have in common,
 also what the negative ones have (the paper's table 8)."""
+
+LEVELS: tuple[CotLevel, ...] = get_args(CotLevel)
+"""From the flattest to the deepest; each names what those before it do, and one part more."""
 
 Part = Literal["class_name", "positive", "negative"]
 """A part of the chain of thought: the class name, what either kind of seeds has in common."""
@@ -64,6 +67,11 @@ NAMING = (
     ("Mercury, Venus and Mars", "planets of the solar system"),
 )
 """Our worked examples of naming a class (the entities and classes of table 14)."""
+
+
+def parts_of(level: CotLevel) -> tuple[Part, ...]:
+    """Return the parts of a chain of thought of some depth."""
+    return get_args(Part)[: LEVELS.index(level)]
 
 
 def name_text(name: str) -> str:

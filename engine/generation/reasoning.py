@@ -16,15 +16,12 @@ import torch
 from engine.errors import QueryError
 from engine.generation.artifacts import Artifacts
 from engine.generation.model import LanguageModel
-from engine.generation.prompts import CotLevel, Part, PromptStyle, attribute_prompt, class_prompt
+from engine.generation.prompts import CotLevel, Part, PromptStyle, attribute_prompt, class_prompt, parts_of
 from engine.query import Attributes, Query
 
 MAX_TOKENS = 20
 MAX_CHARACTERS = 200
 """Of what the model says; what a query gives is not cut, and is refused where a prompt does not fit."""
-
-LEVELS: tuple[CotLevel, ...] = ("none", "class", "positive", "negative")
-"""From the flattest to the deepest; each names what those before it do."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,8 @@ def reason(
     Raises:
         QueryError: a query lacks a part that it is to give, or a prompt does not fit the model.
     """
-    depth = LEVELS.index(level)
-    if not depth or not queries:
+    parts = parts_of(level)
+    if not parts or not queries:
         return [Reasoning()] * len(queries)
     names, model = artifacts.names, artifacts.model
     positive = [q.seed_names(q.positive, names) for q in queries]
@@ -77,12 +74,12 @@ def reason(
     else:
         classes = complete(model, [class_prompt(seeds, style) for seeds in positive], style)
     shared = told = [""] * len(queries)
-    if depth >= LEVELS.index("positive"):
+    if "positive" in parts:
         if "positive" in given:
             shared = [_given(q, q.positive_attributes, "positive_attributes", "pos_attrs") for q in queries]
         else:
             shared = _asked(model, positive, classes)
-    if depth >= LEVELS.index("negative"):
+    if "negative" in parts:
         # A query without negative seeds has nothing to be told apart from, and need not say anything.
         if "negative" in given:
             told = [
@@ -91,7 +88,7 @@ def reason(
             ]
         else:
             told = _asked(model, [q.seed_names(q.negative, names) for q in queries], classes)
-    return [Reasoning(*parts) for parts in zip(classes, shared, told, strict=True)]
+    return [Reasoning(*said) for said in zip(classes, shared, told, strict=True)]
 
 
 def _asked(model: LanguageModel, seeds: Sequence[Sequence[str]], classes: Sequence[str]) -> list[str]:

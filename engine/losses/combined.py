@@ -1,7 +1,8 @@
 """Compute the loss of a batch: all objectives of a :class:`~engine.losses.settings.Schedule`, or one of them.
 
 Distillation follows equation 15. The authors' program differs: it computes the divergence from probabilities
-where it means their logarithms, and lets gradients move its teacher, besides the momentum.
+where it means their logarithms, and lets gradients move its teacher, besides the momentum. Smoothing spreads
+its share over all entities, as RetExpan's program does; MESED's leaves out the labelled one.
 """
 
 from __future__ import annotations

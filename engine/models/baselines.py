@@ -23,70 +23,69 @@ block, D of a state.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from engine.models.image_tower import ImageTower
-from engine.models.settings import MultimodalConfig
+from engine.models.settings import Architecture, MultimodalConfig
 from engine.models.text import BARE_TOKENS, MaskPositionLayer, padding_mask
 
 Tensor = torch.Tensor
 
 
-class ImageEncoder(nn.Module):
+class Baseline(nn.Module):
+    """The encoder of a baseline: an image tower, and the text encoder's last layer where it reads text.
+
+    Args of every forward pass, which returns the state of each context, [B, D]:
+        states_BLD: states below the text encoder's last layer.
+        lengths_B: tokens of each sentence; three (begin, mask, end) where there is no text.
+        mask_B: position of the mask token.
+        kept_BTC: the input of the image tower's block.
+        has_image_B: bool, whether the context has an image.
+    """
+
+    def __init__(
+        self, tower: ImageTower, config: MultimodalConfig, dim: int, last: MaskPositionLayer | None = None
+    ) -> None:
+        super().__init__()
+        self.tower, self.config, self.dim = tower, config, dim
+        self._begun: tuple[nn.Module, ...] = (tower,) if last is None else (last, tower)
+        for part in self._begun:
+            part.requires_grad_(True)
+
+    @property
+    def pretrained(self) -> list[nn.Parameter]:
+        """What learns and does not begin anew."""
+        return [parameter for part in self._begun for parameter in part.parameters()]
+
+
+class ImageEncoder(Baseline):
     """ViT, BEiT or CLIP's image encoder: the image's vector, whatever the text."""
 
     def __init__(self, last: MaskPositionLayer, tower: ImageTower, config: MultimodalConfig) -> None:
-        super().__init__()
-        self.tower, self.config, self.dim = tower, config, tower.dim
-
-    @property
-    def pretrained(self) -> list[nn.Parameter]:
-        """What learns and does not begin anew."""
-        return list(self.tower.parameters())
+        super().__init__(tower, config, tower.dim)
 
     def forward(
         self, states_BLD: Tensor, lengths_B: Tensor, mask_B: Tensor, kept_BTC: Tensor, has_image_B: Tensor
     ) -> Tensor:
-        """Return the state of each context, [B, D]; zeros without an image.
-
-        Args:
-            states_BLD, lengths_B, mask_B: not looked at.
-            kept_BTC: the input of the image tower's block.
-            has_image_B: bool, whether the context has an image.
-        """
+        """Return the image's vector, [B, D]; zeros without an image."""
         return torch.where(has_image_B[:, None], self.tower(kept_BTC), 0)
 
 
-class TwoTowers(nn.Module):
+class TwoTowers(Baseline):
     """CLIP: a vector of either tower, which meet in nothing but a sum of products."""
 
     def __init__(self, last: MaskPositionLayer, tower: ImageTower, config: MultimodalConfig) -> None:
-        super().__init__()
-        self.last, self.tower, self.config = last, tower, config
-        self.last.requires_grad_(True)
-        self.dim = last.dim + tower.dim
-
-    @property
-    def pretrained(self) -> list[nn.Parameter]:
-        """What learns and does not begin anew."""
-        return [*self.last.parameters(), *self.tower.parameters()]
+        super().__init__(tower, config, last.dim + tower.dim, last)
+        self.last = last
 
     def forward(
         self, states_BLD: Tensor, lengths_B: Tensor, mask_B: Tensor, kept_BTC: Tensor, has_image_B: Tensor
     ) -> Tensor:
-        """Return both towers' unit vectors side by side, [B, D]; zeros for a modality that is absent.
-
-        Args:
-            states_BLD: states below the text encoder's last layer.
-            lengths_B: tokens of each sentence; three (begin, mask, end) where there is no text.
-            mask_B: position of the mask token.
-            kept_BTC: the input of the image tower's block.
-            has_image_B: bool, whether the context has an image.
-        """
+        """Return both towers' unit vectors side by side, [B, D]; zeros for a modality that is absent."""
         text_BD = self.last(states_BLD, lengths_B, mask_B)
         halves = [
             torch.where(there_B[:, None], F.normalize(half.float(), dim=1), 0)
@@ -95,13 +94,12 @@ class TwoTowers(nn.Module):
         return torch.cat(halves, dim=1)
 
 
-class CrossAttentionEncoder(nn.Module):
+class CrossAttentionEncoder(Baseline):
     """ALBEF's fusion: text that attends to itself and to the tokens of the image, read at the mask."""
 
     def __init__(self, last: MaskPositionLayer, tower: ImageTower, config: MultimodalConfig) -> None:
-        super().__init__()
-        self.last, self.tower, self.config, self.dim = last, tower, config, last.dim
-        self.last.requires_grad_(True)
+        super().__init__(tower, config, last.dim, last)
+        self.last = last
         self.project = nn.Linear(tower.dim, self.dim)
         # What a text without an image attends to; beside the image's tokens it is one more.
         self.absent_D = nn.Parameter(torch.zeros(self.dim))
@@ -118,23 +116,10 @@ class CrossAttentionEncoder(nn.Module):
             batch_first=True,
         )
 
-    @property
-    def pretrained(self) -> list[nn.Parameter]:
-        """What learns and does not begin anew."""
-        return [*self.last.parameters(), *self.tower.parameters()]
-
     def forward(
         self, states_BLD: Tensor, lengths_B: Tensor, mask_B: Tensor, kept_BTC: Tensor, has_image_B: Tensor
     ) -> Tensor:
-        """Return the state at each context's mask, [B, D].
-
-        Args:
-            states_BLD: states below the text encoder's last layer.
-            lengths_B: tokens of each sentence; three (begin, mask, end) where there is no text.
-            mask_B: position of the mask token.
-            kept_BTC: the input of the image tower's block.
-            has_image_B: bool, whether the context has an image; the tokens of others are not attended to.
-        """
+        """Return the state at each context's mask, [B, D]; no token of an absent image is attended to."""
         text_BLD = self.last.every_position(states_BLD, lengths_B)
         padding_BL = padding_mask(lengths_B, states_BLD.shape[1])
         image_BTD = self.project(self.tower.tokens(kept_BTC))
@@ -152,7 +137,9 @@ class CrossAttentionEncoder(nn.Module):
         return text_BLD[torch.arange(len(text_BLD), device=text_BLD.device), mask_B]
 
 
-BASELINES: dict[str, Any] = {
+BaselineMaker = Callable[[MaskPositionLayer, ImageTower, MultimodalConfig], Baseline]
+
+ENCODERS: dict[Architecture, BaselineMaker] = {
     "image": ImageEncoder,
     "two-towers": TwoTowers,
     "cross-attention": CrossAttentionEncoder,

@@ -34,7 +34,7 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
 from engine.errors import FormatError
-from engine.models.baselines import BASELINES, CrossAttentionEncoder, ImageEncoder, TwoTowers
+from engine.models.baselines import ENCODERS, Baseline
 from engine.models.image_tower import ImageTower
 from engine.models.lda import LdaProjection
 from engine.models.settings import MultimodalConfig
@@ -185,7 +185,7 @@ class PredictionHead(nn.Sequential):
         )
 
 
-Encoder = MultimodalEncoder | ImageEncoder | TwoTowers | CrossAttentionEncoder
+Encoder = MultimodalEncoder | Baseline
 
 
 def make_encoder(last: MaskPositionLayer, config: MultimodalConfig, tower: ImageTower | None) -> Encoder:
@@ -199,8 +199,7 @@ def make_encoder(last: MaskPositionLayer, config: MultimodalConfig, tower: Image
     if config.architecture == "multiexpan":
         return MultimodalEncoder(last, config)
     assert tower is not None, "the image side of a baseline"
-    made: Encoder = BASELINES[config.architecture](last, tower, config)
-    return made
+    return ENCODERS[config.architecture](last, tower, config)
 
 
 class EntityPredictionModel(nn.Module):
@@ -224,7 +223,7 @@ class EntityPredictionModel(nn.Module):
         """
         folder.mkdir(parents=True, exist_ok=True)
         save_file({n: t.contiguous() for n, t in self.state_dict().items()}, folder / WEIGHTS)
-        if not isinstance(self.encoder, MultimodalEncoder):
+        if isinstance(self.encoder, Baseline):
             self.encoder.tower.save(folder / VISION)
         (folder / CONFIG).write_text(self.encoder.config.model_dump_json(indent=1), encoding="utf-8")
         return CONFIG

@@ -15,9 +15,10 @@ published programs compute. Let l_e be an entity's standardised log-distribution
    places, 900 at the next 15, 600 at the next 35 and 150 beyond. A member is itself in S here, so it has the
    multiple at c.
 
-The divergence divides s by its sum (the program's ``scipy.stats.entropy`` does). In a closed form, with A
-the ids of s that are not mean(p_c) = 1/N, Z the sum of s, and the mean of log p_c over the vocabulary at
-hand,
+s as it is made does not sum to one, and the program does not divide it by its sum. Its divergence does:
+``scipy.stats.entropy(s, p_c)`` divides both by their sums first. So does the one here, where p_c sums to one
+already. In a closed form, with A the ids of s that are not mean(p_c) = 1/N, Z the sum of s, and the mean of
+log p_c over the vocabulary at hand,
 
     Z KL = sum over A of s_j log(s_j / p_j) - (1/N) (sum over all j of log p_j - sum over A of log p_j)
            - (1 - |A| / N) log N - Z log Z
@@ -145,7 +146,7 @@ class WindowSearchState:
         self.close(entity)
 
     def divergence(self, ids: Ids, weights: Sequence[tuple[int | None, float]]) -> Real:
-        """Return KL(s || p) in nats of some entities, float64 [n]."""
+        """Return KL(s || p) in nats of some entities, s and p divided by their sums, float64 [n]."""
         n, members = len(self._all), np.array(self.members, np.int32)
         s_M = multiples(len(members), weights) / n
         logs_BM = np.log(np.maximum(self._all.probabilities.at(ids, members, n), LEAST))
@@ -272,7 +273,8 @@ def expand_sets(
                 reached = cursor
                 _restart(sets, cursor)
         before = last
-        grow_sets(sets, sizes, gone) if changed else None
+        if changed:
+            grow_sets(sets, sizes, gone)
         found = [own.rerank(mu + 2 * number) for own in sets]
         if not changed:
             break

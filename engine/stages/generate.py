@@ -8,12 +8,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from engine.catalogue import Catalogue, open_catalogue
 from engine.errors import QueryError
 from engine.generation.files import LM_FILES
-from engine.generation.prompts import CotLevel, Part, PromptStyle
+from engine.generation.prompts import CotLevel, Part, PromptStyle, parts_of
 from engine.generation.seeds import query_rng
 from engine.query import Expansion, Filters, Ids, Query, Ranking, Scores
 from engine.stages.base import Stage, Worker, without
@@ -87,6 +87,16 @@ class Generate(Stage):
     }
     unit: ClassVar[str] = "beams"
     budget: ClassVar[int] = 320  # those of ``query_batch_size`` queries, as both are by default
+
+    @model_validator(mode="after")
+    def _asks_for_what_is_given(self) -> Generate:
+        asked = parts_of(self.cot_level)
+        if unasked := [part for part in self.given if part not in asked]:
+            raise ValueError(
+                f"given names {unasked[0]!r}, but a chain of thought of cot_level {self.cot_level!r} has "
+                f"{', '.join(asked) or 'no parts'}; set a deeper cot_level, or leave it out of given"
+            )
+        return self
 
     def cost(self, expansion: Expansion) -> int:
         """Return how many beams search for a query."""

@@ -33,9 +33,9 @@ class WindowSearch(Stage):
 
     Each step orders all candidates by the summed standardised log-distributions of the set's members, and
     takes, of the first few, the window, the one whose distribution is nearest to a reference that expects
-    the members. Then an entity's score is mu / (its place in the search) + 1 / (its rank by that divergence
-    to the whole set). Evidence: ``divergence``, that of the re-ranking, in nats, and ``rank``, the place in
-    the search.
+    the members, by KL divergence, both divided by their sums. Then an entity's score is mu / (its place in
+    the search) + 1 / (its rank by that divergence to the whole set). Evidence: ``divergence``, that of the
+    re-ranking, in nats, and ``rank``, the place in the search.
 
     Seeds are never returned, and negative ones are not used. A query that wants more than k gets it. After a
     stage that recalled candidates, or where a query has filters, only those are searched. Entities

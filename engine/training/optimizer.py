@@ -20,7 +20,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
     Matrices decay; biases and the scales of norms, which have one dimension, do not, whatever they are
     called. So the authors' programs mean it, too; MESED's goes by parts of names and misses the norms of
-    the text layer, of the prediction head and of the projection of contrast, which decay there.
+    the text layer and of the three heads, which decay there.
 
     Args:
         module: parameters that need no gradient are left out.

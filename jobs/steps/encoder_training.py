@@ -65,6 +65,16 @@ class Trained:
                 "or put the former files back"
             )
 
+    def is_of_corpus(self, workspace: Workspace) -> bool:
+        """Return whether the run's model input is there, and of the corpus that the workspace holds now.
+
+        Else the entities that the head predicts may be others, whatever their number.
+        """
+        try:
+            return bool(open_inputs(workspace, self.inputs_key))
+        except StorageError:
+            return False
+
 
 def trained_encoder(workspace: Workspace, job: str = JOB) -> Trained | None:
     """Return the encoder that a training of either kind trained last, or None if none was."""

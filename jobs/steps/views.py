@@ -138,6 +138,13 @@ def build_text_distributions(sources: Sources, made: BuiltViews) -> None:
             "one"
         )
         return
+    if not trained.is_of_corpus(sources.workspace):
+        console.say(
+            f"the text encoder {trained.name} was trained on another corpus (or its model input "
+            f"{trained.inputs_key} is gone), so that there are no distributions of the text, for `--method "
+            "probexpan`; `seedset train-encoder` makes an encoder for them"
+        )
+        return
     source = TextSource(trained, sources.cache, sources.temperature)
     distributions = text_distributions(source, len(sources.descriptions), sources.executor)
     made.writers.append(lambda staged: distributions.write(staged / distributions_folder("mask")))

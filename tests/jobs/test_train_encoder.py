@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from jobs.workers.executor import LocalExecutor
 from jobs.workers.training_sessions import LocalSession
 from tests.jobs.conftest import METALS, no_cluster
 from tests.support.commands import run_command
+from tests.support.corpora import run_import, ultrawiki
 from tests.support.train_workers import kill_a_worker
 
 SETTINGS = EncoderSettings(epochs=3, batch_size=16, learning_rate=1e-3, precision="float32")
@@ -147,6 +149,13 @@ def test_the_head_is_kept_and_predicts_each_entity_for_probexpan(
     build_text_distributions(replace(sources, trained=headless), nothing := BuiltViews())
     assert not nothing.writers
     assert "`seedset train-encoder --restart` makes one" in capsys.readouterr().err
+    # A corpus of more entities than the head knows, encoded by `build-index --inputs`.
+    grown = Workspace.open(shutil.copytree(prepared, tmp_path / "grown"))
+    sentences = {name: [f"We know {name}."] for name in [*METALS, "copper"]}
+    run_import(grown.root.uri, ultrawiki(tmp_path / "raw", sentences), "ultrawiki", overwrite=True)
+    build_text_distributions(replace(sources, workspace=grown, descriptions=[""] * 7), nothing)
+    assert not nothing.writers
+    assert f"the text encoder {trained.name} was trained on another corpus" in capsys.readouterr().err
 
 
 def check_artefacts(

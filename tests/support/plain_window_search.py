@@ -56,8 +56,8 @@ class PlainSearch:
         s[candidate] = p_c[candidate]
         for member, weight in zip(own.members, weights, strict=False):
             s[member] = weight * p_c.mean()
-        s = s / s.sum()
-        return float((s * np.log(s / p_c)).sum())
+        s, p = s / s.sum(), p_c / p_c.sum()
+        return float((s * np.log(s / p)).sum())
 
     def window(self, taken: int) -> int:
         """Return how many candidates a step considers."""

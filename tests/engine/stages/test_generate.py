@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from engine.errors import BundleError, QueryError, UnknownAttributeError
 from engine.generation.artifacts import open_artifacts
@@ -117,6 +118,13 @@ def test_rounds_are_shown_while_lists_grow(bundle: Bundle) -> None:
 def test_every_kind_of_prompt_gives_a_list(bundle: Bundle, changed) -> None:
     (found,) = QUICK.model_copy(update=changed).open(bundle)(asked(Q))
     assert len(found.ranking)
+
+
+def test_a_given_part_that_is_not_asked_for_is_refused() -> None:
+    assert Generate.model_validate({"cot_level": "positive", "given": "class_name, positive"}).given
+    for level, has in (("none", "no parts"), ("class", "class_name")):
+        with pytest.raises(ValidationError, match=f"'positive', but .* '{level}' has {has}; set a deeper"):
+            Generate.model_validate({"cot_level": level, "given": ["positive"]})
 
 
 def test_without_the_trie_only_names_of_the_vocabulary_count(bundle: Bundle) -> None:
