@@ -1,4 +1,4 @@
-"""Lay out a report in the shape of the papers' tables: UltraWiki 2-6, 8, 9, 15, 17, 18; MESED 3."""
+"""Lay out a report in the shape of the papers' tables: UltraWiki 2-9, 15, 17, 18; MESED 3."""
 
 from __future__ import annotations
 
