@@ -85,13 +85,16 @@ class Against(NamedTuple):
         """Return each method's difference from the baseline: with its interval and p values, by method.
 
         Methods are compared on the queries that both answered. ``p`` is a paired randomisation test's,
-        ``p_holm`` the same adjusted for the number of methods. Empty where the baseline was not measured.
+        ``p_holm`` the same adjusted for the number of methods. Those that answered none of the
+        baseline's queries are left out, and all where the baseline was not measured.
         """
         if self.baseline not in self.scores:
             return {}
         base = self.scores[self.baseline]
         differences = {
-            name: paired(own, base, self.column) for name, own in self.scores.items() if name != self.baseline
+            name: paired(own, base, self.column)
+            for name, own in self.scores.items()
+            if name != self.baseline and not set(own.ids).isdisjoint(base.ids)
         }
         p_values = {name: randomisation_p(one[:, 0]) for name, one in differences.items()}
         adjusted = holm(p_values)

@@ -122,6 +122,9 @@ def test_a_method_that_cannot_run_is_a_row_that_says_why(world: Path, tmp_path: 
     vectors = np.random.default_rng(0).normal(size=(N, 4))
     publish_vectors(Workspace.open(tmp_path / "w"), [f"entity {i}" for i in range(N)], {"mask": vectors})
     (tmp_path / "query").symlink_to(world / "query")
+    few = ("--no-plots", "--sweep", "none", "--method", "lexical", "--method", "retexpan-negative")
+    assert report(tmp_path, *few, "--baseline", "lexical") == 0
+    assert "No tests: the baseline lexical was not measured." in read(tmp_path, "report.md").decode()
     assert report(tmp_path, "--no-plots", "--sweep", "top-p") == 0
     found = json.loads(read(tmp_path))
     rows = {row["method"]: row for row in found["rows"]}
@@ -201,8 +204,7 @@ def test_what_the_outside_throws_is_a_row_and_a_defect_is_none(
     assert "overall" in rows["retexpan"]
     assert "free space" in rows["default"]["why_not"]
     monkeypatch.setattr(reporting, "measure_cell", failing(ZeroDivisionError()))
-    with pytest.raises(ZeroDivisionError):
-        reporting._tried(lambda: reporting.measure_cell(None, METHODS["default"]))
+    assert report(world, *asked, "--output", tmp_path) == 1
 
 
 def test_two_reports_are_compared(world: Path, first: dict, tmp_path: Path, capsys) -> None:
@@ -235,6 +237,7 @@ def test_what_expand_wrote_is_a_row(world: Path, first: dict, tmp_path: Path) ->
     asked = ("--no-plots", "--sweep", "none", "--output", tmp_path / "out", "--results", tmp_path / "results")
     assert report(world, *asked) == 0
     (row,) = json.loads((tmp_path / "out" / "report.json").read_text())["rows"]
+    assert "No tests" not in (tmp_path / "out" / "report.md").read_text()
     direct = first["rows"][0]
     assert row["method"] == "retexpan"
     assert row["overall"].items() <= direct["overall"].items()
