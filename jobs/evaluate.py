@@ -36,7 +36,7 @@ from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import presets
-from jobs.steps.measuring import asked_of_results, measuring
+from jobs.steps.measuring import asked_of_results, measuring, named_results
 from jobs.steps.query_options import with_checked_options
 
 EXAMPLES = """
@@ -101,8 +101,7 @@ def main(settings: EvaluateSettings) -> None:
     queries = read_queries(Store.open(settings.queries), bundle.vocabulary)
     evaluation = _Evaluation(workspace, bundle, queries, settings)
     reports: dict[str, Report] = {}
-    for results in stored:
-        name = results.run.method if results.run.method not in {*methods, *reports} else str(results)
+    for name, results in named_results(stored, methods).items():
         reports[name] = evaluation.of_results(name, results)
     for name, pipeline in methods.items():
         reports[name] = evaluation.of_method(name, pipeline)

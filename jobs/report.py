@@ -153,31 +153,52 @@ def _plan(settings: ReportSettings) -> ReportPlan:
     workspace = Workspace.open(settings.workspace)
     names = settings.method or ([] if settings.results else [*METHODS, *ABLATIONS])
     bundle = Bundle.open(workspace, settings.bundle)
+    before = _same_entities("--before", workspace, settings.before, bundle) if settings.before else None
+    smoothing = dict(_smoothing(workspace, one, bundle) for one in settings.smoothing)
+    results = [StoredResults.open(Store.open(folder)) for folder in settings.results]
+    _check_baseline(settings, [*names, *(one.run.method for one in results)])
     found = read_queries(Store.open(settings.queries), bundle.vocabulary)
     queries = sample(found, settings.sample)
     return ReportPlan(
         workspace,
         bundle,
         queries,
-        measuring(workspace, bundle, queries, settings.protocol),
+        measuring(workspace, bundle, found, settings.protocol),
         pipelines(dict.fromkeys(names), settings.set),
-        [StoredResults.open(Store.open(folder)) for folder in settings.results],
+        results,
         settings.baseline,
         settings.sample_generating,
         [name for name in settings.sweep or SWEEPS if name != NO_SWEEP],
         settings.sweep_sample,
-        dict(_smoothing(workspace, one) for one in settings.smoothing),
-        Bundle.open(workspace, settings.before) if settings.before else None,
+        smoothing,
+        before,
         settings.batch_size,
         settings.overwrite,
     )
 
 
-def _smoothing(workspace: Workspace, given: str) -> tuple[float, Bundle]:
-    value, equals, bundle = given.partition("=")
+def _check_baseline(settings: ReportSettings, names: list[str]) -> None:
+    """Refuse a baseline that was asked for and is no row; where it is the default, say that it is none."""
+    if settings.baseline in names:
+        return
+    if "baseline" in settings.model_fields_set:
+        raise UserError(f"--baseline {settings.baseline}: not among the report's rows: {', '.join(names)}")
+    console.say(f"no tests: the baseline {settings.baseline} is no row; give --baseline with one that is")
+
+
+def _same_entities(option: str, workspace: Workspace, bundle_id: str, bundle: Bundle) -> Bundle:
+    """Open another bundle, whose entities must have the ids that the queries were read with."""
+    other = Bundle.open(workspace, bundle_id)
+    if other.vocabulary.names != bundle.vocabulary.names:
+        raise UserError(f"{option}: bundle {other.id} has other entities than {bundle.id}")
+    return other
+
+
+def _smoothing(workspace: Workspace, given: str, bundle: Bundle) -> tuple[float, Bundle]:
+    value, equals, other = given.partition("=")
     try:
-        if equals and bundle:
-            return float(value), Bundle.open(workspace, bundle)
+        if equals and other:
+            return float(value), _same_entities(f"--smoothing {given}", workspace, other, bundle)
     except ValueError:
         pass
     raise UserError(f"--smoothing {given}: write VALUE=BUNDLE, such as 0.075=0123456789abcdef")
@@ -199,7 +220,7 @@ def _read_report(file: Path | None) -> Document | None:
 
 def _compared(new: Document, old: Document, file: Path | None) -> Table:
     remarks, header, rows = differences(new, old)
-    return Table(f"Here, and less what {file and file.name} has", header, rows, remarks)
+    return Table(f"Compared with {file}: figures here, and (here less there)", header, rows, remarks)
 
 
 def _write(
@@ -212,7 +233,7 @@ def _write(
     """Write the page, the tables as Markdown, the figures, the times, and last the report for programs."""
     title = f"Report on bundle {report['bundle']}"
     (folder / "report.html").write_bytes(html(report, shown, drawn, title).encode())
-    (folder / "report.md").write_bytes(markdown(shown, title).encode())
+    (folder / "report.md").write_bytes(markdown(report, shown, title).encode())
     for plot in drawn:
         (folder / "plots" / f"{plot.name}.png").write_bytes(plot.png)
     (folder / "timings.json").write_bytes(as_json({"seconds_per_query": seconds}))

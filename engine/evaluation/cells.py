@@ -38,7 +38,7 @@ class Cell(BaseModel):
     queries: str
     protocol: Protocol = "seedset"
     negative_seeds: int | None = None
-    corpus: str = ""
+    measures: str = ""
     version: int = VERSION
 
     @property
@@ -48,10 +48,14 @@ class Cell(BaseModel):
 
 
 class Measuring(NamedTuple):
-    """What is measured, and a digest of what of it comes neither from the queries nor from the bundle."""
+    """What is measured, and a digest of what stands neither in the measured queries nor in the bundle.
+
+    That is the numbers of sentences, and the entities of the classes: queries of a sample are measured by the
+    classes of the whole file.
+    """
 
     measures: Measures
-    corpus: str = ""
+    digest: str = ""
 
 
 class Measured(NamedTuple):
@@ -125,7 +129,7 @@ def measure_cell(
         queries=queries.truth_digest,
         protocol=measures.protocol,
         negative_seeds=measures.negative_seeds,
-        corpus=how.corpus,
+        measures=how.digest,
     )
     folder = cells / cell.key
     if not again and (there := finished(folder)) is not None:

@@ -85,13 +85,16 @@ class Against(NamedTuple):
         """Return each method's difference from the baseline: with its interval and p values, by method.
 
         Methods are compared on the queries that both answered. ``p`` is a paired randomisation test's,
-        ``p_holm`` the same adjusted for the number of methods. Empty where the baseline was not measured.
+        ``p_holm`` the same adjusted for the number of methods. Those that answered none of the
+        baseline's queries are left out, and all where the baseline was not measured.
         """
         if self.baseline not in self.scores:
             return {}
         base = self.scores[self.baseline]
         differences = {
-            name: paired(own, base, self.column) for name, own in self.scores.items() if name != self.baseline
+            name: paired(own, base, self.column)
+            for name, own in self.scores.items()
+            if name != self.baseline and not set(own.ids).isdisjoint(base.ids)
         }
         p_values = {name: randomisation_p(one[:, 0]) for name, one in differences.items()}
         adjusted = holm(p_values)
@@ -148,6 +151,8 @@ def document(
 
 
 COMPARED = ("PosMAP@10", "PosMAP@100", "PosMAP", "NegMAP", "CombMAP", "Avg")
+COMPARED_POSITIVE = ("PosMAP@10", "PosMAP@100", "PosMAP", "PosAvg")
+"""Where no query has a negative side, Neg and Comb columns say nothing."""
 
 
 def differences(new: Document, old: Document) -> tuple[list[str], list[str], list[list[str]]]:
@@ -160,6 +165,7 @@ def differences(new: Document, old: Document) -> tuple[list[str], list[str], lis
     mine, theirs = ({row["method"]: row for row in one["rows"]} for one in (new, old))
     remarks += [f"{name}: only here" for name in mine if name not in theirs]
     remarks += [f"{name}: only in the other" for name in theirs if name not in mine]
+    columns = COMPARED if new["negatives"] else COMPARED_POSITIVE
     rows = []
     for name in (name for name in mine if name in theirs):
         here, there = mine[name], theirs[name]
@@ -168,8 +174,8 @@ def differences(new: Document, old: Document) -> tuple[list[str], list[str], lis
                 remarks.append(f"{name}: measured only {'in the other' if 'why_not' in here else 'here'}")
             continue
         cells = []
-        for column in COMPARED:
+        for column in columns:
             value, change = here["overall"][column], here["overall"][column] - there["overall"][column]
             cells.append(f"{value:.2f} ({change:+.2f})")
         rows.append([name, *cells])
-    return remarks, ["method", *COMPARED], rows
+    return remarks, ["method", *columns], rows

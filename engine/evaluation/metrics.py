@@ -31,15 +31,15 @@ Protocol = Literal["seedset", "mesed", "mesed-program"]
 - ``seedset``: without the query's seeds, which no list holds. A perfect ranking reaches 100.
 - ``mesed``: with the seeds that the file names. They count in min(|truth|, K) and can never be hit, so that a
   perfect ranking of a class of 13 with 3 seeds reaches 10/13 at K = 100.
-- ``mesed-program``: as the program of MESED's authors does it. Besides the above, the list begins with the
-  seeds from the fourth on (the program takes off three, however many there are, and its re-ranking leaves
-  seeds in front), and of a list that is cut to more than 50 entries the divisor is at most its length.
+- ``mesed-program``: as the program of MESED's authors does it. Besides the above, three entries come off
+  a list that begins with the seeds, however many these are (so that seeds from the fourth on stay in front),
+  and of a list that is cut to more than 50 entries the divisor is at most its length.
 """
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 _SEEDS_OFF = 3
-"""Seeds that MESED's program takes off its lists."""
+"""Entries that MESED's program takes off its lists, which begin with the seeds."""
 
 _LONG_LIST = 50
 """Entries of a list beyond which MESED's program divides by no more than its length."""
@@ -107,7 +107,7 @@ def _side(
     if protocol != "seedset":
         ids, size = ids | truth.seeds, size + len(truth.seeds)
     if protocol == "mesed-program":
-        ranked = [*seeds[_SEEDS_OFF:], *map(int, ranked)]
+        ranked = [*seeds, *map(int, ranked)][_SEEDS_OFF:]
     hits = first_hits(ranked, ids)
     columns = {}
     for name, metric in (("MAP", average_precision), ("P", precision)):

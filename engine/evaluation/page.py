@@ -11,6 +11,12 @@ from engine.evaluation.plots import Plot
 from engine.evaluation.report import markdown_table
 from engine.evaluation.tables import Table
 
+IN_PERCENT = (
+    "All figures in percent. Pos: against what is wanted, higher is better. Neg: against what the negative "
+    "seeds stand for, lower is better. Comb: (Pos + 100 - Neg) / 2."
+)
+NOT_MEASURED = "Queries that were not measured"
+
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 0 1rem 4rem; }
@@ -46,25 +52,33 @@ def html(document: Document, tables: Sequence[Table], plots: Sequence[Plot], tit
     return head + "\n".join(part for part in parts if part) + "\n</body>\n</html>\n"
 
 
-def markdown(tables: Sequence[Table], title: str) -> str:
-    """Return the tables for a terminal or a repository."""
-    lines = [f"# {title}", ""]
+def markdown(document: Document, tables: Sequence[Table], title: str) -> str:
+    """Return what :func:`html` shows, without figures, for a terminal or a repository."""
+    lines = [f"# {title}", "", *(f"- {name}: {value}" for name, value in _facts(document).items()), ""]
+    lines += [IN_PERCENT, ""]
     for table in tables:
         lines += [f"## {table.title}", "", *markdown_table(table.header, table.rows), ""]
         lines += [line for note in table.notes for line in (note, "")]
+    if document["refused"]:
+        lines += [f"## {NOT_MEASURED}", "", *(f"- {one}" for one in _refusals(document)), ""]
     return "\n".join(lines)
 
 
-def _about(document: Document) -> str:
+def _facts(document: Document) -> dict[str, str]:
+    """Return what was measured on."""
     classes = ", ".join(f"{label} {n}" for label, n in document["classes"].items())
     missing = f"{document['missing_truth']} true names are not in the vocabulary"
-    facts = {
+    return {
         "bundle": document["bundle"],
         "queries": f"{document['queries']} ({classes})",
         "truth": f"protocol {document['protocol']}; {missing}",
     }
-    cells = "".join(f"<li>{escape(name)}: {escape(str(value))}</li>" for name, value in facts.items())
-    return f"<ul>{cells}</ul><p>All figures in percent.</p>"
+
+
+def _about(document: Document) -> str:
+    facts = _facts(document).items()
+    cells = "".join(f"<li>{escape(name)}: {escape(value)}</li>" for name, value in facts)
+    return f"<ul>{cells}</ul><p>{IN_PERCENT}</p>"
 
 
 def _table(table: Table) -> str:
@@ -87,13 +101,14 @@ def _figure(plot: Plot) -> str:
     )
 
 
+def _refusals(document: Document) -> list[str]:
+    """Return a line for each query that was refused."""
+    return [
+        f"{one['source']}:{one['position']} {one['query_id'] or ''}: {one['reason']}"
+        for one in document["refused"]
+    ]
+
+
 def _refused(document: Document) -> str:
-    refused = document["refused"]
-    if not refused:
-        return ""
-    items = "".join(
-        f"<li>{escape(one['source'])}:{one['position']} {escape(one['query_id'] or '')}: "
-        f"{escape(one['reason'])}</li>"
-        for one in refused
-    )
-    return f"<h2>Queries that were not measured</h2><ul>{items}</ul>"
+    items = "".join(f"<li>{escape(one)}</li>" for one in _refusals(document))
+    return f"<h2>{NOT_MEASURED}</h2><ul>{items}</ul>" if items else ""

@@ -22,6 +22,9 @@ SHOWN = 6
 DOTS = 110
 """Resolution, in dots an inch."""
 
+_BESIDE: Mapping[str, Any] = {"fontsize": "small", "loc": "upper left", "bbox_to_anchor": (1, 1)}
+"""A legend of methods beside the last panel, where it covers none of them."""
+
 SIDES = ("Pos", "Neg", "Comb")
 
 
@@ -105,11 +108,11 @@ def _by_class(rows: Sequence[Row]) -> Plot:
         width = 0.8 / len(rows)
         places = np.arange(len(classes))
         for number, row in enumerate(rows):
-            heights = [row["by_class"][name]["PosMAP@10"] for name in classes]
+            heights = [row["by_class"].get(name, {}).get("PosMAP@10", np.nan) for name in classes]
             axes[0].bar(places + number * width, heights, width, label=row["method"])
         axes[0].set_xticks(places + 0.4 - width / 2, classes, rotation=30, ha="right")
         axes[0].set_ylabel("PosMAP@10")
-        axes[0].legend(fontsize="small")
+        axes[0].legend(**_BESIDE)
 
     caption = "By fine-grained class (UltraWiki, figure 10)"
     return _drawn("classes", caption, 1 + (len(classes) > 8), lambda axes: draw(axes[:1]))
@@ -129,7 +132,7 @@ def _curves(rows: Sequence[Row], sides: Sequence[str]) -> Plot:
             panel.minorticks_off()
             panel.set_xlabel("K")
             panel.set_title(f"{side}MAP@K")
-        axes[0].legend(fontsize="small")
+        axes[-1].legend(**_BESIDE)
 
     return _drawn("curves", "By K, with 95 % intervals", len(sides), draw)
 
@@ -151,11 +154,13 @@ def _sweep(sweep: Mapping[str, Any], sides: Sequence[str]) -> Plot:
 
 def _tail(rows: Sequence[Row]) -> Plot:
     groups = [one for one in rows[0]["tail"] if one["truth"]]
+    names = [one["sentences"] for one in groups]
     labels = [f"{one['sentences']}\n({one['truth']})" for one in groups]
 
     def draw(axes: list[Axes]) -> None:
         for row in rows:
-            shares = [one["share"] for one in row["tail"] if one["truth"]]
+            by_name = {one["sentences"]: one["share"] for one in row["tail"]}
+            shares = [np.nan if by_name[name] is None else by_name[name] for name in names]
             axes[0].plot(labels, shares, marker="o", label=row["method"])
         axes[0].set_xlabel("sentences of the entity (true entities)")
         axes[0].set_ylabel("found among 100, %")

@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.evaluation.measuring import tail_labels
 from engine.evaluation.metrics import Means
-from engine.evaluation.scores import Scores
+from engine.evaluation.scores import GROUP_QUERIES, Scores
 
 Row = Mapping[str, Any]
 
@@ -56,11 +56,11 @@ def slices(scores: Scores) -> dict[str, dict[str, dict[str, float]]]:
 
     Slices that the queries say nothing of are left out, and those with one group only, which is the whole.
     """
-    rows = scores.table.select([*_ABOUT, *scores.metrics]).to_pylist()
+    table = scores.table.select([*_ABOUT, *scores.metrics])
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, group_of in SLICES.items():
         groups: dict[str, Means] = {}
-        for row in rows:
+        for row in (row for batch in table.to_batches(GROUP_QUERIES) for row in batch.to_pylist()):
             if (group := group_of(row)) is not None:
                 groups.setdefault(group, Means()).add({c: row[c] for c in scores.metrics})
         if len(groups) > 1:

@@ -1,4 +1,4 @@
-"""Lay out a report in the shape of the papers' tables: UltraWiki 2-6, 8, 9, 15, 17, 18; MESED 3."""
+"""Lay out a report in the shape of the papers' tables: UltraWiki 2-9, 15, 17, 18; MESED 3."""
 
 from __future__ import annotations
 
@@ -229,6 +229,8 @@ def _significance(document: Document, rows: Sequence[Row], seconds: Mapping[str,
     ]
     notes = [f"{name}: {document['statistics'][name]}." for name in ("intervals", "test")]
     notes.append("An interval takes queries as independent; those of one ultra-fine class are alike.")
+    if baseline not in [row["method"] for row in rows]:
+        notes.append(f"No tests: the baseline {baseline} was not measured.")
     notes += [f"{row['method']}: {row['note']}." for row in rows if "note" in row]
     if any(row["overall"]["queries"] < document["queries"] for row in rows):
         notes.append(

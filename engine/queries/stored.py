@@ -14,6 +14,7 @@ from engine.errors import FormatError, QueryError
 from engine.queries.formats import QuerySet
 from engine.queries.results import ExpansionFolder, RunDescription
 from engine.query import Expansion, Ids, Query, Ranking, Scores
+from engine.storage.parts import content_key
 from engine.storage.store import Store
 
 _READ = ["query_id", "rank", "entity_id", "score", "degraded", "counts"]
@@ -56,6 +57,11 @@ class StoredResults:
 
     def __str__(self) -> str:
         return self.folder.folder.name
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of what was written: two runs of one description may have found other things."""
+        return content_key(*(self.folder.parts.file(part).sha256() for part in self.run.parts))
 
     def check(self, queries: QuerySet, cutoff: int) -> None:
         """Check that the output answers these queries, all of them and no others.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
@@ -39,11 +42,30 @@ def measuring(
     """Return what is measured: besides the papers' columns the fine-grained class and the long tail.
 
     The entities of a class are those that its queries name and those with its name in their attribute
-    "class". Sentences are counted in the corpus, if it is there and has the bundle's entities.
+    "class": give all queries, also where only some of them are measured. Sentences are counted in the corpus,
+    if it is there and has the bundle's entities.
     """
     sentences = sentence_counts(workspace, bundle)
-    measures = Measures(protocol, negative_seeds, fine_classes(bundle, queries), sentences)
-    return Measuring(measures, "" if sentences is None else content_key(sentences.tobytes()))
+    classes = fine_classes(bundle, queries)
+    digest = content_key(
+        json.dumps({label: sorted(classes[label]) for label in sorted(classes)}),
+        b"" if sentences is None else sentences.tobytes(),
+    )
+    return Measuring(Measures(protocol, negative_seeds, classes, sentences), digest)
+
+
+def named_results(results: Sequence[StoredResults], methods: Iterable[str]) -> dict[str, StoredResults]:
+    """Return results by names that no two share: the method's, or with the folder's where that is taken."""
+    found: dict[str, StoredResults] = {}
+    taken = set(methods)
+    for one in results:
+        name, number = one.run.method, 1
+        while name in taken:
+            name = f"{one.run.method} ({one}{f', {number}' if number > 1 else ''})"
+            number += 1
+        taken.add(name)
+        found[name] = one
+    return found
 
 
 def asked_of_results(queries: QuerySet, results: StoredResults) -> QuerySet:

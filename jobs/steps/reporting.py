@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from cluster.errors import user_error
 from engine.errors import BundleError, UserError
 from engine.evaluation import ablation
 from engine.evaluation.cells import Measured, Measuring, measure_cell, measure_into
@@ -39,7 +40,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.parts import content_key
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.steps.measuring import CELLS, asked_of_results, measuring
+from jobs.steps.measuring import CELLS, asked_of_results, named_results
 from jobs.steps.query_options import with_checked_options
 
 VIEW = "mask"
@@ -135,10 +136,7 @@ def _file_name(uri: str) -> str:
 
 def _cells(plan: ReportPlan) -> Iterator[tuple[str, str, Measured | UserError]]:
     """Yield name, pipeline and cell of every row; in a cell's place why there is none."""
-    for results in plan.results:
-        name = results.run.method
-        if name in plan.methods:
-            name = f"{name} ({results})"
+    for name, results in named_results(plan.results, plan.methods).items():
         yield name, results.run.pipeline, _tried(lambda results=results: _read(plan, results))
     for name, pipeline in plan.methods.items():
         some = sample(plan.queries, plan.generating) if generates(pipeline) else plan.queries
@@ -151,11 +149,15 @@ def generates(pipeline: Pipeline) -> bool:
 
 
 def _tried(measure: Any) -> Measured | UserError:
+    """Return what is measured, or the mistake that is in its way, such as a model that cannot be read."""
     try:
         found: Measured = measure()
         return found
-    except UserError as error:
-        return error
+    except Exception as error:
+        found_error = user_error(error)
+        if found_error is None:
+            raise  # a defect
+        return found_error
 
 
 def check_needs(pipeline: Pipeline, bundle: Bundle) -> None:
@@ -191,11 +193,15 @@ def _cell(
 def _read(plan: ReportPlan, results: StoredResults) -> Measured:
     """Return the cell of what `expand` wrote."""
     if results.run.bundle != plan.bundle.id:
-        raise UserError(f"{results}: of bundle {results.run.bundle}, not {plan.bundle.id}")
+        raise UserError(
+            f"--results {results}: of bundle {results.run.bundle}, not {plan.bundle.id}; "
+            f"give --bundle {results.run.bundle}"
+        )
     asked = asked_of_results(plan.queries, results)
     results.check(asked, CUTOFFS[-1])
-    made_of = (results.run.model_dump_json(), asked.truth_digest, plan.how.measures.protocol)
-    folder = plan.workspace.runs(CELLS) / content_key("results", *made_of, plan.how.corpus)
+    made_of = (results.run.model_dump_json(), results.digest, asked.truth_digest)
+    key = content_key("results", *made_of, plan.how.measures.protocol, plan.how.digest)
+    folder = plan.workspace.runs(CELLS) / key
     report = None if plan.again else finished(folder)
     if report is None:
         about = {"method": results.run.method, "pipeline": results.run.pipeline, "bundle": plan.bundle.id}
@@ -231,12 +237,18 @@ def _points(plan: ReportPlan, sweep: Sweep, queries: QuerySet) -> Iterator[dict[
 
 def _smoothing(plan: ReportPlan) -> Iterator[dict[str, Any]]:
     """Yield the sweep of label smoothing, whose values are bundles of trainings that are there."""
-    if not plan.smoothing or plan.baseline not in plan.methods:
+    if not plan.smoothing:
+        return
+    if plan.baseline not in plan.methods:
+        console.say(f"sweep smoothing: left out: {plan.baseline} is not among the methods of the report")
         return
     pipeline, overall = plan.methods[plan.baseline], []
     for value, bundle in plan.smoothing.items():
-        how = measuring(plan.workspace, bundle, plan.queries, plan.how.measures.protocol)
-        cell = _cell(replace(plan, bundle=bundle, how=how), f"{plan.baseline}, smoothing {value}", pipeline)
+        name = f"{plan.baseline}, smoothing {value}"
+        cell = _tried(lambda b=bundle, n=name: _cell(replace(plan, bundle=b), n, pipeline))
+        if isinstance(cell, UserError):
+            console.say(f"sweep smoothing: left out: bundle {bundle.id}: {cell}")
+            return
         overall.append(cell.report["overall"])
     usable, _ = by_truth(plan.queries.queries)
     yield {

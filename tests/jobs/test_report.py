@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from engine.evaluation import cells
+from engine.evaluation.comparison import COMPARED_POSITIVE, differences
 from engine.evaluation.plots import available
+from engine.evaluation.sweeps import sample
+from engine.methods import METHODS
+from engine.queries.formats import read_queries
+from engine.storage.bundle import Bundle, point_to
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
 from jobs import expand
 from jobs.report import main
+from jobs.steps import reporting
+from jobs.steps.measuring import measuring
 from tests.support.bundles import method_bundle, publish_vectors
 from tests.support.commands import run_command
 
@@ -104,13 +119,12 @@ def test_the_same_again_measures_nothing_and_has_the_same_bytes(
 
 
 def test_a_method_that_cannot_run_is_a_row_that_says_why(world: Path, tmp_path: Path) -> None:
-    import numpy as np
-
-    from engine.storage.workspace import Workspace
-
     vectors = np.random.default_rng(0).normal(size=(N, 4))
     publish_vectors(Workspace.open(tmp_path / "w"), [f"entity {i}" for i in range(N)], {"mask": vectors})
     (tmp_path / "query").symlink_to(world / "query")
+    few = ("--no-plots", "--sweep", "none", "--method", "lexical", "--method", "retexpan-negative")
+    assert report(tmp_path, *few, "--baseline", "lexical") == 0
+    assert "No tests: the baseline lexical was not measured." in read(tmp_path, "report.md").decode()
     assert report(tmp_path, "--no-plots", "--sweep", "top-p") == 0
     found = json.loads(read(tmp_path))
     rows = {row["method"]: row for row in found["rows"]}
@@ -130,6 +144,9 @@ def test_the_page_is_one_file_without_scripts(world: Path, first: dict) -> None:
     assert 'name="viewport"' in page
     assert "<b>places</b>" not in page, "names are text"
     assert "&lt;b&gt;places&lt;/b&gt;" in page
+    text = read(world, "report.md").decode()
+    assert "- truth: protocol seedset; 6 true names" in text
+    assert "All figures in percent" in text
     for title in ("table 2", "table 4", "table 5", "table 15", "table 18", "fine-grained class"):
         assert title in page
     assert "table 3: main" not in page, "that is MESED's"
@@ -146,6 +163,48 @@ def test_figures_are_drawn_into_the_page(
     page = (world / "drawn" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(drawn)
     assert f"plots={len(drawn)}" in capsys.readouterr().out
+
+
+def test_classes_of_all_queries_are_the_truth_of_a_sample(world: Path, first: dict) -> None:
+    """Whichever command measured a query first, its class is that of the whole file."""
+    asked = ("--no-plots", "--sweep", "none", "--method", "retexpan", "--method", "retexpan+lm-rerank")
+    for option in ("--sample", "--sample-generating"):
+        assert report(world, *asked, option, 2, "--overwrite", "--output", world / option) == 0
+    found = [
+        {row["method"]: row for row in json.loads((world / option / "report.json").read_text())["rows"]}
+        for option in ("--sample", "--sample-generating")
+    ]
+    assert found[0]["retexpan+lm-rerank"]["overall"] == found[1]["retexpan+lm-rerank"]["overall"]
+    workspace = Workspace.open(world / "w")
+    bundle = Bundle.open(workspace)
+    queries = read_queries(Store.open(world / "query"), bundle.vocabulary)
+    assert (
+        measuring(workspace, bundle, queries).digest
+        != measuring(workspace, bundle, sample(queries, 2)).digest
+    )
+
+
+def test_what_the_outside_throws_is_a_row_and_a_defect_is_none(
+    world: Path, first: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("--no-plots", "--sweep", "none", "--method", "retexpan", "--method", "default")
+    measure = reporting.measure_cell
+
+    def failing(error: Exception):
+        def run(cells_folder, pipeline, *rest):
+            if pipeline == METHODS["default"]:
+                raise error
+            return measure(cells_folder, pipeline, *rest)
+
+        return run
+
+    monkeypatch.setattr(reporting, "measure_cell", failing(OSError(errno.ENOSPC, "full", "lm/weights")))
+    assert report(world, *asked, "--output", tmp_path) == 0
+    rows = {row["method"]: row for row in json.loads((tmp_path / "report.json").read_text())["rows"]}
+    assert "overall" in rows["retexpan"]
+    assert "free space" in rows["default"]["why_not"]
+    monkeypatch.setattr(reporting, "measure_cell", failing(ZeroDivisionError()))
+    assert report(world, *asked, "--output", tmp_path) == 1
 
 
 def test_two_reports_are_compared(world: Path, first: dict, tmp_path: Path, capsys) -> None:
@@ -178,15 +237,50 @@ def test_what_expand_wrote_is_a_row(world: Path, first: dict, tmp_path: Path) ->
     asked = ("--no-plots", "--sweep", "none", "--output", tmp_path / "out", "--results", tmp_path / "results")
     assert report(world, *asked) == 0
     (row,) = json.loads((tmp_path / "out" / "report.json").read_text())["rows"]
+    assert "No tests" not in (tmp_path / "out" / "report.md").read_text()
     direct = first["rows"][0]
     assert row["method"] == "retexpan"
     assert row["overall"].items() <= direct["overall"].items()
     assert row["intervals"] == direct["intervals"]
 
 
+def test_two_results_of_one_method_are_two_rows(world: Path, first: dict, tmp_path: Path) -> None:
+    """The same run again may find other things, as a chat model does: what was written counts."""
+    words = ("--workspace", world / "w", "--queries", world / "query", "--method", "retexpan")
+    assert run_command(expand.main, *words, "--output", tmp_path / "a" / "out", "--workers", 1) == 0
+    for name in ("b", "c"):
+        shutil.copytree(tmp_path / "a" / "out", tmp_path / name / "out")
+        (file,) = (tmp_path / name / "out").glob("part-*.parquet")
+        table = pq.read_table(file)
+        backwards = pc.subtract(N - 1, table["entity_id"]).cast(pa.int32())
+        place = table.column_names.index("entity_id")
+        pq.write_table(table.set_column(place, table.schema.field(place), backwards), file)
+    given = [word for name in "abc" for word in ("--results", tmp_path / name / "out")]
+    assert report(world, "--no-plots", "--sweep", "none", "--output", tmp_path / "r", *given) == 0
+    rows = json.loads((tmp_path / "r" / "report.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == ["retexpan", "retexpan (out)", "retexpan (out, 2)"]
+    assert rows[0]["overall"] != rows[1]["overall"] == rows[2]["overall"]
+    assert rows[1]["against"]["difference"] != 0
+
+
+def test_a_bundle_of_other_entities_is_refused(world: Path, capsys) -> None:
+    workspace = Workspace.open(world / "w")
+    ours = Bundle.open(workspace).id
+    names = [f"other {i}" for i in range(N)]
+    other = publish_vectors(workspace, names, {"mask": np.random.default_rng(0).normal(size=(N, 4))})
+    for option, given in (("--before", other.id), ("--smoothing", f"0.1={other.id}")):
+        assert report(world, "--bundle", ours, option, given) == 2
+        assert "has other entities than" in capsys.readouterr().err
+    point_to(workspace, ours)
+
+
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
+        (
+            ["--method", "default", "--baseline", "typo"],
+            "--baseline typo: not among the report's rows: default",
+        ),
         (["--compare", "none.json"], "--compare none.json: No such file"),
         (["--compare", "query/0.json"], "no report of `seedset report`"),
         (["--smoothing", "0.1"], "write VALUE=BUNDLE"),
@@ -221,6 +315,7 @@ def test_queries_without_negatives_have_meseds_table(tmp_path: Path) -> None:
     assert "| w/o text | 12.3 |" in text
     assert "UltraWiki, table 2" not in text
     found = json.loads(read(tmp_path))
+    assert differences(found, found)[1] == ["method", *COMPARED_POSITIVE]
     assert (found["protocol"], found["statistics"]["column"], found["negatives"]) == (
         "mesed",
         "PosMAP",

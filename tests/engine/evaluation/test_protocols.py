@@ -57,10 +57,10 @@ def test_mesed_is_trec_eval_with_the_seeds_in_the_qrels(case) -> None:
 
 @given(CASES)
 def test_the_programs_own_rules(case) -> None:
-    """Three seeds come off the list whatever their number; a list of more than 50 divides by its length."""
+    """Three entries come off seeds and list, however many seeds; over 50 entries divide by their number."""
     ranked, members, seeds, truth = split(case)
     columns = measure(ranked, truth, Truth(), "mesed-program", seeds)
-    theirs = (seeds + ranked)[3:] if len(seeds) >= 3 else ranked
+    theirs = (seeds + ranked)[3:]
     for k in CUTOFFS:
         cut = theirs[:k]
         hits = [sum(e in members for e in cut[: i + 1]) for i in range(len(cut))]

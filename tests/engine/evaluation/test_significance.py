@@ -5,10 +5,14 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.evaluation.comparison import Against
+from engine.evaluation.metrics import SUMMARIES
+from engine.evaluation.scores import Scores
 from engine.evaluation.significance import holm, in_order_of, intervals, randomisation_p
 
 VALUES = st.lists(st.floats(-50, 50).map(lambda x: round(x, 2)), min_size=2, max_size=8)
@@ -56,3 +60,14 @@ def test_scores_are_paired_by_query() -> None:
     np.testing.assert_array_equal(in_order_of(["c", "a", "b"], ["b"], values), [[3]])
     with pytest.raises(ValueError, match="other queries"):
         in_order_of(["a"], ["b"], values[:1])
+
+
+def test_methods_are_tested_on_the_queries_that_both_answered() -> None:
+    def scored(**values: float) -> Scores:
+        columns = {name: list(values.values()) for name in SUMMARIES["PosMAP"]}
+        return Scores(pa.table({"query_id": list(values), **columns}))
+
+    scores = {"base": scored(a=10.0, b=20.0), "some": scored(b=25.0, c=99.0), "none": scored(c=1.0)}
+    found = Against("base", "PosMAP", scores).tests()
+    assert {name: (one["queries"], one["difference"]) for name, one in found.items()} == {"some": (1, 5)}
+    assert Against("missing", "PosMAP", scores).tests() == {}
