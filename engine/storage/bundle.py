@@ -116,7 +116,7 @@ class Bundle:
             file.startswith(f"{name}/") for file in self.manifest.files
         ):
             made_by = next((f"; {how}" for what, how in MADE_BY.items() if name.startswith(what)), "")
-            raise BundleError(f"bundle {self.id}: holds no {name!r}; it holds {self._listing()}{made_by}")
+            raise BundleError(f"bundle {self.id}: holds no {name!r}{made_by}; it holds {self._listing(name)}")
         return self.folder / name
 
     def check_present(self) -> None:
@@ -144,8 +144,11 @@ class Bundle:
         """Let :meth:`once` return ``value`` for a file, such as a client of who holds it elsewhere."""
         self._read[name] = value
 
-    def _listing(self) -> str:
-        return ", ".join(sorted(self.manifest.files))
+    def _listing(self, name: str) -> str:
+        """Return the files beside a name, and of other folders the names alone."""
+        beside = name.split("/")[0]
+        shown = {file if file.split("/")[0] == beside else file.split("/")[0] for file in self.manifest.files}
+        return ", ".join(sorted(shown))
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

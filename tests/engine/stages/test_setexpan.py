@@ -165,5 +165,5 @@ def test_a_seed_without_contexts_is_named(bundle: Bundle) -> None:
 
 def test_a_bundle_without_skipgrams_says_which_command_makes_them(tmp_path: Path) -> None:
     bare = publish_vectors(Workspace.open(tmp_path), ["a", "b"], {"mask": np.eye(2)})
-    with pytest.raises(BundleError, match=r"holds no 'skipgrams'; .*; run `seedset build-index` again"):
+    with pytest.raises(BundleError, match=r"holds no 'skipgrams'; run `seedset build-index` again"):
         SetExpan().open(bare)
