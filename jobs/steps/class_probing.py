@@ -26,7 +26,14 @@ from engine.storage.parts import content_key
 from engine.storage.store import machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedPart, FrozenCache
-from engine.training.mlm_head import EPOCHS, mask_tokens, states_at_masks, train_head
+from engine.training.mlm_head import (
+    EPOCHS,
+    RECIPE,
+    class_nouns,
+    mask_tokens,
+    states_at_masks,
+    train_head,
+)
 from jobs import console
 from jobs.workers.executor import Executor
 
@@ -125,7 +132,7 @@ def _trained(workspace: Workspace, base: str, head_sentences: int) -> BertForMas
     model = BertForMaskedLM(encoder.model.config)
     model.bert.load_state_dict(encoder.model.state_dict())
     head: Any = model.cls.predictions
-    key = content_key(read_manifest(workspace).digest, model_fingerprint(base), f"{head_sentences} {EPOCHS}")
+    key = content_key(read_manifest(workspace).digest, model_fingerprint(base), f"{head_sentences} {RECIPE}")
     file = workspace.runs("masked-lm") / f"{key}.safetensors"
     if file.exists():
         console.say(f"masked language model: its head is kept from before ({file.uri})")
@@ -141,10 +148,11 @@ def _trained(workspace: Workspace, base: str, head_sentences: int) -> BertForMas
 
 def _train(texts: list[str], base: str, encoder: TextEncoder, model: BertForMaskedLM) -> None:
     tokenizer = load_tokenizer(base)
-    sentences = mask_tokens(tokenizer, token_ids(tokenizer, texts), SEED)
+    sentences = mask_tokens(tokenizer, token_ids(tokenizer, texts), class_nouns(tokenizer), SEED)
     if not sentences:
         raise UserError(
-            "--class-names: the corpus has no sentence that a masked language model could learn from"
+            "--class-names: the corpus has no English plural that a head could learn to name a class by; "
+            "name an encoder whose folder has that head with `seedset preprocess --model`"
         )
     with console.meter("masked language model, sentences", len(sentences)) as meter:
         states, targets = states_at_masks(encoder, sentences, meter.add)
