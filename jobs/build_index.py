@@ -54,7 +54,7 @@ class BuildIndexSettings(CommandSettings):
     class_names: bool = Field(
         default=False,
         description="Make what `cgexpan` asks, too: the state of every mention, and a masked language model; "
-        "an encoder without a head for that gets one, trained on the corpus.",
+        "an encoder without a head for that gets one, trained on the plurals of the corpus.",
     )
     head_sentences: int = Field(
         default=HEAD_SENTENCES,

@@ -38,13 +38,13 @@ def negative_names(names: Sequence[str], nearness_EC: Floats, positive: str, mar
 
     Args:
         names: class names.
-        nearness_EC: of each seed of the query to them.
+        nearness_EC: of each seed of the query to them; without a seed no name is negative.
         positive: one of them.
         margin: places in between.
     """
     single = [name for name in names if " " not in name and not positive.endswith(name)]
     place = {name: i for i, name in enumerate(names)}
-    found = set(single)
+    found = set(single) if len(nearness_EC) else set()
     for nearness_C in nearness_EC:
         ranked = sorted([positive, *single], key=lambda name: -nearness_C[place[name]])
         found &= set(ranked[ranked.index(positive) + 1 + margin :])

@@ -8,9 +8,9 @@ name and the set, drop those that fit another class better.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -20,11 +20,12 @@ from pydantic import Field
 from engine.generation.hearst import MASK, PATTERNS, Masked, query, spoken
 from engine.query import Expansion, Ids, Query, Ranking
 from engine.retrieval.class_names import negative_names, of_other_classes, often, positive_name
-from engine.retrieval.mention_states import PROBING
+from engine.retrieval.mention_states import PROBING, best_mean
 from engine.stages.base import Stage, Worker
 from engine.stages.retrieve import Matching, allowed, evidence_of, matching_of, unused
 from engine.storage.bundle import Bundle
-from engine.text.plurals import is_plural, plural
+from engine.text.class_words import head_noun, is_modifier, stop_words
+from engine.text.plurals import plural
 
 if TYPE_CHECKING:  # what only describes a pipeline loads no model library
     from engine.retrieval.index import Vectors
@@ -63,7 +64,8 @@ class CGExpan(Stage):
     and neither word may be a stop word (scikit-learn's): no tagger, and English alone. The list is complete
     with ``k`` entities, as theirs is with 50; a query that wants more gets more, but no more than
     ``iterations`` are made (ours, for the sake of time) and none after the query's deadline. Draws begin
-    anew with every query.
+    anew with every query, and do not go through the set in turn. Where names are ranked, their program
+    writes "{name} especially" without a comma, and an entity with few mentions has an arbitrary say.
 
     Negative seeds are only kept out. After a stage that recalled candidates, or where a query has filters,
     only those are taken. Evidence: ``mrr`` and ``iteration``, as SetExpan's.
@@ -178,6 +180,7 @@ class ClassGuided:
     def grow(self, asked: Query, size: int) -> tuple[str, ...]:
         """Make iterations until the set is complete; return why it is not, if no class has a name."""
         margin, stuck = self.stage.margin, 0
+        size = min(size, int(self.free_N.sum()))
         for iteration in range(1, self.stage.iterations + 1):
             before = len(self.taken)
             if before >= size or (asked.deadline is not None and asked.deadline.remaining() <= 0):
@@ -223,15 +226,17 @@ class ClassGuided:
     def choose_names(self, counts: Counter[str], margin: int) -> str:
         """Return the positive name, and keep the negative ones."""
         stage = self.stage
-        names = sorted(name for name, count in counts.items() if count >= stage.least)
+        given = [name for name, count in counts.items() if count >= stage.least]
+        names = sorted(given, key=lambda name: (-counts[name], name))
         names += [name for name in self.class_names if name not in names]
-        members = self.members
+        heard = [seed for seed in self.seeds if self.probing.mentions.counts_N[seed] >= stage.mentions]
+        members = heard + [entity for entity, _, _ in self.taken]
         nearness_EC = np.stack([self._nearness(name, members) for name in names], axis=1)
         eligible = often(counts, stage.draws * len(PATTERNS), 5 / 6) | set(self.class_names)
         positive = positive_name(names, nearness_EC, eligible & set(names) or set(names))
         if positive not in self.class_names:
             self.class_names.append(positive)
-        self._negative |= negative_names(names, nearness_EC[: len(self.seeds)], positive, margin)
+        self._negative |= negative_names(names, nearness_EC[: len(heard)], positive, margin)
         self._negative.discard(positive)
         return positive
 
@@ -299,37 +304,10 @@ class ClassGuided:
         return self._states[name]
 
     def _nearness(self, name: str, entities: Iterable[int]) -> npt.NDArray[np.float64]:
-        """Return the nearness of a class name to entities, by the best pattern at each mention, [E]."""
-        k, mentions = self.stage.mentions, self.probing.mentions
-        found = []
-        for entity in entities:
-            best = mentions.cosines(self._states_of(name), entity).max(axis=0, initial=-1.0)
-            found.append(float(np.partition(best, len(best) - k)[-k:].mean()) if len(best) >= k else 0.0)
-        return np.array(found)
+        """Return the nearness of a class name to entities, by the best pattern at each mention, [E].
 
-
-def head_noun(word: str, knows: Callable[[str], bool]) -> str | None:
-    """Return the plural that a word is, or that it has, as the last word of a class name; None: neither.
-
-    Args:
-        word: in lower case.
-        knows: whether a word is a token of the model.
-    """
-    if not word.isalpha() or len(word) < 3 or word in stop_words():
-        return None
-    if is_plural(word):
-        return word
-    return plural(word) if knows(plural(word)) else None
-
-
-def is_modifier(word: str, head: str) -> bool:
-    """Return whether a word in lower case may stand in front of the last word of a class name."""
-    return word.isalpha() and len(word) > 2 and word not in stop_words() and head not in (word, plural(word))
-
-
-@cache
-def stop_words() -> frozenset[str]:
-    """Return English words that name nothing."""
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
-    return frozenset(ENGLISH_STOP_WORDS)
+        The entities have ``mentions`` mentions at least.
+        """
+        cosines = (self.probing.mentions.cosines(self._states_of(name), entity) for entity in entities)
+        best = [best_mean(of_one.max(axis=0, keepdims=True), self.stage.mentions) for of_one in cosines]
+        return np.concatenate([np.empty(0), *best])

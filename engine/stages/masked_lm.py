@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -36,6 +36,7 @@ class MaskedLM:
         self._model = model.eval().requires_grad_(False).to(self._device)
         self._tokenizer = tokenizer
         self._masker = MentionMasker(tokenizer, MAX_TOKENS)
+        self._model.base_model.register_forward_hook(self._keep_masks, with_kwargs=True)
 
     @classmethod
     def read(cls, folder: Path) -> MaskedLM:
@@ -75,10 +76,15 @@ class MaskedLM:
         run = self._model if head else self._model.base_model
         with torch.inference_mode():
             out = run(input_ids=ids_BL.to(self._device), attention_mask=within_BL.to(self._device))
-        found_BLX = out.logits if head else out.last_hidden_state
-        rows = torch.arange(len(inputs))
-        place: torch.Tensor = found_BLX[rows, torch.tensor([one.mask_index for one in inputs])]
-        return place
+        found_B1X: torch.Tensor = out.logits if head else out.last_hidden_state
+        return found_B1X[:, 0]
+
+    def _keep_masks(self, module: torch.nn.Module, args: Any, named: dict[str, Any], out: Any) -> Any:
+        """Leave of the encoder's states those at the masks, one a text: a head reads each state alone, and
+        the product with the vocabulary is most of the work."""
+        ids_BL = args[0] if args else named["input_ids"]
+        out.last_hidden_state = out.last_hidden_state[ids_BL == self._tokenizer.mask_token_id][:, None]
+        return out
 
 
 def _word(token: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -182,12 +182,29 @@ def _as_tensor(states: npt.NDArray[Any]) -> Tensor:
     return tensor.view(torch.bfloat16) if states.dtype == np.uint16 else tensor
 
 
+class CachedPart(NamedTuple):
+    """A part of a filled cache: an inputs part, and the frozen states of its sentences."""
+
+    inputs: Store
+    states: Store
+
+    def open(self) -> CachedStates:
+        """Map the part on this machine (from a bucket: copied here first)."""
+        rows = InputRows.read(self.inputs.local_copy(machine_cache()), with_ids=False)
+        return CachedStates([rows], [self.states.local_copy(machine_cache())])
+
+
 @dataclass(frozen=True)
 class FrozenCache:
     """A filled cache: one file of states per inputs part."""
 
     inputs: Inputs
     states: list[Store]
+
+    @property
+    def parts(self) -> list[CachedPart]:
+        """The parts, in order: a worker's tasks."""
+        return [CachedPart(*pair) for pair in zip(self.inputs.parts, self.states, strict=True)]
 
     def open(self) -> CachedStates:
         """Map the cache on this machine (from a bucket: copied here first)."""

@@ -23,23 +23,23 @@ from engine.models.text import TextEncoder
 from engine.retrieval.index import unit
 from engine.retrieval.mention_states import MentionStates
 from engine.storage.parts import content_key
-from engine.storage.store import Store, machine_cache
+from engine.storage.store import machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import CachedStates, FrozenCache, InputRows
-from engine.training.mlm_head import EPOCHS, mask_tokens, states_at_masks, train_head
+from engine.training.cache import CachedPart, FrozenCache
+from engine.training.mlm_head import (
+    EPOCHS,
+    RECIPE,
+    class_nouns,
+    mask_tokens,
+    states_at_masks,
+    train_head,
+)
 from jobs import console
 from jobs.workers.executor import Executor
 
 HEAD_OF_BERT = "cls.predictions.transform.dense.weight"
 SEED = 13
 ROWS = 256
-
-
-class MentionTask(NamedTuple):
-    """An inputs part, and the frozen states of its sentences."""
-
-    inputs: Store
-    states: Store
 
 
 class PartStates(NamedTuple):
@@ -55,10 +55,9 @@ class MentionWorker:
     def __init__(self, base: str) -> None:
         self._encoder = TextEncoder.load(base).to(worker_device())
 
-    def __call__(self, task: MentionTask) -> PartStates:
+    def __call__(self, part: CachedPart) -> PartStates:
         """Return the states of a part, in the order of its sentences."""
-        rows = InputRows.read(task.inputs.local_copy(machine_cache()), with_ids=False)
-        data = CachedStates([rows], [task.states.local_copy(machine_cache())])
+        data = part.open()
         with_text, device = data.with_text, next(self._encoder.last.parameters()).device
         found = np.zeros((len(with_text), self._encoder.dim), np.float16)
         with torch.inference_mode():
@@ -79,10 +78,9 @@ def mention_states(cache: FrozenCache, base: str, n_entities: int, executor: Exe
         n_entities: of the vocabulary.
         executor: where it runs.
     """
-    tasks = [MentionTask(*pair) for pair in zip(cache.inputs.parts, cache.states, strict=True)]
     found: dict[int, PartStates] = {}
     with console.meter("states of mentions, sentences", cache.inputs.manifest.mentions) as meter:
-        for part, states in executor.map(MentionWorker, (base,), tasks, gpu=True):
+        for part, states in executor.map(MentionWorker, (base,), cache.parts, gpu=True):
             found[part] = states
             meter.add(cache.inputs.rows[part])
     parts = [found[part] for part in sorted(found)]
@@ -134,7 +132,7 @@ def _trained(workspace: Workspace, base: str, head_sentences: int) -> BertForMas
     model = BertForMaskedLM(encoder.model.config)
     model.bert.load_state_dict(encoder.model.state_dict())
     head: Any = model.cls.predictions
-    key = content_key(read_manifest(workspace).digest, model_fingerprint(base), f"{head_sentences} {EPOCHS}")
+    key = content_key(read_manifest(workspace).digest, model_fingerprint(base), f"{head_sentences} {RECIPE}")
     file = workspace.runs("masked-lm") / f"{key}.safetensors"
     if file.exists():
         console.say(f"masked language model: its head is kept from before ({file.uri})")
@@ -150,10 +148,11 @@ def _trained(workspace: Workspace, base: str, head_sentences: int) -> BertForMas
 
 def _train(texts: list[str], base: str, encoder: TextEncoder, model: BertForMaskedLM) -> None:
     tokenizer = load_tokenizer(base)
-    sentences = mask_tokens(tokenizer, token_ids(tokenizer, texts), SEED)
+    sentences = mask_tokens(tokenizer, token_ids(tokenizer, texts), class_nouns(tokenizer), SEED)
     if not sentences:
         raise UserError(
-            "--class-names: the corpus has no sentence that a masked language model could learn from"
+            "--class-names: the corpus has no English plural that a head could learn to name a class by; "
+            "name an encoder whose folder has that head with `seedset preprocess --model`"
         )
     with console.meter("masked language model, sentences", len(sentences)) as meter:
         states, targets = states_at_masks(encoder, sentences, meter.add)

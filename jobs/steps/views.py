@@ -26,10 +26,9 @@ from engine.retrieval.index import Vectors, unit
 from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.retrieval.views import centred, hubness, joint_view, lexical_view, scale_to_unit_similarity_std
-from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.text.spelling import is_blank
-from engine.training.cache import CachedStates, FrozenCache, InputRows, masked_sums
+from engine.training.cache import CachedPart, FrozenCache, masked_sums
 from engine.training.multimodal_data import image_view
 from engine.training.text_head import HEAD
 from jobs import console
@@ -111,10 +110,9 @@ Builder = Callable[[Sources, BuiltViews], None]
 def build_mask(sources: Sources, made: BuiltViews) -> None:
     """Add the mask view, the unit means of the mask representations: "mask"."""
     cache = sources.cache
-    tasks = [SumTask(*pair) for pair in zip(cache.inputs.parts, cache.states, strict=True)]
     found: dict[int, EntitySums] = {}
     with console.meter("mask view, sentences", cache.inputs.manifest.mentions) as meter:
-        for part, sums in sources.executor.map(MaskSumsWorker, (sources.encoders,), tasks, gpu=True):
+        for part, sums in sources.executor.map(MaskSumsWorker, (sources.encoders,), cache.parts, gpu=True):
             found[part] = sums
             meter.add(cache.inputs.rows[part])
     dim = next((one.sums_nD.shape[1] for one in found.values() if len(one.ids)), 1)
@@ -280,13 +278,6 @@ BUILDERS: tuple[Builder, ...] = (
 """Builders in order: one may read the views of those before it."""
 
 
-class SumTask(NamedTuple):
-    """An inputs part, and the frozen states of its sentences."""
-
-    inputs: Store
-    states: Store
-
-
 class EntitySums(NamedTuple):
     """Entities of a part, int64 [n], and the sum of each one's states, float64 [n, D]."""
 
@@ -300,11 +291,9 @@ class MaskSumsWorker:
     def __init__(self, encoders: Encoders) -> None:
         self._encoder = encoders.of_mask_view().to(worker_device())
 
-    def __call__(self, task: SumTask) -> EntitySums:
+    def __call__(self, part: CachedPart) -> EntitySums:
         """Return the sums of a part."""
-        rows = InputRows.read(task.inputs.local_copy(machine_cache()), with_ids=False)
-        states = CachedStates([rows], [task.states.local_copy(machine_cache())])
-        return EntitySums(*masked_sums(self._encoder, states))
+        return EntitySums(*masked_sums(self._encoder, part.open()))
 
 
 class DescriptionWorker:

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForMaskedLM
 
+from engine.corpus.inputs.masking import load_tokenizer
 from engine.errors import BundleError
 from engine.generation.hearst import MASK, Masked
 from engine.query import Deadline, NewEntity, Query
 from engine.retrieval.index import unit
 from engine.retrieval.mention_states import MentionStates
 from engine.stages.base import Pipeline
-from engine.stages.cgexpan import CGExpan, ClassGuided, head_noun, is_modifier
+from engine.stages.cgexpan import CGExpan, ClassGuided
 from engine.stages.masked_lm import Probing, open_probing
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
@@ -71,18 +74,6 @@ def test_class_names_are_counted_once_a_query_with_their_modifiers() -> None:
     assert all(f"entity {i}" in text for text in asked for i in (1, 3, 5))
 
 
-def test_words_that_may_name_a_class() -> None:
-    knows = {"tools", "goes"}.__contains__
-    assert head_noun("countries", knows) == "countries"
-    assert head_noun("tool", knows) == "tools"
-    assert head_noun("famous", knows) is head_noun("others", knows) is head_noun("##s", knows) is None
-    assert head_noun("the", knows) is head_noun("zebra", knows) is None
-    assert is_modifier("european", "countries")
-    assert not is_modifier("country", "countries")
-    assert not is_modifier("countries", "countries")
-    assert not is_modifier("such", "countries")
-
-
 def plain_fitting(grown: ClassGuided, name: str) -> dict[int, float]:
     """The score and the ensemble of section 3.3, entity by entity, with the same draws."""
     twin = copy.deepcopy(grown)
@@ -133,6 +124,26 @@ def test_entities_of_other_classes_and_class_names_are_dropped() -> None:
     assert 4 not in [entity for entity, _, _ in grown.taken]
 
 
+def test_a_seed_with_few_mentions_ranks_no_name() -> None:
+    counts = Counter({"metals": 12, "tools": 12, "towns": 11, "arts": 3, "rivers": 1})
+    few, many = growing(CGExpan(draws=2), [7, 1, 14, 3]), growing(CGExpan(draws=2), [1, 3])
+    assert few.choose_names(counts, 0) == many.choose_names(counts, 0)
+    assert few._negative == many._negative
+    alone = growing(CGExpan(draws=2), [7, 14])
+    assert alone.choose_names(counts, 0) == "metals", "who has no say follows the count"
+    assert alone._negative == set()
+
+
+def test_it_ends_when_no_entity_is_left() -> None:
+    grown = growing(CGExpan(draws=2, margin=9), [1, 3, 5])
+    grown.free_N = np.isin(np.arange(N), [8, 9, 10])
+    asked = Query("all", (1, 3, 5))
+    grown.grow(asked, 50)
+    assert sorted(entity for entity, _, _ in grown.taken) == [8, 9, 10]
+    assert {iteration for _, _, iteration in grown.taken} == {1}
+    assert len(grown.probing.model.asked) == 12 * (1 + 2), "once, not in every iteration"  # type: ignore[attr-defined]
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return method_bundle(tmp_path_factory.mktemp("cgexpan"), n=N, d=D)
@@ -168,6 +179,17 @@ def test_the_model_answers_at_its_mask(bundle: Bundle) -> None:
     alone = np.concatenate([model.states([text]) for text in texts])
     np.testing.assert_allclose(model.states(texts), alone, atol=1e-5)
     assert model.best(texts, 3) == [model.best([text], 3)[0] for text in texts]
+    plain = AutoModelForMaskedLM.from_pretrained(bundle.path("probing/model"))
+    tokenizer = load_tokenizer(bundle.path("probing/model"))
+    for text, states in zip(texts, alone, strict=True):
+        whole = f"{tokenizer.cls_token} {text.text} {tokenizer.sep_token}".replace(MASK, tokenizer.mask_token)
+        ids = tokenizer(whole, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        (place,) = (ids[0] == tokenizer.mask_token_id).nonzero().ravel().tolist()
+        with torch.no_grad():
+            out = plain(input_ids=ids, output_hidden_states=True)
+        np.testing.assert_allclose(unit(out.hidden_states[-1][:, place].numpy())[0], states, atol=1e-5)
+        best = out.logits[0, place].topk(3).indices.tolist()
+        assert model.best([text], 3) == [[t.lower() for t in tokenizer.convert_ids_to_tokens(best)]]
     assert model.knows("cats")
     assert not model.knows("zebras")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from transformers import BertForMaskedLM
 
 from engine.models.text import TextEncoder
 from engine.training import mlm_head
-from engine.training.mlm_head import mask_tokens, states_at_masks, train_head
+from engine.training.mlm_head import class_nouns, mask_tokens, states_at_masks, train_head
 from tests.support.encoders import letter_tokenizer, write_encoder
 
 TOKENS = [[10 + (i + j) % 5 for j in range(6)] for i in range(40)]
 """Sentences that go on in a circle: what is masked follows from its neighbours."""
+ANY = np.ones(len(letter_tokenizer()), bool)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def with_head(encoder: TextEncoder) -> BertForMaskedLM:
 
 def test_a_share_of_every_sentence_is_masked() -> None:
     tokenizer = letter_tokenizer()
-    found = mask_tokens(tokenizer, [*TOKENS, [], [9] * 100], seed=0)
+    found = mask_tokens(tokenizer, [*TOKENS, [], [9] * 100], ANY, seed=0)
     assert len(found) == 41
     for one, tokens in zip(found, [*TOKENS, [9] * 100], strict=True):
         whole = list(one.ids)
@@ -45,8 +47,24 @@ def test_a_share_of_every_sentence_is_masked() -> None:
     assert [len(one.places) for one in found] == [1] * 40 + [9]
 
 
+def test_masks_are_class_nouns_that_are_whole_words() -> None:
+    tokenizer = copy.deepcopy(letter_tokenizer())
+    tokenizer.add_tokens(["cats", "does", "others", "famous", "people", "is"])
+    nouns = class_nouns(tokenizer)
+    assert {tokenizer.convert_ids_to_tokens(i) for i in np.flatnonzero(nouns).tolist()} == {
+        "cats",
+        "does",  # a verb, as no tagger tells
+        "people",
+    }
+    vocabulary = tokenizer.get_vocab()
+    cats, others, people, rest, a = (vocabulary[t] for t in ("cats", "others", "people", "##x", "a"))
+    sentences = [[a, others], [cats, rest, a], [a, cats, a], [people, cats, rest]]
+    found = mask_tokens(tokenizer, sentences, nouns, seed=0)
+    assert [(one.places, one.targets) for one in found] == [([2], [cats]), ([1], [people])]
+
+
 def test_states_are_the_encoders_own_at_the_masks(encoder: TextEncoder) -> None:
-    sentences = mask_tokens(letter_tokenizer(), [[5, 6, 7], *TOKENS[:3], [8] * 20], seed=1)
+    sentences = mask_tokens(letter_tokenizer(), [[5, 6, 7], *TOKENS[:3], [8] * 20], ANY, seed=1)
     states, targets = states_at_masks(encoder, sentences)
     plain = {}
     for one in sentences:
@@ -63,7 +81,7 @@ def test_the_head_learns_what_is_masked_and_the_encoder_stays(
 ) -> None:
     monkeypatch.setattr(mlm_head, "EPOCHS", 40)
     monkeypatch.setattr(mlm_head, "LEARNING_RATE", 1e-2)
-    states, targets = states_at_masks(encoder, mask_tokens(letter_tokenizer(), TOKENS, seed=0))
+    states, targets = states_at_masks(encoder, mask_tokens(letter_tokenizer(), TOKENS, ANY, seed=0))
     models, losses = [with_head(encoder) for _ in range(2)], []
     for model in models:
         losses.append(train_head(model, states, targets, seed=0))
@@ -80,7 +98,7 @@ def test_the_head_learns_what_is_masked_and_the_encoder_stays(
 
 
 def test_a_trained_head_is_read_as_it_was_written(encoder: TextEncoder, tmp_path: Path) -> None:
-    states, targets = states_at_masks(encoder, mask_tokens(letter_tokenizer(), TOKENS, seed=0))
+    states, targets = states_at_masks(encoder, mask_tokens(letter_tokenizer(), TOKENS, ANY, seed=0))
     model = with_head(encoder)
     train_head(model, states, targets, seed=0)
     model.save_pretrained(tmp_path)
