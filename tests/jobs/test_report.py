@@ -20,7 +20,8 @@ from engine.evaluation.plots import available
 from engine.evaluation.sweeps import sample
 from engine.methods import METHODS
 from engine.queries.formats import read_queries
-from engine.storage.bundle import Bundle, point_to
+from engine.storage.bundle import Bundle
+from engine.storage.publishing import point_to
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import expand
