@@ -9,6 +9,7 @@ import pytest
 
 from cluster.settings_file import sections
 from engine.errors import FormatError, UserError
+from engine.training.settings import MultimodalSettings
 from jobs import build_index, import_corpus, preprocess, pretrain_lm, train_encoder
 from jobs.reproduce import load, main, planned
 from jobs.settings import PRESETS
@@ -39,6 +40,17 @@ def test_ultrawikis_settings_are_those_of_its_appendices() -> None:
     assert (lm.further.epochs, lm.further.learning_rate, lm.further.weight_decay) == (1, 1e-5, 1e-4)
     assert not lm.texts.descriptions
     assert preprocess.main.parse([*words, "--max-length", "64"]).inputs.max_length == 64, "words count more"
+
+
+def test_meseds_head_begins_at_random_and_is_the_trained_one() -> None:
+    words = ["--workspace", "w", "--modality", "text+image"]
+    assert MultimodalSettings().head == train_encoder.main.parse(words).training().head == "nearest-mean"
+    for more in (["--preset", "mesed"], ["--init", "random"], ["--preset", "mesed", "--baseline", "albef"]):
+        found = train_encoder.main.parse([*words, *more]).training()
+        assert found.head == "trained"
+        assert '"head"' not in found.model_dump_json(), "its run has the name that it had before"
+    both = train_encoder.main.parse([*words, "--init", "random", "--head", "nearest-mean"]).training()
+    assert (both.identity, both.head) == (False, "nearest-mean")
 
 
 def test_meseds_read_out_is_at_temperature_one() -> None:
