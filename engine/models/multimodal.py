@@ -10,7 +10,8 @@ begin as the identity (their last products are zero), and the mask representatio
 projection of both modalities (:mod:`engine.models.lda`): before the first step the result already is as
 similar to others as its text and its image are. (The text encoder's own mask representation, which is less
 similar among entities of a class, is a part of its mean.) ``summary=False, identity=False`` is the
-paper's way.
+paper's way. For the same reason entities are predicted by the nearest mean state after the training, unless
+the settings ask for the trained head (:meth:`PredictionHead.set_to_means`).
 
 The authors' program differs in what the paper leaves open: their transformer layers normalise what a
 sublayer returns and then add it, have 12 heads and an inner size of four times the states' (ours are the

@@ -5,6 +5,10 @@ rate without clipping, each entity by 64 contexts an epoch however many it has, 
 text encoder, whose lower layers are not cached. Here, unless the settings say otherwise, the rate is
 one-cycle and gradients are clipped; every context is seen once a pass (a pass of pairs has as many, a quarter
 of them drawn in turn).
+
+What predicts entities afterwards is the head that was trained, as in the paper, or, ours, a classifier by the
+nearest mean of the trained states: label smoothing teaches a head that all wrong entities are equally wrong,
+and MultiExpan's search asks which of them are similar.
 """
 
 from __future__ import annotations
