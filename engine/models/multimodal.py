@@ -205,12 +205,15 @@ class PredictionHead(nn.Sequential):
             means_ND: mean state of each entity over its contexts.
             present_N: bool, which entities have one; the logit of others is zero.
         """
-        first, norm, last = self[0], self[2], self[4]
+        first, _, norm, gelu, last, _ = self
+        assert isinstance(first, nn.Linear)
+        assert isinstance(norm, nn.LayerNorm)
+        assert isinstance(last, nn.Linear)
         nn.init.eye_(first.weight)
         first.bias.copy_(-means_ND[present_N].mean(dim=0))
         nn.init.ones_(norm.weight)
         nn.init.constant_(norm.bias, self.SHIFT)
-        features_ND = self[3](norm(first(means_ND)))
+        features_ND = gelu(norm(first(means_ND)))
         centre_D = features_ND[present_N].mean(dim=0)
         own_ND = torch.where(present_N[:, None], features_ND - centre_D, 0)
         length_N1 = own_ND.norm(dim=1, keepdim=True)

@@ -43,13 +43,17 @@ def test_ultrawikis_settings_are_those_of_its_appendices() -> None:
 
 
 def test_meseds_head_begins_at_random_and_is_the_trained_one() -> None:
-    words = ["--workspace", "w", "--modality", "text+image"]
-    assert MultimodalSettings().head == train_encoder.main.parse(words).training().head == "nearest-mean"
-    for more in (["--preset", "mesed"], ["--init", "random"], ["--preset", "mesed", "--baseline", "albef"]):
-        found = train_encoder.main.parse([*words, *more]).training()
-        assert found.head == "trained"
-        assert '"head"' not in found.model_dump_json(), "its run has the name that it had before"
-    both = train_encoder.main.parse([*words, "--init", "random", "--head", "nearest-mean"]).training()
+    def asked(*words: str) -> MultimodalSettings:
+        parsed = train_encoder.main.parse(["--workspace", "w", "--modality", "text+image", *words])
+        settings = parsed.training()
+        assert isinstance(settings, MultimodalSettings)
+        return settings
+
+    assert MultimodalSettings().head == asked().head == "nearest-mean"
+    for words in (["--preset", "mesed"], ["--init", "random"], ["--preset", "mesed", "--baseline", "albef"]):
+        assert asked(*words).head == "trained"
+        assert '"head"' not in asked(*words).model_dump_json(), "its run has the name that it had before"
+    both = asked("--init", "random", "--head", "nearest-mean")
     assert (both.identity, both.head) == (False, "nearest-mean")
 
 
