@@ -27,6 +27,8 @@ EXAMPLES = """
   seedset ablate --workspace demo-workspace/workspace-images \\
       --queries demo-workspace/sample/multimodal/query --table objectives
   seedset ablate --workspace work --queries mesed/query --queries mesed/query_seed=5 --repeat 3
+  seedset ablate --workspace work --queries mesed/query --table objectives --repeat 3 \\
+      --row "masked entity prediction" --row full
   seedset image-features --workspace work --model google/vit-base-patch16-224 --patches tokens
   seedset ablate --workspace work --queries mesed/query --table baselines
 """
@@ -55,6 +57,10 @@ class AblateSettings(CommandSettings):
         default="all",
         description="Fill this table; all is the first two. baselines are the vision and vision-language "
         "rows of the paper's table 3, for features by `seedset image-features --patches tokens`.",
+    )
+    row: list[str] = Field(
+        default=[],
+        description="Fill this row alone, by its name in the table. Repeat it for more rows.",
     )
     repeat: int = Field(
         default=1, ge=1, description="Train every row this many times, a seed each, which shows the noise."
@@ -93,10 +99,10 @@ def main(settings: AblateSettings) -> None:
     place, processes = Workspace.open(settings.workspace), settings.processes
     tables = [t for t in TABLES if t != OF_TOKENS] if settings.table == "all" else [settings.table]
     trained = processes.workers, processes.gpu
-    plan = AblationPlan(tables, settings.base, settings.repeat, *trained, settings.protocol)
+    plan = AblationPlan(tables, settings.base, settings.repeat, *trained, settings.protocol, settings.row)
     open_inputs(place)
     features = ImageFeatures.open(place)  # a mistake is better known now than after the first training
-    for baseline in (row.baseline for table in tables for row in TABLES[table]):
+    for baseline in (row.baseline for _, row in plan.rows):
         if baseline:
             check_baseline(features, baseline)
     queries = open_queries(place, settings.queries)

@@ -19,6 +19,7 @@ from engine.training.settings import (
     BASELINES,
     Baseline,
     EncoderSettings,
+    Head,
     Modality,
     MultimodalSettings,
     baseline_settings,
@@ -60,7 +61,7 @@ class TrainEncoderSettings(CommandSettings):
         MultimodalSettings,
         Group(
             label="with images",
-            without=["modality", "summary", "identity", "architecture"],
+            without=["modality", "summary", "identity", "architecture", "head"],
             flags=CONTRAST_FLAGS,
         ),
     ] = MultimodalSettings()
@@ -68,6 +69,11 @@ class TrainEncoderSettings(CommandSettings):
         default="lda",
         description="Begin the multi-modal encoder's new layers as a summary of words and image, fitted in "
         "closed form (linear discriminant analysis), or at random as the paper does, for large corpora.",
+    )
+    head: Head | None = Field(
+        default=None,
+        description="Predict entities, for multiexpan, by the nearest of their mean states, or by the head "
+        "that was trained, as the paper does.  [default: nearest-mean, with --init random trained]",
     )
     processes: TrainingProcesses = TrainingProcesses()
     cache_dtype: Literal["bfloat16", "float32"] = Field(
@@ -86,13 +92,15 @@ class TrainEncoderSettings(CommandSettings):
 
     def training(self) -> EncoderSettings | MultimodalSettings:
         """Return the settings of the training that was asked for."""
+        fitted = self.init == "lda"
+        head: Head = self.head or ("nearest-mean" if fitted else "trained")
+        multimodal = self.multimodal.model_copy(update={"head": head})
         if self.baseline:
-            return baseline_settings(self.multimodal, self.baseline)
+            return baseline_settings(multimodal, self.baseline)
         if self.modality == "text":
             return self.text
-        fitted = self.init == "lda"
         chosen = {"modality": self.modality, "summary": fitted, "identity": fitted}
-        return self.multimodal.model_copy(update=chosen)
+        return multimodal.model_copy(update=chosen)
 
 
 @command(
@@ -101,6 +109,7 @@ class TrainEncoderSettings(CommandSettings):
         "text": TRAINING,
         **multimodal_headings("multimodal"),
         "init": MODEL,
+        "head": MODEL,
         "modality": TRAINING,
         "baseline": MODEL,
         "cache_dtype": RUN,

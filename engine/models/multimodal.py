@@ -10,7 +10,8 @@ begin as the identity (their last products are zero), and the mask representatio
 projection of both modalities (:mod:`engine.models.lda`): before the first step the result already is as
 similar to others as its text and its image are. (The text encoder's own mask representation, which is less
 similar among entities of a class, is a part of its mean.) ``summary=False, identity=False`` is the
-paper's way.
+paper's way. For the same reason entities are predicted by the nearest mean state after the training, unless
+the settings ask for the trained head (:meth:`PredictionHead.set_to_means`).
 
 The authors' program differs in what the paper leaves open: their transformer layers normalise what a
 sublayer returns and then add it, have 12 heads and an inner size of four times the states' (ours are the
@@ -174,6 +175,10 @@ class PredictionHead(nn.Sequential):
     Where the authors have another Dropout after the last layer, ours drops ``logit_dropout`` of the logits.
     """
 
+    SHIFT, SCALE = 2.0, 10.0
+    """Of a nearest-mean classifier: where GELU is entered, which is almost linear there, and the logit of an
+    entity's own mean state."""
+
     def __init__(self, dim: int, n_entities: int, dropout: float, logit_dropout: float = 0.0) -> None:
         super().__init__(
             nn.Linear(dim, dim),
@@ -183,6 +188,37 @@ class PredictionHead(nn.Sequential):
             nn.Linear(dim, n_entities),
             nn.Dropout(logit_dropout),
         )
+
+    @torch.no_grad()
+    def set_to_means(self, means_ND: Tensor, present_N: Tensor) -> None:
+        """Make it a classifier by the nearest mean: a logit says how similar a state is to an entity's mean.
+
+        Ours. iCaRL (Rebuffi et al., CVPR 2017) predicts by the nearest mean of what another head has
+        trained; Qi et al. ("Low-Shot Learning with Imprinted Weights", CVPR 2018) write means into the last
+        layer, as is done here. The first layer takes the mean over entities off, and an entity's weights in
+        the last one are its features there, less their mean over entities, all of one length. With f the
+        layers before the last, m_e the mean states, and c the mean of f(m_e) over the entities,
+
+            logit_e(x) = SCALE / mean |f(m) - c| * (f(x) - c) . (f(m_e) - c) / |f(m_e) - c|
+
+        Args:
+            means_ND: mean state of each entity over its contexts.
+            present_N: bool, which entities have one; the logit of others is zero.
+        """
+        first, _, norm, gelu, last, _ = self
+        assert isinstance(first, nn.Linear)
+        assert isinstance(norm, nn.LayerNorm)
+        assert isinstance(last, nn.Linear)
+        nn.init.eye_(first.weight)
+        first.bias.copy_(-means_ND[present_N].mean(dim=0))
+        nn.init.ones_(norm.weight)
+        nn.init.constant_(norm.bias, self.SHIFT)
+        features_ND = gelu(norm(first(means_ND)))
+        centre_D = features_ND[present_N].mean(dim=0)
+        own_ND = torch.where(present_N[:, None], features_ND - centre_D, 0)
+        length_N1 = own_ND.norm(dim=1, keepdim=True)
+        last.weight.copy_(self.SCALE / length_N1[present_N].mean() * own_ND / length_N1.clamp_min(1e-6))
+        last.bias.copy_(-last.weight @ centre_D)
 
 
 Encoder = MultimodalEncoder | Baseline

@@ -18,6 +18,10 @@ from engine.training.schedule import RateSchedule, encoder_rate, warmup_cosine
 Modality = Literal["text+image", "text", "image"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
+Head = Literal["nearest-mean", "trained"]
+"""What predicts entities after the training: a classifier by the nearest of their mean states, or the head
+that was trained."""
+
 
 class TrainerSettings(BaseModel):
     """The settings of a run; the defaults are the text encoder's."""
@@ -123,6 +127,13 @@ class MultimodalSettings(EncoderSizes, ShownSettings):
     The order of the bases is that of the fields in a stored run, which a run's name is made from.
     """
 
+    head: Head = Field(
+        default="nearest-mean",
+        exclude_if=lambda head: head == "trained",
+        description="Predict entities, for multiexpan, by the nearest of their mean states, or by the head "
+        "that was trained, as the paper does.",
+    )
+    """Runs of earlier versions kept what was trained, and that is in no run's name."""
     schedule: Schedule = Schedule()
 
     def config(self, n_patches: int, vision_dim: int) -> MultimodalConfig:

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from engine.corpus.inputs.format import open_inputs
-from engine.errors import BundleError
+from engine.errors import BundleError, UserError
 from engine.evaluation.ablation import (
     LONG,
     READ_OUTS,
@@ -59,11 +59,19 @@ class AblationPlan:
     workers: int = 1
     gpu: bool = False
     protocol: Protocol = "seedset"
+    only: Sequence[str] = ()
+    """Names of the rows that are filled; none: all."""
+
+    def __post_init__(self) -> None:
+        names = dict.fromkeys(row.name for table in self.tables for row in TABLES[table])
+        if unknown := next((name for name in self.only if name not in names), None):
+            raise UserError(f"--row {unknown!r}: no row of the table; it has {', '.join(map(repr, names))}")
 
     @property
     def rows(self) -> list[tuple[str, Row]]:
-        """Every row, with its table."""
-        return [(table, row) for table in self.tables for row in TABLES[table]]
+        """Every row that is filled, with its table."""
+        every = ((table, row) for table in self.tables for row in TABLES[table])
+        return [(table, row) for table, row in every if not self.only or row.name in self.only]
 
     def trainings(self) -> dict[MultimodalSettings, list[Modality]]:
         """Return the distinct trainings, and what is taken of contexts after each."""

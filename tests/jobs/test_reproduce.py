@@ -9,6 +9,7 @@ import pytest
 
 from cluster.settings_file import sections
 from engine.errors import FormatError, UserError
+from engine.training.settings import MultimodalSettings
 from jobs import build_index, import_corpus, preprocess, pretrain_lm, train_encoder
 from jobs.reproduce import load, main, planned
 from jobs.settings import PRESETS
@@ -39,6 +40,21 @@ def test_ultrawikis_settings_are_those_of_its_appendices() -> None:
     assert (lm.further.epochs, lm.further.learning_rate, lm.further.weight_decay) == (1, 1e-5, 1e-4)
     assert not lm.texts.descriptions
     assert preprocess.main.parse([*words, "--max-length", "64"]).inputs.max_length == 64, "words count more"
+
+
+def test_meseds_head_begins_at_random_and_is_the_trained_one() -> None:
+    def asked(*words: str) -> MultimodalSettings:
+        parsed = train_encoder.main.parse(["--workspace", "w", "--modality", "text+image", *words])
+        settings = parsed.training()
+        assert isinstance(settings, MultimodalSettings)
+        return settings
+
+    assert MultimodalSettings().head == asked().head == "nearest-mean"
+    for words in (["--preset", "mesed"], ["--init", "random"], ["--preset", "mesed", "--baseline", "albef"]):
+        assert asked(*words).head == "trained"
+        assert '"head"' not in asked(*words).model_dump_json(), "its run has the name that it had before"
+    both = asked("--init", "random", "--head", "nearest-mean")
+    assert (both.identity, both.head) == (False, "nearest-mean")
 
 
 def test_meseds_read_out_is_at_temperature_one() -> None:

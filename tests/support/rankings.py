@@ -65,7 +65,7 @@ def make_world(root: Path) -> Path:
             train_encoder.main,
             ("--modality", "text+image", "--epochs", 1, "--cache-dtype", "float32", *layers, *exact),
         ),
-        (build_index.main, ()),
+        (build_index.main, ("--workers", 1)),
     ]
     for main, words in steps:
         if status := run_command(main, *where, *words):

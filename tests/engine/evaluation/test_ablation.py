@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.errors import UserError
 from engine.evaluation.ablation import (
     READ_OUTS,
     TABLES,
@@ -23,6 +24,7 @@ from engine.methods import METHODS
 from engine.query import Query
 from engine.storage.workspace import Workspace
 from engine.training.settings import MultimodalSettings
+from jobs.steps.ablation import AblationPlan
 from tests.support.bundles import publish_vectors
 
 BASE = MultimodalSettings(schedule=Schedule(clusters=5, smoothing=0.2))
@@ -105,6 +107,18 @@ def test_a_table_has_a_line_a_row_and_columns_by_set_of_queries() -> None:
     assert rows == [["full", "10.0", "20.1", "20.0", "40.0"], ["less", "1.0", "2.0", "2.0", "4.0"]]
     assert list(grouped(some)) == [("t", "multimodal")]
     assert as_json(some)[0]["reports"] == [{"overall": {"PosMAP@10": 10.04, "PosAvg": 20.08}}]
+
+
+def test_some_rows_are_filled_alone_and_a_name_that_none_has_is_refused() -> None:
+    plan = AblationPlan(["objectives", "modalities"], BASE, only=["full", "+ clustering"])
+    assert [(table, row.name) for table, row in plan.rows] == [
+        ("objectives", "+ clustering"),
+        ("objectives", "full"),
+        ("modalities", "full"),
+    ]
+    assert len(plan.trainings()) == 2, "both tables' full rows are one training"
+    with pytest.raises(UserError, match=r"--row 'all': no row of the table; it has 'image encoder', "):
+        AblationPlan(["baselines"], BASE, only=["all"])
 
 
 def test_several_trainings_show_their_mean_and_deviation() -> None:

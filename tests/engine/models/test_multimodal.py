@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,6 +19,7 @@ from engine.models.multimodal import (
     EntityPredictionModel,
     MultimodalEncoder,
     PatchProjection,
+    PredictionHead,
 )
 from engine.models.settings import MultimodalConfig
 from engine.models.text import TextEncoder
@@ -231,3 +234,44 @@ def test_a_feature_that_never_changes_stays_finite() -> None:
     projection = PatchProjection(config(ours=True), 16).eval()
     projection.fit(torch.ones(3, PATCHES, CHANNELS))
     assert projection(torch.ones(2, PATCHES, CHANNELS)).isfinite().all()
+
+
+def gelu(x: float) -> float:
+    return x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
+
+
+def test_a_nearest_mean_head_is_the_plain_computation() -> None:
+    """One state and one entity at a time, out of the standard library; the last entity has no states."""
+    rng = np.random.default_rng(5)
+    means, states = rng.normal(2, 1, (5, 6)), rng.normal(2, 1, (4, 6))
+    means[4] = 0
+    present = means[:4]
+    head = PredictionHead(6, 5, dropout=0.2, logit_dropout=0.2).eval()
+    draw_weights(head)
+    head.set_to_means(torch.from_numpy(means).float(), torch.arange(5) < 4)
+    found = head(torch.from_numpy(states).float()).detach()
+
+    def features(x: np.ndarray) -> np.ndarray:
+        x = x - present.mean(axis=0)
+        x = (x - x.mean()) / math.sqrt(x.var() + 1e-5)
+        return np.array([gelu(float(v) + 2) for v in x])
+
+    own = [features(m) for m in present]
+    centre = np.mean(own, axis=0)
+    size = np.mean([np.linalg.norm(m - centre) for m in own])
+    for i, x in enumerate(states):
+        for e, m in enumerate(own):
+            alike = (features(x) - centre) @ (m - centre) / np.linalg.norm(m - centre)
+            assert float(found[i, e]) == pytest.approx(10 / size * alike, abs=1e-3)
+    assert not found[:, 4].any()
+
+
+def test_a_nearest_mean_head_predicts_the_entity_whose_mean_is_nearest() -> None:
+    rng = np.random.default_rng(6)
+    means = rng.normal(size=(20, 32))
+    states = np.repeat(means, 5, axis=0) + 0.5 * rng.normal(size=(100, 32))
+    nearest = np.linalg.norm(states[:, None] - means, axis=2).argmin(axis=1)
+    head = PredictionHead(32, 20, dropout=0.2).eval()
+    head.set_to_means(torch.from_numpy(means).float(), torch.ones(20, dtype=torch.bool))
+    predicted = head(torch.from_numpy(states).float()).argmax(dim=1).numpy()
+    assert (predicted == nearest).mean() >= 0.95

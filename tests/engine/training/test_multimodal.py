@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,33 @@ def test_the_text_encoders_own_layer_learns_slowly_and_the_frozen_ones_not_at_al
     assert 0 < moved["encoder.last.layer.intermediate.dense.weight"] < moved["head.0.weight"]
     assert moved["encoder.patches.mean_C"] == 0, "standardisation is fitted, not learnt"
     assert text.lower_fingerprint() == fingerprint
+
+
+def test_after_the_last_step_the_head_is_set_to_the_means_of_the_trained_states(text, data) -> None:
+    begun = {name: tensor.clone() for name, tensor in text.model.state_dict().items()}
+    trained = training(text, data, head="trained", epochs=1)
+    heads = [copy.deepcopy(trained.predictor.head.state_dict())]
+    for _ in trained.run():
+        heads.append(copy.deepcopy(trained.predictor.head.state_dict()))
+    text.model.load_state_dict(begun)
+    ours = training(text, data, epochs=1)
+    head = ours.predictor.head.state_dict()
+    assert all(torch.equal(head[name], tensor) for name, tensor in heads[0].items()), "at random, by the seed"
+    for step, expected in zip(ours.run(), heads[1:], strict=True):
+        if step.step < ours.total_steps:
+            torch.testing.assert_close(dict(ours.predictor.head.state_dict()), dict(expected))
+    for name, tensor in trained.predictor.encoder.state_dict().items():
+        torch.testing.assert_close(ours.predictor.encoder.state_dict()[name], tensor)
+    predictor = trained.predictor.eval()
+    with torch.no_grad():
+        usable = data.usable("text+image")
+        own = []
+        for entity in range(ENTITIES):
+            rows = usable[data.entity_id[usable] == entity]
+            one_by_one = [
+                predictor.encoder(*data.gather(rows[i : i + 1], "text+image")) for i in range(len(rows))
+            ]
+            own.append(torch.cat(one_by_one).mean(dim=0))
+        predictor.head.set_to_means(torch.stack(own), torch.ones(ENTITIES, dtype=torch.bool))
+    for name, tensor in predictor.head.state_dict().items():
+        torch.testing.assert_close(ours.predictor.head.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)

@@ -13,9 +13,9 @@ def test_the_text_encoders_settings_are_written_as_ever() -> None:
     )
 
 
-def test_the_multimodal_encoders_settings_are_written_as_in_this_version() -> None:
-    """Not as before: the objectives weigh otherwise, so what was trained before has another name."""
-    assert MultimodalSettings().model_dump_json(by_alias=True) == (
+def test_the_multimodal_encoders_settings_are_written_as_ever_but_for_the_head() -> None:
+    """With the head that was trained; the other one is named, and makes another run."""
+    assert MultimodalSettings(head="trained").model_dump_json(by_alias=True) == (
         '{"epochs":8,"batch_size":64,"learning_rate":0.0005,"weight_decay":0.1,"clip":1.0,"precision":"auto",'
         '"seed":13,"text_share":0.1,"modality":"text+image","hidden":0.3,"architecture":"multiexpan",'
         '"visual_layers":3,"cross_layers":3,'
@@ -24,6 +24,11 @@ def test_the_multimodal_encoders_settings_are_written_as_in_this_version() -> No
         '"clusters":16,"passes":"sum","refresh_pairs":0,'
         '"contrast":{"temperature":0.5,"prior":0.05,"concentration":1.0}}}'
     )
+
+
+def test_a_nearest_mean_head_is_in_a_runs_name() -> None:
+    assert MultimodalSettings().head == "nearest-mean"
+    assert '"identity":true,"head":"nearest-mean","schedule":' in MultimodalSettings().model_dump_json()
 
 
 def test_a_language_models_settings_are_named_as_ever() -> None:
