@@ -18,6 +18,7 @@ from engine.query import Deadline, Expansion, Query
 from engine.stages.base import finish
 from engine.stages.options import offered
 from engine.storage.workspace import Workspace
+from serve.errors import unwrapped
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import NEIGHBOURS
 from serve.http.errors import FailedError, Problem, ProblemError, check_bundle, internal, invalid, problem_of
@@ -29,6 +30,7 @@ from serve.http.resolve import Arrival, ResolvedQuery, is_quick, resolve_query
 from serve.http.trace import Trace
 from serve.messages import Dispatch, Failure, Outcome, RoundDone, StageDone
 from serve.settings import ServeSettings
+from serve.telemetry.logs import log_withheld
 from serve.telemetry.metrics import Metrics, merge_replica_metrics
 
 logger = logging.getLogger("seedset.serve")
@@ -356,12 +358,14 @@ class Service:
                     expansion, snapshot.vocabulary, snapshot.catalogue, images
                 )
             except UserError as error:  # the bundle's files; the other queries of a batch may do without
-                return problem_of(error)
+                return self._problem(error, trace)
         return answer_of(expansion, snapshot.vocabulary, resolved.method, snapshot.id, explained)
 
     def _problem(self, error: Exception, trace: Trace) -> Problem:
         """Return the answer to an error in the dispatch; an internal error is logged."""
+        error = unwrapped(error)
         if isinstance(error, UserError):
+            log_withheld(error, request_id=trace.request_id)
             return problem_of(error)
         if isinstance(error, TimeoutError):
             return Problem("timeout", "no answer came in time", 504)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from engine.errors import BundleError
+from engine.errors import BundleError, FormatError, StorageError
 from engine.methods import METHODS
 from engine.query import Expansion, Query, Ranking
 from engine.storage.bundle import Bundle
@@ -334,10 +334,27 @@ def test_a_batch_has_a_size(make_client: MakeClient, n: int) -> None:
     assert "1..3" in response.json()["error"]["message"]
 
 
+def carried_by_ray(error: Exception) -> Exception:
+    """Return an error as it comes out of another process: of the same class, and its text a traceback."""
+
+    class Carried(type(error)):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.cause = error
+
+        def __str__(self) -> str:
+            return 'Traceback (most recent call last): File "/secret/engine.py"'
+
+    return Carried()
+
+
 @pytest.mark.parametrize(
     ("outcome", "status", "code", "retry_after"),
     [
         (BundleError("no lm"), 503, "bundle", None),
+        (carried_by_ray(BundleError("no lm")), 503, "bundle", None),
+        (StorageError("/secret/ws/x: gone"), 503, "storage", None),
+        (FormatError("s3://secret/x: cut off"), 503, "format", None),
+        (BundleError("/secret/ws: none", public="none was published"), 503, "bundle", None),
         (Failure("bundle", "no lm", 503), 503, "bundle", None),
         (Failure("timeout", "late", 504), 504, "timeout", None),
         (OverloadedError("too much", 2.1), 503, "overloaded", "3"),
@@ -350,6 +367,8 @@ def test_what_goes_wrong_behind_has_its_status(
     client = make_client(Canned(outcome))
     response = client.post("/v1/expand", json={"positive": [1]})
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    assert response.json()["error"]["message"]
+    assert "secret" not in response.text
     assert response.headers.get("retry-after") == retry_after
     batch = client.post("/v1/expand/batch", json={"queries": [{"positive": [1]}, {"positive": ["?"]}]})
     assert [r["error"]["code"] for r in batch.json()["results"]] == [code, "unknown_entity"]
