@@ -73,6 +73,13 @@ class CommandSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def unused(self) -> Mapping[str, str]:
+        """Return by key the options that have no effect beside the others, and beside what: "without --x".
+
+        A command line that gives one is refused. Files may: one file can be of several runs.
+        """
+        return {}
+
 
 @dataclass(frozen=True)
 class Flag:

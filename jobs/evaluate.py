@@ -88,6 +88,10 @@ class EvaluateSettings(CommandSettings):
     batch_size: int = Field(default=64, ge=1, description="Hand over this many queries at once.")
     strict: bool = Field(default=False, description="Fail if any query is refused.")
 
+    def unused(self) -> dict[str, str]:
+        """Return the options that are of methods, where there is none, and why."""
+        return {} if self.method else {"set": "without --method"}
+
 
 @command(EXAMPLES, actions=[LIST_METHODS], presets=presets("evaluate"))
 def main(settings: EvaluateSettings) -> None:

@@ -15,6 +15,7 @@ from pydantic import Field
 from rich.console import Console
 
 from cluster.commandline import command
+from cluster.effect import told
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import Choices, CommandSettings, Flag, declared
 from engine.errors import FormatError, UserError
@@ -106,6 +107,19 @@ class ReportSettings(CommandSettings):
     batch_size: int = Field(default=64, ge=1, description="Hand over this many queries at once.")
     overwrite: bool = Field(default=False, description="Measure again what is measured already.")
 
+    def unused(self) -> dict[str, str]:
+        """Return the options that the rows asked for do without, and why."""
+        of_methods = ("set", "sweep", "sweep_sample", "smoothing", "sample_generating")
+        found = told(of_methods, "beside --results alone, without --method") if not self.names else {}
+        if self.sweep == [NO_SWEEP]:
+            found |= told(["sweep_sample"], "beside --sweep none")
+        return found if self.plots else found | told(["before"], "beside --no-plots")
+
+    @property
+    def names(self) -> list[str]:
+        """The methods to measure: those given; all, where neither they nor results are."""
+        return self.method or ([] if self.results else [*METHODS, *ABLATIONS])
+
 
 @command(EXAMPLES, actions=[LIST_METHODS], presets=presets("report"))
 def main(settings: ReportSettings) -> None:
@@ -151,7 +165,7 @@ def main(settings: ReportSettings) -> None:
 
 def _plan(settings: ReportSettings) -> ReportPlan:
     workspace = Workspace.open(settings.workspace)
-    names = settings.method or ([] if settings.results else [*METHODS, *ABLATIONS])
+    names = settings.names
     bundle = Bundle.open(workspace, settings.bundle)
     before = _same_entities("--before", workspace, settings.before, bundle) if settings.before else None
     smoothing = dict(_smoothing(workspace, one, bundle) for one in settings.smoothing)

@@ -57,6 +57,8 @@ SERVE_HEADINGS = {
 END_NOTE = b"ServeController.graceful_shutdown failed"
 """Serve's controller ends itself while it answers, which Ray reports as a failure whenever Serve ends."""
 
+SERVE_LOGS = "See logs/serve in Ray's session folder, /tmp/ray/session_latest"
+
 READY_S = 60.0
 """Time for every stage to answer once its replicas run."""
 
@@ -67,6 +69,12 @@ class RunSettings(CommandSettings):
     application: Annotated[ServeSettings, Group(flags={"fused": "--fused/--per-stage"})]
     host: str = declared(Http, "host")
     port: int = declared(Http, "port")
+
+    def unused(self) -> dict[str, str]:
+        """Return the options that the service asked for does without, and why."""
+        of = self.application
+        found = {} if of.rate_per_minute else {"burst": "without --rate-per-minute"}
+        return found if of.bundle is None else found | {"bundle_poll_interval_s": "beside --bundle"}
 
 
 def _print_settings() -> None:
@@ -177,7 +185,8 @@ def _wait_until_ready(url: str) -> None:
             return
         told = {name: why for name, why in answer.json()["stages"].items() if why != "ok"}
         time.sleep(0.5)
-    raise UserError("; ".join(f"{name}: {why}" for name, why in told.items()) or "the service is not ready")
+    why = "; ".join(f"{name}: {why}" for name, why in told.items()) or "the service is not ready"
+    raise UserError(f"{why}. {SERVE_LOGS}")
 
 
 def explained(model: type[BaseModel], indent: str = "") -> list[str]:
@@ -202,7 +211,7 @@ def _deploy(application: Application, logging_config: LoggingConfig) -> None:
         serve.run(application, name=NAME, route_prefix="/", logging_config=logging_config)
     except RuntimeError as error:
         # Ray's text names the deployment; why its replicas die is in their logs only.
-        raise UserError(f"{error} See logs/serve in Ray's session folder, /tmp/ray/session_latest") from None
+        raise UserError(f"{error} {SERVE_LOGS}") from None
 
 
 def _check_port(host: str, port: int) -> None:

@@ -153,7 +153,12 @@ BASELINES: dict[Baseline, BaselineRow] = {
 }
 """The rows by name; "image" and "two-towers" are the same with any backbone."""
 
-ENTITY_PREDICTION_ALONE = {"contrastive": False, "clustering": False, "distillation": False}
+ENTITY_PREDICTION_ALONE = {
+    "prediction": True,
+    "contrastive": False,
+    "clustering": False,
+    "distillation": False,
+}
 """Switches of :class:`~engine.losses.settings.Schedule` of masked entity prediction alone."""
 
 
