@@ -24,7 +24,7 @@ class UserError(Exception):
     status = 400
     public: str = ""
 
-    def __init__(self, message: str = "", public: str = "") -> None:
+    def __init__(self, message: object = "", public: str = "") -> None:
         super().__init__(message)
         if public:
             self.public = public

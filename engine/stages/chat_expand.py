@@ -94,6 +94,13 @@ class ChatExpand(Stage):
             return str(error)
         return settings.missing(self.model or settings.model)
 
+    def source(self) -> str:
+        """Return the endpoint's address: models of one name at two endpoints need not be the same."""
+        try:
+            return ChatSettings.of().url
+        except ChatError:  # said where it is opened
+            return ""
+
     def open(self, bundle: Bundle) -> Worker:
         """Read the environment, and open the cache of answers.
 
