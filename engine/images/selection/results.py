@@ -31,6 +31,7 @@ from engine.images.fetch import ImageFiles
 from engine.images.selection.selector import ImageSelector, SelectionResult
 from engine.images.selection.settings import SelectionSettings
 from engine.images.selection.table import SCORE_SCHEMA, SelectionRecord, read_table
+from engine.refusals import Code
 from engine.storage.parts import PartFolder, numbered, read_model, write_model
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -89,6 +90,12 @@ class SelectionFolder:
     def quarantine(self, name: str) -> Store:
         """Return a file of refusals."""
         return self.folder / "quarantine" / name
+
+    def missing_images(self, part: str) -> list[str]:
+        """Return the images that were not found when a part was made."""
+        lines = (self.quarantine(f"part-{part}.jsonl").read_if_there() or b"").decode().split("\n")
+        refused = [json.loads(line) for line in lines if line]
+        return [one["source"] for one in refused if one["code"] == Code.IMAGE_MISSING.value]
 
     def begin(
         self,
