@@ -59,6 +59,15 @@ def test_from_a_table_to_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "parts_made=0 parts_kept=1" in capsys.readouterr().out
 
 
+def test_sentences_that_clip_does_not_know_are_refused(tmp_path: Path) -> None:
+    table = found_images(tmp_path / "raw")
+    table.write_bytes(table.read_bytes().replace(b" is number", "は鉄の数です".encode()))
+    with pytest.raises(UserError, match=r"--clip .*/clip: .*% of the tokens of 4 sentences .* name a CLIP"):
+        choose_images(
+            str(table), str(tmp_path / "out"), SelectionSettings(clip=choice_models.clip(tmp_path / "clip"))
+        )
+
+
 class BlindWorker(results.SelectionWorker):
     """A worker on a node without the disk that the images are on."""
 

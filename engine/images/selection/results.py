@@ -91,6 +91,13 @@ class SelectionFolder:
         """Return a file of refusals."""
         return self.folder / "quarantine" / name
 
+    def sampled_sentences(self, wanted: SelectionManifest, parts: int, rows: int) -> list[str]:
+        """Return the first sentences of some parts that are spread evenly over the table."""
+        names = list(wanted.tasks())
+        spread = names[:: max(1, -(-len(names) // parts))]
+        taken = (SelectionRecord.of_lines(self.records(name).read_bytes())[:rows] for name in spread)
+        return [record.sentence for some in taken for record in some]
+
     def missing_images(self, part: str) -> list[str]:
         """Return the images that were not found when a part was made."""
         lines = (self.quarantine(f"part-{part}.jsonl").read_if_there() or b"").decode().split("\n")
