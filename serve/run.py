@@ -54,8 +54,9 @@ SERVE_HEADINGS = {
 }
 """Headings of the options, and the fields of the application's settings under each."""
 
-END_NOTE = b"ServeController.graceful_shutdown failed"
-"""Serve's controller ends itself while it answers, which Ray reports as a failure whenever Serve ends."""
+END_NOTES = rb"ServeController\.(graceful_shutdown|listen_for_change) failed"
+"""Serve's controller ends itself while it answers this, and those that wait for news of it: Ray reports both
+as failures whenever Serve ends."""
 
 SERVE_LOGS = "See logs/serve in Ray's session folder, /tmp/ray/session_latest"
 
@@ -165,7 +166,7 @@ def served(settings: ServeSettings, host: str = HOST, port: int = PORT) -> Itera
             _wait_until_ready(url)
             yield url
         finally:
-            ending.enter_context(without_lines(END_NOTE, descriptor=1))  # until Ray has ended, too
+            ending.enter_context(without_lines(END_NOTES, descriptor=1))  # until Ray has ended, too
             end_application(started_serve=found is None)
 
 
