@@ -25,10 +25,12 @@ import pytest
 
 from cluster.local import free_port
 from engine.methods import METHODS
+from engine.plugins import find_method
 from engine.query import Expansion, NewEntity, Query
 from engine.stages.base import Pipeline
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
+from engine.stages.options import change
 from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
 from engine.storage.publishing import point_to
@@ -39,6 +41,9 @@ from tests.support.submit import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.serve]
 METHOD = "retexpan"
+OWN = "tests.support.own_methods:LIFTED"
+"""A pipeline of a user's: replicas import its module."""
+
 START_SECONDS = 150
 
 
@@ -97,7 +102,7 @@ SETTINGS = [
 ]
 
 GRAPHS = {
-    "fused": ["--methods=retexpan,retexpan+cds,default,retexpan+lm-rerank,retexpan+genexpan"],
+    "fused": [f"--methods=retexpan,retexpan+cds,default,retexpan+lm-rerank,retexpan+genexpan,{OWN}"],
     # Every replica is a process to start: two where they matter.
     "per-stage": [
         "--per-stage",
@@ -187,7 +192,7 @@ def test_concurrent_requests_get_the_local_runtimes_answers(url: str, bundle: Bu
     # A random model's lists grow slowly, and its products depend on the batch in their last digits.
     generative = {name for name in names if "genexpan" in name or "lm-" in name}
     asked = {name: queries[:2] if name in generative else queries for name in names}
-    expected = {name: METHODS[name].open(bundle)(some) for name, some in asked.items()}
+    expected = {name: find_method(name).open(bundle)(some) for name, some in asked.items()}
 
     async def ask_all() -> None:
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
@@ -213,6 +218,21 @@ def test_a_batch_gets_the_local_runtimes_answers(url: str, bundle: Bundle) -> No
             assert answer["error"]["code"] == "unknown_entity"
         else:
             same(answer, one)
+
+
+def test_each_query_of_a_batch_is_answered_by_its_own_options(url: str, bundle: Bundle) -> None:
+    own = {OWN: [{}, {"Lift.by": 2.5}, {"Retrieve.k": 30, "Lift.by": 0.0}]}
+    ours = {METHOD: [{}, {"Retrieve.k": 30, "SegmentRerank.length": 9}, {"SegmentRerank.confidence": 0.2}]}
+    names = [m["name"] for m in httpx.get(f"{url}/v1/methods").json()["methods"]]
+    given = [(name, some) for name, several in (own | ours).items() if name in names for some in several]
+    assert METHOD in [name for name, _ in given]
+    queries = random_queries(len(given))
+    bodies = [body(q, name) | {"options": some} for q, (name, some) in zip(queries, given, strict=True)]
+    results = httpx.post(f"{url}/v1/expand/batch", json={"queries": bodies}, timeout=60).json()["results"]
+    for query, (name, some), answer in zip(queries, given, results, strict=True):
+        (expected,) = change(find_method(name), some).open(bundle)([query])
+        same(answer, expected)
+        assert answer["options"] == some
 
 
 @on_fused_alone
