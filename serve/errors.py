@@ -5,7 +5,7 @@ Any room may raise them; :mod:`serve.http.errors` says how an HTTP client sees t
 
 from __future__ import annotations
 
-from engine.errors import BundleError, UserError
+from engine.errors import BundleError, FormatError, StorageError, UserError
 
 
 class RetryLaterError(UserError):
@@ -51,6 +51,11 @@ def state_of(error: UserError) -> str:
 
 
 def code_of(error: UserError) -> str:
-    """Return an error's code in answers: ``UnknownEntityError`` is ``unknown_entity``."""
+    """Return an error's code in answers: ``UnknownEntityError`` is ``unknown_entity``.
+
+    Whatever is wrong with files of the service has one code.
+    """
+    if isinstance(error, StorageError | FormatError):
+        return "storage"
     name = type(error).__name__.removesuffix("Error")
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_") or "user"

@@ -57,7 +57,7 @@ def carried_by_ray(error: Exception) -> Exception:
         (BundleError("no lm"), 503, "bundle", None),
         (carried_by_ray(BundleError("no lm")), 503, "bundle", None),
         (StorageError("/secret/ws/x: gone"), 503, "storage", None),
-        (FormatError("s3://secret/x: cut off"), 503, "format", None),
+        (FormatError("s3://secret/x: cut off"), 503, "storage", None),
         (BundleError("/secret/ws: none", public="none was published"), 503, "bundle", None),
         (Failure("bundle", "no lm", 503), 503, "bundle", None),
         (Failure("timeout", "late", 504), 504, "timeout", None),
