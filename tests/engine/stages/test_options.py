@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +95,11 @@ def test_of_several_methods_those_with_the_stage_are_changed() -> None:
 
 def test_a_query_may_change_what_is_declared_within_its_bounds() -> None:
     stages = method("retexpan").stages
-    options: dict[str, Any] = {"SegmentRerank[1].length": 8, "Retrieve.k": 30, "SegmentRerank.confidence": None}
+    options: dict[str, Any] = {
+        "SegmentRerank[1].length": 8,
+        "Retrieve.k": 30,
+        "SegmentRerank.confidence": None,
+    }
     assert checked_options(stages, options) == (
         ("Retrieve.k", 30),
         ("SegmentRerank.confidence", None),
