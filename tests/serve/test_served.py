@@ -164,10 +164,12 @@ def test_a_batch_gets_the_local_runtimes_answers(url: str, bundle: Bundle) -> No
 
 
 def test_each_query_of_a_batch_is_answered_by_its_own_options(url: str, bundle: Bundle) -> None:
-    own: dict[str, list[dict[str, float]]] = {OWN: [{}, {"Lift.by": 2.5}, {"Retrieve.k": 30, "Lift.by": 0.0}]}
-    ours = {METHOD: [{}, {"Retrieve.k": 30, "SegmentRerank.length": 9}, {"SegmentRerank.confidence": 0.2}]}
+    asked: dict[str, list[dict[str, float]]] = {
+        OWN: [{}, {"Lift.by": 2.5}, {"Retrieve.k": 30, "Lift.by": 0.0}],
+        METHOD: [{}, {"Retrieve.k": 30, "SegmentRerank.length": 9}, {"SegmentRerank.confidence": 0.2}],
+    }
     names = [m["name"] for m in httpx.get(f"{url}/v1/methods").json()["methods"]]
-    given = [(name, some) for name, several in (own | ours).items() if name in names for some in several]
+    given = [(name, some) for name, several in asked.items() if name in names for some in several]
     assert METHOD in [name for name, _ in given]
     queries = random_queries(len(given))
     bodies = [body(q, name) | {"options": some} for q, (name, some) in zip(queries, given, strict=True)]
