@@ -1,4 +1,7 @@
-"""Refuse options that have no effect beside the others: who gives one believes that it does something."""
+"""Refuse options that have no effect beside the others: who gives one believes that it does something.
+
+Settings files pass, since one file can hold the settings of several runs.
+"""
 
 from __future__ import annotations
 

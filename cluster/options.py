@@ -74,10 +74,7 @@ class CommandSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def unused(self) -> Mapping[str, str]:
-        """Return by key the options that have no effect beside the others, and beside what: "without --x".
-
-        A command line that gives one is refused. Files may: one file can be of several runs.
-        """
+        """Return the options without effect beside the others, by key, and why (:mod:`cluster.effect`)."""
         return {}
 
 
