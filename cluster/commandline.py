@@ -24,8 +24,9 @@ from pydantic import BaseModel
 from rich.console import Console
 from typer.core import TyperCommand
 
+from cluster.effect import check_effect
 from cluster.errors import line_of, show_tracebacks, wants_traceback, whole_traceback
-from cluster.options import Former, Option, options_of
+from cluster.options import CommandSettings, Former, Option, options_of
 from cluster.presets import Presets
 from cluster.settings_file import (
     Given,
@@ -237,7 +238,10 @@ class Command(Generic[Settings]):
             if words[action.name]:
                 action.act(*([words[action.name]] if action.takes_path else []))
                 return
-        settings = build_settings(self.model, self.options, self._values(words))
+        values = self._values(words)
+        settings = build_settings(self.model, self.options, values)
+        if isinstance(settings, CommandSettings):
+            check_effect(settings.unused(), self.options, values)
         if words["print_config"]:
             text = self._printed(settings) if self._printed else as_yaml(settings, self.options)
             print(text, end="")

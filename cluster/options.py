@@ -73,6 +73,10 @@ class CommandSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def unused(self) -> Mapping[str, str]:
+        """Return the options without effect beside the others, by key, and why (:mod:`cluster.effect`)."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Flag:

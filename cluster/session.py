@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -89,7 +90,8 @@ def without_lines(unwanted: bytes, descriptor: int = 2) -> Iterator[None]:
     """Drop lines of what anything in this process writes to the terminal in the block.
 
     Args:
-        unwanted: bytes of the lines that are dropped; all others are written within :data:`FORWARD_S`.
+        unwanted: regular expression of what the dropped lines hold; all others are written within
+            :data:`FORWARD_S`.
         descriptor: 1: standard output, 2: standard error.
     """
     python = sys.stdout if descriptor == 1 else sys.stderr
@@ -117,7 +119,7 @@ class _Forward(threading.Thread):
 
     def __init__(self, file: int, stream: RawIOBase, unwanted: bytes) -> None:
         super().__init__(daemon=True)
-        self._file, self._stream, self._unwanted = file, stream, unwanted
+        self._file, self._stream, self._unwanted = file, stream, re.compile(unwanted)
         self._place = 0
         self._ended = threading.Event()
 
@@ -136,7 +138,8 @@ class _Forward(threading.Thread):
         new = os.pread(self._file, os.fstat(self._file).st_size - self._place, self._place)
         whole = new if last else new[: new.rfind(b"\n") + 1]
         self._place += len(whole)
-        kept = b"".join(line for line in whole.splitlines(keepends=True) if self._unwanted not in line)
+        lines = whole.splitlines(keepends=True)
+        kept = b"".join(line for line in lines if not self._unwanted.search(line))
         while kept:
             kept = kept[self._stream.write(kept) :]
 

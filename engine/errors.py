@@ -14,9 +14,25 @@ class UserError(Exception):
     """A mistake in what was given (a file, a name, a setting), not in the program.
 
     Jobs print it as one line and end with status 2; HTTP answers it with its ``status``. No traceback.
+
+    Args:
+        message: names the input, the place and the way out.
+        public: what is said in its place to callers of a service, who are to see no path, no address and
+            nothing of its environment; "": what the class says, and where that is nothing the message.
     """
 
     status = 400
+    public: str = ""
+
+    def __init__(self, message: object = "", public: str = "") -> None:
+        super().__init__(message)
+        if public:
+            self.public = public
+
+    @property
+    def public_message(self) -> str:
+        """What callers of a service are told."""
+        return self.public or str(self)
 
 
 def did_you_mean(given: str, suggestions: Sequence[str]) -> str:
@@ -82,11 +98,17 @@ class BundleError(UserError):
 
 
 class FormatError(UserError):
-    """A file that is not in the documented form."""
+    """A file that is not in the documented form: in a service one of its own, as callers send none."""
+
+    status = 503
+    public = "a file of the service is not in the form that it should have"
 
 
 class StorageError(UserError):
     """A path or a bucket that cannot be reached."""
+
+    status = 503
+    public = "the service cannot reach a file that it needs"
 
 
 class MissingFileError(StorageError):

@@ -14,14 +14,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cluster.commandline import command
+from cluster.effect import told
 from cluster.options import CommandSettings, Flag, Former, Group
 from engine.corpus.inputs.format import open_inputs
 from engine.evaluation.metrics import Protocol
 from engine.storage.relative import check_relative
 from engine.storage.workspace import Workspace
-from engine.training.settings import MultimodalSettings
+from engine.training.settings import BASELINES, MultimodalSettings
 from jobs import console
-from jobs.settings import CONTRAST_FLAGS, TrainingProcesses, multimodal_headings
+from jobs.settings import CONTRAST_FLAGS, TrainingProcesses, multimodal_headings, unused_of_baseline
 
 EXAMPLES = """
   seedset ablate --workspace demo-workspace/workspace-images \\
@@ -77,6 +78,13 @@ class AblateSettings(CommandSettings):
     json_file: Annotated[Path | None, Flag("--json")] = Field(
         default=None, description="Also write the report to this file."
     )
+
+    def unused(self) -> dict[str, str]:
+        """Return the options that no row of the table asked for has a use of, and why."""
+        if self.table != "baselines":
+            return {}
+        of_rows = [set(unused_of_baseline(name)) for name in BASELINES]
+        return told(sorted(set.intersection(*of_rows)), "beside --table baselines")
 
 
 @command(EXAMPLES, headings=multimodal_headings("base"), former={"hidden": Former("modality_dropout")})

@@ -62,6 +62,11 @@ class BuildIndexSettings(CommandSettings):
         description="Train that head on at most so many sentences, drawn at random.",
     )
 
+    def unused(self) -> dict[str, str]:
+        """Return the options that the views asked for do without, and why."""
+        found = {} if self.class_names else {"head_sentences": "without --class-names"}
+        return found | ({"text_distributions": "beside --untrained"} if self.untrained else {})
+
 
 @command(EXAMPLES, presets=presets("build-index"))
 def main(settings: BuildIndexSettings) -> None:

@@ -19,7 +19,6 @@ from rich.console import Console
 from cluster.commandline import command
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import CommandSettings, Flag, declared
-from engine.catalogue import SENTENCES
 from engine.errors import QueryError, UserError
 from engine.evaluation.cells import measure_into, tapped
 from engine.evaluation.list_view import list_view_note
@@ -36,7 +35,7 @@ from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import presets
-from jobs.steps.measuring import asked_of_results, measuring, named_results
+from jobs.steps.measuring import TOLD, asked_of_results, measuring, named_results
 from jobs.steps.query_options import with_checked_options
 
 EXAMPLES = """
@@ -47,8 +46,6 @@ EXAMPLES = """
   seedset evaluate --workspace work --queries q.jsonl --method retexpan --set SegmentRerank.length=8
   seedset evaluate --workspace work --queries q.jsonl --method my_module:PIPELINE
 """
-
-ENTITIES = "entities.parquet"
 
 SHOWN = 5
 """Refused queries that are shown one by one; the report lists all."""
@@ -87,6 +84,10 @@ class EvaluateSettings(CommandSettings):
     )
     batch_size: int = Field(default=64, ge=1, description="Hand over this many queries at once.")
     strict: bool = Field(default=False, description="Fail if any query is refused.")
+
+    def unused(self) -> dict[str, str]:
+        """Return the options that are of methods, where there is none, and why."""
+        return {} if self.method else {"set": "without --method"}
 
 
 @command(EXAMPLES, actions=[LIST_METHODS], presets=presets("evaluate"))
@@ -134,7 +135,7 @@ def _opened_bundle(
     if stored and settings.negative_seeds is not None:
         raise UserError("--negative-seeds: --results were made with all of them; give --method instead")
     wanted = settings.bundle or (stored[0].run.bundle if stored else None)
-    bundle = Bundle.open(workspace, wanted, None if settings.method else (ENTITIES, SENTENCES))
+    bundle = Bundle.open(workspace, wanted, None if settings.method else TOLD)
     for results in stored:
         if results.run.bundle != bundle.id:
             raise UserError(
@@ -174,6 +175,7 @@ class _Evaluation:
         how = measuring(self.workspace, self.bundle, queries, settings.protocol, settings.negative_seeds)
         folder, measures = self.workspace.runs("evaluate") / name, how.measures
         about |= {"bundle": self.bundle.id, "queries_digest": queries.digest}
+        about |= {"truth_digest": queries.truth_digest}
         about |= {"negative_seeds": settings.negative_seeds}
         run: Runner
         if isinstance(given, Pipeline):

@@ -16,6 +16,7 @@ from cluster.commandline import command
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import CommandSettings, declared
 from engine.errors import QueryError, UserError
+from engine.methods import ABLATIONS, METHODS
 from engine.queries.formats import QuerySet, read_queries
 from engine.queries.results import ExpansionFolder, PartCounts, RunDescription
 from engine.stages.base import Pipeline
@@ -86,7 +87,7 @@ def main(settings: ExpandSettings) -> None:
         part_size=settings.part_size or default_part_size(len(found.queries), settings.batch_size),
     )
     output = settings.output
-    target = ExpansionFolder(Store.open(output) if output else _default_output(workspace, wanted, settings))
+    target = ExpansionFolder(Store.open(output) if output else default_output(workspace, wanted, pipeline))
     run = target.begin(wanted, settings.overwrite)
     source = BundleRef(workspace.root.uri, opened.id)
     job = BatchExpansion(pipeline, source, target.folder.uri, settings.batch_size)
@@ -158,9 +159,16 @@ def default_part_size(queries: int, batch_size: int) -> int:
     return max(batch_size, min(MAX_PART, -(-queries // MIN_PARTS)))
 
 
-def _default_output(workspace: Workspace, run: RunDescription, settings: ExpandSettings) -> Store:
-    """Return the same folder for the same work, so that a rerun goes on; changed settings have their own."""
-    changed = f"-{sha256(run.pipeline.encode()).hexdigest()[:8]}" if settings.set else ""
+def default_output(workspace: Workspace, run: RunDescription, pipeline: Pipeline) -> Store:
+    """Return the same folder for the same work, so that a rerun goes on.
+
+    A pipeline has a folder of its own where it is not one of our methods as it is listed: by its settings, by
+    the chat model that the environment names and its endpoint, or as one of the user's own.
+    """
+    sources = "".join(f" {one}" for stage in pipeline.stages if (one := stage.source()))
+    listed = {**METHODS, **ABLATIONS}.get(run.method)
+    as_listed = str(listed) == run.pipeline and not sources
+    changed = "" if as_listed else f"-{sha256((run.pipeline + sources).encode()).hexdigest()[:8]}"
     return workspace.root / "expansions" / f"{run.method}{changed}-{run.queries_digest[:8]}-{run.bundle[:8]}"
 
 

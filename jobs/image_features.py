@@ -37,6 +37,11 @@ class ImageFeaturesSettings(CommandSettings):
     )
     force: bool = Field(default=False, description="Make everything again, also what is there already.")
 
+    def unused(self) -> dict[str, str]:
+        """Return the options that the features asked for do without, and why."""
+        patches = self.making.patches
+        return {} if patches == "grid" else {"grid": f"beside --patches {patches}"}
+
 
 @command(EXAMPLES, headings={"making": MODEL, "making.batch_size": RUN}, presets=presets("image-features"))
 def main(settings: ImageFeaturesSettings) -> None:

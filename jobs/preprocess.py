@@ -180,6 +180,10 @@ class PreprocessSettings(CommandSettings):
     )
     force: bool = Field(default=False, description="Make everything again, also what is there already.")
 
+    def unused(self) -> dict[str, str]:
+        """Return the options that the input asked for does without, and why."""
+        return {} if self.inputs.descriptions else {"description_names": "without --descriptions"}
+
 
 @command(EXAMPLES, headings={"inputs": DATA}, presets=presets("preprocess"))
 def main(settings: PreprocessSettings) -> None:

@@ -18,7 +18,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from engine.training.settings import Layout, LmSettings
 from jobs import console
-from jobs.settings import DATA, MODEL, TRAINING, TrainingProcesses, presets
+from jobs.settings import CORPUS, DATA, MODEL, TRAINING, TrainingProcesses, presets
 
 EXAMPLES = """
   seedset pretrain-lm --workspace demo-workspace/workspace --init-from-config tiny --vocab-size 2048
@@ -60,6 +60,13 @@ class PretrainLmSettings(CommandSettings):
         default=60, ge=0, description="Write a checkpoint after this many seconds."
     )
     restart: bool = Field(default=False, description="Begin again, and forget the checkpoints.")
+
+    def unused(self) -> dict[str, str]:
+        """Return the options that the texts asked for do without, and why."""
+        found = {} if self.texts.neighbor_lists else {"neighbor_view": "without --neighbor-lists"}
+        if (self.tokenizer or self.model or CORPUS) != CORPUS:
+            found["vocab_size"] = "with a tokenizer that is there"
+        return found
 
     def training(self) -> LmSettings:
         """Return the settings of the training that was asked for."""

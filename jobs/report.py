@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from pydantic import Field
 from rich.console import Console
 
 from cluster.commandline import command
+from cluster.effect import told
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import Choices, CommandSettings, Flag, declared
 from engine.errors import FormatError, UserError
@@ -28,14 +30,15 @@ from engine.evaluation.tables import Table, tables
 from engine.methods import ABLATIONS, METHODS
 from engine.queries.formats import read_queries
 from engine.queries.stored import StoredResults
+from engine.retrieval.index import index_file
 from engine.storage.bundle import Bundle
 from engine.storage.relative import check_relative
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import presets
-from jobs.steps.measuring import measuring
-from jobs.steps.reporting import ReportPlan, ablation_tables, fill, planes
+from jobs.steps.measuring import TOLD, measuring
+from jobs.steps.reporting import VIEW, ReportPlan, ablation_tables, fill, planes
 
 EXAMPLES = """
   seedset report --workspace demo-workspace/workspace --queries demo-workspace/sample/queries
@@ -106,6 +109,20 @@ class ReportSettings(CommandSettings):
     batch_size: int = Field(default=64, ge=1, description="Hand over this many queries at once.")
     overwrite: bool = Field(default=False, description="Measure again what is measured already.")
 
+    def unused(self) -> dict[str, str]:
+        """Return the options that the rows asked for do without, and why."""
+        of_methods = ["set", "sweep_sample", "smoothing", "sample_generating"]
+        of_methods += ["sweep"] if self.sweep != [NO_SWEEP] else []  # "none" says what is so
+        found = told(of_methods, "beside --results alone, without --method") if not self.names else {}
+        if self.sweep == [NO_SWEEP]:
+            found |= told(["sweep_sample"], "beside --sweep none")
+        return found if self.plots else found | told(["before"], "beside --no-plots")
+
+    @property
+    def names(self) -> list[str]:
+        """The methods to measure: those given; all, where neither they nor results are."""
+        return self.method or ([] if self.results else [*METHODS, *ABLATIONS])
+
 
 @command(EXAMPLES, actions=[LIST_METHODS], presets=presets("report"))
 def main(settings: ReportSettings) -> None:
@@ -151,9 +168,12 @@ def main(settings: ReportSettings) -> None:
 
 def _plan(settings: ReportSettings) -> ReportPlan:
     workspace = Workspace.open(settings.workspace)
-    names = settings.method or ([] if settings.results else [*METHODS, *ABLATIONS])
-    bundle = Bundle.open(workspace, settings.bundle)
-    before = _same_entities("--before", workspace, settings.before, bundle) if settings.before else None
+    names = settings.names
+    # Answers that are there are measured by names alone; figures show vectors of the view.
+    shown = [*TOLD, index_file(VIEW)] if settings.plots else TOLD
+    bundle = Bundle.open(workspace, settings.bundle, None if names else shown)
+    other = settings.before
+    before = _same_entities("--before", workspace, other, bundle, shown) if other else None
     smoothing = dict(_smoothing(workspace, one, bundle) for one in settings.smoothing)
     results = [StoredResults.open(Store.open(folder)) for folder in settings.results]
     _check_baseline(settings, [*names, *(one.run.method for one in results)])
@@ -186,9 +206,11 @@ def _check_baseline(settings: ReportSettings, names: list[str]) -> None:
     console.say(f"no tests: the baseline {settings.baseline} is no row; give --baseline with one that is")
 
 
-def _same_entities(option: str, workspace: Workspace, bundle_id: str, bundle: Bundle) -> Bundle:
+def _same_entities(
+    option: str, workspace: Workspace, bundle_id: str, bundle: Bundle, only: Sequence[str] | None = None
+) -> Bundle:
     """Open another bundle, whose entities must have the ids that the queries were read with."""
-    other = Bundle.open(workspace, bundle_id)
+    other = Bundle.open(workspace, bundle_id, only)
     if other.vocabulary.names != bundle.vocabulary.names:
         raise UserError(f"{option}: bundle {other.id} has other entities than {bundle.id}")
     return other

@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from cluster.options import declared
 from cluster.presets import Presets
 from engine.images.settings import ImageSettings
+from engine.losses.settings import Schedule
 from engine.models.settings import EncoderSizes, Patches
+from engine.training.settings import BASELINES, Baseline
 
 TEMPERATURE = 4.0
 """Temperature of predicted distributions. 1 is the paper's; a head that overfits to few contexts predicts
@@ -17,6 +19,9 @@ little but the entity itself, and a higher one brings out which others are simil
 HEAD_SENTENCES = 20_000
 """Sentences that a masked-language-model head is trained on at most. With MiniLM 12,416 took 87 seconds of
 one core, the mask view and the states of 12,848 mentions among them."""
+
+CORPUS = "corpus"
+"""The tokenizer's name that stands for one trained on the corpus."""
 
 CONTRAST_FLAGS = {
     f"schedule.contrast.{name}": f"--contrast-{name}" for name in ("temperature", "prior", "concentration")
@@ -41,6 +46,30 @@ def multimodal_headings(group: str) -> dict[str, str]:
     """Return the headings of the options of a group of :class:`MultimodalSettings`."""
     model = {f"{group}.{name}": MODEL for name in EncoderSizes.model_fields}
     return {group: TRAINING, f"{group}.schedule": OBJECTIVES, **model}
+
+
+OBJECTIVE_SWITCHES = ("prediction", "contrastive", "clustering", "distillation")
+PAIRS_ALONE = ("refresh_pairs", "contrast_temperature", "contrast_prior", "contrast_concentration")
+"""Options that mean something where contexts are compared in pairs: contrast or clustering."""
+
+
+def unused_of_baseline(baseline: Baseline) -> dict[str, str]:
+    """Return the options of the multi-modal encoder that a baseline's training does without, and why."""
+    row, name = BASELINES[baseline], f"beside --baseline {baseline}"
+    why = f"{name}, which is trained by entity prediction alone"
+    found = dict.fromkeys((*OBJECTIVE_SWITCHES, *PAIRS_ALONE, "clusters", "passes"), why)
+    found |= dict.fromkeys(("init", "visual_layers"), f"{name}, whose image tower is its backbone's")
+    if row.architecture != "cross-attention":
+        found |= dict.fromkeys(("cross_layers", "inner"), f"{name}, which has no layers across modalities")
+    if row.modality == "image":
+        found["modality_dropout"] = f"{name}, which sees images alone"
+    return found
+
+
+def unused_of_objectives(schedule: Schedule) -> dict[str, str]:
+    """Return the options of objectives that are switched off, and why."""
+    found = {} if schedule.clustering else {"clusters": "without clustering"}
+    return found if schedule.paired else found | dict.fromkeys(PAIRS_ALONE, "without contrast and clustering")
 
 
 class TrainingProcesses(BaseModel):

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cluster.commandline import command
+from cluster.effect import keys_within, told
 from cluster.options import RUN, CommandSettings, Former, Group
 from engine.storage.workspace import Workspace
 from engine.training.settings import (
@@ -25,7 +26,16 @@ from engine.training.settings import (
     baseline_settings,
 )
 from jobs import console
-from jobs.settings import CONTRAST_FLAGS, MODEL, TRAINING, TrainingProcesses, multimodal_headings, presets
+from jobs.settings import (
+    CONTRAST_FLAGS,
+    MODEL,
+    TRAINING,
+    TrainingProcesses,
+    multimodal_headings,
+    presets,
+    unused_of_baseline,
+    unused_of_objectives,
+)
 
 EXAMPLES = """
   seedset train-encoder --workspace demo-workspace/workspace
@@ -89,6 +99,17 @@ class TrainEncoderSettings(CommandSettings):
                 "--modality out"
             )
         return self
+
+    def unused(self) -> dict[str, str]:
+        """Return the options that the training asked for does without, and why."""
+        if self.baseline:
+            return {"last_layer_dropout": "with images", **unused_of_baseline(self.baseline)}
+        if self.modality == "text":
+            return told(
+                [*keys_within(type(self), "multimodal"), "init"], "without --modality text+image or image"
+            )
+        found = {"last_layer_dropout": "with images", **unused_of_objectives(self.multimodal.schedule)}
+        return found if self.modality != "image" else found | {"modality_dropout": "with images alone"}
 
     def training(self) -> EncoderSettings | MultimodalSettings:
         """Return the settings of the training that was asked for."""

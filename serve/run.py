@@ -54,8 +54,11 @@ SERVE_HEADINGS = {
 }
 """Headings of the options, and the fields of the application's settings under each."""
 
-END_NOTE = b"ServeController.graceful_shutdown failed"
-"""Serve's controller ends itself while it answers, which Ray reports as a failure whenever Serve ends."""
+END_NOTES = rb"ServeController\.(graceful_shutdown|listen_for_change) failed"
+"""Serve's controller ends itself while it answers this, and those that wait for news of it: Ray reports both
+as failures whenever Serve ends."""
+
+SERVE_LOGS = "See logs/serve in Ray's session folder, /tmp/ray/session_latest"
 
 READY_S = 60.0
 """Time for every stage to answer once its replicas run."""
@@ -67,6 +70,12 @@ class RunSettings(CommandSettings):
     application: Annotated[ServeSettings, Group(flags={"fused": "--fused/--per-stage"})]
     host: str = declared(Http, "host")
     port: int = declared(Http, "port")
+
+    def unused(self) -> dict[str, str]:
+        """Return the options that the service asked for does without, and why."""
+        of = self.application
+        found = {} if of.rate_per_minute else {"burst": "without --rate-per-minute"}
+        return found if of.bundle is None else found | {"bundle_poll_interval_s": "beside --bundle"}
 
 
 def _print_settings() -> None:
@@ -157,7 +166,7 @@ def served(settings: ServeSettings, host: str = HOST, port: int = PORT) -> Itera
             _wait_until_ready(url)
             yield url
         finally:
-            ending.enter_context(without_lines(END_NOTE, descriptor=1))  # until Ray has ended, too
+            ending.enter_context(without_lines(END_NOTES, descriptor=1))  # until Ray has ended, too
             end_application(started_serve=found is None)
 
 
@@ -177,7 +186,8 @@ def _wait_until_ready(url: str) -> None:
             return
         told = {name: why for name, why in answer.json()["stages"].items() if why != "ok"}
         time.sleep(0.5)
-    raise UserError("; ".join(f"{name}: {why}" for name, why in told.items()) or "the service is not ready")
+    why = "; ".join(f"{name}: {why}" for name, why in told.items()) or "the service is not ready"
+    raise UserError(f"{why}. {SERVE_LOGS}")
 
 
 def explained(model: type[BaseModel], indent: str = "") -> list[str]:
@@ -202,7 +212,7 @@ def _deploy(application: Application, logging_config: LoggingConfig) -> None:
         serve.run(application, name=NAME, route_prefix="/", logging_config=logging_config)
     except RuntimeError as error:
         # Ray's text names the deployment; why its replicas die is in their logs only.
-        raise UserError(f"{error} See logs/serve in Ray's session folder, /tmp/ray/session_latest") from None
+        raise UserError(f"{error} {SERVE_LOGS}") from None
 
 
 def _check_port(host: str, port: int) -> None:

@@ -132,6 +132,63 @@ def test_a_new_language_model_is_trained_otherwise_than_a_given_one() -> None:
     assert (new.epochs, new.learning_rate, new.weight_decay, new.beta2) == (3, 1.5e-3, 0.1, 0.9)
 
 
+NO_EFFECT = {
+    "jobs.ablate": ["--table baselines --clusters 4"],
+    "jobs.build_index": ["--head-sentences 9", "--untrained --no-text-distributions"],
+    "jobs.evaluate": ["--set SegmentRerank.length=8"],
+    "jobs.image_features": ["--patches crop --grid 4"],
+    "jobs.preprocess": ["--description-names masked"],
+    "jobs.pretrain_lm": [
+        "--init-from-config tiny --neighbor-view joint",
+        "--model gpt2 --vocab-size 999",
+        "--init-from-config tiny --tokenizer gpt2 --vocab-size 999",
+    ],
+    "jobs.report": [
+        "--results r --set SegmentRerank.length=8",
+        "--results r --sample-generating 3",
+        "--sweep none --sweep-sample 9",
+        "--no-plots --before 0123456789abcdef",
+    ],
+    "jobs.train_encoder": [
+        "--init random",
+        "--no-clustering",
+        "--hidden 0.1",
+        "--modality image --modality-dropout 0.1",
+        "--modality text+image --last-layer-dropout 0.1",
+        "--modality text+image --no-clustering --clusters 4",
+        "--modality text+image --no-clustering --no-contrastive --refresh-pairs 2",
+        "--baseline vit --init lda",
+        "--baseline vit --no-distillation",
+        "--baseline vit --no-prediction",
+        "--baseline vit --modality-dropout 0.1",
+        "--baseline clip --cross-layers 2",
+        "--baseline albef --contrast-prior 0.1",
+        "--baseline albef --last-layer-dropout 0.1",
+    ],
+    "serve.run": ["--burst 3", "--bundle 0123456789abcdef --bundle-poll-interval-s 3"],
+}
+"""Command lines of which the last option does nothing."""
+
+
+@pytest.mark.parametrize(("module", "words"), [(m, words) for m, some in NO_EFFECT.items() for words in some])
+def test_an_option_without_effect_is_refused_on_the_command_line_alone(module: str, words: str) -> None:
+    given = shlex.split(words)
+    needed = REQUIRED[module].removesuffix(" --method default").split()
+    flag = next(word for word in reversed(given) if word.startswith("--"))
+    with pytest.raises(UserError, match=rf"^{flag} has no effect (with|beside|without) .*; leave it out$"):
+        command_of(module).parse([*needed, *given])
+
+
+def test_a_file_may_hold_settings_of_several_runs(tmp_path: Path) -> None:
+    train, file = command_of("jobs.train_encoder"), tmp_path / "settings.yaml"
+    file.write_text("init: random\nclusters: 4\nprediction: false\n", encoding="utf-8")
+    words = ["--workspace", "w", "--config", file]
+    assert train.parse(words).training().epochs == 12
+    assert train.parse([*words, "--baseline", "vit"]).training().schedule.weights() == (1, 0, 0, 0)
+    paper = train.parse(["--workspace", "w", "--preset", "mesed", "--baseline", "clip"]).training()
+    assert (paper.epochs, paper.architecture, paper.modality_dropout) == (50, "two-towers", 0)
+
+
 def test_the_servers_settings_come_from_three_places(tmp_path: Path) -> None:
     file = tmp_path / "serve.yaml"
     file.write_text("workspace: w\nreplicas: 3\nmax_wait_s: 1\nfused: true\nstages: {A: {replicas: 2}}\n")
@@ -252,11 +309,23 @@ def test_every_option_says_in_a_sentence_what_it_does(module: str) -> None:
         assert not sentence.startswith("Of "), f"{option.flag}: {text}"
 
 
+WITH_IMAGES = "--modality text+image"
+
 FORMER = [
     ("jobs.pretrain_lm", "--lists 7", "lists: 7", "--neighbor-lists 7"),
-    ("jobs.train_encoder", "--hidden 0.1", "hidden: 0.1", "--modality-dropout 0.1"),
-    ("jobs.train_encoder", "--paper-start", "paper_start: true", "--init random"),
-    ("jobs.train_encoder", "--no-paper-start", "paper-start: false", "--init lda"),
+    *(
+        (
+            "jobs.train_encoder",
+            f"{WITH_IMAGES} {old}",
+            f"modality: text+image\n{in_file}",
+            f"{WITH_IMAGES} {new}",
+        )
+        for old, in_file, new in (
+            ("--hidden 0.1", "hidden: 0.1", "--modality-dropout 0.1"),
+            ("--paper-start", "paper_start: true", "--init random"),
+            ("--no-paper-start", "paper-start: false", "--init lda"),
+        )
+    ),
     ("jobs.ablate", "--hidden 0.1", "hidden: 0.1", "--modality-dropout 0.1"),
     ("jobs.import_corpus", "--max-sentence-chars 9", "max_sentence_chars: 9", "--max-sentence-characters 9"),
     ("serve.run", "--watch-s 9", "watch_s: 9", "--bundle-poll-interval-s 9"),

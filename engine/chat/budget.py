@@ -112,7 +112,8 @@ class Budget:
                 raise ChatError(
                     f"{variable(name)}={cap:g}: the cap is reached: {spent:g} are counted in "
                     f"{self.file.uri}, and the next prompt may take {needed - spent:g}; what was answered is "
-                    "kept. Raise the cap and run again, or delete the file to count anew"
+                    "kept. Raise the cap and run again, or delete the file to count anew",
+                    public="the cap on what the chat model may cost is reached",
                 )
 
     def _change(self, changed: Callable[[Spent], Spent]) -> None:

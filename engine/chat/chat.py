@@ -68,7 +68,8 @@ class Chat:
             raise ChatError(
                 f"{self.cache.folder.uri}: no answer of {request.model!r} is kept to the prompt "
                 f"{request.about()} ({self.cache.file(request).name}), and {variable('replay')} is set; "
-                "unset it to ask the endpoint"
+                "unset it to ask the endpoint",
+                public="no answer of the chat model is kept to this query, and it is not asked",
             )
         self._check_rested()
         try:
@@ -93,7 +94,7 @@ class Chat:
     def _check_rested(self) -> None:
         """Raise the last failure again while the endpoint rests."""
         if self._failed is not None and self.clock.now() < self._failed[0]:
-            raise type(self._failed[1])(str(self._failed[1]))
+            raise type(self._failed[1])(str(self._failed[1]), public=self._failed[1].public)
 
     def _opened(self) -> ChatClient:
         with self._lock:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from engine.chat.exchange import Connections, Exchange, LateError, Response, TooLargeError
 from engine.chat.messages import (
     ChatAnswer,
     ChatRequest,
@@ -26,7 +27,6 @@ from engine.chat.settings import (
     ChatError,
     ChatRefusalError,
     ChatSettings,
-    is_loopback,
     variable,
 )
 from engine.external_errors import first_line
@@ -34,6 +34,9 @@ from engine.query import Deadline
 
 AGAIN = (408, 409, 425, 429)
 """Statuses below 500 after which the same prompt may be answered; those from 500 all may pass."""
+
+KEYS = (401, 403)
+"""Statuses of a key that is missing, wrong, or not good for this."""
 
 SPENT_UP = ("insufficient_quota", "billing_hard_limit_reached")
 """Codes of a 429 that waiting does not mend."""
@@ -70,11 +73,17 @@ class Clock:
 
 
 class _AgainError(Exception):
-    """An attempt that failed in a way that may pass; ``pause``: seconds that the endpoint asks to wait."""
+    """An attempt that failed in a way that may pass.
 
-    def __init__(self, why: str, pause: float = 0.0) -> None:
-        super().__init__(why)
-        self.pause = pause
+    Args:
+        why: in words that anybody may read.
+        detail: what the endpoint or the network says of it.
+        pause: seconds that the endpoint asks to wait.
+    """
+
+    def __init__(self, why: str, detail: str = "", pause: float = 0.0) -> None:
+        super().__init__(f"{why} ({detail})" if detail else why)
+        self.public, self.pause = f"the chat model: {why}", pause
 
 
 class Account:
@@ -108,11 +117,11 @@ class ChatClient:
     account: Account = field(default_factory=Account)
 
     def __post_init__(self) -> None:
-        self._http = _http_client(self.settings)
+        self._connections = Connections(self.settings)
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._connections.close()
 
     def ask(self, request: ChatRequest, deadline: Deadline | None = None) -> ChatAnswer:
         """Return the answer to a prompt.
@@ -162,97 +171,104 @@ class ChatClient:
         Raises:
             ChatError: there is none, or no time for it.
         """
-        about = f"{self.settings.url}: {error}"
+        about, public = f"{self.settings.url}: {error}", error.public
         if deadline is not None and deadline.remaining() <= 0:
-            raise ChatDeadlineError(f"{about}; the deadline came before the answer") from None
+            late = "; the deadline came before the answer"
+            raise ChatDeadlineError(about + late, public + late) from None
         if attempt == self.settings.attempts:
-            times = "once" if attempt == 1 else f"{attempt} times"
+            asked = "; asked once" if attempt == 1 else f"; asked {attempt} times"
             raise ChatError(
-                f"{about}; asked {times}. Check the address and the network, and run again"
+                f"{about}{asked}. Check the address and the network, and run again", public + asked
             ) from None
         if deadline is not None and wait >= deadline.remaining():
-            raise ChatDeadlineError(f"{about}; the deadline leaves no time to ask again") from None
+            late = "; the deadline leaves no time to ask again"
+            raise ChatDeadlineError(about + late, public + late) from None
         if error.pause > self.settings.longest_pause:
+            wanted = f"; it asks to wait {error.pause:.0f} s"
             raise ChatError(
-                f"{about}; it asks to wait {error.pause:.0f} s. Run again then, or set "
-                f"{variable('longest_pause')}"
+                f"{about}{wanted}. Run again then, or set {variable('longest_pause')}", public + wanted
             ) from None
         self.clock.sleep(min(wait, max(self.settings.longest_pause, error.pause)))
 
     def _attempt(self, request: ChatRequest, deadline: Deadline | None) -> ChatAnswer:
-        """Send a prompt once.
-
-        An endpoint that sends a little of its answer at a time is given up when the time is over; one that
-        then is silent, or sends its headers so, may take longer.
-        """
+        """Send a prompt once; the whole exchange is given up when its time is over."""
         try:
             seconds = self._seconds(deadline)  # other prompts may have been waited for at a cap
         except ChatDeadlineError:
             self.account.known(request, None)
             raise
-        end = self.clock.now() + seconds
+        exchange = self._connections.begin(request.body)
         try:
-            with self._http.stream("POST", self.settings.url, json=request.body, timeout=seconds) as response:
-                body = self._body(response, end)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            self.account.known(request, None)
-            raise _AgainError(f"no connection ({first_line(error)})") from None
-        except (httpx.InvalidURL, UnicodeError) as error:  # of hosts, the encoding's
-            self.account.known(request, None)
-            raise ChatError(
-                f"{self.settings.url}: no address ({first_line(error)}); check {variable('url')}"
-            ) from None
-        except httpx.TimeoutException:
-            raise _AgainError(f"no answer within {seconds:.3g} s") from None
-        except httpx.TransportError as error:
-            raise _AgainError(f"the connection fails ({first_line(error)})") from None
-        except httpx.DecodingError:
-            raise _AgainError("the answer cannot be decompressed") from None
-        if response.status_code == HTTPStatus.OK:
+            response = self._response(exchange, seconds)
+        except Exception:
+            if not exchange.sent:
+                self.account.known(request, None)
+            raise
+        if response.status == HTTPStatus.OK:
             try:
-                answer = read_completion(body, self.settings.key.get_secret_value())
+                answer = read_completion(response.body, self.settings.key.get_secret_value())
             except MalformedError as error:
-                raise _AgainError(f"the answer cannot be used: {error}") from None
+                raise _AgainError("the answer cannot be used", str(error)) from None
             self.account.known(request, answer)
             return answer
         self.account.known(request, None)
-        raise self._failure(response, body)
+        raise self._failure(response)
 
-    def _body(self, response: httpx.Response, end: float) -> bytes:
-        limit = self.settings.max_response_bytes
-        body = bytearray()
-        for chunk in response.iter_bytes():
-            body += chunk
-            if len(body) > limit:
-                raise ChatRefusalError(
-                    f"{self.settings.url}: the answer has more than {limit} bytes, and is not read; "
-                    f"{variable('max_response_bytes')} is the limit"
-                )
-            if self.clock.now() > end:
-                raise _AgainError("the answer was not whole in time")
-        return bytes(body)
+    def _response(self, exchange: Exchange, seconds: float) -> Response:
+        """Return a response, of whatever status; say of a failure what it means for the prompt."""
+        settings = self.settings
+        try:
+            return exchange.within(seconds)
+        except LateError:
+            if exchange.answered:
+                raise _AgainError(f"the answer was not whole within {seconds:.3g} s") from None
+            what = "answer" if exchange.sent else "connection"
+            raise _AgainError(f"no {what} within {seconds:.3g} s") from None
+        except TooLargeError:
+            large = f"the answer has more than {settings.max_response_bytes} bytes, and is not read"
+            raise ChatRefusalError(
+                f"{settings.url}: {large}; {variable('max_response_bytes')} is the limit",
+                public=f"the chat model: {large}",
+            ) from None
+        except (httpx.InvalidURL, UnicodeError) as error:  # of hosts, the encoding's
+            raise ChatError(
+                f"{settings.url}: no address ({first_line(error)}); check {variable('url')}"
+            ) from None
+        except httpx.TransportError as error:
+            what = "the connection fails" if exchange.sent else "no connection"
+            raise _AgainError(what, first_line(error)) from None
+        except httpx.DecodingError:
+            raise _AgainError("the answer cannot be decompressed") from None
 
-    def _failure(self, response: httpx.Response, body: bytes) -> Exception:
+    def _failure(self, response: Response) -> Exception:
         """Return what to raise of a response that is no answer."""
-        settings, status = self.settings, response.status_code
-        problem = read_problem(body, settings.key.get_secret_value())
-        about = f"{settings.url}: status {status}"
-        told = f"{about} ({problem.message})" if problem.message else about
-        if status in (401, 403):  # what it says may hold a part of the key
-            given = "the key is refused" if settings.key.get_secret_value() else "it wants a key"
-            return ChatError(f"{about}: {given}; check {variable('key')} and what it may use")
-        if status == 429 and problem.code in SPENT_UP:
-            return ChatError(f"{told}; the account has nothing left to spend")
-        if status in AGAIN or status >= 500:
-            about = f"status {status}" + (f" ({problem.message})" if problem.message else "")
-            return _AgainError(about, self._retry_after(response.headers.get("retry-after", "")))
+        status = response.status
+        problem = read_problem(response.body, self.settings.key.get_secret_value())
+        passes = status in AGAIN or status >= 500
+        if passes and not (status == 429 and problem.code in SPENT_UP):
+            pause = self._retry_after(response.headers.get("retry-after", ""))
+            return _AgainError(f"status {status}", problem.message, pause)
+        refused = status == 413 or (status in (400, 422) and _of_one_prompt(problem))
+        kind = ChatRefusalError if refused else ChatError
+        meaning = "; this prompt is not answered" if refused else self._meaning(response)
+        # What comes with 401 and 403 may hold a part of the key; with a redirection, anything.
+        told = f" ({problem.message})" if problem.message and status >= 400 and status not in KEYS else ""
+        about = f"status {status}"
+        return kind(f"{self.settings.url}: {about}{told}{meaning}", public=f"the chat model: {about}")
+
+    def _meaning(self, response: Response) -> str:
+        """Return what a status says of all prompts alike, and the way out."""
+        status, url = response.status, variable("url")
+        if status in KEYS:
+            given = "the key is refused" if self.settings.key.get_secret_value() else "it wants a key"
+            return f": {given}; check {variable('key')} and what it may use"
+        if status == 429:
+            return "; the account has nothing left to spend"
         if 300 <= status < 400:
-            return ChatError(f"{_redirected(about, response)}; set {variable('url')} to the address itself")
-        if status == 413 or (status in (400, 422) and _of_one_prompt(problem)):
-            return ChatRefusalError(f"{told}; this prompt is not answered")
+            return f": {_redirected(response)}; set {url} to the address itself"
         if status in (404, 405):
-            return ChatError(f"{told}; check {variable('url')} and {variable('model')}")
-        return ChatError(f"{told}; check {variable('model')} and the stage's settings")
+            return f"; check {url} and {variable('model')}"
+        return f"; check {variable('model')} and the stage's settings"
 
     def _retry_after(self, given: str) -> float:
         """Return the seconds that a ``Retry-After`` asks for; 0 where it says nothing that can be read."""
@@ -272,38 +288,11 @@ def _of_one_prompt(problem: Problem) -> bool:
     return problem.code in ONE_PROMPT or any(words in said for words in TOO_LONG)
 
 
-def _redirected(about: str, response: httpx.Response) -> str:
+def _redirected(response: Response) -> str:
     """Return that an endpoint redirects, and where to; the key is sent nowhere else."""
     try:
         target = urlsplit(response.headers.get("location", ""))
         host = target.hostname
     except ValueError:
         host = None
-    return f"{about}: it redirects" + (f" to {host}" if host else "") + ", where the key is not sent"
-
-
-def _http_client(settings: ChatSettings) -> httpx.Client:
-    """Return a client that checks certificates and follows no redirect; this machine is asked without proxy.
-
-    Raises:
-        ChatError: the environment's proxy or certificates cannot be used.
-    """
-    key = settings.key.get_secret_value()
-    headers = {"accept": "application/json", "accept-encoding": "identity"}
-    parts = urlsplit(settings.url)
-    here = is_loopback(parts.hostname or "")
-    try:
-        direct = {f"{scheme}://": None for scheme in ("http", "https", "all")} if here else {}
-        return httpx.Client(
-            headers=headers | ({"authorization": f"Bearer {key}"} if key else {}),
-            follow_redirects=False,
-            mounts=direct,
-            # The environment also names certificates, which https needs on this machine as well.
-            trust_env=not here or parts.scheme == "https",
-            limits=httpx.Limits(max_connections=settings.concurrency),
-        )
-    except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
-        raise ChatError(
-            f"{settings.url}: no connection can be made ({first_line(error)}); check HTTP_PROXY and "
-            "SSL_CERT_FILE"
-        ) from None
+    return "it redirects" + (f" to {host}" if host else "") + ", where the key is not sent"

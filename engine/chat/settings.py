@@ -25,16 +25,20 @@ class ChatError(UserError):
     """A chat model that cannot be asked: no endpoint, a key refused, a cap reached, an answer missing."""
 
     status = 503
+    public = "the chat model cannot be asked"
 
 
 class ChatDeadlineError(ChatError):
     """The caller's deadline came before the answer."""
 
     status = 504
+    public = "the chat model did not answer before the deadline"
 
 
 class ChatRefusalError(QueryError):
     """One prompt that the endpoint does not answer, such as one that is too long; others may be answered."""
+
+    public = "the chat model does not answer this query"
 
 
 def _address(given: str) -> str:
@@ -154,7 +158,7 @@ class ChatSettings(BaseModel):
         parts = urlsplit(self.url)
         if self.key.get_secret_value() and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise ChatError(
-                f"{variable('url')}: {self.url} would send the key in the clear; write https://, or unset "
+                f"{variable('url')}: would send the key in the clear; write https://, or unset "
                 f"{variable('key')} if the endpoint takes none"
             )
 

@@ -159,7 +159,7 @@ def differences(new: Document, old: Document) -> tuple[list[str], list[str], lis
     """Return what a second report has otherwise: remarks, header and rows of a table of new less old."""
     remarks = [
         f"{name}: {new.get(name)}, and {old.get(name)} in the other"
-        for name in ("bundle", "queries_digest", "queries", "protocol")
+        for name in ("bundle", "truth_digest", "queries", "protocol")
         if new.get(name) != old.get(name)
     ]
     mine, theirs = ({row["method"]: row for row in one["rows"]} for one in (new, old))

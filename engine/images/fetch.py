@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -84,6 +84,27 @@ class ImageFiles:
                 raise UnusableImageError(Refusal(Code.IMAGE_UNREADABLE, reason)) from None
             # The network or the keys failed, not the image. A rerun continues from here.
             raise StorageError(f"{address}: {error}; run the job again, it makes what is missing") from None
+
+
+def there_after_all(files: ImageFiles, missing: Iterable[str]) -> Iterator[str]:
+    """Yield the local images among those called missing that this process finds."""
+    for address in missing:
+        store = files.store(address)
+        if store.is_local and store.exists():
+            yield address
+
+
+def check_seen(files: ImageFiles, missing: Iterable[str]) -> None:
+    """Refuse to call images missing that are there: a node does not see the disk that they are on.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    for address in there_after_all(files, missing):
+        raise UserError(
+            f"{address}: this image is there, and a worker on another node does not see it; put images "
+            "on a disk that all nodes share or in a bucket, or work here alone, without RAY_ADDRESS"
+        )
 
 
 class HashedImage(NamedTuple):

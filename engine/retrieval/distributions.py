@@ -195,7 +195,8 @@ class EntityDistributions:
         if not (folder / "log").is_dir():
             raise BundleError(
                 f"{folder}: distributions without log-distributions, as earlier versions made them; run "
-                "`seedset build-index` again, which makes both (the encoder need not be trained again)"
+                "`seedset build-index` again, which makes both (the encoder need not be trained again)",
+                public=f"{folder.name}: distributions without log-distributions; build the index again",
             )
         found = cls(
             SparseRows.read(folder), SparseRows.read(folder / "log"), load(folder / "log" / "mean.npy")

@@ -127,6 +127,10 @@ class Stage(BaseModel, ABC):
         """Return why the stage cannot open in this environment, whatever the bundle; "" where it can."""
         return ""
 
+    def source(self) -> str:
+        """Return where outside of the bundle the answers come from, such as an address; "" for nowhere."""
+        return ""
+
     def account(self, bundle: Bundle) -> str:
         """Return a line on what was spent outside so far, over all workers; "" where nothing is counted."""
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,6 +25,8 @@ from engine.storage.bundle import Bundle
 if TYPE_CHECKING:  # what sends prompts is imported where it is used
     from engine.chat.chat import Chat
     from engine.chat.matching import Matched, NameMatcher
+
+logger = logging.getLogger("seedset.chat")
 
 SHOWN, SHOWN_SIGNS = 20, 80
 """Names that match nothing and are shown of an answer, and characters of each."""
@@ -90,6 +93,13 @@ class ChatExpand(Stage):
         except ChatError as error:
             return str(error)
         return settings.missing(self.model or settings.model)
+
+    def source(self) -> str:
+        """Return the endpoint's address: models of one name at two endpoints need not be the same."""
+        try:
+            return ChatSettings.of().url
+        except ChatError:  # said where it is opened
+            return ""
 
     def open(self, bundle: Bundle) -> Worker:
         """Read the environment, and open the cache of answers.
@@ -234,7 +244,8 @@ class ChatExpander:
             UserError: the model gave no answer, and nothing was recalled before.
         """
         if grown.error is not None and len(expansion.ranking):
-            return without(expansion, self.stage.name, str(grown.error))
+            logger.warning("%s: %s", self.stage.name, grown.error)
+            return without(expansion, self.stage.name, grown.error.public_message)
         return self._answered(expansion, grown)
 
     def _ask(self, group: Sequence[Asked]) -> None:
@@ -249,7 +260,8 @@ class ChatExpander:
             answer = self.chat.ask(group[0].request, deadline)
             listing = read_listing(answer.content, cut=answer.finish == "length")
             if not listing.names:
-                raise ChatRefusalError(_nothing_listed(answer))
+                why = _nothing_listed(answer)
+                raise ChatRefusalError(why, public=why)
             matched = self.matcher.match(listing)
         except UserError as error:
             for one in group:

@@ -88,7 +88,8 @@ def checked_options(stages: Sequence[Stage], options: Mapping[str, Value]) -> Op
 
     Args:
         stages: of the pipeline that answers the query.
-        options: values by name, of their type (no texts that stand for numbers).
+        options: values by name, of their type (no texts that stand for numbers); the text "none" is no value
+            (None), for files of queries, where null is a value that is not given.
 
     Raises:
         OptionError: as :func:`change` does; also a setting that no query may change, or a number out of its
@@ -101,6 +102,7 @@ def checked_options(stages: Sequence[Stage], options: Mapping[str, Value]) -> Op
         bounds = stages[place].per_request.get(setting)
         if bounds is None:
             raise OptionError(key, f"no query may change it; {_may_change(stages)}", list(offered(stages)))
+        value = _of_text(stages[place], setting, value)
         name = f"{_address(stages, place)}.{setting}"
         if name in found:
             raise OptionError(key, "is given a second time, in another spelling")

@@ -92,7 +92,7 @@ class Bundle:
         except BundleError as error:
             if chosen:
                 raise
-            raise BundleError(f"{error}; {choosing(workspace)}") from None
+            raise BundleError(f"{error}; {choosing(workspace)}", error.public_message) from None
         if only is not None:
             manifest = manifest.model_copy(
                 update={"files": {n: entry for n, entry in manifest.files.items() if n in only}}
@@ -176,11 +176,13 @@ def current_id(workspace: Workspace) -> str:
     if pointed is None:
         raise BundleError(
             f"{workspace.root.uri}: no bundle was published yet; run `seedset build-index "
-            f"--workspace {workspace.root.uri}`"
+            f"--workspace {workspace.root.uri}`",
+            public="no bundle was published yet",
         )
     name = pointed.decode(errors="replace").strip()
     if not _NAME.fullmatch(name):
-        raise BundleError(f"{pointer(workspace).uri}: names no bundle ({name[:40]!r}); {choosing(workspace)}")
+        unnamed = f"names no bundle ({name[:40]!r})"
+        raise BundleError(f"{pointer(workspace).uri}: {unnamed}; {choosing(workspace)}", f"CURRENT {unnamed}")
     return name
 
 
@@ -241,10 +243,12 @@ def manifest_of(workspace: Workspace, bundle_id: str) -> Manifest:
     """Return the manifest of a bundle, checked to be that of this name."""
     source = workspace.bundles / bundle_id
     if not (source / MANIFEST).exists():
-        raise BundleError(f"{source.uri}: no {MANIFEST}, so there is no such bundle")
+        missing = f"no {MANIFEST}, so there is no such bundle"
+        raise BundleError(f"{source.uri}: {missing}", public=f"bundle {bundle_id}: {missing}")
     manifest = _read_manifest(source)
     if manifest.id != bundle_id:
-        raise BundleError(f"{source.uri}/{MANIFEST}: of bundle {manifest.id!r}, not of the folder's name")
+        other = f"of bundle {manifest.id!r}, not of the folder's name"
+        raise BundleError(f"{source.uri}/{MANIFEST}: {other}", public=f"{bundle_id}/{MANIFEST}: {other}")
     return manifest
 
 
@@ -252,7 +256,8 @@ def _read_manifest(source: Store) -> Manifest:
     try:
         manifest = Manifest.model_validate_json((source / MANIFEST).read_bytes())
     except ValidationError as error:
-        raise BundleError(f"{source.uri}/{MANIFEST}: not a manifest: {error}") from None
+        public = f"{source.name}/{MANIFEST}: not a manifest"
+        raise BundleError(f"{source.uri}/{MANIFEST}: not a manifest: {error}", public) from None
     if manifest.format_version != FORMAT_VERSION:
         raise BundleError(
             f"bundle {manifest.id}: format {manifest.format_version}, this program reads {FORMAT_VERSION}"

@@ -6,7 +6,7 @@ renamed keeps its former name as its alias, so that what was trained is found ag
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
@@ -164,17 +164,29 @@ BASELINES: dict[Baseline, BaselineRow] = {
 }
 """The rows by name; "image" and "two-towers" are the same with any backbone."""
 
-ENTITY_PREDICTION_ALONE = {"contrastive": False, "clustering": False, "distillation": False}
+ENTITY_PREDICTION_ALONE = {
+    "prediction": True,
+    "contrastive": False,
+    "clustering": False,
+    "distillation": False,
+}
 """Switches of :class:`~engine.losses.settings.Schedule` of masked entity prediction alone."""
 
 
 def baseline_settings(base: MultimodalSettings, baseline: Baseline) -> MultimodalSettings:
-    """Return the settings of a baseline's training: by entity prediction alone, as the paper trains them."""
+    """Return the settings of a baseline's training: by entity prediction alone, as the paper trains them.
+
+    Modality dropout is ours and no part of that: none is applied unless ``base`` was given a share.
+    """
     row = BASELINES[baseline]
-    schedule = base.schedule.model_copy(update=ENTITY_PREDICTION_ALONE)
-    return base.model_copy(
-        update={"architecture": row.architecture, "modality": row.modality, "schedule": schedule}
-    )
+    changed: dict[str, Any] = {
+        "architecture": row.architecture,
+        "modality": row.modality,
+        "schedule": base.schedule.model_copy(update=ENTITY_PREDICTION_ALONE),
+    }
+    if "modality_dropout" not in base.model_fields_set:
+        changed["modality_dropout"] = 0.0
+    return base.model_copy(update=changed)
 
 
 class LmSettings(TrainerSettings):

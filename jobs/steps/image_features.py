@@ -14,7 +14,7 @@ from engine.corpus.readers.base import RefusedRecord
 from engine.corpus.schema import check_whole
 from engine.errors import UserError
 from engine.images.features import INDEX, INDEX_SCHEMA, ImageManifest, feature_parts, part_id
-from engine.images.fetch import HashedImage, ImageHasher
+from engine.images.fetch import HashedImage, ImageFiles, ImageHasher, check_seen
 from engine.images.settings import ImageSettings
 from engine.images.worker import Contents, ImageWorker
 from engine.models.vision import VisionBackbone
@@ -81,7 +81,7 @@ def make_image_features(
     addresses = list(mentioned)
     with given_or_auto(executor, workspace.root) as executor:
         images = _hash_images(workspace, addresses, executor)
-        _check_seen(workspace, addresses, images)
+        check_seen(ImageFiles(workspace), _missing(addresses, images))
         by_content = _by_content(addresses, images)
         features = _make_features(workspace, folder, making, settings, by_content, executor)
     images = _with_reasons(images, list(features.parts.values()))
@@ -140,21 +140,10 @@ def _hash_images(workspace: Workspace, addresses: Sequence[str], executor: Execu
     return [image for place in range(len(chunks)) for image in found[place]]
 
 
-def _check_seen(workspace: Workspace, addresses: Sequence[str], images: Sequence[HashedImage]) -> None:
-    """Refuse to call images missing that are there: a node does not see the disk that they are on.
-
-    Raises:
-        UserError: names the first of them.
-    """
-    for address, image in zip(addresses, images, strict=True):
-        if image.refusal is None or image.refusal.code != Code.IMAGE_MISSING:
-            continue
-        store = workspace.image(address)
-        if store.is_local and store.exists():
-            raise UserError(
-                f"{address}: this image is there, and a worker on another node does not see it; put images "
-                "on a disk that all nodes share or in a bucket, or work here alone, without RAY_ADDRESS"
-            )
+def _missing(addresses: Sequence[str], images: Sequence[HashedImage]) -> list[str]:
+    """Return the addresses at which no file was found."""
+    pairs = zip(addresses, images, strict=True)
+    return [a for a, image in pairs if image.refusal and image.refusal.code == Code.IMAGE_MISSING]
 
 
 def _by_content(addresses: Sequence[str], images: Sequence[HashedImage]) -> dict[str, str]:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from engine.errors import FormatError
+from engine.images.fetch import ImageFiles, check_seen, there_after_all
 from engine.images.selection.results import SelectionFolder, SelectionManifest, SelectionWorker
 from engine.images.selection.settings import SelectionSettings
 from engine.models.fingerprint import model_fingerprint
+from engine.models.hub import NamedModel
 from engine.storage.store import Store
+from engine.storage.workspace import Workspace
 from jobs import console
+from jobs.steps.unknown_tokens import SAMPLED_PARTS, SAMPLED_ROWS, check_words
 from jobs.workers.executor import Executor, given_or_auto, make_parts
+
+ANOTHER_CLIP = "a CLIP of the sentences' language"
 
 
 def choose_images(
@@ -35,7 +42,8 @@ def choose_images(
     Raises:
         StorageError: another choice is in ``output``, there is no table, or a bucket cannot be used.
         FormatError: the table is cut off or broken, or holds no record that can be used.
-        UserError: a model cannot be loaded.
+        UserError: a model cannot be loaded, CLIP's tokenizer knows less than half of the sentences, or a
+            worker does not see images that are there.
     """
     source, folder = Store.open(table), SelectionFolder(Store.open(output))
     named = settings.model_dump(include={"clip", "detector", "vision"}, exclude_none=True)
@@ -47,6 +55,9 @@ def choose_images(
             f"{source.uri}: no usable record in it ({wanted.refused} refused, see {output}/quarantine); "
             "see --help for the columns"
         )
+    _check_sentences(folder, wanted)
+    files = ImageFiles(Workspace(folder.folder))
+    _leave_out_parts_without_images(folder, files)
     with given_or_auto(executor, folder.folder) as executor:
         made = make_parts(
             folder.parts,
@@ -57,5 +68,26 @@ def choose_images(
             label="records",
             size=wanted.records_of,
             gpu=True,
+            check=lambda: check_seen(files, _missing_images(folder, wanted)),
         )
     return wanted, folder.finish(made.parts.values()), made.made
+
+
+def _check_sentences(folder: SelectionFolder, wanted: SelectionManifest) -> None:
+    """Say how much of a sample of the sentences CLIP's tokenizer does not know; see :func:`check_words`."""
+    named = NamedModel.open(wanted.settings.clip, "--clip")
+    texts = folder.sampled_sentences(wanted, SAMPLED_PARTS, SAMPLED_ROWS)
+    check_words(texts, named.fast_tokenizer(), named.label, ANOTHER_CLIP)
+
+
+def _missing_images(folder: SelectionFolder, wanted: SelectionManifest) -> Iterator[str]:
+    for part in wanted.tasks():
+        yield from folder.missing_images(part)
+
+
+def _leave_out_parts_without_images(folder: SelectionFolder, files: ImageFiles) -> None:
+    """Remove parts whose missing images have come since, so that they are made again."""
+    for part in folder.parts.names():
+        if any(there_after_all(files, folder.missing_images(part))):
+            console.say(f"part {part}: images that were missing are there now; it is made again")
+            folder.parts.file(part).delete()

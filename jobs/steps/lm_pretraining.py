@@ -18,6 +18,7 @@ from engine.training.lm_models import Origin, check, config_of, existing, read_c
 from engine.training.settings import Layout, LmSettings, named_settings
 from engine.vocabulary import Vocabulary
 from jobs import console
+from jobs.settings import CORPUS
 from jobs.steps.lm_blocks import corpus_tokenizer, make_blocks
 from jobs.steps.publishing import check_before_work, publish_beside
 from jobs.steps.unknown_tokens import check_words, sampled_sentences
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 SAMPLED_NAMES = 512
 """Names whose tokens are looked at besides sentences'."""
-
-CORPUS = "corpus"
-"""The tokenizer's name that stands for one trained on the corpus."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from engine.catalogue import open_catalogue
+from engine.catalogue import SENTENCES, open_catalogue
 from engine.errors import StorageError, UnknownAttributeError, UserError
 from engine.evaluation.cells import Measuring
 from engine.evaluation.measuring import Measures, classes_of
@@ -27,6 +27,9 @@ from jobs.steps.query_options import with_checked_options
 CLASS = "class"
 """The attribute that names an entity's fine-grained class, as UltraWiki's attributes.json is imported."""
 
+
+TOLD = ("entities.parquet", SENTENCES)
+"""Files of a bundle of which answers that are there are measured: names, attributes, sentences."""
 
 CELLS = "cells"
 """The folder of a workspace's runs with every measured cell (:mod:`engine.evaluation.cells`)."""

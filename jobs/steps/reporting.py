@@ -117,7 +117,7 @@ def fill(plan: ReportPlan) -> Filled:
     negatives = any(q.query.negative or q.negative.size for q in usable)
     about = {
         "bundle": plan.bundle.id,
-        "queries_digest": plan.queries.truth_digest,
+        "truth_digest": plan.queries.truth_digest,
         "queries": len(usable),
         "classes": dict(sorted(Counter(q.label for q in usable).items())),
         "negatives": negatives,

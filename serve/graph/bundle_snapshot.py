@@ -12,6 +12,7 @@ from engine.errors import BundleError
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle, Manifest
 from engine.vocabulary import Vocabulary
+from serve.errors import state_of
 from serve.graph.plan import default_method
 
 
@@ -72,7 +73,7 @@ class BundleSnapshot:
         try:
             self.bundle.check_present()
         except BundleError as error:
-            return str(error)
+            return state_of(error)
         return "ok"
 
     @cached_property

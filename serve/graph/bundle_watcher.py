@@ -15,6 +15,7 @@ from typing import Protocol
 
 from engine.errors import BundleError, UserError
 from engine.storage.bundle import Bundle
+from serve.errors import state_of
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import Plan, missing_requirements
 from serve.telemetry.logs import log_event
@@ -92,7 +93,7 @@ class BundleWatcher:
             if not service.refused or service.refused[0] != wanted:
                 log_event("bundle refused", level=logging.ERROR, bundle=wanted, reason=str(error))
                 self._metrics.bundle_changed("refused")
-            service.refused, self._refused_at = (wanted, str(error)), time.monotonic()
+            service.refused, self._refused_at = (wanted, state_of(error)), time.monotonic()
             return
         before = service.snapshot.id
         service.snapshot, service.refused = snapshot, None

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from engine.errors import UserError
+from engine.errors import BundleError, UserError
 from engine.retrieval.index import index_file, views_of
 from engine.retrieval.shards import IndexShard, ShardedIndex
 from engine.storage.bundle import Bundle, current_id
 from engine.storage.workspace import Workspace
+from serve.errors import state_of
 from serve.graph.bundle_cache import BundleCache
 from serve.graph.dispatch import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOST
 from serve.graph.plan import DeploymentSpec
 from serve.graph.runner import Job, OpenedBundle, StageRunner
 from serve.messages import Progress, Reply, Task
 from serve.settings import ServeSettings
-from serve.telemetry.logs import configure_logs
+from serve.telemetry.logs import configure_logs, log_event
 
 STAGE_GRACE_S = 0.1
 """Seconds past the deadline in which a stage may still return what it has."""
@@ -29,6 +31,7 @@ class Host:
     """A replica that has bundles open."""
 
     _bundles: BundleCache[Any]
+    _logged = ""
 
     async def _begin(self, settings: ServeSettings, bundle_id: str) -> None:
         """Open the current bundle. A bad one does not keep the replica down: another may be asked for."""
@@ -40,7 +43,7 @@ class Host:
         try:
             await self._bundles.prepare(bundle_id)
         except UserError as error:
-            return str(error)
+            return self._told(bundle_id, error)
         return ""
 
     async def ping(self, bundle_id: str) -> str:
@@ -50,8 +53,26 @@ class Host:
             if isinstance(opened, OpenedBundle):
                 await asyncio.to_thread(opened.bundle.check_present)
         except UserError as error:
-            return str(error)
+            return self._told(bundle_id, error)
         return "ok"
+
+    async def _opened(self, bundle_id: str) -> Any:
+        """Return what is open of a bundle.
+
+        Raises:
+            BundleError: it cannot be opened; says no more than callers are told.
+        """
+        try:
+            return await self._bundles.get(bundle_id)
+        except UserError as error:
+            raise BundleError(self._told(bundle_id, error)) from None
+
+    def _told(self, bundle_id: str, error: UserError) -> str:
+        """Return what callers are told of a bundle that cannot be opened; the log has it all, once."""
+        if (reason := str(error)) != self._logged:
+            log_event("bundle cannot be used", level=logging.ERROR, bundle=bundle_id, reason=reason)
+            self._logged = reason
+        return state_of(error)
 
 
 class StageHost(Host):
@@ -117,10 +138,6 @@ class StageHost(Host):
         finally:
             job.dropped = not job.done.done()
 
-    async def _opened(self, bundle_id: str) -> OpenedBundle:
-        found: OpenedBundle = await self._bundles.get(bundle_id)
-        return found
-
     def _open(self, bundle_id: str) -> OpenedBundle:
         bundle = Bundle.open(Workspace.open(self._settings.workspace), bundle_id)
         if self._shards:
@@ -143,8 +160,7 @@ class ShardHost(Host):
 
     async def ask(self, bundle_id: str, view: str, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
         """Return what methods of this part of a view return, in order."""
-        shards: dict[str, IndexShard] = await self._bundles.get(bundle_id)
-        shard = shards[view]
+        shard: IndexShard = (await self._opened(bundle_id))[view]
         return await asyncio.to_thread(lambda: [getattr(shard, name)(*given) for name, given in calls])
 
     def _open(self, bundle_id: str) -> dict[str, IndexShard]:

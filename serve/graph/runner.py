@@ -25,9 +25,9 @@ from engine.errors import UserError
 from engine.query import Deadline, Expansion
 from engine.stages.base import Stage, Worker, counts_of
 from engine.storage.bundle import Bundle
-from serve.errors import RetryLaterError, code_of
+from serve.errors import RetryLaterError, code_of, unwrapped
 from serve.messages import Failure, Outcome, Progress, Reply, RoundDone, StageDone, StageStats, Task
-from serve.telemetry.logs import log_event
+from serve.telemetry.logs import log_event, log_withheld
 
 logger = logging.getLogger("seedset.serve")
 
@@ -359,8 +359,10 @@ class StageRunner:
 
 def _explain(error: Exception, request_id: str) -> Failure:
     """Return an error as an outcome: a user's with its message, any other, which is logged, as internal."""
+    error = unwrapped(error)
     if isinstance(error, UserError):
         retry_after_s = error.retry_after_s if isinstance(error, RetryLaterError) else None
-        return Failure(code_of(error), str(error), error.status, retry_after_s)
+        log_withheld(error, request_id=request_id)
+        return Failure(code_of(error), error.public_message, error.status, retry_after_s)
     logger.error("a query failed in a stage", exc_info=error, extra={"request_id": request_id})
     return Failure("internal", "the query failed in a stage; see the log", 500)

@@ -101,7 +101,10 @@ def invalid(message: str, field: str | None = None, suggestions: Sequence[str] =
 
 
 def problem_of(error: UserError, field: str | None = None) -> Problem:
-    """Return a user's error as it is answered; ``field`` says where it was found, if it does not know."""
+    """Return a user's error as it is answered; ``field`` says where it was found, if it does not know.
+
+    What is not for callers is left out: see :attr:`engine.errors.UserError.public_message`.
+    """
     if isinstance(error, ProblemError):
         return error.problem
     suggestions: Sequence[str] = ()
@@ -110,7 +113,8 @@ def problem_of(error: UserError, field: str | None = None) -> Problem:
         suggestions = error.closest
     if isinstance(error, UnknownAttributeError):
         field, suggestions = error.field, error.suggestions
-    return Problem(code_of(error), str(error), error.status, field, tuple(suggestions), retry_after_s)
+    message = error.public_message
+    return Problem(code_of(error), message, error.status, field, tuple(suggestions), retry_after_s)
 
 
 def internal(id: str) -> Problem:

@@ -27,6 +27,7 @@ Code = Literal[
     "overloaded",
     "unavailable",
     "bundle",
+    "storage",
     "timeout",
     "chat",
     "chat_deadline",

@@ -44,6 +44,7 @@ from serve.http.service import FEW_QUERIES, MANY_RESULTS, Service
 from serve.http.sse import EventStream
 from serve.http.static import INDEX, PageFiles
 from serve.http.trace import Trace
+from serve.telemetry.logs import log_withheld
 
 LARGE_BODY = 64 << 10
 """Bytes above which a body is decoded or compressed off the event loop."""
@@ -274,7 +275,8 @@ def _add_page(app: FastAPI) -> None:
 
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(UserError)
-    async def user_error(_: Request, error: UserError) -> Response:
+    async def user_error(request: Request, error: UserError) -> Response:
+        log_withheld(error, request_id=request.state.trace.request_id)
         return answer(problem_of(error))
 
     @app.exception_handler(RequestValidationError)

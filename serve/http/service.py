@@ -16,19 +16,20 @@ from typing import Any, cast
 from engine.errors import UserError, did_you_mean
 from engine.query import Deadline, Expansion, Query
 from engine.stages.base import finish
-from engine.stages.options import offered
 from engine.storage.workspace import Workspace
+from serve.errors import unwrapped
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import NEIGHBOURS
 from serve.http.errors import FailedError, Problem, ProblemError, check_bundle, internal, invalid, problem_of
-from serve.http.explanations import explanations, sentences_of
-from serve.http.images import MAX_SENTENCES as SENTENCES_HELD
+from serve.http.explanations import explanations
 from serve.http.images import Image, ImageAddresses, read_image
+from serve.http.listings import bundle_listing, completions, known_of, method_listing
 from serve.http.requests import BatchRequest, ExpandRequest, answer_of, entity_of, id_of, request_of
 from serve.http.resolve import Arrival, ResolvedQuery, is_quick, resolve_query
 from serve.http.trace import Trace
 from serve.messages import Dispatch, Failure, Outcome, RoundDone, StageDone
 from serve.settings import ServeSettings
+from serve.telemetry.logs import log_withheld
 from serve.telemetry.metrics import Metrics, merge_replica_metrics
 
 logger = logging.getLogger("seedset.serve")
@@ -146,14 +147,9 @@ class Service:
     async def complete(self, prefix: str, limit: int) -> Json:
         """Return entities with a spelling that begins with ``prefix``."""
         snapshot = self.snapshot
-        vocabulary = snapshot.vocabulary
-
-        def look_up() -> Json:
-            names = vocabulary.starting_with(prefix, limit)
-            found = [entity_of(vocabulary, vocabulary.resolve(name)) for name in names]
-            return {"bundle": snapshot.id, "entities": found}
-
-        return look_up() if len(vocabulary) < LARGE_VOCABULARY else await asyncio.to_thread(look_up)
+        if len(snapshot.vocabulary) < LARGE_VOCABULARY:
+            return completions(snapshot, prefix, limit)
+        return await asyncio.to_thread(completions, snapshot, prefix, limit)
 
     def knows(self, name: str) -> bool:
         """Return whether an entity has a name or an alias: one that none has takes as long as a query."""
@@ -214,29 +210,11 @@ class Service:
 
     def bundle(self) -> Json:
         """Return what is served, and what it was made from."""
-        snapshot, refused = self.snapshot, self.refused
-        return {
-            **snapshot.manifest.model_dump(mode="json", exclude={"files", "format_version"}),
-            "files": sorted(snapshot.manifest.files),
-            "entities": len(snapshot.vocabulary),
-            "methods": list(snapshot.methods),
-            "refused": {"id": refused[0], "reason": refused[1]} if refused else None,
-        }
+        return bundle_listing(self.snapshot, self.refused)
 
     def listing(self) -> Json:
         """Return the methods and what they are made of."""
-        snapshot = self.snapshot
-        methods = [
-            {
-                "name": name,
-                "description": str(pipeline),
-                "stages": [stage.name for stage in pipeline.stages],
-                "options": offered(pipeline.stages),
-            }
-            for name, pipeline in snapshot.methods.items()
-        ]
-        unavailable = [{"name": name, "reason": why} for name, why in snapshot.unavailable.items()]
-        return {"default": snapshot.default, "methods": methods, "unavailable": unavailable}
+        return method_listing(self.snapshot)
 
     async def readiness(self) -> Mapping[str, str]:
         """Return "ok" or a reason for every stage and the bundle's files; asked at most once a second."""
@@ -356,12 +334,14 @@ class Service:
                     expansion, snapshot.vocabulary, snapshot.catalogue, images
                 )
             except UserError as error:  # the bundle's files; the other queries of a batch may do without
-                return problem_of(error)
+                return self._problem(error, trace)
         return answer_of(expansion, snapshot.vocabulary, resolved.method, snapshot.id, explained)
 
     def _problem(self, error: Exception, trace: Trace) -> Problem:
         """Return the answer to an error in the dispatch; an internal error is logged."""
+        error = unwrapped(error)
         if isinstance(error, UserError):
+            log_withheld(error, request_id=trace.request_id)
             return problem_of(error)
         if isinstance(error, TimeoutError):
             return Problem("timeout", "no answer came in time", 504)
@@ -378,19 +358,9 @@ class Service:
         self, snapshot: BundleSnapshot, entity: int, sentences: int, neighbours: int, trace: Trace
     ) -> Json:
         near = await self._neighbours(snapshot, entity, neighbours, trace)
-        about = await asyncio.to_thread(self._about, snapshot, entity, sentences)
+        about = await asyncio.to_thread(known_of, snapshot, self._workspace, entity, sentences)
         known = entity_of(snapshot.vocabulary, entity)
         return {"bundle": snapshot.id, **known, **about, "neighbours": near}
-
-    def _about(self, snapshot: BundleSnapshot, entity: int, n: int) -> Json:
-        """Return what the catalogue knows of an entity, with n of its sentences. Reads from the disk."""
-        held = snapshot.catalogue.sentences([entity], SENTENCES_HELD).get(entity, [])
-        return {
-            "description": snapshot.catalogue.description(entity),
-            "attributes": snapshot.catalogue.attributes_of(entity),
-            "sentences": sentences_of(held)[:n],
-            "images": ImageAddresses(self._workspace, snapshot.id).of(entity, held),
-        }
 
     async def _neighbours(self, snapshot: BundleSnapshot, entity: int, n: int, trace: Trace) -> list[Json]:
         if not n or NEIGHBOURS not in snapshot.routes:

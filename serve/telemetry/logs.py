@@ -8,6 +8,8 @@ import logging
 import sys
 from typing import Any
 
+from engine.errors import UserError
+
 NAME = "seedset"
 logger = logging.getLogger(f"{NAME}.serve")
 
@@ -42,6 +44,12 @@ def configure_logs(level: str | int = "INFO") -> None:
         handler.setFormatter(JsonFormatter())
         root.addHandler(handler)
         root.propagate = False
+
+
+def log_withheld(error: UserError, **fields: Any) -> None:
+    """Log the whole message of an error of which callers are told less."""
+    if error.public:
+        log_event("not told to the caller", level=logging.WARNING, reason=str(error), **fields)
 
 
 def log_event(event: str, *, level: int = logging.INFO, **fields: Any) -> None:

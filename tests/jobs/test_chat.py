@@ -8,6 +8,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from engine.plugins import find_method
+from engine.queries.results import RunDescription
+from engine.stages.base import Pipeline
+from engine.stages.rerank import SegmentRerank
+from engine.stages.retrieve import Retrieve
+from engine.storage.workspace import Workspace
 from jobs import evaluate, expand
 from tests.support.bundles import method_bundle
 from tests.support.chat_server import KEY, chat_server, listed, problem
@@ -65,6 +71,29 @@ def test_a_table_of_queries_is_expanded_counted_and_replayed(
     assert (
         "pipeline: ChatExpand(model='stand-in'), not ChatExpand(model='another')" in capsys.readouterr().err
     )
+
+
+def test_models_and_endpoints_have_default_outputs_of_their_own(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDescription(
+        method="chat", pipeline="", bundle="b" * 16, queries_digest="d" * 16, queries=1, part_size=1
+    )
+
+    def output(method: str = "chat", pipeline: Pipeline | None = None, **environment: str) -> str:
+        for name, value in environment.items():
+            monkeypatch.setenv(f"SEEDSET_CHAT_{name}", value)
+        made = pipeline or find_method(method)
+        wanted = run.model_copy(update={"method": method, "pipeline": str(made)})
+        return expand.default_output(Workspace.open(root / "w"), wanted, made).name
+
+    one = output(MODEL="one", URL="https://here.example/v1")
+    assert one.startswith("chat-")
+    found = [one, output(MODEL="two"), output(URL="https://there.example/v1"), output("chat+class-name")]
+    assert len(set(found)) == len(found)
+    assert output(MODEL="one", URL="https://here.example/v1") == one
+    assert output("retexpan") == "retexpan-dddddddd-bbbbbbbb", "nothing of the environment makes its answers"
+    assert output("retexpan", Retrieve(k=7) >> SegmentRerank()) != output("retexpan")
 
 
 def test_a_run_that_meets_a_cap_or_a_failing_endpoint_goes_on_where_it_ended(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from engine.errors import UserError
 from engine.images.selection import results
 from engine.images.selection.settings import SelectionSettings
 from jobs.choose_images import main
+from jobs.steps import image_selection
 from jobs.steps.image_selection import choose_images
 from jobs.workers.executor import RayExecutor
 from tests.support import choice_models
@@ -54,6 +57,44 @@ def test_from_a_table_to_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert got.manifest.counts.images == 3
     assert run_command(main, *words, "--clip", clip, "--alpha", 0) == 0
     assert "parts_made=0 parts_kept=1" in capsys.readouterr().out
+
+
+def test_sentences_that_clip_does_not_know_are_refused(tmp_path: Path) -> None:
+    table = found_images(tmp_path / "raw")
+    table.write_bytes(table.read_bytes().replace(b" is number", "は鉄の数です".encode()))
+    with pytest.raises(UserError, match=r"--clip .*/clip: .*% of the tokens of 4 sentences .* name a CLIP"):
+        choose_images(
+            str(table), str(tmp_path / "out"), SelectionSettings(clip=choice_models.clip(tmp_path / "clip"))
+        )
+
+
+class BlindWorker(results.SelectionWorker):
+    """A worker on a node without the disk that the images are on."""
+
+    def __call__(self, part: str) -> Counter[str]:
+        records = self._folder.records(part)
+        records.write_bytes(records.read_bytes().replace(b"/raw/", b"/nowhere/"))
+        counts = super().__call__(part)
+        quarantine = self._folder.quarantine(f"part-{part}.jsonl")
+        quarantine.write_bytes(quarantine.read_bytes().replace(b"/nowhere/", b"/raw/"))
+        return counts
+
+
+def test_candidates_that_a_node_does_not_see_are_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, output = str(found_images(tmp_path / "raw")), tmp_path / "out"
+    settings = SelectionSettings(clip=choice_models.clip(tmp_path / "clip"))
+    with monkeypatch.context() as patched:
+        patched.setattr(image_selection, "SelectionWorker", BlindWorker)
+        with pytest.raises(UserError, match=r"red\.png: this image is there, and a worker on another node"):
+            choose_images(table, str(output), settings, executor=LastFirst())
+    assert not list((output / "sentences").glob("part-*")), "what it made is removed"
+    _, counts, made = choose_images(table, str(output), settings, executor=LastFirst())
+    assert (made, counts["chosen"], counts["images_refused"]) == (1, 3, 3)
+    (tmp_path / "raw" / "missing.png").write_bytes(image_bytes("green"))
+    _, counts, made = choose_images(table, str(output), settings, executor=LastFirst())
+    assert (made, counts["images_refused"]) == (1, 0), "an image that has come is looked at"
 
 
 @pytest.mark.slow

@@ -6,87 +6,35 @@ It runs in a process of its own, started as a user starts it: Ray connects once 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 
-from cluster.local import free_port
 from engine.methods import METHODS
+from engine.plugins import find_method
 from engine.query import Expansion, NewEntity, Query
 from engine.stages.base import Pipeline
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
+from engine.stages.options import change
 from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
 from engine.storage.publishing import point_to
 from engine.storage.workspace import Workspace
 from serve.client import Client
 from serve.http.static import FOLDER
-from tests.support.submit import ROOT
+from tests.support.served import Server, server
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.serve]
 METHOD = "retexpan"
-START_SECONDS = 150
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running ``python -m serve.run``."""
-
-    url: str
-    process: subprocess.Popen[str]
-
-    def replicas(self, deployment: str) -> list[psutil.Process]:
-        """The processes of a deployment's replicas."""
-        title = f"ray::ServeReplica:seedset:{deployment}"
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if title in " ".join(_title(child))]
-
-
-def _title(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:  # gone, or not yet there
-        return []
-
-
-@contextmanager
-def server(workspace: Path, log: Path, *options: str) -> Iterator[Server]:
-    """Run ``python -m serve.run`` while the block runs; its output goes to a file, so it never blocks."""
-    port = free_port()
-    command = [sys.executable, "-m", "serve.run", "--workspace", str(workspace), f"--port={port}"]
-    environment = {**os.environ, "SEEDSET_HEAD_TIMEOUT_S": "2"}
-    with log.open("w") as sink:
-        process = subprocess.Popen(
-            [*command, *options], cwd=ROOT, env=environment, stdout=sink, stderr=sink, text=True
-        )
-    try:
-        end = time.monotonic() + START_SECONDS
-        while "serving at" not in log.read_text(encoding="utf-8"):
-            assert process.poll() is None, log.read_text(encoding="utf-8")
-            assert time.monotonic() < end, log.read_text(encoding="utf-8")
-            time.sleep(0.2)
-        yield Server(f"http://127.0.0.1:{port}", process)
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
+OWN = "tests.support.own_methods:LIFTED"
+"""A pipeline of a user's: replicas import its module."""
 
 # Nobody is refused here, however slow the machine is.
 SETTINGS = [
@@ -97,7 +45,7 @@ SETTINGS = [
 ]
 
 GRAPHS = {
-    "fused": ["--methods=retexpan,retexpan+cds,default,retexpan+lm-rerank,retexpan+genexpan"],
+    "fused": [f"--methods=retexpan,retexpan+cds,default,retexpan+lm-rerank,retexpan+genexpan,{OWN}"],
     # Every replica is a process to start: two where they matter.
     "per-stage": [
         "--per-stage",
@@ -187,7 +135,7 @@ def test_concurrent_requests_get_the_local_runtimes_answers(url: str, bundle: Bu
     # A random model's lists grow slowly, and its products depend on the batch in their last digits.
     generative = {name for name in names if "genexpan" in name or "lm-" in name}
     asked = {name: queries[:2] if name in generative else queries for name in names}
-    expected = {name: METHODS[name].open(bundle)(some) for name, some in asked.items()}
+    expected = {name: find_method(name).open(bundle)(some) for name, some in asked.items()}
 
     async def ask_all() -> None:
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
@@ -213,6 +161,23 @@ def test_a_batch_gets_the_local_runtimes_answers(url: str, bundle: Bundle) -> No
             assert answer["error"]["code"] == "unknown_entity"
         else:
             same(answer, one)
+
+
+def test_each_query_of_a_batch_is_answered_by_its_own_options(url: str, bundle: Bundle) -> None:
+    asked: dict[str, list[dict[str, float]]] = {
+        OWN: [{}, {"Lift.by": 2.5}, {"Retrieve.k": 30, "Lift.by": 0.0}],
+        METHOD: [{}, {"Retrieve.k": 30, "SegmentRerank.length": 9}, {"SegmentRerank.confidence": 0.2}],
+    }
+    names = [m["name"] for m in httpx.get(f"{url}/v1/methods").json()["methods"]]
+    given = [(name, some) for name, several in asked.items() if name in names for some in several]
+    assert METHOD in [name for name, _ in given]
+    queries = random_queries(len(given))
+    bodies = [body(q, name) | {"options": some} for q, (name, some) in zip(queries, given, strict=True)]
+    results = httpx.post(f"{url}/v1/expand/batch", json={"queries": bodies}, timeout=60).json()["results"]
+    for query, (name, some), answer in zip(queries, given, results, strict=True):
+        (expected,) = change(find_method(name), some).open(bundle)([query])
+        same(answer, expected)
+        assert answer["options"] == some
 
 
 @on_fused_alone

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -19,6 +21,8 @@ from engine.chat.client import Clock
 
 KEY = "sk-test-0123456789"
 MODEL = "stand-in"
+TRICKLE_S = 0.01
+"""Pause after each byte of a response that trickles."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Reply:
         announced: bytes that the head promises; default: those of the body.
         drop: end the connection without a response.
         hold: wait for this event before the body is sent.
+        trickle: send every byte of the body, or of the headers too, after a pause.
     """
 
     status: int = 200
@@ -37,6 +42,7 @@ class Reply:
     announced: int | None = None
     drop: bool = False
     hold: threading.Event | None = None
+    trickle: Literal["", "body", "headers"] = ""
 
 
 def completion(content: str | None, finish: str = "stop", usage: bool = True, **message: Any) -> Reply:
@@ -63,6 +69,22 @@ def problem(status: int, code: str = "", message: str = "no", **headers: str) ->
 
 
 Answering = Callable[[dict[str, Any]], Reply]
+
+
+class _Trickle(io.BytesIO):
+    """A stream that passes on one byte at a time, until nobody listens."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def write(self, content: Any) -> int:
+        """Write a byte, wait, and so on."""
+        with suppress(OSError):
+            for byte in bytes(content):
+                self._stream.write(bytes([byte]))
+                time.sleep(TRICKLE_S)
+        return len(content)
 
 
 class ChatServer:
@@ -110,7 +132,11 @@ class ChatServer:
         length = len(reply.body) if reply.announced is None else reply.announced
         for name, value in {"content-length": str(length), "connection": "close", **reply.headers}.items():
             handler.send_header(name, value)
+        if reply.trickle == "headers":
+            handler.wfile = _Trickle(handler.wfile)
         handler.end_headers()
+        if reply.trickle == "body":
+            handler.wfile = _Trickle(handler.wfile)
         if reply.hold is not None:
             handler.wfile.flush()
             reply.hold.wait(10)

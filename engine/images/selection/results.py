@@ -31,6 +31,7 @@ from engine.images.fetch import ImageFiles
 from engine.images.selection.selector import ImageSelector, SelectionResult
 from engine.images.selection.settings import SelectionSettings
 from engine.images.selection.table import SCORE_SCHEMA, SelectionRecord, read_table
+from engine.refusals import Code
 from engine.storage.parts import PartFolder, numbered, read_model, write_model
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -89,6 +90,19 @@ class SelectionFolder:
     def quarantine(self, name: str) -> Store:
         """Return a file of refusals."""
         return self.folder / "quarantine" / name
+
+    def sampled_sentences(self, wanted: SelectionManifest, parts: int, rows: int) -> list[str]:
+        """Return the first sentences of some parts that are spread evenly over the table."""
+        names = list(wanted.tasks())
+        spread = names[:: max(1, -(-len(names) // parts))]
+        taken = (SelectionRecord.of_lines(self.records(name).read_bytes())[:rows] for name in spread)
+        return [record.sentence for some in taken for record in some]
+
+    def missing_images(self, part: str) -> list[str]:
+        """Return the images that were not found when a part was made."""
+        lines = (self.quarantine(f"part-{part}.jsonl").read_if_there() or b"").decode().split("\n")
+        refused = [json.loads(line) for line in lines if line]
+        return [one["source"] for one in refused if one["code"] == Code.IMAGE_MISSING.value]
 
     def begin(
         self,

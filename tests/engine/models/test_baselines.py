@@ -108,7 +108,6 @@ def test_it_is_trained_by_entity_prediction_and_read_again(text, tower, tmp_path
         learning_rate=3e-3,
         cross_layers=1,
         dropout=0,
-        modality_dropout=0,
         precision="float32",
     )
     settings = baseline_settings(base, baseline)
@@ -147,3 +146,10 @@ def test_rows_are_those_of_the_papers_table() -> None:
         "clip": both,
         "albef": ("cross-attention", "text+image"),
     }
+
+
+def test_a_baseline_sees_every_modality_unless_a_share_is_given() -> None:
+    assert MultimodalSettings().modality_dropout == 0.3
+    assert baseline_settings(MultimodalSettings(), "clip").modality_dropout == 0
+    assert baseline_settings(MultimodalSettings(epochs=2), "albef").modality_dropout == 0
+    assert baseline_settings(MultimodalSettings(modality_dropout=0.3), "clip").modality_dropout == 0.3

@@ -130,6 +130,19 @@ def test_maps_and_structs_of_parquet_say_what_objects_of_json_do(tmp_path: Path)
     assert refused.reason.startswith("options: "), "a key is given twice"
 
 
+def test_an_option_that_is_null_is_not_given_in_any_format(tmp_path: Path) -> None:
+    options = [
+        {"Retrieve.k": 9, "SegmentRerank.length": None},
+        {"Retrieve.k": None, "SegmentRerank.length": 2},
+    ]
+    records = [{"id": str(i), "positive": [1], "options": one} for i, one in enumerate(options)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, records)))
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "q.parquet")  # a row has the keys of all
+    for file in ("q.jsonl", "q.parquet"):
+        found = [labelled.query.options for labelled in read(tmp_path / file).queries]
+        assert found == [(("Retrieve.k", 9),), (("SegmentRerank.length", 2),)]
+
+
 def test_parquet_with_ids_and_nulls(tmp_path: Path) -> None:
     path = tmp_path / "q.parquet"
     rows = {"id": ["a", None], "positive": [[0, 1], [2]], "negative": [[3], None], "top_k": [5, None]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,12 +95,18 @@ def test_of_several_methods_those_with_the_stage_are_changed() -> None:
 
 def test_a_query_may_change_what_is_declared_within_its_bounds() -> None:
     stages = method("retexpan").stages
-    options = {"SegmentRerank[1].length": 8, "Retrieve.k": 30, "SegmentRerank.confidence": None}
+    options: dict[str, Any] = {
+        "SegmentRerank[1].length": 8,
+        "Retrieve.k": 30,
+        "SegmentRerank.confidence": None,
+    }
     assert checked_options(stages, options) == (
         ("Retrieve.k", 30),
         ("SegmentRerank.confidence", None),
         ("SegmentRerank.length", 8),
     )
+    options["SegmentRerank.confidence"] = "none"
+    assert dict(checked_options(stages, options))["SegmentRerank.confidence"] is None
     assert checked_options(TWICE.stages, {"SegmentRerank[2].length": 8}) == (("SegmentRerank[2].length", 8),)
     assert offered(stages)["SegmentRerank.length"] == {"value": 4, "minimum": 1, "maximum": 1000}
     assert list(offered(TWICE.stages))[-1] == "SegmentRerank[2].confidence"
@@ -115,6 +122,7 @@ def test_a_query_may_change_what_is_declared_within_its_bounds() -> None:
         ({"SegmentRerank.length": 8.5}, "8.5: Input should be a valid integer"),
         ({"SegmentRerank.length": True}, "True: Input should be a valid integer"),
         ({"SegmentRerank.length": None}, "None: Input should be a valid integer"),
+        ({"SegmentRerank.length": "none"}, "none: Input should be a valid integer"),
         ({"SegmentRerank.confidence": 1}, "1: Input should be less than 1"),
         (
             {"SegmentRerank.length": 8, "SegmentRerank[1].length": 9},

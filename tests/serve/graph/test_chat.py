@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -123,3 +124,28 @@ def test_a_method_that_is_served_with_other_settings_is_not_unavailable(
     assert str(served["chat"]) == "ChatExpand(model='m')"
     assert "chat+class-name" in unavailable_methods(bundle, served)
     assert "chat" not in unavailable_methods(bundle, served)
+
+
+@pytest.mark.parametrize("recalled", [False, True])
+def test_callers_are_told_no_address_and_no_path_and_the_log_has_them(
+    recalled: bool,
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    chain = (*RETRIEVE, *CHAT) if recalled else CHAT
+    said = f"organisation 7 at http://inside.example is out of {tmp_path}"
+    with (
+        caplog.at_level(logging.WARNING, "seedset"),
+        chat_server(monkeypatch, [problem(500, message=said)]) as server,
+    ):
+        job = run_in(bundle)(chain, query("q", 1))
+        job.done.result(timeout=5)
+    (found,) = job.reply().outcomes
+    told = found.message if isinstance(found, Failure) else " ".join(found.degraded)
+    assert told.removeprefix("ChatExpand: ") == "the chat model: status 500; asked once"
+    assert isinstance(found, Expansion) == recalled
+    logged = " ".join(str(vars(record)) for record in caplog.records)
+    assert server.url in logged
+    assert said in logged

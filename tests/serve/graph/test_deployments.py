@@ -6,11 +6,13 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.errors import BundleError
 from engine.methods import METHODS
 from engine.query import Deadline, Expansion, Query
 from engine.storage.bundle import Bundle
@@ -137,7 +139,12 @@ def test_a_bundle_that_is_not_whole_is_a_complaint_and_another_still_answers(
 
     async def test(host: StageHost, chain: tuple[int, ...]) -> None:
         assert "tokens.npy" in await host.prepare("0000000000000000")
-        assert "no such bundle" in await host.ping("nowhere")
+        told = await host.ping("nowhere")
+        assert "no such bundle" in told
+        with pytest.raises(BundleError) as caught:
+            await host.run(replace(task(two[0], chain), bundle="nowhere"))
+        assert str(caught.value) == told
+        assert str(broken.parent) not in told
         assert await host.prepare(two[1].id) == ""
         assert await host.ping(two[0].id) == "ok"
 

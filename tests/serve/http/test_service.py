@@ -296,6 +296,24 @@ def test_a_bundle_that_was_refused_is_told(make_service: MakeService) -> None:
     assert service.bundle()["refused"] == {"id": "bad", "reason": "a file is missing"}
 
 
+def test_what_a_bundle_was_made_of_is_told_without_places(make_service: MakeService) -> None:
+    service = make_service(Noted())
+    made = {
+        "encoder": "/srv/models/bert-base/",
+        "views": {"mask": 384},
+        "lm": {"model": "s3://bucket/lm/small", "run": "lm-V8-e1"},
+        "trained": ["org/name", "models/mine", None, True],
+    }
+    manifest = service.snapshot.manifest.model_copy(update={"settings": made})
+    service.snapshot = replace(service.snapshot, manifest=manifest)
+    assert service.bundle()["settings"] == {
+        "encoder": "bert-base",
+        "views": {"mask": 384},
+        "lm": {"model": "small", "run": "lm-V8-e1"},
+        "trained": ["org/name", "models/mine", None, True],
+    }
+
+
 def test_ids_and_names_are_asked_apart_and_ids_go_with_their_bundle(
     make_service: MakeService, snapshot: BundleSnapshot
 ) -> None:

@@ -1,0 +1,33 @@
+"""What tests of the page do and read in it."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Locator, Page
+
+ASKED = "#p=Japan&p=Thailand&n=Norway&k=200&method=retexpan"
+
+
+def rows(tab: Page) -> Locator:
+    return tab.locator("#results > li")
+
+
+def names(tab: Page) -> list[str]:
+    return tab.locator("#results > li > .name").all_text_contents()
+
+
+def open_answer(tab: Page, fragment: str = ASKED) -> None:
+    tab.goto(f"/{fragment}")
+    rows(tab).first.wait_for()
+
+
+def focused(tab: Page) -> str:
+    return str(tab.evaluate("document.activeElement.id || document.activeElement.innerText"))
+
+
+def type_seed(tab: Page, text: str, key: str = "Enter") -> None:
+    tab.locator("#search").press_sequentially(text)
+    tab.keyboard.press(key)
+
+
+def seeds(tab: Page, side: str) -> list[str]:
+    return tab.locator(f"#{side} .seed .name").all_inner_texts()

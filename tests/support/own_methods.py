@@ -1,0 +1,35 @@
+"""A method of a user's own, named on a command line as ``tests.support.own_methods:LIFTED``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+
+from engine.query import Expansion
+from engine.stages.base import Stage, Worker, by_settings
+from engine.stages.retrieve import Retrieve
+from engine.storage.bundle import Bundle
+
+
+class Lift(Stage):
+    """Add ``by`` to every score."""
+
+    by: float = 1.0
+
+    per_request: ClassVar = {"by": (0.0, 100.0)}
+
+    def open(self, bundle: Bundle) -> Worker:
+        """Return the worker."""
+        return lambda expansions: by_settings(self, expansions, _lifted)
+
+
+def _lifted(stage: Lift, expansions: list[Expansion]) -> list[Expansion]:
+    return [
+        replace(e, ranking=replace(e.ranking, scores=e.ranking.scores + np.float32(stage.by)))
+        for e in expansions
+    ]
+
+
+LIFTED = Retrieve() >> Lift()
