@@ -183,13 +183,13 @@ def _plan(settings: ReportSettings) -> ReportPlan:
     smoothing = dict(_smoothing(workspace, one, bundle) for one in settings.smoothing)
     results = [StoredResults.open(Store.open(folder)) for folder in settings.results]
     given = {one: OtherRow.parse(one) for one in settings.row}
+    if taken := next((row.name for row in given.values() if row.name in names), None):
+        raise UserError(f"--row {taken}=…: {taken} is a row of the report already; give another name")
     chosen = pipelines(dict.fromkeys([*names, *(row.method for row in given.values())]), settings.set)
     others = {
         row.name: (chosen[row.method], _same_entities(f"--row {one}", workspace, row.bundle, bundle))
         for one, row in given.items()
     }
-    if taken := next((name for name in others if name in names), None):
-        raise UserError(f"--row {taken}=…: {taken} is a row of the report already; give another name")
     _check_baseline(settings, [*names, *(one.run.method for one in results), *others])
     found = read_queries(Store.open(settings.queries), bundle.vocabulary)
     absent = {} if settings.method or settings.results else absent_rows(workspace, found, others)

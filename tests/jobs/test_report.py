@@ -304,8 +304,7 @@ def test_methods_that_begin_alike_generate_once_and_go_on_after_a_stop(
     asked = ("--method", "genexpan", "--method", "genexpan-negative", "--sweep", "genexpan-length", *small)
     told = ("--no-plots", "--baseline", "genexpan", *asked)
     stop_at = 2
-    with pytest.raises(KeyboardInterrupt):
-        report(world, *told)
+    assert report(world, *told) != 0
     stop_at = -1
     assert report(world, *told, "--output", tmp_path / "a") == 0
     assert len(generated) == len(set(generated)) == 6

@@ -71,7 +71,7 @@ def test_pipelines_that_share_a_stage_run_it_once_and_answer_alike(tmp_path: Pat
     Recall.asked.clear()
     kept = KeptStages(Store.open(tmp_path), "b")
     alone = kept.keeping(pipeline(Recall()))
-    found = [*alone(QUERIES[:2]), *alone(QUERIES[1:])]
+    found = [*alone(QUERIES[:2]), *alone(QUERIES[1:])[1:]]
     assert Recall.asked == ["q0", "q1", "q2", "q4"]
     for one, other in zip(found, plain[0], strict=True):
         same(one, other)
