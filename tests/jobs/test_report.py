@@ -288,7 +288,7 @@ def test_a_row_may_be_of_another_bundle(world: Path, first: dict, tmp_path: Path
 def test_methods_that_begin_alike_generate_once_and_go_on_after_a_stop(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A report that is stopped in the second batch asks the model for the rest alone, and has the same bytes."""
+    """A report that is stopped asks the model for the rest alone, and has the same bytes."""
     monkeypatch.setattr(reporting, "GENERATING_BATCH", 2)
     generated: list[str] = []
     run = Generator.__call__

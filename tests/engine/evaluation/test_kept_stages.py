@@ -12,9 +12,10 @@ from engine.errors import QueryError
 from engine.evaluation.kept_stages import KeptStages
 from engine.query import Expansion, Query, Ranking
 from engine.stages.base import LocalPipeline, Stage, Worker
-from engine.storage.bundle import Bundle
+from engine.storage.bundle import Bundle, Manifest
 from engine.storage.store import Store
 
+MANIFEST = Manifest(id="b", created="", files={})
 QUERIES = [Query(f"q{i}", (i,), (i + 10,), class_name="birds" if i else "") for i in range(5)]
 
 
@@ -22,21 +23,21 @@ class Recall(Stage):
     """Lists the seed's neighbours, with evidence; notes what it was asked. A seed of 3 is refused."""
 
     width: int = 3
-    asked: ClassVar[list[str]] = []
+    questions: ClassVar[list[str]] = []
 
-    def open(self, bundle: Bundle | None = None) -> Worker:
+    def open(self, bundle: Bundle) -> Worker:
         def run(expansions: list[Expansion]) -> list[Expansion]:
             if any(e.query.positive == (3,) for e in expansions):
                 raise QueryError("not this one")
-            self.asked.extend(e.query.id for e in expansions)
+            self.questions.extend(e.query.id for e in expansions)
             return [self._answer(e) for e in expansions]
 
         return run
 
     def _answer(self, e: Expansion) -> Expansion:
         ids = np.arange(self.width, dtype=np.int32) + e.query.positive[0]
-        scores = 1 / (1 + np.arange(self.width, dtype=np.float32))
-        ranking = Ranking(ids, scores, {"likelihood": scores / 3})
+        scores = np.linspace(1, 0, self.width, dtype=np.float32)
+        ranking = Ranking(ids, scores, {"likelihood": scores[::-1]})
         return Expansion(e.query, ranking, {"Recall": 0.25}, ("a note",), {"class_name": "x"}, {"made": 2})
 
 
@@ -50,11 +51,11 @@ class Backwards(Recall):
 
 @pytest.fixture(autouse=True)
 def nothing_asked() -> None:
-    Recall.asked.clear()
+    Recall.questions.clear()
 
 
 def pipeline(*stages: Stage) -> LocalPipeline:
-    return LocalPipeline([(stage, stage.open(None)) for stage in stages])  # type: ignore[arg-type]
+    return LocalPipeline([(stage, stage.open(Bundle(MANIFEST, Path()))) for stage in stages])
 
 
 def same(one: Expansion, other: Expansion) -> None:
@@ -68,34 +69,34 @@ def same(one: Expansion, other: Expansion) -> None:
 
 def test_pipelines_that_share_a_stage_run_it_once_and_answer_alike(tmp_path: Path) -> None:
     plain = [pipeline(Recall())(QUERIES), pipeline(Recall(), Backwards())(QUERIES)]
-    Recall.asked.clear()
+    Recall.questions.clear()
     kept = KeptStages(Store.open(tmp_path), "b")
     alone = kept.keeping(pipeline(Recall()))
     found = [*alone(QUERIES[:2]), *alone(QUERIES[1:])[1:]]
-    assert Recall.asked == ["q0", "q1", "q2", "q4"]
+    assert Recall.questions == ["q0", "q1", "q2", "q4"]
     for one, other in zip(found, plain[0], strict=True):
         same(one, other)
     assert found[3].degraded == ("Recall: not this one",)
     # Another run, by what was written: a stage of a pipeline of two.
-    Recall.asked.clear()
+    Recall.questions.clear()
     longer = KeptStages(Store.open(tmp_path), "b").keeping(pipeline(Recall(), Backwards()))
     for one, other in zip(longer(QUERIES), plain[1], strict=True):
         same(one, other)
-    assert Recall.asked == ["q0", "q1", "q2", "q4"], "the second stage alone, which is not kept"
+    assert Recall.questions == ["q0", "q1", "q2", "q4"], "the second stage alone, which is not kept"
 
 
 def test_other_settings_bundles_and_questions_are_asked_anew(tmp_path: Path) -> None:
     KeptStages(Store.open(tmp_path), "b").keeping(pipeline(Recall()))(QUERIES[:1])
-    Recall.asked.clear()
+    Recall.questions.clear()
     again = KeptStages(Store.open(tmp_path), "b")
     again.keeping(pipeline(Recall()))([Query("q0", (0,), (10,), class_name="fish")])
     again.keeping(pipeline(Recall(width=2)))(QUERIES[:1])
     KeptStages(Store.open(tmp_path), "c").keeping(pipeline(Recall()))(QUERIES[:1])
-    assert Recall.asked == ["q0"] * 3
+    assert Recall.questions == ["q0"] * 3
     anew = KeptStages(Store.open(tmp_path), "b", again=True).keeping(pipeline(Recall()))
     anew(QUERIES[:1])
     anew(QUERIES[:1])
-    assert Recall.asked == ["q0"] * 4
+    assert Recall.questions == ["q0"] * 4
 
 
 def test_a_file_that_is_cut_off_is_made_again(tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_a_file_that_is_cut_off_is_made_again(tmp_path: Path) -> None:
     (file,) = tmp_path.rglob("*.parquet")
     file.write_bytes(file.read_bytes()[:-9])
     KeptStages(Store.open(tmp_path), "b").keeping(pipeline(Recall()))(QUERIES[:2])
-    assert Recall.asked == ["q0", "q1"] * 2
-    Recall.asked.clear()
+    assert Recall.questions == ["q0", "q1"] * 2
+    Recall.questions.clear()
     KeptStages(Store.open(tmp_path), "b").keeping(pipeline(Recall()))(QUERIES[:2])
-    assert Recall.asked == []
+    assert Recall.questions == []
