@@ -61,7 +61,13 @@ def row_of(method: str, measured: Measured) -> Row:
         "slices": report["slices"],
         "tail": report["tail"],
         "degraded": report["degraded"],
+        "degraded_such_as": _first_reason(measured.scores),
     }
+
+
+def _first_reason(scores: Scores) -> str:
+    """Return what was left out of the first answer that lacks something; nothing if all are whole."""
+    return next((reasons[0] for reasons in scores.column("degraded") if reasons), "")
 
 
 def missing_row(method: str, pipeline: str, why_not: str) -> Row:

@@ -248,6 +248,12 @@ def _significance(document: Document, rows: Sequence[Row], seconds: Mapping[str,
     if baseline not in [row["method"] for row in rows]:
         notes.append(f"No tests: the baseline {baseline} was not measured.")
     notes += [f"{row['method']}: {row['note']}." for row in rows if "note" in row]
+    notes += [
+        f"{row['method']}: {row['degraded']} of {row['overall']['queries']} answers lack something, such as: "
+        f"{row['degraded_such_as']}."
+        for row in rows
+        if row.get("degraded_such_as")
+    ]
     if any(row["overall"]["queries"] < document["queries"] for row in rows):
         notes.append(
             "Methods with fewer queries were measured on a sample: compare their figures with others' by the "
