@@ -96,7 +96,7 @@ class ReportSettings(CommandSettings):
         default=None, ge=1, description="Measure on so many queries, some of every class.  [default: all]"
     )
     sample_generating: int = Field(
-        default=60,
+        default=40,
         ge=0,
         description="Measure methods that ask a language model, which take seconds a query, on so many "
         "queries, some of every class, and compare them with the baseline on those; 0: on all.",
