@@ -178,6 +178,6 @@ def _planes(planes: Sequence[Points]) -> Plot:
             panel.set_title(points.title)
             panel.set_xticks([])
             panel.set_yticks([])
-        axes[-1].legend(fontsize="small")
+        axes[-1].legend(**_BESIDE)
 
     return _drawn("views", "Entities by t-SNE (UltraWiki, figures 11 and 12)", len(planes), draw, 4.2)

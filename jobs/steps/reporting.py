@@ -312,8 +312,8 @@ def planes(plan: ReportPlan) -> list[Points]:
         return []
     title, by_value = found
     entities, of = named(by_value)
-    after = "after training" if plan.before else title
-    wanted = [("before training", plan.before), (after, plan.bundle)]
+    after = f"{title}, after training" if plan.before else title
+    wanted = [(f"{title}, before training", plan.before), (after, plan.bundle)]
     drawn = []
     for name, bundle in wanted:
         if bundle is None or index_file(VIEW) not in bundle.manifest.files or len(entities) < 3:
