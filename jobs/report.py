@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 from rich.console import Console
@@ -38,7 +38,7 @@ from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import presets
 from jobs.steps.measuring import TOLD, measuring
-from jobs.steps.reporting import VIEW, ReportPlan, ablation_tables, fill, planes
+from jobs.steps.reporting import VIEW, ReportPlan, ablation_tables, absent_rows, fill, planes
 
 EXAMPLES = """
   seedset report --workspace demo-workspace/workspace --queries demo-workspace/sample/queries
@@ -61,6 +61,11 @@ class ReportSettings(CommandSettings):
     results: list[str] = Field(
         default=[], description="A row of the answers in this folder, which `seedset expand` wrote."
     )
+    row: list[str] = Field(
+        default=[],
+        description="NAME=METHOD@BUNDLE: a row of this method on another bundle of the same entities, such "
+        "as retexpan+ra=retexpan@0123456789abcdef. Repeat it for several.",
+    )
     output: str | None = Field(
         default=None,
         description="Write to this folder or s3:// prefix.  [default: the workspace's runs/report]",
@@ -81,10 +86,10 @@ class ReportSettings(CommandSettings):
     sweep: Annotated[list[str], Choices((*SWEEPS, NO_SWEEP))] = Field(
         default=[], description="Vary this setting. Repeat it for several.  [default: all]"
     )
-    sweep_sample: int | None = Field(
+    sweep_sample: int = Field(
         default=60,
-        ge=1,
-        description="Measure each value of a sweep on so many queries, some of every class.",
+        ge=0,
+        description="Measure each value of a sweep on so many queries, some of every class; 0: on all.",
     )
     smoothing: list[str] = Field(
         default=[],
@@ -93,11 +98,11 @@ class ReportSettings(CommandSettings):
     sample: int | None = Field(
         default=None, ge=1, description="Measure on so many queries, some of every class.  [default: all]"
     )
-    sample_generating: int | None = Field(
-        default=None,
-        ge=1,
-        description="Measure methods that need a language model on so many queries, and compare them with "
-        "the baseline on those.  [default: all]",
+    sample_generating: int = Field(
+        default=40,
+        ge=0,
+        description="Measure methods that ask a language model, which take seconds a query, on so many "
+        "queries, some of every class, and compare them with the baseline on those; 0: on all.",
     )
     compare: Path | None = Field(
         default=None, description="Show what is otherwise than in this report.json of another run."
@@ -113,7 +118,11 @@ class ReportSettings(CommandSettings):
         """Return the options that the rows asked for do without, and why."""
         of_methods = ["set", "sweep_sample", "smoothing", "sample_generating"]
         of_methods += ["sweep"] if self.sweep != [NO_SWEEP] else []  # "none" says what is so
-        found = told(of_methods, "beside --results alone, without --method") if not self.names else {}
+        found = (
+            told(of_methods, "beside --results alone, without --method or --row")
+            if not (self.names or self.row)
+            else {}
+        )
         if self.sweep == [NO_SWEEP]:
             found |= told(["sweep_sample"], "beside --sweep none")
         return found if self.plots else found | told(["before"], "beside --no-plots")
@@ -122,6 +131,27 @@ class ReportSettings(CommandSettings):
     def names(self) -> list[str]:
         """The methods to measure: those given; all, where neither they nor results are."""
         return self.method or ([] if self.results else [*METHODS, *ABLATIONS])
+
+
+class OtherRow(NamedTuple):
+    """A row of another bundle: its name, the method, and the bundle."""
+
+    name: str
+    method: str
+    bundle: str
+
+    @classmethod
+    def parse(cls, given: str) -> OtherRow:
+        """Return what ``NAME=METHOD@BUNDLE`` says.
+
+        Raises:
+            UserError: it is not of that form.
+        """
+        name, _, rest = given.partition("=")
+        method, _, bundle = rest.rpartition("@")
+        if name and method and bundle:
+            return cls(name, method, bundle)
+        raise UserError(f"--row {given}: write NAME=METHOD@BUNDLE, as retexpan+ra=retexpan@0123456789abcdef")
 
 
 @command(EXAMPLES, actions=[LIST_METHODS], presets=presets("report"))
@@ -176,20 +206,31 @@ def _plan(settings: ReportSettings) -> ReportPlan:
     before = _same_entities("--before", workspace, other, bundle, shown) if other else None
     smoothing = dict(_smoothing(workspace, one, bundle) for one in settings.smoothing)
     results = [StoredResults.open(Store.open(folder)) for folder in settings.results]
-    _check_baseline(settings, [*names, *(one.run.method for one in results)])
+    given = {one: OtherRow.parse(one) for one in settings.row}
+    if taken := next((row.name for row in given.values() if row.name in names), None):
+        raise UserError(f"--row {taken}=…: {taken} is a row of the report already; give another name")
+    chosen = pipelines(dict.fromkeys([*names, *(row.method for row in given.values())]), settings.set)
+    others = {
+        row.name: (chosen[row.method], _same_entities(f"--row {one}", workspace, row.bundle, bundle))
+        for one, row in given.items()
+    }
+    _check_baseline(settings, [*names, *(one.run.method for one in results), *others])
     found = read_queries(Store.open(settings.queries), bundle.vocabulary)
+    absent = {} if settings.method or settings.results else absent_rows(workspace, found, others)
     queries = sample(found, settings.sample)
     return ReportPlan(
         workspace,
         bundle,
         queries,
         measuring(workspace, bundle, found, settings.protocol),
-        pipelines(dict.fromkeys(names), settings.set),
+        {name: chosen[name] for name in names},
         results,
+        others,
+        absent,
         settings.baseline,
-        settings.sample_generating,
+        settings.sample_generating or None,
         [name for name in settings.sweep or SWEEPS if name != NO_SWEEP],
-        settings.sweep_sample,
+        settings.sweep_sample or None,
         smoothing,
         before,
         settings.batch_size,

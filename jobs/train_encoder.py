@@ -106,7 +106,8 @@ class TrainEncoderSettings(CommandSettings):
             return {"last_layer_dropout": "with images", **unused_of_baseline(self.baseline)}
         if self.modality == "text":
             return told(
-                [*keys_within(type(self), "multimodal"), "init"], "without --modality text+image or image"
+                [*keys_within(type(self), "multimodal"), "init", "head"],
+                "without --modality text+image or image",
             )
         found = {"last_layer_dropout": "with images", **unused_of_objectives(self.multimodal.schedule)}
         return found if self.modality != "image" else found | {"modality_dropout": "with images alone"}
@@ -114,7 +115,7 @@ class TrainEncoderSettings(CommandSettings):
     def training(self) -> EncoderSettings | MultimodalSettings:
         """Return the settings of the training that was asked for."""
         fitted = self.init == "lda"
-        head: Head = self.head or ("nearest-mean" if fitted else "trained")
+        head: Head = self.head or ("nearest-mean" if fitted or self.baseline else "trained")
         multimodal = self.multimodal.model_copy(update={"head": head})
         if self.baseline:
             return baseline_settings(multimodal, self.baseline)

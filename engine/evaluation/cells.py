@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from engine.evaluation.kept_stages import KeptStages
 from engine.evaluation.measuring import FirstStage, Measures, Runner
 from engine.evaluation.metrics import Protocol
 from engine.evaluation.report import Report, evaluate, refused_of
@@ -109,6 +110,7 @@ def measure_cell(
     batch_size: int = 64,
     on_batch: Callable[[int], None] | None = None,
     again: bool = False,
+    kept: KeptStages | None = None,
 ) -> Measured:
     """Return a cell, measured unless it is finished already.
 
@@ -118,6 +120,7 @@ def measure_cell(
         how: it is measured; notes of the recall stage are made here.
         batch_size, on_batch: see :func:`engine.evaluation.report.evaluate`.
         again: measure a finished cell again.
+        kept: answers of first stages that several methods share; None: every stage is run.
 
     Raises:
         UserError: the bundle lacks what the pipeline needs, or no query can be measured.
@@ -136,14 +139,16 @@ def measure_cell(
         if on_batch:
             on_batch(there["overall"]["queries"])
         return Measured(there | {"refused": refused_of(queries)}, folder)
-    run, measures = tapped(pipeline, bundle, measures)
+    run, measures = tapped(pipeline, bundle, measures, kept)
     about = {"method": cell.key, "cell": cell.model_dump(), "pipeline": str(pipeline), "bundle": bundle.id}
     dependent = pipeline.batch_dependent
     report = measure_into(folder, about, run, queries, measures, batch_size, dependent, on_batch)
     return Measured(report, folder)
 
 
-def tapped(pipeline: Pipeline, bundle: Bundle, measures: Measures) -> tuple[Runner, Measures]:
+def tapped(
+    pipeline: Pipeline, bundle: Bundle, measures: Measures, kept: KeptStages | None = None
+) -> tuple[Runner, Measures]:
     """Return an opened pipeline that notes what its first stage recalls, and measures that look at that."""
-    first = FirstStage()
-    return first.noting(pipeline.open(bundle)), replace(measures, recalled=first)
+    first, run = FirstStage(), pipeline.open(bundle)
+    return first.noting(kept.keeping(run) if kept else run), replace(measures, recalled=first)

@@ -61,7 +61,13 @@ def row_of(method: str, measured: Measured) -> Row:
         "slices": report["slices"],
         "tail": report["tail"],
         "degraded": report["degraded"],
+        "degraded_such_as": _first_reason(measured.scores),
     }
+
+
+def _first_reason(scores: Scores) -> str:
+    """Return what was left out of the first answer that lacks something; nothing if all are whole."""
+    return next((reasons[0] for reasons in scores.column("degraded") if reasons), "")
 
 
 def missing_row(method: str, pipeline: str, why_not: str) -> Row:
@@ -146,7 +152,8 @@ def document(
             "seed": SEED,
         },
         "rows": [{**row, "against": tests[row["method"]]} if row["method"] in tests else row for row in rows],
-        "sweeps": list(sweeps),
+        "sweeps": [one for one in sweeps if "why_not" not in one],
+        "sweeps_left_out": [one for one in sweeps if "why_not" in one],
     }
 
 

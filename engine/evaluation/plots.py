@@ -145,7 +145,7 @@ def _sweep(sweep: Mapping[str, Any], sides: Sequence[str]) -> Plot:
                 column = f"{side}MAP@{k}"
                 values = [one[column] for one in sweep["overall"]]
                 panel.plot(labels, values, marker="o", label=column)
-            panel.set_xlabel(sweep["setting"])
+            panel.set_xlabel(f"{sweep['method']}: {sweep['setting'].replace('_', ' ')}")
             panel.legend(fontsize="small")
 
     caption = f"{sweep['title']}: {sweep['method']}, {sweep['queries']} queries"
@@ -164,7 +164,7 @@ def _tail(rows: Sequence[Row]) -> Plot:
             axes[0].plot(labels, shares, marker="o", label=row["method"])
         axes[0].set_xlabel("sentences of the entity (true entities)")
         axes[0].set_ylabel("found among 100, %")
-        axes[0].legend(fontsize="small")
+        axes[0].legend(**_BESIDE)
 
     return _drawn("tail", "Long tail: true entities by number of sentences", 1, draw)
 
@@ -178,6 +178,6 @@ def _planes(planes: Sequence[Points]) -> Plot:
             panel.set_title(points.title)
             panel.set_xticks([])
             panel.set_yticks([])
-        axes[-1].legend(fontsize="small")
+        axes[-1].legend(**_BESIDE)
 
     return _drawn("views", "Entities by t-SNE (UltraWiki, figures 11 and 12)", len(planes), draw, 4.2)

@@ -79,9 +79,11 @@ def tables(document: Document, seconds: Mapping[str, float | None] | None = None
         header = ["method", *COLUMNS, "Avg"]
         lines = [[row["method"], *_cells(row["overall"], "Pos", COLUMNS, "PosAvg")] for row in rows]
         found.append(Table("MESED, table 3: main results", header, lines))
-    found += [*_fine(rows), *_tails(rows)]
-    if lacking := [[row["method"], row["why_not"]] for row in document["rows"] if "why_not" in row]:
-        found.append(Table("Not measured", ["method", "why not"], lacking))
+    found += [*_fine(rows), *_tails(rows), *_sweeps(document)]
+    lacking = [[row["method"], row["why_not"]] for row in document["rows"] if "why_not" in row]
+    # A report of an earlier version does not say which sweeps it left out.
+    lacking += [[f"sweep: {one['title']}", one["why_not"]] for one in document.get("sweeps_left_out", [])]
+    found.append(Table("Not measured", ["method", "why not"], lacking))
     return [one for one in found if one.rows]
 
 
@@ -207,6 +209,20 @@ def _tails(rows: Sequence[Row]) -> Iterator[Table]:
         yield Table("Long tail (as UltraWiki, table 19)", header, [counts, *lines], notes)
 
 
+def _sweeps(document: Document) -> Iterator[Table]:
+    """Yield a table for each sweep: what its figure shows, and the mean over the cut-offs."""
+    sides = SIDES if document["negatives"] else SIDES[:1]
+    columns = [f"{side}MAP@{k}" for side, _, _ in sides for k in (CUTOFFS[0], CUTOFFS[-1])]
+    columns.append(main_column(document["negatives"]))
+    for sweep in document["sweeps"]:
+        lines = [
+            [str(value), *(f"{one[column]:.2f}" for column in columns)]
+            for value, one in zip(sweep["values"], sweep["overall"], strict=True)
+        ]
+        title = f"{sweep['title']}: {sweep['method']}, {sweep['queries']} queries"
+        yield Table(title, [sweep["setting"], *columns], lines)
+
+
 def _significance(document: Document, rows: Sequence[Row], seconds: Mapping[str, float | None]) -> Table:
     column, baseline = main_column(document["negatives"]), document["statistics"]["baseline"]
     lines = []
@@ -232,6 +248,12 @@ def _significance(document: Document, rows: Sequence[Row], seconds: Mapping[str,
     if baseline not in [row["method"] for row in rows]:
         notes.append(f"No tests: the baseline {baseline} was not measured.")
     notes += [f"{row['method']}: {row['note']}." for row in rows if "note" in row]
+    notes += [
+        f"{row['method']}: {row['degraded']} of {row['overall']['queries']} answers lack something, such as: "
+        f"{row['degraded_such_as']}."
+        for row in rows
+        if row.get("degraded_such_as")
+    ]
     if any(row["overall"]["queries"] < document["queries"] for row in rows):
         notes.append(
             "Methods with fewer queries were measured on a sample: compare their figures with others' by the "

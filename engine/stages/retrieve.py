@@ -90,12 +90,24 @@ class Retrieve(Stage):
                 replace(
                     e,
                     ranking=_ranking(e.ranking, one).head(max(own.k, e.query.top_k)),
-                    degraded=e.degraded + unused(self.name, e.query, "positive", e.query.positive, vectors),
+                    degraded=e.degraded
+                    + unused(
+                        self.name,
+                        e.query,
+                        "positive",
+                        e.query.positive,
+                        vectors,
+                        MADE_OF.get(seed_view, "sentence"),
+                    ),
                 )
                 for e, vectors, one in zip(expansions, seeds, found, strict=True)
             ]
 
         return lambda expansions: by_settings(self, expansions, run)
+
+
+MADE_OF: Mapping[str, str] = {"description": "description", "image": "image"}
+"""What an entity without a vector lacks, of views that are not made of its sentences."""
 
 
 def _check_dimensions(bundle: Bundle, views: Mapping[str, Index]) -> None:

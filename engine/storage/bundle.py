@@ -27,13 +27,24 @@ FORMAT_VERSION = 1
 
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
+_OF_IMAGES = (
+    "it is made of a corpus with images: run `seedset image-features`, `seedset preprocess --images`, "
+    "`seedset train-encoder --modality text+image` and `seedset build-index`"
+)
+
 MADE_BY = {
+    "lm": "run `seedset pretrain-lm`, which publishes a language model with the trie of all names",
+    "trie": "run `seedset pretrain-lm`, which publishes a language model with the trie of all names",
+    "index/image.": _OF_IMAGES,
+    "index/multimodal.": _OF_IMAGES,
+    "distributions/multimodal": _OF_IMAGES,
+    "index/": "run `seedset build-index`, which makes it",
     "distributions/": "run `seedset build-index`, which makes them of an encoder that `seedset "
     "train-encoder` has trained",
     "skipgrams": "run `seedset build-index` again, which makes it",
     "probing": "run `seedset build-index --class-names`, which makes it",
 }
-"""How to get what a bundle may lack, by the beginning of its name."""
+"""How to get what a bundle may lack, by the beginning of its name: the first that fits counts."""
 
 T = TypeVar("T")
 
@@ -115,8 +126,8 @@ class Bundle:
         if name not in self.manifest.files and not any(
             file.startswith(f"{name}/") for file in self.manifest.files
         ):
-            made_by = next((f"; {how}" for what, how in MADE_BY.items() if name.startswith(what)), "")
-            raise BundleError(f"bundle {self.id}: holds no {name!r}{made_by}; it holds {self._listing(name)}")
+            how = f"; {made_by}" if (made_by := how_made(name)) else ""
+            raise BundleError(f"bundle {self.id}: holds no {name!r}{how}; it holds {self._listing(name)}")
         return self.folder / name
 
     def check_present(self) -> None:
@@ -154,6 +165,11 @@ class Bundle:
     def vocabulary(self) -> Vocabulary:
         """The entities that can be ranked."""
         return Vocabulary.read(self.path("entities.parquet"))
+
+
+def how_made(name: str) -> str:
+    """Return in words how a bundle comes by a file or folder; nothing where it is not known."""
+    return next((how for what, how in MADE_BY.items() if name.startswith(what)), "")
 
 
 def lost_file(bundle_id: str, name: str, error: Exception) -> BundleError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from cluster.errors import user_error
@@ -22,6 +23,7 @@ from engine.evaluation.comparison import (
     missing_row,
     row_of,
 )
+from engine.evaluation.kept_stages import KeptStages
 from engine.evaluation.list_view import list_view_note
 from engine.evaluation.measuring import by_truth
 from engine.evaluation.metrics import CUTOFFS
@@ -35,8 +37,9 @@ from engine.generation.files import LM_FILES
 from engine.queries.formats import QuerySet
 from engine.queries.stored import StoredResults
 from engine.retrieval.index import index_file, open_index
-from engine.stages.base import Pipeline
-from engine.storage.bundle import Bundle
+from engine.retrieval.mention_states import PROBING
+from engine.stages.base import Pipeline, Stage
+from engine.storage.bundle import Bundle, how_made
 from engine.storage.parts import content_key
 from engine.storage.workspace import Workspace
 from jobs import console
@@ -45,6 +48,12 @@ from jobs.steps.query_options import with_checked_options
 
 VIEW = "mask"
 """The view that training changes."""
+
+STAGES = "stages"
+"""The folder of a workspace's runs with what slow first stages answered; see :class:`KeptStages`."""
+
+GENERATING_BATCH = 8
+"""Queries that a method that asks a language model is handed at once; a stopped run loses one batch."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,8 @@ class ReportPlan:
         how: it is measured.
         methods: pipelines by name, in the order of the rows.
         results: outputs of batch expansions, rows of their own.
+        others: methods on other bundles of the same entities, by the names of their rows.
+        absent: rows of the papers' tables that no method of this bundle fills, and why.
         baseline: the method that the others are tested against.
         generating: queries for methods that need a language model; None: all.
         sweeps: names of :data:`SWEEPS`.
@@ -64,6 +75,7 @@ class ReportPlan:
         before: a bundle from before the training.
         batch_size: queries handed over at once.
         again: measure finished cells again.
+        kept: what slow first stages answered, by bundle; filled while measuring.
     """
 
     workspace: Workspace
@@ -72,6 +84,8 @@ class ReportPlan:
     how: Measuring
     methods: Mapping[str, Pipeline]
     results: Sequence[StoredResults] = ()
+    others: Mapping[str, tuple[Pipeline, Bundle]] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
     baseline: str = "retexpan"
     generating: int | None = None
     sweeps: Sequence[str] = ()
@@ -80,6 +94,7 @@ class ReportPlan:
     before: Bundle | None = None
     batch_size: int = 64
     again: bool = False
+    kept: dict[str, KeptStages] = field(default_factory=dict)
 
 
 class Filled(NamedTuple):
@@ -98,7 +113,7 @@ def fill(plan: ReportPlan) -> Filled:
     rows: list[Row] = []
     scores: dict[str, Scores] = {}
     seconds: dict[str, float | None] = {}
-    total = len(plan.results) + len(plan.methods)
+    total = len(plan.results) + len(plan.methods) + len(plan.others)
     for number, (name, pipeline, cell) in enumerate(_cells(plan), 1):
         if isinstance(cell, UserError):
             console.say(f"{number} of {total}: {name}: not measured: {cell}")
@@ -111,6 +126,7 @@ def fill(plan: ReportPlan) -> Filled:
             row["note"] = note
         rows.append(row)
         scores[name], seconds[name] = cell.scores, cell.report["seconds_per_query"]
+    rows += [missing_row(name, "", why) for name, why in plan.absent.items()]
     if not scores:
         raise UserError(f"nothing could be measured; the first: {rows[0]['method']}: {rows[0]['why_not']}")
     usable, _ = by_truth(plan.queries.queries)
@@ -126,7 +142,8 @@ def fill(plan: ReportPlan) -> Filled:
         "refused": [{**one, "source": _file_name(one["source"])} for one in refused_of(plan.queries)],
     }
     against = Against(plan.baseline, main_column(negatives), scores)
-    return Filled(document(about, rows, against, [*_sweeps(plan), *_smoothing(plan)]), seconds)
+    swept = [*_sweeps(plan), *_smoothing(plan)]
+    return Filled(document(about, rows, against, swept), seconds)
 
 
 def _file_name(uri: str) -> str:
@@ -139,13 +156,24 @@ def _cells(plan: ReportPlan) -> Iterator[tuple[str, str, Measured | UserError]]:
     for name, results in named_results(plan.results, plan.methods).items():
         yield name, results.run.pipeline, _tried(lambda results=results: _read(plan, results))
     for name, pipeline in plan.methods.items():
-        some = sample(plan.queries, plan.generating) if generates(pipeline) else plan.queries
-        yield name, str(pipeline), _tried(lambda name=name, p=pipeline, q=some: _cell(plan, name, p, q))
+        yield name, str(pipeline), _tried(partial(_cell, plan, name, pipeline, _asked_of(plan, pipeline)))
+    for name, (pipeline, bundle) in plan.others.items():
+        elsewhere, asked = replace(plan, bundle=bundle), _asked_of(plan, pipeline)
+        yield name, str(pipeline), _tried(partial(_cell, elsewhere, name, pipeline, asked))
+
+
+def _asked_of(plan: ReportPlan, pipeline: Pipeline) -> QuerySet:
+    """Return the queries that a method is measured on."""
+    return sample(plan.queries, plan.generating) if generates(pipeline) else plan.queries
 
 
 def generates(pipeline: Pipeline) -> bool:
-    """Return whether a pipeline needs a language model, which takes its time."""
-    return any(set(stage.needs()) & set(LM_FILES) for stage in pipeline.stages)
+    """Return whether a pipeline needs a language model, masked ones too, which takes its time."""
+    return any(_generates(stage) for stage in pipeline.stages)
+
+
+def _generates(stage: Stage) -> bool:
+    return bool(set(stage.needs()) & {*LM_FILES, PROBING})
 
 
 def _tried(measure: Any) -> Measured | UserError:
@@ -164,13 +192,14 @@ def check_needs(pipeline: Pipeline, bundle: Bundle) -> None:
     """Refuse a pipeline whose stages need what a bundle lacks, before anything is loaded.
 
     Raises:
-        BundleError: names the files.
+        BundleError: names the files, and says what makes them.
     """
     there = bundle.manifest.files
     needs = dict.fromkeys(name for stage in pipeline.stages for name in stage.needs())
     lacking = [n for n in needs if n not in there and not any(file.startswith(f"{n}/") for file in there)]
     if lacking:
-        raise BundleError(f"the bundle lacks {', '.join(lacking)}")
+        ways = dict.fromkeys(filter(None, map(how_made, lacking)))
+        raise BundleError("; ".join([f"the bundle lacks {', '.join(lacking)}", *ways]))
 
 
 def _cell(
@@ -185,9 +214,15 @@ def _cell(
     asked, how = with_checked_options(queries or plan.queries, pipeline), plan.how
     if negative_seeds is not None:
         how = how._replace(measures=replace(how.measures, negative_seeds=negative_seeds))
-    cells = plan.workspace.runs(CELLS)
+    cells, size, kept = plan.workspace.runs(CELLS), plan.batch_size, None
+    if generates(pipeline):
+        size = min(size, GENERATING_BATCH)
+    if _generates(pipeline.stages[0]):
+        kept = plan.kept.setdefault(
+            plan.bundle.id, KeptStages(plan.workspace.runs(STAGES), plan.bundle.id, plan.again)
+        )
     with console.meter(name, len(by_truth(asked.queries)[0])) as meter:
-        return measure_cell(cells, pipeline, plan.bundle, asked, how, plan.batch_size, meter.add, plan.again)
+        return measure_cell(cells, pipeline, plan.bundle, asked, how, size, meter.add, plan.again, kept)
 
 
 def _read(plan: ReportPlan, results: StoredResults) -> Measured:
@@ -210,17 +245,27 @@ def _read(plan: ReportPlan, results: StoredResults) -> Measured:
 
 
 def _sweeps(plan: ReportPlan) -> Iterator[dict[str, Any]]:
-    """Yield every sweep that the bundle can run; of the others the reason is said."""
-    queries = sample(plan.queries, plan.sweep_sample)
+    """Yield every sweep, and of one that the bundle cannot run why not."""
     for name in plan.sweeps:
         sweep = SWEEPS[name]
-        found = _tried(lambda sweep=sweep: list(_points(plan, sweep, queries)))
-        if isinstance(found, UserError):
-            console.say(f"sweep {name}: left out: {found}")
-            continue
+        # Some of the queries of the method's row, so that what is kept of these is not asked again.
+        asked = (
+            plan.queries if sweep.method not in plan.methods else _asked_of(plan, plan.methods[sweep.method])
+        )
+        queries = sample(asked, plan.sweep_sample)
         about = {"name": name, "title": sweep.title, "method": sweep.method, "setting": sweep.field}
+        found = _tried(lambda sweep=sweep, queries=queries: list(_points(plan, sweep, queries)))
+        if isinstance(found, UserError):
+            yield _left_out(about, found)
+            continue
         usable, _ = by_truth(queries.queries)
         yield {**about, "queries": len(usable), "values": list(sweep.values), "overall": found}
+
+
+def _left_out(about: Mapping[str, Any], why: object) -> dict[str, Any]:
+    """Return the entry of a sweep that could not be measured, and say why."""
+    console.say(f"sweep {about['name']}: left out: {why}")
+    return {**about, "why_not": str(why)}
 
 
 def _points(plan: ReportPlan, sweep: Sweep, queries: QuerySet) -> Iterator[dict[str, float]]:
@@ -239,27 +284,25 @@ def _smoothing(plan: ReportPlan) -> Iterator[dict[str, Any]]:
     """Yield the sweep of label smoothing, whose values are bundles of trainings that are there."""
     if not plan.smoothing:
         return
+    about = {
+        "name": "smoothing",
+        "title": "Label smoothing (figure 7)",
+        "method": plan.baseline,
+        "setting": "smoothing",
+    }
     if plan.baseline not in plan.methods:
-        console.say(f"sweep smoothing: left out: {plan.baseline} is not among the methods of the report")
+        yield _left_out(about, f"{plan.baseline} is not among the methods of the report")
         return
     pipeline, overall = plan.methods[plan.baseline], []
     for value, bundle in plan.smoothing.items():
         name = f"{plan.baseline}, smoothing {value}"
         cell = _tried(lambda b=bundle, n=name: _cell(replace(plan, bundle=b), n, pipeline))
         if isinstance(cell, UserError):
-            console.say(f"sweep smoothing: left out: bundle {bundle.id}: {cell}")
+            yield _left_out(about, f"bundle {bundle.id}: {cell}")
             return
         overall.append(cell.report["overall"])
     usable, _ = by_truth(plan.queries.queries)
-    yield {
-        "name": "smoothing",
-        "title": "Label smoothing (figure 7)",
-        "method": plan.baseline,
-        "setting": "smoothing",
-        "queries": len(usable),
-        "values": list(plan.smoothing),
-        "overall": overall,
-    }
+    yield {**about, "queries": len(usable), "values": list(plan.smoothing), "overall": overall}
 
 
 def planes(plan: ReportPlan) -> list[Points]:
@@ -269,8 +312,8 @@ def planes(plan: ReportPlan) -> list[Points]:
         return []
     title, by_value = found
     entities, of = named(by_value)
-    after = "after training" if plan.before else title
-    wanted = [("before training", plan.before), (after, plan.bundle)]
+    after = f"{title}, after training" if plan.before else title
+    wanted = [(f"{title}, before training", plan.before), (after, plan.bundle)]
     drawn = []
     for name, bundle in wanted:
         if bundle is None or index_file(VIEW) not in bundle.manifest.files or len(entities) < 3:
@@ -298,3 +341,34 @@ def ablation_tables(workspace: Workspace) -> list[Table]:
         )
         for (name, read_out), some in ablation.grouped(measured).items()
     ]
+
+
+OTHER_ROWS = {
+    "retexpan+contrast": "UltraWiki's ultra-fine contrastive learning is not built (docs/known-limits.md)",
+    "retexpan+ra": "descriptions in front of every sentence make another bundle (see docs/measuring.md); "
+    "give it with --row retexpan+ra=retexpan@BUNDLE",
+}
+"""Rows of UltraWiki's tables that are no method of one bundle, and why they are not filled."""
+
+OTHER_ROWS_OF_IMAGES = ("ViT", "BEiT", "CLIP-IMG", "CLIP", "ALBEF")
+"""Rows of MESED's table 3 that are trainings of their own."""
+
+
+def absent_rows(workspace: Workspace, queries: QuerySet, there: Iterable[str]) -> dict[str, str]:
+    """Return the rows of the papers' tables that no method fills, and why.
+
+    Args:
+        workspace: with what `seedset ablate` filled last.
+        queries: with negative sides they ask for UltraWiki's tables, without for MESED's.
+        there: rows that the user gave.
+    """
+    if any(q.query.negative or q.negative.size for q in queries.queries):
+        given = set(there)
+        return {name: why for name, why in OTHER_ROWS.items() if name not in given}
+    if any("baselines" in table.title for table in ablation_tables(workspace)):
+        return {}
+    why = (
+        "a training of its own: run `seedset image-features --patches tokens` with that backbone, then "
+        "`seedset ablate --table baselines`, and the report again"
+    )
+    return dict.fromkeys(OTHER_ROWS_OF_IMAGES, why)

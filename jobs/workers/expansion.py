@@ -15,6 +15,7 @@ from cluster.capacity import Node, describe, fits, living_nodes, room
 from engine.catalogue import open_catalogue
 from engine.errors import UserError
 from engine.queries.results import ExpansionFolder, PartCounts, labels_of
+from engine.queries.rows import EXPANSION_SCHEMA
 from engine.query import Expansion, Query, from_rows, to_rows
 from engine.stages.base import Pipeline, Stage, Worker, finish, isolated, timed
 from engine.storage.bundle import Bundle
@@ -30,30 +31,7 @@ WRITER_CPUS = 0.1
 NUMBERS = [name for name in PartCounts._fields if name != "counted"]
 """The counts of a part that its writer passes on; what stages counted stands in the part's file."""
 
-_FLOATS = pa.list_(pa.float32())
-_ATTRIBUTES = pa.map_(pa.string(), pa.list_(pa.string()))
-_ROW = pa.struct(
-    [
-        ("query_id", pa.string()),
-        ("positive", pa.list_(pa.int32())),
-        ("negative", pa.list_(pa.int32())),
-        ("top_k", pa.int32()),
-        ("options", pa.string()),  # JSON
-        ("entity_ids", pa.list_(pa.int32())),
-        ("scores", _FLOATS),
-        ("evidence_names", pa.list_(pa.string())),
-        ("evidence", pa.list_(_FLOATS)),
-        ("seconds_names", pa.list_(pa.string())),
-        ("seconds", pa.list_(pa.float64())),
-        ("degraded", pa.list_(pa.string())),
-        ("reasoning", pa.map_(pa.string(), pa.string())),
-        ("class_name", pa.string()),
-        ("positive_attributes", _ATTRIBUTES),
-        ("negative_attributes", _ATTRIBUTES),
-        ("counts", pa.map_(pa.string(), pa.int64())),
-    ]
-)
-PART_SCHEMA = pa.schema([("part", pa.string()), ("rows", pa.list_(_ROW))])
+PART_SCHEMA = pa.schema([("part", pa.string()), ("rows", pa.list_(pa.struct(EXPANSION_SCHEMA)))])
 """Schema of a table between pools: a part's name, and its expansions as :func:`engine.query.to_rows`."""
 
 

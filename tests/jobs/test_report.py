@@ -20,6 +20,7 @@ from engine.evaluation.plots import available
 from engine.evaluation.sweeps import sample
 from engine.methods import METHODS
 from engine.queries.formats import read_queries
+from engine.stages.generate import Generator
 from engine.storage.bundle import Bundle
 from engine.storage.publishing import point_to
 from engine.storage.store import Store
@@ -129,13 +130,18 @@ def test_a_method_that_cannot_run_is_a_row_that_says_why(world: Path, tmp_path: 
     assert report(tmp_path, "--no-plots", "--sweep", "top-p") == 0
     found = json.loads(read(tmp_path))
     rows = {row["method"]: row for row in found["rows"]}
-    assert rows["lexical"]["why_not"] == "the bundle lacks index/lexical.faiss"
-    assert "lm" in rows["genexpan"]["why_not"]
+    why = "the bundle lacks index/lexical.faiss; run `seedset build-index`, which makes it"
+    assert rows["lexical"]["why_not"] == why
+    assert "lacks lm, trie; run `seedset pretrain-lm`" in rows["genexpan"]["why_not"]
+    assert "images: run `seedset image-features`" in rows["multimodal"]["why_not"]
+    assert "--row retexpan+ra=retexpan@BUNDLE" in rows["retexpan+ra"]["why_not"]
     assert "overall" in rows["retexpan"]
     assert found["sweeps"] == []
+    assert [one["name"] for one in found["sweeps_left_out"]] == ["top-p"]
     text = read(tmp_path, "report.md").decode()
     assert "## Not measured" in text
-    assert "| lexical | the bundle lacks index/lexical.faiss |" in text
+    assert f"| lexical | {why} |" in text
+    assert "| sweep: Top-p of selection (figure 7) | the bundle lacks lm, trie; run" in text
 
 
 def test_the_page_is_one_file_without_scripts(world: Path, first: dict) -> None:
@@ -269,12 +275,56 @@ def test_two_results_of_one_method_are_two_rows(world: Path, first: dict, tmp_pa
     assert rows[1]["against"]["difference"] != 0
 
 
+def test_a_row_may_be_of_another_bundle(world: Path, first: dict, tmp_path: Path) -> None:
+    workspace = Workspace.open(world / "w")
+    ours = Bundle.open(workspace)
+    vectors = np.random.default_rng(5).normal(size=(N, 4))
+    other = publish_vectors(workspace, ours.vocabulary.names, {"mask": vectors})
+    point_to(workspace, ours.id)
+    asked = ("--no-plots", "--sweep", "none", "--method", "retexpan", "--output", tmp_path)
+    assert report(world, *asked, "--row", f"retexpan+ra=retexpan@{other.id}") == 0
+    base, row = json.loads((tmp_path / "report.json").read_text())["rows"]
+    assert (row["method"], row["bundle"]) == ("retexpan+ra", other.id)
+    assert base["overall"] == first["rows"][0]["overall"] != row["overall"]
+    assert row["against"]["queries"] == 6
+    assert "UltraWiki, table 17" in (tmp_path / "report.md").read_text()
+
+
+def test_methods_that_begin_alike_generate_once_and_go_on_after_a_stop(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report that is stopped asks the model for the rest alone, and has the same bytes."""
+    monkeypatch.setattr(reporting, "GENERATING_BATCH", 2)
+    generated: list[str] = []
+    run = Generator.__call__
+
+    def noted(self, expansions):
+        if len(generated) == stop_at:
+            raise KeyboardInterrupt
+        generated.extend(e.query.id for e in expansions)
+        return run(self, expansions)
+
+    monkeypatch.setattr(Generator, "__call__", noted)
+    small = ("--set", "Generate.k=5", "--set", "Generate.beams=4", "--set", "Generate.max_rounds=2")
+    asked = ("--method", "genexpan", "--method", "genexpan-negative", "--sweep", "genexpan-length", *small)
+    told = ("--no-plots", "--baseline", "genexpan", *asked)
+    stop_at = 2
+    assert report(world, *told) != 0
+    stop_at = -1
+    assert report(world, *told, "--output", tmp_path / "a") == 0
+    assert len(generated) == len(set(generated)) == 6
+    assert report(world, *told, "--overwrite", "--output", tmp_path / "b") == 0
+    assert len(generated) == 12
+    assert (tmp_path / "a" / "report.json").read_bytes() == (tmp_path / "b" / "report.json").read_bytes()
+
+
 def test_a_bundle_of_other_entities_is_refused(world: Path, capsys) -> None:
     workspace = Workspace.open(world / "w")
     ours = Bundle.open(workspace).id
     names = [f"other {i}" for i in range(N)]
     other = publish_vectors(workspace, names, {"mask": np.random.default_rng(0).normal(size=(N, 4))})
-    for option, given in (("--before", other.id), ("--smoothing", f"0.1={other.id}")):
+    asked = (("--before", other.id), ("--smoothing", f"0.1={other.id}"), ("--row", f"x=default@{other.id}"))
+    for option, given in asked:
         assert report(world, "--bundle", ours, option, given) == 2
         assert "has other entities than" in capsys.readouterr().err
     point_to(workspace, ours)
@@ -290,6 +340,8 @@ def test_a_bundle_of_other_entities_is_refused(world: Path, capsys) -> None:
         (["--compare", "none.json"], "--compare none.json: No such file"),
         (["--compare", "query/0.json"], "no report of `seedset report`"),
         (["--smoothing", "0.1"], "write VALUE=BUNDLE"),
+        (["--row", "retexpan@0123"], "write NAME=METHOD@BUNDLE"),
+        (["--row", "default=retexpan@0123"], "default is a row of the report already"),
         (["--method", "none"], "--method none: give one of"),
         (["--sweep", "none", "--method", "genexpan+nothing"], "--method genexpan+nothing"),
     ],

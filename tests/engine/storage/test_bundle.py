@@ -59,7 +59,9 @@ def test_an_unknown_id_is_refused(workspace: Workspace) -> None:
 
 
 def test_what_a_bundle_lacks_is_named_beside_what_it_holds(workspace: Workspace) -> None:
-    with pytest.raises(BundleError, match=r"holds no .trie.; it holds entities\.parquet"):
+    with pytest.raises(
+        BundleError, match=r"holds no .trie.; run `seedset pretrain-lm`.*; it holds entities\.parquet"
+    ):
         Bundle.open(workspace).path("trie")
 
 

@@ -1,0 +1,103 @@
+"""Keep what a slow first stage answered, so that methods that share it run it once.
+
+``genexpan``, ``genexpan-negative`` and every segment length of its sweep begin with the same rounds of
+generation; ``cgexpan+segments`` begins with ``cgexpan``. What the stage answered is kept by stage, bundle and
+query, in files that are written batch by batch: a report that was stopped goes on in the middle of a method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.queries.rows import EXPANSION_SCHEMA
+from engine.query import Expansion, Query, from_rows, to_rows
+from engine.stages.base import LocalPipeline, Stage, Worker
+from engine.storage.parts import BROKEN, content_key
+from engine.storage.store import Store
+
+VERSION = 1
+"""Raised where stages answer otherwise than before: what earlier versions kept is not read."""
+
+SUFFIX = ".parquet"
+
+
+@dataclass
+class KeptStages:
+    """Answers of first stages, kept in a folder.
+
+    Args:
+        folder: where they are kept.
+        bundle: the id of the bundle that answers.
+        again: ask the stages anew; what they then answer is kept for the rest of the run.
+    """
+
+    folder: Store
+    bundle: str
+    again: bool = False
+    _known: dict[str, dict[str, Expansion]] = field(default_factory=dict)
+
+    def keeping(self, run: LocalPipeline) -> LocalPipeline:
+        """Return the same pipeline, whose first stage is asked only what it did not answer before.
+
+        One whose answers depend on the other queries of a call is returned as it is.
+        """
+        (stage, worker), *rest = run.opened
+        if stage.batch_dependent:
+            return run
+        return LocalPipeline([(stage, self._worker(stage, worker)), *rest])
+
+    def _worker(self, stage: Stage, worker: Worker) -> Worker:
+        key = content_key(stage.name, stage.model_dump_json(), self.bundle, str(VERSION))
+        known = self._answers(key)
+
+        def run(expansions: list[Expansion]) -> list[Expansion]:
+            keys = [_key(e.query) for e in expansions]
+            new = [e for one, e in zip(keys, expansions, strict=True) if one not in known]
+            if new:
+                answered = worker(new)
+                self._keep(self.folder / key, answered)
+                known.update((_key(e.query), e) for e in answered)
+            return [replace(known[one], query=e.query) for one, e in zip(keys, expansions, strict=True)]
+
+        return run
+
+    def _answers(self, key: str) -> dict[str, Expansion]:
+        """Return what is known of a stage by query, read the first time."""
+        if key not in self._known:
+            found: dict[str, Expansion] = {}
+            for file in (self.folder / key).files(SUFFIX):
+                if self.again:
+                    file.delete()
+                    continue
+                found.update((_key(e.query), e) for e in _read(file))
+            self._known[key] = found
+        return self._known[key]
+
+    def _keep(self, folder: Store, answered: Sequence[Expansion]) -> None:
+        table = pa.Table.from_pylist(to_rows(answered), EXPANSION_SCHEMA)
+        name = content_key(*(_key(e.query) for e in answered))
+        with (folder / f"{name}{SUFFIX}").writing() as path:
+            pq.write_table(table, path, compression="zstd")
+
+
+def _read(file: Store) -> list[Expansion]:
+    """Return the answers of a file; none of one that is not whole, which is written again."""
+    try:
+        with file.open_input() as stream:
+            rows: list[Any] = pq.read_table(stream).to_pylist()
+    except BROKEN:
+        return []
+    return from_rows(rows)
+
+
+def _key(query: Query) -> str:
+    """Return a digest of all that a stage is asked."""
+    (row,) = to_rows([Expansion(query)])
+    asked = ("query_id", "positive", "negative", "top_k", "options", "class_name")
+    attributes = (row["positive_attributes"], row["negative_attributes"])
+    return content_key(repr([row[name] for name in asked]), repr(attributes))
