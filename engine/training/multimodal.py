@@ -229,15 +229,16 @@ class MultimodalTraining(Trainer):
         if self.step == self.total_steps:
             if self.settings.head == "nearest-mean":
                 present_N = np.bincount(self.data.entity_id[self._rows], minlength=self._n_entities) > 0
-                means_ND = torch.from_numpy(self._mean_states()).float().to(self.worker.device)
+                # In float32, as contexts are encoded when the index is built.
+                means_ND = torch.from_numpy(self._mean_states(torch.float32)).float().to(self.worker.device)
                 self.predictor.head.set_to_means(means_ND, torch.from_numpy(present_N).to(means_ND.device))
         elif schedule.refreshes and epoch % schedule.refresh_pairs == 0:
-            self._lists.hold(mine_own_lists(self._mean_states()))
+            self._lists.hold(mine_own_lists(self._mean_states(self.compute)))
             self._pairs = self._paired()
 
-    def _mean_states(self) -> npt.NDArray[np.float64]:
-        modality, compute = self.settings.modality, self.compute
-        return mean_states(self.predictor, self.data, self._n_entities, modality, self.worker, compute)
+    def _mean_states(self, compute: torch.dtype) -> npt.NDArray[np.float64]:
+        modality, n_entities = self.settings.modality, self._n_entities
+        return mean_states(self.predictor, self.data, n_entities, modality, self.worker, compute)
 
     @property
     def _n_entities(self) -> int:
