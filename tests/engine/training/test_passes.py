@@ -47,6 +47,7 @@ def lists() -> NeighborLists:
 
 def training(text: TextEncoder, data: Contexts, schedule: Schedule, epochs: int = 1) -> MultimodalTraining:
     settings = MultimodalSettings(
+        head="trained",  # the authors' own
         epochs=epochs,
         batch_size=BATCH,
         visual_layers=1,
