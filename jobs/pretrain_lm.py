@@ -24,6 +24,7 @@ EXAMPLES = """
   seedset pretrain-lm --workspace demo-workspace/workspace --init-from-config tiny --vocab-size 2048
   seedset pretrain-lm --workspace work --init-from-config small --neighbor-lists 40
   seedset pretrain-lm --workspace work --init-from-config small --neighbor-lists 40 --neighbor-view joint
+  seedset pretrain-lm --workspace work --model smollm2 --learning-rate 2e-4 --neighbor-lists 20
   seedset pretrain-lm --workspace work --model gpt2 --epochs 0
   ray job submit --working-dir . -- python -m jobs.pretrain_lm --workspace s3://bucket/work \\
       --model NousResearch/Llama-2-7b-hf --gpu --workers 6 --zero-stage 2 --batch-size 192 --micro-batch 4 \\

@@ -199,7 +199,10 @@ class LmSettings(TrainerSettings):
     )
     batch_size: int = Field(default=16, ge=1, description="Take this many blocks a step, over all workers.")
     learning_rate: float = Field(
-        default=1e-5, gt=0, description="Let the schedule peak at this learning rate."
+        default=1e-5,
+        gt=0,
+        description="Let the schedule peak at this learning rate. The default for a model that is there is "
+        "the paper's, for 7B parameters; one of 135M was trained at 2e-4.",
     )
     weight_decay: float = Field(
         default=1e-4,
