@@ -69,14 +69,15 @@ def evaluate(
     started = time.perf_counter()
     overall, by_class, degraded = Means(), defaultdict[str, Means](Means), 0
     counts: dict[str, int] = {}
-    stages: float | None = 0.0
+    stages: float | None = None
     for batch in scores(runner, batches, measures):
         for score in batch:
             overall.add(score.columns)
             by_class[score.query.label].add(score.columns)
             degraded += bool(score.degraded)
             counts = summed([counts, score.counts])
-            stages = None if stages is None or score.seconds is None else stages + score.seconds
+            if score.seconds is not None:  # a query that every stage refused has none
+                stages = (stages or 0.0) + score.seconds
             if on_score:
                 on_score(score)
         if on_batch:

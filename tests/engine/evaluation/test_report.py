@@ -44,6 +44,13 @@ def test_overall_and_by_class() -> None:
     assert report["seconds_per_query"] >= 0
 
 
+def test_time_is_that_of_the_stages_also_where_they_refused_a_query() -> None:
+    def run(queries: Sequence[Query]) -> list[Expansion]:
+        return [Expansion(query, seconds={} if query.id == "b" else {"Slow": 60.0}) for query in queries]
+
+    assert evaluate(run, QUERIES)["seconds_per_query"] == 40
+
+
 def test_a_query_without_positive_truth_is_listed_not_measured() -> None:
     queries = QuerySet([*QUERIES.queries, labelled("e", "x", set(), {2})])
     report = evaluate(runner_of([1], []), queries)
