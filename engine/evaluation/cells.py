@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from engine.evaluation.kept_stages import KeptStages
+from engine.evaluation.kept_stages import KeptStages, stage_key
 from engine.evaluation.measuring import FirstStage, Measures, Runner
 from engine.evaluation.metrics import Protocol
 from engine.evaluation.report import Report, evaluate, refused_of
@@ -127,7 +127,7 @@ def measure_cell(
     """
     measures = how.measures
     cell = Cell(
-        stages=" >> ".join(f"{stage.name} {stage.model_dump_json()}" for stage in pipeline.stages),
+        stages=" >> ".join(map(stage_key, pipeline.stages)),
         bundle=bundle.id,
         queries=queries.truth_digest,
         protocol=measures.protocol,

@@ -52,7 +52,7 @@ class KeptStages:
         return LocalPipeline([(stage, self._worker(stage, worker)), *rest])
 
     def _worker(self, stage: Stage, worker: Worker) -> Worker:
-        key = content_key(stage.name, stage.model_dump_json(), self.bundle, str(VERSION))
+        key = content_key(stage_key(stage), self.bundle, str(VERSION))
         known = self._answers(key)
 
         def run(expansions: list[Expansion]) -> list[Expansion]:
@@ -85,14 +85,25 @@ class KeptStages:
             pq.write_table(table, path, compression="zstd")
 
 
+def stage_key(stage: Stage) -> str:
+    """Return what tells a stage's answers from another's: its name, settings and source outside the bundle.
+
+    The source is an address, of which only a digest is shown.
+    """
+    source = stage.source()
+    return f"{stage.name} {stage.model_dump_json()}{f' {content_key(source)}' if source else ''}"
+
+
 def _read(file: Store) -> list[Expansion]:
-    """Return the answers of a file; none of one that is not whole, which is written again."""
+    """Return the answers of a file; none of one that is gone or is not whole: its queries are asked again."""
+    content = file.read_if_there()
+    if content is None:
+        return []
     try:
-        with file.open_input() as stream:
-            rows: list[Any] = pq.read_table(stream).to_pylist()
+        rows: list[Any] = pq.read_table(pa.BufferReader(content)).to_pylist()
+        return from_rows(rows)
     except BROKEN:
         return []
-    return from_rows(rows)
 
 
 def _key(query: Query) -> str:

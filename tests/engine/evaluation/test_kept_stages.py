@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from pydantic import Field
 
 from engine.errors import QueryError
-from engine.evaluation.kept_stages import KeptStages
+from engine.evaluation.kept_stages import KeptStages, stage_key
 from engine.query import Expansion, Query, Ranking
 from engine.stages.base import LocalPipeline, Stage, Worker
 from engine.storage.bundle import Bundle, Manifest
@@ -23,6 +25,7 @@ class Recall(Stage):
     """Lists the seed's neighbours, with evidence; notes what it was asked. A seed of 3 is refused."""
 
     width: int = 3
+    address: str = Field(default="", exclude=True)
     questions: ClassVar[list[str]] = []
 
     def open(self, bundle: Bundle) -> Worker:
@@ -33,6 +36,9 @@ class Recall(Stage):
             return [self._answer(e) for e in expansions]
 
         return run
+
+    def source(self) -> str:
+        return self.address
 
     def _answer(self, e: Expansion) -> Expansion:
         ids = np.arange(self.width, dtype=np.int32) + e.query.positive[0]
@@ -85,24 +91,30 @@ def test_pipelines_that_share_a_stage_run_it_once_and_answer_alike(tmp_path: Pat
     assert Recall.questions == ["q0", "q1", "q2", "q4"], "the second stage alone, which is not kept"
 
 
-def test_other_settings_bundles_and_questions_are_asked_anew(tmp_path: Path) -> None:
+def test_other_settings_sources_bundles_and_questions_are_asked_anew(tmp_path: Path) -> None:
     KeptStages(Store.open(tmp_path), "b").keeping(pipeline(Recall()))(QUERIES[:1])
     Recall.questions.clear()
     again = KeptStages(Store.open(tmp_path), "b")
     again.keeping(pipeline(Recall()))([Query("q0", (0,), (10,), class_name="fish")])
     again.keeping(pipeline(Recall(width=2)))(QUERIES[:1])
+    again.keeping(pipeline(Recall(address="https://key@there.example")))(QUERIES[:1])
     KeptStages(Store.open(tmp_path), "c").keeping(pipeline(Recall()))(QUERIES[:1])
-    assert Recall.questions == ["q0"] * 3
+    assert Recall.questions == ["q0"] * 4
     anew = KeptStages(Store.open(tmp_path), "b", again=True).keeping(pipeline(Recall()))
     anew(QUERIES[:1])
     anew(QUERIES[:1])
-    assert Recall.questions == ["q0"] * 4
+    assert Recall.questions == ["q0"] * 5
+    assert "there.example" not in stage_key(Recall(address="https://key@there.example"))
 
 
-def test_a_file_that_is_cut_off_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("broken", ["cut off", "of other columns"])
+def test_a_file_that_cannot_be_read_is_made_again(tmp_path: Path, broken: str) -> None:
     KeptStages(Store.open(tmp_path), "b").keeping(pipeline(Recall()))(QUERIES[:2])
     (file,) = tmp_path.rglob("*.parquet")
-    file.write_bytes(file.read_bytes()[:-9])
+    if broken == "cut off":
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        pq.write_table(pq.read_table(file).drop_columns("counts"), file)
     KeptStages(Store.open(tmp_path), "b").keeping(pipeline(Recall()))(QUERIES[:2])
     assert Recall.questions == ["q0", "q1"] * 2
     Recall.questions.clear()
