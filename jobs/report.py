@@ -207,7 +207,8 @@ def _plan(settings: ReportSettings) -> ReportPlan:
     smoothing = dict(_smoothing(workspace, one, bundle) for one in settings.smoothing)
     results = [StoredResults.open(Store.open(folder)) for folder in settings.results]
     given = {one: OtherRow.parse(one) for one in settings.row}
-    if taken := next((row.name for row in given.values() if row.name in names), None):
+    rows = [*names, *(row.name for row in given.values())]
+    if taken := next((row.name for row in given.values() if rows.count(row.name) > 1), None):
         raise UserError(f"--row {taken}=…: {taken} is a row of the report already; give another name")
     chosen = pipelines(dict.fromkeys([*names, *(row.method for row in given.values())]), settings.set)
     others = {

@@ -153,7 +153,7 @@ def _file_name(uri: str) -> str:
 
 def _cells(plan: ReportPlan) -> Iterator[tuple[str, str, Measured | UserError]]:
     """Yield name, pipeline and cell of every row; in a cell's place why there is none."""
-    for name, results in named_results(plan.results, plan.methods).items():
+    for name, results in named_results(plan.results, [*plan.methods, *plan.others]).items():
         yield name, results.run.pipeline, _tried(lambda results=results: _read(plan, results))
     for name, pipeline in plan.methods.items():
         yield name, str(pipeline), _tried(partial(_cell, plan, name, pipeline, _asked_of(plan, pipeline)))
@@ -294,14 +294,15 @@ def _smoothing(plan: ReportPlan) -> Iterator[dict[str, Any]]:
         yield _left_out(about, f"{plan.baseline} is not among the methods of the report")
         return
     pipeline, overall = plan.methods[plan.baseline], []
+    asked = _asked_of(plan, pipeline)
     for value, bundle in plan.smoothing.items():
         name = f"{plan.baseline}, smoothing {value}"
-        cell = _tried(lambda b=bundle, n=name: _cell(replace(plan, bundle=b), n, pipeline))
+        cell = _tried(lambda b=bundle, n=name: _cell(replace(plan, bundle=b), n, pipeline, asked))
         if isinstance(cell, UserError):
             yield _left_out(about, f"bundle {bundle.id}: {cell}")
             return
         overall.append(cell.report["overall"])
-    usable, _ = by_truth(plan.queries.queries)
+    usable, _ = by_truth(asked.queries)
     yield {**about, "queries": len(usable), "values": list(plan.smoothing), "overall": overall}
 
 
@@ -362,8 +363,8 @@ def absent_rows(workspace: Workspace, queries: QuerySet, there: Iterable[str]) -
         queries: with negative sides they ask for UltraWiki's tables, without for MESED's.
         there: rows that the user gave.
     """
+    given = set(there)
     if any(q.query.negative or q.negative.size for q in queries.queries):
-        given = set(there)
         return {name: why for name, why in OTHER_ROWS.items() if name not in given}
     if any("baselines" in table.title for table in ablation_tables(workspace)):
         return {}
@@ -371,4 +372,4 @@ def absent_rows(workspace: Workspace, queries: QuerySet, there: Iterable[str]) -
         "a training of its own: run `seedset image-features --patches tokens` with that backbone, then "
         "`seedset ablate --table baselines`, and the report again"
     )
-    return dict.fromkeys(OTHER_ROWS_OF_IMAGES, why)
+    return {name: why for name in OTHER_ROWS_OF_IMAGES if name not in given}

@@ -341,6 +341,7 @@ def test_a_bundle_of_other_entities_is_refused(world: Path, capsys) -> None:
         (["--compare", "query/0.json"], "no report of `seedset report`"),
         (["--smoothing", "0.1"], "write VALUE=BUNDLE"),
         (["--row", "retexpan@0123"], "write NAME=METHOD@BUNDLE"),
+        (["--row", "x=default@0123", "--row", "x=retexpan@0123"], "x is a row of the report already"),
         (["--row", "default=retexpan@0123"], "default is a row of the report already"),
         (["--method", "none"], "--method none: give one of"),
         (["--sweep", "none", "--method", "genexpan+nothing"], "--method genexpan+nothing"),
