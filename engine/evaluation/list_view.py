@@ -34,5 +34,5 @@ def list_view_note(pipeline: Pipeline, language_model: Mapping[str, Any]) -> str
     count, alone = language_model.get("neighbor_lists"), VIEW_ALONE.get(view, view)
     return (
         f"the language model read {count} lists of neighbours an entity, made of the view {view!r}, which "
-        f"this method does not search: compare it with `{alone}`, or train with --neighbor-view"
+        f"is not searched here: compare with `{alone}`, or train with --neighbor-view"
     )

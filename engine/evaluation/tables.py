@@ -238,7 +238,7 @@ def _significance(document: Document, rows: Sequence[Row], seconds: Mapping[str,
         "queries",
         column,
         "95 % interval",
-        f"less {baseline}",
+        f"minus {baseline}",
         "95 % interval",
         "p",
         "p (Holm)",
@@ -247,7 +247,11 @@ def _significance(document: Document, rows: Sequence[Row], seconds: Mapping[str,
     notes.append("An interval takes queries as independent; those of one ultra-fine class are alike.")
     if baseline not in [row["method"] for row in rows]:
         notes.append(f"No tests: the baseline {baseline} was not measured.")
-    notes += [f"{row['method']}: {row['note']}." for row in rows if "note" in row]
+    noted: dict[str, list[str]] = {}  # many methods that ask a language model have one note
+    for row in rows:
+        if "note" in row:
+            noted.setdefault(row["note"], []).append(row["method"])
+    notes += [f"{', '.join(methods)}: {note}." for note, methods in noted.items()]
     notes += [
         f"{row['method']}: {row['degraded']} of {row['overall']['queries']} answers lack something, such as: "
         f"{row['degraded_such_as']}."

@@ -18,6 +18,7 @@ from engine.evaluation import cells
 from engine.evaluation.comparison import COMPARED_POSITIVE, differences
 from engine.evaluation.plots import available
 from engine.evaluation.sweeps import sample
+from engine.evaluation.tables import tables
 from engine.methods import METHODS
 from engine.queries.formats import read_queries
 from engine.stages.generate import Generator
@@ -92,6 +93,13 @@ def test_rows_hold_intervals_and_tests_against_the_baseline(first: dict) -> None
     assert test["difference"] == pytest.approx(difference, abs=2e-3)
     assert test["low"] <= test["difference"] <= test["high"]
     assert 0 < test["p"] <= test["p_holm"] <= 1
+
+
+def test_a_note_that_several_methods_have_stands_once(first: dict) -> None:
+    rows = [row | {"note": "is odd"} for row in first["rows"] if "overall" in row]
+    (all_methods,) = (one for one in tables(first | {"rows": rows}) if one.title == "All methods")
+    noted = [note for note in all_methods.notes if note.endswith(": is odd.")]
+    assert noted == [f"{', '.join(row['method'] for row in rows)}: is odd."]
 
 
 def test_sweeps_hold_a_value_each(first: dict) -> None:

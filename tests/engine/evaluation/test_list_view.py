@@ -15,7 +15,7 @@ def test_lists_of_a_view_that_is_not_searched_are_told(name: str) -> None:
     note = list_view_note(method(name), JOINT)
     assert note is not None
     assert "40 lists" in note
-    assert "compare it with `joint`" in note
+    assert "compare with `joint`" in note
 
 
 @pytest.mark.parametrize(
@@ -37,4 +37,4 @@ def test_a_generating_method_searches_no_view() -> None:
     """Its segments go by likelihood: the view that the stage would else read does not count."""
     note = list_view_note(method("genexpan"), MASK)
     assert note is not None
-    assert "compare it with `retexpan-negative`" in note
+    assert "compare with `retexpan-negative`" in note
