@@ -49,7 +49,10 @@ def multimodal_headings(group: str) -> dict[str, str]:
 
 
 OBJECTIVE_SWITCHES = ("prediction", "contrastive", "clustering", "distillation")
-PAIRS_ALONE = ("refresh_pairs", "contrast_temperature", "contrast_prior", "contrast_concentration")
+PAIRS_ALONE = (
+    *("passes", "refresh_pairs"),
+    *("contrast_temperature", "contrast_prior", "contrast_concentration"),
+)
 """Options that mean something where contexts are compared in pairs: contrast or clustering."""
 
 
@@ -57,7 +60,7 @@ def unused_of_baseline(baseline: Baseline) -> dict[str, str]:
     """Return the options of the multi-modal encoder that a baseline's training does without, and why."""
     row, name = BASELINES[baseline], f"beside --baseline {baseline}"
     why = f"{name}, which is trained by entity prediction alone"
-    found = dict.fromkeys((*OBJECTIVE_SWITCHES, *PAIRS_ALONE, "clusters", "passes"), why)
+    found = dict.fromkeys((*OBJECTIVE_SWITCHES, *PAIRS_ALONE, "clusters"), why)
     found |= dict.fromkeys(("init", "visual_layers"), f"{name}, whose image tower is its backbone's")
     if row.architecture != "cross-attention":
         found |= dict.fromkeys(("cross_layers", "inner"), f"{name}, which has no layers across modalities")
@@ -69,6 +72,7 @@ def unused_of_baseline(baseline: Baseline) -> dict[str, str]:
 def unused_of_objectives(schedule: Schedule) -> dict[str, str]:
     """Return the options of objectives that are switched off, and why."""
     found = {} if schedule.clustering else {"clusters": "without clustering"}
+    found |= {} if schedule.prediction else {"smoothing": "without entity prediction"}
     return found if schedule.paired else found | dict.fromkeys(PAIRS_ALONE, "without contrast and clustering")
 
 

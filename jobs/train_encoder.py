@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from cluster.commandline import command
 from cluster.effect import keys_within, told
@@ -91,19 +91,13 @@ class TrainEncoderSettings(CommandSettings):
     )
     restart: bool = Field(default=False, description="Begin again, and forget the checkpoints.")
 
-    @model_validator(mode="after")
-    def _one_kind(self) -> TrainEncoderSettings:
-        if self.baseline and self.modality not in ("text", BASELINES[self.baseline].modality):
-            raise ValueError(
-                f"--baseline {self.baseline} is trained with {BASELINES[self.baseline].modality}; leave "
-                "--modality out"
-            )
-        return self
-
     def unused(self) -> dict[str, str]:
         """Return the options that the training asked for does without, and why."""
         if self.baseline:
-            return {"last_layer_dropout": "with images", **unused_of_baseline(self.baseline)}
+            found = {"last_layer_dropout": "with images", **unused_of_baseline(self.baseline)}
+            if self.modality != (own := BASELINES[self.baseline].modality):
+                found["modality"] = f"beside --baseline {self.baseline}, which is trained with {own}"
+            return found
         if self.modality == "text":
             return told(
                 [*keys_within(type(self), "multimodal"), "init", "head"],

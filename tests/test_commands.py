@@ -157,6 +157,10 @@ NO_EFFECT = {
         "--modality text+image --last-layer-dropout 0.1",
         "--modality text+image --no-clustering --clusters 4",
         "--modality text+image --no-clustering --no-contrastive --refresh-pairs 2",
+        "--modality text+image --no-clustering --no-contrastive --passes separate",
+        "--modality image --no-prediction --smoothing 0.1",
+        "--baseline vit --modality text+image",
+        "--baseline clip --modality text",
         "--baseline vit --init lda",
         "--baseline vit --no-distillation",
         "--baseline vit --no-prediction",
@@ -187,6 +191,8 @@ def test_a_file_may_hold_settings_of_several_runs(tmp_path: Path) -> None:
     assert train.parse([*words, "--baseline", "vit"]).training().schedule.weights() == (1, 0, 0, 0)
     paper = train.parse(["--workspace", "w", "--preset", "mesed", "--baseline", "clip"]).training()
     assert (paper.epochs, paper.architecture, paper.modality_dropout) == (50, "two-towers", 0)
+    vit = train.parse(["--workspace", "w", "--preset", "mesed", "--baseline", "vit"]).training()
+    assert (vit.epochs, vit.architecture, vit.modality) == (50, "image", "image")
 
 
 def test_the_servers_settings_come_from_three_places(tmp_path: Path) -> None:

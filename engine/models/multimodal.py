@@ -216,8 +216,9 @@ class PredictionHead(nn.Sequential):
         features_ND = gelu(norm(first(means_ND)))
         centre_D = features_ND[present_N].mean(dim=0)
         own_ND = torch.where(present_N[:, None], features_ND - centre_D, 0)
-        length_N1 = own_ND.norm(dim=1, keepdim=True)
-        last.weight.copy_(self.SCALE / length_N1[present_N].mean() * own_ND / length_N1.clamp_min(1e-6))
+        # Where all means are the same, as of one entity, all logits are zero.
+        length_N1 = own_ND.norm(dim=1, keepdim=True).clamp_min(1e-6)
+        last.weight.copy_(self.SCALE / length_N1[present_N].mean() * own_ND / length_N1)
         last.bias.copy_(-last.weight @ centre_D)
 
 

@@ -71,9 +71,10 @@ class Trained:
         Else the entities that the head predicts may be others, whatever their number.
         """
         try:
-            return bool(open_inputs(workspace, self.inputs_key))
+            open_inputs(workspace, self.inputs_key)
         except StorageError:
             return False
+        return True
 
 
 def trained_encoder(workspace: Workspace, job: str = JOB) -> Trained | None:

@@ -275,3 +275,10 @@ def test_a_nearest_mean_head_predicts_the_entity_whose_mean_is_nearest() -> None
     head.set_to_means(torch.from_numpy(means).float(), torch.ones(20, dtype=torch.bool))
     predicted = head(torch.from_numpy(states).float()).argmax(dim=1).numpy()
     assert (predicted == nearest).mean() >= 0.95
+
+
+@pytest.mark.parametrize("present", [1, 3])
+def test_a_nearest_mean_head_of_means_that_are_all_the_same_predicts_nothing(present: int) -> None:
+    head = PredictionHead(6, 4, dropout=0.2).eval()
+    head.set_to_means(torch.ones(4, 6).cumsum(dim=1), torch.arange(4) < present)
+    assert not head(torch.randn(5, 6)).any()
