@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cluster.commandline import command
-from cluster.effect import keys_within, told
+from cluster.effect import keys_within
 from cluster.options import RUN, CommandSettings, Former, Group
 from engine.storage.workspace import Workspace
 from engine.training.settings import (
@@ -105,7 +105,7 @@ class TrainEncoderSettings(CommandSettings):
         if self.baseline:
             return {"last_layer_dropout": "with images", **unused_of_baseline(self.baseline)}
         if self.modality == "text":
-            return told(
+            return dict.fromkeys(
                 [*keys_within(type(self), "multimodal"), "init", "head"],
                 "without --modality text+image or image",
             )
