@@ -97,7 +97,11 @@ class ChatSettings(BaseModel):
         default=False, description="1: answer from the cache alone; nothing is sent."
     )
     timeout: float = Field(
-        default=120, gt=0, le=3600, allow_inf_nan=False, description="Seconds of one request, from connecting to the last byte of the answer."
+        default=120,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds of one request, from connecting to the last byte of the answer.",
     )
     attempts: int = Field(default=5, ge=1, le=20, description="Times that a prompt is sent at most.")
     longest_pause: float = Field(

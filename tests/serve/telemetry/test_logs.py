@@ -79,4 +79,5 @@ def test_the_formatter_takes_what_json_does_not_know() -> None:
 def test_what_callers_are_told_less_of_is_logged_whole(caplog: pytest.LogCaptureFixture) -> None:
     log_withheld(StorageError("/a: gone"), request_id="r")
     log_withheld(QueryError("no entities", public="no entities"))
-    assert [(record.reason, record.request_id) for record in caplog.records] == [("/a: gone", "r")]
+    noted = [vars(record) for record in caplog.records]
+    assert [(one["reason"], one["request_id"]) for one in noted] == [("/a: gone", "r")]
