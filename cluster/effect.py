@@ -5,7 +5,7 @@ Settings files pass, since one file can hold the settings of several runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
@@ -36,8 +36,3 @@ def check_effect(unused: Mapping[str, str], options: Sequence[Option], values: V
 def keys_within(model: type[BaseModel], field: str) -> list[str]:
     """Return the keys of the options that set what is in a field of the settings, and nothing else."""
     return [o.key for o in options_of(model) if all(target.path[0] == field for target in o.targets)]
-
-
-def told(keys: Iterable[str], beside: str) -> dict[str, str]:
-    """Return for each key the same reason why it has no effect, such as "without --images"."""
-    return dict.fromkeys(keys, beside)

@@ -121,7 +121,7 @@ def as_user_error(error: BaseException, place: str = "", way_out: str = "") -> U
         return None
     kind, what, reason, usual = known
     what = "" if what in place else what
-    public = "" if kind is not UserError else "the service lacks memory, or cannot read a file that it needs"
+    public = "the service lacks memory, or cannot read a file that it needs" if kind is UserError else ""
     return kind(": ".join(filter(None, (place, what, reason))) + f"; {way_out or usual}", public=public)
 
 

@@ -14,7 +14,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cluster.commandline import command
-from cluster.effect import told
 from cluster.options import CommandSettings, Flag, Former, Group
 from engine.corpus.inputs.format import open_inputs
 from engine.evaluation.metrics import Protocol
@@ -84,7 +83,7 @@ class AblateSettings(CommandSettings):
         if self.table != "baselines":
             return {}
         of_rows = [set(unused_of_baseline(name)) for name in BASELINES]
-        return told(sorted(set.intersection(*of_rows)), "beside --table baselines")
+        return dict.fromkeys(sorted(set.intersection(*of_rows)), "beside --table baselines")
 
 
 @command(EXAMPLES, headings=multimodal_headings("base"), former={"hidden": Former("modality_dropout")})

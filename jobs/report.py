@@ -16,7 +16,6 @@ from pydantic import Field
 from rich.console import Console
 
 from cluster.commandline import command
-from cluster.effect import told
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import Choices, CommandSettings, Flag, declared
 from engine.errors import FormatError, UserError
@@ -119,13 +118,13 @@ class ReportSettings(CommandSettings):
         of_methods = ["set", "sweep_sample", "smoothing", "sample_generating"]
         of_methods += ["sweep"] if self.sweep != [NO_SWEEP] else []  # "none" says what is so
         found = (
-            told(of_methods, "beside --results alone, without --method or --row")
+            dict.fromkeys(of_methods, "beside --results alone, without --method or --row")
             if not (self.names or self.row)
             else {}
         )
         if self.sweep == [NO_SWEEP]:
-            found |= told(["sweep_sample"], "beside --sweep none")
-        return found if self.plots else found | told(["before"], "beside --no-plots")
+            found |= {"sweep_sample": "beside --sweep none"}
+        return found if self.plots else found | {"before": "beside --no-plots"}
 
     @property
     def names(self) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cluster.commandline import command
-from cluster.effect import keys_within, told
+from cluster.effect import keys_within
 from cluster.options import RUN, CommandSettings, Former, Group
 from engine.storage.workspace import Workspace
 from engine.training.settings import (
@@ -99,7 +99,7 @@ class TrainEncoderSettings(CommandSettings):
                 found["modality"] = f"beside --baseline {self.baseline}, which is trained with {own}"
             return found
         if self.modality == "text":
-            return told(
+            return dict.fromkeys(
                 [*keys_within(type(self), "multimodal"), "init", "head"],
                 "without --modality text+image or image",
             )

@@ -114,9 +114,10 @@ class Exchange:
                     raise TooLargeError
         return Response(response.status_code, response.headers, bytes(content))
 
-    async def _note(self, event: str, _: Mapping[str, Any]) -> None:
-        self.sent = self.sent or event == SENDING
-        self.answered = self.answered or event == ANSWERING
+    async def _note(self, event: str, about: Mapping[str, Any]) -> None:
+        # A proxy is first asked to connect; that is no part of the exchange.
+        self.sent = self.sent or (event == SENDING and about["request"].method != b"CONNECT")
+        self.answered = self.answered or (self.sent and event == ANSWERING)
 
 
 def _on_loop(work: Coroutine[Any, Any, T]) -> T:

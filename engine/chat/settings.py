@@ -49,7 +49,7 @@ def _address(given: str) -> str:
     except ValueError:
         raise ValueError("is no address; write https://host/v1") from None
     if not given.strip().isprintable():
-        raise ValueError("holds a sign that no address has; copy the address again")
+        raise ValueError("holds a character that no address has; copy the address again")
     if parts.scheme not in ("http", "https") or not parts.hostname or has_port_0:
         raise ValueError("is no address of HTTP; write https://host/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
@@ -62,7 +62,7 @@ def _sendable(given: SecretStr) -> SecretStr:
     """Return a key without blanks around it; one that no header can hold is refused without being shown."""
     key = given.get_secret_value().strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise ValueError("holds a sign that cannot be sent; copy the key again")
+        raise ValueError("holds a character that cannot be sent; copy the key again")
     return SecretStr(key)
 
 
@@ -97,7 +97,11 @@ class ChatSettings(BaseModel):
         default=False, description="1: answer from the cache alone; nothing is sent."
     )
     timeout: float = Field(
-        default=120, gt=0, le=3600, allow_inf_nan=False, description="Seconds of one request."
+        default=120,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds of one request, from connecting to the last byte of the answer.",
     )
     attempts: int = Field(default=5, ge=1, le=20, description="Times that a prompt is sent at most.")
     longest_pause: float = Field(

@@ -68,7 +68,7 @@ def choose_images(
             label="records",
             size=wanted.records_of,
             gpu=True,
-            check=lambda: check_seen(files, _missing_images(folder, wanted)),
+            check=lambda: check_seen(files, _missing_images(folder)),
         )
     return wanted, folder.finish(made.parts.values()), made.made
 
@@ -80,8 +80,9 @@ def _check_sentences(folder: SelectionFolder, wanted: SelectionManifest) -> None
     check_words(texts, named.fast_tokenizer(), named.label, ANOTHER_CLIP)
 
 
-def _missing_images(folder: SelectionFolder, wanted: SelectionManifest) -> Iterator[str]:
-    for part in wanted.tasks():
+def _missing_images(folder: SelectionFolder) -> Iterator[str]:
+    """Yield the missing images of the parts that are there: of one to be made again, the list is old."""
+    for part in folder.parts.names():
         yield from folder.missing_images(part)
 
 

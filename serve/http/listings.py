@@ -14,8 +14,8 @@ from serve.http.requests import entity_of
 
 Json = dict[str, Any]
 
-_PLACE = re.compile(r"(/|[A-Za-z]:\\|[a-z][a-z0-9+.-]*://).*", re.DOTALL)
-"""A path from the root on, or an address."""
+_PLACE = re.compile(r"(/|\.{1,2}/|~[^/]*/|[A-Za-z]:\\|[a-z][a-z0-9+.-]*://).*", re.DOTALL)
+"""A path that no model of a hub has as its name, or an address."""
 
 
 def bundle_listing(snapshot: BundleSnapshot, refused: tuple[str, str] | None) -> Json:

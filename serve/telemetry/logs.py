@@ -48,7 +48,7 @@ def configure_logs(level: str | int = "INFO") -> None:
 
 def log_withheld(error: UserError, **fields: Any) -> None:
     """Log the whole message of an error of which callers are told less."""
-    if error.public:
+    if error.public_message != str(error):
         log_event("not told to the caller", level=logging.WARNING, reason=str(error), **fields)
 
 

@@ -97,6 +97,25 @@ def test_candidates_that_a_node_does_not_see_are_not_called_missing(
     assert (made, counts["images_refused"]) == (1, 0), "an image that has come is looked at"
 
 
+class FailingWorker(results.SelectionWorker):
+    """A worker that ends before it has made a part."""
+
+    def __call__(self, part: str) -> Counter[str]:
+        raise UserError("there is not enough memory")
+
+
+def test_work_that_fails_after_an_image_has_come_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, output = str(found_images(tmp_path / "raw")), str(tmp_path / "out")
+    settings = SelectionSettings(clip=choice_models.clip(tmp_path / "clip"))
+    choose_images(table, output, settings, executor=LastFirst())
+    (tmp_path / "raw" / "missing.png").write_bytes(image_bytes("green"))
+    monkeypatch.setattr(image_selection, "SelectionWorker", FailingWorker)
+    with pytest.raises(UserError, match="not enough memory"):
+        choose_images(table, output, settings, executor=LastFirst())
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 def test_ray_chooses_the_same(ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

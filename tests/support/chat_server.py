@@ -164,16 +164,12 @@ def chat_server(
 
 
 class FakeClock:
-    """Time that passes only when someone sleeps, or by a step at each look."""
+    """Time that passes only when someone sleeps."""
 
-    def __init__(self, step: float = 0) -> None:
-        self.time, self.step = 0.0, step
+    def __init__(self) -> None:
+        self.time = 0.0
         self.slept: list[float] = []
         self.date = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def _now(self) -> float:
-        self.time += self.step
-        return self.time
 
     def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -183,4 +179,4 @@ class FakeClock:
     def clock(self) -> Clock:
         """The clock to hand over; its jitter is none."""
         today = self.date + timedelta(seconds=self.time)
-        return Clock(self._now, self._sleep, lambda: today, lambda: 1.0)
+        return Clock(lambda: self.time, self._sleep, lambda: today, lambda: 1.0)

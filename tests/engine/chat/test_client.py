@@ -249,6 +249,16 @@ def test_an_address_that_names_no_host_is_said(url: str) -> None:
         ChatClient(settings, FakeClock().clock).ask(ASKED)
 
 
+def test_of_a_proxy_that_does_not_connect_nothing_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept()
+    settings = ChatSettings.of({"SEEDSET_CHAT_URL": "https://host.example/v1", "SEEDSET_CHAT_ATTEMPTS": "2"})
+    with ChatServer([GOOD]) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with pytest.raises(ChatError, match=r"no connection \(501 .*\); asked 2 times"):
+            ChatClient(settings, FakeClock().clock, kept).ask(ASKED)
+    assert kept.settled == [None, None], "nothing was sent"
+
+
 def test_a_proxy_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://host:port")
     with pytest.raises(ChatError, match=r"no connection can be made .*; check HTTP_PROXY"):

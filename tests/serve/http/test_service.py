@@ -302,7 +302,7 @@ def test_what_a_bundle_was_made_of_is_told_without_places(make_service: MakeServ
         "encoder": "/srv/models/bert-base/",
         "views": {"mask": 384},
         "lm": {"model": "s3://bucket/lm/small", "run": "lm-V8-e1"},
-        "trained": ["org/name", "models/mine", None, True],
+        "trained": ["org/name", "models/mine", "../ann/models/own", "~ann/own", None, True],
     }
     manifest = service.snapshot.manifest.model_copy(update={"settings": made})
     service.snapshot = replace(service.snapshot, manifest=manifest)
@@ -310,7 +310,7 @@ def test_what_a_bundle_was_made_of_is_told_without_places(make_service: MakeServ
         "encoder": "bert-base",
         "views": {"mask": 384},
         "lm": {"model": "small", "run": "lm-V8-e1"},
-        "trained": ["org/name", "models/mine", None, True],
+        "trained": ["org/name", "models/mine", "own", "own", None, True],
     }
 
 

@@ -8,7 +8,8 @@ import logging
 
 import pytest
 
-from serve.telemetry.logs import NAME, JsonFormatter, configure_logs, log_event
+from engine.errors import QueryError, StorageError
+from serve.telemetry.logs import NAME, JsonFormatter, configure_logs, log_event, log_withheld
 from tests.support.services import MakeClient
 
 
@@ -73,3 +74,10 @@ def test_each_request_is_one_line(written: io.StringIO, make_client: MakeClient)
 def test_the_formatter_takes_what_json_does_not_know() -> None:
     record = logging.makeLogRecord({"msg": "m", "path": object})
     assert json.loads(JsonFormatter().format(record))["path"] == str(object)
+
+
+def test_what_callers_are_told_less_of_is_logged_whole(caplog: pytest.LogCaptureFixture) -> None:
+    log_withheld(StorageError("/a: gone"), request_id="r")
+    log_withheld(QueryError("no entities", public="no entities"))
+    noted = [vars(record) for record in caplog.records]
+    assert [(one["reason"], one["request_id"]) for one in noted] == [("/a: gone", "r")]
