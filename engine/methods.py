@@ -53,11 +53,11 @@ METHODS: dict[str, Pipeline] = {
     # generated. Segments by the negative seeds would use these twice, and lower what was measured.
     "retexpan+lm-rerank": Retrieve(k=1000, view="mask") >> GenerativeRerank(),
     # The method of queries that name none: the best that was measured.
-    "default": Retrieve(k=600, view="joint", hubness=0.6) >> ContrastRerank(view="joint"),
+    "default": Retrieve(k=600, view="joint", hubness=0.6) >> ContrastRerank(view="joint", soft_minimum=0.5),
     # The same with a language model between recall and the negative seeds: the composed graph.
     "default+lm-rerank": Retrieve(k=600, view="joint", hubness=0.6)
     >> GenerativeRerank(weight=0.25)
-    >> ContrastRerank(view="joint"),
+    >> ContrastRerank(view="joint", soft_minimum=0.5),
     # The views of the default one by one and together, without negative seeds: what each brings.
     "joint": Pipeline((Retrieve(view="joint"),)),
     "description": Pipeline((Retrieve(view="description"),)),

@@ -7,10 +7,13 @@ import pyarrow.parquet as pq
 from engine.corpus.blocks.format import read_descriptions
 from engine.storage.workspace import Workspace
 
+DESCRIPTION_WEIGHT = 8
+"""Times that a description counts: it is about the entity alone, a sentence may be about another one."""
+
 
 def documents(workspace: Workspace) -> list[str]:
-    """Return each entity's texts: its description twice, then its sentences, each once."""
-    documents = [[text, text] if text else [] for text in read_descriptions(workspace)]
+    """Return each entity's texts: its description several times, then its sentences, each once."""
+    documents = [[text] * DESCRIPTION_WEIGHT if text else [] for text in read_descriptions(workspace)]
     seen: set[int] = set()
     for part in workspace.mentions():
         with part.open_input() as stream:

@@ -1,4 +1,4 @@
-"""Build the views of an entity: lexical vectors, centring, and their combination.
+"""Combine the views of an entity: centring, the joint view, and hubs.
 
 ========== =====================================================================================
 mask       mean mask representation over its sentences (RetExpan, equation 2)
@@ -12,55 +12,21 @@ Shape letters: N entities, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from engine.query import Scores
 from engine.retrieval.index import Vectors, unit
-from engine.text.words import words_of
 
-LEXICAL_DIMS = 512
-MIN_NEIGHBOURS, MAX_NEIGHBOURS = 40, 100
-"""Bounds on the neighbours for hubness. A neighbourhood smaller than a class would measure the class."""
+NEIGHBOURS = 100
+"""Neighbours for hubness, or a quarter of a small vocabulary. A neighbourhood smaller than a class would
+measure the class."""
 SPREAD_SAMPLE = 2048
 """Entities whose products' deviation is measured."""
 MAX_REFERENCE = 1 << 16
 """Entities that neighbours are looked for among: beyond this a sample, so that the cost stays linear."""
-
-
-def lexical_view(documents: Iterable[str], dims: int = LEXICAL_DIMS, seed: int = 13) -> Vectors:
-    """Return unit vectors [N, D] of documents, one an entity, by latent semantic analysis.
-
-    TF-IDF (logarithmic counts; words of at least two documents and at most half of them, no list of
-    stop words, and :func:`engine.text.words.words_of`, so that any language will do), its largest singular
-    directions weighted by the root of their singular values, so that the few strongest topics do not drown
-    the rest. A document without a usable word gets a vector of zeros.
-    """
-    # Imported here: it takes seconds, in every process that reads the other views.
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    texts = list(documents)
-    words = TfidfVectorizer(
-        analyzer=words_of,
-        sublinear_tf=True,
-        min_df=min(2, len(texts)),
-        max_df=0.5 if len(texts) > 10 else 1.0,
-        dtype=np.float32,
-    )
-    try:
-        counts = words.fit_transform(texts)
-    except ValueError:  # no word is left
-        return np.zeros((len(texts), 1), np.float32)
-    dims = min(dims, counts.shape[1] - 1, counts.shape[0] - 1)
-    if dims < 1:
-        return np.zeros((len(texts), 1), np.float32)
-    svd = TruncatedSVD(dims, n_iter=2, random_state=seed, power_iteration_normalizer="QR")
-    scores = svd.fit_transform(counts)
-    scores /= np.sqrt(np.maximum(svd.singular_values_, 1e-12))
-    return unit(scores)
 
 
 def centred(vectors_ND: Vectors) -> Vectors:
@@ -108,11 +74,11 @@ def hubness(vectors_ND: Vectors, neighbours: int | None = None, seed: int = 13) 
 
     Args:
         vectors_ND: unit vectors.
-        neighbours: how many; default: one in forty entities, between 40 and 100.
+        neighbours: how many; default: :data:`NEIGHBOURS`.
         seed: of the sample.
     """
     if neighbours is None:
-        neighbours = min(max(len(vectors_ND) // 40, MIN_NEIGHBOURS), MAX_NEIGHBOURS)
+        neighbours = min(NEIGHBOURS, max(len(vectors_ND) // 4, 1))
     n = len(vectors_ND)
     reference = np.arange(n)
     if n > MAX_REFERENCE:

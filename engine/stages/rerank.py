@@ -17,7 +17,7 @@ from pydantic import Field
 
 from engine.generation.files import LM_FILES
 from engine.query import Expansion, Ranking, Scores
-from engine.retrieval.index import index_file, mean_of, open_index, seed_vectors
+from engine.retrieval.index import Means, Vectors, index_file, mean_of, open_index, seed_vectors
 from engine.stages.base import Stage, Worker, by_settings
 from engine.stages.retrieve import unused
 from engine.storage.bundle import Bundle
@@ -119,12 +119,24 @@ class ContrastRerank(Stage):
     Nothing is subtracted from an entity that is clearly nearer to the positive seeds; one that is nearer to
     the negative seeds loses the difference. Unlike a constant share of s-, this leaves an entity alone
     that is merely of the same fine-grained class as the negative seeds.
+
+    With a ``soft_minimum`` m, an entity that lies far from one of the P positive seeds falls behind one that
+    is as near to them on average: before the above, with s_i the cosine to seed i,
+
+        score := score - s+ - m * log(mean_i exp(-s_i / m))
+
+    which is the score without the lesser seeds' part where m is small, and the score as it is where m is
+    large or the cosines are equal. What all positive seeds share then counts more than what two share.
     """
 
     view: str = "joint"
     temperature: float = Field(default=0.05, gt=0)
+    soft_minimum: float | None = Field(default=None, gt=0)
 
-    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"temperature": (0.001, 10)}
+    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "temperature": (0.001, 10),
+        "soft_minimum": (0.01, 100),
+    }
 
     def needs(self) -> tuple[str, ...]:
         """Name the view's index."""
@@ -135,29 +147,47 @@ class ContrastRerank(Stage):
         index = open_index(bundle, self.view)
 
         def run(own: ContrastRerank, expansions: list[Expansion]) -> list[Expansion]:
-            given = [e for e in expansions if e.query.negative]
+            given = [e for e in expansions if e.query.negative or own.soft_minimum]
             kinds = [(e.query, seeds) for e in given for seeds in (e.query.positive, e.query.negative)]
             seeds = seed_vectors(index, self.view, kinds)
             pairs = list(zip(given, seeds[::2], seeds[1::2], strict=True))
-            asked = [(e.ranking.ids, np.stack([mean_of(plus), mean_of(minus)])) for e, plus, minus in pairs]
+            asked = [(e.ranking.ids, own._compared(plus, minus)) for e, plus, minus in pairs]
             changed = iter(
                 replace(
                     e,
-                    ranking=own._rerank(e.ranking, *products.T),
+                    ranking=own._rerank(e.ranking, products, bool(e.query.negative)),
                     degraded=e.degraded + unused(self.name, e.query, "negative", e.query.negative, minus),
                 )
                 for (e, _, minus), products in zip(pairs, index.similarities(asked), strict=True)
             )
-            return [next(changed) if e.query.negative else e for e in expansions]
+            return [next(changed) if e.query.negative or own.soft_minimum else e for e in expansions]
 
         return lambda expansions: by_settings(self, expansions, run)
 
-    def _rerank(self, ranking: Ranking, positive: Scores, negative: Scores) -> Ranking:
-        difference = negative.astype(np.float64) - positive.astype(np.float64)
-        loss = self.temperature * np.logaddexp(0, difference / self.temperature)
-        scores = (ranking.scores - loss).astype(np.float32)
-        order = np.lexsort((ranking.ids, -scores))
-        return replace(ranking.with_evidence(negative=negative), scores=scores).take(order)
+    def _compared(self, plus_PD: Vectors, minus_MD: Vectors) -> Means:
+        """Return what entities are compared with: both kinds' means, and each positive seed if it counts."""
+        used = plus_PD[plus_PD.any(axis=1)] if self.soft_minimum else plus_PD[:0]
+        return np.concatenate([mean_of(plus_PD)[None], mean_of(minus_MD)[None], used.astype(np.float64)])
+
+    def _rerank(self, ranking: Ranking, products_NM: Scores, has_negative: bool) -> Ranking:
+        positive, negative, *each = products_NM.astype(np.float64).T
+        scores, columns = ranking.scores.astype(np.float64), {}
+        if self.soft_minimum and each:
+            agreement = soft_minimum(np.stack(each), self.soft_minimum)
+            scores += agreement - positive
+            columns["agreement"] = agreement.astype(np.float32)
+        if has_negative:
+            scores -= self.temperature * np.logaddexp(0, (negative - positive) / self.temperature)
+            columns["negative"] = negative.astype(np.float32)
+        rounded = scores.astype(np.float32)
+        order = np.lexsort((ranking.ids, -rounded))
+        return replace(ranking.with_evidence(**columns), scores=rounded).take(order)
+
+
+def soft_minimum(values_PN: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
+    """Return -T log(mean exp(-v / T)) over the first axis: between the least value and the mean."""
+    scaled_PN = -values_PN / temperature
+    return -temperature * (np.logaddexp.reduce(scaled_PN, axis=0) - np.log(len(values_PN)))
 
 
 def equal_segments(n: int, length: int) -> npt.NDArray[np.int64]:

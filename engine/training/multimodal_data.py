@@ -9,7 +9,8 @@ from engine.corpus.inputs.masking import bare_ids, load_tokenizer
 from engine.images.features import ImageFeatures
 from engine.models.text import TextEncoder
 from engine.retrieval.index import Vectors, unit
-from engine.retrieval.views import centred, joint_view, lexical_view, scale_to_unit_similarity_std
+from engine.retrieval.lexical import lexical_view
+from engine.retrieval.views import centred, joint_view, scale_to_unit_similarity_std
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from engine.training.contexts import Contexts, bare_states, image_means, image_rows

@@ -23,9 +23,10 @@ from engine.models.sentence_settings import read_settings
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.index import Vectors, unit
+from engine.retrieval.lexical import lexical_view
 from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
-from engine.retrieval.views import centred, hubness, joint_view, lexical_view, scale_to_unit_similarity_std
+from engine.retrieval.views import centred, hubness, joint_view, scale_to_unit_similarity_std
 from engine.storage.workspace import Workspace
 from engine.text.spelling import is_blank
 from engine.training.cache import CachedPart, FrozenCache, masked_sums

@@ -5,60 +5,7 @@ import pytest
 
 from engine.retrieval import views
 from engine.retrieval.index import unit
-from engine.retrieval.views import centred, hubness, joint_view, lexical_view, scale_to_unit_similarity_std
-
-DOCUMENTS = [
-    "iron steel forge smith hammer",
-    "copper wire forge smith kettle",
-    "violin bow string orchestra",
-    "cello bow string orchestra",
-    "",
-]
-
-
-def test_documents_that_share_words_are_near() -> None:
-    vectors = lexical_view(DOCUMENTS * 3, dims=2)[:5]
-    cosines = vectors @ vectors.T
-    assert cosines[0, 1] > cosines[0, 2] + 0.5
-    assert cosines[2, 3] > cosines[2, 1] + 0.5
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1, 1, 1, 0], atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "texts",
-    [
-        ["港口城市开市场", "市场城市", "山上的古庙", "古庙在山上"],
-        ["เมืองท่าริมทะเล", "ท่าเรือริมทะเล", "วัดบนภูเขา", "ภูเขามีวัด"],
-        ["समुद्र किनारे", "किनारे समुद्र", "पहाड़ मंदिर", "मंदिर पहाड़"],
-    ],
-)
-def test_documents_of_every_script_have_words(texts: list[str]) -> None:
-    vectors = lexical_view(texts * 3, dims=2)[:4]
-    cosines = vectors @ vectors.T
-    assert vectors.any(axis=1).all()
-    assert cosines[0, 1] > cosines[0, 2] + 0.5
-    assert cosines[2, 3] > cosines[2, 1] + 0.5
-
-
-def test_the_lexical_view_is_the_same_every_time() -> None:
-    np.testing.assert_array_equal(lexical_view(DOCUMENTS * 3), lexical_view(DOCUMENTS * 3))
-
-
-def test_no_words_at_all_give_no_vectors() -> None:
-    assert not lexical_view(["", "", ""]).any()
-    assert lexical_view(["one"]).shape[0] == 1
-
-
-def test_lexical_scores_are_those_of_a_plain_decomposition() -> None:
-    """U * sqrt(S) of the TF-IDF matrix, rows scaled to 1, up to the sign of each direction."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    texts = DOCUMENTS[:4] * 3
-    counts = TfidfVectorizer(sublinear_tf=True, min_df=2, max_df=0.5).fit_transform(texts).toarray()
-    u, s, _ = np.linalg.svd(counts)
-    plain = unit(u[:, :2] * np.sqrt(s[:2]))
-    found = lexical_view(texts, dims=2)
-    np.testing.assert_allclose(np.abs(found @ found.T), np.abs(plain @ plain.T), atol=1e-3)
+from engine.retrieval.views import centred, hubness, joint_view, scale_to_unit_similarity_std
 
 
 def test_centring_takes_the_common_part_off_and_leaves_the_absent_absent() -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.methods import METHODS
 from engine.query import Expansion, Query
 from engine.retrieval.index import VectorIndex
-from engine.stages.rerank import ContrastRerank
+from engine.stages.rerank import ContrastRerank, soft_minimum
 from engine.stages.retrieve import Retrieve
 from engine.storage.workspace import Workspace
 from tests.support.bundles import method_bundle, publish_vectors
@@ -43,6 +45,40 @@ def test_without_negative_seeds_nothing_changes(tmp_path: Path) -> None:
     assert ranking.ids.tolist() == [2, 3, 4, 1][: len(ranking)]
     np.testing.assert_allclose(ranking.scores[:3], [0.8, math.sqrt(0.5), 0.6], rtol=1e-5)
     assert "negative" not in ranking.evidence
+
+
+def test_a_soft_minimum_is_the_formula_with_and_without_negative_seeds(tmp_path: Path) -> None:
+    bundle = publish_vectors(Workspace.open(tmp_path), list("abcde"), {"joint": VECTORS})
+    stage = ContrastRerank(temperature=0.05, soft_minimum=0.1)
+    queries = [Query("q", (0, 1), (4,), top_k=2), Query("q", (0, 1), top_k=2)]
+    with_negative, without = (Retrieve(k=2, view="joint") >> stage).open(bundle)(queries)
+    cosines = {2: (0.8, 0.6), 3: (math.sqrt(0.5),) * 2}
+    least = {i: -0.1 * math.log(sum(math.exp(-c / 0.1) for c in cs) / 2) for i, cs in cosines.items()}
+    assert without.ranking.ids.tolist() == [3, 2]
+    np.testing.assert_allclose(without.ranking.scores, [least[3], least[2]], rtol=1e-5)
+    np.testing.assert_allclose(without.ranking.evidence["agreement"], [least[3], least[2]], rtol=1e-5)
+    negative = {2: 0.8 * 0.6 + 0.6 * 0.8, 3: math.sqrt(0.5) * 1.4}
+    lost = {i: 0.05 * math.log(1 + math.exp((negative[i] - sum(cosines[i]) / 2) / 0.05)) for i in cosines}
+    expected = {i: least[i] - lost[i] for i in cosines}
+    scores = dict(zip(with_negative.ranking.ids.tolist(), with_negative.ranking.scores.tolist(), strict=True))
+    assert scores == pytest.approx(expected, rel=1e-5)
+
+
+@given(
+    values=st.lists(st.lists(st.floats(-1, 1), min_size=3, max_size=3), min_size=1, max_size=6),
+    temperature=st.floats(0.01, 100),
+    raised=st.integers(0, 5),
+    by=st.floats(0, 1),
+)
+def test_a_soft_minimum_lies_between_minimum_and_mean_and_rises_with_each_value(
+    values: list[list[float]], temperature: float, raised: int, by: float
+) -> None:
+    table = np.array(values)
+    found = soft_minimum(table, temperature)
+    assert (found >= table.min(axis=0) - 1e-6).all()
+    assert (found <= table.mean(axis=0) + 1e-6).all()
+    table[raised % len(table)] += by
+    assert (soft_minimum(table, temperature) >= found - 1e-6).all()
 
 
 @pytest.mark.parametrize("hubness", [0.0, 0.6])
