@@ -143,7 +143,11 @@ def test_the_learning_rate_of_a_language_model_goes_by_its_size_unless_it_is_giv
 
 
 NO_EFFECT = {
-    "jobs.ablate": ["--table baselines --clusters 4"],
+    "jobs.ablate": [
+        "--table baselines --clusters 4",
+        "--table baselines --row 'image encoder' --modality-dropout 0.1",
+        "--row 'masked entity prediction' --row '+ contrastive' --clusters 4",
+    ],
     "jobs.build_index": ["--head-sentences 9", "--untrained --no-text-distributions"],
     "jobs.evaluate": ["--set SegmentRerank.length=8"],
     "jobs.image_features": ["--patches crop --grid 4"],
