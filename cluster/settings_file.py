@@ -333,7 +333,8 @@ def _of_option(problem: Any, option: Option, given: Given | None, deeper: Sequen
 def as_yaml(settings: BaseModel, options: Sequence[Option]) -> str:
     """Return settings as the file that :func:`read_file` takes back.
 
-    An option whose groups hold different values was not given: it stays a comment.
+    An option whose groups hold different values was not given: it stays a comment. Beside one without a value
+    stands what the program then does.
     """
     import yaml
 
@@ -341,10 +342,17 @@ def as_yaml(settings: BaseModel, options: Sequence[Option]) -> str:
     for option in options:
         values = [to_jsonable_python(_get(settings, target.path)) for target in option.targets]
         if all(value == values[0] for value in values):
-            lines.append(yaml.safe_dump({option.key: values[0]}, sort_keys=False, allow_unicode=True))
+            line = yaml.safe_dump({option.key: values[0]}, sort_keys=False, allow_unicode=True)
+            lines.append(line if values[0] is not None else _explained(line, option))
         else:
             lines.append(f"# {option.key}: {option.default_text}\n")
     return "".join(lines)
+
+
+def _explained(line: str, option: Option) -> str:
+    """Return the line of an option without a value, with the default that its description ends with."""
+    _, found, default = (option.declared.description or "").partition("[default: ")
+    return f"{line.rstrip()}  # {default.rstrip(']')}\n" if found else line
 
 
 def _get(settings: Any, path: FieldPath) -> Any:

@@ -19,9 +19,15 @@ from engine.corpus.inputs.format import open_inputs
 from engine.evaluation.metrics import Protocol
 from engine.storage.relative import check_relative
 from engine.storage.workspace import Workspace
-from engine.training.settings import BASELINES, MultimodalSettings
+from engine.training.settings import MultimodalSettings
 from jobs import console
-from jobs.settings import CONTRAST_FLAGS, TrainingProcesses, multimodal_headings, unused_of_baseline
+from jobs.settings import (
+    CONTRAST_FLAGS,
+    TrainingProcesses,
+    multimodal_headings,
+    unused_of_baseline,
+    unused_of_objectives,
+)
 
 EXAMPLES = """
   seedset ablate --workspace demo-workspace/workspace-images \\
@@ -80,10 +86,24 @@ class AblateSettings(CommandSettings):
 
     def unused(self) -> dict[str, str]:
         """Return the options that no row of the table asked for has a use of, and why."""
-        if self.table != "baselines":
+        from engine.evaluation.ablation import TABLES
+
+        if self.table != "baselines" and not self.row:
             return {}
-        of_rows = [set(unused_of_baseline(name)) for name in BASELINES]
-        return dict.fromkeys(sorted(set.intersection(*of_rows)), "beside --table baselines")
+        names = ["objectives", "modalities"] if self.table == "all" else [self.table]
+        rows = [row for name in names for row in TABLES[name] if not self.row or row.name in self.row]
+        of_rows = [
+            set(
+                unused_of_baseline(row.baseline)
+                if row.baseline
+                else unused_of_objectives(row.settings(self.base).schedule)
+            )
+            for row in rows
+        ]
+        if not of_rows:  # an unknown row, which the run refuses
+            return {}
+        beside = " and ".join(f"--row {name!r}" for name in self.row) or f"--table {self.table}"
+        return dict.fromkeys(sorted(set.intersection(*of_rows)), f"beside {beside}")
 
 
 @command(EXAMPLES, headings=multimodal_headings("base"), former={"hidden": Former("modality_dropout")})

@@ -16,7 +16,7 @@ from cluster.options import RUN, CommandSettings, Former, Group
 from engine.corpus.blocks.settings import BlockSettings
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
-from engine.training.settings import Layout, LmSettings
+from engine.training.settings import Layout, LmSettings, rate_by_size
 from jobs import console
 from jobs.settings import CORPUS, DATA, MODEL, TRAINING, TrainingProcesses, presets
 
@@ -24,7 +24,7 @@ EXAMPLES = """
   seedset pretrain-lm --workspace demo-workspace/workspace --init-from-config tiny --vocab-size 2048
   seedset pretrain-lm --workspace work --init-from-config small --neighbor-lists 40
   seedset pretrain-lm --workspace work --init-from-config small --neighbor-lists 40 --neighbor-view joint
-  seedset pretrain-lm --workspace work --model smollm2 --learning-rate 2e-4 --neighbor-lists 20
+  seedset pretrain-lm --workspace work --model smollm2 --neighbor-lists 20
   seedset pretrain-lm --workspace work --model gpt2 --epochs 0
   ray job submit --working-dir . -- python -m jobs.pretrain_lm --workspace s3://bucket/work \\
       --model NousResearch/Llama-2-7b-hf --gpu --workers 6 --zero-stage 2 --batch-size 192 --micro-batch 4 \\
@@ -33,7 +33,13 @@ EXAMPLES = """
 
 
 FROM_SCRATCH = LmSettings(epochs=3, learning_rate=1.5e-3, weight_decay=0.1, beta2=0.95)
-"""Settings of a new model where none are given; those of an existing one are the paper's."""
+"""Settings of a new model where none are given; those of an existing one are the paper's but for the rate."""
+
+TRAINING_ALONE = (
+    *("learning_rate", "weight_decay", "beta2", "clip", "warmup", "activation_checkpointing"),
+    *("neighbor_lists", "checkpoint_seconds"),
+)
+"""Options that do nothing where no step is taken; how blocks are spread counts for the perplexity, too."""
 
 
 class PretrainLmSettings(CommandSettings):
@@ -53,8 +59,14 @@ class PretrainLmSettings(CommandSettings):
     texts: Annotated[BlockSettings, Group(without=["tokenizer", "neighbours"])] = BlockSettings(
         tokenizer="", vocab_size=8192
     )
-    further: LmSettings = LmSettings()
-    new: Annotated[LmSettings, Group(label="if new")] = FROM_SCRATCH
+    further: Annotated[LmSettings, Group(without=["learning_rate"])] = LmSettings()
+    new: Annotated[LmSettings, Group(label="if new", without=["learning_rate"])] = FROM_SCRATCH
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="Let the schedule peak at this learning rate.  [default: by the model's size: 2e-4 up to "
+        "135M parameters, 1e-5 (the paper's) from 6.7B, between them 4.3e-5 at 1B; if new 0.0015]",
+    )
     processes: TrainingProcesses = TrainingProcesses()
     layout: Layout = Layout()
     checkpoint_seconds: float = Field(
@@ -67,11 +79,16 @@ class PretrainLmSettings(CommandSettings):
         found = {} if self.texts.neighbor_lists else {"neighbor_view": "without --neighbor-lists"}
         if (self.tokenizer or self.model or CORPUS) != CORPUS:
             found["vocab_size"] = "with a tokenizer that is there"
+        if not (self.new if self.init_from_config else self.further).epochs:
+            found |= dict.fromkeys(TRAINING_ALONE, "with --epochs 0, which trains nothing")
         return found
 
-    def training(self) -> LmSettings:
-        """Return the settings of the training that was asked for."""
-        return self.new if self.init_from_config else self.further
+    def training(self, parameters: int) -> LmSettings:
+        """Return the settings of the training that was asked for, of a model of so many parameters."""
+        chosen, rate = (self.new if self.init_from_config else self.further), self.learning_rate
+        if rate is None:
+            rate = chosen.learning_rate if self.init_from_config else rate_by_size(parameters)
+        return chosen.model_copy(update={"learning_rate": rate})
 
 
 @command(
@@ -83,6 +100,7 @@ class PretrainLmSettings(CommandSettings):
         "texts": DATA,
         "texts.seed": TRAINING,
         "further": TRAINING,
+        "learning_rate": TRAINING,
         "layout": RUN,
     },
     former={"lists": Former("neighbor_lists")},
@@ -94,6 +112,7 @@ def main(settings: PretrainLmSettings) -> None:
     Writes runs/pretrain_lm/RUN: the model (lm/), checkpoints, summary.json, TensorBoard events, and a
     bundle that holds what the current one does besides. The same settings again go on where they were.
     """
+    from engine.training.lm_models import config_of, parameters_of
     from jobs.steps.lm_blocks import neighbours_of
     from jobs.steps.lm_pretraining import pretrain, start
 
@@ -103,10 +122,15 @@ def main(settings: PretrainLmSettings) -> None:
         checksum = neighbours_of(Bundle.open(place), texts.neighbor_view)
         texts = texts.model_copy(update={"neighbours": checksum})
     chosen = settings.model, settings.init_from_config, settings.tokenizer
+    begin = start(place, *chosen, texts.vocab_size, texts)
+    parameters = parameters_of(config_of(begin.origin))
+    training = settings.training(parameters)
+    if training.epochs:
+        console.say(f"{parameters / 1e6:,.1f}M parameters, learning rate {training.learning_rate:g}")
     summary, manifest = pretrain(
         place,
-        start(place, *chosen, texts.vocab_size, texts),
-        settings.training(),
+        begin,
+        training,
         settings.layout,
         settings.processes.workers,
         settings.processes.gpu,

@@ -126,14 +126,28 @@ def test_the_kind_of_training_decides_the_defaults() -> None:
 
 def test_a_new_language_model_is_trained_otherwise_than_a_given_one() -> None:
     pretrain = command_of("jobs.pretrain_lm")
-    old = pretrain.parse(["--workspace", "w", "--model", "gpt2"]).training()
-    new = pretrain.parse(["--workspace", "w", "--init-from-config", "small", "--beta2", "0.9"]).training()
+    old = pretrain.parse(["--workspace", "w", "--model", "gpt2"]).training(7_000_000_000)
+    new = pretrain.parse(["--workspace", "w", "--init-from-config", "small", "--beta2", "0.9"]).training(1)
     assert (old.epochs, old.learning_rate, old.weight_decay, old.beta2) == (1, 1e-5, 1e-4, 0.999)
     assert (new.epochs, new.learning_rate, new.weight_decay, new.beta2) == (3, 1.5e-3, 0.1, 0.9)
 
 
+def test_the_learning_rate_of_a_language_model_goes_by_its_size_unless_it_is_given(tmp_path: Path) -> None:
+    pretrain, words = command_of("jobs.pretrain_lm"), ["--workspace", "w", "--model", "gpt2"]
+    assert pretrain.parse(words).training(124_000_000).learning_rate == 2e-4
+    assert pretrain.parse([*words, "--learning-rate", "3e-3"]).training(124_000_000).learning_rate == 3e-3
+    assert pretrain.parse([*words, "--preset", "ultrawiki"]).training(1000).learning_rate == 1e-5
+    printed = CliRunner().invoke(pretrain.app, [*words, "--print-config"], catch_exceptions=False).stdout
+    (line,) = (line for line in printed.splitlines() if line.startswith("learning_rate:"))
+    assert line.startswith("learning_rate: null  # by the model's size: 2e-4 up to 135M parameters, 1e-5")
+
+
 NO_EFFECT = {
-    "jobs.ablate": ["--table baselines --clusters 4"],
+    "jobs.ablate": [
+        "--table baselines --clusters 4",
+        "--table baselines --row 'image encoder' --modality-dropout 0.1",
+        "--row 'masked entity prediction' --row '+ contrastive' --clusters 4",
+    ],
     "jobs.build_index": ["--head-sentences 9", "--untrained --no-text-distributions"],
     "jobs.evaluate": ["--set SegmentRerank.length=8"],
     "jobs.image_features": ["--patches crop --grid 4"],
@@ -142,6 +156,8 @@ NO_EFFECT = {
         "--init-from-config tiny --neighbor-view joint",
         "--model gpt2 --vocab-size 999",
         "--init-from-config tiny --tokenizer gpt2 --vocab-size 999",
+        "--model gpt2 --epochs 0 --learning-rate 1e-4",
+        "--init-from-config tiny --epochs 0 --neighbor-lists 20",
     ],
     "jobs.report": [
         "--results r --set SegmentRerank.length=8",

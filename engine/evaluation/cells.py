@@ -150,5 +150,5 @@ def tapped(
     pipeline: Pipeline, bundle: Bundle, measures: Measures, kept: KeptStages | None = None
 ) -> tuple[Runner, Measures]:
     """Return an opened pipeline that notes what its first stage recalls, and measures that look at that."""
-    first, run = FirstStage(), pipeline.open(bundle)
-    return first.noting(kept.keeping(run) if kept else run), replace(measures, recalled=first)
+    first, run = FirstStage(), kept.open(pipeline, bundle) if kept else pipeline.open(bundle)
+    return first.noting(run), replace(measures, recalled=first)

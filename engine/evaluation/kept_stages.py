@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,8 @@ import pyarrow.parquet as pq
 
 from engine.queries.rows import EXPANSION_SCHEMA
 from engine.query import Expansion, Query, from_rows, to_rows
-from engine.stages.base import LocalPipeline, Stage, Worker
+from engine.stages.base import LocalPipeline, Pipeline, Stage, Worker, timed
+from engine.storage.bundle import Bundle
 from engine.storage.parts import BROKEN, content_key
 from engine.storage.store import Store
 
@@ -40,6 +42,20 @@ class KeptStages:
     bundle: str
     again: bool = False
     _known: dict[str, dict[str, Expansion]] = field(default_factory=dict)
+
+    def open(self, pipeline: Pipeline, bundle: Bundle) -> LocalPipeline:
+        """Open a pipeline as :meth:`keeping` returns it; its first stage when a question is new to it."""
+        first, *rest = pipeline.stages
+        if first.batch_dependent:
+            return pipeline.open(bundle)
+
+        opened = cache(lambda: timed(first, first.open(bundle)))
+
+        def when_asked(expansions: list[Expansion]) -> list[Expansion]:
+            return opened()(expansions)
+
+        later = [(stage, timed(stage, stage.open(bundle))) for stage in rest]
+        return self.keeping(LocalPipeline([(first, when_asked), *later]))
 
     def keeping(self, run: LocalPipeline) -> LocalPipeline:
         """Return the same pipeline, whose first stage is asked only what it did not answer before.

@@ -95,15 +95,16 @@ def there_after_all(files: ImageFiles, missing: Iterable[str]) -> Iterator[str]:
 
 
 def check_seen(files: ImageFiles, missing: Iterable[str]) -> None:
-    """Refuse to call images missing that are there: a node does not see the disk that they are on.
+    """Refuse to call images missing that are there: they came meanwhile, or a node does not see their disk.
 
     Raises:
         UserError: names the first of them.
     """
     for address in there_after_all(files, missing):
         raise UserError(
-            f"{address}: this image is there, and a worker on another node does not see it; put images "
-            "on a disk that all nodes share or in a bucket, or work here alone, without RAY_ADDRESS"
+            f"{address}: this image is there, and was not where a worker looked for it. If it came "
+            "meanwhile, run the command again. If the worker is on another node that does not see it, put "
+            "images on a disk that all nodes share or in a bucket, or work here alone, without RAY_ADDRESS"
         )
 
 

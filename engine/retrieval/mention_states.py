@@ -12,7 +12,7 @@ Shape letters: N entities, M mentions, D dimensions, Q queries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,9 @@ PROBING = "probing"
 """A bundle's folder with the states of all mentions ("mentions") and the model that made them ("model")."""
 
 Floats = npt.NDArray[np.float64]
+
+COSINES = 1 << 22
+"""Cosines that are in memory at a time."""
 
 
 class MentionStates:
@@ -80,22 +83,40 @@ class MentionStates:
             found[entity] = self.of(entity).mean(axis=0)
         return unit(found)
 
-    def cosines(self, queries_QD: Vectors, entity: int) -> Floats:
-        """Return the cosines of unit vectors to the states of an entity's mentions, [Q, m]."""
-        return (queries_QD @ self.of(entity).T).astype(np.float64)
-
-    def nearness(self, queries_QD: Vectors, entities: Sequence[int], k: int) -> Floats:
+    def nearness(self, queries_QD: Vectors, entities: Sequence[int], k: int, together: int = 1) -> Floats:
         """Return the mean of the k largest cosines of each query to each entity, [Q, n].
 
-        An entity with fewer than k mentions has no say: zero, as in the authors' program.
+        An entity with fewer than k mentions has no say: zero, as in the authors' program. Entities of as many
+        mentions are compared in one product.
+
+        Args:
+            queries_QD: unit vectors.
+            entities: ids [n].
+            k: mentions that count.
+            together: so many queries in a row are one, of which the best counts at each mention; the result
+                is [Q / together, n] then.
         """
-        found = np.zeros((len(queries_QD), len(entities)))
-        for place, entity in enumerate(entities):
-            if self.counts_N[entity] >= k:
-                found[:, place] = best_mean(self.cosines(queries_QD, entity), k)
+        found = np.zeros((len(queries_QD) // together, len(entities)))
+        for places, states_nmD in self._alike(np.asarray(entities, np.int64), k, len(queries_QD)):
+            n, m, d = states_nmD.shape
+            cosines = (queries_QD @ states_nmD.reshape(-1, d).T).astype(np.float64)
+            found[:, places] = best_mean(cosines.reshape(-1, together, n, m).max(axis=1), k)
         return found
 
+    def _alike(
+        self, entities: npt.NDArray[np.int64], k: int, queries: int
+    ) -> Iterator[tuple[npt.NDArray[np.int64], Vectors]]:
+        """Yield places of entities of the same number m of mentions, k at least, and the states [n, m, D]."""
+        counts = self.counts_N[entities]
+        for m in np.unique(counts[counts >= k]).tolist():
+            (places,) = np.nonzero(counts == m)
+            size = max(1, COSINES // (m * max(1, queries)))
+            for start in range(0, len(places), size):
+                some = places[start : start + size]
+                rows = self.starts_N1[entities[some]][:, None] + np.arange(m)
+                yield some, np.asarray(self._states_MD[rows], np.float32)
 
-def best_mean(values_Qm: Floats, k: int) -> Floats:
+
+def best_mean(values_Qnm: Floats, k: int) -> Floats:
     """Return the mean of the k largest values of each row, of rows of at least k."""
-    return np.asarray(np.partition(values_Qm, values_Qm.shape[1] - k, axis=1)[:, -k:].mean(axis=1))
+    return np.asarray(np.partition(values_Qnm, values_Qnm.shape[-1] - k, axis=-1)[..., -k:].mean(axis=-1))

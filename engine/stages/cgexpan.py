@@ -8,7 +8,7 @@ name and the set, drop those that fit another class better.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -20,7 +20,7 @@ from pydantic import Field
 from engine.generation.hearst import MASK, PATTERNS, Masked, query, spoken
 from engine.query import Expansion, Ids, Query, Ranking
 from engine.retrieval.class_names import negative_names, of_other_classes, often, positive_name
-from engine.retrieval.mention_states import PROBING, best_mean
+from engine.retrieval.mention_states import PROBING
 from engine.stages.base import Stage, Worker
 from engine.stages.retrieve import Matching, allowed, evidence_of, matching_of, unused
 from engine.storage.bundle import Bundle
@@ -168,7 +168,6 @@ class ClassGuided:
 
     def __post_init__(self) -> None:
         self._random = np.random.default_rng(self.stage.seed)
-        self._states: dict[str, Vectors] = {}
         self._negative: set[str] = set()
         self._dropped: set[int] = set()
 
@@ -209,14 +208,20 @@ class ClassGuided:
         return Ranking(np.array(columns[0], np.int32), mrr - (step - 1), {"mrr": mrr, "iteration": step})
 
     def name_classes(self) -> Counter[str]:
-        """Return the class names that the model gives the set, and how many queries gave each."""
+        """Return the class names that the model gives the set, and how many queries gave each.
+
+        A name of two words is given by no more queries than its second word. Where these are too few for the
+        longer name to be ranked or to drop an entity, it is not asked for, and not counted.
+        """
         drawn = [
             (pattern, self._drawn(3)) for _ in range(self.stage.draws) for pattern in range(len(PATTERNS))
         ]
         first = self.probing.model.best([query(p, MASK, some) for p, some in drawn], 3)
         knows = self.probing.model.knows
         heads = [list(dict.fromkeys(filter(None, (head_noun(t, knows) for t in own)))) for own in first]
-        asked = [(i, head) for i, own in enumerate(heads) for head in own]
+        given = Counter(head for own in heads for head in own)
+        least = min(self.stage.least, self.stage.draws)
+        asked = [(i, head) for i, own in enumerate(heads) for head in own if given[head] >= least]
         texts = [query(drawn[i][0], f"{MASK} {head}", drawn[i][1]) for i, head in asked]
         longer: list[set[str]] = [set(own) for own in heads]
         for (i, head), tokens in zip(asked, self.probing.model.best(texts, 3) if texts else [], strict=True):
@@ -231,7 +236,7 @@ class ClassGuided:
         names += [name for name in self.class_names if name not in names]
         heard = [seed for seed in self.seeds if self.probing.mentions.counts_N[seed] >= stage.mentions]
         members = heard + [entity for entity, _, _ in self.taken]
-        nearness_EC = np.stack([self._nearness(name, members) for name in names], axis=1)
+        nearness_EC = self._nearness(names, members)
         eligible = often(counts, stage.draws * len(PATTERNS), 5 / 6) | set(self.class_names)
         positive = positive_name(names, nearness_EC, eligible & set(names) or set(names))
         if positive not in self.class_names:
@@ -275,11 +280,8 @@ class ClassGuided:
         wrong = np.zeros(len(ids), bool)
         if self._negative:
             names = [name, *sorted(self._negative)]
-            k = self.stage.mentions
-            nearness_CPE = np.stack(
-                [self.probing.mentions.nearness(self._states_of(one), ids, k) for one in names]
-            )
-            wrong = of_other_classes(nearness_CPE.transpose(1, 0, 2))
+            near = self.probing.mentions.nearness(self._states_of(names), ids, self.stage.mentions)
+            wrong = of_other_classes(near.reshape(len(names), -1, len(ids)).transpose(1, 0, 2))
         classes = {one for one, count in counts.items() if count >= self.stage.draws}
         classes |= {plural(one) for one in classes}
         wrong |= np.array([spoken(self.names[entity]) in classes for entity in ids])
@@ -296,18 +298,14 @@ class ClassGuided:
         names = [MASK, *self._drawn(3)]
         return query(pattern, name, [names[i] for i in self._random.permutation(len(names))])
 
-    def _states_of(self, name: str) -> Vectors:
-        """Return the states at an entity's mask under a class name, one a pattern, [6, D]."""
-        if name not in self._states:
-            texts = [query(pattern, name, [MASK]) for pattern in range(len(PATTERNS))]
-            self._states[name] = self.probing.model.states(texts)
-        return self._states[name]
+    def _states_of(self, names: Sequence[str]) -> Vectors:
+        """Return the states at an entity's mask under class names, one a pattern of each, [6 C, D]."""
+        return np.concatenate([self.probing.class_states(name) for name in names])
 
-    def _nearness(self, name: str, entities: Iterable[int]) -> npt.NDArray[np.float64]:
-        """Return the nearness of a class name to entities, by the best pattern at each mention, [E].
+    def _nearness(self, names: Sequence[str], entities: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Return the nearness of class names to entities, by the best pattern at each mention, [E, C].
 
         The entities have ``mentions`` mentions at least.
         """
-        cosines = (self.probing.mentions.cosines(self._states_of(name), entity) for entity in entities)
-        best = [best_mean(of_one.max(axis=0, keepdims=True), self.stage.mentions) for of_one in cosines]
-        return np.concatenate([np.empty(0), *best])
+        states, k = self._states_of(names), self.stage.mentions
+        return self.probing.mentions.nearness(states, entities, k, together=len(PATTERNS)).T

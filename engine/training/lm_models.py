@@ -110,6 +110,15 @@ def config_of(origin: Origin) -> PreTrainedConfig:
         ) from None
 
 
+def parameters_of(config: PreTrainedConfig) -> int:
+    """Return how many parameters a model of a configuration has, tied ones once; none is made or read."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def check(config: Any, name: str, tokenizer: PreTrainedTokenizerBase, block: int = 0) -> None:
     """Refuse a model that does not continue texts, and a tokenizer or a size of block that it cannot take.
 

@@ -6,6 +6,7 @@ renamed keeps its former name as its alias, so that what was trained is found ag
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
@@ -201,8 +202,7 @@ class LmSettings(TrainerSettings):
     learning_rate: float = Field(
         default=1e-5,
         gt=0,
-        description="Let the schedule peak at this learning rate. The default for a model that is there is "
-        "the paper's, for 7B parameters; one of 135M was trained at 2e-4.",
+        description="Let the schedule peak at this learning rate.",
     )
     weight_decay: float = Field(
         default=1e-4,
@@ -234,6 +234,23 @@ class LmSettings(TrainerSettings):
     def rate(self, step: int, total: int) -> float:
         """Return the learning rate of a step, counted from 0, of a run of ``total`` steps."""
         return warmup_cosine(step, total, self.learning_rate, self.warmup)
+
+
+SMALL_RATE, LARGE_RATE = (135e6, 2e-4), (6.7e9, 1e-5)
+"""Parameters of a model, and the peak rate of its further training: a SmolLM2 that was measured here, and the
+paper's LLaMA 7B (GenExpan, appendix B)."""
+
+
+def rate_by_size(parameters: int) -> float:
+    """Return the peak learning rate for training a model of so many parameters further.
+
+    2e-4 up to 135M parameters and 1e-5 from 6.7B on. In between the logarithm of the rate falls evenly with
+    that of the size (4.3e-5 at 1B), to two digits. The rule is ours; its ends are :data:`SMALL_RATE` and
+    :data:`LARGE_RATE`.
+    """
+    (small, high), (large, low) = SMALL_RATE, LARGE_RATE
+    share = math.log(max(parameters, 1) / small) / math.log(large / small)
+    return float(f"{high * (low / high) ** min(max(share, 0), 1):.1e}")
 
 
 NAMED = (

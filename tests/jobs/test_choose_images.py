@@ -87,7 +87,7 @@ def test_candidates_that_a_node_does_not_see_are_not_called_missing(
     settings = SelectionSettings(clip=choice_models.clip(tmp_path / "clip"))
     with monkeypatch.context() as patched:
         patched.setattr(image_selection, "SelectionWorker", BlindWorker)
-        with pytest.raises(UserError, match=r"red\.png: this image is there, and a worker on another node"):
+        with pytest.raises(UserError, match=r"red\.png: this image is there, and was not where a worker"):
             choose_images(table, str(output), settings, executor=LastFirst())
     assert not list((output / "sentences").glob("part-*")), "what it made is removed"
     _, counts, made = choose_images(table, str(output), settings, executor=LastFirst())

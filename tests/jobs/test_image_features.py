@@ -130,7 +130,7 @@ def test_an_image_that_a_node_does_not_see_is_not_called_missing(
         return missing if address.startswith("/") else hashed(self, address)
 
     monkeypatch.setattr(ImageHasher, "hashed", on_a_node)
-    with pytest.raises(UserError, match=r"elsewhere\.png: this image is there, and a worker on another node"):
+    with pytest.raises(UserError, match=r"elsewhere\.png: this image is there, and was not where a worker"):
         make(tmp_path / "w", model)
     elsewhere.unlink()
     gone.unlink()

@@ -37,7 +37,7 @@ def test_ultrawikis_settings_are_those_of_its_appendices() -> None:
     with_descriptions = preprocess.main.parse(["--workspace", "w", "--preset", "ultrawiki-ra"]).inputs
     assert (with_descriptions.descriptions, with_descriptions.max_length) == (True, 500)
     lm = pretrain_lm.main.parse(words)
-    assert (lm.further.epochs, lm.further.learning_rate, lm.further.weight_decay) == (1, 1e-5, 1e-4)
+    assert (lm.further.epochs, lm.learning_rate, lm.further.weight_decay) == (1, 1e-5, 1e-4)
     assert not lm.texts.descriptions
     assert preprocess.main.parse([*words, "--max-length", "64"]).inputs.max_length == 64, "words count more"
 

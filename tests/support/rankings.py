@@ -9,6 +9,7 @@ that are named beside it come in.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -92,6 +93,7 @@ def answers(workspace: Path, methods: Iterable[str]) -> Answers:
 
 def main() -> None:
     """Write the file anew: the methods that are in it, and those that are named."""
+    os.environ.pop("RAY_ADDRESS", None)  # made here alone: a cluster that runs is no part of the answers
     kept = json.loads(KEPT.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         found = answers(make_world(Path(folder)), dict.fromkeys([*kept, *sys.argv[1:]]))

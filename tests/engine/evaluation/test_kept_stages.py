@@ -13,7 +13,7 @@ from pydantic import Field
 from engine.errors import QueryError
 from engine.evaluation.kept_stages import KeptStages, stage_key
 from engine.query import Expansion, Query, Ranking
-from engine.stages.base import LocalPipeline, Stage, Worker
+from engine.stages.base import LocalPipeline, Pipeline, Stage, Worker
 from engine.storage.bundle import Bundle, Manifest
 from engine.storage.store import Store
 
@@ -89,6 +89,29 @@ def test_pipelines_that_share_a_stage_run_it_once_and_answer_alike(tmp_path: Pat
     for one, other in zip(longer(QUERIES), plain[1], strict=True):
         same(one, other)
     assert Recall.questions == ["q0", "q1", "q2", "q4"], "the second stage alone, which is not kept"
+
+
+def test_a_stage_is_loaded_only_for_what_it_did_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, load = list[str](), Recall.open
+
+    def noting(self: Recall, bundle: Bundle) -> Worker:
+        opened.append(self.name)
+        return load(self, bundle)
+
+    monkeypatch.setattr(Recall, "open", noting)
+    both, bundle = Pipeline((Recall(), Backwards())), Bundle(MANIFEST, Path())
+    plain = pipeline(Recall(), Backwards())(QUERIES)
+    opened.clear()
+    first = KeptStages(Store.open(tmp_path), "b").open(both, bundle)
+    assert opened == ["Backwards"], "what is not kept"
+    for _ in range(2):
+        for one, other in zip(first(QUERIES), plain, strict=True):
+            assert one.ranking.ids.tolist() == other.ranking.ids.tolist()
+    assert opened == ["Backwards", "Recall"]
+    KeptStages(Store.open(tmp_path), "b").open(both, bundle)(QUERIES[:2])
+    assert opened == ["Backwards", "Recall", "Backwards"]
 
 
 def test_other_settings_sources_bundles_and_questions_are_asked_anew(tmp_path: Path) -> None:

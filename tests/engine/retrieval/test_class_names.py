@@ -85,6 +85,23 @@ def test_nearness_is_the_mean_of_the_largest_cosines_and_few_mentions_have_no_sa
     assert (found != 0).any()
 
 
+@pytest.mark.parametrize("at_a_time", [1, 20, 1 << 22])
+def test_of_alternatives_the_best_counts_at_each_mention(
+    at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.retrieval.mention_states.COSINES", at_a_time)
+    states = mention_states(5)
+    queries = unit(np.random.default_rng(6).normal(size=(2 * 3, 6)))
+    entities = [4, 0, 7, 2]
+    found = states.nearness(queries, entities, 2, together=3)
+    assert found.shape == (2, 4)
+    for number in range(2):
+        for place, entity in enumerate(entities):
+            own = [max(float(q @ s) for q in queries[3 * number :][:3]) for s in states.of(entity)]
+            expected = sum(sorted(own, reverse=True)[:2]) / 2 if len(own) >= 2 else 0
+            assert found[number, place] == pytest.approx(expected, abs=1e-6)
+
+
 def test_means_are_unit_and_files_are_read_as_they_were_written(tmp_path: Path) -> None:
     states = mention_states(2)
     for entity, mean in enumerate(states.means()):

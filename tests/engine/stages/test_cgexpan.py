@@ -74,6 +74,40 @@ def test_class_names_are_counted_once_a_query_with_their_modifiers() -> None:
     assert all(f"entity {i}" in text for text in asked for i in (1, 3, 5))
 
 
+class Moody(Scripted):
+    """A model whose tokens depend on the text, some of them seldom given."""
+
+    def best(self, texts: Sequence[Masked], k: int) -> list[list[str]]:
+        self.asked += [text.text for text in texts]
+        words = ["metals", "towns", "rivers", "fish", "heavy", "long", "old", "arts"]
+        draws = [np.random.default_rng(sum(map(ord, text.text)) * k) for text in texts]
+        return [[words[min(int(i), 7)] for i in one.geometric(0.4, 3) - 1] for one in draws]
+
+
+@pytest.mark.parametrize(("least", "draws"), [(3, 2), (3, 6), (9, 12)])
+def test_a_name_is_not_asked_for_that_could_never_count_and_the_rest_is_the_same(
+    least: int, draws: int
+) -> None:
+    def named(asked_from: int) -> tuple[Counter[str], list[str]]:
+        grown = growing(CGExpan(draws=draws, least=asked_from), [1, 3, 5, 9, 11, 13])
+        grown.probing.model = Moody()  # type: ignore[assignment]
+        return grown.name_classes(), grown.probing.model.asked  # type: ignore[attr-defined]
+
+    (plain, all_asked), (found, asked) = named(1), named(least)
+    counts = min(least, draws)
+    assert {n: c for n, c in plain.items() if c >= counts} == {n: c for n, c in found.items() if c >= counts}
+    assert max(found.values()) == max(plain.values())
+    assert set(asked) < set(all_asked)
+
+
+def test_states_of_a_class_name_are_made_once(bundle: Bundle) -> None:
+    states = open_probing(bundle).class_states
+    before = states.cache_info().misses
+    first = states("zebras")
+    assert states("zebras") is first
+    assert states.cache_info().misses == before + 1
+
+
 def plain_fitting(grown: ClassGuided, name: str) -> dict[int, float]:
     """The score and the ensemble of section 3.3, entity by entity, with the same draws."""
     twin = copy.deepcopy(grown)
@@ -118,7 +152,8 @@ def test_entities_of_other_classes_and_class_names_are_dropped() -> None:
     grown.filter("metals", Counter({"metals": 12}))
     assert [entity for entity, _, _ in grown.taken] == [4, 6], "5 is called as its class"
     own = unit(grown.probing.mentions.of(4).mean(axis=0)[None])
-    grown._states |= {"metals": np.repeat(-own, 6, axis=0), "tools": np.repeat(own, 6, axis=0)}
+    states = {"metals": np.repeat(-own, 6, axis=0), "tools": np.repeat(own, 6, axis=0)}
+    grown.probing.class_states = states.__getitem__  # type: ignore[assignment]
     grown._negative = {"tools"}
     grown.filter("metals", Counter())
     assert 4 not in [entity for entity, _, _ in grown.taken]
@@ -176,6 +211,9 @@ def test_a_new_entity_is_named_and_a_deadline_ends_the_search(bundle: Bundle) ->
 def test_the_model_answers_at_its_mask(bundle: Bundle) -> None:
     model = open_probing(bundle).model
     texts = [Masked(f"a b {MASK} c", 4, 5), Masked(f"{MASK} d", 0, 1)]
+    texts += [
+        Masked(f"{'b ' * (i % 5)}{MASK}{' c' * (i % 3)}", 2 * (i % 5), 2 * (i % 5) + 1) for i in range(70)
+    ]
     alone = np.concatenate([model.states([text]) for text in texts])
     np.testing.assert_allclose(model.states(texts), alone, atol=1e-5)
     assert model.best(texts, 3) == [model.best([text], 3)[0] for text in texts]

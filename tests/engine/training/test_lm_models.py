@@ -15,6 +15,7 @@ from engine.training.lm_models import (
     check,
     config_of,
     open_model,
+    parameters_of,
     read_config,
     stored_dtype,
     write_model,
@@ -29,6 +30,11 @@ def wrapped(model: Any, zero_stage: int = 1) -> Any:
     layout = Layout.model_validate({"zero_stage": zero_stage})
     LmTraining(model, random_blocks(), random_blocks(), LmSettings(precision="float32"), layout)
     return model
+
+
+def test_parameters_are_counted_once_where_they_are_tied() -> None:
+    model = tiny_model("gpt2", VOCABULARY).model
+    assert parameters_of(model.config) == sum(p.numel() for p in model.parameters())
 
 
 @pytest.fixture

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from engine.models.settings import EncoderSizes, MultimodalConfig
-from engine.training.settings import EncoderSettings, LmSettings, MultimodalSettings, named_settings
+from engine.training.settings import (
+    EncoderSettings,
+    LmSettings,
+    MultimodalSettings,
+    named_settings,
+    rate_by_size,
+)
 
 
 def test_the_text_encoders_settings_are_written_as_ever() -> None:
@@ -40,6 +50,14 @@ def test_a_language_models_settings_are_named_as_ever() -> None:
 
 def test_every_setting_of_a_language_model_is_in_its_name() -> None:
     assert named_settings(LmSettings(held_out_blocks=1)).count(":") == len(LmSettings.model_fields)
+
+
+def test_the_rate_falls_evenly_by_logarithms_from_small_models_to_the_papers() -> None:
+    assert [rate_by_size(n) for n in (1, 7_000_000, 135_000_000)] == [2e-4] * 3
+    assert [rate_by_size(n) for n in (6_738_415_616, 70_000_000_000)] == [1e-5] * 2
+    middle = math.sqrt(135e6 * 6.7e9)
+    assert rate_by_size(round(middle)) == pytest.approx(math.sqrt(2e-4 * 1e-5), rel=0.02)
+    assert rate_by_size(1_000_000_000) == 4.3e-5
 
 
 def test_sizes_of_the_multimodal_encoder_have_one_default() -> None:
