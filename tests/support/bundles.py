@@ -10,10 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.catalogue import SENTENCES
+from engine.corpus.inputs.masking import MentionMasker, load_tokenizer
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.generation.model import LanguageModel
 from engine.generation.names import name_trie
+from engine.models.mask_states import mask_states
+from engine.models.seed_tokens import with_seed_tokens
+from engine.models.text import TextEncoder
 from engine.retrieval.distributions import EntityDistributions, distributions_folder
+from engine.retrieval.entity_sentences import CONTRAST, EntitySentences
 from engine.retrieval.index import VectorIndex, unit
 from engine.retrieval.mention_states import PROBING, MentionStates
 from engine.retrieval.skipgrams import SKIPGRAMS, SkipGrams
@@ -92,6 +97,37 @@ def write_probing(staged: Path, n: int, d: int, seed: int = 0, mentions: int = 6
     MentionStates(np.arange(0, n * mentions + 1, mentions), states).write(staged / PROBING / "mentions")
 
 
+def write_contrast(staged: Path, names: Sequence[str], texts: Sequence[str], d: int, seed: int = 0) -> None:
+    """Write what conditioned retrieval reads: an encoder with tokens for seeds, and sentences.
+
+    Args:
+        staged: a bundle's folder.
+        names: of the entities.
+        texts: with {} for a name, one sentence of each entity each.
+        d: dimensions of the encoder's states.
+        seed: of its weights.
+    """
+    folder = staged / CONTRAST / "encoder"
+    write_encoder(folder, d, seed)
+    encoder, tokenizer = with_seed_tokens(TextEncoder.load(str(folder)), load_tokenizer(folder))
+    encoder.save(folder)
+    tokenizer.save_pretrained(folder)
+    masker = MentionMasker(tokenizer, 64)
+    sentences = [text.format(name) for name in names for text in texts]
+    starts = [text.index("{}") for _ in names for text in texts]
+    ends = [start + len(name) for start, name in zip(starts, np.repeat(names, len(texts)), strict=True)]
+    inputs = masker.encode(sentences, starts, ends)
+    ids = [np.array(one.input_ids, np.int32) for one in inputs]
+    masks = [one.mask_index for one in inputs]
+    EntitySentences.of(
+        len(names),
+        np.repeat(np.arange(len(names)), len(texts)),
+        ids,
+        np.array(masks),
+        mask_states(encoder, ids, masks),
+    ).write(staged / CONTRAST / "sentences")
+
+
 def publish_vectors(
     workspace: Workspace,
     names: Sequence[str],
@@ -147,6 +183,7 @@ def method_bundle(
     random = np.random.default_rng(seed)
     named = ("mask", "description", "lexical", "joint", "image", "multimodal")
     views = {name: random.normal(size=(n, d)) for name in named}
+    views["contrast"] = np.random.default_rng(seed + 1).normal(size=(n, d))
     names = names or [f"entity {i}" for i in range(n)]
 
     def more(staged: Path) -> None:
@@ -163,6 +200,7 @@ def method_bundle(
             write_distributions(staged, view, dense)
         write_skipgrams(staged, n, seed)
         write_probing(staged, n, d, seed)
+        write_contrast(staged, names, SENTENCES_OF_EACH, d, seed)
 
     hubs = {"joint": random.random(n)}
     return publish_vectors(Workspace.open(root), names, views, hubs, tiny_model(), more)

@@ -78,21 +78,21 @@ class SeedText:
         return [token for place in sorted(kept) for token in every[place]]
 
 
-def seed_room(positions: int, max_length: int, label: str) -> int:
-    """Return how many tokens a seed text may have behind a sentence of ``max_length``.
+def seed_room(positions: int, longest: int, label: str) -> int:
+    """Return how many tokens a seed text may have behind the longest of some sentences.
 
     Args:
         positions: tokens that the model takes (:func:`engine.models.families.position_limit`).
-        max_length: tokens of a sentence's input at most.
+        longest: tokens of a sentence's input at most.
         label: the begin of an error, the model's name.
 
     Raises:
         UserError: sentences leave too little room.
     """
-    room = min(SEED_TOKENS, positions - max_length)
+    room = min(SEED_TOKENS, positions - longest)
     if room < LEAST_SEED_TOKENS:
         raise UserError(
-            f"{label}: it takes {positions} tokens, sentences have up to {max_length} of them, and the "
+            f"{label}: it takes {positions} tokens, sentences have up to {longest} of them, and the "
             f"seeds behind them need {LEAST_SEED_TOKENS} at least; run `seedset preprocess` with "
             f"--max-length {max(positions - SEED_TOKENS, 8)}, or name a model with more positions"
         )
