@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,13 +38,6 @@ KEPT_STATES = 4
 
 Floats = npt.NDArray[np.floating]
 Sentence = npt.NDArray[np.int32]
-
-
-class Drawn(NamedTuple):
-    """Sentences of one entity: the token ids and the mask's place of each."""
-
-    ids: list[Sentence]
-    mask_index: list[int]
 
 
 @dataclass(frozen=True)
@@ -145,12 +138,14 @@ class EntitySentences:
         """Return how many sentences each of some entities has."""
         return self.starts[entities + 1] - self.starts[entities]
 
-    def first(self, entity: int, n: int | None) -> Drawn:
-        """Return an entity's first n sentences; None: all."""
-        begin, end = self.starts[entity], self.starts[entity + 1]
-        rows = range(begin, end if n is None else min(end, begin + n))
-        ids = [np.asarray(self.tokens[self.offsets[r] : self.offsets[r + 1]]) for r in rows]
-        return Drawn(ids, [int(self.mask_index[r]) for r in rows])
+    def rows(self, entity: int, n: int | None) -> range:
+        """Return the numbers of an entity's first n sentences; None: all."""
+        begin, end = int(self.starts[entity]), int(self.starts[entity + 1])
+        return range(begin, end if n is None else min(end, begin + n))
+
+    def ids(self, row: int) -> Sentence:
+        """Return the token ids of a sentence."""
+        return np.asarray(self.tokens[self.offsets[row] : self.offsets[row + 1]])
 
     def mean_under(self, entity: int, conditioned_nD: Floats, corrected: bool = True) -> Floats:
         """Return the mean state of an entity under a query, [D], given those of its first n sentences.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.corpus.inputs.masking import MentionMasker, load_tokenizer
 from engine.corpus.inputs.seed_text import SeedText, seed_room
@@ -16,8 +16,8 @@ from engine.models.device import worker_device
 from engine.models.families import position_limit
 from engine.models.mask_states import mask_states
 from engine.models.text import TextEncoder
-from engine.query import Ids, Query
-from engine.retrieval.entity_sentences import Drawn, EntitySentences
+from engine.query import Ids, NewEntity, Query
+from engine.retrieval.entity_sentences import EntitySentences, Floats, Sentence
 from engine.retrieval.index import Vectors, unit
 from engine.stages.mask_encoder import masked_sentences
 
@@ -114,32 +114,42 @@ class ConditionedEncoder:
             self._kept.popitem(last=False)
         return found
 
-    def _encode(self, query: Query, others: Ids, asked: Asked, text: np.ndarray) -> Conditioned:
-        drawn = [self._of_seed(query, seed, asked.seed_sentences) for seed in query.seeds]
-        drawn += [self.sentences.first(entity, asked.sentences) for entity in others.tolist()]
-        ids = [np.concatenate([one, text]) for own in drawn for one in own.ids]
-        masks = [place for own in drawn for place in own.mask_index]
+    def states(
+        self, rows: Sequence[int], text: Sentence, before_pass: Callable[[], None] = lambda: None
+    ) -> npt.NDArray[np.float32]:
+        """Return the states at the mask of some sentences of the vocabulary with a seed text behind, [n, D].
 
+        Args:
+            rows: numbers of sentences (:meth:`EntitySentences.rows`).
+            text: token ids.
+            before_pass: called before each forward pass.
+        """
+        ids = [np.concatenate([self.sentences.ids(row), text]) for row in rows]
+        return mask_states(self._encoder, ids, self.sentences.mask_index[list(rows)].tolist(), before_pass)
+
+    def _encode(self, query: Query, others: Ids, asked: Asked, text: Sentence) -> Conditioned:
         def check() -> None:
             if query.deadline is not None and query.deadline.remaining() <= 0:
                 raise Late
 
-        states_nD = mask_states(self._encoder, ids, masks, check)
-        bounds = np.cumsum([0, *(len(own.ids) for own in drawn)])
-        means = np.zeros((len(drawn), self._encoder.dim))
-        for place, (entity, (begin, end)) in enumerate(
-            zip([*query.seeds, *others.tolist()], pairwise(bounds.tolist()), strict=True)
-        ):
-            own_nD = states_nD[begin:end]
-            if entity >= 0:
-                means[place] = self.sentences.mean_under(entity, own_nD, asked.corrected)
-            elif len(own_nD):
-                means[place] = own_nD.astype(np.float64).mean(axis=0)
-        vectors = unit(means)
-        return Conditioned(vectors[: len(query.seeds)], vectors[len(query.seeds) :], len(ids))
+        known = [seed for seed in query.seeds if seed >= 0]
+        wanted = [(entity, asked.seed_sentences) for entity in known]
+        wanted += [(entity, asked.sentences) for entity in others.tolist()]
+        rows = [self.sentences.rows(*one) for one in wanted]
+        states_nD = self.states([row for own in rows for row in own], text, check)
+        ends = np.cumsum([len(own) for own in rows])
+        means = [
+            self.sentences.mean_under(entity, own_nD, asked.corrected)
+            for (entity, _), own_nD in zip(wanted, np.split(states_nD, ends[:-1]), strict=True)
+        ]
+        new = [self._new(query, entity, text, check) for entity in query.new]
+        by_known = iter(means)
+        seeds = [next(by_known) if seed >= 0 else new[-1 - seed] for seed in query.seeds]
+        encoded = len(states_nD) + sum(len(entity.sentences) for entity in query.new)
+        return Conditioned(unit(np.stack(seeds)), unit(np.stack([*by_known])), encoded)
 
-    def _of_seed(self, query: Query, seed: int, n: int | None) -> Drawn:
-        if seed >= 0:
-            return self.sentences.first(seed, n)
-        inputs = masked_sentences(self._masker, query, query.new[-1 - seed])
-        return Drawn([np.array(one.input_ids, np.int32) for one in inputs], [i.mask_index for i in inputs])
+    def _new(self, query: Query, entity: NewEntity, text: Sentence, check: Callable[[], None]) -> Floats:
+        inputs = masked_sentences(self._masker, query, entity)
+        ids = [np.array([*one.input_ids, *text], np.int32) for one in inputs]
+        states_nD = mask_states(self._encoder, ids, [one.mask_index for one in inputs], check)
+        return np.asarray(states_nD.astype(np.float64).mean(axis=0))
