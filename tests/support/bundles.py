@@ -97,35 +97,31 @@ def write_probing(staged: Path, n: int, d: int, seed: int = 0, mentions: int = 6
     MentionStates(np.arange(0, n * mentions + 1, mentions), states).write(staged / PROBING / "mentions")
 
 
-def write_contrast(staged: Path, names: Sequence[str], texts: Sequence[str], d: int, seed: int = 0) -> None:
-    """Write what conditioned retrieval reads: an encoder with tokens for seeds, and sentences.
+def contrast_sentences(entity: int) -> list[str]:
+    """Return two to six sentences with {} for the entity's name, of words drawn for this entity."""
+    random = np.random.default_rng(entity)
+    words = ["".join(random.choice(list("abcdefghijklmnopqrstuvwxyz"), 5)) for _ in range(3)]
+    return [f"Was {{}} {' '.join(random.permutation(words))} {place}?" for place in range(2 + entity % 5)]
 
-    Args:
-        staged: a bundle's folder.
-        names: of the entities.
-        texts: with {} for a name, one sentence of each entity each.
-        d: dimensions of the encoder's states.
-        seed: of its weights.
-    """
+
+def write_contrast(staged: Path, names: Sequence[str], d: int, seed: int = 0) -> None:
+    """Write what conditioned retrieval reads: sentences, and an encoder of states [d] that knows seeds."""
     folder = staged / CONTRAST / "encoder"
     write_encoder(folder, d, seed)
     encoder, tokenizer = with_seed_tokens(TextEncoder.load(str(folder)), load_tokenizer(folder))
     encoder.save(folder)
     tokenizer.save_pretrained(folder)
-    masker = MentionMasker(tokenizer, 64)
-    sentences = [text.format(name) for name in names for text in texts]
-    starts = [text.index("{}") for _ in names for text in texts]
-    ends = [start + len(name) for start, name in zip(starts, np.repeat(names, len(texts)), strict=True)]
-    inputs = masker.encode(sentences, starts, ends)
-    ids = [np.array(one.input_ids, np.int32) for one in inputs]
-    masks = [one.mask_index for one in inputs]
-    EntitySentences.of(
-        len(names),
-        np.repeat(np.arange(len(names)), len(texts)),
-        ids,
-        np.array(masks),
-        mask_states(encoder, ids, masks),
-    ).write(staged / CONTRAST / "sentences")
+    texts = [(i, text) for i in range(len(names)) for text in contrast_sentences(i)]
+    inputs = MentionMasker(tokenizer, 64).encode(
+        [text.format(names[i]) for i, text in texts],
+        [text.index("{}") for _, text in texts],
+        [text.index("{}") + len(names[i]) for i, text in texts],
+    )
+    ids, masks = [np.array(one.input_ids, np.int32) for one in inputs], [one.mask_index for one in inputs]
+    states = mask_states(encoder, ids, masks)
+    own = np.array([i for i, _ in texts])
+    sentences = EntitySentences.of(len(names), own, ids, np.array(masks), states)
+    sentences.write(staged / CONTRAST / "sentences")
 
 
 def publish_vectors(
@@ -200,7 +196,7 @@ def method_bundle(
             write_distributions(staged, view, dense)
         write_skipgrams(staged, n, seed)
         write_probing(staged, n, d, seed)
-        write_contrast(staged, names, SENTENCES_OF_EACH, d, seed)
+        write_contrast(staged, names, d, seed)
 
     hubs = {"joint": random.random(n)}
     return publish_vectors(Workspace.open(root), names, views, hubs, tiny_model(), more)

@@ -1,0 +1,78 @@
+"""The sentences of entities: their order, their files, and what is estimated from a few."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import BundleError
+from engine.retrieval.entity_sentences import KEPT_STATES, EntitySentences, herding
+
+
+def drawn(counts: list[int], dim: int = 6, seed: int = 0) -> tuple[EntitySentences, np.ndarray, np.ndarray]:
+    """Sentences of some entities in a random order; also their entities and states, in that order."""
+    random = np.random.default_rng(seed)
+    entities = random.permutation(np.repeat(np.arange(len(counts)), counts))
+    states = random.normal(size=(len(entities), dim)).astype(np.float32)
+    ids = [np.full(3 + row % 4, row, np.int32) for row in range(len(entities))]
+    return (
+        EntitySentences.of(len(counts), entities, ids, np.arange(len(entities)) % 3, states),
+        entities,
+        states,
+    )
+
+
+def test_herding_takes_next_what_brings_the_mean_nearest() -> None:
+    # The mean is 3: first 3 itself; then 2 (mean 2.5) rather than 0, 4 or 6; then 4 (mean 3).
+    states = np.array([[0.0], [2.0], [6.0], [4.0], [3.0]])
+    assert herding(states).tolist()[:3] == [4, 1, 3]
+    assert sorted(herding(states)) == list(range(5))
+
+
+def test_every_sentence_is_kept_with_its_own_tokens_mask_and_state() -> None:
+    sentences, entities, states = drawn([7, 0, 2])
+    for entity in range(3):
+        own = np.flatnonzero(entities == entity)
+        rows = sentences.rows(entity, None)
+        assert sorted(sentences.ids(row)[0] for row in rows) == own.tolist()
+        for place, row in enumerate(rows):
+            original = int(sentences.ids(row)[0])
+            assert len(sentences.ids(row)) == 3 + original % 4
+            assert sentences.mask_index[row] == original % 3
+            if place < KEPT_STATES:
+                np.testing.assert_allclose(sentences.states[entity, place], states[original], atol=2e-3)
+        if len(own):
+            np.testing.assert_allclose(sentences.means[entity], states[own].mean(axis=0), atol=1e-6)
+    assert sentences.rows(0, 3) == range(3)
+    assert sentences.counts(np.array([0, 1, 2], np.int32)).tolist() == [7, 0, 2]
+    assert sentences.longest == max(3 + row % 4 for row in range(9))
+
+
+def test_the_mean_under_a_query_is_exact_for_all_sentences_and_corrected_for_a_few() -> None:
+    sentences, _, _ = drawn([9])
+    under = np.random.default_rng(1).normal(size=(9, 6))
+    np.testing.assert_allclose(sentences.mean_under(0, under), under.mean(axis=0))
+    np.testing.assert_allclose(sentences.mean_under(0, under[:3], corrected=False), under[:3].mean(axis=0))
+    plain = sentences.states[0, :3].astype(np.float64)
+    expected = sentences.means[0] + under[:3].mean(axis=0) - plain.mean(axis=0)
+    np.testing.assert_allclose(sentences.mean_under(0, under[:3]), expected)
+    assert not sentences.mean_under(0, under[:0]).any()
+
+
+def test_an_effect_that_is_the_same_for_every_sentence_is_estimated_exactly_from_one() -> None:
+    sentences, entities, states = drawn([8])
+    first = int(sentences.ids(0)[0])
+    effect = np.arange(6.0)
+    found = sentences.mean_under(0, (states[first] + effect)[None])
+    np.testing.assert_allclose(found, states[entities == 0].mean(axis=0) + effect, atol=2e-3)
+
+
+def test_written_and_read_they_are_the_same_and_what_is_cut_is_refused(tmp_path: Path) -> None:
+    sentences, _, _ = drawn([4, 1])
+    sentences.write(tmp_path)
+    again = EntitySentences.read(tmp_path)
+    for name in ("starts", "offsets", "tokens", "mask_index", "means", "states"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(sentences, name))
+    np.save(tmp_path / "tokens.npy", sentences.tokens[:-1])
+    with pytest.raises(BundleError, match="do not fit each other; build the index again"):
+        EntitySentences.read(tmp_path)
