@@ -6,7 +6,7 @@ The workspace's bundle holds a contrastive training (``seedset train-encoder --c
 build-index``). For some of the queries every sentence of every entity is read with the query's seeds
 appended, once, and the states are kept below ``--out``, a file a query: a rerun goes on where it ended. From
 these each setting of ``retexpan+contrast`` is answered without reading anything again: how many entities are
-recalled (k), how many sentences of each are read, and whether their mean is corrected
+recalled (k), how many sentences of each are read, and whether the mean over all is estimated
 (:mod:`engine.retrieval.entity_sentences`).
 
 Of each setting: sentences a query and the share of the authors', agreement with their list (how many of their
@@ -43,7 +43,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 
-RECALLED = (150, 200, 300, 400, 600)
+RECALLED = (200, 300, 400, 600)
 SENTENCES = (1, 2, 3, 4, 8)
 COLUMNS = ("PosMAP@10", "NegMAP@10", "PosMAP@100", "NegMAP@100", "CombMAP")
 FIRST = (10, 100)
@@ -61,6 +61,10 @@ class RecordedEncoder(ConditionedEncoder):
         self.__dict__.update(encoder.__dict__ | {"_kept": OrderedDict()})
         self._folder = folder
         self._last: tuple[bytes, npt.NDArray[np.float32]] = b"", np.zeros((0, 0), np.float32)
+
+    def forget(self) -> None:
+        """Forget answers: what they took is counted anew."""
+        self._kept.clear()
 
     def states(
         self, rows: Sequence[int], text: Sentence, before_pass: Callable[[], None] = lambda: None
@@ -104,9 +108,12 @@ class Measured:
         ]
 
 
-def measured(pipeline: Pipeline, bundle: Bundle, halves: dict[str, QuerySet]) -> Measured:
+def measured(
+    pipeline: Pipeline, bundle: Bundle, recorded: RecordedEncoder, halves: dict[str, QuerySet]
+) -> Measured:
     """Measure a pipeline on both halves of the queries."""
     run = LocalPipeline([(stage, stage.open(bundle)) for stage in pipeline.stages])
+    recorded.forget()
     columns: dict[str, dict[str, float]] = {}
     lists: dict[str, list[int]] = {}
 
@@ -122,11 +129,11 @@ def measured(pipeline: Pipeline, bundle: Bundle, halves: dict[str, QuerySet]) ->
 
 def settings(most: int) -> Iterator[tuple[str, Pipeline]]:
     """Yield the settings of ``retexpan+contrast`` that are compared, by name."""
-    for k, sentences, corrected in product(RECALLED, SENTENCES, (True, False)):
+    for k, sentences, estimated in product(RECALLED, SENTENCES, (True, False)):
         if k < most:
             changed = {"Retrieve.k": k, "ConditionedRetrieve.sentences": sentences}
-            changed |= {"ConditionedRetrieve.corrected": corrected}
-            name = f"{k} of {sentences}{' corrected' if corrected else ''}"
+            changed |= {"ConditionedRetrieve.estimated": estimated}
+            name = f"{k} of {sentences}{' estimated' if estimated else ''}"
             yield name, change(method("retexpan+contrast"), changed)
 
 
@@ -181,17 +188,18 @@ def main() -> None:
         timed(bundle, encoder, halves["odd"], given.timed)
     folder = (given.out or Path(given.workspace) / "conditioned_retrieval") / bundle.id
     folder.mkdir(parents=True, exist_ok=True)
-    bundle.provide(CONTRAST, RecordedEncoder(encoder, folder))
+    recorded = RecordedEncoder(encoder, folder)
+    bundle.provide(CONTRAST, recorded)
     head = ["setting", "sentences a query", "times fewer", *(f"agreement@{n}" for n in FIRST)]
     head += ["CombMAP even", "odd", *(f"{column} odd" for column in COLUMNS[:-1])]
     print(f"{sum(len(own.queries) for own in halves.values())} queries, {len(names)} entities", flush=True)
-    whole = measured(method("retexpan+contrast-everything"), bundle, halves)
+    whole = measured(method("retexpan+contrast-everything"), bundle, recorded, halves)
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     print(line("every entity", whole, whole))
     for name in ("retexpan", "retexpan+contrast-unconditioned"):
-        print(line(name, measured(method(name), bundle, halves), whole))
+        print(line(name, measured(method(name), bundle, recorded, halves), whole))
     for name, pipeline in settings(len(names)):
-        print(line(name, measured(pipeline, bundle, halves), whole), flush=True)
+        print(line(name, measured(pipeline, bundle, recorded, halves), whole), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Keep the tokenised sentences of every entity, and estimate what a query makes of them all from a few.
 
 **Estimate.** Under a query an entity is the mean c of its sentences' states with the seeds appended. Most of
-what c is, the sentences' states u without seeds say already, and their mean over all sentences is known. So
-of n sentences of m, the seeds' effect alone is estimated (a control variate)::
+what c is, the states u without seeds say already, and their mean over all sentences is known. So of what was
+read a linear map from u to c is fitted, c ~ g(u), and what it leaves of an entity's own n sentences is added
+as far as it can be trusted (a control variate, fitted by regression and shrunk)::
 
-    c  ~  mean over m of u  +  mean over n of (c_i - u_i)
+    c(e)  ~  g(mean over all sentences of u)  +  n / (n + 8) * mean over the n read of (c_i - g(u_i))
 
-which is exact for n = m, and of much less variance than the mean of n states c_i, as long as c_i and u_i vary
-together from sentence to sentence.
+A linear map of a mean is the mean of the maps, so that g costs no sentence. Where all sentences of an entity
+were read, their mean is taken as it is.
 
 **Order.** The sentences of an entity are in an order whose every beginning has a mean near that of all
 (herding: each next one brings the mean nearest), so that the first n are n good ones.
@@ -35,6 +36,12 @@ CONTRAST = "contrast"
 
 KEPT_STATES = 4
 """Sentences of an entity whose states without seeds are kept."""
+
+RIDGE = 0.1
+"""Share of the states' mean variance that the regression adds to each."""
+
+DOUBT = 8
+"""Sentences at which what the map leaves of an entity's own sentences counts half."""
 
 Floats = npt.NDArray[np.floating]
 Sentence = npt.NDArray[np.int32]
@@ -147,25 +154,66 @@ class EntitySentences:
         """Return the token ids of a sentence."""
         return np.asarray(self.tokens[self.offsets[row] : self.offsets[row + 1]])
 
-    def mean_under(self, entity: int, conditioned_nD: Floats, corrected: bool = True) -> Floats:
-        """Return the mean state of an entity under a query, [D], given those of its first n sentences.
+    def means_under(
+        self, entities: Sequence[int], states: Sequence[Floats], estimated: bool = True
+    ) -> npt.NDArray[np.float64]:
+        """Return the mean states of some entities under a query, [E, D]; zeros where nothing was read.
 
         Args:
-            entity: id.
-            conditioned_nD: states of its first n sentences with the seeds appended; n = 0 gives zeros.
-            corrected: estimate the mean over all sentences; else it is that of the n. More than
-                :data:`KEPT_STATES` sentences are corrected by the states of as many.
+            entities: ids.
+            states: of each one's first sentences with the seeds appended, [n, D].
+            estimated: estimate the means over all sentences; else they are those of what was read.
         """
-        n, m = len(conditioned_nD), int(self.starts[entity + 1] - self.starts[entity])
-        if not n:
-            return np.zeros(self.means.shape[1])
-        mean: Floats = conditioned_nD.astype(np.float64).mean(axis=0)
-        if n == m or not corrected:
-            return mean
-        plain = self.states[entity, : min(n, self.states.shape[1])].astype(np.float64)
-        both = conditioned_nD[: len(plain)].astype(np.float64)
-        estimate: Floats = self.means[entity] + (both - plain).mean(axis=0)
-        return estimate
+        found = np.zeros((len(entities), self.means.shape[1]))
+        for place, own_nD in enumerate(states):
+            if len(own_nD):
+                found[place] = own_nD.astype(np.float64).mean(axis=0)
+        ids = np.asarray(entities, np.int64)
+        read = np.array([len(own_nD) for own_nD in states])
+        partly = np.flatnonzero((read > 0) & (read < self.starts[ids + 1] - self.starts[ids]))
+        if not estimated or not len(partly):
+            return found
+        # The pairs that are known: of more sentences than are kept no state without seeds is.
+        kept = [own_nD[: self.states.shape[1]] for own_nD in states]
+        plain = [self.states[entity, : len(own_nD)] for entity, own_nD in zip(entities, kept, strict=True)]
+        linear = LinearMap.fitted(np.concatenate(plain), np.concatenate(kept))
+        for place in partly.tolist():
+            n = len(kept[place])
+            mean_D = plain[place].astype(np.float64).mean(axis=0)
+            left_D = kept[place].astype(np.float64).mean(axis=0) - linear(mean_D)
+            found[place] = linear(self.means[ids[place]]) + n / (n + DOUBT) * left_D
+        return found
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """A linear map with an offset, from states without seeds to those with seeds appended.
+
+    Args:
+        center_D: mean of the states without seeds.
+        target_D: mean of those with seeds.
+        weights_DD: of the map between the two, less their means.
+    """
+
+    center_D: Floats
+    target_D: Floats
+    weights_DD: Floats
+
+    @classmethod
+    def fitted(cls, plain_RD: Floats, conditioned_RD: Floats) -> LinearMap:
+        """Return the ridge regression of pairs of states: :data:`RIDGE` of the mean variance is added."""
+        plain, conditioned = plain_RD.astype(np.float64), conditioned_RD.astype(np.float64)
+        center, target = plain.mean(axis=0), conditioned.mean(axis=0)
+        plain -= center
+        products = plain.T @ plain
+        # The least number keeps pairs that are all alike solvable: then the map is the mean.
+        products.flat[:: len(products) + 1] += RIDGE * np.trace(products) / len(products) + 1e-12
+        return cls(center, target, np.linalg.solve(products, plain.T @ (conditioned - target)))
+
+    def __call__(self, plain: Floats) -> Floats:
+        """Return where a state without seeds is mapped to, [D]."""
+        found: Floats = self.target_D + (plain - self.center_D) @ self.weights_DD
+        return found
 
 
 def herding(states_mD: Floats) -> npt.NDArray[np.int64]:

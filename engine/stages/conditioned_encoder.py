@@ -35,7 +35,7 @@ class Asked(NamedTuple):
 
     sentences: int | None
     seed_sentences: int | None
-    corrected: bool
+    estimated: bool
 
 
 class Conditioned(NamedTuple):
@@ -138,10 +138,8 @@ class ConditionedEncoder:
         rows = [self.sentences.rows(*one) for one in wanted]
         states_nD = self.states([row for own in rows for row in own], text, check)
         ends = np.cumsum([len(own) for own in rows])
-        means = [
-            self.sentences.mean_under(entity, own_nD, asked.corrected)
-            for (entity, _), own_nD in zip(wanted, np.split(states_nD, ends[:-1]), strict=True)
-        ]
+        entities, by_entity = [entity for entity, _ in wanted], np.split(states_nD, ends[:-1])
+        means = self.sentences.means_under(entities, by_entity, asked.estimated)
         new = [self._new(query, entity, text, check) for entity in query.new]
         by_known = iter(means)
         seeds = [next(by_known) if seed >= 0 else new[-1 - seed] for seed in query.seeds]

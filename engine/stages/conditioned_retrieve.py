@@ -49,21 +49,21 @@ class ConditionedRetrieve(Stage):
 
     **Where this differs.** The authors read all sentences of all entities: ``everything``, with ``sentences``
     and ``seed_sentences`` none. Ours reads what was recalled, a few sentences of each, and estimates the mean
-    over all from these (``corrected``, :mod:`engine.retrieval.entity_sentences`). Their seed text is that of
+    over all from these (``estimated``, :mod:`engine.retrieval.entity_sentences`). Their seed text is that of
     a mined list, the query's own here. They drop the positive seeds from the list, here those of both kinds.
 
     Args:
         k: entities kept at most, or as many as a query wants.
         sentences: read of a candidate; none: all.
         seed_sentences: read of a seed; none: all.
-        corrected: estimate the mean over all of an entity's sentences from those that are read.
+        estimated: estimate the mean over all of an entity's sentences from those that are read.
         everything: read every entity, whatever was recalled.
     """
 
     k: int = Field(default=200, ge=1)
     sentences: int | None = Field(default=4, ge=1)
     seed_sentences: int | None = Field(default=None, ge=1)
-    corrected: bool = True
+    estimated: bool = True
     everything: bool = False
 
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"sentences": (1, MOST_SENTENCES)}
@@ -116,7 +116,7 @@ class ConditionedRetriever:
         others = self._candidates(stage, expansion)
         if not len(others):
             return replace(expansion, ranking=Ranking.empty())
-        asked = Asked(stage.sentences, stage.seed_sentences, stage.corrected)
+        asked = Asked(stage.sentences, stage.seed_sentences, stage.estimated)
         try:
             found = self._encoder.vectors(query, others, asked)
         except Late:

@@ -107,11 +107,11 @@ def test_of_what_was_recalled_the_order_is_that_of_reading_everything(bundle: Bu
     assert found.ranking.evidence["recall"].tolist() == [by_id[i] for i in expected]
 
 
-def test_a_few_sentences_are_read_and_the_mean_is_corrected(bundle: Bundle) -> None:
+def test_a_few_sentences_are_read_and_the_mean_is_estimated(bundle: Bundle) -> None:
     chosen = [20, 1, 5, 14, 9]
     few, bare, whole = (
-        ConditionedRetrieve(sentences=n, corrected=corrected).open(bundle)
-        for n, corrected in ((2, True), (2, False), (None, True))
+        ConditionedRetrieve(sentences=n, estimated=estimated).open(bundle)
+        for n, estimated in ((2, True), (2, False), (None, True))
     )
     seeds = sum(2 + i % 5 for i in QUERY.seeds)
     near, far, exact = (run([recalled(QUERY, chosen)])[0].ranking for run in (few, bare, whole))
