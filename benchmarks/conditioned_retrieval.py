@@ -12,7 +12,9 @@ recalled (k), how many sentences of each are read, and whether the mean over all
 Of each setting: sentences a query and the share of the authors', agreement with their list (how many of their
 first 10 and 100 stand among the first as many here), and CombMAP on the queries with even numbers, to choose
 by, and on those with odd ones, to report. Take an odd ``--every``, so that both kinds are met. With
-``--timed`` the default method reads a few queries itself, in CPU seconds.
+``--timed`` the default method reads a few queries itself, in CPU seconds. ``--count`` needs no contrastive
+training: it counts, for all queries, the sentences that either way reads, of entities recalled by the mask
+view, and reads none.
 """
 
 from __future__ import annotations
@@ -30,18 +32,23 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from engine.corpus.inputs.format import open_inputs
 from engine.evaluation.measuring import QueryScore
 from engine.evaluation.report import evaluate
 from engine.methods import method
 from engine.queries.formats import LabelledQuery, QuerySet, read_queries
+from engine.query import Expansion
 from engine.retrieval.entity_sentences import CONTRAST, Sentence
 from engine.stages.base import LocalPipeline, Pipeline, counts_of
 from engine.stages.conditioned_encoder import ConditionedEncoder
+from engine.stages.conditioned_retrieve import ConditionedRetrieve
 from engine.stages.encode_new_entities import max_length
 from engine.stages.options import change
+from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
-from engine.storage.store import Store
+from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
+from engine.training.cache import InputRows
 
 RECALLED = (200, 300, 400, 600)
 SENTENCES = (1, 2, 3, 4, 8)
@@ -169,6 +176,29 @@ def timed(bundle: Bundle, encoder: ConditionedEncoder, queries: QuerySet, n: int
     print(f"retexpan+contrast: {spent / n:.2f} CPU seconds a query, {read / (n + 1):.0f} sentences")
 
 
+def counted(workspace: Workspace, bundle: Bundle, queries: QuerySet) -> None:
+    """Print how many sentences the authors read for a query, and how many ``retexpan+contrast`` does."""
+    drawn_N = np.zeros(len(bundle.vocabulary), np.int64)
+    for part in open_inputs(workspace).parts:
+        rows = InputRows.read(part.local_copy(machine_cache()), with_ids=False)
+        drawn_N += np.bincount(rows.entity_id, minlength=len(drawn_N))
+    recall, conditioned, _ = method("retexpan+contrast").stages
+    assert isinstance(recall, Retrieve)
+    assert isinstance(conditioned, ConditionedRetrieve)
+    n = conditioned.sentences or np.iinfo(np.int64).max
+    run = recall.model_copy(update={"view": "mask"}).open(bundle)
+    asked = [labelled.query for labelled in queries.queries]
+    read = np.array([
+        drawn_N[list(e.query.seeds)].sum() + drawn_N[e.ranking.ids].clip(max=n).sum()
+        for e in run([Expansion(query) for query in asked])
+    ])  # fmt: skip
+    whole, mean, most = drawn_N.sum(), read.mean(), read.max()
+    print(
+        f"{len(asked)} queries: {whole:,} sentences of {len(drawn_N):,} entities are read by the authors' way"
+    )
+    print(f"here {mean:,.0f} a query ({whole / mean:.0f} times fewer), {most:,} at most ({whole / most:.0f})")
+
+
 def main() -> None:
     """Read what is missing and print a table of all settings."""
     parser = argparse.ArgumentParser(
@@ -179,11 +209,17 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=13, help="take one query in so many, an odd number")
     parser.add_argument("--out", type=Path, help="[default: WORKSPACE/conditioned_retrieval]")
     parser.add_argument("--timed", type=int, default=0, help="time so many queries")
+    parser.add_argument("--count", action="store_true", help="count sentences alone")
     given = parser.parse_args()
-    bundle = Bundle.open(Workspace.open(given.workspace))
+    workspace = Workspace.open(given.workspace)
+    bundle = Bundle.open(workspace)
     names = bundle.vocabulary.names
+    queries = read_queries(Store.open(given.queries), bundle.vocabulary)
+    if given.count:
+        counted(workspace, bundle, queries)
+        return
     encoder = ConditionedEncoder.read(bundle.path(CONTRAST), names, max_length(bundle))
-    halves = halves_of(read_queries(Store.open(given.queries), bundle.vocabulary).queries, given.every)
+    halves = halves_of(queries.queries, given.every)
     if given.timed:
         timed(bundle, encoder, halves["odd"], given.timed)
     folder = (given.out or Path(given.workspace) / "conditioned_retrieval") / bundle.id
