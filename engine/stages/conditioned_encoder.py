@@ -21,8 +21,8 @@ from engine.retrieval.entity_sentences import EntitySentences, Floats, Sentence
 from engine.retrieval.index import Vectors, unit
 from engine.stages.mask_encoder import masked_sentences
 
-CACHED = 64
-"""Queries whose vectors are kept: 64 of 600 vectors of 768 numbers are 118 MB."""
+CACHED_BYTES = 128 << 20
+"""Vectors that are kept of the last queries: of 300 entities of 768 numbers those of 140 queries."""
 
 
 class Late(Exception):
@@ -30,8 +30,7 @@ class Late(Exception):
 
 
 class Asked(NamedTuple):
-    """How many sentences of candidates and of seeds are encoded, None: all; and whether means are
-    corrected."""
+    """How many sentences of candidates and of seeds are read, None: all; and whether means are estimated."""
 
     sentences: int | None
     seed_sentences: int | None
@@ -39,12 +38,19 @@ class Asked(NamedTuple):
 
 
 class Conditioned(NamedTuple):
-    """Unit vectors under a query, zeros for one without sentences: of its seeds, [S, D], and of others [n,
-    D]; and how many sentences were encoded for them."""
+    """Unit vectors under a query of its seeds and of others, and how many sentences were read for them.
+
+    A row of zeros is a seed without sentences.
+    """
 
     seeds_SD: Vectors
     others_nD: Vectors
     encoded: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the vectors."""
+        return self.seeds_SD.nbytes + self.others_nD.nbytes
 
 
 class ConditionedEncoder:
@@ -110,7 +116,7 @@ class ConditionedEncoder:
             return self._kept[key]._replace(encoded=0)
         found = self._encode(query, others, asked, text)
         self._kept[key] = found
-        if len(self._kept) > CACHED:
+        while sum(one.nbytes for one in self._kept.values()) > CACHED_BYTES:
             self._kept.popitem(last=False)
         return found
 

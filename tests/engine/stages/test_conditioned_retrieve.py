@@ -17,6 +17,7 @@ from engine.models import mask_states as states_module
 from engine.models.text import TextEncoder
 from engine.query import Deadline, Expansion, NewEntity, Query, Ranking
 from engine.retrieval.entity_sentences import CONTRAST
+from engine.stages import conditioned_encoder as encoder_module
 from engine.stages.base import counts_of, isolated
 from engine.stages.conditioned_retrieve import ConditionedRetrieve
 from engine.stages.options import checked_options
@@ -139,6 +140,17 @@ def test_the_same_question_again_reads_nothing_and_answers_alike(bundle: Bundle)
     other = run([recalled(replace(QUERY, positive=(7, 4)), [1, 2, 5, 9])])[0].ranking
     assert counts_of(run)["sentences"] > counts["sentences"], "the order of seeds is part of the text"
     assert set(other.ids) == set(first.ids)
+
+
+def test_memory_of_questions_is_bounded(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_module, "CACHED_BYTES", 2 * (3 + 2) * 16 * 4)  # two questions of this size
+    run = ConditionedRetrieve().open(bundle)
+    questions = [recalled(replace(QUERY, negative=(seed,)), [21, 22]) for seed in (12, 13, 14)]
+    for question in (*questions, questions[0]):  # the first was forgotten for the third
+        run([question])
+    assert counts_of(run)["repeated"] == 0
+    run([questions[2]])
+    assert counts_of(run)["repeated"] == 1
 
 
 def test_a_new_seed_is_read_like_the_others(bundle: Bundle) -> None:
