@@ -51,7 +51,8 @@ from engine.storage.workspace import Workspace
 from engine.training.cache import InputRows
 
 RECALLED = (200, 300, 400, 600)
-SENTENCES = (1, 2, 3, 4, 8)
+SENTENCES = (1, 2, 4)
+WHOLE = (0, 30, 40, 50)
 COLUMNS = ("PosMAP@10", "NegMAP@10", "PosMAP@100", "NegMAP@100", "CombMAP")
 FIRST = (10, 100)
 
@@ -136,12 +137,14 @@ def measured(
 
 def settings(most: int) -> Iterator[tuple[str, Pipeline]]:
     """Yield the settings of ``retexpan+contrast`` that are compared, by name."""
-    for k, sentences, estimated in product(RECALLED, SENTENCES, (True, False)):
+    for k, sentences, whole in product(RECALLED, SENTENCES, WHOLE):
         if k < most:
             changed = {"Retrieve.k": k, "ConditionedRetrieve.sentences": sentences}
-            changed |= {"ConditionedRetrieve.estimated": estimated}
-            name = f"{k} of {sentences}{' estimated' if estimated else ''}"
-            yield name, change(method("retexpan+contrast"), changed)
+            changed |= {"ConditionedRetrieve.whole": whole}
+            yield f"{k} of {sentences}, {whole} whole", change(method("retexpan+contrast"), changed)
+        if k < most and not whole:
+            changed["ConditionedRetrieve.estimated"] = False
+            yield f"{k} of {sentences}, not estimated", change(method("retexpan+contrast"), changed)
 
 
 def halves_of(queries: Sequence[LabelledQuery], every: int) -> dict[str, QuerySet]:
@@ -189,7 +192,8 @@ def counted(workspace: Workspace, bundle: Bundle, queries: QuerySet) -> None:
     run = recall.model_copy(update={"view": "mask"}).open(bundle)
     asked = [labelled.query for labelled in queries.queries]
     read = np.array([
-        drawn_N[list(e.query.seeds)].sum() + drawn_N[e.ranking.ids].clip(max=n).sum()
+        drawn_N[[*e.query.seeds, *e.ranking.ids[: conditioned.whole]]].sum()
+        + drawn_N[e.ranking.ids[conditioned.whole :]].clip(max=n).sum()
         for e in run([Expansion(query) for query in asked])
     ])  # fmt: skip
     whole, mean, most = drawn_N.sum(), read.mean(), read.max()

@@ -18,7 +18,7 @@ from engine.models.mask_states import mask_states
 from engine.models.text import TextEncoder
 from engine.query import Ids, NewEntity, Query
 from engine.retrieval.entity_sentences import EntitySentences, Floats, Sentence
-from engine.retrieval.index import Vectors, unit
+from engine.retrieval.index import Vectors, mean_of, unit
 from engine.stages.mask_encoder import masked_sentences
 
 CACHED_BYTES = 128 << 20
@@ -30,9 +30,11 @@ class Late(Exception):
 
 
 class Asked(NamedTuple):
-    """How many sentences of candidates and of seeds are read, None: all; and whether means are estimated."""
+    """How many sentences of candidates and of seeds are read, None: all; of how many candidates all are read
+    then; and whether the means of the others are estimated."""
 
     sentences: int | None
+    whole: int
     seed_sentences: int | None
     estimated: bool
 
@@ -138,19 +140,36 @@ class ConditionedEncoder:
             if query.deadline is not None and query.deadline.remaining() <= 0:
                 raise Late
 
-        known = [seed for seed in query.seeds if seed >= 0]
-        wanted = [(entity, asked.seed_sentences) for entity in known]
-        wanted += [(entity, asked.sentences) for entity in others.tolist()]
-        rows = [self.sentences.rows(*one) for one in wanted]
-        states_nD = self.states([row for own in rows for row in own], text, check)
-        ends = np.cumsum([len(own) for own in rows])
-        entities, by_entity = [entity for entity, _ in wanted], np.split(states_nD, ends[:-1])
-        means = self.sentences.means_under(entities, by_entity, asked.estimated)
         new = [self._new(query, entity, text, check) for entity in query.new]
-        by_known = iter(means)
-        seeds = [next(by_known) if seed >= 0 else new[-1 - seed] for seed in query.seeds]
-        encoded = len(states_nD) + sum(len(entity.sentences) for entity in query.new)
-        return Conditioned(unit(np.stack(seeds)), unit(np.stack([*by_known])), encoded)
+        known = [seed for seed in query.seeds if seed >= 0]
+        entities = [*known, *others.tolist()]
+        most = [asked.seed_sentences] * len(known) + [asked.sentences] * len(others)
+        states = self._read(
+            [self.sentences.rows(*one) for one in zip(entities, most, strict=True)], text, check
+        )
+
+        def vectors() -> Vectors:
+            means = iter(self.sentences.means_under(entities, states, asked.estimated))
+            seeds = [next(means) if seed >= 0 else new[-1 - seed] for seed in query.seeds]
+            return unit(np.stack([*seeds, *means]))
+
+        found = vectors()
+        if asked.whole and asked.sentences is not None:
+            scores = found[len(query.seeds) :] @ mean_of(found[: len(query.positive)])
+            first = [len(known) + place for place in np.lexsort((others, -scores))[: asked.whole].tolist()]
+            rest = [self.sentences.rows(entities[place], None)[len(states[place]) :] for place in first]
+            for place, more in zip(first, self._read(rest, text, check), strict=True):
+                states[place] = np.concatenate([states[place], more])
+            found = vectors()
+        encoded = sum(map(len, states)) + sum(len(entity.sentences) for entity in query.new)
+        return Conditioned(found[: len(query.seeds)], found[len(query.seeds) :], encoded)
+
+    def _read(
+        self, rows: Sequence[range], text: Sentence, check: Callable[[], None]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Return the states of several groups of sentences, all of them in the same passes."""
+        states_nD = self.states([row for own in rows for row in own], text, check)
+        return np.split(states_nD, np.cumsum([len(own) for own in rows])[:-1])
 
     def _new(self, query: Query, entity: NewEntity, text: Sentence, check: Callable[[], None]) -> Floats:
         inputs = masked_sentences(self._masker, query, entity)

@@ -55,25 +55,31 @@ class ConditionedRetrieve(Stage):
     Args:
         k: entities kept at most, or as many as a query wants.
         sentences: read of a candidate; none: all.
+        whole: candidates, the first by what was read, of which all sentences are read then.
         seed_sentences: read of a seed; none: all.
         estimated: estimate the mean over all of an entity's sentences from those that are read.
         everything: read every entity, whatever was recalled.
     """
 
     k: int = Field(default=200, ge=1)
-    sentences: int | None = Field(default=4, ge=1)
+    sentences: int | None = Field(default=2, ge=1)
+    whole: int = Field(default=40, ge=0)
     seed_sentences: int | None = Field(default=None, ge=1)
     estimated: bool = True
     everything: bool = False
 
-    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"sentences": (1, MOST_SENTENCES)}
+    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "sentences": (1, MOST_SENTENCES),
+        "whole": (0, 300),
+    }
     unit: ClassVar[str] = "sentences"
     budget: ClassVar[int] = 4_000
 
     def cost(self, expansion: Expansion) -> int:
         """Return the sentences that are read at most; of everything, those of the candidates before."""
-        seeds = len(expansion.query.seeds) * (self.seed_sentences or MOST_SENTENCES)
-        return seeds + len(expansion.ranking) * (self.sentences or MOST_SENTENCES)
+        n = len(expansion.ranking)
+        whole = len(expansion.query.seeds) + min(self.whole, n)
+        return whole * MOST_SENTENCES + (n - min(self.whole, n)) * (self.sentences or MOST_SENTENCES)
 
     def needs(self) -> tuple[str, ...]:
         """Name the folder with the encoder and the sentences."""
@@ -116,7 +122,7 @@ class ConditionedRetriever:
         others = self._candidates(stage, expansion)
         if not len(others):
             return replace(expansion, ranking=Ranking.empty())
-        asked = Asked(stage.sentences, stage.seed_sentences, stage.estimated)
+        asked = Asked(stage.sentences, stage.whole, stage.seed_sentences, stage.estimated)
         try:
             found = self._encoder.vectors(query, others, asked)
         except Late:

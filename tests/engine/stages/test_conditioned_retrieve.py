@@ -111,7 +111,7 @@ def test_of_what_was_recalled_the_order_is_that_of_reading_everything(bundle: Bu
 def test_a_few_sentences_are_read_and_the_mean_is_estimated(bundle: Bundle) -> None:
     chosen = [20, 1, 5, 14, 9]
     few, bare, whole = (
-        ConditionedRetrieve(sentences=n, estimated=estimated).open(bundle)
+        ConditionedRetrieve(sentences=n, whole=0, estimated=estimated).open(bundle)
         for n, estimated in ((2, True), (2, False), (None, True))
     )
     seeds = sum(2 + i % 5 for i in QUERY.seeds)
@@ -127,8 +127,22 @@ def test_a_few_sentences_are_read_and_the_mean_is_estimated(bundle: Bundle) -> N
         assert abs(scores_of(near)[entity] - scores_of(far)[entity]) > 1e-5
 
 
+def test_of_the_first_by_what_was_read_all_is_read_and_they_stand_as_if_all_were(bundle: Bundle) -> None:
+    chosen = [4, 9, 14, 19, 22, 23]
+    bare, some, whole = (ConditionedRetrieve(sentences=1, whole=n).open(bundle) for n in (0, 2, len(chosen)))
+    few, first, every = (run([recalled(QUERY, chosen)])[0].ranking for run in (bare, some, whole))
+    taken = few.ids[:2].tolist()
+    counts = [counts_of(run)["sentences"] for run in (bare, some, whole)]
+    assert counts[1] - counts[0] == sum(2 + i % 5 - 1 for i in taken)
+    assert counts[2] - counts[0] == sum(2 + i % 5 - 1 for i in chosen)
+    exact = ConditionedRetrieve(sentences=None).open(bundle)([recalled(QUERY, chosen)])[0].ranking
+    assert every.ids.tolist() == exact.ids.tolist()
+    for entity in taken:
+        assert scores_of(first)[entity] == pytest.approx(scores_of(exact)[entity], abs=2e-6)
+
+
 def test_the_same_question_again_reads_nothing_and_answers_alike(bundle: Bundle) -> None:
-    run = ConditionedRetrieve().open(bundle)
+    run = ConditionedRetrieve(sentences=4, whole=0).open(bundle)
     before = counts_of(run)
     asked = recalled(replace(QUERY, positive=(4, 7)), [1, 2, 5, 9])
     first, second = (run([asked])[0].ranking for _ in range(2))
@@ -173,14 +187,14 @@ def test_a_new_seed_is_read_like_the_others(bundle: Bundle) -> None:
 def test_filters_and_settings_of_a_query_hold(bundle: Bundle) -> None:
     (odd,) = EVERY.open(bundle)([Expansion(replace(QUERY, filters=(("parity", ("odd",)),)))])
     assert sorted(odd.ranking.ids.tolist()) == [i for i in range(1, N, 2) if i not in QUERY.seeds]
-    stage = ConditionedRetrieve()
-    options = checked_options((stage,), {"ConditionedRetrieve.sentences": 1})
+    stage = ConditionedRetrieve(whole=1)
+    options = checked_options((stage,), {"ConditionedRetrieve.sentences": 1, "ConditionedRetrieve.whole": 0})
     run = stage.open(bundle)
     run([recalled(replace(QUERY, options=options), [1, 2, 5, 9])])
     assert counts_of(run)["sentences"] == sum(2 + i % 5 for i in QUERY.seeds) + 4
     with pytest.raises(QueryError, match="out of bounds"):
         checked_options((stage,), {"ConditionedRetrieve.sentences": 31})
-    assert stage.cost(recalled(QUERY, [1, 2, 5, 9])) == 3 * 30 + 4 * 4
+    assert stage.cost(recalled(QUERY, [1, 2, 5, 9])) == 3 * 30 + 30 + 3 * 2
 
 
 def test_nothing_recalled_is_nothing_read(bundle: Bundle) -> None:
