@@ -7,9 +7,9 @@ without seeds, and only what it recalled, and the seeds, is read anew.
 Arithmetic, on wikispeedia (4,092 entities, 80,141 sentences drawn of them, 34 tokens each, and 29 of seeds
 behind): the authors read 80,141 sentences a query. A recall of 300 with 2 sentences each, and all of 8 seeds
 and of the first 40, is 1,513: a 53rd (``python -m benchmarks.conditioned_retrieval --count``). A model of P
-parameters in its layers takes 2 P operations a token: of 10.6 million (MiniLM) and 64 tokens that is 2.1 TFLOP
-a query, not 109; of BERT-base (85 million) 16, not 870. No state of a sentence without seeds is of use: with
-full attention, every one of its tokens reads the seeds.
+parameters in its layers takes 2 P operations a token: of 10.6 million (MiniLM) and 64 tokens that is 2.1
+TFLOP a query, not 109; of BERT-base (85 million) 16, not 870. No state of a sentence without seeds is of use:
+with full attention, every one of its tokens reads the seeds.
 """
 
 from __future__ import annotations
