@@ -11,6 +11,7 @@ from engine.stages.base import Pipeline, Stage
 from engine.stages.case import CaSE
 from engine.stages.cgexpan import CGExpan
 from engine.stages.chat_expand import ChatExpand
+from engine.stages.conditioned_retrieve import ConditionedRetrieve
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank
 from engine.stages.rerank import ContrastRerank, SegmentRerank
@@ -31,6 +32,12 @@ METHODS: dict[str, Pipeline] = {
     "retexpan+cds": Retrieve(view="mask") >> SegmentRerank(view="mask", confidence=0.03),
     # Without the negative seeds: the ablation of the paper's table 4.
     "retexpan-negative": Pipeline((Retrieve(view="mask"),)),
+    # Its ultra-fine contrastive learning (section 5.1.2): recall without seeds, then the recalled entities
+    # are read with the query's seeds behind every sentence. And without the second reading.
+    "retexpan+contrast": Retrieve(k=300, view="contrast")
+    >> ConditionedRetrieve()
+    >> SegmentRerank(by="evidence", view="contrast", length=4),
+    "retexpan+contrast-unconditioned": Retrieve(view="contrast") >> SegmentRerank(view="contrast", length=4),
     # The paper's GenExpan: rounds of generation, re-ranked by the likelihood of the negative seeds.
     "genexpan": Generate() >> SegmentRerank(by="likelihood", length=4),
     # With a class name that the model gives the seeds, and what they have in common (table 2).
@@ -96,6 +103,9 @@ METHODS: dict[str, Pipeline] = {
 }
 
 ABLATIONS: Mapping[str, Pipeline] = {
+    # Contrastive learning as its authors answer: every sentence of every entity, read anew for each query.
+    "retexpan+contrast-everything": ConditionedRetrieve(everything=True, sentences=None)
+    >> SegmentRerank(by="evidence", view="contrast", length=4),
     # Image-only: with "lexical" it shows what either modality brings.
     "image": Pipeline((Retrieve(view="image"),)),
     # GenExpan without negative seeds (table 4), without the trie (table 3), and with negative seeds in the
@@ -118,6 +128,8 @@ ABLATIONS: Mapping[str, Pipeline] = {
 ABOUT: Mapping[str, str] = {
     "retexpan": "UltraWiki's RetExpan: nearest to the positive seeds, then segments by the negative ones",
     "retexpan+cds": "RetExpan with segments by confidence (appendix K)",
+    "retexpan+contrast": "RetExpan with contrastive learning: what is recalled is read with seeds appended",
+    "retexpan+contrast-unconditioned": "the same, read without the seeds",
     "retexpan-negative": "RetExpan without the negative seeds (table 4)",
     "genexpan": "UltraWiki's GenExpan: rounds of generation, then segments by likelihood",
     "genexpan+cot": "GenExpan that names the class and what the positive seeds share first (table 2)",
@@ -151,6 +163,7 @@ ABOUT: Mapping[str, str] = {
     "multimodal": "RetExpan by the mask representations of sentences and images",
     "composed": "retrieval recall, then a language model, then segments by the negative seeds",
     "composed+images": "MultiExpan's recall, then a language model, then segments by the negative seeds",
+    "retexpan+contrast-everything": "contrastive learning that reads every entity anew for each query",
     "image": "by images alone",
     "genexpan-negative": "GenExpan without the negative seeds (table 4)",
     "genexpan-trie": "GenExpan without the trie of names (table 3)",

@@ -255,7 +255,7 @@ def test_the_version_is_the_stacks() -> None:
     [
         ("seedset eval", "evaluate"),
         ("seedset evaluate --me", "--method"),
-        ("seedset evaluate --method retexpan+c", "retexpan+cds"),
+        ("seedset evaluate --method retexpan+cd", "retexpan+cds"),
         ("seedset train-encoder --modality text+", "text+image"),
     ],
 )

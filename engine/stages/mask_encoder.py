@@ -42,7 +42,7 @@ class MaskEncoder:
         Raises:
             QueryError: a sentence does not mention it.
         """
-        masked = self._masked(query, entity)
+        masked = masked_sentences(self._masker, query, entity)
         ids_BL = pad_sequence([torch.tensor(one.input_ids) for one in masked], batch_first=True)
         lengths_B = torch.tensor([len(one.input_ids) for one in masked])
         position_B = torch.tensor([one.mask_index for one in masked])
@@ -52,16 +52,22 @@ class MaskEncoder:
         total: npt.NDArray[np.float64] = at_mask_BD.double().sum(dim=0).numpy()
         return total
 
-    def _masked(self, query: Query, entity: NewEntity) -> Sequence[MaskedInput]:
-        finder = MentionFinder([entity.name], [[]])
-        spans = []
-        for number, sentence in enumerate(entity.sentences, 1):
-            span = finder.find(0, sentence)
-            if isinstance(span, Refusal):
-                raise QueryError(
-                    f"query {query.id!r}: sentence {number} of the new entity {entity.name!r} {span}; "
-                    "give sentences in which the name stands as it is given"
-                )
-            spans.append(span)
-        starts, ends, _ = zip(*spans, strict=True)
-        return self._masker.encode(entity.sentences, starts, ends)
+
+def masked_sentences(masker: MentionMasker, query: Query, entity: NewEntity) -> Sequence[MaskedInput]:
+    """Return the inputs of the sentences of one of a query's new entities.
+
+    Raises:
+        QueryError: a sentence does not mention it.
+    """
+    finder = MentionFinder([entity.name], [[]])
+    spans = []
+    for number, sentence in enumerate(entity.sentences, 1):
+        span = finder.find(0, sentence)
+        if isinstance(span, Refusal):
+            raise QueryError(
+                f"query {query.id!r}: sentence {number} of the new entity {entity.name!r} {span}; "
+                "give sentences in which the name stands as it is given"
+            )
+        spans.append(span)
+    starts, ends, _ = zip(*spans, strict=True)
+    return masker.encode(entity.sentences, starts, ends)

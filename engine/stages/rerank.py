@@ -53,16 +53,29 @@ def by_likelihood(bundle: Bundle) -> Nearness:
     ]
 
 
+def by_evidence(otherwise: Nearness) -> Nearness:
+    """Return what a stage before noted as the evidence ``negative``, and ``otherwise`` where none did."""
+
+    def near(expansions: Sequence[Expansion]) -> list[tuple[Scores, tuple[str, ...]]]:
+        others = iter(otherwise([e for e in expansions if "negative" not in e.ranking.evidence]))
+        noted = [e.ranking.evidence.get("negative") for e in expansions]
+        return [next(others) if column is None else (column, ()) for column in noted]
+
+    return near
+
+
 class SegmentRerank(Stage):
     """Order each segment of the list by ascending mean similarity to the negative seeds.
 
-    Similarity is the cosine in a view (``by="embedding"``, RetExpan) or the likelihood of the seeds
-    (``by="likelihood"``, GenExpan). Segments have ``length`` entries each, or, where ``confidence`` is
-    given, the share ``confidence`` of the positive similarity that remains (CDS). Scores stay with their
-    places, so that the list is still sorted by score; an entity's own similarities are in the evidence.
+    Similarity is the cosine in a view (``by="embedding"``, RetExpan), the likelihood of the seeds
+    (``by="likelihood"``, GenExpan), or what a stage before noted as the evidence ``negative``
+    (``by="evidence"``; the cosine in the view where it noted none, as after its deadline). Segments have
+    ``length`` entries each, or, where ``confidence`` is given, the share ``confidence`` of the positive
+    similarity that remains (CDS). Scores stay with their places, so that the list is still sorted by score;
+    an entity's own similarities are in the evidence.
     """
 
-    by: Literal["embedding", "likelihood"] = "embedding"
+    by: Literal["embedding", "likelihood", "evidence"] = "embedding"
     view: str = "mask"
     length: int = Field(default=4, ge=1)
     confidence: float | None = Field(default=None, gt=0, lt=1)
@@ -77,12 +90,15 @@ class SegmentRerank(Stage):
 
     def needs(self) -> tuple[str, ...]:
         """Name the view's index, or the language model and the trie."""
-        return (index_file(self.view),) if self.by == "embedding" else LM_FILES
+        return LM_FILES if self.by == "likelihood" else (index_file(self.view),)
 
     def open(self, bundle: Bundle) -> Worker:
         """Read the view's index, or load the language model."""
-        embedded = self.by == "embedding"
-        near = by_embedding(bundle, self.view, self.name) if embedded else by_likelihood(bundle)
+        near = (
+            by_likelihood(bundle) if self.by == "likelihood" else by_embedding(bundle, self.view, self.name)
+        )
+        if self.by == "evidence":
+            near = by_evidence(near)
 
         def run(own: SegmentRerank, expansions: list[Expansion]) -> list[Expansion]:
             found = iter(near([e for e in expansions if e.query.negative]))

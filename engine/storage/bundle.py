@@ -32,12 +32,16 @@ _OF_IMAGES = (
     "`seedset train-encoder --modality text+image` and `seedset build-index`"
 )
 
+_OF_CONTRAST = "run `seedset train-encoder --contrast`, and `seedset build-index` after it, which makes it"
+
 MADE_BY = {
     "lm": "run `seedset pretrain-lm`, which publishes a language model with the trie of all names",
     "trie": "run `seedset pretrain-lm`, which publishes a language model with the trie of all names",
     "index/image.": _OF_IMAGES,
     "index/multimodal.": _OF_IMAGES,
     "distributions/multimodal": _OF_IMAGES,
+    "index/contrast.": _OF_CONTRAST,
+    "contrast": _OF_CONTRAST,
     "index/": "run `seedset build-index`, which makes it",
     "distributions/": "run `seedset build-index`, which makes them of an encoder that `seedset "
     "train-encoder` has trained",

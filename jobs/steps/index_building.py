@@ -10,6 +10,7 @@ from engine.corpus.inputs.format import open_inputs
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
 from engine.errors import UserError
+from engine.retrieval.entity_sentences import CONTRAST
 from engine.retrieval.index import VectorIndex
 from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
@@ -126,5 +127,6 @@ def _publish(sources: Sources, made: BuiltViews) -> Manifest:
         "views": {name: view.shape[1] for name, view in made.views.items()},
         **made.settings,
     }
-    replaced = ["index/", "encoder/", "distributions/", f"{SKIPGRAMS}/", f"{PROBING}/", SENTENCES]
+    folders = ("index", "encoder", "distributions", SKIPGRAMS, PROBING, CONTRAST)
+    replaced = [*(f"{folder}/" for folder in folders), SENTENCES]
     return publish_beside(workspace, staged, settings, replaced, inputs.manifest.corpus_digest)

@@ -22,6 +22,7 @@ from engine.models.pooling import TextPooler, TextVectors
 from engine.models.sentence_settings import read_settings
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import distributions_folder
+from engine.retrieval.entity_sentences import CONTRAST
 from engine.retrieval.index import Vectors, unit
 from engine.retrieval.lexical import lexical_view
 from engine.retrieval.mention_states import PROBING
@@ -34,11 +35,12 @@ from engine.training.multimodal_data import image_view
 from engine.training.text_head import HEAD
 from jobs import console
 from jobs.steps.class_probing import masked_lm, mention_states
+from jobs.steps.contrast_view import contrast_view
 from jobs.steps.encoder_training import Trained, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.multimodal_views import TextSource, ViewSource, multimodal_view, text_distributions
 from jobs.steps.skipgrams import skipgrams
-from jobs.workers.encoder import MULTIMODAL_JOB
+from jobs.workers.encoder import CONTRAST_JOB, MULTIMODAL_JOB
 from jobs.workers.executor import Executor
 
 DESCRIPTIONS_A_TASK = 512
@@ -240,6 +242,27 @@ def build_class_names(sources: Sources, made: BuiltViews) -> None:
     ]
 
 
+def build_contrast(sources: Sources, made: BuiltViews) -> None:
+    """Add "contrast", the view of the contrastive training, and what reads sentences with seeds appended."""
+    trained = trained_encoder(sources.workspace, CONTRAST_JOB)
+    if trained is None:
+        return
+    inputs = sources.cache.inputs
+    if trained.inputs_key != inputs.key:
+        console.say(
+            f"the contrastive training {trained.name} was made on other inputs than {inputs.key}, so that "
+            "there is no view of it; run `seedset train-encoder --contrast` again on these"
+        )
+        return
+    trained.check_model()
+    view = contrast_view(
+        trained.folder.uri, inputs.parts, inputs.rows, len(sources.descriptions), sources.executor
+    )
+    made.views[CONTRAST] = view.vectors
+    made.writers.append(view.write)
+    made.settings[CONTRAST] = {"trained": trained.name}
+
+
 def build_joint(sources: Sources, made: BuiltViews) -> None:
     """Add the views before it side by side, "joint", and its hubness."""
     view = joint_view(_joined(sources, made))
@@ -274,6 +297,7 @@ BUILDERS: tuple[Builder, ...] = (
     build_skipgrams,
     build_multimodal,
     build_class_names,
+    build_contrast,
     build_joint,
 )
 """Builders in order: one may read the views of those before it."""

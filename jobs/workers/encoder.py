@@ -23,6 +23,7 @@ from jobs.workers.training_run import Run
 
 JOB = "train_encoder"
 MULTIMODAL_JOB = "train_multimodal"
+CONTRAST_JOB = "train_contrast"
 
 Training = EncoderTraining | MultimodalTraining
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,19 @@ from engine.catalogue import open_catalogue
 from engine.corpus.inputs.format import InputSettings, open_inputs
 from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.errors import UserError
-from engine.methods import METHODS
+from engine.methods import METHODS, method
+from engine.models.fingerprint import model_fingerprint
 from engine.models.hub import EMBEDDED
+from engine.models.seed_tokens import has_seed_tokens, with_seed_tokens
 from engine.models.text import TextEncoder
 from engine.query import Query
+from engine.retrieval.entity_sentences import EntitySentences
 from engine.retrieval.index import VectorIndex, unit
 from engine.retrieval.mention_states import MentionStates
 from engine.stages.base import Pipeline
 from engine.stages.cgexpan import CGExpan
 from engine.storage.bundle import Bundle
+from engine.storage.parts import write_pointer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.cache import InputRows
@@ -28,6 +33,7 @@ from jobs import build_index
 from jobs.preprocess import preprocess
 from jobs.steps.index_building import build, check_finite
 from jobs.steps.views import BuiltViews
+from jobs.workers.encoder import CONTRAST_JOB
 from jobs.workers.executor import LocalExecutor, RayExecutor
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.commands import run_command
@@ -73,8 +79,20 @@ def test_a_bundle_holds_all_that_retrieval_reads_and_is_the_same_again(
     )
     described = vectors(bundle, "description").any(axis=1)
     assert described.tolist() == [True] * 5 + [False], "silver has no description"
-    # A language model, images, a trained head, contexts that some entities share and others do not.
-    other = ("genexpan", "lm-", "multi", "probexpan", "setexpan", "case", "cgexpan", "chat", "composed")
+    # A language model, images, a trained head, another training, contexts that some entities share and others
+    # do not.
+    other = (
+        "contrast",
+        "genexpan",
+        "lm-",
+        "multi",
+        "probexpan",
+        "setexpan",
+        "case",
+        "cgexpan",
+        "chat",
+        "composed",
+    )
     retrieving = {n: p for n, p in METHODS.items() if not any(word in n for word in other)}
     for name, pipeline in retrieving.items():
         (answer,) = pipeline.open(bundle)([Query(name, (0,), (1,))])
@@ -100,6 +118,52 @@ def test_other_inputs_than_the_latest_can_be_encoded(tmp_path: Path) -> None:
     assert np.abs(found[0] - found[1]).max() > 1e-3
     with pytest.raises(UserError, match=r"mask-L1: no such model input; run"):
         build(workspace, untrained=True, executor=LocalExecutor(), inputs="mask-L1")
+
+
+def test_the_contrastive_training_has_a_view_and_its_sentences_and_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_encoder(tmp_path / "m")
+    import_metals(str(tmp_path / "w"), tmp_path / "raw")
+    workspace, model = Workspace.open(tmp_path / "w"), str(tmp_path / "m")
+    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(model)), max_length=64)
+    inputs = preprocess(workspace, model, settings, LocalExecutor())
+    write_contrast_run(workspace, model, inputs.key)
+    bundle = _built(workspace)
+    encoder = TextEncoder.load(str(bundle.path("contrast") / "encoder"))
+    assert has_seed_tokens(load_tokenizer(bundle.path("contrast") / "encoder"))
+    rows = InputRows.read(open_inputs(workspace).parts[0].path)
+    ids, lengths = rows.padded_ids(np.arange(len(rows)))
+    with torch.no_grad():
+        states = encoder.states(ids, lengths)[torch.arange(len(rows)), torch.from_numpy(rows.mask_index)]
+    plain = np.stack([states[rows.entity_id == e].mean(dim=0).numpy() for e in range(len(METALS))])
+    assert ((vectors(bundle, "contrast") * unit(plain)).sum(axis=1) > 0.999).all()
+    sentences = EntitySentences.read(bundle.path("contrast") / "sentences")
+    assert sentences.counts(np.arange(len(METALS), dtype=np.int32)).tolist() == [10] * len(METALS)
+    for name in ("retexpan+contrast", "retexpan+contrast-unconditioned", "retexpan+contrast-everything"):
+        (answer,) = method(name).open(bundle)([Query(name, (0,), (1,))])
+        assert set(answer.ranking.ids) == {2, 3, 4, 5}, name
+    # Other inputs than the training's: no view, and a word on it.
+    capsys.readouterr()
+    preprocess(workspace, model, settings.model_copy(update={"max_length": 32}), LocalExecutor())
+    assert not any(name.startswith("contrast/") for name in _built(workspace).manifest.files)
+    assert "run `seedset train-encoder --contrast` again on these" in capsys.readouterr().err
+
+
+def _built(workspace: Workspace) -> Bundle:
+    build(workspace, untrained=True, executor=LocalExecutor())
+    return Bundle.open(workspace)
+
+
+def write_contrast_run(workspace: Workspace, model: str, inputs: str) -> None:
+    """Write what a finished contrastive training leaves: an encoder and tokenizer that know seeds."""
+    run = Path(workspace.runs(CONTRAST_JOB).path) / "one"
+    encoder, tokenizer = with_seed_tokens(TextEncoder.load(model), load_tokenizer(model))
+    encoder.save(run / "encoder")
+    tokenizer.save_pretrained(run / "encoder")
+    about = {"model": model, "inputs": inputs, "settings": {}, "model_fingerprint": model_fingerprint(model)}
+    (run / "summary.json").write_text(json.dumps(about))
+    write_pointer(workspace.runs(CONTRAST_JOB), "one")
 
 
 def test_what_cgexpan_asks_is_made_where_wanted_and_its_head_is_kept(

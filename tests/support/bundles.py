@@ -10,10 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.catalogue import SENTENCES
+from engine.corpus.inputs.masking import MentionMasker, load_tokenizer
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.generation.model import LanguageModel
 from engine.generation.names import name_trie
+from engine.models.mask_states import mask_states
+from engine.models.seed_tokens import with_seed_tokens
+from engine.models.text import TextEncoder
 from engine.retrieval.distributions import EntityDistributions, distributions_folder
+from engine.retrieval.entity_sentences import CONTRAST, EntitySentences
 from engine.retrieval.index import VectorIndex, unit
 from engine.retrieval.mention_states import PROBING, MentionStates
 from engine.retrieval.skipgrams import SKIPGRAMS, SkipGrams
@@ -92,6 +97,33 @@ def write_probing(staged: Path, n: int, d: int, seed: int = 0, mentions: int = 6
     MentionStates(np.arange(0, n * mentions + 1, mentions), states).write(staged / PROBING / "mentions")
 
 
+def contrast_sentences(entity: int) -> list[str]:
+    """Return two to six sentences with {} for the entity's name, of words drawn for this entity."""
+    random = np.random.default_rng(entity)
+    words = ["".join(random.choice(list("abcdefghijklmnopqrstuvwxyz"), 5)) for _ in range(3)]
+    return [f"Was {{}} {' '.join(random.permutation(words))} {place}?" for place in range(2 + entity % 5)]
+
+
+def write_contrast(staged: Path, names: Sequence[str], d: int, seed: int = 0) -> None:
+    """Write what conditioned retrieval reads: sentences, and an encoder of states [d] that knows seeds."""
+    folder = staged / CONTRAST / "encoder"
+    write_encoder(folder, d, seed)
+    encoder, tokenizer = with_seed_tokens(TextEncoder.load(str(folder)), load_tokenizer(folder))
+    encoder.save(folder)
+    tokenizer.save_pretrained(folder)
+    texts = [(i, text) for i in range(len(names)) for text in contrast_sentences(i)]
+    inputs = MentionMasker(tokenizer, 64).encode(
+        [text.format(names[i]) for i, text in texts],
+        [text.index("{}") for _, text in texts],
+        [text.index("{}") + len(names[i]) for i, text in texts],
+    )
+    ids, masks = [np.array(one.input_ids, np.int32) for one in inputs], [one.mask_index for one in inputs]
+    states = mask_states(encoder, ids, masks)
+    own = np.array([i for i, _ in texts])
+    sentences = EntitySentences.of(len(names), own, ids, np.array(masks), states)
+    sentences.write(staged / CONTRAST / "sentences")
+
+
 def publish_vectors(
     workspace: Workspace,
     names: Sequence[str],
@@ -147,6 +179,7 @@ def method_bundle(
     random = np.random.default_rng(seed)
     named = ("mask", "description", "lexical", "joint", "image", "multimodal")
     views = {name: random.normal(size=(n, d)) for name in named}
+    views["contrast"] = np.random.default_rng(seed + 1).normal(size=(n, d))
     names = names or [f"entity {i}" for i in range(n)]
 
     def more(staged: Path) -> None:
@@ -163,6 +196,7 @@ def method_bundle(
             write_distributions(staged, view, dense)
         write_skipgrams(staged, n, seed)
         write_probing(staged, n, d, seed)
+        write_contrast(staged, names, d, seed)
 
     hubs = {"joint": random.random(n)}
     return publish_vectors(Workspace.open(root), names, views, hubs, tiny_model(), more)

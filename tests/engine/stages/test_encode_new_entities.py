@@ -48,7 +48,7 @@ def test_the_mask_vector_is_the_mean_state_where_the_name_stood(bundle: Bundle) 
 
 def test_the_other_views_are_those_of_its_neighbours(bundle: Bundle) -> None:
     (vectors,) = described(EncodeNewEntities(neighbours=3), bundle, NEW)
-    assert set(vectors) == {"mask", "description", "lexical", "image", "joint", "multimodal"}
+    assert set(vectors) == {"mask", "description", "lexical", "image", "joint", "multimodal", "contrast"}
     mask = open_index(bundle, "mask").vectors_of(range(40)).astype(np.float64)
     cosines = mask @ vectors["mask"]
     nearest = np.argsort(-cosines)[:3]

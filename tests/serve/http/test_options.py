@@ -113,7 +113,8 @@ def test_methods_say_what_a_query_may_change(client: TestClient) -> None:
 
 def test_the_served_worker_answers_queries_of_other_settings_in_one_batch(bundle: Bundle) -> None:
     """The worker behind all fused deployments, as Serve's replicas run it, without Serve."""
-    stages = [*method("retexpan").stages, *method("default").stages]
+    chains = {"retexpan": (0, 1), "default": (2, 3), "retexpan+contrast": (4, 5, 6)}
+    stages = [stage for name in chains for stage in method(name).stages]
     opened = OpenedBundle.open(bundle, stages)
     runner = StageRunner(stages, [1 << 20] * len(stages), wait_s=0.05)  # they wait for each other
     several: list[tuple[str, dict[str, Any]]] = [
@@ -122,12 +123,13 @@ def test_the_served_worker_answers_queries_of_other_settings_in_one_batch(bundle
         ("default", {"Retrieve.hubness": 1.5, "ContrastRerank.temperature": 0.5}),
         ("retexpan", {"SegmentRerank.confidence": 0.3}),
         ("default", {}),
+        ("retexpan+contrast", {}),
+        ("retexpan+contrast", {"ConditionedRetrieve.sentences": 1, "Retrieve.k": 20}),
     ]
     jobs = []
     for name, options in several:
-        chain = (0, 1) if name == "retexpan" else (2, 3)
         query = Query("q", (1, 2, 3), (4, 5), 12, options=checked_options(method(name).stages, options))
-        jobs.append(Job(Task(bundle.id, chain, [Expansion(query)]), opened))
+        jobs.append(Job(Task(bundle.id, chains[name], [Expansion(query)]), opened))
     for job in jobs:
         runner.submit(job)
     for job in jobs:
