@@ -41,8 +41,9 @@ class Side(NamedTuple):
 class Judge(Protocol):
     """What says which candidates agree with the seeds of their side."""
 
-    threads: int
-    """Sides that are best judged at once: more than one where the judge waits for others."""
+    @property
+    def threads(self) -> int:
+        """Queries that are best judged at once: more than one where the judge waits for others."""
 
     def keep(self, side: Side) -> Kept:
         """Return for each candidate whether it agrees with the seeds of its side, bool [n].

@@ -104,18 +104,15 @@ def _mined(query: Query, recalled: Sequence[Ids], judge: Judge, top: int, proble
                     kept[i] = side.candidates[judge.keep(side)]
         except QueryError as error:
             kept, problem = [np.empty(0, np.int32)] * 2, str(error)
-    both = np.intersect1d(*kept)
+    both = np.intersect1d(kept[0], kept[1])
     kept = [ids[~np.isin(ids, both)] for ids in kept]
-    lists = [np.array([*own, *ids.tolist()], np.int32) for own, ids in zip(seeds, kept, strict=True)]
-    return Mined(
-        ContrastLists(
-            query.id,
-            *(np.array(own, np.int32) for own in seeds),
-            *lists,
-            np.array(list(dict.fromkeys(np.concatenate(recalled).tolist())), np.int32),
-        ),
-        judged=sum(len(ids) for ids in best),
-        kept=sum(len(ids) for ids in kept),
-        both=len(both),
-        problem=problem,
+    lists = ContrastLists(
+        query.id,
+        positive=np.array(query.positive, np.int32),
+        negative=np.array(query.negative, np.int32),
+        pos_list=np.array([*query.positive, *kept[0].tolist()], np.int32),
+        neg_list=np.array([*query.negative, *kept[1].tolist()], np.int32),
+        recalled=np.array(list(dict.fromkeys(np.concatenate(recalled).tolist())), np.int32),
     )
+    judged, n_kept = (sum(len(ids) for ids in some) for some in (best, kept))
+    return Mined(lists, judged, n_kept, len(both), problem)
