@@ -224,8 +224,10 @@ def _say_poor(mined: Sequence[Mined]) -> None:
     """Say which queries have a list that holds seeds alone, and why."""
     poor = [one for one in mined if one.problem or one.empty]
     for one in poor[:SHOWN]:
-        why = one.problem or "nothing that was judged agrees with these alone"
-        console.say(f"query {one.lists.query_id!r}: {' and '.join(one.empty)} list of seeds alone: {why}")
+        why = one.problem or "nothing that was judged is kept"
+        console.say(
+            f"query {one.lists.query_id!r}: seeds alone in the {' and the '.join(one.empty)} list: {why}"
+        )
     if len(poor) > SHOWN:
         console.say(f"lists of seeds alone: {len(poor)} queries in all")
 
