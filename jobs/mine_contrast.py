@@ -35,8 +35,7 @@ from jobs import console
 EXAMPLES = """
   seedset mine-contrast --workspace work --queries ultrawiki/query
   seedset mine-contrast --workspace work --queries q.jsonl --judge language-model --top 20
-  SEEDSET_CHAT_URL=https://host/v1 SEEDSET_CHAT_MODEL=m SEEDSET_CHAT_MAX_REQUESTS=1000 \\
-      seedset mine-contrast --workspace work --queries q.jsonl --judge chat
+  seedset mine-contrast --workspace work --queries q.jsonl --judge chat  # with SEEDSET_CHAT_URL, _MODEL
 """
 
 BATCH = 64

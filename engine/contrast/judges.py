@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.errors import BundleError
-from engine.generation.likelihood import Likelihood
 from engine.query import Ids
 from engine.retrieval.index import Index, mean_of, open_index, views_of
 from engine.storage.bundle import Bundle
+
+if TYPE_CHECKING:  # it brings a model library along
+    from engine.generation.likelihood import Likelihood
 
 JudgeName = Literal["agreement", "language-model", "chat"]
 JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
