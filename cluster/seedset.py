@@ -46,6 +46,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
     "Train": {
         "train-encoder": Entry("jobs.train_encoder", "Train the entity encoder, of text or with images."),
         "build-index": Entry("jobs.build_index", "Make the entity vectors and publish them as a bundle."),
+        "mine-contrast": Entry(
+            "jobs.mine_contrast", "Mine lists of entities like the seeds, for contrastive training."
+        ),
         "pretrain-lm": Entry("jobs.pretrain_lm", "Train a language model on the corpus and publish it."),
     },
     "Expand and evaluate": {

@@ -15,10 +15,12 @@ from pydantic import Field
 from cluster.commandline import command
 from cluster.effect import keys_within
 from cluster.options import RUN, CommandSettings, Former, Group
+from engine.losses.settings import UltraFineSettings
 from engine.storage.workspace import Workspace
 from engine.training.settings import (
     BASELINES,
     Baseline,
+    ContrastiveSettings,
     EncoderSettings,
     Head,
     Modality,
@@ -29,6 +31,7 @@ from jobs import console
 from jobs.settings import (
     CONTRAST_FLAGS,
     MODEL,
+    OBJECTIVES,
     TRAINING,
     TrainingProcesses,
     multimodal_headings,
@@ -43,6 +46,7 @@ EXAMPLES = """
   seedset train-encoder --workspace work --epochs 20 --learning-rate 4e-5 --batch-size 1024
   seedset image-features --workspace work --model google/vit-base-patch16-224 --patches tokens
   seedset train-encoder --workspace work --baseline vit
+  seedset train-encoder --workspace work --contrast newest
   ray job submit --working-dir . -- python -m jobs.train_encoder --workspace s3://b/work --workers 8 --gpu
 """
 
@@ -66,7 +70,13 @@ class TrainEncoderSettings(CommandSettings):
         "by side (clip; two-towers: any backbone), or text that attends to the image (albef). Needs "
         "`seedset image-features --patches tokens`.",
     )
+    contrast: str | None = Field(
+        default=None,
+        description='Train by the contrast of mined lists, too (RetExpan + contrast): "newest", those that '
+        "`seedset mine-contrast` made last, or their key, a folder below WORKSPACE/contrast.",
+    )
     text: EncoderSettings = EncoderSettings()
+    ultra_fine: Annotated[UltraFineSettings, Group(label="with --contrast")] = UltraFineSettings()
     multimodal: Annotated[
         MultimodalSettings,
         Group(
@@ -93,6 +103,17 @@ class TrainEncoderSettings(CommandSettings):
 
     def unused(self) -> dict[str, str]:
         """Return the options that the training asked for does without, and why."""
+        return self._unused_of_contrast() | self._unused_of_kind()
+
+    def _unused_of_contrast(self) -> dict[str, str]:
+        ultra_fine = keys_within(type(self), "ultra_fine")
+        if self.contrast is None:
+            return dict.fromkeys(ultra_fine, "without --contrast")
+        if self.baseline or self.modality != "text":
+            return dict.fromkeys(["contrast", *ultra_fine], "with images")
+        return {}
+
+    def _unused_of_kind(self) -> dict[str, str]:
         if self.baseline:
             found = {"last_layer_dropout": "with images", **unused_of_baseline(self.baseline)}
             if self.modality != (own := BASELINES[self.baseline].modality):
@@ -114,7 +135,9 @@ class TrainEncoderSettings(CommandSettings):
         if self.baseline:
             return baseline_settings(multimodal, self.baseline)
         if self.modality == "text":
-            return self.text
+            if self.contrast is None:
+                return self.text
+            return ContrastiveSettings(**self.text.model_dump(), ultra_fine=self.ultra_fine)
         chosen = {"modality": self.modality, "summary": fitted, "identity": fitted}
         return multimodal.model_copy(update=chosen)
 
@@ -123,6 +146,8 @@ class TrainEncoderSettings(CommandSettings):
     EXAMPLES,
     headings={
         "text": TRAINING,
+        "contrast": OBJECTIVES,
+        "ultra_fine": OBJECTIVES,
         **multimodal_headings("multimodal"),
         "init": MODEL,
         "head": MODEL,
@@ -139,23 +164,31 @@ def main(settings: TrainEncoderSettings) -> None:
 
     --modality text+image needs `seedset image-features`. Its four objectives can be switched off one by one.
 
-    Writes runs/train_encoder/RUN: the encoder, checkpoints, the loss curve, TensorBoard events
-    (tensorboard --logdir WORKSPACE/runs/train_encoder). The same settings again go on where they were.
+    --contrast trains by mined lists besides: an epoch is a pass of entity prediction, then one of the
+    contrast, whose sentences have their query's seeds appended (--no-seed-text: none). `seedset build-index`
+    then makes the contrast view, which --method retexpan+contrast reads.
+
+    Writes runs/train_encoder/RUN, or runs/train_contrast/RUN: the encoder, checkpoints, the loss curve,
+    TensorBoard events (tensorboard --logdir WORKSPACE/runs/train_encoder). The same settings again go on where they were.
     """
     from engine.images.features import ImageFeatures
+    from engine.training.contrast_lists import open_lists
     from jobs.steps.encoder_training import check_baseline, train
 
     started = time.monotonic()
     if settings.baseline:
         check_baseline(ImageFeatures.open(Workspace.open(settings.workspace)), settings.baseline)
+    training, workspace = settings.training(), Workspace.open(settings.workspace)
+    lists = open_lists(workspace, settings.contrast) if isinstance(training, ContrastiveSettings) else None
     summary = train(
-        Workspace.open(settings.workspace),
-        settings.training(),
+        workspace,
+        training,
         settings.model,
         settings.processes.workers,
         settings.processes.gpu,
         settings.cache_dtype,
         settings.restart,
+        lists=lists,
     )
     console.result(
         run=summary["run"],

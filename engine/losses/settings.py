@@ -44,6 +44,51 @@ class ContrastSettings(BaseModel):
     )
 
 
+class UltraFineSettings(BaseModel):
+    """The contrast of mined lists (RetExpan, section 5.1.2), and how a batch of it is drawn."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    contrast_learning_rate: float = Field(
+        default=1e-4,
+        gt=0,
+        description="Let the schedule peak at this learning rate in passes of the contrast (the paper's is "
+        "1e-6).",
+    )
+    infonce_temperature: float = Field(
+        default=0.5, gt=0, description="Divide the similarities of mined lists' contrast by this temperature."
+    )
+    hard_negatives: bool = Field(
+        default=True, description="Push the two lists of a query, L_pos and L_neg, away from each other."
+    )
+    normal_negatives: bool = Field(
+        default=True, description="Push both lists away from entities that the query did not recall."
+    )
+    list_positives: bool = Field(
+        default=True,
+        description="Bring the entities of one list together; without, only sentences of the same entity.",
+    )
+    seed_text: bool = Field(
+        default=True,
+        description="Append the query's seeds to each sentence of the contrast. All layers then run for it.",
+    )
+    lists_per_batch: int = Field(default=4, ge=1, description="Take this many queries' lists a step.")
+    list_entities: int = Field(
+        default=5,
+        ge=1,
+        description="Draw so many entities of each of a query's two lists, twice as many others.",
+    )
+    entity_sentences: int = Field(
+        default=2, ge=1, description="Draw so many sentences of each entity of a list, one of each other."
+    )
+
+    @model_validator(mode="after")
+    def _has_negatives(self) -> UltraFineSettings:
+        if not (self.hard_negatives or self.normal_negatives):
+            raise ValueError("a contrast needs negatives: leave the hard or the normal ones on")
+        return self
+
+
 class Weights(NamedTuple):
     """The weight of each objective; 0: it is not trained."""
 

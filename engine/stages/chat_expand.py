@@ -111,12 +111,7 @@ class ChatExpand(Stage):
 
     def account(self, bundle: Bundle) -> str:
         """Return how many requests, tokens and, with prices, how much money are counted beside the cache."""
-        budget = _opened(ChatSettings.of(), bundle).budget
-        spent, cost = budget.spent(), budget.spent().cost(budget.settings)
-        money = "" if cost is None else f" for {cost:.4g}"
-        return (
-            f"chat: {spent.requests} requests, {spent.tokens} tokens{money} are counted in {budget.file.uri}"
-        )
+        return account_line(opened_chat(ChatSettings.of(), bundle))
 
     def request(self, query: Query, names: Sequence[str]) -> ChatRequest:
         """Return the prompt of a query, given the vocabulary's names by id."""
@@ -183,7 +178,7 @@ class ChatExpander:
         if why := settings.missing(stage.model):
             raise ChatError(f"{stage.name}: {why}")
         matcher = NameMatcher(bundle.vocabulary, stage.least_likeness)
-        return cls(stage, _opened(settings, bundle), matcher, open_catalogue(bundle))
+        return cls(stage, opened_chat(settings, bundle), matcher, open_catalogue(bundle))
 
     def __post_init__(self) -> None:
         self._fulfilling = lru_cache(8)(self.catalogue.matching)
@@ -339,13 +334,22 @@ class ChatExpander:
         return frozenset(self._fulfilling(filters).tolist()) if filters else None
 
 
-def _opened(settings: ChatSettings, bundle: Bundle) -> Chat:
+def opened_chat(settings: ChatSettings, bundle: Bundle) -> Chat:
     """Return the chat model; unless the settings name a place, its answers are kept in the workspace."""
     from engine.chat.chat import Chat
     from engine.storage.store import Store
 
     folder = bundle.workspace.chat if bundle.workspace else Store.open(bundle.folder.parents[1] / "chat")
     return Chat.open(settings, folder)
+
+
+def account_line(chat: Chat) -> str:
+    """Return how many requests, tokens and, with prices, how much money are counted beside the cache."""
+    spent = chat.spent()
+    cost = spent.cost(chat.settings)
+    money = "" if cost is None else f" for {cost:.4g}"
+    counted = f"{spent.requests} requests, {spent.tokens} tokens{money}"
+    return f"chat: {counted} are counted in {chat.budget.file.uri}"
 
 
 def _nothing_listed(answer: ChatAnswer) -> str:

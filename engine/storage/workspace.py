@@ -30,6 +30,7 @@ class Workspace:
         inputs/parts-<key>/ those parts, one per mentions part, each under the digest of what it is made from
         cache/<key>/  states of the frozen layers, one part per inputs part
         images/<key>/ patch features of the corpus' distinct images by backbone and settings; images/CURRENT
+        contrast/<key>/ mined lists of contrastive learning by settings and corpus; contrast/CURRENT
         runs/<job>/   checkpoints, metrics, TensorBoard events, evaluation reports
         bundles/<id>/ published artifacts; bundles/CURRENT names the one that is used
         expansions/   results of batch expansion
@@ -174,6 +175,11 @@ class Workspace:
     def images(self, key: str) -> Store:
         """Patch features of the corpus' images by backbone and settings, which ``key`` stands for."""
         return self.root / "images" / key
+
+    def contrast(self, key: str | None = None) -> Store:
+        """Mined lists of contrastive learning, which ``key`` stands for; None: the folder of all."""
+        folder = self.root / "contrast"
+        return folder if key is None else folder / key
 
     def runs(self, job: str) -> Store:
         """Checkpoints, metrics and reports of a job."""

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from engine.losses.settings import Schedule
+from engine.losses.settings import Schedule, UltraFineSettings
 from engine.models.settings import Architecture, EncoderSizes, MultimodalConfig
 from engine.training.schedule import RateSchedule, encoder_rate, warmup_cosine
 
@@ -94,6 +94,12 @@ class EncoderSettings(EncoderRunSettings):
         "training (BERT's own is 0.1; not with images).",
     )
     """In the authors' program the frozen layers drop values too; their cached states cannot."""
+
+
+class ContrastiveSettings(EncoderSettings):
+    """Settings of a training of the text encoder by entity prediction and the contrast of mined lists."""
+
+    ultra_fine: UltraFineSettings = UltraFineSettings()
 
 
 class ShownSettings(EncoderRunSettings):

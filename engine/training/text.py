@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -53,11 +53,16 @@ class EncoderTraining(Trainer):
                 f"--last-layer-dropout {settings.last_layer_dropout:g}: the last layer of this encoder "
                 f"({encoder.model.config.model_type}) is computed whole, without dropout; leave it out"
             )
-        module = EntityPrediction(
+        self.worker = worker
+        module = self.made_module(
             encoder.last, n_entities, settings.smoothing, compute, settings.last_layer_dropout
         )
         groups = parameter_groups(module, settings.weight_decay)
         super().__init__(module, settings, groups, worker, EngineLayout(), checkpoint=checkpoint)
+
+    def made_module(self, *prediction: Any) -> EntityPrediction:
+        """Return what is trained, of the arguments of :class:`EntityPrediction`."""
+        return EntityPrediction(*prediction)
 
     @property
     def contexts(self) -> int:

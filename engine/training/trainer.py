@@ -192,6 +192,11 @@ class Trainer(ABC):
         return True
 
     @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.settings.rate(self.step, self.total_steps)
+
+    @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return self.steps_per_epoch * self.settings.epochs
@@ -223,7 +228,7 @@ class Trainer(ABC):
 
     def train_on(self, batch: Rows) -> tuple[float, float]:
         """Take one step on the global batch and return its mean loss and the learning rate."""
-        rate = self.settings.rate(self.step, self.total_steps)
+        rate = self.rate
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)
         # Dropout is a function of seed, step and worker: a resumed run continues the same curve.

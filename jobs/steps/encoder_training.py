@@ -20,11 +20,12 @@ from engine.storage.store import Store, local_folder, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from engine.training.contexts import Contexts
+from engine.training.contrast_lists import MinedLists
 from engine.training.multimodal_data import mine_neighbor_lists, open_contexts
 from engine.training.settings import BASELINES, Baseline, EncoderSettings, Modality, MultimodalSettings
 from engine.vocabulary import Vocabulary
 from jobs.steps.frozen_cache import DTYPE, frozen_cache
-from jobs.workers.encoder import JOB, EncoderRun, MultimodalRun
+from jobs.workers.encoder import JOB, ContrastRun, EncoderRun, MultimodalRun
 from jobs.workers.summaries import finished_summary
 from jobs.workers.trainer import cluster_for, train_or_load_summary
 
@@ -116,6 +117,7 @@ def train(
     restart: bool = False,
     checkpoint_seconds: float = 30,
     make_current: bool = True,
+    lists: MinedLists | None = None,
 ) -> dict[str, Any]:
     """Train on the current inputs of a workspace and return the run's summary.
 
@@ -129,12 +131,13 @@ def train(
         restart: forget the checkpoints of a run with the same name.
         checkpoint_seconds: time between checkpoints; one more is made at the end.
         make_current: let what reads the workspace's encoder read this one from now on.
+        lists: that a contrastive training contrasts, of the workspace.
     """
     inputs = open_inputs(workspace)
     model = model or inputs.manifest.model
     with cluster_for(workers, gpu, workspace.root):
         cache = frozen_cache(workspace, inputs, model, dtype)
-        run = _describe(workspace, cache, model, settings, gpu, checkpoint_seconds, dtype)
+        run = _describe(workspace, cache, model, settings, gpu, checkpoint_seconds, dtype, lists)
         summary = train_or_load_summary(run, workers, restart)
     if make_current:
         write_pointer(workspace.runs(run.job), run.name)
@@ -188,6 +191,7 @@ def _describe(
     gpu: bool,
     checkpoint_seconds: float,
     dtype: str,
+    lists: MinedLists | None,
 ) -> EncoderRun:
     data = None
     if isinstance(settings, MultimodalSettings):
@@ -197,6 +201,7 @@ def _describe(
     # The embedded encoder is always the same: its runs keep their names, as those with the usual states do.
     about += "" if model == EMBEDDED else f" {fingerprint}"
     about += "" if dtype == DTYPE else f" {dtype}"
+    about += "" if lists is None else f" {lists.key}"
     content = settings.model_dump_json(by_alias=True) + cache.inputs.key + model + about
     name = f"{cache.inputs.key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     entities = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
@@ -212,8 +217,10 @@ def _describe(
         gpu=gpu,
         checkpoint_seconds=checkpoint_seconds,
     )
+    if lists is not None:
+        return ContrastRun(**vars(run), lists_key=lists.key)
     if data is None or not isinstance(settings, MultimodalSettings):
         return run
     check_modality(workspace, data, settings.modality)
-    lists = mine_neighbor_lists(workspace, data, len(entities), settings.modality)
-    return MultimodalRun(**vars(run), features=data.features.key, lists=lists)
+    near = mine_neighbor_lists(workspace, data, len(entities), settings.modality)
+    return MultimodalRun(**vars(run), features=data.features.key, lists=near)

@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from engine.corpus.inputs.format import Inputs
+from engine.corpus.inputs.masking import load_tokenizer
 from engine.models.fingerprint import check_unchanged
 from engine.models.text import TextEncoder
 from engine.models.vision import load_tower
-from engine.storage.store import Store
+from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import FrozenCache
+from engine.training.cache import FrozenCache, InputRows
+from engine.training.contrast import ContrastData, ContrastTraining
+from engine.training.contrast_lists import open_lists
 from engine.training.multimodal import MultimodalTraining
 from engine.training.multimodal_data import open_contexts
 from engine.training.pairs import NeighborLists
-from engine.training.settings import EncoderSettings, MultimodalSettings
+from engine.training.settings import ContrastiveSettings, EncoderSettings, MultimodalSettings
 from engine.training.text import EncoderTraining
 from engine.training.trainer import Worker
+from engine.vocabulary import Vocabulary
 from jobs.workers.training_run import Run
 
 JOB = "train_encoder"
@@ -93,3 +97,31 @@ class MultimodalRun(EncoderRun):
     def summary(self, training: Training) -> dict[str, Any]:
         """Return what the run was made of."""
         return super().summary(training) | {"features": self.features}
+
+
+@dataclass(frozen=True)
+class ContrastRun(EncoderRun):
+    """A run that trains the text encoder by mined lists, too."""
+
+    job: ClassVar[str] = CONTRAST_JOB
+
+    lists_key: str
+    """Key of the lists."""
+
+    def open(self, worker: Worker, checkpoint: Path | None) -> Training:
+        """Open a worker's part of the training."""
+        assert isinstance(self.settings, ContrastiveSettings)
+        check_unchanged(self.model, self.fingerprint)
+        workspace = Workspace.open(self.workspace)
+        names = Vocabulary.read(workspace.entities.local_copy(machine_cache())).names
+        lists = open_lists(workspace, self.lists_key).read(self.n_entities)
+        states = FrozenCache(self.inputs, self.states).open()
+        with_ids = self.settings.ultra_fine.seed_text
+        parts = [InputRows.read(p.local_copy(machine_cache()), with_ids) for p in self.inputs.parts]
+        data = ContrastData(states, parts, lists, names)
+        encoder, tokenizer = TextEncoder.load(self.model), load_tokenizer(self.model)
+        return ContrastTraining(encoder, tokenizer, data, self.n_entities, self.settings, worker, checkpoint)
+
+    def summary(self, training: Training) -> dict[str, Any]:
+        """Return what the run was made of."""
+        return super().summary(training) | {"contrast_lists": self.lists_key}

@@ -1,0 +1,135 @@
+"""Draw the batches of ultra-fine contrastive learning: sentences of some queries' lists, and of others.
+
+A sample is a sentence under a list. As one number, so that batches are rows as in any training: those below
+the number of sentences are plain sentences, those above a sentence under a list and a side (:class:`Codes`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.errors import UserError
+from engine.losses.settings import UltraFineSettings
+from engine.losses.ultra_fine import NEGATIVE, OUTSIDE, POSITIVE, Samples
+from engine.training.contrast_lists import ContrastLists
+from engine.training.order import Rows
+
+SIDES = 3
+
+
+class Drawn(NamedTuple):
+    """Samples taken apart: sentence, number of the list, side, each int64 [S]."""
+
+    rows: Rows
+    lists: Rows
+    sides: Rows
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Numbers of samples, behind those of ``n`` sentences."""
+
+    n: int
+
+    def of(self, rows: Rows, which: int, side: int) -> Rows:
+        """Return the numbers of sentences drawn for a side of a list."""
+        return rows + self.n * (1 + which * SIDES + side)
+
+    def apart(self, codes: Rows) -> Drawn:
+        """Return what some numbers stand for."""
+        place, rows = np.divmod(codes, self.n)
+        lists, sides = np.divmod(place - 1, SIDES)
+        return Drawn(rows, lists, sides)
+
+
+class ListBatches:
+    """Batches of the contrast: an epoch draws from each query's lists once, in random order.
+
+    From a query: ``list_entities`` entities of L_pos and as many of L_neg, ``entity_sentences`` of each, and
+    one sentence of each of twice as many entities that it did not recall.
+
+    Args:
+        entity_id: the entity of each sentence, [n].
+        usable: the sentences that may be drawn.
+        lists: of all queries; those without a sentence in L_pos or L_neg are left out.
+        settings: sizes.
+        seed: of the draws.
+
+    Raises:
+        UserError: no list is left.
+    """
+
+    def __init__(
+        self,
+        entity_id: Rows,
+        usable: Rows,
+        lists: Sequence[ContrastLists],
+        settings: UltraFineSettings,
+        seed: int,
+    ) -> None:
+        self.codes = Codes(len(entity_id))
+        self._entity, self._settings, self._seed = entity_id, settings, seed
+        self._sorted = usable[np.argsort(entity_id[usable], kind="stable")]
+        n = 1 + max(int(entity_id.max(initial=0)), *(int(_all(one).max(initial=0)) for one in lists), 0)
+        self._count = np.bincount(entity_id[usable], minlength=n)
+        self._first = np.cumsum([0, *self._count])[:-1]
+        self.lists = list(lists)
+        self._sides = [(self._with_text(one.pos_list), self._with_text(one.neg_list)) for one in lists]
+        self._kept = np.flatnonzero([all(map(len, sides)) for sides in self._sides])
+        if not len(self._kept):
+            raise UserError(
+                f"none of the {len(lists)} queries' lists has sentences of both sides to contrast; mine "
+                "lists of queries with negative seeds (`seedset mine-contrast`)"
+            )
+        self._recalled = np.zeros((len(lists), n), bool)
+        for place, one in enumerate(lists):
+            self._recalled[place, _all(one)] = True
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return math.ceil(len(self._kept) / self._settings.lists_per_batch)
+
+    def epoch(self, epoch: int) -> list[Rows]:
+        """Return the numbers of the samples of each batch, a function of seed and epoch alone."""
+        rng = np.random.default_rng([self._seed, epoch, 17])
+        groups = np.array_split(rng.permutation(self._kept), len(self))
+        return [np.concatenate([self._of_list(which, rng) for which in group]) for group in groups]
+
+    def samples(self, codes: Rows) -> Samples:
+        """Return the labels of a batch."""
+        drawn = self.codes.apart(codes)
+        found, place = np.unique(drawn.lists, return_inverse=True)
+        entity = self._entity[drawn.rows]
+        recalled = self._recalled[found][:, entity]
+        return Samples(*(torch.from_numpy(a) for a in (place, drawn.sides, entity, recalled)))
+
+    def _of_list(self, which: int, rng: np.random.Generator) -> Rows:
+        sizes, parts = self._settings, []
+        for side, members in zip((POSITIVE, NEGATIVE), self._sides[which], strict=True):
+            entities = rng.permutation(members)[: sizes.list_entities]
+            rows = np.concatenate([self._some(entity, sizes.entity_sentences, rng) for entity in entities])
+            parts.append(self.codes.of(rows, which, side))
+        others = np.flatnonzero(~self._recalled[which] & (self._count > 0))
+        outside = rng.choice(others, min(2 * sizes.list_entities, len(others)), replace=False)
+        rows = np.array([self._some(entity, 1, rng)[0] for entity in outside], np.int64)
+        return np.concatenate([*parts, self.codes.of(rows, which, OUTSIDE)])
+
+    def _some(self, entity: int, at_most: int, rng: np.random.Generator) -> Rows:
+        """Return different sentences of an entity."""
+        count = int(self._count[entity])
+        return self._sorted[self._first[entity] + rng.permutation(count)[:at_most]]
+
+    def _with_text(self, entities: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        return np.unique(entities[self._count[entities] > 0])
+
+
+def _all(one: ContrastLists) -> npt.NDArray[np.int32]:
+    """Return all entities that a query knows as near: what it recalled, its seeds, and its lists."""
+    return np.concatenate([one.recalled, one.positive, one.negative, one.pos_list, one.neg_list])
