@@ -169,17 +169,19 @@ def main(settings: TrainEncoderSettings) -> None:
     then makes the contrast view, which --method retexpan+contrast reads.
 
     Writes runs/train_encoder/RUN, or runs/train_contrast/RUN: the encoder, checkpoints, the loss curve,
-    TensorBoard events (tensorboard --logdir WORKSPACE/runs/train_encoder). The same settings again go on where they were.
+    TensorBoard events (tensorboard --logdir WORKSPACE/runs/train_encoder). The same settings again go on
+    where they were.
     """
     from engine.images.features import ImageFeatures
-    from engine.training.contrast_lists import open_lists
+    from engine.training.contrast_lists import NEWEST, open_lists
     from jobs.steps.encoder_training import check_baseline, train
 
     started = time.monotonic()
     if settings.baseline:
         check_baseline(ImageFeatures.open(Workspace.open(settings.workspace)), settings.baseline)
     training, workspace = settings.training(), Workspace.open(settings.workspace)
-    lists = open_lists(workspace, settings.contrast) if isinstance(training, ContrastiveSettings) else None
+    mined = isinstance(training, ContrastiveSettings)
+    lists = open_lists(workspace, settings.contrast or NEWEST) if mined else None
     summary = train(
         workspace,
         training,

@@ -14,7 +14,7 @@ from engine.training.contrast_lists import SCHEMA, ContrastLists, lists_key, rea
 
 
 def some(query_id: str = "q", most: int = 9) -> ContrastLists:
-    lists = ([0, 3], [], [0, 3, 5], [2], [0, 3, 5, 2, most])
+    lists: tuple[list[int], ...] = ([0, 3], [], [0, 3, 5], [2], [0, 3, 5, 2, most])
     return ContrastLists(query_id, *(np.array(one, np.int32) for one in lists))
 
 
