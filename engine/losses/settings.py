@@ -50,7 +50,7 @@ class UltraFineSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     contrast_learning_rate: float = Field(
-        default=1e-4,
+        default=3e-4,
         gt=0,
         description="Let the schedule peak at this learning rate in passes of the contrast (the paper's is "
         "1e-6).",
@@ -74,7 +74,7 @@ class UltraFineSettings(BaseModel):
     )
     lists_per_batch: int = Field(default=4, ge=1, description="Take this many queries' lists a step.")
     list_entities: int = Field(
-        default=5,
+        default=3,
         ge=1,
         description="Draw so many entities of each of a query's two lists, twice as many others.",
     )

@@ -6,10 +6,10 @@ appendix B; each step is of one of the two, each at a learning rate of its own, 
 What the cache is worth: a sentence of the contrast has its query's seeds behind it (``seed_text``), which
 changes the input of every layer, and anew with every list. A second cache would hold lists x sentences: 350
 lists of 30 entities with 30 sentences of 60 tokens are 18.9 million states, 14.5 GB at 384 numbers of 16
-bits, of which a pass reads 30 sentences a list, 3%. So those sentences run through all layers when they are
-drawn, 30 x 350 = 10,500 a pass; entity prediction, which sees every sentence, keeps the one cache. On
-UltraWiki's 394,097 sentences with lists of 236 classes the layers below the last would run for 7,080
-sentences an epoch, 1.8% of those trained on. Without ``seed_text`` both passes read the cache.
+bits, while a pass reads 18 sentences a list. So those sentences run through all layers when they are drawn,
+18 x 350 = 6,300 a pass; entity prediction, which sees every sentence, keeps the one cache. On UltraWiki's
+394,097 sentences with a list for each of 236 classes the layers below the last would run for 4,248 sentences
+an epoch, 1.1% of those trained on. Without ``seed_text`` both passes read the cache.
 
 Where this differs from the paper: its entity prediction also appends the seeds of a random fifth of the
 queries; here it reads sentences as they are, from the cache. The frozen layers drop nothing, as in any of our
