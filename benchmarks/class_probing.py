@@ -50,19 +50,17 @@ ROW = 17
 class PlainModel(MaskedLM):
     """A model that runs every text whole, in the order in which it is asked."""
 
-    def _at_masks(self, texts: Sequence[Masked]) -> Any:
-        """Yield places and the states at the masks: no order, and every position of the last layer."""
+    def _at_masks(self, texts: Sequence[Masked]) -> Vectors:
+        """Return the states at the masks: no order, and every position of the last layer."""
+        found = [np.empty((0, self._encoder.dim), np.float32)]
         for start in range(0, len(texts), BATCH):
             inputs = self._masker.encode(*map(list, zip(*texts[start : start + BATCH], strict=True)))
             ids_BL = pad_sequence([torch.tensor(one.input_ids) for one in inputs], batch_first=True)
             lengths_B = torch.tensor([len(one.input_ids) for one in inputs])
             with torch.inference_mode():
                 states_BLD = self._encoder.states(ids_BL, lengths_B)
-                rows = torch.arange(len(inputs))
-                yield (
-                    list(range(start, start + len(inputs))),
-                    states_BLD[rows, [one.mask_index for one in inputs]],
-                )
+            found.append(states_BLD[range(len(inputs)), [one.mask_index for one in inputs]].numpy())
+        return np.concatenate(found)
 
 
 class PlainMentions(MentionStates):
@@ -133,7 +131,7 @@ class Counted(MaskedLM):
         self.answered += len(texts)
         return super().best(texts, k)
 
-    def _at_masks(self, texts: Sequence[Masked]) -> Any:
+    def _at_masks(self, texts: Sequence[Masked]) -> Vectors:
         masker = MentionMasker(self._tokenizer, MAX_TOKENS)
         inputs = masker.encode(*map(list, zip(*texts, strict=True))) if texts else []
         self.tokens += sum(len(one.input_ids) for one in inputs)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,18 @@ def run(main: Callable[..., None], examples: str) -> None:
 def say(text: str) -> None:
     """Print a line for the person who watches."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+REFUSED_SHOWN = 5
+"""Refused queries that are shown one by one."""
+
+
+def say_refused(refused: Sequence[object], whereto: str) -> None:
+    """Print what was refused: the first ones with their reasons, then how many, and what becomes of them."""
+    for refusal in refused[:REFUSED_SHOWN]:
+        say(f"REFUSED {refusal}")
+    if refused:
+        say(f"REFUSED in all: {len(refused)} queries; {whereto}")
 
 
 def result(counted: Mapping[str, Any] = MappingProxyType({}), /, **counts: Any) -> None:

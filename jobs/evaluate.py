@@ -47,9 +47,6 @@ EXAMPLES = """
   seedset evaluate --workspace work --queries q.jsonl --method my_module:PIPELINE
 """
 
-SHOWN = 5
-"""Refused queries that are shown one by one; the report lists all."""
-
 
 class EvaluateSettings(CommandSettings):
     """The settings of the command."""
@@ -214,10 +211,9 @@ def _show(reports: dict[str, Report]) -> None:
 def _show_refused(found: QuerySet, reports: dict[str, Report]) -> int:
     """Say loudly which queries were not measured, and return how many."""
     refused = next(iter(reports.values()))["refused"]
-    for entry in refused[:SHOWN]:
-        console.say(f"REFUSED {entry['source']}:{entry['position']}: {entry['reason']}")
-    if refused:
-        console.say(f"REFUSED in all: {len(refused)} queries; the report lists them")
+    console.say_refused(
+        [f"{one['source']}:{one['position']}: {one['reason']}" for one in refused], "the report lists them"
+    )
     if found.missing:
         console.say(f"{found.missing} truth names are not in the vocabulary; they count as never found")
     return len(refused)

@@ -40,9 +40,6 @@ MAX_PART = 1024
 MIN_PARTS = 16
 """Small tables are cut finer, so that no worker idles while another makes the last part."""
 
-SHOWN = 5
-"""Refused queries that are shown one by one; ``_refused.jsonl`` lists all."""
-
 
 class ExpandSettings(CommandSettings):
     """The settings of the command."""
@@ -77,7 +74,7 @@ def main(settings: ExpandSettings) -> None:
     workspace, pipeline = Workspace.open(settings.workspace), _pipeline(settings)
     opened = Bundle.open(workspace, settings.bundle)
     found = with_checked_options(read_queries(Store.open(settings.queries), opened.vocabulary), pipeline)
-    _show_refused(found)
+    console.say_refused(found.refused, "_refused.jsonl lists them")
     wanted = RunDescription(
         method=settings.method,
         pipeline=str(pipeline),
@@ -170,13 +167,6 @@ def default_output(workspace: Workspace, run: RunDescription, pipeline: Pipeline
     as_listed = str(listed) == run.pipeline and not sources
     changed = "" if as_listed else f"-{sha256((run.pipeline + sources).encode()).hexdigest()[:8]}"
     return workspace.root / "expansions" / f"{run.method}{changed}-{run.queries_digest[:8]}-{run.bundle[:8]}"
-
-
-def _show_refused(found: QuerySet) -> None:
-    for refusal in found.refused[:SHOWN]:
-        console.say(f"REFUSED {refusal}")
-    if found.refused:
-        console.say(f"REFUSED in all: {len(found.refused)} queries; _refused.jsonl lists them")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ BATCH = 64
 """Queries that are expanded at once."""
 
 SHOWN = 5
-"""Queries of a kind that are named one by one."""
+"""Queries with lists of seeds alone that are named one by one."""
 
 
 class MineContrastSettings(CommandSettings):
@@ -90,10 +90,7 @@ def main(settings: MineContrastSettings) -> None:
     bundle = Bundle.open(workspace, settings.bundle)
     _check_corpus(workspace, bundle)
     found = read_queries(Store.open(settings.queries), bundle.vocabulary)
-    for refusal in found.refused[:SHOWN]:
-        console.say(f"REFUSED {refusal}")
-    if found.refused:
-        console.say(f"REFUSED in all: {len(found.refused)} queries; they get no lists")
+    console.say_refused(found.refused, "they get no lists")
     run = _Run(settings, workspace, bundle, pipeline, found.digest)
     if not run.found():
         run.make([labelled.query for labelled in found.queries], len(found.refused))

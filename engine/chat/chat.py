@@ -13,6 +13,7 @@ from engine.chat.client import Account, ChatClient, Clock
 from engine.chat.messages import ChatAnswer, ChatRequest
 from engine.chat.settings import ChatDeadlineError, ChatError, ChatSettings, variable
 from engine.query import Deadline
+from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 
 RESTING_S = 5.0
@@ -50,6 +51,20 @@ class Chat:
         """
         folder = Store.open(settings.cache) if settings.cache else default_folder
         return cls(settings, AnswerCache(folder), Budget(folder / FILE, settings), clock or Clock())
+
+    @classmethod
+    def of_bundle(cls, settings: ChatSettings, bundle: Bundle) -> Chat:
+        """Return the model of the settings; unless they name a place, answers are kept in the workspace."""
+        folder = bundle.workspace.chat if bundle.workspace else Store.open(bundle.folder.parents[1] / "chat")
+        return cls.open(settings, folder)
+
+    def account(self) -> str:
+        """Return how many requests, tokens and, with prices, how much money are counted beside the cache."""
+        spent = self.spent()
+        cost = spent.cost(self.settings)
+        money = "" if cost is None else f" for {cost:.4g}"
+        counted = f"{spent.requests} requests, {spent.tokens} tokens{money}"
+        return f"chat: {counted} are counted in {self.budget.file.uri}"
 
     def ask(self, request: ChatRequest, deadline: Deadline | None = None) -> ChatAnswer:
         """Return the answer to a prompt.

@@ -21,7 +21,6 @@ from engine.chat.messages import ChatAnswer, ChatRequest, Message
 from engine.chat.prompts import SYSTEM
 from engine.chat.settings import ChatError, ChatRefusalError, ChatSettings
 from engine.contrast.judges import Kept, Side
-from engine.stages.chat_expand import account_line, opened_chat
 from engine.storage.bundle import Bundle
 
 TASK = (
@@ -151,7 +150,7 @@ class ChatJudge:
         settings = ChatSettings.of()
         if why := settings.missing(settings.model):
             raise ChatError(f"--judge chat: {why}")
-        return cls(opened_chat(settings, bundle), settings.model, bundle.vocabulary.names)
+        return cls(Chat.of_bundle(settings, bundle), settings.model, bundle.vocabulary.names)
 
     @property
     def threads(self) -> int:
@@ -180,7 +179,7 @@ class ChatJudge:
 
     def account(self) -> str:
         """Return how many requests, tokens and, with prices, how much money are counted beside the cache."""
-        return account_line(self.chat)
+        return self.chat.account()
 
     def _request(self, messages: tuple[Message, ...]) -> ChatRequest:
         return ChatRequest(

@@ -100,16 +100,16 @@ class AgreementJudge:
         ids = side.candidates
         if not side.others:
             return np.ones(len(ids), bool)
-        ayes, votes = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
+        nearer, telling = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
         for index in self.indexes:
             means_2D = np.stack([mean_of(index.vectors_of(seeds)) for seeds in (side.seeds, side.others)])
             if not means_2D.any(axis=1).all():
                 continue
             tells = index.vectors_of(ids.tolist()).any(axis=1)
             (products_n2,) = index.similarities([(ids, means_2D)])
-            ayes += tells & (products_n2[:, 0] > products_n2[:, 1])
-            votes += tells
-        return np.asarray(2 * ayes > votes)
+            nearer += tells & (products_n2[:, 0] > products_n2[:, 1])
+            telling += tells
+        return np.asarray(2 * nearer > telling)
 
     def account(self) -> str:
         """See :class:`Judge`."""

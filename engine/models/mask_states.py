@@ -1,6 +1,8 @@
-"""Run all layers of an encoder over sentences and return the states at their masks, sorted by length.
+"""Run all layers of an encoder over sentences and return the states at their masks.
 
-One function makes the vectors of sentences as they are and under a query, so that the two can be compared.
+Of the last layer the mask's state alone is computed (:mod:`engine.models.text`), and sentences of like
+lengths run together. One function makes the vectors of sentences as they are and under a query, so that the
+two can be compared.
 """
 
 from __future__ import annotations
@@ -20,27 +22,29 @@ BATCH_TOKENS = 4096
 
 def mask_states(
     encoder: TextEncoder,
-    sentences: Sequence[npt.NDArray[np.int32]],
+    sentences: Sequence[Sequence[int] | npt.NDArray[np.integer]],
     mask_index: Sequence[int],
     before_pass: Callable[[], None] = lambda: None,
+    compute: torch.dtype | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Return the state at the mask of each sentence, [n, D]; in bfloat16 where the hardware computes in it.
+    """Return the state at the mask of each sentence, [n, D], in the order of the sentences.
 
     Args:
         encoder: its device is used.
         sentences: token ids, special ones too.
         mask_index: the mask's place in each sentence.
         before_pass: called before each forward pass; what it raises ends the work.
+        compute: type of the products; default: bfloat16 where the hardware computes in it.
     """
     found_nD = np.zeros((len(sentences), encoder.dim), np.float32)
     device = next(encoder.last.parameters()).device
-    dtype = fast_dtype(device)
+    dtype = compute or fast_dtype(device)
     masks = torch.tensor(mask_index, dtype=torch.int64)
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         for rows in length_batches([len(one) for one in sentences]):
             before_pass()
             ids_BL = pad_sequence(
-                [torch.from_numpy(sentences[row].astype(np.int64)) for row in rows], batch_first=True
+                [torch.from_numpy(np.asarray(sentences[row], np.int64)) for row in rows], batch_first=True
             ).to(device)
             lengths_B = torch.tensor([len(sentences[row]) for row in rows], device=device)
             states_BLD = encoder.lower_states(ids_BL, lengths_B)
@@ -49,12 +53,13 @@ def mask_states(
     return found_nD
 
 
-def length_batches(lengths: Sequence[int], max_tokens: int = BATCH_TOKENS) -> Iterator[npt.NDArray[np.int64]]:
+def length_batches(lengths: npt.ArrayLike, max_tokens: int = BATCH_TOKENS) -> Iterator[npt.NDArray[np.int64]]:
     """Yield row numbers, sorted by length, in batches of at most ``max_tokens`` padded tokens, or one row."""
-    order = np.argsort(np.asarray(lengths, np.int64), kind="stable")
+    lengths_n = np.asarray(lengths, np.int64)
+    order = np.argsort(lengths_n, kind="stable")
     start = 0
     for end in range(1, len(order) + 1):
-        longest_next = lengths[order[end]] if end < len(order) else None
+        longest_next = lengths_n[order[end]] if end < len(order) else None
         if longest_next is None or longest_next * (end + 1 - start) > max_tokens:
             yield order[start:end]
             start = end

@@ -111,7 +111,9 @@ class ChatExpand(Stage):
 
     def account(self, bundle: Bundle) -> str:
         """Return how many requests, tokens and, with prices, how much money are counted beside the cache."""
-        return account_line(opened_chat(ChatSettings.of(), bundle))
+        from engine.chat.chat import Chat
+
+        return Chat.of_bundle(ChatSettings.of(), bundle).account()
 
     def request(self, query: Query, names: Sequence[str]) -> ChatRequest:
         """Return the prompt of a query, given the vocabulary's names by id."""
@@ -177,8 +179,10 @@ class ChatExpander:
         settings = ChatSettings.of()
         if why := settings.missing(stage.model):
             raise ChatError(f"{stage.name}: {why}")
+        from engine.chat.chat import Chat
+
         matcher = NameMatcher(bundle.vocabulary, stage.least_likeness)
-        return cls(stage, opened_chat(settings, bundle), matcher, open_catalogue(bundle))
+        return cls(stage, Chat.of_bundle(settings, bundle), matcher, open_catalogue(bundle))
 
     def __post_init__(self) -> None:
         self._fulfilling = lru_cache(8)(self.catalogue.matching)
@@ -332,24 +336,6 @@ class ChatExpander:
             return frozenset(expansion.ranking.ids.tolist())
         filters = expansion.query.filters
         return frozenset(self._fulfilling(filters).tolist()) if filters else None
-
-
-def opened_chat(settings: ChatSettings, bundle: Bundle) -> Chat:
-    """Return the chat model; unless the settings name a place, its answers are kept in the workspace."""
-    from engine.chat.chat import Chat
-    from engine.storage.store import Store
-
-    folder = bundle.workspace.chat if bundle.workspace else Store.open(bundle.folder.parents[1] / "chat")
-    return Chat.open(settings, folder)
-
-
-def account_line(chat: Chat) -> str:
-    """Return how many requests, tokens and, with prices, how much money are counted beside the cache."""
-    spent = chat.spent()
-    cost = spent.cost(chat.settings)
-    money = "" if cost is None else f" for {cost:.4g}"
-    counted = f"{spent.requests} requests, {spent.tokens} tokens{money}"
-    return f"chat: {counted} are counted in {chat.budget.file.uri}"
 
 
 def _nothing_listed(answer: ChatAnswer) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from engine.corpus.importing.mentions import MentionFinder
 from engine.corpus.inputs.masking import MaskedInput, MentionMasker, load_tokenizer
 from engine.errors import QueryError
+from engine.models.mask_states import mask_states
 from engine.models.text import TextEncoder
 from engine.query import NewEntity, Query
 from engine.refusals import Refusal
@@ -37,20 +37,15 @@ class MaskEncoder:
     def vector(self, query: Query, entity: NewEntity) -> npt.NDArray[np.float64]:
         """Return the sum [D] of the mask representations of one of a query's new entities.
 
-        Its sentences alone share a forward pass, so that the vector does not depend on other entities.
+        Its sentences alone share forward passes, so that the vector does not depend on other entities.
 
         Raises:
             QueryError: a sentence does not mention it.
         """
         masked = masked_sentences(self._masker, query, entity)
-        ids_BL = pad_sequence([torch.tensor(one.input_ids) for one in masked], batch_first=True)
-        lengths_B = torch.tensor([len(one.input_ids) for one in masked])
-        position_B = torch.tensor([one.mask_index for one in masked])
-        with torch.inference_mode():
-            states_BLD = self._encoder.lower_states(ids_BL, lengths_B)
-            at_mask_BD = self._encoder.last(states_BLD, lengths_B, position_B)
-        total: npt.NDArray[np.float64] = at_mask_BD.double().sum(dim=0).numpy()
-        return total
+        ids, places = [one.input_ids for one in masked], [one.mask_index for one in masked]
+        states_nD = mask_states(self._encoder, ids, places, compute=torch.float32)
+        return np.asarray(states_nD.astype(np.float64).sum(axis=0))
 
 
 def masked_sentences(masker: MentionMasker, query: Query, entity: NewEntity) -> Sequence[MaskedInput]:

@@ -1,20 +1,18 @@
 """Ask a masked language model: the likeliest tokens at a mask, and the hidden state there.
 
 **Cost.** A text of 17 tokens takes 17 x 21 MFLOP in the layers of MiniLM, and its mask 23 MFLOP in the
-product with the vocabulary: the layers are nearly all. So texts are run in the order of their lengths, and of
-the last layer the mask's state alone is computed (:mod:`engine.models.text`).
+product with the vocabulary: the layers are nearly all. So texts of like lengths run together, and of the last
+layer the mask's state alone is computed (:mod:`engine.models.mask_states`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForMaskedLM
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -22,6 +20,7 @@ from engine.corpus.inputs.masking import MentionMasker, load_tokenizer
 from engine.generation.hearst import MASK, PATTERNS, Masked, query
 from engine.models.device import worker_device
 from engine.models.hub import NamedModel
+from engine.models.mask_states import mask_states
 from engine.models.split import with_modules
 from engine.models.text import TextEncoder
 from engine.retrieval.index import Vectors, unit
@@ -36,6 +35,7 @@ _WORD_BEGINS = ("\u0120", "\u2581")
 
 MAX_TOKENS = 128
 BATCH = 64
+"""Masks whose likeliest tokens are computed at once."""
 KEPT_NAMES = 4096
 """Class names whose states are kept: 9 KB each at 384 dimensions."""
 
@@ -64,19 +64,16 @@ class MaskedLM:
 
     def states(self, texts: Sequence[Masked]) -> Vectors:
         """Return the unit vectors of the last hidden states at the masks, float32 [n, D]."""
-        found = np.empty((len(texts), self._encoder.dim), np.float32)
-        for places, states_BD in self._at_masks(texts):
-            found[places] = states_BD.cpu().numpy()
-        return unit(found)
+        return unit(self._at_masks(texts))
 
     def best(self, texts: Sequence[Masked], k: int) -> list[list[str]]:
         """Return for each text the k likeliest tokens at its mask, best first, as words (:func:`_word`)."""
-        found: list[list[str]] = [[] for _ in texts]
-        for places, states_BD in self._at_masks(texts):
+        found: list[list[str]] = []
+        for states_BD in torch.from_numpy(self._at_masks(texts)).split(BATCH):
             with torch.inference_mode():
-                logits_BV = self._head(inputs_embeds=states_BD[:, None]).logits[:, 0]
-            for place, ids in zip(places, logits_BV.topk(k, dim=1).indices.tolist(), strict=True):
-                found[place] = [_word(token) for token in self._tokenizer.convert_ids_to_tokens(ids)]
+                logits_BV = self._head(inputs_embeds=states_BD[:, None].to(self._device)).logits[:, 0]
+            for ids in logits_BV.topk(k, dim=1).indices.tolist():
+                found.append([_word(token) for token in self._tokenizer.convert_ids_to_tokens(ids)])
         return found
 
     def knows(self, word: str) -> bool:
@@ -84,19 +81,11 @@ class MaskedLM:
         vocabulary = self._tokenizer.get_vocab()
         return any(f"{mark}{word}" in vocabulary for mark in ("", *_WORD_BEGINS))
 
-    def _at_masks(self, texts: Sequence[Masked]) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """Yield places of texts and the states at their masks, [B, D]: texts of like lengths together."""
+    def _at_masks(self, texts: Sequence[Masked]) -> Vectors:
+        """Return the last hidden states at the masks, float32 [n, D]."""
         inputs = self._masker.encode(*map(list, zip(*texts, strict=True))) if texts else []
-        order = sorted(range(len(inputs)), key=lambda i: len(inputs[i].input_ids))
-        for start in range(0, len(order), BATCH):
-            places = order[start : start + BATCH]
-            batch = [inputs[i] for i in places]
-            ids_BL = pad_sequence([torch.tensor(one.input_ids) for one in batch], batch_first=True)
-            lengths_B = torch.tensor([len(one.input_ids) for one in batch], device=self._device)
-            masks_B = torch.tensor([one.mask_index for one in batch], device=self._device)
-            with torch.inference_mode():
-                states_BLD = self._encoder.lower_states(ids_BL.to(self._device), lengths_B)
-                yield places, self._encoder.last(states_BLD, lengths_B, masks_B)
+        ids, places = [one.input_ids for one in inputs], [one.mask_index for one in inputs]
+        return mask_states(self._encoder, ids, places, compute=torch.float32)
 
 
 class _GivenStates(torch.nn.Module):

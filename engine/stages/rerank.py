@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from engine.generation.files import LM_FILES
-from engine.query import Expansion, Ranking, Scores
+from engine.query import Expansion, Query, Ranking, Scores
 from engine.retrieval.index import Means, Vectors, index_file, mean_of, open_index, seed_vectors
 from engine.stages.base import Stage, Worker, by_settings
 from engine.stages.retrieve import unused
@@ -163,7 +163,7 @@ class ContrastRerank(Stage):
         index = open_index(bundle, self.view)
 
         def run(own: ContrastRerank, expansions: list[Expansion]) -> list[Expansion]:
-            given = [e for e in expansions if e.query.negative or own.soft_minimum]
+            given = [e for e in expansions if own._changes(e.query)]
             kinds = [(e.query, seeds) for e in given for seeds in (e.query.positive, e.query.negative)]
             seeds = seed_vectors(index, self.view, kinds)
             pairs = list(zip(given, seeds[::2], seeds[1::2], strict=True))
@@ -176,9 +176,12 @@ class ContrastRerank(Stage):
                 )
                 for (e, _, minus), products in zip(pairs, index.similarities(asked), strict=True)
             )
-            return [next(changed) if e.query.negative or own.soft_minimum else e for e in expansions]
+            return [next(changed) if own._changes(e.query) else e for e in expansions]
 
         return lambda expansions: by_settings(self, expansions, run)
+
+    def _changes(self, query: Query) -> bool:
+        return bool(query.negative) or self.soft_minimum is not None
 
     def _compared(self, plus_PD: Vectors, minus_MD: Vectors) -> Means:
         """Return what entities are compared with: both kinds' means, and each positive seed if it counts."""

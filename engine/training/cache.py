@@ -7,7 +7,7 @@ system keeps what fits. bfloat16 is stored as its 16-bit patterns (npy knows no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from engine.corpus.inputs.format import Inputs
+from engine.models.mask_states import length_batches
 from engine.models.text import BARE_TOKENS, TextEncoder, fast_dtype
 from engine.storage.local_files import reserve
 from engine.storage.store import Store, machine_cache
@@ -26,9 +27,6 @@ Tensor = torch.Tensor
 
 SUM_BATCH = 256
 """Sentences a step when mask representations are summed."""
-
-BATCH_TOKENS = 4096
-"""Tokens of a forward pass, padding included: enough for full speed, small enough for the caches."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +67,6 @@ class InputRows:
         """Tokens of each sentence."""
         return np.diff(self.offsets)
 
-    def batches(self, max_tokens: int = BATCH_TOKENS) -> Iterator[npt.NDArray[np.int64]]:
-        """Yield row numbers, sorted by length, in batches of at most ``max_tokens`` padded tokens."""
-        order = np.argsort(self.lengths, kind="stable")
-        start = 0
-        for end in range(1, len(order) + 1):
-            longest_next = self.lengths[order[end]] if end < len(order) else None
-            if longest_next is None or longest_next * (end + 1 - start) > max_tokens:
-                yield order[start:end]
-                start = end
-
     def padded_ids(self, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return the token ids [B, L] (0 beyond a sentence) and lengths [B] of some rows."""
         lengths = self.lengths[rows]
@@ -116,7 +104,7 @@ def fill_part(
     states = np.memmap(target, stored, "r+", start, shape)
     compute = dtype if fast_dtype(device) == dtype else torch.float32
     with torch.inference_mode(), torch.autocast(device.type, compute, enabled=compute != torch.float32):
-        for batch in rows.batches():
+        for batch in length_batches(rows.lengths):
             ids_BL, lengths_B = rows.padded_ids(batch)
             found_BLD = encoder.lower_states(ids_BL.to(device), lengths_B.to(device)).to(dtype).cpu()
             for i, row in enumerate(batch):

@@ -207,12 +207,6 @@ def test_sums_per_entity_are_those_of_single_sentences(rows, tmp_path) -> None:
     np.testing.assert_allclose(sums[list(ids).index(entity)], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_batches_for_the_frozen_layers_hold_every_row_and_not_too_many_tokens(rows) -> None:
-    batches = list(rows.batches(max_tokens=100))
-    assert sorted(np.concatenate(batches)) == list(range(len(rows)))
-    assert max(len(b) * rows.lengths[b].max() for b in batches) <= 100
-
-
 def test_states_that_do_not_fit_the_disk_are_an_error_before_the_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
