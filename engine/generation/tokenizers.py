@@ -35,7 +35,11 @@ def load_tokenizer(name: str | os.PathLike[str], role: str = "tokenizer") -> Pre
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a sha256 over everything that decides which ids a text gets."""
+    """Return a sha256 over everything that decides which ids a text gets.
+
+    Take it before the first use: a call leaves its truncation and padding in the tokenizer, where a saved one
+    may have had others.
+    """
     content = f"{tokenizer.bos_token_id}{tokenizer.backend_tokenizer.to_str()}"
     return hashlib.sha256(content.encode()).hexdigest()
 

@@ -32,7 +32,9 @@ _OF_IMAGES = (
     "`seedset train-encoder --modality text+image` and `seedset build-index`"
 )
 
-_OF_CONTRAST = "run `seedset train-encoder --contrast`, and `seedset build-index` after it, which makes it"
+_OF_CONTRAST = (
+    "run `seedset train-encoder --contrast newest`, and `seedset build-index` after it, which makes it"
+)
 
 MADE_BY = {
     "lm": "run `seedset pretrain-lm`, which publishes a language model with the trie of all names",

@@ -86,7 +86,7 @@ class ListBatches:
         if not len(self._kept):
             raise UserError(
                 f"none of the {len(lists)} queries' lists has sentences of both sides to contrast; mine "
-                "lists of queries with negative seeds (`seedset mine-contrast`)"
+                "lists of queries with negative seeds (`seedset mine-contrast --queries QUERIES`)"
             )
         self._recalled = np.zeros((len(lists), n), bool)
         for place, one in enumerate(lists):

@@ -33,7 +33,7 @@ LISTS = "lists.parquet"
 NEWEST = "newest"
 """In place of a key: what was mined last."""
 
-_WAY_OUT = "run `seedset mine-contrast` again"
+_WAY_OUT = "run `seedset mine-contrast --workspace WORKSPACE --queries QUERIES` again"
 _IDS = ("positive", "negative", "pos_list", "neg_list", "recalled")
 SCHEMA = pa.schema(
     [
@@ -174,7 +174,7 @@ def open_lists(workspace: Workspace, key: str = NEWEST) -> MinedLists:
     Raises:
         StorageError: there are none, or they are of another corpus than the workspace's.
     """
-    way_out = f"run `seedset mine-contrast --workspace {workspace.root.uri}` first"
+    way_out = f"run `seedset mine-contrast --workspace {workspace.root.uri} --queries QUERIES` first"
     named = read_pointer(workspace.contrast()) if key == NEWEST else key
     if named is None:
         raise StorageError(f"{workspace.root.uri}: no contrast lists here yet; {way_out}")

@@ -69,12 +69,12 @@ def start(
     if name == CORPUS:
         name = corpus_tokenizer(workspace, vocab_size, texts)
     loaded = load_tokenizer(name, "--tokenizer" if tokenizer else "--model")
+    filled = {"tokenizer": fingerprint(loaded), "vocab_size": len(loaded)}  # before use, as the workers do
     origin = existing(model) if model else read_config(str(config), loaded)
     described = config_of(origin)
     check(described, origin.name, loaded, texts.block)
     label = f"--model {model}" if model and not tokenizer else f"--tokenizer {tokenizer or CORPUS}"
     _check_texts(workspace, loaded, label, text_positions(described))
-    filled = {"tokenizer": fingerprint(loaded), "vocab_size": len(loaded)}
     return Start(origin, name, texts.model_copy(update=filled))
 
 

@@ -251,7 +251,7 @@ def build_contrast(sources: Sources, made: BuiltViews) -> None:
     if trained.inputs_key != inputs.key:
         console.say(
             f"the contrastive training {trained.name} was made on other inputs than {inputs.key}, so that "
-            "there is no view of it; run `seedset train-encoder --contrast` again on these"
+            "there is no view of it; run `seedset train-encoder --contrast newest` again on these"
         )
         return
     trained.check_model()

@@ -247,6 +247,16 @@ def test_who_has_blocks_with_descriptions_is_told_how_to_go_on_with_them(
     assert "--descriptions" not in capsys.readouterr().err, "told once"
 
 
+@pytest.mark.usefixtures("alone")
+def test_a_tokenizer_saved_with_a_truncation_makes_blocks(place: Path, config: Path, tmp_path: Path) -> None:
+    workspace, texts = Workspace.open(place), BlockSettings(tokenizer="", vocab_size=0, block=20)
+    tokenizer = load_tokenizer(start(workspace, None, str(config), None, 300, texts).tokenizer)
+    tokenizer.backend_tokenizer.enable_truncation(16)  # the next call, which the checks make, takes it off
+    tokenizer.save_pretrained(tmp_path / "cutting")
+    begin = start(workspace, None, str(config), str(tmp_path / "cutting"), 300, texts)
+    assert make_blocks(workspace, begin.tokenizer, begin.blocks).manifest.total("blocks")
+
+
 def test_what_would_fail_after_the_training_is_found_before_it(
     place: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

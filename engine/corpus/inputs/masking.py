@@ -68,7 +68,10 @@ def fitting_tokenizer(
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a sha256 over everything that decides which ids a text gets."""
+    """Return a sha256 over everything that decides which ids a text gets; take it before the first use.
+
+    A call leaves its truncation and padding in the tokenizer, where a saved one may have had others.
+    """
     specials = (tokenizer.mask_token_id, *_ends(tokenizer))
     content = f"{specials}{tokenizer.backend_tokenizer.to_str()}"
     return hashlib.sha256(content.encode()).hexdigest()
