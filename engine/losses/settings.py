@@ -72,6 +72,12 @@ class UltraFineSettings(BaseModel):
         default=True,
         description="Append the query's seeds to each sentence of the contrast. All layers then run for it.",
     )
+    prediction_seed_share: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Append a random query's seeds to this share of the sentences of entity prediction, too.",
+    )
     lists_per_batch: int = Field(default=4, ge=1, description="Take this many queries' lists a step.")
     list_entities: int = Field(
         default=3,

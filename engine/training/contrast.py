@@ -7,12 +7,13 @@ What the cache is worth: a sentence of the contrast has its query's seeds behind
 changes the input of every layer, and anew with every list. A second cache would hold lists x sentences: 350
 lists of 30 entities with 30 sentences of 60 tokens are 18.9 million states, 14.5 GB at 384 numbers of 16
 bits, while a pass reads 18 sentences a list. So those sentences run through all layers when they are drawn,
-18 x 350 = 6,300 a pass; entity prediction, which sees every sentence, keeps the one cache. On UltraWiki's
-394,097 sentences with a list for each of 236 classes the layers below the last would run for 4,248 sentences
-an epoch, 1.1% of those trained on. Without ``seed_text`` both passes read the cache.
+18 x 350 = 6,300 a pass. Entity prediction, which sees every sentence, reads the one cache but for a random
+fifth with the seeds of a random list behind (appendix B; ``prediction_seed_share``). On UltraWiki's 394,097
+sentences, with a list for each of 236 classes, the layers below the last run for 4,248 + 78,819 sentences an
+epoch, a fifth of what they would without a cache. Without ``seed_text`` both passes read the cache alone.
 
-Where this differs from the paper: its entity prediction also appends the seeds of a random fifth of the
-queries; here it reads sentences as they are, from the cache. The frozen layers drop nothing, as in any of our
+Where this differs from the paper: it says "20% of queries" and not which seeds a sentence gets whose entity
+is in no list; here any list's may stand behind any sentence. The frozen layers drop nothing, as in any of our
 trainings.
 """
 
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from engine.corpus.inputs.seed_text import SeedText, seed_room
@@ -166,8 +168,11 @@ class ContrastTraining(EncoderTraining):
         return super().steps_per_epoch + len(self._lists)
 
     def batches(self, epoch: int) -> list[Rows]:
-        """Return the batches of entity prediction, then those of the contrast."""
-        return super().batches(epoch) + self._lists.epoch(epoch)
+        """Return the batches of entity prediction, some rows under a list, then those of the contrast."""
+        plain = super().batches(epoch)
+        if self._texts is not None:
+            plain = self._lists.under_lists(plain, self._ultra_fine.prediction_seed_share, epoch)
+        return plain + self._lists.epoch(epoch)
 
     @property
     def contrasts(self) -> bool:
@@ -190,11 +195,28 @@ class ContrastTraining(EncoderTraining):
     def loss_of(self, own: Rows, total: int) -> Tensor:
         """Return the loss of this step's pass."""
         if not self.contrasts:
-            return super().loss_of(own, total)
+            return self._prediction_loss(own, total)
         drawn = self._lists.codes.apart(own)
         samples = self._lists.samples(self._batch).to(self.worker.device)
         states, lengths, mask = (t.to(self.worker.device) for t in self._states_of(drawn))
         loss: Tensor = self.engine(states, lengths, mask, samples)
+        return loss
+
+    def _prediction_loss(self, own: Rows, total: int) -> Tensor:
+        """Return the loss of entity prediction, of sentences as they are and of those under a list."""
+        plain = own[own < self._lists.codes.n]
+        if len(plain) == len(own):
+            return super().loss_of(own, total)
+        drawn = self._lists.codes.apart(own[own >= self._lists.codes.n])
+        parts = [self._states_of(drawn)]
+        if len(plain):
+            parts.append(self._contrast.states.gather(plain, self.compute)[:3])
+        longest = max(states.shape[1] for states, *_ in parts)
+        device = self.worker.device
+        states = torch.cat([pad(one.to(device), (0, 0, 0, longest - one.shape[1])) for one, *_ in parts])
+        lengths, mask = (torch.cat([part[n].to(device) for part in parts]) for n in (1, 2))
+        entities = torch.from_numpy(self._contrast.states.entity_id[np.concatenate([drawn.rows, plain])])
+        loss: Tensor = self.engine(states, lengths, mask, entities.to(device)) * self.scale(total)
         return loss
 
     def _states_of(self, drawn: Drawn) -> tuple[Tensor, Tensor, Tensor]:

@@ -38,8 +38,8 @@ class Codes:
 
     n: int
 
-    def of(self, rows: Rows, which: int, side: int) -> Rows:
-        """Return the numbers of sentences drawn for a side of a list."""
+    def of(self, rows: Rows, which: int | Rows, side: int) -> Rows:
+        """Return the numbers of sentences drawn for a side of a list, one for all or one each."""
         return rows + self.n * (1 + which * SIDES + side)
 
     def apart(self, codes: Rows) -> Drawn:
@@ -101,6 +101,21 @@ class ListBatches:
         rng = np.random.default_rng([self._seed, epoch, 17])
         groups = np.array_split(rng.permutation(self._kept), len(self))
         return [np.concatenate([self._of_list(which, rng) for which in group]) for group in groups]
+
+    def under_lists(self, batches: Sequence[Rows], share: float, epoch: int) -> list[Rows]:
+        """Return batches of sentences in which a random share stands under a random list, outside of it.
+
+        Args:
+            batches: of plain sentences.
+            share: of the sentences, each drawn for itself.
+            epoch: with the seed, what the draw is a function of.
+        """
+        rng = np.random.default_rng([self._seed, epoch, 19])
+        under = []
+        for batch in batches:
+            drawn = rng.choice(self._kept, len(batch))
+            under.append(np.where(rng.random(len(batch)) < share, self.codes.of(batch, drawn, OUTSIDE), batch))
+        return under
 
     def samples(self, codes: Rows) -> Samples:
         """Return the labels of a batch."""
