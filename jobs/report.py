@@ -24,7 +24,7 @@ from engine.evaluation.metrics import Protocol
 from engine.evaluation.page import html, markdown
 from engine.evaluation.plots import Plot, available, plots
 from engine.evaluation.scores import as_json
-from engine.evaluation.sweeps import SWEEPS, sample
+from engine.evaluation.sweeps import SWEEPS, TRAINED_SWEEPS, sample
 from engine.evaluation.tables import Table, tables
 from engine.methods import ABLATIONS, METHODS
 from engine.queries.formats import read_queries
@@ -94,6 +94,11 @@ class ReportSettings(CommandSettings):
         default=[],
         description="VALUE=BUNDLE: a bundle trained with this label smoothing, for its sweep.",
     )
+    mined: list[str] = Field(
+        default=[],
+        description="VALUE=BUNDLE: a bundle trained on lists of `seedset mine-contrast --top VALUE`, for the "
+        "sweep of the length of L_pos and L_neg.",
+    )
     sample: int | None = Field(
         default=None, ge=1, description="Measure on so many queries, some of every class.  [default: all]"
     )
@@ -115,7 +120,7 @@ class ReportSettings(CommandSettings):
 
     def unused(self) -> dict[str, str]:
         """Return the options that the rows asked for do without, and why."""
-        of_methods = ["set", "sweep_sample", "smoothing", "sample_generating"]
+        of_methods = ["set", "sweep_sample", *TRAINED_SWEEPS, "sample_generating"]
         of_methods += ["sweep"] if self.sweep != [NO_SWEEP] else []  # "none" says what is so
         found = (
             dict.fromkeys(of_methods, "beside --results alone, without --method or --row")
@@ -203,7 +208,10 @@ def _plan(settings: ReportSettings) -> ReportPlan:
     bundle = Bundle.open(workspace, settings.bundle, None if names else shown)
     other = settings.before
     before = _same_entities("--before", workspace, other, bundle, shown) if other else None
-    smoothing = dict(_smoothing(workspace, one, bundle) for one in settings.smoothing)
+    trained = {
+        name: dict(_trained(f"--{name}", workspace, one, bundle) for one in getattr(settings, name))
+        for name in TRAINED_SWEEPS
+    }
     results = [StoredResults.open(Store.open(folder)) for folder in settings.results]
     given = {one: OtherRow.parse(one) for one in settings.row}
     rows = [*names, *(row.name for row in given.values())]
@@ -231,7 +239,7 @@ def _plan(settings: ReportSettings) -> ReportPlan:
         settings.sample_generating or None,
         [name for name in settings.sweep or SWEEPS if name != NO_SWEEP],
         settings.sweep_sample or None,
-        smoothing,
+        trained,
         before,
         settings.batch_size,
         settings.overwrite,
@@ -257,14 +265,14 @@ def _same_entities(
     return other
 
 
-def _smoothing(workspace: Workspace, given: str, bundle: Bundle) -> tuple[float, Bundle]:
+def _trained(option: str, workspace: Workspace, given: str, bundle: Bundle) -> tuple[float, Bundle]:
     value, equals, other = given.partition("=")
     try:
         if equals and other:
-            return float(value), _same_entities(f"--smoothing {given}", workspace, other, bundle)
+            return float(value), _same_entities(f"{option} {given}", workspace, other, bundle)
     except ValueError:
         pass
-    raise UserError(f"--smoothing {given}: write VALUE=BUNDLE, such as 0.075=0123456789abcdef")
+    raise UserError(f"{option} {given}: write VALUE=BUNDLE, such as 10=0123456789abcdef")
 
 
 def _read_report(file: Path | None) -> Document | None:

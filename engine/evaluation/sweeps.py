@@ -53,6 +53,27 @@ SWEEPS: Mapping[str, Sweep] = {
 """The paper gives no list of its values: these lie around its settings (4 and 0.7)."""
 
 
+@dataclass(frozen=True)
+class TrainedSweep:
+    """A setting of the training: each value is a bundle.
+
+    Args:
+        title: for people.
+        method: that reads what was trained.
+    """
+
+    title: str
+    method: str
+
+
+TRAINED_SWEEPS: Mapping[str, TrainedSweep] = {
+    "smoothing": TrainedSweep("Label smoothing (figure 7)", "retexpan"),
+    "mined": TrainedSweep(
+        "Entities of either side that contrast is mined from (figure 7)", "retexpan+contrast-unconditioned"
+    ),
+}
+
+
 def with_setting(pipeline: Pipeline, stage: str, field: str, value: Value) -> Pipeline:
     """Return a pipeline with one setting of its stages of a name replaced.
 

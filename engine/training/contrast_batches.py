@@ -114,7 +114,9 @@ class ListBatches:
         under = []
         for batch in batches:
             drawn = rng.choice(self._kept, len(batch))
-            under.append(np.where(rng.random(len(batch)) < share, self.codes.of(batch, drawn, OUTSIDE), batch))
+            under.append(
+                np.where(rng.random(len(batch)) < share, self.codes.of(batch, drawn, OUTSIDE), batch)
+            )
         return under
 
     def samples(self, codes: Rows) -> Samples:

@@ -31,11 +31,12 @@ from engine.evaluation.plots import Points
 from engine.evaluation.projection import groups, named, plane
 from engine.evaluation.report import refused_of
 from engine.evaluation.scores import REPORT, Scores, finished
-from engine.evaluation.sweeps import SWEEPS, Sweep, sample
+from engine.evaluation.sweeps import SWEEPS, TRAINED_SWEEPS, Sweep, TrainedSweep, sample
 from engine.evaluation.tables import Table
 from engine.generation.files import LM_FILES
 from engine.queries.formats import QuerySet
 from engine.queries.stored import StoredResults
+from engine.retrieval.entity_sentences import CONTRAST
 from engine.retrieval.index import index_file, open_index
 from engine.retrieval.mention_states import PROBING
 from engine.stages.base import Pipeline, Stage
@@ -71,7 +72,7 @@ class ReportPlan:
         generating: queries for methods that need a language model; None: all.
         sweeps: names of :data:`SWEEPS`.
         sweep_sample: queries of each value of a sweep; None: all.
-        smoothing: bundles by the label smoothing of their training: the sweep that needs trainings.
+        trained: bundles by the value of a setting of their training, by name of :data:`TRAINED_SWEEPS`.
         before: a bundle from before the training.
         batch_size: queries handed over at once.
         again: measure finished cells again.
@@ -90,7 +91,7 @@ class ReportPlan:
     generating: int | None = None
     sweeps: Sequence[str] = ()
     sweep_sample: int | None = None
-    smoothing: Mapping[float, Bundle] = field(default_factory=dict)
+    trained: Mapping[str, Mapping[float, Bundle]] = field(default_factory=dict)
     before: Bundle | None = None
     batch_size: int = 64
     again: bool = False
@@ -142,7 +143,7 @@ def fill(plan: ReportPlan) -> Filled:
         "refused": [{**one, "source": _file_name(one["source"])} for one in refused_of(plan.queries)],
     }
     against = Against(plan.baseline, main_column(negatives), scores)
-    swept = [*_sweeps(plan), *_smoothing(plan)]
+    swept = [*_sweeps(plan), *_trained_sweeps(plan)]
     return Filled(document(about, rows, against, swept), seconds)
 
 
@@ -280,47 +281,56 @@ def _points(plan: ReportPlan, sweep: Sweep, queries: QuerySet) -> Iterator[dict[
         yield cell.report["overall"]
 
 
-def _smoothing(plan: ReportPlan) -> Iterator[dict[str, Any]]:
-    """Yield the sweep of label smoothing, whose values are bundles of trainings that are there."""
-    if not plan.smoothing:
-        return
-    about = {
-        "name": "smoothing",
-        "title": "Label smoothing (figure 7)",
-        "method": plan.baseline,
-        "setting": "smoothing",
-    }
-    if plan.baseline not in plan.methods:
-        yield _left_out(about, f"{plan.baseline} is not among the methods of the report")
-        return
-    pipeline, overall = plan.methods[plan.baseline], []
-    asked = _asked_of(plan, pipeline)
-    for value, bundle in plan.smoothing.items():
-        name = f"{plan.baseline}, smoothing {value}"
-        cell = _tried(lambda b=bundle, n=name: _cell(replace(plan, bundle=b), n, pipeline, asked))
-        if isinstance(cell, UserError):
-            yield _left_out(about, f"bundle {bundle.id}: {cell}")
-            return
-        overall.append(cell.report["overall"])
-    usable, _ = by_truth(asked.queries)
-    yield {**about, "queries": len(usable), "values": list(plan.smoothing), "overall": overall}
+def _trained_sweeps(plan: ReportPlan) -> Iterator[dict[str, Any]]:
+    """Yield the sweeps whose values are bundles of trainings that are there."""
+    for name, bundles in plan.trained.items():
+        if not bundles:
+            continue
+        sweep = TRAINED_SWEEPS[name]
+        about = {"name": name, "title": sweep.title, "method": sweep.method, "setting": name}
+        found = _tried(lambda sweep=sweep, bundles=bundles: list(_trained_points(plan, sweep, bundles)))
+        if isinstance(found, UserError):
+            yield _left_out(about, found)
+            continue
+        usable, _ = by_truth(_asked_of(plan, plan.methods[sweep.method]).queries)
+        yield {**about, "queries": len(usable), "values": list(bundles), "overall": found}
+
+
+def _trained_points(
+    plan: ReportPlan, sweep: TrainedSweep, bundles: Mapping[float, Bundle]
+) -> Iterator[dict[str, float]]:
+    if sweep.method not in plan.methods:
+        raise UserError(f"{sweep.method} is not among the methods of the report")
+    pipeline = plan.methods[sweep.method]
+    for value, bundle in bundles.items():
+        cell = _cell(
+            replace(plan, bundle=bundle), f"{sweep.method}, {value:g}", pipeline, _asked_of(plan, pipeline)
+        )
+        yield cell.report["overall"]
 
 
 def planes(plan: ReportPlan) -> list[Points]:
-    """Return entities of the most asked attribute by the mask view, before training (if given) and after."""
+    """Return entities of the most asked attribute by what training changes.
+
+    By the mask view, before training (if given) and after, and by the contrast view, where there is one.
+    """
     found = groups(plan.queries.queries)
     if found is None:
         return []
     title, by_value = found
     entities, of = named(by_value)
     after = f"{title}, after training" if plan.before else title
-    wanted = [(f"{title}, before training", plan.before), (after, plan.bundle)]
+    wanted = [
+        (f"{title}, before training", plan.before, VIEW),
+        (after, plan.bundle, VIEW),
+        (f"{title}, after contrast", plan.bundle, CONTRAST),
+    ]
     drawn = []
-    for name, bundle in wanted:
-        if bundle is None or index_file(VIEW) not in bundle.manifest.files or len(entities) < 3:
+    for name, bundle, view in wanted:
+        if bundle is None or index_file(view) not in bundle.manifest.files or len(entities) < 3:
             continue
         started = time.monotonic()
-        drawn.append(Points(name, plane(open_index(bundle, VIEW).vectors_of(entities)), of))
+        drawn.append(Points(name, plane(open_index(bundle, view).vectors_of(entities)), of))
         console.say(f"t-SNE of {len(entities)} entities, {name}: {time.monotonic() - started:.1f} s")
     return drawn
 
@@ -345,7 +355,6 @@ def ablation_tables(workspace: Workspace) -> list[Table]:
 
 
 OTHER_ROWS = {
-    "retexpan+contrast": "UltraWiki's ultra-fine contrastive learning is not built (docs/known-limits.md)",
     "retexpan+ra": "descriptions in front of every sentence make another bundle (see docs/measuring.md); "
     "give it with --row retexpan+ra=retexpan@BUNDLE",
 }

@@ -177,7 +177,9 @@ def test_figures_are_drawn_into_the_page(
     assert drawn == ["classes", "curves", "sweep-negatives", "views"]
     page = (world / "drawn" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(drawn)
-    assert f"plots={len(drawn)}" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert f"plots={len(drawn)}" in told.out
+    assert "after contrast:" in told.err, "of the contrast view, which the bundle has"
 
 
 def test_classes_of_all_queries_are_the_truth_of_a_sample(world: Path, first: dict) -> None:
@@ -220,6 +222,24 @@ def test_what_the_outside_throws_is_a_row_and_a_defect_is_none(
     assert "free space" in rows["default"]["why_not"]
     monkeypatch.setattr(reporting, "measure_cell", failing(ZeroDivisionError()))
     assert report(world, *asked, "--output", tmp_path) == 1
+
+
+def test_a_setting_of_the_training_is_swept_over_bundles(world: Path, first: dict, tmp_path: Path) -> None:
+    own = shutil.copytree(world, tmp_path / "world")
+    workspace = Workspace.open(own / "w")
+    ours = Bundle.open(workspace)
+    views = {"mask": np.random.default_rng(5).normal(size=(N, 4))}
+    other = publish_vectors(workspace, ours.vocabulary.names, views)
+    point_to(workspace, ours.id)
+    given = ("--smoothing", f"0.1={ours.id}", "--smoothing", f"0.2={other.id}", "--mined", f"10={other.id}")
+    words = ("--method", "retexpan", "--no-plots", "--sweep", "none")
+    assert report(own, *words, *given, "--output", tmp_path) == 0
+    found = json.loads((tmp_path / "report.json").read_text())
+    (sweep,) = found["sweeps"]
+    assert (sweep["name"], sweep["method"], sweep["values"]) == ("smoothing", "retexpan", [0.1, 0.2])
+    assert sweep["overall"][0] == first["rows"][0]["overall"] != sweep["overall"][1]
+    (left_out,) = found["sweeps_left_out"]
+    assert "retexpan+contrast-unconditioned is not among the methods" in left_out["why_not"]
 
 
 def test_two_reports_are_compared(world: Path, first: dict, tmp_path: Path, capsys) -> None:
@@ -347,7 +367,8 @@ def test_a_bundle_of_other_entities_is_refused(world: Path, capsys) -> None:
         ),
         (["--compare", "none.json"], "--compare none.json: No such file"),
         (["--compare", "query/0.json"], "no report of `seedset report`"),
-        (["--smoothing", "0.1"], "write VALUE=BUNDLE"),
+        (["--smoothing", "0.1"], "--smoothing 0.1: write VALUE=BUNDLE"),
+        (["--mined", "ten=0123"], "--mined ten=0123: write VALUE=BUNDLE"),
         (["--row", "retexpan@0123"], "write NAME=METHOD@BUNDLE"),
         (["--row", "x=default@0123", "--row", "x=retexpan@0123"], "x is a row of the report already"),
         (["--row", "default=retexpan@0123"], "default is a row of the report already"),
