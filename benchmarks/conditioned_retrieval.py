@@ -2,11 +2,11 @@
 
     python -m benchmarks.conditioned_retrieval --workspace W --queries FOLDER --every 13
 
-The workspace's bundle holds a contrastive training (``seedset train-encoder --contrast``, ``seedset
+The workspace's bundle holds a contrastive training (``seedset train-encoder --contrast newest --seed-text``, ``seedset
 build-index``). For some of the queries every sentence of every entity is read with the query's seeds
 appended, once, and the states are kept below ``--out``, a file a query: a rerun goes on where it ended. From
-these each setting of ``retexpan+contrast`` is answered without reading anything again: how many entities are
-recalled (k), how many sentences of each are read, and whether the mean over all is estimated
+these each setting of ``retexpan+contrast-conditioned`` is answered without reading anything again: how many
+entities are recalled (k), how many sentences of each are read, and whether the mean over all is estimated
 (:mod:`engine.retrieval.entity_sentences`).
 
 Of each setting: sentences a query and the share of the authors', agreement with their list (how many of their
@@ -136,15 +136,21 @@ def measured(
 
 
 def settings(most: int) -> Iterator[tuple[str, Pipeline]]:
-    """Yield the settings of ``retexpan+contrast`` that are compared, by name."""
+    """Yield the settings of ``retexpan+contrast-conditioned`` that are compared, by name."""
     for k, sentences, whole in product(RECALLED, SENTENCES, WHOLE):
         if k < most:
             changed = {"Retrieve.k": k, "ConditionedRetrieve.sentences": sentences}
             changed |= {"ConditionedRetrieve.whole": whole}
-            yield f"{k} of {sentences}, {whole} whole", change(method("retexpan+contrast"), changed)
+            yield (
+                f"{k} of {sentences}, {whole} whole",
+                change(method("retexpan+contrast-conditioned"), changed),
+            )
         if k < most and not whole:
             changed["ConditionedRetrieve.estimated"] = False
-            yield f"{k} of {sentences}, not estimated", change(method("retexpan+contrast"), changed)
+            yield (
+                f"{k} of {sentences}, not estimated",
+                change(method("retexpan+contrast-conditioned"), changed),
+            )
 
 
 def halves_of(queries: Sequence[LabelledQuery], every: int) -> dict[str, QuerySet]:
@@ -169,23 +175,27 @@ def timed(bundle: Bundle, encoder: ConditionedEncoder, queries: QuerySet, n: int
     """Print the CPU seconds that the default settings take for some queries."""
     fresh = Bundle(bundle.manifest, bundle.folder)
     fresh.provide(CONTRAST, encoder)
-    run = LocalPipeline([(stage, stage.open(fresh)) for stage in method("retexpan+contrast").stages])
+    run = LocalPipeline(
+        [(stage, stage.open(fresh)) for stage in method("retexpan+contrast-conditioned").stages]
+    )
     run([queries.queries[0].query])  # what is read once
     started = time.process_time()
     for labelled in queries.queries[1 : n + 1]:
         run([labelled.query])
     spent = time.process_time() - started
     read = sum(counts_of(worker).get("sentences", 0) for _, worker in run.opened)
-    print(f"retexpan+contrast: {spent / n:.2f} CPU seconds a query, {read / (n + 1):.0f} sentences")
+    print(
+        f"retexpan+contrast-conditioned: {spent / n:.2f} CPU seconds a query, {read / (n + 1):.0f} sentences"
+    )
 
 
 def counted(workspace: Workspace, bundle: Bundle, queries: QuerySet) -> None:
-    """Print how many sentences the authors read for a query, and how many ``retexpan+contrast`` does."""
+    """Print how many sentences the authors read for a query, and how many a conditioned one does here."""
     drawn_N = np.zeros(len(bundle.vocabulary), np.int64)
     for part in open_inputs(workspace).parts:
         rows = InputRows.read(part.local_copy(machine_cache()), with_ids=False)
         drawn_N += np.bincount(rows.entity_id, minlength=len(drawn_N))
-    recall, conditioned, _ = method("retexpan+contrast").stages
+    recall, conditioned, _ = method("retexpan+contrast-conditioned").stages
     assert isinstance(recall, Retrieve)
     assert isinstance(conditioned, ConditionedRetrieve)
     n = conditioned.sentences or np.iinfo(np.int64).max
@@ -236,7 +246,7 @@ def main() -> None:
     whole = measured(method("retexpan+contrast-everything"), bundle, recorded, halves)
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     print(line("every entity", whole, whole))
-    for name in ("retexpan", "retexpan+contrast-unconditioned"):
+    for name in ("retexpan", "retexpan+contrast"):
         print(line(name, measured(method(name), bundle, recorded, halves), whole))
     for name, pipeline in settings(len(names)):
         print(line(name, measured(pipeline, bundle, recorded, halves), whole), flush=True)

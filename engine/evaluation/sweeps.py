@@ -69,7 +69,7 @@ class TrainedSweep:
 TRAINED_SWEEPS: Mapping[str, TrainedSweep] = {
     "smoothing": TrainedSweep("Label smoothing (figure 7)", "retexpan"),
     "mined": TrainedSweep(
-        "Entities of either side that contrast is mined from (figure 7)", "retexpan+contrast-unconditioned"
+        "Entities of either side that contrast is mined from (figure 7)", "retexpan+contrast"
     ),
 }
 

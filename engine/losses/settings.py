@@ -69,8 +69,9 @@ class UltraFineSettings(BaseModel):
         description="Bring the entities of one list together; without, only sentences of the same entity.",
     )
     seed_text: bool = Field(
-        default=True,
-        description="Append the query's seeds to each sentence of the contrast. All layers then run for it.",
+        default=False,
+        description="Append the query's seeds to each sentence of the contrast, as the paper does. All "
+        "layers then run for it, and --method retexpan+contrast-conditioned can be asked.",
     )
     prediction_seed_share: float = Field(
         default=0.2,

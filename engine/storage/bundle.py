@@ -33,7 +33,7 @@ _OF_IMAGES = (
 )
 
 _OF_CONTRAST = (
-    "run `seedset train-encoder --contrast newest`, and `seedset build-index` after it, which makes it"
+    "run `seedset train-encoder --contrast newest{}`, and `seedset build-index` after it, which makes it"
 )
 
 MADE_BY = {
@@ -42,8 +42,8 @@ MADE_BY = {
     "index/image.": _OF_IMAGES,
     "index/multimodal.": _OF_IMAGES,
     "distributions/multimodal": _OF_IMAGES,
-    "index/contrast.": _OF_CONTRAST,
-    "contrast": _OF_CONTRAST,
+    "index/contrast.": _OF_CONTRAST.format(""),
+    "contrast": _OF_CONTRAST.format(" --seed-text"),
     "index/": "run `seedset build-index`, which makes it",
     "distributions/": "run `seedset build-index`, which makes them of an encoder that `seedset "
     "train-encoder` has trained",

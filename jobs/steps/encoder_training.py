@@ -44,6 +44,8 @@ class Trained:
     """Modality of the run, and so what is used of a context."""
     fingerprint: str | None = None
     """Fingerprint of the encoder that it began with; None: of a run of a version that kept none."""
+    seed_text: bool = False
+    """Whether it has learnt from sentences with seeds behind them (a contrastive run)."""
 
     def check_model(self) -> None:
         """Refuse to go on with another encoder than the one that the run began with, of the same name.
@@ -104,6 +106,7 @@ def trained_run(run: Store) -> Trained:
         summary.get("features"),
         summary["settings"].get("modality", "text"),
         summary.get("model_fingerprint"),
+        summary["settings"].get("ultra_fine", {}).get("seed_text", False),
     )
 
 

@@ -10,6 +10,7 @@ from engine.corpus.inputs.format import open_inputs
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
 from engine.errors import UserError
+from engine.models.text import TextEncoder
 from engine.retrieval.entity_sentences import CONTRAST
 from engine.retrieval.index import VectorIndex
 from engine.retrieval.mention_states import PROBING
@@ -111,7 +112,7 @@ def _publish(sources: Sources, made: BuiltViews) -> Manifest:
     staged = workspace.bundles.staging()
     workspace.entities.fetch(staged / "entities.parquet")
     write_sentences(workspace, staged / SENTENCES, len(sources.descriptions), made.refused_images)
-    encoders.of_mask_view().save(staged / "encoder")
+    TextEncoder.load(encoders.of_mask_view).save(staged / "encoder")
     load_tokenizer(encoders.base).save_pretrained(staged / "encoder")
     for name, vectors in made.views.items():
         VectorIndex(vectors).write(staged / "index" / f"{name}.faiss")

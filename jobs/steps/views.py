@@ -58,9 +58,10 @@ class Encoders:
     last: str | None
     """Folder of the trained encoder, whose last layer makes the mask view; None: the base's own."""
 
-    def of_mask_view(self) -> TextEncoder:
-        """Load the encoder that makes the mask view."""
-        return TextEncoder.load(self.last or self.base)
+    @property
+    def of_mask_view(self) -> str:
+        """The encoder that makes the mask view."""
+        return self.last or self.base
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,14 @@ Builder = Callable[[Sources, BuiltViews], None]
 
 def build_mask(sources: Sources, made: BuiltViews) -> None:
     """Add the mask view, the unit means of the mask representations: "mask"."""
-    cache = sources.cache
+    made.views["mask"] = _mask_view("mask", sources.encoders.of_mask_view, sources.cache, sources)
+
+
+def _mask_view(name: str, encoder: str, cache: FrozenCache, sources: Sources) -> Vectors:
+    """Return the unit means of an encoder's states at the masks, [N, D], from cached frozen states."""
     found: dict[int, EntitySums] = {}
-    with console.meter("mask view, sentences", cache.inputs.manifest.mentions) as meter:
-        for part, sums in sources.executor.map(MaskSumsWorker, (sources.encoders,), cache.parts, gpu=True):
+    with console.meter(f"{name} view, sentences", cache.inputs.manifest.mentions) as meter:
+        for part, sums in sources.executor.map(MaskSumsWorker, (encoder,), cache.parts, gpu=True):
             found[part] = sums
             meter.add(cache.inputs.rows[part])
     dim = next((one.sums_nD.shape[1] for one in found.values() if len(one.ids)), 1)
@@ -124,7 +129,7 @@ def build_mask(sources: Sources, made: BuiltViews) -> None:
         ids, sums_nD = found[part]
         if len(ids):
             total[ids] += sums_nD
-    made.views["mask"] = unit(total)
+    return unit(total)
 
 
 def build_text_distributions(sources: Sources, made: BuiltViews) -> None:
@@ -243,7 +248,10 @@ def build_class_names(sources: Sources, made: BuiltViews) -> None:
 
 
 def build_contrast(sources: Sources, made: BuiltViews) -> None:
-    """Add "contrast", the view of the contrastive training, and what reads sentences with seeds appended."""
+    """Add "contrast", the mask view by the encoder of the contrastive training.
+
+    Where that has learnt to read seeds, add what reads sentences with a query's seeds appended, too.
+    """
     trained = trained_encoder(sources.workspace, CONTRAST_JOB)
     if trained is None:
         return
@@ -255,12 +263,16 @@ def build_contrast(sources: Sources, made: BuiltViews) -> None:
         )
         return
     trained.check_model()
+    made.settings[CONTRAST] = {"trained": trained.name}
+    if not trained.seed_text:
+        cache = frozen_cache(sources.workspace, inputs, trained.model, executor=sources.executor)
+        made.views[CONTRAST] = _mask_view(CONTRAST, trained.folder.uri, cache, sources)
+        return
     view = contrast_view(
         trained.folder.uri, inputs.parts, inputs.rows, len(sources.descriptions), sources.executor
     )
     made.views[CONTRAST] = view.vectors
     made.writers.append(view.write)
-    made.settings[CONTRAST] = {"trained": trained.name}
 
 
 def build_joint(sources: Sources, made: BuiltViews) -> None:
@@ -276,13 +288,15 @@ def build_joint(sources: Sources, made: BuiltViews) -> None:
 def _joined(sources: Sources, made: BuiltViews) -> list[Vectors]:
     """Return the joint view's parts: views of the text, and the multi-modal view with equal weight."""
     views = made.views
-    mask, texts = centred(views["mask"]), [centred(views["description"]), views["lexical"]]
+    # What contrast was trained on tells attributes apart that entity prediction alone does not.
+    mask = centred(views.get(CONTRAST, views["mask"]))
+    texts = [centred(views["description"]), views["lexical"]]
     if "multimodal" not in views:
         return [mask, *texts]
     if made.settings["multimodal"]["modality"] == "image":
         return [views["multimodal"]]
     # The state is trained on the same texts: a mask view that is not trained would only add noise to it.
-    texts = [*([mask] if sources.trained else []), *texts]
+    texts = [*([mask] if sources.trained or CONTRAST in views else []), *texts]
     return [
         *(scale_to_unit_similarity_std(text) for text in texts if text.any()),
         STATE_WEIGHT * scale_to_unit_similarity_std(views["multimodal"]),
@@ -311,10 +325,14 @@ class EntitySums(NamedTuple):
 
 
 class MaskSumsWorker:
-    """A worker that sums the mask representations of one part, per entity."""
+    """A worker that sums the mask representations of one part, per entity.
 
-    def __init__(self, encoders: Encoders) -> None:
-        self._encoder = encoders.of_mask_view().to(worker_device())
+    Args:
+        encoder: whose last layer makes them; the frozen ones are those of the cache.
+    """
+
+    def __init__(self, encoder: str) -> None:
+        self._encoder = TextEncoder.load(encoder).to(worker_device())
 
     def __call__(self, part: CachedPart) -> EntitySums:
         """Return the sums of a part."""

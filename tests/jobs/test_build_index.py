@@ -12,7 +12,7 @@ import torch
 from engine.catalogue import open_catalogue
 from engine.corpus.inputs.format import InputSettings, open_inputs
 from engine.corpus.inputs.masking import fingerprint, load_tokenizer
-from engine.errors import UserError
+from engine.errors import BundleError, UserError
 from engine.methods import METHODS, method
 from engine.models.fingerprint import model_fingerprint
 from engine.models.hub import EMBEDDED
@@ -22,6 +22,7 @@ from engine.query import Query
 from engine.retrieval.entity_sentences import EntitySentences
 from engine.retrieval.index import VectorIndex, unit
 from engine.retrieval.mention_states import MentionStates
+from engine.retrieval.views import centred, joint_view
 from engine.stages.base import Pipeline
 from engine.stages.cgexpan import CGExpan
 from engine.storage.bundle import Bundle
@@ -128,7 +129,14 @@ def test_the_contrastive_training_has_a_view_and_its_sentences_and_answers(
     workspace, model = Workspace.open(tmp_path / "w"), str(tmp_path / "m")
     settings = InputSettings(tokenizer=fingerprint(load_tokenizer(model)), max_length=64)
     inputs = preprocess(workspace, model, settings, LocalExecutor())
-    write_contrast_run(workspace, model, inputs.key)
+    write_contrast_run(workspace, model, inputs.key, seed_text=False)
+    unread = _built(workspace)
+    assert not any(name.startswith("contrast/") for name in unread.manifest.files)
+    with pytest.raises(
+        BundleError, match=r"train-encoder --contrast newest --seed-text`, and `seedset build"
+    ):
+        method("retexpan+contrast-conditioned").open(unread)
+    write_contrast_run(workspace, model, inputs.key, seed_text=True)
     bundle = _built(workspace)
     encoder = TextEncoder.load(str(bundle.path("contrast") / "encoder"))
     assert has_seed_tokens(load_tokenizer(bundle.path("contrast") / "encoder"))
@@ -137,17 +145,25 @@ def test_the_contrastive_training_has_a_view_and_its_sentences_and_answers(
     with torch.no_grad():
         states = encoder.states(ids, lengths)[torch.arange(len(rows)), torch.from_numpy(rows.mask_index)]
     plain = np.stack([states[rows.entity_id == e].mean(dim=0).numpy() for e in range(len(METALS))])
-    assert ((vectors(bundle, "contrast") * unit(plain)).sum(axis=1) > 0.999).all()
+    for one in (bundle, unread):
+        assert ((vectors(one, "contrast") * unit(plain)).sum(axis=1) > 0.999).all()
+        parts = [
+            centred(vectors(one, "contrast")),
+            centred(vectors(one, "description")),
+            vectors(one, "lexical"),
+        ]
+        np.testing.assert_allclose(vectors(one, "joint"), joint_view(parts), atol=1e-5)
+    assert np.abs(vectors(bundle, "contrast") - vectors(bundle, "mask")).max() > 0.1
     sentences = EntitySentences.read(bundle.path("contrast") / "sentences")
     assert sentences.counts(np.arange(len(METALS), dtype=np.int32)).tolist() == [10] * len(METALS)
-    for name in ("retexpan+contrast", "retexpan+contrast-unconditioned", "retexpan+contrast-everything"):
+    for name in ("retexpan+contrast-conditioned", "retexpan+contrast", "retexpan+contrast-everything"):
         (answer,) = method(name).open(bundle)([Query(name, (0,), (1,))])
         assert set(answer.ranking.ids) == {2, 3, 4, 5}, name
     # Other inputs than the training's: no view, and a word on it.
     capsys.readouterr()
     preprocess(workspace, model, settings.model_copy(update={"max_length": 32}), LocalExecutor())
     assert not any(name.startswith("contrast/") for name in _built(workspace).manifest.files)
-    assert "run `seedset train-encoder --contrast` again on these" in capsys.readouterr().err
+    assert "run `seedset train-encoder --contrast newest` again on these" in capsys.readouterr().err
 
 
 def _built(workspace: Workspace) -> Bundle:
@@ -155,13 +171,17 @@ def _built(workspace: Workspace) -> Bundle:
     return Bundle.open(workspace)
 
 
-def write_contrast_run(workspace: Workspace, model: str, inputs: str) -> None:
-    """Write what a finished contrastive training leaves: an encoder and tokenizer that know seeds."""
+def write_contrast_run(workspace: Workspace, model: str, inputs: str, seed_text: bool) -> None:
+    """Write what a finished contrastive training leaves: a last layer of its own, and the two tokens."""
     run = Path(workspace.runs(CONTRAST_JOB).path) / "one"
     encoder, tokenizer = with_seed_tokens(TextEncoder.load(model), load_tokenizer(model))
+    torch.manual_seed(1)
+    for parameter in encoder.last.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
     encoder.save(run / "encoder")
     tokenizer.save_pretrained(run / "encoder")
-    about = {"model": model, "inputs": inputs, "settings": {}, "model_fingerprint": model_fingerprint(model)}
+    about = {"model": model, "inputs": inputs, "model_fingerprint": model_fingerprint(model)}
+    about["settings"] = {"ultra_fine": {"seed_text": seed_text}}
     (run / "summary.json").write_text(json.dumps(about))
     write_pointer(workspace.runs(CONTRAST_JOB), "one")
 

@@ -239,7 +239,7 @@ def test_a_setting_of_the_training_is_swept_over_bundles(world: Path, first: dic
     assert (sweep["name"], sweep["method"], sweep["values"]) == ("smoothing", "retexpan", [0.1, 0.2])
     assert sweep["overall"][0] == first["rows"][0]["overall"] != sweep["overall"][1]
     (left_out,) = found["sweeps_left_out"]
-    assert "retexpan+contrast-unconditioned is not among the methods" in left_out["why_not"]
+    assert "retexpan+contrast is not among the methods" in left_out["why_not"]
 
 
 def test_two_reports_are_compared(world: Path, first: dict, tmp_path: Path, capsys) -> None:

@@ -220,4 +220,4 @@ def test_after_the_deadline_the_recall_stands_and_segments_are_the_views(bundle:
 def test_a_bundle_without_a_contrastive_training_names_the_command(tmp_path: Path) -> None:
     bare = publish_vectors(Workspace.open(tmp_path), list("ab"), {"contrast": np.eye(2)})
     with pytest.raises(BundleError, match=r"'contrast'.*train-encoder --contrast.*build-index"):
-        method("retexpan+contrast").open(bare)
+        method("retexpan+contrast-conditioned").open(bare)

@@ -22,7 +22,7 @@ from tests.support.sentences import cached, random_rows
 
 N_ENTITIES = 12
 NAMES = [f"Entity{number}" for number in range(N_ENTITIES)]
-SIZES = UltraFineSettings(lists_per_batch=2, list_entities=2, entity_sentences=2)
+SIZES = UltraFineSettings(seed_text=True, lists_per_batch=2, list_entities=2, entity_sentences=2)
 
 
 def lists(query_id: str, pos: list[int], neg: list[int], recalled: list[int]) -> ContrastLists:

@@ -113,7 +113,7 @@ def test_methods_say_what_a_query_may_change(client: TestClient) -> None:
 
 def test_the_served_worker_answers_queries_of_other_settings_in_one_batch(bundle: Bundle) -> None:
     """The worker behind all fused deployments, as Serve's replicas run it, without Serve."""
-    chains = {"retexpan": (0, 1), "default": (2, 3), "retexpan+contrast": (4, 5, 6)}
+    chains = {"retexpan": (0, 1), "default": (2, 3), "retexpan+contrast-conditioned": (4, 5, 6)}
     stages = [stage for name in chains for stage in method(name).stages]
     opened = OpenedBundle.open(bundle, stages)
     runner = StageRunner(stages, [1 << 20] * len(stages), wait_s=0.05)  # they wait for each other
@@ -123,8 +123,8 @@ def test_the_served_worker_answers_queries_of_other_settings_in_one_batch(bundle
         ("default", {"Retrieve.hubness": 1.5, "ContrastRerank.temperature": 0.5}),
         ("retexpan", {"SegmentRerank.confidence": 0.3}),
         ("default", {}),
-        ("retexpan+contrast", {}),
-        ("retexpan+contrast", {"ConditionedRetrieve.sentences": 1, "Retrieve.k": 20}),
+        ("retexpan+contrast-conditioned", {}),
+        ("retexpan+contrast-conditioned", {"ConditionedRetrieve.sentences": 1, "Retrieve.k": 20}),
     ]
     jobs = []
     for name, options in several:
