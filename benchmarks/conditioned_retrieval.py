@@ -2,12 +2,12 @@
 
     python -m benchmarks.conditioned_retrieval --workspace W --queries FOLDER --every 13
 
-The workspace's bundle holds a contrastive training (``seedset train-encoder --contrast newest --seed-text``, ``seedset
-build-index``). For some of the queries every sentence of every entity is read with the query's seeds
-appended, once, and the states are kept below ``--out``, a file a query: a rerun goes on where it ended. From
-these each setting of ``retexpan+contrast-conditioned`` is answered without reading anything again: how many
-entities are recalled (k), how many sentences of each are read, and whether the mean over all is estimated
-(:mod:`engine.retrieval.entity_sentences`).
+The workspace's bundle holds a contrastive training (``seedset train-encoder --contrast newest --seed-text``,
+``seedset build-index``). For some of the queries every sentence of every entity is read with the query's
+seeds appended, once, and the states are kept below ``--out``, a file a query: a rerun goes on where it
+ended. From these each setting of ``retexpan+contrast-conditioned`` is answered without reading anything
+again: how many entities are recalled (k), how many sentences of each are read, and whether the mean over all
+is estimated (:mod:`engine.retrieval.entity_sentences`).
 
 Of each setting: sentences a query and the share of the authors', agreement with their list (how many of their
 first 10 and 100 stand among the first as many here), and CombMAP on the queries with even numbers, to choose

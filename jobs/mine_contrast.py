@@ -66,7 +66,7 @@ class MineContrastSettings(CommandSettings):
         description="Recall this many entities of each side; all others are of other fine-grained classes.",
     )
     method: Annotated[str, METHOD_NAME] = Field(
-        default="retexpan-negative", description="Recall by this method, from either side's seeds."
+        default="joint", description="Recall by this method, from either side's seeds."
     )
     set: Changes = declared(MethodSettings, "set")
     bundle: str | None = Field(
