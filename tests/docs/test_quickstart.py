@@ -35,7 +35,8 @@ def test_from_two_files_to_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 ran.append(words[0])
             if program == "curl":
                 asked.append(ExpandRequest.model_validate_json(words[words.index("-d") + 1]))
-    assert ran == ["import", "preprocess", "train-encoder", "build-index", "evaluate"]
+    first = ["import", "preprocess", "train-encoder", "build-index", "evaluate"]
+    assert ran == [*first, "mine-contrast", "train-encoder", "build-index"]
     namespace: dict[str, Any] = {}
     for block in blocks(PAGE, "python"):
         exec(compile(block.code, block.page, "exec"), namespace)
