@@ -79,6 +79,9 @@ class UltraFineSettings(BaseModel):
         le=1,
         description="Append a random query's seeds to this share of the sentences of entity prediction, too.",
     )
+    contrast_passes: int = Field(
+        default=1, ge=1, description="Draw from all lists so many times in each pass over the contexts."
+    )
     lists_per_batch: int = Field(default=4, ge=1, description="Take this many queries' lists a step.")
     list_entities: int = Field(
         default=3,

@@ -50,7 +50,7 @@ class Codes:
 
 
 class ListBatches:
-    """Batches of the contrast: an epoch draws from each query's lists once, in random order.
+    """Batches of the contrast: each pass of an epoch draws from each query's lists once, in random order.
 
     From a query: ``list_entities`` entities of L_pos and as many of L_neg, ``entity_sentences`` of each, and
     one sentence of each of twice as many entities that it did not recall.
@@ -94,13 +94,24 @@ class ListBatches:
 
     def __len__(self) -> int:
         """Batches of an epoch."""
+        return self._settings.contrast_passes * self._per_pass
+
+    @property
+    def _per_pass(self) -> int:
         return math.ceil(len(self._kept) / self._settings.lists_per_batch)
 
     def epoch(self, epoch: int) -> list[Rows]:
         """Return the numbers of the samples of each batch, a function of seed and epoch alone."""
         rng = np.random.default_rng([self._seed, epoch, 17])
-        groups = np.array_split(rng.permutation(self._kept), len(self))
-        return [np.concatenate([self._of_list(which, rng) for which in group]) for group in groups]
+        passes = [
+            np.array_split(rng.permutation(self._kept), self._per_pass)
+            for _ in range(self._settings.contrast_passes)
+        ]
+        return [
+            np.concatenate([self._of_list(which, rng) for which in group])
+            for groups in passes
+            for group in groups
+        ]
 
     def under_lists(self, batches: Sequence[Rows], share: float, epoch: int) -> list[Rows]:
         """Return batches of sentences in which a random share stands under a random list, outside of it.

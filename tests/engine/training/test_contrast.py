@@ -73,6 +73,15 @@ def test_an_epoch_draws_from_each_list_what_the_settings_say() -> None:
     assert not all(np.array_equal(*pair) for pair in zip(epoch, again.epoch(1), strict=True))
 
 
+def test_several_passes_draw_each_list_so_often() -> None:
+    _, entity = batches()
+    sizes = SIZES.model_copy(update={"contrast_passes": 3})
+    drawn = ListBatches(entity, np.arange(len(entity)), MINED, sizes, 3)
+    epoch = [np.unique(drawn.codes.apart(codes).lists).tolist() for codes in drawn.epoch(0)]
+    assert len(epoch) == len(drawn) == 6
+    assert all(sorted(sum(epoch[at : at + 2], [])) == [0, 2, 3] for at in (0, 2, 4))
+
+
 def test_lists_of_one_side_are_nothing_to_contrast() -> None:
     with pytest.raises(UserError, match="none of the 1 queries' lists has sentences of both sides"):
         ListBatches(np.arange(4), np.arange(4), MINED[1:2], SIZES, 0)
