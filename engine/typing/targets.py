@@ -21,7 +21,7 @@ from engine.typing.network import Questions
 
 MASKED_SHARE = 0.1
 """Of a text's tokens that are predicted, one at least; the share of the authors' program."""
-TWIN_SHARE = 0.5
+TWIN_SHARE = 0.25
 """Of the mentions that have a twin in a step. Their loss counts for all."""
 AS_MASK, AS_RANDOM = 0.8, 0.1
 """Of the predicted tokens that become the mask, or any token; the others stay (BERT's shares)."""
