@@ -135,8 +135,9 @@ class TypingModel:
         Raises:
             UserError: the labels clash (:func:`engine.typing.labels.label_words`).
         """
-        self.about = _about(labels, words, self.about.max_tokens)
-        self.network.labels = _label_tokens(self.tokenizer, self.about)
+        about = _about(labels, words, self.about.max_tokens)
+        self.network.labels = _label_tokens(self.tokenizer, about)
+        self.about = about
 
     def to(self, device: torch.device) -> TypingModel:
         """Move all weights to a device."""
