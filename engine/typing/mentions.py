@@ -92,7 +92,7 @@ def _mentions(file: Store, labelled: bool) -> Iterator[TypedMention]:
         row, _ = line_object(line, own)
         place = f"{file.uri}, line {line.number}"
         if isinstance(row, Refusal):
-            raise FormatError(f"{place}: {row.reason}")
+            raise FormatError(f"{place}: {row.detail}")
         yield _mention(row, place, line.number, labelled)
 
 
