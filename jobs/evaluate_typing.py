@@ -113,7 +113,7 @@ def main(settings: EvaluateTypingSettings) -> None:
     never trained on. With --train it is trained on each file by itself, with the types exchanged.
     """
     from engine.typing.mentions import read_mentions
-    from jobs.steps.typing import evaluate_splits
+    from jobs.steps.typing import FewShot, evaluate_splits
 
     started = time.monotonic()
     if settings.json_file is not None:
@@ -121,10 +121,22 @@ def main(settings: EvaluateTypingSettings) -> None:
     if any(number < 1 for number in settings.examples):
         raise UserError("--examples: give 1 or more; 0 examples are measured by leaving --train out")
     mentions = read_mentions(Store.open(settings.test))
-    rows = list(evaluate_splits(Workspace.open(settings.workspace), settings, mentions))
+    asked = FewShot(
+        settings.model,
+        settings.train,
+        settings.labels,
+        settings.label_words,
+        settings.rule,
+        settings.examples,
+        settings.training,
+        settings.processes.workers,
+        settings.processes.gpu,
+        settings.restart,
+    )
+    rows = list(evaluate_splits(Workspace.open(settings.workspace), asked, mentions))
     if settings.json_file is not None:
         settings.json_file.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    numbers = settings.examples or [None]
+    numbers: list[int | None] = [*settings.examples] or [None]
     groups = {number: [row for row in rows if row["examples"] == number] for number in numbers}
     _show(groups)
     last = _mean(groups[numbers[-1]])

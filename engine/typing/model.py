@@ -129,13 +129,21 @@ class TypingModel:
         """All types that the model knows."""
         return self.about.labels
 
-    def exchange_labels(self, labels: Sequence[str], words: Mapping[str, str] | None = None) -> None:
+    def exchange_labels(
+        self, labels: Sequence[str], words: Mapping[str, str] | None = None, max_tokens: int | None = None
+    ) -> None:
         """Let the model score other types; its weights stay.
+
+        Args:
+            labels: the types.
+            words: of some labels, see :func:`engine.typing.labels.label_words`.
+            max_tokens: of an input from now on; None: as before.
 
         Raises:
             UserError: the labels clash (:func:`engine.typing.labels.label_words`).
         """
-        about = _about(labels, words, self.about.max_tokens)
+        about = _about(labels, words, max_tokens or self.about.max_tokens)
+        self.inputs = InputMaker(self.tokenizer, about.max_tokens)
         self.network.labels = _label_tokens(self.tokenizer, about)
         self.about = about
 

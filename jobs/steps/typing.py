@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from engine.errors import UserError
 from engine.models.fingerprint import model_fingerprint
@@ -21,7 +21,6 @@ from engine.typing.mentions import TypedMention, labels_of, read_mentions
 from engine.typing.metrics import TypingScores, measure_types
 from engine.typing.model import LABELS, Rule, TypingModel, chosen_labels
 from jobs import console
-from jobs.settings import TrainingProcesses
 from jobs.workers.trainer import cluster_for, train_or_load_summary
 from jobs.workers.typing import JOB, TypingRun
 
@@ -146,22 +145,24 @@ def measure(model: TypingModel, mentions: Sequence[TypedMention], rule: Rule | N
     return measure_types(pairs)
 
 
-class Evaluation(Protocol):
-    """What :func:`evaluate_splits` reads of a command's settings."""
+@dataclass(frozen=True)
+class FewShot:
+    """Which model is measured, and what it is trained on before: the options of ``evaluate-typing``."""
 
     model: str
-    train: list[str]
+    train: Sequence[str]
     labels: str | None
     label_words: str | None
     rule: Rule | None
-    examples: list[int]
+    examples: Sequence[int]
     training: TypingSettings
-    processes: TrainingProcesses
+    workers: int
+    gpu: bool
     restart: bool
 
 
 def evaluate_splits(
-    workspace: Workspace, asked: Evaluation, mentions: Sequence[TypedMention]
+    workspace: Workspace, asked: FewShot, mentions: Sequence[TypedMention]
 ) -> Iterator[dict[str, Any]]:
     """Yield the measures of the model as it is, or after each training on a few examples.
 
@@ -178,7 +179,8 @@ def evaluate_splits(
             own = read_labels(Store.open(asked.labels)) if asked.labels else model.labels
             model.exchange_labels(own, given)
         yield _row(None, None, measure(model, mentions, asked.rule))
-    for number in asked.examples or [None] if asked.train else []:
+    numbers: Sequence[int | None] = asked.examples or [None]
+    for number in numbers:
         for file in asked.train:
             data = find_data(file, "--train")
             labels = choose_labels(data, asked.labels, asked.label_words)
@@ -188,8 +190,8 @@ def evaluate_splits(
                 labels,
                 asked.training,
                 name,
-                asked.processes.workers,
-                asked.processes.gpu,
+                asked.workers,
+                asked.gpu,
                 asked.restart,
                 number,
                 make_current=False,

@@ -53,7 +53,7 @@ class TypingRun(Run[TypingTraining]):
         mentions, words = self.mentions(), json.loads(self.words)
         if self.typed:
             model = TypingModel.load(self.model)
-            model.exchange_labels(self.labels, words)
+            model.exchange_labels(self.labels, words, self.settings.max_tokens)
         else:
             limit, seed = self.settings.max_tokens, self.settings.seed
             model = TypingModel.begin(self.model, self.labels, words, limit, seed)
