@@ -104,11 +104,13 @@ def _clashes(words: Mapping[str, str]) -> list[list[str]]:
 def read_labels(file: Store) -> list[str]:
     """Return the labels of a text file that holds one a line, as UFET's ``types.txt`` does.
 
+    One that is listed twice counts once: OntoNotes' list repeats ``/location/structure``.
+
     Raises:
         MissingFileError: there is no such file.
         FormatError: it is no UTF-8, or holds none.
     """
-    labels = [line.strip() for line in _text_of(file).splitlines() if line.strip()]
+    labels = list(dict.fromkeys(line.strip() for line in _text_of(file).splitlines() if line.strip()))
     if not labels:
         raise FormatError(f"{file.uri}: no label in it; a line holds one")
     return labels

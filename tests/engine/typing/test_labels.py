@@ -54,7 +54,7 @@ def test_paths_have_parents() -> None:
 
 def test_files_of_labels(tmp_path: Path) -> None:
     types, words = tmp_path / "types.txt", tmp_path / "words.json"
-    types.write_text("person\n\n body_part \n")
+    types.write_text("person\n\n body_part \nperson\n")
     words.write_text('{"person": "human"}')
     assert read_labels(Store.open(types)) == ["person", "body_part"]
     assert read_label_words(Store.open(words)) == {"person": "human"}
