@@ -19,6 +19,7 @@ from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.settings import EngineLayout, TypingSettings
 from engine.training.trainer import Trainer, Worker
+from engine.typing.labels import finest
 from engine.typing.mentions import TypedMention
 from engine.typing.model import TypingModel
 from engine.typing.network import Questions, TypingNetwork
@@ -115,7 +116,9 @@ def labelled(model: TypingModel, mentions: Sequence[TypedMention]) -> list[Label
     parts = model.inputs.tokens([one.mention for one in kept])
     found = []
     for one, own in zip(kept, parts, strict=True):
-        labels, added = ([place[label] for label in some] for some in (one.labels, one.added))
+        # Where a single type is predicted, its parents must not come before it.
+        learnt = finest(one.labels) if model.about.rule == "single" else one.labels
+        labels, added = ([place[label] for label in some] for some in (learnt, one.added))
         found.append(Labelled(own, np.array(labels, np.int64), np.array(added, np.int64)))
     return found
 
