@@ -50,6 +50,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
             "jobs.mine_contrast", "Mine lists of entities like the seeds, for contrastive training."
         ),
         "pretrain-lm": Entry("jobs.pretrain_lm", "Train a language model on the corpus and publish it."),
+        "train-typing": Entry("jobs.train_typing", "Train a model that types mentions of entities."),
     },
     "Expand and evaluate": {
         "expand": Entry("jobs.expand", "Expand a table of queries into Parquet."),
@@ -57,6 +58,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "report": Entry("jobs.report", "Fill the papers' tables: every method, with tests and figures."),
         "reproduce": Entry(
             "jobs.reproduce", "Run all commands with a paper's settings, from its data to its table."
+        ),
+        "evaluate-typing": Entry(
+            "jobs.evaluate_typing", "Measure predicted types, of a model or after a few examples."
         ),
         "ablate": Entry("jobs.ablate", "Train and measure MultiExpan without some of its parts."),
     },

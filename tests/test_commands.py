@@ -37,6 +37,7 @@ REQUIRED = {
     "jobs.build_index": "--workspace w",
     "jobs.choose_images": "--table t --output o --clip c",
     "jobs.evaluate": "--workspace w --queries q --method default",
+    "jobs.evaluate_typing": "--workspace w --test t",
     "jobs.expand": "--workspace w --queries q --method default",
     "jobs.image_features": "--workspace w --model m",
     "jobs.import_corpus": "--workspace w --source s",
@@ -46,6 +47,7 @@ REQUIRED = {
     "jobs.report": "--workspace w --queries q",
     "jobs.reproduce": "--preset mesed --source s --workspace w",
     "jobs.train_encoder": "--workspace w",
+    "jobs.train_typing": "--workspace w --data d",
     "serve.operations.bundles": "--workspace w",
     "serve.run": "--workspace w",
 }
@@ -58,7 +60,7 @@ def command_of(module: str) -> Command[Any]:
 
 
 def test_no_command_is_left_out() -> None:
-    assert len(MODULES) == 18
+    assert len(MODULES) == 20
     with_entry = {
         ".".join(file.relative_to(ROOT).with_suffix("").parts)
         for folder in ("jobs", "serve", "cluster")
@@ -151,6 +153,11 @@ NO_EFFECT = {
     ],
     "jobs.build_index": ["--head-sentences 9", "--untrained --no-text-distributions"],
     "jobs.evaluate": ["--set SegmentRerank.length=8"],
+    "jobs.evaluate_typing": [
+        "--examples 3",
+        "--epochs 3",
+        "--train f --objective-weight 0.2",
+    ],
     "jobs.image_features": ["--patches crop --grid 4"],
     "jobs.preprocess": ["--description-names masked"],
     "jobs.pretrain_lm": [
@@ -186,6 +193,7 @@ NO_EFFECT = {
         "--baseline albef --contrast-prior 0.1",
         "--baseline albef --last-layer-dropout 0.1",
     ],
+    "jobs.train_typing": ["--weak-epochs 2", "--no-mlm --no-next-word --objective-weight 0.2"],
     "serve.run": ["--burst 3", "--bundle 0123456789abcdef --bundle-poll-interval-s 3"],
 }
 """Command lines of which the last option does nothing."""

@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoModelForMaskedLM
-from transformers.modeling_outputs import BaseModelOutput
 
 from engine.corpus.inputs.masking import MentionMasker, load_tokenizer
 from engine.generation.hearst import MASK, PATTERNS, Masked, query
 from engine.models.device import worker_device
 from engine.models.hub import NamedModel
 from engine.models.mask_states import mask_states
-from engine.models.split import with_modules
+from engine.models.masked_lm import head_of
 from engine.models.text import TextEncoder
 from engine.retrieval.index import Vectors, unit
 from engine.retrieval.mention_states import PROBING, MentionStates
@@ -49,8 +48,7 @@ class MaskedLM:
         self._tokenizer = tokenizer
         self._masker = MentionMasker(tokenizer, MAX_TOKENS)
         self._encoder = TextEncoder(self._model.base_model)
-        # The model with its head, whose encoder is skipped: it is given the states.
-        self._head = with_modules(self._model, {self._model.base_model_prefix: _GivenStates()})
+        self._head = head_of(self._model)
 
     @classmethod
     def read(cls, folder: Path) -> MaskedLM:
@@ -86,14 +84,6 @@ class MaskedLM:
         inputs = self._masker.encode(*map(list, zip(*texts, strict=True))) if texts else []
         ids, places = [one.input_ids for one in inputs], [one.mask_index for one in inputs]
         return mask_states(self._encoder, ids, places, compute=torch.float32)
-
-
-class _GivenStates(torch.nn.Module):
-    """A module in place of an encoder, which returns the states that it was called with."""
-
-    def forward(self, *positional: Any, inputs_embeds: torch.Tensor, **others: Any) -> BaseModelOutput:
-        """Return the states as an encoder would."""
-        return BaseModelOutput(last_hidden_state=inputs_embeds)
 
 
 def _word(token: str) -> str:

@@ -112,7 +112,10 @@ class ReplicatedCheckpoint(CheckpointFormat):
         """
         tensors = load_file(folder / TENSORS, device=str(self._device))
         for name, module in self._modules.items():
-            module.load_state_dict(_below(tensors, f"{name}."))
+            found = _below(tensors, f"{name}.")
+            module.load_state_dict(
+                {n: found[first] for n, first in _first_names(module).items() if first in found}
+            )
         optimizer, moments = _adamw(engine), _below(tensors, "optimizer.")
         known = _named(engine)
         if strangers := {name.rpartition(".")[0] for name in moments} - known.keys():
@@ -131,12 +134,24 @@ class ReplicatedCheckpoint(CheckpointFormat):
             return
         folder.mkdir(parents=True, exist_ok=True)
         found = {
-            f"{name}.{n}": t for name, module in self._modules.items() for n, t in module.state_dict().items()
+            f"{name}.{n}": t
+            for name, module in self._modules.items()
+            for n, t in module.state_dict().items()
+            if _first_names(module)[n] == n  # the file holds no tensor twice
         }
         optimizer = _adamw(engine)
         for name, parameter in _named(engine).items():
             found |= {f"optimizer.{name}.{n}": t for n, t in optimizer.state[parameter].items()}
         save_file({n: t.contiguous() for n, t in found.items()}, folder / TENSORS)
+
+
+def _first_names(module: nn.Module) -> dict[str, str]:
+    """Return for each tensor of a module's state the first name of the same one: weights may be tied."""
+    first: dict[tuple[int, torch.Size], str] = {}
+    return {
+        name: first.setdefault((tensor.data_ptr(), tensor.shape), name) if tensor.numel() else name
+        for name, tensor in module.state_dict().items()
+    }
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

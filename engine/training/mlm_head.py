@@ -25,6 +25,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
+from engine.models.masked_lm import begin_as_identity
 from engine.text.class_words import head_noun
 
 if TYPE_CHECKING:
@@ -131,9 +132,8 @@ def train_head(
     head: Any = model.cls.predictions
     seen, labels_M = torch.unique(targets_M, return_inverse=True)
     counts = torch.bincount(labels_M).float()
+    begin_as_identity(model)
     with torch.no_grad():
-        head.transform.dense.weight.copy_(torch.eye(states_MD.shape[1]))
-        head.transform.dense.bias.zero_()
         head.bias.fill_(float(torch.log(0.5 / counts.sum())) - 10)
         head.bias[seen] = torch.log(counts / counts.sum())
     words: Any = model.get_input_embeddings()

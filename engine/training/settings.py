@@ -242,6 +242,61 @@ class LmSettings(TrainerSettings):
         return warmup_cosine(step, total, self.learning_rate, self.warmup)
 
 
+class TypingSettings(EncoderRunSettings):
+    """Settings of a training of the typing model (FiveFine, sections 2.4 and 4.1).
+
+    The paper's own for the crowd data are 5,000 steps (80 epochs of UFET's 1,998) at a constant 1e-5 with
+    BERT, after a million steps on weak data; ours begin without any.
+    """
+
+    epochs: int = Field(default=10, ge=1, description="Train for this many passes over all mentions.")
+    batch_size: int = Field(default=32, ge=1, description="Take this many mentions a step, over all workers.")
+    learning_rate: float = Field(
+        default=1e-4, gt=0, description="Let the schedule peak at this learning rate."
+    )
+    new_rate: float = Field(
+        default=10.0,
+        gt=0,
+        description="Train the pooling of labels, which begins anew, at this many times the learning rate.",
+    )
+    weight_decay: float = Field(
+        default=0.01,
+        ge=0,
+        description="Decay weights at this rate; biases and the scales of norms do not decay.",
+    )
+    layers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Train the encoder's last layers alone, this many; the embeddings, which labels are made "
+        "of, stay too.  [default: all layers and the embeddings]",
+    )
+    label_weight: float = Field(
+        default=5.0,
+        gt=0,
+        description="Count a mention's own label so many times; those that a program added (y_added), and "
+        "those that it lacks, count once.",
+    )
+    mlm: bool = Field(default=True, description="Predict masked tokens of the mentions' texts, too.")
+    next_word: bool = Field(default=True, description="Predict the words beside the mentions, too.")
+    objective_weight: float = Field(
+        default=0.1, ge=0, description="Weight of each of the two objectives beside typing."
+    )
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Drop this share of the encoder's outputs in training (BERT's own is 0.1).",
+    )
+    max_tokens: int = Field(
+        default=128,
+        ge=16,
+        description="Give the model this many tokens of a mention and its context at most.",
+    )
+    seed: int = Field(
+        default=13, description="Seed the pooling's first weights, the order, and what is masked."
+    )
+
+
 SMALL_RATE, LARGE_RATE = (135e6, 2e-4), (6.7e9, 1e-5)
 """Parameters of a model, and the peak rate of its further training: a SmolLM2 that was measured here, and the
 paper's LLaMA 7B (GenExpan, appendix B)."""

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, BertForMaskedLM, PreTrainedModel
 
@@ -18,6 +17,7 @@ from engine.errors import UserError
 from engine.models.device import worker_device
 from engine.models.fingerprint import model_fingerprint
 from engine.models.hub import NamedModel
+from engine.models.masked_lm import has_head, with_new_head
 from engine.models.plain_text import token_ids
 from engine.models.text import TextEncoder
 from engine.retrieval.index import unit
@@ -37,7 +37,6 @@ from engine.training.mlm_head import (
 from jobs import console
 from jobs.workers.executor import Executor
 
-HEAD_OF_BERT = "cls.predictions.transform.dense.weight"
 SEED = 13
 ROWS = 256
 
@@ -105,7 +104,7 @@ def masked_lm(workspace: Workspace, base: str, head_sentences: int) -> PreTraine
         UserError: the encoder has no head, and is of a family whose head is not trained here.
     """
     named = NamedModel.open(base, "encoder")
-    if named.config().model_type == "bert" and not _has_head(named):
+    if named.config().model_type == "bert" and not has_head(named):
         return _trained(workspace, base, head_sentences)
     try:
         model: PreTrainedModel = named.model(AutoModelForMaskedLM, torch.float32)
@@ -117,20 +116,10 @@ def masked_lm(workspace: Workspace, base: str, head_sentences: int) -> PreTraine
     return model
 
 
-def _has_head(named: NamedModel) -> bool:
-    """Return whether a BERT's weights hold the head; where they lie in several files, the loader will see."""
-    file = named.find("model.safetensors")
-    if file is None:
-        return True
-    with safe_open(file, "pt") as weights:
-        return HEAD_OF_BERT in weights.keys()  # noqa: SIM118, no mapping
-
-
 def _trained(workspace: Workspace, base: str, head_sentences: int) -> BertForMaskedLM:
     """Return the encoder with a head trained on the corpus, or trained there before."""
     encoder = TextEncoder.load(base)
-    model = BertForMaskedLM(encoder.model.config)
-    model.bert.load_state_dict(encoder.model.state_dict())
+    model = with_new_head(encoder)
     head: Any = model.cls.predictions
     key = content_key(read_manifest(workspace).digest, model_fingerprint(base), f"{head_sentences} {RECIPE}")
     file = workspace.runs("masked-lm") / f"{key}.safetensors"
