@@ -34,7 +34,7 @@ EXAMPLES = """
 """
 
 FEW_SHOT = TypingSettings(
-    epochs=60, batch_size=48, learning_rate=1e-4, label_weight=1.0, mlm=False, next_word=False
+    epochs=14, batch_size=48, learning_rate=2e-4, label_weight=1.0, mlm=False, next_word=False
 )
 """Settings of a training on a few examples."""
 

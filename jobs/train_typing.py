@@ -23,7 +23,7 @@ EXAMPLES = """
   seedset train-typing --workspace work --data ufet
   seedset train-typing --workspace work --data ufet/crowd/train.json --labels ufet/ontology/types.txt
   seedset train-typing --workspace work --data ufet --weak weak.jsonl.gz --weak-epochs 1
-  seedset train-typing --workspace work --data fet/train.json --model newest --label-weight 1 --epochs 60
+  seedset train-typing --workspace work --data fet/train.json --model newest --label-weight 1 --epochs 14
   ray job submit --working-dir . -- python -m jobs.train_typing --workspace s3://b/work --data s3://b/ufet \\
       --model bert-base-uncased --workers 4 --gpu
 """

@@ -249,13 +249,13 @@ class TypingSettings(EncoderRunSettings):
     BERT, after a million steps on weak data; ours begin without any.
     """
 
-    epochs: int = Field(default=10, ge=1, description="Train for this many passes over all mentions.")
+    epochs: int = Field(default=4, ge=1, description="Train for this many passes over all mentions.")
     batch_size: int = Field(default=32, ge=1, description="Take this many mentions a step, over all workers.")
     learning_rate: float = Field(
-        default=1e-4, gt=0, description="Let the schedule peak at this learning rate."
+        default=2e-4, gt=0, description="Let the schedule peak at this learning rate."
     )
     new_rate: float = Field(
-        default=10.0,
+        default=5.0,
         gt=0,
         description="Train the pooling of labels, which begins anew, at this many times the learning rate.",
     )
