@@ -91,5 +91,6 @@ def transform_of(model: PreTrainedModel) -> PreTrainedModel:
     """Return the head without its decoder: given states as ``inputs_embeds``, its logits are [.., D]."""
     decoder = model.get_output_embeddings()
     (path,) = (name for name, module in model.named_modules() if module is decoder)
-    parts = {model.base_model_prefix: GivenOutput(), path: torch.nn.Identity()}
+    prefix: str = model.base_model_prefix
+    parts: dict[str, torch.nn.Module | None] = {prefix: GivenOutput(), path: torch.nn.Identity()}
     return with_modules(model, parts)

@@ -42,5 +42,5 @@ def fit_offset(model: TypingModel, mentions: Sequence[TypedMention]) -> None:
         mean_D = states_BD.mean(0)
         score = float((mean_D @ network.label_vectors().T).mean())
         wanted = math.log(share / (1 - share))
-        network.pooling.norm.bias += (wanted - score) * mean_D / (mean_D @ mean_D)
+        network.pooling.norm.bias.add_((wanted - score) * mean_D / (mean_D @ mean_D))
     network.requires_grad_(True)

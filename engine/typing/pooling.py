@@ -33,7 +33,7 @@ class LabelTokens(NamedTuple):
     ids_U: Tensor
     token_S: Tensor
     label_S: Tensor
-    count: int
+    n_labels: int
     """Labels, N; each has a token at least."""
 
     @classmethod
@@ -47,7 +47,7 @@ class LabelTokens(NamedTuple):
     def to(self, device: torch.device) -> LabelTokens:
         """Return the same on a device."""
         return LabelTokens(
-            self.ids_U.to(device), self.token_S.to(device), self.label_S.to(device), self.count
+            self.ids_U.to(device), self.token_S.to(device), self.label_S.to(device), self.n_labels
         )
 
 
@@ -91,10 +91,10 @@ class LabelPooling(nn.Module):
         scores_UH = (tokens_UD @ asked_HD.T).float()
         # Less its largest score over all tokens no exponential overflows, and no weight changes.
         raised_SH = (scores_UH - scores_UH.detach().amax(0)).exp()[labels.token_S]
-        sums_NH = raised_SH.new_zeros(labels.count, self.heads).index_add(0, labels.label_S, raised_SH)
+        sums_NH = raised_SH.new_zeros(labels.n_labels, self.heads).index_add(0, labels.label_S, raised_SH)
         weights_SH = raised_SH / sums_NH[labels.label_S]
         values_UHE = self.value(tokens_UD).float().view(U, self.heads, self.size)
         weighted_SD = (values_UHE[labels.token_S] * weights_SH[:, :, None]).view(-1, D)
-        pooled_ND = weighted_SD.new_zeros(labels.count, D).index_add(0, labels.label_S, weighted_SD)
+        pooled_ND = weighted_SD.new_zeros(labels.n_labels, D).index_add(0, labels.label_S, weighted_SD)
         pooled: Tensor = self.norm(pooled_ND + self.feed_forward(pooled_ND))
         return pooled

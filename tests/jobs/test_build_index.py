@@ -180,9 +180,9 @@ def write_contrast_run(workspace: Workspace, model: str, inputs: str, seed_text:
         parameter.data += 0.3 * torch.randn_like(parameter)
     encoder.save(run / "encoder")
     tokenizer.save_pretrained(run / "encoder")
+    settings = {"ultra_fine": {"seed_text": seed_text}}
     about = {"model": model, "inputs": inputs, "model_fingerprint": model_fingerprint(model)}
-    about["settings"] = {"ultra_fine": {"seed_text": seed_text}}
-    (run / "summary.json").write_text(json.dumps(about))
+    (run / "summary.json").write_text(json.dumps({**about, "settings": settings}))
     write_pointer(workspace.runs(CONTRAST_JOB), "one")
 
 

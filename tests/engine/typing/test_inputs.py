@@ -26,6 +26,8 @@ def test_the_question_stands_behind_the_mention() -> None:
     left, right = maker.assemble(parts, "Left"), maker.assemble(parts, "Right")
     assert shown(left.ids) == "[CLS] a bc [ de ] ( Left : [MASK] ) f g [SEP]"
     assert shown(right.ids) == "[CLS] a bc [ de ] ( Right : [MASK] ) f g [SEP]"
+    assert parts.left_word is not None
+    assert parts.right_word is not None
     assert TOKENIZER.convert_ids_to_tokens([parts.left_word, parts.right_word]) == ["##c", "f"]
 
 
