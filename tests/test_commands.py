@@ -262,7 +262,7 @@ def test_the_version_is_the_stacks() -> None:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ("seedset eval", "evaluate"),
+        ("seedset exp", "expand"),
         ("seedset evaluate --me", "--method"),
         ("seedset evaluate --method retexpan+cd", "retexpan+cds"),
         ("seedset train-encoder --modality text+", "text+image"),
