@@ -79,8 +79,11 @@ class UltraFineSettings(BaseModel):
         le=1,
         description="Append a random query's seeds to this share of the sentences of entity prediction, too.",
     )
-    contrast_passes: int = Field(
-        default=1, ge=1, description="Draw from all lists so many times in each pass over the contexts."
+    contrast_passes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Draw from all lists so many times in each pass over the contexts.  [default: as many as "
+        "take about as many steps as entity prediction does]",
     )
     lists_per_batch: int = Field(default=4, ge=1, description="Take this many queries' lists a step.")
     list_entities: int = Field(

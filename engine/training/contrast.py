@@ -1,7 +1,9 @@
 """Train the text encoder by entity prediction and by the contrast of mined lists (RetExpan, section 5.1.2).
 
-An epoch is a pass of entity prediction over all sentences, then a pass of the contrast over all lists, as in
-appendix B; each step is of one of the two, each at a learning rate of its own, both on one schedule.
+An epoch is a pass of entity prediction over all sentences, then passes of the contrast over all lists, as in
+appendix B; each step is of one of the two, each at a learning rate of its own, both on one schedule. The
+paper does not say how many samples a pass of the contrast draws: here, unless told otherwise, as many as take
+about as many steps as entity prediction, for a few lists beside many sentences teach little.
 
 What the cache is worth: a sentence of the contrast has its query's seeds behind it (``seed_text``), which
 changes the input of every layer, and anew with every list. A second cache would hold lists x sentences: 350
@@ -136,7 +138,10 @@ class ContrastTraining(EncoderTraining):
         encoder.to(worker.device)
         self._contrast, self._ultra_fine = data, settings.ultra_fine
         states, sizes = data.states, settings.ultra_fine
-        self._lists = ListBatches(states.entity_id, states.with_text, data.lists, sizes, settings.seed)
+        beside = -(-len(states.with_text) // settings.batch_size)
+        self._lists = ListBatches(
+            states.entity_id, states.with_text, data.lists, sizes, settings.seed, beside
+        )
         self._texts = self._seed_texts(encoder) if sizes.seed_text else None
         if worker.world > (fewest := min(map(len, self._lists.epoch(0)))):
             raise UserError(

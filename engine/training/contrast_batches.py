@@ -61,6 +61,8 @@ class ListBatches:
         lists: of all queries; those without a sentence in L_pos or L_neg are left out.
         settings: sizes.
         seed: of the draws.
+        beside: steps of entity prediction in an epoch, which the passes are to match where the settings give
+            no number of them.
 
     Raises:
         UserError: no list is left.
@@ -73,6 +75,7 @@ class ListBatches:
         lists: Sequence[ContrastLists],
         settings: UltraFineSettings,
         seed: int,
+        beside: int = 0,
     ) -> None:
         self.codes = Codes(len(entity_id))
         self._entity, self._settings, self._seed = entity_id, settings, seed
@@ -88,13 +91,14 @@ class ListBatches:
                 f"none of the {len(lists)} queries' lists has sentences of both sides to contrast; mine "
                 "lists of queries with negative seeds (`seedset mine-contrast --queries QUERIES`)"
             )
+        self._passes = settings.contrast_passes or max(1, round(beside / self._per_pass))
         self._recalled = np.zeros((len(lists), n), bool)
         for place, one in enumerate(lists):
             self._recalled[place, _all(one)] = True
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return self._settings.contrast_passes * self._per_pass
+        return self._passes * self._per_pass
 
     @property
     def _per_pass(self) -> int:
@@ -103,10 +107,7 @@ class ListBatches:
     def epoch(self, epoch: int) -> list[Rows]:
         """Return the numbers of the samples of each batch, a function of seed and epoch alone."""
         rng = np.random.default_rng([self._seed, epoch, 17])
-        passes = [
-            np.array_split(rng.permutation(self._kept), self._per_pass)
-            for _ in range(self._settings.contrast_passes)
-        ]
+        passes = [np.array_split(rng.permutation(self._kept), self._per_pass) for _ in range(self._passes)]
         return [
             np.concatenate([self._of_list(which, rng) for which in group])
             for groups in passes

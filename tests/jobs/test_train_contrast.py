@@ -29,7 +29,9 @@ from jobs.workers.training_sessions import LocalSession
 from tests.jobs.conftest import import_metals
 from tests.support.encoders import write_encoder
 
-SMALL = UltraFineSettings(seed_text=True, lists_per_batch=1, list_entities=2, contrast_learning_rate=1e-2)
+SMALL = UltraFineSettings(
+    seed_text=True, contrast_passes=1, lists_per_batch=1, list_entities=2, contrast_learning_rate=1e-2
+)
 SETTINGS = ContrastiveSettings(
     epochs=2, batch_size=16, learning_rate=1e-3, precision="float32", ultra_fine=SMALL
 )

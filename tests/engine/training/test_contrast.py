@@ -73,13 +73,17 @@ def test_an_epoch_draws_from_each_list_what_the_settings_say() -> None:
     assert not all(np.array_equal(*pair) for pair in zip(epoch, again.epoch(1), strict=True))
 
 
-def test_several_passes_draw_each_list_so_often() -> None:
+@pytest.mark.parametrize(
+    ("told", "beside", "passes"), [(3, 0, 3), (3, 100, 3), (None, 6, 3), (None, 7, 4), (None, 0, 1)]
+)
+def test_each_list_is_drawn_in_every_pass(told: int | None, beside: int, passes: int) -> None:
+    """So many as were told, or as take about the steps of entity prediction; a pass takes two."""
     _, entity = batches()
-    sizes = SIZES.model_copy(update={"contrast_passes": 3})
-    drawn = ListBatches(entity, np.arange(len(entity)), MINED, sizes, 3)
+    sizes = SIZES.model_copy(update={"contrast_passes": told})
+    drawn = ListBatches(entity, np.arange(len(entity)), MINED, sizes, 3, beside)
     epoch = [np.unique(drawn.codes.apart(codes).lists).tolist() for codes in drawn.epoch(0)]
-    assert len(epoch) == len(drawn) == 6
-    assert all(sorted([*epoch[at], *epoch[at + 1]]) == [0, 2, 3] for at in (0, 2, 4))
+    assert len(epoch) == len(drawn) == 2 * passes
+    assert all(sorted([*epoch[at], *epoch[at + 1]]) == [0, 2, 3] for at in range(0, len(epoch), 2))
 
 
 def test_lists_of_one_side_are_nothing_to_contrast() -> None:
