@@ -28,7 +28,8 @@ def root(tmp_path: Path) -> Path:
     run_import(tmp_path / "w", tmp_path / "raw.jsonl", "jsonl")
     names = Vocabulary.read(Path(Workspace.open(tmp_path / "w").entities.path)).names
     places = [[1.0, 0.1] if name in NAMES[:3] else [0.1, 1.0] for name in names]
-    publish_vectors(Workspace.open(tmp_path / "w"), names, {"mask": np.array(places)})
+    vectors = np.array(places)
+    publish_vectors(Workspace.open(tmp_path / "w"), names, {"mask": vectors, "joint": vectors})
     record = {"id": "q", "positive": ["Norway"], "negative": ["Japan"], "pos_gt": ["Laos"]}
     (tmp_path / "q.jsonl").write_text(json.dumps(record))
     return tmp_path
