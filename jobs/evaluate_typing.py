@@ -15,14 +15,14 @@ from pydantic import Field
 
 from cluster.commandline import command
 from cluster.effect import keys_within
-from cluster.options import RUN, CommandSettings, Flag
+from cluster.options import RUN, CommandSettings, Flag, declared
 from engine.errors import UserError
 from engine.storage.relative import check_relative
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.settings import TypingSettings
 from jobs import console
-from jobs.settings import DATA, MODEL, OBJECTIVES, TRAINING, TrainingProcesses
+from jobs.settings import DATA, TYPING_HEADINGS, LabelWords, TrainingProcesses
 
 EXAMPLES = """
   seedset evaluate-typing --workspace work --test ufet/crowd/dev.json
@@ -59,10 +59,7 @@ class EvaluateTypingSettings(CommandSettings):
         description="Know the types of this file, one a line, in place of the model's own.  [default: the "
         "model's; with --train the list beside the file, else its types]",
     )
-    label_words: str | None = Field(
-        default=None,
-        description="Read some types as other words than their own: a JSON file of {type: words}.",
-    )
+    label_words: str | None = declared(LabelWords, "label_words")
     rule: Literal["threshold", "single"] | None = Field(
         default=None,
         description="Predict all types whose score is above 0 (the best one where none is), or a single one "
@@ -92,19 +89,7 @@ class EvaluateTypingSettings(CommandSettings):
 
 @command(
     EXAMPLES,
-    headings={
-        "label_words": DATA,
-        "labels": DATA,
-        "examples": DATA,
-        "model": MODEL,
-        "training": TRAINING,
-        "training.mlm": OBJECTIVES,
-        "training.next_word": OBJECTIVES,
-        "training.objective_weight": OBJECTIVES,
-        "training.label_weight": OBJECTIVES,
-        "training.max_tokens": DATA,
-        "restart": RUN,
-    },
+    headings={**TYPING_HEADINGS, "examples": DATA, "restart": RUN},
 )
 def main(settings: EvaluateTypingSettings) -> None:
     """Measure predicted types: strict accuracy, loose macro and loose micro P, R and F1, in percent.

@@ -48,6 +48,29 @@ def multimodal_headings(group: str) -> dict[str, str]:
     return {group: TRAINING, f"{group}.schedule": OBJECTIVES, **model}
 
 
+TYPING_HEADINGS = {
+    "label_words": DATA,
+    "labels": DATA,
+    "model": MODEL,
+    "training": TRAINING,
+    "training.mlm": OBJECTIVES,
+    "training.next_word": OBJECTIVES,
+    "training.objective_weight": OBJECTIVES,
+    "training.label_weight": OBJECTIVES,
+    "training.max_tokens": DATA,
+}
+"""Headings of the options that the commands of entity typing share."""
+
+
+class LabelWords(BaseModel):
+    """The words that types are read as."""
+
+    label_words: str | None = Field(
+        default=None,
+        description="Read some types as other words than their own: a JSON file of {type: words}.",
+    )
+
+
 OBJECTIVE_SWITCHES = ("prediction", "contrastive", "clustering", "distillation")
 PAIRS_ALONE = (
     *("passes", "refresh_pairs"),

@@ -111,7 +111,7 @@ class TrainEncoderSettings(CommandSettings):
             return dict.fromkeys(ultra_fine, "without --contrast")
         if self.baseline or self.modality != "text":
             return dict.fromkeys(["contrast", *ultra_fine], "with images")
-        return {}
+        return {} if self.ultra_fine.seed_text else {"prediction_seed_share": "without --seed-text"}
 
     def _unused_of_kind(self) -> dict[str, str]:
         if self.baseline:
@@ -165,8 +165,8 @@ def main(settings: TrainEncoderSettings) -> None:
     --modality text+image needs `seedset image-features`. Its four objectives can be switched off one by one.
 
     --contrast trains by mined lists besides: an epoch is a pass of entity prediction, then one of the
-    contrast, whose sentences have their query's seeds appended (--no-seed-text: none). `seedset build-index`
-    then makes the contrast view, which --method retexpan+contrast reads.
+    contrast (--seed-text: of sentences with their query's seeds appended). `seedset build-index` then makes
+    the contrast view, which --method retexpan+contrast reads, and the joint view in place of the mask view.
 
     Writes runs/train_encoder/RUN, or runs/train_contrast/RUN: the encoder, checkpoints, the loss curve,
     TensorBoard events (tensorboard --logdir WORKSPACE/runs/train_encoder). The same settings again go on

@@ -11,13 +11,13 @@ import time
 from pydantic import Field
 
 from cluster.commandline import command
-from cluster.options import RUN, CommandSettings
+from cluster.options import RUN, CommandSettings, declared
 from engine.models.hub import EMBEDDED
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.settings import TypingSettings
 from jobs import console
-from jobs.settings import DATA, MODEL, OBJECTIVES, TRAINING, TrainingProcesses
+from jobs.settings import DATA, TRAINING, TYPING_HEADINGS, LabelWords, TrainingProcesses
 
 EXAMPLES = """
   seedset train-typing --workspace work --data ufet
@@ -47,10 +47,7 @@ class TrainTypingSettings(CommandSettings):
         description="Learn the types of this file, one a line.  [default: types.txt, type_vocab.txt or "
         "ontology/types.txt beside the data, else the types that it has]",
     )
-    label_words: str | None = Field(
-        default=None,
-        description="Read some types as other words than their own: a JSON file of {type: words}.",
-    )
+    label_words: str | None = declared(LabelWords, "label_words")
     model: str = Field(
         default=EMBEDDED,
         description="Begin with this encoder: a folder or a hub name; a BERT without its head of a masked "
@@ -75,16 +72,8 @@ class TrainTypingSettings(CommandSettings):
 @command(
     EXAMPLES,
     headings={
-        "label_words": DATA,
-        "labels": DATA,
+        **TYPING_HEADINGS,
         "weak": DATA,
-        "model": MODEL,
-        "training": TRAINING,
-        "training.mlm": OBJECTIVES,
-        "training.next_word": OBJECTIVES,
-        "training.objective_weight": OBJECTIVES,
-        "training.label_weight": OBJECTIVES,
-        "training.max_tokens": DATA,
         "weak_epochs": TRAINING,
         "restart": RUN,
     },

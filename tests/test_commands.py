@@ -192,6 +192,8 @@ NO_EFFECT = {
         "--baseline clip --cross-layers 2",
         "--baseline albef --contrast-prior 0.1",
         "--baseline albef --last-layer-dropout 0.1",
+        "--contrast-passes 2",
+        "--contrast newest --prediction-seed-share 0.1",
     ],
     "jobs.train_typing": ["--weak-epochs 2", "--no-mlm --no-next-word --objective-weight 0.2"],
     "serve.run": ["--burst 3", "--bundle 0123456789abcdef --bundle-poll-interval-s 3"],

@@ -25,13 +25,33 @@ if TYPE_CHECKING:
 HEAD_OF_BERT = "cls.predictions.transform.dense.weight"
 
 
-def has_head(named: NamedModel) -> bool:
-    """Return whether a BERT's weights hold the head; where they lie in several files, the loader will see."""
+def lacks_head(named: NamedModel) -> bool:
+    """Return whether a model is a BERT whose weights hold no head; lie they in several files, no."""
     file = named.find("model.safetensors")
-    if file is None:
-        return True
+    if named.config().model_type != "bert" or file is None:
+        return False
     with safe_open(file, "pt") as weights:
-        return HEAD_OF_BERT in weights.keys()  # noqa: SIM118, no mapping
+        return HEAD_OF_BERT not in weights.keys()  # noqa: SIM118, no mapping
+
+
+def with_own_head(named: NamedModel, way_out: str) -> PreTrainedModel:
+    """Load an encoder with the head that it brings.
+
+    Args:
+        named: which.
+        way_out: what to do where it brings none, the end of the error.
+
+    Raises:
+        UserError: it brings none.
+    """
+    try:
+        found: PreTrainedModel = named.model(AutoModelForMaskedLM, torch.float32)
+    except UserError as error:
+        raise UserError(
+            f"{error}; a head is made for encoders of the family bert alone: name one whose folder has its "
+            f"masked-language-model head{way_out}"
+        ) from None
+    return found
 
 
 def with_new_head(encoder: TextEncoder) -> BertForMaskedLM:
@@ -60,18 +80,11 @@ def open_masked_lm(name: str, role: str = "--model") -> PreTrainedModel:
         UserError: it has no head, and is of a family whose head is not made here.
     """
     named = NamedModel.open(name, role)
-    if named.config().model_type == "bert" and not has_head(named):
-        model = with_new_head(TextEncoder.load(name))
-        begin_as_identity(model)
-        return model
-    try:
-        found: PreTrainedModel = named.model(AutoModelForMaskedLM, torch.float32)
-    except UserError as error:
-        raise UserError(
-            f"{error}; a head is made for encoders of the family bert alone: name one whose folder has its "
-            "masked-language-model head"
-        ) from None
-    return found
+    if not lacks_head(named):
+        return with_own_head(named, f" with {role}")
+    model = with_new_head(TextEncoder.load(name))
+    begin_as_identity(model)
+    return model
 
 
 class GivenOutput(torch.nn.Module):

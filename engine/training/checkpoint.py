@@ -113,9 +113,8 @@ class ReplicatedCheckpoint(CheckpointFormat):
         tensors = load_file(folder / TENSORS, device=str(self._device))
         for name, module in self._modules.items():
             found = _below(tensors, f"{name}.")
-            module.load_state_dict(
-                {n: found[first] for n, first in _first_names(module).items() if first in found}
-            )
+            tied = {n: found[first] for n, first in _first_names(module).items() if first in found}
+            module.load_state_dict(found | tied)  # what is not the module's is refused
         optimizer, moments = _adamw(engine), _below(tensors, "optimizer.")
         known = _named(engine)
         if strangers := {name.rpartition(".")[0] for name in moments} - known.keys():
@@ -133,12 +132,10 @@ class ReplicatedCheckpoint(CheckpointFormat):
         if not first:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        found = {
-            f"{name}.{n}": t
-            for name, module in self._modules.items()
-            for n, t in module.state_dict().items()
-            if _first_names(module)[n] == n  # the file holds no tensor twice
-        }
+        found: dict[str, Tensor] = {}
+        for name, module in self._modules.items():
+            own, firsts = module.state_dict(), _first_names(module)
+            found |= {f"{name}.{n}": own[n] for n, first in firsts.items() if n == first}
         optimizer = _adamw(engine)
         for name, parameter in _named(engine).items():
             found |= {f"optimizer.{name}.{n}": t for n, t in optimizer.state[parameter].items()}

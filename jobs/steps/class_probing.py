@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForMaskedLM, BertForMaskedLM, PreTrainedModel
+from transformers import BertForMaskedLM, PreTrainedModel
 
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.schema import read_manifest
@@ -17,7 +17,7 @@ from engine.errors import UserError
 from engine.models.device import worker_device
 from engine.models.fingerprint import model_fingerprint
 from engine.models.hub import NamedModel
-from engine.models.masked_lm import has_head, with_new_head
+from engine.models.masked_lm import lacks_head, with_new_head, with_own_head
 from engine.models.plain_text import token_ids
 from engine.models.text import TextEncoder
 from engine.retrieval.index import unit
@@ -104,16 +104,9 @@ def masked_lm(workspace: Workspace, base: str, head_sentences: int) -> PreTraine
         UserError: the encoder has no head, and is of a family whose head is not trained here.
     """
     named = NamedModel.open(base, "encoder")
-    if named.config().model_type == "bert" and not has_head(named):
+    if lacks_head(named):
         return _trained(workspace, base, head_sentences)
-    try:
-        model: PreTrainedModel = named.model(AutoModelForMaskedLM, torch.float32)
-    except UserError as error:
-        raise UserError(
-            f"--class-names: {error}; a head is trained for encoders of the family bert alone: name one "
-            "whose folder has its masked-language-model head with `seedset preprocess --model`"
-        ) from None
-    return model
+    return with_own_head(named, ", with `seedset preprocess --model`, or leave --class-names out")
 
 
 def _trained(workspace: Workspace, base: str, head_sentences: int) -> BertForMaskedLM:

@@ -303,9 +303,10 @@ def _trained_points(
         raise UserError(f"{sweep.method} is not among the methods of the report")
     pipeline = plan.methods[sweep.method]
     for value, bundle in bundles.items():
-        cell = _cell(
-            replace(plan, bundle=bundle), f"{sweep.method}, {value:g}", pipeline, _asked_of(plan, pipeline)
-        )
+        elsewhere, label = replace(plan, bundle=bundle), f"{sweep.method}, {value:g}"
+        cell = _tried(partial(_cell, elsewhere, label, pipeline, _asked_of(plan, pipeline)))
+        if isinstance(cell, UserError):
+            raise UserError(f"bundle {bundle.id}: {cell}")
         yield cell.report["overall"]
 
 

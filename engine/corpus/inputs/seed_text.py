@@ -52,7 +52,7 @@ class SeedText:
             raise UserError(
                 f"the tokenizer {tokenizer.name_or_path} has no tokens {POS_SEP} and {NEG_SEP}, so that it "
                 "writes no seeds; take the encoder of a contrastive training (`seedset train-encoder "
-                "--contrast`)"
+                "--contrast newest --seed-text`)"
             )
         self._tokenizer, self.most = tokenizer, most
         self._positive, self._negative = seed_token_ids(tokenizer)

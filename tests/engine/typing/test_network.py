@@ -92,7 +92,7 @@ def test_the_loss_is_the_sum_over_mentions_of_what_the_library_computes(network:
         one = typing_loss(
             (vectors @ transformed)[None], asked.target_PN[place][None], asked.weight_PN[place][None]
         )
-        wanted += float(one)
+        wanted += float(one.detach())
     assert float(network(asked, 0.1)) == pytest.approx(wanted, rel=1e-4)
     assert asked.target_PN.tolist() == [[1, 1, 1], [0, 1, 0], [1, 0, 0]]
     assert asked.weight_PN.tolist() == [[5, 1, 5], [1, 5, 1], [1, 1, 1]]
