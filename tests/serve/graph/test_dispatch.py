@@ -203,10 +203,10 @@ def test_an_expansion_that_failed_goes_no_further() -> None:
 
 
 def test_a_stage_that_does_not_end_in_time_is_left_out_by_name() -> None:
-    slow = FakeHandle(found, delay=5)
+    slow = FakeHandle(found, delay=60)
     started = time.monotonic()
     (outcome,) = ask(made({"A": FakeHandle(found), "B": slow}), [expansion(seconds=0.1)])
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 20
     assert isinstance(outcome, Expansion)
     assert outcome.degraded == ("Generate: left out, the deadline came first",)
     (nothing,) = ask(made({"A": slow, "B": slow}), [expansion(seconds=0.1)])

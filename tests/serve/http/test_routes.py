@@ -332,8 +332,9 @@ def test_tokens_guard_all_but_the_page_and_what_watches(make_client: MakeClient)
     assert client.get("/openapi.json").json()["security"]
 
 
-def test_queries_above_the_rate_get_429(make_client: MakeClient) -> None:
-    client = make_client(rate_per_minute=60, burst=3)
+def test_queries_above_the_rate_get_429(make_service: MakeService) -> None:
+    service = make_service(rate_per_minute=60, burst=3)
+    client = TestClient(create_app(service, clock=lambda: 0.0))
     batch = {"queries": [{"positive": [1], "top_k": 1}] * 2}
     assert client.post("/v1/expand/batch", json=batch).status_code == 200
     assert client.post("/v1/expand", json={"positive": [1]}).status_code == 200
