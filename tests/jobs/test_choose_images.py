@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import UserError
@@ -16,7 +14,6 @@ from engine.images.selection.settings import SelectionSettings
 from jobs.choose_images import main
 from jobs.steps import image_selection
 from jobs.steps.image_selection import choose_images
-from jobs.workers.executor import RayExecutor
 from tests.support import choice_models
 from tests.support.commands import run_command
 from tests.support.corpora import run_import
@@ -114,24 +111,3 @@ def test_work_that_fails_after_an_image_has_come_says_why(
     monkeypatch.setattr(image_selection, "SelectionWorker", FailingWorker)
     with pytest.raises(UserError, match="not enough memory"):
         choose_images(table, output, settings, executor=LastFirst())
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_ray_chooses_the_same(ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "PART_RECORDS", 2)
-    table = str(found_images(tmp_path / "raw"))
-    settings = SelectionSettings(clip=choice_models.clip(tmp_path / "clip"), alpha=0.5)
-
-    def made(output: Path, executor: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]], object]:
-        _, counts, parts = choose_images(table, str(output), settings, executor=executor)
-        assert parts == 2
-        texts = [f.read_text() for f in sorted((output / "sentences").iterdir())]
-        scores = [row for f in sorted((output / "scores").iterdir()) for row in pq.read_table(f).to_pylist()]
-        return [json.loads(line) for text in texts for line in text.rstrip().split("\n")], scores, counts
-
-    here, there = made(tmp_path / "here", LastFirst()), made(tmp_path / "there", RayExecutor(workers=1))
-    assert [s | {"image_score": 0} for s in there[0]] == [s | {"image_score": 0} for s in here[0]]
-    assert there[2] == here[2]
-    for one, other in zip(there[1], here[1], strict=True):
-        assert one == pytest.approx(other, abs=1e-5)

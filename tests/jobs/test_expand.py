@@ -280,11 +280,9 @@ def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(root, tmp_path)
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.faults
-def test_a_mistake_met_by_an_actor_is_one_line(root, tmp_path):
-    job = submitted(root, tmp_path / "out", "--method", "lexical", "--part-size", 6)
-    _, shown = job.communicate(timeout=200)
-    assert job.returncode == 2
-    check_one_line(shown, tmp_path / "out")
+def test_a_mistake_met_by_an_actor_is_one_line(ray_local, root, tmp_path, capsys):
+    assert expand(root, tmp_path / "out", "--method", "lexical", "--part-size", 6) == 2
+    check_one_line(capsys.readouterr().err, tmp_path / "out")
 
 
 def test_a_mistake_met_in_this_process_is_one_line(root, tmp_path, capsys):

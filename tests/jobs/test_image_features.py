@@ -22,7 +22,7 @@ from jobs.settings import Making
 from jobs.steps import image_features
 from jobs.steps.encoder_training import check_modality
 from jobs.steps.image_features import FeatureRunResult, make_image_features
-from jobs.workers.executor import Arguments, Executor, LocalExecutor, RayExecutor, Result, Task, Worker
+from jobs.workers.executor import Arguments, Executor, LocalExecutor, Result, Task, Worker
 from tests.support.executors import LastFirst
 from tests.support.images import backbone, image_bytes, import_images, stored
 
@@ -312,19 +312,3 @@ def test_what_an_earlier_version_wrote_is_read_and_kept(tmp_path: Path, model: s
     assert ImageFeatures.open(Workspace.open(tmp_path / "w")).manifest == first.manifest
     again = make(tmp_path / "w", model)
     assert (again.made, again.kept, again.manifest) == (0, 5, first.manifest)
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_ray_makes_the_same_features(ray_local: None, tmp_path: Path, model: str) -> None:
-    """The contract of both workers: hashing, and encoding."""
-    images = named(COLOURS) | {"text.jpg": b"no picture"}
-    addresses = import_images(tmp_path / "w", tmp_path / "raw", images)
-    workspace = Workspace.open(tmp_path / "w")
-    spread = make(tmp_path / "w", model, executor=RayExecutor(workers=1))
-    assert (spread.made, spread.manifest.refused) == (5, 1)
-    opened = ImageFeatures.open(workspace)
-    features = opened.gather(opened.rows_of(addresses))
-    make(tmp_path / "w", model, force=True)
-    opened = ImageFeatures.open(workspace)
-    torch.testing.assert_close(opened.gather(opened.rows_of(addresses)), features)

@@ -15,7 +15,7 @@ from engine.errors import StorageError, UserError
 from engine.models.hub import EMBEDDED, embedded_model_path
 from engine.storage.workspace import Workspace
 from jobs.preprocess import PreprocessResult, main, preprocess
-from jobs.workers.executor import Executor, LocalExecutor, RayExecutor
+from jobs.workers.executor import Executor, LocalExecutor
 from tests.support.commands import run_command
 from tests.support.corpora import jsonl, run_import, ultrawiki
 from tests.support.encoders import write_encoder
@@ -156,17 +156,6 @@ def test_a_description_that_changes_makes_its_parts_anew(corpus: Path, tmp_path:
     content = rows(corpus)
     make(corpus, max_sentences=100, descriptions=True, force=True)
     assert rows(corpus) == content
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_ray_makes_the_same_parts(ray_local: None, corpus: Path) -> None:
-    spread = make(corpus, executor=RayExecutor(workers=2))
-    content = rows(corpus)
-    assert make(corpus, force=True) == spread
-    assert rows(corpus) == content
-    with pytest.raises(UserError, match=r"^--model embedded: this node has another tokenizer"):
-        make(corpus, executor=RayExecutor(workers=2), tokenizer="0" * 64)
 
 
 def test_another_tokenizer_under_the_same_name_is_a_mistake(corpus: Path) -> None:

@@ -347,11 +347,11 @@ def test_a_bad_bundle_is_refused_and_the_old_one_serves_on(url: str, bundle: Bun
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("served", ["per-stage"], indirect=True)
 def test_no_query_is_lost_when_a_replica_is_killed(served: Server, bundle: Bundle) -> None:
     queries = random_queries(40)
     expected = METHODS[METHOD].open(bundle)(queries)
-    victims = served.replicas("Pipeline") + served.replicas("Retrieve") + served.replicas("Index-1-of-2")
-    ends = victims[:1] + victims[-1:] if len(victims) > 1 else [*victims, *served.replicas("Ingress")]
-    for victim in ends:
+    for stage in ("Retrieve", "Index-1-of-2", "Ingress"):
+        victim = served.replicas(stage)[0]
         for place, answer in asyncio.run(under_load(served.url, queries, 3, victim.kill)):
             same(answer, expected[place])
