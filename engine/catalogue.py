@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from engine.entity_types import HOLDS, TYPES, EntityTypes
 from engine.errors import UnknownAttributeError
 from engine.query import Filters, Ids
 from engine.storage.bundle import Bundle, lost_file
@@ -27,6 +28,9 @@ from engine.text.spelling import SpellingTable
 
 SENTENCES = "sentences.parquet"
 """A bundle's file of sentences: the columns of mentions, sorted by entity. A bundle may have none."""
+
+TYPE = "type"
+"""The attribute of what a typing model found."""
 
 MAX_ATTRIBUTES = 100
 MAX_VALUES = 200
@@ -94,13 +98,17 @@ class Catalogue:
     Args:
         entities: a bundle's ``entities.parquet``.
         sentences: its ``sentences.parquet``, if it has one.
+        types: that a typing model found: the attribute "type", unless entities have their own of it.
     """
 
-    def __init__(self, entities: Path, sentences: Path | None) -> None:
+    def __init__(self, entities: Path, sentences: Path | None, types: EntityTypes | None = None) -> None:
         table = pq.read_table(entities, columns=["description", "attributes"])
         self._descriptions = table["description"]
         self._attributes = table["attributes"]
         self._postings = _postings(self._attributes)
+        self._types = None if TYPE in self._postings else types
+        if self._types is not None:
+            self._postings |= _type_postings(self._types)
         self._attribute_spellings = SpellingTable(dict.fromkeys(self._postings))
         self._sentences = _SentenceFile(sentences) if sentences else None
 
@@ -113,7 +121,9 @@ class Catalogue:
 
     def attributes_of(self, entity: int) -> dict[str, list[str]]:
         """Return the attributes of an entity."""
-        return {name: values or [] for name, values in self._attributes[entity].as_py() or ()}
+        own = {name: values or [] for name, values in self._attributes[entity].as_py() or ()}
+        found = [name for name, _ in self._types.of(entity)] if self._types else []
+        return own | ({TYPE: found} if found else {})
 
     def attributes(self) -> list[Attribute]:
         """Return what entities can be chosen by: what most of them have first, within limits."""
@@ -196,9 +206,19 @@ def open_catalogue(bundle: Bundle) -> Catalogue:
     """Return the bundle's catalogue, read once a process."""
 
     def read(entities: Path) -> Catalogue:
-        return Catalogue(entities, bundle.path(SENTENCES) if SENTENCES in bundle.manifest.files else None)
+        sentences = bundle.path(SENTENCES) if SENTENCES in bundle.manifest.files else None
+        return Catalogue(entities, sentences, open_types(bundle) if TYPES in bundle.manifest.files else None)
 
     return bundle.once("entities.parquet", read)
+
+
+def open_types(bundle: Bundle) -> EntityTypes:
+    """Return the types of a bundle's entities, read once a process.
+
+    Raises:
+        BundleError: it holds none.
+    """
+    return bundle.once(TYPES, lambda file: EntityTypes.read(file, len(bundle.vocabulary)))
 
 
 class _SentenceFile:
@@ -276,6 +296,15 @@ def _postings(column: pa.ChunkedArray) -> dict[str, _Postings]:
         np.asarray(values.indices),
         entity_A[pair_V],
     )
+
+
+def _type_postings(types: EntityTypes) -> dict[str, _Postings]:
+    """Return the entities of each type that holds; none where no type does."""
+    held = np.flatnonzero(types.confidence_M >= HOLDS)
+    entity_M = np.repeat(np.arange(len(types)), np.diff(types.starts_N1))
+    values = pa.array(types.names, pa.string())
+    triples = np.zeros(len(held), np.int32), types.types_M[held], entity_M[held]
+    return _ordered([TYPE], values, *triples) if len(held) else {}
 
 
 def _ordered(

@@ -17,6 +17,7 @@ from engine.stages.generative_rerank import GenerativeRerank
 from engine.stages.rerank import ContrastRerank, SegmentRerank
 from engine.stages.retrieve import Retrieve
 from engine.stages.setexpan import SetExpan
+from engine.stages.types import TypeRerank
 from engine.stages.window_search import WindowSearch
 
 
@@ -38,6 +39,8 @@ METHODS: dict[str, Pipeline] = {
     "retexpan+contrast-conditioned": Retrieve(k=300, view="contrast")
     >> ConditionedRetrieve()
     >> SegmentRerank(by="evidence", view="contrast", length=4),
+    # By types in words, too: those that the seeds share, and those that tell them apart.
+    "retexpan+types": Retrieve(view="mask") >> TypeRerank() >> SegmentRerank(view="mask", length=4),
     # The paper's GenExpan: rounds of generation, re-ranked by the likelihood of the negative seeds.
     "genexpan": Generate() >> SegmentRerank(by="likelihood", length=4),
     # With a class name that the model gives the seeds, and what they have in common (table 2).
@@ -130,6 +133,7 @@ ABOUT: Mapping[str, str] = {
     "retexpan+cds": "RetExpan with segments by confidence (appendix K)",
     "retexpan+contrast": "RetExpan with contrastive learning, read without the query's seeds",
     "retexpan+contrast-conditioned": "the same, and what is recalled is read with the seeds appended",
+    "retexpan+types": "RetExpan with what a typing model says the seeds are (train-typing)",
     "retexpan-negative": "RetExpan without the negative seeds (table 4)",
     "genexpan": "UltraWiki's GenExpan: rounds of generation, then segments by likelihood",
     "genexpan+cot": "GenExpan that names the class and what the positive seeds share first (table 2)",

@@ -23,6 +23,7 @@ EXAMPLES = """
   seedset build-index --workspace work --untrained
   seedset build-index --workspace work --inputs mask-L500-S50-RA-0123abcd
   seedset build-index --workspace work --class-names
+  seedset build-index --workspace work --types newest
   ray job submit --working-dir . -- python -m jobs.build_index --workspace s3://bucket/work --workers 16
 """
 
@@ -51,6 +52,11 @@ class BuildIndexSettings(CommandSettings):
         "product of every sentence with every entity.",
     )
 
+    types: str | None = Field(
+        default=None,
+        description="Type every entity by this typing model of `seedset train-typing`: its folder, its run, "
+        'or "newest". The bundle gets each entity\'s types, an attribute `type` and a view.',
+    )
     class_names: bool = Field(
         default=False,
         description="Make what `cgexpan` asks, too: the state of every mention, and a masked language model; "
@@ -88,6 +94,7 @@ def main(settings: BuildIndexSettings) -> None:
             settings.inputs,
             settings.text_distributions,
             head,
+            settings.types,
         )
     console.result(
         bundle=manifest.id,

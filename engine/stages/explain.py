@@ -7,9 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from engine.catalogue import open_types
+from engine.entity_types import TYPES
 from engine.query import Expansion, Scores
 from engine.retrieval.index import index_file, open_index, seed_vectors
 from engine.stages.base import Stage, Worker, finish
+from engine.stages.types import types_in_words
 from engine.storage.bundle import Bundle
 
 
@@ -19,7 +22,8 @@ class Explain(Stage):
     Adds the evidence ``nearest_positive``, a seed's place in ``query.positive`` (-1: no seed of the kind,
     or not the entity itself, has a vector in the view), and ``nearest_positive_similarity``, their cosine
     (NaN in that case); likewise for the negative seeds, if there are any. The order stays, and the ranking
-    is cut to what the query asked for: nothing more is shown.
+    is cut to what the query asked for: nothing more is shown. Where the bundle holds types, what the seeds
+    are goes, in words, into the reasoning (:func:`engine.stages.types.types_in_words`).
     """
 
     view: str = "joint"
@@ -34,8 +38,12 @@ class Explain(Stage):
         """Read the view's index."""
         index = open_index(bundle, self.view)
 
+        types = open_types(bundle) if TYPES in bundle.manifest.files else None
+
         def run(expansions: list[Expansion]) -> list[Expansion]:
             cut = [finish(e) for e in expansions]
+            if types is not None:
+                cut = [replace(e, reasoning={**types_in_words(e.query, types), **e.reasoning}) for e in cut]
             seeds = seed_vectors(index, self.view, [(e.query, e.query.seeds) for e in cut])
             asked = [(e.ranking.ids, own.astype(np.float64)) for e, own in zip(cut, seeds, strict=True)]
             return [_explained(e, p) for e, p in zip(cut, index.similarities(asked), strict=True)]

@@ -36,6 +36,8 @@ _OF_CONTRAST = (
     "run `seedset train-encoder --contrast newest{}`, and `seedset build-index` after it, which makes it"
 )
 
+_OF_TYPES = "run `seedset build-index --types newest`, with a model of `seedset train-typing`, which makes it"
+
 MADE_BY = {
     "lm": "run `seedset pretrain-lm`, which publishes a language model with the trie of all names",
     "trie": "run `seedset pretrain-lm`, which publishes a language model with the trie of all names",
@@ -44,6 +46,8 @@ MADE_BY = {
     "distributions/multimodal": _OF_IMAGES,
     "index/contrast.": _OF_CONTRAST.format(""),
     "contrast": _OF_CONTRAST.format(" --seed-text"),
+    "index/types.": _OF_TYPES,
+    "types": _OF_TYPES,
     "index/": "run `seedset build-index`, which makes it",
     "distributions/": "run `seedset build-index`, which makes them of an encoder that `seedset "
     "train-encoder` has trained",

@@ -154,19 +154,30 @@ class TypingModel:
 
     def scores(self, mentions: Sequence[Mention]) -> npt.NDArray[np.float32]:
         """Return every label's score (a logit) for each mention, [n, N]."""
+        return self.states_and_scores(mentions)[1]
+
+    def states_and_scores(
+        self, mentions: Sequence[Mention]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return each mention's state, [n, D], and every label's score for it (a logit), [n, N].
+
+        A score is the product of the state with the label's vector.
+        """
         self.network.eval()
         encoder = TextEncoder(self.network.mlm.base_model)  # which freezes it
         asked = [self.inputs.assemble(parts) for parts in self.inputs.tokens(mentions)]
         states_nD = mask_states(encoder, [one.ids for one in asked], [one.mask_index for one in asked])
         found_nN = np.empty((len(mentions), len(self.labels)), np.float32)
+        transformed_nD = np.empty_like(states_nD)
         with torch.inference_mode():
             device = self.network.tokens_VD.device
             vectors_ND = self.network.label_vectors()
             for start in range(0, len(mentions), BATCH):
                 states_BD = torch.from_numpy(states_nD[start : start + BATCH]).to(device)
-                scores_BN = self.network.transformed(states_BD) @ vectors_ND.T
-                found_nN[start : start + BATCH] = scores_BN.float().cpu().numpy()
-        return found_nN
+                transformed_BD = self.network.transformed(states_BD)
+                transformed_nD[start : start + BATCH] = transformed_BD.float().cpu().numpy()
+                found_nN[start : start + BATCH] = (transformed_BD @ vectors_ND.T).float().cpu().numpy()
+        return transformed_nD, found_nN
 
     def types(self, mentions: Sequence[Mention], rule: Rule | None = None) -> list[list[TypeScore]]:
         """Return the types of each mention, most confident first (parents of a single one before it).

@@ -9,6 +9,7 @@ from engine.corpus.blocks.format import read_descriptions
 from engine.corpus.inputs.format import open_inputs
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
+from engine.entity_types import TYPES
 from engine.errors import UserError
 from engine.models.text import TextEncoder
 from engine.retrieval.entity_sentences import CONTRAST
@@ -22,6 +23,7 @@ from jobs.settings import TEMPERATURE
 from jobs.steps.encoder_training import trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.publishing import check_before_work, publish_beside
+from jobs.steps.typing import typing_model
 from jobs.steps.views import BUILDERS, BuiltViews, Encoders, Sources
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import Executor, given_or_auto
@@ -35,6 +37,7 @@ def build(
     inputs: str | None = None,
     distributions: bool = True,
     head_sentences: int = 0,
+    types: str | None = None,
 ) -> Manifest:
     """Make all views of all entities and publish them; returns the new bundle's manifest.
 
@@ -47,10 +50,11 @@ def build(
         distributions: make those of the text, where the text encoder is trained.
         head_sentences: make what ``cgexpan`` asks, too, and train the masked-language-model head that an
             encoder lacks on so many sentences; 0: no.
+        types: the typing model that types every entity: its folder, its run, or "newest"; None: no types.
     """
     with given_or_auto(executor, workspace.root) as where:
         sources = _open_sources(
-            workspace, untrained, where, temperature, inputs, distributions, head_sentences
+            workspace, untrained, where, temperature, inputs, distributions, head_sentences, types
         )
         made = BuiltViews()
         for builder in BUILDERS:
@@ -67,8 +71,10 @@ def _open_sources(
     key: str | None,
     distributions: bool,
     head_sentences: int,
+    types: str | None,
 ) -> Sources:
     check_before_work(workspace, makes="index")
+    types = None if types is None else typing_model(workspace, types)
     trained = None if untrained else trained_encoder(workspace)
     if trained:
         trained.check_model()
@@ -88,6 +94,7 @@ def _open_sources(
         temperature=temperature,
         distributions=distributions,
         head_sentences=head_sentences,
+        types=types,
         executor=executor,
     )
 
@@ -129,5 +136,5 @@ def _publish(sources: Sources, made: BuiltViews) -> Manifest:
         **made.settings,
     }
     folders = ("index", "encoder", "distributions", SKIPGRAMS, PROBING, CONTRAST)
-    replaced = [*(f"{folder}/" for folder in folders), SENTENCES]
+    replaced = [*(f"{folder}/" for folder in folders), SENTENCES, TYPES]
     return publish_beside(workspace, staged, settings, replaced, inputs.manifest.corpus_digest)

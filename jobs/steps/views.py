@@ -16,7 +16,10 @@ import numpy.typing as npt
 
 from engine.corpus.documents import documents
 from engine.corpus.inputs.masking import load_tokenizer
+from engine.entity_types import TYPES
+from engine.entity_types import VIEW as TYPES_VIEW
 from engine.models.device import worker_device
+from engine.models.fingerprint import model_fingerprint
 from engine.models.hub import NamedModel
 from engine.models.pooling import TextPooler, TextVectors
 from engine.models.sentence_settings import read_settings
@@ -37,6 +40,7 @@ from jobs import console
 from jobs.steps.class_probing import masked_lm, mention_states
 from jobs.steps.contrast_view import contrast_view
 from jobs.steps.encoder_training import Trained, trained_encoder
+from jobs.steps.entity_types import typed_entities
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.multimodal_views import TextSource, ViewSource, multimodal_view, text_distributions
 from jobs.steps.skipgrams import skipgrams
@@ -77,6 +81,7 @@ class Sources:
         temperature: of predicted distributions.
         distributions: make those of the text.
         head_sentences: to train a masked-language-model head on; 0: nothing of what CGExpan asks is made.
+        types: folder of the typing model; None: entities get no types.
         executor: where the work is done.
     """
 
@@ -88,6 +93,7 @@ class Sources:
     temperature: float
     distributions: bool
     head_sentences: int
+    types: str | None
     executor: Executor
 
 
@@ -275,6 +281,17 @@ def build_contrast(sources: Sources, made: BuiltViews) -> None:
     made.writers.append(view.write)
 
 
+def build_types(sources: Sources, made: BuiltViews) -> None:
+    """Add the types of every entity, and "types", the view of what the typing model read, where wanted."""
+    if sources.types is None:
+        return
+    inputs, n_entities = sources.cache.inputs, len(sources.descriptions)
+    typed = typed_entities(sources.workspace, inputs, sources.types, n_entities, sources.executor)
+    made.views[TYPES_VIEW] = typed.view
+    made.settings["types"] = {"model": sources.types, "fingerprint": model_fingerprint(sources.types)}
+    made.writers.append(lambda staged: typed.types.write(staged / TYPES))
+
+
 def build_joint(sources: Sources, made: BuiltViews) -> None:
     """Add the views before it side by side, "joint", and its hubness."""
     view = joint_view(_joined(sources, made))
@@ -312,6 +329,7 @@ BUILDERS: tuple[Builder, ...] = (
     build_multimodal,
     build_class_names,
     build_contrast,
+    build_types,
     build_joint,
 )
 """Builders in order: one may read the views of those before it."""

@@ -1,0 +1,178 @@
+"""Type every entity of a workspace: a typing model reads the mentions that the encoders read.
+
+What it said of each mention is kept in the workspace's cache by the sentences and the model, and read from
+there when an index is built again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.corpus.inputs.format import Inputs
+from engine.corpus.schema import part_digests, read_manifest
+from engine.entity_types import LEAST, MOST, EntityTypes
+from engine.models.device import worker_device
+from engine.models.fingerprint import check_unchanged, model_fingerprint
+from engine.retrieval.index import Vectors, unit
+from engine.retrieval.views import centred
+from engine.storage.parts import PartFolder, check_whole, content_key
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
+from engine.typing.mentions import Mention
+from engine.typing.model import TypingModel
+from jobs.workers.executor import Executor, make_parts
+
+TOGETHER = 1024
+"""Mentions that are typed at a time."""
+
+
+class TypingTask(NamedTuple):
+    """The mentions that one part is made of: of mentions part ``part`` the rows, int64 [n]."""
+
+    name: str
+    part: int
+    rows: npt.NDArray[np.int64]
+
+
+class TypedEntities(NamedTuple):
+    """The types of all entities, and the view of their mean states, [N, D]."""
+
+    types: EntityTypes
+    view: Vectors
+
+
+class EntityTypingWorker:
+    """A worker that types some rows of a mentions part, and writes what the model said of each.
+
+    Args:
+        workspace: its address.
+        model: a typing model's folder.
+        fingerprint: of the model.
+
+    Raises:
+        UserError: the model is another one on this machine.
+    """
+
+    def __init__(self, workspace: str, model: str, fingerprint: str) -> None:
+        check_unchanged(model, fingerprint, "--types")
+        place = Workspace.open(workspace)
+        self._mentions, self._parts = place.mentions(), _parts(place, fingerprint)
+        self._model = TypingModel.load(model).to(worker_device())
+
+    def __call__(self, task: TypingTask) -> None:
+        """Write a part."""
+        with self._mentions[task.part].open_input() as stream:
+            columns = ["entity_id", "sentence", "start", "end"]
+            table = pq.read_table(stream, columns=columns).take(pa.array(task.rows))
+        typed = [
+            self._typed(table.slice(start, TOGETHER)) for start in range(0, max(len(table), 1), TOGETHER)
+        ]
+        with self._parts.writing(task.name) as path:
+            pq.write_table(pa.concat_tables(typed), path)
+
+    def _typed(self, table: pa.Table) -> pa.Table:
+        sentences, starts, ends = (table[name].to_pylist() for name in ("sentence", "start", "end"))
+        states_nD, scores_nN = self._model.states_and_scores(
+            [
+                Mention(sentence[:start].rstrip(), sentence[start:end], sentence[end:].lstrip())
+                for sentence, start, end in zip(sentences, starts, ends, strict=True)
+            ]
+        )
+        least = np.log(LEAST / (1 - LEAST))
+        types, probabilities = [], []
+        for scores_N in scores_nN:
+            kept = np.flatnonzero(scores_N >= least)
+            kept = np.sort(kept[np.argsort(-scores_N[kept], kind="stable")[:MOST]])
+            types.append(kept.astype(np.int32))
+            probabilities.append((1 / (1 + np.exp(-scores_N[kept]))).astype(np.float32))
+        states = pa.FixedSizeListArray.from_arrays(
+            pa.array(states_nD.astype(np.float16).reshape(-1)), states_nD.shape[1]
+        )
+        return pa.table(
+            {
+                "entity_id": table["entity_id"],
+                "state": states,
+                "types": pa.array(types, pa.list_(pa.int32())),
+                "probabilities": pa.array(probabilities, pa.list_(pa.float32())),
+            }
+        )
+
+
+def typed_entities(
+    workspace: Workspace, inputs: Inputs, model: str, n_entities: int, executor: Executor
+) -> TypedEntities:
+    """Return the types of all entities by the sentences of a model input.
+
+    Args:
+        workspace: with the corpus that the input was made from.
+        inputs: whose sentences are read; contexts without a sentence say nothing.
+        model: a typing model's folder.
+        n_entities: of the vocabulary.
+        executor: where the model runs.
+
+    Raises:
+        UserError: there is no such typing model.
+    """
+    fingerprint = model_fingerprint(model, "--types")
+    names = TypingModel.load(model).labels
+    tasks = {task.name: task for task in _tasks(workspace, inputs)}
+    parts = _parts(workspace, fingerprint)
+    arguments = (workspace.root.uri, model, fingerprint)
+    made = make_parts(
+        parts, tasks, EntityTypingWorker, arguments, executor, "types, sentences", lambda t: len(t.rows), True
+    )
+    return _collected([parts.file(name) for name in made.parts], names, n_entities)
+
+
+def _parts(workspace: Workspace, fingerprint: str) -> PartFolder[None]:
+    return PartFolder(workspace.cache(f"types-{fingerprint}"), (".parquet",), check_whole)
+
+
+def _tasks(workspace: Workspace, inputs: Inputs) -> list[TypingTask]:
+    """Return what each part is made of; of a mentions part the rows with a sentence that were drawn."""
+    firsts = np.cumsum([0, *read_manifest(workspace).parts])
+    drawn = []
+    for part in inputs.parts:
+        with part.open_input() as stream:
+            drawn.append(pq.read_table(stream, columns=["mention"])["mention"].to_numpy())
+    mentions = np.sort(np.concatenate(drawn)).astype(np.int64)
+    split = np.split(mentions, np.searchsorted(mentions, firsts[1:-1]))
+    tasks = []
+    for number, (source, digest, some) in enumerate(
+        zip(workspace.mentions(), part_digests(workspace), split, strict=True)
+    ):
+        with source.open_input() as stream:
+            has_text = pq.read_table(stream, columns=["end"])["end"].to_numpy() > 0
+        rows = some - firsts[number]
+        rows = rows[has_text[rows]]
+        tasks.append(TypingTask(content_key(digest, rows.tobytes()), number, rows))
+    return tasks
+
+
+def _collected(files: list[Store], names: list[str], n_entities: int) -> TypedEntities:
+    total_ND: npt.NDArray[np.float64] | None = None
+    mentions_N = np.zeros(n_entities, np.int64)
+    pairs: list[tuple[npt.NDArray[np.int64], ...]] = []
+    for file in files:
+        with file.open_input() as stream:
+            table = pq.read_table(stream).combine_chunks()
+        entities = table["entity_id"].to_numpy().astype(np.int64)
+        states = table["state"].combine_chunks()
+        states_nD = states.flatten().to_numpy().reshape(len(table), -1) if len(table) else None
+        if states_nD is not None:
+            total_ND = np.zeros((n_entities, states_nD.shape[1])) if total_ND is None else total_ND
+            np.add.at(total_ND, entities, states_nD.astype(np.float64))
+        mentions_N += np.bincount(entities, minlength=n_entities)
+        types = table["types"].combine_chunks()
+        each = np.repeat(entities, types.value_lengths().to_numpy())
+        probabilities = table["probabilities"].combine_chunks().flatten().to_numpy()
+        pairs.append((each, types.flatten().to_numpy(), probabilities))
+    entity_M, type_M, probability_M = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    found = EntityTypes.collect(names, entity_M, type_M, probability_M, mentions_N)
+    means = total_ND if total_ND is not None else np.zeros((n_entities, 1))
+    return TypedEntities(found, centred(unit(means.astype(np.float32))))
