@@ -1,4 +1,4 @@
-"""Compare entities by their types: re-rank by what seeds are, and say in words what tells the two kinds apart.
+"""Compare entities by their types: re-rank by what seeds are, and say what tells both kinds apart in words.
 
 Both are ours: FiveFine types mentions, and ends there. An entity is its types' confidences, each by its
 square root, as a unit vector; a kind of seeds is the unit mean of its seeds' vectors.
@@ -17,7 +17,7 @@ from pydantic import Field
 from engine.catalogue import open_types
 from engine.entity_types import HOLDS, TYPES, EntityTypes
 from engine.query import Expansion, Query
-from engine.retrieval.index import mean_of
+from engine.retrieval.index import Vectors, mean_of
 from engine.stages.base import Stage, Worker, by_settings
 from engine.stages.retrieve import unused
 from engine.storage.bundle import Bundle
@@ -63,7 +63,7 @@ class TypeRerank(Stage):
         query, ranking = expansion.query, expansion.ranking
         kinds = {"positive": query.positive, "negative": query.negative}
         seeds = {kind: _vectors(types, ids) for kind, ids in kinds.items()}
-        plus, minus = (types.cosines(ranking.ids, mean_of(own).astype(np.float64)) for own in seeds.values())
+        plus, minus = (types.cosines(ranking.ids, _direction(own)) for own in seeds.values())
         agreement = plus
         if query.negative:
             agreement = plus - self.temperature * np.logaddexp(0, (minus - plus) / self.temperature)
@@ -84,7 +84,7 @@ class TypeRerank(Stage):
 
 
 def types_in_words(query: Query, types: EntityTypes) -> dict[str, str]:
-    """Return what the seeds are, in the parts of an answer's reasoning; a part of which nothing is known is out.
+    """Return what the seeds are, as parts of an answer's reasoning, without those of which nothing is known.
 
     ``class_name``: of the types that hold for seeds of both kinds on average, the one that the fewest
     entities have. ``positive`` and ``negative``: the types that hold for the seeds of the kind, surer by
@@ -116,7 +116,13 @@ def _mean(types: EntityTypes, seeds: Sequence[int]) -> npt.NDArray[np.float64]:
     return rows.mean(axis=0) if len(rows) else np.zeros(len(types.names))
 
 
-def _vectors(types: EntityTypes, seeds: Sequence[int]) -> npt.NDArray[np.float32]:
+def _direction(vectors_MT: Vectors) -> npt.NDArray[np.float64]:
+    """Return the unit mean of unit vectors, [T]; zeros for none."""
+    mean_T = mean_of(vectors_MT)
+    return mean_T / max(float(np.linalg.norm(mean_T)), 1e-12)
+
+
+def _vectors(types: EntityTypes, seeds: Sequence[int]) -> Vectors:
     """Return the unit vectors of some seeds' types, [M, T]; zeros for a seed without any."""
     found = np.zeros((len(seeds), len(types.names)), np.float32)
     for row, seed in zip(found, seeds, strict=True):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from engine.catalogue import SENTENCES
 from engine.corpus.inputs.masking import MentionMasker, load_tokenizer
 from engine.corpus.schema import MENTION_SCHEMA
+from engine.entity_types import TYPES, EntityTypes
 from engine.generation.model import LanguageModel
 from engine.generation.names import name_trie
 from engine.models.mask_states import mask_states
@@ -161,6 +162,15 @@ def random_bundle(root: Path, n: int = 500, d: int = 16, seed: int = 0) -> Bundl
 SENTENCES_OF_EACH = ("Once {} was here.", "Some say that {} is like the others.", "{} and no end.")
 
 
+def random_types(n: int, seed: int = 0, kinds: int = 12) -> EntityTypes:
+    """Return types of n entities, three each at random; none holds, so that there is no attribute of them."""
+    random = np.random.default_rng(seed)
+    types = np.concatenate([random.choice(kinds, 3, replace=False) for _ in range(n)])
+    sure = random.uniform(0.1, 0.45, 3 * n)
+    names = [f"kind {i}" for i in range(kinds)]
+    return EntityTypes.collect(names, np.repeat(np.arange(n), 3), types, sure, np.ones(n, np.int64))
+
+
 def method_bundle(
     root: Path,
     n: int = 500,
@@ -197,6 +207,7 @@ def method_bundle(
         write_skipgrams(staged, n, seed)
         write_probing(staged, n, d, seed)
         write_contrast(staged, names, d, seed)
+        random_types(n, seed).write(staged / TYPES)
 
     hubs = {"joint": random.random(n)}
     return publish_vectors(Workspace.open(root), names, views, hubs, tiny_model(), more)
