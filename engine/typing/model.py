@@ -110,7 +110,7 @@ class TypingModel:
             FormatError: one of its files is not in the form that it should have.
         """
         named = NamedModel.open(folder, "typing model")
-        about = _read_about(Path(named.path))
+        about = read_about(folder)
         tokenizer = load_tokenizer(folder, "typing model")
         model = cls._of(named.model(AutoModelForMaskedLM, torch.float32), tokenizer, about)
         file = Path(named.path) / POOLING
@@ -245,8 +245,14 @@ def _label_tokens(tokenizer: PreTrainedTokenizerBase, about: LabelsFile) -> Labe
     return LabelTokens.of(ids)
 
 
-def _read_about(folder: Path) -> LabelsFile:
-    file = folder / LABELS
+def read_about(folder: str | Path) -> LabelsFile:
+    """Return the labels and settings of a folder that :meth:`TypingModel.save` wrote.
+
+    Raises:
+        UserError: it is no such folder.
+        FormatError: its file of labels is not in the form that it should have.
+    """
+    file = Path(NamedModel.open(folder, "typing model").path) / LABELS
     try:
         about = LabelsFile.model_validate_json(file.read_bytes())
     except FileNotFoundError:

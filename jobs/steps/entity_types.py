@@ -24,7 +24,7 @@ from engine.storage.parts import PartFolder, check_whole, content_key
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.typing.mentions import Mention
-from engine.typing.model import TypingModel
+from engine.typing.model import TypingModel, read_about
 from jobs.workers.executor import Executor, make_parts
 
 TOGETHER = 1024
@@ -119,7 +119,7 @@ def typed_entities(
         UserError: there is no such typing model.
     """
     fingerprint = model_fingerprint(model, "--types")
-    names = TypingModel.load(model).labels
+    names = read_about(model).labels
     tasks = {task.name: task for task in _tasks(workspace, inputs)}
     parts = _parts(workspace, fingerprint)
     arguments = (workspace.root.uri, model, fingerprint)

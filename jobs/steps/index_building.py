@@ -18,6 +18,7 @@ from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.storage.bundle import Manifest
 from engine.storage.workspace import Workspace
+from engine.typing.model import read_about
 from jobs import console
 from jobs.settings import TEMPERATURE
 from jobs.steps.encoder_training import trained_encoder
@@ -74,7 +75,9 @@ def _open_sources(
     types: str | None,
 ) -> Sources:
     check_before_work(workspace, makes="index")
-    types = None if types is None else typing_model(workspace, types)
+    if types is not None:
+        types = typing_model(workspace, types)
+        read_about(types)  # which refuses what is no typing model
     trained = None if untrained else trained_encoder(workspace)
     if trained:
         trained.check_model()
