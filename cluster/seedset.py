@@ -62,6 +62,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "evaluate-typing": Entry(
             "jobs.evaluate_typing", "Measure predicted types, of a model or after a few examples."
         ),
+        "type-mentions": Entry("jobs.type_mentions", "Type the mentions of a file into Parquet."),
         "ablate": Entry("jobs.ablate", "Train and measure MultiExpan without some of its parts."),
     },
     "Serve": {

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import UserError
@@ -18,7 +19,9 @@ from engine.typing.model import TypingModel
 from jobs.evaluate_typing import main as evaluate_typing
 from jobs.steps.typing import Labels, choose_labels, train_typing, typing_model
 from jobs.train_typing import main as train_typing_command
+from jobs.type_mentions import main as type_mentions
 from jobs.workers.training_sessions import LocalSession
+from tests.support.commands import run_command
 from tests.support.encoders import write_encoder
 
 SETTINGS = TypingSettings(epochs=4, batch_size=4, learning_rate=5e-3, precision="float32")
@@ -71,6 +74,41 @@ def test_a_run_resumes_is_kept_and_read(folder: Path, monkeypatch: pytest.Monkey
     other = SETTINGS.model_copy(update={"mlm": False})
     assert train_typing(*given[:3], other, given[4], make_current=False)["run"] != whole["run"]
     assert typing_model(workspace, "newest") == whole["folder"]
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_file_of_mentions_is_typed_into_parts_that_are_kept(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = TypingModel.begin(str(folder / "encoder"), ["person", "city"])
+    (tmp_path / "m").mkdir()
+    model.save(tmp_path / "m")
+    lines = [{"left": "To", "mention": name, "right": "."} for name in ("Oslo", "Ann", "Bo")]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    named = "--workspace", folder, "--model", tmp_path / "m", "--mentions", tmp_path / "in.jsonl"
+    asked = (*named, "--output", tmp_path / "out", "--part-size", 2, "--workers", 1)
+    assert run_command(type_mentions, *asked) == 0
+    table = pq.read_table(tmp_path / "out")
+    assert table["mention"].to_pylist() == ["Oslo", "Ann", "Bo"]
+    for row, scores in zip(
+        table.to_pylist(), model.types([Mention("To", n, ".") for n in ("Oslo", "Ann", "Bo")]), strict=True
+    ):
+        assert row["types"] == [one.label for one in scores]
+        assert row["confidences"] == pytest.approx([one.confidence for one in scores], rel=1e-2)
+    assert json.loads((tmp_path / "out" / "_manifest.json").read_bytes())["mentions"] == 3
+    parts = sorted((tmp_path / "out").glob("part-*"))
+    parts[1].unlink()
+    kept = parts[0].stat().st_mtime_ns
+    assert run_command(type_mentions, *asked) == 0
+    assert "1 of 2 parts are there already and are kept" in capsys.readouterr().err
+    assert (parts[0].stat().st_mtime_ns, pq.read_table(tmp_path / "out")) == (kept, table)
+    assert run_command(type_mentions, *asked, "--rule", "single") == 2
+    assert "holds 2 parts of other mentions" in capsys.readouterr().err
+    assert run_command(type_mentions, *asked, "--rule", "single", "--overwrite") == 0
+    assert [len(types) for types in pq.read_table(tmp_path / "out")["types"].to_pylist()] == [1, 1, 1]
+    (tmp_path / "in.jsonl").write_text('{"left": "To"}')
+    assert run_command(type_mentions, *asked) == 2
+    assert "in.jsonl, line 1: no mention in it" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("alone")
