@@ -5,8 +5,9 @@ mask       mean mask representation over its sentences (RetExpan, equation 2)
 description mean token state of its description, from the encoder as it was before training
 lexical    latent semantic analysis of its description and sentences (TF-IDF, truncated SVD)
 contrast   as mask, by the encoder of a contrastive training (RetExpan, section 5.1.2)
+types      mean state, at the question for the type, of the typing model (FiveFine), centred
 joint      mask (or contrast, where it is there), description and lexical side by side; a product of joint
-           vectors is the mean of the three cosines
+           vectors is the mean of the three cosines. Where there are types, that view at half the length
 ========== =====================================================================================
 
 Shape letters: N entities, D dimensions.

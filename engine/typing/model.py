@@ -7,7 +7,7 @@ of prediction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 LABELS, POOLING = "labels.json", "pooling.safetensors"
 BATCH = 256
 """Mentions whose scores exist at a time: with UFET's 10,331 labels 10.6 MB."""
+
+TOGETHER = 4096
+"""Mentions that the encoder reads at a time, sorted by length."""
 
 Rule = Literal["threshold", "single"]
 """How types are chosen by their scores. "threshold" (UFET): all above 0, the best one where none is. "single"
@@ -163,21 +166,32 @@ class TypingModel:
 
         A score is the product of the state with the label's vector.
         """
+        blocks = list(self._blocks(mentions))
+        if not blocks:
+            dim, n_labels = self.network.tokens_VD.shape[1], len(self.labels)
+            return np.empty((0, dim), np.float32), np.empty((0, n_labels), np.float32)
+        states, scores = zip(*blocks, strict=True)
+        return np.concatenate(states), np.concatenate(scores)
+
+    def _blocks(
+        self, mentions: Sequence[Mention]
+    ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """Yield states and scores of :data:`BATCH` mentions at a time, in order."""
         self.network.eval()
         encoder = TextEncoder(self.network.mlm.base_model)  # which freezes it
-        asked = [self.inputs.assemble(parts) for parts in self.inputs.tokens(mentions)]
-        states_nD = mask_states(encoder, [one.ids for one in asked], [one.mask_index for one in asked])
-        found_nN = np.empty((len(mentions), len(self.labels)), np.float32)
-        transformed_nD = np.empty_like(states_nD)
+        device = self.network.tokens_VD.device
         with torch.inference_mode():
-            device = self.network.tokens_VD.device
             vectors_ND = self.network.label_vectors()
-            for start in range(0, len(mentions), BATCH):
-                states_BD = torch.from_numpy(states_nD[start : start + BATCH]).to(device)
-                transformed_BD = self.network.transformed(states_BD)
-                transformed_nD[start : start + BATCH] = transformed_BD.float().cpu().numpy()
-                found_nN[start : start + BATCH] = (transformed_BD @ vectors_ND.T).float().cpu().numpy()
-        return transformed_nD, found_nN
+        for first in range(0, len(mentions), TOGETHER):
+            parts = self.inputs.tokens(mentions[first : first + TOGETHER])
+            asked = [self.inputs.assemble(one) for one in parts]
+            states_nD = mask_states(encoder, [one.ids for one in asked], [one.mask_index for one in asked])
+            for start in range(0, len(asked), BATCH):
+                with torch.inference_mode():
+                    states_BD = torch.from_numpy(states_nD[start : start + BATCH]).to(device)
+                    transformed_BD = self.network.transformed(states_BD)
+                    scores_BN = transformed_BD @ vectors_ND.T
+                yield transformed_BD.float().cpu().numpy(), scores_BN.float().cpu().numpy()
 
     def types(self, mentions: Sequence[Mention], rule: Rule | None = None) -> list[list[TypeScore]]:
         """Return the types of each mention, most confident first (parents of a single one before it).
@@ -186,14 +200,15 @@ class TypingModel:
             mentions: to type.
             rule: how types are chosen; None: the model's own.
         """
+        places = {label: place for place, label in enumerate(self.labels)}
         found = []
-        for start in range(0, len(mentions), BATCH):
-            for scores_N in self.scores(mentions[start : start + BATCH]):
-                confidence_N = 1 / (1 + np.exp(-scores_N.astype(np.float64)))
+        for _, scores_BN in self._blocks(mentions):
+            for scores_N in scores_BN:
                 chosen = chosen_labels(scores_N, self.labels, rule or self.about.rule)
-                known = dict(zip(self.labels, confidence_N.tolist(), strict=True)) if chosen else {}
-                best = max(known[label] for label in chosen if label in known)
-                found.append([TypeScore(label, known.get(label, best)) for label in chosen])
+                # A parent that is no label itself is as sure as the label below it.
+                own = np.array([scores_N[places.get(one, places[chosen[-1]])] for one in chosen], np.float64)
+                confidence = 1 / (1 + np.exp(-own))
+                found.append([TypeScore(*pair) for pair in zip(chosen, confidence.tolist(), strict=True)])
         return found
 
     def save(self, folder: Path) -> str:

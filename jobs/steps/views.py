@@ -49,6 +49,9 @@ from jobs.workers.executor import Executor
 
 DESCRIPTIONS_A_TASK = 512
 
+TYPES_WEIGHT = 0.5
+"""Weight of the view of types in the joint one, where another has 1."""
+
 STATE_WEIGHT = 2**0.5
 """Weight of the multi-modal view in the joint one, where a text view has 1: it is two modalities."""
 
@@ -309,7 +312,8 @@ def _joined(sources: Sources, made: BuiltViews) -> list[Vectors]:
     mask = centred(views.get(CONTRAST, views["mask"]))
     texts = [centred(views["description"]), views["lexical"]]
     if "multimodal" not in views:
-        return [mask, *texts]
+        types = [TYPES_WEIGHT * views[TYPES_VIEW]] if TYPES_VIEW in views else []
+        return [mask, *texts, *types]
     if made.settings["multimodal"]["modality"] == "image":
         return [views["multimodal"]]
     # The state is trained on the same texts: a mask view that is not trained would only add noise to it.

@@ -16,7 +16,7 @@ from engine.errors import UserError
 from engine.methods import METHODS
 from engine.query import Query
 from engine.retrieval.index import VectorIndex, unit
-from engine.retrieval.views import centred
+from engine.retrieval.views import centred, joint_view
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from engine.typing.mentions import Mention
@@ -71,8 +71,13 @@ def test_types_and_view_are_those_of_a_plain_loop(made: tuple[Workspace, str]) -
     assert sorted(types.names) == sorted(LABELS)
     order = [types.names.index(label) for label in LABELS]
     np.testing.assert_allclose(types.rows(range(len(METALS)))[:, order], sums, rtol=2e-3)  # bfloat16
-    view = VectorIndex.read(bundle.path("index/types.faiss")).vectors_ND
-    np.testing.assert_allclose(view, centred(unit((total / 4).astype(np.float32))), atol=2e-3)
+    views = {
+        name: VectorIndex.read(bundle.path(f"index/{name}.faiss")).vectors_ND
+        for name in ("types", "mask", "description", "lexical", "joint")
+    }
+    np.testing.assert_allclose(views["types"], centred(unit((total / 4).astype(np.float32))), atol=2e-3)
+    texts = [centred(views["mask"]), centred(views["description"]), views["lexical"]]
+    np.testing.assert_allclose(views["joint"], joint_view([*texts, 0.5 * views["types"]]), atol=1e-6)
 
 
 def test_they_are_an_attribute_a_method_and_kept(
