@@ -133,8 +133,8 @@ class Answer(Shape):
     seconds: dict[str, float] = Field(description="of computing, by stage")
     degraded: list[str] = Field(description="what was left out, and why; begins with the stage's name")
     reasoning: dict[str, str] = Field(
-        description="what a chain of thought, or the seeds' types, said of the wanted entities: class_name, and "
-        "what the positive and the negative seeds share; empty without these"
+        description="what a chain of thought, or the seeds' types, said of the wanted entities: "
+        "class_name, and what the positive and the negative seeds share; empty without these"
     )
     counts: dict[str, int] = Field(
         description="what the stages counted of the answer: of a chat model, names listed, made up, dropped"

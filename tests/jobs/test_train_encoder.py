@@ -125,7 +125,9 @@ def test_the_head_is_kept_and_predicts_each_entity_for_probexpan(
     assert trained is not None
     cache = frozen_cache(workspace, open_inputs(workspace), EMBEDDED, executor=LocalExecutor())
     encoders = Encoders(EMBEDDED, trained.folder.uri)
-    sources = Sources(workspace, cache, encoders, trained, [""] * len(METALS), 2, True, 0, LocalExecutor())
+    sources = Sources(
+        workspace, cache, encoders, trained, [""] * len(METALS), 2, True, 0, None, LocalExecutor()
+    )
     build_text_distributions(sources, made := BuiltViews())
     (write,) = made.writers
     write(tmp_path)
