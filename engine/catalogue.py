@@ -108,7 +108,7 @@ class Catalogue:
         self._postings = _postings(self._attributes)
         self._types = None if TYPE in self._postings else types
         if self._types is not None:
-            self._postings |= _type_postings(self._types)
+            self._postings = _by_size(self._postings | _type_postings(self._types))
         self._attribute_spellings = SpellingTable(dict.fromkeys(self._postings))
         self._sentences = _SentenceFile(sentences) if sentences else None
 
@@ -326,8 +326,13 @@ def _ordered(
         parts = [triples[1, starts[i] : starts[i] + counts[i]] for i in order]
         ids = np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int32)
         found[name] = _Postings(values.take(numbers[order]), np.append(0, np.cumsum(counts[order])), ids)
-    by_size = sorted(found, key=lambda name: (-len(np.unique(found[name].ids)), name))
-    return {name: found[name] for name in by_size}
+    return _by_size(found)
+
+
+def _by_size(found: dict[str, _Postings]) -> dict[str, _Postings]:
+    """Return the attributes of most entities first, then by name."""
+    order = sorted(found, key=lambda name: (-len(np.unique(found[name].ids)), name))
+    return {name: found[name] for name in order}
 
 
 def _closest(given: str, known: list[str], spellings: ClosestTexts) -> list[str]:

@@ -52,14 +52,14 @@ class TypeRerank(Stage):
 
     def open(self, bundle: Bundle) -> Worker:
         """Read the types."""
-        types, names = open_types(bundle), bundle.vocabulary.names
+        types = open_types(bundle)
 
         def run(own: TypeRerank, expansions: list[Expansion]) -> list[Expansion]:
-            return [own._rerank(e, types, names) for e in expansions]
+            return [own._rerank(e, types) for e in expansions]
 
         return lambda expansions: by_settings(self, expansions, run)
 
-    def _rerank(self, expansion: Expansion, types: EntityTypes, names: Sequence[str]) -> Expansion:
+    def _rerank(self, expansion: Expansion, types: EntityTypes) -> Expansion:
         query, ranking = expansion.query, expansion.ranking
         kinds = {"positive": query.positive, "negative": query.negative}
         seeds = {kind: _vectors(types, ids) for kind, ids in kinds.items()}

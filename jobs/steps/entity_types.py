@@ -11,8 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from engine.catalogue import TYPE
 from engine.corpus.inputs.format import Inputs
 from engine.corpus.schema import part_digests, read_manifest
 from engine.entity_types import LEAST, MOST, EntityTypes
@@ -127,6 +129,13 @@ def typed_entities(
         parts, tasks, EntityTypingWorker, arguments, executor, "types, sentences", lambda t: len(t.rows), True
     )
     return _collected([parts.file(name) for name in made.parts], names, n_entities)
+
+
+def has_own_types(workspace: Workspace) -> bool:
+    """Return whether the corpus' entities have an attribute of the name that found types get."""
+    with workspace.entities.open_input() as stream:
+        column = pq.read_table(stream, columns=["attributes"])["attributes"].combine_chunks()
+    return bool(pc.any(pc.equal(column.keys, TYPE)).as_py())
 
 
 def _parts(workspace: Workspace, fingerprint: str) -> PartFolder[None]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from engine.catalogue import TYPE
 from engine.corpus.documents import documents
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.entity_types import TYPES
@@ -40,7 +41,7 @@ from jobs import console
 from jobs.steps.class_probing import masked_lm, mention_states
 from jobs.steps.contrast_view import contrast_view
 from jobs.steps.encoder_training import Trained, trained_encoder
-from jobs.steps.entity_types import typed_entities
+from jobs.steps.entity_types import has_own_types, typed_entities
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.multimodal_views import TextSource, ViewSource, multimodal_view, text_distributions
 from jobs.steps.skipgrams import skipgrams
@@ -290,6 +291,11 @@ def build_types(sources: Sources, made: BuiltViews) -> None:
         return
     inputs, n_entities = sources.cache.inputs, len(sources.descriptions)
     typed = typed_entities(sources.workspace, inputs, sources.types, n_entities, sources.executor)
+    if has_own_types(sources.workspace):
+        console.say(
+            f"types: the corpus has an attribute {TYPE!r} of its own, which entities are filtered by as "
+            "before; what the typing model found is in words, in the view and in `retexpan+types`"
+        )
     made.views[TYPES_VIEW] = typed.view
     made.settings["types"] = {"model": sources.types, "fingerprint": model_fingerprint(sources.types)}
     made.writers.append(lambda staged: typed.types.write(staged / TYPES))

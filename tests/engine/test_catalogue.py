@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from engine import catalogue as module
 from engine.catalogue import Attribute, Catalogue, MentionSentence, Value
 from engine.corpus.schema import MENTION_SCHEMA
+from engine.entity_types import EntityTypes
 from engine.errors import UnknownAttributeError
 from engine.vocabulary import ENTITY_SCHEMA
 
@@ -31,7 +32,11 @@ TEXTS = ["About 0", "", None, "Über 3", "x" * 3000, "About 5"]
 
 
 def catalogue(
-    folder: Path, attributes: list, texts: list | None = None, mentions: list | None = None
+    folder: Path,
+    attributes: list,
+    texts: list | None = None,
+    mentions: list | None = None,
+    types: EntityTypes | None = None,
 ) -> Catalogue:
     names = [f"e{i}" for i in range(len(attributes))]
     columns = {
@@ -47,7 +52,7 @@ def catalogue(
         path = folder / "sentences.parquet"
         rows = [dict(zip(MENTION_SCHEMA.names, m, strict=True)) for m in mentions]
         pq.write_table(pa.Table.from_pylist(rows, MENTION_SCHEMA), path, row_group_size=3)
-    return Catalogue(folder / "entities.parquet", path)
+    return Catalogue(folder / "entities.parquet", path, types)
 
 
 @pytest.fixture
@@ -134,6 +139,28 @@ def test_conditions_equal_a_plain_loop(tmp_path_factory: pytest.TempPathFactory,
         ]
         assert values == sorted(counted, key=lambda one: -one[1])
         assert not more
+
+
+def test_types_that_hold_are_an_attribute_unless_there_is_one_of_that_name(tmp_path: Path) -> None:
+    entities, types = np.array([0, 0, 1, 2]), np.array([1, 0, 1, 2])
+    sure, mentions = np.array([0.6, 0.9, 0.7, 0.4]), np.ones(3, np.int64)
+    found = EntityTypes.collect(["person", "city", "river"], entities, types, sure, mentions)
+    known = catalogue(tmp_path, [{"age": ["old"]}, {}, {}], types=found)
+    assert [known.attributes_of(e) for e in range(3)] == [
+        {"age": ["old"], "type": ["person", "city"]},
+        {"type": ["city"]},
+        {},
+    ]
+    assert known.matching(filters(type=["city"])).tolist() == [0, 1]
+    assert [(a.name, [tuple(v) for v in a.values]) for a in known.attributes()] == [
+        ("type", [("city", 2), ("person", 1)]),
+        ("age", [("old", 1)]),
+    ]
+    with pytest.raises(UnknownAttributeError):
+        known.matching(filters(type=["river"]))  # 0.4 is not enough
+    own = catalogue(tmp_path, [{"type": ["metal"]}, {}, {}], types=found)
+    assert [own.attributes_of(e) for e in range(2)] == [{"type": ["metal"]}, {}]
+    assert own.matching(filters(type=["metal"])).tolist() == [0]
 
 
 def test_a_catalogue_of_nothing(tmp_path: Path) -> None:

@@ -23,10 +23,12 @@ from engine.typing.mentions import Mention
 from engine.typing.model import TypingModel
 from jobs import build_index
 from jobs.preprocess import preprocess
+from jobs.steps.entity_types import has_own_types
 from jobs.steps.index_building import build
 from jobs.workers.executor import LocalExecutor
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.commands import run_command
+from tests.support.corpora import jsonl, run_import
 from tests.support.encoders import write_encoder
 
 LABELS = ["metal", "person", "ore", "noble_metal"]
@@ -106,6 +108,16 @@ def test_without_types_the_next_index_has_none(made: tuple[Workspace, str]) -> N
     assert "types.parquet" not in manifest.files
     assert "types" not in manifest.settings["views"]
     assert open_catalogue(Bundle.open(workspace)).attributes_of(0) == {}
+
+
+@pytest.mark.parametrize(("attribute", "own"), [("type", True), ("kind", False)])
+def test_an_attribute_of_the_same_name_is_seen(tmp_path: Path, attribute: str, own: bool) -> None:
+    entities = [{"name": "iron", "attributes": {attribute: "metal"}}, {"name": "Oslo"}]
+    source = tmp_path / "raw"
+    jsonl(source / "entities.jsonl", entities)
+    jsonl(source / "sentences.jsonl", [{"entity": "iron", "sentence": "We melt iron."}])
+    run_import(str(tmp_path / "w"), source, "jsonl")
+    assert has_own_types(Workspace.open(tmp_path / "w")) == own
 
 
 @pytest.mark.parametrize("model", ["newest", "encoder"])
