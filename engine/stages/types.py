@@ -86,14 +86,15 @@ class TypeRerank(Stage):
 def types_in_words(query: Query, types: EntityTypes) -> dict[str, str]:
     """Return what the seeds are, as parts of an answer's reasoning, without those of which nothing is known.
 
-    ``class_name``: of the types that hold for seeds of both kinds on average, the one that the fewest
-    entities have. ``positive`` and ``negative``: the types that hold for the seeds of the kind, surer by
-    :data:`MARGIN` than for those of the other, the largest difference first.
+    ``class_name``: of the types that hold for seeds of both kinds on average and do not tell them apart, the
+    one that the fewest entities have. ``positive`` and ``negative``: the types that hold for the seeds of the
+    kind, surer by :data:`MARGIN` than for those of the other, the largest difference first.
     """
     plus_T, minus_T = (_mean(types, seeds) for seeds in (query.positive, query.negative))
     alone = not query.negative
     found = {}
-    shared = np.flatnonzero((plus_T >= HOLDS) & (alone | (minus_T >= HOLDS)))
+    alike_T = alone | ((minus_T >= HOLDS) & (np.abs(plus_T - minus_T) < MARGIN))
+    shared = np.flatnonzero((plus_T >= HOLDS) & alike_T)
     if len(shared):
         found["class_name"] = types.names[shared[np.argmin(types.frequency_T[shared])]]
     for kind, difference_T in (("positive", plus_T - minus_T), ("negative", minus_T - plus_T)):

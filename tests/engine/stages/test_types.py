@@ -118,6 +118,16 @@ def test_the_rarest_shared_type_is_the_class_and_nothing_is_made_up(bundle: Bund
     assert types_in_words(Query("q", (0,), (1,)), types) == {"class_name": "city"}, "nothing tells them apart"
 
 
+def test_a_type_that_tells_the_seeds_apart_is_not_their_class() -> None:
+    """Both hold for the second kind, too, but one of them by much less."""
+    sure = np.array([0.9, 0.9, 0.8, 0.6])
+    types = EntityTypes.collect(
+        ["area", "nation"], np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), sure, np.ones(2, np.int64)
+    )
+    found = types_in_words(Query("q", (0,), (1,)), types)
+    assert found == {"class_name": "area", "positive": "nation"}
+
+
 def test_a_bundle_without_types_says_how_to_make_them(tmp_path: Path) -> None:
     bare = publish_vectors(Workspace.open(tmp_path / "w"), ["a"], {"joint": np.ones((1, 2))})
     with pytest.raises(BundleError, match=r"no 'types.parquet'; run `seedset build-index --types newest`"):
