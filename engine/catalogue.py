@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.entity_types import HOLDS, TYPES, EntityTypes
+from engine.entity_types import THRESHOLD, TYPES, EntityTypes
 from engine.errors import UnknownAttributeError
 from engine.query import Filters, Ids
 from engine.storage.bundle import Bundle, lost_file
@@ -300,7 +300,7 @@ def _postings(column: pa.ChunkedArray) -> dict[str, _Postings]:
 
 def _type_postings(types: EntityTypes) -> dict[str, _Postings]:
     """Return the entities of each type that holds; none where no type does."""
-    held = np.flatnonzero(types.confidence_M >= HOLDS)
+    held = np.flatnonzero(types.confidence_M >= THRESHOLD)
     entity_M = np.repeat(np.arange(len(types)), np.diff(types.starts_N1))
     values = pa.array(types.names, pa.string())
     triples = np.zeros(len(held), np.int32), types.types_M[held], entity_M[held]

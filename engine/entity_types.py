@@ -1,8 +1,8 @@
 """Keep the types of every entity, with how sure a typing model is of them, and compare entities by them.
 
 A type's confidence for an entity is the mean of its probabilities over the entity's mentions. Of each
-mention those above :data:`LEAST` are kept: with UFET's 10,331 types a dozen of a mention, a few dozen of an
-entity (50,000 entities: about 20 MB).
+mention those of :data:`MIN_PROBABILITY` and more are kept: with UFET's 10,331 types a dozen of a mention, a
+few dozen of an entity (50,000 entities: about 20 MB).
 
 Shape letters: N entities, T types, M pairs of an entity and a type, n entities of a list.
 """
@@ -28,13 +28,13 @@ TYPES = "types.parquet"
 VIEW = "types"
 """The view of mean states at the question for the type."""
 
-LEAST = 0.05
+MIN_PROBABILITY = 0.05
 """Probability from which a mention's type is kept."""
 
-MOST = 64
+MAX_TYPES = 64
 """Types that are kept of an entity, and of a mention, at most."""
 
-HOLDS = 0.5
+THRESHOLD = 0.5
 """Confidence from which a type is said to hold."""
 
 SCHEMA = pa.schema(
@@ -88,7 +88,7 @@ class EntityTypes:
         order = np.lexsort((type_M, -mean_M, entity_M))
         entity_M, type_M, mean_M = entity_M[order], type_M[order], mean_M[order]
         rank_M = np.arange(len(entity_M)) - np.searchsorted(entity_M, entity_M)
-        kept = rank_M < MOST
+        kept = rank_M < MAX_TYPES
         starts = np.searchsorted(entity_M[kept], np.arange(n + 1)).astype(np.int64)
         return cls(list(names), starts, type_M[kept].astype(np.int32), mean_M[kept])
 
@@ -135,7 +135,7 @@ class EntityTypes:
     def __len__(self) -> int:
         return len(self.starts_N1) - 1
 
-    def of(self, entity: int, least: float = HOLDS) -> list[tuple[str, float]]:
+    def of(self, entity: int, least: float = THRESHOLD) -> list[tuple[str, float]]:
         """Return an entity's types of at least that confidence, the surest first."""
         some = slice(self.starts_N1[entity], self.starts_N1[entity + 1])
         pairs = zip(self.types_M[some].tolist(), self.confidence_M[some].tolist(), strict=True)
@@ -167,4 +167,4 @@ class EntityTypes:
     @cached_property
     def frequency_T(self) -> npt.NDArray[np.int64]:
         """How many entities each type holds for, [T]."""
-        return np.bincount(self.types_M[self.confidence_M >= HOLDS], minlength=len(self.names))
+        return np.bincount(self.types_M[self.confidence_M >= THRESHOLD], minlength=len(self.names))

@@ -37,7 +37,6 @@ class Explain(Stage):
     def open(self, bundle: Bundle) -> Worker:
         """Read the view's index."""
         index = open_index(bundle, self.view)
-
         types = open_types(bundle) if TYPES in bundle.manifest.files else None
 
         def run(expansions: list[Expansion]) -> list[Expansion]:

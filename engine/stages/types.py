@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from engine.catalogue import open_types
-from engine.entity_types import HOLDS, TYPES, EntityTypes
+from engine.entity_types import THRESHOLD, TYPES, EntityTypes
 from engine.query import Expansion, Query
 from engine.retrieval.index import Vectors, mean_of
 from engine.stages.base import Stage, Worker, by_settings
@@ -25,7 +25,7 @@ from engine.storage.bundle import Bundle
 MARGIN = 0.25
 """Difference of the mean confidences of two kinds of seeds from which a type tells them apart."""
 
-NAMED = 3
+MAX_NAMED = 3
 """Types that are named of each kind at most."""
 
 
@@ -93,14 +93,14 @@ def types_in_words(query: Query, types: EntityTypes) -> dict[str, str]:
     plus_T, minus_T = (_mean(types, seeds) for seeds in (query.positive, query.negative))
     alone = not query.negative
     found = {}
-    alike_T = alone | ((minus_T >= HOLDS) & (np.abs(plus_T - minus_T) < MARGIN))
-    shared = np.flatnonzero((plus_T >= HOLDS) & alike_T)
+    alike_T = alone | ((minus_T >= THRESHOLD) & (np.abs(plus_T - minus_T) < MARGIN))
+    shared = np.flatnonzero((plus_T >= THRESHOLD) & alike_T)
     if len(shared):
         found["class_name"] = types.names[shared[np.argmin(types.frequency_T[shared])]]
     for kind, difference_T in (("positive", plus_T - minus_T), ("negative", minus_T - plus_T)):
         holds = plus_T if kind == "positive" else minus_T
-        apart = np.flatnonzero((difference_T >= MARGIN) & (holds >= HOLDS))
-        best = apart[np.argsort(-difference_T[apart], kind="stable")][:NAMED]
+        apart = np.flatnonzero((difference_T >= MARGIN) & (holds >= THRESHOLD))
+        best = apart[np.argsort(-difference_T[apart], kind="stable")][:MAX_NAMED]
         if len(best) and not alone:
             found[kind] = ", ".join(types.names[place] for place in best.tolist())
     return {part: words.replace("_", " ") for part, words in found.items()}
@@ -112,9 +112,8 @@ def _known(seeds: Sequence[int]) -> list[int]:
 
 
 def _mean(types: EntityTypes, seeds: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Return the mean confidence of every type over some seeds, [T]; zeros for none."""
-    rows = types.rows(_known(seeds)).astype(np.float64)
-    return rows.mean(axis=0) if len(rows) else np.zeros(len(types.names))
+    """Return the mean confidence of every type over the seeds that have any, [T]; zeros for none."""
+    return mean_of(types.rows(_known(seeds)))
 
 
 def _direction(vectors_MT: Vectors) -> npt.NDArray[np.float64]:

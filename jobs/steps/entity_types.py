@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from engine.catalogue import TYPE
 from engine.corpus.inputs.format import Inputs
 from engine.corpus.schema import part_digests, read_manifest
-from engine.entity_types import LEAST, MOST, EntityTypes
+from engine.entity_types import MAX_TYPES, MIN_PROBABILITY, EntityTypes
 from engine.models.device import worker_device
 from engine.models.fingerprint import check_unchanged, model_fingerprint
 from engine.retrieval.index import Vectors, unit
@@ -85,11 +85,11 @@ class EntityTypingWorker:
                 for sentence, start, end in zip(sentences, starts, ends, strict=True)
             ]
         )
-        least = np.log(LEAST / (1 - LEAST))
+        least = np.log(MIN_PROBABILITY / (1 - MIN_PROBABILITY))
         types, probabilities = [], []
         for scores_N in scores_nN:
             kept = np.flatnonzero(scores_N >= least)
-            kept = np.sort(kept[np.argsort(-scores_N[kept], kind="stable")[:MOST]])
+            kept = np.sort(kept[np.argsort(-scores_N[kept], kind="stable")[:MAX_TYPES]])
             types.append(kept.astype(np.int32))
             probabilities.append((1 / (1 + np.exp(-scores_N[kept]))).astype(np.float32))
         states = pa.FixedSizeListArray.from_arrays(
@@ -128,7 +128,7 @@ def typed_entities(
     made = make_parts(
         parts, tasks, EntityTypingWorker, arguments, executor, "types, sentences", lambda t: len(t.rows), True
     )
-    return _collected([parts.file(name) for name in made.parts], names, n_entities)
+    return collected([parts.file(name) for name in made.parts], names, n_entities)
 
 
 def has_own_types(workspace: Workspace) -> bool:
@@ -151,6 +151,7 @@ def _tasks(workspace: Workspace, inputs: Inputs) -> list[TypingTask]:
             drawn.append(pq.read_table(stream, columns=["mention"])["mention"].to_numpy())
     mentions = np.sort(np.concatenate(drawn)).astype(np.int64)
     split = np.split(mentions, np.searchsorted(mentions, firsts[1:-1]))
+    kept = f"{MIN_PROBABILITY} {MAX_TYPES}"
     tasks = []
     for number, (source, digest, some) in enumerate(
         zip(workspace.mentions(), part_digests(workspace), split, strict=True)
@@ -159,11 +160,18 @@ def _tasks(workspace: Workspace, inputs: Inputs) -> list[TypingTask]:
             has_text = pq.read_table(stream, columns=["end"])["end"].to_numpy() > 0
         rows = some - firsts[number]
         rows = rows[has_text[rows]]
-        tasks.append(TypingTask(content_key(digest, rows.tobytes()), number, rows))
+        tasks.append(TypingTask(content_key(digest, rows.tobytes(), kept), number, rows))
     return tasks
 
 
-def _collected(files: list[Store], names: list[str], n_entities: int) -> TypedEntities:
+def collected(files: list[Store], names: list[str], n_entities: int) -> TypedEntities:
+    """Return what parts say of all entities together.
+
+    Args:
+        files: of the parts.
+        names: of the types that their numbers stand for.
+        n_entities: of the vocabulary.
+    """
     total_ND: npt.NDArray[np.float64] | None = None
     mentions_N = np.zeros(n_entities, np.int64)
     pairs: list[tuple[npt.NDArray[np.int64], ...]] = []

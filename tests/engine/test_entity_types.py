@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.entity_types import MOST, EntityTypes
+from engine.entity_types import MAX_TYPES, EntityTypes
 from engine.errors import BundleError
 
 NAMES = ["person", "city", "capital"]
@@ -91,8 +91,8 @@ def test_the_means_are_those_of_a_plain_loop(seed: int) -> None:
 
 
 def test_no_more_than_so_many_are_kept() -> None:
-    n = MOST + 5
+    n = MAX_TYPES + 5
     names, all_of_0 = [str(i) for i in range(n)], np.zeros(n, np.int64)
     sure = np.linspace(0.1, 0.9, n)
     found = EntityTypes.collect(names, all_of_0, np.arange(n), sure, np.ones(1, np.int64))
-    assert [name for name, _ in found.of(0, 0)] == names[: -MOST - 1 : -1]
+    assert [name for name, _ in found.of(0, 0)] == names[: -MAX_TYPES - 1 : -1]

@@ -11,9 +11,10 @@ import pytest
 from engine.catalogue import open_catalogue, open_types
 from engine.corpus.inputs.format import InputSettings, open_inputs
 from engine.corpus.inputs.masking import fingerprint, load_tokenizer
-from engine.entity_types import LEAST
+from engine.entity_types import MIN_PROBABILITY
 from engine.errors import UserError
 from engine.methods import METHODS
+from engine.models.fingerprint import model_fingerprint
 from engine.query import Query
 from engine.retrieval.index import VectorIndex, unit
 from engine.retrieval.views import centred, joint_view
@@ -23,7 +24,7 @@ from engine.typing.mentions import Mention
 from engine.typing.model import TypingModel
 from jobs import build_index
 from jobs.preprocess import preprocess
-from jobs.steps.entity_types import has_own_types
+from jobs.steps.entity_types import EntityTypingWorker, TypingTask, collected, has_own_types
 from jobs.steps.index_building import build
 from jobs.workers.executor import LocalExecutor
 from tests.jobs.conftest import METALS, import_metals
@@ -66,7 +67,7 @@ def test_types_and_view_are_those_of_a_plain_loop(made: tuple[Workspace, str]) -
             [Mention(text[:start].rstrip(), text[start:end], text[end:].lstrip())]
         )
         sure = 1 / (1 + np.exp(-scores[0]))
-        sums[row["entity_id"]] += np.where(sure >= LEAST, sure, 0) / 4
+        sums[row["entity_id"]] += np.where(sure >= MIN_PROBABILITY, sure, 0) / 4
         total = total if total.size else np.zeros((len(METALS), states.shape[1]))
         total[row["entity_id"]] += states[0].astype(np.float16)
     types = open_types(bundle)
@@ -108,6 +109,16 @@ def test_without_types_the_next_index_has_none(made: tuple[Workspace, str]) -> N
     assert "types.parquet" not in manifest.files
     assert "types" not in manifest.settings["views"]
     assert open_catalogue(Bundle.open(workspace)).attributes_of(0) == {}
+
+
+def test_a_part_without_sentences_has_no_types(made: tuple[Workspace, str]) -> None:
+    workspace, folder = made
+    fingerprint = model_fingerprint(folder)
+    EntityTypingWorker(workspace.root.uri, folder, fingerprint)(TypingTask("none", 0, np.zeros(0, np.int64)))
+    part = workspace.cache(f"types-{fingerprint}") / "part-none.parquet"
+    found = collected([part], LABELS, 2)
+    assert [found.types.of(e, 0) for e in range(2)] == [[], []]
+    assert not found.view.any()
 
 
 @pytest.mark.parametrize(("attribute", "own"), [("type", True), ("kind", False)])

@@ -128,6 +128,11 @@ def test_a_type_that_tells_the_seeds_apart_is_not_their_class() -> None:
     assert found == {"class_name": "area", "positive": "nation"}
 
 
+def test_a_seed_without_types_says_nothing_of_the_others(bundle: Bundle) -> None:
+    types = EntityTypes.read(bundle.path(TYPES), len(CONFIDENCE))
+    assert types_in_words(Query("q", (0, 6), (3,)), types) == types_in_words(Query("q", (0,), (3,)), types)
+
+
 def test_a_bundle_without_types_says_how_to_make_them(tmp_path: Path) -> None:
     bare = publish_vectors(Workspace.open(tmp_path / "w"), ["a"], {"joint": np.ones((1, 2))})
     with pytest.raises(BundleError, match=r"no 'types.parquet'; run `seedset build-index --types newest`"):
