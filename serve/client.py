@@ -195,6 +195,18 @@ class Client:
         if event != "answer":
             raise ServiceError(0, "unreachable", "the stream ended before the answer; ask again")
 
+    def type_text(self, text: str, mentions: Sequence[tuple[int, int]] | None = None) -> dict[str, Any]:
+        """Return what the mentions of a text are, by the bundle's typing model.
+
+        Args:
+            text: its mentions are marked, "We flew to [[Oslo]].", unless their places are given.
+            mentions: first character and the one after the last of each.
+        """
+        places = None if mentions is None else [{"start": start, "end": end} for start, end in mentions]
+        asked = {"text": text} if places is None else {"text": text, "mentions": places}
+        found: dict[str, Any] = _read(self._call("POST", "/v1/type", json=asked))
+        return found
+
     def entities(self, prefix: str = "", limit: int = 10) -> list[dict[str, Any]]:
         """Return entities with a spelling that begins with ``prefix``."""
         response = self._call("GET", "/v1/entities", params={"prefix": prefix, "limit": limit})

@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from engine.catalogue import open_types
-from engine.entity_types import TYPES
+from engine.entity_types import TYPES, EntityTypes
 from engine.query import Expansion, Scores
 from engine.retrieval.index import index_file, open_index, seed_vectors
 from engine.stages.base import Stage, Worker, finish
-from engine.stages.types import types_in_words
+from engine.stages.types import SeedTypes
 from engine.storage.bundle import Bundle
 
 
@@ -23,7 +23,7 @@ class Explain(Stage):
     or not the entity itself, has a vector in the view), and ``nearest_positive_similarity``, their cosine
     (NaN in that case); likewise for the negative seeds, if there are any. The order stays, and the ranking
     is cut to what the query asked for: nothing more is shown. Where the bundle holds types, what the seeds
-    are goes, in words, into the reasoning (:func:`engine.stages.types.types_in_words`).
+    are goes, in words, into the reasoning (:class:`engine.stages.types.SeedTypes`).
     """
 
     view: str = "joint"
@@ -42,12 +42,18 @@ class Explain(Stage):
         def run(expansions: list[Expansion]) -> list[Expansion]:
             cut = [finish(e) for e in expansions]
             if types is not None:
-                cut = [replace(e, reasoning={**types_in_words(e.query, types), **e.reasoning}) for e in cut]
+                cut = [_in_words(e, types) for e in cut]
             seeds = seed_vectors(index, self.view, [(e.query, e.query.seeds) for e in cut])
             asked = [(e.ranking.ids, own.astype(np.float64)) for e, own in zip(cut, seeds, strict=True)]
             return [_explained(e, p) for e, p in zip(cut, index.similarities(asked), strict=True)]
 
         return run
+
+
+def _in_words(expansion: Expansion, types: EntityTypes) -> Expansion:
+    """Add what the seeds are; what a stage has reasoned stays."""
+    words = SeedTypes.of(expansion.query, types).in_words()
+    return replace(expansion, reasoning={**words, **expansion.reasoning})
 
 
 def _explained(expansion: Expansion, cosines_NM: Scores) -> Expansion:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -79,31 +79,50 @@ class TypeRerank(Stage):
             expansion,
             ranking=marked.take(order),
             degraded=(*expansion.degraded, *notes),
-            reasoning={**types_in_words(query, types), **expansion.reasoning},
+            reasoning={**SeedTypes.of(query, types).in_words(), **expansion.reasoning},
         )
 
 
-def types_in_words(query: Query, types: EntityTypes) -> dict[str, str]:
-    """Return what the seeds are, as parts of an answer's reasoning, without those of which nothing is known.
+class SeedTypes(NamedTuple):
+    """The types of a query's seeds, :data:`MAX_NAMED` of each kind at most.
 
-    ``class_name``: of the types that hold for seeds of both kinds on average and do not tell them apart, the
-    one that the fewest entities have. ``positive`` and ``negative``: the types that hold for the seeds of the
-    kind, surer by :data:`MARGIN` than for those of the other, the largest difference first.
+    ``shared`` hold for seeds of both kinds on average and do not tell them apart, that of the fewest entities
+    first. ``positive`` and ``negative`` hold for the seeds of the kind, surer by :data:`MARGIN` than for
+    those of the other, the largest difference first; without negative seeds nothing tells apart.
     """
-    plus_T, minus_T = (_mean(types, seeds) for seeds in (query.positive, query.negative))
-    alone = not query.negative
-    found = {}
-    alike_T = alone | ((minus_T >= THRESHOLD) & (np.abs(plus_T - minus_T) < MARGIN))
-    shared = np.flatnonzero((plus_T >= THRESHOLD) & alike_T)
-    if len(shared):
-        found["class_name"] = types.names[shared[np.argmin(types.frequency_T[shared])]]
-    for kind, difference_T in (("positive", plus_T - minus_T), ("negative", minus_T - plus_T)):
-        holds = plus_T if kind == "positive" else minus_T
-        apart = np.flatnonzero((difference_T >= MARGIN) & (holds >= THRESHOLD))
-        best = apart[np.argsort(-difference_T[apart], kind="stable")][:MAX_NAMED]
-        if len(best) and not alone:
-            found[kind] = ", ".join(types.names[place] for place in best.tolist())
-    return {part: words.replace("_", " ") for part, words in found.items()}
+
+    shared: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, query: Query, types: EntityTypes) -> SeedTypes:
+        """Return the types of a query's seeds; of those that the vocabulary does not hold none is known."""
+        plus_T, minus_T = (_mean(types, seeds) for seeds in (query.positive, query.negative))
+        alone = not query.negative
+        alike_T = alone | ((minus_T >= THRESHOLD) & (np.abs(plus_T - minus_T) < MARGIN))
+        shared = np.flatnonzero((plus_T >= THRESHOLD) & alike_T)
+        shared = shared[np.argsort(types.frequency_T[shared], kind="stable")]
+        found = [shared]
+        for holds_T, other_T in ((plus_T, minus_T), (minus_T, plus_T)):
+            apart = np.flatnonzero(~alone & (holds_T - other_T >= MARGIN) & (holds_T >= THRESHOLD))
+            found.append(apart[np.argsort((other_T - holds_T)[apart], kind="stable")])
+        return cls(*(tuple(types.names[place] for place in best[:MAX_NAMED].tolist()) for best in found))
+
+    def in_words(self) -> dict[str, str]:
+        """Return them as parts of an answer's reasoning; the class is named by the first that is shared."""
+        parts = {"class_name": self.shared[:1], "positive": self.positive, "negative": self.negative}
+        return {part: ", ".join(map(spoken, names)) for part, names in parts.items() if names}
+
+    def held_by(self, entity: int, types: EntityTypes) -> SeedTypes:
+        """Return those that hold for an entity."""
+        own = {name for name, _ in types.of(entity)}
+        return SeedTypes(*(tuple(name for name in names if name in own) for names in self))
+
+
+def spoken(name: str) -> str:
+    """Return a type as it is said."""
+    return name.replace("_", " ")
 
 
 def _known(seeds: Sequence[int]) -> list[int]:

@@ -48,6 +48,7 @@ MADE_BY = {
     "contrast": _OF_CONTRAST.format(" --seed-text"),
     "index/types.": _OF_TYPES,
     "types": _OF_TYPES,
+    "typing": _OF_TYPES,
     "index/": "run `seedset build-index`, which makes it",
     "distributions/": "run `seedset build-index`, which makes them of an encoder that `seedset "
     "train-encoder` has trained",

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM
 
@@ -27,7 +26,8 @@ from engine.models.masked_lm import open_masked_lm
 from engine.models.plain_text import token_ids
 from engine.models.text import TextEncoder
 from engine.typing.inputs import MAX_TOKENS, InputMaker
-from engine.typing.labels import ancestors, is_path, label_words
+from engine.typing.labels import ancestors
+from engine.typing.labels_file import LABELS, LabelsFile, Rule, labels_file, read_labels_file
 from engine.typing.mentions import Mention
 from engine.typing.network import TypingNetwork
 from engine.typing.pooling import LabelTokens
@@ -35,27 +35,12 @@ from engine.typing.pooling import LabelTokens
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-LABELS, POOLING = "labels.json", "pooling.safetensors"
+POOLING = "pooling.safetensors"
 BATCH = 256
 """Mentions whose scores exist at a time: with UFET's 10,331 labels 10.6 MB."""
 
 TOGETHER = 4096
 """Mentions that the encoder reads at a time, sorted by length."""
-
-Rule = Literal["threshold", "single"]
-"""How types are chosen by their scores. "threshold" (UFET): all above 0, the best one where none is. "single"
-(FET): the best one, and its parents."""
-
-
-class LabelsFile(BaseModel):
-    """What ``labels.json`` holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    labels: list[str]
-    words: list[str]
-    max_tokens: int = MAX_TOKENS
-    rule: Rule = "threshold"
 
 
 class TypeScore(NamedTuple):
@@ -102,7 +87,7 @@ class TypingModel:
         tokenizer = load_tokenizer(name)
         check_encoder(NamedModel.open(name, "--model"), tokenizer, max_tokens, "--max-tokens")
         torch.manual_seed(seed)
-        return cls._of(open_masked_lm(name), tokenizer, _about(labels, words, max_tokens))
+        return cls._of(open_masked_lm(name), tokenizer, labels_file(labels, words, max_tokens))
 
     @classmethod
     def load(cls, folder: str | Path) -> TypingModel:
@@ -113,7 +98,7 @@ class TypingModel:
             FormatError: one of its files is not in the form that it should have.
         """
         named = NamedModel.open(folder, "typing model")
-        about = read_about(folder)
+        about = read_labels_file(folder)
         tokenizer = load_tokenizer(folder, "typing model")
         model = cls._of(named.model(AutoModelForMaskedLM, torch.float32), tokenizer, about)
         file = Path(named.path) / POOLING
@@ -145,7 +130,7 @@ class TypingModel:
         Raises:
             UserError: the labels clash (:func:`engine.typing.labels.label_words`).
         """
-        about = _about(labels, words, max_tokens or self.about.max_tokens)
+        about = labels_file(labels, words, max_tokens or self.about.max_tokens)
         self.inputs = InputMaker(self.tokenizer, about.max_tokens)
         self.network.labels = _label_tokens(self.tokenizer, about)
         self.about = about
@@ -235,11 +220,6 @@ def chosen_labels(scores_N: npt.NDArray[np.float32], labels: Sequence[str], rule
     return [labels[place] for place in order]
 
 
-def _about(labels: Sequence[str], words: Mapping[str, str] | None, max_tokens: int) -> LabelsFile:
-    rule: Rule = "single" if any(map(is_path, labels)) else "threshold"
-    return LabelsFile(labels=list(labels), words=label_words(labels, words), max_tokens=max_tokens, rule=rule)
-
-
 def _label_tokens(tokenizer: PreTrainedTokenizerBase, about: LabelsFile) -> LabelTokens:
     """Return the tokens of the labels' words.
 
@@ -258,24 +238,3 @@ def _label_tokens(tokenizer: PreTrainedTokenizerBase, about: LabelsFile) -> Labe
                 "not tell them apart; give one of them other words with --label-words"
             )
     return LabelTokens.of(ids)
-
-
-def read_about(folder: str | Path) -> LabelsFile:
-    """Return the labels and settings of a folder that :meth:`TypingModel.save` wrote.
-
-    Raises:
-        UserError: it is no such folder.
-        FormatError: its file of labels is not in the form that it should have.
-    """
-    file = Path(NamedModel.open(folder, "typing model").path) / LABELS
-    try:
-        about = LabelsFile.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        raise UserError(
-            f"typing model {folder}: no {LABELS} in it; name a folder that `seedset train-typing` wrote"
-        ) from None
-    except (ValidationError, OSError) as error:
-        raise FormatError(f"{file}: not the labels of a typing model ({error})") from None
-    if len(about.labels) != len(about.words) or not about.labels:
-        raise FormatError(f"{file}: {len(about.labels)} labels and {len(about.words)} words of labels")
-    return about

@@ -6,6 +6,7 @@ there when an index is built again.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,16 +18,18 @@ import pyarrow.parquet as pq
 from engine.catalogue import TYPE
 from engine.corpus.inputs.format import Inputs
 from engine.corpus.schema import part_digests, read_manifest
-from engine.entity_types import MAX_TYPES, MIN_PROBABILITY, EntityTypes
+from engine.entity_types import MAX_TYPES, MIN_PROBABILITY, TYPES, EntityTypes
 from engine.models.device import worker_device
 from engine.models.fingerprint import check_unchanged, model_fingerprint
 from engine.retrieval.index import Vectors, unit
 from engine.retrieval.views import centred
+from engine.stages.type_mentions import TYPING
 from engine.storage.parts import PartFolder, check_whole, content_key
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
+from engine.typing.labels_file import read_labels_file
 from engine.typing.mentions import Mention
-from engine.typing.model import TypingModel, read_about
+from engine.typing.model import TypingModel
 from jobs.workers.executor import Executor, make_parts
 
 TOGETHER = 1024
@@ -42,10 +45,17 @@ class TypingTask(NamedTuple):
 
 
 class TypedEntities(NamedTuple):
-    """The types of all entities, and the view of their mean states, [N, D]."""
+    """The types of all entities, the view of their mean states, [N, D], and the typing model's folder."""
 
     types: EntityTypes
     view: Vectors
+    model: str
+
+    def write(self, staged: Path) -> None:
+        """Write what a bundle holds of them besides the view: the types, and the model."""
+        self.types.write(staged / TYPES)
+        (staged / TYPING).mkdir()
+        TypingModel.load(self.model).save(staged / TYPING)
 
 
 class EntityTypingWorker:
@@ -121,14 +131,15 @@ def typed_entities(
         UserError: there is no such typing model.
     """
     fingerprint = model_fingerprint(model, "--types")
-    names = read_about(model).labels
+    names = read_labels_file(model).labels
     tasks = {task.name: task for task in _tasks(workspace, inputs)}
     parts = _parts(workspace, fingerprint)
     arguments = (workspace.root.uri, model, fingerprint)
     made = make_parts(
         parts, tasks, EntityTypingWorker, arguments, executor, "types, sentences", lambda t: len(t.rows), True
     )
-    return collected([parts.file(name) for name in made.parts], names, n_entities)
+    types, view = collected([parts.file(name) for name in made.parts], names, n_entities)
+    return TypedEntities(types, view, model)
 
 
 def has_own_types(workspace: Workspace) -> bool:
@@ -164,8 +175,8 @@ def _tasks(workspace: Workspace, inputs: Inputs) -> list[TypingTask]:
     return tasks
 
 
-def collected(files: list[Store], names: list[str], n_entities: int) -> TypedEntities:
-    """Return what parts say of all entities together.
+def collected(files: list[Store], names: list[str], n_entities: int) -> tuple[EntityTypes, Vectors]:
+    """Return what parts say of all entities together: types, and the view.
 
     Args:
         files: of the parts.
@@ -192,4 +203,4 @@ def collected(files: list[Store], names: list[str], n_entities: int) -> TypedEnt
     entity_M, type_M, probability_M = (np.concatenate(column) for column in zip(*pairs, strict=True))
     found = EntityTypes.collect(names, entity_M, type_M, probability_M, mentions_N)
     means = total_ND if total_ND is not None else np.zeros((n_entities, 1))
-    return TypedEntities(found, centred(unit(means.astype(np.float32))))
+    return found, centred(unit(means.astype(np.float32)))

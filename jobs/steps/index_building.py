@@ -16,9 +16,10 @@ from engine.retrieval.entity_sentences import CONTRAST
 from engine.retrieval.index import VectorIndex
 from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
+from engine.stages.type_mentions import TYPING
 from engine.storage.bundle import Manifest
 from engine.storage.workspace import Workspace
-from engine.typing.model import read_about
+from engine.typing.labels_file import read_labels_file
 from jobs import console
 from jobs.settings import TEMPERATURE
 from jobs.steps.encoder_training import trained_encoder
@@ -77,7 +78,7 @@ def _open_sources(
     check_before_work(workspace, makes="index")
     if types is not None:
         types = typing_model(workspace, types)
-        read_about(types)  # which refuses what is no typing model
+        read_labels_file(types)  # which refuses what is no typing model
     trained = None if untrained else trained_encoder(workspace)
     if trained:
         trained.check_model()
@@ -138,6 +139,6 @@ def _publish(sources: Sources, made: BuiltViews) -> Manifest:
         "views": {name: view.shape[1] for name, view in made.views.items()},
         **made.settings,
     }
-    folders = ("index", "encoder", "distributions", SKIPGRAMS, PROBING, CONTRAST)
+    folders = ("index", "encoder", "distributions", SKIPGRAMS, PROBING, CONTRAST, TYPING)
     replaced = [*(f"{folder}/" for folder in folders), SENTENCES, TYPES]
     return publish_beside(workspace, staged, settings, replaced, inputs.manifest.corpus_digest)

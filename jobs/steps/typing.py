@@ -17,9 +17,10 @@ from engine.storage.workspace import Workspace
 from engine.training.settings import TypingSettings
 from engine.typing.files import TypingData, find_data
 from engine.typing.labels import label_words, read_label_words, read_labels
+from engine.typing.labels_file import LABELS, Rule
 from engine.typing.mentions import TypedMention, labels_of, read_mentions
 from engine.typing.metrics import TypingScores, measure_types
-from engine.typing.model import LABELS, Rule, TypingModel, chosen_labels
+from engine.typing.model import TypingModel, chosen_labels
 from jobs import console
 from jobs.workers.trainer import cluster_for, train_or_load_summary
 from jobs.workers.typing import JOB, TypingRun
@@ -56,7 +57,7 @@ def choose_labels(data: TypingData, labels: str | None, words: str | None) -> La
 
 
 def typing_model(workspace: Workspace, model: str) -> str:
-    """Return a typing model's folder: of a path, of a run's name, or "newest", the run made last.
+    """Return a typing model's folder, given its path, its run's path or name, or "newest": the run made last.
 
     Raises:
         UserError: there is none.
@@ -67,8 +68,9 @@ def typing_model(workspace: Workspace, model: str) -> str:
         if name is None:
             raise UserError(f"{runs.uri}: no typing model here yet; run `seedset train-typing` first")
         return (runs / name / TypingRun.artifact).uri
-    of_run = runs / model / TypingRun.artifact
-    return of_run.uri if "/" not in model and (of_run / LABELS).exists() else model
+    run = Store.open(model) if "/" in model else runs / model
+    of_run = run / TypingRun.artifact
+    return of_run.uri if (of_run / LABELS).exists() else model
 
 
 def is_typing_model(name: str) -> bool:

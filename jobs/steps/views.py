@@ -17,7 +17,6 @@ import numpy.typing as npt
 from engine.catalogue import TYPE
 from engine.corpus.documents import documents
 from engine.corpus.inputs.masking import load_tokenizer
-from engine.entity_types import TYPES
 from engine.entity_types import VIEW as TYPES_VIEW
 from engine.models.device import worker_device
 from engine.models.fingerprint import model_fingerprint
@@ -298,7 +297,7 @@ def build_types(sources: Sources, made: BuiltViews) -> None:
         )
     made.views[TYPES_VIEW] = typed.view
     made.settings["types"] = {"model": sources.types, "fingerprint": model_fingerprint(sources.types)}
-    made.writers.append(lambda staged: typed.types.write(staged / TYPES))
+    made.writers.append(typed.write)
 
 
 def build_joint(sources: Sources, made: BuiltViews) -> None:

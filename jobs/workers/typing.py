@@ -15,8 +15,9 @@ from engine.storage.store import Store
 from engine.training.settings import TypingSettings
 from engine.training.trainer import Worker
 from engine.training.typing import TypingTraining
+from engine.typing.labels_file import LABELS
 from engine.typing.mentions import TypedMention, read_mentions
-from engine.typing.model import LABELS, TypingModel
+from engine.typing.model import TypingModel
 from engine.typing.offset import fit_offset
 from jobs.workers.training_run import Run
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from engine.catalogue import Catalogue, open_catalogue
+from engine.catalogue import Catalogue, open_catalogue, open_types
+from engine.entity_types import TYPES, EntityTypes
 from engine.errors import BundleError
 from engine.stages.base import Pipeline
+from engine.stages.type_mentions import open_labels
 from engine.storage.bundle import Bundle, Manifest
 from engine.vocabulary import Vocabulary
 from serve.errors import state_of
@@ -84,6 +86,16 @@ class BundleSnapshot:
             for name, values, more in self.catalogue.attributes()
         ]
         return {"attributes": listed}
+
+    @cached_property
+    def types(self) -> EntityTypes | None:
+        """The types of all entities; None in a bundle without any."""
+        return open_types(self.bundle) if TYPES in self.manifest.files else None
+
+    @cached_property
+    def predicted_types(self) -> list[str]:
+        """The types that mentions may have, by their numbers in a ranking of :class:`TypeMentions`."""
+        return open_labels(self.bundle).predicted
 
     @cached_property
     def stage_names(self) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Plan the deployments that a set of methods needs, and each route's calls to them. No Ray here.
 
-A route is a method, a method with explanations, or the look-up of an entity's neighbours. Stages
-with equal settings are opened once, whatever number of routes use them.
+A route is a method, a method with explanations, the look-up of an entity's neighbours, or the typing of
+mentions. Stages with equal settings are opened once, whatever number of routes use them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
 from engine.stages.options import change_methods
 from engine.stages.retrieve import Retrieve
+from engine.stages.type_mentions import TypeMentions
 from engine.storage.bundle import Bundle
 from serve.settings import ServeSettings, StageSettings
 
@@ -28,6 +29,8 @@ DEFAULT = "default"
 EXPLAINED = "!explain"
 """Suffix of the name of a route that explains its answers."""
 NEIGHBOURS = "!neighbours"
+MENTIONS = "!mentions"
+"""The route that types mentions."""
 VIEWS = ("joint", "mask", "description", "lexical")
 """Views by which answers are explained: the first that a bundle has."""
 
@@ -96,6 +99,8 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
     if view := next((v for v in VIEWS if v in views_of(bundle.manifest)), None):
         routes |= {f"{name}{EXPLAINED}": (*stages, Explain(view=view)) for name, stages in routes.items()}
         routes[NEIGHBOURS] = (Retrieve(view=view),)
+    if not missing_requirements(bundle, [TypeMentions()]):
+        routes[MENTIONS] = (TypeMentions(),)
     encode_new = EncodeNewEntities()
     can_encode = not missing_requirements(bundle, [encode_new])
     extra = (encode_new,) if can_encode else ()

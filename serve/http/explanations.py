@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.catalogue import Catalogue, MentionSentence
+from engine.catalogue import MentionSentence
+from engine.entity_types import EntityTypes
 from engine.query import Expansion, Query
+from engine.stages.types import SeedTypes, spoken
 from engine.vocabulary import Vocabulary
+from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.http.images import ImageAddresses
 from serve.http.requests import numbers
 
@@ -22,7 +25,7 @@ SENTENCES = 2
 
 
 def explanations(
-    expansion: Expansion, vocabulary: Vocabulary, catalogue: Catalogue, images: ImageAddresses
+    expansion: Expansion, snapshot: BundleSnapshot, images: ImageAddresses
 ) -> tuple[Expansion, dict[int, Json]]:
     """Turn the columns of the stage that explains into explanations by entity. Reads from the disk.
 
@@ -32,13 +35,17 @@ def explanations(
     ranking = expansion.ranking
     ids = ranking.ids.tolist()
     columns = dict(ranking.evidence)
-    nearest = {side: _nearest(columns, side, expansion.query, vocabulary, len(ids)) for side in SIDES}
-    sentences = catalogue.sentences(ids, SENTENCES)
+    nearest = {
+        side: _nearest(columns, side, expansion.query, snapshot.vocabulary, len(ids)) for side in SIDES
+    }
+    sentences = snapshot.catalogue.sentences(ids, SENTENCES)
+    types = _types(ids, expansion.query, snapshot.types)
     explained = {
         entity: {
             **{f"nearest_{side}": nearest[side][place] for side in SIDES},
             "sentences": sentences_of(sentences.get(entity, ())),
             "images": images.of(entity, sentences.get(entity, ())),
+            "types": types[place],
         }
         for place, entity in enumerate(ids)
     }
@@ -59,6 +66,15 @@ def _nearest(
         else None
         for place, similarity in zip(places.astype(int).tolist(), numbers(similarities.tolist()), strict=True)
     ]
+
+
+def _types(ids: Sequence[int], query: Query, types: EntityTypes | None) -> list[Json | None]:
+    """Return which of the seeds' types each entity has; null in a bundle without types."""
+    if types is None:
+        return [None] * len(ids)
+    of_seeds = SeedTypes.of(query, types)
+    held = (of_seeds.held_by(entity, types)._asdict() for entity in ids)
+    return [{kind: list(map(spoken, names)) for kind, names in one.items()} for one in held]
 
 
 def sentences_of(sentences: Sequence[MentionSentence]) -> list[Json]:

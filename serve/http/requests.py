@@ -32,6 +32,7 @@ from serve.http.errors import SHOWN, Problem, ProblemError, invalid, invalid_fie
 
 MAX_ID_LENGTH = 128
 MAX_SENTENCE_LENGTH = 2000
+MAX_TEXT_LENGTH = 20_000
 MAX_DEADLINE_MS = 3_600_000
 MAX_CONDITIONS = 16
 MAX_VALUES = 64
@@ -60,6 +61,7 @@ Name = Annotated[StrictStr, within(MAX_NAME_LENGTH), NoNul]
 Prefix = Annotated[StrictStr, within(MAX_NAME_LENGTH, least=0), NoNul]
 Method = Annotated[StrictStr, within(100), NoNul]
 Sentence = Annotated[StrictStr, within(MAX_SENTENCE_LENGTH), NoNul]
+Text = Annotated[StrictStr, within(MAX_TEXT_LENGTH), NoNul]
 Id = Annotated[StrictStr, within(MAX_ID_LENGTH), NoNul]
 Key = Annotated[StrictStr, Field(min_length=1, max_length=MAX_NAME_LENGTH), NoNul]
 """A name where it is a key: pydantic would make other keys of it, not refused ones, if it had a pattern."""
@@ -180,6 +182,39 @@ class BatchRequest(BaseModel):
     )
 
     queries: list[Any]
+
+
+class Span(BaseModel):
+    """Characters ``start`` to ``end`` (exclusive) of a text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start: StrictInt = Field(ge=0, le=MAX_TEXT_LENGTH)
+    end: StrictInt = Field(ge=1, le=MAX_TEXT_LENGTH)
+
+
+class TypeRequest(BaseModel):
+    """A text whose mentions are to be typed."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"text": "We flew to [[Oslo]] at night."},
+                {"text": "We flew to Oslo at night.", "mentions": [{"start": 11, "end": 15}]},
+            ]
+        },
+    )
+
+    text: Text = Field(
+        description="one sentence is best; [[double brackets]] mark its mentions, unless `mentions` is given"
+    )
+    mentions: list[Span] | None = Field(
+        default=None, min_length=1, description="places of the mentions, in characters (code points)"
+    )
+    deadline_ms: StrictInt | None = Field(
+        default=None, ge=1, le=MAX_DEADLINE_MS, description="when an answer is of no use any more"
+    )
 
 
 def _not_json(constant: str) -> float:

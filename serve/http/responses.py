@@ -100,6 +100,14 @@ class SentenceShape(Shape):
     end: int
 
 
+class HeldTypes(Shape):
+    """Which of the seeds' types an entity has: those that seeds share, and those that tell them apart."""
+
+    shared: list[str]
+    positive: list[str]
+    negative: list[str]
+
+
 class Explanation(Shape):
     """The explanation of an entity's place; a side without seeds that have a vector is null."""
 
@@ -107,6 +115,7 @@ class Explanation(Shape):
     nearest_negative: Near | None
     sentences: list[SentenceShape]
     images: list[str] = Field(description="paths on this host")
+    types: HeldTypes | None = Field(description="null in a bundle without types")
 
 
 class Result(Shape):
@@ -152,6 +161,31 @@ class BatchAnswer(Shape):
     """One entry a query, in order."""
 
     results: list[Answer | FailedQuery]
+
+
+class TypeShape(Shape):
+    """A type of a mention, and the model's probability that it holds."""
+
+    type: str
+    confidence: float
+
+
+class TypedSpan(Shape):
+    """A mention, characters ``start`` to ``end`` (exclusive) of the text, and its types, the surest first."""
+
+    start: int
+    end: int
+    mention: str
+    types: list[TypeShape]
+
+
+class TypedText(Shape):
+    """A text without its marks, and what its mentions are."""
+
+    bundle: str
+    text: str
+    mentions: list[TypedSpan]
+    seconds: float = Field(description="of computing, over all mentions")
 
 
 class EntityShape(NamedEntity):

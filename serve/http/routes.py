@@ -29,7 +29,17 @@ from serve.http.middleware import (
     answer,
 )
 from serve.http.openapi import answers, body, content, document, event_schema
-from serve.http.requests import BatchRequest, ExpandRequest, Id, Name, Prefix, checked, decode, encode
+from serve.http.requests import (
+    BatchRequest,
+    ExpandRequest,
+    Id,
+    Name,
+    Prefix,
+    TypeRequest,
+    checked,
+    decode,
+    encode,
+)
 from serve.http.responses import (
     Answer,
     Attributes,
@@ -40,11 +50,13 @@ from serve.http.responses import (
     Healthy,
     Methods,
     Ready,
+    TypedText,
 )
 from serve.http.service import FEW_QUERIES, MANY_RESULTS, Service
 from serve.http.sse import EventStream
 from serve.http.static import INDEX, PageFiles
 from serve.http.trace import Trace
+from serve.http.typing import marked_text, type_text
 from serve.telemetry.logs import log_withheld
 
 LARGE_BODY = 64 << 10
@@ -137,6 +149,19 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
         service.check_size(batch)
         trace = _spend(request, service, access, len(batch.queries))
         return await respond(await service.expand_batch(batch, trace), large=len(batch.queries) > FEW_QUERIES)
+
+    @app.post(
+        "/v1/type",
+        response_model=None,
+        responses=answers(TypedText, "the types of each mention", 400, 404, 422, 429, 503, 504),
+        openapi_extra=body(TypeRequest),
+    )
+    async def type_mentions(request: Request) -> Response:
+        """Say what each marked mention of a text is, by the bundle's typing model."""
+        asked = checked(TypeRequest, await _decoded(request))
+        marked = marked_text(asked, service.settings.max_queries)
+        trace = _spend(request, service, access, len(marked.spans))
+        return await respond(await type_text(service, marked, asked.deadline_ms, trace))
 
     stream_of = {"text/event-stream": {"schema": event_schema()}}
 

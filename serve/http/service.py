@@ -27,7 +27,7 @@ from serve.http.listings import bundle_listing, completions, known_of, method_li
 from serve.http.requests import BatchRequest, ExpandRequest, answer_of, entity_of, id_of, request_of
 from serve.http.resolve import Arrival, ResolvedQuery, is_quick, resolve_query
 from serve.http.trace import Trace
-from serve.messages import Dispatch, Failure, Outcome, RoundDone, StageDone
+from serve.messages import Dispatch, Failure, RoundDone, StageDone
 from serve.settings import ServeSettings
 from serve.telemetry.logs import log_withheld
 from serve.telemetry.metrics import Metrics, merge_replica_metrics
@@ -273,19 +273,32 @@ class Service:
         self, snapshot: BundleSnapshot, resolved: Sequence[ResolvedQuery], trace: Trace
     ) -> list[Json | Problem]:
         """Run the stages on queries of one route."""
-        wait_s = max(one.deadline for one in resolved).remaining() + ANSWER_GRACE_S
-        expansions = [Expansion(one.query) for one in resolved]
-        try:
-            async with asyncio.timeout(wait_s):
-                outcomes = await self._dispatch(resolved[0].route, snapshot.id, expansions, trace.request_id)
-        except Exception as error:
-            problem = self._problem(error, trace)
-            return [self._noted(problem) for _ in resolved]
+        queries = [one.query for one in resolved]
+        outcomes = await self.dispatched(resolved[0].route, snapshot.id, queries, trace)
         pairs = list(zip(resolved, outcomes, strict=True))
         few = sum(one.query.top_k for one in resolved) < MANY_RESULTS and not any(a.explain for a in resolved)
         if few:
             return [self._rendered(snapshot, one, outcome, trace) for one, outcome in pairs]
         return await asyncio.to_thread(lambda: [self._rendered(snapshot, a, o, trace) for a, o in pairs])
+
+    async def dispatched(
+        self, route: str, bundle: str, queries: Sequence[Query], trace: Trace
+    ) -> list[Expansion | Problem]:
+        """Run the stages of a route; return each query's expansion, or why there is none, in order.
+
+        Args:
+            queries: with deadlines.
+        """
+        deadlines = [query.deadline for query in queries if query.deadline]
+        wait_s = max(deadlines).remaining() + ANSWER_GRACE_S
+        try:
+            async with asyncio.timeout(wait_s):
+                expansions = [Expansion(query) for query in queries]
+                outcomes = await self._dispatch(route, bundle, expansions, trace.request_id)
+        except Exception as error:
+            problem = self._noted(self._problem(error, trace))
+            return [problem for _ in queries]
+        return [self._failed(o, trace) if isinstance(o, Failure) else o for o in outcomes]
 
     async def _events(
         self, snapshot: BundleSnapshot, resolved: ResolvedQuery, trace: Trace
@@ -306,7 +319,8 @@ class Service:
                         new = [{"id": i, "name": names[i]} for i in event.new]
                         yield "round", {**vars(event), "new": new}
                     else:
-                        answer = await asyncio.to_thread(self._rendered, snapshot, resolved, event, trace)
+                        found = self._failed(event, trace) if isinstance(event, Failure) else event
+                        answer = await asyncio.to_thread(self._rendered, snapshot, resolved, found, trace)
                         yield ("error", answer.body) if isinstance(answer, Problem) else ("answer", answer)
                         return
         except Exception as error:
@@ -315,12 +329,11 @@ class Service:
             yield "error", problem.body
 
     def _rendered(
-        self, snapshot: BundleSnapshot, resolved: ResolvedQuery, outcome: Outcome, trace: Trace
+        self, snapshot: BundleSnapshot, resolved: ResolvedQuery, outcome: Expansion | Problem, trace: Trace
     ) -> Json | Problem:
         """Return a query's answer, or why there is none."""
-        if isinstance(outcome, Failure):
-            problem = problem_of(FailedError(outcome))
-            return self._noted(internal(trace.request_id) if outcome.status == 500 else problem)
+        if isinstance(outcome, Problem):
+            return outcome
         expansion = finish(outcome)
         trace.degraded += bool(expansion.degraded)
         for note in expansion.degraded:
@@ -330,12 +343,15 @@ class Service:
         if resolved.explain:
             images = ImageAddresses(self._workspace, snapshot.id)
             try:
-                expansion, explained = explanations(
-                    expansion, snapshot.vocabulary, snapshot.catalogue, images
-                )
+                expansion, explained = explanations(expansion, snapshot, images)
             except UserError as error:  # the bundle's files; the other queries of a batch may do without
                 return self._problem(error, trace)
         return answer_of(expansion, snapshot.vocabulary, resolved.method, snapshot.id, explained)
+
+    def _failed(self, failure: Failure, trace: Trace) -> Problem:
+        """Return the answer to a query that a stage could not answer."""
+        problem = internal(trace.request_id) if failure.status == 500 else problem_of(FailedError(failure))
+        return self._noted(problem)
 
     def _problem(self, error: Exception, trace: Trace) -> Problem:
         """Return the answer to an error in the dispatch; an internal error is logged."""

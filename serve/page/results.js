@@ -150,7 +150,28 @@ function nearest({ nearest_positive: positive, nearest_negative: negative }) {
   );
 }
 
-/** What only the current row shows: further sentences, images, and the numbers of the stages. */
+/** In words: which of the seeds' types the candidate has. */
+function held(types) {
+  const said = (side, sign, words) =>
+    (types?.[side] ?? []).map((name) =>
+      make(
+        "span",
+        { class: `type ${side}` },
+        sign ? make("span", { class: "glyph", "aria-hidden": "true" }, sign) : null,
+        sign ? make("span", { class: "visually-hidden" }, words) : null,
+        bdi(name),
+      ),
+    );
+  const all = [
+    ...said("shared"),
+    ...said("positive", "+", "as positive seeds: "),
+    ...said("negative", "−", "as negative seeds: "),
+  ];
+  if (!all.length) return null;
+  return make("p", { class: "types" }, make("span", { class: "visually-hidden" }, "types of seeds, too: "), ...all);
+}
+
+/** What only the current row shows: its types, further sentences, images, and the numbers of the stages. */
 function more({ name, evidence, explanation }) {
   const numbers = Object.entries(evidence).map(([column, value]) =>
     make("div", {}, make("dt", {}, column), make("dd", {}, short(value))),
@@ -159,6 +180,7 @@ function more({ name, evidence, explanation }) {
   return make(
     "div",
     { class: "more" },
+    held(explanation?.types),
     ...sentences.map((sentence) => make("p", { class: "sentence", dir: "auto" }, ...marked(sentence))),
     imageList(explanation?.images ?? [], name),
     numbers.length ? make("dl", { class: "numbers" }, ...numbers) : null,

@@ -68,6 +68,7 @@ def test_a_run_resumes_is_kept_and_read(folder: Path, monkeypatch: pytest.Monkey
     np.testing.assert_allclose(resumed["losses"], whole["losses"], rtol=1e-5)
     assert train_typing(*given)["seconds"] == whole["seconds"]  # finished: nothing is trained
     assert typing_model(workspace, "newest") == typing_model(workspace, whole["run"]) == whole["folder"]
+    assert typing_model(workspace, str(Path(whole["folder"]).parent)) == whole["folder"], "the run's folder"
     model = TypingModel.load(whole["folder"])
     assert model.labels == LABELS.labels
     assert len(model.types([Mention("", "Oslo", "r")])) == 1

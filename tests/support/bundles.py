@@ -23,9 +23,11 @@ from engine.retrieval.entity_sentences import CONTRAST, EntitySentences
 from engine.retrieval.index import VectorIndex, unit
 from engine.retrieval.mention_states import PROBING, MentionStates
 from engine.retrieval.skipgrams import SKIPGRAMS, SkipGrams
+from engine.stages.type_mentions import TYPING
 from engine.storage.bundle import Bundle
 from engine.storage.publishing import publish
 from engine.storage.workspace import Workspace
+from engine.typing.model import TypingModel
 from engine.vocabulary import ENTITY_SCHEMA
 from tests.support.encoders import write_encoder, write_masked_lm
 from tests.support.language_models import tiny_model
@@ -171,6 +173,14 @@ def random_types(n: int, seed: int = 0, kinds: int = 12) -> EntityTypes:
     return EntityTypes.collect(names, np.repeat(np.arange(n), 3), types, sure, np.ones(n, np.int64))
 
 
+def write_typing(staged: Path, d: int, seed: int = 0) -> None:
+    """Write a typing model of random weights into a staged folder."""
+    folder = staged / TYPING
+    write_encoder(folder, d, seed)
+    model = TypingModel.begin(str(folder), ["metal", "person", "ore", "noble_metal"], seed=seed)
+    model.save(folder)
+
+
 def method_bundle(
     root: Path,
     n: int = 500,
@@ -208,6 +218,7 @@ def method_bundle(
         write_probing(staged, n, d, seed)
         write_contrast(staged, names, d, seed)
         random_types(n, seed).write(staged / TYPES)
+        write_typing(staged, d, seed)
 
     hubs = {"joint": random.random(n)}
     return publish_vectors(Workspace.open(root), names, views, hubs, tiny_model(), more)

@@ -20,9 +20,10 @@ from engine.stages.base import Stage, Worker
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
 from engine.stages.retrieve import Retrieve
+from engine.stages.type_mentions import TypeMentions
 from engine.storage.bundle import Bundle
 from serve.graph.bundle_snapshot import BundleSnapshot
-from serve.graph.plan import EXPLAINED, NEIGHBOURS
+from serve.graph.plan import EXPLAINED, MENTIONS, NEIGHBOURS
 from serve.graph.runner import IterativeWorker
 from serve.http.service import Service
 from serve.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, StageStats
@@ -35,6 +36,7 @@ ROUTES: dict[str, tuple[Stage, ...]] = {
     **{name: METHODS[name].stages for name in METHOD_NAMES},
     **{f"{name}{EXPLAINED}": (*METHODS[name].stages, Explain(view="mask")) for name in METHOD_NAMES},
     NEIGHBOURS: (Retrieve(view="mask"),),
+    MENTIONS: (TypeMentions(),),
 }
 
 MakeService = Callable[..., Service]

@@ -12,7 +12,7 @@ from engine.errors import BundleError
 from engine.query import Expansion, NewEntity, Query, Ranking
 from engine.stages.base import Worker
 from engine.stages.explain import Explain
-from engine.stages.types import TypeRerank, types_in_words
+from engine.stages.types import SeedTypes, TypeRerank
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from tests.support.bundles import publish_vectors
@@ -99,6 +99,12 @@ def test_a_query_may_change_the_weight(rerank: Worker) -> None:
     assert found.ranking.scores.tolist() == [1, 1]
 
 
+def words_of(
+    positive: tuple[int, ...], negative: tuple[int, ...] = (), *, types: EntityTypes
+) -> dict[str, str]:
+    return SeedTypes.of(Query("q", positive, negative), types).in_words()
+
+
 def test_what_the_seeds_are_is_told_in_words(rerank: Worker, bundle: Bundle) -> None:
     query = Query("q", (0, 1), (3, 4))
     words = {"class_name": "place", "positive": "city", "negative": "country"}
@@ -112,10 +118,10 @@ def test_what_the_seeds_are_is_told_in_words(rerank: Worker, bundle: Bundle) -> 
 
 def test_the_rarest_shared_type_is_the_class_and_nothing_is_made_up(bundle: Bundle) -> None:
     types = EntityTypes.read(bundle.path(TYPES), len(CONFIDENCE))
-    assert types_in_words(Query("q", (0, 1)), types) == {"class_name": "city"}, "fewer are cities than places"
-    assert types_in_words(Query("q", (5,)), types) == {"class_name": "river bed"}
-    assert types_in_words(Query("q", (6,), (0,)), types) == {"negative": "place, city"}
-    assert types_in_words(Query("q", (0,), (1,)), types) == {"class_name": "city"}, "nothing tells them apart"
+    assert words_of((0, 1), types=types) == {"class_name": "city"}, "fewer are cities than places"
+    assert words_of((5,), types=types) == {"class_name": "river bed"}
+    assert words_of((6,), (0,), types=types) == {"negative": "place, city"}
+    assert words_of((0,), (1,), types=types) == {"class_name": "city"}, "nothing tells them apart"
 
 
 def test_a_type_that_tells_the_seeds_apart_is_not_their_class() -> None:
@@ -124,13 +130,13 @@ def test_a_type_that_tells_the_seeds_apart_is_not_their_class() -> None:
     types = EntityTypes.collect(
         ["area", "nation"], np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), sure, np.ones(2, np.int64)
     )
-    found = types_in_words(Query("q", (0,), (1,)), types)
+    found = words_of((0,), (1,), types=types)
     assert found == {"class_name": "area", "positive": "nation"}
 
 
 def test_a_seed_without_types_says_nothing_of_the_others(bundle: Bundle) -> None:
     types = EntityTypes.read(bundle.path(TYPES), len(CONFIDENCE))
-    assert types_in_words(Query("q", (0, 6), (3,)), types) == types_in_words(Query("q", (0,), (3,)), types)
+    assert words_of((0, 6), (3,), types=types) == words_of((0,), (3,), types=types)
 
 
 def test_a_bundle_without_types_says_how_to_make_them(tmp_path: Path) -> None:
@@ -139,3 +145,13 @@ def test_a_bundle_without_types_says_how_to_make_them(tmp_path: Path) -> None:
         TypeRerank().open(bare)
     (shown,) = Explain().open(bare)([Expansion(Query("q", (0,)))])
     assert shown.reasoning == {}
+
+
+def test_which_of_the_words_hold_for_an_entity(bundle: Bundle) -> None:
+    types = EntityTypes.read(bundle.path(TYPES), len(CONFIDENCE))
+    found = SeedTypes.of(Query("q", (0, 1), (3, 4)), types)
+    assert found == SeedTypes(("place",), ("city",), ("country",))
+    assert found.held_by(1, types) == SeedTypes(("place",), ("city",))
+    assert found.held_by(2, types) == SeedTypes(("place",)), "a city by 0.4 alone"
+    assert found.held_by(3, types) == SeedTypes(("place",), (), ("country",))
+    assert found.held_by(6, types) == SeedTypes(), "of an entity without types nothing is said"

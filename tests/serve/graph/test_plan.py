@@ -71,12 +71,14 @@ def test_equal_stages_are_deployed_once(bundle: Bundle) -> None:
         "SegmentRerank-2",
         "Explain",
         "Retrieve-2",
+        "TypeMentions",
         "EncodeNewEntities",
     ]
     assert made.calls("one") == (("Retrieve", (0,)), ("SegmentRerank", (0,)))
     assert made.calls("two") == (("Retrieve", (0,)), ("SegmentRerank-2", (0,)))
     assert made.calls("two!explain")[-1] == ("Explain", (0,))
     assert made.calls("one", with_new=True) == (("EncodeNewEntities", (0,)), *made.calls("one"))
+    assert made.calls("!mentions") == (("TypeMentions", (0,)),)
     assert made.calls("!neighbours") == (("Retrieve-2", (0,)),), (
         "by the joint view, which no method here reads"
     )
@@ -85,7 +87,7 @@ def test_equal_stages_are_deployed_once(bundle: Bundle) -> None:
 def test_fused_is_one_deployment_and_one_hop_whatever_is_asked(bundle: Bundle) -> None:
     made = plan(bundle, METHODS_OF_TEST, settings(num_cpus=0.5))
     (spec,) = made.deployments
-    assert (len(spec.stages), spec.settings.num_cpus) == (6, 0.5)
+    assert (len(spec.stages), spec.settings.num_cpus) == (7, 0.5)
     for route in made.routes:
         for with_new in (False, True):
             ((name, chain),) = made.calls(route, with_new)

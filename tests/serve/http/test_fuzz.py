@@ -48,6 +48,7 @@ WITH_INPUT = [
     ("POST", "/v1/expand"),
     ("POST", "/v1/expand/batch"),
     ("POST", "/v1/expand/stream"),
+    ("POST", "/v1/type"),
     ("GET", "/v1/entities"),
     ("GET", "/v1/entities/{given}"),
     ("GET", "/v1/bundles/{bundle}/entities/{entity}"),
@@ -92,6 +93,7 @@ def answerable(body: Any) -> Any:
         "positive": _seeds,
         "negative": _seeds,
         "method": _method,
+        "text": _text,
         "filter": _filter,
         "bundle": lambda given: None if isinstance(given, str) else given,
     }
@@ -109,6 +111,10 @@ def _seeds(given: Any) -> Any:
 
 def _method(given: Any) -> Any:
     return ASKED[_digest(given) // 4 % len(ASKED)] if _is_replaced(given) else given
+
+
+def _text(given: Any) -> Any:
+    return f"{given.translate({91: None, 93: None})} [[Oslo]]." if _is_replaced(given) else given
 
 
 def _filter(given: Any) -> Any:
@@ -152,6 +158,8 @@ def test_every_request_is_answered_as_the_document_says(
     def ask(case: schemathesis.Case) -> None:
         if mode is GenerationMode.POSITIVE:
             case.body = answerable(case.body)
+            if path == "/v1/type" and statuses.isdisjoint({200}) and isinstance(case.body, dict):
+                case.body.pop("mentions", None)  # places drawn at random are hardly ever in the text
             case.path_parameters = {
                 name: "current" if name == "bundle" else _seeds([given])[0] if name != "n" else given
                 for name, given in (case.path_parameters or {}).items()
