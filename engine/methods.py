@@ -54,6 +54,9 @@ METHODS: dict[str, Pipeline] = {
     "genexpan+cot-class-given": _thinking("class", "class_name"),
     "genexpan+cot-positive-given": _thinking("positive", "positive"),
     "genexpan+cot-negative-given": _thinking("negative", "positive", "negative"),
+    # The class name by the types of the seeds in place of the model's: ours.
+    "genexpan+cot-class-types": Generate(cot_level="class", class_names="types")
+    >> SegmentRerank(by="likelihood", length=4),
     # With the descriptions of the listed entities in front of the prompt (appendix J).
     "genexpan+ra": Generate(descriptions=True) >> SegmentRerank(by="likelihood", length=4),
     # One recalls 1,000 candidates, the other ranks them (table 9).
@@ -143,6 +146,7 @@ ABOUT: Mapping[str, str] = {
     "genexpan+cot-class-given": "GenExpan with the class name that the query gives (table 8)",
     "genexpan+cot-positive-given": "GenExpan with the positive attributes that the query gives (table 8)",
     "genexpan+cot-negative-given": "GenExpan with attributes of both kinds that the query gives (table 8)",
+    "genexpan+cot-class-types": "GenExpan with the class that a typing model says the seeds are of",
     "genexpan+ra": "GenExpan with descriptions in the prompt (appendix J)",
     "retexpan+genexpan": "retrieval recalls 1,000 entities, generation ranks them (table 9)",
     "genexpan+retexpan": "generation recalls 1,000 entities, retrieval ranks them (table 9)",

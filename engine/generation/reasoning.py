@@ -2,6 +2,7 @@
 
 What is named comes from the model (greedy decoding, 20 tokens at most, to the end of the first line; in
 our style, of the first sentence) or, part by part, from the query: the ground truth of the paper's table 8.
+A class name may be found otherwise, too, such as by a typing model.
 How attributes stand in Prompt_g is left open by the paper; here they follow the class name: "countries that
 lie in Asia", or, given, "countries with continent Asia".
 """
@@ -51,6 +52,7 @@ def reason(
     level: CotLevel,
     style: PromptStyle = "paper",
     given: Collection[Part] = (),
+    known_classes: Sequence[str] = (),
 ) -> list[Reasoning]:
     """Return what the prompts of each query say of its entities.
 
@@ -60,6 +62,7 @@ def reason(
         level: how deep.
         style: whose prompts.
         given: the parts that the query itself says, in place of the model.
+        known_classes: class names that something else found, one a query; "": the model is to find it.
 
     Raises:
         QueryError: a query lacks a part that it is to give, or a prompt does not fit the model.
@@ -72,7 +75,7 @@ def reason(
     if "class_name" in given:
         classes = [_wanted(q, q.class_name, "class_name", "class") for q in queries]
     else:
-        classes = complete(model, [class_prompt(seeds, style) for seeds in positive], style)
+        classes = _classes(model, positive, known_classes or [""] * len(queries), style)
     shared = told = [""] * len(queries)
     if "positive" in parts:
         if "positive" in given:
@@ -89,6 +92,15 @@ def reason(
         else:
             told = _asked(model, [q.seed_names(q.negative, names) for q in queries], classes)
     return [Reasoning(*said) for said in zip(classes, shared, told, strict=True)]
+
+
+def _classes(
+    model: LanguageModel, seeds: Sequence[Sequence[str]], known: Sequence[str], style: PromptStyle
+) -> list[str]:
+    """Return the class name of each query's seeds: what is known, else what the model says."""
+    unknown = [class_prompt(names, style) for names, name in zip(seeds, known, strict=True) if not name]
+    said = iter(complete(model, unknown, style))
+    return [name or next(said) for name in known]
 
 
 def _asked(model: LanguageModel, seeds: Sequence[Sequence[str]], classes: Sequence[str]) -> list[str]:

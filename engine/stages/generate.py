@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from engine.catalogue import Catalogue, open_catalogue
+from engine.catalogue import Catalogue, open_catalogue, open_types
+from engine.entity_types import TYPES, EntityTypes
 from engine.errors import QueryError
 from engine.generation.files import LM_FILES
 from engine.generation.prompts import CotLevel, Part, PromptStyle, parts_of
 from engine.generation.seeds import query_rng
 from engine.query import Expansion, Filters, Ids, Query, Ranking, Scores
 from engine.stages.base import Stage, Worker, without
+from engine.stages.types import class_in_plural
 from engine.storage.bundle import Bundle
 
 if TYPE_CHECKING:  # a description brings no model library along: what does is imported where it is used
@@ -52,6 +54,8 @@ class Generate(Stage):
     :mod:`engine.generation.prompts`). A name longer than ``max_tokens`` is not generated, as in theirs;
     None lifts that. ``patience`` is the paper's; the program has 5. ``cot_level`` is the depth of the chain
     of thought, and ``given`` names the parts of it that a query says itself (table 8).
+    ``class_names`` is ours: "types" names the class by the rarest type that the positive seeds share, in the
+    plural, and leaves it to the model where there is none.
     """
 
     k: int = Field(default=200, ge=1)
@@ -67,6 +71,7 @@ class Generate(Stage):
     prompts: PromptStyle = "paper"
     cot_level: CotLevel = "none"
     given: Annotated[tuple[Part, ...], BeforeValidator(_listed)] = ()
+    class_names: Literal["model", "types"] = "model"
     descriptions: bool = False
     negatives_in_prompt: bool = False
     constrained: bool = True
@@ -96,6 +101,12 @@ class Generate(Stage):
                 f"given names {unasked[0]!r}, but a chain of thought of cot_level {self.cot_level!r} has "
                 f"{', '.join(asked) or 'no parts'}; set a deeper cot_level, or leave it out of given"
             )
+        if self.class_names == "types" and ("class_name" not in asked or "class_name" in self.given):
+            raise ValueError(
+                f"class_names 'types' names the class, which a chain of thought of cot_level "
+                f"{self.cot_level!r} with given {self.given} does not ask for; set cot_level to 'class' or "
+                "deeper, and leave class_name out of given"
+            )
         return self
 
     def cost(self, expansion: Expansion) -> int:
@@ -103,8 +114,8 @@ class Generate(Stage):
         return self.asked(expansion.query).beams
 
     def needs(self) -> tuple[str, ...]:
-        """Name the language model and the trie."""
-        return LM_FILES
+        """Name the language model and the trie, and the types where these name the class."""
+        return (*LM_FILES, TYPES) if self.class_names == "types" else LM_FILES
 
     def open(self, bundle: Bundle) -> Worker:
         """Load the language model and the trie."""
@@ -119,10 +130,13 @@ class Generator:
         """Load the language model and the trie."""
         from engine.generation.artifacts import open_artifacts
 
-        return cls(stage, open_artifacts(bundle), open_catalogue(bundle))
+        types = open_types(bundle) if stage.class_names == "types" else None
+        return cls(stage, open_artifacts(bundle), open_catalogue(bundle), types)
 
-    def __init__(self, stage: Generate, artifacts: Artifacts, catalogue: Catalogue) -> None:
-        self._stage, self._catalogue = stage, catalogue
+    def __init__(
+        self, stage: Generate, artifacts: Artifacts, catalogue: Catalogue, types: EntityTypes | None = None
+    ) -> None:
+        self._stage, self._catalogue, self._types = stage, catalogue, types
         self._artifacts = replace(artifacts, likelihood=artifacts.likelihood.with_own_counts())
         self._rounds = 0
         self._filtered_trie = lru_cache(CACHED_TRIES)(self._restricted)
@@ -168,7 +182,8 @@ class Generator:
 
         stage = self._stage
         try:
-            found = reason(self._artifacts, queries, stage.cot_level, stage.prompts, stage.given)
+            known = [class_in_plural(query, self._types) for query in queries] if self._types else []
+            found = reason(self._artifacts, queries, stage.cot_level, stage.prompts, stage.given, known)
             return [(one, "") for one in found]
         except QueryError as error:
             if len(queries) == 1:

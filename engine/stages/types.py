@@ -21,6 +21,7 @@ from engine.retrieval.index import Vectors, mean_of
 from engine.stages.base import Stage, Worker, by_settings
 from engine.stages.retrieve import unused
 from engine.storage.bundle import Bundle
+from engine.text.plurals import is_plural, plural
 
 MARGIN = 0.25
 """Difference of the mean confidences of two kinds of seeds from which a type tells them apart."""
@@ -118,6 +119,15 @@ class SeedTypes(NamedTuple):
         """Return those that hold for an entity."""
         own = {name for name, _ in types.of(entity)}
         return SeedTypes(*(tuple(name for name in names if name in own) for names in self))
+
+
+def class_in_plural(query: Query, types: EntityTypes) -> str:
+    """Return what the positive seeds are by the rarest type that they share, in the plural; "" for none."""
+    shared = SeedTypes.of(replace(query, negative=()), types).shared
+    if not shared:
+        return ""
+    *first, last = spoken(shared[0]).split()
+    return " ".join([*first, last if is_plural(last) else plural(last)])
 
 
 def spoken(name: str) -> str:

@@ -33,6 +33,7 @@ Code = Literal[
     "chat_deadline",
     "chat_refusal",
     "not_found",
+    "not_available",
     "method_not_allowed",
     "internal",
 ]

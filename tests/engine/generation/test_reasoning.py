@@ -68,6 +68,13 @@ def test_given_parts_stand_as_the_query_says_them_and_others_come_from_the_model
     assert model_named.positive == said.positive
 
 
+def test_a_class_that_is_known_is_not_asked_for() -> None:
+    first, second = reason(ARTIFACTS, [Q, Query("p", (3, 2))], "positive", known_classes=["isles", ""])
+    assert (first.class_name, second.class_name) == ("isles", greedy(class_prompt(["Chile", "Norway"])))
+    (shared,) = complete(MODEL, [attribute_prompt(["Japan", "Spain"], "isles")], "seedset")
+    assert first.positive == f"that {shared}", "what is asked next is asked of the known class"
+
+
 @pytest.mark.parametrize(
     ("part", "field", "in_files"),
     [

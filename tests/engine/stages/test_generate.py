@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from engine.entity_types import TYPES, EntityTypes
 from engine.errors import BundleError, QueryError, UnknownAttributeError
 from engine.generation.artifacts import open_artifacts
 from engine.generation.prompts import list_prompt
@@ -125,6 +126,28 @@ def test_a_given_part_that_is_not_asked_for_is_refused() -> None:
     for level, has in (("none", "no parts"), ("class", "class_name")):
         with pytest.raises(ValidationError, match=f"'positive', but .* '{level}' has {has}; set a deeper"):
             Generate.model_validate({"cot_level": level, "given": ["positive"]})
+
+
+def test_types_name_the_class_where_there_are_any(tmp_path: Path) -> None:
+    def more(staged: Path) -> None:
+        sure, count = np.full(2, 0.9), np.ones(N, np.int64)
+        EntityTypes.collect(["city"], np.arange(2), np.zeros(2, np.int64), sure, count).write(staged / TYPES)
+
+    views = {"mask": np.ones((N, 2))}
+    typed = publish_vectors(Workspace.open(tmp_path), NAMES, views, None, tiny_model(), more)
+    stage = QUICK.model_copy(update={"cot_level": "class", "max_rounds": 1})
+    by_types = stage.model_copy(update={"class_names": "types"})
+    known, unknown = asked(replace(Q, positive=(0, 1), negative=()), replace(Q, positive=(2,), negative=()))
+    (named,), (left,) = by_types.open(typed)([known]), by_types.open(typed)([unknown])
+    assert named.reasoning == {"class_name": "cities"}
+    assert left.reasoning == stage.open(typed)([unknown])[0].reasoning, "the model finds it"
+    assert TYPES in by_types.needs()
+
+
+def test_types_that_nobody_asks_for_are_refused() -> None:
+    for level, given in (("none", ()), ("class", ("class_name",))):
+        with pytest.raises(ValidationError, match=f"cot_level '{level}' with given .* does not ask for; set"):
+            Generate.model_validate({"cot_level": level, "given": given, "class_names": "types"})
 
 
 def test_without_the_trie_only_names_of_the_vocabulary_count(bundle: Bundle) -> None:

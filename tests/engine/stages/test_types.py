@@ -12,7 +12,7 @@ from engine.errors import BundleError
 from engine.query import Expansion, NewEntity, Query, Ranking
 from engine.stages.base import Worker
 from engine.stages.explain import Explain
-from engine.stages.types import SeedTypes, TypeRerank
+from engine.stages.types import SeedTypes, TypeRerank, class_in_plural
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from tests.support.bundles import publish_vectors
@@ -145,6 +145,14 @@ def test_a_bundle_without_types_says_how_to_make_them(tmp_path: Path) -> None:
         TypeRerank().open(bare)
     (shown,) = Explain().open(bare)([Expansion(Query("q", (0,)))])
     assert shown.reasoning == {}
+
+
+@pytest.mark.parametrize(
+    ("positive", "words"), [((0, 1), "cities"), ((5,), "river beds"), ((6,), ""), ((0, 3), "places")]
+)
+def test_a_class_is_named_in_the_plural(bundle: Bundle, positive: tuple[int, ...], words: str) -> None:
+    types = EntityTypes.read(bundle.path(TYPES), len(CONFIDENCE))
+    assert class_in_plural(Query("q", positive, (2,)), types) == words, "whatever the negative seeds are"
 
 
 def test_which_of_the_words_hold_for_an_entity(bundle: Bundle) -> None:
