@@ -31,6 +31,7 @@ from engine.storage.workspace import Workspace
 from engine.training.contrast_lists import lists_key, open_lists, publish_lists
 from engine.vocabulary import Vocabulary
 from jobs import console
+from jobs.settings import presets
 
 EXAMPLES = """
   seedset mine-contrast --workspace work --queries ultrawiki/query
@@ -74,7 +75,7 @@ class MineContrastSettings(CommandSettings):
     )
 
 
-@command(EXAMPLES, actions=[LIST_METHODS])
+@command(EXAMPLES, actions=[LIST_METHODS], presets=presets("mine-contrast"))
 def main(settings: MineContrastSettings) -> None:
     """Mine lists of entities that agree with the seeds of queries, for contrastive training.
 

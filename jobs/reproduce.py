@@ -118,6 +118,7 @@ def planned(settings: ReproduceSettings, names: list[str], file: str) -> dict[st
     trained = ["--workers", str(settings.workers), *(["--gpu"] if settings.gpu else [])]
     more = {
         "import": ["--source", settings.source],
+        "mine-contrast": ["--queries", queries],
         "evaluate": ["--queries", queries],
         "report": ["--queries", queries],
         **dict.fromkeys(TRAININGS, trained),

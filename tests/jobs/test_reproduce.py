@@ -10,7 +10,7 @@ import pytest
 from cluster.settings_file import sections
 from engine.errors import FormatError, UserError
 from engine.training.settings import MultimodalSettings
-from jobs import build_index, import_corpus, preprocess, pretrain_lm, train_encoder
+from jobs import build_index, import_corpus, mine_contrast, preprocess, pretrain_lm, train_encoder
 from jobs.reproduce import load, main, planned
 from jobs.settings import PRESETS
 from tests.support.bundles import random_bundle
@@ -25,7 +25,8 @@ def test_every_section_of_a_preset_is_taken_by_its_command(file: Path) -> None:
     settings = main.parse(["--preset", file.stem, "--source", "data", "--workspace", "w"])
     plan = planned(settings, names, str(file))
     assert list(plan) == [name for name in names if name != "evaluate"]
-    assert (names[0], names[-2:]) == ("import", ["evaluate", "report"])
+    first = "mine-contrast" if file.stem == "ultrawiki-contrast" else "import"
+    assert (names[0], names[-2:]) == (first, ["evaluate", "report"])
     load("evaluate").parse([*plan["report"]])
 
 
@@ -40,6 +41,17 @@ def test_ultrawikis_settings_are_those_of_its_appendices() -> None:
     assert (lm.further.epochs, lm.learning_rate, lm.further.weight_decay) == (1, 1e-5, 1e-4)
     assert not lm.texts.descriptions
     assert preprocess.main.parse([*words, "--max-length", "64"]).inputs.max_length == 64, "words count more"
+
+
+def test_contrast_goes_on_from_ultrawikis_own_settings() -> None:
+    words = ["--workspace", "w", "--preset", "ultrawiki-contrast"]
+    made = train_encoder.main.parse(words)
+    assert made.text == train_encoder.main.parse(["--workspace", "w", "--preset", "ultrawiki"]).text
+    contrast = made.ultra_fine
+    assert (made.contrast, contrast.seed_text, contrast.contrast_passes) == ("newest", True, 1)
+    assert (contrast.contrast_learning_rate, contrast.infonce_temperature) == (1e-6, 0.5)
+    mined = mine_contrast.main.parse([*words, "--queries", "q"])
+    assert (mined.method, mined.judge, mined.top) == ("retexpan-negative", "chat", 10)
 
 
 def test_meseds_head_begins_at_random_and_is_the_trained_one() -> None:
@@ -71,7 +83,9 @@ def test_a_file_counts_more_than_a_preset_and_a_file_may_be_one(tmp_path: Path) 
     words = ["--workspace", "w", "--source", "s", "--preset"]
     with pytest.raises(FormatError, match="holds no settings of import; those of: preprocess"):
         import_corpus.main.parse([*words, tmp_path / "mine.yaml"])
-    with pytest.raises(UserError, match="--preset wiki: give one of mesed, ultrawiki, ultrawiki-ra"):
+    with pytest.raises(
+        UserError, match="--preset wiki: give one of mesed, ultrawiki, ultrawiki-contrast, ultrawiki-ra"
+    ):
         import_corpus.main.parse([*words, "wiki"])
 
 
