@@ -24,9 +24,6 @@ from jobs import console
 EXAMPLES = """
   seedset label-mentions --workspace work --seeds seeds.json --output weak
   seedset label-mentions --workspace work --seeds seeds.json --output weak --method retexpan --top 100
-
-  seeds.json holds a list of names for each type: {"city": ["Oslo", "Rome"], "person": ["Ada Lovelace"]}
-  What is written is trained on, or measured, as it is:
   seedset evaluate-typing --workspace work --test test.json --train weak
   seedset train-typing --workspace work --data weak --model newest --label-weight 1 --epochs 14
 """
@@ -37,7 +34,7 @@ class LabelMentionsSettings(CommandSettings):
 
     workspace: str = Field(description="Folder or s3:// prefix that holds the corpus and the bundle.")
     seeds: str = Field(
-        description="JSON file of {type: [entity names]}, with one name or more for each of two types or more."
+        description="JSON file of {type: [entity names]}: two types or more, with one name or more each."
     )
     output: str = Field(description="Write the labelled mentions into this folder or s3:// prefix.")
     method: Annotated[str, METHOD_NAME] = Field(default="default", description="Expand types by this method.")
@@ -70,8 +67,11 @@ def main(settings: LabelMentionsSettings) -> None:
 
     Each type's seeds are expanded, with seeds of the other types as negative seeds. An entity of several
     lists goes to the type where it ranks best; where two ranks are the same or nearly so, to none. Seeds keep
-    their own type. Mentions of what has a type are written as train.jsonl, beside it types.txt, and
-    entities.parquet: which entity got which type, by which rank.
+    their own type. The file of seeds looks like {"city": ["Oslo", "Rome"], "person": ["Ada Lovelace"]}.
+
+    Mentions of what has a type are written as train.jsonl, which train-typing and evaluate-typing read as it
+    is (--data, --weak, --train), beside it types.txt, and entities.parquet: which entity got which type, by
+    which rank. "to others" and "ties" count the places of each list that went to another one, or to none.
     """
     from jobs.steps.label_mentions import LabelsManifest, check_output, label_mentions
     from jobs.steps.read_sentences import check_bundle_of_corpus

@@ -97,17 +97,19 @@ def expand_types(
         Query(label, tuple(ids), negative[label], min(MAX_TOP_K, list_length(about.top) + total))
         for label, ids in seeds.items()
     ]
-    expand, lists = pipeline.open(bundle), {}
+    expand, lists, notes = pipeline.open(bundle), {}, []
     size = len(queries) if pipeline.batch_dependent else BATCH
     with console.meter("expand, types", len(queries)) as meter:
         for start in range(0, len(queries), size):
             for one in expand(queries[start : start + size]):
                 lists[one.query.id] = one.ranking.ids.tolist()
-                if one.degraded:
-                    console.say(f"type {one.query.id!r}: {'; '.join(one.degraded)}")
+                notes += [(one.query.id, note) for note in one.degraded]
                 meter.add()
     if not any(lists.values()):
-        raise QueryError(f"none of the {len(queries)} types has a list; see above why")
+        why = f"; the first: {notes[0][1]}" if notes else ""
+        raise QueryError(f"none of the {len(queries)} types has a list{why}")
+    for label, note in notes:
+        console.say(f"type {label!r}: {note}")
     return lists
 
 
@@ -156,8 +158,8 @@ def check_output(output: Store, about: LabelsManifest, overwrite: bool) -> None:
         return
     if content != about.model_dump_json(indent=1).encode() + b"\n" and not overwrite:
         raise FormatError(
-            f"--output {output.uri}: holds mentions that were labelled from other seeds, another bundle or by "
-            "other settings; name another --output, or give --overwrite"
+            f"--output {output.uri}: holds mentions that were labelled from other seeds, another bundle or "
+            "by other settings; name another --output, or give --overwrite"
         )
 
 
