@@ -54,7 +54,7 @@ class LabelMentionsSettings(CommandSettings):
         description="Expand a type with this many seeds of the other types as negative seeds at most; where "
         "there are more they are drawn, as many of each type as of any other.",
     )
-    seed: int = Field(default=0, ge=0, description="Of what is drawn: negative seeds and mentions.")
+    seed: int = Field(default=0, ge=0, description="Draw negative seeds and mentions by this seed.")
     bundle: str | None = Field(
         default=None, description="Use the bundle of this id.  [default: the current one]"
     )

@@ -121,7 +121,8 @@ class Recorded:
     """Stands for a pipeline: keeps the queries of each call, and answers with ranked entities or a fault."""
 
     def __init__(self, ranked: list[int], batch_dependent: bool) -> None:
-        self.ranked, self.batch_dependent, self.calls = np.array(ranked, np.int32), batch_dependent, []
+        self.ranked, self.batch_dependent = np.array(ranked, np.int32), batch_dependent
+        self.calls: list[list[Query]] = []
 
     def open(self, bundle: object) -> Any:
         def expand(queries: list[Query]) -> list[Expansion]:
