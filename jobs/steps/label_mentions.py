@@ -144,19 +144,16 @@ def drawn_mentions(
 
 
 def check_output(output: Store, about: LabelsManifest, overwrite: bool) -> None:
-    """Refuse a folder that holds something else.
+    """Refuse a folder that holds something else: it is replaced as a whole.
 
     Raises:
         FormatError: it does.
     """
     content = (output / MANIFEST).read_if_there()
-    if content is None:
-        if others := output.files():
-            raise FormatError(
-                f"--output {output.uri}: holds other files ({others[0].name}); name a folder of its own"
-            )
-        return
-    if content != about.model_dump_json(indent=1).encode() + b"\n" and not overwrite:
+    ours = () if content is None else (MENTIONS, TYPES, ENTITIES, MANIFEST)
+    if others := [file.name for file in output.files() if file.name not in ours]:
+        raise FormatError(f"--output {output.uri}: holds other files ({others[0]}); name a folder of its own")
+    if content is not None and content != about.model_dump_json(indent=1).encode() + b"\n" and not overwrite:
         raise FormatError(
             f"--output {output.uri}: holds mentions that were labelled from other seeds, another bundle or "
             "by other settings; name another --output, or give --overwrite"
