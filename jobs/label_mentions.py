@@ -23,7 +23,7 @@ from jobs import console
 
 EXAMPLES = """
   seedset label-mentions --workspace work --seeds seeds.json --output weak
-  seedset label-mentions --workspace work --seeds seeds.json --output weak --method retexpan --top 100
+  seedset label-mentions --workspace work --seeds seeds.json --output weak --method retexpan --top 30
   seedset evaluate-typing --workspace work --test test.json --train weak
   seedset train-typing --workspace work --data weak --model newest --label-weight 1 --epochs 14
 """
@@ -40,10 +40,10 @@ class LabelMentionsSettings(CommandSettings):
     method: Annotated[str, METHOD_NAME] = Field(default="default", description="Expand types by this method.")
     set: Changes = declared(MethodSettings, "set")
     top: int = Field(
-        default=30, ge=1, le=1000, description="Give a type to this many entities of its list at most."
+        default=10, ge=1, le=1000, description="Give a type to this many entities of its list at most."
     )
     mentions_per_entity: int = Field(
-        default=5,
+        default=2,
         ge=1,
         description="Draw this many mentions of an entity at most, from the sentences that encoders read.",
     )
