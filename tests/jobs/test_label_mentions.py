@@ -114,7 +114,7 @@ def test_a_typing_model_is_trained_on_them(made: Path, tmp_path: Path) -> None:
     json_file = tmp_path / "found.json"
     assert run_command(evaluate_typing, *f"{asked} {files} --json {json_file}".split()) == 0
     (row,) = json.loads(json_file.read_text())
-    assert row["mentions"] == 18
+    assert row["mentions"] == 12
 
 
 class Recorded:
