@@ -50,6 +50,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
             "jobs.mine_contrast", "Mine lists of entities like the seeds, for contrastive training."
         ),
         "pretrain-lm": Entry("jobs.pretrain_lm", "Train a language model on the corpus and publish it."),
+        "label-mentions": Entry(
+            "jobs.label_mentions", "Label mentions for a typing model from a few seeds of each type."
+        ),
         "train-typing": Entry("jobs.train_typing", "Train a model that types mentions of entities."),
     },
     "Expand and evaluate": {

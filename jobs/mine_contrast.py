@@ -26,12 +26,12 @@ from engine.query import MAX_TOP_K, Query
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
 from engine.storage.parts import MANIFEST, write_pointer
-from engine.storage.store import Store, machine_cache
+from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.contrast_lists import lists_key, open_lists, publish_lists
-from engine.vocabulary import Vocabulary
 from jobs import console
 from jobs.settings import presets
+from jobs.steps.read_sentences import check_bundle_of_corpus
 
 EXAMPLES = """
   seedset mine-contrast --workspace work --queries ultrawiki/query
@@ -89,7 +89,7 @@ def main(settings: MineContrastSettings) -> None:
     workspace = Workspace.open(settings.workspace)
     pipeline = _pipeline(settings)
     bundle = Bundle.open(workspace, settings.bundle)
-    _check_corpus(workspace, bundle)
+    check_bundle_of_corpus(workspace, bundle, "which is trained on")
     found = read_queries(Store.open(settings.queries), bundle.vocabulary)
     console.say_refused(found.refused, "they get no lists")
     run = _Run(settings, workspace, bundle, pipeline, found.digest)
@@ -110,21 +110,6 @@ def _pipeline(settings: MineContrastSettings) -> Pipeline:
             "choose another"
         )
     return pipeline
-
-
-def _check_corpus(workspace: Workspace, bundle: Bundle) -> None:
-    """Refuse a bundle of other entities than the corpus', whose ids the lists hold.
-
-    Raises:
-        UserError: it is one.
-        StorageError: there is no corpus.
-    """
-    read_manifest(workspace)
-    if Vocabulary.read(workspace.entities.local_copy(machine_cache())).names != bundle.vocabulary.names:
-        raise UserError(
-            f"bundle {bundle.id}: its entities are not those of the corpus in {workspace.root.uri}, which is "
-            "trained on; run `seedset build-index` again, or name another --bundle"
-        )
 
 
 def _judge(name: JudgeName, bundle: Bundle) -> Judge:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from engine.corpus.readers.json_stream import json_type, line_object, lines
 from engine.errors import FormatError, MissingFileError
@@ -34,6 +34,11 @@ class Mention:
     left: str
     text: str
     right: str
+
+    @classmethod
+    def at(cls, sentence: str, start: int, end: int) -> Self:
+        """Return the mention between two characters of a sentence, ``end`` being the first after it."""
+        return cls(sentence[:start].rstrip(), sentence[start:end], sentence[end:].lstrip())
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from engine.catalogue import TYPE
 from engine.corpus.inputs.format import Inputs
-from engine.corpus.schema import part_digests, read_manifest
+from engine.corpus.schema import part_digests
 from engine.entity_types import MAX_TYPES, MIN_PROBABILITY, TYPES, EntityTypes
 from engine.models.device import worker_device
 from engine.models.fingerprint import check_unchanged, model_fingerprint
@@ -30,6 +30,7 @@ from engine.storage.workspace import Workspace
 from engine.typing.labels_file import read_labels_file
 from engine.typing.mentions import Mention
 from engine.typing.model import TypingModel
+from jobs.steps.read_sentences import sentence_rows
 from jobs.workers.executor import Executor, make_parts
 
 TOGETHER = 1024
@@ -91,7 +92,7 @@ class EntityTypingWorker:
         sentences, starts, ends = (table[name].to_pylist() for name in ("sentence", "start", "end"))
         states_nD, scores_nN = self._model.states_and_scores(
             [
-                Mention(sentence[:start].rstrip(), sentence[start:end], sentence[end:].lstrip())
+                Mention.at(sentence, start, end)
                 for sentence, start, end in zip(sentences, starts, ends, strict=True)
             ]
         )
@@ -154,25 +155,13 @@ def _parts(workspace: Workspace, fingerprint: str) -> PartFolder[None]:
 
 
 def _tasks(workspace: Workspace, inputs: Inputs) -> list[TypingTask]:
-    """Return what each part is made of; of a mentions part the rows with a sentence that were drawn."""
-    firsts = np.cumsum([0, *read_manifest(workspace).parts])
-    drawn = []
-    for part in inputs.parts:
-        with part.open_input() as stream:
-            drawn.append(pq.read_table(stream, columns=["mention"])["mention"].to_numpy())
-    mentions = np.sort(np.concatenate(drawn)).astype(np.int64)
-    split = np.split(mentions, np.searchsorted(mentions, firsts[1:-1]))
+    """Return what each part is made of."""
     kept = f"{MIN_PROBABILITY} {MAX_TYPES}"
-    tasks = []
-    for number, (source, digest, some) in enumerate(
-        zip(workspace.mentions(), part_digests(workspace), split, strict=True)
-    ):
-        with source.open_input() as stream:
-            has_text = pq.read_table(stream, columns=["end"])["end"].to_numpy() > 0
-        rows = some - firsts[number]
-        rows = rows[has_text[rows]]
-        tasks.append(TypingTask(content_key(digest, rows.tobytes(), kept), number, rows))
-    return tasks
+    digests = part_digests(workspace)
+    return [
+        TypingTask(content_key(digests[number], rows.tobytes(), kept), number, rows)
+        for number, rows in enumerate(sentence_rows(workspace, inputs))
+    ]
 
 
 def collected(files: list[Store], names: list[str], n_entities: int) -> tuple[EntityTypes, Vectors]:

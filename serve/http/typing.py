@@ -73,9 +73,8 @@ def _without_marks(text: str) -> MarkedText:
 
 def mention_at(text: str, span: Span) -> Mention:
     """Return a mention with as much of the text around it as the model may read."""
-    left = text[max(0, span.start - CONTEXT) : span.start]
-    right = text[span.end : span.end + CONTEXT]
-    return Mention(left.rstrip(), text[span.start : span.end], right.lstrip())
+    first = max(0, span.start - CONTEXT)
+    return Mention.at(text[first : span.end + CONTEXT], span.start - first, span.end - first)
 
 
 async def type_text(
