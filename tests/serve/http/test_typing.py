@@ -24,7 +24,7 @@ TEXT = "The ore of [[iron]] is mined near [[Kiruna]], and iron is a metal."
 PLAIN = "The ore of iron is mined near Kiruna, and iron is a metal."
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(make_client: MakeClient) -> TestClient:
     return make_client(max_queries=3)
 
