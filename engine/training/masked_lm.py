@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from transformers import BertForMaskedLM, PreTrainedTokenizerBase
 
 PASSES, BATCH_TOKENS, LEARNING_RATE = 2, 2048, 5e-4
+LEAST = 4000
+"""Sentences that are read in all, at least: a small corpus is passed more often."""
 SHARE, MENTIONS = 0.25, 0.5
 """Of a sentence's tokens that are masked, and of the sentences in which a mention is one mask."""
 PLURAL, NO_WORD = 4.0, 0.25
@@ -50,9 +52,8 @@ MAX_TOKENS = 34
 """A longer sentence is cut to a window around the mention, or anywhere."""
 WARMUP, WEIGHT_DECAY, CLIP = 0.07, 0.01, 1.0
 RULED_OUT = -30.0
-RECIPE = (
-    f"{PASSES} {BATCH_TOKENS} {LEARNING_RATE} {SHARE} {MENTIONS} {PLURAL} {NO_WORD} {MAX_TOKENS} {WARMUP} "
-    f"{WEIGHT_DECAY} {CLIP}"
+RECIPE = " ".join(
+    map(str, (PASSES, LEAST, BATCH_TOKENS, LEARNING_RATE, SHARE, MENTIONS, PLURAL, NO_WORD, MAX_TOKENS))
 )
 """All that a model depends on besides its sentences: one that is kept is taken where this is the same."""
 
@@ -130,6 +131,11 @@ class Masking:
         targets = ids[places].tolist()
         ids[places] = self._tokenizer.mask_token_id
         return MaskedTokens(ids.tolist(), [*one.places, *places.tolist()], [*one.targets, *targets])
+
+
+def passes_over(sentences: int) -> int:
+    """Return how often so many sentences are passed."""
+    return max(PASSES, -(-LEAST // max(1, sentences)))
 
 
 def class_nouns(tokenizer: PreTrainedTokenizerBase) -> npt.NDArray[np.bool_]:

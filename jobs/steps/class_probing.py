@@ -27,7 +27,7 @@ from engine.storage.parts import content_key
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedPart, FrozenCache, InputRows
-from engine.training.masked_lm import PASSES, RECIPE, Masking, Sentence, train
+from engine.training.masked_lm import RECIPE, Masking, Sentence, passes_over, train
 from jobs import console
 from jobs.workers.executor import Executor
 
@@ -164,7 +164,7 @@ def masked_lm(workspace: Workspace, base: str, sentences: int) -> ProbedModel:
 
 def _trained(sentences: list[Sentence], base: str) -> BertForMaskedLM:
     masking = Masking(load_tokenizer(base), SEED)
-    passes = [masking.one_pass(sentences) for _ in range(PASSES)]
+    passes = [masking.one_pass(sentences) for _ in range(passes_over(len(sentences)))]
     if not all(passes):
         raise UserError(
             "--class-names: the corpus has no sentence to train a masked language model on; name an encoder "

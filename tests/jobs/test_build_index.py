@@ -30,6 +30,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.parts import write_pointer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
+from engine.training import masked_lm
 from engine.training.cache import InputRows
 from jobs import build_index
 from jobs.preprocess import preprocess
@@ -51,7 +52,7 @@ def plain_means(workspace: Workspace, encoder: BertModel) -> np.ndarray:
     rows = InputRows.read(open_inputs(workspace).parts[0].path)
     states = []
     for row in range(len(rows)):
-        ids = torch.from_numpy(rows.ids[rows.offsets[row] : rows.offsets[row + 1]]).long()
+        ids = torch.from_numpy(rows.ids[rows.offsets[row] : rows.offsets[row + 1]].astype(np.int64))
         with torch.no_grad():
             states.append(encoder(ids[None]).last_hidden_state[0, int(rows.mask_index[row])].numpy())
     units = unit(np.stack(states))
@@ -201,8 +202,9 @@ def write_contrast_run(workspace: Workspace, model: str, inputs: str, seed_text:
 
 
 def test_what_cgexpan_asks_is_made_where_wanted_and_the_model_is_kept(
-    prepared: Path, capsys: pytest.CaptureFixture[str]
+    prepared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(masked_lm, "LEAST", 500)
     workspace = Workspace.open(prepared)
     without = build(workspace, untrained=True, executor=LocalExecutor())
     assert not any(name.startswith("probing/") for name in without.files)

@@ -15,7 +15,15 @@ from transformers import BertForMaskedLM
 from engine.models.masked_lm import begin_as_identity, with_new_head
 from engine.models.text import TextEncoder
 from engine.training import masked_lm
-from engine.training.masked_lm import MaskedTokens, Masking, Sentence, class_nouns, drawn_weights, train
+from engine.training.masked_lm import (
+    MaskedTokens,
+    Masking,
+    Sentence,
+    class_nouns,
+    drawn_weights,
+    passes_over,
+    train,
+)
 from tests.support.encoders import letter_tokenizer, write_encoder
 
 ROUND = [Sentence(" ".join("abcde"[(i + j) % 5] for j in range(8)), [(0, 1), (4, 7)]) for i in range(40)]
@@ -85,6 +93,10 @@ def test_plurals_are_drawn_more_often_and_signs_more_seldom() -> None:
     vocabulary, weights = tokenizer.get_vocab(), drawn_weights(tokenizer)
     by_token = [weights[vocabulary[token]] for token in ("cats", "others", "a", "##a", "7", "##7", ",")]
     assert by_token == [4, 1, 1, 1, 0.25, 0.25, 0.25]
+
+
+def test_a_small_corpus_is_passed_more_often() -> None:
+    assert [passes_over(n) for n in (0, 1, 399, 2000, 20_000)] == [4000, 4000, 11, 2, 2]
 
 
 def test_the_loss_is_the_plain_one_at_the_masks(encoder: TextEncoder) -> None:
