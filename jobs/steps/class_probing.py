@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -92,7 +92,8 @@ class MentionWorker:
     """A worker that does so by a model trained on the corpus, of which no cache holds states."""
 
     def __init__(self, model: ProbedModel) -> None:
-        self._encoder = TextEncoder(model.load().base_model).to(worker_device())
+        base: Any = model.load().base_model
+        self._encoder = TextEncoder(base).to(worker_device())
 
     def __call__(self, part: Store) -> PartStates:
         """Return the states of a part, in the order of its sentences."""
@@ -170,7 +171,8 @@ def _trained(sentences: list[Sentence], base: str) -> BertForMaskedLM:
             "--class-names: the corpus has no sentence to train a masked language model on; name an encoder "
             "whose folder has its head with `seedset preprocess --model`"
         )
-    model = with_new_head(TextEncoder.load(base)).to(worker_device())
+    model = with_new_head(TextEncoder.load(base))
+    torch.nn.Module.to(model, worker_device())
     with console.meter("masked language model, sentences", sum(map(len, passes))) as meter:
         losses = train(model, passes, SEED, meter.add)
     masks = sum(len(one.places) for own in passes for one in own)
