@@ -36,7 +36,7 @@ from engine.retrieval.index import Vectors, unit
 from engine.retrieval.mention_states import Floats, MentionStates, best_mean
 from engine.stages.cgexpan import CGExpan, ClassGuided
 from engine.stages.masked_lm import BATCH, MAX_TOKENS, MaskedLM, Probing
-from engine.training.mlm_head import class_nouns
+from engine.training.masked_lm import class_nouns
 from jobs import console
 
 ENTITIES, MENTIONS, CLASS_SIZE = 4092, 20, 50

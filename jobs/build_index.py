@@ -15,7 +15,7 @@ from cluster.commandline import command
 from cluster.options import CommandSettings
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.settings import HEAD_SENTENCES, TEMPERATURE, presets
+from jobs.settings import MASKED_LM_SENTENCES, TEMPERATURE, presets
 from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
@@ -60,17 +60,17 @@ class BuildIndexSettings(CommandSettings):
     class_names: bool = Field(
         default=False,
         description="Make what `cgexpan` asks, too: the state of every mention, and a masked language model; "
-        "an encoder without a head for that gets one, trained on the plurals of the corpus.",
+        "an encoder without a head for that is trained as one on the corpus.",
     )
-    head_sentences: int = Field(
-        default=HEAD_SENTENCES,
+    masked_lm_sentences: int = Field(
+        default=MASKED_LM_SENTENCES,
         ge=1,
-        description="Train that head on at most so many sentences, drawn at random.",
+        description="Train that model on at most so many sentences, drawn at random.",
     )
 
     def unused(self) -> dict[str, str]:
         """Return the options that the views asked for do without, and why."""
-        found = {} if self.class_names else {"head_sentences": "without --class-names"}
+        found = {} if self.class_names else {"masked_lm_sentences": "without --class-names"}
         return found | ({"text_distributions": "beside --untrained"} if self.untrained else {})
 
 
@@ -83,7 +83,7 @@ def main(settings: BuildIndexSettings) -> None:
     from jobs.steps.index_building import build
 
     started = time.monotonic()
-    head = settings.head_sentences if settings.class_names else 0
+    sentences = settings.masked_lm_sentences if settings.class_names else 0
     place = Workspace.open(settings.workspace)
     with AutoExecutor(settings.workers, [place.root.uri]) as executor:
         manifest = build(
@@ -93,7 +93,7 @@ def main(settings: BuildIndexSettings) -> None:
             settings.temperature,
             settings.inputs,
             settings.text_distributions,
-            head,
+            sentences,
             settings.types,
         )
     console.result(

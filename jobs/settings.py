@@ -16,9 +16,8 @@ from engine.training.settings import BASELINES, Baseline
 TEMPERATURE = 4.0
 """Temperature of predicted distributions. 1 is the paper's; a head that overfits to few contexts predicts
 little but the entity itself, and a higher one brings out which others are similar."""
-HEAD_SENTENCES = 20_000
-"""Sentences that a masked-language-model head is trained on at most. With MiniLM 12,416 took 87 seconds of
-one core, the mask view and the states of 12,848 mentions among them."""
+MASKED_LM_SENTENCES = 20_000
+"""Sentences that a masked language model is trained on at most."""
 
 CORPUS = "corpus"
 """The tokenizer's name that stands for one trained on the corpus."""

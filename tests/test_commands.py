@@ -153,7 +153,7 @@ NO_EFFECT = {
         "--table baselines --row 'image encoder' --modality-dropout 0.1",
         "--row 'masked entity prediction' --row '+ contrastive' --clusters 4",
     ],
-    "jobs.build_index": ["--head-sentences 9", "--untrained --no-text-distributions"],
+    "jobs.build_index": ["--masked-lm-sentences 9", "--untrained --no-text-distributions"],
     "jobs.evaluate": ["--set SegmentRerank.length=8"],
     "jobs.evaluate_typing": [
         "--examples 3",

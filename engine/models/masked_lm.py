@@ -1,7 +1,7 @@
 """Open an encoder as a masked language model: with the head that it brings, or with a new one.
 
 An encoder of sentences has lost the head that it was pre-trained with; a BERT without one gets a new one
-whose decoder is its word embeddings (:mod:`engine.training.mlm_head` trains it). The head is read in two
+whose decoder is its word embeddings (:mod:`engine.training.masked_lm` trains it). The head is read in two
 parts: the transform of a state, and the decoder whose rows are the tokens' vectors.
 """
 

@@ -76,7 +76,8 @@ class CGExpan(Stage):
         mentions: whose nearness counts, k in the paper; an entity with fewer has no say and is not taken.
         margin: places between the positive name and a negative one.
         least: queries that must give a name for it to be ranked.
-        pool: globally nearest entities whose mentions are compared.
+        pool: globally nearest entities whose mentions are compared; in a vocabulary of few thousand, fewer do
+            better.
         iterations: at most.
         seed: of the draws.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,28 +18,47 @@ from engine.errors import UserError
 from engine.models.device import worker_device
 from engine.models.fingerprint import model_fingerprint
 from engine.models.hub import NamedModel
+from engine.models.mask_states import mask_states
 from engine.models.masked_lm import lacks_head, with_new_head, with_own_head
-from engine.models.plain_text import token_ids
-from engine.models.text import TextEncoder
+from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.retrieval.index import unit
 from engine.retrieval.mention_states import MentionStates
 from engine.storage.parts import content_key
-from engine.storage.store import machine_cache
+from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import CachedPart, FrozenCache
-from engine.training.mlm_head import (
-    EPOCHS,
-    RECIPE,
-    class_nouns,
-    mask_tokens,
-    states_at_masks,
-    train_head,
-)
+from engine.training.cache import CachedPart, FrozenCache, InputRows
+from engine.training.masked_lm import RECIPE, Masking, Sentence, passes_over, train
 from jobs import console
 from jobs.workers.executor import Executor
 
 SEED = 13
 ROWS = 256
+
+
+@dataclass(frozen=True)
+class ProbedModel:
+    """A masked language model: an encoder with the head that it brings, or trained on the corpus.
+
+    Args:
+        base: the encoder.
+        weights: all of them but the decoder's, which are the word embeddings'; None: the base's own.
+    """
+
+    base: str
+    weights: Store | None = None
+
+    def load(self) -> PreTrainedModel:
+        """Return the model.
+
+        Raises:
+            UserError: it brings no head, and has no weights.
+        """
+        if self.weights is None:
+            way_out = ", with `seedset preprocess --model`, or leave --class-names out"
+            return with_own_head(NamedModel.open(self.base, "encoder"), way_out)
+        model = with_new_head(TextEncoder.load(self.base))
+        model.load_state_dict(load_file(self.weights.local_copy(machine_cache())), strict=False)
+        return model.eval()
 
 
 class PartStates(NamedTuple):
@@ -48,7 +68,7 @@ class PartStates(NamedTuple):
     states_nD: npt.NDArray[np.float16]
 
 
-class MentionWorker:
+class CachedMentionWorker:
     """A worker that computes the state of every mention of a part, by the encoder as it came."""
 
     def __init__(self, base: str) -> None:
@@ -68,18 +88,41 @@ class MentionWorker:
         return PartStates(data.entity_id[with_text], found)
 
 
-def mention_states(cache: FrozenCache, base: str, n_entities: int, executor: Executor) -> MentionStates:
-    """Return the states of all drawn sentences that have text, by the encoder as it came.
+class MentionWorker:
+    """A worker that does so by a model trained on the corpus, of which no cache holds states."""
+
+    def __init__(self, model: ProbedModel) -> None:
+        base: Any = model.load().base_model
+        self._encoder = TextEncoder(base).to(worker_device())
+
+    def __call__(self, part: Store) -> PartStates:
+        """Return the states of a part, in the order of its sentences."""
+        own = InputRows.read(part.local_copy(machine_cache()))
+        rows = np.flatnonzero(own.lengths > BARE_TOKENS)
+        ids = [own.ids[own.offsets[row] : own.offsets[row + 1]] for row in rows]
+        states = mask_states(self._encoder, ids, own.mask_index[rows].tolist())
+        return PartStates(own.entity_id[rows], unit(states).astype(np.float16))
+
+
+def mention_states(
+    cache: FrozenCache, model: ProbedModel, n_entities: int, executor: Executor
+) -> MentionStates:
+    """Return the states of all drawn sentences that have text, by the model that is asked for class names.
 
     Args:
-        cache: of its frozen layers.
-        base: the encoder.
+        cache: of the base's frozen layers.
+        model: its states at the masks.
         n_entities: of the vocabulary.
         executor: where it runs.
     """
     found: dict[int, PartStates] = {}
+    results = (
+        executor.map(CachedMentionWorker, (model.base,), cache.parts, gpu=True)
+        if model.weights is None
+        else executor.map(MentionWorker, (model,), cache.inputs.parts, gpu=True)
+    )
     with console.meter("states of mentions, sentences", cache.inputs.manifest.mentions) as meter:
-        for part, states in executor.map(MentionWorker, (base,), cache.parts, gpu=True):
+        for part, states in results:
             found[part] = states
             meter.add(cache.inputs.rows[part])
     parts = [found[part] for part in sorted(found)]
@@ -89,71 +132,65 @@ def mention_states(cache: FrozenCache, base: str, n_entities: int, executor: Exe
     return MentionStates(starts, np.concatenate([part.states_nD for part in parts])[order])
 
 
-def masked_lm(workspace: Workspace, base: str, head_sentences: int) -> PreTrainedModel:
-    """Return the encoder with a masked-language-model head.
+def masked_lm(workspace: Workspace, base: str, sentences: int) -> ProbedModel:
+    """Return the masked language model of an encoder.
 
-    One without a head gets one that is trained on the corpus; it is kept in the workspace by what it was made
-    of, and another run takes it from there.
+    One without a head is trained on the corpus; its weights are kept in the workspace by what they were made
+    of, and another run takes them from there.
 
     Args:
         workspace: with the corpus.
         base: the encoder.
-        head_sentences: to train a head on, at most.
+        sentences: to train on, at most.
 
     Raises:
-        UserError: the encoder has no head, and is of a family whose head is not trained here.
+        UserError: the encoder has no head, and is of a family that is not trained here; or the corpus has no
+            sentence.
     """
-    named = NamedModel.open(base, "encoder")
-    if lacks_head(named):
-        return _trained(workspace, base, head_sentences)
-    return with_own_head(named, ", with `seedset preprocess --model`, or leave --class-names out")
-
-
-def _trained(workspace: Workspace, base: str, head_sentences: int) -> BertForMaskedLM:
-    """Return the encoder with a head trained on the corpus, or trained there before."""
-    encoder = TextEncoder.load(base)
-    model = with_new_head(encoder)
-    head: Any = model.cls.predictions
-    key = content_key(read_manifest(workspace).digest, model_fingerprint(base), f"{head_sentences} {RECIPE}")
+    if not lacks_head(NamedModel.open(base, "encoder")):
+        return ProbedModel(base)
+    key = content_key(read_manifest(workspace).digest, model_fingerprint(base), f"{sentences} {RECIPE}")
     file = workspace.runs("masked-lm") / f"{key}.safetensors"
     if file.exists():
-        console.say(f"masked language model: its head is kept from before ({file.uri})")
-        head.load_state_dict(load_file(file.local_copy(machine_cache())), strict=False)
-    else:
-        texts = _sentences(workspace, head_sentences)
-        _train(texts, base, encoder.to(worker_device()), model)
-        weights = {name: t.contiguous() for name, t in head.state_dict().items() if "decoder" not in name}
-        with file.writing() as path:
-            save_file(weights, path)
-    return model.eval()
+        console.say(f"masked language model: kept from before ({file.uri})")
+        return ProbedModel(base, file)
+    model = _trained(_sentences(workspace, sentences), base)
+    weights = {
+        name: t.contiguous() for name, t in model.cpu().state_dict().items() if ".decoder." not in name
+    }
+    with file.writing() as path:
+        save_file(weights, path)
+    return ProbedModel(base, file)
 
 
-def _train(texts: list[str], base: str, encoder: TextEncoder, model: BertForMaskedLM) -> None:
-    tokenizer = load_tokenizer(base)
-    sentences = mask_tokens(tokenizer, token_ids(tokenizer, texts), class_nouns(tokenizer), SEED)
-    if not sentences:
+def _trained(sentences: list[Sentence], base: str) -> BertForMaskedLM:
+    masking = Masking(load_tokenizer(base), SEED)
+    passes = [masking.one_pass(sentences) for _ in range(passes_over(len(sentences)))]
+    if not all(passes):
         raise UserError(
-            "--class-names: the corpus has no English plural that a head could learn to name a class by; "
-            "name an encoder whose folder has that head with `seedset preprocess --model`"
+            "--class-names: the corpus has no sentence to train a masked language model on; name an encoder "
+            "whose folder has its head with `seedset preprocess --model`"
         )
-    with console.meter("masked language model, sentences", len(sentences)) as meter:
-        states, targets = states_at_masks(encoder, sentences, meter.add)
-    with console.meter("masked language model, masks", EPOCHS * len(states)) as meter:
-        losses = train_head(model, states, targets, SEED, meter.add)
-    console.say(f"masked language model: trained on {len(states)} masks to {losses[-1]:.2f} nats a mask")
+    model = with_new_head(TextEncoder.load(base))
+    torch.nn.Module.to(model, worker_device())
+    with console.meter("masked language model, sentences", sum(map(len, passes))) as meter:
+        losses = train(model, passes, SEED, meter.add)
+    masks = sum(len(one.places) for own in passes for one in own)
+    console.say(f"masked language model: trained on {masks} masks to {losses[-1]:.2f} nats a mask")
+    return model
 
 
-def _sentences(workspace: Workspace, at_most: int) -> list[str]:
+def _sentences(workspace: Workspace, at_most: int) -> list[Sentence]:
     """Return at most so many different sentences of the corpus, drawn at random, in its order."""
-    distinct: dict[str, None] = {}
+    found: dict[str, Sentence] = {}
     for part in workspace.mentions():
         with part.open_input() as stream:
-            distinct.update(
-                dict.fromkeys(pq.read_table(stream, columns=["sentence"])["sentence"].to_pylist())
-            )
-    distinct.pop("", None)
-    texts = list(distinct)
-    if len(texts) <= at_most:
-        return texts
-    drawn = np.random.default_rng(SEED).choice(len(texts), at_most, replace=False)
-    return [texts[place] for place in np.sort(drawn).tolist()]
+            table = pq.read_table(stream, columns=["sentence", "start", "end"])
+        for text, *span in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
+            if text:
+                found.setdefault(text, Sentence(text, [])).mentions.append((span[0], span[1]))
+    sentences = list(found.values())
+    if len(sentences) <= at_most:
+        return sentences
+    drawn = np.random.default_rng(SEED).choice(len(sentences), at_most, replace=False)
+    return [sentences[place] for place in np.sort(drawn).tolist()]

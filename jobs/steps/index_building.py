@@ -38,7 +38,7 @@ def build(
     temperature: float = TEMPERATURE,
     inputs: str | None = None,
     distributions: bool = True,
-    head_sentences: int = 0,
+    masked_lm_sentences: int = 0,
     types: str | None = None,
 ) -> Manifest:
     """Make all views of all entities and publish them; returns the new bundle's manifest.
@@ -50,13 +50,13 @@ def build(
         temperature: of predicted distributions.
         inputs: key of the model input whose sentences are encoded; default: what the encoder was trained on.
         distributions: make those of the text, where the text encoder is trained.
-        head_sentences: make what ``cgexpan`` asks, too, and train the masked-language-model head that an
-            encoder lacks on so many sentences; 0: no.
+        masked_lm_sentences: make what ``cgexpan`` asks, too, and train an encoder without a head as a
+            masked language model on at most so many sentences; 0: no.
         types: the typing model that types every entity: its folder, its run, or "newest"; None: no types.
     """
     with given_or_auto(executor, workspace.root) as where:
         sources = _open_sources(
-            workspace, untrained, where, temperature, inputs, distributions, head_sentences, types
+            workspace, untrained, where, temperature, inputs, distributions, masked_lm_sentences, types
         )
         made = BuiltViews()
         for builder in BUILDERS:
@@ -72,7 +72,7 @@ def _open_sources(
     temperature: float,
     key: str | None,
     distributions: bool,
-    head_sentences: int,
+    masked_lm_sentences: int,
     types: str | None,
 ) -> Sources:
     check_before_work(workspace, makes="index")
@@ -97,7 +97,7 @@ def _open_sources(
         descriptions=read_descriptions(workspace),
         temperature=temperature,
         distributions=distributions,
-        head_sentences=head_sentences,
+        masked_lm_sentences=masked_lm_sentences,
         types=types,
         executor=executor,
     )

@@ -83,7 +83,7 @@ class Sources:
         descriptions: of each entity, "" where there is none.
         temperature: of predicted distributions.
         distributions: make those of the text.
-        head_sentences: to train a masked-language-model head on; 0: nothing of what CGExpan asks is made.
+        masked_lm_sentences: to train a masked language model on; 0: nothing of what CGExpan asks is made.
         types: folder of the typing model; None: entities get no types.
         executor: where the work is done.
     """
@@ -95,7 +95,7 @@ class Sources:
     descriptions: list[str]
     temperature: float
     distributions: bool
-    head_sentences: int
+    masked_lm_sentences: int
     types: str | None
     executor: Executor
 
@@ -240,18 +240,18 @@ def build_multimodal(sources: Sources, made: BuiltViews) -> None:
 
 def build_class_names(sources: Sources, made: BuiltViews) -> None:
     """Add what CGExpan asks, where that is wanted: a masked language model, and every mention's state."""
-    if not sources.head_sentences:
+    if not sources.masked_lm_sentences:
         return
     base, folder = sources.encoders.base, PROBING
-    model = masked_lm(sources.workspace, base, sources.head_sentences)
-    mentions = mention_states(sources.cache, base, len(sources.descriptions), sources.executor)
+    model = masked_lm(sources.workspace, base, sources.masked_lm_sentences)
+    mentions = mention_states(sources.cache, model, len(sources.descriptions), sources.executor)
 
     def write_tokenizer(target: Path) -> None:
         load_tokenizer(base).save_pretrained(target)
 
     made.writers += [
         lambda staged: mentions.write(staged / folder / "mentions"),
-        lambda staged: model.save_pretrained(staged / folder / "model"),
+        lambda staged: model.load().save_pretrained(staged / folder / "model"),
         lambda staged: write_tokenizer(staged / folder / "model"),
     ]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import BertForMaskedLM, BertModel
 
 from engine.catalogue import open_catalogue
 from engine.corpus.inputs.format import InputSettings, open_inputs
@@ -29,6 +30,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.parts import write_pointer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
+from engine.training import masked_lm
 from engine.training.cache import InputRows
 from jobs import build_index
 from jobs.preprocess import preprocess
@@ -38,11 +40,23 @@ from jobs.workers.encoder import CONTRAST_JOB
 from jobs.workers.executor import LocalExecutor, RayExecutor
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.commands import run_command
-from tests.support.encoders import write_encoder
+from tests.support.encoders import write_encoder, write_masked_lm
 
 
 def vectors(bundle: Bundle, view: str) -> np.ndarray:
     return VectorIndex.read(bundle.path(f"index/{view}.faiss")).vectors_ND
+
+
+def plain_means(workspace: Workspace, encoder: BertModel) -> np.ndarray:
+    """Return the unit means of the unit states at the masks of every entity's sentences, [N, D]."""
+    rows = InputRows.read(open_inputs(workspace).parts[0].path)
+    states = []
+    for row in range(len(rows)):
+        ids = torch.from_numpy(rows.ids[rows.offsets[row] : rows.offsets[row + 1]].astype(np.int64))
+        with torch.no_grad():
+            states.append(encoder(ids[None]).last_hidden_state[0, int(rows.mask_index[row])].numpy())
+    units = unit(np.stack(states))
+    return unit(np.stack([units[rows.entity_id == e].mean(axis=0) for e in range(len(METALS))]))
 
 
 def test_vectors_are_means_of_the_plain_states_at_the_mask(prepared: Path) -> None:
@@ -187,26 +201,46 @@ def write_contrast_run(workspace: Workspace, model: str, inputs: str, seed_text:
     write_pointer(workspace.runs(CONTRAST_JOB), "one")
 
 
-def test_what_cgexpan_asks_is_made_where_wanted_and_its_head_is_kept(
-    prepared: Path, capsys: pytest.CaptureFixture[str]
+def test_what_cgexpan_asks_is_made_where_wanted_and_the_model_is_kept(
+    prepared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(masked_lm, "LEAST", 500)
     workspace = Workspace.open(prepared)
     without = build(workspace, untrained=True, executor=LocalExecutor())
     assert not any(name.startswith("probing/") for name in without.files)
     first, second = (
-        build(workspace, untrained=True, executor=LocalExecutor(), head_sentences=50) for _ in range(2)
+        build(workspace, untrained=True, executor=LocalExecutor(), masked_lm_sentences=50) for _ in range(2)
     )
     assert first.id == second.id
     said = capsys.readouterr().err
-    assert said.count("nats a mask") == said.count("its head is kept from before") == 1
+    assert said.count("nats a mask") == said.count("masked language model: kept from before") == 1
     bundle = Bundle.open(workspace)
     mentions = MentionStates.read(bundle.path("probing/mentions"))
     assert mentions.counts_N.tolist() == [10] * len(METALS)
-    cosines = (mentions.means() * vectors(bundle, "mask")).sum(axis=1)
-    assert (cosines > 0.99).all(), "the mean of unit states is near to the mask view's mean of states"
+    model = BertForMaskedLM.from_pretrained(bundle.path("probing/model")).eval()
+    np.testing.assert_allclose(
+        (mentions.means() * plain_means(workspace, model.bert)).sum(axis=1), 1, atol=1e-2
+    )
     (answer,) = Pipeline((CGExpan(draws=1, iterations=1),)).open(bundle)([Query("metals", (0,), (1,))])
-    assert answer.degraded == (), "the trained head names a class"
+    assert answer.degraded == (), "the trained model names a class"
     assert set(answer.ranking.ids.tolist()) == {2, 3, 4, 5}
+
+
+def test_an_encoder_with_its_own_head_is_asked_as_it_came(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_masked_lm(tmp_path / "m")
+    import_metals(str(tmp_path / "w"), tmp_path / "raw")
+    workspace, model = Workspace.open(tmp_path / "w"), str(tmp_path / "m")
+    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(model)), max_length=64)
+    preprocess(workspace, model, settings, LocalExecutor())
+    build(workspace, untrained=True, executor=LocalExecutor(), masked_lm_sentences=50)
+    assert "masked language model" not in capsys.readouterr().err, "nothing is trained"
+    bundle = Bundle.open(workspace)
+    asked, came = (BertForMaskedLM.from_pretrained(f) for f in (bundle.path("probing/model"), model))
+    torch.testing.assert_close(asked.state_dict(), came.state_dict())
+    means = MentionStates.read(bundle.path("probing/mentions")).means()
+    np.testing.assert_allclose((means * plain_means(workspace, came.bert)).sum(axis=1), 1, atol=1e-2)
 
 
 @pytest.mark.slow
