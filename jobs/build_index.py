@@ -12,7 +12,7 @@ import time
 from pydantic import Field
 
 from cluster.commandline import command
-from cluster.options import CommandSettings
+from cluster.options import CommandSettings, Former
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import MASKED_LM_SENTENCES, TEMPERATURE, presets
@@ -22,6 +22,7 @@ EXAMPLES = """
   seedset build-index --workspace demo-workspace/workspace
   seedset build-index --workspace work --untrained
   seedset build-index --workspace work --inputs mask-L500-S50-RA-0123abcd
+  seedset build-index --workspace work --adapt
   seedset build-index --workspace work --class-names
   seedset build-index --workspace work --types newest
   ray job submit --working-dir . -- python -m jobs.build_index --workspace s3://bucket/work --workers 16
@@ -57,10 +58,15 @@ class BuildIndexSettings(CommandSettings):
         description="Type every entity by this typing model of `seedset train-typing`: its folder, its run, "
         'or "newest". The bundle gets each entity\'s types, an attribute `type` and a view.',
     )
+    adapt: bool = Field(
+        default=False,
+        description="Train a copy of an encoder without a head of a masked language model as one on the "
+        "corpus, all layers; how it reads the mentions gets half of the mask view's place in the joint view.",
+    )
     class_names: bool = Field(
         default=False,
-        description="Make what `cgexpan` asks, too: the state of every mention, and a masked language model; "
-        "an encoder without a head for that is trained as one on the corpus.",
+        description="Make what `cgexpan` asks, too: the state of every mention, and a masked language model, "
+        "the same as that of --adapt.",
     )
     masked_lm_sentences: int = Field(
         default=MASKED_LM_SENTENCES,
@@ -70,20 +76,22 @@ class BuildIndexSettings(CommandSettings):
 
     def unused(self) -> dict[str, str]:
         """Return the options that the views asked for do without, and why."""
-        found = {} if self.class_names else {"masked_lm_sentences": "without --class-names"}
+        asked = self.class_names or self.adapt
+        found = {} if asked else {"masked_lm_sentences": "without --adapt or --class-names"}
         return found | ({"text_distributions": "beside --untrained"} if self.untrained else {})
 
 
-@command(EXAMPLES, presets=presets("build-index"))
+@command(EXAMPLES, former={"head_sentences": Former("masked_lm_sentences")}, presets=presets("build-index"))
 def main(settings: BuildIndexSettings) -> None:
     """Make the entity vectors of every view and publish them as the workspace's current bundle.
 
     A bundle holds the entities, the index of each view, the encoder, and the first sentences of each entity.
     """
+    from jobs.steps.class_probing import MaskedLmUse
     from jobs.steps.index_building import build
 
     started = time.monotonic()
-    sentences = settings.masked_lm_sentences if settings.class_names else 0
+    probed = MaskedLmUse(settings.adapt, settings.class_names, settings.masked_lm_sentences)
     place = Workspace.open(settings.workspace)
     with AutoExecutor(settings.workers, [place.root.uri]) as executor:
         manifest = build(
@@ -93,7 +101,7 @@ def main(settings: BuildIndexSettings) -> None:
             settings.temperature,
             settings.inputs,
             settings.text_distributions,
-            sentences,
+            probed,
             settings.types,
         )
     console.result(

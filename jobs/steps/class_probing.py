@@ -29,10 +29,29 @@ from engine.storage.workspace import Workspace
 from engine.training.cache import CachedPart, FrozenCache, InputRows
 from engine.training.masked_lm import RECIPE, Masking, Sentence, passes_over, train
 from jobs import console
+from jobs.settings import MASKED_LM_SENTENCES
 from jobs.workers.executor import Executor
 
 SEED = 13
 ROWS = 256
+
+
+@dataclass(frozen=True)
+class MaskedLmUse:
+    """What a masked language model is wanted for, and on how many sentences it is trained at most.
+
+    Args:
+        adapt: a view of the mentions' mean states by it.
+        class_names: what ``cgexpan`` asks.
+        sentences: for an encoder that has lost its head.
+    """
+
+    adapt: bool = False
+    class_names: bool = False
+    sentences: int = MASKED_LM_SENTENCES
+
+
+NO_MASKED_LM = MaskedLmUse()
 
 
 @dataclass(frozen=True)
@@ -130,6 +149,15 @@ def mention_states(
     order = np.argsort(entities, kind="stable")
     starts = np.searchsorted(entities[order], np.arange(n_entities + 1)).astype(np.int64)
     return MentionStates(starts, np.concatenate([part.states_nD for part in parts])[order])
+
+
+def check_adaptable(base: str) -> None:
+    """Refuse an encoder that brings its head: it is not trained here (UserError)."""
+    if not lacks_head(NamedModel.open(base, "encoder")):
+        raise UserError(
+            f"--adapt: the encoder {base} brings its head of a masked language model, and only encoders that "
+            "have lost it are trained as one; leave --adapt out"
+        )
 
 
 def masked_lm(workspace: Workspace, base: str, sentences: int) -> ProbedModel:

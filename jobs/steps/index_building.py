@@ -22,6 +22,7 @@ from engine.storage.workspace import Workspace
 from engine.typing.labels_file import read_labels_file
 from jobs import console
 from jobs.settings import TEMPERATURE
+from jobs.steps.class_probing import NO_MASKED_LM, MaskedLmUse, check_adaptable
 from jobs.steps.encoder_training import trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.publishing import check_before_work, publish_beside
@@ -38,7 +39,7 @@ def build(
     temperature: float = TEMPERATURE,
     inputs: str | None = None,
     distributions: bool = True,
-    masked_lm_sentences: int = 0,
+    masked_lm: MaskedLmUse = NO_MASKED_LM,
     types: str | None = None,
 ) -> Manifest:
     """Make all views of all entities and publish them; returns the new bundle's manifest.
@@ -50,13 +51,12 @@ def build(
         temperature: of predicted distributions.
         inputs: key of the model input whose sentences are encoded; default: what the encoder was trained on.
         distributions: make those of the text, where the text encoder is trained.
-        masked_lm_sentences: make what ``cgexpan`` asks, too, and train an encoder without a head as a
-            masked language model on at most so many sentences; 0: no.
+        masked_lm: what a masked language model is wanted for.
         types: the typing model that types every entity: its folder, its run, or "newest"; None: no types.
     """
     with given_or_auto(executor, workspace.root) as where:
         sources = _open_sources(
-            workspace, untrained, where, temperature, inputs, distributions, masked_lm_sentences, types
+            workspace, untrained, where, temperature, inputs, distributions, masked_lm, types
         )
         made = BuiltViews()
         for builder in BUILDERS:
@@ -72,7 +72,7 @@ def _open_sources(
     temperature: float,
     key: str | None,
     distributions: bool,
-    masked_lm_sentences: int,
+    masked_lm: MaskedLmUse,
     types: str | None,
 ) -> Sources:
     check_before_work(workspace, makes="index")
@@ -86,6 +86,8 @@ def _open_sources(
     if trained and inputs.key != trained.inputs_key:
         console.say(f"sentences are encoded as {inputs.key}; the encoder was trained on {trained.inputs_key}")
     base = trained.model if trained else inputs.manifest.model
+    if masked_lm.adapt:
+        check_adaptable(base)
     # Beside a multi-modal encoder the text encoder is meant to be as it came.
     if not trained and not untrained and not trained_encoder(workspace, MULTIMODAL_JOB):
         console.say("no trained encoder in this workspace: the index is made with the encoder as it came")
@@ -97,7 +99,7 @@ def _open_sources(
         descriptions=read_descriptions(workspace),
         temperature=temperature,
         distributions=distributions,
-        masked_lm_sentences=masked_lm_sentences,
+        masked_lm=masked_lm,
         types=types,
         executor=executor,
     )

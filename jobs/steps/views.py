@@ -37,7 +37,7 @@ from engine.training.cache import CachedPart, FrozenCache, masked_sums
 from engine.training.multimodal_data import image_view
 from engine.training.text_head import HEAD
 from jobs import console
-from jobs.steps.class_probing import masked_lm, mention_states
+from jobs.steps.class_probing import MaskedLmUse, masked_lm, mention_states
 from jobs.steps.contrast_view import contrast_view
 from jobs.steps.encoder_training import Trained, trained_encoder
 from jobs.steps.entity_types import has_own_types, typed_entities
@@ -51,6 +51,9 @@ DESCRIPTIONS_A_TASK = 512
 
 TYPES_WEIGHT = 0.5
 """Weight of the view of types in the joint one, where another has 1."""
+
+ADAPTED = "adapted"
+"""The view of mentions' mean states by the encoder after its training as a masked language model."""
 
 STATE_WEIGHT = 2**0.5
 """Weight of the multi-modal view in the joint one, where a text view has 1: it is two modalities."""
@@ -83,7 +86,7 @@ class Sources:
         descriptions: of each entity, "" where there is none.
         temperature: of predicted distributions.
         distributions: make those of the text.
-        masked_lm_sentences: to train a masked language model on; 0: nothing of what CGExpan asks is made.
+        masked_lm: what a masked language model is wanted for.
         types: folder of the typing model; None: entities get no types.
         executor: where the work is done.
     """
@@ -95,7 +98,7 @@ class Sources:
     descriptions: list[str]
     temperature: float
     distributions: bool
-    masked_lm_sentences: int
+    masked_lm: MaskedLmUse
     types: str | None
     executor: Executor
 
@@ -238,13 +241,18 @@ def build_multimodal(sources: Sources, made: BuiltViews) -> None:
     }
 
 
-def build_class_names(sources: Sources, made: BuiltViews) -> None:
-    """Add what CGExpan asks, where that is wanted: a masked language model, and every mention's state."""
-    if not sources.masked_lm_sentences:
+def build_masked_lm(sources: Sources, made: BuiltViews) -> None:
+    """Add "adapted", and what CGExpan asks (the model, every mention's state), where they are wanted."""
+    use = sources.masked_lm
+    if not (use.adapt or use.class_names):
         return
     base, folder = sources.encoders.base, PROBING
-    model = masked_lm(sources.workspace, base, sources.masked_lm_sentences)
+    model = masked_lm(sources.workspace, base, use.sentences)
     mentions = mention_states(sources.cache, model, len(sources.descriptions), sources.executor)
+    if use.adapt:
+        made.views[ADAPTED] = centred(mentions.means())
+    if not use.class_names:
+        return
 
     def write_tokenizer(target: Path) -> None:
         load_tokenizer(base).save_pretrained(target)
@@ -318,7 +326,9 @@ def _joined(sources: Sources, made: BuiltViews) -> list[Vectors]:
     texts = [centred(views["description"]), views["lexical"]]
     if "multimodal" not in views:
         types = [TYPES_WEIGHT * views[TYPES_VIEW]] if TYPES_VIEW in views else []
-        return [mask, *texts, *types]
+        # Both read the same mentions: together they are as long as one view.
+        read = [0.5**0.5 * one for one in (mask, views[ADAPTED])] if ADAPTED in views else [mask]
+        return [*read, *texts, *types]
     if made.settings["multimodal"]["modality"] == "image":
         return [views["multimodal"]]
     # The state is trained on the same texts: a mask view that is not trained would only add noise to it.
@@ -336,7 +346,7 @@ BUILDERS: tuple[Builder, ...] = (
     build_lexical,
     build_skipgrams,
     build_multimodal,
-    build_class_names,
+    build_masked_lm,
     build_contrast,
     build_types,
     build_joint,

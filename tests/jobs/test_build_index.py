@@ -34,6 +34,7 @@ from engine.training import masked_lm
 from engine.training.cache import InputRows
 from jobs import build_index
 from jobs.preprocess import preprocess
+from jobs.steps.class_probing import MaskedLmUse
 from jobs.steps.index_building import build, check_finite
 from jobs.steps.views import BuiltViews
 from jobs.workers.encoder import CONTRAST_JOB
@@ -201,6 +202,32 @@ def write_contrast_run(workspace: Workspace, model: str, inputs: str, seed_text:
     write_pointer(workspace.runs(CONTRAST_JOB), "one")
 
 
+ASKED = MaskedLmUse(class_names=True, sentences=50)
+
+
+def test_an_adapted_encoder_is_half_of_the_mask_views_place(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masked_lm, "LEAST", 500)
+    workspace = Workspace.open(prepared)
+    both = MaskedLmUse(adapt=True, class_names=True, sentences=40)
+    build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=both)
+    bundle = Bundle.open(workspace)
+    views = {
+        name: VectorIndex.read(bundle.path(f"index/{name}.faiss")).vectors_ND
+        for name in ("adapted", "mask", "description", "lexical", "joint")
+    }
+    means = MentionStates.read(bundle.path("probing/mentions")).means()
+    np.testing.assert_allclose(views["adapted"], centred(means), atol=1e-5)
+    half = [np.sqrt(0.5) * one for one in (centred(views["mask"]), views["adapted"])]
+    texts = [centred(views["description"]), views["lexical"]]
+    np.testing.assert_allclose(views["joint"], joint_view([*half, *texts]), atol=1e-6)
+    alone = MaskedLmUse(adapt=True, sentences=40)
+    manifest = build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=alone)
+    assert "index/adapted.faiss" in manifest.files
+    assert not any(name.startswith("probing/") for name in manifest.files)
+
+
 def test_what_cgexpan_asks_is_made_where_wanted_and_the_model_is_kept(
     prepared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +236,7 @@ def test_what_cgexpan_asks_is_made_where_wanted_and_the_model_is_kept(
     without = build(workspace, untrained=True, executor=LocalExecutor())
     assert not any(name.startswith("probing/") for name in without.files)
     first, second = (
-        build(workspace, untrained=True, executor=LocalExecutor(), masked_lm_sentences=50) for _ in range(2)
+        build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=ASKED) for _ in range(2)
     )
     assert first.id == second.id
     said = capsys.readouterr().err
@@ -234,7 +261,9 @@ def test_an_encoder_with_its_own_head_is_asked_as_it_came(
     workspace, model = Workspace.open(tmp_path / "w"), str(tmp_path / "m")
     settings = InputSettings(tokenizer=fingerprint(load_tokenizer(model)), max_length=64)
     preprocess(workspace, model, settings, LocalExecutor())
-    build(workspace, untrained=True, executor=LocalExecutor(), masked_lm_sentences=50)
+    with pytest.raises(UserError, match=r"--adapt: the encoder .* brings its head"):
+        build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=MaskedLmUse(adapt=True))
+    build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=ASKED)
     assert "masked language model" not in capsys.readouterr().err, "nothing is trained"
     bundle = Bundle.open(workspace)
     asked, came = (BertForMaskedLM.from_pretrained(f) for f in (bundle.path("probing/model"), model))

@@ -29,6 +29,7 @@ from engine.training.text import EncoderTraining
 from engine.training.text_head import HEAD
 from engine.training.trainer import StepReport, Trainer
 from jobs import train_encoder
+from jobs.steps.class_probing import NO_MASKED_LM
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.views import BuiltViews, Encoders, Sources, build_text_distributions
@@ -126,7 +127,7 @@ def test_the_head_is_kept_and_predicts_each_entity_for_probexpan(
     cache = frozen_cache(workspace, open_inputs(workspace), EMBEDDED, executor=LocalExecutor())
     encoders = Encoders(EMBEDDED, trained.folder.uri)
     sources = Sources(
-        workspace, cache, encoders, trained, [""] * len(METALS), 2, True, 0, None, LocalExecutor()
+        workspace, cache, encoders, trained, [""] * len(METALS), 2, True, NO_MASKED_LM, None, LocalExecutor()
     )
     build_text_distributions(sources, made := BuiltViews())
     (write,) = made.writers
