@@ -169,8 +169,8 @@ def test_mistakes_are_named(made: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert label(made, tmp_path / "out") == 0
     assert "holds mentions that were labelled from other seeds" in refused(SEEDS, "--top", 1)
     assert label(made, tmp_path / "out", SEEDS, "--top", 1, "--overwrite") == 0
-    (tmp_path / "out" / "notes.md").write_text("mine")
-    assert "holds other files (notes.md)" in refused(SEEDS, "--overwrite")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    assert "holds other files (notes.txt)" in refused(SEEDS, "--overwrite")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "train.json").write_text("{}")
     capsys.readouterr()
