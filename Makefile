@@ -67,13 +67,10 @@ browser:
 			"CHROMIUM=...; until then the tests of the page are skipped." >&2; \
 	fi
 
-# Fast tests show their mistakes at once. Beside them run the slow ones, which mostly wait for processes that
-# start, and are told at the end.
+# Fast tests first: a mistake shows in seconds.
 test: setup browser
-	@log=$$(mktemp); trap 'kill $$slow; rm -f $$log' INT TERM; \
-	$(BIN)/python -m pytest -m slow >$$log 2>&1 & slow=$$!; \
-	$(BIN)/python -m pytest -m "not slow" -n 2; fast=$$?; \
-	wait $$slow; slow=$$?; cat $$log; rm -f $$log; exit $$((fast | slow))
+	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m slow
 
 # The same, with 500 examples of every property and every kind of request.
 test-long: setup browser
