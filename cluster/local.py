@@ -50,10 +50,17 @@ class LocalCluster:
     _cluster: Any
     _node_settings: dict[str, Any]
     _workers: list[Any] = field(default_factory=list)
+    _started: int = 0
 
     def add_node(self) -> None:
-        """Start one more node."""
-        self._workers.append(self._cluster.add_node(**self._node_settings))
+        """Start one more node.
+
+        Nodes of one machine share the session's folder. Each unpacks what a job ships into its own folder in
+        it: Ray removes first what it finds there, which a job that began on another node may be running from.
+        """
+        self._started += 1
+        unpacked = f"runtime_resources_{self._started}"
+        self._workers.append(self._cluster.add_node(runtime_env_dir_name=unpacked, **self._node_settings))
 
     def kill_node(self) -> None:
         """Take the youngest worker node away, without a goodbye.

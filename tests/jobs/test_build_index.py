@@ -28,7 +28,6 @@ from engine.stages.base import Pipeline
 from engine.stages.cgexpan import CGExpan
 from engine.storage.bundle import Bundle
 from engine.storage.parts import write_pointer
-from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training import masked_lm
 from engine.training.cache import InputRows
@@ -38,7 +37,7 @@ from jobs.steps.class_probing import MaskedLmUse
 from jobs.steps.index_building import build, check_finite
 from jobs.steps.views import BuiltViews
 from jobs.workers.encoder import CONTRAST_JOB
-from jobs.workers.executor import LocalExecutor, RayExecutor
+from jobs.workers.executor import LocalExecutor
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.commands import run_command
 from tests.support.encoders import write_encoder, write_masked_lm
@@ -270,17 +269,6 @@ def test_an_encoder_with_its_own_head_is_asked_as_it_came(
     torch.testing.assert_close(asked.state_dict(), came.state_dict())
     means = MentionStates.read(bundle.path("probing/mentions")).means()
     np.testing.assert_allclose((means * plain_means(workspace, came.bert)).sum(axis=1), 1, atol=1e-2)
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_ray_makes_the_same_bundle(prepared: Path, ray_local: None) -> None:
-    """A bundle's id is the digest of its files. The frozen states are made anew, by actors too."""
-    workspace = Workspace.open(prepared)
-    here = build(workspace, untrained=True, executor=LocalExecutor())
-    for folder in {file.path.rsplit("/", 1)[0] for file in workspace.cache("").files(".npy")}:
-        Store.open(folder).delete()
-    assert build(workspace, untrained=True, executor=RayExecutor(workers=2)).id == here.id
 
 
 def test_vectors_that_are_no_numbers_are_not_published() -> None:
