@@ -87,8 +87,8 @@ def main(settings: BuildIndexSettings) -> None:
 
     A bundle holds the entities, the index of each view, the encoder, and the first sentences of each entity.
     """
-    from jobs.steps.class_probing import MaskedLmUse
     from jobs.steps.index_building import build
+    from jobs.steps.masked_lm import MaskedLmUse
 
     started = time.monotonic()
     probed = MaskedLmUse(settings.adapt, settings.class_names, settings.masked_lm_sentences)

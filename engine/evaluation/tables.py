@@ -32,7 +32,14 @@ Patterns = tuple[str, ...]
 SUBSETS: Mapping[str, Patterns] = {
     "UltraWiki, table 3: modules": ("retexpan", "genexpan", "genexpan-trie"),
     "UltraWiki, table 7: contrastive learning": ("retexpan", "retexpan+contrast*"),
-    "UltraWiki, table 8: chain of thought": ("genexpan", "genexpan+cot*"),
+    "UltraWiki, table 8: chain of thought": (
+        "genexpan",
+        "genexpan+cot",
+        "genexpan+cot-class",
+        "genexpan+cot-positive",
+        "genexpan+cot-negative",
+        "genexpan+cot-*-given",
+    ),
     "UltraWiki, table 9: RetExpan and GenExpan together": (
         "retexpan",
         "retexpan+genexpan",

@@ -5,9 +5,11 @@ mask       mean mask representation over its sentences (RetExpan, equation 2)
 description mean token state of its description, from the encoder as it was before training
 lexical    latent semantic analysis of its description and sentences (TF-IDF, truncated SVD)
 contrast   as mask, by the encoder of a contrastive training (RetExpan, section 5.1.2)
+adapted    as mask, by the encoder after a training of all its layers as a masked language model, centred
 types      mean state, at the question for the type, of the typing model (FiveFine), centred
 joint      mask (or contrast, where it is there), description and lexical side by side; a product of joint
-           vectors is the mean of the three cosines. Where there are types, that view at half the length
+           vectors is the mean of the three cosines. Where there is adapted, it and mask share mask's place;
+           where there are types, that view at half the length
 ========== =====================================================================================
 
 Shape letters: N entities, D dimensions.
@@ -15,9 +17,11 @@ Shape letters: N entities, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from engine.query import Scores
@@ -30,6 +34,27 @@ SPREAD_SAMPLE = 2048
 """Entities whose products' deviation is measured."""
 MAX_REFERENCE = 1 << 16
 """Entities that neighbours are looked for among: beyond this a sample, so that the cost stays linear."""
+
+
+class EntitySums(NamedTuple):
+    """Entities of a part of the sentences, int64 [n], and the sum of each one's states, float64 [n, D]."""
+
+    ids: npt.NDArray[np.int64]
+    sums_nD: npt.NDArray[np.float64]
+
+
+def mean_view(parts: Mapping[int, EntitySums], n_entities: int) -> Vectors:
+    """Return the unit mean of every entity's states, [N, D]; zeros for one without any.
+
+    Parts are added in the order of their numbers, so that who was done first makes no difference.
+    """
+    dim = next((one.sums_nD.shape[1] for one in parts.values() if len(one.ids)), 1)
+    total_ND = np.zeros((n_entities, dim))
+    for part in sorted(parts):
+        ids, sums_nD = parts[part]
+        if len(ids):
+            total_ND[ids] += sums_nD
+    return unit(total_ND)
 
 
 def centred(vectors_ND: Vectors) -> Vectors:

@@ -11,7 +11,7 @@ import numpy as np
 from engine.query import Expansion, Query, Ranking
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
-from engine.typing.labels_file import LabelsFile, read_labels_file
+from engine.typing.labels_file import LabelsFile
 from engine.typing.mentions import Mention
 
 if TYPE_CHECKING:  # what only describes a stage loads no model library
@@ -83,7 +83,7 @@ def open_labels(bundle: Bundle) -> LabelsFile:
     Raises:
         BundleError: it holds none.
     """
-    return bundle.once(f"{TYPING}/labels.json", lambda file: read_labels_file(file.parent))
+    return bundle.once(f"{TYPING}/labels.json", lambda file: LabelsFile.read(file.parent))
 
 
 def _mention(expansion: Expansion) -> Mention:

@@ -27,7 +27,7 @@ from engine.models.plain_text import token_ids
 from engine.models.text import TextEncoder
 from engine.typing.inputs import MAX_TOKENS, InputMaker
 from engine.typing.labels import ancestors
-from engine.typing.labels_file import LABELS, LabelsFile, Rule, labels_file, read_labels_file
+from engine.typing.labels_file import LABELS, LabelsFile, Rule
 from engine.typing.mentions import Mention
 from engine.typing.network import TypingNetwork
 from engine.typing.pooling import LabelTokens
@@ -87,7 +87,7 @@ class TypingModel:
         tokenizer = load_tokenizer(name)
         check_encoder(NamedModel.open(name, "--model"), tokenizer, max_tokens, "--max-tokens")
         torch.manual_seed(seed)
-        return cls._of(open_masked_lm(name), tokenizer, labels_file(labels, words, max_tokens))
+        return cls._of(open_masked_lm(name), tokenizer, LabelsFile.of(labels, words, max_tokens))
 
     @classmethod
     def load(cls, folder: str | Path) -> TypingModel:
@@ -98,7 +98,7 @@ class TypingModel:
             FormatError: one of its files is not in the form that it should have.
         """
         named = NamedModel.open(folder, "typing model")
-        about = read_labels_file(folder)
+        about = LabelsFile.read(folder)
         tokenizer = load_tokenizer(folder, "typing model")
         model = cls._of(named.model(AutoModelForMaskedLM, torch.float32), tokenizer, about)
         file = Path(named.path) / POOLING
@@ -130,7 +130,7 @@ class TypingModel:
         Raises:
             UserError: the labels clash (:func:`engine.typing.labels.label_words`).
         """
-        about = labels_file(labels, words, max_tokens or self.about.max_tokens)
+        about = LabelsFile.of(labels, words, max_tokens or self.about.max_tokens)
         self.inputs = InputMaker(self.tokenizer, about.max_tokens)
         self.network.labels = _label_tokens(self.tokenizer, about)
         self.about = about

@@ -27,7 +27,7 @@ from engine.stages.type_mentions import TYPING
 from engine.storage.parts import PartFolder, check_whole, content_key
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from engine.typing.labels_file import read_labels_file
+from engine.typing.labels_file import LabelsFile
 from engine.typing.mentions import Mention
 from engine.typing.model import TypingModel
 from jobs.steps.read_sentences import sentence_rows
@@ -132,7 +132,7 @@ def typed_entities(
         UserError: there is no such typing model.
     """
     fingerprint = model_fingerprint(model, "--types")
-    names = read_labels_file(model).labels
+    names = LabelsFile.read(model).labels
     tasks = {task.name: task for task in _tasks(workspace, inputs)}
     parts = _parts(workspace, fingerprint)
     arguments = (workspace.root.uri, model, fingerprint)

@@ -19,12 +19,12 @@ from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.stages.type_mentions import TYPING
 from engine.storage.bundle import Manifest
 from engine.storage.workspace import Workspace
-from engine.typing.labels_file import read_labels_file
+from engine.typing.labels_file import LabelsFile
 from jobs import console
 from jobs.settings import TEMPERATURE
-from jobs.steps.class_probing import NO_MASKED_LM, MaskedLmUse, check_adaptable
 from jobs.steps.encoder_training import trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.masked_lm import NO_MASKED_LM, MaskedLmUse, check_adaptable
 from jobs.steps.publishing import check_before_work, publish_beside
 from jobs.steps.typing import typing_model
 from jobs.steps.views import BUILDERS, BuiltViews, Encoders, Sources
@@ -78,7 +78,7 @@ def _open_sources(
     check_before_work(workspace, makes="index")
     if types is not None:
         types = typing_model(workspace, types)
-        read_labels_file(types)  # which refuses what is no typing model
+        LabelsFile.read(types)  # which refuses what is no typing model
     trained = None if untrained else trained_encoder(workspace)
     if trained:
         trained.check_model()

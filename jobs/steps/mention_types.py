@@ -17,7 +17,7 @@ from engine.models.fingerprint import check_unchanged, model_fingerprint
 from engine.storage.parts import MANIFEST, PartFolder, content_key, write_model
 from engine.storage.store import Store
 from engine.storage.whole import fault_of
-from engine.typing.labels_file import Rule, read_labels_file
+from engine.typing.labels_file import LabelsFile, Rule
 from engine.typing.mentions import TypedMention, read_mentions
 from engine.typing.model import TypingModel
 from jobs.workers.executor import Executor, make_parts
@@ -113,7 +113,7 @@ def type_mentions(
     Raises:
         FormatError: a line cannot be read, or the folder holds another output.
     """
-    chosen = rule or read_labels_file(model).rule
+    chosen = rule or LabelsFile.read(model).rule
     fingerprint = model_fingerprint(model)
     tasks = _tasks(read_mentions(mentions, labelled=False), part_size, fingerprint, chosen)
     parts = _parts(output)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,18 +30,25 @@ from engine.retrieval.index import Vectors, unit
 from engine.retrieval.lexical import lexical_view
 from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
-from engine.retrieval.views import centred, hubness, joint_view, scale_to_unit_similarity_std
+from engine.retrieval.views import (
+    EntitySums,
+    centred,
+    hubness,
+    joint_view,
+    mean_view,
+    scale_to_unit_similarity_std,
+)
 from engine.storage.workspace import Workspace
 from engine.text.spelling import is_blank
 from engine.training.cache import CachedPart, FrozenCache, masked_sums
 from engine.training.multimodal_data import image_view
 from engine.training.text_head import HEAD
 from jobs import console
-from jobs.steps.class_probing import MaskedLmUse, masked_lm, mention_states
 from jobs.steps.contrast_view import contrast_view
 from jobs.steps.encoder_training import Trained, trained_encoder
 from jobs.steps.entity_types import has_own_types, typed_entities
 from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.masked_lm import MaskedLmUse, masked_lm, mean_states, mention_states
 from jobs.steps.multimodal_views import TextSource, ViewSource, multimodal_view, text_distributions
 from jobs.steps.skipgrams import skipgrams
 from jobs.workers.encoder import CONTRAST_JOB, MULTIMODAL_JOB
@@ -135,13 +142,7 @@ def _mask_view(name: str, encoder: str, cache: FrozenCache, sources: Sources) ->
         for part, sums in sources.executor.map(MaskSumsWorker, (encoder,), cache.parts, gpu=True):
             found[part] = sums
             meter.add(cache.inputs.rows[part])
-    dim = next((one.sums_nD.shape[1] for one in found.values() if len(one.ids)), 1)
-    total = np.zeros((len(sources.descriptions), dim))
-    for part in sorted(found):  # in order, so that the sums do not depend on who was first
-        ids, sums_nD = found[part]
-        if len(ids):
-            total[ids] += sums_nD
-    return unit(total)
+    return mean_view(found, len(sources.descriptions))
 
 
 def build_text_distributions(sources: Sources, made: BuiltViews) -> None:
@@ -248,11 +249,13 @@ def build_masked_lm(sources: Sources, made: BuiltViews) -> None:
         return
     base, folder = sources.encoders.base, PROBING
     model = masked_lm(sources.workspace, base, use.sentences)
-    mentions = mention_states(sources.cache, model, len(sources.descriptions), sources.executor)
+    asked = sources.cache, model, len(sources.descriptions), sources.executor
+    if not use.class_names:
+        made.views[ADAPTED] = centred(mean_states(*asked))
+        return
+    mentions = mention_states(*asked)
     if use.adapt:
         made.views[ADAPTED] = centred(mentions.means())
-    if not use.class_names:
-        return
 
     def write_tokenizer(target: Path) -> None:
         load_tokenizer(base).save_pretrained(target)
@@ -329,6 +332,8 @@ def _joined(sources: Sources, made: BuiltViews) -> list[Vectors]:
         # Both read the same mentions: together they are as long as one view.
         read = [0.5**0.5 * one for one in (mask, views[ADAPTED])] if ADAPTED in views else [mask]
         return [*read, *texts, *types]
+    if left_out := [name for name in (ADAPTED, TYPES_VIEW) if name in views]:
+        console.say(f"the joint view with images is made without {' and '.join(left_out)}")
     if made.settings["multimodal"]["modality"] == "image":
         return [views["multimodal"]]
     # The state is trained on the same texts: a mask view that is not trained would only add noise to it.
@@ -352,13 +357,6 @@ BUILDERS: tuple[Builder, ...] = (
     build_joint,
 )
 """Builders in order: one may read the views of those before it."""
-
-
-class EntitySums(NamedTuple):
-    """Entities of a part, int64 [n], and the sum of each one's states, float64 [n, D]."""
-
-    ids: npt.NDArray[np.int64]
-    sums_nD: npt.NDArray[np.float64]
 
 
 class MaskSumsWorker:

@@ -15,7 +15,7 @@ from engine.stages.type_mentions import open_labels
 from engine.storage.bundle import Bundle, Manifest
 from engine.vocabulary import Vocabulary
 from serve.errors import state_of
-from serve.graph.plan import default_method
+from serve.graph.plan import MENTIONS, default_method
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ class BundleSnapshot:
             unavailable or {},
         )
         opened.vocabulary.prepare()
-        _ = opened.attributes
+        _ = opened.attributes, opened.types
+        if MENTIONS in opened.routes:
+            _ = opened.predicted_types
         return opened
 
     @property

@@ -161,7 +161,8 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
         asked = checked(TypeRequest, await _decoded(request))
         marked = marked_text(asked, service.settings.max_queries)
         trace = _spend(request, service, access, len(marked.spans))
-        return await respond(await type_text(service, marked, asked.deadline_ms, trace))
+        found = await type_text(service, marked, asked.deadline_ms, trace)
+        return await respond(found, large=len(marked.spans) > FEW_QUERIES)
 
     stream_of = {"text/event-stream": {"schema": event_schema()}}
 

@@ -19,6 +19,8 @@ from serve.http.trace import Trace
 CONTEXT = 2_000
 """Characters on either side of a mention that the model is given: it reads 128 tokens in all."""
 
+_MARK = re.compile(r"(\[\[|\]\])")
+
 
 class MarkedText(NamedTuple):
     """A text without marks, and where its mentions are."""
@@ -51,24 +53,36 @@ def marked_text(request: TypeRequest, max_mentions: int) -> MarkedText:
 
 
 def _without_marks(text: str) -> MarkedText:
-    spans, parts, length = list[Span](), list[str](), 0
-    for place, part in enumerate(re.split(r"\[\[(.*?)\]\]", text, flags=re.DOTALL)):
-        if mark := re.search(r"\[\[|\]\]", part):
-            near = part[max(0, mark.start() - SHOWN // 4) : mark.end() + SHOWN // 4]
-            raise invalid(
-                f"a mark {mark[0]!r} without its other half, near {near!r}; mark each mention [[so]], or "
-                "give the places as `mentions`, and the text as it is",
-                "text",
-            )
-        if place % 2 and not part:
-            raise invalid("[[]] marks nothing: there is no mention in it", "text")
-        if place % 2:
-            spans.append(Span(start=length, end=length + len(part)))
-        parts.append(part)
-        length += len(part)
+    """Take the marks out, in one pass over the text."""
+    spans, parts, length, begun = list[Span](), list[str](), 0, -1
+    for place, part in enumerate(_MARK.split(text)):
+        if place % 2 == 0:
+            parts.append(part)
+            length += len(part)
+        elif part == "[[" and begun < 0:
+            begun = length
+        elif part == "]]" and begun >= 0:
+            if begun == length:
+                raise invalid("[[]] marks nothing: there is no mention in it", "text")
+            spans.append(Span(start=begun, end=length))
+            begun = -1
+        else:
+            raise _unpaired(part, "".join(parts), length)
+    if begun >= 0:
+        raise _unpaired("[[", "".join(parts), begun)
     if not spans:
         raise invalid("no mention is marked: write [[Oslo]], or give the places as `mentions`", "text")
     return MarkedText("".join(parts), spans)
+
+
+def _unpaired(mark: str, text: str, place: int) -> ProblemError:
+    """Return the error of a mark; ``text`` is without marks, as far as it was read."""
+    near = text[max(0, place - SHOWN // 2) : place] + mark + text[place : place + SHOWN // 2]
+    return invalid(
+        f"a mark {mark!r} without its other half, at {near!r}; mark each mention [[so]], or give the "
+        "places as `mentions`, and the text as it is",
+        "text",
+    )
 
 
 def mention_at(text: str, span: Span) -> Mention:

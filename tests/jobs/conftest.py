@@ -30,6 +30,18 @@ def import_metals(workspace: str, raw: Path) -> None:
     run_import(workspace, ultrawiki(raw, sentences, ent2text=described), "ultrawiki")
 
 
+def prepare_metals(folder: Path) -> tuple[Workspace, str, str]:
+    """Import :func:`import_metals`, and make the model input of the encoder in ``folder / "m"``.
+
+    Returns:
+        The workspace, the encoder's folder, and the input's key.
+    """
+    import_metals(str(folder / "w"), folder / "raw")
+    workspace, model = Workspace.open(folder / "w"), str(folder / "m")
+    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(model)), max_length=64)
+    return workspace, model, preprocess(workspace, model, settings, LocalExecutor()).key
+
+
 @contextmanager
 def no_cluster() -> Iterator[None]:
     """Commands use no cluster where one process is enough, though another test may have connected to one."""

@@ -33,12 +33,14 @@ from engine.training import masked_lm
 from engine.training.cache import InputRows
 from jobs import build_index
 from jobs.preprocess import preprocess
-from jobs.steps.class_probing import MaskedLmUse
+from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.index_building import build, check_finite
+from jobs.steps.masked_lm import MaskedLmUse, mean_states
+from jobs.steps.masked_lm import masked_lm as masked_lm_of
 from jobs.steps.views import BuiltViews
 from jobs.workers.encoder import CONTRAST_JOB
 from jobs.workers.executor import LocalExecutor
-from tests.jobs.conftest import METALS, import_metals
+from tests.jobs.conftest import METALS, import_metals, prepare_metals
 from tests.support.commands import run_command
 from tests.support.encoders import write_encoder, write_masked_lm
 
@@ -140,18 +142,15 @@ def test_the_contrastive_training_has_a_view_and_its_sentences_and_answers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_encoder(tmp_path / "m")
-    import_metals(str(tmp_path / "w"), tmp_path / "raw")
-    workspace, model = Workspace.open(tmp_path / "w"), str(tmp_path / "m")
-    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(model)), max_length=64)
-    inputs = preprocess(workspace, model, settings, LocalExecutor())
-    write_contrast_run(workspace, model, inputs.key, seed_text=False)
+    workspace, model, inputs_key = prepare_metals(tmp_path)
+    write_contrast_run(workspace, model, inputs_key, seed_text=False)
     unread = _built(workspace)
     assert not any(name.startswith("contrast/") for name in unread.manifest.files)
     with pytest.raises(
         BundleError, match=r"train-encoder --contrast newest --seed-text`, and `seedset build"
     ):
         method("retexpan+contrast-conditioned").open(unread)
-    write_contrast_run(workspace, model, inputs.key, seed_text=True)
+    write_contrast_run(workspace, model, inputs_key, seed_text=True)
     bundle = _built(workspace)
     encoder = TextEncoder.load(str(bundle.path("contrast") / "encoder"))
     assert has_seed_tokens(load_tokenizer(bundle.path("contrast") / "encoder"))
@@ -176,7 +175,8 @@ def test_the_contrastive_training_has_a_view_and_its_sentences_and_answers(
         assert set(answer.ranking.ids) == {2, 3, 4, 5}, name
     # Other inputs than the training's: no view, and a word on it.
     capsys.readouterr()
-    preprocess(workspace, model, settings.model_copy(update={"max_length": 32}), LocalExecutor())
+    other = InputSettings(tokenizer=fingerprint(load_tokenizer(model)), max_length=32)
+    preprocess(workspace, model, other, LocalExecutor())
     assert not any(name.startswith("contrast/") for name in _built(workspace).manifest.files)
     assert "run `seedset train-encoder --contrast newest` again on these" in capsys.readouterr().err
 
@@ -221,9 +221,13 @@ def test_an_adapted_encoder_is_half_of_the_mask_views_place(
     half = [np.sqrt(0.5) * one for one in (centred(views["mask"]), views["adapted"])]
     texts = [centred(views["description"]), views["lexical"]]
     np.testing.assert_allclose(views["joint"], joint_view([*half, *texts]), atol=1e-6)
+    # Without the states of all mentions the means are the same, but not to the last bit.
+    cache = frozen_cache(workspace, open_inputs(workspace), EMBEDDED, executor=LocalExecutor())
+    model = masked_lm_of(workspace, EMBEDDED, both.sentences)
+    np.testing.assert_allclose(mean_states(cache, model, len(METALS), LocalExecutor()), means, atol=1e-6)
     alone = MaskedLmUse(adapt=True, sentences=40)
     manifest = build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=alone)
-    assert "index/adapted.faiss" in manifest.files
+    assert "adapted" in manifest.settings["views"]
     assert not any(name.startswith("probing/") for name in manifest.files)
 
 
@@ -256,10 +260,7 @@ def test_an_encoder_with_its_own_head_is_asked_as_it_came(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_masked_lm(tmp_path / "m")
-    import_metals(str(tmp_path / "w"), tmp_path / "raw")
-    workspace, model = Workspace.open(tmp_path / "w"), str(tmp_path / "m")
-    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(model)), max_length=64)
-    preprocess(workspace, model, settings, LocalExecutor())
+    workspace, model, _ = prepare_metals(tmp_path)
     with pytest.raises(UserError, match=r"--adapt: the encoder .* brings its head"):
         build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=MaskedLmUse(adapt=True))
     build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=ASKED)

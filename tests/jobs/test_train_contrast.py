@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.corpus.inputs.format import InputSettings
-from engine.corpus.inputs.masking import fingerprint, load_tokenizer
+from engine.corpus.inputs.masking import load_tokenizer
 from engine.errors import StorageError, UserError
 from engine.losses.settings import UltraFineSettings
 from engine.methods import method
@@ -19,14 +18,13 @@ from engine.storage.workspace import Workspace
 from engine.training.contrast_lists import ContrastLists, open_lists, publish_lists
 from engine.training.settings import ContrastiveSettings
 from engine.training.trainer import StepReport, Trainer
-from jobs.preprocess import preprocess
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.index_building import build
 from jobs.train_encoder import TrainEncoderSettings
 from jobs.workers.encoder import CONTRAST_JOB
 from jobs.workers.executor import LocalExecutor
 from jobs.workers.training_sessions import LocalSession
-from tests.jobs.conftest import import_metals
+from tests.jobs.conftest import prepare_metals
 from tests.support.encoders import write_encoder
 
 SMALL = UltraFineSettings(
@@ -49,10 +47,7 @@ MINED = [lists("a", [0, 1], [2, 3]), lists("b", [2, 4], [0]), lists("no negative
 def world(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     folder = tmp_path_factory.mktemp("contrast")
     write_encoder(folder / "m")
-    import_metals(str(folder / "w"), folder / "raw")
-    workspace, model = Workspace.open(folder / "w"), str(folder / "m")
-    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(model)), max_length=64)
-    preprocess(workspace, model, settings, LocalExecutor())
+    workspace, _, _ = prepare_metals(folder)
     with pytest.raises(StorageError, match=r"no contrast lists here yet; run `seedset mine-contrast"):
         open_lists(workspace)
     publish_lists(workspace, MINED, {"by": "hand"})

@@ -29,9 +29,9 @@ from engine.training.text import EncoderTraining
 from engine.training.text_head import HEAD
 from engine.training.trainer import StepReport, Trainer
 from jobs import train_encoder
-from jobs.steps.class_probing import NO_MASKED_LM
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.masked_lm import NO_MASKED_LM
 from jobs.steps.views import BuiltViews, Encoders, Sources, build_text_distributions
 from jobs.workers.executor import LocalExecutor
 from jobs.workers.training_sessions import LocalSession

@@ -63,7 +63,7 @@ def test_places_say_the_same_as_marks(client: TestClient) -> None:
     ("body", "field", "words"),
     [
         ({"text": "We flew to Oslo."}, "text", "no mention is marked: write [[Oslo]]"),
-        ({"text": "To [[Oslo and back."}, "text", "a mark '[[' without its other half, near 'To [[Oslo"),
+        ({"text": "To [[Oslo and back."}, "text", "a mark '[[' without its other half, at 'To [[Oslo"),
         ({"text": "To Oslo]] and [[back]]."}, "text", "a mark ']]' without its other half"),
         ({"text": "To [[[[Oslo]]]]."}, "text", "without its other half"),
         ({"text": "To [[]]."}, "text", "marks nothing"),

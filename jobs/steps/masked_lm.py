@@ -1,7 +1,11 @@
-"""Make what `cgexpan` asks of a bundle: a masked language model, and the state of every mention by it."""
+"""Make a masked language model of an encoder, and read every mention by it.
+
+The view "adapted" is made of that, and what `cgexpan` asks of a bundle.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,8 +25,9 @@ from engine.models.hub import NamedModel
 from engine.models.mask_states import mask_states
 from engine.models.masked_lm import lacks_head, with_new_head, with_own_head
 from engine.models.text import BARE_TOKENS, TextEncoder
-from engine.retrieval.index import unit
+from engine.retrieval.index import Vectors, unit
 from engine.retrieval.mention_states import MentionStates
+from engine.retrieval.views import EntitySums, mean_view
 from engine.storage.parts import content_key
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
@@ -123,6 +128,35 @@ class MentionWorker:
         return PartStates(own.entity_id[rows], unit(states).astype(np.float16))
 
 
+def _part_states(
+    cache: FrozenCache, model: ProbedModel, executor: Executor
+) -> Iterator[tuple[int, PartStates]]:
+    """Yield the states of each part's sentences that have text, with the part's number, as they are done."""
+    results = (
+        executor.map(CachedMentionWorker, (model.base,), cache.parts, gpu=True)
+        if model.weights is None
+        else executor.map(MentionWorker, (model,), cache.inputs.parts, gpu=True)
+    )
+    with console.meter("states of mentions, sentences", cache.inputs.manifest.mentions) as meter:
+        for part, states in results:
+            yield part, states
+            meter.add(cache.inputs.rows[part])
+
+
+def mean_states(cache: FrozenCache, model: ProbedModel, n_entities: int, executor: Executor) -> Vectors:
+    """Return the unit mean of every entity's states, [N, D], as :func:`mention_states` has them.
+
+    Of the states of each part the sums alone stay in memory.
+    """
+    found = {}
+    for part, (entities, states_nD) in _part_states(cache, model, executor):
+        ids, places = np.unique(entities, return_inverse=True)
+        sums_nD = np.zeros((len(ids), states_nD.shape[1]))
+        np.add.at(sums_nD, places, states_nD.astype(np.float64))
+        found[part] = EntitySums(ids, sums_nD)
+    return mean_view(found, n_entities)
+
+
 def mention_states(
     cache: FrozenCache, model: ProbedModel, n_entities: int, executor: Executor
 ) -> MentionStates:
@@ -134,16 +168,7 @@ def mention_states(
         n_entities: of the vocabulary.
         executor: where it runs.
     """
-    found: dict[int, PartStates] = {}
-    results = (
-        executor.map(CachedMentionWorker, (model.base,), cache.parts, gpu=True)
-        if model.weights is None
-        else executor.map(MentionWorker, (model,), cache.inputs.parts, gpu=True)
-    )
-    with console.meter("states of mentions, sentences", cache.inputs.manifest.mentions) as meter:
-        for part, states in results:
-            found[part] = states
-            meter.add(cache.inputs.rows[part])
+    found = dict(_part_states(cache, model, executor))
     parts = [found[part] for part in sorted(found)]
     entities = np.concatenate([part.entities for part in parts])
     order = np.argsort(entities, kind="stable")
