@@ -60,13 +60,14 @@ class BuildIndexSettings(CommandSettings):
     )
     adapt: bool = Field(
         default=False,
-        description="Train a copy of an encoder without a head of a masked language model as one on the "
-        "corpus, all layers; how it reads the mentions gets half of the mask view's place in the joint view.",
+        description="Train a copy of the encoder as a masked language model on the corpus, all layers, which "
+        "takes minutes, and let how it reads mentions have half of the mask view's place in the joint view. "
+        "For encoders that have lost their head for that, such as the embedded one.",
     )
     class_names: bool = Field(
         default=False,
         description="Make what `cgexpan` asks, too: the state of every mention, and a masked language model, "
-        "the same as that of --adapt.",
+        "which is the one that --adapt trains, or an encoder that brings its head.",
     )
     masked_lm_sentences: int = Field(
         default=MASKED_LM_SENTENCES,

@@ -66,6 +66,7 @@ def test_places_say_the_same_as_marks(client: TestClient) -> None:
         ({"text": "To [[Oslo and back."}, "text", "a mark '[[' without its other half, at 'To [[Oslo"),
         ({"text": "To Oslo]] and [[back]]."}, "text", "a mark ']]' without its other half"),
         ({"text": "To [[[[Oslo]]]]."}, "text", "without its other half"),
+        ({"text": 10_000 * "[["}, "text", "without its other half"),
         ({"text": "To [[]]."}, "text", "marks nothing"),
         ({"text": "To [[ ]]."}, "text", "mention 1 is blank"),
         ({"text": "To Oslo", "mentions": []}, "mentions", "at least 1 item"),
