@@ -266,3 +266,13 @@ def summed(counted: Iterable[Mapping[str, int]]) -> dict[str, int]:
         for name, n in one.items():
             found[name] = found.get(name, 0) + n
     return found
+
+
+def no_answer(queries: int, why: str) -> str:
+    """Return what is said of a method that has no answer to any query.
+
+    Args:
+        queries: how many there are.
+        why: what was left out of the first answer; nothing if no stage said.
+    """
+    return f"none of the {queries} queries has an answer" + (f"; the first: {why}" if why else "")

@@ -106,7 +106,10 @@ def main(settings: EvaluateSettings) -> None:
     _write_json(settings.json_file, reports)
     _show(reports)
     refused = _show_refused(queries, reports)
-    best = max(reports, key=lambda name: reports[name]["overall"]["Avg"])
+    for name, report in reports.items():
+        if "no_answer" in report:
+            console.say(f"{name}: {report['no_answer']}; its figures say nothing")
+    best = max(reports, key=lambda name: (reports[name]["answered"] > 0, reports[name]["overall"]["Avg"]))
     console.result(
         reports[best]["counts"],
         method=best,
@@ -115,6 +118,8 @@ def main(settings: EvaluateSettings) -> None:
         refused=refused,
         **key_figures(reports[best]),
     )
+    if not reports[best]["answered"]:
+        raise QueryError(f"{best}: {reports[best]['no_answer']}")
     if settings.strict and refused:
         raise QueryError(f"{refused} queries were refused, and --strict was given")
 

@@ -19,6 +19,7 @@ from engine.errors import QueryError, UserError
 from engine.methods import ABLATIONS, METHODS
 from engine.queries.formats import QuerySet, read_queries
 from engine.queries.results import ExpansionFolder, PartCounts, RunDescription
+from engine.query import no_answer
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
@@ -105,7 +106,7 @@ def main(settings: ExpandSettings) -> None:
     )
     if manifest["empty"] == manifest["degraded"] == manifest["queries"]:
         why = target.first_note(next(iter(run.parts)))
-        raise QueryError(f"none of the {manifest['queries']} queries has an answer; the first: {why}")
+        raise QueryError(no_answer(manifest["queries"], why))
 
 
 def _pipeline(settings: ExpandSettings) -> Pipeline:

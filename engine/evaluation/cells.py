@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from engine.errors import QueryError
 from engine.evaluation.kept_stages import KeptStages, stage_key
 from engine.evaluation.measuring import FirstStage, Measures, Runner
 from engine.evaluation.metrics import Protocol
@@ -25,7 +26,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.parts import content_key
 from engine.storage.store import Store
 
-VERSION = 1
+VERSION = 2
 """Raised where cells hold what they did not hold before: earlier ones are measured again."""
 
 
@@ -69,6 +70,15 @@ class Measured(NamedTuple):
     def scores(self) -> Scores:
         """The scores of its queries."""
         return Scores.read(self.folder)
+
+    def check_answered(self) -> None:
+        """Refuse a method that has no answer to any query: its columns say nothing.
+
+        Raises:
+            QueryError: says why the first query has none.
+        """
+        if not self.report["answered"]:
+            raise QueryError(self.report["no_answer"])
 
 
 def measure_into(

@@ -19,12 +19,12 @@ from engine.evaluation.measuring import (
 )
 from engine.evaluation.metrics import CUTOFFS, Means
 from engine.queries.formats import QuerySet
-from engine.query import summed
+from engine.query import no_answer, summed
 
 Report = dict[str, Any]
 """``protocol``; ``overall`` and ``by_class``: see :meth:`engine.evaluation.metrics.Means.result`; counts; and
 ``negatives``: whether any query has negative seeds or negative truth. Where none has, only the Pos columns
-say anything."""
+say anything. ``no_answer``, if no query has one: why. The columns say nothing then (CombMAP would be 50)."""
 
 COLUMNS = tuple(f"{name}@{k}" for name in ("MAP", "P") for k in CUTOFFS)
 
@@ -67,7 +67,8 @@ def evaluate(
         raise QueryError("no query has positive truth (pos_gt), so nothing can be measured")
     batches = across_classes(usable) if batch_dependent else in_order(usable, batch_size)
     started = time.perf_counter()
-    overall, by_class, degraded = Means(), defaultdict[str, Means](Means), 0
+    overall, by_class, degraded, answered = Means(), defaultdict[str, Means](Means), 0, 0
+    first_note = ""
     counts: dict[str, int] = {}
     stages: float | None = None
     for batch in scores(runner, batches, measures):
@@ -75,6 +76,8 @@ def evaluate(
             overall.add(score.columns)
             by_class[score.query.label].add(score.columns)
             degraded += bool(score.degraded)
+            answered += bool(len(score.ranking))
+            first_note = first_note or next(iter(score.degraded), "")
             counts = summed([counts, score.counts])
             if score.seconds is not None:  # a query that every stage refused has none
                 stages = (stages or 0.0) + score.seconds
@@ -91,6 +94,8 @@ def evaluate(
         "negatives": any(q.query.negative or q.negative.size for q in usable),
         "seconds_per_query": round(seconds / len(usable), 6),
         "degraded": degraded,
+        "answered": answered,
+        **({} if answered else {"no_answer": no_answer(len(usable), first_note)}),
         "counts": counts,
         "missing_truth": queries.missing,
         "refused": refused_of(queries),
@@ -117,7 +122,7 @@ def markdown(reports: Mapping[str, Report], heading: str) -> str:
         if counted := report.get("counts"):
             counts += f" Counted: {', '.join(f'{name} {n}' for name, n in counted.items())}."
         lines += [counts, ""]
-        lines += [f"Note: {report['note']}.", ""] if "note" in report else []
+        lines += [f"Note: {report[key]}." for key in ("note", "no_answer") if key in report] + [""]
         for title, header, rows in slice_tables(report):
             lines += [f"### {name}: {title}", "", *markdown_table(header, rows), ""]
         lines += [

@@ -210,7 +210,11 @@ def _cell(
     queries: QuerySet | None = None,
     negative_seeds: int | None = None,
 ) -> Measured:
-    """Return a method's cell, measured unless it is there."""
+    """Return a method's cell, measured unless it is there.
+
+    Raises:
+        UserError: it cannot be measured, or no query has an answer.
+    """
     check_needs(pipeline, plan.bundle)
     asked, how = with_checked_options(queries or plan.queries, pipeline), plan.how
     if negative_seeds is not None:
@@ -223,11 +227,17 @@ def _cell(
             plan.bundle.id, KeptStages(plan.workspace.runs(STAGES), plan.bundle.id, plan.again)
         )
     with console.meter(name, len(by_truth(asked.queries)[0])) as meter:
-        return measure_cell(cells, pipeline, plan.bundle, asked, how, size, meter.add, plan.again, kept)
+        cell = measure_cell(cells, pipeline, plan.bundle, asked, how, size, meter.add, plan.again, kept)
+    cell.check_answered()
+    return cell
 
 
 def _read(plan: ReportPlan, results: StoredResults) -> Measured:
-    """Return the cell of what `expand` wrote."""
+    """Return the cell of what `expand` wrote.
+
+    Raises:
+        UserError: it is of another bundle or other queries, or no query has an answer.
+    """
     if results.run.bundle != plan.bundle.id:
         raise UserError(
             f"--results {results}: of bundle {results.run.bundle}, not {plan.bundle.id}; "
@@ -242,7 +252,9 @@ def _read(plan: ReportPlan, results: StoredResults) -> Measured:
     if report is None:
         about = {"method": results.run.method, "pipeline": results.run.pipeline, "bundle": plan.bundle.id}
         report = measure_into(folder, about, results, asked, plan.how.measures, plan.batch_size, timed=False)
-    return Measured(report, folder)
+    cell = Measured(report, folder)
+    cell.check_answered()
+    return cell
 
 
 def _sweeps(plan: ReportPlan) -> Iterator[dict[str, Any]]:

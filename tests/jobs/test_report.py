@@ -26,7 +26,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.publishing import point_to
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from jobs import expand
+from jobs import evaluate, expand
 from jobs.report import main
 from jobs.steps import reporting
 from jobs.steps.measuring import measuring
@@ -150,6 +150,35 @@ def test_a_method_that_cannot_run_is_a_row_that_says_why(world: Path, tmp_path: 
     assert "## Not measured" in text
     assert f"| lexical | {why} |" in text
     assert "| sweep: Top-p of selection (figure 7) | the bundle lacks lm, trie; run" in text
+
+
+def test_a_method_without_any_answer_is_not_measured(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With nothing found, nothing wrong is found either, which is a CombMAP of 50."""
+    vectors = np.random.default_rng(0).normal(size=(N, 4))
+    views = {"mask": vectors, "lexical": np.zeros((N, 4))}
+    publish_vectors(Workspace.open(tmp_path / "w"), [f"entity {i}" for i in range(N)], views)
+    (tmp_path / "query").symlink_to(world / "query")
+    methods = ("--method", "retexpan-negative", "--method", "lexical")
+    assert report(tmp_path, *methods, "--no-plots", "--sweep", "none", "--baseline", "lexical") == 0
+    rows = {row["method"]: row for row in json.loads(read(tmp_path))["rows"]}
+    assert "overall" in rows["retexpan-negative"]
+    why = rows["lexical"]["why_not"]
+    said = r"none of the 6 queries has an answer; the first: Retrieve: .* has no sentence and was not used"
+    assert re.fullmatch(said, why)
+    assert f"| lexical | {why} |" in read(tmp_path, "report.md").decode()
+
+    asked = ["--workspace", str(tmp_path / "w"), "--queries", str(tmp_path / "query")]
+    capsys.readouterr()
+    assert run_command(evaluate.main, *asked, *methods) == 0
+    told = capsys.readouterr()
+    assert "method=retexpan-negative" in told.out
+    assert f"lexical: {why}; its figures say nothing" in told.err
+    page = (tmp_path / "w" / "runs" / "evaluate" / "lexical" / "report.md").read_text()
+    assert f"Note: {why}." in page
+    assert run_command(evaluate.main, *asked, "--method", "lexical") == 2
+    assert f"error: lexical: {why}" in capsys.readouterr().err
 
 
 def test_the_page_is_one_file_without_scripts(world: Path, first: dict) -> None:
