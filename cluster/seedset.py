@@ -38,6 +38,7 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, dict[str, Entry]] = {
     "Prepare": {
+        "link": Entry("jobs.link", "Find the entities of a table in raw texts, for import."),
         "import": Entry("jobs.import_corpus", "Import a corpus of sentences and images into a workspace."),
         "choose-images": Entry("jobs.choose_images", "Choose the best of several images for each sentence."),
         "image-features": Entry("jobs.image_features", "Compute patch features of the corpus' images."),

@@ -41,6 +41,7 @@ REQUIRED = {
     "jobs.expand": "--workspace w --queries q --method default",
     "jobs.image_features": "--workspace w --model m",
     "jobs.import_corpus": "--workspace w --source s",
+    "jobs.link": "--entities e --texts t --output o",
     "jobs.label_mentions": "--workspace w --seeds s --output o",
     "jobs.mine_contrast": "--workspace w --queries q",
     "jobs.preprocess": "--workspace w",
@@ -62,7 +63,7 @@ def command_of(module: str) -> Command[Any]:
 
 
 def test_no_command_is_left_out() -> None:
-    assert len(MODULES) == 22
+    assert len(MODULES) == 23
     with_entry = {
         ".".join(file.relative_to(ROOT).with_suffix("").parts)
         for folder in ("jobs", "serve", "cluster")

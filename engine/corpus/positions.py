@@ -37,6 +37,15 @@ class RowPosition(NamedTuple):
         return f"row {self.row}"
 
 
+class RecordPosition(NamedTuple):
+    """A record of a file of delimited fields: the line on which it begins, numbered from 1."""
+
+    line: int
+
+    def __str__(self) -> str:
+        return f"line {self.line}"
+
+
 class KeyPosition(NamedTuple):
     """A key of a JSON object."""
 
@@ -91,6 +100,7 @@ Position = (
     LinePosition
     | MentionPosition
     | RowPosition
+    | RecordPosition
     | KeyPosition
     | SentencePosition
     | AfterPosition

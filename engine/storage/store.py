@@ -262,6 +262,24 @@ class Store:
             s3.upload(temporary, self.path)
 
     @_naming
+    def stamp(self) -> str:
+        """Return what changes with the file's content: its size, and the time of change or its entity tag.
+
+        Raises:
+            MissingFileError: it is not there.
+        """
+        if self.is_local:
+            try:
+                state = os.stat(self.path)
+            except FileNotFoundError:
+                raise MissingFileError(f"{self.uri}: no such file") from None
+            return f"{state.st_size} {state.st_mtime_ns}"
+        version = s3.version(self.path)
+        if version is None:
+            raise MissingFileError(f"{self.uri}: no such file")
+        return f"{version.size} {version.etag}"
+
+    @_naming
     def delete(self) -> None:
         """Remove this file or folder, if it is there."""
         info = self.fs.get_file_info(self.path)

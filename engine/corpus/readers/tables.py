@@ -46,7 +46,7 @@ from engine.corpus.readers.values import (
     Values,
     details,
     dumps,
-    entity_details,
+    entity_of_row,
     image_of,
     offsets_of,
     required_text,
@@ -163,15 +163,10 @@ class TableReader:
                 if isinstance(row, Refusal):
                     yield _refused(source, position, row, row, text, "entity")
                     continue
-                name = required_text(row.get("name"), "name")
-                if isinstance(name, Refusal):
-                    yield _refused(source, position, name, row, text, "entity")
-                    continue
-                written, name, faults = name.strip(), clean_name(name), Faults()
-                aliases, description, attributes = entity_details(row, faults)
-                yield from details(faults, source, position, f"{name!r}:")
-                aliases = [clean_name(a) for a in aliases]
-                yield Entity(name, aliases, description, attributes, source, position, written)
+                one, refused = entity_of_row(row, source, position, text)
+                yield from refused
+                if one:
+                    yield one
 
     def sentences(self) -> Iterator[Sentence | RefusedRecord]:
         """Yield the rows of the sentence tables, file by file in the order of their names."""
@@ -254,7 +249,10 @@ def read_jsonl(
 
 
 def read_parquet(
-    file: Store, columns: tuple[str, ...], given: Mapping[str, str | None] = NO_VALUES
+    file: Store,
+    columns: tuple[str, ...],
+    given: Mapping[str, str | None] = NO_VALUES,
+    groups: Sequence[int] | None = None,
 ) -> Iterator[Row]:
     """Yield the rows of a Parquet file, read a batch at a time.
 
@@ -262,6 +260,7 @@ def read_parquet(
         file: as it is.
         columns: what is read of it, if it is there.
         given: values of columns that the file may lack.
+        groups: neighbouring row groups to read; None: all.
 
     Raises:
         BrokenFileError: it is no Parquet file, or not a whole one.
@@ -280,7 +279,9 @@ def read_parquet(
                 )
             wanted = [c for c in columns if c in there]
             size = IMAGE_BATCH if any(map(_holds_images, table.schema_arrow)) else BATCH
-            for batch in table.iter_batches(batch_size=size, columns=wanted):
+            if groups is not None:
+                number = sum(table.metadata.row_group(group).num_rows for group in range(groups[0]))
+            for batch in table.iter_batches(batch_size=size, columns=wanted, row_groups=groups):
                 for row in batch_rows(batch):
                     yield {**given, **row} if given else row, RowPosition(number), ""
                     number += 1

@@ -13,9 +13,10 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from engine.corpus.positions import Position
-from engine.corpus.readers.base import RefusedRecord
+from engine.corpus.readers.base import Entity, RefusedRecord
 from engine.corpus.readers.json_stream import wrong_type
 from engine.refusals import Code, Refusal
+from engine.text.spelling import clean_name
 
 Values = dict[str, Any]
 
@@ -221,3 +222,17 @@ def optional_text(value: object, what: str, faults: Faults) -> str | None:
         faults.append(BadDetail(found, dumps(value)))
         return None
     return found
+
+
+def entity_of_row(
+    row: Values, source: str, position: Position, text: str = ""
+) -> tuple[Entity | None, list[RefusedRecord]]:
+    """Return the entity of a row, and what is refused of it; None: all of it."""
+    name = required_text(row.get("name"), "name")
+    if isinstance(name, Refusal):
+        return None, [RefusedRecord(source, position, name, text or dumps(row), "entity")]
+    written, name, faults = name.strip(), clean_name(name), Faults()
+    aliases, description, attributes = entity_details(row, faults)
+    refused = list(details(faults, source, position, f"{name!r}:"))
+    aliases = [clean_name(alias) for alias in aliases]
+    return Entity(name, aliases, description, attributes, source, position, written), refused

@@ -1,0 +1,1 @@
+"""Find the entities of a table in raw text."""

@@ -1,0 +1,146 @@
+"""Define what is found in one part of the texts: mentions, and what became of every other place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel
+
+from engine.corpus.linking.matcher import Place, Verdict
+
+FOUND_SCHEMA = pa.schema(
+    [
+        pa.field("entity_id", pa.int32(), nullable=False),
+        pa.field("key", pa.int32(), nullable=False),
+        pa.field("sentence", pa.string(), nullable=False),
+        pa.field("start", pa.int32(), nullable=False),
+        pa.field("end", pa.int32(), nullable=False),
+        pa.field("draw", pa.uint64(), nullable=False),
+        pa.field("document", pa.string(), nullable=False),
+        pa.field("candidates", pa.list_(pa.int32())),
+    ]
+)
+"""A row a mention. ``candidates`` are the entities of an ambiguous one, whose ``entity_id`` is -1; ``draw``:
+:func:`draw_of`."""
+
+UNDECIDED = -1
+"""The entity of an ambiguous mention."""
+
+EXAMPLES = 1000
+"""Names of each verdict of which a part keeps an example."""
+
+AROUND = 50
+"""Characters on either side of a place that an example shows."""
+
+
+def draw_of(name: str, sentence: str) -> int:
+    """Return the number by which a mention is drawn, 64 bits of a hash: the smallest of an entity are kept.
+
+    It depends on nothing else, so that a text that grows keeps what was drawn, but for what the new draws
+    displace.
+    """
+    return int.from_bytes(blake2b(f"{name}\0{sentence}".encode(), digest_size=8).digest(), "little")
+
+
+class PartSummary(BaseModel):
+    """What is known of a part beside its mentions."""
+
+    texts: int = 0
+    sentences: int = 0
+    sentences_with_mentions: int = 0
+    refused: int = 0
+    reasons: dict[str, int] = {}
+    """Refusals by reason."""
+    places: dict[str, dict[int, int]] = {}
+    """Places by verdict (its name in lower case) and key."""
+    examples: dict[str, dict[int, str]] = {}
+    """A place with the text around it, by verdict and key, of some keys."""
+
+
+def _excerpt(sentence: str, start: int, end: int) -> str:
+    before = "…" if start > AROUND else ""
+    after = "…" if end + AROUND < len(sentence) else ""
+    around = sentence[max(0, start - AROUND) : start], sentence[end : end + AROUND]
+    return f"{before}{around[0]}[{sentence[start:end]}]{around[1]}{after}"
+
+
+class PartCollector:
+    """A collector of what is found in the sentences of a part.
+
+    Args:
+        names: of the entities.
+        all_of_ambiguous: take an ambiguous place for all its entities.
+        keep_ambiguous: keep ambiguous places, to be decided later.
+    """
+
+    def __init__(
+        self, names: list[str], all_of_ambiguous: bool = False, keep_ambiguous: bool = False
+    ) -> None:
+        self._names, self._all, self._keep = names, all_of_ambiguous, keep_ambiguous
+        self._columns: dict[str, list[Any]] = {name: [] for name in FOUND_SCHEMA.names}
+        self._places = [Counter[int]() for _ in Verdict]
+        self._examples: list[dict[int, str]] = [{} for _ in Verdict]
+        self.summary = PartSummary()
+
+    def add(self, sentence: str, places: list[Place], document: str) -> None:
+        """Add what was found in a sentence; of an entity that it mentions twice, the first place."""
+        summary, mentioned = self.summary, set[int]()
+        summary.sentences += 1
+        for place in places:
+            self._places[place.verdict][place.key] += 1
+            examples = self._examples[place.verdict]
+            if place.verdict is not Verdict.LINKED and len(examples) < EXAMPLES:
+                examples.setdefault(place.key, _excerpt(sentence, place.start, place.end))
+            if place.verdict is Verdict.LINKED or (self._all and place.verdict is Verdict.AMBIGUOUS):
+                for entity in place.entities:
+                    if entity not in mentioned:
+                        mentioned.add(entity)
+                        self._row(place, entity, draw_of(self._names[entity], sentence), sentence, document)
+            elif self._keep and place.verdict is Verdict.AMBIGUOUS:
+                self._row(place, UNDECIDED, 0, sentence, document)
+        summary.sentences_with_mentions += bool(mentioned)
+
+    def _row(self, place: Place, entity: int, draw: int, sentence: str, document: str) -> None:
+        candidates = list(place.entities) if entity == UNDECIDED else None
+        row = (entity, place.key, sentence, place.start, place.end, draw, document, candidates)
+        for column, value in zip(self._columns.values(), row, strict=True):
+            column.append(value)
+
+    def table(self) -> pa.Table:
+        """Return the mentions."""
+        return pa.table(self._columns, FOUND_SCHEMA)
+
+    def finished(self) -> PartSummary:
+        """Return the summary, with the places."""
+        for verdict in Verdict:
+            name = verdict.name.lower()
+            self.summary.places[name] = dict(self._places[verdict])
+            self.summary.examples[name] = self._examples[verdict]
+        return self.summary
+
+
+def drawn(
+    entities: npt.NDArray[np.int32], draws: npt.NDArray[np.uint64], per_entity: int | None
+) -> tuple[npt.NDArray[np.bool_], int]:
+    """Return which mentions are kept, bool [n], and how many are a second time the same.
+
+    Args:
+        entities: of the mentions, [n]; those of undecided ones are below 0, and are not kept.
+        draws: see :func:`draw_of`, [n]. Equal ones of an entity are the same sentence.
+        per_entity: mentions of an entity that are kept, those with the smallest draws; None: all.
+    """
+    order = np.lexsort((draws, entities))
+    ordered, numbers = entities[order], draws[order]
+    decided = ordered >= 0
+    first = np.ones(len(order), np.bool_)
+    first[1:] = (ordered[1:] != ordered[:-1]) | (numbers[1:] != numbers[:-1])
+    unique = np.flatnonzero(first & decided)
+    rank = np.arange(len(unique)) - np.searchsorted(ordered[unique], ordered[unique])
+    kept = np.zeros(len(order), np.bool_)
+    kept[order[unique[rank < per_entity] if per_entity is not None else unique]] = True
+    return kept, int((~first & decided).sum())

@@ -1,0 +1,184 @@
+"""Find files of rows wherever they lie, in whatever form: a file, a folder, or a pattern of names.
+
+The form of a file follows from its ending, without that of a compressed one; columns may have other names
+than ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
+from typing import Literal, NamedTuple, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.corpus.readers.compression import without_ending
+from engine.corpus.readers.delimited import CSV, TEXT_COLUMN, TSV, header_of, read_csv, read_lines, read_tsv
+from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out
+from engine.corpus.readers.tables import (
+    JSONL,
+    PARQUET,
+    BrokenFileError,
+    Read,
+    Row,
+    read_jsonl,
+    read_parquet,
+)
+from engine.errors import FormatError, StorageError
+from engine.refusals import Refusal
+from engine.storage.store import Store
+
+Form = Literal["jsonl", "parquet", "csv", "tsv", "text"]
+FORMS: tuple[Form, ...] = get_args(Form)
+
+_ENDINGS: dict[Form, tuple[str, ...]] = {
+    "jsonl": JSONL,
+    "parquet": PARQUET,
+    "csv": (".csv",),
+    "tsv": (".tsv", ".tab"),
+    "text": (".txt", ".text"),
+}
+_READ: dict[Form, Read] = {
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
+    "csv": read_csv,
+    "tsv": read_tsv,
+    "text": read_lines,
+}
+_WILD = re.compile(r"[*?\[]")
+_READABLE = ", ".join(ending for endings in _ENDINGS.values() for ending in endings)
+
+
+class RowFile(NamedTuple):
+    """A file of rows.
+
+    Args:
+        file: where it lies.
+        name: its path from where the user pointed.
+        form: how it is read.
+    """
+
+    file: Store
+    name: str
+    form: Form
+
+    def rows(self, columns: Mapping[str, str], groups: Sequence[int] | None = None) -> Iterator[Row]:
+        """Yield the rows, by our names of the columns; of a broken file a last refusal, that of the file.
+
+        Args:
+            columns: their names in the file by ours, the required one first.
+            groups: neighbouring row groups of a Parquet file; None: all.
+
+        Raises:
+            FormatError: the required column is missing.
+        """
+        theirs, given = tuple(columns.values()), partition_of(self.name)
+        read = _READ[self.form]
+        try:
+            found = (
+                read_parquet(self.file, theirs, given, groups)
+                if self.form == "parquet"
+                else read(self.file, theirs, given)
+            )
+            for values, position, text in found:
+                if isinstance(values, Refusal):
+                    yield values, position, text
+                else:
+                    yield {our: values.get(their) for our, their in columns.items()}, position, text
+        except BrokenFileError as error:
+            yield error.refusal, error.position, ""
+
+    def columns(self) -> list[str]:
+        """Return the columns that it has: of JSON lines those of the first record that can be read."""
+        given = [*partition_of(self.name)]
+        if self.form == "text":
+            return [TEXT_COLUMN, *given]
+        if self.form == "parquet":
+            return [*_parquet_columns(self.file), *given]
+        if self.form == "jsonl":
+            rows = (values for values, *_ in read_jsonl(self.file, ("", "")))
+            return [*next((row for row in rows if not isinstance(row, Refusal)), {}), *given]
+        return [*header_of(self.file, CSV if self.form == "csv" else TSV), *given]
+
+
+def _parquet_columns(file: Store) -> list[str]:
+    try:
+        with file.open_input() as stream:
+            return list(pq.read_schema(stream).names)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise FormatError(f"{file.uri}: no readable Parquet ({reason}); is the file whole?") from None
+
+
+class RowFiles(NamedTuple):
+    """Files of rows, and files of records beside them that are not read."""
+
+    files: list[RowFile]
+    unread: list[str]
+
+
+def find_row_files(address: str, form: Form | None = None) -> RowFiles:
+    """Return the files of an address: a file, all files of a folder, or those that a pattern names.
+
+    Args:
+        address: a local path or an ``s3://`` address; ``*``, ``?`` and ``[`` make a pattern, in which a ``*``
+            may stand for folders, too.
+        form: of all of them; None: of each by its ending.
+
+    Raises:
+        StorageError: nothing is there.
+        FormatError: no file of it, or not every one that holds records, can be read.
+    """
+    found = _WILD.search(address)
+    top = address if found is None else address[: address.rfind("/", 0, found.start()) + 1] or "."
+    place = Store.open(top)
+    if not place.exists():
+        raise StorageError(
+            f"{place.uri}: nothing is there; give a file, a folder, a pattern or an s3:// address"
+        )
+    if found is None and place.size() >= 0:
+        return RowFiles([RowFile(place, place.name, form or _form_of(place.name, place.uri))], [])
+    listing = list_source(place)
+    pattern = address[len(top) :] if top != "." else address
+    wanted = listing.matching(lambda name: found is None or fnmatch(name, pattern))
+    read = {name: file for name, file in wanted.items() if form or _form(name)}
+    stems = [""] if found is None else []
+    unread = refuse_left_out(listing, read, stems, f"read are {_READABLE}, also compressed", texts=False)
+    if found is not None and (others := [name for name in wanted if name not in read]):
+        raise FormatError(f"{address}: of {', '.join(others[:5])} the form is not known; give --text-format")
+    if not read:
+        raise FormatError(
+            f"{address}: no file of it can be read (found: {listing.shown()}); read are {_READABLE}"
+        )
+    return RowFiles([RowFile(file, name, form or _form_of(name, "")) for name, file in read.items()], unread)
+
+
+def _form(name: str) -> Form | None:
+    name = without_ending(name)
+    return next((form for form, endings in _ENDINGS.items() if name.endswith(endings)), None)
+
+
+def _form_of(name: str, uri: str) -> Form:
+    form = _form(name)
+    if form is None:
+        raise FormatError(f"{uri or name}: its ending says not how it is read ({_READABLE}); name the form")
+    return form
+
+
+def parse_columns(given: str, ours: Sequence[str], option: str) -> dict[str, str]:
+    """Return the names of columns in a file by ours, of a text such as ``entity=title,sentence=text``.
+
+    Raises:
+        FormatError: it is not of that form, or names a column that we do not know.
+    """
+    found: dict[str, str] = {}
+    for pair in filter(None, given.split(",")):
+        our, equals, their = (piece.strip() for piece in pair.partition("="))
+        if not (our and equals and their):
+            raise FormatError(f"{option} {given}: write OURS=THEIRS,OURS=THEIRS")
+        if our not in ours:
+            raise FormatError(f"{option} {given}: there is no column {our}; known are {', '.join(ours)}")
+        found[our] = their
+    return found

@@ -1,0 +1,233 @@
+"""Link raw texts: find the entities of a table in them, and write a corpus for `seedset import`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from cluster.commandline import command
+from cluster.options import Choices, CommandSettings
+from engine.corpus.linking.rules import LinkRules
+from engine.corpus.readers.base import Entity, RefusedRecord
+from engine.corpus.readers.entity_tables import entities_of_files
+from engine.corpus.readers.row_files import FORMS, Form, RowFile, RowFiles, find_row_files, parse_columns
+from engine.corpus.readers.source_files import shown
+from engine.corpus.readers.tables import ENTITY_COLUMNS
+from engine.errors import FormatError
+from engine.storage.parts import MANIFEST, write_model
+from engine.storage.store import Store
+from jobs import console
+from jobs.settings import DATA
+from jobs.steps.link_drawing import DrawSettings, draw
+from jobs.steps.link_report import LinkReport
+from jobs.steps.linking import QUARANTINE, LinkSettings, LinkSource, found_parts, link_parts
+from jobs.workers.executor import AutoExecutor
+
+EXAMPLES = """
+  seedset link --entities products.csv --texts reviews/ --output linked
+  seedset import --workspace work --source linked --format parquet
+
+  seedset link --entities s3://b/products.parquet --entity-columns name=title,aliases=also_called \\
+      --texts 's3://b/reviews/part-*.parquet' --text-columns text=body,document=url --output s3://b/linked
+  seedset link --entities names.txt --texts corpus.jsonl.gz --per-entity 50 --ambiguous nearest \\
+      --output linked
+"""
+
+TEXT_NAMES = ("text", "sentence", "body", "content", "document_text")
+"""Names of columns that are taken for the text's where none is given, the first that is there."""
+
+TEXT_COLUMNS = ("text", "document")
+
+HEADINGS = {"reading": DATA, "reading.rules": "What a mention is", "drawing": "What is kept"}
+
+
+class LinkCommandSettings(CommandSettings):
+    """The settings of the command."""
+
+    entities: str = Field(
+        description="Table of entities: name, and if there are any aliases, description, attributes. A file, "
+        "folder, pattern or s3:// address; JSON lines, Parquet, CSV, TSV, or a name a line."
+    )
+    texts: list[str] = Field(
+        description="Texts or sentences: a file, folder, pattern or s3:// address. Repeat it for more.",
+        min_length=1,
+    )
+    output: str = Field(description="Write the linked corpus into this folder or s3:// prefix.")
+    entity_columns: str = Field(
+        default="", description="Columns of the table that have other names, as name=title,aliases=alt."
+    )
+    text_columns: str = Field(
+        default="",
+        description="Columns of the texts, as text=body,document=url.  [default: the first of "
+        f"{', '.join(TEXT_NAMES)} that is there]",
+    )
+    text_format: Annotated[str, Choices(("auto", *FORMS))] = Field(
+        default="auto", description="Read the texts in this form; auto: by the ending of each file."
+    )
+    reading: LinkSettings = LinkSettings()
+    drawing: DrawSettings = DrawSettings()
+    strict: bool = Field(default=False, description="Fail if any row or sentence is refused.")
+    workers: int | None = Field(
+        default=None, ge=1, description="Run this many actors.  [default: the cluster's CPUs]"
+    )
+
+
+class LinkManifest(BaseModel):
+    """The manifest of an output, written last: without it the output is unfinished."""
+
+    entities: int
+    texts: int
+    sentences: int
+    mentions: int
+    drawn: int
+    parts: list[int]
+    files: list[str]
+    settings: dict[str, object]
+
+
+@command(EXAMPLES, headings=HEADINGS)
+def main(settings: LinkCommandSettings) -> None:
+    """Find the entities of a table in raw texts: every name and alias as a whole word, the longest first.
+
+    What is written is read by `seedset import --format parquet`. Parts of the texts that have not changed are
+    not read again: a run that was stopped goes on, and with new files only these are linked. report.md says
+    what was found, what never was and why, and which names are ambiguous or ordinary words.
+    """
+    started = time.monotonic()
+    output = Store.open(settings.output)
+    entities, refused = _entities(settings)
+    form: Form | None = None if settings.text_format == "auto" else settings.text_format  # type: ignore[assignment]
+    texts = _texts(settings.texts, form)
+    columns = _text_columns(settings.text_columns, texts.files[0])
+    console.say(_read_as(texts, columns))
+    with AutoExecutor(settings.workers, [output.uri]) as executor:
+        source = LinkSource(entities, refused, texts.files, columns)
+        found = link_parts(source, output, settings.reading, executor)
+    console.say("drawing")
+    drawn = draw(output, found, entities, settings.drawing)
+    report = LinkReport(found, drawn, entities)
+    lost = _write_quarantine(output, list(found.summaries), refused)
+    _write_report(output, report, settings)
+    for reason, number in report.reasons.items():
+        console.say(f"  {number} × {reason}")
+    if lost:
+        console.say(f"{lost} rows or sentences were refused; see {output.uri}/{QUARANTINE}")
+    if settings.strict and lost:
+        raise FormatError(
+            f"{output.uri}: {lost} rows or sentences were refused, and --strict allows none; see "
+            f"{output.uri}/{QUARANTINE}"
+        )
+    if not drawn.mentions:
+        raise FormatError(
+            f"none of {len(entities)} entities stands in {report.total('sentences')} sentences; see "
+            f"{output.uri}/report.md"
+        )
+    manifest = LinkManifest(
+        entities=len(entities),
+        texts=report.total("texts"),
+        sentences=report.total("sentences"),
+        mentions=int(drawn.found.sum()),
+        drawn=drawn.mentions,
+        parts=drawn.parts,
+        files=[one.file.uri for one in texts.files],
+        settings=_rules(settings),
+    )
+    write_model(output / f"_{MANIFEST}", manifest)
+    console.say(f"report: {output.uri}/report.md")
+    console.result(
+        entities=len(entities),
+        never_found=report.never_found,
+        texts=manifest.texts,
+        sentences=manifest.sentences,
+        mentions=manifest.mentions,
+        drawn=manifest.drawn,
+        refused=lost,
+        seconds=f"{time.monotonic() - started:.1f}",
+    )
+
+
+def _entities(settings: LinkCommandSettings) -> tuple[list[Entity], list[RefusedRecord]]:
+    """Return the table, and what is refused of it.
+
+    Raises:
+        FormatError: it has no entity.
+    """
+    columns = parse_columns(settings.entity_columns, ENTITY_COLUMNS, "--entity-columns")
+    files = find_row_files(settings.entities)
+    entities, refused = entities_of_files(files.files, columns)
+    if not entities:
+        first = f"; the first of {len(refused)} refusals: {refused[0].refusal}" if refused else ""
+        raise FormatError(f"--entities {settings.entities}: no entity in it{first}")
+    return entities, refused
+
+
+def _texts(addresses: Sequence[str], form: Form | None) -> RowFiles:
+    found = [find_row_files(address, form) for address in addresses]
+    files = {one.file.uri: one for some in found for one in some.files}
+    return RowFiles(list(files.values()), [name for some in found for name in some.unread])
+
+
+def _text_columns(given: str, first: RowFile) -> dict[str, str]:
+    """Return the columns that are read of the texts, by ours: as given, or by their names in the first file.
+
+    Raises:
+        FormatError: none is named like a text's.
+    """
+    found = parse_columns(given, TEXT_COLUMNS, "--text-columns")
+    if "text" not in found:
+        there = first.columns()
+        name = next((name for name in TEXT_NAMES if name in there), None)
+        if name is None:
+            raise FormatError(
+                f"{first.file.uri}: no column is named {' or '.join(TEXT_NAMES)} (found: "
+                f"{', '.join(there) or 'none'}); give --text-columns text=NAME"
+            )
+        found = {"text": name, **found}
+    return {name: found[name] for name in TEXT_COLUMNS if name in found}
+
+
+def _read_as(texts: RowFiles, columns: dict[str, str]) -> str:
+    forms = {one.form for one in texts.files}
+    said = f"texts: {len(texts.files)} files of {' and '.join(sorted(forms))}, the text in {columns['text']}"
+    return said + (f"; not read: {shown(texts.unread)}" if texts.unread else "")
+
+
+def _write_quarantine(output: Store, parts: Sequence[str], refused: Sequence[RefusedRecord]) -> int:
+    """Write all refused records, and return how many there are."""
+
+    def lines() -> Iterator[str]:
+        for one in refused:
+            yield json.dumps(one.as_json(), ensure_ascii=False) + "\n"
+        folder = found_parts(output)
+        for name in parts:
+            content = folder.file(name, ".jsonl").read_bytes().decode()
+            yield from content.splitlines(keepends=True)
+
+    number = 0
+    (output / QUARANTINE).delete()
+    with (output / QUARANTINE / "refused.jsonl").writing() as path, path.open("w", encoding="utf-8") as file:
+        for line in lines():
+            file.write(line)
+            number += 1
+    return number
+
+
+def _write_report(output: Store, report: LinkReport, settings: LinkCommandSettings) -> None:
+    (output / "report.md").write_bytes(report.markdown(_rules(settings)).encode())
+    with (output / "report.csv").writing() as path:
+        report.write_csv(path)
+
+
+def _rules(settings: LinkCommandSettings) -> dict[str, object]:
+    """Return the settings that decide what is found and kept."""
+    rules: LinkRules = settings.reading.rules
+    reading = settings.reading.model_dump(exclude={"rules"})
+    return {**rules.model_dump(), **reading, **settings.drawing.model_dump()}
+
+
+if __name__ == "__main__":
+    main.run()
