@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -68,7 +69,7 @@ def test_places_stand_in_the_text_in_order_and_never_overlap(text: str, names: l
     found = Matcher(Lexicon(names, [[]] * len(names)), PLAIN).find(text)
     mentions = [one for one in found if one.verdict in (Verdict.LINKED, Verdict.AMBIGUOUS)]
     assert all(0 <= one.start < one.end <= len(text) for one in found)
-    assert all(a.end <= b.start for a, b in zip(mentions, mentions[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(mentions))
 
 
 def test_a_name_inside_a_longer_one_is_no_mention() -> None:
