@@ -15,26 +15,29 @@ from pydantic import Field
 
 from cluster.commandline import command, preformatted
 from cluster.options import RUN, Choices, CommandSettings, Former
-from engine.corpus.importing.importer import FORMATS, ImportSettings, import_corpus
+from engine.corpus.importing.importer import ImportSettings, import_corpus
+from engine.corpus.importing.source import AUTO, Source, formats
 from engine.corpus.readers import mesed, ultrawiki
 from engine.corpus.readers import tables as rows
+from engine.corpus.readers.row_files import parse_columns
 from engine.corpus.readers.source_files import shown
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import DATA, presets
 
 EXAMPLES = """
-  seedset import --workspace work --source demo-workspace/sample --format jsonl
+  seedset import --workspace work --source demo-workspace/sample
   seedset import --workspace work --source ultrawiki/ --overwrite
   seedset import --workspace work --source ultrawiki/ --mention-rule first
-  seedset import --workspace work --source mesed/ --format mesed --strict
-  seedset import --workspace s3://bucket/work --source s3://bucket/raw --format parquet
+  seedset import --workspace work --source mesed/ --strict
+  seedset import --workspace s3://bucket/work --source 's3://bucket/reviews/part-*.parquet' \\
+      --columns entity=product,sentence=text,name=title --entities s3://bucket/products.csv
 """
 
 
 FORMATS_HELP = (
     f"--format ultrawiki. {ultrawiki.__doc__}\n--format mesed. {mesed.__doc__}\n"
-    f"--format jsonl or parquet. {rows.__doc__}"
+    f"--format jsonl, parquet, csv or tsv. {rows.__doc__}"
 )
 
 
@@ -42,9 +45,18 @@ class ImportCommandSettings(CommandSettings):
     """The settings of the command."""
 
     workspace: str = Field(description="Folder or s3:// prefix that will hold the corpus.")
-    source: str = Field(description="Folder, file or s3:// address to import.")
-    format: Annotated[str, Choices(tuple(FORMATS))] = Field(
-        default="ultrawiki", description="Read the source in this layout, see below."
+    source: str = Field(description="Folder, file, pattern of names or s3:// address to import.")
+    format: Annotated[str, Choices(formats())] = Field(
+        default="auto",
+        description="Read the source in this form, see below; auto: by its files' names.",
+    )
+    columns: str = Field(
+        default="",
+        description="Columns of tables that have other names, as entity=product,sentence=text,name=title.",
+    )
+    entities: str = Field(
+        default="",
+        description="Table of entities that lies elsewhere: a file, folder, pattern or s3:// address.",
     )
     strictness: ImportSettings = ImportSettings()
 
@@ -60,9 +72,13 @@ def main(settings: ImportCommandSettings) -> None:
     """Import a corpus into a workspace."""
     started = time.monotonic()
     place = Workspace.open(settings.workspace)
+    columns = parse_columns(settings.columns, (*rows.SENTENCE_COLUMNS, *rows.ENTITY_COLUMNS), "--columns")
+    source = Source(settings.source, settings.format, columns, settings.entities)
     with console.meter("sentences") as meter:
-        manifest = import_corpus(place, settings.source, settings.format, settings.strictness, meter.add)
+        manifest = import_corpus(place, source, settings.strictness, meter.add)
     counts = manifest.counts
+    if settings.format == AUTO:
+        console.say(f"read as {manifest.format}: {shown(one.name for one in manifest.files)}")
     if manifest.unread:
         console.say(f"not read: {shown(manifest.unread)}; --help says what --format {settings.format} reads")
     for reason, number in manifest.reasons.items():

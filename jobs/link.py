@@ -29,7 +29,7 @@ from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
   seedset link --entities products.csv --texts reviews/ --output linked
-  seedset import --workspace work --source linked --format parquet
+  seedset import --workspace work --source linked
 
   seedset link --entities s3://b/products.parquet --entity-columns name=title,aliases=also_called \\
       --texts 's3://b/reviews/part-*.parquet' --text-columns text=body,document=url --output s3://b/linked
@@ -41,6 +41,9 @@ TEXT_NAMES = ("text", "sentence", "body", "content", "document_text")
 """Names of columns that are taken for the text's where none is given, the first that is there."""
 
 TEXT_COLUMNS = ("text", "document")
+
+LOOKED_AT = 20
+"""Files that are opened to see which columns there are."""
 
 HEADINGS = {"reading": DATA, "reading.rules": "What a mention is", "drawing": "What is kept"}
 
@@ -93,7 +96,7 @@ class LinkManifest(BaseModel):
 def main(settings: LinkCommandSettings) -> None:
     """Find the entities of a table in raw texts: every name and alias as a whole word, the longest first.
 
-    What is written is read by `seedset import --format parquet`. Parts of the texts that have not changed are
+    What is written is read by `seedset import`. Parts of the texts that have not changed are
     not read again: a run that was stopped goes on, and with new files only these are linked. report.md says
     what was found, what never was and why, and which names are ambiguous or ordinary words.
     """
@@ -102,7 +105,7 @@ def main(settings: LinkCommandSettings) -> None:
     entities, refused = _entities(settings)
     form: Form | None = None if settings.text_format == "auto" else settings.text_format  # type: ignore[assignment]
     texts = _texts(settings.texts, form)
-    columns = _text_columns(settings.text_columns, texts.files[0])
+    columns = _text_columns(settings.text_columns, texts.files)
     console.say(_read_as(texts, columns))
     with AutoExecutor(settings.workers, [output.uri]) as executor:
         source = LinkSource(entities, refused, texts.files, columns)
@@ -171,20 +174,23 @@ def _texts(addresses: Sequence[str], form: Form | None) -> RowFiles:
     return RowFiles(list(files.values()), [name for some in found for name in some.unread])
 
 
-def _text_columns(given: str, first: RowFile) -> dict[str, str]:
-    """Return the columns that are read of the texts, by ours: as given, or by their names in the first file.
+def _text_columns(given: str, files: Sequence[RowFile]) -> dict[str, str]:
+    """Return the columns that are read of the texts, by ours: as given, or by their names in the first files.
 
     Raises:
-        FormatError: none is named like a text's.
+        FormatError: none is named like a text's, or one that was given is not there.
     """
     found = parse_columns(given, TEXT_COLUMNS, "--text-columns")
+    there = list(dict.fromkeys(name for one in files[:LOOKED_AT] for name in one.columns() or ()))
+    listed = f"(found: {', '.join(there) or 'none'})"
+    if lacking := [name for name in found.values() if name not in there]:
+        raise FormatError(f"--text-columns {given}: {files[0].file.uri} has no column {lacking[0]} {listed}")
     if "text" not in found:
-        there = first.columns()
         name = next((name for name in TEXT_NAMES if name in there), None)
         if name is None:
             raise FormatError(
-                f"{first.file.uri}: no column is named {' or '.join(TEXT_NAMES)} (found: "
-                f"{', '.join(there) or 'none'}); give --text-columns text=NAME"
+                f"{files[0].file.uri}: no column is named {' or '.join(TEXT_NAMES)} {listed}; give "
+                "--text-columns text=NAME"
             )
         found = {"text": name, **found}
     return {name: found[name] for name in TEXT_COLUMNS if name in found}

@@ -33,8 +33,8 @@ import pyarrow.parquet as pq
 
 from engine.corpus.readers.compression import BrokenStreamError, open_text, without_ending
 from engine.corpus.readers.json_stream import BLOCK, line_object, lines, wrong_type
+from engine.corpus.readers.rows import batch_rows
 from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out, shown
-from engine.corpus.readers.tables import batch_rows
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
 from engine.queries.mesed import SUFFIX, RawRecord, mesed_records, query_texts
 from engine.queries.records import (

@@ -14,12 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.linking.found import UNDECIDED, draw_of, drawn
 from engine.corpus.linking.matcher import Verdict
-from engine.corpus.linking.nearest import TEXTS, nearest_entities
 from engine.corpus.readers.base import Entity
 from engine.storage.store import Store
 from jobs.steps.linking import LinkResult, found_parts
 
 SENTENCES = "sentences"
+
+TEXTS = 50
+"""Sentences of an entity whose words decide ambiguous places, beside its description."""
 
 SENTENCES_SCHEMA = pa.schema(
     [
@@ -140,6 +142,8 @@ def _too_common(found: LinkResult, share: float) -> list[int]:
 
 def _decide(rows: _Rows, entities: Sequence[Entity], per_entity: int) -> int:
     """Give undecided mentions to entities by their words; return how many were."""
+    from engine.corpus.linking.nearest import nearest_entities  # scikit-learn takes a second to load
+
     undecided = rows.entities == UNDECIDED
     if not undecided.any():
         return 0

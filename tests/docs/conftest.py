@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine import methods
-from engine.corpus.importing import importer
+from engine.corpus.importing import source
 from engine.storage.bundle import Bundle
 from serve.http.routes import create_app
 from tests.support.bundles import method_bundle
@@ -48,5 +48,5 @@ def world(countries: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     write_titled(tmp_path, ROOT / "docs" / "data-formats.md")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
-    monkeypatch.setattr(importer, "FORMATS", dict(importer.FORMATS))
+    monkeypatch.setattr(source, "LAYOUTS", dict(source.LAYOUTS))
     return tmp_path

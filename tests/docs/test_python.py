@@ -43,10 +43,10 @@ def test_an_own_method_changes_the_order_as_it_says(world: Path, url: str) -> No
 def test_what_contributors_are_shown_works(world: Path, url: str) -> None:
     made = run(blocks(ROOT / "docs" / "contributing.md", "python"), url)
     assert len(Expander.open("work", "shortened").expand(["Japan"]).results) == 10
-    (world / "mine.tsv").write_text("gold\tThey dug for gold.\nno tab\ntin\tTin melts early.\n")
-    taken = run_import(world / "other", world / "mine.tsv", "tsv")
+    (world / "mine.glossary").write_text("gold: They dug for gold.\nno colon\ntin: Tin melts early.\n")
+    taken = run_import(world / "other", world / "mine.glossary", "glossary")
     assert taken.held == [("gold", "gold"), ("tin", "Tin")]
-    assert taken.reasons == [("line 2, byte 24", "no tab between entity and sentence")]
+    assert taken.reasons == [("line 2, byte 25", "no colon between entity and sentence")]
     views = SimpleNamespace(views={})
     made["build_letters"](SimpleNamespace(descriptions=["abba", ""]), views)
     assert views.views["letters"].shape == (2, 26)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from engine.corpus.importing.importer import FORMATS
+from engine.corpus.importing.source import formats
 from engine.corpus.readers.tables import ENTITY_COLUMNS, SENTENCE_COLUMNS
 from engine.methods import ABLATIONS, METHODS
 from engine.models.families import FAMILIES
@@ -27,7 +27,7 @@ def test_formats_and_their_fields() -> None:
     assert set(first_cells(page, "Sentences")) == set(SENTENCE_COLUMNS)
     assert set(first_cells(page, "Entities")) == set(ENTITY_COLUMNS)
     assert set(first_cells(page, "Results of `expand`")) == set(SCHEMA.names)
-    assert set(FORMATS) <= set(code_spans(page))
+    assert set(formats()) <= set(code_spans(page))
 
 
 def test_encoder_families() -> None:

@@ -243,7 +243,7 @@ def test_what_is_refused_is_in_quarantine(tmp_path: Path, capsys: pytest.Capture
     [
         (["--texts", "{}/nowhere"], "nowhere: nothing is there; give a file, a folder, a pattern"),
         (["--texts", "{}/raw/none*.jsonl"], "none*.jsonl: no file of it can be read (found: a.jsonl)"),
-        (["--text-columns", "text=body"], "none of 4 entities stands in 0 sentences"),
+        (["--text-columns", "text=body"], "a.jsonl has no column body (found: text)"),
         (["--text-columns", "title=body"], "there is no column title; known are text, document"),
         (["--text-columns", "body"], "--text-columns body: write OURS=THEIRS"),
         (["--entity-columns", "name=nom"], "places.csv: no column nom (found: title, also, attributes)"),

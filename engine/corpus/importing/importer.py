@@ -13,12 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine.corpus.image_addresses import fault_of_address
 from engine.corpus.importing.images import ImageWriter, decode_image_bytes
 from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, Rule, Span
+from engine.corpus.importing.source import Source, open_source
 from engine.corpus.importing.writer import MentionWriter, Quarantine, write_entities
 from engine.corpus.positions import Position
 from engine.corpus.readers.base import EXCERPT, CorpusReader, Entity, RefusedRecord, Sentence
-from engine.corpus.readers.mesed import MesedReader
-from engine.corpus.readers.tables import JSONL, PARQUET, TableReader, read_jsonl, read_parquet
-from engine.corpus.readers.ultrawiki import UltraWikiReader
 from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, corpus_digest
 from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_name, fault_of_text
 from engine.errors import FormatError, StorageError
@@ -27,14 +25,6 @@ from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
 from engine.text.spelling import SpellingTable, clean_name, difference, nfc, skeleton, tell_apart
 from engine.vocabulary import MAX_NAME_LENGTH
-
-FORMATS: dict[str, Callable[[Store], CorpusReader]] = {
-    "ultrawiki": UltraWikiReader,
-    "mesed": MesedReader,
-    "jsonl": lambda place: TableReader(place, JSONL, read_jsonl),
-    "parquet": lambda place: TableReader(place, PARQUET, read_parquet),
-}
-"""A new format is a reader (:class:`CorpusReader`) and a line here."""
 
 Progress = Callable[[int], None]
 _PROGRESS_EVERY = 4096
@@ -62,26 +52,9 @@ class ImportSettings(BaseModel):
     overwrite: bool = Field(default=False, description="Replace the corpus that is there.")
 
 
-def open_source(place: Store, form: str) -> CorpusReader:
-    """Return the reader of a source.
-
-    Raises:
-        FormatError: no such format, or the files that it needs are not there.
-        StorageError: nothing is there.
-    """
-    if form not in FORMATS:
-        raise FormatError(f"--format {form}: no such format; known are {', '.join(FORMATS)}")
-    if not place.exists():
-        raise StorageError(
-            f"{place.uri}: nothing is there; --source takes a folder, a file or an s3:// address"
-        )
-    return FORMATS[form](place)
-
-
 def import_corpus(
     workspace: Workspace,
-    source: str,
-    form: str,
+    source: Source,
     settings: ImportSettings,
     progress: Progress = lambda n: None,
 ) -> CorpusManifest:
@@ -89,13 +62,12 @@ def import_corpus(
 
     Args:
         workspace: where the corpus is published.
-        source: a local path or an ``s3://`` address.
-        form: a key of :data:`FORMATS`.
+        source: what is imported.
         settings: limits, and what stops the import.
         progress: called with the number of sentences read, a few thousand at a time.
 
     Raises:
-        StorageError: nothing at ``source``; a corpus is there already.
+        StorageError: nothing at the source; a corpus is there already.
         FormatError: the source is not in the format, a file of it is cut off or broken, files that belong to
             it would not be read, it holds no usable sentence, or, when strict, any refusal.
     """
@@ -105,10 +77,10 @@ def import_corpus(
             "add --overwrite to replace it, or name another --workspace"
         )
     seen = workspace.corpus_seen()
-    reader = open_source(Store.open(source), form)
+    form, reader = open_source(source)
     folder = workspace.corpus.staging()
     try:
-        manifest = _Import(folder, settings).run(reader, form, source, progress)
+        manifest = _Import(folder, settings).run(reader, form, source.address, progress)
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
         workspace.publish_corpus(folder, seen)
     finally:

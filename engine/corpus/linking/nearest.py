@@ -10,9 +10,6 @@ from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
 from engine.text.words import words_of
 
-TEXTS = 50
-"""Sentences of an entity that its words are taken from, beside its description."""
-
 _FEATURES = 1 << 18
 
 

@@ -47,8 +47,8 @@ class LinkRules(BaseModel):
     )
     ambiguous: Ambiguous = Field(
         default="refuse",
-        description="Of a spelling that several entities have: refuse it, take it for all of them, or for "
-        "the one whose other sentences and description have most words with this one in common.",
+        description="Refuse a spelling that several entities have, take it for all of them, or for the one "
+        "whose other sentences and description have most words in common with this one.",
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from engine.corpus.positions import LinePosition, RecordPosition
 from engine.corpus.readers.compression import BrokenStreamError, Readable, open_text
 from engine.corpus.readers.json_stream import decode, lines
-from engine.corpus.readers.tables import NO_VALUES, BrokenFileError, Read, Row
+from engine.corpus.readers.rows import NO_VALUES, BrokenFileError, Read, Row
 from engine.errors import FormatError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Any
 
 from engine.corpus.readers.base import Entity, RefusedRecord
 from engine.corpus.readers.delimited import TEXT_COLUMN
 from engine.corpus.readers.row_files import RowFile
 from engine.corpus.readers.tables import ENTITY_COLUMNS
-from engine.corpus.readers.values import Values, entity_of_row
+from engine.corpus.readers.values import entity_of_row
 from engine.corpus.text import fault_of_name
 from engine.refusals import Code, Refusal
 from engine.text.spelling import difference
 from engine.vocabulary import MAX_NAME_LENGTH
-
-ALIAS_SEPARATOR = "|"
-"""What parts aliases in a cell of CSV or TSV."""
 
 
 def entities_of_files(
@@ -26,8 +20,7 @@ def entities_of_files(
 ) -> tuple[list[Entity], list[RefusedRecord]]:
     """Return the entities of files, each name once, and what is refused.
 
-    In CSV and TSV aliases are parted by ``|``, and attributes are a JSON object; of a text file every line is
-    a name.
+    Of a text file every line is a name.
 
     Args:
         files: the table's.
@@ -45,8 +38,7 @@ def entities_of_files(
             if isinstance(row, Refusal):
                 refused.append(RefusedRecord(file.name, position, row, text, "entity"))
                 continue
-            values = _parted(row) if file.form in ("csv", "tsv") else row
-            one, lost = entity_of_row(values, file.name, position, text)
+            one, lost = entity_of_row(row, file.name, position, text)
             refused += lost
             if one is None:
                 continue
@@ -60,14 +52,3 @@ def entities_of_files(
             else:
                 found[one.name] = one
     return list(found.values()), refused
-
-
-def _parted(row: Values) -> dict[str, Any]:
-    """Return a row of cells with its aliases parted and its attributes read."""
-    found = dict(row)
-    if isinstance(aliases := row.get("aliases"), str):
-        found["aliases"] = [alias.strip() for alias in aliases.split(ALIAS_SEPARATOR) if alias.strip()]
-    if isinstance(attributes := row.get("attributes"), str):
-        with suppress(ValueError):  # refused as what it is: a text, not attributes
-            found["attributes"] = json.loads(attributes)
-    return found

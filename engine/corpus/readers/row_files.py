@@ -7,7 +7,7 @@ than ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Literal, NamedTuple, get_args
 
@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 
 from engine.corpus.readers.compression import without_ending
 from engine.corpus.readers.delimited import CSV, TEXT_COLUMN, TSV, header_of, read_csv, read_lines, read_tsv
-from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out
-from engine.corpus.readers.tables import (
+from engine.corpus.readers.rows import (
     JSONL,
     PARQUET,
     BrokenFileError,
@@ -26,6 +25,8 @@ from engine.corpus.readers.tables import (
     read_jsonl,
     read_parquet,
 )
+from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out
+from engine.corpus.readers.values import Values, from_cells
 from engine.errors import FormatError, StorageError
 from engine.refusals import Refusal
 from engine.storage.store import Store
@@ -85,31 +86,37 @@ class RowFile(NamedTuple):
             for values, position, text in found:
                 if isinstance(values, Refusal):
                     yield values, position, text
-                else:
-                    yield {our: values.get(their) for our, their in columns.items()}, position, text
+                    continue
+                row: Values = {our: values.get(their) for our, their in columns.items()}
+                yield from_cells(row) if self.form in ("csv", "tsv") else row, position, text
         except BrokenFileError as error:
             yield error.refusal, error.position, ""
 
-    def columns(self) -> list[str]:
-        """Return the columns that it has: of JSON lines those of the first record that can be read."""
-        given = [*partition_of(self.name)]
+    @property
+    def has_header(self) -> bool:
+        """Whether the file says which columns it has."""
+        return self.form in ("parquet", "csv", "tsv")
+
+    def columns(self) -> list[str] | None:
+        """Return the columns that it has: of JSON lines those of the first record that can be read.
+
+        None where the file cannot be read; :meth:`rows` says why.
+        """
+        try:
+            return [*self._columns(), *partition_of(self.name)]
+        except (BrokenFileError, pa.ArrowException, OSError):
+            return None
+
+    def _columns(self) -> Iterable[str]:
         if self.form == "text":
-            return [TEXT_COLUMN, *given]
+            return [TEXT_COLUMN]
         if self.form == "parquet":
-            return [*_parquet_columns(self.file), *given]
+            with self.file.open_input() as stream:
+                return list(pq.read_schema(stream).names)
         if self.form == "jsonl":
             rows = (values for values, *_ in read_jsonl(self.file, ("", "")))
-            return [*next((row for row in rows if not isinstance(row, Refusal)), {}), *given]
-        return [*header_of(self.file, CSV if self.form == "csv" else TSV), *given]
-
-
-def _parquet_columns(file: Store) -> list[str]:
-    try:
-        with file.open_input() as stream:
-            return list(pq.read_schema(stream).names)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise FormatError(f"{file.uri}: no readable Parquet ({reason}); is the file whole?") from None
+            return next((row for row in rows if not isinstance(row, Refusal)), {})
+        return header_of(self.file, CSV if self.form == "csv" else TSV)
 
 
 class RowFiles(NamedTuple):
@@ -131,37 +138,51 @@ def find_row_files(address: str, form: Form | None = None) -> RowFiles:
         StorageError: nothing is there.
         FormatError: no file of it, or not every one that holds records, can be read.
     """
-    found = _WILD.search(address)
-    top = address if found is None else address[: address.rfind("/", 0, found.start()) + 1] or "."
+    top, is_pattern = top_of(address)
     place = Store.open(top)
     if not place.exists():
         raise StorageError(
             f"{place.uri}: nothing is there; give a file, a folder, a pattern or an s3:// address"
         )
-    if found is None and place.size() >= 0:
+    if not is_pattern and place.size() >= 0:
         return RowFiles([RowFile(place, place.name, form or _form_of(place.name, place.uri))], [])
     listing = list_source(place)
-    pattern = address[len(top) :] if top != "." else address
-    wanted = listing.matching(lambda name: found is None or fnmatch(name, pattern))
-    read = {name: file for name, file in wanted.items() if form or _form(name)}
-    stems = [""] if found is None else []
+    pattern = address.removeprefix(top)
+    wanted = listing.matching(lambda name: not is_pattern or fnmatch(name, pattern))
+    read = {name: file for name, file in wanted.items() if form or form_of(name)}
+    stems = [] if is_pattern else [""]
     unread = refuse_left_out(listing, read, stems, f"read are {_READABLE}, also compressed", texts=False)
-    if found is not None and (others := [name for name in wanted if name not in read]):
-        raise FormatError(f"{address}: of {', '.join(others[:5])} the form is not known; give --text-format")
+    if is_pattern and (others := [name for name in wanted if name not in read]):
+        raise FormatError(f"{address}: of {', '.join(others[:5])} the form is not known ({_READABLE})")
     if not read:
         raise FormatError(
             f"{address}: no file of it can be read (found: {listing.shown()}); read are {_READABLE}"
         )
-    return RowFiles([RowFile(file, name, form or _form_of(name, "")) for name, file in read.items()], unread)
+    files = [RowFile(file, name, form or _form_of(name, "")) for name, file in read.items()]
+    return RowFiles(files, [] if is_pattern else unread)
 
 
-def _form(name: str) -> Form | None:
+def top_of(address: str) -> tuple[str, bool]:
+    """Return the folder above the first part of an address that is a pattern, and whether there is one."""
+    found = _WILD.search(address)
+    if found is None:
+        return address, False
+    return address[: address.rfind("/", 0, found.start()) + 1] or "./", True
+
+
+def form_of(name: str) -> Form | None:
+    """Return the form of a file by its ending; None if it is not known."""
     name = without_ending(name)
     return next((form for form, endings in _ENDINGS.items() if name.endswith(endings)), None)
 
 
+def endings_of(form: Form) -> tuple[str, ...]:
+    """Return the endings of a form's files."""
+    return _ENDINGS[form]
+
+
 def _form_of(name: str, uri: str) -> Form:
-    form = _form(name)
+    form = form_of(name)
     if form is None:
         raise FormatError(f"{uri or name}: its ending says not how it is read ({_READABLE}); name the form")
     return form

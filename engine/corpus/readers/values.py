@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -23,6 +24,9 @@ Values = dict[str, Any]
 NO_CONTENT = Refusal(Code.NO_CONTENT, "neither a sentence nor an image")
 
 _DATA_ADDRESS = re.compile(r"data:[^,]*;base64,")
+
+ALIAS_SEPARATOR = "|"
+"""What parts aliases in a cell of a table of texts."""
 
 WHOLE = 2**63
 """Bound of whole numbers that are given with a decimal point."""
@@ -236,3 +240,17 @@ def entity_of_row(
     refused = list(details(faults, source, position, f"{name!r}:"))
     aliases = [clean_name(alias) for alias in aliases]
     return Entity(name, aliases, description, attributes, source, position, written), refused
+
+
+def from_cells(row: Values) -> Values:
+    """Return a row of texts, as CSV has them, with its aliases parted, and attributes and offsets read.
+
+    What cannot be read stays a text, and is refused as that.
+    """
+    if isinstance(aliases := row.get("aliases"), str):
+        row["aliases"] = [alias.strip() for alias in aliases.split(ALIAS_SEPARATOR) if alias.strip()]
+    for name in ("attributes", "start", "end"):
+        if isinstance(cell := row.get(name), str):
+            with suppress(ValueError):
+                row[name] = json.loads(cell)
+    return row

@@ -21,7 +21,7 @@ from engine.corpus.image_addresses import MAX_ADDRESS, address_in
 from engine.corpus.positions import Position
 from engine.corpus.readers.base import RefusedRecord
 from engine.corpus.readers.compression import without_ending
-from engine.corpus.readers.tables import BrokenFileError, read_jsonl, read_parquet
+from engine.corpus.readers.rows import BrokenFileError, read_jsonl, read_parquet
 from engine.corpus.readers.values import (
     BadDetail,
     Faults,

@@ -14,7 +14,8 @@ from engine.corpus.image_addresses import address_in, fault_of_address
 from engine.corpus.importing import images as pictures
 from engine.corpus.importing.images import kind_of
 from engine.corpus.readers.base import Sentence
-from engine.corpus.readers.tables import TableReader, read_parquet
+from engine.corpus.readers.table_files import find_tables
+from engine.corpus.readers.tables import TableReader
 from engine.errors import FormatError, StorageError
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -137,7 +138,7 @@ def test_a_table_of_pictures_is_never_in_memory_whole(tmp_path: Path, layout: di
     pq.write_table(pa.table(columns), path, compression=None, use_dictionary=False, **layout)
     del columns
     before, most = pa.total_allocated_bytes(), 0
-    found = TableReader(Store.open(path), (".parquet",), read_parquet).sentences()
+    found = TableReader(find_tables(str(path))).sentences()
     for one, expected in zip(found, content, strict=True):
         assert isinstance(one, Sentence)
         assert one.image_bytes == expected

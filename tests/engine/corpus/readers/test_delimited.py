@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.corpus.readers import delimited
 from engine.corpus.readers.delimited import CSV, TSV, header_of, read_csv, read_lines, read_tsv
-from engine.corpus.readers.tables import BrokenFileError, Read
+from engine.corpus.readers.rows import BrokenFileError, Read
 from engine.errors import FormatError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store

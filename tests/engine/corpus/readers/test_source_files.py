@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from engine.corpus.importing.importer import ImportSettings, import_corpus
+from engine.corpus.importing.source import Source
 from engine.corpus.readers.source_files import list_source, partition_of
 from engine.errors import FormatError, StorageError
 from engine.storage.store import Store
+from engine.storage.workspace import Workspace
 from tests.support.corpora import Imported, jsonl, parquet, run_import, ultrawiki
 
 
@@ -143,3 +146,57 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(StorageError, match=r"inner: the folder cannot be read \(Permission denied\)"):
         list_source(Store.open(tmp_path))
+
+
+def test_tables_are_found_by_what_they_are_called(tmp_path: Path) -> None:
+    rows = [{"entity": "iron", "sentence": "Iron is heavy."}]
+    ultrawiki(tmp_path / "u", {"iron": ["Iron is heavy."]})
+    jsonl(tmp_path / "j/sentences.jsonl", rows)
+    parquet(tmp_path / "p/sentences/part-0.parquet", entity=["iron"], sentence=["Iron is heavy."])
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/sentences.csv").write_text("entity,sentence,start,end\niron,Iron is heavy.,0,4\n")
+    (tmp_path / "c/entities.csv").write_text(
+        'name,aliases,attributes\niron,Fe|ferrum,"{""kind"": ""metal""}"\n', encoding="utf-8"
+    )
+    expected = {"u": "ultrawiki", "j": "jsonl", "p": "parquet", "c": "csv"}
+    for folder, form in expected.items():
+        got = run_import(tmp_path / "w" / folder, tmp_path / folder, "auto")
+        assert (got.manifest.format, got.held) == (form, [("iron", "Iron")])
+        assert not got.quarantine
+    assert got.entities[0]["aliases"] == ["Fe", "ferrum"]
+    assert got.entities[0]["attributes"] == {"kind": ["metal"]}
+    jsonl(tmp_path / "p/sentences.jsonl", rows)
+    with pytest.raises(FormatError, match="sentences as jsonl and as parquet; name one with --format"):
+        run_import(tmp_path / "w" / "both", tmp_path / "p", "auto")
+
+
+def test_columns_and_files_may_have_other_names(tmp_path: Path) -> None:
+    """As Spark writes them: any folder, names by number, hidden checksums; the entities lie elsewhere."""
+    reviews, products = tmp_path / "raw/reviews", tmp_path / "raw/products.csv"
+    for number, name in enumerate(("iron", "tin")):
+        part = reviews / f"part-0000{number}-9f.c000.snappy.parquet"
+        parquet(part, product=[name], body=[f"The {name} is heavy."], stars=[5])
+    (reviews / "_SUCCESS").touch()
+    (reviews / ".part-00000.crc").touch()
+    products.write_text("title,also\niron,Fe\ntin,\n")
+    columns = {"entity": "product", "sentence": "body", "name": "title", "aliases": "also"}
+    place, again = Workspace.open(tmp_path / "w"), ImportSettings(overwrite=True)
+    for address in (reviews, f"{reviews}/part-*.parquet"):
+        manifest = import_corpus(place, Source(str(address), "auto", columns, str(products)), again)
+        assert (manifest.counts.mentions, manifest.counts.entities, manifest.counts.quarantined) == (2, 2, 0)
+        assert manifest.files[0].name == "products.csv"
+    for source, said in (
+        (
+            Source(str(reviews), "auto", {"sentence": "text"}),
+            r"no column text \(found: product, body, stars\)",
+        ),
+        (
+            Source(str(reviews), "auto", {**columns, "aliases": "alt"}, str(products)),
+            r"no column alt \(found: title, also\)",
+        ),
+        (Source(str(reviews)), "where files have other names, give --columns"),
+        (Source(str(reviews), "ultrawiki", columns), "--columns: of tables alone, and --format ultrawiki is"),
+        (Source(str(tmp_path / "raw/none*")), "no file of it can be read"),
+    ):
+        with pytest.raises(FormatError, match=said):
+            import_corpus(place, source, again)

@@ -201,8 +201,8 @@ def test_mistakes_that_end_an_import(tmp_path: Path) -> None:
         run_import(tmp_path / "w", tmp_path / "other", "ultrawiki")
     with pytest.raises(FormatError, match=r"notes.txt: a file; --format ultrawiki needs a folder"):
         run_import(tmp_path / "w", tmp_path / "other/notes.txt", "ultrawiki")
-    with pytest.raises(FormatError, match="no such format; known are ultrawiki, mesed, jsonl, parquet"):
-        run_import(tmp_path / "w", tmp_path / "other", "csv")
+    with pytest.raises(FormatError, match="no such format; known are auto, ultrawiki, mesed, jsonl, parquet"):
+        run_import(tmp_path / "w", tmp_path / "other", "xml")
     for raw in (b"", b"[]", b"{}", b'{"iron": ["Tin."]}', b"null"):
         source = ultrawiki(tmp_path / "raw", raw, ["iron"])
         with pytest.raises(FormatError, match=r"no usable sentence|ent2sents.json, at its beginning"):
