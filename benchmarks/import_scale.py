@@ -21,48 +21,16 @@ from typing import NamedTuple
 import typer
 from rich.table import Table
 
+from benchmarks.invented import invented_names, invented_sentence, invented_word
 from engine.corpus.importing.writer import MentionWriter
 from jobs import console
 
 ENTITIES, SENTENCES, SEED = 50_973, 394_097, 11
-WORDS_PER_SENTENCE = 25
 PEAK_LIMIT_MIB = 2048
 EXAMPLES = """
   python -m benchmarks.import_scale
   python -m benchmarks.import_scale --entities 5000 --sentences 40000
 """
-
-_ONSETS = [*"bcdfghjklmnprstvwz", "br", "ch", "dr", "gl", "kl", "pr", "st", "tr"]
-_VOWELS = [*"aeiouéü", "ai", "ea", "ou"]
-_CODAS = ["", "", "n", "r", "s", "l", "nd", "rt", "m", "x"]
-
-
-def _word(rng: random.Random) -> str:
-    return "".join(
-        rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.randint(1, 3))
-    )
-
-
-def _names(rng: random.Random, words: list[str], count: int) -> list[str]:
-    """Return distinct names of 1 to 4 words; some hold another one, some hold regex characters."""
-    names: dict[str, None] = {}
-    while len(names) < count:
-        size = rng.choices((1, 2, 3, 4), (3, 5, 2, 1))[0]
-        name = " ".join(rng.choice(words).capitalize() for _ in range(size))
-        kind = rng.random()
-        if kind < 0.02:
-            name += rng.choice((" (film)", "++", " & Co.", " [1]", "?"))
-        elif kind < 0.08 and names:
-            name = f"{rng.choice(list(names)[-50:])} {name}"
-        names[name] = None
-    return list(names)
-
-
-def _sentence(rng: random.Random, words: list[str], name: str) -> str:
-    count = max(6, int(rng.gauss(WORDS_PER_SENTENCE, 7)))
-    text = rng.choices(words, k=count)
-    text[rng.randrange(count)] = name.lower() if rng.random() < 0.03 else name
-    return " ".join(text) + "."
 
 
 def _members(values: Iterator[tuple[str, object]]) -> Iterator[str]:
@@ -75,14 +43,15 @@ def _members(values: Iterator[tuple[str, object]]) -> Iterator[str]:
 def generate(folder: Path, entities: int, sentences: int, seed: int) -> None:
     """Write a corpus in UltraWiki's layout, one entity at a time."""
     rng = random.Random(seed)
-    words = [_word(rng) for _ in range(20_000)]
-    names = _names(rng, words, entities)
+    words = [invented_word(rng) for _ in range(20_000)]
+    names = invented_names(rng, words, entities)
     cuts = sorted(rng.sample(range(1, sentences), entities - 1))
     sizes = [b - a for a, b in zip([0, *cuts], [*cuts, sentences], strict=True)]
     (folder / "entities.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     with (folder / "ent2sents.json").open("w", encoding="utf-8") as file:
         groups = (
-            (n, [_sentence(rng, words, n) for _ in range(k)]) for n, k in zip(names, sizes, strict=True)
+            (n, [invented_sentence(rng, words, n) for _ in range(k)])
+            for n, k in zip(names, sizes, strict=True)
         )
         file.writelines(_members(groups))
     with (folder / "ent2text.json").open("w", encoding="utf-8") as file:

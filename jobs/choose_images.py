@@ -23,7 +23,7 @@ EXAMPLES = """
   seedset choose-images --table found.jsonl --output chosen --clip openai/clip-vit-base-patch32
   seedset choose-images --table s3://b/found.parquet --output s3://b/chosen \\
       --clip s3://b/models/clip --detector hustvl/yolos-tiny --alpha 0.7
-  seedset import --format jsonl --source chosen --workspace work
+  seedset import --source chosen --workspace work
 """
 
 
@@ -52,7 +52,7 @@ def main(settings: ChooseImagesSettings) -> None:
     image cannot be used) goes by the first term alone, and then its scores are not comparable with those of
     records that have one.
 
-    OUTPUT/sentences is a source for `seedset import --format jsonl`: entity, sentence, start, end, image
+    OUTPUT/sentences is a source for `seedset import`: entity, sentence, start, end, image
     and image_score. OUTPUT/scores holds every usable candidate, for people who calibrate: record (the table's
     rows from 0), image, agreement, similarity, score, rank. OUTPUT/quarantine names what was refused, and
     why. A record without a usable candidate is kept without an image.

@@ -35,6 +35,10 @@ SENTENCES_SCHEMA = pa.schema(
 """The columns of ``sentences/*.parquet``: those that `seedset import` reads, and whence the sentence is."""
 
 
+COMMON_SENTENCES = 500
+"""Sentences in which a word must stand to be too common: in a small corpus every word is a large share."""
+
+
 class DrawSettings(BaseModel):
     """The settings by which mentions are drawn."""
 
@@ -48,7 +52,7 @@ class DrawSettings(BaseModel):
         gt=0,
         le=1,
         description="Leave out ordinary words (names in lower case) that more than this share of all "
-        "sentences hold: they are hardly ever used as names. 1: none.",
+        "sentences hold, and more than 500 of them: they are hardly ever used as names. 1: none.",
     )
 
 
@@ -135,9 +139,8 @@ def _too_common(found: LinkResult, share: float) -> list[int]:
     for part in found.summaries.values():
         for verdict in (Verdict.LINKED, Verdict.AMBIGUOUS):
             counts.update(part.places.get(verdict.name.lower(), {}))
-    return sorted(
-        key for key, n in counts.items() if n > share * sentences and found.lexicon.is_word(key) and share < 1
-    )
+    most = max(share * sentences, COMMON_SENTENCES)
+    return sorted(key for key, n in counts.items() if n > most and share < 1 and found.lexicon.is_word(key))
 
 
 def _decide(rows: _Rows, entities: Sequence[Entity], per_entity: int) -> int:

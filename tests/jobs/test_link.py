@@ -17,7 +17,7 @@ from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.vocabulary import Vocabulary
 from jobs.link import main
-from jobs.steps import linking
+from jobs.steps import link_drawing, linking
 from jobs.steps.linking import LinkSettings, LinkWorker
 from tests.support.commands import run_command
 from tests.support.corpora import run_import
@@ -271,11 +271,16 @@ def test_texts_without_a_known_column_name_those_that_are_there(
     assert "(found: review, stars); give --text-columns text=NAME" in capsys.readouterr().err
 
 
-def test_few_sentences_are_drawn_and_common_words_left_out(tmp_path: Path) -> None:
+def test_few_sentences_are_drawn_and_common_words_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     some = [f"The king of Oslo, number {i}." for i in range(30)] + [f"A queen, {i}." for i in range(2)]
     names = _names(tmp_path, "Oslo", "king", "queen")
     raw = texts(tmp_path / "raw", some)
     few = ("--per-entity", 5, "--too-common", 0.5)
+    assert link(tmp_path, *few, entities=names, given=raw) == 0
+    assert [entity for entity, _ in mentions(tmp_path)] == ["Oslo"] * 5 + ["king"] * 5 + ["queen"] * 2
+    monkeypatch.setattr(link_drawing, "COMMON_SENTENCES", 29)  # in a small corpus nothing is too common
     assert link(tmp_path, *few, entities=names, given=raw) == 0
     assert [entity for entity, _ in mentions(tmp_path)] == ["Oslo"] * 5 + ["queen"] * 2
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")

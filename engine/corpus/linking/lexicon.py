@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -51,8 +51,10 @@ class Spelling(NamedTuple):
         return cls(entity, text, shape_of(text), text.count(" ") + 1)
 
 
-def entities_of(spellings: Iterable[Spelling]) -> tuple[int, ...]:
+def entities_of(spellings: Sequence[Spelling]) -> tuple[int, ...]:
     """Return the entities that have one of some spellings, ascending."""
+    if len(spellings) == 1:
+        return (spellings[0].entity,)
     return tuple(sorted({one.entity for one in spellings}))
 
 

@@ -7,6 +7,7 @@ places that the automaton finds are then judged one by one. A place inside a lon
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
@@ -16,7 +17,13 @@ from ahocorasick_rs import AhoCorasick, Implementation
 from engine.corpus.linking.lexicon import Lexicon, Spelling, entities_of
 from engine.corpus.linking.rules import LinkRules, case_fits, part_of_compound, part_of_unlisted_name
 from engine.text.spelling import fold, squeeze
-from engine.text.words import is_parted
+from engine.text.words import has_plain_words, is_parted
+
+Hit = tuple[int, int, int]
+"""Key, start and end of a place that is spelt like a name."""
+
+_WORD = re.compile(r"\w+")
+_ASCII_WORD = re.compile(r"\w+", re.ASCII)
 
 
 class Verdict(IntEnum):
@@ -98,6 +105,11 @@ class Matcher:
             places = [self._given(one, *squeezed.span(one.start, one.end)) for one in places]
         return sorted(places)
 
+    def spelt_like_names(self, folded: str) -> list[Hit]:
+        """Return key, start and end of every place of a folded text that is spelt so, parts of words too."""
+        found: list[Hit] = self._automaton.find_matches_as_indexes(folded, overlapping=True)
+        return found
+
     @staticmethod
     def _given(place: Place, start: int, end: int) -> Place:
         return place._replace(start=start, end=end)
@@ -107,9 +119,7 @@ class Matcher:
     ) -> tuple[list[tuple[int, int, int, list[Spelling]]], list[tuple[int, int, int]]]:
         """Return whole words that fit in case, leftmost and then longest first; and those that do not."""
         fits, others = [], []
-        for key, start, end in self._automaton.find_matches_as_indexes(fold(plain), overlapping=True):
-            if not _is_parted(plain, start, end):
-                continue
+        for key, start, end in _whole_words(plain, self.spelt_like_names(fold(plain))):
             spellings = self._fitting(key, plain, start, end)
             if spellings:
                 fits.append((start, -end, key, spellings))
@@ -121,31 +131,34 @@ class Matcher:
     def _fitting(self, key: int, plain: str, start: int, end: int) -> list[Spelling]:
         """Return the spellings that fit in case; where some are written just so, these alone."""
         spellings = self._lexicon.spellings[key]
-        if len(spellings) > 1:
-            held = plain[start:end]
-            if exact := [one for one in spellings if one.text == held]:
-                return exact
+        if len(spellings) == 1:
+            return spellings if case_fits(spellings[0], plain, start, end, self._rules.case) else []
+        held = plain[start:end]
+        if exact := [one for one in spellings if one.text == held]:
+            return exact
         return [one for one in spellings if case_fits(one, plain, start, end, self._rules.case)]
 
     def _verdict(self, spellings: Sequence[Spelling], plain: str, start: int, end: int) -> Verdict:
-        if self._rules.unlisted_names and all(
-            part_of_unlisted_name(one, plain, start, end) for one in spellings
-        ):
+        rules = self._rules
+        if rules.unlisted_names and all(part_of_unlisted_name(one, plain, start, end) for one in spellings):
             return Verdict.IN_UNLISTED_NAME
-        if self._rules.compounds and part_of_compound(plain, start, end):
+        if rules.compounds and part_of_compound(plain, start, end):
             return Verdict.IN_COMPOUND
         return Verdict.LINKED if len(entities_of(spellings)) == 1 else Verdict.AMBIGUOUS
 
 
-def _is_parted(plain: str, start: int, end: int) -> bool:
-    """Return what :func:`is_parted` does; most places have a space or ASCII beside them."""
-    before = plain[start - 1] if start else " "
-    after = plain[end] if end < len(plain) else " "
-    if before == " " and after in " .,":
-        return True
-    if before.isascii() and after.isascii() and plain[start].isascii() and plain[end - 1].isascii():
-        return not (
-            ((before.isalnum() or before == "_") and (plain[start].isalnum() or plain[start] == "_"))
-            or ((after.isalnum() or after == "_") and (plain[end - 1].isalnum() or plain[end - 1] == "_"))
-        )
-    return is_parted(plain, start, end)
+def _whole_words(plain: str, hits: list[Hit]) -> list[Hit]:
+    """Return the hits beside which words may end, see :func:`is_parted`.
+
+    Of a million names some stand inside every other word: what the runs of letters say is asked of all hits
+    at once. Where that is not all there is to words, it only rules hits out.
+    """
+    if not hits:
+        return hits
+    plain_words = has_plain_words(plain)
+    inside = bytearray(len(plain) + 1)
+    for word in (_WORD if plain_words else _ASCII_WORD).finditer(plain):
+        start, end = word.span()
+        inside[start + 1 : end] = b"\1" * (end - start - 1)
+    found = [hit for hit in hits if not (inside[hit[1]] or inside[hit[2]])]
+    return found if plain_words else [hit for hit in found if is_parted(plain, hit[1], hit[2])]

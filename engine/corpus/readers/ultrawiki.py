@@ -55,7 +55,7 @@ class UltraWikiReader:
         if folder.size() >= 0:
             raise FormatError(
                 f"{folder.uri}: a file; --format ultrawiki needs a folder with entities.txt and "
-                "ent2sents.json; for a file of sentences add --format jsonl or --format parquet"
+                "ent2sents.json; a file of sentences is read with --format auto"
             )
         self._files, self.unread = layout_files(folder, "ultrawiki", REQUIRED, OPTIONAL)
 

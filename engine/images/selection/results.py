@@ -6,7 +6,7 @@ The parts are those of :mod:`engine.storage.parts`, spread over folders of which
 
     choice.json                  what is chosen from, and with which models: a rerun must ask for the same
     records/part-NNNNN.jsonl     the table's usable records, taken apart; gone when all is done
-    sentences/part-NNNNN.jsonl   the source that ``seedset import --format jsonl`` takes
+    sentences/part-NNNNN.jsonl   the source that ``seedset import`` takes
     scores/part-NNNNN.parquet    every usable candidate (choice_table.SCORE_SCHEMA), and the part's counts
     quarantine/*.jsonl           refused records and refused candidates
 

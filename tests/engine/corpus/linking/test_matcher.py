@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.corpus.linking.lexicon import Lexicon
-from engine.corpus.linking.matcher import Matcher, Place, Verdict
+from engine.corpus.linking.matcher import Matcher, Place, Verdict, _whole_words
 from engine.corpus.linking.rules import LinkRules
+from engine.text.words import is_parted
 
 PLAIN = LinkRules(case="any", unlisted_names=False, compounds=False)
 
@@ -155,3 +156,20 @@ def test_places_are_those_of_the_text_as_it_was_given() -> None:
 )
 def test_where_no_spaces_part_words_every_whole_sign_may_end_one(name: str, text: str) -> None:
     assert linked(matcher(name).find(text), text) == [name]
+
+
+LETTERS = st.text(st.sampled_from("aAé_1 -.北ก\u0e31\u0301\u00ad"), max_size=20)
+
+
+@given(
+    LETTERS, st.lists(st.sampled_from(["a", "é", "1", "aé", "北", "ก", "a-", "_"]), min_size=1, unique=True)
+)
+def test_whole_words_are_those_of_every_script(text: str, names: list[str]) -> None:
+    """What is asked of all hits at once rules out what a look at each rules out."""
+    hits = [
+        (key, at, at + len(name))
+        for key, name in enumerate(names)
+        for at in range(len(text))
+        if text.startswith(name, at)
+    ]
+    assert _whole_words(text, hits) == [hit for hit in hits if is_parted(text, *hit[1:])]
