@@ -57,6 +57,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "train-typing": Entry("jobs.train_typing", "Train a model that types mentions of entities."),
     },
     "Expand and evaluate": {
+        "make-queries": Entry(
+            "jobs.make_queries", "Make queries with known answers from entities' attributes."
+        ),
         "expand": Entry("jobs.expand", "Expand a table of queries into Parquet."),
         "evaluate": Entry("jobs.evaluate", "Measure methods on queries with known answers."),
         "report": Entry("jobs.report", "Fill the papers' tables: every method, with tests and figures."),

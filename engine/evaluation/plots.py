@@ -181,3 +181,24 @@ def _planes(planes: Sequence[Points]) -> Plot:
         axes[-1].legend(**_BESIDE)
 
     return _drawn("views", "Entities by t-SNE (UltraWiki, figures 11 and 12)", len(planes), draw, 4.2)
+
+
+def heat_map(title: str, values_UU: npt.NDArray[np.float32], groups: Sequence[str]) -> bytes:
+    """Return a map of values between rows and columns as PNG.
+
+    Args:
+        title: of the figure.
+        values_UU: cosines.
+        groups: of the rows, in order: each is named once, where it begins.
+    """
+    starts = [place for place, one in enumerate(groups) if place == 0 or groups[place - 1] != one]
+    names = [groups[place] for place in starts]
+
+    def draw(axes: list[Axes]) -> None:
+        image = axes[0].imshow(values_UU, cmap="viridis", vmax=1)
+        axes[0].set_xticks(starts, names, rotation=90, fontsize="small")
+        axes[0].set_yticks(starts, names, fontsize="small")
+        axes[0].set_title(title)
+        axes[0].figure.colorbar(image, ax=axes[0], shrink=0.8)
+
+    return _drawn("map", title, 1, draw, 5.6).png
