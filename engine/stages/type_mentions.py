@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # what only describes a stage loads no model library
 TYPING = "typing"
 """A bundle's folder with the typing model that its entities were typed by."""
 
+LABELS = f"{TYPING}/labels.json"
+"""The model's types."""
+
 
 @dataclass(frozen=True, slots=True)
 class MentionQuery(Query):
@@ -83,7 +86,7 @@ def open_labels(bundle: Bundle) -> LabelsFile:
     Raises:
         BundleError: it holds none.
     """
-    return bundle.once(f"{TYPING}/labels.json", lambda file: LabelsFile.read(file.parent))
+    return bundle.once(LABELS, lambda file: LabelsFile.read(file.parent))
 
 
 def _mention(expansion: Expansion) -> Mention:

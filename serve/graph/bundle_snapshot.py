@@ -11,11 +11,11 @@ from engine.catalogue import Catalogue, open_catalogue, open_types
 from engine.entity_types import TYPES, EntityTypes
 from engine.errors import BundleError
 from engine.stages.base import Pipeline
-from engine.stages.type_mentions import open_labels
+from engine.stages.type_mentions import LABELS, open_labels
 from engine.storage.bundle import Bundle, Manifest
 from engine.vocabulary import Vocabulary
 from serve.errors import state_of
-from serve.graph.plan import MENTIONS, default_method
+from serve.graph.plan import default_method
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class BundleSnapshot:
         )
         opened.vocabulary.prepare()
         _ = opened.attributes, opened.types
-        if MENTIONS in opened.routes:
+        if LABELS in bundle.manifest.files:
             _ = opened.predicted_types
         return opened
 

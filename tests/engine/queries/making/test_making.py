@@ -56,7 +56,7 @@ def test_conditions_are_those_that_enough_fulfil_and_every_attribute_narrows(
                     expected[condition] = who
     assert set(found.conditions) == set(expected)
     for condition, fulfilled in zip(found.conditions, found.fulfilled_CM, strict=True):
-        assert [one.members[i] for i in np.flatnonzero(fulfilled)] == expected[condition]
+        assert [one.members[i] for i in np.flatnonzero(fulfilled).tolist()] == expected[condition]
 
 
 @given(fine(), st.integers(1, 12), st.integers(0, 9))
