@@ -13,14 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.corpus.linking.rules import LinkRules
+from engine.corpus.positions import RowPosition
+from engine.corpus.readers.base import Entity
+from engine.corpus.readers.row_files import find_row_files
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.vocabulary import Vocabulary
 from jobs.link import main
 from jobs.steps import link_drawing, linking
-from jobs.steps.linking import LinkSettings, LinkWorker
+from jobs.steps.link_drawing import DrawSettings, draw
+from jobs.steps.linking import LinkSettings, LinkSource, LinkWorker, link_parts
+from jobs.workers.executor import LocalExecutor
 from tests.support.commands import run_command
 from tests.support.corpora import run_import
+from tests.support.executors import LastFirst
 
 TEXTS = [
     "Oslo is the capital of Norway. Mr. Hansen lives in Oslo.",
@@ -363,6 +369,21 @@ def test_from_bucket_to_bucket(s3: str, tmp_path: Path) -> None:
     assert run_command(main, *words) == 0
     got = run_import(f"{s3}/work", f"{s3}/out", "parquet")
     assert got.manifest.counts.mentions == len(EXPECTED)
+
+
+def test_parts_may_be_done_elsewhere_and_in_any_order(tmp_path: Path) -> None:
+    raw = texts(tmp_path / "raw", TEXTS[:2])
+    texts(raw, TEXTS[2:], "b.jsonl")
+    files, columns = find_row_files(str(raw)).files, {"text": "text"}
+    entities = [Entity(name, [], None, {}, "", RowPosition(0)) for name in ("Oslo", "Bergen", "Norway")]
+    found = {}
+    for executor in (LocalExecutor(), LastFirst()):
+        output = Store.open(tmp_path / type(executor).__name__)
+        result = link_parts(LinkSource(entities, [], files, columns), output, LinkSettings(), executor)
+        found[output.name] = draw(output, result, entities, DrawSettings())
+    written = [sorted((tmp_path / name / "sentences").glob("*")) for name in found]
+    assert [file.read_bytes() for file in written[0]] == [file.read_bytes() for file in written[1]]
+    assert sum(found["LastFirst"].parts) == len(EXPECTED)
 
 
 def test_settings_are_plain_data() -> None:
