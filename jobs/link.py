@@ -115,20 +115,7 @@ def main(settings: LinkCommandSettings) -> None:
     report = LinkReport(found, drawn, entities)
     lost = _write_quarantine(output, list(found.summaries), refused)
     _write_report(output, report, settings)
-    for reason, number in report.reasons.items():
-        console.say(f"  {number} × {reason}")
-    if lost:
-        console.say(f"{lost} rows or sentences were refused; see {output.uri}/{QUARANTINE}")
-    if settings.strict and lost:
-        raise FormatError(
-            f"{output.uri}: {lost} rows or sentences were refused, and --strict allows none; see "
-            f"{output.uri}/{QUARANTINE}"
-        )
-    if not drawn.mentions:
-        raise FormatError(
-            f"none of {len(entities)} entities stands in {report.total('sentences')} sentences; see "
-            f"{output.uri}/report.md"
-        )
+    _say_lost(output, report, lost, settings.strict)
     manifest = LinkManifest(
         entities=len(entities),
         texts=report.total("texts"),
@@ -142,15 +129,31 @@ def main(settings: LinkCommandSettings) -> None:
     write_model(output / f"_{MANIFEST}", manifest)
     console.say(f"report: {output.uri}/report.md")
     console.result(
-        entities=len(entities),
         never_found=report.never_found,
-        texts=manifest.texts,
-        sentences=manifest.sentences,
-        mentions=manifest.mentions,
-        drawn=manifest.drawn,
+        **manifest.model_dump(include={"entities", "texts", "sentences", "mentions", "drawn"}),
         refused=lost,
         seconds=f"{time.monotonic() - started:.1f}",
     )
+
+
+def _say_lost(output: Store, report: LinkReport, lost: int, strict: bool) -> None:
+    """Say what was refused.
+
+    Raises:
+        FormatError: anything was and nothing may be, or no entity was found at all.
+    """
+    for reason, number in report.reasons.items():
+        console.say(f"  {number} × {reason}")
+    where = f"{output.uri}/{QUARANTINE}"
+    if lost:
+        console.say(f"{lost} rows or sentences were refused; see {where}")
+    if strict and lost:
+        raise FormatError(f"{lost} rows or sentences were refused, and --strict allows none; see {where}")
+    if not report.drawn.mentions:
+        raise FormatError(
+            f"none of {len(report.entities)} entities stands in {report.total('sentences')} sentences; see "
+            f"{output.uri}/report.md"
+        )
 
 
 def _entities(settings: LinkCommandSettings) -> tuple[list[Entity], list[RefusedRecord]]:

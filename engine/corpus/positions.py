@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 
 class LinePosition(NamedTuple):
-    """A line of a text file, numbered from 1, and the byte of the file at which it begins."""
+    """A line of a text file, numbered from 1 (0: unknown), and the byte of the file at which it begins."""
 
     line: int
     byte: int
 
     def __str__(self) -> str:
-        return f"line {self.line}, byte {self.byte}"
+        return f"line {self.line}, byte {self.byte}" if self.line else f"byte {self.byte}"
 
 
 class MentionPosition(NamedTuple):

@@ -14,22 +14,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import sentencex
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.importing.writer import write_entities
-from engine.corpus.linking.found import PartCollector, PartSummary
+from engine.corpus.linking.found import FOUND_SCHEMA, PartCollector, PartSummary
 from engine.corpus.linking.lexicon import Lexicon
 from engine.corpus.linking.matcher import Matcher
 from engine.corpus.linking.rules import LinkRules
 from engine.corpus.readers.base import Entity, RefusedRecord
 from engine.corpus.readers.row_files import Form, RowFile
+from engine.corpus.readers.rows import Piece
 from engine.corpus.readers.values import required_text
 from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_text
 from engine.refusals import Refusal
@@ -45,8 +45,8 @@ _REFUSED, _MENTIONS, _SUMMARY = ".jsonl", ".parquet", ".json"
 VERSION = 1
 """Raised where the same texts are linked otherwise: what was found before is made again."""
 
-GROUPS_ROWS = 50_000
-"""Rows of a Parquet file that are one part's at least, but for the last."""
+ROWS_IN_MEMORY = 50_000
+"""Mentions that are held at once."""
 
 
 class LinkSettings(BaseModel):
@@ -66,14 +66,14 @@ class LinkSettings(BaseModel):
 
 
 class LinkTask(NamedTuple):
-    """A part of the texts: a file, or neighbouring row groups of one."""
+    """A part of the texts: a file, or a piece of one."""
 
     name: str
     address: str
     source: str
     form: Form
     columns: Mapping[str, str]
-    groups: list[int] | None
+    piece: Piece | None
     size: int
 
 
@@ -102,24 +102,28 @@ class LinkWorker:
         """Write the part, and return its summary."""
         policy = self._settings.rules.ambiguous
         found = PartCollector(list(self._lexicon.names), policy == "all", policy == "nearest")
-        with self._parts.writing(task.name, _REFUSED) as path, path.open("w", encoding="utf-8") as refused:
+        with ExitStack() as files:
+            path = files.enter_context(self._parts.writing(task.name, _REFUSED))
+            refused = files.enter_context(path.open("w", encoding="utf-8"))
+            table = files.enter_context(self._parts.writing(task.name, _MENTIONS))
+            options: Any = {"compression": "zstd", "use_dictionary": ["entity_id", "key"]}
+            writer = files.enter_context(pq.ParquetWriter(table, FOUND_SCHEMA, **options))
             for one in self._read(task, found):
-                found.summary.refused += 1
-                reasons = found.summary.reasons
-                code = one.refusal.code.value
-                reasons[code] = reasons.get(code, 0) + 1
-                refused.write(json.dumps(one.as_json(), ensure_ascii=False) + "\n")
-        with self._parts.writing(task.name, _MENTIONS) as path:
-            pq.write_table(found.table(), path, compression="zstd", use_dictionary=["entity_id", "key"])
+                if one is not None:
+                    found.refuse(one)
+                    refused.write(json.dumps(one.as_json(), ensure_ascii=False) + "\n")
+                if found.rows >= ROWS_IN_MEMORY:
+                    writer.write_table(found.take())
+            writer.write_table(found.take())
         summary = found.finished()
         with self._parts.writing(task.name, _SUMMARY) as path:
             path.write_text(summary.model_dump_json(), encoding="utf-8")
         return summary
 
-    def _read(self, task: LinkTask, found: PartCollector) -> Iterator[RefusedRecord]:
-        """Link a part's texts, and yield what is refused of them."""
+    def _read(self, task: LinkTask, found: PartCollector) -> Iterator[RefusedRecord | None]:
+        """Link a part's texts; yield what is refused of them, and None after each text."""
         file = RowFile(Store.open(task.address), task.source, task.form)
-        for values, position, record in file.rows(task.columns, task.groups):
+        for values, position, record in file.rows(task.columns, task.piece):
             if isinstance(values, Refusal):
                 yield RefusedRecord(task.source, position, values, record)
                 continue
@@ -135,6 +139,7 @@ class LinkWorker:
                     yield RefusedRecord(task.source, position, fault, sentence)
                 else:
                     found.add(sentence, self._matcher.find(sentence), document)
+            yield None
 
     def _sentences(self, text: str) -> Iterator[str]:
         """Yield a text's sentences, composed and in one line each."""
@@ -157,41 +162,16 @@ def _read_summary(file: Store) -> PartSummary:
 def link_tasks(
     files: Sequence[RowFile], columns: Mapping[str, str], lexicon: Lexicon, settings: LinkSettings
 ) -> dict[str, LinkTask]:
-    """Return the parts by a name that sorts by place and stands for all that the part is made of."""
+    """Return the parts by a name that stands for all that the part is made of, in the order of the texts."""
     found: dict[str, LinkTask] = {}
-    table = lexicon.digest
+    table, own = lexicon.digest, settings.model_dump_json()
     for file in files:
-        for groups, size in _pieces(file):
-            made_from = (
-                file.file.uri,
-                file.file.stamp(),
-                json.dumps([VERSION, file.form, groups, dict(columns)]),
-            )
-            name = f"{len(found):05}-{content_key(*made_from, table, settings.model_dump_json())}"
-            found[name] = LinkTask(name, file.file.uri, file.name, file.form, columns, groups, size)
+        stamp = file.file.stamp()
+        for piece, size in file.pieces():
+            made_from = json.dumps([VERSION, file.form, piece, dict(columns)])
+            name = content_key(file.file.uri, stamp, made_from, table, own)
+            found[name] = LinkTask(name, file.file.uri, file.name, file.form, columns, piece, size)
     return found
-
-
-def _pieces(file: RowFile) -> Iterator[tuple[list[int] | None, int]]:
-    """Yield the row groups of each part of a file, and their bytes; None: the whole file."""
-    if file.form != "parquet":
-        yield None, file.file.size()
-        return
-    try:
-        with file.file.open_input() as stream:
-            about = pq.read_metadata(stream)
-            sizes = [about.row_group(group) for group in range(about.num_row_groups)]
-            rows_and_bytes = [(one.num_rows, one.total_byte_size) for one in sizes]
-    except (pa.ArrowException, OSError):
-        yield None, file.file.size()  # refused where it is read
-        return
-    groups: list[int] = []
-    for group in range(len(rows_and_bytes)):
-        groups.append(group)
-        rows, size = np.sum([rows_and_bytes[one] for one in groups], axis=0)
-        if rows >= GROUPS_ROWS or group == len(rows_and_bytes) - 1:
-            yield groups, int(size)
-            groups = []
 
 
 class LinkSource(NamedTuple):

@@ -14,6 +14,7 @@ import pytest
 
 from engine.corpus.linking.rules import LinkRules
 from engine.corpus.positions import RowPosition
+from engine.corpus.readers import row_files
 from engine.corpus.readers.base import Entity
 from engine.corpus.readers.row_files import find_row_files
 from engine.storage.store import Store
@@ -89,7 +90,7 @@ EXPECTED = [
 def test_texts_become_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert link(tmp_path) == 0
     told = capsys.readouterr()
-    assert "entities=4 never_found=1 texts=4 sentences=5 mentions=7 drawn=7 refused=0" in told.out
+    assert "never_found=1 entities=4 texts=4 sentences=5 mentions=7 drawn=7 refused=0" in told.out
     assert "texts: 1 files of jsonl, the text in text" in told.err
     assert mentions(tmp_path) == EXPECTED
     for row in rows(tmp_path):
@@ -141,7 +142,8 @@ def test_a_pattern_names_files(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_row_groups_are_parts_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linking, "GROUPS_ROWS", 2)
+    monkeypatch.setattr(row_files, "PIECE_ROWS", 2)
+    monkeypatch.setattr(linking, "ROWS_IN_MEMORY", 2)
     (tmp_path / "raw").mkdir()
     file = tmp_path / "raw" / "a.parquet"
     pq.write_table(pa.table({"text": TEXTS}), file, row_group_size=1)
@@ -149,6 +151,17 @@ def test_row_groups_are_parts_of_their_own(tmp_path: Path, monkeypatch: pytest.M
     assert mentions(tmp_path) == EXPECTED
     assert len(list((tmp_path / "out" / "_found").glob("*.parquet"))) == 2
     assert {row["document"] for row in rows(tmp_path)} == {f"a.parquet, row {n}" for n in range(3)}
+
+
+def test_a_large_file_of_lines_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = texts(tmp_path / "whole", TEXTS * 3)
+    assert link(tmp_path, given=whole) == 0
+    expected = mentions(tmp_path)
+    monkeypatch.setattr(row_files, "PIECE_BYTES", 70)
+    assert link(tmp_path, given=whole) == 0
+    assert mentions(tmp_path) == expected == EXPECTED
+    assert len(list((tmp_path / "out" / "_found").glob("*.json"))) > 5
+    assert any(row["document"].startswith("a.jsonl, byte ") for row in rows(tmp_path))
 
 
 def test_a_rerun_links_only_what_is_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,10 +191,13 @@ def test_a_rerun_links_only_what_is_new(tmp_path: Path, capsys: pytest.CaptureFi
         texts(raw, [*TEXTS[2:], "Bergen."], "b.jsonl")
         assert link(tmp_path, "--no-compounds") == 0
         assert linked[3:] == ["b.jsonl"]
+        texts(raw, ["Norway comes first."], "0.jsonl")
+        assert link(tmp_path, "--no-compounds") == 0
+        assert linked[4:] == ["0.jsonl"]
         assert link(tmp_path, "--no-compounds", entities=_names(tmp_path, "Oslo")) == 0
-        assert linked[4:] == ["a.jsonl", "b.jsonl"]
+        assert linked[5:] == ["0.jsonl", "a.jsonl", "b.jsonl"]
     assert {entity for entity, _ in mentions(tmp_path)} == {"Oslo"}
-    assert len(list((tmp_path / "out" / "_found").glob("*.json"))) == 2, "what is no longer used is gone"
+    assert len(list((tmp_path / "out" / "_found").glob("*.json"))) == 3, "what is no longer used is gone"
 
 
 def test_a_run_that_dies_goes_on_with_what_is_missing(

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from engine.corpus.linking.matcher import Place, Verdict
+from engine.corpus.readers.base import RefusedRecord
 
 FOUND_SCHEMA = pa.schema(
     [
@@ -111,9 +112,22 @@ class PartCollector:
         for column, value in zip(self._columns.values(), row, strict=True):
             column.append(value)
 
-    def table(self) -> pa.Table:
-        """Return the mentions."""
-        return pa.table(self._columns, FOUND_SCHEMA)
+    @property
+    def rows(self) -> int:
+        """How many mentions it holds."""
+        return len(self._columns["entity_id"])
+
+    def take(self) -> pa.Table:
+        """Return the mentions, and hold them no more."""
+        table = pa.table(self._columns, FOUND_SCHEMA)
+        self._columns = {name: [] for name in FOUND_SCHEMA.names}
+        return table
+
+    def refuse(self, record: RefusedRecord) -> None:
+        """Count a refused record."""
+        code = record.refusal.code.value
+        self.summary.refused += 1
+        self.summary.reasons[code] = self.summary.reasons.get(code, 0) + 1
 
     def finished(self) -> PartSummary:
         """Return the summary, with the places."""

@@ -69,8 +69,7 @@ class Matcher:
 
     def __init__(self, lexicon: Lexicon, rules: LinkRules) -> None:
         self._lexicon, self._rules = lexicon, rules
-        # A contiguous automaton takes a tenth of the memory of one with a table a state, and a million names
-        # share little but their beginnings.
+        # Not the form with a whole table for each state: a million names have some ten million states.
         self._automaton = AhoCorasick(lexicon.keys, implementation=Implementation.ContiguousNFA)
 
     def find(self, text: str) -> list[Place]:

@@ -120,9 +120,7 @@ def open_text(file: Store) -> Iterator[Readable]:
         head = head_of(file, stream)
         if head.startswith(_ZIP):
             raise FormatError(f"{file.uri}: a zip archive, which may hold several files; unpack it first")
-        kind = next((kind for magic, kind in _KINDS if head.startswith(magic)), "")
-        if head.startswith(b"BZh") and head[4:10] == _BZIP2_BLOCK:
-            kind = "bz2"
+        kind = _kind_of(head)
         if not kind:
             yield _Empty() if not head and file.name.lower().endswith(ENDINGS) else stream
         elif kind == "xz":
@@ -130,6 +128,24 @@ def open_text(file: Store) -> Iterator[Readable]:
                 yield _Unpacked(unpacked)
         else:
             yield _Unpacked(pa.CompressedInputStream(stream, kind))
+
+
+def is_compressed(file: Store) -> bool:
+    """Return whether a file's first bytes say that it is compressed, or a zip archive.
+
+    Raises:
+        StorageError: there is no such file.
+    """
+    with file.open_input() as stream:
+        head = bytes(stream.read(16))
+    return bool(_kind_of(head)) or head.startswith(_ZIP)
+
+
+def _kind_of(head: bytes) -> str:
+    """Return by what a file is compressed, by its first bytes; empty: by nothing that is known."""
+    if head.startswith(b"BZh") and head[4:10] == _BZIP2_BLOCK:
+        return "bz2"
+    return next((kind for magic, kind in _KINDS if head.startswith(magic)), "")
 
 
 class _Empty:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from engine.corpus.positions import LinePosition, RecordPosition
 from engine.corpus.readers.compression import BrokenStreamError, Readable, open_text
 from engine.corpus.readers.json_stream import decode, lines
-from engine.corpus.readers.rows import NO_VALUES, BrokenFileError, Read, Row
+from engine.corpus.readers.rows import NO_VALUES, BrokenFileError, Piece, Read, Row
 from engine.errors import FormatError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
@@ -87,6 +87,7 @@ def _read(
     file: Store,
     columns: tuple[str, ...],
     given: Mapping[str, str | None] = NO_VALUES,
+    piece: Piece | None = None,
 ) -> Iterator[Row]:
     """Yield the rows of a file whose first record names the columns; empty fields are missing values.
 
@@ -95,6 +96,7 @@ def _read(
         file: as it is, or compressed. Bytes that are not UTF-8 are U+FFFD, for which texts are refused.
         columns: what is read of it, the required one first.
         given: values of columns that the file may lack.
+        piece: None, as a field may hold line breaks.
 
     Raises:
         BrokenFileError: it cannot be read on.
@@ -121,7 +123,10 @@ read_tsv: Read = partial(_read, TSV)
 
 
 def read_lines(
-    file: Store, columns: tuple[str, ...], given: Mapping[str, str | None] = NO_VALUES
+    file: Store,
+    columns: tuple[str, ...],
+    given: Mapping[str, str | None] = NO_VALUES,
+    piece: Piece | None = None,
 ) -> Iterator[Row]:
     """Yield a row with the column :data:`TEXT_COLUMN` a line; blank lines are skipped.
 
@@ -129,13 +134,14 @@ def read_lines(
         file: as it is, or compressed.
         columns: the required one first.
         given: values of other columns.
+        piece: bytes at which the lines begin; None: all.
 
     Raises:
         FormatError: another column is asked for.
     """
     if columns[0] != TEXT_COLUMN and columns[0] not in given:
         raise FormatError(f"{file.uri}: no column {columns[0]}; of a text file every line is {TEXT_COLUMN}")
-    for line in lines(file):
+    for line in lines(file, piece):
         if line.is_blank:
             continue
         text, fault = decode(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -42,26 +43,38 @@ class Line(NamedTuple):
         )
 
 
-def lines(store: Store) -> Iterator[Line]:
+def lines(store: Store, span: tuple[int, int] | None = None) -> Iterator[Line]:
     """Yield a file's lines (cut at line feeds only), numbered from 1, with the byte at which each begins.
 
     A compressed file is unpacked (:func:`engine.corpus.readers.compression.open_text`).
+
+    Args:
+        store: the file.
+        span: of a file that is not compressed, the lines that begin at these bytes, the end exclusive; None:
+            all. Their numbers are not known, and 0, where the span does not begin the file.
     """
-    number, offset, rest, skipped = 1, 0, b"", 0
+    first, end = span or (0, sys.maxsize)
+    number, offset, rest, skipped = 0 if first else 1, max(0, first - 1), b"", 0
     fault = None
     with open_text(store) as stream:
+        if first:
+            stream.seek(offset)  # type: ignore[attr-defined]
         try:
             while block := stream.read(BLOCK):
                 *whole, rest = (rest + block).split(b"\n")
                 for content in whole:
                     size = len(content) + 1 + skipped
-                    yield Line(number, offset, None if skipped else content, True)
-                    number, offset, skipped = number + 1, offset + size, 0
+                    if offset >= first:  # before it ends the line that another span begins
+                        yield Line(number, offset, None if skipped else content, True)
+                        number += number > 0
+                    offset, skipped = offset + size, 0
+                    if offset >= end:
+                        return
                 if len(rest) > MAX_LINE or skipped:
                     skipped, rest = skipped + len(rest), b""
         except BrokenStreamError as error:
             fault = error.refusal
-    if rest or skipped or fault:
+    if offset >= first and (rest or skipped or fault):
         yield Line(number, offset, None if skipped else rest, False, fault)
 
 

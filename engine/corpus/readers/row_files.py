@@ -14,12 +14,13 @@ from typing import Literal, NamedTuple, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.corpus.readers.compression import without_ending
+from engine.corpus.readers.compression import is_compressed, without_ending
 from engine.corpus.readers.delimited import CSV, TEXT_COLUMN, TSV, header_of, read_csv, read_lines, read_tsv
 from engine.corpus.readers.rows import (
     JSONL,
     PARQUET,
     BrokenFileError,
+    Piece,
     Read,
     Row,
     read_jsonl,
@@ -48,6 +49,12 @@ _READ: dict[Form, Read] = {
     "tsv": read_tsv,
     "text": read_lines,
 }
+PIECE_ROWS = 50_000
+"""Rows of Parquet that one process reads at least, but for the last."""
+
+PIECE_BYTES = 64 << 20
+"""Bytes of a file of lines that one process reads."""
+
 _WILD = re.compile(r"[*?\[]")
 _READABLE = ", ".join(ending for endings in _ENDINGS.values() for ending in endings)
 
@@ -65,25 +72,19 @@ class RowFile(NamedTuple):
     name: str
     form: Form
 
-    def rows(self, columns: Mapping[str, str], groups: Sequence[int] | None = None) -> Iterator[Row]:
+    def rows(self, columns: Mapping[str, str], piece: Piece | None = None) -> Iterator[Row]:
         """Yield the rows, by our names of the columns; of a broken file a last refusal, that of the file.
 
         Args:
             columns: their names in the file by ours, the required one first.
-            groups: neighbouring row groups of a Parquet file; None: all.
+            piece: one of :meth:`pieces`; None: all.
 
         Raises:
             FormatError: the required column is missing.
         """
-        theirs, given = tuple(columns.values()), partition_of(self.name)
-        read = _READ[self.form]
+        given = partition_of(self.name)
         try:
-            found = (
-                read_parquet(self.file, theirs, given, groups)
-                if self.form == "parquet"
-                else read(self.file, theirs, given)
-            )
-            for values, position, text in found:
+            for values, position, text in _READ[self.form](self.file, (*columns.values(),), given, piece):
                 if isinstance(values, Refusal):
                     yield values, position, text
                     continue
@@ -91,6 +92,39 @@ class RowFile(NamedTuple):
                 yield from_cells(row) if self.form in ("csv", "tsv") else row, position, text
         except BrokenFileError as error:
             yield error.refusal, error.position, ""
+
+    def pieces(self) -> Iterator[tuple[Piece | None, int]]:
+        """Yield pieces that can be read by different processes, with their bytes; None: the whole file.
+
+        Row groups of Parquet, about :data:`PIECE_ROWS` rows together; of a file of lines that is not
+        compressed :data:`PIECE_BYTES`. CSV has line breaks in its fields, and is one piece.
+        """
+        size = self.file.size()
+        if self.form == "parquet":
+            yield from self._row_groups() or [(None, size)]
+        elif self.form in ("jsonl", "text") and size > PIECE_BYTES and not is_compressed(self.file):
+            for first in range(0, size, PIECE_BYTES):
+                end = min(first + PIECE_BYTES, size)
+                yield (first, end), end - first
+        else:
+            yield None, size
+
+    def _row_groups(self) -> list[tuple[Piece | None, int]]:
+        """Return neighbouring row groups; none where the file cannot be read, which :meth:`rows` says."""
+        try:
+            with self.file.open_input() as stream:
+                about = pq.read_metadata(stream)
+        except (pa.ArrowException, OSError):
+            return []
+        found: list[tuple[Piece | None, int]] = []
+        first = rows = size = 0
+        for group in range(about.num_row_groups):
+            rows += about.row_group(group).num_rows
+            size += about.row_group(group).total_byte_size
+            if rows >= PIECE_ROWS or group == about.num_row_groups - 1:
+                found.append(((first, group + 1), size))
+                first, rows, size = group + 1, 0, 0
+        return found
 
     @property
     def has_header(self) -> bool:

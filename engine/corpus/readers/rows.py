@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,8 +27,11 @@ Row = tuple[Values | Refusal, Position, str]
 
 NO_VALUES: Mapping[str, str | None] = {}
 
-Read = Callable[[Store, tuple[str, ...], Mapping[str, str | None]], Iterator[Row]]
-"""A reader of a file: the file, its columns, and values of columns that it may lack."""
+Piece = tuple[int, int]
+"""A piece of a file, the end exclusive: row groups of Parquet, bytes of a file of lines."""
+
+Read = Callable[[Store, tuple[str, ...], Mapping[str, str | None], Piece | None], Iterator[Row]]
+"""A reader of a file: the file, its columns, values of columns that it may lack, which piece (None: all)."""
 
 
 class BrokenFileError(Exception):
@@ -40,7 +43,10 @@ class BrokenFileError(Exception):
 
 
 def read_jsonl(
-    file: Store, columns: tuple[str, ...], given: Mapping[str, str | None] = NO_VALUES
+    file: Store,
+    columns: tuple[str, ...],
+    given: Mapping[str, str | None] = NO_VALUES,
+    piece: Piece | None = None,
 ) -> Iterator[Row]:
     """Yield the rows of a file of JSON lines; blank lines are skipped.
 
@@ -48,8 +54,9 @@ def read_jsonl(
         file: as it is, or compressed.
         columns: bytes that are not UTF-8 cost the row in one of the first two.
         given: values of columns that a row may lack.
+        piece: bytes at which the lines begin; None: all.
     """
-    for line in lines(file):
+    for line in lines(file, piece):
         if line.is_blank:
             continue
         row, text = line_object(line, columns[:2])
@@ -61,7 +68,7 @@ def read_parquet(
     file: Store,
     columns: tuple[str, ...],
     given: Mapping[str, str | None] = NO_VALUES,
-    groups: Sequence[int] | None = None,
+    piece: Piece | None = None,
 ) -> Iterator[Row]:
     """Yield the rows of a Parquet file, read a batch at a time.
 
@@ -69,7 +76,7 @@ def read_parquet(
         file: as it is.
         columns: what is read of it, if it is there, the required one first.
         given: values of columns that the file may lack.
-        groups: neighbouring row groups to read; None: all.
+        piece: row groups; None: all.
 
     Raises:
         BrokenFileError: it is no Parquet file, or not a whole one.
@@ -86,7 +93,8 @@ def read_parquet(
                 raise FormatError(f"{file.uri}: no column {columns[0]} (found: {', '.join(there)})")
             wanted = [c for c in columns if c in there]
             size = IMAGE_BATCH if any(map(_holds_images, table.schema_arrow)) else BATCH
-            if groups is not None:
+            groups = None if piece is None else range(*piece)
+            if groups:
                 number = sum(table.metadata.row_group(group).num_rows for group in range(groups[0]))
             for batch in table.iter_batches(batch_size=size, columns=wanted, row_groups=groups):
                 for row in batch_rows(batch):

@@ -64,7 +64,7 @@ SENTENCES = ["Oslo and oslo and Oslo.", "He left Georgia.", "Nothing."]
 
 def test_a_part_has_a_row_a_mention_and_counts_every_place() -> None:
     found = collected(SENTENCES)
-    assert found.table().drop_columns(["draw"]).to_pylist() == [
+    assert found.take().drop_columns(["draw"]).to_pylist() == [
         {
             "entity_id": 2,
             "key": 2,
@@ -84,9 +84,9 @@ def test_a_part_has_a_row_a_mention_and_counts_every_place() -> None:
 
 
 def test_ambiguous_places_are_of_all_or_are_kept_undecided() -> None:
-    of_all = collected(SENTENCES, all_of_ambiguous=True).table()
+    of_all = collected(SENTENCES, all_of_ambiguous=True).take()
     assert of_all["entity_id"].to_pylist() == [2, 0, 1]
-    kept = collected(SENTENCES, keep_ambiguous=True).table()
+    kept = collected(SENTENCES, keep_ambiguous=True).take()
     assert kept["entity_id"].to_pylist() == [2, -1]
     assert kept["candidates"].to_pylist() == [None, [0, 1]]
 

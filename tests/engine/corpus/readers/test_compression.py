@@ -6,12 +6,17 @@ import bz2
 import gzip
 import lzma
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from engine.corpus.readers.json_stream import lines
 from engine.errors import FormatError
+from engine.storage.store import Store
 from tests.support.corpora import jsonl, run_import, ultrawiki
 
 ROWS = b"".join(b'{"entity": "iron", "sentence": "Iron number %d."}\n' % i for i in range(300))
@@ -98,3 +103,20 @@ def test_a_layout_of_compressed_files(tmp_path: Path) -> None:
         FormatError, match=r"ent2sents.json, at its beginning: the compressed file ends too early"
     ):
         run_import(tmp_path / "v", source, "ultrawiki")
+
+
+@given(
+    st.lists(st.sampled_from([b"", b"a", b"bb", b"ccc", b"\r"]), max_size=12),
+    st.booleans(),
+    st.lists(st.integers(0, 30), max_size=4),
+)
+def test_pieces_of_a_file_have_every_line_once(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[bytes], ended: bool, cuts: list[int]
+) -> None:
+    content = b"\n".join(parts) + (b"\n" if ended else b"")
+    file = tmp_path_factory.mktemp("lines") / "a.txt"
+    file.write_bytes(content)
+    store = Store.open(file)
+    places = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
+    found = [(line.offset, line.content) for span in pairwise(places) for line in lines(store, span)]
+    assert found == [(line.offset, line.content) for line in lines(store)]
