@@ -39,7 +39,7 @@ from jobs import console
 from jobs.steps.link_drawing import COMMON_SENTENCES, DrawSettings
 
 BAR = 10_000
-"""Sentences a second and core."""
+"""Sentences of a corpus that are linked in a second, on one core; of invented ones half: the worst case."""
 
 QUALITY_BAR = 0.9
 """F1 against the marks."""
@@ -190,7 +190,7 @@ def main(
         build_seconds=built,
         build_mib=memory,
         **quality_of,
-        holds=per_second >= BAR and quality_of.get("f1", 1.0) >= QUALITY_BAR,
+        holds=per_second >= (BAR if marks else BAR / 2) and quality_of.get("f1", 1) >= QUALITY_BAR,
     )
 
 

@@ -49,11 +49,6 @@ SIGNS_A_WORD, LETTERS_A_WORD = 2, 3
 of an alphabet say little."""
 
 
-def has_plain_words(text: str) -> bool:
-    r"""Return whether a text's words are its runs of ``\w``: its signs are European, and none is a mark."""
-    return text.isascii() or _NOT_PLAIN.search(text) is None
-
-
 def is_spaceless(character: str) -> bool:
     """Return whether the character belongs to a script that is written without spaces between words."""
     return not character.isascii() and _IS_SPACELESS.match(character) is not None

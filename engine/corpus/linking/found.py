@@ -83,15 +83,16 @@ class PartCollector:
         self, names: list[str], all_of_ambiguous: bool = False, keep_ambiguous: bool = False
     ) -> None:
         self._names, self._all, self._keep = names, all_of_ambiguous, keep_ambiguous
-        self._columns: dict[str, list[Any]] = {name: [] for name in FOUND_SCHEMA.names}
+        self._rows: list[tuple[Any, ...]] = []
+        self._sentences = self._with_mentions = 0
         self._places = [Counter[int]() for _ in Verdict]
         self._examples: list[dict[int, str]] = [{} for _ in Verdict]
         self.summary = PartSummary()
 
     def add(self, sentence: str, places: list[Place], document: str) -> None:
         """Add what was found in a sentence; of an entity that it mentions twice, the first place."""
-        summary, mentioned = self.summary, set[int]()
-        summary.sentences += 1
+        mentioned: set[int] = set()
+        self._sentences += 1
         for place in places:
             self._places[place.verdict][place.key] += 1
             examples = self._examples[place.verdict]
@@ -104,24 +105,23 @@ class PartCollector:
                         self._row(place, entity, draw_of(self._names[entity], sentence), sentence, document)
             elif self._keep and place.verdict is Verdict.AMBIGUOUS:
                 self._row(place, UNDECIDED, 0, sentence, document)
-        summary.sentences_with_mentions += bool(mentioned)
+        self._with_mentions += bool(mentioned)
 
     def _row(self, place: Place, entity: int, draw: int, sentence: str, document: str) -> None:
         candidates = list(place.entities) if entity == UNDECIDED else None
-        row = (entity, place.key, sentence, place.start, place.end, draw, document, candidates)
-        for column, value in zip(self._columns.values(), row, strict=True):
-            column.append(value)
+        self._rows.append((entity, place.key, sentence, place.start, place.end, draw, document, candidates))
 
     @property
     def rows(self) -> int:
         """How many mentions it holds."""
-        return len(self._columns["entity_id"])
+        return len(self._rows)
 
     def take(self) -> pa.Table:
         """Return the mentions, and hold them no more."""
-        table = pa.table(self._columns, FOUND_SCHEMA)
-        self._columns = {name: [] for name in FOUND_SCHEMA.names}
-        return table
+        columns = zip(*self._rows, strict=True) if self._rows else ([] for _ in FOUND_SCHEMA)
+        self._rows = []
+        arrays = [pa.array(one, field.type) for one, field in zip(columns, FOUND_SCHEMA, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=FOUND_SCHEMA)
 
     def refuse(self, record: RefusedRecord) -> None:
         """Count a refused record."""
@@ -131,6 +131,7 @@ class PartCollector:
 
     def finished(self) -> PartSummary:
         """Return the summary, with the places."""
+        self.summary.sentences, self.summary.sentences_with_mentions = self._sentences, self._with_mentions
         for verdict in Verdict:
             name = verdict.name.lower()
             self.summary.places[name] = dict(self._places[verdict])
