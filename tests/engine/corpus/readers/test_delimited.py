@@ -26,7 +26,7 @@ def store(folder: Path, content: str | bytes, name: str = "t") -> Store:
 
 
 def rows(read: Read, file: Store, *columns: str) -> list[tuple[object, str]]:
-    return [(values, str(position)) for values, position, _ in read(file, columns, {})]
+    return [(values, str(position)) for values, position, _ in read(file, columns, {}, None)]
 
 
 FIELD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\ufeff"), max_size=12)
@@ -38,7 +38,7 @@ def test_what_a_spreadsheet_writes_is_read(records: list[tuple[str, str]]) -> No
     csv.writer(text).writerows([("a", "b"), *records])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delimited, "open_text", lambda file: io.BytesIO(text.getvalue().encode()))
-        found = [values for values, *_ in read_csv(Store.open("t"), ("a", "b"), {})]
+        found = [values for values, *_ in read_csv(Store.open("t"), ("a", "b"), {}, None)]
     assert found == [{"a": a or None, "b": b or None} for a, b in records]
 
 
@@ -63,7 +63,7 @@ def test_an_open_quotation_mark_does_not_take_the_rest_of_the_file(
 ) -> None:
     monkeypatch.setattr(delimited, "MAX_FIELD", 100)
     file = store(tmp_path, 'a\nfine\n"open' + "x\n" * 100)
-    reading = read_csv(file, ("a",), {})
+    reading = read_csv(file, ("a",), {}, None)
     assert next(reading)[0] == {"a": "fine"}
     with pytest.raises(BrokenFileError, match="is a quotation mark left open") as broken:
         next(reading)
@@ -74,22 +74,22 @@ def test_a_cut_compressed_file_is_broken_at_its_place(tmp_path: Path) -> None:
     packed = gzip.compress(b"a\n" + b"".join(f"{i} {i * i}\n".encode() for i in range(5000)))
     file = store(tmp_path, packed[: len(packed) // 2], "t.csv.gz")
     with pytest.raises(BrokenFileError) as broken:
-        list(read_csv(file, ("a",), {}))
+        list(read_csv(file, ("a",), {}, None))
     assert broken.value.refusal.code is Code.FILE_CUT_OFF
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"no column text \(found: a, b\)"):
-        list(read_csv(store(tmp_path, "a,b\n1,2\n"), ("text",), {}))
+        list(read_csv(store(tmp_path, "a,b\n1,2\n"), ("text",), {}, None))
     with pytest.raises(FormatError, match=r"no column text \(found: nothing\)"):
-        list(read_csv(store(tmp_path, ""), ("text",), {}))
+        list(read_csv(store(tmp_path, ""), ("text",), {}, None))
     with pytest.raises(FormatError, match="of a text file every line is text"):
-        list(read_lines(store(tmp_path, "x\n"), ("body",), {}))
+        list(read_lines(store(tmp_path, "x\n"), ("body",), {}, None))
 
 
 def test_a_value_of_a_folder_stands_in_for_a_column(tmp_path: Path) -> None:
     file = store(tmp_path, "a\n1\n")
-    assert [values for values, *_ in read_csv(file, ("lang", "a"), {"lang": "en"})] == [
+    assert [values for values, *_ in read_csv(file, ("lang", "a"), {"lang": "en"}, None)] == [
         {"lang": "en", "a": "1"}
     ]
 
