@@ -38,7 +38,7 @@ from transformers.utils import logging as transformers_logging
 from benchmarks.report import medians, report
 from cluster.session import session
 from engine.corpus.importing.importer import ImportSettings, import_corpus
-from engine.corpus.importing.source import Source
+from engine.corpus.importing.source import ImportSource
 from engine.images.features import ImageFeatures
 from engine.images.fetch import ImageHasher
 from engine.images.settings import ImageSettings
@@ -126,7 +126,7 @@ def prepare(folder: Path, pairs: int) -> None:
             entity = f"entity {i // 20}"
             record = {"entity": entity, "sentence": f"Of {entity} we know fact {i}.", "image": str(path)}
             file.write(json.dumps(record) + "\n")
-    import_corpus(Workspace.open(folder / "w"), Source(str(folder / "raw")), ImportSettings())
+    import_corpus(Workspace.open(folder / "w"), ImportSource(str(folder / "raw")), ImportSettings())
 
 
 def run_job(folder: Path, pairs: int) -> None:

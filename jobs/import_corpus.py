@@ -16,7 +16,7 @@ from pydantic import Field
 from cluster.commandline import command, preformatted
 from cluster.options import RUN, Choices, CommandSettings, Former
 from engine.corpus.importing.importer import ImportSettings, import_corpus
-from engine.corpus.importing.source import AUTO, Source, formats
+from engine.corpus.importing.source import AUTO, ImportSource, formats
 from engine.corpus.readers import mesed, ultrawiki
 from engine.corpus.readers import tables as rows
 from engine.corpus.readers.row_files import parse_columns
@@ -73,7 +73,7 @@ def main(settings: ImportCommandSettings) -> None:
     started = time.monotonic()
     place = Workspace.open(settings.workspace)
     columns = parse_columns(settings.columns, (*rows.SENTENCE_COLUMNS, *rows.ENTITY_COLUMNS), "--columns")
-    source = Source(settings.source, settings.format, columns, settings.entities)
+    source = ImportSource(settings.source, settings.format, columns, settings.entities)
     with console.meter("sentences") as meter:
         manifest = import_corpus(place, source, settings.strictness, meter.add)
     counts = manifest.counts

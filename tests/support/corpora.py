@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.corpus.importing.importer import ImportSettings, import_corpus
-from engine.corpus.importing.source import Source
+from engine.corpus.importing.source import ImportSource
 from engine.corpus.schema import CorpusManifest
 from engine.storage.workspace import Workspace
 
@@ -38,7 +38,7 @@ class Imported(NamedTuple):
 def run_import(workspace: str | Path, source: str | Path, form: str, **settings: Any) -> Imported:
     """Import a corpus and read what was published."""
     place = Workspace.open(workspace)
-    manifest = import_corpus(place, Source(str(source), form), ImportSettings(**settings))
+    manifest = import_corpus(place, ImportSource(str(source), form), ImportSettings(**settings))
     with place.entities.open_input() as stream:
         entities = pq.read_table(stream).to_pylist(maps_as_pydicts="strict")
     mentions = []

@@ -13,17 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine.corpus.image_addresses import fault_of_address
 from engine.corpus.importing.images import ImageWriter, decode_image_bytes
 from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, Rule, Span
-from engine.corpus.importing.source import Source, open_source
+from engine.corpus.importing.source import ImportSource, open_source
 from engine.corpus.importing.writer import MentionWriter, Quarantine, write_entities
-from engine.corpus.positions import Position
 from engine.corpus.readers.base import EXCERPT, CorpusReader, Entity, RefusedRecord, Sentence
+from engine.corpus.readers.entity_tables import UniqueNames
 from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, corpus_digest
 from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_name, fault_of_text
 from engine.errors import FormatError, StorageError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
-from engine.text.spelling import SpellingTable, clean_name, difference, nfc, skeleton, tell_apart
+from engine.text.spelling import SpellingTable, clean_name, nfc, skeleton, tell_apart
 from engine.vocabulary import MAX_NAME_LENGTH
 
 Progress = Callable[[int], None]
@@ -54,7 +54,7 @@ class ImportSettings(BaseModel):
 
 def import_corpus(
     workspace: Workspace,
-    source: Source,
+    source: ImportSource,
     settings: ImportSettings,
     progress: Progress = lambda n: None,
 ) -> CorpusManifest:
@@ -138,20 +138,15 @@ class _Import:
     def _read_entities(self, reader: CorpusReader) -> None:
         given = reader.entities()
         self._listed = given is not None
-        places: dict[str, Position] = {}
+        names = UniqueNames()
         for one in given if given is not None else _named_by_sentences(reader.sentences()):
             if isinstance(one, RefusedRecord):
                 self._refuse(one)
                 continue
-            fault = fault_of_name(one.name, MAX_NAME_LENGTH)
-            if fault is None and one.name in self._ids:
-                signs = f" but for {difference(one.given, one.name)}" if one.given != one.name else ""
-                fault = Refusal(Code.DUPLICATE_ENTITY, f"the same name as in {places[one.name]}{signs}")
-            if fault:
+            if fault := names.take(one):
                 if self._listed:  # else each of its sentences is refused, with this reason
                     self._refuse(RefusedRecord(one.source, one.position, fault, one.given, "entity"))
                 continue
-            places[one.name] = one.position
             self._ids.add(one.name, len(self._entities))
             self._entities.append(self._checked(one))
         self._counts.entities = len(self._entities)

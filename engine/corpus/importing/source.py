@@ -44,7 +44,7 @@ def formats() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Source:
+class ImportSource:
     """What is imported.
 
     Args:
@@ -60,7 +60,7 @@ class Source:
     entities: str = ""
 
 
-def open_source(source: Source) -> tuple[str, CorpusReader]:
+def open_source(source: ImportSource) -> tuple[str, CorpusReader]:
     """Return the format of a source, and its reader.
 
     Raises:

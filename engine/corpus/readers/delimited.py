@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,16 +15,13 @@ from typing import Any, NamedTuple
 from engine.corpus.positions import LinePosition, RecordPosition
 from engine.corpus.readers.compression import BrokenStreamError, Readable, open_text
 from engine.corpus.readers.json_stream import decode, lines
-from engine.corpus.readers.rows import NO_VALUES, BrokenFileError, Piece, Read, Row
+from engine.corpus.readers.rows import BrokenFileError, Read, Row, Wanted
 from engine.errors import FormatError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 
 MAX_FIELD = 8 << 20
 """Characters of a field: a quotation mark that is never closed must not take the rest of the file as text."""
-
-TEXT_COLUMN = "text"
-"""The column of a text file's lines."""
 
 
 class _Raw(io.RawIOBase):
@@ -82,26 +79,17 @@ def header_of(file: Store, dialect: Dialect) -> list[str]:
         return [name.strip() for name in next(reader, [])]
 
 
-def _read(
-    dialect: Dialect,
-    file: Store,
-    columns: tuple[str, ...],
-    given: Mapping[str, str | None] = NO_VALUES,
-    piece: Piece | None = None,
-) -> Iterator[Row]:
+def _read(dialect: Dialect, file: Store, wanted: Wanted) -> Iterator[Row]:
     """Yield the rows of a file whose first record names the columns; empty fields are missing values.
 
-    Args:
-        dialect: how its fields are parted.
-        file: as it is, or compressed. Bytes that are not UTF-8 are U+FFFD, for which texts are refused.
-        columns: what is read of it, the required one first.
-        given: values of columns that the file may lack.
-        piece: None, as a field may hold line breaks.
+    Bytes that are not UTF-8 are U+FFFD, for which texts are refused. A piece cannot be read, as a field may
+    hold line breaks.
 
     Raises:
         BrokenFileError: it cannot be read on.
         FormatError: the required column is missing.
     """
+    columns, given, _ = wanted
     with _records(file, dialect) as reader:
         header = [name.strip() for name in next(reader, [])]
         if columns[0] not in (*header, *given):
@@ -122,27 +110,11 @@ read_csv: Read = partial(_read, CSV)
 read_tsv: Read = partial(_read, TSV)
 
 
-def read_lines(
-    file: Store,
-    columns: tuple[str, ...],
-    given: Mapping[str, str | None] = NO_VALUES,
-    piece: Piece | None = None,
-) -> Iterator[Row]:
-    """Yield a row with the column :data:`TEXT_COLUMN` a line; blank lines are skipped.
-
-    Args:
-        file: as it is, or compressed.
-        columns: the required one first.
-        given: values of other columns.
-        piece: bytes at which the lines begin; None: all.
-
-    Raises:
-        FormatError: another column is asked for.
-    """
-    if columns[0] != TEXT_COLUMN and columns[0] not in given:
-        raise FormatError(f"{file.uri}: no column {columns[0]}; of a text file every line is {TEXT_COLUMN}")
+def read_lines(file: Store, wanted: Wanted) -> Iterator[Row]:
+    """Yield a row a line, which is the required column, whatever that is called; blank lines are skipped."""
+    columns, given, piece = wanted
     for line in lines(file, piece):
         if line.is_blank:
             continue
         text, fault = decode(line)
-        yield fault or {**given, TEXT_COLUMN: text}, LinePosition(line.number, line.offset), text
+        yield fault or {**given, columns[0]: text}, LinePosition(line.number, line.offset), text

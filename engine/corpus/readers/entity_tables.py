@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from engine.corpus.positions import Position
 from engine.corpus.readers.base import Entity, RefusedRecord
-from engine.corpus.readers.delimited import TEXT_COLUMN
 from engine.corpus.readers.row_files import RowFile
-from engine.corpus.readers.tables import ENTITY_COLUMNS
-from engine.corpus.readers.values import entity_of_row
+from engine.corpus.readers.table_files import TableFiles
+from engine.corpus.readers.tables import TableReader
 from engine.corpus.text import fault_of_name
 from engine.refusals import Code, Refusal
 from engine.text.spelling import difference
 from engine.vocabulary import MAX_NAME_LENGTH
+
+
+class UniqueNames:
+    """Names of entities, and where each stood."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Position] = {}
+
+    def take(self, one: Entity) -> Refusal | None:
+        """Take an entity's name, or return why it cannot be one: an earlier entity may have it."""
+        fault = fault_of_name(one.name, MAX_NAME_LENGTH)
+        if fault is None and one.name in self._places:
+            signs = f" but for {difference(one.given, one.name)}" if one.given != one.name else ""
+            fault = Refusal(Code.DUPLICATE_ENTITY, f"the same name as in {self._places[one.name]}{signs}")
+        if fault is None:
+            self._places[one.name] = one.position
+        return fault
 
 
 def entities_of_files(
@@ -20,35 +37,22 @@ def entities_of_files(
 ) -> tuple[list[Entity], list[RefusedRecord]]:
     """Return the entities of files, each name once, and what is refused.
 
-    Of a text file every line is a name.
-
     Args:
         files: the table's.
         columns: names of columns in them, where they are not ours.
 
     Raises:
-        FormatError: the column of names is missing.
+        FormatError: the column of names, or one that was named, is missing.
     """
-    found: dict[str, Entity] = {}
+    found: list[Entity] = []
     refused: list[RefusedRecord] = []
-    for file in files:
-        default = {"name": TEXT_COLUMN} if file.form == "text" else {}
-        named = {our: {**default, **columns}.get(our, our) for our in ENTITY_COLUMNS}
-        for row, position, text in file.rows(named):
-            if isinstance(row, Refusal):
-                refused.append(RefusedRecord(file.name, position, row, text, "entity"))
-                continue
-            one, lost = entity_of_row(row, file.name, position, text)
-            refused += lost
-            if one is None:
-                continue
-            fault = fault_of_name(one.name, MAX_NAME_LENGTH)
-            if fault is None and one.name in found:
-                signs = f" but for {difference(one.given, one.name)}" if one.given != one.name else ""
-                place = found[one.name].position
-                fault = Refusal(Code.DUPLICATE_ENTITY, f"the same name as in {place}{signs}")
-            if fault:
-                refused.append(RefusedRecord(file.name, position, fault, one.given, "entity"))
-            else:
-                found[one.name] = one
-    return list(found.values()), refused
+    names = UniqueNames()
+    tables = TableFiles(files[0].file.parent, [], list(files), [])
+    for one in TableReader(tables, columns).entities() or ():
+        if isinstance(one, RefusedRecord):
+            refused.append(one)
+        elif fault := names.take(one):
+            refused.append(RefusedRecord(one.source, one.position, fault, one.given, "entity"))
+        else:
+            found.append(one)
+    return found, refused

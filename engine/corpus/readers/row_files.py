@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.corpus.readers.compression import is_compressed, without_ending
-from engine.corpus.readers.delimited import CSV, TEXT_COLUMN, TSV, header_of, read_csv, read_lines, read_tsv
+from engine.corpus.readers.delimited import CSV, TSV, header_of, read_csv, read_lines, read_tsv
 from engine.corpus.readers.rows import (
     JSONL,
     PARQUET,
@@ -23,6 +23,7 @@ from engine.corpus.readers.rows import (
     Piece,
     Read,
     Row,
+    Wanted,
     read_jsonl,
     read_parquet,
 )
@@ -49,6 +50,9 @@ _READ: dict[Form, Read] = {
     "tsv": read_tsv,
     "text": read_lines,
 }
+TEXT_COLUMN = "text"
+"""What the lines of a text file are, where nobody says what else."""
+
 PIECE_ROWS = 50_000
 """Rows of Parquet that one process reads at least, but for the last."""
 
@@ -82,9 +86,9 @@ class RowFile(NamedTuple):
         Raises:
             FormatError: the required column is missing.
         """
-        given = partition_of(self.name)
+        wanted = Wanted((*columns.values(),), partition_of(self.name), piece)
         try:
-            for values, position, text in _READ[self.form](self.file, (*columns.values(),), given, piece):
+            for values, position, text in _READ[self.form](self.file, wanted):
                 if isinstance(values, Refusal):
                     yield values, position, text
                     continue
@@ -148,7 +152,7 @@ class RowFile(NamedTuple):
             with self.file.open_input() as stream:
                 return list(pq.read_schema(stream).names)
         if self.form == "jsonl":
-            rows = (values for values, *_ in read_jsonl(self.file, ("", "")))
+            rows = (values for values, *_ in read_jsonl(self.file, Wanted(("", ""))))
             return next((row for row in rows if not isinstance(row, Refusal)), {})
         return header_of(self.file, CSV if self.form == "csv" else TSV)
 

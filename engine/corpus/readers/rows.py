@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,8 +31,23 @@ NO_VALUES: Mapping[str, str | None] = {}
 Piece = tuple[int, int]
 """A piece of a file, the end exclusive: row groups of Parquet, bytes of a file of lines."""
 
-Read = Callable[[Store, tuple[str, ...], Mapping[str, str | None], Piece | None], Iterator[Row]]
-"""A reader of a file: the file, its columns, values of columns that it may lack, which piece (None: all)."""
+
+class Wanted(NamedTuple):
+    """What is read of a file.
+
+    Args:
+        columns: the required one first. In the first two, bytes that are not UTF-8 cost a line of JSON.
+        given: values of columns that the file may lack.
+        piece: a piece of it; None: all.
+    """
+
+    columns: tuple[str, ...]
+    given: Mapping[str, str | None] = NO_VALUES
+    piece: Piece | None = None
+
+
+Read = Callable[[Store, Wanted], Iterator[Row]]
+"""A reader of a file."""
 
 
 class BrokenFileError(Exception):
@@ -42,20 +58,9 @@ class BrokenFileError(Exception):
         self.position, self.refusal = position, refusal
 
 
-def read_jsonl(
-    file: Store,
-    columns: tuple[str, ...],
-    given: Mapping[str, str | None] = NO_VALUES,
-    piece: Piece | None = None,
-) -> Iterator[Row]:
-    """Yield the rows of a file of JSON lines; blank lines are skipped.
-
-    Args:
-        file: as it is, or compressed.
-        columns: bytes that are not UTF-8 cost the row in one of the first two.
-        given: values of columns that a row may lack.
-        piece: bytes at which the lines begin; None: all.
-    """
+def read_jsonl(file: Store, wanted: Wanted) -> Iterator[Row]:
+    """Yield the rows of a file of JSON lines, as it is or compressed; blank lines are skipped."""
+    columns, given, piece = wanted
     for line in lines(file, piece):
         if line.is_blank:
             continue
@@ -64,24 +69,14 @@ def read_jsonl(
         yield {**given, **row} if given and isinstance(row, dict) else row, position, text
 
 
-def read_parquet(
-    file: Store,
-    columns: tuple[str, ...],
-    given: Mapping[str, str | None] = NO_VALUES,
-    piece: Piece | None = None,
-) -> Iterator[Row]:
+def read_parquet(file: Store, wanted: Wanted) -> Iterator[Row]:
     """Yield the rows of a Parquet file, read a batch at a time.
-
-    Args:
-        file: as it is.
-        columns: what is read of it, if it is there, the required one first.
-        given: values of columns that the file may lack.
-        piece: row groups; None: all.
 
     Raises:
         BrokenFileError: it is no Parquet file, or not a whole one.
-        FormatError: a required column is missing.
+        FormatError: the required column is missing.
     """
+    columns, given, piece = wanted
     number = 0
     try:
         with file.open_input() as stream:
@@ -91,12 +86,12 @@ def read_parquet(
             there = table.schema_arrow.names
             if columns[0] not in (*there, *given):
                 raise FormatError(f"{file.uri}: no column {columns[0]} (found: {', '.join(there)})")
-            wanted = [c for c in columns if c in there]
+            own = [c for c in columns if c in there]
             size = IMAGE_BATCH if any(map(_holds_images, table.schema_arrow)) else BATCH
             groups = None if piece is None else range(*piece)
             if groups:
                 number = sum(table.metadata.row_group(group).num_rows for group in range(groups[0]))
-            for batch in table.iter_batches(batch_size=size, columns=wanted, row_groups=groups):
+            for batch in table.iter_batches(batch_size=size, columns=own, row_groups=groups):
                 for row in batch_rows(batch):
                     yield {**given, **row} if given else row, RowPosition(number), ""
                     number += 1

@@ -20,8 +20,7 @@ import pyarrow as pa
 from engine.corpus.image_addresses import MAX_ADDRESS, address_in
 from engine.corpus.positions import Position
 from engine.corpus.readers.base import RefusedRecord
-from engine.corpus.readers.compression import without_ending
-from engine.corpus.readers.rows import BrokenFileError, read_jsonl, read_parquet
+from engine.corpus.readers.row_files import RowFile, form_of
 from engine.corpus.readers.values import (
     BadDetail,
     Faults,
@@ -97,27 +96,22 @@ def read_table(table: Store) -> Iterator[SelectionRecord | RefusedRecord]:
         FormatError: the name ends otherwise, a required column is missing, or the file is cut off or broken.
         StorageError: there is no such file.
     """
-    readers = {"jsonl": read_jsonl, "parquet": read_parquet}
-    reader = readers.get(without_ending(table.name).rpartition(".")[2])
-    if reader is None:
+    form = form_of(table.name)
+    if form not in ("jsonl", "parquet"):
         raise FormatError(f"{table.uri}: not a table that is known; it must end in .jsonl or .parquet")
     if table.size() < 0:
         raise StorageError(f"{table.uri}: no such file")
-    try:
-        for number, (row, position, text) in enumerate(reader(table, COLUMNS)):
-            faults = Faults()
-            record = row if isinstance(row, Refusal) else _record(row, number, position, table.parent, faults)
-            if isinstance(record, Refusal):
-                if record.code in (Code.FILE_CUT_OFF, Code.FILE_BROKEN):
-                    raise BrokenFileError(position, record)
-                yield RefusedRecord(table.name, position, record, text or dumps(row))
-            else:
-                yield from details(faults, table.name, position)
-                yield record
-    except BrokenFileError as error:
-        raise FormatError(
-            f"{table.uri}, {error.position}: {error.refusal}; copy or make the file again"
-        ) from None
+    rows = RowFile(table, table.name, form).rows({column: column for column in COLUMNS})
+    for number, (row, position, text) in enumerate(rows):
+        faults = Faults()
+        record = row if isinstance(row, Refusal) else _record(row, number, position, table.parent, faults)
+        if isinstance(record, Refusal):
+            if record.code in (Code.FILE_CUT_OFF, Code.FILE_BROKEN):
+                raise FormatError(f"{table.uri}, {position}: {record}; copy or make the file again")
+            yield RefusedRecord(table.name, position, record, text or dumps(row))
+        else:
+            yield from details(faults, table.name, position)
+            yield record
 
 
 def _record(

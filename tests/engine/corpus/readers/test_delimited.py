@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.corpus.readers import delimited
 from engine.corpus.readers.delimited import CSV, TSV, header_of, read_csv, read_lines, read_tsv
-from engine.corpus.readers.rows import BrokenFileError, Read
+from engine.corpus.readers.rows import BrokenFileError, Read, Wanted
 from engine.errors import FormatError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
@@ -26,7 +26,7 @@ def store(folder: Path, content: str | bytes, name: str = "t") -> Store:
 
 
 def rows(read: Read, file: Store, *columns: str) -> list[tuple[object, str]]:
-    return [(values, str(position)) for values, position, _ in read(file, columns, {}, None)]
+    return [(values, str(position)) for values, position, _ in read(file, Wanted(columns))]
 
 
 FIELD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\ufeff"), max_size=12)
@@ -38,7 +38,7 @@ def test_what_a_spreadsheet_writes_is_read(records: list[tuple[str, str]]) -> No
     csv.writer(text).writerows([("a", "b"), *records])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delimited, "open_text", lambda file: io.BytesIO(text.getvalue().encode()))
-        found = [values for values, *_ in read_csv(Store.open("t"), ("a", "b"), {}, None)]
+        found = [values for values, *_ in read_csv(Store.open("t"), Wanted(("a", "b")))]
     assert found == [{"a": a or None, "b": b or None} for a, b in records]
 
 
@@ -63,7 +63,7 @@ def test_an_open_quotation_mark_does_not_take_the_rest_of_the_file(
 ) -> None:
     monkeypatch.setattr(delimited, "MAX_FIELD", 100)
     file = store(tmp_path, 'a\nfine\n"open' + "x\n" * 100)
-    reading = read_csv(file, ("a",), {}, None)
+    reading = read_csv(file, Wanted(("a",)))
     assert next(reading)[0] == {"a": "fine"}
     with pytest.raises(BrokenFileError, match="is a quotation mark left open") as broken:
         next(reading)
@@ -74,22 +74,24 @@ def test_a_cut_compressed_file_is_broken_at_its_place(tmp_path: Path) -> None:
     packed = gzip.compress(b"a\n" + b"".join(f"{i} {i * i}\n".encode() for i in range(5000)))
     file = store(tmp_path, packed[: len(packed) // 2], "t.csv.gz")
     with pytest.raises(BrokenFileError) as broken:
-        list(read_csv(file, ("a",), {}, None))
+        list(read_csv(file, Wanted(("a",))))
     assert broken.value.refusal.code is Code.FILE_CUT_OFF
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"no column text \(found: a, b\)"):
-        list(read_csv(store(tmp_path, "a,b\n1,2\n"), ("text",), {}, None))
+        list(read_csv(store(tmp_path, "a,b\n1,2\n"), Wanted(("text",))))
     with pytest.raises(FormatError, match=r"no column text \(found: nothing\)"):
-        list(read_csv(store(tmp_path, ""), ("text",), {}, None))
-    with pytest.raises(FormatError, match="of a text file every line is text"):
-        list(read_lines(store(tmp_path, "x\n"), ("body",), {}, None))
+        list(read_csv(store(tmp_path, ""), Wanted(("text",))))
+
+
+def test_the_lines_of_a_text_file_are_the_column_that_is_asked_for(tmp_path: Path) -> None:
+    assert rows(read_lines, store(tmp_path, "x\n"), "name", "other") == [({"name": "x"}, "line 1, byte 0")]
 
 
 def test_a_value_of_a_folder_stands_in_for_a_column(tmp_path: Path) -> None:
     file = store(tmp_path, "a\n1\n")
-    assert [values for values, *_ in read_csv(file, ("lang", "a"), {"lang": "en"}, None)] == [
+    assert [values for values, *_ in read_csv(file, Wanted(("lang", "a"), {"lang": "en"}))] == [
         {"lang": "en", "a": "1"}
     ]
 

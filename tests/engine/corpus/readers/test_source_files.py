@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.corpus.importing.importer import ImportSettings, import_corpus
-from engine.corpus.importing.source import Source
+from engine.corpus.importing.source import ImportSource
 from engine.corpus.readers.source_files import list_source, partition_of
 from engine.errors import FormatError, StorageError
 from engine.storage.store import Store
@@ -182,21 +182,24 @@ def test_columns_and_files_may_have_other_names(tmp_path: Path) -> None:
     columns = {"entity": "product", "sentence": "body", "name": "title", "aliases": "also"}
     place, again = Workspace.open(tmp_path / "w"), ImportSettings(overwrite=True)
     for address in (reviews, f"{reviews}/part-*.parquet"):
-        manifest = import_corpus(place, Source(str(address), "auto", columns, str(products)), again)
+        manifest = import_corpus(place, ImportSource(str(address), "auto", columns, str(products)), again)
         assert (manifest.counts.mentions, manifest.counts.entities, manifest.counts.quarantined) == (2, 2, 0)
         assert manifest.files[0].name == "products.csv"
     for source, said in (
         (
-            Source(str(reviews), "auto", {"sentence": "text"}),
+            ImportSource(str(reviews), "auto", {"sentence": "text"}),
             r"no column text \(found: product, body, stars\)",
         ),
         (
-            Source(str(reviews), "auto", {**columns, "aliases": "alt"}, str(products)),
+            ImportSource(str(reviews), "auto", {**columns, "aliases": "alt"}, str(products)),
             r"no column alt \(found: title, also\)",
         ),
-        (Source(str(reviews)), "where files have other names, give --columns"),
-        (Source(str(reviews), "ultrawiki", columns), "--columns: of tables alone, and --format ultrawiki is"),
-        (Source(str(tmp_path / "raw/none*")), "no file of it can be read"),
+        (ImportSource(str(reviews)), "where files have other names, give --columns"),
+        (
+            ImportSource(str(reviews), "ultrawiki", columns),
+            "--columns: of tables alone, and --format ultrawiki is",
+        ),
+        (ImportSource(str(tmp_path / "raw/none*")), "no file of it can be read"),
     ):
         with pytest.raises(FormatError, match=said):
             import_corpus(place, source, again)
