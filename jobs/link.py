@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Sequence
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from cluster.commandline import command
-from cluster.options import Choices, CommandSettings
+from cluster.options import CommandSettings
 from engine.corpus.linking.rules import LinkRules
 from engine.corpus.readers.base import Entity, RefusedRecord
 from engine.corpus.readers.entity_tables import entities_of_files
-from engine.corpus.readers.row_files import FORMS, Form, RowFile, RowFiles, find_row_files, parse_columns
+from engine.corpus.readers.row_files import Form, RowFile, RowFiles, find_row_files, parse_columns
 from engine.corpus.readers.source_files import shown
 from engine.corpus.readers.tables import ENTITY_COLUMNS
 from engine.errors import FormatError
@@ -24,7 +23,7 @@ from jobs import console
 from jobs.settings import DATA
 from jobs.steps.link_drawing import DrawSettings, draw
 from jobs.steps.link_report import LinkReport
-from jobs.steps.linking import QUARANTINE, LinkSettings, LinkSource, found_parts, link_parts
+from jobs.steps.linking import QUARANTINE, LinkSettings, LinkSource, link_parts, write_quarantine
 from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
@@ -68,7 +67,7 @@ class LinkCommandSettings(CommandSettings):
         description="Columns of the texts, as text=body,document=url.  [default: the first of "
         f"{', '.join(TEXT_NAMES)} that is there]",
     )
-    text_format: Annotated[str, Choices(("auto", *FORMS))] = Field(
+    text_format: Literal["auto", "jsonl", "parquet", "csv", "tsv", "text"] = Field(
         default="auto", description="Read the texts in this form; auto: by the ending of each file."
     )
     reading: LinkSettings = LinkSettings()
@@ -103,17 +102,16 @@ def main(settings: LinkCommandSettings) -> None:
     started = time.monotonic()
     output = Store.open(settings.output)
     entities, refused = _entities(settings)
-    form: Form | None = None if settings.text_format == "auto" else settings.text_format  # type: ignore[assignment]
-    texts = _texts(settings.texts, form)
+    texts = _texts(settings.texts, None if settings.text_format == "auto" else settings.text_format, output)
     columns = _text_columns(settings.text_columns, texts.files)
     console.say(_read_as(texts, columns))
     with AutoExecutor(settings.workers, [output.uri]) as executor:
-        source = LinkSource(entities, refused, texts.files, columns)
+        source = LinkSource(entities, texts.files, columns)
         found = link_parts(source, output, settings.reading, executor)
     console.say("drawing")
     drawn = draw(output, found, entities, settings.drawing)
     report = LinkReport(found, drawn, entities)
-    lost = _write_quarantine(output, list(found.summaries), refused)
+    lost = write_quarantine(output, found.summaries, refused)
     _write_report(output, report, settings)
     _say_lost(output, report, lost, settings.strict)
     manifest = LinkManifest(
@@ -171,9 +169,18 @@ def _entities(settings: LinkCommandSettings) -> tuple[list[Entity], list[Refused
     return entities, refused
 
 
-def _texts(addresses: Sequence[str], form: Form | None) -> RowFiles:
+def _texts(addresses: Sequence[str], form: Form | None, output: Store) -> RowFiles:
+    """Return the files of the texts, each once.
+
+    Raises:
+        FormatError: what is written would be read as texts the next time.
+    """
     found = [find_row_files(address, form) for address in addresses]
     files = {one.file.uri: one for some in found for one in some.files}
+    if inside := [uri for uri in files if uri.startswith(f"{output.uri}/")]:
+        raise FormatError(
+            f"--output {output.uri}: lies within --texts, which hold {inside[0]}; name another place"
+        )
     return RowFiles(list(files.values()), [name for some in found for name in some.unread])
 
 
@@ -203,26 +210,6 @@ def _read_as(texts: RowFiles, columns: dict[str, str]) -> str:
     forms = {one.form for one in texts.files}
     said = f"texts: {len(texts.files)} files of {' and '.join(sorted(forms))}, the text in {columns['text']}"
     return said + (f"; not read: {shown(texts.unread)}" if texts.unread else "")
-
-
-def _write_quarantine(output: Store, parts: Sequence[str], refused: Sequence[RefusedRecord]) -> int:
-    """Write all refused records, and return how many there are."""
-
-    def lines() -> Iterator[str]:
-        for one in refused:
-            yield json.dumps(one.as_json(), ensure_ascii=False) + "\n"
-        folder = found_parts(output)
-        for name in parts:
-            content = folder.file(name, ".jsonl").read_bytes().decode()
-            yield from content.splitlines(keepends=True)
-
-    number = 0
-    (output / QUARANTINE).delete()
-    with (output / QUARANTINE / "refused.jsonl").writing() as path, path.open("w", encoding="utf-8") as file:
-        for line in lines():
-            file.write(line)
-            number += 1
-    return number
 
 
 def _write_report(output: Store, report: LinkReport, settings: LinkCommandSettings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -124,8 +125,10 @@ def main(settings: MakeQueriesSettings) -> None:
 
 
 def _made(fine: FineClass, settings: MakeQueriesSettings) -> list[UltraFineClass]:
-    shares = {shape: share for shape, share in PAPER_SHARES.items() if max(shape) <= settings.most_attributes}
-    number = settings.per_class or 10**9
+    shares = {
+        counts: share for counts, share in PAPER_SHARES.items() if max(counts) <= settings.most_attributes
+    }
+    number = settings.per_class or sys.maxsize
     random = random_of(settings.seed, fine.name)
     return ultra_fine_classes(fine, number, random, settings.least, settings.seeds_least, shares)
 

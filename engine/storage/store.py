@@ -263,21 +263,8 @@ class Store:
 
     @_naming
     def stamp(self) -> str:
-        """Return what changes with the file's content: its size, and the time of change or its entity tag.
-
-        Raises:
-            MissingFileError: it is not there.
-        """
-        if self.is_local:
-            try:
-                state = os.stat(self.path)
-            except FileNotFoundError:
-                raise MissingFileError(f"{self.uri}: no such file") from None
-            return f"{state.st_size} {state.st_mtime_ns}"
-        version = s3.version(self.path)
-        if version is None:
-            raise MissingFileError(f"{self.uri}: no such file")
-        return f"{version.size} {version.etag}"
+        """Return what changes with the file's content: its size, and the time of change or its entity tag."""
+        return f"{self.size()} {_changed(Path(self.path))}" if self.is_local else repr(s3.version(self.path))
 
     @_naming
     def delete(self) -> None:

@@ -145,11 +145,11 @@ def _too_common(found: LinkResult, share: float) -> list[int]:
 
 def _decide(rows: _Rows, entities: Sequence[Entity], per_entity: int) -> int:
     """Give undecided mentions to entities by their words; return how many were."""
-    from engine.corpus.linking.nearest import nearest_entities  # scikit-learn takes a second to load
-
     undecided = rows.entities == UNDECIDED
     if not undecided.any():
         return 0
+    from engine.corpus.linking.nearest import nearest_entities  # scikit-learn takes a second to load
+
     asked = rows.taken(undecided, ["sentence", "candidates"])
     sentences, candidates = asked["sentence"].to_pylist(), asked["candidates"].to_pylist()
     texts: dict[int, list[str]] = {}

@@ -6,11 +6,14 @@ import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engine.corpus.linking.found import PartSummary
+from engine.corpus.linking.lexicon import entities_of
 from engine.corpus.linking.matcher import Verdict
 from engine.corpus.readers.base import Entity
 from engine.evaluation.report import markdown_table
@@ -52,18 +55,20 @@ class LinkReport:
         """The summaries of all parts."""
         return list(self.found.summaries.values())
 
-    def places(self, verdict: Verdict) -> Counter[int]:
-        """Return how often places had a verdict, by key."""
-        counts = Counter[int]()
+    @cached_property
+    def places(self) -> dict[Verdict, Counter[int]]:
+        """How often places had a verdict, by verdict and key."""
+        counts = {verdict: Counter[int]() for verdict in Verdict}
         for part in self.parts:
-            counts.update(part.places.get(verdict.name.lower(), {}))
+            for verdict, found in counts.items():
+                found.update(part.places.get(verdict.name.lower(), {}))
         return counts
 
     def _by_entity(self, verdict: Verdict) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return the same by entity, int64 [N]; of a key that several have, it counts for each."""
         found = np.zeros(len(self.entities), np.int64)
-        for key, n in self.places(verdict).items():
-            for entity in {one.entity for one in self.found.lexicon.spellings[key]}:
+        for key, n in self.places[verdict].items():
+            for entity in entities_of(self.found.lexicon.spellings[key]):
                 found[entity] += n
         return found
 
@@ -80,12 +85,13 @@ class LinkReport:
         """Entities without a mention."""
         return int((self.drawn.drawn == 0).sum())
 
+    @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row an entity."""
+        """A row an entity."""
         lexicon, common = self.found.lexicon, Counter[int]()
-        linked = self.places(Verdict.LINKED)
+        linked = self.places[Verdict.LINKED]
         for key in self.drawn.too_common:
-            for entity in {one.entity for one in lexicon.spellings[key]}:
+            for entity in entities_of(lexicon.spellings[key]):
                 common[entity] += linked[key]
         others = {v.name.lower(): self._by_entity(v) for v in Verdict if v is not Verdict.LINKED}
         return [
@@ -99,13 +105,12 @@ class LinkReport:
             for i, one in enumerate(self.entities)
         ]
 
-    def write_csv(self, path: Any) -> None:
+    def write_csv(self, path: Path) -> None:
         """Write a row an entity."""
-        rows = self.rows()
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+            writer = csv.DictWriter(file, list(self.rows[0]))
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(self.rows)
 
     def markdown(self, settings: Mapping[str, Any]) -> str:
         """Return the report for people."""
@@ -130,7 +135,7 @@ class LinkReport:
         return "\n".join(lines).rstrip() + "\n"
 
     def _never_found(self) -> list[str]:
-        missing = [row for row in self.rows() if not row["drawn"]]
+        missing = [row for row in self.rows if not row["drawn"]]
         if not missing:
             return []
         names = [name for name in missing[0] if name not in ("entity", "mentions", "drawn")]
@@ -147,7 +152,7 @@ class LinkReport:
         ]
 
     def _too_common(self) -> list[str]:
-        linked, lexicon = self.places(Verdict.LINKED), self.found.lexicon
+        linked, lexicon = self.places[Verdict.LINKED], self.found.lexicon
         keys = sorted(self.drawn.too_common, key=lambda key: -linked[key])
         if not keys:
             return []
@@ -156,7 +161,7 @@ class LinkReport:
         return [title, "", *markdown_table(["word", "places"], rows), ""]
 
     def _examples(self, verdict: Verdict, title: str) -> list[str]:
-        counts = self.places(verdict)
+        counts = self.places[verdict]
         if not counts:
             return []
         examples: dict[int, str] = {}

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -100,18 +100,17 @@ class LinkWorker:
 
     def __call__(self, task: LinkTask) -> PartSummary:
         """Write the part, and return its summary."""
-        policy = self._settings.rules.ambiguous
-        found = PartCollector(list(self._lexicon.names), policy == "all", policy == "nearest")
+        found = PartCollector(self._lexicon.names, self._settings.rules.ambiguous)
         with ExitStack() as files:
             path = files.enter_context(self._parts.writing(task.name, _REFUSED))
-            refused = files.enter_context(path.open("w", encoding="utf-8"))
+            refused = files.enter_context(path.open("wb"))
             table = files.enter_context(self._parts.writing(task.name, _MENTIONS))
             options: Any = {"compression": "zstd", "use_dictionary": ["entity_id", "key"]}
             writer = files.enter_context(pq.ParquetWriter(table, FOUND_SCHEMA, **options))
             for one in self._read(task, found):
                 if one is not None:
                     found.refuse(one)
-                    refused.write(json.dumps(one.as_json(), ensure_ascii=False) + "\n")
+                    refused.write(_line(one))
                 if found.rows >= ROWS_IN_MEMORY:
                     writer.write_table(found.take())
             writer.write_table(found.take())
@@ -179,13 +178,11 @@ class LinkSource(NamedTuple):
 
     Args:
         entities: the table.
-        refused: of the table.
         files: of the texts.
         columns: names of ``text`` and, if there is one, ``document`` in them.
     """
 
     entities: Sequence[Entity]
-    refused: Sequence[RefusedRecord]
     files: Sequence[RowFile]
     columns: Mapping[str, str]
 
@@ -225,3 +222,20 @@ def link_parts(source: LinkSource, output: Store, settings: LinkSettings, execut
         for suffix in parts.suffixes:
             parts.file(name, suffix).delete()
     return LinkResult(made.parts, lexicon)
+
+
+def write_quarantine(output: Store, parts: Iterable[str], refused: Sequence[RefusedRecord]) -> int:
+    """Write what is refused of the table and of the parts of the texts; return how many records that are."""
+    folder, number = found_parts(output), len(refused)
+    (output / QUARANTINE).delete()
+    with (output / QUARANTINE / "refused.jsonl").writing() as path, path.open("wb") as file:
+        file.writelines(_line(one) for one in refused)
+        for name in parts:
+            content = folder.file(name, _REFUSED).read_bytes()
+            file.write(content)
+            number += content.count(b"\n")
+    return number
+
+
+def _line(one: RefusedRecord) -> bytes:
+    return (json.dumps(one.as_json(), ensure_ascii=False) + "\n").encode()

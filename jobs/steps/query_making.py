@@ -110,9 +110,9 @@ def statistics_page(found: Mapping[str, Any]) -> str:
         ),
     ]
     lines = ["# Queries", "", *markdown_table(["", "number"], [[a, str(b)] for a, b in overall]), ""]
-    shapes = [[shape, str(number)] for shape, number in found["shapes"].items()]
+    counts = [[pair, str(number)] for pair, number in found["attribute_counts"].items()]
     lines += ["## By numbers of attributes", ""]
-    lines += [*markdown_table(["positive, negative", "ultra-fine classes"], shapes), ""]
+    lines += [*markdown_table(["positive, negative", "ultra-fine classes"], counts), ""]
     rows = [
         [
             one["class"],

@@ -284,6 +284,16 @@ def test_mistakes_say_what_is_there(
     assert "Traceback" not in error
 
 
+def test_an_output_within_the_texts_is_refused_before_it_is_read_as_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names, everything = _names(tmp_path, "Oslo"), texts(tmp_path / "raw")
+    words = ("--entities", names, "--texts", everything, "--output", everything / "linked", "--workers", 1)
+    assert run_command(main, *words) == 0
+    assert run_command(main, *words) == 2
+    assert "lies within --texts" in capsys.readouterr().err
+
+
 def test_texts_without_a_known_column_name_those_that_are_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -395,7 +405,7 @@ def test_parts_may_be_done_elsewhere_and_in_any_order(tmp_path: Path) -> None:
     found = {}
     for executor in (LocalExecutor(), LastFirst()):
         output = Store.open(tmp_path / type(executor).__name__)
-        result = link_parts(LinkSource(entities, [], files, columns), output, LinkSettings(), executor)
+        result = link_parts(LinkSource(entities, files, columns), output, LinkSettings(), executor)
         found[output.name] = draw(output, result, entities, DrawSettings())
     written = [sorted((tmp_path / name / "sentences").glob("*")) for name in found]
     assert [file.read_bytes() for file in written[0]] == [file.read_bytes() for file in written[1]]

@@ -85,7 +85,7 @@ def test_statistics_and_agreement_are_told(corpus: Path) -> None:
     assert make(corpus, "--annotations", labels, "--per-class", 0, "--attribute", "colour") == 0
     told = json.loads((corpus / "made/statistics.json").read_text(encoding="utf-8"))
     assert told["ultra_fine_classes"] == 2
-    assert told["shapes"] == {"1, 1": 2}
+    assert told["attribute_counts"] == {"1, 1": 2}
     assert told["positive_entities"] == 15.0
     # Three pairs of six agree fully, one in a third; 5 of 12 say red, 7 blue.
     agreement, chance = (3 + 1 / 3) / 4, (5 / 12) ** 2 + (7 / 12) ** 2

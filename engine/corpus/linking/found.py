@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel
 
-from engine.corpus.linking.matcher import Place, Verdict
+from engine.corpus.linking.matcher import Match, Verdict
+from engine.corpus.linking.rules import Ambiguous
 from engine.corpus.readers.base import RefusedRecord
 
 FOUND_SCHEMA = pa.schema(
@@ -75,41 +77,39 @@ class PartCollector:
 
     Args:
         names: of the entities.
-        all_of_ambiguous: take an ambiguous place for all its entities.
-        keep_ambiguous: keep ambiguous places, to be decided later.
+        ambiguous: what becomes of ambiguous places; "nearest" keeps them, to be decided later.
     """
 
-    def __init__(
-        self, names: list[str], all_of_ambiguous: bool = False, keep_ambiguous: bool = False
-    ) -> None:
-        self._names, self._all, self._keep = names, all_of_ambiguous, keep_ambiguous
+    def __init__(self, names: Sequence[str], ambiguous: Ambiguous = "refuse") -> None:
+        self._names, self._ambiguous = names, ambiguous
         self._rows: list[tuple[Any, ...]] = []
         self._sentences = self._with_mentions = 0
         self._places = [Counter[int]() for _ in Verdict]
         self._examples: list[dict[int, str]] = [{} for _ in Verdict]
         self.summary = PartSummary()
 
-    def add(self, sentence: str, places: list[Place], document: str) -> None:
+    def add(self, sentence: str, matches: list[Match], document: str) -> None:
         """Add what was found in a sentence; of an entity that it mentions twice, the first place."""
         mentioned: set[int] = set()
         self._sentences += 1
-        for place in places:
-            self._places[place.verdict][place.key] += 1
-            examples = self._examples[place.verdict]
-            if place.verdict is not Verdict.LINKED and len(examples) < EXAMPLES:
-                examples.setdefault(place.key, _excerpt(sentence, place.start, place.end))
-            if place.verdict is Verdict.LINKED or (self._all and place.verdict is Verdict.AMBIGUOUS):
-                for entity in place.entities:
+        for match in matches:
+            self._places[match.verdict][match.key] += 1
+            examples = self._examples[match.verdict]
+            if match.verdict is not Verdict.LINKED and len(examples) < EXAMPLES:
+                examples.setdefault(match.key, _excerpt(sentence, match.start, match.end))
+            is_ambiguous = match.verdict is Verdict.AMBIGUOUS
+            if match.verdict is Verdict.LINKED or (is_ambiguous and self._ambiguous == "all"):
+                for entity in match.entities:
                     if entity not in mentioned:
                         mentioned.add(entity)
-                        self._row(place, entity, draw_of(self._names[entity], sentence), sentence, document)
-            elif self._keep and place.verdict is Verdict.AMBIGUOUS:
-                self._row(place, UNDECIDED, 0, sentence, document)
+                        self._row(match, entity, draw_of(self._names[entity], sentence), sentence, document)
+            elif is_ambiguous and self._ambiguous == "nearest":
+                self._row(match, UNDECIDED, 0, sentence, document)
         self._with_mentions += bool(mentioned)
 
-    def _row(self, place: Place, entity: int, draw: int, sentence: str, document: str) -> None:
-        candidates = list(place.entities) if entity == UNDECIDED else None
-        self._rows.append((entity, place.key, sentence, place.start, place.end, draw, document, candidates))
+    def _row(self, match: Match, entity: int, draw: int, sentence: str, document: str) -> None:
+        candidates = list(match.entities) if entity == UNDECIDED else None
+        self._rows.append((entity, match.key, sentence, match.start, match.end, draw, document, candidates))
 
     @property
     def rows(self) -> int:

@@ -40,7 +40,7 @@ class Verdict(IntEnum):
     """Its case is not that of the name."""
 
 
-class Place(NamedTuple):
+class Match(NamedTuple):
     """A place of a text that is spelt like a name.
 
     Args:
@@ -70,7 +70,7 @@ class Matcher:
         # Not the form with a whole table for each state: a million names have some ten million states.
         self._automaton = AhoCorasick(lexicon.keys, implementation=Implementation.ContiguousNFA)
 
-    def find(self, text: str) -> list[Place]:
+    def find(self, text: str) -> list[Match]:
         """Return the places of a text that are spelt like names, in the order in which they begin.
 
         Linked and ambiguous ones do not overlap. Places whose case does not fit are left out where one
@@ -89,12 +89,12 @@ class Matcher:
                 taken = -minus_end
                 verdict = self._verdict(spellings, plain, start, taken)
             entities = entities_of(spellings)
-            places.append(Place(start, -minus_end, key, entities, verdict))
+            places.append(Match(start, -minus_end, key, entities, verdict))
         covered = [(one.start, one.end) for one in places]
         for start, minus_end, key in others:
             if not any(a <= start and -minus_end <= b for a, b in covered):
                 places.append(
-                    Place(
+                    Match(
                         start, -minus_end, key, entities_of(self._lexicon.spellings[key]), Verdict.OTHER_CASE
                     )
                 )
@@ -108,7 +108,7 @@ class Matcher:
         return found
 
     @staticmethod
-    def _given(place: Place, start: int, end: int) -> Place:
+    def _given(place: Match, start: int, end: int) -> Match:
         return place._replace(start=start, end=end)
 
     def _candidates(

@@ -20,11 +20,11 @@ Attributes = Mapping[str, Sequence[str]]
 Condition = tuple[tuple[str, str], ...]
 """Attributes with a value each, sorted by name: an entity fulfils it that has all of them."""
 
-Shape = tuple[int, int]
+AttributeCounts = tuple[int, int]
 """Numbers of positive and of negative attributes."""
 
-PAPER_SHARES: Mapping[Shape, int] = {(1, 1): 238, (1, 2): 5, (2, 1): 9, (2, 2): 7, (3, 3): 2}
-"""UltraWiki's ultra-fine classes by shape (table 10)."""
+PAPER_SHARES: Mapping[AttributeCounts, int] = {(1, 1): 238, (1, 2): 5, (2, 1): 9, (2, 2): 7, (3, 3): 2}
+"""UltraWiki's ultra-fine classes by numbers of attributes (table 10)."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,17 @@ class UltraFineClass(NamedTuple):
     negative_entities: tuple[int, ...]
 
     @property
-    def shape(self) -> Shape:
+    def attribute_counts(self) -> AttributeCounts:
         """Its numbers of attributes."""
         return len(self.positive), len(self.negative)
 
     @property
-    def targets(self) -> list[int]:
+    def positive_only(self) -> list[int]:
         """P without N: what an expansion must find."""
         return sorted(set(self.positive_entities) - set(self.negative_entities))
 
     @property
-    def strangers(self) -> list[int]:
+    def negative_only(self) -> list[int]:
         """N without P: what an expansion must not find, and what negative seeds are drawn from."""
         return sorted(set(self.negative_entities) - set(self.positive_entities))
 
@@ -120,7 +120,7 @@ def ultra_fine_classes(
     random: Random,
     least: int = 6,
     seeds: int = 3,
-    shares: Mapping[Shape, int] = PAPER_SHARES,
+    shares: Mapping[AttributeCounts, int] = PAPER_SHARES,
 ) -> list[UltraFineClass]:
     """Return ultra-fine classes of a fine class, drawn from all that there are, and sorted.
 
@@ -130,21 +130,22 @@ def ultra_fine_classes(
         random: draws them.
         least: entities that P and N must have (the paper's n_thred), and that must be left of P without N.
         seeds: entities that must be left of N without P.
-        shares: how many of each shape are wanted, as parts of a whole. What a shape lacks the others make up.
+        shares: how many with so many attributes are wanted, as parts of a whole. The others make up what
+            some lack.
     """
-    there, fulfilled_CM = conditions(fine, max(max(shape) for shape in shares), least)
+    there, fulfilled_CM = conditions(fine, max(max(counts) for counts in shares), least)
     if not there:
         return []
     sizes_C = fulfilled_CM.sum(axis=1)
     both_CC = fulfilled_CM.astype(np.int32) @ fulfilled_CM.T.astype(np.int32)
     fits_CC = (sizes_C[:, None] - both_CC >= least) & (sizes_C[None, :] - both_CC >= seeds)
     lengths_C = np.array([len(one) for one in there])
-    by_shape = {}
+    by_counts = {}
     for m, n in shares:
         pairs = np.argwhere(fits_CC & (lengths_C == m)[:, None] & (lengths_C == n)[None, :])
-        by_shape[m, n] = random.sample(pairs.tolist(), len(pairs))
-    wanted = quotas(number, shares, {shape: len(pairs) for shape, pairs in by_shape.items()})
-    chosen = sorted(tuple(pair) for shape, n in wanted.items() for pair in by_shape[shape][:n])
+        by_counts[m, n] = random.sample(pairs.tolist(), len(pairs))
+    wanted = quotas(number, shares, {counts: len(pairs) for counts, pairs in by_counts.items()})
+    chosen = sorted(tuple(pair) for counts, n in wanted.items() for pair in by_counts[counts][:n])
 
     def of(row: int) -> tuple[int, ...]:
         return tuple(sorted(fine.members[place] for place in np.flatnonzero(fulfilled_CM[row]).tolist()))
@@ -152,22 +153,24 @@ def ultra_fine_classes(
     return [UltraFineClass(fine.name, there[a], there[b], of(a), of(b)) for a, b in chosen]
 
 
-def quotas(number: int, shares: Mapping[Shape, int], there: Mapping[Shape, int]) -> dict[Shape, int]:
-    """Return how many of each shape are taken, ``number`` together if there are so many.
+def quotas(
+    number: int, shares: Mapping[AttributeCounts, int], there: Mapping[AttributeCounts, int]
+) -> dict[AttributeCounts, int]:
+    """Return how many with so many attributes are taken, ``number`` together if there are so many.
 
-    By largest remainders; what a shape lacks goes to those that have more, by their shares again.
+    By largest remainders; what some lack goes to those that have more, by their shares again.
     """
     taken = dict.fromkeys(shares, 0)
     left = min(number, sum(there.values()))
     while left:
-        open_ones = {shape: share for shape, share in shares.items() if taken[shape] < there[shape]}
+        open_ones = {counts: share for counts, share in shares.items() if taken[counts] < there[counts]}
         whole = sum(open_ones.values())
-        exact = {shape: left * share / whole for shape, share in open_ones.items()}
-        step = {shape: int(value) for shape, value in exact.items()}
-        rest = sorted(open_ones, key=lambda shape: (step[shape] - exact[shape], shape))
-        for shape in rest[: left - sum(step.values())]:
-            step[shape] += 1
-        for shape, n in step.items():
-            taken[shape] = min(taken[shape] + n, there[shape])
+        exact = {counts: left * share / whole for counts, share in open_ones.items()}
+        step = {counts: int(value) for counts, value in exact.items()}
+        rest = sorted(open_ones, key=lambda counts: (step[counts] - exact[counts], counts))
+        for counts in rest[: left - sum(step.values())]:
+            step[counts] += 1
+        for counts, n in step.items():
+            taken[counts] = min(taken[counts] + n, there[counts])
         left = min(number, sum(there.values())) - sum(taken.values())
     return taken

@@ -35,18 +35,18 @@ def draw_queries(
     """
     definition = repr((ultra_fine.fine, ultra_fine.positive, ultra_fine.negative))
     random = Random(content_key(str(seed), definition))
-    targets, strangers = ultra_fine.targets, ultra_fine.strangers
+    positive_only, negative_only = ultra_fine.positive_only, ultra_fine.negative_only
     found = []
     for _ in range(number):
         positive, negative = (
             random.sample(some, random.randint(seeds.least, min(seeds.most, most)))
-            for some, most in ((targets, len(targets) - 1), (strangers, len(strangers)))
+            for some, most in ((positive_only, len(positive_only) - 1), (negative_only, len(negative_only)))
         )
         found.append(
             {
                 "pos_seeds": [names[entity] for entity in positive],
                 "neg_seeds": [names[entity] for entity in negative],
-                "pos_gt": sorted(names[entity] for entity in set(targets) - set(positive)),
+                "pos_gt": sorted(names[entity] for entity in set(positive_only) - set(positive)),
                 "neg_gt": sorted(
                     names[entity] for entity in set(ultra_fine.negative_entities) - set(negative)
                 ),

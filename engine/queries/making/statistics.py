@@ -26,7 +26,7 @@ def summary(
         made: the ultra-fine ones.
         queries: of these.
     """
-    shapes = Counter(one.shape for one in made)
+    by_counts = Counter(one.attribute_counts for one in made)
     by_fine = Counter(one.fine for one in made)
     seeds = {kind: [len(query[f"{kind}_seeds"]) for query in queries] for kind in ("pos", "neg")}
     return {
@@ -38,7 +38,7 @@ def summary(
         "seeds": {kind: [min(some), max(some)] for kind, some in seeds.items() if some},
         "truth": {kind: _mean(len(query[f"{kind}_gt"]) for query in queries) for kind in ("pos", "neg")},
         "same_attributes": sum([a for a, _ in one.positive] == [a for a, _ in one.negative] for one in made),
-        "shapes": {f"{m}, {n}": number for (m, n), number in sorted(shapes.items())},
+        "attribute_counts": {f"{m}, {n}": number for (m, n), number in sorted(by_counts.items())},
         "by_fine_class": [
             {
                 "class": one.name,

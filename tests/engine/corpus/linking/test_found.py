@@ -10,7 +10,7 @@ from engine.corpus.linking.found import PartCollector, draw_of, drawn
 from engine.corpus.linking.lexicon import Lexicon
 from engine.corpus.linking.matcher import Matcher
 from engine.corpus.linking.nearest import nearest_entities
-from engine.corpus.linking.rules import LinkRules
+from engine.corpus.linking.rules import Ambiguous, LinkRules
 
 MENTIONS = st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 9)), max_size=40)
 
@@ -50,9 +50,9 @@ def test_draws_differ_by_entity_and_sentence() -> None:
     )
 
 
-def collected(sentences: list[str], **settings: bool) -> PartCollector:
+def collected(sentences: list[str], ambiguous: Ambiguous = "refuse") -> PartCollector:
     names, aliases = ["Georgia", "Georgia (state)", "Oslo"], [[], ["Georgia"], []]
-    found = PartCollector(names, **settings)
+    found = PartCollector(names, ambiguous)
     matcher = Matcher(Lexicon(names, aliases), LinkRules())
     for number, sentence in enumerate(sentences):
         found.add(sentence, matcher.find(sentence), f"d{number}")
@@ -84,9 +84,9 @@ def test_a_part_has_a_row_a_mention_and_counts_every_place() -> None:
 
 
 def test_ambiguous_places_are_of_all_or_are_kept_undecided() -> None:
-    of_all = collected(SENTENCES, all_of_ambiguous=True).take()
+    of_all = collected(SENTENCES, "all").take()
     assert of_all["entity_id"].to_pylist() == [2, 0, 1]
-    kept = collected(SENTENCES, keep_ambiguous=True).take()
+    kept = collected(SENTENCES, "nearest").take()
     assert kept["entity_id"].to_pylist() == [2, -1]
     assert kept["candidates"].to_pylist() == [None, [0, 1]]
 

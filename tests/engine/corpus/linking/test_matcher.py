@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.corpus.linking.lexicon import Lexicon
-from engine.corpus.linking.matcher import Matcher, Place, Verdict, _whole_words
+from engine.corpus.linking.matcher import Match, Matcher, Verdict, _whole_words
 from engine.corpus.linking.rules import LinkRules
 from engine.text.words import is_parted
 
@@ -22,11 +22,11 @@ def matcher(*names: str, aliases: dict[str, list[str]] | None = None, **rules: o
     return Matcher(lexicon, LinkRules.model_validate(rules))
 
 
-def linked(found: list[Place], text: str) -> list[str]:
+def linked(found: list[Match], text: str) -> list[str]:
     return [text[one.start : one.end] for one in found if one.verdict is Verdict.LINKED]
 
 
-def verdicts(found: list[Place]) -> list[str]:
+def verdicts(found: list[Match]) -> list[str]:
     return [one.verdict.name.lower() for one in found]
 
 

@@ -75,7 +75,7 @@ def test_every_seed_and_target_fulfils_its_definition(one: FineClass, number: in
         for query in draw_queries(ultra_fine, 3, SeedNumbers(2, 3), seed, names):
             ids = {key: [names.index(n) for n in query[key]] for key in KEYS}
             assert all(2 <= len(set(ids[key])) == len(ids[key]) <= 3 for key in KEYS[:2])
-            assert set(ids["pos_seeds"]) | set(ids["pos_gt"]) == set(ultra_fine.targets)
+            assert set(ids["pos_seeds"]) | set(ids["pos_gt"]) == set(ultra_fine.positive_only)
             assert set(ids["neg_seeds"]) | set(ids["neg_gt"]) == set(ultra_fine.negative_entities)
             assert not set(ids["pos_seeds"]) & set(ids["pos_gt"])
             assert not set(ids["neg_seeds"]) & {*ids["neg_gt"], *ultra_fine.positive_entities}
@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same(one: FineClass, seed: int) -> None:
     assert made() == made()
 
 
-def test_what_a_shape_lacks_the_others_make_up() -> None:
+def test_what_some_numbers_of_attributes_lack_the_others_make_up() -> None:
     there = dict.fromkeys(PAPER_SHARES, 100)
     assert quotas(26, PAPER_SHARES, there) == {(1, 1): 24, (1, 2): 0, (2, 1): 1, (2, 2): 1, (3, 3): 0}
     assert quotas(26, PAPER_SHARES, {**there, (1, 1): 3}) == {
@@ -114,7 +114,7 @@ def test_quotas_take_as_many_as_there_are(number: int, have: list[int]) -> None:
     there = dict(zip(PAPER_SHARES, have, strict=True))
     taken = quotas(number, PAPER_SHARES, there)
     assert sum(taken.values()) == min(number, sum(have))
-    assert all(0 <= taken[shape] <= there[shape] for shape in there)
+    assert all(0 <= taken[counts] <= there[counts] for counts in there)
 
 
 def sample() -> FineClass:
@@ -142,7 +142,7 @@ def test_statistics_counted_by_hand() -> None:
     assert told["ultra_fine_classes"] == 4
     assert told["queries"] == 12
     assert told["positive_entities"] == told["negative_entities"] == 8.0
-    assert told["shapes"] == {"1, 1": 4}
+    assert told["attribute_counts"] == {"1, 1": 4}
     assert told["same_attributes"] == 4
     assert told["intersecting"] == intersecting(made) == 1.0
     assert told["by_fine_class"] == [
@@ -155,8 +155,15 @@ def test_statistics_counted_by_hand() -> None:
     assert overlap(made) == pytest.approx((5 / 13 + 4 / 12 + 4 / 12 + 3 / 11) / 6, abs=1e-4)
 
 
-def test_agreement_of_the_textbook() -> None:
-    """Fleiss (1971) by hand: three items, four annotators, two categories."""
+def test_agreement_of_a_published_example() -> None:
+    """Ten subjects, five categories, fourteen raters: 0.210, as Wikipedia's page on the kappa has it."""
+    counts = [[0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1]]
+    counts += [[7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7]]
+    assert fleiss_kappa(np.array(counts)) == pytest.approx(0.210, abs=5e-4)
+
+
+def test_agreement_by_hand() -> None:
+    """Three items, four annotators, two categories."""
     counts = np.array([[4, 0], [2, 2], [1, 3]])
     agreement = (12 / 12 + 4 / 12 + 6 / 12) / 3
     chance = (7 / 12) ** 2 + (5 / 12) ** 2
