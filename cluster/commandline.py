@@ -144,7 +144,7 @@ class Command(Generic[Settings]):
     def _app(self, then: Callable[[Settings], None]) -> typer.Typer:
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         about = inspect.cleandoc(self.function.__doc__ or "") + (f"\n\n{self.about}" if self.about else "")
-        epilog = "\b\nExamples:\n" + inspect.cleandoc(self.examples)
+        epilog = preformatted("Examples:\n" + inspect.cleandoc(self.examples))
         app.command(cls=GroupedOptions, help=about, epilog=epilog)(self._typer_function(then))
         return app
 

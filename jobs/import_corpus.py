@@ -48,7 +48,7 @@ class ImportCommandSettings(CommandSettings):
     source: str = Field(description="Folder, file, pattern of names or s3:// address to import.")
     format: Annotated[str, Choices(formats())] = Field(
         default="auto",
-        description="Read the source in this form, see below; auto: by its files' names.",
+        description="Read the source in this form, see above; auto: by its files' names.",
     )
     columns: str = Field(
         default="",

@@ -313,6 +313,15 @@ def example_lines(command: Command[Any]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("module", MODULES)
+def test_examples_are_shown_line_by_line(module: str) -> None:
+    """After an empty line, too: a command that is joined to the next cannot be copied."""
+    command = command_of(module)
+    shown = CliRunner().invoke(command.app, ["--help"], terminal_width=200).stdout.splitlines()
+    lines = [line.strip() for line in command.examples.splitlines() if line.strip()]
+    assert [line.strip() for line in shown if line.strip() in lines] == lines
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_every_example_is_a_command_line(
     module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
