@@ -21,7 +21,8 @@ from pydantic import Field
 
 from cluster.commandline import command
 from cluster.options import CommandSettings, Group
-from engine.corpus.inputs.format import InputManifest, InputSettings, Stats, draw_rows, input_parts
+from engine.corpus.drawing import draw_of, drawn
+from engine.corpus.inputs.format import InputManifest, InputSettings, Stats, input_parts
 from engine.corpus.inputs.masking import fingerprint, fitting_tokenizer
 from engine.corpus.inputs.worker import InputTask, InputWorker
 from engine.corpus.schema import CorpusManifest, check_same_corpus, check_whole, part_digests, read_manifest
@@ -76,10 +77,10 @@ def preprocess(
     corpus = check_whole(workspace)
     tokenizer = fitting_tokenizer(model, settings.max_length)
     key = settings.key(corpus.digest)
-    drawn = _tasks(workspace, corpus, settings)
-    sentences = sampled_sentences(workspace, {task.part: task.rows for task in drawn})
+    by_part = _tasks(workspace, corpus, settings)
+    sentences = sampled_sentences(workspace, {task.part: task.rows for task in by_part})
     check_words(sentences, tokenizer, f"--model {model}")
-    tasks = {task.name: task for task in drawn}
+    tasks = {task.name: task for task in by_part}
     parts = input_parts(workspace, settings)
     if force:
         for name in tasks:
@@ -96,7 +97,7 @@ def preprocess(
             size=lambda task: len(task.rows),
             check=lambda: check_same_corpus(workspace, corpus.digest),
         )
-    manifest = _summary(settings, model, corpus, made.parts)
+    manifest = _summary(settings, model, corpus, made.parts, part_digests(workspace))
     write_model(workspace.inputs(key) / MANIFEST, manifest)
     write_pointer(workspace.inputs(), key)
     return PreprocessResult(key, manifest, made.made, made.kept)
@@ -104,13 +105,12 @@ def preprocess(
 
 def _tasks(workspace: Workspace, corpus: CorpusManifest, settings: InputSettings) -> list[InputTask]:
     """Return what each part is made from, under the digest of that."""
-    drawn = _drawn(workspace.mentions(), corpus, settings)
-    told = _descriptions(workspace, drawn) if settings.descriptions else [""] * len(drawn)
-    firsts = np.cumsum([0, *corpus.parts])[:-1].tolist()
+    rows_of_parts = _drawn(workspace, corpus, settings)
+    told = _descriptions(workspace, rows_of_parts) if settings.descriptions else [""] * len(rows_of_parts)
     return [
-        InputTask(content_key(digest, str(first), rows.tobytes(), about), part, first, rows)
-        for part, (digest, first, rows, about) in enumerate(
-            zip(part_digests(workspace), firsts, drawn, told, strict=True)
+        InputTask(content_key(digest, rows.tobytes(), about), part, rows)
+        for part, (digest, rows, about) in enumerate(
+            zip(part_digests(workspace), rows_of_parts, told, strict=True)
         )
     ]
 
@@ -127,29 +127,50 @@ def _descriptions(workspace: Workspace, drawn: Sequence[npt.NDArray[np.int64]]) 
     return found
 
 
-def _drawn(parts: list[Store], corpus: CorpusManifest, settings: InputSettings) -> list[np.ndarray]:
+def _drawn(
+    workspace: Workspace, corpus: CorpusManifest, settings: InputSettings
+) -> list[npt.NDArray[np.int64]]:
     """Return for every part the row numbers, within it, of the contexts that were drawn."""
-    tables = []
-    for part in parts:
-        with part.open_input() as stream:
-            tables.append(pq.read_table(stream, columns=["entity_id", "end"]))
-    if [len(table) for table in tables] != corpus.parts:
+    with workspace.entities.open_input() as stream:
+        names = pq.read_table(stream, columns=["name"])["name"].to_pylist()
+    entities, draws = [], []
+    for part in workspace.mentions():
+        ids, numbers, able = _draws_of(part, names, settings)
+        # Below 0: not drawn.
+        entities.append(np.where(able, ids, -1))
+        draws.append(numbers)
+    if [len(one) for one in draws] != corpus.parts:
         raise StorageError("corpus/mentions: not the parts that corpus/manifest.json lists; import again")
-    borders = np.cumsum([0, *corpus.parts])
-    mentions = pa.concat_tables(tables)
-    able = np.flatnonzero(mentions["end"].to_numpy() > 0)  # those with a sentence
-    if settings.images:
-        able = np.arange(len(mentions))
-    if not len(able):
+    together = np.concatenate(entities)
+    if (together < 0).all():
         raise StorageError("corpus/mentions: no sentence in it, images alone; add --images")
-    drawn = draw_rows(mentions["entity_id"].to_numpy()[able], settings.max_sentences, settings.seed)
-    rows = able[drawn]
-    split = np.searchsorted(rows, borders)
-    return [rows[a:b] - first for a, b, first in zip(split[:-1], split[1:], borders[:-1], strict=True)]
+    kept, _ = drawn(together, np.concatenate(draws), settings.max_sentences)
+    return [np.flatnonzero(own) for own in np.split(kept, np.cumsum(corpus.parts)[:-1])]
+
+
+def _draws_of(
+    part: Store, names: Sequence[str], settings: InputSettings
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
+    """Return the entity and the draw of every mention of a part, and whether it may be drawn, [rows]."""
+    with part.open_input() as stream:
+        table = pq.read_table(stream)
+    ids = table["entity_id"].to_numpy()
+    seed = str(settings.seed)
+    columns = (table[name].to_pylist() for name in ("entity_id", "sentence", "start", "image"))
+    draws = [
+        draw_of(seed, names[entity], sentence, str(start), image or "")
+        for entity, sentence, start, image in zip(*columns, strict=True)
+    ]
+    able = table["end"].to_numpy() > 0  # those with a sentence
+    return ids, np.array(draws, np.uint64), able | settings.images
 
 
 def _summary(
-    settings: InputSettings, model: str, corpus: CorpusManifest, parts: dict[str, Stats]
+    settings: InputSettings,
+    model: str,
+    corpus: CorpusManifest,
+    parts: dict[str, Stats],
+    sources: list[str],
 ) -> InputManifest:
     stats = parts.values()
     return InputManifest(
@@ -162,6 +183,7 @@ def _summary(
         clipped=sum(s["clipped"] for s in stats),
         unknown=sum(s["unknown"] for s in stats),
         parts={name: s["rows"] for name, s in parts.items()},
+        sources=sources,
     )
 
 

@@ -7,9 +7,10 @@ system keeps what fits. bfloat16 is stored as its 16-bit patterns (npy knows no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +68,10 @@ class InputRows:
         """Tokens of each sentence."""
         return np.diff(self.offsets)
 
+    def tokens_of(self, row: int) -> bytes:
+        """Return the token ids of a sentence as bytes, by which it is told from any other."""
+        return self.ids[self.offsets[row] : self.offsets[row + 1]].tobytes()
+
     def padded_ids(self, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return the token ids [B, L] (0 beyond a sentence) and lengths [B] of some rows."""
         lengths = self.lengths[rows]
@@ -77,9 +82,16 @@ class InputRows:
 
 
 def fill_part(
-    encoder: TextEncoder, rows: InputRows, target: Path, dtype: torch.dtype, device: torch.device
+    encoder: TextEncoder,
+    rows: InputRows,
+    target: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    known: Mapping[bytes, npt.NDArray[Any]] = MappingProxyType({}),
 ) -> None:
     """Run the frozen layers over one inputs part and write its states to ``target``.
+
+    States depend on the tokens alone, so that those of a sentence that another part holds are copied.
 
     The file is written through a memory map: memory does not grow with the part. Its space is reserved
     first, as a full disk would end the process without a word.
@@ -90,6 +102,7 @@ def fill_part(
         target: the npy file.
         dtype: bfloat16 or float32, of the stored states.
         device: where the layers run; in bfloat16 if that is both stored and fast there.
+        known: from :func:`known_states`, of the same frozen layers and type.
     """
     stored = np.uint16 if dtype == torch.bfloat16 else np.float32
     shape = (int(rows.offsets[-1]), encoder.dim)
@@ -102,9 +115,11 @@ def fill_part(
     if not shape[0]:
         return
     states = np.memmap(target, stored, "r+", start, shape)
+    new = _copy_known(rows, states, known)
     compute = dtype if fast_dtype(device) == dtype else torch.float32
     with torch.inference_mode(), torch.autocast(device.type, compute, enabled=compute != torch.float32):
-        for batch in length_batches(rows.lengths):
+        for places in length_batches(rows.lengths[new]):
+            batch = new[places]
             ids_BL, lengths_B = rows.padded_ids(batch)
             found_BLD = encoder.lower_states(ids_BL.to(device), lengths_B.to(device)).to(dtype).cpu()
             for i, row in enumerate(batch):
@@ -112,6 +127,34 @@ def fill_part(
                 bits = one.view(torch.uint16) if dtype == torch.bfloat16 else one
                 states[rows.offsets[row] : rows.offsets[row + 1]] = bits.numpy()
     states.flush()
+
+
+def known_states(parts: Iterable[CachedPart]) -> dict[bytes, npt.NDArray[Any]]:
+    """Return the stored states, [L, D], of every sentence of some parts by its token ids.
+
+    The states stay on disk until they are read.
+    """
+    found = {}
+    for part in parts:
+        rows = InputRows.read(part.inputs.local_copy(machine_cache()))
+        states = _open_states(part.states.local_copy(machine_cache()))
+        for row in range(len(rows)):
+            found[rows.tokens_of(row)] = states[rows.offsets[row] : rows.offsets[row + 1]]
+    return found
+
+
+def _copy_known(
+    rows: InputRows, states: npt.NDArray[Any], known: Mapping[bytes, npt.NDArray[Any]]
+) -> npt.NDArray[np.int64]:
+    """Write the states that are known already; return the rows whose states are not."""
+    new = []
+    for row in range(len(rows)):
+        found = known.get(rows.tokens_of(row))
+        if found is None:
+            new.append(row)
+        else:
+            states[rows.offsets[row] : rows.offsets[row + 1]] = found
+    return np.array(new, np.int64)
 
 
 class CachedStates:

@@ -6,7 +6,6 @@ is the bare mask between begin and end; the patches of no image are masked out o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -103,23 +102,13 @@ def bare_states(encoder: TextEncoder, first: int, mask: int, last: int) -> Tenso
 def image_rows(workspace: Workspace, inputs: Inputs, features: ImageFeatures) -> Rows:
     """Return the feature row of each input's image, int64 [n], -1: none; in the order of the inputs."""
     rows = []
-    for source, mentions, first in zip(inputs.parts, workspace.mentions(), _firsts(workspace), strict=True):
+    for source, mentions in zip(inputs.parts, workspace.mentions(), strict=True):
         with source.open_input() as stream:
-            own = pq.read_table(stream, columns=["mention"])["mention"].to_numpy() - first
+            own = pq.read_table(stream, columns=["row"])["row"]
         with mentions.open_input() as stream:
             addresses = pq.read_table(stream, columns=["image"])["image"]
         rows.append(features.rows_of(addresses.take(own).to_pylist()))
     return np.concatenate([np.empty(0, np.int64), *rows])
-
-
-def _firsts(workspace: Workspace) -> Sequence[int]:
-    """Return the number of the first mention of each part."""
-    counts = []
-    for part in workspace.mentions():
-        with part.open_input() as stream:
-            counts.append(pq.read_metadata(stream).num_rows)
-    firsts: Sequence[int] = np.cumsum([0, *counts])[:-1].tolist()
-    return firsts
 
 
 def image_means(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from engine.corpus.inputs.format import Inputs
+from engine.corpus.inputs.format import Inputs, input_manifests, input_parts
 from engine.corpus.inputs.masking import fingerprint, fitting_tokenizer
 from engine.errors import UserError
 from engine.models.device import worker_device
@@ -18,7 +18,7 @@ from engine.models.text import TextEncoder
 from engine.storage.parts import PartFolder, check_whole
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import FrozenCache, InputRows, fill_part
+from engine.training.cache import CachedPart, FrozenCache, InputRows, fill_part, known_states
 from jobs.workers.executor import Executor, given_or_auto, make_parts
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -50,8 +50,9 @@ def frozen_cache(
     weights = TextEncoder.load(model).lower_fingerprint()[:8]
     key = f"{inputs.manifest.settings.parts_key()}-{weights}-{dtype}"
     states = _states(workspace, key)
+    earlier = _earlier_parts(workspace, inputs, states)
     tasks = {
-        name: StateTask(name, source, rows)
+        name: StateTask(name, source, rows, earlier.get(name, ()))
         for name, source, rows in zip(inputs.names, inputs.parts, inputs.rows, strict=True)
     }
     arguments = (workspace.root.uri, model, dtype, key, weights)
@@ -78,12 +79,41 @@ def _states(workspace: Workspace, key: str) -> PartFolder[None]:
     return PartFolder(workspace.cache(key), (".npy",), check_whole)
 
 
+def _earlier_parts(
+    workspace: Workspace, inputs: Inputs, states: PartFolder[None]
+) -> dict[str, tuple[CachedPart, ...]]:
+    """Return, for the parts that are missing, parts with states that most likely share sentences with them.
+
+    These are parts of other model input with the same tokenizer, made of the same part of the corpus (of
+    other sentences drawn of it), or of the part in the same place, from which sentences were taken.
+    """
+    there = set(states.names())
+    missing = {name: place for place, name in enumerate(inputs.names) if name not in there}
+    found: dict[str, set[str]] = {name: set() for name in missing}
+    if not missing or not there:
+        return {}
+    for manifest in input_manifests(workspace, inputs.manifest.settings.parts_key()):
+        names = list(manifest.parts)
+        of_source = dict(zip(manifest.sources, names, strict=True))
+        for name, place in missing.items():
+            in_place = names[place] if place < len(names) else None
+            same = of_source.get(inputs.manifest.sources[place], in_place)
+            if same in there:
+                found[name].add(same)
+    folder = input_parts(workspace, inputs.manifest.settings)
+    return {
+        name: tuple(CachedPart(folder.file(one), states.file(one)) for one in sorted(some))
+        for name, some in found.items()
+    }
+
+
 class StateTask(NamedTuple):
-    """The task of one part: the inputs part of the same name, and its rows."""
+    """The task of one part: the inputs part of the same name, its rows, and parts that may share some."""
 
     name: str
     source: Store
     rows: int
+    earlier: tuple[CachedPart, ...] = ()
 
 
 def _rows_of(task: StateTask) -> int:
@@ -119,4 +149,5 @@ class StateWorker:
         """Write the states of an inputs part."""
         rows = InputRows.read(task.source.local_copy(machine_cache()))
         with self._states.writing(task.name) as path:
-            fill_part(self._encoder, rows, path, self._dtype, self._device)
+            known = known_states(task.earlier)
+            fill_part(self._encoder, rows, path, self._dtype, self._device, known)

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.corpus.linking.found import UNDECIDED, draw_of, drawn
+from engine.corpus.drawing import draw_of, drawn
+from engine.corpus.linking.found import UNDECIDED
 from engine.corpus.linking.matcher import Verdict
 from engine.corpus.readers.base import Entity
 from engine.storage.store import Store

@@ -22,18 +22,12 @@ def sentence_rows(workspace: Workspace, inputs: Inputs) -> list[npt.NDArray[np.i
         workspace: with the corpus that the input was made from.
         inputs: whose sentences are meant; contexts without a sentence are left out.
     """
-    firsts = np.cumsum([0, *read_manifest(workspace).parts])
-    drawn = []
-    for part in inputs.parts:
-        with part.open_input() as stream:
-            drawn.append(pq.read_table(stream, columns=["mention"])["mention"].to_numpy())
-    mentions = np.sort(np.concatenate(drawn)).astype(np.int64)
-    split = np.split(mentions, np.searchsorted(mentions, firsts[1:-1]))
     found = []
-    for source, some, first in zip(workspace.mentions(), split, firsts, strict=False):
+    for part, source in zip(inputs.parts, workspace.mentions(), strict=True):
+        with part.open_input() as stream:
+            rows = np.sort(pq.read_table(stream, columns=["row"])["row"].to_numpy()).astype(np.int64)
         with source.open_input() as stream:
             has_text = pq.read_table(stream, columns=["end"])["end"].to_numpy() > 0
-        rows = some - first
         found.append(rows[has_text[rows]])
     return found
 

@@ -56,7 +56,7 @@ def test_types_and_view_are_those_of_a_plain_loop(made: tuple[Workspace, str]) -
     model, bundle = TypingModel.load(folder), Bundle.open(workspace)
     mentions = [row for part in workspace.mentions() for row in pq.read_table(part.path).to_pylist()]
     drawn = np.concatenate(
-        [pq.read_table(part.path)["mention"].to_numpy() for part in open_inputs(workspace).parts]
+        [pq.read_table(part.path)["row"].to_numpy() for part in open_inputs(workspace).parts]
     )
     assert len(drawn) == 4 * len(METALS)
     sums, total = np.zeros((len(METALS), len(LABELS))), np.zeros((len(METALS), 0))

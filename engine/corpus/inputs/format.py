@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.corpus.schema import read_manifest
 from engine.errors import StorageError
@@ -20,13 +21,16 @@ from engine.storage.workspace import Workspace
 INPUT_SCHEMA = pa.schema(
     [
         pa.field("entity_id", pa.int32(), nullable=False),
-        pa.field("mention", pa.int64(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
         pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("mask_index", pa.int32(), nullable=False),
     ]
 )
-"""One file per mentions part. ``mention`` is the row number of the mention in the whole corpus,
-``mask_index`` the place of the mask token in ``input_ids``."""
+"""One file per mentions part. ``row`` is the number of the mention in that part, ``mask_index`` the place of
+the mask token in ``input_ids``."""
+
+_FORMAT = 2
+"""Part of every key. Rows of the first format were drawn by their places and numbered in the corpus."""
 
 Stats = dict[str, int]
 """rows, tokens, longest, clipped and unknown (tokens) of one part; kept in its Parquet footer, so that a
@@ -66,7 +70,7 @@ class InputSettings(BaseModel):
 
     def key(self, corpus_digest: str) -> str:
         """Return the folder name of these settings over a corpus: readable, and different if anything is."""
-        content = self.model_dump_json(exclude=self._younger()) + corpus_digest
+        content = f"{_FORMAT} {self.model_dump_json()} {corpus_digest}"
         about = ("-RA" if self.descriptions else "") + ("-I" if self.images else "")
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         return f"mask-L{self.max_length}-S{self.max_sentences}{about}-{digest}"
@@ -76,21 +80,10 @@ class InputSettings(BaseModel):
 
         Which sentences are drawn is not part of it; that is in each part's own name.
         """
-        about = "-RA" if self.descriptions else ""
-        younger = {"description_names", "window"} - self._younger()
-        content = f"{self.tokenizer} {self.max_length}{about}"
-        content += "".join(f" {name}={getattr(self, name)}" for name in sorted(younger))
+        about = f"-RA {self.description_names}" if self.descriptions else ""
+        content = f"{_FORMAT} {self.tokenizer} {self.max_length} {self.window}{about}"
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
-        return f"parts-mask-L{self.max_length}{about}-{digest}"
-
-    def _younger(self) -> set[str]:
-        """Return the fields that are in no key: what was made before there was a choice keeps its key."""
-        as_ever = {
-            "images": not self.images,
-            "description_names": not self.descriptions or self.description_names == "masked",
-            "window": self.window == "sentence",
-        }
-        return {name for name, same in as_ever.items() if same}
+        return f"parts-mask-L{self.max_length}{about[:3]}-{digest}"
 
 
 class InputManifest(BaseModel):
@@ -111,15 +104,8 @@ class InputManifest(BaseModel):
     """Tokens that stand for something that the vocabulary does not have."""
     parts: dict[str, int]
     """Rows of every part by its name, in the order of the mentions parts."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_an_earlier_version(cls, content: Any) -> Any:
-        """Read inputs made before there was a choice: names in descriptions were masked."""
-        settings = content.get("settings") if isinstance(content, dict) else None
-        if isinstance(settings, dict) and settings.get("descriptions"):
-            content = content | {"settings": {"description_names": "masked"} | settings}
-        return content
+    sources: list[str] = []
+    """sha256 of the mentions part that each was made from. Empty: made by an earlier version."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +140,16 @@ def _read_stats(file: Store) -> Stats:
     return counts | {"unknown": int(metadata.get(b"unknown", 0))}
 
 
+def input_manifests(workspace: Workspace, parts_key: str) -> Iterator[InputManifest]:
+    """Yield the manifests of all model input whose parts lie in the folder of this key."""
+    for file in workspace.inputs().files(f"/{MANIFEST}"):
+        content = file.read_if_there()
+        with suppress(ValidationError):  # of blocks, which lie beside them
+            manifest = InputManifest.model_validate_json(content or b"")
+            if manifest.sources and manifest.settings.parts_key() == parts_key:
+                yield manifest
+
+
 def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
     """Return the model input of a workspace.
 
@@ -181,28 +177,11 @@ def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
         raise StorageError(
             f"{folder.uri}: made from another corpus than the one that is there now; {way_out}"
         )
+    if not manifest.sources:
+        raise StorageError(
+            f"{folder.uri}: made by an earlier version, which drew other sentences; run `seedset preprocess` "
+            "again, and then `seedset train-encoder` for an encoder that was trained on it"
+        )
     parts = input_parts(workspace, manifest.settings)
     parts.check_complete(manifest.parts, "run `seedset preprocess` again with the same settings")
     return Inputs(key, manifest, [parts.file(name) for name in manifest.parts])
-
-
-def draw_rows(entity_ids: np.ndarray, at_most: int, seed: int) -> np.ndarray:
-    """Return the row numbers, ascending, of up to ``at_most`` randomly drawn rows of each entity.
-
-    Depends on the order of the rows in the corpus and the seed, not on parts or workers.
-
-    Args:
-        entity_ids: int [rows], the entity of each mention.
-        at_most: rows of an entity at most.
-        seed: of the draw.
-
-    Returns:
-        int64 [drawn].
-    """
-    keys = np.random.default_rng(seed).random(len(entity_ids))
-    order = np.lexsort((keys, entity_ids))
-    grouped = entity_ids[order]
-    first = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]]) if len(grouped) else order
-    sizes = np.diff(np.r_[first, len(grouped)])
-    rank = np.arange(len(grouped)) - np.repeat(first, sizes)
-    return np.sort(order[rank < at_most])

@@ -22,13 +22,11 @@ class InputTask(NamedTuple):
     Attributes:
         name: of the part.
         part: number of the mentions part.
-        first: number, in the whole corpus, of that part's first mention.
         rows: int64, which of the part's mentions were drawn.
     """
 
     name: str
     part: int
-    first: int
     rows: npt.NDArray[np.int64]
 
 
@@ -76,7 +74,7 @@ class InputWorker:
         made = pa.table(
             {
                 "entity_id": entity_ids,
-                "mention": task.rows + task.first,
+                "row": task.rows,
                 "input_ids": [i.input_ids for i in inputs],
                 "mask_index": [i.mask_index for i in inputs],
             },

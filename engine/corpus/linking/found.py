@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel
 
+from engine.corpus.drawing import draw_of
 from engine.corpus.linking.matcher import Match, Verdict
 from engine.corpus.linking.rules import Ambiguous
 from engine.corpus.readers.base import RefusedRecord
@@ -29,7 +27,7 @@ FOUND_SCHEMA = pa.schema(
     ]
 )
 """A row a mention. ``candidates`` are the entities of an ambiguous one, whose ``entity_id`` is -1; ``draw``:
-:func:`draw_of`."""
+:func:`engine.corpus.drawing.draw_of`, of the entity's name and the sentence."""
 
 UNDECIDED = -1
 """The entity of an ambiguous mention."""
@@ -39,15 +37,6 @@ EXAMPLES = 1000
 
 AROUND = 50
 """Characters on either side of a place that an example shows."""
-
-
-def draw_of(name: str, sentence: str) -> int:
-    """Return the number by which a mention is drawn, 64 bits of a hash: the smallest of an entity are kept.
-
-    It depends on nothing else, so that a text that grows keeps what was drawn, but for what the new draws
-    displace.
-    """
-    return int.from_bytes(blake2b(f"{name}\0{sentence}".encode(), digest_size=8).digest(), "little")
 
 
 class PartSummary(BaseModel):
@@ -137,25 +126,3 @@ class PartCollector:
             self.summary.places[name] = dict(self._places[verdict])
             self.summary.examples[name] = self._examples[verdict]
         return self.summary
-
-
-def drawn(
-    entities: npt.NDArray[np.int32], draws: npt.NDArray[np.uint64], per_entity: int | None
-) -> tuple[npt.NDArray[np.bool_], int]:
-    """Return which mentions are kept, bool [n], and how many are a second time the same.
-
-    Args:
-        entities: of the mentions, [n]; those of undecided ones are below 0, and are not kept.
-        draws: see :func:`draw_of`, [n]. Equal ones of an entity are the same sentence.
-        per_entity: mentions of an entity that are kept, those with the smallest draws; None: all.
-    """
-    order = np.lexsort((draws, entities))
-    ordered, numbers = entities[order], draws[order]
-    decided = ordered >= 0
-    first = np.ones(len(order), np.bool_)
-    first[1:] = (ordered[1:] != ordered[:-1]) | (numbers[1:] != numbers[:-1])
-    unique = np.flatnonzero(first & decided)
-    rank = np.arange(len(unique)) - np.searchsorted(ordered[unique], ordered[unique])
-    kept = np.zeros(len(order), np.bool_)
-    kept[order[unique[rank < per_entity] if per_entity is not None else unique]] = True
-    return kept, int((~first & decided).sum())

@@ -207,6 +207,26 @@ def test_sums_per_entity_are_those_of_single_sentences(rows, tmp_path) -> None:
     np.testing.assert_allclose(sums[list(ids).index(entity)], expected, rtol=1e-3, atol=1e-4)
 
 
+def test_states_that_are_known_are_copied_and_the_others_computed(rows, tmp_path) -> None:
+    encoder, half = TextEncoder.load("embedded"), np.arange(0, len(rows), 2)
+    whole = cached(encoder, rows, tmp_path, torch.bfloat16)
+    states = np.load(tmp_path / "part-00000.npy")
+    # Told from computed ones by their bits.
+    known = {rows.tokens_of(r): states[rows.offsets[r] : rows.offsets[r + 1]] ^ 1 for r in half}
+    target = tmp_path / "again.npy"
+    fill_part(encoder, rows, target, torch.bfloat16, torch.device("cpu"), known)
+    again = np.load(target)
+    for row in range(len(rows)):
+        own = slice(rows.offsets[row], rows.offsets[row + 1])
+        if row % 2 == 0:
+            assert np.array_equal(again[own], states[own] ^ 1)
+        else:
+            a, b = (torch.from_numpy(one[own]).view(torch.bfloat16).float() for one in (again, states))
+            # Of another batch, and so padded to another length.
+            torch.testing.assert_close(a, b, rtol=0.05, atol=0.05)
+    assert len(whole.lengths) == len(rows)
+
+
 def test_states_that_do_not_fit_the_disk_are_an_error_before_the_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,18 +1,14 @@
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engine.corpus.inputs.format import (
     InputManifest,
     InputSettings,
     Stats,
-    draw_rows,
     input_parts,
     open_inputs,
 )
@@ -38,54 +34,12 @@ def test_the_key_names_the_settings_and_changes_with_each() -> None:
     assert len(keys) == len(changes) + 2
     assert "-RA-" in settings.model_copy(update={"descriptions": True}).key("c")
     assert "-RA-I-" in settings.model_copy(update={"descriptions": True, "images": True}).key("c")
-    assert settings.key("c") == "mask-L128-S30-032d8762", (
-        "inputs made before there were images keep their key"
-    )
     masked = settings.model_copy(update={"descriptions": True, "description_names": "masked"})
-    assert masked.key("c") == "mask-L128-S30-RA-e692c2e5", "as before names could be kept"
-    assert masked.parts_key() == "parts-mask-L128-RA-644b7657"
-    assert settings.parts_key() == "parts-mask-L128-f3bbc42e"
     kinds = [settings, masked, *(masked.model_copy(update={"description_names": n}) for n in ("kept",))]
     parts = {one.model_copy(update={"window": w}).parts_key() for one in kinds for w in ("sentence", "input")}
     assert len(parts) == 6
     with pytest.raises(ValidationError):
         InputSettings(tokenizer="t", max_length=2)
-
-
-def test_inputs_of_an_earlier_version_have_names_masked_in_descriptions() -> None:
-    manifest = InputManifest(
-        settings=InputSettings(tokenizer="t", descriptions=True),
-        model="embedded",
-        corpus_digest="c",
-        mentions=0,
-        tokens=0,
-        longest=0,
-        clipped=0,
-        parts={},
-    )
-    assert InputManifest.model_validate_json(manifest.model_dump_json()) == manifest
-    earlier = manifest.model_dump()
-    del earlier["settings"]["description_names"], earlier["settings"]["window"]
-    read = InputManifest.model_validate(earlier).settings
-    assert (read.description_names, read.window) == ("masked", "sentence")
-    earlier["settings"]["descriptions"] = False
-    assert InputManifest.model_validate(earlier).settings.description_names == "kept"
-
-
-@given(st.lists(st.integers(0, 6), max_size=80), st.integers(1, 10), st.integers(0, 5))
-def test_every_entity_gets_its_share(ids: list[int], at_most: int, seed: int) -> None:
-    entity_ids = np.array(ids, np.int32)
-    rows = draw_rows(entity_ids, at_most, seed)
-    assert (np.diff(rows) > 0).all()
-    assert np.array_equal(rows, draw_rows(entity_ids, at_most, seed))
-    for entity in set(ids):
-        assert (entity_ids[rows] == entity).sum() == min(at_most, ids.count(entity))
-
-
-def test_another_seed_draws_other_rows() -> None:
-    ids = np.zeros(1000, np.int32)
-    drawn = [set(draw_rows(ids, 100, seed)) for seed in range(2)]
-    assert 0 < len(drawn[0] & drawn[1]) < 30
 
 
 def write_part(parts: PartFolder[Stats], name: str) -> None:
@@ -121,7 +75,12 @@ def test_inputs_that_are_missing_or_not_complete(tmp_path: Path) -> None:
         longest=4,
         clipped=0,
         parts={"b": 1, "a": 1},
+        sources=["0", "1"],
     )
+    earlier = manifest.model_dump_json(exclude={"sources"})
+    (folder / MANIFEST).write_bytes(earlier.encode())
+    with pytest.raises(StorageError, match=r"made by an earlier version.*`seedset preprocess` again"):
+        open_inputs(workspace)
     (folder / MANIFEST).write_bytes(manifest.model_dump_json().encode())
     with pytest.raises(StorageError, match=r"1 of 2 parts are missing \(part-b.parquet\)"):
         open_inputs(workspace)

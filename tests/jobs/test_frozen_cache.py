@@ -1,0 +1,78 @@
+"""What the frozen layers have read is not read again: where parts differ, their sentences are looked up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.corpus.inputs.format import InputSettings, open_inputs
+from engine.corpus.inputs.masking import fingerprint, load_tokenizer
+from engine.models.hub import embedded_model_path
+from engine.models.text import TextEncoder
+from engine.storage.workspace import Workspace
+from engine.training.cache import FrozenCache
+from jobs.preprocess import preprocess
+from jobs.steps.frozen_cache import frozen_cache
+from jobs.workers.executor import LocalExecutor
+from tests.support.corpora import run_import, ultrawiki
+
+NAMES = ["iron", "tin", "zinc", "lead"]
+
+
+def sentences(n: int) -> dict[str, list[str]]:
+    """Of each entity others: with the name masked they would be the same to the frozen layers."""
+    return {name: [f"Sentence {i}{k} tells of {name}." for i in range(n)] for k, name in enumerate(NAMES)}
+
+
+def filled(folder: Path, max_sentences: int = 6) -> FrozenCache:
+    workspace = Workspace.open(folder)
+    tokenizer = fingerprint(load_tokenizer(embedded_model_path()))
+    settings = InputSettings(tokenizer=tokenizer, max_sentences=max_sentences)
+    preprocess(workspace, "embedded", settings, LocalExecutor())
+    return frozen_cache(workspace, open_inputs(workspace), "embedded", executor=LocalExecutor())
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sentences of every batch that the frozen layers read."""
+    found: list[int] = []
+    lower = TextEncoder.lower_states
+
+    def counted(self: TextEncoder, ids: torch.Tensor, *more: Any) -> torch.Tensor:
+        found.append(len(ids))
+        return lower(self, ids, *more)
+
+    monkeypatch.setattr(TextEncoder, "lower_states", counted)
+    return found
+
+
+def test_of_another_draw_only_what_is_new_is_read(tmp_path: Path, read: list[int]) -> None:
+    run_import(tmp_path / "w", ultrawiki(tmp_path / "raw", sentences(9)), "ultrawiki")
+    filled(tmp_path / "w", 6)
+    assert sum(read) == 4 * 6
+    read.clear()
+    more = filled(tmp_path / "w", 8)
+    assert sum(read) == 4 * 2, "a draw of more holds the smaller one"
+    read.clear()
+    filled(tmp_path / "w", 4)
+    assert not read
+    states = more.open().gather(np.arange(32))[0]
+    run_import(tmp_path / "v", tmp_path / "raw", "ultrawiki")
+    plain = filled(tmp_path / "v", 8).open().gather(np.arange(32))[0]
+    torch.testing.assert_close(states.float(), plain.float(), rtol=0.05, atol=0.05)
+
+
+def test_a_sentence_that_is_gone_costs_none_of_the_others(tmp_path: Path, read: list[int]) -> None:
+    run_import(tmp_path / "w", ultrawiki(tmp_path / "raw", sentences(6)), "ultrawiki")
+    filled(tmp_path / "w")
+    read.clear()
+    fewer = sentences(6)
+    del fewer["tin"][2]
+    fewer["lead"].append("Lead is new.")
+    run_import(tmp_path / "w", ultrawiki(tmp_path / "less", fewer), "ultrawiki", overwrite=True)
+    filled(tmp_path / "w", 7)
+    assert sum(read) == 1
