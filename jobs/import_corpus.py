@@ -21,6 +21,7 @@ from engine.corpus.readers import mesed, ultrawiki
 from engine.corpus.readers import tables as rows
 from engine.corpus.readers.row_files import parse_columns
 from engine.corpus.readers.source_files import shown
+from engine.corpus.schema import Counts
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import DATA, presets
@@ -28,6 +29,7 @@ from jobs.settings import DATA, presets
 EXAMPLES = """
   seedset import --workspace work --source demo-workspace/sample
   seedset import --workspace work --source ultrawiki/ --overwrite
+  seedset import --workspace work --source today.jsonl --append
   seedset import --workspace work --source ultrawiki/ --mention-rule first
   seedset import --workspace work --source mesed/ --strict
   seedset import --workspace s3://bucket/work --source 's3://bucket/reviews/part-*.parquet' \\
@@ -76,11 +78,13 @@ def main(settings: ImportCommandSettings) -> None:
     source = ImportSource(settings.source, settings.format, columns, settings.entities)
     with console.meter("sentences") as meter:
         manifest = import_corpus(place, source, settings.strictness, meter.add)
-    counts = manifest.counts
+    counts, added = manifest.counts, manifest.added
     if settings.format == AUTO:
         console.say(f"read as {manifest.format}: {shown(one.name for one in manifest.files)}")
     if manifest.unread:
         console.say(f"not read: {shown(manifest.unread)}; --help says what --format {settings.format} reads")
+    if settings.strictness.adds:
+        _say_what_was_added(added)
     for reason, number in manifest.reasons.items():
         console.say(f"  {number} × {reason}")
     if counts.quarantined:
@@ -99,6 +103,18 @@ def main(settings: ImportCommandSettings) -> None:
         seconds=f"{time.monotonic() - started:.1f}",
         quarantine=f"{place.corpus.uri}/quarantine",
     )
+
+
+def _say_what_was_added(added: Counts) -> None:
+    console.say(
+        f"added: {added.entities} entities and {added.mentions} mentions; {added.known} sentences were there "
+        "already. `seedset refresh` makes anew what was made from the corpus before"
+    )
+    if added.details_known:
+        console.say(
+            f"{added.details_known} entities are there with other aliases, description or attributes, which "
+            "stay; --update takes the new ones"
+        )
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class SourceFile(BaseModel):
 
 
 class Counts(BaseModel):
-    """The counts of an import. Sentences read = mentions + refused + duplicates."""
+    """The counts of all imports. Sentences read = mentions + refused + duplicates + known."""
 
     entities: int = 0
     mentions: int = 0
@@ -55,6 +55,10 @@ class Counts(BaseModel):
     entities_without_sentences: int = 0
     images: int = 0
     """Mentions with an image."""
+    known: int = 0
+    """Sentences that were there already when they were to be added."""
+    details_known: int = 0
+    """Entities that were there already with other details, which stayed."""
 
     @property
     def quarantined(self) -> int:
@@ -72,6 +76,8 @@ class CorpusManifest(BaseModel):
     source: str
     files: list[SourceFile]
     counts: Counts
+    added: Counts = Counts()
+    """Of the last import alone; entities are those that were not there before."""
     found: dict[str, int]
     """Mentions by how they were found."""
     reasons: dict[str, int]
@@ -82,8 +88,17 @@ class CorpusManifest(BaseModel):
     """sha256 of the entity table and the mentions parts: what is made from the same corpus may be kept."""
     part_digests: list[str] = []
     """sha256 of every mentions part: what is made from the same part may be kept. Empty: not known."""
+    lineage: str = ""
+    """Digest of the corpus that this one grew from by additions, in all of which ids mean the same."""
+    listed: bool = True
+    """Whether a table names the entities; else the sentences do."""
     unread: list[str] = []
     """Files of records in the source that are not part of the format, and were not read."""
+
+    @property
+    def line(self) -> str:
+        """What corpora have in common that grew from one: its digest."""
+        return self.lineage or self.digest
 
 
 def corpus_digest(sha256s: dict[str, str]) -> str:

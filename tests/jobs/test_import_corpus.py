@@ -29,7 +29,7 @@ def test_the_last_line_counts_and_mistakes_are_one_line(tmp_path: Path) -> None:
     assert again.returncode == 2
     assert again.stderr.splitlines() == [
         f"error: {tmp_path}/w/corpus: a corpus is there already, and what was made from it depends on it; "
-        "add --overwrite to replace it, or name another --workspace"
+        "add --append to add to it, --overwrite to replace it, or name another --workspace"
     ]
     strict = job("--workspace", tmp_path / "s", "--source", source, "--strict")
     assert strict.returncode == 2

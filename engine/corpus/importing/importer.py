@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable
-from functools import cached_property
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.image_addresses import fault_of_address
+from engine.corpus.importing.entities import EntityTable
+from engine.corpus.importing.growth import EarlierCorpus, mention_key
 from engine.corpus.importing.images import ImageWriter, decode_image_bytes
 from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, Rule, Span
 from engine.corpus.importing.source import ImportSource, open_source
 from engine.corpus.importing.writer import MentionWriter, Quarantine, write_entities
-from engine.corpus.readers.base import EXCERPT, CorpusReader, Entity, RefusedRecord, Sentence
-from engine.corpus.readers.entity_tables import UniqueNames
+from engine.corpus.readers.base import EXCERPT, CorpusReader, RefusedRecord, Sentence
 from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, corpus_digest
-from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_name, fault_of_text
-from engine.errors import FormatError, StorageError
+from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_text
+from engine.errors import FormatError, StorageError, UserError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
-from engine.text.spelling import SpellingTable, clean_name, nfc, skeleton, tell_apart
-from engine.vocabulary import MAX_NAME_LENGTH
+from engine.text.spelling import nfc
 
 Progress = Callable[[int], None]
 _PROGRESS_EVERY = 4096
@@ -50,6 +50,21 @@ class ImportSettings(BaseModel):
         default=False, description="Publish what can be read of a file that is cut off or broken."
     )
     overwrite: bool = Field(default=False, description="Replace the corpus that is there.")
+    append: bool = Field(
+        default=False,
+        description="Add to the corpus that is there: its entities keep their ids, sentences that it has are "
+        "passed over.",
+    )
+    update: bool = Field(
+        default=False,
+        description="Add to it, and let the source's aliases, descriptions and attributes take the place of "
+        "those that are there.",
+    )
+
+    @property
+    def adds(self) -> bool:
+        """Whether the corpus that is there stays."""
+        return self.append or self.update
 
 
 def import_corpus(
@@ -67,20 +82,23 @@ def import_corpus(
         progress: called with the number of sentences read, a few thousand at a time.
 
     Raises:
-        StorageError: nothing at the source; a corpus is there already.
+        StorageError: nothing at the source; a corpus is there already; none is, to be added to.
         FormatError: the source is not in the format, a file of it is cut off or broken, files that belong to
             it would not be read, it holds no usable sentence, or, when strict, any refusal.
     """
-    if workspace.corpus.exists() and not settings.overwrite:
+    if settings.overwrite and settings.adds:
+        raise UserError("--overwrite: replaces the corpus that --append and --update add to; leave one out")
+    if workspace.corpus.exists() and not (settings.overwrite or settings.adds):
         raise StorageError(
             f"{workspace.corpus.uri}: a corpus is there already, and what was made from it depends on it; "
-            "add --overwrite to replace it, or name another --workspace"
+            "add --append to add to it, --overwrite to replace it, or name another --workspace"
         )
     seen = workspace.corpus_seen()
     form, reader = open_source(source)
+    earlier = EarlierCorpus.open(workspace) if settings.adds else None
     folder = workspace.corpus.staging()
     try:
-        manifest = _Import(folder, settings).run(reader, form, source.address, progress)
+        manifest = _Import(folder, settings, earlier).run(reader, form, source.address, progress)
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
         workspace.publish_corpus(folder, seen)
     finally:
@@ -89,34 +107,44 @@ def import_corpus(
 
 
 class _Import:
-    """One import into a staging folder."""
+    """One import into a staging folder, on top of an earlier corpus if there is one."""
 
-    def __init__(self, folder: Path, settings: ImportSettings) -> None:
-        self._folder, self._settings = folder, settings
+    def __init__(self, folder: Path, settings: ImportSettings, earlier: EarlierCorpus | None) -> None:
+        self._folder, self._settings, self._earlier = folder, settings, earlier
         self._counts = Counts()
-        self._entities: list[Entity] = []
+        known, listed = (earlier.entities, earlier.manifest.listed) if earlier else ([], False)
+        self._table = EntityTable(
+            known, listed, settings.update, settings.max_sentence_characters, self._refuse
+        )
         self._broken: list[RefusedRecord] = []
-        self._ids: SpellingTable[int] = SpellingTable()
 
     def run(self, reader: CorpusReader, form: str, source: str, progress: Progress) -> CorpusManifest:
         """Read everything, write everything but the manifest, and return it."""
+        earlier = self._earlier
+        if earlier:
+            earlier.bring(self._folder)
         with Quarantine(self._folder / "quarantine") as self._quarantine:
-            self._read_entities(reader)
+            self._table.read(reader)
             self._read_sentences(reader, progress)
             self._verdict(source, form)
-        write_entities(self._folder / "entities.parquet", self._entities)
+        write_entities(self._folder / "entities.parquet", self._table.entities)
         written = sorted(self._folder.rglob("*.parquet"))
         digests = {path.relative_to(self._folder).as_posix(): sha256_of(path) for path in written}
+        digest = corpus_digest(digests)
+        files, reasons = [_source_file(f) for f in reader.files()], self._quarantine.reasons
         return CorpusManifest(
             format=form,
             source=source,
-            files=[_source_file(f) for f in reader.files()],
-            counts=self._counts,
-            found=self._found,
-            reasons=dict(self._quarantine.reasons.most_common()),
+            files=earlier.with_files(files) if earlier else files,
+            counts=earlier.with_counts(self._counts) if earlier else self._counts,
+            added=self._counts.model_copy(update={"entities": self._table.new}),
+            found=earlier.with_found(self._found) if earlier else self._found,
+            reasons=dict((reasons + Counter(earlier.manifest.reasons if earlier else {})).most_common()),
             parts=self._mentions.parts,
-            digest=corpus_digest(digests),
+            digest=digest,
             part_digests=[sha for name, sha in digests.items() if name.startswith("mentions/")],
+            lineage=earlier.manifest.line if earlier else digest,
+            listed=self._table.listed,
             unread=getattr(reader, "unread", []),
         )
 
@@ -135,64 +163,16 @@ class _Import:
             counts.refused += 1
         self._quarantine.add(refused)
 
-    def _read_entities(self, reader: CorpusReader) -> None:
-        given = reader.entities()
-        self._listed = given is not None
-        names = UniqueNames()
-        for one in given if given is not None else _named_by_sentences(reader.sentences()):
-            if isinstance(one, RefusedRecord):
-                self._refuse(one)
-                continue
-            if fault := names.take(one):
-                if self._listed:  # else each of its sentences is refused, with this reason
-                    self._refuse(RefusedRecord(one.source, one.position, fault, one.given, "entity"))
-                continue
-            self._ids.add(one.name, len(self._entities))
-            self._entities.append(self._checked(one))
-        self._counts.entities = len(self._entities)
-
-    def _checked(self, one: Entity) -> Entity:
-        """Return the entity without the details that cannot be used; they go to the quarantine."""
-        description = nfc(one.description) if one.description else None
-        if description and (fault := fault_of_text(description, self._settings.max_sentence_characters)):
-            self._refuse_detail(one, fault.about("description"), description)
-            description = None
-        aliases = []
-        for alias in dict.fromkeys(one.aliases):
-            if fault := fault_of_name(alias, MAX_NAME_LENGTH):
-                self._refuse_detail(one, fault.about("alias"), alias)
-            elif alias != one.name:
-                aliases.append(alias)
-        return one._replace(description=description, aliases=aliases, attributes=self._attributes(one))
-
-    def _attributes(self, one: Entity) -> dict[str, list[str]]:
-        """Return the attributes of an entity without names and values that cannot be used."""
-        kept: dict[str, list[str]] = {}
-        for name, values in _cleaned(one.attributes).items():
-            if fault := fault_of_name(name, MAX_NAME_LENGTH):
-                self._refuse_detail(one, fault.about("attributes: a name"), str({name: values}))
-                continue
-            faults = [fault_of_name(value, MAX_NAME_LENGTH) for value in values]
-            for value, fault in zip(values, faults, strict=True):
-                if fault:
-                    self._refuse_detail(one, fault.about(f"attribute {name!r}: a value"), value)
-            good = [value for value, fault in zip(values, faults, strict=True) if not fault]
-            if good or not values:
-                kept[name] = good
-        return kept
-
-    def _refuse_detail(self, one: Entity, refusal: Refusal, record: str) -> None:
-        named = refusal.about(f"{one.name!r}:")
-        self._refuse(RefusedRecord(one.source, one.position, named, record, "detail"))
-
     def _read_sentences(self, reader: CorpusReader, progress: Progress) -> None:
-        names, aliases = [e.name for e in self._entities], [e.aliases for e in self._entities]
+        names, aliases = [e.name for e in self._table.entities], [e.aliases for e in self._table.entities]
         self._finder = MentionFinder(names, aliases, self._settings.mention_rule)
-        self._mentions = MentionWriter(self._folder / "mentions")
+        before = self._earlier.manifest.parts if self._earlier else []
+        self._mentions = MentionWriter(self._folder / "mentions", before)
         self._image_writer = ImageWriter(self._folder / "images")
         self._found = dict.fromkeys(HOWS, 0)
         self._seen: set[int] = set()
         mentioned = bytearray(len(names))
+        self._known = self._earlier.keys(mentioned) if self._earlier else frozenset()
         read = 0
         for one in reader.sentences():
             if isinstance(one, RefusedRecord):
@@ -205,19 +185,22 @@ class _Import:
             taken = self._take(one)
             if isinstance(taken, Refusal):
                 self._refuse(RefusedRecord(one.source, one.position, taken, one.sentence))
+            elif taken is None:
+                self._counts.known += 1
             elif one.sentence:
                 mentioned[taken] = 1
         progress(read % _PROGRESS_EVERY)
         self._mentions.flush()
         self._counts.sentences_read = read
-        self._counts.mentions = sum(self._mentions.parts)
+        self._counts.entities, self._counts.details_known = len(names), self._table.details_known
+        self._counts.mentions = sum(self._mentions.parts[len(before) :])
         self._counts.entities_without_sentences = len(names) - sum(mentioned)
 
-    def _take(self, one: Sentence) -> int | Refusal:
-        """Write the context's mention and return its entity, or why it is refused."""
-        entity_id = self._ids.find(one.entity)
+    def _take(self, one: Sentence) -> int | Refusal | None:
+        """Write the context's mention; return its entity, why it is refused, or None if it is known."""
+        entity_id = self._table.find(one.entity)
         if entity_id is None:
-            return self._fault_of_unknown(one.entity)
+            return self._table.fault_of_unknown(one.entity)
         only_image = not one.sentence and (one.image or one.image_bytes)
         found = ("", (0, 0, NO_SENTENCE)) if only_image else self._located(entity_id, one)
         if isinstance(found, Refusal):
@@ -231,7 +214,9 @@ class _Import:
             image = None
         sentence, (start, end, how) = found
         # What we find is the first place of several; what people marked may be every one.
-        key = hash((entity_id, sentence, image, start if one.annotated else None))
+        key = mention_key(entity_id, sentence, image, start if one.annotated else None)
+        if key in self._known:
+            return None
         if key in self._seen:
             return _DUPLICATE
         self._seen.add(key)
@@ -270,22 +255,6 @@ class _Import:
             return fault.about("image")
         return one.image or None
 
-    def _fault_of_unknown(self, name: str) -> Refusal:
-        if fault := fault_of_name(name, MAX_NAME_LENGTH):
-            return fault.about("entity name")
-        listed = " (no line of the entity file)" if self._listed else ""
-        alike = self._ids.alike(name) or self._twins.get(skeleton(name).casefold(), [])
-        hint = f"; alike are {', '.join(tell_apart(name, alike[:3]))}" if alike else ""
-        return Refusal(Code.UNKNOWN_ENTITY, f"{name!r} is no entity of this corpus{listed}{hint}")
-
-    @cached_property
-    def _twins(self) -> dict[str, list[str]]:
-        """Names by what the eye sees of them, without case; made with the first name that is unknown."""
-        found: dict[str, list[str]] = {}
-        for one in self._entities:
-            found.setdefault(skeleton(one.name).casefold(), []).append(one.name)
-        return found
-
     def _verdict(self, source: str, form: str) -> None:
         counts = self._counts
         shown = "; ".join(f"{r['source']}, {r['position']}: {r['reason']}" for r in self._quarantine.first)
@@ -296,7 +265,7 @@ class _Import:
             )
         if self._broken and not self._settings.accept_broken_files:
             raise FormatError(f"{source}: {_breaks(self._broken)}")
-        if not counts.mentions:
+        if not (counts.mentions or counts.known or self._earlier):
             raise FormatError(
                 f"{source}: no usable sentence in it as --format {form} ({counts.sentences_read} read, "
                 f"{counts.entities} entities); nothing was published. "
@@ -312,23 +281,6 @@ def _breaks(broken: list[RefusedRecord]) -> str:
         f"{first.position}: {first.refusal.detail.rstrip('.?')}. Copy or make the file again, or add "
         "--accept-broken-files to publish what can be read of it"
     )
-
-
-def _named_by_sentences(sentences: Iterable[Sentence | RefusedRecord]) -> Iterable[Entity]:
-    """Return the entities of the sentences in order of first appearance."""
-    seen: SpellingTable[None] = SpellingTable()
-    for one in sentences:
-        if isinstance(one, Sentence) and one.entity not in seen and not seen.alike(one.entity):
-            seen.add(one.entity, None)
-            yield Entity(one.entity, [], None, {}, one.source, one.position)
-
-
-def _cleaned(attributes: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return attributes with names and values as they are stored; those that become one are joined."""
-    found: dict[str, dict[str, None]] = {}
-    for name, values in attributes.items():
-        found.setdefault(clean_name(name), {}).update(dict.fromkeys(map(clean_name, values)))
-    return {name: list(values) for name, values in found.items()}
 
 
 def _moved(sentence: str, place: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -22,13 +23,18 @@ _VARYING = re.compile(r"""'.*'|".*"|\(.*\)|U\+\w+|\d+""", re.DOTALL)
 
 
 class MentionWriter:
-    """A writer that collects mentions and writes ``part-NNNNN.parquet`` files of :data:`PART_ROWS` rows."""
+    """A writer that collects mentions and writes ``part-NNNNN.parquet`` files of :data:`PART_ROWS` rows.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of the parts.
+        before: rows of the parts that lie there already.
+    """
+
+    def __init__(self, folder: Path, before: Sequence[int] = ()) -> None:
         self._folder = folder
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._rows: list[tuple[int, str, int, int, str | None]] = []
-        self.parts: list[int] = []
+        self.parts = list(before)
 
     def add(self, entity_id: int, sentence: str, start: int, end: int, image: str | None) -> None:
         """Add a mention."""
@@ -70,7 +76,7 @@ class Quarantine:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._source = ""
         self._file: TextIO | None = None
         self.reasons: Counter[str] = Counter()

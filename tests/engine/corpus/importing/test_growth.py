@@ -1,0 +1,177 @@
+"""A corpus that grows: ids and parts stay, what comes twice is taken once, a killed job loses nothing."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.corpus.importing import importer, writer
+from engine.errors import StorageError, UserError
+from engine.storage.workspace import Workspace
+from tests.support.corpora import Imported, jsonl, run_import, ultrawiki
+
+NAMES = ["Oslo", "Rome", "Paris", "Bern"]
+
+
+def said(name: str, number: int) -> dict[str, Any]:
+    return {"entity": name, "sentence": f"We saw {name} on day {number}."}
+
+
+def held(imported: Imported) -> set[tuple[str, str]]:
+    names = [one["name"] for one in imported.entities]
+    return {(names[m["entity_id"]], m["sentence"]) for m in imported.mentions}
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 5)), min_size=1, max_size=8),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_what_is_added_in_pieces_is_what_is_imported_at_once(pieces: list[list[tuple[str, int]]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        ids: list[str] = []
+        read = 0
+        for number, piece in enumerate(pieces):
+            source = jsonl(Path(folder) / f"{number}.jsonl", [said(*one) for one in piece])
+            grown = run_import(f"{folder}/w", source, "jsonl", append=number > 0)
+            names = [one["name"] for one in grown.entities]
+            assert names[: len(ids)] == ids, "entities keep their ids"
+            assert grown.manifest.added.entities == len(names) - len(ids)
+            ids = names
+            read += len(piece)
+        everything = jsonl(Path(folder) / "all.jsonl", [said(*one) for piece in pieces for one in piece])
+        whole = run_import(f"{folder}/v", everything, "jsonl")
+        assert held(grown) == held(whole)
+        assert len(grown.mentions) == len(whole.mentions)
+        assert set(ids) == {one["name"] for one in whole.entities}
+        counts = grown.manifest.counts
+        assert counts.sentences_read == read
+        assert counts.mentions + counts.refused + counts.duplicates + counts.known == read
+        assert counts.entities_without_sentences == 0
+
+
+def test_parts_stay_as_they_are_and_a_second_time_adds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "PART_ROWS", 4)
+    first = run_import(
+        tmp_path / "w", jsonl(tmp_path / "a.jsonl", [said("Oslo", i) for i in range(6)]), "jsonl"
+    )
+    more = jsonl(tmp_path / "b.jsonl", [said("Oslo", 5), said("Oslo", 6), said("Rome", 1), "{"])
+    second = run_import(tmp_path / "w", more, "jsonl", append=True)
+    assert second.manifest.parts == [4, 2, 2]
+    assert second.manifest.part_digests[:2] == first.manifest.part_digests
+    assert second.manifest.line == first.manifest.digest
+    assert second.manifest.digest != first.manifest.digest
+    assert (second.manifest.added.mentions, second.manifest.added.known) == (2, 1)
+    assert [file.name for file in second.manifest.files] == ["a.jsonl", "b.jsonl"]
+    assert len(second.quarantine) == 1
+    again = run_import(tmp_path / "w", more, "jsonl", append=True)
+    assert again.manifest.digest == second.manifest.digest, "what is made of it stays good"
+    assert (again.manifest.added.mentions, again.manifest.added.known) == (0, 3)
+    assert len(again.quarantine) == 2, "each refusal has its line"
+    assert again.manifest.line == first.manifest.digest
+
+
+def test_details_stay_or_are_taken(tmp_path: Path) -> None:
+    sentences = {"Oslo": ["Oslo is far."], "Rome": ["Rome is old."]}
+    told = {"Oslo": "A city.", "Rome": "Another."}
+    run_import(tmp_path / "w", ultrawiki(tmp_path / "a", sentences, ent2text=told), "ultrawiki")
+    new = {"Oslo": ["Oslo is far.", "Oslo is wet."], "Bern": ["Bern is small."]}
+    source = ultrawiki(tmp_path / "b", new, ent2text={"Oslo": "A capital.", "Bern": "A third."})
+    grown = run_import(tmp_path / "w", source, "ultrawiki", append=True)
+    assert [one["description"] for one in grown.entities] == ["A city.", "Another.", "A third."]
+    assert grown.manifest.added.details_known == 1
+    taken = run_import(tmp_path / "w", source, "ultrawiki", update=True)
+    assert [one["description"] for one in taken.entities] == ["A capital.", "Another.", "A third."]
+    assert taken.manifest.added.details_known == 0
+    assert [one["name"] for one in taken.entities] == ["Oslo", "Rome", "Bern"]
+    assert taken.manifest.digest != grown.manifest.digest
+
+
+def test_where_a_table_lists_the_entities_an_unknown_name_stays_a_mistake(tmp_path: Path) -> None:
+    run_import(tmp_path / "w", ultrawiki(tmp_path / "a", {"Oslo": ["Oslo is far."]}), "ultrawiki")
+    more = jsonl(tmp_path / "b.jsonl", [said("Oslo", 1), said("Olso", 2)])
+    grown = run_import(tmp_path / "w", more, "jsonl", append=True)
+    assert [one["name"] for one in grown.entities] == ["Oslo"]
+    assert grown.manifest.added.refused == 1
+    assert "'Olso' is no entity of this corpus" in grown.quarantine[0]["reason"]
+
+
+def test_a_name_that_looks_alike_is_the_same_entity(tmp_path: Path) -> None:
+    run_import(tmp_path / "w", jsonl(tmp_path / "a.jsonl", [said("Guinea-Bissau", 1)]), "jsonl")
+    more = jsonl(tmp_path / "b.jsonl", [said("Guinea\u2010Bissau", 2)])
+    grown = run_import(tmp_path / "w", more, "jsonl", append=True)
+    assert [one["name"] for one in grown.entities] == ["Guinea-Bissau"]
+    assert len(grown.mentions) == 2
+
+
+def test_images_and_their_contexts_stay(tmp_path: Path) -> None:
+    rows = [{"entity": "Oslo", "image_bytes": "iVBORw0KGgo="}, said("Oslo", 1)]
+    run_import(tmp_path / "w", jsonl(tmp_path / "a.jsonl", rows), "jsonl")
+    more = [rows[0], {"entity": "Oslo", "image_bytes": "R0lGODlh"}]
+    grown = run_import(tmp_path / "w", jsonl(tmp_path / "b.jsonl", more), "jsonl", append=True)
+    workspace = Workspace.open(tmp_path / "w")
+    images = [one["image"] for one in grown.mentions if one["image"]]
+    assert len(images) == len(set(images)) == 2
+    assert all(workspace.image(one).exists() for one in images)
+    assert grown.manifest.counts.images == 2
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "a.jsonl", [said("Oslo", 1)])
+    with pytest.raises(StorageError, match=r"no corpus here yet; run `seedset import"):
+        run_import(tmp_path / "w", source, "jsonl", append=True)
+    run_import(tmp_path / "w", source, "jsonl")
+    with pytest.raises(StorageError, match="add --append to add to it, --overwrite to replace it"):
+        run_import(tmp_path / "w", source, "jsonl")
+    with pytest.raises(UserError, match="--overwrite: replaces the corpus that --append and --update"):
+        run_import(tmp_path / "w", source, "jsonl", append=True, overwrite=True)
+    before = held(run_import(tmp_path / "w", source, "jsonl", append=True))
+    bad = jsonl(tmp_path / "b.jsonl", [said("Oslo", 2), "{"])
+    with pytest.raises(UserError, match="--strict allows none; nothing was published"):
+        run_import(tmp_path / "w", bad, "jsonl", append=True, strict=True)
+    assert before == {("Oslo", "We saw Oslo on day 1.")}
+    assert len(run_import(tmp_path / "w", source, "jsonl", append=True).mentions) == 1
+
+
+def test_an_addition_that_is_killed_leaves_the_corpus_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At whatever step: the whole is published in one."""
+    run_import(tmp_path / "w", jsonl(tmp_path / "a.jsonl", [said("Oslo", 1)]), "jsonl")
+    place = Path(tmp_path / "w/corpus")
+    before = {file: file.read_bytes() for file in place.rglob("*") if file.is_file()}
+    more = jsonl(tmp_path / "b.jsonl", [said("Oslo", 2), said("Rome", 1), "{"])
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(*_: object, **__: object) -> None:
+        raise KilledError
+
+    for step in ("write_entities", "_source_file", "sha256_of", "corpus_digest"):
+        with monkeypatch.context() as patch:
+            patch.setattr(importer, step, killed)
+            with pytest.raises(KilledError):
+                run_import(tmp_path / "w", more, "jsonl", append=True)
+        assert {file: file.read_bytes() for file in place.rglob("*") if file.is_file()} == before
+    assert os.listdir(tmp_path / "w") == ["corpus"]
+    assert len(run_import(tmp_path / "w", more, "jsonl", append=True).mentions) == 3
+
+
+def test_a_corpus_in_a_bucket_grows(s3: str, tmp_path: Path) -> None:
+    run_import(f"{s3}/w", jsonl(tmp_path / "a.jsonl", [said("Oslo", 1)]), "jsonl")
+    more = jsonl(tmp_path / "b.jsonl", [said("Oslo", 1), said("Rome", 2)])
+    grown = run_import(f"{s3}/w", more, "jsonl", append=True)
+    assert held(grown) == {("Oslo", "We saw Oslo on day 1."), ("Rome", "We saw Rome on day 2.")}
+    assert grown.manifest.parts == [1, 1]
