@@ -47,6 +47,7 @@ EXAMPLES = """
   seedset image-features --workspace work --model google/vit-base-patch16-224 --patches tokens
   seedset train-encoder --workspace work --baseline vit
   seedset train-encoder --workspace work --contrast newest
+  seedset train-encoder --workspace work --warm-start newest --epochs 2
   ray job submit --working-dir . -- python -m jobs.train_encoder --workspace s3://b/work --workers 8 --gpu
 """
 
@@ -74,6 +75,12 @@ class TrainEncoderSettings(CommandSettings):
         default=None,
         description='Train by the contrast of mined lists, too (RetExpan + contrast): "newest", those that '
         "`seedset mine-contrast` made last, or their key, a folder below WORKSPACE/contrast.",
+    )
+    warm_start: str | None = Field(
+        default=None,
+        description='Begin with this run, where the corpus has grown by `seedset import --append`: "newest", '
+        "or a folder below WORKSPACE/runs/train_encoder (with --contrast: train_contrast). It takes fewer "
+        "--epochs.",
     )
     text: EncoderSettings = EncoderSettings()
     ultra_fine: Annotated[UltraFineSettings, Group(label="with --contrast")] = UltraFineSettings()
@@ -103,7 +110,8 @@ class TrainEncoderSettings(CommandSettings):
 
     def unused(self) -> dict[str, str]:
         """Return the options that the training asked for does without, and why."""
-        return self._unused_of_contrast() | self._unused_of_kind()
+        found = self._unused_of_contrast() | self._unused_of_kind()
+        return found | ({"warm_start": "with images"} if self.baseline or self.modality != "text" else {})
 
     def _unused_of_contrast(self) -> dict[str, str]:
         ultra_fine = keys_within(type(self), "ultra_fine")
@@ -146,6 +154,7 @@ class TrainEncoderSettings(CommandSettings):
     EXAMPLES,
     headings={
         "text": TRAINING,
+        "warm_start": TRAINING,
         "contrast": OBJECTIVES,
         "ultra_fine": OBJECTIVES,
         **multimodal_headings("multimodal"),
@@ -191,6 +200,7 @@ def main(settings: TrainEncoderSettings) -> None:
         settings.cache_dtype,
         settings.restart,
         lists=lists,
+        warm_start=settings.warm_start,
     )
     console.result(
         run=summary["run"],

@@ -21,7 +21,7 @@ trainings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +114,7 @@ class ContrastTraining(EncoderTraining):
         settings: equal on all workers.
         worker: this process.
         checkpoint: folder to go on from.
+        head: weights that the entity head begins with; default: at random.
 
     Raises:
         UserError: there is nothing to contrast, the encoder has no positions for seeds, or there are more
@@ -132,6 +133,7 @@ class ContrastTraining(EncoderTraining):
         settings: ContrastiveSettings,
         worker: Worker | None = None,
         checkpoint: Path | None = None,
+        head: Mapping[str, Tensor] | None = None,
     ) -> None:
         worker = worker or Worker()
         encoder, self.tokenizer = with_seed_tokens(encoder, tokenizer)
@@ -148,7 +150,7 @@ class ContrastTraining(EncoderTraining):
                 f"a batch of the contrast has {fewest} sentences, too few for {worker.world} workers; take "
                 "fewer workers, or a larger --lists-per-batch"
             )
-        super().__init__(encoder, states, n_entities, settings, worker, checkpoint)
+        super().__init__(encoder, states, n_entities, settings, worker, checkpoint, head)
         self.module.projection.train()
         self.engine.optimizer.register_step_pre_hook(self._leave_the_other_head_alone)
 

@@ -70,6 +70,8 @@ class ContrastManifest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     corpus_digest: str
+    lineage: str = ""
+    """What the corpus has in common with those that grow from it, in which the ids mean the same."""
     settings: dict[str, Any]
     """Of the mining, whatever says how the lists were made."""
     queries: int
@@ -140,12 +142,14 @@ def publish_lists(workspace: Workspace, lists: Sequence[ContrastLists], settings
         lists: of all queries.
         settings: of the mining, its queries among them: what tells these lists from others.
     """
-    digest = read_manifest(workspace).digest
-    key = lists_key(digest, settings)
+    corpus = read_manifest(workspace)
+    key = lists_key(corpus.digest, settings)
     folder = workspace.contrast(key)
     with (folder / LISTS).writing() as path:
         write_lists(path, lists)
-    manifest = ContrastManifest(corpus_digest=digest, settings=dict(settings), queries=len(lists))
+    manifest = ContrastManifest(
+        corpus_digest=corpus.digest, lineage=corpus.line, settings=dict(settings), queries=len(lists)
+    )
     write_model(folder / MANIFEST, manifest)
     write_pointer(workspace.contrast(), key)
     return key
@@ -172,7 +176,7 @@ def open_lists(workspace: Workspace, key: str = NEWEST) -> MinedLists:
         key: of the lists, a folder below ``contrast``; "newest": what was mined last.
 
     Raises:
-        StorageError: there are none, or they are of another corpus than the workspace's.
+        StorageError: there are none, or they are of a corpus that the workspace's did not grow from.
     """
     way_out = f"run `seedset mine-contrast --workspace {workspace.root.uri} --queries QUERIES` first"
     named = read_pointer(workspace.contrast()) if key == NEWEST else key
@@ -182,7 +186,8 @@ def open_lists(workspace: Workspace, key: str = NEWEST) -> MinedLists:
     if not (folder / MANIFEST).exists():
         raise StorageError(f"{folder.uri}: no contrast lists of this key, or not whole; {way_out}")
     manifest = read_model(folder / MANIFEST, ContrastManifest, way_out)
-    if manifest.corpus_digest != read_manifest(workspace).digest:
+    corpus = read_manifest(workspace)
+    if corpus.digest != manifest.corpus_digest and corpus.line != manifest.lineage:
         raise StorageError(
             f"{folder.uri}: mined from another corpus than the one that is there now; {way_out}"
         )

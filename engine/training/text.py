@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
 from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.settings import EncoderSettings, EngineLayout
-from engine.training.text_head import save_head
+from engine.training.text_head import save_head, start_head
 from engine.training.trainer import Trainer, Worker, product_dtype
 
 Tensor = torch.Tensor
@@ -31,6 +32,8 @@ class EncoderTraining(Trainer):
         settings: equal on all workers.
         worker: this process.
         checkpoint: folder to go on from.
+        head: weights that the head begins with (:func:`engine.training.text_head.start_head`); default:
+            at random.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class EncoderTraining(Trainer):
         settings: EncoderSettings,
         worker: Worker | None = None,
         checkpoint: Path | None = None,
+        head: Mapping[str, Tensor] | None = None,
     ) -> None:
         worker = worker or Worker()
         self.encoder, self.data, self._rows = encoder, data, data.with_text
@@ -57,6 +61,8 @@ class EncoderTraining(Trainer):
         module = self.made_module(
             encoder.last, n_entities, settings.smoothing, compute, settings.last_layer_dropout
         )
+        if head is not None:
+            start_head(module.head, head)
         groups = parameter_groups(module, settings.weight_decay)
         super().__init__(module, settings, groups, worker, EngineLayout(), checkpoint=checkpoint)
 

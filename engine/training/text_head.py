@@ -6,6 +6,7 @@ UltraWiki). Retrieval by vectors does without it, so it lies in the encoder's fo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,43 @@ def save_head(head: nn.Module, folder: Path) -> None:
     path = folder / HEAD
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in head.state_dict().items()}, path)
+
+
+def read_head(folder: Path) -> dict[str, Tensor]:
+    """Return the weights of the head beside an encoder.
+
+    Raises:
+        FormatError: there is none.
+    """
+    if not (folder / HEAD).exists():
+        raise FormatError(f"{folder}: no {HEAD}, so it predicts no entities; train the encoder again")
+    return load_file(folder / HEAD)
+
+
+def start_head(head: EntityHead, weights: Mapping[str, Tensor]) -> None:
+    """Give a head the weights of an earlier one, which knew the first of its entities.
+
+    Each of the others begins as the mean of those: no more likely than any, and so learnt from its sentences
+    alone.
+
+    Args:
+        head: of all entities.
+        weights: from :func:`read_head`.
+
+    Raises:
+        FormatError: they are of another encoder, or of more entities.
+    """
+    known, known_dim = weights["2.weight"].shape
+    n, dim = head.state_dict()["2.weight"].shape
+    if known_dim != dim or known > n:
+        raise FormatError(
+            f"a head of {known} entities and {known_dim} numbers cannot begin one of {n} entities and {dim}"
+        )
+    grown = dict(weights)
+    for name in ("2.weight", "2.bias"):
+        mean = weights[name].mean(dim=0, keepdim=True)
+        grown[name] = torch.cat([weights[name], mean.expand(n - known, *mean.shape[1:])])
+    head.load_state_dict(grown)
 
 
 class TextContext(NamedTuple):
@@ -85,9 +123,7 @@ class TextPredictionModel(nn.Module):
         Raises:
             FormatError: there is no head, or one of another encoder.
         """
-        if not (folder / HEAD).exists():
-            raise FormatError(f"{folder}: no {HEAD}, so it predicts no entities; train the encoder again")
-        weights = load_file(folder / HEAD)
+        weights = read_head(folder)
         model = cls(TextEncoder.load(str(folder)), len(weights["2.bias"]))
         try:
             model.head.load_state_dict(weights)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.corpus.inputs.format import open_inputs
+from engine.corpus.schema import read_manifest
 from engine.errors import DamagedFileError, MissingFileError, StorageError, UserError
 from engine.images.features import ImageFeatures
 from engine.models.fingerprint import model_fingerprint
@@ -20,12 +21,12 @@ from engine.storage.store import Store, local_folder, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from engine.training.contexts import Contexts
-from engine.training.contrast_lists import MinedLists
+from engine.training.contrast_lists import NEWEST, MinedLists
 from engine.training.multimodal_data import mine_neighbor_lists, open_contexts
 from engine.training.settings import BASELINES, Baseline, EncoderSettings, Modality, MultimodalSettings
 from engine.vocabulary import Vocabulary
 from jobs.steps.frozen_cache import DTYPE, frozen_cache
-from jobs.workers.encoder import JOB, ContrastRun, EncoderRun, MultimodalRun
+from jobs.workers.encoder import JOB, ContrastRun, EncoderRun, MultimodalRun, WarmStart
 from jobs.workers.summaries import finished_summary
 from jobs.workers.trainer import cluster_for, train_or_load_summary
 
@@ -46,6 +47,8 @@ class Trained:
     """Fingerprint of the encoder that it began with; None: of a run of a version that kept none."""
     seed_text: bool = False
     """Whether it has learnt from sentences with seeds behind them (a contrastive run)."""
+    lineage: str | None = None
+    """What its corpus has in common with those that grew from it; None: of a run that kept none."""
 
     def check_model(self) -> None:
         """Refuse to go on with another encoder than the one that the run began with, of the same name.
@@ -107,6 +110,7 @@ def trained_run(run: Store) -> Trained:
         summary["settings"].get("modality", "text"),
         summary.get("model_fingerprint"),
         summary["settings"].get("ultra_fine", {}).get("seed_text", False),
+        summary.get("lineage"),
     )
 
 
@@ -121,6 +125,7 @@ def train(
     checkpoint_seconds: float = 30,
     make_current: bool = True,
     lists: MinedLists | None = None,
+    warm_start: str | None = None,
 ) -> dict[str, Any]:
     """Train on the current inputs of a workspace and return the run's summary.
 
@@ -135,16 +140,48 @@ def train(
         checkpoint_seconds: time between checkpoints; one more is made at the end.
         make_current: let what reads the workspace's encoder read this one from now on.
         lists: that a contrastive training contrasts, of the workspace.
+        warm_start: the run of the same kind that the training begins with, or "newest"; None: it begins with
+            the encoder as it came.
     """
     inputs = open_inputs(workspace)
-    model = model or inputs.manifest.model
+    job = ContrastRun.job if lists else EncoderRun.job
+    start = _warm_start(workspace, job, warm_start, model) if warm_start else None
+    model = model or (start.model if start else inputs.manifest.model)
     with cluster_for(workers, gpu, workspace.root):
         cache = frozen_cache(workspace, inputs, model, dtype)
-        run = _describe(workspace, cache, model, settings, gpu, checkpoint_seconds, dtype, lists)
+        run = _describe(workspace, cache, model, settings, gpu, checkpoint_seconds, dtype, lists, start)
         summary = train_or_load_summary(run, workers, restart)
     if make_current:
         write_pointer(workspace.runs(run.job), run.name)
     return summary
+
+
+def _warm_start(workspace: Workspace, job: str, name: str, model: str | None) -> Trained:
+    """Return the run that a training begins with.
+
+    Raises:
+        UserError: there is none, its entities have other ids, or it began with another encoder.
+    """
+    runs = workspace.runs(job)
+    newest = read_pointer(runs) if name == NEWEST else name
+    if newest is None or not (runs / newest).exists():
+        raise UserError(
+            f"--warm-start {name}: no such run in {runs.uri}; leave the option out to begin with the encoder "
+            "as it came"
+        )
+    found = trained_run(runs / newest)
+    if found.lineage != read_manifest(workspace).line:
+        raise UserError(
+            f"--warm-start {name}: {newest} was trained on a corpus that this one did not grow from by "
+            "`seedset import --append`, so that its ids mean other entities; leave the option out"
+        )
+    if model not in (None, found.model):
+        raise UserError(
+            f"--warm-start {name}: {newest} began with the encoder {found.model}, and --model {model} is "
+            "another; leave one of them out"
+        )
+    found.check_model()
+    return found
 
 
 def check_modality(workspace: Workspace, data: Contexts, modality: Modality) -> None:
@@ -195,6 +232,7 @@ def _describe(
     checkpoint_seconds: float,
     dtype: str,
     lists: MinedLists | None,
+    start: Trained | None,
 ) -> EncoderRun:
     data = None
     if isinstance(settings, MultimodalSettings):
@@ -205,6 +243,8 @@ def _describe(
     about += "" if model == EMBEDDED else f" {fingerprint}"
     about += "" if dtype == DTYPE else f" {dtype}"
     about += "" if lists is None else f" {lists.key}"
+    begun = WarmStart(start.name, start.folder.uri, model_fingerprint(start.folder.uri)) if start else None
+    about += "" if begun is None else f" {begun.run} {begun.fingerprint}"
     content = settings.model_dump_json(by_alias=True) + cache.inputs.key + model + about
     name = f"{cache.inputs.key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     entities = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
@@ -216,9 +256,11 @@ def _describe(
         fingerprint=fingerprint,
         name=name,
         n_entities=len(entities),
+        lineage=read_manifest(workspace).line,
         settings=settings,
         gpu=gpu,
         checkpoint_seconds=checkpoint_seconds,
+        warm_start=begun,
     )
     if lists is not None:
         return ContrastRun(**vars(run), lists_key=lists.key)

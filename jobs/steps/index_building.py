@@ -24,6 +24,7 @@ from jobs import console
 from jobs.settings import TEMPERATURE
 from jobs.steps.encoder_training import trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.kept_model import keep_language_model
 from jobs.steps.masked_lm import NO_MASKED_LM, MaskedLmUse, check_adaptable
 from jobs.steps.publishing import check_before_work, publish_beside
 from jobs.steps.typing import typing_model
@@ -132,6 +133,7 @@ def _publish(sources: Sources, made: BuiltViews) -> Manifest:
     for write in made.writers:
         write(staged)
     settings = {
+        **keep_language_model(workspace, staged),
         "encoder": encoders.base,
         "trained": sources.trained.name if sources.trained else None,
         "trained_inputs": sources.trained.inputs_key if sources.trained else None,

@@ -7,7 +7,7 @@ builder in :data:`BUILDERS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +248,7 @@ def build_masked_lm(sources: Sources, made: BuiltViews) -> None:
     if not (use.adapt or use.class_names):
         return
     base, folder = sources.encoders.base, PROBING
+    made.settings["masked_lm"] = asdict(use)
     model = masked_lm(sources.workspace, base, use.sentences)
     asked = sources.cache, model, len(sources.descriptions), sources.executor
     if not use.class_names:

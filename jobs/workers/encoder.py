@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+import torch
 
 from engine.corpus.inputs.format import Inputs
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.models.fingerprint import check_unchanged
 from engine.models.text import TextEncoder
 from engine.models.vision import load_tower
-from engine.storage.store import Store, machine_cache
+from engine.storage.store import Store, local_folder, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache, InputRows
 from engine.training.contrast import ContrastData, ContrastTraining
@@ -21,6 +23,7 @@ from engine.training.multimodal_data import open_contexts
 from engine.training.pairs import NeighborLists
 from engine.training.settings import ContrastiveSettings, EncoderSettings, MultimodalSettings
 from engine.training.text import EncoderTraining
+from engine.training.text_head import read_head
 from engine.training.trainer import Worker
 from engine.vocabulary import Vocabulary
 from jobs.workers.training_run import Run
@@ -30,6 +33,24 @@ MULTIMODAL_JOB = "train_multimodal"
 CONTRAST_JOB = "train_contrast"
 
 Training = EncoderTraining | MultimodalTraining
+
+
+class WarmStart(NamedTuple):
+    """An earlier run of the same kind that a training begins with: its name, and its encoder's folder."""
+
+    run: str
+    folder: str
+    fingerprint: str
+    """Fingerprint of what was trained."""
+
+    def encoder(self) -> str:
+        """Return the local folder of the encoder.
+
+        Raises:
+            UserError: it is another one here.
+        """
+        check_unchanged(self.folder, self.fingerprint, "--warm-start")
+        return local_folder(self.folder)
 
 
 @dataclass(frozen=True)
@@ -46,14 +67,25 @@ class EncoderRun(Run[Training]):
     fingerprint: str
     """Fingerprint of the model (:func:`engine.models.fingerprint.model_fingerprint`)."""
     n_entities: int
+    lineage: str
+    """What the corpus has in common with those that it grew from."""
+    warm_start: WarmStart | None = field(default=None, kw_only=True)
+
+    def begun(self) -> tuple[str, dict[str, torch.Tensor] | None]:
+        """Return the encoder that the training begins with, and the weights of its head if it has one."""
+        check_unchanged(self.model, self.fingerprint)
+        if self.warm_start is None:
+            return self.model, None
+        folder = self.warm_start.encoder()
+        return folder, read_head(Path(folder))
 
     def open(self, worker: Worker, checkpoint: Path | None) -> Training:
         """Open a worker's part of the training."""
         assert isinstance(self.settings, EncoderSettings)
-        check_unchanged(self.model, self.fingerprint)
-        encoder = TextEncoder.load(self.model).to(worker.device)
+        name, head = self.begun()
+        encoder = TextEncoder.load(name).to(worker.device)
         data = FrozenCache(self.inputs, self.states).open()
-        return EncoderTraining(encoder, data, self.n_entities, self.settings, worker, checkpoint)
+        return EncoderTraining(encoder, data, self.n_entities, self.settings, worker, checkpoint, head)
 
     def write(self, training: Training, folder: Path) -> str:
         """Write the trained encoder; every worker holds it whole."""
@@ -65,6 +97,8 @@ class EncoderRun(Run[Training]):
             "model": self.model,
             "model_fingerprint": self.fingerprint,
             "inputs": self.inputs.key,
+            "lineage": self.lineage,
+            "warm_start": self.warm_start.run if self.warm_start else None,
             "sentences": training.contexts,
         }
 
@@ -111,7 +145,7 @@ class ContrastRun(EncoderRun):
     def open(self, worker: Worker, checkpoint: Path | None) -> Training:
         """Open a worker's part of the training."""
         assert isinstance(self.settings, ContrastiveSettings)
-        check_unchanged(self.model, self.fingerprint)
+        name, head = self.begun()
         workspace = Workspace.open(self.workspace)
         names = Vocabulary.read(workspace.entities.local_copy(machine_cache())).names
         lists = open_lists(workspace, self.lists_key).read(self.n_entities)
@@ -119,8 +153,10 @@ class ContrastRun(EncoderRun):
         with_ids = self.settings.ultra_fine.seed_text
         parts = [InputRows.read(p.local_copy(machine_cache()), with_ids) for p in self.inputs.parts]
         data = ContrastData(states, parts, lists, names)
-        encoder, tokenizer = TextEncoder.load(self.model), load_tokenizer(self.model)
-        return ContrastTraining(encoder, tokenizer, data, self.n_entities, self.settings, worker, checkpoint)
+        encoder, tokenizer = TextEncoder.load(name), load_tokenizer(name)
+        return ContrastTraining(
+            encoder, tokenizer, data, self.n_entities, self.settings, worker, checkpoint, head
+        )
 
     def summary(self, training: Training) -> dict[str, Any]:
         """Return what the run was made of."""
