@@ -43,6 +43,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "choose-images": Entry("jobs.choose_images", "Choose the best of several images for each sentence."),
         "image-features": Entry("jobs.image_features", "Compute patch features of the corpus' images."),
         "preprocess": Entry("jobs.preprocess", "Make the masked model input of the corpus."),
+        "refresh": Entry("jobs.refresh", "Make anew what was made before the corpus grew."),
     },
     "Train": {
         "train-encoder": Entry("jobs.train_encoder", "Train the entity encoder, of text or with images."),

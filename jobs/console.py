@@ -130,12 +130,17 @@ def meter(label: str, total: int | None = None) -> Iterator[Meter]:
         yield Meter(label, total, progress)
 
 
-def table(title: str, header: list[str], rows: list[list[str]]) -> Table:
-    """Return a table that fits 80 columns: no frame, one space between columns."""
+def table(title: str, header: list[str], rows: list[list[str]], texts: int = 1) -> Table:
+    """Return a table that fits 80 columns: no frame, one space between columns.
+
+    Args:
+        title, header, rows: of the table.
+        texts: columns, the first ones, that are flush left.
+    """
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.pad_edge = False
     for place, column in enumerate(header):
-        table.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)
+        table.add_column(column, justify="left" if place < texts else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table

@@ -80,7 +80,8 @@ def main(settings: ImportCommandSettings) -> None:
         manifest = import_corpus(place, source, settings.strictness, meter.add)
     counts, added = manifest.counts, manifest.added
     if settings.format == AUTO:
-        console.say(f"read as {manifest.format}: {shown(one.name for one in manifest.files)}")
+        read = manifest.files[-manifest.files_added :]
+        console.say(f"read as {manifest.format}: {shown(one.name for one in read)}")
     if manifest.unread:
         console.say(f"not read: {shown(manifest.unread)}; --help says what --format {settings.format} reads")
     if settings.strictness.adds:

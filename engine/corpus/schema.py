@@ -75,6 +75,8 @@ class CorpusManifest(BaseModel):
     format: str
     source: str
     files: list[SourceFile]
+    files_added: int = 0
+    """How many of the files, the last ones, the last import read."""
     counts: Counts
     added: Counts = Counts()
     """Of the last import alone; entities are those that were not there before."""

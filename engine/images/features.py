@@ -58,6 +58,8 @@ class ImageManifest(BaseModel):
 
     settings: ImageSettings
     model: str
+    corpus_digest: str = ""
+    """Of the corpus whose images these are; empty: of a version that did not say."""
     n_patches: int
     dim: int
     parts: dict[str, int]

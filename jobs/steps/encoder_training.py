@@ -6,7 +6,8 @@ What ``train_encoder``, ``ablate`` and ``build_index`` share.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.corpus.inputs.format import open_inputs
@@ -49,6 +50,10 @@ class Trained:
     """Whether it has learnt from sentences with seeds behind them (a contrastive run)."""
     lineage: str | None = None
     """What its corpus has in common with those that grew from it; None: of a run that kept none."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the training."""
+    lists: str | None = None
+    """Key of the lists of a contrastive run."""
 
     def check_model(self) -> None:
         """Refuse to go on with another encoder than the one that the run began with, of the same name.
@@ -111,6 +116,8 @@ def trained_run(run: Store) -> Trained:
         summary.get("model_fingerprint"),
         summary["settings"].get("ultra_fine", {}).get("seed_text", False),
         summary.get("lineage"),
+        summary["settings"],
+        summary.get("contrast_lists"),
     )
 
 
@@ -126,8 +133,9 @@ def train(
     make_current: bool = True,
     lists: MinedLists | None = None,
     warm_start: str | None = None,
+    inputs_key: str | None = None,
 ) -> dict[str, Any]:
-    """Train on the current inputs of a workspace and return the run's summary.
+    """Train on inputs of a workspace and return the run's summary.
 
     Args:
         workspace: with inputs from ``jobs.preprocess``; receives ``runs/train_encoder/<name>``.
@@ -142,8 +150,9 @@ def train(
         lists: that a contrastive training contrasts, of the workspace.
         warm_start: the run of the same kind that the training begins with, or "newest"; None: it begins with
             the encoder as it came.
+        inputs_key: of the model input that is trained on; None: what was made last.
     """
-    inputs = open_inputs(workspace)
+    inputs = open_inputs(workspace, inputs_key)
     job = ContrastRun.job if lists else EncoderRun.job
     start = _warm_start(workspace, job, warm_start, model) if warm_start else None
     model = model or (start.model if start else inputs.manifest.model)

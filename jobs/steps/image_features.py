@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from engine.corpus.positions import StoredMentionPosition
 from engine.corpus.readers.base import RefusedRecord
-from engine.corpus.schema import check_whole
+from engine.corpus.schema import check_whole, read_manifest
 from engine.errors import UserError
 from engine.images.features import INDEX, INDEX_SCHEMA, ImageManifest, feature_parts, part_id
 from engine.images.fetch import HashedImage, ImageFiles, ImageHasher, check_seen
@@ -96,6 +96,7 @@ def make_image_features(
     manifest = ImageManifest(
         settings=settings,
         model=making.model,
+        corpus_digest=read_manifest(workspace).digest,
         n_patches=backbone.n_patches,
         dim=backbone.dim,
         parts={part: len(table) for part, table in features.parts.items()},

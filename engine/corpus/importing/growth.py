@@ -109,5 +109,5 @@ class EarlierCorpus:
         return {how: before.get(how, 0) + new.get(how, 0) for how in before | new}
 
     def with_files(self, new: list[SourceFile]) -> list[SourceFile]:
-        """Return the files of both imports; one that was read in both comes once."""
-        return list({(one.name, one.sha256): one for one in [*self.manifest.files, *new]}.values())
+        """Return the files of both imports, the new ones last; one that was read in both comes once."""
+        return [one for one in self.manifest.files if one not in new] + new

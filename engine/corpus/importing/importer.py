@@ -136,6 +136,7 @@ class _Import:
             format=form,
             source=source,
             files=earlier.with_files(files) if earlier else files,
+            files_added=len(files),
             counts=earlier.with_counts(self._counts) if earlier else self._counts,
             added=self._counts.model_copy(update={"entities": self._table.new}),
             found=earlier.with_found(self._found) if earlier else self._found,

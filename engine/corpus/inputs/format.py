@@ -150,6 +150,15 @@ def input_manifests(workspace: Workspace, parts_key: str) -> Iterator[InputManif
                 yield manifest
 
 
+def input_manifest(workspace: Workspace, key: str) -> InputManifest | None:
+    """Return the manifest of some model input, of whatever corpus; None: it is not there, or not whole."""
+    content = (workspace.inputs(key) / MANIFEST).read_if_there()
+    try:
+        return None if content is None else InputManifest.model_validate_json(content)
+    except ValidationError:
+        return None
+
+
 def open_inputs(workspace: Workspace, key: str | None = None) -> Inputs:
     """Return the model input of a workspace.
 

@@ -1,0 +1,36 @@
+"""Say how far a new bundle's answers are from those of the one before it."""
+
+from __future__ import annotations
+
+from engine.evaluation.report import evaluate, key_figures
+from engine.plugins import find_method
+from engine.queries.formats import read_queries
+from engine.retrieval.agreement import kept_neighbors
+from engine.retrieval.index import index_file, read_vectors, views_of
+from engine.storage.bundle import Bundle
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
+from jobs import console
+from jobs.steps.measuring import measuring
+
+VIEW = "joint"
+METHOD = "default"
+
+
+def kept_neighbors_of(before: Bundle, after: Bundle) -> float | None:
+    """Return the share of neighbours in the joint view that stayed; None: not both have it, or ids differ."""
+    names = before.vocabulary.names
+    same = after.vocabulary.names[: len(names)] == names
+    if not same or any(VIEW not in views_of(bundle.manifest) for bundle in (before, after)):
+        return None
+    views = [read_vectors(bundle.path(index_file(VIEW))) for bundle in (before, after)]
+    return kept_neighbors(views[0], views[1])
+
+
+def measured(workspace: Workspace, bundle: Bundle, queries: str) -> dict[str, float]:
+    """Return the key figures of `default` on some queries, in percent."""
+    asked = read_queries(Store.open(queries), bundle.vocabulary)
+    how = measuring(workspace, bundle, asked)
+    pipeline = find_method(METHOD).open(bundle)
+    with console.meter(f"{METHOD} on bundle {bundle.id}", len(asked.queries)) as meter:
+        return key_figures(evaluate(pipeline, asked, on_batch=meter.add, measures=how.measures))

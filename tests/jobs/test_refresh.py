@@ -1,0 +1,196 @@
+"""What is of a former corpus is made anew, once, in order, and answers as if it were made from nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.corpus.inputs.format import InputSettings, open_inputs
+from engine.corpus.inputs.masking import fingerprint, load_tokenizer
+from engine.errors import UserError
+from engine.generation.trie import Trie
+from engine.losses.settings import UltraFineSettings
+from engine.models.hub import EMBEDDED, embedded_model_path
+from engine.retrieval.index import VectorIndex
+from engine.storage.bundle import Bundle, current_id
+from engine.storage.workspace import Workspace
+from engine.training.contrast_lists import ContrastLists, open_lists, publish_lists
+from engine.training.settings import ContrastiveSettings, EncoderSettings
+from jobs import refresh
+from jobs.preprocess import preprocess
+from jobs.settings import TrainingProcesses
+from jobs.steps.encoder_training import train, trained_encoder
+from jobs.steps.index_building import build
+from jobs.steps.lm_pretraining import publish_model
+from jobs.steps.refreshing import HowRefreshed, Refresh
+from jobs.workers.encoder import CONTRAST_JOB
+from jobs.workers.executor import LocalExecutor
+from tests.jobs.conftest import METALS, import_metals
+from tests.support.commands import run_command
+from tests.support.corpora import run_import, ultrawiki
+from tests.support.language_models import tiny_model, tiny_tokenizer
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+SETTINGS = EncoderSettings(epochs=2, batch_size=16, learning_rate=1e-3, precision="float32")
+HOW = HowRefreshed(1, True, TrainingProcesses(), 1)
+NEW = {"copper": [f"They saw copper {i} times." for i in range(6)], "iron": ["It is known that iron rusts."]}
+
+
+def make_inputs(workspace: Workspace) -> None:
+    settings = InputSettings(tokenizer=fingerprint(load_tokenizer(embedded_model_path())))
+    preprocess(workspace, EMBEDDED, settings, LocalExecutor())
+
+
+def made(folder: Path, trained: bool = True) -> Workspace:
+    """Return a workspace of metals with an index."""
+    import_metals(str(folder / "w"), folder / "raw")
+    workspace = Workspace.open(folder / "w")
+    make_inputs(workspace)
+    if trained:
+        train(workspace, SETTINGS)
+    build(workspace, untrained=not trained, executor=LocalExecutor())
+    return workspace
+
+
+def append(workspace: Workspace, folder: Path) -> Workspace:
+    run_import(workspace.root.path, ultrawiki(folder / "more", NEW), "ultrawiki", append=True)
+    return Workspace.open(workspace.root.path)
+
+
+def commands(plan: Refresh) -> list[str]:
+    return [step.command for step in plan.steps]
+
+
+def test_a_corpus_that_grew_is_refreshed_and_a_second_time_nothing_is_stale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = made(tmp_path)
+    before = trained_encoder(workspace)
+    words = ("--workspace", tmp_path / "w", "--pool", 1)
+    assert run_command(refresh.main, *words) == 0
+    assert "nothing is stale" in capsys.readouterr().err
+    append(workspace, tmp_path)
+    old = current_id(workspace)
+    assert run_command(refresh.main, *words, "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "stale=3" in told
+    assert "goes on from it, 1 epochs" in told
+    assert current_id(workspace) == old
+    assert run_command(refresh.main, *words) == 0
+    out = capsys.readouterr().out
+    assert "neighbors_kept=" in out
+    bundle = Bundle.open(workspace)
+    assert f"bundle={bundle.id}" in out
+    assert bundle.vocabulary.names == [*METALS, "copper"]
+    assert np.any(VectorIndex.read(bundle.path("index/mask.faiss")).vectors_of([6]))
+    after = trained_encoder(workspace)
+    assert before is not None
+    assert after is not None
+    summary = json.loads((workspace.runs("train_encoder") / after.name / "summary.json").read_bytes())
+    assert (summary["warm_start"], summary["epochs"]) == (before.name, 1)
+    assert run_command(refresh.main, *words) == 0
+    assert "stale=0" in capsys.readouterr().out
+
+
+def test_the_index_is_that_of_a_build_from_nothing(tmp_path: Path) -> None:
+    """With the encoder as it came: what is copied from parts before is what would be computed."""
+    workspace = append(made(tmp_path, trained=False), tmp_path)
+    plan = Refresh(workspace, HOW)
+    assert commands(plan) == ["preprocess", "build-index"]
+    for step in plan.steps:
+        step.run()
+    import_metals(str(tmp_path / "v"), tmp_path / "raw")
+    other = append(Workspace.open(tmp_path / "v"), tmp_path)
+    make_inputs(other)
+    build(other, untrained=True, executor=LocalExecutor())
+    grown, whole = Bundle.open(workspace), Bundle.open(other)
+    assert grown.vocabulary.names == whole.vocabulary.names
+    for view in ("mask", "description", "lexical"):
+        ours, plain = (VectorIndex.read(one.path(f"index/{view}.faiss")).vectors_ND for one in (grown, whole))
+        np.testing.assert_allclose(ours, plain, atol=0.02)
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_a_refresh_that_was_stopped_goes_on_where_it_was(tmp_path: Path, done: int) -> None:
+    workspace = append(made(tmp_path), tmp_path)
+    plan = Refresh(workspace, HOW)
+    assert commands(plan) == ["preprocess", "train-encoder", "build-index"]
+    for step in plan.steps[:done]:
+        step.run()
+    rest = Refresh(Workspace.open(workspace.root.path), HOW)
+    assert commands(rest) == commands(plan)[done:]
+    for step in rest.steps:
+        step.run()
+    assert Bundle.open(workspace).vocabulary.names == [*METALS, "copper"]
+    assert not Refresh(workspace, HOW).steps
+
+
+def test_a_corpus_that_was_replaced_is_trained_on_from_nothing(tmp_path: Path) -> None:
+    workspace = made(tmp_path)
+    sentences = {name: [f"Here is {name} number {i}." for i in range(4)] for name in reversed(METALS)}
+    run_import(tmp_path / "w", ultrawiki(tmp_path / "other", sentences), "ultrawiki", overwrite=True)
+    plan = Refresh(Workspace.open(workspace.root.path), HOW)
+    assert [step.why for step in plan.steps if step.command == "train-encoder"] == [
+        "trained on the corpus before; begins anew, 2 epochs"
+    ]
+    cold = HowRefreshed(1, False, TrainingProcesses(), 1)
+    grown = append(made(tmp_path / "b"), tmp_path / "b")
+    assert "begins anew, 2 epochs" in Refresh(grown, cold).steps[1].why
+
+
+def test_lists_stay_good_and_a_contrastive_training_goes_on(tmp_path: Path) -> None:
+    workspace = made(tmp_path, trained=False)
+    own = [np.array(one, np.int32) for one in ([0], [2], [0, 1], [2, 3], [0, 1, 2, 3])]
+    publish_lists(workspace, [ContrastLists("a", *own)], {"by": "hand"})
+    small = UltraFineSettings(contrast_passes=1, lists_per_batch=1, list_entities=2)
+    settings = ContrastiveSettings(**SETTINGS.model_dump(), ultra_fine=small)
+    train(workspace, settings, lists=open_lists(workspace))
+    build(workspace, untrained=True, executor=LocalExecutor())
+    first = trained_encoder(workspace, CONTRAST_JOB)
+    workspace = append(workspace, tmp_path)
+    plan = Refresh(workspace, HOW)
+    assert commands(plan) == ["preprocess", "train-encoder", "build-index"]
+    assert not plan.notes
+    for step in plan.steps:
+        step.run()
+    now = trained_encoder(workspace, CONTRAST_JOB)
+    assert first is not None
+    assert now is not None
+    assert now.name != first.name
+    assert Bundle.open(workspace).manifest.settings["contrast"] == {"trained": now.name}
+
+
+def test_a_language_model_is_kept_with_a_trie_of_all_names(tmp_path: Path) -> None:
+    workspace = made(tmp_path, trained=False)
+    tokenizer = tiny_tokenizer()
+    folder = workspace.runs("pretrain_lm") / "tiny" / "model"
+    tiny_model().model.save_pretrained(folder.path)
+    tokenizer.save_pretrained(folder.path)
+    told = dict.fromkeys(("model", "tokenizer", "perplexity_before", "perplexity_after"), "x")
+    publish_model(workspace, folder, {"run": "tiny", **told}, open_inputs(workspace).manifest.corpus_digest)
+    workspace = append(workspace, tmp_path)
+    plan = Refresh(workspace, HOW)
+    assert [note for note in plan.notes if "language model tiny: has not read what is new" in note]
+    for step in plan.steps:
+        step.run()
+    bundle = Bundle.open(workspace)
+    trie = Trie.load(bundle.path("trie"))
+    names = [*METALS, "copper"]
+    wanted = [tuple(tokenizer(f" {name}", add_special_tokens=False)["input_ids"]) for name in names]
+    assert trie.n_entities == trie.n_sequences == len(set(wanted)) == len(names)
+    assert bundle.manifest.settings["lm"]["run"] == "tiny"
+
+
+def test_what_cannot_be_made_anew_is_said(tmp_path: Path) -> None:
+    workspace = made(tmp_path)
+    workspace.inputs(open_inputs(workspace).key).delete()
+    workspace = append(workspace, tmp_path)
+    told = "\n".join(Refresh(workspace, HOW).notes)
+    assert re.search(r"its model input .* is gone; run `seedset preprocess` and `seedset train-enc", told)
+    with pytest.raises(UserError, match="no corpus here yet"):
+        Refresh(Workspace.open(tmp_path / "empty"), HOW)
