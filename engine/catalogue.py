@@ -25,6 +25,7 @@ from engine.query import Filters, Ids
 from engine.storage.bundle import Bundle, lost_file
 from engine.text.closest import ClosestTexts
 from engine.text.spelling import SpellingTable
+from engine.vocabulary import read_gone
 
 SENTENCES = "sentences.parquet"
 """A bundle's file of sentences: the columns of mentions, sorted by entity. A bundle may have none."""
@@ -104,6 +105,7 @@ class Catalogue:
     def __init__(self, entities: Path, sentences: Path | None, types: EntityTypes | None = None) -> None:
         table = pq.read_table(entities, columns=["description", "attributes"])
         self._descriptions = table["description"]
+        self._everyone = np.setdiff1d(np.arange(len(table), dtype=np.int32), read_gone(entities))
         self._attributes = table["attributes"]
         self._postings = _postings(self._attributes)
         self._types = None if TYPE in self._postings else types
@@ -143,6 +145,11 @@ class Catalogue:
             for name, one in list(self._postings.items())[:MAX_ATTRIBUTES]
         ]
 
+    @property
+    def all_are_there(self) -> bool:
+        """Whether no entity has been removed."""
+        return len(self._everyone) == len(self)
+
     def matching(self, filters: Filters, suggest: Callable[[], bool] = lambda: True) -> Ids:
         """Return the entities that have, of every named attribute, one of the values: int32, ascending.
 
@@ -152,7 +159,7 @@ class Catalogue:
         Raises:
             UnknownAttributeError: an attribute or a value that no entity has.
         """
-        found = np.arange(len(self), dtype=np.int32)
+        found = self._everyone
         for name, values in filters:
             own = self._having(name, values, suggest)
             found = own if len(found) == len(self) else np.intersect1d(found, own, assume_unique=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -31,19 +33,42 @@ ENTITY_SCHEMA = pa.schema(
 )
 """``corpus/entities.parquet``. Ids run from 0 without a gap, in file order."""
 
+GONE = pa.field("gone", pa.bool_(), nullable=False)
+"""A further column where entities have been removed: they keep their ids, and are no more found."""
+
+
+def read_gone(path: Path) -> npt.NDArray[np.int32]:
+    """Return the ids of the entities of ``entities.parquet`` that have been removed, ascending."""
+    if GONE.name not in pq.read_schema(path).names:
+        return np.zeros(0, np.int32)
+    column = pq.read_table(path, columns=[GONE.name])[GONE.name].to_numpy(zero_copy_only=False)
+    return np.flatnonzero(column).astype(np.int32)
+
 
 class Vocabulary:
-    """The candidate entities. The id of an entity is its place in ``names``."""
+    """The candidate entities. The id of an entity is its place in ``names``.
 
-    def __init__(self, names: Sequence[str], aliases: Sequence[Sequence[str]] | None = None) -> None:
-        self.names = list(names)
+    Args:
+        names: of all.
+        aliases: of each; None: no entity has one.
+        gone: ids of those that have been removed, which no name finds.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        aliases: Sequence[Sequence[str]] | None = None,
+        gone: Collection[int] = (),
+    ) -> None:
+        self.names, self.gone = list(names), frozenset(gone)
         self.aliases = [list(a) for a in aliases] if aliases is not None else [[] for _ in names]
 
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
         """Read ``entities.parquet`` (:data:`ENTITY_SCHEMA`)."""
         table = pq.read_table(path, columns=["name", "aliases"])
-        return cls(table["name"].to_pylist(), [a or [] for a in table["aliases"].to_pylist()])
+        aliases = [a or [] for a in table["aliases"].to_pylist()]
+        return cls(table["name"].to_pylist(), aliases, read_gone(path).tolist())
 
     def __len__(self) -> int:
         return len(self.names)
@@ -51,7 +76,7 @@ class Vocabulary:
     @cached_property
     def _exact(self) -> dict[str, int]:
         """Names, then aliases: a name always wins over another entity's alias."""
-        found = {name: i for i, name in enumerate(self.names)}
+        found = {name: i for i, name in enumerate(self.names) if i not in self.gone}
         for i, aliases in enumerate(self.aliases):
             for alias in aliases:
                 found.setdefault(alias, i)
@@ -92,7 +117,7 @@ class Vocabulary:
         if isinstance(given, bool):
             return None
         if isinstance(given, int):
-            return given if 0 <= given < len(self.names) else None
+            return given if 0 <= given < len(self.names) and given not in self.gone else None
         exact = self._exact.get(given)
         if exact is not None:
             return exact

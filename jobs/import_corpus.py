@@ -30,6 +30,7 @@ EXAMPLES = """
   seedset import --workspace work --source demo-workspace/sample
   seedset import --workspace work --source ultrawiki/ --overwrite
   seedset import --workspace work --source today.jsonl --append
+  seedset import --workspace work --source whole.parquet --update --remove-missing
   seedset import --workspace work --source ultrawiki/ --mention-rule first
   seedset import --workspace work --source mesed/ --strict
   seedset import --workspace s3://bucket/work --source 's3://bucket/reviews/part-*.parquet' \\
@@ -111,6 +112,10 @@ def _say_what_was_added(added: Counts) -> None:
         f"added: {added.entities} entities and {added.mentions} mentions; {added.known} sentences were there "
         "already. `seedset refresh` makes anew what was made from the corpus before"
     )
+    if added.removed or added.entities_gone:
+        console.say(
+            f"removed: {added.removed} mentions; {added.entities_gone} entities are gone, and keep their ids"
+        )
     if added.details_known:
         console.say(
             f"{added.details_known} entities are there with other aliases, description or attributes, which "

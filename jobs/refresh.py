@@ -108,7 +108,7 @@ def _moved(workspace: Workspace, plan: Refresh, queries: str | None) -> dict[str
     share = kept_neighbors_of(before, after)
     found = {} if share is None else {"neighbors_kept": f"{share:.3f}"}
     if queries is not None:
-        was, now = (measured(workspace, bundle, queries) for bundle in (before, after))
+        was, now = measured(workspace, (before, after), queries)
         for name in was:
             console.say(f"default, {name}: {was[name]:.2f} before, {now[name]:.2f} now")
         name = next(iter(was))

@@ -42,7 +42,7 @@ class SourceFile(BaseModel):
 
 
 class Counts(BaseModel):
-    """The counts of all imports. Sentences read = mentions + refused + duplicates + known."""
+    """The counts of all imports. Sentences read = mentions + removed + refused + duplicates + known."""
 
     entities: int = 0
     mentions: int = 0
@@ -57,6 +57,10 @@ class Counts(BaseModel):
     """Mentions with an image."""
     known: int = 0
     """Sentences that were there already when they were to be added."""
+    removed: int = 0
+    """Mentions that were removed, as the source had them no more."""
+    entities_gone: int = 0
+    """Entities that were removed and keep their ids; they count among the entities."""
     details_known: int = 0
     """Entities that were there already with other details, which stayed."""
 

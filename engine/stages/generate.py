@@ -266,7 +266,9 @@ class Generator:
 
     def _restricted(self, filters: Filters) -> Trie:
         trie = self._artifacts.trie
-        return trie.restrict(self._catalogue.matching(filters)) if filters else trie
+        if not filters and self._catalogue.all_are_there:
+            return trie
+        return trie.restrict(self._catalogue.matching(filters))
 
 
 def _evidence_of(ranking: Ranking, ids: Ids) -> Mapping[str, Scores]:

@@ -29,7 +29,7 @@ from engine.storage.bundle import Bundle
 WHERES = 16
 """Filters whose entities are cached: four bytes an entity each, at most."""
 
-Matching = Callable[[Filters], Ids]
+Matching = Callable[[Filters], Ids | None]
 
 
 class Retrieve(Stage):
@@ -120,11 +120,12 @@ def _check_dimensions(bundle: Bundle, views: Mapping[str, Index]) -> None:
 
 
 def matching_of(bundle: Bundle) -> Matching:
-    """Return a cached function that finds the entities that fulfil filters."""
+    """Return a cached function that finds the entities that are there and fulfil filters; None: all do."""
 
     @lru_cache(WHERES)
-    def matching(filters: Filters) -> Ids:
-        return open_catalogue(bundle).matching(filters)
+    def matching(filters: Filters) -> Ids | None:
+        catalogue = open_catalogue(bundle)
+        return None if not filters and catalogue.all_are_there else catalogue.matching(filters)
 
     return matching
 
@@ -134,9 +135,9 @@ def allowed(expansion: Expansion, has_seeds: bool, matching: Matching) -> Ids | 
     if not has_seeds:
         return np.empty(0, np.int32)
     given = np.sort(expansion.ranking.ids) if len(expansion.ranking) else None
-    if not expansion.query.filters:
-        return given
     fulfil = matching(expansion.query.filters)
+    if fulfil is None:
+        return given
     return fulfil if given is None else given[np.isin(given, fulfil)]
 
 

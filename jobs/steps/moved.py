@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine.evaluation.report import evaluate, key_figures
 from engine.plugins import find_method
-from engine.queries.formats import read_queries
+from engine.queries.formats import QuerySet, read_queries
 from engine.retrieval.agreement import kept_neighbors
 from engine.retrieval.index import index_file, read_vectors, views_of
 from engine.storage.bundle import Bundle
@@ -27,10 +29,20 @@ def kept_neighbors_of(before: Bundle, after: Bundle) -> float | None:
     return kept_neighbors(views[0], views[1])
 
 
-def measured(workspace: Workspace, bundle: Bundle, queries: str) -> dict[str, float]:
-    """Return the key figures of `default` on some queries, in percent."""
-    asked = read_queries(Store.open(queries), bundle.vocabulary)
-    how = measuring(workspace, bundle, asked)
+def measured(workspace: Workspace, bundles: Sequence[Bundle], queries: str) -> list[dict[str, float]]:
+    """Return the key figures of `default` on each bundle, in percent, on the queries that all can read."""
+    asked = [read_queries(Store.open(queries), bundle.vocabulary) for bundle in bundles]
+    shared = set.intersection(*({one.query.id for one in own.queries} for own in asked))
+    if left_out := max(len(own.queries) for own in asked) - len(shared):
+        console.say(f"{left_out} queries name entities that not both bundles have, and are not measured")
+    return [
+        _key_figures(workspace, bundle, QuerySet([one for one in own.queries if one.query.id in shared]))
+        for bundle, own in zip(bundles, asked, strict=True)
+    ]
+
+
+def _key_figures(workspace: Workspace, bundle: Bundle, queries: QuerySet) -> dict[str, float]:
+    how = measuring(workspace, bundle, queries)
     pipeline = find_method(METHOD).open(bundle)
-    with console.meter(f"{METHOD} on bundle {bundle.id}", len(asked.queries)) as meter:
-        return key_figures(evaluate(pipeline, asked, on_batch=meter.add, measures=how.measures))
+    with console.meter(f"{METHOD} on bundle {bundle.id}", len(queries.queries)) as meter:
+        return key_figures(evaluate(pipeline, queries, on_batch=meter.add, measures=how.measures))

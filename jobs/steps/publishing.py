@@ -69,7 +69,7 @@ def _say_if_others(bundle: Manifest, corpora: dict[tuple[str, str], str], corpus
         if digest != corpus:
             console.say(
                 f"bundle {bundle.id}: its {name} is of another corpus than the one that is there now, "
-                f"with the same entities; run `seedset {command}` again to make it anew"
+                f"whose entities it has; run `seedset {command}` again to make it anew"
             )
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.catalogue import TYPE
 from engine.corpus.documents import documents
@@ -20,13 +19,10 @@ from engine.corpus.inputs.masking import load_tokenizer
 from engine.entity_types import VIEW as TYPES_VIEW
 from engine.models.device import worker_device
 from engine.models.fingerprint import model_fingerprint
-from engine.models.hub import NamedModel
-from engine.models.pooling import TextPooler, TextVectors
-from engine.models.sentence_settings import read_settings
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.entity_sentences import CONTRAST
-from engine.retrieval.index import Vectors, unit
+from engine.retrieval.index import Vectors
 from engine.retrieval.lexical import lexical_view
 from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
@@ -45,6 +41,7 @@ from engine.training.multimodal_data import image_view
 from engine.training.text_head import HEAD
 from jobs import console
 from jobs.steps.contrast_view import contrast_view
+from jobs.steps.description_view import description_view
 from jobs.steps.encoder_training import Trained, trained_encoder
 from jobs.steps.entity_types import has_own_types, typed_entities
 from jobs.steps.frozen_cache import frozen_cache
@@ -53,8 +50,6 @@ from jobs.steps.multimodal_views import TextSource, ViewSource, multimodal_view,
 from jobs.steps.skipgrams import skipgrams
 from jobs.workers.encoder import CONTRAST_JOB, MULTIMODAL_JOB
 from jobs.workers.executor import Executor
-
-DESCRIPTIONS_A_TASK = 512
 
 TYPES_WEIGHT = 0.5
 """Weight of the view of types in the joint one, where another has 1."""
@@ -172,24 +167,8 @@ def build_text_distributions(sources: Sources, made: BuiltViews) -> None:
 
 def build_description(sources: Sources, made: BuiltViews) -> None:
     """Add the unit vectors of the descriptions, "description"; zeros where there is none."""
-    texts = sources.descriptions
-    order = np.argsort([len(t) for t in texts], kind="stable")
-    chunks = [order[i : i + DESCRIPTIONS_A_TASK] for i in range(0, len(order), DESCRIPTIONS_A_TASK)]
-    tasks = [[texts[entity] for entity in chunk] for chunk in chunks]
-    vectors: npt.NDArray[np.float32] | None = None
-    cut = 0
-    with console.meter("description view, entities", len(texts)) as meter:
-        for place, found in sources.executor.map(DescriptionWorker, (sources.encoders,), tasks, gpu=True):
-            if vectors is None:
-                vectors = np.zeros((len(texts), found.vectors_nD.shape[1]), np.float32)
-            vectors[chunks[place]] = found.vectors_nD
-            cut += found.cut
-            meter.add(len(found.vectors_nD))
-    if cut:
-        most = read_settings(NamedModel.open(sources.encoders.base, "encoder")).max_tokens
-        console.say(f"description view: {cut} descriptions have more than the {most} tokens that are read")
-    made.views["description"] = unit(
-        vectors if vectors is not None else np.zeros((len(texts), 1), np.float32)
+    made.views["description"] = description_view(
+        sources.workspace, sources.encoders.base, sources.descriptions, sources.executor
     )
 
 
@@ -373,16 +352,3 @@ class MaskSumsWorker:
     def __call__(self, part: CachedPart) -> EntitySums:
         """Return the sums of a part."""
         return EntitySums(*masked_sums(self._encoder, part.open()))
-
-
-class DescriptionWorker:
-    """A worker that encodes descriptions with the encoder as it was before training."""
-
-    def __init__(self, encoders: Encoders) -> None:
-        settings = read_settings(NamedModel.open(encoders.base, "encoder"))
-        encoder = TextEncoder.load(encoders.base).to(worker_device())
-        self._pooler = TextPooler(encoder, load_tokenizer(encoders.base), settings)
-
-    def __call__(self, texts: list[str]) -> TextVectors:
-        """Return one vector a text, and how many texts were cut."""
-        return self._pooler(texts)

@@ -85,6 +85,40 @@ def test_every_method_answers_alike_alone_and_in_any_batch(name: str, bundle: Bu
         assert (np.diff(found.ranking.scores) <= 0).all()
 
 
+GONE = frozenset(range(0, 500, 3))
+"""Entities that have been removed: every third, so that any list would hold some."""
+
+
+@pytest.fixture(scope="module")
+def thinned(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return method_bundle(tmp_path_factory.mktemp("thinned"), gone=GONE)
+
+
+@pytest.mark.parametrize("name", [*RETRIEVING, *GENERATIVE])
+def test_no_method_answers_an_entity_that_was_removed(name: str, bundle: Bundle, thinned: Bundle) -> None:
+    query = replace(Query("a", (1, 2, 4), (5, 7), top_k=60), **GIVEN)
+    (whole,) = shortened(method(name)).open(bundle)([query])
+    (found,) = shortened(method(name)).open(thinned)([query])
+    if len(whole.ranking) > 10:  # a random model may list few, and without a trie none
+        assert set(whole.ranking.ids.tolist()) & GONE, "they would be in it"
+        assert len(found.ranking)
+    assert not set(found.ranking.ids.tolist()) & GONE
+
+
+def test_a_removed_entity_is_found_by_no_name(thinned: Bundle) -> None:
+    vocabulary = thinned.vocabulary
+    assert len(vocabulary) == len(vocabulary.names) == 500
+    assert [vocabulary.find(given) for given in ("entity 3", 3, "ENTITY 3", "entity 4", 4)] == [
+        None,
+        None,
+        None,
+        4,
+        4,
+    ]
+    assert "entity 3" not in vocabulary.starting_with("entity 3", 100)
+    assert "entity 3" not in vocabulary.closest("entity 3", 20)
+
+
 TABLE_8 = {
     "genexpan+cot-class-given": {"class_name": "countries"},
     "genexpan+cot-positive-given": {"positive": "with government monarchy"},

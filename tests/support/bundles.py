@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.publishing import publish
 from engine.storage.workspace import Workspace
 from engine.typing.model import TypingModel
-from engine.vocabulary import ENTITY_SCHEMA
+from engine.vocabulary import ENTITY_SCHEMA, GONE
 from tests.support.encoders import write_encoder, write_masked_lm
 from tests.support.language_models import tiny_model
 
@@ -39,8 +39,9 @@ def write_entities(
     aliases: Mapping[str, list[str]] | None = None,
     descriptions: Sequence[str] | None = None,
     attributes: Sequence[Mapping[str, list[str]]] | None = None,
+    gone: Collection[int] = (),
 ) -> None:
-    """Write an entity table with these names, in order."""
+    """Write an entity table with these names, in order; those of the ids ``gone`` have been removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {
         "entity_id": range(len(names)),
@@ -49,7 +50,10 @@ def write_entities(
         "description": [*descriptions] if descriptions else [None] * len(names),
         "attributes": [list(one.items()) for one in attributes or [{}] * len(names)],
     }
-    pq.write_table(pa.table(columns, schema=ENTITY_SCHEMA), path)
+    table = pa.table(columns, schema=ENTITY_SCHEMA)
+    if gone:
+        table = table.append_column(GONE, pa.array([i in gone for i in range(len(names))]))
+    pq.write_table(table, path)
 
 
 def write_mentions(path: Path, names: Sequence[str], texts: Sequence[str]) -> None:
@@ -188,12 +192,13 @@ def method_bundle(
     seed: int = 0,
     names: Sequence[str] = (),
     attributes: Sequence[Mapping[str, list[str]]] = (),
+    gone: Collection[int] = (),
 ) -> Bundle:
     """Publish n entities, or those named, with all that methods and pages read, at random.
 
     Views with hubness, predicted distributions, a language model, an encoder of states [d], descriptions,
     three sentences each, and the attributes "class" ("rare" the first tenth, then "common") and "parity"
-    ("even" or "odd", by id), or the given ones.
+    ("even" or "odd", by id), or the given ones. Those of the ids ``gone`` have been removed.
     """
     n = len(names) or n
     random = np.random.default_rng(seed)
@@ -208,7 +213,7 @@ def method_bundle(
             for i in range(n)
         ]
         about = [f"The {('even', 'odd')[i % 2]} one of number {i}." for i in range(n)]
-        write_entities(staged / "entities.parquet", names, descriptions=about, attributes=kinds)
+        write_entities(staged / "entities.parquet", names, descriptions=about, attributes=kinds, gone=gone)
         write_mentions(staged / SENTENCES, names, SENTENCES_OF_EACH)
         write_encoder(staged / "encoder", d, seed)
         for number, view in enumerate(("multimodal", "mask")):

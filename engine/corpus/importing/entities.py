@@ -39,6 +39,7 @@ class EntityTable:
         """Known entities of which other details were read, which were not taken."""
         self._ids: SpellingTable[int] = SpellingTable()
         self._known = len(known)
+        self._met: set[int] = set()
         for one in known:
             self._add(one)
 
@@ -48,8 +49,15 @@ class EntityTable:
         return len(self.entities) - self._known
 
     def find(self, name: str) -> int | None:
-        """Return the id of the entity of a name, or of one that looks alike."""
-        return self._ids.find(name)
+        """Return the id of the entity of a name, or of one that looks alike; of one that is gone None."""
+        found = self._ids.find(name)
+        return None if found is None or self.entities[found].gone else found
+
+    def remove_missing(self) -> None:
+        """Let the known entities that the source does not name be gone: their ids stay, nothing else does."""
+        for entity_id in set(range(self._known)) - self._met:
+            one = self.entities[entity_id]
+            self.entities[entity_id] = one._replace(aliases=[], description=None, attributes={}, gone=True)
 
     def read(self, reader: CorpusReader) -> None:
         """Read the entities that a source lists, or where none does the names of its sentences."""
@@ -77,7 +85,8 @@ class EntityTable:
 
     def _meet_known(self, entity_id: int, one: Entity) -> None:
         """Take what the source says of an entity that is there, or count that it says something else."""
-        before = self.entities[entity_id]
+        self._met.add(entity_id)
+        before = self.entities[entity_id] = self.entities[entity_id]._replace(gone=False)
         said = self._checked(one._replace(name=before.name))
         after = before._replace(
             aliases=said.aliases or before.aliases,
@@ -127,6 +136,10 @@ class EntityTable:
         """Return why a name is refused that no entity has."""
         if fault := fault_of_name(name, MAX_NAME_LENGTH):
             return fault.about("entity name")
+        if (gone := self._ids.find(name)) is not None and self.entities[gone].gone:
+            return Refusal(
+                Code.UNKNOWN_ENTITY, f"{name!r} was removed from this corpus; list it to bring it back"
+            )
         listed = " (no line of the entity file)" if self.listed else ""
         alike = self._ids.alike(name) or self._twins.get(skeleton(name).casefold(), [])
         hint = f"; alike are {', '.join(tell_apart(name, alike[:3]))}" if alike else ""

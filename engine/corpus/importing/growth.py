@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Set
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from engine.corpus.image_addresses import FOLDER
+from engine.corpus.importing.writer import write_mentions
 from engine.corpus.positions import RowPosition
 from engine.corpus.readers.base import Entity
 from engine.corpus.schema import CorpusManifest, Counts, SourceFile, check_whole
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
+from engine.vocabulary import GONE
 
 _COLUMNS = ["entity_id", "sentence", "start", "image"]
 
@@ -28,6 +33,29 @@ def mention_key(entity_id: int, sentence: str, image: str | None, start: int | N
     """
     key: tuple[Hashable, ...] = (entity_id, sentence, image, start)
     return hash(key)
+
+
+@dataclass
+class BroughtMentions:
+    """What stays of an earlier corpus: rows of its parts, entities with sentences, and images."""
+
+    parts: list[int] = field(default_factory=list)
+    removed: int = 0
+    mentioned: set[int] = field(default_factory=set)
+    images: set[str] = field(default_factory=set)
+    with_image: int = 0
+
+    def add(self, table: pa.Table, removed: int) -> None:
+        """Count what stays of a part."""
+        self.removed += removed
+        if not len(table):
+            return
+        self.parts.append(len(table))
+        told = pc.greater(table["end"], 0)
+        self.mentioned |= set(pc.unique(table["entity_id"].filter(told)).to_pylist())
+        shown = table["image"].drop_null()
+        self.images |= set(shown.to_pylist())
+        self.with_image += len(shown)
 
 
 @dataclass(frozen=True)
@@ -61,47 +89,67 @@ class EarlierCorpus:
                 {name: values or [] for name, values in row["attributes"] or ()},
                 file.uri,
                 RowPosition(row["entity_id"]),
+                gone=row.get(GONE.name, False),
             )
             for row in rows
         ]
 
-    def keys(self, mentioned: bytearray) -> frozenset[int]:
-        """Return the keys of all mentions, two of each: whether people marked it is not known any more.
+    @property
+    def next_part(self) -> int:
+        """Number of the next part; those of parts whose mentions are all gone are not used again."""
+        return 1 + max(
+            (int(part.name[len("part-") : -len(".parquet")]) for part in self.mentions), default=-1
+        )
 
-        Args:
-            mentioned: gets a 1 at the id of every entity that has a sentence.
-        """
+    def keys(self) -> frozenset[int]:
+        """Return the keys of all mentions, two of each: whether people marked it is not known any more."""
         found: list[int] = []
         for part in self.mentions:
-            with part.open_input() as stream:
-                columns = [pq.read_table(stream, columns=_COLUMNS)[name].to_pylist() for name in _COLUMNS]
-            for entity, sentence, start, image in zip(*columns, strict=True):
-                mentioned[entity] |= bool(sentence)
-                found.append(mention_key(entity, sentence, image, None))
-                found.append(mention_key(entity, sentence, image, start))
+            for keys in _keys_of(_read(part)):
+                found += keys
         return frozenset(found)
 
-    def bring(self, folder: Path) -> None:
-        """Bring all that stays as it is into the folder of the corpus that is being made.
+    def bring(self, folder: Path, kept: Set[int] | None = None) -> BroughtMentions:
+        """Bring what stays into the folder of the corpus that is being made.
 
-        Mentions and images never change and are linked where the disk can; refused records are added to.
+        Mentions and images never change, and are linked where the disk can.
+
+        Args:
+            folder: of that corpus.
+            kept: keys of the mentions that stay; None: all do.
         """
+        found = BroughtMentions()
         for part in self.mentions:
-            part.link_or_fetch(folder / "mentions" / part.name)
+            target, table = folder / "mentions" / part.name, _read(part)
+            rows = len(table)
+            if kept is not None:
+                table = table.filter(pa.array([bool(kept & set(keys)) for keys in _keys_of(table)]))
+            if len(table) == rows:
+                part.link_or_fetch(target)
+            elif len(table):
+                write_mentions(table, target)
+            found.add(table, removed=rows - len(table))
         for image in (self.folder / "images").files():
-            image.link_or_fetch(folder / "images" / image.name)
+            target = folder / "images" / image.name
+            if (kept is None or f"{FOLDER}/{image.name}" in found.images) and not target.exists():
+                image.link_or_fetch(target)
+        return found
+
+    def bring_refused(self, folder: Path) -> None:
+        """Copy the refused records into that folder, where more are added to them."""
         for refused in (self.folder / "quarantine").files():
             refused.fetch(folder / "quarantine" / refused.name)
 
-    def with_counts(self, new: Counts) -> Counts:
+    def with_counts(self, new: Counts, brought: BroughtMentions) -> Counts:
         """Return the counts of both imports together; those of entities are of the whole in ``new``."""
-        before, whole = self.manifest.counts, ("entities", "entities_without_sentences")
+        before, whole = self.manifest.counts, ("entities", "entities_gone", "entities_without_sentences")
         added = {
             name: value + getattr(before, name)
             for name, value in new.model_dump().items()
             if name not in whole
         }
-        return new.model_copy(update=added)
+        stay = {"mentions": sum(brought.parts) + new.mentions, "images": brought.with_image + new.images}
+        return new.model_copy(update=added | stay)
 
     def with_found(self, new: dict[str, int]) -> dict[str, int]:
         """Return how the mentions of both imports were found."""
@@ -111,3 +159,15 @@ class EarlierCorpus:
     def with_files(self, new: list[SourceFile]) -> list[SourceFile]:
         """Return the files of both imports, the new ones last; one that was read in both comes once."""
         return [one for one in self.manifest.files if one not in new] + new
+
+
+def _read(part: Store) -> pa.Table:
+    with part.open_input() as stream:
+        return pq.read_table(stream)
+
+
+def _keys_of(table: pa.Table) -> Iterator[tuple[int, int]]:
+    """Yield the two keys of every mention of a part."""
+    columns = [table[name].to_pylist() for name in _COLUMNS]
+    for entity, sentence, start, image in zip(*columns, strict=True):
+        yield mention_key(entity, sentence, image, None), mention_key(entity, sentence, image, start)

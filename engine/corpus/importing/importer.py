@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.image_addresses import fault_of_address
 from engine.corpus.importing.entities import EntityTable
-from engine.corpus.importing.growth import EarlierCorpus, mention_key
+from engine.corpus.importing.growth import BroughtMentions, EarlierCorpus, mention_key
 from engine.corpus.importing.images import ImageWriter, decode_image_bytes
 from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, Rule, Span
 from engine.corpus.importing.source import ImportSource, open_source
@@ -60,6 +60,11 @@ class ImportSettings(BaseModel):
         description="Add to it, and let the source's aliases, descriptions and attributes take the place of "
         "those that are there.",
     )
+    remove_missing: bool = Field(
+        default=False,
+        description="With --update: the source is the whole corpus as it is now. Sentences that it lacks are "
+        "removed, and entities: these keep their ids, and are no more answered.",
+    )
 
     @property
     def adds(self) -> bool:
@@ -88,6 +93,12 @@ def import_corpus(
     """
     if settings.overwrite and settings.adds:
         raise UserError("--overwrite: replaces the corpus that --append and --update add to; leave one out")
+    if settings.remove_missing and not settings.update:
+        raise UserError("--remove-missing: goes with --update, which takes what the source has")
+    if settings.remove_missing and settings.accept_broken_files:
+        raise UserError(
+            "--remove-missing: removes what cannot be read of a broken file; leave --accept-broken-files out"
+        )
     if workspace.corpus.exists() and not (settings.overwrite or settings.adds):
         raise StorageError(
             f"{workspace.corpus.uri}: a corpus is there already, and what was made from it depends on it; "
@@ -122,11 +133,12 @@ class _Import:
         """Read everything, write everything but the manifest, and return it."""
         earlier = self._earlier
         if earlier:
-            earlier.bring(self._folder)
+            earlier.bring_refused(self._folder)
         with Quarantine(self._folder / "quarantine") as self._quarantine:
             self._table.read(reader)
             self._read_sentences(reader, progress)
             self._verdict(source, form)
+        brought = self._bring_earlier()
         write_entities(self._folder / "entities.parquet", self._table.entities)
         written = sorted(self._folder.rglob("*.parquet"))
         digests = {path.relative_to(self._folder).as_posix(): sha256_of(path) for path in written}
@@ -137,17 +149,30 @@ class _Import:
             source=source,
             files=earlier.with_files(files) if earlier else files,
             files_added=len(files),
-            counts=earlier.with_counts(self._counts) if earlier else self._counts,
+            counts=earlier.with_counts(self._counts, brought) if earlier else self._counts,
             added=self._counts.model_copy(update={"entities": self._table.new}),
             found=earlier.with_found(self._found) if earlier else self._found,
             reasons=dict((reasons + Counter(earlier.manifest.reasons if earlier else {})).most_common()),
-            parts=self._mentions.parts,
+            parts=brought.parts + self._mentions.parts,
             digest=digest,
             part_digests=[sha for name, sha in digests.items() if name.startswith("mentions/")],
             lineage=earlier.manifest.line if earlier else digest,
             listed=self._table.listed,
             unread=getattr(reader, "unread", []),
         )
+
+    def _bring_earlier(self) -> BroughtMentions:
+        """Bring what stays of the earlier corpus, and count what the whole then has."""
+        brought, table = BroughtMentions(), self._table
+        if self._settings.remove_missing:
+            table.remove_missing()
+        if self._earlier:
+            brought = self._earlier.bring(self._folder, self._met if self._settings.remove_missing else None)
+        counts, gone = self._counts, sum(one.gone for one in table.entities)
+        counts.entities, counts.entities_gone = len(table.entities), gone
+        counts.details_known, counts.removed = table.details_known, brought.removed
+        counts.entities_without_sentences = counts.entities - gone - len(self._mentioned | brought.mentioned)
+        return brought
 
     def _refuse(self, refused: RefusedRecord) -> None:
         counts, lost = self._counts, refused.counts_as
@@ -167,13 +192,14 @@ class _Import:
     def _read_sentences(self, reader: CorpusReader, progress: Progress) -> None:
         names, aliases = [e.name for e in self._table.entities], [e.aliases for e in self._table.entities]
         self._finder = MentionFinder(names, aliases, self._settings.mention_rule)
-        before = self._earlier.manifest.parts if self._earlier else []
-        self._mentions = MentionWriter(self._folder / "mentions", before)
+        first = self._earlier.next_part if self._earlier else 0
+        self._mentions = MentionWriter(self._folder / "mentions", first)
         self._image_writer = ImageWriter(self._folder / "images")
         self._found = dict.fromkeys(HOWS, 0)
         self._seen: set[int] = set()
-        mentioned = bytearray(len(names))
-        self._known = self._earlier.keys(mentioned) if self._earlier else frozenset()
+        self._known = self._earlier.keys() if self._earlier else frozenset()
+        self._met: set[int] = set()
+        self._mentioned: set[int] = set()
         read = 0
         for one in reader.sentences():
             if isinstance(one, RefusedRecord):
@@ -189,13 +215,11 @@ class _Import:
             elif taken is None:
                 self._counts.known += 1
             elif one.sentence:
-                mentioned[taken] = 1
+                self._mentioned.add(taken)
         progress(read % _PROGRESS_EVERY)
         self._mentions.flush()
         self._counts.sentences_read = read
-        self._counts.entities, self._counts.details_known = len(names), self._table.details_known
-        self._counts.mentions = sum(self._mentions.parts[len(before) :])
-        self._counts.entities_without_sentences = len(names) - sum(mentioned)
+        self._counts.mentions = sum(self._mentions.parts)
 
     def _take(self, one: Sentence) -> int | Refusal | None:
         """Write the context's mention; return its entity, why it is refused, or None if it is known."""
@@ -217,6 +241,7 @@ class _Import:
         # What we find is the first place of several; what people marked may be every one.
         key = mention_key(entity_id, sentence, image, start if one.annotated else None)
         if key in self._known:
+            self._met.add(key)
             return None
         if key in self._seen:
             return _DUPLICATE
@@ -266,7 +291,8 @@ class _Import:
             )
         if self._broken and not self._settings.accept_broken_files:
             raise FormatError(f"{source}: {_breaks(self._broken)}")
-        if not (counts.mentions or counts.known or self._earlier):
+        nothing_needed = self._earlier and not self._settings.remove_missing
+        if not (counts.mentions or counts.known or nothing_needed):
             raise FormatError(
                 f"{source}: no usable sentence in it as --format {form} ({counts.sentences_read} read, "
                 f"{counts.entities} entities); nothing was published. "

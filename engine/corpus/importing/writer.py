@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 from engine.corpus.readers.base import Entity, RefusedRecord
 from engine.corpus.schema import MENTION_SCHEMA, PART_ROWS
 from engine.storage.local_files import short_name
-from engine.vocabulary import ENTITY_SCHEMA
+from engine.vocabulary import ENTITY_SCHEMA, GONE
 
 _VARYING = re.compile(r"""'.*'|".*"|\(.*\)|U\+\w+|\d+""", re.DOTALL)
 """The parts of a reason that differ from record to record: names, numbers, a parser's own words."""
@@ -27,14 +26,15 @@ class MentionWriter:
 
     Args:
         folder: of the parts.
-        before: rows of the parts that lie there already.
+        first: number of the first one.
     """
 
-    def __init__(self, folder: Path, before: Sequence[int] = ()) -> None:
+    def __init__(self, folder: Path, first: int = 0) -> None:
         self._folder = folder
         self._folder.mkdir(parents=True, exist_ok=True)
         self._rows: list[tuple[int, str, int, int, str | None]] = []
-        self.parts = list(before)
+        self._first = first
+        self.parts: list[int] = []
 
     def add(self, entity_id: int, sentence: str, start: int, end: int, image: str | None) -> None:
         """Add a mention."""
@@ -48,17 +48,23 @@ class MentionWriter:
             return
         columns = zip(*self._rows, strict=True)
         arrays = [pa.array(c, f.type) for c, f in zip(columns, MENTION_SCHEMA, strict=True)]
-        path = self._folder / f"part-{len(self.parts):05}.parquet"
+        path = self._folder / f"part-{self._first + len(self.parts):05}.parquet"
         table = pa.Table.from_arrays(arrays, schema=MENTION_SCHEMA)
-        # No dictionary for the sentences: hardly one comes twice, and looking costs a third of the writing.
-        pq.write_table(table, path, use_dictionary=["entity_id", "image"])
+        write_mentions(table, path)
         self.parts.append(len(self._rows))
         self._rows = []
 
 
+def write_mentions(table: pa.Table, path: Path) -> None:
+    """Write a part of mentions (:data:`MENTION_SCHEMA`)."""
+    # No dictionary for the sentences: hardly one comes twice, and looking costs a third of the writing.
+    pq.write_table(table, path, use_dictionary=["entity_id", "image"])
+
+
 def write_entities(path: Path, entities: list[Entity]) -> None:
     """Write ``entities.parquet``; the id of an entity is its place in the list."""
-    with pq.ParquetWriter(path, ENTITY_SCHEMA) as writer:
+    schema = ENTITY_SCHEMA.append(GONE) if any(one.gone for one in entities) else ENTITY_SCHEMA
+    with pq.ParquetWriter(path, schema) as writer:
         for first in range(0, len(entities), PART_ROWS):
             some = entities[first : first + PART_ROWS]
             rows = {
@@ -67,8 +73,9 @@ def write_entities(path: Path, entities: list[Entity]) -> None:
                 "aliases": [e.aliases for e in some],
                 "description": [e.description for e in some],
                 "attributes": [list(e.attributes.items()) for e in some],
+                "gone": [e.gone for e in some],
             }
-            writer.write_table(pa.table(rows, schema=ENTITY_SCHEMA))
+            writer.write_table(pa.table({name: rows[name] for name in schema.names}, schema=schema))
 
 
 class Quarantine:

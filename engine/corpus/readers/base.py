@@ -25,6 +25,8 @@ class Entity(NamedTuple):
     position: Position
     written: str = ""
     """The name as its source has it, where that is not ``name``."""
+    gone: bool = False
+    """Whether it was removed from the corpus, where its id stays."""
 
     @property
     def given(self) -> str:

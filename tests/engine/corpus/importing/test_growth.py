@@ -115,6 +115,72 @@ def test_a_name_that_looks_alike_is_the_same_entity(tmp_path: Path) -> None:
     assert len(grown.mentions) == 2
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 5)), min_size=1, max_size=8),
+        min_size=2,
+        max_size=4,
+    )
+)
+def test_after_an_update_the_corpus_is_what_the_source_is(wholes: list[list[tuple[str, int]]]) -> None:
+    """Whatever came before: entities that come back have their ids again, those that are gone keep them."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "PART_ROWS", 3)
+        ids: list[str] = []
+        for number, whole in enumerate(wholes):
+            source = jsonl(Path(folder) / f"{number}.jsonl", [said(*one) for one in whole])
+            adding = {"update": True, "remove_missing": True} if number else {}
+            grown = run_import(f"{folder}/w", source, "jsonl", **adding)
+            names = [one["name"] for one in grown.entities]
+            assert names[: len(ids)] == ids
+            ids = names
+            assert held(grown) == {(name, said(name, i)["sentence"]) for name, i in whole}
+            assert len(grown.mentions) == len(set(whole))
+            there = {one["name"] for one in grown.entities if not one.get("gone")}
+            assert there == {name for name, _ in whole}
+            counts = grown.manifest.counts
+            assert sum(grown.manifest.parts) == counts.mentions == len(grown.mentions)
+            assert counts.entities_gone == len(ids) - len(there)
+            assert counts.entities_without_sentences == 0
+            sentences = counts.mentions + counts.removed + counts.refused + counts.duplicates + counts.known
+            assert counts.sentences_read == sentences
+            assert len(grown.manifest.part_digests) == len(grown.manifest.parts)
+
+
+def test_what_a_list_has_no_more_is_removed_whole_and_comes_back(tmp_path: Path) -> None:
+    sentences = {"Oslo": ["Oslo is far.", "Oslo is wet."], "Rome": ["Rome is old."]}
+    told = {"Oslo": "A city.", "Rome": "Another."}
+    run_import(tmp_path / "w", ultrawiki(tmp_path / "a", sentences, ent2text=told), "ultrawiki")
+    fewer = ultrawiki(tmp_path / "b", {"Oslo": ["Oslo is wet."]}, ent2text={})
+    removed = run_import(tmp_path / "w", fewer, "ultrawiki", update=True, remove_missing=True)
+    assert held(removed) == {("Oslo", "Oslo is wet.")}
+    rome = removed.entities[1]
+    assert (rome["name"], rome["gone"], rome["description"]) == ("Rome", True, None)
+    assert removed.entities[0]["description"] == "A city.", "what the source leaves out stays"
+    assert (removed.manifest.added.removed, removed.manifest.added.entities_gone) == (2, 1)
+    more = jsonl(tmp_path / "c.jsonl", [said("Rome", 1), said("Oslo", 1)])
+    unlisted = run_import(tmp_path / "w", more, "jsonl", append=True)
+    assert "'Rome' was removed from this corpus; list it to bring it back" in unlisted.quarantine[0]["reason"]
+    again = run_import(tmp_path / "w", tmp_path / "a", "ultrawiki", append=True)
+    assert "gone" not in again.entities[1]
+    assert held(again) == {
+        ("Oslo", "Oslo is wet."),
+        ("Oslo", "Oslo is far."),
+        ("Rome", "Rome is old."),
+        ("Oslo", "We saw Oslo on day 1."),
+    }
+    nothing = ultrawiki(tmp_path / "d", {"Oslo": []})
+    with pytest.raises(UserError, match="no usable sentence in it"):
+        run_import(tmp_path / "w", nothing, "ultrawiki", update=True, remove_missing=True)
+    with pytest.raises(UserError, match="--remove-missing: goes with --update"):
+        run_import(tmp_path / "w", fewer, "ultrawiki", append=True, remove_missing=True)
+    with pytest.raises(UserError, match="removes what cannot be read of a broken file"):
+        run_import(
+            tmp_path / "w", fewer, "ultrawiki", update=True, remove_missing=True, accept_broken_files=True
+        )
+
+
 def test_images_and_their_contexts_stay(tmp_path: Path) -> None:
     rows = [{"entity": "Oslo", "image_bytes": "iVBORw0KGgo="}, said("Oslo", 1)]
     run_import(tmp_path / "w", jsonl(tmp_path / "a.jsonl", rows), "jsonl")

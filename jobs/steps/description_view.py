@@ -1,0 +1,112 @@
+"""Build the view of the descriptions: each is read once by the encoder as it came, and kept.
+
+The parts are of entities whose ids follow each other, under the digest of their texts, so that of a corpus
+that has grown only the new ones are read.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.corpus.inputs.masking import load_tokenizer
+from engine.models.device import worker_device
+from engine.models.fingerprint import check_unchanged, model_fingerprint
+from engine.models.hub import NamedModel
+from engine.models.pooling import TextPooler
+from engine.models.sentence_settings import read_settings
+from engine.models.text import TextEncoder
+from engine.retrieval.index import Vectors, unit
+from engine.storage.parts import PartFolder, content_key
+from engine.storage.store import Store, machine_cache
+from engine.storage.whole import fault_of
+from engine.storage.workspace import Workspace
+from jobs import console
+from jobs.workers.executor import Executor, make_parts
+
+TOGETHER = 512
+"""Entities of a part."""
+
+
+class DescriptionTask(NamedTuple):
+    """The texts of a part, and its name."""
+
+    name: str
+    texts: list[str]
+
+
+def description_view(workspace: Workspace, encoder: str, texts: list[str], executor: Executor) -> Vectors:
+    """Return the unit vectors of the descriptions, [N, D]; zeros where there is none.
+
+    Args:
+        workspace: whose cache keeps them.
+        encoder: as it was before training.
+        texts: of all entities, "" where there is none.
+        executor: where the encoder runs.
+    """
+    fingerprint = model_fingerprint(encoder)
+    chunks = [texts[start : start + TOGETHER] for start in range(0, len(texts), TOGETHER)]
+    names = [content_key(*chunk) for chunk in chunks]
+    tasks = {name: DescriptionTask(name, chunk) for name, chunk in zip(names, chunks, strict=True)}
+    parts = _parts(workspace, fingerprint)
+    made = make_parts(
+        parts,
+        tasks,
+        DescriptionWorker,
+        (workspace.root.uri, encoder, fingerprint),
+        executor,
+        "description view, entities",
+        size=lambda task: len(task.texts),
+        gpu=True,
+    )
+    if cut := sum(made.parts[name] for name in names):
+        most = read_settings(NamedModel.open(encoder, "encoder")).max_tokens
+        console.say(f"description view: {cut} descriptions have more than the {most} tokens that are read")
+    vectors = [np.load(parts.file(name, ".npy").local_copy(machine_cache())) for name in names]
+    return unit(np.concatenate(vectors) if vectors else np.zeros((len(texts), 1), np.float32))
+
+
+def _parts(workspace: Workspace, fingerprint: str) -> PartFolder[int]:
+    """Return the parts of an encoder; of each is known how many of its texts were cut."""
+    folder = workspace.cache(f"descriptions-{fingerprint}")
+    return PartFolder(folder, (".npy", ".json"), _read_cut, fault_of)
+
+
+def _read_cut(file: Store) -> int:
+    return int(json.loads(file.read_bytes())["cut"])
+
+
+class DescriptionWorker:
+    """A worker that encodes the descriptions of a part.
+
+    Args:
+        workspace: its address.
+        encoder: as it was before training.
+        fingerprint: of it.
+
+    Raises:
+        UserError: the encoder is another one on this machine.
+    """
+
+    def __init__(self, workspace: str, encoder: str, fingerprint: str) -> None:
+        check_unchanged(encoder, fingerprint)
+        self._parts = _parts(Workspace.open(workspace), fingerprint)
+        loaded = TextEncoder.load(encoder).to(worker_device())
+        settings = read_settings(NamedModel.open(encoder, "encoder"))
+        self._pooler = TextPooler(loaded, load_tokenizer(encoder), settings)
+
+    def __call__(self, task: DescriptionTask) -> int:
+        """Write a part, and return how many of its texts were cut."""
+        # Those of about the same length are padded together.
+        order = np.argsort([len(text) for text in task.texts], kind="stable")
+        found = self._pooler([task.texts[place] for place in order])
+        vectors = np.empty_like(found.vectors_nD)
+        vectors[order] = found.vectors_nD
+        with self._parts.writing(task.name, ".npy") as path, Path(path).open("wb") as file:
+            np.save(file, vectors, allow_pickle=False)
+        with self._parts.writing(task.name, ".json") as path:
+            path.write_text(json.dumps({"cut": found.cut}), encoding="utf-8")
+        return found.cut
