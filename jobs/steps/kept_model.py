@@ -1,4 +1,4 @@
-"""Keep a bundle's language model where the vocabulary has grown: it scores new names as it does any text."""
+"""Keep a bundle's language model where its entities have changed: it scores new names as it does any text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from engine.generation.names import name_trie
 from engine.generation.tokenizers import load_tokenizer
 from engine.storage.bundle import Bundle
 from engine.storage.publishing import check_current
+from engine.storage.store import sha256_of
 from engine.storage.workspace import Workspace
 from engine.vocabulary import Vocabulary
 from jobs import console
@@ -31,10 +32,13 @@ def keep_language_model(workspace: Workspace, staged: Path) -> dict[str, Any]:
     parent = check_current(workspace)
     if parent is None or not any(name.startswith(_MODEL) for name in parent.files):
         return {}
-    names = Vocabulary.read(staged / "entities.parquet").names
-    before = Bundle.open(workspace, parent.id, ("entities.parquet",)).vocabulary.names
-    if names == before or names[: len(before)] != before:
-        return {}  # what is published beside it, or left out, as it is
+    entities = "entities.parquet"
+    if parent.files[entities].sha256 == sha256_of(staged / entities):
+        return {}  # what the bundle holds is published beside it as it is
+    names = Vocabulary.read(staged / entities).names
+    before = Bundle.open(workspace, parent.id, (entities,)).vocabulary.names
+    if names[: len(before)] != before:
+        return {}
     for name in parent.files:
         if name.startswith(_MODEL):
             (workspace.bundles / parent.id / name).link_or_fetch(staged / name)

@@ -184,6 +184,16 @@ def test_a_language_model_is_kept_with_a_trie_of_all_names(tmp_path: Path) -> No
     wanted = [tuple(tokenizer(f" {name}", add_special_tokens=False)["input_ids"]) for name in names]
     assert trie.n_entities == trie.n_sequences == len(set(wanted)) == len(names)
     assert bundle.manifest.settings["lm"]["run"] == "tiny"
+    fewer = {name: [f"We know that {name} is here."] for name in names[1:]}
+    source = ultrawiki(tmp_path / "fewer", fewer)
+    run_import(tmp_path / "w", source, "ultrawiki", update=True, remove_missing=True)
+    for step in Refresh(Workspace.open(tmp_path / "w"), HOW).steps:
+        step.run()
+    last = Bundle.open(workspace)
+    assert last.id != bundle.id
+    assert Trie.load(last.path("trie")).n_entities == len(names), "a name keeps its id"
+    assert last.vocabulary.gone == {0}
+    assert last.manifest.settings["lm"]["run"] == "tiny"
 
 
 def test_what_cannot_be_made_anew_is_said(tmp_path: Path) -> None:
