@@ -26,6 +26,8 @@ VERSION = 1
 """Raised where stages answer otherwise than before: what earlier versions kept is not read."""
 
 SUFFIX = ".parquet"
+BUNDLE = "bundle"
+"""The entry of a file's metadata that says which bundle answered."""
 
 
 @dataclass
@@ -95,7 +97,8 @@ class KeptStages:
         return self._known[key]
 
     def _keep(self, folder: Store, answered: Sequence[Expansion]) -> None:
-        table = pa.Table.from_pylist(to_rows(answered), EXPANSION_SCHEMA)
+        schema = EXPANSION_SCHEMA.with_metadata({BUNDLE: self.bundle})
+        table = pa.Table.from_pylist(to_rows(answered), schema)
         name = content_key(*(_key(e.query) for e in answered))
         with (folder / f"{name}{SUFFIX}").writing() as path:
             pq.write_table(table, path, compression="zstd")

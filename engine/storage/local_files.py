@@ -209,14 +209,24 @@ def clean(folder: Path) -> None:
     """Remove the temporaries that dead processes left in a folder."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            found = _TEMPORARY.fullmatch(entry.name)
-            if found is None or not _is_left(Path(entry.path), found["machine"], int(found["pid"])):
+            if not is_left_behind(Path(entry.path)):
                 continue
             with suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
                     os.unlink(entry.path)
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a name is that of a temporary file or folder."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def is_left_behind(path: Path) -> bool:
+    """Return whether a path is a temporary file or folder of a process that lives no more."""
+    found = _TEMPORARY.fullmatch(path.name)
+    return found is not None and _is_left(path, found["machine"], int(found["pid"]))
 
 
 @cache

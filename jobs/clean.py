@@ -1,0 +1,112 @@
+"""Remove what a workspace can do without: former bundles, and what nothing that is kept was made from."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from cluster.commandline import command
+from cluster.options import CommandSettings
+from engine.storage.removal import Removal, carry_out
+from engine.storage.workspace import Workspace
+from jobs import console
+
+if TYPE_CHECKING:
+    from jobs.steps.cleaning import Plan
+
+EXAMPLES = """
+  seedset clean --workspace work --dry-run
+  seedset clean --workspace work --keep 3
+  seedset clean --workspace s3://bucket/work --keep 1 --caches 30
+"""
+
+DAY_S = 24 * 3600.0
+
+
+class CleanSettings(CommandSettings):
+    """The settings of the command."""
+
+    workspace: str = Field(description="Folder or s3:// prefix to clean.")
+    keep: int = Field(
+        default=3,
+        ge=1,
+        description="Keep this many bundles, the newest; the current one counts among them and always stays.",
+    )
+    dry_run: bool = Field(default=False, description="List what would be removed, and remove nothing.")
+    unfinished: float = Field(
+        default=7,
+        ge=0,
+        description="Give up trainings and image features that are unfinished after so many days without a "
+        "change.",
+    )
+    caches: float | None = Field(
+        default=None,
+        gt=0,
+        description="Remove from this machine's cache (SEEDSET_CACHE, by default ~/.cache/seedset) the copies "
+        "out of buckets that were not used for so many days; on a cluster run it on each node.  [default: the "
+        "cache stays]",
+    )
+
+
+@command(EXAMPLES)
+def main(settings: CleanSettings) -> None:
+    """Remove former bundles, and what neither a bundle that is kept nor a pointer (CURRENT) was made from.
+
+    That is model input, its parts and their cached states, image features, contrast lists, trainings, and
+    evaluations of removed bundles. Trainings that ended lose their checkpoints; what they made stays, with
+    its summary and its events. Never touched are the corpus, expansions, answers of chat models, trainings
+    that may go on, typing models, reports, and what is not known here, which is named. After a kill at any
+    moment nothing is broken that looks whole, and the same command goes on. Run it when no other job writes
+    into the workspace.
+    """
+    from jobs.steps.cleaning import plan_cleaning
+
+    started = time.monotonic()
+    workspace = Workspace.open(settings.workspace)
+    plan = plan_cleaning(workspace, settings.keep, settings.unfinished * DAY_S)
+    say_plan(plan)
+    removed = 0 if settings.dry_run else _carry_out(workspace, plan)
+    console.result(
+        bundles_kept=len(plan.bundles),
+        removals=len(plan.removals),
+        removed=removed,
+        mib=f"{plan.bytes / 2**20:.1f}",
+        left_alone=len(plan.unknown),
+        seconds=f"{time.monotonic() - started:.1f}",
+    )
+
+
+def say_plan(plan: Plan) -> None:
+    """Print a line for each thing that goes, and name what is left alone."""
+    if plan.removals:
+        rows = [("MiB", "what", "why")]
+        rows += [(f"{one.bytes / 2**20:.1f}", f"{one.kind} {one.path}", one.reason) for one in plan.removals]
+        size, what = (max(len(row[column]) for row in rows) for column in (0, 1))
+        for row in rows:
+            console.say(f"{row[0]:>{size}}  {row[1]:<{what}}  {row[2]}")
+    else:
+        console.say("nothing to remove: a bundle that is kept, or a pointer, needs all that is there")
+    if plan.unknown:
+        console.say(f"left alone: {', '.join(plan.unknown)}")
+
+
+def _carry_out(workspace: Workspace, plan: Plan) -> int:
+    """Remove what a plan lists, and return how many of it."""
+    removed = 0
+    with console.meter("removing", len(plan.removals)) as meter:
+
+        def done(removal: Removal, gone: bool) -> None:
+            nonlocal removed
+            removed += gone
+            if not gone:
+                console.say(f"{removal.path}: has become the current one meanwhile, and stays")
+            meter.add(1, removal.path)
+
+        carry_out(workspace.root, plan.removals, done)
+    return removed
+
+
+if __name__ == "__main__":
+    main.run()

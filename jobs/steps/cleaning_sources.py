@@ -1,0 +1,175 @@
+"""Plan which model input, features and lists a workspace can do without, and which parts of them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, ValidationError
+
+from engine.corpus.blocks.format import BlockManifest
+from engine.corpus.inputs.format import InputManifest
+from engine.storage.parts import CURRENT, MANIFEST
+from engine.storage.removal import Removal
+from jobs.steps.survey import UNFINISHED, Survey
+
+UNUSED = "no kept bundle, run or pointer names it"
+
+_SHARED = "parts-"
+"""Begin of the names of folders with parts that several inputs share."""
+_TOKENIZER, _LAST_OF_TOKENIZER = "tokenizer-", "tokenizer_config.json"
+_MADE = re.compile(r"(mask|lm)-.+")
+_STATES = re.compile(rf"(?P<parts>{_SHARED}.+)-[0-9a-f]{{8}}-(bfloat16|float32)")
+_PART = re.compile(r"part-(?P<name>[^.]+)\..+")
+
+
+@dataclass
+class _Parts:
+    """Names of parts by the folder that they are in: those that inputs need that stay, and that go."""
+
+    kept: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    dropped: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    kept_anywhere: set[str] = field(default_factory=set)
+    """Of manifests that say their parts, but not in a form that says where these are."""
+
+    def needs(self, folder: str, name: str) -> bool:
+        """Return whether a part stays."""
+        return name in self.kept[folder] or name in self.kept_anywhere
+
+
+def input_removals(found: Survey, used: set[str]) -> Iterator[Removal]:
+    """Yield model input, blocks and tokenizers that nothing names, then parts of none, then their states.
+
+    Args:
+        found: the workspace.
+        used: paths of what stays.
+    """
+    parts = _Parts()
+    shared = []
+    for name in found.listing.children("inputs"):
+        path = f"inputs/{name}"
+        if name == CURRENT:
+            continue
+        if name.startswith(_SHARED):
+            shared.append(name)
+        elif found.listing.holds(f"{path}/{MANIFEST}"):
+            yield from _input(found, path, path in used, parts)
+        elif name.startswith(_TOKENIZER):
+            yield from _tokenizer(found, path, path in used)
+        elif not _MADE.fullmatch(name):
+            found.unknown.append(path)
+        elif found.given_up(path) and found.pointed("inputs") != name:
+            yield Removal(path, "model input", UNFINISHED, (path,))
+    for name in shared:
+        yield from _unnamed_parts(found, name, parts)
+    for name in found.listing.children("cache"):
+        if match := _STATES.fullmatch(name):
+            yield from _unneeded(found, f"cache/{name}", match["parts"], parts, "cached states", at_once=True)
+        elif not name.startswith("types-"):
+            found.unknown.append(f"cache/{name}")
+
+
+def _input(found: Survey, path: str, stays: bool, parts: _Parts) -> Iterator[Removal]:
+    """Yield an input with a manifest if it goes, and note the names of its parts."""
+    document = found.document(f"{path}/{MANIFEST}")
+    where, names = _parts_of(document)
+    if where is None:
+        found.unknown.append(path)
+        parts.kept_anywhere |= names
+        return
+    (parts.kept if stays else parts.dropped)[where] |= names
+    if not stays:
+        yield Removal(path, "model input", UNUSED, (f"{path}/{MANIFEST}", path), f"inputs/{CURRENT}")
+
+
+def _parts_of(document: object) -> tuple[str | None, set[str]]:
+    """Return the folder of an input's parts, None: it cannot be told, and the parts' names."""
+    kinds: tuple[type[BaseModel], ...] = (InputManifest, BlockManifest)
+    for kind in kinds:
+        try:
+            manifest = kind.model_validate(document)
+        except ValidationError:
+            continue
+        if isinstance(manifest, InputManifest | BlockManifest):
+            return manifest.settings.parts_key(), set(manifest.parts)
+    listed = document.get("parts") if isinstance(document, dict) else None
+    return None, set(map(str, listed)) if isinstance(listed, dict | list) else set()
+
+
+def _tokenizer(found: Survey, path: str, stays: bool) -> Iterator[Removal]:
+    if stays:
+        return
+    last = f"{path}/{_LAST_OF_TOKENIZER}"
+    if found.listing.holds(last):
+        yield Removal(path, "tokenizer", UNUSED, (last, path))
+    elif found.given_up(path):
+        yield Removal(path, "tokenizer", UNFINISHED, (path,))
+
+
+def _unnamed_parts(found: Survey, folder: str, parts: _Parts) -> Iterator[Removal]:
+    yield from _unneeded(found, f"inputs/{folder}", folder, parts, "input parts", at_once=False)
+
+
+def _unneeded(
+    found: Survey, path: str, folder: str, parts: _Parts, kind: str, at_once: bool
+) -> Iterator[Removal]:
+    """Yield the parts in a folder that no input needs, as one removal.
+
+    Those that no input ever named may be of one that is being made, or that goes on: they stay for a day, and
+    are then counted among those that are needed.
+
+    Args:
+        found: the workspace.
+        path: of the folder.
+        folder: the name that its parts are needed under.
+        parts: what is needed; those that stay are added.
+        kind: of what goes.
+        at_once: do not wait.
+    """
+    files: dict[str, list[str]] = defaultdict(list)
+    for entry in found.listing.below(path):
+        name = entry.path[len(path) + 1 :]
+        if match := _PART.fullmatch(name):
+            files[match["name"]].append(entry.path)
+        elif not name.startswith("."):
+            found.unknown.append(entry.path)
+    gone: list[str] = []
+    count = 0
+    for name, own in files.items():
+        if parts.needs(folder, name):
+            continue
+        if at_once or name in parts.dropped[folder] or all(found.given_up(file) for file in own):
+            # With its last file a part is there; npy files come before the others.
+            gone += sorted(own, key=lambda file: (file.endswith(".npy"), file))
+            count += 1
+        else:
+            parts.kept[folder].add(name)
+    if count:
+        reason = f"{count} of {len(files)}: no input that is kept names them"
+        yield Removal(path, kind, reason, tuple(gone))
+
+
+def feature_removals(found: Survey, used: set[str]) -> Iterator[Removal]:
+    """Yield image features that nothing names."""
+    yield from _folders(found, used, "images", "image features", found.unfinished_s)
+
+
+def contrast_removals(found: Survey, used: set[str]) -> Iterator[Removal]:
+    """Yield contrast lists that nothing names."""
+    yield from _folders(found, used, "contrast", "contrast lists")
+
+
+def _folders(
+    found: Survey, used: set[str], folder: str, kind: str, after_s: float | None = None
+) -> Iterator[Removal]:
+    for path in (f"{folder}/{name}" for name in found.listing.children(folder) if name != CURRENT):
+        if found.listing.holds(path):
+            found.unknown.append(path)
+        elif path in used:
+            continue
+        elif found.listing.holds(f"{path}/{MANIFEST}"):
+            yield Removal(path, kind, UNUSED, (f"{path}/{MANIFEST}", path), f"{folder}/{CURRENT}")
+        elif found.given_up(path, *(() if after_s is None else (after_s,))):
+            yield Removal(path, kind, UNFINISHED, (path,), f"{folder}/{CURRENT}")
