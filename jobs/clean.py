@@ -44,9 +44,8 @@ class CleanSettings(CommandSettings):
     caches: float | None = Field(
         default=None,
         gt=0,
-        description="Remove from this machine's cache (SEEDSET_CACHE, by default ~/.cache/seedset) the copies "
-        "out of buckets that were not used for so many days; on a cluster run it on each node.  [default: the "
-        "cache stays]",
+        description="Remove the copies out of buckets that this machine's cache (SEEDSET_CACHE, by default "
+        "~/.cache/seedset) holds and that were not used for so many days.  [default: they stay]",
     )
 
 

@@ -55,7 +55,7 @@ class Listing:
 
     @classmethod
     def of(cls, root: Store, folders: Iterable[str]) -> Listing:
-        """List folders below a root; those that are not there are empty."""
+        """List folders below a root, or files; those that are not there are empty."""
         found = cls(root, [])
         for name in folders:
             with translated((root / name).uri):
@@ -70,6 +70,9 @@ class Listing:
 
         start, seen = len(self.root.path) + 1, set[str]()
         top = (self.root / name).path
+        if os.path.isfile(top):
+            yield self._entry(top)
+            return
         for parent, folders, names in os.walk(top, onerror=refused, followlinks=True):
             if parent != top and os.path.islink(parent):
                 self.links.add(parent[start:])
@@ -81,9 +84,11 @@ class Listing:
                 self.empty[parent[start:]] = os.stat(parent).st_mtime
             for path in (os.path.join(parent, one) for one in names):
                 with suppress(FileNotFoundError):  # gone meanwhile
-                    found = os.lstat(path)
-                    inode = (found.st_dev, found.st_ino)
-                    yield Entry(path[start:], found.st_size, found.st_mtime, inode, found.st_nlink)
+                    yield self._entry(path)
+
+    def _entry(self, path: str) -> Entry:
+        found, name = os.lstat(path), path[len(self.root.path) + 1 :]
+        return Entry(name, found.st_size, found.st_mtime, (found.st_dev, found.st_ino), found.st_nlink)
 
     def _in_bucket(self, name: str) -> Iterator[Entry]:
         selector = pafs.FileSelector((self.root / name).path, recursive=True, allow_not_found=True)

@@ -14,11 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs as pafs
-
 from engine.errors import BundleError, UserError
 from engine.evaluation.scores import REPORT
-from engine.external_errors import translated
 from engine.storage.bundle import MANIFEST, Manifest, manifest_of
 from engine.storage.local_files import ASIDE, is_left_behind, is_temporary
 from engine.storage.parts import CURRENT
@@ -65,8 +62,7 @@ def plan_cleaning(
         UserError: there is no workspace.
     """
     found = Survey.of(workspace, unfinished_s, now)
-    top = _top_names(workspace)
-    if not top & {*LISTED, *NEVER}:
+    if not found.top & {*LISTED, *NEVER}:
         raise UserError(f"{workspace.root.uri}: no workspace here; check the address given with --workspace")
     bundles = _Bundles.of(found, keep)
     ablated = list(_ablation_bundles(found))
@@ -84,10 +80,10 @@ def plan_cleaning(
         *feature_removals(found, used),
         *(() if workspace.root.is_local else _corpora(found)),
     ]
-    removals += _leftovers(found, top, {step for removal in removals for step in removal.steps})
+    removals += _leftovers(found, {step for removal in removals for step in removal.steps})
     safe = [one for one in removals if not found.listing.links & set(one.steps)]
     links = [one.path for one in removals if one not in safe]
-    unknown = sorted({*found.unknown, *links, *_unknown_at_top(top, workspace.root.is_local)})
+    unknown = sorted({*found.unknown, *links, *_unknown_at_top(found)})
     return Plan(counted(found.listing, safe), [one.id for one in bundles.kept], unknown)
 
 
@@ -189,41 +185,28 @@ def _corpora(found: Survey) -> Iterator[Removal]:
             yield Removal(path, "corpus", "an import that did not end", (path,), f"corpora/{CURRENT}")
 
 
-def _leftovers(found: Survey, top: set[str], gone: set[str]) -> Iterator[Removal]:
-    """Yield temporary files and folders of programs that were killed, on this disk."""
-    root = found.workspace.root
-    if not root.is_local:
-        return  # in a bucket nothing has a temporary name
-    hidden = {name for name in top if name.startswith(".")}
-    for entry_path in [entry.path for entry in found.listing.entries] + list(found.listing.empty):
-        parts = entry_path.split("/")
-        place = next((i for i, part in enumerate(parts) if part.startswith(".")), None)
-        if place is not None:
+def _leftovers(found: Survey, gone: set[str]) -> Iterator[Removal]:
+    """Yield temporary files and folders of programs that were killed, on this disk.
+
+    Args:
+        found: the workspace; in a bucket nothing has a temporary name.
+        gone: paths of what is removed otherwise.
+    """
+    hidden = set[str]()
+    for listed in (*(entry.path for entry in found.listing.entries), *found.listing.empty):
+        parts = listed.split("/")
+        if (place := next((i for i, part in enumerate(parts) if part.startswith(".")), None)) is not None:
             hidden.add("/".join(parts[: place + 1]))
-    for name in sorted(hidden):
-        path = Path(root.path) / name
-        if any(name == one or name.startswith(f"{one}/") for one in gone):
+    for name in sorted(hidden) if found.workspace.root.is_local else ():
+        if any(f"{name}/".startswith(f"{one}/") for one in gone):
             continue
+        path = Path(found.workspace.root.path) / name
         aside = _ASIDE.fullmatch(path.name)
         left = is_left_behind(path) or (aside is not None and path.with_name(aside["target"]).exists())
-        if left and found.now - _changed(path) >= DAY:
+        if left and found.now - found.listing.changed(name) >= DAY:
             yield Removal(name, "leftover", "of a program that was killed", (name,))
 
 
-def _changed(path: Path) -> float:
-    """Return when a local file, or anything in a folder, was changed last (seconds)."""
-    below = [path, *path.rglob("*")] if path.is_dir() else [path]
-    return max((one.lstat().st_mtime for one in below), default=0.0)
-
-
-def _top_names(workspace: Workspace) -> set[str]:
-    """Return the names directly below a workspace's root."""
-    root = workspace.root
-    with translated(root.uri):
-        infos = root.fs.get_file_info(pafs.FileSelector(root.path, allow_not_found=True))
-    return {info.base_name for info in infos}
-
-
-def _unknown_at_top(top: set[str], local: bool) -> set[str]:
-    known = {*LISTED, *NEVER, JOURNAL} - ({"corpora"} if local else set())
-    return {name for name in top - known if not (is_temporary(name) or _ASIDE.fullmatch(name))}
+def _unknown_at_top(found: Survey) -> set[str]:
+    known = {*LISTED, *NEVER, JOURNAL} - ({"corpora"} if found.workspace.root.is_local else set())
+    return {name for name in found.top - known if not (is_temporary(name) or _ASIDE.fullmatch(name))}

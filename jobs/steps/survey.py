@@ -14,6 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow.fs as pafs
+
+from engine.external_errors import translated
 from engine.storage.parts import CURRENT, MANIFEST
 from engine.storage.removal import Journal, Listing
 from engine.storage.workspace import Workspace
@@ -43,7 +46,8 @@ class Survey:
 
     Attributes:
         workspace: that was listed.
-        listing: of :data:`LISTED`.
+        top: names directly below its root.
+        listing: of :data:`LISTED`, and of hidden names beside these.
         journal: of a removal that did not end.
         now: seconds since the epoch.
         unfinished_s: seconds without a change after which what is unfinished is given up.
@@ -51,6 +55,7 @@ class Survey:
     """
 
     workspace: Workspace
+    top: frozenset[str]
     listing: Listing
     journal: Journal
     now: float
@@ -61,8 +66,12 @@ class Survey:
     def of(cls, workspace: Workspace, unfinished_s: float = 7 * DAY, now: float | None = None) -> Survey:
         """Look at a workspace; ``now`` is this moment unless it is given."""
         root = workspace.root
+        with translated(root.uri):
+            infos = root.fs.get_file_info(pafs.FileSelector(root.path, allow_not_found=True))
+        top = frozenset(info.base_name for info in infos)
+        listing = Listing.of(root, [*LISTED, *(name for name in top if name.startswith("."))])
         now = time.time() if now is None else now
-        return cls(workspace, Listing.of(root, LISTED), Journal.read(root), now, unfinished_s)
+        return cls(workspace, top, listing, Journal.read(root), now, unfinished_s)
 
     def pointed(self, folder: str) -> str | None:
         """Return the name that the pointer of a folder holds, None: there is no pointer."""

@@ -1,0 +1,462 @@
+"""`seedset clean`: what goes, what stays, and what a kill at any moment leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from engine.errors import UserError
+from engine.storage.local_files import temporary_beside
+from engine.storage.parts import write_pointer
+from engine.storage.publishing import point_to
+from engine.storage.removal import JOURNAL, carry_out
+from engine.storage.store import Store
+from engine.storage.workspace import Workspace
+from jobs.clean import main
+from jobs.steps.cleaning import Plan, plan_cleaning
+from jobs.steps.survey import DAY
+from tests.support.commands import run_command
+from tests.support.grown import (
+    BLOCKS,
+    INPUTS,
+    STATES,
+    Generation,
+    check_readable,
+    contents,
+    grown,
+    publish_bundle,
+    write,
+    write_input,
+    write_run,
+)
+
+Grown = tuple[Workspace, list[Generation]]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Generation]]:
+    folder = tmp_path_factory.mktemp("grown")
+    return folder / "w", grown(folder / "w", folder / "raw")[1]
+
+
+@pytest.fixture
+def work(original: tuple[Path, list[Generation]], tmp_path: Path) -> Grown:
+    """A copy of a workspace of three generations, to clean."""
+    shutil.copytree(original[0], tmp_path / "w")
+    return Workspace.open(tmp_path / "w"), original[1]
+
+
+def clean(workspace: Workspace, keep: int = 1, **more: float) -> Plan:
+    plan = plan_cleaning(workspace, keep, **more)
+    carry_out(workspace.root, plan.removals)
+    return plan
+
+
+def of_old(old: Generation) -> set[tuple[str, str]]:
+    """What goes of a generation that nothing names any more, without its parts."""
+    return {
+        ("bundle", f"bundles/{old.bundle}"),
+        ("run", f"runs/train_encoder/{old.encoder}"),
+        ("run", f"runs/train_contrast/{old.contrast}"),
+        ("run", f"runs/pretrain_lm/{old.model}"),
+        ("contrast lists", f"contrast/{old.lists}"),
+        ("model input", f"inputs/{old.inputs}"),
+        ("model input", f"inputs/{old.blocks}"),
+        ("tokenizer", f"inputs/{old.tokenizer}"),
+    }
+
+
+def checkpoints_of(new: Generation) -> set[tuple[str, str]]:
+    runs = (f"train_encoder/{new.encoder}", f"train_contrast/{new.contrast}", f"pretrain_lm/{new.model}")
+    return {("checkpoints", f"runs/{run}") for run in runs}
+
+
+SHARED = {
+    ("evaluations", "runs/cells"),
+    ("input parts", f"inputs/{INPUTS.parts_key()}"),
+    ("input parts", f"inputs/{BLOCKS.parts_key()}"),
+    ("cached states", STATES),
+}
+
+
+def planned(plan: Plan) -> set[tuple[str, str]]:
+    """Kind and path of all that goes but the answers of stages, which are named by a digest."""
+    return {(one.kind, one.path) for one in plan.removals if one.kind != "answers of a stage"}
+
+
+def test_what_nothing_kept_was_made_from_goes_and_the_rest_stays(work: Grown) -> None:
+    workspace, (first, second, third) = work
+    before = contents(workspace)
+    plan = clean(workspace)
+    assert planned(plan) == of_old(first) | of_old(second) | checkpoints_of(third) | SHARED
+    assert sum(one.kind == "answers of a stage" for one in plan.removals) == 2
+    assert plan.bundles == [third.bundle]
+    assert plan.unknown == []
+    after = contents(workspace)
+    assert plan.bytes == sum(map(len, before.values())) - sum(map(len, after.values()))
+    assert {path: before[path] for path in after} == after
+    for path in ("corpus/manifest.json", "expansions/e/part-00000.parquet", "chat/answers/a.json"):
+        assert path in after
+    run = f"runs/pretrain_lm/{third.model}"
+    kept = {path.removeprefix(f"{run}/") for path in after if path.startswith(run)}
+    assert kept == {"lm/weights.bin", "summary.json", "tensorboard/events.out"}
+    parts = {path.rsplit("/", 1)[1] for path in after if path.startswith(f"inputs/{INPUTS.parts_key()}/")}
+    assert parts == {f"part-{number:016}.parquet" for number in (3, 4)}
+    assert {path.rsplit("/", 1)[1] for path in after if path.startswith(STATES)} == {
+        f"part-{number:016}.npy" for number in (3, 4)
+    }
+    assert {path for path in after if path.startswith("runs/cells")} == {
+        f"runs/cells/{3:016}/{name}" for name in ("report.json", "scores.parquet")
+    }
+    check_readable(workspace)
+    assert plan_cleaning(workspace, 1).removals == []
+
+
+def test_the_newest_bundles_are_kept_with_what_they_name(work: Grown) -> None:
+    workspace, (first, second, third) = work
+    plan = clean(workspace, keep=2)
+    assert plan.bundles == [third.bundle, second.bundle]
+    # The lists of the second were read by a contrastive training that no bundle names.
+    gone = of_old(first) | checkpoints_of(third) | SHARED
+    gone |= {("checkpoints", f"runs/train_encoder/{second.encoder}")}
+    gone |= {("checkpoints", f"runs/pretrain_lm/{second.model}")}
+    gone |= {
+        ("run", f"runs/train_contrast/{second.contrast}"),
+        ("contrast lists", f"contrast/{second.lists}"),
+    }
+    assert planned(plan) == gone
+    check_readable(workspace)
+    assert plan_cleaning(workspace, 2).removals == []
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, [0]), (2, [2, 0]), (3, [2, 1, 0]), (9, [2, 1, 0])])
+def test_the_current_bundle_counts_among_those_that_are_kept(work: Grown, keep: int, kept: list[int]) -> None:
+    workspace, generations = work
+    (workspace.bundles / "CURRENT").write_bytes(generations[0].bundle.encode())
+    assert plan_cleaning(workspace, keep).bundles == [generations[place].bundle for place in kept]
+    clean(workspace, keep)
+    point_to(workspace, generations[0].bundle)  # which checks every byte
+    check_readable(workspace)
+
+
+def test_bundles_of_the_same_second_are_ordered_by_their_manifests(work: Grown) -> None:
+    workspace, _ = work
+    same = [publish_bundle(workspace, 9, seed=seed) for seed in range(3)]
+    for place, name in enumerate(same):
+        os.utime(workspace.bundles.path + f"/{name}/manifest.json", (1e9 + place, 1e9 + place))
+    assert plan_cleaning(workspace, 3).bundles == same[::-1]
+
+
+def test_a_dry_run_lists_everything_and_changes_nothing(
+    work: Grown, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace, (first, _, _) = work
+    before = contents(workspace)
+    assert run_command(main, "--workspace", workspace.root.path, "--keep", 2, "--dry-run") == 0
+    said = capsys.readouterr()
+    plan = plan_cleaning(workspace, 2)
+    for one in plan.removals:
+        assert f"{one.kind} {one.path} " in said.err
+        assert one.reason in said.err
+    assert f"bundle bundles/{first.bundle} " in said.err
+    assert f"bundles_kept=2 removals={len(plan.removals)} removed=0 " in said.out
+    assert contents(workspace) == before
+    assert not (workspace.root / JOURNAL).exists()
+
+
+def test_the_command_removes_and_a_rerun_has_nothing_to_do(
+    work: Grown, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace, (_, _, third) = work
+    plan = plan_cleaning(workspace, 1)
+    assert run_command(main, "--workspace", workspace.root.path, "--keep", 1) == 0
+    assert f"removals={len(plan.removals)} removed={len(plan.removals)} " in capsys.readouterr().out
+    assert [path.name for path in Path(workspace.bundles.path).glob("*/manifest.json")] == ["manifest.json"]
+    assert (workspace.bundles / third.bundle / "manifest.json").exists()
+    assert run_command(main, "--workspace", workspace.root.path, "--keep", 1) == 0
+    said = capsys.readouterr()
+    assert "nothing to remove" in said.err
+    assert "removals=0 removed=0 mib=0.0 left_alone=0" in said.out
+
+
+class Killed(BaseException):
+    """The program ends here."""
+
+
+@contextmanager
+def killed_after(deletions: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Delete file by file, as a disk does, and end after so many."""
+    left = deletions
+
+    def delete(self: Store) -> None:
+        nonlocal left
+        path = Path(self.path)
+        files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+        for file in files:
+            if not left:
+                raise Killed
+            left -= 1
+            file.unlink()
+        shutil.rmtree(path, ignore_errors=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "delete", delete)
+        yield
+
+
+def test_a_kill_after_any_deletion_leaves_nothing_broken_that_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, _ = grown(tmp_path / "original", tmp_path / "raw", generations=2)
+    done = Workspace.open(tmp_path / "done")
+    shutil.copytree(original.root.path, done.root.path)
+    clean(done)
+    wanted = contents(done)
+    deletions = len(contents(original)) - len(wanted)
+    assert deletions > 30
+    for n in range(deletions):
+        workspace = Workspace.open(tmp_path / "w")
+        shutil.copytree(original.root.path, workspace.root.path)
+        with killed_after(n, monkeypatch), pytest.raises(Killed):
+            clean(workspace)
+        check_readable(workspace)
+        clean(workspace)
+        assert contents(workspace) == wanted, f"after {n} deletions"
+        assert plan_cleaning(workspace, 1).removals == []
+        shutil.rmtree(workspace.root.path)
+
+
+def test_in_a_bucket(s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace, (old, new) = grown(f"{s3}/w", tmp_path / "raw", generations=2)
+    write(workspace, "corpora/20200101T000000-00000000/manifest.json")
+    write(workspace, "corpora/20200102T000000-00000000/manifest.json")
+    write(workspace, "corpora/mine/manifest.json")
+    before = contents(workspace)
+    assert run_command(main, "--workspace", f"{s3}/w", "--keep", 1, "--dry-run") == 0
+    assert contents(workspace) == before
+    plan = plan_cleaning(workspace, 1)
+    former = {("corpus", "corpora/20200101T000000-00000000")}
+    assert planned(plan) == of_old(old) | checkpoints_of(new) | SHARED | former
+    assert run_command(main, "--workspace", f"{s3}/w", "--keep", 1) == 0
+    assert "left alone: corpora/mine" in capsys.readouterr().err
+    after = contents(workspace)
+    assert plan.bytes == sum(map(len, before.values())) - sum(map(len, after.values()))
+    assert {path: before[path] for path in after} == after
+    check_readable(workspace)
+    assert plan_cleaning(workspace, 1).removals == []
+
+
+def test_an_unfinished_training_stays_with_its_input_until_it_is_given_up(work: Grown) -> None:
+    workspace, (_, _, third) = work
+    write_input(workspace, "mask-L128-S30-young", ["young"])
+    write(workspace, "runs/train_encoder/mask-L128-S30-young-e3-0/checkpoints/0000000001/state.json")
+    write_pointer(workspace.inputs(), third.inputs)
+    mine = {"inputs/mask-L128-S30-young", "runs/train_encoder/mask-L128-S30-young-e3-0"}
+    assert not mine & {one.path for one in plan_cleaning(workspace, 1, now=time.time() + 6 * DAY).removals}
+    later = plan_cleaning(workspace, 1, now=time.time() + 8 * DAY)
+    assert mine <= {one.path for one in later.removals}
+    assert {one.reason for one in later.removals if one.path in mine and one.kind == "run"} == {
+        "unfinished, and untouched for 7 days"
+    }
+    soon = plan_cleaning(workspace, 1, unfinished_s=5 * DAY, now=time.time() + 6 * DAY)
+    assert mine <= {one.path for one in soon.removals}
+
+
+def test_a_training_that_was_begun_again_and_is_current_stays(work: Grown) -> None:
+    workspace, (_, _, third) = work
+    (workspace.runs("train_encoder") / third.encoder / "summary.json").delete()
+    plan = plan_cleaning(workspace, 1, now=time.time() + 30 * DAY)
+    assert f"runs/train_encoder/{third.encoder}" not in {one.path for one in plan.removals}
+
+
+def test_parts_that_no_input_named_yet_stay_for_a_day_with_their_states(work: Grown) -> None:
+    workspace, _ = work
+    clean(workspace)
+    write(workspace, f"inputs/{INPUTS.parts_key()}/part-new.parquet")
+    write(workspace, f"{STATES}/part-new.npy")
+    assert plan_cleaning(workspace, 1).removals == []
+    later = plan_cleaning(workspace, 1, now=time.time() + 2 * DAY)
+    assert [one.steps for one in later.removals] == [
+        (f"inputs/{INPUTS.parts_key()}/part-new.parquet",),
+        (f"{STATES}/part-new.npy",),
+    ]
+
+
+def test_checkpoints_stay_where_what_was_trained_is_not_whole(work: Grown) -> None:
+    workspace, (_, _, third) = work
+    write(workspace, f"runs/train_encoder/{third.encoder}/encoder/weights.bin", "cut")
+    plan = plan_cleaning(workspace, 1)
+    assert ("checkpoints", f"runs/train_encoder/{third.encoder}") not in planned(plan)
+    assert ("checkpoints", f"runs/pretrain_lm/{third.model}") in planned(plan)
+
+
+def test_checkpoints_of_ray_train_go_with_its_record_first(work: Grown) -> None:
+    workspace, (_, _, third) = work
+    run = f"runs/train_encoder/{third.encoder}"
+    for name in ("checkpoint_1/state.json", "checkpoint_2/state.json", "checkpoint_manager_snapshot.json"):
+        write(workspace, f"{run}/{name}")
+    (removal,) = (one for one in plan_cleaning(workspace, 1).removals if one.path == run)
+    names = ("checkpoint_manager_snapshot.json", "checkpoints", "checkpoint_1", "checkpoint_2")
+    assert removal.steps == tuple(f"{run}/{name}" for name in names)
+
+
+def test_typing_models_stay_and_lose_their_checkpoints(work: Grown) -> None:
+    workspace, _ = work
+    clean(workspace)
+    write_run(workspace, "train_typing", "train-24-0", "model")
+    assert planned(plan_cleaning(workspace, 1)) == {("checkpoints", "runs/train_typing/train-24-0")}
+
+
+def test_the_last_language_model_stays_though_it_was_not_published(work: Grown) -> None:
+    workspace, (_, _, third) = work
+    write_run(workspace, "pretrain_lm", "lm-V64-T256-00000003-e2-0", "lm", blocks_key=third.blocks)
+    newest = {("checkpoints", "runs/pretrain_lm/lm-V64-T256-00000003-e2-0")}
+    kept = {("checkpoints", f"runs/pretrain_lm/{third.model}")}
+    assert newest | kept <= planned(plan_cleaning(workspace, 1))
+
+
+def test_what_a_kept_bundle_names_may_be_missing(work: Grown) -> None:
+    workspace, (_, _, third) = work
+    (workspace.runs("train_encoder") / third.encoder).delete()
+    (workspace.inputs(third.tokenizer)).delete()
+    assert clean(workspace).bundles == [third.bundle]
+
+
+def test_what_is_not_known_is_left_and_named(work: Grown, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace, _ = work
+    mine = {
+        "notes.txt": "notes.txt",
+        "old/a.txt": "old",
+        "bundles/readme.md": "bundles/readme.md",
+        "bundles/future/manifest.json": "bundles/future",
+        "cache/other/part-0.npy": "cache/other",
+        "inputs/other/a": "inputs/other",
+        f"inputs/{INPUTS.parts_key()}/readme.md": f"inputs/{INPUTS.parts_key()}/readme.md",
+        "runs/mine/a": "runs/mine",
+        "runs/train_encoder/notes.txt": "runs/train_encoder/notes.txt",
+        "runs/cells/odd/report.json": "runs/cells/odd",
+        "corpora/x/manifest.json": "corpora",
+        "images/notes.txt": "images/notes.txt",
+    }
+    for path in mine:
+        write(workspace, path)
+    assert run_command(main, "--workspace", workspace.root.path, "--keep", 1) == 0
+    assert contents(workspace).keys() >= mine.keys()
+    said = capsys.readouterr().err
+    assert f"left alone: {', '.join(sorted(set(mine.values())))}\n" in said
+
+
+def test_parts_of_an_input_of_another_version_stay(work: Grown) -> None:
+    workspace, (first, _, _) = work
+    file = workspace.inputs(first.inputs) / "manifest.json"
+    future = json.loads(file.read_bytes())
+    future["settings"]["unheard_of"] = True
+    file.write_bytes(json.dumps(future).encode())
+    plan = clean(workspace)
+    assert plan.unknown == [f"inputs/{first.inputs}"]
+    for number, there in ((1, True), (2, True), (3, True), (4, True)):
+        part = f"inputs/{INPUTS.parts_key()}/part-{number:016}.parquet"
+        assert (workspace.root / part).exists() == there
+
+
+def test_a_bundle_that_is_made_current_meanwhile_stays(work: Grown) -> None:
+    workspace, (first, _, third) = work
+    plan = plan_cleaning(workspace, 1)
+    point_to(workspace, first.bundle)
+    left = []
+    carry_out(workspace.root, plan.removals, lambda one, gone: left.append(one.path) if not gone else None)
+    assert left == [f"bundles/{first.bundle}"]
+    point_to(workspace, first.bundle)
+    point_to(workspace, third.bundle)
+
+
+def test_a_half_removed_thing_that_is_made_again_is_not_removed(work: Grown) -> None:
+    workspace, (first, _, _) = work
+    run = f"runs/train_encoder/{first.encoder}"
+    write(workspace, JOURNAL, {"steps": [run]})
+    (workspace.root / run / "summary.json").delete()
+    assert ("run", run) in planned(plan_cleaning(workspace, 1))
+    time.sleep(0.02)
+    write(workspace, f"{run}/checkpoints/0000000003/state.json")
+    assert ("run", run) not in planned(plan_cleaning(workspace, 1))
+
+
+def test_leftovers_of_killed_programs_go_after_a_day(work: Grown) -> None:
+    workspace, _ = work
+    clean(workspace)
+    root = Path(workspace.root.path)
+    alive = temporary_beside(root / "bundles" / "alive")
+    dead = root / "bundles" / alive.name.replace("alive", "dead").replace(f"-{os.getpid()}-", "-999999999-")
+    aside, only = root / f".corpus-old-{0:032}", root / "images" / f".gone-old-{0:032}"
+    for folder in (alive, dead, aside, only):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("x")
+    assert plan_cleaning(workspace, 1).removals == []
+    later = plan_cleaning(workspace, 1, now=time.time() + 2 * DAY)
+    assert {one.path for one in later.removals} == {f"bundles/{dead.name}", aside.name}
+    assert {one.bytes for one in later.removals} == {1}
+    assert later.unknown == []
+
+
+def test_bytes_that_a_kept_bundle_shares_are_not_counted(work: Grown) -> None:
+    workspace, (first, _, third) = work
+    folder = Path(workspace.bundles.path)
+    for name in ("shared", "old"):
+        (folder / first.bundle / name).write_bytes(b"x" * 1000)
+    os.link(folder / first.bundle / "shared", folder / third.bundle / "shared")
+    (removal,) = (
+        one for one in plan_cleaning(workspace, 1).removals if one.path == f"bundles/{first.bundle}"
+    )
+    sizes = {path.name: path.stat().st_size for path in (folder / first.bundle).rglob("*") if path.is_file()}
+    assert removal.bytes == sum(sizes.values()) - 1000
+
+
+def test_a_link_to_another_place_is_left_with_what_is_in_it(work: Grown, tmp_path: Path) -> None:
+    workspace, (first, _, _) = work
+    run = Path(workspace.root.path) / "runs" / "train_encoder" / first.encoder
+    shutil.move(run, tmp_path / "elsewhere")
+    run.symlink_to(tmp_path / "elsewhere")
+    plan = clean(workspace)
+    assert plan.unknown == [f"runs/train_encoder/{first.encoder}"]
+    assert (tmp_path / "elsewhere" / "summary.json").exists()
+
+
+def test_a_folder_that_links_into_itself_is_listed_once(work: Grown) -> None:
+    workspace, _ = work
+    (Path(workspace.root.path) / "runs" / "evaluate" / "again").symlink_to(Path(workspace.root.path) / "runs")
+    clean(workspace)
+    check_readable(workspace)
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "message"),
+    [
+        (lambda folder: None, (), "no workspace here; check the address given with --workspace"),
+        (lambda folder: (folder / "w" / "photos").mkdir(parents=True), (), "no workspace here"),
+        (lambda folder: None, ("--keep", 0), "--keep 0: give a whole number, at least 1"),
+    ],
+)
+def test_mistakes_are_named(
+    make: Callable[[Path], None], words: tuple[object, ...], message: str, tmp_path: Path
+) -> None:
+    make(tmp_path)
+    with pytest.raises(UserError) as caught:
+        main.function(main.parse(["--workspace", tmp_path / "w", *words]))
+    assert message in str(caught.value)
+
+
+def test_a_workspace_of_a_corpus_alone_has_nothing_to_remove(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(Workspace.open(tmp_path), "corpus/manifest.json")
+    assert run_command(main, "--workspace", tmp_path) == 0
+    said = capsys.readouterr()
+    assert "nothing to remove" in said.err
+    assert said.out.startswith("bundles_kept=0 removals=0 removed=0 ")
