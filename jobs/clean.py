@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from pydantic import Field
 
 from cluster.commandline import command
 from cluster.options import CommandSettings
 from engine.storage.removal import Removal, carry_out
+from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from jobs import console
-
-if TYPE_CHECKING:
-    from jobs.steps.cleaning import Plan
 
 EXAMPLES = """
   seedset clean --workspace work --dry-run
@@ -60,41 +58,49 @@ def main(settings: CleanSettings) -> None:
     moment nothing is broken that looks whole, and the same command goes on. Run it when no other job writes
     into the workspace.
     """
+    from jobs.steps.cache_eviction import plan_eviction
     from jobs.steps.cleaning import plan_cleaning
 
     started = time.monotonic()
     workspace = Workspace.open(settings.workspace)
     plan = plan_cleaning(workspace, settings.keep, settings.unfinished * DAY_S)
-    say_plan(plan)
-    removed = 0 if settings.dry_run else _carry_out(workspace, plan)
+    say_removals(plan.removals)
+    if not plan.removals:
+        console.say("nothing to remove: a bundle that is kept, or a pointer, needs all that is there")
+    if plan.unknown:
+        console.say(f"left alone: {', '.join(plan.unknown)}")
+    removed = 0 if settings.dry_run else _carry_out(workspace.root, plan.removals)
+    evicted: list[Removal] = []
+    if settings.caches is not None:
+        cache = machine_cache()
+        evicted = plan_eviction(cache, settings.caches * DAY_S, plan.bundles, time.time())
+        console.say(f"this machine's cache, {cache}, what was not used for {settings.caches:g} days:")
+        say_removals(evicted)
+        removed += 0 if settings.dry_run else _carry_out(Store.open(cache), evicted)
     console.result(
         bundles_kept=len(plan.bundles),
-        removals=len(plan.removals),
+        removals=len(plan.removals) + len(evicted),
         removed=removed,
-        mib=f"{plan.bytes / 2**20:.1f}",
+        mib=f"{sum(one.bytes for one in plan.removals) / 2**20:.1f}",
+        cache_mib=f"{sum(one.bytes for one in evicted) / 2**20:.1f}",
         left_alone=len(plan.unknown),
         seconds=f"{time.monotonic() - started:.1f}",
     )
 
 
-def say_plan(plan: Plan) -> None:
-    """Print a line for each thing that goes, and name what is left alone."""
-    if plan.removals:
-        rows = [("MiB", "what", "why")]
-        rows += [(f"{one.bytes / 2**20:.1f}", f"{one.kind} {one.path}", one.reason) for one in plan.removals]
-        size, what = (max(len(row[column]) for row in rows) for column in (0, 1))
-        for row in rows:
-            console.say(f"{row[0]:>{size}}  {row[1]:<{what}}  {row[2]}")
-    else:
-        console.say("nothing to remove: a bundle that is kept, or a pointer, needs all that is there")
-    if plan.unknown:
-        console.say(f"left alone: {', '.join(plan.unknown)}")
+def say_removals(removals: Sequence[Removal]) -> None:
+    """Print a line for each thing that goes: its size, what it is, and why it goes."""
+    rows = [("MiB", "what", "why")] if removals else []
+    rows += [(f"{one.bytes / 2**20:.1f}", f"{one.kind} {one.path}", one.reason) for one in removals]
+    size, what = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+    for row in rows:
+        console.say(f"{row[0]:>{size}}  {row[1]:<{what}}  {row[2]}")
 
 
-def _carry_out(workspace: Workspace, plan: Plan) -> int:
-    """Remove what a plan lists, and return how many of it."""
+def _carry_out(root: Store, removals: Sequence[Removal]) -> int:
+    """Remove what a plan lists below a root, and return how many of it."""
     removed = 0
-    with console.meter("removing", len(plan.removals)) as meter:
+    with console.meter("removing", len(removals)) as meter:
 
         def done(removal: Removal, gone: bool) -> None:
             nonlocal removed
@@ -103,7 +109,7 @@ def _carry_out(workspace: Workspace, plan: Plan) -> int:
                 console.say(f"{removal.path}: has become the current one meanwhile, and stays")
             meter.add(1, removal.path)
 
-        carry_out(workspace.root, plan.removals, done)
+        carry_out(root, removals, done)
     return removed
 
 

@@ -27,7 +27,10 @@ JOURNAL = ".removing.json"
 
 
 class Entry(NamedTuple):
-    """A file, hidden ones too: its path below the root, its bytes, and when it was changed (seconds)."""
+    """A file, hidden ones too: its path below the root, its bytes, and when it was changed (seconds).
+
+    Of a local one also when it was read or changed last, as far as its disk notes that.
+    """
 
     path: str
     size: int
@@ -35,6 +38,7 @@ class Entry(NamedTuple):
     inode: tuple[int, int] = (0, 0)
     names: int = 1
     """Names that the same bytes have (hard links)."""
+    used: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ class Listing:
 
     def _entry(self, path: str) -> Entry:
         found, name = os.lstat(path), path[len(self.root.path) + 1 :]
-        return Entry(name, found.st_size, found.st_mtime, (found.st_dev, found.st_ino), found.st_nlink)
+        inode, used = (found.st_dev, found.st_ino), max(found.st_atime, found.st_mtime)
+        return Entry(name, found.st_size, found.st_mtime, inode, found.st_nlink, used)
 
     def _in_bucket(self, name: str) -> Iterator[Entry]:
         selector = pafs.FileSelector((self.root / name).path, recursive=True, allow_not_found=True)

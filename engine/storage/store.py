@@ -34,7 +34,7 @@ from engine.storage.staging import note_staged
 _CHUNK = 4 << 20
 _TRIES = 3
 """Times that what changes while it is copied is copied again."""
-_NOTES = ".made-of"
+NOTES = ".made-of"
 """Folder of a cache that says what its copies were made of."""
 
 P = ParamSpec("P")
@@ -370,7 +370,7 @@ def _copied(path: str, state: s3.Version, cache: Path) -> Path | None:
     Beside the copies lies a note of what each was made of: which state, and the copy's own time of change,
     as another process may have put a copy of another state in its place.
     """
-    target, note = cache / path, cache / _NOTES / f"{path}.json"
+    target, note = cache / path, cache / NOTES / f"{path}.json"
     try:
         there = target.stat()
         if json.loads(note.read_bytes()) == [state.etag, state.size, there.st_mtime_ns] and (

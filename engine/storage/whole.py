@@ -74,14 +74,23 @@ def _npy(file: Store) -> str | None:
     return _of_size(file, head.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
 
 
-def _safetensors(file: Store) -> str | None:
+def safetensors_header(file: Store) -> tuple[dict[str, Any], int]:
+    """Return the header of a safetensors file, its tensors by name and ``__metadata__``, and where it ends.
+
+    Raises:
+        ValueError: it has none that is whole.
+    """
     with file.open_input() as stream:
         length = int.from_bytes(stream.read(8), "little")
         if length > _MOST_HEADER:
             raise ValueError("no header")
-        header: dict[str, Any] = json.loads(stream.read(length))
+        return dict(json.loads(stream.read(length))), 8 + length
+
+
+def _safetensors(file: Store) -> str | None:
+    header, end = safetensors_header(file)
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return _of_size(file, 8 + length + max(ends, default=0))
+    return _of_size(file, end + max(ends, default=0))
 
 
 def _parquet(file: Store) -> str | None:

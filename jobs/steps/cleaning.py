@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import BundleError, UserError
+from engine.corpus.schema import read_manifest
+from engine.errors import BundleError, StorageError, UserError
 from engine.evaluation.scores import REPORT
 from engine.storage.bundle import MANIFEST, Manifest, manifest_of
 from engine.storage.local_files import ASIDE, is_left_behind, is_temporary
 from engine.storage.parts import CURRENT
 from engine.storage.removal import JOURNAL, Removal, counted
 from engine.storage.workspace import Workspace
-from jobs.steps.cleaning_runs import roots_of_runs, run_removals, stage_removals
-from jobs.steps.cleaning_sources import contrast_removals, feature_removals, input_removals
+from jobs.steps.cleaning_runs import masked_lm_removals, roots_of_runs, run_removals, stage_removals
+from jobs.steps.cleaning_sources import contrast_removals, feature_removals, input_removals, type_removals
 from jobs.steps.measuring import CELLS
 from jobs.steps.survey import DAY, LISTED, SOURCES, UNFINISHED, Survey
 
@@ -40,11 +41,6 @@ class Plan:
     removals: list[Removal]
     bundles: list[str]
     unknown: list[str]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that the removals free."""
-        return sum(removal.bytes for removal in self.removals)
 
 
 def plan_cleaning(
@@ -68,6 +64,8 @@ def plan_cleaning(
     ablated = list(_ablation_bundles(found))
     roots = [f"{folder}/{name}" for folder in SOURCES if (name := found.pointed(folder))]
     documents = [manifest.settings for manifest in bundles.kept] + [one.get("settings") for one in ablated]
+    fingerprints = {str(one.settings.get("types", {}).get("fingerprint")) for one in bundles.kept}
+    corpora = {str(one.settings.get("corpus")) for one in bundles.kept} | _current_corpus(workspace)
     used = found.made_from([*roots, *roots_of_runs(found)], documents)
     alive = {*bundles.alive, *(str(one.get("id")) for one in ablated)}
     removals = [
@@ -75,8 +73,10 @@ def plan_cleaning(
         *_cells(found, alive),
         *stage_removals(found, alive, min(map(_made_at, bundles.kept), default=found.now)),
         *run_removals(found, used),
+        *masked_lm_removals(found, corpora),
         *contrast_removals(found, used),
         *input_removals(found, used),
+        *type_removals(found, fingerprints),
         *feature_removals(found, used),
         *(() if workspace.root.is_local else _corpora(found)),
     ]
@@ -125,6 +125,13 @@ class _Bundles:
                 reason = f"of {one.created[:16]}, older than the {len(kept)} that are kept"
                 removals.append(Removal(steps[1], "bundle", reason, steps, f"bundles/{CURRENT}"))
         return cls(kept, others | {one.id for one in kept}, removals)
+
+
+def _current_corpus(workspace: Workspace) -> set[str]:
+    try:
+        return {read_manifest(workspace).digest}
+    except StorageError:  # there is none
+        return set()
 
 
 def _age_key(found: Survey, manifest: Manifest) -> tuple[str, float]:

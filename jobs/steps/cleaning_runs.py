@@ -11,6 +11,7 @@ from engine.errors import DamagedFileError, MissingFileError
 from engine.evaluation.kept_stages import BUNDLE, SUFFIX
 from engine.storage.parts import CURRENT
 from engine.storage.removal import Removal
+from jobs.steps.masked_lm import MASKED_LMS, corpus_of
 from jobs.steps.measuring import CELLS
 from jobs.steps.reporting import STAGES
 from jobs.steps.survey import DAY, JOBS, Survey
@@ -22,7 +23,7 @@ from jobs.workers.training_sessions import CHECKPOINTS, OF_RAY_TRAIN, SNAPSHOT
 from jobs.workers.typing import JOB as TYPING_JOB
 from jobs.workers.typing import TypingRun
 
-RESULTS = ("ablate", "evaluate", "report", "reproduce", "masked-lm", CELLS, STAGES)
+RESULTS = ("ablate", "evaluate", "report", "reproduce", MASKED_LMS, CELLS, STAGES)
 """Folders of runs that hold something else than trainings."""
 
 _ARTIFACTS: Mapping[str, str] = {LM_JOB: LmRun.artifact, TYPING_JOB: TypingRun.artifact}
@@ -84,6 +85,20 @@ def _checkpoints(found: Survey, job: str, path: str) -> Iterator[Removal]:
     except (MissingFileError, DamagedFileError):
         return
     yield Removal(path, "checkpoints", "the training has ended", tuple(f"{path}/{name}" for name in steps))
+
+
+def masked_lm_removals(found: Survey, corpora: set[str]) -> Iterator[Removal]:
+    """Yield masked language models of other corpora; those of a former version do not say theirs, and stay.
+
+    Args:
+        found: the workspace.
+        corpora: digests of the corpora of what is kept.
+    """
+    for name in found.listing.children(f"runs/{MASKED_LMS}"):
+        path = f"runs/{MASKED_LMS}/{name}"
+        corpus = corpus_of(found.workspace.root / path) if found.listing.holds(path) else None
+        if corpus is not None and corpus not in corpora:
+            yield Removal(path, "masked language model", "of a corpus that nothing kept is of", (path,))
 
 
 def stage_removals(found: Survey, alive: set[str], oldest: float) -> Iterator[Removal]:

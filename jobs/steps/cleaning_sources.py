@@ -20,6 +20,8 @@ UNUSED = "no kept bundle, run or pointer names it"
 _SHARED = "parts-"
 """Begin of the names of folders with parts that several inputs share."""
 _TOKENIZER, _LAST_OF_TOKENIZER = "tokenizer-", "tokenizer_config.json"
+TYPES = "types-"
+"""Begin of the names of folders with types of sentences, before the fingerprint of the typing model."""
 _MADE = re.compile(r"(mask|lm)-.+")
 _STATES = re.compile(rf"(?P<parts>{_SHARED}.+)-[0-9a-f]{{8}}-(bfloat16|float32)")
 _PART = re.compile(r"part-(?P<name>[^.]+)\..+")
@@ -67,7 +69,7 @@ def input_removals(found: Survey, used: set[str]) -> Iterator[Removal]:
     for name in found.listing.children("cache"):
         if match := _STATES.fullmatch(name):
             yield from _unneeded(found, f"cache/{name}", match["parts"], parts, "cached states", at_once=True)
-        elif not name.startswith("types-"):
+        elif not name.startswith(TYPES):
             found.unknown.append(f"cache/{name}")
 
 
@@ -149,6 +151,21 @@ def _unneeded(
     if count:
         reason = f"{count} of {len(files)}: no input that is kept names them"
         yield Removal(path, kind, reason, tuple(gone))
+
+
+def type_removals(found: Survey, fingerprints: set[str]) -> Iterator[Removal]:
+    """Yield the types of sentences by typing models that no kept bundle was typed with.
+
+    Args:
+        found: the workspace.
+        fingerprints: of the typing models of the bundles that are kept.
+    """
+    for name in found.listing.children("cache"):
+        path = f"cache/{name}"
+        if not name.startswith(TYPES) or name.removeprefix(TYPES) in fingerprints:
+            continue
+        if found.given_up(path):  # else a bundle of them may be under way
+            yield Removal(path, "cached types", "no kept bundle was typed with their model", (path,))
 
 
 def feature_removals(found: Survey, used: set[str]) -> Iterator[Removal]:

@@ -30,6 +30,7 @@ from engine.retrieval.mention_states import MentionStates
 from engine.retrieval.views import EntitySums, mean_view
 from engine.storage.parts import content_key
 from engine.storage.store import Store, machine_cache
+from engine.storage.whole import safetensors_header
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedPart, FrozenCache, InputRows
 from engine.training.masked_lm import RECIPE, Masking, Sentence, passes_over, train
@@ -39,6 +40,11 @@ from jobs.workers.executor import Executor
 
 SEED = 13
 ROWS = 256
+
+MASKED_LMS = "masked-lm"
+"""The folder of a workspace's runs with models that were trained; each says of which corpus."""
+CORPUS = "corpus"
+"""The entry of a model's metadata that does so."""
 
 
 @dataclass(frozen=True)
@@ -202,8 +208,9 @@ def masked_lm(workspace: Workspace, base: str, sentences: int) -> ProbedModel:
     """
     if not lacks_head(NamedModel.open(base, "encoder")):
         return ProbedModel(base)
-    key = content_key(read_manifest(workspace).digest, model_fingerprint(base), f"{sentences} {RECIPE}")
-    file = workspace.runs("masked-lm") / f"{key}.safetensors"
+    corpus = read_manifest(workspace).digest
+    key = content_key(corpus, model_fingerprint(base), f"{sentences} {RECIPE}")
+    file = workspace.runs(MASKED_LMS) / f"{key}.safetensors"
     if file.exists():
         console.say(f"masked language model: kept from before ({file.uri})")
         return ProbedModel(base, file)
@@ -212,8 +219,16 @@ def masked_lm(workspace: Workspace, base: str, sentences: int) -> ProbedModel:
         name: t.contiguous() for name, t in model.cpu().state_dict().items() if ".decoder." not in name
     }
     with file.writing() as path:
-        save_file(weights, path)
+        save_file(weights, path, {CORPUS: corpus})
     return ProbedModel(base, file)
+
+
+def corpus_of(file: Store) -> str | None:
+    """Return the digest of the corpus that a kept model was trained on; None: it does not say, or is cut."""
+    try:
+        return str(safetensors_header(file)[0]["__metadata__"][CORPUS])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _trained(sentences: list[Sentence], base: str) -> BertForMaskedLM:

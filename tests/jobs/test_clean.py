@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shutil
@@ -10,8 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save_file
 
+from engine.corpus.schema import read_manifest
 from engine.errors import UserError
 from engine.storage.local_files import temporary_beside
 from engine.storage.parts import write_pointer
@@ -100,7 +106,9 @@ def test_what_nothing_kept_was_made_from_goes_and_the_rest_stays(work: Grown) ->
     assert plan.bundles == [third.bundle]
     assert plan.unknown == []
     after = contents(workspace)
-    assert plan.bytes == sum(map(len, before.values())) - sum(map(len, after.values()))
+    assert sum(one.bytes for one in plan.removals) == sum(map(len, before.values())) - sum(
+        map(len, after.values())
+    )
     assert {path: before[path] for path in after} == after
     for path in ("corpus/manifest.json", "expansions/e/part-00000.parquet", "chat/answers/a.json"):
         assert path in after
@@ -183,7 +191,7 @@ def test_the_command_removes_and_a_rerun_has_nothing_to_do(
     assert run_command(main, "--workspace", workspace.root.path, "--keep", 1) == 0
     said = capsys.readouterr()
     assert "nothing to remove" in said.err
-    assert "removals=0 removed=0 mib=0.0 left_alone=0" in said.out
+    assert "removals=0 removed=0 mib=0.0 cache_mib=0.0 left_alone=0" in said.out
 
 
 class Killed(BaseException):
@@ -247,7 +255,9 @@ def test_in_a_bucket(s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert run_command(main, "--workspace", f"{s3}/w", "--keep", 1) == 0
     assert "left alone: corpora/mine" in capsys.readouterr().err
     after = contents(workspace)
-    assert plan.bytes == sum(map(len, before.values())) - sum(map(len, after.values()))
+    assert sum(one.bytes for one in plan.removals) == sum(map(len, before.values())) - sum(
+        map(len, after.values())
+    )
     assert {path: before[path] for path in after} == after
     check_readable(workspace)
     assert plan_cleaning(workspace, 1).removals == []
@@ -460,3 +470,129 @@ def test_a_workspace_of_a_corpus_alone_has_nothing_to_remove(
     said = capsys.readouterr()
     assert "nothing to remove" in said.err
     assert said.out.startswith("bundles_kept=0 removals=0 removed=0 ")
+
+
+def test_masked_language_models_of_other_corpora_go(work: Grown) -> None:
+    workspace, _ = work
+    clean(workspace)
+    folder = Path(workspace.runs("masked-lm").path)
+    folder.mkdir()
+    weights = {"w": np.zeros(1, np.float32)}
+    save_file(weights, folder / "now.safetensors", {"corpus": read_manifest(workspace).digest})
+    save_file(weights, folder / "former.safetensors", {"corpus": "another"})
+    save_file(weights, folder / "silent.safetensors")
+    (folder / "cut.safetensors").write_bytes(b"x" * 20)
+    gone = {("masked language model", "runs/masked-lm/former.safetensors")}
+    assert planned(plan_cleaning(workspace, 1)) == gone
+    publish_bundle(workspace, 4, corpus="another")
+    plan = plan_cleaning(workspace, 1)
+    assert not [one for one in plan.removals if one.kind == "masked language model"]
+    assert plan.unknown == []
+
+
+def test_types_stay_while_a_kept_bundle_was_typed_with_their_model(work: Grown) -> None:
+    workspace, _ = work
+    typed = publish_bundle(workspace, 4, types={"model": "m", "fingerprint": "01"})
+    for fingerprint in ("01", "02"):
+        write(workspace, f"cache/types-{fingerprint}/part-0.parquet")
+    clean(workspace)
+    assert plan_cleaning(workspace, 1).bundles == [typed]
+    assert (workspace.root / "cache/types-02/part-0.parquet").exists(), "its bundle may be under way"
+    later = plan_cleaning(workspace, 1, now=time.time() + 2 * DAY)
+    assert [one.path for one in later.removals] == ["cache/types-02"]
+
+
+def test_image_features_and_lists_that_nothing_names_go(work: Grown) -> None:
+    workspace, _ = work
+    clean(workspace)
+    write_run(workspace, "train_multimodal", "m-e1-0", "encoder", features="named")
+    write_pointer(workspace.runs("train_multimodal"), "m-e1-0")
+    for key in ("named", "current", "former"):
+        write(workspace, f"images/{key}/part-0.npy")
+        write(workspace, f"images/{key}/manifest.json", {"settings": {}})
+    write(workspace, "images/begun/part-0.npy")
+    write_pointer(workspace.root / "images", "current")
+    write(workspace, "contrast/begun/lists.parquet")
+    gone = {("image features", "images/former"), ("checkpoints", "runs/train_multimodal/m-e1-0")}
+    assert planned(plan_cleaning(workspace, 1)) == gone
+    begun = {("contrast lists", "contrast/begun")}
+    assert planned(plan_cleaning(workspace, 1, now=time.time() + 2 * DAY)) == gone | begun
+    begun |= {("image features", "images/begun")}
+    assert planned(plan_cleaning(workspace, 1, now=time.time() + 8 * DAY)) == gone | begun
+
+
+def test_the_bundles_of_an_ablation_stay_with_their_runs_and_cells(work: Grown) -> None:
+    workspace, _ = work
+    clean(workspace)
+    write_run(workspace, "train_multimodal", "m-e1-0", "encoder", features="f")
+    place = Workspace(workspace.runs("ablate") / "m-e1-0")
+    ablated = publish_bundle(place, 1, trained="m-e1-0")
+    write(workspace, "runs/cells/of-it/report.json", {"bundle": ablated})
+    write(workspace, "runs/cells/of-none/report.json", {"bundle": "gone"})
+    assert planned(plan_cleaning(workspace, 1)) == {
+        ("checkpoints", "runs/train_multimodal/m-e1-0"),
+        ("evaluations", "runs/cells"),
+    }
+    clean(workspace)
+    assert (workspace.root / "runs/cells/of-it/report.json").exists()
+    assert not (workspace.root / "runs/cells/of-none").exists()
+
+
+def test_what_a_former_version_kept_of_stages_goes_by_its_age(work: Grown) -> None:
+    workspace, _ = work
+    clean(workspace)
+    for name, year in (("old", 2025), ("new", 2027)):
+        file = Path(workspace.root.path) / "runs" / "stages" / name / "0.parquet"
+        file.parent.mkdir()
+        pq.write_table(pa.table({"query_id": ["q"]}), file)
+        when = datetime.datetime(year, 1, 1, tzinfo=datetime.UTC).timestamp()
+        os.utime(file, (when, when))
+    assert [one.path for one in plan_cleaning(workspace, 1).removals] == ["runs/stages/old"]
+
+
+def cached(cache: Path, path: str, days: float, content: str = "xx") -> Path:
+    """Write a file that was read so many days ago, and written long before."""
+    file = cache / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+    os.utime(file, (time.time() - days * DAY, time.time() - 400 * DAY))
+    return file
+
+
+def test_copies_that_were_not_used_leave_this_machines_cache(
+    work: Grown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace, (_, _, third) = work
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("SEEDSET_CACHE", str(cache))
+    gone = [
+        cached(cache, "bucket/w/old.npy", 31),
+        cached(cache, ".made-of/bucket/w/old.npy.json", 1),
+        cached(cache, ".made-of/bucket/w/lost.npy.json", 1),
+        cached(cache, "bundles/0123456789abcdef/index/a", 31),
+        cached(cache, "bundles/0123456789abcdef/index/b", 31),
+    ]
+    stay = [
+        cached(cache, "bucket/w/new.npy", 29),
+        cached(cache, ".made-of/bucket/w/new.npy.json", 99),
+        cached(cache, "bundles/1123456789abcdef/index/a", 31),
+        cached(cache, "bundles/1123456789abcdef/index/b", 29),
+        cached(cache, f"bundles/{third.bundle}/index/a", 99),
+        cached(cache, "mine/notes.txt", 99),
+    ]
+    words = ("--workspace", workspace.root.path, "--keep", 1)
+    assert run_command(main, *words) == 0
+    assert run_command(main, *words, "--caches", 30, "--dry-run") == 0
+    assert all(file.exists() for file in gone + stay)
+    said = capsys.readouterr()
+    assert "cached copies bundles/0123456789abcdef  2 of 2 files, not used for so long" in said.err
+    assert "cached copies bucket                    2 of 3 files, not used for so long" in said.err
+    assert run_command(main, *words, "--caches", 30) == 0
+    assert [file for file in gone if file.exists()] == []
+    assert [file for file in stay if not file.exists()] == []
+    assert "removals=2 removed=2 " in capsys.readouterr().out
+    assert run_command(main, *words, "--caches", 30) == 0
+    assert "removals=0 removed=0 " in capsys.readouterr().out
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "none"))
+    assert run_command(main, *words, "--caches", 30) == 0
+    assert not (tmp_path / "none").exists()
