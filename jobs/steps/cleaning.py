@@ -27,8 +27,8 @@ from jobs.steps.cleaning_sources import contrast_removals, feature_removals, inp
 from jobs.steps.measuring import CELLS
 from jobs.steps.survey import DAY, LISTED, SOURCES, UNFINISHED, Survey
 
-NEVER = ("corpus", "expansions", "chat")
-"""Folders that are never touched: what was imported, answers, and what was paid for."""
+NEVER = ("corpus", "expansions", "chat", "locks")
+"""Folders that are never touched: what was imported, answers, what was paid for, and who works here."""
 
 _OF_A_CORPUS = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
 _ASIDE = re.compile(rf"\.(?P<target>.+){re.escape(ASIDE)}[0-9a-f]{{32}}", re.DOTALL)

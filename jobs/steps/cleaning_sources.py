@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from engine.corpus.blocks.format import BlockManifest
 from engine.corpus.inputs.format import InputManifest
@@ -15,6 +16,8 @@ from engine.storage.parts import CURRENT, MANIFEST
 from engine.storage.removal import Removal
 from jobs.steps.survey import UNFINISHED, Survey
 
+ANYWHERE = ""
+"""In place of the folder of parts of which it cannot be told: of manifests of another version."""
 UNUSED = "no kept bundle, run or pointer names it"
 
 _SHARED = "parts-"
@@ -33,12 +36,18 @@ class _Parts:
 
     kept: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     dropped: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    kept_anywhere: set[str] = field(default_factory=set)
-    """Of manifests that say their parts, but not in a form that says where these are."""
+
+    def note(self, stays: bool, folder: str, names: set[str]) -> None:
+        """Note the parts of an input that stays or goes."""
+        (self.kept if stays else self.dropped)[folder] |= names
 
     def needs(self, folder: str, name: str) -> bool:
         """Return whether a part stays."""
-        return name in self.kept[folder] or name in self.kept_anywhere
+        return name in self.kept[folder] or name in self.kept[ANYWHERE]
+
+    def goes(self, folder: str, name: str) -> bool:
+        """Return whether a part goes with its input."""
+        return name in self.dropped[folder] or name in self.dropped[ANYWHERE]
 
 
 def input_removals(found: Survey, used: set[str]) -> Iterator[Removal]:
@@ -76,28 +85,25 @@ def input_removals(found: Survey, used: set[str]) -> Iterator[Removal]:
 def _input(found: Survey, path: str, stays: bool, parts: _Parts) -> Iterator[Removal]:
     """Yield an input with a manifest if it goes, and note the names of its parts."""
     document = found.document(f"{path}/{MANIFEST}")
-    where, names = _parts_of(document)
-    if where is None:
+    manifest = _manifest(document)
+    if manifest is None:
         found.unknown.append(path)
-        parts.kept_anywhere |= names
+        listed = document.get("parts") if isinstance(document, dict) else None
+        parts.note(True, ANYWHERE, set(map(str, listed)) if isinstance(listed, dict | list) else set())
         return
-    (parts.kept if stays else parts.dropped)[where] |= names
+    # The parts of an earlier version's inputs lie where that version put them.
+    earlier = isinstance(manifest, InputManifest) and not manifest.sources
+    parts.note(stays, ANYWHERE if earlier else manifest.settings.parts_key(), set(manifest.parts))
     if not stays:
         yield Removal(path, "model input", UNUSED, (f"{path}/{MANIFEST}", path), f"inputs/{CURRENT}")
 
 
-def _parts_of(document: object) -> tuple[str | None, set[str]]:
-    """Return the folder of an input's parts, None: it cannot be told, and the parts' names."""
-    kinds: tuple[type[BaseModel], ...] = (InputManifest, BlockManifest)
-    for kind in kinds:
-        try:
-            manifest = kind.model_validate(document)
-        except ValidationError:
-            continue
-        if isinstance(manifest, InputManifest | BlockManifest):
-            return manifest.settings.parts_key(), set(manifest.parts)
-    listed = document.get("parts") if isinstance(document, dict) else None
-    return None, set(map(str, listed)) if isinstance(listed, dict | list) else set()
+def _manifest(document: object) -> InputManifest | BlockManifest | None:
+    with suppress(ValidationError):
+        return InputManifest.model_validate(document)
+    with suppress(ValidationError):
+        return BlockManifest.model_validate(document)
+    return None
 
 
 def _tokenizer(found: Survey, path: str, stays: bool) -> Iterator[Removal]:
@@ -142,7 +148,7 @@ def _unneeded(
     for name, own in files.items():
         if parts.needs(folder, name):
             continue
-        if at_once or name in parts.dropped[folder] or all(found.given_up(file) for file in own):
+        if at_once or parts.goes(folder, name) or all(found.given_up(file) for file in own):
             # With its last file a part is there; npy files come before the others.
             gone += sorted(own, key=lambda file: (file.endswith(".npy"), file))
             count += 1

@@ -36,6 +36,9 @@ JOBS = (JOB, MULTIMODAL_JOB, CONTRAST_JOB, LM_JOB, TYPING_JOB)
 SOURCES = ("inputs", "images", "contrast", *(f"runs/{job}" for job in JOBS))
 """Folders with what other things are made from."""
 
+BEGAN_WITH = "warm_start"
+"""The entry of a run's summary that names the run it began with; one that has ended needs that no more."""
+
 LISTED = ("bundles", "inputs", "cache", "images", "contrast", "runs", "corpora")
 """Folders that are looked into; corpus, expansions and chat are never touched."""
 
@@ -117,7 +120,10 @@ class Survey:
             # A run's name begins with that of its input; one that has not ended names nothing else.
             waiting += named.get(path.rpartition("/")[2].rpartition("-e")[0], [])
             for file in (f"{path}/{MANIFEST}", f"{path}/{SUMMARY}"):
-                waiting += _named_in(self.document(file), named)
+                document = self.document(file)
+                if isinstance(document, dict):
+                    document.pop(BEGAN_WITH, None)
+                waiting += _named_in(document, named)
         return found
 
 

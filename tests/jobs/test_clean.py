@@ -596,3 +596,28 @@ def test_copies_that_were_not_used_leave_this_machines_cache(
     monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "none"))
     assert run_command(main, *words, "--caches", 30) == 0
     assert not (tmp_path / "none").exists()
+
+
+def test_parts_of_an_earlier_versions_input_stay_and_go_with_it(work: Grown) -> None:
+    workspace, (_, _, third) = work
+    clean(workspace)
+    folder = "inputs/parts-mask-L128-00000000"
+    for key in (third.inputs, "mask-L128-S30-former"):
+        file = workspace.inputs(third.inputs) / "manifest.json"
+        manifest = json.loads(file.read_bytes()) | {"sources": [], "parts": {key: 0}}
+        write(workspace, f"inputs/{key}/manifest.json", manifest)
+        write(workspace, f"{folder}/part-{key}.parquet")
+        write(workspace, f"cache/parts-mask-L128-00000000-01234567-bfloat16/part-{key}.npy")
+    plan = clean(workspace)
+    assert plan.unknown == []
+    assert {path for path in contents(workspace) if "00000000-0123" in path or path.startswith(folder)} == {
+        f"{folder}/part-{third.inputs}.parquet",
+        f"cache/parts-mask-L128-00000000-01234567-bfloat16/part-{third.inputs}.npy",
+    }
+
+
+def test_a_run_that_has_ended_does_not_keep_the_one_that_it_began_with(work: Grown) -> None:
+    workspace, (_, second, third) = work
+    summary = {"inputs": third.inputs, "warm_start": second.encoder}
+    write_run(workspace, "train_encoder", third.encoder, "encoder", **summary)
+    assert ("run", f"runs/train_encoder/{second.encoder}") in planned(plan_cleaning(workspace, 1))

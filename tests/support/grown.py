@@ -71,6 +71,7 @@ def write_input(workspace: Workspace, key: str, parts: list[str]) -> None:
         longest=0,
         clipped=0,
         parts=dict.fromkeys(parts, 0),
+        sources=[f"source {name}" for name in parts],
     )
     write_model(workspace.inputs(key) / MANIFEST, manifest)
     write_pointer(workspace.inputs(), key)
