@@ -10,6 +10,7 @@ import datetime
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from jobs.steps.cleaning_sources import contrast_removals, feature_removals, inp
 from jobs.steps.measuring import CELLS
 from jobs.steps.survey import DAY, LISTED, SOURCES, UNFINISHED, Survey
 
+READERS = 16
+"""Threads that read reports."""
 NEVER = ("corpus", "expansions", "chat", "locks")
 """Folders that are never touched: what was imported, answers, what was paid for, and who works here."""
 
@@ -122,7 +125,7 @@ class _Bundles:
         for one in newest:
             if one not in kept:
                 steps = (f"bundles/{one.id}/{MANIFEST}", f"bundles/{one.id}")
-                reason = f"of {one.created[:16]}, older than the {len(kept)} that are kept"
+                reason = f"of {one.created[:16]}, not among those that are kept"
                 removals.append(Removal(steps[1], "bundle", reason, steps, f"bundles/{CURRENT}"))
         return cls(kept, others | {one.id for one in kept}, removals)
 
@@ -158,13 +161,14 @@ def _cells(found: Survey, alive: set[str]) -> Iterator[Removal]:
     """Yield the measured cells of each bundle that is not there any more, or not for long."""
     folder = f"runs/{CELLS}"
     of_bundle: dict[str, list[str]] = defaultdict(list)
-    for name in found.listing.children(folder):
-        path = f"{folder}/{name}"
-        if not found.listing.holds(f"{path}/{REPORT}"):
-            if found.given_up(path):
-                yield Removal(path, "evaluation", UNFINISHED, (path,))
-            continue
-        report = found.document(f"{path}/{REPORT}")
+    paths = [f"{folder}/{name}" for name in found.listing.children(folder)]
+    measured = [path for path in paths if found.listing.holds(f"{path}/{REPORT}")]
+    for path in paths:
+        if path not in measured and found.given_up(path):
+            yield Removal(path, "evaluation", UNFINISHED, (path,))
+    with ThreadPoolExecutor(READERS) as pool:  # a bucket takes its time over each
+        reports = list(pool.map(found.document, (f"{path}/{REPORT}" for path in measured)))
+    for path, report in zip(measured, reports, strict=True):
         if not isinstance(report, dict) or not isinstance(report.get("bundle"), str):
             found.unknown.append(path)
         elif report["bundle"] not in alive:

@@ -149,8 +149,7 @@ def _unneeded(
         if parts.needs(folder, name):
             continue
         if at_once or parts.goes(folder, name) or all(found.given_up(file) for file in own):
-            # With its last file a part is there; npy files come before the others.
-            gone += sorted(own, key=lambda file: (file.endswith(".npy"), file))
+            gone += own  # a part is there with all its files alone, in whatever order they go
             count += 1
         else:
             parts.kept[folder].add(name)
