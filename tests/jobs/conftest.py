@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from jobs.preprocess import preprocess
 from jobs.workers import executor
 from jobs.workers.executor import LocalExecutor
 from tests.support.corpora import run_import, ultrawiki
+from tests.support.grown import Generation, Grown, grown
 
 METALS = ["iron", "gold", "zinc", "lead", "tin", "silver"]
 TOLD = ["is found in mines", "melts in a furnace", "was known to smiths", "is sold by weight", "shines"]
@@ -87,3 +89,17 @@ def _actors_go_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]
     yield
     if "ray_local" in request.fixturenames:
         gc.collect()
+
+
+@pytest.fixture(scope="session")
+def grown_original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Generation]]:
+    """A workspace of three generations, not to be changed."""
+    folder = tmp_path_factory.mktemp("grown")
+    return folder / "w", grown(folder / "w", folder / "raw")[1]
+
+
+@pytest.fixture
+def work(grown_original: tuple[Path, list[Generation]], tmp_path: Path) -> Grown:
+    """A copy of a workspace of three generations, to clean."""
+    shutil.copytree(grown_original[0], tmp_path / "w")
+    return Workspace.open(tmp_path / "w"), grown_original[1]

@@ -22,9 +22,11 @@ from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import MANIFEST, check_files, current_id, listing
 from engine.storage.parts import read_pointer, write_model, write_pointer
 from engine.storage.publishing import publish
+from engine.storage.removal import carry_out
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.contrast_lists import open_lists
+from jobs.steps.cleaning import Plan, plan_cleaning
 from jobs.workers.summaries import SUMMARY, finished_summary
 from tests.support.corpora import run_import, ultrawiki
 
@@ -181,3 +183,18 @@ def contents(workspace: Workspace) -> dict[str, bytes]:
     """Return every file of a workspace, by its path below it."""
     start = len(workspace.root.path) + 1
     return {file.path[start:]: file.read_bytes() for file in workspace.root.files()}
+
+
+Grown = tuple[Workspace, list[Generation]]
+
+
+def clean(workspace: Workspace, keep: int = 1) -> Plan:
+    """Remove what a workspace can do without; return the plan of that."""
+    plan = plan_cleaning(workspace, keep)
+    carry_out(workspace.root, plan.removals)
+    return plan
+
+
+def planned(plan: Plan) -> set[tuple[str, str]]:
+    """Kind and path of all that goes but the answers of stages, which are named by a digest."""
+    return {(one.kind, one.path) for one in plan.removals if one.kind != "answers of a stage"}
