@@ -44,8 +44,8 @@ from engine.storage.workspace import Workspace
 from engine.training.cache import CachedStates, InputRows, masked_sums
 from engine.training.settings import EncoderSettings
 from engine.training.text import EncoderTraining
-from jobs.preprocess import preprocess
 from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.model_input import preprocess
 from jobs.workers.executor import LocalExecutor
 
 PAPER = EncoderSettings(

@@ -43,4 +43,128 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "choose-images": Entry("jobs.choose_images", "Choose the best of several images for each sentence."),
         "image-features": Entry("jobs.image_features", "Compute patch features of the corpus' images."),
         "preprocess": Entry("jobs.preprocess", "Make the masked model input of the corpus."),
+        "refresh": Entry("jobs.refresh", "Make anew what was made before the corpus grew."),
         "clean": Entry("jobs.clean", "Remove former bundles and what nothing that is kept needs."),
+    },
+    "Train": {
+        "train-encoder": Entry("jobs.train_encoder", "Train the entity encoder, of text or with images."),
+        "build-index": Entry("jobs.build_index", "Make the entity vectors and publish them as a bundle."),
+        "mine-contrast": Entry(
+            "jobs.mine_contrast", "Mine lists of entities like the seeds, for contrastive training."
+        ),
+        "pretrain-lm": Entry("jobs.pretrain_lm", "Train a language model on the corpus and publish it."),
+        "label-mentions": Entry(
+            "jobs.label_mentions", "Label mentions for a typing model from a few seeds of each type."
+        ),
+        "train-typing": Entry("jobs.train_typing", "Train a model that types mentions of entities."),
+    },
+    "Expand and evaluate": {
+        "make-queries": Entry(
+            "jobs.make_queries", "Make queries with known answers from entities' attributes."
+        ),
+        "expand": Entry("jobs.expand", "Expand a table of queries into Parquet."),
+        "evaluate": Entry("jobs.evaluate", "Measure methods on queries with known answers."),
+        "report": Entry("jobs.report", "Fill the papers' tables: every method, with tests and figures."),
+        "reproduce": Entry(
+            "jobs.reproduce", "Run all commands with a paper's settings, from its data to its table."
+        ),
+        "evaluate-typing": Entry(
+            "jobs.evaluate_typing", "Measure predicted types, of a model or after a few examples."
+        ),
+        "type-mentions": Entry("jobs.type_mentions", "Type the mentions of a file into Parquet."),
+        "ablate": Entry("jobs.ablate", "Train and measure MultiExpan without some of its parts."),
+    },
+    "Serve": {
+        "serve": Entry("serve.run", "Serve expansions and the web page over HTTP."),
+        "bundles": Entry("serve.operations.bundles", "List a workspace's bundles, or choose the one served."),
+        "token": Entry("serve.operations.token", "Make a bearer token for the service."),
+    },
+    "Cluster": {
+        "check-cluster": Entry("cluster.check", "Check a cluster file, and list the nodes connected."),
+        "local-cluster": Entry("cluster.local", "Run several Ray nodes on this machine."),
+    },
+}
+"""Every command by its name, under the heading of the list, in the order of a first use."""
+
+EXAMPLES = """
+Examples:
+  seedset import --help
+  seedset bundles --workspace demo-workspace/workspace
+  seedset serve --workspace demo-workspace/workspace
+"""
+
+
+def entries() -> Iterator[tuple[str, Entry]]:
+    """Yield every command with its name."""
+    for section in COMMANDS.values():
+        yield from section.items()
+
+
+class Commands(TyperGroup):
+    """The commands as typer sees them: names and summaries until one is run or completed."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for heading, section in COMMANDS.items():
+            for name, entry in section.items():
+                listed = TyperCommand(name, short_help=entry.summary, rich_help_panel=heading)
+                self.add_command(listed)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command that the words name, imported, and the words that are left for it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        found = dict(entries()).get(name or "")
+        return name, get_command(found.load().app) if found else command, rest
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands, then the options."""
+        for heading, section in COMMANDS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, entry.summary) for name, entry in section.items()])
+        GroupedOptions.format_options(self, ctx, formatter)  # type: ignore[arg-type]
+
+
+app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+def version_lines() -> Iterator[str]:
+    """Yield the version of the package, of Python, and of what decides a run, importing none of it."""
+    yield f"{NAME} {_version(NAME)}"  # out of a folder that was never installed it has none
+    yield f"python {platform.python_version()}"
+    for name in STACK:
+        yield f"{name} {_version(name)}"
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print("\n".join(version_lines()))
+        raise typer.Exit
+
+
+@app.callback(epilog="\b" + EXAMPLES)
+def _about(
+    version: bool = typer.Option(
+        False, "--version", help="Print the versions of the stack.", is_eager=True, callback=_print_version
+    ),
+) -> None:
+    """Expand sets of entities by positive and negative seeds: prepare a corpus, train, evaluate, serve.
+
+    `seedset NAME --help` explains a command. On a cluster the same commands are modules, such as
+    `ray job submit --working-dir . -- python -m jobs.train_encoder`.
+    """
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line, on ``sys.argv`` or on these words."""
+    run_app(app, words, NAME)
+
+
+if __name__ == "__main__":
+    main()

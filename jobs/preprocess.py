@@ -7,34 +7,22 @@ and a corpus that has changed costs the parts that differ.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from cluster.commandline import command
 from cluster.options import CommandSettings, Group
-from engine.corpus.drawing import draw_of, drawn
-from engine.corpus.inputs.format import InputManifest, InputSettings, Stats, input_parts
+from engine.corpus.inputs.format import InputSettings
 from engine.corpus.inputs.masking import fingerprint, fitting_tokenizer
-from engine.corpus.inputs.worker import InputTask, InputWorker
-from engine.corpus.schema import CorpusManifest, check_same_corpus, check_whole, part_digests, read_manifest
-from engine.errors import StorageError
+from engine.corpus.schema import read_manifest
 from engine.models.hub import EMBEDDED
-from engine.storage.parts import MANIFEST, content_key, write_model, write_pointer
-from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import DATA, presets
-from jobs.steps.unknown_tokens import check_words, sampled_sentences
-from jobs.workers.executor import AutoExecutor, Executor, given_or_auto, make_parts
+from jobs.steps.model_input import preprocess
+from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
   seedset preprocess --workspace demo-workspace/workspace
@@ -42,149 +30,6 @@ EXAMPLES = """
   seedset preprocess --workspace s3://bucket/work --descriptions --max-length 500
   seedset preprocess --workspace work --descriptions --description-names masked
 """
-
-
-@dataclass(frozen=True)
-class PreprocessResult:
-    """The result of a run."""
-
-    key: str
-    manifest: InputManifest
-    made: int
-    kept: int
-
-
-def preprocess(
-    workspace: Workspace,
-    model: str,
-    settings: InputSettings,
-    executor: Executor | None = None,
-    force: bool = False,
-) -> PreprocessResult:
-    """Make the model input of a workspace's corpus; parts that are there already are kept.
-
-    Args:
-        workspace: holds the corpus, receives ``inputs/<key>`` and the parts that it names.
-        model: whose tokenizer is used: a folder or a hub name that every node can read, or "embedded".
-        settings: made with that tokenizer's fingerprint.
-        executor: where parts are made; default: see :class:`jobs.workers.executor.AutoExecutor`.
-        force: make everything again.
-
-    Raises:
-        StorageError: there is no corpus.
-        UserError: model, tokenizer, settings and corpus do not fit.
-    """
-    corpus = check_whole(workspace)
-    tokenizer = fitting_tokenizer(model, settings.max_length)
-    key = settings.key(corpus.digest)
-    by_part = _tasks(workspace, corpus, settings)
-    sentences = sampled_sentences(workspace, {task.part: task.rows for task in by_part})
-    check_words(sentences, tokenizer, f"--model {model}")
-    tasks = {task.name: task for task in by_part}
-    parts = input_parts(workspace, settings)
-    if force:
-        for name in tasks:
-            parts.file(name).delete()
-    arguments = (workspace.root.uri, model, settings)
-    with given_or_auto(executor, workspace.root) as where:
-        made = make_parts(
-            parts,
-            tasks,
-            InputWorker,
-            arguments,
-            where,
-            "sentences",
-            size=lambda task: len(task.rows),
-            check=lambda: check_same_corpus(workspace, corpus.digest),
-        )
-    manifest = _summary(settings, model, corpus, made.parts, part_digests(workspace))
-    write_model(workspace.inputs(key) / MANIFEST, manifest)
-    write_pointer(workspace.inputs(), key)
-    return PreprocessResult(key, manifest, made.made, made.kept)
-
-
-def _tasks(workspace: Workspace, corpus: CorpusManifest, settings: InputSettings) -> list[InputTask]:
-    """Return what each part is made from, under the digest of that."""
-    rows_of_parts = _drawn(workspace, corpus, settings)
-    told = _descriptions(workspace, rows_of_parts) if settings.descriptions else [""] * len(rows_of_parts)
-    return [
-        InputTask(content_key(digest, rows.tobytes(), about), part, rows)
-        for part, (digest, rows, about) in enumerate(
-            zip(part_digests(workspace), rows_of_parts, told, strict=True)
-        )
-    ]
-
-
-def _descriptions(workspace: Workspace, drawn: Sequence[npt.NDArray[np.int64]]) -> list[str]:
-    """Return, for every part, all that is told of the entities of its drawn rows."""
-    with workspace.entities.open_input() as stream:
-        entities = pq.read_table(stream, columns=["name", "aliases", "description"])
-    found = []
-    for part, rows in zip(workspace.mentions(), drawn, strict=True):
-        with part.open_input() as stream:
-            ids = pq.read_table(stream, columns=["entity_id"])["entity_id"].to_numpy()[rows]
-        found.append(json.dumps(entities.take(pa.array(np.unique(ids))).to_pylist()))
-    return found
-
-
-def _drawn(
-    workspace: Workspace, corpus: CorpusManifest, settings: InputSettings
-) -> list[npt.NDArray[np.int64]]:
-    """Return for every part the row numbers, within it, of the contexts that were drawn."""
-    with workspace.entities.open_input() as stream:
-        names = pq.read_table(stream, columns=["name"])["name"].to_pylist()
-    entities, draws = [], []
-    for part in workspace.mentions():
-        ids, numbers, able = _draws_of(part, names, settings)
-        # Below 0: not drawn.
-        entities.append(np.where(able, ids, -1))
-        draws.append(numbers)
-    if [len(one) for one in draws] != corpus.parts:
-        raise StorageError("corpus/mentions: not the parts that corpus/manifest.json lists; import again")
-    together = np.concatenate(entities)
-    if (together < 0).all():
-        raise StorageError("corpus/mentions: no sentence in it, images alone; add --images")
-    kept, _ = drawn(together, np.concatenate(draws), settings.max_sentences)
-    return [np.flatnonzero(own) for own in np.split(kept, np.cumsum(corpus.parts)[:-1])]
-
-
-def _draws_of(
-    part: Store, names: Sequence[str], settings: InputSettings
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
-    """Return the entity and the draw of every mention of a part, and whether it may be drawn, [rows]."""
-    with part.open_input() as stream:
-        table = pq.read_table(stream)
-    ids = table["entity_id"].to_numpy()
-    seed = str(settings.seed)
-    columns = (table[name].to_pylist() for name in ("entity_id", "sentence", "start", "image"))
-    draws = [
-        draw_of(seed, names[entity], sentence, str(start), image or "")
-        for entity, sentence, start, image in zip(*columns, strict=True)
-    ]
-    able = table["end"].to_numpy() > 0  # those with a sentence
-    return ids, np.array(draws, np.uint64), able | settings.images
-
-
-def _summary(
-    settings: InputSettings,
-    model: str,
-    corpus: CorpusManifest,
-    parts: dict[str, Stats],
-    sources: list[str],
-) -> InputManifest:
-    stats = parts.values()
-    return InputManifest(
-        settings=settings,
-        model=model,
-        corpus_digest=corpus.digest,
-        mentions=sum(s["rows"] for s in stats),
-        tokens=sum(s["tokens"] for s in stats),
-        longest=max((s["longest"] for s in stats), default=0),
-        clipped=sum(s["clipped"] for s in stats),
-        unknown=sum(s["unknown"] for s in stats),
-        parts={name: s["rows"] for name, s in parts.items()},
-        sources=sources,
-    )
 
 
 class PreprocessSettings(CommandSettings):

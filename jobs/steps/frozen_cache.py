@@ -38,7 +38,7 @@ def frozen_cache(
 
     Args:
         workspace: receives ``cache/<key>``.
-        inputs: from ``jobs.preprocess``.
+        inputs: from :func:`jobs.steps.model_input.preprocess`.
         model: the encoder whose frozen layers run.
         dtype: of the stored states: "bfloat16" (half the bytes) or "float32" (exact).
         executor: where they run; default: see :class:`jobs.workers.executor.AutoExecutor`.

@@ -20,6 +20,7 @@ from engine.training.settings import ContrastiveSettings, EncoderSettings, Multi
 from jobs.settings import TEMPERATURE, Making, TrainingProcesses
 from jobs.steps.encoder_training import Trained, train, trained_encoder
 from jobs.steps.masked_lm import MaskedLmUse
+from jobs.steps.model_input import preprocess
 from jobs.workers.encoder import CONTRAST_JOB, JOB, MULTIMODAL_JOB
 from jobs.workers.executor import AutoExecutor
 
@@ -118,8 +119,6 @@ class Refresh:
         return found
 
     def _inputs(self) -> Iterator[Step]:
-        from jobs.preprocess import preprocess
-
         made: set[str] = set()
         for key, manifest in self._used_inputs.items():
             new = manifest.settings.key(self._corpus.digest)

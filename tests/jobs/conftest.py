@@ -15,7 +15,7 @@ from engine.corpus.inputs.format import InputSettings
 from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.models.hub import EMBEDDED, embedded_model_path
 from engine.storage.workspace import Workspace
-from jobs.preprocess import preprocess
+from jobs.steps.model_input import preprocess
 from jobs.workers import executor
 from jobs.workers.executor import LocalExecutor
 from tests.support.corpora import run_import, ultrawiki

@@ -32,11 +32,11 @@ from engine.storage.workspace import Workspace
 from engine.training import masked_lm
 from engine.training.cache import InputRows
 from jobs import build_index
-from jobs.preprocess import preprocess
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.index_building import build, check_finite
 from jobs.steps.masked_lm import MaskedLmUse, mean_states
 from jobs.steps.masked_lm import masked_lm as masked_lm_of
+from jobs.steps.model_input import preprocess
 from jobs.steps.views import BuiltViews
 from jobs.workers.encoder import CONTRAST_JOB
 from jobs.workers.executor import LocalExecutor

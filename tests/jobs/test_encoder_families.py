@@ -18,10 +18,10 @@ from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from engine.training.cache import InputRows
 from engine.training.text import EncoderSettings
-from jobs.preprocess import preprocess
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.index_building import build
+from jobs.steps.model_input import preprocess
 from jobs.workers.executor import LocalExecutor
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.encoders import letter_tokenizer, tiny_model, write_encoder

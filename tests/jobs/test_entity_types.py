@@ -23,9 +23,9 @@ from engine.storage.workspace import Workspace
 from engine.typing.mentions import Mention
 from engine.typing.model import TypingModel
 from jobs import build_index
-from jobs.preprocess import preprocess
 from jobs.steps.entity_types import EntityTypingWorker, TypingTask, collected, has_own_types
 from jobs.steps.index_building import build
+from jobs.steps.model_input import preprocess
 from jobs.workers.executor import LocalExecutor
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.commands import run_command

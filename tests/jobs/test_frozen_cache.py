@@ -15,8 +15,8 @@ from engine.models.hub import embedded_model_path
 from engine.models.text import TextEncoder
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
-from jobs.preprocess import preprocess
 from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.model_input import preprocess
 from jobs.workers.executor import LocalExecutor
 from tests.support.corpora import run_import, ultrawiki
 

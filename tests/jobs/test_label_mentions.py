@@ -20,8 +20,8 @@ from engine.typing.mentions import read_mentions
 from engine.vocabulary import Vocabulary
 from jobs.evaluate_typing import main as evaluate_typing
 from jobs.label_mentions import main
-from jobs.preprocess import preprocess
 from jobs.steps.label_mentions import LabelsManifest, expand_types
+from jobs.steps.model_input import preprocess
 from jobs.workers.executor import LocalExecutor
 from tests.support.bundles import publish_vectors
 from tests.support.commands import run_command

@@ -18,10 +18,10 @@ from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.lm_models import Origin, existing
 from engine.training.settings import EncoderSettings
-from jobs.preprocess import preprocess
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.frozen_cache import StateWorker, frozen_cache
 from jobs.steps.index_building import build
+from jobs.steps.model_input import preprocess
 from jobs.workers.executor import LocalExecutor
 from tests.jobs.conftest import import_metals, no_cluster
 from tests.support.encoders import write_encoder

@@ -14,7 +14,8 @@ from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.errors import StorageError, UserError
 from engine.models.hub import EMBEDDED, embedded_model_path
 from engine.storage.workspace import Workspace
-from jobs.preprocess import PreprocessResult, main, preprocess
+from jobs.preprocess import main
+from jobs.steps.model_input import PreprocessResult, preprocess
 from jobs.workers.executor import Executor, LocalExecutor
 from tests.support.commands import run_command
 from tests.support.corpora import jsonl, run_import, ultrawiki

@@ -17,7 +17,7 @@ from engine.models.hub import EMBEDDED
 from engine.storage.bundle import Bundle, current_id
 from engine.storage.publishing import publish
 from engine.storage.workspace import Workspace
-from jobs.preprocess import preprocess
+from jobs.steps.model_input import preprocess
 from jobs.steps.publishing import check_before_work, publish_beside
 from jobs.workers.executor import LocalExecutor
 from tests.support.corpora import jsonl, run_import

@@ -21,11 +21,11 @@ from engine.storage.workspace import Workspace
 from engine.training.contrast_lists import ContrastLists, open_lists, publish_lists
 from engine.training.settings import ContrastiveSettings, EncoderSettings
 from jobs import refresh
-from jobs.preprocess import preprocess
 from jobs.settings import TrainingProcesses
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.index_building import build
 from jobs.steps.lm_pretraining import publish_model
+from jobs.steps.model_input import preprocess
 from jobs.steps.refreshing import HowRefreshed, Refresh
 from jobs.workers.encoder import CONTRAST_JOB
 from jobs.workers.executor import LocalExecutor

@@ -18,9 +18,9 @@ from engine.storage.workspace import Workspace
 from engine.training.settings import EncoderSettings
 from engine.training.text import EncoderTraining
 from engine.training.text_head import read_head, start_head
-from jobs.preprocess import preprocess
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.model_input import preprocess
 from jobs.workers.executor import LocalExecutor
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.corpora import run_import, ultrawiki
