@@ -138,7 +138,7 @@ def train(
     """Train on inputs of a workspace and return the run's summary.
 
     Args:
-        workspace: with inputs from :func:`jobs.steps.model_input.preprocess`; receives ``runs/train_encoder/<name>``.
+        workspace: with inputs from ``seedset preprocess``; receives ``runs/train_encoder/<name>``.
         settings: of the run, which say what is trained; they and the inputs make its name.
         model: encoder to start from; default: the one whose tokenizer made the inputs.
         workers: training processes.
