@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,8 @@ from typer.core import TyperCommand
 
 from cluster.effect import check_effect
 from cluster.errors import line_of, show_tracebacks, wants_traceback, whole_traceback
-from cluster.options import CommandSettings, Former, Option, options_of
+from cluster.lock import Writes
+from cluster.options import RUN, CommandSettings, Former, Option, options_of
 from cluster.presets import Presets
 from cluster.settings_file import (
     Given,
@@ -103,6 +105,7 @@ class Command(Generic[Settings]):
         headings: of the options, by the dotted path of their field or of what it is in.
         former: former names of options, by their keys.
         presets: where ``--preset NAME`` takes settings from.
+        writes: where it writes into a workspace, whose lock it then holds.
     """
 
     def __init__(
@@ -117,11 +120,12 @@ class Command(Generic[Settings]):
         headings: Mapping[str, str] | None = None,
         former: Mapping[str, Former] | None = None,
         presets: Presets | None = None,
+        writes: Writes | None = None,
     ) -> None:
         self.function, self.examples, self.about, self.presets = function, examples, about, presets
         self.file_flags, self.actions = file_flags, actions
         self.headings, self.former = headings or {}, former or {}
-        self._printed, self._print_help = printed, print_help
+        self._printed, self._print_help, self._writes = printed, print_help, writes
         self.__doc__ = function.__doc__
 
     @cached_property
@@ -139,18 +143,19 @@ class Command(Generic[Settings]):
     @cached_property
     def app(self) -> typer.Typer:
         """The command line."""
-        return self._app(self.function)
+        return self._app(self.__call__)
 
-    def _app(self, then: Callable[[Settings], None]) -> typer.Typer:
+    def _app(self, then: Callable[[Settings, float], None]) -> typer.Typer:
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         about = inspect.cleandoc(self.function.__doc__ or "") + (f"\n\n{self.about}" if self.about else "")
         epilog = preformatted("Examples:\n" + inspect.cleandoc(self.examples))
         app.command(cls=GroupedOptions, help=about, epilog=epilog)(self._typer_function(then))
         return app
 
-    def __call__(self, settings: Settings) -> None:
-        """Run the function."""
-        self.function(settings)
+    def __call__(self, settings: Settings, wait_minutes: float = 0.0) -> None:
+        """Run the function; where it writes into a workspace, after so long a wait for others at most."""
+        with self._writes.held(settings, wait_minutes) if self._writes else nullcontext():
+            self.function(settings)
 
     def run(self, words: Sequence[object] | None = None) -> None:
         """Run as a command line, on ``sys.argv`` or on these words.
@@ -169,7 +174,9 @@ class Command(Generic[Settings]):
             UserError: they are not allowed.
         """
         found: list[Settings] = []
-        self._app(found.append)([str(word) for word in words], standalone_mode=False)
+        self._app(lambda settings, wait: found.append(settings))(
+            [str(word) for word in words], standalone_mode=False
+        )
         return found[0]
 
     @property
@@ -181,7 +188,7 @@ class Command(Generic[Settings]):
             return pairs.help + (f" Also {told}" if nested else ""), pairs.metavar, pairs.heading
         return (f"Sets {told}", "<key=value>", SETTINGS_FILE) if nested else None
 
-    def _typer_function(self, then: Callable[[Settings], None]) -> Callable[..., None]:
+    def _typer_function(self, then: Callable[[Settings, float], None]) -> Callable[..., None]:
         """Return a function whose parameters typer shows as the options; None: an option was not given."""
         own: list[tuple[str, Any, Any]] = [
             (option.key, *_parameter(option))
@@ -223,13 +230,17 @@ class Command(Generic[Settings]):
         told = "Show the traceback of an error beside its line, as SEEDSET_TRACEBACK=1 does."
         debug = typer.Option(False, "--traceback", help=told, rich_help_panel=HELP, show_default=False)
         found.append(("traceback", bool, debug))
+        if self._writes:
+            told = "Wait so long for commands that this one cannot write beside."
+            wait = typer.Option(None, "--wait", help=told, metavar="<minutes>", min=0, rich_help_panel=RUN)
+            found.append(("wait_minutes", float | None, wait))
         for action in self.actions:
             kind, default = (Path | None, None) if action.takes_path else (bool, False)
             acts = typer.Option(default, action.flag, help=action.help, rich_help_panel=action.heading)
             found.append((action.name, kind, acts))
         return found
 
-    def _run_given(self, words: dict[str, Any], then: Callable[[Settings], None]) -> None:
+    def _run_given(self, words: dict[str, Any], then: Callable[[Settings, float], None]) -> None:
         if words["traceback"]:
             show_tracebacks()
         if not logger.handlers:  # a service's log has its own
@@ -246,7 +257,7 @@ class Command(Generic[Settings]):
             text = self._printed(settings) if self._printed else as_yaml(settings, self.options)
             print(text, end="")
             return
-        then(settings)
+        then(settings, words.get("wait_minutes") or 0.0)
 
     def _values(self, words: dict[str, Any]) -> Values:
         """Return what was given: the command line above ``--set`` above the file above the preset."""

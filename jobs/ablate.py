@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cluster.commandline import command
+from cluster.lock import Writes
 from cluster.options import CommandSettings, Flag, Former, Group
 from engine.corpus.inputs.format import open_inputs
 from engine.evaluation.metrics import Protocol
@@ -106,7 +107,12 @@ class AblateSettings(CommandSettings):
         return dict.fromkeys(sorted(set.intersection(*of_rows)), f"beside {beside}")
 
 
-@command(EXAMPLES, headings=multimodal_headings("base"), former={"hidden": Former("modality_dropout")})
+@command(
+    EXAMPLES,
+    headings=multimodal_headings("base"),
+    former={"hidden": Former("modality_dropout")},
+    writes=Writes("ablate"),
+)
 def main(settings: AblateSettings) -> None:
     """Fill the tables that take MultiExpan apart: its objectives one by one; its modalities in training, in
     seeds and in candidates; and what it is compared with.

@@ -12,6 +12,7 @@ import time
 from pydantic import Field
 
 from cluster.commandline import command
+from cluster.lock import Writes
 from cluster.options import CommandSettings, Former
 from engine.storage.workspace import Workspace
 from jobs import console
@@ -82,7 +83,12 @@ class BuildIndexSettings(CommandSettings):
         return found | ({"text_distributions": "beside --untrained"} if self.untrained else {})
 
 
-@command(EXAMPLES, former={"head_sentences": Former("masked_lm_sentences")}, presets=presets("build-index"))
+@command(
+    EXAMPLES,
+    former={"head_sentences": Former("masked_lm_sentences")},
+    presets=presets("build-index"),
+    writes=Writes("build-index"),
+)
 def main(settings: BuildIndexSettings) -> None:
     """Make the entity vectors of every view and publish them as the workspace's current bundle.
 

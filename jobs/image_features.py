@@ -12,6 +12,7 @@ import time
 from pydantic import Field
 
 from cluster.commandline import command
+from cluster.lock import Writes
 from cluster.options import RUN, CommandSettings
 from engine.storage.workspace import Workspace
 from jobs import console
@@ -43,7 +44,12 @@ class ImageFeaturesSettings(CommandSettings):
         return {} if patches == "grid" else {"grid": f"beside --patches {patches}"}
 
 
-@command(EXAMPLES, headings={"making": MODEL, "making.batch_size": RUN}, presets=presets("image-features"))
+@command(
+    EXAMPLES,
+    headings={"making": MODEL, "making.batch_size": RUN},
+    presets=presets("image-features"),
+    writes=Writes("image-features"),
+)
 def main(settings: ImageFeaturesSettings) -> None:
     """Make patch features of a corpus' images: images/KEY, in parts of 512 distinct images.
 

@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cluster.commandline import command, preformatted
+from cluster.lock import Writes
 from cluster.options import RUN, Choices, CommandSettings, Former
 from engine.corpus.importing.importer import ImportSettings, import_corpus
 from engine.corpus.importing.source import AUTO, ImportSource, formats
@@ -70,6 +71,7 @@ class ImportCommandSettings(CommandSettings):
     former={"max_sentence_chars": Former("max_sentence_characters")},
     about=preformatted(FORMATS_HELP),
     presets=presets("import"),
+    writes=Writes("import", exclusive=True),
 )
 def main(settings: ImportCommandSettings) -> None:
     """Import a corpus into a workspace."""

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from cluster.commandline import command
+from cluster.lock import Writes
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import CommandSettings, declared
 from engine.chat.settings import ChatSettings
@@ -75,7 +76,7 @@ class MineContrastSettings(CommandSettings):
     )
 
 
-@command(EXAMPLES, actions=[LIST_METHODS], presets=presets("mine-contrast"))
+@command(EXAMPLES, actions=[LIST_METHODS], presets=presets("mine-contrast"), writes=Writes("mine-contrast"))
 def main(settings: MineContrastSettings) -> None:
     """Mine lists of entities that agree with the seeds of queries, for contrastive training.
 

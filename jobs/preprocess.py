@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cluster.commandline import command
+from cluster.lock import Writes
 from cluster.options import CommandSettings, Group
 from engine.corpus.inputs.format import InputSettings
 from engine.corpus.inputs.masking import fingerprint, fitting_tokenizer
@@ -52,7 +53,7 @@ class PreprocessSettings(CommandSettings):
         return {} if self.inputs.descriptions else {"description_names": "without --descriptions"}
 
 
-@command(EXAMPLES, headings={"inputs": DATA}, presets=presets("preprocess"))
+@command(EXAMPLES, headings={"inputs": DATA}, presets=presets("preprocess"), writes=Writes("preprocess"))
 def main(settings: PreprocessSettings) -> None:
     """Make model input of a workspace's corpus: inputs/KEY, one part per part of the corpus.
 

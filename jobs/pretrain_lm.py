@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from cluster.commandline import command
+from cluster.lock import Writes
 from cluster.options import RUN, CommandSettings, Former, Group
 from engine.corpus.blocks.settings import BlockSettings
 from engine.storage.bundle import Bundle
@@ -105,6 +106,7 @@ class PretrainLmSettings(CommandSettings):
     },
     former={"lists": Former("neighbor_lists")},
     presets=presets("pretrain-lm"),
+    writes=Writes("pretrain-lm"),
 )
 def main(settings: PretrainLmSettings) -> None:
     """Train a causal language model on the corpus and publish it with the trie of all names.

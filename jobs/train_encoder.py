@@ -14,6 +14,7 @@ from pydantic import Field
 
 from cluster.commandline import command
 from cluster.effect import keys_within
+from cluster.lock import Writes
 from cluster.options import RUN, CommandSettings, Former, Group
 from engine.losses.settings import UltraFineSettings
 from engine.storage.workspace import Workspace
@@ -166,6 +167,7 @@ class TrainEncoderSettings(CommandSettings):
     },
     former={"hidden": Former("modality_dropout"), "paper_start": Former("init", ("random", "lda"))},
     presets=presets("train-encoder"),
+    writes=Writes("train-encoder"),
 )
 def main(settings: TrainEncoderSettings) -> None:
     """Train an entity encoder on cached frozen states: the last layer of the text encoder, or, with images,

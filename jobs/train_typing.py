@@ -11,6 +11,7 @@ import time
 from pydantic import Field
 
 from cluster.commandline import command
+from cluster.lock import Writes
 from cluster.options import RUN, CommandSettings, declared
 from engine.models.hub import EMBEDDED
 from engine.storage.store import Store
@@ -77,6 +78,7 @@ class TrainTypingSettings(CommandSettings):
         "weak_epochs": TRAINING,
         "restart": RUN,
     },
+    writes=Writes("train-typing"),
 )
 def main(settings: TrainTypingSettings) -> None:
     """Train a model that types mentions of entities, and reads types as words.

@@ -91,7 +91,7 @@ def temporary_beside(target: Path) -> Path:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _clean_once(str(target.parent), os.getpid())
-    own = f".{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+    own = f".{machine_id()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
     return target.with_name(f".{short_name(target.name, MAX_NAME_BYTES - 1 - len(own))}{own}")
 
 
@@ -236,14 +236,14 @@ def _clean_once(folder: str, process: int) -> None:
 
 
 def _is_left(path: Path, machine: str, pid: int) -> bool:
-    if machine == _machine():
+    if machine == machine_id():
         return not Path(f"/proc/{pid}").exists()
     newest = max((one.lstat().st_mtime for one in (path, *path.rglob("*"))), default=0.0)
     return time.time() - newest > STRANGERS_AGE_S
 
 
 @cache
-def _machine() -> str:
+def machine_id() -> str:
     """Return 8 hex digits for the running kernel and the namespace that process ids count in."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
     return hashlib.sha256(boot + os.readlink("/proc/self/ns/pid").encode()).hexdigest()[:8]

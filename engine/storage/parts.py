@@ -23,6 +23,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
 from engine.errors import StorageError
+from engine.storage.lock import check_held
 from engine.storage.store import Store
 from engine.storage.whole import fault_of
 
@@ -183,5 +184,10 @@ def read_pointer(folder: Store) -> str | None:
 
 
 def write_pointer(folder: Store, name: str) -> None:
-    """Say which folder below ``folder`` was made last."""
+    """Say which folder below ``folder`` was made last.
+
+    Raises:
+        StorageError: the lock of this command was taken over.
+    """
+    check_held(folder)
     (folder / CURRENT).write_bytes(name.encode())

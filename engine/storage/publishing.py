@@ -22,6 +22,7 @@ from engine.storage.bundle import (
     manifest_of,
     pointer,
 )
+from engine.storage.lock import check_held
 from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
 
@@ -69,6 +70,7 @@ def point_to(workspace: Workspace, bundle_id: str) -> Manifest:
 
 
 def _point(workspace: Workspace, bundle_id: str) -> None:
+    check_held(workspace.root)
     pointer(workspace).write_bytes(f"{bundle_id}\n".encode())
 
 
@@ -87,6 +89,7 @@ def publish(
 
 def _write(workspace: Workspace, staged: Path, settings: dict[str, Any], parent: str | None) -> Manifest:
     """Put a staged folder among the bundles, unless it is there whole, and return its manifest."""
+    check_held(workspace.root)
     files = {
         path.relative_to(staged).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256_of(path))
         for path in sorted(staged.rglob("*"))
@@ -125,6 +128,7 @@ def derive(
 
     Raises:
         BundleError: the current bundle is not whole, or others publish all the time.
+        StorageError: the lock of this command was taken over; the current bundle stays.
     """
     own = sorted(path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file())
     for _ in range(_TRIES):
@@ -134,6 +138,7 @@ def derive(
         if parent is not None:
             _copy_from(workspace.bundles / parent.id, kept, staged)
         manifest = _write(workspace, staged, together, parent.id if parent else None)
+        check_held(workspace.root)
         if pointer(workspace).replace_bytes(f"{manifest.id}\n".encode(), pointed):
             return manifest, left_out
         staged = workspace.bundles.staging()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engine.errors import StorageError
 from engine.storage.alike_paths import existing
+from engine.storage.lock import check_held
 from engine.storage.store import Store
 
 _MANIFEST = "manifest.json"
@@ -35,6 +36,7 @@ class Workspace:
         bundles/<id>/ published artifacts; bundles/CURRENT names the one that is used
         expansions/   results of batch expansion
         chat/         answers of chat models, and the count of what was spent on them
+        locks/        a file for each command that writes here now (engine.storage.lock)
     """
 
     root: Store
@@ -85,8 +87,10 @@ class Workspace:
             seen: from :meth:`corpus_seen` when the import began.
 
         Raises:
-            StorageError: another corpus was published meanwhile; that one stays.
+            StorageError: another corpus was published meanwhile, and that one stays; or the lock of this
+            command was taken over.
         """
+        check_held(self.root)
         if self.root.is_local:
             target = self.root / _CORPUS
             with target.locked():
@@ -189,6 +193,11 @@ class Workspace:
     def chat(self) -> Store:
         """Answers of chat models that are kept."""
         return self.root / "chat"
+
+    @property
+    def locks(self) -> Store:
+        """Files of the commands that write into the workspace now."""
+        return self.root / "locks"
 
     @property
     def bundles(self) -> Store:

@@ -57,7 +57,7 @@ def ended_process() -> int:
 
 
 def named(folder: Path, pid: int, machine: str | None = None) -> Path:
-    return folder / f".part.{machine or files._machine()}-{pid}-0123456789ab"
+    return folder / f".part.{machine or files.machine_id()}-{pid}-0123456789ab"
 
 
 def test_only_what_no_living_process_owns_is_removed(tmp_path: Path) -> None:
