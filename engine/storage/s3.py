@@ -199,6 +199,13 @@ def replace(path: str, content: bytes, expected: Version | None) -> bool:
     return True
 
 
+def delete(path: str) -> None:
+    """Remove an object, if it is there."""
+    bucket, _, key = path.partition("/")
+    with _reaching(path) as s3:
+        s3.delete_object(Bucket=bucket, Key=key)
+
+
 @contextmanager
 def _reaching(path: str) -> Iterator[Any]:
     """Yield the client; what it raises becomes an error that names the address."""

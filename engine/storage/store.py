@@ -273,7 +273,8 @@ class Store:
         if info.type == pafs.FileType.Directory:
             self.fs.delete_dir(self.path)
         elif info.type == pafs.FileType.File:
-            self.fs.delete_file(self.path)
+            # Of a bucket's last file in a folder pyarrow would leave an empty object for the folder.
+            self.fs.delete_file(self.path) if self.is_local else s3.delete(self.path)
 
     @_naming
     def publish_folder(self, folder: Path, last: str) -> None:
