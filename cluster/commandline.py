@@ -125,7 +125,7 @@ class Command(Generic[Settings]):
         self.function, self.examples, self.about, self.presets = function, examples, about, presets
         self.file_flags, self.actions = file_flags, actions
         self.headings, self.former = headings or {}, former or {}
-        self._printed, self._print_help, self._writes = printed, print_help, writes
+        self._printed, self._print_help, self.writes = printed, print_help, writes
         self.__doc__ = function.__doc__
 
     @cached_property
@@ -154,7 +154,7 @@ class Command(Generic[Settings]):
 
     def __call__(self, settings: Settings, wait_minutes: float = 0.0) -> None:
         """Run the function; where it writes into a workspace, after so long a wait for others at most."""
-        with self._writes.held(settings, wait_minutes) if self._writes else nullcontext():
+        with self.writes.held(settings, wait_minutes) if self.writes else nullcontext():
             self.function(settings)
 
     def run(self, words: Sequence[object] | None = None) -> None:
@@ -230,7 +230,7 @@ class Command(Generic[Settings]):
         told = "Show the traceback of an error beside its line, as SEEDSET_TRACEBACK=1 does."
         debug = typer.Option(False, "--traceback", help=told, rich_help_panel=HELP, show_default=False)
         found.append(("traceback", bool, debug))
-        if self._writes:
+        if self.writes:
             told = "Wait so long for commands that this one cannot write beside."
             wait = typer.Option(None, "--wait", help=told, metavar="<minutes>", min=0, rich_help_panel=RUN)
             found.append(("wait_minutes", float | None, wait))
