@@ -24,16 +24,19 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 from engine.errors import StorageError, UserError
 from engine.external_errors import translated
 from engine.renames import logger
 from engine.storage.holders import Holder, Watch, in_words
 from engine.storage.store import Store
+
+T = TypeVar("T")
 
 _FAILURES = (OSError, UserError)
 """What a disk or a bucket raises."""
@@ -53,7 +56,8 @@ class Timing:
             difference of the clocks makes a file be watched in vain, which takes a beat.
         poll_s: between two looks.
         tries: before a command is refused: two that begin at once may see each other, and both give way.
-        jitter_s: longest wait before the second try; it doubles with every further one.
+        jitter_s: longest wait before the second try, or what a try takes if that is longer; it doubles with
+            every further one.
         wall: clock that people set.
         steady: clock that nobody sets.
         sleep: waits so many seconds.
@@ -108,11 +112,14 @@ class WorkspaceLock:
             StorageError: there still is such a one; names it.
         """
         timing, tries, told = self._timing, 0, False
-        end = timing.steady() + wait_s
+        begun = timing.steady()
+        end = begun + wait_s
         while against := self._try():
             tries += 1
             if tries < timing.tries:
-                timing.sleep(random.uniform(0, timing.jitter_s * 2 ** (tries - 1)))
+                longest = max(timing.jitter_s, timing.steady() - begun)
+                timing.sleep(random.uniform(0, longest * 2 ** (tries - 1)))
+                begun = timing.steady()
                 continue
             alive = [one for file, one in against if not self._may_be_gone(file, one)]
             if alive and timing.steady() >= end:
@@ -149,8 +156,8 @@ class WorkspaceLock:
         for file in (*self._left, self._file):
             with suppress(*_FAILURES):
                 file.delete()
-        if self._locks.is_local:
-            with suppress(OSError):  # others are in it
+        if self._locks.is_local and Path(self._locks.path).is_dir():
+            with suppress(OSError), self._locks.locked():  # an error: others are in it
                 for folder in (Path(self._locks.path), *self._made):
                     folder.rmdir()
 
@@ -171,7 +178,7 @@ class WorkspaceLock:
     def _write(self) -> None:
         self._holder = self._holder.with_beat(self._timing.wall())
         try:
-            _write_again(self._file, self._holder.content())
+            _again(self._write_file, self._locks.is_local)
         except UserError as error:
             if self._holder.exclusive:
                 raise
@@ -181,10 +188,14 @@ class WorkspaceLock:
             return
         self._content = self._holder.content()
 
+    def _write_file(self) -> None:
+        with translated(self._locks.uri), self._locks.locked() if self._locks.is_local else nullcontext():
+            self._file.write_bytes(self._holder.content())
+
     def _against(self) -> list[tuple[Store, Holder]]:
         """Return the holders that this one cannot go together with; takes over what was left behind."""
         found = []
-        files = self._locks.files(".json")
+        files = _again(lambda: self._locks.files(".json"), self._locks.is_local)
         names = {file.name for file in files}
         for file in files:
             content = None if file == self._file else file.read_if_there()
@@ -230,8 +241,8 @@ class WorkspaceLock:
     def _beat(self) -> None:
         """Write the own file anew; note if it is no longer what this command wrote."""
         with self._writing:
-            if not self._content or self._lost:
-                return
+            if not self._content or self._lost or self._holder.pid != os.getpid():
+                return  # of a fork the file is its parent's, who would not know what was written
             later = self._holder.with_beat(self._timing.wall())
             there = self._file.read_if_there()
             if there == self._content and self._file.replace_bytes(later.content(), there):
@@ -348,10 +359,9 @@ def _missing_folders(locks: Store) -> list[Path]:
     return [one for one in Path(locks.path).parents if not one.exists()] if locks.is_local else []
 
 
-def _write_again(file: Store, content: bytes) -> None:
-    """Write a file; its folder may go while that is done, as whoever was last in it removes it."""
-    for _ in range(3):
+def _again(reach: Callable[[], T], is_local: bool) -> T:
+    """Call what reaches the local folder of locks up to three times: whoever was last in it removes it."""
+    for _ in range(2 if is_local else 0):
         with suppress(UserError):
-            file.write_bytes(content)
-            return
-    file.write_bytes(content)
+            return reach()
+    return reach()

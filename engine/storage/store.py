@@ -210,8 +210,10 @@ class Store:
     def read_if_there(self) -> bytes | None:
         """Return a file's content, or None where there is none."""
         if self.is_local:
-            path = Path(self.path)
-            return path.read_bytes() if path.is_file() else None
+            with suppress(FileNotFoundError):  # it went after it was looked for
+                path = Path(self.path)
+                return path.read_bytes() if path.is_file() else None
+            return None
         found = s3.read(self.path)
         return None if found is None else found[0]
 

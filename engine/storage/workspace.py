@@ -90,7 +90,6 @@ class Workspace:
             StorageError: another corpus was published meanwhile, and that one stays; or the lock of this
             command was taken over.
         """
-        check_held(self.root)
         if self.root.is_local:
             target = self.root / _CORPUS
             with target.locked():
@@ -124,6 +123,7 @@ class Workspace:
             (self.root / _CORPUS).delete()
 
     def _check_still(self, seen: bytes | None) -> None:
+        check_held(self.root)
         if self.corpus_seen() != seen:
             raise self._replaced()
 

@@ -28,8 +28,9 @@ def main(workspace: str, inside: Path, kind: str, tries: int) -> int:
                 check(inside, own, kind)
                 own.unlink()
                 held += 1
-        except StorageError:
-            continue  # refused
+        except StorageError as error:
+            if "--wait" not in str(error):  # it was not refused: something failed
+                raise
     return held
 
 

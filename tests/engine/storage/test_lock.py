@@ -316,7 +316,8 @@ def test_a_holder_writes_beats_and_says_when_it_has_lost(
 ) -> None:
     with hold(workspace.locks, "preprocess", timing=Timing(beat_s=0.02)):
         (file,) = workspace.locks.files()
-        seen, end = set(), time.monotonic() + 20
+        seen: set[datetime.datetime] = set()
+        end = time.monotonic() + 20
         while len(seen) < 3:
             assert time.monotonic() < end
             if content := file.read_if_there():
@@ -401,8 +402,14 @@ def test_the_handlers_of_signals_are_as_before(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_of_many_at_once_one_that_replaces_is_always_alone(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "inside").mkdir()
-    tries = 150 if workspace.root.is_local else 25
-    words = [sys.executable, "-m", "tests.support.lock_contender", workspace.root.uri, tmp_path / "inside"]
+    tries = 150 if workspace.root.is_local else 5
+    words = [
+        sys.executable,
+        "-m",
+        "tests.support.lock_contender",
+        workspace.root.uri,
+        str(tmp_path / "inside"),
+    ]
     kinds = ["exclusive"] * 3 + ["shared"] * 2
     processes = [
         subprocess.Popen([*words, kind, str(tries)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
