@@ -183,7 +183,8 @@ class WorkspaceLock:
             if self._holder.exclusive:
                 raise
             # Then hardly anything can be written: the command's own words for that are better.
-            if not self._locks.is_local or Path(self.root.path).is_dir():
+            root = Path(self.root.path)
+            if not self.root.is_local or (root.is_dir() and root not in self._made):
                 logger.warning("others cannot see that this command writes here: %s", error)
             return
         self._content = self._holder.content()

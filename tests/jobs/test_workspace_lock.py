@@ -10,6 +10,7 @@ import pytest
 
 import cluster.lock
 from cluster.seedset import entries
+from engine.errors import StorageError
 from engine.storage.lock import hold
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -83,6 +84,14 @@ def test_a_workspace_without_a_corpus_stays_as_it_is(
     assert not list((tmp_path / "empty").iterdir())
     assert Store.open(s3).files() == []
     assert not Store.open(f"{s3}/w").exists()
+
+
+def test_a_command_that_another_one_runs_holds_the_workspace_too(tmp_path: Path) -> None:
+    with (
+        hold(Workspace.open(tmp_path).locks, "clean", exclusive=True),
+        pytest.raises(StorageError, match="seedset clean"),
+    ):
+        preprocess.main(preprocess.main.parse(["--workspace", tmp_path]))
 
 
 def test_how_long_to_wait_is_said_in_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

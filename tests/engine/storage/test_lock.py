@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import logging
 import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,64 +16,7 @@ from engine.storage.lock import Timing, WorkspaceLock, check_held, hold
 from engine.storage.parts import write_pointer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-
-ROOT = Path(__file__).parents[3]
-NOW = 1_800_000_000.0
-HOLDS = """
-import sys, time
-from engine.storage.lock import hold
-from engine.storage.workspace import Workspace
-with hold(Workspace.open(sys.argv[1]).locks, "import", exclusive=True):
-    print("in", flush=True)
-    time.sleep(60)
-"""
-
-
-class Clock:
-    """Clocks that go on only where somebody sleeps; ``then`` is called after each sleep with the time."""
-
-    def __init__(self, then: Callable[[float], None] = lambda passed: None) -> None:
-        self.passed, self.then = 0.0, then
-
-    def sleep(self, seconds: float) -> None:
-        self.passed += seconds
-        self.then(self.passed)
-
-    @property
-    def timing(self) -> Timing:
-        return Timing(wall=lambda: NOW + self.passed, steady=lambda: self.passed, sleep=self.sleep)
-
-
-@pytest.fixture(params=["disk", "bucket"])
-def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Workspace:
-    if request.param == "disk":
-        return Workspace.open(tmp_path / "w")
-    return Workspace.open(f"{request.getfixturevalue('s3')}/w")
-
-
-def stranger(workspace: Workspace, exclusive: bool = True, beat: float = NOW, **told: object) -> Store:
-    """Write the file of a holder on another machine."""
-    holder = Holder.here("train-encoder", exclusive, beat - 3600).with_beat(beat)
-    file = workspace.locks / "stranger.json"
-    machine = {"machine": "00000000", "host": "far", "owner": "ada"}
-    file.write_bytes(holder.model_copy(update={**machine, **told}).content())
-    return file
-
-
-def beats(file: Store, seconds: float) -> None:
-    """Let a holder's clock go on, whatever time it shows."""
-    holder = Holder.read(file, file.read_bytes())
-    later = holder.beat + datetime.timedelta(seconds=seconds)
-    file.write_bytes(holder.with_beat(later.timestamp()).content())
-
-
-def start(workspace: Workspace) -> subprocess.Popen[str]:
-    """Return a process that holds a workspace alone."""
-    words = [sys.executable, "-c", HOLDS, workspace.root.uri]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "in\n"
-    return process
+from tests.support.locks import NOW, Clock, beats, stranger
 
 
 def test_commands_that_add_go_together_and_leave_nothing(workspace: Workspace) -> None:
@@ -123,24 +61,6 @@ def test_what_was_there_stays(tmp_path: Path) -> None:
     with hold(Workspace.open(tmp_path / "w").locks, "import", exclusive=True):
         pass
     assert (tmp_path / "w").is_dir()
-
-
-@pytest.mark.parametrize("reaped", [False, True])
-def test_the_lock_of_a_killed_process_is_taken_over_at_once(
-    workspace: Workspace, caplog: pytest.LogCaptureFixture, reaped: bool
-) -> None:
-    process, clock = start(workspace), Clock()
-    with pytest.raises(StorageError, match=f"process {process.pid}"), hold(workspace.locks, "preprocess"):
-        pass
-    process.kill()
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    if reaped:
-        process.wait()
-    with caplog.at_level(logging.WARNING), hold(workspace.locks, "preprocess", timing=clock.timing):
-        assert clock.passed == 0
-    assert f"process {process.pid}), which has ended without a word" in caplog.text
-    assert workspace.locks.files() == []
-    process.communicate()
 
 
 def test_a_number_that_another_process_has_now_is_not_the_holder(tmp_path: Path) -> None:
@@ -380,43 +300,3 @@ def test_where_nothing_can_be_written_the_command_says_so(
     with hold(Workspace.open(tmp_path / "none").locks, "preprocess"):
         pass
     assert caplog.text == ""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_process_that_is_asked_to_end_leaves_nothing(tmp_path: Path, number: int) -> None:
-    workspace = Workspace.open(tmp_path / "w")
-    process = start(workspace)
-    process.send_signal(number)
-    process.communicate(timeout=60)
-    assert process.returncode == (-number if number == signal.SIGINT else 128 + number)
-    assert not (tmp_path / "w").exists()
-
-
-def test_the_handlers_of_signals_are_as_before(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with hold(Workspace.open(tmp_path).locks, "preprocess"):
-        assert signal.getsignal(signal.SIGTERM) != before
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
-@pytest.mark.slow
-def test_of_many_at_once_one_that_replaces_is_always_alone(workspace: Workspace, tmp_path: Path) -> None:
-    (tmp_path / "inside").mkdir()
-    tries = 150 if workspace.root.is_local else 5
-    words = [
-        sys.executable,
-        "-m",
-        "tests.support.lock_contender",
-        workspace.root.uri,
-        str(tmp_path / "inside"),
-    ]
-    kinds = ["exclusive"] * 3 + ["shared"] * 2
-    processes = [
-        subprocess.Popen([*words, kind, str(tries)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        for kind in kinds
-    ]
-    held = [int(process.communicate(timeout=120)[0] or -1) for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(kinds)
-    assert sum(held[:3]) > 0
-    assert sum(held[3:]) > 0
-    assert workspace.locks.files() == []

@@ -164,3 +164,10 @@ def test_a_local_folder_that_is_none_is_named(
 def test_local_names_come_back(tmp_path: Path) -> None:
     assert local_folder("some/model") == "some/model"
     assert local_folder(f"file://{tmp_path}") == str(tmp_path)
+
+
+def test_a_file_that_goes_while_it_is_looked_for_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    assert Store.open(tmp_path / "gone").read_if_there() is None
