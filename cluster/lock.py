@@ -26,11 +26,14 @@ class Writes:
 
     @contextmanager
     def held(self, settings: Any, wait_minutes: float = 0.0) -> Iterator[None]:
-        """Hold the workspace for a block.
+        """Hold the workspace for a block, unless the command only lists what it would do.
 
         Raises:
             StorageError: another command writes there that this one cannot go together with.
         """
+        if getattr(settings, "dry_run", False):
+            yield
+            return
         locks = Workspace.open(settings.workspace).locks
         with hold(locks, self.command, self.exclusive, 60 * wait_minutes):
             yield

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from cluster.commandline import command
+from cluster.lock import Writes
 from cluster.options import CommandSettings
 from engine.storage.removal import Removal, carry_out
 from engine.storage.store import Store, machine_cache
@@ -47,7 +48,7 @@ class CleanSettings(CommandSettings):
     )
 
 
-@command(EXAMPLES)
+@command(EXAMPLES, writes=Writes("clean", exclusive=True))
 def main(settings: CleanSettings) -> None:
     """Remove former bundles, and what neither a bundle that is kept nor a pointer (CURRENT) was made from.
 
@@ -55,8 +56,8 @@ def main(settings: CleanSettings) -> None:
     evaluations of removed bundles. Trainings that ended lose their checkpoints; what they made stays, with
     its summary and its events. Never touched are the corpus, expansions, answers of chat models, trainings
     that may go on, typing models, reports, and what is not known here, which is named. After a kill at any
-    moment nothing is broken that looks whole, and the same command goes on. Run it when no other job writes
-    into the workspace.
+    moment nothing is broken that looks whole, and the same command goes on. No other job writes into the
+    workspace meanwhile.
     """
     from jobs.steps.cache_eviction import plan_eviction
     from jobs.steps.cleaning import plan_cleaning

@@ -13,6 +13,7 @@ from pydantic import Field
 from rich.console import Console
 
 from cluster.commandline import command
+from cluster.lock import Writes
 from cluster.options import RUN, CommandSettings
 from engine.storage.bundle import Bundle, current_id
 from engine.storage.workspace import Workspace
@@ -59,7 +60,11 @@ class RefreshSettings(CommandSettings):
         return found | ({"queries": "with --dry-run"} if self.dry_run else {})
 
 
-@command(EXAMPLES, headings={"epochs": TRAINING, "warm": TRAINING, "processes": RUN, "pool": RUN})
+@command(
+    EXAMPLES,
+    headings={"epochs": TRAINING, "warm": TRAINING, "processes": RUN, "pool": RUN},
+    writes=Writes("refresh", exclusive=True),
+)
 def main(settings: RefreshSettings) -> None:
     """Make anew what is of a former corpus: model input, image features, encoders, the index.
 

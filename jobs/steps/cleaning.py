@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.corpus.blocks.format import read_descriptions
 from engine.corpus.schema import read_manifest
 from engine.errors import BundleError, StorageError, UserError
 from engine.evaluation.scores import REPORT
@@ -24,7 +25,13 @@ from engine.storage.parts import CURRENT
 from engine.storage.removal import JOURNAL, Removal, counted
 from engine.storage.workspace import Workspace
 from jobs.steps.cleaning_runs import masked_lm_removals, roots_of_runs, run_removals, stage_removals
-from jobs.steps.cleaning_sources import contrast_removals, feature_removals, input_removals, type_removals
+from jobs.steps.cleaning_sources import (
+    contrast_removals,
+    description_removals,
+    feature_removals,
+    input_removals,
+    type_removals,
+)
 from jobs.steps.measuring import CELLS
 from jobs.steps.survey import DAY, LISTED, SOURCES, UNFINISHED, Survey
 
@@ -68,7 +75,8 @@ def plan_cleaning(
     roots = [f"{folder}/{name}" for folder in SOURCES if (name := found.pointed(folder))]
     documents = [manifest.settings for manifest in bundles.kept] + [one.get("settings") for one in ablated]
     fingerprints = {str(one.settings.get("types", {}).get("fingerprint")) for one in bundles.kept}
-    corpora = {str(one.settings.get("corpus")) for one in bundles.kept} | _current_corpus(workspace)
+    now_there = _current_corpus(workspace)
+    corpora = {str(one.settings.get("corpus")) for one in bundles.kept} | now_there
     used = found.made_from([*roots, *roots_of_runs(found)], documents)
     alive = {*bundles.alive, *(str(one.get("id")) for one in ablated)}
     removals = [
@@ -80,6 +88,7 @@ def plan_cleaning(
         *contrast_removals(found, used),
         *input_removals(found, used),
         *type_removals(found, fingerprints),
+        *(description_removals(found, read_descriptions(workspace)) if now_there else ()),
         *feature_removals(found, used),
         *(() if workspace.root.is_local else _corpora(found)),
     ]

@@ -14,11 +14,13 @@ from engine.corpus.blocks.format import BlockManifest
 from engine.corpus.inputs.format import InputManifest
 from engine.storage.parts import CURRENT, MANIFEST
 from engine.storage.removal import Removal
+from jobs.steps.description_view import DESCRIPTIONS, named_chunks
 from jobs.steps.survey import UNFINISHED, Survey
 
 ANYWHERE = ""
 """In place of the folder of parts of which it cannot be told: of manifests of another version."""
 UNUSED = "no kept bundle, run or pointer names it"
+UNNAMED = "no input that is kept names them"
 
 _SHARED = "parts-"
 """Begin of the names of folders with parts that several inputs share."""
@@ -77,8 +79,10 @@ def input_removals(found: Survey, used: set[str]) -> Iterator[Removal]:
         yield from _unnamed_parts(found, name, parts)
     for name in found.listing.children("cache"):
         if match := _STATES.fullmatch(name):
-            yield from _unneeded(found, f"cache/{name}", match["parts"], parts, "cached states", at_once=True)
-        elif not name.startswith(TYPES):
+            yield from _unneeded(
+                found, f"cache/{name}", match["parts"], parts, "cached states", UNNAMED, at_once=True
+            )
+        elif not name.startswith((TYPES, DESCRIPTIONS)):
             found.unknown.append(f"cache/{name}")
 
 
@@ -117,11 +121,11 @@ def _tokenizer(found: Survey, path: str, stays: bool) -> Iterator[Removal]:
 
 
 def _unnamed_parts(found: Survey, folder: str, parts: _Parts) -> Iterator[Removal]:
-    yield from _unneeded(found, f"inputs/{folder}", folder, parts, "input parts", at_once=False)
+    yield from _unneeded(found, f"inputs/{folder}", folder, parts, "input parts", UNNAMED, at_once=False)
 
 
 def _unneeded(
-    found: Survey, path: str, folder: str, parts: _Parts, kind: str, at_once: bool
+    found: Survey, path: str, folder: str, parts: _Parts, kind: str, why: str, at_once: bool
 ) -> Iterator[Removal]:
     """Yield the parts in a folder that no input needs, as one removal.
 
@@ -134,6 +138,7 @@ def _unneeded(
         folder: the name that its parts are needed under.
         parts: what is needed; those that stay are added.
         kind: of what goes.
+        why: it goes.
         at_once: do not wait.
     """
     files: dict[str, list[str]] = defaultdict(list)
@@ -154,7 +159,7 @@ def _unneeded(
         else:
             parts.kept[folder].add(name)
     if count:
-        reason = f"{count} of {len(files)}: no input that is kept names them"
+        reason = f"{count} of {len(files)}: {why}"
         yield Removal(path, kind, reason, tuple(gone))
 
 
@@ -171,6 +176,21 @@ def type_removals(found: Survey, fingerprints: set[str]) -> Iterator[Removal]:
             continue
         if found.given_up(path):  # else a bundle of them may be under way
             yield Removal(path, "cached types", "no kept bundle was typed with their model", (path,))
+
+
+def description_removals(found: Survey, texts: list[str]) -> Iterator[Removal]:
+    """Yield the vectors of descriptions that the corpus does not have any more.
+
+    Args:
+        found: the workspace.
+        texts: the descriptions of all entities.
+    """
+    needed = {name for name, _ in named_chunks(texts)}
+    for folder in found.listing.children("cache"):
+        if folder.startswith(DESCRIPTIONS):
+            parts = _Parts(kept=defaultdict(set, {folder: set(needed)}))
+            path, kind = f"cache/{folder}", "cached descriptions"
+            yield from _unneeded(found, path, folder, parts, kind, "the corpus has others", at_once=True)
 
 
 def feature_removals(found: Survey, used: set[str]) -> Iterator[Removal]:

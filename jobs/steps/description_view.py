@@ -7,6 +7,7 @@ that has grown only the new ones are read.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ from jobs.workers.executor import Executor, make_parts
 
 TOGETHER = 512
 """Entities of a part."""
+DESCRIPTIONS = "descriptions-"
+"""Begin of the names of folders of parts, before the fingerprint of the encoder."""
 
 
 class DescriptionTask(NamedTuple):
@@ -48,9 +51,8 @@ def description_view(workspace: Workspace, encoder: str, texts: list[str], execu
         executor: where the encoder runs.
     """
     fingerprint = model_fingerprint(encoder)
-    chunks = [texts[start : start + TOGETHER] for start in range(0, len(texts), TOGETHER)]
-    names = [content_key(*chunk) for chunk in chunks]
-    tasks = {name: DescriptionTask(name, chunk) for name, chunk in zip(names, chunks, strict=True)}
+    tasks = {name: DescriptionTask(name, chunk) for name, chunk in named_chunks(texts)}
+    names = [name for name, _ in named_chunks(texts)]
     parts = _parts(workspace, fingerprint)
     made = make_parts(
         parts,
@@ -69,9 +71,16 @@ def description_view(workspace: Workspace, encoder: str, texts: list[str], execu
     return unit(np.concatenate(vectors) if vectors else np.zeros((len(texts), 1), np.float32))
 
 
+def named_chunks(texts: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the name and the texts of every part of some descriptions."""
+    for start in range(0, len(texts), TOGETHER):
+        chunk = texts[start : start + TOGETHER]
+        yield content_key(*chunk), chunk
+
+
 def _parts(workspace: Workspace, fingerprint: str) -> PartFolder[int]:
     """Return the parts of an encoder; of each is known how many of its texts were cut."""
-    folder = workspace.cache(f"descriptions-{fingerprint}")
+    folder = workspace.cache(f"{DESCRIPTIONS}{fingerprint}")
     return PartFolder(folder, (".npy", ".json"), _read_cut, fault_of)
 
 

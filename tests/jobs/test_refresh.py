@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -41,20 +44,41 @@ HOW = HowRefreshed(1, True, TrainingProcesses(), 1)
 NEW = {"copper": [f"They saw copper {i} times." for i in range(6)], "iron": ["It is known that iron rusts."]}
 
 
+Made = Callable[..., Workspace]
+
+
 def make_inputs(workspace: Workspace) -> None:
     settings = InputSettings(tokenizer=fingerprint(load_tokenizer(embedded_model_path())))
     preprocess(workspace, EMBEDDED, settings, LocalExecutor())
 
 
-def made(folder: Path, trained: bool = True) -> Workspace:
-    """Return a workspace of metals with an index."""
-    import_metals(str(folder / "w"), folder / "raw")
-    workspace = Workspace.open(folder / "w")
-    make_inputs(workspace)
-    if trained:
-        train(workspace, SETTINGS)
-    build(workspace, untrained=not trained, executor=LocalExecutor())
-    return workspace
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """Workspaces of metals with an index, by whether the encoder is trained; each is made once."""
+
+    @cache
+    def base(trained: bool) -> Path:
+        folder = tmp_path_factory.mktemp("base")
+        import_metals(str(folder / "w"), folder / "raw")
+        workspace = Workspace.open(folder / "w")
+        make_inputs(workspace)
+        if trained:
+            train(workspace, SETTINGS)
+        build(workspace, untrained=not trained, executor=LocalExecutor())
+        return folder
+
+    return base
+
+
+@pytest.fixture
+def made(bases: Callable[[bool], Path]) -> Made:
+    """Return copies of them."""
+
+    def copied(folder: Path, trained: bool = True) -> Workspace:
+        shutil.copytree(bases(trained), folder, dirs_exist_ok=True)
+        return Workspace.open(folder / "w")
+
+    return copied
 
 
 def append(workspace: Workspace, folder: Path) -> Workspace:
@@ -67,7 +91,7 @@ def commands(plan: Refresh) -> list[str]:
 
 
 def test_a_corpus_that_grew_is_refreshed_and_a_second_time_nothing_is_stale(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspace = made(tmp_path)
     before = trained_encoder(workspace)
@@ -97,7 +121,7 @@ def test_a_corpus_that_grew_is_refreshed_and_a_second_time_nothing_is_stale(
     assert "stale=0" in capsys.readouterr().out
 
 
-def test_the_index_is_that_of_a_build_from_nothing(tmp_path: Path) -> None:
+def test_the_index_is_that_of_a_build_from_nothing(made: Made, tmp_path: Path) -> None:
     """With the encoder as it came: what is copied from parts before is what would be computed."""
     workspace = append(made(tmp_path, trained=False), tmp_path)
     plan = Refresh(workspace, HOW)
@@ -116,7 +140,7 @@ def test_the_index_is_that_of_a_build_from_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("done", [0, 1, 2])
-def test_a_refresh_that_was_stopped_goes_on_where_it_was(tmp_path: Path, done: int) -> None:
+def test_a_refresh_that_was_stopped_goes_on_where_it_was(made: Made, tmp_path: Path, done: int) -> None:
     workspace = append(made(tmp_path), tmp_path)
     plan = Refresh(workspace, HOW)
     assert commands(plan) == ["preprocess", "train-encoder", "build-index"]
@@ -130,7 +154,7 @@ def test_a_refresh_that_was_stopped_goes_on_where_it_was(tmp_path: Path, done: i
     assert not Refresh(workspace, HOW).steps
 
 
-def test_a_corpus_that_was_replaced_is_trained_on_from_nothing(tmp_path: Path) -> None:
+def test_a_corpus_that_was_replaced_is_trained_on_from_nothing(made: Made, tmp_path: Path) -> None:
     workspace = made(tmp_path)
     sentences = {name: [f"Here is {name} number {i}." for i in range(4)] for name in reversed(METALS)}
     run_import(tmp_path / "w", ultrawiki(tmp_path / "other", sentences), "ultrawiki", overwrite=True)
@@ -143,7 +167,7 @@ def test_a_corpus_that_was_replaced_is_trained_on_from_nothing(tmp_path: Path) -
     assert "begins anew, 2 epochs" in Refresh(grown, cold).steps[1].why
 
 
-def test_lists_stay_good_and_a_contrastive_training_goes_on(tmp_path: Path) -> None:
+def test_lists_stay_good_and_a_contrastive_training_goes_on(made: Made, tmp_path: Path) -> None:
     workspace = made(tmp_path, trained=False)
     own = [np.array(one, np.int32) for one in ([0], [2], [0, 1], [2, 3], [0, 1, 2, 3])]
     publish_lists(workspace, [ContrastLists("a", *own)], {"by": "hand"})
@@ -165,7 +189,7 @@ def test_lists_stay_good_and_a_contrastive_training_goes_on(tmp_path: Path) -> N
     assert Bundle.open(workspace).manifest.settings["contrast"] == {"trained": now.name}
 
 
-def test_a_language_model_is_kept_with_a_trie_of_all_names(tmp_path: Path) -> None:
+def test_a_language_model_is_kept_with_a_trie_of_all_names(made: Made, tmp_path: Path) -> None:
     workspace = made(tmp_path, trained=False)
     tokenizer = tiny_tokenizer()
     folder = workspace.runs("pretrain_lm") / "tiny" / "model"
@@ -196,7 +220,7 @@ def test_a_language_model_is_kept_with_a_trie_of_all_names(tmp_path: Path) -> No
     assert last.manifest.settings["lm"]["run"] == "tiny"
 
 
-def test_what_cannot_be_made_anew_is_said(tmp_path: Path) -> None:
+def test_what_cannot_be_made_anew_is_said(made: Made, tmp_path: Path) -> None:
     workspace = made(tmp_path)
     workspace.inputs(open_inputs(workspace).key).delete()
     workspace = append(workspace, tmp_path)

@@ -58,6 +58,10 @@ def in_one_go(workspace: Workspace, settings: EncoderSettings) -> list[float]:
     return whole.losses
 
 
+def _states_of(workspace: Workspace) -> Store:
+    return next(file for file in workspace.cache("").files(".npy") if "bfloat16" in file.path)
+
+
 def train_until(step: int, workspace: Workspace, settings: EncoderSettings) -> None:
     """Train in this process until the checkpoint of a step; then end as if by Ctrl-C."""
     keep = LocalSession.keep
@@ -100,7 +104,7 @@ def test_what_was_cut_of_a_finished_run_is_made_again(
     workspace = Workspace.open(prepared)
     summary = train(workspace, SETTINGS)
     run = workspace.runs("train_encoder") / summary["run"]
-    weights, states = run / "encoder" / "model.safetensors", workspace.cache("").files(".npy")[0]
+    weights, states = run / "encoder" / "model.safetensors", _states_of(workspace)
     whole = weights.read_bytes(), states.read_bytes()
     for cut in (weights, states, run / "summary.json"):
         cut.write_bytes(cut.read_bytes()[:-9])

@@ -22,7 +22,7 @@ TOGETHER = {
     *("ablate", "build-index", "image-features", "mine-contrast", "preprocess"),
     *("pretrain-lm", "train-encoder", "train-typing"),
 }
-ALONE = {"import"}
+ALONE = {"clean", "import", "refresh"}
 
 
 def test_each_command_that_writes_holds_the_workspace_under_its_own_name() -> None:

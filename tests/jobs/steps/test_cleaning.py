@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
+from engine.corpus.blocks.format import read_descriptions
 from engine.corpus.schema import read_manifest
 from engine.storage.local_files import temporary_beside
 from engine.storage.parts import write_pointer
@@ -23,6 +24,7 @@ from engine.storage.removal import JOURNAL, carry_out
 from engine.storage.workspace import Workspace
 from jobs.clean import main
 from jobs.steps.cleaning import plan_cleaning
+from jobs.steps.description_view import named_chunks
 from jobs.steps.survey import DAY
 from tests.support.commands import run_command
 from tests.support.grown import (
@@ -32,6 +34,7 @@ from tests.support.grown import (
     check_readable,
     clean,
     contents,
+    grown,
     planned,
     publish_bundle,
     write,
@@ -371,3 +374,18 @@ def test_a_run_that_has_ended_does_not_keep_the_one_that_it_began_with(work: Gro
     summary = {"inputs": third.inputs, "warm_start": second.encoder}
     write_run(workspace, "train_encoder", third.encoder, "encoder", **summary)
     assert ("run", f"runs/train_encoder/{second.encoder}") in planned(plan_cleaning(workspace, 1))
+
+
+def test_vectors_of_descriptions_that_the_corpus_has_not_go(tmp_path: Path) -> None:
+    workspace, _ = grown(tmp_path / "w", tmp_path / "raw")
+    ((name, _),) = named_chunks(read_descriptions(workspace))
+    for part in (name, "0" * 16):
+        for suffix in (".npy", ".json"):
+            write(workspace, f"cache/descriptions-abc/part-{part}{suffix}")
+    plan = clean(workspace)
+    assert [(one.path, one.reason) for one in plan.removals if one.kind == "cached descriptions"] == [
+        ("cache/descriptions-abc", "1 of 2: the corpus has others")
+    ]
+    there = {file.name for file in workspace.cache("descriptions-abc").files()}
+    assert there == {f"part-{name}.npy", f"part-{name}.json"}
+    assert not plan.unknown
