@@ -107,9 +107,10 @@ def plan_parts(workspace: Workspace, settings: BlockSettings) -> list[PartPlan]:
     no_sentence = _hashes([""])[0]  # of a context that is an image alone
     distinct = np.sort(first[hashes[first] != no_sentence])
     n_held = min(AT_MOST_HELD_OUT, round(settings.held_out * len(distinct)))
-    drawn = np.random.default_rng(settings.seed).choice(len(distinct), n_held, replace=False)
+    # By hash, as a corpus that has grown is to hold the same out, and so to make few parts anew.
+    mask = np.random.default_rng(settings.seed).integers(0, 2**64, dtype=np.uint64)
     is_held = np.zeros(len(hashes), bool)
-    is_held[distinct[drawn]] = True
+    is_held[distinct[np.argsort(hashes[distinct] ^ mask, kind="stable")[:n_held]]] = True
     borders = np.searchsorted(parts, np.arange(len(workspace.mentions()) + 1))
     described = _assign_descriptions(workspace, hashes, parts, entities) if settings.descriptions else {}
     none = np.empty(0, np.int64)

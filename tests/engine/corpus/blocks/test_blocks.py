@@ -189,3 +189,26 @@ def test_a_context_without_a_sentence_is_not_read(tmp_path: Path) -> None:
     assert list(corpus_texts(workspace, settings())) == ["Iron.\n"]
     [plan] = plan_parts(workspace, settings(held_out=0.5))
     assert (plan.rows.tolist(), plan.held.tolist()) == ([1], [])
+
+
+def test_a_corpus_that_has_grown_keeps_what_is_held_out_and_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.corpus.importing.writer.PART_ROWS", 10)
+    chosen = settings(held_out=0.1)
+
+    def planned(first: int, last: int, **adding: bool) -> tuple[set[str], set[str]]:
+        rows = [{"entity": "iron", "sentence": f"Iron of day {day}."} for day in range(first, last)]
+        run_import(tmp_path / "w", jsonl(tmp_path / f"{first}.jsonl", rows), "jsonl", **adding)
+        grown = Workspace.open(tmp_path / "w")
+        plans = named_plans(grown, plan_parts(grown, chosen))
+        held = {text for plan in plans.values() for text in part_texts(grown, plan, [""])[1]}
+        return set(plans), held
+
+    names, held = planned(0, 100)
+    more, still = planned(100, 110, append=True)
+    assert (len(held), len(still)) == (10, 11)
+    others = still - held
+    assert len(held - still) == len(others) - 1
+    assert len(names - more) <= len(others | (held - still)), "a part anew for each that changes side"
+    assert len(more) == 11
