@@ -167,7 +167,9 @@ class _Import:
         if self._settings.remove_missing:
             table.remove_missing()
         if self._earlier:
-            brought = self._earlier.bring(self._folder, self._met if self._settings.remove_missing else None)
+            brought = self._earlier.bring(
+                self._folder, self._known if self._settings.remove_missing else None
+            )
         counts, gone = self._counts, sum(one.gone for one in table.entities)
         counts.entities, counts.entities_gone = len(table.entities), gone
         counts.details_known, counts.removed = table.details_known, brought.removed
@@ -197,8 +199,7 @@ class _Import:
         self._image_writer = ImageWriter(self._folder / "images")
         self._found = dict.fromkeys(HOWS, 0)
         self._seen: set[int] = set()
-        self._known = self._earlier.keys() if self._earlier else frozenset()
-        self._met: set[int] = set()
+        self._known = self._earlier.known() if self._earlier else None
         self._mentioned: set[int] = set()
         read = 0
         for one in reader.sentences():
@@ -240,8 +241,7 @@ class _Import:
         sentence, (start, end, how) = found
         # What we find is the first place of several; what people marked may be every one.
         key = mention_key(entity_id, sentence, image, start if one.annotated else None)
-        if key in self._known:
-            self._met.add(key)
+        if self._known and self._known.meet(key):
             return None
         if key in self._seen:
             return _DUPLICATE
