@@ -152,6 +152,19 @@ def check_whole(workspace: Workspace) -> CorpusManifest:
     return manifest
 
 
+def is_of_former_corpus(workspace: Workspace, digest: object) -> bool:
+    """Return whether something is of another corpus than the one that is there now; of none is told nothing.
+
+    Args:
+        workspace: with a corpus, or without.
+        digest: of the corpus that it was made from; None or empty: it is not known.
+    """
+    try:
+        return bool(digest) and read_manifest(workspace).digest != digest
+    except StorageError:
+        return False
+
+
 def check_same_corpus(workspace: Workspace, digest: str) -> None:
     """Check that the corpus is still the one that a job began with.
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from cluster.commandline import command
 from cluster.options import CommandSettings
+from engine.corpus.schema import is_of_former_corpus
 from engine.errors import BundleError
 from engine.retrieval.index import views_of
 from engine.storage.bundle import Manifest, current_id, listing
@@ -44,7 +45,11 @@ def main(settings: BundlesSettings) -> None:
             raise
         current = ""
     if use is None:
-        print_table(*listing(workspace), current)
+        bundles, broken = listing(workspace)
+        print_table(bundles, broken, current)
+        for manifest in bundles:
+            if manifest.id == current and is_of_former_corpus(workspace, manifest.settings.get("corpus")):
+                print(f"{current} was made before the corpus changed; `seedset refresh` makes one of it")
         return
     point_to(workspace, use)
     print(f"current bundle: {use}" + (f" (before: {current})" if current not in ("", use) else ""))

@@ -220,6 +220,25 @@ def test_a_language_model_is_kept_with_a_trie_of_all_names(made: Made, tmp_path:
     assert last.manifest.settings["lm"]["run"] == "tiny"
 
 
+@pytest.mark.slow
+def test_a_workspace_in_a_bucket_is_refreshed(s3: str, tmp_path: Path) -> None:
+    import_metals(f"{s3}/w", tmp_path / "raw")
+    workspace = Workspace.open(f"{s3}/w")
+    make_inputs(workspace)
+    first = train(workspace, SETTINGS)["run"]
+    build(workspace, executor=LocalExecutor())
+    run_import(f"{s3}/w", ultrawiki(tmp_path / "more", NEW), "ultrawiki", append=True)
+    for step in Refresh(Workspace.open(f"{s3}/w"), HOW).steps:
+        step.run()
+    workspace = Workspace.open(f"{s3}/w")
+    assert Bundle.open(workspace).vocabulary.names == [*METALS, "copper"]
+    after = trained_encoder(workspace)
+    assert after is not None
+    summary = json.loads((workspace.runs("train_encoder") / after.name / "summary.json").read_bytes())
+    assert summary["warm_start"] == first
+    assert not Refresh(workspace, HOW).steps
+
+
 def test_what_cannot_be_made_anew_is_said(made: Made, tmp_path: Path) -> None:
     workspace = made(tmp_path)
     workspace.inputs(open_inputs(workspace).key).delete()

@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 from engine.errors import BundleError
 from engine.storage.bundle import current_id
+from engine.storage.publishing import publish
 from engine.storage.workspace import Workspace
 from serve.operations.bundles import main
-from tests.support.bundles import publish_vectors
+from tests.support.bundles import publish_vectors, write_entities
+from tests.support.corpora import jsonl, run_import
 from tests.support.language_models import tiny_model
 
 
@@ -55,6 +57,22 @@ def test_bundles_are_listed_and_an_older_one_is_used_again(workspace: Workspace)
     (Path(workspace.bundles.path) / "CURRENT").unlink()
     assert not any(row.startswith("*") for row in run(workspace)), "one can still choose"
     assert run(workspace, "--use", first) == [f"current bundle: {first}"]
+
+
+def test_a_bundle_that_was_made_before_the_corpus_changed_says_so(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    rows = [{"entity": "a", "sentence": "Of a."}]
+    digest = run_import(workspace.root.path, jsonl(tmp_path / "a.jsonl", rows), "jsonl").manifest.digest
+    staged = workspace.bundles.staging()
+    write_entities(staged / "entities.parquet", ["a"])
+    published = publish(workspace, staged, {"corpus": digest}).id
+    assert not [line for line in run(workspace) if "refresh" in line]
+    more = jsonl(tmp_path / "b.jsonl", [{"entity": "a", "sentence": "More of a."}])
+    run_import(workspace.root.path, more, "jsonl", append=True)
+    assert run(workspace)[-1] == (
+        f"{published} was made before the corpus changed; `seedset refresh` makes one of it"
+    )
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
