@@ -124,11 +124,11 @@ def test_what_is_not_known_is_left_and_named(work: Grown, capsys: pytest.Capture
     mine = {
         "notes.txt": "notes.txt",
         "old/a.txt": "old",
-        "bundles/readme.md": "bundles/readme.md",
+        "bundles/notes.txt": "bundles/notes.txt",
         "bundles/future/manifest.json": "bundles/future",
         "cache/other/part-0.npy": "cache/other",
         "inputs/other/a": "inputs/other",
-        f"inputs/{INPUTS.parts_key()}/readme.md": f"inputs/{INPUTS.parts_key()}/readme.md",
+        f"inputs/{INPUTS.parts_key()}/notes.txt": f"inputs/{INPUTS.parts_key()}/notes.txt",
         "runs/mine/a": "runs/mine",
         "runs/train_encoder/notes.txt": "runs/train_encoder/notes.txt",
         "runs/cells/odd/report.json": "runs/cells/odd",
