@@ -44,8 +44,8 @@ class CleanSettings(CommandSettings):
         default=None,
         gt=0,
         description="Remove the copies out of buckets that this machine's cache (SEEDSET_CACHE, by default "
-        "~/.cache/seedset) holds and that were not used for so many days; on a cluster run it on each node.  [default: "
-        "they stay]",
+        "~/.cache/seedset) holds and that were not used for so many days; on a cluster run it on each node.  "
+        "[default: they stay]",
     )
 
 
