@@ -96,7 +96,7 @@ def make_all(workspace: Workspace, costs: _Costs) -> None:
 def main(
     source: Annotated[Path, typer.Option(help="Folder in UltraWiki's layout.")],
     share: Annotated[float, typer.Option(help="Share of the sentences that come later.")] = 0.01,
-    epochs: Annotated[int, typer.Option(help="Epochs of the training that goes on.")] = 1,
+    epochs: Annotated[int, typer.Option(help="Epochs of a training that goes on; 0: the encoder stays.")] = 0,
     queries: Annotated[str, typer.Option(help="Also measure `default` on these queries.")] = "",
 ) -> None:
     """Measure append and refresh against making everything anew."""

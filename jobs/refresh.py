@@ -36,13 +36,14 @@ class RefreshSettings(CommandSettings):
     workspace: str = Field(description="Folder or s3:// prefix whose corpus has changed.")
     dry_run: bool = Field(default=False, description="List what is stale, and why; make nothing.")
     epochs: int = Field(
-        default=1,
-        ge=1,
-        description="Train for this many epochs where a training goes on from the earlier one.",
+        default=0,
+        ge=0,
+        description="Train encoders on for this many epochs where the corpus has grown; 0: they stay, and "
+        "read what is new as they have learnt to.",
     )
     warm: bool = Field(
         default=True,
-        description="Go on from the earlier encoder where the corpus has grown from the one that it saw; "
+        description="Let encoders stay, or go on, where the corpus has grown from the one that they saw; "
         "--no-warm: trainings begin anew, with the epochs that they had.",
     )
     queries: str | None = Field(
@@ -69,7 +70,8 @@ def main(settings: RefreshSettings) -> None:
     """Make anew what is of a former corpus: model input, image features, encoders, the index.
 
     Run it after `seedset import --append`. Each thing is made with the settings that it has, the last one is
-    published as the current bundle. What a bundle has besides stays: the language model, which knows new
+    published as the current bundle. A text encoder stays as it is unless --epochs says more, and reads what
+    is new. What a bundle has besides stays: the language model, which knows new
     names by a trie of all.
     """
     from jobs.steps.refreshing import HowRefreshed, Refresh

@@ -15,6 +15,7 @@ from engine.corpus.inputs.format import InputManifest
 from engine.storage.parts import CURRENT, MANIFEST
 from engine.storage.removal import Removal
 from jobs.steps.description_view import DESCRIPTIONS, named_chunks
+from jobs.steps.mask_view import SUMS
 from jobs.steps.survey import UNFINISHED, Survey
 
 ANYWHERE = ""
@@ -28,7 +29,7 @@ _TOKENIZER, _LAST_OF_TOKENIZER = "tokenizer-", "tokenizer_config.json"
 TYPES = "types-"
 """Begin of the names of folders with types of sentences, before the fingerprint of the typing model."""
 _MADE = re.compile(r"(mask|lm)-.+")
-_STATES = re.compile(rf"(?P<parts>{_SHARED}.+)-[0-9a-f]{{8}}-(bfloat16|float32)")
+_STATES = re.compile(rf"(?P<parts>{_SHARED}.+)-[0-9a-f]{{8}}-(bfloat16|float32|{SUMS})")
 _PART = re.compile(r"part-(?P<name>[^.]+)\..+")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.corpus.inputs.format import open_inputs
+from engine.corpus.inputs.format import Inputs, input_manifest, open_inputs
 from engine.corpus.schema import read_manifest
 from engine.errors import DamagedFileError, MissingFileError, StorageError, UserError
 from engine.images.features import ImageFeatures
@@ -75,6 +75,17 @@ class Trained:
                 "changed since, and the trained layer does not fit them: run `seedset train-encoder` again, "
                 "or put the former files back"
             )
+
+    def reads(self, workspace: Workspace, inputs: Inputs) -> bool:
+        """Return whether the encoder reads some model input as it has learnt to.
+
+        That is what it was trained on, or input written alike, of a corpus that has grown since.
+        """
+        if self.inputs_key == inputs.key:
+            return True
+        own = input_manifest(workspace, self.inputs_key)
+        alike = own is not None and own.settings == inputs.manifest.settings
+        return alike and self.lineage == read_manifest(workspace).line
 
     def is_of_corpus(self, workspace: Workspace) -> bool:
         """Return whether the run's model input is there, and of the corpus that the workspace holds now.

@@ -30,8 +30,8 @@ class HowRefreshed:
     """How what is stale is made anew.
 
     Args:
-        epochs: of trainings that begin with the earlier run.
-        warm: begin with it, where the corpus has grown from the one that it saw.
+        epochs: of trainings that begin with the earlier run; 0: that one stays.
+        warm: begin with it, or let it stay, where the corpus has grown from the one that it saw.
         processes: of trainings.
         workers: actors of a pool; None: the cluster's CPUs.
     """
@@ -165,6 +165,12 @@ class Refresh:
                     "preprocess` and `seedset train-encoder` with the settings that you want"
                 )
                 continue
+            if not self._how.epochs and self._goes_on(job, trained):
+                self.notes.append(
+                    f"{job}/{trained.name}: has not learnt from what is new in the corpus; it stays, and "
+                    "reads it. `--epochs 1` trains it on"
+                )
+                continue
             settings, lists = _settings_of(trained), None
             if isinstance(settings, ContrastiveSettings):
                 try:
@@ -176,9 +182,13 @@ class Refresh:
                     continue
             yield self._training(job, Stale(trained, settings, inputs, lists))
 
+    def _goes_on(self, job: str, trained: Trained) -> bool:
+        """Return whether a run fits the corpus that is there now, and a training can begin with it."""
+        return self._how.warm and job != MULTIMODAL_JOB and trained.lineage == self._corpus.line
+
     def _training(self, job: str, stale: Stale) -> Step:
         trained, settings, how = stale.trained, stale.settings, self._how
-        warm = how.warm and job != MULTIMODAL_JOB and trained.lineage == self._corpus.line
+        warm = self._goes_on(job, trained)
         if warm:
             settings = settings.model_copy(update={"epochs": how.epochs})
 

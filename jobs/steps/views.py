@@ -17,9 +17,7 @@ from engine.catalogue import TYPE
 from engine.corpus.documents import documents
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.entity_types import VIEW as TYPES_VIEW
-from engine.models.device import worker_device
 from engine.models.fingerprint import model_fingerprint
-from engine.models.text import TextEncoder
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.entity_sentences import CONTRAST
 from engine.retrieval.index import Vectors
@@ -27,16 +25,14 @@ from engine.retrieval.lexical import lexical_view
 from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.retrieval.views import (
-    EntitySums,
     centred,
     hubness,
     joint_view,
-    mean_view,
     scale_to_unit_similarity_std,
 )
 from engine.storage.workspace import Workspace
 from engine.text.spelling import is_blank
-from engine.training.cache import CachedPart, FrozenCache, masked_sums
+from engine.training.cache import FrozenCache
 from engine.training.multimodal_data import image_view
 from engine.training.text_head import HEAD
 from jobs import console
@@ -45,6 +41,7 @@ from jobs.steps.description_view import description_view
 from jobs.steps.encoder_training import Trained, trained_encoder
 from jobs.steps.entity_types import has_own_types, typed_entities
 from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.mask_view import mask_view
 from jobs.steps.masked_lm import MaskedLmUse, masked_lm, mean_states, mention_states
 from jobs.steps.multimodal_views import TextSource, ViewSource, multimodal_view, text_distributions
 from jobs.steps.skipgrams import skipgrams
@@ -131,13 +128,8 @@ def build_mask(sources: Sources, made: BuiltViews) -> None:
 
 
 def _mask_view(name: str, encoder: str, cache: FrozenCache, sources: Sources) -> Vectors:
-    """Return the unit means of an encoder's states at the masks, [N, D], from cached frozen states."""
-    found: dict[int, EntitySums] = {}
-    with console.meter(f"{name} view, sentences", cache.inputs.manifest.mentions) as meter:
-        for part, sums in sources.executor.map(MaskSumsWorker, (encoder,), cache.parts, gpu=True):
-            found[part] = sums
-            meter.add(cache.inputs.rows[part])
-    return mean_view(found, len(sources.descriptions))
+    n_entities = len(sources.descriptions)
+    return mask_view(name, encoder, cache, sources.workspace, n_entities, sources.executor)
 
 
 def build_text_distributions(sources: Sources, made: BuiltViews) -> None:
@@ -256,7 +248,7 @@ def build_contrast(sources: Sources, made: BuiltViews) -> None:
     if trained is None:
         return
     inputs = sources.cache.inputs
-    if trained.inputs_key != inputs.key:
+    if not trained.reads(sources.workspace, inputs):
         console.say(
             f"the contrastive training {trained.name} was made on other inputs than {inputs.key}, so that "
             "there is no view of it; run `seedset train-encoder --contrast newest` again on these"
@@ -337,18 +329,3 @@ BUILDERS: tuple[Builder, ...] = (
     build_joint,
 )
 """Builders in order: one may read the views of those before it."""
-
-
-class MaskSumsWorker:
-    """A worker that sums the mask representations of one part, per entity.
-
-    Args:
-        encoder: whose last layer makes them; the frozen ones are those of the cache.
-    """
-
-    def __init__(self, encoder: str) -> None:
-        self._encoder = TextEncoder.load(encoder).to(worker_device())
-
-    def __call__(self, part: CachedPart) -> EntitySums:
-        """Return the sums of a part."""
-        return EntitySums(*masked_sums(self._encoder, part.open()))

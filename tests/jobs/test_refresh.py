@@ -19,6 +19,7 @@ from engine.generation.trie import Trie
 from engine.losses.settings import UltraFineSettings
 from engine.models.hub import EMBEDDED, embedded_model_path
 from engine.retrieval.index import VectorIndex
+from engine.retrieval.views import EntitySums
 from engine.storage.bundle import Bundle, current_id
 from engine.storage.workspace import Workspace
 from engine.training.contrast_lists import ContrastLists, open_lists, publish_lists
@@ -28,6 +29,7 @@ from jobs.settings import TrainingProcesses
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.index_building import build
 from jobs.steps.lm_pretraining import publish_model
+from jobs.steps.mask_view import MaskSumsWorker, SumsTask
 from jobs.steps.model_input import preprocess
 from jobs.steps.refreshing import HowRefreshed, Refresh
 from jobs.workers.encoder import CONTRAST_JOB
@@ -95,11 +97,12 @@ def test_a_corpus_that_grew_is_refreshed_and_a_second_time_nothing_is_stale(
 ) -> None:
     workspace = made(tmp_path)
     before = trained_encoder(workspace)
-    words = ("--workspace", tmp_path / "w", "--pool", 1)
+    words: tuple[object, ...] = ("--workspace", tmp_path / "w", "--pool", 1)
     assert run_command(refresh.main, *words) == 0
     assert "nothing is stale" in capsys.readouterr().err
     append(workspace, tmp_path)
     old = current_id(workspace)
+    words = (*words[:2], "--epochs", 1, "--pool", 1)
     assert run_command(refresh.main, *words, "--dry-run") == 0
     told = capsys.readouterr().out
     assert "stale=3" in told
@@ -117,6 +120,35 @@ def test_a_corpus_that_grew_is_refreshed_and_a_second_time_nothing_is_stale(
     assert after is not None
     summary = json.loads((workspace.runs("train_encoder") / after.name / "summary.json").read_bytes())
     assert (summary["warm_start"], summary["epochs"]) == (before.name, 1)
+    assert run_command(refresh.main, *words) == 0
+    assert "stale=0" in capsys.readouterr().out
+
+
+def test_by_default_the_encoder_stays_and_new_parts_alone_are_read(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = append(made(tmp_path), tmp_path)
+    before, trained = Bundle.open(workspace), trained_encoder(workspace)
+    read: list[str] = []
+    summed = MaskSumsWorker.__call__
+
+    def noted(self: MaskSumsWorker, task: SumsTask) -> EntitySums:
+        read.append(task.name)
+        return summed(self, task)
+
+    monkeypatch.setattr(MaskSumsWorker, "__call__", noted)
+    words = ("--workspace", tmp_path / "w", "--pool", 1)
+    assert run_command(refresh.main, *words) == 0
+    assert "it stays, and reads it. `--epochs 1` trains it on" in capsys.readouterr().err
+    assert read == open_inputs(workspace).names[-1:], "the part of the sentences that were appended"
+    assert trained_encoder(workspace) == trained
+    after = Bundle.open(workspace)
+    was, now = (VectorIndex.read(one.path("index/mask.faiss")).vectors_ND for one in (before, after))
+    told = METALS.index("iron")
+    others = [i for i in range(len(METALS)) if i != told]
+    np.testing.assert_array_equal(now[others], was[others])
+    assert not np.array_equal(now[told], was[told]), "of which there is one sentence more"
+    assert np.any(now[len(METALS)])
     assert run_command(refresh.main, *words) == 0
     assert "stale=0" in capsys.readouterr().out
 
@@ -177,8 +209,15 @@ def test_lists_stay_good_and_a_contrastive_training_goes_on(made: Made, tmp_path
     build(workspace, untrained=True, executor=LocalExecutor())
     first = trained_encoder(workspace, CONTRAST_JOB)
     workspace = append(workspace, tmp_path)
+    kept = Refresh(workspace, HowRefreshed(0, True, TrainingProcesses(), 1))
+    assert commands(kept) == ["preprocess", "build-index"]
+    for step in kept.steps:
+        step.run()
+    bundle = Bundle.open(workspace)
+    assert bundle.manifest.settings["contrast"] == {"trained": first.name if first else ""}
+    assert np.any(VectorIndex.read(bundle.path("index/contrast.faiss")).vectors_of([6]))
     plan = Refresh(workspace, HOW)
-    assert commands(plan) == ["preprocess", "train-encoder", "build-index"]
+    assert commands(plan) == ["train-encoder", "build-index"]
     assert not plan.notes
     for step in plan.steps:
         step.run()

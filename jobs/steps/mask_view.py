@@ -1,0 +1,99 @@
+"""Build a view of an encoder's mean states at the masks; what was summed of a part is kept.
+
+So an index that is built again by the same encoder, of a corpus that has grown, reads the new parts alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from safetensors.numpy import load_file, save_file
+
+from engine.models.device import worker_device
+from engine.models.fingerprint import check_unchanged, model_fingerprint
+from engine.models.text import TextEncoder
+from engine.retrieval.index import Vectors
+from engine.retrieval.views import EntitySums, mean_view
+from engine.storage.parts import PartFolder
+from engine.storage.store import Store, machine_cache
+from engine.storage.workspace import Workspace
+from engine.training.cache import CachedPart, FrozenCache, masked_sums
+from jobs.workers.executor import Executor, make_parts
+
+SUMS = "sums"
+"""End of the names of folders of sums."""
+
+
+class SumsTask(NamedTuple):
+    """A part, by its name in the model input."""
+
+    name: str
+    part: CachedPart
+
+
+def mask_view(
+    name: str, encoder: str, cache: FrozenCache, workspace: Workspace, n_entities: int, executor: Executor
+) -> Vectors:
+    """Return the unit means of an encoder's states at the masks, [N, D], from cached frozen states.
+
+    Args:
+        name: of the view.
+        encoder: folder or name of the encoder, whose frozen layers are those of the cache.
+        cache: states of all sentences.
+        workspace: whose cache keeps the sums.
+        n_entities: of the vocabulary.
+        executor: where the encoder runs.
+    """
+    inputs, fingerprint = cache.inputs, model_fingerprint(encoder)
+    key = f"{inputs.manifest.settings.parts_key()}-{fingerprint[:8]}-{SUMS}"
+    tasks = {part: SumsTask(part, states) for part, states in zip(inputs.names, cache.parts, strict=True)}
+    rows = dict(zip(inputs.names, inputs.rows, strict=True))
+    made = make_parts(
+        _parts(workspace, key),
+        tasks,
+        MaskSumsWorker,
+        (workspace.root.uri, encoder, fingerprint, key),
+        executor,
+        f"{name} view, sentences",
+        size=lambda task: rows[task.name],
+        gpu=True,
+    )
+    return mean_view({place: made.parts[part] for place, part in enumerate(inputs.names)}, n_entities)
+
+
+def _parts(workspace: Workspace, key: str) -> PartFolder[EntitySums]:
+    return PartFolder(workspace.cache(key), (".safetensors",), _read_sums)
+
+
+def _read_sums(file: Store) -> EntitySums:
+    try:
+        kept = load_file(file.local_copy(machine_cache()))
+    except Exception as error:  # the library's own kind for a file that is cut
+        raise ValueError(str(error)) from error
+    return EntitySums(kept["ids"], kept["sums"])
+
+
+class MaskSumsWorker:
+    """A worker that sums the mask representations of one part, per entity.
+
+    Args:
+        workspace: its address.
+        encoder: whose last layer makes them; the frozen ones are those of the cache.
+        fingerprint: of the encoder.
+        key: of the folder of sums.
+
+    Raises:
+        UserError: the encoder is another one on this machine.
+    """
+
+    def __init__(self, workspace: str, encoder: str, fingerprint: str, key: str) -> None:
+        check_unchanged(encoder, fingerprint)
+        self._parts = _parts(Workspace.open(workspace), key)
+        self._encoder = TextEncoder.load(encoder).to(worker_device())
+
+    def __call__(self, task: SumsTask) -> EntitySums:
+        """Write and return the sums of a part."""
+        found = EntitySums(*masked_sums(self._encoder, task.part.open()))
+        with self._parts.writing(task.name) as path:
+            save_file({"ids": found.ids, "sums": found.sums_nD}, path)
+        return found
