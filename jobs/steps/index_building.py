@@ -139,6 +139,7 @@ def _publish(sources: Sources, made: BuiltViews) -> Manifest:
         "trained_inputs": sources.trained.inputs_key if sources.trained else None,
         "inputs": inputs.key,
         "corpus": inputs.manifest.corpus_digest,
+        "distributions": sources.distributions,
         "max_length": inputs.manifest.settings.max_length,
         "views": {name: view.shape[1] for name, view in made.views.items()},
         **made.settings,

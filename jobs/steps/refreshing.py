@@ -246,7 +246,7 @@ class Refresh:
                 executor,
                 temperature,
                 inputs.settings.key(self._corpus.digest),
-                predicted is not None,
+                about.get("distributions", predicted is not None),
                 self._masked_lm(about),
                 about.get("types", {}).get("model"),
             )
