@@ -24,6 +24,7 @@ from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import DATA
 from jobs.steps.query_making import fine_classes, random_of, similarity_map, statistics_page
+from jobs.steps.query_vocabulary import QueryVocabulary, query_vocabulary, vocabulary_lines
 
 EXAMPLES = """
   seedset make-queries --workspace work --output made
@@ -33,9 +34,13 @@ EXAMPLES = """
       --attribute region --attribute era
   seedset make-queries --workspace work --output made --per-class 0 --most-attributes 1 \\
       --annotations labels.csv
+
+  seedset make-queries --workspace pool --output made --hard-negatives 5
+  seedset import --workspace work --source sentences.jsonl --entities made/vocabulary.jsonl
 """
 
 QUERIES, STATISTICS, PAGE, MAP = "query", "statistics.json", "report.md", "similarity.png"
+VOCABULARY = "vocabulary.jsonl"
 """What an output holds."""
 
 
@@ -69,6 +74,12 @@ class MakeQueriesSettings(CommandSettings):
     )
     seeds_least: int = Field(default=3, ge=1, description="Draw so many seeds of a kind at least.")
     seeds_most: int = Field(default=5, ge=1, description="Draw so many seeds of a kind at most.")
+    hard_negatives: int = Field(
+        default=0,
+        ge=0,
+        description="Write a table of the classes' entities and, for each of them, so many of no class whose "
+        "texts are most like its own (BM25).",
+    )
     annotations: str | None = Field(
         default=None,
         description="Tell the agreement (Fleiss' kappa) of the annotators of this table: entity, attribute, "
@@ -110,7 +121,11 @@ def main(settings: MakeQueriesSettings) -> None:
     statistics = summary(fine, classes, queries) | {"overlap": overlap(classes)}
     if settings.annotations:
         statistics["agreement"] = read_agreement(settings.annotations)
+    vocabulary = _vocabulary(workspace, [one for one in fine if made[one.name]], names, settings)
+    if vocabulary:
+        statistics["vocabulary"] = vocabulary.statistics
     _write(output, files, statistics)
+    _write_vocabulary(output, workspace, vocabulary)
     drawn = similarity_map(_bundle(workspace, names), classes)
     if drawn:
         (output / MAP).write_bytes(drawn)
@@ -145,6 +160,15 @@ def _queries(
     ]
 
 
+def _vocabulary(
+    workspace: Workspace, asked: Sequence[FineClass], names: Sequence[str], settings: MakeQueriesSettings
+) -> QueryVocabulary | None:
+    """Return the vocabulary of the fine classes that have queries, if one is wanted."""
+    if not settings.hard_negatives:
+        return None
+    return query_vocabulary(workspace, asked, names, settings.hard_negatives)
+
+
 def _write(output: Store, files: dict[str, list[dict[str, Any]]], statistics: dict[str, Any]) -> None:
     (output / QUERIES).delete()
     for name, queries in files.items():
@@ -152,6 +176,16 @@ def _write(output: Store, files: dict[str, list[dict[str, Any]]], statistics: di
         file.write_bytes((json.dumps(queries, indent=1, ensure_ascii=False) + "\n").encode())
     (output / STATISTICS).write_bytes((json.dumps(statistics, indent=1, ensure_ascii=False) + "\n").encode())
     (output / PAGE).write_bytes(statistics_page(statistics).encode())
+
+
+def _write_vocabulary(output: Store, workspace: Workspace, vocabulary: QueryVocabulary | None) -> None:
+    """Write the table of entities, or take away that of earlier queries."""
+    file = output / VOCABULARY
+    if vocabulary is None:
+        file.delete()
+        return
+    file.write_bytes("".join(vocabulary_lines(workspace, vocabulary)).encode())
+    console.say(f"vocabulary: {file.uri}, for seedset import --entities")
 
 
 def _bundle(workspace: Workspace, names: Sequence[str]) -> Bundle | None:

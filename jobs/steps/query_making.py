@@ -109,6 +109,12 @@ def statistics_page(found: Mapping[str, Any]) -> str:
             found["overlap"],
         ),
     ]
+    if sizes := found.get("vocabulary"):
+        overall += [
+            ("entities of the vocabulary", sizes["entities"]),
+            ("of them hard negatives, by BM25", sizes["hard_negatives"]),
+            ("entities of no class, which these are chosen from", sizes["pool"]),
+        ]
     lines = ["# Queries", "", *markdown_table(["", "number"], [[a, str(b)] for a, b in overall]), ""]
     counts = [[pair, str(number)] for pair, number in found["attribute_counts"].items()]
     lines += ["## By numbers of attributes", ""]

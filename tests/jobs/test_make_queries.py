@@ -13,6 +13,7 @@ from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.vocabulary import Vocabulary
 from jobs.evaluate import main as evaluate
+from jobs.import_corpus import main as import_corpus
 from jobs.make_queries import main
 from tests.support.bundles import publish_vectors
 from tests.support.commands import run_command
@@ -102,6 +103,8 @@ def test_statistics_and_agreement_are_told(corpus: Path) -> None:
         (["--fine-class", "ships"], "--fine-class ships: not in this corpus; it has cars, fruits"),
         (["--attribute", "size"], "--attribute size: not in this corpus; it has age, colour, kind"),
         (["--least", "40"], "no two conditions of a fine class have 40 entities each"),
+        (["--class-attribute", "sort", "--hard-negatives", "2"], "every entity of the corpus is of a class"),
+        (["--hard-negatives", "-1"], "--hard-negatives -1: give a whole number, at least 0"),
         (["--seeds-most", "6"], "--seeds-least 3, --seeds-most 6, --least 6: each must be less"),
     ],
 )
@@ -109,6 +112,67 @@ def test_mistakes(corpus: Path, words: list[str], said: str, capsys: pytest.Capt
     assert make(corpus, *words) == 2
     assert said in capsys.readouterr().err
     assert not (corpus / "made").exists()
+
+
+def vocabulary(root: Path) -> list[dict]:
+    text = (root / "made/vocabulary.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_hard_negatives_are_imported_beside_the_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of six that are of no class three share rare words with a car; "the" alone makes nobody the best."""
+    cars = [
+        {"name": f"car {i}", "attributes": {"class": ["cars"], "colour": [("red", "blue")[i % 2]]}}
+        for i in range(20)
+    ]
+    others = {
+        "truck": "The truck has wheels and an engine.",
+        "rose": "The rose is a flower.",
+        "van": "The van has wheels.",
+        "tulip": "The tulip is a flower.",
+        "bus": "The bus has wheels.",
+        "fern": "Green.",
+    }
+    entities = [*({"name": name} for name in others), *cars]
+    sentences = [{"entity": name, "sentence": text} for name, text in others.items()]
+    sentences += [{"entity": one["name"], "sentence": f"The {one['name']} has wheels."} for one in cars]
+    sentences[-1]["sentence"] = "The car 19 has an engine."
+    jsonl(tmp_path / "raw/entities.jsonl", entities)
+    jsonl(tmp_path / "raw/sentences.jsonl", sentences)
+    run_import(tmp_path / "w", tmp_path / "raw", "jsonl")
+    assert make(tmp_path, "--hard-negatives", 2) == 0
+    told = vocabulary(tmp_path)
+    # Each car finds the two short ones with wheels, the last one the truck and its engine before them.
+    assert [one["name"] for one in told] == ["truck", "van", "bus", *(f"car {i}" for i in range(20))]
+    assert [one.get("near") for one in told[:4]] == ["car 19", "car 0", "car 0", None]
+    assert told[1]["bm25"] == told[2]["bm25"] > 0
+    assert told[3] == cars[0]
+    statistics = json.loads((tmp_path / "made/statistics.json").read_text(encoding="utf-8"))
+    sizes = {"entities": 23, "of_classes": 20, "hard_negatives": 3, "pool": 6}
+    assert statistics["vocabulary"] == sizes
+    assert "| of them hard negatives, by BM25 | 3 |" in (tmp_path / "made/report.md").read_text(
+        encoding="utf-8"
+    )
+    table = ("--entities", tmp_path / "made/vocabulary.jsonl")
+    source = ("--source", tmp_path / "raw/sentences.jsonl")
+    assert run_command(import_corpus, "--workspace", tmp_path / "w2", *source, *table) == 0
+    assert "entities=23" in capsys.readouterr().out
+    read = Vocabulary.read(Path(Workspace.open(tmp_path / "w2").entities.path))
+    assert read.names == [one["name"] for one in told]
+    assert not read_queries(Store.open(tmp_path / "made/query"), read).missing
+
+
+def test_the_same_vocabulary_comes_again_and_an_old_one_goes(corpus: Path) -> None:
+    assert make(corpus, "--hard-negatives", 3) == 0
+    first = (corpus / "made/vocabulary.jsonl").read_bytes()
+    # Fruits are a class without queries: they are of no class that is asked for.
+    assert {one["name"].split()[0] for one in vocabulary(corpus) if "near" in one} == {"fruit"}
+    assert make(corpus, "--hard-negatives", 3, "--overwrite") == 0
+    assert (corpus / "made/vocabulary.jsonl").read_bytes() == first
+    assert make(corpus, "--overwrite") == 0
+    assert not (corpus / "made/vocabulary.jsonl").exists()
 
 
 @pytest.mark.parametrize(
