@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from engine.errors import QueryError
 from engine.evaluation.kept_stages import KeptStages, stage_key
+from engine.evaluation.long_tail import confusion
 from engine.evaluation.measuring import FirstStage, Measures, Runner
 from engine.evaluation.metrics import Protocol
 from engine.evaluation.report import Report, evaluate, refused_of
@@ -105,10 +106,18 @@ def measure_into(
         found = evaluate(runner, queries, batch_size, on_batch, batch_dependent, measures, writer.add)
     scores = Scores.read(folder)
     report = {**about, **found, "slices": slices(scores), "tail": tail(scores)}
+    report = with_confusion(report, folder, queries, measures)
     if not timed:
         report["seconds_per_query"] = None
     (folder / REPORT).write_bytes(as_json(report))
     return report
+
+
+def with_confusion(report: Report, folder: Store, queries: QuerySet, measures: Measures) -> Report:
+    """Return a report with UltraWiki's table 19; an earlier version's is counted from its rankings."""
+    if "confusion" in report:
+        return report
+    return {**report, "confusion": confusion(folder, queries, measures)}
 
 
 def measure_cell(
@@ -148,6 +157,7 @@ def measure_cell(
     if not again and (there := finished(folder)) is not None:
         if on_batch:
             on_batch(there["overall"]["queries"])
+        there = with_confusion(there, folder, queries, measures)
         return Measured(there | {"refused": refused_of(queries)}, folder)
     run, measures = tapped(pipeline, bundle, measures, kept)
     about = {"method": cell.key, "cell": cell.model_dump(), "pipeline": str(pipeline), "bundle": bundle.id}

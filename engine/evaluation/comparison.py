@@ -60,6 +60,7 @@ def row_of(method: str, measured: Measured) -> Row:
         "by_class": report["by_class"],
         "slices": report["slices"],
         "tail": report["tail"],
+        "confusion": report["confusion"],
         "degraded": report["degraded"],
         "degraded_such_as": _first_reason(measured.scores),
     }

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.errors import QueryError
+from engine.evaluation.long_tail import HEADER, confusion_rows
 from engine.evaluation.measuring import (
     Measures,
     QueryScore,
@@ -199,6 +200,8 @@ def slice_tables(report: Report) -> Iterator[tuple[str, list[str], list[list[str
             for one in report["tail"]
         ]
         yield "true entities by number of sentences", ["sentences", "true", "found among 100, %"], rows
+    if report.get("confusion"):
+        yield "expected and expanded, in queries an entity", HEADER, confusion_rows(report["confusion"])
 
 
 def _numbers(values: Mapping[str, float], columns: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ slice          groups                                                  shown in
 attributes     A+ = A-, A+ != A- (by their names)                      UltraWiki, table 5
 counts         (\\|A+\\|, \\|A-\\|)                                    UltraWiki, table 6
 negative_seeds as many as the query has                                (figure 9 takes them away)
-tail           true entities by number of sentences: found among 100   UltraWiki, table 19
+tail           true entities by number of sentences: found among 100   (table 19 is in long_tail.py)
 ============== ======================================================= ============================
 """
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from engine.evaluation.comparison import Document, Row, main_column
+from engine.evaluation.long_tail import HEADER, confusion_rows
 from engine.evaluation.metrics import CUTOFFS
 from engine.evaluation.report import COLUMNS
 
@@ -86,7 +87,7 @@ def tables(document: Document, seconds: Mapping[str, float | None] | None = None
         header = ["method", *COLUMNS, "Avg"]
         lines = [[row["method"], *_cells(row["overall"], "Pos", COLUMNS, "PosAvg")] for row in rows]
         found.append(Table("MESED, table 3: main results", header, lines))
-    found += [*_fine(rows), *_tails(rows), *_sweeps(document)]
+    found += [*_fine(rows), *_tails(rows), _confusion(rows), *_sweeps(document)]
     lacking = [[row["method"], row["why_not"]] for row in document["rows"] if "why_not" in row]
     # A report of an earlier version does not say which sweeps it left out.
     lacking += [[f"sweep: {one['title']}", one["why_not"]] for one in document.get("sweeps_left_out", [])]
@@ -213,7 +214,19 @@ def _tails(rows: Sequence[Row]) -> Iterator[Table]:
             for row in own
         ]
         notes = ["Of the true entities with so many sentences, the share among the first 100, in percent."]
-        yield Table("Long tail (as UltraWiki, table 19)", header, [counts, *lines], notes)
+        yield Table("Long tail: true entities by number of sentences", header, [counts, *lines], notes)
+
+
+def _confusion(rows: Sequence[Row]) -> Table:
+    """Return UltraWiki's table 19, of each method two rows."""
+    lines = [[row["method"], *cells] for row in rows for cells in confusion_rows(row.get("confusion", []))]
+    notes = [
+        "In how many queries of its class an entity was expected (a true answer) or not, and expanded (among "
+        "the first 100) or not, in the mean of the entities; queries that have it as a seed are left out."
+    ]
+    return Table(
+        "UltraWiki, table 19: the long tail and the other entities", ["method", *HEADER], lines, notes
+    )
 
 
 def _sweeps(document: Document) -> Iterator[Table]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from cluster.errors import user_error
 from engine.errors import BundleError, UserError
 from engine.evaluation import ablation
-from engine.evaluation.cells import Measured, Measuring, measure_cell, measure_into
+from engine.evaluation.cells import Measured, Measuring, measure_cell, measure_into, with_confusion
 from engine.evaluation.comparison import (
     Against,
     Document,
@@ -252,7 +252,7 @@ def _read(plan: ReportPlan, results: StoredResults) -> Measured:
     if report is None:
         about = {"method": results.run.method, "pipeline": results.run.pipeline, "bundle": plan.bundle.id}
         report = measure_into(folder, about, results, asked, plan.how.measures, plan.batch_size, timed=False)
-    cell = Measured(report, folder)
+    cell = Measured(with_confusion(report, folder, asked, plan.how.measures), folder)
     cell.check_answered()
     return cell
 

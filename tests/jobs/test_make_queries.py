@@ -123,7 +123,7 @@ def test_hard_negatives_are_imported_beside_the_classes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of six that are of no class three share rare words with a car; "the" alone makes nobody the best."""
-    cars = [
+    cars: list[dict] = [
         {"name": f"car {i}", "attributes": {"class": ["cars"], "colour": [("red", "blue")[i % 2]]}}
         for i in range(20)
     ]

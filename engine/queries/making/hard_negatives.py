@@ -34,7 +34,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import bm25s
 import numpy as np
 import numpy.typing as npt
 
@@ -69,6 +68,8 @@ class Bm25:
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
+        import bm25s  # brings scipy, for which a command's help has no time
+
         self._words: dict[str, int] = {}
         number = self._words.setdefault
         documents = [[number(word, len(self._words)) for word in words_of(text)] for text in texts]

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from ir_measures import AP
 
-from engine.evaluation.cells import measure_into
+from engine.evaluation.cells import measure_into, with_confusion
+from engine.evaluation.long_tail import OUTCOMES, confusion
 from engine.evaluation.measuring import Measures, classes_of, tail_labels
+from engine.evaluation.report import markdown
 from engine.evaluation.scores import GROUP_QUERIES, Scores, finished
 from engine.queries.formats import LabelledQuery, QuerySet, Truth
 from engine.query import Expansion, Query, Ranking
@@ -105,6 +107,46 @@ def test_the_long_tail_by_hand(folder: Store) -> None:
     assert list(tail) == tail_labels() == ["0", "1", "2-4", "5-9", "10-19", "20-49", "50+"]
     assert tail["0"] == tail["1"] == tail["50+"] == (4, 4, 100)
     assert tail["2-4"] == (0, 0, None)
+
+
+def test_expected_and_expanded_by_hand(tmp_path: Path) -> None:
+    """UltraWiki's table 19: of the class a, entities 0 to 3 have few sentences; b is of one query and two."""
+    queries = QuerySet(
+        [
+            LabelledQuery(Query("a-0", (0,), (4,)), "a", Truth(frozenset({1, 5})), Truth(frozenset({2}))),
+            LabelledQuery(Query("a-1", (1, 5), ()), "a", Truth(frozenset({0, 3}))),
+            LabelledQuery(Query("b-0", (6,), ()), "b", Truth(frozenset({7}))),
+            LabelledQuery(Query("c-0", (8,), ()), "c", Truth(frozenset({9}))),
+        ]
+    )
+    # Past the first 100 nothing is expanded.
+    answers = {"a-0": [1, 2], "a-1": [*range(100, 199), 3, 0], "b-0": [5, 7], "c-0": [9]}
+    lists = {name: np.array(ids, np.int32) for name, ids in answers.items()}
+
+    def answer(asked: Sequence[Query]) -> list[Expansion]:
+        return [Expansion(q, Ranking(lists[q.id], np.zeros(len(lists[q.id]), np.float32))) for q in asked]
+
+    classes = {"a": frozenset(range(6)), "b": frozenset({3, 6, 7}), "d": frozenset({10})}
+    sentences = np.array([4, 0, 1, 4, 5, 9, 5, 80] + [50] * 192)
+    measures = Measures(classes=classes, sentences=sentences)
+    report = measure_into(Store.open(tmp_path), {}, answer, queries, measures)
+    # Few (0 1 2 3 of a, 3 of b): in a-0 1 is expected and there, 2 there, 3 neither; in a-1 3 is expected and
+    # there, 0 too, but too late, 2 neither; in b-0 3 neither. Others (4 5 of a, 6 7 of b): in a-0 5 is
+    # expected; in a-1 4 neither; in b-0 7 is expected and there.
+    assert report["confusion"] == [
+        {"group": "5 sentences or more", "entities": 4, **outcomes(1 / 4, 0, 1 / 4, 1 / 4)},
+        {"group": "fewer than 5 sentences", "entities": 5, **outcomes(3 / 5, 1 / 5, 1 / 5, 2 / 5)},
+    ]
+    before = {name: value for name, value in report.items() if name != "confusion"}
+    assert with_confusion(before, Store.open(tmp_path), queries, measures) == report, "of an earlier version"
+    assert confusion(Store.open(tmp_path), queries, Measures(classes=classes)) == []
+    assert confusion(Store.open(tmp_path), queries, Measures(sentences=sentences)) == []
+    page = markdown({"m": report}, "a page")
+    assert "| fewer than 5 sentences | 5 | 0.60 | 0.20 | 0.20 | 0.40 |" in page
+
+
+def outcomes(*numbers: float) -> dict[str, float]:
+    return dict(zip(OUTCOMES, numbers, strict=True))
 
 
 def test_a_stopped_evaluation_is_not_finished(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_each_entity_of_a_class_brings_its_best(texts: list[str], data: st.DataO
     members = data.draw(st.sets(st.integers(0, len(texts) - 1), min_size=1))
     pool = [entity for entity in range(len(texts)) if entity not in members]
     found = hard_negatives(texts, members, reversed(pool), number)
-    pairs = {}
+    pairs: dict[int, list[tuple[float, int]]] = {}
     for member in sorted(members):
         scores = (
             [round(s, DIGITS) for s in plain_bm25([texts[e] for e in pool], texts[member])] if pool else []
