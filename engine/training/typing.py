@@ -118,8 +118,11 @@ def labelled(model: TypingModel, mentions: Sequence[TypedMention]) -> list[Label
     for one, own in zip(kept, parts, strict=True):
         # Where a single type is predicted, its parents must not come before it.
         learnt = finest(one.labels) if model.about.rule == "single" else one.labels
-        labels, added = ([place[label] for label in some] for some in (learnt, one.added))
-        found.append(Labelled(own, np.array(labels, np.int64), np.array(added, np.int64)))
+        numbers = (
+            np.array([place[label] for label in some], np.int64)
+            for some in (learnt, one.added, one.uncertain)
+        )
+        found.append(Labelled(own, *numbers))
     return found
 
 

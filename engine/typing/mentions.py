@@ -43,12 +43,16 @@ class Mention:
 
 @dataclass(frozen=True)
 class TypedMention:
-    """A mention with the labels that its annotators gave it, and those that a program added."""
+    """A mention with the labels that its annotators gave it, and those that a program added.
+
+    Those that are ``uncertain`` count neither way in training (:mod:`engine.typing.teacher`).
+    """
 
     id: str
     mention: Mention
     labels: tuple[str, ...]
     added: tuple[str, ...] = ()
+    uncertain: tuple[str, ...] = ()
 
 
 class _Layout(NamedTuple):

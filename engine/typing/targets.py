@@ -27,12 +27,20 @@ AS_MASK, AS_RANDOM = 0.8, 0.1
 """Of the predicted tokens that become the mask, or any token; the others stay (BERT's shares)."""
 
 
+NONE: npt.NDArray[np.int64] = np.empty(0, np.int64)
+"""The numbers of no labels."""
+
+
 class Labelled(NamedTuple):
-    """A mention's input, and the numbers of its own labels and of those that a program added."""
+    """A mention's input, and the numbers of its own labels, of those added by a program, and uncertain ones.
+
+    Uncertain ones count neither way.
+    """
 
     parts: MentionInput
     own: npt.NDArray[np.int64]
     added: npt.NDArray[np.int64]
+    uncertain: npt.NDArray[np.int64] = NONE
 
 
 class QuestionMaker:
@@ -129,4 +137,5 @@ class QuestionMaker:
             target_PN[place, one.own] = 1.0
             target_PN[place, one.added] = 1.0
             weight_PN[place, one.own] = self._label_weight
+            weight_PN[place, one.uncertain] = 0.0
         return target_PN, weight_PN

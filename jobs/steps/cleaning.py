@@ -30,6 +30,7 @@ from jobs.steps.cleaning_sources import (
     description_removals,
     feature_removals,
     input_removals,
+    taught_removals,
     type_removals,
 )
 from jobs.steps.measuring import CELLS
@@ -88,6 +89,7 @@ def plan_cleaning(
         *contrast_removals(found, used),
         *input_removals(found, used),
         *type_removals(found, fingerprints),
+        *taught_removals(found),
         *(description_removals(found, read_descriptions(workspace)) if now_there else ()),
         *feature_removals(found, used),
         *(() if workspace.root.is_local else _corpora(found)),

@@ -17,6 +17,7 @@ from engine.storage.removal import Removal
 from jobs.steps.description_view import DESCRIPTIONS, named_chunks
 from jobs.steps.mask_view import SUMS
 from jobs.steps.survey import UNFINISHED, Survey
+from jobs.steps.teacher import TAUGHT
 
 ANYWHERE = ""
 """In place of the folder of parts of which it cannot be told: of manifests of another version."""
@@ -83,7 +84,7 @@ def input_removals(found: Survey, used: set[str]) -> Iterator[Removal]:
             yield from _unneeded(
                 found, f"cache/{name}", match["parts"], parts, "cached states", UNNAMED, at_once=True
             )
-        elif not name.startswith((TYPES, DESCRIPTIONS)):
+        elif not name.startswith((TYPES, DESCRIPTIONS, TAUGHT)):
             found.unknown.append(f"cache/{name}")
 
 
@@ -177,6 +178,14 @@ def type_removals(found: Survey, fingerprints: set[str]) -> Iterator[Removal]:
             continue
         if found.given_up(path):  # else a bundle of them may be under way
             yield Removal(path, "cached types", "no kept bundle was typed with their model", (path,))
+
+
+def taught_removals(found: Survey) -> Iterator[Removal]:
+    """Yield labels that teachers gave, after the time in which an unfinished training may go on."""
+    for name in found.listing.children("cache"):
+        path = f"cache/{name}"
+        if name.startswith(TAUGHT) and found.given_up(path, found.unfinished_s):
+            yield Removal(path, "cached labels", "not written to since; a training makes them again", (path,))
 
 
 def description_removals(found: Survey, texts: list[str]) -> Iterator[Removal]:

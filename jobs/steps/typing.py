@@ -22,6 +22,7 @@ from engine.typing.mentions import TypedMention, labels_of, read_mentions
 from engine.typing.metrics import TypingScores, measure_types
 from engine.typing.model import TypingModel, chosen_labels
 from jobs import console
+from jobs.steps.teacher import TaughtMentions
 from jobs.workers.trainer import cluster_for, train_or_load_summary
 from jobs.workers.typing import JOB, TypingRun
 
@@ -90,6 +91,7 @@ def train_typing(
     examples: int | None = None,
     checkpoint_seconds: float = 60,
     make_current: bool = True,
+    taught: TaughtMentions | None = None,
 ) -> dict[str, Any]:
     """Train a typing model and return the run's summary, with the model's folder under ``folder``.
 
@@ -105,12 +107,12 @@ def train_typing(
         examples: mentions of each type that are drawn from the data; None: all that are in it.
         checkpoint_seconds: time between checkpoints; one more is made at the end.
         make_current: let "newest" name this model from now on.
+        taught: mentions that a teacher labelled, to train on beside the data.
     """
     fingerprint, digest = model_fingerprint(model), data.sha256()
     words = json.dumps(dict(labels.words), sort_keys=True)
-    content = content_key(
-        settings.model_dump_json(), digest, fingerprint, json.dumps(labels.labels), words, str(examples)
-    )
+    made_from = [settings.model_dump_json(), digest, fingerprint, json.dumps(labels.labels), words]
+    content = content_key(*made_from, str(examples), *([taught.key] if taught else []))
     run = TypingRun(
         workspace=workspace.root.uri,
         name=f"{Path(data.name).name.split('.')[0]}-{len(labels.labels)}-{content[:12]}",
@@ -125,6 +127,8 @@ def train_typing(
         fingerprint=fingerprint,
         labels=tuple(labels.labels),
         words=words,
+        teacher=taught.teacher if taught else None,
+        taught=taught.files if taught else (),
     )
     with cluster_for(workers, gpu, workspace.root):
         summary = train_or_load_summary(run, workers, restart)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from engine.typing.labels_file import LABELS
 from engine.typing.mentions import TypedMention, read_mentions
 from engine.typing.model import TypingModel
 from engine.typing.offset import fit_offset
+from engine.typing.teacher import read_taught
 from jobs.workers.training_run import Run
 
 JOB = "train_typing"
@@ -46,6 +48,10 @@ class TypingRun(Run[TypingTraining]):
     labels: tuple[str, ...]
     words: str
     """Words of labels, as JSON."""
+    teacher: str | None = None
+    """The model that labelled what is trained on beside the file, for self-training."""
+    taught: tuple[str, ...] = ()
+    """Addresses of the files with what it labelled; their names stand for their content."""
 
     def open(self, worker: Worker, checkpoint: Path | None) -> TypingTraining:
         """Open a worker's part of the training."""
@@ -65,7 +71,7 @@ class TypingRun(Run[TypingTraining]):
         return TypingTraining(model, mentions, self.settings, worker, checkpoint)
 
     def mentions(self) -> list[TypedMention]:
-        """Read the mentions that are trained on.
+        """Read the mentions that are trained on: those of the file, then those that a teacher labelled.
 
         Raises:
             UserError: the file is another one than when the run was planned.
@@ -79,7 +85,10 @@ class TypingRun(Run[TypingTraining]):
                 "between the machines: run the command again"
             )
         found = read_mentions(file)
-        return found if self.examples is None else draw_examples(found, self.examples, self.settings.seed)
+        if self.examples is not None:
+            found = draw_examples(found, self.examples, self.settings.seed)
+        taught = (read_taught(Store.open(one), self.labels) for one in self.taught)
+        return [*found, *chain.from_iterable(taught)]
 
     def write(self, training: TypingTraining, folder: Path) -> str:
         """Write the trained model; every worker holds it whole."""
@@ -92,6 +101,7 @@ class TypingRun(Run[TypingTraining]):
             "model_fingerprint": self.fingerprint,
             "data": self.data,
             "examples": self.examples,
+            "teacher": self.teacher,
             "mentions": len(training.data),
             "labels": len(self.labels),
         }

@@ -255,6 +255,17 @@ def test_types_stay_while_a_kept_bundle_was_typed_with_their_model(work: Grown) 
     assert [one.path for one in later.removals] == ["cache/types-02"]
 
 
+def test_a_teachers_labels_stay_as_long_as_a_training_may_go_on(work: Grown) -> None:
+    workspace, _ = work
+    clean(workspace)
+    write(workspace, "cache/taught-01/part-0.parquet")
+    now = time.time()
+    young, old = (plan_cleaning(workspace, 1, now=now + days * DAY) for days in (6, 8))
+    assert young.unknown == []
+    assert "cache/taught-01" not in {one.path for one in young.removals}
+    assert "cache/taught-01" in {one.path for one in old.removals}
+
+
 def test_image_features_and_lists_that_nothing_names_go(work: Grown) -> None:
     workspace, _ = work
     clean(workspace)
