@@ -126,9 +126,9 @@ def teach(
             f"probability of {thresholds.positive:g}; lower --positive-probability, or name other mentions"
         )
     console.say(
-        f"teacher: {total.learnt} of {total.mentions} mentions have a type and are learnt; of all on average "
-        f"{total.positive / total.mentions:.1f} types hold, and {total.uncertain / total.mentions:.1f} do not "
-        "count"
+        f"teacher: {total.learnt} of {total.mentions} mentions have a type and are learnt; of all, "
+        f"{total.positive / total.mentions:.1f} types hold on average, and "
+        f"{total.uncertain / total.mentions:.1f} do not count"
     )
     names = list(made.parts)
     return TaughtMentions(

@@ -127,7 +127,7 @@ def test_mistakes_are_named(
     assert "--teacher has no effect without --self-train" in refused("--teacher", teacher)
     assert "no typing model here yet; run `seedset train-typing` first" in refused(*of, "newest")
     assert "no labels.json in it" in refused(*of, folder / "encoder")
-    print(refused(*of, "no-such-run"))
+    assert "--teacher no-such-run: cannot be loaded" in refused(*of, "no-such-run")
     assert "must be below --positive-probability" in refused(*of, teacher, "--negative-probability", 0.95)
     (tmp_path / "types.txt").write_text("person\ncity\ntown\nriver\n")
     assert "does not know 2 of the 4 types that are learnt, such as 'town'" in refused(
