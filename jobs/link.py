@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from cluster.commandline import command
 from cluster.options import CommandSettings
+from engine.corpus.linking.languages import check_language
 from engine.corpus.linking.rules import LinkRules
 from engine.corpus.readers.base import Entity, RefusedRecord
 from engine.corpus.readers.entity_tables import entities_of_files
@@ -100,6 +101,8 @@ def main(settings: LinkCommandSettings) -> None:
     what was found, what never was and why, and which names are ambiguous or ordinary words.
     """
     started = time.monotonic()
+    if settings.reading.split and (about := check_language(settings.reading.language)):
+        console.say(about)
     output = Store.open(settings.output)
     entities, refused = _entities(settings)
     texts = _texts(settings.texts, None if settings.text_format == "auto" else settings.text_format, output)

@@ -58,7 +58,8 @@ class LinkSettings(BaseModel):
     split: bool = Field(default=True, description="Split the texts into sentences; else each is one.")
     language: str = Field(
         default="en",
-        description="Language of the texts, by its code: what ends no sentence, as in Mr. or z.B.",
+        description="Language of the texts, by its code: what ends no sentence, as in Mr. or z.B. Of one "
+        "without such rules those of English are taken.",
     )
     max_sentence_characters: int = Field(
         default=MAX_SENTENCE_CHARACTERS, ge=1, description="Refuse sentences of more characters."

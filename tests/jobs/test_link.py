@@ -415,3 +415,14 @@ def test_parts_may_be_done_elsewhere_and_in_any_order(tmp_path: Path) -> None:
 def test_settings_are_plain_data() -> None:
     settings = LinkSettings(rules=LinkRules(case="any"))
     assert LinkSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_an_unknown_language_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert link(tmp_path, "--language", "xx") == 2
+    assert "--language xx: no language that sentencex knows" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert link(tmp_path, "--language", "xx", "--no-split") == 0
+    assert link(tmp_path, "--language", "sv") == 0
+    assert "sentencex has no rules of this language" in capsys.readouterr().err
