@@ -41,7 +41,7 @@ EXAMPLES = """
 
 FORMATS_HELP = (
     f"--format ultrawiki. {ultrawiki.__doc__}\n--format mesed. {mesed.__doc__}\n"
-    f"--format jsonl, parquet, csv or tsv. {rows.__doc__}"
+    f"--format jsonl, parquet, arrow, csv or tsv. {rows.__doc__}"
 )
 
 

@@ -53,10 +53,11 @@ class LinkCommandSettings(CommandSettings):
 
     entities: str = Field(
         description="Table of entities: name, and if there are any aliases, description, attributes. A file, "
-        "folder, pattern or s3:// address; JSON lines, Parquet, CSV, TSV, or a name a line."
+        "folder, pattern or s3:// address; JSON lines, Parquet, Arrow, CSV, TSV, or a name a line."
     )
     texts: list[str] = Field(
-        description="Texts or sentences: a file, folder, pattern or s3:// address. Repeat it for more.",
+        description="Texts or sentences: a file, folder, pattern or s3:// address. Repeat it for more. Of a "
+        "Hugging Face data set give the folder: `hf download NAME --repo-type dataset --local-dir FOLDER`.",
         min_length=1,
     )
     output: str = Field(description="Write the linked corpus into this folder or s3:// prefix.")
@@ -68,7 +69,7 @@ class LinkCommandSettings(CommandSettings):
         description="Columns of the texts, as text=body,document=url.  [default: the first of "
         f"{', '.join(TEXT_NAMES)} that is there]",
     )
-    text_format: Literal["auto", "jsonl", "parquet", "csv", "tsv", "text"] = Field(
+    text_format: Literal["auto", "jsonl", "parquet", "arrow", "csv", "tsv", "text"] = Field(
         default="auto", description="Read the texts in this form; auto: by the ending of each file."
     )
     reading: LinkSettings = LinkSettings()

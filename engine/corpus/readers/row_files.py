@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.corpus.readers.arrow_files import ARROW, arrow_columns, read_arrow
 from engine.corpus.readers.compression import is_compressed, without_ending
 from engine.corpus.readers.delimited import CSV, TSV, header_of, read_csv, read_lines, read_tsv
 from engine.corpus.readers.rows import (
@@ -33,12 +34,13 @@ from engine.errors import FormatError, StorageError
 from engine.refusals import Refusal
 from engine.storage.store import Store
 
-Form = Literal["jsonl", "parquet", "csv", "tsv", "text"]
+Form = Literal["jsonl", "parquet", "arrow", "csv", "tsv", "text"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 _ENDINGS: dict[Form, tuple[str, ...]] = {
     "jsonl": JSONL,
     "parquet": PARQUET,
+    "arrow": ARROW,
     "csv": (".csv",),
     "tsv": (".tsv", ".tab"),
     "text": (".txt", ".text"),
@@ -46,6 +48,7 @@ _ENDINGS: dict[Form, tuple[str, ...]] = {
 _READ: dict[Form, Read] = {
     "jsonl": read_jsonl,
     "parquet": read_parquet,
+    "arrow": read_arrow,
     "csv": read_csv,
     "tsv": read_tsv,
     "text": read_lines,
@@ -101,7 +104,8 @@ class RowFile(NamedTuple):
         """Yield pieces that can be read by different processes, with their bytes; None: the whole file.
 
         Row groups of Parquet, about :data:`PIECE_ROWS` rows together; of a file of lines that is not
-        compressed :data:`PIECE_BYTES`. CSV has line breaks in its fields, and is one piece.
+        compressed :data:`PIECE_BYTES`. CSV has line breaks in its fields, and an Arrow stream no list of its
+        batches: they are one piece.
         """
         size = self.file.size()
         if self.form == "parquet":
@@ -133,7 +137,7 @@ class RowFile(NamedTuple):
     @property
     def has_header(self) -> bool:
         """Whether the file says which columns it has."""
-        return self.form in ("parquet", "csv", "tsv")
+        return self.form in ("parquet", "arrow", "csv", "tsv")
 
     def columns(self) -> list[str] | None:
         """Return the columns that it has: of JSON lines those of the first record that can be read.
@@ -142,7 +146,7 @@ class RowFile(NamedTuple):
         """
         try:
             return [*self._columns(), *partition_of(self.name)]
-        except (BrokenFileError, pa.ArrowException, OSError):
+        except (BrokenFileError, pa.ArrowException, OSError, UnicodeDecodeError):
             return None
 
     def _columns(self) -> Iterable[str]:
@@ -151,6 +155,8 @@ class RowFile(NamedTuple):
         if self.form == "parquet":
             with self.file.open_input() as stream:
                 return list(pq.read_schema(stream).names)
+        if self.form == "arrow":
+            return arrow_columns(self.file)
         if self.form == "jsonl":
             rows = (values for values, *_ in read_jsonl(self.file, Wanted(("", ""))))
             return next((row for row in rows if not isinstance(row, Refusal)), {})

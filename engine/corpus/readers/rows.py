@@ -87,7 +87,7 @@ def read_parquet(file: Store, wanted: Wanted) -> Iterator[Row]:
             if columns[0] not in (*there, *given):
                 raise FormatError(f"{file.uri}: no column {columns[0]} (found: {', '.join(there)})")
             own = [c for c in columns if c in there]
-            size = IMAGE_BATCH if any(map(_holds_images, table.schema_arrow)) else BATCH
+            size = IMAGE_BATCH if any(map(holds_images, table.schema_arrow)) else BATCH
             groups = None if piece is None else range(*piece)
             if groups:
                 number = sum(table.metadata.row_group(group).num_rows for group in range(groups[0]))
@@ -100,7 +100,7 @@ def read_parquet(file: Store, wanted: Wanted) -> Iterator[Row]:
         raise BrokenFileError(RowPosition(number), Refusal(Code.FILE_BROKEN, reason)) from None
 
 
-def _holds_images(column: pa.Field) -> bool:
+def holds_images(column: pa.Field) -> bool:
     """Return whether a column may hold images' bytes: it is image_bytes, or an image that is no text."""
     kind = column.type
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
@@ -124,7 +124,7 @@ def _value(column: pa.Array) -> object:
 
     Texts that are not all UTF-8 are bytes, so that each can be looked at by itself.
     """
-    for kind in (column.type, _as_bytes(column.type)):
+    for kind in (column.type, as_bytes(column.type)):
         try:
             return column.cast(kind).to_pylist()[0]
         except (ValueError, pa.ArrowException):
@@ -132,18 +132,18 @@ def _value(column: pa.Array) -> object:
     return column.type
 
 
-def _as_bytes(kind: pa.DataType) -> pa.DataType:
+def as_bytes(kind: pa.DataType) -> pa.DataType:
     """Return a type with bytes in the place of texts."""
     if pa.types.is_string(kind):
         return pa.binary()
     if pa.types.is_large_string(kind):
         return pa.large_binary()
     if pa.types.is_dictionary(kind):
-        return _as_bytes(kind.value_type)
+        return as_bytes(kind.value_type)
     if pa.types.is_map(kind):
-        return pa.map_(_as_bytes(kind.key_type), _as_bytes(kind.item_type))
+        return pa.map_(as_bytes(kind.key_type), as_bytes(kind.item_type))
     if pa.types.is_list(kind):
-        return pa.list_(_as_bytes(kind.value_type))
+        return pa.list_(as_bytes(kind.value_type))
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_as_bytes(field.type)) for field in kind])
+        return pa.struct([field.with_type(as_bytes(field.type)) for field in kind])
     return kind

@@ -7,8 +7,10 @@ are what Spark and others write beside their tables; they are not read either.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
@@ -24,6 +26,13 @@ DATA_ENDINGS = (
 
 _COMPANIONS = ("readme", "license", "notice", "checksum", "sha256", "md5")
 """Beginnings of names, in lower case, of files that go with data and hold none."""
+
+_SHARD = re.compile(r".+-\d{5}-of-\d{5}\.(parquet|arrow)")
+"""Names of the files of rows of a Hugging Face data set."""
+
+_STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
+_HUB_INFO = "dataset_infos.json"
+_CACHED = re.compile(r"cache-.*\.arrow")
 
 _PARTITION_NULL = "__HIVE_DEFAULT_PARTITION__"
 _SHOWN = 5
@@ -44,7 +53,34 @@ class Listing:
 
     def matching(self, wanted: Callable[[str], bool]) -> dict[str, Store]:
         """Return the files whose path is wanted; never those with an underscore before a part of the path."""
-        return {n: f for n, f in self.files.items() if not _is_set_aside(n) and wanted(n)}
+        return {n: f for n, f in self.files.items() if not self.sets_aside(n) and wanted(n)}
+
+    def sets_aside(self, name: str) -> bool:
+        """Return whether a file is no part of a source, by its path."""
+        return _is_set_aside(name) or name in self.about or self._is_cached(name)
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether the folder is a Hugging Face data set: a copy of one on the hub, or one that was saved."""
+        return bool(self._saved) or any(_SHARD.fullmatch(PurePosixPath(name).name) for name in self.files)
+
+    @cached_property
+    def _saved(self) -> set[PurePosixPath]:
+        """Folders that ``Dataset.save_to_disk`` wrote: two files in them say so."""
+        folders = (PurePosixPath(name).parent for name in self.files if name.endswith(_STATE))
+        return {f for f in folders if {str(f / _STATE), str(f / _INFO)} <= self.files.keys()}
+
+    @cached_property
+    def about(self) -> frozenset[str]:
+        """Files that say what a Hugging Face data set is, and hold none of its rows."""
+        saved = {str(folder / name) for folder in self._saved for name in (_STATE, _INFO)}
+        above = {str(folder.parent / _SPLITS) for folder in self._saved}
+        return frozenset(saved | above | ({_HUB_INFO} if self.is_dataset else set()))
+
+    def _is_cached(self, name: str) -> bool:
+        """Return whether a file holds what a function made of a saved data set (``Dataset.map``)."""
+        path = PurePosixPath(name)
+        return path.parent in self._saved and _CACHED.fullmatch(path.name) is not None
 
 
 def shown(names: Iterable[str]) -> str:
@@ -134,9 +170,9 @@ def refuse_left_out(
     belonging = {name: why for name, why in listing.broken.items() if name.lower().startswith(stems)}
     unread = [name for name in listing.broken if name not in belonging]
     for name in listing.files:
-        if name in read:
+        if name in read or name in listing.about:
             continue
-        belongs = name.lower().startswith(stems) and not _is_set_aside(name) and _stem(name) not in twins
+        belongs = name.lower().startswith(stems) and not listing.sets_aside(name) and _stem(name) not in twins
         if belongs and _may_hold_records(name, texts):
             belonging[name] = ""
         elif (belongs and "" not in stems) or name.lower().endswith(DATA_ENDINGS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from engine.corpus.readers.arrow_files import ARROW
 from engine.corpus.readers.compression import ENDINGS
 from engine.corpus.readers.row_files import Form, RowFile, endings_of, find_row_files, form_of, top_of
 from engine.corpus.readers.rows import PARQUET
@@ -12,7 +13,7 @@ from engine.corpus.readers.source_files import Listing, list_source, refuse_left
 from engine.errors import FormatError
 from engine.storage.store import Store
 
-TABLE_FORMS: tuple[Form, ...] = ("jsonl", "parquet", "csv", "tsv")
+TABLE_FORMS: tuple[Form, ...] = ("jsonl", "parquet", "arrow", "csv", "tsv")
 """Forms of tables; a text file has no columns."""
 
 
@@ -40,7 +41,8 @@ def find_tables(
         address: a file or a pattern of names: tables of sentences. A folder: the tables in it, by their
             names; one whose own name is that of a table of sentences is one.
         form: of all files; None: of each by its ending, one of :data:`TABLE_FORMS`.
-        any_names: a folder without such tables is itself one of sentences.
+        any_names: a folder without such tables is itself one of sentences, as one of a Hugging Face data set
+            always is.
         entities: address of the tables of entities, in any form; empty: they are found beside the sentences.
 
     Raises:
@@ -74,6 +76,7 @@ def _in_folder(place: Store, form: Form | None, any_names: bool, alone: bool) ->
     entities = {} if alone else listing.matching(_of_table("entities", forms))
     stems = ["sentences"] if alone else ["sentences", "entities"]
     beside: list[str] = []
+    any_names = any_names or listing.is_dataset
     if not sentences and (_is_itself_a_table(place, forms) or (any_names and not entities)):
         sentences, entities = listing.matching(lambda name: form_of(name) in forms), {}
         stems, beside = [""], [] if alone else _beside(place, form)
@@ -125,7 +128,7 @@ def _expected(forms: tuple[Form, ...]) -> str:
     if len(kinds) > 1:
         return f"read are the files of sentences and entities that end in {', '.join(kinds)}"
     (suffix,) = kinds
-    packed = f", also compressed ({', '.join(ENDINGS)})" if suffix not in PARQUET else ""
+    packed = f", also compressed ({', '.join(ENDINGS)})" if suffix not in (*PARQUET, *ARROW) else ""
     return (
         f"--format {forms[0]} reads sentences*{suffix}, sentences/*{suffix}, entities*{suffix} and "
         f"entities/*{suffix}{packed}"

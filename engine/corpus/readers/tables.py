@@ -1,8 +1,10 @@
-"""Read tables of sentences and entities, as JSON lines, Parquet, CSV or TSV.
+"""Read tables of sentences and entities, as JSON lines, Parquet, Arrow, CSV or TSV.
 
 Sentences (``sentences*.jsonl`` or ``sentences/**.jsonl``, with .gz, .zst, .bz2, .xz or .lz4 behind where
 they are compressed; ``sentences*.parquet``, ``sentences/**.parquet`` or ``sentences.parquet/*``; likewise
-.csv and .tsv). A file, a pattern of names, and with --columns any folder are tables of sentences, too:
+.csv, .tsv and .arrow). Tables of sentences are also a file, a pattern of names, with --columns any folder,
+and the folder of a Hugging Face data set, all its splits together: one that ``Dataset.save_to_disk`` wrote, or a
+copy of one on the hub (``hf download NAME --repo-type dataset --local-dir FOLDER``):
 
 ===============  ========  ==================================================================
 ``entity``       required  the name of the entity that the sentence mentions
