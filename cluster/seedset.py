@@ -40,6 +40,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
     "Prepare": {
         "link": Entry("jobs.link", "Find the entities of a table in raw texts, for import."),
         "import": Entry("jobs.import_corpus", "Import a corpus of sentences and images into a workspace."),
+        "export": Entry("jobs.export", "Write the corpus as a Hugging Face data set."),
         "choose-images": Entry("jobs.choose_images", "Choose the best of several images for each sentence."),
         "image-features": Entry("jobs.image_features", "Compute patch features of the corpus' images."),
         "preprocess": Entry("jobs.preprocess", "Make the masked model input of the corpus."),

@@ -3,8 +3,8 @@
 Sentences (``sentences*.jsonl`` or ``sentences/**.jsonl``, with .gz, .zst, .bz2, .xz or .lz4 behind where
 they are compressed; ``sentences*.parquet``, ``sentences/**.parquet`` or ``sentences.parquet/*``; likewise
 .csv, .tsv and .arrow). Tables of sentences are also a file, a pattern of names, with --columns any folder,
-and the folder of a Hugging Face data set, all its splits together: one that ``Dataset.save_to_disk`` wrote, or a
-copy of one on the hub (``hf download NAME --repo-type dataset --local-dir FOLDER``):
+and the folder of a Hugging Face data set, all its splits together: one that ``Dataset.save_to_disk`` wrote,
+or a copy of one on the hub (``hf download NAME --repo-type dataset --local-dir FOLDER``):
 
 ===============  ========  ==================================================================
 ``entity``       required  the name of the entity that the sentence mentions
@@ -13,6 +13,7 @@ copy of one on the hub (``hf download NAME --repo-type dataset --local-dir FOLDE
 ``image``        optional  an image: path from the source's folder on, local path or s3:// address; or
                            {bytes, path}, as Hugging Face datasets have it
 ``image_bytes``  optional  in its place the image's bytes; in JSON lines as base64. 32 MiB at most
+``annotated``    optional  true: people marked the mention, which so holds in any spelling
 ===============  ========  ==================================================================
 
 Entities (files likewise: ``entities*.jsonl``, ``entities/**.parquet`` …; optional: without them, those of the
@@ -58,7 +59,7 @@ from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 from engine.text.spelling import clean_name
 
-SENTENCE_COLUMNS = ("entity", "sentence", "start", "end", "image", "image_bytes")
+SENTENCE_COLUMNS = ("entity", "sentence", "start", "end", "image", "image_bytes", "annotated")
 ENTITY_COLUMNS = ("name", "aliases", "description", "attributes")
 
 OWN_NAMES: Mapping[str, str] = {}
@@ -137,9 +138,8 @@ class TableReader:
             start, end = None, None
         address = address_in(self._tables.root, image.address) if image.address else None
         name = clean_name(entity)
-        return Sentence(
-            name, sentence or "", start, end, address, source, position, image_bytes=image.content
-        )
+        marked = start is not None and row.get("annotated") is True
+        return Sentence(name, sentence or "", start, end, address, source, position, marked, image.content)
 
     def _rows_of(self, file: RowFile, columns: Sequence[str]) -> Iterator[Row]:
         """Yield the rows of a file by our names of its columns; see :meth:`RowFile.rows`."""
