@@ -271,7 +271,7 @@ def test_the_version_is_the_stacks() -> None:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ("seedset exp", "expand"),
+        ("seedset expa", "expand"),
         ("seedset evaluate --me", "--method"),
         ("seedset evaluate --method retexpan+cd", "retexpan+cds"),
         ("seedset train-encoder --modality text+", "text+image"),

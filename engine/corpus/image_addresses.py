@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from dataclasses import replace
 
 from engine.corpus.text import fault_of_name
 from engine.refusals import Code, Refusal
@@ -28,7 +29,7 @@ def address_in(folder: Store, image: str) -> str:
         return f"s3://{rest}"
     if "://" in image or image.startswith("/"):
         return image
-    return Store(folder.fs, posixpath.normpath(f"{folder.path}/{image}"), folder.is_local).uri
+    return replace(folder, path=posixpath.normpath(f"{folder.path}/{image}")).uri
 
 
 def fault_of_address(address: str) -> Refusal | None:

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -28,6 +28,7 @@ from engine.errors import MissingFileError, StorageError
 from engine.external_errors import translated
 from engine.storage import s3
 from engine.storage.local_files import ASIDE, in_one_step, local_path, new_folder, readable_names, swap_in
+from engine.storage.read_only import refuse_read_only
 from engine.storage.relative import check_relative
 from engine.storage.staging import note_staged
 
@@ -125,6 +126,7 @@ class Store:
                     f"{text}: names the machine {host!r}; write file:///path, or the path alone"
                 )
             return cls(pafs.LocalFileSystem(), local_path(f"/{unquote(path)}"), True)
+        refuse_read_only(text)
         if scheme.lower() != "s3":
             raise StorageError(f"{text}: only local paths and s3:// addresses are known")
         path = s3.split_address(text)
@@ -143,10 +145,10 @@ class Store:
     @property
     def parent(self) -> Store:
         """The folder that this file or folder lies in."""
-        return Store(self.fs, self.path.rpartition("/")[0], self.is_local)
+        return replace(self, path=self.path.rpartition("/")[0])
 
     def __truediv__(self, name: str) -> Store:
-        return Store(self.fs, f"{self.path}/{name}", self.is_local)
+        return replace(self, path=f"{self.path}/{name}")
 
     def __str__(self) -> str:
         return self.uri
@@ -180,7 +182,7 @@ class Store:
             paths = readable_names(self.path, suffix)
         start = len(self.path)
         kept = [p for p in paths if p.endswith(suffix) and "/." not in p[start:]]
-        return [Store(self.fs, p, self.is_local) for p in sorted(kept)]
+        return [replace(self, path=p) for p in sorted(kept)]
 
     @_naming
     def read_bytes(self) -> bytes:

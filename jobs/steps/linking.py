@@ -34,6 +34,7 @@ from engine.corpus.readers.values import required_text
 from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_text
 from engine.refusals import Refusal
 from engine.storage.parts import MANIFEST, PartFolder, content_key
+from engine.storage.sources import source_store
 from engine.storage.store import Store, machine_cache
 from engine.text.spelling import is_blank, nfc
 from engine.vocabulary import Vocabulary
@@ -122,7 +123,7 @@ class LinkWorker:
 
     def _read(self, task: LinkTask, found: PartCollector) -> Iterator[RefusedRecord | None]:
         """Link a part's texts; yield what is refused of them, and None after each text."""
-        file = RowFile(Store.open(task.address), task.source, task.form)
+        file = RowFile(source_store(task.address), task.source, task.form)
         for values, position, record in file.rows(task.columns, task.piece):
             if isinstance(values, Refusal):
                 yield RefusedRecord(task.source, position, values, record)

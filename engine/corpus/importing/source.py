@@ -14,6 +14,7 @@ from engine.corpus.readers.table_files import TABLE_FORMS, find_tables
 from engine.corpus.readers.tables import TableReader
 from engine.corpus.readers.ultrawiki import UltraWikiReader
 from engine.errors import FormatError, StorageError
+from engine.storage.sources import source_store
 from engine.storage.store import Store
 
 AUTO = "auto"
@@ -48,7 +49,7 @@ class ImportSource:
     """What is imported.
 
     Args:
-        address: a folder, a file, a pattern of names, or an ``s3://`` address.
+        address: a folder, a file, a pattern of names, or or an address (``s3://``, ``gs://``, …).
         format: one of :func:`formats`; "auto": what the names of the files say.
         columns: names of columns in tables by ours, where they are others.
         entities: address of the table of entities; empty: it is found beside the sentences.
@@ -71,7 +72,7 @@ def open_source(source: ImportSource) -> tuple[str, CorpusReader]:
     if form not in formats():
         raise FormatError(f"--format {form}: no such format; known are {', '.join(formats())}")
     top, is_pattern = top_of(address)
-    place = Store.open(top)
+    place = source_store(top)
     if not place.exists():
         raise StorageError(
             f"{place.uri}: nothing is there; --source takes a folder, a file, a pattern or an s3:// address"

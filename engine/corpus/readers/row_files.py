@@ -32,6 +32,7 @@ from engine.corpus.readers.source_files import list_source, partition_of, refuse
 from engine.corpus.readers.values import Values, from_cells
 from engine.errors import FormatError, StorageError
 from engine.refusals import Refusal
+from engine.storage.sources import source_store
 from engine.storage.store import Store
 
 Form = Literal["jsonl", "parquet", "arrow", "csv", "tsv", "text"]
@@ -174,8 +175,8 @@ def find_row_files(address: str, form: Form | None = None) -> RowFiles:
     """Return the files of an address: a file, all files of a folder, or those that a pattern names.
 
     Args:
-        address: a local path or an ``s3://`` address; ``*``, ``?`` and ``[`` make a pattern, in which a ``*``
-            may stand for folders, too.
+        address: a local path or an address (``s3://``, ``gs://``, …); ``*``, ``?`` and ``[`` make a pattern,
+            in which a ``*`` may stand for folders, too.
         form: of all of them; None: of each by its ending.
 
     Raises:
@@ -183,7 +184,7 @@ def find_row_files(address: str, form: Form | None = None) -> RowFiles:
         FormatError: no file of it, or not every one that holds records, can be read.
     """
     top, is_pattern = top_of(address)
-    place = Store.open(top)
+    place = source_store(top)
     if not place.exists():
         raise StorageError(
             f"{place.uri}: nothing is there; give a file, a folder, a pattern or an s3:// address"

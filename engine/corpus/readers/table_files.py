@@ -11,6 +11,7 @@ from engine.corpus.readers.row_files import Form, RowFile, endings_of, find_row_
 from engine.corpus.readers.rows import PARQUET
 from engine.corpus.readers.source_files import Listing, list_source, refuse_left_out
 from engine.errors import FormatError
+from engine.storage.sources import source_store
 from engine.storage.store import Store
 
 TABLE_FORMS: tuple[Form, ...] = ("jsonl", "parquet", "arrow", "csv", "tsv")
@@ -51,7 +52,7 @@ def find_tables(
         StorageError: nothing is there.
     """
     root, is_pattern = top_of(address)
-    place = Store.open(root if is_pattern else address)
+    place = source_store(root if is_pattern else address)
     apart = find_row_files(entities).files if entities else None
     if is_pattern or place.size() >= 0:
         found = find_row_files(address, form)

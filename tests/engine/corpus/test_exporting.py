@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from engine.corpus import exporting
-from engine.corpus.exporting import export_corpus
+from engine.corpus.exporting import CARD, export_corpus
 from engine.errors import BundleError, StorageError
 from engine.storage.bundle import Bundle
 from engine.storage.publishing import publish
@@ -110,7 +110,7 @@ def test_images_come_along_and_can_be_read_from_there(tmp_path: Path) -> None:
 def test_the_card_names_the_tables_as_the_hub_reads_them(tmp_path: Path) -> None:
     run_import(tmp_path / "w", corpus(tmp_path / "raw"), "jsonl")
     export_corpus(Workspace.open(tmp_path / "w"), Store.open(tmp_path / "out"))
-    text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    text = (tmp_path / "out" / CARD).read_text(encoding="utf-8")
     front = yaml.safe_load(text.split("---\n")[1])
     assert [one["config_name"] for one in front["configs"]] == ["sentences", "entities"]
     for one in front["configs"]:
@@ -175,11 +175,11 @@ def test_what_is_there_is_replaced_only_if_it_is_an_export_and_that_is_wanted(tm
     with pytest.raises(StorageError, match=r"holds \.git, which no export wrote"):
         export_corpus(place, Store.open(out), overwrite=True)
     (out / ".git").rmdir()
-    (out / "README.md").write_text("my own")
+    (out / CARD).write_text("my own")
     with pytest.raises(StorageError, match=r"holds README\.md, which no export wrote"):
         export_corpus(place, Store.open(out), overwrite=True)
     with pytest.raises(StorageError, match="a file; name a folder"):
-        export_corpus(place, Store.open(out / "README.md"), overwrite=True)
+        export_corpus(place, Store.open(out / CARD), overwrite=True)
     with pytest.raises(StorageError, match=r"no corpus here yet"):
         export_corpus(Workspace.open(tmp_path / "none"), Store.open(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
@@ -203,6 +203,6 @@ def test_from_bucket_to_bucket(tmp_path: Path, s3: str) -> None:
     same(given, again(tmp_path / "v", out.uri))
     with pytest.raises(StorageError, match="is there already"):
         export_corpus(Workspace.open(f"{s3}/w"), out)
-    (out / "README.md").delete()  # as one that was interrupted
+    (out / CARD).delete()  # as one that was interrupted
     export_corpus(Workspace.open(f"{s3}/w"), out, overwrite=True)
-    assert [file.name for file in out.files(".md")] == ["README.md"]
+    assert [file.name for file in out.files(".md")] == [CARD]
