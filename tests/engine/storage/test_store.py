@@ -14,7 +14,7 @@ def test_addresses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "reason"), [("gs://b/x", "only local paths"), ("s3:///x", "names no bucket")]
+    ("address", "reason"), [("ftp://b/x", "only local paths"), ("s3:///x", "names no bucket")]
 )
 def test_an_address_that_cannot_be_used_is_named(address, reason) -> None:
     with pytest.raises(StorageError, match=f"{address}: {reason}"):
