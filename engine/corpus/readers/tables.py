@@ -49,6 +49,7 @@ from engine.corpus.readers.values import (
     details,
     dumps,
     entity_of_row,
+    flag_of,
     image_of,
     offsets_of,
     required_text,
@@ -138,7 +139,7 @@ class TableReader:
             start, end = None, None
         address = address_in(self._tables.root, image.address) if image.address else None
         name = clean_name(entity)
-        marked = start is not None and row.get("annotated") is True
+        marked = flag_of(row.get("annotated"), "annotated", faults) and start is not None
         return Sentence(name, sentence or "", start, end, address, source, position, marked, image.content)
 
     def _rows_of(self, file: RowFile, columns: Sequence[str]) -> Iterator[Row]:

@@ -102,6 +102,14 @@ def number_of(value: object, what: str) -> int | Refusal | None:
     return wrong_type(f"{what} must be a whole number", value)
 
 
+def flag_of(value: object, what: str, faults: Faults) -> bool:
+    """Return whether a flag is set; what is neither true nor false goes to ``faults``."""
+    if isinstance(value, bool) or is_missing(value):
+        return value is True
+    faults.append(BadDetail(wrong_type(f"{what} must be true or false", value), dumps(value)))
+    return False
+
+
 def offsets_of(row: Values, faults: Faults) -> tuple[int, int] | tuple[None, None]:
     """Return a row's ``start`` and ``end``; none of them where one is missing or cannot be used."""
     first, last = row.get("start"), row.get("end")
@@ -243,13 +251,13 @@ def entity_of_row(
 
 
 def from_cells(row: Values) -> Values:
-    """Return a row of texts, as CSV has them, with its aliases parted, and attributes and offsets read.
+    """Return a row of texts, as CSV has them: aliases parted; attributes, offsets and flags read.
 
     What cannot be read stays a text, and is refused as that.
     """
     if isinstance(aliases := row.get("aliases"), str):
         row["aliases"] = [alias.strip() for alias in aliases.split(ALIAS_SEPARATOR) if alias.strip()]
-    for name in ("attributes", "start", "end"):
+    for name in ("attributes", "start", "end", "annotated"):
         if isinstance(cell := row.get(name), str):
             with suppress(ValueError):
                 row[name] = json.loads(cell)

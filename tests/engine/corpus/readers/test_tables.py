@@ -179,3 +179,28 @@ def test_missing_tables_and_columns_are_named(tmp_path: Path) -> None:
     parquet(tmp_path / "n.parquet", entity=[1], sentence=["Iron."])
     with pytest.raises(FormatError, match="entity must be a text, not a number"):
         run_import(tmp_path / "w", tmp_path / "n.parquet", "parquet")
+
+
+def test_what_people_marked_is_taken_as_it_is(tmp_path: Path) -> None:
+    text = "Iron, the metal, is iron."
+    rows = [
+        {"entity": "iron", "sentence": text, "start": 0, "end": 4},
+        {"entity": "iron", "sentence": text, "start": 6, "end": 15, "annotated": True},
+        {"entity": "iron", "sentence": text, "start": 20, "end": 24, "annotated": True},
+        {"entity": "iron", "sentence": "The metal.", "start": 4, "end": 9, "annotated": False},
+        {"entity": "iron", "sentence": "Some iron.", "annotated": True},
+        {"entity": "iron", "sentence": "More iron.", "start": 5, "end": 9, "annotated": "yes"},
+    ]
+    got = run_import(tmp_path / "w", jsonl(tmp_path / "s.jsonl", rows), "jsonl")
+    assert [held for _, held in got.held] == ["Iron", "the metal", "iron", "iron", "iron"]
+    assert [reason for _, reason in got.reasons] == [
+        "start 4 and end 9 hold 'metal', neither the name nor an alias",
+        "annotated must be true or false, not a text",
+    ]
+    (tmp_path / "s.csv").write_text(
+        "entity,sentence,start,end,annotated\niron,The metal.,4,9,true\niron,Iron.,0,4,\n", encoding="utf-8"
+    )
+    assert [held for _, held in run_import(tmp_path / "v", tmp_path / "s.csv", "csv").held] == [
+        "metal",
+        "Iron",
+    ]
