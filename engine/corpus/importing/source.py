@@ -10,6 +10,7 @@ from engine.corpus.readers.base import CorpusReader
 from engine.corpus.readers.compression import ENDINGS
 from engine.corpus.readers.mesed import MesedReader
 from engine.corpus.readers.row_files import top_of
+from engine.corpus.readers.source_files import way_to_hub
 from engine.corpus.readers.table_files import TABLE_FORMS, find_tables
 from engine.corpus.readers.tables import TableReader
 from engine.corpus.readers.ultrawiki import UltraWikiReader
@@ -76,6 +77,7 @@ def open_source(source: ImportSource) -> tuple[str, CorpusReader]:
     if not place.exists():
         raise StorageError(
             f"{place.uri}: nothing is there; --source takes a folder, a file, a pattern or an s3:// address"
+            + way_to_hub(address)
         )
     of_tables = [name for name in ("columns", "entities") if getattr(source, name)]
     if form == AUTO and not is_pattern and not of_tables:

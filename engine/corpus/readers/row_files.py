@@ -28,7 +28,7 @@ from engine.corpus.readers.rows import (
     read_jsonl,
     read_parquet,
 )
-from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out
+from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out, way_to_hub
 from engine.corpus.readers.values import Values, from_cells
 from engine.errors import FormatError, StorageError
 from engine.refusals import Refusal
@@ -188,6 +188,7 @@ def find_row_files(address: str, form: Form | None = None) -> RowFiles:
     if not place.exists():
         raise StorageError(
             f"{place.uri}: nothing is there; give a file, a folder, a pattern or an s3:// address"
+            + way_to_hub(address)
         )
     if not is_pattern and place.size() >= 0:
         return RowFiles([RowFile(place, place.name, form or _form_of(place.name, place.uri))], [])

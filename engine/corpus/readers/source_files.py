@@ -32,6 +32,7 @@ _SHARD = re.compile(r".+-\d{5}-of-\d{5}\.(parquet|arrow)")
 
 _STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 _HUB_INFO = "dataset_infos.json"
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _CACHED = re.compile(r"cache-.*\.arrow")
 
 _PARTITION_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -117,6 +118,14 @@ def list_source(folder: Store) -> Listing:
             else:
                 broken[inside] = "not a regular file; remove it"
     return Listing(folder, dict(sorted(found.items())), broken)
+
+
+def way_to_hub(address: str) -> str:
+    """Return what is said of an address where nothing is, if it may be a name on the Hugging Face hub."""
+    if not _HUB_NAME.fullmatch(address):
+        return ""
+    fetch = f"hf download {address} --repo-type dataset --local-dir FOLDER"
+    return f" (a data set of the hub is fetched first: {fetch})"
 
 
 def dangling(file: Store) -> str | None:

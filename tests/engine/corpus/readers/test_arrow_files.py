@@ -16,7 +16,7 @@ from pyarrow import ipc
 from engine.corpus.positions import RowPosition
 from engine.corpus.readers.row_files import RowFile, find_row_files
 from engine.corpus.readers.rows import Row
-from engine.errors import FormatError
+from engine.errors import FormatError, StorageError
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
 from tests.support.corpora import Imported, parquet, run_import
@@ -201,3 +201,16 @@ def test_a_large_file_is_read_batch_by_batch(tmp_path: Path) -> None:
     assert number == 50_000
     assert most < 8 << 20  # of 50 MB
     assert peak < 8 << 20
+
+
+def test_a_name_on_the_hub_says_how_it_becomes_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = r"nothing is there; .* \(a data set of the hub is fetched first: hf download some/set --repo-type"
+    with pytest.raises(StorageError, match=said):
+        run_import(tmp_path / "w", "some/set", "auto")
+    with pytest.raises(StorageError, match=said):
+        find_row_files("some/set")
+    with pytest.raises(StorageError, match=r"s3:// address$"):
+        find_row_files("/some/set")
