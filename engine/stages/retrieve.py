@@ -25,6 +25,7 @@ from engine.retrieval.index import (
 )
 from engine.stages.base import Stage, Worker, by_settings
 from engine.storage.bundle import Bundle
+from engine.vocabulary import read_gone
 
 WHERES = 16
 """Filters whose entities are cached: four bytes an entity each, at most."""
@@ -124,8 +125,10 @@ def matching_of(bundle: Bundle) -> Matching:
 
     @lru_cache(WHERES)
     def matching(filters: Filters) -> Ids | None:
-        catalogue = open_catalogue(bundle)
-        return None if not filters and catalogue.all_are_there else catalogue.matching(filters)
+        # The catalogue takes memory, and is needed for filters alone, or where entities are gone.
+        if not filters and not len(read_gone(bundle.path("entities.parquet"))):
+            return None
+        return open_catalogue(bundle).matching(filters)
 
     return matching
 

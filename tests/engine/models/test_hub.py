@@ -145,7 +145,7 @@ def test_a_bucket_or_a_folder_in_it_that_is_not_there(name: str, bucket: str) ->
     assert f"{bucket}/nothing: no such folder" in refusal(name, f"{bucket}/nothing")
     with pytest.raises(StorageError, match=r"s3://not-there: .*check the bucket's name"):
         LOADERS[name].load("s3://not-there/model")
-    assert "only local paths and s3://" in refusal(name, "gs://bucket/model")
+    assert "gs:// is only read from" in refusal(name, "gs://bucket/model")
 
 
 @pytest.mark.parametrize("name", LOADERS)
