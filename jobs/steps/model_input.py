@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -113,9 +114,9 @@ def _drawn(
     """Return for every part the row numbers, within it, of the contexts that were drawn."""
     with workspace.entities.open_input() as stream:
         names = pq.read_table(stream, columns=["name"])["name"].to_pylist()
-    entities, draws = [], []
+    entities, draws, pictured = [], [], Counter[str]()
     for part in workspace.mentions():
-        ids, numbers, able = _draws_of(part, names, settings)
+        ids, numbers, able = _draws_of(part, names, settings, pictured)
         # Below 0: not drawn.
         entities.append(np.where(able, ids, -1))
         draws.append(numbers)
@@ -129,18 +130,32 @@ def _drawn(
 
 
 def _draws_of(
-    part: Store, names: Sequence[str], settings: InputSettings
+    part: Store, names: Sequence[str], settings: InputSettings, pictured: Counter[str]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
-    """Return the entity and the draw of every mention of a part, and whether it may be drawn, [rows]."""
+    """Return the entity and the draw of every mention of a part, and whether it may be drawn, [rows].
+
+    Contexts of one sentence with several images are told apart by their number, not by the images'
+    addresses: images may be moved.
+
+    Args:
+        part: of the mentions.
+        names: of all entities.
+        settings: of the draw.
+        pictured: how often each sentence of an entity came with an image in the parts before; is added to.
+    """
     with part.open_input() as stream:
         table = pq.read_table(stream)
     ids = table["entity_id"].to_numpy()
     seed = str(settings.seed)
     columns = (table[name].to_pylist() for name in ("entity_id", "sentence", "start", "image"))
-    draws = [
-        draw_of(seed, names[entity], sentence, str(start), image or "")
-        for entity, sentence, start, image in zip(*columns, strict=True)
-    ]
+    draws = []
+    for entity, sentence, start, image in zip(*columns, strict=True):
+        number = 0
+        if image is not None:
+            context = f"{entity} {start} {sentence}"
+            pictured[context] += 1
+            number = pictured[context]
+        draws.append(draw_of(seed, names[entity], sentence, str(start), str(number)))
     able = table["end"].to_numpy() > 0  # those with a sentence
     return ids, np.array(draws, np.uint64), able | settings.images
 
