@@ -18,7 +18,11 @@ from tests.support.locks import Clock
 
 ROOT = Path(__file__).parents[3]
 HOLDS = """
-import sys, time
+import signal, sys, time
+# What starts the tests may ignore these (nohup, a job in the background), and a process inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from engine.storage.lock import hold
 from engine.storage.workspace import Workspace
 with hold(Workspace.open(sys.argv[1]).locks, "import", exclusive=True):
