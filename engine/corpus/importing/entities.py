@@ -48,10 +48,16 @@ class EntityTable:
         """How many entities were not there before."""
         return len(self.entities) - self._known
 
-    def find(self, name: str) -> int | None:
-        """Return the id of the entity of a name, or of one that looks alike; of one that is gone None."""
+    def find_named(self, name: str) -> int | None:
+        """Return the id of the entity that a sentence names, which is then not missing in the source.
+
+        It has the name or one that looks alike. Of an entity that was removed, None.
+        """
         found = self._ids.find(name)
-        return None if found is None or self.entities[found].gone else found
+        if found is None or self.entities[found].gone:
+            return None
+        self._met.add(found)
+        return found
 
     def remove_missing(self) -> None:
         """Let the known entities that the source does not name be gone: their ids stay, nothing else does."""

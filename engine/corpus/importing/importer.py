@@ -224,7 +224,7 @@ class _Import:
 
     def _take(self, one: Sentence) -> int | Refusal | None:
         """Write the context's mention; return its entity, why it is refused, or None if it is known."""
-        entity_id = self._table.find(one.entity)
+        entity_id = self._table.find_named(one.entity)
         if entity_id is None:
             return self._table.fault_of_unknown(one.entity)
         only_image = not one.sentence and (one.image or one.image_bytes)

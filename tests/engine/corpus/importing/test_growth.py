@@ -181,6 +181,16 @@ def test_what_a_list_has_no_more_is_removed_whole_and_comes_back(tmp_path: Path)
         )
 
 
+def test_an_entity_that_sentences_name_is_not_missing(tmp_path: Path) -> None:
+    """Also where a table listed the entities once, and the whole corpus of today comes without one."""
+    sentences = {"Oslo": ["We saw Oslo on day 1."], "Rome": ["Rome is old."]}
+    run_import(tmp_path / "w", ultrawiki(tmp_path / "a", sentences), "ultrawiki")
+    today = jsonl(tmp_path / "b.jsonl", [said("Oslo", 1), said("Oslo", 2)])
+    grown = run_import(tmp_path / "w", today, "jsonl", update=True, remove_missing=True)
+    assert held(grown) == {("Oslo", said("Oslo", i)["sentence"]) for i in (1, 2)}
+    assert [bool(one.get("gone")) for one in grown.entities] == [False, True]
+
+
 def test_images_and_their_contexts_stay(tmp_path: Path) -> None:
     rows = [{"entity": "Oslo", "image_bytes": "iVBORw0KGgo="}, said("Oslo", 1)]
     run_import(tmp_path / "w", jsonl(tmp_path / "a.jsonl", rows), "jsonl")
