@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from engine.errors import BundleError, UserError
 from engine.storage.bundle import (
     MANIFEST,
@@ -25,6 +27,8 @@ from engine.storage.bundle import (
 from engine.storage.lock import check_held
 from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
+
+_ENTITIES = "entities.parquet"
 
 _TRIES = 5
 """Times that a bundle is made anew because another was published meanwhile."""
@@ -114,7 +118,8 @@ def derive(
     """Publish a staged folder together with what the current bundle holds besides, as its descendant.
 
     Carried over is what lies under none of ``replaces`` and is not staged, and the parent's settings
-    where ``settings`` has none. A parent of other entities has nothing that fits: its ids mean others.
+    where ``settings`` has none. A parent of entities with other names has nothing that fits: its ids mean
+    others.
     A bundle that another job publishes meanwhile becomes the parent: nothing of either is lost.
 
     Args:
@@ -133,7 +138,7 @@ def derive(
     own = sorted(path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file())
     for _ in range(_TRIES):
         pointed, parent = _parent(workspace)
-        kept, left_out = _carried(parent, staged, own, replaces)
+        kept, left_out = _carried(workspace, parent, staged, own, replaces)
         together = settings if left_out or parent is None else parent.settings | settings
         if parent is not None:
             _copy_from(workspace.bundles / parent.id, kept, staged)
@@ -150,18 +155,26 @@ def derive(
 
 
 def _carried(
-    parent: Manifest | None, staged: Path, own: Sequence[str], replaces: Sequence[str]
+    workspace: Workspace, parent: Manifest | None, staged: Path, own: Sequence[str], replaces: Sequence[str]
 ) -> tuple[list[str], str]:
     """Return the parent's files that go into its descendant, and what is to be said of those that do not."""
     if parent is None:
         return [], ""
     kept = [name for name in parent.files if not name.startswith(tuple(replaces)) and name not in own]
-    entities = parent.files.get("entities.parquet")
-    if entities is not None and entities.sha256 == sha256_of(staged / "entities.parquet"):
+    if _ENTITIES in parent.files and _names(workspace.bundles / parent.id / _ENTITIES) == _names(
+        Store.open(staged / _ENTITIES)
+    ):
         return kept, ""
     left_out = ", ".join(sorted({name.split("/")[0] for name in kept}))
     about = f"left out of the new bundle: {left_out} of {parent.id}, which has other entities"
     return [], about if kept else ""
+
+
+def _names(entities: Store) -> list[str]:
+    """Return the names, whose places are the ids; the other columns change without other ids."""
+    with entities.open_input() as stream:
+        names: list[str] = pq.read_table(stream, columns=["name"])["name"].to_pylist()
+    return names
 
 
 def _copy_from(bundle: Store, names: Sequence[str], staged: Path) -> None:

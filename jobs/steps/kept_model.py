@@ -9,7 +9,6 @@ from engine.generation.names import name_trie
 from engine.generation.tokenizers import load_tokenizer
 from engine.storage.bundle import Bundle
 from engine.storage.publishing import check_current
-from engine.storage.store import sha256_of
 from engine.storage.workspace import Workspace
 from engine.vocabulary import Vocabulary
 from jobs import console
@@ -33,10 +32,10 @@ def keep_language_model(workspace: Workspace, staged: Path) -> dict[str, Any]:
     if parent is None or not any(name.startswith(_MODEL) for name in parent.files):
         return {}
     entities = "entities.parquet"
-    if parent.files[entities].sha256 == sha256_of(staged / entities):
-        return {}  # what the bundle holds is published beside it as it is
     names = Vocabulary.read(staged / entities).names
     before = Bundle.open(workspace, parent.id, (entities,)).vocabulary.names
+    if names == before:
+        return {}  # what the bundle holds is published beside it as it is
     if names[: len(before)] != before:
         return {}
     for name in parent.files:

@@ -169,6 +169,17 @@ def test_nothing_is_carried_over_to_other_entities(workspace: Workspace, tmp_pat
     assert (manifest.parent, manifest.settings) == (parent, {"lm": 1})
 
 
+def test_what_fits_the_same_names_is_carried_over_whatever_their_details(workspace: Workspace) -> None:
+    parent = Bundle.open(workspace)
+    staged = workspace.bundles.staging()
+    names = parent.vocabulary.names
+    write_entities(staged / "entities.parquet", names, aliases={names[0]: ["another spelling"]})
+    manifest, left_out = derive(workspace, staged, {"lm": 1}, replaces=["lm/"])
+    assert left_out == ""
+    assert set(manifest.files) == set(parent.manifest.files)
+    assert Bundle.open(workspace).vocabulary.find("another spelling") == 0
+
+
 def test_the_first_bundle_has_nothing_to_carry_over(tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path)
     staged = workspace.bundles.staging()
