@@ -31,10 +31,10 @@ from engine.storage.workspace import Workspace
 from engine.training.settings import EncoderSettings
 from jobs import console
 from jobs.settings import TrainingProcesses
+from jobs.steps.bundle_comparison import measured, neighbor_overlap_of
 from jobs.steps.encoder_training import train
 from jobs.steps.index_building import build
 from jobs.steps.model_input import preprocess
-from jobs.steps.moved import kept_neighbors_of, measured
 from jobs.steps.refreshing import HowRefreshed, Refresh
 from jobs.workers.executor import LocalExecutor
 
@@ -121,7 +121,7 @@ def main(
         plain = Workspace.open(halves / "plain")
         make_all(plain, whole)
         bundles = [Bundle.open(workspace) for workspace in (ours, plain)]
-        kept = kept_neighbors_of(*bundles) or 0.0
+        kept = neighbor_overlap_of(*bundles) or 0.0
         figures = {}
         if queries:
             was, now = (measured(ours, [bundle], queries)[0] for bundle in bundles)

@@ -19,19 +19,21 @@ class Writes:
         command: its name, for others that meet its lock.
         exclusive: whether no other command may write meanwhile: it replaces or removes what others read.
             Commands that only add to the workspace go together.
+        unless: a setting with which it writes nothing, and needs no lock.
     """
 
     command: str
     exclusive: bool = False
+    unless: str | None = None
 
     @contextmanager
     def held(self, settings: Any, wait_minutes: float = 0.0) -> Iterator[None]:
-        """Hold the workspace for a block, unless the command only lists what it would do.
+        """Hold the workspace for a block, if the command writes with these settings.
 
         Raises:
             StorageError: another command writes there that this one cannot go together with.
         """
-        if getattr(settings, "dry_run", False):
+        if self.unless is not None and getattr(settings, self.unless):
             yield
             return
         locks = Workspace.open(settings.workspace).locks

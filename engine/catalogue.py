@@ -25,7 +25,7 @@ from engine.query import Filters, Ids
 from engine.storage.bundle import Bundle, lost_file
 from engine.text.closest import ClosestTexts
 from engine.text.spelling import SpellingTable
-from engine.vocabulary import read_gone
+from engine.vocabulary import read_removed
 
 SENTENCES = "sentences.parquet"
 """A bundle's file of sentences: the columns of mentions, sorted by entity. A bundle may have none."""
@@ -105,7 +105,7 @@ class Catalogue:
     def __init__(self, entities: Path, sentences: Path | None, types: EntityTypes | None = None) -> None:
         table = pq.read_table(entities, columns=["description", "attributes"])
         self._descriptions = table["description"]
-        self._everyone = np.setdiff1d(np.arange(len(table), dtype=np.int32), read_gone(entities))
+        self._everyone = np.setdiff1d(np.arange(len(table), dtype=np.int32), read_removed(entities))
         self._attributes = table["attributes"]
         self._postings = _postings(self._attributes)
         self._types = None if TYPE in self._postings else types

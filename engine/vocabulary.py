@@ -33,15 +33,15 @@ ENTITY_SCHEMA = pa.schema(
 )
 """``corpus/entities.parquet``. Ids run from 0 without a gap, in file order."""
 
-GONE = pa.field("gone", pa.bool_(), nullable=False)
+REMOVED = pa.field("removed", pa.bool_(), nullable=False)
 """A further column where entities have been removed: they keep their ids, and are no more found."""
 
 
-def read_gone(path: Path) -> npt.NDArray[np.int32]:
+def read_removed(path: Path) -> npt.NDArray[np.int32]:
     """Return the ids of the entities of ``entities.parquet`` that have been removed, ascending."""
-    if GONE.name not in pq.read_schema(path).names:
+    if REMOVED.name not in pq.read_schema(path).names:
         return np.zeros(0, np.int32)
-    column = pq.read_table(path, columns=[GONE.name])[GONE.name].to_numpy(zero_copy_only=False)
+    column = pq.read_table(path, columns=[REMOVED.name])[REMOVED.name].to_numpy(zero_copy_only=False)
     return np.flatnonzero(column).astype(np.int32)
 
 
@@ -51,16 +51,16 @@ class Vocabulary:
     Args:
         names: of all.
         aliases: of each; None: no entity has one.
-        gone: ids of those that have been removed, which no name finds.
+        removed: ids of those that have been removed, which no name finds.
     """
 
     def __init__(
         self,
         names: Sequence[str],
         aliases: Sequence[Sequence[str]] | None = None,
-        gone: Collection[int] = (),
+        removed: Collection[int] = (),
     ) -> None:
-        self.names, self.gone = list(names), frozenset(gone)
+        self.names, self.removed = list(names), frozenset(removed)
         self.aliases = [list(a) for a in aliases] if aliases is not None else [[] for _ in names]
 
     @classmethod
@@ -68,15 +68,19 @@ class Vocabulary:
         """Read ``entities.parquet`` (:data:`ENTITY_SCHEMA`)."""
         table = pq.read_table(path, columns=["name", "aliases"])
         aliases = [a or [] for a in table["aliases"].to_pylist()]
-        return cls(table["name"].to_pylist(), aliases, read_gone(path).tolist())
+        return cls(table["name"].to_pylist(), aliases, read_removed(path).tolist())
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def grew_from(self, other: Vocabulary) -> bool:
+        """Return whether every id of the other one means the same entity here."""
+        return self.names[: len(other)] == other.names
+
     @cached_property
     def _exact(self) -> dict[str, int]:
         """Names, then aliases: a name always wins over another entity's alias."""
-        found = {name: i for i, name in enumerate(self.names) if i not in self.gone}
+        found = {name: i for i, name in enumerate(self.names) if i not in self.removed}
         for i, aliases in enumerate(self.aliases):
             for alias in aliases:
                 found.setdefault(alias, i)
@@ -117,7 +121,7 @@ class Vocabulary:
         if isinstance(given, bool):
             return None
         if isinstance(given, int):
-            return given if 0 <= given < len(self.names) and given not in self.gone else None
+            return given if 0 <= given < len(self.names) and given not in self.removed else None
         exact = self._exact.get(given)
         if exact is not None:
             return exact

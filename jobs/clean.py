@@ -49,7 +49,7 @@ class CleanSettings(CommandSettings):
     )
 
 
-@command(EXAMPLES, writes=Writes("clean", exclusive=True))
+@command(EXAMPLES, writes=Writes("clean", exclusive=True, unless="dry_run"))
 def main(settings: CleanSettings) -> None:
     """Remove former bundles, and what neither a bundle that is kept nor a pointer (CURRENT) was made from.
 

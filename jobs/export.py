@@ -53,7 +53,7 @@ def main(settings: ExportSettings) -> None:
         )
     console.result(
         entities=counts.entities,
-        gone=counts.gone,
+        removed=counts.removed,
         sentences=counts.sentences,
         images=counts.images,
         files=counts.files,

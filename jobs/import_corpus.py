@@ -114,9 +114,9 @@ def _say_what_was_added(added: Counts) -> None:
         f"added: {added.entities} entities and {added.mentions} mentions; {added.known} sentences were there "
         "already. `seedset refresh` makes anew what was made from the corpus before"
     )
-    if added.removed or added.entities_gone:
+    if added.removed or added.entities_removed:
         console.say(
-            f"removed: {added.removed} mentions; {added.entities_gone} entities are gone, and keep their ids"
+            f"removed: {added.removed} mentions; {added.entities_removed} entities, which keep their ids"
         )
     if added.details_known:
         console.say(

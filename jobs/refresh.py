@@ -64,7 +64,7 @@ class RefreshSettings(CommandSettings):
 @command(
     EXAMPLES,
     headings={"epochs": TRAINING, "warm": TRAINING, "processes": RUN, "pool": RUN},
-    writes=Writes("refresh", exclusive=True),
+    writes=Writes("refresh", exclusive=True, unless="dry_run"),
 )
 def main(settings: RefreshSettings) -> None:
     """Make anew what is of a former corpus: model input, image features, encoders, the index.
@@ -107,13 +107,13 @@ def _show(plan: Refresh) -> None:
 
 def _moved(workspace: Workspace, plan: Refresh, queries: str | None) -> dict[str, str]:
     """Return how far answers have moved: shares of neighbours, and figures of queries if there are any."""
-    from jobs.steps.moved import kept_neighbors_of, measured
+    from jobs.steps.bundle_comparison import measured, neighbor_overlap_of
 
     if plan.before is None or plan.before.id == current_id(workspace):
         return {}
     before, after = Bundle.open(workspace, plan.before.id), Bundle.open(workspace)
-    share = kept_neighbors_of(before, after)
-    found = {} if share is None else {"neighbors_kept": f"{share:.3f}"}
+    share = neighbor_overlap_of(before, after)
+    found = {} if share is None else {"neighbor_overlap": f"{share:.3f}"}
     if queries is not None:
         was, now = measured(workspace, (before, after), queries)
         for name in was:

@@ -75,7 +75,7 @@ class Exported:
     """The counts of an export."""
 
     entities: int = 0
-    gone: int = 0
+    removed: int = 0
     sentences: int = 0
     images: int = 0
     """Files of images that were copied."""
@@ -114,7 +114,7 @@ class _Export:
                     row["attributes"] = [{"key": k, "value": v} for k, v in row["attributes"] or ()]
                 writer.write_table(pa.Table.from_pylist(rows, ENTITY_SCHEMA))
                 self.counts.entities += len(rows)
-        self.counts.gone = len(self.vocabulary.gone)
+        self.counts.removed = len(self.vocabulary.removed)
 
     def write_sentences(
         self, parts: Sequence[Store], rows: Sequence[int], progress: Callable[[int], None]
@@ -145,7 +145,7 @@ class _Export:
                 yield pa.Table.from_pylist(rows, SENTENCE_SCHEMA)
 
     def _is_there(self, entity_id: int) -> bool:
-        return entity_id < len(self.vocabulary) and entity_id not in self.vocabulary.gone
+        return entity_id < len(self.vocabulary) and entity_id not in self.vocabulary.removed
 
     def _row(self, entity_id: int, sentence: str, start: int, end: int, image: str | None) -> dict[str, Any]:
         """Return a row of a mention."""
@@ -240,19 +240,19 @@ def _check_free(output: Store, overwrite: bool) -> None:
 
 
 def _of_bundle(bundle: Bundle, corpus: Vocabulary) -> Vocabulary:
-    """Return the entities of a bundle, without those that are gone in it or in the corpus.
+    """Return the entities of a bundle, without those that were removed from it or from the corpus.
 
     Raises:
         BundleError: they are not the first ones of the corpus, so that ids mean others.
     """
     own = Vocabulary.read(bundle.path("entities.parquet"))
-    if own.names != corpus.names[: len(own)]:
+    if not corpus.grew_from(own):
         raise BundleError(
             f"bundle {bundle.id}: has other entities than the corpus; name one that was made from this "
             "corpus, or leave --bundle out"
         )
-    gone = own.gone | {i for i in corpus.gone if i < len(own)}
-    return Vocabulary(own.names, corpus.aliases[: len(own)], gone)
+    removed = own.removed | {i for i in corpus.removed if i < len(own)}
+    return Vocabulary(own.names, corpus.aliases[: len(own)], removed)
 
 
 def _shards(parts: Sequence[Store], rows: Sequence[int]) -> list[list[Store]]:

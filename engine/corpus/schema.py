@@ -59,7 +59,7 @@ class Counts(BaseModel):
     """Sentences that were there already when they were to be added."""
     removed: int = 0
     """Mentions that were removed, as the source had them no more."""
-    entities_gone: int = 0
+    entities_removed: int = 0
     """Entities that were removed and keep their ids; they count among the entities."""
     details_known: int = 0
     """Entities that were there already with other details, which stayed."""

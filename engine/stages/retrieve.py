@@ -25,7 +25,7 @@ from engine.retrieval.index import (
 )
 from engine.stages.base import Stage, Worker, by_settings
 from engine.storage.bundle import Bundle
-from engine.vocabulary import read_gone
+from engine.vocabulary import read_removed
 
 WHERES = 16
 """Filters whose entities are cached: four bytes an entity each, at most."""
@@ -125,8 +125,8 @@ def matching_of(bundle: Bundle) -> Matching:
 
     @lru_cache(WHERES)
     def matching(filters: Filters) -> Ids | None:
-        # The catalogue takes memory, and is needed for filters alone, or where entities are gone.
-        if not filters and not len(read_gone(bundle.path("entities.parquet"))):
+        # The catalogue takes memory, and is needed for filters alone, or where entities were removed.
+        if not filters and not len(read_removed(bundle.path("entities.parquet"))):
             return None
         return open_catalogue(bundle).matching(filters)
 

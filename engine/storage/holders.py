@@ -39,7 +39,7 @@ class Holder(BaseModel):
         pid: number of the process.
         started: when that process began, in ticks of the kernel's clock; None where it is not known.
         since: when the command began.
-        beat: when this was last written.
+        heartbeat: when this was last written.
         taken_over_by: who has taken the lock over, as :meth:`who` says it; "": nobody has.
         taker: name of that one's own file.
     """
@@ -54,7 +54,7 @@ class Holder(BaseModel):
     pid: int
     started: int | None
     since: datetime.datetime
-    beat: datetime.datetime
+    heartbeat: datetime.datetime
     taken_over_by: str = ""
     taker: str = ""
 
@@ -77,7 +77,7 @@ class Holder(BaseModel):
             pid=pid,
             started=_began(pid),
             since=_utc(now),
-            beat=_utc(now),
+            heartbeat=_utc(now),
         )
 
     @classmethod
@@ -95,9 +95,9 @@ class Holder(BaseModel):
                 "works in the workspace, remove the file"
             ) from None
 
-    def with_beat(self, now: float) -> Holder:
+    def with_heartbeat(self, now: float) -> Holder:
         """Return the same holder, alive at a time."""
-        return self.model_copy(update={"beat": _utc(now)})
+        return self.model_copy(update={"heartbeat": _utc(now)})
 
     def content(self) -> bytes:
         """Return what is written into its file."""
@@ -108,8 +108,8 @@ class Holder(BaseModel):
         return f"`seedset {self.command}` of {self.owner} on {self.host} (process {self.pid})"
 
     def silent_s(self, now: float) -> float:
-        """Return seconds since the last beat by the wall clock: negative if its clock is ahead of ours."""
-        return now - self.beat.timestamp()
+        """Return seconds since the last heartbeat by the wall clock: negative if its own is ahead of ours."""
+        return now - self.heartbeat.timestamp()
 
     def lives(self) -> bool | None:
         """Return whether its process runs; None where that cannot be found out from here."""

@@ -9,10 +9,10 @@ A command that ends takes its file away. One that was killed cannot, so a file c
 
 - where its process has ended, if it ran under the same kernel as who looks: at once;
 - else where it has not changed for :attr:`Timing.silence_s`, while its holder would write it anew every
-  :attr:`Timing.beat_s`. That is watched by the own clock: those of two machines may differ by any time.
+  :attr:`Timing.heartbeat_s`. That is watched by the own clock: those of two machines may differ by any time.
 
 Who takes a file over writes so into it, on the condition that it still holds what was seen. A holder that
-was only suspended finds that at its next beat, or before it publishes (:func:`check_held`).
+was only suspended finds that at its next heartbeat, or before it publishes (:func:`check_held`).
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Timing:
     """Times in seconds, and the clocks.
 
     Args:
-        beat_s: after which a holder writes its file anew.
-        silence_s: without a change after which a file of another machine is taken over: six beats, as a
+        heartbeat_s: after which a holder writes its file anew.
+        silence_s: without a change after which a file of another machine is taken over: six heartbeats, as a
             network disk may show a change a minute late (NFS, by default), and a bucket may be slow.
-        doubt_s: since the last beat after which such a file is watched before the command is refused; a
-            difference of the clocks makes a file be watched in vain, which takes a beat.
+        doubt_s: since the last heartbeat after which such a file is watched before the command is refused; a
+            difference of the clocks makes a file be watched in vain, which takes a heartbeat.
         poll_s: between two looks.
         tries: before a command is refused: two that begin at once may see each other, and both give way.
         jitter_s: longest wait before the second try, or what a try takes if that is longer; it doubles with
@@ -63,7 +63,7 @@ class Timing:
         sleep: waits so many seconds.
     """
 
-    beat_s: float = 20.0
+    heartbeat_s: float = 20.0
     silence_s: float = 120.0
     doubt_s: float = 60.0
     poll_s: float = 2.0
@@ -129,17 +129,17 @@ class WorkspaceLock:
                 told = True
             timing.sleep(timing.poll_s)
         if self._content:
-            self._thread = threading.Thread(target=self._beat_on, name="workspace-lock", daemon=True)
+            self._thread = threading.Thread(target=self._keep_heartbeat, name="workspace-lock", daemon=True)
             self._thread.start()
 
     def check(self) -> None:
-        """Check that nobody has taken the lock over, and write a beat.
+        """Check that nobody has taken the lock over, and write a heartbeat.
 
         Raises:
             StorageError: somebody has; says who.
         """
         with translated(self._file.uri):
-            self._beat()
+            self._heartbeat()
         if self._lost:
             raise StorageError(
                 f"{self.root.uri}: {self._lost}; nothing was published: run the command again when no other "
@@ -152,7 +152,7 @@ class WorkspaceLock:
         if self._holder.pid != os.getpid():
             return  # a fork: the file is its parent's
         if self._thread is not None:
-            self._thread.join(self._timing.beat_s)
+            self._thread.join(self._timing.heartbeat_s)
         for file in (*self._left, self._file):
             with suppress(*_FAILURES):
                 file.delete()
@@ -176,7 +176,7 @@ class WorkspaceLock:
         return against
 
     def _write(self) -> None:
-        self._holder = self._holder.with_beat(self._timing.wall())
+        self._holder = self._holder.with_heartbeat(self._timing.wall())
         try:
             _again(self._write_file, self._locks.is_local)
         except UserError as error:
@@ -239,12 +239,12 @@ class WorkspaceLock:
         )
         return True
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         """Write the own file anew; note if it is no longer what this command wrote."""
         with self._writing:
             if not self._content or self._lost or self._holder.pid != os.getpid():
                 return  # of a fork the file is its parent's, who would not know what was written
-            later = self._holder.with_beat(self._timing.wall())
+            later = self._holder.with_heartbeat(self._timing.wall())
             there = self._file.read_if_there()
             if there == self._content and self._file.replace_bytes(later.content(), there):
                 self._content = later.content()
@@ -262,10 +262,10 @@ class WorkspaceLock:
             by = Holder.read(self._file, there or b"").taken_over_by
         return f"the lock was taken over by {by or 'another command, which has ended since'}"
 
-    def _beat_on(self) -> None:
-        while not self._ended.wait(self._timing.beat_s):
+    def _keep_heartbeat(self) -> None:
+        while not self._ended.wait(self._timing.heartbeat_s):
             with suppress(*_FAILURES):  # said before anything is published
-                self._beat()
+                self._heartbeat()
             if self._lost:
                 logger.warning("%s: %s; this command will publish nothing", self.root.uri, self._lost)
                 return

@@ -32,12 +32,11 @@ def keep_language_model(workspace: Workspace, staged: Path) -> dict[str, Any]:
     if parent is None or not any(name.startswith(_MODEL) for name in parent.files):
         return {}
     entities = "entities.parquet"
-    names = Vocabulary.read(staged / entities).names
-    before = Bundle.open(workspace, parent.id, (entities,)).vocabulary.names
-    if names == before:
-        return {}  # what the bundle holds is published beside it as it is
-    if names[: len(before)] != before:
-        return {}
+    vocabulary = Vocabulary.read(staged / entities)
+    before = Bundle.open(workspace, parent.id, (entities,)).vocabulary
+    if not vocabulary.grew_from(before) or len(vocabulary) == len(before):
+        return {}  # of others nothing fits; of the same all is published beside it as it is
+    names = vocabulary.names
     for name in parent.files:
         if name.startswith(_MODEL):
             (workspace.bundles / parent.id / name).link_or_fetch(staged / name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from engine.models.device import worker_device
@@ -68,7 +69,7 @@ def _parts(workspace: Workspace, key: str) -> PartFolder[EntitySums]:
 def _read_sums(file: Store) -> EntitySums:
     try:
         kept = load_file(file.local_copy(machine_cache()))
-    except Exception as error:  # the library's own kind for a file that is cut
+    except SafetensorError as error:  # a file that is cut
         raise ValueError(str(error)) from error
     return EntitySums(kept["ids"], kept["sums"])
 

@@ -13,7 +13,7 @@ from engine.queries.making.definitions import FineClass
 from engine.queries.making.hard_negatives import HardNegative, hard_negatives
 from engine.storage.store import machine_cache
 from engine.storage.workspace import Workspace
-from engine.vocabulary import read_gone
+from engine.vocabulary import read_removed
 from jobs import console
 
 
@@ -59,7 +59,9 @@ def query_vocabulary(
     Raises:
         UserError: every entity is of a class.
     """
-    there = set(range(len(names))) - set(read_gone(workspace.entities.local_copy(machine_cache())).tolist())
+    there = set(range(len(names))) - set(
+        read_removed(workspace.entities.local_copy(machine_cache())).tolist()
+    )
     members = there & {entity for one in fine for entity in one.members}
     pool = there - members
     if not pool:

@@ -85,13 +85,13 @@ def test_every_method_answers_alike_alone_and_in_any_batch(name: str, bundle: Bu
         assert (np.diff(found.ranking.scores) <= 0).all()
 
 
-GONE = frozenset(range(0, 500, 3))
+REMOVED = frozenset(range(0, 500, 3))
 """Entities that have been removed: every third, so that any list would hold some."""
 
 
 @pytest.fixture(scope="module")
 def thinned(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return method_bundle(tmp_path_factory.mktemp("thinned"), gone=GONE)
+    return method_bundle(tmp_path_factory.mktemp("thinned"), removed=REMOVED)
 
 
 @pytest.mark.parametrize("name", [*RETRIEVING, *GENERATIVE])
@@ -100,9 +100,9 @@ def test_no_method_answers_an_entity_that_was_removed(name: str, bundle: Bundle,
     (whole,) = shortened(method(name)).open(bundle)([query])
     (found,) = shortened(method(name)).open(thinned)([query])
     if len(whole.ranking) > 10:  # a random model may list few, and without a trie none
-        assert set(whole.ranking.ids.tolist()) & GONE, "they would be in it"
+        assert set(whole.ranking.ids.tolist()) & REMOVED, "they would be in it"
         assert len(found.ranking)
-    assert not set(found.ranking.ids.tolist()) & GONE
+    assert not set(found.ranking.ids.tolist()) & REMOVED
 
 
 def test_a_removed_entity_is_found_by_no_name(thinned: Bundle) -> None:

@@ -110,7 +110,7 @@ def test_a_corpus_that_grew_is_refreshed_and_a_second_time_nothing_is_stale(
     assert current_id(workspace) == old
     assert run_command(refresh.main, *words) == 0
     out = capsys.readouterr().out
-    assert "neighbors_kept=" in out
+    assert "neighbor_overlap=" in out
     bundle = Bundle.open(workspace)
     assert f"bundle={bundle.id}" in out
     assert bundle.vocabulary.names == [*METALS, "copper"]
@@ -255,7 +255,7 @@ def test_a_language_model_is_kept_with_a_trie_of_all_names(made: Made, tmp_path:
     last = Bundle.open(workspace)
     assert last.id != bundle.id
     assert Trie.load(last.path("trie")).n_entities == len(names), "a name keeps its id"
-    assert last.vocabulary.gone == {0}
+    assert last.vocabulary.removed == {0}
     assert last.manifest.settings["lm"]["run"] == "tiny"
 
 

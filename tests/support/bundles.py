@@ -28,7 +28,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.publishing import publish
 from engine.storage.workspace import Workspace
 from engine.typing.model import TypingModel
-from engine.vocabulary import ENTITY_SCHEMA, GONE
+from engine.vocabulary import ENTITY_SCHEMA, REMOVED
 from tests.support.encoders import write_encoder, write_masked_lm
 from tests.support.language_models import tiny_model
 
@@ -39,9 +39,9 @@ def write_entities(
     aliases: Mapping[str, list[str]] | None = None,
     descriptions: Sequence[str] | None = None,
     attributes: Sequence[Mapping[str, list[str]]] | None = None,
-    gone: Collection[int] = (),
+    removed: Collection[int] = (),
 ) -> None:
-    """Write an entity table with these names, in order; those of the ids ``gone`` have been removed."""
+    """Write an entity table with these names, in order; those of the ids ``removed`` have been removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {
         "entity_id": range(len(names)),
@@ -51,8 +51,8 @@ def write_entities(
         "attributes": [list(one.items()) for one in attributes or [{}] * len(names)],
     }
     table = pa.table(columns, schema=ENTITY_SCHEMA)
-    if gone:
-        table = table.append_column(GONE, pa.array([i in gone for i in range(len(names))]))
+    if removed:
+        table = table.append_column(REMOVED, pa.array([i in removed for i in range(len(names))]))
     pq.write_table(table, path)
 
 
@@ -192,13 +192,13 @@ def method_bundle(
     seed: int = 0,
     names: Sequence[str] = (),
     attributes: Sequence[Mapping[str, list[str]]] = (),
-    gone: Collection[int] = (),
+    removed: Collection[int] = (),
 ) -> Bundle:
     """Publish n entities, or those named, with all that methods and pages read, at random.
 
     Views with hubness, predicted distributions, a language model, an encoder of states [d], descriptions,
     three sentences each, and the attributes "class" ("rare" the first tenth, then "common") and "parity"
-    ("even" or "odd", by id), or the given ones. Those of the ids ``gone`` have been removed.
+    ("even" or "odd", by id), or the given ones. Those of the ids ``removed`` have been removed.
     """
     n = len(names) or n
     random = np.random.default_rng(seed)
@@ -213,7 +213,9 @@ def method_bundle(
             for i in range(n)
         ]
         about = [f"The {('even', 'odd')[i % 2]} one of number {i}." for i in range(n)]
-        write_entities(staged / "entities.parquet", names, descriptions=about, attributes=kinds, gone=gone)
+        write_entities(
+            staged / "entities.parquet", names, descriptions=about, attributes=kinds, removed=removed
+        )
         write_mentions(staged / SENTENCES, names, SENTENCES_OF_EACH)
         write_encoder(staged / "encoder", d, seed)
         for number, view in enumerate(("multimodal", "mask")):

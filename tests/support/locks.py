@@ -29,17 +29,17 @@ class Clock:
         return Timing(wall=lambda: NOW + self.passed, steady=lambda: self.passed, sleep=self.sleep)
 
 
-def stranger(workspace: Workspace, exclusive: bool = True, beat: float = NOW, **told: object) -> Store:
+def stranger(workspace: Workspace, exclusive: bool = True, heartbeat: float = NOW, **told: object) -> Store:
     """Write the file of a holder on another machine."""
-    holder = Holder.here("train-encoder", exclusive, beat - 3600).with_beat(beat)
+    holder = Holder.here("train-encoder", exclusive, heartbeat - 3600).with_heartbeat(heartbeat)
     file = workspace.locks / "stranger.json"
     machine = {"machine": "00000000", "host": "far", "owner": "ada"}
     file.write_bytes(holder.model_copy(update={**machine, **told}).content())
     return file
 
 
-def beats(file: Store, seconds: float) -> None:
+def heartbeats(file: Store, seconds: float) -> None:
     """Let a holder's clock go on, whatever time it shows."""
     holder = Holder.read(file, file.read_bytes())
-    later = holder.beat + datetime.timedelta(seconds=seconds)
-    file.write_bytes(holder.with_beat(later.timestamp()).content())
+    later = holder.heartbeat + datetime.timedelta(seconds=seconds)
+    file.write_bytes(holder.with_heartbeat(later.timestamp()).content())

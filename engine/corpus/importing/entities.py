@@ -54,16 +54,16 @@ class EntityTable:
         It has the name or one that looks alike. Of an entity that was removed, None.
         """
         found = self._ids.find(name)
-        if found is None or self.entities[found].gone:
+        if found is None or self.entities[found].removed:
             return None
         self._met.add(found)
         return found
 
     def remove_missing(self) -> None:
-        """Let the known entities that the source does not name be gone: their ids stay, nothing else does."""
+        """Let the known entities that the source does not name count as removed: their ids alone stay."""
         for entity_id in set(range(self._known)) - self._met:
             one = self.entities[entity_id]
-            self.entities[entity_id] = one._replace(aliases=[], description=None, attributes={}, gone=True)
+            self.entities[entity_id] = one._replace(aliases=[], description=None, attributes={}, removed=True)
 
     def read(self, reader: CorpusReader) -> None:
         """Read the entities that a source lists, or where none does the names of its sentences."""
@@ -92,7 +92,7 @@ class EntityTable:
     def _meet_known(self, entity_id: int, one: Entity) -> None:
         """Take what the source says of an entity that is there, or count that it says something else."""
         self._met.add(entity_id)
-        before = self.entities[entity_id] = self.entities[entity_id]._replace(gone=False)
+        before = self.entities[entity_id] = self.entities[entity_id]._replace(removed=False)
         said = self._checked(one._replace(name=before.name))
         after = before._replace(
             aliases=said.aliases or before.aliases,
@@ -142,7 +142,7 @@ class EntityTable:
         """Return why a name is refused that no entity has."""
         if fault := fault_of_name(name, MAX_NAME_LENGTH):
             return fault.about("entity name")
-        if (gone := self._ids.find(name)) is not None and self.entities[gone].gone:
+        if (removed := self._ids.find(name)) is not None and self.entities[removed].removed:
             return Refusal(
                 Code.UNKNOWN_ENTITY, f"{name!r} was removed from this corpus; list it to bring it back"
             )

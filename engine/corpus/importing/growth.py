@@ -20,7 +20,7 @@ from engine.corpus.readers.base import Entity
 from engine.corpus.schema import CorpusManifest, Counts, SourceFile, check_whole
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from engine.vocabulary import GONE
+from engine.vocabulary import REMOVED
 
 _COLUMNS = ["entity_id", "sentence", "start", "image"]
 
@@ -117,14 +117,14 @@ class EarlierCorpus:
                 {name: values or [] for name, values in row["attributes"] or ()},
                 file.uri,
                 RowPosition(row["entity_id"]),
-                gone=row.get(GONE.name, False),
+                removed=row.get(REMOVED.name, False),
             )
             for row in rows
         ]
 
     @property
     def next_part(self) -> int:
-        """Number of the next part; those of parts whose mentions are all gone are not used again."""
+        """Number of the next part; those of parts whose mentions were all removed are not used again."""
         return 1 + max(
             (int(part.name[len("part-") : -len(".parquet")]) for part in self.mentions), default=-1
         )
@@ -171,7 +171,7 @@ class EarlierCorpus:
 
     def with_counts(self, new: Counts, brought: BroughtMentions) -> Counts:
         """Return the counts of both imports together; those of entities are of the whole in ``new``."""
-        before, whole = self.manifest.counts, ("entities", "entities_gone", "entities_without_sentences")
+        before, whole = self.manifest.counts, ("entities", "entities_removed", "entities_without_sentences")
         added = {
             name: value + getattr(before, name)
             for name, value in new.model_dump().items()

@@ -170,10 +170,12 @@ class _Import:
             brought = self._earlier.bring(
                 self._folder, self._known if self._settings.remove_missing else None
             )
-        counts, gone = self._counts, sum(one.gone for one in table.entities)
-        counts.entities, counts.entities_gone = len(table.entities), gone
+        counts, removed = self._counts, sum(one.removed for one in table.entities)
+        counts.entities, counts.entities_removed = len(table.entities), removed
         counts.details_known, counts.removed = table.details_known, brought.removed
-        counts.entities_without_sentences = counts.entities - gone - len(self._mentioned | brought.mentioned)
+        counts.entities_without_sentences = (
+            counts.entities - removed - len(self._mentioned | brought.mentioned)
+        )
         return brought
 
     def _refuse(self, refused: RefusedRecord) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from engine.corpus.readers.base import Entity, RefusedRecord
 from engine.corpus.schema import MENTION_SCHEMA, PART_ROWS
 from engine.storage.local_files import short_name
-from engine.vocabulary import ENTITY_SCHEMA, GONE
+from engine.vocabulary import ENTITY_SCHEMA, REMOVED
 
 _VARYING = re.compile(r"""'.*'|".*"|\(.*\)|U\+\w+|\d+""", re.DOTALL)
 """The parts of a reason that differ from record to record: names, numbers, a parser's own words."""
@@ -63,7 +63,7 @@ def write_mentions(table: pa.Table, path: Path) -> None:
 
 def write_entities(path: Path, entities: list[Entity]) -> None:
     """Write ``entities.parquet``; the id of an entity is its place in the list."""
-    schema = ENTITY_SCHEMA.append(GONE) if any(one.gone for one in entities) else ENTITY_SCHEMA
+    schema = ENTITY_SCHEMA.append(REMOVED) if any(one.removed for one in entities) else ENTITY_SCHEMA
     with pq.ParquetWriter(path, schema) as writer:
         for first in range(0, len(entities), PART_ROWS):
             some = entities[first : first + PART_ROWS]
@@ -73,7 +73,7 @@ def write_entities(path: Path, entities: list[Entity]) -> None:
                 "aliases": [e.aliases for e in some],
                 "description": [e.description for e in some],
                 "attributes": [list(e.attributes.items()) for e in some],
-                "gone": [e.gone for e in some],
+                "removed": [e.removed for e in some],
             }
             writer.write_table(pa.table({name: rows[name] for name in schema.names}, schema=schema))
 

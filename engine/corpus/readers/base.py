@@ -25,7 +25,7 @@ class Entity(NamedTuple):
     position: Position
     written: str = ""
     """The name as its source has it, where that is not ``name``."""
-    gone: bool = False
+    removed: bool = False
     """Whether it was removed from the corpus, where its id stays."""
 
     @property

@@ -126,7 +126,7 @@ def test_entities_that_are_gone_are_left_out(tmp_path: Path) -> None:
     kept = corpus(tmp_path / "less", ENTITIES[1:], SENTENCES[2:])
     run_import(tmp_path / "w", kept, "jsonl", update=True, remove_missing=True)
     counts = export_corpus(Workspace.open(tmp_path / "w"), Store.open(tmp_path / "out"))
-    assert (counts.entities, counts.gone, counts.sentences) == (3, 1, 3)
+    assert (counts.entities, counts.removed, counts.sentences) == (3, 1, 3)
     same(run_import(tmp_path / "u", kept, "jsonl"), again(tmp_path / "v", tmp_path / "out"))
 
 

@@ -16,7 +16,7 @@ from engine.storage.lock import Timing, WorkspaceLock, check_held, hold
 from engine.storage.parts import write_pointer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from tests.support.locks import NOW, Clock, beats, stranger
+from tests.support.locks import NOW, Clock, heartbeats, stranger
 
 
 def test_commands_that_add_go_together_and_leave_nothing(workspace: Workspace) -> None:
@@ -77,7 +77,7 @@ def test_where_the_system_shows_no_process_its_file_decides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace, clock = Workspace.open(tmp_path), Clock()
-    stranger(workspace, machine=holders.machine_id(), beat=NOW - 100)
+    stranger(workspace, machine=holders.machine_id(), heartbeat=NOW - 100)
     monkeypatch.setattr(holders, "_began", lambda pid: None)
     with hold(workspace.locks, "import", exclusive=True, timing=clock.timing):
         assert clock.passed >= 120
@@ -87,7 +87,7 @@ def test_where_the_system_shows_no_process_its_file_decides(
 def test_a_file_of_another_machine_that_stays_as_it_is_is_taken_over(
     workspace: Workspace, difference: float
 ) -> None:
-    file, clock = stranger(workspace, beat=NOW + difference), Clock()
+    file, clock = stranger(workspace, heartbeat=NOW + difference), Clock()
     with hold(workspace.locks, "import", exclusive=True, timing=clock.timing) as lock:
         assert 120 <= clock.passed < 125
         assert Holder.read(file, file.read_bytes()).taken_over_by.startswith("`seedset import` of ")
@@ -101,12 +101,12 @@ def test_a_file_of_another_machine_that_stays_as_it_is_is_taken_over(
 def test_one_of_another_machine_that_lives_is_not_whatever_its_clock_shows(
     workspace: Workspace, difference: float
 ) -> None:
-    file = stranger(workspace, beat=NOW + difference)
+    file = stranger(workspace, heartbeat=NOW + difference)
     due = [20.0]
 
     def then(passed: float) -> None:
         if passed >= due[0]:
-            beats(file, 20)
+            heartbeats(file, 20)
             due[0] += 20
 
     clock = Clock(then)
@@ -121,7 +121,7 @@ def test_one_of_another_machine_that_lives_is_not_whatever_its_clock_shows(
 
 def test_one_of_another_machine_with_a_new_beat_refuses_at_once(tmp_path: Path) -> None:
     workspace, clock = Workspace.open(tmp_path), Clock()
-    stranger(workspace, beat=NOW - 30)
+    stranger(workspace, heartbeat=NOW - 30)
     with (
         pytest.raises(StorageError, match=r"was 3[01] s ago"),
         hold(workspace.locks, "preprocess", timing=clock.timing),
@@ -132,12 +132,12 @@ def test_one_of_another_machine_with_a_new_beat_refuses_at_once(tmp_path: Path) 
 
 def test_who_waits_gets_in_when_the_other_one_ends_and_no_later(tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path)
-    file = stranger(workspace, beat=NOW)
-    clock = Clock(lambda passed: file.delete() if passed >= 50 else beats(file, 1))
+    file = stranger(workspace, heartbeat=NOW)
+    clock = Clock(lambda passed: file.delete() if passed >= 50 else heartbeats(file, 1))
     with hold(workspace.locks, "preprocess", wait_s=60, timing=clock.timing):
         assert 50 <= clock.passed < 53
-    stranger(workspace, beat=NOW)
-    clock = Clock(lambda passed: beats(file, 1))
+    stranger(workspace, heartbeat=NOW)
+    clock = Clock(lambda passed: heartbeats(file, 1))
     with (
         pytest.raises(StorageError, match="of ada on far"),
         hold(workspace.locks, "preprocess", wait_s=60, timing=clock.timing),
@@ -148,25 +148,25 @@ def test_who_waits_gets_in_when_the_other_one_ends_and_no_later(tmp_path: Path) 
 
 def test_while_one_waits_the_other_one_may_die(tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path)
-    file = stranger(workspace, beat=NOW)
-    clock = Clock(lambda passed: beats(file, 1) if passed < 50 else None)
+    file = stranger(workspace, heartbeat=NOW)
+    clock = Clock(lambda passed: heartbeats(file, 1) if passed < 50 else None)
     with hold(workspace.locks, "preprocess", wait_s=600, timing=clock.timing):
         assert 168 <= clock.passed < 175
 
 
 def test_an_old_file_of_another_machine_stops_nobody_that_may_go_beside_it(tmp_path: Path) -> None:
     workspace, clock = Workspace.open(tmp_path), Clock()
-    stranger(workspace, exclusive=False, beat=NOW - 9999)
+    stranger(workspace, exclusive=False, heartbeat=NOW - 9999)
     with hold(workspace.locks, "preprocess", timing=clock.timing):
         assert clock.passed == 0
 
 
 @pytest.fixture
 def suspended(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> WorkspaceLock:
-    """A lock of this process as if of another machine, which writes no beat of itself."""
+    """A lock of this process as if of another machine, which writes no heartbeat of itself."""
     with monkeypatch.context() as patch:
         patch.setattr(holders, "machine_id", lambda: "00000000")
-        lock = WorkspaceLock(workspace.locks, "build-index", False, Timing(beat_s=3600))
+        lock = WorkspaceLock(workspace.locks, "build-index", False, Timing(heartbeat_s=3600))
         lock.acquire()
     return lock
 
@@ -197,7 +197,7 @@ def test_after_the_taker_has_ended_it_finds_so_too(workspace: Workspace, suspend
 
 
 def test_of_two_that_take_over_at_once_one_does(workspace: Workspace) -> None:
-    file = stranger(workspace, beat=NOW - 9999)
+    file = stranger(workspace, heartbeat=NOW - 9999)
     content = file.read_bytes()
     one, two = (WorkspaceLock(workspace.locks, name, True) for name in ("import", "clean"))
     holder = Holder.read(file, content)
@@ -234,14 +234,14 @@ def test_nothing_is_published_after_a_takeover(tmp_path: Path) -> None:
 def test_a_holder_writes_beats_and_says_when_it_has_lost(
     workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with hold(workspace.locks, "preprocess", timing=Timing(beat_s=0.02)):
+    with hold(workspace.locks, "preprocess", timing=Timing(heartbeat_s=0.02)):
         (file,) = workspace.locks.files()
         seen: set[datetime.datetime] = set()
         end = time.monotonic() + 20
         while len(seen) < 3:
             assert time.monotonic() < end
             if content := file.read_if_there():
-                seen.add(Holder.read(file, content).beat)
+                seen.add(Holder.read(file, content).heartbeat)
             time.sleep(0.005)
         file.delete()
         while "this command will publish nothing" not in caplog.text:

@@ -124,7 +124,7 @@ def test_a_name_that_looks_alike_is_the_same_entity(tmp_path: Path) -> None:
     )
 )
 def test_after_an_update_the_corpus_is_what_the_source_is(wholes: list[list[tuple[str, int]]]) -> None:
-    """Whatever came before: entities that come back have their ids again, those that are gone keep them."""
+    """Whatever came before: ids stay, of those that were removed and of those that come back."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "PART_ROWS", 3)
         ids: list[str] = []
@@ -137,11 +137,11 @@ def test_after_an_update_the_corpus_is_what_the_source_is(wholes: list[list[tupl
             ids = names
             assert held(grown) == {(name, said(name, i)["sentence"]) for name, i in whole}
             assert len(grown.mentions) == len(set(whole))
-            there = {one["name"] for one in grown.entities if not one.get("gone")}
+            there = {one["name"] for one in grown.entities if not one.get("removed")}
             assert there == {name for name, _ in whole}
             counts = grown.manifest.counts
             assert sum(grown.manifest.parts) == counts.mentions == len(grown.mentions)
-            assert counts.entities_gone == len(ids) - len(there)
+            assert counts.entities_removed == len(ids) - len(there)
             assert counts.entities_without_sentences == 0
             sentences = counts.mentions + counts.removed + counts.refused + counts.duplicates + counts.known
             assert counts.sentences_read == sentences
@@ -156,14 +156,14 @@ def test_what_a_list_has_no_more_is_removed_whole_and_comes_back(tmp_path: Path)
     removed = run_import(tmp_path / "w", fewer, "ultrawiki", update=True, remove_missing=True)
     assert held(removed) == {("Oslo", "Oslo is wet.")}
     rome = removed.entities[1]
-    assert (rome["name"], rome["gone"], rome["description"]) == ("Rome", True, None)
+    assert (rome["name"], rome["removed"], rome["description"]) == ("Rome", True, None)
     assert removed.entities[0]["description"] == "A city.", "what the source leaves out stays"
-    assert (removed.manifest.added.removed, removed.manifest.added.entities_gone) == (2, 1)
+    assert (removed.manifest.added.removed, removed.manifest.added.entities_removed) == (2, 1)
     more = jsonl(tmp_path / "c.jsonl", [said("Rome", 1), said("Oslo", 1)])
     unlisted = run_import(tmp_path / "w", more, "jsonl", append=True)
     assert "'Rome' was removed from this corpus; list it to bring it back" in unlisted.quarantine[0]["reason"]
     again = run_import(tmp_path / "w", tmp_path / "a", "ultrawiki", append=True)
-    assert "gone" not in again.entities[1]
+    assert "removed" not in again.entities[1]
     assert held(again) == {
         ("Oslo", "Oslo is wet."),
         ("Oslo", "Oslo is far."),
@@ -188,7 +188,7 @@ def test_an_entity_that_sentences_name_is_not_missing(tmp_path: Path) -> None:
     today = jsonl(tmp_path / "b.jsonl", [said("Oslo", 1), said("Oslo", 2)])
     grown = run_import(tmp_path / "w", today, "jsonl", update=True, remove_missing=True)
     assert held(grown) == {("Oslo", said("Oslo", i)["sentence"]) for i in (1, 2)}
-    assert [bool(one.get("gone")) for one in grown.entities] == [False, True]
+    assert [bool(one.get("removed")) for one in grown.entities] == [False, True]
 
 
 def test_images_and_their_contexts_stay(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from engine.evaluation.report import evaluate, key_figures
 from engine.plugins import find_method
 from engine.queries.formats import QuerySet, read_queries
-from engine.retrieval.agreement import kept_neighbors
 from engine.retrieval.index import index_file, read_vectors, views_of
+from engine.retrieval.neighbor_overlap import neighbor_overlap
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -19,14 +19,13 @@ VIEW = "joint"
 METHOD = "default"
 
 
-def kept_neighbors_of(before: Bundle, after: Bundle) -> float | None:
+def neighbor_overlap_of(before: Bundle, after: Bundle) -> float | None:
     """Return the share of neighbours in the joint view that stayed; None: not both have it, or ids differ."""
-    names = before.vocabulary.names
-    same = after.vocabulary.names[: len(names)] == names
-    if not same or any(VIEW not in views_of(bundle.manifest) for bundle in (before, after)):
+    grew = after.vocabulary.grew_from(before.vocabulary)
+    if not grew or any(VIEW not in views_of(bundle.manifest) for bundle in (before, after)):
         return None
     views = [read_vectors(bundle.path(index_file(VIEW))) for bundle in (before, after)]
-    return kept_neighbors(views[0], views[1])
+    return neighbor_overlap(views[0], views[1])
 
 
 def measured(workspace: Workspace, bundles: Sequence[Bundle], queries: str) -> list[dict[str, float]]:

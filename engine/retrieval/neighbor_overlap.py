@@ -11,7 +11,7 @@ SAMPLE = 2000
 """Entities that are compared at most, drawn at random."""
 
 
-def kept_neighbors(before_ND: Vectors, after_ND: Vectors, k: int = NEAREST, seed: int = 13) -> float:
+def neighbor_overlap(before_ND: Vectors, after_ND: Vectors, k: int = NEAREST, seed: int = 13) -> float:
     """Return the mean share of an entity's ``k`` nearest before that are among its ``k`` nearest after.
 
     Args:

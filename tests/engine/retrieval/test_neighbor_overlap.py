@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.retrieval.agreement import kept_neighbors
+from engine.retrieval.neighbor_overlap import neighbor_overlap
 
 
 def plain(before: np.ndarray, after: np.ndarray, k: int) -> float:
@@ -25,18 +25,18 @@ def test_it_is_that_of_a_plain_loop(n: int, new: int, k: int, seed: int) -> None
     rng = np.random.default_rng(seed)
     before = rng.integers(-3, 4, (n, 3)).astype(np.float32)
     after = rng.integers(-3, 4, (n + new, 5)).astype(np.float32)
-    assert np.isclose(kept_neighbors(before, after, k), plain(before, after, min(k, n - 1)))
+    assert np.isclose(neighbor_overlap(before, after, k), plain(before, after, min(k, n - 1)))
 
 
 def test_the_same_view_keeps_all_and_new_entities_displace_none() -> None:
     view = np.eye(5, dtype=np.float32)[:, :4] + 0.1
-    assert kept_neighbors(view, view) == 1
-    assert kept_neighbors(view, np.vstack([view, view, view])) == 1
-    assert kept_neighbors(view[:1], view[:1]) == 1, "an entity alone has none to lose"
+    assert neighbor_overlap(view, view) == 1
+    assert neighbor_overlap(view, np.vstack([view, view, view])) == 1
+    assert neighbor_overlap(view[:1], view[:1]) == 1, "an entity alone has none to lose"
 
 
 def test_half_of_two() -> None:
     before = np.array([[1, 0], [0.9, 0.1], [0.8, 0.2], [0, 1]], np.float32)
     after = before[[0, 1, 3, 2]]
     # Of the first its nearest two were 1 and 2, and are 1 and 3; likewise the second and the others.
-    assert kept_neighbors(before, after, 2) == plain(before, after, 2) < 1
+    assert neighbor_overlap(before, after, 2) == plain(before, after, 2) < 1
