@@ -47,7 +47,8 @@ def frozen_cache(
         UserError: the encoder does not fit the inputs.
     """
     _check_fit(inputs, model)
-    weights = TextEncoder.load(model).lower_fingerprint()[:8]
+    encoder = TextEncoder.load(model)
+    weights = encoder.lower_fingerprint()[:8]
     key = f"{inputs.manifest.settings.parts_key()}-{weights}-{dtype}"
     states = _states(workspace, key)
     earlier = _earlier_parts(workspace, inputs, states)
@@ -56,9 +57,19 @@ def frozen_cache(
         for name, source, rows in zip(inputs.names, inputs.parts, inputs.rows, strict=True)
     }
     arguments = (workspace.root.uri, model, dtype, key, weights)
+    manifest = inputs.manifest
+    a_sentence = manifest.tokens / max(manifest.mentions, 1) * encoder.dim * DTYPES[dtype].itemsize
     with given_or_auto(executor, workspace.root) as where:
         make_parts(
-            states, tasks, StateWorker, arguments, where, "frozen layers, sentences", _rows_of, gpu=True
+            states,
+            tasks,
+            StateWorker,
+            arguments,
+            where,
+            "frozen layers, sentences",
+            _rows_of,
+            gpu=True,
+            stored=lambda task: task.rows * a_sentence,
         )
     return FrozenCache(inputs, [states.file(name) for name in inputs.names])
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -83,7 +84,8 @@ def make_image_features(
         images = _hash_images(workspace, addresses, executor)
         check_seen(ImageFiles(workspace), _missing(addresses, images))
         by_content = _by_content(addresses, images)
-        features = _make_features(workspace, folder, making, settings, by_content, executor)
+        n_values = backbone.n_patches * backbone.dim
+        features = _make_features(workspace, folder, making, settings, by_content, executor, n_values)
     images = _with_reasons(images, list(features.parts.values()))
     refused = {a: i for a, i in zip(addresses, images, strict=True) if i.refusal}
     _write_quarantine(workspace, mentioned, refused)
@@ -163,6 +165,7 @@ def _make_features(
     settings: ImageSettings,
     by_content: Mapping[str, str],
     executor: Executor,
+    n_values: int,
 ) -> Features:
     """Make new parts of the contents (by sha256 an address) that no part holds yet."""
     files = feature_parts(folder)
@@ -182,6 +185,7 @@ def _make_features(
         label="features, images",
         size=lambda contents: len(contents.sha256s),
         gpu=True,
+        stored=lambda contents: len(contents.sha256s) * n_values * np.dtype(np.float16).itemsize,
     )
     # In the order in which a later run finds them: what that one publishes is the same.
     return Features(dict(sorted((parts | made.parts).items())), len(missing), kept)

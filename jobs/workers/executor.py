@@ -25,6 +25,7 @@ from engine.models import device
 from engine.storage.parts import PartFolder
 from engine.storage.store import Store
 from jobs import console
+from jobs.workers.disk_use import check_disk
 from jobs.workers.failures import RESTARTS, deaths_in_words
 
 Task = TypeVar("Task")
@@ -280,6 +281,7 @@ def make_parts(
     size: Callable[[Task], int] = lambda task: 1,
     gpu: bool = False,
     check: Callable[[], None] = lambda: None,
+    stored: Callable[[Task], float] = lambda task: 0,
 ) -> PartsResult[T]:
     """Make the parts of a folder that are not there yet, and show the progress.
 
@@ -294,12 +296,17 @@ def make_parts(
         gpu: whether the worker uses one if there is any.
         check: called after the work; if it raises, what the parts are made from has changed meanwhile, and
             those that were made now are removed.
+        stored: bytes that a task's part will take, about; 0: too few to speak of.
+
+    Raises:
+        StorageError: the disk has no room for the parts that are missing.
     """
     found = parts.finished(tasks)
     kept = len(found)
     if kept:
         console.say(f"{parts.folder.uri}: {kept} of {len(tasks)} parts are there already and are kept")
     todo = [name for name in tasks if name not in found]
+    check_disk(parts.folder, int(sum(stored(tasks[name]) for name in todo)))
     with _removed_unless(parts, todo, check):
         if todo:
             with console.meter(label, sum(size(tasks[name]) for name in todo)) as meter:

@@ -17,6 +17,7 @@ from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.model_input import preprocess
+from jobs.workers import executor
 from jobs.workers.executor import LocalExecutor
 from tests.support.corpora import run_import, ultrawiki
 
@@ -76,3 +77,15 @@ def test_a_sentence_that_is_gone_costs_none_of_the_others(tmp_path: Path, read: 
     run_import(tmp_path / "w", ultrawiki(tmp_path / "less", fewer), "ultrawiki", overwrite=True)
     filled(tmp_path / "w", 7)
     assert sum(read) == 1
+
+
+def test_the_disk_that_it_takes_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, int] = {}
+    monkeypatch.setattr(executor, "check_disk", lambda folder, size: told.update({folder.path: size}))
+    run_import(tmp_path / "w", ultrawiki(tmp_path / "raw", sentences(9)), "ultrawiki")
+    filled(tmp_path / "w")
+    (states,) = (folder for folder in told if "/cache/" in folder)
+    taken = sum(file.stat().st_size for file in Path(states).glob("*.npy"))
+    assert 0.9 * taken < told[states] <= taken, "all but the file's own header"
+    filled(tmp_path / "w")
+    assert told[states] == 0, "what is there takes nothing more"

@@ -66,6 +66,17 @@ def stamps(workspace: Path, key: str) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for p in (workspace / "images" / key).glob("part-*")}
 
 
+def test_the_disk_that_they_take_is_told_before(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr("jobs.workers.executor.check_disk", lambda folder, size: told.append(size))
+    import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS))
+    key = make(tmp_path / "w", model).key
+    parts = (tmp_path / "w" / "images" / key).glob("part-*.npy")
+    assert told == [sum(np.load(part).nbytes for part in parts)]
+
+
 def test_features_are_the_backbones_own(tmp_path: Path, model: str) -> None:
     import_images(tmp_path / "w", tmp_path / "raw", named(COLOURS))
     outcome = make(tmp_path / "w", model, batch_size=3)
