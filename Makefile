@@ -99,6 +99,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.retrieval
 	$(BIN)/python -m benchmarks.encoder_training
 	$(BIN)/python -m benchmarks.import_scale
+	$(BIN)/python -m benchmarks.memory_scale
 	$(BIN)/python -m benchmarks.link
 	$(BIN)/python -m benchmarks.lm_pretraining
 	$(BIN)/python -m benchmarks.trie
