@@ -12,6 +12,7 @@ from engine.stages.case import CaSE
 from engine.stages.cgexpan import CGExpan
 from engine.stages.chat_expand import ChatExpand
 from engine.stages.conditioned_retrieve import ConditionedRetrieve
+from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank
 from engine.stages.rerank import ContrastRerank, SegmentRerank
@@ -19,6 +20,11 @@ from engine.stages.retrieve import Retrieve
 from engine.stages.setexpan import SetExpan
 from engine.stages.types import TypeRerank
 from engine.stages.window_search import WindowSearch
+
+
+def with_new_entities(pipeline: Pipeline) -> Pipeline:
+    """Return what answers queries with new entities, too: these are encoded before the first stage."""
+    return EncodeNewEntities() >> pipeline
 
 
 def _thinking(level: CotLevel, *given: Part) -> Pipeline:

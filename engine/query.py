@@ -196,16 +196,18 @@ def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
     """Return plain rows (numbers, strings, arrays) that cross a table; see :func:`from_rows`.
 
     Raises:
-        ValueError: a query with what tables do not carry: filters, new entities, a deadline.
+        ValueError: a query with a deadline, which is of this process' clock.
     """
-    if bad := next((e.query for e in expansions if e.query.filters or e.query.new or e.query.deadline), None):
-        raise ValueError(f"query {bad.id!r}: tables carry no filters, new entities or deadlines")
+    if bad := next((e.query for e in expansions if e.query.deadline), None):
+        raise ValueError(f"query {bad.id!r}: tables carry no deadlines")
     return [
         {
             "query_id": e.query.id,
             "positive": list(e.query.positive),
             "negative": list(e.query.negative),
             "top_k": e.query.top_k,
+            "filters": list(e.query.filters),
+            "new": [_row_of(one) for one in e.query.new],
             "options": json.dumps(dict(e.query.options)) if e.query.options else "",
             "entity_ids": e.ranking.ids,
             "scores": e.ranking.scores,
@@ -233,6 +235,8 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
                 tuple(int(i) for i in row["positive"]),
                 tuple(int(i) for i in row["negative"]),
                 int(row["top_k"]),
+                _attributes(row["filters"]),
+                tuple(map(_new_entity, row["new"])),
                 class_name=str(row["class_name"]),
                 positive_attributes=_attributes(row["positive_attributes"]),
                 negative_attributes=_attributes(row["negative_attributes"]),
@@ -253,6 +257,18 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
         )
         for row in rows
     ]
+
+
+def _row_of(new: NewEntity) -> dict[str, Any]:
+    views, vectors = list(new.vectors), [np.asarray(one, np.float32) for one in new.vectors.values()]
+    return {"name": new.name, "sentences": list(new.sentences), "views": views, "vectors": vectors}
+
+
+def _new_entity(row: Mapping[str, Any]) -> NewEntity:
+    vectors = (np.asarray(one, np.float32) for one in row["vectors"])
+    return NewEntity(
+        str(row["name"]), tuple(map(str, row["sentences"])), dict(zip(row["views"], vectors, strict=True))
+    )
 
 
 def _attributes(pairs: Sequence[Any]) -> Attributes:

@@ -7,6 +7,7 @@ missing.
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import sha256
 from typing import Annotated
 
@@ -15,8 +16,9 @@ from pydantic import Field
 from cluster.commandline import command
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import CommandSettings, declared
+from engine.catalogue import open_catalogue
 from engine.errors import QueryError, UserError
-from engine.methods import ABLATIONS, METHODS
+from engine.methods import ABLATIONS, METHODS, with_new_entities
 from engine.queries.formats import QuerySet, read_queries
 from engine.queries.results import ExpansionFolder, PartCounts, RunDescription
 from engine.query import no_answer
@@ -74,7 +76,10 @@ def main(settings: ExpandSettings) -> None:
     """Expand a table of queries into Parquet; a rerun makes only what is missing."""
     workspace, pipeline = Workspace.open(settings.workspace), _pipeline(settings)
     opened = Bundle.open(workspace, settings.bundle)
-    found = with_checked_options(read_queries(Store.open(settings.queries), opened.vocabulary), pipeline)
+    asked = read_queries(Store.open(settings.queries), opened.vocabulary, partial(open_catalogue, opened))
+    found = with_checked_options(asked, pipeline)
+    if any(labelled.query.new for labelled in found.queries):
+        pipeline = with_new_entities(pipeline)
     console.say_refused(found.refused, "_refused.jsonl lists them")
     wanted = RunDescription(
         method=settings.method,

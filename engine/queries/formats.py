@@ -7,7 +7,10 @@ A record names its seeds by name, alias or id, and may carry its truth::
      "pos_gt": [...], "neg_gt": [...]}
     # JSON lines and Parquet, one query a line or row
     {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals",
-     "options": {"SegmentRerank.length": 8}}
+     "filter": {"state": ["solid"]}, "options": {"SegmentRerank.length": 8}}
+
+A seed that the vocabulary does not hold is an object, ``{"name": ..., "sentences": [...]}``; such seeds and
+filters are for those who expand, as over HTTP.
 
 ``pos_attrs`` and ``neg_attrs`` ({attribute: value or values}) say what the seeds of either kind share; they
 and the class are for methods that are given these.
@@ -23,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -31,11 +34,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.catalogue import Catalogue
+from engine.corpus.importing.mentions import mentions_of_new
 from engine.corpus.readers.compression import BrokenStreamError, open_text, without_ending
 from engine.corpus.readers.json_stream import BLOCK, line_object, lines, wrong_type
 from engine.corpus.readers.rows import batch_rows
 from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out, shown
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
+from engine.queries.fields import NewSeed, NewSeeds
 from engine.queries.mesed import SUFFIX, RawRecord, mesed_records, query_texts
 from engine.queries.records import (
     FIELDS,
@@ -44,7 +50,7 @@ from engine.queries.records import (
     plain,
     validated,
 )
-from engine.query import Query
+from engine.query import Filters, Query
 from engine.refusals import Code, Refusal, encodable
 from engine.repeated_keys import json_records
 from engine.storage.store import Store
@@ -53,6 +59,9 @@ from engine.vocabulary import Vocabulary
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
 _ENDINGS = f"{', '.join(SUFFIXES)} (the first two also compressed), or, in MESED's layout, {SUFFIX}"
+
+_EXPANDED = "is taken by `seedset expand` and over HTTP alone"
+"""What is said where other commands read such a query."""
 
 _SHOWN = 240
 """Characters of a reason that are kept: a refused record may hold anything."""
@@ -137,6 +146,8 @@ class QuerySet:
         for q in (labelled.query for labelled in self.queries):
             given: list[Any] = [q.class_name, q.positive_attributes, q.negative_attributes]
             given += [dict(q.options)] if q.options else []
+            given += [{"filter": q.filters}] if q.filters else []
+            given += [{"new": [(one.name, one.sentences) for one in q.new]}] if q.new else []
             digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k, *given]).encode() + b"\n")
         return digest.hexdigest()[:16]
 
@@ -150,8 +161,16 @@ class QuerySet:
         return digest.hexdigest()[:16]
 
 
-def read_queries(source: Store, vocabulary: Vocabulary) -> QuerySet:
+def read_queries(
+    source: Store, vocabulary: Vocabulary, catalogue: Callable[[], Catalogue] | None = None
+) -> QuerySet:
     """Read a query file, or all of a folder (of its ``query`` folder, if any).
+
+    Args:
+        source: of the queries.
+        vocabulary: that they are about.
+        catalogue: knows the attributes that filters name; opened where there is one. None: queries with
+            filters or new entities are refused.
 
     Raises:
         StorageError: nothing is there.
@@ -159,7 +178,7 @@ def read_queries(source: Store, vocabulary: Vocabulary) -> QuerySet:
         QueryError: every record was refused; names the first reason.
     """
     found = QuerySet()
-    reader = _Reader(vocabulary)
+    reader = _Reader(vocabulary, catalogue)
     for file, position, record in _found(_files(source)):
         answer = reader.take(file, position, record)
         if isinstance(answer, RefusedQuery):
@@ -255,8 +274,8 @@ def _records(file: Store) -> Iterator[tuple[int, Any]]:
 class _Reader:
     """A reader of records into labelled queries; no two of them may share an id."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, vocabulary: Vocabulary, catalogue: Callable[[], Catalogue] | None) -> None:
+        self.vocabulary, self._catalogue = vocabulary, catalogue
         self._seen: dict[str, str] = {}
         self._numbers: Counter[str] = Counter()
 
@@ -299,16 +318,21 @@ class _Reader:
     def _resolved(self, record: QueryRecord, query_id: str, label: str) -> LabelledQuery | Refusal:
         where = f"query {query_id!r}"
         try:
-            positive = self.vocabulary.resolve_all(record.positive, where)
-            negative = self.vocabulary.resolve_all(record.negative, where)
+            new = NewSeeds(self.vocabulary)
+            positive = tuple(self._seed(one, new, where) for one in record.positive)
+            negative = tuple(self._seed(one, new, where) for one in record.negative)
             query = Query(
                 query_id,
                 positive,
                 negative,
+                filters=self._filters(record, where),
+                new=new.entities,
                 class_name=label.replace("_", " "),
                 positive_attributes=record.pos_attrs,
                 negative_attributes=record.neg_attrs,
             )
+            for entity in query.new:
+                mentions_of_new(entity, where)  # what no stage could read is refused before any runs
             if record.top_k is not None:
                 query = replace(query, top_k=record.top_k)
             if record.options:
@@ -322,6 +346,21 @@ class _Reader:
         missing = tuple(name for name in wanted.missing if look_key(name) not in lacking)
         wanted = Truth(wanted.ids - unwanted.ids, missing, wanted.seeds - unwanted.seeds)
         return LabelledQuery(query, label, wanted, unwanted)
+
+    def _seed(self, given: str | int | NewSeed, new: NewSeeds, where: str) -> int:
+        if not isinstance(given, NewSeed):
+            return self.vocabulary.resolve(given, where)
+        if self._catalogue is None:
+            raise QueryError(f"{where}: the new entity {given.name!r} {_EXPANDED}")
+        return new.take(given, where)
+
+    def _filters(self, record: QueryRecord, where: str) -> Filters:
+        filters = tuple((name, tuple(dict.fromkeys(values))) for name, values in record.filter.items())
+        if filters and self._catalogue is None:
+            raise QueryError(f"{where}: filter {_EXPANDED}")
+        if filters and self._catalogue is not None:
+            self._catalogue().matching(filters)  # what is unknown is refused before any stage runs
+        return filters
 
     def _truth(self, given: Sequence[str | int], query: Query) -> Truth:
         found = {name: self.vocabulary.find(name) for name in given}

@@ -10,15 +10,18 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
+    Tag,
     ValidationError,
 )
 
 from engine.corpus.readers.values import is_missing, number_of, text_of
+from engine.queries.fields import MAX_CONDITIONS, Conditions, NewSeed
 from engine.query import Attributes
 from engine.refusals import Code, Refusal
 from engine.repeated_keys import repeated_key
@@ -27,6 +30,37 @@ _SHOWN_NAME = 40
 """Characters shown of a field's name."""
 
 Entities = list[StrictStr | StrictInt]
+
+
+def _seed(given: Any) -> Any:
+    """Return the name of a seed that comes as an object with nothing else, as Parquet's all do."""
+    return given["name"] if isinstance(given, dict) and given.keys() == {"name"} else given
+
+
+def _kind(given: Any) -> str | None:
+    """Return which form of a seed is given, so that one complaint is made, not one a form."""
+    if isinstance(given, dict | NewSeed):
+        return "<new>"
+    return "<known>" if isinstance(given, str | int) else None
+
+
+Seed = Annotated[
+    Annotated[StrictStr | StrictInt, Tag("<known>")] | Annotated[NewSeed, Tag("<new>")],
+    Discriminator(
+        _kind,
+        custom_error_type="seed",
+        custom_error_message="a seed is a name, an entity id, or an object of name and sentences",
+    ),
+]
+Seeds = list[Annotated[Seed, BeforeValidator(_seed)]]
+
+
+def _conditions(given: Any) -> Any:
+    """Return conditions with the values of each as a list; one value may be given as it is."""
+    given = _of_pairs(given)
+    if not isinstance(given, dict):
+        return given
+    return {name: [value] if isinstance(value, str) else value for name, value in given.items()}
 
 
 def _attributes(given: Any) -> Attributes:
@@ -66,9 +100,10 @@ class QueryRecord(BaseModel):
     id: StrictStr | StrictInt | None = Field(None, validation_alias=AliasChoices("id", "query_id"))
     group_id: StrictStr | StrictInt | None = None
     label: StrictStr | None = Field(None, validation_alias=AliasChoices("class", "label"))
-    positive: Entities = Field(validation_alias=AliasChoices("positive", "pos_seeds"))
-    negative: Entities = Field([], validation_alias=AliasChoices("negative", "neg_seeds"))
+    positive: Seeds = Field(validation_alias=AliasChoices("positive", "pos_seeds"))
+    negative: Seeds = Field([], validation_alias=AliasChoices("negative", "neg_seeds"))
     top_k: StrictInt | None = None
+    filter: Annotated[Conditions, BeforeValidator(_conditions), Field(max_length=MAX_CONDITIONS)] = {}
     options: Annotated[
         dict[str, StrictBool | StrictInt | StrictFloat | StrictStr | None], BeforeValidator(_of_pairs)
     ] = {}
@@ -84,7 +119,10 @@ SPELLINGS = (
 )
 """Fields that have two spellings."""
 
-FIELDS = (*(name for pair in SPELLINGS for name in pair), "group_id", "top_k", "options", "pos_gt", "neg_gt")
+FIELDS = (
+    *(name for pair in SPELLINGS for name in pair),
+    *("group_id", "top_k", "filter", "options", "pos_gt", "neg_gt"),
+)
 
 OWN = "_"
 """First character of fields that are the user's own: they are passed over."""
@@ -93,7 +131,7 @@ _OVER_HTTP = "is not taken in a file of queries; ask over HTTP"
 
 ELSEWHERE = {
     "method": "is not taken in a file of queries: all of them are answered by the command's --method",
-    **dict.fromkeys(("filter", "filters", "explain", "deadline_ms"), _OVER_HTTP),
+    **dict.fromkeys(("explain", "deadline_ms"), _OVER_HTTP),
 }
 """Fields of other questions than a table asks, and what to do about them."""
 

@@ -6,12 +6,22 @@ import pyarrow as pa
 
 _FLOATS = pa.list_(pa.float32())
 _ATTRIBUTES = pa.map_(pa.string(), pa.list_(pa.string()))
+_NEW_ENTITY = pa.struct(
+    [
+        ("name", pa.string()),
+        ("sentences", pa.list_(pa.string())),
+        ("views", pa.list_(pa.string())),
+        ("vectors", pa.list_(_FLOATS)),
+    ]
+)
 EXPANSION_SCHEMA = pa.schema(
     [
         ("query_id", pa.string()),
         ("positive", pa.list_(pa.int32())),
         ("negative", pa.list_(pa.int32())),
         ("top_k", pa.int32()),
+        ("filters", _ATTRIBUTES),
+        ("new", pa.list_(_NEW_ENTITY)),
         ("options", pa.string()),  # JSON
         ("entity_ids", pa.list_(pa.int32())),
         ("scores", _FLOATS),

@@ -9,13 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.corpus.importing.mentions import MentionFinder
+from engine.corpus.importing.mentions import mentions_of_new
 from engine.corpus.inputs.masking import MaskedInput, MentionMasker, load_tokenizer
-from engine.errors import QueryError
 from engine.models.mask_states import mask_states
 from engine.models.text import TextEncoder
 from engine.query import NewEntity, Query
-from engine.refusals import Refusal
 
 
 class MaskEncoder:
@@ -54,15 +52,5 @@ def masked_sentences(masker: MentionMasker, query: Query, entity: NewEntity) -> 
     Raises:
         QueryError: a sentence does not mention it.
     """
-    finder = MentionFinder([entity.name], [[]])
-    spans = []
-    for number, sentence in enumerate(entity.sentences, 1):
-        span = finder.find(0, sentence)
-        if isinstance(span, Refusal):
-            raise QueryError(
-                f"query {query.id!r}: sentence {number} of the new entity {entity.name!r} {span}; "
-                "give sentences in which the name stands as it is given"
-            )
-        spans.append(span)
-    starts, ends, _ = zip(*spans, strict=True)
+    starts, ends, _ = zip(*mentions_of_new(entity, f"query {query.id!r}"), strict=True)
     return masker.encode(entity.sentences, starts, ends)

@@ -65,7 +65,8 @@ def preprocess(
     by_part = _tasks(workspace, corpus, settings)
     sentences = sampled_sentences(workspace, {task.part: task.rows for task in by_part})
     check_words(sentences, tokenizer, f"--model {model}")
-    a_sentence = BYTES_A_TOKEN * np.mean([len(ids) for ids in token_ids(tokenizer, sentences)] or [0])
+    lengths = [len(ids) for ids in token_ids(tokenizer, sentences)]
+    a_sentence = BYTES_A_TOKEN * sum(lengths) / max(1, len(lengths))
     tasks = {task.name: task for task in by_part}
     parts = input_parts(workspace, settings)
     if force:

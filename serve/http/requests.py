@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,47 +23,25 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from engine.query import MAX_SEEDS, MAX_SENTENCES, Expansion
+from engine.queries.fields import MAX_CONDITIONS, WITHOUT_NUL, Conditions, Key, Name, NewSeed, NoNul, within
+from engine.query import MAX_SEEDS, Expansion
 from engine.repeated_keys import RepeatedKeys, json_records, repeated_key
 from engine.vocabulary import MAX_NAME_LENGTH, Vocabulary
 from serve.graph.plan import DEFAULT
 from serve.http.errors import SHOWN, Problem, ProblemError, invalid, invalid_fields
 
 MAX_ID_LENGTH = 128
-MAX_SENTENCE_LENGTH = 2000
 MAX_TEXT_LENGTH = 20_000
 MAX_DEADLINE_MS = 3_600_000
-MAX_CONDITIONS = 16
-MAX_VALUES = 64
 MAX_OPTIONS = 32
-
-WITHOUT_NUL = "^[^\\u0000]*$"
 
 M = TypeVar("M", bound=BaseModel)
 
 
-def _no_nul(text: str) -> str:
-    """Refuse what no name holds. (Half a surrogate pair is refused by pydantic itself.)"""
-    if "\0" in text:
-        raise PydanticCustomError("text", "holds a NUL character")
-    return text
-
-
-def within(limit: int, least: int = 1) -> Any:
-    """Return the field of a text of ``least`` to ``limit`` characters."""
-    return Field(min_length=least, max_length=limit, json_schema_extra={"pattern": WITHOUT_NUL})
-
-
-NoNul = AfterValidator(_no_nul)
-
-Name = Annotated[StrictStr, within(MAX_NAME_LENGTH), NoNul]
 Prefix = Annotated[StrictStr, within(MAX_NAME_LENGTH, least=0), NoNul]
 Method = Annotated[StrictStr, within(100), NoNul]
-Sentence = Annotated[StrictStr, within(MAX_SENTENCE_LENGTH), NoNul]
 Text = Annotated[StrictStr, within(MAX_TEXT_LENGTH), NoNul]
 Id = Annotated[StrictStr, within(MAX_ID_LENGTH), NoNul]
-Key = Annotated[StrictStr, Field(min_length=1, max_length=MAX_NAME_LENGTH), NoNul]
-"""A name where it is a key: pydantic would make other keys of it, not refused ones, if it had a pattern."""
 
 
 def _plain_value(given: Any) -> Any:
@@ -77,15 +54,6 @@ def _plain_value(given: Any) -> Any:
 OptionValue = Annotated[bool | int | float | None, BeforeValidator(_plain_value)]
 
 EntityId = Annotated[StrictInt, Field(ge=0, lt=1 << 31)]
-
-
-class NewSeed(BaseModel):
-    """An entity that the vocabulary does not hold: its name, and sentences that mention it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Name
-    sentences: list[Sentence] = Field(min_length=1, max_length=MAX_SENTENCES)
 
 
 def _kind(given: Any) -> str | None:
@@ -106,10 +74,6 @@ Seed = Annotated[
     ),
 ]
 """A name or alias, an entity id, or a new entity."""
-
-
-Conditions = dict[Key, Annotated[list[Name], Field(min_length=1, max_length=MAX_VALUES)]]
-"""Attributes with values of each."""
 
 
 def _conditions(description: str) -> Any:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from engine.errors import QueryError, UnknownEntityError, UserError
+from engine.queries.fields import NewSeed, NewSeedError, NewSeeds
 from engine.query import Deadline, NewEntity, Query
 from engine.stages.options import OptionError, checked_options
-from engine.text.spelling import clean_name, look_key, nfc
+from engine.text.spelling import clean_name
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import DEFAULT, EXPLAINED
 from serve.http.errors import Problem, ProblemError, UnknownMethodError, check_bundle, invalid, problem_of
-from serve.http.requests import ExpandRequest, NewSeed
+from serve.http.requests import ExpandRequest
 from serve.settings import ServeSettings
 
 
@@ -112,7 +113,7 @@ class _Seeds:
     ) -> None:
         self._request, self._vocabulary = request, snapshot.vocabulary
         self._may_suggest = may_suggest
-        self._new: dict[str, NewEntity] = {}
+        self._new = NewSeeds(snapshot.vocabulary)
 
     def resolved(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[NewEntity, ...]]:
         """Return positive and negative ids, and the new entities.
@@ -130,28 +131,16 @@ class _Seeds:
                 name = self._vocabulary.names[entity]
                 message = f"{name!r} is a positive and a negative seed at once"
                 raise ProblemError(Problem("query", message, QueryError.status, f"negative.{place}"))
-        return positive, negative, tuple(self._new.values())
+        return positive, negative, self._new.entities
 
     def _id(self, seed: str | int | NewSeed, field: str) -> int:
         if isinstance(seed, NewSeed):
-            return self._new_id(seed, field)
+            try:
+                return self._new.take(seed, field)
+            except NewSeedError as error:
+                raise invalid(str(error), field, error.suggestions) from None
         known = self._vocabulary.find(seed)
         if known is None:
             closest = self._vocabulary.closest(str(seed)) if self._may_suggest() else []
             raise ProblemError(problem_of(UnknownEntityError(seed, closest, field), field))
         return known
-
-    def _new_id(self, seed: NewSeed, field: str) -> int:
-        known = self._vocabulary.find(seed.name)
-        if known is not None:
-            name = self._vocabulary.names[known]
-            message = f"{field}: {seed.name!r} is in the vocabulary as {name!r}; give it as a name"
-            raise invalid(message, field, [name])
-        name = clean_name(seed.name)
-        if not name:
-            raise invalid(f"{field}: the new entity {seed.name!r} has no visible sign in its name", field)
-        key = look_key(name)
-        if key in self._new:
-            raise invalid(f"{field}: the new entity {seed.name!r} is given twice", field)
-        self._new[key] = NewEntity(name, tuple(map(nfc, seed.sentences)))
-        return -len(self._new)

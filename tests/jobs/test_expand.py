@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from engine.methods import method
 from engine.queries.formats import read_queries
 from engine.queries.results import ExpansionFolder, RunDescription
-from engine.query import Expansion, Query, Ranking
+from engine.query import Expansion, NewEntity, Query, Ranking
 from engine.stages.options import change
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
@@ -306,7 +307,8 @@ def test_a_part_crosses_processes_exactly():
     scores = np.array([0.1, -1 / 3, np.float32(1e-40)], np.float32)
     ranking = Ranking(np.array([2**31 - 1, 0, 7], np.int32), scores, {"a b": scores * 3})
     said, reasoning = (("a", ("b", "c")),), {"class_name": "ü", "positive": ""}
-    query = Query("ü", (1,), (2, 3), 9, class_name="ü", positive_attributes=said)
+    new = (NewEntity("ö", ("ö.", "Ö!"), {"mask": scores}), NewEntity("x", ("x",)))
+    query = Query("ü", (1, -2), (2, 3, -1), 9, said, new, class_name="ü", positive_attributes=said)
     one = Expansion(query, ranking, {"Retrieve": 0.1 + 0.2}, ("note",), reasoning)
     empty = Expansion(Query("e", (1,)))
     # As it comes out of a file or another process.
@@ -315,7 +317,12 @@ def test_a_part_crosses_processes_exactly():
         writer.write_table(pack("00003", [one, empty]))
     ((part, (back, none)),) = unpack(pa.ipc.open_stream(sink.getvalue()).read_all())
     assert part == "00003"
-    assert (back.query, back.seconds, back.degraded) == (one.query, one.seconds, one.degraded)
+    (vectors, _) = (dict(entity.vectors) for entity in back.query.new)
+    np.testing.assert_array_equal(vectors.pop("mask"), scores)
+    plain = replace(one.query, new=tuple(replace(entity, vectors={}) for entity in new))
+    assert replace(back.query, new=tuple(replace(e, vectors={}) for e in back.query.new)) == plain
+    assert not vectors
+    assert (back.seconds, back.degraded) == (one.seconds, one.degraded)
     assert back.reasoning == reasoning
     np.testing.assert_array_equal(back.ranking.ids, ranking.ids)
     np.testing.assert_array_equal(back.ranking.scores, scores)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from engine.errors import QueryError
+from engine.query import NewEntity
 from engine.refusals import Code, Refusal
 from engine.text.spelling import difference, fold, match_key, near_miss, skeleton, squeeze
 from engine.text.words import in_word, is_mark, is_spaceless, is_whole, mentions_in
@@ -175,6 +177,29 @@ def first_mention(name: str, sentence: str) -> Span | None:
     if found is None:
         return None
     return *found.span(), (EXACT if found.group() == name else FOLDED) if whole else SUBSTRING
+
+
+def mentions_of_new(entity: NewEntity, where: str) -> list[Span]:
+    """Return where each of its sentences mentions an entity that the vocabulary does not hold.
+
+    Args:
+        entity: with its sentences.
+        where: the query, for what is said of a mistake.
+
+    Raises:
+        QueryError: a sentence does not mention it.
+    """
+    finder = MentionFinder([entity.name], [[]])
+    spans = []
+    for number, sentence in enumerate(entity.sentences, 1):
+        span = finder.find(0, sentence)
+        if isinstance(span, Refusal):
+            raise QueryError(
+                f"{where}: sentence {number} of the new entity {entity.name!r} {span}; give sentences in "
+                "which the name stands as it is given"
+            )
+        spans.append(span)
+    return spans
 
 
 class _Text:

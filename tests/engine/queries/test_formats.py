@@ -179,7 +179,7 @@ def test_parquet_with_ids_and_nulls(tmp_path: Path) -> None:
         ('{"id": "x", "positive": ["iron"], "neg_seed": ["neon"]}', "'neg_seed'; did you mean neg_seeds?"),
         ('{"id": "x", "positive": ["iron"], "top-k": 3}', "'top-k'; did you mean top_k?"),
         ('{"id": "x", "positive": ["iron"], "budget": 3}', "'budget'; there are id, query_id"),
-        ('{"id": "x", "positive": ["iron"], "filter": {"a": ["b"]}}', "filter is not taken in a file"),
+        ('{"id": "x", "positive": ["iron"], "filter": {"a": ["b"]}}', "filter is taken by `seedset expand`"),
         ('{"id": "x", "positive": ["iron"], "explain": true}', "explain is not taken in a file"),
         ('{"id": "x", "positive": ["iron"], "deadline_ms": 5}', "ask over HTTP"),
         ('{"id": "x", "positive": ["iron"], "method": "joint"}', "answered by the command's --method"),

@@ -1,0 +1,103 @@
+"""Check what a query holds, in a request as in a row of a table: names, conditions, entities that are new."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+from pydantic_core import PydanticCustomError
+
+from engine.errors import QueryError
+from engine.query import MAX_SENTENCES, NewEntity
+from engine.text.spelling import clean_name, look_key, nfc
+from engine.vocabulary import MAX_NAME_LENGTH, Vocabulary
+
+MAX_SENTENCE_LENGTH = 2000
+MAX_CONDITIONS = 16
+MAX_VALUES = 64
+
+WITHOUT_NUL = "^[^\\u0000]*$"
+
+
+def _no_nul(text: str) -> str:
+    """Refuse what no name holds. (Half a surrogate pair is refused by pydantic itself.)"""
+    if "\0" in text:
+        raise PydanticCustomError("text", "holds a NUL character")
+    return text
+
+
+def within(limit: int, least: int = 1) -> Any:
+    """Return the field of a text of ``least`` to ``limit`` characters."""
+    return Field(min_length=least, max_length=limit, json_schema_extra={"pattern": WITHOUT_NUL})
+
+
+NoNul = AfterValidator(_no_nul)
+
+Name = Annotated[StrictStr, within(MAX_NAME_LENGTH), NoNul]
+Sentence = Annotated[StrictStr, within(MAX_SENTENCE_LENGTH), NoNul]
+Key = Annotated[StrictStr, Field(min_length=1, max_length=MAX_NAME_LENGTH), NoNul]
+"""A name where it is a key: pydantic would make other keys of it, not refused ones, if it had a pattern."""
+
+Conditions = dict[Key, Annotated[list[Name], Field(min_length=1, max_length=MAX_VALUES)]]
+"""Attributes with values of each."""
+
+
+class NewSeed(BaseModel):
+    """An entity that the vocabulary does not hold: its name, and sentences that mention it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+    sentences: list[Sentence] = Field(min_length=1, max_length=MAX_SENTENCES)
+
+
+class NewSeedError(QueryError):
+    """A new entity that cannot be one; with the name that it has in the vocabulary, if it is there."""
+
+    def __init__(self, message: str, suggestions: list[str]) -> None:
+        super().__init__(message)
+        self.suggestions = suggestions
+
+    def __reduce__(self) -> tuple[type[NewSeedError], tuple[str, list[str]]]:
+        return NewSeedError, (str(self), self.suggestions)
+
+
+class NewSeeds:
+    """The new entities of one query; their ids are -1, -2, … in the order in which they are met.
+
+    Args:
+        vocabulary: that does not hold them.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._new: dict[str, NewEntity] = {}
+
+    @property
+    def entities(self) -> tuple[NewEntity, ...]:
+        """Those that were met, in order."""
+        return tuple(self._new.values())
+
+    def take(self, seed: NewSeed, field: str) -> int:
+        """Return the id of a new entity.
+
+        Args:
+            seed: as it is given.
+            field: where, for what is said of a mistake.
+
+        Raises:
+            NewSeedError: the vocabulary has it, it has no visible name, or it was met before.
+        """
+        known = self._vocabulary.find(seed.name)
+        if known is not None:
+            name = self._vocabulary.names[known]
+            message = f"{field}: {seed.name!r} is in the vocabulary as {name!r}; give it as a name"
+            raise NewSeedError(message, [name])
+        name = clean_name(seed.name)
+        if not name:
+            raise NewSeedError(f"{field}: the new entity {seed.name!r} has no visible sign in its name", [])
+        key = look_key(name)
+        if key in self._new:
+            raise NewSeedError(f"{field}: the new entity {seed.name!r} is given twice", [])
+        self._new[key] = NewEntity(name, tuple(map(nfc, seed.sentences)))
+        return -len(self._new)
