@@ -24,8 +24,12 @@ from engine.training.settings import MultimodalSettings
 from jobs import console
 from jobs.settings import (
     CONTRAST_FLAGS,
+    MODEL,
+    Beginning,
     TrainingProcesses,
     multimodal_headings,
+    presets,
+    temperature_field,
     unused_of_baseline,
     unused_of_objectives,
 )
@@ -36,6 +40,7 @@ EXAMPLES = """
   seedset ablate --workspace work --queries mesed/query --queries mesed/query_seed=5 --repeat 3
   seedset ablate --workspace work --queries mesed/query --table objectives --repeat 3 \\
       --row "masked entity prediction" --row full
+  seedset ablate --workspace work --queries mesed/query --preset mesed-ablations
   seedset image-features --workspace work --model google/vit-base-patch16-224 --patches tokens
   seedset ablate --workspace work --queries mesed/query --table baselines
 """
@@ -46,9 +51,11 @@ CHOSEN_BY_ROWS = [
     "summary",
     "identity",
     "architecture",
+    "head",
     *(f"schedule.{name}" for name in ("prediction", "contrastive", "clustering", "distillation")),
 ]
-"""Fields of the settings that are no options: a row of a table says them, or nobody may."""
+"""Fields of the settings that are no options of theirs: a row of a table or :class:`Beginning` says them, or
+nobody may."""
 
 
 class AblateSettings(CommandSettings):
@@ -80,6 +87,8 @@ class AblateSettings(CommandSettings):
     base: Annotated[MultimodalSettings, Group(without=CHOSEN_BY_ROWS, flags=CONTRAST_FLAGS)] = (
         MultimodalSettings()
     )
+    beginning: Beginning = Beginning()
+    temperature: float = temperature_field()
     processes: TrainingProcesses = TrainingProcesses()
     json_file: Annotated[Path | None, Flag("--json")] = Field(
         default=None, description="Also write the report to this file."
@@ -109,8 +118,9 @@ class AblateSettings(CommandSettings):
 
 @command(
     EXAMPLES,
-    headings=multimodal_headings("base"),
+    headings={**multimodal_headings("base"), "beginning": MODEL, "temperature": MODEL},
     former={"hidden": Former("modality_dropout")},
+    presets=presets("ablate"),
     writes=Writes("ablate"),
 )
 def main(settings: AblateSettings) -> None:
@@ -132,7 +142,10 @@ def main(settings: AblateSettings) -> None:
     place, processes = Workspace.open(settings.workspace), settings.processes
     tables = [t for t in TABLES if t != OF_TOKENS] if settings.table == "all" else [settings.table]
     trained = processes.workers, processes.gpu
-    plan = AblationPlan(tables, settings.base, settings.repeat, *trained, settings.protocol, settings.row)
+    base = settings.beginning.settings(settings.base, of_baseline=tables == [OF_TOKENS])
+    plan = AblationPlan(
+        tables, base, settings.repeat, *trained, settings.protocol, settings.row, settings.temperature
+    )
     open_inputs(place)
     features = ImageFeatures.open(place)  # a mistake is better known now than after the first training
     for baseline in (row.baseline for _, row in plan.rows):

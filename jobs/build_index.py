@@ -16,7 +16,7 @@ from cluster.lock import Writes
 from cluster.options import CommandSettings, Former
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.settings import MASKED_LM_SENTENCES, TEMPERATURE, presets
+from jobs.settings import MASKED_LM_SENTENCES, presets, temperature_field
 from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
@@ -43,11 +43,7 @@ class BuildIndexSettings(CommandSettings):
     workers: int | None = Field(
         default=None, ge=1, description="Run this many actors a pool.  [default: the cluster's CPUs]"
     )
-    temperature: float = Field(
-        default=TEMPERATURE,
-        ge=0.01,
-        description="Divide the logits of predicted distributions by this; the papers' is 1.",
-    )
+    temperature: float = temperature_field()
     text_distributions: bool = Field(
         default=True,
         description="Make the distributions that the text encoder's head predicts, for --method probexpan: a "

@@ -32,7 +32,7 @@ EXAMPLES = """
   seedset reproduce --preset my-settings.yaml --source UltraWiki --workspace work --first train-encoder
 """
 
-TRAININGS = ("train-encoder", "pretrain-lm")
+TRAININGS = ("train-encoder", "pretrain-lm", "ablate")
 """Commands that take ``--workers`` and ``--gpu``."""
 
 
@@ -122,6 +122,7 @@ def planned(settings: ReproduceSettings, names: list[str], file: str) -> dict[st
         "evaluate": ["--queries", queries],
         "report": ["--queries", queries],
         **dict.fromkeys(TRAININGS, trained),
+        "ablate": ["--queries", queries, *trained],
     }
     plan = {
         name: ["--preset", settings.preset, "--workspace", settings.workspace, *more.get(name, [])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,7 +12,7 @@ from cluster.presets import Presets
 from engine.images.settings import ImageSettings
 from engine.losses.settings import Schedule
 from engine.models.settings import EncoderSizes, Patches
-from engine.training.settings import BASELINES, Baseline
+from engine.training.settings import BASELINES, Baseline, Head, MultimodalSettings
 
 TEMPERATURE = 4.0
 """Temperature of predicted distributions. 1 is the paper's; a head that overfits to few contexts predicts
@@ -68,6 +69,39 @@ class LabelWords(BaseModel):
         default=None,
         description="Read some types as other words than their own: a JSON file of {type: words}.",
     )
+
+
+def temperature_field() -> Any:
+    """Return the option of the commands that make predicted distributions."""
+    return Field(
+        default=TEMPERATURE,
+        ge=0.01,
+        description="Divide the logits of predicted distributions by this; the papers' is 1.",
+    )
+
+
+class Beginning(BaseModel):
+    """What the multi-modal encoder's new layers begin as, and which head is read after the training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    init: Literal["lda", "random"] = Field(
+        default="lda",
+        description="Begin the multi-modal encoder's new layers as a summary of words and image, fitted in "
+        "closed form (linear discriminant analysis), or at random as the paper does, for large corpora.",
+    )
+    head: Head | None = Field(
+        default=None,
+        description="Predict entities, for multiexpan, by the nearest of their mean states, or by the head "
+        "that was trained, as the paper does.  [default: nearest-mean, with --init random trained]",
+    )
+
+    def settings(self, base: MultimodalSettings, of_baseline: bool = False) -> MultimodalSettings:
+        """Return the settings of a training that begins so; a baseline has no new layers to begin."""
+        fitted = self.init == "lda"
+        head: Head = self.head or ("nearest-mean" if fitted or of_baseline else "trained")
+        begun = {} if of_baseline else {"summary": fitted, "identity": fitted}
+        return base.model_copy(update={"head": head, **begun})
 
 
 OBJECTIVE_SWITCHES = ("prediction", "contrastive", "clustering", "distillation")

@@ -23,7 +23,6 @@ from engine.training.settings import (
     Baseline,
     ContrastiveSettings,
     EncoderSettings,
-    Head,
     Modality,
     MultimodalSettings,
     baseline_settings,
@@ -34,6 +33,7 @@ from jobs.settings import (
     MODEL,
     OBJECTIVES,
     TRAINING,
+    Beginning,
     TrainingProcesses,
     multimodal_headings,
     presets,
@@ -93,16 +93,7 @@ class TrainEncoderSettings(CommandSettings):
             flags=CONTRAST_FLAGS,
         ),
     ] = MultimodalSettings()
-    init: Literal["lda", "random"] = Field(
-        default="lda",
-        description="Begin the multi-modal encoder's new layers as a summary of words and image, fitted in "
-        "closed form (linear discriminant analysis), or at random as the paper does, for large corpora.",
-    )
-    head: Head | None = Field(
-        default=None,
-        description="Predict entities, for multiexpan, by the nearest of their mean states, or by the head "
-        "that was trained, as the paper does.  [default: nearest-mean, with --init random trained]",
-    )
+    beginning: Beginning = Beginning()
     processes: TrainingProcesses = TrainingProcesses()
     cache_dtype: Literal["bfloat16", "float32"] = Field(
         default="bfloat16", description="Keep the cached states in this type."
@@ -130,7 +121,7 @@ class TrainEncoderSettings(CommandSettings):
             return found
         if self.modality == "text":
             return dict.fromkeys(
-                [*keys_within(type(self), "multimodal"), "init", "head"],
+                [*keys_within(type(self), "multimodal"), *keys_within(type(self), "beginning")],
                 "without --modality text+image or image",
             )
         found = {"last_layer_dropout": "with images", **unused_of_objectives(self.multimodal.schedule)}
@@ -138,17 +129,14 @@ class TrainEncoderSettings(CommandSettings):
 
     def training(self) -> EncoderSettings | MultimodalSettings:
         """Return the settings of the training that was asked for."""
-        fitted = self.init == "lda"
-        head: Head = self.head or ("nearest-mean" if fitted or self.baseline else "trained")
-        multimodal = self.multimodal.model_copy(update={"head": head})
+        multimodal = self.beginning.settings(self.multimodal, self.baseline is not None)
         if self.baseline:
             return baseline_settings(multimodal, self.baseline)
         if self.modality == "text":
             if self.contrast is None:
                 return self.text
             return ContrastiveSettings(**self.text.model_dump(), ultra_fine=self.ultra_fine)
-        chosen = {"modality": self.modality, "summary": fitted, "identity": fitted}
-        return multimodal.model_copy(update=chosen)
+        return multimodal.model_copy(update={"modality": self.modality})
 
 
 @command(
@@ -159,8 +147,7 @@ class TrainEncoderSettings(CommandSettings):
         "contrast": OBJECTIVES,
         "ultra_fine": OBJECTIVES,
         **multimodal_headings("multimodal"),
-        "init": MODEL,
-        "head": MODEL,
+        "beginning": MODEL,
         "modality": TRAINING,
         "baseline": MODEL,
         "cache_dtype": RUN,

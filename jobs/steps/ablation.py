@@ -35,7 +35,6 @@ from engine.storage.bundle import Bundle
 from engine.storage.publishing import publish
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import FrozenCache
 from engine.training.settings import Modality, MultimodalSettings
 from engine.vocabulary import Vocabulary
 from jobs import console
@@ -61,6 +60,8 @@ class AblationPlan:
     protocol: Protocol = "seedset"
     only: Sequence[str] = ()
     """Names of the rows that are filled; none: all."""
+    temperature: float = TEMPERATURE
+    """Of the distributions that the encoders predict."""
 
     def __post_init__(self) -> None:
         names = dict.fromkeys(row.name for table in self.tables for row in TABLES[table])
@@ -110,7 +111,7 @@ def _trained_bundles(workspace: Workspace, folder: Store, plan: AblationPlan) ->
             console.say(f"training {number} of {len(trainings)}: {_training_label(settings)}")
             summary = train(workspace, settings, workers=plan.workers, gpu=plan.gpu, make_current=False)
             run = trained_run(workspace.runs(MULTIMODAL_JOB) / summary["run"])
-            bundles[settings.model_dump_json()] = _bundle(workspace, folder, run, taken, plan.workers)
+            bundles[settings.model_dump_json()] = _bundle(workspace, folder, run, taken, plan.temperature)
     return bundles
 
 
@@ -147,14 +148,16 @@ def _training_label(settings: MultimodalSettings) -> str:
 
 
 def _bundle(
-    workspace: Workspace, folder: Store, run: Trained, taken: Sequence[Modality], workers: int
+    workspace: Workspace, folder: Store, run: Trained, taken: Sequence[Modality], temperature: float
 ) -> Bundle:
     """Return the bundle of an encoder's views, made unless it is there."""
     run_workspace = Workspace(folder / run.name)
     wanted = [log_distributions_folder(view_name(modality)) for modality in taken]
     with suppress(BundleError):  # none yet, or one that is not whole: made
         there = Bundle.open(run_workspace)
-        if all(any(f.startswith(f"{name}/") for f in there.manifest.files) for name in wanted):
+        # Bundles of versions that had one temperature name none.
+        same = there.manifest.settings.get("temperature", TEMPERATURE) == temperature
+        if same and all(any(f.startswith(f"{name}/") for f in there.manifest.files) for name in wanted):
             return there
     inputs = open_inputs(workspace, run.inputs_key)
     cache = frozen_cache(workspace, inputs, run.model)
@@ -163,21 +166,20 @@ def _bundle(
     n_entities = len(Vocabulary.read(staged / "entities.parquet"))
     for modality in taken:
         console.say(f"entities by {modality}")
-        _write_view(workspace, run, cache, modality, n_entities, staged)
-    settings = {"trained": run.name, "modalities": list(taken)}
+        source = ViewSource(workspace.root.uri, run, cache, modality, temperature)
+        _write_view(workspace, source, n_entities, staged)
+    settings = {"trained": run.name, "modalities": list(taken), "temperature": temperature}
     publish(run_workspace, staged, settings)
     return Bundle.open(run_workspace)
 
 
-def _write_view(
-    workspace: Workspace, run: Trained, cache: FrozenCache, modality: Modality, n_entities: int, staged: Path
-) -> None:
-    source = ViewSource(workspace.root.uri, run, cache, modality, TEMPERATURE)
+def _write_view(workspace: Workspace, source: ViewSource, n_entities: int, staged: Path) -> None:
+    name = view_name(source.modality)
     with given_or_auto(None, workspace.root) as executor:
         states, distributions = multimodal_view(source, n_entities, executor)
     (staged / "index").mkdir(exist_ok=True)
-    VectorIndex(states).write(staged / "index" / f"{view_name(modality)}.faiss")
-    distributions.write(staged / distributions_folder(view_name(modality)))
+    VectorIndex(states).write(staged / "index" / f"{name}.faiss")
+    distributions.write(staged / distributions_folder(name))
 
 
 def open_queries(workspace: Workspace, given: Sequence[str]) -> dict[str, QuerySet]:
@@ -201,7 +203,7 @@ def _headed(measured: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]
 def write_report(folder: Store, measured: Sequence[Measured], plan: AblationPlan) -> bytes:
     """Write the report, for people and as JSON, and return the latter."""
     about = {"settings": plan.base.model_dump(mode="json"), "repeats": plan.repeats}
-    about |= {"protocol": plan.protocol}
+    about |= {"protocol": plan.protocol, "temperature": plan.temperature}
     lines = ["# MultiExpan taken apart", "", f"`{json.dumps(about)}`", "", "In percent.", ""]
     for title, some in _headed(measured):
         lines += [f"## {title}", "", *markdown_table(*table_rows(some, LONG)), ""]

@@ -171,6 +171,16 @@ def test_an_ablation_trains_once_and_leaves_the_workspace_as_it_was(
     assert run_command(ablate.main, *words, *TRAINING[2:-1]) == 0
     assert "entities by" not in capsys.readouterr().err, "what was made is not made again"
     assert {f.path: f.read_bytes() for f in workspace.runs("cells").files("report.json")} == cells
+    # The same training, read out at the paper's temperature: other distributions.
+    assert run_command(ablate.main, *words, *TRAINING[2:-1], "--temperature", 1) == 0
+    shown = capsys.readouterr().err
+    assert "this run is finished" in shown
+    assert "entities by text+image" in shown
+    again = json.loads((workspace.runs("ablate") / "report.json").read_bytes())
+    assert (report["temperature"], again["temperature"]) == (4, 1)
+    states = [[m["reports"][0]["overall"] for m in r["measured"][1::2]] for r in (report, again)]
+    assert states[0] == states[1], "the state at the mask has no temperature"
+    assert len(list(workspace.runs("cells").files("report.json"))) == 8
 
 
 def test_baselines_are_measured_where_the_input_of_the_last_block_was_kept(

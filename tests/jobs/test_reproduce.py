@@ -10,11 +10,19 @@ import pytest
 from cluster.settings_file import sections
 from engine.errors import FormatError, UserError
 from engine.training.settings import MultimodalSettings
-from jobs import build_index, import_corpus, mine_contrast, preprocess, pretrain_lm, train_encoder
+from jobs import ablate, build_index, import_corpus, mine_contrast, preprocess, pretrain_lm, train_encoder
 from jobs.reproduce import load, main, planned
 from jobs.settings import PRESETS
+from jobs.steps.ablation import AblationPlan
 from tests.support.bundles import random_bundle
 from tests.support.commands import run_command
+
+FIRST = {
+    "ultrawiki-contrast": "mine-contrast",
+    "mesed-ablations": "ablate",
+    "mesed-text": "train-encoder",
+}
+"""The first command of the presets that go on in a workspace where another has ended."""
 
 GIVEN = {"preset": "p.yaml", "source": "s", "workspace": "w"}
 
@@ -25,8 +33,11 @@ def test_every_section_of_a_preset_is_taken_by_its_command(file: Path) -> None:
     settings = main.parse(["--preset", file.stem, "--source", "data", "--workspace", "w"])
     plan = planned(settings, names, str(file))
     assert list(plan) == [name for name in names if name != "evaluate"]
-    first = "mine-contrast" if file.stem == "ultrawiki-contrast" else "import"
-    assert (names[0], names[-2:]) == (first, ["evaluate", "report"])
+    assert names[0] == FIRST.get(file.stem, "import")
+    if file.stem == "mesed-vision":  # whose encoders are in no bundle of the workspace
+        assert names[-1] == "ablate"
+        return
+    assert names[-2:] == ["evaluate", "report"]
     load("evaluate").parse([*plan["report"]])
 
 
@@ -70,7 +81,25 @@ def test_meseds_head_begins_at_random_and_is_the_trained_one() -> None:
 
 
 def test_meseds_read_out_is_at_temperature_one() -> None:
-    assert build_index.main.parse(["--workspace", "w", "--preset", "mesed"]).temperature == 1
+    for preset in ("mesed", "mesed-text"):
+        assert build_index.main.parse(["--workspace", "w", "--preset", preset]).temperature == 1
+    words = ["--workspace", "w", "--queries", "q"]
+    for preset in ("mesed-ablations", "mesed-vision"):
+        assert ablate.main.parse([*words, "--preset", preset]).temperature == 1
+    assert ablate.main.parse(words).temperature == build_index.main.parse(words[:2]).temperature != 1
+
+
+def test_meseds_ablation_takes_apart_what_mesed_trains() -> None:
+    settings = ablate.main.parse(["--workspace", "w", "--queries", "q", "--preset", "mesed-ablations"])
+    plan = AblationPlan(["objectives", "modalities"], settings.beginning.settings(settings.base))
+    trained = train_encoder.main.parse(["--workspace", "w", "--preset", "mesed"]).training()
+    full = next(row for _, row in plan.rows if row.name == "full")
+    assert [own.model_dump_json() for own in plan.of(full)] == [trained.model_dump_json()]
+    others = [own for own in plan.trainings() if own.model_dump_json() != trained.model_dump_json()]
+    assert len(others) == 7, "five sets of objectives, and each modality alone"
+    assert {(own.epochs, own.identity, own.summary, own.head) for own in others} == {
+        (50, False, False, "trained")
+    }
 
 
 def test_a_file_counts_more_than_a_preset_and_a_file_may_be_one(tmp_path: Path) -> None:
@@ -84,7 +113,8 @@ def test_a_file_counts_more_than_a_preset_and_a_file_may_be_one(tmp_path: Path) 
     with pytest.raises(FormatError, match="holds no settings of import; those of: preprocess"):
         import_corpus.main.parse([*words, tmp_path / "mine.yaml"])
     with pytest.raises(
-        UserError, match="--preset wiki: give one of mesed, ultrawiki, ultrawiki-contrast, ultrawiki-ra"
+        UserError,
+        match="--preset wiki: give one of mesed, mesed-ablations, mesed-text, mesed-vision, ultrawiki, ",
     ):
         import_corpus.main.parse([*words, "wiki"])
 
