@@ -7,10 +7,9 @@ repository, with the settings that it runs with).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from pydantic import Field
 from engine.query import Expansion, Ids, Ranking
 from engine.retrieval.index import Index, index_file, open_index, seed_vectors
 from engine.retrieval.skipgrams import SKIPGRAMS, SkipGrams
-from engine.stages.base import Stage, Worker
+from engine.stages.base import Stage, Worker, by_settings
 from engine.stages.retrieve import Matching, allowed, evidence_of, matching_of
 from engine.stages.setexpan import present_seeds, seeds_without_contexts
 from engine.storage.bundle import Bundle
@@ -64,6 +63,8 @@ class CaSE(Stage):
     mentions: int = Field(default=31, ge=1)
     places: int = Field(default=100, ge=1)
 
+    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"k": (1, 2_000), "power": (1, 100)}
+
     def needs(self) -> tuple[str, ...]:
         """Name the skip-grams and the view's index."""
         return (SKIPGRAMS, *([index_file(self.view)] if self.view else []))
@@ -78,7 +79,11 @@ class CaSE(Stage):
         lexical = LexicalFeatures.of(skipgrams, self.entities, self.mentions, self.places)
         index = open_index(bundle, self.view) if self.view else None
         matching = matching_of(bundle)
-        return partial(self._run, skipgrams, lexical, index, matching)
+
+        def run(own: CaSE, expansions: list[Expansion]) -> list[Expansion]:
+            return own._run(skipgrams, lexical, index, matching, expansions)
+
+        return lambda expansions: by_settings(self, expansions, run)
 
     def _run(
         self,

@@ -8,9 +8,8 @@ name and the set, drop those that fit another class better.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -21,7 +20,7 @@ from engine.generation.hearst import MASK, PATTERNS, Masked, query, spoken
 from engine.query import Expansion, Ids, Query, Ranking
 from engine.retrieval.class_names import negative_names, of_other_classes, often, positive_name
 from engine.retrieval.mention_states import PROBING
-from engine.stages.base import Stage, Worker
+from engine.stages.base import Stage, Worker, by_settings
 from engine.stages.retrieve import Matching, allowed, evidence_of, matching_of, unused
 from engine.storage.bundle import Bundle
 from engine.text.class_words import head_noun, is_modifier, stop_words
@@ -91,11 +90,16 @@ class CGExpan(Stage):
     iterations: int = Field(default=20, ge=1)
     seed: int = Field(default=13, ge=0)
 
+    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "k": (1, 500),
+        "pool": (1, 10_000),
+        "iterations": (1, 100),
+    }
     unit: ClassVar[str] = "iterations"
 
     def cost(self, expansion: Expansion) -> int:
         """Return the iterations at most."""
-        return self.iterations
+        return self.asked(expansion.query).iterations
 
     def needs(self) -> tuple[str, ...]:
         """Name the masked language model with the states of all mentions."""
@@ -111,12 +115,12 @@ class CGExpan(Stage):
 
         probing = open_probing(bundle)
         stop_words()  # now, not in the first query
-        return partial(self._run, probing, bundle.vocabulary.names, matching_of(bundle))
+        names, matching = bundle.vocabulary.names, matching_of(bundle)
 
-    def _run(
-        self, probing: Probing, names: Sequence[str], matching: Matching, expansions: list[Expansion]
-    ) -> list[Expansion]:
-        return [self._expand(probing, names, matching, expansion) for expansion in expansions]
+        def run(own: CGExpan, expansions: list[Expansion]) -> list[Expansion]:
+            return [own._expand(probing, names, matching, expansion) for expansion in expansions]
+
+        return lambda expansions: by_settings(self, expansions, run)
 
     def _expand(
         self, probing: Probing, names: Sequence[str], matching: Matching, expansion: Expansion

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from pydantic import Field
 from engine.query import Expansion, Query, Ranking
 from engine.retrieval.rank_ensemble import RankEnsemble, Samples, draw_samples
 from engine.retrieval.skipgrams import SKIPGRAMS, SkipGrams
-from engine.stages.base import Stage, Worker
+from engine.stages.base import Stage, Worker, by_settings
 from engine.stages.retrieve import Matching, allowed, evidence_of, matching_of, unused
 from engine.storage.bundle import Bundle
 
@@ -64,11 +64,16 @@ class SetExpan(Stage):
     fill: bool = False
     seed: int = Field(default=13, ge=0)
 
+    per_request: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "k": (1, 2_000),
+        "rank": (1, 100),
+        "iterations": (1, 100),
+    }
     unit: ClassVar[str] = "iterations"
 
     def cost(self, expansion: Expansion) -> int:
         """Return the iterations at most."""
-        return self.iterations
+        return self.asked(expansion.query).iterations
 
     def needs(self) -> tuple[str, ...]:
         """Name the skip-grams."""
@@ -84,10 +89,10 @@ class SetExpan(Stage):
         ensemble = RankEnsemble(skipgrams, self.features, (self.least, self.most))
         matching = matching_of(bundle)
 
-        def run(expansions: list[Expansion]) -> list[Expansion]:
-            return [self._expand(e, skipgrams, ensemble, matching) for e in expansions]
+        def run(own: SetExpan, expansions: list[Expansion]) -> list[Expansion]:
+            return [own._expand(e, skipgrams, ensemble, matching) for e in expansions]
 
-        return run
+        return lambda expansions: by_settings(self, expansions, run)
 
     def _expand(
         self, expansion: Expansion, skipgrams: SkipGrams, ensemble: RankEnsemble, matching: Matching

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import get_args
 
 from engine.corpus.importing.source import formats
@@ -20,6 +21,21 @@ DOCS = ROOT / "docs"
 def test_methods() -> None:
     assert set(first_cells(DOCS / "methods.md", "Method table")) == set(METHODS)
     assert set(ABLATIONS) <= set(code_spans(DOCS / "methods.md"))
+
+
+def test_what_a_query_may_change() -> None:
+    """The rows of the table, such as: | `Retrieve` | `k` (1 to 2,000), `hubness` (0 to 2, …) |."""
+    told: dict[str, dict[str, tuple[float, float]]] = {}
+    for line in (DOCS / "methods.md").read_text(encoding="utf-8").splitlines():
+        if stage := re.match(r"\| `([A-Za-z]+)` \| `\w+` \([\d.,]+ to ", line):
+            bounds = re.findall(r"`(\w+)` \((?:between )?([\d.,]+) (?:to|and) ([\d.,]*\d)", line)
+            told[stage[1]] = {name: (number(low), number(high)) for name, low, high in bounds}
+    stages = {type(stage) for pipeline in METHODS.values() for stage in pipeline.stages}
+    assert told == {kind.__name__: dict(kind.per_request) for kind in stages if kind.per_request}
+
+
+def number(text: str) -> float:
+    return float(text.replace(",", ""))
 
 
 def test_formats_and_their_fields() -> None:

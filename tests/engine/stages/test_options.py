@@ -144,7 +144,10 @@ def test_every_declared_setting_is_one_of_its_stage_and_its_bounds_are_allowed()
                     change(pipeline, {key: bound})
 
 
-FEW = {"Generate.beams": 6, "Generate.max_rounds": 3, "Generate.query_batch_size": 2}
+FEW: dict[str, dict[str, int]] = {
+    "genexpan": {"Generate.beams": 6, "Generate.max_rounds": 3, "Generate.query_batch_size": 2},
+    "cgexpan": {"CGExpan.iterations": 3, "CGExpan.draws": 1, "CGExpan.least": 1},
+}
 
 CHANGED = [
     ("retexpan", {"SegmentRerank.length": 9}),
@@ -158,6 +161,10 @@ CHANGED = [
     ("multiexpan", {"WindowSearch.k": 30, "WindowSearch.mu": 0.5, "WindowSearch.first_window": 7}),
     ("genexpan", {"Generate.top_p": 0.3, "Generate.k": 15}),
     ("genexpan", {"Generate.beams": 3, "Generate.max_rounds": 2, "Generate.patience": 1}),
+    ("setexpan", {"SetExpan.rank": 25}),
+    ("setexpan", {"SetExpan.rank": 30, "SetExpan.iterations": 1, "SetExpan.k": 2}),
+    ("case", {"CaSE.power": 2, "CaSE.k": 5}),
+    ("cgexpan", {"CGExpan.pool": 9, "CGExpan.iterations": 2, "CGExpan.k": 4}),
 ]
 
 
@@ -165,8 +172,7 @@ CHANGED = [
 def test_a_query_with_options_is_answered_as_by_a_pipeline_with_these_settings(
     name: str, options: dict, bundle: Bundle
 ) -> None:
-    few = {key: value for key, value in FEW.items() if name == "genexpan"}
-    pipeline = change(method(name), few)
+    pipeline = change(method(name), FEW.get(name, {}))
     asked = checked_options(pipeline.stages, options)
     plain = [Query("a", (1, 2, 3), (4, 5), top_k=10), Query("b", (6, 9)), Query("c", (7,), (8, 10), top_k=25)]
     with_options = [Query(q.id, q.positive, q.negative, q.top_k, options=asked) for q in plain]
