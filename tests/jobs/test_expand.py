@@ -137,11 +137,13 @@ def test_the_pools_of_stages_write_the_same(ray_local, root, tmp_path):
     same(batch_rows(tmp_path / "there"), local_rows(root))
 
 
-@pytest.mark.parametrize("name", ["genexpan+cot-class-given", "retexpan+lm-rerank"])
+@pytest.mark.parametrize("name", ["genexpan+cot-class-given", "retexpan+lm-rerank", "composed"])
 def test_a_language_models_lists_are_those_of_the_local_runtime(tmp_path, name):
     names = [f"entity {i}" for i in range(24)]
     vectors = np.random.default_rng(2).normal(size=(len(names), 4))
-    bundle = publish_vectors(Workspace.open(tmp_path / "w"), names, {"mask": vectors}, model=tiny_model())
+    views = {"mask": vectors, "joint": np.random.default_rng(3).normal(size=(len(names), 4))}
+    hubs = {"joint": np.linspace(0, 1, len(names))}
+    bundle = publish_vectors(Workspace.open(tmp_path / "w"), names, views, hubs, model=tiny_model())
     seeds = [{"id": f"q{i}", "positive": [i, i + 1, i + 2], "negative": [i + 3]} for i in range(5)]
     queries = [{**one, "class": "odd_things"} for one in seeds]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, queries)))

@@ -45,7 +45,7 @@ SETTINGS = [
 ]
 
 GRAPHS = {
-    "fused": [f"--methods=retexpan,retexpan+cds,default,retexpan+lm-rerank,retexpan+genexpan,{OWN}"],
+    "fused": [f"--methods=retexpan,retexpan+cds,default,composed,retexpan+genexpan,{OWN}"],
     # Every replica is a process to start: two where they matter.
     "per-stage": [
         "--per-stage",
@@ -133,7 +133,7 @@ def test_concurrent_requests_get_the_local_runtimes_answers(url: str, bundle: Bu
     names = [m["name"] for m in httpx.get(f"{url}/v1/methods").json()["methods"]]
     assert "retexpan" in names
     # A random model's lists grow slowly, and its products depend on the batch in their last digits.
-    generative = {name for name in names if "genexpan" in name or "lm-" in name}
+    generative = {name for name in names if "genexpan" in name or name == "composed"}
     asked = {name: queries[:2] if name in generative else queries for name in names}
     expected = {name: find_method(name).open(bundle)(some) for name, some in asked.items()}
 
