@@ -67,7 +67,7 @@ class EncoderRunSettings(TrainerSettings):
         default="one-cycle",
         exclude_if=lambda schedule: schedule == "one-cycle",
         description="Raise and lower the learning rate once over the run, or leave it as it is at every "
-        "step, as RetExpan's program does.",
+        "step, as the programs of RetExpan and MultiExpan do.",
     )
     """Runs made before there was a choice keep their names: the default is in none."""
 

@@ -80,6 +80,19 @@ def test_meseds_head_begins_at_random_and_is_the_trained_one() -> None:
     assert (both.identity, both.head) == (False, "nearest-mean")
 
 
+def test_meseds_training_is_that_of_its_authors_program() -> None:
+    own = train_encoder.main.parse(["--workspace", "w", "--preset", "mesed"]).training()
+    assert isinstance(own, MultimodalSettings)
+    assert (own.learning_rate, own.learning_rate_schedule, own.clip) == (1e-5, "constant", 0)
+    assert (own.inner, own.dropout, own.logit_dropout, own.text_share) == (4, 0.2, 0.2, 1)
+    assert own.schedule.epoch() == ("contrastive",) * 2 + ("clustering",) * 2 + ("prediction",)
+    assert own.schedule.weights() == (1, 0.5, 0.2, 0.02)
+    text = train_encoder.main.parse(["--workspace", "w", "--preset", "mesed-text"]).text
+    vision = ablate.main.parse(["--workspace", "w", "--queries", "q", "--preset", "mesed-vision"]).base
+    for other in (text, vision):
+        assert (other.learning_rate_schedule, other.clip, other.epochs) == ("constant", 0, 50)
+
+
 def test_meseds_read_out_is_at_temperature_one() -> None:
     for preset in ("mesed", "mesed-text"):
         assert build_index.main.parse(["--workspace", "w", "--preset", preset]).temperature == 1
