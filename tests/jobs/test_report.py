@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import re
 import shutil
@@ -339,12 +340,17 @@ def test_a_row_may_be_of_another_bundle(world: Path, first: dict, tmp_path: Path
     other = publish_vectors(workspace, ours.vocabulary.names, {"mask": vectors})
     point_to(workspace, ours.id)
     asked = ("--no-plots", "--sweep", "none", "--method", "retexpan", "--output", tmp_path)
-    assert report(world, *asked, "--row", f"retexpan+ra=retexpan@{other.id}") == 0
-    base, row = json.loads((tmp_path / "report.json").read_text())["rows"]
+    given = [("--row", f"{name}=retexpan@{other.id}") for name in ("retexpan+ra", "retexpan-untrained")]
+    assert report(world, *asked, *itertools.chain(*given)) == 0
+    base, row, untrained = json.loads((tmp_path / "report.json").read_text())["rows"]
     assert (row["method"], row["bundle"]) == ("retexpan+ra", other.id)
+    assert untrained["overall"] == row["overall"]
     assert base["overall"] == first["rows"][0]["overall"] != row["overall"]
     assert row["against"]["queries"] == 6
-    assert "UltraWiki, table 17" in (tmp_path / "report.md").read_text()
+    _, _, modules = (tmp_path / "report.md").read_text().partition("## UltraWiki, table 3: modules")
+    modules, _, after = modules.partition("## ")
+    assert "| retexpan-untrained | Comb |" in modules
+    assert "UltraWiki, table 17" in after
 
 
 def test_methods_that_begin_alike_generate_once_and_go_on_after_a_stop(
