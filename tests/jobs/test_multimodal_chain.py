@@ -26,6 +26,7 @@ from jobs import (
     image_features,
     import_corpus,
     preprocess,
+    reproduce,
     train_encoder,
 )
 from jobs.steps import ablation
@@ -142,7 +143,11 @@ def test_queries_in_the_layout_of_mesed_are_measured(trained: Path, queries: Pat
 
 
 def test_an_ablation_trains_once_and_leaves_the_workspace_as_it_was(
-    trained: Path, queries: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Path,
+    queries: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     off = {"clustering": False}
     rows = (Row("full", off), Row("w/o text of seeds", off, seeds="image"))
@@ -181,6 +186,15 @@ def test_an_ablation_trains_once_and_leaves_the_workspace_as_it_was(
     states = [[m["reports"][0]["overall"] for m in r["measured"][1::2]] for r in (report, again)]
     assert states[0] == states[1], "the state at the mask has no temperature"
     assert len(list(workspace.runs("cells").files("report.json"))) == 8
+    # The same by a preset's chain of commands.
+    sizes = "epochs: 1, batch_size: 16, visual_layers: 1, cross_layers: 1"
+    preset = tmp_path / "ablations.yaml"
+    preset.write_text(f"ablate: {{table: modalities, temperature: 1, {sizes}}}\n")
+    chain = ("--preset", preset, "--source", "nowhere", *words[:4])
+    assert run_command(reproduce.main, *chain) == 0
+    shown = capsys.readouterr()
+    assert "entities by" not in shown.err
+    assert "preset=ablations steps=1 made=1" in shown.out
 
 
 def test_baselines_are_measured_where_the_input_of_the_last_block_was_kept(
