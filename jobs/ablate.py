@@ -94,6 +94,10 @@ class AblateSettings(CommandSettings):
         default=None, description="Also write the report to this file."
     )
 
+    def training(self) -> MultimodalSettings:
+        """Return what the trainings of all rows have in common."""
+        return self.beginning.settings(self.base, of_baseline=self.table == "baselines")
+
     def unused(self) -> dict[str, str]:
         """Return the options that no row of the table asked for has a use of, and why."""
         from engine.evaluation.ablation import TABLES
@@ -142,9 +146,14 @@ def main(settings: AblateSettings) -> None:
     place, processes = Workspace.open(settings.workspace), settings.processes
     tables = [t for t in TABLES if t != OF_TOKENS] if settings.table == "all" else [settings.table]
     trained = processes.workers, processes.gpu
-    base = settings.beginning.settings(settings.base, of_baseline=tables == [OF_TOKENS])
     plan = AblationPlan(
-        tables, base, settings.repeat, *trained, settings.protocol, settings.row, settings.temperature
+        tables,
+        settings.training(),
+        settings.repeat,
+        *trained,
+        settings.protocol,
+        settings.row,
+        settings.temperature,
     )
     open_inputs(place)
     features = ImageFeatures.open(place)  # a mistake is better known now than after the first training

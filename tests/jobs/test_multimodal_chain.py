@@ -186,6 +186,12 @@ def test_an_ablation_trains_once_and_leaves_the_workspace_as_it_was(
     states = [[m["reports"][0]["overall"] for m in r["measured"][1::2]] for r in (report, again)]
     assert states[0] == states[1], "the state at the mask has no temperature"
     assert len(list(workspace.runs("cells").files("report.json"))) == 8
+    # Begun at random, as the paper does, it is another training, whose trained head is read.
+    assert run_command(ablate.main, *words, *TRAINING[2:-1], "--init", "random", "--row", "full") == 0
+    assert "this run is finished" not in capsys.readouterr().err
+    settings = json.loads((workspace.runs("ablate") / "report.json").read_bytes())["settings"]
+    assert (settings["summary"], settings["identity"]) == (False, False)
+    assert settings.get("head", "trained") == "trained"
     # The same by a preset's chain of commands.
     sizes = "epochs: 1, batch_size: 16, visual_layers: 1, cross_layers: 1"
     preset = tmp_path / "ablations.yaml"

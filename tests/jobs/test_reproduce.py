@@ -104,7 +104,7 @@ def test_meseds_read_out_is_at_temperature_one() -> None:
 
 def test_meseds_ablation_takes_apart_what_mesed_trains() -> None:
     settings = ablate.main.parse(["--workspace", "w", "--queries", "q", "--preset", "mesed-ablations"])
-    plan = AblationPlan(["objectives", "modalities"], settings.beginning.settings(settings.base))
+    plan = AblationPlan(["objectives", "modalities"], settings.training())
     trained = train_encoder.main.parse(["--workspace", "w", "--preset", "mesed"]).training()
     full = next(row for _, row in plan.rows if row.name == "full")
     assert [own.model_dump_json() for own in plan.of(full)] == [trained.model_dump_json()]
