@@ -70,6 +70,15 @@ def test_the_programs_own_rules(case) -> None:
         assert columns[f"PosP@{k}"] == pytest.approx(100 * (hits[-1] if hits else 0) / divisor)
 
 
+@pytest.mark.parametrize(("length", "share"), [(50, 50), (51, 100)])
+def test_the_program_divides_by_the_length_of_a_list_of_more_than_50(length: int, share: float) -> None:
+    """All entries are true, of 100: 50 of them are half of these, and 51 are all that there is."""
+    truth = Truth(frozenset(range(3, 100)), (), frozenset({0, 1, 2}))
+    columns = measure(list(range(3, 3 + length)), truth, Truth(), "mesed-program", [0, 1, 2])
+    assert columns["PosMAP@100"] == columns["PosP@100"] == pytest.approx(share)
+    assert columns["PosMAP@50"] == pytest.approx(100)
+
+
 def test_a_perfect_list_reaches_100_by_our_protocol_alone() -> None:
     truth = Truth(frozenset(range(3, 13)), (), frozenset({0, 1, 2}))
     ranked = list(range(3, 13))
