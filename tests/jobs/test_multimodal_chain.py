@@ -198,9 +198,9 @@ def test_an_ablation_trains_once_and_leaves_the_workspace_as_it_was(
     preset.write_text(f"ablate: {{table: modalities, temperature: 1, {sizes}}}\n")
     chain = ("--preset", preset, "--source", "nowhere", *words[:4])
     assert run_command(reproduce.main, *chain) == 0
-    shown = capsys.readouterr()
-    assert "entities by" not in shown.err
-    assert "preset=ablations steps=1 made=1" in shown.out
+    out, err = capsys.readouterr()
+    assert "entities by" not in err
+    assert "preset=ablations steps=1 made=1" in out
 
 
 def test_baselines_are_measured_where_the_input_of_the_last_block_was_kept(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -236,3 +237,9 @@ def test_negative_seeds_move_entities_in_the_last_step_of_composed_alone(name: s
         assert (np.diff(own[segments == number]) >= 0).all()
     top = recall([Query("q", seeds, negative, top_k=200)])[0].ranking.ids[:40].tolist()
     assert sorted(answer.ranking.ids.tolist()) == sorted(top), "ten whole segments: only the order in each"
+    # Before the segments, whoever the negative seeds are changes no score.
+    recalled = Pipeline(method(name).stages[:1]).open(bundle)([Query("q", seeds, negative, top_k=200)])
+    rerank = method(name).stages[1].open(bundle)
+    others = [replace(e, query=replace(e.query, negative=(9, 30))) for e in recalled]
+    for one, other in zip(rerank(recalled), rerank(others), strict=True):
+        assert_same_ranking(one, other)
