@@ -19,7 +19,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
-import sentencex
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.importing.writer import write_entities
@@ -27,6 +26,7 @@ from engine.corpus.linking.found import FOUND_SCHEMA, PartCollector, PartSummary
 from engine.corpus.linking.lexicon import Lexicon
 from engine.corpus.linking.matcher import Matcher
 from engine.corpus.linking.rules import LinkRules
+from engine.corpus.linking.splitting import one_line, sentence_spans
 from engine.corpus.readers.base import Entity, RefusedRecord
 from engine.corpus.readers.row_files import Form, RowFile
 from engine.corpus.readers.rows import Piece
@@ -36,7 +36,7 @@ from engine.refusals import Refusal
 from engine.storage.parts import MANIFEST, PartFolder, content_key
 from engine.storage.sources import source_store
 from engine.storage.store import Store, machine_cache
-from engine.text.spelling import is_blank, nfc
+from engine.text.spelling import is_blank
 from engine.vocabulary import Vocabulary
 from jobs.workers.executor import Executor, make_parts
 
@@ -144,9 +144,9 @@ class LinkWorker:
 
     def _sentences(self, text: str) -> Iterator[str]:
         """Yield a text's sentences, composed and in one line each."""
-        pieces = sentencex.segment(self._settings.language, text) if self._settings.split else [text]
-        for piece in pieces:
-            sentence = " ".join(nfc(piece).split())
+        whole = [(0, len(text))]
+        for first, last in sentence_spans(text, self._settings.language) if self._settings.split else whole:
+            sentence, _ = one_line(text[first:last])
             if not is_blank(sentence):
                 yield sentence
 

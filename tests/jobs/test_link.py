@@ -426,3 +426,10 @@ def test_an_unknown_language_is_refused_before_anything_is_read(
     assert link(tmp_path, "--language", "xx", "--no-split") == 0
     assert link(tmp_path, "--language", "sv") == 0
     assert "sentencex has no rules of this language" in capsys.readouterr().err
+
+
+def test_a_wide_space_behind_an_abbreviation_ends_no_worker(tmp_path: Path) -> None:
+    """sentencex alone panics on it, in languages whose rules look at what stands before a full stop."""
+    raw = texts(tmp_path / "raw", ["The road to A\u00a0. Oslo is far."])
+    assert link(tmp_path, given=raw) == 0
+    assert mentions(tmp_path) == [("Oslo", "The road to A . Oslo is far.")]
