@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -12,19 +12,22 @@ from cluster.commandline import command
 from cluster.options import CommandSettings
 from engine.corpus.linking.languages import check_language
 from engine.corpus.linking.rules import LinkRules
+from engine.corpus.linking.titles import redirects_to
 from engine.corpus.readers.base import Entity, RefusedRecord
 from engine.corpus.readers.entity_tables import entities_of_files
 from engine.corpus.readers.row_files import Form, RowFile, RowFiles, find_row_files, parse_columns
 from engine.corpus.readers.source_files import shown
 from engine.corpus.readers.tables import ENTITY_COLUMNS
+from engine.corpus.readers.values import dumps, required_text
 from engine.errors import FormatError
+from engine.refusals import Refusal
 from engine.storage.parts import MANIFEST, write_model
 from engine.storage.store import Store
 from jobs import console
 from jobs.settings import DATA
 from jobs.steps.link_drawing import DrawSettings, draw
 from jobs.steps.link_report import LinkReport
-from jobs.steps.linking import QUARANTINE, LinkSettings, LinkSource, link_parts, write_quarantine
+from jobs.steps.linking import QUARANTINE, LinkSettings, LinkSource, lexicon_of, link_parts, write_quarantine
 from jobs.workers.executor import AutoExecutor
 
 EXAMPLES = """
@@ -35,6 +38,8 @@ EXAMPLES = """
       --texts 's3://b/reviews/part-*.parquet' --text-columns text=body,document=url --output s3://b/linked
   seedset link --entities names.txt --texts corpus.jsonl.gz --per-entity 50 --ambiguous nearest \\
       --output linked
+  seedset link --entities countries/entities.parquet --texts pages.jsonl --markup wikitext \\
+      --redirects redirects.csv --output linked
 """
 
 TEXT_NAMES = ("text", "sentence", "body", "content", "document_text")
@@ -42,10 +47,13 @@ TEXT_NAMES = ("text", "sentence", "body", "content", "document_text")
 
 TEXT_COLUMNS = ("text", "document")
 
+REDIRECT_COLUMNS = ("from", "to")
+
 LOOKED_AT = 20
 """Files that are opened to see which columns there are."""
 
-HEADINGS = {"reading": DATA, "reading.rules": "What a mention is", "drawing": "What is kept"}
+RULES = "What a mention is"
+HEADINGS = {"reading": DATA, "reading.rules": RULES, "reading.markup": RULES, "drawing": "What is kept"}
 
 
 class LinkCommandSettings(CommandSettings):
@@ -72,12 +80,25 @@ class LinkCommandSettings(CommandSettings):
     text_format: Literal["auto", "jsonl", "parquet", "arrow", "csv", "tsv", "text"] = Field(
         default="auto", description="Read the texts in this form; auto: by the ending of each file."
     )
+    redirects: str = Field(
+        default="",
+        description="With --markup: a table of redirects, the columns from and to being titles of pages.",
+    )
+    redirect_columns: str = Field(
+        default="", description="Columns of the redirects that have other names, as from=title,to=target."
+    )
     reading: LinkSettings = LinkSettings()
     drawing: DrawSettings = DrawSettings()
     strict: bool = Field(default=False, description="Fail if any row or sentence is refused.")
     workers: int | None = Field(
         default=None, ge=1, description="Run this many actors.  [default: the cluster's CPUs]"
     )
+
+    def unused(self) -> Mapping[str, str]:
+        """Return the options that concern only one of the two ways in which mentions are found."""
+        if self.reading.markup == "none":
+            return dict.fromkeys(("redirects", "redirect_columns"), "without --markup")
+        return dict.fromkeys(("case", "unlisted_names", "compounds", "too_common"), "with --markup")
 
 
 class LinkManifest(BaseModel):
@@ -99,7 +120,8 @@ def main(settings: LinkCommandSettings) -> None:
 
     What is written is read by `seedset import`. Parts of the texts that have not changed are
     not read again: a run that was stopped goes on, and with new files only these are linked. report.md says
-    what was found, what never was and why, and which names are ambiguous or ordinary words.
+    what was found, what never was and why, and which names are ambiguous or ordinary words. With --markup the
+    links of the texts are the mentions: each that leads to a name or an alias of the table.
     """
     started = time.monotonic()
     if settings.reading.split and (about := check_language(settings.reading.language)):
@@ -108,16 +130,18 @@ def main(settings: LinkCommandSettings) -> None:
     entities, refused = _entities(settings)
     texts = _texts(settings.texts, None if settings.text_format == "auto" else settings.text_format, output)
     columns = _text_columns(settings.text_columns, texts.files)
+    redirects = _redirects(settings, entities, refused) if settings.redirects else {}
     console.say(_read_as(texts, columns))
     with AutoExecutor(settings.workers, [output.uri]) as executor:
-        source = LinkSource(entities, texts.files, columns)
+        source = LinkSource(entities, texts.files, columns, redirects)
         found = link_parts(source, output, settings.reading, executor)
     console.say("drawing")
-    drawn = draw(output, found, entities, settings.drawing)
+    by_links = settings.reading.markup != "none"
+    drawn = draw(output, found, entities, settings.drawing, by_links)
     report = LinkReport(found, drawn, entities)
     lost = write_quarantine(output, found.summaries, refused)
     _write_report(output, report, settings)
-    _say_lost(output, report, lost, settings.strict)
+    _say_lost(output, report, lost, settings.strict, by_links)
     manifest = LinkManifest(
         entities=len(entities),
         texts=report.total("texts"),
@@ -138,7 +162,7 @@ def main(settings: LinkCommandSettings) -> None:
     )
 
 
-def _say_lost(output: Store, report: LinkReport, lost: int, strict: bool) -> None:
+def _say_lost(output: Store, report: LinkReport, lost: int, strict: bool, by_links: bool) -> None:
     """Say what was refused.
 
     Raises:
@@ -151,11 +175,12 @@ def _say_lost(output: Store, report: LinkReport, lost: int, strict: bool) -> Non
         console.say(f"{lost} rows or sentences were refused; see {where}")
     if strict and lost:
         raise FormatError(f"{lost} rows or sentences were refused, and --strict allows none; see {where}")
-    if not report.drawn.mentions:
-        raise FormatError(
-            f"none of {len(report.entities)} entities stands in {report.total('sentences')} sentences; see "
-            f"{output.uri}/report.md"
-        )
+    if report.drawn.mentions:
+        return
+    searched = f"stands in {report.total('sentences')} sentences"
+    if by_links:
+        searched = f"is what one of {report.links.number} links leads to"
+    raise FormatError(f"none of {len(report.entities)} entities {searched}; see {output.uri}/report.md")
 
 
 def _entities(settings: LinkCommandSettings) -> tuple[list[Entity], list[RefusedRecord]]:
@@ -171,6 +196,40 @@ def _entities(settings: LinkCommandSettings) -> tuple[list[Entity], list[Refused
         first = f"; the first of {len(refused)} refusals: {refused[0].refusal}" if refused else ""
         raise FormatError(f"--entities {settings.entities}: no entity in it{first}")
     return entities, refused
+
+
+def _redirects(
+    settings: LinkCommandSettings, entities: Sequence[Entity], refused: list[RefusedRecord]
+) -> dict[str, list[int]]:
+    """Return the redirects to entities; rows that cannot be used go to ``refused``.
+
+    Raises:
+        FormatError: none of them leads to an entity.
+    """
+    given = parse_columns(settings.redirect_columns, REDIRECT_COLUMNS, "--redirect-columns")
+    named = {name: given.get(name, name) for name in REDIRECT_COLUMNS}
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        for file in find_row_files(settings.redirects).files:
+            there = file.columns()
+            if there is not None and (missing := [name for name in named.values() if name not in there]):
+                raise FormatError(
+                    f"--redirects {file.file.uri}: no column {missing[0]} (found: {', '.join(there)}); give "
+                    "--redirect-columns from=NAME,to=NAME"
+                )
+            for row, position, text in file.rows(named):
+                texts = [row] if isinstance(row, Refusal) else [required_text(row[n], n) for n in named]
+                if fault := next((one for one in texts if isinstance(one, Refusal)), None):
+                    refused.append(RefusedRecord(file.name, position, fault, text or dumps(row), "detail"))
+                else:
+                    title, target = map(str, texts)
+                    yield title, target
+
+    found = redirects_to(pairs(), lexicon_of(entities))
+    if not found:
+        raise FormatError(f"--redirects {settings.redirects}: none leads to an entity of --entities")
+    console.say(f"redirects: {len(found)} lead to entities")
+    return found
 
 
 def _texts(addresses: Sequence[str], form: Form | None, output: Store) -> RowFiles:

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.corpus.drawing import draw_of, drawn
-from engine.corpus.linking.found import UNDECIDED
+from engine.corpus.drawing import drawn
+from engine.corpus.linking.found import UNDECIDED, mention_draw
 from engine.corpus.linking.matcher import Verdict
 from engine.corpus.readers.base import Entity
 from engine.storage.store import Store
@@ -35,6 +35,8 @@ SENTENCES_SCHEMA = pa.schema(
 )
 """The columns of ``sentences/*.parquet``: those that `seedset import` reads, and whence the sentence is."""
 
+ANNOTATED = pa.field("annotated", pa.bool_(), nullable=False)
+"""A further column where people marked the mentions, by links."""
 
 COMMON_SENTENCES = 500
 """Sentences in which a word must stand to be too common: in a small corpus every word is a large share."""
@@ -111,7 +113,13 @@ def _columns(file: Store, columns: list[str] | None) -> pa.Table:
         return pq.read_table(stream, columns=columns)
 
 
-def draw(output: Store, found: LinkResult, entities: Sequence[Entity], settings: DrawSettings) -> Drawn:
+def draw(
+    output: Store,
+    found: LinkResult,
+    entities: Sequence[Entity],
+    settings: DrawSettings,
+    annotated: bool = False,
+) -> Drawn:
     """Draw mentions, and write them.
 
     Args:
@@ -119,17 +127,18 @@ def draw(output: Store, found: LinkResult, entities: Sequence[Entity], settings:
         found: the parts, and the lexicon.
         entities: the table.
         settings: how many are drawn, and of what.
+        annotated: people marked the mentions, each place of which is one; none is too common.
     """
     rows = _Rows(output, list(found.summaries))
-    common = _too_common(found, settings.too_common)
+    common = [] if annotated else _too_common(found, settings.too_common)
     rows.entities[np.isin(rows.keys, common)] = UNDECIDED - 1
-    decided = _decide(rows, entities, settings.per_entity)
+    decided = _decide(rows, entities, settings.per_entity, annotated)
     kept, duplicates = drawn(rows.entities, rows.draws, settings.per_entity or None)
     n = len(entities)
     of_all, of_drawn = (
         np.bincount(some[some >= 0], minlength=n) for some in (rows.entities, rows.entities[kept])
     )
-    parts = _write(output, rows, kept, [one.name for one in entities])
+    parts = _write(output, rows, kept, [one.name for one in entities], annotated)
     return Drawn(of_all, of_drawn, decided, duplicates, common, parts)
 
 
@@ -144,15 +153,15 @@ def _too_common(found: LinkResult, share: float) -> list[int]:
     return sorted(key for key, n in counts.items() if n > most and share < 1 and found.lexicon.is_word(key))
 
 
-def _decide(rows: _Rows, entities: Sequence[Entity], per_entity: int) -> int:
+def _decide(rows: _Rows, entities: Sequence[Entity], per_entity: int, annotated: bool) -> int:
     """Give undecided mentions to entities by their words; return how many were."""
     undecided = rows.entities == UNDECIDED
     if not undecided.any():
         return 0
     from engine.corpus.linking.nearest import nearest_entities  # scikit-learn takes a second to load
 
-    asked = rows.taken(undecided, ["sentence", "candidates"])
-    sentences, candidates = asked["sentence"].to_pylist(), asked["candidates"].to_pylist()
+    asked = rows.taken(undecided, ["sentence", "start", "candidates"])
+    sentences, starts, candidates = (column.to_pylist() for column in asked.columns)
     texts: dict[int, list[str]] = {}
     for entity in {entity for some in candidates for entity in some}:
         description = entities[entity].description
@@ -165,13 +174,15 @@ def _decide(rows: _Rows, entities: Sequence[Entity], per_entity: int) -> int:
     nearest = nearest_entities(sentences, candidates, texts)
     rows.entities[undecided] = nearest
     places = np.flatnonzero(undecided)
-    for place, entity, sentence in zip(places, nearest.tolist(), sentences, strict=True):
+    for place, entity, sentence, start in zip(places, nearest.tolist(), sentences, starts, strict=True):
         if entity >= 0:
-            rows.draws[place] = draw_of(entities[entity].name, sentence)
+            rows.draws[place] = mention_draw(entities[entity].name, sentence, start, annotated)
     return int((nearest >= 0).sum())
 
 
-def _write(output: Store, rows: _Rows, kept: npt.NDArray[np.bool_], names: Sequence[str]) -> list[int]:
+def _write(
+    output: Store, rows: _Rows, kept: npt.NDArray[np.bool_], names: Sequence[str], annotated: bool
+) -> list[int]:
     """Write the drawn mentions, a part for each part that has any; return their sizes."""
     folder, place = output / SENTENCES, 0
     sizes: list[int] = []
@@ -183,8 +194,11 @@ def _write(output: Store, rows: _Rows, kept: npt.NDArray[np.bool_], names: Seque
             continue
         table = _columns(file, ["sentence", "start", "end", "document"]).filter(pa.array(own))
         table = table.add_column(0, "entity", named.take(pa.array(entities[own])))
+        table = table.cast(SENTENCES_SCHEMA)
+        if annotated:
+            table = table.append_column(ANNOTATED, pa.array([True] * len(table)))
         with (folder / f"part-{len(sizes):05}.parquet").writing() as path:
-            pq.write_table(table.cast(SENTENCES_SCHEMA), path, compression="zstd")
+            pq.write_table(table, path, compression="zstd")
         sizes.append(len(table))
     for one in folder.files(".parquet"):
         if one.name >= f"part-{len(sizes):05}.parquet":

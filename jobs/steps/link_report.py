@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.corpus.linking.found import PartSummary
+from engine.corpus.linking.found import Links, PartSummary
 from engine.corpus.linking.lexicon import entities_of
 from engine.corpus.linking.matcher import Verdict
 from engine.corpus.readers.base import Entity
@@ -63,6 +63,17 @@ class LinkReport:
             for verdict, found in counts.items():
                 found.update(part.places.get(verdict.name.lower(), {}))
         return counts
+
+    @cached_property
+    def links(self) -> Links:
+        """The links of all parts, where these mark the mentions."""
+        titles = Counter[str]()
+        for part in self.parts:
+            titles.update(part.links.titles)
+        number, elsewhere = (
+            sum(getattr(part.links, name) for part in self.parts) for name in ("number", "elsewhere")
+        )
+        return Links(number=number, elsewhere=elsewhere, titles=dict(titles))
 
     def _by_entity(self, verdict: Verdict) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return the same by entity, int64 [N]; of a key that several have, it counts for each."""
@@ -127,9 +138,12 @@ class LinkReport:
             ("entities", len(self.entities)),
             ("entities without a mention", self.never_found),
         ]
+        links = self.links
+        if links.number:
+            overall[3:3] = [("links", links.number), ("of these to no entity", links.elsewhere)]
         lines = ["# Linking", "", *markdown_table(["", "number"], [[a, f"{n:,}"] for a, n in overall]), ""]
         lines += ["Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".", ""]
-        lines += [*self._never_found(), *self._too_common()]
+        lines += [*self._never_found(), *self._too_common(), *self._elsewhere()]
         for verdict, title in _TITLES.items():
             lines += self._examples(verdict, title)
         return "\n".join(lines).rstrip() + "\n"
@@ -159,6 +173,20 @@ class LinkReport:
         rows = [[lexicon.keys[key], str(linked[key])] for key in keys[:SHOWN]]
         title = f"## Ordinary words that are too common: {len(keys):,}"
         return [title, "", *markdown_table(["word", "places"], rows), ""]
+
+    def _elsewhere(self) -> list[str]:
+        links = self.links
+        if not links.elsewhere:
+            return []
+        titles = sorted(links.titles.items(), key=lambda one: (-one[1], one[0]))[:SHOWN]
+        return [
+            f"## Links to no entity of the table: {links.elsewhere:,}",
+            "",
+            "They are plain text. Titles of entities are their names and aliases, and those of --redirects.",
+            "",
+            *markdown_table(["title", "links"], [[title, str(n)] for title, n in titles]),
+            "",
+        ]
 
     def _examples(self, verdict: Verdict, title: str) -> list[str]:
         counts = self.places[verdict]

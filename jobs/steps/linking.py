@@ -7,6 +7,7 @@
     report.md report.csv          what was found: for people, and a row an entity
     quarantine/*.jsonl            refused rows and sentences, with their reason
     _found/                       what was found in each part of the texts; a rerun makes what is missing
+    _redirects.parquet            titles that lead to entities, where links mark the mentions
     _manifest.json                written last: without it the output is unfinished
 """
 
@@ -24,9 +25,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine.corpus.importing.writer import write_entities
 from engine.corpus.linking.found import FOUND_SCHEMA, PartCollector, PartSummary
 from engine.corpus.linking.lexicon import Lexicon
-from engine.corpus.linking.matcher import Matcher
+from engine.corpus.linking.markup import Link, MarkedText, Markup, ReadMarkup
+from engine.corpus.linking.matcher import Match, Matcher
 from engine.corpus.linking.rules import LinkRules
 from engine.corpus.linking.splitting import one_line, sentence_spans
+from engine.corpus.linking.titles import Titles, read_redirects, write_redirects
+from engine.corpus.linking.wikiextractor import read_wikiextractor
+from engine.corpus.linking.wikitext import read_wikitext
 from engine.corpus.readers.base import Entity, RefusedRecord
 from engine.corpus.readers.row_files import Form, RowFile
 from engine.corpus.readers.rows import Piece
@@ -40,7 +45,7 @@ from engine.text.spelling import is_blank
 from engine.vocabulary import Vocabulary
 from jobs.workers.executor import Executor, make_parts
 
-FOUND, ENTITIES, QUARANTINE = "_found", "entities.parquet", "quarantine"
+FOUND, ENTITIES, QUARANTINE, REDIRECTS = "_found", "entities.parquet", "quarantine", "_redirects.parquet"
 _REFUSED, _MENTIONS, _SUMMARY = ".jsonl", ".parquet", ".json"
 
 VERSION = 1
@@ -49,6 +54,8 @@ VERSION = 1
 ROWS_IN_MEMORY = 50_000
 """Mentions that are held at once."""
 
+MARKUPS: dict[Markup, ReadMarkup] = {"wikitext": read_wikitext, "wikiextractor": read_wikiextractor}
+
 
 class LinkSettings(BaseModel):
     """The settings by which texts are read and linked."""
@@ -56,6 +63,11 @@ class LinkSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rules: LinkRules = LinkRules()
+    markup: Markup = Field(
+        default="none",
+        description="Take the links of texts for the mentions, and nothing else: texts in MediaWiki's markup "
+        "(wikitext), or as WikiExtractor writes them with --json --links.",
+    )
     split: bool = Field(default=True, description="Split the texts into sentences; else each is one.")
     language: str = Field(
         default="en",
@@ -100,9 +112,14 @@ class LinkWorker:
     def _matcher(self) -> Matcher:
         return Matcher(self._lexicon, self._settings.rules)
 
+    @cached_property
+    def _titles(self) -> Titles:
+        return Titles(self._lexicon, read_redirects((self._output / REDIRECTS).local_copy(machine_cache())))
+
     def __call__(self, task: LinkTask) -> PartSummary:
         """Write the part, and return its summary."""
-        found = PartCollector(self._lexicon.names, self._settings.rules.ambiguous)
+        by_links = self._settings.markup != "none"
+        found = PartCollector(self._lexicon.names, self._settings.rules.ambiguous, by_links)
         with ExitStack() as files:
             path = files.enter_context(self._parts.writing(task.name, _REFUSED))
             refused = files.enter_context(path.open("wb"))
@@ -134,21 +151,41 @@ class LinkWorker:
                 yield RefusedRecord(task.source, position, text, record)
                 continue
             document = str(values.get("document") or f"{task.source}, {position}")
-            for sentence in self._sentences(text):
+            for sentence, links in self._sentences(text):
                 fault = fault_of_text(sentence, self._settings.max_sentence_characters)
                 if fault:
                     yield RefusedRecord(task.source, position, fault, sentence)
                 else:
-                    found.add(sentence, self._matcher.find(sentence), document)
+                    found.add(sentence, self._matches(sentence, links, found), document)
             yield None
 
-    def _sentences(self, text: str) -> Iterator[str]:
-        """Yield a text's sentences, composed and in one line each."""
-        whole = [(0, len(text))]
-        for first, last in sentence_spans(text, self._settings.language) if self._settings.split else whole:
-            sentence, _ = one_line(text[first:last])
+    def _matches(self, sentence: str, links: Sequence[Link], found: PartCollector) -> list[Match]:
+        """Return the mentions of a sentence: its links, where these mark them, else the names in it."""
+        if self._settings.markup == "none":
+            return self._matcher.find(sentence)
+        return self._titles.matches(links, found.summary.links)
+
+    def _sentences(self, text: str) -> Iterator[tuple[str, list[Link]]]:
+        """Yield a text's sentences, composed and in one line each, with their links."""
+        read = MARKUPS.get(self._settings.markup)
+        text, links = read(text) if read else MarkedText(text, [])
+        whole = [(one.start, one.end) for one in links]
+        spans = (
+            sentence_spans(text, self._settings.language, whole) if self._settings.split else [(0, len(text))]
+        )
+        place = 0
+        for first, last in spans:
+            own: list[Link] = []
+            while place < len(links) and links[place].end <= last:
+                own.append(links[place])
+                place += 1
+            places = [(one.start - first, one.end - first) for one in own]
+            sentence, places = one_line(text[first:last], places)
             if not is_blank(sentence):
-                yield sentence
+                yield (
+                    sentence,
+                    [Link(a, b, one.target) for (a, b), one in zip(places, own, strict=True) if a < b],
+                )
 
 
 def found_parts(output: Store) -> PartFolder[PartSummary]:
@@ -161,11 +198,18 @@ def _read_summary(file: Store) -> PartSummary:
 
 
 def link_tasks(
-    files: Sequence[RowFile], columns: Mapping[str, str], lexicon: Lexicon, settings: LinkSettings
+    files: Sequence[RowFile], columns: Mapping[str, str], table: str, settings: LinkSettings
 ) -> dict[str, LinkTask]:
-    """Return the parts by a name that stands for all that the part is made of, in the order of the texts."""
+    """Return the parts by a name that stands for all that the part is made of, in the order of the texts.
+
+    Args:
+        files: of the texts.
+        columns: of them that are read.
+        table: what changes with the table of entities, and with redirects to them.
+        settings: by which they are linked.
+    """
     found: dict[str, LinkTask] = {}
-    table, own = lexicon.digest, settings.model_dump_json()
+    own = settings.model_dump_json()
     for file in files:
         stamp = file.file.stamp()
         for piece, size in file.pieces():
@@ -175,6 +219,9 @@ def link_tasks(
     return found
 
 
+NO_REDIRECTS: Mapping[str, Sequence[int]] = {}
+
+
 class LinkSource(NamedTuple):
     """What is linked.
 
@@ -182,11 +229,13 @@ class LinkSource(NamedTuple):
         entities: the table.
         files: of the texts.
         columns: names of ``text`` and, if there is one, ``document`` in them.
+        redirects: entities by the title of a redirect, where links mark the mentions.
     """
 
     entities: Sequence[Entity]
     files: Sequence[RowFile]
     columns: Mapping[str, str]
+    redirects: Mapping[str, Sequence[int]] = NO_REDIRECTS
 
 
 class LinkResult(NamedTuple):
@@ -194,6 +243,11 @@ class LinkResult(NamedTuple):
 
     summaries: Mapping[str, PartSummary]
     lexicon: Lexicon
+
+
+def lexicon_of(entities: Sequence[Entity]) -> Lexicon:
+    """Return the spellings of a table."""
+    return Lexicon([one.name for one in entities], [one.aliases for one in entities])
 
 
 def link_parts(source: LinkSource, output: Store, settings: LinkSettings, executor: Executor) -> LinkResult:
@@ -208,8 +262,12 @@ def link_parts(source: LinkSource, output: Store, settings: LinkSettings, execut
     (output / f"_{MANIFEST}").delete()
     with (output / ENTITIES).writing() as path:
         write_entities(path, list(source.entities))
-    lexicon = Lexicon([one.name for one in source.entities], [one.aliases for one in source.entities])
-    tasks = link_tasks(source.files, source.columns, lexicon, settings)
+    lexicon = lexicon_of(source.entities)
+    table = lexicon.digest
+    if settings.markup != "none":
+        with (output / REDIRECTS).writing() as path:
+            table += write_redirects(path, source.redirects)
+    tasks = link_tasks(source.files, source.columns, table, settings)
     parts = found_parts(output)
     made = make_parts(
         parts,

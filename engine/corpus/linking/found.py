@@ -27,7 +27,7 @@ FOUND_SCHEMA = pa.schema(
     ]
 )
 """A row a mention. ``candidates`` are the entities of an ambiguous one, whose ``entity_id`` is -1; ``draw``:
-:func:`engine.corpus.drawing.draw_of`, of the entity's name and the sentence."""
+:func:`mention_draw`."""
 
 UNDECIDED = -1
 """The entity of an ambiguous mention."""
@@ -37,6 +37,34 @@ EXAMPLES = 1000
 
 AROUND = 50
 """Characters on either side of a place that an example shows."""
+
+
+def mention_draw(name: str, sentence: str, start: int, each_place: bool) -> int:
+    """Return the number by which a mention is drawn (:func:`engine.corpus.drawing.draw_of`).
+
+    Args:
+        name: of the entity.
+        sentence: that mentions it.
+        start: of the mention.
+        each_place: another place of the sentence is another mention.
+    """
+    return draw_of(name, sentence, str(start)) if each_place else draw_of(name, sentence)
+
+
+class Links(BaseModel):
+    """The links of texts in which these mark mentions."""
+
+    number: int = 0
+    elsewhere: int = 0
+    """Links that lead to no entity of the table."""
+    titles: dict[str, int] = {}
+    """Of these by title, the first :data:`EXAMPLES` titles of a part."""
+
+    def add_elsewhere(self, title: str) -> None:
+        """Count a link that leads to no entity."""
+        self.elsewhere += 1
+        if title in self.titles or len(self.titles) < EXAMPLES:
+            self.titles[title] = self.titles.get(title, 0) + 1
 
 
 class PartSummary(BaseModel):
@@ -52,6 +80,7 @@ class PartSummary(BaseModel):
     """Places by verdict (its name in lower case) and key."""
     examples: dict[str, dict[int, str]] = {}
     """A place with the text around it, by verdict and key, of some keys."""
+    links: Links = Links()
 
 
 def _excerpt(sentence: str, start: int, end: int) -> str:
@@ -67,10 +96,13 @@ class PartCollector:
     Args:
         names: of the entities.
         ambiguous: what becomes of ambiguous places; "nearest" keeps them, to be decided later.
+        each_place: of an entity that a sentence mentions twice, each place is a mention; else the first.
     """
 
-    def __init__(self, names: Sequence[str], ambiguous: Ambiguous = "refuse") -> None:
-        self._names, self._ambiguous = names, ambiguous
+    def __init__(
+        self, names: Sequence[str], ambiguous: Ambiguous = "refuse", each_place: bool = False
+    ) -> None:
+        self._names, self._ambiguous, self._each_place = names, ambiguous, each_place
         self._rows: list[tuple[Any, ...]] = []
         self._sentences = self._with_mentions = 0
         self._places = [Counter[int]() for _ in Verdict]
@@ -78,7 +110,7 @@ class PartCollector:
         self.summary = PartSummary()
 
     def add(self, sentence: str, matches: list[Match], document: str) -> None:
-        """Add what was found in a sentence; of an entity that it mentions twice, the first place."""
+        """Add what was found in a sentence."""
         mentioned: set[int] = set()
         self._sentences += 1
         for match in matches:
@@ -89,9 +121,10 @@ class PartCollector:
             is_ambiguous = match.verdict is Verdict.AMBIGUOUS
             if match.verdict is Verdict.LINKED or (is_ambiguous and self._ambiguous == "all"):
                 for entity in match.entities:
-                    if entity not in mentioned:
+                    if self._each_place or entity not in mentioned:
                         mentioned.add(entity)
-                        self._row(match, entity, draw_of(self._names[entity], sentence), sentence, document)
+                        draw = mention_draw(self._names[entity], sentence, match.start, self._each_place)
+                        self._row(match, entity, draw, sentence, document)
             elif is_ambiguous and self._ambiguous == "nearest":
                 self._row(match, UNDECIDED, 0, sentence, document)
         self._with_mentions += bool(mentioned)

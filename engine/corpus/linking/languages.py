@@ -34,6 +34,16 @@ _ISO_639_1 = (
     "ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu"
 )
 """Codes of two letters that stand for a language."""
+_LARGE_WIKIS = (
+    "als arz ast azb bar bpy ceb ckb lmo min mzn nap nds new oci pms pnb sco scn simple szl war wuu"
+)
+"""Codes of other languages that have a large Wikipedia."""
+_PREFIXES = frozenset(f"{_ISO_639_1} {_LARGE_WIKIS}".split())
+
+
+def is_wiki_of_language(prefix: str) -> bool:
+    """Return whether what stands before the colon of a wiki's link names the wiki of another language."""
+    return prefix.partition("-")[0] in _PREFIXES
 
 
 def has_rules(language: str) -> bool:
