@@ -38,6 +38,7 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, dict[str, Entry]] = {
     "Prepare": {
+        "read-wikidata": Entry("jobs.read_wikidata", "Make a table of entities from a dump of Wikidata."),
         "link": Entry("jobs.link", "Find the entities of a table in raw texts, for import."),
         "import": Entry("jobs.import_corpus", "Import a corpus of sentences and images into a workspace."),
         "export": Entry("jobs.export", "Write the corpus as a Hugging Face data set."),

@@ -49,6 +49,7 @@ REQUIRED = {
     "jobs.mine_contrast": "--workspace w --queries q",
     "jobs.preprocess": "--workspace w",
     "jobs.pretrain_lm": "--workspace w",
+    "jobs.read_wikidata": "--dump d --output o",
     "jobs.refresh": "--workspace w",
     "jobs.report": "--workspace w --queries q",
     "jobs.reproduce": "--preset mesed --source s --workspace w",
