@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.commandline import Command
 from jobs.link import main as link
 from jobs.read_wikidata import main as read_wikidata
 from jobs.workers import executor
@@ -15,7 +17,7 @@ from tests.support.corpora import run_import
 from tests.support.documents import ROOT, blocks, command_lines, write_titled
 
 PAGE = ROOT / "docs" / "linking.md"
-COMMANDS = {"read-wikidata": read_wikidata, "link": link}
+COMMANDS: dict[str, Command[Any]] = {"read-wikidata": read_wikidata, "link": link}
 
 
 def commands(*holding: str) -> list[list[str]]:
