@@ -71,6 +71,7 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "botocore": ("the bucket cannot be used", _BUCKET),
     "boto3": ("the bucket cannot be used", _BUCKET),
     "httpx": ("the network fails", _NETWORK),
+    "httpx2": ("the network fails", _NETWORK),
     "httpcore": ("the network fails", _NETWORK),
     "requests": ("the network fails", _NETWORK),
     "urllib3": ("the network fails", _NETWORK),

@@ -49,7 +49,9 @@ class ImportCommandSettings(CommandSettings):
     """The settings of the command."""
 
     workspace: str = Field(description="Folder or s3:// prefix that will hold the corpus.")
-    source: str = Field(description="Folder, file, pattern of names or s3:// address to import.")
+    source: str = Field(
+        description="Folder, file, pattern of names or address (s3://, hf://OWNER/NAME, …) to import."
+    )
     format: Annotated[str, Choices(formats())] = Field(
         default="auto",
         description="Read the source in this form, see above; auto: by its files' names.",

@@ -65,7 +65,7 @@ class LinkCommandSettings(CommandSettings):
     )
     texts: list[str] = Field(
         description="Texts or sentences: a file, folder, pattern or s3:// address. Repeat it for more. Of a "
-        "Hugging Face data set give the folder: `hf download NAME --repo-type dataset --local-dir FOLDER`.",
+        "Hugging Face data set give the folder, or its name as hf://OWNER/NAME.",
         min_length=1,
     )
     output: str = Field(description="Write the linked corpus into this folder or s3:// prefix.")

@@ -25,7 +25,14 @@ _AZURE = ReadOnly(
     "AZURE_CLIENT_ID and AZURE_CLIENT_SECRET (or `az login`)",
 )
 _HADOOP = ReadOnly("name node", "the name node, the network, and JAVA_HOME, HADOOP_HOME and CLASSPATH")
+_HUB = ReadOnly(
+    "data set",
+    "the name (hf://OWNER/NAME), the network, and HF_TOKEN (or `hf auth login`) for a private data set; "
+    "HF_HUB_OFFLINE must not be set, and HF_ENDPOINT may name another hub. Without a network, fetch it "
+    "elsewhere (hf download OWNER/NAME --repo-type dataset --local-dir FOLDER) and give the folder",
+)
 READ_ONLY = {
+    "hf": _HUB,
     "gs": _GOOGLE,
     "gcs": _GOOGLE,
     "abfs": _AZURE,

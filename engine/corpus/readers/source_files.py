@@ -125,7 +125,7 @@ def way_to_hub(address: str) -> str:
     if not _HUB_NAME.fullmatch(address):
         return ""
     fetch = f"hf download {address} --repo-type dataset --local-dir FOLDER"
-    return f" (a data set of the hub is fetched first: {fetch})"
+    return f" (a data set of the hub is hf://{address}, or fetched first: {fetch})"
 
 
 def dangling(file: Store) -> str | None:

@@ -207,7 +207,9 @@ def test_a_name_on_the_hub_says_how_it_becomes_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = r"nothing is there; .* \(a data set of the hub is fetched first: hf download some/set --repo-type"
+    said = (
+        r"nothing is there; .* \(a data set of the hub is hf://some/set, or fetched first: hf download some"
+    )
     with pytest.raises(StorageError, match=said):
         run_import(tmp_path / "w", "some/set", "auto")
     with pytest.raises(StorageError, match=said):
