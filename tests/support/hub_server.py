@@ -11,7 +11,6 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
-
 JSON = {"Content-Type": "application/json"}
 
 
