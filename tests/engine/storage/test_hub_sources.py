@@ -32,7 +32,7 @@ def table(*texts: str) -> bytes:
 def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     """The files of a data set on a hub."""
     held = {f"data/{split}-00000-of-00001.parquet": table(f"Oslo is in {split}.") for split in SPLITS}
-    held["README.md"] = b"# About"
+    held["LICENSE"] = b"# About"
     with hub("some/set", held) as address:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -51,18 +51,18 @@ def test_addresses_name_what_they_did(files: dict[str, bytes]) -> None:
         f"hf://some/set/data/{split}-00000-of-00001.parquet" for split in sorted(SPLITS)
     ]
     for address in (
-        "hf://some/set/README.md",
-        "hf://datasets/some/set/README.md",
-        "hf://some/set@main/README.md",
+        "hf://some/set/LICENSE",
+        "hf://datasets/some/set/LICENSE",
+        "hf://some/set@main/LICENSE",
     ):
         file = source_store(address)
         assert isinstance(file, HubStore)
         assert file.read_bytes() == source_store(file.uri).read_bytes() == b"# About"
     assert ((place / "none").exists(), place.size(), file.size()) == (False, -1, 7)
     stamp = file.stamp()
-    files["README.md"] = b"# Other"
+    files["LICENSE"] = b"# Other"
     HfFileSystem.clear_instance_cache()
-    assert source_store("hf://some/set/README.md").stamp() != stamp
+    assert source_store("hf://some/set/LICENSE").stamp() != stamp
 
 
 def test_a_corpus_is_imported_by_name(files: dict[str, bytes], tmp_path: Path) -> None:
