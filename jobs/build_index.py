@@ -59,12 +59,12 @@ class BuildIndexSettings(CommandSettings):
         default=False,
         description="Train a copy of the encoder as a masked language model on the corpus, all layers, which "
         "takes minutes, and let how it reads mentions have half of the mask view's place in the joint view. "
-        "For encoders that have lost their head for that, such as the embedded one.",
+        "For encoders of the family bert; one that brings its head goes on from it.",
     )
     class_names: bool = Field(
         default=False,
         description="Make what `cgexpan` asks, too: the state of every mention, and a masked language model, "
-        "which is the one that --adapt trains, or an encoder that brings its head.",
+        "which is the one that --adapt trains, or else an encoder that brings its head, as it came.",
     )
     masked_lm_sentences: int = Field(
         default=MASKED_LM_SENTENCES,

@@ -1,9 +1,10 @@
-"""Train a BERT that came without its head as a masked language model, on the sentences of a corpus.
+"""Train a BERT as a masked language model, on the sentences of a corpus: with a new head, or with its own.
 
 An encoder of sentences has lost the head that it was pre-trained with, and the states that it was read from:
 MiniLM's at masks have 88 % of their energy in common, and a head on such states names classes wrongly. So
 all layers learn, with BERT's own head: a dense layer that begins as the identity, GELU and LayerNorm, and a
-decoder that is the word embeddings with a bias a token.
+decoder that is the word embeddings with a bias a token. A BERT that brings its head goes on from it, at the
+rate of BERT's pre-training.
 
 **What is masked.** In each pass anew, a share of every sentence's tokens, plurals more often (CGExpan reads
 the names of classes off the model) and what is no word more seldom. In half of the sentences a mention is one
@@ -52,12 +53,17 @@ MAX_TOKENS = 34
 """A longer sentence is cut to a window around the mention, or anywhere."""
 WARMUP, WEIGHT_DECAY, CLIP = 0.07, 0.01, 1.0
 RULED_OUT = -30.0
-RECIPE = " ".join(
-    map(str, (PASSES, LEAST, BATCH_TOKENS, LEARNING_RATE, SHARE, MENTIONS, PLURAL, NO_WORD, MAX_TOKENS))
-)
-"""All that a model depends on besides its sentences: one that is kept is taken where this is the same."""
+OWN_HEAD_RATE = 1e-4
+"""Peak rate for an encoder with its own head: that of BERT's pre-training (Devlin et al., 2019, A.2)."""
 
 Progress = Callable[[int], None]
+
+
+def recipe(own_head: bool) -> str:
+    """Return what a model depends on besides its sentences: where it is the same, a kept one is taken."""
+    rate = OWN_HEAD_RATE if own_head else LEARNING_RATE
+    of_text = SHARE, MENTIONS, PLURAL, NO_WORD, MAX_TOKENS
+    return " ".join(map(str, (PASSES, LEAST, BATCH_TOKENS, rate, *of_text)))
 
 
 class Sentence(NamedTuple):
@@ -156,6 +162,7 @@ def train(
     passes: Sequence[Sequence[MaskedTokens]],
     seed: int,
     progress: Progress = lambda n: None,
+    own_head: bool = False,
 ) -> list[float]:
     """Train a model in place and return the mean loss of every pass, in nats a mask.
 
@@ -164,16 +171,16 @@ def train(
         passes: sentences with masks; those of one pass are mixed.
         seed: of the order.
         progress: is called with the sentences of each step.
+        own_head: go on with the model's head; else it begins as the identity and the targets' frequencies.
     """
-    head: Any = model.cls.predictions
-    seen_S = _begin(model, passes)
+    rate = OWN_HEAD_RATE if own_head else LEARNING_RATE
+    decoder: Any = model.get_output_embeddings()
+    seen_S = _begin(model, passes, own_head)
     attention = model.config._attn_implementation
     model.eval()  # no dropout: in so few passes there is nothing to forget
     # On a CPU, PyTorch's fused attention takes more time for its gradients than all the rest of a step.
     model.set_attn_implementation("eager")
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, WEIGHT_DECAY), LEARNING_RATE, (0.9, 0.98), fused=True
-    )
+    optimizer = torch.optim.AdamW(parameter_groups(model, WEIGHT_DECAY), rate, (0.9, 0.98), fused=True)
     random = np.random.default_rng(seed)
     batches = [[[own[i] for i in rows] for rows in _batches(own, random)] for own in passes]
     step, steps, losses = 0, sum(map(len, batches)), []
@@ -181,7 +188,7 @@ def train(
         total, masks = 0.0, 0
         for batch in own:
             for group in optimizer.param_groups:
-                group["lr"] = warmup_cosine(step, steps, LEARNING_RATE, WARMUP)
+                group["lr"] = warmup_cosine(step, steps, rate, WARMUP)
             loss, size = _loss(model, batch, seen_S)
             optimizer.zero_grad()
             loss.backward()
@@ -191,24 +198,25 @@ def train(
             progress(len(batch))
         losses.append(total / max(1, masks))
     with torch.no_grad():
-        ruled_out = torch.full_like(head.bias, RULED_OUT)
-        ruled_out[seen_S] = head.bias[seen_S]
-        head.bias.copy_(ruled_out)
+        ruled_out = torch.full_like(decoder.bias, RULED_OUT)
+        ruled_out[seen_S] = decoder.bias[seen_S]
+        decoder.bias.copy_(ruled_out)
     model.requires_grad_(False).set_attn_implementation(attention)
     return losses
 
 
-def _begin(model: BertForMaskedLM, passes: Sequence[Sequence[MaskedTokens]]) -> torch.Tensor:
-    """Begin the head with the identity and the frequencies of the targets; return the tokens, int64 [S]."""
-    head: Any = model.cls.predictions
-    begin_as_identity(model)
+def _begin(model: BertForMaskedLM, passes: Sequence[Sequence[MaskedTokens]], own_head: bool) -> torch.Tensor:
+    """Let all weights learn, begin a new head, and return the tokens that are targets, int64 [S]."""
+    bias: Any = model.get_output_embeddings().bias
     targets = torch.tensor([target for own in passes for one in own for target in one.targets])
-    counts_V = torch.bincount(targets, minlength=len(head.bias)).float()
+    counts_V = torch.bincount(targets, minlength=len(bias)).float()
     (seen_S,) = torch.nonzero(counts_V, as_tuple=True)
     model.requires_grad_(True)
-    with torch.no_grad():
-        head.bias[seen_S] = torch.log(counts_V[seen_S] / counts_V.sum()).to(head.bias)
-    return seen_S.to(head.bias.device)
+    if not own_head:
+        begin_as_identity(model)
+        with torch.no_grad():
+            bias[seen_S] = torch.log(counts_V[seen_S] / counts_V.sum()).to(bias)
+    return seen_S.to(bias.device)
 
 
 def _batches(own: Sequence[MaskedTokens], random: np.random.Generator) -> list[npt.NDArray[np.int64]]:
@@ -223,7 +231,8 @@ def _loss(
 ) -> tuple[torch.Tensor, int]:
     """Return the mean loss at the masks of some sentences, in nats, and how many masks they have."""
     head: Any = model.cls.predictions
-    device = head.bias.device
+    decoder: Any = model.get_output_embeddings()
+    device = decoder.bias.device
     ids_BL = pad_sequence([torch.tensor(one.ids) for one in batch], batch_first=True).to(device)
     shown_BL = pad_sequence([torch.ones(len(one.ids), dtype=torch.int64) for one in batch], batch_first=True)
     rows_M = torch.tensor([row for row, one in enumerate(batch) for _ in one.places])
@@ -232,6 +241,6 @@ def _loss(
     compute = fast_dtype(device)
     with torch.autocast(device.type, compute, enabled=compute != torch.float32):
         states_BLD = model.bert(ids_BL, attention_mask=shown_BL.to(device)).last_hidden_state
-        words_SD = model.bert.embeddings.word_embeddings.weight[seen_S]
-        logits_MS = head.transform(states_BLD[rows_M, places_M]) @ words_SD.T + head.bias[seen_S]
+        logits_MS = head.transform(states_BLD[rows_M, places_M]) @ decoder.weight[seen_S].T
+        logits_MS = logits_MS + decoder.bias[seen_S]
     return cross_entropy(logits_MS.float(), torch.searchsorted(seen_S, targets_M)), len(targets_M)

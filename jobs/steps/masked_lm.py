@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertForMaskedLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.schema import read_manifest
@@ -33,7 +33,7 @@ from engine.storage.store import Store, machine_cache
 from engine.storage.whole import safetensors_header
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedPart, FrozenCache, InputRows
-from engine.training.masked_lm import RECIPE, Masking, Sentence, passes_over, train
+from engine.training.masked_lm import Masking, Sentence, passes_over, recipe, train
 from jobs import console
 from jobs.settings import MASKED_LM_SENTENCES
 from jobs.workers.executor import Executor
@@ -54,7 +54,7 @@ class MaskedLmUse:
     Args:
         adapt: a view of the mentions' mean states by it.
         class_names: what ``cgexpan`` asks.
-        sentences: for an encoder that has lost its head.
+        sentences: it is trained on, at most.
     """
 
     adapt: bool = False
@@ -71,7 +71,7 @@ class ProbedModel:
 
     Args:
         base: the encoder.
-        weights: all of them but the decoder's, which are the word embeddings'; None: the base's own.
+        weights: all of them but the decoder's where it is tied to the word embeddings; None: the base's own.
     """
 
     base: str
@@ -86,7 +86,7 @@ class ProbedModel:
         if self.weights is None:
             way_out = ", with `seedset preprocess --model`, or leave --class-names out"
             return with_own_head(NamedModel.open(self.base, "encoder"), way_out)
-        model = with_new_head(TextEncoder.load(self.base))
+        model = _untrained(self.base)
         model.load_state_dict(load_file(self.weights.local_copy(machine_cache())), strict=False)
         return model.eval()
 
@@ -183,44 +183,62 @@ def mention_states(
 
 
 def check_adaptable(base: str) -> None:
-    """Refuse an encoder that brings its head: it is not trained here (UserError)."""
-    if not lacks_head(NamedModel.open(base, "encoder")):
+    """Refuse an encoder of a family that is not trained as a masked language model here (UserError)."""
+    family = NamedModel.open(base, "encoder").config().model_type
+    if family != "bert":
         raise UserError(
-            f"--adapt: the encoder {base} brings its head of a masked language model, and only encoders that "
-            "have lost it are trained as one; leave --adapt out"
+            f"--adapt: the encoder {base} is of the family {family}, and only those of the family bert are "
+            "trained as masked language models; leave --adapt out"
         )
 
 
-def masked_lm(workspace: Workspace, base: str, sentences: int) -> ProbedModel:
+def masked_lm(workspace: Workspace, base: str, use: MaskedLmUse) -> ProbedModel:
     """Return the masked language model of an encoder.
 
-    One without a head is trained on the corpus; its weights are kept in the workspace by what they were made
-    of, and another run takes them from there.
+    One without a head is trained on the corpus, and one that is to be adapted; its weights are kept in the
+    workspace by what they were made of, and another run takes them from there.
 
     Args:
         workspace: with the corpus.
         base: the encoder.
-        sentences: to train on, at most.
+        use: whether it is adapted, and on how many sentences it is trained at most.
 
     Raises:
         UserError: the encoder has no head, and is of a family that is not trained here; or the corpus has no
             sentence.
     """
-    if not lacks_head(NamedModel.open(base, "encoder")):
+    own_head = not lacks_head(NamedModel.open(base, "encoder"))
+    if own_head and not use.adapt:
         return ProbedModel(base)
     corpus = read_manifest(workspace).digest
-    key = content_key(corpus, model_fingerprint(base), f"{sentences} {RECIPE}")
+    key = content_key(corpus, model_fingerprint(base), f"{use.sentences} {recipe(own_head)}")
     file = workspace.runs(MASKED_LMS) / f"{key}.safetensors"
     if file.exists():
         console.say(f"masked language model: kept from before ({file.uri})")
         return ProbedModel(base, file)
-    model = _trained(_sentences(workspace, sentences), base)
-    weights = {
-        name: t.contiguous() for name, t in model.cpu().state_dict().items() if ".decoder." not in name
-    }
+    model = _trained(_sentences(workspace, use.sentences), base, own_head)
     with file.writing() as path:
-        save_file(weights, path, {CORPUS: corpus})
+        save_file(_kept_weights(model.cpu()), path, {CORPUS: corpus})
     return ProbedModel(base, file)
+
+
+def _untrained(base: str) -> PreTrainedModel:
+    """Return an encoder with the head that it brings, or with one that was drawn at random."""
+    named = NamedModel.open(base, "encoder")
+    if lacks_head(named):
+        return with_new_head(TextEncoder.load(base))
+    return with_own_head(named, "")
+
+
+def _kept_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Return a model's weights, without the decoder's where it is tied to the word embeddings."""
+    decoder, words = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = decoder.weight is words.weight
+    return {
+        name: t.clone(memory_format=torch.contiguous_format)  # of its own memory, as safetensors asks
+        for name, t in model.state_dict().items()
+        if not (tied and ".decoder." in name)
+    }
 
 
 def corpus_of(file: Store) -> str | None:
@@ -231,18 +249,19 @@ def corpus_of(file: Store) -> str | None:
         return None
 
 
-def _trained(sentences: list[Sentence], base: str) -> BertForMaskedLM:
+def _trained(sentences: list[Sentence], base: str, own_head: bool) -> PreTrainedModel:
     masking = Masking(load_tokenizer(base), SEED)
     passes = [masking.one_pass(sentences) for _ in range(passes_over(len(sentences)))]
     if not all(passes):
         raise UserError(
-            "--class-names: the corpus has no sentence to train a masked language model on; name an encoder "
-            "whose folder has its head with `seedset preprocess --model`"
+            "--adapt, --class-names: the corpus has no sentence to train a masked language model on; leave "
+            "--adapt out, and for --class-names name an encoder whose folder has its head with `seedset "
+            "preprocess --model`"
         )
-    model = with_new_head(TextEncoder.load(base))
+    model: Any = _untrained(base)
     torch.nn.Module.to(model, worker_device())
     with console.meter("masked language model, sentences", sum(map(len, passes))) as meter:
-        losses = train(model, passes, SEED, meter.add)
+        losses = train(model, passes, SEED, meter.add, own_head)
     masks = sum(len(one.places) for own in passes for one in own)
     console.say(f"masked language model: trained on {masks} masks to {losses[-1]:.2f} nats a mask")
     return model

@@ -220,7 +220,7 @@ def build_masked_lm(sources: Sources, made: BuiltViews) -> None:
         return
     base, folder = sources.encoders.base, PROBING
     made.settings["masked_lm"] = asdict(use)
-    model = masked_lm(sources.workspace, base, use.sentences)
+    model = masked_lm(sources.workspace, base, use)
     asked = sources.cache, model, len(sources.descriptions), sources.executor
     if not use.class_names:
         made.views[ADAPTED] = centred(mean_states(*asked))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from engine.storage.workspace import Workspace
 from engine.training import masked_lm
 from engine.training.cache import InputRows
 from jobs import build_index
+from jobs.steps import masked_lm as steps_of_masked_lm
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.index_building import build, check_finite
 from jobs.steps.masked_lm import MaskedLmUse, mean_states
@@ -42,7 +44,7 @@ from jobs.workers.encoder import CONTRAST_JOB
 from jobs.workers.executor import LocalExecutor
 from tests.jobs.conftest import METALS, import_metals, prepare_metals
 from tests.support.commands import run_command
-from tests.support.encoders import write_encoder, write_masked_lm
+from tests.support.encoders import letter_tokenizer, tiny_model, write_encoder, write_masked_lm
 
 
 def vectors(bundle: Bundle, view: str) -> np.ndarray:
@@ -223,7 +225,7 @@ def test_an_adapted_encoder_is_half_of_the_mask_views_place(
     np.testing.assert_allclose(views["joint"], joint_view([*half, *texts]), atol=1e-6)
     # Without the states of all mentions the means are the same, but not to the last bit.
     cache = frozen_cache(workspace, open_inputs(workspace), EMBEDDED, executor=LocalExecutor())
-    model = masked_lm_of(workspace, EMBEDDED, both.sentences)
+    model = masked_lm_of(workspace, EMBEDDED, both)
     np.testing.assert_allclose(mean_states(cache, model, len(METALS), LocalExecutor()), means, atol=1e-6)
     alone = MaskedLmUse(adapt=True, sentences=40)
     manifest = build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=alone)
@@ -261,8 +263,6 @@ def test_an_encoder_with_its_own_head_is_asked_as_it_came(
 ) -> None:
     write_masked_lm(tmp_path / "m")
     workspace, model, _ = prepare_metals(tmp_path)
-    with pytest.raises(UserError, match=r"--adapt: the encoder .* brings its head"):
-        build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=MaskedLmUse(adapt=True))
     build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=ASKED)
     assert "masked language model" not in capsys.readouterr().err, "nothing is trained"
     bundle = Bundle.open(workspace)
@@ -270,6 +270,45 @@ def test_an_encoder_with_its_own_head_is_asked_as_it_came(
     torch.testing.assert_close(asked.state_dict(), came.state_dict())
     means = MentionStates.read(bundle.path("probing/mentions")).means()
     np.testing.assert_allclose((means * plain_means(workspace, came.bert)).sum(axis=1), 1, atol=1e-2)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_encoder_with_its_own_head_is_adapted_from_it(
+    tied: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_masked_lm(tmp_path / "m", tied=tied)
+    monkeypatch.setattr(masked_lm, "LEAST", 200)
+    trained: list[BertForMaskedLM] = []
+
+    def train(model: BertForMaskedLM, *given: Any) -> list[float]:
+        trained.append(model)
+        return masked_lm.train(model, *given)
+
+    monkeypatch.setattr(steps_of_masked_lm, "train", train)
+    workspace, came, _ = prepare_metals(tmp_path)
+    use = MaskedLmUse(adapt=True, class_names=True, sentences=40)
+    for _ in range(2):
+        build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=use)
+    said = capsys.readouterr().err
+    assert said.count("nats a mask") == said.count("masked language model: kept from before") == 1
+    (model,) = trained
+    bundle = Bundle.open(workspace)
+    asked = BertForMaskedLM.from_pretrained(bundle.path("probing/model"))
+    torch.testing.assert_close(asked.state_dict(), model.state_dict())
+    weight = "cls.predictions.transform.dense.weight"
+    moved = asked.state_dict()[weight] - BertForMaskedLM.from_pretrained(came).state_dict()[weight]
+    assert 0 < moved.abs().max() < 0.05, "it went on from the head that it came with"
+    means = MentionStates.read(bundle.path("probing/mentions")).means()
+    np.testing.assert_allclose((means * plain_means(workspace, asked.bert)).sum(axis=1), 1, atol=1e-2)
+    assert vectors(bundle, "adapted").shape == means.shape
+
+
+def test_an_encoder_of_another_family_is_not_adapted(tmp_path: Path) -> None:
+    tiny_model("distilbert").save_pretrained(tmp_path / "m")
+    letter_tokenizer().save_pretrained(tmp_path / "m")
+    workspace, _, _ = prepare_metals(tmp_path)
+    with pytest.raises(UserError, match=r"--adapt: the encoder .* is of the family distilbert"):
+        build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=MaskedLmUse(adapt=True))
 
 
 def test_vectors_that_are_no_numbers_are_not_published() -> None:

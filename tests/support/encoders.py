@@ -67,10 +67,11 @@ PLURALS = ("cats", "dogs", "tools", "towns")
 """Words that the tiny masked language model may give a class."""
 
 
-def write_masked_lm(folder: Path, dim: int = 16, seed: int = 0) -> None:
+def write_masked_lm(folder: Path, dim: int = 16, seed: int = 0, tied: bool = True) -> None:
     """Write a BERT of two layers with its masked-language-model head, every weight drawn at random.
 
-    Its tokens are those of :func:`letter_tokenizer` and some plurals, to which the head's biases lean.
+    Its tokens are those of :func:`letter_tokenizer` and some plurals, to which the head's biases lean. The
+    decoder is the word embeddings, or (not ``tied``) has rows of its own.
     """
     torch.manual_seed(seed)
     tokenizer = copy.deepcopy(letter_tokenizer())
@@ -82,11 +83,12 @@ def write_masked_lm(folder: Path, dim: int = 16, seed: int = 0) -> None:
         num_attention_heads=2,
         intermediate_size=2 * dim,
         max_position_embeddings=POSITIONS,
+        tie_word_embeddings=tied,
     )
     model = BertForMaskedLM(config)
     draw_weights(model)
     with torch.no_grad():
-        model.cls.predictions.bias[-len(PLURALS) :] += 3
+        model.cls.predictions.decoder.bias[-len(PLURALS) :] += 3
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import log_softmax
-from transformers import BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM
 
 from engine.models.masked_lm import begin_as_identity, with_new_head
 from engine.models.text import TextEncoder
@@ -24,7 +24,7 @@ from engine.training.masked_lm import (
     passes_over,
     train,
 )
-from tests.support.encoders import letter_tokenizer, write_encoder
+from tests.support.encoders import POSITIONS, draw_weights, letter_tokenizer, write_encoder
 
 ROUND = [Sentence(" ".join("abcde"[(i + j) % 5] for j in range(8)), [(0, 1), (4, 7)]) for i in range(40)]
 """Sentences that go on in a circle: what is masked follows from its neighbours."""
@@ -99,9 +99,30 @@ def test_a_small_corpus_is_passed_more_often() -> None:
     assert [passes_over(n) for n in (0, 1, 399, 2000, 20_000)] == [4000, 4000, 11, 2, 2]
 
 
-def test_the_loss_is_the_plain_one_at_the_masks(encoder: TextEncoder) -> None:
-    model = with_new_head(encoder).eval()
-    begin_as_identity(model)
+def own_headed(tied: bool) -> BertForMaskedLM:
+    """Return a BERT with its head, every weight drawn at random, whose decoder may have rows of its own."""
+    torch.manual_seed(2)
+    config = BertConfig(
+        vocab_size=len(letter_tokenizer()),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=POSITIONS,
+        tie_word_embeddings=tied,
+    )
+    model = BertForMaskedLM(config).eval()
+    draw_weights(model)
+    return model
+
+
+@pytest.mark.parametrize("head", ["new", "own", "own, not tied"])
+def test_the_loss_is_the_plain_one_at_the_masks(encoder: TextEncoder, head: str) -> None:
+    if head == "new":
+        model = with_new_head(encoder).eval()
+        begin_as_identity(model)
+    else:
+        model = own_headed(tied=head == "own")
     batch = Masking(letter_tokenizer(), 0).one_pass([*ROUND[:4], Sentence("f g", [])])
     seen_S = torch.arange(5, 80)
     found, size = masked_lm._loss(model, batch, seen_S)
@@ -136,6 +157,37 @@ def test_all_layers_learn_what_is_masked(encoder: TextEncoder, monkeypatch: pyte
     assert set(found.flatten().tolist()) <= targets, "what was never masked is ruled out"
     assert not any(p.requires_grad for p in models[0].parameters())
     assert models[0].config._attn_implementation == encoder.model.config._attn_implementation
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_that_was_brought_is_gone_on_from(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masked_lm, "OWN_HEAD_RATE", 0.0)
+    passes = [Masking(letter_tokenizer(), 0).one_pass(ROUND)]
+    seen = sorted({target for own in passes for one in own for target in one.targets})
+    came, still = own_headed(tied), own_headed(tied)
+    train(still, passes, seed=0, own_head=True)
+    before, after = came.state_dict(), still.state_dict()
+    biases = [name for name in before if name in ("cls.predictions.bias", "cls.predictions.decoder.bias")]
+    torch.testing.assert_close(
+        {name: after[name] for name in before if name not in biases},
+        {name: before[name] for name in before if name not in biases},
+    )
+    decoder = "cls.predictions.decoder.bias"
+    torch.testing.assert_close(after[decoder][seen], before[decoder][seen])
+    assert (after[decoder][[i for i in range(len(after[decoder])) if i not in seen]] < -20).all()
+
+
+def test_a_trained_head_learns_on(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rate in ("LEARNING_RATE", "OWN_HEAD_RATE"):
+        monkeypatch.setattr(masked_lm, rate, 1e-2)
+    monkeypatch.setattr(masked_lm, "BATCH_TOKENS", 200)
+    masking = Masking(letter_tokenizer(), 0)
+    passes = [masking.one_pass(ROUND) for _ in range(40)]
+    model = with_new_head(encoder)
+    losses = train(model, passes, seed=0)
+    on = train(model, passes[:10], seed=1, own_head=True)
+    assert on[0] < 0.8 * losses[0], "it does not begin anew"
+    assert on[-1] < losses[-1]
 
 
 def test_a_trained_model_is_read_as_it_was_written(encoder: TextEncoder, tmp_path: Path) -> None:
