@@ -16,6 +16,7 @@ from engine.training.trainer import StepReport, Trainer
 from engine.typing.files import find_data
 from engine.typing.mentions import Mention
 from engine.typing.model import TypingModel
+from jobs.evaluate_typing import MEASURES, _mean
 from jobs.evaluate_typing import main as evaluate_typing
 from jobs.steps.typing import Labels, choose_labels, train_typing, typing_model
 from jobs.train_typing import main as train_typing_command
@@ -123,6 +124,11 @@ def test_the_commands_train_and_measure(folder: Path, capsys: pytest.CaptureFixt
         )
     )
     assert " labels=2 " in capsys.readouterr().out
+    last = typing_model(Workspace.open(folder / "w"), "newest")
+    after = json.loads((Path(last).parent / "summary.json").read_text())
+    before = json.loads((Path(after["model"]).parent / "summary.json").read_text())
+    assert [Path(one["data"]).name for one in (before, after)] == ["weak.json", "train.json"]
+    assert before["model"] == encoder, "weak data come first, and the crowd's go on from there"
     at = f"--workspace {folder / 'w'} --json {folder / 'found.json'}"
     evaluate_typing(evaluate_typing.parse(f"{at} --test {folder / 'train.json'}".split()))
     (own,) = json.loads((folder / "found.json").read_text())
@@ -144,6 +150,13 @@ def test_the_commands_train_and_measure(folder: Path, capsys: pytest.CaptureFixt
     evaluate_typing(evaluate_typing.parse(f"{at} {test} --labels {folder / 'types.list'}".split()))
     (zero,) = json.loads((folder / "found.json").read_text())
     assert zero["mentions"] == 8
+
+
+def test_splits_are_told_by_mean_and_deviation() -> None:
+    rows = [dict.fromkeys(MEASURES, value) for value in (40.0, 60.0, 65.0)]
+    assert _mean(rows).keys() == set(MEASURES)
+    for mean, deviation in _mean(rows).values():
+        assert (mean, deviation) == pytest.approx((55, (350 / 3) ** 0.5))
 
 
 def test_labels_are_chosen(folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,6 +107,34 @@ def test_layers_choose_what_learns(folder: Path) -> None:
     assert not any("embeddings" in name or "layer.0." in name or "decoder.weight" in name for name in changed)
     with pytest.raises(UserError, match="--layers 3: the encoder has 2"):
         TypingTraining(model, DATA, SETTINGS.model_copy(update={"layers": 3}))
+
+
+def loss(folder: Path, rows: list[int], of: int = len(DATA), **changed: Any) -> float:
+    """Return the loss of some mentions as a part of a batch of ``of``, in float32, before any step."""
+    settings = SETTINGS.model_copy(update=changed)
+    training = TypingTraining(TypingModel.begin(str(folder / "bare"), LABELS), DATA, settings)
+    return float(training.loss_of(np.array(rows), of).detach())
+
+
+def test_a_batchs_loss_is_the_sum_of_what_workers_have_of_it(folder: Path) -> None:
+    whole = loss(folder, list(range(12)))
+    parts = [loss(folder, rows) for rows in ([0, 3, 4, 9, 11], [1, 2, 5, 6, 7, 8, 10], [])]
+    assert parts[2] == 0
+    assert sum(parts) == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.parametrize("mlm", [True, False])
+@pytest.mark.parametrize("next_word", [True, False])
+def test_an_objective_that_is_off_adds_nothing(folder: Path, mlm: bool, next_word: bool) -> None:
+    rows = list(range(12))
+    without, half, whole = (
+        loss(folder, rows, mlm=mlm, next_word=next_word, objective_weight=weight) for weight in (0, 0.5, 1)
+    )
+    assert (whole - without > 0.1) == (mlm or next_word)
+    assert whole - without == pytest.approx(2 * (half - without), rel=1e-3, abs=1e-5)
+    if mlm and next_word:
+        one_off = (loss(folder, rows, **{name: False}, objective_weight=1) for name in ("mlm", "next_word"))
+        assert all(whole - other > 0.1 for other in one_off)
 
 
 def test_a_checkpoint_goes_on_as_if_nothing_had_happened(folder: Path, tmp_path: Path) -> None:
