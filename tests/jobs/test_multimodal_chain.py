@@ -18,6 +18,7 @@ from engine.query import Query
 from engine.retrieval.index import read_vectors
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
+from engine.typing.model import TypingModel
 from jobs import (
     ablate,
     build_index,
@@ -96,6 +97,32 @@ def test_every_entity_that_is_told_or_shown_has_its_views(trained: Path) -> None
     ids = {name: bundle.vocabulary.resolve(name) for name in (*METALS, UNTOLD, UNSEEN)}
     assert has["image"] == {ids[n] for n in (*METALS, UNTOLD)}
     assert has["multimodal"] == has["joint"] == set(ids.values())
+
+
+def test_the_joint_view_has_texts_and_states_scaled_alike_and_no_types(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained / "w", tmp_path / "w")
+    (tmp_path / "types").mkdir()
+    TypingModel.begin(str(trained / "text"), ["metal", "person"]).save(tmp_path / "types")
+    assert run_command(build_index.main, "--workspace", tmp_path / "w", "--types", tmp_path / "types") == 0
+    assert "the joint view with images is made without types" in capsys.readouterr().err
+    bundle = Bundle.open(Workspace.open(tmp_path / "w"))
+    views = {
+        name: read_vectors(bundle.path(f"index/{name}.faiss")).astype(np.float64)
+        for name in ("description", "lexical", "multimodal", "types", "joint")
+    }
+    assert views["types"].any()
+    assert not views["description"].any(), "these entities have none"
+    scaled = []
+    for name, weight in (("lexical", 1.0), ("multimodal", 2**0.5)):
+        present = views[name][views[name].any(axis=1)]
+        products = present @ present.T
+        spread = products[~np.eye(len(present), dtype=bool)].std()
+        scaled.append(weight * views[name] / np.sqrt(spread))
+    joint = np.concatenate(scaled, axis=1)
+    joint /= np.linalg.norm(joint, axis=1, keepdims=True)
+    np.testing.assert_allclose(views["joint"], joint, atol=1e-5)
 
 
 def test_a_batch_answers_as_a_process_does(trained: Path) -> None:
