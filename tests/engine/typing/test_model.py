@@ -94,6 +94,17 @@ def test_labels_are_exchanged_and_paths_predict_one_type(folder: Path) -> None:
         assert all(0 < one.confidence < 1 for one in types)
 
 
+def test_the_defaults_are_the_papers(folder: Path) -> None:
+    """Four heads, 128 tokens, own labels five times, both other objectives at a tenth (sections 2 and 3)."""
+    settings = TypingSettings()
+    assert (settings.label_weight, settings.max_tokens) == (5, 128)
+    assert (settings.mlm, settings.next_word, settings.objective_weight) == (True, True, 0.1)
+    model = TypingModel.begin(str(folder / "bare"), LABELS)
+    assert (model.about.max_tokens, model.network.pooling.heads) == (128, 4)
+    words = model.network.mlm.get_input_embeddings().weight
+    assert model.network.tokens_VD is words, "an encoder without a head decodes by its word embeddings"
+
+
 def test_layers_choose_what_learns(folder: Path) -> None:
     before = TypingModel.begin(str(folder / "bare"), LABELS).network.state_dict()
     model = TypingModel.begin(str(folder / "bare"), LABELS)
