@@ -44,7 +44,7 @@ def cluster_for(workers: int, gpu: bool, workspace: Store) -> AbstractContextMan
         UserError: ``gpu`` on a cluster without one, more workers than fit on its nodes, or a node that does
             not see the workspace.
     """
-    if not gpu and one_is_enough(workers, tasks=1):
+    if not gpu and one_is_enough(workers, tasks=workers):
         return nullcontext()
     return _checked_session(workers, gpu, workspace)
 
@@ -102,7 +102,7 @@ def fit(run: Run[Any], workers: int) -> None:
 
     whole_checkpoint(run.folder, console.say)  # what cannot go on: say so before a cluster is asked for
     drop_broken_snapshot(run.folder, console.say)
-    if run.gpu or not one_is_enough(workers, tasks=1) or began_on_ray(run.folder):
+    if run.gpu or not one_is_enough(workers, tasks=workers) or began_on_ray(run.folder):
         with session():
             _fit_on_ray(run, workers)
     else:

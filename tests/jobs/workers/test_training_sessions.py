@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,6 +20,7 @@ from engine.training.checkpoint import STATE, read_state, write_state
 from engine.training.settings import EncoderSettings
 from engine.training.trainer import StepReport, Trainer
 from jobs import console
+from jobs.workers import trainer
 from jobs.workers.training_run import Run
 from jobs.workers.training_sessions import (
     CHECKPOINTS,
@@ -54,6 +55,23 @@ def step(number: int) -> StepReport:
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     place = tmp_path if request.param == "disk" else request.getfixturevalue("s3")
     return Store.open(f"{place}/run")
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(("workers", "gpu", "on_ray"), [(1, False, False), (2, False, True), (1, True, True)])
+def test_more_workers_than_one_train_on_ray_also_where_no_cluster_runs(
+    workers: int, gpu: bool, on_ray: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Store.open(tmp_path / "run")
+    asked: list[str] = []
+    monkeypatch.setattr(trainer, "session", nullcontext)
+    monkeypatch.setattr(trainer, "_fit_on_ray", lambda run, workers: asked.append(f"{workers} on Ray"))
+    monkeypatch.setattr(trainer, "_fit_here", lambda run: asked.append("here"))
+    trainer.fit(cast(Run[Any], SimpleNamespace(folder=folder, gpu=gpu)), workers)
+    assert asked == ([f"{workers} on Ray"] if on_ray else ["here"])
+    monkeypatch.setattr(trainer, "_checked_session", lambda *given: nullcontext("a cluster"))
+    with trainer.cluster_for(workers, gpu, folder) as cluster:
+        assert (cluster == "a cluster") == on_ray
 
 
 def test_the_newest_checkpoint_is_found_and_all_but_one_before_it_are_removed(run: Store) -> None:
