@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import BertForMaskedLM
 
 from engine.errors import FormatError, UserError
 from engine.training.settings import TypingSettings
@@ -103,6 +104,24 @@ def test_the_defaults_are_the_papers(folder: Path) -> None:
     assert (model.about.max_tokens, model.network.pooling.heads) == (128, 4)
     words = model.network.mlm.get_input_embeddings().weight
     assert model.network.tokens_VD is words, "an encoder without a head decodes by its word embeddings"
+
+
+def test_a_folders_own_head_is_begun_with(folder: Path) -> None:
+    model = TypingModel.begin(str(folder / "headed"), LABELS)
+    came = BertForMaskedLM.from_pretrained(folder / "headed")
+    torch.testing.assert_close(model.network.mlm.state_dict(), came.state_dict())
+    torch.testing.assert_close(model.network.tokens_VD, came.cls.predictions.decoder.weight)
+
+
+def test_where_one_type_is_predicted_the_finest_are_learnt(folder: Path) -> None:
+    mention = TypedMention("1", Mention("", "m", ""), ("/x", "/x/ab", "/y"))
+    paths = TypingModel.begin(str(folder / "bare"), ["/x", "/x/ab", "/y"])
+    assert paths.about.rule == "single"
+    (learnt,) = labelled(paths, [mention])
+    assert learnt.own.tolist() == [1, 2], "not the parent, which would come before its child"
+    words = TypingModel.begin(str(folder / "bare"), ["x", "x_ab"])
+    (learnt,) = labelled(words, [TypedMention("1", mention.mention, ("x", "x_ab"))])
+    assert (words.about.rule, learnt.own.tolist()) == ("threshold", [0, 1])
 
 
 def test_layers_choose_what_learns(folder: Path) -> None:
