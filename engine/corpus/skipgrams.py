@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from engine.query import Ids
-from engine.retrieval.skipgrams import Hashes, hashes_of, skipgrams_of
+from engine.retrieval.skipgrams import skipgrams_of
+from engine.text.hashes import Hashes, hashes_of
 
 
 class PartCounts(NamedTuple):

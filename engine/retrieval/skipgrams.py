@@ -19,8 +19,6 @@ Knows nothing of corpora or queries. Shape letters: N entities, F skip-grams, P 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +28,7 @@ import numpy.typing as npt
 
 from engine.errors import BundleError
 from engine.query import Ids
+from engine.text.hashes import Hashes
 from engine.text.words import tokens_of
 
 if TYPE_CHECKING:  # loaded with the first matrix: what only describes a pipeline does without
@@ -46,8 +45,6 @@ BEFORE, AFTER = (max(side) for side in zip(*WINDOWS, strict=True))
 MIN_ENTITIES = 2
 """Entities that a skip-gram must have to be kept."""
 
-Hashes = npt.NDArray[np.uint64]
-
 
 def skipgrams_of(sentence: str, start: int, end: int) -> set[str]:
     """Return the skip-grams of a mention at characters [start, end) of a sentence."""
@@ -57,12 +54,6 @@ def skipgrams_of(sentence: str, start: int, end: int) -> set[str]:
         for left, right in WINDOWS
     }
     return {one for one in found if any(sign.isalnum() for sign in one)}
-
-
-def hashes_of(skipgrams: Sequence[str]) -> Hashes:
-    """Return a 64-bit hash of each skip-gram: of ten million, two agree with a probability of 3 in 10^6."""
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in skipgrams)
-    return np.frombuffer(digests, np.uint64)
 
 
 class SkipGrams:

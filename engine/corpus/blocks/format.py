@@ -11,7 +11,6 @@ of training.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -32,6 +31,7 @@ from engine.storage.parts import MANIFEST, PartFolder, content_key, read_model
 from engine.storage.store import Store, machine_cache
 from engine.storage.whole import fault_of
 from engine.storage.workspace import Workspace
+from engine.text.hashes import hashes_of
 
 SUFFIXES = (".npy", ".held.npy", ".json")
 AT_MOST_HELD_OUT = 2000
@@ -104,7 +104,7 @@ def plan_parts(workspace: Workspace, settings: BlockSettings) -> list[PartPlan]:
     """
     hashes, parts, entities = _read_hashes(workspace)
     first = np.unique(hashes, return_index=True)[1]
-    no_sentence = _hashes([""])[0]  # of a context that is an image alone
+    no_sentence = hashes_of([""])[0]  # of a context that is an image alone
     distinct = np.sort(first[hashes[first] != no_sentence])
     n_held = min(AT_MOST_HELD_OUT, round(settings.held_out * len(distinct)))
     # By hash, as a corpus that has grown is to hold the same out, and so to make few parts anew.
@@ -144,7 +144,7 @@ def _read_hashes(workspace: Workspace) -> tuple[np.ndarray, np.ndarray, np.ndarr
     for number, part in enumerate(workspace.mentions()):
         with part.open_input() as stream:
             table = pq.read_table(stream, columns=["entity_id", "sentence"])
-        hashes.append(_hashes(table["sentence"].to_pylist()))
+        hashes.append(hashes_of(table["sentence"].to_pylist()))
         parts.append(np.full(len(table), number))
         entities.append(table["entity_id"].to_numpy().astype(np.int64))
     return np.concatenate(hashes), np.concatenate(parts), np.concatenate(entities)
@@ -159,7 +159,7 @@ def _assign_descriptions(
     """
     texts = read_descriptions(workspace)
     filled = np.array([e for e, text in enumerate(texts) if text], np.int64)
-    their = _hashes([texts[e] for e in filled])
+    their = hashes_of([texts[e] for e in filled])
     once = np.sort(np.unique(their, return_index=True)[1])
     filled = filled[once[~np.isin(their[once], hashes)]]
     home = np.full(len(texts), parts[-1] if len(parts) else 0)
@@ -173,11 +173,6 @@ def read_descriptions(workspace: Workspace) -> list[str]:
     with workspace.entities.open_input() as stream:
         column = pq.read_table(stream, columns=["description"])["description"]
     return [text or "" for text in column.to_pylist()]
-
-
-def _hashes(texts: Sequence[str]) -> np.ndarray:
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
-    return np.frombuffer(digests, np.uint64)
 
 
 def part_texts(

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from engine.corpus.skipgrams import count_skipgrams
 from engine.errors import BundleError
-from engine.retrieval.skipgrams import SkipGrams, hashes_of, skipgrams_of
+from engine.retrieval.skipgrams import SkipGrams, skipgrams_of
+from engine.text.hashes import hashes_of
 from engine.text.words import tokens_of
 
 WORDS = ["in", "of", "the", "big", ",", "was"]
