@@ -23,7 +23,7 @@ import typer
 from benchmarks.report import report
 from engine.corpus.importing.importer import ImportSettings, import_corpus
 from engine.corpus.importing.source import ImportSource
-from engine.corpus.inputs.format import InputSettings
+from engine.corpus.inputs.format import InputSettings, open_inputs
 from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.models.hub import EMBEDDED, embedded_model_path
 from engine.storage.bundle import Bundle
@@ -33,6 +33,7 @@ from jobs import console
 from jobs.settings import TrainingProcesses
 from jobs.steps.bundle_comparison import measured, neighbor_overlap_of
 from jobs.steps.encoder_training import train
+from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.index_building import build
 from jobs.steps.model_input import preprocess
 from jobs.steps.refreshing import HowRefreshed, Refresh
@@ -89,6 +90,9 @@ def make_all(workspace: Workspace, costs: _Costs) -> None:
     """Make everything from a corpus."""
     settings = InputSettings(tokenizer=fingerprint(load_tokenizer(embedded_model_path())))
     costs.of("preprocess", lambda: preprocess(workspace, EMBEDDED, settings, LocalExecutor()))
+    # Else a pool makes them, whose processor seconds are not this process's.
+    frozen = open_inputs(workspace)
+    costs.of("frozen layers", lambda: frozen_cache(workspace, frozen, EMBEDDED, executor=LocalExecutor()))
     costs.of("train-encoder", lambda: train(workspace, EncoderSettings()))
     costs.of("build-index", lambda: build(workspace, executor=LocalExecutor()))
 
@@ -134,11 +138,11 @@ def main(
         [
             [
                 step,
-                f"{own:.1f}",
+                f"{(own := grown.seconds.get(step, 0.0)):.1f}",
                 f"{(anew := whole.seconds.get(step, 0.0)):.1f}",
                 f"{own / anew:.2f}" if anew else "",
             ]
-            for step, own in grown.seconds.items()
+            for step in dict.fromkeys([*whole.seconds, *grown.seconds])
         ],
         name="refresh",
         ratio=ratio,
