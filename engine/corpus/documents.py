@@ -5,10 +5,8 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 
 from engine.corpus.blocks.format import read_descriptions
+from engine.corpus.terms import DESCRIPTION_WEIGHT
 from engine.storage.workspace import Workspace
-
-DESCRIPTION_WEIGHT = 8
-"""Times that a description counts: it is about the entity alone, a sentence may be about another one."""
 
 
 def documents(workspace: Workspace) -> list[str]:

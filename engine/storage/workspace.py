@@ -30,6 +30,7 @@ class Workspace:
         inputs/<key>/ model input by settings and corpus: a manifest that names its parts; inputs/CURRENT
         inputs/parts-<key>/ those parts, one per mentions part, each under the digest of what it is made from
         cache/<key>/  states of the frozen layers, one part per inputs part
+        cache/terms-*/, cache/lexical-*/ counts of words by mentions part, and the weights of them all
         images/<key>/ patch features of the corpus' distinct images by backbone and settings; images/CURRENT
         contrast/<key>/ mined lists of contrastive learning by settings and corpus; contrast/CURRENT
         runs/<job>/   checkpoints, metrics, TensorBoard events, evaluation reports

@@ -29,8 +29,8 @@ _MARKS_OF_LETTERS = "\u0e33\u0eb3"
 
 _PLAIN_WORDS = re.compile(r"\b\w\w+\b")
 # European letters and punctuation: the standard library's words are the same there, in a fourth of the time.
-# Left out are signs that :func:`squeeze` writes in another way, or may begin what it does: else a text's words
-# would turn on a letter elsewhere in it.
+# Left out are signs that :func:`squeeze` writes in another way, or that may begin what it does: else a text's
+# words would turn on a letter elsewhere in it.
 _NOT_PLAIN = re.compile(
     r"[^\0-%'-\u00ac\u00ae-\u012f\u0131-\u02b8\u02ba\u02be-\u02c7\u02c9-\u02e9\u02ec-\u02ff\u0370-\u0482"
     r"\u048a-\u052f\u1e00-\u1fff\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u2100-\u22ff]"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.corpus.documents import documents
 from engine.corpus.inputs.masking import bare_ids, load_tokenizer
 from engine.images.features import ImageFeatures
 from engine.models.text import TextEncoder
 from engine.retrieval.index import Vectors, unit
-from engine.retrieval.lexical import lexical_view
 from engine.retrieval.views import centred, joint_view, scale_to_unit_similarity_std
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
@@ -42,12 +40,17 @@ def image_view(data: Contexts, n_entities: int) -> Vectors:
 
 
 def mine_neighbor_lists(
-    workspace: Workspace, data: Contexts, n_entities: int, modality: Modality
+    data: Contexts, n_entities: int, modality: Modality, lexical: Vectors | None
 ) -> NeighborLists:
-    """Return the neighbor lists of entities by their texts, their images, or both, as the modality says."""
-    views = []
-    if modality != "image":
-        views.append(lexical_view(documents(workspace)))
+    """Return the neighbor lists of entities by their texts, their images, or both.
+
+    Args:
+        data: the contexts.
+        n_entities: of the vocabulary.
+        modality: whether images count.
+        lexical: the lexical view, [N, D]; None: texts do not count.
+    """
+    views = [] if lexical is None else [lexical]
     if modality != "text":
         views.append(centred(image_view(data, n_entities)))
     return nearest_neighbors(

@@ -30,6 +30,7 @@ from jobs.steps.cleaning_sources import (
     description_removals,
     feature_removals,
     input_removals,
+    lexical_removals,
     taught_removals,
     type_removals,
 )
@@ -91,6 +92,7 @@ def plan_cleaning(
         *type_removals(found, fingerprints),
         *taught_removals(found),
         *(description_removals(found, read_descriptions(workspace)) if now_there else ()),
+        *lexical_removals(found),
         *feature_removals(found, used),
         *(() if workspace.root.is_local else _corpora(found)),
     ]

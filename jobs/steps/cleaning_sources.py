@@ -15,6 +15,7 @@ from engine.corpus.inputs.format import InputManifest
 from engine.storage.parts import CURRENT, MANIFEST
 from engine.storage.removal import Removal
 from jobs.steps.description_view import DESCRIPTIONS, named_chunks
+from jobs.steps.lexical_view import ANY_TERMS, ANY_WEIGHTS, TERMS, WEIGHTS, TermsManifest
 from jobs.steps.mask_view import SUMS
 from jobs.steps.survey import UNFINISHED, Survey
 from jobs.steps.teacher import TAUGHT
@@ -23,6 +24,7 @@ ANYWHERE = ""
 """In place of the folder of parts of which it cannot be told: of manifests of another version."""
 UNUSED = "no kept bundle, run or pointer names it"
 UNNAMED = "no input that is kept names them"
+LEXICAL = "the last lexical view was not made of them"
 
 _SHARED = "parts-"
 """Begin of the names of folders with parts that several inputs share."""
@@ -84,7 +86,7 @@ def input_removals(found: Survey, used: set[str]) -> Iterator[Removal]:
             yield from _unneeded(
                 found, f"cache/{name}", match["parts"], parts, "cached states", UNNAMED, at_once=True
             )
-        elif not name.startswith((TYPES, DESCRIPTIONS, TAUGHT)):
+        elif not name.startswith((TYPES, DESCRIPTIONS, TAUGHT, ANY_TERMS, ANY_WEIGHTS)):
             found.unknown.append(f"cache/{name}")
 
 
@@ -127,7 +129,14 @@ def _unnamed_parts(found: Survey, folder: str, parts: _Parts) -> Iterator[Remova
 
 
 def _unneeded(
-    found: Survey, path: str, folder: str, parts: _Parts, kind: str, why: str, at_once: bool
+    found: Survey,
+    path: str,
+    folder: str,
+    parts: _Parts,
+    kind: str,
+    why: str,
+    at_once: bool,
+    beside: str | None = None,
 ) -> Iterator[Removal]:
     """Yield the parts in a folder that no input needs, as one removal.
 
@@ -142,13 +151,14 @@ def _unneeded(
         kind: of what goes.
         why: it goes.
         at_once: do not wait.
+        beside: the name of a file that is no part, and stays.
     """
     files: dict[str, list[str]] = defaultdict(list)
     for entry in found.listing.below(path):
         name = entry.path[len(path) + 1 :]
         if match := _PART.fullmatch(name):
             files[match["name"]].append(entry.path)
-        elif not name.startswith("."):
+        elif not name.startswith(".") and name != beside:
             found.unknown.append(entry.path)
     gone: list[str] = []
     count = 0
@@ -201,6 +211,24 @@ def description_removals(found: Survey, texts: list[str]) -> Iterator[Removal]:
             parts = _Parts(kept=defaultdict(set, {folder: set(needed)}))
             path, kind = f"cache/{folder}", "cached descriptions"
             yield from _unneeded(found, path, folder, parts, kind, "the corpus has others", at_once=True)
+
+
+def lexical_removals(found: Survey) -> Iterator[Removal]:
+    """Yield counts of terms that the last lexical view was not made of, and weights of other views.
+
+    They may be of a view that is being made: they stay for a day.
+    """
+    used = None
+    with suppress(ValidationError):
+        used = TermsManifest.model_validate(found.document(f"cache/{TERMS}/{MANIFEST}"))
+    weights = None if used is None else f"{WEIGHTS}{used.weights}"
+    for folder in found.listing.children("cache"):
+        path = f"cache/{folder}"
+        if folder == TERMS:
+            parts, why = _Parts(kept=defaultdict(set, {folder: set(used.parts if used else ())})), LEXICAL
+            yield from _unneeded(found, path, folder, parts, "cached terms", why, False, beside=MANIFEST)
+        elif folder.startswith((ANY_TERMS, ANY_WEIGHTS)) and folder != weights and found.given_up(path):
+            yield Removal(path, "cached terms", LEXICAL, (path,))
 
 
 def feature_removals(found: Survey, used: set[str]) -> Iterator[Removal]:

@@ -27,7 +27,9 @@ from engine.training.multimodal_data import mine_neighbor_lists, open_contexts
 from engine.training.settings import BASELINES, Baseline, EncoderSettings, Modality, MultimodalSettings
 from engine.vocabulary import Vocabulary
 from jobs.steps.frozen_cache import DTYPE, frozen_cache
+from jobs.steps.lexical_view import lexical_view
 from jobs.workers.encoder import JOB, ContrastRun, EncoderRun, MultimodalRun, WarmStart
+from jobs.workers.executor import given_or_auto
 from jobs.workers.summaries import finished_summary
 from jobs.workers.trainer import cluster_for, train_or_load_summary
 
@@ -287,5 +289,9 @@ def _describe(
     if data is None or not isinstance(settings, MultimodalSettings):
         return run
     check_modality(workspace, data, settings.modality)
-    near = mine_neighbor_lists(workspace, data, len(entities), settings.modality)
+    lexical = None
+    if settings.modality != "image":
+        with given_or_auto(None, workspace.root) as executor:
+            lexical = lexical_view(workspace, executor).vectors
+    near = mine_neighbor_lists(data, len(entities), settings.modality, lexical)
     return MultimodalRun(**vars(run), features=data.features.key, lists=near)

@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from engine.catalogue import TYPE
-from engine.corpus.documents import documents
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.entity_types import VIEW as TYPES_VIEW
 from engine.models.fingerprint import model_fingerprint
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.entity_sentences import CONTRAST
 from engine.retrieval.index import Vectors
-from engine.retrieval.lexical import lexical_view
 from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.retrieval.views import (
@@ -31,7 +29,6 @@ from engine.retrieval.views import (
     scale_to_unit_similarity_std,
 )
 from engine.storage.workspace import Workspace
-from engine.text.spelling import is_blank
 from engine.training.cache import FrozenCache
 from engine.training.multimodal_data import image_view
 from engine.training.text_head import HEAD
@@ -41,6 +38,7 @@ from jobs.steps.description_view import description_view
 from jobs.steps.encoder_training import Trained, trained_encoder
 from jobs.steps.entity_types import has_own_types, typed_entities
 from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.lexical_view import lexical_view
 from jobs.steps.mask_view import mask_view
 from jobs.steps.masked_lm import MaskedLmUse, masked_lm, mean_states, mention_states
 from jobs.steps.multimodal_views import TextSource, ViewSource, multimodal_view, text_distributions
@@ -166,16 +164,13 @@ def build_description(sources: Sources, made: BuiltViews) -> None:
 
 def build_lexical(sources: Sources, made: BuiltViews) -> None:
     """Add the lexical view, of each entity's description and sentences: "lexical"."""
-    console.say("lexical view")
-    texts = documents(sources.workspace)
-    view = lexical_view(texts)
-    wordless = sum(not is_blank(texts[entity]) for entity in np.flatnonzero(~np.any(view, axis=1)))
-    if wordless:
+    view = lexical_view(sources.workspace, sources.executor)
+    if view.wordless:
         console.say(
-            f"lexical view: {wordless} of {len(texts)} entities have texts, but no word that another entity "
-            "has too; they get no vector in it"
+            f"lexical view: {view.wordless} of {len(view.vectors)} entities have texts, but no word that "
+            "another entity has too; they get no vector in it"
         )
-    made.views["lexical"] = view
+    made.views["lexical"] = view.vectors
 
 
 def build_skipgrams(sources: Sources, made: BuiltViews) -> None:
