@@ -26,6 +26,7 @@ import yaml
 
 from engine.corpus import image_addresses
 from engine.corpus.importing.mentions import MentionFinder
+from engine.corpus.importing.seen import SeenKeys
 from engine.corpus.schema import check_same_corpus, check_whole
 from engine.errors import BundleError, StorageError
 from engine.refusals import Refusal
@@ -96,7 +97,7 @@ class _Export:
 
     def __post_init__(self) -> None:
         self._finder = MentionFinder(self.vocabulary.names, self.vocabulary.aliases)
-        self._seen: set[int] = set()
+        self._seen = SeenKeys()
 
     def write_entities(self) -> None:
         """Write the table of entities, a batch at a time."""
@@ -153,8 +154,7 @@ class _Export:
         if not end:
             return row
         key = hash((entity_id, sentence, image))
-        again = key in self._seen  # at another place, as only people mark it
-        self._seen.add(key)
+        again = not self._seen.add(key)  # at another place, as only people mark it
         annotated = again or isinstance(self._finder.check(entity_id, sentence, start, end), Refusal)
         return row | {"sentence": sentence, "start": start, "end": end, "annotated": annotated}
 

@@ -15,6 +15,7 @@ from engine.corpus.importing.entities import EntityTable
 from engine.corpus.importing.growth import BroughtMentions, EarlierCorpus, mention_key
 from engine.corpus.importing.images import ImageWriter, decode_image_bytes
 from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, Rule, Span
+from engine.corpus.importing.seen import SeenKeys
 from engine.corpus.importing.source import ImportSource, open_source
 from engine.corpus.importing.writer import MentionWriter, Quarantine, write_entities
 from engine.corpus.readers.base import EXCERPT, CorpusReader, RefusedRecord, Sentence
@@ -200,7 +201,7 @@ class _Import:
         self._mentions = MentionWriter(self._folder / "mentions", first)
         self._image_writer = ImageWriter(self._folder / "images")
         self._found = dict.fromkeys(HOWS, 0)
-        self._seen: set[int] = set()
+        self._seen = SeenKeys()
         self._known = self._earlier.known() if self._earlier else None
         self._mentioned: set[int] = set()
         read = 0
@@ -245,9 +246,8 @@ class _Import:
         key = mention_key(entity_id, sentence, image, start if one.annotated else None)
         if self._known and self._known.meet(key):
             return None
-        if key in self._seen:
+        if not self._seen.add(key):
             return _DUPLICATE
-        self._seen.add(key)
         self._mentions.add(entity_id, sentence, start, end, image)
         self._found[how] += 1
         self._counts.images += image is not None
