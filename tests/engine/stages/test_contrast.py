@@ -103,3 +103,28 @@ def test_the_default_method_never_returns_a_seed(tmp_path: Path) -> None:
         assert not set(found.ranking.ids) & set(found.query.seeds)
         assert len(found.ranking) == 200
         assert (np.diff(found.ranking.scores) <= 0).all()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_default_methods_scores_are_its_formula_and_rise_with_nearness(tmp_path: Path, seed: int) -> None:
+    """As near to every positive seed or nearer, as far from every negative one or farther, and no more of a
+    hub: such an entity never stands behind the other. Compared with each other are all pairs."""
+    random = np.random.default_rng(seed)
+    joint, hubness = random.normal(size=(300, 6)), random.random(300)
+    names = [f"entity {i}" for i in range(300)]
+    bundle = publish_vectors(Workspace.open(tmp_path), names, {"joint": joint}, {"joint": hubness})
+    drawn = random.permutation(300)[:5].tolist()
+    query = Query("q", tuple(drawn[:3]), tuple(drawn[3:]))
+    (found,) = METHODS["default"].open(bundle)([query])
+    ids, scores = found.ranking.ids, found.ranking.scores
+    vectors = VectorIndex.read(bundle.path("index/joint.faiss")).vectors_ND.astype(np.float64)
+    near, far = (vectors[ids] @ vectors[list(seeds)].T for seeds in (query.positive, query.negative))
+    hubs = hubness[ids]
+    least = -0.5 * np.log(np.exp(-near / 0.5).mean(axis=1))
+    lost = 0.05 * np.log1p(np.exp((far.mean(axis=1) - near.mean(axis=1)) / 0.05))
+    np.testing.assert_allclose(scores, least - 0.6 * hubs - lost, atol=1e-5)
+    gains = np.column_stack([near, -far, -hubs])
+    ahead = (gains[:, None] >= gains[None]).all(axis=2) & ~np.eye(len(ids), dtype=bool)
+    first, second = np.nonzero(ahead)
+    assert len(first) > 30
+    assert (first < second).all()
