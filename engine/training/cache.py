@@ -7,7 +7,7 @@ system keeps what fits. bfloat16 is stored as its 16-bit patterns (npy knows no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -26,8 +26,8 @@ from engine.storage.store import Store, machine_cache
 
 Tensor = torch.Tensor
 
-SUM_BATCH = 256
-"""Sentences a step when mask representations are summed."""
+STATES_BATCH = 256
+"""Sentences a step when mask representations are computed."""
 
 
 @dataclass(frozen=True)
@@ -243,25 +243,34 @@ class FrozenCache:
         return CachedStates(rows, [s.local_copy(machine_cache()) for s in self.states])
 
 
+def masked_states(
+    encoder: TextEncoder, data: CachedStates
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    """Yield rows, [n], and their mask representations, [n, D], of all sentences with text, by length.
+
+    Only the last layer runs, at one position, on cached states.
+    """
+    device = next(encoder.last.parameters()).device
+    with_text = data.with_text
+    order = with_text[np.argsort(data.lengths[with_text], kind="stable")]
+    for start in range(0, len(order), STATES_BATCH):
+        rows = order[start : start + STATES_BATCH]
+        states, lengths, mask, _ = (t.to(device) for t in data.gather(rows))
+        with torch.inference_mode():
+            at_mask = encoder.last(states, lengths, mask)
+        yield rows, at_mask.float().cpu().numpy()
+
+
 def masked_sums(
     encoder: TextEncoder, data: CachedStates
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return the entities of some sentences and the sums of their mask representations, [n] and [n, D].
 
-    Contexts without text are left out.
-
-    Only the last layer runs, at one position, on cached states; sums are float64, in row order within
-    an entity's length-sorted batches, so that they are the same on every machine layout.
+    Contexts without text are left out. Sums are float64, in row order within an entity's length-sorted
+    batches, so that they are the same on every machine layout.
     """
-    device = next(encoder.last.parameters()).device
-    with_text = data.with_text
-    order = with_text[np.argsort(data.lengths[with_text], kind="stable")]
-    ids, places = np.unique(data.entity_id[order], return_inverse=True)
+    ids = np.unique(data.entity_id[data.with_text])
     sums = np.zeros((len(ids), encoder.dim))
-    with torch.inference_mode():
-        for start in range(0, len(order), SUM_BATCH):
-            rows = order[start : start + SUM_BATCH]
-            states, lengths, mask, _ = (t.to(device) for t in data.gather(rows))
-            own = places[start : start + SUM_BATCH]
-            np.add.at(sums, own, encoder.last(states, lengths, mask).double().cpu().numpy())
+    for rows, states_nD in masked_states(encoder, data):
+        np.add.at(sums, np.searchsorted(ids, data.entity_id[rows]), states_nD.astype(np.float64))
     return ids, sums

@@ -11,12 +11,11 @@ import numpy.typing as npt
 
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.models.device import worker_device
-from engine.models.mask_states import mask_states
-from engine.models.text import BARE_TOKENS, TextEncoder
+from engine.models.text import TextEncoder
 from engine.retrieval.entity_sentences import CONTRAST, EntitySentences
 from engine.retrieval.index import Vectors, unit
-from engine.storage.store import Store, machine_cache
-from engine.training.cache import InputRows
+from engine.storage.store import machine_cache
+from engine.training.cache import CachedPart, FrozenCache, InputRows, masked_states
 from jobs import console
 from jobs.workers.executor import Executor
 
@@ -43,27 +42,26 @@ class ContrastView:
         self.sentences.write(folder / "sentences")
 
 
-def contrast_view(
-    encoder: str, parts: list[Store], rows: list[int], n_entities: int, executor: Executor
-) -> ContrastView:
+def contrast_view(encoder: str, cache: FrozenCache, n_entities: int, executor: Executor) -> ContrastView:
     """Return the view that an encoder makes of all sentences without seeds.
 
-    All layers run: a contrastive training changes more than the last one, so no cache holds their states.
+    The training moves the last layer alone, so that of sentences without seeds the layers below are those of
+    the cache.
 
     Args:
         encoder: folder of the contrastive training's encoder.
-        parts: of the model input.
-        rows: sentences of each part.
+        cache: states of all sentences, by the encoder that the training began with.
         n_entities: of the vocabulary.
         executor: where the encoder runs.
     """
+    inputs = cache.inputs
     found: dict[int, PartStates] = {}
-    with console.meter("contrast view, sentences", sum(rows)) as meter:
-        for place, one in executor.map(ContrastStatesWorker, (encoder,), parts, gpu=True):
+    with console.meter("contrast view, sentences", sum(inputs.rows)) as meter:
+        for place, one in executor.map(ContrastStatesWorker, (encoder,), cache.parts, gpu=True):
             found[place] = one
-            meter.add(rows[place])
+            meter.add(inputs.rows[place])
     ordered = [found[place] for place in sorted(found)]
-    read = [InputRows.read(part.local_copy(machine_cache())) for part in parts]
+    read = [InputRows.read(part.local_copy(machine_cache())) for part in inputs.parts]
     taken = [(own, row) for own, states in zip(read, ordered, strict=True) for row in states.rows.tolist()]
     dim = TextEncoder.load(encoder).dim
     sentences = EntitySentences.of(
@@ -77,21 +75,26 @@ def contrast_view(
 
 
 class PartStates(NamedTuple):
-    """Rows of a part that have text, and their states at the mask, float32 [n, D]."""
+    """Rows of a part that have text, ascending, and their states at the mask, float32 [n, D]."""
 
     rows: npt.NDArray[np.int64]
     states_nD: npt.NDArray[np.float32]
 
 
 class ContrastStatesWorker:
-    """A worker that runs an encoder over the sentences of one part."""
+    """A worker that computes the states at the masks of one part.
+
+    Args:
+        encoder: whose last layer makes them; the frozen ones are those of the cache.
+    """
 
     def __init__(self, encoder: str) -> None:
         self._encoder = TextEncoder.load(encoder).to(worker_device())
 
-    def __call__(self, part: Store) -> PartStates:
+    def __call__(self, part: CachedPart) -> PartStates:
         """Return the states of a part's sentences; contexts without text are left out."""
-        own = InputRows.read(part.local_copy(machine_cache()))
-        rows = np.flatnonzero(own.lengths > BARE_TOKENS)
-        ids = [own.ids[own.offsets[row] : own.offsets[row + 1]] for row in rows]
-        return PartStates(rows, mask_states(self._encoder, ids, own.mask_index[rows].tolist()))
+        data = part.open()
+        states_nD = np.zeros((len(data), self._encoder.dim), np.float32)
+        for rows, found_nD in masked_states(self._encoder, data):
+            states_nD[rows] = found_nD
+        return PartStates(data.with_text, states_nD[data.with_text])

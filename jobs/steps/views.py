@@ -251,13 +251,11 @@ def build_contrast(sources: Sources, made: BuiltViews) -> None:
         return
     trained.check_model()
     made.settings[CONTRAST] = {"trained": trained.name}
+    cache = frozen_cache(sources.workspace, inputs, trained.model, executor=sources.executor)
     if not trained.seed_text:
-        cache = frozen_cache(sources.workspace, inputs, trained.model, executor=sources.executor)
         made.views[CONTRAST] = _mask_view(CONTRAST, trained.folder.uri, cache, sources)
         return
-    view = contrast_view(
-        trained.folder.uri, inputs.parts, inputs.rows, len(sources.descriptions), sources.executor
-    )
+    view = contrast_view(trained.folder.uri, cache, len(sources.descriptions), sources.executor)
     made.views[CONTRAST] = view.vectors
     made.writers.append(view.write)
 

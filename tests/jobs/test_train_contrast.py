@@ -82,10 +82,12 @@ def test_a_run_trains_resumes_and_its_encoder_makes_a_view_that_answers(
     assert trained is not None
     trained.check_model()
     assert has_seed_tokens(load_tokenizer(trained.folder.path))
-    before, after = (
-        TextEncoder.load(name).last.state_dict() for name in (trained.model, trained.folder.path)
-    )
-    assert any(not torch.equal(before[name], after[name]) for name in before)
+    before, after = (TextEncoder.load(name) for name in (trained.model, trained.folder.path))
+    former, learnt = before.last.state_dict(), after.last.state_dict()
+    assert any(not torch.equal(former[name], learnt[name]) for name in former)
+    # Of a sentence without seeds the cached states are the trained encoder's, too.
+    sentence = torch.arange(10)[None], torch.tensor([10])
+    assert torch.equal(before.lower_states(*sentence), after.lower_states(*sentence))
     build(world, untrained=True, executor=LocalExecutor())
     bundle = Bundle.open(world)
     for name in ("retexpan+contrast-conditioned", "retexpan+contrast"):
