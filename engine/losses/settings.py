@@ -62,7 +62,8 @@ class UltraFineSettings(BaseModel):
         default=True, description="Push the two lists of a query, L_pos and L_neg, away from each other."
     )
     normal_negatives: bool = Field(
-        default=True, description="Push both lists away from entities that the query did not recall."
+        default=False,
+        description="Push both lists away from entities that the query did not recall, too (the paper does).",
     )
     list_positives: bool = Field(
         default=True,
@@ -89,7 +90,8 @@ class UltraFineSettings(BaseModel):
     list_entities: int = Field(
         default=3,
         ge=1,
-        description="Draw so many entities of each of a query's two lists, twice as many others.",
+        description="Draw so many entities of each of a query's two lists; with normal negatives twice as "
+        "many others.",
     )
     entity_sentences: int = Field(
         default=2, ge=1, description="Draw so many sentences of each entity of a list, one of each other."
@@ -98,7 +100,7 @@ class UltraFineSettings(BaseModel):
     @model_validator(mode="after")
     def _has_negatives(self) -> UltraFineSettings:
         if not (self.hard_negatives or self.normal_negatives):
-            raise ValueError("a contrast needs negatives: leave the hard or the normal ones on")
+            raise ValueError("a contrast needs negatives: let the hard or the normal ones be on")
         return self
 
 

@@ -8,11 +8,12 @@ about as many steps as entity prediction, for a few lists beside many sentences 
 What the cache is worth: a sentence of the contrast has its query's seeds behind it (``seed_text``), which
 changes the input of every layer, and anew with every list. A second cache would hold lists x sentences: 350
 lists of 30 entities with 30 sentences of 60 tokens are 18.9 million states, 14.5 GB at 384 numbers of 16
-bits, while a pass reads 18 sentences a list. So those sentences run through all layers when they are drawn,
-18 x 350 = 6,300 a pass. Entity prediction, which sees every sentence, reads the one cache but for a random
-fifth with the seeds of a random list behind (appendix B; ``prediction_seed_share``). On UltraWiki's 394,097
-sentences, with a list for each of 236 classes, the layers below the last run for 4,248 + 78,819 sentences an
-epoch, a fifth of what they would without a cache. Without ``seed_text`` both passes read the cache alone.
+bits, while a pass reads 12 sentences a list, with normal negatives 18. So those sentences run through all
+layers when they are drawn, at most 18 x 350 = 6,300 a pass. Entity prediction, which sees every sentence,
+reads the one cache but for a random fifth with the seeds of a random list behind (appendix B;
+``prediction_seed_share``). On UltraWiki's 394,097 sentences, with a list for each of 236 classes, the layers
+below the last run for at most 4,248 + 78,819 sentences an epoch, a fifth of what they would without a cache.
+Without ``seed_text`` both passes read the cache alone.
 
 Where this differs from the paper: it says "20% of queries" and not which seeds a sentence gets whose entity
 is in no list; here any list's may stand behind any sentence. The frozen layers drop nothing, as in any of our

@@ -53,7 +53,7 @@ class ListBatches:
     """Batches of the contrast: each pass of an epoch draws from each query's lists once, in random order.
 
     From a query: ``list_entities`` entities of L_pos and as many of L_neg, ``entity_sentences`` of each, and
-    one sentence of each of twice as many entities that it did not recall.
+    with normal negatives one sentence of each of twice as many entities that it did not recall.
 
     Args:
         entity_id: the entity of each sentence, [n].
@@ -145,6 +145,8 @@ class ListBatches:
             entities = rng.permutation(members)[: sizes.list_entities]
             rows = np.concatenate([self._some(entity, sizes.entity_sentences, rng) for entity in entities])
             parts.append(self.codes.of(rows, which, side))
+        if not sizes.normal_negatives:
+            return np.concatenate(parts)
         others = np.flatnonzero(~self._recalled[which] & (self._count > 0))
         outside = rng.choice(others, min(2 * sizes.list_entities, len(others)), replace=False)
         rows = np.array([self._some(entity, 1, rng)[0] for entity in outside], np.int64)

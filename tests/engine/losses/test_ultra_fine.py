@@ -15,7 +15,7 @@ from engine.losses.gather import gathered
 from engine.losses.settings import UltraFineSettings
 from engine.losses.ultra_fine import NEGATIVE, OUTSIDE, POSITIVE, Samples, ultra_fine_loss
 
-EVERY = UltraFineSettings()
+EVERY = UltraFineSettings(normal_negatives=True)
 
 
 def test_a_case_computed_by_hand() -> None:

@@ -39,13 +39,15 @@ MINED = [
 ]
 
 
-def batches(seed: int = 3) -> tuple[ListBatches, np.ndarray]:
+def batches(normal: bool = True) -> tuple[ListBatches, np.ndarray]:
     entity = np.random.default_rng(0).permutation(np.repeat(np.arange(N_ENTITIES), 4))
-    return ListBatches(entity, np.arange(len(entity)), MINED, SIZES, seed), entity
+    sizes = SIZES.model_copy(update={"normal_negatives": normal})
+    return ListBatches(entity, np.arange(len(entity)), MINED, sizes, 3), entity
 
 
-def test_an_epoch_draws_from_each_list_what_the_settings_say() -> None:
-    drawn, entity = batches()
+@pytest.mark.parametrize("normal", [True, False])
+def test_an_epoch_draws_from_each_list_what_the_settings_say(normal: bool) -> None:
+    drawn, entity = batches(normal)
     epoch = drawn.epoch(0)
     assert len(epoch) == len(drawn) == 2
     seen = []
@@ -59,16 +61,17 @@ def test_an_epoch_draws_from_each_list_what_the_settings_say() -> None:
             assert not set(of_side[OUTSIDE]) & {*MINED[which].recalled, *MINED[which].neg_list}
             counts = [len(set(of_side[side])) for side in (POSITIVE, NEGATIVE, OUTSIDE)]
             sizes = len(MINED[which].pos_list), len(MINED[which].neg_list)
-            assert counts == [min(2, sizes[0]), min(2, sizes[1]), 4]
+            others = 4 * normal
+            assert counts == [min(2, sizes[0]), min(2, sizes[1]), others]
             assert [len(of_side[s]) for s in (POSITIVE, NEGATIVE, OUTSIDE)] == [
                 2 * counts[0],
                 2 * counts[1],
-                4,
+                others,
             ]
             assert len(set(samples.rows[own])) == own.sum(), "a sentence is drawn once for a list"
             seen.append(int(which))
     assert sorted(seen) == [0, 2, 3], "each list with both sides once, in one batch"
-    again, _ = batches()
+    again, _ = batches(normal)
     assert all(np.array_equal(*pair) for pair in zip(epoch, again.epoch(0), strict=True))
     assert not all(np.array_equal(*pair) for pair in zip(epoch, again.epoch(1), strict=True))
 
