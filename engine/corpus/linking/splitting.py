@@ -64,14 +64,16 @@ def one_line(text: str, places: Sequence[Span] = ()) -> tuple[str, list[Span]]:
 
 def _whole_signs(text: str, start: int, end: int) -> Span:
     """Return a place with the whole of the signs that it begins and ends with."""
-    while 0 < start < len(text) and _composes(text[start - 1], text[start]):
+    while 0 < start < len(text) and _composes(text, start):
         start -= 1
-    while 0 < end < len(text) and _composes(text[end - 1], text[end]):
+    while 0 < end < len(text) and _composes(text, end):
         end += 1
     return start, end
 
 
-def _composes(before: str, sign: str) -> bool:
+def _composes(text: str, place: int) -> bool:
+    """Return whether a sign composes with the two before it: three Hangul letters are one syllable."""
+    sign, before = text[place], text[max(0, place - 2) : place]
     return unicodedata.combining(sign) > 0 or nfc(before + sign) != nfc(before) + nfc(sign)
 
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.corpus.linking.splitting import one_line, sentence_spans
@@ -71,6 +71,7 @@ def test_places_hold_what_they_held(text: str, data: st.DataObject) -> None:
 
 
 @given(st.lists(st.text(st.sampled_from("ae\u0301\u0323q \u00e9\u1100\u1161\u11a8"), max_size=4), max_size=6))
+@example(["\u1100", "\u1161", "\u11a8"])
 def test_a_place_has_whole_signs_only(pieces: list[str]) -> None:
     """A mark or a vowel sign that composes with what stands before a place takes that into the place."""
     text = "".join(pieces)
