@@ -25,7 +25,17 @@ if EXAMPLES:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let long tests begin first: then processes that share the tests end together."""
+    """Let long tests begin first: then processes that share the tests end together.
+
+    A Ray that a fast test starts would take over the work of those that come after it in its process.
+    """
+    fast_on_ray = [
+        item.nodeid
+        for item in items
+        if item.get_closest_marker("ray") and not item.get_closest_marker("slow")
+    ]
+    if fast_on_ray:
+        raise pytest.UsageError(f"tests marked ray must be marked slow, too: {', '.join(fast_on_ray)}")
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 

@@ -92,6 +92,7 @@ def test_the_view_of_the_sample_is_that_of_all_its_texts_at_once(
     np.testing.assert_array_equal(lexical_view(workspace, LastFirst()).vectors, found.vectors)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
 def test_actors_make_the_same_view(tmp_path: Path) -> None:
