@@ -2,7 +2,7 @@
 
 The dump is read once. Labels of all its entities, and what is taken for the table, are put aside on disk; the
 labels that values need are then looked up there, as any line may name an entity that a later one holds. In
-memory are 24 bytes for each entity of the table, and the labels of its attributes' values.
+memory are some hundred bytes for each entity of the table, and the labels of its attributes' values.
 """
 
 from __future__ import annotations
@@ -200,17 +200,8 @@ class DumpTable:
                 if one.label:
                     labels.add(one.id, one.label)
                 if self._takes(one):
-                    fault = next(
-                        filter(
-                            None, (fault_of_name(t, MAX_NAME_LENGTH) for t in (one.label, one.title) if t)
-                        ),
-                        None,
-                    )
-                    yield (
-                        RefusedRecord(file.name, position, fault.about(f"{one.id}:"), one.label, "entity")
-                        if fault
-                        else one
-                    )
+                    fault = _fault_of_names(one)
+                    yield RefusedRecord(file.name, position, fault, one.label, "entity") if fault else one
 
     def _takes(self, one: DumpEntity) -> bool:
         """Return whether an entity is one of the table, and count it."""

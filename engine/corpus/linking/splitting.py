@@ -14,7 +14,6 @@ Span = tuple[int, int]
 """Characters of a text, the end exclusive."""
 
 _WIDE_SPACE = re.compile(r"(?![\x00-\x7f])\s")
-_WORD = re.compile(r"\S+")
 
 
 def sentence_spans(text: str, language: str, whole: Sequence[Span] = ()) -> Iterator[Span]:
