@@ -110,6 +110,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.window_search
 	$(BIN)/python -m benchmarks.class_probing
 	$(BIN)/python -m benchmarks.typing
+	$(BIN)/python -m benchmarks.name_search
 	$(BIN)/python -m benchmarks.serving_overhead
 	$(BIN)/python -m benchmarks.serving_overload
 	$(BIN)/python -m benchmarks.serving_faults

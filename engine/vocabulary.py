@@ -1,11 +1,13 @@
-"""Look up entity ids, names and aliases: exactly, by prefix, and for "did you mean"."""
+"""Look up entity ids, names and aliases: exactly, by a search, and for "did you mean"."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ import pyarrow.parquet as pq
 
 from engine.errors import UnknownEntityError
 from engine.text.closest import ClosestTexts
+from engine.text.name_search import NameSearch
 from engine.text.spelling import look_key
 
 MAX_NAME_LENGTH = 512
@@ -45,6 +48,13 @@ def read_removed(path: Path) -> npt.NDArray[np.int32]:
     return np.flatnonzero(column).astype(np.int32)
 
 
+class Found(NamedTuple):
+    """An entity that was searched for, and the spelling, its name or an alias, by which it was found."""
+
+    entity: int
+    spelling: str
+
+
 class Vocabulary:
     """The candidate entities. The id of an entity is its place in ``names``.
 
@@ -72,6 +82,12 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def ids(self, passed: int = 0) -> Iterator[int]:
+        """Return the ids of all entities that are there, ascending, after the first ``passed``."""
+        if not self.removed:
+            return iter(range(passed, len(self)))
+        return islice((i for i in range(len(self)) if i not in self.removed), passed, None)
 
     def grew_from(self, other: Vocabulary) -> bool:
         """Return whether every id of the other one means the same entity here."""
@@ -109,8 +125,16 @@ class Vocabulary:
         return sorted((look_key(spelling), i) for spelling, i in self._exact.items())
 
     @cached_property
+    def _keys(self) -> list[str]:
+        return [spelling for spelling, _ in self._sorted]
+
+    @cached_property
     def _spellings(self) -> ClosestTexts:
-        return ClosestTexts([spelling for spelling, _ in self._sorted])
+        return ClosestTexts(self._keys)
+
+    @cached_property
+    def _search(self) -> NameSearch:
+        return NameSearch(self._keys, self._spellings)
 
     def find(self, given: str | int) -> int | None:
         """Return the id of a name, an alias or an id; None if there is no such entity.
@@ -163,6 +187,24 @@ class Vocabulary:
         """Make the tables of all look-ups now, not under the first one."""
         self.find("")
         self._spellings.prepare()
+        self._search.prepare()
+
+    def search(self, text: str) -> Iterator[Found]:
+        """Yield the entities that a text finds (:mod:`engine.text.name_search`), best first, each once.
+
+        Without a text: all entities, by name.
+        """
+        ids: set[int] = set()
+        for place in self._search.places(look_key(text[:MAX_NAME_LENGTH])):
+            key, entity = self._sorted[place]
+            if entity not in ids:
+                ids.add(entity)
+                yield Found(entity, self._spelling(entity, key))
+
+    def _spelling(self, entity: int, key: str) -> str:
+        """Return the name or alias of an entity that has a :func:`look_key`."""
+        spellings = (self.names[entity], *self.aliases[entity])
+        return next((s for s in spellings if look_key(s) == key), self.names[entity])
 
     def starting_with(self, prefix: str, n: int = 10) -> list[str]:
         """Return up to ``n`` names that have a spelling (case ignored) beginning with ``prefix``."""

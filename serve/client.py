@@ -207,11 +207,25 @@ class Client:
         found: dict[str, Any] = _read(self._call("POST", "/v1/type", json=asked))
         return found
 
-    def entities(self, prefix: str = "", limit: int = 10) -> list[dict[str, Any]]:
-        """Return entities with a spelling that begins with ``prefix``."""
-        response = self._call("GET", "/v1/entities", params={"prefix": prefix, "limit": limit})
-        entities: list[dict[str, Any]] = _read(response, "entities")
+    def entities(
+        self, search: str = "", limit: int = 10, offset: int = 0, fields: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Return entities with a name or alias like a text, best first; without a text all, by id.
+
+        Args:
+            search: words or parts of words, well spelt or not.
+            limit: at most so many, after the first ``offset``.
+            fields: that each comes with, of "description" and "attributes".
+        """
+        params = {"search": search, "limit": limit, "offset": offset, "fields": ",".join(fields)}
+        entities: list[dict[str, Any]] = _read(self._call("GET", "/v1/entities", params=params), "entities")
         return entities
+
+    def look_up(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return of each name or alias the ``entity``, or ``suggestions`` where it is None."""
+        response = self._call("POST", "/v1/entities/lookup", json={"names": list(names)})
+        results: list[dict[str, Any]] = _read(response, "results")
+        return results
 
     def entity(
         self,

@@ -229,7 +229,7 @@ def _greeting(url: str, settings: ServeSettings) -> str:
     token = " -H 'authorization: Bearer TOKEN'" if settings.tokens else ""
     return (
         f"serving at {url} (Ctrl-C stops): open it in a browser, or\n"
-        f"  curl -s{token} '{url}/v1/entities?prefix=a'\n"
+        f"  curl -s{token} '{url}/v1/entities?search=a'\n"
         f"  curl -s{token} {url}/v1/expand -H 'content-type: application/json' -d '{body}'"
     )
 

@@ -57,6 +57,13 @@ class ClosestTexts:
         found = process.extract(asked, some, scorer=fuzz.WRatio, limit=n, score_cutoff=CUTOFF)
         return [places[place] for _, _, place in found]
 
+    def candidates(self, text: str) -> list[int]:
+        """Return the places, ascending, of the texts that may be most like ``text``; of few texts, all."""
+        if len(self._texts) <= ALL:
+            return list(range(len(self._texts)))
+        found: list[int] = self._candidates(text.strip()[:COMPARED].strip().casefold()).tolist()
+        return found
+
     def prepare(self) -> None:
         """Make the index now, not under the first call."""
         if len(self._texts) > ALL:

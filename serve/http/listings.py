@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from engine.stages.options import offered
 from engine.storage.workspace import Workspace
+from engine.vocabulary import Found
 from serve.graph.bundle_snapshot import BundleSnapshot
+from serve.http.errors import SHOWN, invalid
 from serve.http.explanations import sentences_of
 from serve.http.images import MAX_SENTENCES, ImageAddresses
 from serve.http.requests import entity_of
 
 Json = dict[str, Any]
+
+FIELDS = ("description", "attributes")
+"""What entities of a list may come with."""
+
+LIKE = 3
+"""Entities that are suggested for a name that is unknown."""
 
 _PLACE = re.compile(r"(/|\.{1,2}/|~[^/]*/|[A-Za-z]:\\|[a-z][a-z0-9+.-]*://).*", re.DOTALL)
 """A path that no model of a hub has as its name, or an address."""
@@ -57,12 +68,75 @@ def method_listing(snapshot: BundleSnapshot) -> Json:
     return {"default": snapshot.default, "methods": methods, "unavailable": unavailable}
 
 
-def completions(snapshot: BundleSnapshot, prefix: str, limit: int) -> Json:
-    """Return entities with a spelling that begins with ``prefix``."""
+@dataclass(frozen=True)
+class EntityList:
+    """Entities that are asked for: those that a text finds or a prefix fits; without either, all by id.
+
+    Attributes:
+        offset: how many are passed over.
+        fields: of :data:`FIELDS`, that each comes with.
+    """
+
+    search: str
+    prefix: str
+    offset: int
+    limit: int
+    fields: tuple[str, ...] = ()
+
+
+def known_fields(given: str) -> tuple[str, ...]:
+    """Return the fields that a comma-separated list names.
+
+    Raises:
+        ProblemError: one is none of :data:`FIELDS`.
+    """
+    names = [name.strip() for name in given.split(",")] if given else []
+    for name in names:
+        if name not in FIELDS:
+            raise invalid(f"fields: there is no {name[:SHOWN]!r}; there are {', '.join(FIELDS)}", "fields")
+    return tuple(dict.fromkeys(names))
+
+
+def entity_list(snapshot: BundleSnapshot, asked: EntityList) -> Json:
+    """Return a page of entities, and whether there are more.
+
+    Milliseconds for a search of 1,000,000 names; with an offset, as long as all up to it take.
+    """
     vocabulary = snapshot.vocabulary
-    names = vocabulary.starting_with(prefix, limit)
-    found = [entity_of(vocabulary, vocabulary.resolve(name)) for name in names]
-    return {"bundle": snapshot.id, "entities": found}
+    end = asked.offset + asked.limit + 1
+    if asked.search:
+        found = list(islice(vocabulary.search(asked.search), asked.offset, end))
+    elif asked.prefix:
+        names = vocabulary.starting_with(asked.prefix, end)[asked.offset :]
+        found = [Found(vocabulary.resolve(name), name) for name in names]
+    else:
+        found = [Found(i, vocabulary.names[i]) for i in islice(vocabulary.ids(asked.offset), asked.limit + 1)]
+    entities = [_found_entity(snapshot, one, asked.fields) for one in found[: asked.limit]]
+    return {"bundle": snapshot.id, "entities": entities, "more": len(found) > asked.limit}
+
+
+def looked_up(snapshot: BundleSnapshot, names: Sequence[str]) -> Json:
+    """Return the entity of each name, or those whose names are like it, in order."""
+    vocabulary = snapshot.vocabulary
+    results: list[Json] = []
+    for name in names:
+        entity = vocabulary.find(name)
+        known = None if entity is None else entity_of(vocabulary, entity)
+        like = vocabulary.search(name) if known is None else iter(())
+        suggestions = [_found_entity(snapshot, one, ()) for one in islice(like, LIKE)]
+        results.append({"given": name, "entity": known, "suggestions": suggestions})
+    return {"bundle": snapshot.id, "results": results}
+
+
+def _found_entity(snapshot: BundleSnapshot, found: Found, fields: Sequence[str]) -> Json:
+    """Return the JSON object of an entity that was searched for."""
+    entity, catalogue = found.entity, snapshot.catalogue
+    values: dict[str, Callable[[int], Any]] = {
+        "description": catalogue.description,
+        "attributes": catalogue.attributes_of,
+    }
+    more = {name: values[name](entity) for name in fields}
+    return {**entity_of(snapshot.vocabulary, entity), "matched": found.spelling, **more}
 
 
 def known_of(snapshot: BundleSnapshot, workspace: Workspace, entity: int, n: int) -> Json:

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from serve.http.requests import BatchRequest, ExpandRequest, TypeRequest
+from serve.http.requests import BatchRequest, ExpandRequest, LookupRequest, TypeRequest
 from serve.http.responses import Answer, ErrorAnswer, RoundEvent, StageEvent
 from serve.settings import ServeSettings
 
@@ -92,7 +92,7 @@ def body(model: type) -> Json:
 def document(app: FastAPI, settings: ServeSettings) -> Json:
     """Return the OpenAPI document of the application's routes."""
     made = get_openapi(title="seedset", version="1", description=ABOUT, routes=app.routes)
-    taken, given = (ExpandRequest, BatchRequest, TypeRequest), (Answer, StageEvent, RoundEvent)
+    taken, given = (ExpandRequest, BatchRequest, LookupRequest, TypeRequest), (Answer, StageEvent, RoundEvent)
     models = [(model, "validation") for model in taken] + [(model, "serialization") for model in given]
     _, shapes = models_json_schema(models, ref_template=REF)  # type: ignore[arg-type]
     schemas = made["components"]["schemas"]

@@ -34,6 +34,7 @@ MAX_ID_LENGTH = 128
 MAX_TEXT_LENGTH = 20_000
 MAX_DEADLINE_MS = 3_600_000
 MAX_OPTIONS = 32
+MAX_LOOKED_UP = 1000
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -146,6 +147,18 @@ class BatchRequest(BaseModel):
     )
 
     queries: list[Any]
+
+
+class LookupRequest(BaseModel):
+    """Names to look up."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"names": ["Japan", "Thialand", "Burma"]}]}
+    )
+
+    names: list[Name] = Field(
+        min_length=1, max_length=MAX_LOOKED_UP, description="names or aliases, each as it is written"
+    )
 
 
 class Span(BaseModel):

@@ -195,11 +195,37 @@ class EntityShape(NamedEntity):
     aliases: list[str]
 
 
+class FoundEntity(EntityShape):
+    """An entity that was searched for."""
+
+    matched: str = Field(description="the name or alias by which it was found")
+    description: str | SkipJsonSchema[None] = Field(default=None, description="if it was asked for")
+    attributes: dict[str, list[str]] | SkipJsonSchema[None] = Field(
+        default=None, description="if they were asked for"
+    )
+
+
 class Entities(Shape):
-    """Entities that a prefix fits."""
+    """Entities that a search found, best first, or a page of all."""
 
     bundle: str = Field(description="the bundle that the ids are of")
-    entities: list[EntityShape]
+    entities: list[FoundEntity]
+    more: bool = Field(description="whether there are more after these")
+
+
+class LookedUpName(Shape):
+    """A name that was looked up."""
+
+    given: str
+    entity: EntityShape | None
+    suggestions: list[FoundEntity] = Field(description="entities with names like it, if it is unknown")
+
+
+class LookedUp(Shape):
+    """Names that were looked up, in order."""
+
+    bundle: str = Field(description="the bundle that the ids are of")
+    results: list[LookedUpName]
 
 
 class EntityDetails(EntityShape):

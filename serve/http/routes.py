@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import time
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable
 
-from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from engine.errors import UserError
 from serve.http.auth import Access
-from serve.http.errors import SHOWN, Problem, ProblemError, invalid, invalid_fields, problem_of
+from serve.http.entity_routes import add_entities
+from serve.http.errors import SHOWN, Problem, invalid, invalid_fields, problem_of
+from serve.http.exchange import LARGE_BODY, decoded, respond, spend
 from serve.http.heads import HostCheck
 from serve.http.middleware import (
     JSON,
@@ -32,12 +32,8 @@ from serve.http.openapi import answers, body, content, document, event_schema
 from serve.http.requests import (
     BatchRequest,
     ExpandRequest,
-    Id,
-    Name,
-    Prefix,
     TypeRequest,
     checked,
-    decode,
     encode,
 )
 from serve.http.responses import (
@@ -45,8 +41,6 @@ from serve.http.responses import (
     Attributes,
     BatchAnswer,
     BundleShape,
-    Entities,
-    EntityDetails,
     Healthy,
     Methods,
     Ready,
@@ -55,26 +49,13 @@ from serve.http.responses import (
 from serve.http.service import FEW_QUERIES, MANY_RESULTS, Service
 from serve.http.sse import EventStream
 from serve.http.static import INDEX, PageFiles
-from serve.http.trace import Trace
 from serve.http.typing import marked_text, type_text
 from serve.telemetry.logs import log_withheld
-
-LARGE_BODY = 64 << 10
-"""Bytes above which a body is decoded or compressed off the event loop."""
 
 COMPRESSED = 16 << 10
 """Bytes from which an answer is compressed for clients that take it: less is not worth the time."""
 
 QUERY_ERRORS = (400, 404, 409, 422, 429, 503, 504)
-
-MAX_IMAGES = 8
-"""Images of an entity at most: one a sentence."""
-
-
-FOREVER = "private, max-age=31536000, immutable"
-
-Sentences = Annotated[int, Query(ge=0, le=8)]
-Neighbours = Annotated[int, Query(ge=0, le=50)]
 
 
 def create_app(service: Service, clock: Callable[[], float] = time.monotonic) -> FastAPI:
@@ -90,7 +71,7 @@ def create_app(service: Service, clock: Callable[[], float] = time.monotonic) ->
     settings, metrics = service.settings, service.metrics
     access = Access(settings, clock)
     _add_expansion(app, service, access)
-    _add_entities(app, service, access)
+    add_entities(app, service, access)
     _add_listings(app, service)
     _add_state(app, service)
     _add_errors(app)
@@ -132,8 +113,8 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
     )
     async def expand(request: Request) -> Response:
         """Entities like the positive seeds and unlike the negative ones, best first."""
-        asked = checked(ExpandRequest, await _decoded(request))
-        trace = _spend(request, service, access)
+        asked = checked(ExpandRequest, await decoded(request))
+        trace = spend(request, service, access)
         found = await service.expand(asked, trace)
         return await respond(found, large=len(found["results"]) > MANY_RESULTS)
 
@@ -145,9 +126,9 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
     )
     async def expand_batch(request: Request) -> Response:
         """Answer several queries; ``results`` in their order, each an answer or an ``error``."""
-        batch = checked(BatchRequest, await _decoded(request))
+        batch = checked(BatchRequest, await decoded(request))
         service.check_size(batch)
-        trace = _spend(request, service, access, len(batch.queries))
+        trace = spend(request, service, access, len(batch.queries))
         return await respond(await service.expand_batch(batch, trace), large=len(batch.queries) > FEW_QUERIES)
 
     @app.post(
@@ -158,9 +139,9 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
     )
     async def type_mentions(request: Request) -> Response:
         """Say what each marked mention of a text is, by the bundle's typing model."""
-        asked = checked(TypeRequest, await _decoded(request))
+        asked = checked(TypeRequest, await decoded(request))
         marked = marked_text(asked, service.settings.max_queries)
-        trace = _spend(request, service, access, len(marked.spans))
+        trace = spend(request, service, access, len(marked.spans))
         found = await type_text(service, marked, asked.deadline_ms, trace)
         return await respond(found, large=len(marked.spans) > FEW_QUERIES)
 
@@ -178,74 +159,8 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
         ``stage`` holds stage, seconds, candidates; ``round`` (of generation) stage, number, new, total;
         the last event is ``answer`` (as /v1/expand answers) or ``error``.
         """
-        asked = checked(ExpandRequest, await _decoded(request))
-        return EventStream(await service.stream(asked, _spend(request, service, access)))
-
-
-def _add_entities(app: FastAPI, service: Service, access: Access) -> None:
-    @app.get(
-        "/v1/entities", response_model=None, responses=answers(Entities, "entities, by their spelling", 422)
-    )
-    async def entities(
-        prefix: Annotated[Prefix, Query()] = "", limit: Annotated[int, Query(ge=1, le=100)] = 10
-    ) -> Response:
-        """Complete a prefix: entities with a name or an alias that begins with it."""
-        return await respond(await service.complete(prefix, limit))
-
-    @app.get(
-        "/v1/entities/{given:path}",
-        response_model=None,
-        responses=answers(EntityDetails, "the entity", 404, 422, 429, 503, 504),
-    )
-    async def entity(
-        request: Request,
-        given: Annotated[Name, Path(description="name or alias")],
-        sentences: Sentences = 5,
-        neighbours: Neighbours = 10,
-    ) -> Response:
-        """Describe one entity, by name or alias. It counts as a query with neighbours, or if unknown."""
-        queries = 1 if neighbours or not service.knows(given) else 0
-        trace = _spend(request, service, access, queries)
-        return await respond(await service.entity(given, sentences, neighbours, trace))
-
-    @app.get(
-        "/v1/bundles/{bundle}/entities/{entity}",
-        response_model=None,
-        responses=answers(EntityDetails, "the entity", 404, 409, 422, 429, 503, 504),
-    )
-    async def entity_by_id(
-        request: Request,
-        bundle: Annotated[Id, Path(description="the bundle that the id is of; current: any")],
-        entity: Annotated[int, Path(ge=0, lt=1 << 31)],
-        sentences: Sentences = 5,
-        neighbours: Neighbours = 10,
-    ) -> Response:
-        """Describe the entity of an id. With neighbours, it counts as a query."""
-        trace = _spend(request, service, access, queries=min(neighbours, 1))
-        return await respond(await service.entity_by_id(bundle, entity, sentences, neighbours, trace))
-
-    image_of = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/*",)}
-
-    @app.get(
-        "/v1/images/{entity}/{n}",
-        response_model=None,
-        responses=content("the image's bytes", image_of, 404, 409, 422),
-    )
-    async def image(
-        request: Request,
-        entity: Annotated[int, Path(ge=0, lt=1 << 31)],
-        n: Annotated[int, Path(ge=0, lt=MAX_IMAGES)],
-        sha256: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None,
-        bundle: Annotated[Id | None, Query()] = None,
-    ) -> Response:
-        """Return an image that the bundle names for an entity, if its content or the bundle is as given."""
-        found = await service.image(entity, n, sha256, bundle)
-        etag = f'"{found.sha256}"'
-        # With the digest in the address nothing else can ever come from there; without, it is asked again.
-        headers = {"ETag": etag, "Cache-Control": FOREVER if sha256 else "private, no-cache"}
-        if etag in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=headers)
-        return Response(found.content, media_type=found.media_type, headers=headers)
+        asked = checked(ExpandRequest, await decoded(request))
+        return EventStream(await service.stream(asked, spend(request, service, access)))
 
 
 def _add_listings(app: FastAPI, service: Service) -> None:
@@ -349,29 +264,3 @@ async def check_parameters(request: Request) -> None:
         if name in seen:
             raise invalid(f"{name} is given a second time", name)
         seen.add(name)
-
-
-async def respond(given: Mapping[str, Any], status: int = 200, large: bool = False) -> Response:
-    """Return a JSON response; a ``large`` one is encoded off the event loop."""
-    encoded = await asyncio.to_thread(encode, given) if large else encode(given)
-    return Response(encoded, status, media_type=JSON)
-
-
-async def _decoded(request: Request) -> Any:
-    """Return what the body holds, which must say that it is JSON: so no other site's form can be it."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != JSON:
-        raise invalid(f"the body must come with `content-type: {JSON}`")
-    given = await request.body()
-    return decode(given) if len(given) < LARGE_BODY else await asyncio.to_thread(decode, given)
-
-
-def _spend(request: Request, service: Service, access: Access, queries: int = 1) -> Trace:
-    """Take queries off the caller's rate, and return what is written down of the request."""
-    trace: Trace = request.state.trace
-    try:
-        access.spend(trace.caller, queries)
-    except ProblemError as error:
-        service.metrics.shed(error.problem.code)
-        raise
-    return trace

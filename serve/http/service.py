@@ -23,7 +23,7 @@ from serve.graph.plan import NEIGHBOURS
 from serve.http.errors import FailedError, Problem, ProblemError, check_bundle, internal, invalid, problem_of
 from serve.http.explanations import explanations
 from serve.http.images import Image, ImageAddresses, read_image
-from serve.http.listings import bundle_listing, completions, known_of, method_listing
+from serve.http.listings import EntityList, bundle_listing, entity_list, known_of, looked_up, method_listing
 from serve.http.requests import BatchRequest, ExpandRequest, answer_of, entity_of, id_of, request_of
 from serve.http.resolve import Arrival, ResolvedQuery, is_quick, resolve_query
 from serve.http.trace import Trace
@@ -43,7 +43,6 @@ ANSWER_GRACE_S = 1.0
 
 FEW_QUERIES = 20
 MANY_RESULTS = 500
-LARGE_VOCABULARY = 20_000
 """Limits up to which (for results: below which) work is done on the event loop."""
 
 CURRENT = "current"
@@ -144,12 +143,13 @@ class Service:
             raise ProblemError(resolved)
         return self._events(snapshot, resolved, trace)
 
-    async def complete(self, prefix: str, limit: int) -> Json:
-        """Return entities with a spelling that begins with ``prefix``."""
-        snapshot = self.snapshot
-        if len(snapshot.vocabulary) < LARGE_VOCABULARY:
-            return completions(snapshot, prefix, limit)
-        return await asyncio.to_thread(completions, snapshot, prefix, limit)
+    async def entities(self, asked: EntityList) -> Json:
+        """Return a page of the vocabulary: what a text finds or a prefix fits, or all."""
+        return await asyncio.to_thread(entity_list, self.snapshot, asked)
+
+    async def look_up(self, names: Sequence[str]) -> Json:
+        """Return the entity of each name, or those whose names are like it."""
+        return await asyncio.to_thread(looked_up, self.snapshot, names)
 
     def knows(self, name: str) -> bool:
         """Return whether an entity has a name or an alias: one that none has takes as long as a query."""

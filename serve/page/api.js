@@ -97,9 +97,9 @@ async function get(path, parameters = {}, signal = undefined) {
   return (await call(query ? `${path}?${query}` : path, { signal })).json();
 }
 
-/** Entities with a spelling that begins with `prefix`. */
-export async function complete(prefix, limit, signal) {
-  return (await get("v1/entities", { prefix, limit }, signal)).entities;
+/** Entities with a name or alias like `text`, best first, each with the spelling that `matched`. */
+export async function search(text, limit, signal) {
+  return (await get("v1/entities", { search: text, limit }, signal)).entities;
 }
 
 /** Everything that is known of the entity of a name. */

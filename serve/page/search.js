@@ -63,7 +63,7 @@ export class Search {
   async #ask(text, request) {
     let found = [];
     try {
-      found = await api.complete(text, SHOWN, request.signal);
+      found = await api.search(text, SHOWN, request.signal);
     } catch (error) {
       if (error.name === "AbortError") return;
       announce(error.message);
@@ -72,7 +72,7 @@ export class Search {
     this.request = null;
     const known = exact(found, text);
     this.#show(known < 0 ? [...found, { describe: text }] : found, Math.max(known, found.length ? 0 : -1));
-    announce(found.length ? `${count(found.length, "name")}; ${found[0].name}` : `no name begins with ${text}`);
+    announce(found.length ? `${count(found.length, "name")}; ${found[0].name}` : `no name is like ${text}`);
   }
 
   #show(options, active = -1) {
@@ -87,7 +87,7 @@ export class Search {
   #row(option, place) {
     const content = option.describe
       ? ["Not in the vocabulary? Describe “", bdi(option.describe), "” …"]
-      : [bdi(option.name, { class: "name" }), ...aliases(option, this.input.value.trim())];
+      : [bdi(option.name, { class: "name" }), ...alias(option)];
     return make(
       "li",
       {
@@ -155,7 +155,7 @@ export class Search {
   }
 
   async #isKnown(text) {
-    const found = await api.complete(text, SHOWN).catch(() => []);
+    const found = await api.search(text, SHOWN).catch(() => []);
     return exact(found, text) >= 0;
   }
 
@@ -178,12 +178,14 @@ export class Search {
     else this.#take(text, positive);
   }
 
-  /** Take what the list would show first. */
+  /** Take what the list would show first, if it begins so; what is merely like the text is shown, to choose. */
   async #resolve(text, positive) {
     this.input.value = "";
     this.close();
-    const found = await api.complete(text, SHOWN).catch(() => []);
-    this.onChoose((found[exact(found, text)] ?? found[0])?.name ?? text, positive);
+    const found = await api.search(text, SHOWN).catch(() => []);
+    const first = found[exact(found, text)] ?? found[0];
+    if (!first || begins(first.matched, text)) this.onChoose(first?.name ?? text, positive);
+    else this.#typeIn(text);
   }
 
   #pick(option, positive) {
@@ -221,9 +223,9 @@ function exact(found, text) {
   return found.findIndex(({ name, aliases }) => [name, ...aliases].some(same));
 }
 
-/** The alias that was typed, where it is not the name itself. */
-function aliases({ name, aliases: all }, typed) {
-  const begins = (spelling) => plain(spelling).startsWith(plain(typed));
-  const alias = begins(name) ? null : all.find(begins);
-  return alias ? [make("span", { class: "alias" }, "also ", bdi(alias))] : [];
+const begins = (spelling, text) => plain(spelling).startsWith(plain(text));
+
+/** The alias by which an entity was found, where it was not the name itself. */
+function alias({ name, matched }) {
+  return matched === name ? [] : [make("span", { class: "alias" }, "also ", bdi(matched))];
 }

@@ -50,6 +50,7 @@ WITH_INPUT = [
     ("POST", "/v1/expand/stream"),
     ("POST", "/v1/type"),
     ("GET", "/v1/entities"),
+    ("POST", "/v1/entities/lookup"),
     ("GET", "/v1/entities/{given}"),
     ("GET", "/v1/bundles/{bundle}/entities/{entity}"),
     ("GET", "/v1/images/{entity}/{n}"),

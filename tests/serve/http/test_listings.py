@@ -55,6 +55,38 @@ def test_the_catalogue(client: TestClient, bundle: Bundle) -> None:
     assert client.get("/healthz").json() == {"status": "ok", "bundle": bundle.id}
 
 
+def test_entities_are_searched_in_pages(client: TestClient) -> None:
+    def names(**params: str | int) -> list[str]:
+        return [found["name"] for found in client.get("/v1/entities", params=params).json()["entities"]]
+
+    assert names(search="49 entity", limit=2) == ["entity 49", "entity 490"]
+    assert names(search="49 entity", limit=2, offset=2) == ["entity 491", "entity 492"]
+    assert names(search="enttiy 123")[0] == "entity 123"
+    assert names(prefix="entity 49", limit=2, offset=1) == ["entity 490", "entity 491"]
+    pages = [client.get("/v1/entities", params={"offset": at, "limit": 200}).json() for at in (0, 200, 400)]
+    assert [page["more"] for page in pages] == [True, True, False]
+    assert [one["id"] for page in pages for one in page["entities"]] == list(range(500))
+    (found,) = client.get(
+        "/v1/entities", params={"search": "entity 123", "fields": "attributes", "limit": 1}
+    ).json()["entities"]
+    assert found["matched"] == found["name"] == "entity 123"
+    assert found["attributes"] == client.get("/v1/entities/entity 123").json()["attributes"]
+    assert "description" not in found
+
+
+def test_many_names_are_looked_up_at_once(client: TestClient, bundle: Bundle) -> None:
+    found = client.post("/v1/entities/lookup", json={"names": ["ENTITY 7", "entty 12", "entity 7"]}).json()
+    assert found["bundle"] == bundle.id
+    first, unknown, again = found["results"]
+    assert first["entity"] == again["entity"]
+    assert (first["entity"]["id"], first["entity"]["name"]) == (7, "entity 7")
+    assert (unknown["given"], unknown["entity"]) == ("entty 12", None)
+    assert unknown["suggestions"][0]["name"] == "entity 12"
+    assert first["suggestions"] == []
+    refused = client.post("/v1/entities/lookup", json={"names": ["x"] * 1001})
+    assert (refused.status_code, refused.json()["error"]["field"]) == (422, "names")
+
+
 def test_methods_that_are_not_available_say_why(bundle: Bundle) -> None:
     methods = {"retexpan": METHODS["retexpan"]}
     snapshot = BundleSnapshot.open(bundle, methods, ["retexpan"], {"chat": "SEEDSET_CHAT_URL is not set"})
@@ -92,6 +124,8 @@ def test_what_is_known_of_an_entity(client: TestClient, bundle: Bundle) -> None:
         ("GET", "/v1/entities?limit=" + "9" * 5000, 422),
         ("GET", f"/v1/entities?prefix={'x' * 600}", 422),
         ("GET", "/v1/entities?prefix=%00", 422),
+        ("GET", "/v1/entities?prefix=a&search=a", 422),
+        ("GET", "/v1/entities?fields=image", 422),
         ("GET", "/v1/entities/", 422),
         ("GET", f"/v1/entities/{'x' * 600}", 422),
         ("GET", "/v1/entities/%00", 422),
@@ -191,6 +225,8 @@ REAL = [
     ("/v1/expand", {"positive": [1], "negative": [2], "explain": True, "top_k": 3}, answers.Answer),
     ("/v1/expand/batch", {"queries": [{"positive": [1]}, {"positive": ["?"]}, 1]}, answers.BatchAnswer),
     ("/v1/entities?prefix=e", None, answers.Entities),
+    ("/v1/entities?search=7&fields=attributes,description", None, answers.Entities),
+    ("/v1/entities/lookup", {"names": ["entity 7", "entty 7"]}, answers.LookedUp),
     ("/v1/entities/entity 7", None, answers.EntityDetails),
     ("/v1/bundles/current/entities/7", None, answers.EntityDetails),
     ("/v1/attributes", None, answers.Attributes),

@@ -29,5 +29,11 @@ def type_seed(tab: Page, text: str, key: str = "Enter") -> None:
     tab.keyboard.press(key)
 
 
+def paste(tab: Page, text: str) -> None:
+    tab.evaluate("text => navigator.clipboard.writeText(text)", text)
+    tab.locator("#search").focus()
+    tab.keyboard.press("Control+V")
+
+
 def seeds(tab: Page, side: str) -> list[str]:
     return tab.locator(f"#{side} .seed .name").all_inner_texts()

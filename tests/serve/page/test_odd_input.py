@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.serve.page.actions import ASKED, names, open_answer, rows, seeds, type_seed
+from tests.serve.page.actions import ASKED, names, open_answer, paste, rows, seeds, type_seed
 from tests.serve.page.conftest import COMMA, ODD_ATTRIBUTES, MakeSite
 
 pytestmark = pytest.mark.browser
@@ -64,12 +64,6 @@ def test_enter_that_ends_a_composition_takes_nothing(tab: Page) -> None:
         assert not tab.evaluate(KEY, [element, {"keyCode": 13}])
     expect(tab.locator("#positive .seed .name")).to_have_text("日本橋")
     assert tab.locator("#filter .seed").count() == 1
-
-
-def paste(tab: Page, text: str) -> None:
-    tab.evaluate("text => navigator.clipboard.writeText(text)", text)
-    tab.locator("#search").focus()
-    tab.keyboard.press("Control+V")
 
 
 LISTS = [

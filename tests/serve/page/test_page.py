@@ -11,7 +11,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.serve.page.actions import ASKED, focused, names, open_answer, rows, seeds, type_seed
+from tests.serve.page.actions import ASKED, focused, names, open_answer, paste, rows, seeds, type_seed
 from tests.serve.page.conftest import ASTRAL, FORMULA, HARD, MARKUP, MakeSite
 
 pytestmark = pytest.mark.browser
@@ -116,11 +116,20 @@ def test_filters_choose_and_are_mended(tab: Page) -> None:
     expect(rows(tab)).to_have_count(20)
 
 
+def test_a_misspelt_name_is_offered_and_taken_only_once_it_was_seen(tab: Page) -> None:
+    tab.goto("/")
+    type_seed(tab, "Tailand")  # Enter comes before the list does
+    expect(tab.locator("#completions li").first).to_have_text("Thailand")
+    assert seeds(tab, "positive") == []
+    tab.keyboard.press("Enter")
+    assert seeds(tab, "positive") == ["Thailand"]
+    tab.locator("#search").press_sequentially("sia")
+    expect(tab.locator("#completions li").first.locator(".alias")).to_have_text("also Siam")
+
+
 def test_a_wrong_name_is_told_at_its_place_and_mended_by_a_click(tab: Page) -> None:
     tab.goto("/")
-    type_seed(tab, "Japan")
-    expect(tab.locator("#positive .seed")).to_have_count(1)
-    type_seed(tab, "Tailand")
+    paste(tab, "Japan, Tailand")
     expect(tab.locator("#positive .seed")).to_have_count(2)
     tab.locator("#expand").click()
     expect(tab.locator(".seed.wrong .name")).to_have_text("Tailand")
