@@ -66,6 +66,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         ),
         "expand": Entry("jobs.expand", "Expand a table of queries into Parquet."),
         "evaluate": Entry("jobs.evaluate", "Measure methods on queries with known answers."),
+        "calibrate": Entry("jobs.calibrate", "Fit how probable it is that an answer belongs to the set."),
         "report": Entry("jobs.report", "Fill the papers' tables: every method, with tests and figures."),
         "reproduce": Entry(
             "jobs.reproduce", "Run all commands with a paper's settings, from its data to its table."

@@ -15,6 +15,7 @@ from engine.stages.conditioned_retrieve import ConditionedRetrieve
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.generate import Generate
 from engine.stages.generative_rerank import GenerativeRerank
+from engine.stages.membership import Membership
 from engine.stages.rerank import ContrastRerank, SegmentRerank
 from engine.stages.retrieve import Retrieve
 from engine.stages.setexpan import SetExpan
@@ -72,7 +73,9 @@ METHODS: dict[str, Pipeline] = {
     # generated. Segments by the negative seeds would use these twice, and lower what was measured.
     "retexpan+lm-rerank": Retrieve(k=1000, view="mask") >> GenerativeRerank(),
     # The method of queries that name none: the best that was measured.
-    "default": Retrieve(k=600, view="joint", hubness=0.6) >> ContrastRerank(view="joint", soft_minimum=0.5),
+    "default": Retrieve(k=600, view="joint", hubness=0.6)
+    >> ContrastRerank(view="joint", soft_minimum=0.5)
+    >> Membership(),
     # The same with a language model between recall and the negative seeds: the composed graph.
     "default+lm-rerank": Retrieve(k=600, view="joint", hubness=0.6)
     >> GenerativeRerank(weight=0.25)

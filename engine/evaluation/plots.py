@@ -12,6 +12,7 @@ import numpy.typing as npt
 from engine.errors import UserError
 from engine.evaluation.comparison import Document, Row, main_column
 from engine.evaluation.metrics import CUTOFFS
+from engine.membership import Reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -202,3 +203,19 @@ def heat_map(title: str, values_UU: npt.NDArray[np.float32], groups: Sequence[st
         axes[0].figure.colorbar(image, ax=axes[0], shrink=0.8)
 
     return _drawn("map", title, 1, draw, 5.6).png
+
+
+def reliability_plot(found: Reliability, title: str) -> bytes:
+    """Return a figure of what probabilities say against the share that is so, as PNG."""
+
+    def draw(axes: list[Axes]) -> None:
+        axes[0].plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        axes[0].plot(found.said, found.true, marker="o")
+        for said, true, entities in zip(found.said, found.true, found.entities, strict=True):
+            label = f"{entities:,}"
+            axes[0].annotate(label, (said, true), (4, -9), textcoords="offset points", fontsize=7)
+        axes[0].set_xlabel("probability that an entity belongs")
+        axes[0].set_ylabel("share that belongs")
+        axes[0].set_title(f"{title}: expected calibration error {found.error:.3f}", fontsize="medium")
+
+    return _drawn("reliability", "", 1, draw).png

@@ -113,7 +113,7 @@ def test_methods_say_what_a_query_may_change(client: TestClient) -> None:
 
 def test_the_served_worker_answers_queries_of_other_settings_in_one_batch(bundle: Bundle) -> None:
     """The worker behind all fused deployments, as Serve's replicas run it, without Serve."""
-    chains = {"retexpan": (0, 1), "default": (2, 3), "retexpan+contrast-conditioned": (4, 5, 6)}
+    chains = {"retexpan": (0, 1), "default": (2, 3, 4), "retexpan+contrast-conditioned": (5, 6, 7)}
     stages = [stage for name in chains for stage in method(name).stages]
     opened = OpenedBundle.open(bundle, stages)
     runner = StageRunner(stages, [1 << 20] * len(stages), wait_s=0.05)  # they wait for each other

@@ -1,0 +1,45 @@
+"""Note how probable it is that each entity belongs to the set, and propose where the list ends. Ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from engine.membership import Constants, probabilities, proposed, read_constants
+from engine.query import Expansion
+from engine.stages.base import Stage, Worker
+from engine.storage.bundle import Bundle
+
+PROBABILITY = "probability"
+"""The evidence: of each entity, that it belongs."""
+
+PROPOSED = "proposed"
+"""The count: entities from the first on that are proposed as the set."""
+
+
+class Membership(Stage):
+    """Say of each entity how probable it is that it belongs, and of the list where the set ends.
+
+    The order stays. The formula and its constants are those of :mod:`engine.membership`: what
+    ``seedset calibrate`` fitted for the method of this name, in the bundle; else those that come with the
+    program, which only ``default`` has.
+    """
+
+    method: str = "default"
+
+    def open(self, bundle: Bundle) -> Worker:
+        """Read the constants.
+
+        Raises:
+            BundleError: the bundle has none for the method, and none come with the program.
+        """
+        constants = read_constants(bundle, self.method)
+        return lambda expansions: [noted(e, constants) for e in expansions]
+
+
+def noted(expansion: Expansion, constants: Constants) -> Expansion:
+    """Return an expansion with the probability of each entity, and the number that is proposed."""
+    found = probabilities(expansion.ranking.scores, constants)
+    ranking = expansion.ranking.with_evidence(**{PROBABILITY: found.astype(np.float32)})
+    return replace(expansion, ranking=ranking, counts={**expansion.counts, PROPOSED: proposed(found)})
