@@ -1,6 +1,7 @@
-"""Check a cluster file without starting anything, and show the cluster that is connected.
+"""Check a cluster file without starting anything, and look at the machines of the cluster that is connected.
 
-``seedset check-cluster`` needs no network; with ``RAY_ADDRESS`` set it lists the nodes too.
+``seedset check-cluster`` needs no network; with ``RAY_ADDRESS`` set it lists the nodes too, and what is wrong
+on them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from typing import Any
 from pydantic import Field
 
 from cluster.commandline import command
+from cluster.nodes import OPEN_FILES, STORAGE_REMEDY, Finding, Seen, findings, look, storage_faults
 from cluster.options import CommandSettings
 from cluster.session import quiet_environment, session
-from engine.errors import FormatError
+from cluster.sharing import ANSWER_SECONDS
+from engine.errors import FormatError, UserError
 from engine.repeated_keys import yaml_value
 
 EXAMPLE_NETWORK = ipaddress.ip_network("192.0.2.0/24")
@@ -26,6 +30,8 @@ EXAMPLE_NETWORK = ipaddress.ip_network("192.0.2.0/24")
 
 BY_SSH = ("local", "aws", "gcp", "azure", "vsphere", "aliyun")
 """Types of provider whose machines `ray up` reaches by SSH."""
+
+_EXAMPLE_IMAGE = re.compile("ami-0+")
 
 _LABEL = re.compile(r"(?!-)[a-z\d_-]{1,63}(?<!-)", re.IGNORECASE)
 """A part of a host name between points."""
@@ -170,7 +176,55 @@ def _unfinished(config: Mapping[str, Any]) -> Iterator[str]:
     for kind in ("head", "worker"):
         commands = " ".join(config.get(f"{kind}_start_ray_commands", []))
         if "RAY_AUTH_MODE=token" not in commands:
-            yield f"{kind}_start_ray_commands: without RAY_AUTH_MODE=token anyone may run code there"
+            yield (
+                f"{kind}_start_ray_commands: without RAY_AUTH_MODE=token anyone may run code there; export it"
+            )
+        if "ulimit -n" not in commands:
+            yield (
+                f"{kind}_start_ray_commands: put `ulimit -n {OPEN_FILES}` first, or a large node runs out "
+                "of files"
+            )
+    yield from _unsafe_copies(config)
+    yield from _machine_types(config)
+
+
+def _unsafe_copies(config: Mapping[str, Any]) -> Iterator[str]:
+    """Say what the machines would get, and should not, or lack."""
+    mounts = config.get("file_mounts") or {}
+    if not any(str(name).endswith("auth_token") for name in mounts):
+        yield "file_mounts: ~/.ray/auth_token is not among them, so no node lets another in; add it"
+    excluded = config.get("rsync_exclude") or []
+    if kept := [pattern for pattern in (".env", ".git/**") if pattern not in excluded]:
+        yield f"rsync_exclude: {' and '.join(kept)} would be copied to every machine; leave them out"
+    installs = [str(one) for one in config.get("setup_commands") or [] if "pip install" in str(one)]
+    if any("requirements.lock" not in one for one in installs):
+        yield (
+            "setup_commands: pip installs what is newest; add -c ~/seedset/requirements.lock, the same on all"
+        )
+
+
+def _machine_types(config: Mapping[str, Any]) -> Iterator[str]:
+    """Say what is wrong with the kinds of machines that a cloud is asked for."""
+    kinds: Mapping[str, Any] = config.get("available_node_types") or {}
+    head = config.get("head_node_type")
+    for name, kind in kinds.items():
+        machine = kind.get("node_config") or {}
+        if _EXAMPLE_IMAGE.fullmatch(str(machine.get("ImageId", ""))):
+            yield (
+                f"available_node_types.{name}.node_config.ImageId is an example; put an image of your region"
+            )
+        spot = (machine.get("InstanceMarketOptions") or {}).get("MarketType") == "spot"
+        if spot and name == head:
+            yield (
+                f"available_node_types.{name}: the head is bought on the spot market, and the cluster "
+                "ends with it; "
+                "leave InstanceMarketOptions out"
+            )
+        if spot and (config.get("provider") or {}).get("cache_stopped_nodes", True):
+            yield (
+                f"provider.cache_stopped_nodes: machines of {name} are spot and cannot be stopped; write "
+                "false"
+            )
 
 
 def _is_example(address: str) -> bool:
@@ -193,15 +247,68 @@ def describe_nodes(nodes: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def check_nodes(workspace: str | None = None) -> list[Finding]:
+    """Return what is wrong on the living nodes of the connected cluster, as each node sees it.
+
+    Args:
+        workspace: in which every node must read and write; None: not looked at.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    peers = {node["NodeID"]: (node["NodeManagerAddress"], node["NodeManagerPort"]) for node in alive}
+    gcs = split_address(ray.get_runtime_context().gcs_address)
+    # A GPU-less question: a node without a free core answers, too.
+    remote: Any = ray.remote(num_cpus=0, max_retries=0)(look)
+    found: list[Finding] = []
+    seen: list[Seen] = []
+    for node in alive:
+        address, has = node["NodeManagerAddress"], node["Resources"]
+        others = [gcs, *(peer for name, peer in peers.items() if name != node["NodeID"])]
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        before = time.time()
+        try:
+            answer = ray.get(
+                remote.options(scheduling_strategy=there).remote(address, others, workspace),
+                timeout=ANSWER_SECONDS,
+            )
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            fault = f"does not answer ({type(error).__name__})"
+            remedy = (
+                "look at raylet.out and the worker logs in /tmp/ray/session_latest/logs there, and restart it"
+            )
+            found.append(Finding(address, fault, remedy))
+            continue
+        sizes = float(has.get("GPU", 0)), float(has.get("object_store_memory", 0))
+        seen.append(Seen(answer, (before, time.time()), *sizes))
+    return [*found, *findings(seen, look("here"))]
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return the host and the port of ``host:port``, IPv6 in brackets or not."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 class CheckSettings(CommandSettings):
     """The settings of the command."""
 
     cluster_file: Path = Field(default=Path("ray_cluster.yaml"), description="Check this file.")
+    workspace: str | None = Field(
+        default=None, description="Let every node write, read, list and delete a file in this workspace."
+    )
 
 
-@command("  seedset check-cluster --cluster-file ray_cluster.yaml")
+EXAMPLES = """
+  seedset check-cluster --cluster-file ray_cluster.yaml
+  RAY_ADDRESS=10.0.0.1:6379 seedset check-cluster --workspace s3://bucket/work
+"""
+
+
+@command(EXAMPLES)
 def main(settings: CheckSettings) -> None:
-    """Check a cluster file; list the nodes of RAY_ADDRESS if that is set."""
+    """Check a cluster file, and the nodes of RAY_ADDRESS if that is set."""
     cluster_file = settings.cluster_file
     for remark in check_file(cluster_file):
         print(f"to do: {remark}")
@@ -211,6 +318,15 @@ def main(settings: CheckSettings) -> None:
             import ray
 
             print("\n".join(describe_nodes(ray.nodes())))
+            wrong = [str(one) for one in check_nodes(settings.workspace)]
+    elif settings.workspace:
+        faults = storage_faults(settings.workspace)
+        wrong = [str(Finding("this machine", f"the workspace: {fault}", STORAGE_REMEDY)) for fault in faults]
+    else:
+        return
+    if wrong:
+        raise UserError("\n".join(wrong))
+    print("nothing found")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,63 @@ def test_nodes_are_described() -> None:
     has = {"CPU": 4.0, "GPU": 1.0, "memory": 8 * 2.0**30}
     alive = {"Alive": True, "NodeManagerAddress": "10.0.0.2", "Resources": has}
     assert describe_nodes([alive, {**alive, "Alive": False}]) == ["10.0.0.2  4 CPU  1 GPU  8.0 GiB"]
+
+
+CLOUD = OURS.parent / "cluster" / "aws.yaml"
+
+
+def test_the_file_for_a_cloud_is_valid_and_wants_images_alone() -> None:
+    remarks = check_file(CLOUD)
+    assert len(remarks) == 3
+    assert all("ImageId is an example" in remark for remark in remarks)
+
+
+def test_both_files_start_the_same_nodes() -> None:
+    here, there = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (OURS, CLOUD))
+    for key in ("head_start_ray_commands", "worker_start_ray_commands", "file_mounts", "rsync_exclude"):
+        assert here[key] == there[key]
+
+
+def test_only_what_can_be_lost_is_bought_on_the_spot_market() -> None:
+    kinds = yaml.safe_load(CLOUD.read_text(encoding="utf-8"))["available_node_types"]
+    spot = {name for name, kind in kinds.items() if "InstanceMarketOptions" in kind["node_config"]}
+    assert spot == {"cpu", "gpu"}
+
+
+def clouded(tmp_path: Path, kind: str, key: str, value: Any, **changes: Any) -> Path:
+    config = yaml.safe_load(CLOUD.read_text(encoding="utf-8").replace("ami-00000000000000000", "ami-0abc"))
+    config["available_node_types"][kind]["node_config"][key] = value
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump({**config, **changes}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value", "changes", "words"),
+    [
+        ("cpu", "InstanceType", "m7i.large", {}, ""),
+        ("head", "InstanceMarketOptions", {"MarketType": "spot"}, {}, "head is bought on the spot market"),
+        ("cpu", "ImageId", "ami-1", {"file_mounts": {}}, "auth_token is not among them"),
+        ("cpu", "ImageId", "ami-1", {"rsync_exclude": [".git/**"]}, r"\.env would be copied"),
+        (
+            "cpu",
+            "ImageId",
+            "ami-1",
+            {"setup_commands": ["pip install seedset"]},
+            "add -c ~/seedset/requirements.lock",
+        ),
+        (
+            "cpu",
+            "ImageId",
+            "ami-1",
+            {"provider": {"type": "aws", "region": "us-east-1"}},
+            "machines of cpu are spot and cannot be stopped; write false",
+        ),
+    ],
+)
+def test_what_would_go_wrong_in_a_cloud_is_said(
+    tmp_path: Path, kind: str, key: str, value: Any, changes: dict[str, Any], words: str
+) -> None:
+    remarks = check_file(clouded(tmp_path, kind, key, value, **changes))
+    assert bool(remarks) == bool(words)
+    assert not words or re.search(words, " ".join(remarks))
