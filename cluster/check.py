@@ -302,7 +302,7 @@ class CheckSettings(CommandSettings):
 
 EXAMPLES = """
   seedset check-cluster --cluster-file ray_cluster.yaml
-  RAY_ADDRESS=10.0.0.1:6379 seedset check-cluster --workspace s3://bucket/work
+  seedset check-cluster --workspace s3://bucket/work
 """
 
 
