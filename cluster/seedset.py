@@ -84,6 +84,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
     },
     "Cluster": {
         "check-cluster": Entry("cluster.check", "Check a cluster file, and list the nodes connected."),
+        "size": Entry("cluster.size", "Plan a cluster: nodes, memory, disk, with the arithmetic."),
         "local-cluster": Entry("cluster.local", "Run several Ray nodes on this machine."),
     },
 }

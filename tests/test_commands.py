@@ -33,6 +33,7 @@ MODULES = sorted(
 )
 
 REQUIRED = {
+    "cluster.size": "--entities 1 --sentences 1",
     "jobs.ablate": "--workspace w --queries q",
     "jobs.build_index": "--workspace w",
     "jobs.choose_images": "--table t --output o --clip c",
