@@ -28,6 +28,7 @@ from serve.ingress import Ingress
 from serve.operations.deploy_file import read_settings, settings_of
 from serve.operations.running import INGRESS
 from serve.settings import ServeSettings
+from serve.telemetry.tracing import check_exporter
 
 INGRESS_CPUS = 0.1
 
@@ -61,8 +62,10 @@ def prepare(settings: ServeSettings) -> Prepared:
     Raises:
         BundleError: there is no such bundle, or it is not whole.
         UserError: a method that is not known or that the bundle cannot serve; settings for a
-            deployment that there is not.
+            deployment that there is not; spans are wanted, and what sends them is not installed.
     """
+    if settings.trace_endpoint:
+        check_exporter()
     bundle = Bundle.open(Workspace.open(settings.workspace), settings.bundle)
     methods = served_methods(bundle, settings.methods, settings.set)
     return Prepared(settings, bundle, methods, plan(bundle, methods, settings))

@@ -25,6 +25,7 @@ from serve.http.service import Service
 from serve.settings import ServeSettings
 from serve.telemetry.logs import configure_logs
 from serve.telemetry.metrics import Metrics
+from serve.telemetry.tracing import configure_tracing
 
 PING_S = 3.0
 """Seconds for a stage to answer a ping."""
@@ -53,6 +54,7 @@ class Ingress:
         handles: Mapping[str, DeploymentHandle],
     ) -> None:
         configure_logs()
+        configure_tracing(settings.trace_endpoint, type(self).__name__)
         self._settings, self._methods, self._plan, self._handles = settings, methods, plan, dict(handles)
         self._workspace = Workspace.open(settings.workspace)
         metrics = Metrics()

@@ -79,12 +79,14 @@ class Task:
         chain: places of the stages to run, in order, in the deployment's list.
         expansions: what has been found so far.
         request_id: of the HTTP request, for the logs.
+        trace: where its spans belong (:mod:`serve.telemetry.tracing`); empty where nothing is traced.
     """
 
     bundle: str
     chain: tuple[int, ...]
     expansions: Sequence[Expansion]
     request_id: str = ""
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ SERVE_HEADINGS = {
         "max_body_bytes",
     ),
     "Address": ("allowed_hosts",),
+    "Watching": ("trace_endpoint",),
     "Limits of a caller": ("max_queries", "max_top_k", "rate_per_minute", "burst"),
 }
 """Headings of the options, and the fields of the application's settings under each."""

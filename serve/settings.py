@@ -170,6 +170,13 @@ class ServeSettings(BaseModel):
         description="Look for a new current bundle this often, in seconds.",
     )
 
+    trace_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/]+(/\S*)?$",
+        description="Send spans of requests and stages to this OTLP/HTTP collector, such as "
+        "http://collector:4318/v1/traces.  [default: none are made]",
+    )
+
     body_timeout_s: float = Field(
         default=10, gt=0, le=3600, description="Wait this long for the body of a request."
     )

@@ -22,6 +22,7 @@ from serve.graph.runner import Job, OpenedBundle, StageRunner
 from serve.messages import Progress, Reply, Task
 from serve.settings import ServeSettings
 from serve.telemetry.logs import configure_logs, log_event
+from serve.telemetry.tracing import configure_tracing
 
 STAGE_GRACE_S = 0.1
 """Seconds past the deadline in which a stage may still return what it has."""
@@ -36,6 +37,7 @@ class Host:
     async def _begin(self, settings: ServeSettings, bundle_id: str) -> None:
         """Open the current bundle. A bad one does not keep the replica down: another may be asked for."""
         configure_logs()
+        configure_tracing(settings.trace_endpoint, type(self).__name__)
         await self.prepare(await asyncio.to_thread(first_bundle, settings, bundle_id))
 
     async def prepare(self, bundle_id: str) -> str:

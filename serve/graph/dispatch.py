@@ -29,6 +29,7 @@ from serve.graph.admission import Admission
 from serve.graph.plan import DeploymentCall, Plan
 from serve.messages import Failure, Outcome, Progress, Reply, Task
 from serve.telemetry.metrics import Metrics
+from serve.telemetry.tracing import call_span, current_trace
 
 logger = logging.getLogger("seedset.serve")
 
@@ -92,7 +93,8 @@ class HandleDispatch:
         with self._admission.admit(route, 1) as answered:
             outcome: Outcome = expansion
             for call in self._plan.calls(route, bool(expansion.query.new)):
-                task = Task(bundle, call[1], [expansion], request_id)
+                # No span of the call: a stream may be closed in another context than it began in.
+                task = Task(bundle, call[1], [expansion], request_id, current_trace())
                 async with aclosing(self._follow(call, task)) as happening:
                     async for one in happening:
                         if isinstance(one, Reply):
@@ -127,11 +129,13 @@ class HandleDispatch:
         """Return a deployment's reply, or the expansions without it when the time is over."""
         name, until = call[0], _until(task)
         remaining = max(until.remaining(), 0) + REPLY_GRACE_S
-        try:
-            async with asyncio.timeout(remaining):
-                return await self._again(name, until, lambda: self._handles[name].run.remote(task))
-        except TimeoutError:
-            return self._without(call, task)
+        with call_span(name, len(task.expansions)) as trace:
+            sent = replace(task, trace=trace)
+            try:
+                async with asyncio.timeout(remaining):
+                    return await self._again(name, until, lambda: self._handles[name].run.remote(sent))
+            except TimeoutError:
+                return self._without(call, task)
 
     async def _follow(self, call: DeploymentCall, task: Task) -> AsyncGenerator[Progress | Reply, None]:
         """Yield a deployment's progress and its reply; from the beginning where a replica is lost."""

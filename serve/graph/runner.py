@@ -28,6 +28,7 @@ from engine.storage.bundle import Bundle
 from serve.errors import RetryLaterError, code_of, unwrapped
 from serve.messages import Failure, Outcome, Progress, Reply, RoundDone, StageDone, StageStats, Task
 from serve.telemetry.logs import log_event, log_withheld
+from serve.telemetry.tracing import stage_spans
 
 logger = logging.getLogger("seedset.serve")
 
@@ -352,6 +353,10 @@ class StageRunner:
             item.job.outcomes[item.index] = outcome
         items[0].job.stats.append(StageStats(stage.name, seconds, len(items), candidates, counts))
         requests = list(dict.fromkeys(item.job.task.request_id for item in items))
+        waited = max(time.monotonic() - seconds - min(item.since for item in items), 0)
+        traces = [item.job.task.trace for item in items]
+        about = {**counts, "queries": len(items), "candidates": candidates}
+        stage_spans(stage.name, traces, seconds, waited, **about)
         log_event(
             "stage", stage=stage.name, requests=requests, queries=len(items), ms=round(1e3 * seconds, 2)
         )

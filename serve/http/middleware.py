@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from opentelemetry.trace import Span
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +21,7 @@ from serve.http.service import Service
 from serve.http.trace import Trace
 from serve.telemetry.logs import log_event, logger
 from serve.telemetry.metrics import Metrics
+from serve.telemetry.tracing import name_request, request_span
 
 JSON = "application/json"
 
@@ -70,20 +72,32 @@ class RequestLogMiddleware:
             await send(message)
 
         self._metrics.in_flight.inc()
-        try:
-            await self._app(scope, receive, noted)
-        except Exception:
-            logger.exception("request failed", extra={"request_id": trace.request_id})
-            if not status:
-                await answer(internal(trace.request_id))(scope, receive, noted)
-        finally:
-            self._metrics.in_flight.dec()
-            self._write(scope, trace, status, time.perf_counter() - started)
+        with request_span(scope["method"], scope["headers"]) as span:
+            try:
+                await self._app(scope, receive, noted)
+            except Exception:
+                logger.exception("request failed", extra={"request_id": trace.request_id})
+                if not status:
+                    await answer(internal(trace.request_id))(scope, receive, noted)
+            finally:
+                self._metrics.in_flight.dec()
+                self._write(scope, trace, status, time.perf_counter() - started, span)
 
-    def _write(self, scope: Scope, trace: Trace, status: int, seconds: float) -> None:
+    def _write(self, scope: Scope, trace: Trace, status: int, seconds: float, span: Span | None) -> None:
         """Count a request and log its line. A status of 499: the caller left before there was an answer."""
         status = status or 499
         route = getattr(scope.get("route"), "path", UNMATCHED)
+        name_request(
+            span,
+            scope["method"],
+            route,
+            status,
+            request_id=trace.request_id,
+            method=trace.method,
+            bundle=trace.bundle,
+            queries=trace.queries,
+            degraded=trace.degraded,
+        )
         self._metrics.answered(route, status, trace.method, seconds)
         log_event(
             "request",
