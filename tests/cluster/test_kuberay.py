@@ -115,6 +115,14 @@ def test_names_leave_room_for_those_that_the_operator_makes(key: str) -> None:
     assert len(OURS[key]["metadata"]["name"]) <= LONGEST_NAME[OURS[key]["kind"]]
 
 
+def test_no_two_would_have_services_of_one_name() -> None:
+    names = [one["metadata"]["name"] for one in OURS.values()]
+    assert len(set(names)) == len(names)
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    forwarded = set(re.findall(r"port-forward service/(\S+)", page))
+    assert forwarded == {f"{CLUSTER.metadata.name}-head-svc", f"{SERVICE.metadata.name}-serve-svc"}
+
+
 @pytest.mark.skipif("KUBERAY_CRDS" not in os.environ, reason="KUBERAY_CRDS names no published definitions")
 @pytest.mark.parametrize("key", OURS)
 def test_ours_are_what_the_published_definitions_take(key: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -25,6 +26,8 @@ OTHERS = {
     "serve": ("deploy", "build"),
     "source": (".venv/bin/activate",),
     "tensorboard": ("--logdir",),
+    "kubectl": ("apply", "-n"),
+    "docker": ("build",),
 }
 """Programs of others, by what may follow."""
 
@@ -81,6 +84,9 @@ def take(words: list[str], place: str) -> None:
     else:
         assert program in OTHERS, f"{place}: {program} is not known here"
         assert rest[0] in OTHERS[program], f"{place}: {words}"
+        if program in ("kubectl", "docker"):
+            files = [after for word, after in itertools.pairwise(words) if word == "-f"]
+            assert all((ROOT / file).is_file() for file in files), f"{place}: {words}"
         if "--" in rest:
             take(rest[rest.index("--") + 1 :], place)
 
