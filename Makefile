@@ -114,3 +114,4 @@ bench: setup
 	$(BIN)/python -m benchmarks.serving_overhead
 	$(BIN)/python -m benchmarks.serving_overload
 	$(BIN)/python -m benchmarks.serving_faults
+	$(BIN)/python -m benchmarks.serving_simulation
