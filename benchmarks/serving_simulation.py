@@ -281,7 +281,7 @@ class Simulation:
 
 
 def calibrated() -> Model:
-    """Return the model of `retexpan+lm-rerank` on the machine that was measured, with its own wait allowed."""
+    """Return the model of `retexpan+lm-rerank` on the machine that was measured: it waits for one at most."""
     return Model(measured.ALONE.value, BATCH / measured.RERANK_RATE.value, max_wait_s=measured.ALONE.value)
 
 
