@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from cluster.check import check_file, describe_nodes
-from engine.errors import FormatError
+from cluster.check import check_file, describe_nodes, main, split_address
+from engine.errors import FormatError, UserError
 
 OURS = Path(__file__).resolve().parents[2] / "ray_cluster.yaml"
 
@@ -180,3 +181,26 @@ def test_what_would_go_wrong_in_a_cloud_is_said(
     remarks = check_file(clouded(tmp_path, kind, key, value, **changes))
     assert bool(remarks) == bool(words)
     assert not words or re.search(words, " ".join(remarks))
+
+
+def test_the_command_looks_at_the_workspace_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    words = ["--cluster-file", str(OURS)]
+    done = CliRunner().invoke(main.app, [*words, "--workspace", str(tmp_path / "work")])
+    assert done.exit_code == 0
+    assert done.stdout.endswith("nothing found\n")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"this machine: the workspace: write: .*; give the machine's role"):
+        CliRunner().invoke(
+            main.app, [*words, "--workspace", str(tmp_path / "file" / "work")], catch_exceptions=False
+        )
+    assert "nothing found" not in CliRunner().invoke(main.app, words).stdout
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"), [("10.0.0.1:6379", ("10.0.0.1", 6379)), ("[fe80::1]:80", ("fe80::1", 80))]
+)
+def test_addresses_are_split(address: str, parts: tuple[str, int]) -> None:
+    assert split_address(address) == parts
