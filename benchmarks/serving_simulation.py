@@ -285,6 +285,22 @@ def calibrated() -> Model:
     return Model(measured.ALONE.value, BATCH / measured.RERANK_RATE.value, max_wait_s=measured.ALONE.value)
 
 
+def _predicted(model: Model, rate: float, seconds: float) -> tuple[Outcome, Outcome]:
+    """Return what comes of so many queries a second when a replica dies, and when replicas follow the load."""
+    arrivals = poisson(rate, seconds).tolist()
+    dying = Simulation(model)
+    dying.arrivals(arrivals)
+    dying.kill(seconds / 2)
+    growing = Simulation(model._replace(replicas=1, autoscaling=Autoscaling(max_replicas=2 * model.replicas)))
+    growing.arrivals(arrivals)
+    return dying.run(seconds), growing.run(seconds)
+
+
+def _row(name: str, outcome: Outcome, told: str) -> list[str]:
+    cells = [f"{outcome.percentile(q):.2f}" for q in (50, 99, 100)]
+    return [name, str(len(outcome.seconds)), str(outcome.refused), *cells, told]
+
+
 def main(
     rate: Annotated[float, typer.Option(min=0.01, help="Ask so many queries a second.")] = 12.0,
     replicas: Annotated[int, typer.Option(min=1, help="Begin with so many replicas.")] = 5,
@@ -300,34 +316,19 @@ def main(
     overload = twice.run(seconds)
     p99 = overload.percentile(99)
 
-    many = own._replace(replicas=replicas, max_wait_s=5)
-    dying = Simulation(many)
-    dying.arrivals(poisson(rate, seconds).tolist())
-    dying.kill(seconds / 2)
-    lost = dying.run(seconds)
-    growing = Simulation(many._replace(replicas=1, autoscaling=Autoscaling(max_replicas=2 * replicas)))
-    growing.arrivals(poisson(rate, seconds).tolist())
-    grown = growing.run(seconds)
+    lost, grown = _predicted(own._replace(replicas=replicas, max_wait_s=5), rate, seconds)
     most = max(count for _, count in grown.replicas)
-
-    def row(name: str, outcome: Outcome, told: str) -> list[str]:
-        cells = [
-            f"{outcome.percentile(50):.2f}",
-            f"{outcome.percentile(99):.2f}",
-            f"{max(outcome.seconds):.2f}",
-        ]
-        return [name, str(len(outcome.seconds)), str(outcome.refused), *cells, told]
 
     ratio = p99 / measured.OVERLOADED_P99.value
     rows = [
-        row(
+        _row(
             "16 clients, one replica",
             crowd.outcome,
             f"{capacity:.2f}/s; {measured.RERANK_RATE.value:g} (given)",
         ),
-        row("twice that", overload, f"p99 {measured.OVERLOADED_P99.value:g}"),
-        row(f"{rate:g}/s, {replicas} replicas, one dies", lost, "not measured"),
-        row(f"{rate:g}/s, 1 to {2 * replicas} replicas: {most}", grown, "not measured"),
+        _row("twice that", overload, f"p99 {measured.OVERLOADED_P99.value:g}"),
+        _row(f"{rate:g}/s, {replicas} replicas, one dies", lost, "not measured"),
+        _row(f"{rate:g}/s, 1 to {2 * replicas} replicas: {most}", grown, "not measured"),
     ]
     report(
         "serving, simulated (seconds)",
