@@ -281,12 +281,12 @@ class Simulation:
 
 
 def calibrated() -> Model:
-    """Return the model of `retexpan+lm-rerank` on the machine that was measured: it waits for one at most."""
+    """Return the model of `retexpan+lm-rerank` as measured, where a query waits for one other at most."""
     return Model(measured.ALONE.value, BATCH / measured.RERANK_RATE.value, max_wait_s=measured.ALONE.value)
 
 
 def _predicted(model: Model, rate: float, seconds: float) -> tuple[Outcome, Outcome]:
-    """Return what comes of so many queries a second when a replica dies, and when replicas follow the load."""
+    """Return what comes of such a rate when a replica dies, and when replicas follow the load."""
     arrivals = poisson(rate, seconds).tolist()
     dying = Simulation(model)
     dying.arrivals(arrivals)
