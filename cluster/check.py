@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from cluster.commandline import command
-from cluster.nodes import OPEN_FILES, STORAGE_REMEDY, Finding, Seen, findings, look, storage_faults
+from cluster.machines import OPEN_FILES, STORAGE_REMEDY, Finding, Seen, findings, look, storage_faults
 from cluster.options import CommandSettings
 from cluster.session import quiet_environment, session
 from cluster.sharing import ANSWER_SECONDS

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.nodes import COMPARED, OPEN_FILES, Finding, Node, Seen, findings, look, storage_faults
+from cluster.machines import COMPARED, OPEN_FILES, Finding, Node, Seen, findings, look, storage_faults
 from engine.errors import StorageError
 from engine.storage.store import Store
 
