@@ -32,7 +32,8 @@ export class Results {
       if (score === null) return 0;
       return high > low ? SMALLEST + (1 - SMALLEST) * ((score - low) / (high - low)) : 1;
     };
-    const rows = (answer?.results ?? []).map((result, place) => row(result, place, share(result.score)));
+    const last = answer?.counts?.proposed;
+    const rows = (answer?.results ?? []).map((result, place) => row(result, place, share(result.score), last));
     this.list.replaceChildren(...rows);
     this.showMarks();
     if (rows.length) this.#setCurrent(0);
@@ -106,7 +107,8 @@ export class Results {
   }
 }
 
-function row(result, place, share) {
+/** One row; below that of rank `last` stands that the proposed set ends there. */
+function row(result, place, share, last) {
   const { rank, name, score, explanation } = result;
   const sentence = explanation?.sentences?.[0];
   const bar = make("span", { class: "share", "aria-hidden": "true" });
@@ -120,6 +122,7 @@ function row(result, place, share) {
     make("span", { class: "score" }, bar, make("span", { class: "visually-hidden" }, "score "), short(score)),
     explanation ? nearest(explanation) : null,
     sentence ? make("p", { class: "sentence", dir: "auto" }, ...marked(sentence)) : null,
+    rank === last ? make("p", { class: "end" }, "the proposed set ends here") : null,
   );
   element.dataset.place = place;
   return element;
@@ -171,10 +174,13 @@ function held(types) {
   return make("p", { class: "types" }, make("span", { class: "visually-hidden" }, "types of seeds, too: "), ...all);
 }
 
+/** What the numbers of stages are called here. */
+const LEGEND = { probability: "probability that it belongs" };
+
 /** What only the current row shows: its types, further sentences, images, and the numbers of the stages. */
 function more({ name, evidence, explanation }) {
   const numbers = Object.entries(evidence).map(([column, value]) =>
-    make("div", {}, make("dt", {}, column), make("dd", {}, short(value))),
+    make("div", {}, make("dt", {}, LEGEND[column] ?? column), make("dd", {}, short(value))),
   );
   const sentences = (explanation?.sentences ?? []).slice(1);
   return make(

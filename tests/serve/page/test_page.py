@@ -9,7 +9,7 @@ import json
 import re
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.serve.page.actions import ASKED, focused, names, open_answer, paste, rows, seeds, type_seed
 from tests.serve.page.conftest import ASTRAL, FORMULA, HARD, MARKUP, MakeSite
@@ -114,6 +114,21 @@ def test_filters_choose_and_are_mended(tab: Page) -> None:
     tab.locator("#filter .remove").click()
     tab.locator("#expand").click()
     expect(rows(tab)).to_have_count(20)
+
+
+def test_the_list_says_where_the_proposed_set_ends(tab: Page) -> None:
+    def proposing(route: Route) -> None:
+        response = route.fetch()
+        text = response.text()
+        assert '"counts":{}' in text
+        route.fulfill(response=response, body=text.replace('"counts":{}', '"counts":{"proposed":4}'))
+
+    open_answer(tab)
+    expect(tab.locator("#results .end")).to_have_count(0)
+    tab.route("**/v1/expand/stream", proposing)
+    tab.reload()
+    expect(rows(tab).nth(3).locator(".end")).to_have_text("the proposed set ends here")
+    expect(tab.locator("#results .end")).to_have_count(1)
 
 
 def test_a_misspelt_name_is_offered_and_taken_only_once_it_was_seen(tab: Page) -> None:

@@ -2,8 +2,8 @@
 
 Expressions are parsed here, names and labels compared with those of the program's own registry, and Ray's
 names looked for in Ray. No Prometheus evaluates them in these tests; `promtool check rules` of Prometheus
-2.42 took the file, and `promtool test rules` made each rule of the service fire on invented series, when it
-was written.
+2.42 took the file, and `promtool test rules` made eight of the nine rules of the service fire on invented
+series, when it was written.
 """
 
 from __future__ import annotations
