@@ -146,14 +146,16 @@ class MentionFinder:
     def narrow(self, entity_id: int, sentence: str, start: int, end: int) -> Span | Refusal:
         """Return the place of the name or an alias, in any case, inside a span that people marked.
 
-        As a whole word if there is one ("Affenpinscher" in "Affenpinscher's"), else anywhere; where none is
-        inside, the whole span: the sentence may call the entity by another name. Only a span that does not
-        exist is refused.
+        As a whole word if there is one ("Affenpinscher" in "Affenpinscher's"), else anywhere, and of several
+        the longest: of "the Republic of Guinea" the alias, not the name inside it. Where none is inside, the
+        whole span: the sentence may call the entity by another name. Only a span that does not exist is
+        refused.
         """
         if fault := _fault_of_span(sentence, start, end):
             return fault
         folded = fold(sentence[:end])
         spellings = [fold(s) for s in (self._names[entity_id], *self._aliases[entity_id])]
+        spellings.sort(key=len, reverse=True)
         for whole in (True, False):
             for spelling in spellings:
                 for at in _places(spelling, folded, start):
@@ -164,7 +166,8 @@ class MentionFinder:
                         return at, last, GIVEN
         within = mentions_in(sentence[start:end], [self._names[entity_id], *self._aliases[entity_id]])
         if within:
-            return start + within[0][0], start + within[0][1], GIVEN
+            first, last = max(within, key=lambda place: place[1] - place[0])
+            return start + first, start + last, GIVEN
         return start, end, GIVEN
 
 

@@ -173,6 +173,23 @@ def test_look_alike_signs_are_the_name(name: str, sentence: str, held: str) -> N
     assert finder(name).narrow(0, sentence, 0, len(sentence)) == (*span[:2], GIVEN)
 
 
+@pytest.mark.parametrize(
+    ("sentence", "held"),
+    [
+        ("the Republic of Guinea today", "Republic of Guinea"),
+        ("THE REPUBLIC OF GUINEA", "REPUBLIC OF GUINEA"),
+        ("Guinea, the Republic of Guinea", "Republic of Guinea"),
+        ("the Republic\u00a0of Gui\u00adnea", "Republic\u00a0of Gui\u00adnea"),  # with other signs
+        ("Guinea's", "Guinea"),
+        ("Guineans of the Republic of Guineans", "Republic of Guinea"),  # none is a whole word
+    ],
+)
+def test_of_several_spellings_in_a_marked_place_the_longest_is_the_mention(sentence: str, held: str) -> None:
+    names = finder("Guinea", aliases={"Guinea": ["GN", "Republic of Guinea"]})
+    start, end, how = names.narrow(0, sentence, 0, len(sentence))
+    assert (sentence[start:end], how) == (held, GIVEN)
+
+
 @pytest.mark.parametrize("sentence", ["Guinea\u2011Bissau is.", "Guinea\u00ad-Bissau is.", "guinea–bissau"])
 def test_a_longer_name_is_one_with_any_signs(sentence: str) -> None:
     found = finder("Guinea", "Guinea-Bissau").find(0, sentence)
