@@ -10,6 +10,8 @@ import boto3
 import hypothesis
 import pytest
 
+from tests.support.s3_proxy import S3Proxy
+
 # Tiny models are quickest on one thread; several wait for each other more than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -48,6 +50,14 @@ def s3_endpoint() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture
+def s3_proxy(s3_endpoint: str, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Proxy]:
+    """A proxy in front of the server of ``s3``, which the environment names in place of it."""
+    with S3Proxy(s3_endpoint).running() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
 
 
 def bucket_environment(endpoint: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ A path is ``bucket/key``, as in pyarrow. Nothing in it is decoded: ``#``, ``?``,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,7 @@ import pyarrow.fs as pafs
 from engine.errors import StorageError
 
 _BLOCK = 4 << 20
+_DELETED_AT_ONCE = 1000
 _DEFAULT_REGION = "us-east-1"
 _LOCATED = ("AWS_", "HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 """Beginnings of the names, in capitals, of variables that a client depends on."""
@@ -204,6 +205,26 @@ def delete(path: str) -> None:
     bucket, _, key = path.partition("/")
     with _reaching(path) as s3:
         s3.delete_object(Bucket=bucket, Key=key)
+
+
+def delete_all(paths: Iterable[str]) -> None:
+    """Remove objects of one bucket, a thousand with each request; those that are not there count as removed.
+
+    Raises:
+        StorageError: some cannot be removed; names the first.
+    """
+    left = sorted(paths)
+    for first in range(0, len(left), _DELETED_AT_ONCE):
+        some = left[first : first + _DELETED_AT_ONCE]
+        bucket = some[0].partition("/")[0]
+        named = [{"Key": path.partition("/")[2]} for path in some]
+        with _reaching(some[0]) as s3:
+            answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": named, "Quiet": True})
+        if refused := answer.get("Errors"):
+            one = refused[0]
+            raise StorageError(
+                f"s3://{bucket}/{one['Key']}: {one['Code']}: {one.get('Message', '')}; {_CHECK}"
+            )
 
 
 @contextmanager

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import os
-import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from engine.errors import StorageError
+from engine.storage import corpora
 from engine.storage.alike_paths import existing
 from engine.storage.lock import check_held
 from engine.storage.store import Store
@@ -61,7 +61,7 @@ class Workspace:
         name = pointer.read_if_there()
         if name is None:
             return in_place  # of a version that published there, or none yet
-        if (folder := _name_in(name)) is None:
+        if (folder := corpora.name_in(name)) is None:
             raise StorageError(f"{pointer.uri}: names no corpus; import again with --overwrite")
         return self._corpora / folder
 
@@ -78,7 +78,19 @@ class Workspace:
         content = manifest.read_if_there()
         return None if content is None else hashlib.sha256(content).digest()
 
-    def publish_corpus(self, folder: Path, seen: bytes | None) -> None:
+    @property
+    def shares_files(self) -> bool:
+        """Whether the next corpus may have files of this one without writing them again: in a bucket.
+
+        Not those of a version that published in place, which are removed with the next import but one.
+        """
+        return not self.root.is_local and self.corpus.parent == self._corpora
+
+    def corpus_files(self, folder: str, suffix: str = "") -> dict[str, Store]:
+        """Return the corpus' files below one of its folders, by their paths below the corpus, sorted."""
+        return corpora.files_of(self.corpus, folder, suffix)
+
+    def publish_corpus(self, folder: Path, seen: bytes | None, kept: Iterable[str] = ()) -> None:
         """Make a finished local folder the corpus, in one step: a reader finds the old one or the new.
 
         In a bucket the corpus before it is kept, as jobs that began with it still read it.
@@ -86,6 +98,8 @@ class Workspace:
         Args:
             folder: with a manifest; is consumed.
             seen: from :meth:`corpus_seen` when the import began.
+            kept: files of the corpus before it that belong to it, too, by their paths below that; only where
+                :attr:`shares_files`.
 
         Raises:
             StorageError: another corpus was published meanwhile, and that one stays; or the lock of this
@@ -97,30 +111,14 @@ class Workspace:
                 self._check_still(seen)
                 target.publish_folder(folder, last=_MANIFEST)
         else:
-            self._point_to_new_corpus(folder, seen)
+            self._publish_in_bucket(folder, seen, kept)
         self.__dict__.pop("corpus", None)
 
-    def _point_to_new_corpus(self, folder: Path, seen: bytes | None) -> None:
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
-        new = self._corpora / f"{now}-{uuid.uuid4().hex[:8]}"
-        # What there is before this one is current was begun before it, and so can no longer become current.
-        old = {
-            file.path.removeprefix(f"{self._corpora.path}/").split("/")[0] for file in self._corpora.files()
-        }
-        pointer = self._corpora / "CURRENT"
-        before = pointer.read_if_there()
-        new.publish_folder(folder, last=_MANIFEST)
-        try:
-            self._check_still(seen)
-            if not pointer.replace_bytes(new.name.encode(), before):
-                raise self._replaced()
-        except BaseException:
-            new.delete()
-            raise
-        kept = {"CURRENT", new.name, _name_in(before or b"")}
-        for name in old - kept:
-            (self._corpora / name).delete()
-        if before is not None:
+    def _publish_in_bucket(self, folder: Path, seen: bytes | None, kept: Iterable[str]) -> None:
+        pointed = (self._corpora / "CURRENT").exists()
+        if not corpora.publish(self._corpora, folder, self.corpus, kept, lambda: self._check_still(seen)):
+            raise self._replaced()
+        if pointed:
             (self.root / _CORPUS).delete()
 
     def _check_still(self, seen: bytes | None) -> None:
@@ -137,7 +135,7 @@ class Workspace:
     @property
     def entities(self) -> Store:
         """The corpus' entity table."""
-        return self.corpus / "entities.parquet"
+        return corpora.file_of(self.corpus, "entities.parquet")
 
     def mentions(self) -> list[Store]:
         """Return the mention parts of the corpus, in order.
@@ -150,7 +148,7 @@ class Workspace:
                 f"{self.corpus.uri}: no corpus here yet; run `seedset import --workspace "
                 f"{self.root.uri} …` first"
             )
-        return (self.corpus / "mentions").files(".parquet")
+        return list(self.corpus_files("mentions", ".parquet").values())
 
     def image(self, address: str) -> Store:
         """Return the image of a mention: a path below the workspace, a local path, or an s3:// address.
@@ -164,7 +162,8 @@ class Workspace:
             store = Store.open(address)
         else:
             in_corpus = address.removeprefix(f"{_CORPUS}/")
-            store = self.root / address if in_corpus == address else self.corpus / in_corpus
+            in_root = in_corpus == address
+            store = self.root / address if in_root else corpora.file_of(self.corpus, in_corpus)
         # In a bucket to ask whether it is there would double the requests.
         return existing(store) if store.is_local else store
 
@@ -204,9 +203,3 @@ class Workspace:
     def bundles(self) -> Store:
         """Published bundles and the pointer to the current one."""
         return self.root / "bundles"
-
-
-def _name_in(pointer: bytes) -> str | None:
-    """Return the name of a folder that a pointer's content is, or None if it is none."""
-    name = pointer.decode(errors="replace").strip()
-    return None if not name or "/" in name or name.startswith(".") or "\ufffd" in name else name

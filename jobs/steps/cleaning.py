@@ -20,6 +20,7 @@ from engine.corpus.schema import read_manifest
 from engine.errors import BundleError, StorageError, UserError
 from engine.evaluation.scores import REPORT
 from engine.storage.bundle import MANIFEST, Manifest, manifest_of
+from engine.storage.corpora import KEPT
 from engine.storage.local_files import ASIDE, is_left_behind, is_temporary
 from engine.storage.parts import CURRENT
 from engine.storage.removal import JOURNAL, Removal, counted
@@ -192,21 +193,39 @@ def _cells(found: Survey, alive: set[str]) -> Iterator[Removal]:
 
 
 def _corpora(found: Survey) -> Iterator[Removal]:
-    """Yield former corpora of a bucket but the last one, which jobs that began with it still read."""
+    """Yield former corpora of a bucket but the last one, which jobs that began with it still read.
+
+    Files of theirs that those two have, too, stay.
+    """
     current = found.pointed("corpora")
     names = [name for name in found.listing.children("corpora") if name != CURRENT]
     known = [name for name in names if _OF_A_CORPUS.fullmatch(name)]
     found.unknown.extend(f"corpora/{name}" for name in names if name not in known)
     if current not in known:
         return
-    place = known.index(current)  # names begin with the time
-    for name in known[: max(place - 1, 0)]:
-        steps = (f"corpora/{name}/{MANIFEST}", f"corpora/{name}")
-        reason = "a former corpus, older than the one before the current"
-        yield Removal(steps[1], "corpus", reason, steps, f"corpora/{CURRENT}")
-    for name in known[place + 1 :]:
-        if found.given_up(path := f"corpora/{name}"):
-            yield Removal(path, "corpus", "an import that did not end", (path,), f"corpora/{CURRENT}")
+    former = [name for name in known if name < current]  # names begin with the time
+    whole = [name for name in former if found.listing.holds(f"corpora/{name}/{MANIFEST}")]
+    stay = {current, *whole[-1:]}
+    needed = {file for name in stay for file in _of_others(found, name)}
+    for name in known:
+        path, reason = f"corpora/{name}", "a former corpus, older than the one before the current"
+        if name in stay or (name not in former and not found.given_up(path)):
+            continue
+        files = [entry.path for entry in found.listing.below(path)]
+        gone = [file for file in files if file not in needed]
+        if name not in former:
+            reason = "an import that did not end"
+        if gone:
+            gone.sort(key=lambda file: file != f"{path}/{MANIFEST}")
+            steps = (*gone[:1], path) if len(gone) == len(files) else tuple(gone)
+            yield Removal(path, "corpus", reason, steps, f"corpora/{CURRENT}")
+
+
+def _of_others(found: Survey, name: str) -> Iterator[str]:
+    """Yield the paths of a corpus' files that lie in folders of former ones."""
+    lists = found.document(f"corpora/{name}/{KEPT}")
+    for owner, files in (lists if isinstance(lists, dict) else {}).items():
+        yield from (f"corpora/{owner}/{file}" for file in files)
 
 
 def _leftovers(found: Survey, gone: set[str]) -> Iterator[Removal]:

@@ -208,6 +208,8 @@ def _write_quarantine(
     file = workspace.corpus / "quarantine" / QUARANTINE
     if not refused:
         file.delete()
+        if f"quarantine/{QUARANTINE}" in workspace.corpus_files("quarantine"):
+            file.write_bytes(b"")  # in the place of one that lies in a former corpus' folder
         return
     lines = [
         RefusedRecord(address, mentioned[address], image.refusal, image.sha256, of="detail").as_json()

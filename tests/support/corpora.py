@@ -45,7 +45,7 @@ def run_import(workspace: str | Path, source: str | Path, form: str, **settings:
     for part in place.mentions():
         with part.open_input() as stream:
             mentions += pq.read_table(stream).to_pylist()
-    lines = [f.read_bytes().splitlines() for f in (place.corpus / "quarantine").files()]
+    lines = [f.read_bytes().splitlines() for f in place.corpus_files("quarantine").values()]
     return Imported(manifest, entities, mentions, [json.loads(line) for file in lines for line in file])
 
 

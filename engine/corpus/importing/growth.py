@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.corpus.image_addresses import FOLDER
-from engine.corpus.importing.writer import write_mentions
+from engine.corpus.importing.writer import ENTITIES, write_mentions
 from engine.corpus.positions import RowPosition
 from engine.corpus.readers.base import Entity
-from engine.corpus.schema import CorpusManifest, Counts, SourceFile, check_whole
-from engine.storage.store import Store
+from engine.corpus.schema import CorpusManifest, Counts, SourceFile, check_whole, part_digests
+from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
 from engine.vocabulary import REMOVED
 
@@ -72,6 +72,8 @@ class BroughtMentions:
     mentioned: set[int] = field(default_factory=set)
     images: set[str] = field(default_factory=set)
     with_image: int = 0
+    kept: dict[str, str] = field(default_factory=dict)
+    """Files of the earlier corpus that are not in the new one's folder, and their sha256; "": not known."""
 
     def add(self, table: pa.Table, removed: int) -> None:
         """Count what stays of a part."""
@@ -90,7 +92,7 @@ class BroughtMentions:
 class EarlierCorpus:
     """The corpus of a workspace that an import adds to."""
 
-    folder: Store
+    workspace: Workspace
     manifest: CorpusManifest
     mentions: list[Store]
 
@@ -101,12 +103,12 @@ class EarlierCorpus:
         Raises:
             StorageError: there is none, or it is not whole.
         """
-        return cls(workspace.corpus, check_whole(workspace), workspace.mentions())
+        return cls(workspace, check_whole(workspace), workspace.mentions())
 
     @cached_property
     def entities(self) -> list[Entity]:
         """The entities, in the order of their ids."""
-        file = self.folder / "entities.parquet"
+        file = self.workspace.entities
         with file.open_input() as stream:
             rows = pq.read_table(stream).to_pylist()
         return [
@@ -140,34 +142,59 @@ class EarlierCorpus:
     def bring(self, folder: Path, kept: KnownMentions | None = None) -> BroughtMentions:
         """Bring what stays into the folder of the corpus that is being made.
 
-        Mentions and images never change, and are linked where the disk can.
+        Mentions and images never change: they are linked where the disk can, and in a bucket they stay where
+        they are.
 
         Args:
             folder: of that corpus.
             kept: of which those that were met stay; None: all do.
         """
         found = BroughtMentions()
-        for part in self.mentions:
-            target = folder / "mentions" / part.name
+        shares = self.workspace.shares_files
+        digests = part_digests(self.workspace) if shares else [""] * len(self.mentions)
+        for part, digest in zip(self.mentions, digests, strict=True):
+            name = f"mentions/{part.name}"
             table = _read(part, ["entity_id", "end", "image"] if kept is None else None)
             rows = len(table)
             if kept is not None:
                 table = table.filter(pa.array([kept.is_met(*keys) for keys in _keys_of(table)]))
-            if len(table) == rows:
-                part.link_or_fetch(target)
+            if len(table) == rows and shares:
+                found.kept[name] = digest
+            elif len(table) == rows:
+                part.link_or_fetch(folder / name)
             elif len(table):
-                write_mentions(table, target)
+                write_mentions(table, folder / name)
             found.add(table, removed=rows - len(table))
-        for image in (self.folder / "images").files():
-            target = folder / "images" / image.name
-            if (kept is None or f"{FOLDER}/{image.name}" in found.images) and not target.exists():
+        for name, image in self.workspace.corpus_files("images").items():
+            target = folder / name
+            if shares and (kept is None or f"{FOLDER}/{image.name}" in found.images or target.exists()):
+                target.unlink(missing_ok=True)  # its name is of its content
+                found.kept[name] = ""
+            elif (kept is None or f"{FOLDER}/{image.name}" in found.images) and not target.exists():
                 image.link_or_fetch(target)
         return found
 
     def bring_refused(self, folder: Path) -> None:
         """Copy the refused records into that folder, where more are added to them."""
-        for refused in (self.folder / "quarantine").files():
-            refused.fetch(folder / "quarantine" / refused.name)
+        for name, refused in self.workspace.corpus_files("quarantine").items():
+            refused.fetch(folder / name)
+
+    def keep_unchanged(self, folder: Path) -> dict[str, str]:
+        """Take out of the new corpus' folder what the bucket has already, but for mentions and images.
+
+        Returns:
+            Those files, by their paths below the corpus, and their sha256; none where nothing is shared.
+        """
+        if not self.workspace.shares_files:
+            return {}
+        former = self.workspace.corpus_files("quarantine") | {ENTITIES: self.workspace.entities}
+        found = {}
+        for name, file in former.items():
+            digest = sha256_of(folder / name)
+            if file.sha256() == digest:
+                (folder / name).unlink()
+                found[name] = digest
+        return found
 
     def with_counts(self, new: Counts, brought: BroughtMentions) -> Counts:
         """Return the counts of both imports together; those of entities are of the whole in ``new``."""

@@ -17,7 +17,7 @@ from engine.corpus.importing.images import ImageWriter, decode_image_bytes
 from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, Rule, Span
 from engine.corpus.importing.seen import SeenKeys
 from engine.corpus.importing.source import ImportSource, open_source
-from engine.corpus.importing.writer import MentionWriter, Quarantine, write_entities
+from engine.corpus.importing.writer import ENTITIES, MentionWriter, Quarantine, write_entities
 from engine.corpus.readers.base import EXCERPT, CorpusReader, RefusedRecord, Sentence
 from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, corpus_digest
 from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_text
@@ -100,19 +100,20 @@ def import_corpus(
         raise UserError(
             "--remove-missing: removes what cannot be read of a broken file; leave --accept-broken-files out"
         )
+    seen = workspace.corpus_seen()
     if workspace.corpus.exists() and not (settings.overwrite or settings.adds):
         raise StorageError(
             f"{workspace.corpus.uri}: a corpus is there already, and what was made from it depends on it; "
             "add --append to add to it, --overwrite to replace it, or name another --workspace"
         )
-    seen = workspace.corpus_seen()
     form, reader = open_source(source)
     earlier = EarlierCorpus.open(workspace) if settings.adds else None
     folder = workspace.corpus.staging()
     try:
-        manifest = _Import(folder, settings, earlier).run(reader, form, source.address, progress)
+        one = _Import(folder, settings, earlier)
+        manifest = one.run(reader, form, source.address, progress)
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
-        workspace.publish_corpus(folder, seen)
+        workspace.publish_corpus(folder, seen, one.kept)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return manifest
@@ -129,6 +130,8 @@ class _Import:
             known, listed, settings.update, settings.max_sentence_characters, self._refuse
         )
         self._broken: list[RefusedRecord] = []
+        self.kept: dict[str, str] = {}
+        """Files of the earlier corpus that belong to this one and are not in its folder, and their sha256."""
 
     def run(self, reader: CorpusReader, form: str, source: str, progress: Progress) -> CorpusManifest:
         """Read everything, write everything but the manifest, and return it."""
@@ -140,9 +143,9 @@ class _Import:
             self._read_sentences(reader, progress)
             self._verdict(source, form)
         brought = self._bring_earlier()
-        write_entities(self._folder / "entities.parquet", self._table.entities)
-        written = sorted(self._folder.rglob("*.parquet"))
-        digests = {path.relative_to(self._folder).as_posix(): sha256_of(path) for path in written}
+        write_entities(self._folder / ENTITIES, self._table.entities)
+        self.kept = brought.kept | (earlier.keep_unchanged(self._folder) if earlier else {})
+        digests = self._digests()
         digest = corpus_digest(digests)
         files, reasons = [_source_file(f) for f in reader.files()], self._quarantine.reasons
         return CorpusManifest(
@@ -161,6 +164,13 @@ class _Import:
             listed=self._table.listed,
             unread=getattr(reader, "unread", []),
         )
+
+    def _digests(self) -> dict[str, str]:
+        """Return the sha256 of the entity table and the mentions parts, by their paths, sorted."""
+        written = self._folder.rglob("*.parquet")
+        digests = {path.relative_to(self._folder).as_posix(): sha256_of(path) for path in written}
+        digests |= {name: digest for name, digest in self.kept.items() if name.endswith(".parquet")}
+        return dict(sorted(digests.items()))
 
     def _bring_earlier(self) -> BroughtMentions:
         """Bring what stays of the earlier corpus, and count what the whole then has."""

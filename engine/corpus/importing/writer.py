@@ -17,6 +17,8 @@ from engine.corpus.schema import MENTION_SCHEMA, PART_ROWS
 from engine.storage.local_files import short_name
 from engine.vocabulary import ENTITY_SCHEMA, REMOVED
 
+ENTITIES = "entities.parquet"
+
 _VARYING = re.compile(r"""'.*'|".*"|\(.*\)|U\+\w+|\d+""", re.DOTALL)
 """The parts of a reason that differ from record to record: names, numbers, a parser's own words."""
 

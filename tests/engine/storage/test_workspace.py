@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -120,10 +121,10 @@ def test_of_two_imports_at_once_one_is_refused(
         import_of(place, tmp_path, first)
     publish = Workspace.publish_corpus
 
-    def later(self: Workspace, folder: Path, seen: bytes | None) -> None:
+    def later(self: Workspace, folder: Path, seen: bytes | None, kept: Iterable[str] = ()) -> None:
         monkeypatch.setattr(Workspace, "publish_corpus", publish)
         import_of(place, tmp_path, "gold")
-        publish(self, folder, seen)
+        publish(self, folder, seen, kept)
 
     monkeypatch.setattr(Workspace, "publish_corpus", later)
     with pytest.raises(StorageError, match=r"another import published a corpus here meanwhile.*--overwrite"):

@@ -186,7 +186,9 @@ def test_look_alike_signs_are_the_name(name: str, sentence: str, held: str) -> N
 )
 def test_of_several_spellings_in_a_marked_place_the_longest_is_the_mention(sentence: str, held: str) -> None:
     names = finder("Guinea", aliases={"Guinea": ["GN", "Republic of Guinea"]})
-    start, end, how = names.narrow(0, sentence, 0, len(sentence))
+    found = names.narrow(0, sentence, 0, len(sentence))
+    assert not isinstance(found, Refusal)
+    start, end, how = found
     assert (sentence[start:end], how) == (held, GIVEN)
 
 
