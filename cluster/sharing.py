@@ -12,10 +12,8 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
+from cluster.nodes import living_but_own, on_nodes
 from engine.errors import UserError
-
-ANSWER_SECONDS = 120
-"""Time that a node has to start a worker and look."""
 
 
 def check_shared(folders: Iterable[str]) -> None:
@@ -50,37 +48,13 @@ def check_shared(folders: Iterable[str]) -> None:
 
 
 def _other_nodes() -> dict[str, str]:
-    """Return the addresses of the living nodes but this process' own, by their ids."""
-    import ray
-
-    here = ray.get_runtime_context().get_node_id()
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
-    return {node["NodeID"]: node["NodeManagerAddress"] for node in nodes if node["Resources"].get("CPU")}
-
-
-def _is_there(path: str) -> bool:
-    return os.path.exists(path)
+    """Return the addresses of the living nodes with cores but this process' own, by their ids."""
+    nodes = [node for node in living_but_own() if node["Resources"].get("CPU")]
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
 
 
 def _nodes_without(marker: Path, nodes: dict[str, str]) -> list[str]:
-    """Return the addresses of the nodes that do not find a file."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    look = ray.remote(num_cpus=0, max_retries=0)(_is_there)
-    asked = {
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            str(marker)
-        ): address
-        for node, address in nodes.items()
-    }
-    done, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
-    blind = []
-    for answer in done:
-        try:
-            seen = ray.get(answer)
-        except ray.exceptions.RayError:  # it went away meanwhile: no work goes there
-            continue
-        if not seen:
-            blind.append(asked[answer])
-    return sorted([*blind, *(asked[answer] for answer in silent)])
+    """Return the addresses of the nodes that do not find a file; to those that went away no work goes."""
+    answers = on_nodes(os.path.exists, nodes, str(marker))
+    blind = [node for node, seen in answers.given.items() if not seen]
+    return sorted(nodes[node] for node in (*blind, *answers.silent))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -11,9 +13,12 @@ from cluster.commandline import command
 from cluster.lock import Writes
 from cluster.options import CommandSettings
 from engine.storage.removal import Removal, carry_out
-from engine.storage.store import Store, machine_cache
+from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
+
+if TYPE_CHECKING:
+    from jobs.steps.cache_eviction import NodeEviction
 
 EXAMPLES = """
   seedset clean --workspace work --dry-run
@@ -43,9 +48,9 @@ class CleanSettings(CommandSettings):
     caches: float | None = Field(
         default=None,
         gt=0,
-        description="Remove the copies out of buckets that this machine's cache (SEEDSET_CACHE, by default "
-        "~/.cache/seedset) holds and that were not used for so many days; on a cluster run it on each node.  "
-        "[default: they stay]",
+        description="Remove the copies out of buckets that were not used for so many days from the cache "
+        "(SEEDSET_CACHE, by default ~/.cache/seedset) of this machine, and of every node where RAY_ADDRESS "
+        "names a cluster, as under ray job submit.  [default: they stay]",
     )
 
 
@@ -60,7 +65,6 @@ def main(settings: CleanSettings) -> None:
     moment nothing is broken that looks whole, and the same command goes on. No other job writes into the
     workspace meanwhile.
     """
-    from jobs.steps.cache_eviction import plan_eviction
     from jobs.steps.cleaning import plan_cleaning
 
     started = time.monotonic()
@@ -72,22 +76,38 @@ def main(settings: CleanSettings) -> None:
     if plan.unknown:
         console.say(f"left alone: {', '.join(plan.unknown)}")
     removed = 0 if settings.dry_run else _carry_out(workspace.root, plan.removals)
-    evicted: list[Removal] = []
-    if settings.caches is not None:
-        cache = machine_cache()
-        evicted = plan_eviction(cache, settings.caches * DAY_S, plan.bundles, time.time())
-        console.say(f"this machine's cache, {cache}, what was not used for {settings.caches:g} days:")
-        say_removals(evicted)
-        removed += 0 if settings.dry_run else _carry_out(Store.open(cache), evicted)
+    evicted = [] if settings.caches is None else _evict(settings, plan.bundles)
+    freed = [removal for one in evicted for removal in one.removals]
     console.result(
         bundles_kept=len(plan.bundles),
-        removals=len(plan.removals) + len(evicted),
-        removed=removed,
+        removals=len(plan.removals) + len(freed),
+        removed=removed + sum(one.removed for one in evicted),
         mib=f"{sum(one.bytes for one in plan.removals) / 2**20:.1f}",
-        cache_mib=f"{sum(one.bytes for one in evicted) / 2**20:.1f}",
+        cache_mib=f"{sum(one.bytes for one in freed) / 2**20:.1f}",
+        caches=sum(not one.fault for one in evicted),
+        nodes_failed=sum(bool(one.fault) for one in evicted),
         left_alone=len(plan.unknown),
         seconds=f"{time.monotonic() - started:.1f}",
     )
+
+
+def _evict(settings: CleanSettings, bundles: Sequence[str]) -> list[NodeEviction]:
+    """Evict from the caches of this machine, and of the other nodes if there is a cluster; say what went."""
+    from cluster.session import session
+    from jobs.steps.cache_eviction import evict_everywhere
+    from jobs.workers.executor import has_cluster
+
+    days = settings.caches or 0.0
+    cluster = has_cluster()
+    with session() if cluster else nullcontext():
+        found = evict_everywhere(days * DAY_S, bundles, settings.dry_run, cluster)
+    for one in found:
+        if one.fault:
+            console.say(f"the cache of {one.node} was not looked at: {one.fault}; run the command again")
+        else:
+            console.say(f"the cache of {one.node}, {one.cache}, what was not used for {days:g} days:")
+            say_removals(one.removals)
+    return found
 
 
 def say_removals(removals: Sequence[Removal]) -> None:

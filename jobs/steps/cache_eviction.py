@@ -1,22 +1,109 @@
-"""Plan which copies of objects and bundles out of buckets this machine's cache can do without.
+"""Remove copies of objects and bundles out of buckets that a machine's cache can do without, on every node.
 
 A copy that is gone is fetched again by who needs it.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cluster.nodes import on_nodes, other_nodes
 from engine.storage.local_files import is_left_behind
-from engine.storage.removal import Listing, Removal, counted
-from engine.storage.store import NOTES, Store
+from engine.storage.removal import Listing, Removal, carry_out, counted
+from engine.storage.store import NOTES, Store, machine_cache
 from jobs.steps.survey import DAY
 
 _BUNDLES = "bundles"
 _ID = re.compile(r"[0-9a-f]{16}")
+
+HERE = "this machine"
+EVICTION_SECONDS = 1800.0
+"""Time that a node has to list and remove."""
+
+CacheIdentity = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class NodeEviction:
+    """The eviction of one machine's cache.
+
+    Args:
+        node: address, or :data:`HERE`.
+        cache: the folder there.
+        removals: what goes.
+        removed: how many of these are gone; 0 where nothing was to be removed.
+        fault: why there is nothing to be told of this node, in one line; else empty.
+    """
+
+    node: str
+    cache: str = ""
+    removals: tuple[Removal, ...] = ()
+    removed: int = 0
+    fault: str = ""
+
+
+def evict_everywhere(
+    unused_s: float, keep: Iterable[str], dry_run: bool, cluster: bool
+) -> list[NodeEviction]:
+    """Remove from the caches of this machine and of all nodes what they can do without.
+
+    Each node goes by its own settings (``SEEDSET_CACHE``) and its own clock. A folder that several nodes
+    share is seen to once.
+
+    Args:
+        unused_s, keep: see :func:`plan_eviction`.
+        dry_run: remove nothing.
+        cluster: whether there are other nodes: this process is connected to Ray.
+
+    Returns:
+        One for each cache, this machine's first; and one for each node that gave no answer.
+    """
+    keep = sorted(keep)
+    found = [evict_here(unused_s, keep, dry_run)]
+    if not cluster:
+        return found
+    nodes = other_nodes()
+    seen, apart = {cache_identity()}, []
+    identities = on_nodes(cache_identity, nodes)
+    for node, identity in identities.given.items():
+        if identity is None or identity not in seen:
+            apart.append(node)
+            seen.add(identity)
+    answers = on_nodes(evict_here, apart, unused_s, keep, dry_run, timeout_s=EVICTION_SECONDS)
+    found += [replace(one, node=nodes[node]) for node, one in answers.given.items()]
+    faults = identities.failed | answers.failed
+    faults |= dict.fromkeys([*identities.silent, *answers.silent], "did not answer in time")
+    return found + [NodeEviction(nodes[node], fault=fault) for node, fault in faults.items()]
+
+
+def cache_identity() -> CacheIdentity | None:
+    """Return what tells this machine's cache from others', also where nodes share it; None: there is none."""
+    try:
+        found = os.stat(machine_cache())
+    except OSError:
+        return None
+    # The number of a device differs from node to node.
+    return found.st_ino, found.st_mtime_ns
+
+
+def evict_here(unused_s: float, keep: Iterable[str], dry_run: bool) -> NodeEviction:
+    """Remove from this machine's cache what it can do without; see :func:`plan_eviction`."""
+    cache, removed = machine_cache(), 0
+    removals = plan_eviction(cache, unused_s, keep, time.time())
+
+    def count(removal: Removal, gone: bool) -> None:
+        nonlocal removed
+        removed += gone
+
+    if not dry_run:
+        carry_out(Store.open(cache), removals, count)
+    return NodeEviction(HERE, str(cache), tuple(removals), removed)
 
 
 def plan_eviction(cache: Path, unused_s: float, keep: Iterable[str], now: float) -> list[Removal]:

@@ -251,10 +251,10 @@ def given_or_auto(executor: Executor | None, *shared: Store) -> AbstractContextM
 
 def one_is_enough(workers: int | None, tasks: int) -> bool:
     """Return whether so many tasks are done in this process, see :class:`AutoExecutor`."""
-    return not _has_cluster() and (workers == 1 or tasks <= 1)
+    return not has_cluster() and (workers == 1 or tasks <= 1)
 
 
-def _has_cluster() -> bool:
+def has_cluster() -> bool:
     """Return whether there is a cluster to use: one named by the environment, or connected already."""
     if os.environ.get("RAY_ADDRESS"):
         return True

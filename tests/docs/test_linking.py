@@ -28,7 +28,7 @@ def commands(*holding: str) -> list[list[str]]:
 
 def test_from_a_dump_and_a_page_to_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(executor, "_has_cluster", lambda: False)
+    monkeypatch.setattr(executor, "has_cluster", lambda: False)
     write_titled(tmp_path, PAGE)
     (tmp_path / "redirects.csv").write_text("from,to\nsmall lake,Vessel Tarn\n", encoding="utf-8")
     for words in (*commands("read-wikidata"), *commands("link", "--markup")):

@@ -31,7 +31,7 @@ BUCKET = "s3://bucket"
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the page's files and a tiny encoder, in which the commands run in this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(executor, "_has_cluster", lambda: False)
+    monkeypatch.setattr(executor, "has_cluster", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     write_titled(tmp_path, PAGE)
     write_encoder(tmp_path / "tiny")

@@ -48,7 +48,7 @@ def prepare_metals(folder: Path) -> tuple[Workspace, str, str]:
 def no_cluster() -> Iterator[None]:
     """Commands use no cluster where one process is enough, though another test may have connected to one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(executor, "_has_cluster", lambda: False)
+        patch.setattr(executor, "has_cluster", lambda: False)
         yield
 
 

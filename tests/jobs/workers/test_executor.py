@@ -70,7 +70,7 @@ def test_ray_is_used_where_it_helps_or_is_there(
 
     monkeypatch.setattr(LocalExecutor, "map", map_as("here"))
     monkeypatch.setattr(RayExecutor, "map", map_as("ray"))
-    monkeypatch.setattr(module, "_has_cluster", lambda: cluster)
+    monkeypatch.setattr(module, "has_cluster", lambda: cluster)
     monkeypatch.setattr("cluster.session.session", no_session)
     with AutoExecutor(workers) as auto:
         list(auto.map(Squares, (), list(range(tasks))))
@@ -87,7 +87,7 @@ class no_session:
 
 def test_an_address_in_the_environment_is_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert module._has_cluster()
+    assert module.has_cluster()
 
 
 def test_parts_are_made_once_and_only_where_missing(
