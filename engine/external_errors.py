@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from engine.bucket_errors import meaning, of_pyarrow
 from engine.errors import FormatError, StorageError, UserError
 
 AGAIN = "then run the command again"
@@ -211,6 +212,9 @@ def _of_system(error: OSError) -> tuple[str, str, str]:
     files = [os.fsdecode(one) for one in named if isinstance(one, str | bytes | os.PathLike)]
     reason = os.strerror(error.errno) if error.errno else ""
     text = _DETAIL.sub("", _NUMBER.sub("", first_line(error)))  # pyarrow's stand in no attribute
+    if refused := of_pyarrow(str(error)):
+        what, way_out = meaning(*refused) or ("", _BUCKET)
+        return what, first_line(error), way_out
     if "AWS Error" in str(error):
         return "", first_line(error), _BUCKET
     if not reason:

@@ -66,6 +66,7 @@ def main(settings: CleanSettings) -> None:
     workspace meanwhile.
     """
     from jobs.steps.cleaning import plan_cleaning
+    from jobs.steps.unfinished_uploads import give_up_uploads
 
     started = time.monotonic()
     workspace = Workspace.open(settings.workspace)
@@ -76,17 +77,18 @@ def main(settings: CleanSettings) -> None:
     if plan.unknown:
         console.say(f"left alone: {', '.join(plan.unknown)}")
     removed = 0 if settings.dry_run else _carry_out(workspace.root, plan.removals)
+    uploads, given_up = give_up_uploads(workspace.root, settings.dry_run)
     evicted = [] if settings.caches is None else _evict(settings, plan.bundles)
     freed = [removal for one in evicted for removal in one.removals]
     console.result(
         bundles_kept=len(plan.bundles),
-        removals=len(plan.removals) + len(freed),
-        removed=removed + sum(one.removed for one in evicted),
+        removals=len(plan.removals) + uploads + len(freed),
+        removed=removed + given_up + sum(one.removed for one in evicted),
         mib=f"{sum(one.bytes for one in plan.removals) / 2**20:.1f}",
         cache_mib=f"{sum(one.bytes for one in freed) / 2**20:.1f}",
+        left_alone=len(plan.unknown),
         caches=sum(not one.fault for one in evicted),
         nodes_failed=sum(bool(one.fault) for one in evicted),
-        left_alone=len(plan.unknown),
         seconds=f"{time.monotonic() - started:.1f}",
     )
 

@@ -1,44 +1,34 @@
-"""Reach S3 buckets: the client of the environment's AWS configuration, and what pyarrow's file system lacks.
+"""Read and write objects of S3 buckets where pyarrow's file system falls short.
 
-Keys, region and endpoint are those of the usual AWS configuration (``AWS_REGION``, ``AWS_DEFAULT_REGION``,
-``AWS_ENDPOINT_URL_S3``, ``AWS_ENDPOINT_URL``, the profile of ``AWS_PROFILE`` in ``~/.aws/config``), in the
-order in which AWS' own programs look at them; nothing comes from a file of ours. pyarrow lists and reads;
-uploads and conditional writes go through boto3, since a stream of pyarrow that breaks off leaves what was
-written until then under the object's final name.
+pyarrow lists and reads; uploads, conditional writes and copies of one state go through boto3, since a stream
+of pyarrow that breaks off leaves what was written until then under the object's final name. How buckets are
+reached, and what is tried again, is in :mod:`engine.storage.s3_client`.
 
 A path is ``bucket/key``, as in pyarrow. Nothing in it is decoded: ``#``, ``?``, ``%`` and ``;`` are letters.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+import time
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import urlsplit
-
-import pyarrow.fs as pafs
 
 from engine.errors import StorageError
+from engine.storage.s3_client import CHECK, call, code_of
 
 _BLOCK = 4 << 20
 _DELETED_AT_ONCE = 1000
-_DEFAULT_REGION = "us-east-1"
-_LOCATED = ("AWS_", "HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-"""Beginnings of the names, in capitals, of variables that a client depends on."""
 
 _REFUSED = {"412", "409", "PreconditionFailed", "ConditionalRequestConflict"}
 """Answers of a server to a write whose condition does not hold."""
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _NO_CONDITIONS = {"501", "NotImplemented"}
 """Answers of a server that knows no conditional writes."""
-
-_CHECK = (
-    "check the bucket's name and the variables AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and "
-    "AWS_ENDPOINT_URL, or the profile in ~/.aws"
-)
+_CONFLICT_WAITS_S = (0.1, 0.3, 1.0)
+"""Waits before a conditional write is sent again that was refused although its condition held: another one
+was under way at that moment."""
 
 
 class ChangedError(Exception):
@@ -52,13 +42,13 @@ class Version(NamedTuple):
     etag: str
 
 
-class _Client(NamedTuple):
-    """A boto3 client, its region, its endpoint where that is not AWS' own, and keys for pyarrow."""
+class UnfinishedUpload(NamedTuple):
+    """An upload in parts that was neither ended nor given up: its parts take space and are in no listing."""
 
-    s3: Any
-    region: str
-    endpoint: str | None
-    keys: dict[str, str]
+    path: str
+    upload_id: str
+    begun: float
+    """Seconds since the epoch."""
 
 
 def split_address(address: str) -> str:
@@ -83,81 +73,66 @@ def split_address(address: str) -> str:
     return path
 
 
-def open_bucket(bucket: str) -> pafs.S3FileSystem:
-    """Return pyarrow's file system for a bucket, after a check that it can be used.
-
-    Raises:
-        StorageError: it cannot; says why, and where to look.
-    """
-    return _open_bucket(bucket, _environment())
-
-
-@lru_cache(maxsize=64)
-def _open_bucket(bucket: str, environment: tuple[tuple[str, str], ...]) -> pafs.S3FileSystem:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        client = _client(environment)
-        client.s3.head_bucket(Bucket=bucket)
-    except (BotoCoreError, ClientError, ValueError) as error:
-        raise StorageError(f"s3://{bucket}: {error}; {_CHECK}") from None
-    if client.endpoint is None:
-        return pafs.S3FileSystem(region=client.region, **client.keys)
-    parts = urlsplit(client.endpoint)
-    return pafs.S3FileSystem(
-        endpoint_override=parts.netloc, scheme=parts.scheme, region=client.region, **client.keys
-    )
-
-
 def versions(path: str) -> dict[str, Version]:
     """Return the objects below a folder by their paths, sorted, as one listing sees them."""
     bucket, _, key = path.partition("/")
     prefix = f"{key}/" if key else ""
-    found: dict[str, Version] = {}
-    with _reaching(path) as s3:
+
+    def listed(s3: Any) -> dict[str, Version]:
+        found: dict[str, Version] = {}
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for one in page.get("Contents", ()):
                 if not one["Key"].endswith("/"):  # else a folder that a console has made
                     found[f"{bucket}/{one['Key']}"] = Version(one["Size"], one["ETag"])
-    return dict(sorted(found.items()))
+        return found
+
+    return dict(sorted(call(path, listed).items()))
 
 
 def version(path: str) -> Version | None:
     """Return the state of an object; None where there is none."""
-    bucket, _, key = path.partition("/")
-    with _reaching(path) as s3:
-        return _head(s3, bucket, key)
+    return call(path, lambda s3: _head(s3, path))
 
 
 def read(path: str) -> tuple[bytes, Version] | None:
     """Return an object's content and the state that it is of; None where there is none."""
     bucket, _, key = path.partition("/")
-    with _reaching(path) as s3:
+
+    def got(s3: Any) -> tuple[bytes, Version] | None:
         try:
             answer = s3.get_object(Bucket=bucket, Key=key)
         except s3.exceptions.ClientError as error:
-            if _code(error) in _MISSING:
+            if code_of(error) in _MISSING:
                 return None
             raise
         return answer["Body"].read(), Version(answer["ContentLength"], answer["ETag"])
 
+    return call(path, got)
+
 
 def download(path: str, state: Version, sink: BinaryIO) -> None:
-    """Write an object's content to ``sink``.
+    """Write an object's content to ``sink``, which is emptied before.
+
+    boto3 compares it with the checksum that S3 keeps, where it keeps one of the whole object.
 
     Raises:
         ChangedError: it is no longer in this state.
     """
     bucket, _, key = path.partition("/")
-    with _reaching(path) as s3:
+
+    def copied(s3: Any) -> None:
         try:
             body = s3.get_object(Bucket=bucket, Key=key, IfMatch=state.etag)["Body"]
         except s3.exceptions.ClientError as error:
-            if _code(error) in _REFUSED | _MISSING:
+            if code_of(error) in _REFUSED | _MISSING:
                 raise ChangedError from None
             raise
+        sink.seek(0)
+        sink.truncate()
         for block in body.iter_chunks(_BLOCK):
             sink.write(block)
+
+    call(path, copied)
 
 
 def upload(source: Path, path: str) -> None:
@@ -171,9 +146,12 @@ def upload(source: Path, path: str) -> None:
     """
     bucket, _, key = path.partition("/")
     size = source.stat().st_size
-    with _reaching(path) as s3:
+
+    def written(s3: Any) -> Version | None:
         s3.upload_file(str(source), bucket, key)
-        there = _head(s3, bucket, key)
+        return _head(s3, path)
+
+    there = call(path, written)
     if there is None or there.size != size:
         arrived = "is not there" if there is None else f"has {there.size} bytes"
         raise StorageError(f"s3://{path}: {arrived} after {size} bytes were written; run the command again")
@@ -182,29 +160,44 @@ def upload(source: Path, path: str) -> None:
 def replace(path: str, content: bytes, expected: Version | None) -> bool:
     """Write an object if it is still in a state, None: if there is none; return whether it was.
 
-    Where the server knows no conditional writes, the state is compared just before.
+    Where the server knows no conditional writes, the state is compared just before. A write whose answer was
+    lost is sent again and then refused, as the object is no longer in that state: so what is there then is
+    read, and counts as written if it is this content.
     """
+    sent: list[bool] = []
+    for wait in (*_CONFLICT_WAITS_S, None):
+        if call(path, lambda s3: _replaced(s3, path, content, expected, sent)):
+            return True
+        found = read(path)
+        if sent and found is not None and found[0] == content and found[1] != expected:
+            return True
+        if (None if found is None else found[1]) != expected or wait is None:
+            return False
+        time.sleep(wait)
+    return False
+
+
+def _replaced(s3: Any, path: str, content: bytes, expected: Version | None, sent: list[bool]) -> bool:
     bucket, _, key = path.partition("/")
     condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": expected.etag}
-    with _reaching(path) as s3:
-        if _head(s3, bucket, key) != expected:
+    if _head(s3, path) != expected:
+        return False
+    sent.append(True)
+    try:
+        s3.put_object(Bucket=bucket, Key=key, Body=content, **condition)
+    except s3.exceptions.ClientError as error:
+        if code_of(error) in _REFUSED or (code_of(error) in _MISSING and expected is not None):
             return False
-        try:
-            s3.put_object(Bucket=bucket, Key=key, Body=content, **condition)
-        except s3.exceptions.ClientError as error:
-            if _code(error) in _REFUSED or (_code(error) in _MISSING and expected is not None):
-                return False
-            if _code(error) not in _NO_CONDITIONS:
-                raise
-            s3.put_object(Bucket=bucket, Key=key, Body=content)
+        if code_of(error) not in _NO_CONDITIONS:
+            raise
+        s3.put_object(Bucket=bucket, Key=key, Body=content)
     return True
 
 
 def delete(path: str) -> None:
     """Remove an object, if it is there."""
     bucket, _, key = path.partition("/")
-    with _reaching(path) as s3:
-        s3.delete_object(Bucket=bucket, Key=key)
+    call(path, lambda s3: s3.delete_object(Bucket=bucket, Key=key))
 
 
 def delete_all(paths: Iterable[str]) -> None:
@@ -217,67 +210,56 @@ def delete_all(paths: Iterable[str]) -> None:
     for first in range(0, len(left), _DELETED_AT_ONCE):
         some = left[first : first + _DELETED_AT_ONCE]
         bucket = some[0].partition("/")[0]
-        named = [{"Key": path.partition("/")[2]} for path in some]
-        with _reaching(some[0]) as s3:
-            answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": named, "Quiet": True})
+        answer = call(some[0], partial(_deleted, bucket, [path.partition("/")[2] for path in some]))
         if refused := answer.get("Errors"):
             one = refused[0]
             raise StorageError(
-                f"s3://{bucket}/{one['Key']}: {one['Code']}: {one.get('Message', '')}; {_CHECK}"
+                f"s3://{bucket}/{one['Key']}: cannot be removed ({one['Code']}: {one.get('Message', '')}), "
+                f"which needs the right s3:DeleteObject; {CHECK}"
             )
 
 
-@contextmanager
-def _reaching(path: str) -> Iterator[Any]:
-    """Yield the client; what it raises becomes an error that names the address."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield _client(_environment()).s3
-    except (Boto3Error, BotoCoreError, ClientError) as error:
-        raise StorageError(f"s3://{path}: {error}; {_CHECK}") from None
+def _deleted(bucket: str, keys: list[str], s3: Any) -> Any:
+    named = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+    return s3.delete_objects(Bucket=bucket, Delete=named)
 
 
-def _head(s3: Any, bucket: str, key: str) -> Version | None:
+def unfinished_uploads(path: str) -> list[UnfinishedUpload]:
+    """Return the uploads below a folder that a writer left behind, or that are under way."""
+    bucket, _, key = path.partition("/")
+    prefix = f"{key}/" if key else ""
+
+    def listed(s3: Any) -> list[UnfinishedUpload]:
+        pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
+        return [
+            UnfinishedUpload(f"{bucket}/{one['Key']}", one["UploadId"], one["Initiated"].timestamp())
+            for page in pages
+            for one in page.get("Uploads", ())
+        ]
+
+    return call(path, listed)
+
+
+def give_up_upload(one: UnfinishedUpload) -> None:
+    """Remove the parts of an upload that was not ended; if it has ended meanwhile, nothing happens."""
+    bucket, _, key = one.path.partition("/")
+
+    def aborted(s3: Any) -> None:
+        try:
+            s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=one.upload_id)
+        except s3.exceptions.ClientError as error:
+            if code_of(error) not in _MISSING | {"NoSuchUpload"}:
+                raise
+
+    call(one.path, aborted)
+
+
+def _head(s3: Any, path: str) -> Version | None:
+    bucket, _, key = path.partition("/")
     try:
         answer = s3.head_object(Bucket=bucket, Key=key)
     except s3.exceptions.ClientError as error:
-        if _code(error) in _MISSING:
+        if code_of(error) in _MISSING:
             return None
         raise
     return Version(answer["ContentLength"], answer["ETag"])
-
-
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _environment() -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((n, v) for n, v in os.environ.items() if n.upper().startswith(_LOCATED)))
-
-
-@lru_cache(maxsize=8)
-def _client(environment: tuple[tuple[str, str], ...]) -> _Client:
-    """Return the client of an environment; to make one takes a tenth of a second."""
-    import boto3
-    from botocore.config import Config
-
-    session = boto3.session.Session()
-    # boto3 does not look at AWS_REGION, which AWS' other programs prefer to AWS_DEFAULT_REGION.
-    region = os.environ.get("AWS_REGION") or session.region_name or _DEFAULT_REGION
-    s3 = session.client("s3", region_name=region)
-    # What the endpoint would be without configuration: pyarrow is told of another one only.
-    usual = session.client("s3", region_name=region, config=Config(ignore_configured_endpoint_urls=True))
-    endpoint = s3.meta.endpoint_url
-    return _Client(s3, region, None if endpoint == usual.meta.endpoint_url else endpoint, _keys(session))
-
-
-def _keys(session: Any) -> dict[str, str]:
-    """Return the keys that pyarrow has to be told, since it does not look for them in ``~/.aws/config``."""
-    found = session.get_credentials()
-    if found is None or found.method not in ("config-file", "assume-role"):
-        return {}
-    keys = found.get_frozen_credentials()
-    told = {"access_key": keys.access_key, "secret_key": keys.secret_key}
-    return told | ({"session_token": keys.token} if keys.token else {})

@@ -7,7 +7,7 @@ follows the bucket in an address is the path as it stands: nothing in it is deco
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 from engine.errors import StorageError
 from engine.external_errors import first_line, package_of
 from engine.storage.read_only import READ_ONLY, read_only_scheme
-from engine.storage.store import Store
+from engine.storage.store import Store, T
 
 _SHOWN = 200
 """Characters of another library's error that are shown."""
@@ -121,6 +121,17 @@ class SourceStore(Store):
         """The address that :func:`source_store` takes."""
         inside = self.path[len(self.base) :].strip("/")
         return f"{self.origin}/{inside}" if inside else self.origin
+
+    def _files(self, asked: Callable[[pafs.FileSystem], T]) -> T:
+        return asked(self.fs)
+
+    def _opened(self) -> pa.NativeFile:
+        return self.fs.open_input_file(self.path)
+
+    def read_bytes(self) -> bytes:
+        """Return a file's content."""
+        with self.open_input() as stream:
+            return bytes(stream.read())
 
     def read_if_there(self) -> bytes | None:
         """Return a file's content, or None where there is none."""

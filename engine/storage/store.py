@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import glob
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -28,15 +27,16 @@ from engine.errors import MissingFileError, StorageError
 from engine.external_errors import translated
 from engine.storage import s3
 from engine.storage.local_files import ASIDE, in_one_step, local_path, new_folder, readable_names, swap_in
+from engine.storage.object_copies import copied
+from engine.storage.object_stream import open_object
 from engine.storage.read_only import refuse_read_only
 from engine.storage.relative import check_relative
+from engine.storage.s3_client import call_files, open_bucket
 from engine.storage.staging import note_staged
 
 _CHUNK = 4 << 20
 _TRIES = 3
 """Times that what changes while it is copied is copied again."""
-NOTES = ".made-of"
-"""Folder of a cache that says what its copies were made of."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def local_folder(name: str) -> str:
         there = _shown(s3.versions(folder.path))
         if not there:
             raise StorageError(f"{name}: no such folder")
-        copies = {_copied(path, state, machine_cache()) for path, state in there.items()}
+        copies = {copied(path, state, machine_cache()) for path, state in there.items()}
         if None not in copies and _shown(s3.versions(folder.path)) == there:
             break
     else:
@@ -130,7 +130,7 @@ class Store:
         if scheme.lower() != "s3":
             raise StorageError(f"{text}: only local paths and s3:// addresses are known")
         path = s3.split_address(text)
-        return cls(s3.open_bucket(path.partition("/")[0]), path, False)
+        return cls(open_bucket(path), path, False)
 
     @property
     def uri(self) -> str:
@@ -153,15 +153,25 @@ class Store:
     def __str__(self) -> str:
         return self.uri
 
+    def _files(self, asked: Callable[[pafs.FileSystem], T]) -> T:
+        """Ask the file system, in a bucket with keys that are still good, and again where that may help."""
+        return asked(self.fs) if self.is_local else call_files(self.path, asked)
+
+    def _opened(self) -> pa.NativeFile:
+        return self.fs.open_input_file(self.path) if self.is_local else open_object(self.path)
+
+    def _info(self) -> pafs.FileInfo:
+        return self._files(lambda fs: fs.get_file_info(self.path))
+
     @_naming
     def exists(self) -> bool:
         """Return whether a file or a folder is there."""
-        return bool(self.fs.get_file_info(self.path).type != pafs.FileType.NotFound)
+        return bool(self._info().type != pafs.FileType.NotFound)
 
     @_naming
     def size(self) -> int:
         """Bytes of this file; -1 where there is none."""
-        info = self.fs.get_file_info(self.path)
+        info = self._info()
         return info.size if info.type == pafs.FileType.File else -1
 
     @_naming
@@ -177,7 +187,8 @@ class Store:
         """
         selector = pafs.FileSelector(self.path, recursive=True, allow_not_found=True)
         try:
-            paths = [i.path for i in self.fs.get_file_info(selector) if i.type == pafs.FileType.File]
+            infos = self._files(lambda fs: fs.get_file_info(selector))
+            paths = [info.path for info in infos if info.type == pafs.FileType.File]
         except UnicodeDecodeError:  # pyarrow gives up on a folder with one such name
             paths = readable_names(self.path, suffix)
         start = len(self.path)
@@ -186,9 +197,18 @@ class Store:
 
     @_naming
     def read_bytes(self) -> bytes:
-        """Return a file's content."""
-        with self.open_input() as stream:
-            return bytes(stream.read())
+        """Return a file's content, in a bucket after a look at its checksum.
+
+        Raises:
+            MissingFileError: it is not there.
+        """
+        if self.is_local:
+            with self.open_input() as stream:
+                return bytes(stream.read())
+        content = self.read_if_there()
+        if content is None:
+            raise MissingFileError(f"{self.uri}: no such file")
+        return content
 
     @_naming
     def sha256(self) -> str:
@@ -204,7 +224,7 @@ class Store:
             MissingFileError: it is not there.
         """
         try:
-            return self.fs.open_input_file(self.path)
+            return self._opened()
         except FileNotFoundError:
             raise MissingFileError(f"{self.uri}: no such file") from None
 
@@ -273,9 +293,9 @@ class Store:
     @_naming
     def delete(self) -> None:
         """Remove this file or folder, if it is there."""
-        info = self.fs.get_file_info(self.path)
+        info = self._info()
         if info.type == pafs.FileType.Directory:
-            self.fs.delete_dir(self.path)
+            self._files(lambda fs: fs.delete_dir(self.path))
         elif info.type == pafs.FileType.File:
             # Of a bucket's last file in a folder pyarrow would leave an empty object for the folder.
             self.fs.delete_file(self.path) if self.is_local else s3.delete(self.path)
@@ -297,8 +317,7 @@ class Store:
         for name in [n for n in names if n != last]:
             s3.upload(folder / name, f"{self.path}/{name}")
             old.discard((self / name).path)
-        for path in old:
-            self.fs.delete_file(path)
+        s3.delete_all(old)
         s3.upload(folder / last, f"{self.path}/{last}")
         shutil.rmtree(folder)
 
@@ -350,7 +369,7 @@ class Store:
             state = s3.version(self.path)
             if state is None:
                 raise MissingFileError(f"{self.uri}: no such file")
-            if copy := _copied(self.path, state, cache):
+            if copy := copied(self.path, state, cache):
                 return copy
         raise StorageError(f"{self.uri}: is being written to; run the command again when that is done")
 
@@ -367,30 +386,3 @@ def _changed(path: Path) -> int:
 def _shown(files: dict[str, s3.Version]) -> dict[str, s3.Version]:
     """Return the files whose names do not begin with a dot."""
     return {path: state for path, state in files.items() if not path.rpartition("/")[2].startswith(".")}
-
-
-def _copied(path: str, state: s3.Version, cache: Path) -> Path | None:
-    """Return a copy of an object in this state, made unless it is there; None if the object has changed.
-
-    Beside the copies lies a note of what each was made of: which state, and the copy's own time of change,
-    as another process may have put a copy of another state in its place.
-    """
-    target, note = cache / path, cache / NOTES / f"{path}.json"
-    try:
-        there = target.stat()
-        if json.loads(note.read_bytes()) == [state.etag, state.size, there.st_mtime_ns] and (
-            there.st_size == state.size
-        ):
-            return target
-    except (OSError, ValueError):
-        pass  # not there, or not whole: made
-    try:
-        with in_one_step(target) as temporary:
-            with temporary.open("wb") as sink:
-                s3.download(path, state, sink)
-            changed = temporary.stat().st_mtime_ns
-    except s3.ChangedError:
-        return None
-    with in_one_step(note) as temporary:
-        temporary.write_text(json.dumps([state.etag, state.size, changed]))
-    return target

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from cluster.nodes import on_nodes, other_nodes
 from engine.storage.local_files import is_left_behind
+from engine.storage.object_copies import NOTES
 from engine.storage.removal import Listing, Removal, carry_out, counted
-from engine.storage.store import NOTES, Store, machine_cache
+from engine.storage.store import Store, machine_cache
 from jobs.steps.survey import DAY
 
 _BUNDLES = "bundles"

@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import boto3
 import pytest
 
 from engine.errors import UserError
 from engine.storage.publishing import point_to
 from engine.storage.removal import JOURNAL
-from engine.storage.s3 import versions
+from engine.storage.s3 import unfinished_uploads, versions
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs.clean import main
 from jobs.steps.cleaning import plan_cleaning
+from jobs.steps.unfinished_uploads import give_up_uploads
 from tests.support.commands import run_command
 from tests.support.grown import (
     BLOCKS,
@@ -33,6 +35,7 @@ from tests.support.grown import (
     publish_bundle,
     write,
 )
+from tests.support.s3_proxy import Fault, S3Proxy
 
 
 def of_old(old: Generation) -> set[tuple[str, str]]:
@@ -226,6 +229,32 @@ def test_in_a_bucket(s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert {path: before[path] for path in after} == after
     check_readable(workspace)
     assert plan_cleaning(workspace, 1).removals == []
+
+
+def test_uploads_that_a_killed_writer_left_are_given_up(
+    s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], s3_proxy: S3Proxy
+) -> None:
+    workspace = Workspace.open(f"{s3}/w")
+    write(workspace, "corpora/20200101T000000-00000000/manifest.json")
+    client, key = boto3.client("s3"), {"Bucket": s3.removeprefix("s3://"), "Key": "w/bundles/large"}
+    begun = client.create_multipart_upload(**key)["UploadId"]
+    client.upload_part(**key, UploadId=begun, PartNumber=1, Body=b"x")
+    words = ("--workspace", f"{s3}/w")
+    assert run_command(main, *words, "--dry-run") == 0
+    assert f"unfinished upload {s3}/w/bundles/large, begun " in capsys.readouterr().err
+    assert len(unfinished_uploads(workspace.root.path)) == 1
+    assert give_up_uploads(workspace.root, False, now=unfinished_uploads(workspace.root.path)[0].begun) == (
+        0,
+        0,
+    )
+    s3_proxy.faults = [Fault(403, "AccessDenied", matches="uploads")]
+    assert run_command(main, *words) == 0
+    assert "not looked for: s3://" in (said := capsys.readouterr().err)
+    assert "ListMultipartUploads needs the right s3:ListBucketMultipartUploads" in said
+    s3_proxy.faults = []
+    assert run_command(main, *words) == 0
+    assert "removals=1 removed=1 " in capsys.readouterr().out
+    assert unfinished_uploads(workspace.root.path) == []
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ class Fault:
         code: that S3 gives for it, in the answer's XML.
         chance: that a request fails so.
         matches: regular expression of "METHOD /bucket/key?query" that may fail.
+        key: id of the key with which requests fail; "": with any.
         at_most: times in all.
         after: the server has done what was asked, and its answer is lost.
         cut: share of the answer's body that arrives before the connection ends; None: another fault.
@@ -34,6 +35,7 @@ class Fault:
     code: str = "SlowDown"
     chance: float = 1.0
     matches: str = ""
+    key: str = ""
     at_most: int = 1 << 30
     after: bool = False
     cut: float | None = None
@@ -57,31 +59,40 @@ class S3Proxy:
     """A proxy under ``endpoint``; it is told of faults while it runs.
 
     Attributes:
-        seed: of the draws.
         faults: the first one that is drawn happens.
         requests: all, in the order in which they ended.
     """
 
     target: str
-    seed: int = 0
     faults: list[Fault] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     endpoint: str = ""
 
     def __post_init__(self) -> None:
-        self._random, self._lock = random.Random(self.seed), threading.Lock()
+        self._random, self._lock = random.Random(0), threading.Lock()
         self._happened: dict[Fault, int] = {}
 
-    def drawn(self, asked: str) -> Fault | None:
+    def drawn(self, asked: str, signed: str) -> Fault | None:
         """Draw whether a request fails, and how."""
         with self._lock:
             for fault in self.faults:
                 if not re.search(fault.matches, asked) or self._happened.get(fault, 0) >= fault.at_most:
                     continue
+                if fault.key and f"Credential={fault.key}/" not in signed:
+                    continue
                 if self._random.random() < fault.chance:
                     self._happened[fault] = self._happened.get(fault, 0) + 1
                     return fault
         return None
+
+    def reseed(self, seed: int) -> None:
+        """Begin the draws of another seed."""
+        self._random = random.Random(seed)
+
+    def forget(self) -> None:
+        """Forget what was asked and what happened."""
+        self.requests.clear()
+        self._happened.clear()
 
     def happened(self) -> int:
         """Return how many requests failed."""
@@ -124,7 +135,7 @@ def _handler(proxy: S3Proxy) -> type[BaseHTTPRequestHandler]:
 
         def _pass(self) -> None:
             body = self._body()
-            fault = proxy.drawn(f"{self.command} {unquote(self.path)}")
+            fault = proxy.drawn(f"{self.command} {unquote(self.path)}", self.headers.get("Authorization", ""))
             if fault is None or fault.after or fault.cut is not None or fault.flipped:
                 status, headers, content = self._ask(body)
             else:

@@ -11,6 +11,7 @@ import pytest
 from engine.errors import StorageError, UserError
 from engine.models.hub import NamedModel
 from engine.storage import s3 as buckets
+from engine.storage import s3_client
 from engine.storage.store import Store, local_folder
 from engine.storage.workspace import Workspace
 
@@ -222,7 +223,7 @@ def test_without_an_endpoint_it_is_awss_own(monkeypatch: pytest.MonkeyPatch, tmp
     for name in [n for n in os.environ if n.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    client = buckets._client(buckets._environment())
+    client = s3_client._client(s3_client.environment())
     assert (client.region, client.endpoint) == ("us-east-1", None)
 
 
