@@ -17,9 +17,12 @@ from cluster.commandline import command
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import CommandSettings, declared
 from engine.catalogue import open_catalogue
+from engine.corpus.readers.row_files import parse_columns
+from engine.corpus.readers.source_files import shown
 from engine.errors import QueryError, UserError
 from engine.methods import ABLATIONS, METHODS, with_new_entities
 from engine.queries.formats import QuerySet, read_queries
+from engine.queries.records import FIELDS
 from engine.queries.results import ExpansionFolder, PartCounts, RunDescription
 from engine.query import no_answer
 from engine.stages.base import Pipeline
@@ -34,6 +37,8 @@ from jobs.workers.expansion import BatchExpansion, BundleRef, PartExpander, Part
 EXAMPLES = """
   seedset expand --workspace demo-workspace/workspace --queries demo-workspace/sample/queries --method default
   seedset expand --workspace s3://b/w --queries q.parquet --method retexpan --output s3://b/out
+  seedset expand --workspace s3://b/w --queries s3://b/asked --columns id=request,positive=wanted \\
+      --method default
   seedset expand --workspace work --queries q.jsonl --method retexpan --set SegmentRerank.length=8
 """
 
@@ -50,6 +55,11 @@ class ExpandSettings(CommandSettings):
     workspace: str = Field(description="Folder or s3:// prefix that holds the bundle.")
     queries: str = Field(
         description="File or folder of queries (.json, .jsonl, .parquet; in MESED's layout .txt)."
+    )
+    columns: str = Field(
+        default="",
+        description="Columns of the queries that have other names, as id=request,positive=wanted; what else "
+        "the table has is then not read.",
     )
     method: Annotated[str, METHOD_NAME] = Field(description="Expand by this method.")
     set: Changes = declared(MethodSettings, "set")
@@ -76,7 +86,14 @@ def main(settings: ExpandSettings) -> None:
     """Expand a table of queries into Parquet; a rerun makes only what is missing."""
     workspace, pipeline = Workspace.open(settings.workspace), _pipeline(settings)
     opened = Bundle.open(workspace, settings.bundle)
-    asked = read_queries(Store.open(settings.queries), opened.vocabulary, partial(open_catalogue, opened))
+    asked = read_queries(
+        Store.open(settings.queries),
+        opened.vocabulary,
+        partial(open_catalogue, opened),
+        parse_columns(settings.columns, FIELDS, "--columns"),
+    )
+    if asked.unread:
+        console.say(f"columns that are not read, as --columns names others: {shown(asked.unread)}")
     found = with_checked_options(asked, pipeline)
     if any(labelled.query.new for labelled in found.queries):
         pipeline = with_new_entities(pipeline)

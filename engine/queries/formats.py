@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -41,6 +42,7 @@ from engine.corpus.readers.json_stream import BLOCK, line_object, lines, wrong_t
 from engine.corpus.readers.rows import batch_rows
 from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out, shown
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
+from engine.queries.columns import QueryColumns
 from engine.queries.fields import NewSeed, NewSeeds
 from engine.queries.mesed import SUFFIX, RawRecord, mesed_records, query_texts
 from engine.queries.records import (
@@ -133,6 +135,8 @@ class QuerySet:
 
     queries: list[LabelledQuery] = field(default_factory=list)
     refused: list[RefusedQuery] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    """Columns that were not read, as others were named."""
 
     @property
     def missing(self) -> int:
@@ -162,7 +166,10 @@ class QuerySet:
 
 
 def read_queries(
-    source: Store, vocabulary: Vocabulary, catalogue: Callable[[], Catalogue] | None = None
+    source: Store,
+    vocabulary: Vocabulary,
+    catalogue: Callable[[], Catalogue] | None = None,
+    columns: Mapping[str, str] = MappingProxyType({}),
 ) -> QuerySet:
     """Read a query file, or all of a folder (of its ``query`` folder, if any).
 
@@ -171,22 +178,25 @@ def read_queries(
         vocabulary: that they are about.
         catalogue: knows the attributes that filters name; opened where there is one. None: queries with
             filters or new entities are refused.
+        columns: what fields are called there, by our names, see :class:`QueryColumns`.
 
     Raises:
         StorageError: nothing is there.
-        FormatError: no file of a known format, or no record in any of them.
+        FormatError: no file of a known format, or no record in any of them; no column of a name given.
         QueryError: every record was refused; names the first reason.
     """
     found = QuerySet()
-    reader = _Reader(vocabulary, catalogue)
+    reader, named = _Reader(vocabulary, catalogue), QueryColumns(columns)
     for file, position, record in _found(_files(source)):
-        answer = reader.take(file, position, record)
+        answer = reader.take(file, position, named.take(record))
         if isinstance(answer, RefusedQuery):
             found.refused.append(answer)
         else:
             found.queries.append(answer)
     if not found.queries and not found.refused:
         raise FormatError(f"{source.uri}: holds no query")
+    named.check(source.uri)
+    found.unread.extend(sorted(named.unread))
     if not found.queries:
         raise QueryError(
             f"{source.uri}: none of its {len(found.refused)} queries can be used; the first: "

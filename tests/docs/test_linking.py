@@ -39,7 +39,7 @@ def test_from_a_dump_and_a_page_to_a_corpus(tmp_path: Path, monkeypatch: pytest.
         ("Vessel Tarn", [], {"class": ["lake"]}),
     ]
     got = run_import("w", "linked", "parquet", strict=True)
-    assert got.held == [("Mira", "Mira"), ("Vessel Tarn", "Vessel"), ("Mira", "Mira")]
+    assert got.held == [("Mira", "Mira"), ("Vessel Tarn", "Vessel"), ("Mira", "Great Mira")]
     assert [one["sentence"] for one in got.mentions][1:] == [
         "Northland has two lakes: Mira, and the tarn at Vessel.",
         "Boats cross the Great Mira in summer.",

@@ -71,22 +71,26 @@ def test_from_raw_texts_on_a_bucket_to_a_table_of_answers(page: Path, s3: str) -
     bucket = Store.open(s3)
     names = list(dict.fromkeys(row["entity"] for row in rows))
     queries = [json.loads(line) for line in (page / "queries.jsonl").read_text("utf-8").splitlines()]
-    tables = {"products.parquet": pa.table({"title": names, "price": pa.nulls(len(names))})}
-    tables["queries.parquet"] = pa.Table.from_pylist([{k: q[k] for k in QUERY} for q in queries])
     texts = [row["sentence"] for row in rows]
-    tables["reviews/part-00000-1f.c000.snappy.parquet"] = pa.table({"body": texts, "n": range(len(texts))})
+    asked = {"request": [q["id"] for q in queries], "day": [1] * len(queries)}
+    asked |= {"wanted": [q["positive"] for q in queries], "unwanted": [q["negative"] for q in queries]}
+    tables = {
+        "products": pa.table({"title": names, "price": pa.nulls(len(names))}),
+        "asked": pa.table(asked),
+        "reviews": pa.table({"body": texts, "n": range(len(texts))}),
+        "labelled": pa.table({"product": [row["entity"] for row in rows], "comment": texts}),
+    }
     for name, table in tables.items():
-        with (bucket / name).writing() as path:
-            pq.write_table(table, path)
-    (bucket / "reviews/_SUCCESS").write_bytes(b"")  # one part, for which this process is enough
+        with (bucket / name / "part-00000-1f.c000.snappy.parquet").writing() as path:
+            pq.write_table(table, path, flavor="spark")  # one part, for which this process is enough
+        for beside in ("_SUCCESS", ".part-00000-1f.c000.snappy.parquet.crc"):
+            (bucket / name / beside).write_bytes(b"")
     lines = [words for block in blocks(PAGE, "bash") for words in command_lines(block)]
     on_bucket = [[w.replace(BUCKET, s3) for w in words] for words in lines if BUCKET in " ".join(words)]
-    assert walk(on_bucket) == ["link", *("import", "preprocess", "train-encoder", "build-index"), "expand"]
+    commands = ["link", "import", "preprocess", "train-encoder", "build-index", "expand", "import"]
+    assert walk(on_bucket) == commands
     (part,) = (bucket / "answers").files(".parquet")
     with part.open_input() as stream:
         answers = pq.read_table(stream)
     assert set(answers["query_id"].to_pylist()) == {query["id"] for query in queries}
     assert set(answers["name"].to_pylist()) <= set(names)
-
-
-QUERY = ("id", "positive", "negative")

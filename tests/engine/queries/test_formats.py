@@ -344,3 +344,22 @@ def test_digest_is_of_queries_in_order_not_of_their_truth(tmp_path: Path) -> Non
     one, other = ultrawiki(query_id="1"), ultrawiki(query_id="2")
     assert digest(one, other) == digest(one, {**other, "pos_gt": []})
     assert len({digest(one, other), digest(other, one), digest(one)}) == 3
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_columns_of_other_names(tmp_path: Path, form: str) -> None:
+    row = {"request": "r1", "wanted": ["iron"], "positive": ["neon"], "price": 2, "top_k": 3, "_own": 1}
+    file = tmp_path / f"asked.{form}"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist([row]), file)
+    else:
+        file.write_text(json.dumps(row))
+    columns = {"id": "request", "positive": "wanted"}
+    found = read_queries(Store.open(file), WORDS, columns=columns)
+    query = found.queries[0].query
+    assert (query.id, query.positive, query.top_k) == ("r1", (0,), 3)
+    assert found.unread == ["positive", "price"]
+    with pytest.raises(FormatError, match="has no column unwanted, which --columns names; it has p"):
+        read_queries(Store.open(file), WORDS, columns=columns | {"negative": "unwanted"})
+    with pytest.raises(QueryError, match="no field is called 'request'"):
+        read_queries(Store.open(file), WORDS)
