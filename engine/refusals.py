@@ -66,6 +66,9 @@ class Code(StrEnum):
     # Queries.
     QUERY_INVALID = "query_invalid"
     NO_TRUTH = "no_truth"
+    TIMEOUT = "timeout"
+    INTERNAL = "internal"
+    WORKER_DIED = "worker_died"
 
 
 def encodable(text: str) -> str:

@@ -59,12 +59,18 @@ REFUSED_SHOWN = 5
 """Refused queries that are shown one by one."""
 
 
-def say_refused(refused: Sequence[object], whereto: str) -> None:
-    """Print what was refused: the first ones with their reasons, then how many, and what becomes of them."""
+def say_refused(refused: Sequence[object], whereto: str, count: int | None = None) -> None:
+    """Print what was refused: the first ones with their reasons, then how many, and what becomes of them.
+
+    Args:
+        refused: the first ones, or all.
+        whereto: what becomes of them.
+        count: of all, where not all are given.
+    """
     for refusal in refused[:REFUSED_SHOWN]:
         say(f"REFUSED {refusal}")
     if refused:
-        say(f"REFUSED in all: {len(refused)} queries; {whereto}")
+        say(f"REFUSED in all: {count or len(refused)} queries; {whereto}")
 
 
 def result(counted: Mapping[str, Any] = MappingProxyType({}), /, **counts: Any) -> None:
@@ -109,7 +115,16 @@ class Meter:
             self._logged = time.monotonic()
             of = f"/{self.total}" if self.total else ""
             rate = self.done / max(self._logged - self._started, 1e-9)
-            say(f"{self.label}: {self.done}{of} ({rate:.1f}/s) {note}".rstrip())
+            left = f", {_time_left((self.total - self.done) / rate)} left" if self.total and rate else ""
+            say(f"{self.label}: {self.done}{of} ({rate:.1f}/s{left}) {note}".rstrip())
+
+
+def _time_left(seconds: float) -> str:
+    """Return a time as people say it: ``40 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 @contextmanager

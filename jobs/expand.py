@@ -7,9 +7,12 @@ missing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from hashlib import sha256
-from typing import Annotated
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
@@ -20,8 +23,9 @@ from engine.catalogue import open_catalogue
 from engine.corpus.readers.row_files import parse_columns
 from engine.corpus.readers.source_files import shown
 from engine.errors import QueryError, UserError
-from engine.methods import ABLATIONS, METHODS, with_new_entities
-from engine.queries.formats import QuerySet, read_queries
+from engine.methods import ABLATIONS, METHODS
+from engine.queries.columns import QueryColumns
+from engine.queries.formats import iter_queries, none_usable
 from engine.queries.records import FIELDS
 from engine.queries.results import ExpansionFolder, PartCounts, RunDescription
 from engine.query import no_answer
@@ -30,9 +34,19 @@ from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
-from jobs.steps.query_options import with_checked_options
+from jobs.steps.query_spool import QuerySpool
+from jobs.steps.routing import Router
+from jobs.workers.attempts import died_at_work, forget
 from jobs.workers.executor import Executor, PartsResult, make_parts
-from jobs.workers.expansion import BatchExpansion, BundleRef, PartExpander, PartQueries, StagePools
+from jobs.workers.expansion import PartExpander, StagePools
+from jobs.workers.failures import WorkerDiedError
+from jobs.workers.stage_run import BatchExpansion, BundleRef
+
+T = TypeVar("T")
+
+ROUNDS = 5
+"""Times that the work goes on where a process died each time that Ray started it: a part may hold several
+queries that kill."""
 
 EXAMPLES = """
   seedset expand --workspace demo-workspace/workspace --queries demo-workspace/sample/queries --method default
@@ -42,26 +56,24 @@ EXAMPLES = """
   seedset expand --workspace work --queries q.jsonl --method retexpan --set SegmentRerank.length=8
 """
 
-MAX_PART = 1024
-"""Queries of a part: large enough for the file format, small enough to be made twice."""
-
-MIN_PARTS = 16
-"""Small tables are cut finer, so that no worker idles while another makes the last part."""
-
 
 class ExpandSettings(CommandSettings):
     """The settings of the command."""
 
     workspace: str = Field(description="Folder or s3:// prefix that holds the bundle.")
     queries: str = Field(
-        description="File or folder of queries (.json, .jsonl, .parquet; in MESED's layout .txt)."
+        description="File or folder of queries (.json, .jsonl, .parquet; in MESED's layout .txt). A row is "
+        "what a request is: besides seeds, which may be new entities, and top_k it may have method, filter, "
+        "options, explain and deadline_ms."
+    )
+    method: Annotated[str, METHOD_NAME] = Field(
+        description="Expand the rows that name no method of their own by this one."
     )
     columns: str = Field(
         default="",
         description="Columns of the queries that have other names, as id=request,positive=wanted; what else "
         "the table has is then not read.",
     )
-    method: Annotated[str, METHOD_NAME] = Field(description="Expand by this method.")
     set: Changes = declared(MethodSettings, "set")
     output: str | None = Field(
         default=None,
@@ -79,6 +91,10 @@ class ExpandSettings(CommandSettings):
         default=None, ge=1, description="Write this many queries a part of the output.  [default: up to 1024]"
     )
     overwrite: bool = Field(default=False, description="Replace another run's output.")
+    strict: bool = Field(
+        default=False,
+        description="Fail if any query is refused, before work begins, or if one cannot be answered.",
+    )
 
 
 @command(EXAMPLES, actions=[LIST_METHODS])
@@ -86,49 +102,85 @@ def main(settings: ExpandSettings) -> None:
     """Expand a table of queries into Parquet; a rerun makes only what is missing."""
     workspace, pipeline = Workspace.open(settings.workspace), _pipeline(settings)
     opened = Bundle.open(workspace, settings.bundle)
-    asked = read_queries(
-        Store.open(settings.queries),
-        opened.vocabulary,
-        partial(open_catalogue, opened),
-        parse_columns(settings.columns, FIELDS, "--columns"),
-    )
-    if asked.unread:
-        console.say(f"columns that are not read, as --columns names others: {shown(asked.unread)}")
-    found = with_checked_options(asked, pipeline)
-    if any(labelled.query.new for labelled in found.queries):
-        pipeline = with_new_entities(pipeline)
-    console.say_refused(found.refused, "_refused.jsonl lists them")
-    wanted = RunDescription(
-        method=settings.method,
-        pipeline=str(pipeline),
-        bundle=opened.id,
-        queries_digest=found.digest,
-        queries=len(found.queries),
-        part_size=settings.part_size or default_part_size(len(found.queries), settings.batch_size),
-    )
-    output = settings.output
-    target = ExpansionFolder(Store.open(output) if output else default_output(workspace, wanted, pipeline))
-    run = target.begin(wanted, settings.overwrite)
-    source = BundleRef(workspace.root.uri, opened.id)
-    job = BatchExpansion(pipeline, source, target.folder.uri, settings.batch_size)
-    made = expand(job, found, run, target, StagePools(settings.workers))
-    manifest = target.finish(run, found.refused)
+    router = Router(opened, settings.method, pipeline, settings.set)
+    with TemporaryDirectory(prefix="seedset-expand-") as folder:
+        spool = QuerySpool(Path(folder), settings.batch_size, settings.part_size or 0)
+        _read(settings, spool, router)
+        wanted = RunDescription(
+            method=settings.method,
+            pipeline=str(pipeline),
+            bundle=opened.id,
+            queries_digest=str(spool.digest),
+            queries=spool.queries,
+            part_size=spool.part_size,
+            methods=router.others,
+        )
+        output = settings.output
+        target = ExpansionFolder(
+            Store.open(output) if output else default_output(workspace, wanted, pipeline)
+        )
+        run = target.begin(wanted, settings.overwrite)
+        source = BundleRef(workspace.root.uri, opened.id)
+        job = BatchExpansion(router.chain, source, target.folder.uri, settings.batch_size)
+        made = expand(job, spool, run, target, StagePools(settings.workers))
+        manifest = target.finish(run, spool.refusals())
     console.say(f"expansions: {target.folder.uri}")
-    console.account(pipeline, opened)
+    for used in router.used.values():
+        console.account(used, opened)
+    counted = ("queries", "rows", "empty", "degraded", "refused", "failed")
     console.result(
         manifest["counts"],
         output=target.folder.uri,
-        queries=manifest["queries"],
-        rows=manifest["rows"],
-        empty=manifest["empty"],
-        degraded=manifest["degraded"],
-        refused=manifest["refused"],
+        **{name: manifest[name] for name in counted},
         parts=len(manifest["parts"]),
         made=made.made,
     )
+    _check_answers(settings, target, run, manifest)
+
+
+def _read(settings: ExpandSettings, spool: QuerySpool, router: Router) -> None:
+    """Read the queries, and say which are refused.
+
+    Raises:
+        QueryError: none can be used; or one is refused, and --strict was given.
+    """
+    source = Store.open(settings.queries)
+    with console.meter("queries") as meter:
+        columns = QueryColumns(parse_columns(settings.columns, FIELDS, "--columns"))
+        bundle = router.bundle
+        found = iter_queries(source, bundle.vocabulary, partial(open_catalogue, bundle), columns)
+        spool.fill(_metered(found, meter), router)
+    if columns.unread:
+        console.say(f"columns that are not read, as --columns names others: {shown(sorted(columns.unread))}")
+    console.say_refused(spool.first_refused, "_refused.jsonl lists them", spool.refused)
+    if not spool.queries:
+        raise none_usable(source, spool.refused, spool.first_refused[0])
+    if settings.strict and spool.refused:
+        raise QueryError(f"{spool.refused} queries were refused, and --strict was given")
+
+
+def _metered(found: Iterable[T], meter: console.Meter) -> Iterator[T]:
+    for one in found:
+        meter.add()
+        yield one
+
+
+def _check_answers(
+    settings: ExpandSettings, target: ExpansionFolder, run: RunDescription, manifest: Mapping[str, Any]
+) -> None:
+    """Say which queries could not be answered.
+
+    Raises:
+        QueryError: no query has an answer; or one could not be answered, and --strict was given.
+    """
+    if failed := manifest["failed"]:
+        parts = (part for part in run.parts if target.failures(part))
+        first = [f"{one['query_id']}: {one['reason']}" for one in target.failures(next(parts))]
+        console.say_refused(first[: console.REFUSED_SHOWN], "_refused.jsonl lists them", failed)
     if manifest["empty"] == manifest["degraded"] == manifest["queries"]:
-        why = target.first_note(next(iter(run.parts)))
-        raise QueryError(no_answer(manifest["queries"], why))
+        raise QueryError(no_answer(manifest["queries"], target.first_note(next(iter(run.parts)))))
+    if settings.strict and failed:
+        raise QueryError(f"{failed} queries could not be answered, and --strict was given")
 
 
 def _pipeline(settings: ExpandSettings) -> Pipeline:
@@ -149,34 +201,37 @@ def _pipeline(settings: ExpandSettings) -> Pipeline:
 
 
 def expand(
-    job: BatchExpansion, found: QuerySet, run: RunDescription, target: ExpansionFolder, executor: Executor
+    job: BatchExpansion, spool: QuerySpool, run: RunDescription, target: ExpansionFolder, executor: Executor
 ) -> PartsResult[PartCounts]:
     """Make the parts of an output that are missing.
 
+    Where processes died with queries in hand, those that outlive :data:`ROUNDS` attempts at it are made.
+
     Args:
-        job: the method, the bundle, the output.
-        found: the queries.
+        job: the methods, the bundle, the output.
+        spool: the queries.
         run: says which of them belong to which part.
         target: the output, opened.
         executor: :class:`StagePools`, or one that takes any worker.
     """
-    queries = [labelled.query for labelled in found.queries]
-    tasks = {part: PartQueries(part, queries[place]) for part, place in run.parts.items()}
-    return make_parts(
-        target.parts,
-        tasks,
-        PartExpander,
-        (job,),
-        executor,
-        label="expand",
-        size=lambda task: len(task.queries),
-        gpu=True,
-    )
-
-
-def default_part_size(queries: int, batch_size: int) -> int:
-    """Return how many queries a part has: a batch at least, :data:`MAX_PART` at most."""
-    return max(batch_size, min(MAX_PART, -(-queries // MIN_PARTS)))
+    spool.cut(run.part_size)
+    tasks = spool.tasks(run)
+    for attempts_left in reversed(range(ROUNDS)):
+        try:
+            made = make_parts(
+                *(target.parts, tasks, PartExpander, (job,), executor),
+                label="expand",
+                size=lambda task: task.queries,
+                gpu=True,
+            )
+        except WorkerDiedError as error:
+            if not attempts_left or not died_at_work(target.folder):
+                raise
+            console.say(f"{error}; what they had in hand is tried again, query by query")
+        else:
+            break
+    forget(target.folder)
+    return made
 
 
 def default_output(workspace: Workspace, run: RunDescription, pipeline: Pipeline) -> Store:
@@ -188,8 +243,18 @@ def default_output(workspace: Workspace, run: RunDescription, pipeline: Pipeline
     sources = "".join(f" {one}" for stage in pipeline.stages if (one := stage.source()))
     listed = {**METHODS, **ABLATIONS}.get(run.method)
     as_listed = str(listed) == run.pipeline and not sources
-    changed = "" if as_listed else f"-{sha256((run.pipeline + sources).encode()).hexdigest()[:8]}"
+    others = {name: str(listed_as) for name, listed_as in METHODS.items() if name in run.methods}
+    as_listed &= run.methods == others
+    changed = (
+        ""
+        if as_listed
+        else f"-{sha256((run.pipeline + sources + _in_words(run.methods)).encode()).hexdigest()[:8]}"
+    )
     return workspace.root / "expansions" / f"{run.method}{changed}-{run.queries_digest[:8]}-{run.bundle[:8]}"
+
+
+def _in_words(methods: Mapping[str, str]) -> str:
+    return "".join(f" {name}: {pipeline}" for name, pipeline in methods.items())
 
 
 if __name__ == "__main__":

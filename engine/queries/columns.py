@@ -54,3 +54,7 @@ class QueryColumns:
                 f"{source}: has no column {', '.join(sorted(self._missing))}, which --columns names; it has "
                 f"{there or 'none of these'}"
             )
+
+
+SAME_NAMES = QueryColumns({})
+"""Of tables whose columns have our names."""

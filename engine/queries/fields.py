@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictInt,
+    StrictStr,
+    Tag,
+)
 from pydantic_core import PydanticCustomError
 
 from engine.errors import QueryError
@@ -15,6 +24,7 @@ from engine.vocabulary import MAX_NAME_LENGTH, Vocabulary
 MAX_SENTENCE_LENGTH = 2000
 MAX_CONDITIONS = 16
 MAX_VALUES = 64
+MAX_DEADLINE_MS = 3_600_000
 
 WITHOUT_NUL = "^[^\\u0000]*$"
 
@@ -49,6 +59,31 @@ class NewSeed(BaseModel):
 
     name: Name
     sentences: list[Sentence] = Field(min_length=1, max_length=MAX_SENTENCES)
+
+
+def _kind(given: Any) -> str | None:
+    """Return which form of a seed is given, so that one complaint is made, not one a form."""
+    if isinstance(given, str):
+        return "<name>"
+    if isinstance(given, dict | NewSeed):
+        return "<new>"
+    return "<id>" if isinstance(given, int) else None
+
+
+EntityId = Annotated[StrictInt, Field(ge=0, lt=1 << 31)]
+
+Seed = Annotated[
+    Annotated[Name, Tag("<name>")] | Annotated[EntityId, Tag("<id>")] | Annotated[NewSeed, Tag("<new>")],
+    Discriminator(
+        _kind,
+        custom_error_type="seed",
+        custom_error_message="a seed is a name, an entity id, or an object of name and sentences",
+    ),
+]
+"""A name or alias, an entity id, or a new entity."""
+
+DeadlineMs = Annotated[StrictInt, Field(ge=1, le=MAX_DEADLINE_MS)]
+"""Milliseconds after which what there is is wanted."""
 
 
 class NewSeedError(QueryError):

@@ -7,10 +7,11 @@ A record names its seeds by name, alias or id, and may carry its truth::
      "pos_gt": [...], "neg_gt": [...]}
     # JSON lines and Parquet, one query a line or row
     {"id": "q1", "positive": ["iron", 17], "negative": [], "top_k": 50, "class": "metals",
-     "filter": {"state": ["solid"]}, "options": {"SegmentRerank.length": 8}}
+     "filter": {"state": ["solid"]}, "options": {"SegmentRerank.length": 8},
+     "method": "retexpan", "explain": true, "deadline_ms": 2000}
 
-A seed that the vocabulary does not hold is an object, ``{"name": ..., "sentences": [...]}``; such seeds and
-filters are for those who expand, as over HTTP.
+A seed that the vocabulary does not hold is an object, ``{"name": ..., "sentences": [...]}``; such seeds,
+filters, and what else says how to answer are for those who expand, as over HTTP.
 
 ``pos_attrs`` and ``neg_attrs`` ({attribute: value or values}) say what the seeds of either kind share; they
 and the class are for methods that are given these.
@@ -26,44 +27,36 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from types import MappingProxyType
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.catalogue import Catalogue
 from engine.corpus.importing.mentions import mentions_of_new
-from engine.corpus.readers.compression import BrokenStreamError, open_text, without_ending
-from engine.corpus.readers.json_stream import BLOCK, line_object, lines, wrong_type
-from engine.corpus.readers.rows import batch_rows
-from engine.corpus.readers.source_files import list_source, partition_of, refuse_left_out, shown
+from engine.corpus.readers.compression import without_ending
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
-from engine.queries.columns import QueryColumns
+from engine.queries.columns import SAME_NAMES, QueryColumns
 from engine.queries.fields import NewSeed, NewSeeds
-from engine.queries.mesed import SUFFIX, RawRecord, mesed_records, query_texts
+from engine.queries.files import query_files, records_of
 from engine.queries.records import (
-    FIELDS,
-    SPELLINGS,
+    ASKED,
     QueryRecord,
     plain,
     validated,
 )
+from engine.queries.seen_ids import SeenIds
 from engine.query import Filters, Query
 from engine.refusals import Code, Refusal, encodable
-from engine.repeated_keys import json_records
 from engine.storage.store import Store
 from engine.text.spelling import clean_name, look_key
 from engine.vocabulary import Vocabulary
 
-SUFFIXES = (".json", ".jsonl", ".parquet")
-_ENDINGS = f"{', '.join(SUFFIXES)} (the first two also compressed), or, in MESED's layout, {SUFFIX}"
-
 _EXPANDED = "is taken by `seedset expand` and over HTTP alone"
 """What is said where other commands read such a query."""
+
+POSITION_BITS = 40
+"""Bits of the position in a file; its file's number stands before them."""
 
 _SHOWN = 240
 """Characters of a reason that are kept: a refused record may hold anything."""
@@ -93,12 +86,29 @@ class LabelledQuery:
     """A query, the fine-grained class that it belongs to, and its truth on both sides (if given).
 
     ``positive`` is P − N and ``negative`` is N, both without the query's seeds (never returned).
+    ``method``, ``explain``, ``deadline_ms`` and ``bundle`` are what the record says of how to answer, and
+    ``place`` is its file and position, from 1.
     """
 
     query: Query
     label: str
     positive: Truth = Truth()
     negative: Truth = Truth()
+    method: str | None = None
+    explain: bool = False
+    deadline_ms: int | None = None
+    bundle: str | None = None
+    place: tuple[str, int] = ("", 0)
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What the record says of how to answer; the bundle changes no answer."""
+        said = {"method": self.method, "explain": self.explain, "deadline_ms": self.deadline_ms}
+        return {name: value for name, value in said.items() if value}
+
+    def refused(self, refusal: Refusal) -> RefusedQuery:
+        """Return the query as one that cannot be used."""
+        return RefusedQuery(*self.place, self.query.id, _short(refusal))
 
 
 @dataclass(frozen=True)
@@ -129,14 +139,32 @@ class RefusedQuery:
         return f"{self.source}:{self.position}: {self.reason}"
 
 
+class QueriesDigest:
+    """The hex digest of queries in order, all that a method is asked; not their truth."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, labelled: LabelledQuery) -> None:
+        """Take one more query."""
+        q = labelled.query
+        given: list[Any] = [q.class_name, q.positive_attributes, q.negative_attributes]
+        given += [dict(q.options)] if q.options else []
+        given += [{"filter": q.filters}] if q.filters else []
+        given += [{"new": [(one.name, one.sentences) for one in q.new]}] if q.new else []
+        given += [how] if (how := labelled.how) else []
+        self._digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k, *given]).encode() + b"\n")
+
+    def __str__(self) -> str:
+        return self._digest.hexdigest()[:16]
+
+
 @dataclass
 class QuerySet:
     """The queries of some files, in file order, and those that were refused."""
 
     queries: list[LabelledQuery] = field(default_factory=list)
     refused: list[RefusedQuery] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
-    """Columns that were not read, as others were named."""
 
     @property
     def missing(self) -> int:
@@ -146,14 +174,10 @@ class QuerySet:
     @property
     def digest(self) -> str:
         """Hex digest of the usable queries in order, all that a method is asked; not their truth."""
-        digest = hashlib.sha256()
-        for q in (labelled.query for labelled in self.queries):
-            given: list[Any] = [q.class_name, q.positive_attributes, q.negative_attributes]
-            given += [dict(q.options)] if q.options else []
-            given += [{"filter": q.filters}] if q.filters else []
-            given += [{"new": [(one.name, one.sentences) for one in q.new]}] if q.new else []
-            digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k, *given]).encode() + b"\n")
-        return digest.hexdigest()[:16]
+        digest = QueriesDigest()
+        for labelled in self.queries:
+            digest.add(labelled)
+        return str(digest)
 
     @property
     def truth_digest(self) -> str:
@@ -169,7 +193,6 @@ def read_queries(
     source: Store,
     vocabulary: Vocabulary,
     catalogue: Callable[[], Catalogue] | None = None,
-    columns: Mapping[str, str] = MappingProxyType({}),
 ) -> QuerySet:
     """Read a query file, or all of a folder (of its ``query`` folder, if any).
 
@@ -177,108 +200,53 @@ def read_queries(
         source: of the queries.
         vocabulary: that they are about.
         catalogue: knows the attributes that filters name; opened where there is one. None: queries with
-            filters or new entities are refused.
-        columns: what fields are called there, by our names, see :class:`QueryColumns`.
+            new entities or with a field of :data:`engine.queries.records.ASKED` are refused.
 
     Raises:
         StorageError: nothing is there.
-        FormatError: no file of a known format, or no record in any of them; no column of a name given.
+        FormatError: no file of a known format, or no record in any of them.
         QueryError: every record was refused; names the first reason.
     """
     found = QuerySet()
-    reader, named = _Reader(vocabulary, catalogue), QueryColumns(columns)
-    for file, position, record in _found(_files(source)):
-        answer = reader.take(file, position, named.take(record))
+    for answer in iter_queries(source, vocabulary, catalogue):
         if isinstance(answer, RefusedQuery):
             found.refused.append(answer)
         else:
             found.queries.append(answer)
-    if not found.queries and not found.refused:
-        raise FormatError(f"{source.uri}: holds no query")
-    named.check(source.uri)
-    found.unread.extend(sorted(named.unread))
     if not found.queries:
-        raise QueryError(
-            f"{source.uri}: none of its {len(found.refused)} queries can be used; the first: "
-            f"{found.refused[0]}"
-        )
+        raise none_usable(source, len(found.refused), found.refused[0])
     return found
 
 
-def _files(source: Store) -> dict[str, Store]:
-    """Return the query files of a source by their path from its folder on.
+def iter_queries(
+    source: Store,
+    vocabulary: Vocabulary,
+    catalogue: Callable[[], Catalogue] | None = None,
+    columns: QueryColumns = SAME_NAMES,
+) -> Iterator[LabelledQuery | RefusedQuery]:
+    """Yield the queries of a source one by one, as :func:`read_queries` reads them.
+
+    JSON lines and Parquet are read as streams; of millions of queries a few bytes each are kept.
+
+    Args:
+        source, vocabulary, catalogue: see :func:`read_queries`.
+        columns: what fields are called there; afterwards it says what was not read.
 
     Raises:
-        FormatError: there is none, or one of the folder would not be read.
+        StorageError: nothing is there.
+        FormatError: no file of a known format, or no record in any of them; no column of a name given.
     """
-    if source.size() >= 0:
-        if not _is_query_file(source.name) and not source.name.endswith(SUFFIX):
-            raise FormatError(f"{source.uri}: a query file ends in {_ENDINGS}")
-        return {source.name: source}
-    folder = source / "query" if (source / "query").exists() else source
-    if not folder.exists():
-        # A path with a typing error is the likeliest mistake: say which of the two it is.
-        raise FormatError(f"{folder.uri}: no such file or folder; a query file ends in {_ENDINGS}")
-    listing = list_source(folder)
-    files = {name: file for name, file in listing.files.items() if _is_query_file(name)}
-    if not files and (files := {file.name: file for file in query_texts(folder)}):
-        deeper = [n for n in listing.files if "/" in n and n.endswith(SUFFIX) and not n.startswith("gt/")]
-        if deeper:
-            raise FormatError(
-                f"{folder.uri}: not all of it would be read: {shown(deeper)}. Queries in MESED's layout lie "
-                "in one folder; name it, or move these files out of it"
-            )
-    refuse_left_out(listing, files, [""], f"A query file ends in {_ENDINGS}", texts=False)
-    if not files:
-        raise FormatError(f"{folder.uri}: holds no query file; a query file ends in {_ENDINGS}")
-    return files
+    reader, count = _Reader(vocabulary, catalogue), 0
+    for count, (file, position, record) in enumerate(records_of(query_files(source)), 1):  # noqa: B007
+        yield reader.take(file, position, columns.take(record))
+    if not count:
+        raise FormatError(f"{source.uri}: holds no query")
+    columns.check(source.uri)
 
 
-def _is_query_file(name: str) -> bool:
-    return name.endswith(".parquet") or without_ending(name).endswith((".json", ".jsonl"))
-
-
-def _found(files: Mapping[str, Store]) -> Iterator[RawRecord]:
-    listed = list(files.values())
-    if listed[0].name.endswith(SUFFIX):
-        yield from mesed_records(listed)
-        return
-    for name, file in files.items():
-        given = {key: value for key, value in partition_of(name).items() if key in FIELDS}
-        for position, record in _records(file):
-            if isinstance(record, dict):
-                for key in given.keys() - {
-                    twin for pair in SPELLINGS if record.keys() & pair for twin in pair
-                }:
-                    record.setdefault(key, given[key])  # in place: it may be marked (repeated_keys)
-            yield file, position, record
-
-
-def _records(file: Store) -> Iterator[tuple[int, Any]]:
-    """Yield (position, record); in the place of what cannot be read its refusal."""
-    if without_ending(file.name).endswith(".jsonl"):
-        for line in lines(file):
-            if not line.is_blank:
-                yield line.number, line_object(line, FIELDS)[0]
-        return
-    try:
-        if file.name.endswith(".parquet"):
-            with file.open_input() as stream:
-                batches = pq.read_table(stream).to_batches()
-            records: Any = [record for batch in batches for record in batch_rows(batch)]
-        else:
-            with open_text(file) as stream:
-                records = json_records(b"".join(iter(lambda: stream.read(BLOCK), b"")))
-    except BrokenStreamError as error:
-        yield 0, error.refusal
-        return
-    except (ValueError, OSError, pa.ArrowException, RecursionError) as error:
-        yield 0, Refusal(Code.FILE_BROKEN, f"cannot be read: {error}")
-        return
-    if not isinstance(records, list):
-        yield 0, wrong_type("a query file must be a list of queries", records)
-        return
-    yield from enumerate(records, 1)
+def none_usable(source: Store, refused: int, first: RefusedQuery) -> QueryError:
+    """Return the error of a source of which every query was refused."""
+    return QueryError(f"{source.uri}: none of its {refused} queries can be used; the first: {first}")
 
 
 class _Reader:
@@ -286,7 +254,7 @@ class _Reader:
 
     def __init__(self, vocabulary: Vocabulary, catalogue: Callable[[], Catalogue] | None) -> None:
         self.vocabulary, self._catalogue = vocabulary, catalogue
-        self._seen: dict[str, str] = {}
+        self._seen, self._files = SeenIds(), list[str]()
         self._numbers: Counter[str] = Counter()
 
     def take(self, file: Store, position: int, raw: Any) -> LabelledQuery | RefusedQuery:
@@ -294,15 +262,15 @@ class _Reader:
         record = raw if isinstance(raw, Refusal) else validated(raw)
         if isinstance(record, Refusal):
             self._count(raw, file)
-            return RefusedQuery(file.uri, position, None, _short(record))
+            return RefusedQuery(file.uri, position, _id_of(raw), _short(record))
         label = clean_name(record.label or "") or _stem(file)
         query_id = self._name(record, label)
         if fault := next(filter(None, map(_fault_of_encoding, (query_id, label))), None):
             return RefusedQuery(file.uri, position, encodable(query_id), fault)
-        found = self._claim(query_id, f"{file.name}:{position}") or self._resolved(record, query_id, label)
+        found = self._claim(query_id, file, position) or self._resolved(record, query_id, label)
         if isinstance(found, Refusal):
             return RefusedQuery(file.uri, position, query_id, _short(found))
-        return found
+        return replace(found, place=(file.uri, position))
 
     def _name(self, record: QueryRecord, label: str) -> str:
         """Return the record's id, or "<class>-<group>-<n>" with n counting within the group."""
@@ -318,15 +286,20 @@ class _Reader:
         label, group_id = clean_name(next(iter(names), "")) or _stem(file), given.get("group_id")
         self._numbers[label if group_id is None else f"{label}-{plain(group_id)}"] += 1
 
-    def _claim(self, query_id: str, place: str) -> Refusal | None:
-        if query_id in self._seen:
-            reason = f"query {query_id!r}: the id is taken, by {self._seen[query_id]}"
-            return Refusal(Code.DUPLICATE_QUERY_ID, reason)
-        self._seen[query_id] = place
-        return None
+    def _claim(self, query_id: str, file: Store, position: int) -> Refusal | None:
+        if self._files[-1:] != [file.name]:
+            self._files.append(file.name)
+        number = len(self._files) - 1 << POSITION_BITS | position
+        if (taken := self._seen.claim(query_id, number)) is None:
+            return None
+        there = f"{self._files[taken >> POSITION_BITS]}:{taken & (1 << POSITION_BITS) - 1}"
+        return Refusal(Code.DUPLICATE_QUERY_ID, f"query {query_id!r}: the id is taken, by {there}")
 
     def _resolved(self, record: QueryRecord, query_id: str, label: str) -> LabelledQuery | Refusal:
         where = f"query {query_id!r}"
+        asked = [name for name in ASKED if name != "filter" and getattr(record, name)]
+        if asked and self._catalogue is None:
+            return Refusal(Code.QUERY_INVALID, f"{where}: {asked[0]} {_EXPANDED}")
         try:
             new = NewSeeds(self.vocabulary)
             positive = tuple(self._seed(one, new, where) for one in record.positive)
@@ -355,7 +328,8 @@ class _Reader:
         lacking = set(map(look_key, unwanted.missing))
         missing = tuple(name for name in wanted.missing if look_key(name) not in lacking)
         wanted = Truth(wanted.ids - unwanted.ids, missing, wanted.seeds - unwanted.seeds)
-        return LabelledQuery(query, label, wanted, unwanted)
+        how = (record.method, record.explain, record.deadline_ms, record.bundle)
+        return LabelledQuery(query, label, wanted, unwanted, *how)
 
     def _seed(self, given: str | int | NewSeed, new: NewSeeds, where: str) -> int:
         if not isinstance(given, NewSeed):
@@ -383,6 +357,14 @@ class _Reader:
 def _stem(file: Store) -> str:
     # Some disks decompose the names of files: one class must not become two.
     return clean_name(PurePosixPath(file.name[: len(without_ending(file.name))]).stem)
+
+
+def _id_of(raw: Any) -> str | None:
+    """Return the id of a record that cannot be read, if it has one that can be told."""
+    given = raw if isinstance(raw, dict) else {}
+    ids = (plain(given.get(name)) for name in ("id", "query_id"))
+    found = next((one for one in ids if isinstance(one, str | int) and not isinstance(one, bool)), None)
+    return None if found is None else encodable(str(found))[:_SHOWN]
 
 
 def _fault_of_encoding(text: str) -> Refusal | None:

@@ -10,18 +10,16 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
-    Tag,
     ValidationError,
 )
 
 from engine.corpus.readers.values import is_missing, number_of, text_of
-from engine.queries.fields import MAX_CONDITIONS, Conditions, NewSeed
+from engine.queries.fields import MAX_CONDITIONS, Conditions, DeadlineMs, Seed
 from engine.query import Attributes
 from engine.refusals import Code, Refusal
 from engine.repeated_keys import repeated_key
@@ -37,21 +35,6 @@ def _seed(given: Any) -> Any:
     return given["name"] if isinstance(given, dict) and given.keys() == {"name"} else given
 
 
-def _kind(given: Any) -> str | None:
-    """Return which form of a seed is given, so that one complaint is made, not one a form."""
-    if isinstance(given, dict | NewSeed):
-        return "<new>"
-    return "<known>" if isinstance(given, str | int) else None
-
-
-Seed = Annotated[
-    Annotated[StrictStr | StrictInt, Tag("<known>")] | Annotated[NewSeed, Tag("<new>")],
-    Discriminator(
-        _kind,
-        custom_error_type="seed",
-        custom_error_message="a seed is a name, an entity id, or an object of name and sentences",
-    ),
-]
 Seeds = list[Annotated[Seed, BeforeValidator(_seed)]]
 
 
@@ -99,14 +82,18 @@ class QueryRecord(BaseModel):
 
     id: StrictStr | StrictInt | None = Field(None, validation_alias=AliasChoices("id", "query_id"))
     group_id: StrictStr | StrictInt | None = None
-    label: StrictStr | None = Field(None, validation_alias=AliasChoices("class", "label"))
+    label: StrictStr | None = Field(None, validation_alias=AliasChoices("class", "label", "class_name"))
     positive: Seeds = Field(validation_alias=AliasChoices("positive", "pos_seeds"))
     negative: Seeds = Field([], validation_alias=AliasChoices("negative", "neg_seeds"))
+    method: StrictStr | None = None
     top_k: StrictInt | None = None
     filter: Annotated[Conditions, BeforeValidator(_conditions), Field(max_length=MAX_CONDITIONS)] = {}
     options: Annotated[
         dict[str, StrictBool | StrictInt | StrictFloat | StrictStr | None], BeforeValidator(_of_pairs)
     ] = {}
+    explain: StrictBool = False
+    deadline_ms: DeadlineMs | None = None
+    bundle: StrictStr | None = None
     pos_gt: Entities = []
     neg_gt: Entities = []
     pos_attrs: GivenAttributes = Field((), validation_alias=AliasChoices("pos_attrs", "positive_attributes"))
@@ -114,26 +101,22 @@ class QueryRecord(BaseModel):
 
 
 SPELLINGS = (
-    *(("id", "query_id"), ("class", "label"), ("positive", "pos_seeds"), ("negative", "neg_seeds")),
+    *(("id", "query_id"), ("class", "label", "class_name")),
+    *(("positive", "pos_seeds"), ("negative", "neg_seeds")),
     *(("pos_attrs", "positive_attributes"), ("neg_attrs", "negative_attributes")),
 )
-"""Fields that have two spellings."""
+"""Fields that have several spellings."""
+
+ASKED = ("method", "filter", "explain", "deadline_ms", "bundle")
+"""Fields that say how to answer, as in a request: for those who expand."""
 
 FIELDS = (
-    *(name for pair in SPELLINGS for name in pair),
-    *("group_id", "top_k", "filter", "options", "pos_gt", "neg_gt"),
+    *(name for spellings in SPELLINGS for name in spellings),
+    *("group_id", "top_k", "options", *ASKED, "pos_gt", "neg_gt"),
 )
 
 OWN = "_"
 """First character of fields that are the user's own: they are passed over."""
-
-_OVER_HTTP = "is not taken in a file of queries; ask over HTTP"
-
-ELSEWHERE = {
-    "method": "is not taken in a file of queries: all of them are answered by the command's --method",
-    **dict.fromkeys(("explain", "deadline_ms"), _OVER_HTTP),
-}
-"""Fields of other questions than a table asks, and what to do about them."""
 
 
 def validated(raw: Any) -> QueryRecord | Refusal:
@@ -149,23 +132,20 @@ def validated(raw: Any) -> QueryRecord | Refusal:
         return QueryRecord.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"][:2])) or "record"
+        place = ".".join(str(part) for part in first["loc"][:3] if not str(part).startswith("<")) or "record"
         return Refusal(Code.WRONG_TYPE, f"{place}: {first['msg']}")
 
 
 def _fault_of_fields(given: dict[str, Any]) -> Refusal | None:
     """Return what is wrong with the fields of a record; none that asks for something is passed over."""
-    for name, other in SPELLINGS:
-        if name in given and other in given and given[name] != given[other]:
+    for spellings in SPELLINGS:
+        name, *others = [one for one in spellings if one in given] or [""]
+        if other := next((one for one in others if given[one] != given[name]), None):
             reason = f"{name} and {other} are two spellings of one field; give one"
             return Refusal(Code.CONFLICTING_FIELDS, reason)
-    for name, value in given.items():
-        if name in FIELDS or name.startswith(OWN):
-            continue
-        if name not in ELSEWHERE:
-            return Refusal(Code.UNKNOWN_FIELD, _no_field(name))
-        if value not in (False, "", [], {}):
-            return Refusal(Code.QUERY_INVALID, f"{name} {ELSEWHERE[name]}")
+    unknown = (name for name in given if name not in FIELDS and not name.startswith(OWN))
+    if (first := next(unknown, None)) is not None:
+        return Refusal(Code.UNKNOWN_FIELD, _no_field(first))
     return None
 
 

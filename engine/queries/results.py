@@ -4,7 +4,7 @@
 
     _run.json           what the parts were made from; written first, compared by a later run
     part-00000.parquet  the answers of queries 0 … part_size - 1, see :data:`SCHEMA`
-    _refused.jsonl      queries that could not be used: source, position, query_id, code, reason
+    _refused.jsonl      queries that could not be used or answered: source, position, query_id, code, reason
     _manifest.json      counts; written last: an output without it is not finished
 
 Queries are cut into parts (:mod:`engine.storage.parts`) in their order, so a later run with the same input
@@ -15,7 +15,7 @@ them.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,6 +34,21 @@ from engine.vocabulary import Vocabulary
 
 RUN, MANIFEST, REFUSED = "_run.json", "_manifest.json", "_refused.jsonl"
 
+_NEAREST = pa.struct([("id", pa.int32()), ("name", pa.string()), ("similarity", pa.float32())])
+_TEXTS = pa.list_(pa.string())
+EXPLANATION = pa.struct(
+    [
+        ("nearest_positive", _NEAREST),
+        ("nearest_negative", _NEAREST),
+        (
+            "sentences",
+            pa.list_(pa.struct([("text", pa.string()), ("start", pa.int32()), ("end", pa.int32())])),
+        ),
+        ("types", pa.struct([("shared", _TEXTS), ("positive", _TEXTS), ("negative", _TEXTS)])),
+    ]
+)
+"""An explanation as over HTTP; the images of the entity are a column of their own."""
+
 SCHEMA = pa.schema(
     [
         pa.field("query_id", pa.string(), nullable=False),
@@ -46,6 +61,7 @@ SCHEMA = pa.schema(
         pa.field("images", pa.list_(pa.string())),
         pa.field("reasoning", pa.map_(pa.string(), pa.string())),
         pa.field("counts", pa.map_(pa.string(), pa.int64())),
+        pa.field("explanation", EXPLANATION),
     ]
 )
 """One row an answer, best first, ranks from 1. A query without any answer has one row of rank 0
@@ -53,7 +69,7 @@ whose entity is null: no query is missing. ``degraded`` says what was skipped fo
 are addresses of images of the entity, empty in a bundle without images; ``reasoning`` is what a chain of
 thought said of the wanted entities (``class_name``, ``positive``, ``negative``), empty without one;
 ``counts`` is what the stages counted of the answer, the same in each of its rows, empty but for methods that
-count."""
+count; ``explanation`` is null where the query did not ask for one."""
 
 IMAGES = 2
 """Images named of an entity, as in an explanation over HTTP."""
@@ -66,9 +82,17 @@ class Labels(NamedTuple):
     images: pa.ListArray
 
 
+class Result(NamedTuple):
+    """What came of a query: an answer, or why there is none; explanations in the order of its entities."""
+
+    expansion: Expansion
+    refusal: RefusedQuery | None = None
+    explained: Sequence[dict[str, Any] | None] | None = None
+
+
 class PartCounts(NamedTuple):
     """The counts of a part: its queries, those without any answer, its rows, and queries that lack something
-    (``degraded``).
+    (``degraded``). ``failed`` are those of the empty ones that could not be answered, and say why.
 
     ``counted`` is the sum of what stages counted of its answers, by name, as its file says it.
     """
@@ -77,11 +101,15 @@ class PartCounts(NamedTuple):
     empty: int
     rows: int
     degraded: int = 0
+    failed: int = 0
     counted: tuple[tuple[str, int], ...] = ()
 
 
 class RunDescription(BaseModel):
-    """The description of a run. Two runs agree if all but ``part_size`` is equal."""
+    """The description of a run. Two runs agree if all but ``part_size`` is equal.
+
+    ``methods`` are the pipelines of other methods that rows name, by the method's name.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     method: str
@@ -90,6 +118,7 @@ class RunDescription(BaseModel):
     queries_digest: str
     queries: int = Field(ge=1)
     part_size: int = Field(ge=1)
+    methods: dict[str, str] = {}
 
     def differences(self, other: RunDescription) -> list[str]:
         """Return "field: this, not that" for every field that matters."""
@@ -157,34 +186,47 @@ class ExpansionFolder:
             notes = pq.ParquetFile(stream).read_row_group(0, ["degraded"])["degraded"][0].as_py()
         return str(notes[0]) if notes else ""
 
-    def write_part(self, part: str, expansions: Sequence[Expansion], labels: Labels) -> PartCounts:
+    def write_part(self, part: str, results: Sequence[Result], labels: Labels) -> PartCounts:
         """Write one part and return its counts."""
-        table = to_table(expansions, labels)
-        empty = sum(len(e.ranking) == 0 for e in expansions)
-        degraded = sum(bool(e.degraded) for e in expansions)
-        counted = summed(e.counts for e in expansions)
-        counts = {"queries": str(len(expansions)), "empty": str(empty), "degraded": str(degraded)}
-        counts["counted"] = json.dumps(counted)
+        table = to_table(results, labels)
+        shown = [one.expansion for one in results if one.refusal is None]
+        failed = [one.refusal.as_json() for one in results if one.refusal is not None]
+        counts = PartCounts(
+            queries=len(results),
+            empty=sum(len(e.ranking) == 0 for e in shown) + len(failed),
+            rows=table.num_rows,
+            degraded=sum(bool(e.degraded) for e in shown) + len(failed),
+            failed=len(failed),
+            counted=tuple(summed(e.counts for e in shown).items()),
+        )
+        about = {name: str(getattr(counts, name)) for name in ("queries", "empty", "degraded", "failed")}
+        about |= {"counted": json.dumps(dict(counts.counted)), "refused": json.dumps(failed)}
         with self.parts.writing(part) as path:
-            pq.write_table(table.replace_schema_metadata(counts), path, compression="zstd")
-        return PartCounts(len(expansions), empty, table.num_rows, degraded, tuple(counted.items()))
+            pq.write_table(table.replace_schema_metadata(about), path, compression="zstd")
+        return counts
 
-    def finish(self, run: RunDescription, refused: Sequence[RefusedQuery]) -> dict[str, Any]:
+    def failures(self, part: str) -> list[dict[str, Any]]:
+        """Return the queries of a part that could not be answered, as ``_refused.jsonl`` has them."""
+        found: list[dict[str, Any]] = json.loads(_footer(self.parts.file(part)).metadata[b"refused"])
+        return found
+
+    def finish(self, run: RunDescription, refused: Iterable[RefusedQuery]) -> dict[str, Any]:
         """Check that every part is there with all its queries, write the manifest and return it.
+
+        Args:
+            run: of the output.
+            refused: queries that could not be used; those that could not be answered stand in the parts.
 
         Raises:
             FormatError: a part is missing or was not written by us.
         """
-        lines = [json.dumps(one.as_json(), ensure_ascii=False) for one in refused]
-        if lines:
-            (self.folder / REFUSED).write_bytes(("\n".join(lines) + "\n").encode())
-        else:
-            (self.folder / REFUSED).delete()
         found = self.parts.finished(run.parts)
+        count = self._write_refused(refused, [part for part, counts in found.items() if counts.failed])
         parts = [self._checked(part, place, found.get(part)) for part, place in run.parts.items()]
         manifest = {
             **run.model_dump(),
-            "refused": len(refused),
+            "refused": count,
+            "failed": sum(part["failed"] for part in parts),
             "empty": sum(part["empty"] for part in parts),
             "rows": sum(part["rows"] for part in parts),
             "counts": summed(part["counted"] for part in parts),
@@ -193,6 +235,19 @@ class ExpansionFolder:
         }
         (self.folder / MANIFEST).write_bytes(json.dumps(manifest, indent=1).encode() + b"\n")
         return manifest
+
+    def _write_refused(self, refused: Iterable[RefusedQuery], failed: Sequence[str]) -> int:
+        """Write the quarantine, one query after the other; return how many could not be used."""
+        count = 0
+        with (self.folder / REFUSED).writing() as path, path.open("w", encoding="utf-8") as file:
+            for one in refused:
+                count += 1
+                file.write(json.dumps(one.as_json(), ensure_ascii=False) + "\n")
+            for part in failed:
+                file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in self.failures(part))
+        if not count and not failed:
+            (self.folder / REFUSED).delete()
+        return count
 
     def _checked(self, part: str, place: slice, counts: PartCounts | None) -> dict[str, Any]:
         file = self.parts.file(part)
@@ -225,19 +280,24 @@ class ExpansionFolder:
             file.delete()
 
 
-def _read_counts(file: Store) -> PartCounts:
+def _footer(file: Store) -> pq.FileMetaData:
     with file.open_input() as stream:
-        footer = pq.ParquetFile(stream).metadata
-    metadata = footer.metadata or {}
-    counted = json.loads(metadata.get(b"counted", b"{}"))
-    degraded = int(metadata.get(b"degraded", 0))  # parts of an earlier version do not say it
-    queries, empty = int(metadata[b"queries"]), int(metadata[b"empty"])
-    return PartCounts(queries, empty, footer.num_rows, degraded, tuple(counted.items()))
+        return pq.ParquetFile(stream).metadata
 
 
-def to_table(expansions: Sequence[Expansion], labels: Labels) -> pa.Table:
+def _read_counts(file: Store) -> PartCounts:
+    footer = _footer(file)
+    about = footer.metadata or {}
+    counted = json.loads(about.get(b"counted", b"{}"))
+    queries, empty = int(about[b"queries"]), int(about[b"empty"])
+    # Parts of an earlier version do not say these two.
+    degraded, failed = (int(about.get(name, 0)) for name in (b"degraded", b"failed"))
+    return PartCounts(queries, empty, footer.num_rows, degraded, failed, tuple(counted.items()))
+
+
+def to_table(results: Sequence[Result], labels: Labels) -> pa.Table:
     """Return the answers of some queries as a table, see :data:`SCHEMA`."""
-    return pa.concat_tables([_answer(e, labels) for e in expansions] or [SCHEMA.empty_table()])
+    return pa.concat_tables([_answer(one, labels) for one in results] or [SCHEMA.empty_table()])
 
 
 def labels_of(vocabulary: Vocabulary, catalogue: Catalogue) -> Labels:
@@ -245,9 +305,12 @@ def labels_of(vocabulary: Vocabulary, catalogue: Catalogue) -> Labels:
     return Labels(pa.array(vocabulary.names, pa.string()), catalogue.images(IMAGES))
 
 
-def _answer(expansion: Expansion, labels: Labels) -> pa.Table:
+def _answer(result: Result, labels: Labels) -> pa.Table:
+    expansion, refusal = result.expansion, result.refusal
     ranking, n = expansion.ranking, len(expansion.ranking)
     degraded, reasoning = list(expansion.degraded), list(expansion.reasoning.items())
+    if refusal is not None:  # what was found before is no answer
+        n, degraded = 0, [refusal.reason]
     if n == 0:
         row = {
             "query_id": expansion.query.id,
@@ -277,5 +340,6 @@ def _answer(expansion: Expansion, labels: Labels) -> pa.Table:
         labels.images.take(ids),
         pa.array([reasoning] * n, pa.map_(pa.string(), pa.string())),
         pa.array([list(expansion.counts.items())] * n, pa.map_(pa.string(), pa.int64())),
+        pa.array(result.explained or [None] * n, EXPLANATION),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)

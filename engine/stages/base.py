@@ -14,14 +14,15 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
-from engine.errors import QueryError
+from engine.errors import BundleError, QueryError
+from engine.generation.files import LM_FILES
 from engine.query import Expansion, Query
 from engine.renames import with_current_names
 from engine.storage.bundle import Bundle
@@ -118,6 +119,11 @@ class Stage(BaseModel, ABC):
     def needs(self) -> tuple[str, ...]:
         """Name the files and folders of a bundle without which the stage cannot open."""
         return ()
+
+    @property
+    def language_model(self) -> bool:
+        """True if the worker holds the bundle's language model, which is best on a GPU."""
+        return not set(LM_FILES).isdisjoint(self.needs())
 
     def settled(self) -> Self:
         """Return the stage with what its answers take from the environment written out, if they do."""
@@ -261,6 +267,19 @@ def isolated(stage: Stage, worker: Worker) -> Worker:
 def without(expansion: Expansion, stage: str, why: str) -> Expansion:
     """Return an expansion as it is, with a note that a stage of that name could not do its part."""
     return replace(expansion, degraded=(*expansion.degraded, f"{stage}: {why}"))
+
+
+def missing_requirements(bundle: Bundle, stages: Iterable[Stage]) -> str:
+    """Return why the bundle cannot serve some stages here, or nothing: the files of each must be there."""
+    for stage in stages:
+        if why := stage.unavailable():
+            return f"{stage.name}: {why}"
+        for name in stage.needs():
+            try:
+                bundle.path(name)
+            except BundleError as error:
+                return str(error)
+    return ""
 
 
 def counts_of(worker: Worker) -> Mapping[str, int]:

@@ -11,6 +11,10 @@ RESTARTS = 3
 """What dies, or whose node does, is started again so many times; Ray Data would do so for ever."""
 
 
+class WorkerDiedError(UserError):
+    """A process died each time that it was started."""
+
+
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and all that led to it, also what Ray's wrappers hold of workers."""
     seen: set[int] = set()
@@ -58,14 +62,14 @@ def deaths_in_words(kept: str) -> Iterator[None]:
         kept: what is not lost, and how it goes on.
 
     Raises:
-        UserError: names how often it died, and the cause as Ray knows it.
+        WorkerDiedError: names how often it died, and the cause as Ray knows it.
     """
     try:
         yield
     except Exception as error:
         if (death := worker_death(error)) is None:
             raise
-        raise UserError(
+        raise WorkerDiedError(
             f"a worker process died {RESTARTS + 1} times at the same work ({death}); mostly it is memory: "
             "take fewer --workers, smaller batches or larger machines, and read its last words with "
             f"`ray logs`; {kept}"

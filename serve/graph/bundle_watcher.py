@@ -14,10 +14,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from engine.errors import BundleError, UserError
+from engine.stages.base import missing_requirements
 from engine.storage.bundle import Bundle
 from serve.errors import state_of
 from serve.graph.bundle_snapshot import BundleSnapshot
-from serve.graph.plan import Plan, missing_requirements
+from serve.graph.plan import Plan
 from serve.telemetry.logs import log_event
 from serve.telemetry.metrics import Metrics
 

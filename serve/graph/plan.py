@@ -14,10 +14,9 @@ from engine.errors import BundleError, UserError
 from engine.methods import ABLATIONS, METHODS
 from engine.plugins import find_method, installed, is_method
 from engine.query import Value
-from engine.retrieval.index import views_of
-from engine.stages.base import Pipeline, Stage
+from engine.stages.base import Pipeline, Stage, missing_requirements
 from engine.stages.encode_new_entities import EncodeNewEntities
-from engine.stages.explain import Explain
+from engine.stages.explanations import explain_stage
 from engine.stages.options import change_methods
 from engine.stages.retrieve import Retrieve
 from engine.stages.type_mentions import TypeMentions
@@ -31,8 +30,6 @@ EXPLAINED = "!explain"
 NEIGHBOURS = "!neighbours"
 MENTIONS = "!mentions"
 """The route that types mentions."""
-VIEWS = ("joint", "mask", "description", "lexical")
-"""Views by which answers are explained: the first that a bundle has."""
 
 SHARD_CPUS = 1.0
 
@@ -96,9 +93,9 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
         UserError: settings for a deployment that there is not.
     """
     routes = {name: pipeline.stages for name, pipeline in methods.items()}
-    if view := next((v for v in VIEWS if v in views_of(bundle.manifest)), None):
-        routes |= {f"{name}{EXPLAINED}": (*stages, Explain(view=view)) for name, stages in routes.items()}
-        routes[NEIGHBOURS] = (Retrieve(view=view),)
+    if (explain := explain_stage(bundle)) is not None:
+        routes |= {f"{name}{EXPLAINED}": (*stages, explain) for name, stages in routes.items()}
+        routes[NEIGHBOURS] = (Retrieve(view=explain.view),)
     if not missing_requirements(bundle, [TypeMentions()]):
         routes[MENTIONS] = (TypeMentions(),)
     encode_new = EncodeNewEntities()
@@ -212,16 +209,3 @@ def default_method(methods: Iterable[str]) -> str:
     """Return the method of queries that name none: ``default``, else the first that is served."""
     names = list(methods)
     return DEFAULT if DEFAULT in names else names[0]
-
-
-def missing_requirements(bundle: Bundle, stages: Iterable[Stage]) -> str:
-    """Return why the bundle cannot serve some stages here, or nothing: the files of each must be there."""
-    for stage in stages:
-        if why := stage.unavailable():
-            return f"{stage.name}: {why}"
-        for name in stage.needs():
-            try:
-                bundle.path(name)
-            except BundleError as error:
-                return str(error)
-    return ""

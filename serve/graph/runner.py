@@ -16,13 +16,16 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from engine.errors import UserError
 from engine.query import Deadline, Expansion
+from engine.refusals import Refusal
+from engine.stages.answering import TIMED_OUT, IterativeWorker
+from engine.stages.answering import left_out as without_stage
 from engine.stages.base import Stage, Worker, counts_of
 from engine.storage.bundle import Bundle
 from serve.errors import RetryLaterError, code_of, unwrapped
@@ -42,20 +45,6 @@ WEIGHT = 0.3
 
 DECAY = 0.8
 """Factor on an expected time each time that it kept a stage from starting."""
-
-
-@runtime_checkable
-class IterativeWorker(Protocol):
-    """A worker whose lists grow by rounds (:class:`engine.stages.generate.Generator`)."""
-
-    def start(self, expansions: Sequence[Expansion]) -> list[Any]:
-        """Return the state of each expansion before its first round."""
-
-    def rounds(self, growing: Sequence[Any]) -> Iterator[Any]:
-        """Yield every round of every list, and None while it waits, so that other batches get through."""
-
-    def answer(self, expansion: Expansion, grown: Any) -> Expansion:
-        """Return the expansion with its list as it is now."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,13 +106,12 @@ class Job:
         return Reply(found, tuple(self.stats))
 
 
-def left_out(outcome: Outcome, stage: Stage, why: str = "left out, the deadline came first") -> Outcome:
+def left_out(outcome: Outcome, stage: Stage) -> Outcome:
     """Return an expansion without a stage, or a failure where there is nothing without it."""
     if isinstance(outcome, Failure):
         return outcome
-    if not len(outcome.ranking):
-        return Failure("timeout", f"the deadline came before {stage.name} had found anything", 504)
-    return replace(outcome, degraded=(*outcome.degraded, f"{stage.name}: {why}"))
+    found = without_stage(outcome, stage.name)
+    return Failure("timeout", found.detail, TIMED_OUT) if isinstance(found, Refusal) else found
 
 
 @dataclass(eq=False)

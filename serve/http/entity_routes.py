@@ -6,12 +6,13 @@ from typing import Annotated
 
 from fastapi import FastAPI, Path, Query, Request, Response
 
+from engine.queries.fields import Name
 from serve.http.auth import Access
 from serve.http.errors import invalid
 from serve.http.exchange import decoded, respond, spend
 from serve.http.listings import EntityList, known_fields
 from serve.http.openapi import answers, body, content
-from serve.http.requests import Id, LookupRequest, Name, Prefix, checked
+from serve.http.requests import Id, LookupRequest, Prefix, checked
 from serve.http.responses import Entities, EntityDetails, LookedUp
 from serve.http.service import MANY_RESULTS, Service
 

@@ -13,17 +13,25 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     StrictBool,
     StrictInt,
     StrictStr,
-    Tag,
     ValidationError,
 )
 from pydantic_core import PydanticCustomError
 
-from engine.queries.fields import MAX_CONDITIONS, WITHOUT_NUL, Conditions, Key, Name, NewSeed, NoNul, within
+from engine.queries.fields import (
+    MAX_CONDITIONS,
+    WITHOUT_NUL,
+    Conditions,
+    DeadlineMs,
+    Key,
+    Name,
+    NoNul,
+    Seed,
+    within,
+)
 from engine.query import MAX_SEEDS, Expansion
 from engine.repeated_keys import RepeatedKeys, json_records, repeated_key
 from engine.vocabulary import MAX_NAME_LENGTH, Vocabulary
@@ -32,7 +40,6 @@ from serve.http.errors import SHOWN, Problem, ProblemError, invalid, invalid_fie
 
 MAX_ID_LENGTH = 128
 MAX_TEXT_LENGTH = 20_000
-MAX_DEADLINE_MS = 3_600_000
 MAX_OPTIONS = 32
 MAX_LOOKED_UP = 1000
 
@@ -53,28 +60,6 @@ def _plain_value(given: Any) -> Any:
 
 
 OptionValue = Annotated[bool | int | float | None, BeforeValidator(_plain_value)]
-
-EntityId = Annotated[StrictInt, Field(ge=0, lt=1 << 31)]
-
-
-def _kind(given: Any) -> str | None:
-    """Return which form of a seed is given, so that one complaint is made, not one a form."""
-    if isinstance(given, str):
-        return "<name>"
-    if isinstance(given, dict | NewSeed):
-        return "<new>"
-    return "<id>" if isinstance(given, int) else None
-
-
-Seed = Annotated[
-    Annotated[Name, Tag("<name>")] | Annotated[EntityId, Tag("<id>")] | Annotated[NewSeed, Tag("<new>")],
-    Discriminator(
-        _kind,
-        custom_error_type="seed",
-        custom_error_message="a seed is a name, an entity id, or an object of name and sentences",
-    ),
-]
-"""A name or alias, an entity id, or a new entity."""
 
 
 def _conditions(description: str) -> Any:
@@ -127,9 +112,7 @@ class ExpandRequest(BaseModel):
     explain: StrictBool = Field(
         default=False, description="with the nearest seeds, sentences and images of every entity"
     )
-    deadline_ms: StrictInt | None = Field(
-        default=None, ge=1, le=MAX_DEADLINE_MS, description="when to answer with what there is"
-    )
+    deadline_ms: DeadlineMs | None = Field(default=None, description="when to answer with what there is")
     bundle: Id | None = Field(
         default=None, description="the bundle that ids are of; refused with 409 if another one is served"
     )
@@ -189,9 +172,7 @@ class TypeRequest(BaseModel):
     mentions: list[Span] | None = Field(
         default=None, min_length=1, description="places of the mentions, in characters (code points)"
     )
-    deadline_ms: StrictInt | None = Field(
-        default=None, ge=1, le=MAX_DEADLINE_MS, description="when an answer is of no use any more"
-    )
+    deadline_ms: DeadlineMs | None = Field(default=None, description="when an answer is of no use any more")
 
 
 def _not_json(constant: str) -> float:

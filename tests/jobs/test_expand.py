@@ -16,16 +16,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.methods import method
-from engine.queries.formats import read_queries
+from engine.queries.formats import iter_queries, read_queries
 from engine.queries.results import ExpansionFolder, RunDescription
 from engine.query import Expansion, NewEntity, Query, Ranking
+from engine.refusals import Code, Refusal
 from engine.stages.options import change
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from jobs.expand import MAX_PART, default_part_size, main
 from jobs.expand import expand as batch_expand
-from jobs.workers.expansion import BatchExpansion, BundleRef, pack, unpack
+from jobs.expand import main
+from jobs.steps.query_spool import MAX_PART, QuerySpool, default_part_size
+from jobs.steps.routing import Router
+from jobs.workers.chain import Row
+from jobs.workers.part_rows import pack, unpack
+from jobs.workers.stage_run import BatchExpansion, BundleRef
 from tests.support.bundles import publish_vectors
 from tests.support.commands import run_command
 from tests.support.executors import LastFirst
@@ -81,6 +86,7 @@ def local_rows(root: Path) -> list[dict]:
                 "images": [],
                 "reasoning": [],
                 "counts": [],
+                "explanation": None,
             }
             rows.append(row)
     return rows
@@ -124,11 +130,14 @@ def test_the_pools_of_stages_write_the_same(ray_local, root, tmp_path):
     sizes = ("--batch-size", 4, "--part-size", 6)
     assert expand(root, tmp_path / "there", *sizes) == 0
     source = BundleRef(str(root / "w"), Bundle.open(Workspace.open(root / "w")).id)
-    job = BatchExpansion(method("retexpan"), source, str(tmp_path / "here"), batch_size=4)
-    queries = read_queries(Store.open(root / "q.jsonl"), source.open().vocabulary)
+    router = Router(source.open(), "retexpan", method("retexpan"))
+    spool = QuerySpool(tmp_path / "spool", batch_size=4)
+    spool.folder.mkdir()
+    spool.fill(iter_queries(Store.open(root / "q.jsonl"), source.open().vocabulary), router)
+    job = BatchExpansion(router.chain, source, str(tmp_path / "here"), batch_size=4)
     run = RunDescription.model_validate_json((tmp_path / "there" / "_run.json").read_bytes())
     target = ExpansionFolder(Store.open(tmp_path / "here"))
-    assert batch_expand(job, queries, run, target, LastFirst()).made == 4
+    assert batch_expand(job, spool, run, target, LastFirst()).made == 4
     for part in run.parts:
         there = pq.read_table(tmp_path / "there" / f"part-{part}.parquet")
         here = pq.read_table(tmp_path / "here" / f"part-{part}.parquet")
@@ -240,8 +249,8 @@ def test_rows_may_change_settings_for_themselves(root, tmp_path):
 
 def test_options_cross_processes_and_tell_tables_apart(root, tmp_path):
     asked = Query("q", (1,), options=(("Retrieve.hubness", 0.5), ("SegmentRerank.confidence", None)))
-    ((_, (back,)),) = unpack(pack("0", [Expansion(asked)]))
-    assert back.query == asked
+    ((_, (back,)),) = unpack(pack("0", [Row(Expansion(asked), "retexpan")]))
+    assert back.expansion.query == asked
     vocabulary = Bundle.open(Workspace.open(root / "w")).vocabulary
     digests = set()
     for options in ({}, {"Retrieve.k": 5}, {"Retrieve.k": 6}):
@@ -283,6 +292,23 @@ def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(root, tmp_path)
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.faults
+def test_a_query_that_kills_its_worker_is_left_out_and_the_others_are_answered(root, tmp_path):
+    lines = [json.dumps({"id": f"q{i}", "positive": [i], "top_k": 3}) for i in range(20)]
+    lines[7] = lines[7].replace("q7", "killer")
+    (tmp_path / "q.jsonl").write_text("\n".join(lines))
+    words = ("--method", "tests.support.own_methods:DEADLY", "--workers", 2, "--part-size", 5)
+    job = submitted(root, tmp_path / "out", "--queries", tmp_path / "q.jsonl", *words)
+    _, errors = job.communicate(timeout=200)
+    assert job.returncode == 0, errors
+    rows = pq.read_table(tmp_path / "out").to_pylist()
+    assert [r["query_id"] for r in rows if r["rank"] == 1] == [f"q{i}" for i in range(20) if i != 7]
+    (line,) = (tmp_path / "out" / "_refused.jsonl").read_text().splitlines()
+    assert (json.loads(line)["query_id"], json.loads(line)["code"]) == ("killer", "worker_died")
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.faults
 def test_a_mistake_met_by_an_actor_is_one_line(ray_local, root, tmp_path, capsys):
     assert expand(root, tmp_path / "out", "--method", "lexical", "--part-size", 6) == 2
     check_one_line(capsys.readouterr().err, tmp_path / "out")
@@ -315,10 +341,18 @@ def test_a_part_crosses_processes_exactly():
     empty = Expansion(Query("e", (1,)))
     # As it comes out of a file or another process.
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, pack("00003", [one, empty]).schema) as writer:
-        writer.write_table(pack("00003", [one, empty]))
-    ((part, (back, none)),) = unpack(pa.ipc.open_stream(sink.getvalue()).read_all())
+    refusal = Refusal(Code.TIMEOUT, "late")
+    rows = [
+        Row(one, "m", True, 0.25, place=("q.jsonl", 2**40)),
+        Row(empty, "retexpan", refusal=refusal),
+    ]
+    with pa.ipc.new_stream(sink, pack("00003", rows).schema) as writer:
+        writer.write_table(pack("00003", rows))
+    ((part, crossed),) = unpack(pa.ipc.open_stream(sink.getvalue()).read_all())
     assert part == "00003"
+    back, none = (row.expansion for row in crossed)
+    assert replace(crossed[0], expansion=one) == rows[0]
+    assert replace(crossed[1], expansion=empty) == rows[1]
     (vectors, _) = (dict(entity.vectors) for entity in back.query.new)
     np.testing.assert_array_equal(vectors.pop("mask"), scores)
     plain = replace(one.query, new=tuple(replace(entity, vectors={}) for entity in new))

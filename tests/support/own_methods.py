@@ -1,14 +1,16 @@
-"""A method of a user's own, named on a command line as ``tests.support.own_methods:LIFTED``."""
+"""Methods of a user's own, named on a command line as ``tests.support.own_methods:LIFTED``."""
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
 from engine.query import Expansion
-from engine.stages.base import Stage, Worker, by_settings
+from engine.stages.base import Pipeline, Stage, Worker, by_settings
 from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
 
@@ -33,3 +35,21 @@ def _lifted(stage: Lift, expansions: list[Expansion]) -> list[Expansion]:
 
 
 LIFTED = Retrieve() >> Lift()
+
+
+class Deadly(Retrieve):
+    """Kill the process at a query of the id "killer", as a library does that crashes."""
+
+    def open(self, bundle: Bundle) -> Worker:
+        """Return the worker."""
+        retrieve = super().open(bundle)
+
+        def run(expansions: list[Expansion]) -> list[Expansion]:
+            if any(e.query.id == "killer" for e in expansions):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return retrieve(expansions)
+
+        return run
+
+
+DEADLY = Pipeline((Deadly(),))

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from engine.methods import METHODS
 from engine.query import Expansion
+from engine.stages.answering import IterativeWorker
 from engine.stages.base import Stage, Worker
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
@@ -24,7 +25,6 @@ from engine.stages.type_mentions import TypeMentions
 from engine.storage.bundle import Bundle
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import EXPLAINED, MENTIONS, NEIGHBOURS
-from serve.graph.runner import IterativeWorker
 from serve.http.service import Service
 from serve.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, StageStats
 from serve.settings import ServeSettings

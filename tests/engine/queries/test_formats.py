@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import FormatError, QueryError
-from engine.queries.formats import QuerySet, read_queries
+from engine.queries.columns import QueryColumns
+from engine.queries.formats import LabelledQuery, QuerySet, iter_queries, read_queries
 from engine.refusals import Code
 from engine.storage.store import Store
 from engine.vocabulary import Vocabulary
@@ -171,18 +172,21 @@ def test_parquet_with_ids_and_nulls(tmp_path: Path) -> None:
         ('{"id": "x", "pos_seeds": ["ir\udcffon"]}', "not valid UTF-8 at byte"),
         ('{"id": "x\\ud83d", "positive": ["iron"]}', "'x\\ud83d' holds half of a surrogate pair"),
         ('{"id": "x", "class": "\\ud83d", "positive": ["iron"]}', "holds half of a surrogate pair"),
-        ('{"id": "x", "positive": ["\\ud83d"]}', "unknown entity '\\ud83d'"),
+        ('{"id": "x", "positive": ["\\ud83d"]}', "unable to parse raw data as a unicode string"),
         ('{"id": "x", "positive": [NaN, null]}', "at least one positive seed"),
         ('{"id": "x", "positive": [1.5]}', "positive.0"),
         ('{"id": "x", "positive": ["iron"], "negatives": ["neon"]}', "'negatives'; did you mean negative?"),
         ('{"id": "x", "positive": ["iron"], "Negative": ["neon"]}', "'Negative'; did you mean negative?"),
         ('{"id": "x", "positive": ["iron"], "neg_seed": ["neon"]}', "'neg_seed'; did you mean neg_seeds?"),
         ('{"id": "x", "positive": ["iron"], "top-k": 3}', "'top-k'; did you mean top_k?"),
-        ('{"id": "x", "positive": ["iron"], "budget": 3}', "'budget'; there are id, query_id"),
+        ('{"id": "x", "positive": ["iron"], "colour": 3}', "'colour'; there are id, query_id"),
         ('{"id": "x", "positive": ["iron"], "filter": {"a": ["b"]}}', "filter is taken by `seedset expand`"),
-        ('{"id": "x", "positive": ["iron"], "explain": true}', "explain is not taken in a file"),
-        ('{"id": "x", "positive": ["iron"], "deadline_ms": 5}', "ask over HTTP"),
-        ('{"id": "x", "positive": ["iron"], "method": "joint"}', "answered by the command's --method"),
+        (
+            '{"id": "x", "positive": ["iron"], "explain": true}',
+            "explain is taken by `seedset expand` and over HTTP alone",
+        ),
+        ('{"id": "x", "positive": ["iron"], "deadline_ms": 5}', "deadline_ms is taken by"),
+        ('{"id": "x", "positive": ["iron"], "method": "joint"}', "method is taken by"),
         (
             '{"id": "x", "positive": ["iron"], "pos_seeds": ["zinc"]}',
             "positive and pos_seeds are two spellings",
@@ -355,11 +359,12 @@ def test_columns_of_other_names(tmp_path: Path, form: str) -> None:
     else:
         file.write_text(json.dumps(row))
     columns = {"id": "request", "positive": "wanted"}
-    found = read_queries(Store.open(file), WORDS, columns=columns)
-    query = found.queries[0].query
-    assert (query.id, query.positive, query.top_k) == ("r1", (0,), 3)
-    assert found.unread == ["positive", "price"]
+    named = QueryColumns(columns)
+    (found,) = iter_queries(Store.open(file), WORDS, columns=named)
+    assert isinstance(found, LabelledQuery)
+    assert (found.query.id, found.query.positive, found.query.top_k) == ("r1", (0,), 3)
+    assert named.unread == {"positive", "price"}
     with pytest.raises(FormatError, match="has no column unwanted, which --columns names; it has p"):
-        read_queries(Store.open(file), WORDS, columns=columns | {"negative": "unwanted"})
+        list(iter_queries(Store.open(file), WORDS, columns=QueryColumns(columns | {"negative": "unwanted"})))
     with pytest.raises(QueryError, match="no field is called 'request'"):
         read_queries(Store.open(file), WORDS)

@@ -15,6 +15,7 @@ from engine.queries.results import (
     ExpansionFolder,
     Labels,
     PartCounts,
+    Result,
     RunDescription,
     to_table,
 )
@@ -59,7 +60,9 @@ PARTS = ["00000", "00001", "00002"]
 def fill(folder: ExpansionFolder, run: RunDescription, parts: Sequence[str]) -> None:
     for part in parts:
         n = run.parts[part].stop - run.parts[part].start
-        counts = folder.write_part(part, [expansion(f"q{part}-{i}", [1, 2]) for i in range(n)], LABELS)
+        counts = folder.write_part(
+            part, [Result(expansion(f"q{part}-{i}", [1, 2])) for i in range(n)], LABELS
+        )
         assert folder.parts.finished()[part] == counts == PartCounts(n, 0, 2 * n)
 
 
@@ -69,7 +72,7 @@ def missing(folder: ExpansionFolder, run: RunDescription) -> list[str]:
 
 def test_table_holds_ranks_names_and_evidence_exactly():
     one = expansion("q", [2, 1])
-    table = to_table([one], LABELS)
+    table = to_table([Result(one)], LABELS)
     assert table.schema == SCHEMA
     rows = table.to_pylist()
     assert [(r["rank"], r["entity_id"], r["name"]) for r in rows] == [(1, 2, "c"), (2, 1, "b")]
@@ -77,13 +80,15 @@ def test_table_holds_ranks_names_and_evidence_exactly():
     assert [np.float32(r["score"]) for r in rows] == one.ranking.scores.tolist()
     assert dict(rows[0]["evidence"]) == {"x": float(np.float32(1) / 3), "y": 0}
     assert [dict(r["reasoning"]) for r in rows] == [{"class_name": "class of q"}] * 2
-    (nothing,) = to_table([expansion("e", [])], LABELS).to_pylist()
+    (nothing,) = to_table([Result(expansion("e", []))], LABELS).to_pylist()
     assert (nothing["rank"], nothing["reasoning"]) == (0, [("class_name", "class of e")])
     assert to_table([], LABELS).schema == SCHEMA
 
 
 def test_a_query_without_answers_has_one_row_that_says_so():
-    table = to_table([expansion("q", [], ("no seed has a sentence",)), expansion("r", [1])], LABELS)
+    table = to_table(
+        [Result(expansion("q", [], ("no seed has a sentence",))), Result(expansion("r", [1]))], LABELS
+    )
     first, second = table.to_pylist()
     assert (first["query_id"], first["rank"], first["entity_id"]) == ("q", 0, None)
     assert first["degraded"] == ["no seed has a sentence"]
@@ -92,7 +97,7 @@ def test_a_query_without_answers_has_one_row_that_says_so():
 
 def test_evidence_may_be_missing():
     one = Expansion(Query("q", (0,)), Ranking(np.array([1], np.int32), np.ones(1, np.float32)))
-    assert to_table([one], LABELS).to_pylist()[0]["evidence"] == []
+    assert to_table([Result(one)], LABELS).to_pylist()[0]["evidence"] == []
 
 
 def test_parts_cover_every_query_once():
@@ -143,7 +148,7 @@ def test_a_folder_of_other_parquet_files_is_not_touched(folder):
 def test_a_part_that_is_not_whole_or_not_ours_is_named(folder):
     run = folder.begin(described(), overwrite=False)
     fill(folder, run, PARTS)
-    folder.write_part("00001", [expansion("q", [1])], LABELS)
+    folder.write_part("00001", [Result(expansion("q", [1]))], LABELS)
     with pytest.raises(FormatError, match=r"part-00001.*answers 1 queries"):
         folder.finish(run, [])
     assert missing(folder, run) == [], "it is for a person to judge"

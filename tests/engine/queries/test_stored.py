@@ -10,7 +10,7 @@ import pytest
 
 from engine.errors import FormatError, QueryError
 from engine.queries.formats import LabelledQuery, QuerySet
-from engine.queries.results import ExpansionFolder, Labels, RunDescription
+from engine.queries.results import ExpansionFolder, Labels, Result, RunDescription
 from engine.queries.stored import StoredResults
 from engine.query import Expansion, Query, Ranking
 from engine.storage.store import Store
@@ -43,7 +43,7 @@ def written(folder: Path, some: QuerySet, finish: bool = True) -> Store:
     )
     run = output.begin(described, overwrite=False)
     for part, place in run.parts.items():
-        output.write_part(part, [expansion(q.query) for q in some.queries[place]], LABELS)
+        output.write_part(part, [Result(expansion(q.query)) for q in some.queries[place]], LABELS)
     if finish:
         output.finish(run, [])
     return store

@@ -14,6 +14,7 @@ from cluster.capacity import Node, fits
 from engine.errors import StorageError, UserError
 from engine.methods import METHODS
 from jobs.workers import executor
+from jobs.workers.chain import Chain
 from jobs.workers.executor import actor_pool
 from jobs.workers.expansion import WRITER_CPUS, cpu_scale
 from jobs.workers.failures import RESTARTS, deaths_in_words, lasting_mistake, worker_death
@@ -92,9 +93,10 @@ def test_actors_are_started_again_so_many_times_and_no_more() -> None:
 @pytest.mark.parametrize("cpus", [(4,), (1, 1, 1), (4, 1, 1), (0.5, 0.5)])
 @pytest.mark.parametrize("workers", [1, 3, 12])
 def test_every_pool_of_an_expansion_fits_beside_the_others(cpus: tuple[float, ...], workers: int) -> None:
-    nodes, pipeline = [Node(str(place), have) for place, have in enumerate(cpus)], METHODS["default"]
-    scale = cpu_scale(pipeline, workers, nodes)
-    sizes = [scale * size for size in (*(stage.num_cpus for stage in pipeline.stages), WRITER_CPUS)]
+    nodes = [Node(str(place), have) for place, have in enumerate(cpus)]
+    chain = Chain.of({"default": METHODS["default"]})
+    scale = cpu_scale(chain, workers, nodes)
+    sizes = [scale * size for size in (*(stage.num_cpus for stage in chain.stages), WRITER_CPUS)]
     assert 0 < scale <= 1
     assert fits(nodes, sizes * workers)
 

@@ -1,0 +1,98 @@
+"""Lay the stages of a table's methods out one behind the other, and say which of them a row passes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.query import Expansion
+from engine.refusals import Refusal
+from engine.stages.base import Pipeline, Stage
+from engine.stages.encode_new_entities import EncodeNewEntities
+from engine.stages.explain import Explain
+
+
+@dataclass(frozen=True)
+class Row:
+    """A query of a table under way.
+
+    Args:
+        expansion: what was found so far; its query has no deadline.
+        method: the name of the method that answers it.
+        explain: whether its answer is explained.
+        remaining: seconds that its stages may still take; what it waits between them is not counted.
+        refusal: why it has no answer; None while it may have one.
+        place: its file and its position there.
+    """
+
+    expansion: Expansion
+    method: str
+    explain: bool = False
+    remaining: float | None = None
+    refusal: Refusal | None = None
+    place: tuple[str, int] = ("", 0)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The stages of some methods in one order that is that of each of them; equal stages are one.
+
+    Args:
+        stages: in order; what encodes new entities is the first one, if any, and what explains the last.
+        routes: the places of a method's stages, by its name.
+    """
+
+    stages: tuple[Stage, ...]
+    routes: Mapping[str, frozenset[int]]
+
+    @classmethod
+    def of(cls, methods: Mapping[str, Pipeline], new: bool = False, explain: Explain | None = None) -> Chain:
+        """Return the chain of some methods.
+
+        Args:
+            methods: by name; the order of stages is the first one's, where it may be chosen.
+            new: whether a row has entities that are new.
+            explain: the stage that explains answers, if a row wants that.
+        """
+        stages: list[Stage] = []
+        for pipeline in methods.values():
+            at = 0
+            for stage in pipeline.stages:
+                if stage in stages[at:]:
+                    at = stages.index(stage, at)
+                else:
+                    stages.insert(at, stage)
+                at += 1
+        begin: list[Stage] = [EncodeNewEntities()] if new else []
+        routes = {
+            name: frozenset(len(begin) + place for place in _places(stages, pipeline.stages))
+            for name, pipeline in methods.items()
+        }
+        return cls((*begin, *stages, *([explain] if explain else [])), routes)
+
+    def passes(self, row: Row, place: int) -> bool:
+        """Return whether a row's query is answered by the stage at a place, too."""
+        if row.refusal is not None:
+            return False
+        if isinstance(self.stages[place], Explain):
+            return row.explain
+        first = place == 0 and isinstance(self.stages[0], EncodeNewEntities)
+        return bool(row.expansion.query.new) if first else place in self.routes[row.method]
+
+    @property
+    def pools(self) -> list[tuple[int, ...]]:
+        """The places of the stages that are best in one process: neighbours share the language model."""
+        places = range(len(self.stages))
+        grouped = itertools.groupby(places, lambda p: -1 if self.stages[p].language_model else p)
+        return [tuple(group) for _, group in grouped]
+
+
+def _places(chain: Sequence[Stage], stages: Sequence[Stage]) -> list[int]:
+    """Return the places of stages in a chain that has them in their order."""
+    found, at = [], 0
+    for stage in stages:
+        at = chain.index(stage, at)
+        found.append(at)
+        at += 1
+    return found
