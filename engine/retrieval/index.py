@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from engine.errors import BundleError
 from engine.query import Ids, Query, Scores
+from engine.retrieval.shared_vectors import shared_vectors
 from engine.storage.bundle import Bundle, Manifest
 
 if TYPE_CHECKING:  # loaded with the first index: what only describes a pipeline does without
@@ -195,12 +196,12 @@ class VectorIndex:
 
     @classmethod
     def read(cls, path: Path) -> VectorIndex:
-        """Read a flat inner-product index, whose vectors are used in place, and its hubness.
+        """Read a flat inner-product index, whose vectors the processes of a machine share, and its hubness.
 
         Raises:
             BundleError: another kind of index.
         """
-        return cls(read_vectors(path), map_hubness(path))
+        return cls(shared_vectors(path, read_vectors), map_hubness(path))
 
     def write(self, path: Path) -> None:
         """Write the vectors as a flat FAISS index."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cluster.nodes import on_nodes, other_nodes
+from engine.retrieval.shared_vectors import FOLDER as VECTORS
 from engine.storage.local_files import is_left_behind
 from engine.storage.object_copies import NOTES
 from engine.storage.removal import Listing, Removal, carry_out, counted
@@ -138,6 +139,9 @@ def plan_eviction(cache: Path, unused_s: float, keep: Iterable[str], now: float)
         if gone:
             steps = tuple(path for copy in gone for path in (f"{NOTES}/{copy}.json", copy))
             removals.append(_removal(bucket, len(gone), len(own), steps))
+    shared = [entry.path for entry in listing.below(VECTORS)]
+    if gone := [path for path in shared if path in old]:
+        removals.append(_removal(VECTORS, len(gone), len(shared), tuple(gone)))
     for entry in listing.entries:
         if now - entry.used >= DAY and is_left_behind(cache / entry.path):
             removals.append(Removal(entry.path, "leftover", "of a program that was killed", (entry.path,)))
