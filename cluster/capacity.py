@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from engine.errors import UserError
 
@@ -18,13 +21,24 @@ _STEP = 1e-4
 """Ray counts in ten thousandths of a core."""
 
 
+def _in_whole_ones(given: float) -> float:
+    if given > 1 and given != int(given):
+        raise ValueError("a share of one GPU, such as 0.5, or whole GPUs")
+    return given
+
+
+GpuShare = Annotated[float, Field(ge=0), AfterValidator(_in_whole_ones)]
+"""GPUs of an actor, as Ray counts them."""
+
+
 @dataclass(frozen=True)
 class Node:
-    """The cores and GPUs of a living node."""
+    """The cores, GPUs and bytes of memory of a living node; of memory 0: not known."""
 
     address: str
     cpus: float
     gpus: float = 0
+    memory: float = 0
 
     def room(self, cpus: float, gpus: float = 0) -> int:
         """Return how many workers of this size fit on the node."""
@@ -37,7 +51,10 @@ def living_nodes() -> list[Node]:
     import ray
 
     found = [(node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    return [Node(address, float(has.get("CPU", 0)), float(has.get("GPU", 0))) for address, has in found]
+    return [
+        Node(address, *(float(has.get(name, 0)) for name in ("CPU", "GPU", "memory")))
+        for address, has in found
+    ]
 
 
 def room(nodes: Sequence[Node], cpus: float, gpus: float = 0) -> int:

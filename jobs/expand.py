@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
+from cluster.capacity import GpuShare
 from cluster.commandline import command
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import CommandSettings, declared
@@ -40,6 +41,7 @@ from jobs.workers.attempts import died_at_work, forget
 from jobs.workers.executor import Executor, PartsResult, make_parts
 from jobs.workers.expansion import PartExpander, StagePools
 from jobs.workers.failures import WorkerDiedError
+from jobs.workers.pool_sizes import Wish, model_bytes
 from jobs.workers.stage_run import BatchExpansion, BundleRef
 
 T = TypeVar("T")
@@ -86,6 +88,11 @@ class ExpandSettings(CommandSettings):
     workers: int | None = Field(
         default=None, ge=1, description="Run this many actors a stage.  [default: as many as the cores allow]"
     )
+    gpu: GpuShare | None = Field(
+        default=None,
+        description="Reserve this share of a GPU, or so many whole ones, for each actor with a language "
+        "model.  [default: one, or the share that all have, where the cluster has GPUs]",
+    )
     batch_size: int = Field(default=64, ge=1, description="Give a stage this many queries at once.")
     part_size: int | None = Field(
         default=None, ge=1, description="Write this many queries a part of the output.  [default: up to 1024]"
@@ -122,7 +129,9 @@ def main(settings: ExpandSettings) -> None:
         run = target.begin(wanted, settings.overwrite)
         source = BundleRef(workspace.root.uri, opened.id)
         job = BatchExpansion(router.chain, source, target.folder.uri, settings.batch_size)
-        made = expand(job, spool, run, target, StagePools(settings.workers))
+        made = expand(
+            job, spool, run, target, StagePools(Wish(settings.workers, settings.gpu, model_bytes(opened)))
+        )
         manifest = target.finish(run, spool.refusals())
     console.say(f"expansions: {target.folder.uri}")
     for used in router.used.values():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 
@@ -23,7 +24,7 @@ from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from serve.graph.deployments import ShardHost, StageHost
-from serve.graph.plan import DeploymentSpec, Plan, plan, served_methods
+from serve.graph.plan import DeploymentSpec, Plan, plan, served_methods, with_gpus
 from serve.ingress import Ingress
 from serve.operations.deploy_file import read_settings, settings_of
 from serve.operations.running import INGRESS
@@ -50,9 +51,7 @@ class Prepared:
         """Cores that the whole application reserves, at the most replicas."""
         total = INGRESS_CPUS * self.settings.ingress_replicas
         for spec in self.plan.deployments:
-            scaled = spec.settings.autoscaling
-            replicas = scaled.max_replicas if scaled else spec.settings.replicas or 1
-            total += (spec.settings.num_cpus or 0) * replicas
+            total += (spec.settings.num_cpus or 0) * spec.most_replicas
         return math.ceil(total)
 
 
@@ -72,9 +71,13 @@ def prepare(settings: ServeSettings) -> Prepared:
 
 
 def assemble(prepared: Prepared) -> Application:
-    """Return the application: a host for each unit of the plan, and the ingress that holds them."""
+    """Return the application: a host for each unit of the plan, and the ingress that holds them.
+
+    Of the cluster that this process is connected to, if it is, replicas reserve GPUs.
+    """
     settings, bundle_id = prepared.settings, prepared.bundle.id
-    deployments = prepared.plan.deployments
+    laid_out = with_gpus(prepared.plan, settings, _gpus())
+    deployments = laid_out.deployments
     shards = {
         u.name: _bound(ShardHost, u, settings, bundle_id, u) for u in deployments if u.shard is not None
     }
@@ -90,7 +93,12 @@ def assemble(prepared: Prepared) -> Application:
         **_life(settings),
         ray_actor_options={"num_cpus": INGRESS_CPUS},
     )(serve.ingress()(Ingress))
-    return ingress.bind(settings, bundle_id, prepared.methods, prepared.plan, shards | stages)
+    return ingress.bind(settings, bundle_id, prepared.methods, laid_out, shards | stages)
+
+
+def _gpus() -> float:
+    """Return the GPUs of the cluster; 0 where this process is connected to none."""
+    return float(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else 0
 
 
 def build(settings: ServeSettings) -> Application:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # at run time Ray is imported once its environment is set
 EXAMPLES = """
   seedset serve --workspace demo-workspace/workspace
   seedset serve --workspace s3://bucket/prefix --port 8080 --replicas 4
-  seedset serve --workspace work --per-stage --set stages.Generate.num_gpus=1 --set max_wait_s=2
+  seedset serve --workspace work --per-stage --gpu 0.5 --set max_wait_s=2
   seedset serve --workspace work --methods retexpan,my_module:PIPELINE --set SegmentRerank.length=8
   seedset serve --workspace work --settings serve-settings.yaml
   seedset serve --workspace work --print-config > serve.yaml
@@ -40,7 +40,15 @@ EXAMPLES = """
 
 SERVE_HEADINGS = {
     "What is served": ("workspace", "bundle", "methods", "set", "bundle_poll_interval_s"),
-    "Deployments": ("fused", "replicas", "num_cpus", "index_shards", "ingress_replicas", "batch_wait_ms"),
+    "Deployments": (
+        "fused",
+        "replicas",
+        "num_cpus",
+        "gpu",
+        "index_shards",
+        "ingress_replicas",
+        "batch_wait_ms",
+    ),
     "Limits": (
         "max_queued",
         "max_wait_s",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from cluster.capacity import GpuShare
 from cluster.methods import Changes, MethodSettings
 from cluster.options import Secret, declared
 from engine.query import MAX_TOP_K
@@ -76,7 +77,7 @@ class StageSettings(BaseModel):
     replicas: int | None = Field(default=None, ge=1, le=1000)
     autoscaling: Autoscaling | None = None
     num_cpus: float | None = Field(default=None, gt=0)
-    num_gpus: float | None = Field(default=None, ge=0)
+    num_gpus: GpuShare | None = None
     batch_budget: int | None = Field(
         default=None,
         ge=1,
@@ -125,9 +126,15 @@ class ServeSettings(BaseModel):
         gt=0,
         description="Reserve this many cores for a replica of a stage.  [default: what the stage asks for]",
     )
+    gpu: GpuShare | None = Field(
+        default=None,
+        description="Reserve this share of a GPU, or so many whole ones, for each replica with a language "
+        "model.  [default: one, or the share that all replicas have, where the cluster has GPUs]",
+    )
     stages: dict[str, StageSettings] = Field(
         default={},
-        description="Settings of single deployments, by name (Retrieve, Generate …; Pipeline when fused).",
+        description="Settings of single deployments, by name (Retrieve, LanguageModel …; Pipeline when "
+        "fused).",
     )
     index_shards: int = Field(
         default=1, ge=1, le=1000, description="Spread the vectors over this many deployments."

@@ -13,6 +13,7 @@ from engine.generation.forward_check import check_forward
 from engine.generation.likelihood import Likelihood
 from engine.generation.model import LanguageModel
 from engine.generation.trie import Trie
+from engine.models.device import worker_device
 from engine.storage.bundle import Bundle
 
 
@@ -47,6 +48,5 @@ def _read(bundle: Bundle, folder: Path) -> Artifacts:
 
 def _device_and_dtype() -> tuple[torch.device, torch.dtype]:
     """float32 on CPUs: lists must not depend on how queries were batched, and bfloat16 rounds visibly."""
-    if torch.cuda.is_available():
-        return torch.device("cuda"), torch.bfloat16
-    return torch.device("cpu"), torch.float32
+    device = worker_device()
+    return device, torch.bfloat16 if device.type == "cuda" else torch.float32

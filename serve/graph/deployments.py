@@ -10,6 +10,7 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from engine.errors import BundleError, UserError
+from engine.models import device
 from engine.retrieval.index import index_file, views_of
 from engine.retrieval.shards import IndexShard, ShardedIndex
 from engine.storage.bundle import Bundle, current_id
@@ -92,6 +93,7 @@ class StageHost(Host):
         shards: Sequence[DeploymentHandle] = (),
     ) -> None:
         self._settings, self._spec, self._shards = settings, spec, shards
+        device.grant(gpu=bool(spec.settings.num_gpus))
         self._bundles = BundleCache(self._open)
         self._loop = asyncio.get_running_loop()
         budget = spec.settings.batch_budget

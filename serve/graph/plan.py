@@ -7,8 +7,9 @@ mentions. Stages with equal settings are opened once, whatever number of routes 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from engine.errors import BundleError, UserError
 from engine.methods import ABLATIONS, METHODS
@@ -24,6 +25,8 @@ from engine.storage.bundle import Bundle
 from serve.settings import ServeSettings, StageSettings
 
 FUSED = "Pipeline"
+LANGUAGE_MODEL = "LanguageModel"
+"""The deployment of all stages with the bundle's language model: each of its replicas holds one."""
 DEFAULT = "default"
 EXPLAINED = "!explain"
 """Suffix of the name of a route that explains its answers."""
@@ -55,6 +58,17 @@ class DeploymentSpec:
     stages: tuple[Stage, ...]
     settings: StageSettings
     shard: int | None = None
+
+    @property
+    def language_model(self) -> bool:
+        """Whether a replica holds the language model."""
+        return any(stage.language_model for stage in self.stages)
+
+    @property
+    def most_replicas(self) -> int:
+        """The replicas, or the most that autoscaling starts."""
+        scaled = self.settings.autoscaling
+        return scaled.max_replicas if scaled else self.settings.replicas or 1
 
 
 @dataclass(frozen=True)
@@ -109,7 +123,7 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
     deployments = [_deployment_spec(name, group, settings) for name, group in groups.items()] + _shards(
         settings
     )
-    _check_names(settings, [deployment.name for deployment in deployments])
+    _check_names(settings, [d.name for d in deployments], {s.name for s in stages if s.language_model})
     return Plan(
         tuple(deployments),
         {route: tuple(ref_of[stage] for stage in given) for route, given in routes.items()},
@@ -119,12 +133,20 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
 
 
 def _stage_refs(stages: Sequence[Stage], fused: bool) -> dict[Stage, StageRef]:
-    """Return each stage's place: all in one deployment, or each alone, named after it and numbered."""
+    """Return each stage's place: all in one deployment, or each in one named after it and numbered.
+
+    Those with the language model share one even then, as each alone would hold a model of its own.
+    """
     if fused:
         return {stage: (FUSED, place) for place, stage in enumerate(stages)}
+    with_model = [stage for stage in stages if stage.language_model]
+    shared = {stage: (LANGUAGE_MODEL, place) for place, stage in enumerate(with_model)}
     refs: dict[Stage, StageRef] = {}
     for stage in stages:
-        same = sum(other.name == stage.name for other in refs)
+        if stage in shared:
+            refs[stage] = shared[stage]
+            continue
+        same = sum(other.name == stage.name for other in refs if other not in shared)
         refs[stage] = (stage.name if same == 0 else f"{stage.name}-{same + 1}", 0)
     return refs
 
@@ -158,10 +180,33 @@ def shard_name(number: int, count: int) -> str:
     return f"Index-{number + 1}-of-{count}"
 
 
-def _check_names(settings: ServeSettings, names: Iterable[str]) -> None:
+def _check_names(settings: ServeSettings, names: Iterable[str], with_model: Collection[str]) -> None:
     known = sorted(names)
     if unknown := [name for name in settings.stages if name not in known]:
-        raise UserError(f"stages: no deployment {unknown[0]!r}; there are {', '.join(known)}")
+        shared = unknown[0].partition("-")[0] in with_model and LANGUAGE_MODEL in known
+        where = f" (its stage is in {LANGUAGE_MODEL!r})" if shared else ""
+        raise UserError(f"stages: no deployment {unknown[0]!r}{where}; there are {', '.join(known)}")
+
+
+def with_gpus(made: Plan, settings: ServeSettings, gpus: float) -> Plan:
+    """Return a plan whose replicas with a language model reserve GPUs.
+
+    Args:
+        made: the plan.
+        settings: of the application; a deployment's own go before.
+        gpus: of the cluster; 0: nothing changes but by settings.
+    """
+    wanting = [d for d in made.deployments if d.language_model and settings.of(d.name).num_gpus is None]
+    replicas = sum(d.most_replicas for d in wanting)
+    share = settings.gpu
+    if share is None:
+        share = 0 if gpus < 1 else 1 / math.ceil(replicas / gpus) if replicas > gpus else 1
+    if not wanting or not share:
+        return made
+    own = {
+        d.name: replace(d, settings=d.settings.model_copy(update={"num_gpus": float(share)})) for d in wanting
+    }
+    return replace(made, deployments=tuple(own.get(d.name, d) for d in made.deployments))
 
 
 def served_methods(

@@ -289,6 +289,30 @@ def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(root, tmp_path)
     assert answered == [f"q{i}" for i in range(n)]
 
 
+ON_ONE_GPU = """
+import sys, ray
+ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+from jobs.expand import main
+main.run()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_actors_with_a_language_model_share_a_gpu_and_no_others_ask_for_one(root, tmp_path):
+    """Ray counts a GPU that is not there; a pool that did not fit would wait for ever."""
+    words = ["--workspace", root / "w", "--queries", root / "q.jsonl", "--output", tmp_path / "out"]
+    words += ["--method", "tests.support.own_methods:RESERVED", "--workers", 2, "--gpu", 0.5]
+    words += ["--part-size", 4]
+    command = [sys.executable, "-c", ON_ONE_GPU, *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    notes = {note for row in pq.read_table(tmp_path / "out")["degraded"].to_pylist() for note in row}
+    reserved = {tuple(note.split()[:2]) for note in notes if note.startswith(("True", "False"))}
+    assert reserved == {("False", "0"), ("True", "0.5")}
+    assert len({note.split()[2] for note in notes if note.startswith("True")}) == 2, "both actors worked"
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.faults

@@ -53,3 +53,25 @@ class Deadly(Retrieve):
 
 
 DEADLY = Pipeline((Deadly(),))
+
+
+class Reserved(Retrieve):
+    """Retrieve, and say in ``degraded`` how many GPUs the actor reserves; ``model``: as a stage with a language model."""
+
+    model: bool
+
+    @property
+    def language_model(self) -> bool:
+        """True where the test says so."""
+        return self.model
+
+    def open(self, bundle: Bundle) -> Worker:
+        """Return the worker."""
+        import ray
+
+        retrieve, context = super().open(bundle), ray.get_runtime_context()
+        note = f"{self.model} {context.get_assigned_resources().get('GPU', 0):g} {context.get_actor_id()}"
+        return lambda found: [replace(e, degraded=(*e.degraded, note)) for e in retrieve(found)]
+
+
+RESERVED = Reserved(model=False) >> Reserved(model=True)

@@ -10,13 +10,10 @@ from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from cluster import capacity
-from cluster.capacity import Node, fits
+from cluster.capacity import Node
 from engine.errors import StorageError, UserError
-from engine.methods import METHODS
 from jobs.workers import executor
-from jobs.workers.chain import Chain
 from jobs.workers.executor import actor_pool
-from jobs.workers.expansion import WRITER_CPUS, cpu_scale
 from jobs.workers.failures import RESTARTS, deaths_in_words, lasting_mistake, worker_death
 from jobs.workers.train_callback import EndAtMistake
 from jobs.workers.trainer import _waiting_in_words
@@ -88,17 +85,6 @@ def test_actors_are_started_again_so_many_times_and_no_more() -> None:
     assert actor_pool(Data(), int, batch_size=1) == "pool"
     bounds = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS}
     assert given == {"actor": int, "batch_size": 1, **bounds}
-
-
-@pytest.mark.parametrize("cpus", [(4,), (1, 1, 1), (4, 1, 1), (0.5, 0.5)])
-@pytest.mark.parametrize("workers", [1, 3, 12])
-def test_every_pool_of_an_expansion_fits_beside_the_others(cpus: tuple[float, ...], workers: int) -> None:
-    nodes = [Node(str(place), have) for place, have in enumerate(cpus)]
-    chain = Chain.of({"default": METHODS["default"]})
-    scale = cpu_scale(chain, workers, nodes)
-    sizes = [scale * size for size in (*(stage.num_cpus for stage in chain.stages), WRITER_CPUS)]
-    assert 0 < scale <= 1
-    assert fits(nodes, sizes * workers)
 
 
 def test_a_pool_is_as_large_as_its_nodes_have_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from serve.app import build
-from serve.graph.plan import default_method, plan, served_methods
+from serve.graph.plan import default_method, plan, served_methods, with_gpus
 from serve.operations.deploy_file import check_deploy_file, deploy_config, read_settings
 from serve.run import main
 from serve.settings import ServeSettings
@@ -106,6 +106,62 @@ def test_a_deployment_gets_what_is_its_own_and_else_what_all_get(bundle: Bundle)
     assert deployments["Explain"].replicas == deployments["SegmentRerank"].replicas == 2
     with pytest.raises(UserError, match=r"no deployment 'Retreive'; there are EncodeNewEntities, Explain"):
         plan(bundle, METHODS_OF_TEST, settings(fused=False, stages={"Retreive": {}}))
+
+
+MODEL_METHODS = {
+    name: METHODS[name]
+    for name in ("retexpan", "genexpan", "genexpan+cot", "retexpan+lm-rerank", "default+lm-rerank")
+}
+
+
+def test_stages_with_the_language_model_share_one_deployment(bundle: Bundle) -> None:
+    made = plan(bundle, MODEL_METHODS, settings(fused=False))
+    (model,) = [spec for spec in made.deployments if spec.language_model]
+    stages = {stage for p in MODEL_METHODS.values() for stage in p.stages if stage.language_model}
+    assert (model.name, set(model.stages)) == ("LanguageModel", stages)
+    assert len(stages) == 5, "as many copies of the model as there were before"
+    ((name, chain),) = made.calls("genexpan")
+    assert (name, [model.stages[place] for place in chain]) == (
+        "LanguageModel",
+        [*METHODS["genexpan"].stages],
+    )
+    names = [name for name, _ in made.calls("retexpan+lm-rerank")]
+    assert names == ["Retrieve-2", "LanguageModel"]
+    with pytest.raises(UserError, match=r"no deployment 'Generate' \(its stage is in 'LanguageModel'\)"):
+        plan(bundle, MODEL_METHODS, settings(fused=False, stages={"Generate": {"num_gpus": 1}}))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(
+    ("given", "gpus", "share"),
+    [
+        ({}, 0, 0),
+        ({}, 1, 1),
+        ({"replicas": 3}, 1, 1 / 3),
+        ({"replicas": 3}, 2, 1 / 2),
+        ({"gpu": 0.25}, 1, 0.25),
+        ({"gpu": 2}, 0, 2),
+        ({"gpu": 0}, 4, 0),
+    ],
+)
+def test_replicas_with_a_language_model_reserve_gpus(
+    bundle: Bundle, fused: bool, given: dict[str, float], gpus: float, share: float
+) -> None:
+    asked = settings(fused=fused, **given)
+    made = with_gpus(plan(bundle, MODEL_METHODS, asked), asked, gpus)
+    reserved = {spec.name: spec.settings.num_gpus for spec in made.deployments}
+    assert reserved.pop("Pipeline" if fused else "LanguageModel") == pytest.approx(share)
+    assert set(reserved.values()) <= {0}
+    plain = with_gpus(plan(bundle, METHODS_OF_TEST, asked), asked, gpus)
+    assert {spec.settings.num_gpus for spec in plain.deployments} == {0}
+
+
+def test_a_deployments_own_gpus_go_before_the_applications(bundle: Bundle) -> None:
+    asked = settings(gpu=1, stages={"Pipeline": {"num_gpus": 0.5}})
+    (spec,) = with_gpus(plan(bundle, MODEL_METHODS, asked), asked, 4).deployments
+    assert spec.settings.num_gpus == 0.5
+    with pytest.raises(ValidationError, match="a share of one GPU"):
+        settings(gpu=1.5)
 
 
 def test_a_stage_may_be_given_by_its_former_name(caplog: pytest.LogCaptureFixture) -> None:
