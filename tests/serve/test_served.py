@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -29,6 +30,7 @@ from engine.storage.publishing import point_to
 from engine.storage.workspace import Workspace
 from serve.client import Client
 from serve.http.static import FOLDER
+from tests.support.request_rows import as_request, compared, drawn
 from tests.support.served import Server, server
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.serve]
@@ -344,6 +346,19 @@ def test_a_bad_bundle_is_refused_and_the_old_one_serves_on(url: str, bundle: Bun
         assert httpx.get(f"{url}/readyz").json()["ready"]
     finally:
         pointer.write_bytes(f"{bundle.id}\n".encode())
+
+
+@on_fused_alone
+def test_rows_of_a_table_are_answered_as_the_service_does(
+    served: Server, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.workers.executor._has_cluster", lambda: False)
+    quick = ("retexpan", "retexpan+cds", "default")
+    rows = [drawn(number, bundle, quick, ("composed",)) for number in range(40)]
+    body = {"queries": [as_request(row) for row in rows]}
+    answer = httpx.post(f"{served.url}/v1/expand/batch", json=body, timeout=120)
+    asked = {one["id"]: one for one in answer.json()["results"]}
+    assert list(compared(asked, bundle, rows, tmp_path)).count("answered") > 20
 
 
 @pytest.mark.faults

@@ -56,7 +56,10 @@ DEADLY = Pipeline((Deadly(),))
 
 
 class Reserved(Retrieve):
-    """Retrieve, and say in ``degraded`` how many GPUs the actor reserves; ``model``: as a stage with a language model."""
+    """Retrieve, and say in ``degraded`` how many GPUs the actor reserves.
+
+    ``model``: as a stage with a language model does.
+    """
 
     model: bool
 
