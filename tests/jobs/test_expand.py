@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -287,6 +288,33 @@ def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(root, tmp_path)
     assert table.num_rows == 3 * n
     answered = table.filter(pc.equal(table["rank"], 1))["query_id"].to_pylist()
     assert answered == [f"q{i}" for i in range(n)]
+
+
+@pytest.mark.faults
+def test_a_stopped_job_leaves_nothing_behind_and_goes_on(root, tmp_path, monkeypatch):
+    """SIGTERM is what `ray job stop` sends."""
+    lines = [json.dumps({"id": f"q{i}" if i != 7 else "held", "positive": [i]}) for i in range(12)]
+    (tmp_path / "q.jsonl").write_text("\n".join(lines))
+    (tmp_path / "held").touch()
+    monkeypatch.setenv("HELD", str(tmp_path / "held"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    words = ("--method", "tests.support.own_methods:HELD", "--workers", 1, "--part-size", 4)
+    job = submitted(root, tmp_path / "out", "--queries", tmp_path / "q.jsonl", *words)
+    while job.poll() is None and not (tmp_path / "out" / "_attempts" / "00001-0.json").exists():
+        time.sleep(0.05)
+    made = (tmp_path / "out" / "part-00000.parquet").stat().st_mtime_ns
+    job.terminate()
+    _, errors = job.communicate(timeout=100)
+    assert job.returncode == 128 + signal.SIGTERM, errors
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "tmp").iterdir())
+    assert not list((tmp_path / "out" / "_attempts").iterdir()), "it is no death"
+    (tmp_path / "held").unlink()
+    assert expand(root, tmp_path / "out", "--queries", tmp_path / "q.jsonl", *words) == 0
+    assert (tmp_path / "out" / "part-00000.parquet").stat().st_mtime_ns == made
+    assert len(set(pq.read_table(tmp_path / "out")["query_id"].to_pylist())) == 12
 
 
 ON_ONE_GPU = """

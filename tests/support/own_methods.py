@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import replace
 from typing import ClassVar
 
@@ -78,3 +79,21 @@ class Reserved(Retrieve):
 
 
 RESERVED = Reserved(model=False) >> Reserved(model=True)
+
+
+class Held(Retrieve):
+    """Retrieve, but wait at a query of the id "held" while the file that ``HELD`` names is there."""
+
+    def open(self, bundle: Bundle) -> Worker:
+        """Return the worker."""
+        retrieve = super().open(bundle)
+
+        def run(expansions: list[Expansion]) -> list[Expansion]:
+            while any(e.query.id == "held" for e in expansions) and os.path.exists(os.environ["HELD"]):
+                time.sleep(0.05)
+            return retrieve(expansions)
+
+        return run
+
+
+HELD = Pipeline((Held(),))
