@@ -8,9 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import AfterValidator, Field
 
 from engine.errors import UserError
 
@@ -21,14 +18,15 @@ _STEP = 1e-4
 """Ray counts in ten thousandths of a core."""
 
 
-def _in_whole_ones(given: float) -> float:
-    if given > 1 and given != int(given):
-        raise ValueError("a share of one GPU, such as 0.5, or whole GPUs")
+def in_whole_ones(given: float | None) -> float | None:
+    """Return the GPUs of an actor, checked to be as Ray counts them (for pydantic).
+
+    Raises:
+        ValueError: more than one and not whole.
+    """
+    if given is not None and given > 1 and given != int(given):
+        raise ValueError("give a share of one GPU, such as 0.5, or whole GPUs")
     return given
-
-
-GpuShare = Annotated[float, Field(ge=0), AfterValidator(_in_whole_ones)]
-"""GPUs of an actor, as Ray counts them."""
 
 
 @dataclass(frozen=True)

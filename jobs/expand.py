@@ -14,9 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from cluster.capacity import GpuShare
+from cluster.capacity import in_whole_ones
 from cluster.commandline import command
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import CommandSettings, declared
@@ -88,8 +88,9 @@ class ExpandSettings(CommandSettings):
     workers: int | None = Field(
         default=None, ge=1, description="Run this many actors a stage.  [default: as many as the cores allow]"
     )
-    gpu: GpuShare | None = Field(
+    gpu: float | None = Field(
         default=None,
+        ge=0,
         description="Reserve this share of a GPU, or so many whole ones, for each actor with a language "
         "model.  [default: one, or the share that all have, where the cluster has GPUs]",
     )
@@ -102,6 +103,8 @@ class ExpandSettings(CommandSettings):
         default=False,
         description="Fail if any query is refused, before work begins, or if one cannot be answered.",
     )
+
+    _whole_gpus = field_validator("gpu")(in_whole_ones)
 
 
 @command(EXAMPLES, actions=[LIST_METHODS])

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from cluster.capacity import GpuShare
+from cluster.capacity import in_whole_ones
 from cluster.methods import Changes, MethodSettings
 from cluster.options import Secret, declared
 from engine.query import MAX_TOP_K
@@ -77,12 +77,14 @@ class StageSettings(BaseModel):
     replicas: int | None = Field(default=None, ge=1, le=1000)
     autoscaling: Autoscaling | None = None
     num_cpus: float | None = Field(default=None, gt=0)
-    num_gpus: GpuShare | None = None
+    num_gpus: float | None = Field(default=None, ge=0)
     batch_budget: int | None = Field(
         default=None,
         ge=1,
         description="Fill a batch up to this cost, in the stage's own unit: tokens, candidates, queries.",
     )
+
+    _whole_gpus = field_validator("num_gpus")(in_whole_ones)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -126,8 +128,9 @@ class ServeSettings(BaseModel):
         gt=0,
         description="Reserve this many cores for a replica of a stage.  [default: what the stage asks for]",
     )
-    gpu: GpuShare | None = Field(
+    gpu: float | None = Field(
         default=None,
+        ge=0,
         description="Reserve this share of a GPU, or so many whole ones, for each replica with a language "
         "model.  [default: one, or the share that all replicas have, where the cluster has GPUs]",
     )
@@ -210,6 +213,8 @@ class ServeSettings(BaseModel):
         default=None, ge=1, description="Let a token ask this many queries in a minute.  [default: no limit]"
     )
     burst: int = Field(default=20, ge=1, description="Let this many queries above that rate come at once.")
+
+    _whole_gpus = field_validator("gpu")(in_whole_ones)
 
     @field_validator("methods", "allowed_hosts", mode="before")
     @classmethod

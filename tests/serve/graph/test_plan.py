@@ -160,7 +160,7 @@ def test_a_deployments_own_gpus_go_before_the_applications(bundle: Bundle) -> No
     asked = settings(gpu=1, stages={"Pipeline": {"num_gpus": 0.5}})
     (spec,) = with_gpus(plan(bundle, MODEL_METHODS, asked), asked, 4).deployments
     assert spec.settings.num_gpus == 0.5
-    with pytest.raises(ValidationError, match="a share of one GPU"):
+    with pytest.raises(ValidationError, match="give a share of one GPU"):
         settings(gpu=1.5)
 
 
