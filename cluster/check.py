@@ -18,9 +18,9 @@ from pydantic import Field
 
 from cluster.commandline import command
 from cluster.machines import OPEN_FILES, STORAGE_REMEDY, Finding, Seen, findings, look, storage_faults
+from cluster.nodes import on_nodes
 from cluster.options import CommandSettings
 from cluster.session import quiet_environment, session
-from cluster.sharing import ANSWER_SECONDS
 from engine.errors import FormatError, UserError
 from engine.repeated_keys import yaml_value
 
@@ -254,34 +254,25 @@ def check_nodes(workspace: str | None = None) -> list[Finding]:
         workspace: in which every node must read and write; None: not looked at.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     alive = [node for node in ray.nodes() if node["Alive"]]
     peers = {node["NodeID"]: (node["NodeManagerAddress"], node["NodeManagerPort"]) for node in alive}
     gcs = split_address(ray.get_runtime_context().gcs_address)
-    # A GPU-less question: a node without a free core answers, too.
-    remote: Any = ray.remote(num_cpus=0, max_retries=0)(look)
     found: list[Finding] = []
     seen: list[Seen] = []
     for node in alive:
         address, has = node["NodeManagerAddress"], node["Resources"]
         others = [gcs, *(peer for name, peer in peers.items() if name != node["NodeID"])]
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        before = time.time()
-        try:
-            answer = ray.get(
-                remote.options(scheduling_strategy=there).remote(address, others, workspace),
-                timeout=ANSWER_SECONDS,
-            )
-        except (ray.exceptions.RayError, TimeoutError) as error:
-            fault = f"does not answer ({type(error).__name__})"
+        before = time.time()  # one node after the other: its clock is compared with the time around
+        answers = on_nodes(look, [node["NodeID"]], address, others, workspace)
+        sizes = float(has.get("GPU", 0)), float(has.get("object_store_memory", 0))
+        for answer in answers.given.values():
+            seen.append(Seen(answer, (before, time.time()), *sizes))
+        for why in [*answers.failed.values(), *("not in time" for _ in answers.silent)]:
             remedy = (
                 "look at raylet.out and the worker logs in /tmp/ray/session_latest/logs there, and restart it"
             )
-            found.append(Finding(address, fault, remedy))
-            continue
-        sizes = float(has.get("GPU", 0)), float(has.get("object_store_memory", 0))
-        seen.append(Seen(answer, (before, time.time()), *sizes))
+            found.append(Finding(address, f"does not answer ({why})", remedy))
     return [*found, *findings(seen, look("here"))]
 
 
