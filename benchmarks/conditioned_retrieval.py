@@ -11,7 +11,8 @@ is estimated (:mod:`engine.retrieval.entity_sentences`).
 
 Of each setting: sentences a query and the share of the authors', agreement with their list (how many of their
 first 10 and 100 stand among the first as many here), and CombMAP on the queries with even numbers, to choose
-by, and on those with odd ones, to report. Take an odd ``--every``, so that both kinds are met. With
+by, and on those with odd ones, to report. Take an odd ``--every``, so that both kinds are met. Queries ask
+for as many entities as the figures look at, for a stage keeps as many as a query wants, whatever its k. With
 ``--timed`` the default method reads a few queries itself, in CPU seconds. ``--count`` needs no contrastive
 training: it counts, for all queries, the sentences that either way reads, of entities recalled by the mask
 view, and reads none.
@@ -25,7 +26,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -34,6 +35,7 @@ import numpy.typing as npt
 
 from engine.corpus.inputs.format import open_inputs
 from engine.evaluation.measuring import QueryScore
+from engine.evaluation.metrics import CUTOFFS
 from engine.evaluation.report import evaluate
 from engine.methods import method
 from engine.queries.formats import LabelledQuery, QuerySet, read_queries
@@ -50,7 +52,7 @@ from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import InputRows
 
-RECALLED = (200, 300, 400, 600)
+RECALLED = (100, 150, 200, 300, 400, 600)
 SENTENCES = (1, 2, 4)
 WHOLE = (0, 30, 40, 50)
 COLUMNS = ("PosMAP@10", "NegMAP@10", "PosMAP@100", "NegMAP@100", "CombMAP")
@@ -154,10 +156,12 @@ def settings(most: int) -> Iterator[tuple[str, Pipeline]]:
 
 
 def halves_of(queries: Sequence[LabelledQuery], every: int) -> dict[str, QuerySet]:
-    """Return every n-th query, those with even numbers and those with odd ones."""
-    chosen = range(0, len(queries), every)
-    kinds = {"even": [queries[i] for i in chosen if i % 2 == 0], "odd": [queries[i] for i in chosen if i % 2]}
-    return {half: QuerySet(own) for half, own in kinds.items()}
+    """Return every n-th query, those with even numbers and those with odd ones, as they are asked here."""
+    halves: dict[str, list[LabelledQuery]] = {"even": [], "odd": []}
+    for i in range(0, len(queries), every):
+        asked = replace(queries[i].query, top_k=CUTOFFS[-1])
+        halves["odd" if i % 2 else "even"].append(replace(queries[i], query=asked))
+    return {half: QuerySet(own) for half, own in halves.items()}
 
 
 def line(name: str, own: Measured, whole: Measured | None) -> str:
