@@ -61,6 +61,12 @@ class BuildIndexSettings(CommandSettings):
         "takes minutes, and let how it reads mentions have half of the mask view's place in the joint view. "
         "For encoders of the family bert; one that brings its head goes on from it.",
     )
+    lists: str | None = Field(
+        default=None,
+        description="Let the joint view tell apart what the seeds of the queries tell apart that `seedset "
+        'mine-contrast` made these lists of: their key, "newest", or "none".  [default: the newest, where '
+        "there are any]",
+    )
     class_names: bool = Field(
         default=False,
         description="Make what `cgexpan` asks, too: the state of every mention, and a masked language model, "
@@ -106,6 +112,7 @@ def main(settings: BuildIndexSettings) -> None:
             settings.text_distributions,
             probed,
             settings.types,
+            settings.lists,
         )
     console.result(
         bundle=manifest.id,

@@ -10,7 +10,7 @@ from engine.corpus.inputs.format import open_inputs
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
 from engine.entity_types import TYPES
-from engine.errors import UserError
+from engine.errors import StorageError, UserError
 from engine.models.text import TextEncoder
 from engine.retrieval.entity_sentences import CONTRAST
 from engine.retrieval.index import VectorIndex
@@ -18,7 +18,9 @@ from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.stages.type_mentions import TYPING
 from engine.storage.bundle import Manifest
+from engine.storage.parts import read_pointer
 from engine.storage.workspace import Workspace
+from engine.training.contrast_lists import MinedLists, open_lists
 from engine.typing.labels_file import LabelsFile
 from jobs import console
 from jobs.settings import TEMPERATURE
@@ -32,6 +34,9 @@ from jobs.steps.views import BUILDERS, BuiltViews, Encoders, Sources
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import Executor, given_or_auto
 
+NO_LISTS = "none"
+"""In place of a key: the joint view knows of no query's seeds."""
+
 
 def build(
     workspace: Workspace,
@@ -42,6 +47,7 @@ def build(
     distributions: bool = True,
     masked_lm: MaskedLmUse = NO_MASKED_LM,
     types: str | None = None,
+    lists: str | None = None,
 ) -> Manifest:
     """Make all views of all entities and publish them; returns the new bundle's manifest.
 
@@ -54,10 +60,12 @@ def build(
         distributions: make those of the text, where the text encoder is trained.
         masked_lm: what a masked language model is wanted for.
         types: the typing model that types every entity: its folder, its run, or "newest"; None: no types.
+        lists: key of mined lists, of whose queries the joint view tells apart what the seeds tell apart, or
+            "none"; None: those that were mined last, where there are any.
     """
     with given_or_auto(executor, workspace.root) as where:
         sources = _open_sources(
-            workspace, untrained, where, temperature, inputs, distributions, masked_lm, types
+            workspace, untrained, where, temperature, inputs, distributions, masked_lm, types, lists
         )
         made = BuiltViews()
         for builder in BUILDERS:
@@ -75,6 +83,7 @@ def _open_sources(
     distributions: bool,
     masked_lm: MaskedLmUse,
     types: str | None,
+    lists: str | None,
 ) -> Sources:
     check_before_work(workspace, makes="index")
     if types is not None:
@@ -102,8 +111,28 @@ def _open_sources(
         distributions=distributions,
         masked_lm=masked_lm,
         types=types,
+        lists=_lists(workspace, lists),
         executor=executor,
     )
+
+
+def _lists(workspace: Workspace, key: str | None) -> MinedLists | None:
+    """Return the mined lists of a key, or the newest that fit the corpus, or None where there are none.
+
+    Raises:
+        StorageError: those of the key are not there, or of another corpus.
+    """
+    if key == NO_LISTS:
+        return None
+    if key is not None:
+        return open_lists(workspace, key)
+    if read_pointer(workspace.contrast()) is None:
+        return None
+    try:
+        return open_lists(workspace)
+    except StorageError as error:
+        console.say(f"the joint view is made without the seeds of mined lists: {error}")
+        return None
 
 
 def check_finite(made: BuiltViews) -> None:

@@ -235,7 +235,7 @@ class Refresh:
         return any(name and self._runs[job].name != name for job, name in used.items() if job in self._runs)
 
     def _build(self, about: dict[str, Any], inputs: InputManifest) -> None:
-        from jobs.steps.index_building import build
+        from jobs.steps.index_building import NO_LISTS, build
 
         predicted = about.get("text_distributions")
         temperature = (predicted or about.get("multimodal") or {}).get("temperature", TEMPERATURE)
@@ -249,6 +249,7 @@ class Refresh:
                 about.get("distributions", predicted is not None),
                 self._masked_lm(about),
                 about.get("types", {}).get("model"),
+                about.get("discriminant", {}).get("lists", NO_LISTS),
             )
 
     def _masked_lm(self, about: dict[str, Any]) -> MaskedLmUse:

@@ -17,6 +17,7 @@ from engine.catalogue import TYPE
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.entity_types import VIEW as TYPES_VIEW
 from engine.models.fingerprint import model_fingerprint
+from engine.retrieval.discriminant import Sides, discriminant_view
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.entity_sentences import CONTRAST
 from engine.retrieval.index import Vectors
@@ -30,6 +31,7 @@ from engine.retrieval.views import (
 )
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
+from engine.training.contrast_lists import MinedLists
 from engine.training.multimodal_data import image_view
 from engine.training.text_head import HEAD
 from jobs import console
@@ -85,6 +87,7 @@ class Sources:
         distributions: make those of the text.
         masked_lm: what a masked language model is wanted for.
         types: folder of the typing model; None: entities get no types.
+        lists: mined lists, of whose queries the joint view tells apart what the seeds tell apart; or None.
         executor: where the work is done.
     """
 
@@ -97,6 +100,7 @@ class Sources:
     distributions: bool
     masked_lm: MaskedLmUse
     types: str | None
+    lists: MinedLists | None
     executor: Executor
 
 
@@ -279,11 +283,22 @@ def build_types(sources: Sources, made: BuiltViews) -> None:
 def build_joint(sources: Sources, made: BuiltViews) -> None:
     """Add the views before it side by side, "joint", and its hubness."""
     view = joint_view(_joined(sources, made))
+    if sources.lists is not None:
+        view = _told_apart(view, sources.lists, made)
     made.views["joint"] = view
     penalty = hubness(view)
     made.writers.append(
         lambda staged: np.save(staged / "index" / "joint.hubness.npy", penalty, allow_pickle=False)
     )
+
+
+def _told_apart(view: Vectors, lists: MinedLists, made: BuiltViews) -> Vectors:
+    """Return the joint view after what the seeds of some queries say of it; with images as it is."""
+    if "multimodal" in made.views:
+        console.say(f"the joint view with images is made without the seeds of the lists {lists.key}")
+        return view
+    made.settings["discriminant"] = {"lists": lists.key}
+    return discriminant_view(view, [Sides(one.positive, one.negative) for one in lists.read(len(view))])
 
 
 def _joined(sources: Sources, made: BuiltViews) -> list[Vectors]:

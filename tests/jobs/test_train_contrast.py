@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,10 @@ from engine.losses.settings import UltraFineSettings
 from engine.methods import method
 from engine.models.seed_tokens import has_seed_tokens
 from engine.models.text import TextEncoder
-from engine.query import Query
+from engine.query import Query, Scores
+from engine.retrieval.discriminant import Sides, discriminant_view
+from engine.retrieval.index import Vectors, index_file, map_hubness, open_index
+from engine.retrieval.views import hubness
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from engine.training.contrast_lists import ContrastLists, open_lists, publish_lists
@@ -145,3 +150,44 @@ def test_the_options_of_the_contrast_need_it() -> None:
     assert training.ultra_fine == SMALL
     shown = TrainEncoderSettings(workspace="w", contrast="newest", modality="text+image")
     assert shown.unused()["contrast"] == "with images"
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_joint_view_tells_apart_what_seeds_of_mined_lists_tell_apart(
+    world: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = open_lists(world).key
+    plain, read = (views_of_bundle(world, lists) for lists in ("none", None))
+    assert plain.settings.get("discriminant") is None
+    assert read.settings["discriminant"] == {"lists": key}
+    queries = [Sides(one.positive, one.negative) for one in MINED]
+    expected = discriminant_view(plain.joint, queries)
+    np.testing.assert_allclose(read.joint, expected, atol=1e-6)
+    assert not np.allclose(read.joint, plain.joint, atol=1e-3)
+    np.testing.assert_allclose(read.hubness, hubness(expected), atol=1e-6)
+    with pytest.raises(StorageError, match=r"contrast/nothing: no contrast lists of this key"):
+        build(world, untrained=True, executor=LocalExecutor(), lists="nothing")
+    manifest = world.contrast(key) / "manifest.json"
+    kept = manifest.read_bytes()
+    manifest.write_bytes(kept.replace(open_lists(world).manifest.corpus_digest.encode(), b"0"))
+    capsys.readouterr()
+    np.testing.assert_array_equal(views_of_bundle(world, None).joint, plain.joint)
+    assert "made without the seeds of mined lists" in capsys.readouterr().err
+    manifest.write_bytes(kept)
+
+
+class Joint(NamedTuple):
+    """What a bundle's joint view is, and what its manifest says."""
+
+    joint: Vectors
+    hubness: Scores
+    settings: dict[str, Any]
+
+
+def views_of_bundle(world: Workspace, lists: str | None) -> Joint:
+    manifest = build(world, untrained=True, executor=LocalExecutor(), lists=lists)
+    bundle = Bundle.open(world)
+    vectors = open_index(bundle, "joint").vectors_of(range(len(bundle.vocabulary)))
+    penalty = map_hubness(bundle.path(index_file("joint")))
+    assert penalty is not None
+    return Joint(vectors, np.array(penalty), manifest.settings)

@@ -131,7 +131,17 @@ def test_the_head_is_kept_and_predicts_each_entity_for_probexpan(
     cache = frozen_cache(workspace, open_inputs(workspace), EMBEDDED, executor=LocalExecutor())
     encoders = Encoders(EMBEDDED, trained.folder.uri)
     sources = Sources(
-        workspace, cache, encoders, trained, [""] * len(METALS), 2, True, NO_MASKED_LM, None, LocalExecutor()
+        workspace,
+        cache,
+        encoders,
+        trained,
+        [""] * len(METALS),
+        temperature=2,
+        distributions=True,
+        masked_lm=NO_MASKED_LM,
+        types=None,
+        lists=None,
+        executor=LocalExecutor(),
     )
     build_text_distributions(sources, made := BuiltViews())
     (write,) = made.writers
