@@ -215,6 +215,7 @@ def test_lists_stay_good_and_a_contrastive_training_goes_on(made: Made, tmp_path
         step.run()
     bundle = Bundle.open(workspace)
     assert bundle.manifest.settings["contrast"] == {"trained": first.name if first else ""}
+    assert bundle.manifest.settings["discriminant"] == {"lists": open_lists(workspace).key}
     assert np.any(VectorIndex.read(bundle.path("index/contrast.faiss")).vectors_of([6]))
     plan = Refresh(workspace, HOW)
     assert commands(plan) == ["train-encoder", "build-index"]
