@@ -9,8 +9,8 @@ adapted    as mask, by the encoder after a training of all its layers as a maske
 types      mean state, at the question for the type, of the typing model (FiveFine), centred
 joint      mask (or contrast, where it is there), description and lexical side by side; a product of joint
            vectors is the mean of the three cosines. Where there is adapted, it and mask share mask's place;
-           where there are types, that view at half the length. Where there are mined lists, after the map that
-           their seeds make (:mod:`engine.retrieval.discriminant`)
+           where there are types, that view at half the length. Where there are mined lists, it is then
+           turned by what their seeds tell apart (:mod:`engine.retrieval.discriminant`)
 ========== =====================================================================================
 
 Shape letters: N entities, D dimensions.
