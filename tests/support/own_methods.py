@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -74,8 +75,24 @@ class Reserved(Retrieve):
         import ray
 
         retrieve, context = super().open(bundle), ray.get_runtime_context()
-        note = f"{self.model} {context.get_assigned_resources().get('GPU', 0):g} {context.get_actor_id()}"
-        return lambda found: [replace(e, degraded=(*e.degraded, note)) for e in retrieve(found)]
+        note = f"{self.model} {context.get_assigned_resources().get('GPU', 0):g}"
+
+        def run(expansions: list[Expansion]) -> list[Expansion]:
+            if self.model:
+                _meet(Path(os.environ["MET"]), str(context.get_actor_id()), 2)
+            return [replace(e, degraded=(*e.degraded, note)) for e in retrieve(expansions)]
+
+        return run
+
+
+def _meet(folder: Path, name: str, actors: int) -> None:
+    """Wait until so many actors are here, each with a name of its own."""
+    (folder / name).touch()
+    end = time.monotonic() + 60
+    while len(list(folder.iterdir())) < actors:
+        if time.monotonic() > end:
+            raise TimeoutError(f"fewer than {actors} actors were placed")
+        time.sleep(0.05)
 
 
 RESERVED = Reserved(model=False) >> Reserved(model=True)
