@@ -42,7 +42,7 @@ def test_a_row_passes_the_stages_of_its_method_in_their_order(
 @pytest.mark.parametrize(
     ("names", "pools"),
     [
-        (["default"], [(0,), (1,)]),
+        (["retexpan"], [(0,), (1,)]),
         (["genexpan"], [(0, 1)]),
         (["default+lm-rerank"], [(0,), (1,), (2,)]),
         (["retexpan+genexpan", "genexpan+retexpan"], None),

@@ -21,7 +21,7 @@ def chain(*names: str) -> Chain:
 @pytest.mark.parametrize("workers", [1, 3, 12])
 def test_every_pool_fits_beside_the_others(cpus: tuple[float, ...], workers: int) -> None:
     nodes = [Node(str(place), have) for place, have in enumerate(cpus)]
-    pools = pools_of(chain("default"), nodes, Wish(workers), 100)
+    pools = pools_of(chain("retexpan"), nodes, Wish(workers), 100)
     assert [pool.actors for pool in pools] == [workers] * 3
     assert fits(nodes, [pool.cpus for pool in pools for _ in range(pool.actors)])
     assert 0 < cpu_scale([(1, workers)], nodes) <= 1
@@ -40,7 +40,7 @@ def test_stages_with_a_language_model_ask_for_a_gpu_and_no_others() -> None:
     halves = pools_of(chain("default+lm-rerank"), nodes, Wish(gpu=0.5), 100)
     assert [(pool.actors, pool.gpus) for pool in halves][1] == (2, 0.5)
     assert pools_of(chain("default+lm-rerank"), nodes, Wish(gpu=0), 100)[1].gpus == 0
-    assert [pool.gpus for pool in pools_of(chain("default"), nodes, Wish(gpu=1), 100)] == [0, 0, 0]
+    assert [pool.gpus for pool in pools_of(chain("retexpan"), nodes, Wish(gpu=1), 100)] == [0, 0, 0]
 
 
 def test_two_stages_of_one_model_share_an_actor_and_two_pools_a_card() -> None:
