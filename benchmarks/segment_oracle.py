@@ -28,7 +28,8 @@ from engine.evaluation.metrics import Means, measure
 from engine.methods import method
 from engine.queries.formats import LabelledQuery, read_queries
 from engine.query import Scores
-from engine.retrieval.index import mean_of, open_index, seed_vectors
+from engine.retrieval.index import mean_of, seed_vectors
+from engine.retrieval.opening import open_index
 from engine.stages.rerank import equal_segments
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store

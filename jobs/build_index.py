@@ -8,6 +8,7 @@ encoder, which places entities that are not in the corpus, and sentences to be s
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 from pydantic import Field
 
@@ -26,6 +27,7 @@ EXAMPLES = """
   seedset build-index --workspace work --adapt
   seedset build-index --workspace work --class-names
   seedset build-index --workspace work --types newest
+  seedset build-index --workspace work --index ivf-sq8
   ray job submit --working-dir . -- python -m jobs.build_index --workspace s3://bucket/work --workers 16
 """
 
@@ -39,6 +41,13 @@ class BuildIndexSettings(CommandSettings):
         default=None,
         description="Encode this model input, by the key that `seedset preprocess` printed: descriptions in "
         "front at inference alone, say.  [default: what the encoder was trained on]",
+    )
+    index: Literal["auto", "exact", "ivf-sq8", "ivf-pq"] = Field(
+        default="auto",
+        description="Search a view's vectors exactly, or look for candidates among codes first, of one byte "
+        "(ivf-sq8) or two bits (ivf-pq) a dimension. auto: exactly up to 1 GiB of vectors, else by bytes "
+        "where they fit into a quarter of this machine's memory. Recall is measured, shown and kept in the "
+        "manifest.",
     )
     workers: int | None = Field(
         default=None, ge=1, description="Run this many actors a pool.  [default: the cluster's CPUs]"
@@ -113,6 +122,7 @@ def main(settings: BuildIndexSettings) -> None:
             probed,
             settings.types,
             settings.lists,
+            settings.index,
         )
     console.result(
         bundle=manifest.id,

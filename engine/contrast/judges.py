@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from engine.errors import BundleError
 from engine.query import Ids
-from engine.retrieval.index import Index, mean_of, open_index, views_of
+from engine.retrieval.index import Index, mean_of, views_of
+from engine.retrieval.opening import open_index
 from engine.storage.bundle import Bundle
 
 if TYPE_CHECKING:  # it brings a model library along

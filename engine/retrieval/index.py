@@ -3,16 +3,16 @@
 Mean cosine to m seeds is one product with the mean of their unit vectors (RetExpan, equation 5), so a
 query costs one pass over the matrix and a batch of queries costs one matrix product.
 
-Stages see an :class:`Index`: the whole matrix (:class:`VectorIndex`), or parts of it that lie elsewhere
-(:class:`engine.retrieval.shards.ShardedIndex`). Its methods take a batch, so that a batch of queries
-costs no more calls than one query.
+Stages see an :class:`Index`: the whole matrix (:class:`VectorIndex`), or parts of it that lie elsewhere or
+have codes (:class:`engine.retrieval.shards.ShardedIndex`). Its methods take a batch, so that a batch of
+queries costs no more calls than one query. :func:`engine.retrieval.opening.open_index` opens a bundle's.
 
 Shape letters: N entities, Q queries, M vectors, D dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from engine.errors import BundleError
 from engine.query import Ids, Query, Scores
 from engine.retrieval.shared_vectors import shared_vectors
-from engine.storage.bundle import Bundle, Manifest
+from engine.storage.bundle import Manifest
 
 if TYPE_CHECKING:  # loaded with the first index: what only describes a pipeline does without
     import faiss
@@ -35,6 +35,9 @@ BLOCK = 16
 
 MAX_SCORES = 1 << 26
 """Scores held at a time (256 MiB): larger batches of queries are cut."""
+
+ROWS = 1 << 14
+"""Rows of a mapped matrix that are copied at a time (48 MiB of 768 dimensions)."""
 
 FEW = 32
 """One in so many entities: up to this share they are scored one by one; for more the product with all is
@@ -74,6 +77,7 @@ class Index(Protocol):
         exclude: Sequence[Sequence[int]],
         among: Sequence[Ids | None] | None = None,
         hubness: float = 0,
+        exact: bool = False,
     ) -> list[SearchResult]:
         """Return for each query the k entities with the largest score, best first, ties by id.
 
@@ -83,17 +87,8 @@ class Index(Protocol):
             exclude: for each query the ids that must not be returned.
             among: for each query the ids, each once, that are searched; None: all.
             hubness: share of an entity's hubness that is taken off its product.
+            exact: score every entity also where the view has codes; without them that is done anyway.
         """
-
-
-def open_index(bundle: Bundle, view: str) -> Index:
-    """Return a view's index: the bundle's file, read once a process, or what was provided in its place.
-
-    Raises:
-        BundleError: the bundle lacks the view.
-    """
-    read: Callable[[Path], Index] = VectorIndex.read
-    return bundle.once(index_file(view), read)
 
 
 def index_file(view: str) -> str:
@@ -187,12 +182,15 @@ class VectorIndex:
     Args:
         vectors_ND: the vectors.
         hubness_N: each entity's hubness; None: no entity is a hub.
+        absent: the rows of zeros, where they are known; None: all vectors are looked through.
     """
 
-    def __init__(self, vectors_ND: Vectors, hubness_N: Scores | None = None) -> None:
+    def __init__(
+        self, vectors_ND: Vectors, hubness_N: Scores | None = None, absent: Ids | None = None
+    ) -> None:
         self.vectors_ND = vectors_ND
         self._hubness_N = np.zeros(len(vectors_ND), np.float32) if hubness_N is None else hubness_N
-        self._absent = np.flatnonzero(~vectors_ND.any(axis=1))
+        self._absent = np.flatnonzero(~vectors_ND.any(axis=1)) if absent is None else absent
 
     @classmethod
     def read(cls, path: Path) -> VectorIndex:
@@ -230,6 +228,7 @@ class VectorIndex:
         exclude: Sequence[Sequence[int]],
         among: Sequence[Ids | None] | None = None,
         hubness: float = 0,
+        exact: bool = False,
     ) -> list[SearchResult]:
         """See :class:`Index`."""
         among = among or [None] * len(means_QD)
@@ -242,7 +241,7 @@ class VectorIndex:
                 continue
             left_out = np.concatenate([self._absent, np.asarray(exclude[place], np.int64)])
             candidates = chosen[~np.isin(chosen, left_out)]
-            found[place] = self._best(candidates, means_QD[place], k, penalty_N)
+            found[place] = self.scored(candidates, means_QD[place], hubness).best(k)
         step = max(1, MAX_SCORES // max(len(self), 1))
         for start in range(0, len(broad), step):
             places = broad[start : start + step]
@@ -250,7 +249,7 @@ class VectorIndex:
                 means_QD[places], k, [exclude[p] for p in places], [among[p] for p in places], penalty_N
             )
             for place, candidates in zip(places, chosen_ids, strict=True):
-                found[place] = self._best(candidates, means_QD[place], k, penalty_N)
+                found[place] = self.scored(candidates, means_QD[place], hubness).best(k)
         return [found[place] for place in range(len(means_QD))]
 
     def _candidates(
@@ -262,12 +261,7 @@ class VectorIndex:
         penalty_N: Scores | None,
     ) -> list[Ids]:
         """Return for each query the entities of which some may be among the k best, by a fast product."""
-        # NumPy's matrix-vector product uses all cores (PyTorch's one only): it is as fast as memory.
-        queries_QD = means_QD.astype(np.float32)
-        if len(queries_QD) == 1:
-            scores_QN = (self.vectors_ND @ queries_QD[0])[None]
-        else:
-            scores_QN = queries_QD @ self.vectors_ND.T
+        scores_QN = _fast_products(means_QD.astype(np.float32), self.vectors_ND)
         if penalty_N is not None:
             scores_QN -= penalty_N
         # What float32 may have rounded away: a product is wrong by at most D roundings of the norm.
@@ -284,11 +278,13 @@ class VectorIndex:
                 found.append(chosen[_near_the_best(scores_N[chosen], k, slack)])
         return found
 
-    def _best(self, candidates: Ids, mean_D: Means, k: int, penalty_N: Scores | None) -> SearchResult:
-        """Score candidates exactly, and return the k best."""
+    def scored(self, candidates: Ids, mean_D: Means, hubness: float) -> SearchResult:
+        """Return candidates with their exact scores, in their order; see :meth:`search`."""
         products = self._products(candidates, mean_D[None])[:, 0]
-        scores = products if penalty_N is None else products - penalty_N[candidates]
-        return SearchResult(candidates, scores, products).best(k)
+        if not hubness:
+            return SearchResult(candidates, products, products)
+        penalty = np.asarray(hubness * self._hubness_N[candidates], np.float32)
+        return SearchResult(candidates, products - penalty, products)
 
     def _products(self, entity_ids: Ids, vectors_MD: Means) -> Scores:
         chosen_ND = self.vectors_ND[entity_ids]
@@ -296,6 +292,20 @@ class VectorIndex:
         for place, vector_D in enumerate(vectors_MD):
             products_NM[:, place] = np.einsum("nd,d->n", chosen_ND, vector_D)
         return products_NM
+
+
+def _fast_products(queries_QD: Vectors, vectors_ND: Vectors) -> Scores:
+    """Return the products [Q, N] in float32; what is rounded away depends on what is in the batch."""
+    if not vectors_ND.flags.aligned:  # NumPy would copy all of a mapped FAISS file, which begins at byte 45
+        scores_QN = np.empty((len(queries_QD), len(vectors_ND)), np.float32)
+        for start in range(0, len(vectors_ND), ROWS):
+            scores_QN[:, start : start + ROWS] = queries_QD @ vectors_ND[start : start + ROWS].copy().T
+        return scores_QN
+    # NumPy's matrix-vector product uses all cores (PyTorch's one only): it is as fast as memory.
+    if len(queries_QD) == 1:
+        products_N: Scores = vectors_ND @ queries_QD[0]
+        return products_N[None]
+    return queries_QD @ vectors_ND.T
 
 
 def _near_the_best(scores_N: Scores, k: int, slack: float) -> Ids:

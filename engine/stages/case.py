@@ -16,7 +16,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from engine.query import Expansion, Ids, Ranking
-from engine.retrieval.index import Index, index_file, open_index, seed_vectors
+from engine.retrieval.index import Index, index_file, seed_vectors
+from engine.retrieval.opening import open_index
 from engine.retrieval.skipgrams import SKIPGRAMS, SkipGrams
 from engine.stages.base import Stage, Worker, by_settings
 from engine.stages.retrieve import Matching, allowed, evidence_of, matching_of

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from engine.corpus.inputs.format import InputSettings
 from engine.query import Expansion
-from engine.retrieval.index import SearchResult, Vectors, index_file, open_index, unit, views_of
+from engine.retrieval.index import SearchResult, Vectors, index_file, unit, views_of
+from engine.retrieval.opening import open_index
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
 

@@ -10,7 +10,8 @@ import numpy as np
 from engine.catalogue import open_types
 from engine.entity_types import TYPES, EntityTypes
 from engine.query import Expansion, Scores
-from engine.retrieval.index import index_file, open_index, seed_vectors
+from engine.retrieval.index import index_file, seed_vectors
+from engine.retrieval.opening import open_index
 from engine.stages.base import Stage, Worker, finish
 from engine.stages.types import SeedTypes
 from engine.storage.bundle import Bundle

@@ -17,7 +17,8 @@ from pydantic import Field
 
 from engine.generation.files import LM_FILES
 from engine.query import Expansion, Query, Ranking, Scores
-from engine.retrieval.index import Means, Vectors, index_file, mean_of, open_index, seed_vectors
+from engine.retrieval.index import Means, Vectors, index_file, mean_of, seed_vectors
+from engine.retrieval.opening import open_index
 from engine.stages.base import Stage, Worker, by_settings
 from engine.stages.retrieve import unused
 from engine.storage.bundle import Bundle

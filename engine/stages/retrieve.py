@@ -20,9 +20,9 @@ from engine.retrieval.index import (
     hubness_file,
     index_file,
     mean_of,
-    open_index,
     seed_vectors,
 )
+from engine.retrieval.opening import open_index
 from engine.stages.base import Stage, Worker, by_settings
 from engine.storage.bundle import Bundle
 from engine.vocabulary import read_removed
@@ -43,12 +43,14 @@ class Retrieve(Stage):
     that entities that are near to everything do not come up for every query. ``seed_view``, a view of
     as many dimensions, is where the vectors of the seeds are taken from; none: from the same view. (The
     modalities of seeds and candidates are taken away apart in MultiExpan's table 5.)
+    ``exact`` scores every entity, also in a view with codes (:mod:`engine.retrieval.codes`).
     """
 
     k: int = Field(default=200, ge=1)
     view: str = "mask"
     seed_view: str | None = None
     hubness: float = Field(default=0, ge=0)
+    exact: bool = False
 
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"k": (1, 2_000), "hubness": (0, 2)}
 
@@ -86,6 +88,7 @@ class Retrieve(Stage):
                 [[i for i in q.seeds if i >= 0] for q in queries],
                 [allowed(e, bool(v.any()), matching) for e, v in zip(expansions, seeds, strict=True)],
                 own.hubness,
+                own.exact,
             )
             return [
                 replace(

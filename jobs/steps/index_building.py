@@ -12,8 +12,8 @@ from engine.corpus.sentences import write_sentences
 from engine.entity_types import TYPES
 from engine.errors import StorageError, UserError
 from engine.models.text import TextEncoder
+from engine.retrieval.code_building import AUTO
 from engine.retrieval.entity_sentences import CONTRAST
-from engine.retrieval.index import VectorIndex
 from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.stages.type_mentions import TYPING
@@ -26,6 +26,7 @@ from jobs import console
 from jobs.settings import TEMPERATURE
 from jobs.steps.encoder_training import trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
+from jobs.steps.index_writing import add_codes, write_vectors
 from jobs.steps.kept_model import keep_language_model
 from jobs.steps.masked_lm import NO_MASKED_LM, MaskedLmUse, check_adaptable
 from jobs.steps.publishing import check_before_work, publish_beside
@@ -48,6 +49,7 @@ def build(
     masked_lm: MaskedLmUse = NO_MASKED_LM,
     types: str | None = None,
     lists: str | None = None,
+    index: str = AUTO,
 ) -> Manifest:
     """Make all views of all entities and publish them; returns the new bundle's manifest.
 
@@ -62,6 +64,7 @@ def build(
         types: the typing model that types every entity: its folder, its run, or "newest"; None: no types.
         lists: key of mined lists, of whose queries the joint view tells apart what the seeds tell apart, or
             "none"; None: those that were mined last, where there are any.
+        index: how the views are searched; see :func:`engine.retrieval.code_building.kind_for`.
     """
     with given_or_auto(executor, workspace.root) as where:
         sources = _open_sources(
@@ -71,7 +74,7 @@ def build(
         for builder in BUILDERS:
             builder(sources, made)
         check_finite(made)
-    return _publish(sources, made)
+    return _publish(sources, made, index)
 
 
 def _open_sources(
@@ -150,15 +153,14 @@ def check_finite(made: BuiltViews) -> None:
             )
 
 
-def _publish(sources: Sources, made: BuiltViews) -> Manifest:
+def _publish(sources: Sources, made: BuiltViews, index: str) -> Manifest:
     workspace, inputs, encoders = sources.workspace, sources.cache.inputs, sources.encoders
     staged = workspace.bundles.staging()
     workspace.entities.fetch(staged / "entities.parquet")
     write_sentences(workspace, staged / SENTENCES, len(sources.descriptions), made.refused_images)
     TextEncoder.load(encoders.of_mask_view).save(staged / "encoder")
     load_tokenizer(encoders.base).save_pretrained(staged / "encoder")
-    for name, vectors in made.views.items():
-        VectorIndex(vectors).write(staged / "index" / f"{name}.faiss")
+    write_vectors(staged, made.views)
     for write in made.writers:
         write(staged)
     settings = {
@@ -171,6 +173,7 @@ def _publish(sources: Sources, made: BuiltViews) -> Manifest:
         "distributions": sources.distributions,
         "max_length": inputs.manifest.settings.max_length,
         "views": {name: view.shape[1] for name, view in made.views.items()},
+        "index": add_codes(staged, made.views, index),
         **made.settings,
     }
     folders = ("index", "encoder", "distributions", SKIPGRAMS, PROBING, CONTRAST, TYPING)

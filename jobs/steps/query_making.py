@@ -14,7 +14,8 @@ from engine.evaluation.plots import available, heat_map
 from engine.evaluation.report import markdown_table
 from engine.queries.making.definitions import FineClass, UltraFineClass
 from engine.queries.making.statistics import similarities
-from engine.retrieval.index import index_file, open_index
+from engine.retrieval.index import index_file
+from engine.retrieval.opening import open_index
 from engine.storage.bundle import Bundle
 from engine.storage.parts import content_key
 from engine.storage.store import machine_cache

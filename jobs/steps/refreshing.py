@@ -11,6 +11,7 @@ from engine.corpus.inputs.format import InputManifest, input_manifest
 from engine.corpus.schema import CorpusManifest, check_whole
 from engine.errors import BundleError, StorageError, UserError
 from engine.images.features import ImageManifest
+from engine.retrieval.code_building import AUTO
 from engine.retrieval.mention_states import PROBING
 from engine.storage.bundle import Manifest, current_id, manifest_of
 from engine.storage.parts import MANIFEST, read_model, read_pointer
@@ -250,6 +251,7 @@ class Refresh:
                 self._masked_lm(about),
                 about.get("types", {}).get("model"),
                 about.get("discriminant", {}).get("lists", NO_LISTS),
+                about.get("index", {}).get("asked", AUTO),
             )
 
     def _masked_lm(self, about: dict[str, Any]) -> MaskedLmUse:

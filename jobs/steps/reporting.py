@@ -37,8 +37,9 @@ from engine.generation.files import LM_FILES
 from engine.queries.formats import QuerySet
 from engine.queries.stored import StoredResults
 from engine.retrieval.entity_sentences import CONTRAST
-from engine.retrieval.index import index_file, open_index
+from engine.retrieval.index import index_file
 from engine.retrieval.mention_states import PROBING
+from engine.retrieval.opening import open_index
 from engine.stages.base import Pipeline, Stage
 from engine.storage.bundle import Bundle, how_made
 from engine.storage.parts import content_key

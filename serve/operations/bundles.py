@@ -73,8 +73,14 @@ def _row(manifest: Manifest, current: str) -> tuple[str, ...]:
         manifest.created,
         f"{sum(file.size for file in files.values()) / 2**20:.1f}",
         "yes" if any(name.startswith("lm/") for name in files) else "no",
-        ", ".join(views_of(manifest)),
+        ", ".join(_view(manifest, view) for view in views_of(manifest)),
     )
+
+
+def _view(manifest: Manifest, view: str) -> str:
+    """Return a view's name, and what its search by codes finds, if it has codes."""
+    codes = manifest.settings.get("index", {}).get("codes", {}).get(view)
+    return f"{view} ({codes['kind']}, recall {codes['recall']:.3f})" if codes else view
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def test_parts_cover_a_file_and_hold_no_more_than_their_rows(tmp_path: Path) -> 
     VectorIndex(vectors).write(tmp_path / "a.faiss")
     np.save(tmp_path / "a.hubness.npy", hubness)
     parts = [IndexShard.read(tmp_path / "a.faiss", part, 3) for part in range(3)]
-    assert [part.rows() for part in parts] == [(0, 3, 8), (3, 6, 8), (6, 10, 8)]
+    assert [part.rows() for part in parts] == [(0, 3, 8, None), (3, 6, 8, None), (6, 10, 8, None)]
     for part in parts:
         held = part.index.vectors_ND
         assert held.flags.owndata, "not a window on the whole"

@@ -10,7 +10,8 @@ from engine.corpus.inputs.masking import MentionMasker, load_tokenizer
 from engine.errors import BundleError, QueryError
 from engine.models.text import TextEncoder
 from engine.query import Expansion, NewEntity, Query
-from engine.retrieval.index import open_index, unit
+from engine.retrieval.index import unit
+from engine.retrieval.opening import open_index
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace

@@ -15,7 +15,8 @@ from engine.generation.artifacts import open_artifacts
 from engine.generation.prompts import list_prompt
 from engine.generation.trie_scores import name_logprobs
 from engine.query import Deadline, Expansion, NewEntity, Query, Ranking
-from engine.retrieval.index import mean_of, open_index
+from engine.retrieval.index import mean_of
+from engine.retrieval.opening import open_index
 from engine.stages.base import Stage, counts_of, isolated
 from engine.stages.generate import Generate, Generator
 from engine.stages.generative_rerank import GenerativeRerank, standardised

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.errors import BundleError, UnknownAttributeError
 from engine.query import Expansion, NewEntity, Query, Ranking
-from engine.retrieval.index import open_index
+from engine.retrieval.opening import open_index
 from engine.stages.base import Worker
 from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle

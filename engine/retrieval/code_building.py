@@ -1,0 +1,223 @@
+"""Make the codes of a view, choose how many of their lists a query reads, and measure what that loses.
+
+The k-means of the lists sees a sample of the vectors. Recall is the share of the :data:`K` nearest that the
+search by codes returns, over queries that are means of an entity and two of its neighbours, as the seeds of
+a class are. Half of the queries choose the number of lists; the figure is that of the other half.
+
+Shape letters: N entities, Q queries, D dimensions, P dimensions of a code.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.query import Ids, Scores
+from engine.retrieval.codes import EXACT, PQ, SQ8, Codes, K, faiss_library
+from engine.retrieval.index import Means, VectorIndex, Vectors, mean_of
+from engine.retrieval.shards import IndexShard, ShardedIndex
+
+AUTO = "auto"
+KINDS = (AUTO, EXACT, SQ8, PQ)
+
+EXACT_BYTES = 1 << 30
+"""Vectors up to so many bytes are searched exactly: reading all takes a tenth of a second, and each process
+holds them."""
+
+MIN_ENTITIES = 10_000
+"""Fewer entities with a vector are searched exactly, whatever was asked for: there is nothing to gain."""
+
+BAR = 0.99
+"""Recall that is wanted."""
+
+AIM = 0.993
+"""Recall that the number of lists is chosen for: the other half of the queries may lie a little lower."""
+
+QUERIES = 200
+NEAR = 50
+"""Neighbours of an entity among which the other seeds of its query are drawn."""
+
+SEEDS = 3
+HUBNESS = 0.6
+"""Weight of hubness that recall is measured with too, where the view has it: that of `default`."""
+
+SAMPLE = 64
+"""Vectors a list that k-means sees."""
+
+ROUNDS = 10
+BLOCK = 1 << 15
+MULTIPLE = 16
+"""A code's dimensions are a multiple of this: FAISS' wide instructions want it."""
+
+BYTES_A_DIMENSION = {SQ8: 1.0, PQ: 0.25}
+
+
+@dataclass(frozen=True)
+class CodesReport:
+    """The codes of a view as they were made and measured.
+
+    Attributes:
+        kind: of code.
+        lists: of the inverted file.
+        probes: lists that a query reads.
+        ratio: candidates that are scored exactly, for each entity wanted.
+        code_bytes: of all codes.
+        recall: share of the 200 nearest that are found.
+        recall_hubness: the same with hubness taken off; None: the view has none.
+        queries: that the recall was measured on.
+    """
+
+    kind: str
+    lists: int
+    probes: int
+    ratio: int
+    code_bytes: int
+    recall: float
+    recall_hubness: float | None
+    queries: int
+
+    @property
+    def least(self) -> float:
+        """The lower one of the two figures."""
+        return self.recall if self.recall_hubness is None else min(self.recall, self.recall_hubness)
+
+    def record(self) -> dict[str, Any]:
+        """Return it for a manifest."""
+        return asdict(self)
+
+
+def kind_for(asked: str, entities: int, dimensions: int, memory: int | None = None) -> str:
+    """Return the kind of index that a view gets.
+
+    Args:
+        asked: one of :data:`KINDS`.
+        entities: with a vector.
+        dimensions: of these.
+        memory: bytes of the machine; default: this one's. Codes of one byte a dimension may take a quarter.
+    """
+    if entities < MIN_ENTITIES or (asked == AUTO and 4 * entities * dimensions <= EXACT_BYTES):
+        return EXACT
+    if asked != AUTO:
+        return asked
+    if memory is None:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return SQ8 if entities * dimensions <= memory // 4 else PQ
+
+
+def make_codes(vectors_ND: Vectors, hubness_N: Scores | None, kind: str, seed: int = 13) -> Codes:
+    """Return the codes of all entities that have a vector; one list a query is read until that is changed.
+
+    Args:
+        vectors_ND: unit vectors, zeros for an entity without one; at least one is not.
+        hubness_N: of the entities; None: the view has none.
+        kind: of code.
+        seed: of the sample and of k-means.
+    """
+    faiss = faiss_library()
+    present = np.flatnonzero(vectors_ND.any(axis=1))
+    lists = max(1, min(round(2 * len(present) ** 0.5), len(present) // 39))
+    random = np.random.default_rng(seed)
+    sample = np.sort(random.choice(present, min(len(present), SAMPLE * lists), replace=False))
+    dimensions = vectors_ND.shape[1]
+    # Lists are of directions alone: the centroids' hubness is 0, and all of an entity's is in its code.
+    means = faiss.Kmeans(dimensions, lists, niter=ROUNDS, spherical=True, seed=seed)
+    means.cp.max_points_per_centroid = SAMPLE
+    means.train(vectors_ND[sample])
+    width = -(-(dimensions + (hubness_N is not None)) // MULTIPLE) * MULTIPLE
+    quantizer = faiss.IndexFlatIP(width)
+    quantizer.add(_filled(means.centroids, None, width))
+    metric = faiss.METRIC_INNER_PRODUCT
+    if kind == PQ:
+        index = faiss.IndexIVFPQ(quantizer, width, lists, width // 4, 8, metric)
+    else:
+        index = faiss.IndexIVFScalarQuantizer(
+            quantizer, width, lists, faiss.ScalarQuantizer.QT_8bit, metric, True
+        )
+    index.train(_filled(vectors_ND[sample], _of(hubness_N, sample), width))
+    for start in range(0, len(present), BLOCK):
+        ids = present[start : start + BLOCK]
+        index.add_with_ids(_filled(vectors_ND[ids], _of(hubness_N, ids), width), ids)
+    return Codes(index)
+
+
+def tune_codes(codes: Codes, index: VectorIndex, has_hubness: bool, seed: int = 13) -> CodesReport:
+    """Set the number of lists that a query reads, so that recall is :data:`AIM` if need be with all of them.
+
+    Args:
+        codes: are changed.
+        index: the vectors, whose exact search is the truth.
+        has_hubness: measure with hubness taken off, too.
+        seed: of the queries.
+    """
+    weights = (0.0, HUBNESS) if has_hubness else (0.0,)
+    queries_QD = seed_means(index, codes.ids(), QUERIES, seed)
+    nothing: list[list[int]] = [[]] * len(queries_QD)
+    truth = {w: index.search(queries_QD, K, nothing, hubness=w) for w in weights}
+
+    def recall(which: slice, weight: float) -> float:
+        search = ShardedIndex.of(IndexShard(0, index, codes)).search
+        found = search(queries_QD[which], K, nothing[which], hubness=weight)
+        pairs = zip(found, truth[weight][which], strict=True)
+        return float(np.mean([len(np.intersect1d(a.ids, b.ids)) / len(b.ids) for a, b in pairs]))
+
+    first, second = slice(0, None, 2), slice(1, None, 2)
+    probes, lists = 1, codes.settings.lists
+    while True:
+        codes.set_probes(probes)
+        if probes == lists or min(recall(first, weight) for weight in weights) >= AIM:
+            break
+        probes = min(lists, probes + max(1, probes // 3))
+    settings = codes.settings
+    return CodesReport(
+        kind=codes.kind,
+        lists=lists,
+        probes=probes,
+        ratio=settings.ratio,
+        code_bytes=codes.bytes,
+        recall=recall(second, 0),
+        recall_hubness=recall(second, HUBNESS) if has_hubness else None,
+        queries=len(range(*second.indices(len(queries_QD)))),
+    )
+
+
+def write_codes(codes: Codes, path: Path) -> None:
+    """Write codes, with the number of lists that a query reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    faiss_library().write_index(codes.index, str(path))
+
+
+def seed_means(index: VectorIndex, present: Ids, queries: int, seed: int = 13) -> Means:
+    """Return queries as those of classes are, [Q, D]: means of an entity and two of its nearest, all drawn.
+
+    Args:
+        index: of the view.
+        present: the entities that have a vector.
+        queries: wanted.
+        seed: of what is drawn.
+    """
+    random = np.random.default_rng(seed)
+    drawn = random.choice(present, min(queries, len(present)), replace=False)
+    near = index.search(index.vectors_of(drawn.tolist()).astype(np.float64), NEAR, [[i] for i in drawn])
+    found = []
+    for entity, neighbours in zip(drawn.tolist(), near, strict=True):
+        others = random.permutation(neighbours.ids)[: SEEDS - 1].tolist()
+        found.append(mean_of(index.vectors_of([entity, *others])))
+    return np.stack(found)
+
+
+def _of(hubness_N: Scores | None, ids: npt.NDArray[np.int64]) -> Scores | None:
+    return None if hubness_N is None else hubness_N[ids]
+
+
+def _filled(vectors_nD: Vectors, hubness_n: Scores | None, width: int) -> Vectors:
+    """Return vectors, hubness and zeros side by side, [n, width]."""
+    filled = np.zeros((len(vectors_nD), width), np.float32)
+    filled[:, : vectors_nD.shape[1]] = vectors_nD
+    if hubness_n is not None:
+        filled[:, vectors_nD.shape[1]] = hubness_n
+    return filled
