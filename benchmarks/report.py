@@ -18,7 +18,10 @@ from rich.table import Table
 
 
 def medians(
-    measured: Mapping[str, Callable[[], Any]], rounds: int = 15, warm_up: int = 2
+    measured: Mapping[str, Callable[[], Any]],
+    rounds: int = 15,
+    warm_up: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Return the median seconds of each callable, measured in turn.
 
@@ -31,10 +34,10 @@ def medians(
     for turn in range(-warm_up, rounds):
         random.shuffle(order)
         for name in order:
-            started = time.perf_counter()
+            started = clock()
             measured[name]()
             if turn >= 0:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

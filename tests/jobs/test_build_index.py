@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from engine.models.hub import EMBEDDED
 from engine.models.seed_tokens import has_seed_tokens, with_seed_tokens
 from engine.models.text import TextEncoder
 from engine.query import Query
+from engine.retrieval import code_building
 from engine.retrieval.entity_sentences import EntitySentences
-from engine.retrieval.index import VectorIndex, unit
+from engine.retrieval.index import VectorIndex, unit, views_of
 from engine.retrieval.mention_states import MentionStates
+from engine.retrieval.opening import open_index
+from engine.retrieval.shards import ShardedIndex
 from engine.retrieval.views import centred, joint_view
 from engine.stages.base import Pipeline
 from engine.stages.cgexpan import CGExpan
@@ -42,6 +46,7 @@ from jobs.steps.model_input import preprocess
 from jobs.steps.views import BuiltViews
 from jobs.workers.encoder import CONTRAST_JOB
 from jobs.workers.executor import LocalExecutor
+from serve.operations import bundles
 from tests.jobs.conftest import METALS, import_metals, prepare_metals
 from tests.support.commands import run_command
 from tests.support.encoders import letter_tokenizer, tiny_model, write_encoder, write_masked_lm
@@ -118,6 +123,36 @@ def test_a_bundle_holds_all_that_retrieval_reads_and_is_the_same_again(
         (answer,) = pipeline.open(bundle)([Query(name, (0,), (1,))])
         assert set(answer.ranking.ids) <= {2, 3, 4, 5}
         assert len(answer.ranking) >= 3, name
+
+
+def test_codes_are_made_measured_and_noted(
+    prepared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace.open(prepared)
+    words = ("--workspace", prepared, "--untrained", "--index", "ivf-sq8")
+    assert run_command(build_index.main, *words) == 0
+    bundle = Bundle.open(workspace)
+    assert bundle.manifest.settings["index"] == {"asked": "ivf-sq8", "codes": {}}
+    assert "view 'joint': 6 entities have a vector, so it is searched exactly" in capsys.readouterr().err
+    assert isinstance(open_index(bundle, "joint"), VectorIndex)
+    monkeypatch.setattr(code_building, "MIN_ENTITIES", 1)
+    assert run_command(build_index.main, *words) == 0
+    said = capsys.readouterr().err
+    assert re.search(
+        r"view 'joint': ivf-sq8, 0 MiB of codes, .* recall@200 1\.000, 1\.000 with hubness", said
+    )
+    assert re.search(r"view 'mask': .* recall@200 1\.000 on 3 queries", said), "it has no hubness"
+    coded = Bundle.open(workspace)
+    noted = coded.manifest.settings["index"]["codes"]
+    assert set(noted) == set(coded.manifest.settings["views"])
+    assert noted["joint"]["recall_hubness"] == 1
+    assert "index/joint.codes" in coded.manifest.files
+    assert isinstance(open_index(coded, "joint"), ShardedIndex)
+    before, after = (method("default").open(one)([Query("q", (0,), (1,))]) for one in (bundle, coded))
+    assert before[0].ranking.ids.tolist() == after[0].ranking.ids.tolist()
+    assert views_of(coded.manifest) == views_of(bundle.manifest)
+    assert run_command(bundles.main, "--workspace", prepared) == 0
+    assert "joint (ivf-sq8, recall 1.000)" in capsys.readouterr().out
 
 
 def test_other_inputs_than_the_latest_can_be_encoded(tmp_path: Path) -> None:

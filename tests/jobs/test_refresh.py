@@ -155,11 +155,14 @@ def test_by_default_the_encoder_stays_and_new_parts_alone_are_read(
 
 def test_the_index_is_that_of_a_build_from_nothing(made: Made, tmp_path: Path) -> None:
     """With the encoder as it came: what is copied from parts before is what would be computed."""
-    workspace = append(made(tmp_path, trained=False), tmp_path)
+    workspace = made(tmp_path, trained=False)
+    build(workspace, untrained=True, executor=LocalExecutor(), index="ivf-pq")
+    append(workspace, tmp_path)
     plan = Refresh(workspace, HOW)
     assert commands(plan) == ["preprocess", "build-index"]
     for step in plan.steps:
         step.run()
+    assert Bundle.open(workspace).manifest.settings["index"]["asked"] == "ivf-pq", "as it was before"
     import_metals(str(tmp_path / "v"), tmp_path / "raw")
     other = append(Workspace.open(tmp_path / "v"), tmp_path)
     make_inputs(other)

@@ -18,9 +18,11 @@ from engine.generation.names import name_trie
 from engine.models.mask_states import mask_states
 from engine.models.seed_tokens import with_seed_tokens
 from engine.models.text import TextEncoder
+from engine.retrieval.code_building import make_codes, write_codes
+from engine.retrieval.codes import codes_file
 from engine.retrieval.distributions import EntityDistributions, distributions_folder
 from engine.retrieval.entity_sentences import CONTRAST, EntitySentences
-from engine.retrieval.index import VectorIndex, unit
+from engine.retrieval.index import VectorIndex, index_file, map_hubness, read_vectors, unit, views_of
 from engine.retrieval.mention_states import PROBING, MentionStates
 from engine.retrieval.skipgrams import SKIPGRAMS, SkipGrams
 from engine.stages.type_mentions import TYPING
@@ -229,3 +231,12 @@ def method_bundle(
 
     hubs = {"joint": random.random(n)}
     return publish_vectors(Workspace.open(root), names, views, hubs, tiny_model(), more)
+
+
+def add_codes(bundle: Bundle, kind: str, probes: int) -> None:
+    """Put codes of that kind beside each view of a bundle that was published; ``probes`` lists are read."""
+    for view in views_of(bundle.manifest):
+        path = bundle.path(index_file(view))
+        codes = make_codes(read_vectors(path), map_hubness(path), kind)
+        codes.set_probes(probes)
+        write_codes(codes, bundle.folder / codes_file(view))
