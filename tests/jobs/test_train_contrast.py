@@ -16,7 +16,8 @@ from engine.models.seed_tokens import has_seed_tokens
 from engine.models.text import TextEncoder
 from engine.query import Query, Scores
 from engine.retrieval.discriminant import Sides, discriminant_view
-from engine.retrieval.index import Vectors, index_file, map_hubness, open_index
+from engine.retrieval.index import Vectors, index_file, map_hubness
+from engine.retrieval.opening import open_index
 from engine.retrieval.views import hubness
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
