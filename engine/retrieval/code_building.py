@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from engine.query import Ids, Scores
 from engine.retrieval.codes import EXACT, PQ, SQ8, Codes, K, faiss_library
-from engine.retrieval.index import Means, VectorIndex, Vectors, mean_of
+from engine.retrieval.index import Means, SearchResult, VectorIndex, Vectors, mean_of
 from engine.retrieval.shards import IndexShard, ShardedIndex
 
 AUTO = "auto"
@@ -166,12 +166,12 @@ def tune_codes(codes: Codes, index: VectorIndex, has_hubness: bool, seed: int = 
         return float(np.mean([len(np.intersect1d(a.ids, b.ids)) / len(b.ids) for a, b in pairs]))
 
     first, second = slice(0, None, 2), slice(1, None, 2)
-    probes, lists = 1, codes.settings.lists
-    while True:
+    lists = codes.settings.lists
+    probes = max(_lists_needed(codes, index, queries_QD[first], truth[weight][first]) for weight in weights)
+    codes.set_probes(probes)
+    while probes < lists and min(recall(first, weight) for weight in weights) < AIM:
+        probes = min(lists, probes + max(1, probes // 8))  # what codes lose, more candidates make good
         codes.set_probes(probes)
-        if probes == lists or min(recall(first, weight) for weight in weights) >= AIM:
-            break
-        probes = min(lists, probes + max(1, probes // 3))
     settings = codes.settings
     return CodesReport(
         kind=codes.kind,
@@ -183,6 +183,18 @@ def tune_codes(codes: Codes, index: VectorIndex, has_hubness: bool, seed: int = 
         recall_hubness=recall(second, HUBNESS) if has_hubness else None,
         queries=len(range(*second.indices(len(queries_QD)))),
     )
+
+
+def _lists_needed(codes: Codes, index: VectorIndex, queries_QD: Means, truth: list[SearchResult]) -> int:
+    """Return how many of its nearest lists a query must read to meet a share of :data:`AIM` of the truth."""
+    ranks = []
+    for mean_D, found in zip(queries_QD, truth, strict=True):
+        order = codes.nearest_lists(mean_D[None], codes.settings.lists)[0]
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        ranks.append(place[codes.nearest_lists(index.vectors_of(found.ids.tolist()), 1)[:, 0]])
+    in_order = np.sort(np.concatenate(ranks))
+    return int(in_order[int(np.ceil(AIM * len(in_order))) - 1]) + 1
 
 
 def write_codes(codes: Codes, path: Path) -> None:

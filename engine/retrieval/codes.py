@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from engine.errors import BundleError
 from engine.query import Ids, Scores
-from engine.retrieval.index import FEW, Means
+from engine.retrieval.index import FEW, Means, Vectors
 
 EXACT = "exact"
 SQ8 = "ivf-sq8"
@@ -172,6 +172,13 @@ class Codes:
             if lists.list_size(place)
         ]
         return np.sort(np.concatenate([np.empty(0, np.int64), *own])).astype(np.int32)
+
+    def nearest_lists(self, vectors_nD: Means | Vectors, count: int) -> npt.NDArray[np.int64]:
+        """Return the lists that lie nearest to each vector, best first, int64 [n, count]."""
+        padded_nP = np.zeros((len(vectors_nD), self.index.d), np.float32)
+        padded_nP[:, : vectors_nD.shape[1]] = vectors_nD
+        found: npt.NDArray[np.int64] = self.index.quantizer.search(padded_nP, count)[1]
+        return found
 
     def nearest(
         self, mean_D: Means, hubness: float, effort: SearchEffort, exclude: Ids, among: Ids | None
