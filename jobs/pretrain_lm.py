@@ -27,6 +27,8 @@ EXAMPLES = """
   seedset pretrain-lm --workspace work --init-from-config small --neighbor-lists 40 --neighbor-view joint
   seedset pretrain-lm --workspace work --model smollm2 --neighbor-lists 20
   seedset pretrain-lm --workspace work --model gpt2 --epochs 0
+  seedset pretrain-lm --workspace work --model NousResearch/Llama-2-7b-hf --gpu --workers 8 --zero-stage 3 \\
+      --weights bfloat16 --plan
   ray job submit --working-dir . -- python -m jobs.pretrain_lm --workspace s3://bucket/work \\
       --model NousResearch/Llama-2-7b-hf --gpu --workers 6 --zero-stage 2 --batch-size 192 --micro-batch 4 \\
       --activation-checkpointing
@@ -38,7 +40,7 @@ FROM_SCRATCH = LmSettings(epochs=3, learning_rate=1.5e-3, weight_decay=0.1, beta
 
 TRAINING_ALONE = (
     *("learning_rate", "weight_decay", "beta2", "clip", "warmup", "activation_checkpointing"),
-    *("neighbor_lists", "checkpoint_seconds"),
+    *("neighbor_lists", "checkpoint_seconds", "checkpoint_share"),
 )
 """Options that do nothing where no step is taken; how blocks are spread counts for the perplexity, too."""
 
@@ -73,7 +75,18 @@ class PretrainLmSettings(CommandSettings):
     checkpoint_seconds: float = Field(
         default=60, ge=0, description="Write a checkpoint after this many seconds."
     )
+    checkpoint_share: float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="Write checkpoints less often where writing them would take more than this share of the "
+        "time.",
+    )
     restart: bool = Field(default=False, description="Begin again, and forget the checkpoints.")
+    plan: bool = Field(
+        default=False,
+        description="Show the memory of each worker and the size of a checkpoint; train nothing.",
+    )
 
     def unused(self) -> dict[str, str]:
         """Return the options that the texts asked for do without, and why."""
@@ -106,7 +119,7 @@ class PretrainLmSettings(CommandSettings):
     },
     former={"lists": Former("neighbor_lists")},
     presets=presets("pretrain-lm"),
-    writes=Writes("pretrain-lm"),
+    writes=Writes("pretrain-lm", unless="plan"),
 )
 def main(settings: PretrainLmSettings) -> None:
     """Train a causal language model on the corpus and publish it with the trie of all names.
@@ -114,8 +127,12 @@ def main(settings: PretrainLmSettings) -> None:
     Writes runs/pretrain_lm/RUN: the model (lm/), checkpoints, summary.json, TensorBoard events, and a
     bundle that holds what the current one does besides. The same settings again go on where they were.
     """
+    if settings.plan:
+        show_plan(settings)
+        return
     from engine.training.lm_models import config_of, parameters_of
     from jobs.steps.lm_blocks import neighbours_of
+    from jobs.steps.lm_plan import checkpoint_in_words
     from jobs.steps.lm_pretraining import pretrain, start
 
     started = time.monotonic()
@@ -129,6 +146,7 @@ def main(settings: PretrainLmSettings) -> None:
     training = settings.training(parameters)
     if training.epochs:
         console.say(f"{parameters / 1e6:,.1f}M parameters, learning rate {training.learning_rate:g}")
+        console.say(checkpoint_in_words(parameters, settings.checkpoint_seconds, settings.checkpoint_share))
     summary, manifest = pretrain(
         place,
         begin,
@@ -138,6 +156,7 @@ def main(settings: PretrainLmSettings) -> None:
         settings.processes.gpu,
         settings.restart,
         settings.checkpoint_seconds,
+        settings.checkpoint_share,
     )
     console.result(
         run=summary["run"],
@@ -151,6 +170,34 @@ def main(settings: PretrainLmSettings) -> None:
         tokens_per_second=summary["tokens_per_second"],
         peak_memory_mib=max(summary["peak_memory_mib"].values()),
         seconds=f"{time.monotonic() - started:.1f}",
+    )
+
+
+def show_plan(settings: PretrainLmSettings) -> None:
+    """Show what a run with these settings would take."""
+    from rich.console import Console
+
+    from engine.training.memory import GB, checkpoint_bytes
+    from jobs.steps.lm_plan import HEADER, checkpoint_in_words, plan_rows, planned_shape
+
+    name, shape = planned_shape(settings.model, settings.init_from_config, settings.texts.vocab_size)
+    training, layout, workers = (
+        settings.training(shape.parameters),
+        settings.layout,
+        settings.processes.workers,
+    )
+    share = -(-training.batch_size // workers)
+    rows = min(layout.micro_batch or share, share)
+    narrow = training.precision == "bfloat16" or (training.precision == "auto" and settings.processes.gpu)
+    memory, shown = plan_rows(name, shape, layout, workers, rows, settings.texts.block, narrow)
+    title = f"{workers} workers, {rows} blocks of {settings.texts.block} tokens at once"
+    Console().print(console.table(title, HEADER, shown, texts=2))
+    console.say(checkpoint_in_words(shape.parameters, settings.checkpoint_seconds, settings.checkpoint_share))
+    console.result(
+        parameters=shape.parameters,
+        card_gb=f"{memory.card / GB:.2f}",
+        host_gb=f"{memory.offloaded / GB:.2f}",
+        checkpoint_gb=f"{checkpoint_bytes(shape.parameters) / GB:.2f}",
     )
 
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from engine.errors import FormatError, MissingFileError
 from engine.storage.store import Store
-from engine.storage.whole import fault_in, sizes_of
+from engine.storage.whole import fault_in
 
 Tensor = torch.Tensor
 
@@ -49,9 +49,16 @@ def read_state(folder: Path, settings: BaseModel) -> dict[str, Any]:
     return state
 
 
-def write_state(folder: Path, state: dict[str, Any], settings: BaseModel) -> None:
-    """Write step, curves and settings, and the sizes of the other files: the last file of a checkpoint."""
-    content = state | {"settings": settings.model_dump(mode="json"), _SIZES: sizes_of(folder)}
+def write_state(folder: Path, state: dict[str, Any], settings: BaseModel, sizes: dict[str, int]) -> None:
+    """Write step, curves and settings, and the sizes of the other files: the last file of a checkpoint.
+
+    Args:
+        folder: of the checkpoint; it may lack what other workers wrote into theirs.
+        state: step and curves.
+        settings: of the run.
+        sizes: bytes of each other file, by its name.
+    """
+    content = state | {"settings": settings.model_dump(mode="json"), _SIZES: sizes}
     (folder / STATE).write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -89,8 +96,8 @@ class CheckpointFormat(ABC):
         """Put weights and optimiser state into an engine."""
 
     @abstractmethod
-    def save(self, folder: Path, engine: Any, first: bool) -> None:
-        """Write weights and optimiser state; only the ``first`` worker writes."""
+    def save(self, folder: Path, engine: Any, first: bool) -> list[str]:
+        """Write weights and optimiser state; return the names of the files that this worker wrote."""
 
 
 class ReplicatedCheckpoint(CheckpointFormat):
@@ -127,10 +134,10 @@ class ReplicatedCheckpoint(CheckpointFormat):
             if state := _below(moments, f"{name}."):
                 optimizer.state[parameter] = state
 
-    def save(self, folder: Path, engine: Any, first: bool) -> None:
-        """Write one safetensors file."""
+    def save(self, folder: Path, engine: Any, first: bool) -> list[str]:
+        """Write one safetensors file, from the ``first`` worker."""
         if not first:
-            return
+            return []
         folder.mkdir(parents=True, exist_ok=True)
         found: dict[str, Tensor] = {}
         for name, module in self._modules.items():
@@ -140,6 +147,7 @@ class ReplicatedCheckpoint(CheckpointFormat):
         for name, parameter in _named(engine).items():
             found |= {f"optimizer.{name}.{n}": t for n, t in optimizer.state[parameter].items()}
         save_file({n: t.contiguous() for n, t in found.items()}, folder / TENSORS)
+        return [TENSORS]
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -21,6 +22,7 @@ from engine.training.lm_models import ROLE
 from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.partitioned import PartitionedCheckpoint
+from engine.training.partitioned_model import narrow_weights
 from engine.training.settings import Layout, LmSettings
 from engine.training.trainer import Trainer, Worker
 
@@ -40,7 +42,8 @@ class LmTraining(Trainer):
     """One worker's part of a training run; measures the perplexity before the first step and after epochs.
 
     Args:
-        model: a causal language model of transformers, with float32 weights; trained in place.
+        model: a causal language model of transformers, with float32 weights; trained in place. The workers
+            may share it already, at ZeRO stage 3 (:mod:`engine.training.partitioned_model`).
         train: blocks to train on (every worker maps the same files).
         held: blocks for the perplexity.
         settings: equal on all workers.
@@ -67,7 +70,10 @@ class LmTraining(Trainer):
         without_dropout(model)
         if layout.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        module = TokenLoss(model)
+        narrow = layout.weights == "bfloat16"
+        if narrow:
+            narrow_weights(model)
+        module = TokenLoss(model, narrow)
         groups = parameter_groups(module, settings.weight_decay)
         super().__init__(
             module, settings, groups, worker or Worker(), layout, autocast=True, checkpoint=checkpoint
@@ -129,7 +135,7 @@ class LmTraining(Trainer):
         together = min(together, self.micro_batch)
         # Thousands of losses are added up, and their number differs with the workers: in float64.
         summed = torch.zeros((), dtype=torch.float64, device=self.worker.device)
-        narrow = self.compute != torch.float32
+        narrow = self.compute != torch.float32 and self.layout.weights == "float32"
         with torch.autocast(self.worker.device.type, self.compute, enabled=narrow):
             for start in range(0, share, together):  # all workers take part in every pass
                 summed += self._loss(self.held, own[start : start + together])
@@ -177,11 +183,23 @@ def heldout_sample(available: int, settings: LmSettings) -> Rows:
 
 
 class TokenLoss(nn.Module):
-    """A language model that returns the sum of its losses."""
+    """A language model that returns the sum of its losses.
 
-    def __init__(self, model: Any) -> None:
+    Args:
+        model: of transformers.
+        narrow: its weights are bfloat16; what its layers add to stays float32, without which the loss stays
+            visibly higher.
+    """
+
+    def __init__(self, model: Any, narrow: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.narrow = model, narrow
+        if narrow:
+            model.get_input_embeddings().register_forward_hook(lambda module, read, states: states.float())
+            for module in model.modules():
+                # On a processor torch normalises float32 states with float32 weights alone.
+                if isinstance(module, nn.LayerNorm) and module.weight is not None:
+                    module.register_forward_pre_hook(lambda norm, read: (read[0].to(norm.weight.dtype),))
 
     def forward(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Return the summed loss, float32.
@@ -190,7 +208,8 @@ class TokenLoss(nn.Module):
             ids_BT: input tokens.
             targets_BT: the token after each; -100 where none is wanted.
         """
-        logits_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
+        with torch.autocast(ids_BT.device.type, torch.bfloat16) if self.narrow else nullcontext():
+            logits_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
         return summed_loss(logits_BTV.flatten(0, 1), targets_BT.flatten())
 
 

@@ -5,6 +5,7 @@ A model that is begun here gets random weights from a seed, so that every worker
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,10 @@ from engine.errors import UserError
 from engine.models.fingerprint import check_unchanged, model_fingerprint
 from engine.models.fit import check_embeddings, check_language_model, text_positions
 from engine.models.hub import NamedModel
+from engine.training.memory import ModelShape
 from engine.training.partitioned import ShardWriter, full_weights, kept_buffers, shard_name
+from engine.training.partitioned_model import begin_partitioned, read_partitioned
+from engine.training.settings import EngineLayout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -62,23 +66,30 @@ def read_config(name: str, tokenizer: PreTrainedTokenizerBase) -> Origin:
     Raises:
         UserError: no such preset or file, or its vocabulary is too small.
     """
-    if name in PRESETS:
-        config = COMMON | PRESETS[name]
-    else:
-        try:
-            config = json.loads(Path(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"--init-from-config {name}: neither one of {', '.join(PRESETS)} nor a config.json that can "
-                f"be read ({error})"
-            ) from None
-        if not isinstance(config, dict) or "model_type" not in config:
-            raise UserError(f"--init-from-config {name}: no model_type in it, as a config.json has")
+    config = COMMON | PRESETS[name] if name in PRESETS else config_read_from(name)
     config.setdefault("vocab_size", len(tokenizer))
     config |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     origin = Origin(name=name, config=config)
     check(config_of(origin), name, tokenizer)
     return origin
+
+
+def config_read_from(path: str) -> dict[str, Any]:
+    """Return the content of a config.json.
+
+    Raises:
+        UserError: there is none that can be read, or it names no family.
+    """
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--init-from-config {path}: neither one of {', '.join(PRESETS)} nor a config.json that can "
+            f"be read ({error})"
+        ) from None
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise UserError(f"--init-from-config {path}: no model_type in it, as a config.json has")
+    return config
 
 
 def existing(name: str) -> Origin:
@@ -112,11 +123,23 @@ def config_of(origin: Origin) -> PreTrainedConfig:
 
 def parameters_of(config: PreTrainedConfig) -> int:
     """Return how many parameters a model of a configuration has, tied ones once; none is made or read."""
+    return shape_of(config).parameters
+
+
+def shape_of(config: PreTrainedConfig) -> ModelShape:
+    """Return the sizes that the memory of a training depends on; no weight is made or read."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    return sum(parameter.numel() for parameter in model.parameters())
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    hidden = config.hidden_size
+    inner = next((n for name in _INNER if (n := getattr(config, name, None))), 4 * hidden)
+    return ModelShape(sum(sizes), max(sizes), hidden, inner, config.num_hidden_layers, config.vocab_size)
+
+
+_INNER = ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner", "d_ff")
+"""The families' names of the width of their feed-forward layers; the others have four times the states'."""
 
 
 def check(config: Any, name: str, tokenizer: PreTrainedTokenizerBase, block: int = 0) -> None:
@@ -137,26 +160,64 @@ def check(config: Any, name: str, tokenizer: PreTrainedTokenizerBase, block: int
         raise UserError(f"--block {block}: the model {name!r} takes {most} tokens at most")
 
 
-def open_model(origin: Origin, seed: int) -> Any:
+def open_model(
+    origin: Origin, seed: int, layout: EngineLayout | None = None, device: torch.device | None = None
+) -> Any:
     """Return a model in float32: read from safetensors (no remote code), or begun from a seed.
+
+    At ZeRO stage 3 all workers call it and each gets its share (:func:`is_shared` says so): of a model that
+    exists, unless transformers has to put its weights together, and then it is whole in each of them first.
+
+    Args:
+        origin: of the model.
+        seed: of a new one's weights, which are the same in every layout.
+        layout: of the run; None: no worker shares the weights.
+        device: where the worker trains.
 
     Raises:
         UserError: it cannot be loaded, is no causal language model, or has been changed.
     """
     from transformers import AutoModelForCausalLM
 
+    shared = layout if layout and layout.zero_stage == 3 else None
+    device = device or torch.device("cpu")
     if origin.config is None:
         check_unchanged(origin.name, origin.fingerprint, ROLE)
-        return NamedModel.open(origin.name, ROLE).model(AutoModelForCausalLM, torch.float32)
+        named = NamedModel.open(origin.name, ROLE)
+        model = read_partitioned(named, named.config(), shared, device) if shared else None
+        return named.model(AutoModelForCausalLM, torch.float32) if model is None else model
     config = config_of(origin)
-    torch.manual_seed(seed)
     try:
+        if shared:
+            return begin_partitioned(config, seed, shared, device)
+        torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (ValueError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"--init-from-config {origin.name}: no language model can be begun from it ({reason})"
         ) from None
+
+
+def is_shared(model: nn.Module) -> bool:
+    """Return whether each worker holds its share of a model, and none all of it."""
+    return any(hasattr(parameter, "ds_tensor") for parameter in model.parameters())
+
+
+def shallow(config: PreTrainedConfig, layers: int = 2) -> Any:
+    """Return a new model on the CPU like one of a configuration, but with its first layers alone.
+
+    It runs the same code of the family as the whole one: enough to compare ways of running it.
+    """
+    from transformers import AutoModelForCausalLM
+
+    described, deep = copy.deepcopy(config), config.num_hidden_layers
+    for name, value in vars(config).items():
+        # Kinds of layers, one a layer.
+        if isinstance(value, list) and len(value) == deep:
+            setattr(described, name, value[:layers])
+    described.num_hidden_layers = min(layers, deep)
+    return AutoModelForCausalLM.from_config(described, dtype=torch.float32)
 
 
 def stored_dtype(origin: Origin) -> torch.dtype:

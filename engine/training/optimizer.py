@@ -28,9 +28,14 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     """
     parameters = learning(module)
     return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if len(shape_of(p)) > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if len(shape_of(p)) < 2], "weight_decay": 0.0},
     ]
+
+
+def shape_of(parameter: Any) -> torch.Size:
+    """Return a parameter's shape, also where the workers share it and it seems to have no elements."""
+    return torch.Size(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def learning(module: nn.Module) -> list[nn.Parameter]:
@@ -60,22 +65,21 @@ def open_engine(
         device: where the worker trains.
         autocast: type of the products in which the engine runs the module; float32: as the module says.
     """
-    zero: dict[str, Any] = {"stage": layout.zero_stage, "reduce_bucket_size": BUCKET_ELEMENTS}
-    if layout.offload:
-        zero["offload_optimizer"] = {"device": "cpu"}
-        if layout.zero_stage == 3:
-            zero["offload_param"] = {"device": "cpu"}
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": micro_steps,
         "gradient_clipping": clip,
-        "zero_optimization": zero,
+        "zero_optimization": zero_config(layout),
         # Torch's own AdamW: DeepSpeed's is compiled on first use.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
     }
-    if autocast == torch.bfloat16:
+    if layout.weights == "bfloat16":
+        config["bf16"] = {"enabled": True}
+        # Else what micro-batches add up to would be rounded after each of them.
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    elif autocast == torch.bfloat16:
         # Not DeepSpeed's bf16 mode: with narrow weights and residuals the loss stays visibly higher.
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     engine, *_ = import_deepspeed(device).initialize(model=module, optimizer=optimizer, config=config)
@@ -87,6 +91,26 @@ def open_engine(
             # The sum over one worker is its own gradient, but DeepSpeed would copy all there and back.
             engine.enable_backward_allreduce = False
     return engine
+
+
+def zero_config(layout: EngineLayout) -> dict[str, Any]:
+    """Return DeepSpeed's settings of ZeRO for a layout.
+
+    At stage 3 its own defaults keep a billion gathered weights: a small model would be whole in every worker.
+    """
+    zero: dict[str, Any] = {"stage": layout.zero_stage, "reduce_bucket_size": BUCKET_ELEMENTS}
+    if layout.zero_stage == 3:
+        zero |= {
+            "stage3_max_live_parameters": BUCKET_ELEMENTS,
+            "stage3_max_reuse_distance": BUCKET_ELEMENTS,
+            "stage3_prefetch_bucket_size": BUCKET_ELEMENTS // 2,
+            "sub_group_size": 2 * BUCKET_ELEMENTS,
+        }
+    if layout.offload:
+        zero["offload_optimizer"] = {"device": "cpu"}
+        if layout.zero_stage == 3:
+            zero["offload_param"] = {"device": "cpu"}
+    return zero
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest: float) -> None:

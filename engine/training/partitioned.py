@@ -2,12 +2,12 @@
 
 Weights and Adam's moments are gathered parameter by parameter (DeepSpeed's ``safe_get_full_*``) and
 written as safetensors in shards of bounded size, each under the parameter's own name; nothing in them
-says how the run was spread. Every worker takes part, the first one writes.
+says how the run was spread. Every worker takes part, and each writes files of its own at the same time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class PartitionedCheckpoint(CheckpointFormat):
             parameters = dict(self._model.named_parameters())
             for name, tensor in _tensors(folder):
                 if name.startswith("weight."):
-                    parameters[name.removeprefix("weight.")].copy_(tensor)
+                    fill(parameters[name.removeprefix("weight.")], tensor)
 
     def opened(self, engine: Any, step: int) -> None:
         """Give the optimiser its state before its first step: moments of zero and the count of steps.
@@ -71,14 +71,17 @@ class PartitionedCheckpoint(CheckpointFormat):
             kind, _, parameter = name.partition(".")
             _set(parameters[parameter], tensor, None if kind == "weight" else kind)
 
-    def save(self, folder: Path, engine: Any, first: bool) -> None:
-        """Write shards; all workers gather."""
-        shards = ShardWriter(folder) if first else None
+    def save(self, folder: Path, engine: Any, first: bool) -> list[str]:
+        """Write shards; all workers gather, and each writes some of the parameters."""
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        sizes = {name: elements(parameter) for name, parameter in self._model.named_parameters()}
+        writer = writers(sizes, world)
+        shards = ShardWriter(folder, worker=rank)
         for name, tensor in self._gathered():
-            if shards:
+            if writer[name.partition(".")[2]] == rank:
                 shards.add(name, tensor)
-        if shards:
-            shards.close()
+        shards.close()
+        return [shard_name(number, rank) for number in range(len(shards.files))]
 
     def _gathered(self) -> Iterator[tuple[str, Tensor]]:
         from deepspeed.utils import safe_get_full_optimizer_state
@@ -88,6 +91,25 @@ class PartitionedCheckpoint(CheckpointFormat):
         for name, parameter in self._model.named_parameters():
             for moment in MOMENTS:
                 yield f"{moment}.{name}", safe_get_full_optimizer_state(parameter, moment)
+
+
+def writers(sizes: Mapping[str, int], workers: int) -> dict[str, int]:
+    """Return which worker writes each parameter: the one that has the least to write so far.
+
+    Args:
+        sizes: elements of each parameter.
+        workers: that write.
+    """
+    load, found = [0] * workers, {}
+    for name, size in sizes.items():
+        found[name] = load.index(min(load))
+        load[found[name]] += size
+    return found
+
+
+def elements(parameter: Any) -> int:
+    """Return a parameter's elements, also where this worker holds a share of them."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -111,6 +133,17 @@ def held_weights(parameter: Any, rank: int) -> Tensor:
         return parameter.detach()
     left = max(0, parameter.ds_numel - rank * share.ds_numel)
     return share.detach().view(-1)[:left]
+
+
+def fill(parameter: Any, whole: Tensor) -> None:
+    """Put a tensor into a parameter of the same shape, or this worker's share of it where it is split up."""
+    share = getattr(parameter, "ds_tensor", None)
+    if share is None:
+        parameter.copy_(whole)
+        return
+    start = share.ds_numel * torch.distributed.get_rank()
+    part = whole.reshape(-1)[start : start + share.ds_numel]
+    share.view(-1)[: len(part)].copy_(part)
 
 
 def kept_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -153,15 +186,16 @@ class ShardWriter:
     Args:
         folder: made if need be.
         dtype: of the written tensors; None: as they are.
+        worker: that writes, of several into one folder.
     """
 
-    def __init__(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype | None = None, worker: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._dtype = folder, dtype
+        self._folder, self._dtype, self._worker = folder, dtype, worker
         self._waiting: dict[str, Tensor] = {}
         self._bytes = 0
         self.files: list[list[str]] = []
-        """Names of the tensors of each file, ``shard-NNNNN.safetensors``."""
+        """Names of the tensors of each file, ``shard-WWWWW-NNNNN.safetensors``."""
 
     def add(self, name: str, tensor: Tensor, as_it_is: bool = False) -> None:
         """Add a tensor, ``as_it_is`` in its own type; a copy of it is kept until its shard is full."""
@@ -178,14 +212,14 @@ class ShardWriter:
             self._flush()
 
     def _flush(self) -> None:
-        save_file(self._waiting, self._folder / shard_name(len(self.files)), {"format": "pt"})
+        save_file(self._waiting, self._folder / shard_name(len(self.files), self._worker), {"format": "pt"})
         self.files.append(list(self._waiting))
         self._waiting, self._bytes = {}, 0
 
 
-def shard_name(number: int) -> str:
-    """Return the file name of a shard."""
-    return f"shard-{number:05}.safetensors"
+def shard_name(number: int, worker: int = 0) -> str:
+    """Return the file name of a worker's shard."""
+    return f"shard-{worker:05}-{number:05}.safetensors"
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:

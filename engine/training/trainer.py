@@ -56,6 +56,14 @@ class Worker:
             torch.distributed.all_reduce(value)
         return float(value)
 
+    def united(self, own: dict[str, int]) -> dict[str, int]:
+        """Return the entries of all workers' dictionaries."""
+        every = [own]
+        if self.world > 1:
+            every = [{} for _ in range(self.world)]
+            torch.distributed.all_gather_object(every, own)
+        return {key: value for one in every for key, value in one.items()}
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -282,13 +290,17 @@ class Trainer(ABC):
             raise self.diverged(f"a weight after step {self.step}", math.nan, rate)
 
     def save(self, folder: Path) -> None:
-        """Write weights, optimiser state, step and curves; call it on ALL workers, the first one writes.
+        """Write weights, optimiser state, step and curves; call it on ALL workers.
+
+        Args:
+            folder: each worker's own, or one of all.
 
         Raises:
             DivergedError: a weight is no finite number; nothing is written.
         """
         if self.needs_engine:
             self._check_weights()
-        self.checkpoint_format().save(folder, self.engine, self.worker.is_first)
+        wrote = self.checkpoint_format().save(folder, self.engine, self.worker.is_first)
+        sizes = self.worker.united({name: (folder / name).stat().st_size for name in wrote})
         if self.worker.is_first:
-            write_state(folder, {"step": self.step, **self.curves}, self.settings)
+            write_state(folder, {"step": self.step, **self.curves}, self.settings, sizes)

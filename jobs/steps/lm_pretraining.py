@@ -110,6 +110,7 @@ def pretrain(
     gpu: bool = False,
     restart: bool = False,
     checkpoint_seconds: float = 60,
+    checkpoint_share: float = 0.05,
 ) -> tuple[dict[str, Any], Manifest]:
     """Train on a workspace's corpus; return the run's summary and the manifest of the published bundle.
 
@@ -121,7 +122,8 @@ def pretrain(
         workers: training processes.
         gpu: one GPU a worker and NCCL; else gloo on the CPU.
         restart: forget the checkpoints of a run with the same name.
-        checkpoint_seconds: time between checkpoints; one more is made at the end.
+        checkpoint_seconds: time between checkpoints at least; one more is made at the end.
+        checkpoint_share: of the time, which writing them takes at most but for the last one.
     """
     with cluster_for(workers, gpu, workspace.root):
         blocks = make_blocks(workspace, begin.tokenizer, begin.blocks)
@@ -137,6 +139,7 @@ def pretrain(
             layout=layout or Layout(),
             gpu=gpu,
             checkpoint_seconds=checkpoint_seconds,
+            checkpoint_share=checkpoint_share,
         )
         summary = train_or_load_summary(run, workers, restart)
     model, corpus = run.folder / run.artifact, blocks.manifest.corpus_digest

@@ -12,9 +12,19 @@ from engine.generation.forward_check import as_it_was, check_forward
 from engine.generation.model import LanguageModel
 from engine.generation.tokenizers import fingerprint, load_tokenizer
 from engine.training.lm import LmTraining
-from engine.training.lm_models import Origin, open_model, stored_dtype, write_model
+from engine.training.lm_models import (
+    Origin,
+    config_of,
+    is_shared,
+    open_model,
+    shallow,
+    stored_dtype,
+    write_model,
+)
+from engine.training.partitioned import elements
 from engine.training.settings import Layout, LmSettings
 from engine.training.trainer import Worker
+from jobs import console
 from jobs.workers.training_run import Run
 
 if TYPE_CHECKING:
@@ -42,11 +52,22 @@ class LmRun(Run[LmTraining]):
         assert isinstance(self.settings, LmSettings)
         tokenizer = self._load_tokenizer()
         data, held = self.blocks.open(tokenizer.bos_token_id)
-        model = open_model(self.origin, self.settings.seed)
-        if checkpoint is None:  # before hours of training, not when its result is to be used
-            with as_it_was(model):
-                check_forward(LanguageModel(model, tokenizer, ""), f"the model {self.origin.name!r}")
+        if checkpoint is None and self.layout.zero_stage == 3 and worker.is_first:
+            self._check(shallow(config_of(self.origin)), tokenizer)  # no worker holds all of the model to run
+        model = open_model(self.origin, self.settings.seed, self.layout, worker.device)
+        if checkpoint is None and self.layout.zero_stage < 3:
+            self._check(model, tokenizer)
+        if self.layout.zero_stage == 3 and not is_shared(model) and worker.is_first:
+            console.say(
+                f"{self.origin.name}: transformers has to put its weights together, so every worker holds "
+                "all of the model in its host's memory while it is opened"
+            )
         return LmTraining(model, data, held, self.settings, self.layout, worker, checkpoint)
+
+    def _check(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Compare how a model is run here with itself, before hours of training, not when it is used."""
+        with as_it_was(model):
+            check_forward(LanguageModel(model, tokenizer, ""), f"the model {self.origin.name!r}")
 
     def write(self, training: LmTraining, folder: Path) -> str:
         """Write the trained model, which all workers gather."""
@@ -79,7 +100,7 @@ class LmRun(Run[LmTraining]):
             "blocks_key": self.blocks.key,
             "neighbor_lists": texts.neighbor_lists,
             "neighbor_view": texts.neighbor_view if texts.neighbor_lists else None,
-            "parameters": sum(_numel(p) for p in training.model.parameters()),
+            "parameters": sum(elements(p) for p in training.model.parameters()),
             "blocks": len(training.data),
             "tokens": self.blocks.manifest.total("tokens"),
             "held_out_blocks": len(training.held_sample),
@@ -93,8 +114,3 @@ class LmRun(Run[LmTraining]):
         """Return the perplexity at the end of an epoch."""
         at_end = training.step % training.steps_per_epoch == 0
         return {"heldout_perplexity": training.perplexities[-1]} if at_end else {}
-
-
-def _numel(parameter: Any) -> int:
-    """Return a parameter's elements; at ZeRO stage 3 this worker holds none of them."""
-    return int(getattr(parameter, "ds_numel", parameter.numel()))

@@ -11,7 +11,7 @@ import resource
 import time
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -24,6 +24,8 @@ from engine.storage.whole import sizes_of
 from engine.storage.workspace import Workspace
 from engine.training.settings import TrainerSettings
 from engine.training.trainer import DivergedError, StepReport, Trainer, Worker
+from jobs import console
+from jobs.workers.checkpoint_pace import CheckpointPace
 from jobs.workers.summaries import FILES, SUMMARY
 
 TrainerT = TypeVar("TrainerT", bound=Trainer)
@@ -48,6 +50,9 @@ class Run(ABC, Generic[TrainerT]):
     gpu: bool
     """One GPU a worker and NCCL; else gloo on the CPU."""
     checkpoint_seconds: float
+    """Time between checkpoints at least."""
+    checkpoint_share: float = field(default=1.0, kw_only=True)
+    """Part of the time that writing them takes at most: where it takes long, they are made less often."""
 
     @property
     def folder(self) -> Store:
@@ -121,17 +126,18 @@ def _work(run: Run[Any], session: Session) -> None:
 
 def _take_steps(run: Run[TrainerT], session: Session, training: TrainerT, follow: _Follow | None) -> None:
     """Take the steps that are left, and make checkpoints of them."""
-    worker, saved = training.worker, time.monotonic()
+    worker, pace = training.worker, CheckpointPace(run.checkpoint_seconds, run.checkpoint_share)
     kept = training.step  # of the checkpoint that it went on from
     try:
         for step in training.run():
             if follow:
                 follow(step)
             # Every worker must report together; the first one's clock decides.
-            due = agree(time.monotonic() - saved > run.checkpoint_seconds, worker)
-            if due or step.step == training.total_steps:
+            if agree(pace.due(), worker) or step.step == training.total_steps:
+                began = time.monotonic()
                 session.keep(step, training)
-                saved = time.monotonic()  # after the checkpoint, which may take longer than the time between
+                if (said := pace.wrote(time.monotonic() - began)) and worker.is_first:
+                    console.say(said)
                 kept = step.step
     except DivergedError as error:
         there = f"its checkpoint of step {kept} is kept" if kept else "there is no checkpoint yet"

@@ -69,14 +69,14 @@ class RaySession:
                 yield whole
 
     def keep(self, step: StepReport, training: Trainer) -> None:
-        """Hand metrics to Ray Train, and from the first worker the checkpoint, which all may gather."""
+        """Hand metrics to Ray Train, and from each worker the files of the checkpoint that it wrote."""
         from ray import train
 
         metrics = {"step": step.step, "epoch": step.epoch, "loss": step.loss}
         with tempfile.TemporaryDirectory() as folder:
             training.save(Path(folder))
-            first = training.worker.is_first
-            train.report(metrics, checkpoint=train.Checkpoint.from_directory(folder) if first else None)
+            wrote = any(Path(folder).iterdir())
+            train.report(metrics, checkpoint=train.Checkpoint.from_directory(folder) if wrote else None)
 
     def show(self, done: int, total: int, note: str) -> None:
         """See :class:`jobs.workers.training_run.Session`."""

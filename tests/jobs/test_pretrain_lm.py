@@ -26,7 +26,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from engine.training.lm import LmTraining
 from engine.training.lm_models import open_model
-from engine.training.settings import LmSettings
+from engine.training.settings import Layout, LmSettings
 from jobs import pretrain_lm
 from jobs.steps.lm_blocks import corpus_tokenizer, make_blocks, neighbours_of
 from jobs.steps.lm_pretraining import Start, pretrain, start
@@ -227,6 +227,40 @@ def _in_one_go(workspace: Workspace, begin: Start, settings: LmSettings) -> list
     for _ in run.run():
         pass
     return run.losses
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_model_that_is_shared_from_the_start_ends_like_one_that_is_whole(place: Path, config: Path) -> None:
+    workspace = Workspace.open(place)
+    texts = BlockSettings(tokenizer="", vocab_size=0, block=16)
+    begin = start(workspace, None, str(config), None, 300, texts)
+    settings = LmSettings(epochs=2, learning_rate=1e-3, precision="float32", seed=11)
+    summary, manifest = pretrain(workspace, begin, settings, Layout(zero_stage=3))
+    np.testing.assert_allclose(summary["losses"], _in_one_go(workspace, begin, settings), rtol=1e-4)
+    # That model again, out of its files.
+    written = Workspace.open(place).bundles / manifest.id / "lm"
+    again = start(workspace, written.path, None, None, 300, texts)
+    short = settings.model_copy(update={"epochs": 1})
+    summary, _ = pretrain(workspace, again, short, Layout(zero_stage=3))
+    np.testing.assert_allclose(summary["losses"], _in_one_go(workspace, again, short), rtol=1e-4)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_plan_shows_memory_and_checkpoints_and_trains_nothing(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--workspace", tmp_path / "none", "--init-from-config", config, "--plan")
+    assert run_command(pretrain_lm.main, *words, "--workers", 4, "--zero-stage", 3) == 0
+    shown = capsys.readouterr()
+    assert "13B" in shown.out
+    assert "this run" in shown.out
+    assert "less often where writing would take more than 5% of the time" in shown.err
+    # 8192 tokens of 32 numbers twice (no tie in this file), and one layer of four squares and three of 48.
+    count = 2 * 8192 * 32 + 4 * 32 * 32 + 3 * 32 * 48 + 3 * 32
+    assert f"parameters={count} " in shown.out
+    assert not (tmp_path / "none").exists()
+    assert run_command(pretrain_lm.main, "--workspace", tmp_path, "--plan") == 2
+    assert "give either --model" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("alone")

@@ -13,15 +13,21 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from benchmarks.peak_memory import fixed_threshold, measured_peak
 from engine.training.lm import LmTraining
+from engine.training.lm_models import Origin, config_of, is_shared, open_model, shape_of
+from engine.training.memory import worker_memory
 from engine.training.settings import Layout, LmSettings
 from engine.training.trainer import Worker
-from tests.support.token_blocks import VOCABULARY, random_blocks
+from tests.support.token_blocks import VOCABULARY, WIDTH, random_blocks
 
 SETTINGS = LmSettings(epochs=2, batch_size=5, learning_rate=3e-3, weight_decay=0.1, precision="float32")
 DATA, HELD = random_blocks(14), random_blocks(3, seed=1)
 STOP = 4
 """The step after which a run is taken to have been stopped; an epoch has 3."""
+
+GPT2: dict[str, Any] = {"n_embd": 33, "n_layer": 2, "n_head": 3, "n_positions": 32, "vocab_size": VOCABULARY}
+NEW = Origin(name="gpt2", config={"model_type": "gpt2", **GPT2})
 
 TrainingResult = dict[str, Any]
 
@@ -32,12 +38,19 @@ def train(
     world: int = 1,
     resume: Path | None = None,
     save: Path | None = None,
+    origin: Origin | None = None,
+    weights: str = "float32",
 ) -> TrainingResult:
-    """Run to the end, from a checkpoint if one is given; return the curves and this worker's blocks."""
+    """Run to the end, from a checkpoint if one is given; return the curves and this worker's blocks.
+
+    With an origin the workers share its model from the first parameter on.
+    """
     torch.manual_seed(0)
-    config = GPT2Config(n_embd=33, n_layer=2, n_head=3, n_positions=32, vocab_size=VOCABULARY)
-    layout = Layout.model_validate({"zero_stage": stage, "micro_batch": 2})
-    model = GPT2LMHeadModel(config)
+    layout = Layout.model_validate({"zero_stage": stage, "micro_batch": 2, "weights": weights})
+    model = open_model(origin, 0, layout) if origin else GPT2LMHeadModel(GPT2Config(**GPT2))
+    if origin:
+        assert is_shared(model)
+        assert all(not p.numel() for p in model.parameters()), "a worker holds its share alone"
     run = LmTraining(model, DATA, HELD, SETTINGS, layout, Worker(rank, world), checkpoint=resume)
     blocks = []
     for step in run.run():
@@ -58,14 +71,45 @@ def spoil_padding(run: LmTraining, rank: int) -> None:
 def worker(rank: int, world: int, folder: Path) -> None:
     """Be one of ``world`` processes: train at every stage, and go on from a checkpoint of one worker."""
     torch.set_num_threads(1)
+    fixed_threshold()
     store = torch.distributed.FileStore(str(folder / "store"), world)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
     found = {f"stage {s}": train(s, rank, world, save=folder / f"stage {s}") for s in (1, 2, 3)}
     for stage in (1, 3):
         found[f"resumed at {stage}"] = train(stage, rank, world, resume=folder / "alone")
+    read = Origin(name=str(folder / "model"))
+    found["begun shared"] = train(3, rank, world, origin=NEW, save=folder / "shared")
+    found["read shared"] = train(3, rank, world, origin=read)
+    found["resumed shared"] = train(3, rank, world, origin=read, resume=folder / "alone")
+    found["bfloat16"] = train(3, rank, world, origin=read, weights="bfloat16", save=folder / "narrow")
+    found["resumed bfloat16"] = train(
+        3, rank, world, origin=read, weights="bfloat16", resume=folder / "narrow"
+    )
+    found["memory"] = opened_and_stepped(rank, world)
     (folder / f"worker-{rank}.json").write_text(json.dumps(found))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+
+
+def opened_and_stepped(rank: int, world: int) -> dict[str, int]:
+    """Return what a model of 25M parameters adds to a worker's peak: while it is opened, and with a step."""
+    sizes = GPT2 | {"n_embd": 512, "n_layer": 8, "n_head": 8}
+    origin = Origin(name="gpt2", config={"model_type": "gpt2", **sizes})
+    layout, settings = Layout(zero_stage=3), SETTINGS.model_copy(update={"epochs": 1, "batch_size": 14})
+    with measured_peak() as opening:
+        model = open_model(origin, 0, layout)
+    shape = shape_of(config_of(origin))
+    with measured_peak() as stepping:
+        for _ in LmTraining(model, DATA, HELD, settings, layout, Worker(rank, world)).run():
+            pass
+    arithmetic = worker_memory(shape, layout, world, 7, WIDTH, narrow=False)
+    return {
+        "parameters": shape.parameters,
+        "largest": shape.largest,
+        "opened": opening[0],
+        "stepped": stepping[0],
+        "arithmetic": arithmetic.total,
+    }
 
 
 def seen(outcomes: list[TrainingResult], after: int, upto: int) -> list[int]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.errors import UserError
+from engine.generation.forward_check import check_forward
+from engine.generation.model import LanguageModel
+from engine.models.hub import NamedModel
 from engine.training.lm import LmTraining
 from engine.training.lm_models import (
     Origin,
@@ -17,10 +21,14 @@ from engine.training.lm_models import (
     open_model,
     parameters_of,
     read_config,
+    shallow,
     stored_dtype,
     write_model,
 )
+from engine.training.partitioned_model import weight_files
 from engine.training.settings import Layout, LmSettings
+from tests.support.causal_families import VOCABULARY as CAUSAL_VOCABULARY
+from tests.support.causal_families import tiny_causal_model
 from tests.support.language_models import tiny_model, tiny_tokenizer
 from tests.support.token_blocks import VOCABULARY, random_blocks
 
@@ -124,3 +132,34 @@ def test_a_model_without_safetensors_is_refused(saved: Path, tmp_path: Path) -> 
         open_model(Origin(name=str(saved)), 0)
     with pytest.raises(UserError, match="nowhere: cannot be loaded"):
         config_of(Origin(name=str(tmp_path / "nowhere")))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "cohere2", "deepseek_v3", "exaone4", "mixtral", "qwen3_moe"])
+def test_a_shallow_model_runs_the_family_as_the_deep_one(family: str) -> None:
+    deep = tiny_causal_model(family)
+    config = copy.deepcopy(deep.config)
+    for name, value in list(vars(config).items()):
+        if isinstance(value, list) and len(value) == config.num_hidden_layers:
+            setattr(config, name, value * 2)
+    config.num_hidden_layers *= 2
+    model = shallow(config)
+    assert type(model) is type(deep)
+    assert model.config.num_hidden_layers == deep.config.num_hidden_layers
+    check_forward(LanguageModel(model, tiny_tokenizer(CAUSAL_VOCABULARY), ""), family)
+    assert config.num_hidden_layers == 2 * deep.config.num_hidden_layers, "the given one is left alone"
+
+
+def test_files_that_hold_each_weight_under_its_name_are_told_from_others(saved: Path, tmp_path: Path) -> None:
+    named = NamedModel.open(str(saved), "--model")
+    places = weight_files(named, named.config())
+    assert places is not None
+    ((path, names),) = places.items()
+    assert path == saved / "model.safetensors"
+    assert len(names) == len(dict(open_model(Origin(name=str(saved)), 0).named_parameters()))
+    wider = named.config()
+    wider.n_embd *= 2
+    assert weight_files(named, wider) is None, "other shapes: transformers says which"
+    mixture = tiny_causal_model("mixtral")
+    mixture.save_pretrained(tmp_path / "mixture")
+    named = NamedModel.open(str(tmp_path / "mixture"), "--model")
+    assert weight_files(named, named.config()) is None, "experts lie apart in the file, together in the model"

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from tests.support.lm_workers import DATA, STOP, TrainingResult, seen, train, worker
+from tests.support.lm_workers import DATA, GPT2, STOP, TrainingResult, seen, train, worker
 from tests.support.processes import run_processes
 
 pytestmark = pytest.mark.slow
@@ -28,6 +30,9 @@ def alone(folder: Path) -> TrainingResult:
 
 @pytest.fixture(scope="module")
 def two(alone: TrainingResult, folder: Path) -> list[dict[str, TrainingResult]]:
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(**GPT2)).save_pretrained(folder / "model", max_shard_size="30KB")
+    assert len(list((folder / "model").glob("*.safetensors"))) > 2
     run_processes(worker, 2, 2, folder)
     return [json.loads((folder / f"worker-{rank}.json").read_text()) for rank in range(2)]
 
@@ -61,6 +66,42 @@ def test_one_worker_goes_on_where_two_were(
     resumed = train(after, resume=folder / f"stage {before}")
     assert_same_curve(resumed, alone)
     assert_each_block_once([outcomes[f"stage {before}"] for outcomes in two], [resumed])
+
+
+@pytest.mark.parametrize("way", ["begun shared", "read shared", "resumed shared"])
+def test_a_model_that_no_worker_holds_whole_has_the_curve_of_one(
+    way: str, two: list, alone: TrainingResult
+) -> None:
+    for outcomes in two:
+        assert_same_curve(outcomes[way], alone)
+
+
+def test_workers_write_a_checkpoint_together(two: list, folder: Path) -> None:
+    """Each writes about half of it, and its state says what there is of both."""
+    written = {path.name: path.stat().st_size for path in (folder / "shared").glob("*.safetensors")}
+    assert {name.split("-")[1] for name in written} == {"00000", "00001"}
+    assert 0.8 < written["shard-00000-00000.safetensors"] / written["shard-00001-00000.safetensors"] < 1.25
+    assert json.loads((folder / "shared" / "state.json").read_text())["files"] == written
+
+
+def test_narrow_weights_follow_the_curve_and_are_resumed_from_float32(
+    two: list, alone: TrainingResult
+) -> None:
+    whole, resumed = two[0]["bfloat16"], two[0]["resumed bfloat16"]
+    np.testing.assert_allclose(whole["losses"], alone["losses"], rtol=2e-3)
+    assert whole["losses"] != alone["losses"]
+    np.testing.assert_allclose(resumed["losses"], whole["losses"], rtol=1e-5)
+
+
+def test_what_a_worker_takes_follows_the_arithmetic(two: list) -> None:
+    """25M parameters, two workers: a share is 51 MB, and 16 bytes a parameter of it 204 MB."""
+    for outcomes in two:
+        found = outcomes["memory"]
+        share = 4 * found["parameters"] / 2
+        assert share < found["opened"] < share + 4 * 4 * found["largest"] + 20e6
+        assert found["opened"] < 4 * found["parameters"], "less than the whole model"
+        # The share was there before the steps.
+        assert 3 * share < found["stepped"] < found["arithmetic"] - share + 60e6
 
 
 def assert_each_block_once(first: list[TrainingResult], then: list[TrainingResult]) -> None:

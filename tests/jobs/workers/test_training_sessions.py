@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from engine.errors import FormatError
 from engine.storage.store import Store
+from engine.storage.whole import sizes_of
 from engine.training.checkpoint import STATE, read_state, write_state
 from engine.training.settings import EncoderSettings
 from engine.training.trainer import StepReport, Trainer
@@ -121,7 +122,7 @@ def checkpoint(folder: Path, number: int) -> None:
     """Write a checkpoint of two shards into an existing folder."""
     for shard in range(2):
         save_file({"weight": torch.full((64,), float(number))}, folder / f"shard-{shard:05}.safetensors")
-    write_state(folder, {"step": number}, EncoderSettings())
+    write_state(folder, {"step": number}, EncoderSettings(), sizes_of(folder))
 
 
 class Sharded:

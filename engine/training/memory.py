@@ -1,0 +1,139 @@
+"""Reckon what a training of a language model takes: memory of each worker, and size of a checkpoint.
+
+Weights, gradients and AdamW's state follow from the ZeRO stage exactly; activations are an estimate, for
+layers of the LLaMA family whose attention keeps no matrix of positions by positions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from engine.training.optimizer import BUCKET_ELEMENTS
+from engine.training.settings import Layout
+
+GB = 1e9
+
+
+class ModelShape(NamedTuple):
+    """The sizes of a language model that memory depends on."""
+
+    parameters: int
+    largest: int
+    """Elements of the largest parameter."""
+    hidden: int
+    inner: int
+    """Width of the feed-forward layers."""
+    layers: int
+    vocabulary: int
+
+
+LLAMA_2 = {
+    "7B": ModelShape(6_738_415_616, 131_072_000, 4096, 11008, 32, 32_000),
+    "13B": ModelShape(13_015_864_320, 163_840_000, 5120, 13824, 40, 32_000),
+    "70B": ModelShape(68_976_648_192, 262_144_000, 8192, 28672, 80, 32_000),
+}
+"""LLaMA 2 (Touvron et al. 2023, and the configurations that were published with it)."""
+
+
+class WorkerMemory(NamedTuple):
+    """Bytes of one worker. What is offloaded lies in its host's memory, the rest on its card.
+
+    A worker on the CPU holds all of it in its process.
+    """
+
+    weights: int
+    """That compute: all of them, or this worker's share."""
+    master: int
+    """Float32 share of the weights that AdamW moves, where it is another one than the weights."""
+    gradients: int
+    moments: int
+    """Two float32 numbers a parameter of AdamW, shared by the workers at every stage."""
+    gathered: int
+    """Weights of other workers that are there for the layers at hand, at stage 3."""
+    buckets: int
+    """Gradients on their way to the workers that keep them, twice, and the largest one before it is split."""
+    activations: int
+    logits: int
+    offloaded: int
+    """Of the sum of all: what is in the host's memory."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self) - self.offloaded
+
+    @property
+    def card(self) -> int:
+        """What is not offloaded."""
+        return self.total - self.offloaded
+
+
+def worker_memory(
+    shape: ModelShape, layout: Layout, workers: int, rows: int, block: int, narrow: bool
+) -> WorkerMemory:
+    """Return what a worker takes at the peak of a step.
+
+    Args:
+        shape: of the model.
+        layout: of the run.
+        workers: that share.
+        rows: blocks that pass at once (``micro_batch``).
+        block: tokens of a block.
+        narrow: products are bfloat16, so activations are kept in 2 bytes.
+    """
+    P, own, stage = shape.parameters, -(-shape.parameters // workers), layout.zero_stage
+    wide = 2 if layout.weights == "bfloat16" else 4
+    same = stage == 3 and wide == 4 and not layout.offload  # AdamW moves the share of the weights itself
+    weights = wide * (own if stage == 3 else P)
+    gradients = 4 * (own if stage > 1 else P)
+    master, moments = (0 if same else 4 * own), 8 * own
+    gathered = wide * min(P, max(BUCKET_ELEMENTS, shape.largest)) if stage == 3 else 0
+    buckets = wide * (2 * min(P, BUCKET_ELEMENTS) + shape.largest)
+    tokens, kept = rows * block, 2 if narrow or wide == 2 else 4
+    # A layer keeps about ten states (inputs of its norms and products, queries, keys, values) and four of
+    # the feed-forward layer's width; recomputing keeps one float32 state a layer, and all of one layer.
+    inside = kept * tokens * (10 * shape.hidden + 4 * shape.inner)
+    recomputed = layout.activation_checkpointing
+    activations = inside + 4 * tokens * shape.hidden * shape.layers if recomputed else inside * shape.layers
+    logits = 2 * kept * tokens * shape.vocabulary  # and their gradient
+    offloaded = 0
+    if layout.offload:
+        offloaded = master + moments + (gradients if stage > 1 else 0) + (weights if stage == 3 else 0)
+    parts = weights, master, gradients, moments, gathered, buckets, activations, logits, offloaded
+    return WorkerMemory(*parts)
+
+
+def checkpoint_bytes(parameters: int) -> int:
+    """Return the size of a checkpoint: weights and both moments of what learns, in float32."""
+    return 12 * parameters
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "stage 1": {"zero_stage": 1},
+    "stage 2": {"zero_stage": 2},
+    "stage 3": {"zero_stage": 3},
+    "stage 3, bfloat16 weights": {"zero_stage": 3, "weights": "bfloat16"},
+    "stage 3, bfloat16 weights, offloaded": {"zero_stage": 3, "weights": "bfloat16", "offload": True},
+}
+"""The layouts that a table compares."""
+
+
+def table(
+    shapes: dict[str, ModelShape], workers: int, rows: int, block: int, recomputed: bool = True
+) -> list[list[str]]:
+    """Return rows of a table: model, layout, GB of a card, GB of host memory a worker.
+
+    Args:
+        shapes: models by name.
+        workers: cards.
+        rows: blocks that pass at once.
+        block: tokens of a block.
+        recomputed: with activation checkpointing.
+    """
+    found = []
+    for name, shape in shapes.items():
+        for words, settings in LAYOUTS.items():
+            layout = Layout.model_validate(settings | {"activation_checkpointing": recomputed})
+            memory = worker_memory(shape, layout, workers, rows, block, narrow=True)
+            found.append([name, words, f"{memory.card / GB:.1f}", f"{memory.offloaded / GB:.1f}"])
+    return found
