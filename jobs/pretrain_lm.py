@@ -17,7 +17,7 @@ from cluster.options import RUN, CommandSettings, Former, Group
 from engine.corpus.blocks.settings import BlockSettings
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
-from engine.training.settings import Layout, LmSettings, rate_by_size
+from engine.training.settings import LORA_RATE, Layout, LmSettings, rate_by_size
 from jobs import console
 from jobs.settings import CORPUS, DATA, MODEL, TRAINING, TrainingProcesses, presets
 
@@ -26,6 +26,7 @@ EXAMPLES = """
   seedset pretrain-lm --workspace work --init-from-config small --neighbor-lists 40
   seedset pretrain-lm --workspace work --init-from-config small --neighbor-lists 40 --neighbor-view joint
   seedset pretrain-lm --workspace work --model smollm2 --neighbor-lists 20
+  seedset pretrain-lm --workspace work --model gpt2 --lora --lora-rank 8 --keep-adapter
   seedset pretrain-lm --workspace work --model gpt2 --epochs 0
   seedset pretrain-lm --workspace work --model NousResearch/Llama-2-7b-hf --gpu --workers 8 --zero-stage 3 \\
       --weights bfloat16 --plan
@@ -43,6 +44,10 @@ TRAINING_ALONE = (
     *("neighbor_lists", "checkpoint_seconds", "checkpoint_share"),
 )
 """Options that do nothing where no step is taken; how blocks are spread counts for the perplexity, too."""
+
+
+LORA_ALONE = ("lora_rank", "lora_alpha", "lora_targets", "keep_adapter")
+"""Options of adapters."""
 
 
 class PretrainLmSettings(CommandSettings):
@@ -68,7 +73,8 @@ class PretrainLmSettings(CommandSettings):
         default=None,
         gt=0,
         description="Let the schedule peak at this learning rate.  [default: by the model's size: 2e-4 up to "
-        "135M parameters, 1e-5 (the paper's) from 6.7B, between them 4.3e-5 at 1B; if new 0.0015]",
+        "135M parameters, 1e-5 (the paper's) from 6.7B, between them 4.3e-5 at 1B; with --lora 2e-4; if new "
+        "0.0015]",
     )
     processes: TrainingProcesses = TrainingProcesses()
     layout: Layout = Layout()
@@ -93,6 +99,8 @@ class PretrainLmSettings(CommandSettings):
         found = {} if self.texts.neighbor_lists else {"neighbor_view": "without --neighbor-lists"}
         if (self.tokenizer or self.model or CORPUS) != CORPUS:
             found["vocab_size"] = "with a tokenizer that is there"
+        if not (self.new if self.init_from_config else self.further).lora:
+            found |= dict.fromkeys(LORA_ALONE, "without --lora")
         if not (self.new if self.init_from_config else self.further).epochs:
             found |= dict.fromkeys(TRAINING_ALONE, "with --epochs 0, which trains nothing")
         return found
@@ -101,7 +109,8 @@ class PretrainLmSettings(CommandSettings):
         """Return the settings of the training that was asked for, of a model of so many parameters."""
         chosen, rate = (self.new if self.init_from_config else self.further), self.learning_rate
         if rate is None:
-            rate = chosen.learning_rate if self.init_from_config else rate_by_size(parameters)
+            known = LORA_RATE if chosen.lora else rate_by_size(parameters)
+            rate = chosen.learning_rate if self.init_from_config else known
         return chosen.model_copy(update={"learning_rate": rate})
 
 

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from engine.errors import QueryError
 from engine.generation.tokenizers import encode_after
+from engine.models.adapters import language_model
 from engine.models.causal import OutputPart, body_of
 from engine.models.fingerprint import folder_fingerprint
 from engine.models.fit import check_embeddings, check_language_model, text_positions
@@ -69,6 +70,8 @@ class LanguageModel:
     ) -> LanguageModel:
         """Load from a folder, local or in a bucket, or a hub name (:class:`NamedModel`).
 
+        A folder may hold an adapter (:mod:`engine.models.adapters`): it is merged into its model.
+
         Raises:
             UserError: there is no such model, its tokenizer is not there, or they do not fit.
         """
@@ -77,7 +80,7 @@ class LanguageModel:
         check_language_model(named.label, config)
         tokenizer = named.fast_tokenizer()
         check_embeddings(named.label, tokenizer, config.vocab_size)
-        model = named.model(AutoModelForCausalLM, dtype)
+        model = language_model(named, AutoModelForCausalLM, dtype)
         folder = named.file("config.json").parent
         return cls(model.to(device or torch.device("cpu")), tokenizer, folder_fingerprint(folder))
 

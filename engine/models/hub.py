@@ -31,6 +31,9 @@ WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 EMBEDDED = "embedded"
 """The model name that stands for the embedded encoder on command lines: all-MiniLM-L6-v2, in a package."""
 
+ADAPTER = "adapter_config.json"
+"""File of a folder that holds an adapter (peft), and no model."""
+
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 _NUMBER = re.compile(r"\.\d+\.")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
@@ -254,6 +257,8 @@ class NamedModel:
 
     def _check_weights(self) -> None:
         folder = Path(self.path)
+        if folder.is_dir() and (folder / ADAPTER).exists():
+            raise self._error("it is an adapter, not a model", "name the model that it belongs to")
         if not folder.is_dir() or any(folder.glob("*.safetensors")):
             return
         for pickled in (path.name for pattern in _PICKLED for path in sorted(folder.glob(pattern))):

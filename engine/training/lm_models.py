@@ -18,6 +18,7 @@ from engine.errors import UserError
 from engine.models.fingerprint import check_unchanged, model_fingerprint
 from engine.models.fit import check_embeddings, check_language_model, text_positions
 from engine.models.hub import NamedModel
+from engine.training.lora import is_adapted, merged_weights
 from engine.training.memory import ModelShape
 from engine.training.partitioned import ShardWriter, full_weights, kept_buffers, shard_name
 from engine.training.partitioned_model import begin_partitioned, read_partitioned
@@ -231,10 +232,11 @@ def write_model(
 ) -> None:
     """Write a trained model as a Hugging Face folder; all workers call it, the ``first`` writes.
 
-    Weights come out of the partitioned optimiser one by one, so the model need not fit twice.
+    Weights come out of the partitioned optimiser one by one, so the model need not fit twice. Adapters are
+    merged into the weights beside which they learnt.
     """
     writer = ShardWriter(folder, dtype) if first else None
-    for name, tensor in full_weights(model):
+    for name, tensor in merged_weights(model) if is_adapted(model) else full_weights(model):
         if writer:
             writer.add(name, tensor)
     if not writer:

@@ -7,7 +7,7 @@ says how the run was spread. Every worker takes part, and each writes files of i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class PartitionedCheckpoint(CheckpointFormat):
     """Shards of safetensors, gathered from all workers' shares.
 
     Args:
-        model: whose parameters are kept under their own names.
+        model: whose parameters that learn are kept under their own names.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -74,7 +74,7 @@ class PartitionedCheckpoint(CheckpointFormat):
     def save(self, folder: Path, engine: Any, first: bool) -> list[str]:
         """Write shards; all workers gather, and each writes some of the parameters."""
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        sizes = {name: elements(parameter) for name, parameter in self._model.named_parameters()}
+        sizes = {name: elements(parameter) for name, parameter in learning(self._model).items()}
         writer = writers(sizes, world)
         shards = ShardWriter(folder, worker=rank)
         for name, tensor in self._gathered():
@@ -86,9 +86,10 @@ class PartitionedCheckpoint(CheckpointFormat):
     def _gathered(self) -> Iterator[tuple[str, Tensor]]:
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        for name, tensor in full_weights(self._model):
+        learns = learning(self._model)
+        for name, tensor in full_weights(self._model, only=learns.__contains__):
             yield f"weight.{name}", tensor
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in learns.items():
             for moment in MOMENTS:
                 yield f"{moment}.{name}", safe_get_full_optimizer_state(parameter, moment)
 
@@ -112,15 +113,37 @@ def elements(parameter: Any) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-def full_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield each parameter of a model whole, in float32, with an engine or without; all workers iterate."""
-    for name, parameter in model.named_parameters():
-        if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):
-            from deepspeed.utils import safe_get_full_fp32_param
+def full_weights(
+    model: nn.Module, only: Callable[[str], bool] = lambda name: True
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield each parameter of a model whole, in float32, with an engine or without; all workers iterate.
 
-            yield name, safe_get_full_fp32_param(parameter)
-        else:
-            yield name, parameter.detach().float()
+    Args:
+        model: whose parameters may be split up.
+        only: whether a parameter of a name is wanted.
+    """
+    for name, parameter in model.named_parameters():
+        if only(name):
+            yield name, _full(parameter)
+
+
+def _full(parameter: Any) -> Tensor:
+    if hasattr(parameter, "ds_id") and not parameter.requires_grad:
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter]):  # a frozen one is no part of the optimiser
+            return parameter.detach().float().clone()
+    if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        whole: Tensor = safe_get_full_fp32_param(parameter)
+        return whole
+    return parameter.detach().float()
+
+
+def learning(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of a model that learn, by name: what a checkpoint holds."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def held_weights(parameter: Any, rank: int) -> Tensor:

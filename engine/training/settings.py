@@ -231,6 +231,35 @@ class LmSettings(TrainerSettings):
     seed: int = Field(
         default=13, description="Seed a new model's weights, the order, and the draw of held-out sentences."
     )
+    lora: bool = Field(
+        default=False,
+        exclude_if=lambda lora: not lora,
+        description="Freeze the model's weights and train adapters beside its layers (LoRA).",
+    )
+    lora_rank: int = Field(
+        default=16,
+        ge=1,
+        exclude_if=lambda rank: rank == 16,
+        description="Give the adapters' matrices this rank.",
+    )
+    lora_alpha: int = Field(
+        default=32,
+        ge=1,
+        exclude_if=lambda alpha: alpha == 32,
+        description="Add the adapters' products times this number over the rank.",
+    )
+    lora_targets: str = Field(
+        default="all-linear",
+        min_length=1,
+        exclude_if=lambda targets: targets == "all-linear",
+        description="Adapt these layers: the ends of their names, with commas; all-linear: all but the "
+        "output layer.",
+    )
+    keep_adapter: bool = Field(
+        default=False,
+        exclude_if=lambda keep: not keep,
+        description="Publish the adapter alone, to be merged when it is loaded; else the merged model.",
+    )
 
     @property
     def betas(self) -> tuple[float, float]:
@@ -297,6 +326,9 @@ class TypingSettings(EncoderRunSettings):
     )
 
 
+LORA_RATE = 2e-4
+"""Peak rate for adapters of models of 7B and 13B parameters (Dettmers et al. 2023, table 9)."""
+
 SMALL_RATE, LARGE_RATE = (135e6, 2e-4), (6.7e9, 1e-5)
 """Parameters of a model, and the peak rate of its further training: a SmolLM2 that was measured here, and the
 paper's LLaMA 7B (GenExpan, appendix B)."""
@@ -327,8 +359,9 @@ def named_settings(settings: LmSettings) -> str:
     What came later is part of it where it is not the default.
     """
     content = {name: getattr(settings, name) for name in NAMED}
-    if settings.held_out_blocks != LmSettings().held_out_blocks:
-        content["held_out_blocks"] = settings.held_out_blocks
+    usual = LmSettings()
+    later = [name for name in LmSettings.model_fields if name not in NAMED]
+    content |= {n: getattr(settings, n) for n in later if getattr(settings, n) != getattr(usual, n)}
     return to_json(content).decode()
 
 

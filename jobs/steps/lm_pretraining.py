@@ -125,6 +125,8 @@ def pretrain(
         checkpoint_seconds: time between checkpoints at least; one more is made at the end.
         checkpoint_share: of the time, which writing them takes at most but for the last one.
     """
+    if settings.lora and begin.origin.config is not None:
+        raise UserError("--lora: a new model has nothing to keep; name the one to adapt with --model")
     with cluster_for(workers, gpu, workspace.root):
         blocks = make_blocks(workspace, begin.tokenizer, begin.blocks)
         if settings.epochs and not blocks.manifest.total("blocks"):

@@ -11,6 +11,7 @@ from engine.errors import UserError
 from engine.generation.forward_check import as_it_was, check_forward
 from engine.generation.model import LanguageModel
 from engine.generation.tokenizers import fingerprint, load_tokenizer
+from engine.models.adapters import Base
 from engine.training.lm import LmTraining
 from engine.training.lm_models import (
     Origin,
@@ -21,7 +22,8 @@ from engine.training.lm_models import (
     stored_dtype,
     write_model,
 )
-from engine.training.partitioned import elements
+from engine.training.lora import adapt, is_adapted, write_adapter
+from engine.training.partitioned import elements, learning
 from engine.training.settings import Layout, LmSettings
 from engine.training.trainer import Worker
 from jobs import console
@@ -62,6 +64,8 @@ class LmRun(Run[LmTraining]):
                 f"{self.origin.name}: transformers has to put its weights together, so every worker holds "
                 "all of the model in its host's memory while it is opened"
             )
+        if self.settings.lora:
+            adapt(model, self.settings, f"the model {self.origin.name!r}")
         return LmTraining(model, data, held, self.settings, self.layout, worker, checkpoint)
 
     def _check(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -72,6 +76,15 @@ class LmRun(Run[LmTraining]):
     def write(self, training: LmTraining, folder: Path) -> str:
         """Write the trained model, which all workers gather."""
         tokenizer = self._load_tokenizer()
+        assert isinstance(self.settings, LmSettings)
+        if self.settings.keep_adapter and is_adapted(training.model):
+            name = self.origin.name
+            base = Base(
+                name=str(Path(name).resolve()) if Path(name).is_dir() else name,
+                fingerprint=self.origin.fingerprint,
+            )
+            write_adapter(training.model, base, tokenizer, folder, training.worker.is_first)
+            return "config.json"
         dtype = stored_dtype(self.origin)
         write_model(training.model, tokenizer, folder, dtype, training.worker.is_first)
         return "config.json"
@@ -101,6 +114,7 @@ class LmRun(Run[LmTraining]):
             "neighbor_lists": texts.neighbor_lists,
             "neighbor_view": texts.neighbor_view if texts.neighbor_lists else None,
             "parameters": sum(elements(p) for p in training.model.parameters()),
+            "trained_parameters": sum(map(elements, learning(training.model).values())),
             "blocks": len(training.data),
             "tokens": self.blocks.manifest.total("tokens"),
             "held_out_blocks": len(training.held_sample),

@@ -15,6 +15,7 @@ from tokenizers import Regex, normalizers
 from engine.corpus.blocks.format import block_parts, open_blocks
 from engine.corpus.blocks.settings import BlockSettings
 from engine.errors import UserError
+from engine.generation.artifacts import open_artifacts
 from engine.generation.lists import list_lines, neighbour_lists
 from engine.generation.model import LanguageModel
 from engine.generation.tokenizers import fingerprint, load_tokenizer
@@ -243,6 +244,34 @@ def test_a_model_that_is_shared_from_the_start_ends_like_one_that_is_whole(place
     short = settings.model_copy(update={"epochs": 1})
     summary, _ = pretrain(workspace, again, short, Layout(zero_stage=3))
     np.testing.assert_allclose(summary["losses"], _in_one_go(workspace, again, short), rtol=1e-4)
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("keep", [False, True])
+def test_adapters_are_published_merged_or_alone_and_generation_reads_either(
+    keep: bool, place: Path, config: Path
+) -> None:
+    workspace = Workspace.open(place)
+    texts = BlockSettings(tokenizer="", vocab_size=0, block=16)
+    begin = start(workspace, None, str(config), None, 300, texts)
+    with pytest.raises(UserError, match="--lora: a new model has nothing to keep"):
+        pretrain(workspace, begin, LmSettings(lora=True))
+    _, manifest = pretrain(workspace, begin, LmSettings(epochs=0, seed=2))
+    base = (workspace.bundles / manifest.id / "lm").path
+    begin = start(workspace, base, None, None, 300, texts)
+    chosen = {"learning_rate": 1e-2, "precision": "float32", "lora": True, "keep_adapter": keep}
+    summary, manifest = pretrain(workspace, begin, LmSettings.model_validate(chosen))
+    assert summary["perplexity_after"] < summary["perplexity_before"]
+    assert summary["trained_parameters"] < summary["parameters"]
+    bundle = Bundle.open(workspace)
+    assert bundle.id == manifest.id
+    assert ("lm/adapter_config.json" in bundle.manifest.files) == keep
+    found = open_artifacts(bundle)
+    assert found.model.model.num_parameters() == summary["parameters"] - summary["trained_parameters"]
+    ids = found.model.encode("iron, copper")
+    hidden = found.model.prefill([ids]).hidden_BD
+    original = LanguageModel.load(base)
+    assert not np.allclose(found.model.logits(hidden), original.logits(original.prefill([ids]).hidden_BD))
 
 
 @pytest.mark.usefixtures("alone")
