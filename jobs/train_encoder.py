@@ -52,6 +52,9 @@ EXAMPLES = """
   ray job submit --working-dir . -- python -m jobs.train_encoder --workspace s3://b/work --workers 8 --gpu
 """
 
+TEXT_ALONE = ("last_layer_dropout", "entity_loss", "sampled_entities")
+"""Options of the text encoder that a training with images has not."""
+
 
 class TrainEncoderSettings(CommandSettings):
     """The settings of the command; ``--modality`` says which of the two kinds of training it is."""
@@ -115,16 +118,17 @@ class TrainEncoderSettings(CommandSettings):
 
     def _unused_of_kind(self) -> dict[str, str]:
         if self.baseline:
-            found = {"last_layer_dropout": "with images", **unused_of_baseline(self.baseline)}
+            found = dict.fromkeys(TEXT_ALONE, "with images") | unused_of_baseline(self.baseline)
             if self.modality != (own := BASELINES[self.baseline].modality):
                 found["modality"] = f"beside --baseline {self.baseline}, which is trained with {own}"
             return found
         if self.modality == "text":
-            return dict.fromkeys(
+            full = {"sampled_entities": "with --entity-loss full"} if self.text.entity_loss == "full" else {}
+            return full | dict.fromkeys(
                 [*keys_within(type(self), "multimodal"), *keys_within(type(self), "beginning")],
                 "without --modality text+image or image",
             )
-        found = {"last_layer_dropout": "with images", **unused_of_objectives(self.multimodal.schedule)}
+        found = dict.fromkeys(TEXT_ALONE, "with images") | unused_of_objectives(self.multimodal.schedule)
         return found if self.modality != "image" else found | {"modality_dropout": "with images alone"}
 
     def training(self) -> EncoderSettings | MultimodalSettings:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.losses.sampled_softmax import drawn_entities, sampled_loss
 from engine.models.text import MaskPositionLayer
 
 Tensor = torch.Tensor
@@ -36,6 +37,7 @@ class EntityPrediction(nn.Module):
         compute: type of the matrix products.
         dropout: share that the last layer drops of its attention weights and outputs. The head has none, as
             the authors' has none.
+        samples: entities that the loss is estimated from (:mod:`engine.losses.sampled_softmax`); None: all.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class EntityPrediction(nn.Module):
         smoothing: float,
         compute: torch.dtype = torch.float32,
         dropout: float = 0.0,
+        samples: int | None = None,
     ) -> None:
         super().__init__()
+        self.samples, self.n_entities = samples, n_entities
         self.dropout = dropout
         self.compute = compute
         self.last = last
@@ -66,7 +70,11 @@ class EntityPrediction(nn.Module):
         narrow = self.compute != torch.float32
         # Weights, normalisation and the loss stay float32; only the products are narrow.
         with torch.autocast(states_BLD.device.type, self.compute, enabled=narrow):
-            logits_BN = self.head(self.last(states_BLD, lengths_B, mask_B, self.dropout))
+            states_BD = self.last(states_BLD, lengths_B, mask_B, self.dropout)
+            if self.samples is not None:
+                drawn_M = drawn_entities(self.n_entities, self.samples)
+                return sampled_loss(self.head, states_BD, entities_B, self.smoothing, drawn_M)
+            logits_BN = self.head(states_BD)
         return smoothed_loss(logits_BN, entities_B, self.smoothing)
 
 

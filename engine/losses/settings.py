@@ -22,6 +22,9 @@ Objective = Literal["contrastive", "clustering", "prediction"]
 PASSES: dict[Objective, int] = {"contrastive": 2, "clustering": 2, "prediction": 1}
 """Passes of an epoch in the authors' program."""
 
+LARGE_VOCABULARY = 200_000
+"""Entities from which on the entity prediction objective is estimated from a sample by default."""
+
 
 class ContrastSettings(BaseModel):
     """Temperature t, class prior tau, and concentration on hard negatives beta."""

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, to_json
 
-from engine.losses.settings import Schedule, UltraFineSettings
+from engine.losses.settings import LARGE_VOCABULARY, Schedule, UltraFineSettings
 from engine.models.settings import Architecture, EncoderSizes, MultimodalConfig
 from engine.training.schedule import RateSchedule, encoder_rate, warmup_cosine
 
@@ -94,6 +94,23 @@ class EncoderSettings(EncoderRunSettings):
         "training (BERT's own is 0.1; not with images).",
     )
     """In the authors' program the frozen layers drop values too; their cached states cannot."""
+    entity_loss: Literal["auto", "full", "sampled"] = Field(
+        default="auto",
+        exclude_if=lambda loss: loss == "auto",
+        description="Compute the loss over all entities, or estimate it from a sample; auto does so with "
+        "more than 200,000 entities (not with images).",
+    )
+    sampled_entities: int = Field(
+        default=8192,
+        ge=2,
+        exclude_if=lambda samples: samples == 8192,
+        description="Estimate the loss from this many entities a step and worker.",
+    )
+
+    def samples_of(self, n_entities: int) -> int | None:
+        """Return how many of so many entities the loss is estimated from; None: it takes all."""
+        large = self.entity_loss == "auto" and n_entities > LARGE_VOCABULARY
+        return self.sampled_entities if large or self.entity_loss == "sampled" else None
 
 
 class ContrastiveSettings(EncoderSettings):

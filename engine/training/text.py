@@ -59,7 +59,12 @@ class EncoderTraining(Trainer):
             )
         self.worker = worker
         module = self.made_module(
-            encoder.last, n_entities, settings.smoothing, compute, settings.last_layer_dropout
+            encoder.last,
+            n_entities,
+            settings.smoothing,
+            compute,
+            settings.last_layer_dropout,
+            settings.samples_of(n_entities),
         )
         if head is not None:
             start_head(module.head, head)

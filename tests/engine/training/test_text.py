@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,6 +161,23 @@ def test_a_resumed_run_ends_on_the_same_losses(rows, tmp_path) -> None:
     steps = [step.step for step in resumed.run()]
     assert steps[0] == 4
     assert resumed.losses == whole.losses
+
+
+def test_an_estimated_loss_of_all_entities_is_the_full_one_and_a_sample_is_resumed(rows, tmp_path) -> None:
+    whole, every = training(rows, tmp_path), training(rows, tmp_path, entity_loss="sampled")
+    for run in (whole, every):
+        for _ in run.run():
+            pass
+    np.testing.assert_allclose(every.losses, whole.losses, rtol=2e-5)
+    sample: dict[str, Any] = {"entity_loss": "sampled", "sampled_entities": 3}
+    once = training(rows, tmp_path, **sample)
+    for step in once.run():
+        if step.step == 3:
+            once.save(tmp_path / "checkpoint")
+    resumed = training(rows, tmp_path, checkpoint=tmp_path / "checkpoint", **sample)
+    assert [step.step for step in resumed.run()] == list(range(4, len(once.losses) + 1))
+    assert resumed.losses == once.losses
+    assert once.losses != whole.losses
 
 
 def test_a_checkpoint_of_other_settings_is_refused(rows, tmp_path) -> None:
