@@ -139,7 +139,7 @@ def main(settings: PretrainLmSettings) -> None:
     if settings.plan:
         show_plan(settings)
         return
-    from engine.training.lm_models import config_of, parameters_of
+    from engine.training.lm_models import config_of, parameters_of, trained_of
     from jobs.steps.lm_blocks import neighbours_of
     from jobs.steps.lm_plan import checkpoint_in_words
     from jobs.steps.lm_pretraining import pretrain, start
@@ -151,11 +151,14 @@ def main(settings: PretrainLmSettings) -> None:
         texts = texts.model_copy(update={"neighbours": checksum})
     chosen = settings.model, settings.init_from_config, settings.tokenizer
     begin = start(place, *chosen, texts.vocab_size, texts)
-    parameters = parameters_of(config_of(begin.origin))
+    config = config_of(begin.origin)
+    parameters = parameters_of(config)
     training = settings.training(parameters)
+    trained = trained_of(config, training, f"the model {begin.origin.name!r}")
     if training.epochs:
-        console.say(f"{parameters / 1e6:,.1f}M parameters, learning rate {training.learning_rate:g}")
-        console.say(checkpoint_in_words(parameters, settings.checkpoint_seconds, settings.checkpoint_share))
+        learns = f", of which {trained / 1e6:,.2f}M learn" if trained != parameters else ""
+        console.say(f"{parameters / 1e6:,.1f}M parameters{learns}, learning rate {training.learning_rate:g}")
+        console.say(checkpoint_in_words(trained, settings.checkpoint_seconds, settings.checkpoint_share))
     summary, manifest = pretrain(
         place,
         begin,
@@ -186,10 +189,13 @@ def show_plan(settings: PretrainLmSettings) -> None:
     """Show what a run with these settings would take."""
     from rich.console import Console
 
+    from engine.training.lm_models import config_of, shape_of, trained_of
     from engine.training.memory import GB, checkpoint_bytes
-    from jobs.steps.lm_plan import HEADER, checkpoint_in_words, plan_rows, planned_shape
+    from jobs.steps.lm_plan import HEADER, checkpoint_in_words, plan_rows, planned_model
 
-    name, shape = planned_shape(settings.model, settings.init_from_config, settings.texts.vocab_size)
+    origin = planned_model(settings.model, settings.init_from_config, settings.texts.vocab_size)
+    config = config_of(origin)
+    shape, name = shape_of(config), origin.name
     training, layout, workers = (
         settings.training(shape.parameters),
         settings.layout,
@@ -198,15 +204,17 @@ def show_plan(settings: PretrainLmSettings) -> None:
     share = -(-training.batch_size // workers)
     rows = min(layout.micro_batch or share, share)
     narrow = training.precision == "bfloat16" or (training.precision == "auto" and settings.processes.gpu)
-    memory, shown = plan_rows(name, shape, layout, workers, rows, settings.texts.block, narrow)
+    trained = trained_of(config, training, f"the model {name!r}")
+    memory, shown = plan_rows(name, shape, trained, layout, workers, rows, settings.texts.block, narrow)
     title = f"{workers} workers, {rows} blocks of {settings.texts.block} tokens at once"
     Console().print(console.table(title, HEADER, shown, texts=2))
-    console.say(checkpoint_in_words(shape.parameters, settings.checkpoint_seconds, settings.checkpoint_share))
+    console.say(checkpoint_in_words(trained, settings.checkpoint_seconds, settings.checkpoint_share))
     console.result(
         parameters=shape.parameters,
         card_gb=f"{memory.card / GB:.2f}",
         host_gb=f"{memory.offloaded / GB:.2f}",
-        checkpoint_gb=f"{checkpoint_bytes(shape.parameters) / GB:.2f}",
+        trained=trained,
+        checkpoint_gb=f"{checkpoint_bytes(trained) / GB:.2f}",
     )
 
 

@@ -18,11 +18,18 @@ from engine.errors import UserError
 from engine.models.fingerprint import check_unchanged, model_fingerprint
 from engine.models.fit import check_embeddings, check_language_model, text_positions
 from engine.models.hub import NamedModel
-from engine.training.lora import is_adapted, merged_weights
+from engine.training.lora import adapt, is_adapted, merged_weights
 from engine.training.memory import ModelShape
-from engine.training.partitioned import ShardWriter, full_weights, kept_buffers, shard_name
+from engine.training.partitioned import (
+    ShardWriter,
+    elements,
+    full_weights,
+    kept_buffers,
+    learning,
+    shard_name,
+)
 from engine.training.partitioned_model import begin_partitioned, read_partitioned
-from engine.training.settings import EngineLayout
+from engine.training.settings import EngineLayout, LmSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -137,6 +144,22 @@ def shape_of(config: PreTrainedConfig) -> ModelShape:
     hidden = config.hidden_size
     inner = next((n for name in _INNER if (n := getattr(config, name, None))), 4 * hidden)
     return ModelShape(sum(sizes), max(sizes), hidden, inner, config.num_hidden_layers, config.vocab_size)
+
+
+def trained_of(config: PreTrainedConfig, settings: LmSettings, label: str) -> int:
+    """Return how many parameters of a model learn: all, or those of its adapters; no weight is made or read.
+
+    Raises:
+        UserError: it has no such layers to adapt.
+    """
+    if not settings.lora:
+        return parameters_of(config)
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        adapt(model, settings, label)
+    return sum(map(elements, learning(model).values()))
 
 
 _INNER = ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner", "d_ff")

@@ -1,7 +1,8 @@
 """Reckon what a training of a language model takes: memory of each worker, and size of a checkpoint.
 
 Weights, gradients and AdamW's state follow from the ZeRO stage exactly; activations are an estimate, for
-layers of the LLaMA family whose attention keeps no matrix of positions by positions.
+layers of the LLaMA family whose attention keeps no matrix of positions by positions. What passes through
+buffers is taken at its most, and as if all of it came at once: a small model takes less than its sum.
 """
 
 from __future__ import annotations
@@ -44,14 +45,21 @@ class WorkerMemory(NamedTuple):
     weights: int
     """That compute: all of them, or this worker's share."""
     master: int
-    """Float32 share of the weights that AdamW moves, where it is another one than the weights."""
+    """Float32 share of the weights that AdamW moves: another one than the weights, whatever their type.
+
+    At stage 3 DeepSpeed means to do without where the weights are float32, but compares the name of a device
+    with the device itself, which are never equal.
+    """
     gradients: int
     moments: int
     """Two float32 numbers a parameter of AdamW, shared by the workers at every stage."""
     gathered: int
-    """Weights of other workers that are there for the layers at hand, at stage 3."""
+    """Weights of the layers at hand, at stage 3: as the workers sent them, and in their places."""
     buckets: int
-    """Gradients on their way to the workers that keep them, twice, and the largest one before it is split."""
+    """Gradients on their way to the workers that keep them, and the largest one before it is split.
+
+    A bucket, the copy that is sent, and on a processor the copy that gloo adds up in.
+    """
     activations: int
     logits: int
     offloaded: int
@@ -69,7 +77,13 @@ class WorkerMemory(NamedTuple):
 
 
 def worker_memory(
-    shape: ModelShape, layout: Layout, workers: int, rows: int, block: int, narrow: bool
+    shape: ModelShape,
+    layout: Layout,
+    workers: int,
+    rows: int,
+    block: int,
+    narrow: bool,
+    trained: int | None = None,
 ) -> WorkerMemory:
     """Return what a worker takes at the peak of a step.
 
@@ -80,15 +94,17 @@ def worker_memory(
         rows: blocks that pass at once (``micro_batch``).
         block: tokens of a block.
         narrow: products are bfloat16, so activations are kept in 2 bytes.
+        trained: parameters that learn; None: all.
     """
-    P, own, stage = shape.parameters, -(-shape.parameters // workers), layout.zero_stage
+    P, stage = shape.parameters, layout.zero_stage
+    T = P if trained is None else trained
+    own, learns = -(-P // workers), -(-T // workers)
     wide = 2 if layout.weights == "bfloat16" else 4
-    same = stage == 3 and wide == 4 and not layout.offload  # AdamW moves the share of the weights itself
     weights = wide * (own if stage == 3 else P)
-    gradients = 4 * (own if stage > 1 else P)
-    master, moments = (0 if same else 4 * own), 8 * own
-    gathered = wide * min(P, max(BUCKET_ELEMENTS, shape.largest)) if stage == 3 else 0
-    buckets = wide * (2 * min(P, BUCKET_ELEMENTS) + shape.largest)
+    gradients = 4 * (learns if stage > 1 else T)
+    master, moments = 4 * learns, 8 * learns
+    gathered = 2 * wide * min(P, max(BUCKET_ELEMENTS, shape.largest)) if stage == 3 else 0
+    buckets = wide * (3 * min(T, BUCKET_ELEMENTS) + min(T, shape.largest))
     tokens, kept = rows * block, 2 if narrow or wide == 2 else 4
     # A layer keeps about ten states (inputs of its norms and products, queries, keys, values) and four of
     # the feed-forward layer's width; recomputing keeps one float32 state a layer, and all of one layer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.errors import UserError
-from engine.training.lm_models import COMMON, PRESETS, Origin, config_of, config_read_from, shape_of
+from engine.training.lm_models import COMMON, PRESETS, Origin, config_read_from
 from engine.training.memory import (
     GB,
     LLAMA_2,
@@ -20,8 +20,8 @@ from engine.training.settings import Layout
 HEADER = ["model", "layout", "GB of a card", "GB of its host"]
 
 
-def planned_shape(model: str | None, config: str | None, vocab_size: int) -> tuple[str, ModelShape]:
-    """Return the name and the sizes of the model that would be trained.
+def planned_model(model: str | None, config: str | None, vocab_size: int) -> Origin:
+    """Return the model that would be trained.
 
     Args:
         model: an existing one, or None.
@@ -34,27 +34,35 @@ def planned_shape(model: str | None, config: str | None, vocab_size: int) -> tup
     if (model is None) == (config is None):
         raise UserError("give either --model (train it further) or --init-from-config (begin a new one)")
     if model is not None:
-        return model, shape_of(config_of(Origin(name=model)))
+        return Origin(name=model)
     name = str(config)
     content: dict[str, Any] = COMMON | PRESETS[name] if name in PRESETS else config_read_from(name)
-    return name, shape_of(config_of(Origin(name=name, config={"vocab_size": vocab_size} | content)))
+    return Origin(name=name, config={"vocab_size": vocab_size} | content)
 
 
 def plan_rows(
-    name: str, shape: ModelShape, layout: Layout, workers: int, rows: int, block: int, narrow: bool
+    name: str,
+    shape: ModelShape,
+    trained: int,
+    layout: Layout,
+    workers: int,
+    rows: int,
+    block: int,
+    narrow: bool,
 ) -> tuple[WorkerMemory, list[list[str]]]:
     """Return what each worker would take, and the rows of a table: of this run, then of LLaMA's sizes.
 
     Args:
         name: of the model.
         shape: its sizes.
+        trained: parameters that learn.
         layout: of the run.
         workers: that share.
         rows: blocks that pass at once.
         block: tokens of a block.
         narrow: products are bfloat16.
     """
-    memory = worker_memory(shape, layout, workers, rows, block, narrow)
+    memory = worker_memory(shape, layout, workers, rows, block, narrow, trained)
     own = [name, "this run", f"{memory.card / GB:.1f}", f"{memory.offloaded / GB:.1f}"]
     return memory, [own, *table(LLAMA_2, workers, rows, block)]
 

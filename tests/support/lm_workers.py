@@ -100,7 +100,8 @@ def opened_and_stepped(rank: int, world: int) -> dict[str, int]:
         model = open_model(origin, 0, layout)
     shape = shape_of(config_of(origin))
     with measured_peak() as stepping:
-        for _ in LmTraining(model, DATA, HELD, settings, layout, Worker(rank, world)).run():
+        run = LmTraining(model, DATA, HELD, settings, layout, Worker(rank, world))
+        for _ in run.run():
             pass
     arithmetic = worker_memory(shape, layout, world, 7, WIDTH, narrow=False)
     return {
@@ -109,7 +110,20 @@ def opened_and_stepped(rank: int, world: int) -> dict[str, int]:
         "opened": opening[0],
         "stepped": stepping[0],
         "arithmetic": arithmetic.total,
+        "held": held_between_steps(run),
+        "shares": arithmetic.weights + arithmetic.gradients + arithmetic.moments + arithmetic.master,
     }
+
+
+def held_between_steps(run: LmTraining) -> int:
+    """Return the bytes of weights, gradients and optimiser's state that a worker holds."""
+    partitioned = run.engine.optimizer
+    tensors = [*partitioned.fp32_partitioned_groups_flat, partitioned.grad_partitions_flat_buffer]
+    tensors += [p.ds_tensor for p in run.model.parameters()] + [p.data for p in run.model.parameters()]
+    for state in partitioned.optimizer.state.values():
+        tensors += [tensor for tensor in state.values() if torch.is_tensor(tensor)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())
 
 
 def seen(outcomes: list[TrainingResult], after: int, upto: int) -> list[int]:
