@@ -102,7 +102,9 @@ bench: setup
 	$(BIN)/python -m benchmarks.import_scale
 	$(BIN)/python -m benchmarks.memory_scale
 	$(BIN)/python -m benchmarks.link
+	$(BIN)/python -m benchmarks.entity_head
 	$(BIN)/python -m benchmarks.lm_pretraining
+	$(BIN)/python -m benchmarks.lm_memory
 	$(BIN)/python -m benchmarks.trie
 	$(BIN)/python -m benchmarks.beam_search
 	$(BIN)/python -m benchmarks.likelihood

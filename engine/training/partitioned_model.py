@@ -4,7 +4,8 @@ Each module's parameters are split among the workers as soon as the module is ma
 share of the model, and of one module all. Weights that exist are then read from safetensors file by file,
 by every worker for its own share; the files are mapped, so of a tensor only the pages of the share are
 read. Weights that begin here are drawn by the first worker module by module, in the order in which
-transformers draws them: they are those of the plain way (:func:`engine.training.lm_models.open_model`).
+transformers draws them: on a processor they are those of the plain way
+(:func:`engine.training.lm_models.open_model`); a card has random numbers of its own.
 """
 
 from __future__ import annotations
