@@ -104,7 +104,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.link
 	$(BIN)/python -m benchmarks.entity_head
 	$(BIN)/python -m benchmarks.lm_pretraining
-	$(BIN)/python -m benchmarks.lm_memory
+	$(BIN)/python -m benchmarks.lm_memory --hidden 1024 --inner 2752 --layers 16
 	$(BIN)/python -m benchmarks.trie
 	$(BIN)/python -m benchmarks.beam_search
 	$(BIN)/python -m benchmarks.likelihood

@@ -4,7 +4,7 @@ A LLaMA with random weights is opened so that no worker holds it whole, and trai
 tokens, in several processes on this machine's processor. The peak is what a process has resident, above what
 it had with its libraries alone; glibc returns freed blocks at once, so that holes in its heap do not count.
 
-    python -m benchmarks.lm_memory
+    python -m benchmarks.lm_memory                                   (26 GB of memory)
     python -m benchmarks.lm_memory --hidden 1024 --inner 2752 --layers 16
 """
 

@@ -15,10 +15,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.peak_memory import fixed_threshold, measured_peak
 from engine.training.lm import LmTraining
-from engine.training.lm_models import Origin, config_of, is_shared, open_model, shape_of
+from engine.training.lm_models import Origin, config_of, is_shared, open_model, shape_of, write_model
+from engine.training.lora import adapt
 from engine.training.memory import worker_memory
 from engine.training.settings import Layout, LmSettings
 from engine.training.trainer import Worker
+from tests.support.language_models import tiny_tokenizer
 from tests.support.token_blocks import VOCABULARY, WIDTH, random_blocks
 
 SETTINGS = LmSettings(epochs=2, batch_size=5, learning_rate=3e-3, weight_decay=0.1, precision="float32")
@@ -27,6 +29,7 @@ STOP = 4
 """The step after which a run is taken to have been stopped; an epoch has 3."""
 
 GPT2: dict[str, Any] = {"n_embd": 33, "n_layer": 2, "n_head": 3, "n_positions": 32, "vocab_size": VOCABULARY}
+ADAPTERS = SETTINGS.model_copy(update={"lora": True, "lora_rank": 3})
 NEW = Origin(name="gpt2", config={"model_type": "gpt2", **GPT2})
 
 TrainingResult = dict[str, Any]
@@ -40,6 +43,8 @@ def train(
     save: Path | None = None,
     origin: Origin | None = None,
     weights: str = "float32",
+    settings: LmSettings = SETTINGS,
+    merged: Path | None = None,
 ) -> TrainingResult:
     """Run to the end, from a checkpoint if one is given; return the curves and this worker's blocks.
 
@@ -51,13 +56,18 @@ def train(
     if origin:
         assert is_shared(model)
         assert all(not p.numel() for p in model.parameters()), "a worker holds its share alone"
-    run = LmTraining(model, DATA, HELD, SETTINGS, layout, Worker(rank, world), checkpoint=resume)
+    if settings.lora:
+        adapt(model, settings, "it")
+    run = LmTraining(model, DATA, HELD, settings, layout, Worker(rank, world), checkpoint=resume)
     blocks = []
     for step in run.run():
         blocks.append((step.step, step.rows.tolist()))
         if save and step.step == STOP:
             spoil_padding(run, rank)
             run.save(save)
+    if merged:
+        merged.mkdir(exist_ok=True)
+        write_model(model, tiny_tokenizer(VOCABULARY), merged, torch.float32, rank == 0)
     return {"losses": run.losses, "perplexities": run.perplexities, "blocks": blocks}
 
 
@@ -81,6 +91,9 @@ def worker(rank: int, world: int, folder: Path) -> None:
     found["begun shared"] = train(3, rank, world, origin=NEW, save=folder / "shared")
     found["read shared"] = train(3, rank, world, origin=read)
     found["resumed shared"] = train(3, rank, world, origin=read, resume=folder / "alone")
+    adapted, merged = folder / "adapted", folder / "merged-2"
+    found["adapted"] = train(3, rank, world, origin=read, settings=ADAPTERS, save=adapted, merged=merged)
+    found["adapted at 1"] = train(1, rank, world, settings=ADAPTERS, save=folder / "adapted at 1")
     found["bfloat16"] = train(3, rank, world, origin=read, weights="bfloat16", save=folder / "narrow")
     found["resumed bfloat16"] = train(
         3, rank, world, origin=read, weights="bfloat16", resume=folder / "narrow"

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tests.support.lm_workers import DATA, GPT2, STOP, TrainingResult, seen, train, worker
+from tests.support.lm_workers import ADAPTERS, DATA, GPT2, STOP, TrainingResult, seen, train, worker
 from tests.support.processes import run_processes
 
 pytestmark = pytest.mark.slow
@@ -91,6 +92,18 @@ def test_narrow_weights_follow_the_curve_and_are_resumed_from_float32(
     np.testing.assert_allclose(whole["losses"], alone["losses"], rtol=2e-3)
     assert whole["losses"] != alone["losses"]
     np.testing.assert_allclose(resumed["losses"], whole["losses"], rtol=1e-5)
+
+
+def test_adapters_of_two_workers_learn_and_merge_as_those_of_one(two: list, folder: Path) -> None:
+    one = train(1, settings=ADAPTERS, merged=folder / "merged-1")
+    for outcomes in two:
+        assert_same_curve(outcomes["adapted"], one)
+        assert_same_curve(outcomes["adapted at 1"], one)
+    first, second = (load_file(folder / f"merged-{n}" / "model.safetensors") for n in (1, 2))
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=1e-5)
+    for saved in ("adapted", "adapted at 1"):
+        assert_same_curve(train(1, settings=ADAPTERS, resume=folder / saved), one)
 
 
 def test_what_a_worker_takes_follows_the_arithmetic(two: list) -> None:
