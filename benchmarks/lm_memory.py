@@ -24,10 +24,11 @@ import typer
 from benchmarks.peak_memory import fixed_threshold, measured_peak
 from benchmarks.report import report
 from engine.corpus.blocks.format import TokenBlocks
+from engine.training.layout import Layout
 from engine.training.lm import LmTraining
 from engine.training.lm_models import Origin, config_of, open_model, shape_of
 from engine.training.memory import worker_memory
-from engine.training.settings import Layout, LmSettings
+from engine.training.settings import LmSettings
 from engine.training.trainer import Worker
 from jobs import console
 

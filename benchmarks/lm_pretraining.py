@@ -25,9 +25,10 @@ import typer
 from benchmarks.report import report
 from engine.corpus.blocks.format import TokenBlocks
 from engine.models.text import fast_dtype
+from engine.training.layout import Layout
 from engine.training.lm import LmTraining
 from engine.training.lm_models import COMMON, PRESETS, Origin, open_model
-from engine.training.settings import Layout, LmSettings
+from engine.training.settings import LmSettings
 from jobs import console
 
 BAR = 0.85

@@ -7,7 +7,7 @@ that was stopped goes on from its last checkpoint, also on another number of wor
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -17,9 +17,13 @@ from cluster.options import RUN, CommandSettings, Former, Group
 from engine.corpus.blocks.settings import BlockSettings
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
-from engine.training.settings import LORA_RATE, Layout, LmSettings, rate_by_size
+from engine.training.layout import Layout
+from engine.training.settings import LORA_RATE, LmSettings, rate_by_size
 from jobs import console
 from jobs.settings import CORPUS, DATA, MODEL, TRAINING, TrainingProcesses, presets
+
+if TYPE_CHECKING:
+    from engine.training.lm_models import Origin
 
 EXAMPLES = """
   seedset pretrain-lm --workspace demo-workspace/workspace --init-from-config tiny --vocab-size 2048
@@ -139,9 +143,7 @@ def main(settings: PretrainLmSettings) -> None:
     if settings.plan:
         show_plan(settings)
         return
-    from engine.training.lm_models import config_of, parameters_of, trained_of
     from jobs.steps.lm_blocks import neighbours_of
-    from jobs.steps.lm_plan import checkpoint_in_words
     from jobs.steps.lm_pretraining import pretrain, start
 
     started = time.monotonic()
@@ -151,14 +153,7 @@ def main(settings: PretrainLmSettings) -> None:
         texts = texts.model_copy(update={"neighbours": checksum})
     chosen = settings.model, settings.init_from_config, settings.tokenizer
     begin = start(place, *chosen, texts.vocab_size, texts)
-    config = config_of(begin.origin)
-    parameters = parameters_of(config)
-    training = settings.training(parameters)
-    trained = trained_of(config, training, f"the model {begin.origin.name!r}")
-    if training.epochs:
-        learns = f", of which {trained / 1e6:,.2f}M learn" if trained != parameters else ""
-        console.say(f"{parameters / 1e6:,.1f}M parameters{learns}, learning rate {training.learning_rate:g}")
-        console.say(checkpoint_in_words(trained, settings.checkpoint_seconds, settings.checkpoint_share))
+    training = _chosen(settings, begin.origin)
     summary, manifest = pretrain(
         place,
         begin,
@@ -183,6 +178,22 @@ def main(settings: PretrainLmSettings) -> None:
         peak_memory_mib=max(summary["peak_memory_mib"].values()),
         seconds=f"{time.monotonic() - started:.1f}",
     )
+
+
+def _chosen(settings: PretrainLmSettings, origin: Origin) -> LmSettings:
+    """Return the settings of the training of a model, after a word on what learns and its checkpoints."""
+    from engine.training.lm_models import config_of, parameters_of, trained_of
+    from jobs.steps.lm_plan import checkpoint_in_words
+
+    config = config_of(origin)
+    parameters = parameters_of(config)
+    training = settings.training(parameters)
+    trained = trained_of(config, training, f"the model {origin.name!r}")
+    if training.epochs:
+        learns = f", of which {trained / 1e6:,.2f}M learn" if trained != parameters else ""
+        console.say(f"{parameters / 1e6:,.1f}M parameters{learns}, learning rate {training.learning_rate:g}")
+        console.say(checkpoint_in_words(trained, settings.checkpoint_seconds, settings.checkpoint_share))
+    return training
 
 
 def show_plan(settings: PretrainLmSettings) -> None:

@@ -18,12 +18,13 @@ from torch import nn
 from engine.corpus.blocks.format import TokenBlocks
 from engine.errors import UserError
 from engine.training.checkpoint import CheckpointFormat
+from engine.training.layout import Layout
 from engine.training.lm_models import ROLE
 from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.partitioned import PartitionedCheckpoint
 from engine.training.partitioned_model import narrow_weights
-from engine.training.settings import Layout, LmSettings
+from engine.training.settings import LmSettings
 from engine.training.trainer import Trainer, Worker
 
 Tensor = torch.Tensor

@@ -18,6 +18,7 @@ from engine.errors import UserError
 from engine.models.fingerprint import check_unchanged, model_fingerprint
 from engine.models.fit import check_embeddings, check_language_model, text_positions
 from engine.models.hub import NamedModel
+from engine.training.layout import EngineLayout
 from engine.training.lora import adapt, is_adapted, merged_weights
 from engine.training.memory import ModelShape
 from engine.training.partitioned import (
@@ -29,7 +30,7 @@ from engine.training.partitioned import (
     shard_name,
 )
 from engine.training.partitioned_model import begin_partitioned, read_partitioned
-from engine.training.settings import EngineLayout, LmSettings
+from engine.training.settings import LmSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from engine.training.layout import Layout
 from engine.training.optimizer import BUCKET_ELEMENTS
-from engine.training.settings import Layout
 
 GB = 1e9
 

@@ -30,11 +30,12 @@ from engine.models.multimodal import MultimodalEncoder, make_encoder
 from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
 from engine.training.contexts import Context, Contexts
+from engine.training.layout import EngineLayout
 from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.own_lists import HeldLists, mean_states, mine_own_lists
 from engine.training.pairs import NeighborLists, PairedBatches
-from engine.training.settings import EngineLayout, MultimodalSettings
+from engine.training.settings import MultimodalSettings
 from engine.training.trainer import Trainer, Worker
 
 Tensor = torch.Tensor

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from engine.training.deepspeed import import_deepspeed
-from engine.training.settings import EngineLayout
+from engine.training.layout import EngineLayout
 
 BUCKET_ELEMENTS = 50_000_000
 """Gradients that DeepSpeed averages in one go; its own default sets 2 GB aside."""

@@ -22,9 +22,9 @@ from torch import nn
 
 from engine.models.hub import NamedModel
 from engine.training.deepspeed import import_deepspeed
+from engine.training.layout import EngineLayout
 from engine.training.optimizer import zero_config
 from engine.training.partitioned import fill, kept_buffers
-from engine.training.settings import EngineLayout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

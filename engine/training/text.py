@@ -13,9 +13,10 @@ from engine.losses.entity_prediction import EntityPrediction
 from engine.models.text import TextEncoder
 from engine.training.cache import CachedStates
 from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
+from engine.training.layout import EngineLayout
 from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
-from engine.training.settings import EncoderSettings, EngineLayout
+from engine.training.settings import EncoderSettings
 from engine.training.text_head import save_head, start_head
 from engine.training.trainer import Trainer, Worker, product_dtype
 

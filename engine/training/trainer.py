@@ -21,10 +21,11 @@ from torch import nn
 from engine.errors import UserError
 from engine.models.text import fast_dtype
 from engine.training.checkpoint import CheckpointFormat, read_state, write_state
+from engine.training.layout import EngineLayout
 from engine.training.optimizer import open_engine
 from engine.training.order import Rows, rank_slice
 from engine.training.partitioned import held_weights
-from engine.training.settings import EngineLayout, TrainerSettings
+from engine.training.settings import TrainerSettings
 
 Tensor = torch.Tensor
 

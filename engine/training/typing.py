@@ -14,10 +14,11 @@ from engine.errors import UserError
 from engine.models.families import family_of
 from engine.models.split import all_layers
 from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
+from engine.training.layout import EngineLayout
 from engine.training.lm import without_dropout
 from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
-from engine.training.settings import EngineLayout, TypingSettings
+from engine.training.settings import TypingSettings
 from engine.training.trainer import Trainer, Worker
 from engine.typing.labels import finest
 from engine.typing.mentions import TypedMention

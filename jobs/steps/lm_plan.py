@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.errors import UserError
+from engine.training.layout import Layout
 from engine.training.lm_models import COMMON, PRESETS, Origin, config_read_from
 from engine.training.memory import (
     GB,
@@ -15,7 +16,6 @@ from engine.training.memory import (
     table,
     worker_memory,
 )
-from engine.training.settings import Layout
 
 HEADER = ["model", "layout", "GB of a card", "GB of its host"]
 

@@ -14,8 +14,9 @@ from engine.models.fit import text_positions
 from engine.storage.bundle import Manifest
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
+from engine.training.layout import Layout
 from engine.training.lm_models import Origin, check, config_of, existing, read_config
-from engine.training.settings import Layout, LmSettings, named_settings
+from engine.training.settings import LmSettings, named_settings
 from engine.vocabulary import Vocabulary
 from jobs import console
 from jobs.settings import CORPUS

@@ -12,6 +12,7 @@ from engine.generation.forward_check import as_it_was, check_forward
 from engine.generation.model import LanguageModel
 from engine.generation.tokenizers import fingerprint, load_tokenizer
 from engine.models.adapters import Base
+from engine.training.layout import Layout
 from engine.training.lm import LmTraining
 from engine.training.lm_models import (
     Origin,
@@ -24,7 +25,7 @@ from engine.training.lm_models import (
 )
 from engine.training.lora import adapt, is_adapted, write_adapter
 from engine.training.partitioned import elements, learning
-from engine.training.settings import Layout, LmSettings
+from engine.training.settings import LmSettings
 from engine.training.trainer import Worker
 from jobs import console
 from jobs.workers.training_run import Run

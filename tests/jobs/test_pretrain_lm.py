@@ -25,9 +25,10 @@ from engine.retrieval.index import unit
 from engine.retrieval.views import hubness
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
+from engine.training.layout import Layout
 from engine.training.lm import LmTraining
 from engine.training.lm_models import open_model
-from engine.training.settings import Layout, LmSettings
+from engine.training.settings import LmSettings
 from jobs import pretrain_lm
 from jobs.steps.lm_blocks import corpus_tokenizer, make_blocks, neighbours_of
 from jobs.steps.lm_pretraining import Start, pretrain, start

@@ -14,11 +14,12 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.peak_memory import fixed_threshold, measured_peak
+from engine.training.layout import Layout
 from engine.training.lm import LmTraining
 from engine.training.lm_models import Origin, config_of, is_shared, open_model, shape_of, write_model
 from engine.training.lora import adapt
 from engine.training.memory import worker_memory
-from engine.training.settings import Layout, LmSettings
+from engine.training.settings import LmSettings
 from engine.training.trainer import Worker
 from tests.support.language_models import tiny_tokenizer
 from tests.support.token_blocks import VOCABULARY, WIDTH, random_blocks

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from engine.errors import UserError
+from engine.training.layout import Layout
 from engine.training.lm import LARGEST_LOSS, LmTraining
 from engine.training.partitioned import held_weights
-from engine.training.settings import EncoderSettings, Layout, LmSettings
+from engine.training.settings import EncoderSettings, LmSettings
 from engine.training.text import EncoderTraining
 from engine.training.trainer import DivergedError, Trainer
 from tests.support.encoders import random_encoder

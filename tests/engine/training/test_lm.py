@@ -14,12 +14,13 @@ from torch.nn import functional as F
 
 from engine.errors import FormatError
 from engine.training import lm
+from engine.training.layout import Layout
 from engine.training.lm import LOSS_ROWS, LmTraining, heldout_sample, summed_loss
 from engine.training.optimizer import parameter_groups
 from engine.training.order import epoch_batches
 from engine.training.partitioned import full_weights
 from engine.training.schedule import warmup_cosine
-from engine.training.settings import Layout, LmSettings, named_settings
+from engine.training.settings import LmSettings, named_settings
 from tests.support.language_models import Family, tiny_model
 from tests.support.token_blocks import VOCABULARY, random_blocks
 

@@ -13,6 +13,7 @@ from engine.errors import UserError
 from engine.generation.forward_check import check_forward
 from engine.generation.model import LanguageModel
 from engine.models.hub import NamedModel
+from engine.training.layout import Layout
 from engine.training.lm import LmTraining
 from engine.training.lm_models import (
     Origin,
@@ -26,7 +27,7 @@ from engine.training.lm_models import (
     write_model,
 )
 from engine.training.partitioned_model import weight_files
-from engine.training.settings import Layout, LmSettings
+from engine.training.settings import LmSettings
 from tests.support.causal_families import VOCABULARY as CAUSAL_VOCABULARY
 from tests.support.causal_families import tiny_causal_model
 from tests.support.language_models import tiny_model, tiny_tokenizer

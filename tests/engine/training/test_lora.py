@@ -16,10 +16,11 @@ from engine.errors import UserError
 from engine.generation.model import LanguageModel
 from engine.models.adapters import Base
 from engine.models.fingerprint import model_fingerprint
+from engine.training.layout import Layout
 from engine.training.lm import LmTraining
 from engine.training.lm_models import Origin, open_model, write_model
 from engine.training.lora import adapt, is_adapted, write_adapter
-from engine.training.settings import Layout, LmSettings, named_settings
+from engine.training.settings import LmSettings, named_settings
 from tests.support.language_models import tiny_model, tiny_tokenizer
 from tests.support.token_blocks import VOCABULARY, random_blocks
 

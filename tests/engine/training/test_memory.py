@@ -8,9 +8,10 @@ import pytest
 from pydantic import ValidationError
 from transformers import LlamaConfig
 
+from engine.training.layout import Layout
 from engine.training.lm_models import parameters_of, shape_of, trained_of
 from engine.training.memory import LLAMA_2, ModelShape, checkpoint_bytes, table, worker_memory
-from engine.training.settings import Layout, LmSettings
+from engine.training.settings import LmSettings
 
 SHAPE = ModelShape(
     parameters=1_000_000_000, largest=60_000_000, hidden=1000, inner=3000, layers=10, vocabulary=30_000

@@ -13,11 +13,12 @@ from torch import nn
 
 from engine.losses.settings import Schedule
 from engine.models.text import TextEncoder
+from engine.training.layout import EngineLayout
 from engine.training.lm import TokenLoss
 from engine.training.multimodal import MultimodalTraining
 from engine.training.optimizer import open_engine, parameter_groups
 from engine.training.pairs import nearest_neighbors
-from engine.training.settings import EncoderSettings, EngineLayout, MultimodalSettings
+from engine.training.settings import EncoderSettings, MultimodalSettings
 from engine.training.text import EncoderTraining
 from engine.training.trainer import Trainer
 from tests.support.contexts import random_contexts
