@@ -42,7 +42,7 @@ from engine.retrieval.code_building import (
 from engine.retrieval.codes import K
 from engine.retrieval.index import Index, Means, VectorIndex, Vectors, index_file, read_vectors, unit
 from engine.retrieval.opening import read_index
-from engine.retrieval.views import centred, joint_view
+from engine.retrieval.views import ViewPart, joint_view
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from jobs import console
@@ -78,7 +78,8 @@ def clusters(entities: int, dimensions: int, random: np.random.Generator) -> Vec
 def around(workspace: str, entities: int, spread: float, random: np.random.Generator) -> Vectors:
     """Return unit vectors around real ones: each plus ``spread`` times the difference of two others."""
     bundle = Bundle.open(Workspace.open(workspace))
-    real = joint_view([centred(read_vectors(bundle.path(index_file(view)))) for view in VIEWS])
+    parts = [ViewPart.centred(read_vectors(bundle.path(index_file(view)))) for view in VIEWS]
+    real = np.concatenate(list(joint_view(parts)))
     real = real[real.any(axis=1)]
     vectors = np.empty((entities, real.shape[1]), np.float32)
     for start in range(0, entities, BLOCK):

@@ -45,53 +45,83 @@ class Sides(NamedTuple):
     negative: Ids
 
 
-def discriminant_view(vectors_ND: Vectors, queries: Sequence[Sides]) -> Vectors:
-    """Return unit vectors [N, D] in which seeds of one side lie nearer, and two sides further apart.
+class Discriminant(NamedTuple):
+    """The two steps as maps of rows; None: the step says nothing.
 
-    A side with one seed says nothing of the first step, a query with one side nothing of the second; where
-    all are such, vectors stay as they are. Rows of zeros are entities without a vector and stay zeros; as
-    seeds they are left out.
+    Attributes:
+        normaliser_DD: of the first step.
+        directions_DK: of the second step.
+        weighted_KD: their weights, and the way back.
+    """
+
+    normaliser_DD: Vectors | None
+    directions_DK: Vectors | None
+    weighted_KD: Vectors | None
+
+    def apply(self, vectors_nD: Vectors) -> Vectors:
+        """Return what some unit vectors become: unit vectors; zeros stay zeros."""
+        if self.normaliser_DD is not None:
+            vectors_nD = unit(vectors_nD @ self.normaliser_DD)
+        if self.directions_DK is not None and self.weighted_KD is not None:
+            vectors_nD = unit(vectors_nD + (vectors_nD @ self.directions_DK) @ self.weighted_KD)
+        return vectors_nD
+
+
+def discriminant(vectors_MD: Vectors, queries: Sequence[Sides]) -> Discriminant:
+    """Return the maps after which seeds of one side lie nearer, and two sides further apart.
+
+    A side with one seed says nothing of the first step, a query with one side nothing of the second. Seeds
+    whose vectors are zeros are left out.
 
     Args:
-        vectors_ND: unit vectors of all entities.
-        queries: whose seeds are read. The order makes no difference, but for rounding.
+        vectors_MD: unit vectors of the seeds.
+        queries: whose seeds are read, as places in these vectors. Their order makes no difference, but for
+            rounding.
     """
-    return _spread(_normalised(vectors_ND, queries), queries)
+    first = Discriminant(_normaliser(vectors_MD, queries), None, None)
+    return first._replace(**_spreader(first.apply(vectors_MD), queries))
 
 
-def _normalised(vectors_ND: Vectors, queries: Sequence[Sides]) -> Vectors:
-    """Return the vectors after within-class covariance normalisation, a side being a class."""
-    several = [side_nD for query in queries for side_nD in _vectors_of(vectors_ND, query) if len(side_nD) > 1]
+def discriminant_view(vectors_ND: Vectors, queries: Sequence[Sides]) -> Vectors:
+    """Return the unit vectors of all entities after :func:`discriminant`."""
+    return discriminant(vectors_ND, queries).apply(vectors_ND)
+
+
+def _normaliser(vectors_MD: Vectors, queries: Sequence[Sides]) -> Vectors | None:
+    """Return the map of within-class covariance normalisation, a side being a class."""
+    several = [side_nD for query in queries for side_nD in _vectors_of(vectors_MD, query) if len(side_nD) > 1]
     if not several:
-        return vectors_ND
+        return None
     deviations = [(side_nD - side_nD.mean(axis=0)) / np.sqrt(len(side_nD)) for side_nD in several]
     squares_D, directions_DD = _eigen(np.concatenate(deviations), len(several))
     rank = min(sum(len(side_nD) - 1 for side_nD in several), len(squares_D))
     shrunk_D = squares_D + SHRINKAGE * squares_D.sum() / rank
     if not shrunk_D.all():  # all seeds of each side have the same vector
-        return vectors_ND
-    map_DD = (directions_DD / np.sqrt(shrunk_D)) @ directions_DD.T
-    return unit(vectors_ND @ map_DD.astype(np.float32))
+        return None
+    return ((directions_DD / np.sqrt(shrunk_D)) @ directions_DD.T).astype(np.float32)
 
 
-def _spread(vectors_ND: Vectors, queries: Sequence[Sides]) -> Vectors:
-    """Return the vectors with more weight on the directions in which the two sides of queries lie apart."""
-    both = [sides for query in queries if all(map(len, sides := list(_vectors_of(vectors_ND, query))))]
+def _spreader(vectors_MD: Vectors, queries: Sequence[Sides]) -> dict[str, Vectors]:
+    """Return directions in which the two sides of queries lie apart, and their weights; nothing for none."""
+    both = [sides for query in queries if all(map(len, sides := list(_vectors_of(vectors_MD, query))))]
     if not both:
-        return vectors_ND
+        return {}
     apart_QD = np.stack([positive.mean(axis=0) - negative.mean(axis=0) for positive, negative in both])
     squares_D, directions_DD = _eigen(apart_QD, len(both))
     squares_K, directions_DK = squares_D[-DIRECTIONS:], directions_DD[:, -DIRECTIONS:]
     if squares_K[-1] <= 0:  # no two sides lie apart
-        return vectors_ND
+        return {}
     weighted_KD = (GAIN * np.sqrt(squares_K / squares_K[-1]))[:, None] * directions_DK.T
-    return unit(vectors_ND + (vectors_ND @ directions_DK.astype(np.float32)) @ weighted_KD.astype(np.float32))
+    return {
+        "directions_DK": directions_DK.astype(np.float32),
+        "weighted_KD": weighted_KD.astype(np.float32),
+    }
 
 
-def _vectors_of(vectors_ND: Vectors, query: Sides) -> Iterable[Doubles]:
+def _vectors_of(vectors_MD: Vectors, query: Sides) -> Iterable[Doubles]:
     """Yield the vectors of the seeds of either side that have one, [n, D]."""
     for seeds in query:
-        side_nD = vectors_ND[seeds].astype(np.float64)
+        side_nD = vectors_MD[seeds].astype(np.float64)
         yield side_nD[side_nD.any(axis=1)]
 
 

@@ -24,7 +24,7 @@ Knows nothing of encoders or queries. Shape letters: N entities, M kept, B rows 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ import numpy.typing as npt
 
 from engine.errors import BundleError
 from engine.query import Ids, Scores
+from engine.storage.mapped import flush, new_array
 
 Real = npt.NDArray[np.float64]
 
@@ -108,6 +109,22 @@ class SparseRows:
                 f"{rest.dtype} {rest.shape} do not make distributions; build the index again"
             )
         return cls(ids, values, rest)
+
+    @classmethod
+    def new(cls, folder: Path, n: int, m: int = KEPT) -> SparseRows:
+        """Make the three files of N rows over N columns, mapped, to be filled by :meth:`put`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = n, min(m, n)
+        return cls(
+            new_array(folder / "ids.npy", np.int32, kept),
+            new_array(folder / "values.npy", np.float32, kept),
+            new_array(folder / "rest.npy", np.float32, (n,)),
+        )
+
+    def put(self, first: int, rows: SparseRows) -> None:
+        """Put some rows in their place, of rows that are mapped."""
+        some = slice(first, first + len(rows))
+        self.ids_BM[some], self.values_BM[some], self.rest_B[some] = rows.ids_BM, rows.values_BM, rows.rest_B
 
     def write(self, folder: Path) -> None:
         """Write the three files."""
@@ -184,6 +201,29 @@ class EntityDistributions:
             SparseRows.concatenate([p.logs for p in parts]),
             np.concatenate([p.mean_log_B for p in parts]),
         )
+
+    @classmethod
+    def write_parts(
+        cls, folder: Path, n: int, parts: Iterable[tuple[int, EntityDistributions]], m: int = KEPT
+    ) -> None:
+        """Write the distributions of N entities that come some at a time: no process holds all.
+
+        Args:
+            folder: receives the files (:func:`distributions_folder`).
+            n: N.
+            parts: the first entity, and distributions of it and those that follow; in any order.
+            m: values that are kept of a row.
+        """
+        log = folder / "log"
+        probabilities, logs = SparseRows.new(folder, n, m), SparseRows.new(log, n, m)
+        mean_log_B = new_array(log / "mean.npy", np.float64, (n,))
+        for first, part in parts:
+            probabilities.put(first, part.probabilities)
+            logs.put(first, part.logs)
+            mean_log_B[first : first + len(part)] = part.mean_log_B
+        for rows in (probabilities, logs):
+            flush(rows.ids_BM, rows.values_BM, rows.rest_B)
+        flush(mean_log_B)
 
     @classmethod
     def read(cls, folder: Path) -> EntityDistributions:

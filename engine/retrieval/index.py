@@ -12,7 +12,8 @@ Shape letters: N entities, Q queries, M vectors, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -42,6 +43,13 @@ ROWS = 1 << 14
 FEW = 32
 """One in so many entities: up to this share they are scored one by one; for more the product with all is
 quicker, as a batch of queries shares it."""
+
+
+_NUMBER_AT = 8
+"""Where the number of vectors stands in a flat FAISS index: behind the kind, and the dimensions."""
+
+UNIT_ROWS = 1 << 14
+"""Rows that are scaled at a time."""
 
 
 class SearchResult(NamedTuple):
@@ -107,9 +115,18 @@ def hubness_file(view: str) -> str:
 
 
 def unit(vectors: npt.NDArray[np.floating]) -> Vectors:
-    """Return rows scaled to length 1; a row of zeros (an entity without a sentence) stays zero."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.where(norms > 0, norms, 1), np.float32)
+    """Return rows scaled to length 1; a row of zeros (an entity without a sentence) stays zero.
+
+    Beside the result, memory is that of some rows.
+    """
+    found = np.empty(vectors.shape, np.float32)
+    dim = vectors.shape[-1]
+    rows, own = found.reshape(-1, dim), vectors.reshape(-1, dim)
+    for start in range(0, len(rows), UNIT_ROWS):
+        some = own[start : start + UNIT_ROWS]
+        norms = np.linalg.norm(some, axis=-1, keepdims=True)
+        rows[start : start + UNIT_ROWS] = some / np.where(norms > 0, norms, 1)
+    return found
 
 
 def mean_of(vectors_MD: Vectors) -> Means:
@@ -170,6 +187,29 @@ def read_vectors(path: Path, mapped: bool = False) -> Vectors:
     return np.asarray(_Borrowed(index))
 
 
+def write_vectors(path: Path, blocks: Iterable[Vectors], shape: tuple[int, ...]) -> None:
+    """Write a flat inner-product index as FAISS does, which would hold all vectors a second time.
+
+    Args:
+        path: of the index.
+        blocks: rows after one another.
+        shape: of all together, [N, D].
+    """
+    import faiss
+
+    n, d = shape
+    # What FAISS writes of an index without a vector ends in how many numbers follow; both are set here.
+    header = bytearray(faiss.serialize_index(faiss.IndexFlatIP(d)).tobytes())
+    struct.pack_into("<q", header, _NUMBER_AT, n)
+    struct.pack_into("<q", header, len(header) - 8, n * d)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(header)
+        written = sum(file.write(np.ascontiguousarray(one, "<f4").data) for one in blocks)
+    if written != n * d * 4:
+        raise ValueError(f"{path.name}: {written} bytes of vectors, and {n} x {d} are {n * d * 4}")
+
+
 def map_hubness(path: Path) -> Scores | None:
     """Return the hubness that lies beside an index, float32 [N], mapped; None if there is none."""
     beside = path.with_suffix(".hubness.npy")
@@ -203,12 +243,7 @@ class VectorIndex:
 
     def write(self, path: Path) -> None:
         """Write the vectors as a flat FAISS index."""
-        import faiss
-
-        index = faiss.IndexFlatIP(self.vectors_ND.shape[1])
-        index.add(self.vectors_ND)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        faiss.write_index(index, str(path))
+        write_vectors(path, [self.vectors_ND], self.vectors_ND.shape)
 
     def __len__(self) -> int:
         return len(self.vectors_ND)

@@ -12,14 +12,16 @@ Shape letters: N entities, M mentions, D dimensions, Q queries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.errors import BundleError
+from engine.retrieval.by_entity import ByEntity
 from engine.retrieval.index import Vectors, unit
+from engine.storage.mapped import flush, new_array
 
 PROBING = "probing"
 """A bundle's folder with the states of all mentions ("mentions") and the model that made them ("model")."""
@@ -61,6 +63,32 @@ class MentionStates:
                 f"{states.shape} do not make states of mentions; build the index again"
             )
         return cls(np.asarray(starts), states)
+
+    @classmethod
+    def write_parts(
+        cls,
+        folder: Path,
+        counts_N: npt.NDArray[np.int64],
+        dim: int,
+        parts: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]],
+    ) -> MentionStates:
+        """Write states that come part by part, and map them: no process holds all.
+
+        Args:
+            folder: receives the files.
+            counts_N: mentions of each entity, in all parts.
+            dim: D.
+            parts: entities [n] of a part's mentions and their states [n, D], float16 unit vectors. Those of
+                an earlier part come first.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        by_entity = ByEntity(counts_N)
+        np.save(folder / "starts.npy", by_entity.starts_N1, allow_pickle=False)
+        states_MD = new_array(folder / "states.npy", np.float16, (int(by_entity.starts_N1[-1]), dim))
+        for entities_n, states_nD in parts:
+            states_MD[by_entity.places(entities_n)] = states_nD
+        flush(states_MD)
+        return cls(by_entity.starts_N1, states_MD)
 
     def write(self, folder: Path) -> None:
         """Write ``starts.npy`` and ``states.npy``."""

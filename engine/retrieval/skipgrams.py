@@ -19,6 +19,7 @@ Knows nothing of corpora or queries. Shape letters: N entities, F skip-grams, P 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ import numpy.typing as npt
 
 from engine.errors import BundleError
 from engine.query import Ids
+from engine.retrieval.by_entity import ByEntity
+from engine.storage.mapped import flush, new_array
 from engine.text.hashes import Hashes
 from engine.text.words import tokens_of
 
@@ -89,6 +92,30 @@ class SkipGrams:
         numbers_F = np.cumsum(kept_F) - 1
         starts = np.searchsorted(owners[kept], np.arange(n_entities + 1))
         return cls(starts.astype(np.int64), numbers_F[features[kept]].astype(np.int32), sums[kept])
+
+    @classmethod
+    def write_ranges(cls, folder: Path, n_entities: int, ranges: Callable[[], Iterable[SkipGrams]]) -> None:
+        """Write what :meth:`collect` makes of all hashes together, of ranges of hashes: no process holds all.
+
+        Args:
+            folder: receives the files.
+            n_entities: N.
+            ranges: reads what ``collect`` makes of each range, in ascending order; is called twice.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        counts_N = np.zeros(n_entities, np.int64)
+        for one in ranges():
+            counts_N += np.diff(one.starts_N1)
+        by_entity, known = ByEntity(counts_N), 0
+        np.save(folder / "starts.npy", by_entity.starts_N1, allow_pickle=False)
+        n_pairs = (int(by_entity.starts_N1[-1]),)
+        features_P = new_array(folder / "features.npy", np.int32, n_pairs)
+        counts_P = new_array(folder / "counts.npy", np.int32, n_pairs)
+        for one in ranges():
+            places = by_entity.places(np.repeat(np.arange(n_entities), np.diff(one.starts_N1)))
+            features_P[places], counts_P[places] = one.features_P + known, one.counts_P
+            known += one.n_features
+        flush(features_P, counts_P)
 
     @classmethod
     def read(cls, folder: Path) -> SkipGrams:

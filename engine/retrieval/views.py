@@ -18,7 +18,8 @@ Shape letters: N entities, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,8 @@ from engine.retrieval.index import Vectors, unit
 NEIGHBOURS = 100
 """Neighbours for hubness, or a quarter of a small vocabulary. A neighbourhood smaller than a class would
 measure the class."""
+ROWS = 1 << 14
+"""Rows that are changed at a time."""
 SPREAD_SAMPLE = 2048
 """Entities whose products' deviation is measured."""
 MAX_REFERENCE = 1 << 16
@@ -44,54 +47,106 @@ class EntitySums(NamedTuple):
     sums_nD: npt.NDArray[np.float64]
 
 
-def mean_view(parts: Mapping[int, EntitySums], n_entities: int) -> Vectors:
+def mean_view(parts: Iterable[EntitySums], n_entities: int) -> Vectors:
     """Return the unit mean of every entity's states, [N, D]; zeros for one without any.
 
-    Parts are added in the order of their numbers, so that who was done first makes no difference.
+    Args:
+        parts: one at a time, always in the same order: what is added up depends on it in its last digits.
+        n_entities: N.
     """
-    dim = next((one.sums_nD.shape[1] for one in parts.values() if len(one.ids)), 1)
-    total_ND = np.zeros((n_entities, dim))
-    for part in sorted(parts):
-        ids, sums_nD = parts[part]
+    total_ND: npt.NDArray[np.float64] | None = None
+    for ids, sums_nD in parts:
         if len(ids):
+            total_ND = np.zeros((n_entities, sums_nD.shape[1])) if total_ND is None else total_ND
             total_ND[ids] += sums_nD
-    return unit(total_ND)
+    return unit(np.zeros((n_entities, 1)) if total_ND is None else total_ND)
+
+
+@dataclass(frozen=True)
+class ViewPart:
+    """A view as it stands in the joint one; its vectors, which may be mapped, are changed row by row.
+
+    Args:
+        vectors_ND: unit vectors.
+        mean_D: is taken off those that are there, which are unit vectors again then; None: nothing is.
+        factor: of the length.
+    """
+
+    vectors_ND: Vectors
+    mean_D: Vectors | None = None
+    factor: float = 1.0
+
+    @classmethod
+    def centred(cls, vectors_ND: Vectors) -> ViewPart:
+        """Return vectors less their mean over all entities that have one.
+
+        States of one model share a large common part that says nothing of the entity.
+        """
+        present, total_D = 0, np.zeros(vectors_ND.shape[1])
+        for some in row_slices(len(vectors_ND)):
+            there = np.asarray(vectors_ND[some].any(axis=1))
+            total_D += vectors_ND[some][there].sum(axis=0, dtype=np.float64)
+            present += int(there.sum())
+        return cls(vectors_ND, (total_D / present).astype(vectors_ND.dtype) if present else None)
+
+    def rows(self, some: slice | npt.NDArray[np.int64]) -> Vectors:
+        """Return some rows, as they stand in the joint view."""
+        own_nD = self.vectors_ND[some]
+        if self.mean_D is not None:
+            own_nD = unit(np.where(np.asarray(own_nD.any(axis=1))[:, None], own_nD - self.mean_D, 0))
+        return own_nD if self.factor == 1 else np.float32(self.factor) * own_nD
+
+    def whole(self) -> Vectors:
+        """Return all rows in memory."""
+        found = np.empty(self.vectors_ND.shape, np.float32)
+        for some in row_slices(len(found)):
+            found[some] = self.rows(some)
+        return found
+
+    def times(self, factor: float) -> ViewPart:
+        """Return the view so many times as long."""
+        return replace(self, factor=factor * self.factor)
+
+    def with_unit_similarity_std(self, seed: int = 13) -> ViewPart:
+        """Return the view at such a length that similarities of entities have a standard deviation of 1.
+
+        Cosines of texts lie within a few hundredths of each other, those of images within a few tenths: side
+        by side, the wide ones would decide alone. Estimated from a sample of entities that have a vector.
+        """
+        present = np.flatnonzero(self.vectors_ND.any(axis=1))
+        if len(present) > SPREAD_SAMPLE:
+            present = np.sort(np.random.default_rng(seed).choice(present, SPREAD_SAMPLE, replace=False))
+        sample = self.rows(present)
+        products = sample @ sample.T
+        others = products[~np.eye(len(present), dtype=bool)]
+        spread = float(others.std()) if len(others) else 0.0
+        return self.times(float(1 / np.sqrt(spread))) if spread > 0 else self
+
+
+def row_slices(n_rows: int) -> Iterator[slice]:
+    """Yield slices of so many rows as are changed at a time."""
+    for start in range(0, n_rows, ROWS):
+        yield slice(start, start + ROWS)
 
 
 def centred(vectors_ND: Vectors) -> Vectors:
-    """Return unit vectors after the mean over all entities that have one is taken off.
-
-    States of one model share a large common part that says nothing of the entity.
-    """
-    present = np.asarray(vectors_ND.any(axis=1))
-    if not present.any():
-        return vectors_ND
-    shifted = np.where(present[:, None], vectors_ND - vectors_ND[present].mean(axis=0), 0)
-    return unit(shifted)
+    """Return unit vectors after the mean over all entities that have one is taken off."""
+    return ViewPart.centred(vectors_ND).whole()
 
 
-def joint_view(views: Sequence[Vectors]) -> Vectors:
-    """Return unit vectors [N, sum of D]: the views side by side, each entity's share equal.
+def joint_view(parts: Sequence[ViewPart]) -> Iterator[Vectors]:
+    """Yield unit vectors [N, sum of D], some rows at a time: views side by side, each entity's share equal.
 
     For entities that have every view, a product is the mean of the views' cosines. A view that an
     entity lacks (zeros) counts as a cosine of zero.
     """
-    return unit(np.concatenate(views, axis=1))
+    for some in row_slices(len(parts[0].vectors_ND)):
+        yield joint_rows(parts, some)
 
 
-def scale_to_unit_similarity_std(vectors_ND: Vectors, seed: int = 13) -> Vectors:
-    """Return the vectors scaled such that similarities of different entities have a standard deviation of 1.
-
-    Cosines of texts lie within a few hundredths of each other, those of images within a few tenths: side
-    by side, the wide ones would decide alone. Estimated from a sample of entities that have a vector.
-    """
-    present = np.flatnonzero(vectors_ND.any(axis=1))
-    if len(present) > SPREAD_SAMPLE:
-        present = np.sort(np.random.default_rng(seed).choice(present, SPREAD_SAMPLE, replace=False))
-    products = vectors_ND[present] @ vectors_ND[present].T
-    others = products[~np.eye(len(present), dtype=bool)]
-    spread = float(others.std()) if len(others) else 0.0
-    return vectors_ND / np.float32(np.sqrt(spread)) if spread > 0 else vectors_ND
+def joint_rows(parts: Sequence[ViewPart], some: slice | npt.NDArray[np.int64]) -> Vectors:
+    """Return some rows of the :func:`joint_view`."""
+    return unit(np.concatenate([part.rows(some) for part in parts], axis=1))
 
 
 def hubness(vectors_ND: Vectors, neighbours: int | None = None, seed: int = 13) -> Scores:

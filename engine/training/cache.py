@@ -21,7 +21,7 @@ import torch
 from engine.corpus.inputs.format import Inputs
 from engine.models.mask_states import length_batches
 from engine.models.text import BARE_TOKENS, TextEncoder, fast_dtype
-from engine.storage.local_files import reserve
+from engine.storage.mapped import flush, new_array
 from engine.storage.store import Store, machine_cache
 
 Tensor = torch.Tensor
@@ -93,8 +93,7 @@ def fill_part(
 
     States depend on the tokens alone, so that those of a sentence that another part holds are copied.
 
-    The file is written through a memory map: memory does not grow with the part. Its space is reserved
-    first, as a full disk would end the process without a word.
+    The file is written through a memory map: memory does not grow with the part.
 
     Args:
         encoder: on ``device``.
@@ -105,16 +104,9 @@ def fill_part(
         known: from :func:`known_states`, of the same frozen layers and type.
     """
     stored = np.uint16 if dtype == torch.bfloat16 else np.float32
-    shape = (int(rows.offsets[-1]), encoder.dim)
-    # The map is opened on a file object because npy's own opener would append ".npy" to the name.
-    with target.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(stored)), "fortran_order": False}
-        np.lib.format.write_array_header_2_0(file, header | {"shape": shape})
-        start = file.tell()
-        reserve(file, start + shape[0] * shape[1] * np.dtype(stored).itemsize)
-    if not shape[0]:
+    states = new_array(target, stored, (int(rows.offsets[-1]), encoder.dim))
+    if not len(states):
         return
-    states = np.memmap(target, stored, "r+", start, shape)
     new = _copy_known(rows, states, known)
     compute = dtype if fast_dtype(device) == dtype else torch.float32
     with torch.inference_mode(), torch.autocast(device.type, compute, enabled=compute != torch.float32):
@@ -126,7 +118,7 @@ def fill_part(
                 one = found_BLD[i, : lengths_B[i]]
                 bits = one.view(torch.uint16) if dtype == torch.bfloat16 else one
                 states[rows.offsets[row] : rows.offsets[row + 1]] = bits.numpy()
-    states.flush()
+    flush(states)
 
 
 def known_states(parts: Iterable[CachedPart]) -> dict[bytes, npt.NDArray[Any]]:

@@ -8,7 +8,7 @@ from engine.corpus.inputs.masking import bare_ids, load_tokenizer
 from engine.images.features import ImageFeatures
 from engine.models.text import TextEncoder
 from engine.retrieval.index import Vectors, unit
-from engine.retrieval.views import centred, joint_view, scale_to_unit_similarity_std
+from engine.retrieval.views import ViewPart, joint_view
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from engine.training.contexts import Contexts, bare_states, image_means, image_rows
@@ -50,9 +50,9 @@ def mine_neighbor_lists(
         modality: whether images count.
         lexical: the lexical view, [N, D]; None: texts do not count.
     """
-    views = [] if lexical is None else [lexical]
+    views = [] if lexical is None else [ViewPart(lexical)]
     if modality != "text":
-        views.append(centred(image_view(data, n_entities)))
+        views.append(ViewPart.centred(image_view(data, n_entities)))
     return nearest_neighbors(
-        np.ascontiguousarray(joint_view([scale_to_unit_similarity_std(v) for v in views]))
+        np.concatenate([*joint_view([view.with_unit_similarity_std() for view in views])])
     )

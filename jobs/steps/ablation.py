@@ -30,7 +30,7 @@ from engine.evaluation.metrics import Protocol
 from engine.evaluation.report import markdown_table
 from engine.queries.formats import QuerySet, read_queries
 from engine.retrieval.distributions import distributions_folder, log_distributions_folder
-from engine.retrieval.index import VectorIndex
+from engine.retrieval.index import VectorIndex, index_file
 from engine.storage.bundle import Bundle
 from engine.storage.publishing import publish
 from engine.storage.store import Store, machine_cache
@@ -176,10 +176,8 @@ def _bundle(
 def _write_view(workspace: Workspace, source: ViewSource, n_entities: int, staged: Path) -> None:
     name = view_name(source.modality)
     with given_or_auto(None, workspace.root) as executor:
-        states, distributions = multimodal_view(source, n_entities, executor)
-    (staged / "index").mkdir(exist_ok=True)
-    VectorIndex(states).write(staged / "index" / f"{name}.faiss")
-    distributions.write(staged / distributions_folder(name))
+        states = multimodal_view(source, n_entities, executor, staged / distributions_folder(name))
+    VectorIndex(states).write(staged / index_file(name))
 
 
 def open_queries(workspace: Workspace, given: Sequence[str]) -> dict[str, QuerySet]:

@@ -2,83 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.corpus.inputs.masking import load_tokenizer
 from engine.models.device import worker_device
-from engine.models.text import TextEncoder
-from engine.retrieval.entity_sentences import CONTRAST, EntitySentences
+from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.retrieval.index import Vectors, unit
+from engine.retrieval.sentence_files import SentenceRows, write_sentences
 from engine.storage.store import machine_cache
+from engine.storage.workspace import Workspace
 from engine.training.cache import CachedPart, FrozenCache, InputRows, masked_states
 from jobs import console
-from jobs.workers.executor import Executor
+from jobs.workers.executor import Executor, in_order
 
 
-@dataclass(frozen=True)
-class ContrastView:
-    """The unit means of all entities, [N, D], and their sentences.
-
-    Args:
-        vectors: of the view.
-        sentences: that conditioned retrieval reads anew.
-        encoder: folder of the encoder that was trained, with its tokenizer.
-    """
-
-    vectors: Vectors
-    sentences: EntitySentences
-    encoder: str
-
-    def write(self, staged: Path) -> None:
-        """Write the encoder, the tokenizer and the sentences into a bundle's staged folder."""
-        folder = staged / CONTRAST
-        TextEncoder.load(self.encoder).save(folder / "encoder")
-        load_tokenizer(self.encoder).save_pretrained(folder / "encoder")
-        self.sentences.write(folder / "sentences")
-
-
-def contrast_view(encoder: str, cache: FrozenCache, n_entities: int, executor: Executor) -> ContrastView:
-    """Return the view that an encoder makes of all sentences without seeds.
+def contrast_view(
+    workspace: Workspace, encoder: str, cache: FrozenCache, n_entities: int, executor: Executor, folder: Path
+) -> Vectors:
+    """Return the view that an encoder makes of all sentences without seeds, and write the sentences.
 
     The training moves the last layer alone, so that of sentences without seeds the layers below are those of
     the cache.
 
     Args:
+        workspace: on whose disk, if it is local, lies what is in between.
         encoder: folder of the contrastive training's encoder.
         cache: states of all sentences, by the encoder that the training began with.
         n_entities: of the vocabulary.
         executor: where the encoder runs.
+        folder: receives the sentences, which conditioned retrieval reads anew.
     """
-    inputs = cache.inputs
-    found: dict[int, PartStates] = {}
-    with console.meter("contrast view, sentences", sum(inputs.rows)) as meter:
-        for place, one in executor.map(ContrastStatesWorker, (encoder,), cache.parts, gpu=True):
-            found[place] = one
-            meter.add(inputs.rows[place])
-    ordered = [found[place] for place in sorted(found)]
-    read = [InputRows.read(part.local_copy(machine_cache())) for part in inputs.parts]
-    taken = [(own, row) for own, states in zip(read, ordered, strict=True) for row in states.rows.tolist()]
-    dim = TextEncoder.load(encoder).dim
-    sentences = EntitySentences.of(
-        n_entities,
-        np.array([own.entity_id[row] for own, row in taken], np.int64),
-        [own.ids[own.offsets[row] : own.offsets[row + 1]] for own, row in taken],
-        np.array([own.mask_index[row] for own, row in taken], np.int64),
-        np.concatenate([np.zeros((0, dim), np.float32), *(states.states_nD for states in ordered)]),
-    )
-    return ContrastView(unit(sentences.means), sentences, encoder)
+    dim, scratch = TextEncoder.load(encoder).dim, workspace.bundles.staging()
+    try:
+        states = _states(encoder, cache, executor)
+        found = write_sentences(folder, scratch, n_entities, dim, partial(_sentences, cache), states)
+    finally:
+        shutil.rmtree(scratch)
+    return unit(found.means)
 
 
-class PartStates(NamedTuple):
-    """Rows of a part that have text, ascending, and their states at the mask, float32 [n, D]."""
+def _states(encoder: str, cache: FrozenCache, executor: Executor) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield the states of every part's sentences, in the order of the parts."""
+    rows = cache.inputs.rows
+    with console.meter("contrast view, sentences", sum(rows)) as meter:
+        made = executor.map(ContrastStatesWorker, (encoder,), cache.parts, gpu=True)
+        for part, states_nD in enumerate(in_order(made)):
+            yield states_nD
+            meter.add(rows[part])
 
-    rows: npt.NDArray[np.int64]
-    states_nD: npt.NDArray[np.float32]
+
+def _sentences(cache: FrozenCache) -> Iterator[SentenceRows]:
+    """Yield every part's sentences; contexts without text are left out."""
+    for part in cache.inputs.parts:
+        own = InputRows.read(part.local_copy(machine_cache()))
+        told = own.lengths > BARE_TOKENS
+        tokens = own.ids[np.repeat(told, own.lengths)]
+        yield SentenceRows(own.entity_id[told], own.lengths[told], own.mask_index[told], tokens)
 
 
 class ContrastStatesWorker:
@@ -91,10 +75,10 @@ class ContrastStatesWorker:
     def __init__(self, encoder: str) -> None:
         self._encoder = TextEncoder.load(encoder).to(worker_device())
 
-    def __call__(self, part: CachedPart) -> PartStates:
-        """Return the states of a part's sentences; contexts without text are left out."""
+    def __call__(self, part: CachedPart) -> npt.NDArray[np.float32]:
+        """Return the states at the masks of a part's sentences that have text, [n, D]."""
         data = part.open()
         states_nD = np.zeros((len(data), self._encoder.dim), np.float32)
         for rows, found_nD in masked_states(self._encoder, data):
             states_nD[rows] = found_nD
-        return PartStates(data.with_text, states_nD[data.with_text])
+        return states_nD[data.with_text]

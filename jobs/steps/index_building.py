@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from engine.catalogue import SENTENCES
 from engine.corpus.blocks.format import read_descriptions
 from engine.corpus.inputs.format import open_inputs
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.corpus.sentences import write_sentences
 from engine.entity_types import TYPES
-from engine.errors import StorageError, UserError
+from engine.errors import StorageError
 from engine.models.text import TextEncoder
 from engine.retrieval.code_building import AUTO
 from engine.retrieval.entity_sentences import CONTRAST
@@ -19,6 +17,7 @@ from engine.retrieval.skipgrams import SKIPGRAMS
 from engine.stages.type_mentions import TYPING
 from engine.storage.bundle import Manifest
 from engine.storage.parts import read_pointer
+from engine.storage.staging import staged_removed
 from engine.storage.workspace import Workspace
 from engine.training.contrast_lists import MinedLists, open_lists
 from engine.typing.labels_file import LabelsFile
@@ -26,7 +25,7 @@ from jobs import console
 from jobs.settings import TEMPERATURE
 from jobs.steps.encoder_training import trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
-from jobs.steps.index_writing import add_codes, write_vectors
+from jobs.steps.index_writing import add_codes
 from jobs.steps.kept_model import keep_language_model
 from jobs.steps.masked_lm import NO_MASKED_LM, MaskedLmUse, check_adaptable
 from jobs.steps.publishing import check_before_work, publish_beside
@@ -66,15 +65,15 @@ def build(
             "none"; None: those that were mined last, where there are any.
         index: how the views are searched; see :func:`engine.retrieval.code_building.kind_for`.
     """
-    with given_or_auto(executor, workspace.root) as where:
-        sources = _open_sources(
-            workspace, untrained, where, temperature, inputs, distributions, masked_lm, types, lists
-        )
-        made = BuiltViews()
-        for builder in BUILDERS:
-            builder(sources, made)
-        check_finite(made)
-    return _publish(sources, made, index)
+    with staged_removed():
+        with given_or_auto(executor, workspace.root) as where:
+            sources = _open_sources(
+                workspace, untrained, where, temperature, inputs, distributions, masked_lm, types, lists
+            )
+            made = BuiltViews(workspace.bundles.staging())
+            for builder in BUILDERS:
+                builder(sources, made)
+        return _publish(sources, made, index)
 
 
 def _open_sources(
@@ -138,31 +137,13 @@ def _lists(workspace: Workspace, key: str | None) -> MinedLists | None:
         return None
 
 
-def check_finite(made: BuiltViews) -> None:
-    """Refuse vectors that are no numbers: nothing would be near them.
-
-    Raises:
-        UserError: names the view and how many of its entities have such vectors.
-    """
-    for name, vectors in made.views.items():
-        if broken := int((~np.isfinite(vectors).all(axis=1)).sum()):
-            raise UserError(
-                f"view {name!r}: the vectors of {broken} of {len(vectors)} entities are no finite numbers; "
-                "nothing was published: the encoder that makes them is broken, copy it again, or train it "
-                "again with a lower --learning-rate"
-            )
-
-
 def _publish(sources: Sources, made: BuiltViews, index: str) -> Manifest:
     workspace, inputs, encoders = sources.workspace, sources.cache.inputs, sources.encoders
-    staged = workspace.bundles.staging()
+    staged = made.staged
     workspace.entities.fetch(staged / "entities.parquet")
     write_sentences(workspace, staged / SENTENCES, len(sources.descriptions), made.refused_images)
     TextEncoder.load(encoders.of_mask_view).save(staged / "encoder")
     load_tokenizer(encoders.base).save_pretrained(staged / "encoder")
-    write_vectors(staged, made.views)
-    for write in made.writers:
-        write(staged)
     settings = {
         **keep_language_model(workspace, staged),
         "encoder": encoders.base,

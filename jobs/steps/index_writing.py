@@ -1,4 +1,4 @@
-"""Write the views of a bundle: vectors, and codes where they are too many to be read for every query."""
+"""Write codes beside the views that are too large to be read for every query."""
 
 from __future__ import annotations
 
@@ -19,12 +19,6 @@ from engine.retrieval.code_building import (
 from engine.retrieval.codes import EXACT, codes_file
 from engine.retrieval.index import VectorIndex, Vectors, index_file, map_hubness
 from jobs import console
-
-
-def write_vectors(staged: Path, views: Mapping[str, Vectors]) -> None:
-    """Write the vectors of every view."""
-    for name, vectors in views.items():
-        VectorIndex(vectors).write(staged / index_file(name))
 
 
 def add_codes(staged: Path, views: Mapping[str, Vectors], asked: str) -> dict[str, Any]:

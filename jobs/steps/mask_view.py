@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from engine.models.device import worker_device
@@ -15,7 +14,7 @@ from engine.models.fingerprint import check_unchanged, model_fingerprint
 from engine.models.text import TextEncoder
 from engine.retrieval.index import Vectors
 from engine.retrieval.views import EntitySums, mean_view
-from engine.storage.parts import PartFolder
+from engine.storage.parts import PartFolder, check_whole
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedPart, FrozenCache, masked_sums
@@ -49,8 +48,9 @@ def mask_view(
     key = f"{inputs.manifest.settings.parts_key()}-{fingerprint[:8]}-{SUMS}"
     tasks = {part: SumsTask(part, states) for part, states in zip(inputs.names, cache.parts, strict=True)}
     rows = dict(zip(inputs.names, inputs.rows, strict=True))
-    made = make_parts(
-        _parts(workspace, key),
+    parts = _parts(workspace, key)
+    make_parts(
+        parts,
         tasks,
         MaskSumsWorker,
         (workspace.root.uri, encoder, fingerprint, key),
@@ -59,18 +59,16 @@ def mask_view(
         size=lambda task: rows[task.name],
         gpu=True,
     )
-    return mean_view({place: made.parts[part] for place, part in enumerate(inputs.names)}, n_entities)
+    # One at a time, as an entity of which every part has a sentence has a sum in each.
+    return mean_view((_read_sums(parts.file(part)) for part in inputs.names), n_entities)
 
 
-def _parts(workspace: Workspace, key: str) -> PartFolder[EntitySums]:
-    return PartFolder(workspace.cache(key), (".safetensors",), _read_sums)
+def _parts(workspace: Workspace, key: str) -> PartFolder[None]:
+    return PartFolder(workspace.cache(key), (".safetensors",), check_whole)
 
 
 def _read_sums(file: Store) -> EntitySums:
-    try:
-        kept = load_file(file.local_copy(machine_cache()))
-    except SafetensorError as error:  # a file that is cut
-        raise ValueError(str(error)) from error
+    kept = load_file(file.local_copy(machine_cache()))
     return EntitySums(kept["ids"], kept["sums"])
 
 
@@ -92,9 +90,8 @@ class MaskSumsWorker:
         self._parts = _parts(Workspace.open(workspace), key)
         self._encoder = TextEncoder.load(encoder).to(worker_device())
 
-    def __call__(self, task: SumsTask) -> EntitySums:
-        """Write and return the sums of a part."""
+    def __call__(self, task: SumsTask) -> None:
+        """Write the sums of a part."""
         found = EntitySums(*masked_sums(self._encoder, task.part.open()))
         with self._parts.writing(task.name) as path:
             save_file({"ids": found.ids, "sums": found.sums_nD}, path)
-        return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ from engine.training.cache import CachedPart, FrozenCache, InputRows
 from engine.training.masked_lm import Masking, Sentence, passes_over, recipe, train
 from jobs import console
 from jobs.settings import MASKED_LM_SENTENCES
-from jobs.workers.executor import Executor
+from jobs.workers.executor import Executor, in_order
 
 SEED = 13
 ROWS = 256
@@ -152,34 +153,36 @@ def _part_states(
 def mean_states(cache: FrozenCache, model: ProbedModel, n_entities: int, executor: Executor) -> Vectors:
     """Return the unit mean of every entity's states, [N, D], as :func:`mention_states` has them.
 
-    Of the states of each part the sums alone stay in memory.
+    Of the states of each part the sums alone are kept, and those of all parts added up.
     """
-    found = {}
-    for part, (entities, states_nD) in _part_states(cache, model, executor):
-        ids, places = np.unique(entities, return_inverse=True)
-        sums_nD = np.zeros((len(ids), states_nD.shape[1]))
-        np.add.at(sums_nD, places, states_nD.astype(np.float64))
-        found[part] = EntitySums(ids, sums_nD)
-    return mean_view(found, n_entities)
+    return mean_view(map(_sums, in_order(_part_states(cache, model, executor))), n_entities)
+
+
+def _sums(states: PartStates) -> EntitySums:
+    ids, places = np.unique(states.entities, return_inverse=True)
+    sums_nD = np.zeros((len(ids), states.states_nD.shape[1]))
+    np.add.at(sums_nD, places, states.states_nD.astype(np.float64))
+    return EntitySums(ids, sums_nD)
 
 
 def mention_states(
-    cache: FrozenCache, model: ProbedModel, n_entities: int, executor: Executor
+    cache: FrozenCache, model: ProbedModel, n_entities: int, executor: Executor, folder: Path
 ) -> MentionStates:
-    """Return the states of all drawn sentences that have text, by the model that is asked for class names.
+    """Write the states of all drawn sentences that have text, by the model that is asked for class names.
 
     Args:
         cache: of the base's frozen layers.
         model: its states at the masks.
         n_entities: of the vocabulary.
         executor: where it runs.
+        folder: receives them.
     """
-    found = dict(_part_states(cache, model, executor))
-    parts = [found[part] for part in sorted(found)]
-    entities = np.concatenate([part.entities for part in parts])
-    order = np.argsort(entities, kind="stable")
-    starts = np.searchsorted(entities[order], np.arange(n_entities + 1)).astype(np.int64)
-    return MentionStates(starts, np.concatenate([part.states_nD for part in parts])[order])
+    counts_N = np.zeros(n_entities, np.int64)
+    for part in cache.inputs.parts:
+        rows = InputRows.read(part.local_copy(machine_cache()), with_ids=False)
+        counts_N += np.bincount(rows.entity_id[rows.lengths > BARE_TOKENS], minlength=n_entities)
+    dim, parts = TextEncoder.load(model.base).dim, in_order(_part_states(cache, model, executor))
+    return MentionStates.write_parts(folder, counts_N, dim, parts)
 
 
 def check_adaptable(base: str) -> None:

@@ -7,6 +7,7 @@ its largest are kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +33,11 @@ from jobs import console
 from jobs.steps.encoder_training import Trained
 from jobs.workers.executor import Executor
 
+PREDICTIONS = 1 << 22
+"""Predictions of a task at most, for all entities that it takes. With their logarithms and what is in between
+they are nine arrays of float64 at most, 300 MB."""
 ENTITIES_A_TASK = 128
-"""Their dense predictions and logarithms are 2 * 128 * 50,000 * 8 B = 100 MB in a vocabulary of 50,000."""
+"""Entities of a task at most."""
 
 CONTEXTS = 64
 """Contexts of a forward pass."""
@@ -86,31 +90,40 @@ class Means(NamedTuple):
     distributions: EntityDistributions
 
 
-def multimodal_view(
-    source: ViewSource, n_entities: int, executor: Executor
-) -> tuple[Vectors, EntityDistributions]:
-    """Return each entity's unit mean state, centred, [N, D], and its distributions."""
-    found = _entity_means(source, n_entities, executor, "multi-modal view, entities")
-    return centred(unit(found.states_nD)), found.distributions
+def multimodal_view(source: ViewSource, n_entities: int, executor: Executor, folder: Path) -> Vectors:
+    """Return each entity's unit mean state, centred, [N, D], and write its distributions into a folder."""
+    states: npt.NDArray[np.float64] | None = None
+
+    def collected() -> Iterator[tuple[int, EntityDistributions]]:
+        nonlocal states
+        for first, means in _entity_means(source, n_entities, executor, "multi-modal view, entities"):
+            if states is None:
+                states = np.zeros((n_entities, means.states_nD.shape[1]))
+            states[first : first + len(means.states_nD)] = means.states_nD
+            yield first, means.distributions
+
+    EntityDistributions.write_parts(folder, n_entities, collected())
+    return centred(unit(np.zeros((n_entities, 1)) if states is None else states))
 
 
-def text_distributions(source: TextSource, n_entities: int, executor: Executor) -> EntityDistributions:
-    """Return what the text encoder's head predicts of each entity."""
-    return _entity_means(source, n_entities, executor, "distributions of the text, entities").distributions
-
-
-def _entity_means(source: ViewSource | TextSource, n_entities: int, executor: Executor, label: str) -> Means:
-    firsts = list(range(0, n_entities, ENTITIES_A_TASK))
-    found: dict[int, Means] = {}
-    with console.meter(label, n_entities) as meter:
-        for place, means in executor.map(EntityMeansWorker, (source, n_entities), firsts, gpu=True):
-            found[place] = means
-            meter.add(len(means.distributions))
-    parts = [found[place] for place in sorted(found)]
-    return Means(
-        np.concatenate([part.states_nD for part in parts]),
-        EntityDistributions.concatenate([part.distributions for part in parts]),
+def text_distributions(source: TextSource, n_entities: int, executor: Executor, folder: Path) -> None:
+    """Write what the text encoder's head predicts of each entity into a folder."""
+    found = _entity_means(source, n_entities, executor, "distributions of the text, entities")
+    EntityDistributions.write_parts(
+        folder, n_entities, ((first, means.distributions) for first, means in found)
     )
+
+
+def _entity_means(
+    source: ViewSource | TextSource, n_entities: int, executor: Executor, label: str
+) -> Iterator[tuple[int, Means]]:
+    """Yield the first entity of every task, and the means of its entities."""
+    step = max(1, min(ENTITIES_A_TASK, PREDICTIONS // max(n_entities, 1)))
+    tasks = [range(first, min(first + step, n_entities)) for first in range(0, n_entities, step)]
+    with console.meter(label, n_entities) as meter:
+        for place, means in executor.map(EntityMeansWorker, (source, n_entities), tasks, gpu=True):
+            yield tasks[place].start, means
+            meter.add(len(tasks[place]))
 
 
 class EntityMeansWorker:
@@ -121,10 +134,14 @@ class EntityMeansWorker:
         self._device = worker_device()
         self._contexts = source.contexts()
         self._predictor = source.predictor().to(self._device)
+        usable = self._contexts.usable(source.modality)
+        entities = self._contexts.entity_id[usable]
+        self._by_entity = usable[np.argsort(entities, kind="stable")]
+        self._starts_N1 = np.cumsum([0, *np.bincount(entities, minlength=n_entities)])
 
-    def __call__(self, first: int) -> Means:
-        """Return the means of :data:`ENTITIES_A_TASK` entities from ``first`` on."""
-        states, shares, logs = self.means(first, min(ENTITIES_A_TASK, self._n - first))
+    def __call__(self, entities: range) -> Means:
+        """Return the means of some entities whose ids follow each other."""
+        states, shares, logs = self.means(entities.start, len(entities))
         return Means(states, EntityDistributions.of(shares, logs))
 
     def means(self, first: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -134,8 +151,7 @@ class EntityMeansWorker:
             Of the states [n, D], of the predicted distributions [n, N], and of their logarithms [n, N].
         """
         data, modality = self._contexts, self._source.modality
-        usable = data.usable(modality)
-        own = usable[(data.entity_id[usable] >= first) & (data.entity_id[usable] < first + n)]
+        own = np.sort(self._by_entity[self._starts_N1[first] : self._starts_N1[first + n]])
         own = own[np.argsort(data.lengths[own], kind="stable")]
         states = np.zeros((n, self._predictor.dim))
         shares, logs = np.zeros((n, self._n)), np.zeros((n, self._n))

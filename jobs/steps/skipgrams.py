@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+from bisect import bisect_left
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
 import numpy as np
 import pyarrow.parquet as pq
 
 from engine.corpus.schema import read_manifest
 from engine.corpus.skipgrams import PartCounts, count_skipgrams
-from engine.retrieval.skipgrams import SkipGrams
+from engine.retrieval.skipgrams import WINDOWS, SkipGrams
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.workers.executor import Executor
+
+COUNTS = np.dtype([("hash", "<u8"), ("entity", "<i4"), ("count", "<i4")])
+"""How often an entity has a skip-gram, as it is put in a file."""
+RANGE = 1 << 20
+"""Counts that a range of hashes has, about, at most."""
 
 
 class SkipGramWorker:
@@ -29,18 +41,38 @@ class SkipGramWorker:
             return count_skipgrams(pq.read_table(stream, columns=["entity_id", "sentence", "start", "end"]))
 
 
-def skipgrams(workspace: Workspace, n_entities: int, executor: Executor) -> SkipGrams:
-    """Return the skip-grams of a workspace's whole corpus.
+def skipgrams(workspace: Workspace, n_entities: int, executor: Executor, folder: Path) -> None:
+    """Write the skip-grams of a workspace's whole corpus (:class:`SkipGrams`) into a folder.
 
     Every mention counts, also of sentences that were not drawn for the encoders' input.
+
+    The counts of all parts are put in files by the begin of their hashes and added up one file after the
+    other, so that memory does not grow with the corpus: of 10 million sentences 60 million counts at most
+    are 1 GB on disk, in 64 files, and one of these takes about 150 MB while it is added up.
     """
-    rows = read_manifest(workspace).parts
-    found: dict[int, PartCounts] = {}
-    with console.meter("context features, mentions", sum(rows)) as meter:
-        for part, counts in executor.map(SkipGramWorker, (workspace.root.uri,), list(range(len(rows)))):
-            found[part] = counts
-            meter.add(rows[part])
-    nothing = PartCounts(np.empty(0, np.int32), np.empty(0, np.uint64), np.empty(0, np.int32))
-    together = [nothing, *(found[part] for part in sorted(found))]
-    whole = PartCounts(*(np.concatenate(column) for column in zip(*together, strict=True)))
-    return SkipGrams.collect(*whole, n_entities)
+    rows, scratch = read_manifest(workspace).parts, workspace.bundles.staging()
+    bits = (len(WINDOWS) * sum(rows) // RANGE).bit_length()
+    try:
+        with ExitStack() as opened, console.meter("context features, mentions", sum(rows)) as meter:
+            files = [opened.enter_context((scratch / f"{one}").open("wb")) for one in range(1 << bits)]
+            tasks = list(range(len(rows)))
+            for part, counts in executor.map(SkipGramWorker, (workspace.root.uri,), tasks):
+                _append(files, counts, bits)
+                meter.add(rows[part])
+        ranges = [scratch / f"range-{one}" for one in range(1 << bits)]
+        for one, target in enumerate(ranges):
+            found = np.fromfile(scratch / f"{one}", COUNTS)
+            SkipGrams.collect(found["entity"], found["hash"], found["count"], n_entities).write(target)
+        SkipGrams.write_ranges(folder, n_entities, lambda: map(SkipGrams.read, ranges))
+    finally:
+        shutil.rmtree(scratch)
+
+
+def _append(files: Sequence[IO[bytes]], counts: PartCounts, bits: int) -> None:
+    """Append the counts of a part to the files of the ranges that their hashes are in."""
+    rows = np.empty(len(counts.hashes), COUNTS)
+    rows["hash"], rows["entity"], rows["count"] = counts.hashes, counts.entities, counts.counts
+    rows = rows[np.argsort(rows["hash"], kind="stable")]
+    ends = [bisect_left(rows["hash"], one << (64 - bits)) for one in range(1, 1 << bits)]
+    for file, own in zip(files, np.split(rows, ends), strict=True):
+        file.write(own.tobytes())

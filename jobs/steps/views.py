@@ -6,7 +6,7 @@ builder in :data:`BUILDERS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,16 @@ import numpy as np
 from engine.catalogue import TYPE
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.entity_types import VIEW as TYPES_VIEW
+from engine.errors import UserError
 from engine.models.fingerprint import model_fingerprint
-from engine.retrieval.discriminant import Sides, discriminant_view
+from engine.models.text import TextEncoder
+from engine.retrieval.discriminant import Discriminant, Sides, discriminant
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.entity_sentences import CONTRAST
-from engine.retrieval.index import Vectors
+from engine.retrieval.index import Vectors, hubness_file, index_file, read_vectors, write_vectors
 from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
-from engine.retrieval.views import (
-    centred,
-    hubness,
-    joint_view,
-    scale_to_unit_similarity_std,
-)
+from engine.retrieval.views import ViewPart, centred, hubness, joint_rows, joint_view, row_slices
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from engine.training.contrast_lists import MinedLists
@@ -109,16 +106,49 @@ class BuiltViews:
     """The outputs of the builders, which add to it.
 
     Attributes:
-        views: vectors [N, D] by view.
-        writers: each writes further files into the bundle's staged folder.
+        staged: the bundle's folder, into which files are written as they are made.
+        views: vectors [N, D] by view, mapped.
         settings: entries of the bundle's manifest.
         refused_images: addresses of images that could not be used.
     """
 
+    staged: Path
     views: dict[str, Vectors] = field(default_factory=dict)
-    writers: list[Callable[[Path], None]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     refused_images: Sequence[str] = ()
+
+    def add(self, name: str, vectors: Vectors) -> None:
+        """Write a view, and keep it mapped."""
+        self.add_rows(name, [vectors], vectors.shape)
+
+    def add_rows(self, name: str, blocks: Iterable[Vectors], shape: tuple[int, ...]) -> None:
+        """Write a view of which no process holds more than some rows.
+
+        Args:
+            name: of the view.
+            blocks: rows after one another.
+            shape: of all together, [N, D].
+
+        Raises:
+            UserError: some vectors are no numbers: nothing would be near them. Says how many.
+        """
+        path, broken = self.staged / index_file(name), 0
+
+        def counted() -> Iterator[Vectors]:
+            nonlocal broken
+            for block in blocks:
+                for some in row_slices(len(block)):
+                    broken += int((~np.isfinite(block[some]).all(axis=1)).sum())
+                yield block
+
+        write_vectors(path, counted(), shape)
+        if broken:
+            raise UserError(
+                f"view {name!r}: the vectors of {broken} of {shape[0]} entities are no finite numbers; "
+                "nothing was published: the encoder that makes them is broken, copy it again, or train it "
+                "again with a lower --learning-rate"
+            )
+        self.views[name] = read_vectors(path, mapped=True)
 
 
 Builder = Callable[[Sources, BuiltViews], None]
@@ -126,7 +156,7 @@ Builder = Callable[[Sources, BuiltViews], None]
 
 def build_mask(sources: Sources, made: BuiltViews) -> None:
     """Add the mask view, the unit means of the mask representations: "mask"."""
-    made.views["mask"] = _mask_view("mask", sources.encoders.of_mask_view, sources.cache, sources)
+    made.add("mask", _mask_view("mask", sources.encoders.of_mask_view, sources.cache, sources))
 
 
 def _mask_view(name: str, encoder: str, cache: FrozenCache, sources: Sources) -> Vectors:
@@ -154,15 +184,16 @@ def build_text_distributions(sources: Sources, made: BuiltViews) -> None:
         )
         return
     source = TextSource(trained, sources.cache, sources.temperature)
-    distributions = text_distributions(source, len(sources.descriptions), sources.executor)
-    made.writers.append(lambda staged: distributions.write(staged / distributions_folder("mask")))
+    folder = made.staged / distributions_folder("mask")
+    text_distributions(source, len(sources.descriptions), sources.executor, folder)
     made.settings["text_distributions"] = {"trained": trained.name, "temperature": sources.temperature}
 
 
 def build_description(sources: Sources, made: BuiltViews) -> None:
     """Add the unit vectors of the descriptions, "description"; zeros where there is none."""
-    made.views["description"] = description_view(
-        sources.workspace, sources.encoders.base, sources.descriptions, sources.executor
+    texts = sources.descriptions
+    made.add(
+        "description", description_view(sources.workspace, sources.encoders.base, texts, sources.executor)
     )
 
 
@@ -174,13 +205,13 @@ def build_lexical(sources: Sources, made: BuiltViews) -> None:
             f"lexical view: {view.wordless} of {len(view.vectors)} entities have texts, but no word that "
             "another entity has too; they get no vector in it"
         )
-    made.views["lexical"] = view.vectors
+    made.add("lexical", view.vectors)
 
 
 def build_skipgrams(sources: Sources, made: BuiltViews) -> None:
     """Add the context features of SetExpan and CaSE, which are no vectors: a folder of their own."""
-    found = skipgrams(sources.workspace, len(sources.descriptions), sources.executor)
-    made.writers.append(lambda staged: found.write(staged / SKIPGRAMS))
+    n_entities, folder = len(sources.descriptions), made.staged / SKIPGRAMS
+    skipgrams(sources.workspace, n_entities, sources.executor, folder)
 
 
 def build_multimodal(sources: Sources, made: BuiltViews) -> None:
@@ -199,11 +230,11 @@ def build_multimodal(sources: Sources, made: BuiltViews) -> None:
     # The states that it was trained on: the text encoder may be another one.
     cache = frozen_cache(sources.workspace, inputs, trained.model, executor=sources.executor)
     source = ViewSource(sources.workspace.root.uri, trained, cache, trained.modality, sources.temperature)
-    states, distributions = multimodal_view(source, n_entities, sources.executor)
+    folder = made.staged / distributions_folder("multimodal")
+    made.add("multimodal", multimodal_view(source, n_entities, sources.executor, folder))
     contexts = source.contexts()
-    made.views |= {"image": centred(image_view(contexts, n_entities)), "multimodal": states}
+    made.add("image", centred(image_view(contexts, n_entities)))
     made.refused_images = contexts.features.refused
-    made.writers.append(lambda staged: distributions.write(staged / distributions_folder("multimodal")))
     made.settings["multimodal"] = {
         "trained": trained.name,
         "modality": trained.modality,
@@ -217,25 +248,19 @@ def build_masked_lm(sources: Sources, made: BuiltViews) -> None:
     use = sources.masked_lm
     if not (use.adapt or use.class_names):
         return
-    base, folder = sources.encoders.base, PROBING
+    base = sources.encoders.base
     made.settings["masked_lm"] = asdict(use)
     model = masked_lm(sources.workspace, base, use)
     asked = sources.cache, model, len(sources.descriptions), sources.executor
     if not use.class_names:
-        made.views[ADAPTED] = centred(mean_states(*asked))
+        made.add(ADAPTED, centred(mean_states(*asked)))
         return
-    mentions = mention_states(*asked)
+    folder = made.staged / PROBING
+    mentions = mention_states(*asked, folder / "mentions")
     if use.adapt:
-        made.views[ADAPTED] = centred(mentions.means())
-
-    def write_tokenizer(target: Path) -> None:
-        load_tokenizer(base).save_pretrained(target)
-
-    made.writers += [
-        lambda staged: mentions.write(staged / folder / "mentions"),
-        lambda staged: model.load().save_pretrained(staged / folder / "model"),
-        lambda staged: write_tokenizer(staged / folder / "model"),
-    ]
+        made.add(ADAPTED, centred(mentions.means()))
+    model.load().save_pretrained(folder / "model")
+    load_tokenizer(base).save_pretrained(folder / "model")
 
 
 def build_contrast(sources: Sources, made: BuiltViews) -> None:
@@ -257,11 +282,17 @@ def build_contrast(sources: Sources, made: BuiltViews) -> None:
     made.settings[CONTRAST] = {"trained": trained.name}
     cache = frozen_cache(sources.workspace, inputs, trained.model, executor=sources.executor)
     if not trained.seed_text:
-        made.views[CONTRAST] = _mask_view(CONTRAST, trained.folder.uri, cache, sources)
+        made.add(CONTRAST, _mask_view(CONTRAST, trained.folder.uri, cache, sources))
         return
-    view = contrast_view(trained.folder.uri, cache, len(sources.descriptions), sources.executor)
-    made.views[CONTRAST] = view.vectors
-    made.writers.append(view.write)
+    n_entities, folder = len(sources.descriptions), made.staged / CONTRAST
+    made.add(
+        CONTRAST,
+        contrast_view(
+            sources.workspace, trained.folder.uri, cache, n_entities, sources.executor, folder / "sentences"
+        ),
+    )
+    TextEncoder.load(trained.folder.uri).save(folder / "encoder")
+    load_tokenizer(trained.folder.uri).save_pretrained(folder / "encoder")
 
 
 def build_types(sources: Sources, made: BuiltViews) -> None:
@@ -275,52 +306,59 @@ def build_types(sources: Sources, made: BuiltViews) -> None:
             f"types: the corpus has an attribute {TYPE!r} of its own, which entities are filtered by as "
             "before; what the typing model found is in words, in the view and in `retexpan+types`"
         )
-    made.views[TYPES_VIEW] = typed.view
+    made.add(TYPES_VIEW, typed.view)
     made.settings["types"] = {"model": sources.types, "fingerprint": model_fingerprint(sources.types)}
-    made.writers.append(typed.write)
+    typed.write(made.staged)
 
 
 def build_joint(sources: Sources, made: BuiltViews) -> None:
     """Add the views before it side by side, "joint", and its hubness."""
-    view = joint_view(_joined(sources, made))
-    if sources.lists is not None:
-        view = _told_apart(view, sources.lists, made)
-    made.views["joint"] = view
-    penalty = hubness(view)
-    made.writers.append(
-        lambda staged: np.save(staged / "index" / "joint.hubness.npy", penalty, allow_pickle=False)
-    )
+    parts = _joined(sources, made)
+    shape = len(sources.descriptions), sum(part.vectors_ND.shape[1] for part in parts)
+    blocks = joint_view(parts)
+    if (told_apart := _discriminant(sources.lists, parts, made)) is not None:
+        blocks = map(told_apart.apply, blocks)
+    made.add_rows("joint", blocks, shape)
+    np.save(made.staged / hubness_file("joint"), hubness(made.views["joint"]), allow_pickle=False)
 
 
-def _told_apart(view: Vectors, lists: MinedLists, made: BuiltViews) -> Vectors:
-    """Return the joint view after what the seeds of some queries say of it; with images as it is."""
+def _discriminant(
+    lists: MinedLists | None, parts: Sequence[ViewPart], made: BuiltViews
+) -> Discriminant | None:
+    """Return what seeds of mined lists tell apart in the joint view; None without lists, or with images."""
+    if lists is None:
+        return None
     if "multimodal" in made.views:
         console.say(f"the joint view with images is made without the seeds of the lists {lists.key}")
-        return view
+        return None
     made.settings["discriminant"] = {"lists": lists.key}
-    return discriminant_view(view, [Sides(one.positive, one.negative) for one in lists.read(len(view))])
+    sides = [Sides(one.positive, one.negative) for one in lists.read(len(parts[0].vectors_ND))]
+    seeds = np.unique(np.concatenate([ids for query in sides for ids in query]).astype(np.int64))
+    places = [Sides(*(np.searchsorted(seeds, ids).astype(np.int32) for ids in query)) for query in sides]
+    return discriminant(joint_rows(parts, seeds), places)
 
 
-def _joined(sources: Sources, made: BuiltViews) -> list[Vectors]:
+def _joined(sources: Sources, made: BuiltViews) -> list[ViewPart]:
     """Return the joint view's parts: views of the text, and the multi-modal view with equal weight."""
     views = made.views
     # What contrast was trained on tells attributes apart that entity prediction alone does not.
-    mask = centred(views.get(CONTRAST, views["mask"]))
-    texts = [centred(views["description"]), views["lexical"]]
+    mask = ViewPart.centred(views.get(CONTRAST, views["mask"]))
+    texts = [ViewPart.centred(views["description"]), ViewPart(views["lexical"])]
     if "multimodal" not in views:
-        types = [TYPES_WEIGHT * views[TYPES_VIEW]] if TYPES_VIEW in views else []
+        types = [ViewPart(views[TYPES_VIEW], factor=TYPES_WEIGHT)] if TYPES_VIEW in views else []
         # Both read the same mentions: together they are as long as one view.
-        read = [0.5**0.5 * one for one in (mask, views[ADAPTED])] if ADAPTED in views else [mask]
-        return [*read, *texts, *types]
+        both = (mask, ViewPart(views[ADAPTED])) if ADAPTED in views else ()
+        return [*(one.times(0.5**0.5) for one in both), *([] if both else [mask]), *texts, *types]
     if left_out := [name for name in (ADAPTED, TYPES_VIEW) if name in views]:
         console.say(f"the joint view with images is made without {' and '.join(left_out)}")
+    multimodal = ViewPart(views["multimodal"])
     if made.settings["multimodal"]["modality"] == "image":
-        return [views["multimodal"]]
+        return [multimodal]
     # The state is trained on the same texts: a mask view that is not trained would only add noise to it.
     texts = [*([mask] if sources.trained or CONTRAST in views else []), *texts]
     return [
-        *(scale_to_unit_similarity_std(text) for text in texts if text.any()),
-        STATE_WEIGHT * scale_to_unit_similarity_std(views["multimodal"]),
+        *(text.with_unit_similarity_std() for text in texts if text.vectors_ND.any()),
+        multimodal.with_unit_similarity_std().times(STATE_WEIGHT),
     ]
 
 

@@ -12,7 +12,7 @@ import os
 import pickle
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
@@ -237,6 +237,17 @@ class AutoExecutor:
             self._open.enter_context(session())
             self._ray = RayExecutor(self._workers, self._shared)
         yield from self._ray.map(worker, arguments, tasks, gpu)
+
+
+def in_order(results: Iterable[tuple[int, T]]) -> Iterator[T]:
+    """Yield what :meth:`Executor.map` yields in the order of the tasks; what comes early waits."""
+    waiting: dict[int, T] = {}
+    turn = 0
+    for place, result in results:
+        waiting[place] = result
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1
 
 
 def given_or_auto(executor: Executor | None, *shared: Store) -> AbstractContextManager[Executor]:

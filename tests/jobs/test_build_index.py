@@ -28,7 +28,6 @@ from engine.retrieval.index import VectorIndex, unit, views_of
 from engine.retrieval.mention_states import MentionStates
 from engine.retrieval.opening import open_index
 from engine.retrieval.shards import ShardedIndex
-from engine.retrieval.views import centred, joint_view
 from engine.stages.base import Pipeline
 from engine.stages.cgexpan import CGExpan
 from engine.storage.bundle import Bundle
@@ -39,7 +38,7 @@ from engine.training.cache import InputRows
 from jobs import build_index
 from jobs.steps import masked_lm as steps_of_masked_lm
 from jobs.steps.frozen_cache import frozen_cache
-from jobs.steps.index_building import build, check_finite
+from jobs.steps.index_building import build
 from jobs.steps.masked_lm import MaskedLmUse, mean_states
 from jobs.steps.masked_lm import masked_lm as masked_lm_of
 from jobs.steps.model_input import preprocess
@@ -50,6 +49,7 @@ from serve.operations import bundles
 from tests.jobs.conftest import METALS, import_metals, prepare_metals
 from tests.support.commands import run_command
 from tests.support.encoders import letter_tokenizer, tiny_model, write_encoder, write_masked_lm
+from tests.support.plain_views import plain_centred, plain_joint
 
 
 def vectors(bundle: Bundle, view: str) -> np.ndarray:
@@ -199,11 +199,11 @@ def test_the_contrastive_training_has_a_view_and_its_sentences_and_answers(
     for one in (bundle, unread):
         assert ((vectors(one, "contrast") * unit(plain)).sum(axis=1) > 0.999).all()
         parts = [
-            centred(vectors(one, "contrast")),
-            centred(vectors(one, "description")),
+            plain_centred(vectors(one, "contrast")),
+            plain_centred(vectors(one, "description")),
             vectors(one, "lexical"),
         ]
-        np.testing.assert_allclose(vectors(one, "joint"), joint_view(parts), atol=1e-5)
+        np.testing.assert_allclose(vectors(one, "joint"), plain_joint(parts), atol=1e-5)
     assert np.abs(vectors(bundle, "contrast") - vectors(bundle, "mask")).max() > 0.1
     sentences = EntitySentences.read(bundle.path("contrast") / "sentences")
     assert sentences.counts(np.arange(len(METALS), dtype=np.int32)).tolist() == [10] * len(METALS)
@@ -254,10 +254,10 @@ def test_an_adapted_encoder_is_half_of_the_mask_views_place(
         for name in ("adapted", "mask", "description", "lexical", "joint")
     }
     means = MentionStates.read(bundle.path("probing/mentions")).means()
-    np.testing.assert_allclose(views["adapted"], centred(means), atol=1e-5)
-    half = [np.sqrt(0.5) * one for one in (centred(views["mask"]), views["adapted"])]
-    texts = [centred(views["description"]), views["lexical"]]
-    np.testing.assert_allclose(views["joint"], joint_view([*half, *texts]), atol=1e-6)
+    np.testing.assert_allclose(views["adapted"], plain_centred(means), atol=1e-5)
+    half = [np.sqrt(0.5) * one for one in (plain_centred(views["mask"]), views["adapted"])]
+    texts = [plain_centred(views["description"]), views["lexical"]]
+    np.testing.assert_allclose(views["joint"], plain_joint([*half, *texts]), atol=1e-6)
     # Without the states of all mentions the means are the same, but not to the last bit.
     cache = frozen_cache(workspace, open_inputs(workspace), EMBEDDED, executor=LocalExecutor())
     model = masked_lm_of(workspace, EMBEDDED, both)
@@ -346,8 +346,10 @@ def test_an_encoder_of_another_family_is_not_adapted(tmp_path: Path) -> None:
         build(workspace, untrained=True, executor=LocalExecutor(), masked_lm=MaskedLmUse(adapt=True))
 
 
-def test_vectors_that_are_no_numbers_are_not_published() -> None:
+def test_vectors_that_are_no_numbers_are_not_published(tmp_path: Path) -> None:
     broken = np.array([[1, 0], [np.nan, 0], [0, np.inf]], np.float32)
-    made = BuiltViews(views={"lexical": np.eye(3, dtype=np.float32), "mask": broken})
+    made = BuiltViews(tmp_path)
+    made.add("lexical", np.eye(3, dtype=np.float32))
     with pytest.raises(UserError, match=r"view 'mask': the vectors of 2 of 3 entities are no finite numbers"):
-        check_finite(made)
+        made.add("mask", broken)
+    assert list(made.views) == ["lexical"]

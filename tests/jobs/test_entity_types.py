@@ -17,7 +17,6 @@ from engine.methods import METHODS
 from engine.models.fingerprint import model_fingerprint
 from engine.query import Query
 from engine.retrieval.index import VectorIndex, unit
-from engine.retrieval.views import centred, joint_view
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from engine.typing.mentions import Mention
@@ -31,6 +30,7 @@ from tests.jobs.conftest import METALS, import_metals
 from tests.support.commands import run_command
 from tests.support.corpora import jsonl, run_import
 from tests.support.encoders import write_encoder
+from tests.support.plain_views import plain_centred, plain_joint
 
 LABELS = ["metal", "person", "ore", "noble_metal"]
 
@@ -78,9 +78,9 @@ def test_types_and_view_are_those_of_a_plain_loop(made: tuple[Workspace, str]) -
         name: VectorIndex.read(bundle.path(f"index/{name}.faiss")).vectors_ND
         for name in ("types", "mask", "description", "lexical", "joint")
     }
-    np.testing.assert_allclose(views["types"], centred(unit((total / 4).astype(np.float32))), atol=2e-3)
-    texts = [centred(views["mask"]), centred(views["description"]), views["lexical"]]
-    np.testing.assert_allclose(views["joint"], joint_view([*texts, 0.5 * views["types"]]), atol=1e-6)
+    np.testing.assert_allclose(views["types"], plain_centred(unit((total / 4).astype(np.float32))), atol=2e-3)
+    texts = [plain_centred(views["mask"]), plain_centred(views["description"]), views["lexical"]]
+    np.testing.assert_allclose(views["joint"], plain_joint([*texts, 0.5 * views["types"]]), atol=1e-6)
 
 
 def test_they_are_an_attribute_a_method_and_kept(

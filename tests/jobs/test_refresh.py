@@ -19,7 +19,6 @@ from engine.generation.trie import Trie
 from engine.losses.settings import UltraFineSettings
 from engine.models.hub import EMBEDDED, embedded_model_path
 from engine.retrieval.index import VectorIndex
-from engine.retrieval.views import EntitySums
 from engine.storage.bundle import Bundle, current_id
 from engine.storage.workspace import Workspace
 from engine.training.contrast_lists import ContrastLists, open_lists, publish_lists
@@ -132,9 +131,9 @@ def test_by_default_the_encoder_stays_and_new_parts_alone_are_read(
     read: list[str] = []
     summed = MaskSumsWorker.__call__
 
-    def noted(self: MaskSumsWorker, task: SumsTask) -> EntitySums:
+    def noted(self: MaskSumsWorker, task: SumsTask) -> None:
         read.append(task.name)
-        return summed(self, task)
+        summed(self, task)
 
     monkeypatch.setattr(MaskSumsWorker, "__call__", noted)
     words = ("--workspace", tmp_path / "w", "--pool", 1)

@@ -29,6 +29,7 @@ from engine.training.text import EncoderTraining
 from engine.training.text_head import HEAD
 from engine.training.trainer import StepReport, Trainer
 from jobs import train_encoder
+from jobs.steps import multimodal_views
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.masked_lm import NO_MASKED_LM
@@ -121,7 +122,7 @@ def test_what_was_cut_of_a_finished_run_is_made_again(
 
 @pytest.mark.usefixtures("alone")
 def test_the_head_is_kept_and_predicts_each_entity_for_probexpan(
-    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Means over an entity's sentences of the distributions and of their logarithms, at a temperature."""
     workspace = Workspace.open(prepared)
@@ -143,9 +144,8 @@ def test_the_head_is_kept_and_predicts_each_entity_for_probexpan(
         lists=None,
         executor=LocalExecutor(),
     )
-    build_text_distributions(sources, made := BuiltViews())
-    (write,) = made.writers
-    write(tmp_path)
+    monkeypatch.setattr(multimodal_views, "PREDICTIONS", 4 * len(METALS))  # four entities a task
+    build_text_distributions(sources, BuiltViews(tmp_path))
     found = EntityDistributions.read(tmp_path / distributions_folder("mask"))
     inputs = InputRows.read(open_inputs(workspace).parts[0].path)
     encoder, weights = TextEncoder.load(trained.folder.path), load_file(f"{trained.folder.path}/{HEAD}")
@@ -163,15 +163,15 @@ def test_the_head_is_kept_and_predicts_each_entity_for_probexpan(
         expected = (logs - logs.mean()) / logs.std()
         np.testing.assert_allclose(found.logs.dense([entity], len(METALS))[0], expected, atol=0.05)
     headless = replace(trained, folder=Store.open(tmp_path))
-    build_text_distributions(replace(sources, trained=headless), nothing := BuiltViews())
-    assert not nothing.writers
+    build_text_distributions(replace(sources, trained=headless), nothing := BuiltViews(tmp_path / "no"))
+    assert not nothing.staged.exists()
     assert "`seedset train-encoder --restart` makes one" in capsys.readouterr().err
     # A corpus of more entities than the head knows, encoded by `build-index --inputs`.
     grown = Workspace.open(shutil.copytree(prepared, tmp_path / "grown"))
     sentences = {name: [f"We know {name}."] for name in [*METALS, "copper"]}
     run_import(grown.root.uri, ultrawiki(tmp_path / "raw", sentences), "ultrawiki", overwrite=True)
     build_text_distributions(replace(sources, workspace=grown, descriptions=[""] * 7), nothing)
-    assert not nothing.writers
+    assert not nothing.staged.exists()
     assert f"the text encoder {trained.name} was trained on another corpus" in capsys.readouterr().err
 
 

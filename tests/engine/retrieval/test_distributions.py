@@ -86,6 +86,17 @@ def test_they_are_read_as_they_were_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.mean_log_B, found.mean_log_B)
 
 
+def test_parts_are_put_in_their_places_in_any_order(tmp_path: Path) -> None:
+    rows = random_rows(7, 12, 12, 1)
+    parts = [EntityDistributions.of(some, np.log(some), 4) for some in np.split(rows, [5, 9])]
+    EntityDistributions.concatenate(parts).write(tmp_path / "plain")
+    EntityDistributions.write_parts(tmp_path / "x", 12, [(9, parts[2]), (0, parts[0]), (5, parts[1])], 4)
+    for name in ("ids", "values", "rest", "log/ids", "log/values", "log/rest", "log/mean"):
+        plain, found = (np.load(tmp_path / folder / f"{name}.npy") for folder in ("plain", "x"))
+        assert plain.dtype == found.dtype
+        np.testing.assert_array_equal(found, plain)
+
+
 def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
     rows = random_rows(7, 12, 12)
     EntityDistributions.of(rows, np.log(rows), 4).write(tmp_path / "x")

@@ -1,12 +1,15 @@
 """The sentences of entities: their order, their files, and what is estimated from a few."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine.errors import BundleError
+from engine.retrieval import sentence_files
 from engine.retrieval.entity_sentences import KEPT_STATES, EntitySentences, herding
+from engine.retrieval.sentence_files import SentenceRows, write_sentences
 
 
 def drawn(counts: list[int], dim: int = 6, seed: int = 0) -> tuple[EntitySentences, np.ndarray, np.ndarray]:
@@ -94,3 +97,32 @@ def test_written_and_read_they_are_the_same_and_what_is_cut_is_refused(tmp_path:
     np.save(tmp_path / "tokens.npy", sentences.tokens[:-1])
     with pytest.raises(BundleError, match="do not fit each other; build the index again"):
         EntitySentences.read(tmp_path)
+
+
+@pytest.mark.parametrize("together", [1, 4, 1000])
+def test_sentences_of_parts_are_written_as_all_together_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """The same bytes of every array, however many sentences are brought into order at a time."""
+    monkeypatch.setattr(sentence_files, "TOGETHER", together)
+    random = np.random.default_rng(2)
+    entities = random.permutation(np.repeat(np.arange(5), [7, 0, 2, 1, 6]))
+    lengths, masks = random.integers(3, 9, len(entities)), np.arange(len(entities)) % 3
+    states = random.normal(size=(len(entities), 4)).astype(np.float32)
+    ids = [random.integers(0, 1000, n).astype(np.int32) for n in lengths]
+    cuts = [slice(0, 6), slice(6, 6), slice(6, 16)]
+
+    def parts() -> list[SentenceRows]:
+        nothing = np.zeros(0, np.int32)
+        return [
+            SentenceRows(entities[cut], lengths[cut], masks[cut], np.concatenate([nothing, *ids[cut]]))
+            for cut in cuts
+        ]
+
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    found = write_sentences(tmp_path / "x", scratch, 5, 4, parts, (states[cut] for cut in cuts))
+    plain = EntitySentences.of(5, entities, ids, masks, states)
+    for field in fields(EntitySentences):
+        written, expected = getattr(found, field.name), getattr(plain, field.name)
+        assert (written.dtype, written.tobytes()) == (expected.dtype, expected.tobytes()), field.name

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import BundleError
-from engine.retrieval.index import VectorIndex, mean_of, unit
+from engine.retrieval import index as index_module
+from engine.retrieval.index import VectorIndex, mean_of, unit, write_vectors
 
 RANDOM = np.random.default_rng(0)
 
@@ -124,12 +125,33 @@ def test_the_vectors_outlive_the_index_that_was_read(tmp_path: Path) -> None:
     assert not np.any(others)
 
 
+@pytest.mark.parametrize(("n", "d"), [(0, 3), (1, 5), (300, 7)])
+def test_what_is_written_some_rows_at_a_time_is_what_faiss_writes(tmp_path: Path, n: int, d: int) -> None:
+    vectors = RANDOM.normal(size=(n, d)).astype(np.float32)
+    index = faiss.IndexFlatIP(d)
+    index.add(vectors)
+    faiss.write_index(index, str(tmp_path / "plain"))
+    write_vectors(tmp_path / "ours", [vectors[: n // 2], vectors[n // 2 :]], vectors.shape)
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "plain").read_bytes()
+    with pytest.raises(ValueError, match=r"ours: .* bytes of vectors"):
+        write_vectors(tmp_path / "ours", [vectors], (n + 1, d))
+
+
 def test_another_kind_of_index_is_refused(tmp_path: Path) -> None:
     faiss.write_index(faiss.IndexFlatL2(3), str(tmp_path / "l2.faiss"))
     faiss.write_index(faiss.IndexHNSWFlat(3, 4), str(tmp_path / "hnsw.faiss"))
     for name in ("l2.faiss", "hnsw.faiss"):
         with pytest.raises(BundleError, match=name):
             VectorIndex.read(tmp_path / name)
+
+
+def test_rows_are_scaled_some_at_a_time_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = RANDOM.normal(size=(50, 9))
+    whole = unit(vectors)
+    monkeypatch.setattr(index_module, "UNIT_ROWS", 7)
+    np.testing.assert_array_equal(unit(vectors), whole)
+    np.testing.assert_array_equal(unit(vectors[3]), whole[3])
+    np.testing.assert_array_equal(unit(vectors.reshape(5, 10, 9)), whole.reshape(5, 10, 9))
 
 
 def test_unit_and_mean_leave_out_what_has_no_vector() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def test_counts_are_those_of_a_plain_count(drawn: list[tuple[int, list[str], int
     found = SkipGrams.collect(
         columns[0].astype(np.int32), columns[1].astype(np.uint64), columns[2].astype(np.int32), 5
     )
+    _check_ranges(columns, found)
     numbers = {
         text: i
         for i, text in enumerate(sorted({t for _, t in expected}, key=lambda t: int(hashes_of([t])[0])))
@@ -87,6 +89,19 @@ def test_counts_are_those_of_a_plain_count(drawn: list[tuple[int, list[str], int
     assert found.n_features == len(numbers)
     np.testing.assert_array_equal(found.matrix(found.counts_P.astype(float)).toarray(), dense)
     _check_weights(found, dense)
+
+
+def _check_ranges(columns: list[np.ndarray], whole: SkipGrams) -> None:
+    """Ranges of hashes, one after the other, are what all hashes together are."""
+    owners, hashes, counts = (c.astype(t) for c, t in zip(columns, ("i4", "u8", "i4"), strict=True))
+    cuts = hashes >> np.uint64(62)
+    some = [cuts == cut for cut in range(4)]
+    ranges = [SkipGrams.collect(owners[cut], hashes[cut], counts[cut], 5) for cut in some]
+    with tempfile.TemporaryDirectory() as folder:
+        SkipGrams.write_ranges(Path(folder), 5, lambda: ranges)
+        found = SkipGrams.read(Path(folder))
+    for name in ("starts_N1", "features_P", "counts_P"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
 
 
 def _check_weights(found: SkipGrams, dense: np.ndarray) -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from engine.retrieval import views
 from engine.retrieval.index import unit
-from engine.retrieval.views import centred, hubness, joint_view, scale_to_unit_similarity_std
+from engine.retrieval.views import ViewPart, centred, hubness, joint_view
+from tests.support.plain_views import plain_centred, plain_joint
 
 
 def test_centring_takes_the_common_part_off_and_leaves_the_absent_absent() -> None:
@@ -17,9 +18,22 @@ def test_centring_takes_the_common_part_off_and_leaves_the_absent_absent() -> No
 def test_a_joint_product_is_the_mean_of_the_cosines() -> None:
     rng = np.random.default_rng(0)
     parts = [unit(rng.normal(size=(6, d))) for d in (3, 5, 8)]
-    joint = joint_view(parts)
+    joint = np.concatenate(list(joint_view([ViewPart(part) for part in parts])))
     expected = sum(p @ p.T for p in parts) / 3
     np.testing.assert_allclose(joint @ joint.T, expected, atol=1e-6)
+
+
+def test_some_rows_at_a_time_the_joint_view_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    first, second = (unit(rng.normal(size=(50, d)) + 1) for d in (4, 7))
+    first[[3, 17]] = 0
+    expected = plain_joint([plain_centred(first), 0.5 * second])
+    for rows in (views.ROWS, 8):
+        monkeypatch.setattr(views, "ROWS", rows)
+        blocks = list(joint_view([ViewPart.centred(first), ViewPart(second).times(0.5)]))
+        assert len(blocks) == -(-50 // rows)
+        np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-6)
+        np.testing.assert_allclose(centred(first), plain_centred(first), atol=1e-6)
 
 
 def test_views_of_unit_similarity_std_have_equal_weight() -> None:
@@ -28,14 +42,13 @@ def test_views_of_unit_similarity_std_have_equal_weight() -> None:
     wide = unit(rng.normal(size=(40, 6)))
     narrow = unit(wide[::-1] * 0.1 + [1, 0, 0, 0, 0, 0])
     apart = ~np.eye(40, dtype=bool)
-    for view in (wide, narrow):
-        assert (scale_to_unit_similarity_std(view) @ scale_to_unit_similarity_std(view).T)[
-            apart
-        ].std() == pytest.approx(1, abs=1e-5)
-    joint = joint_view([scale_to_unit_similarity_std(wide), scale_to_unit_similarity_std(narrow)])
+    scaled = [ViewPart(view).with_unit_similarity_std().whole() for view in (wide, narrow)]
+    for view in scaled:
+        assert (view @ view.T)[apart].std() == pytest.approx(1, abs=1e-5)
+    joint = plain_joint(scaled)
     products = (joint @ joint.T)[apart]
     shares = [np.corrcoef(products, (view @ view.T)[apart])[0, 1] for view in (wide, narrow)]
-    plain = joint_view([wide, narrow])
+    plain = plain_joint([wide, narrow])
     drowned = np.corrcoef((plain @ plain.T)[apart], (narrow @ narrow.T)[apart])[0, 1]
     assert shares[0] == pytest.approx(shares[1], abs=0.1)
     assert drowned < shares[1] - 0.2
@@ -43,9 +56,8 @@ def test_views_of_unit_similarity_std_have_equal_weight() -> None:
 
 @pytest.mark.parametrize("vectors", [np.zeros((3, 2)), np.ones((1, 2)), np.ones((4, 2)) / np.sqrt(2)])
 def test_vectors_without_a_spread_stay_as_they_are(vectors: np.ndarray) -> None:
-    np.testing.assert_array_equal(
-        scale_to_unit_similarity_std(vectors.astype(np.float32)), vectors.astype(np.float32)
-    )
+    view = ViewPart(vectors.astype(np.float32))
+    np.testing.assert_array_equal(view.with_unit_similarity_std().whole(), view.vectors_ND)
 
 
 def test_hubness_is_the_mean_cosine_to_the_nearest_others() -> None:

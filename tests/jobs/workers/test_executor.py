@@ -11,7 +11,7 @@ from engine.errors import UserError
 from engine.storage.parts import PartFolder
 from engine.storage.store import Store
 from jobs.workers import executor as module
-from jobs.workers.executor import AutoExecutor, Executor, LocalExecutor, RayExecutor, make_parts
+from jobs.workers.executor import AutoExecutor, Executor, LocalExecutor, RayExecutor, in_order, make_parts
 from tests.support.tasks import Refuses, Squares, WritesParts
 
 
@@ -107,3 +107,17 @@ def test_parts_are_made_once_and_only_where_missing(
     assert (again.parts, again.made, again.kept) == (first.parts, 2, 1)
     assert (folder / "part-c.txt").stat().st_mtime_ns == stamp
     assert "1 of 3 parts are there already and are kept" in capsys.readouterr().err
+
+
+def test_results_come_in_the_order_of_their_tasks_as_soon_as_they_can() -> None:
+    given: list[int] = []
+
+    def results() -> Iterator[tuple[int, str]]:
+        for place in (2, 0, 1, 3):
+            given.append(place)
+            yield place, "abcd"[place]
+
+    ordered = in_order(results())
+    assert next(ordered) == "a"
+    assert given == [2, 0]
+    assert list(ordered) == ["b", "c", "d"]

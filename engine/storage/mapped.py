@@ -1,0 +1,43 @@
+"""Make npy files that are filled through a memory map, so that no process holds what they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.storage.local_files import reserve
+
+
+def new_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Write an npy file of zeros and return its map, to be filled in any order.
+
+    Its space is reserved first, as a full disk would end the process without a word.
+
+    Args:
+        path: of the file, whatever its name ends in.
+        dtype: of the numbers.
+        shape: of the array.
+
+    Raises:
+        OSError: the disk has no room for it.
+    """
+    kind = np.dtype(dtype)
+    # Opened here, as npy's own opener would append ".npy" to the name.
+    with path.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_2_0(file, header)
+        start = file.tell()
+        reserve(file, start + int(np.prod(shape, dtype=np.int64)) * kind.itemsize)
+    if not all(shape):
+        return np.empty(shape, kind)  # nothing can be mapped
+    return np.memmap(path, kind, "r+", start, shape)
+
+
+def flush(*arrays: npt.NDArray[Any]) -> None:
+    """Write out what was put into maps of :func:`new_array`: a network share may keep it for a while."""
+    for array in arrays:
+        if isinstance(array, np.memmap):
+            array.flush()
