@@ -61,6 +61,10 @@ class Contexts:
         kept = {"text": with_text, "image": with_image, "text+image": with_text | with_image}[modality]
         return np.flatnonzero(kept)
 
+    def entities_of(self, rows: Rows) -> Tensor:
+        """Return the entities of some contexts, int64 [B]."""
+        return self._states.entities_of(rows)
+
     def gather(self, rows: Rows, modality: Modality, dtype: torch.dtype = torch.float32) -> Context:
         """Return some contexts, with the modality or modalities that are used."""
         if modality == "image":

@@ -42,7 +42,7 @@ from engine.losses.ultra_fine import Samples, ultra_fine_loss
 from engine.models.families import position_limit
 from engine.models.seed_tokens import with_seed_tokens
 from engine.models.text import TextEncoder
-from engine.training.cache import CachedStates, InputRows
+from engine.training.cache import CachedStates
 from engine.training.contrast_batches import Drawn, ListBatches
 from engine.training.contrast_lists import ContrastLists
 from engine.training.order import Rows
@@ -61,7 +61,8 @@ class ContrastData:
 
     Args:
         states: cached, of all sentences.
-        parts: the model input with its token ids, in the same order.
+        tokens: token ids of every part of the model input, in the same order, where seeds stand behind
+            sentences.
         lists: of all queries.
         names: of the vocabulary.
     """
@@ -69,19 +70,17 @@ class ContrastData:
     def __init__(
         self,
         states: CachedStates,
-        parts: Sequence[InputRows],
+        tokens: Sequence[npt.NDArray[np.int32]],
         lists: Sequence[ContrastLists],
         names: Sequence[str],
     ) -> None:
         self.states, self.lists, self.names = states, lists, names
-        self._parts = parts
-        self._first = np.cumsum([0, *map(len, parts)])
+        self._tokens = tokens
 
     def ids(self, row: int) -> npt.NDArray[np.int32]:
         """Return the token ids of a sentence."""
-        part = int(np.searchsorted(self._first, row, side="right")) - 1
-        own, place = self._parts[part], row - int(self._first[part])
-        return own.ids[own.offsets[place] : own.offsets[place + 1]]
+        (part,) = self.states.parts_of(np.array([row])).tolist()
+        return self._tokens[part][self.states.tokens_at(row)]
 
 
 class ContrastModule(EntityPrediction):
@@ -223,7 +222,7 @@ class ContrastTraining(EncoderTraining):
         device = self.worker.device
         states = torch.cat([pad(one.to(device), (0, 0, 0, longest - one.shape[1])) for one, *_ in parts])
         lengths, mask = (torch.cat([part[n].to(device) for part in parts]) for n in (1, 2))
-        entities = torch.from_numpy(self._contrast.states.entity_id[np.concatenate([drawn.rows, plain])])
+        entities = self._contrast.states.entities_of(np.concatenate([drawn.rows, plain]))
         loss: Tensor = self.engine(states, lengths, mask, entities.to(device)) * self.scale(total)
         return loss
 
@@ -239,7 +238,8 @@ class ContrastTraining(EncoderTraining):
         lengths_B = torch.tensor([len(one) for one in ids], device=device)
         with torch.no_grad(), torch.autocast(device.type, self.compute, enabled=narrow):
             states_BLD = self.encoder.lower_states(padded_BL.to(device), lengths_B)
-        return states_BLD.to(self.compute), lengths_B, torch.from_numpy(cached.mask_index[drawn.rows])
+        mask_B = torch.from_numpy(cached.mask_index[drawn.rows].astype(np.int64))
+        return states_BLD.to(self.compute), lengths_B, mask_B
 
     def _leave_the_other_head_alone(self, *_: Any) -> None:
         """Let a pass neither decay the head of the other nor go on with its momentum."""

@@ -105,11 +105,11 @@ class MultimodalTraining(Trainer):
             encoder.patches.fit(features_NPC)
             if encoder.lda is not None:
                 means_NC = encoder.patches.scaled(features_NPC.float()).mean(dim=1)
-                encoder.lda.fit_image(means_NC, torch.from_numpy(data.entity_id[with_image]))
+                encoder.lda.fit_image(means_NC, data.entities_of(with_image))
         with_text = rows[data.lengths[rows] > BARE_TOKENS]
         if len(with_text) and modality != "image" and encoder.lda is not None:
             means_ND = self._text_means(encoder, with_text)
-            encoder.lda.fit_text(means_ND, torch.from_numpy(data.entity_id[with_text]))
+            encoder.lda.fit_text(means_ND, data.entities_of(with_text))
 
     def _sampled(self) -> Rows:
         """Return all contexts of randomly drawn entities."""
@@ -197,7 +197,7 @@ class MultimodalTraining(Trainer):
         """Return the loss of this step's objective, or the weighted sum of all."""
         device, objective = self.worker.device, self.objective
         context = self._shown(own).to(device)
-        entities = torch.from_numpy(self.data.entity_id[own]).to(device)
+        entities = self.data.entities_of(own).to(device)
         with torch.autocast(device.type, self.compute, enabled=self.compute != torch.float32):
             told = self._told(context) if objective in (None, "prediction") else None
             loss: Tensor = self.engine(context, entities, told, total, objective)

@@ -78,7 +78,7 @@ def mean_states(
     with torch.no_grad(), autocast:
         for own in chunks[worker.rank :: worker.world]:
             states_BD = predictor.encoder(*data.gather(own, modality).to(worker.device))
-            entity_B = torch.from_numpy(data.entity_id[own]).to(worker.device)
+            entity_B = data.entities_of(own).to(worker.device)
             sums_ND.index_add_(0, entity_B, states_BD.float().double())
     predictor.train(was_training)
     if worker.world > 1:

@@ -15,7 +15,7 @@ from engine.models.text import TextEncoder
 from engine.models.vision import load_tower
 from engine.storage.store import Store, local_folder, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import FrozenCache, InputRows
+from engine.training.cache import FrozenCache, mapped_tokens
 from engine.training.contrast import ContrastData, ContrastTraining
 from engine.training.contrast_lists import open_lists
 from engine.training.multimodal import MultimodalTraining
@@ -150,9 +150,8 @@ class ContrastRun(EncoderRun):
         names = Vocabulary.read(workspace.entities.local_copy(machine_cache())).names
         lists = open_lists(workspace, self.lists_key).read(self.n_entities)
         states = FrozenCache(self.inputs, self.states).open()
-        with_ids = self.settings.ultra_fine.seed_text
-        parts = [InputRows.read(p.local_copy(machine_cache()), with_ids) for p in self.inputs.parts]
-        data = ContrastData(states, parts, lists, names)
+        tokens = mapped_tokens(self.inputs) if self.settings.ultra_fine.seed_text else []
+        data = ContrastData(states, tokens, lists, names)
         encoder, tokenizer = TextEncoder.load(name), load_tokenizer(name)
         return ContrastTraining(
             encoder, tokenizer, data, self.n_entities, self.settings, worker, checkpoint, head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.models.hub import embedded_model_path
 from engine.models.text import TextEncoder
 from engine.storage.workspace import Workspace
-from engine.training.cache import FrozenCache
+from engine.training.cache import FrozenCache, InputRows, mapped_tokens
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.model_input import preprocess
 from jobs.workers import executor
@@ -89,3 +90,23 @@ def test_the_disk_that_it_takes_is_told_before(tmp_path: Path, monkeypatch: pyte
     assert 0.9 * taken < told[states] <= taken, "all but the file's own header"
     filled(tmp_path / "w")
     assert told[states] == 0, "what is there takes nothing more"
+
+
+def test_tokens_of_all_parts_are_mapped_from_a_file_that_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_import(tmp_path / "w", ultrawiki(tmp_path / "raw", sentences(3)), "ultrawiki")
+    cache = filled(tmp_path / "w")
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
+    twice = cache.inputs.manifest.model_copy(update={"tokens": 2 * cache.inputs.manifest.tokens})
+    inputs = replace(cache.inputs, manifest=twice, parts=2 * cache.inputs.parts)
+    rows, states = (
+        InputRows.read(cache.inputs.parts[0].path),
+        replace(cache, inputs=inputs, states=2 * cache.states),
+    )
+    tokens, data = mapped_tokens(inputs), states.open()
+    assert not any((tmp_path / "cache").iterdir())
+    for row in range(2 * len(rows)):
+        (part,) = data.parts_of(np.array([row])).tolist()
+        assert part == row // len(rows)
+        assert tokens[part][data.tokens_at(row)].tobytes() == rows.tokens_of(row % len(rows))

@@ -132,7 +132,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> ContrastTraining:
     folder = tmp_path_factory.mktemp("contrast")
     encoder, tokenizer = TextEncoder.load("embedded"), load_tokenizer("embedded")
     rows = random_rows(60, N_ENTITIES)
-    data = ContrastData(cached(encoder, rows, folder, torch.float32), [rows], MINED, NAMES)
+    data = ContrastData(cached(encoder, rows, folder, torch.float32), [rows.ids], MINED, NAMES)
     settings = ContrastiveSettings(batch_size=20, precision="float32", ultra_fine=SIZES)
     return ContrastTraining(encoder, tokenizer, data, N_ENTITIES, settings)
 

@@ -96,7 +96,7 @@ def plainly(ours: MultimodalTraining, data: Contexts) -> nn.Module:
                     for old, new in zip(teacher.parameters(), predictor.parameters(), strict=True):
                         old.copy_(0.995 * old + 0.005 * new)
                     told = teacher(context)[1]
-                entities = torch.from_numpy(data.entity_id[batch])
+                entities = data.entities_of(batch)
                 loss = 0.98 * F.cross_entropy(logits, entities, label_smoothing=0.075)
                 loss = loss + 0.02 * distilled(told, logits)
             optimizer.zero_grad()
