@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,3 +41,12 @@ def drawn(
     kept = np.zeros(len(order), np.bool_)
     kept[order[unique[rank < per_entity] if per_entity is not None else unique]] = True
     return kept, int((~first & decided).sum())
+
+
+def ranks_within(groups: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return how many rows of the same group stand before each one, [n]."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    found = np.empty(len(groups), np.int64)
+    found[order] = np.arange(len(groups)) - np.searchsorted(ordered, ordered)
+    return found

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from engine.corpus.drawing import ranks_within
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.storage.workspace import Workspace
 
@@ -46,9 +47,9 @@ def write_sentences(
                 batches.append(_first_ones(_without(batch, unusable), kept_G))
     table = pa.Table.from_batches(batches, MENTION_SCHEMA)
     group = _groups(table)
-    rank = _ranks(group)
+    rank = ranks_within(group)
     order = np.lexsort((group, rank, group // 2))
-    place = _ranks(group[order] // 2)
+    place = ranks_within(group[order] // 2)
     pq.write_table(table.take(order[place < PER_ENTITY]), target, row_group_size=GROUP_ROWS)
 
 
@@ -65,7 +66,7 @@ def _first_ones(batch: pa.RecordBatch, kept_G: np.ndarray) -> pa.RecordBatch:
     """Return the rows that are among the first of their group, and count them in ``kept_G``."""
     short = np.flatnonzero(pc.less_equal(pc.utf8_length(batch["sentence"]), MAX_CHARACTERS))
     group = _groups(batch)[short]
-    rank = _ranks(group)
+    rank = ranks_within(group)
     chosen = np.flatnonzero(kept_G[group] + rank < PER_ENTITY)
     np.add.at(kept_G, group[chosen], 1)
     return batch.take(short[chosen])
@@ -74,12 +75,3 @@ def _first_ones(batch: pa.RecordBatch, kept_G: np.ndarray) -> pa.RecordBatch:
 def _groups(mentions: pa.Table | pa.RecordBatch) -> np.ndarray:
     """Return, int64 [rows], twice the entity of each mention, and one more where it has no sentence."""
     return 2 * mentions["entity_id"].to_numpy().astype(np.int64) + (mentions["end"].to_numpy() == 0)
-
-
-def _ranks(group: np.ndarray) -> np.ndarray:
-    """Return how many rows of the same group stand before each one, int64 [rows]."""
-    order = np.argsort(group, kind="stable")
-    ordered = group[order]
-    rank = np.empty(len(group), np.int64)
-    rank[order] = np.arange(len(group)) - np.searchsorted(ordered, ordered)
-    return rank

@@ -86,9 +86,11 @@ def _records(file: Store) -> Iterator[tuple[int, Any]]:
                 twice = isinstance(row, Refusal) and row.code is Code.CONFLICTING_FIELDS
                 yield line.number, json_records(text) if twice else row
         return
+    position = 0
     try:
         if file.name.endswith(".parquet"):
-            yield from enumerate(_parquet_rows(file), 1)
+            for position, record in enumerate(_parquet_rows(file), 1):
+                yield position, record
             return
         with open_text(file) as stream:
             records = json_records(b"".join(iter(lambda: stream.read(BLOCK), b"")))
@@ -96,7 +98,8 @@ def _records(file: Store) -> Iterator[tuple[int, Any]]:
         yield 0, error.refusal
         return
     except (ValueError, OSError, pa.ArrowException, RecursionError) as error:
-        yield 0, Refusal(Code.FILE_BROKEN, f"cannot be read: {error}")
+        behind = f" behind row {position}" if position else ""
+        yield 0, Refusal(Code.FILE_BROKEN, f"cannot be read{behind}: {error}")
         return
     if not isinstance(records, list):
         yield 0, wrong_type("a query file must be a list of queries", records)

@@ -7,7 +7,7 @@ there when an index is built again.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,8 @@ from jobs.workers.executor import Executor, make_parts
 
 TOGETHER = 1024
 """Mentions that are typed at a time."""
+PAIRS = 1 << 22
+"""Types of mentions that wait to be added up, 64 MB."""
 
 
 class TypingTask(NamedTuple):
@@ -174,7 +176,7 @@ def collected(files: list[Store], names: list[str], n_entities: int) -> tuple[En
     """
     total_ND: npt.NDArray[np.float64] | None = None
     mentions_N = np.zeros(n_entities, np.int64)
-    pairs: list[tuple[npt.NDArray[np.int64], ...]] = []
+    sums = PairSums(max(len(names), 1))
     for file in files:
         with file.open_input() as stream:
             table = pq.read_table(stream).combine_chunks()
@@ -188,8 +190,48 @@ def collected(files: list[Store], names: list[str], n_entities: int) -> tuple[En
         types = table["types"].combine_chunks()
         each = np.repeat(entities, types.value_lengths().to_numpy())
         probabilities = table["probabilities"].combine_chunks().flatten().to_numpy()
-        pairs.append((each, types.flatten().to_numpy(), probabilities))
-    entity_M, type_M, probability_M = (np.concatenate(column) for column in zip(*pairs, strict=True))
-    found = EntityTypes.collect(names, entity_M, type_M, probability_M, mentions_N)
+        sums.add(each, types.flatten().to_numpy(), probabilities)
+    found = EntityTypes.collect(names, *sums.total(), mentions_N)
     means = total_ND if total_ND is not None else np.zeros((n_entities, 1))
     return found, centred(unit(means.astype(np.float32)))
+
+
+class PairSums:
+    """Sums of probabilities by entity and type: no more is held than there are pairs, and some that come.
+
+    Args:
+        width: how many types there are.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._pairs: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self._sums: npt.NDArray[Any] = np.empty(0)
+        self._new: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]] = []
+
+    def add(
+        self,
+        entities: npt.NDArray[np.int64],
+        types: npt.NDArray[np.int32],
+        probabilities: npt.NDArray[np.float32],
+    ) -> None:
+        """Add the probabilities of some types of some entities, [n] each."""
+        self._new.append((entities * self._width + types, probabilities.astype(np.float64)))
+        if sum(len(pairs) for pairs, _ in self._new) > PAIRS:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        pairs, sums = (
+            np.concatenate(column) for column in zip((self._pairs, self._sums), *self._new, strict=True)
+        )
+        self._pairs, places = np.unique(pairs, return_inverse=True)
+        self._sums = np.bincount(places, sums, len(self._pairs))
+        self._new = []
+
+    def total(
+        self,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return entities and types, each pair once, and the sum of each."""
+        self._add_up()
+        entities, types = np.divmod(self._pairs, self._width)
+        return entities, types, self._sums

@@ -11,7 +11,7 @@ import pytest
 from engine.catalogue import open_catalogue, open_types
 from engine.corpus.inputs.format import InputSettings, open_inputs
 from engine.corpus.inputs.masking import fingerprint, load_tokenizer
-from engine.entity_types import MIN_PROBABILITY
+from engine.entity_types import MIN_PROBABILITY, EntityTypes
 from engine.errors import UserError
 from engine.methods import METHODS
 from engine.models.fingerprint import model_fingerprint
@@ -22,7 +22,8 @@ from engine.storage.workspace import Workspace
 from engine.typing.mentions import Mention
 from engine.typing.model import TypingModel
 from jobs import build_index
-from jobs.steps.entity_types import EntityTypingWorker, TypingTask, collected, has_own_types
+from jobs.steps import entity_types
+from jobs.steps.entity_types import EntityTypingWorker, PairSums, TypingTask, collected, has_own_types
 from jobs.steps.index_building import build
 from jobs.steps.model_input import preprocess
 from jobs.workers.executor import LocalExecutor
@@ -119,6 +120,21 @@ def test_a_part_without_sentences_has_no_types(made: tuple[Workspace, str]) -> N
     types, view = collected([part], LABELS, 2)
     assert [types.of(e, 0) for e in range(2)] == [[], []]
     assert not view.any()
+
+
+@pytest.mark.parametrize("waiting", [0, 5, 1000])
+def test_sums_of_parts_are_those_of_all_together(monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
+    monkeypatch.setattr(entity_types, "PAIRS", waiting)
+    random, sums = np.random.default_rng(0), PairSums(4)
+    parts = [(random.integers(0, 3, n), random.integers(0, 4, n), random.random(n)) for n in (6, 0, 9, 2)]
+    for entities, types, probabilities in parts:
+        sums.add(entities, types.astype(np.int32), probabilities.astype(np.float32))
+    together = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    plain = EntityTypes.collect("abcd", together[0], together[1], together[2], np.array([4, 3, 0]))
+    found = EntityTypes.collect("abcd", *sums.total(), np.array([4, 3, 0]))
+    for entity in range(3):
+        for ours, expected in zip(found.of(entity, 0), plain.of(entity, 0), strict=True):
+            assert (ours[0], ours[1]) == (expected[0], pytest.approx(expected[1], abs=1e-6))
 
 
 @pytest.mark.parametrize(("attribute", "own"), [("type", True), ("kind", False)])

@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from engine.errors import StorageError, UserError
 from engine.models.hub import EMBEDDED, embedded_model_path
 from engine.storage.workspace import Workspace
 from jobs.preprocess import main
+from jobs.steps import model_input
 from jobs.steps.model_input import PreprocessResult, preprocess
 from jobs.workers.executor import Executor, LocalExecutor
 from tests.support.commands import run_command
@@ -218,6 +220,24 @@ def test_contexts_without_a_sentence_are_drawn_only_when_asked_for(tmp_path: Pat
     tokenizer = load_tokenizer(embedded_model_path())
     alone = [tokenizer.cls_token_id, tokenizer.mask_token_id, tokenizer.sep_token_id]
     assert [r["input_ids"] == alone for r in drawn] == [True, True, True, False, True]
+
+
+def test_contexts_of_a_sentence_with_several_images_are_numbered_over_all_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "PART_ROWS", 3)
+    told = ["Iron rusts.", "Iron melts.", "Iron rusts."]
+    images: list[dict[str, Any]] = [{"image": f"{i}.png"} if i % 4 else {} for i in range(10)]
+    table = [{"entity": "iron", "sentence": told[i % 3]} | image for i, image in enumerate(images)]
+    run_import(tmp_path / "w", jsonl(tmp_path / "s.jsonl", table), "jsonl")
+    workspace = Workspace.open(tmp_path / "w")
+    found, seen = model_input.numbers_of_images(workspace), Counter[str]()
+    assert len(found) > 2
+    for part, numbers in zip(workspace.mentions(), found, strict=True):
+        for row, number in zip(pq.read_table(part.path).to_pylist(), numbers.tolist(), strict=True):
+            seen[row["sentence"]] += row["image"] is not None
+            assert number == (seen[row["sentence"]] if row["image"] is not None else 0)
+    assert max(seen.values()) > 2
 
 
 def test_text_alone_of_a_corpus_of_images_alone_is_a_mistake(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import FormatError, QueryError
+from engine.queries import files
 from engine.queries.columns import QueryColumns
 from engine.queries.formats import LabelledQuery, QuerySet, iter_queries, read_queries
 from engine.refusals import Code
@@ -310,6 +311,28 @@ def test_a_broken_file_does_not_hide_the_others(tmp_path: Path) -> None:
         ("b.json", 0),
         ("c.parquet", 0),
     ]
+
+
+def test_a_parquet_file_is_read_some_rows_at_a_time_as_far_as_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [{"id": f"q{i}", "positive": ["iron"]} for i in range(7)]
+    path = tmp_path / "q.parquet"
+    pq.write_table(pa.Table.from_pylist(records), path, row_group_size=4, compression="none")
+    whole = read(path)
+    monkeypatch.setattr(files, "BATCH", 2)
+    assert read(path) == whole
+    assert [one.query.id for one in whole.queries] == [f"q{i}" for i in range(7)]
+    second = pq.read_metadata(path).row_group(1).column(0)
+    content = bytearray(path.read_bytes())
+    begin = second.dictionary_page_offset or second.data_page_offset
+    content[begin : begin + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    found = read(path)
+    assert [one.query.id for one in found.queries] == [f"q{i}" for i in range(4)]
+    (refused,) = found.refused
+    assert (refused.position, refused.refusal.code) == (0, Code.FILE_BROKEN)
+    assert "cannot be read behind row 4" in refused.reason
 
 
 def test_truth_is_positive_without_negative_and_without_seeds(tmp_path: Path) -> None:
