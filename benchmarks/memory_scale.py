@@ -5,7 +5,8 @@ from `import` to `build-index` on each, in processes of their own. Memory is wha
 shares with others (`RssAnon` and `RssShmem`), looked at twenty times a second; files that it maps are left
 out, as the system drops their pages when it needs them. The largest of the command and of all that it starts
 counts. The peak at the target is a straight line through the two largest sizes: what grows faster shows as a
-bend.
+bend. With ``--entities`` every corpus has as many, so that the line is what sentences alone take; those of
+the target at once (200,000) take hours, as every sentence is compared with every entity.
 
 The encoder is a tiny one, made here, with the embedded encoder's tokenizer: what is measured is what texts
 and entities take. The frozen states' bytes are exact, tokens x dimensions x 2, and are told for the embedded
@@ -39,6 +40,7 @@ EMBEDDED_DIM = 384
 EXAMPLES = """
   python -m benchmarks.memory_scale
   python -m benchmarks.memory_scale --sizes 2000,4000
+  python -m benchmarks.memory_scale --sizes 200000,400000 --entities 4000
 """
 LOOK_S = 0.05
 """Seconds between two looks at the processes' memory."""
@@ -145,6 +147,7 @@ def extrapolated(sizes: Sequence[int], values: Sequence[float], target: int) -> 
 def main(
     sizes: str = typer.Option("20000,40000,80000", help="Sentences of each corpus, rising."),
     target: int = typer.Option(TARGET, help="Sentences to extrapolate to."),
+    entities: int = typer.Option(0, help="Entities of every corpus; 0: one for fifty sentences."),
 ) -> None:
     """Measure memory and disk of every step from a corpus to a bundle."""
     numbers = [int(one) for one in sizes.split(",")]
@@ -157,7 +160,7 @@ def main(
             root = Path(temporary) / str(number)
             (root / "source").mkdir(parents=True)
             (root / "work").mkdir()
-            generate(root / "source", number // SENTENCES_AN_ENTITY, number, SEED)
+            generate(root / "source", entities or number // SENTENCES_AN_ENTITY, number, SEED)
             costs.append({n: measured(c, root / "work") for n, c in steps(root, model).items()})
             made = open_inputs(Workspace.open(root / "work")).manifest
             tokens = made.tokens / made.mentions

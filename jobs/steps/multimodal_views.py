@@ -40,7 +40,7 @@ ENTITIES_A_TASK = 128
 """Entities of a task at most."""
 
 CONTEXTS = 64
-"""Contexts of a forward pass."""
+"""Contexts of a forward pass at most, and no more than make :data:`PREDICTIONS`."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ class EntityMeansWorker:
 
     def __init__(self, source: ViewSource | TextSource, n_entities: int) -> None:
         self._source, self._n = source, n_entities
+        self._together = max(1, min(CONTEXTS, PREDICTIONS // max(n_entities, 1)))
         self._device = worker_device()
         self._contexts = source.contexts()
         self._predictor = source.predictor().to(self._device)
@@ -156,8 +157,8 @@ class EntityMeansWorker:
         states = np.zeros((n, self._predictor.dim))
         shares, logs = np.zeros((n, self._n)), np.zeros((n, self._n))
         with torch.inference_mode():
-            for start in range(0, len(own), CONTEXTS):
-                rows = own[start : start + CONTEXTS]
+            for start in range(0, len(own), self._together):
+                rows = own[start : start + self._together]
                 context = data.gather(rows, modality).to(self._device)
                 states_BD, logits_BN = self._predictor(context)
                 logs_BN = (logits_BN.float() / self._source.temperature).log_softmax(dim=1)

@@ -23,6 +23,8 @@ COUNTS = np.dtype([("hash", "<u8"), ("entity", "<i4"), ("count", "<i4")])
 """How often an entity has a skip-gram, as it is put in a file."""
 RANGE = 1 << 20
 """Counts that a range of hashes has, about, at most."""
+MOST_BITS = 8
+"""Bits of a hash that say its range, at most: as many files are open as there are ranges."""
 
 
 class SkipGramWorker:
@@ -51,7 +53,7 @@ def skipgrams(workspace: Workspace, n_entities: int, executor: Executor, folder:
     are 1 GB on disk, in 64 files, and one of these takes about 150 MB while it is added up.
     """
     rows, scratch = read_manifest(workspace).parts, workspace.bundles.staging()
-    bits = (len(WINDOWS) * sum(rows) // RANGE).bit_length()
+    bits = min((len(WINDOWS) * sum(rows) // RANGE).bit_length(), MOST_BITS)
     try:
         with ExitStack() as opened, console.meter("context features, mentions", sum(rows)) as meter:
             files = [opened.enter_context((scratch / f"{one}").open("wb")) for one in range(1 << bits)]
