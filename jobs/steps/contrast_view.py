@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from engine.models.device import worker_device
 from engine.models.text import BARE_TOKENS, TextEncoder
+from engine.retrieval.entity_sentences import KEPT_STATES
 from engine.retrieval.index import Vectors, unit
 from engine.retrieval.sentence_files import SentenceRows, write_sentences
 from engine.storage.store import machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.cache import CachedPart, FrozenCache, InputRows, masked_states
 from jobs import console
+from jobs.workers.disk_use import check_disk
 from jobs.workers.executor import Executor, in_order
 
 
@@ -37,7 +39,11 @@ def contrast_view(
         executor: where the encoder runs.
         folder: receives the sentences, which conditioned retrieval reads anew.
     """
-    dim, scratch = TextEncoder.load(encoder).dim, workspace.bundles.staging()
+    dim, manifest = TextEncoder.load(encoder).dim, cache.inputs.manifest
+    kept = n_entities * dim * (4 + 2 * KEPT_STATES)
+    # Tokens and places twice: as they come, and in order.
+    check_disk(workspace.bundles, 8 * manifest.tokens + manifest.mentions * (24 + 4 * dim) + kept)
+    scratch = workspace.bundles.staging()
     try:
         states = _states(encoder, cache, executor)
         found = write_sentences(folder, scratch, n_entities, dim, partial(_sentences, cache), states)

@@ -17,6 +17,7 @@ from engine.corpus.skipgrams import PartCounts, count_skipgrams
 from engine.retrieval.skipgrams import WINDOWS, SkipGrams
 from engine.storage.workspace import Workspace
 from jobs import console
+from jobs.workers.disk_use import check_disk
 from jobs.workers.executor import Executor
 
 COUNTS = np.dtype([("hash", "<u8"), ("entity", "<i4"), ("count", "<i4")])
@@ -52,7 +53,10 @@ def skipgrams(workspace: Workspace, n_entities: int, executor: Executor, folder:
     other, so that memory does not grow with the corpus: of 10 million sentences 60 million counts at most
     are 1 GB on disk, in 64 files, and one of these takes about 150 MB while it is added up.
     """
-    rows, scratch = read_manifest(workspace).parts, workspace.bundles.staging()
+    rows = read_manifest(workspace).parts
+    # The counts, those of each range added up, and all ranges together.
+    check_disk(workspace.bundles, len(WINDOWS) * sum(rows) * (COUNTS.itemsize + 8 + 8))
+    scratch = workspace.bundles.staging()
     bits = min((len(WINDOWS) * sum(rows) // RANGE).bit_length(), MOST_BITS)
     try:
         with ExitStack() as opened, console.meter("context features, mentions", sum(rows)) as meter:
