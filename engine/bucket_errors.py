@@ -47,7 +47,7 @@ _OTHERS: tuple[tuple[frozenset[str], str, str], ...] = (
     (
         frozenset({"nosuchbucket"}),
         "there is no such bucket",
-        "check its name, AWS_REGION and AWS_ENDPOINT_URL, or make it",
+        "check the bucket's name, AWS_REGION and AWS_ENDPOINT_URL, or make it",
     ),
     (
         frozenset({"permanentredirect", "301", "authorizationheadermalformed", "illegallocationconstraint"}),

@@ -97,7 +97,7 @@ class Listing:
 
     def _in_bucket(self, name: str) -> Iterator[Entry]:
         selector = pafs.FileSelector((self.root / name).path, recursive=True, allow_not_found=True)
-        for info in self.root.fs.get_file_info(selector):
+        for info in self.root.ask(lambda fs: fs.get_file_info(selector)):
             if info.type == pafs.FileType.File:
                 yield Entry(info.path[len(self.root.path) + 1 :], info.size, info.mtime_ns / 1e9)
 
@@ -193,7 +193,8 @@ class Journal:
         except (ValueError, KeyError, TypeError):
             return cls()
         # By the clock of the disk or the bucket, which the files' times are of, too.
-        return cls(steps, root.fs.get_file_info((root / JOURNAL).path).mtime_ns / 1e9)
+        info = root.ask(lambda fs: fs.get_file_info((root / JOURNAL).path))
+        return cls(steps, info.mtime_ns / 1e9)
 
     def holds(self, listing: Listing, path: str) -> bool:
         """Return whether a thing was being removed, and nothing was written into it since."""

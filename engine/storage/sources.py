@@ -122,7 +122,8 @@ class SourceStore(Store):
         inside = self.path[len(self.base) :].strip("/")
         return f"{self.origin}/{inside}" if inside else self.origin
 
-    def _files(self, asked: Callable[[pafs.FileSystem], T]) -> T:
+    def ask(self, asked: Callable[[pafs.FileSystem], T]) -> T:
+        """Ask the file system, which tries again by itself."""
         return asked(self.fs)
 
     def _opened(self) -> pa.NativeFile:

@@ -153,7 +153,7 @@ class Store:
     def __str__(self) -> str:
         return self.uri
 
-    def _files(self, asked: Callable[[pafs.FileSystem], T]) -> T:
+    def ask(self, asked: Callable[[pafs.FileSystem], T]) -> T:
         """Ask the file system, in a bucket with keys that are still good, and again where that may help."""
         return asked(self.fs) if self.is_local else call_files(self.path, asked)
 
@@ -161,7 +161,7 @@ class Store:
         return self.fs.open_input_file(self.path) if self.is_local else open_object(self.path)
 
     def _info(self) -> pafs.FileInfo:
-        return self._files(lambda fs: fs.get_file_info(self.path))
+        return self.ask(lambda fs: fs.get_file_info(self.path))
 
     @_naming
     def exists(self) -> bool:
@@ -187,7 +187,7 @@ class Store:
         """
         selector = pafs.FileSelector(self.path, recursive=True, allow_not_found=True)
         try:
-            infos = self._files(lambda fs: fs.get_file_info(selector))
+            infos = self.ask(lambda fs: fs.get_file_info(selector))
             paths = [info.path for info in infos if info.type == pafs.FileType.File]
         except UnicodeDecodeError:  # pyarrow gives up on a folder with one such name
             paths = readable_names(self.path, suffix)
@@ -295,7 +295,7 @@ class Store:
         """Remove this file or folder, if it is there."""
         info = self._info()
         if info.type == pafs.FileType.Directory:
-            self._files(lambda fs: fs.delete_dir(self.path))
+            self.ask(lambda fs: fs.delete_dir(self.path))
         elif info.type == pafs.FileType.File:
             # Of a bucket's last file in a folder pyarrow would leave an empty object for the folder.
             self.fs.delete_file(self.path) if self.is_local else s3.delete(self.path)

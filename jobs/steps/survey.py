@@ -70,7 +70,8 @@ class Survey:
         """Look at a workspace; ``now`` is this moment unless it is given."""
         root = workspace.root
         with translated(root.uri):
-            infos = root.fs.get_file_info(pafs.FileSelector(root.path, allow_not_found=True))
+            selector = pafs.FileSelector(root.path, allow_not_found=True)
+            infos = root.ask(lambda fs: fs.get_file_info(selector))
         top = frozenset(info.base_name for info in infos)
         listing = Listing.of(root, [*LISTED, *(name for name in top if name.startswith("."))])
         now = time.time() if now is None else now

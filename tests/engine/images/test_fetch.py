@@ -12,6 +12,7 @@ from engine.errors import StorageError
 from engine.images.decode import UnusableImageError
 from engine.images.fetch import ImageFiles, ImageHasher
 from engine.refusals import Code, Refusal
+from engine.storage import store as stores
 from engine.storage.alike_paths import alike, existing
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -106,8 +107,11 @@ class Unreachable(pafs.LocalFileSystem):
         raise OSError(5, "Input/output error")
 
 
-def test_what_cannot_be_reached_is_not_called_missing(tmp_path: Path) -> None:
+def test_what_cannot_be_reached_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A disk's fault costs the image, with its reason; a bucket's ends the work, which goes on from there."""
+    monkeypatch.setattr(stores, "open_object", Unreachable().open_input_file)
     files = ImageFiles(Workspace.open(tmp_path))
     for local in (True, False):
         store = Store(Unreachable(), f"{tmp_path}/red.png", local)

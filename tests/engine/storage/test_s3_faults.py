@@ -185,7 +185,7 @@ def test_what_does_not_pass_is_named_with_the_way_out(
 
 def test_a_bucket_that_is_not_there_is_named(s3: str, s3_proxy: S3Proxy) -> None:
     with pytest.raises(
-        StorageError, match=r"s3://none-of-this-name: there is no such bucket; check its name"
+        StorageError, match=r"s3://none-of-this-name: there is no such bucket; check the bucket's name"
     ):
         Store.open("s3://none-of-this-name/w")
 
