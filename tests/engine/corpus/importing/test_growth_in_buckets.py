@@ -16,6 +16,7 @@ from engine.storage import s3 as buckets
 from engine.storage.removal import carry_out
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
+from jobs.steps import image_features
 from jobs.steps.cleaning import plan_cleaning
 from tests.support.corpora import Imported, jsonl, run_import
 from tests.support.s3_proxy import S3Proxy
@@ -208,3 +209,17 @@ def test_a_list_of_kept_files_that_cannot_be_read_is_named(s3: str, first: Path,
     corpora._owners.cache_clear()
     with pytest.raises(StorageError, match=r"kept\.json: cannot be read; import .* with --overwrite"):
         workspace.mentions()
+
+
+def test_refused_images_of_a_former_corpus_are_no_more_when_all_can_be_used(
+    s3: str, first: Path, tmp_path: Path
+) -> None:
+    place = f"{s3}/w"
+    run_import(place, first, "jsonl")
+    name = f"quarantine/{image_features.QUARANTINE}"
+    (Workspace.open(place).corpus / name).write_bytes(b'{"reason": "broken"}\n')
+    grown(place, tmp_path, range(100, 101))
+    workspace = Workspace.open(place)
+    assert workspace.corpus_files("quarantine")[name].read_bytes(), "kept where it lay"
+    image_features._write_quarantine(workspace, {}, {})
+    assert workspace.corpus_files("quarantine")[name].read_bytes() == b""
