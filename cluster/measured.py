@@ -39,10 +39,10 @@ MEMORY_SIZES = (200_000, 400_000)
 """Sentences at which :data:`MEMORY` was measured."""
 MEMORY_WORDS = "memory of the largest process at 200,000 / 400,000 sentences"
 MEMORY = {
-    "import": (132, 157),
-    "preprocess": (370, 378),
-    "train-encoder": (695, 746),
-    "build-index": (561, 756),
+    "import": (128, 164),
+    "preprocess": (363, 371),
+    "train-encoder": (706, 753),
+    "build-index": (546, 692),
 }
 """MiB of the largest process of a step at each of these sizes, with an encoder of 16 dimensions."""
 

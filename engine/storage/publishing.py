@@ -113,7 +113,11 @@ def _write(workspace: Workspace, staged: Path, settings: dict[str, Any], parent:
 
 
 def derive(
-    workspace: Workspace, staged: Path, settings: dict[str, Any], replaces: Sequence[str]
+    workspace: Workspace,
+    staged: Path,
+    settings: dict[str, Any],
+    replaces: Sequence[str],
+    owns: Sequence[str] = (),
 ) -> tuple[Manifest, str]:
     """Publish a staged folder together with what the current bundle holds besides, as its descendant.
 
@@ -127,6 +131,7 @@ def derive(
         staged: with ``entities.parquet``; is consumed.
         settings: of what is staged.
         replaces: beginnings of file names that the parent's files are not taken of, such as "index/".
+        owns: settings that are not taken from the parent: where ``settings`` has none, there is none.
 
     Returns:
         The new bundle's manifest, and a sentence that says what was left out and why, or "".
@@ -139,7 +144,8 @@ def derive(
     for _ in range(_TRIES):
         pointed, parent = _parent(workspace)
         kept, left_out = _carried(workspace, parent, staged, own, replaces)
-        together = settings if left_out or parent is None else parent.settings | settings
+        kept_settings = {} if left_out or parent is None else parent.settings
+        together = {name: kept_settings[name] for name in kept_settings if name not in owns} | settings
         if parent is not None:
             _copy_from(workspace.bundles / parent.id, kept, staged)
         manifest = _write(workspace, staged, together, parent.id if parent else None)

@@ -30,7 +30,7 @@ from jobs.steps.kept_model import keep_language_model
 from jobs.steps.masked_lm import NO_MASKED_LM, MaskedLmUse, check_adaptable
 from jobs.steps.publishing import check_before_work, publish_beside
 from jobs.steps.typing import typing_model
-from jobs.steps.views import BUILDERS, BuiltViews, Encoders, Sources
+from jobs.steps.views import BUILDERS, OWN_SETTINGS, BuiltViews, Encoders, Sources
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import Executor, given_or_auto
 
@@ -159,4 +159,4 @@ def _publish(sources: Sources, made: BuiltViews, index: str) -> Manifest:
     }
     folders = ("index", "encoder", "distributions", SKIPGRAMS, PROBING, CONTRAST, TYPING)
     replaced = [*(f"{folder}/" for folder in folders), SENTENCES, TYPES]
-    return publish_beside(workspace, staged, settings, replaced, inputs.manifest.corpus_digest)
+    return publish_beside(workspace, staged, settings, replaced, inputs.manifest.corpus_digest, OWN_SETTINGS)

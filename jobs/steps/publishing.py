@@ -42,7 +42,12 @@ def check_before_work(workspace: Workspace, makes: str) -> None:
 
 
 def publish_beside(
-    workspace: Workspace, staged: Path, settings: dict[str, Any], replaces: Sequence[str], corpus: str
+    workspace: Workspace,
+    staged: Path,
+    settings: dict[str, Any],
+    replaces: Sequence[str],
+    corpus: str,
+    owns: Sequence[str] = (),
 ) -> Manifest:
     """Publish a staged folder as :func:`engine.storage.publishing.derive` does, and say what there is to say.
 
@@ -52,12 +57,13 @@ def publish_beside(
         settings: of what is staged.
         replaces: see ``derive``.
         corpus: digest of the corpus that all that is staged was made from.
+        owns: see ``derive``.
 
     Raises:
         StorageError: that corpus was replaced meanwhile: its entities may be others.
     """
     check_same_corpus(workspace, corpus)
-    manifest, left_out = derive(workspace, staged, settings, replaces=replaces)
+    manifest, left_out = derive(workspace, staged, settings, replaces, owns)
     if left_out:
         console.say(left_out)
     _say_if_others(manifest, _corpora(workspace, manifest), corpus)

@@ -82,7 +82,8 @@ class Router:
         self.used.setdefault(name, pipeline)
         self._explain |= labelled.explain
         self._new |= bool(query.new)
-        return replace(labelled, method=name, query=replace(query, options=options))
+        own = None if name == self.method else name
+        return replace(labelled, method=own, query=replace(query, options=options))
 
     @cached_property
     def _explain_stage(self) -> Explain | None:

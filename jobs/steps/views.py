@@ -375,3 +375,6 @@ BUILDERS: tuple[Builder, ...] = (
     build_joint,
 )
 """Builders in order: one may read the views of those before it."""
+
+OWN_SETTINGS = ("text_distributions", "multimodal", "masked_lm", CONTRAST, "types", "discriminant")
+"""What builders may say in a manifest: what none says of a bundle is not taken from the one before it."""

@@ -109,6 +109,7 @@ def test_without_types_the_next_index_has_none(made: tuple[Workspace, str]) -> N
     manifest = build(workspace, untrained=True, executor=LocalExecutor())
     assert not {"types.parquet", "typing/labels.json"} & set(manifest.files)
     assert "types" not in manifest.settings["views"]
+    assert "types" not in manifest.settings, "a refresh makes what the manifest says"
     assert open_catalogue(Bundle.open(workspace)).attributes_of(0) == {}
 
 

@@ -19,7 +19,7 @@ from tests.support.commands import run_command
 from tests.support.corpora import ultrawiki
 
 TOGETHER = {
-    *("ablate", "build-index", "image-features", "mine-contrast", "preprocess"),
+    *("ablate", "build-index", "calibrate", "image-features", "mine-contrast", "preprocess"),
     *("pretrain-lm", "train-encoder", "train-typing"),
 }
 ALONE = {"clean", "import", "refresh"}
