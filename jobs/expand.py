@@ -240,6 +240,9 @@ def expand(
             if not attempts_left or not died_at_work(target.folder):
                 raise
             console.say(f"{error}; what they had in hand is tried again, query by query")
+        except (KeyboardInterrupt, SystemExit):  # the command is told to end: its actors die of that
+            forget(target.folder)
+            raise
         else:
             break
     forget(target.folder)

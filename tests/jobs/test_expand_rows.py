@@ -169,6 +169,21 @@ def test_explained_rows_say_why(root: Path, tmp_path: Path) -> None:
         assert not [name for name, _ in row["evidence"] if name.startswith("nearest")]
 
 
+def test_a_command_that_is_told_to_end_blames_no_query(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Actors that die with the command leave their notes, as those that a query kills do."""
+
+    def ended(*_: Any, **__: Any) -> None:
+        (tmp_path / "out" / "_attempts").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / "_attempts" / "00000-1.json").write_text('{"deaths": 1, "query": "a"}')
+        raise SystemExit(143)
+
+    monkeypatch.setattr("jobs.expand.make_parts", ended)
+    assert expand(root, written(tmp_path, [{"id": "a", "positive": [1, 2]}]), tmp_path / "out") == 143
+    assert not list((tmp_path / "out" / "_attempts").iterdir())
+
+
 def test_a_poison_query_is_left_out_when_its_process_died_before(root: Path, tmp_path: Path) -> None:
     """As a process leaves it that died twice with the query alone in hand."""
     rows = [{"id": name, "positive": [1, 2]} for name in ("a", "killer", "b")]
