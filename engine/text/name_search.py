@@ -185,7 +185,7 @@ class NameSearch:
             near = process.extract(word, texts, scorer=OSA.distance, score_cutoff=allowed, limit=NEAR)
             for _, errors, place in near:
                 found.setdefault(int(errors), []).append(place)
-        return [(errors, np.array(found[errors])) for errors in sorted(found, reverse=True)]
+        return [(errors, np.unique(found[errors])) for errors in sorted(found, reverse=True)]
 
     def _alike(self, text: str) -> Places:
         """Return the spellings that are nearly a text, without spaces and signs."""

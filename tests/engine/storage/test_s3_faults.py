@@ -118,7 +118,7 @@ def test_an_answer_that_is_not_the_object_is_asked_for_again(
         assert s3_proxy.happened() == 2
 
 
-@pytest.mark.parametrize("fault", [BROKEN["cut"], Fault(503, "SlowDown", matches="^GET .*/f", at_most=4)])
+@pytest.mark.parametrize("fault", [BROKEN["cut"], Fault(503, "SlowDown", matches="^GET .*/f", at_most=2)])
 def test_a_stream_asks_again(s3: str, s3_proxy: S3Proxy, fault: Fault) -> None:
     """Also for less than the error's text has bytes, at which pyarrow's own gives up."""
     file = Store.open(f"{s3}/w/f")

@@ -94,6 +94,11 @@ def test_misspelt_words_are_a_plain_pass_over_all_words(words: list[str], text: 
     assert found == near | {word for word in words if text in word}
 
 
+def test_words_that_are_near_at_several_lengths_bring_no_others_along() -> None:
+    words = ["aada", "ab", "b", "babd"]
+    assert [words[place] for place in search_of(words).places("baad")] == ["aada", "babd"]
+
+
 def test_many_names_are_found_as_few_are() -> None:
     few = [f"{a}{b}{c} island" for a in "bdfg" for b in "aeiou" for c in ("lta", "rno", "nsk")]
     many = sorted({*few, *(f"{i:x} {i * 7919:x} {i * 104729:x}" for i in range(2 * ALL))})
