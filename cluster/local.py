@@ -26,6 +26,9 @@ from cluster.options import CommandSettings
 from cluster.session import quiet_environment
 from engine.errors import UserError
 
+DASHBOARD_PORT = 8265
+"""Of Ray, unless something else listens there."""
+
 NODE_STORE_BYTES = 256 << 20
 
 NODES, CPUS_PER_NODE = 3, 1
@@ -82,6 +85,7 @@ def local_cluster(nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE) -> Ite
         raise UserError(f"{nodes} nodes of {cpus_per_node} cores: give at least one of each")
     with connecting_to_ray():
         _environment()
+    port = {} if _is_free(DASHBOARD_PORT) else {"dashboard_port": free_port()}
     from ray.cluster_utils import Cluster
 
     # Free ports instead of the fixed ones: other clusters may run on this machine.
@@ -93,7 +97,7 @@ def local_cluster(nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE) -> Ite
     cluster = Cluster()
     try:
         with connecting_to_ray():
-            cluster.add_node(include_dashboard=True, **settings)
+            cluster.add_node(include_dashboard=True, **settings, **port)
             running = LocalCluster(cluster.address, f"http://{cluster.webui_url}", cluster, settings)
             for _ in range(nodes - 1):
                 running.add_node()
@@ -106,10 +110,16 @@ def local_cluster(nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE) -> Ite
 def free_port() -> int:
     """Return a port that nothing listens on, below those of which Ray takes many (the system's own)."""
     for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        if _is_free(port):
             return port
     raise UserError("no free port between 20000 and 32000")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def _environment() -> None:

@@ -38,6 +38,9 @@ LEAST_FREE = 10 << 30
 OPEN_FILES = 65536
 """Open files that ``ray_cluster.yaml`` asks for: a node holds a socket for each worker and each neighbour."""
 
+FEW_OPEN_FILES = 16384
+"""Open files below which that is said: what a node of some tens of workers gets along with."""
+
 CONNECT_S = 3.0
 
 STORAGE_REMEDY = (
@@ -288,7 +291,7 @@ def _memory_and_disk(one: Seen) -> Iterator[Finding]:
             f"free {LEAST_FREE >> 30} GiB, or start Ray with --temp-dir on a larger disk: at "
             f"{SPILL_SHARE:.0%} it stops to write blocks there, and jobs end",
         )
-    if node.open_files < OPEN_FILES:
+    if node.open_files < FEW_OPEN_FILES:
         yield Finding(
             node.address,
             f"a process may have {node.open_files} files open",

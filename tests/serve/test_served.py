@@ -352,7 +352,7 @@ def test_a_bad_bundle_is_refused_and_the_old_one_serves_on(url: str, bundle: Bun
 def test_rows_of_a_table_are_answered_as_the_service_does(
     served: Server, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.workers.executor._has_cluster", lambda: False)
+    monkeypatch.setattr("jobs.workers.executor.has_cluster", lambda: False)
     quick = ("retexpan", "retexpan+cds", "default")
     rows = [drawn(number, bundle, quick, ("composed",)) for number in range(40)]
     body = {"queries": [as_request(row) for row in rows]}
