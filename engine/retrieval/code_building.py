@@ -26,8 +26,7 @@ AUTO = "auto"
 KINDS = (AUTO, EXACT, SQ8, PQ)
 
 EXACT_BYTES = 1 << 30
-"""Vectors up to so many bytes are searched exactly: reading all takes a tenth of a second, and each process
-holds them."""
+"""Vectors up to so many bytes are searched exactly: reading all takes a tenth of a second."""
 
 MIN_ENTITIES = 10_000
 """Fewer entities with a vector are searched exactly, whatever was asked for: there is nothing to gain."""
@@ -53,6 +52,9 @@ ROUNDS = 10
 BLOCK = 1 << 15
 MULTIPLE = 16
 """A code's dimensions are a multiple of this: FAISS' wide instructions want it."""
+
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+"""Where Linux says a container's limit, in bytes, or "max"."""
 
 BYTES_A_DIMENSION = {SQ8: 1.0, PQ: 0.25}
 
@@ -98,15 +100,25 @@ def kind_for(asked: str, entities: int, dimensions: int, memory: int | None = No
         asked: one of :data:`KINDS`.
         entities: with a vector.
         dimensions: of these.
-        memory: bytes of the machine; default: this one's. Codes of one byte a dimension may take a quarter.
+        memory: bytes of the machine, of which codes of one byte a dimension may take a quarter; default:
+            :func:`memory_limit`.
     """
     if entities < MIN_ENTITIES or (asked == AUTO and 4 * entities * dimensions <= EXACT_BYTES):
         return EXACT
     if asked != AUTO:
         return asked
-    if memory is None:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = memory_limit() if memory is None else memory
     return SQ8 if entities * dimensions <= memory // 4 else PQ
+
+
+def memory_limit(cgroup: Path = CGROUP) -> int:
+    """Return the bytes of memory that this process may use: the machine's, or its container's limit."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = cgroup.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return physical
+    return min(physical, int(limit)) if limit.isdecimal() else physical
 
 
 def make_codes(vectors_ND: Vectors, hubness_N: Scores | None, kind: str, seed: int = 13) -> Codes:

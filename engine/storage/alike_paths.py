@@ -72,7 +72,7 @@ def _key(name: str) -> str:
 def _is_folder(file: Store, path: str) -> bool:
     if file.is_local:
         return os.path.isdir(path)
-    return bool(file.fs.get_file_info(path).type == pafs.FileType.Directory)
+    return bool(file.ask(lambda fs: fs.get_file_info(path)).type == pafs.FileType.Directory)
 
 
 def _names(file: Store, folder: str, wanted: str) -> list[str]:
@@ -94,4 +94,4 @@ def _listed(file: Store, folder: str) -> list[str]:
     if file.is_local:
         return os.listdir(folder) if os.path.isdir(folder) else []
     selector = pafs.FileSelector(folder, allow_not_found=True)
-    return [info.base_name for info in file.fs.get_file_info(selector)]
+    return [info.base_name for info in file.ask(lambda fs: fs.get_file_info(selector))]
