@@ -57,7 +57,7 @@ SERVE_HEADINGS = {
         "body_timeout_s",
         "max_body_bytes",
     ),
-    "Address": ("allowed_hosts",),
+    "Address": ("allowed_hosts", "allowed_origins"),
     "Watching": ("trace_endpoint",),
     "Limits of a caller": ("max_queries", "max_top_k", "rate_per_minute", "burst"),
 }

@@ -20,6 +20,7 @@ HOST, PORT = "127.0.0.1", 8000
 """Address and port of the proxy by default: this machine alone."""
 
 HOST_NAME = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[?[0-9A-Fa-f:.]+\]?")
+ORIGIN = re.compile(r"\*|https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)(:\d{1,5})?")
 """A setting of a host: ``example.org``, ``*.example.org``, an address, or ``*``."""
 
 RENAMED_STAGES = {"Describe": "EncodeNewEntities"}
@@ -204,6 +205,11 @@ class ServeSettings(BaseModel):
         "loopback names; *.example.org stands for all below it, * for every host.  [default: every "
         "host; over loopback without tokens, loopback names alone]",
     )
+    allowed_origins: tuple[str, ...] = Field(
+        default=(),
+        description="Let web pages of these origins ask, with commas between them, such as "
+        "https://app.example.org; * stands for every one.  [default: this service's own page alone]",
+    )
     tokens: Annotated[dict[str, Token], Secret()] = Field(
         default={},
         description="The sha256 of bearer tokens, by a name for the logs; without any the service is open to "
@@ -216,7 +222,7 @@ class ServeSettings(BaseModel):
 
     _whole_gpus = field_validator("gpu")(in_whole_ones)
 
-    @field_validator("methods", "allowed_hosts", mode="before")
+    @field_validator("methods", "allowed_hosts", "allowed_origins", mode="before")
     @classmethod
     def _split(cls, given: Any) -> Any:
         """Take ``a,b`` too: the command line of ``serve run`` knows only strings."""
@@ -227,8 +233,17 @@ class ServeSettings(BaseModel):
     @field_validator("allowed_hosts")
     @classmethod
     def _are_hosts(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        if wrong := next((host for host in given if not HOST_NAME.fullmatch(host)), None):
-            raise ValueError(f"{wrong!r} is no host: write example.org, without http:// and port")
+        wrong = [host for host in given if not HOST_NAME.fullmatch(host)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no host: write example.org, without http:// and port")
+        return given
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [origin for origin in given if not ORIGIN.fullmatch(origin)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no origin: write https://app.example.org, without a path")
         return given
 
     @model_validator(mode="before")

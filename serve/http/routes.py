@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from engine.errors import UserError
@@ -97,6 +98,16 @@ def create_app(service: Service, clock: Callable[[], float] = time.monotonic) ->
     app.add_middleware(PrefixMiddleware)
     hosts = HostCheck(settings.allowed_hosts, bool(settings.tokens))
     app.add_middleware(RequestHeadMiddleware, hosts=hosts)
+    if settings.allowed_origins:
+        # Outside of tokens: a browser asks first whether it may send one. Tokens are no cookies, so that no
+        # page can use one that it was not given.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after", "etag"],
+        )
     app.add_middleware(RequestLogMiddleware, metrics=metrics)
     app.add_middleware(HeadMethodMiddleware)  # added last, so it is outermost
     return app

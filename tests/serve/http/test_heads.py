@@ -160,7 +160,36 @@ def test_a_refusal_names_the_way_out(make_client: MakeClient) -> None:
     assert client.get("/healthz", headers={"host": "a.more.example"}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["http://a.example", "a.example:80", "a.*.example", "*a.example", "a b"])
+@pytest.mark.parametrize("host", ["http://a.example", "a.example:80", "a.*.example", "*a.example", "a b", ""])
 def test_a_setting_that_is_no_host_is_refused(host: str) -> None:
     with pytest.raises(ValidationError, match="is no host"):
         ServeSettings.model_validate({"workspace": "w", "allowed_hosts": [host]})
+
+
+ORIGIN = "https://app.example.org"
+
+
+def test_pages_of_allowed_origins_alone_may_ask(make_client: MakeClient) -> None:
+    asked = {"origin": ORIGIN, "access-control-request-method": "POST"}
+    asked["access-control-request-headers"] = "authorization,content-type"
+    assert "access-control-allow-origin" not in make_client().get("/v1/bundle", headers=asked).headers
+    tokens = {"page": hashlib.sha256(b"t" * 40).hexdigest()}
+    client = make_client(allowed_origins=f"{ORIGIN}, http://localhost:3000", tokens=tokens)
+    first = client.options("/v1/expand", headers=asked)
+    assert (first.status_code, first.headers["access-control-allow-origin"]) == (200, ORIGIN)
+    assert "authorization" in first.headers["access-control-allow-headers"]
+    assert "access-control-allow-credentials" not in first.headers
+    refused = client.get("/v1/bundle", headers={"origin": ORIGIN})
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, ORIGIN)
+    assert "x-request-id" in refused.headers["access-control-expose-headers"].lower()
+    other = client.options("/v1/expand", headers=asked | {"origin": "https://evil.example"})
+    assert other.status_code == 400
+    assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize(
+    "origin", ["app.example.org", "https://a.example/", "https://a.example/x", "ftp://a", ""]
+)
+def test_a_setting_that_is_no_origin_is_refused(origin: str) -> None:
+    with pytest.raises(ValidationError, match="is no origin"):
+        ServeSettings.model_validate({"workspace": "w", "allowed_origins": [origin]})
