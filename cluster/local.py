@@ -85,7 +85,7 @@ def local_cluster(nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE) -> Ite
         raise UserError(f"{nodes} nodes of {cpus_per_node} cores: give at least one of each")
     with connecting_to_ray():
         _environment()
-    port = {} if _is_free(DASHBOARD_PORT) else {"dashboard_port": free_port()}
+    port: dict[str, Any] = {} if _is_free(DASHBOARD_PORT) else {"dashboard_port": free_port()}
     from ray.cluster_utils import Cluster
 
     # Free ports instead of the fixed ones: other clusters may run on this machine.
