@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import Field
 
 from cluster.commandline import command
-from cluster.machines import OPEN_FILES, STORAGE_REMEDY, Finding, Seen, findings, look, storage_faults
-from cluster.nodes import on_nodes
+from cluster.diagnosis import OPEN_FILES, STORAGE_REMEDY, Finding, Seen, findings, look, storage_faults
+from cluster.each_node import on_nodes
 from cluster.options import CommandSettings
 from cluster.session import quiet_environment, session
 from engine.errors import FormatError, UserError

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from cluster.nodes import living_but_own, on_nodes
+from cluster.each_node import living_but_own, on_nodes
 from engine.errors import UserError
 
 

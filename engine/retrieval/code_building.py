@@ -9,7 +9,6 @@ Shape letters: N entities, Q queries, D dimensions, P dimensions of a code.
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.memory import memory_limit
 from engine.query import Ids, Scores
 from engine.retrieval.codes import EXACT, PQ, SQ8, Codes, K, faiss_library
 from engine.retrieval.index import Means, SearchResult, VectorIndex, Vectors, mean_of
@@ -52,9 +52,6 @@ ROUNDS = 10
 BLOCK = 1 << 15
 MULTIPLE = 16
 """A code's dimensions are a multiple of this: FAISS' wide instructions want it."""
-
-CGROUP = Path("/sys/fs/cgroup/memory.max")
-"""Where Linux says a container's limit, in bytes, or "max"."""
 
 BYTES_A_DIMENSION = {SQ8: 1.0, PQ: 0.25}
 
@@ -101,7 +98,7 @@ def kind_for(asked: str, entities: int, dimensions: int, memory: int | None = No
         entities: with a vector.
         dimensions: of these.
         memory: bytes of the machine, of which codes of one byte a dimension may take a quarter; default:
-            :func:`memory_limit`.
+            :func:`engine.memory.memory_limit`.
     """
     if entities < MIN_ENTITIES or (asked == AUTO and 4 * entities * dimensions <= EXACT_BYTES):
         return EXACT
@@ -109,16 +106,6 @@ def kind_for(asked: str, entities: int, dimensions: int, memory: int | None = No
         return asked
     memory = memory_limit() if memory is None else memory
     return SQ8 if entities * dimensions <= memory // 4 else PQ
-
-
-def memory_limit(cgroup: Path = CGROUP) -> int:
-    """Return the bytes of memory that this process may use: the machine's, or its container's limit."""
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        limit = cgroup.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return physical
-    return min(physical, int(limit)) if limit.isdecimal() else physical
 
 
 def make_codes(vectors_ND: Vectors, hubness_N: Scores | None, kind: str, seed: int = 13) -> Codes:

@@ -28,6 +28,8 @@ import numpy.typing as npt
 from engine.query import Ids
 from engine.retrieval.index import Vectors, unit
 
+DISCRIMINANT = "discriminant"
+"""The entry of a bundle's settings that names the lists that the joint view was made with."""
 SHRINKAGE = 10.0
 """Of the covariance within sides, in means of its eigenvalues."""
 GAIN = 0.5

@@ -109,7 +109,7 @@ def labelled(model: TypingModel, mentions: Sequence[TypedMention]) -> list[Label
     if not kept:
         raise UserError("--data: no mention has a label to learn")
     for one in kept:
-        if strange := next((label for label in (*one.labels, *one.added) if label not in place), None):
+        for strange in (label for label in (*one.labels, *one.added) if label not in place):
             raise UserError(
                 f"--data: mention {one.id} has the label {strange!r}, which is not among the "
                 f"{len(place)} types; add it to the file of --labels, or leave that option out"

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cluster.nodes import on_nodes, other_nodes
+from cluster.each_node import on_nodes, other_nodes
 from engine.retrieval.shared_vectors import FOLDER as VECTORS
 from engine.storage.local_files import is_left_behind
 from engine.storage.object_copies import NOTES

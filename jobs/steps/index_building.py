@@ -30,7 +30,8 @@ from jobs.steps.kept_model import keep_language_model
 from jobs.steps.masked_lm import NO_MASKED_LM, MaskedLmUse, check_adaptable
 from jobs.steps.publishing import check_before_work, publish_beside
 from jobs.steps.typing import typing_model
-from jobs.steps.views import BUILDERS, OWN_SETTINGS, BuiltViews, Encoders, Sources
+from jobs.steps.view_builder import BuiltViews, Encoders, Sources
+from jobs.steps.views import BUILDERS, OWN_SETTINGS
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import Executor, given_or_auto
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from engine.answering.explanations import explain_stage
 from engine.errors import QueryError, did_you_mean
 from engine.methods import METHODS
 from engine.queries.formats import LabelledQuery, RefusedQuery
@@ -14,7 +15,6 @@ from engine.query import Expansion, Value
 from engine.refusals import Code, Refusal
 from engine.stages.base import Pipeline, missing_requirements
 from engine.stages.explain import Explain
-from engine.stages.explanations import explain_stage
 from engine.stages.options import change_methods, checked_options
 from engine.storage.bundle import Bundle
 from jobs.workers.chain import Chain, Row

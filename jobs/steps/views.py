@@ -6,27 +6,23 @@ builder in :data:`BUILDERS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 
 from engine.catalogue import TYPE
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.entity_types import VIEW as TYPES_VIEW
-from engine.errors import UserError
 from engine.models.fingerprint import model_fingerprint
 from engine.models.text import TextEncoder
-from engine.retrieval.discriminant import Discriminant, Sides, discriminant
+from engine.retrieval.discriminant import DISCRIMINANT, Discriminant, Sides, discriminant
 from engine.retrieval.distributions import distributions_folder
 from engine.retrieval.entity_sentences import CONTRAST
-from engine.retrieval.index import Vectors, hubness_file, index_file, read_vectors, write_vectors
+from engine.retrieval.index import Vectors, hubness_file
 from engine.retrieval.mention_states import PROBING
 from engine.retrieval.skipgrams import SKIPGRAMS
-from engine.retrieval.views import ViewPart, centred, hubness, joint_rows, joint_view, row_slices
-from engine.storage.workspace import Workspace
+from engine.retrieval.views import ViewPart, centred, hubness, joint_rows, joint_view
 from engine.training.cache import FrozenCache
 from engine.training.contrast_lists import MinedLists
 from engine.training.multimodal_data import image_view
@@ -34,16 +30,16 @@ from engine.training.text_head import HEAD
 from jobs import console
 from jobs.steps.contrast_view import contrast_view
 from jobs.steps.description_view import description_view
-from jobs.steps.encoder_training import Trained, trained_encoder
+from jobs.steps.encoder_training import trained_encoder
 from jobs.steps.entity_types import has_own_types, typed_entities
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.lexical_view import lexical_view
 from jobs.steps.mask_view import mask_view
-from jobs.steps.masked_lm import MaskedLmUse, masked_lm, mean_states, mention_states
+from jobs.steps.masked_lm import masked_lm, mean_states, mention_states
 from jobs.steps.multimodal_views import TextSource, ViewSource, multimodal_view, text_distributions
 from jobs.steps.skipgrams import skipgrams
+from jobs.steps.view_builder import Builder, BuiltViews, Sources
 from jobs.workers.encoder import CONTRAST_JOB, MULTIMODAL_JOB
-from jobs.workers.executor import Executor
 
 TYPES_WEIGHT = 0.5
 """Weight of the view of types in the joint one, where another has 1."""
@@ -53,105 +49,6 @@ ADAPTED = "adapted"
 
 STATE_WEIGHT = 2**0.5
 """Weight of the multi-modal view in the joint one, where a text view has 1: it is two modalities."""
-
-
-@dataclass(frozen=True)
-class Encoders:
-    """The encoders of the text views."""
-
-    base: str
-    """The encoder before training: frozen layers, and descriptions."""
-    last: str | None
-    """Folder of the trained encoder, whose last layer makes the mask view; None: the base's own."""
-
-    @property
-    def of_mask_view(self) -> str:
-        """The encoder that makes the mask view."""
-        return self.last or self.base
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The inputs that views are made from.
-
-    Attributes:
-        workspace: with the corpus.
-        cache: states of the frozen layers for every sentence.
-        encoders: of texts.
-        trained: the run of the text encoder; None: the encoder is as it came.
-        descriptions: of each entity, "" where there is none.
-        temperature: of predicted distributions.
-        distributions: make those of the text.
-        masked_lm: what a masked language model is wanted for.
-        types: folder of the typing model; None: entities get no types.
-        lists: mined lists, of whose queries the joint view tells apart what the seeds tell apart; or None.
-        executor: where the work is done.
-    """
-
-    workspace: Workspace
-    cache: FrozenCache
-    encoders: Encoders
-    trained: Trained | None
-    descriptions: list[str]
-    temperature: float
-    distributions: bool
-    masked_lm: MaskedLmUse
-    types: str | None
-    lists: MinedLists | None
-    executor: Executor
-
-
-@dataclass
-class BuiltViews:
-    """The outputs of the builders, which add to it.
-
-    Attributes:
-        staged: the bundle's folder, into which files are written as they are made.
-        views: vectors [N, D] by view, mapped.
-        settings: entries of the bundle's manifest.
-        refused_images: addresses of images that could not be used.
-    """
-
-    staged: Path
-    views: dict[str, Vectors] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    refused_images: Sequence[str] = ()
-
-    def add(self, name: str, vectors: Vectors) -> None:
-        """Write a view, and keep it mapped."""
-        self.add_rows(name, [vectors], vectors.shape)
-
-    def add_rows(self, name: str, blocks: Iterable[Vectors], shape: tuple[int, ...]) -> None:
-        """Write a view of which no process holds more than some rows.
-
-        Args:
-            name: of the view.
-            blocks: rows after one another.
-            shape: of all together, [N, D].
-
-        Raises:
-            UserError: some vectors are no numbers: nothing would be near them. Says how many.
-        """
-        path, broken = self.staged / index_file(name), 0
-
-        def counted() -> Iterator[Vectors]:
-            nonlocal broken
-            for block in blocks:
-                for some in row_slices(len(block)):
-                    broken += int((~np.isfinite(block[some]).all(axis=1)).sum())
-                yield block
-
-        write_vectors(path, counted(), shape)
-        if broken:
-            raise UserError(
-                f"view {name!r}: the vectors of {broken} of {shape[0]} entities are no finite numbers; "
-                "nothing was published: the encoder that makes them is broken, copy it again, or train it "
-                "again with a lower --learning-rate"
-            )
-        self.views[name] = read_vectors(path, mapped=True)
-
-
-Builder = Callable[[Sources, BuiltViews], None]
 
 
 def build_mask(sources: Sources, made: BuiltViews) -> None:
@@ -331,7 +228,7 @@ def _discriminant(
     if "multimodal" in made.views:
         console.say(f"the joint view with images is made without the seeds of the lists {lists.key}")
         return None
-    made.settings["discriminant"] = {"lists": lists.key}
+    made.settings[DISCRIMINANT] = {"lists": lists.key}
     sides = [Sides(one.positive, one.negative) for one in lists.read(len(parts[0].vectors_ND))]
     seeds = np.unique(np.concatenate([ids for query in sides for ids in query]).astype(np.int64))
     places = [Sides(*(np.searchsorted(seeds, ids).astype(np.int32) for ids in query)) for query in sides]
@@ -362,19 +259,19 @@ def _joined(sources: Sources, made: BuiltViews) -> list[ViewPart]:
     ]
 
 
-BUILDERS: tuple[Builder, ...] = (
-    build_mask,
-    build_text_distributions,
-    build_description,
-    build_lexical,
-    build_skipgrams,
-    build_multimodal,
-    build_masked_lm,
-    build_contrast,
-    build_types,
-    build_joint,
+BUILDERS = (
+    Builder(build_mask),
+    Builder(build_text_distributions, "text_distributions"),
+    Builder(build_description),
+    Builder(build_lexical),
+    Builder(build_skipgrams),
+    Builder(build_multimodal, "multimodal"),
+    Builder(build_masked_lm, "masked_lm"),
+    Builder(build_contrast, CONTRAST),
+    Builder(build_types, "types"),
+    Builder(build_joint, DISCRIMINANT),
 )
 """Builders in order: one may read the views of those before it."""
 
-OWN_SETTINGS = ("text_distributions", "multimodal", "masked_lm", CONTRAST, "types", "discriminant")
+OWN_SETTINGS = tuple(builder.setting for builder in BUILDERS if builder.setting)
 """What builders may say in a manifest: what none says of a bundle is not taken from the one before it."""

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.answering.explanations import Explainer, Explanation
+from engine.answering.outcomes import answered
 from engine.queries.formats import RefusedQuery
 from engine.queries.results import ExpansionFolder, PartCounts, Result, labels_of
 from engine.query import Deadline
 from engine.refusals import Code, Refusal
-from engine.stages.answering import answered
 from engine.stages.base import finish
-from engine.stages.explanations import Explainer, Explanation
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace

@@ -11,13 +11,13 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from engine.answering.explanations import explain_stage
 from engine.errors import BundleError, UserError
 from engine.methods import ABLATIONS, METHODS
 from engine.plugins import find_method, installed, is_method
 from engine.query import Value
 from engine.stages.base import Pipeline, Stage, missing_requirements
 from engine.stages.encode_new_entities import EncodeNewEntities
-from engine.stages.explanations import explain_stage
 from engine.stages.options import change_methods
 from engine.stages.retrieve import Retrieve
 from engine.stages.type_mentions import TypeMentions

@@ -21,11 +21,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from engine.answering.outcomes import TIMED_OUT, IterativeWorker
+from engine.answering.outcomes import left_out as without_stage
 from engine.errors import UserError
 from engine.query import Deadline, Expansion
 from engine.refusals import Refusal
-from engine.stages.answering import TIMED_OUT, IterativeWorker
-from engine.stages.answering import left_out as without_stage
 from engine.stages.base import Stage, Worker, counts_of
 from engine.storage.bundle import Bundle
 from serve.errors import RetryLaterError, code_of, unwrapped

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from engine.answering.explanations import Explainer, Nearest
 from engine.catalogue import MentionSentence
 from engine.query import Expansion
-from engine.stages.explanations import Explainer, Nearest
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.http.images import ImageAddresses
 from serve.http.requests import numbers

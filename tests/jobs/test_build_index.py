@@ -42,7 +42,7 @@ from jobs.steps.index_building import build
 from jobs.steps.masked_lm import MaskedLmUse, mean_states
 from jobs.steps.masked_lm import masked_lm as masked_lm_of
 from jobs.steps.model_input import preprocess
-from jobs.steps.views import BuiltViews
+from jobs.steps.view_builder import BuiltViews
 from jobs.workers.encoder import CONTRAST_JOB
 from jobs.workers.executor import LocalExecutor
 from serve.operations import bundles

@@ -33,7 +33,8 @@ from jobs.steps import multimodal_views
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.masked_lm import NO_MASKED_LM
-from jobs.steps.views import BuiltViews, Encoders, Sources, build_text_distributions
+from jobs.steps.view_builder import BuiltViews, Encoders, Sources
+from jobs.steps.views import build_text_distributions
 from jobs.workers.executor import LocalExecutor
 from jobs.workers.training_sessions import LocalSession
 from tests.jobs.conftest import METALS, no_cluster

@@ -14,9 +14,9 @@ import uvicorn
 from fastapi.testclient import TestClient
 from starlette.types import ASGIApp
 
+from engine.answering.outcomes import IterativeWorker
 from engine.methods import METHODS
 from engine.query import Expansion
-from engine.stages.answering import IterativeWorker
 from engine.stages.base import Stage, Worker
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain

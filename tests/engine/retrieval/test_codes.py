@@ -16,7 +16,6 @@ from engine.retrieval import code_building, codes
 from engine.retrieval.code_building import (
     kind_for,
     make_codes,
-    memory_limit,
     seed_means,
     tune_codes,
     write_codes,
@@ -236,14 +235,6 @@ def test_no_more_lists_are_read_than_the_recall_needs() -> None:
 )
 def test_the_kind_is_chosen_by_size_and_memory(asked: str, entities: int, memory: int, kind: str) -> None:
     assert kind_for(asked, entities, 768, memory) == kind
-
-
-def test_a_containers_limit_is_the_memory_there_is(tmp_path: Path) -> None:
-    physical = memory_limit(tmp_path / "nothing")
-    assert physical > 0
-    for said, found in (("max\n", physical), ("1048576\n", 1 << 20), (f"{physical * 2}\n", physical)):
-        (tmp_path / "memory.max").write_text(said)
-        assert memory_limit(tmp_path / "memory.max") == found
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

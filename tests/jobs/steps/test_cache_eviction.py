@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster.nodes import Answers
+from cluster.each_node import Answers
 from jobs.steps import cache_eviction
 from jobs.steps.cache_eviction import HERE, NodeEviction, cache_identity, evict_everywhere, evict_here
 from tests.support.grown import Grown

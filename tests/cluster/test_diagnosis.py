@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.machines import COMPARED, OPEN_FILES, Finding, Node, Seen, findings, look, storage_faults
+from cluster.diagnosis import COMPARED, OPEN_FILES, Finding, Node, Seen, findings, look, storage_faults
 from engine.errors import StorageError
 from engine.storage.store import Store
 

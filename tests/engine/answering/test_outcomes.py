@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.answering.outcomes import LEFT_OUT, answered
 from engine.errors import BundleError, QueryError
 from engine.query import Deadline, Expansion, Query, Ranking
 from engine.refusals import Code, Refusal
-from engine.stages.answering import LEFT_OUT, answered
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
 

@@ -1,0 +1,1 @@
+"""Run stages on queries of a batch or a request, and explain what they answer."""
