@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,6 @@ from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, 
 from cluster.options import CommandSettings, Flag, declared
 from engine.errors import QueryError, UserError
 from engine.evaluation.cells import measure_into, tapped
-from engine.evaluation.list_view import list_view_note
 from engine.evaluation.measuring import Runner
 from engine.evaluation.metrics import CUTOFFS, Protocol
 from engine.evaluation.report import Report, class_rows, key_figures, markdown, side_rows
@@ -36,6 +36,7 @@ from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import presets
 from jobs.steps.measuring import TOLD, asked_of_results, measuring, named_results
+from jobs.steps.method_notes import MethodNotes
 from jobs.steps.query_options import with_checked_options
 
 EXAMPLES = """
@@ -158,10 +159,11 @@ class _Evaluation:
     def of_method(self, name: str, pipeline: Pipeline) -> Report:
         """Measure a method."""
         about = {"method": name, "pipeline": str(pipeline)}
-        if note := list_view_note(pipeline, self.bundle.manifest.settings.get("lm", {})):
-            about["note"] = note
-            console.say(f"{name}: {note}")
-        report = self._measured(about, pipeline, with_checked_options(self.queries, pipeline))
+        report = self._measured(
+            about | self._noted(name, self.notes.on(pipeline)),
+            pipeline,
+            with_checked_options(self.queries, pipeline),
+        )
         console.account(pipeline, self.bundle)
         return report
 
@@ -169,7 +171,20 @@ class _Evaluation:
         """Measure what was written."""
         asked = asked_of_results(self.queries, results)
         results.check(asked, CUTOFFS[-1])
-        return self._measured({"method": name, "pipeline": results.run.pipeline}, results, asked)
+        about = {"method": name, "pipeline": results.run.pipeline}
+        return self._measured(about | self._noted(name, self.notes.on_results(results)), results, asked)
+
+    @cached_property
+    def notes(self) -> MethodNotes:
+        """Notes on the methods, on all the queries."""
+        return MethodNotes(self.workspace, self.bundle, self.queries.queries)
+
+    def _noted(self, name: str, note: str | None) -> dict[str, Any]:
+        """Say a note, and return it as an entry of the report."""
+        if note is None:
+            return {}
+        console.say(f"{name}: {note}")
+        return {"note": note}
 
     def _measured(self, about: dict[str, Any], given: Pipeline | StoredResults, queries: QuerySet) -> Report:
         """Write a report, with what it was made of, and return it."""

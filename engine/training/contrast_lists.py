@@ -163,8 +163,8 @@ class MinedLists:
     manifest: ContrastManifest
     file: Store
 
-    def read(self, n_entities: int) -> list[ContrastLists]:
-        """Return the lists."""
+    def read(self, n_entities: int | None = None) -> list[ContrastLists]:
+        """Return the lists, their ids checked against the size of the vocabulary if that is given."""
         return read_lists(Path(self.file.local_copy(machine_cache())), n_entities)
 
 

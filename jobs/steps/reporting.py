@@ -24,7 +24,6 @@ from engine.evaluation.comparison import (
     row_of,
 )
 from engine.evaluation.kept_stages import KeptStages
-from engine.evaluation.list_view import list_view_note
 from engine.evaluation.measuring import by_truth
 from engine.evaluation.metrics import CUTOFFS
 from engine.evaluation.plots import Points
@@ -46,6 +45,7 @@ from engine.storage.parts import content_key
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.steps.measuring import CELLS, asked_of_results, named_results
+from jobs.steps.method_notes import MethodNotes
 from jobs.steps.query_options import with_checked_options
 
 VIEW = "mask"
@@ -115,6 +115,9 @@ def fill(plan: ReportPlan) -> Filled:
     rows: list[Row] = []
     scores: dict[str, Scores] = {}
     seconds: dict[str, float | None] = {}
+    stored = named_results(plan.results, [*plan.methods, *plan.others])
+    own = MethodNotes(plan.workspace, plan.bundle, plan.queries.queries)
+    notes = own.on_rows(stored, plan.methods, plan.others)
     total = len(plan.results) + len(plan.methods) + len(plan.others)
     for number, (name, pipeline, cell) in enumerate(_cells(plan), 1):
         if isinstance(cell, UserError):
@@ -123,8 +126,7 @@ def fill(plan: ReportPlan) -> Filled:
             continue
         console.say(f"{number} of {total}: {name}")
         row = row_of(name, cell)
-        model = plan.bundle.manifest.settings.get("lm", {})
-        if name in plan.methods and (note := list_view_note(plan.methods[name], model)):
+        if note := notes[name]:
             row["note"] = note
         rows.append(row)
         scores[name], seconds[name] = cell.scores, cell.report["seconds_per_query"]

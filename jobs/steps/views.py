@@ -176,7 +176,7 @@ def build_contrast(sources: Sources, made: BuiltViews) -> None:
         )
         return
     trained.check_model()
-    made.settings[CONTRAST] = {"trained": trained.name}
+    made.settings[CONTRAST] = {"trained": trained.name, "lists": trained.lists}
     cache = frozen_cache(sources.workspace, inputs, trained.model, executor=sources.executor)
     if not trained.seed_text:
         made.add(CONTRAST, _mask_view(CONTRAST, trained.folder.uri, cache, sources))

@@ -17,7 +17,10 @@ from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.errors import UserError
 from engine.generation.trie import Trie
 from engine.losses.settings import UltraFineSettings
+from engine.methods import method
 from engine.models.hub import EMBEDDED, embedded_model_path
+from engine.queries.formats import LabelledQuery, Truth
+from engine.query import Query
 from engine.retrieval.index import VectorIndex
 from engine.storage.bundle import Bundle, current_id
 from engine.storage.workspace import Workspace
@@ -29,6 +32,7 @@ from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.index_building import build
 from jobs.steps.lm_pretraining import publish_model
 from jobs.steps.mask_view import MaskSumsWorker, SumsTask
+from jobs.steps.method_notes import MethodNotes
 from jobs.steps.model_input import preprocess
 from jobs.steps.refreshing import HowRefreshed, Refresh
 from jobs.workers.encoder import CONTRAST_JOB
@@ -216,8 +220,14 @@ def test_lists_stay_good_and_a_contrastive_training_goes_on(made: Made, tmp_path
     for step in kept.steps:
         step.run()
     bundle = Bundle.open(workspace)
-    assert bundle.manifest.settings["contrast"] == {"trained": first.name if first else ""}
-    assert bundle.manifest.settings["discriminant"] == {"lists": open_lists(workspace).key}
+    lists = open_lists(workspace).key
+    assert bundle.manifest.settings["contrast"] == {"trained": first.name if first else "", "lists": lists}
+    assert bundle.manifest.settings["discriminant"] == {"lists": lists}
+    notes = MethodNotes(
+        workspace, bundle, [LabelledQuery(Query("a", (0,), (2,)), "x", Truth(frozenset({1})))]
+    )
+    assert "1 of the 1 queries are among theirs" in (notes.on(method("default")) or "")
+    assert notes.on(method("retexpan")) is None
     assert np.any(VectorIndex.read(bundle.path("index/contrast.faiss")).vectors_of([6]))
     plan = Refresh(workspace, HOW)
     assert commands(plan) == ["train-encoder", "build-index"]
@@ -228,7 +238,7 @@ def test_lists_stay_good_and_a_contrastive_training_goes_on(made: Made, tmp_path
     assert first is not None
     assert now is not None
     assert now.name != first.name
-    assert Bundle.open(workspace).manifest.settings["contrast"] == {"trained": now.name}
+    assert Bundle.open(workspace).manifest.settings["contrast"] == {"trained": now.name, "lists": lists}
 
 
 def test_a_language_model_is_kept_with_a_trie_of_all_names(made: Made, tmp_path: Path) -> None:
