@@ -75,9 +75,9 @@ def seen_seeds_note(key: str, read: ListSeeds | None, measured: Sequence[Labelle
         return None
     share = _percent(known, len(wanted))
     return (
-        f"{made}: {own} of the {len(measured)} queries are among theirs, and {share} of the true entities are "
-        "seeds there; what a class gets of which nothing was mined is told by a bundle made with `--lists none`, "
-        "after a training without lists"
+        f"{made}: {own} of the {len(measured)} queries are among theirs, and {share} of the true entities "
+        "are seeds there; what a class gets of which nothing was mined is told by a bundle made with "
+        "`--lists none`, after a training without lists"
     )
 
 

@@ -35,6 +35,7 @@ from tests.support.grown import (
     publish_bundle,
     write,
 )
+from tests.support.kills import Killed
 from tests.support.s3_proxy import Fault, S3Proxy
 
 
@@ -160,10 +161,6 @@ def test_the_command_removes_and_a_rerun_has_nothing_to_do(
     said = capsys.readouterr()
     assert "nothing to remove" in said.err
     assert "removals=0 removed=0 mib=0.0 cache_mib=0.0 left_alone=0" in said.out
-
-
-class Killed(BaseException):
-    """The program ends here."""
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from engine.storage import store as stores
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from tests.support.corpora import Imported, jsonl, run_import
+from tests.support.kills import Killed, kill_at_upload
 
 
 @pytest.fixture(params=["local", "bucket"])
@@ -38,26 +39,14 @@ def names_in(place: str) -> set[str]:
     return {name for name in ("iron", "gold", "zinc") if name.encode() in content}
 
 
-class Killed(BaseException):
-    """The end of the process, which no handler of ours sees to."""
-
-
 @pytest.mark.parametrize("after", range(4))
 def test_a_kill_in_an_overwrite_leaves_the_corpus_that_was_there(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     place = f"{s3}/w"
     import_of(place, tmp_path, "iron")
-    upload, left = buckets.upload, [None] * after
-
-    def killed(file: Path, path: str) -> None:
-        if not left:
-            raise Killed
-        left.pop()
-        upload(file, path)
-
     with monkeypatch.context() as patched:
-        patched.setattr(buckets, "upload", killed)
+        kill_at_upload(patched, lambda _, done: done == after)
         patched.setattr(Store, "delete", lambda self: None)  # nor is anything cleared away
         with pytest.raises(Killed):  # at the mentions, the entities, an image, the manifest
             import_of(place, tmp_path, "gold")
@@ -211,14 +200,7 @@ def test_an_interrupted_publication_in_a_bucket_is_neither_the_old_nor_the_new(
         target.publish_folder(staged, last="config.json")
 
     publish("old")
-    upload = buckets.upload
-
-    def killed(file: Path, path: str) -> None:
-        if path.endswith("config.json"):
-            raise Killed
-        upload(file, path)
-
-    monkeypatch.setattr(buckets, "upload", killed)
+    kill_at_upload(monkeypatch, lambda path, _: path.endswith("config.json"))
     with pytest.raises(Killed):
         publish("new")
     assert not (target / "config.json").exists()

@@ -8,12 +8,9 @@ import pytest
 
 from engine.storage.store import Store
 from jobs.workers.attempts import MAX_DEATHS, Attempt, attempt, died_at_work, forget
+from tests.support.kills import Killed
 
 QUERIES = ["a", "b", "killer", "c"]
-
-
-class Killed(BaseException):
-    """In the place of the end of a process: nothing after it is run."""
 
 
 def work(output: Store, done: list[str]) -> None:

@@ -15,6 +15,7 @@ from engine.corpus.importing import importer, writer
 from engine.errors import StorageError, UserError
 from engine.storage.workspace import Workspace
 from tests.support.corpora import Imported, jsonl, run_import, ultrawiki
+from tests.support.kills import Killed
 
 NAMES = ["Oslo", "Rome", "Paris", "Bern"]
 
@@ -229,16 +230,13 @@ def test_an_addition_that_is_killed_leaves_the_corpus_as_it_was(
     before = {file: file.read_bytes() for file in place.rglob("*") if file.is_file()}
     more = jsonl(tmp_path / "b.jsonl", [said("Oslo", 2), said("Rome", 1), "{"])
 
-    class KilledError(BaseException):
-        pass
-
     def killed(*_: object, **__: object) -> None:
-        raise KilledError
+        raise Killed
 
     for step in ("write_entities", "_source_file", "sha256_of", "corpus_digest"):
         with monkeypatch.context() as patch:
             patch.setattr(importer, step, killed)
-            with pytest.raises(KilledError):
+            with pytest.raises(Killed):
                 run_import(tmp_path / "w", more, "jsonl", append=True)
         assert {file: file.read_bytes() for file in place.rglob("*") if file.is_file()} == before
     assert os.listdir(tmp_path / "w") == ["corpus"]

@@ -19,6 +19,7 @@ from engine.storage.workspace import Workspace
 from jobs.steps import image_features
 from jobs.steps.cleaning import plan_cleaning
 from tests.support.corpora import Imported, jsonl, run_import
+from tests.support.kills import Killed, kill_at_upload
 from tests.support.s3_proxy import S3Proxy
 
 NAMES = ("Oslo", "Rome", "Lima")
@@ -151,27 +152,15 @@ def test_clean_leaves_what_a_grown_corpus_needs(s3: str, first: Path, tmp_path: 
     assert (again.mentions, again.manifest.added.known) == (before.mentions, 1)
 
 
-class Killed(BaseException):
-    """The end of the process, which no handler of ours sees to."""
-
-
 @pytest.mark.parametrize("after", range(4))
 def test_a_kill_in_an_append_leaves_the_corpus_that_was_there(
     s3: str, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     place = f"{s3}/w"
     run_import(place, first, "jsonl")
-    upload, left = buckets.upload, [None] * after
-
-    def killed(file: Path, path: str) -> None:
-        if not left:
-            raise Killed
-        left.pop()
-        upload(file, path)
-
     more = jsonl(tmp_path / "more.jsonl", [row("Oslo", 99, image_bytes=image("new"))])
     with monkeypatch.context() as patched:
-        patched.setattr(buckets, "upload", killed)
+        kill_at_upload(patched, lambda _, done: done == after)
         with pytest.raises(Killed):  # at the image, kept.json, the mentions, the manifest
             run_import(place, more, "jsonl", append=True)
     assert len(Workspace.open(place).mentions()) == 10
