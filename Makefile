@@ -67,15 +67,19 @@ browser:
 			"CHROMIUM=...; until then the tests of the page are skipped." >&2; \
 	fi
 
+# Two slow files at a time, the first (a cluster of two nodes) the longest. Those that share a cluster or a
+# service run in one process (tests/conftest.py).
+SLOW := -m slow -n 2 --dist loadgroup --no-loadscope-reorder
+
 # Fast tests first: a mistake shows in seconds.
 test: setup browser
 	$(BIN)/python -m pytest -m "not slow" -n 2
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(SLOW)
 
 # The same, with 500 examples of every property and every kind of request.
 test-long: setup browser
 	SEEDSET_TEST_EXAMPLES=500 $(BIN)/python -m pytest -m "not slow" -n 2 --timeout 3600
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(SLOW)
 
 lint: style types
 

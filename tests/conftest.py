@@ -1,10 +1,11 @@
-"""Fixtures that every folder of tests may use: an S3 server on loopback."""
+"""Which process runs a test, and fixtures that every folder of tests may use: an S3 server on loopback."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import hypothesis
@@ -26,8 +27,16 @@ if EXAMPLES:
     hypothesis.settings.load_profile("long")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files that name no slow test where these alone are asked for: importing all takes a while."""
+    if config.option.markexpr == "slow" and collection_path.match("test_*.py"):
+        return "mark.slow" not in collection_path.read_text(encoding="utf-8") or None
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let long tests begin first: then processes that share the tests end together.
+    """Let long tests begin first, and slow tests share what they start: clusters, services, trainings.
 
     A Ray that a fast test starts would take over the work of those that come after it in its process.
     """
@@ -38,7 +47,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ]
     if fast_on_ray:
         raise pytest.UsageError(f"tests marked ray must be marked slow, too: {', '.join(fast_on_ray)}")
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(_shared_by(item)))
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def _shared_by(item: pytest.Item) -> str:
+    """Return the name of what a slow test shares with others: such tests run in one process (loadgroup)."""
+    if "ray_local" in getattr(item, "fixturenames", ()):
+        return "ray_local"
+    return item.nodeid.partition("::")[0]
 
 
 @pytest.fixture(scope="session")
