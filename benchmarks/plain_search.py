@@ -7,7 +7,7 @@ beams in one batch, and looks at the whole vocabulary. It says what the answers 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +45,12 @@ def nested_trie(sequences: Sequence[Sequence[int]], entities: Sequence[int]) -> 
     return root
 
 
+def best_below(node: dict[int, Any], scores: Mapping[int, float]) -> float:
+    """Return the best score of the entities below a node."""
+    below = (best_below(child, scores) for token, child in node.items() if token != END)
+    return max([*(scores[entity] for entity in node.get(END, ())), *below])
+
+
 @torch.inference_mode()
 def plain_search(
     model: LanguageModel,
@@ -54,6 +60,7 @@ def plain_search(
     max_tokens: int | None = None,
     normalise: str = "allowed",
     length_penalty: float = 0.6,
+    scores: Mapping[int, float] | None = None,
 ) -> list[Entry]:
     """Return the entities of the best ``beams`` sequences, best first, ties by entity.
 
@@ -65,7 +72,12 @@ def plain_search(
         max_tokens: steps at most; None for as many as the longest sequence needs.
         normalise: probabilities over the ``allowed`` tokens or over the ``vocabulary``.
         length_penalty: exponent of the length in a score.
+        scores: of the entities; the best one below a node is added to the log-probability that leads there.
     """
+
+    def steered(beam: Beam) -> float:
+        return beam.logprob + (best_below(beam.node, scores) if scores else 0)
+
     living = [Beam([], trie, 0.0)]
     finished: list[tuple[float, list[int], float]] = []
     step = 0
@@ -78,11 +90,11 @@ def plain_search(
                 if logprob > float("-inf"):
                     extensions.append(Beam([*beam.tokens, token], beam.node[token], logprob))
         # The sort is stable: ties stay in the order of their parents, then of their tokens.
-        kept = sorted(extensions, key=lambda beam: -beam.logprob)[:beams]
+        kept = sorted(extensions, key=lambda beam: -steered(beam))[:beams]
         living = [beam for beam in kept if END not in beam.node]
         for beam in kept:
             if END in beam.node:
-                score = torch.tensor(beam.logprob / ((5 + step) / 6) ** length_penalty)
+                score = torch.tensor(steered(beam) / ((5 + step) / 6) ** length_penalty)
                 finished.append((float(score), sorted(beam.node[END]), beam.logprob))
     finished.sort(key=lambda one: (-one[0], one[1]))
     entries = [Entry(entity, score, lp) for score, ids, lp in finished[:beams] for entity in ids]

@@ -51,7 +51,12 @@ class PlainSearch:
     def __init__(self, model: LanguageModel, sequences: Sequence[Sequence[int]]) -> None:
         self._model, self._nested = model, nested_trie(sequences, range(len(sequences)))
 
-    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[BeamResult]:
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        tries: Sequence[Trie],
+        lookahead: Sequence[Scores | None] = (),
+    ) -> list[BeamResult]:
         """Return what :class:`BeamSearch` finds."""
         return [self._search(prompt) for prompt in prompts]
 

@@ -64,6 +64,8 @@ METHODS: dict[str, Pipeline] = {
     # The class name by the types of the seeds in place of the model's: ours.
     "genexpan+cot-class-types": Generate(cot_level="class", class_names="types")
     >> SegmentRerank(by="likelihood", length=4),
+    # Ours: a quarter of the beams, steered by what retrieval knows of the names that they may lead to.
+    "genexpan+lookahead": Generate(beams=10, lookahead=4) >> SegmentRerank(by="likelihood", length=4),
     # With the descriptions of the listed entities in front of the prompt (appendix J).
     "genexpan+ra": Generate(descriptions=True) >> SegmentRerank(by="likelihood", length=4),
     # One recalls 1,000 candidates, the other ranks them (table 9).
@@ -156,6 +158,7 @@ ABOUT: Mapping[str, str] = {
     "genexpan+cot-positive-given": "GenExpan with the positive attributes that the query gives (table 8)",
     "genexpan+cot-negative-given": "GenExpan with attributes of both kinds that the query gives (table 8)",
     "genexpan+cot-class-types": "GenExpan with the class that a typing model says the seeds are of",
+    "genexpan+lookahead": "GenExpan with 10 beams, steered by how near to the seeds what they lead to is",
     "genexpan+ra": "GenExpan with descriptions in the prompt (appendix J)",
     "retexpan+genexpan": "retrieval recalls 1,000 entities, generation ranks them (table 9)",
     "genexpan+retexpan": "generation recalls 1,000 entities, retrieval ranks them (table 9)",

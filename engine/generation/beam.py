@@ -14,6 +14,9 @@ the answers:
   best ``beams`` finished names under that bound is left, and so is all that it crowds out. (Where finished
   names compete for places, they end the search themselves.)
 
+A look-ahead, where one is given, is added to log-probabilities wherever partial and finished names are
+compared. It never rises along a name and is at most 0, as these: all of the above holds of the sums.
+
 Shape letters: Q queries, B beams of all queries, P extensions of all beams, R rows of the model's
 state, L tokens not yet read, U tokens that any beam may read next, V tokens of the vocabulary, n
 entities found.
@@ -49,7 +52,7 @@ class BeamResult:
     ids: Ids
     """int32 [n]; more than ``beams`` only where names share their tokens."""
     scores: Scores
-    """float32 [n]: log-probability over the length penalty."""
+    """float32 [n]: log-probability, with the look-ahead if there is one, over the length penalty."""
     logprobs: Scores
     """float32 [n]: natural log of the probability of the whole name after the prompt."""
 
@@ -86,7 +89,12 @@ class BeamSearch:
         self.forward_passes = 0
         """Passes through the model since the search was made, prompts included."""
 
-    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[BeamResult]:
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        tries: Sequence[Trie],
+        lookahead: Sequence[Scores | None] = (),
+    ) -> list[BeamResult]:
         """Search each prompt's trie.
 
         The state of ``beams`` rows a prompt is held at a time: cut large batches before.
@@ -94,13 +102,15 @@ class BeamSearch:
         Args:
             prompts: tokens, at least one each, as :meth:`LanguageModel.encode` gives them.
             tries: one a prompt; the same object where prompts share one.
+            lookahead: of each trie's nodes, :mod:`engine.generation.lookahead`; none: by the model alone.
 
         Raises:
             QueryError: a prompt and the longest name after it do not fit the model.
         """
         if not prompts:
             return []
-        search = (_CompetingSearch if self.competing else _Search)(self, prompts, TrieBatch(tries))
+        kind = _CompetingSearch if self.competing else _Search
+        search = kind(self, prompts, TrieBatch(tries, lookahead))
         while len(search.beams):
             search.step()
         return search.found()
@@ -167,7 +177,7 @@ class _Search:
         beams = self._kept(*self._extensions())
         self._finish(beams.take(np.flatnonzero(beams.left == 0)), self.length)
         alive = (beams.left != 0) & (self.length < self.limit_Q[beams.query])
-        alive &= self._is_alive(beams.query, beams.logprob)
+        alive &= self._is_alive(beams.query, self._steered(beams))
         if self.settings.normalise == "allowed":
             alive &= ~self._finish_unbranching(beams, alive)
         self.beams = beams.take(np.flatnonzero(alive))
@@ -215,10 +225,11 @@ class _Search:
         beams = self.beams
         logprob_P = beams.logprob[parent_P] + token_logprob_P
         query_P = beams.query[parent_P]
-        alive_P = np.flatnonzero(self._is_alive(query_P, logprob_P))
+        steered_P = self.tries.steered(logprob_P, query_P, child_P)
+        alive_P = np.flatnonzero(self._is_alive(query_P, steered_P))
         bounds = np.searchsorted(query_P[alive_P], np.arange(len(self.threshold_Q) + 1))
-        room_Q = self._room(logprob_P[alive_P], bounds)
-        kept = alive_P[_best(logprob_P[alive_P], bounds, room_Q)]
+        room_Q = self._room(steered_P[alive_P], bounds)
+        kept = alive_P[_best(steered_P[alive_P], bounds, room_Q)]
         parent, node, query = parent_P[kept], child_P[kept], query_P[kept]
         left = beams.left[parent] - 1
         entered = np.flatnonzero(left < -1)
@@ -289,16 +300,15 @@ class _Search:
         bound_P = (logprob_P / self.penalty[self.limit_Q[query_P]]).astype(np.float32)
         return bound_P >= self.threshold_Q[query_P]
 
+    def _steered(self, beams: _Beams) -> Logprobs:
+        return self.tries.steered(beams.logprob, beams.query, beams.node)
+
     def _finish(self, beams: _Beams, length_B: Places | int) -> None:
         """Record finished names, and raise the threshold of queries that have ``beams`` of them."""
         if not len(beams):
             return
-        done = _Finished(
-            beams.query,
-            beams.node,
-            (beams.logprob / self.penalty[length_B]).astype(np.float32),
-            beams.logprob,
-        )
+        score_B = (self._steered(beams) / self.penalty[length_B]).astype(np.float32)
+        done = _Finished(beams.query, beams.node, score_B, beams.logprob)
         self.finished.append(done)
         for query in np.unique(done.query):
             scores = np.sort(np.append(self.best_scores[query], done.score[done.query == query]))
@@ -351,7 +361,7 @@ class _CompetingSearch(_Search):
         return room
 
     def _finish(self, beams: _Beams, length_B: Places | int) -> None:
-        score_B = (beams.logprob / self.penalty[length_B]).astype(np.float32)
+        score_B = (self._steered(beams) / self.penalty[length_B]).astype(np.float32)
         for query in np.unique(beams.query):
             own = beams.query == query
             held = self.held[query]

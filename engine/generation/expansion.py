@@ -31,7 +31,8 @@ from engine.generation.seeds import descriptions_of, targets
 from engine.generation.trie import Trie
 from engine.query import Ids, Query, Scores
 
-Search = Callable[[Sequence[Sequence[int]], Sequence[Trie]], list[BeamResult]]
+Search = Callable[[Sequence[Sequence[int]], Sequence[Trie], Sequence[Scores | None]], list[BeamResult]]
+"""Takes prompts, a trie each, and what the search is to look ahead to in each trie."""
 
 Selection = Literal["paper", "seedset"]
 """Whose rule selects a round's entities: that of the paper's authors, or ours."""
@@ -70,6 +71,8 @@ class ExpansionState:
     wanted: int
     """Length at which the list is complete (200 in the paper)."""
     rng: np.random.Generator
+    lookahead: Scores | None = None
+    """Of the trie's nodes (:mod:`engine.generation.lookahead`); None to search by the model alone."""
     accepted: dict[int, float] = field(default_factory=dict)
     """Entity to its mean likelihood of the positive seeds (sco+), in the order in which they came."""
     times: Counter[int] = field(default_factory=Counter)
@@ -195,7 +198,7 @@ def _scored(
 ) -> list[tuple[Ids, Scores] | None]:
     """Return what each query's prompt brings, with likelihoods; None where it does not fit the model."""
     try:
-        found = search(prompts, [one.trie for one in active])
+        found = search(prompts, [one.trie for one in active], [one.lookahead for one in active])
         asked = [
             (f.ids, targets(one.query, one.query.positive)) for f, one in zip(found, active, strict=True)
         ]

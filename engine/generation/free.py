@@ -19,6 +19,7 @@ from engine.generation.beam import BeamResult
 from engine.generation.model import LanguageModel
 from engine.generation.prompts import LAST_WORD, name_text
 from engine.generation.trie import Trie
+from engine.query import Scores
 
 
 class _Beam(NamedTuple):
@@ -57,8 +58,13 @@ class FreeSearch:
         # The last token of the end of a name: after it nothing more belongs to the list.
         self._end = model.encode_after([name_text("a")], LAST_WORD)[0][-1]
 
-    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[BeamResult]:
-        """Return what of each prompt's beams is a name of its trie, best first."""
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie], lookahead: Sequence[Scores | None] = ()
+    ) -> list[BeamResult]:
+        """Return what of each prompt's beams is a name of its trie, best first.
+
+        A look-ahead is not used, and ``Generate`` refuses one here: a text that is no name yet has no node.
+        """
         return [self._search(prompt, trie) for prompt, trie in zip(prompts, tries, strict=True)]
 
     def _search(self, prompt: Sequence[int], trie: Trie) -> BeamResult:

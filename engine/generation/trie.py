@@ -224,7 +224,7 @@ class Trie:
         return sum(getattr(self, field.name).nbytes for field in fields(self))
 
     @cached_property
-    def _level_starts(self) -> Ints:
+    def level_starts(self) -> Ints:
         """The first node of each level, and the number of nodes."""
         starts = [0]
         while starts[-1] < len(self):
@@ -232,7 +232,7 @@ class Trie:
         return np.array(starts)
 
     def _tail_start(self, leaves: Ints) -> Ints:
-        level = np.searchsorted(self._level_starts, leaves, side="right") - 1
+        level = np.searchsorted(self.level_starts, leaves, side="right") - 1
         return self.starts[self.node_sequence[leaves]] + level
 
     def save(self, folder: Path) -> None:

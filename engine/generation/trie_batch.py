@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.generation.trie import Trie
-from engine.query import Ids
+from engine.query import Ids, Scores
 
 Places = npt.NDArray[np.int64]
 
@@ -24,13 +24,16 @@ class TrieBatch:
 
     Args:
         tries: Q of them; the same object where queries share one.
+        lookahead: each query's of its trie's nodes, float32 [M] (:mod:`engine.generation.lookahead`); None
+            for a query without.
     """
 
-    def __init__(self, tries: Sequence[Trie]) -> None:
+    def __init__(self, tries: Sequence[Trie], lookahead: Sequence[Scores | None] = ()) -> None:
         distinct = {id(trie): trie for trie in tries}
         number = {key: place for place, key in enumerate(distinct)}
         self._tries = list(distinct.values())
         self._of_Q = np.array([number[id(trie)] for trie in tries], np.int64)
+        self._lookahead = {query: ahead for query, ahead in enumerate(lookahead) if ahead is not None}
         self.depth_Q = np.array([trie.depth for trie in tries], np.int64)
 
     def children(self, query_B: Places, node_B: Places) -> tuple[Places, Places, Places]:
@@ -69,6 +72,18 @@ class TrieBatch:
     def entities_at(self, query: int, leaf: int) -> Ids:
         """Return the entities of a leaf, ascending."""
         return self._tries[self._of_Q[query]].entities_at(leaf)
+
+    def steered(
+        self, logprob_B: npt.NDArray[np.float64], query_B: Places, node_B: Places
+    ) -> npt.NDArray[np.float64]:
+        """Return log-probabilities with the nodes' look-ahead, float64 [B]; unchanged if there is none."""
+        if not self._lookahead:
+            return logprob_B
+        steered_B = logprob_B.copy()
+        for query, ahead_M in self._lookahead.items():
+            at = np.flatnonzero(query_B == query)
+            steered_B[at] += ahead_M[node_B[at]]
+        return steered_B
 
     def _split(self, query_B: Places) -> Iterator[tuple[Trie, Places]]:
         """Yield each trie that is in use and the places of its beams."""

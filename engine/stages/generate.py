@@ -17,6 +17,8 @@ from engine.generation.files import LM_FILES
 from engine.generation.prompts import CotLevel, Part, PromptStyle, parts_of
 from engine.generation.seeds import query_rng
 from engine.query import Expansion, Filters, Ids, Query, Ranking, Scores
+from engine.retrieval.index import Index, index_file, mean_of, seed_vectors
+from engine.retrieval.opening import open_index
 from engine.stages.base import Stage, Worker, without
 from engine.stages.types import class_in_plural
 from engine.storage.bundle import Bundle
@@ -56,6 +58,9 @@ class Generate(Stage):
     of thought, and ``given`` names the parts of it that a query says itself (table 8).
     ``class_names`` is ours: "types" names the class by the rarest type that the positive seeds share, in the
     plural, and leaves it to the model where there is none.
+    ``lookahead`` is ours, too: what a standard deviation of the cosine to the positive seeds, in the view
+    ``lookahead_view``, weighs in the search, in nats (:mod:`engine.generation.lookahead`). It decides which
+    names are found with few ``beams``; the likelihood that selects and ranks them is the model's alone.
     """
 
     k: int = Field(default=200, ge=1)
@@ -75,6 +80,8 @@ class Generate(Stage):
     descriptions: bool = False
     negatives_in_prompt: bool = False
     constrained: bool = True
+    lookahead: float = Field(default=0, ge=0)
+    lookahead_view: str = "mask"
     seed: int = Field(default=13, ge=0)
     query_batch_size: int = Field(default=8, ge=1)
 
@@ -107,6 +114,11 @@ class Generate(Stage):
                 f"{self.cot_level!r} with given {self.given} does not ask for; set cot_level to 'class' or "
                 "deeper, and leave class_name out of given"
             )
+        if self.lookahead and not self.constrained:
+            raise ValueError(
+                "lookahead steers a search through the trie, which a search that is not constrained does "
+                "without; set lookahead to 0, or constrained to true"
+            )
         return self
 
     def cost(self, expansion: Expansion) -> int:
@@ -114,8 +126,10 @@ class Generate(Stage):
         return self.asked(expansion.query).beams
 
     def needs(self) -> tuple[str, ...]:
-        """Name the language model and the trie, and the types where these name the class."""
-        return (*LM_FILES, TYPES) if self.class_names == "types" else LM_FILES
+        """Name the language model, the trie, the types where these name the class, and the view looked at."""
+        types = (TYPES,) if self.class_names == "types" else ()
+        view = (index_file(self.lookahead_view),) if self.lookahead else ()
+        return (*LM_FILES, *types, *view)
 
     def open(self, bundle: Bundle) -> Worker:
         """Load the language model and the trie."""
@@ -131,12 +145,18 @@ class Generator:
         from engine.generation.artifacts import open_artifacts
 
         types = open_types(bundle) if stage.class_names == "types" else None
-        return cls(stage, open_artifacts(bundle), open_catalogue(bundle), types)
+        index = open_index(bundle, stage.lookahead_view) if stage.lookahead else None
+        return cls(stage, open_artifacts(bundle), open_catalogue(bundle), types, index)
 
     def __init__(
-        self, stage: Generate, artifacts: Artifacts, catalogue: Catalogue, types: EntityTypes | None = None
+        self,
+        stage: Generate,
+        artifacts: Artifacts,
+        catalogue: Catalogue,
+        types: EntityTypes | None = None,
+        index: Index | None = None,
     ) -> None:
-        self._stage, self._catalogue, self._types = stage, catalogue, types
+        self._stage, self._catalogue, self._types, self._index = stage, catalogue, types, index
         self._artifacts = replace(artifacts, likelihood=artifacts.likelihood.with_own_counts())
         self._rounds = 0
         self._filtered_trie = lru_cache(CACHED_TRIES)(self._restricted)
@@ -162,19 +182,37 @@ class Generator:
         from engine.generation.expansion import ExpansionState
 
         stage = self._stage
+        tries = [self._trie(e) for e in expansions]
+        ahead = self._lookahead([e.query for e in expansions], tries)
         return [
             ExpansionState(
                 query=e.query,
-                trie=self._trie(e),
+                trie=trie,
+                lookahead=one_ahead,
                 reasoning=reasoning,
                 wanted=max(stage.asked(e.query).k, e.query.top_k),
                 rng=query_rng(stage.seed, e.query, e.query.positive),
                 refused=refused,
             )
-            for e, (reasoning, refused) in zip(
-                expansions, self._reasoned([e.query for e in expansions]), strict=True
+            for e, trie, one_ahead, (reasoning, refused) in zip(
+                expansions, tries, ahead, self._reasoned([e.query for e in expansions]), strict=True
             )
         ]
+
+    def _lookahead(self, queries: Sequence[Query], tries: Sequence[Trie]) -> list[Scores | None]:
+        """Return the look-ahead in each query's trie; None without a seed with a vector, or a name."""
+        from engine.generation.lookahead import lookahead
+
+        if self._index is None:
+            return [None] * len(queries)
+        seeds = seed_vectors(self._index, self._stage.lookahead_view, [(q, q.positive) for q in queries])
+        pairs = zip(seeds, tries, strict=True)
+        places = [n for n, (vectors, trie) in enumerate(pairs) if vectors.any() and trie.n_entities]
+        products = self._index.similarities([(tries[n].entity_ids, mean_of(seeds[n])[None]) for n in places])
+        ahead: list[Scores | None] = [None] * len(queries)
+        for n, own in zip(places, products, strict=True):
+            ahead[n] = lookahead(tries[n], own[:, 0], self._stage.lookahead)
+        return ahead
 
     def _reasoned(self, queries: Sequence[Query]) -> list[tuple[Reasoning, str]]:
         """Return what each query's prompts say of its entities, and why it cannot be answered, if so."""
@@ -252,6 +290,11 @@ class Generator:
             expansion = without(expansion, self._stage.name, note)
             if not grown.rounds:
                 return expansion
+        if self._index is not None and grown.lookahead is None and grown.trie.n_entities:
+            note = (
+                f"no positive seed has a vector in {self._stage.lookahead_view!r}: searched without lookahead"
+            )
+            expansion = without(expansion, self._stage.name, note)
         ids, scores, times = grown.ranked(grown.wanted, self._stage.selection)
         recalled = _evidence_of(expansion.ranking, ids)
         columns = {**recalled, "likelihood": scores, "generated": times}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import torch
 
 from engine.generation.beam import BeamSearch
 from engine.generation.free import FreeSearch
+from engine.generation.lookahead import best_below
 from engine.generation.model import LanguageModel
 from engine.generation.trie import Trie
 from tests.support.language_models import tiny_model
@@ -19,14 +20,25 @@ END = 1
 
 
 def authors_search(
-    model: LanguageModel, prompt: list[int], names: Sequence[tuple[int, ...]], beams: int, max_tokens: int
+    model: LanguageModel,
+    prompt: list[int],
+    names: Sequence[tuple[int, ...]],
+    beams: int,
+    max_tokens: int,
+    worth: Mapping[tuple[int, ...], float] | None = None,
 ) -> dict[tuple[int, ...], float]:
     """Return the finished names and their scores: no trie, no cache, every prefix compared with every name.
 
     At each step, all extensions of unfinished beams by a token that some name allows, with probabilities
     over these tokens, and all finished beams are ordered by log P / ((5 + length) / 6) ** 0.6; the best
-    ``beams`` stay.
+    ``beams`` stay. What a name is worth besides, the best one that begins so, is added to log P.
     """
+
+    def score(one: tuple[tuple[int, ...], float]) -> float:
+        tokens, logprob = one
+        ahead = max(worth[n] for n in names if n[: len(tokens)] == tokens) if worth else 0
+        return (logprob + ahead) / ((5 + len(tokens)) / 6) ** 0.6
+
     living: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
     for length in range(max_tokens):
         rivals = [one for one in living if one[0][-1:] == (END,)]
@@ -38,15 +50,15 @@ def authors_search(
             allowed = sorted({n[length] for n in names if n[:length] == tokens and len(n) > length})
             among = logits[allowed].log_softmax(0).tolist()
             rivals += [((*tokens, t), logprob + p) for t, p in zip(allowed, among, strict=True)]
-        rivals.sort(key=lambda one: -one[1] / ((5 + len(one[0])) / 6) ** 0.6)
+        rivals.sort(key=lambda one: -score(one))
         living = rivals[:beams]
         if all(tokens[-1] == END for tokens, _ in living):
             break
-    return {t: lp / ((5 + len(t)) / 6) ** 0.6 for t, lp in living if t[-1] == END}
+    return {tokens: score((tokens, logprob)) for tokens, logprob in living if tokens[-1] == END}
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_finds_what_the_authors_search_finds(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "ahead"), [(0, 0), (1, 0), (2, 0), (3, 1), (4, 6)])
+def test_finds_what_the_authors_search_finds(seed: int, ahead: float) -> None:
     torch.set_num_threads(1)
     random = np.random.default_rng(seed)
     model = tiny_model("llama", seed=seed % 2)
@@ -54,18 +66,21 @@ def test_finds_what_the_authors_search_finds(seed: int) -> None:
     names = sorted(set(drawn))
     trie = Trie.build([list(name) for name in names])
     some = np.sort(random.permutation(len(names))[: len(names) // 2]).astype(np.int32)
+    scores = -ahead * random.random(len(names)).astype(np.float32)
+    steered = [best_below(trie, scores), best_below(trie.restrict(some), scores[some])] if ahead else []
+    worth = dict(zip(names, scores.tolist(), strict=True)) if ahead else None
     prompts = [random.integers(2, 300, 4).tolist(), random.integers(2, 300, 6).tolist()]
     crowded = 0
     for beams, max_tokens in ((1, 20), (3, 20), (8, 20), (8, 4), (80, 20)):
         search = BeamSearch(model, beams, max_tokens, competing=True)
-        found = search(prompts, [trie, trie.restrict(some)])
+        found = search(prompts, [trie, trie.restrict(some)], steered)
         for one, prompt, own in zip(found, prompts, (names, [names[i] for i in some]), strict=True):
-            expected = authors_search(model, prompt, own, beams, max_tokens)
-            scores = {names[i]: score for i, score in zip(one.ids, one.scores, strict=True)}
-            assert scores.keys() == expected.keys()
-            assert all(math.isclose(scores[n], expected[n], abs_tol=1e-4) for n in expected)
+            expected = authors_search(model, prompt, own, beams, max_tokens, worth)
+            by_name = {names[i]: score for i, score in zip(one.ids, one.scores, strict=True)}
+            assert by_name.keys() == expected.keys()
+            assert all(math.isclose(by_name[n], expected[n], abs_tol=1e-4) for n in expected)
             assert (np.diff(one.scores) <= 0).all()
-        aside = BeamSearch(model, beams, max_tokens)(prompts[:1], [trie])[0]
+        aside = BeamSearch(model, beams, max_tokens)(prompts[:1], [trie], steered[:1])[0]
         crowded += aside.ids.tolist() != found[0].ids.tolist()
     assert crowded, "the rule makes a difference"
 

@@ -16,7 +16,7 @@ from engine.generation.beam import BeamResult
 from engine.generation.expansion import ExpansionState, Rules, run_rounds, select, top_p, within_p
 from engine.generation.reasoning import Reasoning
 from engine.generation.trie import Trie
-from engine.query import Deadline, NewEntity, Query
+from engine.query import Deadline, NewEntity, Query, Scores
 
 N = 30
 NAMES = [f"name{i}" for i in range(N)]
@@ -46,7 +46,12 @@ class Search:
         self.size = size
         self.prompts: list[str] = []
 
-    def __call__(self, prompts: Sequence[Sequence[int]], tries: Sequence[Trie]) -> list[BeamResult]:
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        tries: Sequence[Trie],
+        lookahead: Sequence[Scores | None] = (),
+    ) -> list[BeamResult]:
         texts = ["".join(map(chr, p)) for p in prompts]
         self.prompts += texts
         return [self._found(int(re.findall(r"name(\d+)", t)[-1])) for t in texts]

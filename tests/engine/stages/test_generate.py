@@ -408,3 +408,41 @@ def test_a_query_that_fits_no_longer_keeps_its_list(bundle: Bundle, monkeypatch:
     assert len(kept.ranking) == len(growing[0].accepted) > 0
     assert "the language model takes 512" in kept.degraded[0]
     assert whole.degraded == ()
+
+
+def test_a_search_of_few_beams_that_looks_ahead_finds_what_is_near(bundle: Bundle) -> None:
+    quick = Generate(beams=2, max_rounds=1)
+    (plain,) = quick.open(bundle)(asked(Q))
+    steered = quick.model_copy(update={"lookahead": 50.0})
+    worker = steered.open(bundle)
+    (found,) = worker(asked(Q))
+    (nearest,) = Retrieve(k=N).open(bundle)([Expansion(Q)])
+    others = [i for i in nearest.ranking.ids.tolist() if i in found.ranking.ids]
+    assert found.ranking.ids.tolist() != plain.ranking.ids.tolist()
+    assert set(others) == set(found.ranking.ids.tolist()) <= {*nearest.ranking.ids[:2].tolist()}
+    (expected,) = open_artifacts(bundle).likelihood.means([(found.ranking.ids, Q.positive)])
+    np.testing.assert_array_equal(found.ranking.scores, expected)
+    first, *_ = worker(asked(Q, replace(Q, positive=(1, 2))))
+    assert first.ranking.ids.tolist() == found.ranking.ids.tolist()
+
+
+def test_where_there_is_nothing_to_look_ahead_to_it_is_said(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(3).normal(size=(N, 6))
+    vectors[[0, 7, 12]] = 0
+    bundle = publish_vectors(Workspace.open(tmp_path), NAMES, {"mask": vectors}, model=tiny_model())
+    steered = QUICK.model_copy(update={"lookahead": 1.0})
+    (found,) = steered.open(bundle)(asked(Q))
+    (plain,) = QUICK.open(bundle)(asked(Q))
+    assert found.degraded == (
+        "Generate: no positive seed has a vector in 'mask': searched without lookahead",
+    )
+    assert found.ranking.ids.tolist() == plain.ranking.ids.tolist()
+    other = steered.model_copy(update={"lookahead_view": "joint"})
+    assert "index/joint.faiss" in other.needs()
+    with pytest.raises(BundleError, match=r"joint"):
+        other.open(bundle)
+
+
+def test_a_search_without_the_trie_cannot_look_ahead() -> None:
+    with pytest.raises(ValidationError, match="set lookahead to 0, or constrained to true"):
+        Generate(lookahead=1, constrained=False)
