@@ -15,7 +15,7 @@ from pydantic import Field
 
 from cluster.commandline import command
 from cluster.lock import Writes
-from cluster.options import CommandSettings, Flag, Former, Group
+from cluster.options import CommandSettings, Flag, Former, Group, declared
 from engine.corpus.inputs.format import open_inputs
 from engine.evaluation.metrics import Protocol
 from engine.storage.relative import check_relative
@@ -33,6 +33,7 @@ from jobs.settings import (
     unused_of_baseline,
     unused_of_objectives,
 )
+from jobs.steps.query_tables import QueryTableSettings
 
 EXAMPLES = """
   seedset ablate --workspace demo-workspace/workspace-images \\
@@ -67,6 +68,7 @@ class AblateSettings(CommandSettings):
         description="Queries with known answers, as `seedset evaluate` reads them. Repeat it for other seed "
         "counts.",
     )
+    columns: str = declared(QueryTableSettings, "columns")
     table: Literal["objectives", "modalities", "baselines", "all"] = Field(
         default="all",
         description="Fill this table; all is the first two. baselines are the vision and vision-language "
@@ -160,7 +162,7 @@ def main(settings: AblateSettings) -> None:
     for baseline in (row.baseline for _, row in plan.rows):
         if baseline:
             check_baseline(features, baseline)
-    queries = open_queries(place, settings.queries)
+    queries = open_queries(place, settings.queries, settings.columns)
     measured = ablate(place, plan, queries)
     report = write_report(place.runs("ablate"), measured, plan)
     if settings.json_file is not None:

@@ -17,7 +17,7 @@ from pydantic import Field
 from cluster.commandline import command
 from cluster.lock import Writes
 from cluster.methods import METHOD_NAME, pipelines
-from cluster.options import CommandSettings
+from cluster.options import CommandSettings, declared
 from engine.catalogue import open_catalogue
 from engine.errors import QueryError, UserError
 from engine.evaluation.measuring import by_truth, in_order
@@ -37,14 +37,13 @@ from engine.membership import (
     reliability,
     write_constants,
 )
-from engine.queries.formats import read_queries
 from engine.query import Scores
 from engine.storage.bundle import Bundle
 from engine.storage.publishing import derive
 from engine.storage.relative import check_relative
-from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
+from jobs.steps.query_tables import QueryTableSettings, read_query_table
 
 EXAMPLES = """
   seedset make-queries --workspace work --output queries  # where entities have attributes
@@ -72,6 +71,7 @@ class CalibrateSettings(CommandSettings):
         description="File or folder of queries (.json, .jsonl, .parquet) with pos_gt, such as `seedset "
         "make-queries` makes of entities' attributes."
     )
+    columns: str = declared(QueryTableSettings, "columns")
     method: Annotated[str, METHOD_NAME] = Field(default="default", description="Calibrate this method.")
     plot: Path | None = Field(default=None, description="Draw probabilities against what is so (PNG) here.")
     dry_run: bool = Field(default=False, description="Measure the constants that are there; publish nothing.")
@@ -178,7 +178,9 @@ def _answered(settings: CalibrateSettings, bundle: Bundle) -> list[Answered]:
     Raises:
         QueryError: there are too few.
     """
-    found = read_queries(Store.open(settings.queries), bundle.vocabulary, lambda: open_catalogue(bundle))
+    found = read_query_table(
+        settings.queries, settings.columns, bundle.vocabulary, lambda: open_catalogue(bundle)
+    )
     usable, without = by_truth(found.queries)
     console.say_refused([*found.refused, *without], "they are not used")
     expand = pipelines([settings.method], {})[settings.method].open(bundle)

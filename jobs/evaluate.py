@@ -26,7 +26,7 @@ from engine.evaluation.measuring import Runner
 from engine.evaluation.metrics import CUTOFFS, Protocol
 from engine.evaluation.report import Report, class_rows, key_figures, markdown, side_rows
 from engine.evaluation.scores import as_json
-from engine.queries.formats import QuerySet, read_queries
+from engine.queries.formats import QuerySet
 from engine.queries.stored import StoredResults
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
@@ -38,6 +38,7 @@ from jobs.settings import presets
 from jobs.steps.measuring import TOLD, asked_of_results, measuring, named_results
 from jobs.steps.method_notes import MethodNotes
 from jobs.steps.query_options import with_checked_options
+from jobs.steps.query_tables import QueryTableSettings, read_query_table
 
 EXAMPLES = """
   seedset evaluate --workspace demo-workspace/workspace --queries demo-workspace/sample/queries \\
@@ -57,6 +58,7 @@ class EvaluateSettings(CommandSettings):
         description="File or folder of queries (.json, .jsonl, .parquet) with pos_gt and neg_gt; or in "
         "MESED's layout a folder of .txt files with gt/ and entity2id.txt in it or beside it."
     )
+    columns: str = declared(QueryTableSettings, "columns")
     method: Annotated[list[str], METHOD_NAME] = Field(
         default=[], description="Measure this method. Repeat it to compare several."
     )
@@ -97,7 +99,7 @@ def main(settings: EvaluateSettings) -> None:
     methods = pipelines(dict.fromkeys(settings.method), settings.set)
     stored = [StoredResults.open(Store.open(folder)) for folder in settings.results]
     bundle = _opened_bundle(settings, workspace, stored)
-    queries = read_queries(Store.open(settings.queries), bundle.vocabulary)
+    queries = read_query_table(settings.queries, settings.columns, bundle.vocabulary)
     evaluation = _Evaluation(workspace, bundle, queries, settings)
     reports: dict[str, Report] = {}
     for name, results in named_results(stored, methods).items():

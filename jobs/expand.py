@@ -21,13 +21,9 @@ from cluster.commandline import command
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import CommandSettings, declared
 from engine.catalogue import open_catalogue
-from engine.corpus.readers.row_files import parse_columns
-from engine.corpus.readers.source_files import shown
 from engine.errors import QueryError, UserError
 from engine.methods import ABLATIONS, METHODS
-from engine.queries.columns import QueryColumns
 from engine.queries.formats import iter_queries, none_usable
-from engine.queries.records import FIELDS
 from engine.queries.results import ExpansionFolder, PartCounts, RunDescription
 from engine.query import no_answer
 from engine.stages.base import Pipeline
@@ -36,6 +32,7 @@ from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.steps.query_spool import QuerySpool
+from jobs.steps.query_tables import QueryTableSettings, query_columns, say_unread
 from jobs.steps.routing import Router
 from jobs.workers.attempts import died_at_work, forget
 from jobs.workers.executor import Executor, PartsResult, make_parts
@@ -71,11 +68,7 @@ class ExpandSettings(CommandSettings):
     method: Annotated[str, METHOD_NAME] = Field(
         description="Expand the rows that name no method of their own by this one."
     )
-    columns: str = Field(
-        default="",
-        description="Columns of the queries that have other names, as id=request,positive=wanted; what else "
-        "the table has is then not read.",
-    )
+    columns: str = declared(QueryTableSettings, "columns")
     set: Changes = declared(MethodSettings, "set")
     output: str | None = Field(
         default=None,
@@ -158,12 +151,11 @@ def _read(settings: ExpandSettings, spool: QuerySpool, router: Router) -> None:
     """
     source = Store.open(settings.queries)
     with console.meter("queries") as meter:
-        columns = QueryColumns(parse_columns(settings.columns, FIELDS, "--columns"))
+        columns = query_columns(settings.columns)
         bundle = router.bundle
         found = iter_queries(source, bundle.vocabulary, partial(open_catalogue, bundle), columns)
         spool.fill(_metered(found, meter), router)
-    if columns.unread:
-        console.say(f"columns that are not read, as --columns names others: {shown(sorted(columns.unread))}")
+    say_unread(columns)
     console.say_refused(spool.first_refused, "_refused.jsonl lists them", spool.refused)
     if not spool.queries:
         raise none_usable(source, spool.refused, spool.first_refused[0])

@@ -22,16 +22,15 @@ from engine.contrast.judges import AgreementJudge, Judge, JudgeName, LikelihoodJ
 from engine.contrast.mining import Mined, mine
 from engine.corpus.schema import read_manifest
 from engine.errors import QueryError, UserError
-from engine.queries.formats import read_queries
 from engine.query import MAX_TOP_K, Query
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
 from engine.storage.parts import MANIFEST, write_pointer
-from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.contrast_lists import lists_key, open_lists, publish_lists
 from jobs import console
 from jobs.settings import presets
+from jobs.steps.query_tables import QueryTableSettings, read_query_table
 from jobs.steps.read_sentences import check_bundle_of_corpus
 
 EXAMPLES = """
@@ -55,6 +54,7 @@ class MineContrastSettings(CommandSettings):
         description="File or folder of queries (.json, .jsonl, .parquet; in MESED's layout .txt); only their "
         "seeds are read."
     )
+    columns: str = declared(QueryTableSettings, "columns")
     judge: JudgeName = Field(
         default="agreement",
         description="Keep what is nearer to its side's seeds in most views, what the bundle's language model "
@@ -91,7 +91,7 @@ def main(settings: MineContrastSettings) -> None:
     pipeline = _pipeline(settings)
     bundle = Bundle.open(workspace, settings.bundle)
     check_bundle_of_corpus(workspace, bundle, "which is trained on")
-    found = read_queries(Store.open(settings.queries), bundle.vocabulary)
+    found = read_query_table(settings.queries, settings.columns, bundle.vocabulary)
     console.say_refused(found.refused, "they get no lists")
     run = _Run(settings, workspace, bundle, pipeline, found.digest)
     if not run.found():

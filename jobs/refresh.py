@@ -14,11 +14,12 @@ from rich.console import Console
 
 from cluster.commandline import command
 from cluster.lock import Writes
-from cluster.options import RUN, CommandSettings
+from cluster.options import RUN, CommandSettings, declared
 from engine.storage.bundle import Bundle, current_id
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import TRAINING, TrainingProcesses
+from jobs.steps.query_tables import QueryTableSettings
 
 if TYPE_CHECKING:
     from jobs.steps.refreshing import Refresh
@@ -50,6 +51,7 @@ class RefreshSettings(CommandSettings):
         default=None,
         description="Measure `default` on these queries before and after, and say how far it moved.",
     )
+    columns: str = declared(QueryTableSettings, "columns")
     processes: TrainingProcesses = TrainingProcesses()
     pool: int | None = Field(
         default=None, ge=1, description="Run this many actors a pool.  [default: the cluster's CPUs]"
@@ -58,6 +60,7 @@ class RefreshSettings(CommandSettings):
     def unused(self) -> dict[str, str]:
         """Return the options that the command does without, and why."""
         found = {} if self.warm else {"epochs": "with --no-warm"}
+        found |= {} if self.queries else {"columns": "without --queries"}
         return found | ({"queries": "with --dry-run"} if self.dry_run else {})
 
 
@@ -87,7 +90,7 @@ def main(settings: RefreshSettings) -> None:
     for number, step in enumerate(plan.steps, 1):
         console.say(f"{number} of {len(plan.steps)}: {step.command}, {step.what}")
         step.run()
-    moved = _moved(workspace, plan, settings.queries)
+    moved = _moved(workspace, plan, settings)
     seconds = f"{time.monotonic() - started:.1f}"
     console.result(stale=len(plan.steps), bundle=current_id(workspace), **moved, seconds=seconds)
 
@@ -105,7 +108,7 @@ def _show(plan: Refresh) -> None:
         console.say(note)
 
 
-def _moved(workspace: Workspace, plan: Refresh, queries: str | None) -> dict[str, str]:
+def _moved(workspace: Workspace, plan: Refresh, settings: RefreshSettings) -> dict[str, str]:
     """Return how far answers have moved: shares of neighbours, and figures of queries if there are any."""
     from jobs.steps.bundle_comparison import measured, neighbor_overlap_of
 
@@ -114,8 +117,8 @@ def _moved(workspace: Workspace, plan: Refresh, queries: str | None) -> dict[str
     before, after = Bundle.open(workspace, plan.before.id), Bundle.open(workspace)
     share = neighbor_overlap_of(before, after)
     found = {} if share is None else {"neighbor_overlap": f"{share:.3f}"}
-    if queries is not None:
-        was, now = measured(workspace, (before, after), queries)
+    if settings.queries is not None:
+        was, now = measured(workspace, (before, after), settings.queries, settings.columns)
         for name in was:
             console.say(f"default, {name}: {was[name]:.2f} before, {now[name]:.2f} now")
         name = next(iter(was))

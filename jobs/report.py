@@ -27,7 +27,6 @@ from engine.evaluation.scores import as_json
 from engine.evaluation.sweeps import SWEEPS, TRAINED_SWEEPS, sample
 from engine.evaluation.tables import Table, tables
 from engine.methods import ABLATIONS, METHODS
-from engine.queries.formats import read_queries
 from engine.queries.stored import StoredResults
 from engine.retrieval.index import index_file
 from engine.storage.bundle import Bundle
@@ -37,6 +36,7 @@ from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import presets
 from jobs.steps.measuring import TOLD, measuring
+from jobs.steps.query_tables import QueryTableSettings, read_query_table
 from jobs.steps.reporting import VIEW, ReportPlan, ablation_tables, absent_rows, fill, planes
 
 EXAMPLES = """
@@ -53,6 +53,7 @@ class ReportSettings(CommandSettings):
 
     workspace: str = Field(description="Folder or s3:// prefix that holds the bundle.")
     queries: str = Field(description="Queries with known answers, as `seedset evaluate` reads them.")
+    columns: str = declared(QueryTableSettings, "columns")
     method: Annotated[list[str], METHOD_NAME] = Field(
         default=[], description="Measure this method. Repeat it for several.  [default: every method]"
     )
@@ -223,7 +224,7 @@ def _plan(settings: ReportSettings) -> ReportPlan:
         for one, row in given.items()
     }
     _check_baseline(settings, [*names, *(one.run.method for one in results), *others])
-    found = read_queries(Store.open(settings.queries), bundle.vocabulary)
+    found = read_query_table(settings.queries, settings.columns, bundle.vocabulary)
     absent = {} if settings.method or settings.results else absent_rows(workspace, found, others)
     queries = sample(found, settings.sample)
     return ReportPlan(

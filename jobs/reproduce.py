@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.commandline import Command, command
-from cluster.options import CommandSettings
+from cluster.options import CommandSettings, declared
 from cluster.presets import Presets
 from cluster.seedset import entries
 from cluster.settings_file import sections
@@ -25,6 +25,7 @@ from engine.storage.parts import read_model, write_model
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.settings import PRESETS
+from jobs.steps.query_tables import QueryTableSettings
 
 EXAMPLES = """
   seedset reproduce --preset ultrawiki --source UltraWiki --workspace work
@@ -48,6 +49,7 @@ class ReproduceSettings(CommandSettings):
     queries: str | None = Field(
         default=None, description="Measure on these queries.  [default: those in the source]"
     )
+    columns: str = declared(QueryTableSettings, "columns")
     first: str | None = Field(
         default=None,
         description="Begin with this command: what those before it make is there.  [default: the first that "
@@ -114,15 +116,16 @@ def planned(settings: ReproduceSettings, names: list[str], file: str) -> dict[st
     """
     if not names:
         raise FormatError(f"{file}: holds no command's settings")
-    queries = settings.queries or settings.source
+    asked = ["--queries", settings.queries or settings.source]
+    asked += ["--columns", settings.columns] if settings.columns else []
     trained = ["--workers", str(settings.workers), *(["--gpu"] if settings.gpu else [])]
     more = {
         "import": ["--source", settings.source],
-        "mine-contrast": ["--queries", queries],
-        "evaluate": ["--queries", queries],
-        "report": ["--queries", queries],
+        "mine-contrast": asked,
+        "evaluate": asked,
+        "report": asked,
         **dict.fromkeys(TRAININGS, trained),
-        "ablate": ["--queries", queries, *trained],
+        "ablate": [*asked, *trained],
     }
     plan = {
         name: ["--preset", settings.preset, "--workspace", settings.workspace, *more.get(name, [])]

@@ -193,6 +193,7 @@ def read_queries(
     source: Store,
     vocabulary: Vocabulary,
     catalogue: Callable[[], Catalogue] | None = None,
+    columns: QueryColumns = SAME_NAMES,
 ) -> QuerySet:
     """Read a query file, or all of a folder (of its ``query`` folder, if any).
 
@@ -201,14 +202,15 @@ def read_queries(
         vocabulary: that they are about.
         catalogue: knows the attributes that filters name; opened where there is one. None: queries with
             new entities or with a field of :data:`engine.queries.records.ASKED` are refused.
+        columns: what fields are called there; afterwards it says what was not read.
 
     Raises:
         StorageError: nothing is there.
-        FormatError: no file of a known format, or no record in any of them.
+        FormatError: no file of a known format, or no record in any of them; no column of a name given.
         QueryError: every record was refused; names the first reason.
     """
     found = QuerySet()
-    for answer in iter_queries(source, vocabulary, catalogue):
+    for answer in iter_queries(source, vocabulary, catalogue, columns):
         if isinstance(answer, RefusedQuery):
             found.refused.append(answer)
         else:
@@ -229,8 +231,7 @@ def iter_queries(
     JSON lines and Parquet are read as streams; of millions of queries a few bytes each are kept.
 
     Args:
-        source, vocabulary, catalogue: see :func:`read_queries`.
-        columns: what fields are called there; afterwards it says what was not read.
+        source, vocabulary, catalogue, columns: see :func:`read_queries`.
 
     Raises:
         StorageError: nothing is there.

@@ -28,7 +28,7 @@ from engine.evaluation.ablation import (
 from engine.evaluation.cells import Measuring, measure_cell
 from engine.evaluation.metrics import Protocol
 from engine.evaluation.report import markdown_table
-from engine.queries.formats import QuerySet, read_queries
+from engine.queries.formats import QuerySet
 from engine.retrieval.distributions import distributions_folder, log_distributions_folder
 from engine.retrieval.index import VectorIndex, index_file
 from engine.storage.bundle import Bundle
@@ -43,6 +43,7 @@ from jobs.steps.encoder_training import Trained, train, trained_run
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.measuring import CELLS, measuring
 from jobs.steps.multimodal_views import ViewSource, multimodal_view
+from jobs.steps.query_tables import read_query_table
 from jobs.workers.encoder import MULTIMODAL_JOB
 from jobs.workers.executor import given_or_auto
 from jobs.workers.trainer import cluster_for
@@ -180,13 +181,13 @@ def _write_view(workspace: Workspace, source: ViewSource, n_entities: int, stage
     VectorIndex(states).write(staged / index_file(name))
 
 
-def open_queries(workspace: Workspace, given: Sequence[str]) -> dict[str, QuerySet]:
-    """Read the sets of queries, each under its folder's name."""
+def open_queries(workspace: Workspace, given: Sequence[str], columns: str) -> dict[str, QuerySet]:
+    """Read the sets of queries, each under its folder's name; ``columns`` is what --columns says."""
     vocabulary = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
     found: dict[str, QuerySet] = {}
     for uri in given:
         store = Store.open(uri)
-        queries = read_queries(store, vocabulary)
+        queries = read_query_table(uri, columns, vocabulary)
         for refused in queries.refused:
             console.say(f"REFUSED {refused.source}:{refused.position}: {refused.reason}")
         found[store.name if store.name not in found else store.uri] = queries

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from engine.evaluation.report import evaluate, key_figures
 from engine.plugins import find_method
-from engine.queries.formats import QuerySet, read_queries
+from engine.queries.formats import QuerySet
 from engine.retrieval.index import index_file, read_vectors, views_of
 from engine.retrieval.neighbor_overlap import neighbor_overlap
 from engine.storage.bundle import Bundle
-from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from jobs import console
 from jobs.steps.measuring import measuring
+from jobs.steps.query_tables import read_query_table
 
 VIEW = "joint"
 METHOD = "default"
@@ -28,9 +28,11 @@ def neighbor_overlap_of(before: Bundle, after: Bundle) -> float | None:
     return neighbor_overlap(views[0], views[1])
 
 
-def measured(workspace: Workspace, bundles: Sequence[Bundle], queries: str) -> list[dict[str, float]]:
+def measured(
+    workspace: Workspace, bundles: Sequence[Bundle], queries: str, columns: str = ""
+) -> list[dict[str, float]]:
     """Return the key figures of `default` on each bundle, in percent, on the queries that all can read."""
-    asked = [read_queries(Store.open(queries), bundle.vocabulary) for bundle in bundles]
+    asked = [read_query_table(queries, columns, bundle.vocabulary) for bundle in bundles]
     shared = set.intersection(*({one.query.id for one in own.queries} for own in asked))
     if left_out := max(len(own.queries) for own in asked) - len(shared):
         console.say(f"{left_out} queries name entities that not both bundles have, and are not measured")

@@ -89,6 +89,18 @@ def test_several_methods_make_one_table(root: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.count("retexpan+cds") >= 3
 
 
+def test_columns_of_other_names(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(root, "--method", "retexpan", "--json", str(root / "ours.json")) == 0
+    file = root / "query" / "things.json"
+    for our, their in (("pos_seeds", "wanted"), ("pos_gt", "answers"), ("group_id", "positive")):
+        file.write_text(file.read_text().replace(f'"{our}"', f'"{their}"'))
+    columns = ("--columns", "positive=wanted,pos_gt=answers")
+    assert evaluate(root, "--method", "retexpan", "--json", str(root / "theirs.json"), *columns) == 0
+    ours, theirs = (json.loads((root / f"{name}.json").read_text()) for name in ("ours", "theirs"))
+    assert theirs["overall"] == ours["overall"]
+    assert "columns that are not read, as --columns names others: positive" in capsys.readouterr().err
+
+
 def test_refused_queries_are_loud_and_strict_fails(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = [{"group_id": 2, "pos_seeds": ["entity 1x"], "pos_gt": ["entity 4"]}]
     (root / "query" / "wrong.json").write_text(json.dumps(bad))
