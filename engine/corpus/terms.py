@@ -23,12 +23,16 @@ from engine.retrieval.lexical import (
     terms_of_pairs,
     terms_of_words,
 )
-from engine.text.hashes import Hashes
+from engine.text.hashes import Hashes, of_range
 from engine.text.spelling import is_blank
 from engine.text.words import words_of
 
 DESCRIPTION_WEIGHT = 8
 """Times that a description counts: it is about the entity alone, a sentence may be about another one."""
+
+
+RANGE = 1 << 20
+"""Sentences of a range of hashes, about."""
 
 
 class PartTerms(NamedTuple):
@@ -77,9 +81,22 @@ def mention_terms(mentions: pa.Table, left_out: Hashes) -> PartTerms:
 def repeated(parts: Sequence[Hashes]) -> dict[int, Hashes]:
     """Return for each part that has any the sentences that an earlier part has, too, ascending.
 
+    Ranges of hashes are looked at one after the other, so that memory does not grow with the parts.
+
     Args:
-        parts: the sentences of every part, each ascending, see :class:`PartTerms`.
+        parts: the sentences of every part, each ascending, see :class:`PartTerms`; they may be mapped.
     """
+    bits = (sum(map(len, parts)) // RANGE).bit_length()
+    found: dict[int, list[Hashes]] = {}
+    for place in range(1 << bits):
+        own = [np.asarray(part[of_range(part, place, bits)]) for part in parts]
+        for number, sentences in _repeated(own).items():
+            found.setdefault(number, []).append(sentences)
+    return {number: np.concatenate(found[number]) for number in sorted(found)}
+
+
+def _repeated(parts: Sequence[Hashes]) -> dict[int, Hashes]:
+    """Return what :func:`repeated` does, of parts that memory holds several times."""
     together = np.sort(np.concatenate([np.empty(0, np.uint64), *parts]))
     several = np.unique(together[1:][together[1:] == together[:-1]])
     del together

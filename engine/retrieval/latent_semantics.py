@@ -2,9 +2,9 @@
 
 A truncated singular value decomposition by random projection and power iterations (Halko, Martinsson and
 Tropp 2011, algorithm 4.4). The matrix A [N, F] is read block of columns by block of columns, several times;
-what is held is [N, K], for the entities. Beside scikit-learn's ``TruncatedSVD``, which holds [F, K], too, the
-subspace is the same (that of A A' to the power of 2, times the same random numbers), and so is the result but
-for rounding.
+what is kept is [N, K], for the entities, on this machine's disk where they are many. Beside scikit-learn's
+``TruncatedSVD``, which holds [F, K], too, the subspace is the same (that of A A' to the power of 2, times the
+same random numbers), and so is the result but for rounding.
 
 Shape letters: N entities, F terms, P pairs (term, entity), K directions that are looked for, D dimensions.
 """
@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from engine.retrieval.index import Vectors, unit
 from engine.retrieval.lexical import TermWeights
+from engine.storage.mapped import scratch_array
+from engine.storage.store import machine_cache
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_matrix
@@ -31,6 +33,8 @@ ROWS = 4096
 """Rows that are changed at a time, in float64."""
 PRODUCTS = 1 << 24
 """Products of a block that are held at a time, 64 MiB."""
+COLUMNS = 1 << 24
+"""Numbers of the columns that are multiplied at a time, 64 MiB; all blocks are read for each of them."""
 NOTHING = 1e-13
 """Share of the largest eigenvalue up to which another is rounding."""
 
@@ -68,7 +72,7 @@ def latent_vectors(blocks: Blocks, n_entities: int, dims: int = DIMS, seed: int 
     squares_K, directions_KK = np.linalg.eigh(_products(image_NK, image_NK))
     largest = np.argsort(-squares_K, kind="stable")[:dims]
     values_D = np.sqrt(np.maximum(squares_K[largest], 0))
-    scores_ND = np.empty((n_entities, dims), np.float32)
+    scores_ND = _empty(n_entities, dims)
     weighted_KD = directions_KK[:, largest] / np.sqrt(np.maximum(values_D, 1e-12))
     for rows in _slices(n_entities):
         scores_ND[rows] = unit(image_NK[rows].astype(np.float64) @ weighted_KD)
@@ -90,6 +94,15 @@ class _Matrix:
 
     def product(self, states_NK: Vectors) -> Vectors:
         """Return A A' times some columns."""
+        found_NK = _empty(*states_NK.shape)
+        together = max(COLUMNS // len(states_NK), 8)
+        for first in range(0, states_NK.shape[1], together):
+            columns = slice(first, first + together)
+            found_NK[:, columns] = self._product(np.ascontiguousarray(states_NK[:, columns]))
+        return found_NK
+
+    def _product(self, states_NK: Vectors) -> Vectors:
+        """Return the same of so many columns as memory holds."""
         found_NK = np.zeros_like(states_NK)
         for block in self._read():
             width = max(PRODUCTS // max(block.shape), 8)
@@ -106,10 +119,15 @@ class _Matrix:
             yield csc_matrix((scaled, entities_P, starts_F1), (self._n_entities, len(starts_F1) - 1))
 
 
+def _empty(n_entities: int, n_columns: int) -> Vectors:
+    """Return a matrix to be filled, mapped where it is large."""
+    return scratch_array(machine_cache(), np.float32, (n_entities, n_columns))
+
+
 def _random(n_entities: int, n_columns: int, seed: int) -> Vectors:
     """Return normal random numbers, [N, K]: those that scikit-learn's decomposition begins with."""
     draw = np.random.RandomState(seed)
-    found = np.empty((n_entities, n_columns), np.float32)
+    found = _empty(n_entities, n_columns)
     for rows in _slices(n_entities):
         found[rows] = draw.normal(size=found[rows].shape)
     return found

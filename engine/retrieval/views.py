@@ -28,6 +28,8 @@ import torch
 
 from engine.query import Scores
 from engine.retrieval.index import Vectors, unit
+from engine.storage.mapped import scratch_array
+from engine.storage.store import machine_cache
 
 NEIGHBOURS = 100
 """Neighbours for hubness, or a quarter of a small vocabulary. A neighbourhood smaller than a class would
@@ -50,6 +52,8 @@ class EntitySums(NamedTuple):
 def mean_view(parts: Iterable[EntitySums], n_entities: int) -> Vectors:
     """Return the unit mean of every entity's states, [N, D]; zeros for one without any.
 
+    Of many entities sums and means are maps of files (:func:`engine.storage.mapped.scratch_array`).
+
     Args:
         parts: one at a time, always in the same order: what is added up depends on it in its last digits.
         n_entities: N.
@@ -57,9 +61,26 @@ def mean_view(parts: Iterable[EntitySums], n_entities: int) -> Vectors:
     total_ND: npt.NDArray[np.float64] | None = None
     for ids, sums_nD in parts:
         if len(ids):
-            total_ND = np.zeros((n_entities, sums_nD.shape[1])) if total_ND is None else total_ND
+            if total_ND is None:
+                total_ND = scratch_array(machine_cache(), np.float64, (n_entities, sums_nD.shape[1]))
             total_ND[ids] += sums_nD
-    return unit(np.zeros((n_entities, 1)) if total_ND is None else total_ND)
+    if total_ND is None:
+        return np.zeros((n_entities, 1), np.float32)
+    return unit_rows((total_ND[some] for some in row_slices(n_entities)), total_ND.shape)
+
+
+def unit_rows(blocks: Iterable[npt.NDArray[np.floating]], shape: tuple[int, ...]) -> Vectors:
+    """Return rows scaled to length 1, as :func:`engine.retrieval.index.unit` does; of many, mapped.
+
+    Args:
+        blocks: rows after one another.
+        shape: of all together, [N, D].
+    """
+    found_ND, first = scratch_array(machine_cache(), np.float32, shape), 0
+    for block in blocks:
+        found_ND[first : first + len(block)] = unit(block)
+        first += len(block)
+    return found_ND
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,30 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.storage.local_files import reserve
+
+SMALL = 1 << 26
+"""Bytes of a :func:`scratch_array` up to which it is held in memory."""
+
+
+def scratch_array(folder: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return zeros, to be filled in any order: of more than :data:`SMALL`, a map of a file of this process.
+
+    The system writes pages of the map out when it needs the memory. The file has no name any more, so that
+    nothing of it stays behind.
+
+    Args:
+        folder: of this machine, made if it is not there.
+        dtype: of the numbers.
+        shape: of the array.
+
+    Raises:
+        OSError: the disk has no room for it.
+    """
+    if int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize <= SMALL:
+        return np.zeros(shape, dtype)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        return new_array(Path(own) / "scratch.npy", dtype, shape).view(np.ndarray)
 
 
 def new_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -7,7 +7,6 @@ system keeps what fits. bfloat16 is stored as its 16-bit patterns (npy knows no 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 from engine.corpus.inputs.format import Inputs
 from engine.models.mask_states import length_batches
 from engine.models.text import BARE_TOKENS, TextEncoder, fast_dtype
-from engine.storage.mapped import flush, new_array
+from engine.storage.mapped import flush, new_array, scratch_array
 from engine.storage.store import Store, machine_cache
 
 Tensor = torch.Tensor
@@ -266,19 +265,14 @@ class FrozenCache:
 
 
 def mapped_tokens(inputs: Inputs) -> list[npt.NDArray[np.int32]]:
-    """Return the token ids of every part, mapped from a file of this process: 4 bytes a token on disk.
-
-    The file has no name any more, so that nothing of it stays behind.
-    """
-    machine_cache().mkdir(parents=True, exist_ok=True)
+    """Return the token ids of every part, of many mapped: 4 bytes a token on disk."""
+    whole = scratch_array(machine_cache(), np.int32, (inputs.manifest.tokens,))
     found, begin = [], 0
-    with tempfile.TemporaryDirectory(dir=machine_cache()) as folder:
-        whole = new_array(Path(folder) / "tokens.npy", np.int32, (inputs.manifest.tokens,))
-        for part in inputs.parts:
-            ids = InputRows.read(part.local_copy(machine_cache())).ids
-            whole[begin : begin + len(ids)] = ids
-            found.append(whole[begin : begin + len(ids)].view(np.ndarray))
-            begin += len(ids)
+    for part in inputs.parts:
+        ids = InputRows.read(part.local_copy(machine_cache())).ids
+        whole[begin : begin + len(ids)] = ids
+        found.append(whole[begin : begin + len(ids)])
+        begin += len(ids)
     return found
 
 

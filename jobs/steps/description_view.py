@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,8 @@ from engine.models.hub import NamedModel
 from engine.models.pooling import TextPooler
 from engine.models.sentence_settings import read_settings
 from engine.models.text import TextEncoder
-from engine.retrieval.index import Vectors, unit
+from engine.retrieval.index import Vectors
+from engine.retrieval.views import unit_rows
 from engine.storage.parts import PartFolder, content_key
 from engine.storage.store import Store, machine_cache
 from engine.storage.whole import fault_of
@@ -67,8 +69,11 @@ def description_view(workspace: Workspace, encoder: str, texts: list[str], execu
     if cut := sum(made.parts[name] for name in names):
         most = read_settings(NamedModel.open(encoder, "encoder")).max_tokens
         console.say(f"description view: {cut} descriptions have more than the {most} tokens that are read")
-    vectors = [np.load(parts.file(name, ".npy").local_copy(machine_cache())) for name in names]
-    return unit(np.concatenate(vectors) if vectors else np.zeros((len(texts), 1), np.float32))
+    if not names:
+        return np.zeros((0, 1), np.float32)
+    vectors = (np.load(parts.file(name, ".npy").local_copy(machine_cache())) for name in names)
+    first = next(vectors)
+    return unit_rows(chain([first], vectors), (len(texts), first.shape[1]))
 
 
 def named_chunks(texts: list[str]) -> Iterator[tuple[str, list[str]]]:

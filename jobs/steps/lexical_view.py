@@ -7,13 +7,12 @@
 
 **Size.** 10 million sentences of 20 words, of 200,000 entities: 1,200 parts of about 4 MB (16 B for each term
 of each entity in a part), 5 GB; a range has 4 million of these, 64 MB, and 300 MB while it is sorted; about
-140 million weights, 1.1 GB on disk. The reduction holds two matrices of 522 float32 an entity, 0.8 GB, and
-the driver 8 B a sentence, three times while it looks for sentences that two parts have.
+140 million weights, 1.1 GB on disk. The reduction keeps three matrices of 522 float32 an entity on this
+machine's disk, 1.3 GB, and some columns of two of them in memory; of sentences the driver maps files.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +29,12 @@ from engine.corpus.schema import CorpusManifest, check_same_corpus, part_digests
 from engine.corpus.terms import PartTerms, description_terms, mention_terms, repeated
 from engine.retrieval.index import Vectors
 from engine.retrieval.latent_semantics import latent_vectors
-from engine.retrieval.lexical import TERM_COUNTS, TermCounts, TermWeights, add_up, pairs_between, weigh
+from engine.retrieval.lexical import TERM_COUNTS, Ends, TermCounts, TermWeights, add_up, pairs_between, weigh
 from engine.storage.parts import MANIFEST, PartFolder, check_whole, content_key, numbered, write_model
 from engine.storage.store import Store, machine_cache
 from engine.storage.whole import fault_of
 from engine.storage.workspace import Workspace
-from engine.text.hashes import Hashes
+from engine.text.hashes import Hashes, of_range
 from jobs.workers.executor import Executor, make_parts
 
 ANY_TERMS, ANY_WEIGHTS = "terms-", "lexical-"
@@ -49,8 +48,8 @@ TOGETHER = 2048
 """Descriptions of a part."""
 RANGE = 1 << 22
 """Counts that a range of terms has, about."""
-BETWEEN = "between.npy"
-"""The pairs of words of two parts, beside the weights."""
+BETWEEN = "between-"
+"""Begin of the names of files with the pairs of words of two parts, beside the weights."""
 
 
 class LexicalView(NamedTuple):
@@ -82,8 +81,7 @@ def lexical_view(workspace: Workspace, executor: Executor) -> LexicalView:
     parts = [*dict.fromkeys([*counted.names, *counted.replaced])]
     write_model(_counts(workspace).folder / MANIFEST, TermsManifest(parts=parts, weights=key))
     vectors = latent_vectors(weights, counted.n_entities)
-    has_text = np.zeros(counted.n_entities, bool)
-    has_text[counted.with_text] = True
+    has_text = weights.has_text_N
     return LexicalView(vectors, int((has_text & ~vectors.any(axis=1)).sum()))
 
 
@@ -95,9 +93,6 @@ class _Counted:
     replaced: list[str]
     n_entities: int
     rows: int
-    between: TermCounts
-    with_text: npt.NDArray[np.int32]
-    """Entities that have a text."""
 
 
 class DescriptionsTask(NamedTuple):
@@ -145,15 +140,7 @@ def _count(workspace: Workspace, executor: Executor) -> _Counted:
         rows |= _count_mentions(workspace, corpus, [tasks[part] for part in again], executor)
     names = [*described, *(task.name for task in tasks)]
     rows |= of_descriptions.parts
-    ends = np.concatenate([_read(parts, name, ".ends.npy") for name in names])
-    return _Counted(
-        names,
-        replaced,
-        len(texts),
-        sum(rows[name] for name in names),
-        pairs_between(ends),
-        np.unique(ends["entity"]),
-    )
+    return _Counted(names, replaced, len(texts), sum(rows[name] for name in names))
 
 
 def _mentions_task(part: int, digest: str, left_out: Hashes) -> MentionsTask:
@@ -188,8 +175,9 @@ def _rows_in(file: Store) -> int:
 
 
 def _read(parts: PartFolder[int], name: str, suffix: str) -> npt.NDArray[Any]:
-    found: npt.NDArray[Any] = np.load(parts.file(name, suffix).local_copy(machine_cache()))
-    return found
+    """Map a file of a part; as a plain array, whose slices are quicker than a memmap's."""
+    path = parts.file(name, suffix).local_copy(machine_cache())
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def _write_counts(parts: PartFolder[int], name: str, found: PartTerms) -> int:
@@ -237,6 +225,8 @@ class _Weights:
     """Weights of ranges of terms on disk, see :data:`engine.retrieval.latent_semantics.Blocks`."""
 
     files: list[Store]
+    has_text_N: npt.NDArray[np.bool_]
+    """Whether an entity has a text, with or without a word that is weighed."""
 
     def __call__(self) -> Iterator[TermWeights]:
         for file in self.files:
@@ -245,13 +235,27 @@ class _Weights:
 
 def _weigh(workspace: Workspace, counted: _Counted, key: str, executor: Executor) -> _Weights:
     parts = _weights(workspace, key)
-    with (parts.folder / BETWEEN).writing() as path, Path(path).open("wb") as file:
-        np.save(file, counted.between, allow_pickle=False)
+    has_text_N, between = np.zeros(counted.n_entities, bool), list[str]()
+    for ends in _ends_by_range(workspace, counted):
+        has_text_N[ends["entity"]] = True
+        between.append(f"{BETWEEN}{len(between)}.npy")
+        with (parts.folder / between[-1]).writing() as path, Path(path).open("wb") as file:
+            np.save(file, pairs_between(ends), allow_pickle=False)
     bits = max(0, (counted.rows // RANGE).bit_length())
     tasks = {numbered(place): place for place in range(1 << bits)}
-    arguments = (workspace.root.uri, counted.names, key, bits, counted.n_entities)
+    arguments = (workspace.root.uri, counted.names, key, between, bits, counted.n_entities)
     make_parts(parts, tasks, TermWeightsWorker, arguments, executor, "lexical view, ranges of terms")
-    return _Weights([parts.file(name) for name in tasks])
+    return _Weights([parts.file(name) for name in tasks], has_text_N)
+
+
+def _ends_by_range(workspace: Workspace, counted: _Counted) -> Iterator[Ends]:
+    """Yield the ends of all parts, in order, of some entities at a time."""
+    parts = _counts(workspace)
+    ends = [_read(parts, name, ".ends.npy") for name in counted.names]
+    step = -(-counted.n_entities // (1 + sum(map(len, ends)) // RANGE))
+    for first in range(0, counted.n_entities, step):
+        places = (np.searchsorted(one["entity"], (first, first + step)) for one in ends)
+        yield np.concatenate([one[slice(*place)] for one, place in zip(ends, places, strict=True)])
 
 
 def _weights(workspace: Workspace, key: str) -> PartFolder[None]:
@@ -265,14 +269,26 @@ class TermWeightsWorker:
         workspace: its address.
         names: of the parts with counts.
         key: of the weights.
+        between: names of the files with pairs of words of two parts, beside the weights.
         bits: of a term that say its range, the highest ones.
         n_entities: of the vocabulary.
     """
 
-    def __init__(self, workspace: str, names: Sequence[str], key: str, bits: int, n_entities: int) -> None:
+    def __init__(
+        self,
+        workspace: str,
+        names: Sequence[str],
+        key: str,
+        between: Sequence[str],
+        bits: int,
+        n_entities: int,
+    ) -> None:
         place = Workspace.open(workspace)
         counts, self._weights = _counts(place), _weights(place, key)
-        self._files = [*(counts.file(name) for name in names), self._weights.folder / BETWEEN]
+        self._files = [
+            *(counts.file(name) for name in names),
+            *(self._weights.folder / name for name in between),
+        ]
         self._bits, self._n_entities = bits, n_entities
 
     def __call__(self, place: int) -> None:
@@ -285,5 +301,4 @@ class TermWeightsWorker:
     def _rows(self, file: Store, place: int) -> TermCounts:
         """Return the counts of a range in a part, which alone are read."""
         counts = np.load(file.local_copy(machine_cache()), mmap_mode="r", allow_pickle=False)
-        terms, width = counts["term"], 64 - self._bits
-        return np.array(counts[bisect_left(terms, place << width) : bisect_left(terms, (place + 1) << width)])
+        return np.array(counts[of_range(counts["term"], place, self._bits)])

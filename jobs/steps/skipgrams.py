@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +15,7 @@ from engine.corpus.schema import read_manifest
 from engine.corpus.skipgrams import PartCounts, count_skipgrams
 from engine.retrieval.skipgrams import WINDOWS, SkipGrams
 from engine.storage.workspace import Workspace
+from engine.text.hashes import of_range
 from jobs import console
 from jobs.workers.disk_use import check_disk
 from jobs.workers.executor import Executor
@@ -79,6 +79,5 @@ def _append(files: Sequence[IO[bytes]], counts: PartCounts, bits: int) -> None:
     rows = np.empty(len(counts.hashes), COUNTS)
     rows["hash"], rows["entity"], rows["count"] = counts.hashes, counts.entities, counts.counts
     rows = rows[np.argsort(rows["hash"], kind="stable")]
-    ends = [bisect_left(rows["hash"], one << (64 - bits)) for one in range(1, 1 << bits)]
-    for file, own in zip(files, np.split(rows, ends), strict=True):
-        file.write(own.tobytes())
+    for place, file in enumerate(files):
+        file.write(rows[of_range(rows["hash"], place, bits)].tobytes())

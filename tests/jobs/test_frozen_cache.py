@@ -98,6 +98,7 @@ def test_tokens_of_all_parts_are_mapped_from_a_file_that_does_not_stay(
     run_import(tmp_path / "w", ultrawiki(tmp_path / "raw", sentences(3)), "ultrawiki")
     cache = filled(tmp_path / "w")
     monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("engine.storage.mapped.SMALL", 0)
     twice = cache.inputs.manifest.model_copy(update={"tokens": 2 * cache.inputs.manifest.tokens})
     inputs = replace(cache.inputs, manifest=twice, parts=2 * cache.inputs.parts)
     rows, states = (

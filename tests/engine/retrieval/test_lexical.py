@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -134,6 +135,40 @@ def test_vectors_of_more_entities_than_directions_are_those_of_the_plain_decompo
     np.testing.assert_allclose(found @ found.T, plain @ plain.T, atol=1e-4)
     ranks, others = (np.argsort(-(one @ one.T), axis=1)[:, :10] for one in (found, plain))
     assert (ranks == others).mean() > 0.99
+
+
+def test_columns_at_a_time_and_mapped_matrices_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    descriptions, parts = corpus(0)
+    weights = blocks(counted(descriptions, parts), 30, 4)
+    plain = latent_vectors(weights, 30, 20)
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("engine.storage.mapped.SMALL", 0)
+    monkeypatch.setattr("engine.retrieval.latent_semantics.COLUMNS", 30 * 9)
+    found = latent_vectors(weights, 30, 20)
+    assert isinstance(found.base, np.memmap)
+    np.testing.assert_array_equal(found, plain)
+    assert not any((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sentences_that_parts_share_are_found_range_by_range(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    some = rng.integers(1 << 64, size=40, dtype=np.uint64)
+    parts = [np.unique(rng.choice(some, 15)) for _ in range(6)] + [np.empty(0, np.uint64)]
+    seen, plain = set[int](), {}
+    for number, part in enumerate(parts):
+        if own := [one for one in part.tolist() if one in seen]:
+            plain[number] = own
+        seen |= set(part.tolist())
+    for size in (1 << 20, 7, 1):
+        monkeypatch.setattr("engine.corpus.terms.RANGE", size)
+        found = repeated(parts)
+        assert {number: own.tolist() for number, own in found.items()} == plain
+        assert list(found) == sorted(found)
 
 
 def test_memory_of_the_reduction_does_not_grow_with_the_terms(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,32 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from engine.retrieval import views
 from engine.retrieval.index import unit
-from engine.retrieval.views import ViewPart, centred, hubness, joint_view
+from engine.retrieval.views import EntitySums, ViewPart, centred, hubness, joint_view, mean_view
 from tests.support.plain_views import plain_centred, plain_joint
+
+
+def test_means_in_mapped_files_are_the_plain_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    parts = [
+        EntitySums(ids, rng.normal(size=(len(ids), 4)))
+        for ids in (np.array([0, 3, 8]), np.array([], int), np.array([3, 5]))
+    ]
+    total = np.zeros((10, 4))
+    for ids, sums in parts:
+        total[ids] += sums
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path))
+    monkeypatch.setattr("engine.storage.mapped.SMALL", 0)
+    monkeypatch.setattr(views, "ROWS", 3)
+    found = mean_view(parts, 10)
+    assert isinstance(found.base, np.memmap)
+    np.testing.assert_array_equal(found, unit(total))
+    np.testing.assert_array_equal(mean_view(parts[1:2], 10), np.zeros((10, 1)))
 
 
 def test_centring_takes_the_common_part_off_and_leaves_the_absent_absent() -> None:
