@@ -86,6 +86,8 @@ class CorpusManifest(BaseModel):
     """Of the last import alone; entities are those that were not there before."""
     found: dict[str, int]
     """Mentions by how they were found."""
+    mention_rules: int = 1
+    """Version of the rules by which they were found; what is added is found by the same ones."""
     reasons: dict[str, int]
     """Refusals by reason (numbers and names taken out)."""
     parts: list[int]

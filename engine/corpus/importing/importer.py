@@ -14,7 +14,14 @@ from engine.corpus.image_addresses import fault_of_address
 from engine.corpus.importing.entities import EntityTable
 from engine.corpus.importing.growth import BroughtMentions, EarlierCorpus, mention_key
 from engine.corpus.importing.images import ImageWriter, decode_image_bytes
-from engine.corpus.importing.mentions import HOWS, NO_SENTENCE, MentionFinder, Rule, Span
+from engine.corpus.importing.mentions import (
+    HOWS,
+    NO_SENTENCE,
+    VERSION,
+    MentionFinder,
+    Rule,
+    Span,
+)
 from engine.corpus.importing.seen import SeenKeys
 from engine.corpus.importing.source import ImportSource, open_source
 from engine.corpus.importing.writer import ENTITIES, MentionWriter, Quarantine, write_entities
@@ -125,6 +132,7 @@ class _Import:
     def __init__(self, folder: Path, settings: ImportSettings, earlier: EarlierCorpus | None) -> None:
         self._folder, self._settings, self._earlier = folder, settings, earlier
         self._counts = Counts()
+        self._rules = earlier.manifest.mention_rules if earlier else VERSION
         known, listed = (earlier.entities, earlier.manifest.listed) if earlier else ([], False)
         self._table = EntityTable(
             known, listed, settings.update, settings.max_sentence_characters, self._refuse
@@ -156,6 +164,7 @@ class _Import:
             counts=earlier.with_counts(self._counts, brought) if earlier else self._counts,
             added=self._counts.model_copy(update={"entities": self._table.new}),
             found=earlier.with_found(self._found) if earlier else self._found,
+            mention_rules=self._rules,
             reasons=dict((reasons + Counter(earlier.manifest.reasons if earlier else {})).most_common()),
             parts=brought.parts + self._mentions.parts,
             digest=digest,
@@ -206,7 +215,7 @@ class _Import:
 
     def _read_sentences(self, reader: CorpusReader, progress: Progress) -> None:
         names, aliases = [e.name for e in self._table.entities], [e.aliases for e in self._table.entities]
-        self._finder = MentionFinder(names, aliases, self._settings.mention_rule)
+        self._finder = MentionFinder(names, aliases, self._settings.mention_rule, self._rules)
         first = self._earlier.next_part if self._earlier else 0
         self._mentions = MentionWriter(self._folder / "mentions", first)
         self._image_writer = ImageWriter(self._folder / "images")

@@ -21,6 +21,10 @@ Span = tuple[int, int, str]
 Rule = Literal["best", "first"]
 """Rules by which one of several places is the mention (:class:`MentionFinder`)."""
 
+VERSION = 2
+"""Version of the rules by which mentions are found. In the first the name's place was the mention also inside
+a longer alias."""
+
 _Longer = dict[tuple[int, int], frozenset[str]]
 
 _NOT_FOUND = Refusal(Code.MENTION_NOT_FOUND, "does not hold its entity's name")
@@ -36,7 +40,8 @@ class MentionFinder:
     In this order: the name as a whole word, the same in any case, an alias as a whole word (likewise), the
     name anywhere, an alias anywhere; then all this again with look-alike signs made plain and invisible ones
     passed over (:func:`engine.text.spelling.squeeze`). A place inside a longer name of the vocabulary
-    ("Guinea" in "Guinea-Bissau") is no mention, with whatever signs the longer one is spelt.
+    ("Guinea" in "Guinea-Bissau") is no mention, with whatever signs the longer one is spelt. Where the place
+    is inside a longer spelling of the same entity ("the Republic of Guinea"), that whole one is the mention.
 
     That is ours, the rule "best". RetExpan's program, the rule "first", takes the first place where the name
     stands as a whole word in any case, else the first where it stands at all, also inside a longer name, and
@@ -46,11 +51,24 @@ class MentionFinder:
         names: of the entities.
         aliases: of each entity.
         rule: which of several places is the mention.
+        version: of the rules, :data:`VERSION` or an earlier one, which a corpus began with.
     """
 
-    def __init__(self, names: Sequence[str], aliases: Sequence[Sequence[str]], rule: Rule = "best") -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        aliases: Sequence[Sequence[str]],
+        rule: Rule = "best",
+        version: int = VERSION,
+    ) -> None:
         self._names, self._aliases, self._rule = names, aliases, rule
         self._longer = _longer_names(names, aliases)
+        self._longest = version >= 2
+        self._within_alias = {
+            i
+            for i, own in enumerate(aliases)
+            if self._longest and any(fold(match_key(names[i])) in fold(match_key(alias)) for alias in own)
+        }
 
     def find(self, entity_id: int, sentence: str) -> Span | Refusal:
         """Return (start, end, how) of the mention, end exclusive, or why there is none."""
@@ -60,7 +78,8 @@ class MentionFinder:
         at = sentence.find(name)
         end = at + len(name)
         whole = at >= 0 and is_whole(sentence, at, end)
-        if whole and (name not in self._longer or not self._around(name, _Text(sentence), at)):
+        alone = entity_id not in self._within_alias
+        if whole and alone and (name not in self._longer or not self._around(name, _Text(sentence), at)):
             return at, end, EXACT
         text = _Text(sentence)
         found = self._search(name, self._aliases[entity_id], text)
@@ -120,12 +139,40 @@ class MentionFinder:
                 within = self._around(spelling, text, start)
                 if not within:
                     held = sentence[start:end]
+                    if whole and (wider := self._wider(name, aliases, text, start, end, stored)):
+                        return *wider, ALIAS
                     other = how is FOLDED and held.casefold() != name.casefold()
                     return start, end, OTHER_SIGNS if other else how
                 inside = inside or within
         if inside:
             return Refusal(Code.MENTION_IN_LONGER_NAME, f"occurs only inside the longer name {inside!r}")
         return _NOT_FOUND
+
+    def _wider(
+        self,
+        name: str,
+        aliases: Sequence[str],
+        text: _Text,
+        start: int,
+        end: int,
+        stored: Sequence[str],
+    ) -> tuple[int, int] | None:
+        """Return the place of the entity's longest spelling around a place of one, as whole words, if any."""
+        if not self._longest:
+            return None
+        sentence, folded, held = text.given, text.folded, text.folded[start:end]
+        own = zip((name, *aliases), stored or (name, *aliases), strict=True)
+        longer = [(fold(one), known) for one, known in own if len(one) > len(held)]
+        for wanted, known in sorted(longer, key=lambda one: -len(one[0])):
+            for at in _places(wanted, folded[: start + len(wanted)], max(0, end - len(wanted))):
+                last = at + len(wanted)
+                if last < end or not is_whole(sentence, at, last):
+                    continue
+                if not (last < len(sentence) and is_mark(sentence[last])) and not self._around(
+                    known, text, at
+                ):
+                    return at, last
+        return None
 
     def check(self, entity_id: int, sentence: str, start: int, end: int) -> Span | Refusal:
         """Return the given offsets if they hold the name or an alias in any case, with look-alike signs."""

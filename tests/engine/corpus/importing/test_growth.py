@@ -60,6 +60,29 @@ def test_what_is_added_in_pieces_is_what_is_imported_at_once(pieces: list[list[t
         assert counts.entities_without_sentences == 0
 
 
+def test_a_corpus_of_an_earlier_version_keeps_its_rule_of_mentions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spans(imported: Imported) -> list[str]:
+        return [m["sentence"][m["start"] : m["end"]] for m in imported.mentions]
+
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    jsonl(folder / "entities.jsonl", [{"name": "Oslo", "aliases": ["City of Oslo"]}])
+    sentence = "On day {} the City of Oslo slept."
+    jsonl(folder / "sentences.jsonl", [{"entity": "Oslo", "sentence": sentence.format(1)}])
+    new = run_import(tmp_path / "new", folder, "jsonl")
+    assert (spans(new), new.manifest.mention_rules) == (["City of Oslo"], 2)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(importer, "VERSION", 1)
+        run_import(tmp_path / "old", folder, "jsonl")
+    jsonl(folder / "sentences.jsonl", [{"entity": "Oslo", "sentence": sentence.format(2)}])
+    grown = run_import(tmp_path / "old", folder, "jsonl", append=True)
+    assert (spans(grown), grown.manifest.mention_rules) == (["Oslo", "Oslo"], 1)
+    anew = run_import(tmp_path / "old", folder, "jsonl", overwrite=True)
+    assert (spans(anew), anew.manifest.mention_rules) == (["City of Oslo"], 2)
+
+
 def test_parts_stay_as_they_are_and_a_second_time_adds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

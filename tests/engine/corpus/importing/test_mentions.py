@@ -132,8 +132,30 @@ NEW = {"Niu Gini": ["New Guinea"]}
 
 
 def test_longer_names_of_the_same_entity_are_its_own() -> None:
-    found = finder("York", "Leeds", aliases={"York": ["City of York"]}).find(0, "The City of York.")
-    assert found == (12, 16, EXACT)
+    sentence, names, aliases = "The City of York.", ["York", "Leeds"], [["City of York"], []]
+    assert MentionFinder(names, aliases).find(0, sentence) == (4, 16, ALIAS)
+    assert MentionFinder(names, aliases, version=1).find(0, sentence) == (12, 16, EXACT)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "held", "how"),
+    [
+        ("the Republic of Guinea today", "Republic of Guinea", ALIAS),
+        ("THE REPUBLIC OF GUINEA", "REPUBLIC OF GUINEA", ALIAS),
+        ("Guinea, the Republic of Guinea", "Guinea", EXACT),  # the first place, which no longer one is around
+        ("the Republic of Guineans of Guinea", "Guinea", EXACT),  # the longer one is no whole word
+        ("the Republic\u00a0of Gui\u00adnea", "Republic\u00a0of Gui\u00adnea", OTHER_SIGNS),
+        ("New Republic of Guinea", "New Republic of Guinea", ALIAS),  # the longest of several
+        ("our Republic of Guinea Trust; Guinea", "Guinea", EXACT),
+    ],
+)
+def test_the_longest_spelling_around_a_place_is_the_mention(sentence: str, held: str, how: str) -> None:
+    aliases = {"Guinea": ["Republic of Guinea", "New Republic of Guinea"]}
+    names = finder("Guinea", "Guinea-Bissau", "Republic of Guinea Trust", aliases=aliases)
+    found = names.find(0, sentence)
+    assert not isinstance(found, Refusal)
+    start, end, found_how = found
+    assert (sentence[start:end], found_how) == (held, how)
 
 
 def test_a_name_inside_a_longer_one_without_spaces() -> None:
