@@ -9,9 +9,15 @@ ended. From these each setting of ``retexpan+contrast-conditioned`` is answered 
 again: how many entities are recalled (k), how many sentences of each are read, and whether the mean over all
 is estimated (:mod:`engine.retrieval.entity_sentences`).
 
+``--whole N`` reads less for the authors' way, where a vocabulary is too large to be read once a query: one
+sentence of every entity, and all sentences of the N first by the estimate from these. Their first 100, of
+which CombMAP is made, are the same as long as each is among those N. ``--settings default`` compares the
+default setting alone.
+
 Of each setting: sentences a query and the share of the authors', agreement with their list (how many of their
-first 10 and 100 stand among the first as many here), and CombMAP on the queries with even numbers, to choose
-by, and on those with odd ones, to report. Take an odd ``--every``, so that both kinds are met. Queries ask
+first 10 and 100 stand among the first as many here), CombMAP on the queries with even numbers, to choose
+by, and on those with odd ones, to report, and its difference from the authors' over all queries with a 95 %
+bootstrap interval. Take an odd ``--every``, so that both kinds are met. Queries ask
 for as many entities as the figures look at, for a stage keeps as many as a query wants, whatever its k. With
 ``--timed`` the default method reads a few queries itself, in CPU seconds. ``--count`` needs no contrastive
 training: it counts, for all queries, the sentences that either way reads, of entities recalled by the mask
@@ -22,21 +28,22 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.corpus.inputs.format import open_inputs
 from engine.evaluation.measuring import QueryScore
-from engine.evaluation.metrics import CUTOFFS
+from engine.evaluation.metrics import CUTOFFS, SUMMARIES
 from engine.evaluation.report import evaluate
+from engine.evaluation.significance import intervals
 from engine.methods import method
 from engine.queries.formats import LabelledQuery, QuerySet, read_queries
 from engine.query import Expansion
@@ -55,12 +62,13 @@ from engine.training.cache import InputRows
 RECALLED = (100, 150, 200, 300, 400, 600)
 SENTENCES = (1, 2, 4)
 WHOLE = (0, 30, 40, 50)
+CONDITIONED = "retexpan+contrast-conditioned"
 COLUMNS = ("PosMAP@10", "NegMAP@10", "PosMAP@100", "NegMAP@100", "CombMAP")
 FIRST = (10, 100)
 
 
 class RecordedEncoder(ConditionedEncoder):
-    """An encoder that reads every sentence the first time that a query comes, and never again.
+    """An encoder that reads no sentence twice under the same seeds, also in a later process.
 
     Args:
         encoder: that reads.
@@ -70,7 +78,7 @@ class RecordedEncoder(ConditionedEncoder):
     def __init__(self, encoder: ConditionedEncoder, folder: Path) -> None:
         self.__dict__.update(encoder.__dict__ | {"_kept": OrderedDict()})
         self._folder = folder
-        self._last: tuple[bytes, npt.NDArray[np.float32]] = b"", np.zeros((0, 0), np.float32)
+        self._last: tuple[bytes, Recorded] = b"", Recorded.of({}, 0)
 
     def forget(self) -> None:
         """Forget answers: what they took is counted anew."""
@@ -79,34 +87,74 @@ class RecordedEncoder(ConditionedEncoder):
     def states(
         self, rows: Sequence[int], text: Sentence, before_pass: Callable[[], None] = lambda: None
     ) -> npt.NDArray[np.float32]:
-        """Return the states of some sentences out of those of all."""
-        return np.asarray(self.every(text)[list(rows)])
+        """Return the states of some sentences, reading those that were never read with this text."""
+        wanted = np.asarray(rows, np.int64)
+        recorded = self._recorded(text)
+        unread = np.unique(wanted[recorded.place_R[wanted] < 0])
+        if len(unread):
+            started = time.process_time()
+            read_nD = super().states(unread.tolist(), text)
+            spent = time.process_time() - started
+            print(f"  {len(unread)} sentences in {spent:.1f} CPU seconds", flush=True)
+            recorded = recorded.with_more(unread, read_nD)
+            recorded.write(self._file(text))
+            self._last = text.tobytes(), recorded
+        return recorded.states_nD[recorded.place_R[wanted]]
 
-    def every(self, text: Sentence) -> npt.NDArray[np.float32]:
-        """Return the states of all sentences under a seed text, from its file or after it was written."""
-        key = text.tobytes()
-        if self._last[0] != key:
-            file = self._folder / f"{hashlib.sha256(key).hexdigest()[:16]}.npy"
-            if not file.exists():
-                started, count = time.process_time(), int(self.sentences.starts[-1])
-                states = super().states(range(count), text)
-                beside = file.with_suffix(".tmp.npy")
-                np.save(beside, states, allow_pickle=False)
-                beside.rename(file)
-                spent = round(time.process_time() - started, 1)
-                file.with_suffix(".json").write_text(json.dumps({"sentences": count, "cpu_s": spent}))
-                print(f"  {file.stem}: {count} sentences in {spent} CPU seconds", flush=True)
-            self._last = key, np.load(file, allow_pickle=False)
+    def _file(self, text: Sentence) -> Path:
+        return self._folder / f"{hashlib.sha256(text.tobytes()).hexdigest()[:16]}.npz"
+
+    def _recorded(self, text: Sentence) -> Recorded:
+        if self._last[0] != text.tobytes():
+            file, count = self._file(text), int(self.sentences.starts[-1])
+            kept = np.load(file, allow_pickle=False) if file.exists() else {}
+            self._last = text.tobytes(), Recorded.of(kept, count)
         return self._last[1]
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """States of the sentences that were read with one seed text.
+
+    Args:
+        rows_n: int64, the sentences.
+        states_nD: float32, their states.
+        place_R: int64, where each sentence of the vocabulary stands among these; -1: it was not read.
+    """
+
+    rows_n: npt.NDArray[np.int64]
+    states_nD: npt.NDArray[np.float32]
+    place_R: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, kept: Mapping[str, npt.NDArray[Any]], count: int) -> Recorded:
+        """Return what a file holds, or nothing, of so many sentences."""
+        rows_n = kept["rows"] if kept else np.zeros(0, np.int64)
+        place_R = np.full(count, -1)
+        place_R[rows_n] = np.arange(len(rows_n))
+        return cls(rows_n, kept["states"] if kept else np.zeros((0, 0), np.float32), place_R)
+
+    def with_more(self, rows_n: npt.NDArray[np.int64], states_nD: npt.NDArray[np.float32]) -> Recorded:
+        """Return these and others that were read."""
+        states = np.concatenate([self.states_nD, states_nD]) if len(self.rows_n) else states_nD
+        both = {"rows": np.concatenate([self.rows_n, rows_n]), "states": states}
+        return Recorded.of(both, len(self.place_R))
+
+    def write(self, file: Path) -> None:
+        """Write a file, whole or not at all."""
+        beside = file.with_suffix(".tmp.npz")
+        np.savez(beside, rows=self.rows_n, states=self.states_nD)
+        beside.rename(file)
+
+
+@dataclass(frozen=True)
 class Measured:
-    """Figures of one pipeline: columns of either half, sentences a query, and the lists by query."""
+    """Figures of one pipeline: columns of either half, sentences a query, lists and CombMAP by query."""
 
     columns: dict[str, dict[str, float]]
     sentences: float
     lists: dict[str, list[int]]
+    combined: dict[str, float]
 
     def agreement(self, other: Measured) -> list[float]:
         """Return the share of another's first entities that stand among the first as many here, in
@@ -117,6 +165,12 @@ class Measured:
             for n in FIRST
         ]
 
+    def minus(self, other: Measured) -> str:
+        """Return the mean difference of CombMAP from another's, with its 95 % interval over queries."""
+        by_query = np.array([[own - other.combined[query]] for query, own in self.combined.items()])
+        (low,), (high,) = intervals(by_query)
+        return f"{by_query.mean():+.2f} ({low:.2f} to {high:.2f})"
+
 
 def measured(
     pipeline: Pipeline, bundle: Bundle, recorded: RecordedEncoder, halves: dict[str, QuerySet]
@@ -126,15 +180,26 @@ def measured(
     recorded.forget()
     columns: dict[str, dict[str, float]] = {}
     lists: dict[str, list[int]] = {}
+    combined: dict[str, float] = {}
 
     def keep(score: QueryScore) -> None:
         lists[score.query.query.id] = score.ranking.ids.tolist()
+        values = [score.columns[column] for column in SUMMARIES["CombMAP"]]
+        combined[score.query.query.id] = float(np.mean(values))
 
     for half, queries in halves.items():
         overall = evaluate(run, queries, batch_size=1, on_score=keep)["overall"]
         columns[half] = {column: float(overall[column]) for column in COLUMNS}
     counted = [counts_of(worker).get("sentences", 0) for _, worker in run.opened]
-    return Measured(columns, sum(counted) / max(len(lists), 1), lists)
+    return Measured(columns, sum(counted) / max(len(lists), 1), lists, combined)
+
+
+def authors_way(whole: int | None) -> Pipeline:
+    """Return what reads every entity; whole: one sentence of each, and all of so many."""
+    everything = method("retexpan+contrast-everything")
+    if whole is None:
+        return everything
+    return change(everything, {"ConditionedRetrieve.sentences": 1, "ConditionedRetrieve.whole": whole})
 
 
 def settings(most: int) -> Iterator[tuple[str, Pipeline]]:
@@ -164,14 +229,14 @@ def halves_of(queries: Sequence[LabelledQuery], every: int) -> dict[str, QuerySe
     return {half: QuerySet(own) for half, own in halves.items()}
 
 
-def line(name: str, own: Measured, whole: Measured | None) -> str:
-    """Return a row of the table."""
+def line(name: str, own: Measured, whole: Measured, sentences: int) -> str:
+    """Return a row of the table; the authors' way reads so many sentences a query."""
     cells = [name, f"{own.sentences:,.0f}"]
-    fewer = whole.sentences / own.sentences if whole and own.sentences else None
-    cells.append("" if fewer is None else f"{fewer:.0f}")
-    cells += [f"{a:.1f}" for a in own.agreement(whole)] if whole else ["", ""]
+    cells.append(f"{sentences / own.sentences:.0f}" if own.sentences else "")
+    cells += [f"{a:.1f}" for a in own.agreement(whole)]
     cells += [f"{own.columns[half]['CombMAP']:.2f}" for half in ("even", "odd")]
     cells += [f"{own.columns['odd'][column]:.2f}" for column in COLUMNS[:-1]]
+    cells.append("" if own is whole else own.minus(whole))
     return f"| {' | '.join(cells)} |"
 
 
@@ -226,6 +291,8 @@ def main() -> None:
     parser.add_argument("--queries", required=True, help="a folder of labelled queries")
     parser.add_argument("--every", type=int, default=13, help="take one query in so many, an odd number")
     parser.add_argument("--out", type=Path, help="[default: WORKSPACE/conditioned_retrieval]")
+    parser.add_argument("--whole", type=int, help="entities that the authors' way reads whole [default: all]")
+    parser.add_argument("--settings", choices=("all", "default"), default="all", help="that are compared")
     parser.add_argument("--timed", type=int, default=0, help="time so many queries")
     parser.add_argument("--count", action="store_true", help="count sentences alone")
     given = parser.parse_args()
@@ -245,15 +312,15 @@ def main() -> None:
     recorded = RecordedEncoder(encoder, folder)
     bundle.provide(CONTRAST, recorded)
     head = ["setting", "sentences a query", "times fewer", *(f"agreement@{n}" for n in FIRST)]
-    head += ["CombMAP even", "odd", *(f"{column} odd" for column in COLUMNS[:-1])]
+    head += ["CombMAP even", "odd", *(f"{column} odd" for column in COLUMNS[:-1]), "minus every entity"]
     print(f"{sum(len(own.queries) for own in halves.values())} queries, {len(names)} entities", flush=True)
-    whole = measured(method("retexpan+contrast-everything"), bundle, recorded, halves)
+    count = int(encoder.sentences.starts[-1])
+    whole = measured(authors_way(given.whole), bundle, recorded, halves)
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    print(line("every entity", whole, whole))
-    for name in ("retexpan", "retexpan+contrast"):
-        print(line(name, measured(method(name), bundle, recorded, halves), whole))
-    for name, pipeline in settings(len(names)):
-        print(line(name, measured(pipeline, bundle, recorded, halves), whole), flush=True)
+    print(line("every entity", whole, whole, count))
+    compared = {name: method(name) for name in ("retexpan", "retexpan+contrast", CONDITIONED)}
+    for name, pipeline in [*compared.items(), *(settings(len(names)) if given.settings == "all" else ())]:
+        print(line(name, measured(pipeline, bundle, recorded, halves), whole, count), flush=True)
 
 
 if __name__ == "__main__":

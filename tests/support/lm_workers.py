@@ -1,4 +1,5 @@
-"""Trainings of a small GPT-2 on several gloo processes: what ``test_lm_workers`` starts and compares.
+"""Trainings of a small GPT-2, and one of a typing model, on several gloo processes: what ``test_lm_workers``
+starts and compares.
 
 Sizes are odd on purpose: no parameter divides among two workers, nor does a batch.
 """
@@ -23,6 +24,7 @@ from engine.training.settings import LmSettings
 from engine.training.trainer import Worker
 from tests.support.language_models import tiny_tokenizer
 from tests.support.token_blocks import VOCABULARY, WIDTH, random_blocks
+from tests.support.typing_workers import train_typing
 
 SETTINGS = LmSettings(epochs=2, batch_size=5, learning_rate=3e-3, weight_decay=0.1, precision="float32")
 DATA, HELD = random_blocks(14), random_blocks(3, seed=1)
@@ -99,6 +101,7 @@ def worker(rank: int, world: int, folder: Path) -> None:
     found["resumed bfloat16"] = train(
         3, rank, world, origin=read, weights="bfloat16", resume=folder / "narrow"
     )
+    found["typing"] = train_typing(folder, rank, world)
     found["memory"] = opened_and_stepped(rank, world)
     (folder / f"worker-{rank}.json").write_text(json.dumps(found))
     torch.distributed.barrier()

@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from tests.support.encoders import write_encoder
 from tests.support.lm_workers import ADAPTERS, DATA, GPT2, STOP, TrainingResult, seen, train, worker
 from tests.support.processes import run_processes
+from tests.support.typing_workers import ENCODER, MENTIONS, SETTINGS, train_typing
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +36,7 @@ def two(alone: TrainingResult, folder: Path) -> list[dict[str, TrainingResult]]:
     torch.manual_seed(0)
     GPT2LMHeadModel(GPT2Config(**GPT2)).save_pretrained(folder / "model", max_shard_size="30KB")
     assert len(list((folder / "model").glob("*.safetensors"))) > 2
+    write_encoder(folder / ENCODER)
     run_processes(worker, 2, 2, folder)
     return [json.loads((folder / f"worker-{rank}.json").read_text()) for rank in range(2)]
 
@@ -104,6 +107,19 @@ def test_adapters_of_two_workers_learn_and_merge_as_those_of_one(two: list, fold
         torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=1e-5)
     for saved in ("adapted", "adapted at 1"):
         assert_same_curve(train(1, settings=ADAPTERS, resume=folder / saved), one)
+
+
+def test_typing_on_two_workers_is_what_it_is_on_one_with_the_joined_batch(two: list, folder: Path) -> None:
+    """What is drawn and what labels count goes by mention, not by worker."""
+    one, runs = train_typing(folder), [outcomes["typing"] for outcomes in two]
+    assert len(one["losses"]) == 3 * SETTINGS.epochs
+    for run in runs:
+        np.testing.assert_allclose(run["losses"], one["losses"], rtol=1e-5)
+        np.testing.assert_allclose(run["labels"], one["labels"], rtol=1e-3, atol=1e-4)
+    for whole, *shares in zip(one["rows"], *(run["rows"] for run in runs), strict=True):
+        assert [len(whole[rank::2]) for rank in range(2)] == [len(share) for share in shares]
+        assert sorted(whole) == sorted(row for share in shares for row in share)
+    assert sorted(row for step in one["rows"][:3] for row in step) == list(range(len(MENTIONS)))
 
 
 def test_what_a_worker_takes_follows_the_arithmetic(two: list) -> None:
