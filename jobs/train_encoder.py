@@ -101,6 +101,9 @@ class TrainEncoderSettings(CommandSettings):
     cache_dtype: Literal["bfloat16", "float32"] = Field(
         default="bfloat16", description="Keep the cached states in this type."
     )
+    checkpoint_seconds: float = Field(
+        default=30, ge=0, description="Write a checkpoint after this many seconds."
+    )
     restart: bool = Field(default=False, description="Begin again, and forget the checkpoints.")
 
     def unused(self) -> dict[str, str]:
@@ -192,6 +195,7 @@ def main(settings: TrainEncoderSettings) -> None:
         settings.processes.gpu,
         settings.cache_dtype,
         settings.restart,
+        settings.checkpoint_seconds,
         lists=lists,
         warm_start=settings.warm_start,
     )
