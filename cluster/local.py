@@ -12,11 +12,12 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -30,6 +31,14 @@ DASHBOARD_PORT = 8265
 """Of Ray, unless something else listens there."""
 
 NODE_STORE_BYTES = 256 << 20
+
+PROXY_CALLBACK = ("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve.proxy.install:install")
+"""Environment variable and value by which Serve's proxies get our limits, as in ``ray_cluster.yaml``."""
+
+TRIES = 3
+"""Times that a node is started, if it does not come up."""
+
+T = TypeVar("T")
 
 NODES, CPUS_PER_NODE = 3, 1
 
@@ -63,15 +72,38 @@ class LocalCluster:
         """
         self._started += 1
         unpacked = f"runtime_resources_{self._started}"
-        self._workers.append(self._cluster.add_node(runtime_env_dir_name=unpacked, **self._node_settings))
+        start = partial(self._cluster.add_node, runtime_env_dir_name=unpacked, **self._node_settings)
+        self._workers.append(_tried(start))
 
-    def kill_node(self) -> None:
-        """Take the youngest worker node away, without a goodbye.
+    @property
+    def worker_nodes(self) -> int:
+        """The number of nodes besides the head."""
+        return len(self._workers)
+
+    def kill_node(self, place: int = -1) -> str:
+        """Take a worker node away without a goodbye, the youngest if none is named; return which it was.
 
         Raises:
-            IndexError: only the head node is left.
+            IndexError: there is no such one.
         """
-        self._cluster.remove_node(self._workers.pop(), allow_graceful=False)
+        node = self._workers.pop(place)
+        self._cluster.remove_node(node, allow_graceful=False)
+        return f"node {node.node_id[:8]}"
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Let processes that are started in the block use the cluster, and submit to it."""
+        addresses = {"RAY_ADDRESS": self.address, "RAY_API_SERVER_ADDRESS": self.job_address}
+        before = {name: os.environ.get(name) for name in addresses}
+        os.environ.update(addresses)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 @contextmanager
@@ -85,7 +117,6 @@ def local_cluster(nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE) -> Ite
         raise UserError(f"{nodes} nodes of {cpus_per_node} cores: give at least one of each")
     with connecting_to_ray():
         _environment()
-    port: dict[str, Any] = {} if _is_free(DASHBOARD_PORT) else {"dashboard_port": free_port()}
     from ray.cluster_utils import Cluster
 
     # Free ports instead of the fixed ones: other clusters may run on this machine.
@@ -95,9 +126,14 @@ def local_cluster(nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE) -> Ite
         "dashboard_agent_listen_port": None,
     }
     cluster = Cluster()
+
+    def start_head() -> None:
+        port: dict[str, Any] = {} if _is_free(DASHBOARD_PORT) else {"dashboard_port": free_port()}
+        cluster.add_node(include_dashboard=True, **settings, **port)
+
     try:
         with connecting_to_ray():
-            cluster.add_node(include_dashboard=True, **settings, **port)
+            _tried(start_head)
             running = LocalCluster(cluster.address, f"http://{cluster.webui_url}", cluster, settings)
             for _ in range(nodes - 1):
                 running.add_node()
@@ -105,6 +141,15 @@ def local_cluster(nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE) -> Ite
         yield running
     finally:
         cluster.shutdown()
+
+
+def _tried(start: Callable[[], T]) -> T:
+    """Start a node, again if it does not come up: on a busy machine a raylet misses time limits of Ray's own,
+    which no setting changes."""
+    for _ in range(TRIES - 1):
+        with suppress(Exception):  # Ray raises no narrower one
+            return start()
+    return start()
 
 
 def free_port() -> int:
@@ -123,8 +168,9 @@ def _is_free(port: int) -> bool:
 
 
 def _environment() -> None:
-    """Set what the nodes inherit: this Python first in PATH, and token authentication on."""
+    """Set what the nodes inherit: this Python first in PATH, our HTTP limits, token authentication."""
     quiet_environment()
+    os.environ.setdefault(*PROXY_CALLBACK)
     binaries = Path(sys.executable).parent
     os.environ["PATH"] = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ.setdefault("RAY_AUTH_MODE", "token")

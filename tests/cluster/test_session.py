@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import ray
 
-from cluster.local import local_cluster
+from cluster.local import LocalCluster, local_cluster
 from cluster.session import session, without_lines
 from engine.errors import UserError
 
@@ -50,6 +50,38 @@ def test_with_an_address_that_cluster_is_used_as_it_is(
 def test_a_cluster_of_nothing_is_refused(nodes: int, cpus: int) -> None:
     with pytest.raises(UserError, match="at least one of each"), local_cluster(nodes, cpus):
         pass
+
+
+def test_a_node_that_does_not_come_up_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Started:
+        def __init__(self, failures: int) -> None:
+            self.failures, self.tries = failures, 0
+
+        def add_node(self, **settings: Any) -> str:
+            self.tries += 1
+            if self.tries <= self.failures:
+                raise Exception("The current node timed out during startup.")
+            return "node"
+
+    slow, broken = Started(failures=2), Started(failures=9)
+    cluster = LocalCluster("127.0.0.1:1", "http://127.0.0.1:2", slow, {})
+    cluster.add_node()
+    assert (slow.tries, cluster.worker_nodes) == (3, 1)
+    with pytest.raises(Exception, match="timed out"):
+        LocalCluster("127.0.0.1:1", "http://127.0.0.1:2", broken, {}).add_node()
+    assert broken.tries == 3
+
+
+def test_processes_of_a_block_use_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "before")
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    with LocalCluster("127.0.0.1:1", "http://127.0.0.1:2", None, {}).connected():
+        assert (os.environ["RAY_ADDRESS"], os.environ["RAY_API_SERVER_ADDRESS"]) == (
+            "127.0.0.1:1",
+            "http://127.0.0.1:2",
+        )
+    assert os.environ["RAY_ADDRESS"] == "before"
+    assert "RAY_API_SERVER_ADDRESS" not in os.environ
 
 
 def test_lines_are_not_held_back_until_the_block_ends(capfd: pytest.CaptureFixture[str]) -> None:
