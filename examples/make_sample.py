@@ -15,6 +15,7 @@ from examples.tables import attributes_of, load_classes, load_table, values
 EXAMPLE = """\
 example:
   python -m examples.make_sample --output /tmp/sample
+  python -m examples.make_sample --output /tmp/elements --class elements
 
 writes
   /tmp/sample/entities.jsonl         one entity a line: name, aliases, description, attributes
@@ -57,9 +58,29 @@ def write_lines(path: Path, records: Iterable[dict[str, object]]) -> int:
     return len(lines)
 
 
+def write_small_sample(output: Path, cls: str) -> dict[str, int]:
+    """Writes entities, sentences and queries of one class alone, without images, and counts them."""
+    output.mkdir(parents=True, exist_ok=True)
+    sentences = ({k: v for k, v in one.items() if k != "image"} for one in sentence_records(cls))
+    return {
+        "entities": write_lines(output / "entities.jsonl", entity_records(cls)),
+        "sentences": write_lines(output / "sentences.jsonl", sentences),
+        "queries": _write_queries(output, cls),
+    }
+
+
+def _write_queries(output: Path, cls: str) -> int:
+    queries = make_queries(cls)
+    path = output / "queries" / f"{cls}.json"
+    path.parent.mkdir(exist_ok=True)
+    text = json.dumps(queries, ensure_ascii=False, indent=1) + "\n"
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return len(queries)
+
+
 def write_sample(output: Path) -> dict[str, int]:
     """Writes the whole sample and counts what was written."""
-    (output / "queries").mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     classes = list(load_classes())
     entities = [record for cls in classes for record in entity_records(cls)]
     counts = {
@@ -72,12 +93,7 @@ def write_sample(output: Path) -> dict[str, int]:
         "contexts of an image alone": _write_picture_contexts(output),
         "multi-modal queries": write_queries(output / "multimodal", [str(r["name"]) for r in entities]),
     }
-    for cls in classes:
-        queries = make_queries(cls)
-        text = json.dumps(queries, ensure_ascii=False, indent=1) + "\n"
-        path = output / "queries" / f"{cls}.json"
-        path.write_text(text, encoding="utf-8", newline="\n")
-        counts["queries"] += len(queries)
+    counts["queries"] = sum(_write_queries(output, cls) for cls in classes)
     return counts
 
 
@@ -98,13 +114,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder to write, made if missing"
     )
+    parser.add_argument(
+        "--class", choices=list(load_classes()), dest="cls", help="write this class alone, without images"
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     args = parse_args(argv)
-    counts = write_sample(args.output)
+    counts = write_small_sample(args.output, args.cls) if args.cls else write_sample(args.output)
     print(", ".join(f"{number} {what}" for what, number in counts.items()), "->", args.output)
     return 0
 

@@ -9,7 +9,7 @@ import pytest
 
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
-from examples.make_sample import write_sample
+from examples.make_sample import write_small_sample
 from jobs.evaluate import main as evaluate
 from jobs.import_corpus import main as import_corpus
 from jobs.preprocess import main as preprocess
@@ -47,21 +47,6 @@ def test_the_nodes_of_the_cluster_are_listed(jobs_at: JobServer) -> None:
     assert "does not answer" not in output
 
 
-def small_corpus(folder: Path) -> Path:
-    """Write one class of the sample data set; return its folder of queries."""
-    write_sample(folder / "whole")
-    lines = (folder / "whole" / "entities.jsonl").read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if json.loads(line)["attributes"]["class"] == [CLASS]]
-    names = {json.loads(line)["name"] for line in kept}
-    sentences = (folder / "whole" / "sentences.jsonl").read_text(encoding="utf-8").splitlines()
-    told = [line for line in sentences if json.loads(line)["entity"] in names]
-    source = folder / "source"
-    source.mkdir()
-    (source / "entities.jsonl").write_text("\n".join(kept), encoding="utf-8")
-    (source / "sentences.jsonl").write_text("\n".join(told), encoding="utf-8")
-    return folder / "whole" / "queries" / f"{CLASS}.json"
-
-
 @pytest.mark.timeout(600)
 def test_trainings_and_the_index_are_made_in_a_bucket_when_submitted(
     jobs_at: JobServer, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -69,7 +54,8 @@ def test_trainings_and_the_index_are_made_in_a_bucket_when_submitted(
     """On two nodes; the one worker of training must fit on one of them. What needs no cluster is done here:
     each job is a process more that loads everything."""
     monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
-    queries, at = small_corpus(tmp_path), f"{s3}/w"
+    write_small_sample(tmp_path / "source", CLASS)
+    queries, at = tmp_path / "source" / "queries" / f"{CLASS}.json", f"{s3}/w"
     source = ("--source", tmp_path / "source", "--format", "jsonl")
     assert run_command(import_corpus, "--workspace", at, *source) == 0
     assert run_command(preprocess, "--workspace", at, "--max-sentences", "4") == 0
