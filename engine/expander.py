@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from engine.errors import QueryError
 from engine.plugins import find_method
+from engine.queries.fields import ShownFields
 from engine.query import Expansion, Options, Query, Value
 from engine.stages.base import LocalPipeline, Pipeline, Stage
 from engine.stages.options import change, checked_options, offered
@@ -105,6 +108,7 @@ class Expander:
         positive_attributes: Mapping[str, Sequence[str]] | None = None,
         negative_attributes: Mapping[str, Sequence[str]] | None = None,
         options: Mapping[str, Value] | None = None,
+        **shown: Any,
     ) -> Answer:
         """Return entities like the positive seeds and unlike the negative ones, best first.
 
@@ -118,6 +122,8 @@ class Expander:
             negative_attributes: what the negative seeds share, likewise.
             options: settings of stages that differ for this query, such as ``{"SegmentRerank.length": 8}``;
                 :attr:`changeable` names them.
+            shown: what of the ranking is shown, as in a request: ``exclude`` (names or ids that are never in
+                the answer), ``min_score``, ``offset`` (:class:`engine.queries.fields.ShownFields`).
 
         Raises:
             UnknownEntityError: a seed that the vocabulary does not hold; names the closest.
@@ -142,6 +148,7 @@ class Expander:
         conditions, shared, unlike = (
             tuple((n, tuple(v)) for n, v in values.items()) for values in by_attribute.values()
         )
+        fields = _shown_fields(shown)
         changed: Options = checked_options(self.stages, options or {})
         query = Query(
             "query",
@@ -153,6 +160,8 @@ class Expander:
             positive_attributes=shared,
             negative_attributes=unlike,
             options=changed,
+            exclude=seeds(fields.exclude, "exclude"),
+            selection=fields.selection,
         )
         (expansion,) = self.pipeline([query], strict=True)
         found, e = self._named(expansion), expansion
@@ -165,10 +174,24 @@ class Expander:
     def _named(self, expansion: Expansion) -> list[RankedEntity]:
         ranking, names = expansion.ranking, self.vocabulary.names
         evidence = {name: column.tolist() for name, column in ranking.evidence.items()}
+        first = expansion.query.selection.offset + 1
         pairs = zip(ranking.ids.tolist(), ranking.scores.tolist(), strict=True)
         return [
             RankedEntity(
-                i + 1, entity, names[entity], score, {n: column[i] for n, column in evidence.items()}
+                first + i, entity, names[entity], score, {n: column[i] for n, column in evidence.items()}
             )
             for i, (entity, score) in enumerate(pairs)
         ]
+
+
+def _shown_fields(given: Mapping[str, Any]) -> ShownFields:
+    """Return what is asked of the ranking, checked as a request's fields are (QueryError)."""
+    try:
+        return ShownFields.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<"))
+        known = (
+            f"; there are {', '.join(ShownFields.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        )
+        raise QueryError(f"{place}: {first['msg']}{known}") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +20,9 @@ MAX_SEEDS = 100
 """Seeds of one kind that a query may hold: an input from outside has a limit."""
 
 MAX_TOP_K = 10_000
+
+MAX_EXCLUDED = 10_000
+"""Entities that a query may keep out of its answer: a curator's accepted and rejected ones, say."""
 
 MAX_SENTENCES = 16
 """Sentences of a seed that the vocabulary does not hold."""
@@ -51,6 +54,19 @@ Value = bool | int | float | str | None
 Options = tuple[tuple[str, Value], ...]
 """Settings of stages that a query changes for itself: (("SegmentRerank.length", 8), …). What they may be is
 checked where a query meets its pipeline (:mod:`engine.stages.options`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What of a ranking is shown: from its best entity on, unless a query says otherwise.
+
+    Args:
+        offset: best entities that are passed over.
+        min_score: the least score that is shown, compared as float32, which scores are; None: any.
+    """
+
+    offset: int = 0
+    min_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -96,9 +112,12 @@ class Query:
         negative_attributes: what the negative seeds share, likewise.
         options: settings of stages that differ for this query; a stage reads them by
             :meth:`engine.stages.base.Stage.asked`.
+        exclude: entity ids that are never in the answer; they are no seeds.
+        selection: what of the ranking is shown.
 
     Raises:
-        QueryError: no positive seed, a seed on both sides, too many seeds, ``top_k`` out of bounds.
+        QueryError: no positive seed, a seed on both sides, too many seeds or excluded entities, ``top_k`` and
+            what is passed over out of bounds.
     """
 
     id: str
@@ -112,6 +131,8 @@ class Query:
     positive_attributes: Attributes = ()
     negative_attributes: Attributes = ()
     options: Options = ()
+    exclude: tuple[int, ...] = ()
+    selection: Selection = Selection()
 
     def __post_init__(self) -> None:
         where = f"query {self.id!r}"
@@ -123,6 +144,13 @@ class Query:
             raise QueryError(f"{where}: entities {sorted(both)} are positive and negative seeds at once")
         if not 1 <= self.top_k <= MAX_TOP_K:
             raise QueryError(f"{where}: top_k is {self.top_k}, must lie in 1..{MAX_TOP_K}")
+        if not 0 <= self.selection.offset <= MAX_TOP_K - self.top_k:
+            raise QueryError(
+                f"{where}: offset is {self.selection.offset}, must lie in 0..{MAX_TOP_K - self.top_k} with a "
+                f"top_k of {self.top_k}"
+            )
+        if len(self.exclude) > MAX_EXCLUDED:
+            raise QueryError(f"{where}: exclude: at most {MAX_EXCLUDED} entities are taken")
         if min(self.seeds) < -len(self.new):
             raise QueryError(
                 f"{where}: seed {min(self.seeds)} stands for none of {len(self.new)} new entities"
@@ -134,6 +162,16 @@ class Query:
     def seeds(self) -> tuple[int, ...]:
         """Seeds of both kinds: none of them may be in the answer."""
         return self.positive + self.negative
+
+    @property
+    def kept_out(self) -> tuple[int, ...]:
+        """What may not be in the answer: seeds (new ones too, by ids below 0), and excluded entities."""
+        return self.positive + self.negative + self.exclude
+
+    @property
+    def wanted(self) -> int:
+        """Entities that must be ranked: those shown, and those passed over before them."""
+        return self.selection.offset + self.top_k
 
     def seed_names(self, seeds: Sequence[int], names: Sequence[str]) -> list[str]:
         """Return the names of some of the query's seeds, given those of the vocabulary by id."""
@@ -209,6 +247,8 @@ def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
             "filters": list(e.query.filters),
             "new": [_row_of(one) for one in e.query.new],
             "options": json.dumps(dict(e.query.options)) if e.query.options else "",
+            "exclude": list(e.query.exclude),
+            "selection": _changed(e.query.selection),
             "entity_ids": e.ranking.ids,
             "scores": e.ranking.scores,
             "evidence_names": list(e.ranking.evidence),
@@ -241,6 +281,9 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
                 positive_attributes=_attributes(row["positive_attributes"]),
                 negative_attributes=_attributes(row["negative_attributes"]),
                 options=tuple(json.loads(row["options"] or "{}").items()),
+                # What was written by an earlier version has no such columns.
+                exclude=tuple(int(i) for i in row.get("exclude") or ()),
+                selection=Selection(**json.loads(row.get("selection") or "{}")),
             ),
             Ranking(
                 np.asarray(row["entity_ids"], np.int32),
@@ -257,6 +300,11 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
         )
         for row in rows
     ]
+
+
+def _changed(selection: Selection) -> str:
+    """Return JSON of what a selection says; "" where it says nothing."""
+    return "" if selection == Selection() else json.dumps(asdict(selection))
 
 
 def _row_of(new: NewEntity) -> dict[str, Any]:

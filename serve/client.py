@@ -158,8 +158,8 @@ class Client:
         Args:
             positive: at least one seed.
             negative: what is not wanted.
-            options: method, top_k, filter, class_name, positive_attributes, negative_attributes, explain,
-                deadline_ms, bundle, id, options: as in the HTTP request.
+            options: method, top_k, offset, min_score, exclude, filter, class_name, positive_attributes,
+                negative_attributes, explain, deadline_ms, bundle, id, options: as in the HTTP request.
                 ``options={"SegmentRerank.length": 8}`` changes settings of stages for this query.
         """
         answer: Answer = _read(self._call("POST", "/v1/expand", json=_query(positive, negative, options)))

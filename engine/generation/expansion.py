@@ -186,7 +186,7 @@ def _round(
     prompts = [artifacts.model.encode(_prompt(artifacts, one, rules)) for one in active]
     for one, scored in zip(active, _scored(artifacts, search, active, prompts), strict=True):
         if scored is not None:
-            new = one.accept(*select(*scored, one.query.seeds, rules))
+            new = one.accept(*select(*scored, one.query.kept_out, rules))
             yield Round(one.query.id, one.rounds, new, len(one.accepted), one.ended(rules))
 
 

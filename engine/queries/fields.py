@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from engine.errors import QueryError
-from engine.query import MAX_SENTENCES, NewEntity
+from engine.query import MAX_EXCLUDED, MAX_SENTENCES, MAX_TOP_K, NewEntity, Selection
 from engine.text.spelling import clean_name, look_key, nfc
 from engine.vocabulary import MAX_NAME_LENGTH, Vocabulary
 
@@ -25,6 +25,8 @@ MAX_SENTENCE_LENGTH = 2000
 MAX_CONDITIONS = 16
 MAX_VALUES = 64
 MAX_DEADLINE_MS = 3_600_000
+MAX_SCORE = 1e30
+"""Bound of a score that is asked for, within float32."""
 
 WITHOUT_NUL = "^[^\\u0000]*$"
 
@@ -82,8 +84,41 @@ Seed = Annotated[
 ]
 """A name or alias, an entity id, or a new entity."""
 
+NamedEntity = Annotated[
+    Annotated[Name, Tag("<name>")] | Annotated[EntityId, Tag("<id>")],
+    Discriminator(
+        _kind, custom_error_type="entity", custom_error_message="an entity is a name or an entity id"
+    ),
+]
+"""A name or alias, or an entity id."""
+
 DeadlineMs = Annotated[StrictInt, Field(ge=1, le=MAX_DEADLINE_MS)]
 """Milliseconds after which what there is is wanted."""
+
+
+Score = Annotated[float, Field(strict=True, ge=-MAX_SCORE, le=MAX_SCORE, allow_inf_nan=False)]
+
+
+class ShownFields(BaseModel):
+    """What of a ranking is shown: fields of requests, of rows of tables, and of the Python API alike."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    exclude: list[NamedEntity] = Field(
+        default=[], max_length=MAX_EXCLUDED, description="entities that are never in the answer, no seeds"
+    )
+    min_score: Score | None = Field(default=None, description="the least score that is shown")
+    offset: StrictInt = Field(
+        default=0, ge=0, lt=MAX_TOP_K, description="best entities that are passed over, before those wanted"
+    )
+
+    @property
+    def selection(self) -> Selection:
+        """What of the ranking is shown."""
+        return Selection(self.offset, self.min_score)
+
+
+SHOWN_FIELDS = tuple(ShownFields.model_fields)
 
 
 class NewSeedError(QueryError):

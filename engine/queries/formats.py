@@ -28,7 +28,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -46,7 +46,7 @@ from engine.queries.records import (
     validated,
 )
 from engine.queries.seen_ids import SeenIds
-from engine.query import Filters, Query
+from engine.query import Filters, Query, Selection
 from engine.refusals import Code, Refusal, encodable
 from engine.storage.store import Store
 from engine.text.spelling import clean_name, look_key
@@ -152,6 +152,8 @@ class QueriesDigest:
         given += [dict(q.options)] if q.options else []
         given += [{"filter": q.filters}] if q.filters else []
         given += [{"new": [(one.name, one.sentences) for one in q.new]}] if q.new else []
+        given += [{"exclude": q.exclude}] if q.exclude else []
+        given += [asdict(q.selection)] if q.selection != Selection() else []
         given += [how] if (how := labelled.how) else []
         self._digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k, *given]).encode() + b"\n")
 
@@ -314,11 +316,13 @@ class _Reader:
                 class_name=label.replace("_", " "),
                 positive_attributes=record.pos_attrs,
                 negative_attributes=record.neg_attrs,
+                exclude=tuple(self.vocabulary.resolve(one, f"{where}: exclude") for one in record.exclude),
             )
             for entity in query.new:
                 mentions_of_new(entity, where)  # what no stage could read is refused before any runs
             if record.top_k is not None:
                 query = replace(query, top_k=record.top_k)
+            query = replace(query, selection=record.selection)
             if record.options:
                 query = replace(query, options=tuple(record.options.items()))
         except UnknownEntityError as error:

@@ -9,7 +9,6 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StrictBool,
     StrictFloat,
@@ -19,7 +18,7 @@ from pydantic import (
 )
 
 from engine.corpus.readers.values import is_missing, number_of, text_of
-from engine.queries.fields import MAX_CONDITIONS, Conditions, DeadlineMs, Seed
+from engine.queries.fields import MAX_CONDITIONS, SHOWN_FIELDS, Conditions, DeadlineMs, Seed, ShownFields
 from engine.query import Attributes
 from engine.refusals import Code, Refusal
 from engine.repeated_keys import repeated_key
@@ -75,10 +74,8 @@ def _of_pairs(given: Any) -> Any:
     return given
 
 
-class QueryRecord(BaseModel):
+class QueryRecord(ShownFields, BaseModel):
     """A record as written: the UltraWiki spelling or ours."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: StrictStr | StrictInt | None = Field(None, validation_alias=AliasChoices("id", "query_id"))
     group_id: StrictStr | StrictInt | None = None
@@ -107,7 +104,7 @@ SPELLINGS = (
 )
 """Fields that have several spellings."""
 
-ASKED = ("method", "filter", "explain", "deadline_ms", "bundle")
+ASKED = ("method", "filter", "explain", "deadline_ms", "bundle", *SHOWN_FIELDS)
 """Fields that say how to answer, as in a request: for those who expand."""
 
 FIELDS = (

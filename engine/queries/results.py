@@ -331,7 +331,7 @@ def _answer(result: Result, labels: Labels) -> pa.Table:
     )
     columns = [
         pa.repeat(expansion.query.id, n),
-        pa.array(np.arange(1, n + 1, dtype=np.int32)),
+        pa.array(expansion.query.selection.offset + np.arange(1, n + 1, dtype=np.int32)),
         ids,
         labels.names.take(ids),
         pa.array(ranking.scores),

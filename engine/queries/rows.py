@@ -23,6 +23,8 @@ EXPANSION_SCHEMA = pa.schema(
         ("filters", _ATTRIBUTES),
         ("new", pa.list_(_NEW_ENTITY)),
         ("options", pa.string()),  # JSON
+        ("exclude", pa.list_(pa.int32())),
+        ("selection", pa.string()),  # JSON
         ("entity_ids", pa.list_(pa.int32())),
         ("scores", _FLOATS),
         ("evidence_names", pa.list_(pa.string())),

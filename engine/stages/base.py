@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
 from engine.errors import BundleError, QueryError
@@ -288,6 +289,17 @@ def counts_of(worker: Worker) -> Mapping[str, int]:
     return counts()
 
 
+def cut(expansion: Expansion) -> Expansion:
+    """Cut the ranking to what may be shown: scores of at least the least one, and no more than are wanted."""
+    ranking, least = expansion.ranking, expansion.query.selection.min_score
+    if least is not None:
+        ranking = ranking.take(np.flatnonzero(ranking.scores >= np.float32(least)))
+    return replace(expansion, ranking=ranking.head(expansion.query.wanted))
+
+
 def finish(expansion: Expansion) -> Expansion:
-    """Cut the ranking to what the query asked for: the last step of every runtime."""
-    return replace(expansion, ranking=expansion.ranking.head(expansion.query.top_k))
+    """Cut the ranking to what the query asked for: the last step of every runtime, taken once."""
+    shown = cut(expansion)
+    if not (offset := expansion.query.selection.offset):
+        return shown
+    return replace(shown, ranking=shown.ranking.take(np.arange(offset, max(offset, len(shown.ranking)))))

@@ -139,7 +139,7 @@ class CaSE(Stage):
             "lexical": lexical_Sn.sum(axis=0).astype(np.float32),
         }
         order = np.lexsort((ids, -scores))
-        return Ranking(ids, scores, evidence).take(order).head(max(self.k, expansion.query.top_k))
+        return Ranking(ids, scores, evidence).take(order).head(max(self.k, expansion.query.wanted))
 
 
 def _candidates(
@@ -147,7 +147,7 @@ def _candidates(
 ) -> Ids:
     """Return the entities that share a context with a seed and may be ranked, ascending."""
     ids = np.flatnonzero(lexical_N > 0).astype(np.int32)
-    ids = ids[~np.isin(ids, expansion.query.seeds)]
+    ids = ids[~np.isin(ids, expansion.query.kept_out)]
     may_be = allowed(expansion, has_seeds, matching)
     return ids if may_be is None else ids[np.isin(ids, may_be)]
 

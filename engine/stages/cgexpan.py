@@ -131,13 +131,13 @@ class CGExpan(Stage):
         free_N = np.asarray(counts_N >= self.mentions)
         if may_be is not None:
             free_N = free_N & np.isin(np.arange(len(free_N)), may_be)
-        free_N[[i for i in asked.seeds if i >= 0]] = False
+        free_N[[i for i in asked.kept_out if i >= 0]] = False
         grown = ClassGuided(self, probing, names, seeds, free_N)
         notes: tuple[str, ...] = ()
         if seeds:
-            notes = grown.grow(asked, max(self.k, asked.top_k))
+            notes = grown.grow(asked, max(self.k, asked.wanted))
         has = np.isin(asked.positive, seeds)[:, None].astype(np.float32)
-        ranking = grown.ranking().head(max(self.k, asked.top_k))
+        ranking = grown.ranking().head(max(self.k, asked.wanted))
         return replace(
             expansion,
             ranking=ranking.with_evidence(**evidence_of(expansion.ranking, ranking.ids)),

@@ -310,6 +310,7 @@ class ChatExpander:
         counts: Counter[str] = Counter(dict.fromkeys(PLACES, 0))
         how = {"name": "by_name", "alias": "by_alias", "fuzzy": "fuzzy", "unknown": "hallucinated"}
         query, allowed = expansion.query, self._allowed(expansion)
+        excluded = frozenset(query.exclude)
         seen: set[int] = set()
         kept: list[Matched] = []
         for one in matched:
@@ -319,6 +320,8 @@ class ChatExpander:
                 continue
             if one.entity in query.seeds:
                 counts["seeds"] += 1
+            elif one.entity in excluded:
+                counts["outside"] += 1
             elif one.entity in seen:
                 counts["repeated"] += 1
             elif allowed is not None and one.entity not in allowed:

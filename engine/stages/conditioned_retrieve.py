@@ -138,7 +138,7 @@ class ConditionedRetriever:
         ranking = _ranked(expansion.ranking, others, found.others_nD, *split)
         return replace(
             expansion,
-            ranking=ranking.head(max(stage.k, query.top_k)),
+            ranking=ranking.head(max(stage.k, query.wanted)),
             degraded=expansion.degraded + notes[0] + notes[1],
         )
 
@@ -150,7 +150,7 @@ class ConditionedRetriever:
         else:
             ids = np.sort(expansion.ranking.ids)
         present = ids[self._encoder.sentences.counts(ids) > 0]
-        return present[~np.isin(present, expansion.query.seeds)]
+        return present[~np.isin(present, expansion.query.kept_out)]
 
 
 def _ranked(

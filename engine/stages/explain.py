@@ -12,7 +12,7 @@ from engine.entity_types import TYPES, EntityTypes
 from engine.query import Expansion, Scores
 from engine.retrieval.index import index_file, seed_vectors
 from engine.retrieval.opening import open_index
-from engine.stages.base import Stage, Worker, finish
+from engine.stages.base import Stage, Worker, cut
 from engine.stages.types import SeedTypes
 from engine.storage.bundle import Bundle
 
@@ -23,8 +23,8 @@ class Explain(Stage):
     Adds the evidence ``nearest_positive``, a seed's place in ``query.positive`` (-1: no seed of the kind,
     or not the entity itself, has a vector in the view), and ``nearest_positive_similarity``, their cosine
     (NaN in that case); likewise for the negative seeds, if there are any. The order stays, and the ranking
-    is cut to what the query asked for: nothing more is shown. Where the bundle holds types, what the seeds
-    are goes, in words, into the reasoning (:class:`engine.stages.types.SeedTypes`).
+    is cut to what the query asked for, with what is passed over before it. Where the bundle holds types,
+    what the seeds are goes, in words, into the reasoning (:class:`engine.stages.types.SeedTypes`).
     """
 
     view: str = "joint"
@@ -41,12 +41,12 @@ class Explain(Stage):
         types = open_types(bundle) if TYPES in bundle.manifest.files else None
 
         def run(expansions: list[Expansion]) -> list[Expansion]:
-            cut = [finish(e) for e in expansions]
+            shown = [cut(e) for e in expansions]
             if types is not None:
-                cut = [_in_words(e, types) for e in cut]
-            seeds = seed_vectors(index, self.view, [(e.query, e.query.seeds) for e in cut])
-            asked = [(e.ranking.ids, own.astype(np.float64)) for e, own in zip(cut, seeds, strict=True)]
-            return [_explained(e, p) for e, p in zip(cut, index.similarities(asked), strict=True)]
+                shown = [_in_words(e, types) for e in shown]
+            seeds = seed_vectors(index, self.view, [(e.query, e.query.seeds) for e in shown])
+            asked = [(e.ranking.ids, own.astype(np.float64)) for e, own in zip(shown, seeds, strict=True)]
+            return [_explained(e, p) for e, p in zip(shown, index.similarities(asked), strict=True)]
 
         return run
 

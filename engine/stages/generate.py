@@ -190,7 +190,7 @@ class Generator:
                 trie=trie,
                 lookahead=one_ahead,
                 reasoning=reasoning,
-                wanted=max(stage.asked(e.query).k, e.query.top_k),
+                wanted=max(stage.asked(e.query).k, e.query.wanted),
                 rng=query_rng(stage.seed, e.query, e.query.positive),
                 refused=refused,
             )
@@ -305,7 +305,7 @@ class Generator:
         if not len(expansion.ranking):
             return self._filtered_trie(expansion.query.filters)
         recalled = expansion.ranking.ids
-        return self._artifacts.trie.restrict(recalled[~np.isin(recalled, expansion.query.seeds)])
+        return self._artifacts.trie.restrict(recalled[~np.isin(recalled, expansion.query.kept_out)])
 
     def _restricted(self, filters: Filters) -> Trie:
         trie = self._artifacts.trie

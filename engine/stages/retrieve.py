@@ -84,8 +84,8 @@ class Retrieve(Stage):
             seeds = seed_vectors(seed_index, seed_view, [(q, q.positive) for q in queries])
             found = index.search(
                 np.stack([mean_of(vectors) for vectors in seeds]),
-                max(own.k, *(q.top_k for q in queries)),
-                [[i for i in q.seeds if i >= 0] for q in queries],
+                max(own.k, *(q.wanted for q in queries)),
+                [[i for i in q.kept_out if i >= 0] for q in queries],
                 [allowed(e, bool(v.any()), matching) for e, v in zip(expansions, seeds, strict=True)],
                 own.hubness,
                 own.exact,
@@ -93,7 +93,7 @@ class Retrieve(Stage):
             return [
                 replace(
                     e,
-                    ranking=_ranking(e.ranking, one).head(max(own.k, e.query.top_k)),
+                    ranking=_ranking(e.ranking, one).head(max(own.k, e.query.wanted)),
                     degraded=e.degraded
                     + unused(
                         self.name,

@@ -103,8 +103,8 @@ class SetExpan(Stage):
         ranked_N = np.ones(len(skipgrams), bool) if may_be is None else np.zeros(len(skipgrams), bool)
         if may_be is not None:
             ranked_N[may_be] = True
-        ranked_N[[i for i in query.seeds if i >= 0]] = False
-        found = self._grow(used, ensemble, ranked_N, max(self.k, query.top_k)) if used else Ranking.empty()
+        ranked_N[[i for i in query.kept_out if i >= 0]] = False
+        found = self._grow(used, ensemble, ranked_N, max(self.k, query.wanted)) if used else Ranking.empty()
         found = found.with_evidence(**evidence_of(expansion.ranking, found.ids))
         return replace(
             expansion,

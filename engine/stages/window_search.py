@@ -92,7 +92,7 @@ class WindowSearch(Stage):
     def cost(self, expansion: Expansion) -> int:
         """Return how many entities are taken."""
         own = self.asked(expansion.query)
-        return max(own.k, expansion.query.top_k) * own.iterations
+        return max(own.k, expansion.query.wanted) * own.iterations
 
     @property
     def batch_dependent(self) -> bool:
@@ -125,7 +125,7 @@ class WindowSearch(Stage):
             seeds = [[s for s in e.query.positive if s >= 0 and has_one[s]] for e in expansions]
             sets = {
                 number: WindowSearchState(
-                    distributions, of_seeds, present, allowed(e, True, matching), e.query.seeds, schedule
+                    distributions, of_seeds, present, allowed(e, True, matching), e.query.kept_out, schedule
                 )
                 for number, (e, present) in enumerate(zip(expansions, seeds, strict=True))
                 if present
@@ -146,7 +146,7 @@ class WindowSearch(Stage):
         self, sets: Mapping[int, WindowSearchState], expansions: Sequence[Expansion]
     ) -> dict[int, Reranked]:
         """Return what the sets took, those of the numbered expansions: all together, or each as if alone."""
-        sizes = {number: max(self.k, expansions[number].query.top_k) for number in sets}
+        sizes = {number: max(self.k, expansions[number].query.wanted) for number in sets}
         together = [list(sets)] if self.jointly else [[number] for number in sets]
         found: dict[int, Reranked] = {}
         for numbers in together:

@@ -101,6 +101,7 @@ def document(app: FastAPI, settings: ServeSettings) -> Json:
         schemas.pop(name, None)
     top_k = schemas["ExpandRequest"]["properties"]["top_k"]
     top_k |= {"maximum": settings.max_top_k, "default": min(top_k["default"], settings.max_top_k)}
+    schemas["ExpandRequest"]["properties"]["offset"]["exclusiveMaximum"] = settings.max_top_k
     schemas["BatchRequest"]["properties"]["queries"] = {
         "type": "array",
         "minItems": 1,

@@ -30,6 +30,7 @@ from engine.queries.fields import (
     Name,
     NoNul,
     Seed,
+    ShownFields,
     within,
 )
 from engine.query import MAX_SEEDS, Expansion
@@ -73,7 +74,7 @@ def _conditions(description: str) -> Any:
     )
 
 
-class ExpandRequest(BaseModel):
+class ExpandRequest(ShownFields):
     """One query."""
 
     model_config = ConfigDict(
@@ -237,7 +238,7 @@ def answer_of(
     columns = {name: numbers(column.tolist()) for name, column in ranking.evidence.items()}
     results: list[dict[str, Any]] = [
         {
-            "rank": place + 1,
+            "rank": expansion.query.selection.offset + place + 1,
             "id": entity,
             "name": vocabulary.names[entity],
             "score": score,

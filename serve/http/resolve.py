@@ -30,6 +30,9 @@ class ResolvedQuery:
     explain: bool
 
 
+FEW_EXCLUDED = 100
+"""Excluded entities that are looked up at once; more of them take milliseconds."""
+
 SUGGESTIONS = 16
 """Names of one request for which similar ones are looked up: each takes milliseconds of this process."""
 
@@ -67,8 +70,9 @@ def resolve_query(
 def is_quick(request: ExpandRequest, snapshot: BundleSnapshot) -> bool:
     """Return whether :func:`resolve_query` takes microseconds: nothing to filter by, and no unknown name."""
     find = snapshot.vocabulary.find
-    seeds = (*request.positive, *request.negative)
-    return not request.filter and all(isinstance(s, NewSeed) or find(s) is not None for s in seeds)
+    seeds = (*request.positive, *request.negative, *request.exclude[:FEW_EXCLUDED])
+    few = not request.filter and len(request.exclude) <= FEW_EXCLUDED
+    return few and all(isinstance(s, NewSeed) or find(s) is not None for s in seeds)
 
 
 def _resolved(
@@ -82,15 +86,15 @@ def _resolved(
     route = f"{method}{EXPLAINED}" if request.explain else method
     if route not in snapshot.routes:
         raise invalid("the bundle has no vectors to explain answers by", "explain")
-    if request.top_k > settings.max_top_k:
-        raise invalid(f"top_k: {request.top_k} is more than {settings.max_top_k}", "top_k")
+    _check_size(request, settings.max_top_k)
     try:
         options = checked_options(snapshot.methods[method].stages, request.options)
     except OptionError as error:
         raise invalid(f"options.{error}", f"options.{error.key}", error.suggestions) from None
     deadline = arrival.deadline(min((request.deadline_ms or float("inf")) / 1000, settings.timeout_s))
     may_suggest = partial(arrival.may_suggest, deadline)
-    positive, negative, new = _Seeds(request, snapshot, may_suggest).resolved()
+    given = _Entities(request, snapshot, may_suggest)
+    positive, negative, new = given.seeds()
     filters, shared, unlike = (
         tuple((name, tuple(dict.fromkeys(values))) for name, values in given.items())
         for given in (request.filter, request.positive_attributes, request.negative_attributes)
@@ -100,13 +104,23 @@ def _resolved(
         snapshot.catalogue.matching(filters, may_suggest)
     query = Query(
         *(request.id, positive, negative, request.top_k, filters, new, deadline),
-        *(clean_name(request.class_name), shared, unlike, options),
+        *(clean_name(request.class_name), shared, unlike, options, given.excluded(), request.selection),
     )
     return ResolvedQuery(route, method, query, deadline, request.explain)
 
 
-class _Seeds:
-    """The seeds of a request: ids, negative for those that the vocabulary does not hold."""
+def _check_size(request: ExpandRequest, most: int) -> None:
+    """Refuse a request for more entities than are answered, those passed over among them (ProblemError)."""
+    if request.top_k > most:
+        raise invalid(f"top_k: {request.top_k} is more than {most}", "top_k")
+    if request.offset + request.top_k > most:
+        raise invalid(
+            f"offset: {request.offset} and a top_k of {request.top_k} are together more than {most}", "offset"
+        )
+
+
+class _Entities:
+    """The entities that a request names: ids, negative for those that the vocabulary does not hold."""
 
     def __init__(
         self, request: ExpandRequest, snapshot: BundleSnapshot, may_suggest: Callable[[], bool]
@@ -115,7 +129,12 @@ class _Seeds:
         self._may_suggest = may_suggest
         self._new = NewSeeds(snapshot.vocabulary)
 
-    def resolved(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[NewEntity, ...]]:
+    def excluded(self) -> tuple[int, ...]:
+        """Return the ids of entities that are kept out (ProblemError: one is unknown)."""
+        given = self._request.exclude
+        return tuple(dict.fromkeys(self._id(one, f"exclude.{place}") for place, one in enumerate(given)))
+
+    def seeds(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[NewEntity, ...]]:
         """Return positive and negative ids, and the new entities.
 
         Raises:

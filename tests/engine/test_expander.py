@@ -53,6 +53,26 @@ def test_a_stage_alone_is_a_method(workspace: Path) -> None:
     assert all(found.id % 2 for found in odd.results)
 
 
+def test_a_call_says_what_of_the_ranking_is_shown(workspace: Path) -> None:
+    expander = Expander.open(workspace, "joint")
+    whole = expander.expand([1, 2], top_k=12).results
+    assert expander.expand([1, 2], top_k=7, offset=5).results == whole[5:]
+    least = whole[4].score
+    assert expander.expand([1, 2], top_k=12, min_score=least).results == whole[:5]
+    without = expander.expand([1, 2], top_k=10, exclude=[whole[0].name, whole[3].id]).results
+    assert [found.id for found in without] == [found.id for found in whole if found.rank not in (1, 4)]
+    for wrong, words in (
+        ({"offset": -1}, "offset: Input should be greater"),
+        ({"exclude": [{"name": "x"}]}, r"exclude\.0: an entity is a name or an entity id"),
+        ({"min_score": "much"}, "min_score: Input should be a valid number"),
+        ({"min_scor": 1}, "min_scor: .*there are exclude, min_score, offset"),
+    ):
+        with pytest.raises(QueryError, match=words):
+            expander.expand([1], **wrong)
+    with pytest.raises(UnknownEntityError, match=r"exclude.*did you mean"):
+        expander.expand([1], exclude=["entty 3"])
+
+
 def test_mistakes_name_the_input(workspace: Path) -> None:
     expander = Expander.open(workspace, "joint")
     with pytest.raises(UnknownEntityError, match=r"negative.*entty 1.*did you mean"):

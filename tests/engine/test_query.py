@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import QueryError, UnknownEntityError
-from engine.query import MAX_SEEDS, MAX_TOP_K, Deadline, Expansion, Query, Ranking, from_rows, to_rows
+from engine.query import (
+    MAX_EXCLUDED,
+    MAX_SEEDS,
+    MAX_TOP_K,
+    Deadline,
+    Expansion,
+    Query,
+    Ranking,
+    Selection,
+    from_rows,
+    to_rows,
+)
 
 FLOATS = st.floats(width=32, allow_nan=False)
 
@@ -17,6 +28,7 @@ SAID: list[dict[str, Any]] = [
     {},
     {"class_name": "ü", "positive_attributes": (("a", ("b", "c")), ("d", ())), "negative_attributes": ()},
     {"negative_attributes": (("", ("",)),)},
+    {"exclude": (7, 8), "selection": Selection(3, -0.25)},
 ]
 """What a query says of its seeds."""
 
@@ -76,6 +88,8 @@ def test_repeated_seeds_count_once() -> None:
         (((0,), tuple(range(1, MAX_SEEDS + 2))), f"at most {MAX_SEEDS}"),
         (((1,), (), 0), "top_k is 0"),
         (((1,), (), MAX_TOP_K + 1), "top_k"),
+        (((1,), (), MAX_TOP_K, (), (), None, "", (), (), (), (), Selection(1)), "offset is 1"),
+        (((1,), (), 5, (), (), None, "", (), (), (), tuple(range(MAX_EXCLUDED + 1))), "exclude: at most"),
     ],
 )
 def test_a_query_that_cannot_be_answered_says_why(arguments, reason) -> None:

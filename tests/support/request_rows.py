@@ -69,6 +69,9 @@ def drawn(number: int, bundle: Bundle, quick: Sequence[str], slow: Sequence[str]
         "negative_attributes": (0.1, {"parity": ["even"]}),
         "bundle": (0.1, draw.choice([bundle.id] * 5 + ["other"])),
         "negatives": (0.01, [1]),
+        "exclude": (0.15, [one for one in (seed(draw, n) for _ in range(9)) if not isinstance(one, dict)]),
+        "min_score": (0.15, draw.choice([-0.2, 0, 0.05, 0.3, "much"])),
+        "offset": (0.15, draw.choice([0, 3, 15, 200, -1])),
     }
     row |= {name: value for name, (chance, value) in chances.items() if draw.random() < chance}
     if draw.random() < 0.01:

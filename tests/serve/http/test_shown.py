@@ -1,0 +1,50 @@
+"""What of a ranking a request is shown: pages, a least score, entities that are kept out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+ASKED = {"positive": [1, 2, 3], "negative": [4, 5], "top_k": 12}
+
+
+def results(client: TestClient, **more: Any) -> list[dict[str, Any]]:
+    answer = client.post("/v1/expand", json={**ASKED, **more})
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["results"]
+    return found
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_pages_least_scores_and_the_excluded(client: TestClient, explain: bool) -> None:
+    whole = results(client, explain=explain)
+    assert results(client, explain=explain, offset=5, top_k=7) == whole[5:]
+    assert results(client, explain=explain, min_score=whole[6]["score"]) == whole[:7]
+    out = [whole[0]["name"], whole[2]["id"]]
+    left = results(client, explain=explain, exclude=out, top_k=20)
+    assert {whole[1]["id"]} <= {one["id"] for one in left}
+    assert not {whole[0]["id"], whole[2]["id"]} & {one["id"] for one in left}
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "words"),
+    [
+        ({"offset": -1}, "offset", "greater than or equal to 0"),
+        ({"offset": 9999}, "offset", "and a top_k of 12 are together more than"),
+        ({"min_score": "1"}, "min_score", "valid number"),
+        ({"exclude": ["entity 1", "entty 2"]}, "exclude.1", "unknown entity 'entty 2'; did you mean"),
+        (
+            {"exclude": [{"name": "x", "sentences": ["x"]}]},
+            "exclude.0",
+            "an entity is a name or an entity id",
+        ),
+        ({"exclude": list(range(10_001))}, "exclude", "at most 10000"),
+    ],
+)
+def test_what_cannot_be_is_422_with_the_field(client: TestClient, more: Any, field: str, words: str) -> None:
+    answer = client.post("/v1/expand", json={**ASKED, **more})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["field"]) == (422, field)
+    assert words in error["message"]
