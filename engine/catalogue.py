@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,25 +19,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.entity_types import THRESHOLD, TYPES, EntityTypes
+from engine.attributes import TYPE, AttributeColumns
+from engine.entity_types import TYPES, EntityTypes
 from engine.errors import UnknownAttributeError
-from engine.query import Filters, Ids
+from engine.filters import Filters
+from engine.query import Ids
 from engine.storage.bundle import Bundle, lost_file
-from engine.text.closest import ClosestTexts
-from engine.text.spelling import SpellingTable
 from engine.vocabulary import read_removed
 
 SENTENCES = "sentences.parquet"
 """A bundle's file of sentences: the columns of mentions, sorted by entity. A bundle may have none."""
 
-TYPE = "type"
-"""The attribute of what a typing model found."""
+EVALUATED = 16
+"""Filters whose entities are kept: four bytes an entity each, at most."""
 
 MAX_ATTRIBUTES = 100
 MAX_VALUES = 200
 """Attributes, and values of one, that :meth:`Catalogue.attributes` lists."""
-
-SUGGESTED = 3
 
 Index = npt.NDArray[np.int64]
 
@@ -67,32 +65,6 @@ class Attribute(NamedTuple):
     more: bool
 
 
-@dataclass(frozen=True)
-class _Postings:
-    """The entities of each value of one attribute.
-
-    Attributes:
-        values: distinct ones, those of most entities first, then by text.
-        starts: where each value's entities begin in ``ids``, and the end, int64 [V + 1].
-        ids: entities value by value, ascending within one.
-    """
-
-    values: pa.Array
-    starts: Index
-    ids: Ids
-
-    @cached_property
-    def spellings(self) -> tuple[list[str], ClosestTexts]:
-        """The values, and what finds those spelt like others."""
-        texts = self.values.to_pylist()
-        return texts, ClosestTexts(texts)
-
-    @cached_property
-    def spelling_table(self) -> SpellingTable[None]:
-        """The values, by what one sees of them."""
-        return SpellingTable(dict.fromkeys(self.values.to_pylist()))
-
-
 class Catalogue:
     """The entities of a bundle as one reads of them. Safe for several threads.
 
@@ -107,11 +79,8 @@ class Catalogue:
         self._descriptions = table["description"]
         self._everyone = np.setdiff1d(np.arange(len(table), dtype=np.int32), read_removed(entities))
         self._attributes = table["attributes"]
-        self._postings = _postings(self._attributes)
-        self._types = None if TYPE in self._postings else types
-        if self._types is not None:
-            self._postings = _by_size(self._postings | _type_postings(self._types))
-        self._attribute_spellings = SpellingTable(dict.fromkeys(self._postings))
+        self._columns = AttributeColumns(self._attributes, types)
+        self._evaluated = lru_cache(EVALUATED)(self._evaluate)
         self._sentences = _SentenceFile(sentences) if sentences else None
 
     def __len__(self) -> int:
@@ -124,7 +93,8 @@ class Catalogue:
     def attributes_of(self, entity: int) -> dict[str, list[str]]:
         """Return the attributes of an entity."""
         own = {name: values or [] for name, values in self._attributes[entity].as_py() or ()}
-        found = [name for name, _ in self._types.of(entity)] if self._types else []
+        types = self._columns.types
+        found = [name for name, _ in types.of(entity)] if types else []
         return own | ({TYPE: found} if found else {})
 
     def attributes(self) -> list[Attribute]:
@@ -142,7 +112,7 @@ class Catalogue:
                 ],
                 len(one.values) > MAX_VALUES,
             )
-            for name, one in list(self._postings.items())[:MAX_ATTRIBUTES]
+            for name, one in list(self._columns.by_name.items())[:MAX_ATTRIBUTES]
         ]
 
     @property
@@ -151,19 +121,28 @@ class Catalogue:
         return len(self._everyone) == len(self)
 
     def matching(self, filters: Filters, suggest: Callable[[], bool] = lambda: True) -> Ids:
-        """Return the entities that have, of every named attribute, one of the values: int32, ascending.
+        """Return the entities that are there and fulfil filters (:mod:`engine.filters`): int32, ascending.
+
+        The last filters' answers are kept.
 
         Args:
             suggest: says, where something is unknown, whether to look for what is spelt like it.
 
         Raises:
             UnknownAttributeError: an attribute or a value that no entity has.
+            FilterError: a clause that no value of its attribute can fulfil or fail.
         """
-        found = self._everyone
-        for name, values in filters:
-            own = self._having(name, values, suggest)
-            found = own if len(found) == len(self) else np.intersect1d(found, own, assume_unique=True)
-        return found
+        if not filters:
+            return self._everyone
+        try:
+            return self._evaluated(filters)
+        except UnknownAttributeError:
+            if not suggest():
+                raise
+        return self._evaluate(filters, suggest=lambda: True)
+
+    def _evaluate(self, filters: Filters, suggest: Callable[[], bool] = lambda: False) -> Ids:
+        return self._everyone[self._columns.matching(filters, suggest)[self._everyone]]
 
     def sentences(self, ids: Sequence[int] | Ids, n: int) -> dict[int, list[MentionSentence]]:
         """Return up to n sentences of each entity, in the corpus' order; entities without any are left out.
@@ -182,31 +161,6 @@ class Catalogue:
         if self._sentences is None:
             return pa.array([[]] * len(self), pa.list_(pa.string()))
         return self._sentences.images(len(self), n)
-
-    def _having(self, name: str, values: Sequence[str], suggest: Callable[[], bool]) -> Ids:
-        """Return the entities with one of an attribute's values, ascending."""
-        known = self._attribute_spellings.spelt(name)
-        if known is None:
-            names = list(self._postings)
-            raise UnknownAttributeError(
-                name, None, _closest(name, names, ClosestTexts(names)) if suggest() else []
-            )
-        one = self._postings[known]
-        places = pc.index_in(pa.array(values, pa.string()), value_set=one.values)
-        if places.null_count:
-            values = [self._spelt(known, value, suggest) for value in values]
-            places = pc.index_in(pa.array(values, pa.string()), value_set=one.values)
-        chosen = [one.ids[one.starts[place] : one.starts[place + 1]] for place in places.to_pylist()]
-        # An entity may have several of the values.
-        return chosen[0] if len(chosen) == 1 else np.unique(np.concatenate([np.zeros(0, np.int32), *chosen]))
-
-    def _spelt(self, name: str, value: str, suggest: Callable[[], bool]) -> str:
-        """Return a value of an attribute as entities have it, given one with look-alike signs."""
-        one = self._postings[name]
-        spelt = one.spelling_table.spelt(value)
-        if spelt is None:
-            raise UnknownAttributeError(name, value, _closest(value, *one.spellings) if suggest() else [])
-        return spelt
 
 
 def open_catalogue(bundle: Bundle) -> Catalogue:
@@ -285,63 +239,3 @@ class _SentenceFile:
         counts = np.bincount(entity_R[kept], minlength=n_entities)
         offsets = pa.array(np.append(0, np.cumsum(counts)).astype(np.int32))
         return pa.ListArray.from_arrays(offsets, first["image"].combine_chunks().take(pa.array(kept)))
-
-
-def _postings(column: pa.ChunkedArray) -> dict[str, _Postings]:
-    """Return the entities by attribute and value; the attributes of most entities come first."""
-    attributes = column.combine_chunks() if column.num_chunks else pa.array([], column.type)
-    offsets = np.asarray(attributes.offsets)
-    entity_A = np.repeat(np.arange(len(attributes)), np.diff(offsets))
-    names = attributes.keys[offsets[0] : offsets[-1]].dictionary_encode()
-    lists = attributes.items[offsets[0] : offsets[-1]]
-    values = pc.list_flatten(lists).dictionary_encode()
-    pair_V = np.asarray(pc.list_parent_indices(lists))
-    return _ordered(
-        names.dictionary.to_pylist(),
-        values.dictionary,
-        np.asarray(names.indices)[pair_V],
-        np.asarray(values.indices),
-        entity_A[pair_V],
-    )
-
-
-def _type_postings(types: EntityTypes) -> dict[str, _Postings]:
-    """Return the entities of each type that holds; none where no type does."""
-    held = np.flatnonzero(types.confidence_M >= THRESHOLD)
-    entity_M = np.repeat(np.arange(len(types)), np.diff(types.starts_N1))
-    values = pa.array(types.names, pa.string())
-    triples = np.zeros(len(held), np.int32), types.types_M[held], entity_M[held]
-    return _ordered([TYPE], values, *triples) if len(held) else {}
-
-
-def _ordered(
-    names: list[str],
-    values: pa.Array,
-    name_V: npt.NDArray[np.int32],
-    value_V: npt.NDArray[np.int32],
-    entity_V: Index,
-) -> dict[str, _Postings]:
-    """Sort (attribute, value, entity) triples, given by their numbers, into postings."""
-    text_order = np.empty(len(values), np.int64)
-    text_order[np.asarray(pc.sort_indices(values))] = np.arange(len(values))
-    found: dict[str, _Postings] = {}
-    for number, name in enumerate(names):
-        own = np.flatnonzero(name_V == number)
-        triples = np.unique(np.stack([value_V[own], entity_V[own]]), axis=1)
-        numbers, starts, counts = np.unique(triples[0], return_index=True, return_counts=True)
-        order = np.lexsort((text_order[numbers], -counts))
-        parts = [triples[1, starts[i] : starts[i] + counts[i]] for i in order]
-        ids = np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int32)
-        found[name] = _Postings(values.take(numbers[order]), np.append(0, np.cumsum(counts[order])), ids)
-    return _by_size(found)
-
-
-def _by_size(found: dict[str, _Postings]) -> dict[str, _Postings]:
-    """Return the attributes of most entities first, then by name."""
-    order = sorted(found, key=lambda name: (-len(np.unique(found[name].ids)), name))
-    return {name: found[name] for name in order}
-
-
-def _closest(given: str, known: list[str], spellings: ClosestTexts) -> list[str]:
-    """Return the known texts spelt most like what was given; the first ones if none is like it."""
-    return [known[place] for place in spellings.closest(given, SUGGESTED)] or known[:SUGGESTED]

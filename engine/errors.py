@@ -68,19 +68,22 @@ class UnknownAttributeError(UserError):
         attribute: its name as given.
         value: as given; None: the attribute itself is unknown.
         suggestions: spellings that would work in the place of what is unknown.
+        where: the place of the condition, such as ``filter.any.1``.
     """
 
     status = 422
 
-    def __init__(self, attribute: str, value: str | None, suggestions: list[str]) -> None:
-        self.field = f"filter.{attribute}"
+    def __init__(
+        self, attribute: str, value: str | None, suggestions: list[str], where: str = "filter"
+    ) -> None:
+        self.field = f"{where}.{attribute}"
         self.suggestions = suggestions
         given = f"attribute {attribute!r}" if value is None else f"{attribute!r} with the value {value!r}"
         hint = did_you_mean(attribute if value is None else value, suggestions)
-        super().__init__(f"filter: no entity has {given}{hint}")
-        self._arguments = (attribute, value, suggestions)
+        super().__init__(f"{where}: no entity has {given}{hint}")
+        self._arguments = (attribute, value, suggestions, where)
 
-    def __reduce__(self) -> tuple[type, tuple[str, str | None, list[str]]]:
+    def __reduce__(self) -> tuple[type, tuple[str, str | None, list[str], str]]:
         """Cross process borders whole, as :class:`UnknownEntityError` does."""
         return type(self), self._arguments
 
@@ -89,6 +92,24 @@ class QueryError(UserError):
     """A query that cannot be answered: no positive seeds, a seed on both sides, a limit exceeded."""
 
     status = 422
+
+
+class FilterError(QueryError):
+    """A clause of a filter asks of an attribute what its values do not say.
+
+    Args:
+        field: the clause, as a dotted path.
+        message: what is wrong with it.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {message}")
+        self._arguments = (field, message)
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Cross process borders whole."""
+        return type(self), self._arguments
 
 
 class BundleError(UserError):

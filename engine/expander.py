@@ -103,7 +103,7 @@ class Expander:
         positive: Sequence[str | int],
         negative: Sequence[str | int] = (),
         top_k: int = 50,
-        filters: Mapping[str, Sequence[str]] | None = None,
+        filters: Mapping[str, Any] | None = None,
         class_name: str = "",
         positive_attributes: Mapping[str, Sequence[str]] | None = None,
         negative_attributes: Mapping[str, Sequence[str]] | None = None,
@@ -116,7 +116,8 @@ class Expander:
             positive: names, aliases or ids; at least one.
             negative: likewise; may be empty.
             top_k: entities wanted.
-            filters: only entities with one of the values of every attribute named.
+            filters: only entities that fulfil them, as in a request (:mod:`engine.queries.filters`):
+                ``{"continent": ["Asia"], "founded": {"lt": "1900"}}``.
             class_name: what the wanted entities are, for methods that are given it.
             positive_attributes: what the positive seeds share, likewise.
             negative_attributes: what the negative seeds share, likewise.
@@ -134,7 +135,6 @@ class Expander:
         """
         seeds = self.vocabulary.resolve_all
         by_attribute = {
-            "filters": filters or {},
             "positive_attributes": positive_attributes or {},
             "negative_attributes": negative_attributes or {},
         }
@@ -145,17 +145,15 @@ class Expander:
         }
         if alone := next((name for name, value in given.items() if isinstance(value, str)), None):
             raise QueryError(f"{alone}: {given[alone]!r} is one text; give a list of them")
-        conditions, shared, unlike = (
-            tuple((n, tuple(v)) for n, v in values.items()) for values in by_attribute.values()
-        )
-        fields = _shown_fields(shown)
+        shared, unlike = (tuple((n, tuple(v)) for n, v in values.items()) for values in by_attribute.values())
+        fields = _shown_fields({**shown, "filter": filters or {}})
         changed: Options = checked_options(self.stages, options or {})
         query = Query(
             "query",
             seeds(positive, "positive"),
             seeds(negative, "negative"),
             top_k,
-            conditions,
+            fields.filter,
             class_name=class_name,
             positive_attributes=shared,
             negative_attributes=unlike,

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import QueryError
+from engine.filters import Filters, Having, dumped, loaded
 
 MAX_SEEDS = 100
 """Seeds of one kind that a query may hold: an input from outside has a limit."""
@@ -43,11 +44,8 @@ class NewEntity:
     vectors: Mapping[str, Scores] = field(default_factory=dict)
 
 
-Filters = tuple[tuple[str, tuple[str, ...]], ...]
-"""Attributes with the values of which an entity must have one: (("continent", ("Asia", "Africa")), …)."""
-
-Attributes = Filters
-"""Attributes with their values, as filters are written."""
+Attributes = tuple[Having, ...]
+"""Attributes with their values: (("continent", ("Asia", "Africa")), …)."""
 
 
 Value = bool | int | float | str | None
@@ -104,7 +102,7 @@ class Query:
         positive: entity ids; -1 stands for the first of ``new``, -2 for the second, and so on.
         negative: likewise.
         top_k: entities wanted.
-        filters: only entities with these attributes are ranked; empty: all.
+        filters: only entities that fulfil them are ranked; empty: all.
         new: seeds that the vocabulary does not hold.
         deadline: when the caller wants what there is, ready or not.
         class_name: what the caller calls the fine-grained class, for methods that are given it.
@@ -244,7 +242,7 @@ def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
             "positive": list(e.query.positive),
             "negative": list(e.query.negative),
             "top_k": e.query.top_k,
-            "filters": list(e.query.filters),
+            "filters": dumped(e.query.filters),
             "new": [_row_of(one) for one in e.query.new],
             "options": json.dumps(dict(e.query.options)) if e.query.options else "",
             "exclude": list(e.query.exclude),
@@ -275,7 +273,7 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
                 tuple(int(i) for i in row["positive"]),
                 tuple(int(i) for i in row["negative"]),
                 int(row["top_k"]),
-                _attributes(row["filters"]),
+                loaded(row["filters"]),
                 tuple(map(_new_entity, row["new"])),
                 class_name=str(row["class_name"]),
                 positive_attributes=_attributes(row["positive_attributes"]),

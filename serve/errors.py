@@ -5,7 +5,7 @@ Any room may raise them; :mod:`serve.http.errors` says how an HTTP client sees t
 
 from __future__ import annotations
 
-from engine.errors import BundleError, FormatError, StorageError, UserError
+from engine.errors import BundleError, FilterError, FormatError, StorageError, UserError
 
 
 class RetryLaterError(UserError):
@@ -57,5 +57,7 @@ def code_of(error: UserError) -> str:
     """
     if isinstance(error, StorageError | FormatError):
         return "storage"
+    if isinstance(error, FilterError):
+        return "query"
     name = type(error).__name__.removesuffix("Error")
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_") or "user"

@@ -17,13 +17,12 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from engine.errors import QueryError
+from engine.queries.filters import MAX_VALUES, Filter
 from engine.query import MAX_EXCLUDED, MAX_SENTENCES, MAX_TOP_K, NewEntity, Selection
 from engine.text.spelling import clean_name, look_key, nfc
 from engine.vocabulary import MAX_NAME_LENGTH, Vocabulary
 
 MAX_SENTENCE_LENGTH = 2000
-MAX_CONDITIONS = 16
-MAX_VALUES = 64
 MAX_DEADLINE_MS = 3_600_000
 MAX_SCORE = 1e30
 """Bound of a score that is asked for, within float32."""
@@ -100,10 +99,16 @@ Score = Annotated[float, Field(strict=True, ge=-MAX_SCORE, le=MAX_SCORE, allow_i
 
 
 class ShownFields(BaseModel):
-    """What of a ranking is shown: fields of requests, of rows of tables, and of the Python API alike."""
+    """What is ranked and shown: fields of requests, of rows of tables, and of the Python API alike."""
 
     model_config = ConfigDict(extra="forbid")
 
+    filter: Filter = Field(
+        default=(),
+        json_schema_extra={"default": {}},
+        description="only entities that fulfil it are ranked: values, ranges and beginnings of attributes "
+        "(see /v1/attributes), and filters within filters",
+    )
     exclude: list[NamedEntity] = Field(
         default=[], max_length=MAX_EXCLUDED, description="entities that are never in the answer, no seeds"
     )

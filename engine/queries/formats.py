@@ -36,6 +36,7 @@ from engine.catalogue import Catalogue
 from engine.corpus.importing.mentions import mentions_of_new
 from engine.corpus.readers.compression import without_ending
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
+from engine.filters import Filters, dumped
 from engine.queries.columns import SAME_NAMES, QueryColumns
 from engine.queries.fields import NewSeed, NewSeeds
 from engine.queries.files import query_files, records_of
@@ -46,7 +47,7 @@ from engine.queries.records import (
     validated,
 )
 from engine.queries.seen_ids import SeenIds
-from engine.query import Filters, Query, Selection
+from engine.query import Query, Selection
 from engine.refusals import Code, Refusal, encodable
 from engine.storage.store import Store
 from engine.text.spelling import clean_name, look_key
@@ -150,7 +151,7 @@ class QueriesDigest:
         q = labelled.query
         given: list[Any] = [q.class_name, q.positive_attributes, q.negative_attributes]
         given += [dict(q.options)] if q.options else []
-        given += [{"filter": q.filters}] if q.filters else []
+        given += [{"filter": dumped(q.filters)}] if q.filters else []
         given += [{"new": [(one.name, one.sentences) for one in q.new]}] if q.new else []
         given += [{"exclude": q.exclude}] if q.exclude else []
         given += [asdict(q.selection)] if q.selection != Selection() else []
@@ -344,12 +345,11 @@ class _Reader:
         return new.take(given, where)
 
     def _filters(self, record: QueryRecord, where: str) -> Filters:
-        filters = tuple((name, tuple(dict.fromkeys(values))) for name, values in record.filter.items())
-        if filters and self._catalogue is None:
+        if record.filter and self._catalogue is None:
             raise QueryError(f"{where}: filter {_EXPANDED}")
-        if filters and self._catalogue is not None:
-            self._catalogue().matching(filters)  # what is unknown is refused before any stage runs
-        return filters
+        if record.filter and self._catalogue is not None:
+            self._catalogue().matching(record.filter)  # what is unknown is refused before any stage runs
+        return record.filter
 
     def _truth(self, given: Sequence[str | int], query: Query) -> Truth:
         found = {name: self.vocabulary.find(name) for name in given}

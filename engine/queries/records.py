@@ -18,7 +18,8 @@ from pydantic import (
 )
 
 from engine.corpus.readers.values import is_missing, number_of, text_of
-from engine.queries.fields import MAX_CONDITIONS, SHOWN_FIELDS, Conditions, DeadlineMs, Seed, ShownFields
+from engine.queries.fields import SHOWN_FIELDS, DeadlineMs, Seed, ShownFields
+from engine.queries.filters import Filter
 from engine.query import Attributes
 from engine.refusals import Code, Refusal
 from engine.repeated_keys import repeated_key
@@ -35,14 +36,6 @@ def _seed(given: Any) -> Any:
 
 
 Seeds = list[Annotated[Seed, BeforeValidator(_seed)]]
-
-
-def _conditions(given: Any) -> Any:
-    """Return conditions with the values of each as a list; one value may be given as it is."""
-    given = _of_pairs(given)
-    if not isinstance(given, dict):
-        return given
-    return {name: [value] if isinstance(value, str) else value for name, value in given.items()}
 
 
 def _attributes(given: Any) -> Attributes:
@@ -84,7 +77,7 @@ class QueryRecord(ShownFields, BaseModel):
     negative: Seeds = Field([], validation_alias=AliasChoices("negative", "neg_seeds"))
     method: StrictStr | None = None
     top_k: StrictInt | None = None
-    filter: Annotated[Conditions, BeforeValidator(_conditions), Field(max_length=MAX_CONDITIONS)] = {}
+    filter: Annotated[Filter, BeforeValidator(_of_pairs)] = ()
     options: Annotated[
         dict[str, StrictBool | StrictInt | StrictFloat | StrictStr | None], BeforeValidator(_of_pairs)
     ] = {}
@@ -104,7 +97,7 @@ SPELLINGS = (
 )
 """Fields that have several spellings."""
 
-ASKED = ("method", "filter", "explain", "deadline_ms", "bundle", *SHOWN_FIELDS)
+ASKED = ("method", "explain", "deadline_ms", "bundle", *SHOWN_FIELDS)
 """Fields that say how to answer, as in a request: for those who expand."""
 
 FIELDS = (
@@ -129,7 +122,7 @@ def validated(raw: Any) -> QueryRecord | Refusal:
         return QueryRecord.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"][:3] if not str(part).startswith("<")) or "record"
+        place = ".".join(str(part) for part in first["loc"][:8] if not str(part).startswith("<")) or "record"
         return Refusal(Code.WRONG_TYPE, f"{place}: {first['msg']}")
 
 

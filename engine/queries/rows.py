@@ -20,7 +20,7 @@ EXPANSION_SCHEMA = pa.schema(
         ("positive", pa.list_(pa.int32())),
         ("negative", pa.list_(pa.int32())),
         ("top_k", pa.int32()),
-        ("filters", _ATTRIBUTES),
+        ("filters", pa.string()),  # JSON
         ("new", pa.list_(_NEW_ENTITY)),
         ("options", pa.string()),  # JSON
         ("exclude", pa.list_(pa.int32())),

@@ -13,10 +13,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from engine.catalogue import Catalogue, open_catalogue, open_types
 from engine.entity_types import TYPES, EntityTypes
 from engine.errors import QueryError
+from engine.filters import Filters
 from engine.generation.files import LM_FILES
 from engine.generation.prompts import CotLevel, Part, PromptStyle, parts_of
 from engine.generation.seeds import query_rng
-from engine.query import Expansion, Filters, Ids, Query, Ranking, Scores
+from engine.query import Expansion, Ids, Query, Ranking, Scores
 from engine.retrieval.index import Index, index_file, mean_of, seed_vectors
 from engine.retrieval.opening import open_index
 from engine.stages.base import Stage, Worker, without

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from engine.catalogue import open_catalogue
 from engine.errors import BundleError, QueryError
-from engine.query import Expansion, Filters, Ids, Query, Ranking, Scores
+from engine.filters import Filters
+from engine.query import Expansion, Ids, Query, Ranking, Scores
 from engine.retrieval.index import (
     Index,
     SearchResult,

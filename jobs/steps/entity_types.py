@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.catalogue import TYPE
+from engine.attributes import TYPE
 from engine.corpus.inputs.format import Inputs
 from engine.corpus.schema import part_digests
 from engine.entity_types import MAX_TYPES, MIN_PROBABILITY, TYPES, EntityTypes

@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from engine.catalogue import TYPE
+from engine.attributes import TYPE
 from engine.corpus.inputs.masking import load_tokenizer
 from engine.entity_types import VIEW as TYPES_VIEW
 from engine.models.fingerprint import model_fingerprint

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import UnknownAttributeError, UnknownEntityError, UserError
+from engine.errors import FilterError, UnknownAttributeError, UnknownEntityError, UserError
 from serve.errors import RetryLaterError, code_of
 from serve.messages import Failure
 
@@ -113,6 +113,8 @@ def problem_of(error: UserError, field: str | None = None) -> Problem:
         suggestions = error.closest
     if isinstance(error, UnknownAttributeError):
         field, suggestions = error.field, error.suggestions
+    if isinstance(error, FilterError):
+        field = error.field
     message = error.public_message
     return Problem(code_of(error), message, error.status, field, tuple(suggestions), retry_after_s)
 

@@ -22,7 +22,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from engine.queries.fields import (
-    MAX_CONDITIONS,
     WITHOUT_NUL,
     Conditions,
     DeadlineMs,
@@ -33,6 +32,7 @@ from engine.queries.fields import (
     ShownFields,
     within,
 )
+from engine.queries.filters import MAX_CONDITIONS
 from engine.query import MAX_SEEDS, Expansion
 from engine.repeated_keys import RepeatedKeys, json_records, repeated_key
 from engine.vocabulary import MAX_NAME_LENGTH, Vocabulary
@@ -92,14 +92,13 @@ class ExpandRequest(ShownFields):
     )
     method: Method = Field(default=DEFAULT, description="see /v1/methods")
     top_k: StrictInt = Field(default=50, ge=1, description="entities wanted")
-    filter: Conditions = _conditions(
-        "only entities with one of the values of every attribute named (see /v1/attributes)"
-    )
     class_name: Prefix = Field(
         default="", description="what the wanted entities are, for methods that are given it (…-given)"
     )
-    positive_attributes: Conditions = _conditions("what the positive seeds share, likewise")
-    negative_attributes: Conditions = _conditions("what the negative seeds share, likewise")
+    positive_attributes: Conditions = _conditions(
+        "what the positive seeds share: attributes with their values"
+    )
+    negative_attributes: Conditions = _conditions("what the negative seeds share")
     options: dict[Key, OptionValue] = Field(
         default={},
         max_length=MAX_OPTIONS,

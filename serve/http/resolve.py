@@ -95,15 +95,15 @@ def _resolved(
     may_suggest = partial(arrival.may_suggest, deadline)
     given = _Entities(request, snapshot, may_suggest)
     positive, negative, new = given.seeds()
-    filters, shared, unlike = (
-        tuple((name, tuple(dict.fromkeys(values))) for name, values in given.items())
-        for given in (request.filter, request.positive_attributes, request.negative_attributes)
+    shared, unlike = (
+        tuple((name, tuple(dict.fromkeys(values))) for name, values in attributes.items())
+        for attributes in (request.positive_attributes, request.negative_attributes)
     )
-    if filters:
+    if request.filter:
         # An unknown attribute or value is refused before any stage runs.
-        snapshot.catalogue.matching(filters, may_suggest)
+        snapshot.catalogue.matching(request.filter, may_suggest)
     query = Query(
-        *(request.id, positive, negative, request.top_k, filters, new, deadline),
+        *(request.id, positive, negative, request.top_k, request.filter, new, deadline),
         *(clean_name(request.class_name), shared, unlike, options, given.excluded(), request.selection),
     )
     return ResolvedQuery(route, method, query, deadline, request.explain)

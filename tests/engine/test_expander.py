@@ -65,7 +65,7 @@ def test_a_call_says_what_of_the_ranking_is_shown(workspace: Path) -> None:
         ({"offset": -1}, "offset: Input should be greater"),
         ({"exclude": [{"name": "x"}]}, r"exclude\.0: an entity is a name or an entity id"),
         ({"min_score": "much"}, "min_score: Input should be a valid number"),
-        ({"min_scor": 1}, "min_scor: .*there are exclude, min_score, offset"),
+        ({"min_scor": 1}, "min_scor: .*there are filter, exclude, min_score, offset"),
     ):
         with pytest.raises(QueryError, match=words):
             expander.expand([1], **wrong)
@@ -83,8 +83,8 @@ def test_mistakes_name_the_input(workspace: Path) -> None:
         expander.expand([])
     with pytest.raises(QueryError, match=r"negative: 'entity 3' is one text; give a list"):
         expander.expand(["entity 1"], "entity 3")
-    with pytest.raises(QueryError, match=r"filters\.class: 'rare' is one text"):
-        expander.expand([1], filters={"class": "rare"})
+    with pytest.raises(QueryError, match=r"filter\.class\.gte: 'rare' is no number"):
+        expander.expand([1], filters={"class": {"gte": "rare"}})
     with pytest.raises(QueryError, match="unknown method 'best'"):
         Expander.open(workspace, "best")
 

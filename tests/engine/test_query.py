@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import QueryError, UnknownEntityError
+from engine.filters import Junction, Prefix, Range
 from engine.query import (
     MAX_EXCLUDED,
     MAX_SEEDS,
@@ -29,6 +30,7 @@ SAID: list[dict[str, Any]] = [
     {"class_name": "ü", "positive_attributes": (("a", ("b", "c")), ("d", ())), "negative_attributes": ()},
     {"negative_attributes": (("", ("",)),)},
     {"exclude": (7, 8), "selection": Selection(3, -0.25)},
+    {"filters": (("a", ("b", "c")), Junction("none", ((Range("d", (("gte", 1.5),)), Prefix("e", "f")),)))},
 ]
 """What a query says of its seeds."""
 

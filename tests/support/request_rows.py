@@ -29,6 +29,15 @@ OPTIONS: list[Row] = [
 ]
 
 
+FILTERS: list[Row] = [
+    *({"parity": ["odd"]}, {"parity": ["even", "odd"]}, {"parity": "odd"}, {"parity": ["evn"]}),
+    {"parity": {"none": ["odd"]}, "class": {"prefix": "comm"}},
+    {"any": [{"parity": ["odd"]}, {"class": {"all": ["rare"]}}]},
+    {"any": [{"parity": {"gte": 3}}]},
+    {"parity": {"gte": "x"}},
+]
+
+
 def seed(draw: random.Random, n: int) -> Any:
     chance = draw.random()
     if chance < 0.01:
@@ -61,7 +70,7 @@ def drawn(number: int, bundle: Bundle, quick: Sequence[str], slow: Sequence[str]
     chances: dict[str, tuple[float, Any]] = {
         "negative": (0.6, [seed(draw, n) for _ in range(draw.choice([1, 3]))]),
         "method": (0.7, draw.choice(slow if draw.random() < 0.05 else quick)),
-        "filter": (0.2, {"parity": draw.choice([["odd"], ["even", "odd"], ["odd"], ["even"], ["evn"]])}),
+        "filter": (0.2, draw.choice(FILTERS)),
         "explain": (0.3, True),
         "deadline_ms": (0.2, draw.choice([3_600_000] * 9 + [0])),
         "options": (0.15, draw.choice(OPTIONS)),
