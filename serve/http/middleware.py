@@ -25,9 +25,11 @@ from serve.telemetry.tracing import name_request, request_span
 
 JSON = "application/json"
 
+POLICY = "content-security-policy"
+
 SECURITY = [
     # Nothing from another host, nothing inline, and no frame around the page.
-    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'"),
+    (POLICY.encode(), b"default-src 'self'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
@@ -68,7 +70,9 @@ class RequestLogMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*with_request_id(message["headers"], trace.request_id), *SECURITY]
+                headers = with_request_id(message["headers"], trace.request_id)
+                own = {name for name, _ in headers}  # a route may have a policy of its own
+                message["headers"] = [*headers, *(one for one in SECURITY if one[0] not in own)]
             await send(message)
 
         self._metrics.in_flight.inc()

@@ -17,6 +17,9 @@ Json = dict[str, Any]
 
 REF = "#/components/schemas/{model}"
 
+FOREIGN_CLIENTS = "x-foreign-clients"
+"""Marks the operations of another's protocol, whose clients add parameters of their own."""
+
 ABOUT = """
 Ultra-fine-grained entity set expansion: positive and negative seed entities in, ranked entities out.
 Every answer carries `X-Request-ID`: the caller's, if it is 1..64 of `[A-Za-z0-9._-]`, or a new one.

@@ -29,7 +29,8 @@ from serve.http.middleware import (
     RequestLogMiddleware,
     answer,
 )
-from serve.http.openapi import answers, body, content, document, event_schema
+from serve.http.openapi import FOREIGN_CLIENTS, answers, body, content, document, event_schema
+from serve.http.reconciliation_routes import add_reconciliation
 from serve.http.requests import (
     BatchRequest,
     ExpandRequest,
@@ -73,6 +74,7 @@ def create_app(service: Service, clock: Callable[[], float] = time.monotonic) ->
     access = Access(settings, clock)
     _add_expansion(app, service, access)
     add_entities(app, service, access)
+    add_reconciliation(app, service, access)
     _add_listings(app, service)
     _add_state(app, service)
     _add_errors(app)
@@ -255,13 +257,14 @@ def _add_errors(app: FastAPI) -> None:
 async def check_parameters(request: Request) -> None:
     """Refuse what stands after ``?`` and is no parameter of the route, or one that is given twice.
 
-    What belongs to the page is left alone: browsers and proxies append what is theirs.
+    What belongs to the page, or to another's protocol, is left alone: browsers, proxies and clients append
+    what is theirs.
 
     Raises:
         ProblemError: names the parameter, and the one that may have been meant.
     """
     route = request.scope["route"]
-    if not route.include_in_schema:
+    if not route.include_in_schema or FOREIGN_CLIENTS in (route.openapi_extra or {}):
         return
     known = [field.alias for field in route.dependant.query_params]
     seen = set()

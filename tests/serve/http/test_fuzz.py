@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zlib
 from collections.abc import Iterator
@@ -55,6 +56,17 @@ WITH_INPUT = [
     ("GET", "/v1/bundles/{bundle}/entities/{entity}"),
     ("GET", "/v1/images/{entity}/{n}"),
 ]
+FOREIGN = [
+    ("GET", "/v1/reconcile"),
+    ("POST", "/v1/reconcile"),
+    ("GET", "/v1/reconcile/suggest/entity"),
+    ("GET", "/v1/reconcile/suggest/property"),
+    ("GET", "/v1/reconcile/suggest/type"),
+    ("GET", "/v1/reconcile/properties"),
+    ("GET", "/v1/reconcile/preview"),
+    ("GET", "/v1/reconcile/flyout"),
+]
+"""Operations of another's protocol: any text may stand in a form's field, and clients add their own."""
 WITHOUT_INPUT = [
     ("GET", "/v1/attributes"),
     ("GET", "/v1/methods"),
@@ -142,7 +154,7 @@ def test_every_operation_is_tried(schema: BaseSchema) -> None:
     operations = [one.ok() for one in results if isinstance(one, Ok)]
     assert len(operations) == len(results)
     found = [(one.method.upper(), one.path) for one in operations]
-    assert sorted(found) == sorted(WITH_INPUT + WITHOUT_INPUT)
+    assert sorted(found) == sorted(WITH_INPUT + FOREIGN + WITHOUT_INPUT)
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
@@ -173,6 +185,26 @@ def test_every_request_is_answered_as_the_document_says(
 
     ask()
     assert (200 in statuses) >= (mode is GenerationMode.POSITIVE and "images" not in path), statuses
+
+
+@pytest.mark.parametrize(("method", "path"), FOREIGN, ids=lambda one: one)
+def test_another_protocol_is_spoken_as_the_document_says(
+    schema: BaseSchema, session: Any, method: str, path: str
+) -> None:
+    statuses: set[int] = set()
+
+    @settings(max_examples=max(EXAMPLES // 5, 5), deadline=None, derandomize=True, database=None)
+    @given(schema[path][method].as_strategy(generation_mode=GenerationMode.POSITIVE))
+    def ask(case: schemathesis.Case) -> None:
+        for fields in (case.query, case.body):
+            for name in ("id", "queries"):
+                if isinstance(fields, dict) and fields.get(name):
+                    seed = _seeds([fields[name]])[0]
+                    fields[name] = seed if name == "id" else json.dumps({"q0": {"query": seed}})
+        statuses.add(case.call_and_validate(session=session, checks=CHECKS).status_code)
+
+    ask()
+    assert 200 in statuses, statuses
 
 
 @pytest.mark.parametrize(("method", "path"), WITHOUT_INPUT, ids=lambda one: one)
