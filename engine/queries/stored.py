@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.errors import FormatError, QueryError
@@ -28,6 +29,20 @@ class _Stored(NamedTuple):
 
     ids: Ids
     scores: Scores
+    degraded: tuple[str, ...]
+    counts: dict[str, int]
+
+
+class WrittenAnswer(NamedTuple):
+    """What was written of a query: names and numbers, best first; what was left out, what stages counted.
+
+    ``evidence`` is of the kind that was asked for; None where the method notes none.
+    """
+
+    query_id: str
+    names: list[str]
+    scores: list[float]
+    evidence: list[float | None]
     degraded: tuple[str, ...]
     counts: dict[str, int]
 
@@ -99,6 +114,18 @@ class StoredResults:
     def __call__(self, queries: Sequence[Query]) -> list[Expansion]:
         """Return what was written of some of the checked queries."""
         return [self._answer(query) for query in queries]
+
+    def answers(self, evidence: str) -> Iterator[WrittenAnswer]:
+        """Yield all that was written, query by query, in their order, with one kind of evidence."""
+        for part in self.run.parts:
+            table = self._table(part, ["name", "evidence"])
+            names, begin = table["name"], 0
+            noted = pc.map_lookup(table["evidence"], pa.scalar(evidence), "first")
+            for query_id, one in self._read(part):
+                size = len(one.ids)
+                own_names, own = (column.slice(begin, size).to_pylist() for column in (names, noted))
+                yield WrittenAnswer(query_id, own_names, one.scores.tolist(), own, one.degraded, one.counts)
+                begin += max(size, 1)  # a query without an answer has a row, too
 
     def _answer(self, query: Query) -> Expansion:
         part = self._parts[query.id]

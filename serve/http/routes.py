@@ -17,6 +17,7 @@ from serve.http.auth import Access
 from serve.http.entity_routes import add_entities
 from serve.http.errors import SHOWN, Problem, invalid, invalid_fields, problem_of
 from serve.http.exchange import LARGE_BODY, decoded, respond, spend
+from serve.http.export_routes import add_exports
 from serve.http.heads import HostCheck
 from serve.http.middleware import (
     JSON,
@@ -74,6 +75,7 @@ def create_app(service: Service, clock: Callable[[], float] = time.monotonic) ->
     access = Access(settings, clock)
     _add_expansion(app, service, access)
     add_entities(app, service, access)
+    add_exports(app, service, access)
     add_reconciliation(app, service, access)
     _add_listings(app, service)
     _add_state(app, service)
