@@ -28,6 +28,8 @@ from serve.graph.plan import DeploymentSpec, Plan, plan, served_methods, with_gp
 from serve.ingress import Ingress
 from serve.operations.deploy_file import read_settings, settings_of
 from serve.operations.running import INGRESS
+from serve.sets.access import sets_file
+from serve.sets.host import ON_HEAD, SETS, SetsHost
 from serve.settings import ServeSettings
 from serve.telemetry.tracing import check_exporter
 
@@ -93,7 +95,17 @@ def assemble(prepared: Prepared) -> Application:
         **_life(settings),
         ray_actor_options={"num_cpus": INGRESS_CPUS},
     )(serve.ingress()(Ingress))
-    return ingress.bind(settings, bundle_id, prepared.methods, laid_out, shards | stages)
+    sets = _sets(settings)
+    return ingress.bind(settings, bundle_id, prepared.methods, laid_out, shards | stages, sets)
+
+
+def _sets(settings: ServeSettings) -> Application | None:
+    """Return the deployment that has the file of named sets open: one replica, as one process writes it."""
+    path = sets_file(settings)
+    if path is None:
+        return None
+    options = {"num_replicas": 1, "max_ongoing_requests": AT_ONCE, "ray_actor_options": ON_HEAD}
+    return serve.deployment(name=SETS, **options, **_life(settings))(SetsHost).bind(str(path))
 
 
 def _gpus() -> float:

@@ -22,6 +22,7 @@ from serve.graph.dispatch import LOST, HandleDispatch
 from serve.graph.plan import Plan, unavailable_methods
 from serve.http.routes import create_app
 from serve.http.service import Service
+from serve.sets.host import HandleSets
 from serve.settings import ServeSettings
 from serve.telemetry.logs import configure_logs
 from serve.telemetry.metrics import Metrics
@@ -43,6 +44,7 @@ class Ingress:
         methods: to be served, by name.
         plan: of the deployments behind it.
         handles: their handles, by name; those that hold parts of the index among them.
+        sets: the deployment that keeps named sets, if one does.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Ingress:
         methods: Mapping[str, Pipeline],
         plan: Plan,
         handles: Mapping[str, DeploymentHandle],
+        sets: DeploymentHandle | None = None,
     ) -> None:
         configure_logs()
         configure_tracing(settings.trace_endpoint, type(self).__name__)
         self._settings, self._methods, self._plan, self._handles = settings, methods, plan, dict(handles)
         self._workspace = Workspace.open(settings.workspace)
+        self._sets = None if sets is None else HandleSets(sets)
         metrics = Metrics()
         admission = Admission(settings.max_queued, settings.max_wait_s)
         dispatch = HandleDispatch(plan, handles, admission, metrics)
@@ -67,7 +71,7 @@ class Ingress:
         self._watcher = BundleWatcher(self._service, metrics, self._current, self._snapshot, self._prepare)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        app = create_app(self._service)
+        app = create_app(self._service, sets=self._sets)
         app.router.lifespan_context = self._lifespan
         return app
 

@@ -19,6 +19,9 @@ NAME = "seedset"
 HOST, PORT = "127.0.0.1", 8000
 """Address and port of the proxy by default: this machine alone."""
 
+NO_SETS = "none"
+"""In the place of a file of sets: none are kept."""
+
 HOST_NAME = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[?[0-9A-Fa-f:.]+\]?")
 ORIGIN = re.compile(r"\*|https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)(:\d{1,5})?")
 """A setting of a host: ``example.org``, ``*.example.org``, an address, or ``*``."""
@@ -210,6 +213,12 @@ class ServeSettings(BaseModel):
         description="Let web pages of these origins ask, with commas between them, such as "
         "https://app.example.org; * stands for every one.  [default: this service's own page alone]",
     )
+    sets: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Keep named sets in this SQLite file, on a local disk of the cluster's head; none keeps "
+        "no sets.  [default: sets/sets.sqlite in the workspace, where that is local]",
+    )
     tokens: Annotated[dict[str, Token], Secret()] = Field(
         default={},
         description="The sha256 of bearer tokens, by a name for the logs; without any the service is open to "
@@ -228,6 +237,13 @@ class ServeSettings(BaseModel):
         """Take ``a,b`` too: the command line of ``serve run`` knows only strings."""
         if isinstance(given, str):
             return tuple(part.strip() for part in given.split(",") if part.strip())
+        return given
+
+    @field_validator("sets")
+    @classmethod
+    def _is_local(cls, given: str | None) -> str | None:
+        if given is not None and "://" in given:
+            raise ValueError(f"{given!r} is no file of this machine: SQLite needs a local disk")
         return given
 
     @field_validator("allowed_hosts")

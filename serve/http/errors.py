@@ -10,6 +10,7 @@ from typing import Any
 from engine.errors import FilterError, UnknownAttributeError, UnknownEntityError, UserError
 from serve.errors import RetryLaterError, code_of
 from serve.messages import Failure
+from serve.sets.errors import SetConflictError
 
 SHOWN = 80
 """Characters shown of a key that a request was given: it may be as long as the body."""
@@ -115,6 +116,8 @@ def problem_of(error: UserError, field: str | None = None) -> Problem:
         field, suggestions = error.field, error.suggestions
     if isinstance(error, FilterError):
         field = error.field
+    if isinstance(error, SetConflictError):
+        field, suggestions = "version", (str(error.current),)
     message = error.public_message
     return Problem(code_of(error), message, error.status, field, tuple(suggestions), retry_after_s)
 

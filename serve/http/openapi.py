@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from serve.http.requests import BatchRequest, ExpandRequest, LookupRequest, TypeRequest
 from serve.http.responses import Answer, ErrorAnswer, RoundEvent, StageEvent
+from serve.http.set_requests import ChangeSetRequest, CreateSetRequest, ImportSetRequest
 from serve.settings import ServeSettings
 
 Json = dict[str, Any]
@@ -29,9 +30,10 @@ ERRORS: Mapping[int, str] = {
     400: "malformed_json: the body is not JSON",
     401: "unauthorized: tokens are configured, and the request brings none of them",
     403: "host_not_allowed: the request names a host that is not among allowed_hosts",
-    404: "not_found, unknown_entity or unknown_method: there is no such thing",
+    404: "not_found, unknown_entity, unknown_method or unknown_set: there is no such thing",
     408: "slow_request: the body did not arrive in time",
-    409: "other_bundle: ids of a bundle that is not served; ask by name, or again for what they are of",
+    409: "other_bundle: ids of a bundle that is not served; ask by name, or again for what they are of; "
+    "set_conflict, set_exists: somebody changed the set meanwhile, or has one of the name",
     413: "too_large: the body is above the limit",
     422: "invalid_request, unknown_entity, unknown_attribute or query: `field` says where",
     429: "rate_limited: too many queries in a minute",
@@ -95,7 +97,9 @@ def body(model: type) -> Json:
 def document(app: FastAPI, settings: ServeSettings) -> Json:
     """Return the OpenAPI document of the application's routes."""
     made = get_openapi(title="seedset", version="1", description=ABOUT, routes=app.routes)
-    taken, given = (ExpandRequest, BatchRequest, LookupRequest, TypeRequest), (Answer, StageEvent, RoundEvent)
+    of_sets = (CreateSetRequest, ChangeSetRequest, ImportSetRequest)
+    taken = (ExpandRequest, BatchRequest, LookupRequest, TypeRequest, *of_sets)
+    given = (Answer, StageEvent, RoundEvent)
     models = [(model, "validation") for model in taken] + [(model, "serialization") for model in given]
     _, shapes = models_json_schema(models, ref_template=REF)  # type: ignore[arg-type]
     schemas = made["components"]["schemas"]

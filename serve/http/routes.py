@@ -50,9 +50,11 @@ from serve.http.responses import (
     TypedText,
 )
 from serve.http.service import FEW_QUERIES, MANY_RESULTS, Service
+from serve.http.set_routes import add_sets
 from serve.http.sse import EventStream
 from serve.http.static import INDEX, PageFiles
 from serve.http.typing import marked_text, type_text
+from serve.sets.access import Sets
 from serve.telemetry.logs import log_withheld
 
 COMPRESSED = 16 << 10
@@ -61,12 +63,15 @@ COMPRESSED = 16 << 10
 QUERY_ERRORS = (400, 404, 409, 422, 429, 503, 504)
 
 
-def create_app(service: Service, clock: Callable[[], float] = time.monotonic) -> FastAPI:
+def create_app(
+    service: Service, clock: Callable[[], float] = time.monotonic, sets: Sets | None = None
+) -> FastAPI:
     """Return the application: routes, JSON errors, tokens, limits, the page.
 
     Args:
         service: what answers.
         clock: by which the rates of callers are kept; monotonic, in seconds.
+        sets: the store of named sets, if one is kept.
     """
     # No docs pages: their scripts come from a CDN, and nothing here needs the network.
     given = [Depends(check_parameters)]
@@ -77,6 +82,7 @@ def create_app(service: Service, clock: Callable[[], float] = time.monotonic) ->
     add_entities(app, service, access)
     add_exports(app, service, access)
     add_reconciliation(app, service, access)
+    add_sets(app, service, access, sets)
     _add_listings(app, service)
     _add_state(app, service)
     _add_errors(app)
@@ -108,7 +114,7 @@ def create_app(service: Service, clock: Callable[[], float] = time.monotonic) ->
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["authorization", "content-type", "x-request-id"],
             expose_headers=["x-request-id", "retry-after", "etag"],
         )

@@ -5,7 +5,7 @@ nothing is ever taken out of the history. A change is a JSON object by its kind:
 
 ======  ===============================================================================================
 create  ``name``, ``question`` (or None)
-judge   ``accept`` and ``reject``: each ``[name, id or None]``; ``clear``: names; ``bundle``: of the ids
+judge   ``accept`` and ``reject``: each ``{name, id or None}``; ``clear``: names; ``bundle``: of the ids
 rename  ``name``
 ask     ``question``: the body of a request for an expansion
 undo    ``undo``: the version of the event that is cancelled
@@ -116,9 +116,9 @@ def judged(events: Iterable[Event], only: Collection[str] | None = None) -> dict
 def members_of(event: Event) -> dict[str, Member | None]:
     """Return what an event makes of each name: a member, or None for one that is cleared."""
     content = event.content
-    given = [(True, *one) for one in content["accept"]] + [(False, *one) for one in content["reject"]]
+    given = [(True, one) for one in content["accept"]] + [(False, one) for one in content["reject"]]
     cleared: dict[str, Member | None] = dict.fromkeys(content["clear"])
     return cleared | {
-        name: Member(name, accepted, entity, content["bundle"], event.version, place)
-        for place, (accepted, name, entity) in enumerate(given)
+        one["name"]: Member(one["name"], accepted, one["id"], content["bundle"], event.version, place)
+        for place, (accepted, one) in enumerate(given)
     }

@@ -419,5 +419,5 @@ def _event(row: Sequence[Any]) -> Event:
 
 def _told(event: Event) -> Json:
     """Return an event as it is shown and exported."""
-    about = {"version": event.version, "at": event.at, "by": event.by, "kind": event.kind, "note": event.note}
-    return about | {"change": event.content}
+    about = {"version": event.version, "at": event.at, "by": event.by, "note": event.note}
+    return about | {"change": {"kind": event.kind, **event.content}}

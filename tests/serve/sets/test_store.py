@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 def judge(accept: str = "", reject: str = "", clear: str = "", bundle: str = "b") -> Json:
     """A judgement of entities that are called by one letter each."""
-    accepted, rejected = ([[name, ord(name)] for name in names] for names in (accept, reject))
+    accepted, rejected = ([{"name": name, "id": ord(name)} for name in names] for names in (accept, reject))
     return {"accept": accepted, "reject": rejected, "clear": list(clear), "bundle": bundle}
 
 
@@ -134,7 +134,9 @@ def test_any_events_and_undos_replay_to_what_the_tables_hold(steps: list[Any]) -
     )
     assert [m["version"] for m in found["accepted"]] == [m.event for m in ordered if m.accepted]
     told = store.events(made, 0, 99)["events"]
-    written = [Event(e["version"], e["at"], e["by"], e["kind"], e["change"], e["note"]) for e in told]
+    written = [
+        Event(e["version"], e["at"], e["by"], e["change"].pop("kind"), e["change"], e["note"]) for e in told
+    ]
     other = SetStore(Path(":memory:"))
     assert names_of(other.load(written)) == names_of(found), "what was exported is read again"
     store.close()
