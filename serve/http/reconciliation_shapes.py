@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic.json_schema import SkipJsonSchema
 
-from engine.queries.fields import MAX_CONDITIONS
+from engine.queries.filters import MAX_CONDITIONS
 from serve.http.responses import Shape
 
 MAX_CANDIDATES = 100
