@@ -78,7 +78,10 @@ METHODS: dict[str, Pipeline] = {
     "default": Retrieve(k=600, view="joint", hubness=0.6)
     >> ContrastRerank(view="joint", soft_minimum=0.5)
     >> Membership(),
-    # The same with a language model between recall and the negative seeds: the composed graph.
+    # The same with the views weighed for each query by how well they tell its seeds apart.
+    "default+view-weights": Retrieve(k=600, view="joint", hubness=0.6, view_weights=0.2)
+    >> ContrastRerank(view="joint", soft_minimum=0.5, view_weights=0.2),
+    # The default with a language model between recall and the negative seeds: the composed graph.
     "default+lm-rerank": Retrieve(k=600, view="joint", hubness=0.6)
     >> GenerativeRerank(weight=0.25)
     >> ContrastRerank(view="joint", soft_minimum=0.5),
@@ -164,6 +167,7 @@ ABOUT: Mapping[str, str] = {
     "genexpan+retexpan": "generation recalls 1,000 entities, retrieval ranks them (table 9)",
     "retexpan+lm-rerank": "retrieval recalls 1,000 entities, a language model scores them",
     "default": "what answers best: three views together, and contrast by the negative seeds",
+    "default+view-weights": "the default with the three views weighed by how well they tell the seeds apart",
     "default+lm-rerank": "the default with a language model in between",
     "joint": "the three views together, without negative seeds",
     "description": "by descriptions alone",

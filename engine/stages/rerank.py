@@ -19,6 +19,7 @@ from engine.generation.files import LM_FILES
 from engine.query import Expansion, Query, Ranking, Scores
 from engine.retrieval.index import Means, Vectors, index_file, mean_of, seed_vectors
 from engine.retrieval.opening import open_index
+from engine.retrieval.view_weights import open_view_weights
 from engine.stages.base import Stage, Worker, by_settings
 from engine.stages.retrieve import unused
 from engine.storage.bundle import Bundle
@@ -144,11 +145,15 @@ class ContrastRerank(Stage):
 
     which is the score without the lesser seeds' part where m is small, and the score as it is where m is
     large or the cosines are equal. What all positive seeds share then counts more than what two share.
+
+    With ``view_weights`` all of these cosines are weighted means of those in the views within the joint one,
+    as in :class:`~engine.stages.retrieve.Retrieve`.
     """
 
     view: str = "joint"
     temperature: float = Field(default=0.05, gt=0)
     soft_minimum: float | None = Field(default=None, gt=0)
+    view_weights: float = Field(default=0, ge=0)
 
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {
         "temperature": (0.001, 10),
@@ -162,18 +167,28 @@ class ContrastRerank(Stage):
     def open(self, bundle: Bundle) -> Worker:
         """Read the view's index."""
         index = open_index(bundle, self.view)
+        weights, why_not = open_view_weights(bundle, index, self.view, self.view_weights)
+        note = (f"{self.name}: {why_not}",) if why_not else ()
 
         def run(own: ContrastRerank, expansions: list[Expansion]) -> list[Expansion]:
             given = [e for e in expansions if own._changes(e.query)]
             kinds = [(e.query, seeds) for e in given for seeds in (e.query.positive, e.query.negative)]
             seeds = seed_vectors(index, self.view, kinds)
             pairs = list(zip(given, seeds[::2], seeds[1::2], strict=True))
-            asked = [(e.ranking.ids, own._compared(plus, minus)) for e, plus, minus in pairs]
+            asked = [
+                (
+                    e.ranking.ids,
+                    own._compared(plus, minus) * (weights.factors(plus, minus) if weights else 1.0),
+                )
+                for e, plus, minus in pairs
+            ]
             changed = iter(
                 replace(
                     e,
                     ranking=own._rerank(e.ranking, products, bool(e.query.negative)),
-                    degraded=e.degraded + unused(self.name, e.query, "negative", e.query.negative, minus),
+                    degraded=e.degraded
+                    + note
+                    + unused(self.name, e.query, "negative", e.query.negative, minus),
                 )
                 for (e, _, minus), products in zip(pairs, index.similarities(asked), strict=True)
             )

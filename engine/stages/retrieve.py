@@ -24,6 +24,7 @@ from engine.retrieval.index import (
     seed_vectors,
 )
 from engine.retrieval.opening import open_index
+from engine.retrieval.view_weights import open_view_weights
 from engine.stages.base import Stage, Worker, by_settings
 from engine.storage.bundle import Bundle
 from engine.vocabulary import read_removed
@@ -37,7 +38,7 @@ Matching = Callable[[Filters], Ids | None]
 class Retrieve(Stage):
     """Keep the k entities with the highest mean cosine to the positive seeds; seeds are never returned.
 
-    Negative seeds are not used here, so that recall is whole. A query that wants more than k gets it.
+    Negative seeds lower no entity here, so that recall is whole. A query that wants more than k gets it.
     After a stage that recalled candidates only these are ranked (the interaction of table 9). Where a
     query has filters, only entities that fulfil them are ranked, so that it gets as many.
     ``hubness`` is the share of an entity's mean cosine to its own neighbours that is taken off, so
@@ -45,6 +46,9 @@ class Retrieve(Stage):
     as many dimensions, is where the vectors of the seeds are taken from; none: from the same view. (The
     modalities of seeds and candidates are taken away apart in MultiExpan's table 5.)
     ``exact`` scores every entity, also in a view with codes (:mod:`engine.retrieval.codes`).
+    ``view_weights`` is the strength with which the views within the joint one are weighed by how well they
+    tell the seeds of both kinds apart (:mod:`engine.retrieval.view_weights`); where a bundle's joint view has
+    none to weigh, they count alike, with a note.
     """
 
     k: int = Field(default=200, ge=1)
@@ -52,6 +56,7 @@ class Retrieve(Stage):
     seed_view: str | None = None
     hubness: float = Field(default=0, ge=0)
     exact: bool = False
+    view_weights: float = Field(default=0, ge=0)
 
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"k": (1, 2_000), "hubness": (0, 2)}
 
@@ -73,6 +78,7 @@ class Retrieve(Stage):
             _check_dimensions(bundle, {self.view: index, seed_view: seed_index})
         if self.hubness:
             bundle.path(hubness_file(self.view))
+        weights, why_not = open_view_weights(bundle, index, self.view, self.view_weights)
         has_hubness = hubness_file(self.view) in bundle.manifest.files
         matching = matching_of(bundle)
 
@@ -83,8 +89,12 @@ class Retrieve(Stage):
                 raise QueryError(f"hubness: the bundle has none of the view {own.view!r}; leave it at 0")
             queries = [e.query for e in expansions]
             seeds = seed_vectors(seed_index, seed_view, [(q, q.positive) for q in queries])
+            means_QD = np.stack([mean_of(vectors) for vectors in seeds])
+            if weights:
+                negative = seed_vectors(seed_index, seed_view, [(q, q.negative) for q in queries])
+                means_QD *= np.stack([weights.factors(*own) for own in zip(seeds, negative, strict=True)])
             found = index.search(
-                np.stack([mean_of(vectors) for vectors in seeds]),
+                means_QD,
                 max(own.k, *(q.wanted for q in queries)),
                 [[i for i in q.kept_out if i >= 0] for q in queries],
                 [allowed(e, bool(v.any()), matching) for e, v in zip(expansions, seeds, strict=True)],
@@ -96,6 +106,7 @@ class Retrieve(Stage):
                     e,
                     ranking=_ranking(e.ranking, one).head(max(own.k, e.query.wanted)),
                     degraded=e.degraded
+                    + ((f"{self.name}: {why_not}",) if why_not else ())
                     + unused(
                         self.name,
                         e.query,
