@@ -101,8 +101,8 @@ def worker(rank: int, world: int, folder: Path) -> None:
     found["resumed bfloat16"] = train(
         3, rank, world, origin=read, weights="bfloat16", resume=folder / "narrow"
     )
-    found["typing"] = train_typing(folder, rank, world)
     found["memory"] = opened_and_stepped(rank, world)
+    found["typing"] = train_typing(folder, rank, world)
     (folder / f"worker-{rank}.json").write_text(json.dumps(found))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
