@@ -18,6 +18,7 @@ class Code(StrEnum):
     FILE_MISSING = "file_missing"
     FILE_CUT_OFF = "file_cut_off"
     FILE_BROKEN = "file_broken"
+    FILE_TOO_LARGE = "file_too_large"
     LINE_TOO_LONG = "line_too_long"
     NOT_UTF8 = "not_utf8"
     NOT_JSON = "not_json"

@@ -22,6 +22,9 @@ from engine.storage.store import Store
 SUFFIXES = (".json", ".jsonl", ".parquet")
 _ENDINGS = f"{', '.join(SUFFIXES)} (the first two also compressed), or, in MESED's layout, {SUFFIX}"
 
+MAX_LIST = 1 << 27
+"""Bytes of a list in JSON, unpacked: it is read whole, and takes several times as much memory."""
+
 BATCH = 4096
 """Rows of a Parquet file that are held at once."""
 
@@ -93,7 +96,13 @@ def _records(file: Store) -> Iterator[tuple[int, Any]]:
                 yield position, record
             return
         with open_text(file) as stream:
-            records = json_records(b"".join(iter(lambda: stream.read(BLOCK), b"")))
+            content = bytearray()
+            while len(content) <= MAX_LIST and (block := stream.read(BLOCK)):
+                content += block
+            if len(content) > MAX_LIST:
+                yield 0, _too_large(file)
+                return
+            records = json_records(bytes(content))
     except BrokenStreamError as error:
         yield 0, error.refusal
         return
@@ -105,6 +114,15 @@ def _records(file: Store) -> Iterator[tuple[int, Any]]:
         yield 0, wrong_type("a query file must be a list of queries", records)
         return
     yield from enumerate(records, 1)
+
+
+def _too_large(file: Store) -> Refusal:
+    """Return the refusal of a list that memory may not hold."""
+    return Refusal(
+        Code.FILE_TOO_LARGE,
+        f"a list of more than {MAX_LIST >> 20} MiB ({file.size() >> 20} MiB on disk), which would be read "
+        "whole; make JSON lines of it, which are read one by one: jq -c '.[]' queries.json > queries.jsonl",
+    )
 
 
 def _parquet_rows(file: Store) -> Iterator[Any]:

@@ -9,12 +9,17 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from engine.errors import UserError
+from engine.memory import memory_limit
 from engine.queries.making.definitions import FineClass
 from engine.queries.making.hard_negatives import HardNegative, hard_negatives
 from engine.storage.store import machine_cache
 from engine.storage.workspace import Workspace
 from engine.vocabulary import read_removed
 from jobs import console
+
+MEMORY_A_BYTE = 12
+"""Bytes of memory for each byte of text: the texts twice, and 60 for a word, of six bytes, while the index is
+made (:mod:`engine.queries.making.hard_negatives`)."""
 
 
 class QueryVocabulary(NamedTuple):
@@ -48,7 +53,7 @@ def query_vocabulary(
     """Return the vocabulary of some fine classes: all their entities, and those of none that are near.
 
     An entity's text is its name and what :func:`engine.corpus.documents.documents` joins: its description
-    and its sentences. All texts are in memory.
+    and its sentences. All texts are in memory (:func:`check_memory`).
 
     Args:
         workspace: with the corpus.
@@ -57,7 +62,7 @@ def query_vocabulary(
         number: of hard negatives for each entity of a class.
 
     Raises:
-        UserError: every entity is of a class.
+        UserError: every entity is of a class, or this machine's memory does not hold the texts.
     """
     there = set(range(len(names))) - set(
         read_removed(workspace.entities.local_copy(machine_cache())).tolist()
@@ -69,6 +74,7 @@ def query_vocabulary(
             "--hard-negatives: every entity of the corpus is of a class that queries are made of; import the "
             "corpus with entities of no class, or leave this option out"
         )
+    check_memory(workspace)
     # It brings torch, which nothing else here needs.
     from engine.corpus.documents import documents
 
@@ -76,6 +82,32 @@ def query_vocabulary(
     with console.meter("entities of classes", len(members)) as meter:
         found = hard_negatives(texts, members, pool, number, meter.add)
     return QueryVocabulary(sorted(members), found, len(pool))
+
+
+def check_memory(workspace: Workspace) -> None:
+    """Check, before texts are read, that this machine's memory holds them and an index of their words.
+
+    Raises:
+        UserError: it does not; says how much they take.
+    """
+    texts = 0
+    for file, column in (
+        (workspace.entities, "description"),
+        *((m, "sentence") for m in workspace.mentions()),
+    ):
+        with file.open_input() as stream:
+            known = pq.read_metadata(stream)
+        place = known.schema.names.index(column)
+        groups = range(known.num_row_groups)
+        texts += sum(known.row_group(one).column(place).total_uncompressed_size for one in groups)
+    needed, there = texts * MEMORY_A_BYTE, memory_limit()
+    if needed > there:
+        raise UserError(
+            f"--hard-negatives: the corpus has {texts / 2**30:.1f} GiB of texts; with an index of all their "
+            f"words they take about {needed / 2**30:.0f} GiB of memory, and this machine has "
+            f"{there / 2**30:.0f}. Run it on one with more, import a part of the corpus into a workspace of "
+            "its own, or leave this option out"
+        )
 
 
 def vocabulary_lines(workspace: Workspace, vocabulary: QueryVocabulary) -> Iterator[str]:

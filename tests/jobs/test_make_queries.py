@@ -119,6 +119,15 @@ def vocabulary(root: Path) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def test_texts_that_memory_does_not_hold_are_refused_before_they_are_read(
+    corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.steps.query_vocabulary.memory_limit", lambda: 10_000)
+    assert make(corpus, "--hard-negatives", 3) == 2
+    assert "or leave this option out" in capsys.readouterr().err
+    assert not (corpus / "made").exists()
+
+
 def test_hard_negatives_are_imported_beside_the_classes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -313,6 +313,24 @@ def test_a_broken_file_does_not_hide_the_others(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_a_list_that_memory_may_not_hold_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    content = json.dumps([ultrawiki()]).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    (tmp_path / "b.jsonl").write_text(json.dumps({"id": "q", "positive": ["iron"]}))
+    monkeypatch.setattr(files, "BLOCK", 16)
+    monkeypatch.setattr(files, "MAX_LIST", len(content))
+    assert len(read(tmp_path).queries) == 2
+    monkeypatch.setattr(files, "MAX_LIST", len(content) - 1)
+    found = read(tmp_path)
+    assert [one.query.id for one in found.queries] == ["q"]
+    (refused,) = found.refused
+    assert (refused.position, refused.refusal.code) == (0, Code.FILE_TOO_LARGE)
+    assert "jq -c '.[]'" in refused.reason
+
+
 def test_a_parquet_file_is_read_some_rows_at_a_time_as_far_as_it_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
