@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup lock demo page browser test test-long lint style types docs bench
+.PHONY: setup lock demo page browser test test-long crash lint style types docs bench
 
 setup: $(READY)
 
@@ -81,6 +81,13 @@ test-long: setup browser
 	SEEDSET_TEST_EXAMPLES=500 $(BIN)/python -m pytest -m "not slow" -n 2 --timeout 3600
 	$(BIN)/python -m pytest $(SLOW)
 
+# Parts of a small cluster die while it works: five minutes, by a new seed. CRASH takes options, such as
+# CRASH="--seed 7 --seconds 3600".
+crash: setup
+	sample=$$(mktemp -d) && trap 'rm -rf "$$sample"' EXIT && \
+		$(BIN)/python -m examples.make_sample --class elements --output "$$sample/elements" && \
+		$(BIN)/python -m cluster.crasher --source "$$sample/elements" $(CRASH)
+
 lint: style types
 
 # All but the types: seconds.
@@ -122,3 +129,5 @@ bench: setup
 	$(BIN)/python -m benchmarks.serving_overload
 	$(BIN)/python -m benchmarks.serving_faults
 	$(BIN)/python -m benchmarks.serving_simulation
+	$(BIN)/python -m benchmarks.batch_faults
+	$(BIN)/python -m benchmarks.cluster_scaling

@@ -35,6 +35,9 @@ NODE_STORE_BYTES = 256 << 20
 PROXY_CALLBACK = ("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve.proxy.install:install")
 """Environment variable and value by which Serve's proxies get our limits, as in ``ray_cluster.yaml``."""
 
+HEALTH_TIMEOUT = ("RAY_health_check_timeout_ms", "60000")
+"""A node that answers late, as on a busy machine, is not dead; one whose process ended is known at once."""
+
 TRIES = 3
 """Times that a node is started, if it does not come up."""
 
@@ -65,7 +68,7 @@ class LocalCluster:
     _started: int = 0
 
     def add_node(self) -> None:
-        """Start one more node.
+        """Start one more node; to be called from the main thread, where Ray handles signals.
 
         Nodes of one machine share the session's folder. Each unpacks what a job ships into its own folder in
         it: Ray removes first what it finds there, which a job that began on another node may be running from.
@@ -147,8 +150,11 @@ def _tried(start: Callable[[], T]) -> T:
     """Start a node, again if it does not come up: on a busy machine a raylet misses time limits of Ray's own,
     which no setting changes."""
     for _ in range(TRIES - 1):
-        with suppress(Exception):  # Ray raises no narrower one
+        try:
             return start()
+        except Exception as error:
+            if type(error) is not Exception:  # what Ray raises of a time limit has no narrower one
+                raise
     return start()
 
 
@@ -171,6 +177,7 @@ def _environment() -> None:
     """Set what the nodes inherit: this Python first in PATH, our HTTP limits, token authentication."""
     quiet_environment()
     os.environ.setdefault(*PROXY_CALLBACK)
+    os.environ.setdefault(*HEALTH_TIMEOUT)
     binaries = Path(sys.executable).parent
     os.environ["PATH"] = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -86,6 +86,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "check-cluster": Entry("cluster.check", "Check a cluster file, and list the nodes connected."),
         "size": Entry("cluster.size", "Plan a cluster: nodes, memory, disk, with the arithmetic."),
         "local-cluster": Entry("cluster.local", "Run several Ray nodes on this machine."),
+        "crash": Entry(
+            "cluster.crasher", "Kill parts of a small cluster at work; check that nothing is lost."
+        ),
     },
 }
 """Every command by its name, under the heading of the list, in the order of a first use."""

@@ -1,0 +1,1 @@
+"""Kill parts of a cluster while it works, and check what must hold. Knows neither jobs nor serving."""

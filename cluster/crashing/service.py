@@ -1,0 +1,57 @@
+"""Serve the workspace on the cluster, by the command that a user runs."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.crashing.commands import seedset, tail
+from cluster.local import free_port
+from engine.errors import UserError
+
+READY_S, STOP_S = 300.0, 60.0
+
+OPTIONS = (
+    *("--replicas", 2, "--set", "ingress_replicas=2"),
+    *("--set", "num_cpus=0.2", "--set", "bundle_poll_interval_s=0.5"),
+    # What is lost is lost through a fault, not through a limit.
+    *("--set", "max_wait_s=600", "--set", "timeout_s=120"),
+)
+
+
+@contextmanager
+def service(workspace: Path, methods: Sequence[str], output: Path) -> Iterator[str]:
+    """Serve while the block runs; yields the address.
+
+    Args:
+        workspace: its folder.
+        methods: that are served.
+        output: file of what the command writes.
+
+    Raises:
+        UserError: it does not come up, or ended meanwhile; with what it wrote.
+    """
+    port = free_port()
+    words = seedset(
+        "serve", "--workspace", workspace, "--port", port, "--methods", ",".join(methods), *OPTIONS
+    )
+    with output.open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            end = time.monotonic() + READY_S
+            while "serving at" not in tail(output):
+                if process.poll() is not None or time.monotonic() > end:
+                    raise UserError(f"the service did not come up: {tail(output)}")
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+            if process.poll() is not None:
+                raise UserError(f"the service ended with status {process.returncode}: {tail(output)}")
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
