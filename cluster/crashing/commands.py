@@ -48,12 +48,16 @@ class Running:
 
     name: str
     log: Log
+    closed: bool = False
+    """Whether no command is begun any more."""
     _process: subprocess.Popen[bytes] | None = None
     _struck: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, words: Sequence[str]) -> tuple[Ended, str]:
-        """Run a command to its end; return how it ended, and all that it wrote."""
+        """Run a command to its end, unless it is closed; return how it ended, and all that it wrote."""
+        if self.closed:
+            return Ended(self.log.now(), self.name, -signal.SIGTERM, False), ""
         with tempfile.TemporaryFile() as output:
             with self._lock:
                 # Its own session: what a terminal sends to the crasher is not sent to it.
@@ -74,9 +78,10 @@ class Running:
         """Kill the command, all its processes, without a goodbye; return which it was, "" if none ran."""
         return self._end(signal.SIGKILL)
 
-    def terminate(self) -> None:
-        """Let the command end."""
-        self._end(signal.SIGTERM)
+    def close(self) -> str:
+        """Let the command end, and begin none after it; return which it was, "" if none ran."""
+        self.closed = True
+        return self._end(signal.SIGTERM)
 
     def expect_end(self) -> str:
         """Note that the command is ended from elsewhere; return which it was, "" if none runs."""

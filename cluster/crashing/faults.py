@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import Empty, Queue
 
 from cluster.crashing import victims
 from cluster.crashing.events import Log, Struck
@@ -16,6 +17,8 @@ from cluster.local import LocalCluster
 
 DOWN_S = 3.0
 """Time for which a node stays away."""
+
+LOOK_S = 0.2
 
 
 @dataclass
@@ -33,18 +36,33 @@ class Injector:
     batch: Batch
     training: Training
     log: Log
-    _nodes: threading.Lock = field(default_factory=threading.Lock)
+    _down: Queue[float] = field(default_factory=Queue)
+    """Of each node that died, the second at which another one is to come."""
 
     def follow(self, faults: Sequence[Fault], until_s: float) -> None:
-        """Let each fault come at its second, whatever the one before it takes; return at ``until_s``."""
+        """Let each fault come at its second, whatever the one before it takes; return at ``until_s``.
+
+        To be called from the main thread, in which nodes must be started.
+        """
         with ThreadPoolExecutor() as pool:
-            begun: list[Future[None]] = []
-            for fault in faults:
-                time.sleep(max(0.0, fault.at_s - self.log.now()))
-                begun.append(pool.submit(self._come, fault))
-            time.sleep(max(0.0, until_s - self.log.now()))
-            for one in begun:
-                one.result()
+            over = pool.submit(self._let_come, faults, until_s, pool)
+            while not over.done() or not self._down.empty():
+                with suppress(Empty):
+                    self._wait(self._down.get(timeout=LOOK_S))
+                    self.cluster.add_node()
+            over.result()
+
+    def _let_come(self, faults: Sequence[Fault], until_s: float, pool: ThreadPoolExecutor) -> None:
+        begun: list[Future[None]] = []
+        for fault in faults:
+            self._wait(fault.at_s)
+            begun.append(pool.submit(self._come, fault))
+        self._wait(until_s)
+        for one in begun:
+            one.result()
+
+    def _wait(self, until_s: float) -> None:
+        time.sleep(max(0.0, until_s - self.log.now()))
 
     def _come(self, fault: Fault) -> None:
         at = self.log.now()
@@ -53,10 +71,10 @@ class Injector:
     def _strike(self, fault: Fault) -> str:
         """Return what died, "" if there was nothing of the kind."""
         if fault.kind == "raylet":
-            with self._nodes:
-                died = self.cluster.kill_node(fault.picked(self.cluster.worker_nodes))
-                time.sleep(DOWN_S)
-                self.cluster.add_node()
+            if not (nodes := self.cluster.worker_nodes):  # all are down
+                return ""
+            died = self.cluster.kill_node(fault.picked(nodes))
+            self._down.put(self.log.now() + DOWN_S)
             return died
         if fault.kind == "publisher":
             return self.publisher.running.strike()

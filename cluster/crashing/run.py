@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -60,12 +61,16 @@ def run(
             watching = pool.submit(pointer.watch, stop_watching := threading.Event())
             working = [pool.submit(one.work, stop) for one in (publisher, batch, training)]
             working += [pool.submit(clients.load, url, asked, METHODS, log, stop) for _ in range(callers)]
+            places = [publisher.running, batch.running, training.running]
             try:
                 Injector(cluster, publisher, batch, training, log).follow(faults, seconds)
-            finally:
                 stop.set()
-                _end(working, [publisher.running, batch.running, training.running], log)
-                stop_watching.set()
+                _end(working, places, log)
+            finally:
+                for event in (stop, stop_watching):
+                    event.set()
+                for place in places:
+                    place.close()
             watching.result()
         pointer.look()
     return log
@@ -76,11 +81,9 @@ def _end(working: list[Future[None]], places: list[Running], log: Log) -> None:
     _, left = wait(working, END_S)
     if left:
         for place in places:
-            if place.expect_end():
-                log.add(
-                    Ended(log.now(), place.name, -1, False, f"had not ended {END_S:g} s after the last fault")
-                )
-            place.terminate()
+            if place.close():
+                late = f"had not ended {END_S:g} s after the last fault"
+                log.add(Ended(log.now(), place.name, -signal.SIGTERM, False, late))
     for one in working:
         one.result()
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 TITLES: Mapping[str, tuple[str, ...]] = {
     "worker": ("ray::MapWorker", "ray::RayTrainWorker"),
     "replica": ("ray::ServeReplica:",),
-    "proxy": ("ray::ProxyActor",),
+    "proxy": ("ray::ProxyActor", "ray::SERVE_PROXY_ACTOR"),
 }
 """Beginnings of what Ray calls the processes that a kind of fault kills."""
 

@@ -76,6 +76,14 @@ def test_a_command_that_ends_and_one_that_is_killed_are_told_apart(log: Log) -> 
     assert [one.killed for one in log.of(Ended)] == [False, True]
 
 
+def test_a_closed_place_begins_nothing(log: Log) -> None:
+    place = Running("batch", log)
+    assert place.close() == ""
+    ended, written = place.run([sys.executable, "-c", "print('made=1')"])
+    assert (ended.killed, written) == (False, "")
+    assert log.of(Ended) == []
+
+
 def test_the_log_holds_the_events_on_the_disk_too(log: Log, tmp_path: Path) -> None:
     log.add(Struck(5.0, "raylet", "node 1"))
     log.add(Pointed(6.0, "one"))
