@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engine.chat.messages import ChatAnswer, ChatRequest
+from engine.chat.messages import Answer, Request
 from engine.chat.settings import ChatError, ChatSettings, variable
 from engine.errors import StorageError
 from engine.storage.store import Store
@@ -68,7 +68,7 @@ class Budget:
         """Return what was spent so far, what is held included."""
         return self._read()[0]
 
-    def hold(self, request: ChatRequest) -> None:
+    def hold(self, request: Request[Answer]) -> None:
         """Count a request before it is sent, at the most that it can cost.
 
         Raises:
@@ -83,7 +83,7 @@ class Budget:
 
         self._change(held)
 
-    def settle(self, request: ChatRequest, answer: ChatAnswer | None) -> None:
+    def settle(self, request: Request[Answer], answer: Answer | None) -> None:
         """Put what a request did cost in the place of what was held.
 
         Args:

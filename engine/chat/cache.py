@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from pydantic import ValidationError
 
-from engine.chat.messages import ChatAnswer, ChatRequest
+from engine.chat.messages import Answer, Request
 from engine.errors import StorageError
 from engine.storage.store import Store
+
+A = TypeVar("A", bound=Answer)
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,11 @@ class AnswerCache:
 
     folder: Store
 
-    def file(self, request: ChatRequest) -> Store:
+    def file(self, request: Request[Answer]) -> Store:
         """Return where the answer to a request is, or will be."""
         return self.folder / request.key[:2] / f"{request.key}.json"
 
-    def get(self, request: ChatRequest) -> ChatAnswer | None:
+    def get(self, request: Request[A]) -> A | None:
         """Return the answer to a request, None if there is none.
 
         Raises:
@@ -39,7 +42,7 @@ class AnswerCache:
         content = self.file(request).read_if_there()
         return None if content is None else self._read(request, content)
 
-    def put(self, request: ChatRequest, answer: ChatAnswer) -> ChatAnswer:
+    def put(self, request: Request[A], answer: A) -> A:
         """Keep an answer; return the one that is kept: another worker's, where that one was first."""
         entry = {"request": request.body, "answer": answer.model_dump()}
         content = json.dumps(entry, ensure_ascii=False, indent=1, sort_keys=True).encode() + b"\n"
@@ -47,12 +50,12 @@ class AnswerCache:
             return answer
         return self.get(request) or answer
 
-    def _read(self, request: ChatRequest, content: bytes) -> ChatAnswer:
+    def _read(self, request: Request[A], content: bytes) -> A:
         file = self.file(request)
         way_out = "delete the file, and the prompt is sent again"
         try:
             entry = json.loads(content)
-            answer = ChatAnswer.model_validate(entry["answer"])
+            answer = cast(A, request.answer_type.model_validate(entry["answer"]))
             asked = entry["request"]
         except (ValidationError, ValueError, KeyError, TypeError, RecursionError):
             raise StorageError(f"{file.uri}: no answer that was kept here, or cut off; {way_out}") from None

@@ -6,15 +6,18 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from engine.chat.budget import FILE, Budget, Spent
 from engine.chat.cache import AnswerCache
 from engine.chat.client import Account, ChatClient, Clock
-from engine.chat.messages import ChatAnswer, ChatRequest
+from engine.chat.messages import Answer, Request
 from engine.chat.settings import ChatDeadlineError, ChatError, ChatSettings, variable
 from engine.query import Deadline
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
+
+A = TypeVar("A", bound=Answer)
 
 RESTING_S = 5.0
 """Seconds in which an endpoint that failed is not asked again: each prompt would wait for it anew."""
@@ -40,7 +43,7 @@ class Chat:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._failed: tuple[float, ChatError] | None = None
-        self._client: ChatClient | None = None
+        self._clients: dict[str, ChatClient] = {}
 
     @classmethod
     def open(cls, settings: ChatSettings, default_folder: Store, clock: Clock | None = None) -> Chat:
@@ -66,7 +69,7 @@ class Chat:
         counted = f"{spent.requests} requests, {spent.tokens} tokens{money}"
         return f"chat: {counted} are counted in {self.budget.file.uri}"
 
-    def ask(self, request: ChatRequest, deadline: Deadline | None = None) -> ChatAnswer:
+    def ask(self, request: Request[A], deadline: Deadline | None = None) -> A:
         """Return the answer to a prompt.
 
         Raises:
@@ -88,7 +91,7 @@ class Chat:
             )
         self._check_rested()
         try:
-            answer = self._opened().ask(request, deadline)
+            answer = self._opened(request.path).ask(request, deadline)
         except ChatDeadlineError:
             raise
         except ChatError as error:
@@ -111,11 +114,12 @@ class Chat:
         if self._failed is not None and self.clock.now() < self._failed[0]:
             raise type(self._failed[1])(str(self._failed[1]), public=self._failed[1].public)
 
-    def _opened(self) -> ChatClient:
+    def _opened(self, path: str) -> ChatClient:
         with self._lock:
-            if self._client is None:
-                self._client = ChatClient(self.settings, self.clock, _SharedAccount(self.budget, self._count))
-            return self._client
+            if path not in self._clients:
+                there = self.settings.model_copy(update={"url": self.settings.address(path)})
+                self._clients[path] = ChatClient(there, self.clock, _SharedAccount(self.budget, self._count))
+            return self._clients[path]
 
     def _count(self, **more: int) -> None:
         with self._lock:
@@ -135,7 +139,7 @@ class _SharedAccount(Account):
         self._changed = threading.Condition()
         self._under_way = 0
 
-    def begin(self, request: ChatRequest) -> None:
+    def begin(self, request: Request[Answer]) -> None:
         """Hold the most that an attempt can cost.
 
         Raises:
@@ -153,7 +157,7 @@ class _SharedAccount(Account):
             self._under_way += 1
         self._count(requests=1)
 
-    def known(self, request: ChatRequest, answer: ChatAnswer | None) -> None:
+    def known(self, request: Request[Answer], answer: Answer | None) -> None:
         """Put what an attempt did cost in the place of what was held."""
         self._budget.settle(request, answer)
         if answer is not None:

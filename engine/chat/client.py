@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
 from engine.chat.exchange import Connections, Exchange, LateError, Response, TooLargeError
 from engine.chat.messages import (
-    ChatAnswer,
-    ChatRequest,
+    Answer,
     MalformedError,
     Problem,
-    read_completion,
+    Request,
     read_problem,
 )
 from engine.chat.settings import (
@@ -31,6 +31,8 @@ from engine.chat.settings import (
 )
 from engine.external_errors import first_line
 from engine.query import Deadline
+
+A = TypeVar("A", bound=Answer)
 
 AGAIN = (408, 409, 425, 429)
 """Statuses below 500 after which the same prompt may be answered; those from 500 all may pass."""
@@ -89,10 +91,10 @@ class _AgainError(Exception):
 class Account:
     """Is told of every attempt; this one keeps no account."""
 
-    def begin(self, request: ChatRequest) -> None:
+    def begin(self, request: Request[Answer]) -> None:
         """Allow an attempt, or refuse it by an error."""
 
-    def known(self, request: ChatRequest, answer: ChatAnswer | None) -> None:
+    def known(self, request: Request[Answer], answer: Answer | None) -> None:
         """Note what an attempt cost: that of its answer, or nothing.
 
         Not called where the prompt was taken and no answer came: then what it cost is not known.
@@ -107,7 +109,7 @@ class ChatClient:
     """A client of one endpoint. Several threads may use it at once.
 
     Args:
-        settings: of the endpoint.
+        settings: of the endpoint; ``url`` is where requests are posted.
         clock: replaced in tests.
         account: is told of every attempt.
     """
@@ -123,7 +125,7 @@ class ChatClient:
         """Close the connections."""
         self._connections.close()
 
-    def ask(self, request: ChatRequest, deadline: Deadline | None = None) -> ChatAnswer:
+    def ask(self, request: Request[A], deadline: Deadline | None = None) -> A:
         """Return the answer to a prompt.
 
         Args:
@@ -190,7 +192,7 @@ class ChatClient:
             ) from None
         self.clock.sleep(min(wait, max(self.settings.longest_pause, error.pause)))
 
-    def _attempt(self, request: ChatRequest, deadline: Deadline | None) -> ChatAnswer:
+    def _attempt(self, request: Request[A], deadline: Deadline | None) -> A:
         """Send a prompt once; the whole exchange is given up when its time is over."""
         try:
             seconds = self._seconds(deadline)  # other prompts may have been waited for at a cap
@@ -206,7 +208,7 @@ class ChatClient:
             raise
         if response.status == HTTPStatus.OK:
             try:
-                answer = read_completion(response.body, self.settings.key.get_secret_value())
+                answer = request.read(response.body, self.settings.key.get_secret_value())
             except MalformedError as error:
                 raise _AgainError("the answer cannot be used", str(error)) from None
             self.account.known(request, answer)

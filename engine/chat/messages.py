@@ -1,14 +1,16 @@
-"""Define what is asked of a chat model and what it answers, and read the JSON of completions."""
+"""Define what is asked of an endpoint and what it answers, and read the JSON of chat completions."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from engine.chat.settings import COMPLETIONS
 from engine.refusals import encodable
 from engine.storage.parts import content_key
 
@@ -26,8 +28,88 @@ class Message(NamedTuple):
     content: str
 
 
+class Answer(BaseModel):
+    """What an endpoint answers.
+
+    Attributes:
+        model: the model that answered, as the endpoint names it.
+        prompt_tokens: counted by the endpoint; None where it does not count.
+        answer_tokens: likewise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = ""
+    prompt_tokens: int | None = Field(default=None, ge=0)
+    answer_tokens: int | None = Field(default=None, ge=0)
+
+
+A_co = TypeVar("A_co", bound=Answer, covariant=True)
+
+
+class Request(ABC, Generic[A_co]):
+    """What is sent, with all that its answer depends on.
+
+    Attributes:
+        path: where it is sent, below the base address.
+        answer_type: of what comes back.
+        model: the name that the endpoint knows.
+        max_tokens: of the answer.
+    """
+
+    path: ClassVar[str]
+    answer_type: ClassVar[type[Answer]]
+    model: str
+    max_tokens: int
+
+    @property
+    @abstractmethod
+    def body(self) -> dict[str, Any]:
+        """The JSON object that is sent."""
+
+    @cached_property
+    def key(self) -> str:
+        """The name of the answer in a cache: a digest of all that is sent, the order of keys apart."""
+        return content_key(json.dumps(self.body, sort_keys=True, ensure_ascii=False, separators=(",", ":")))
+
+    @property
+    @abstractmethod
+    def most_prompt_tokens(self) -> int:
+        """Bound of the prompt's tokens from above: none is shorter than a byte."""
+
+    @abstractmethod
+    def about(self) -> str:
+        """Return a short line that names the prompt in an error."""
+
+    @abstractmethod
+    def read(self, body: bytes, hidden: str = "") -> A_co:
+        """Return the answer that a response of status 200 holds.
+
+        Args:
+            body: of the response.
+            hidden: a key, which a gateway may repeat in what it calls an answer.
+
+        Raises:
+            MalformedError: it holds none.
+        """
+
+
+class ChatAnswer(Answer):
+    """A model's answer.
+
+    Attributes:
+        content: its text; "" where it gave none.
+        finish: why it ended: "stop", "length" (cut off at the most tokens), "content_filter" …
+        refusal: what it said in place of an answer.
+    """
+
+    content: str
+    finish: str = ""
+    refusal: str = ""
+
+
 @dataclass(frozen=True)
-class ChatRequest:
+class ChatRequest(Request[ChatAnswer]):
     """A prompt with all that its answer depends on.
 
     Args:
@@ -40,6 +122,9 @@ class ChatRequest:
         json_object: ask for an answer that is a JSON object.
         tokens_field: how ``max_tokens`` is called.
     """
+
+    path: ClassVar[str] = COMPLETIONS
+    answer_type: ClassVar[type[Answer]] = ChatAnswer
 
     model: str
     messages: tuple[Message, ...]
@@ -62,11 +147,6 @@ class ChatRequest:
             **({"response_format": {"type": "json_object"}} if self.json_object else {}),
         }
 
-    @cached_property
-    def key(self) -> str:
-        """The name of the answer in a cache: a digest of all that is sent, the order of keys apart."""
-        return content_key(json.dumps(self.body, sort_keys=True, ensure_ascii=False, separators=(",", ":")))
-
     @property
     def most_prompt_tokens(self) -> int:
         """Bound of the prompt's tokens from above: none is shorter than a byte; a message has a few more."""
@@ -74,30 +154,17 @@ class ChatRequest:
 
     def about(self) -> str:
         """Return the beginning of the last message, to name the prompt in an error."""
-        text = " ".join(encodable(self.messages[-1].content).split())
-        return repr(text if len(text) <= 120 else f"{text[:60]} … {text[-60:]}")
+        return shortened(self.messages[-1].content)
+
+    def read(self, body: bytes, hidden: str = "") -> ChatAnswer:
+        """See :class:`Request`."""
+        return read_completion(body, hidden)
 
 
-class ChatAnswer(BaseModel):
-    """A model's answer.
-
-    Attributes:
-        content: its text; "" where it gave none.
-        finish: why it ended: "stop", "length" (cut off at the most tokens), "content_filter" …
-        refusal: what it said in place of an answer.
-        model: the model that answered, as the endpoint names it.
-        prompt_tokens: counted by the endpoint; None where it does not count.
-        answer_tokens: likewise.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    content: str
-    finish: str = ""
-    refusal: str = ""
-    model: str = ""
-    prompt_tokens: int | None = Field(default=None, ge=0)
-    answer_tokens: int | None = Field(default=None, ge=0)
+def shortened(text: str) -> str:
+    """Return the beginning and the end of a text on one line, in quotes."""
+    text = " ".join(encodable(text).split())
+    return repr(text if len(text) <= 120 else f"{text[:60]} … {text[-60:]}")
 
 
 class MalformedError(ValueError):
@@ -114,14 +181,16 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
-class _Usage(BaseModel):
+class Usage(BaseModel):
+    """Tokens as an endpoint counts them."""
+
     prompt_tokens: int | None = Field(default=None, ge=0)
     completion_tokens: int | None = Field(default=None, ge=0)
 
 
 class _Completion(BaseModel):
     choices: list[_Choice]
-    usage: _Usage | None = None
+    usage: Usage | None = None
     model: str | None = None
 
 
@@ -135,27 +204,13 @@ def read_completion(body: bytes, hidden: str = "") -> ChatAnswer:
     Raises:
         MalformedError: it is not UTF-8, not JSON, cut off, or has no choice.
     """
-    try:
-        parsed = json.loads(body.decode("utf-8-sig"))
-        found = _Completion.model_validate(parsed)
-    except UnicodeDecodeError as error:
-        raise MalformedError(f"it is not UTF-8 (byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise MalformedError(f"it is not JSON, or cut off ({error})") from None
-    except RecursionError:
-        raise MalformedError("its JSON is nested too deeply") from None
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        raise MalformedError(f"it is no chat completion ({place}: {first['msg']})") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise MalformedError(f"its JSON cannot be read ({error})") from None
+    found = parsed(body, _Completion, "chat completion")
     if not found.choices:
         raise MalformedError("it has no choice")
-    choice, usage = found.choices[0], found.usage or _Usage()
+    choice, usage = found.choices[0], found.usage or Usage()
 
     def text(given: str | None) -> str:
-        return _without(encodable(given or ""), hidden if len(hidden) >= LONG_KEY else "")
+        return without_key(given or "", hidden)
 
     return ChatAnswer(
         content=text(choice.message.content),
@@ -165,6 +220,36 @@ def read_completion(body: bytes, hidden: str = "") -> ChatAnswer:
         prompt_tokens=usage.prompt_tokens,
         answer_tokens=usage.completion_tokens,
     )
+
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def parsed(body: bytes, form: type[Parsed], what: str) -> Parsed:
+    """Return a response's JSON in a form.
+
+    Raises:
+        MalformedError: it is not UTF-8, not JSON, cut off, or not ``what`` it should be.
+    """
+    try:
+        return form.model_validate(json.loads(body.decode("utf-8-sig")))
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"it is not UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise MalformedError(f"it is not JSON, or cut off ({error})") from None
+    except RecursionError:
+        raise MalformedError("its JSON is nested too deeply") from None
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise MalformedError(f"it is no {what} ({place}: {first['msg']})") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise MalformedError(f"its JSON cannot be read ({error})") from None
+
+
+def without_key(text: str, hidden: str) -> str:
+    """Return a text of an answer that can be stored, without the key, if this is no word."""
+    return _without(encodable(text), hidden if len(hidden) >= LONG_KEY else "")
 
 
 class Problem(NamedTuple):

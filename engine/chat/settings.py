@@ -18,7 +18,11 @@ from engine.errors import QueryError, UserError
 
 PREFIX = "SEEDSET_CHAT_"
 COMPLETIONS = "/chat/completions"
-"""The end of the address that is asked, below the base address that providers name."""
+"""The end of the address that chats are posted to, below the base address that providers name."""
+
+
+SCORES = "/completions"
+"""The end of the address that names are scored at."""
 
 
 class ChatError(UserError):
@@ -165,6 +169,10 @@ class ChatSettings(BaseModel):
                 f"{variable('url')}: would send the key in the clear; write https://, or unset "
                 f"{variable('key')} if the endpoint takes none"
             )
+
+    def address(self, path: str) -> str:
+        """Return the address below the base address that a kind of request is posted to."""
+        return self.url.removesuffix(COMPLETIONS) + path
 
     def missing(self, model: str) -> str:
         """Return which variable is not set without which nothing can be asked; "" if none is.

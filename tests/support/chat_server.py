@@ -90,8 +90,8 @@ class _Trickle(io.BytesIO):
 class ChatServer:
     """Gives the replies one after the other, the last one again and again; notes what it was asked."""
 
-    def __init__(self, replies: Sequence[Reply] | Answering) -> None:
-        self._replies = replies
+    def __init__(self, replies: Sequence[Reply] | Answering, path: str = "/v1/chat/completions") -> None:
+        self._replies, self._path = replies, path
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self._lock = threading.Lock()
@@ -121,7 +121,7 @@ class ChatServer:
             place = len(self.requests)
             self.requests.append(asked)
             self.headers.append({name.lower(): value for name, value in handler.headers.items()})
-        assert handler.path == "/v1/chat/completions"
+        assert handler.path == self._path
         replies = self._replies
         reply = replies(asked) if callable(replies) else replies[min(place, len(replies) - 1)]
         handler.close_connection = True
@@ -153,10 +153,14 @@ class ChatServer:
 
 @contextmanager
 def chat_server(
-    monkeypatch: pytest.MonkeyPatch, replies: Sequence[Reply] | Answering, **variables: object
+    monkeypatch: pytest.MonkeyPatch,
+    replies: Sequence[Reply] | Answering,
+    path: str = "/v1/chat/completions",
+    /,
+    **variables: object,
 ) -> Iterator[ChatServer]:
     """Run a stand-in, to which the environment points; ``variables`` are SEEDSET_CHAT_… without that."""
-    with ChatServer(replies) as server:
+    with ChatServer(replies, path) as server:
         given = {"url": server.url, "model": MODEL, "key": KEY, **variables}
         for name, value in given.items():
             monkeypatch.setenv(f"SEEDSET_CHAT_{name.upper()}", str(value))

@@ -7,12 +7,13 @@ import re
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 
 from engine.chat.client import Account, ChatClient
-from engine.chat.messages import ChatAnswer, ChatRequest, Message
+from engine.chat.messages import Answer, ChatRequest, Message, Request
 from engine.chat.settings import ChatDeadlineError, ChatError, ChatRefusalError, ChatSettings
 from engine.query import Deadline
 from tests.support.chat_server import KEY, ChatServer, FakeClock, Reply, completion, problem
@@ -29,9 +30,9 @@ class Kept(Account):
     """An account that keeps what it is told."""
 
     def __init__(self) -> None:
-        self.settled: list[ChatAnswer | None] = []
+        self.settled: list[Answer | None] = []
 
-    def known(self, request: ChatRequest, answer: ChatAnswer | None) -> None:
+    def known(self, request: Request[Answer], answer: Answer | None) -> None:
         self.settled.append(answer)
 
 
@@ -229,7 +230,7 @@ def test_a_deadline_ends_attempts(remaining: float, replies: Sequence[Reply]) ->
 
 def test_no_prompt_is_sent_past_the_deadline_after_a_wait_at_a_cap() -> None:
     class SlowAccount(Kept):
-        def begin(self, request: ChatRequest) -> None:
+        def begin(self, request: Request[Answer]) -> None:
             time.sleep(0.03)
 
     kept = SlowAccount()
@@ -327,6 +328,6 @@ def test_the_key_of_a_request_is_of_all_that_is_sent_and_of_nothing_else() -> No
         ChatRequest("stand-in", ASKED.messages, 50, seed=1, tokens_field="max_completion_tokens"),
     ]
     assert len({ASKED.key, *(one.key for one in others)}) == len(others) + 1
-    assert ChatRequest(**{name: getattr(ASKED, name) for name in ASKED.__dataclass_fields__}).key == ASKED.key
+    assert replace(ASKED).key == ASKED.key
     assert ASKED.most_prompt_tokens >= len("jsonGröße?".encode())
     assert json.dumps(ASKED.body)

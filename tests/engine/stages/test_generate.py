@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from engine.entity_types import TYPES, EntityTypes
-from engine.errors import BundleError, QueryError, UnknownAttributeError
+from engine.errors import BundleError, QueryError, UnknownAttributeError, UserError
 from engine.generation.artifacts import open_artifacts
 from engine.generation.prompts import list_prompt
 from engine.generation.trie_scores import name_logprobs
@@ -25,6 +25,8 @@ from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from tests.support.bundles import publish_vectors, write_entities
+from tests.support.chat_server import MODEL, chat_server
+from tests.support.completions import PATH, echoed
 from tests.support.language_models import tiny_model
 
 NAMES = [f"San {c}{d}" for c in "ABCDEFGH" for d in ("an", "an Jose", "iego", "alvador", "arino")]
@@ -446,3 +448,37 @@ def test_where_there_is_nothing_to_look_ahead_to_it_is_said(tmp_path: Path) -> N
 def test_a_search_without_the_trie_cannot_look_ahead() -> None:
     with pytest.raises(ValidationError, match="set lookahead to 0, or constrained to true"):
         Generate(lookahead=1, constrained=False)
+
+
+def test_an_endpoints_model_ranks_as_the_bundles(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the whole vocabulary, which is what an endpoint tells."""
+    recalled = [5, 30, 2, 17, 9]
+    stage = GenerativeRerank(prompts=2, scores="endpoint", alone=True)
+    assert stage.needs() == ()
+    assert "SEEDSET_CHAT_MODEL is not set" in stage.unavailable()
+    artifacts = open_artifacts(bundle)
+    with chat_server(monkeypatch, echoed(artifacts.model), PATH, cache=bundle.folder / "kept") as server:
+        assert (stage.settled().model, stage.source()) == (MODEL, f"{server.url}/completions")
+        worker = stage.open(bundle)
+        (ranked,) = worker(asked(Q, ids=recalled))
+        assert "chat: 4 requests" in stage.account(bundle)
+        prompts = {text for one in server.requests for text in one["prompt"]}
+    assert len(prompts) == 2 * 2 * len(recalled)
+    assert counts_of(worker)["requests"] == len(server.requests) == 4
+    g = np.zeros(len(recalled))
+    sub = artifacts.trie.restrict(np.array(recalled))
+    for sign, seeds in ((1, Q.positive), (-1, Q.negative)):
+        random = np.random.default_rng([13, *seeds])
+        for _ in range(2):
+            text = list_prompt([NAMES[i] for i in random.permutation(seeds)[:3]])
+            (one,) = name_logprobs(artifacts.model, [artifacts.model.encode(text)], [sub], "vocabulary")
+            g += sign * one.logprobs[np.searchsorted(one.ids, recalled)] / 2
+    order = np.argsort(-g)
+    assert ranked.ranking.ids.tolist() == [recalled[i] for i in order]
+    np.testing.assert_allclose(ranked.ranking.evidence["generation"], g[order], atol=1e-3)
+
+
+def test_an_endpoint_that_is_not_named_is_said(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEDSET_CHAT_MODEL", "x")
+    with pytest.raises(UserError, match="GenerativeRerank: SEEDSET_CHAT_URL is not set"):
+        GenerativeRerank(scores="endpoint").open(bundle)
