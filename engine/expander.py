@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from engine.errors import QueryError
 from engine.plugins import find_method
-from engine.queries.fields import ShownFields
+from engine.queries.fields import NewSeed, Seed, SeedSides, ShownFields
 from engine.query import Expansion, Options, Query, Value
 from engine.stages.base import LocalPipeline, Pipeline, Stage
 from engine.stages.options import change, checked_options, offered
@@ -100,8 +100,8 @@ class Expander:
 
     def expand(
         self,
-        positive: Sequence[str | int],
-        negative: Sequence[str | int] = (),
+        positive: Sequence[str | int | Mapping[str, Any]] = (),
+        negative: Sequence[str | int | Mapping[str, Any]] = (),
         top_k: int = 50,
         filters: Mapping[str, Any] | None = None,
         class_name: str = "",
@@ -113,8 +113,9 @@ class Expander:
         """Return entities like the positive seeds and unlike the negative ones, best first.
 
         Args:
-            positive: names, aliases or ids; at least one.
-            negative: likewise; may be empty.
+            positive: names, aliases or ids, or ``{"name": "Japan", "weight": 2}`` (or ``id``). Without any,
+                some methods rank by the negative seeds alone.
+            negative: likewise.
             top_k: entities wanted.
             filters: only entities that fulfil them, as in a request (:mod:`engine.queries.filters`):
                 ``{"continent": ["Asia"], "founded": {"lt": "1900"}}``.
@@ -146,12 +147,13 @@ class Expander:
         if alone := next((name for name, value in given.items() if isinstance(value, str)), None):
             raise QueryError(f"{alone}: {given[alone]!r} is one text; give a list of them")
         shared, unlike = (tuple((n, tuple(v)) for n, v in values.items()) for values in by_attribute.values())
-        fields = _shown_fields({**shown, "filter": filters or {}})
+        fields = _fields({**shown, "filter": filters or {}, "positive": positive, "negative": negative})
+        sides = SeedSides(self._seed)
         changed: Options = checked_options(self.stages, options or {})
         query = Query(
             "query",
-            seeds(positive, "positive"),
-            seeds(negative, "negative"),
+            sides.take("positive", fields.positive),
+            sides.take("negative", fields.negative),
             top_k,
             fields.filter,
             class_name=class_name,
@@ -160,6 +162,7 @@ class Expander:
             options=changed,
             exclude=seeds(fields.exclude, "exclude"),
             selection=fields.selection,
+            weights=sides.unlike_one,
         )
         (expansion,) = self.pipeline([query], strict=True)
         found, e = self._named(expansion), expansion
@@ -168,6 +171,14 @@ class Expander:
     def __call__(self, queries: Sequence[Query]) -> list[Expansion]:
         """Return one expansion a query, in order: the form that evaluation takes, without names."""
         return self.pipeline(queries)
+
+    def _seed(self, given: str | int | NewSeed, side: str, place: int) -> int:
+        if isinstance(given, NewSeed):
+            raise QueryError(
+                f"{side}.{place}: {given.name!r} is not of the vocabulary; new entities are taken "
+                "by the service and in tables (seedset serve, seedset expand)"
+            )
+        return self.vocabulary.resolve(given, f"{side}.{place}")
 
     def _named(self, expansion: Expansion) -> list[RankedEntity]:
         ranking, names = expansion.ranking, self.vocabulary.names
@@ -182,10 +193,19 @@ class Expander:
         ]
 
 
-def _shown_fields(given: Mapping[str, Any]) -> ShownFields:
-    """Return what is asked of the ranking, checked as a request's fields are (QueryError)."""
+class _Asked(ShownFields, BaseModel):
+    """The fields of a call that a request has, too."""
+
+    positive: list[Seed] = []
+    negative: list[Seed] = []
+
+
+def _fields(given: Mapping[str, Any]) -> _Asked:
+    """Return what is asked, checked as a request's fields are (QueryError)."""
     try:
-        return ShownFields.model_validate(dict(given))
+        return _Asked.model_validate(
+            {**given, **{side: list(given[side]) for side in ("positive", "negative")}}
+        )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<"))

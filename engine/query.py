@@ -25,11 +25,14 @@ MAX_TOP_K = 10_000
 MAX_EXCLUDED = 10_000
 """Entities that a query may keep out of its answer: a curator's accepted and rejected ones, say."""
 
+MAX_WEIGHT = 1000.0
+
 MAX_SENTENCES = 16
 """Sentences of a seed that the vocabulary does not hold."""
 
 Ids = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
+Weights = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +115,12 @@ class Query:
             :meth:`engine.stages.base.Stage.asked`.
         exclude: entity ids that are never in the answer; they are no seeds.
         selection: what of the ranking is shown.
+        weights: of seeds, beside others of their kind, where they are not 1 each; a seed of the weight 0 is
+            none. Where all of a kind weigh the same, they are as if none was given.
 
     Raises:
-        QueryError: no positive seed, a seed on both sides, too many seeds or excluded entities, ``top_k`` and
-            what is passed over out of bounds.
+        QueryError: no seed, a seed on both sides, a weight out of bounds or of no seed, too many seeds or
+            excluded entities, ``top_k`` and what is passed over out of bounds.
     """
 
     id: str
@@ -131,11 +136,12 @@ class Query:
     options: Options = ()
     exclude: tuple[int, ...] = ()
     selection: Selection = Selection()
+    weights: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         where = f"query {self.id!r}"
-        if not self.positive:
-            raise QueryError(f"{where}: give at least one positive seed")
+        if not self.seeds:
+            raise QueryError(f"{where}: give at least one positive seed, or a negative one")
         if max(len(self.positive), len(self.negative)) > MAX_SEEDS:
             raise QueryError(f"{where}: at most {MAX_SEEDS} seeds of a kind are taken")
         if both := set(self.positive) & set(self.negative):
@@ -155,6 +161,12 @@ class Query:
             )
         object.__setattr__(self, "positive", tuple(dict.fromkeys(self.positive)))
         object.__setattr__(self, "negative", tuple(dict.fromkeys(self.negative)))
+        for seed, weight in self.weights:
+            if seed not in self.seeds or not 0 < weight <= MAX_WEIGHT:
+                raise QueryError(
+                    f"{where}: the weight {weight} of {seed} is of no seed, or not in 0..{MAX_WEIGHT:g}"
+                )
+        object.__setattr__(self, "weights", self._unequal())
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -170,6 +182,18 @@ class Query:
     def wanted(self) -> int:
         """Entities that must be ranked: those shown, and those passed over before them."""
         return self.selection.offset + self.top_k
+
+    def weights_of(self, seeds: Sequence[int]) -> Weights | None:
+        """Return the weights of some seeds, float64 [M]; None where all of them weigh the same."""
+        known = dict(self.weights)
+        found = [known.get(seed, 1.0) for seed in seeds]
+        return np.array(found) if len(set(found)) > 1 else None
+
+    def _unequal(self) -> tuple[tuple[int, float], ...]:
+        """Return the weights of the kinds of seeds that do not all weigh the same."""
+        unequal = [kind for kind in (self.positive, self.negative) if self.weights_of(kind) is not None]
+        kept = {seed for kind in unequal for seed in kind}
+        return tuple((seed, weight) for seed, weight in self.weights if seed in kept and weight != 1)
 
     def seed_names(self, seeds: Sequence[int], names: Sequence[str]) -> list[str]:
         """Return the names of some of the query's seeds, given those of the vocabulary by id."""
@@ -247,6 +271,7 @@ def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
             "options": json.dumps(dict(e.query.options)) if e.query.options else "",
             "exclude": list(e.query.exclude),
             "selection": _changed(e.query.selection),
+            "weights": json.dumps(e.query.weights) if e.query.weights else "",
             "entity_ids": e.ranking.ids,
             "scores": e.ranking.scores,
             "evidence_names": list(e.ranking.evidence),
@@ -282,6 +307,7 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
                 # What was written by an earlier version has no such columns.
                 exclude=tuple(int(i) for i in row.get("exclude") or ()),
                 selection=Selection(**json.loads(row.get("selection") or "{}")),
+                weights=tuple((seed, weight) for seed, weight in json.loads(row.get("weights") or "[]")),
             ),
             Ranking(
                 np.asarray(row["entity_ids"], np.int32),

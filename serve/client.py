@@ -36,7 +36,7 @@ from urllib.parse import quote
 import httpx
 
 Seed = str | int | Mapping[str, Any]
-"""A name or alias, an entity id, or ``{"name", "sentences"}`` of a new entity."""
+"""A name or alias, an entity id, ``{"name", "sentences"}`` of a new entity, or ``{"name", "weight"}``."""
 
 TOKEN = "SEEDSET_TOKEN"
 
@@ -156,8 +156,8 @@ class Client:
         """Return entities like the positive seeds and unlike the negative ones.
 
         Args:
-            positive: at least one seed.
-            negative: what is not wanted.
+            positive: seeds of the wanted set.
+            negative: what is not wanted; one seed of either kind at least.
             options: method, top_k, offset, min_score, exclude, filter, class_name, positive_attributes,
                 negative_attributes, explain, deadline_ms, bundle, id, options: as in the HTTP request.
                 ``options={"SegmentRerank.length": 8}`` changes settings of stages for this query.

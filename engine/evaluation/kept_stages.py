@@ -130,5 +130,5 @@ def _key(query: Query) -> str:
     (row,) = to_rows([Expansion(query)])
     asked = ("query_id", "positive", "negative", "top_k", "options", "class_name")
     attributes = (row["positive_attributes"], row["negative_attributes"])
-    more = [row[name] for name in ("filters", "exclude", "selection") if row[name]]
+    more = [row[name] for name in ("filters", "exclude", "selection", "weights") if row[name]]
     return content_key(repr([row[name] for name in asked] + more), repr(attributes))

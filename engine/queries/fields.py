@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from pydantic import (
@@ -13,12 +14,13 @@ from pydantic import (
     StrictInt,
     StrictStr,
     Tag,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from engine.errors import QueryError
 from engine.queries.filters import MAX_VALUES, Filter
-from engine.query import MAX_EXCLUDED, MAX_SENTENCES, MAX_TOP_K, NewEntity, Selection
+from engine.query import MAX_EXCLUDED, MAX_SENTENCES, MAX_TOP_K, MAX_WEIGHT, NewEntity, Selection
 from engine.text.spelling import clean_name, look_key, nfc
 from engine.vocabulary import MAX_NAME_LENGTH, Vocabulary
 
@@ -53,6 +55,20 @@ Conditions = dict[Key, Annotated[list[Name], Field(min_length=1, max_length=MAX_
 """Attributes with values of each."""
 
 
+EntityId = Annotated[StrictInt, Field(ge=0, lt=1 << 31)]
+
+Weight = Annotated[
+    float,
+    Field(
+        strict=True,
+        ge=0,
+        le=MAX_WEIGHT,
+        allow_inf_nan=False,
+        description="how much it counts beside other seeds of its kind; 0: as if it was not given",
+    ),
+]
+
+
 class NewSeed(BaseModel):
     """An entity that the vocabulary does not hold: its name, and sentences that mention it."""
 
@@ -60,28 +76,96 @@ class NewSeed(BaseModel):
 
     name: Name
     sentences: list[Sentence] = Field(min_length=1, max_length=MAX_SENTENCES)
+    weight: Weight = 1
+
+
+class WeightedSeed(BaseModel):
+    """An entity of the vocabulary, by its name or its id, with its weight."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name | None = None
+    id: EntityId | None = None
+    weight: Weight
+
+    @model_validator(mode="after")
+    def _is_one(self) -> WeightedSeed:
+        if (self.name is None) == (self.id is None):
+            raise PydanticCustomError("seed", "give a name or an id")
+        return self
+
+    @property
+    def entity(self) -> str | int:
+        """The name or the id."""
+        return self.name if self.name is not None else self.id or 0
 
 
 def _kind(given: Any) -> str | None:
     """Return which form of a seed is given, so that one complaint is made, not one a form."""
     if isinstance(given, str):
         return "<name>"
+    if isinstance(given, WeightedSeed):
+        return "<weighted>"
     if isinstance(given, dict | NewSeed):
-        return "<new>"
+        weighted = isinstance(given, dict) and "sentences" not in given and {"weight", "id"} & given.keys()
+        return "<weighted>" if weighted else "<new>"
     return "<id>" if isinstance(given, int) else None
 
 
-EntityId = Annotated[StrictInt, Field(ge=0, lt=1 << 31)]
-
 Seed = Annotated[
-    Annotated[Name, Tag("<name>")] | Annotated[EntityId, Tag("<id>")] | Annotated[NewSeed, Tag("<new>")],
+    Annotated[Name, Tag("<name>")]
+    | Annotated[EntityId, Tag("<id>")]
+    | Annotated[NewSeed, Tag("<new>")]
+    | Annotated[WeightedSeed, Tag("<weighted>")],
     Discriminator(
         _kind,
         custom_error_type="seed",
-        custom_error_message="a seed is a name, an entity id, or an object of name and sentences",
+        custom_error_message="a seed is a name, an entity id, or an object of name and sentences, or of name "
+        "(or id) and weight",
     ),
 ]
-"""A name or alias, an entity id, or a new entity."""
+"""A name or alias, an entity id, a new entity, or an entity with its weight."""
+
+
+def weighed(seed: str | int | NewSeed | WeightedSeed) -> tuple[str | int | NewSeed, float]:
+    """Return what a seed names, and its weight."""
+    if isinstance(seed, WeightedSeed):
+        return seed.entity, seed.weight
+    return seed, seed.weight if isinstance(seed, NewSeed) else 1.0
+
+
+class SeedSides:
+    """The seeds of a query on both sides, as they are resolved one by one; those that weigh 0 are left out.
+
+    Args:
+        resolve: returns the id of a seed, given its side and its place there; may raise. A name that weighs
+            0 is to be known, too.
+    """
+
+    def __init__(self, resolve: Callable[[str | int | NewSeed, str, int], int]) -> None:
+        self._resolve = resolve
+        self.weights: dict[int, float] = {}
+
+    def take(self, side: str, seeds: Sequence[str | int | NewSeed | WeightedSeed]) -> tuple[int, ...]:
+        """Return the ids of the seeds of a side (QueryError: one has two weights)."""
+        found = []
+        for place, given in enumerate(seeds):
+            seed, weight = weighed(given)
+            if weight == 0 and isinstance(seed, NewSeed):
+                continue
+            entity = self._resolve(seed, side, place)
+            if weight == 0:
+                continue
+            if self.weights.setdefault(entity, weight) != weight:
+                raise QueryError(f"{side}.{place}: the seed is given a second time with another weight")
+            found.append(entity)
+        return tuple(found)
+
+    @property
+    def unlike_one(self) -> tuple[tuple[int, float], ...]:
+        """The weights that are not 1, by seed."""
+        return tuple((seed, weight) for seed, weight in self.weights.items() if weight != 1)
+
 
 NamedEntity = Annotated[
     Annotated[Name, Tag("<name>")] | Annotated[EntityId, Tag("<id>")],

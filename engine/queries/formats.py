@@ -38,7 +38,7 @@ from engine.corpus.readers.compression import without_ending
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
 from engine.filters import Filters, dumped
 from engine.queries.columns import SAME_NAMES, QueryColumns
-from engine.queries.fields import NewSeed, NewSeeds
+from engine.queries.fields import NewSeed, NewSeeds, SeedSides
 from engine.queries.files import query_files, records_of
 from engine.queries.records import (
     ASKED,
@@ -155,6 +155,7 @@ class QueriesDigest:
         given += [{"new": [(one.name, one.sentences) for one in q.new]}] if q.new else []
         given += [{"exclude": q.exclude}] if q.exclude else []
         given += [asdict(q.selection)] if q.selection != Selection() else []
+        given += [{"weights": q.weights}] if q.weights else []
         given += [how] if (how := labelled.how) else []
         self._digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k, *given]).encode() + b"\n")
 
@@ -306,8 +307,12 @@ class _Reader:
             return Refusal(Code.QUERY_INVALID, f"{where}: {asked[0]} {_EXPANDED}")
         try:
             new = NewSeeds(self.vocabulary)
-            positive = tuple(self._seed(one, new, where) for one in record.positive)
-            negative = tuple(self._seed(one, new, where) for one in record.negative)
+            sides = SeedSides(lambda one, *_: self._seed(one, new, where))
+            positive, negative = (
+                sides.take("positive", record.positive),
+                sides.take("negative", record.negative),
+            )
+            self._check_seeds(positive, sides, where)
             query = Query(
                 query_id,
                 positive,
@@ -317,6 +322,7 @@ class _Reader:
                 class_name=label.replace("_", " "),
                 positive_attributes=record.pos_attrs,
                 negative_attributes=record.neg_attrs,
+                weights=sides.unlike_one,
                 exclude=tuple(self.vocabulary.resolve(one, f"{where}: exclude") for one in record.exclude),
             )
             for entity in query.new:
@@ -336,6 +342,13 @@ class _Reader:
         wanted = Truth(wanted.ids - unwanted.ids, missing, wanted.seeds - unwanted.seeds)
         how = (record.method, record.explain, record.deadline_ms, record.bundle)
         return LabelledQuery(query, label, wanted, unwanted, *how)
+
+    def _check_seeds(self, positive: tuple[int, ...], sides: SeedSides, where: str) -> None:
+        """Refuse what only those who expand take (QueryError)."""
+        if self._catalogue is None and sides.unlike_one:
+            raise QueryError(f"{where}: a weight {_EXPANDED}")
+        if self._catalogue is None and sides.weights and not positive:
+            raise QueryError(f"{where}: a query without a positive seed {_EXPANDED}")
 
     def _seed(self, given: str | int | NewSeed, new: NewSeeds, where: str) -> int:
         if not isinstance(given, NewSeed):

@@ -73,7 +73,7 @@ class QueryRecord(ShownFields, BaseModel):
     id: StrictStr | StrictInt | None = Field(None, validation_alias=AliasChoices("id", "query_id"))
     group_id: StrictStr | StrictInt | None = None
     label: StrictStr | None = Field(None, validation_alias=AliasChoices("class", "label", "class_name"))
-    positive: Seeds = Field(validation_alias=AliasChoices("positive", "pos_seeds"))
+    positive: Seeds = Field([], validation_alias=AliasChoices("positive", "pos_seeds"))
     negative: Seeds = Field([], validation_alias=AliasChoices("negative", "neg_seeds"))
     method: StrictStr | None = None
     top_k: StrictInt | None = None

@@ -25,6 +25,7 @@ EXPANSION_SCHEMA = pa.schema(
         ("options", pa.string()),  # JSON
         ("exclude", pa.list_(pa.int32())),
         ("selection", pa.string()),  # JSON
+        ("weights", pa.string()),  # JSON
         ("entity_ids", pa.list_(pa.int32())),
         ("scores", _FLOATS),
         ("evidence_names", pa.list_(pa.string())),

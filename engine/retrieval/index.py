@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import BundleError
-from engine.query import Ids, Query, Scores
+from engine.query import Ids, Query, Scores, Weights
 from engine.retrieval.shared_vectors import shared_vectors
 from engine.storage.bundle import Manifest
 
@@ -129,13 +129,22 @@ def unit(vectors: npt.NDArray[np.floating]) -> Vectors:
     return found
 
 
-def mean_of(vectors_MD: Vectors) -> Means:
+def mean_of(vectors_MD: Vectors, weights_M: Weights | None = None) -> Means:
     """Return the mean of some unit vectors, [D] float64; zeros for none.
 
     Rows of zeros are left out, so that they do not draw the mean towards zero.
+
+    Args:
+        vectors_MD: the vectors.
+        weights_M: how much each counts, above 0; None: all alike.
     """
-    used = vectors_MD[vectors_MD.any(axis=1)]
-    return used.astype(np.float64).mean(axis=0) if len(used) else np.zeros(vectors_MD.shape[1])
+    present_M = vectors_MD.any(axis=1)
+    used = vectors_MD[present_M]
+    if not len(used):
+        return np.zeros(vectors_MD.shape[1])
+    if weights_M is None:
+        return used.astype(np.float64).mean(axis=0)
+    return np.average(used.astype(np.float64), axis=0, weights=weights_M[present_M])
 
 
 def seed_vectors(index: Index, view: str, asked: Sequence[tuple[Query, Sequence[int]]]) -> list[Vectors]:

@@ -68,6 +68,12 @@ class Stage(BaseModel, ABC):
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Settings that a query may change for itself, over HTTP too: the least and the largest number."""
 
+    weighs_seeds: ClassVar[bool] = False
+    """Whether the worker obeys the weights of seeds, or looks at no seeds."""
+
+    takes_negative_alone: ClassVar[bool] = False
+    """Whether the worker answers queries without a positive seed, or passes them on."""
+
     renamed: ClassVar[Mapping[str, str]] = {}
     """Former names of settings and their names now; the former still work, with a warning."""
 
@@ -120,6 +126,11 @@ class Stage(BaseModel, ABC):
     def needs(self) -> tuple[str, ...]:
         """Name the files and folders of a bundle without which the stage cannot open."""
         return ()
+
+    @property
+    def obeys_weights(self) -> bool:
+        """True if the worker obeys the weights of seeds, or looks at no seeds."""
+        return self.weighs_seeds
 
     @property
     def language_model(self) -> bool:
@@ -205,10 +216,18 @@ class LocalPipeline:
             queries: to be answered.
             strict: raise what a stage has against a query, in place of answering the others.
         """
-        expansions = [Expansion(query) for query in queries]
+        stages = [stage for stage, _ in self.opened]
+        refused = {place: why for place, query in enumerate(queries) if (why := unsuited(stages, query))}
+        if strict and refused:
+            raise QueryError(next(iter(refused.values())))
+        expansions = [Expansion(query) for place, query in enumerate(queries) if place not in refused]
         for stage, worker in self.opened:
             expansions = (worker if strict else isolated(stage, worker))(expansions)
-        return [finish(expansion) for expansion in expansions]
+        answered = iter(map(finish, expansions))
+        return [
+            Expansion(query, degraded=(refused[place],)) if place in refused else next(answered)
+            for place, query in enumerate(queries)
+        ]
 
 
 S = TypeVar("S", bound=Stage)
@@ -268,6 +287,18 @@ def isolated(stage: Stage, worker: Worker) -> Worker:
 def without(expansion: Expansion, stage: str, why: str) -> Expansion:
     """Return an expansion as it is, with a note that a stage of that name could not do its part."""
     return replace(expansion, degraded=(*expansion.degraded, f"{stage}: {why}"))
+
+
+def unsuited(stages: Sequence[Stage], query: Query) -> str:
+    """Return why a method cannot answer a query as it is asked, or nothing, by what its stages declare."""
+    if query.weights and (unable := [stage.name for stage in stages if not stage.obeys_weights]):
+        return (
+            f"{unable[0]} cannot weigh seeds; give each the weight 1, or 0 to leave it out, or ask a method "
+            "whose stages can, such as default"
+        )
+    if not query.positive and (unable := [s.name for s in stages if not s.takes_negative_alone]):
+        return f"{unable[0]} needs a positive seed; give one, or ask a method that does not, such as default"
+    return ""
 
 
 def missing_requirements(bundle: Bundle, stages: Iterable[Stage]) -> str:

@@ -38,6 +38,9 @@ class EncodeNewEntities(Stage):
         views: the views besides the mask view that later stages read; none: all that the bundle has.
     """
 
+    weighs_seeds: ClassVar[bool] = True
+    takes_negative_alone: ClassVar[bool] = True
+
     num_cpus: ClassVar[float] = 0.5  # few queries bring new entities
     unit: ClassVar[str] = "sentences"
 

@@ -27,6 +27,9 @@ class Explain(Stage):
     what the seeds are goes, in words, into the reasoning (:class:`engine.stages.types.SeedTypes`).
     """
 
+    weighs_seeds: ClassVar[bool] = True
+    takes_negative_alone: ClassVar[bool] = True
+
     view: str = "joint"
 
     num_cpus: ClassVar[float] = 0.1  # a product for each entity that is shown
@@ -60,7 +63,7 @@ def _in_words(expansion: Expansion, types: EntityTypes) -> Expansion:
 def _explained(expansion: Expansion, cosines_NM: Scores) -> Expansion:
     """Add the columns, given each entity's cosines to the seeds of both kinds, float32 [n, M]."""
     n_positive = len(expansion.query.positive)
-    columns = _nearest("nearest_positive", cosines_NM[:, :n_positive])
+    columns = _nearest("nearest_positive", cosines_NM[:, :n_positive]) if n_positive else {}
     if expansion.query.negative:
         columns |= _nearest("nearest_negative", cosines_NM[:, n_positive:])
     return replace(expansion, ranking=expansion.ranking.with_evidence(**columns))

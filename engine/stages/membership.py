@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
 from engine.membership import Constants, probabilities, proposed, read_constants
 from engine.query import Expansion
-from engine.stages.base import Stage, Worker
+from engine.stages.base import Stage, Worker, without
 from engine.storage.bundle import Bundle
 
 PROBABILITY = "probability"
@@ -26,6 +27,9 @@ class Membership(Stage):
     program, which only ``default`` has.
     """
 
+    weighs_seeds: ClassVar[bool] = True
+    takes_negative_alone: ClassVar[bool] = True
+
     method: str = "default"
 
     def open(self, bundle: Bundle) -> Worker:
@@ -35,7 +39,10 @@ class Membership(Stage):
             BundleError: the bundle has none for the method, and none come with the program.
         """
         constants = read_constants(bundle, self.method)
-        return lambda expansions: [noted(e, constants) for e in expansions]
+        return lambda expansions: [
+            noted(e, constants) if e.query.positive else without(e, self.name, "fitted to positive seeds")
+            for e in expansions
+        ]
 
 
 def noted(expansion: Expansion, constants: Constants) -> Expansion:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from engine.generation.files import LM_FILES
-from engine.query import Expansion, Query, Ranking, Scores
+from engine.query import Expansion, Query, Ranking, Scores, Weights
 from engine.retrieval.index import Means, Vectors, index_file, mean_of, seed_vectors
 from engine.retrieval.opening import open_index
 from engine.retrieval.view_weights import open_view_weights
@@ -34,7 +34,10 @@ def by_embedding(bundle: Bundle, view: str, stage: str) -> Nearness:
 
     def near(expansions: Sequence[Expansion]) -> list[tuple[Scores, tuple[str, ...]]]:
         seeds = seed_vectors(index, view, [(e.query, e.query.negative) for e in expansions])
-        asked = [(e.ranking.ids, mean_of(own)[None]) for e, own in zip(expansions, seeds, strict=True)]
+        asked = [
+            (e.ranking.ids, mean_of(own, e.query.weights_of(e.query.negative))[None])
+            for e, own in zip(expansions, seeds, strict=True)
+        ]
         return [
             (products[:, 0], unused(stage, e.query, "negative", e.query.negative, own))
             for e, own, products in zip(expansions, seeds, index.similarities(asked), strict=True)
@@ -85,6 +88,12 @@ class SegmentRerank(Stage):
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"length": (1, 1_000), "confidence": (0, 1)}
     unit: ClassVar[str] = "candidates"
     budget: ClassVar[int] = 4_000  # a likelihood takes its time
+    takes_negative_alone: ClassVar[bool] = True
+
+    @property
+    def obeys_weights(self) -> bool:
+        """True if similarity is that to a mean of vectors."""
+        return self.by == "embedding"
 
     def cost(self, expansion: Expansion) -> int:
         """Return how many candidates are compared with the negative seeds."""
@@ -103,10 +112,10 @@ class SegmentRerank(Stage):
             near = by_evidence(near)
 
         def run(own: SegmentRerank, expansions: list[Expansion]) -> list[Expansion]:
-            found = iter(near([e for e in expansions if e.query.negative]))
+            found = iter(near([e for e in expansions if _has_both(e.query)]))
             done = []
             for e in expansions:
-                negative, notes = next(found) if e.query.negative else (None, ())
+                negative, notes = next(found) if _has_both(e.query) else (None, ())
                 done.append(replace(e, ranking=own._rerank(e.ranking, negative), degraded=e.degraded + notes))
             return done
 
@@ -143,12 +152,16 @@ class ContrastRerank(Stage):
 
         score := score - s+ - m * log(mean_i exp(-s_i / m))
 
-    which is the score without the lesser seeds' part where m is small, and the score as it is where m is
-    large or the cosines are equal. What all positive seeds share then counts more than what two share.
+    (means are by the weights of the seeds), which is the score without the lesser seeds' part where m is
+    small, and the score as it is where m is large or the cosines are equal. What all positive seeds share
+    then counts more than what two share. Queries without a positive seed pass as they are.
 
     With ``view_weights`` all of these cosines are weighted means of those in the views within the joint one,
     as in :class:`~engine.stages.retrieve.Retrieve`.
     """
+
+    weighs_seeds: ClassVar[bool] = True
+    takes_negative_alone: ClassVar[bool] = True
 
     view: str = "joint"
     temperature: float = Field(default=0.05, gt=0)
@@ -178,37 +191,40 @@ class ContrastRerank(Stage):
             asked = [
                 (
                     e.ranking.ids,
-                    own._compared(plus, minus) * (weights.factors(plus, minus) if weights else 1.0),
+                    own._compared(e.query, plus, minus) * (weights.factors(plus, minus) if weights else 1.0),
                 )
                 for e, plus, minus in pairs
             ]
             changed = iter(
                 replace(
                     e,
-                    ranking=own._rerank(e.ranking, products, bool(e.query.negative)),
+                    ranking=own._rerank(e, products, _used_weights(e.query, plus)),
                     degraded=e.degraded
                     + note
                     + unused(self.name, e.query, "negative", e.query.negative, minus),
                 )
-                for (e, _, minus), products in zip(pairs, index.similarities(asked), strict=True)
+                for (e, plus, minus), products in zip(pairs, index.similarities(asked), strict=True)
             )
             return [next(changed) if own._changes(e.query) else e for e in expansions]
 
         return lambda expansions: by_settings(self, expansions, run)
 
     def _changes(self, query: Query) -> bool:
-        return bool(query.negative) or self.soft_minimum is not None
+        return bool(query.positive) and (bool(query.negative) or self.soft_minimum is not None)
 
-    def _compared(self, plus_PD: Vectors, minus_MD: Vectors) -> Means:
+    def _compared(self, query: Query, plus_PD: Vectors, minus_MD: Vectors) -> Means:
         """Return what entities are compared with: both kinds' means, and each positive seed if it counts."""
         used = plus_PD[plus_PD.any(axis=1)] if self.soft_minimum else plus_PD[:0]
-        return np.concatenate([mean_of(plus_PD)[None], mean_of(minus_MD)[None], used.astype(np.float64)])
+        plus_D = mean_of(plus_PD, query.weights_of(query.positive))
+        minus_D = mean_of(minus_MD, query.weights_of(query.negative))
+        return np.concatenate([plus_D[None], minus_D[None], used.astype(np.float64)])
 
-    def _rerank(self, ranking: Ranking, products_NM: Scores, has_negative: bool) -> Ranking:
+    def _rerank(self, expansion: Expansion, products_NM: Scores, weights_P: Weights | None) -> Ranking:
+        ranking, has_negative = expansion.ranking, bool(expansion.query.negative)
         positive, negative, *each = products_NM.astype(np.float64).T
         scores, columns = ranking.scores.astype(np.float64), {}
         if self.soft_minimum and each:
-            agreement = soft_minimum(np.stack(each), self.soft_minimum)
+            agreement = soft_minimum(np.stack(each), self.soft_minimum, weights_P)
             scores += agreement - positive
             columns["agreement"] = agreement.astype(np.float32)
         if has_negative:
@@ -219,10 +235,32 @@ class ContrastRerank(Stage):
         return replace(ranking.with_evidence(**columns), scores=rounded).take(order)
 
 
-def soft_minimum(values_PN: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
-    """Return -T log(mean exp(-v / T)) over the first axis: between the least value and the mean."""
+def _has_both(query: Query) -> bool:
+    """Return whether a query has negative seeds beside positive ones: alone they have made the order."""
+    return bool(query.positive and query.negative)
+
+
+def soft_minimum(
+    values_PN: npt.NDArray[np.float64], temperature: float, weights_P: Weights | None = None
+) -> npt.NDArray[np.float64]:
+    """Return -T log(mean exp(-v / T)) over the first axis: between the least value and the mean.
+
+    Args:
+        values_PN: the values.
+        temperature: T; the least value counts alone where it is small.
+        weights_P: of the mean; None: all alike.
+    """
     scaled_PN = -values_PN / temperature
-    return -temperature * (np.logaddexp.reduce(scaled_PN, axis=0) - np.log(len(values_PN)))
+    if weights_P is None:
+        return -temperature * (np.logaddexp.reduce(scaled_PN, axis=0) - np.log(len(values_PN)))
+    scaled_PN = scaled_PN + np.log(weights_P / weights_P.sum())[:, None]
+    return -temperature * np.logaddexp.reduce(scaled_PN, axis=0)
+
+
+def _used_weights(query: Query, plus_PD: Vectors) -> Weights | None:
+    """Return the weights of the positive seeds that have a vector; None where all weigh the same."""
+    weights_P = query.weights_of(query.positive)
+    return None if weights_P is None else weights_P[plus_PD.any(axis=1)]
 
 
 def equal_segments(n: int, length: int) -> npt.NDArray[np.int64]:

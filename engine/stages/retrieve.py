@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,7 +24,7 @@ from engine.retrieval.index import (
     seed_vectors,
 )
 from engine.retrieval.opening import open_index
-from engine.retrieval.view_weights import open_view_weights
+from engine.retrieval.view_weights import ViewWeights, open_view_weights
 from engine.stages.base import Stage, Worker, by_settings
 from engine.storage.bundle import Bundle
 from engine.vocabulary import read_removed
@@ -38,7 +38,9 @@ Matching = Callable[[Filters], Ids | None]
 class Retrieve(Stage):
     """Keep the k entities with the highest mean cosine to the positive seeds; seeds are never returned.
 
-    Negative seeds lower no entity here, so that recall is whole. A query that wants more than k gets it.
+    Negative seeds are not used here, so that recall is whole; of a query that has no others, the score is the
+    negative of the mean cosine to them, without hubness, and every entity is scored. Means are by the weights
+    of the seeds. A query that wants more than k gets it.
     After a stage that recalled candidates only these are ranked (the interaction of table 9). Where a
     query has filters, only entities that fulfil them are ranked, so that it gets as many.
     ``hubness`` is the share of an entity's mean cosine to its own neighbours that is taken off, so
@@ -50,6 +52,9 @@ class Retrieve(Stage):
     tell the seeds of both kinds apart (:mod:`engine.retrieval.view_weights`); where a bundle's joint view has
     none to weigh, they count alike, with a note.
     """
+
+    weighs_seeds: ClassVar[bool] = True
+    takes_negative_alone: ClassVar[bool] = True
 
     k: int = Field(default=200, ge=1)
     view: str = "mask"
@@ -79,47 +84,66 @@ class Retrieve(Stage):
         if self.hubness:
             bundle.path(hubness_file(self.view))
         weights, why_not = open_view_weights(bundle, index, self.view, self.view_weights)
+        opened = _Opened(index, seed_index, matching_of(bundle), weights, why_not)
         has_hubness = hubness_file(self.view) in bundle.manifest.files
-        matching = matching_of(bundle)
 
         def run(own: Retrieve, expansions: list[Expansion]) -> list[Expansion]:
-            if not expansions:
-                return []
             if own.hubness and not has_hubness:
                 raise QueryError(f"hubness: the bundle has none of the view {own.view!r}; leave it at 0")
-            queries = [e.query for e in expansions]
-            seeds = seed_vectors(seed_index, seed_view, [(q, q.positive) for q in queries])
-            means_QD = np.stack([mean_of(vectors) for vectors in seeds])
-            if weights:
-                negative = seed_vectors(seed_index, seed_view, [(q, q.negative) for q in queries])
-                means_QD *= np.stack([weights.factors(*own) for own in zip(seeds, negative, strict=True)])
-            found = index.search(
-                means_QD,
-                max(own.k, *(q.wanted for q in queries)),
-                [[i for i in q.kept_out if i >= 0] for q in queries],
-                [allowed(e, bool(v.any()), matching) for e, v in zip(expansions, seeds, strict=True)],
-                own.hubness,
-                own.exact,
-            )
-            return [
-                replace(
-                    e,
-                    ranking=_ranking(e.ranking, one).head(max(own.k, e.query.wanted)),
-                    degraded=e.degraded
-                    + ((f"{self.name}: {why_not}",) if why_not else ())
-                    + unused(
-                        self.name,
-                        e.query,
-                        "positive",
-                        e.query.positive,
-                        vectors,
-                        MADE_OF.get(seed_view, "sentence"),
-                    ),
-                )
-                for e, vectors, one in zip(expansions, seeds, found, strict=True)
-            ]
+            done: dict[int, Expansion] = {}
+            for side in ("positive", "negative"):
+                places = [
+                    i for i, e in enumerate(expansions) if bool(e.query.positive) == (side == "positive")
+                ]
+                some = [expansions[place] for place in places]
+                if some:
+                    done |= zip(places, own._recalled(opened, some, side), strict=True)
+            return [done[place] for place in range(len(expansions))]
 
         return lambda expansions: by_settings(self, expansions, run)
+
+    def _recalled(
+        self, opened: _Opened, expansions: Sequence[Expansion], side: Literal["positive", "negative"]
+    ) -> list[Expansion]:
+        """Return what is nearest to the positive seeds, or farthest from the negative ones."""
+        away, seed_view = side == "negative", self.seed_view or self.view
+        queries = [e.query for e in expansions]
+        asked = [q.negative if away else q.positive for q in queries]
+        seeds = seed_vectors(opened.seed_index, seed_view, list(zip(queries, asked, strict=True)))
+        means = [mean_of(own, q.weights_of(ids)) for q, ids, own in zip(queries, asked, seeds, strict=True)]
+        if opened.weights and not away:
+            others = seed_vectors(opened.seed_index, seed_view, [(q, q.negative) for q in queries])
+            factors = map(opened.weights.factors, seeds, others)
+            means = [mean * own for mean, own in zip(means, factors, strict=True)]
+        found = opened.index.search(
+            -np.stack(means) if away else np.stack(means),
+            max(self.k, *(q.wanted for q in queries)),
+            [[i for i in q.kept_out if i >= 0] for q in queries],
+            [allowed(e, bool(v.any()), opened.matching) for e, v in zip(expansions, seeds, strict=True)],
+            0 if away else self.hubness,
+            self.exact or away,  # codes are made for what is near
+        )
+        lacks = MADE_OF.get(seed_view, "sentence")
+        note = (f"{self.name}: {opened.why_not}",) if opened.why_not else ()
+        return [
+            replace(
+                e,
+                ranking=_ranking(e.ranking, one, side).head(max(self.k, e.query.wanted)),
+                degraded=e.degraded + note + unused(self.name, e.query, side, ids, own, lacks),
+            )
+            for e, ids, own, one in zip(expansions, asked, seeds, found, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The parts of a bundle that a recall reads; ``why_not`` says why there are no weights of views."""
+
+    index: Index
+    seed_index: Index
+    matching: Matching
+    weights: ViewWeights | None
+    why_not: str
 
 
 MADE_OF: Mapping[str, str] = {"description": "description", "image": "image"}
@@ -159,9 +183,10 @@ def allowed(expansion: Expansion, has_seeds: bool, matching: Matching) -> Ids | 
     return fulfil if given is None else given[np.isin(given, fulfil)]
 
 
-def _ranking(given: Ranking, found: SearchResult) -> Ranking:
+def _ranking(given: Ranking, found: SearchResult, side: str) -> Ranking:
     """Return what was found, with the evidence of the stage that recalled it."""
-    return Ranking(found.ids, found.scores, {**evidence_of(given, found.ids), "positive": found.products})
+    similarities = found.products if side == "positive" else -found.products
+    return Ranking(found.ids, found.scores, {**evidence_of(given, found.ids), side: similarities})
 
 
 def evidence_of(given: Ranking, ids: Ids) -> dict[str, Scores]:

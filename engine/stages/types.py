@@ -16,7 +16,7 @@ from pydantic import Field
 
 from engine.catalogue import open_types
 from engine.entity_types import THRESHOLD, TYPES, EntityTypes
-from engine.query import Expansion, Query
+from engine.query import Expansion, Query, Weights
 from engine.retrieval.index import Vectors, mean_of
 from engine.stages.base import Stage, Worker, by_settings
 from engine.stages.retrieve import unused
@@ -47,6 +47,8 @@ class TypeRerank(Stage):
 
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"weight": (0, 10), "temperature": (0.001, 10)}
 
+    weighs_seeds: ClassVar[bool] = True
+
     def needs(self) -> tuple[str, ...]:
         """Name the types of entities."""
         return (TYPES,)
@@ -64,7 +66,10 @@ class TypeRerank(Stage):
         query, ranking = expansion.query, expansion.ranking
         kinds = {"positive": query.positive, "negative": query.negative}
         seeds = {kind: _vectors(types, ids) for kind, ids in kinds.items()}
-        plus, minus = (types.cosines(ranking.ids, _direction(own)) for own in seeds.values())
+        plus, minus = (
+            types.cosines(ranking.ids, _direction(own, query.weights_of(kinds[kind])))
+            for kind, own in seeds.items()
+        )
         agreement = plus
         if query.negative:
             agreement = plus - self.temperature * np.logaddexp(0, (minus - plus) / self.temperature)
@@ -145,9 +150,9 @@ def _mean(types: EntityTypes, seeds: Sequence[int]) -> npt.NDArray[np.float64]:
     return mean_of(types.rows(_known(seeds)))
 
 
-def _direction(vectors_MT: Vectors) -> npt.NDArray[np.float64]:
-    """Return the unit mean of unit vectors, [T]; zeros for none."""
-    mean_T = mean_of(vectors_MT)
+def _direction(vectors_MT: Vectors, weights_M: Weights | None) -> npt.NDArray[np.float64]:
+    """Return the unit mean of unit vectors, by weights if any, [T]; zeros for none."""
+    mean_T = mean_of(vectors_MT, weights_M)
     return mean_T / max(float(np.linalg.norm(mean_T)), 1e-12)
 
 

@@ -13,7 +13,7 @@ from engine.methods import METHODS
 from engine.queries.formats import LabelledQuery, RefusedQuery
 from engine.query import Expansion, Value
 from engine.refusals import Code, Refusal
-from engine.stages.base import Pipeline, missing_requirements
+from engine.stages.base import Pipeline, missing_requirements, unsuited
 from engine.stages.explain import Explain
 from engine.stages.options import change_methods, checked_options
 from engine.storage.bundle import Bundle
@@ -77,6 +77,8 @@ class Router:
             options = checked_options(pipeline.stages, dict(query.options)) if query.options else ()
         except QueryError as error:
             raise QueryError(f"options: {error}") from None
+        if why := unsuited(pipeline.stages, query):
+            raise QueryError(f"method {name!r}: {why}")
         if labelled.explain and self._explain_stage is None:
             raise QueryError("explain: the bundle has no vectors to explain answers by")
         self.used.setdefault(name, pipeline)

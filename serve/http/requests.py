@@ -85,7 +85,9 @@ class ExpandRequest(ShownFields):
     )
 
     positive: list[Seed] = Field(
-        min_length=1, max_length=MAX_SEEDS, description="entities of the wanted set: names, ids, new ones"
+        default=[],
+        max_length=MAX_SEEDS,
+        description="entities of the wanted set: names, ids, new ones, or with a weight",
     )
     negative: list[Seed] = Field(
         default=[], max_length=MAX_SEEDS, description="entities that show what is not wanted"

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from engine.errors import QueryError, UnknownEntityError, UserError
-from engine.queries.fields import NewSeed, NewSeedError, NewSeeds
+from engine.queries.fields import NewSeed, NewSeedError, NewSeeds, SeedSides, weighed
 from engine.query import Deadline, NewEntity, Query
+from engine.stages.base import unsuited
 from engine.stages.options import OptionError, checked_options
 from engine.text.spelling import clean_name
 from serve.graph.bundle_snapshot import BundleSnapshot
@@ -70,7 +71,8 @@ def resolve_query(
 def is_quick(request: ExpandRequest, snapshot: BundleSnapshot) -> bool:
     """Return whether :func:`resolve_query` takes microseconds: nothing to filter by, and no unknown name."""
     find = snapshot.vocabulary.find
-    seeds = (*request.positive, *request.negative, *request.exclude[:FEW_EXCLUDED])
+    seeds = [weighed(one)[0] for one in (*request.positive, *request.negative)]
+    seeds += request.exclude[:FEW_EXCLUDED]
     few = not request.filter and len(request.exclude) <= FEW_EXCLUDED
     return few and all(isinstance(s, NewSeed) or find(s) is not None for s in seeds)
 
@@ -105,7 +107,10 @@ def _resolved(
     query = Query(
         *(request.id, positive, negative, request.top_k, request.filter, new, deadline),
         *(clean_name(request.class_name), shared, unlike, options, given.excluded(), request.selection),
+        given.weights,
     )
+    if why := unsuited(snapshot.methods[method].stages, query):
+        raise ProblemError(Problem("query", f"method {method!r}: {why}", QueryError.status, "method"))
     return ResolvedQuery(route, method, query, deadline, request.explain)
 
 
@@ -128,6 +133,12 @@ class _Entities:
         self._request, self._vocabulary = request, snapshot.vocabulary
         self._may_suggest = may_suggest
         self._new = NewSeeds(snapshot.vocabulary)
+        self._sides = SeedSides(lambda seed, side, place: self._id(seed, f"{side}.{place}"))
+
+    @property
+    def weights(self) -> tuple[tuple[int, float], ...]:
+        """The weights of seeds that were resolved, where they are not 1."""
+        return self._sides.unlike_one
 
     def excluded(self) -> tuple[int, ...]:
         """Return the ids of entities that are kept out (ProblemError: one is unknown)."""
@@ -140,11 +151,10 @@ class _Entities:
         Raises:
             UserError: an unknown or doubled seed; says which.
         """
-        sides = {"positive": self._request.positive, "negative": self._request.negative}
-        positive, negative = (
-            tuple(self._id(seed, f"{side}.{place}") for place, seed in enumerate(seeds))
-            for side, seeds in sides.items()
-        )
+        given = {"positive": self._request.positive, "negative": self._request.negative}
+        positive, negative = (self._sides.take(side, seeds) for side, seeds in given.items())
+        if not positive and not negative:
+            raise invalid("positive: give at least one positive seed, or a negative one", "positive")
         for place, entity in enumerate(negative):
             if entity in positive:
                 name = self._vocabulary.names[entity]

@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
+from engine.errors import QueryError
 from engine.methods import METHODS
 from engine.query import Expansion, Query, Selection
 from engine.stages.base import LocalPipeline
@@ -65,10 +66,31 @@ def opened(bundle: Bundle) -> Callable[[str], LocalPipeline]:
 
 
 @pytest.fixture(params=list(PIPELINES))
-def ask(request: pytest.FixtureRequest, opened: Callable[[str], LocalPipeline]) -> Ask:
-    """Return what answers queries by a method, each in turn."""
-    run = opened(request.param)
+def name(request: pytest.FixtureRequest) -> str:
+    """The name of a method, each in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def ask(name: str, opened: Callable[[str], LocalPipeline]) -> Ask:
+    """Return what answers queries by the method."""
+    run = opened(name)
     return lambda *queries: run(queries, strict=True)
+
+
+NEGATIVES_UNUSED = (
+    *("retexpan-negative", "joint", "description", "lexical", "probexpan", "multiexpan", "setexpan", "case"),
+    "cgexpan",
+)
+"""Methods that only keep negative seeds out."""
+
+WEIGHED = (
+    *("retexpan", "retexpan+cds", "retexpan-negative", "retexpan+contrast", "retexpan+types", "default"),
+    *("joint", "description", "lexical", "multimodal"),
+)
+"""Methods that obey the weights of seeds."""
+
+NEGATIVE_ALONE = tuple(name for name in WEIGHED if name != "retexpan+types")
 
 
 def ids(found: Expansion) -> list[int]:
@@ -99,3 +121,49 @@ def test_pages_and_a_least_score_are_cut_from_one_list_and_the_excluded_never_co
     assert ids(left)
     assert not set(ids(left)) & {*out, *QUERY.seeds}
     assert ids(nothing) == []
+
+
+def test_a_negative_seed_changes_the_answer_where_it_is_used(name: str, ask: Ask) -> None:
+    asked = replace(QUERY, top_k=N)
+    with_one, without = ask(asked, replace(asked, negative=(), exclude=QUERY.negative))
+    same = (ids(with_one), with_one.ranking.scores.tolist()) == (
+        ids(without),
+        without.ranking.scores.tolist(),
+    )
+    assert same == (name in NEGATIVES_UNUSED)
+
+
+def test_weights_are_obeyed_or_refused_by_name(name: str, ask: Ask) -> None:
+    plain, equal = ask(QUERY, replace(QUERY, weights=tuple((seed, 3.0) for seed in QUERY.seeds)))
+    assert columns(plain) == columns(equal), "only what differs within a kind counts"
+    unequal = replace(QUERY, weights=((1, 5.0), (4, 0.25)))
+    if name not in WEIGHED:
+        with pytest.raises(QueryError, match=r"^\w+ cannot weigh seeds; give each the weight 1, or 0"):
+            ask(unequal)
+        return
+    (weighed,) = ask(unequal)
+    assert columns(weighed) != columns(plain)
+    (nearly,) = ask(replace(QUERY, top_k=N, weights=((1, 1000.0), (2, 1e-6), (3, 1e-6), (4, 1e-6))))
+    (alone,) = ask(replace(QUERY, top_k=N, positive=(1,), negative=(5,), exclude=(2, 3, 4)))
+    by_id = [dict(zip(ids(one), one.ranking.scores.tolist(), strict=True)) for one in (nearly, alone)]
+    assert all(abs(score - by_id[1][i]) < 1e-4 for i, score in by_id[0].items()), "a seed alone is the limit"
+
+
+def test_negative_seeds_alone_rank_by_distance_or_are_refused_by_name(name: str, ask: Ask) -> None:
+    alone = replace(QUERY, positive=(), top_k=N)
+    if name not in NEGATIVE_ALONE:
+        with pytest.raises(QueryError, match=r"^\w+ needs a positive seed; give one, or ask a method that"):
+            ask(alone)
+        return
+    (found,) = ask(alone)
+    assert len(found.ranking) == N - len(alone.negative)
+    assert found.ranking.scores.tolist() == (-found.ranking.evidence["negative"]).tolist()
+    assert np.all(np.diff(found.ranking.scores) <= 0)
+
+
+def test_a_refused_query_costs_no_other_its_answer(opened: Callable[[str], LocalPipeline]) -> None:
+    run = opened("setexpan")
+    weighed = replace(QUERY, weights=((1, 2.0),))
+    first, refused, last = run([QUERY, weighed, QUERY])
+    assert columns(first) == columns(last)
+    assert (ids(refused), refused.degraded[0][:24]) == ([], "SetExpan cannot weigh se")

@@ -73,6 +73,29 @@ def test_a_call_says_what_of_the_ranking_is_shown(workspace: Path) -> None:
         expander.expand([1], exclude=["entty 3"])
 
 
+def test_a_seed_of_weight_0_is_none_and_other_weights_are_obeyed(workspace: Path) -> None:
+    expander = Expander.open(workspace, "retexpan")
+    plain = expander.expand([1, 2], [4])
+    assert expander.expand([1, {"name": "entity 3", "weight": 0}, 2], [4, {"id": 5, "weight": 0}]) == plain
+    assert expander.expand([{"id": 1, "weight": 2}, {"name": "entity 2", "weight": 2}], [4]) == plain
+    assert expander.expand([{"id": 1, "weight": 2}, 2], [4]).results != plain.results
+    alone = expander.expand(negative=[4, 5]).results
+    assert [found.score for found in alone] == [-found.evidence["negative"] for found in alone]
+    for seed, words in (
+        ({"id": 1, "weight": -1}, r"positive\.0\.weight: Input should be greater"),
+        ({"weight": 1}, r"positive\.0: give a name or an id"),
+        ({"id": 1, "name": "entity 1", "weight": 1}, "give a name or an id"),
+        ({"id": 1, "weight": 0}, "at least one positive seed, or a negative one"),
+        ({"name": "Thule", "sentences": ["Thule!"]}, "is not of the vocabulary"),
+    ):
+        with pytest.raises(QueryError, match=words):
+            expander.expand([seed])
+    with pytest.raises(UnknownEntityError, match=r"positive\.0.*did you mean"):
+        expander.expand([{"name": "entty 1", "weight": 0}])
+    with pytest.raises(QueryError, match=r"positive\.1: the seed is given a second time with another weight"):
+        expander.expand([1, {"id": 1, "weight": 2}])
+
+
 def test_mistakes_name_the_input(workspace: Path) -> None:
     expander = Expander.open(workspace, "joint")
     with pytest.raises(UnknownEntityError, match=r"negative.*entty 1.*did you mean"):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import QueryError, UnknownEntityError
@@ -30,6 +30,7 @@ SAID: list[dict[str, Any]] = [
     {"class_name": "ü", "positive_attributes": (("a", ("b", "c")), ("d", ())), "negative_attributes": ()},
     {"negative_attributes": (("", ("",)),)},
     {"exclude": (7, 8), "selection": Selection(3, -0.25)},
+    {"filters": (("f", ("g",)),), "exclude": (9,)},
     {"filters": (("a", ("b", "c")), Junction("none", ((Range("d", (("gte", 1.5),)), Prefix("e", "f")),)))},
 ]
 """What a query says of its seeds."""
@@ -71,6 +72,7 @@ def same(one: Expansion, other: Expansion) -> None:
 
 
 @given(st.lists(expansions(), max_size=3))
+@settings(deadline=None)
 def test_rows_keep_everything(many) -> None:
     for one, other in zip(many, from_rows(to_rows(many)), strict=True):
         same(one, other)
@@ -84,7 +86,8 @@ def test_repeated_seeds_count_once() -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (((), (1,)), "at least one positive seed"),
+        (((), ()), "at least one positive seed, or a negative"),
+        (((1,), (2,), 5, (), (), None, "", (), (), (), (), Selection(), ((3, 1.0),)), "of no seed"),
         (((1, 2), (2,)), r"\[2\] are positive and negative"),
         ((tuple(range(MAX_SEEDS + 1)),), f"at most {MAX_SEEDS}"),
         (((0,), tuple(range(1, MAX_SEEDS + 2))), f"at most {MAX_SEEDS}"),

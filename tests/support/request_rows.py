@@ -46,6 +46,8 @@ def seed(draw: random.Random, n: int) -> Any:
         name = draw.choice(["Thule", "Atlantis", "Ys", "Entity 3"])
         sentence = draw.choice([f"{name} is far.", f"Who has seen {name}?"])
         return {"name": name, "sentences": [sentence]}
+    if chance < 0.1:
+        return {"name": f"entity {draw.randrange(n)}", "weight": draw.choice([0, 0.5, 1, 3, "2"])}
     place = draw.randrange(n)
     return draw.choice([place, f"entity {place}", f"ENTITY  {place}"])
 
@@ -64,7 +66,7 @@ def drawn(number: int, bundle: Bundle, quick: Sequence[str], slow: Sequence[str]
     row: Row = {
         "id": f"q{number}",
         "class": draw.choice(["odd_things", "cities"]),
-        "positive": [seed(draw, n) for _ in range(draw.choice([1, 2, 3, 5]))],
+        "positive": [seed(draw, n) for _ in range(draw.choice([0, 1, 2, 3, 5, 5]))],
         "top_k": draw.choice([0, 1, 5, 20, 60, 300]) if draw.random() < 0.2 else 10,
     }
     chances: dict[str, tuple[float, Any]] = {

@@ -161,7 +161,7 @@ def test_parquet_with_ids_and_nulls(tmp_path: Path) -> None:
         ('{"id": "x", "positive": [17]}', "unknown entity 17"),
         ('{"id": "x", "positive": [true]}', "positive.0"),
         ('{"id": "x", "positive": []}', "at least one positive seed"),
-        ('{"id": "x"}', "positive: Field required"),
+        ('{"id": "x"}', "at least one positive seed"),
         ('{"id": "x", "positive": "iron"}', "positive: Input should be a valid list"),
         ('{"id": "x", "positive": ["iron"], "negative": ["Fe"]}', "at once"),
         ('{"id": "x", "positive": ["iron"], "top_k": 0}', "top_k is 0"),

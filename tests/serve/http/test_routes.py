@@ -61,7 +61,7 @@ def test_a_query_gets_an_id_and_fifty_entities_unless_it_says_otherwise(client: 
             "negative.1",
             "'entity 1' is a positive",
         ),
-        ({"positive": []}, 422, "invalid_request", "positive", "at least 1"),
+        ({"positive": []}, 422, "invalid_request", "positive", "at least one"),
         ({"positive": [1], "top_k": 0}, 422, "invalid_request", "top_k", "greater than or equal to 1"),
         ({"positive": [1], "top_k": 1001}, 422, "invalid_request", "top_k", "more than 1000"),
         ({"positive": [1], "top_k": 10**30}, 422, "invalid_request", "top_k", "more than 1000"),
@@ -99,7 +99,7 @@ def test_a_query_gets_an_id_and_fifty_entities_unless_it_says_otherwise(client: 
             "16",
         ),
         ({"positive": [1], "k" * 5000: 1}, 422, "invalid_request", "k" * 80 + "…", "not permitted"),
-        ({}, 422, "invalid_request", "positive", "required"),
+        ({}, 422, "invalid_request", "positive", "at least one"),
         ([], 422, "invalid_request", None, "object"),
     ],
 )

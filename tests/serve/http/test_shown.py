@@ -28,9 +28,30 @@ def test_pages_least_scores_and_the_excluded(client: TestClient, explain: bool) 
     assert not {whole[0]["id"], whole[2]["id"]} & {one["id"] for one in left}
 
 
+def test_seeds_have_weights_and_the_weight_0_is_absence(client: TestClient) -> None:
+    plain = results(client)
+    nobody = {"name": "Thule", "sentences": ["Thule is far."], "weight": 0}
+    assert results(client, positive=[1, 2, {"name": "entity 9", "weight": 0}, 3, nobody]) == plain
+    assert results(client, positive=[1, 2, {"id": 3, "weight": 4}]) != plain
+    alone = results(client, positive=[])
+    assert [one["score"] for one in alone] == [-one["evidence"]["negative"] for one in alone]
+    asked = {"positive": [1, {"id": 2, "weight": 4}], "method": "genexpan"}
+    error = client.post("/v1/expand", json=asked).json()["error"]
+    assert (error["code"], error["field"]) == ("query", "method")
+    assert "method 'genexpan': Generate cannot weigh seeds" in error["message"]
+
+
 @pytest.mark.parametrize(
     ("more", "field", "words"),
     [
+        ({"positive": [{"id": 1, "weight": "2"}]}, "positive.0.weight", "valid number"),
+        ({"positive": [{"weight": 2}]}, "positive.0", "give a name or an id"),
+        (
+            {"positive": [], "negative": [], "id": "q"},
+            "positive",
+            "give at least one positive seed, or a negative one",
+        ),
+        ({"positive": [], "method": "genexpan"}, "method", "Generate needs a positive seed"),
         ({"offset": -1}, "offset", "greater than or equal to 0"),
         ({"offset": 9999}, "offset", "and a top_k of 12 are together more than"),
         ({"min_score": "1"}, "min_score", "valid number"),
