@@ -13,6 +13,7 @@ from serve.http.exchange import decoded, respond, spend
 from serve.http.listings import EntityList, known_fields
 from serve.http.openapi import answers, body, content
 from serve.http.requests import Id, LookupRequest, Prefix, checked
+from serve.http.resolve import LOOKUP_SUGGESTIONS
 from serve.http.responses import Entities, EntityDetails, LookedUp
 from serve.http.service import MANY_RESULTS, Service
 
@@ -56,9 +57,13 @@ def add_entities(app: FastAPI, service: Service, access: Access) -> None:
         openapi_extra=body(LookupRequest),
     )
     async def lookup(request: Request) -> Response:
-        """Look up many names or aliases. Each that is unknown counts as a query: its like are sought."""
+        """Look up many names or aliases. What is like an unknown one is sought of the first 100 (`sought`).
+
+        Each of these counts as a query.
+        """
         names = checked(LookupRequest, await decoded(request)).names
-        spend(request, service, access, sum(not service.knows(name) for name in names))
+        unknown = sum(not service.knows(name) for name in names)
+        spend(request, service, access, min(unknown, LOOKUP_SUGGESTIONS))
         return await respond(await service.look_up(names), large=len(names) > MANY_RESULTS)
 
     @app.get(

@@ -16,6 +16,7 @@ from serve.http.errors import SHOWN, invalid
 from serve.http.explanations import sentences_of
 from serve.http.images import MAX_SENTENCES, ImageAddresses
 from serve.http.requests import entity_of
+from serve.http.resolve import LOOKUP_SUGGESTIONS, Arrival
 
 Json = dict[str, Any]
 
@@ -115,16 +116,24 @@ def entity_list(snapshot: BundleSnapshot, asked: EntityList) -> Json:
     return {"bundle": snapshot.id, "entities": entities, "more": len(found) > asked.limit}
 
 
-def looked_up(snapshot: BundleSnapshot, names: Sequence[str]) -> Json:
-    """Return the entity of each name, or those whose names are like it, in order."""
-    vocabulary = snapshot.vocabulary
+def looked_up(snapshot: BundleSnapshot, names: Sequence[str], timeout_s: float) -> Json:
+    """Return the entity of each name, or those whose names are like it, in order.
+
+    Args:
+        snapshot: that knows them.
+        names: as they are given.
+        timeout_s: after which nothing like an unknown name is looked for any more.
+    """
+    vocabulary, arrival = snapshot.vocabulary, Arrival(suggestions=LOOKUP_SUGGESTIONS)
+    deadline = arrival.deadline(timeout_s)
     results: list[Json] = []
     for name in names:
         entity = vocabulary.find(name)
         known = None if entity is None else entity_of(vocabulary, entity)
-        like = vocabulary.search(name) if known is None else iter(())
+        sought = known is None and arrival.may_suggest(deadline)
+        like = vocabulary.search(name) if sought else iter(())
         suggestions = [_found_entity(snapshot, one, ()) for one in islice(like, LIKE)]
-        results.append({"given": name, "entity": known, "suggestions": suggestions})
+        results.append({"given": name, "entity": known, "suggestions": suggestions, "sought": sought})
     return {"bundle": snapshot.id, "results": results}
 
 

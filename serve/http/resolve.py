@@ -35,7 +35,10 @@ FEW_EXCLUDED = 100
 """Excluded entities that are looked up at once; more of them take milliseconds."""
 
 SUGGESTIONS = 16
-"""Names of one request for which similar ones are looked up: each takes milliseconds of this process."""
+"""Unknown names of a query request for which similar ones are looked up: each takes milliseconds."""
+
+LOOKUP_SUGGESTIONS = 100
+"""The same of a request that looks names up: of a pasted list a few are misspelt, and all of another list."""
 
 
 @dataclass

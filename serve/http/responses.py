@@ -223,6 +223,10 @@ class LookedUpName(Shape):
     given: str
     entity: EntityShape | None
     suggestions: list[FoundEntity] = Field(description="entities with names like it, if it is unknown")
+    sought: bool = Field(
+        description="whether suggestions were looked for: of the first 100 unknown names of a request, "
+        "while there is time"
+    )
 
 
 class LookedUp(Shape):

@@ -149,7 +149,7 @@ class Service:
 
     async def look_up(self, names: Sequence[str]) -> Json:
         """Return the entity of each name, or those whose names are like it."""
-        return await asyncio.to_thread(looked_up, self.snapshot, names)
+        return await asyncio.to_thread(looked_up, self.snapshot, names, self.settings.timeout_s)
 
     def knows(self, name: str) -> bool:
         """Return whether an entity has a name or an alias: one that none has takes as long as a query."""

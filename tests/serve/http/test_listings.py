@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ from engine.methods import METHODS
 from engine.query import Query
 from engine.stages.options import offered
 from engine.storage.bundle import Bundle
+from engine.vocabulary import Found, Vocabulary
 from examples.tables import load_table
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.http import responses as answers
+from serve.http.listings import looked_up
 from serve.http.requests import ExpandRequest
+from serve.http.resolve import LOOKUP_SUGGESTIONS
 from serve.http.routes import COMPRESSED, create_app
 from serve.http.static import FOLDER
 from tests.support.services import METHOD_NAMES, MakeClient, service_maker
@@ -83,8 +87,27 @@ def test_many_names_are_looked_up_at_once(client: TestClient, bundle: Bundle) ->
     assert (unknown["given"], unknown["entity"]) == ("entty 12", None)
     assert unknown["suggestions"][0]["name"] == "entity 12"
     assert first["suggestions"] == []
+    assert [one["sought"] for one in found["results"]] == [False, True, False]
     refused = client.post("/v1/entities/lookup", json={"names": ["x"] * 1001})
     assert (refused.status_code, refused.json()["error"]["field"]) == (422, "names")
+
+
+def test_what_is_like_an_unknown_name_is_looked_for_of_few_names_and_in_time(
+    client: TestClient, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[str] = []
+
+    def search(self: Vocabulary, text: str) -> Iterator[Found]:
+        searched.append(text)
+        return iter(())
+
+    monkeypatch.setattr(Vocabulary, "search", search)
+    names = [f"unknown {i}" for i in range(200)]
+    results = client.post("/v1/entities/lookup", json={"names": names}).json()["results"]
+    assert searched == names[:LOOKUP_SUGGESTIONS]
+    assert [one["sought"] for one in results] == [True] * LOOKUP_SUGGESTIONS + [False] * 100
+    looked_up(BundleSnapshot.open(bundle, {"retexpan": METHODS["retexpan"]}, []), names, timeout_s=0)
+    assert len(searched) == LOOKUP_SUGGESTIONS, "no time is left"
 
 
 def test_methods_that_are_not_available_say_why(bundle: Bundle) -> None:
