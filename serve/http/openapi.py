@@ -21,9 +21,23 @@ REF = "#/components/schemas/{model}"
 FOREIGN_CLIENTS = "x-foreign-clients"
 """Marks the operations of another's protocol, whose clients add parameters of their own."""
 
+OPERATION = "operation"
+TAGS = {
+    "expand": "expansion",
+    "type": "typing",
+    "bundles": "entities",
+    "images": "entities",
+    "attributes": "bundle",
+    "methods": "bundle",
+    "reconcile": "reconciliation",
+}
+"""Groups of operations, by the first part of their paths, where it is not the group's name."""
+
 ABOUT = """
 Ultra-fine-grained entity set expansion: positive and negative seed entities in, ranked entities out.
 Every answer carries `X-Request-ID`: the caller's, if it is 1..64 of `[A-Za-z0-9._-]`, or a new one.
+GET below `/v1` is tagged (`ETag`), and 304 where `If-None-Match` names the tag. HEAD is answered as GET.
+`Accept: application/problem+json` brings errors as RFC 9457 has them.
 """
 
 ERRORS: Mapping[int, str] = {
@@ -94,6 +108,12 @@ def body(model: type) -> Json:
     return {"requestBody": {"required": True, "content": content}}
 
 
+def tag_of(path: str) -> str:
+    """Return the group of a path's operations, which generated clients make a class of."""
+    first = path.removeprefix("/v1/").split("/")[0]
+    return TAGS.get(first, first) if path.startswith("/v1/") else OPERATION
+
+
 def document(app: FastAPI, settings: ServeSettings) -> Json:
     """Return the OpenAPI document of the application's routes."""
     made = get_openapi(title="seedset", version="1", description=ABOUT, routes=app.routes)
@@ -116,6 +136,11 @@ def document(app: FastAPI, settings: ServeSettings) -> Json:
         "items": {"$ref": ref_to(ExpandRequest)},
         "description": "checked one by one: what is wrong with one is said in its place",
     }
+    for path, operations in made["paths"].items():
+        for method, operation in operations.items():
+            operation["tags"] = [tag_of(path)]
+            if method == "get" and path.startswith("/v1/"):
+                operation["responses"]["304"] = {"description": "what If-None-Match names is still so"}
     if settings.tokens:
         made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         made["security"] = [{"token": []}]

@@ -32,6 +32,7 @@ from serve.http.middleware import (
 )
 from serve.http.openapi import FOREIGN_CLIENTS, answers, body, content, document, event_schema
 from serve.http.reconciliation_routes import add_reconciliation
+from serve.http.representations import EntityTagMiddleware, ProblemDetailsMiddleware
 from serve.http.requests import (
     BatchRequest,
     ExpandRequest,
@@ -75,7 +76,13 @@ def create_app(
     """
     # No docs pages: their scripts come from a CDN, and nothing here needs the network.
     given = [Depends(check_parameters)]
-    app = FastAPI(title="seedset", openapi_url=None, redirect_slashes=False, dependencies=given)
+    app = FastAPI(
+        title="seedset",
+        openapi_url=None,
+        redirect_slashes=False,
+        dependencies=given,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
+    )
     settings, metrics = service.settings, service.metrics
     access = Access(settings, clock)
     _add_expansion(app, service, access)
@@ -93,7 +100,8 @@ def create_app(
         return Response(described, media_type=JSON)
 
     _add_page(app)
-    # Added first, so it is innermost. It leaves event streams alone: they would wait for its buffer.
+    app.add_middleware(EntityTagMiddleware)  # added first, so it is innermost
+    # It leaves event streams alone: they would wait for its buffer.
     app.add_middleware(
         GZipMiddleware, minimum_size=COMPRESSED, compresslevel=1, thread_minimum_size=LARGE_BODY
     )
@@ -119,6 +127,7 @@ def create_app(
             expose_headers=["x-request-id", "retry-after", "etag"],
         )
     app.add_middleware(RequestLogMiddleware, metrics=metrics)
+    app.add_middleware(ProblemDetailsMiddleware)
     app.add_middleware(HeadMethodMiddleware)  # added last, so it is outermost
     return app
 
