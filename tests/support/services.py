@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import uvicorn
 from fastapi.testclient import TestClient
@@ -120,9 +120,9 @@ def service_maker(snapshot: BundleSnapshot, bundle: Bundle) -> MakeService:
 
 
 @contextmanager
-def running(app: ASGIApp) -> Iterator[str]:
+def running(app: ASGIApp, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
     """Serve an application over a real connection while the block runs; yields the address."""
-    config = uvicorn.Config(app, port=0, log_level="warning", log_config=None, lifespan="off")
+    config = uvicorn.Config(app, port=0, log_level="warning", log_config=None, lifespan=lifespan)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
