@@ -104,8 +104,14 @@ def _sets(settings: ServeSettings) -> Application | None:
     path = sets_file(settings)
     if path is None:
         return None
-    options = {"num_replicas": 1, "max_ongoing_requests": AT_ONCE, "ray_actor_options": ON_HEAD}
-    return serve.deployment(name=SETS, **options, **_life(settings))(SetsHost).bind(str(path))
+    deployment = serve.deployment(
+        name=SETS,
+        num_replicas=1,
+        max_ongoing_requests=AT_ONCE,
+        ray_actor_options=dict(ON_HEAD),
+        **_life(settings),
+    )(SetsHost)
+    return deployment.bind(str(path))
 
 
 def _gpus() -> float:

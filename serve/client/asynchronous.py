@@ -112,9 +112,12 @@ class AsyncClient:
         found: list[dict[str, Any]] = await self._ask(calls.entities(search, limit, offset, fields))
         return found
 
-    async def look_up(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return of each name or alias the ``entity``, or ``suggestions`` where it is None."""
-        results: list[dict[str, Any]] = await self._ask(calls.look_up(names))
+    async def look_up(self, names: Sequence[str], fields: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Return of each name or alias the ``entity``, or ``suggestions`` where it is None.
+
+        ``fields`` are those that each entity comes with, of "description" and "attributes".
+        """
+        results: list[dict[str, Any]] = await self._ask(calls.look_up(names, fields))
         return results
 
     async def entity(

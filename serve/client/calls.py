@@ -63,9 +63,10 @@ def entities(search: str, limit: int, offset: int, fields: Sequence[str]) -> Cal
     return Call("GET", "/v1/entities", {"params": params}, "entities")
 
 
-def look_up(names: Sequence[str]) -> Call:
+def look_up(names: Sequence[str], fields: Sequence[str]) -> Call:
     """Return the call that looks up names."""
-    return Call("POST", "/v1/entities/lookup", {"json": {"names": list(names)}}, "results")
+    body = {"names": list(names), "fields": list(fields)}
+    return Call("POST", "/v1/entities/lookup", {"json": body}, "results")
 
 
 def entity(given: str | int, sentences: int, neighbours: int, bundle: str | None) -> Call:

@@ -130,9 +130,14 @@ class Client:
         found: list[dict[str, Any]] = self._ask(calls.entities(search, limit, offset, fields))
         return found
 
-    def look_up(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return of each name or alias the ``entity``, or ``suggestions`` where it is None."""
-        results: list[dict[str, Any]] = self._ask(calls.look_up(names))
+    def look_up(self, names: Sequence[str], fields: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Return of each name or alias the ``entity``, or ``suggestions`` where it is None.
+
+        Args:
+            names: at most 1,000.
+            fields: that each entity comes with, of "description" and "attributes".
+        """
+        results: list[dict[str, Any]] = self._ask(calls.look_up(names, fields))
         return results
 
     def entity(

@@ -61,10 +61,11 @@ def add_entities(app: FastAPI, service: Service, access: Access) -> None:
 
         Each of these counts as a query.
         """
-        names = checked(LookupRequest, await decoded(request)).names
+        asked = checked(LookupRequest, await decoded(request))
+        names = asked.names
         unknown = sum(not service.knows(name) for name in names)
         spend(request, service, access, min(unknown, LOOKUP_SUGGESTIONS))
-        return await respond(await service.look_up(names), large=len(names) > MANY_RESULTS)
+        return await respond(await service.look_up(names, asked.fields), large=len(names) > MANY_RESULTS)
 
     @app.get(
         "/v1/entities/{given:path}",

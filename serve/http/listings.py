@@ -116,20 +116,23 @@ def entity_list(snapshot: BundleSnapshot, asked: EntityList) -> Json:
     return {"bundle": snapshot.id, "entities": entities, "more": len(found) > asked.limit}
 
 
-def looked_up(snapshot: BundleSnapshot, names: Sequence[str], timeout_s: float) -> Json:
+def looked_up(
+    snapshot: BundleSnapshot, names: Sequence[str], timeout_s: float, fields: Sequence[str] = ()
+) -> Json:
     """Return the entity of each name, or those whose names are like it, in order.
 
     Args:
         snapshot: that knows them.
         names: as they are given.
         timeout_s: after which nothing like an unknown name is looked for any more.
+        fields: of :data:`FIELDS`, which each entity comes with.
     """
     vocabulary, arrival = snapshot.vocabulary, Arrival(suggestions=LOOKUP_SUGGESTIONS)
     deadline = arrival.deadline(timeout_s)
     results: list[Json] = []
     for name in names:
         entity = vocabulary.find(name)
-        known = None if entity is None else entity_of(vocabulary, entity)
+        known = None if entity is None else entity_of(vocabulary, entity) | _more(snapshot, entity, fields)
         sought = known is None and arrival.may_suggest(deadline)
         like = vocabulary.search(name) if sought else iter(())
         suggestions = [_found_entity(snapshot, one, ()) for one in islice(like, LIKE)]
@@ -139,13 +142,18 @@ def looked_up(snapshot: BundleSnapshot, names: Sequence[str], timeout_s: float) 
 
 def _found_entity(snapshot: BundleSnapshot, found: Found, fields: Sequence[str]) -> Json:
     """Return the JSON object of an entity that was searched for."""
-    entity, catalogue = found.entity, snapshot.catalogue
+    more = _more(snapshot, found.entity, fields)
+    return {**entity_of(snapshot.vocabulary, found.entity), "matched": found.spelling, **more}
+
+
+def _more(snapshot: BundleSnapshot, entity: int, fields: Sequence[str]) -> Json:
+    """Return the named ones of :data:`FIELDS` of an entity."""
+    catalogue = snapshot.catalogue
     values: dict[str, Callable[[int], Any]] = {
         "description": catalogue.description,
         "attributes": catalogue.attributes_of,
     }
-    more = {name: values[name](entity) for name in fields}
-    return {**entity_of(snapshot.vocabulary, entity), "matched": found.spelling, **more}
+    return {name: values[name](entity) for name in fields}
 
 
 def known_of(snapshot: BundleSnapshot, workspace: Workspace, entity: int, n: int) -> Json:

@@ -7,7 +7,7 @@ import json
 import math
 import uuid
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -143,6 +143,9 @@ class LookupRequest(BaseModel):
 
     names: list[Name] = Field(
         min_length=1, max_length=MAX_LOOKED_UP, description="names or aliases, each as it is written"
+    )
+    fields: list[Literal["description", "attributes"]] = Field(
+        default=[], max_length=2, description="what each entity comes with"
     )
 
 

@@ -199,14 +199,19 @@ class EntityShape(NamedEntity):
     aliases: list[str]
 
 
-class FoundEntity(EntityShape):
-    """An entity that was searched for."""
+class ListedEntity(EntityShape):
+    """An entity with what was asked for of it."""
 
-    matched: str = Field(description="the name or alias by which it was found")
     description: str | SkipJsonSchema[None] = Field(default=None, description="if it was asked for")
     attributes: dict[str, list[str]] | SkipJsonSchema[None] = Field(
         default=None, description="if they were asked for"
     )
+
+
+class FoundEntity(ListedEntity):
+    """An entity that was searched for."""
+
+    matched: str = Field(description="the name or alias by which it was found")
 
 
 class Entities(Shape):
@@ -221,7 +226,7 @@ class LookedUpName(Shape):
     """A name that was looked up."""
 
     given: str
-    entity: EntityShape | None
+    entity: ListedEntity | None
     suggestions: list[FoundEntity] = Field(description="entities with names like it, if it is unknown")
     sought: bool = Field(
         description="whether suggestions were looked for: of the first 100 unknown names of a request, "

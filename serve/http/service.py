@@ -147,9 +147,9 @@ class Service:
         """Return a page of the vocabulary: what a text finds or a prefix fits, or all."""
         return await asyncio.to_thread(entity_list, self.snapshot, asked)
 
-    async def look_up(self, names: Sequence[str]) -> Json:
+    async def look_up(self, names: Sequence[str], fields: Sequence[str] = ()) -> Json:
         """Return the entity of each name, or those whose names are like it."""
-        return await asyncio.to_thread(looked_up, self.snapshot, names, self.settings.timeout_s)
+        return await asyncio.to_thread(looked_up, self.snapshot, names, self.settings.timeout_s, fields)
 
     def knows(self, name: str) -> bool:
         """Return whether an entity has a name or an alias: one that none has takes as long as a query."""

@@ -1,6 +1,7 @@
 // Calls of the HTTP interface. Whatever goes wrong becomes an ApiError in the interface's own shape.
 
 const TOKEN = "seedset.token";
+const LOOKED_UP = 1000; // names of one request
 const FALL_BACK = new Set(["unreachable", "not_found", "method_not_allowed", "cut_off"]);
 
 export class ApiError extends Error {
@@ -48,14 +49,14 @@ export function onUnauthorized(given) {
 }
 
 
-async function call(path, { body, signal } = {}) {
+async function call(path, { body, signal, method = body === undefined ? "GET" : "POST" } = {}) {
   for (;;) {
     const token = storedToken();
     const headers = {};
     if (token !== null) headers.Authorization = `Bearer ${token}`;
     if (body !== undefined) headers["Content-Type"] = "application/json";
     const response = await reach(path, {
-      method: body === undefined ? "GET" : "POST",
+      method,
       headers,
       body: body === undefined ? undefined : JSON.stringify(body),
       signal,
@@ -107,6 +108,26 @@ export const entity = (name, signal) => get(`v1/entities/${encodeURIComponent(na
 export const attributes = async () => (await get("v1/attributes")).attributes;
 export const methods = () => get("v1/methods");
 export const bundle = () => get("v1/bundle");
+
+/** The entity of each name, or what is like it, in order. */
+export async function lookUp(names, signal, fields = []) {
+  const found = [];
+  for (let start = 0; start < names.length; start += LOOKED_UP) {
+    const part = { names: names.slice(start, start + LOOKED_UP), ...(fields.length ? { fields } : {}) };
+    found.push(...(await (await call("v1/entities/lookup", { body: part, signal })).json()).results);
+  }
+  return found;
+}
+
+export const sets = async () => (await get("v1/sets", { limit: 1000 })).sets;
+export const set = (id) => get(`v1/sets/${id}`);
+export const setEvents = (id, after = 0) => get(`v1/sets/${id}/events`, { after, limit: 1000 });
+export const exportSet = (id) => get(`v1/sets/${id}/export`);
+export const createSet = async (given) => (await call("v1/sets", { body: given })).json();
+export const importSet = async (whole) => (await call("v1/sets/import", { body: whole })).json();
+export const changeSet = async (id, change) => (await call(`v1/sets/${id}/events`, { body: change })).json();
+export const deleteSet = async (id, version) =>
+  (await call(`v1/sets/${id}?version=${version}`, { method: "DELETE" })).json();
 
 /** The bytes of an image of ours; other addresses are not asked. */
 export async function image(given, signal) {

@@ -46,6 +46,13 @@ export function toJson(answer, query, seeds, sideOf) {
   return `${JSON.stringify(whole, null, 2)}\n`;
 }
 
+/** A set as CSV: a row for each judged entity, with who judged it, when and why where that is known. */
+export function setToCsv({ accepted, rejected }) {
+  const row = (status) => (one) => [one.name, one.id ?? "", status, one.by ?? "", one.at ?? "", one.note ?? ""];
+  const rows = [["name", "id", "status", "by", "at", "note"], ...accepted.map(row("accepted")), ...rejected.map(row("rejected"))];
+  return rows.map((one) => one.map(cell).join(",")).join("\r\n") + "\r\n";
+}
+
 /** Hand the browser a file to keep. */
 export function save(name, type, text) {
   const address = URL.createObjectURL(new Blob([text], { type: `${type};charset=utf-8` }));

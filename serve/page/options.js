@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { bdi, byId, count, isComposing, make } from "./dom.js";
+import { stageInWords } from "./words.js";
 
 // By input: the field of a request, and its name among the `given` parts of a method's description.
 const GIVEN = {
@@ -78,7 +79,7 @@ export class Options {
     if (!labels.has(method)) labels.set(method, `${method} (not served here)`);
     byId("method").replaceChildren(...[...labels].map(([value, label]) => new Option(label, value)));
     byId("method").value = method;
-    byId("method-about").textContent = this.stagesOf(method).join(" → ");
+    byId("method-about").textContent = this.stagesOf(method).map(stageInWords).join(", then ");
   }
 
   /** What a method is told stands in inputs of its own; other methods have none. */

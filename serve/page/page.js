@@ -1,6 +1,7 @@
 // The page: puts its parts together, runs queries, and reads keys.
 
 import * as api from "./api.js";
+import { Curation } from "./curation.js";
 import { askToken, describeEntity, showKeys, singleKeys } from "./dialogs.js";
 import { announce, bdi, byId, count, isComposing, make, span } from "./dom.js";
 import { Details } from "./details.js";
@@ -11,16 +12,24 @@ import { Progress } from "./progress.js";
 import { Results } from "./results.js";
 import { Search } from "./search.js";
 import { SeedLists } from "./seeds.js";
+import { Shared } from "./shared.js";
 import { State } from "./state.js";
+import { legend, stageInWords } from "./words.js";
 
 const state = new State();
 const sideOf = (name) => state.sideOf(name);
-const lists = new SeedLists(state, { onEdit: edit });
+const curation = new Curation(state, { onOpened: opened, onShown: () => lists.show() });
+const lists = new SeedLists(state, { onEdit: edit, onStep: (again) => curation.step(again), steps: () => curation.steps() });
 const options = new Options(state);
 const progress = new Progress();
 const results = new Results({ onJudge: judge, onDetails: ({ name }) => details.open(name), sideOf });
 const details = new Details({ onJudge: judge, sideOf });
+const shared = new Shared({ onAsk: askShared });
 const search = new Search({
+  onExpand: () => {
+    document.activeElement.blur(); // so that the answer has the focus
+    expand();
+  },
   onChoose: (name, positive) => state.add(name, positive),
   onList: (names) => state.addAll(names),
   onDescribe: describe,
@@ -28,6 +37,9 @@ const search = new Search({
 
 let running = null; // the AbortController of the request that runs
 let asked = null; // the body that the answer shown belongs to
+let request = null; // for what is fetched once an answer is shown
+const PAGE = 10; // rows that a large step passes
+const MOST_RESULTS = 1000; // that a service gives by default
 
 const ADDRESS_AGAIN_MS = 5000;
 let addressTimer = 0;
@@ -45,6 +57,7 @@ function showAddress() {
 state.listen(() => {
   showAddress();
   results.showMarks();
+  showJudged();
   showChanged();
 });
 
@@ -85,12 +98,19 @@ async function expand() {
     search.focus();
     return;
   }
+  // What is judged and no seed comes back among the results: that many more are asked for, and not shown.
+  const others = state.seeds.length - seeds.positive.length - seeds.negative.length;
+  const judged = new Set(state.seeds.map((seed) => seed.name));
+  const wanted = { ...body, top_k: Math.max(body.top_k, Math.min(body.top_k + others, MOST_RESULTS)) };
   const own = (running = new AbortController());
   progress.start(options.stagesOf(body.method));
   byId("results").setAttribute("aria-busy", "true");
   try {
-    const answer = await api.expand(body, own.signal, (event, data) => progress.event(event, data));
-    if (own === running) showAnswer(answer, body);
+    const answer = await api.expand(wanted, own.signal, (event, data) => progress.event(event, data));
+    if (own !== running) return;
+    const unjudged = answer.results.filter(({ name }) => !judged.has(name)).slice(0, body.top_k);
+    showAnswer({ ...answer, results: unjudged }, body);
+    curation.set.keepQuestion(body);
   } catch (error) {
     if (own === running && !own.signal.aborted) showError(error, seeds, page);
   } finally {
@@ -120,9 +140,13 @@ function showAnswer(answer, body) {
   asked = body;
   results.show(answer);
   byId("welcome").hidden = true;
-  byId("exports").hidden = answer.results.length === 0;
+  byId("exports").hidden = byId("tools").hidden = answer.results.length === 0;
+  byId("order").disabled = !results.hasProbabilities;
+  showLegend(answer);
+  showJudged();
+  showAttributes(answer);
   byId("results-title").textContent = count(answer.results.length, "result");
-  const stages = Object.entries(answer.seconds).map(([stage, seconds]) => `${stage} ${span(seconds)}`);
+  const stages = Object.entries(answer.seconds).map(([stage, seconds]) => `${stageInWords(stage)}: ${span(seconds)}`);
   byId("about-answer").textContent = [`method ${answer.method}`, `bundle ${answer.bundle}`, ...stages].join(" · ");
   const reasoned = Object.entries(answer.reasoning ?? {});
   byId("reasoning").hidden = reasoned.length === 0;
@@ -138,6 +162,41 @@ function showAnswer(answer, body) {
   const best = answer.results[0];
   announce(`${count(answer.results.length, "result")}${best ? `; the first is ${best.name}` : ""}`);
   if (!elsewhere || document.activeElement === byId("again")) results.focus();
+}
+
+/** Explain the numbers that the answer has. */
+function showLegend({ results: all }) {
+  const columns = [...new Set(all.flatMap((result) => Object.keys(result.evidence)))];
+  const rows = legend(columns).flatMap(([name, words]) => [make("dt", {}, name), make("dd", {}, words)]);
+  byId("legend").hidden = all.length === 0;
+  byId("legend").querySelector("dl").replaceChildren(...rows);
+}
+
+/** Say how far the list is judged, and the proposed set. */
+function showJudged() {
+  if (!results.answer) return;
+  const { results: all, counts } = results.answer;
+  const done = (some) => some.filter(({ name }) => state.sideOf(name)).length;
+  const proposed = all.filter(({ rank }) => rank <= (counts?.proposed ?? 0));
+  const parts = [`${done(all)} of ${all.length} judged`];
+  if (proposed.length) parts.push(`${done(proposed)} of the ${proposed.length} proposed`);
+  byId("judged").textContent = parts.join("; ");
+}
+
+/** Fetch the attributes of the results, where entities have any, and show them in the rows. */
+async function showAttributes(answer) {
+  request?.abort();
+  if (!options.attributes.length || !answer.results.length) return;
+  request = new AbortController();
+  try {
+    const seeds = state.sampled().positive.filter((seed) => !seed.sentences).map(({ name }) => name);
+    const names = [...seeds, ...answer.results.map(({ name }) => name)];
+    const found = await api.lookUp(names, request.signal, ["attributes"]);
+    if (results.answer !== answer) return;
+    const known = found.filter(({ entity }) => entity);
+    shared.show(known.filter(({ given }) => seeds.includes(given)).map(({ entity }) => entity.attributes), state.options.filter);
+    results.showAttributes(new Map(known.map(({ given, entity }) => [given, entity.attributes])));
+  } catch {} // the answer stands without them
 }
 
 const REASONED = {
@@ -203,6 +262,15 @@ const KEYS = {
   d: () => results.chosen && details.open(results.chosen.name),
   e: expand,
   s: stop,
+  J: () => results.move(PAGE),
+  K: () => results.move(-PAGE),
+  f: askShared,
+  A: acceptAbove,
+  l: () => reorder(byId("order").value === "best" ? "unsure" : "best"),
+  n: () => curation.keep(),
+  o: () => curation.choose(),
+  h: () => curation.history(),
+  x: () => curation.saveAs("csv"),
   u: () => lists.undo(),
   U: () => lists.redo(),
   "?": showKeys,
@@ -213,6 +281,36 @@ function judgeCurrent(positive) {
   if (!results.chosen) return;
   judge(results.chosen.name, positive);
   results.focus(results.current + 1);
+}
+
+/** Accept what stands from the first row to the current one, but for what was judged; and go on to the next. */
+function acceptAbove() {
+  const names = results.aboveHere;
+  if (!names.length) return;
+  state.addAll(names);
+  announce(`${names.length} accepted`);
+  results.focus(results.current + 1);
+}
+
+/** Ask only for entities with the attributes that all accepted ones share. */
+function askShared() {
+  if (byId("only-shared").disabled || !shared.values.size) return;
+  state.set({ filter: new Map([...state.options.filter, ...shared.values]) });
+  expand();
+}
+
+function reorder(order) {
+  if (!results.hasProbabilities) return;
+  byId("order").value = order;
+  results.order(order === "unsure");
+  announce(order === "unsure" ? "Least sure first" : "Best first");
+  results.focus();
+}
+
+/** Take over the question of a set that was opened, and ask it. */
+function opened(question) {
+  if (question) state.setQuestion(question);
+  if (state.seeds.some((seed) => seed.positive)) expand();
 }
 
 function onKey(event) {
@@ -250,12 +348,26 @@ async function start() {
   state.past = [];
   lists.show();
   await load();
+  if (state.setId && (await reopen(state.setId))) return;
   if (unread.length) {
     const text = `The address holds what is not understood, and was left out: ${unread.slice(0, 5).join(", ").slice(0, 200)}`;
     byId("unread").textContent = text;
   }
   byId("unread").hidden = unread.length === 0;
   if (state.seeds.some((seed) => seed.positive)) await expand();
+}
+
+/** Open the set that the address names; false if that cannot be. */
+async function reopen(id) {
+  if (curation.set.about?.id === id) return true;
+  try {
+    await curation.open(id);
+    return true;
+  } catch (error) {
+    state.setId = null;
+    showError(error, {}, { ...page, retry: start });
+    return false;
+  }
 }
 
 const page = { state, options, lists, retry: expand };
@@ -273,6 +385,8 @@ byId("describe").addEventListener("click", () => describe(byId("search").value.t
 byId("show-keys").addEventListener("click", showKeys);
 byId("stop").addEventListener("click", stop);
 byId("again").addEventListener("click", expand);
+byId("accept-above").addEventListener("click", acceptAbove);
+byId("order").addEventListener("change", (event) => reorder(event.target.value));
 for (const kind of ["csv", "json"]) {
   byId(`copy-${kind}`).addEventListener("click", () => copyAs(kind));
   byId(`save-${kind}`).addEventListener("click", () => saveAs(kind));

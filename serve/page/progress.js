@@ -1,6 +1,7 @@
 // What a running request has come to: stages passed, rounds of generation, names that came.
 
 import { announce, bdi, byId, count, make, span } from "./dom.js";
+import { stageInWords } from "./words.js";
 
 const SHOWN_EVERY_MS = 250;
 const SPOKEN_EVERY_MS = 5000; // a screen reader shall not read every round
@@ -71,7 +72,7 @@ export class Progress {
       make(
         "li",
         { class: step.done ? "done" : null, "aria-current": step === current ? "step" : null },
-        make("span", { class: "name" }, step.name),
+        make("span", { class: "name" }, stageInWords(step.name)),
         step.about && make("span", { class: "about" }, ` ${step.about}`),
       ),
     );
@@ -81,7 +82,7 @@ export class Progress {
 
   #text() {
     const current = this.steps.find((step) => !step.done);
-    const doing = [current?.name, current?.about, this.note].filter(Boolean).join(", ");
+    const doing = [current && stageInWords(current.name), current?.about, this.note].filter(Boolean).join(", ");
     return `Expanding for ${span((performance.now() - this.began) / 1000)}${doing ? ` · ${doing}` : ""}`;
   }
 

@@ -1,6 +1,7 @@
 // The ranked candidates: one row each, one of them current, and what is known for and against it.
 
 import { bdi, byId, make, marked, short } from "./dom.js";
+import { numberInWords } from "./words.js";
 import { imageList } from "./images.js";
 
 const SMALLEST = 0.04; // of the bar's length: the last one is still to be seen
@@ -13,6 +14,8 @@ export class Results {
     this.sideOf = sideOf;
     this.list = byId("results");
     this.answer = null;
+    this.shown = []; // its results, in the order of the rows
+    this.unsure = false; // whether that is "least sure first"
     this.current = -1; // the row that keys act on
     this.opened = -1; // the row that shows all its evidence
     this.pointing = false;
@@ -25,6 +28,40 @@ export class Results {
   /** Show another answer, or none, and make its first candidate the current one. */
   show(answer) {
     this.answer = answer;
+    this.attributes = new Map();
+    this.#build();
+  }
+
+  /** Whether the answer says how probable each of its entities is. */
+  get hasProbabilities() {
+    return (this.answer?.results ?? []).some((result) => typeof result.evidence.probability === "number");
+  }
+
+  /** Order the rows by doubt, those first whose probability is nearest to a half, or as they came. */
+  order(unsure) {
+    this.unsure = unsure;
+    this.#build();
+  }
+
+  /** Entities from the first row to the current one that are not judged yet. */
+  get aboveHere() {
+    return this.shown.slice(0, this.current + 1).filter((result) => !this.sideOf(result.name)).map(({ name }) => name);
+  }
+
+  /** Show what is known of entities, by name: `{attribute: [value]}`. */
+  showAttributes(known) {
+    this.attributes = known;
+    for (const [place, element] of [...this.list.children].entries()) {
+      const line = attributeLine(known.get(this.shown[place].name));
+      if (line) (element.querySelector(":scope > .nearest") ?? element.querySelector(":scope > .score")).after(line);
+    }
+  }
+
+  #build() {
+    const answer = this.answer;
+    const results = answer?.results ?? [];
+    const doubt = ({ evidence }) => Math.abs((evidence.probability ?? 0) - 0.5);
+    this.shown = this.unsure && this.hasProbabilities ? [...results].sort((a, b) => doubt(a) - doubt(b)) : results;
     this.current = this.opened = -1;
     const scores = (answer?.results ?? []).map((result) => result.score).filter((score) => score !== null);
     const [low, high] = [Math.min(...scores), Math.max(...scores)];
@@ -32,9 +69,12 @@ export class Results {
       if (score === null) return 0;
       return high > low ? SMALLEST + (1 - SMALLEST) * ((score - low) / (high - low)) : 1;
     };
-    const last = answer?.counts?.proposed;
-    const rows = (answer?.results ?? []).map((result, place) => row(result, place, share(result.score), last));
+    // Where the order is another one, the proposed set has no end in it. Ranks count also what is not shown.
+    const proposed = this.shown === results ? (answer?.counts?.proposed ?? 0) : 0;
+    const last = results.findLast(({ rank }) => rank <= proposed)?.rank;
+    const rows = this.shown.map((result, place) => row(result, place, share(result.score), last));
     this.list.replaceChildren(...rows);
+    this.showAttributes(this.attributes);
     this.showMarks();
     if (rows.length) this.#setCurrent(0);
   }
@@ -42,7 +82,7 @@ export class Results {
   /** Show which candidates are seeds now. */
   showMarks() {
     for (const [place, element] of [...this.list.children].entries()) {
-      const side = this.sideOf(this.answer.results[place].name);
+      const side = this.sideOf(this.shown[place].name);
       element.classList.toggle("accepted", side === "+");
       element.classList.toggle("rejected", side === "-");
       const [accept, reject] = element.querySelectorAll(".judge button");
@@ -63,7 +103,7 @@ export class Results {
 
   /** The candidate that keys act on, if there is one. */
   get chosen() {
-    return this.answer?.results[this.current] ?? null;
+    return this.shown[this.current] ?? null;
   }
 
   #focused(event) {
@@ -81,7 +121,7 @@ export class Results {
     this.opened = place;
     const element = this.list.children[place];
     element.classList.add("open");
-    if (!element.querySelector(".more")) element.append(more(this.answer.results[place]));
+    if (!element.querySelector(".more")) element.append(more(this.shown[place]));
   }
 
   /** Only the current row's buttons are stops of the Tab key. */
@@ -97,7 +137,7 @@ export class Results {
     const element = event.target.closest(".results > li");
     if (!element) return;
     const place = Number(element.dataset.place);
-    const result = this.answer.results[place];
+    const result = this.shown[place];
     const button = event.target.closest("button");
     this.#setCurrent(place, !button); // a button stays where it was pressed: the next one is under the pointer
     if (!button) {
@@ -174,13 +214,18 @@ function held(types) {
   return make("p", { class: "types" }, make("span", { class: "visually-hidden" }, "types of seeds, too: "), ...all);
 }
 
-/** What the numbers of stages are called here. */
-const LEGEND = { probability: "probability that it belongs" };
+/** The values of an entity's attributes, each under the attribute's name; null where there are none. */
+function attributeLine(attributes) {
+  const all = Object.entries(attributes ?? {}).filter(([, values]) => values.length);
+  if (!all.length) return null;
+  const parts = all.map(([name, values]) => bdi(values.join(", "), { title: name }));
+  return make("p", { class: "attributes" }, make("span", { class: "visually-hidden" }, "attributes: "), ...parts);
+}
 
 /** What only the current row shows: its types, further sentences, images, and the numbers of the stages. */
 function more({ name, evidence, explanation }) {
   const numbers = Object.entries(evidence).map(([column, value]) =>
-    make("div", {}, make("dt", {}, LEGEND[column] ?? column), make("dd", {}, short(value))),
+    make("div", {}, make("dt", {}, numberInWords(column)), make("dd", {}, short(value))),
   );
   const sentences = (explanation?.sentences ?? []).slice(1);
   return make(

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { announce, bdi, byId, count, isComposing, make } from "./dom.js";
 import { isList, linesOf, namesOf } from "./lists.js";
+import { matchList } from "./matching.js";
 
 const PAUSE_MS = 80;
 const SHOWN = 10;
@@ -10,10 +11,11 @@ const MAX_NAME = 512;
 
 /**
  * Calls `onChoose(name, positive)` for a seed, `onList(names)` for those of a list, and `onDescribe(name)` for
- * what is not known.
+ * what is not known. Enter in the empty box is `onExpand()`.
  */
 export class Search {
-  constructor({ onChoose, onList, onDescribe }) {
+  constructor({ onChoose, onList, onDescribe, onExpand }) {
+    this.onExpand = onExpand;
     this.onChoose = onChoose;
     this.onList = onList;
     this.onDescribe = onDescribe;
@@ -27,6 +29,7 @@ export class Search {
     this.input.addEventListener("keydown", (event) => this.#key(event));
     this.input.addEventListener("paste", (event) => this.#inserted(event, event.clipboardData));
     this.input.addEventListener("drop", (event) => this.#inserted(event, event.dataTransfer));
+    byId("upload").addEventListener("change", (event) => this.#upload(event.target));
     this.input.addEventListener("blur", () => this.close());
     for (const positive of [true, false]) {
       const button = byId(positive ? "add-positive" : "add-negative");
@@ -128,6 +131,12 @@ export class Search {
     this.close();
   }
 
+  async #upload(input) {
+    const text = await input.files[0].text();
+    input.value = ""; // the same file may be chosen again
+    await this.#takeApart(text.replace(/^\ufeff/, ""));
+  }
+
   /** Take a list that is pasted or dropped apart; the box holds one line, and would cut it. */
   #inserted(event, data) {
     const text = data?.getData("text/plain") ?? "";
@@ -137,26 +146,18 @@ export class Search {
   }
 
   async #takeApart(text) {
-    const names = [];
-    for (const line of linesOf(text)) {
-      // A name may hold a comma: it is one where it is known as one.
-      const parts = namesOf(line);
-      if (parts.length > 1 && line.length <= MAX_NAME && (await this.#isKnown(line))) names.push(line);
-      else names.push(...parts);
+    const long = linesOf(text).flatMap(namesOf).find((name) => Array.from(name).length > MAX_NAME);
+    if (long) {
+      this.#tell(`A name has at most ${MAX_NAME} characters, and this one ${Array.from(long).length}: ${long.slice(0, 40)} …`);
+      return;
     }
-    const long = names.find((name) => Array.from(name).length > MAX_NAME);
-    if (long) this.#tell(`A name has at most ${MAX_NAME} characters, and this one ${Array.from(long).length}: ${long.slice(0, 40)} …`);
-    else if (names.length === 1) this.#typeIn(names[0]);
-    else if (names.length) {
-      this.#typeIn("");
-      this.onList(names);
-      announce(`${count(names.length, "name")} added`);
+    this.#typeIn("");
+    try {
+      const single = await matchList(text, this.onList);
+      if (single) this.#typeIn(single);
+    } catch (error) {
+      this.#tell(error.message);
     }
-  }
-
-  async #isKnown(text) {
-    const found = await api.search(text, SHOWN).catch(() => []);
-    return exact(found, text) >= 0;
   }
 
   #typeIn(text) {
@@ -172,7 +173,8 @@ export class Search {
   /** Take the active name; where there is none, with `look` what the server would complete, else the text. */
   #enter(positive, look = this.request !== null) {
     const text = this.input.value.trim();
-    if (!text) this.input.focus();
+    if (!text && positive && !look) this.onExpand();
+    else if (!text) this.input.focus();
     else if (this.options[this.active]) this.#pick(this.options[this.active], positive);
     else if (look) this.#resolve(text, positive);
     else this.#take(text, positive);

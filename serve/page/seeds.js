@@ -1,12 +1,20 @@
-// The seed lists: what was given, each with its side, and the way to another.
+// What was accepted and rejected: each entity with its side, and the way to the other. Some are the seeds.
 
 import { announce, bdi, byId, count, make } from "./dom.js";
 
-/** Shows a state's seeds. `onEdit(seed)` opens a described entity again. */
+const SHOWN = 300; // of a side; the last ones, as the first are long judged
+
+/**
+ * Shows what a state holds. `onEdit(seed)` opens a described entity again; `onStep(again)`, if it returns true, takes
+ * an undo or a redo on itself; `steps()` says which of them a named set has.
+ */
 export class SeedLists {
-  constructor(state, { onEdit }) {
+  constructor(state, { onEdit, onStep, steps }) {
     this.state = state;
     this.onEdit = onEdit;
+    this.onStep = onStep;
+    this.steps = steps;
+    this.whole = { positive: false, negative: false };
     this.lists = { positive: byId("positive"), negative: byId("negative") };
     byId("undo").addEventListener("click", () => this.undo());
     byId("redo").addEventListener("click", () => this.redo());
@@ -14,22 +22,31 @@ export class SeedLists {
   }
 
   undo() {
+    if (this.onStep(false)) return;
     if (this.state.undo()) announce(`Undone; ${count(this.state.seeds.length, "seed")}`);
   }
 
   redo() {
+    if (this.onStep(true)) return;
     if (this.state.redo()) announce(`Done again; ${count(this.state.seeds.length, "seed")}`);
   }
 
   show() {
     const focus = this.#focused();
+    const sampled = this.state.sampled();
     for (const [side, list] of Object.entries(this.lists)) {
       const seeds = this.state.seeds.filter((seed) => seed.positive === (side === "positive"));
-      list.replaceChildren(...seeds.map((seed) => this.#row(seed)));
+      const asked = new Set(sampled[side]);
+      const shown = this.whole[side] ? seeds : seeds.slice(-SHOWN);
+      list.replaceChildren(...shown.map((seed) => this.#row(seed, seeds.length > asked.size && asked.has(seed))));
+      if (shown.length < seeds.length) list.prepend(this.#showAll(side, seeds.length));
+      const some = seeds.length > asked.size ? `, ${asked.size} of them as seeds` : "";
+      byId(`${side}-count`).textContent = seeds.length ? `(${seeds.length}${some})` : "";
       if (!seeds.length) list.append(make("li", { class: "none" }, side === "positive" ? "none yet" : "none"));
     }
-    this.#disable("undo", !this.state.past.length, "redo");
-    this.#disable("redo", !this.state.future.length, "undo");
+    const { undo, redo } = this.steps() ?? { undo: this.state.past.length, redo: this.state.future.length };
+    this.#disable("undo", !undo, "redo");
+    this.#disable("redo", !redo, "undo");
     this.#restore(focus);
   }
 
@@ -40,11 +57,19 @@ export class SeedLists {
     }
   }
 
-  #row(seed) {
+  #showAll(side, n) {
+    const show = () => {
+      this.whole[side] = true;
+      this.show();
+    };
+    return make("li", {}, make("button", { type: "button", class: "quiet", onclick: show }, `Show all ${n}`));
+  }
+
+  #row(seed, asked) {
     const [sign, other] = seed.positive ? ["+", "negative"] : ["−", "positive"];
     const row = make(
       "li",
-      { class: `seed ${seed.positive ? "positive" : "negative"}` },
+      { class: `seed ${seed.positive ? "positive" : "negative"}${asked ? " asked" : ""}${seed.gone ? " gone" : ""}` },
       make(
         "button",
         {
@@ -58,6 +83,8 @@ export class SeedLists {
         sign,
       ),
       this.#name(seed),
+      asked ? make("span", { class: "tag" }, "seed") : null,
+      seed.gone ? make("span", { class: "tag", title: "the bundle that is served does not hold it" }, "gone") : null,
       make(
         "button",
         {

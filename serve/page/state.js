@@ -1,6 +1,8 @@
 // What is asked: seeds and options, with undo for the seeds, and their form in the address.
 
-const MAX_SEEDS = 200; // of both kinds; the server says more when there are too many of one
+import { sample } from "./sample.js";
+
+const MAX_JUDGED = 2000; // of both kinds, in an address; a named set holds more
 const MAX_PAST = 500;
 
 // The filter is a Map: an attribute may be called anything, "constructor" and "__proto__" too.
@@ -17,9 +19,9 @@ export const START = {
 const GIVEN = { class: "class_name", shared: "positive_attributes", unlike: "negative_attributes" }; // by address part
 
 /**
- * Seeds in order, each `{positive: bool, name, sentences: null | [string]}` (sentences: an entity that
- * the vocabulary does not hold), and options. Seeds are told apart by name: an id means another entity
- * in another bundle. Listeners hear of every change.
+ * What was accepted and rejected, in order, each `{positive: bool, name, sentences: null | [string]}`
+ * (sentences: an entity that the vocabulary does not hold), and options. Seeds are a sample of them. They
+ * are told apart by name: an id means another entity in another bundle. Listeners hear of every change.
  */
 export class State {
   constructor() {
@@ -27,6 +29,7 @@ export class State {
     this.options = { ...START };
     this.past = [];
     this.future = [];
+    this.setId = null; // the id of the named set that is open
     this.listeners = [];
   }
 
@@ -49,12 +52,18 @@ export class State {
     this.setSeeds(known < 0 ? [...this.seeds, seed] : this.seeds.with(known, seed));
   }
 
-  /** Add positive seeds by their names, in one step. */
+  /** Accept entities by their names, in one step. */
   addAll(names) {
     const given = new Set(names);
     const others = this.seeds.map((seed) => (given.delete(seed.name) ? { ...seed, positive: true } : seed));
     const added = Array.from(given, (name) => ({ name, positive: true, sentences: null }));
     this.setSeeds([...others, ...added]);
+  }
+
+  /** Take over what a named set holds; what was there before cannot be had back here. */
+  take(seeds) {
+    [this.past, this.future, this.seeds] = [[], [], seeds];
+    this.#tell();
   }
 
   remove(name) {
@@ -86,11 +95,33 @@ export class State {
     this.#tell();
   }
 
+  /** Take over the options of a question that was kept; its seeds are what is judged. */
+  setQuestion(question) {
+    const words = (given) => Object.entries(given ?? {}).map(([name, values]) => `${name}: ${values.join(", ")}`).join("; ");
+    this.set({
+      method: question.method ?? START.method,
+      topK: question.top_k ?? START.topK,
+      within: question.deadline_ms ?? null,
+      evidence: question.explain ?? false,
+      filter: new Map(Object.entries(question.filter ?? {})),
+      given: {
+        class_name: question.class_name ?? "",
+        positive_attributes: words(question.positive_attributes),
+        negative_attributes: words(question.negative_attributes),
+      },
+    });
+  }
+
+  /** The seeds of each side: those judged entities that are asked with. */
+  sampled() {
+    const side = (wanted) => sample(this.seeds.filter((seed) => seed.positive === wanted));
+    return { positive: side(true), negative: side(false) };
+  }
+
   /** The body of a request, and its seeds in the order in which an error counts them. */
   request() {
     const { method, topK, filter, evidence, within, given: told } = this.options;
-    const positive = this.seeds.filter((seed) => seed.positive);
-    const negative = this.seeds.filter((seed) => !seed.positive);
+    const { positive, negative } = this.sampled();
     const given = ({ name, sentences }) => (sentences ? { name, sentences } : name);
     const body = { positive: positive.map(given), negative: negative.map(given), method, top_k: topK };
     if (filter.size) body.filter = Object.fromEntries(filter);
@@ -109,7 +140,8 @@ export class State {
   toFragment() {
     const { method, topK, filter, evidence, within, given } = this.options;
     const parts = new URLSearchParams();
-    for (const { positive, name, sentences } of this.seeds) {
+    if (this.setId) parts.append("set", this.setId);
+    for (const { positive, name, sentences } of this.setId ? [] : this.seeds) {
       const key = positive ? "p" : "n";
       if (sentences) parts.append(`${key}.new`, JSON.stringify([name, ...sentences]));
       else parts.append(key, name);
@@ -133,10 +165,12 @@ export class State {
     const seeds = new Map();
     const filter = new Map();
     const [once, unread] = [new Set(), []];
+    this.setId = /^[0-9a-f]{32}$/.test(parts.get("set") ?? "") ? parts.get("set") : null;
     for (const [key, value] of parts) {
+      if (key === "set" && this.setId) continue;
       const seed = seedOf(key, value);
       const attribute = key.startsWith("f.") ? key.slice(2) : "";
-      if (seed && seeds.size < MAX_SEEDS) seeds.set(seed.name, seed);
+      if (seed && seeds.size < MAX_JUDGED) seeds.set(seed.name, seed);
       else if (attribute) filter.set(attribute, [...(filter.get(attribute) ?? []), value]);
       else if (!isOption(key, value, once)) unread.push(`${key}=${value}`);
     }

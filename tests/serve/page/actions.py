@@ -29,6 +29,18 @@ def type_seed(tab: Page, text: str, key: str = "Enter") -> None:
     tab.keyboard.press(key)
 
 
+class Keys:
+    """A keyboard that counts what is pressed on it."""
+
+    def __init__(self, tab: Page) -> None:
+        self._tab, self.pressed = tab, 0
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self._tab.keyboard.press(key)
+            self.pressed += 1
+
+
 def paste(tab: Page, text: str) -> None:
     tab.evaluate("text => navigator.clipboard.writeText(text)", text)
     tab.locator("#search").focus()

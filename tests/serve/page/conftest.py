@@ -22,6 +22,7 @@ from engine.corpus.schema import MENTION_SCHEMA
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from serve.http.routes import create_app
+from serve.sets.access import LocalSets
 from tests.support.bundles import publish_vectors, write_entities
 from tests.support.encoders import write_encoder
 from tests.support.language_models import tiny_model
@@ -117,12 +118,16 @@ MakeSite = Callable[..., AbstractContextManager[str]]
 def serve_site(bundle: Bundle) -> MakeSite:
     """Returns a context in which the application runs, with the given settings and delay."""
     make_service = service_maker(open_snapshot(bundle), bundle)
-    return lambda **given: running(create_app(make_service(**given)))
+
+    def serve(sets: Path | None = None, **given: object) -> AbstractContextManager[str]:
+        return running(create_app(make_service(**given), sets=LocalSets(sets) if sets else None))
+
+    return serve
 
 
 @pytest.fixture(scope="session")
-def site(serve_site: MakeSite) -> Iterator[str]:
-    with serve_site() as url:
+def site(serve_site: MakeSite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serve_site(tmp_path_factory.mktemp("sets") / "sets.sqlite") as url:
         yield url
 
 

@@ -72,7 +72,7 @@ def test_evidence_is_shown_and_marked(tab: Page) -> None:
     assert row.locator(".sentence mark").first.inner_text() == "Vietnam"
     row.focus()
     expect(row.locator(".more .sentence")).to_have_text("𝔒nce Vietnam was there.")
-    assert "segment" in row.locator(".numbers").inner_text()
+    assert "group in the list" in row.locator(".numbers").inner_text()
     canvas = row.locator("canvas")
     expect(canvas).to_have_attribute("width", "4")  # the image's own, once it is drawn
     assert canvas.evaluate("c => [...c.getContext('2d').getImageData(2, 2, 1, 1).data]") == [192, 32, 32, 255]
@@ -142,11 +142,28 @@ def test_a_misspelt_name_is_offered_and_taken_only_once_it_was_seen(tab: Page) -
     expect(tab.locator("#completions li").first.locator(".alias")).to_have_text("also Siam")
 
 
-def test_a_wrong_name_is_told_at_its_place_and_mended_by_a_click(tab: Page) -> None:
+def test_of_a_pasted_list_what_is_not_known_is_matched_by_a_click(tab: Page) -> None:
     tab.goto("/")
-    paste(tab, "Japan, Tailand")
+    paste(tab, "Japan\nTailand\nAtlantis Minor\nSiam")
+    expect(tab.locator("#positive .seed .name")).to_have_text(["Japan", "Thailand"])  # an alias is its entity
+    unknown = tab.locator("#unmatched li")
+    expect(unknown).to_have_count(2)
+    unknown.first.get_by_role("button", name="Thailand").click()
+    expect(unknown).to_have_count(1)
+    tab.get_by_role("button", name="Leave them out").click()
+    expect(tab.locator("#unmatched")).to_be_hidden()
+    assert seeds(tab, "positive") == ["Japan", "Thailand"]
+    tab.locator("#upload").set_input_files(
+        files=[
+            {"name": "list.csv", "mimeType": "text/csv", "buffer": "\ufeffLaos\r\nNepal,India\r\n".encode()}
+        ]
+    )
+    expect(tab.locator("#positive .seed .name")).to_have_text(["Japan", "Thailand", "Laos", "Nepal", "India"])
+
+
+def test_a_wrong_name_is_told_at_its_place_and_mended_by_a_click(tab: Page) -> None:
+    tab.goto("/#p=Japan&p=Tailand")
     expect(tab.locator("#positive .seed")).to_have_count(2)
-    tab.locator("#expand").click()
     expect(tab.locator(".seed.wrong .name")).to_have_text("Tailand")
     expect(tab.locator("#error-seeds")).to_contain_text("unknown entity")
     tab.locator("#error-seeds .suggestion", has_text=re.compile("^Thailand$")).click()
@@ -207,7 +224,7 @@ def test_generation_is_watched_and_its_names_come_as_they_are_found(tab: Page) -
     tab.goto("/#p=Japan&n=Norway&k=30&method=genexpan")
     rows(tab).first.wait_for()
     assert tab.evaluate("window.shown") > 0
-    stages = ["Generate", "SegmentRerank", "Explain"]
+    stages = ["let the language model name", "what is like the rejected", "find the evidence"]
     expect(tab.locator("#steps li")).to_have_text([re.compile(stage) for stage in stages])
     assert tab.evaluate("window.told.length") > 0
     expect(tab.locator("#progress")).to_be_hidden()
