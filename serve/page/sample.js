@@ -1,10 +1,10 @@
 // Which of the accepted entities are asked with.
 
 /**
- * Seeds of a side that a question holds at most. On the sample, MAP on members that are no seeds grows up to twenty
- * and hardly beyond (docs/results.md, "How many seeds help").
+ * Seeds of a side that a question holds at most: half of what the interface takes. Each more helps less, and fifty
+ * are the most that were measured (docs/results.md, "How many seeds help").
  */
-export const MOST_SEEDS = 20;
+export const MOST_SEEDS = 50;
 
 /**
  * The seeds among judged entities, in their order: all if they are few, else entities that are spread evenly over

@@ -32,7 +32,7 @@ class SetsHost:
         path: of the file, on the disk of the cluster's head.
     """
 
-    async def __init__(self, path: str) -> None:
+    async def __init__(self, path: str) -> None:  # type: ignore[misc]  # Serve awaits it
         configure_logs()
         self._sets = LocalSets(Path(path))
         await self._sets.open()

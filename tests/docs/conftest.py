@@ -11,6 +11,7 @@ from engine import methods
 from engine.corpus.importing import source
 from engine.storage.bundle import Bundle
 from serve.http.routes import create_app
+from serve.sets.access import LocalSets
 from tests.support.bundles import method_bundle
 from tests.support.documents import ROOT, write_titled
 from tests.support.services import open_snapshot, running, service_maker
@@ -31,9 +32,11 @@ def countries(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def url(countries: Bundle) -> Iterator[str]:
+def url(countries: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a service over the countries."""
-    with running(create_app(service_maker(open_snapshot(countries), countries)())) as address:
+    service = service_maker(open_snapshot(countries), countries)()
+    sets = LocalSets(tmp_path_factory.mktemp("sets") / "sets.sqlite")
+    with running(create_app(service, sets=sets)) as address:
         yield address
 
 

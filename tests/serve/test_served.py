@@ -256,6 +256,20 @@ def test_progress_comes_while_stages_pass_and_the_answer_last(url: str, bundle: 
 
 
 @on_fused_alone
+def test_a_set_is_kept_by_one_deployment_and_its_errors_come_through(url: str, bundle: Bundle) -> None:
+    first, second = bundle.vocabulary.names[:2]
+    made = httpx.post(f"{url}/v1/sets", json={"name": "a set"}).json()
+    path = f"{url}/v1/sets/{made['id']}"
+    change = {"version": 1, "change": {"kind": "judge", "accept": [first], "reject": [second]}}
+    assert httpx.post(f"{path}/events", json=change).json()["version"] == 2
+    refused = httpx.post(f"{path}/events", json=change)
+    assert (refused.status_code, refused.json()["error"]["suggestions"]) == (409, ["2"])
+    assert httpx.get(path).json()["accepted"][0]["name"] == first
+    assert (bundle.folder.parent.parent / "sets" / "sets.sqlite").exists()
+    assert httpx.get(f"{url}/v1/sets/{'0' * 32}").json()["error"]["code"] == "unknown_set"
+
+
+@on_fused_alone
 def test_a_deadline_brings_what_there_is_and_names_what_is_missing(url: str) -> None:
     asked = {"positive": [1], "negative": [2], "method": "retexpan+genexpan", "deadline_ms": 100}
     answer = httpx.post(f"{url}/v1/expand", json=asked, timeout=60).json()

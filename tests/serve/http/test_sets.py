@@ -132,7 +132,8 @@ def test_an_export_is_imported_with_its_history_and_a_changed_one_is_not(sets_cl
     again = elsewhere.get(f"/v1/sets/{found['id']}/export").json()
     assert again == whole
     assert elsewhere.post("/v1/sets/import", json=whole).json()["error"]["code"] == "set_exists"
-    for part in ({"accepted": []}, {"name": "odds"}, {"events": whole["events"][:-1]}):
+    parts: list[Json] = [{"accepted": []}, {"name": "odds"}, {"events": whole["events"][:-1]}]
+    for part in parts:
         assert elsewhere.post("/v1/sets/import", json={**whole, **part}).status_code == 422
 
 

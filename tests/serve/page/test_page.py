@@ -153,11 +153,8 @@ def test_of_a_pasted_list_what_is_not_known_is_matched_by_a_click(tab: Page) -> 
     tab.get_by_role("button", name="Leave them out").click()
     expect(tab.locator("#unmatched")).to_be_hidden()
     assert seeds(tab, "positive") == ["Japan", "Thailand"]
-    tab.locator("#upload").set_input_files(
-        files=[
-            {"name": "list.csv", "mimeType": "text/csv", "buffer": "\ufeffLaos\r\nNepal,India\r\n".encode()}
-        ]
-    )
+    content = "\ufeffLaos\r\nNepal,India\r\n".encode()
+    tab.locator("#upload").set_input_files({"name": "list.csv", "mimeType": "text/csv", "buffer": content})
     expect(tab.locator("#positive .seed .name")).to_have_text(["Japan", "Thailand", "Laos", "Nepal", "India"])
 
 

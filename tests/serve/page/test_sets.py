@@ -103,11 +103,11 @@ def test_accepted_beyond_the_seeds_are_kept_and_not_shown_again(tab: Page) -> No
     tab.goto("/#p=Japan&k=100&method=retexpan")
     rows(tab).first.wait_for()
     paste(tab, "\n".join(f"place {n}" for n in range(130)))
-    expect(tab.locator("#positive-count")).to_have_text("(131, 20 of them as seeds)")
+    expect(tab.locator("#positive-count")).to_have_text("(131, 50 of them as seeds)")
     with tab.expect_request("**/v1/expand/stream") as asked:
         tab.locator("#expand").click()
     body = json.loads(asked.value.post_data or "")
-    assert (len(body["positive"]), body["top_k"]) == (20, 100 + 111)
+    assert (len(body["positive"]), body["top_k"]) == (50, 100 + 81)
     expect(tab.locator("#changed")).to_be_hidden()
     expect(tab.locator("#results")).not_to_have_attribute("aria-busy", "true")
     assert not {f"place {n}" for n in range(130)} & set(names(tab))
