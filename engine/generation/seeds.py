@@ -9,6 +9,9 @@ import numpy as np
 
 from engine.query import Query
 
+NO_DESCRIPTION = "no positive seed has a description, so that the prompts hold none of theirs"
+"""What an answer notes of a query whose seeds bring no description where these were asked for."""
+
 
 def targets(query: Query, seeds: Sequence[int]) -> list[int | str]:
     """Return seeds as :class:`engine.generation.likelihood.Likelihood` takes them: a new one by its name."""
@@ -18,6 +21,11 @@ def targets(query: Query, seeds: Sequence[int]) -> list[int | str]:
 def descriptions_of(seeds: Sequence[int], description: Callable[[int], str]) -> list[str]:
     """Return the descriptions of seeds, given those of the vocabulary by id; "" for a new one."""
     return ["" if i < 0 else description(i) for i in seeds]
+
+
+def described(query: Query, description: Callable[[int], str]) -> bool:
+    """Return whether any positive seed has a description, given those of the vocabulary by id."""
+    return any(descriptions_of(query.positive, description))
 
 
 def query_rng(seed: int, query: Query, seeds: Sequence[int]) -> np.random.Generator:

@@ -16,7 +16,7 @@ from engine.errors import QueryError
 from engine.filters import Filters
 from engine.generation.files import LM_FILES
 from engine.generation.prompts import CotLevel, Part, PromptStyle, parts_of
-from engine.generation.seeds import query_rng
+from engine.generation.seeds import NO_DESCRIPTION, described, query_rng
 from engine.query import Expansion, Ids, Query, Ranking, Scores
 from engine.retrieval.index import Index, index_file, mean_of, seed_vectors
 from engine.retrieval.opening import open_index
@@ -291,6 +291,8 @@ class Generator:
             expansion = without(expansion, self._stage.name, note)
             if not grown.rounds:
                 return expansion
+        if self._stage.descriptions and not described(expansion.query, self._artifacts.description):
+            expansion = without(expansion, self._stage.name, NO_DESCRIPTION)
         if self._index is not None and grown.lookahead is None and grown.trie.n_entities:
             note = (
                 f"no positive seed has a vector in {self._stage.lookahead_view!r}: searched without lookahead"

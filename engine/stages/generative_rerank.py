@@ -24,7 +24,7 @@ from engine.chat.settings import SCORES, ChatError, ChatSettings
 from engine.errors import QueryError
 from engine.generation.files import LM_FILES
 from engine.generation.prompts import SEEDS_SHOWN, list_prompt, name_text
-from engine.generation.seeds import descriptions_of, query_rng
+from engine.generation.seeds import NO_DESCRIPTION, described, descriptions_of, query_rng
 from engine.query import Deadline, Expansion, Ids, Query, Ranking
 from engine.stages.base import Stage, Worker, by_settings, without
 from engine.storage.bundle import Bundle
@@ -266,6 +266,8 @@ class GenerativeReranker:
                     raise
                 done[place] = without(e, stage.name, str(error))
                 continue
+            if stage.descriptions and not described(e.query, self._description):
+                done[place] = without(e, stage.name, NO_DESCRIPTION)
             asked[place], signs[place] = one, [sign for sign, _ in wanted]
         for place, logprobs_PN in zip(asked, self._scorer(list(asked.values())), strict=True):
             self._prompts_scored += len(logprobs_PN)

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from engine.catalogue import open_catalogue
 from engine.entity_types import TYPES, EntityTypes
 from engine.errors import BundleError, QueryError, UnknownAttributeError, UserError
 from engine.generation.artifacts import open_artifacts
 from engine.generation.prompts import list_prompt
+from engine.generation.seeds import NO_DESCRIPTION
 from engine.generation.trie_scores import name_logprobs
 from engine.query import Deadline, Expansion, NewEntity, Query, Ranking
 from engine.retrieval.index import mean_of
 from engine.retrieval.opening import open_index
-from engine.stages.base import Stage, counts_of, isolated
+from engine.stages.base import Stage, Worker, counts_of, isolated
 from engine.stages.generate import Generate, Generator
-from engine.stages.generative_rerank import GenerativeRerank, standardised
+from engine.stages.generative_rerank import GenerativeRerank, GenerativeReranker, standardised
 from engine.stages.rerank import SegmentRerank
 from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
@@ -338,6 +340,25 @@ def test_generative_reranking_answers_alike_in_any_batch_and_leaves_empty_lists(
         assert alone.ranking.ids.tolist() == expected.ranking.ids.tolist()
         np.testing.assert_allclose(alone.ranking.scores, expected.ranking.scores, rtol=1e-4)
     assert len(together[1].ranking) == 0
+
+
+@pytest.mark.parametrize("of", ["nobody", "one seed"])
+def test_what_puts_descriptions_in_front_notes_that_no_seed_has_one(bundle: Bundle, of: str) -> None:
+    """A list that was made without them must not pass as one that was made with them."""
+    known = {} if of == "nobody" else {Q.positive[1]: "About it."}
+    artifacts = replace(open_artifacts(bundle), description=lambda one: known.get(one, ""))
+    generate, rerank = (
+        QUICK.model_copy(update={"descriptions": True}),
+        GenerativeRerank(descriptions=True, prompts=1),
+    )
+    workers: list[tuple[Stage, Worker]] = [
+        (generate, Generator(generate, artifacts, open_catalogue(bundle))),
+        (rerank, GenerativeReranker(rerank, artifacts)),
+    ]
+    for stage, worker in workers:
+        (found,) = worker(asked(Q, ids=[5, 30, 2, 17]))
+        assert found.degraded == (() if known else (f"{stage.name}: {NO_DESCRIPTION}",)), stage
+        assert len(found.ranking)
 
 
 def test_standardised_values() -> None:
