@@ -11,7 +11,7 @@ Shape letters: N entities, F terms, P pairs (term, entity).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +32,9 @@ TERM_COUNTS = np.dtype([("term", "<u8"), ("entity", "<i4"), ("count", "<i4")])
 ENDS = np.dtype([("entity", "<i4"), ("words", "<i4"), ("first", "<u8"), ("last", "<u8")])
 """How many words an entity's texts have that stand one after the other, and the terms of the first and the
 last; 0 where there is none."""
+
+ENDS_TOGETHER = 1 << 20
+"""Rows of :data:`ENDS` that are held at a time, about, 24 MiB."""
 
 TermCounts = npt.NDArray[Any]
 """Rows of :data:`TERM_COUNTS`."""
@@ -76,6 +79,19 @@ def add_up(terms: Hashes, entities: npt.NDArray[Any], counts: npt.NDArray[Any]) 
     found["term"], found["entity"] = terms[first], entities[first]
     found["count"] = np.add.reduceat(counts[order], first) if len(first) else 0
     return found
+
+
+def ends_by_range(parts: Sequence[Ends], n_entities: int) -> Iterator[Ends]:
+    """Yield the ends of all parts, in order, of some entities at a time, which follow each other.
+
+    Args:
+        parts: rows of each part, entities ascending; they may be mapped.
+        n_entities: N.
+    """
+    step = -(-n_entities // (1 + sum(map(len, parts)) // ENDS_TOGETHER))
+    for first in range(0, n_entities, step):
+        places = (np.searchsorted(part["entity"], (first, first + step)) for part in parts)
+        yield np.concatenate([part[slice(*place)] for part, place in zip(parts, places, strict=True)])
 
 
 def pairs_between(ends: Ends) -> TermCounts:

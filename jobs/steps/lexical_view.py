@@ -29,7 +29,15 @@ from engine.corpus.schema import CorpusManifest, check_same_corpus, part_digests
 from engine.corpus.terms import PartTerms, description_terms, mention_terms, repeated
 from engine.retrieval.index import Vectors
 from engine.retrieval.latent_semantics import latent_vectors
-from engine.retrieval.lexical import TERM_COUNTS, Ends, TermCounts, TermWeights, add_up, pairs_between, weigh
+from engine.retrieval.lexical import (
+    TERM_COUNTS,
+    TermCounts,
+    TermWeights,
+    add_up,
+    ends_by_range,
+    pairs_between,
+    weigh,
+)
 from engine.storage.parts import MANIFEST, PartFolder, check_whole, content_key, numbered, write_model
 from engine.storage.store import Store, machine_cache
 from engine.storage.whole import fault_of
@@ -236,7 +244,8 @@ class _Weights:
 def _weigh(workspace: Workspace, counted: _Counted, key: str, executor: Executor) -> _Weights:
     parts = _weights(workspace, key)
     has_text_N, between = np.zeros(counted.n_entities, bool), list[str]()
-    for ends in _ends_by_range(workspace, counted):
+    ends_of_parts = [_read(_counts(workspace), name, ".ends.npy") for name in counted.names]
+    for ends in ends_by_range(ends_of_parts, counted.n_entities):
         has_text_N[ends["entity"]] = True
         between.append(f"{BETWEEN}{len(between)}.npy")
         with (parts.folder / between[-1]).writing() as path, Path(path).open("wb") as file:
@@ -246,16 +255,6 @@ def _weigh(workspace: Workspace, counted: _Counted, key: str, executor: Executor
     arguments = (workspace.root.uri, counted.names, key, between, bits, counted.n_entities)
     make_parts(parts, tasks, TermWeightsWorker, arguments, executor, "lexical view, ranges of terms")
     return _Weights([parts.file(name) for name in tasks], has_text_N)
-
-
-def _ends_by_range(workspace: Workspace, counted: _Counted) -> Iterator[Ends]:
-    """Yield the ends of all parts, in order, of some entities at a time."""
-    parts = _counts(workspace)
-    ends = [_read(parts, name, ".ends.npy") for name in counted.names]
-    step = -(-counted.n_entities // (1 + sum(map(len, ends)) // RANGE))
-    for first in range(0, counted.n_entities, step):
-        places = (np.searchsorted(one["entity"], (first, first + step)) for one in ends)
-        yield np.concatenate([one[slice(*place)] for one, place in zip(ends, places, strict=True)])
 
 
 def _weights(workspace: Workspace, key: str) -> PartFolder[None]:

@@ -18,6 +18,7 @@ from engine.retrieval.lexical import (
     TermWeights,
     add_up,
     decades_and_centuries,
+    ends_by_range,
     pairs_between,
     terms_of_pairs,
     terms_of_words,
@@ -135,6 +136,20 @@ def test_vectors_of_more_entities_than_directions_are_those_of_the_plain_decompo
     np.testing.assert_allclose(found @ found.T, plain @ plain.T, atol=1e-4)
     ranks, others = (np.argsort(-(one @ one.T), axis=1)[:, :10] for one in (found, plain))
     assert (ranks == others).mean() > 0.99
+
+
+@pytest.mark.parametrize("together", [1, 5, 1 << 20])
+def test_pairs_between_parts_are_the_same_of_some_entities_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    parts = [part.ends for part in counted(*corpus(1))]
+    whole = pairs_between(np.concatenate(parts))
+    monkeypatch.setattr("engine.retrieval.lexical.ENDS_TOGETHER", together)
+    some = list(ends_by_range(parts, 30))
+    assert len(some) == min(30, -(-30 // (-(-30 // (1 + sum(map(len, parts)) // together)))))
+    rows = np.concatenate([pairs_between(ends) for ends in some])
+    np.testing.assert_array_equal(add_up(rows["term"], rows["entity"], rows["count"]), whole)
+    assert len(whole) > 20
 
 
 def test_columns_at_a_time_and_mapped_matrices_change_nothing(
