@@ -24,6 +24,7 @@ from pydantic import Field
 from cluster.commandline import command, wait_until_stopped
 from cluster.errors import connecting_to_ray
 from cluster.options import CommandSettings
+from cluster.processes import kill, started_here
 from cluster.session import quiet_environment
 from engine.errors import UserError
 
@@ -40,6 +41,9 @@ HEALTH_TIMEOUT = ("RAY_health_check_timeout_ms", "60000")
 
 TRIES = 3
 """Times that a node is started, if it does not come up."""
+
+SERVERS = ("/raylet/raylet", "/gcs/gcs_server")
+"""Programs of a node that end all others of it when they end."""
 
 T = TypeVar("T")
 
@@ -148,13 +152,17 @@ def local_cluster(nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE) -> Ite
 
 def _tried(start: Callable[[], T]) -> T:
     """Start a node, again if it does not come up: on a busy machine a raylet misses time limits of Ray's own,
-    which no setting changes."""
+    which no setting changes. The raylet of a failed start is ended, or it might join the cluster later."""
     for _ in range(TRIES - 1):
+        before = {process.pid for process in started_here()}
         try:
             return start()
         except Exception as error:
             if type(error) is not Exception:  # what Ray raises of a time limit has no narrower one
                 raise
+            for process in started_here():
+                if process.pid not in before and process.title.endswith(SERVERS):
+                    kill(process)
     return start()
 
 

@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, Queue
 
-from cluster.crashing import victims
 from cluster.crashing.events import Log, Struck
 from cluster.crashing.schedule import Fault
+from cluster.crashing.victims import candidates
 from cluster.crashing.work import Batch, Publisher, Training
 from cluster.local import LocalCluster
+from cluster.processes import kill, started_here
 
 DOWN_S = 3.0
 """Time for which a node stays away."""
@@ -82,9 +83,9 @@ class Injector:
             return self.batch.running.strike()
         if fault.kind == "job stop":
             return self.training.stop_job()
-        found = victims.candidates(fault.kind, victims.started_here())
+        found = candidates(fault.kind, started_here())
         if not found:
             return ""
         victim = found[fault.picked(len(found))]
-        victims.kill(victim)
+        kill(victim)
         return f"{victim.title} {victim.pid}"

@@ -1,13 +1,10 @@
-"""Find what a fault kills among the processes that this one started (Linux: what /proc tells)."""
+"""Say which processes a kind of fault kills, by what Ray calls them."""
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple
+
+from cluster.processes import Process
 
 TITLES: Mapping[str, tuple[str, ...]] = {
     "worker": ("ray::MapWorker", "ray::RayTrainWorker"),
@@ -17,53 +14,7 @@ TITLES: Mapping[str, tuple[str, ...]] = {
 """Beginnings of what Ray calls the processes that a kind of fault kills."""
 
 
-class Process(NamedTuple):
-    """A process: its id, its parent's, and what it calls itself."""
-
-    pid: int
-    parent: int
-    title: str
-
-
-def running(proc: Path = Path("/proc")) -> list[Process]:
-    """Return the processes of this machine."""
-    found = []
-    for folder in proc.iterdir():
-        if not folder.name.isdigit():
-            continue
-        with suppress(OSError):  # it has ended meanwhile
-            title = (folder / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
-            # The name in brackets may hold spaces and brackets.
-            parent = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
-            found.append(Process(int(folder.name), int(parent), title))
-    return found
-
-
-def below(processes: Iterable[Process], ancestor: int) -> list[Process]:
-    """Return the processes that one started, and those that they did."""
-    children: dict[int, list[Process]] = {}
-    for process in processes:
-        children.setdefault(process.parent, []).append(process)
-    found, waiting = [], [ancestor]
-    while waiting:
-        own = children.get(waiting.pop(), [])
-        found += own
-        waiting += [process.pid for process in own]
-    return found
-
-
 def candidates(kind: str, processes: Iterable[Process]) -> list[Process]:
     """Return what a kind of fault (a key of :data:`TITLES`) may kill, in an order that a rerun has too."""
     found = [process for process in processes if process.title.startswith(TITLES[kind])]
     return sorted(found, key=lambda one: (one.title.partition(".")[0], one.pid))
-
-
-def started_here() -> list[Process]:
-    """Return all processes below this one."""
-    return below(running(), os.getpid())
-
-
-def kill(process: Process) -> None:
-    """Kill a process without a goodbye; one that has ended is none to kill."""
-    with suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGKILL)

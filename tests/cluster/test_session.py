@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import ray
 
+from cluster import local
 from cluster.local import LocalCluster, local_cluster
+from cluster.processes import Process
 from cluster.session import session, without_lines
 from engine.errors import UserError
 
@@ -63,10 +65,16 @@ def test_a_node_that_does_not_come_up_is_started_again(monkeypatch: pytest.Monke
                 raise Exception("The current node timed out during startup.")
             return "node"
 
+    ended: list[str] = []
+    of_node = Process(1, 2, "/lib/ray/raylet/raylet")
+    seen = iter([[], [of_node, Process(3, 2, "python")]] * 9)
+    monkeypatch.setattr(local, "started_here", lambda: next(seen))
+    monkeypatch.setattr(local, "kill", lambda process: ended.append(process.title))
     slow, broken = Started(failures=2), Started(failures=9)
     cluster = LocalCluster("127.0.0.1:1", "http://127.0.0.1:2", slow, {})
     cluster.add_node()
     assert (slow.tries, cluster.worker_nodes) == (3, 1)
+    assert ended == [of_node.title] * 2, "and nothing that others start meanwhile"
     with pytest.raises(Exception, match="timed out"):
         LocalCluster("127.0.0.1:1", "http://127.0.0.1:2", broken, {}).add_node()
     assert broken.tries == 3

@@ -14,8 +14,9 @@ import pytest
 
 from cluster.crashing.commands import Running, result_of
 from cluster.crashing.events import Ended, Log, Pointed, Struck
-from cluster.crashing.victims import Process, below, candidates, kill, running
+from cluster.crashing.victims import candidates
 from cluster.crashing.work import Batch, Pointer
+from cluster.processes import Process, below, kill, running
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
 
