@@ -91,6 +91,11 @@ class Running:
             self._struck = True
             return f"{self.name} {self._process.pid}"
 
+    def expect_no_end(self) -> None:
+        """Take back :meth:`expect_end`: it did not come to that."""
+        with self._lock:
+            self._struck = False
+
     def _end(self, how: signal.Signals) -> str:
         with self._lock:
             if self._process is None or self._process.poll() is not None:

@@ -189,8 +189,11 @@ class Training:
         job = self.job
         if not self.running.expect_end():
             return ""
-        done = subprocess.run([*ray_job("stop"), job], capture_output=True, text=True, check=False)
-        return job if done.returncode == 0 else f"{job}: {done.stderr.strip()[-200:]}"
+        # One that is not known yet, or has ended just now, cannot be stopped.
+        if subprocess.run([*ray_job("stop"), job], capture_output=True, check=False).returncode:
+            self.running.expect_no_end()
+            return ""
+        return job
 
     def kept_step(self) -> int | None:
         """Return the step of the oldest of the two checkpoints that are kept; None if there is none."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -111,6 +113,33 @@ def test_a_training_that_is_stopped_is_submitted_again_and_says_where_it_went_on
     assert (one.loss, one.steps, one.resumed_at, one.stopped_at) == (4.5, 60, 20, 20)
     names = [words[words.index("--submission-id") + 1] for words in played.words]
     assert len(set(names)) == 2
+
+
+@pytest.mark.parametrize(("status", "stopped", "killed"), [(0, "crash-7", True), (1, "", False)])
+def test_a_job_that_cannot_be_stopped_is_not_excused(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, stopped: str, killed: bool
+) -> None:
+    script = f"import sys; sys.exit({status})"
+    monkeypatch.setattr("cluster.crashing.work.ray_job", lambda action: [sys.executable, "-c", script])
+    training = Training([], tmp_path, Running("training", log), job="crash-7")
+    assert training.stop_job() == "", "nothing runs"
+    told: list[str] = []
+
+    def stop_it() -> None:
+        while not training.running.expect_end():
+            time.sleep(0.01)
+        training.running.expect_no_end()
+        told.append(training.stop_job())
+        ended.touch()
+
+    ended = tmp_path / "ended"
+    stopper = threading.Thread(target=stop_it)
+    stopper.start()
+    waits = f"import pathlib, time\nwhile not pathlib.Path({str(ended)!r}).exists(): time.sleep(0.01)"
+    one, _ = training.running.run([sys.executable, "-c", waits])
+    stopper.join()
+    assert told == [stopped]
+    assert one.killed is killed
 
 
 def test_a_training_begins_anew_in_each_round(log: Log, stop: threading.Event, tmp_path: Path) -> None:
