@@ -21,7 +21,7 @@ from engine.retrieval.index import mean_of
 from engine.retrieval.opening import open_index
 from engine.stages.base import Stage, Worker, counts_of, isolated
 from engine.stages.generate import Generate, Generator
-from engine.stages.generative_rerank import GenerativeRerank, GenerativeReranker, standardised
+from engine.stages.generative_rerank import BundleScorer, GenerativeRerank, GenerativeReranker, standardised
 from engine.stages.rerank import SegmentRerank
 from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
@@ -353,7 +353,7 @@ def test_what_puts_descriptions_in_front_notes_that_no_seed_has_one(bundle: Bund
     )
     workers: list[tuple[Stage, Worker]] = [
         (generate, Generator(generate, artifacts, open_catalogue(bundle))),
-        (rerank, GenerativeReranker(rerank, artifacts)),
+        (rerank, GenerativeReranker(rerank, BundleScorer(artifacts), artifacts.names, artifacts.description)),
     ]
     for stage, worker in workers:
         (found,) = worker(asked(Q, ids=[5, 30, 2, 17]))
