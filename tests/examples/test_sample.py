@@ -245,3 +245,17 @@ def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stop.value.code == 0
     assert "python -m examples.make_sample --output" in capsys.readouterr().out
+
+
+def test_one_class_alone_is_written_without_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--output", str(tmp_path / "one"), "--class", "countries"]) == 0
+    names = {
+        json.loads(line)["name"] for line in (tmp_path / "one" / "entities.jsonl").open(encoding="utf-8")
+    }
+    sentences = [json.loads(line) for line in (tmp_path / "one" / "sentences.jsonl").open(encoding="utf-8")]
+    assert {one["entity"] for one in sentences} <= names
+    assert not any("image" in one for one in sentences)
+    assert [file.name for file in (tmp_path / "one" / "queries").iterdir()] == ["countries.json"]
+    assert f"{len(names)} entities, {len(sentences)} sentences" in capsys.readouterr().out
