@@ -67,9 +67,8 @@ browser:
 			"CHROMIUM=...; until then the tests of the page are skipped." >&2; \
 	fi
 
-# Two slow files at a time, the first (a cluster of two nodes) the longest. Those that share a cluster or a
-# service run in one process (tests/conftest.py).
-SLOW := -m slow -n 2 --dist loadgroup --no-loadscope-reorder
+# Two slow tests at a time, of different folders: those of one share a cluster or a service (tests/conftest.py).
+SLOW := -m slow -n 2 --dist loadscope
 
 # Fast tests first: a mistake shows in seconds.
 test: setup browser

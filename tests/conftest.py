@@ -6,10 +6,12 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.s3_proxy import S3Proxy
 
@@ -34,9 +36,24 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+class ByFolder(LoadScopeScheduling):
+    """Let one process run all tests of a folder below ``tests/``: slow ones share a cluster or a service.
+
+    (Groups by a marker, ``--dist loadgroup``, have no effect with this pytest: xdist 3.8 writes them to an
+    attribute that is not read.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "/".join(nodeid.split("/")[:2])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder | None:
+    """Share tests by folder where they are shared by scope (the slow ones), else as xdist does."""
+    return ByFolder(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let long tests begin first, and slow tests share what they start: clusters, services, trainings.
+    """Let long tests begin first: then processes that share the tests end together.
 
     A Ray that a fast test starts would take over the work of those that come after it in its process.
     """
@@ -47,17 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ]
     if fast_on_ray:
         raise pytest.UsageError(f"tests marked ray must be marked slow, too: {', '.join(fast_on_ray)}")
-    for item in items:
-        if item.get_closest_marker("slow") and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(_shared_by(item)))
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
-
-
-def _shared_by(item: pytest.Item) -> str:
-    """Return the name of what a slow test shares with others: such tests run in one process (loadgroup)."""
-    if "ray_local" in getattr(item, "fixturenames", ()):
-        return "ray_local"
-    return item.nodeid.partition("::")[0]
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from jobs.workers.executor import LocalExecutor
 from tests.support.commands import run_command
 from tests.support.submit import JobServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.xdist_group("local_cluster")]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 CLASS = "elements"
 
 

@@ -95,7 +95,6 @@ def test_nodes_without_a_cache_are_not_one(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("local_cluster")  # two at once could want one port for their dashboards
 def test_on_two_nodes(work: Grown, tmp_path: Path) -> None:
     first, second = cache(tmp_path / "first"), cache(tmp_path / "second")
     words = ["--workspace", work[0].root.path, "--keep", "3", "--caches", "30"]
