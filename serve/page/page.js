@@ -343,6 +343,7 @@ function showBundle({ id, entities, refused }) {
 async function start() {
   stop();
   clearErrors();
+  await curation.set.leave(); // before what it holds is replaced here: that is no change of the set
   const unread = state.fromFragment(location.hash.slice(1));
   if (location.search.length > 1) unread.push(location.search);
   state.past = [];
@@ -359,7 +360,6 @@ async function start() {
 
 /** Open the set that the address names; false if that cannot be. */
 async function reopen(id) {
-  if (curation.set.about?.id === id) return true;
   try {
     await curation.open(id);
     return true;

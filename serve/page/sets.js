@@ -65,16 +65,24 @@ export class NamedSet {
 
   /** Open a set; its marks and its question take the place of what is here. */
   async open(id) {
+    await this.leave();
     const whole = await api.set(id);
     this.#show(whole);
     return whole.question;
   }
 
-  close() {
+  /** Write what is not written yet, and follow the state no longer. */
+  async leave() {
+    if (!this.isOpen) return;
+    await this.flush();
     this.about = null;
+    this.onChange();
+  }
+
+  async close() {
+    await this.leave();
     this.state.setId = null;
     this.state.set({}); // the address names none
-    this.onChange();
   }
 
   /** Cancel the last judgement on the server, whoever made it and when; or the last undo, with `again`. */

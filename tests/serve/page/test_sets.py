@@ -78,6 +78,12 @@ def test_a_set_is_kept_reopened_in_another_browser_and_undone_there(tab: Page, o
     expect(tab.locator("#positive .seed")).to_have_count(2)
     expect(tab.locator("#set-conflict")).to_contain_text("undid change")
 
+    tab.evaluate("location.hash = '#p=Norway&k=3&method=retexpan'")
+    expect(rows(tab)).to_have_count(3)
+    expect(tab.locator("#set-close")).to_be_hidden()
+    tab.goto(address)
+    expect(tab.locator("#positive .seed .name")).to_have_text(["Japan", "Thailand"])
+
 
 def test_of_two_curators_both_changes_are_kept_and_contradictions_shown(tab: Page, other: Page) -> None:
     open_answer(tab)
