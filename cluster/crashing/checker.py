@@ -13,8 +13,8 @@ import numpy as np
 from cluster.crashing.events import Answered, Ended, Expanded, Pointed, Trained
 from cluster.crashing.schedule import STALE_S
 
-TOLERANCE = 1e-6
-"""Relative difference of losses of equal trainings: sums of other numbers of threads."""
+TOLERANCE = 1e-3
+"""Relative difference of losses of equal trainings: other numbers of threads sum otherwise at each step."""
 
 Ranking = list[tuple[int, float]]
 """Entities with their scores, best first, see :func:`as_ranking`."""

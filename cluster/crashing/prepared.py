@@ -25,7 +25,8 @@ SENTENCES = (4, 3, 2)
 """Sentences an entity of the model inputs that bundles are made from; training takes the last."""
 
 QUESTIONS, SEEDS, TOP_K = 12, 3, 20
-EPOCHS = 30
+EPOCHS = 400
+"""Of the training: long enough to be stopped between two of its checkpoints, which are 2 s apart."""
 
 
 @dataclass(frozen=True)
