@@ -124,7 +124,7 @@ def create_app(
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["authorization", "content-type", "x-request-id"],
-            expose_headers=["x-request-id", "retry-after", "etag"],
+            expose_headers=["x-request-id", "retry-after", "etag", "x-degraded"],
         )
     app.add_middleware(RequestLogMiddleware, metrics=metrics)
     app.add_middleware(ProblemDetailsMiddleware)
