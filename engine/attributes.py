@@ -131,15 +131,19 @@ class AttributeColumns:
             found_N &= self._fulfilling(clause, suggest, where)
         return found_N
 
-    def _fulfilling(self, clause: Clause, suggest: Suggest, where: str) -> Mask:
-        if isinstance(clause, Junction):
-            return self._joined(clause, suggest, f"{where}.{clause.kind}")
-        name = clause[0] if isinstance(clause, tuple) else clause.attribute
-        known = self._spellings.spelt(name)
-        if known is None:
+    def known(self, name: str, suggest: Suggest, where: str) -> str:
+        """Return an attribute as entities have it (UnknownAttributeError: none has it)."""
+        spelt = self._spellings.spelt(name)
+        if spelt is None:
             names = list(self.by_name)
             close = _closest(name, names, ClosestTexts(names)) if suggest() else []
             raise UnknownAttributeError(name, None, close, where)
+        return spelt
+
+    def _fulfilling(self, clause: Clause, suggest: Suggest, where: str) -> Mask:
+        if isinstance(clause, Junction):
+            return self._joined(clause, suggest, f"{where}.{clause.kind}")
+        known = self.known(clause[0] if isinstance(clause, tuple) else clause.attribute, suggest, where)
         own = self.by_name[known]
         if isinstance(clause, Range):
             return own.entities(_within(own, clause, where), self._entities)

@@ -144,6 +144,15 @@ class Catalogue:
     def _evaluate(self, filters: Filters, suggest: Callable[[], bool] = lambda: False) -> Ids:
         return self._everyone[self._columns.matching(filters, suggest)[self._everyone]]
 
+    def check_group(self, attribute: str, suggest: Callable[[], bool] = lambda: True) -> None:
+        """Refuse an attribute to group by that no entity has (UnknownAttributeError)."""
+        self._columns.known(attribute, suggest, "group_by")
+
+    def values_of(self, ids: Ids, attribute: str) -> list[list[str]]:
+        """Return the values that entities have of an attribute (UnknownAttributeError: none has it)."""
+        known = self._columns.known(attribute, lambda: True, "group_by")
+        return [self.attributes_of(int(i)).get(known, []) for i in ids]
+
     def sentences(self, ids: Sequence[int] | Ids, n: int) -> dict[int, list[MentionSentence]]:
         """Return up to n sentences of each entity, in the corpus' order; entities without any are left out.
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from engine.answering.explanations import select_stage
+from engine.catalogue import open_catalogue
 from engine.errors import QueryError
 from engine.plugins import find_method
 from engine.queries.fields import NewSeed, Seed, SeedSides, ShownFields
 from engine.query import Expansion, Options, Query, Value
-from engine.stages.base import LocalPipeline, Pipeline, Stage
+from engine.stages.base import LocalPipeline, Pipeline, Stage, Worker, timed
 from engine.stages.options import change, checked_options, offered
+from engine.stages.select import Select
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from engine.vocabulary import Vocabulary
@@ -83,6 +87,12 @@ class Expander:
         whole = pipeline if isinstance(pipeline, Pipeline) else Pipeline((pipeline,))
         return cls(opened, change(whole, settings or {}).open(opened))
 
+    @cached_property
+    def _select(self) -> tuple[Select, Worker]:
+        """What chooses lists as a whole, opened when it is first asked for."""
+        stage = select_stage(self.bundle)
+        return stage, timed(stage, stage.open(self.bundle))
+
     @property
     def vocabulary(self) -> Vocabulary:
         """The entities that can be ranked."""
@@ -125,7 +135,8 @@ class Expander:
             options: settings of stages that differ for this query, such as ``{"SegmentRerank.length": 8}``;
                 :attr:`changeable` names them.
             shown: what of the ranking is shown, as in a request: ``exclude`` (names or ids that are never in
-                the answer), ``min_score``, ``offset`` (:class:`engine.queries.fields.ShownFields`).
+                the answer), ``min_score``, ``offset``, ``group_by``,
+                ``per_group``, ``diversity`` (:class:`engine.queries.fields.ShownFields`).
 
         Raises:
             UnknownEntityError: a seed that the vocabulary does not hold; names the closest.
@@ -164,7 +175,12 @@ class Expander:
             selection=fields.selection,
             weights=sides.unlike_one,
         )
-        (expansion,) = self.pipeline([query], strict=True)
+        if query.selection.group_by:
+            open_catalogue(self.bundle).check_group(query.selection.group_by)
+        if query.selection.diversity and self._select[0].view is None:
+            raise QueryError("diversity: the bundle has no vectors by which entities are alike")
+        chosen = [self._select] if query.selection.chooses else []
+        (expansion,) = LocalPipeline([*self.pipeline.opened, *chosen])([query], strict=True)
         found, e = self._named(expansion), expansion
         return Answer(found, e.degraded, e.reasoning, dict(changed), e.counts)
 

@@ -27,6 +27,9 @@ MAX_EXCLUDED = 10_000
 
 MAX_WEIGHT = 1000.0
 
+MAX_DIVERSE = 1000
+"""Entities that can be chosen to be diverse, and from which they are."""
+
 MAX_SENTENCES = 16
 """Sentences of a seed that the vocabulary does not hold."""
 
@@ -64,10 +67,21 @@ class Selection:
     Args:
         offset: best entities that are passed over.
         min_score: the least score that is shown, compared as float32, which scores are; None: any.
+        group_by: an attribute; "": none.
+        per_group: entities of each of its values that are shown at most.
+        diversity: how much it counts that an entity is unlike those before it, 0 (not at all) to 1.
     """
 
     offset: int = 0
     min_score: float | None = None
+    group_by: str = ""
+    per_group: int = 1
+    diversity: float = 0
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the list is chosen as a whole (:class:`engine.stages.select.Select`), not cut alone."""
+        return bool(self.group_by or self.diversity)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -152,6 +166,10 @@ class Query:
             raise QueryError(
                 f"{where}: offset is {self.selection.offset}, must lie in 0..{MAX_TOP_K - self.top_k} with a "
                 f"top_k of {self.top_k}"
+            )
+        if self.selection.diversity and self.wanted > MAX_DIVERSE:
+            raise QueryError(
+                f"{where}: diversity: offset and top_k may be {MAX_DIVERSE} together, not {self.wanted}"
             )
         if len(self.exclude) > MAX_EXCLUDED:
             raise QueryError(f"{where}: exclude: at most {MAX_EXCLUDED} entities are taken")

@@ -13,6 +13,7 @@ from engine.entity_types import TYPES, EntityTypes
 from engine.query import Expansion, Query
 from engine.retrieval.index import views_of
 from engine.stages.explain import Explain
+from engine.stages.select import Select
 from engine.stages.types import SeedTypes, spoken
 from engine.storage.bundle import Bundle
 from engine.vocabulary import Vocabulary
@@ -46,6 +47,11 @@ def explain_stage(bundle: Bundle) -> Explain | None:
     """Return the stage that explains a bundle's answers; None if it has no vectors for that."""
     view = next((v for v in VIEWS if v in views_of(bundle.manifest)), None)
     return None if view is None else Explain(view=view)
+
+
+def select_stage(bundle: Bundle) -> Select:
+    """Return the stage that chooses lists as a whole; without vectors it knows groups alone."""
+    return Select(view=next((v for v in VIEWS if v in views_of(bundle.manifest)), None))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -201,10 +201,26 @@ class ShownFields(BaseModel):
         default=0, ge=0, lt=MAX_TOP_K, description="best entities that are passed over, before those wanted"
     )
 
+    group_by: Name | None = Field(
+        default=None, description="an attribute, of each value of which few entities are shown"
+    )
+    per_group: StrictInt = Field(default=1, ge=1, le=MAX_TOP_K, description="how many, with group_by")
+    diversity: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] = Field(
+        default=0,
+        description="how much it counts that an entity is unlike those before it (MMR)",
+    )
+
+    @model_validator(mode="after")
+    def _groups_by_something(self) -> Self:
+        if self.per_group != 1 and self.group_by is None:
+            raise PydanticCustomError("per_group", "per_group is of the groups of group_by; give that too")
+        return self
+
     @property
     def selection(self) -> Selection:
         """What of the ranking is shown."""
-        return Selection(self.offset, self.min_score)
+        group_by = self.group_by or ""
+        return Selection(self.offset, self.min_score, group_by, self.per_group, self.diversity)
 
 
 SHOWN_FIELDS = tuple(ShownFields.model_fields)

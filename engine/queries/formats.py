@@ -302,7 +302,7 @@ class _Reader:
 
     def _resolved(self, record: QueryRecord, query_id: str, label: str) -> LabelledQuery | Refusal:
         where = f"query {query_id!r}"
-        asked = [name for name in ASKED if name != "filter" and getattr(record, name)]
+        asked = [name for name in ASKED if name != "filter" and _is_given(record, name)]
         if asked and self._catalogue is None:
             return Refusal(Code.QUERY_INVALID, f"{where}: {asked[0]} {_EXPANDED}")
         try:
@@ -358,6 +358,8 @@ class _Reader:
         return new.take(given, where)
 
     def _filters(self, record: QueryRecord, where: str) -> Filters:
+        if record.group_by and self._catalogue is not None:
+            self._catalogue().check_group(record.group_by)
         if record.filter and self._catalogue is None:
             raise QueryError(f"{where}: filter {_EXPANDED}")
         if record.filter and self._catalogue is not None:
@@ -370,6 +372,10 @@ class _Reader:
         seeds = ids & set(query.seeds)
         missing = {look_key(str(name)): str(name) for name, i in reversed(found.items()) if i is None}
         return Truth(ids - seeds, tuple(reversed(missing.values())), seeds)
+
+
+def _is_given(record: QueryRecord, name: str) -> bool:
+    return bool(getattr(record, name) != QueryRecord.model_fields[name].default)
 
 
 def _stem(file: Store) -> str:

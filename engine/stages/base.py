@@ -74,6 +74,9 @@ class Stage(BaseModel, ABC):
     takes_negative_alone: ClassVar[bool] = False
     """Whether the worker answers queries without a positive seed, or passes them on."""
 
+    selects: ClassVar[bool] = False
+    """Whether the worker chooses what of a list is shown (:attr:`engine.query.Selection.chooses`)."""
+
     renamed: ClassVar[Mapping[str, str]] = {}
     """Former names of settings and their names now; the former still work, with a warning."""
 
@@ -217,7 +220,12 @@ class LocalPipeline:
             strict: raise what a stage has against a query, in place of answering the others.
         """
         stages = [stage for stage, _ in self.opened]
-        refused = {place: why for place, query in enumerate(queries) if (why := unsuited(stages, query))}
+        selects = any(stage.selects for stage in stages)
+        refused = {
+            place: why
+            for place, query in enumerate(queries)
+            if (why := unsuited(stages, query) or unselected(selects, query))
+        }
         if strict and refused:
             raise QueryError(next(iter(refused.values())))
         expansions = [Expansion(query) for place, query in enumerate(queries) if place not in refused]
@@ -301,6 +309,13 @@ def unsuited(stages: Sequence[Stage], query: Query) -> str:
     return ""
 
 
+def unselected(selects: bool, query: Query) -> str:
+    """Return why a pipeline cannot choose its list as a query asks, or nothing."""
+    if query.selection.chooses and not selects:
+        return "group_by and diversity are the stage Select's; add it to the end of the pipeline"
+    return ""
+
+
 def missing_requirements(bundle: Bundle, stages: Iterable[Stage]) -> str:
     """Return why the bundle cannot serve some stages here, or nothing: the files of each must be there."""
     for stage in stages:
@@ -320,12 +335,18 @@ def counts_of(worker: Worker) -> Mapping[str, int]:
     return counts()
 
 
+def above_least(expansion: Expansion) -> Expansion:
+    """Cut the ranking to scores of at least the least one that is shown."""
+    ranking, least = expansion.ranking, expansion.query.selection.min_score
+    if least is None:
+        return expansion
+    return replace(expansion, ranking=ranking.take(np.flatnonzero(ranking.scores >= np.float32(least))))
+
+
 def cut(expansion: Expansion) -> Expansion:
     """Cut the ranking to what may be shown: scores of at least the least one, and no more than are wanted."""
-    ranking, least = expansion.ranking, expansion.query.selection.min_score
-    if least is not None:
-        ranking = ranking.take(np.flatnonzero(ranking.scores >= np.float32(least)))
-    return replace(expansion, ranking=ranking.head(expansion.query.wanted))
+    reached = above_least(expansion)
+    return replace(reached, ranking=reached.ranking.head(expansion.query.wanted))
 
 
 def finish(expansion: Expansion) -> Expansion:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from engine.answering.explanations import explain_stage
+from engine.answering.explanations import explain_stage, select_stage
 from engine.errors import QueryError, did_you_mean
 from engine.methods import METHODS
 from engine.queries.formats import LabelledQuery, RefusedQuery
@@ -16,6 +16,7 @@ from engine.refusals import Code, Refusal
 from engine.stages.base import Pipeline, missing_requirements, unsuited
 from engine.stages.explain import Explain
 from engine.stages.options import change_methods, checked_options
+from engine.stages.select import Select
 from engine.storage.bundle import Bundle
 from jobs.workers.chain import Chain, Row
 
@@ -39,6 +40,7 @@ class Router:
     """Methods that rows are answered by, in the order in which they came."""
     _explain: bool = False
     _new: bool = False
+    _selects: bool = False
 
     def take(self, labelled: LabelledQuery) -> LabelledQuery | RefusedQuery:
         """Return a query as the stages read it, or why it cannot be asked; see :meth:`row`."""
@@ -57,7 +59,9 @@ class Router:
     def chain(self) -> Chain:
         """The stages that answer the queries that were taken, the command's method first."""
         first = {self.method: self.used[self.method]} if self.method in self.used else {}
-        return Chain.of({**first, **self.used}, self._new, self._explain_stage if self._explain else None)
+        explain = [self._explain_stage] if self._explain and self._explain_stage else []
+        select = [self._select_stage] if self._selects else []
+        return Chain.of({**first, **self.used}, self._new, *select, *explain)
 
     @property
     def others(self) -> dict[str, str]:
@@ -79,17 +83,24 @@ class Router:
             raise QueryError(f"options: {error}") from None
         if why := unsuited(pipeline.stages, query):
             raise QueryError(f"method {name!r}: {why}")
+        if query.selection.diversity and self._select_stage.view is None:
+            raise QueryError("diversity: the bundle has no vectors by which entities are alike")
         if labelled.explain and self._explain_stage is None:
             raise QueryError("explain: the bundle has no vectors to explain answers by")
         self.used.setdefault(name, pipeline)
         self._explain |= labelled.explain
         self._new |= bool(query.new)
+        self._selects |= query.selection.chooses
         own = None if name == self.method else name
         return replace(labelled, method=own, query=replace(query, options=options))
 
     @cached_property
     def _explain_stage(self) -> Explain | None:
         return explain_stage(self.bundle)
+
+    @cached_property
+    def _select_stage(self) -> Select:
+        return select_stage(self.bundle)
 
     @cached_property
     def _served(self) -> dict[str, Pipeline]:

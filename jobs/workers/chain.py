@@ -47,13 +47,13 @@ class Chain:
     routes: Mapping[str, frozenset[int]]
 
     @classmethod
-    def of(cls, methods: Mapping[str, Pipeline], new: bool = False, explain: Explain | None = None) -> Chain:
+    def of(cls, methods: Mapping[str, Pipeline], new: bool = False, *last: Stage) -> Chain:
         """Return the chain of some methods.
 
         Args:
             methods: by name; the order of stages is the first one's, where it may be chosen.
             new: whether a row has entities that are new.
-            explain: the stage that explains answers, if a row wants that.
+            last: the stages that choose lists and that explain answers, if a row wants that.
         """
         stages: list[Stage] = []
         for pipeline in methods.values():
@@ -69,7 +69,7 @@ class Chain:
             name: frozenset(len(begin) + place for place in _places(stages, pipeline.stages))
             for name, pipeline in methods.items()
         }
-        return cls((*begin, *stages, *([explain] if explain else [])), routes)
+        return cls((*begin, *stages, *last), routes)
 
     def passes(self, row: Row, place: int) -> bool:
         """Return whether a row's query is answered by the stage at a place, too."""
@@ -77,6 +77,8 @@ class Chain:
             return False
         if isinstance(self.stages[place], Explain):
             return row.explain
+        if self.stages[place].selects:
+            return row.expansion.query.selection.chooses
         first = place == 0 and isinstance(self.stages[0], EncodeNewEntities)
         return bool(row.expansion.query.new) if first else place in self.routes[row.method]
 

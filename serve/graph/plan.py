@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from engine.answering.explanations import explain_stage
+from engine.answering.explanations import explain_stage, select_stage
 from engine.errors import BundleError, UserError
 from engine.methods import ABLATIONS, METHODS
 from engine.plugins import find_method, installed, is_method
@@ -30,6 +30,8 @@ LANGUAGE_MODEL = "LanguageModel"
 DEFAULT = "default"
 EXPLAINED = "!explain"
 """Suffix of the name of a route that explains its answers."""
+SELECTED = "!select"
+"""Suffix of the name of a route whose lists are chosen as a whole; before that of explanations."""
 NEIGHBOURS = "!neighbours"
 MENTIONS = "!mentions"
 """The route that types mentions."""
@@ -107,6 +109,7 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
         UserError: settings for a deployment that there is not.
     """
     routes = {name: pipeline.stages for name, pipeline in methods.items()}
+    routes |= {f"{name}{SELECTED}": (*stages, select_stage(bundle)) for name, stages in routes.items()}
     if (explain := explain_stage(bundle)) is not None:
         routes |= {f"{name}{EXPLAINED}": (*stages, explain) for name, stages in routes.items()}
         routes[NEIGHBOURS] = (Retrieve(view=explain.view),)

@@ -14,7 +14,7 @@ from engine.stages.base import unsuited
 from engine.stages.options import OptionError, checked_options
 from engine.text.spelling import clean_name
 from serve.graph.bundle_snapshot import BundleSnapshot
-from serve.graph.plan import DEFAULT, EXPLAINED
+from serve.graph.plan import DEFAULT, EXPLAINED, SELECTED
 from serve.http.errors import Problem, ProblemError, UnknownMethodError, check_bundle, invalid, problem_of
 from serve.http.requests import ExpandRequest
 from serve.settings import ServeSettings
@@ -88,7 +88,10 @@ def _resolved(
     if method not in snapshot.methods:
         why = snapshot.unavailable.get(request.method, "")
         raise UnknownMethodError(request.method, list(snapshot.methods), why)
-    route = f"{method}{EXPLAINED}" if request.explain else method
+    selected = f"{method}{SELECTED}" if request.selection.chooses else method
+    route = f"{selected}{EXPLAINED}" if request.explain else selected
+    if request.diversity and f"{method}{EXPLAINED}" not in snapshot.routes:
+        raise invalid("the bundle has no vectors by which entities are alike", "diversity")
     if route not in snapshot.routes:
         raise invalid("the bundle has no vectors to explain answers by", "explain")
     _check_size(request, settings.max_top_k)
@@ -107,6 +110,8 @@ def _resolved(
     if request.filter:
         # An unknown attribute or value is refused before any stage runs.
         snapshot.catalogue.matching(request.filter, may_suggest)
+    if request.group_by:
+        snapshot.catalogue.check_group(request.group_by, may_suggest)
     query = Query(
         *(request.id, positive, negative, request.top_k, request.filter, new, deadline),
         *(clean_name(request.class_name), shared, unlike, options, given.excluded(), request.selection),

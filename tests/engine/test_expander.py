@@ -6,7 +6,7 @@ import pytest
 from engine.errors import QueryError, UnknownAttributeError, UnknownEntityError
 from engine.expander import Expander
 from engine.methods import METHODS, method, register
-from engine.query import Query
+from engine.query import Query, Selection
 from engine.stages.retrieve import Retrieve
 from tests.support.bundles import method_bundle
 
@@ -71,6 +71,30 @@ def test_a_call_says_what_of_the_ranking_is_shown(workspace: Path) -> None:
             expander.expand([1], **wrong)
     with pytest.raises(UnknownEntityError, match=r"exclude.*did you mean"):
         expander.expand([1], exclude=["entty 3"])
+
+
+def test_a_list_is_chosen_as_a_whole(workspace: Path) -> None:
+    expander = Expander.open(workspace, "default")
+    plain = expander.expand([1, 2], top_k=20)
+    few = expander.expand([1, 2], top_k=20, group_by="parity", per_group=3)
+    wanted = [next(f.id for f in plain.results if f.id % 2 == odd) for odd in (0, 1)]
+    assert set(wanted) <= {found.id for found in few.results}
+    assert [sum(found.id % 2 == odd for found in few.results) for odd in (0, 1)] == [3, 3]
+    assert "proposed" in plain.counts
+    assert "proposed" not in few.counts, "it was of another order"
+    diverse = expander.expand([1, 2], top_k=20, diversity=0.7).results
+    assert diverse[0]._replace(evidence={}) == plain.results[0]._replace(evidence={})
+    marginals = [found.evidence["marginal"] for found in diverse[1:]]
+    assert marginals == sorted(marginals, reverse=True)
+    assert expander.expand([1, 2], top_k=5, offset=2, diversity=0.7).results == diverse[2:7]
+    with pytest.raises(UnknownAttributeError, match="group_by: no entity has attribute 'colour'"):
+        expander.expand([1, 2], group_by="colour")
+    with pytest.raises(QueryError, match="per_group is of the groups of group_by"):
+        expander.expand([1, 2], per_group=2)
+    with pytest.raises(QueryError, match="diversity: offset and top_k may be 1000 together"):
+        expander.expand([1, 2], top_k=1001, diversity=0.1)
+    with pytest.raises(QueryError, match="are the stage Select's; add it to the end"):
+        expander.pipeline([Query("q", (1,), selection=Selection(diversity=0.5))], strict=True)
 
 
 def test_a_seed_of_weight_0_is_none_and_other_weights_are_obeyed(workspace: Path) -> None:

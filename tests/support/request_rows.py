@@ -47,7 +47,7 @@ def seed(draw: random.Random, n: int) -> Any:
         sentence = draw.choice([f"{name} is far.", f"Who has seen {name}?"])
         return {"name": name, "sentences": [sentence]}
     if chance < 0.1:
-        return {"name": f"entity {draw.randrange(n)}", "weight": draw.choice([0, 0.5, 1, 3, "2"])}
+        return {"name": f"entity {draw.randrange(n)}", "weight": draw.choice([0, 0.5, 1, 1, 1, 3, "2"])}
     place = draw.randrange(n)
     return draw.choice([place, f"entity {place}", f"ENTITY  {place}"])
 
@@ -72,7 +72,7 @@ def drawn(number: int, bundle: Bundle, quick: Sequence[str], slow: Sequence[str]
     chances: dict[str, tuple[float, Any]] = {
         "negative": (0.6, [seed(draw, n) for _ in range(draw.choice([1, 3]))]),
         "method": (0.7, draw.choice(slow if draw.random() < 0.05 else quick)),
-        "filter": (0.2, draw.choice(FILTERS)),
+        "filter": (0.2, draw.choice(FILTERS + FILTERS[:3] + FILTERS[4:6])),
         "explain": (0.3, True),
         "deadline_ms": (0.2, draw.choice([3_600_000] * 9 + [0])),
         "options": (0.15, draw.choice(OPTIONS)),
@@ -81,8 +81,11 @@ def drawn(number: int, bundle: Bundle, quick: Sequence[str], slow: Sequence[str]
         "bundle": (0.1, draw.choice([bundle.id] * 5 + ["other"])),
         "negatives": (0.01, [1]),
         "exclude": (0.15, [one for one in (seed(draw, n) for _ in range(9)) if not isinstance(one, dict)]),
-        "min_score": (0.15, draw.choice([-0.2, 0, 0.05, 0.3, "much"])),
-        "offset": (0.15, draw.choice([0, 3, 15, 200, -1])),
+        "min_score": (0.15, draw.choice([-0.2, 0, 0.05, 0.3] * 4 + ["much"])),
+        "group_by": (0.1, draw.choice(["parity", "class"] * 4 + ["colour"])),
+        "per_group": (0.02, draw.choice([1, 3])),
+        "diversity": (0.1, draw.choice([0, 0.4, 1] * 4 + [2])),
+        "offset": (0.15, draw.choice([0, 3, 15, 200] * 4 + [-1])),
     }
     row |= {name: value for name, (chance, value) in chances.items() if draw.random() < chance}
     if draw.random() < 0.01:

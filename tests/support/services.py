@@ -21,10 +21,11 @@ from engine.stages.base import Stage, Worker
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
 from engine.stages.retrieve import Retrieve
+from engine.stages.select import Select
 from engine.stages.type_mentions import TypeMentions
 from engine.storage.bundle import Bundle
 from serve.graph.bundle_snapshot import BundleSnapshot
-from serve.graph.plan import EXPLAINED, MENTIONS, NEIGHBOURS
+from serve.graph.plan import EXPLAINED, MENTIONS, NEIGHBOURS, SELECTED
 from serve.http.service import Service
 from serve.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, StageStats
 from serve.settings import ServeSettings
@@ -34,7 +35,12 @@ METHOD_NAMES = ("retexpan", "retexpan+cds", "retexpan-negative", "genexpan", "ge
 
 ROUTES: dict[str, tuple[Stage, ...]] = {
     **{name: METHODS[name].stages for name in METHOD_NAMES},
+    **{f"{name}{SELECTED}": (*METHODS[name].stages, Select(view="mask")) for name in METHOD_NAMES},
     **{f"{name}{EXPLAINED}": (*METHODS[name].stages, Explain(view="mask")) for name in METHOD_NAMES},
+    **{
+        f"{name}{SELECTED}{EXPLAINED}": (*METHODS[name].stages, Select(view="mask"), Explain(view="mask"))
+        for name in METHOD_NAMES
+    },
     NEIGHBOURS: (Retrieve(view="mask"),),
     MENTIONS: (TypeMentions(),),
 }

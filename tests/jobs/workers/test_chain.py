@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.methods import METHODS
-from engine.query import Expansion, NewEntity, Query
+from engine.query import Expansion, NewEntity, Query, Selection
 from engine.refusals import Code, Refusal
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
+from engine.stages.select import Select
 from jobs.workers.chain import Chain, Row
 
 NAMES = st.lists(st.sampled_from(sorted(METHODS)), min_size=1, max_size=8, unique=True)
@@ -25,15 +28,18 @@ def stages_of(chain: Chain, row: Row) -> list[object]:
 def test_a_row_passes_the_stages_of_its_method_in_their_order(
     names: list[str], new: bool, explained: bool
 ) -> None:
-    explain = Explain(view="mask")
-    chain = Chain.of({name: METHODS[name] for name in names}, new, explain if explained else None)
-    assert len(chain.stages) <= sum(len(METHODS[name].stages) for name in names) + new + explained
+    explain, select = Explain(view="mask"), Select(view="mask")
+    last = [select, explain] if explained else [select]
+    chain = Chain.of({name: METHODS[name] for name in names}, new, *last)
+    assert len(chain.stages) <= sum(len(METHODS[name].stages) for name in names) + new + len(last)
     for name in names:
         own = list(METHODS[name].stages)
         assert stages_of(chain, Row(Expansion(PLAIN), name)) == own
         assert stages_of(chain, Row(Expansion(PLAIN), name, refusal=Refusal(Code.TIMEOUT, ""))) == []
         if explained:
             assert stages_of(chain, Row(Expansion(PLAIN), name, explain=True)) == [*own, explain]
+            diverse = replace(PLAIN, selection=Selection(diversity=0.5))
+            assert stages_of(chain, Row(Expansion(diverse), name, explain=True)) == [*own, select, explain]
         if new:
             query = Query("q", (-1,), new=(NewEntity("x", ("x.",)),))
             assert stages_of(chain, Row(Expansion(query), name)) == [EncodeNewEntities(), *own]

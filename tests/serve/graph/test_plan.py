@@ -69,6 +69,7 @@ def test_equal_stages_are_deployed_once(bundle: Bundle) -> None:
         "Retrieve",
         "SegmentRerank",
         "SegmentRerank-2",
+        "Select",
         "Explain",
         "Retrieve-2",
         "TypeMentions",
@@ -87,7 +88,7 @@ def test_equal_stages_are_deployed_once(bundle: Bundle) -> None:
 def test_fused_is_one_deployment_and_one_hop_whatever_is_asked(bundle: Bundle) -> None:
     made = plan(bundle, METHODS_OF_TEST, settings(num_cpus=0.5))
     (spec,) = made.deployments
-    assert (len(spec.stages), spec.settings.num_cpus) == (7, 0.5)
+    assert (len(spec.stages), spec.settings.num_cpus) == (8, 0.5)
     for route in made.routes:
         for with_new in (False, True):
             ((name, chain),) = made.calls(route, with_new)

@@ -122,6 +122,9 @@ def session(app: FastAPI) -> Iterator[Any]:
         yield client
 
 
+SHOWN_FIELDS = ("filter", "exclude", "min_score", "offset", "group_by", "per_group", "diversity")
+
+
 def answerable(body: Any) -> Any:
     """Turn most of what a body names into what the bundle holds, so that stages have work too."""
     if isinstance(body, list):
@@ -132,6 +135,9 @@ def answerable(body: Any) -> Any:
         "queries": answerable,
         "positive": _seeds,
         "negative": _seeds,
+        "exclude": _seeds,
+        "offset": lambda given: given % 3 if type(given) is int else given,
+        "group_by": lambda given: "parity" if _is_replaced(given) else given,
         "method": _method,
         "text": _text,
         "mentions": _places,
@@ -139,16 +145,31 @@ def answerable(body: Any) -> Any:
         "names": _seeds,
         "bundle": lambda given: None if isinstance(given, str) else given,
     }
-    return {key: known[key](value) if key in known else value for key, value in body.items()}
+    found = {key: known[key](value) if key in known else value for key, value in body.items()}
+    if not found.get("positive") and not {"queries", "text", "names"} & found.keys():
+        found["positive"] = [1, 2]  # the document cannot say that one seed of either kind is needed
+    # What all of them ask at once cannot be; so each asks for few of these.
+    return {key: v for key, v in found.items() if key not in SHOWN_FIELDS or not _digest(key + repr(v)) % 4}
 
 
 def _seeds(given: Any) -> Any:
     if not isinstance(given, list):
         return given
     return [
-        one % 500 if type(one) is int else f"entity {_digest(one) % 500}" if _is_replaced(one) else one
+        one % 500
+        if type(one) is int
+        else f"entity {_digest(one) % 500}"
+        if _is_replaced(one)
+        else _weighed(one)
         for one in given
     ]
+
+
+def _weighed(given: Any) -> Any:
+    """Let a seed with a weight be of the bundle: the document cannot say that a name or an id is needed."""
+    if not isinstance(given, dict) or "sentences" in given or "weight" not in given:
+        return given
+    return {"id": _digest(repr(given)) % 500, "weight": given["weight"]}
 
 
 def _method(given: Any) -> Any:

@@ -28,6 +28,17 @@ def test_pages_least_scores_and_the_excluded(client: TestClient, explain: bool) 
     assert not {whole[0]["id"], whole[2]["id"]} & {one["id"] for one in left}
 
 
+@pytest.mark.parametrize("explain", [False, True])
+def test_few_of_a_group_and_unlike_ones(client: TestClient, explain: bool) -> None:
+    plain = results(client, explain=explain)
+    few = results(client, explain=explain, group_by="parity", per_group=2)
+    assert [[one["id"] % 2 for one in few].count(odd) for odd in (0, 1)] == [2, 2]
+    assert few[0] == plain[0]
+    diverse = results(client, explain=explain, diversity=0.6)
+    assert [one["id"] for one in diverse] != [one["id"] for one in plain]
+    assert results(client, explain=explain, diversity=0.6, offset=4, top_k=8) == diverse[4:]
+
+
 def test_seeds_have_weights_and_the_weight_0_is_absence(client: TestClient) -> None:
     plain = results(client)
     nobody = {"name": "Thule", "sentences": ["Thule is far."], "weight": 0}
@@ -52,6 +63,8 @@ def test_seeds_have_weights_and_the_weight_0_is_absence(client: TestClient) -> N
             "give at least one positive seed, or a negative one",
         ),
         ({"positive": [], "method": "genexpan"}, "method", "Generate needs a positive seed"),
+        ({"group_by": "colour"}, "group_by.colour", "no entity has attribute 'colour'"),
+        ({"diversity": 1.5}, "diversity", "less than or equal to 1"),
         ({"offset": -1}, "offset", "greater than or equal to 0"),
         ({"offset": 9999}, "offset", "and a top_k of 12 are together more than"),
         ({"min_score": "1"}, "min_score", "valid number"),
