@@ -40,12 +40,7 @@ from engine.filters import Filters, dumped
 from engine.queries.columns import SAME_NAMES, QueryColumns
 from engine.queries.fields import NewSeed, NewSeeds, SeedSides
 from engine.queries.files import query_files, records_of
-from engine.queries.records import (
-    ASKED,
-    QueryRecord,
-    plain,
-    validated,
-)
+from engine.queries.records import ASKED, QueryRecord, plain, validated
 from engine.queries.seen_ids import SeenIds
 from engine.query import Query, Selection
 from engine.refusals import Code, Refusal, encodable
