@@ -154,7 +154,3 @@ def main(given: Sequence[str] | None = None) -> None:
         made.run("stdio")
     else:
         made.run("streamable-http", host="127.0.0.1", port=asked.http)
-
-
-if __name__ == "__main__":
-    main()

@@ -86,7 +86,7 @@ NEGATIVES_UNUSED = (
 
 WEIGHED = (
     *("retexpan", "retexpan+cds", "retexpan-negative", "retexpan+contrast", "retexpan+types", "default"),
-    *("joint", "description", "lexical", "multimodal"),
+    *("default+view-weights", "joint", "description", "lexical", "multimodal"),
 )
 """Methods that obey the weights of seeds."""
 

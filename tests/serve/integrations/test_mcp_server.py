@@ -15,6 +15,7 @@ from mcp import Client, StdioServerParameters
 
 from serve.client import AsyncClient
 from serve.http.routes import create_app
+from serve.integrations import mcp_command
 from serve.integrations.mcp_server import MOST, main, server
 from tests.support.services import MakeService, running
 
@@ -105,7 +106,7 @@ def test_a_service_that_is_not_there_is_an_error_of_the_tool() -> None:
 
 def test_it_speaks_over_stdin_and_stdout(url: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = ["-m", "serve.integrations.mcp_server", "--url", url]
+    words = ["-m", "serve.integrations.mcp_command", "--url", url]
     program = StdioServerParameters(command=sys.executable, args=words, env=environment)
 
     async def ask() -> Any:
@@ -128,3 +129,11 @@ def test_an_address_that_is_none_ends_it(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         main(["--url", "localhost"])
     assert "write http://host:port" in capsys.readouterr().err
+
+
+def test_without_its_extra_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
+    monkeypatch.delitem(sys.modules, "serve.integrations.mcp_server")
+    monkeypatch.delattr("serve.integrations.mcp_server")
+    with pytest.raises(SystemExit, match=r"^seedset-mcp: .*pip install 'seedset\[mcp\]'"):
+        mcp_command.main([])
