@@ -368,7 +368,7 @@ def test_rows_of_a_table_are_answered_as_the_service_does(
 ) -> None:
     monkeypatch.setattr("jobs.workers.executor.has_cluster", lambda: False)
     quick = ("retexpan", "retexpan+cds", "default")
-    rows = [drawn(number, bundle, quick, ("composed",)) for number in range(40)]
+    rows = [drawn(number, bundle, quick, ("composed",)) for number in range(60)]  # one in two is refused
     body = {"queries": [as_request(row) for row in rows]}
     answer = httpx.post(f"{served.url}/v1/expand/batch", json=body, timeout=120)
     asked = {one["id"]: one for one in answer.json()["results"]}
