@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -137,7 +137,7 @@ def answerable(body: Any, asks: bool) -> Any:
         return [answerable(one, asks) for one in body]
     if not isinstance(body, dict):
         return body
-    known = {
+    known: dict[str, Callable[[Any], Any]] = {
         "queries": partial(answerable, asks=True),
         "question": partial(answerable, asks=True),
         "positive": _seeds,
