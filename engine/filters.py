@@ -11,10 +11,10 @@ A filter holds where all of its clauses do. What a clause says of an attribute w
 ==========================  ============================================================================
 
 Values are texts. A **number** among them is digits with a point, a sign and an exponent perhaps (``-1.5e3``,
-blanks around it do not count); a **date** is ``YYYY``, ``YYYY-MM`` or ``YYYY-MM-DD`` and stands for its first
-day. A bound that is a JSON number compares numbers; one that is a text is a date, and ``gt`` and ``lte`` of
-``1990`` mean its last day. A value that is neither is passed over; an attribute without any such value is
-refused.
+blanks around it do not count; beyond float64, as ``1e999``, it is none); a **date** is ``YYYY``, ``YYYY-MM``
+or ``YYYY-MM-DD`` and stands for its first day. A bound that is a JSON number compares numbers; one that is a
+text is a date, and ``gt`` and ``lte`` of ``1990`` mean its last day. A value that is neither is passed over;
+an attribute without any such value is refused.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import pickle
 import re
 from pathlib import Path
@@ -25,7 +26,9 @@ Attributes = dict[str, list[str]]
 
 
 def number(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"\s*[+-]?\d+(\.\d+)?([eE][+-]?\d{1,3})?\s*", text) else None
+    if not re.fullmatch(r"\s*[+-]?\d+(\.\d+)?([eE][+-]?\d{1,3})?\s*", text):
+        return None
+    return float(text) if math.isfinite(float(text)) else None
 
 
 def first_day(text: str) -> Any:
