@@ -194,7 +194,7 @@ def _within(own: Postings, clause: Range, where: str) -> Index:
         what = "dates (YYYY, YYYY-MM or YYYY-MM-DD)" if is_date else "numbers"
         other = own.numbers if is_date else own.days
         hint = f"; it holds {'numbers' if is_date else 'dates'}" if not np.isnan(other).all() else ""
-        raise FilterError(field, f"no value of {clause.attribute!r} is one of {what}{held}{hint}")
+        raise FilterError(field, f"{clause.attribute!r} has no values that are {what}{held}{hint}")
     low, high, with_low, with_high = interval(clause)
     above_V = values_V >= low if with_low else values_V > low
     return np.flatnonzero(above_V & (values_V <= high if with_high else values_V < high))

@@ -144,6 +144,9 @@ class RayExecutor:
 def actor_pool(data: Any, actor: type, **options: Any) -> Any:
     """Return a ``ray.data.Dataset`` that a pool of actors makes, which are started again, but not for ever.
 
+    What they have in hand is sent again as often as they are. With a bound of its own, tries to reach the
+    actors of a lost node would use it up before the node counts as dead, which may take a minute.
+
     Args:
         data: the dataset that they take.
         actor: takes a batch.
@@ -152,7 +155,7 @@ def actor_pool(data: Any, actor: type, **options: Any) -> Any:
     with warnings.catch_warnings():
         # It is said to have names of their own for what Ray takes; it has none for these two.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-        return data.map_batches(actor, max_restarts=RESTARTS, max_task_retries=RESTARTS, **options)
+        return data.map_batches(actor, max_restarts=RESTARTS, max_task_retries=-1, **options)
 
 
 def _room(gpu: bool) -> tuple[int, int]:

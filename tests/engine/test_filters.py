@@ -218,11 +218,11 @@ def test_what_cannot_be_read_is_refused_at_its_place(
 @pytest.mark.parametrize(
     ("given", "field", "words"),
     [
-        ({"colour": {"gte": 1}}, "filter.colour.gte", "no value of 'colour' is one of numbers, but such as"),
+        ({"colour": {"gte": 1}}, "filter.colour.gte", "'colour' has no values that are numbers, but such as"),
         (
             {"colour": {"lt": "1990"}},
             "filter.colour.lt",
-            "one of dates (YYYY, YYYY-MM or YYYY-MM-DD), but such",
+            "are dates (YYYY, YYYY-MM or YYYY-MM-DD), but such",
         ),
         ({"day": {"gt": 5}}, "filter.day.gt", "it holds dates"),
         ({"none": [{"colour": {"prefix": "gr"}}]}, "filter.none.0.colour.prefix", "begins with 'gr'"),

@@ -83,7 +83,7 @@ def test_actors_are_started_again_so_many_times_and_no_more() -> None:
             return "pool"
 
     assert actor_pool(Data(), int, batch_size=1) == "pool"
-    bounds = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS}
+    bounds = {"max_restarts": RESTARTS, "max_task_retries": -1}
     assert given == {"actor": int, "batch_size": 1, **bounds}
 
 
