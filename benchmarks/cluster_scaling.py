@@ -1,10 +1,10 @@
 """Measure what a second node brings, and what a query costs in small and large tables.
 
-Clusters of one and of two nodes of one core each, all on this machine, expand the same table and preprocess
-the same corpus. A command's rate is taken from its first finished part to its last: starting Ray takes as
-long for one node as for two. The machine must have two idle cores. Then tables of growing size are expanded
-in one process; the cost of a query is the processor time beyond that of a small table, over the queries
-beyond its.
+Clusters of one and of two nodes of one core each, all on this machine and held to that core, expand the
+same table and preprocess the same corpus. A command's rate is taken from its first finished part to its
+last: starting Ray takes as long for one node as for two. The machine must have two idle cores. Then tables
+of growing size are expanded in one process; the cost of a query is the processor time beyond that of a
+small table, over the queries beyond its.
 
     python -m benchmarks.cluster_scaling
 """
@@ -75,7 +75,7 @@ def run_on(nodes: int, words: Sequence[object], log: Log) -> None:
     Raises:
         RuntimeError: it failed.
     """
-    with local_cluster(nodes, 1) as cluster, cluster.connected():
+    with local_cluster(nodes, 1, pinned=True) as cluster, cluster.connected():
         ended, written = Running(str(words[0]), log).run(seedset(*words))
     if ended.status:
         raise RuntimeError(written)

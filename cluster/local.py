@@ -6,6 +6,7 @@ are a number that Ray counts with; nothing holds its processes to it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -68,6 +69,7 @@ class LocalCluster:
     job_address: str
     _cluster: Any
     _node_settings: dict[str, Any]
+    _cores: Iterator[set[int] | None] = field(default_factory=lambda: itertools.repeat(None))
     _workers: list[Any] = field(default_factory=list)
     _started: int = 0
 
@@ -80,7 +82,8 @@ class LocalCluster:
         self._started += 1
         unpacked = f"runtime_resources_{self._started}"
         start = partial(self._cluster.add_node, runtime_env_dir_name=unpacked, **self._node_settings)
-        self._workers.append(_tried(start))
+        with _held_to(next(self._cores)):
+            self._workers.append(_tried(start))
 
     @property
     def worker_nodes(self) -> int:
@@ -114,14 +117,22 @@ class LocalCluster:
 
 
 @contextmanager
-def local_cluster(nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE) -> Iterator[LocalCluster]:
+def local_cluster(
+    nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE, pinned: bool = False
+) -> Iterator[LocalCluster]:
     """Run a cluster of ``nodes`` nodes, the head among them, while the block runs.
 
+    Args:
+        nodes: how many.
+        cpus_per_node: cores that Ray counts for each.
+        pinned: hold the processes of each node to cores of its own, so that a node is no faster than it says.
+
     Raises:
-        UserError: fewer than one node or core.
+        UserError: fewer than one node or core, or too few cores on this machine to pin them.
     """
     if min(nodes, cpus_per_node) < 1:
         raise UserError(f"{nodes} nodes of {cpus_per_node} cores: give at least one of each")
+    cores = _cores_of_nodes(nodes, cpus_per_node) if pinned else itertools.repeat(None)
     with connecting_to_ray():
         _environment()
     from ray.cluster_utils import Cluster
@@ -140,14 +151,39 @@ def local_cluster(nodes: int = NODES, cpus_per_node: int = CPUS_PER_NODE) -> Ite
 
     try:
         with connecting_to_ray():
-            _tried(start_head)
-            running = LocalCluster(cluster.address, f"http://{cluster.webui_url}", cluster, settings)
+            with _held_to(next(cores)):
+                _tried(start_head)
+            running = LocalCluster(cluster.address, f"http://{cluster.webui_url}", cluster, settings, cores)
             for _ in range(nodes - 1):
                 running.add_node()
             cluster.wait_for_nodes()
         yield running
     finally:
         cluster.shutdown()
+
+
+def _cores_of_nodes(nodes: int, cpus_per_node: int) -> Iterator[set[int] | None]:
+    """Return the cores of each node, and no bound for nodes that are added later.
+
+    Raises:
+        UserError: this machine has too few.
+    """
+    there = sorted(os.sched_getaffinity(0))
+    if len(there) < nodes * cpus_per_node:
+        raise UserError(f"{nodes} nodes of {cpus_per_node} cores of their own: this machine has {len(there)}")
+    each = [set(there[i * cpus_per_node : (i + 1) * cpus_per_node]) for i in range(nodes)]
+    return itertools.chain(each, itertools.repeat(None))
+
+
+@contextmanager
+def _held_to(cores: set[int] | None) -> Iterator[None]:
+    """Let what this thread starts in the block, and all that comes of it, run on some cores alone."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _tried(start: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""Expand a table of queries into Parquet: in this process, or on Ray Data with an actor pool per stage.
+"""Expand a table of queries into Parquet: in this process, or on Ray Data by pools of actors.
 
 What is made is a part of the output (up to some thousand queries), written in one step. So a part that is
 lost with its node is made again as a whole, and a rerun with the same output makes only the parts that are

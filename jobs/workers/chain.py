@@ -84,10 +84,19 @@ class Chain:
 
     @property
     def pools(self) -> list[tuple[int, ...]]:
-        """The places of the stages that are best in one process: neighbours share the language model."""
-        places = range(len(self.stages))
-        grouped = itertools.groupby(places, lambda p: -1 if self.stages[p].language_model else p)
+        """The places of the stages that share an actor: neighbours that want the same of a node.
+
+        Those with the language model want its memory and a GPU, those that ask an endpoint wait, all others
+        compute. Apart, stages of one kind would share the cores by their number, not by their work, and each
+        row would cross from process to process for nothing.
+        """
+        grouped = itertools.groupby(range(len(self.stages)), lambda place: _kind(self.stages[place]))
         return [tuple(group) for _, group in grouped]
+
+
+def _kind(stage: Stage) -> tuple[bool, bool]:
+    """Return whether a stage has the language model, and whether it waits for an endpoint's answers."""
+    return stage.language_model, bool(stage.source())
 
 
 def _places(chain: Sequence[Stage], stages: Sequence[Stage]) -> list[int]:

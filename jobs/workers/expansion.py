@@ -1,4 +1,4 @@
-"""Make the parts of a batch expansion: all stages in one process, or each stage in a pool of its own.
+"""Make the parts of a batch expansion: all stages in one process, or each kind of stage in a pool of its own.
 
 Both ways write the same bytes but for what differs between machines; tests hold that.
 """
@@ -15,13 +15,14 @@ from cluster.capacity import living_nodes
 from engine.errors import UserError
 from engine.models import device
 from engine.queries.results import PartCounts
+from engine.storage.bundle import Bundle
 from jobs.workers import executor
 from jobs.workers.chain import Row
 from jobs.workers.executor import PARTS_KEPT, LocalExecutor, actor_pool, one_is_enough
 from jobs.workers.failures import deaths_in_words
 from jobs.workers.part_rows import pack, read_rows, read_table, unpack
 from jobs.workers.pool_sizes import Wish, pools_of
-from jobs.workers.stage_run import BatchExpansion, BundleRef, PartRowWriter, StageRun
+from jobs.workers.stage_run import BatchExpansion, PartRowWriter, StageRun
 
 NUMBERS = [name for name in PartCounts._fields if name != "counted"]
 """The counts of a part that its writer passes on; what stages counted stands in the part's file."""
@@ -56,7 +57,8 @@ class PartExpander:
 
 
 class StagePools:
-    """An executor of a :class:`PartExpander`, and no other worker: on Ray Data, an actor pool per stage.
+    """An executor of a :class:`PartExpander`, and no other worker: on Ray Data, an actor pool for each
+    kind of stage (:attr:`jobs.workers.chain.Chain.pools`).
 
     A row of the dataset is a part, which moves from pool to pool and is written by the last one. Where one
     worker is enough (as for :class:`jobs.workers.executor.AutoExecutor`) all stages run in this process.
@@ -97,16 +99,13 @@ def _pooled(job: BatchExpansion, tasks: Sequence[PartQueries], wish: Wish) -> An
     # One part after the other: what the object store has no room for, Ray puts on the disk.
     tables: list[Any] = [ray.put(read_table(task.file)) for task in tasks]
     dataset: ray.data.Dataset = ray.data.from_arrow_refs(tables)
-    for pool in pools_of(job.chain, living_nodes(), wish, len(tasks)):
-        actor, arguments = (
-            (StageActor, (job, pool.places, pool.gpus > 0))
-            if pool.places
-            else (PartWriter, (job.source, job.output))
-        )
+    pools = pools_of(job.chain, living_nodes(), wish, len(tasks))
+    for pool in pools:
+        actor = LastStageActor if pool is pools[-1] else StageActor
         dataset = actor_pool(
             dataset,
             actor,
-            fn_constructor_args=arguments,
+            fn_constructor_args=(job, pool.places, pool.gpus > 0),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             batch_size=1,
@@ -137,28 +136,34 @@ class OpenedStep:
 
 
 class StageActor(OpenedStep):
-    """Some stages, opened once, run on batches of queries."""
+    """Some stages, opened once, run on the queries of a part."""
 
     def __init__(self, job: BatchExpansion, places: Sequence[int], gpu: bool) -> None:
         def open_step() -> Callable[[str, list[Row]], pa.Table]:
-            device.grant(gpu)
-            run = StageRun(job, places, job.source.open())
+            run = _granted(job, places, gpu, job.source.open())
             return lambda part, rows: pack(part, run(part, rows))
 
         super().__init__(open_step)
 
 
-class PartWriter(OpenedStep):
-    """The actor of the last pool: writes the part and passes on its counts."""
+class LastStageActor(OpenedStep):
+    """An actor of the last pool: runs its stages, writes the part and passes on its counts."""
 
-    def __init__(self, source: BundleRef, output: str) -> None:
+    def __init__(self, job: BatchExpansion, places: Sequence[int], gpu: bool) -> None:
         def open_step() -> Callable[[str, list[Row]], pa.Table]:
-            write = PartRowWriter(source.open(), output)
+            bundle = job.source.open()
+            run, write = _granted(job, places, gpu, bundle), PartRowWriter(bundle, job.output)
 
             def step(part: str, rows: list[Row]) -> pa.Table:
-                counts = write(part, rows)
+                counts = write(part, run(part, rows))
                 return pa.table({"part": [part], **{name: [getattr(counts, name)] for name in NUMBERS}})
 
             return step
 
         super().__init__(open_step)
+
+
+def _granted(job: BatchExpansion, places: Sequence[int], gpu: bool, bundle: Bundle) -> StageRun:
+    """Open some stages, on a GPU if Ray reserved one."""
+    device.grant(gpu)
+    return StageRun(job, places, bundle)

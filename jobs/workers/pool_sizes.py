@@ -14,8 +14,8 @@ from engine.errors import UserError
 from engine.storage.bundle import Bundle
 from jobs.workers.chain import Chain
 
-WRITER_CPUS = 0.1
-"""A writer waits for most of the time."""
+ACTOR_BYTES = 1 << 29
+"""What an actor takes in memory beside a language model: the libraries, and a part under way."""
 
 MODEL_COPIES = 2
 """Bytes in memory for each that a language model has in the bundle, where it may be stored in 16 bits."""
@@ -26,7 +26,7 @@ class Wish:
     """What a command wants of the pools.
 
     Args:
-        workers: actors a stage; None: as many as the nodes have room for.
+        workers: actors of each pool; None: as many as the nodes have room for.
         gpu: share of a GPU, or whole GPUs, of an actor with a language model; None: a whole one, or the share
             with which every pool has an actor, where the cluster has GPUs.
         model_bytes: what a language model takes in memory.
@@ -39,7 +39,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool: the places of its stages (none: it writes), its actors, and the cores and GPUs of each."""
+    """The places of a pool's stages, its actors, and the cores and GPUs of each; the last one also writes."""
 
     places: tuple[int, ...]
     actors: int
@@ -54,7 +54,10 @@ def model_bytes(bundle: Bundle) -> int:
 
 
 def pools_of(chain: Chain, nodes: Sequence[Node], wish: Wish, parts: int) -> list[Pool]:
-    """Return the pools of a chain, the writers' last.
+    """Return the pools of a chain, in order.
+
+    Each pool is large enough to use all cores by itself: which of them has work changes with the queries, and
+    an actor without any only takes memory. Where they are several, each actor claims a share of its cores.
 
     Args:
         chain: of the stages.
@@ -73,23 +76,18 @@ def pools_of(chain: Chain, nodes: Sequence[Node], wish: Wish, parts: int) -> lis
         max(share if model else 0.0, *(stage.num_gpus for stage in some))
         for some, model in zip(stages, with_model, strict=True)
     ]
-    workers = min(wish.workers or _default_workers([*cpus, WRITER_CPUS], nodes), parts)
+    workers = min(wish.workers or max(1, room(nodes, 1)), parts)
+    if not wish.workers:
+        workers = _actors_in_memory(nodes, len(stages) * ACTOR_BYTES, workers)
     actors = [workers] * len(stages)
     for place, (model, each) in enumerate(zip(with_model, gpus, strict=True)):
         if each:
             actors[place] = _actors_on_gpus(nodes, wish, workers, each, max(1, sum(map(bool, gpus))))
         elif model and wish.model_bytes and not wish.workers:
             actors[place] = _actors_in_memory(nodes, wish.model_bytes * sum(with_model), workers)
-    sizes = [(each, n) for each, n in zip([*cpus, WRITER_CPUS], [*actors, workers], strict=True)]
-    scale = cpu_scale(sizes, nodes)
+    scale = cpu_scale(list(zip(cpus, actors, strict=True)), nodes)
     found = zip(chain.pools, actors, cpus, gpus, strict=True)
-    pools = [Pool(places, n, each * scale, own) for places, n, each, own in found]
-    return [*pools, Pool((), workers, WRITER_CPUS * scale)]
-
-
-def _default_workers(cpus: Sequence[float], nodes: Sequence[Node]) -> int:
-    """Return how many actors of every pool the cluster has cores for, at least 1."""
-    return max(1, int(sum(node.cpus for node in nodes) // sum(cpus)))
+    return [Pool(places, n, each * scale, own) for places, n, each, own in found]
 
 
 def _gpu_share(nodes: Sequence[Node], wish: Wish, pools: int) -> float:

@@ -127,7 +127,7 @@ def test_batch_and_local_runtime_rank_alike(root, tmp_path, batch_size, part_siz
 @pytest.mark.slow
 @pytest.mark.ray
 def test_the_pools_of_stages_write_the_same(ray_local, root, tmp_path):
-    """The contract of the workers on Ray: an actor pool per stage, and the one that writes."""
+    """The contract of the workers on Ray: a pool of actors, which also write."""
     sizes = ("--batch-size", 4, "--part-size", 6)
     assert expand(root, tmp_path / "there", *sizes) == 0
     source = BundleRef(str(root / "w"), Bundle.open(Workspace.open(root / "w")).id)

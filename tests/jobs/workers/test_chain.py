@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -48,19 +49,17 @@ def test_a_row_passes_the_stages_of_its_method_in_their_order(
 @pytest.mark.parametrize(
     ("names", "pools"),
     [
-        (["retexpan"], [(0,), (1,)]),
+        (["retexpan"], [(0, 1)]),
         (["genexpan"], [(0, 1)]),
         (["default+lm-rerank"], [(0,), (1,), (2,)]),
         (["retexpan+genexpan", "genexpan+retexpan"], None),
     ],
 )
-def test_neighbours_with_a_language_model_share_a_process(
-    names: list[str], pools: list[tuple[int, ...]] | None
-) -> None:
+def test_neighbours_of_a_kind_share_a_process(names: list[str], pools: list[tuple[int, ...]] | None) -> None:
     chain = Chain.of({name: METHODS[name] for name in names})
     if pools is not None:
         assert chain.pools == pools
     assert [place for pool in chain.pools for place in pool] == list(range(len(chain.stages)))
-    for pool in chain.pools:
-        models = [chain.stages[place].language_model for place in pool]
-        assert len(pool) == 1 or all(models)
+    with_model = [{chain.stages[place].language_model for place in pool} for pool in chain.pools]
+    assert all(len(kinds) == 1 for kinds in with_model)
+    assert all(one != other for one, other in itertools.pairwise(with_model)), "nothing is cut without need"
