@@ -79,7 +79,7 @@ class ExpandSettings(CommandSettings):
         default=None, description="Use the bundle of this id.  [default: the current one]"
     )
     workers: int | None = Field(
-        default=None, ge=1, description="Run this many actors a stage.  [default: as many as the cores allow]"
+        default=None, ge=1, description="Run this many actors of each pool.  [default: one for each core]"
     )
     gpu: float | None = Field(
         default=None,
