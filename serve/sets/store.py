@@ -1,57 +1,29 @@
 """Store named sets in one SQLite file: events, and beside them what they make of each set.
 
-Every change is one transaction, on disk before it is answered (WAL, ``synchronous=FULL``): a process that is
-killed leaves an event whole or not at all. A change names the version that it saw; SQLite lets one write at a
-time, so that of two that saw the same version one is refused. The file belongs on a local disk: WAL needs
-memory that all who have it open share.
+Every change is one transaction of :mod:`serve.sets.file`: a process that is killed leaves an event whole or
+not at all. A change names the version that it saw; SQLite lets one write at a time, so that of two that saw
+the same version one is refused.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.errors import StorageError
 from engine.text.spelling import look_key
 from serve.sets.errors import SetChangeError, SetConflictError, SetExistsError, UnknownSetError
 from serve.sets.events import ASK, CREATE, JUDGE, RENAME, UNDO, Event, Json, judged, members_of
+from serve.sets.file import FORMAT, SetFile
 
 MAX_SETS = 10_000
 MAX_MEMBERS = 100_000
 MAX_EVENTS = 200_000
 """Limits of a file, and of one set."""
-
-BUSY_MS = 10_000
-"""Milliseconds that a write waits for one of another process: a replica that goes may still end its own."""
-
-FORMAT = 1
-"""Version of the tables, in the file's ``user_version``."""
-
-TABLES = """
-CREATE TABLE sets (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL, look TEXT NOT NULL UNIQUE, version INTEGER NOT NULL,
-    question TEXT NOT NULL, accepted INTEGER NOT NULL, rejected INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE events (
-    set_id TEXT NOT NULL REFERENCES sets ON DELETE CASCADE, version INTEGER NOT NULL, at TEXT NOT NULL,
-    by TEXT NOT NULL, kind TEXT NOT NULL, content TEXT NOT NULL, note TEXT NOT NULL, key TEXT NOT NULL,
-    target INTEGER, undone INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (set_id, version)
-) WITHOUT ROWID;
-CREATE UNIQUE INDEX event_keys ON events (set_id, key) WHERE key != '';
-CREATE INDEX event_kinds ON events (set_id, kind, undone, version);
-CREATE TABLE members (
-    set_id TEXT NOT NULL REFERENCES sets ON DELETE CASCADE, name TEXT NOT NULL, accepted INTEGER NOT NULL,
-    entity INTEGER, bundle TEXT NOT NULL, event INTEGER NOT NULL, place INTEGER NOT NULL,
-    PRIMARY KEY (set_id, name)
-) WITHOUT ROWID;
-"""
 
 SELECT_EVENTS = "SELECT version, at, by, kind, content, note, key, undone FROM events WHERE set_id = ? "
 
@@ -73,65 +45,12 @@ class SetStore:
     """
 
     def __init__(self, path: Path, clock: Callable[[], str] = now) -> None:
-        self._path, self._clock, self._lock = path, clock, threading.Lock()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Transactions begin and end as this module says, not where the library would.
-            self._db = sqlite3.connect(
-                path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
-            )
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-                self._db.execute(f"PRAGMA {pragma}")
-            self._prepare()
-        except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"{path}: the file of sets cannot be opened ({error}); see --sets") from None
+        self._file, self._clock = SetFile(path), clock
+        self._db = self._file.connection
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._db.close()
-
-    def _prepare(self) -> None:
-        with self._writing():
-            (found,) = self._db.execute("PRAGMA user_version").fetchone()
-            if found == 0:
-                for statement in TABLES.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={FORMAT}")
-            elif found != FORMAT:
-                raise StorageError(f"{self._path}: sets of format {found}, and this version reads {FORMAT}")
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Do all that the block does, or nothing of it.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    self._db.execute("ROLLBACK")
-                    raise
-            except sqlite3.Error as error:
-                raise StorageError(f"{self._path}: the set was not changed ({error})") from None
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Let the block see one state of the file."""
-        with self._lock:
-            try:
-                self._db.execute("BEGIN")
-                try:
-                    yield
-                finally:
-                    self._db.execute("ROLLBACK")
-            except sqlite3.Error as error:
-                raise StorageError(f"{self._path}: the sets cannot be read ({error})") from None
+        self._file.close()
 
     def create(self, name: str, question: Json | None, by: str, note: str = "") -> Json:
         """Make an empty set and return it.
@@ -152,7 +71,7 @@ class SetStore:
         if not events:
             raise SetChangeError("events: none, and the first creates the set")
         set_id = uuid.uuid4().hex
-        with self._writing():
+        with self._file.writing():
             (many,) = self._db.execute("SELECT COUNT(*) FROM sets").fetchone()
             if many >= MAX_SETS:
                 raise SetChangeError(f"there are {many} sets, the most that are kept; delete one")
@@ -175,7 +94,7 @@ class SetStore:
         Raises:
             UnknownSetError, SetConflictError, SetExistsError, SetChangeError: nothing was written.
         """
-        with self._writing():
+        with self._file.writing():
             row = self._db.execute("SELECT version FROM sets WHERE id = ?", (set_id,)).fetchone()
             if row is None:
                 raise UnknownSetError(set_id)
@@ -302,7 +221,7 @@ class SetStore:
         Raises:
             UnknownSetError, SetConflictError
         """
-        with self._writing():
+        with self._file.writing():
             row = self._db.execute("SELECT version FROM sets WHERE id = ?", (set_id,)).fetchone()
             if row is None:
                 raise UnknownSetError(set_id)
@@ -312,7 +231,7 @@ class SetStore:
 
     def listing(self, offset: int, limit: int) -> Json:
         """Return sets without their members, last changed first, and whether there are more."""
-        with self._reading():
+        with self._file.reading():
             rows = self._db.execute(
                 "SELECT id FROM sets JOIN events ON set_id = id AND events.version = sets.version "
                 "ORDER BY at DESC, id LIMIT ? OFFSET ?",
@@ -359,7 +278,7 @@ class SetStore:
         Raises:
             UnknownSetError
         """
-        with self._reading():
+        with self._file.reading():
             found = self._summary(set_id)
             (question,) = self._db.execute("SELECT question FROM sets WHERE id = ?", (set_id,)).fetchone()
             rows = self._db.execute(
@@ -381,7 +300,7 @@ class SetStore:
         Raises:
             UnknownSetError
         """
-        with self._reading():
+        with self._file.reading():
             version = self._summary(set_id)["version"]
             rows = self._db.execute(
                 SELECT_EVENTS + "AND version > ? ORDER BY version LIMIT ?", (set_id, after, limit + 1)
@@ -396,7 +315,7 @@ class SetStore:
             UnknownSetError
         """
         whole = self.read(set_id)
-        with self._reading(), closing(self._db.cursor()) as cursor:
+        with self._file.reading(), closing(self._db.cursor()) as cursor:
             rows = cursor.execute(
                 SELECT_EVENTS + "AND version <= ? ORDER BY version", (set_id, whole["version"])
             ).fetchall()
