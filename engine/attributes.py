@@ -86,6 +86,12 @@ class Postings:
         dates = (days_of(text.strip()) for text in self.values.to_pylist())
         return np.array([np.nan if days is None else days[0] for days in dates], np.float64)
 
+    def sizes(self, values: Sequence[str], among_N: Mask | None = None) -> list[int]:
+        """Return how many entities have each of some values, which entities have; of a mask's entities."""
+        places = pc.index_in(pa.array(values, pa.string()), value_set=self.values).to_pylist()
+        own = (self.ids[self.starts[place] : self.starts[place + 1]] for place in places)
+        return [len(ids) if among_N is None else int(among_N[ids].sum()) for ids in own]
+
     def entities(self, places: Sequence[int] | Index, among: int) -> Mask:
         """Return which of so many entities have one of the values at some places."""
         mask_N = np.zeros(among, bool)

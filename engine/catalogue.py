@@ -6,12 +6,13 @@ object before somebody asks for it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.attributes import TYPE, AttributeColumns
+from engine.attributes import TYPE, AttributeColumns, Mask
 from engine.entity_types import TYPES, EntityTypes
 from engine.errors import UnknownAttributeError
 from engine.filters import Filters
-from engine.query import Ids
+from engine.query import MAX_FACETS, Expansion, Ids, Selection
 from engine.storage.bundle import Bundle, lost_file
 from engine.vocabulary import read_removed
 
@@ -32,6 +33,9 @@ SENTENCES = "sentences.parquet"
 
 EVALUATED = 16
 """Filters whose entities are kept: four bytes an entity each, at most."""
+
+FACET_VALUES = 100
+"""Values of an attribute that are counted of an answer: those of most of its entities."""
 
 MAX_ATTRIBUTES = 100
 MAX_VALUES = 200
@@ -55,6 +59,18 @@ class Value(NamedTuple):
 
     value: str
     entities: int
+
+
+class Facet(TypedDict):
+    """A value of an attribute: of how many entities of an answer, and of all that could be in it."""
+
+    value: str
+    count: int
+    entities: int
+
+
+Facets = dict[str, list[Facet]]
+"""Values by attribute, those of most entities of the answer first, then by text."""
 
 
 class Attribute(NamedTuple):
@@ -144,9 +160,49 @@ class Catalogue:
     def _evaluate(self, filters: Filters, suggest: Callable[[], bool] = lambda: False) -> Ids:
         return self._everyone[self._columns.matching(filters, suggest)[self._everyone]]
 
-    def check_group(self, attribute: str, suggest: Callable[[], bool] = lambda: True) -> None:
-        """Refuse an attribute to group by that no entity has (UnknownAttributeError)."""
-        self._columns.known(attribute, suggest, "group_by")
+    def check_shown(self, asked: Selection, suggest: Callable[[], bool] = lambda: True) -> None:
+        """Refuse an attribute to group by, or to count, that no entity has (UnknownAttributeError)."""
+        if asked.group_by:
+            self._columns.known(asked.group_by, suggest, "group_by")
+        for name in () if isinstance(asked.facets, bool) else asked.facets:
+            self._columns.known(name, suggest, "facets")
+
+    def facets(self, shown: Expansion) -> Facets | None:
+        """Return how often values of attributes are among the entities of an answer; None: not asked for.
+
+        Of all attributes those that an entity shown has, the first :data:`~engine.query.MAX_FACETS`; of each
+        attribute at most :data:`FACET_VALUES` values. ``entities`` counts those that fulfil the query's
+        filters, seeds and excluded ones among them.
+
+        Args:
+            shown: an answer as it is shown.
+
+        Raises:
+            UnknownAttributeError: an attribute that no entity has.
+        """
+        asked, columns = shown.query.selection.facets, self._columns
+        if not asked:
+            return None
+        own = [self.attributes_of(entity) for entity in shown.ranking.ids.tolist()]
+        if isinstance(asked, bool):
+            held = {name for one in own for name, values in one.items() if values}
+            names = [name for name in columns.by_name if name in held][:MAX_FACETS]
+        else:
+            names = list(dict.fromkeys(columns.known(name, lambda: True, "facets") for name in asked))
+        among_N = None
+        if shown.query.filters or not self.all_are_there:
+            among_N = np.zeros(len(self), bool)
+            among_N[self.matching(shown.query.filters)] = True
+        counted = {name: Counter(v for one in own for v in set(one.get(name, ()))) for name in names}
+        return {name: self._facets(name, counts, among_N) for name, counts in counted.items()}
+
+    def _facets(self, name: str, counts: Counter[str], among_N: Mask | None) -> list[Facet]:
+        best = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:FACET_VALUES]
+        sizes = self._columns.by_name[name].sizes([value for value, _ in best], among_N)
+        return [
+            Facet(value=value, count=count, entities=size)
+            for (value, count), size in zip(best, sizes, strict=True)
+        ]
 
     def values_of(self, ids: Ids, attribute: str) -> list[list[str]]:
         """Return the values that entities have of an attribute (UnknownAttributeError: none has it)."""

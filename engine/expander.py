@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from engine.answering.explanations import select_stage
-from engine.catalogue import open_catalogue
+from engine.catalogue import Facet, open_catalogue
 from engine.errors import QueryError
 from engine.plugins import find_method
 from engine.queries.fields import NewSeed, Seed, SeedSides, ShownFields
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
     ``reasoning`` is what a chain of thought said of the wanted entities: a ``class_name``, what the
     ``positive`` and what the ``negative`` seeds share; empty for methods without one. ``options`` are the
     settings that the query changed, and ``counts`` is what stages counted of the answer, such as names that
-    a chat model made up.
+    a chat model made up. ``facets`` are the counted values by attribute, where they were asked for.
     """
 
     results: list[RankedEntity]
@@ -49,6 +49,7 @@ class Answer(NamedTuple):
     reasoning: Mapping[str, str] = MappingProxyType({})
     options: Mapping[str, Value] = MappingProxyType({})
     counts: Mapping[str, int] = MappingProxyType({})
+    facets: Mapping[str, list[Facet]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Expander:
                 :attr:`changeable` names them.
             shown: what of the ranking is shown, as in a request: ``exclude`` (names or ids that are never in
                 the answer), ``min_score``, ``offset``, ``group_by``,
-                ``per_group``, ``diversity`` (:class:`engine.queries.fields.ShownFields`).
+                ``per_group``, ``diversity``, ``facets`` (:class:`engine.queries.fields.ShownFields`).
 
         Raises:
             UnknownEntityError: a seed that the vocabulary does not hold; names the closest.
@@ -175,14 +176,15 @@ class Expander:
             selection=fields.selection,
             weights=sides.unlike_one,
         )
-        if query.selection.group_by:
-            open_catalogue(self.bundle).check_group(query.selection.group_by)
+        if query.selection.group_by or query.selection.facets:
+            open_catalogue(self.bundle).check_shown(query.selection)
         if query.selection.diversity and self._select[0].view is None:
             raise QueryError("diversity: the bundle has no vectors by which entities are alike")
         chosen = [self._select] if query.selection.chooses else []
         (expansion,) = LocalPipeline([*self.pipeline.opened, *chosen])([query], strict=True)
         found, e = self._named(expansion), expansion
-        return Answer(found, e.degraded, e.reasoning, dict(changed), e.counts)
+        facets = open_catalogue(self.bundle).facets(e) or {} if query.selection.facets else {}
+        return Answer(found, e.degraded, e.reasoning, dict(changed), e.counts, facets)
 
     def __call__(self, queries: Sequence[Query]) -> list[Expansion]:
         """Return one expansion a query, in order: the form that evaluation takes, without names."""

@@ -30,6 +30,9 @@ MAX_WEIGHT = 1000.0
 MAX_DIVERSE = 1000
 """Entities that can be chosen to be diverse, and from which they are."""
 
+MAX_FACETS = 32
+"""Attributes whose values an answer counts."""
+
 MAX_SENTENCES = 16
 """Sentences of a seed that the vocabulary does not hold."""
 
@@ -70,6 +73,7 @@ class Selection:
         group_by: an attribute; "": none.
         per_group: entities of each of its values that are shown at most.
         diversity: how much it counts that an entity is unlike those before it, 0 (not at all) to 1.
+        facets: attributes whose values among the entities shown are counted; True: of all attributes.
     """
 
     offset: int = 0
@@ -77,6 +81,7 @@ class Selection:
     group_by: str = ""
     per_group: int = 1
     diversity: float = 0
+    facets: tuple[str, ...] | bool = ()
 
     @property
     def chooses(self) -> bool:
@@ -324,7 +329,7 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
                 options=tuple(json.loads(row["options"] or "{}").items()),
                 # What was written by an earlier version has no such columns.
                 exclude=tuple(int(i) for i in row.get("exclude") or ()),
-                selection=Selection(**json.loads(row.get("selection") or "{}")),
+                selection=_selection(json.loads(row.get("selection") or "{}")),
                 weights=tuple((seed, weight) for seed, weight in json.loads(row.get("weights") or "[]")),
             ),
             Ranking(
@@ -347,6 +352,11 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
 def _changed(selection: Selection) -> str:
     """Return JSON of what a selection says; "" where it says nothing."""
     return "" if selection == Selection() else json.dumps(asdict(selection))
+
+
+def _selection(said: dict[str, Any]) -> Selection:
+    facets = said.pop("facets", ())
+    return Selection(**said, facets=facets if isinstance(facets, bool) else tuple(facets))
 
 
 def _row_of(new: NewEntity) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    StrictBool,
     StrictInt,
     StrictStr,
     Tag,
@@ -20,7 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from engine.errors import QueryError
 from engine.queries.filters import MAX_VALUES, Filter
-from engine.query import MAX_EXCLUDED, MAX_SENTENCES, MAX_TOP_K, MAX_WEIGHT, NewEntity, Selection
+from engine.query import MAX_EXCLUDED, MAX_FACETS, MAX_SENTENCES, MAX_TOP_K, MAX_WEIGHT, NewEntity, Selection
 from engine.text.spelling import clean_name, look_key, nfc
 from engine.vocabulary import MAX_NAME_LENGTH, Vocabulary
 
@@ -182,6 +183,22 @@ DeadlineMs = Annotated[StrictInt, Field(ge=1, le=MAX_DEADLINE_MS)]
 Score = Annotated[float, Field(strict=True, ge=-MAX_SCORE, le=MAX_SCORE, allow_inf_nan=False)]
 
 
+def _facets_kind(given: Any) -> str | None:
+    """Return which form of facets is given, so that one complaint is made."""
+    return "<all>" if isinstance(given, bool) else "<names>" if isinstance(given, list | tuple) else None
+
+
+Facets = Annotated[
+    Annotated[StrictBool, Tag("<all>")] | Annotated[list[Name], Field(max_length=MAX_FACETS), Tag("<names>")],
+    Discriminator(
+        _facets_kind,
+        custom_error_type="facets",
+        custom_error_message="facets are a list of attributes, or true for all of them",
+    ),
+]
+"""Attributes whose values are counted; true: all."""
+
+
 class ShownFields(BaseModel):
     """What is ranked and shown: fields of requests, of rows of tables, and of the Python API alike."""
 
@@ -209,6 +226,10 @@ class ShownFields(BaseModel):
         default=0,
         description="how much it counts that an entity is unlike those before it (MMR)",
     )
+    facets: Facets = Field(
+        default=False,
+        description="attributes whose values among the entities shown are counted; true: all attributes",
+    )
 
     @model_validator(mode="after")
     def _groups_by_something(self) -> Self:
@@ -220,7 +241,8 @@ class ShownFields(BaseModel):
     def selection(self) -> Selection:
         """What of the ranking is shown."""
         group_by = self.group_by or ""
-        return Selection(self.offset, self.min_score, group_by, self.per_group, self.diversity)
+        facets = self.facets if self.facets is True else tuple(dict.fromkeys(self.facets or ()))
+        return Selection(self.offset, self.min_score, group_by, self.per_group, self.diversity, facets)
 
 
 SHOWN_FIELDS = tuple(ShownFields.model_fields)

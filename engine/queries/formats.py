@@ -353,8 +353,8 @@ class _Reader:
         return new.take(given, where)
 
     def _filters(self, record: QueryRecord, where: str) -> Filters:
-        if record.group_by and self._catalogue is not None:
-            self._catalogue().check_group(record.group_by)
+        if self._catalogue is not None and (record.group_by or record.facets):
+            self._catalogue().check_shown(record.selection)
         if record.filter and self._catalogue is None:
             raise QueryError(f"{where}: filter {_EXPANDED}")
         if record.filter and self._catalogue is not None:

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.catalogue import Catalogue
+from engine.catalogue import Catalogue, Facet, Facets
 from engine.errors import FormatError
 from engine.queries.formats import RefusedQuery
 from engine.query import Expansion, summed
@@ -49,6 +49,12 @@ EXPLANATION = pa.struct(
 )
 """An explanation as over HTTP; the images of the entity are a column of their own."""
 
+FACETS = pa.map_(
+    pa.string(),
+    pa.list_(pa.struct([("value", pa.string()), ("count", pa.int64()), ("entities", pa.int64())])),
+)
+"""Facets as over HTTP."""
+
 SCHEMA = pa.schema(
     [
         pa.field("query_id", pa.string(), nullable=False),
@@ -62,6 +68,7 @@ SCHEMA = pa.schema(
         pa.field("reasoning", pa.map_(pa.string(), pa.string())),
         pa.field("counts", pa.map_(pa.string(), pa.int64())),
         pa.field("explanation", EXPLANATION),
+        pa.field("facets", FACETS),
     ]
 )
 """One row an answer, best first, ranks from 1. A query without any answer has one row of rank 0
@@ -69,7 +76,8 @@ whose entity is null: no query is missing. ``degraded`` says what was skipped fo
 are addresses of images of the entity, empty in a bundle without images; ``reasoning`` is what a chain of
 thought said of the wanted entities (``class_name``, ``positive``, ``negative``), empty without one;
 ``counts`` is what the stages counted of the answer, the same in each of its rows, empty but for methods that
-count; ``explanation`` is null where the query did not ask for one."""
+count; ``explanation`` is null where the query did not ask for one; ``facets`` are in the first row of a
+query that asked for them, and null elsewhere."""
 
 IMAGES = 2
 """Images named of an entity, as in an explanation over HTTP."""
@@ -83,11 +91,15 @@ class Labels(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of a query: an answer, or why there is none; explanations in the order of its entities."""
+    """What came of a query: an answer, or why there is none.
+
+    ``explained`` is in the order of its entities; ``facets`` None: not asked for.
+    """
 
     expansion: Expansion
     refusal: RefusedQuery | None = None
     explained: Sequence[dict[str, Any] | None] | None = None
+    facets: Facets | None = None
 
 
 class PartCounts(NamedTuple):
@@ -319,6 +331,7 @@ def _answer(result: Result, labels: Labels) -> pa.Table:
             "images": [],
             "reasoning": reasoning,
             "counts": list(expansion.counts.items()),
+            "facets": None if refusal is not None else _pairs(result.facets),
         }
         return pa.Table.from_pylist([row], schema=SCHEMA)
     ids = pa.array(ranking.ids)
@@ -341,5 +354,11 @@ def _answer(result: Result, labels: Labels) -> pa.Table:
         pa.array([reasoning] * n, pa.map_(pa.string(), pa.string())),
         pa.array([list(expansion.counts.items())] * n, pa.map_(pa.string(), pa.int64())),
         pa.array(result.explained or [None] * n, EXPLANATION),
+        pa.array([_pairs(result.facets)] + [None] * (n - 1), FACETS),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _pairs(facets: Facets | None) -> list[tuple[str, list[Facet]]] | None:
+    """Return facets as Arrow takes a map."""
+    return None if facets is None else list(facets.items())

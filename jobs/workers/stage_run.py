@@ -143,10 +143,11 @@ class PartRowWriter:
         expansion = finish(row.expansion)
         if row.refusal is not None:
             return Result(expansion, RefusedQuery(*row.place, expansion.query.id, row.refusal))
+        facets = self._explainer.catalogue.facets(expansion)
         if not row.explain:
-            return Result(expansion)
+            return Result(expansion, facets=facets)
         expansion, explained = self._explainer.take(expansion)
-        return Result(expansion, explained=[_of_table(one) for one in explained.values()])
+        return Result(expansion, None, [_of_table(one) for one in explained.values()], facets)
 
 
 def _of_table(one: Explanation) -> dict[str, Any]:

@@ -41,11 +41,19 @@ class Result(TypedDict):
     explanation: NotRequired[dict[str, Any]]
 
 
+class Facet(TypedDict):
+    """A value of an attribute: of how many entities of an answer, and of all that could be in it."""
+
+    value: str
+    count: int
+    entities: int
+
+
 class Answer(TypedDict):
     """An answered query.
 
     ``degraded`` says what was left out, ``reasoning`` what a chain of thought said, ``counts`` what stages
-    counted.
+    counted; ``facets`` by attribute, if they were asked for.
     """
 
     id: str
@@ -57,6 +65,7 @@ class Answer(TypedDict):
     degraded: list[str]
     reasoning: dict[str, str]
     counts: dict[str, int]
+    facets: NotRequired[dict[str, list[Facet]]]
 
 
 class ServiceError(Exception):

@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from engine.catalogue import Facets
 from engine.queries.fields import (
     WITHOUT_NUL,
     Conditions,
@@ -232,11 +233,13 @@ def answer_of(
     method: str,
     bundle: str,
     explanations: Mapping[int, dict[str, Any]] | None = None,
+    facets: Facets | None = None,
 ) -> dict[str, Any]:
     """Return the JSON object of an answered query; numbers that are none (NaN) become null.
 
     Args:
         explanations: by entity, if they were asked for.
+        facets: likewise.
     """
     ranking = expansion.ranking
     columns = {name: numbers(column.tolist()) for name, column in ranking.evidence.items()}
@@ -265,6 +268,7 @@ def answer_of(
         "degraded": list(expansion.degraded),
         "reasoning": dict(expansion.reasoning),
         "counts": dict(expansion.counts),
+        **({} if facets is None else {"facets": facets}),
     }
 
 

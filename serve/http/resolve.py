@@ -110,8 +110,7 @@ def _resolved(
     if request.filter:
         # An unknown attribute or value is refused before any stage runs.
         snapshot.catalogue.matching(request.filter, may_suggest)
-    if request.group_by:
-        snapshot.catalogue.check_group(request.group_by, may_suggest)
+    snapshot.catalogue.check_shown(request.selection, may_suggest)
     query = Query(
         *(request.id, positive, negative, request.top_k, request.filter, new, deadline),
         *(clean_name(request.class_name), shared, unlike, options, given.excluded(), request.selection),

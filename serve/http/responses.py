@@ -134,6 +134,14 @@ class Result(Shape):
     explanation: Explanation | SkipJsonSchema[None] = Field(default=None, description="if it was asked for")
 
 
+class FacetShape(Shape):
+    """A value of an attribute."""
+
+    value: str
+    count: int = Field(description="entities of the answer that have it")
+    entities: int = Field(description="entities that have it of all that fulfil the query's filter")
+
+
 class Answer(Shape):
     """An answered query."""
 
@@ -152,6 +160,9 @@ class Answer(Shape):
     )
     counts: dict[str, int] = Field(
         description="what the stages counted of the answer: of a chat model, names listed, made up, dropped"
+    )
+    facets: dict[str, list[FacetShape]] | SkipJsonSchema[None] = Field(
+        default=None, description="by attribute, the values of most entities first, if they were asked for"
     )
 
 

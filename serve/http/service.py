@@ -276,8 +276,8 @@ class Service:
         queries = [one.query for one in resolved]
         outcomes = await self.dispatched(resolved[0].route, snapshot.id, queries, trace)
         pairs = list(zip(resolved, outcomes, strict=True))
-        few = sum(one.query.top_k for one in resolved) < MANY_RESULTS and not any(a.explain for a in resolved)
-        if few:
+        slow = any(one.explain or one.query.selection.facets for one in resolved)
+        if sum(one.query.top_k for one in resolved) < MANY_RESULTS and not slow:
             return [self._rendered(snapshot, one, outcome, trace) for one, outcome in pairs]
         return await asyncio.to_thread(lambda: [self._rendered(snapshot, a, o, trace) for a, o in pairs])
 
@@ -346,7 +346,8 @@ class Service:
                 expansion, explained = explanations(expansion, snapshot, images)
             except UserError as error:  # the bundle's files; the other queries of a batch may do without
                 return self._problem(error, trace)
-        return answer_of(expansion, snapshot.vocabulary, resolved.method, snapshot.id, explained)
+        facets = snapshot.catalogue.facets(expansion)
+        return answer_of(expansion, snapshot.vocabulary, resolved.method, snapshot.id, explained, facets)
 
     def _failed(self, failure: Failure, trace: Trace) -> Problem:
         """Return the answer to a query that a stage could not answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from engine.catalogue import Attribute, Catalogue, MentionSentence, Value
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.entity_types import EntityTypes
 from engine.errors import UnknownAttributeError
+from engine.query import Expansion, Query, Ranking, Selection
 from engine.vocabulary import ENTITY_SCHEMA
 
 ROWS = [
@@ -78,6 +80,35 @@ def test_entities_with_one_of_the_values_of_every_attribute(known: Catalogue) ->
     assert known.matching(filters(continent=["Asia"])).dtype == np.int32
 
 
+def shown(ids: Sequence[int], facets: Any, filters: tuple = ()) -> Expansion:
+    ranking = Ranking(np.array(ids, np.int32), np.zeros(len(ids), np.float32))
+    return Expansion(Query("q", (99,), filters=filters, selection=Selection(facets=facets)), ranking)
+
+
+def test_facets_count_the_answer_and_what_could_be_in_it(
+    known: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asia, europe = (
+        {"value": "Asia", "count": 2, "entities": 2},
+        {"value": "Europe", "count": 1, "entities": 2},
+    )
+    country = {"value": "country", "count": 2, "entities": 3}
+    assert known.facets(shown([1, 0, 4], False)) is None
+    assert known.facets(shown([1, 0, 4], ("continent",))) == {"continent": [asia, europe]}
+    language = [{"value": "Türkçe", "count": 1, "entities": 1}]
+    every = {"class": [country], "continent": [asia, europe], "language": language}
+    assert known.facets(shown([1, 0, 4], True)) == every
+    assert known.facets(shown([5], True)) == {}
+    assert known.facets(shown([], ("language",))) == {"language": []}
+    among = known.facets(shown([1], ("class",), filters(continent=["Europe"])))
+    assert among == {"class": [{"value": "country", "count": 1, "entities": 2}]}
+    with pytest.raises(UnknownAttributeError, match="facets: no entity has attribute 'continnent'"):
+        known.check_shown(Selection(facets=("class", "continnent")))
+    monkeypatch.setattr(module, "MAX_FACETS", 1)
+    monkeypatch.setattr(module, "FACET_VALUES", 1)
+    assert known.facets(shown([1, 0, 3], True)) == {"class": [country]}
+
+
 def test_attributes_are_listed_by_how_many_entities_have_them(
     known: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +146,34 @@ def test_what_no_entity_has_is_an_error_that_names_what_would_work(
 
 TEXT = st.sampled_from(["a", "b", "c", "Ä", ""])
 ENTITY = st.none() | st.dictionaries(TEXT, st.lists(TEXT, max_size=3), max_size=3)
+
+
+@given(st.lists(ENTITY, max_size=12), st.data())
+@settings(max_examples=60, deadline=None)
+def test_facets_equal_a_plain_loop(tmp_path_factory: pytest.TempPathFactory, rows: list, data: Any) -> None:
+    found = catalogue(tmp_path_factory.mktemp("c"), rows)
+    plain = [row or {} for row in rows]
+    ids = data.draw(st.lists(st.integers(0, max(len(rows) - 1, 0)), unique=True)) if rows else []
+    names = {name for row in plain for name, values in row.items() if values}
+    asked = data.draw(
+        st.just(True) | st.lists(st.sampled_from([*names]), unique=True).map(tuple)
+        if names
+        else st.just(True)
+    )
+    facets = found.facets(shown(ids, asked))
+    if asked == ():
+        assert facets is None
+        return
+    here = {name for i in ids for name, values in plain[i].items() if values}
+    assert facets is not None
+    assert set(facets) == (names & here if asked is True else {*asked})
+    for name, values in facets.items():
+        keys = [(-one["count"], one["value"]) for one in values]
+        assert keys == sorted(keys)
+        assert {one["value"] for one in values} == {v for i in ids for v in plain[i].get(name, ())}
+        for one in values:
+            has = [one["value"] in row.get(name, ()) for row in plain]
+            assert (one["count"], one["entities"]) == (sum(has[i] for i in ids), sum(has))
 
 
 @given(

@@ -97,6 +97,16 @@ def test_a_list_is_chosen_as_a_whole(workspace: Path) -> None:
         expander.pipeline([Query("q", (1,), selection=Selection(diversity=0.5))], strict=True)
 
 
+def test_facets_count_the_answer(workspace: Path) -> None:
+    expander = Expander.open(workspace, "retexpan")
+    plain, counted = (expander.expand([1, 2], [4], top_k=9, facets=facets) for facets in (False, ["parity"]))
+    assert (plain.facets, counted._replace(facets={})) == ({}, plain)
+    odd = sum(found.id % 2 for found in plain.results)
+    assert {one["value"]: one["count"] for one in counted.facets["parity"]} == {"odd": odd, "even": 9 - odd}
+    with pytest.raises(UnknownAttributeError, match="facets: no entity has attribute 'colour'"):
+        expander.expand([1], facets=["colour"])
+
+
 def test_a_seed_of_weight_0_is_none_and_other_weights_are_obeyed(workspace: Path) -> None:
     expander = Expander.open(workspace, "retexpan")
     plain = expander.expand([1, 2], [4])

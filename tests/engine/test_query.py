@@ -29,7 +29,8 @@ SAID: list[dict[str, Any]] = [
     {},
     {"class_name": "ü", "positive_attributes": (("a", ("b", "c")), ("d", ())), "negative_attributes": ()},
     {"negative_attributes": (("", ("",)),)},
-    {"exclude": (7, 8), "selection": Selection(3, -0.25, "colour", 2, 0.5)},
+    {"exclude": (7, 8), "selection": Selection(3, -0.25, "colour", 2, 0.5, ("a", "b"))},
+    {"selection": Selection(facets=True)},
     {"filters": (("f", ("g",)),), "exclude": (9,)},
     {"filters": (("a", ("b", "c")), Junction("none", ((Range("d", (("gte", 1.5),)), Prefix("e", "f")),)))},
 ]

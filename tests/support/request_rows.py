@@ -84,6 +84,10 @@ def drawn(number: int, bundle: Bundle, quick: Sequence[str], slow: Sequence[str]
         "min_score": (0.15, draw.choice([-0.2, 0, 0.05, 0.3] * 4 + ["much"])),
         "group_by": (0.1, draw.choice(["parity", "class"] * 4 + ["colour"])),
         "per_group": (0.02, draw.choice([1, 3])),
+        "facets": (
+            0.15,
+            draw.choice([True, ["parity"], ["class", "parity"], False] * 4 + [["colour"], "class"]),
+        ),
         "diversity": (0.1, draw.choice([0, 0.4, 1] * 4 + [2])),
         "offset": (0.15, draw.choice([0, 3, 15, 200] * 4 + [-1])),
     }
@@ -129,7 +133,8 @@ def as_answer(rows: list[Row], explained: bool) -> Row:
             assert row["explanation"] is None
         results.append(result)
     about = {name: rows[0][name] for name in ("degraded", "reasoning", "counts")}
-    return {"id": rows[0]["query_id"], "results": results, **about}
+    assert not any(row["facets"] for row in rows[1:])
+    return {"id": rows[0]["query_id"], "results": results, "facets": rows[0]["facets"], **about}
 
 
 def over_http(answer: Row) -> Row:
@@ -137,7 +142,8 @@ def over_http(answer: Row) -> Row:
     for result in answer["results"]:
         if "explanation" in result:
             del result["explanation"]["images"]
-    return {name: answer[name] for name in ("id", "results", "degraded", "reasoning", "counts")}
+    about = {name: answer[name] for name in ("id", "results", "degraded", "reasoning", "counts")}
+    return {**about, "facets": answer.get("facets")}
 
 
 def close(one: Any, other: Any) -> bool:

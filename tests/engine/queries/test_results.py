@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.catalogue import Facets
 from engine.errors import FormatError, StorageError
 from engine.queries.formats import RefusedQuery
 from engine.queries.results import (
@@ -93,6 +94,13 @@ def test_a_query_without_answers_has_one_row_that_says_so():
     assert (first["query_id"], first["rank"], first["entity_id"]) == ("q", 0, None)
     assert first["degraded"] == ["no seed has a sentence"]
     assert (second["query_id"], second["rank"]) == ("r", 1)
+
+
+def test_facets_are_in_the_first_row_of_a_query() -> None:
+    facets: Facets = {"colour": [{"value": "red", "count": 2, "entities": 9}], "size": []}
+    some, none = Result(expansion("q", [1, 2]), facets=facets), Result(expansion("r", []), facets={})
+    rows = to_table([some, Result(expansion("s", [1])), none], LABELS).to_pylist(maps_as_pydicts="strict")
+    assert [row["facets"] for row in rows] == [facets, None, None, {}]
 
 
 def test_evidence_may_be_missing():

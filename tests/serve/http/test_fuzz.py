@@ -123,7 +123,7 @@ def session(app: FastAPI) -> Iterator[Any]:
         yield client
 
 
-SHOWN_FIELDS = ("filter", "exclude", "min_score", "offset", "group_by", "per_group", "diversity")
+SHOWN_FIELDS = ("filter", "exclude", "min_score", "offset", "group_by", "per_group", "diversity", "facets")
 
 
 def answerable(body: Any, asks: bool) -> Any:
@@ -145,6 +145,9 @@ def answerable(body: Any, asks: bool) -> Any:
         "exclude": _seeds,
         "offset": lambda given: given % 3 if type(given) is int else given,
         "group_by": lambda given: "parity" if _is_replaced(given) else given,
+        "facets": lambda given: (
+            ["parity"] if isinstance(given, list) and _is_replaced(repr(given)) else given
+        ),
         "method": _method,
         "text": _text,
         "mentions": _places,

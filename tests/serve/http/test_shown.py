@@ -39,6 +39,31 @@ def test_few_of_a_group_and_unlike_ones(client: TestClient, explain: bool) -> No
     assert results(client, explain=explain, diversity=0.6, offset=4, top_k=8) == diverse[4:]
 
 
+@pytest.mark.parametrize("explain", [False, True])
+def test_facets_count_what_is_shown(client: TestClient, explain: bool) -> None:
+    def facets(**more: Any) -> dict[str, Any]:
+        body = {**ASKED, "explain": explain, **more}
+        found: dict[str, Any] = client.post("/v1/expand", json=body).json()
+        odd = sum(one["id"] % 2 for one in found["results"])
+        counted = {one["value"]: one["count"] for one in found["facets"]["parity"]}
+        assert counted == {k: n for k, n in (("odd", odd), ("even", len(found["results"]) - odd)) if n}
+        return dict(found["facets"])
+
+    whole = facets(facets=["parity"])["parity"]
+    parts = [facets(facets=["parity"], offset=at, top_k=n)["parity"] for at, n in ((0, 5), (5, 7))]
+    for one in whole:
+        counts = [other["count"] for part in parts for other in part if other["value"] == one["value"]]
+        assert one["count"] == sum(counts), "pages add up"
+    assert set(facets(facets=True)) == {"class", "parity"}
+    few = facets(facets=["parity"], group_by="parity", per_group=2)["parity"]
+    assert [one["count"] for one in few] == [2, 2]
+    odd = facets(facets=["parity"], filter={"parity": ["odd"]})["parity"]
+    assert odd == [
+        {"value": "odd", "count": 12, "entities": next(o["entities"] for o in whole if o["value"] == "odd")}
+    ]
+    assert "facets" not in client.post("/v1/expand", json=ASKED).json()
+
+
 def test_seeds_have_weights_and_the_weight_0_is_absence(client: TestClient) -> None:
     plain = results(client)
     nobody = {"name": "Thule", "sentences": ["Thule is far."], "weight": 0}
@@ -64,6 +89,9 @@ def test_seeds_have_weights_and_the_weight_0_is_absence(client: TestClient) -> N
         ),
         ({"positive": [], "method": "genexpan"}, "method", "Generate needs a positive seed"),
         ({"group_by": "colour"}, "group_by.colour", "no entity has attribute 'colour'"),
+        ({"facets": ["parity", "colour"]}, "facets.colour", "no entity has attribute 'colour'"),
+        ({"facets": "parity"}, "facets", "facets are a list of attributes, or true"),
+        ({"facets": ["a"] * 33}, "facets", "at most 32"),
         ({"diversity": 1.5}, "diversity", "less than or equal to 1"),
         ({"offset": -1}, "offset", "greater than or equal to 0"),
         ({"offset": 9999}, "offset", "and a top_k of 12 are together more than"),
