@@ -15,7 +15,7 @@ export function clearErrors() {
 /**
  * Show an error of a request.
  *
- * `seeds` are the request's `{positive, negative}`, in the order in which the error counts them; `page`
+ * `seeds` are the request's `{positive, negative, exclude}`, in the order in which the error counts them; `page`
  * holds what can be mended: `state`, `options`, `lists`, and `retry()`.
  */
 export function showError(error, seeds, page) {
@@ -56,8 +56,8 @@ function message({ message, id, retryAfter }) {
 
 function placeOf(field, seeds, { state, options, lists }) {
   const [first, second] = field.split(".");
-  if (first === "positive" || first === "negative") {
-    const seed = seeds[first][Number(second)];
+  if (first === "positive" || first === "negative" || first === "exclude") {
+    const seed = seeds[first]?.[Number(second)];
     if (!seed || !second) return { box: "error-seeds" };
     lists.blame(seed);
     return { box: "error-seeds", mend: (name) => state.replace(seed.name, { ...seed, name, sentences: null }) };

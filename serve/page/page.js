@@ -1,9 +1,10 @@
 // The page: puts its parts together, runs queries, and reads keys.
 
+import { AnswerView } from "./answer.js";
 import * as api from "./api.js";
 import { Curation } from "./curation.js";
 import { askToken, describeEntity, showKeys, singleKeys } from "./dialogs.js";
-import { announce, bdi, byId, count, isComposing, make, span } from "./dom.js";
+import { announce, byId, count, isComposing, make } from "./dom.js";
 import { Details } from "./details.js";
 import { clearErrors, showError } from "./errors.js";
 import { copy, save, toCsv, toJson } from "./export.js";
@@ -14,7 +15,6 @@ import { Search } from "./search.js";
 import { SeedLists } from "./seeds.js";
 import { Shared } from "./shared.js";
 import { State } from "./state.js";
-import { legend, stageInWords } from "./words.js";
 
 const state = new State();
 const sideOf = (name) => state.sideOf(name);
@@ -25,6 +25,7 @@ const progress = new Progress();
 const results = new Results({ onJudge: judge, onDetails: ({ name }) => details.open(name), sideOf });
 const details = new Details({ onJudge: judge, sideOf });
 const shared = new Shared({ onAsk: askShared });
+const shownAnswer = new AnswerView({ state, results, options, shared });
 const search = new Search({
   onExpand: () => {
     document.activeElement.blur(); // so that the answer has the focus
@@ -37,7 +38,6 @@ const search = new Search({
 
 let running = null; // the AbortController of the request that runs
 let asked = null; // the body that the answer shown belongs to
-let request = null; // for what is fetched once an answer is shown
 const PAGE = 10; // rows that a large step passes
 const MOST_RESULTS = 1000; // that a service gives by default
 
@@ -57,7 +57,7 @@ function showAddress() {
 state.listen(() => {
   showAddress();
   results.showMarks();
-  showJudged();
+  shownAnswer.showJudged();
   showChanged();
 });
 
@@ -98,10 +98,12 @@ async function expand() {
     search.focus();
     return;
   }
-  // What is judged and no seed comes back among the results: that many more are asked for, and not shown.
-  const others = state.seeds.length - seeds.positive.length - seeds.negative.length;
+  // What is judged does not come back: seeds never do, the others are excluded. Those beyond the most that a
+  // query excludes are asked for in addition, and not shown.
+  const { exclude, beyond } = state.excluded();
   const judged = new Set(state.seeds.map((seed) => seed.name));
-  const wanted = { ...body, top_k: Math.max(body.top_k, Math.min(body.top_k + others, MOST_RESULTS)) };
+  const wanted = exclude.length ? { ...body, exclude: exclude.map(({ name }) => name) } : { ...body };
+  if (beyond) wanted.top_k = Math.max(body.top_k, Math.min(body.top_k + beyond, MOST_RESULTS));
   const own = (running = new AbortController());
   progress.start(options.stagesOf(body.method));
   byId("results").setAttribute("aria-busy", "true");
@@ -112,7 +114,7 @@ async function expand() {
     showAnswer({ ...answer, results: unjudged }, body);
     curation.set.keepQuestion(body);
   } catch (error) {
-    if (own === running && !own.signal.aborted) showError(error, seeds, page);
+    if (own === running && !own.signal.aborted) showError(error, { ...seeds, exclude }, page);
   } finally {
     if (own === running) finished();
   }
@@ -138,73 +140,10 @@ function showAnswer(answer, body) {
   const inList = byId("results").contains(document.activeElement);
   const elsewhere = document.activeElement && document.activeElement !== document.body && !inList;
   asked = body;
-  results.show(answer);
-  byId("welcome").hidden = true;
-  byId("exports").hidden = byId("tools").hidden = answer.results.length === 0;
-  byId("order").disabled = !results.hasProbabilities;
-  showLegend(answer);
-  showJudged();
-  showAttributes(answer);
-  byId("results-title").textContent = count(answer.results.length, "result");
-  const stages = Object.entries(answer.seconds).map(([stage, seconds]) => `${stageInWords(stage)}: ${span(seconds)}`);
-  byId("about-answer").textContent = [`method ${answer.method}`, `bundle ${answer.bundle}`, ...stages].join(" · ");
-  const reasoned = Object.entries(answer.reasoning ?? {});
-  byId("reasoning").hidden = reasoned.length === 0;
-  byId("reasoning").replaceChildren(
-    ...reasoned.flatMap(([part, text]) => [make("dt", {}, REASONED[part] ?? part), make("dd", {}, bdi(text))]),
-  );
-  byId("degraded").hidden = answer.degraded.length === 0;
-  byId("degraded").replaceChildren(
-    make("b", {}, "Not everything could be used:"),
-    make("ul", {}, ...answer.degraded.map((note) => make("li", {}, note))),
-  );
+  shownAnswer.show(answer);
   showChanged();
-  const best = answer.results[0];
-  announce(`${count(answer.results.length, "result")}${best ? `; the first is ${best.name}` : ""}`);
   if (!elsewhere || document.activeElement === byId("again")) results.focus();
 }
-
-/** Explain the numbers that the answer has. */
-function showLegend({ results: all }) {
-  const columns = [...new Set(all.flatMap((result) => Object.keys(result.evidence)))];
-  const rows = legend(columns).flatMap(([name, words]) => [make("dt", {}, name), make("dd", {}, words)]);
-  byId("legend").hidden = all.length === 0;
-  byId("legend").querySelector("dl").replaceChildren(...rows);
-}
-
-/** Say how far the list is judged, and the proposed set. */
-function showJudged() {
-  if (!results.answer) return;
-  const { results: all, counts } = results.answer;
-  const done = (some) => some.filter(({ name }) => state.sideOf(name)).length;
-  const proposed = all.filter(({ rank }) => rank <= (counts?.proposed ?? 0));
-  const parts = [`${done(all)} of ${all.length} judged`];
-  if (proposed.length) parts.push(`${done(proposed)} of the ${proposed.length} proposed`);
-  byId("judged").textContent = parts.join("; ");
-}
-
-/** Fetch the attributes of the results, where entities have any, and show them in the rows. */
-async function showAttributes(answer) {
-  request?.abort();
-  if (!options.attributes.length || !answer.results.length) return;
-  request = new AbortController();
-  try {
-    const seeds = state.sampled().positive.filter((seed) => !seed.sentences).map(({ name }) => name);
-    const names = [...seeds, ...answer.results.map(({ name }) => name)];
-    const found = await api.lookUp(names, request.signal, ["attributes"]);
-    if (results.answer !== answer) return;
-    const known = found.filter(({ entity }) => entity);
-    shared.show(known.filter(({ given }) => seeds.includes(given)).map(({ entity }) => entity.attributes), state.options.filter);
-    results.showAttributes(new Map(known.map(({ given, entity }) => [given, entity.attributes])));
-  } catch {} // the answer stands without them
-}
-
-const REASONED = {
-  class_name: "Class",
-  hallucinated: "Listed, not in the vocabulary",
-  positive: "Positive seeds: ones",
-  negative: "Negative seeds: ones",
-};
 
 const PARTS = {
   positive: "seeds",

@@ -4,6 +4,7 @@ import { sample } from "./sample.js";
 
 const MAX_JUDGED = 2000; // of both kinds, in an address; a named set holds more
 const MAX_PAST = 500;
+const MAX_EXCLUDED = 10_000; // of one query, by the interface
 
 // The filter is a Map: an attribute may be called anything, "constructor" and "__proto__" too.
 // `given` is text by field, for methods that are told what is wanted.
@@ -116,6 +117,17 @@ export class State {
   sampled() {
     const side = (wanted) => sample(this.seeds.filter((seed) => seed.positive === wanted));
     return { positive: side(true), negative: side(false) };
+  }
+
+  /**
+   * What was judged and is no seed, so that it is to be kept out of an answer: as much as a query takes, the newest,
+   * and how many there are `beyond` that. What the vocabulary does not hold cannot come back.
+   */
+  excluded() {
+    const { positive, negative } = this.sampled();
+    const asked = new Set([...positive, ...negative]);
+    const others = this.seeds.filter((seed) => !asked.has(seed) && !seed.sentences && !seed.gone);
+    return { exclude: others.slice(-MAX_EXCLUDED), beyond: Math.max(others.length - MAX_EXCLUDED, 0) };
   }
 
   /** The body of a request, and its seeds in the order in which an error counts them. */

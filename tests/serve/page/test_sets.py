@@ -113,7 +113,8 @@ def test_accepted_beyond_the_seeds_are_kept_and_not_shown_again(tab: Page) -> No
     with tab.expect_request("**/v1/expand/stream") as asked:
         tab.locator("#expand").click()
     body = json.loads(asked.value.post_data or "")
-    assert (len(body["positive"]), body["top_k"]) == (50, 100 + 81)
+    assert (len(body["positive"]), len(body["exclude"]), body["top_k"]) == (50, 81, 100)
+    assert not set(body["positive"]) & set(body["exclude"])
     expect(tab.locator("#changed")).to_be_hidden()
     expect(tab.locator("#results")).not_to_have_attribute("aria-busy", "true")
     assert not {f"place {n}" for n in range(130)} & set(names(tab))
