@@ -43,15 +43,11 @@ class Chat:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._failed: tuple[float, ChatError] | None = None
-        self._clients: dict[str, ChatClient] = {}
+        self._client: ChatClient | None = None
 
     @classmethod
     def open(cls, settings: ChatSettings, default_folder: Store, clock: Clock | None = None) -> Chat:
-        """Return the model of the settings; answers are kept in ``default_folder`` unless they name another.
-
-        Raises:
-            ChatError: the environment's proxy or certificates cannot be used.
-        """
+        """Return the model of the settings; unless they name one, ``default_folder`` keeps the answers."""
         folder = Store.open(settings.cache) if settings.cache else default_folder
         return cls(settings, AnswerCache(folder), Budget(folder / FILE, settings), clock or Clock())
 
@@ -60,6 +56,17 @@ class Chat:
         """Return the model of the settings; unless they name a place, answers are kept in the workspace."""
         folder = bundle.workspace.chat if bundle.workspace else Store.open(bundle.folder.parents[1] / "chat")
         return cls.open(settings, folder)
+
+    def connect(self) -> None:
+        """Make ready what sends prompts, if any may be sent.
+
+        Done by the first prompt otherwise, from whose deadline it takes seconds: a library is imported.
+
+        Raises:
+            ChatError: the address, or the environment's proxy or certificates, cannot be used.
+        """
+        if self.settings.url and not self.settings.replay:
+            self._opened()
 
     def account(self) -> str:
         """Return how many requests, tokens and, with prices, how much money are counted beside the cache."""
@@ -91,7 +98,7 @@ class Chat:
             )
         self._check_rested()
         try:
-            answer = self._opened(request.path).ask(request, deadline)
+            answer = self._opened().ask(request, deadline)
         except ChatDeadlineError:
             raise
         except ChatError as error:
@@ -114,12 +121,12 @@ class Chat:
         if self._failed is not None and self.clock.now() < self._failed[0]:
             raise type(self._failed[1])(str(self._failed[1]), public=self._failed[1].public)
 
-    def _opened(self, path: str) -> ChatClient:
+    def _opened(self) -> ChatClient:
         with self._lock:
-            if path not in self._clients:
-                there = self.settings.model_copy(update={"url": self.settings.address(path)})
-                self._clients[path] = ChatClient(there, self.clock, _SharedAccount(self.budget, self._count))
-            return self._clients[path]
+            if self._client is None:
+                account = _SharedAccount(self.budget, self._count)
+                self._client = ChatClient(self.settings, self.clock, account)
+            return self._client
 
     def _count(self, **more: int) -> None:
         with self._lock:

@@ -1,4 +1,10 @@
-"""Send a prompt to an OpenAI-compatible endpoint, again where that may help, within limits."""
+"""Send a prompt to an OpenAI-compatible endpoint, again where that may help, within limits.
+
+What one request is, the ``openai`` library knows (:mod:`engine.chat.endpoint`). Asking again is done here,
+and the library's own retries are off: they would not follow a response of status 200 that holds no answer,
+but would follow one that says that nothing is left to spend; they know neither the caller's deadline nor the
+caps, and their pauses cannot be set.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +18,13 @@ from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-import httpx
-
-from engine.chat.exchange import Connections, Exchange, LateError, Response, TooLargeError
+from engine.chat.exchange import (
+    ExchangeError,
+    LateError,
+    Response,
+    TooLargeError,
+    UndecodableError,
+)
 from engine.chat.messages import (
     Answer,
     MalformedError,
@@ -29,7 +39,6 @@ from engine.chat.settings import (
     ChatSettings,
     variable,
 )
-from engine.external_errors import first_line
 from engine.query import Deadline
 
 A = TypeVar("A", bound=Answer)
@@ -109,7 +118,7 @@ class ChatClient:
     """A client of one endpoint. Several threads may use it at once.
 
     Args:
-        settings: of the endpoint; ``url`` is where requests are posted.
+        settings: of the endpoint.
         clock: replaced in tests.
         account: is told of every attempt.
     """
@@ -119,11 +128,13 @@ class ChatClient:
     account: Account = field(default_factory=Account)
 
     def __post_init__(self) -> None:
-        self._connections = Connections(self.settings)
+        from engine.chat.endpoint import Endpoint  # the library takes long to import
+
+        self._endpoint = Endpoint(self.settings)
 
     def close(self) -> None:
         """Close the connections."""
-        self._connections.close()
+        self._endpoint.close()
 
     def ask(self, request: Request[A], deadline: Deadline | None = None) -> A:
         """Return the answer to a prompt.
@@ -137,9 +148,10 @@ class ChatClient:
                 attempts or before the deadline.
             ChatRefusalError: this prompt is not answered.
         """
+        url = self.settings.address(request.path)
         pause = FIRST_PAUSE_S
         for attempt in range(1, self.settings.attempts + 1):
-            self._seconds(deadline)  # so that nothing is counted of a prompt that comes too late
+            self._seconds(url, deadline)  # so that nothing is counted of a prompt that comes too late
             self.account.begin(request)
             try:
                 return self._attempt(request, deadline)
@@ -148,11 +160,11 @@ class ChatClient:
                 failed = error
             finally:
                 self.account.end()
-            self._give_up_or_wait(failed, attempt, wait, deadline)
+            self._give_up_or_wait(failed, url, attempt, wait, deadline)
             pause = min(2 * pause, self.settings.longest_pause)
         raise AssertionError("the last attempt returns or raises")
 
-    def _seconds(self, deadline: Deadline | None) -> float:
+    def _seconds(self, url: str, deadline: Deadline | None) -> float:
         """Return how long an attempt may take.
 
         Raises:
@@ -162,18 +174,18 @@ class ChatClient:
             self.settings.timeout if deadline is None else min(self.settings.timeout, deadline.remaining())
         )
         if seconds <= 0:
-            raise ChatDeadlineError(f"{self.settings.url}: the deadline came before the answer")
+            raise ChatDeadlineError(f"{url}: the deadline came before the answer")
         return seconds
 
     def _give_up_or_wait(
-        self, error: _AgainError, attempt: int, wait: float, deadline: Deadline | None
+        self, error: _AgainError, url: str, attempt: int, wait: float, deadline: Deadline | None
     ) -> None:
         """Wait before the next attempt.
 
         Raises:
             ChatError: there is none, or no time for it.
         """
-        about, public = f"{self.settings.url}: {error}", error.public
+        about, public = f"{url}: {error}", error.public
         if deadline is not None and deadline.remaining() <= 0:
             late = "; the deadline came before the answer"
             raise ChatDeadlineError(about + late, public + late) from None
@@ -194,18 +206,18 @@ class ChatClient:
 
     def _attempt(self, request: Request[A], deadline: Deadline | None) -> A:
         """Send a prompt once; the whole exchange is given up when its time is over."""
+        url = self.settings.address(request.path)
         try:
-            seconds = self._seconds(deadline)  # other prompts may have been waited for at a cap
+            seconds = self._seconds(url, deadline)  # other prompts may have been waited for at a cap
         except ChatDeadlineError:
             self.account.known(request, None)
             raise
-        exchange = self._connections.begin(request.body)
         try:
-            response = self._response(exchange, seconds)
-        except Exception:
-            if not exchange.sent:
+            response = self._endpoint.post(request.path, request.body, seconds)
+        except ExchangeError as error:
+            if not error.sent:
                 self.account.known(request, None)
-            raise
+            raise self._broken(error, url, seconds) from None
         if response.status == HTTPStatus.OK:
             try:
                 answer = request.read(response.body, self.settings.key.get_secret_value())
@@ -214,35 +226,27 @@ class ChatClient:
             self.account.known(request, answer)
             return answer
         self.account.known(request, None)
-        raise self._failure(response)
+        raise self._failure(response, url)
 
-    def _response(self, exchange: Exchange, seconds: float) -> Response:
-        """Return a response, of whatever status; say of a failure what it means for the prompt."""
-        settings = self.settings
-        try:
-            return exchange.within(seconds)
-        except LateError:
-            if exchange.answered:
-                raise _AgainError(f"the answer was not whole within {seconds:.3g} s") from None
-            what = "answer" if exchange.sent else "connection"
-            raise _AgainError(f"no {what} within {seconds:.3g} s") from None
-        except TooLargeError:
-            large = f"the answer has more than {settings.max_response_bytes} bytes, and is not read"
-            raise ChatRefusalError(
-                f"{settings.url}: {large}; {variable('max_response_bytes')} is the limit",
-                public=f"the chat model: {large}",
-            ) from None
-        except (httpx.InvalidURL, UnicodeError) as error:  # of hosts, the encoding's
-            raise ChatError(
-                f"{settings.url}: no address ({first_line(error)}); check {variable('url')}"
-            ) from None
-        except httpx.TransportError as error:
-            what = "the connection fails" if exchange.sent else "no connection"
-            raise _AgainError(what, first_line(error)) from None
-        except httpx.DecodingError:
-            raise _AgainError("the answer cannot be decompressed") from None
+    def _broken(self, error: ExchangeError, url: str, seconds: float) -> Exception:
+        """Return what to raise where there is no whole response."""
+        match error:
+            case LateError(answered=True):
+                return _AgainError(f"the answer was not whole within {seconds:.3g} s")
+            case LateError():
+                return _AgainError(f"no {'answer' if error.sent else 'connection'} within {seconds:.3g} s")
+            case TooLargeError():
+                limit = self.settings.max_response_bytes
+                large = f"the answer has more than {limit} bytes, and is not read"
+                return ChatRefusalError(
+                    f"{url}: {large}; {variable('max_response_bytes')} is the limit",
+                    public=f"the chat model: {large}",
+                )
+            case UndecodableError():
+                return _AgainError("the answer cannot be decompressed")
+        return _AgainError("the connection fails" if error.sent else "no connection", error.detail)
 
-    def _failure(self, response: Response) -> Exception:
+    def _failure(self, response: Response, url: str) -> Exception:
         """Return what to raise of a response that is no answer."""
         status = response.status
         problem = read_problem(response.body, self.settings.key.get_secret_value())
@@ -256,7 +260,7 @@ class ChatClient:
         # What comes with 401 and 403 may hold a part of the key; with a redirection, anything.
         told = f" ({problem.message})" if problem.message and status >= 400 and status not in KEYS else ""
         about = f"status {status}"
-        return kind(f"{self.settings.url}: {about}{told}{meaning}", public=f"the chat model: {about}")
+        return kind(f"{url}: {about}{told}{meaning}", public=f"the chat model: {about}")
 
     def _meaning(self, response: Response) -> str:
         """Return what a status says of all prompts alike, and the way out."""

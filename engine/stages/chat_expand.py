@@ -181,8 +181,10 @@ class ChatExpander:
             raise ChatError(f"{stage.name}: {why}")
         from engine.chat.chat import Chat
 
+        chat = Chat.of_bundle(settings, bundle)
+        chat.connect()
         matcher = NameMatcher(bundle.vocabulary, stage.least_likeness)
-        return cls(stage, Chat.of_bundle(settings, bundle), matcher, open_catalogue(bundle))
+        return cls(stage, chat, matcher, open_catalogue(bundle))
 
     def __post_init__(self) -> None:
         self._fulfilling = lru_cache(8)(self.catalogue.matching)

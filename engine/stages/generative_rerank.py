@@ -220,6 +220,7 @@ class GenerativeReranker:
         if why := settings.missing(model):
             raise ChatError(f"{stage.name}: {why}")
         chat = Chat.of_bundle(settings, bundle)
+        chat.connect()
         return cls(stage, EndpointScorer(EndpointScores(chat, model), names), names, description, chat.counts)
 
     def __init__(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import logging
 import re
 import threading
 import time
@@ -13,6 +15,7 @@ from typing import Literal
 import pytest
 
 from engine.chat.client import Account, ChatClient
+from engine.chat.endpoint import HEADERS
 from engine.chat.messages import Answer, ChatRequest, Message, Request
 from engine.chat.settings import ChatDeadlineError, ChatError, ChatRefusalError, ChatSettings
 from engine.query import Deadline
@@ -68,6 +71,24 @@ def test_without_a_key_none_is_sent_and_names_of_parameters_can_be_chosen() -> N
     }
 
 
+def test_the_library_reads_variables_of_its_own_and_none_changes_what_is_sent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = "sk-of-another-endpoint"
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID", "WEBHOOK_SECRET"):
+        monkeypatch.setenv(f"OPENAI_{name}", other)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"Authorization: Bearer {other}\nX-Other: {other}")
+    caplog.set_level(logging.DEBUG)
+    with ChatServer([GOOD]) as server:
+        for key in (KEY, ""):
+            assert client_of(server, key=key).ask(ASKED).content == "ok"
+    assert [headers.pop("authorization", None) for headers in server.headers] == [f"Bearer {KEY}", None]
+    assert server.headers[0].keys() | {"authorization"} == HEADERS
+    assert other not in str(server.headers)
+    assert KEY not in caplog.text, "logs hold no secret, however much they tell"
+
+
 GOOD = completion("ok")
 CUT = Reply(body=GOOD.body[:40], announced=len(GOOD.body))
 
@@ -87,6 +108,7 @@ PASSING: dict[str, tuple[Reply, list[float]]] = {
     "another form": (Reply(body=b'{"choices": [{"text": "ok"}]}'), [0.5]),
     "a list": (Reply(body=b"[]"), [0.5]),
     "deep": (Reply(body=b"[" * 100_000), [0.5]),
+    "not compressed as it says": (Reply(body=b"x", headers={"content-encoding": "gzip"}), [0.5]),
     "a number of 5,000 digits": (Reply(body=b'{"choices": ' + b"1" * 5000 + b"}"), [0.5]),
 }
 
@@ -173,9 +195,14 @@ def test_an_answer_that_repeats_the_key_is_kept_without_it() -> None:
         assert client_of(server, key="no").ask(ASKED).content == f"no {KEY} here", "a word is no secret"
 
 
-def test_more_than_the_limit_is_not_read() -> None:
+LARGE = completion("x" * 5000)
+COMPRESSED = Reply(body=gzip.compress(LARGE.body), headers={"content-encoding": "gzip"})
+
+
+@pytest.mark.parametrize("reply", [LARGE, replace(LARGE, status=500), COMPRESSED])
+def test_more_than_the_limit_is_not_read(reply: Reply) -> None:
     with (
-        ChatServer([completion("x" * 5000)]) as server,
+        ChatServer([reply]) as server,
         pytest.raises(ChatRefusalError, match="more than 2048 bytes"),
     ):
         client_of(server, max_response_bytes=2048).ask(ASKED)
@@ -243,7 +270,7 @@ def test_no_prompt_is_sent_past_the_deadline_after_a_wait_at_a_cap() -> None:
     assert kept.settled == [None], "what was held of the cap is given back"
 
 
-@pytest.mark.parametrize("url", ["https://xn--/v1", "https://1.2.3.999/v1"])
+@pytest.mark.parametrize("url", ["https://☃☃.example/v1", "https://1.2.3.999/v1"])
 def test_an_address_that_names_no_host_is_said(url: str) -> None:
     settings = ChatSettings.of({"SEEDSET_CHAT_URL": url, "SEEDSET_CHAT_ATTEMPTS": "2"})
     with pytest.raises(ChatError, match=r"no address \(.*\); check SEEDSET_CHAT_URL"):

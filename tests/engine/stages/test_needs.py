@@ -58,7 +58,10 @@ def test_a_stage_opens_what_it_says_that_it_needs_and_not_without_it(stage: Stag
             stage.open(Noted(bundle.manifest, bundle.folder, lacks=name))
 
 
-def test_describing_a_pipeline_loads_no_model_library() -> None:
-    program = "import engine.methods, sys; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+def test_describing_a_pipeline_loads_no_library_of_models() -> None:
+    program = (
+        "import engine.methods, engine.chat.chat, sys; "
+        "print([m for m in ('torch', 'transformers', 'openai', 'httpx2') if m in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
