@@ -21,7 +21,7 @@ from typing import NamedTuple
 import typer
 from rich.table import Table
 
-from benchmarks.invented import invented_names, invented_sentence, invented_word
+from benchmarks.invented import WORDS_PER_SENTENCE, invented_names, invented_sentence, invented_word
 from engine.corpus.importing.writer import MentionWriter
 from jobs import console
 
@@ -40,7 +40,9 @@ def _members(values: Iterator[tuple[str, object]]) -> Iterator[str]:
     yield "\n}\n"
 
 
-def generate(folder: Path, entities: int, sentences: int, seed: int) -> None:
+def generate(
+    folder: Path, entities: int, sentences: int, seed: int, words_per_sentence: int = WORDS_PER_SENTENCE
+) -> None:
     """Write a corpus in UltraWiki's layout, one entity at a time."""
     rng = random.Random(seed)
     words = [invented_word(rng) for _ in range(20_000)]
@@ -50,7 +52,7 @@ def generate(folder: Path, entities: int, sentences: int, seed: int) -> None:
     (folder / "entities.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     with (folder / "ent2sents.json").open("w", encoding="utf-8") as file:
         groups = (
-            (n, [invented_sentence(rng, words, n) for _ in range(k)])
+            (n, [invented_sentence(rng, words, n, words_per_sentence) for _ in range(k)])
             for n, k in zip(names, sizes, strict=True)
         )
         file.writelines(_members(groups))

@@ -37,9 +37,9 @@ def invented_names(rng: random.Random, words: list[str], count: int) -> list[str
     return list(names)
 
 
-def invented_sentence(rng: random.Random, words: list[str], name: str) -> str:
-    """Return a sentence of invented words with a name among them."""
-    count = max(6, int(rng.gauss(WORDS_PER_SENTENCE, 7)))
+def invented_sentence(rng: random.Random, words: list[str], name: str, mean: int = WORDS_PER_SENTENCE) -> str:
+    """Return a sentence of about so many invented words with a name among them."""
+    count = max(6, int(rng.gauss(mean, 7)))
     text = rng.choices(words, k=count)
     text[rng.randrange(count)] = name.lower() if rng.random() < 0.03 else name
     return " ".join(text) + "."

@@ -1,67 +1,70 @@
 """Measure how the memory and the disk of every step grow with the corpus, and extrapolate.
 
-Makes corpora of several sizes (invented sentences, one entity for every fifty of them) and runs the commands
-from `import` to `build-index` on each, in processes of their own. Memory is what a process has for itself and
-shares with others (`RssAnon` and `RssShmem`), looked at twenty times a second; files that it maps are left
-out, as the system drops their pages when it needs them. The largest of the command and of all that it starts
-counts. The peak at the target is a straight line through the two largest sizes: what grows faster shows as a
-bend. With ``--entities`` every corpus has as many, so that the line is what sentences alone take; those of
-the target at once (200,000) take hours, as every sentence is compared with every entity.
+Makes corpora of invented sentences and runs the commands from `import` to `build-index` on each, in processes
+of their own. Memory is that of every process by itself, by its role: the command, each kind of Ray's actors,
+Ray's own (:mod:`benchmarks.process_memory`); Ray's object store is told apart.
+
+Sentences grow while entities stay, then entities grow beside the most sentences, so that each term has a
+slope of its own, between the two largest of each; where one falls, which is chance, it is 0. The peak of a
+role at the target is that of the largest corpus and both terms. What ends somewhere must have ended before:
+
+- What is kept of each entity's sentences (8, to be shown) is full where there are many for each. Give the
+  most entities ten sentences or more.
+- Model input draws so many sentences of an entity. Here it draws all of them, which is the most.
+- What is between blocks and parts is full from some ten thousand of each: larger corpora, less chance.
 
 The encoder is a tiny one, made here, with the embedded encoder's tokenizer: what is measured is what texts
-and entities take. The frozen states' bytes are exact, tokens x dimensions x 2, and are told for the embedded
-encoder's 384 dimensions.
+and entities take. What its dimensions add is told by arithmetic: the head of a training and its optimiser, 16
+bytes for each number of each entity, and the frozen states on disk, tokens x dimensions x 2.
 """
 
 from __future__ import annotations
 
-import subprocess
+import json
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import typer
 from rich.filesize import decimal
 
 from benchmarks.import_scale import generate
+from benchmarks.invented import WORDS_PER_SENTENCE
+from benchmarks.process_memory import COMMAND, STORE, Cost, measured
 from benchmarks.report import report
 from engine.corpus.inputs.format import open_inputs
 from engine.storage.workspace import Workspace
 from jobs import console
 
-SENTENCES_AN_ENTITY = 50
-TARGET = 10_000_000
+TARGET, TARGET_ENTITIES = 10_000_000, 200_000
 LIMIT_BYTES = 3 * 2**30
-EMBEDDED_DIM = 384
+DIM, EMBEDDED_DIM = 16, 384
+HEAD_BYTES = 16
+"""Of a number of the head in training: the weight, its gradient, and Adam's two moments, in float32."""
 EXAMPLES = """
   python -m benchmarks.memory_scale
-  python -m benchmarks.memory_scale --sizes 2000,4000
-  python -m benchmarks.memory_scale --sizes 200000,400000 --entities 4000
+  python -m benchmarks.memory_scale --sizes 2000,4000 --entities 40,80
+  python -m benchmarks.memory_scale --sizes 150000,600000 --entities 4000,40000 --words 8 --no-distributions
 """
-LOOK_S = 0.05
-"""Seconds between two looks at the processes' memory."""
 SEED = 11
+TRAINED = f"train-encoder: {COMMAND}"
+"""Row of the process that trains, as one worker is the command itself."""
 
 
-class Cost(NamedTuple):
-    """What a step took.
+class Size(NamedTuple):
+    """The size of a corpus."""
 
-    Args:
-        peak: bytes of its largest process.
-        disk: bytes that the workspace grew by.
-        seconds: of the wall clock.
-    """
-
-    peak: int
-    disk: int
-    seconds: float
+    sentences: int
+    entities: int
 
 
-def write_tiny_encoder(folder: Path, dim: int = 16) -> None:
+Costs = Mapping[Size, Mapping[str, Cost]]
+"""What each step took, by its name, of each corpus."""
+
+
+def write_tiny_encoder(folder: Path, dim: int = DIM) -> None:
     """Write a BERT of two layers with the embedded encoder's tokenizer."""
     import torch
     from transformers import BertConfig, BertModel
@@ -83,121 +86,159 @@ def write_tiny_encoder(folder: Path, dim: int = 16) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def measured(command: Sequence[str], workspace: Path) -> Cost:
-    """Run a command and return its cost.
-
-    Raises:
-        RuntimeError: it failed; with what it wrote.
-    """
-    before, started = _bytes_below(workspace), time.perf_counter()
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        peak = 0
-        while process.poll() is None:
-            peak = max(peak, *_memory_below(process.pid))
-            time.sleep(LOOK_S)
-        if process.returncode:
-            log.seek(0)
-            raise RuntimeError(f"{' '.join(command)}: ended with status {process.returncode}\n{log.read()}")
-    return Cost(peak, _bytes_below(workspace) - before, time.perf_counter() - started)
-
-
-def _memory_below(pid: int) -> Iterator[int]:
-    """Yield the bytes that a process and each one below it hold now, as far as they still run."""
-    yield 0
-    try:
-        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    except psutil.Error:
-        return
-    for one in processes:
-        try:
-            lines = Path(f"/proc/{one.pid}/status").read_text().splitlines()
-        except OSError:
-            continue
-        yield sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
-
-
-def _bytes_below(folder: Path) -> int:
-    """Return the bytes that the files of a folder take; one of several names counts once."""
-    sizes = {}
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            known = path.stat()
-            sizes[known.st_ino] = known.st_size
-    return sum(sizes.values())
-
-
-def steps(root: Path, model: Path) -> dict[str, list[str]]:
+def steps(root: Path, model: Path, size: Size, distributions: bool) -> dict[str, list[str]]:
     """Return the commands from a corpus to a bundle, by name."""
     seedset, workspace = [sys.executable, "-m", "cluster.seedset"], f"--workspace={root / 'work'}"
+    drawn = f"--max-sentences={size.sentences}"
+    text = [] if distributions else ["--no-text-distributions"]
     return {
         "import": [*seedset, "import", workspace, f"--source={root / 'source'}"],
-        "preprocess": [*seedset, "preprocess", workspace, f"--model={model}"],
+        "preprocess": [*seedset, "preprocess", workspace, f"--model={model}", drawn],
         "train-encoder": [*seedset, "train-encoder", workspace, f"--model={model}", "--epochs=1"],
-        "build-index": [*seedset, "build-index", workspace],
+        "build-index": [*seedset, "build-index", workspace, *text],
     }
 
 
-def extrapolated(sizes: Sequence[int], values: Sequence[float], target: int) -> float:
-    """Return the value at ``target`` of the line through the last two points, which rise by size."""
-    (a, b), (first, last) = sizes[-2:], values[-2:]
-    return last + (last - first) / (b - a) * (target - b)
+def corpora(sizes: Sequence[int], entities: Sequence[int]) -> list[Size]:
+    """Return the corpora to measure: sentences beside the fewest entities, entities beside the most."""
+    return [*(Size(one, entities[0]) for one in sizes), *(Size(sizes[-1], one) for one in entities[1:])]
 
 
-def main(
-    sizes: str = typer.Option("20000,40000,80000", help="Sentences of each corpus, rising."),
-    target: int = typer.Option(TARGET, help="Sentences to extrapolate to."),
-    entities: int = typer.Option(0, help="Entities of every corpus; 0: one for fifty sentences."),
-) -> None:
-    """Measure memory and disk of every step from a corpus to a bundle."""
-    numbers = [int(one) for one in sizes.split(",")]
-    costs: list[dict[str, Cost]] = []
+def slope(at: Sequence[int], values: Sequence[float]) -> float:
+    """Return by how much a value rises a unit between its two largest corpora; 0 where there is one."""
+    return max(0.0, (values[-1] - values[-2]) / (at[-1] - at[-2])) if len(at) > 1 else 0.0
+
+
+class Line(NamedTuple):
+    """What grows with sentences and with entities, each by itself.
+
+    Args:
+        base: bytes at the largest corpus.
+        largest: that corpus.
+        a_sentence, an_entity: bytes that one more takes.
+    """
+
+    base: float
+    largest: Size
+    a_sentence: float
+    an_entity: float
+
+    def at(self, size: Size) -> float:
+        """Return the bytes at some size."""
+        more = Size(size.sentences - self.largest.sentences, size.entities - self.largest.entities)
+        return self.base + self.a_sentence * more.sentences + self.an_entity * more.entities
+
+
+def line(sizes: Sequence[int], entities: Sequence[int], values: Mapping[Size, float]) -> Line:
+    """Return the line through what was measured of :func:`corpora`."""
+    largest = Size(sizes[-1], entities[-1])
+    return Line(
+        values[largest],
+        largest,
+        slope(sizes, [values[Size(one, entities[0])] for one in sizes]),
+        slope(entities, [values[Size(sizes[-1], one)] for one in entities]),
+    )
+
+
+def measure(
+    sizes: Sequence[Size], words: int, distributions: bool, kept: Path | None
+) -> tuple[dict[Size, dict[str, Cost]], float]:
+    """Measure every step of every corpus; returns the costs, and the tokens of a sentence.
+
+    Args:
+        sizes: of the corpora.
+        words: of a sentence, about.
+        distributions: make those of the text, too.
+        kept: JSON lines of steps that were measured before, to which those measured now are added.
+    """
+    costs: dict[Size, dict[str, Cost]] = {size: {} for size in sizes}
     tokens = 0.0
+    for row in kept.read_text().splitlines() if kept and kept.exists() else ():
+        size, tokens, found = json.loads(row)
+        costs[Size(*size)] = {step: Cost(*cost) for step, cost in found.items()}
     with tempfile.TemporaryDirectory() as temporary:
         model = Path(temporary) / "encoder"
         write_tiny_encoder(model)
-        for number in numbers:
-            root = Path(temporary) / str(number)
-            (root / "source").mkdir(parents=True)
-            (root / "work").mkdir()
-            generate(root / "source", entities or number // SENTENCES_AN_ENTITY, number, SEED)
-            costs.append({n: measured(c, root / "work") for n, c in steps(root, model).items()})
-            made = open_inputs(Workspace.open(root / "work")).manifest
-            tokens = made.tokens / made.mentions
-    show(numbers, costs, target, tokens)
+        for size in sizes:
+            if costs[size]:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                root = Path(folder)
+                (root / "source").mkdir()
+                (root / "work").mkdir()
+                generate(root / "source", size.entities, size.sentences, SEED, words)
+                commands = steps(root, model, size, distributions)
+                costs[size] = {step: measured(one, root / "work") for step, one in commands.items()}
+                made = open_inputs(Workspace.open(root / "work")).manifest
+                tokens = made.tokens / made.mentions
+            if kept:
+                with kept.open("a") as file:
+                    file.write(json.dumps([size, tokens, costs[size]]) + "\n")
+    return costs, tokens
 
 
-def show(numbers: Sequence[int], costs: Sequence[dict[str, Cost]], target: int, tokens: float) -> None:
+def main(
+    sizes: str = typer.Option("20000,80000", help="Sentences of the corpora, rising."),
+    entities: str = typer.Option("1000,4000", help="Entities of the corpora, rising."),
+    target: int = typer.Option(TARGET, help="Sentences to extrapolate to."),
+    target_entities: int = typer.Option(TARGET_ENTITIES, help="Entities to extrapolate to."),
+    words: int = typer.Option(WORDS_PER_SENTENCE, help="Words of a sentence, about; 6 at least."),
+    distributions: bool = typer.Option(
+        True, help="Make what the head predicts, too: a product of every sentence with every entity."
+    ),
+    kept: Path | None = typer.Option(
+        None, help="File of what was measured: a corpus that is in it is not measured again."
+    ),
+) -> None:
+    """Measure memory and disk of every step from a corpus to a bundle."""
+    numbers, names = ([int(one) for one in text.split(",")] for text in (sizes, entities))
+    costs, tokens = measure(corpora(numbers, names), words, distributions, kept)
+    show(numbers, names, costs, Size(target, target_entities), tokens)
+
+
+def show(sizes: Sequence[int], entities: Sequence[int], costs: Costs, target: Size, tokens: float) -> None:
     """Print the table for people and the line for scripts."""
-    rows, peaks, disk = [], {}, {}
-    for step in costs[0]:
-        peaks[step] = extrapolated(numbers, [one[step].peak for one in costs], target)
-        disk[step] = extrapolated(numbers, [one[step].disk for one in costs], target)
-        for number, one in zip(numbers, costs, strict=True):
-            cost = one[step]
-            rows.append(
-                [
-                    step,
-                    f"{number:,}",
-                    f"{cost.peak / 2**20:.0f}",
-                    decimal(cost.disk),
-                    f"{cost.seconds:.0f}",
-                ]
-            )
-        rows.append([step, f"{target:,}*", f"{peaks[step] / 2**20:.0f}", decimal(int(disk[step])), ""])
-    states = tokens * EMBEDDED_DIM * 2 * target
-    rows.append(["frozen states", f"{target:,}*", "", decimal(int(states)), ""])
+    measured_at = corpora(sizes, entities)
+    rows, peaks = [], {}
+    for step in costs[measured_at[0]]:
+        of_step = {size: costs[size][step] for size in measured_at}
+        for role in sorted({role for one in of_step.values() for role in one.peaks}):
+            values = {size: float(cost.peaks.get(role, 0)) for size, cost in of_step.items()}
+            found = line(sizes, entities, values)
+            if max(values.values()) < LIMIT_BYTES / 30 and found.at(target) < LIMIT_BYTES / 10:
+                continue  # Ray's own processes, which stay small
+            name = f"{step}: {role}"
+            peaks[name] = found.at(target)
+            cells = [f"{values[size] / 2**20:.0f}" for size in measured_at]
+            slopes = [f"{found.a_sentence:.0f}", f"{found.an_entity:.0f}"]
+            rows.append([name, *cells, *slopes, f"{peaks[name] / 2**20:.0f}"])
+        disk = line(sizes, entities, {size: float(cost.disk) for size, cost in of_step.items()})
+        cells = [decimal(cost.disk) for cost in of_step.values()]
+        slopes = [f"{disk.a_sentence:.0f}", f"{disk.an_entity:.0f}"]
+        rows.append([f"{step}: disk", *cells, *slopes, decimal(int(disk.at(target)))])
+    empty = [""] * (len(measured_at) + 2)
+    head = HEAD_BYTES * (EMBEDDED_DIM - DIM) * target.entities
+    states = int(tokens * EMBEDDED_DIM * 2 * target.sentences)
+    rows.append([f"{TRAINED}, + a head of {EMBEDDED_DIM}", *empty, f"{(peaks[TRAINED] + head) / 2**20:.0f}"])
+    rows.append([f"frozen states, {EMBEDDED_DIM} x {tokens:.0f} tokens: disk", *empty, decimal(states)])
+    most = max(peak for name, peak in peaks.items() if not name.endswith(STORE))
+    most = max(most, peaks[TRAINED] + head)
     report(
-        "Memory and disk from a corpus to a bundle; * extrapolated, frozen states of 384 dimensions",
-        ["step", "sentences", "peak MiB", "disk", "seconds"],
+        f"MiB of the largest process of each role, at the target {target.sentences:,} / {target.entities:,}",
+        [
+            "step: role",
+            *(f"{size.sentences:,} / {size.entities:,}" for size in measured_at),
+            "B/sentence",
+            "B/entity",
+            "target",
+        ],
         rows,
         name="memory_scale",
-        ratio=LIMIT_BYTES / max(peaks.values()),
-        floor_ratio=max(peaks.values()) / max(one.peak for one in costs[0].values()),
-        holds=max(peaks.values()) < LIMIT_BYTES,
-        peak_mib={step: round(peak / 2**20) for step, peak in peaks.items()},
-        disk_gb={step: round(size / 1e9, 1) for step, size in disk.items()},
-        states_gb=round(states / 1e9),
+        ratio=LIMIT_BYTES / most,
+        floor_ratio=most / max(one.largest for one in costs[measured_at[0]].values()),
+        holds=most < LIMIT_BYTES,
+        peak_mib={name: round(peak / 2**20) for name, peak in peaks.items()},
+        head_mib=round(head / 2**20),
         target=target,
     )
 

@@ -23,6 +23,9 @@ MAX_CHARACTERS = 500
 GROUP_ROWS = 250
 """Rows of a row group: what is read to show the sentences of one entity. 1,000 take twice the time for 50."""
 
+WRITTEN_ROWS = 100 * GROUP_ROWS
+"""Rows that are sorted into a copy at a time, whole groups."""
+
 
 def write_sentences(
     workspace: Workspace, target: Path, n_entities: int, refused: Collection[str] = ()
@@ -30,7 +33,7 @@ def write_sentences(
     """Write the first :data:`PER_ENTITY` contexts of each entity, in the columns of mentions.
 
     Sentences and images without a sentence take turns, so that neither pushes the other out. The corpus is
-    streamed; what is kept is in memory once more while it is sorted.
+    streamed; what is kept is in memory, and for a moment twice.
 
     Args:
         workspace: with a corpus.
@@ -45,12 +48,16 @@ def write_sentences(
         with part.open_input() as stream:
             for batch in pq.ParquetFile(stream).iter_batches():
                 batches.append(_first_ones(_without(batch, unusable), kept_G))
-    table = pa.Table.from_batches(batches, MENTION_SCHEMA)
+    table = pa.Table.from_batches(batches, MENTION_SCHEMA).combine_chunks()
+    batches.clear()
     group = _groups(table)
     rank = ranks_within(group)
     order = np.lexsort((group, rank, group // 2))
     place = ranks_within(group[order] // 2)
-    pq.write_table(table.take(order[place < PER_ENTITY]), target, row_group_size=GROUP_ROWS)
+    kept = order[place < PER_ENTITY]
+    with pq.ParquetWriter(target, MENTION_SCHEMA) as writer:
+        for start in range(0, len(kept), WRITTEN_ROWS):
+            writer.write_table(table.take(kept[start : start + WRITTEN_ROWS]), row_group_size=GROUP_ROWS)
 
 
 def _without(batch: pa.RecordBatch, unusable: pa.Array) -> pa.RecordBatch:

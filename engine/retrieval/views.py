@@ -40,6 +40,8 @@ SPREAD_SAMPLE = 2048
 """Entities whose products' deviation is measured."""
 MAX_REFERENCE = 1 << 16
 """Entities that neighbours are looked for among: beyond this a sample, so that the cost stays linear."""
+HUB_ROWS, HUB_REFERENCE = 1024, 1 << 14
+"""Entities, and those that neighbours are looked for among, that are multiplied at a time: 64 MiB."""
 
 
 class EntitySums(NamedTuple):
@@ -193,13 +195,31 @@ def hubness(vectors_ND: Vectors, neighbours: int | None = None, seed: int = 13) 
         return np.zeros(n, np.float32)
     place = np.full(n, -1)
     place[reference] = np.arange(len(reference))
-    pool = torch.from_numpy(vectors_ND[reference])
+    pool_RD = scratch_array(machine_cache(), np.float32, (len(reference), vectors_ND.shape[1]))
+    for some in row_slices(len(reference)):
+        pool_RD[some] = vectors_ND[reference[some]]
     found = np.zeros(n, np.float32)
-    for start in range(0, n, 1024):
-        rows = np.arange(start, min(start + 1024, n))
-        cosines = torch.from_numpy(vectors_ND[rows]) @ pool.T
-        own = place[rows]
-        inside = np.flatnonzero(own >= 0)
-        cosines[inside, own[inside]] = -torch.inf
-        found[rows] = cosines.topk(k, dim=1, sorted=False).values.mean(dim=1).numpy()
+    for start in range(0, n, HUB_ROWS):
+        rows = slice(start, min(start + HUB_ROWS, n))
+        own_nD = np.array(vectors_ND[rows], np.float32)
+        found[rows] = _nearest(own_nD, pool_RD, place[rows], k).mean(dim=1).numpy()
     return found
+
+
+def _nearest(vectors_nD: Vectors, pool_RD: Vectors, own_n: npt.NDArray[np.int64], k: int) -> torch.Tensor:
+    """Return the k largest cosines of some vectors with those of a pool, [n, k].
+
+    Args:
+        vectors_nD, pool_RD: unit vectors; the pool may be mapped, and is read some rows at a time.
+        own_n: the row of the pool that is the vector itself, and does not count; -1: none is.
+        k: how many, less than the pool has.
+    """
+    best = torch.empty(len(vectors_nD), 0)
+    for start in range(0, len(pool_RD), HUB_REFERENCE):
+        some_RD = pool_RD[start : start + HUB_REFERENCE]
+        cosines = torch.from_numpy(vectors_nD) @ torch.from_numpy(some_RD).T
+        inside = np.flatnonzero((own_n >= start) & (own_n < start + len(some_RD)))
+        cosines[inside, own_n[inside] - start] = -torch.inf
+        best = torch.cat([best, cosines.topk(min(k, len(some_RD)), dim=1, sorted=False).values], dim=1)
+        best = best.topk(min(k, best.shape[1]), dim=1, sorted=False).values
+    return best

@@ -20,6 +20,7 @@ def test_the_first_short_sentences_of_each_entity_sorted_by_entity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GROUP_ROWS", 7)
+    monkeypatch.setattr(module, "WRITTEN_ROWS", 21)
     random = np.random.default_rng(0)
     workspace = Workspace.open(tmp_path / "w")
     folder = tmp_path / "w" / "corpus" / "mentions"

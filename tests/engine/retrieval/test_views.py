@@ -88,6 +88,22 @@ def test_hubness_is_the_mean_cosine_to_the_nearest_others() -> None:
     assert hubness(vectors[:1]).tolist() == [0.0]
 
 
+@pytest.mark.parametrize("k", [3, 40])
+def test_hubness_in_blocks_of_a_mapped_sample_is_the_plain_one(
+    k: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vectors = unit(np.random.default_rng(4).normal(size=(50, 5))).astype(np.float32)
+    sample = np.sort(np.random.default_rng(13).choice(50, 45, replace=False))
+    cosines = vectors @ vectors[sample].T
+    cosines[sample, np.arange(45)] = -np.inf
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path))
+    monkeypatch.setattr("engine.storage.mapped.SMALL", 0)
+    for name, value in {"MAX_REFERENCE": 45, "ROWS": 20, "HUB_ROWS": 16, "HUB_REFERENCE": 7}.items():
+        monkeypatch.setattr(views, name, value)
+    wanted = -np.sort(-cosines, axis=1)[:, : k * 45 // 50].mean(axis=1)
+    np.testing.assert_allclose(hubness(vectors, k), wanted, atol=1e-6)
+
+
 def test_hubness_of_many_entities_is_estimated_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = unit(np.random.default_rng(0).normal(size=(3000, 16)))
     exact = hubness(vectors, 60)
