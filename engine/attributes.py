@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from engine.entity_types import THRESHOLD, EntityTypes
 from engine.errors import FilterError, UnknownAttributeError
-from engine.filters import Clause, Filters, Junction, Prefix, Range, days_of, interval
+from engine.filters import Among, Clause, Filters, Having, Junction, Prefix, Range, days_of, interval
 from engine.query import Ids
 from engine.text.closest import ClosestTexts
 from engine.text.spelling import SpellingTable, look_key
@@ -87,9 +87,10 @@ class Postings:
         return np.array([np.nan if days is None else days[0] for days in dates], np.float64)
 
     def sizes(self, values: Sequence[str], among_N: Mask | None = None) -> list[int]:
-        """Return how many entities have each of some values, which entities have; of a mask's entities."""
+        """Return how many entities have each of some values; of a mask's entities."""
         places = pc.index_in(pa.array(values, pa.string()), value_set=self.values).to_pylist()
-        own = (self.ids[self.starts[place] : self.starts[place + 1]] for place in places)
+        none = self.ids[:0]
+        own = (none if at is None else self.ids[self.starts[at] : self.starts[at + 1]] for at in places)
         return [len(ids) if among_N is None else int(among_N[ids].sum()) for ids in own]
 
     def entities(self, places: Sequence[int] | Index, among: int) -> Mask:
@@ -120,13 +121,21 @@ class AttributeColumns:
             self.by_name = _by_size(self.by_name | _type_postings(self.types))
         self._spellings = SpellingTable(dict.fromkeys(self.by_name))
 
-    def matching(self, filters: Filters, suggest: Suggest, where: str = "filter") -> Mask:
+    def matching(
+        self,
+        filters: Filters,
+        suggest: Suggest,
+        where: str = "filter",
+        beside: AttributeColumns | None = None,
+    ) -> Mask:
         """Return which entities fulfil all clauses, bool [N].
 
         Args:
             filters: see :mod:`engine.filters`.
             suggest: says, where something is unknown, whether to look for what is spelt like it.
             where: the place of the filter, for what is said of a mistake.
+            beside: the attributes of further entities: what only these have is had by none here, and is no
+                mistake.
 
         Raises:
             UnknownAttributeError: an attribute or a value that no entity has.
@@ -134,7 +143,7 @@ class AttributeColumns:
         """
         found_N = np.ones(self._entities, bool)
         for clause in filters:
-            found_N &= self._fulfilling(clause, suggest, where)
+            found_N &= self._fulfilling(clause, suggest, where, beside)
         return found_N
 
     def known(self, name: str, suggest: Suggest, where: str) -> str:
@@ -146,9 +155,45 @@ class AttributeColumns:
             raise UnknownAttributeError(name, None, close, where)
         return spelt
 
-    def _fulfilling(self, clause: Clause, suggest: Suggest, where: str) -> Mask:
+    def _fulfilling(
+        self, clause: Clause, suggest: Suggest, where: str, beside: AttributeColumns | None
+    ) -> Mask:
         if isinstance(clause, Junction):
-            return self._joined(clause, suggest, f"{where}.{clause.kind}")
+            return self._joined(clause, suggest, f"{where}.{clause.kind}", beside)
+        if beside is None:
+            return self._here(clause, suggest, where)
+        try:
+            return self._here(clause, lambda: False, where)
+        except (UnknownAttributeError, FilterError):
+            return self._beside(clause, suggest, where, beside)
+
+    def _beside(
+        self, clause: Range | Prefix | Among | Having, suggest: Suggest, where: str, beside: AttributeColumns
+    ) -> Mask:
+        """Return which entities fulfil a clause of which something is known of further entities alone."""
+
+        def fulfilling(part: Range | Prefix | Having) -> Mask:
+            try:
+                return self._here(part, suggest, where)
+            except (UnknownAttributeError, FilterError) as error:
+                try:
+                    beside._here(part, lambda: False, where)
+                except FilterError as other:
+                    raise (error if isinstance(error, FilterError) else other) from None
+                except UnknownAttributeError:
+                    raise error from None
+                return np.zeros(self._entities, bool)
+
+        if isinstance(clause, Range | Prefix):
+            return fulfilling(clause)
+        name, values = clause if isinstance(clause, tuple) else (clause.attribute, clause.values)
+        each = [fulfilling((name, (value,))) for value in values]
+        if isinstance(clause, Among) and clause.kind == "all":
+            return np.logical_and.reduce(each)
+        one_of: Mask = np.logical_or.reduce(each)
+        return ~one_of if isinstance(clause, Among) else one_of
+
+    def _here(self, clause: Range | Prefix | Among | Having, suggest: Suggest, where: str) -> Mask:
         known = self.known(clause[0] if isinstance(clause, tuple) else clause.attribute, suggest, where)
         own = self.by_name[known]
         if isinstance(clause, Range):
@@ -163,12 +208,21 @@ class AttributeColumns:
             return ~own.entities(places, self._entities)
         return np.logical_and.reduce([own.entities([place], self._entities) for place in places])
 
-    def _joined(self, clause: Junction, suggest: Suggest, where: str) -> Mask:
-        each = [self.matching(part, suggest, f"{where}.{place}") for place, part in enumerate(clause.parts)]
+    def _joined(
+        self, clause: Junction, suggest: Suggest, where: str, beside: AttributeColumns | None
+    ) -> Mask:
+        each = [
+            self.matching(part, suggest, f"{where}.{place}", beside)
+            for place, part in enumerate(clause.parts)
+        ]
         if clause.kind == "all":
             return np.logical_and.reduce(each)
         one_of: Mask = np.logical_or.reduce(each)
         return one_of if clause.kind == "any" else ~one_of
+
+    def has(self, name: str) -> bool:
+        """Return whether an entity has an attribute, by whatever spelling."""
+        return self._spellings.spelt(name) is not None
 
     def _places(self, name: str, values: Sequence[str], suggest: Suggest, where: str) -> Sequence[int]:
         """Return the places of an attribute's values."""

@@ -20,16 +20,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.attributes import TYPE, AttributeColumns, Mask
+from engine.attributes import TYPE, AttributeColumns
 from engine.entity_types import TYPES, EntityTypes
-from engine.errors import UnknownAttributeError
+from engine.errors import FilterError, UnknownAttributeError
 from engine.filters import Filters
+from engine.overlay.state import AddedEntity, OverlayLayer, OverlayState, overlay_of
 from engine.query import MAX_FACETS, Expansion, Ids, Selection
 from engine.storage.bundle import Bundle, lost_file
 from engine.vocabulary import read_removed
 
 SENTENCES = "sentences.parquet"
 """A bundle's file of sentences: the columns of mentions, sorted by entity. A bundle may have none."""
+
+OVERLAID = "overlaid catalogue"
+"""What a bundle with an overlay is provided with, once."""
 
 EVALUATED = 16
 """Filters whose entities are kept: four bytes an entity each, at most."""
@@ -95,7 +99,7 @@ class Catalogue:
         self._descriptions = table["description"]
         self._everyone = np.setdiff1d(np.arange(len(table), dtype=np.int32), read_removed(entities))
         self._attributes = table["attributes"]
-        self._columns = AttributeColumns(self._attributes, types)
+        self.columns = AttributeColumns(self._attributes, types)
         self._evaluated = lru_cache(EVALUATED)(self._evaluate)
         self._sentences = _SentenceFile(sentences) if sentences else None
 
@@ -109,27 +113,13 @@ class Catalogue:
     def attributes_of(self, entity: int) -> dict[str, list[str]]:
         """Return the attributes of an entity."""
         own = {name: values or [] for name, values in self._attributes[entity].as_py() or ()}
-        types = self._columns.types
+        types = self.columns.types
         found = [name for name, _ in types.of(entity)] if types else []
         return own | ({TYPE: found} if found else {})
 
     def attributes(self) -> list[Attribute]:
         """Return what entities can be chosen by: what most of them have first, within limits."""
-        return [
-            Attribute(
-                name,
-                [
-                    Value(value, int(count))
-                    for value, count in zip(
-                        one.values[:MAX_VALUES].to_pylist(),
-                        np.diff(one.starts[: MAX_VALUES + 1]),
-                        strict=True,
-                    )
-                ],
-                len(one.values) > MAX_VALUES,
-            )
-            for name, one in list(self._columns.by_name.items())[:MAX_ATTRIBUTES]
-        ]
+        return listed(self.columns)
 
     @property
     def all_are_there(self) -> bool:
@@ -157,15 +147,48 @@ class Catalogue:
                 raise
         return self._evaluate(filters, suggest=lambda: True)
 
+    def matching_beside(self, filters: Filters, suggest: Callable[[], bool], beside: AttributeColumns) -> Ids:
+        """Return what :meth:`matching` does where further entities have attributes ``beside`` those here."""
+        if not filters:
+            return self._everyone
+        try:
+            return self._evaluated(filters)
+        except (UnknownAttributeError, FilterError):
+            return self._everyone[self.columns.matching(filters, suggest, beside=beside)[self._everyone]]
+
+    @property
+    def attribute_type(self) -> pa.DataType:
+        """The type of the column of attributes."""
+        return self._attributes.type
+
     def _evaluate(self, filters: Filters, suggest: Callable[[], bool] = lambda: False) -> Ids:
-        return self._everyone[self._columns.matching(filters, suggest)[self._everyone]]
+        return self._everyone[self.columns.matching(filters, suggest)[self._everyone]]
+
+    def known(self, attribute: str, suggest: Callable[[], bool], where: str) -> str:
+        """Return an attribute as entities have it (UnknownAttributeError: none has it)."""
+        return self.columns.known(attribute, suggest, where)
+
+    @property
+    def attribute_names(self) -> list[str]:
+        """All attributes, what most entities have first."""
+        return list(self.columns.by_name)
+
+    def sizes(self, attribute: str, values: Sequence[str], filters: Filters) -> list[int]:
+        """Return how many entities that are there and fulfil filters have each value of an attribute."""
+        if attribute not in self.columns.by_name:
+            return [0] * len(values)
+        among_N = None
+        if filters or not self.all_are_there:
+            among_N = np.zeros(len(self), bool)
+            among_N[self.matching(filters)] = True
+        return self.columns.by_name[attribute].sizes(values, among_N)
 
     def check_shown(self, asked: Selection, suggest: Callable[[], bool] = lambda: True) -> None:
         """Refuse an attribute to group by, or to count, that no entity has (UnknownAttributeError)."""
         if asked.group_by:
-            self._columns.known(asked.group_by, suggest, "group_by")
+            self.known(asked.group_by, suggest, "group_by")
         for name in () if isinstance(asked.facets, bool) else asked.facets:
-            self._columns.known(name, suggest, "facets")
+            self.known(name, suggest, "facets")
 
     def facets(self, shown: Expansion) -> Facets | None:
         """Return how often values of attributes are among the entities of an answer; None: not asked for.
@@ -180,25 +203,21 @@ class Catalogue:
         Raises:
             UnknownAttributeError: an attribute that no entity has.
         """
-        asked, columns = shown.query.selection.facets, self._columns
+        asked = shown.query.selection.facets
         if not asked:
             return None
         own = [self.attributes_of(entity) for entity in shown.ranking.ids.tolist()]
         if isinstance(asked, bool):
             held = {name for one in own for name, values in one.items() if values}
-            names = [name for name in columns.by_name if name in held][:MAX_FACETS]
+            names = [name for name in self.attribute_names if name in held][:MAX_FACETS]
         else:
-            names = list(dict.fromkeys(columns.known(name, lambda: True, "facets") for name in asked))
-        among_N = None
-        if shown.query.filters or not self.all_are_there:
-            among_N = np.zeros(len(self), bool)
-            among_N[self.matching(shown.query.filters)] = True
+            names = list(dict.fromkeys(self.known(name, lambda: True, "facets") for name in asked))
         counted = {name: Counter(v for one in own for v in set(one.get(name, ()))) for name in names}
-        return {name: self._facets(name, counts, among_N) for name, counts in counted.items()}
+        return {name: self._facets(name, counts, shown.query.filters) for name, counts in counted.items()}
 
-    def _facets(self, name: str, counts: Counter[str], among_N: Mask | None) -> list[Facet]:
+    def _facets(self, name: str, counts: Counter[str], filters: Filters) -> list[Facet]:
         best = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:FACET_VALUES]
-        sizes = self._columns.by_name[name].sizes([value for value, _ in best], among_N)
+        sizes = self.sizes(name, [value for value, _ in best], filters)
         return [
             Facet(value=value, count=count, entities=size)
             for (value, count), size in zip(best, sizes, strict=True)
@@ -206,7 +225,7 @@ class Catalogue:
 
     def values_of(self, ids: Ids, attribute: str) -> list[list[str]]:
         """Return the values that entities have of an attribute (UnknownAttributeError: none has it)."""
-        known = self._columns.known(attribute, lambda: True, "group_by")
+        known = self.known(attribute, lambda: True, "group_by")
         return [self.attributes_of(int(i)).get(known, []) for i in ids]
 
     def sentences(self, ids: Sequence[int] | Ids, n: int) -> dict[int, list[MentionSentence]]:
@@ -228,8 +247,156 @@ class Catalogue:
         return self._sentences.images(len(self), n)
 
 
+def listed(columns: AttributeColumns) -> list[Attribute]:
+    """Return what entities have, what most of them have first, within limits."""
+    return [
+        Attribute(
+            name,
+            [
+                Value(value, int(count))
+                for value, count in zip(
+                    one.values[:MAX_VALUES].to_pylist(),
+                    np.diff(one.starts[: MAX_VALUES + 1]),
+                    strict=True,
+                )
+            ],
+            len(one.values) > MAX_VALUES,
+        )
+        for name, one in list(columns.by_name.items())[:MAX_ATTRIBUTES]
+    ]
+
+
+class OverlaidCatalogue(Catalogue):
+    """A bundle's catalogue together with an overlay, whose newest state each call sees.
+
+    Statistics of attributes count the bundle's entities, the deleted ones among them, and those added.
+
+    Args:
+        base: the bundle's.
+        layer: the overlay.
+    """
+
+    def __init__(self, base: Catalogue, layer: OverlayLayer) -> None:
+        self._base, self._layer = base, layer
+        self._known: tuple[OverlayState, AttributeColumns] | None = None
+
+    def __len__(self) -> int:
+        return len(self._base)
+
+    def _added(self, entity: int) -> AddedEntity | None:
+        return self._layer.state.added.get(entity) if entity >= self._layer.first else None
+
+    def _own(self) -> tuple[OverlayState, AttributeColumns]:
+        """Return the newest state, and the attributes of what it adds, made once a state."""
+        state, known = self._layer.state, self._known
+        if known is None or known[0] is not state:
+            column = pa.chunked_array(
+                [[list(one.attributes.items()) for one in state.added.values()]], self._base.attribute_type
+            )
+            known = self._known = state, AttributeColumns(column, None)
+        return known
+
+    def description(self, entity: int) -> str:
+        """Return the description of an entity; "" if it has none."""
+        if entity < self._layer.first:
+            return self._base.description(entity)
+        added = self._added(entity)
+        return added.description if added else ""
+
+    def attributes_of(self, entity: int) -> dict[str, list[str]]:
+        """Return the attributes of an entity."""
+        if entity < self._layer.first:
+            return self._base.attributes_of(entity)
+        added = self._added(entity)
+        return {name: list(values) for name, values in added.attributes.items()} if added else {}
+
+    def attributes(self) -> list[Attribute]:
+        """Return what entities can be chosen by (:meth:`Catalogue.attributes`)."""
+        _, own = self._own()
+        found = {one.name: one for one in self._base.attributes()}
+        for one in listed(own):
+            known = found.get(one.name, Attribute(one.name, [], False))
+            counts = Counter({value.value: value.entities for value in known.values})
+            counts.update({value.value: value.entities for value in one.values})
+            ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+            more = known.more or one.more or len(ordered) > MAX_VALUES
+            found[one.name] = Attribute(one.name, [Value(*pair) for pair in ordered[:MAX_VALUES]], more)
+        return list(found.values())[:MAX_ATTRIBUTES]
+
+    @property
+    def all_are_there(self) -> bool:
+        """Whether no entity has been removed from the bundle."""
+        return self._base.all_are_there
+
+    def matching(self, filters: Filters, suggest: Callable[[], bool] = lambda: True) -> Ids:
+        """Return the entities that are there and fulfil filters (:meth:`Catalogue.matching`).
+
+        Deleted ones of the bundle are among them: queries exclude these.
+        """
+        state, own = self._own()
+        if not state.added:
+            return self._base.matching(filters, suggest)
+        there = self._base.matching_beside(filters, suggest, own)
+        fulfilling = own.matching(filters, lambda: False, beside=self._base.columns)
+        return np.concatenate([there, state.ids[fulfilling]])
+
+    def known(self, attribute: str, suggest: Callable[[], bool], where: str) -> str:
+        """Return an attribute as entities have it (UnknownAttributeError: none has it)."""
+        own, base = self._own()[1], self._base.columns
+        return (own if own.has(attribute) and not base.has(attribute) else base).known(
+            attribute, suggest, where
+        )
+
+    @property
+    def attribute_names(self) -> list[str]:
+        """All attributes, those of the bundle's entities first."""
+        return list(dict.fromkeys([*self._base.attribute_names, *self._own()[1].by_name]))
+
+    def sizes(self, attribute: str, values: Sequence[str], filters: Filters) -> list[int]:
+        """Return how many of the entities that fulfil filters have each value (:meth:`Catalogue.sizes`)."""
+        mine, ids = self._own()[1], self.matching(filters)
+        among_N = np.zeros(self._layer.first, bool)
+        among_N[ids[ids < self._layer.first]] = True
+        of_base, own = self._base.columns.by_name.get(attribute), mine.by_name.get(attribute)
+        found = of_base.sizes(values, among_N) if of_base else [0] * len(values)
+        if own is None:
+            return found
+        added = np.isin(self._own()[0].ids, ids)
+        return [one + other for one, other in zip(found, own.sizes(values, added), strict=True)]
+
+    def sentences(self, ids: Sequence[int] | Ids, n: int) -> dict[int, list[MentionSentence]]:
+        """Return up to n sentences of each entity (:meth:`Catalogue.sentences`)."""
+        found = self._base.sentences([i for i in ids if i < self._layer.first], n)
+        for i in ids:
+            if n > 0 and (added := self._added(int(i))):
+                found[int(i)] = [_mentioning(added, text) for text in added.encoded.sentences[:n]]
+        return found
+
+    def images(self, n: int) -> pa.ListArray:
+        """Return the addresses of up to n images of every entity of the bundle, by id."""
+        return self._base.images(n)
+
+
+def _mentioning(added: AddedEntity, text: str) -> MentionSentence:
+    start = max(0, text.casefold().find(added.name.casefold()))
+    end = start + len(added.name) if text[start:].casefold().startswith(added.name.casefold()) else start
+    return MentionSentence(text, start, end, None)
+
+
 def open_catalogue(bundle: Bundle) -> Catalogue:
-    """Return the bundle's catalogue, read once a process."""
+    """Return the bundle's catalogue, read once a process, with the entities of an overlay if it has one."""
+    base, layer = bundle_catalogue(bundle), overlay_of(bundle)
+    if layer is None:
+        return base
+    found = bundle.provided(OVERLAID)
+    if not isinstance(found, OverlaidCatalogue):
+        found = OverlaidCatalogue(base, layer)
+        bundle.provide(OVERLAID, found)
+    return found
+
+
+def bundle_catalogue(bundle: Bundle) -> Catalogue:
+    """Return the bundle's own catalogue, read once a process."""
 
     def read(entities: Path) -> Catalogue:
         sentences = bundle.path(SENTENCES) if SENTENCES in bundle.manifest.files else None

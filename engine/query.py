@@ -45,12 +45,14 @@ Weights = npt.NDArray[np.float64]
 class NewEntity:
     """A seed that the vocabulary does not hold: its name, and sentences that mention it.
 
-    ``vectors`` are its unit vectors by view, float32 [D] each, once they were made of the sentences.
+    ``vectors`` are its unit vectors by view, float32 [D] each, once they were made of the sentences, and
+    ``hubness`` is its hubness by view, where that was asked for.
     """
 
     name: str
     sentences: tuple[str, ...]
     vectors: Mapping[str, Scores] = field(default_factory=dict)
+    hubness: Mapping[str, float] = field(default_factory=dict)
 
 
 Attributes = tuple[Having, ...]
@@ -133,6 +135,7 @@ class Query:
         options: settings of stages that differ for this query; a stage reads them by
             :meth:`engine.stages.base.Stage.asked`.
         exclude: entity ids that are never in the answer; they are no seeds.
+        deleted: entity ids that an overlay has deleted (:mod:`engine.overlay`), likewise.
         selection: what of the ranking is shown.
         weights: of seeds, beside others of their kind, where they are not 1 each; a seed of the weight 0 is
             none. Where all of a kind weigh the same, they are as if none was given.
@@ -156,6 +159,7 @@ class Query:
     exclude: tuple[int, ...] = ()
     selection: Selection = Selection()
     weights: tuple[tuple[int, float], ...] = ()
+    deleted: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         where = f"query {self.id!r}"
@@ -198,8 +202,13 @@ class Query:
 
     @property
     def kept_out(self) -> tuple[int, ...]:
-        """What may not be in the answer: seeds (new ones too, by ids below 0), and excluded entities."""
-        return self.positive + self.negative + self.exclude
+        """What may not be in the answer: seeds (new ones too, by ids below 0), excluded, deleted entities."""
+        return self.positive + self.negative + self.exclude + self.deleted
+
+    @property
+    def unencoded(self) -> tuple[NewEntity, ...]:
+        """New entities of which no vector was made yet."""
+        return tuple(entity for entity in self.new if not entity.vectors)
 
     @property
     def wanted(self) -> int:

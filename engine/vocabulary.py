@@ -194,12 +194,16 @@ class Vocabulary:
 
         Without a text: all entities, by name.
         """
+        return (found for _, found in self.ranked(text))
+
+    def ranked(self, text: str) -> Iterator[tuple[int, Found]]:
+        """Yield what :meth:`search` does, each with the number of its kind of match, from 0."""
         ids: set[int] = set()
-        for place in self._search.places(look_key(text[:MAX_NAME_LENGTH])):
+        for kind, place in self._search.ranked(look_key(text[:MAX_NAME_LENGTH])):
             key, entity = self._sorted[place]
             if entity not in ids:
                 ids.add(entity)
-                yield Found(entity, self._spelling(entity, key))
+                yield kind, Found(entity, self._spelling(entity, key))
 
     def _spelling(self, entity: int, key: str) -> str:
         """Return the name or alias of an entity that has a :func:`look_key`."""

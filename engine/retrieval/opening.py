@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.overlay.state import overlay_of
 from engine.retrieval.codes import find_codes
 from engine.retrieval.index import Index, VectorIndex, index_file
+from engine.retrieval.overlaid_index import OverlaidIndex
 from engine.retrieval.shards import IndexShard, ShardedIndex
 from engine.storage.bundle import Bundle
 
 
 def open_index(bundle: Bundle, view: str) -> Index:
+    """Return a view's index, with the entities of an overlay where the bundle has one.
+
+    Raises:
+        BundleError: the bundle lacks the view.
+    """
+    index, layer = bundle_index(bundle, view), overlay_of(bundle)
+    return index if layer is None else OverlaidIndex(index, view, layer)
+
+
+def bundle_index(bundle: Bundle, view: str) -> Index:
     """Return a view's index: the bundle's file, read once a process, or what was provided in its place.
 
     Raises:

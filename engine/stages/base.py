@@ -74,6 +74,9 @@ class Stage(BaseModel, ABC):
     takes_negative_alone: ClassVar[bool] = False
     """Whether the worker answers queries without a positive seed, or passes them on."""
 
+    takes_overlay: ClassVar[bool] = False
+    """Whether the worker ranks entities that an overlay has added (:mod:`engine.overlay`), or passes on."""
+
     selects: ClassVar[bool] = False
     """Whether the worker chooses what of a list is shown (:attr:`engine.query.Selection.chooses`)."""
 
@@ -134,6 +137,11 @@ class Stage(BaseModel, ABC):
     def obeys_weights(self) -> bool:
         """True if the worker obeys the weights of seeds, or looks at no seeds."""
         return self.weighs_seeds
+
+    @property
+    def ranks_overlay(self) -> bool:
+        """True if the worker ranks entities that an overlay has added, or passes them on."""
+        return self.takes_overlay
 
     @property
     def language_model(self) -> bool:

@@ -312,7 +312,7 @@ class ChatExpander:
         counts: Counter[str] = Counter(dict.fromkeys(PLACES, 0))
         how = {"name": "by_name", "alias": "by_alias", "fuzzy": "fuzzy", "unknown": "hallucinated"}
         query, allowed = expansion.query, self._allowed(expansion)
-        excluded = frozenset(query.exclude)
+        excluded = frozenset((*query.exclude, *query.deleted))
         seen: set[int] = set()
         kept: list[Matched] = []
         for one in matched:

@@ -12,7 +12,7 @@ from pydantic import Field
 from engine.corpus.inputs.format import InputSettings
 from engine.query import Expansion
 from engine.retrieval.index import SearchResult, Vectors, index_file, unit, views_of
-from engine.retrieval.opening import open_index
+from engine.retrieval.opening import bundle_index
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
 
@@ -31,7 +31,8 @@ class EncodeNewEntities(Stage):
     The other views are made of what a query does not bring: a description, or the words of the whole
     corpus, in a space that the bundle does not hold. There the new entity is placed among the
     ``neighbours`` that it has in the mask view: at the unit mean of their vectors, each weighted by its
-    cosine. Who appears in the same sentences is of the same kind, and so near in those views too.
+    cosine. Who appears in the same sentences is of the same kind, and so near in those views too. Entities of
+    an overlay are not among these, so that a vector does not depend on what was added before.
 
     Args:
         neighbours: entities that a new one is placed among.
@@ -40,6 +41,7 @@ class EncodeNewEntities(Stage):
 
     weighs_seeds: ClassVar[bool] = True
     takes_negative_alone: ClassVar[bool] = True
+    takes_overlay: ClassVar[bool] = True
 
     num_cpus: ClassVar[float] = 0.5  # few queries bring new entities
     unit: ClassVar[str] = "sentences"
@@ -49,7 +51,7 @@ class EncodeNewEntities(Stage):
 
     def cost(self, expansion: Expansion) -> int:
         """Return the sentences of the new entities."""
-        return max(1, sum(len(entity.sentences) for entity in expansion.query.new))
+        return max(1, sum(len(entity.sentences) for entity in expansion.query.unencoded))
 
     def needs(self) -> tuple[str, ...]:
         """Name the encoder and the views."""
@@ -68,23 +70,23 @@ class EncodeNewEntities(Stage):
             bundle.path(index_file(view))
 
         def run(expansions: list[Expansion]) -> list[Expansion]:
-            asked = [(e.query, entity) for e in expansions for entity in e.query.new]
+            asked = [(e.query, entity) for e in expansions for entity in e.query.unencoded]
             if not asked:
                 return expansions
             mask_ED = unit(np.stack([encoder.vector(query, entity) for query, entity in asked]))
             placed = iter(self._placed(bundle, mask_ED))
-            return [_with_vectors(e, placed) if e.query.new else e for e in expansions]
+            return [_with_vectors(e, placed) if e.query.unencoded else e for e in expansions]
 
         return run
 
     def _placed(self, bundle: Bundle, mask_ED: Vectors) -> list[dict[str, Vectors]]:
         """Return each new entity's vectors by view, given those in the mask view."""
         means_ED = mask_ED.astype(np.float64)
-        nearest = open_index(bundle, MASK).search(means_ED, self.neighbours, [()] * len(mask_ED))
+        nearest = bundle_index(bundle, MASK).search(means_ED, self.neighbours, [()] * len(mask_ED))
         ids = np.concatenate([found.ids for found in nearest])
         placed = [{MASK: vector_D} for vector_D in mask_ED]
         for view in self.views or other_views(bundle):
-            vectors = open_index(bundle, view).vectors_of(ids.tolist())
+            vectors = bundle_index(bundle, view).vectors_of(ids.tolist())
             start = 0
             for own, found in zip(placed, nearest, strict=True):
                 own[view] = _among(found, vectors[start : start + len(found.ids)])
@@ -94,7 +96,7 @@ class EncodeNewEntities(Stage):
 
 def _with_vectors(expansion: Expansion, placed: Iterator[dict[str, Vectors]]) -> Expansion:
     """Return the expansion with the next vectors in its new entities."""
-    new = tuple(replace(entity, vectors=next(placed)) for entity in expansion.query.new)
+    new = tuple(e if e.vectors else replace(e, vectors=next(placed)) for e in expansion.query.new)
     return replace(expansion, query=replace(expansion.query, new=new))
 
 

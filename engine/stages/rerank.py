@@ -91,6 +91,11 @@ class SegmentRerank(Stage):
     takes_negative_alone: ClassVar[bool] = True
 
     @property
+    def ranks_overlay(self) -> bool:
+        """True but for the language model's likelihoods, which know the bundle's names alone."""
+        return self.by != "likelihood"
+
+    @property
     def obeys_weights(self) -> bool:
         """True if similarity is that to a mean of vectors."""
         return self.by == "embedding"
@@ -162,6 +167,7 @@ class ContrastRerank(Stage):
 
     weighs_seeds: ClassVar[bool] = True
     takes_negative_alone: ClassVar[bool] = True
+    takes_overlay: ClassVar[bool] = True
 
     view: str = "joint"
     temperature: float = Field(default=0.05, gt=0)

@@ -13,6 +13,7 @@ from pydantic import Field
 from engine.catalogue import open_catalogue
 from engine.errors import BundleError, QueryError
 from engine.filters import Filters
+from engine.overlay.state import overlay_of
 from engine.query import Expansion, Ids, Query, Ranking, Scores
 from engine.retrieval.index import (
     Index,
@@ -28,9 +29,6 @@ from engine.retrieval.view_weights import ViewWeights, open_view_weights
 from engine.stages.base import Stage, Worker, by_settings
 from engine.storage.bundle import Bundle
 from engine.vocabulary import read_removed
-
-WHERES = 16
-"""Filters whose entities are cached: four bytes an entity each, at most."""
 
 Matching = Callable[[Filters], Ids | None]
 
@@ -55,6 +53,7 @@ class Retrieve(Stage):
 
     weighs_seeds: ClassVar[bool] = True
     takes_negative_alone: ClassVar[bool] = True
+    takes_overlay: ClassVar[bool] = True
 
     k: int = Field(default=200, ge=1)
     view: str = "mask"
@@ -84,7 +83,7 @@ class Retrieve(Stage):
         if self.hubness:
             bundle.path(hubness_file(self.view))
         weights, why_not = open_view_weights(bundle, index, self.view, self.view_weights)
-        opened = _Opened(index, seed_index, matching_of(bundle), weights, why_not)
+        opened = _Opened(index, seed_index, matching_of(bundle, overlaid=True), weights, why_not)
         has_hubness = hubness_file(self.view) in bundle.manifest.files
 
         def run(own: Retrieve, expansions: list[Expansion]) -> list[Expansion]:
@@ -159,15 +158,25 @@ def _check_dimensions(bundle: Bundle, views: Mapping[str, Index]) -> None:
         )
 
 
-def matching_of(bundle: Bundle) -> Matching:
-    """Return a cached function that finds the entities that are there and fulfil filters; None: all do."""
+def matching_of(bundle: Bundle, overlaid: bool = False) -> Matching:
+    """Return a function that finds the entities that are there and fulfil filters; None: all do.
 
-    @lru_cache(WHERES)
+    Args:
+        bundle: that holds them. Its catalogue keeps the last answers.
+        overlaid: with those that an overlay has added.
+    """
+    layer = overlay_of(bundle)
+
+    @lru_cache(1)
+    def all_are_there() -> bool:
+        return not len(read_removed(bundle.path("entities.parquet")))
+
     def matching(filters: Filters) -> Ids | None:
         # The catalogue takes memory, and is needed for filters alone, or where entities were removed.
-        if not filters and not len(read_removed(bundle.path("entities.parquet"))):
+        if not filters and all_are_there():
             return None
-        return open_catalogue(bundle).matching(filters)
+        found = open_catalogue(bundle).matching(filters)
+        return found if overlaid or layer is None else found[found < layer.first]
 
     return matching
 

@@ -41,6 +41,7 @@ class Select(Stage):
     num_cpus: ClassVar[float] = 0.1  # products of some hundred vectors
     weighs_seeds: ClassVar[bool] = True
     takes_negative_alone: ClassVar[bool] = True
+    takes_overlay: ClassVar[bool] = True
 
     def needs(self) -> tuple[str, ...]:
         """Name the view's index, if there is a view."""

@@ -121,8 +121,8 @@ class SeedTypes(NamedTuple):
         return {part: ", ".join(map(spoken, names)) for part, names in parts.items() if names}
 
     def held_by(self, entity: int, types: EntityTypes) -> SeedTypes:
-        """Return those that hold for an entity."""
-        own = {name for name, _ in types.of(entity)}
+        """Return those that hold for an entity; for one that an overlay has added, none is known."""
+        own = {name for name, _ in types.of(entity)} if entity < len(types) else set()
         return SeedTypes(*(tuple(name for name in names if name in own) for names in self))
 
 

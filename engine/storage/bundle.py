@@ -166,6 +166,10 @@ class Bundle:
         """Let :meth:`once` return ``value`` for a file, such as a client of who holds it elsewhere."""
         self._read[name] = value
 
+    def provided(self, name: str) -> object | None:
+        """Return what was provided, or read already, under a name; None: nothing was."""
+        return self._read.get(name)
+
     def _listing(self, name: str) -> str:
         """Return the files beside a name, and of other folders the names alone."""
         beside = name.split("/")[0]

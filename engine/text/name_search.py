@@ -88,17 +88,21 @@ class NameSearch:
 
         Without a text: all of them.
         """
+        return (place for _, place in self.ranked(text))
+
+    def ranked(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield what :meth:`places` does, each with the number of its kind of match, from 0."""
         if not text:
-            yield from range(len(self._spellings))
+            yield from ((0, place) for place in range(len(self._spellings)))
             return
         seen: set[int] = set()
         kinds: list[Callable[[str], Places]] = [self._beginning, self._with_words, self._with_parts]
-        for kind in (*kinds, self._with_misspelt, self._alike):
+        for number, kind in enumerate((*kinds, self._with_misspelt, self._alike)):
             if seen and kind == self._alike:
                 return
             new = [place for place in kind(text).tolist() if place not in seen]
             seen.update(new)
-            yield from new
+            yield from ((number, place) for place in new)
 
     def prepare(self) -> None:
         """Make the tables now, not under the first search."""

@@ -24,9 +24,11 @@ from typing import Any
 from engine.answering.outcomes import TIMED_OUT, IterativeWorker
 from engine.answering.outcomes import left_out as without_stage
 from engine.errors import UserError
+from engine.overlay.state import overlay_of
 from engine.query import Deadline, Expansion
 from engine.refusals import Refusal
 from engine.stages.base import Stage, Worker, counts_of
+from engine.stages.overlay import taken_by
 from engine.storage.bundle import Bundle
 from serve.errors import RetryLaterError, code_of, unwrapped
 from serve.messages import Failure, Outcome, Progress, Reply, RoundDone, StageDone, StageStats, Task
@@ -247,8 +249,11 @@ class StageRunner:
         timely = [item for item in wanted if self._in_time(item, stage, worker)]
         late = set(wanted) - set(timely)
         if timely:
+            excluded = [item.expansion.query.exclude for item in timely]
+            for item in timely:
+                item.job.outcomes[item.index] = taken_by(stage, item.expansion, overlay_of(opened.bundle))
             before, started = dict(counts_of(worker)), time.perf_counter()
-            found = self._compute(worker, stage, timely)
+            found = list(map(as_asked, self._compute(worker, stage, timely), excluded))
             seconds = time.perf_counter() - started
             counts = {name: n - before.get(name, 0) for name, n in counts_of(worker).items()}
             self._note(place, timely, found, seconds, counts)
@@ -348,6 +353,13 @@ class StageRunner:
         log_event(
             "stage", stage=stage.name, requests=requests, queries=len(items), ms=round(1e3 * seconds, 2)
         )
+
+
+def as_asked(outcome: Outcome, exclude: tuple[int, ...]) -> Outcome:
+    """Return an outcome whose query excludes what it was asked to (:func:`taken_by` leaves some out)."""
+    if isinstance(outcome, Failure) or outcome.query.exclude == exclude:
+        return outcome
+    return replace(outcome, query=replace(outcome.query, exclude=exclude))
 
 
 def _explain(error: Exception, request_id: str) -> Failure:
