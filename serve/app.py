@@ -28,6 +28,7 @@ from serve.graph.plan import DeploymentSpec, Plan, plan, served_methods, with_gp
 from serve.ingress import Ingress
 from serve.operations.deploy_file import read_settings, settings_of
 from serve.operations.running import INGRESS
+from serve.operations.token_file import with_tokens
 from serve.sets.access import sets_file
 from serve.sets.host import ON_HEAD, SETS, SetsHost
 from serve.settings import ServeSettings
@@ -63,8 +64,10 @@ def prepare(settings: ServeSettings) -> Prepared:
     Raises:
         BundleError: there is no such bundle, or it is not whole.
         UserError: a method that is not known or that the bundle cannot serve; settings for a
-            deployment that there is not; spans are wanted, and what sends them is not installed.
+            deployment that there is not; spans are wanted, and what sends them is not installed; a file of
+            tokens that cannot be used.
     """
+    settings = with_tokens(settings)
     if settings.trace_endpoint:
         check_exporter()
     bundle = Bundle.open(Workspace.open(settings.workspace), settings.bundle)

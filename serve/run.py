@@ -57,7 +57,7 @@ SERVE_HEADINGS = {
         "body_timeout_s",
         "max_body_bytes",
     ),
-    "Address": ("allowed_hosts", "allowed_origins"),
+    "Address": ("allowed_hosts", "allowed_origins", "token_file"),
     "Watching": ("trace_endpoint",),
     "Limits of a caller": ("max_queries", "max_top_k", "rate_per_minute", "burst"),
 }
@@ -123,8 +123,9 @@ def _check_config(file: Path) -> None:
 def main(settings: RunSettings) -> None:
     """Serve expansions and the web page over HTTP until Ctrl-C, on RAY_ADDRESS or on this machine."""
     from serve.operations.running import drain
+    from serve.operations.token_file import with_tokens
 
-    application, host = settings.application, settings.host
+    application, host = with_tokens(settings.application), settings.host
     with served(application, host, settings.port) as url:
         print(_greeting(url, application), flush=True)
         if warning := open_to_all(host, [application]):

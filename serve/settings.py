@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -47,8 +47,31 @@ def _digest(given: Any) -> str:
     return digest
 
 
-Token = Annotated[str, BeforeValidator(_digest)]
+Digest = Annotated[str, BeforeValidator(_digest)]
 """The sha256 of a bearer token, in hex: the token itself is in no file."""
+
+Right = Literal["read", "curate", "publish"]
+RIGHTS: tuple[Right, ...] = get_args(Right)
+"""What a token may do: ask, change named sets, change what is served. Each includes those before it."""
+
+
+class Grant(BaseModel):
+    """A token and what it may do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    sha256: Digest = Field(description="The sha256 of the token, as `seedset token` prints it.")
+    rights: Right = Field(description="What it may do: read, curate (also change named sets), publish (all).")
+
+
+def _grant(given: Any) -> Any:
+    """Take a digest alone too, as settings had it before there were rights: it may do all."""
+    if isinstance(given, dict | Grant):
+        return given
+    return {"sha256": _digest(given), "rights": RIGHTS[-1]}
+
+
+Token = Annotated[Grant, BeforeValidator(_grant)]
 
 
 class Autoscaling(BaseModel):
@@ -221,8 +244,14 @@ class ServeSettings(BaseModel):
     )
     tokens: Annotated[dict[str, Token], Secret()] = Field(
         default={},
-        description="The sha256 of bearer tokens, by a name for the logs; without any the service is open to "
-        "all.",
+        description="Bearer tokens by a name for logs and sets: the sha256 and the rights (read, curate or "
+        "publish) of each; a sha256 alone may do all. Without any the service is open to all.",
+    )
+    token_file: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Read more tokens from this YAML file when the service is built, a line each, as "
+        "`seedset token` prints it.  [default: none; the variable SEEDSET_TOKENS may hold such lines, too]",
     )
     rate_per_minute: int | None = Field(
         default=None, ge=1, description="Let a token ask this many queries in a minute.  [default: no limit]"

@@ -260,7 +260,7 @@ def test_the_one_command_lists_runs_and_suggests(capsys: pytest.CaptureFixture[s
             assert f"  {name} " in listed
             assert entry.summary in listed
     shown = CliRunner().invoke(seedset.app, ["token", "--name", "page"]).stdout
-    assert "tokens: {page: " in shown
+    assert "page: {rights: read, sha256: " in shown
     assert "Did you mean 'evaluate'" in CliRunner().invoke(seedset.app, ["evalute"]).stderr
     with pytest.raises(SystemExit) as ended:
         seedset.main(["token", "--name", "a b"])

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from serve.http.errors import Problem, ProblemError
-from serve.settings import ServeSettings
+from serve.http.rights import includes
+from serve.settings import RIGHTS, Right, ServeSettings
 
 EVERYBODY = ""
 """The caller where no tokens are configured: all share one rate."""
@@ -31,18 +32,23 @@ class Access:
     """
 
     def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._tokens = {name: digest.encode() for name, digest in settings.tokens.items()}
+        self._tokens = {name: grant.sha256.encode() for name, grant in settings.tokens.items()}
+        self._rights = {name: grant.rights for name, grant in settings.tokens.items()}
         # Requests are spread evenly over the ingress's replicas, and so is the rate.
         self._rate = settings.rate_per_minute and settings.rate_per_minute / 60 / settings.ingress_replicas
         self._per_minute = settings.rate_per_minute
         self._burst, self._clock = settings.burst, clock
         self._levels = dict.fromkeys([EVERYBODY, *self._tokens], (float(settings.burst), clock()))
 
-    def caller(self, authorization: bytes | None) -> str:
+    def caller(self, authorization: bytes | None, needed: Right = RIGHTS[0]) -> str:
         """Return the name of the token in an ``Authorization`` header.
 
+        Args:
+            authorization: the header.
+            needed: the right that the token must have; without tokens everybody has all.
+
         Raises:
-            ProblemError: tokens are wanted, and this is none of them (401).
+            ProblemError: tokens are wanted, and this is none of them (401), or it lacks the right (403).
         """
         if not self._tokens:
             return EVERYBODY
@@ -56,7 +62,13 @@ class Access:
             if any(not 0x20 <= byte <= 0x7E for byte in token):
                 message += "; this one holds a sign that is none of ASCII's visible ones: copy it again"
             raise ProblemError(Problem("unauthorized", message, 401))
-        return found[0]
+        # One token may stand under two names: the first of them counts, as for the rate.
+        caller = found[0]
+        if not includes(self._rights[caller], needed):
+            held = self._rights[caller]
+            message = f"this needs a token with the right {needed!r}; that of {caller!r} has {held!r}"
+            raise ProblemError(Problem("forbidden", message, 403))
+        return caller
 
     def spend(self, caller: str, queries: int) -> None:
         """Take queries off a caller's account, which fills at the rate, up to the burst.

@@ -15,6 +15,7 @@ from serve.http.openapi import answers, body, content
 from serve.http.requests import Id, LookupRequest, Prefix, checked
 from serve.http.resolve import LOOKUP_SUGGESTIONS
 from serve.http.responses import Entities, EntityDetails, LookedUp
+from serve.http.rights import needs
 from serve.http.service import MANY_RESULTS, Service
 
 MAX_ENTITIES = 1000
@@ -35,6 +36,7 @@ def add_entities(app: FastAPI, service: Service, access: Access) -> None:
     @app.get(
         "/v1/entities", response_model=None, responses=answers(Entities, "entities, best first", 422, 429)
     )
+    @needs("read")
     async def entities(
         request: Request,
         search: Annotated[Prefix, Query(description="a name, words or parts of one, well spelt or not")] = "",
@@ -56,6 +58,7 @@ def add_entities(app: FastAPI, service: Service, access: Access) -> None:
         responses=answers(LookedUp, "the entity of each name, in order", 400, 422, 429),
         openapi_extra=body(LookupRequest),
     )
+    @needs("read")
     async def lookup(request: Request) -> Response:
         """Look up many names or aliases. What is like an unknown one is sought of the first 100 (`sought`).
 
@@ -72,6 +75,7 @@ def add_entities(app: FastAPI, service: Service, access: Access) -> None:
         response_model=None,
         responses=answers(EntityDetails, "the entity", 404, 422, 429, 503, 504),
     )
+    @needs("read")
     async def entity(
         request: Request,
         given: Annotated[Name, Path(description="name or alias")],
@@ -88,6 +92,7 @@ def add_entities(app: FastAPI, service: Service, access: Access) -> None:
         response_model=None,
         responses=answers(EntityDetails, "the entity", 404, 409, 422, 429, 503, 504),
     )
+    @needs("read")
     async def entity_by_id(
         request: Request,
         bundle: Annotated[Id, Path(description="the bundle that the id is of; current: any")],
@@ -106,6 +111,7 @@ def add_entities(app: FastAPI, service: Service, access: Access) -> None:
         response_model=None,
         responses=content("the image's bytes", image_of, 404, 409, 422),
     )
+    @needs("read")
     async def image(
         request: Request,
         entity: Annotated[int, Path(ge=0, lt=1 << 31)],

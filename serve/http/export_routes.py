@@ -17,6 +17,7 @@ from serve.http.errors import ProblemError, invalid, problem_of
 from serve.http.exchange import decoded, spend
 from serve.http.openapi import body, content
 from serve.http.requests import ExpandRequest, LookupRequest, Prefix, checked
+from serve.http.rights import needs
 from serve.http.service import Service
 
 Kind = Annotated[Format, Query(alias="format", description="csv: also for spreadsheets; patterns: Prodigy's")]
@@ -38,6 +39,7 @@ def add_exports(app: FastAPI, service: Service, access: Access) -> None:
         responses=content("a file", _FILES, 400, 404, 409, 422, 429, 503, 504),
         openapi_extra=body(ExpandRequest),
     )
+    @needs("read")
     async def expand_export(
         request: Request, kind: Kind, label: Label = "", proposed: Proposed = False
     ) -> Response:
@@ -65,6 +67,7 @@ def add_exports(app: FastAPI, service: Service, access: Access) -> None:
         responses=content("a file", _FILES, 400, 422, 429),
         openapi_extra=body(LookupRequest),
     )
+    @needs("read")
     async def entities_export(request: Request, kind: Kind, label: Label = "") -> Response:
         """Write entities that were chosen, by name or alias, as a file, each once."""
         names = checked(LookupRequest, await decoded(request)).names

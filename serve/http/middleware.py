@@ -10,15 +10,17 @@ from collections.abc import Sequence
 
 from opentelemetry.trace import Span
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.http.auth import Access
 from serve.http.errors import Problem, ProblemError, internal
 from serve.http.heads import TOO_LARGE, HostCheck, header_values, is_too_large, request_id_of, with_request_id
 from serve.http.requests import encode
+from serve.http.rights import OPEN, right_of, route_of
 from serve.http.service import Service
 from serve.http.trace import Trace
+from serve.settings import RIGHTS, Right
 from serve.telemetry.logs import log_event, logger
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import name_request, request_span
@@ -34,11 +36,8 @@ SECURITY = [
     (b"referrer-policy", b"no-referrer"),
 ]
 
-OPEN = ("/", "/page/{name}", "/healthz", "/readyz", "/openapi.json")
-"""Routes that need no token. No paths: the prefix under which the application is served may look like one."""
-
 WATCHED = ("/healthz", "/readyz", "/metrics")
-"""Routes for machines that watch the service."""
+"""Paths of routes for machines that watch the service, without the prefix of the application."""
 
 STOPPING = Problem("unavailable", "the service is stopping; try again in 1 s", 503, retry_after_s=1)
 
@@ -117,12 +116,6 @@ class RequestLogMiddleware:
         )
 
 
-def route_of(scope: Scope, routes: Sequence[BaseRoute]) -> str | None:
-    """Return the path of the route that a request goes to, without the prefix of the application."""
-    route = next((one for one in routes if one.matches(scope)[0] is not Match.NONE), None)
-    return getattr(route, "path", None)
-
-
 class DrainMiddleware:
     """A layer that counts the requests under way, and refuses new ones once the service is stopping.
 
@@ -137,7 +130,7 @@ class DrainMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on; those of machines that watch are answered to the end, and not waited for."""
-        if scope["type"] != "http" or route_of(scope, self._routes) in WATCHED:
+        if scope["type"] != "http" or self._is_watched(scope):
             await self._app(scope, receive, send)
             return
         if self._service.draining:
@@ -149,6 +142,9 @@ class DrainMiddleware:
             await self._app(scope, receive, send)
         finally:
             self._service.under_way -= 1
+
+    def _is_watched(self, scope: Scope) -> bool:
+        return getattr(route_of(scope, self._routes), "path", None) in WATCHED
 
 
 class HeadMethodMiddleware:
@@ -188,12 +184,12 @@ class RequestHeadMiddleware:
 
 
 class AuthMiddleware:
-    """A layer that admits requests with a token; what the page needs to ask for one is open.
+    """A layer that admits requests whose token has the right that the route needs.
 
     Args:
         app: the application.
         access: the tokens.
-        routes: of the application; that which a request goes to says whether it is open.
+        routes: of the application, each with its right. An address that none is for needs the least.
     """
 
     def __init__(self, app: ASGIApp, access: Access, routes: Sequence[BaseRoute]) -> None:
@@ -201,14 +197,22 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        if scope["type"] == "http" and route_of(scope, self._routes) not in OPEN:
+        needed = self._needed(scope) if scope["type"] == "http" else None
+        if needed is not None:
             try:
-                caller = self._access.caller(next(iter(header_values(scope, b"authorization")), None))
+                header = next(iter(header_values(scope, b"authorization")), None)
+                caller = self._access.caller(header, needed)
             except ProblemError as error:
                 await answer(error.problem)(scope, receive, send)
                 return
             scope["state"]["trace"].caller = caller
         await self._app(scope, receive, send)
+
+    def _needed(self, scope: Scope) -> Right | None:
+        """Return the right that a request needs; None: it needs no token."""
+        route = route_of(scope, self._routes)
+        needed = RIGHTS[0] if route is None else right_of(route)
+        return None if needed == OPEN else needed
 
 
 class PrefixMiddleware:

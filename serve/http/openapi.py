@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from serve.http.requests import BatchRequest, ExpandRequest, LookupRequest, TypeRequest
 from serve.http.responses import Answer, ErrorAnswer, RoundEvent, StageEvent
+from serve.http.rights import OPEN, right_of
 from serve.http.set_requests import ChangeSetRequest, CreateSetRequest, ImportSetRequest
 from serve.settings import ServeSettings
 
@@ -43,7 +44,8 @@ GET below `/v1` is tagged (`ETag`), and 304 where `If-None-Match` names the tag.
 ERRORS: Mapping[int, str] = {
     400: "malformed_json: the body is not JSON",
     401: "unauthorized: tokens are configured, and the request brings none of them",
-    403: "host_not_allowed: the request names a host that is not among allowed_hosts",
+    403: "host_not_allowed: the request names a host that is not among allowed_hosts; forbidden: the token "
+    "lacks the right that the operation needs",
     404: "not_found, unknown_entity, unknown_method or unknown_set: there is no such thing",
     408: "slow_request: the body did not arrive in time",
     409: "other_bundle: ids of a bundle that is not served; ask by name, or again for what they are of; "
@@ -143,5 +145,15 @@ def document(app: FastAPI, settings: ServeSettings) -> Json:
                 operation["responses"]["304"] = {"description": "what If-None-Match names is still so"}
     if settings.tokens:
         made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        made["security"] = [{"token": []}]
+        _add_rights(made, app)
     return made
+
+
+def _add_rights(made: Json, app: FastAPI) -> None:
+    """Say of each operation which right its token needs: a role, as OpenAPI 3.1 calls it."""
+    for route in app.routes:
+        for method in getattr(route, "methods", None) or ():
+            operation = made["paths"].get(getattr(route, "path_format", ""), {}).get(method.lower())
+            if operation is not None:
+                right = right_of(route)
+                operation["security"] = [] if right == OPEN else [{"token": [right]}]

@@ -29,6 +29,7 @@ from serve.http.reconciliation_shapes import (
     Suggestions,
 )
 from serve.http.requests import M, Prefix, checked, decode
+from serve.http.rights import needs
 from serve.http.service import Service
 
 FORM = "application/x-www-form-urlencoded"
@@ -70,6 +71,7 @@ def _add_matching(app: FastAPI, service: Service, access: Access) -> None:
         raise invalid("the form has neither queries nor extend", "queries")
 
     @app.get("/v1/reconcile", response_model=None, responses=responses, openapi_extra=OF_OTHERS)
+    @needs("read")
     async def reconcile(
         request: Request,
         queries: Annotated[str, Query(description="JSON: by key, query, type, limit, properties")] = "",
@@ -90,6 +92,7 @@ def _add_matching(app: FastAPI, service: Service, access: Access) -> None:
         responses=responses,
         openapi_extra={**OF_OTHERS, "requestBody": form},
     )
+    @needs("read")
     async def reconcile_form(request: Request) -> Response:
         """Return the entities that names may mean, or the values of attributes of entities."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -107,6 +110,7 @@ def _add_suggestions(app: FastAPI, service: Service, access: Access) -> None:
     found = answers(Suggestions, "suggestions, best first", 422, 429)
 
     @app.get("/v1/reconcile/suggest/entity", response_model=None, responses=found, openapi_extra=OF_OTHERS)
+    @needs("read")
     async def suggest_entity(request: Request, prefix: Part = "", cursor: Cursor = 0) -> Response:
         """Complete the name of an entity, misspelt ones too."""
         spend(request, service, access, queries=0)
@@ -116,6 +120,7 @@ def _add_suggestions(app: FastAPI, service: Service, access: Access) -> None:
         )
 
     @app.get("/v1/reconcile/suggest/property", response_model=None, responses=found, openapi_extra=OF_OTHERS)
+    @needs("read")
     async def suggest_property(prefix: Part = "", cursor: Cursor = 0) -> Response:
         """Complete the name of an attribute."""
         return await respond(
@@ -123,6 +128,7 @@ def _add_suggestions(app: FastAPI, service: Service, access: Access) -> None:
         )
 
     @app.get("/v1/reconcile/suggest/type", response_model=None, responses=found, openapi_extra=OF_OTHERS)
+    @needs("read")
     async def suggest_type(prefix: Part = "", cursor: Cursor = 0) -> Response:
         """Complete the name of a type: of what entities are."""
         return await respond({"result": Reconciliation(service.snapshot).suggested_types(prefix, cursor)})
@@ -133,6 +139,7 @@ def _add_suggestions(app: FastAPI, service: Service, access: Access) -> None:
         responses=answers(ProposedProperties, "attributes", 422),
         openapi_extra=OF_OTHERS,
     )
+    @needs("read")
     async def properties(
         type: Annotated[Prefix, Query(description="of the entities; any have the same attributes")] = "",
         limit: Annotated[int, Query(ge=1, le=MAX_PROPERTIES)] = SUGGESTED,
@@ -152,6 +159,7 @@ def _add_previews(app: FastAPI, service: Service, access: Access) -> None:
         responses=content("a small page", html, 404, 422, 429),
         openapi_extra=OF_OTHERS,
     )
+    @needs("read")
     async def preview(request: Request, id: Given) -> Response:
         """Describe an entity on a small page, which allowed origins may show in a frame."""
         spend(request, service, access, queries=0)
@@ -167,6 +175,7 @@ def _add_previews(app: FastAPI, service: Service, access: Access) -> None:
         responses=answers(Flyout, "a part of a page", 404, 422, 429),
         openapi_extra=OF_OTHERS,
     )
+    @needs("read")
     async def flyout(request: Request, id: Given) -> Response:
         """Describe a suggested entity in HTML."""
         spend(request, service, access, queries=0)

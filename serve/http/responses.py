@@ -23,6 +23,7 @@ Code = Literal[
     "host_not_allowed",
     "slow_request",
     "unauthorized",
+    "forbidden",
     "rate_limited",
     "overloaded",
     "unavailable",

@@ -50,6 +50,7 @@ from serve.http.responses import (
     Ready,
     TypedText,
 )
+from serve.http.rights import check_declared, needs
 from serve.http.service import FEW_QUERIES, MANY_RESULTS, Service
 from serve.http.set_routes import add_sets
 from serve.http.sse import EventStream
@@ -96,10 +97,12 @@ def create_app(
     described = encode(document(app, settings))
 
     @app.get("/openapi.json", include_in_schema=False)
+    @needs("open")
     async def openapi() -> Response:
         return Response(described, media_type=JSON)
 
     _add_page(app)
+    check_declared(app.routes)
     app.add_middleware(EntityTagMiddleware)  # added first, so it is innermost
     # It leaves event streams alone: they would wait for its buffer.
     app.add_middleware(
@@ -141,6 +144,7 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
         responses=answers(Answer, about, *QUERY_ERRORS),
         openapi_extra=body(ExpandRequest),
     )
+    @needs("read")
     async def expand(request: Request) -> Response:
         """Entities like the positive seeds and unlike the negative ones, best first."""
         asked = checked(ExpandRequest, await decoded(request))
@@ -154,6 +158,7 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
         responses=answers(BatchAnswer, "an answer or an error for each query", *QUERY_ERRORS),
         openapi_extra=body(BatchRequest),
     )
+    @needs("read")
     async def expand_batch(request: Request) -> Response:
         """Answer several queries; ``results`` in their order, each an answer or an ``error``."""
         batch = checked(BatchRequest, await decoded(request))
@@ -167,6 +172,7 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
         responses=answers(TypedText, "the types of each mention", 400, 404, 422, 429, 503, 504),
         openapi_extra=body(TypeRequest),
     )
+    @needs("read")
     async def type_mentions(request: Request) -> Response:
         """Say what each marked mention of a text is, by the bundle's typing model."""
         asked = checked(TypeRequest, await decoded(request))
@@ -183,6 +189,7 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
         responses=content("events: stage, round; then one answer or error", stream_of, *QUERY_ERRORS),
         openapi_extra=body(ExpandRequest),
     )
+    @needs("read")
     async def expand_stream(request: Request) -> Response:
         """Stream the progress of a query as server-sent events; a wrong query gets an ordinary error.
 
@@ -197,16 +204,19 @@ def _add_listings(app: FastAPI, service: Service) -> None:
     @app.get(
         "/v1/attributes", response_model=None, responses=answers(Attributes, "attributes and their values")
     )
+    @needs("read")
     async def attributes() -> Response:
         """List the attributes that a query may filter by, and their most frequent values."""
         return await respond(service.snapshot.attributes, large=True)
 
     @app.get("/v1/methods", response_model=None, responses=answers(Methods, "the methods"))
+    @needs("read")
     async def methods() -> Response:
         """List the methods served, and the stages of each."""
         return await respond(service.listing())
 
     @app.get("/v1/bundle", response_model=None, responses=answers(BundleShape, "the bundle"))
+    @needs("read")
     async def bundle() -> Response:
         """Describe the bundle that is served and what it was made from."""
         return await respond(service.bundle())
@@ -214,6 +224,7 @@ def _add_listings(app: FastAPI, service: Service) -> None:
 
 def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", response_model=None, responses=answers(Healthy, "it answers"))
+    @needs("open")
     async def healthz() -> Response:
         """Say that the process answers."""
         return await respond({"status": "ok", "bundle": service.snapshot.id})
@@ -222,6 +233,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
     responses[503] = {"model": Ready, "description": "a stage does not answer"}
 
     @app.get("/readyz", response_model=None, responses=responses)
+    @needs("open")
     async def readyz() -> Response:
         """Report whether every stage answers."""
         stages = await service.readiness()
@@ -231,6 +243,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
     metrics_text = {"text/plain": {"schema": {"type": "string"}}}
 
     @app.get("/metrics", response_model=None, responses=content("the text format", metrics_text))
+    @needs("read")
     async def metrics() -> Response:
         """Metrics for Prometheus."""
         rendered = await service.metrics_text()
@@ -242,10 +255,12 @@ def _add_page(app: FastAPI) -> None:
 
     # Routes, not a mount: the metrics and the log name a request by its route.
     @app.get("/", include_in_schema=False)
+    @needs("open")
     async def index(request: Request) -> Response:
         return await files.get_response(INDEX, request.scope)
 
     @app.get("/page/{name}", include_in_schema=False)
+    @needs("open")
     async def page(request: Request, name: str) -> Response:
         return await files.get_response(name, request.scope)
 

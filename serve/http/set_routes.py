@@ -10,6 +10,7 @@ from serve.http.auth import Access
 from serve.http.exchange import decoded, respond, spend
 from serve.http.openapi import answers, body
 from serve.http.requests import checked
+from serve.http.rights import needs
 from serve.http.service import Service
 from serve.http.set_requests import (
     ChangeSetRequest,
@@ -45,6 +46,7 @@ def add_sets(app: FastAPI, service: Service, access: Access, sets: Sets | None) 
 
 def _add_reading(app: FastAPI, service: Service, access: Access, answering: SetService) -> None:
     @app.get("/v1/sets", response_model=None, responses=answers(SetList, "the sets", *READ_ERRORS))
+    @needs("read")
     async def list_sets(
         request: Request, offset: Annotated[int, Query(ge=0, le=MAX_SETS)] = 0, limit: Listed = 100
     ) -> Response:
@@ -53,6 +55,7 @@ def _add_reading(app: FastAPI, service: Service, access: Access, answering: SetS
         return await respond(await answering.store("listing", offset, limit))
 
     @app.get("/v1/sets/{set_id}", response_model=None, responses=answers(WholeSet, "the set", *READ_ERRORS))
+    @needs("read")
     async def read_set(request: Request, set_id: SetId) -> Response:
         """Return a set: its question, and who accepted and rejected what, when and why."""
         spend(request, service, access, queries=0)
@@ -63,6 +66,7 @@ def _add_reading(app: FastAPI, service: Service, access: Access, answering: SetS
         response_model=None,
         responses=answers(SetEvents, "the events", *READ_ERRORS),
     )
+    @needs("read")
     async def set_events(
         request: Request,
         set_id: SetId,
@@ -78,6 +82,7 @@ def _add_reading(app: FastAPI, service: Service, access: Access, answering: SetS
         response_model=None,
         responses=answers(SetExport, "the set", *READ_ERRORS),
     )
+    @needs("read")
     async def export_set(request: Request, set_id: SetId) -> Response:
         """Return a set with all its events, to be kept, or imported elsewhere."""
         spend(request, service, access, queries=0)
@@ -91,6 +96,7 @@ def _add_changes(app: FastAPI, service: Service, access: Access, answering: SetS
         responses=answers(WholeSet, "the set", *WRITE_ERRORS),
         openapi_extra=body(CreateSetRequest),
     )
+    @needs("curate")
     async def create_set(request: Request) -> Response:
         """Make an empty set of a name that no other has."""
         asked = checked(CreateSetRequest, await decoded(request))
@@ -103,11 +109,12 @@ def _add_changes(app: FastAPI, service: Service, access: Access, answering: SetS
         responses=answers(WholeSet, "the set", *WRITE_ERRORS),
         openapi_extra=body(ImportSetRequest),
     )
+    @needs("curate")
     async def import_set(request: Request) -> Response:
         """Make a set of what an export holds, with its history."""
         asked = checked(ImportSetRequest, await decoded(request))
-        spend(request, service, access, queries=0)
-        return await respond(await answering.load(asked), large=True)
+        trace = spend(request, service, access, queries=0)
+        return await respond(await answering.load(asked, trace.caller), large=True)
 
     @app.post(
         "/v1/sets/{set_id}/events",
@@ -115,6 +122,7 @@ def _add_changes(app: FastAPI, service: Service, access: Access, answering: SetS
         responses=answers(SetChanged, "the set's new version", *WRITE_ERRORS),
         openapi_extra=body(ChangeSetRequest),
     )
+    @needs("curate")
     async def change_set(request: Request, set_id: SetId) -> Response:
         """Change a set: judge entities, rename it, keep its question, or undo an event.
 
@@ -130,6 +138,7 @@ def _add_changes(app: FastAPI, service: Service, access: Access, answering: SetS
         response_model=None,
         responses=answers(SetDeleted, "it is gone", 404, 409, 422, 429, 503),
     )
+    @needs("curate")
     async def delete_set(
         request: Request, set_id: SetId, version: Annotated[int, Query(ge=1, le=MAX_EVENTS)]
     ) -> Response:

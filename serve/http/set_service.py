@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,7 @@ from serve.http.errors import Problem, ProblemError, invalid, problem_of
 from serve.http.requests import ExpandRequest
 from serve.http.service import Service
 from serve.http.set_requests import (
+    MAX_CURATOR,
     ChangeSetRequest,
     CreateSetRequest,
     ImportSetRequest,
@@ -21,6 +23,9 @@ from serve.http.set_requests import (
 )
 from serve.sets.access import Sets
 from serve.sets.events import Event, Json, replay
+
+IMPORTER = 64
+"""Characters of the name of who imports a set that stand in its events."""
 
 LIKE = 3
 """Names that are suggested in the place of one that is unknown."""
@@ -79,14 +84,21 @@ class SetService:
         given = (asked.version, change.kind, content, by, asked.note, asked.id or "")
         return await store("append", set_id, *given)
 
-    async def load(self, asked: ImportSetRequest) -> Json:
+    async def load(self, asked: ImportSetRequest, caller: str) -> Json:
         """Make a set of what an export holds.
+
+        Args:
+            asked: the export.
+            caller: name of the token that brings it, which every event then says besides what the file does:
+                a file can hold any name. Empty where there are no tokens.
 
         Raises:
             ProblemError: the events do not make what the rest says.
         """
         store = self.store
         events = [_event(event) for event in asked.events]
+        if caller:
+            events = [replace(event, by=_brought(event.by, caller)) for event in events]
         await asyncio.to_thread(_check_whole, asked, events)
         return await self._shown(await store("load", events))
 
@@ -164,6 +176,14 @@ def _member(snapshot: BundleSnapshot, one: Json) -> Json:
     kept = {key: one[key] for key in ("name", "by", "at", "note", "version")}
     now = {"id": snapshot.vocabulary.find(one["name"])}
     return {**kept, **now, "saved_id": one["id"], "saved_bundle": one["bundle"]}
+
+
+def _brought(by: str, caller: str) -> str:
+    """Return who an imported event is by: whom the file names, and who brought it, as long as is allowed."""
+    mark = f"(imported by {caller[:IMPORTER]})"
+    if by.endswith(mark):
+        return by
+    return f"{by[: MAX_CURATOR - len(mark) - 1]} {mark}".strip()
 
 
 def _event(given: WrittenEvent) -> Event:

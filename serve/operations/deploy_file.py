@@ -76,7 +76,7 @@ def deploy_config(settings: ServeSettings, host: str, port: int) -> str:
 
 def open_to_all(host: str, applications: Sequence[ServeSettings]) -> str | None:
     """Return a warning where other machines are let in and no token is wanted; None if that is not so."""
-    if is_loopback(host) or all(one.tokens for one in applications):
+    if is_loopback(host) or all(one.tokens or one.token_file for one in applications):
         return None
     return f"{host} lets in everybody who reaches this machine; set tokens (seedset token)"
 

@@ -1,4 +1,4 @@
-"""Make a bearer token for a served application: ``seedset token --name page``."""
+"""Make a bearer token for a served application: ``seedset token --name anna --rights curate``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pydantic import Field, field_validator
 from cluster.commandline import command
 from cluster.options import CommandSettings
 from serve.http.auth import digest_of
+from serve.settings import RIGHTS, Right
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 EXAMPLES = """
-  seedset token --name page
-  seedset serve --workspace work --settings settings.yaml      # with the line in that file
+  seedset token --name anna --rights curate
+  seedset serve --workspace work --token-file tokens.yaml      # with the line in that file
+  seedset serve --workspace work --settings settings.yaml      # or below tokens: in this one
   seedset serve --workspace work --print-config > serve.yaml   # or under args: in this one
   curl -H "Authorization: Bearer TOKEN" localhost:8000/v1/methods
 """
@@ -28,6 +30,12 @@ class TokenSettings(CommandSettings):
     name: str = Field(
         default="caller",
         description="Name of the caller, for your settings and logs; it stands in no answer.",
+    )
+
+    rights: Right = Field(
+        default=RIGHTS[0],
+        description="What the caller may do: read (ask), curate (also change named sets), publish (also "
+        "change what is served, and read the audit log).",
     )
 
     @field_validator("name")
@@ -42,16 +50,17 @@ class TokenSettings(CommandSettings):
 def main(settings: TokenSettings) -> None:
     """Print a new random token and the line that lets it in.
 
-    The token goes to the caller, who sends it with every request; the line goes into the settings: a file
-    for `seedset serve --settings`, or `args` of the file for `serve deploy`. Only the token's sha256 stands
-    there, so who reads the settings cannot ask. A token is taken back by deleting its line. Without any
-    line the service is open to all.
+    The token goes to the caller, who sends it with every request; the line goes into the file that
+    --token-file of `seedset serve` names, or below `tokens:` of its settings or of `args` of the file for
+    `serve deploy`. Only the token's sha256 stands there, so who reads the file cannot ask. A token is taken
+    back by deleting its line and serving anew. Without any line the service is open to all.
     """
     token = secrets.token_urlsafe(32)
     print(f"token, for the caller; it is kept nowhere:\n  {token}")
-    line = {"tokens": {settings.name: digest_of(token.encode())}}
+    grant = {"rights": settings.rights, "sha256": digest_of(token.encode())}
     # YAML itself knows which names want quotes: "no", "007".
-    print(f"line, for the settings:\n  {yaml.safe_dump(line, default_flow_style=None, width=1000).strip()}")
+    line = yaml.safe_dump({settings.name: grant}, default_flow_style=None, width=1000).strip()
+    print(f"line, for the file of tokens:\n  {line}")
 
 
 if __name__ == "__main__":

@@ -144,6 +144,23 @@ def test_who_it_was_is_the_token_where_there_are_tokens(sets_client: MakeSets) -
     assert created(client, by="somebody else")["created_by"] == "ada"
 
 
+def test_an_import_cannot_put_words_into_the_mouth_of_others(sets_client: MakeSets) -> None:
+    open_to_all = sets_client()
+    made = created(open_to_all, "evens", by="ada")
+    changed(open_to_all, made, {"kind": "judge", "accept": ["entity 2"]}, by="b" * 100)
+    whole = open_to_all.get(f"/v1/sets/{made['id']}/export").json()
+    client = sets_client("other.sqlite", tokens={"eve": hashlib.sha256(b"secret").hexdigest()})
+    client.headers["authorization"] = "Bearer secret"
+    found = client.post("/v1/sets/import", json=whole).json()
+    assert found["created_by"] == "ada (imported by eve)"
+    (accepted,) = found["accepted"]
+    assert accepted["by"].endswith("bbb (imported by eve)")
+    again = client.get(f"/v1/sets/{found['id']}/export").json()
+    assert client.delete(f"/v1/sets/{found['id']}", params={"version": 2}).status_code == 200
+    twice = client.post("/v1/sets/import", json=again).json()
+    assert (twice["created_by"], twice["accepted"][0]["by"]) == ("ada (imported by eve)", accepted["by"])
+
+
 def test_a_set_is_deleted_only_as_it_was_seen(sets_client: MakeSets) -> None:
     client = sets_client()
     made = created(client)
