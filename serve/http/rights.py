@@ -10,14 +10,14 @@ The application does not start with a route that declares none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from serve.settings import RIGHTS, Right
 
-OPEN = "open"
+OPEN: Final = "open"
 """What needs no token: the page's files, and what machines ask that watch."""
 
 Needed = Literal["open"] | Right
