@@ -171,8 +171,8 @@ class ChatSettings(BaseModel):
             )
 
     def address(self, path: str) -> str:
-        """Return the address below the base address that a kind of request is posted to."""
-        return self.url.removesuffix(COMPLETIONS) + path
+        """Return the address below the base address that a kind of request is posted to; "" without one."""
+        return self.url and self.url.removesuffix(COMPLETIONS) + path
 
     def missing(self, model: str) -> str:
         """Return which variable is not set without which nothing can be asked; "" if none is.
@@ -187,6 +187,51 @@ class ChatSettings(BaseModel):
                 f"{variable('url')} is not set: the address of an OpenAI-compatible endpoint, such as "
                 f"https://host/v1 (or {variable('replay')}=1 to answer from the cache)"
             )
+        return ""
+
+
+def unavailable(model: str) -> str:
+    """Return which variable of this process' environment is missing or wrong; "" if none is.
+
+    Args:
+        model: that is asked; "": the environment's.
+    """
+    try:
+        settings = ChatSettings.of()
+    except ChatError as error:
+        return str(error)
+    return settings.missing(model or settings.model)
+
+
+def usable_settings(model: str, asker: str) -> ChatSettings:
+    """Return the settings of this process' environment.
+
+    Args:
+        model: that is asked; "": the environment's.
+        asker: what asks it, named in the error.
+
+    Raises:
+        ChatError: a variable is missing or wrong.
+    """
+    settings = ChatSettings.of()
+    if why := settings.missing(model or settings.model):
+        raise ChatError(f"{asker}: {why}")
+    return settings
+
+
+def model_in_environment() -> str:
+    """Return the model that the environment names; "" where it cannot be read: said where it is opened."""
+    try:
+        return ChatSettings.of().model
+    except ChatError:
+        return ""
+
+
+def address_in_environment(path: str) -> str:
+    """Return where a kind of request is posted; "" where it cannot be read: said where it is opened."""
+    try:
+        return ChatSettings.of().address(path)
+    except ChatError:
         return ""
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from engine.chat.chat import Chat
 from engine.chat.messages import ChatAnswer, ChatRequest, Message
 from engine.chat.prompts import SYSTEM
-from engine.chat.settings import ChatError, ChatRefusalError, ChatSettings
+from engine.chat.settings import ChatRefusalError, usable_settings
 from engine.contrast.judges import Kept, Side
 from engine.storage.bundle import Bundle
 
@@ -147,9 +147,7 @@ class ChatJudge:
         Raises:
             ChatError: a variable is missing or wrong.
         """
-        settings = ChatSettings.of()
-        if why := settings.missing(settings.model):
-            raise ChatError(f"--judge chat: {why}")
+        settings = usable_settings("", "--judge chat")
         return cls(Chat.of_bundle(settings, bundle), settings.model, bundle.vocabulary.names)
 
     @property

@@ -16,7 +16,15 @@ from pydantic import Field
 from engine.catalogue import Catalogue, open_catalogue
 from engine.chat.messages import ChatAnswer, ChatRequest, TokensField
 from engine.chat.prompts import expansion_messages
-from engine.chat.settings import ChatError, ChatRefusalError, ChatSettings
+from engine.chat.settings import (
+    COMPLETIONS,
+    ChatRefusalError,
+    ChatSettings,
+    address_in_environment,
+    model_in_environment,
+    unavailable,
+    usable_settings,
+)
 from engine.errors import QueryError, UserError
 from engine.query import Deadline, Expansion, Ids, Query, Ranking
 from engine.stages.base import Stage, Worker, without
@@ -80,26 +88,16 @@ class ChatExpand(Stage):
 
     def settled(self) -> Self:
         """Return the stage with the environment's model written out, so that a run is known by it."""
-        try:
-            model = self.model or ChatSettings.of().model
-        except ChatError:  # said where it is opened
-            model = ""
+        model = self.model or model_in_environment()
         return self.model_copy(update={"model": model}) if model != self.model else self
 
     def unavailable(self) -> str:
         """Return which variable of the environment is missing or wrong; "" if none is."""
-        try:
-            settings = ChatSettings.of()
-        except ChatError as error:
-            return str(error)
-        return settings.missing(self.model or settings.model)
+        return unavailable(self.model)
 
     def source(self) -> str:
         """Return the endpoint's address: models of one name at two endpoints need not be the same."""
-        try:
-            return ChatSettings.of().url
-        except ChatError:  # said where it is opened
-            return ""
+        return address_in_environment(COMPLETIONS)
 
     def open(self, bundle: Bundle) -> Worker:
         """Read the environment, and open the cache of answers.
@@ -176,9 +174,7 @@ class ChatExpander:
         from engine.chat.matching import NameMatcher
 
         stage = stage.settled()
-        settings = ChatSettings.of()
-        if why := settings.missing(stage.model):
-            raise ChatError(f"{stage.name}: {why}")
+        settings = usable_settings(stage.model, stage.name)
         from engine.chat.chat import Chat
 
         chat = Chat.of_bundle(settings, bundle)

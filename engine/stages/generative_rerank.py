@@ -20,7 +20,14 @@ import numpy.typing as npt
 from pydantic import Field
 
 from engine.catalogue import open_catalogue
-from engine.chat.settings import SCORES, ChatError, ChatSettings
+from engine.chat.settings import (
+    SCORES,
+    ChatSettings,
+    address_in_environment,
+    model_in_environment,
+    unavailable,
+    usable_settings,
+)
 from engine.errors import QueryError
 from engine.generation.files import LM_FILES
 from engine.generation.prompts import SEEDS_SHOWN, list_prompt, name_text
@@ -84,27 +91,15 @@ class GenerativeRerank(Stage):
         """Return the stage with the environment's model written out, so that a run is known by it."""
         if self.scores == "bundle" or self.model:
             return self
-        try:
-            return self.model_copy(update={"model": ChatSettings.of().model})
-        except ChatError:  # said where it is opened
-            return self
+        return self.model_copy(update={"model": model_in_environment()})
 
     def unavailable(self) -> str:
         """Return which variable of the environment is missing or wrong; "" if none is."""
-        if self.scores == "bundle":
-            return ""
-        try:
-            settings = ChatSettings.of()
-        except ChatError as error:
-            return str(error)
-        return settings.missing(self.model or settings.model)
+        return unavailable(self.model) if self.scores == "endpoint" else ""
 
     def source(self) -> str:
         """Return the endpoint's address: models of one name at two endpoints need not be the same."""
-        try:
-            return ChatSettings.of().address(SCORES) if self.scores == "endpoint" else super().source()
-        except ChatError:  # said where it is opened
-            return ""
+        return address_in_environment(SCORES) if self.scores == "endpoint" else super().source()
 
     def account(self, bundle: Bundle) -> str:
         """Return how many requests, tokens and, with prices, how much money are counted beside the cache."""
@@ -216,9 +211,8 @@ class GenerativeReranker:
         from engine.chat.chat import Chat
         from engine.chat.name_scores import EndpointScores
 
-        settings, model = ChatSettings.of(), stage.settled().model
-        if why := settings.missing(model):
-            raise ChatError(f"{stage.name}: {why}")
+        model = stage.settled().model
+        settings = usable_settings(model, stage.name)
         chat = Chat.of_bundle(settings, bundle)
         chat.connect()
         return cls(stage, EndpointScorer(EndpointScores(chat, model), names), names, description, chat.counts)
