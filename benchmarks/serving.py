@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.likelihood import random_llama
 from benchmarks.load import Ask, Http, Response
+from cluster.processes import stop, wait_for_words
 from engine.generation.names import name_trie
 from engine.generation.tokenizers import train_tokenizer
 from engine.methods import METHODS
@@ -269,7 +270,7 @@ def server(workspace: Path, port: int, *options: str, module: str = "serve.run")
     """Run a service while the block runs, as a user starts it; its output goes to a file.
 
     Raises:
-        RuntimeError: it does not come up; with what it wrote.
+        UserError: it does not come up; with the end of what it wrote.
     """
     command = [sys.executable, "-m", module, f"--workspace={workspace}", f"--port={port}", *options]
     # Ray gives each replica as many threads as it has cores, unless the environment says otherwise.
@@ -279,19 +280,11 @@ def server(workspace: Path, port: int, *options: str, module: str = "serve.run")
     with tempfile.NamedTemporaryFile("w+", suffix=".log") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
         try:
-            end = time.monotonic() + READY_S
-            while "serving at" not in (written := Path(log.name).read_text(encoding="utf-8")):
-                if process.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError(f"the service did not come up:\n{written}")
-                time.sleep(0.2)
+            wait_for_words(process, "serving at", Path(log.name), READY_S)
             yield Server(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
         finally:
             signal.signal(signal.SIGTERM, before)
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            stop(process, STOP_S)
 
 
 def asker(

@@ -10,13 +10,10 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cluster.crashing.events import Ended, Log
+from cluster.processes import SHOWN
 from engine.errors import UserError
-
-SHOWN = 2000
-"""Characters of a command's output that the log keeps."""
 
 
 def seedset(*words: object) -> list[str]:
@@ -112,8 +109,3 @@ def result_of(written: str) -> dict[str, str]:
         if pairs and all(sign and key.isidentifier() for key, sign, _ in pairs):
             return {key: value for key, _, value in pairs}
     return {}
-
-
-def tail(path: Path) -> str:
-    """Return the end of a file of output."""
-    return path.read_text(encoding="utf-8", errors="replace")[-SHOWN:] if path.exists() else ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.crashing.commands import seedset, tail
+from cluster.crashing.commands import seedset
 from cluster.local import free_port
+from cluster.processes import SHOWN, stop, wait_for_words
 from engine.errors import UserError
 
 READY_S, STOP_S = 300.0, 60.0
@@ -41,17 +41,10 @@ def service(workspace: Path, methods: Sequence[str], output: Path) -> Iterator[s
     with output.open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            end = time.monotonic() + READY_S
-            while "serving at" not in tail(output):
-                if process.poll() is not None or time.monotonic() > end:
-                    raise UserError(f"the service did not come up: {tail(output)}")
-                time.sleep(0.2)
+            wait_for_words(process, "serving at", output, READY_S)
             yield f"http://127.0.0.1:{port}"
             if process.poll() is not None:
-                raise UserError(f"the service ended with status {process.returncode}: {tail(output)}")
+                written = output.read_text(encoding="utf-8", errors="replace")[-SHOWN:]
+                raise UserError(f"the service ended with status {process.returncode}: {written}")
         finally:
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            stop(process, STOP_S)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from pathlib import Path
 import psutil
 
 from cluster.local import free_port
+from cluster.processes import stop, wait_for_words
 from tests.support.submit import ROOT
 
-START_SECONDS = 150
+START_SECONDS, STOP_SECONDS = 150, 60
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,7 @@ def server(workspace: Path, log: Path, *options: str) -> Iterator[Server]:
             [*command, *options], cwd=ROOT, env=environment, stdout=sink, stderr=sink, text=True
         )
     try:
-        end = time.monotonic() + START_SECONDS
-        while "serving at" not in log.read_text(encoding="utf-8"):
-            assert process.poll() is None, log.read_text(encoding="utf-8")
-            assert time.monotonic() < end, log.read_text(encoding="utf-8")
-            time.sleep(0.2)
+        wait_for_words(process, "serving at", log, START_SECONDS)
         yield Server(f"http://127.0.0.1:{port}", process)
     finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        stop(process, STOP_SECONDS)

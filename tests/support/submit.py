@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.processes import stop
+
 ROOT = Path(__file__).resolve().parents[2]
 STOP_SECONDS = 30
 
@@ -81,11 +83,7 @@ def job_server(
         try:
             yield _addresses(process, errors)
         finally:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            stop(process, STOP_SECONDS)
 
 
 def _addresses(process: subprocess.Popen[str], errors: object) -> JobServer:
