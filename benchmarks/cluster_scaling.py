@@ -39,7 +39,7 @@ SENTENCES_PER_ENTITY = 40
 
 EXAMPLES = """
   python -m benchmarks.cluster_scaling
-  python -m benchmarks.cluster_scaling --queries 2000 --mentions 20000 --tables 200,400
+  python -m benchmarks.cluster_scaling --queries 2000 --mentions 40000 --tables 200,400
 """
 
 

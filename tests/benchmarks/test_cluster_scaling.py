@@ -8,8 +8,19 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import typer
 
-from benchmarks.cluster_scaling import rate_of, show, write_corpus
+from benchmarks.cluster_scaling import EXAMPLES, main, rate_of, show, write_corpus
+
+
+def test_the_examples_of_the_help_are_taken() -> None:
+    app = typer.Typer()
+    app.command()(main)
+    examples = EXAMPLES.strip().splitlines()
+    assert len(examples) == 2
+    for example in examples:
+        _, _, _, *options = example.split()
+        typer.main.get_command(app).make_context("benchmark", options)
 
 
 def test_a_rate_is_from_the_first_part_to_the_last(tmp_path: Path) -> None:
