@@ -4,9 +4,9 @@ Makes corpora of invented sentences and runs the commands from `import` to `buil
 of their own. Memory is that of every process by itself, by its role: the command, each kind of Ray's actors,
 Ray's own (:mod:`benchmarks.process_memory`); Ray's object store is told apart.
 
-Sentences grow while entities stay, then entities grow beside the most sentences, so that each term has a
+Sentences grow beside the fewest entities, and entities beside the fewest sentences, so that each term has a
 slope of its own, between the two largest of each; where one falls, which is chance, it is 0. The peak of a
-role at the target is that of the largest corpus and both terms. What ends somewhere must have ended before:
+role at the target is that of the smallest corpus and both terms. What ends somewhere must have ended before:
 
 - What is kept of each entity's sentences (8, to be shown) is full where there are many for each. Give the
   most entities ten sentences or more.
@@ -46,7 +46,7 @@ HEAD_BYTES = 16
 EXAMPLES = """
   python -m benchmarks.memory_scale
   python -m benchmarks.memory_scale --sizes 2000,4000 --entities 40,80
-  python -m benchmarks.memory_scale --sizes 150000,600000 --entities 4000,40000 --words 8 --no-distributions
+  python -m benchmarks.memory_scale --sizes 150000,600000 --entities 4000,15000 --words 8 --no-distributions
 """
 SEED = 11
 TRAINED = f"train-encoder: {COMMAND}"
@@ -100,8 +100,8 @@ def steps(root: Path, model: Path, size: Size, distributions: bool) -> dict[str,
 
 
 def corpora(sizes: Sequence[int], entities: Sequence[int]) -> list[Size]:
-    """Return the corpora to measure: sentences beside the fewest entities, entities beside the most."""
-    return [*(Size(one, entities[0]) for one in sizes), *(Size(sizes[-1], one) for one in entities[1:])]
+    """Return the corpora to measure: sentences beside the fewest entities, and the other way round."""
+    return [*(Size(one, entities[0]) for one in sizes), *(Size(sizes[0], one) for one in entities[1:])]
 
 
 def slope(at: Sequence[int], values: Sequence[float]) -> float:
@@ -113,30 +113,30 @@ class Line(NamedTuple):
     """What grows with sentences and with entities, each by itself.
 
     Args:
-        base: bytes at the largest corpus.
-        largest: that corpus.
+        base: bytes at the smallest corpus.
+        smallest: that corpus.
         a_sentence, an_entity: bytes that one more takes.
     """
 
     base: float
-    largest: Size
+    smallest: Size
     a_sentence: float
     an_entity: float
 
     def at(self, size: Size) -> float:
         """Return the bytes at some size."""
-        more = Size(size.sentences - self.largest.sentences, size.entities - self.largest.entities)
+        more = Size(size.sentences - self.smallest.sentences, size.entities - self.smallest.entities)
         return self.base + self.a_sentence * more.sentences + self.an_entity * more.entities
 
 
 def line(sizes: Sequence[int], entities: Sequence[int], values: Mapping[Size, float]) -> Line:
     """Return the line through what was measured of :func:`corpora`."""
-    largest = Size(sizes[-1], entities[-1])
+    smallest = Size(sizes[0], entities[0])
     return Line(
-        values[largest],
-        largest,
+        values[smallest],
+        smallest,
         slope(sizes, [values[Size(one, entities[0])] for one in sizes]),
-        slope(entities, [values[Size(sizes[-1], one)] for one in entities]),
+        slope(entities, [values[Size(sizes[0], one)] for one in entities]),
     )
 
 
@@ -178,7 +178,7 @@ def measure(
 
 
 def main(
-    sizes: str = typer.Option("20000,80000", help="Sentences of the corpora, rising."),
+    sizes: str = typer.Option("40000,160000", help="Sentences of the corpora, rising."),
     entities: str = typer.Option("1000,4000", help="Entities of the corpora, rising."),
     target: int = typer.Option(TARGET, help="Sentences to extrapolate to."),
     target_entities: int = typer.Option(TARGET_ENTITIES, help="Entities to extrapolate to."),

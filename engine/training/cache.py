@@ -23,6 +23,7 @@ from engine.models.mask_states import length_batches
 from engine.models.text import BARE_TOKENS, TextEncoder, fast_dtype
 from engine.storage.mapped import flush, new_array, scratch_array
 from engine.storage.store import Store, machine_cache
+from engine.training.order import Rows, rank_slice
 
 Tensor = torch.Tensor
 
@@ -174,7 +175,11 @@ class CachedStates:
     @property
     def with_text(self) -> npt.NDArray[np.int64]:
         """The rows with text: an image-only context says nothing of its entity to a text encoder."""
-        return np.flatnonzero(self.lengths > BARE_TOKENS)
+        return has_text(self.lengths)
+
+    def share_of(self, batch: Rows, rank: int, world: int) -> Rows:
+        """Return a worker's rows of a global batch."""
+        return rank_slice(batch, rank, world)
 
     def gather(
         self, rows: npt.NDArray[np.int64], dtype: torch.dtype = torch.float32
@@ -207,6 +212,11 @@ class CachedStates:
         """Return where a row's tokens are in its part."""
         start = int(self._starts[row])
         return slice(start, start + int(self.lengths[row]))
+
+
+def has_text(lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Return the rows with text, of the tokens of each: without any there is the bare mask."""
+    return np.flatnonzero(lengths > BARE_TOKENS)
 
 
 class _Columns(NamedTuple):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from engine.errors import UserError
@@ -17,6 +18,7 @@ from engine.training.layout import EngineLayout
 from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches
 from engine.training.settings import EncoderSettings
+from engine.training.state_shards import StateShard
 from engine.training.text_head import save_head, start_head
 from engine.training.trainer import Trainer, Worker, product_dtype
 
@@ -28,7 +30,7 @@ class EncoderTraining(Trainer):
 
     Args:
         encoder: the model; its last layer is trained in place.
-        data: all rows (every worker maps the same cache).
+        data: all rows, with the states of those at least that this worker takes.
         n_entities: size of the vocabulary.
         settings: equal on all workers.
         worker: this process.
@@ -40,7 +42,7 @@ class EncoderTraining(Trainer):
     def __init__(
         self,
         encoder: TextEncoder,
-        data: CachedStates,
+        data: CachedStates | StateShard,
         n_entities: int,
         settings: EncoderSettings,
         worker: Worker | None = None,
@@ -90,6 +92,14 @@ class EncoderTraining(Trainer):
         """Return batches of sentences of about equal length."""
         settings, lengths = self.settings, self.data.lengths[self._rows]
         return [self._rows[b] for b in epoch_batches(lengths, settings.batch_size, settings.seed, epoch)]
+
+    def own_rows(self, batch: Rows) -> Rows:
+        """Return this worker's rows of a global batch: those whose states it reads."""
+        return self.data.share_of(batch, self.worker.rank, self.worker.world)
+
+    def micro_batches(self, batch: Rows, number: int) -> Iterator[Rows]:
+        """Yield this worker's rows in ``number`` parts; workers may have more and fewer of them."""
+        yield from np.array_split(self.own_rows(batch), number)
 
     def loss_of(self, own: Rows, total: int) -> Tensor:
         """Return the smoothed cross-entropy of some rows, scaled to the global batch."""

@@ -22,6 +22,7 @@ from engine.training.multimodal import MultimodalTraining
 from engine.training.multimodal_data import open_contexts
 from engine.training.pairs import NeighborLists
 from engine.training.settings import ContrastiveSettings, EncoderSettings, MultimodalSettings
+from engine.training.state_shards import open_share
 from engine.training.text import EncoderTraining
 from engine.training.text_head import read_head
 from engine.training.trainer import Worker
@@ -84,7 +85,7 @@ class EncoderRun(Run[Training]):
         assert isinstance(self.settings, EncoderSettings)
         name, head = self.begun()
         encoder = TextEncoder.load(name).to(worker.device)
-        data = FrozenCache(self.inputs, self.states).open()
+        data = open_share(FrozenCache(self.inputs, self.states), worker.rank, worker.world)
         return EncoderTraining(encoder, data, self.n_entities, self.settings, worker, checkpoint, head)
 
     def write(self, training: Training, folder: Path) -> str:

@@ -1,7 +1,7 @@
-"""Trainings of a small GPT-2, and one of a typing model, on several gloo processes: what ``test_lm_workers``
-starts and compares.
+"""Trainings on several gloo processes, of a small GPT-2, a typing model and an encoder.
 
-Sizes are odd on purpose: no parameter divides among two workers, nor does a batch.
+``test_lm_workers`` starts and compares them. Sizes are odd on purpose: no parameter divides among two
+workers, nor does a batch.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from engine.training.lora import adapt
 from engine.training.memory import worker_memory
 from engine.training.settings import LmSettings
 from engine.training.trainer import Worker
+from tests.support.encoder_workers import train_encoder
 from tests.support.language_models import tiny_tokenizer
 from tests.support.token_blocks import VOCABULARY, WIDTH, random_blocks
 from tests.support.typing_workers import train_typing
@@ -103,6 +104,7 @@ def worker(rank: int, world: int, folder: Path) -> None:
     )
     found["memory"] = opened_and_stepped(rank, world)
     found["typing"] = train_typing(folder, rank, world)
+    found["encoder"] = train_encoder(folder, rank, world)
     (folder / f"worker-{rank}.json").write_text(json.dumps(found))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from tests.support.encoder_workers import train_encoder
 from tests.support.encoders import write_encoder
 from tests.support.lm_workers import ADAPTERS, DATA, GPT2, STOP, TrainingResult, seen, train, worker
 from tests.support.processes import run_processes
@@ -120,6 +121,19 @@ def test_typing_on_two_workers_is_what_it_is_on_one_with_the_joined_batch(two: l
         assert [len(whole[rank::2]) for rank in range(2)] == [len(share) for share in shares]
         assert sorted(whole) == sorted(row for share in shares for row in share)
     assert sorted(row for step in one["rows"][:3] for row in step) == list(range(len(MENTIONS)))
+
+
+def test_an_encoder_on_two_workers_that_read_their_own_parts_learns_as_on_one(
+    two: list, folder: Path
+) -> None:
+    one, runs = train_encoder(folder), [outcomes["encoder"] for outcomes in two]
+    for run in runs:
+        np.testing.assert_allclose(run["losses"], one["losses"], rtol=1e-5)
+        np.testing.assert_allclose(run["weights"], one["weights"], rtol=1e-3, atol=1e-4)
+    sizes = [[len(rows) for rows in run["rows"]] for run in runs]
+    assert sizes[0] != sizes[1], "workers have more and fewer rows of a batch"
+    for whole, *shares in zip(one["rows"], *(run["rows"] for run in runs), strict=True):
+        assert sorted(whole) == sorted(row for share in shares for row in share)
 
 
 def test_what_a_worker_takes_follows_the_arithmetic(two: list) -> None:

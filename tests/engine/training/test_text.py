@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from engine.errors import FormatError, StorageError
 from engine.models.text import TextEncoder
 from engine.storage.store import Store
-from engine.training.cache import InputRows, fill_part, masked_sums
+from engine.training.cache import CachedStates, InputRows, fill_part, masked_sums
 from engine.training.checkpoint import TENSORS
 from engine.training.optimizer import parameter_groups
 from engine.training.order import epoch_batches
@@ -101,6 +101,7 @@ def test_contexts_without_words_are_neither_trained_on_nor_summed(rows, tmp_path
     ours = training(mixed, tmp_path)
     assert ours.contexts == len(with_text)
     assert np.array_equal(np.sort(np.concatenate(ours.batches(0))), with_text)
+    assert isinstance(ours.data, CachedStates)
     found, sums = masked_sums(ours.encoder, ours.data)
     assert set(found) == set(rows.entity_id[with_text])
     one = rows.entity_id[with_text[0]]
