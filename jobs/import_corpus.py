@@ -21,7 +21,7 @@ from engine.corpus.importing.source import AUTO, ImportSource, formats
 from engine.corpus.readers import mesed, ultrawiki
 from engine.corpus.readers import tables as rows
 from engine.corpus.readers.row_files import parse_columns
-from engine.corpus.readers.source_files import shown
+from engine.corpus.readers.source_files import set_aside_together, shown
 from engine.corpus.schema import Counts
 from engine.storage.workspace import Workspace
 from jobs import console
@@ -88,7 +88,8 @@ def main(settings: ImportCommandSettings) -> None:
         read = manifest.files[-manifest.files_added :]
         console.say(f"read as {manifest.format}: {shown(one.name for one in read)}")
     if manifest.unread:
-        console.say(f"not read: {shown(manifest.unread)}; --help says what --format {settings.format} reads")
+        unread = shown(set_aside_together(manifest.unread))
+        console.say(f"not read: {unread}; --help says what --format {settings.format} reads")
     if settings.strictness.adds:
         _say_what_was_added(added)
     for reason, number in manifest.reasons.items():

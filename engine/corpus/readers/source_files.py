@@ -91,6 +91,18 @@ def shown(names: Iterable[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
+def set_aside_together(names: Iterable[str]) -> list[str]:
+    """Return paths with one entry for all below a folder that is set aside, which says how many they are."""
+    found: dict[str, int] = {}
+    for name in names:
+        parts = name.split("/")
+        at = next((place for place, part in enumerate(parts[:-1]) if part.startswith("_")), None)
+        shorter = name if at is None else "/".join([*parts[: at + 1], ""])
+        found[shorter] = found.get(shorter, 0) + 1
+    number = {name: "1 file" if count == 1 else f"{count} files" for name, count in found.items()}
+    return [f"{name} ({number[name]})" if name.endswith("/") else name for name in found]
+
+
 def list_source(folder: Store) -> Listing:
     """Return the files below a folder; links are followed, a link to a folder that it lies in is not.
 

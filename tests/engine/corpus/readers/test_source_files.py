@@ -11,7 +11,7 @@ import pytest
 
 from engine.corpus.importing.importer import ImportSettings, import_corpus
 from engine.corpus.importing.source import ImportSource
-from engine.corpus.readers.source_files import list_source, partition_of
+from engine.corpus.readers.source_files import list_source, partition_of, set_aside_together
 from engine.errors import FormatError, StorageError
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -47,6 +47,12 @@ def test_tables_in_parts_and_folders_are_read_whole(tmp_path: Path) -> None:
     alone = run_import(tmp_path / "v", raw / "sentences.parquet", "parquet")
     assert names(alone) == ["iron"]
     assert "../entities.parquet" in alone.manifest.unread
+
+
+def test_what_is_set_aside_in_a_folder_is_said_at_once() -> None:
+    unread = ["_found/a.json", "_found/b/c.json", "more/_temporary/0/d.parquet", "more/_e.csv", "notes.csv"]
+    together = ["_found/ (2 files)", "more/_temporary/ (1 file)", "more/_e.csv", "notes.csv"]
+    assert set_aside_together(unread) == together
 
 
 def test_folders_of_partitions_give_the_columns_that_files_lack(tmp_path: Path) -> None:
