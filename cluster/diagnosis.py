@@ -16,13 +16,13 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from engine.errors import UserError
 from engine.storage.store import Store
+from engine.versions import LIBRARIES, PROGRAM, version_of
 
-COMPARED = ("seedset", "ray", "torch", "transformers", "deepspeed", "numpy", "pyarrow", "pydantic")
+COMPARED = (PROGRAM, "ray", "deepspeed", "pydantic", *LIBRARIES)
 """Distributions of one version on all nodes: they pickle for each other, or decide the numbers."""
 
 CLOCK_S = 2.0
@@ -125,7 +125,7 @@ def look(
     return Node(
         address,
         platform.python_version(),
-        {name: _version(name) for name in COMPARED},
+        {name: version_of(name) for name in COMPARED},
         time.time(),
         shared,
         disk,
@@ -135,13 +135,6 @@ def look(
         tuple(f"{host}:{port}" for host, port in peers if not _reaches(host, port)),
         tuple(storage_faults(workspace)) if workspace else (),
     )
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _disk(folder: str) -> tuple[int, int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import platform
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from typing import Any, NamedTuple
 
 import typer
@@ -17,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from cluster.commandline import Command, GroupedOptions, run_app
+from engine.versions import version_of
 
 NAME = "seedset"
 
@@ -136,17 +136,10 @@ app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=
 
 def version_lines() -> Iterator[str]:
     """Yield the version of the package, of Python, and of what decides a run, importing none of it."""
-    yield f"{NAME} {_version(NAME)}"  # out of a folder that was never installed it has none
+    yield f"{NAME} {version_of(NAME) or 'not installed'}"
     yield f"python {platform.python_version()}"
     for name in STACK:
-        yield f"{name} {_version(name)}"
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+        yield f"{name} {version_of(name) or 'not installed'}"
 
 
 def _print_version(wanted: bool) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from engine.errors import StorageError
+from engine.storage.manifests import VersionedManifest, format_fault
 from engine.storage.whole import fault_of
 from engine.storage.workspace import Workspace
 
@@ -71,11 +72,13 @@ class Counts(BaseModel):
         return refused + self.details_refused + self.files_broken
 
 
-class CorpusManifest(BaseModel):
+class CorpusManifest(VersionedManifest):
     """The manifest ``corpus/manifest.json``, written last."""
 
-    model_config = ConfigDict(frozen=True)
+    anew = "import the corpus again with --overwrite"
 
+    format_version: str = "1.1"
+    """1.1 names what made the files."""
     format: str
     source: str
     files: list[SourceFile]
@@ -94,13 +97,13 @@ class CorpusManifest(BaseModel):
     """Rows of every mentions part, in order."""
     digest: str
     """sha256 of the entity table and the mentions parts: what is made from the same corpus may be kept."""
-    part_digests: list[str] = []
+    part_digests: list[str] = Field(default_factory=list)
     """sha256 of every mentions part: what is made from the same part may be kept. Empty: not known."""
     lineage: str = ""
     """Digest of the corpus that this one grew from by additions, in all of which ids mean the same."""
     listed: bool = True
     """Whether a table names the entities; else the sentences do."""
-    unread: list[str] = []
+    unread: list[str] = Field(default_factory=list)
     """Files of records in the source that are not part of the format, and were not read."""
 
     @property
@@ -131,6 +134,8 @@ def read_manifest(workspace: Workspace) -> CorpusManifest:
     try:
         return CorpusManifest.model_validate_json(file.read_bytes())
     except ValidationError as error:
+        if fault := format_fault(error):
+            raise StorageError(f"{file.uri}: {fault}") from None
         raise StorageError(
             f"{file.uri}: not a corpus manifest ({error.errors()[0]['msg']}); {_IMPORT_AGAIN}"
         ) from None

@@ -20,10 +20,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from engine.errors import StorageError
 from engine.images.settings import ImageSettings
+from engine.storage.manifests import VersionedManifest
 from engine.storage.parts import MANIFEST, PartFolder, read_model, read_pointer
 from engine.storage.store import Store, machine_cache
 from engine.storage.whole import fault_of
@@ -51,11 +51,13 @@ NO_IMAGE = -1
 Rows = npt.NDArray[np.int64]
 
 
-class ImageManifest(BaseModel):
+class ImageManifest(VersionedManifest):
     """The manifest ``images/<key>/manifest.json``, written last."""
 
-    model_config = ConfigDict(frozen=True)
+    anew = "run `seedset image-features`"
 
+    format_version: str = "1.1"
+    """1.1 names what made the parts."""
     settings: ImageSettings
     model: str
     corpus_digest: str = ""

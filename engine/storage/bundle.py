@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import BundleError
+from engine.storage.manifests import VersionedManifest, format_fault
 from engine.storage.store import Store, machine_cache, sha256_of
 from engine.storage.workspace import Workspace
 from engine.vocabulary import Vocabulary
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
 
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
@@ -68,12 +68,14 @@ class FileEntry(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class Manifest(BaseModel):
+class Manifest(VersionedManifest):
     """The manifest of a bundle: its files and what it was made from."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    anew = "run `seedset build-index`, and `seedset pretrain-lm` for its language model, which make one anew"
+
     id: str
-    format_version: int = FORMAT_VERSION
+    format_version: str = "1.1"
+    """1.1 names what made the files."""
     created: str
     parent: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -287,12 +289,10 @@ def _read_manifest(source: Store) -> Manifest:
     try:
         manifest = Manifest.model_validate_json((source / MANIFEST).read_bytes())
     except ValidationError as error:
+        if fault := format_fault(error):
+            raise BundleError(f"bundle {source.name}: {fault}") from None
         public = f"{source.name}/{MANIFEST}: not a manifest"
         raise BundleError(f"{source.uri}/{MANIFEST}: not a manifest: {error}", public) from None
-    if manifest.format_version != FORMAT_VERSION:
-        raise BundleError(
-            f"bundle {manifest.id}: format {manifest.format_version}, this program reads {FORMAT_VERSION}"
-        )
     for name in manifest.files:
         if name.startswith("/") or ".." in name.split("/"):
             raise BundleError(f"bundle {manifest.id}: the file name {name!r} leads out of the bundle")

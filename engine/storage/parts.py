@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from engine.errors import StorageError
 from engine.storage.lock import check_held
+from engine.storage.manifests import format_fault
 from engine.storage.store import Store
 from engine.storage.whole import fault_of
 
@@ -157,7 +158,17 @@ def read_model(file: Store, kind: type[Model], way_out: str) -> Model:
     try:
         return kind.model_validate_json(file.read_bytes())
     except ValidationError as error:
+        if fault := format_fault(error):
+            raise StorageError(f"{file.uri}: {fault}") from None
         raise StorageError(f"{file.uri}: cannot be read ({error.errors()[0]['msg']}); {way_out}") from None
+
+
+def read_each(folder: Store, kind: type[Model]) -> Iterator[Model]:
+    """Yield the manifests below a folder that are of one kind; others may lie beside them."""
+    for file in folder.files(f"/{MANIFEST}"):
+        content = file.read_if_there()
+        with suppress(ValidationError):
+            yield kind.model_validate_json(content or b"")
 
 
 def write_model(file: Store, manifest: BaseModel, **options: Any) -> None:

@@ -25,8 +25,10 @@ from engine.storage.bundle import (
     pointer,
 )
 from engine.storage.lock import check_held
+from engine.storage.manifests import made_by_after
 from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
+from engine.versions import OF_BUNDLES, Versions, versions_of
 
 _ENTITIES = "entities.parquet"
 
@@ -91,8 +93,19 @@ def publish(
     return manifest
 
 
-def _write(workspace: Workspace, staged: Path, settings: dict[str, Any], parent: str | None) -> Manifest:
-    """Put a staged folder among the bundles, unless it is there whole, and return its manifest."""
+def _write(
+    workspace: Workspace,
+    staged: Path,
+    settings: dict[str, Any],
+    parent: str | None,
+    carried_by: Sequence[Versions] = (),
+) -> Manifest:
+    """Put a staged folder among the bundles, unless it is there whole, and return its manifest.
+
+    Args:
+        workspace, staged, settings, parent: see :func:`derive`.
+        carried_by: what made the files that were carried over.
+    """
     check_held(workspace.root)
     files = {
         path.relative_to(staged).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256_of(path))
@@ -106,7 +119,14 @@ def _write(workspace: Workspace, staged: Path, settings: dict[str, Any], parent:
         shutil.rmtree(staged)
         return there
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    manifest = Manifest(id=bundle_id, created=created, parent=parent, settings=settings, files=files)
+    manifest = Manifest(
+        id=bundle_id,
+        created=created,
+        parent=parent,
+        settings=settings,
+        files=files,
+        made_by=made_by_after(carried_by, versions_of(OF_BUNDLES)),
+    )
     (staged / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (workspace.bundles / bundle_id).publish_folder(staged, last=MANIFEST)
     return manifest
@@ -148,7 +168,8 @@ def derive(
         together = {name: kept_settings[name] for name in kept_settings if name not in owns} | settings
         if parent is not None:
             _copy_from(workspace.bundles / parent.id, kept, staged)
-        manifest = _write(workspace, staged, together, parent.id if parent else None)
+        carried_by = parent.made_by if parent and kept else ()
+        manifest = _write(workspace, staged, together, parent.id if parent else None, carried_by)
         check_held(workspace.root)
         if pointer(workspace).replace_bytes(f"{manifest.id}\n".encode(), pointed):
             return manifest, left_out

@@ -21,6 +21,7 @@ import torch
 from engine.corpus.inputs.format import Inputs
 from engine.models.mask_states import length_batches
 from engine.models.text import BARE_TOKENS, TextEncoder, fast_dtype
+from engine.storage.manifests import VersionedManifest
 from engine.storage.mapped import flush, new_array, scratch_array
 from engine.storage.store import Store, machine_cache
 from engine.training.order import Rows, rank_slice
@@ -242,6 +243,16 @@ def _as_tensor(states: npt.NDArray[Any]) -> Tensor:
     """Return stored states as a tensor of the same memory: 16-bit patterns are bfloat16."""
     tensor = torch.from_numpy(states)
     return tensor.view(torch.bfloat16) if states.dtype == np.uint16 else tensor
+
+
+class CacheManifest(VersionedManifest):
+    """The manifest ``cache/<key>/manifest.json``: what made the states. Parts are whole without it."""
+
+    anew = "delete the folder; `seedset train-encoder` and `seedset build-index` make what is missing"
+
+    format_version: str = "1.0"
+    model: str
+    """The encoder that the last states were made with, as it was named."""
 
 
 class CachedPart(NamedTuple):

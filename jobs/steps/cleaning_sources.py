@@ -84,7 +84,14 @@ def input_removals(found: Survey, used: set[str]) -> Iterator[Removal]:
     for name in found.listing.children("cache"):
         if match := _STATES.fullmatch(name):
             yield from _unneeded(
-                found, f"cache/{name}", match["parts"], parts, "cached states", UNNAMED, at_once=True
+                found,
+                f"cache/{name}",
+                match["parts"],
+                parts,
+                "cached states",
+                UNNAMED,
+                at_once=True,
+                beside=MANIFEST,
             )
         elif not name.startswith((TYPES, DESCRIPTIONS, TAUGHT, ANY_TERMS, ANY_WEIGHTS)):
             found.unknown.append(f"cache/{name}")
@@ -151,7 +158,7 @@ def _unneeded(
         kind: of what goes.
         why: it goes.
         at_once: do not wait.
-        beside: the name of a file that is no part, and stays.
+        beside: the name of a file that is no part, and goes with the last part.
     """
     files: dict[str, list[str]] = defaultdict(list)
     for entry in found.listing.below(path):
@@ -171,6 +178,8 @@ def _unneeded(
         else:
             parts.kept[folder].add(name)
     if count:
+        if beside and count == len(files) and found.listing.holds(f"{path}/{beside}"):
+            gone.append(f"{path}/{beside}")
         reason = f"{count} of {len(files)}: {why}"
         yield Removal(path, kind, reason, tuple(gone))
 

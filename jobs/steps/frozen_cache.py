@@ -15,10 +15,12 @@ from engine.corpus.inputs.masking import fingerprint, fitting_tokenizer
 from engine.errors import UserError
 from engine.models.device import worker_device
 from engine.models.text import TextEncoder
-from engine.storage.parts import PartFolder, check_whole
+from engine.storage.manifests import made_by_after, makers_in
+from engine.storage.parts import MANIFEST, PartFolder, check_whole, write_model
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import CachedPart, FrozenCache, InputRows, fill_part, known_states
+from engine.training.cache import CachedPart, CacheManifest, FrozenCache, InputRows, fill_part, known_states
+from engine.versions import OF_STATES, versions_of
 from jobs.workers.executor import Executor, given_or_auto, make_parts
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -60,7 +62,7 @@ def frozen_cache(
     manifest = inputs.manifest
     a_sentence = manifest.tokens / max(manifest.mentions, 1) * encoder.dim * DTYPES[dtype].itemsize
     with given_or_auto(executor, workspace.root) as where:
-        make_parts(
+        made = make_parts(
             states,
             tasks,
             StateWorker,
@@ -71,6 +73,10 @@ def frozen_cache(
             gpu=True,
             stored=lambda task: task.rows * a_sentence,
         )
+    if made.made:
+        file = states.folder / MANIFEST
+        makers = made_by_after(makers_in(file), versions_of(OF_STATES))
+        write_model(file, CacheManifest(model=model, made_by=makers))
     return FrozenCache(inputs, [states.file(name) for name in inputs.names])
 
 

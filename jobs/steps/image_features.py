@@ -20,9 +20,11 @@ from engine.images.settings import ImageSettings
 from engine.images.worker import Contents, ImageWorker
 from engine.models.vision import VisionBackbone
 from engine.refusals import Code, Refusal
+from engine.storage.manifests import made_by_after, makers_in
 from engine.storage.parts import MANIFEST, write_model, write_pointer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
+from engine.versions import OF_FEATURES, versions_of
 from jobs import console
 from jobs.settings import Making
 from jobs.workers.executor import Executor, given_or_auto, make_parts
@@ -79,6 +81,7 @@ def make_image_features(
     folder = workspace.images(settings.key(making.model))
     if force:
         folder.delete()
+    makers = makers_in(folder / MANIFEST)
     addresses = list(mentioned)
     with given_or_auto(executor, workspace.root) as executor:
         images = _hash_images(workspace, addresses, executor)
@@ -104,6 +107,7 @@ def make_image_features(
         parts={part: len(table) for part, table in features.parts.items()},
         images=len(addresses),
         refused=len(refused),
+        made_by=made_by_after(makers, versions_of(OF_FEATURES) if features.made else None),
     )
     _publish(workspace, folder, addresses, images, manifest)
     return FeatureRunResult(folder.name, manifest, len(by_content), features.made, features.kept)

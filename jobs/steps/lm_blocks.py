@@ -13,6 +13,7 @@ from engine.corpus.blocks.format import (
     BlockCounts,
     BlockManifest,
     Blocks,
+    block_manifests,
     block_parts,
     corpus_texts,
     named_plans,
@@ -31,9 +32,11 @@ from engine.models.plain_text import token_ids
 from engine.retrieval.index import VectorIndex
 from engine.retrieval.views import hubness
 from engine.storage.bundle import Bundle
+from engine.storage.manifests import made_by_after, makers_of
 from engine.storage.parts import MANIFEST, PartFolder, content_key, write_model
 from engine.storage.whole import fault_in
 from engine.storage.workspace import Workspace
+from engine.versions import OF_TOKENS, versions_of
 from jobs import console
 from jobs.workers.executor import Executor, given_or_auto, make_parts
 
@@ -94,7 +97,13 @@ def make_blocks(
     parts = made.parts
     if settings.neighbor_lists:
         parts |= _list_part(workspace, tokenizer, settings, folder)
-    manifest = BlockManifest(settings=settings, corpus_digest=corpus.digest, parts=parts)
+    makers = makers_of(block_manifests(workspace, settings.parts_key()), made.parts) if made.kept else ()
+    manifest = BlockManifest(
+        settings=settings,
+        corpus_digest=corpus.digest,
+        parts=parts,
+        made_by=made_by_after(makers, versions_of(OF_TOKENS) if made.made else None),
+    )
     write_model(workspace.inputs(key) / MANIFEST, manifest)
     return Blocks(key, manifest, folder.folder)
 

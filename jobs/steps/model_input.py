@@ -12,16 +12,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.corpus.drawing import draw_of, drawn, ranks_within
-from engine.corpus.inputs.format import InputManifest, InputSettings, Stats, input_parts
+from engine.corpus.inputs.format import (
+    InputManifest,
+    InputSettings,
+    Stats,
+    input_manifests,
+    input_parts,
+)
 from engine.corpus.inputs.masking import fitting_tokenizer
 from engine.corpus.inputs.worker import InputTask, InputWorker
 from engine.corpus.schema import CorpusManifest, check_same_corpus, check_whole, part_digests
 from engine.errors import StorageError
 from engine.models.plain_text import token_ids
+from engine.storage.manifests import made_by_after, makers_of
 from engine.storage.parts import MANIFEST, content_key, write_model, write_pointer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.text.hashes import hashes_of
+from engine.versions import OF_TOKENS, versions_of
 from jobs.steps.unknown_tokens import check_words, sampled_sentences
 from jobs.workers.executor import Executor, given_or_auto, make_parts
 
@@ -85,7 +93,11 @@ def preprocess(
             check=lambda: check_same_corpus(workspace, corpus.digest),
             stored=lambda task: len(task.rows) * a_sentence,
         )
-    manifest = _summary(settings, model, corpus, made.parts, part_digests(workspace))
+    others = input_manifests(workspace, settings.parts_key())
+    makers = makers_of(others, made.parts) if made.kept else ()
+    manifest = _summary(settings, model, corpus, made.parts, part_digests(workspace)).model_copy(
+        update={"made_by": made_by_after(makers, versions_of(OF_TOKENS) if made.made else None)}
+    )
     write_model(workspace.inputs(key) / MANIFEST, manifest)
     write_pointer(workspace.inputs(), key)
     return PreprocessResult(key, manifest, made.made, made.kept)

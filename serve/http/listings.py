@@ -32,11 +32,12 @@ _PLACE = re.compile(r"(/|\.{1,2}/|~[^/]*/|[A-Za-z]:\\|[a-z][a-z0-9+.-]*://).*", 
 
 def bundle_listing(snapshot: BundleSnapshot, refused: tuple[str, str] | None) -> Json:
     """Return what is served, and what it was made from; of places on machines their last part alone."""
-    about = snapshot.manifest.model_dump(mode="json", exclude={"files", "format_version", "settings"})
+    manifest = snapshot.manifest
+    about = manifest.model_dump(mode="json", include={"id", "created", "parent"})
     return {
         **about,
-        "settings": without_places(snapshot.manifest.settings),
-        "files": sorted(snapshot.manifest.files),
+        "settings": without_places(manifest.settings),
+        "files": sorted(manifest.files),
         "entities": len(snapshot.vocabulary),
         "methods": list(snapshot.methods),
         "refused": {"id": refused[0], "reason": refused[1]} if refused else None,

@@ -5,19 +5,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import Field
 
 from cluster.commandline import command
 from cluster.options import CommandSettings
 from engine.corpus.schema import is_of_former_corpus
-from engine.errors import BundleError
+from engine.errors import BundleError, StorageError, UserError
 from engine.retrieval.index import views_of
-from engine.storage.bundle import Manifest, current_id, listing
+from engine.storage.bundle import MANIFEST, Manifest, current_id, listing
+from engine.storage.manifests import origin_of
 from engine.storage.publishing import point_to
 from engine.storage.workspace import Workspace
 
 EXAMPLES = """
   seedset bundles --workspace demo-workspace/workspace
+  seedset bundles --workspace demo-workspace/workspace --versions
   seedset bundles --workspace s3://bucket/prefix --use 0123456789abcdef
 """
 
@@ -26,6 +30,11 @@ class BundlesSettings(CommandSettings):
     """The settings of the command."""
 
     workspace: str = Field(description="Folder or s3:// prefix with bundles.")
+    versions: bool = Field(
+        default=False,
+        description="List which versions of the program and of libraries made all that is there, the corpus "
+        "and what is made of it too.",
+    )
     use: str | None = Field(default=None, description="Serve the bundle of this id from now on.")
 
 
@@ -38,6 +47,11 @@ def main(settings: BundlesSettings) -> None:
     before takes a publication back. Every byte of a bundle is checked before it becomes the current one.
     """
     workspace, use = Workspace.open(settings.workspace), settings.use
+    if settings.versions:
+        if use is not None:
+            raise UserError("--versions only lists: leave --use out, or run the two after each other")
+        print("\n".join(origin_lines(workspace)))
+        return
     try:
         current = current_id(workspace)
     except BundleError:
@@ -53,6 +67,26 @@ def main(settings: BundlesSettings) -> None:
         return
     point_to(workspace, use)
     print(f"current bundle: {use}" + (f" (before: {current})" if current not in ("", use) else ""))
+
+
+def origin_lines(workspace: Workspace) -> Iterator[str]:
+    """Yield a line for each manifest of a workspace: what made the artifact, in which form.
+
+    Raises:
+        StorageError: there is none.
+    """
+    root = workspace.root
+    found = [workspace.corpus / MANIFEST]
+    for name in ("inputs", "images", "cache", "bundles"):
+        found += sorted((root / name).files(f"/{MANIFEST}"), key=lambda file: file.path)
+    lines = [
+        f"{file.parent.path.removeprefix(f'{root.path}/')}: {origin}"
+        for file in found
+        if (origin := origin_of(file))
+    ]
+    if not lines:
+        raise StorageError(f"{root.uri}: nothing was made here yet; run `seedset import` first")
+    yield from lines
 
 
 def print_table(bundles: list[Manifest], broken: dict[str, str], current: str) -> None:

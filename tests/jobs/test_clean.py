@@ -87,7 +87,8 @@ def test_what_nothing_kept_was_made_from_goes_and_the_rest_stays(work: Grown) ->
     parts = {path.rsplit("/", 1)[1] for path in after if path.startswith(f"inputs/{INPUTS.parts_key()}/")}
     assert parts == {f"part-{number:016}.parquet" for number in (3, 4)}
     assert {path.rsplit("/", 1)[1] for path in after if path.startswith(STATES)} == {
-        f"part-{number:016}.npy" for number in (3, 4)
+        "manifest.json",
+        *(f"part-{number:016}.npy" for number in (3, 4)),
     }
     assert {path for path in after if path.startswith("runs/cells")} == {
         f"runs/cells/{3:016}/{name}" for name in ("report.json", "scores.parquet")

@@ -14,6 +14,7 @@ from engine.corpus.inputs.format import InputSettings, open_inputs
 from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.models.hub import embedded_model_path
 from engine.models.text import TextEncoder
+from engine.storage.manifests import makers_in
 from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache, InputRows, mapped_tokens
 from jobs.steps.frozen_cache import frozen_cache
@@ -66,6 +67,29 @@ def test_of_another_draw_only_what_is_new_is_read(tmp_path: Path, read: list[int
     run_import(tmp_path / "v", tmp_path / "raw", "ultrawiki")
     plain = filled(tmp_path / "v", 8).open().gather(np.arange(32))[0]
     torch.testing.assert_close(states.float(), plain.float(), rtol=0.05, atol=0.05)
+
+
+def test_other_libraries_make_nothing_anew_and_are_noted_with_what_they_add(
+    tmp_path: Path, read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_import(tmp_path / "w", ultrawiki(tmp_path / "raw", sentences(2)), "ultrawiki")
+    before = filled(tmp_path / "w", 1)
+    file = before.parts[0].states.parent / "manifest.json"
+    (ours,) = makers_in(file)
+    assert ours.keys() == {"seedset", "python", "numpy", "torch", "transformers"}
+    (of_tokens,) = before.inputs.manifest.made_by
+    read.clear()
+    for steps in ("frozen_cache", "model_input"):
+        monkeypatch.setattr(f"jobs.steps.{steps}.versions_of", lambda libraries: {"seedset": "99.0"})
+    again = filled(tmp_path / "w", 1)
+    assert not read
+    assert (again.inputs, again.states) == (before.inputs, before.states)
+    assert makers_in(file) == (ours,)
+    assert again.inputs.manifest.made_by == (of_tokens,)
+    assert filled(tmp_path / "w", 2).inputs.manifest.made_by == ({"seedset": "99.0"},), (
+        "all its parts are new"
+    )
+    assert makers_in(file) == (ours, {"seedset": "99.0"})
 
 
 def test_a_sentence_that_is_gone_costs_none_of_the_others(tmp_path: Path, read: list[int]) -> None:

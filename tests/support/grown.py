@@ -65,6 +65,7 @@ def write_input(workspace: Workspace, key: str, parts: list[str]) -> None:
         with folder.writing(name) as path:
             pq.write_table(pa.Table.from_pylist([], INPUT_SCHEMA.with_metadata(counts)), path)
         write(workspace, f"{STATES}/part-{name}.npy")
+    write(workspace, f"{STATES}/{MANIFEST}")
     manifest = InputManifest(
         settings=INPUTS,
         model="embedded",

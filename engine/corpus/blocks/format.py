@@ -27,7 +27,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from engine.corpus.blocks.settings import FIRST_LIST_VIEW, BlockSettings
 from engine.corpus.schema import part_digests, read_manifest
 from engine.errors import StorageError
-from engine.storage.parts import MANIFEST, PartFolder, content_key, read_model
+from engine.storage.manifests import VersionedManifest
+from engine.storage.parts import MANIFEST, PartFolder, content_key, read_each, read_model
 from engine.storage.store import Store, machine_cache
 from engine.storage.whole import fault_of
 from engine.storage.workspace import Workspace
@@ -56,11 +57,13 @@ class BlockCounts(BaseModel):
     padding: int
 
 
-class BlockManifest(BaseModel):
+class BlockManifest(VersionedManifest):
     """The manifest ``inputs/<key>/manifest.json``, written last."""
 
-    model_config = ConfigDict(frozen=True)
+    anew = "delete the folder, and run `seedset pretrain-lm`"
 
+    format_version: str = "1.1"
+    """1.1 names what made the parts."""
     settings: BlockSettings
     corpus_digest: str
     parts: dict[str, BlockCounts]
@@ -289,6 +292,13 @@ def block_parts(workspace: Workspace, settings: BlockSettings) -> PartFolder[Blo
 
 def _read_counts(file: Store) -> BlockCounts:
     return BlockCounts.model_validate_json(file.read_bytes())
+
+
+def block_manifests(workspace: Workspace, parts_key: str) -> Iterator[BlockManifest]:
+    """Yield the manifests of all blocks whose parts lie in the folder of this key."""
+    for manifest in read_each(workspace.inputs(), BlockManifest):
+        if manifest.settings.parts_key() == parts_key:
+            yield manifest
 
 
 def write_part(

@@ -30,9 +30,11 @@ from engine.corpus.schema import MANIFEST, CorpusManifest, Counts, SourceFile, c
 from engine.corpus.text import MAX_SENTENCE_CHARACTERS, fault_of_text
 from engine.errors import FormatError, StorageError, UserError
 from engine.refusals import Code, Refusal
+from engine.storage.manifests import made_by_after
 from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
 from engine.text.spelling import nfc
+from engine.versions import OF_TABLES, versions_of
 
 Progress = Callable[[int], None]
 _PROGRESS_EVERY = 4096
@@ -156,7 +158,9 @@ class _Import:
         digests = self._digests()
         digest = corpus_digest(digests)
         files, reasons = [_source_file(f) for f in reader.files()], self._quarantine.reasons
+        makers = earlier.manifest.made_by if earlier else ()
         return CorpusManifest(
+            made_by=made_by_after(makers, versions_of(OF_TABLES)),
             format=form,
             source=source,
             files=earlier.with_files(files) if earlier else files,

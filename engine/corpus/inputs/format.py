@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.corpus.schema import read_manifest
 from engine.errors import StorageError
-from engine.storage.parts import MANIFEST, PartFolder, read_model, read_pointer
+from engine.storage.manifests import VersionedManifest
+from engine.storage.parts import MANIFEST, PartFolder, read_each, read_model, read_pointer
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 
@@ -86,11 +86,13 @@ class InputSettings(BaseModel):
         return f"parts-mask-L{self.max_length}{about[:3]}-{digest}"
 
 
-class InputManifest(BaseModel):
+class InputManifest(VersionedManifest):
     """The manifest ``inputs/<key>/manifest.json``, written last."""
 
-    model_config = ConfigDict(frozen=True)
+    anew = "run `seedset preprocess`, and then `seedset train-encoder` for an encoder that was trained on it"
 
+    format_version: str = "2.1"
+    """2.1 names what made the parts."""
     settings: InputSettings
     model: str
     corpus_digest: str
@@ -104,7 +106,7 @@ class InputManifest(BaseModel):
     """Tokens that stand for something that the vocabulary does not have."""
     parts: dict[str, int]
     """Rows of every part by its name, in the order of the mentions parts."""
-    sources: list[str] = []
+    sources: list[str] = Field(default_factory=list)
     """sha256 of the mentions part that each was made from. Empty: made by an earlier version."""
 
 
@@ -142,12 +144,9 @@ def _read_stats(file: Store) -> Stats:
 
 def input_manifests(workspace: Workspace, parts_key: str) -> Iterator[InputManifest]:
     """Yield the manifests of all model input whose parts lie in the folder of this key."""
-    for file in workspace.inputs().files(f"/{MANIFEST}"):
-        content = file.read_if_there()
-        with suppress(ValidationError):  # of blocks, which lie beside them
-            manifest = InputManifest.model_validate_json(content or b"")
-            if manifest.sources and manifest.settings.parts_key() == parts_key:
-                yield manifest
+    for manifest in read_each(workspace.inputs(), InputManifest):
+        if manifest.sources and manifest.settings.parts_key() == parts_key:
+            yield manifest
 
 
 def input_manifest(workspace: Workspace, key: str) -> InputManifest | None:

@@ -106,8 +106,10 @@ def test_a_manifest_that_is_none_is_refused(workspace: Workspace, text: str) -> 
 
 def test_a_manifest_of_another_format_is_refused(workspace: Workspace) -> None:
     path = folder_of(workspace) / "manifest.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(BundleError, match="format 2, this program reads 1"):
+    path.write_text(path.read_text().replace('"format_version": "1.1"', '"format_version": "2.0"'))
+    with pytest.raises(
+        BundleError, match=r"format 2\.0, this program reads 1\.x; install seedset .* or later"
+    ):
         Bundle.open(workspace)
 
 

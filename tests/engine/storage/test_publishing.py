@@ -155,3 +155,21 @@ def test_a_file_that_is_gone_is_not_linked(tmp_path: Path) -> None:
         gone.link_or_fetch(tmp_path / "copy")
     shutil.copy(__file__, gone.path)
     assert gone.link_or_fetch(tmp_path / "copy").samefile(gone.path)
+
+
+def test_a_bundle_names_what_made_it_and_its_id_does_not_depend_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, vectors = ["a", "b"], {"mask": np.eye(2)}
+    ours = publish_vectors(Workspace.open(tmp_path / "a"), names, vectors).manifest
+    assert [one["seedset"] for one in ours.made_by]
+    assert ours.made_by[0].keys() >= {"seedset", "python", "torch", "faiss-cpu", "tokenizers"}
+    other = {"seedset": "99.0", "torch": "99.0"}
+    monkeypatch.setattr("engine.storage.publishing.versions_of", lambda libraries: other)
+    workspace = Workspace.open(tmp_path / "b")
+    theirs = publish_vectors(workspace, names, vectors).manifest
+    assert (theirs.id, theirs.made_by) == (ours.id, (other,))
+    monkeypatch.undo()
+    assert publish_vectors(workspace, names, vectors).manifest.made_by == (other,), "made before, and kept"
+    child, _ = derive(workspace, staged_with(workspace, "note.txt", "new"), {}, replaces=["nothing/"])
+    assert child.made_by == (other, *ours.made_by), "its index was carried over"

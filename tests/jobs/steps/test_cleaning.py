@@ -66,6 +66,17 @@ def test_a_training_that_was_begun_again_and_is_current_stays(work: Grown) -> No
     assert f"runs/train_encoder/{third.encoder}" not in {one.path for one in plan.removals}
 
 
+def test_states_none_of_which_is_needed_go_with_the_manifest_that_says_what_made_them(work: Grown) -> None:
+    workspace, _ = work
+    clean(workspace)
+    other = STATES.replace("01234567", "89abcdef")
+    for name in ("part-gone.npy", "manifest.json"):
+        write(workspace, f"{other}/{name}")
+    plan = clean(workspace)
+    assert [one.steps for one in plan.removals] == [(f"{other}/part-gone.npy", f"{other}/manifest.json")]
+    assert plan.unknown == []
+
+
 def test_parts_that_no_input_named_yet_stay_for_a_day_with_their_states(work: Grown) -> None:
     workspace, _ = work
     clean(workspace)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from engine.errors import BundleError
+from engine.errors import BundleError, StorageError, UserError
 from engine.storage.bundle import current_id
 from engine.storage.publishing import publish
 from engine.storage.workspace import Workspace
@@ -82,3 +84,21 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "no bundle was published yet" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_made_everything_is_listed(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="nothing was made here yet; run `seedset import`"):
+        run(workspace, "--versions")
+    rows = jsonl(tmp_path / "corpus.jsonl", [{"entity": "a", "sentence": "a is here."}])
+    run_import(workspace.root.uri, rows, "jsonl")
+    bundle = publish_vectors(workspace, ["a", "b"], {"mask": np.eye(2)}).id
+    corpus, published = run(workspace, "--versions")
+    assert re.fullmatch(r"corpus: format 1\.1; made with seedset \S+, python \S+, pyarrow \S+", corpus)
+    assert published.startswith(f"bundles/{bundle}: format 1.1; made with seedset ")
+    assert f"torch {metadata.version('torch')}" in published
+    (Path(workspace.bundles.path) / bundle / "manifest.json").write_text('{"format_version": 9, "new": 1}')
+    assert f"bundles/{bundle}: format 9; made with versions that were not noted" in run(
+        workspace, "--versions"
+    ), "also what this program does not read"
+    with pytest.raises(UserError, match="--versions only lists"):
+        run(workspace, "--versions", "--use", bundle)
