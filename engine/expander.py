@@ -135,9 +135,10 @@ class Expander:
             negative_attributes: what the negative seeds share, likewise.
             options: settings of stages that differ for this query, such as ``{"SegmentRerank.length": 8}``;
                 :attr:`changeable` names them.
-            shown: what of the ranking is shown, as in a request: ``exclude`` (names or ids that are never in
-                the answer), ``min_score``, ``offset``, ``group_by``,
-                ``per_group``, ``diversity``, ``facets`` (:class:`engine.queries.fields.ShownFields`).
+            shown: what is ranked and shown, as in a request: ``context`` (pairs, for methods that take them),
+                ``exclude`` (names or ids that are never in the answer), ``min_score``, ``offset``,
+                ``group_by``, ``per_group``, ``diversity``, ``facets``
+                (:class:`engine.queries.fields.ShownFields`).
 
         Raises:
             UnknownEntityError: a seed that the vocabulary does not hold; names the closest.
@@ -175,6 +176,7 @@ class Expander:
             exclude=seeds(fields.exclude, "exclude"),
             selection=fields.selection,
             weights=sides.unlike_one,
+            context=sides.pairs(fields.context),
         )
         if query.selection.group_by or query.selection.facets:
             open_catalogue(self.bundle).check_shown(query.selection)
@@ -190,13 +192,13 @@ class Expander:
         """Return one expansion a query, in order: the form that evaluation takes, without names."""
         return self.pipeline(queries)
 
-    def _seed(self, given: str | int | NewSeed, side: str, place: int) -> int:
+    def _seed(self, given: str | int | NewSeed, field: str) -> int:
         if isinstance(given, NewSeed):
             raise QueryError(
-                f"{side}.{place}: {given.name!r} is not of the vocabulary; new entities are taken "
+                f"{field}: {given.name!r} is not of the vocabulary; new entities are taken "
                 "by the service and in tables (seedset serve, seedset expand)"
             )
-        return self.vocabulary.resolve(given, f"{side}.{place}")
+        return self.vocabulary.resolve(given, field)
 
     def _named(self, expansion: Expansion) -> list[RankedEntity]:
         ranking, names = expansion.ranking, self.vocabulary.names

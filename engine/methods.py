@@ -11,6 +11,7 @@ from engine.stages.base import Pipeline, Stage
 from engine.stages.case import CaSE
 from engine.stages.cgexpan import CGExpan
 from engine.stages.chat_expand import ChatExpand
+from engine.stages.compare import Compare
 from engine.stages.conditioned_retrieve import ConditionedRetrieve
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.generate import Generate
@@ -89,6 +90,10 @@ METHODS: dict[str, Pipeline] = {
     "joint": Pipeline((Retrieve(view="joint"),)),
     "description": Pipeline((Retrieve(view="description"),)),
     "lexical": Pipeline((Retrieve(view="lexical"),)),
+    # What single seeds say, combined by three rules; these know context pairs, too.
+    "mean": Pipeline((Compare(rule="mean"),)),
+    "best": Pipeline((Compare(rule="best"),)),
+    "sum": Pipeline((Compare(rule="sum"),)),
     # A chat model behind an endpoint: UltraWiki's GPT-4 and MESED's GPT-3.5; MESED's GPT+Name.
     "chat": Pipeline((ChatExpand(),)),
     "chat+class-name": Pipeline((ChatExpand(class_name=True),)),
@@ -172,6 +177,9 @@ ABOUT: Mapping[str, str] = {
     "joint": "the three views together, without negative seeds",
     "description": "by descriptions alone",
     "lexical": "by words alone",
+    "mean": "mean similarity to the positive seeds less that to the negative ones; takes pairs",
+    "best": "similarity to the nearest positive seed less that to the nearest negative one; takes pairs",
+    "sum": "every seed has a bounded say: a sum of sigmoids of similarities; takes pairs",
     "probexpan": "ProbExpan: window search over the text head's predicted distributions",
     "probexpan+segments": "ProbExpan, then segments by the negative seeds (table 4)",
     "setexpan": "SetExpan: entities that share the contexts that tell the seeds apart",

@@ -1,21 +1,21 @@
 """Define what stages pass on: :class:`Query`, :class:`Ranking`, :class:`Expansion`.
 
-Ids inside, names only at the edges. Knows nothing of models, files or clusters.
+Ids inside, names only at the edges. Knows nothing of models, files or clusters. As rows of tables:
+:mod:`engine.query_rows`.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.errors import QueryError
-from engine.filters import Filters, Having, dumped, loaded
+from engine.filters import Filters, Having
 
 MAX_SEEDS = 100
 """Seeds of one kind that a query may hold: an input from outside has a limit."""
@@ -29,6 +29,9 @@ MAX_WEIGHT = 1000.0
 
 MAX_DIVERSE = 1000
 """Entities that can be chosen to be diverse, and from which they are."""
+
+MAX_PAIRS = 100
+"""Context pairs that a query may hold."""
 
 MAX_FACETS = 32
 """Attributes whose values an answer counts."""
@@ -58,6 +61,9 @@ class NewEntity:
 Attributes = tuple[Having, ...]
 """Attributes with their values: (("continent", ("Asia", "Africa")), …)."""
 
+
+Pairs = tuple[tuple[int, int], ...]
+"""Context pairs: what is wanted is rather like the first of each than like the second."""
 
 Value = bool | int | float | str | None
 Options = tuple[tuple[str, Value], ...]
@@ -139,10 +145,12 @@ class Query:
         selection: what of the ranking is shown.
         weights: of seeds, beside others of their kind, where they are not 1 each; a seed of the weight 0 is
             none. Where all of a kind weigh the same, they are as if none was given.
+        context: pairs of entities, (this, rather than that); they are no seeds.
 
     Raises:
-        QueryError: no seed, a seed on both sides, a weight out of bounds or of no seed, too many seeds or
-            excluded entities, ``top_k`` and what is passed over out of bounds.
+        QueryError: neither a seed nor a pair, a pair of one entity, a seed on both sides, a weight out of
+            bounds or of no seed, too many seeds, pairs or excluded entities, ``top_k`` and what is passed
+            over out of bounds.
     """
 
     id: str
@@ -160,11 +168,16 @@ class Query:
     selection: Selection = Selection()
     weights: tuple[tuple[int, float], ...] = ()
     deleted: tuple[int, ...] = ()
+    context: Pairs = ()
 
     def __post_init__(self) -> None:
         where = f"query {self.id!r}"
-        if not self.seeds:
-            raise QueryError(f"{where}: give at least one positive seed, or a negative one")
+        if not self.seeds and not self.context:
+            raise QueryError(f"{where}: give at least one positive seed, or a negative one, or context")
+        if len(self.context) > MAX_PAIRS:
+            raise QueryError(f"{where}: context: at most {MAX_PAIRS} pairs are taken")
+        if same := next((this for this, that in self.context if this == that), None):
+            raise QueryError(f"{where}: context: a pair has the entity {same} on both sides")
         if max(len(self.positive), len(self.negative)) > MAX_SEEDS:
             raise QueryError(f"{where}: at most {MAX_SEEDS} seeds of a kind are taken")
         if both := set(self.positive) & set(self.negative):
@@ -182,10 +195,8 @@ class Query:
             )
         if len(self.exclude) > MAX_EXCLUDED:
             raise QueryError(f"{where}: exclude: at most {MAX_EXCLUDED} entities are taken")
-        if min(self.seeds) < -len(self.new):
-            raise QueryError(
-                f"{where}: seed {min(self.seeds)} stands for none of {len(self.new)} new entities"
-            )
+        if (least := min(self.seeds, default=0)) < -len(self.new):
+            raise QueryError(f"{where}: seed {least} stands for none of {len(self.new)} new entities")
         object.__setattr__(self, "positive", tuple(dict.fromkeys(self.positive)))
         object.__setattr__(self, "negative", tuple(dict.fromkeys(self.negative)))
         for seed, weight in self.weights:
@@ -202,8 +213,9 @@ class Query:
 
     @property
     def kept_out(self) -> tuple[int, ...]:
-        """What may not be in the answer: seeds (new ones too, by ids below 0), excluded, deleted entities."""
-        return self.positive + self.negative + self.exclude + self.deleted
+        """What may not be in the answer: seeds (new ones too, by ids below 0), pairs, excluded, deleted."""
+        in_pairs = tuple(entity for pair in self.context for entity in pair)
+        return self.positive + self.negative + in_pairs + self.exclude + self.deleted
 
     @property
     def unencoded(self) -> tuple[NewEntity, ...]:
@@ -282,106 +294,6 @@ class Expansion:
     degraded: tuple[str, ...] = ()
     reasoning: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
-
-
-def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
-    """Return plain rows (numbers, strings, arrays) that cross a table; see :func:`from_rows`.
-
-    Raises:
-        ValueError: a query with a deadline, which is of this process' clock.
-    """
-    if bad := next((e.query for e in expansions if e.query.deadline), None):
-        raise ValueError(f"query {bad.id!r}: tables carry no deadlines")
-    return [
-        {
-            "query_id": e.query.id,
-            "positive": list(e.query.positive),
-            "negative": list(e.query.negative),
-            "top_k": e.query.top_k,
-            "filters": dumped(e.query.filters),
-            "new": [_row_of(one) for one in e.query.new],
-            "options": json.dumps(dict(e.query.options)) if e.query.options else "",
-            "exclude": list(e.query.exclude),
-            "selection": _changed(e.query.selection),
-            "weights": json.dumps(e.query.weights) if e.query.weights else "",
-            "entity_ids": e.ranking.ids,
-            "scores": e.ranking.scores,
-            "evidence_names": list(e.ranking.evidence),
-            "evidence": [np.asarray(c, np.float32) for c in e.ranking.evidence.values()],
-            "seconds_names": list(e.seconds),
-            "seconds": list(e.seconds.values()),
-            "degraded": list(e.degraded),
-            "reasoning": list(e.reasoning.items()),
-            "class_name": e.query.class_name,
-            "positive_attributes": list(e.query.positive_attributes),
-            "negative_attributes": list(e.query.negative_attributes),
-            "counts": list(e.counts.items()),
-        }
-        for e in expansions
-    ]
-
-
-def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Expansion]:
-    """Return the expansions that :func:`to_rows` wrote."""
-    return [
-        Expansion(
-            Query(
-                str(row["query_id"]),
-                tuple(int(i) for i in row["positive"]),
-                tuple(int(i) for i in row["negative"]),
-                int(row["top_k"]),
-                loaded(row["filters"]),
-                tuple(map(_new_entity, row["new"])),
-                class_name=str(row["class_name"]),
-                positive_attributes=_attributes(row["positive_attributes"]),
-                negative_attributes=_attributes(row["negative_attributes"]),
-                options=tuple(json.loads(row["options"] or "{}").items()),
-                # What was written by an earlier version has no such columns.
-                exclude=tuple(int(i) for i in row.get("exclude") or ()),
-                selection=_selection(json.loads(row.get("selection") or "{}")),
-                weights=tuple((seed, weight) for seed, weight in json.loads(row.get("weights") or "[]")),
-            ),
-            Ranking(
-                np.asarray(row["entity_ids"], np.int32),
-                np.asarray(row["scores"], np.float32),
-                {
-                    str(name): np.asarray(column, np.float32)
-                    for name, column in zip(row["evidence_names"], row["evidence"], strict=True)
-                },
-            ),
-            {str(n): float(s) for n, s in zip(row["seconds_names"], row["seconds"], strict=True)},
-            tuple(str(d) for d in row["degraded"]),
-            {str(name): str(text) for name, text in row["reasoning"]},
-            counts={str(name): int(n) for name, n in row["counts"]},
-        )
-        for row in rows
-    ]
-
-
-def _changed(selection: Selection) -> str:
-    """Return JSON of what a selection says; "" where it says nothing."""
-    return "" if selection == Selection() else json.dumps(asdict(selection))
-
-
-def _selection(said: dict[str, Any]) -> Selection:
-    facets = said.pop("facets", ())
-    return Selection(**said, facets=facets if isinstance(facets, bool) else tuple(facets))
-
-
-def _row_of(new: NewEntity) -> dict[str, Any]:
-    views, vectors = list(new.vectors), [np.asarray(one, np.float32) for one in new.vectors.values()]
-    return {"name": new.name, "sentences": list(new.sentences), "views": views, "vectors": vectors}
-
-
-def _new_entity(row: Mapping[str, Any]) -> NewEntity:
-    vectors = (np.asarray(one, np.float32) for one in row["vectors"])
-    return NewEntity(
-        str(row["name"]), tuple(map(str, row["sentences"])), dict(zip(row["views"], vectors, strict=True))
-    )
-
-
-def _attributes(pairs: Sequence[Any]) -> Attributes:
-    return tuple((str(name), tuple(map(str, values))) for name, values in pairs)
 
 
 def summed(counted: Iterable[Mapping[str, int]]) -> dict[str, int]:

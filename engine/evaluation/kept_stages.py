@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.queries.rows import EXPANSION_SCHEMA
-from engine.query import Expansion, Query, from_rows, to_rows
+from engine.query import Expansion, Query
+from engine.query_rows import from_rows, to_rows
 from engine.stages.base import LocalPipeline, Pipeline, Stage, Worker, timed
 from engine.storage.bundle import Bundle
 from engine.storage.parts import BROKEN, content_key
@@ -130,5 +131,5 @@ def _key(query: Query) -> str:
     (row,) = to_rows([Expansion(query)])
     asked = ("query_id", "positive", "negative", "top_k", "options", "class_name")
     attributes = (row["positive_attributes"], row["negative_attributes"])
-    more = [row[name] for name in ("filters", "exclude", "selection", "weights") if row[name]]
+    more = [row[name] for name in ("filters", "exclude", "selection", "weights", "context") if row[name]]
     return content_key(repr([row[name] for name in asked] + more), repr(attributes))

@@ -21,7 +21,17 @@ from pydantic_core import PydanticCustomError
 
 from engine.errors import QueryError
 from engine.queries.filters import MAX_VALUES, Filter
-from engine.query import MAX_EXCLUDED, MAX_FACETS, MAX_SENTENCES, MAX_TOP_K, MAX_WEIGHT, NewEntity, Selection
+from engine.query import (
+    MAX_EXCLUDED,
+    MAX_FACETS,
+    MAX_PAIRS,
+    MAX_SENTENCES,
+    MAX_TOP_K,
+    MAX_WEIGHT,
+    NewEntity,
+    Pairs,
+    Selection,
+)
 from engine.text.spelling import clean_name, look_key, nfc
 from engine.vocabulary import MAX_NAME_LENGTH, Vocabulary
 
@@ -139,11 +149,11 @@ class SeedSides:
     """The seeds of a query on both sides, as they are resolved one by one; those that weigh 0 are left out.
 
     Args:
-        resolve: returns the id of a seed, given its side and its place there; may raise. A name that weighs
-            0 is to be known, too.
+        resolve: returns the id of a seed, given its field, such as ``positive.0``; may raise. A name that
+            weighs 0 is to be known, too.
     """
 
-    def __init__(self, resolve: Callable[[str | int | NewSeed, str, int], int]) -> None:
+    def __init__(self, resolve: Callable[[str | int | NewSeed, str], int]) -> None:
         self._resolve = resolve
         self.weights: dict[int, float] = {}
 
@@ -154,13 +164,27 @@ class SeedSides:
             seed, weight = weighed(given)
             if weight == 0 and isinstance(seed, NewSeed):
                 continue
-            entity = self._resolve(seed, side, place)
+            entity = self._resolve(seed, f"{side}.{place}")
             if weight == 0:
                 continue
             if self.weights.setdefault(entity, weight) != weight:
                 raise QueryError(f"{side}.{place}: the seed is given a second time with another weight")
             found.append(entity)
         return tuple(found)
+
+    def pairs(self, given: Sequence[Pair]) -> Pairs:
+        """Return the ids of context pairs (QueryError: one has an entity on both sides)."""
+        found = []
+        for place, pair in enumerate(given):
+            where = f"context.{place}"
+            this, that = (
+                self._resolve(one, f"{where}.{side}")
+                for side, one in (("positive", pair.positive), ("negative", pair.negative))
+            )
+            if this == that:
+                raise QueryError(f"{where}: {pair.positive!r} and {pair.negative!r} are one entity")
+            found.append((this, that))
+        return tuple(dict.fromkeys(found))
 
     @property
     def unlike_one(self) -> tuple[tuple[int, float], ...]:
@@ -181,6 +205,15 @@ DeadlineMs = Annotated[StrictInt, Field(ge=1, le=MAX_DEADLINE_MS)]
 
 
 Score = Annotated[float, Field(strict=True, ge=-MAX_SCORE, le=MAX_SCORE, allow_inf_nan=False)]
+
+
+class Pair(BaseModel):
+    """What is wanted is rather like ``positive`` than like ``negative``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    positive: NamedEntity
+    negative: NamedEntity
 
 
 def _facets_kind(given: Any) -> str | None:
@@ -225,6 +258,11 @@ class ShownFields(BaseModel):
     diversity: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] = Field(
         default=0,
         description="how much it counts that an entity is unlike those before it (MMR)",
+    )
+    context: list[Pair] = Field(
+        default=[],
+        max_length=MAX_PAIRS,
+        description="pairs: rather like the positive than like the negative one, for methods that know them",
     )
     facets: Facets = Field(
         default=False,

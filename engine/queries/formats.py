@@ -151,6 +151,7 @@ class QueriesDigest:
         given += [{"exclude": q.exclude}] if q.exclude else []
         given += [asdict(q.selection)] if q.selection != Selection() else []
         given += [{"weights": q.weights}] if q.weights else []
+        given += [{"context": q.context}] if q.context else []
         given += [how] if (how := labelled.how) else []
         self._digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k, *given]).encode() + b"\n")
 
@@ -302,11 +303,9 @@ class _Reader:
             return Refusal(Code.QUERY_INVALID, f"{where}: {asked[0]} {_EXPANDED}")
         try:
             new = NewSeeds(self.vocabulary)
-            sides = SeedSides(lambda one, *_: self._seed(one, new, where))
-            positive, negative = (
-                sides.take("positive", record.positive),
-                sides.take("negative", record.negative),
-            )
+            sides = SeedSides(lambda one, _: self._seed(one, new, where))
+            positive = sides.take("positive", record.positive)
+            negative = sides.take("negative", record.negative)
             self._check_seeds(positive, sides, where)
             query = Query(
                 query_id,
@@ -318,6 +317,7 @@ class _Reader:
                 positive_attributes=record.pos_attrs,
                 negative_attributes=record.neg_attrs,
                 weights=sides.unlike_one,
+                context=sides.pairs(record.context),
                 exclude=tuple(self.vocabulary.resolve(one, f"{where}: exclude") for one in record.exclude),
             )
             for entity in query.new:

@@ -26,6 +26,7 @@ EXPANSION_SCHEMA = pa.schema(
         ("exclude", pa.list_(pa.int32())),
         ("selection", pa.string()),  # JSON
         ("weights", pa.string()),  # JSON
+        ("context", pa.string()),  # JSON
         ("entity_ids", pa.list_(pa.int32())),
         ("scores", _FLOATS),
         ("evidence_names", pa.list_(pa.string())),
@@ -40,4 +41,4 @@ EXPANSION_SCHEMA = pa.schema(
         ("counts", pa.map_(pa.string(), pa.int64())),
     ]
 )
-"""Schema of the rows of :func:`engine.query.to_rows`."""
+"""Schema of the rows of :func:`engine.query_rows.to_rows`."""

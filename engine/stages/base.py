@@ -77,6 +77,9 @@ class Stage(BaseModel, ABC):
     takes_overlay: ClassVar[bool] = False
     """Whether the worker ranks entities that an overlay has added (:mod:`engine.overlay`), or passes on."""
 
+    takes_context: ClassVar[bool] = False
+    """Whether the worker obeys context pairs, or passes queries with them on."""
+
     selects: ClassVar[bool] = False
     """Whether the worker chooses what of a list is shown (:attr:`engine.query.Selection.chooses`)."""
 
@@ -311,6 +314,11 @@ def unsuited(stages: Sequence[Stage], query: Query) -> str:
         return (
             f"{unable[0]} cannot weigh seeds; give each the weight 1, or 0 to leave it out, or ask a method "
             "whose stages can, such as default"
+        )
+    if query.context and (unable := [s.name for s in stages if not s.takes_context]):
+        return (
+            f"{unable[0]} cannot obey context pairs; leave context out, or ask a method that can: mean, best "
+            "or sum"
         )
     if not query.positive and (unable := [s.name for s in stages if not s.takes_negative_alone]):
         return f"{unable[0]} needs a positive seed; give one, or ask a method that does not, such as default"

@@ -42,6 +42,7 @@ class EncodeNewEntities(Stage):
     weighs_seeds: ClassVar[bool] = True
     takes_negative_alone: ClassVar[bool] = True
     takes_overlay: ClassVar[bool] = True
+    takes_context: ClassVar[bool] = True
 
     num_cpus: ClassVar[float] = 0.5  # few queries bring new entities
     unit: ClassVar[str] = "sentences"

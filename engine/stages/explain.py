@@ -30,6 +30,7 @@ class Explain(Stage):
     weighs_seeds: ClassVar[bool] = True
     takes_negative_alone: ClassVar[bool] = True
     takes_overlay: ClassVar[bool] = True
+    takes_context: ClassVar[bool] = True
 
     view: str = "joint"
 

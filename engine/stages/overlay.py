@@ -50,6 +50,7 @@ class MeasureHubness(Stage):
     weighs_seeds: ClassVar[bool] = True
     takes_negative_alone: ClassVar[bool] = True
     takes_overlay: ClassVar[bool] = True
+    takes_context: ClassVar[bool] = True
 
     num_cpus: ClassVar[float] = 0.1  # a search for each new entity
 

@@ -42,6 +42,7 @@ class Select(Stage):
     weighs_seeds: ClassVar[bool] = True
     takes_negative_alone: ClassVar[bool] = True
     takes_overlay: ClassVar[bool] = True
+    takes_context: ClassVar[bool] = True
 
     def needs(self) -> tuple[str, ...]:
         """Name the view's index, if there is a view."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from engine.queries.rows import EXPANSION_SCHEMA
-from engine.query import from_rows, to_rows
+from engine.query_rows import from_rows, to_rows
 from engine.refusals import Code, Refusal
 from jobs.workers.chain import Row
 
@@ -24,7 +24,7 @@ _OWN = [
 
 PART_SCHEMA = pa.schema([("part", pa.string()), ("rows", pa.list_(pa.struct([*EXPANSION_SCHEMA, *_OWN])))])
 """Schema of a table between pools: a part's name, and its rows, each with its expansion as
-:func:`engine.query.to_rows` has it."""
+:func:`engine.query_rows.to_rows` has it."""
 
 
 def pack(part: str, rows: Sequence[Row]) -> pa.Table:

@@ -9,7 +9,7 @@ from functools import partial
 
 from engine.errors import QueryError, UnknownEntityError, UserError
 from engine.queries.fields import NewSeed, NewSeedError, NewSeeds, SeedSides, weighed
-from engine.query import Deadline, NewEntity, Query
+from engine.query import Deadline, NewEntity, Pairs, Query
 from engine.stages.base import unsuited
 from engine.stages.options import OptionError, checked_options
 from engine.text.spelling import clean_name
@@ -76,6 +76,7 @@ def is_quick(request: ExpandRequest, snapshot: BundleSnapshot) -> bool:
     find = snapshot.vocabulary.find
     seeds = [weighed(one)[0] for one in (*request.positive, *request.negative)]
     seeds += request.exclude[:FEW_EXCLUDED]
+    seeds += [one for pair in request.context for one in (pair.positive, pair.negative)]
     few = not request.filter and len(request.exclude) <= FEW_EXCLUDED
     return few and all(isinstance(s, NewSeed) or find(s) is not None for s in seeds)
 
@@ -114,7 +115,7 @@ def _resolved(
     query = Query(
         *(request.id, positive, negative, request.top_k, request.filter, new, deadline),
         *(clean_name(request.class_name), shared, unlike, options, given.excluded(), request.selection),
-        given.weights,
+        *(given.weights, given.pairs()),
     )
     if why := unsuited(snapshot.methods[method].stages, query):
         raise ProblemError(Problem("query", f"method {method!r}: {why}", QueryError.status, "method"))
@@ -140,12 +141,16 @@ class _Entities:
         self._request, self._vocabulary = request, snapshot.vocabulary
         self._may_suggest = may_suggest
         self._new = NewSeeds(snapshot.vocabulary)
-        self._sides = SeedSides(lambda seed, side, place: self._id(seed, f"{side}.{place}"))
+        self._sides = SeedSides(self._id)
 
     @property
     def weights(self) -> tuple[tuple[int, float], ...]:
         """The weights of seeds that were resolved, where they are not 1."""
         return self._sides.unlike_one
+
+    def pairs(self) -> Pairs:
+        """Return the context pairs (UserError: one of them cannot be)."""
+        return self._sides.pairs(self._request.context)
 
     def excluded(self) -> tuple[int, ...]:
         """Return the ids of entities that are kept out (ProblemError: one is unknown)."""
@@ -160,7 +165,7 @@ class _Entities:
         """
         given = {"positive": self._request.positive, "negative": self._request.negative}
         positive, negative = (self._sides.take(side, seeds) for side, seeds in given.items())
-        if not positive and not negative:
+        if not positive and not negative and not self._request.context:
             raise invalid("positive: give at least one positive seed, or a negative one", "positive")
         for place, entity in enumerate(negative):
             if entity in positive:

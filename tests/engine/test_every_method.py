@@ -86,9 +86,12 @@ NEGATIVES_UNUSED = (
 
 WEIGHED = (
     *("retexpan", "retexpan+cds", "retexpan-negative", "retexpan+contrast", "retexpan+types", "default"),
-    *("default+view-weights", "joint", "description", "lexical", "multimodal"),
+    *("default+view-weights", "joint", "description", "lexical", "multimodal", "mean", "best", "sum"),
 )
 """Methods that obey the weights of seeds."""
+
+CONTEXT = ("mean", "best", "sum")
+"""Methods that obey context pairs."""
 
 NEGATIVE_ALONE = tuple(name for name in WEIGHED if name != "retexpan+types")
 
@@ -159,6 +162,20 @@ def test_negative_seeds_alone_rank_by_distance_or_are_refused_by_name(name: str,
     assert len(found.ranking) == N - len(alone.negative)
     assert found.ranking.scores.tolist() == (-found.ranking.evidence["negative"]).tolist()
     assert np.all(np.diff(found.ranking.scores) <= 0)
+
+
+def test_context_pairs_are_obeyed_or_refused_by_name(name: str, ask: Ask) -> None:
+    paired = replace(QUERY, top_k=N, context=((6, 7), (8, 1)))
+    if name not in CONTEXT:
+        with pytest.raises(QueryError, match=r"^\w+ cannot obey context pairs; leave context out, or ask"):
+            ask(paired)
+        return
+    plain, found, alone = ask(replace(QUERY, top_k=N), paired, replace(paired, positive=(), negative=()))
+    assert columns(plain) != columns(found)
+    assert not {6, 7, 8, 1} & {*ids(found), *ids(alone)}
+    assert alone.ranking.scores.tolist() == alone.ranking.evidence["context"].tolist()
+    assert alone.ranking.scores.max() <= 0
+    assert np.all(np.diff(alone.ranking.scores) <= 0)
 
 
 def test_a_refused_query_costs_no_other_its_answer(opened: Callable[[str], LocalPipeline]) -> None:

@@ -97,6 +97,22 @@ def test_a_list_is_chosen_as_a_whole(workspace: Path) -> None:
         expander.pipeline([Query("q", (1,), selection=Selection(diversity=0.5))], strict=True)
 
 
+def test_context_pairs_are_obeyed_or_refused(workspace: Path) -> None:
+    expander = Expander.open(workspace, "best")
+    pair = {"positive": "entity 6", "negative": 7}
+    paired = expander.expand([1, 2], [4], context=[pair]).results
+    assert paired != expander.expand([1, 2], [4]).results
+    assert not {6, 7} & {found.id for found in paired}
+    alone = expander.expand(context=[pair, pair]).results
+    assert [found.score for found in alone] == [found.evidence["context"] for found in alone]
+    with pytest.raises(QueryError, match=r"context\.0: 'entity 6' and 6 are one entity"):
+        expander.expand([1], context=[{"positive": "entity 6", "negative": 6}])
+    with pytest.raises(UnknownEntityError, match=r"context\.0\.negative: .*did you mean"):
+        expander.expand([1], context=[{"positive": 6, "negative": "entty 3"}])
+    with pytest.raises(QueryError, match="Retrieve cannot obey context pairs; leave context out"):
+        Expander.open(workspace, "retexpan").expand([1], context=[pair])
+
+
 def test_facets_count_the_answer(workspace: Path) -> None:
     expander = Expander.open(workspace, "retexpan")
     plain, counted = (expander.expand([1, 2], [4], top_k=9, facets=facets) for facets in (False, ["parity"]))
@@ -142,8 +158,8 @@ def test_mistakes_name_the_input(workspace: Path) -> None:
         expander.expand(["entity 1"], "entity 3")
     with pytest.raises(QueryError, match=r"filter\.class\.gte: 'rare' is no number"):
         expander.expand([1], filters={"class": {"gte": "rare"}})
-    with pytest.raises(QueryError, match="unknown method 'best'"):
-        Expander.open(workspace, "best")
+    with pytest.raises(QueryError, match="unknown method 'finest'"):
+        Expander.open(workspace, "finest")
 
 
 @pytest.fixture

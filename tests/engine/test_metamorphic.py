@@ -33,7 +33,7 @@ POSITIVE, NEGATIVE = (0, 1, 2), (3, 4)
 VIEWS = ("joint", "mask", "description", "lexical", "multimodal", "contrast")
 BY_VECTORS = (
     *("retexpan", "retexpan+cds", "retexpan-negative", "retexpan+contrast", "retexpan+types", "default"),
-    *("joint", "description", "lexical", "multimodal"),
+    *("joint", "description", "lexical", "multimodal", "mean", "sum"),
 )
 
 

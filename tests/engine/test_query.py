@@ -19,9 +19,8 @@ from engine.query import (
     Query,
     Ranking,
     Selection,
-    from_rows,
-    to_rows,
 )
+from engine.query_rows import from_rows, to_rows
 
 FLOATS = st.floats(width=32, allow_nan=False)
 
@@ -30,7 +29,7 @@ SAID: list[dict[str, Any]] = [
     {"class_name": "ü", "positive_attributes": (("a", ("b", "c")), ("d", ())), "negative_attributes": ()},
     {"negative_attributes": (("", ("",)),)},
     {"exclude": (7, 8), "selection": Selection(3, -0.25, "colour", 2, 0.5, ("a", "b"))},
-    {"selection": Selection(facets=True)},
+    {"selection": Selection(facets=True), "context": ((200, 201), (202, 200))},
     {"filters": (("f", ("g",)),), "exclude": (9,)},
     {"filters": (("a", ("b", "c")), Junction("none", ((Range("d", (("gte", 1.5),)), Prefix("e", "f")),)))},
 ]
@@ -89,6 +88,7 @@ def test_repeated_seeds_count_once() -> None:
     [
         (((), ()), "at least one positive seed, or a negative"),
         (((1,), (2,), 5, (), (), None, "", (), (), (), (), Selection(), ((3, 1.0),)), "of no seed"),
+        (((1,), (), 5, (), (), None, "", (), (), (), (), Selection(), (), ((3, 3),)), "entity 3 on both"),
         (((1, 2), (2,)), r"\[2\] are positive and negative"),
         ((tuple(range(MAX_SEEDS + 1)),), f"at most {MAX_SEEDS}"),
         (((0,), tuple(range(1, MAX_SEEDS + 2))), f"at most {MAX_SEEDS}"),

@@ -22,6 +22,7 @@ QUICK = (
     "retexpan+types",
     "joint",
     "lexical",
+    "best",
     "probexpan",
     "multimodal",
 )

@@ -89,6 +89,7 @@ def drawn(number: int, bundle: Bundle, quick: Sequence[str], slow: Sequence[str]
             draw.choice([True, ["parity"], ["class", "parity"], False] * 4 + [["colour"], "class"]),
         ),
         "diversity": (0.1, draw.choice([0, 0.4, 1] * 4 + [2])),
+        "context": (0.05, [{"positive": draw.randrange(n + 1), "negative": draw.randrange(n)}]),
         "offset": (0.15, draw.choice([0, 3, 15, 200] * 4 + [-1])),
     }
     row |= {name: value for name, (chance, value) in chances.items() if draw.random() < chance}

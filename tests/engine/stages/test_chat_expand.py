@@ -13,7 +13,8 @@ from engine.chat.settings import ChatError
 from engine.errors import QueryError
 from engine.expander import Expander
 from engine.methods import METHODS, method
-from engine.query import Deadline, Expansion, Query, from_rows, to_rows
+from engine.query import Deadline, Expansion, Query
+from engine.query_rows import from_rows, to_rows
 from engine.stages.base import Pipeline
 from engine.stages.chat_expand import ChatExpand, ChatExpander
 from engine.stages.retrieve import Retrieve

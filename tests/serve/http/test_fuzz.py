@@ -123,7 +123,17 @@ def session(app: FastAPI) -> Iterator[Any]:
         yield client
 
 
-SHOWN_FIELDS = ("filter", "exclude", "min_score", "offset", "group_by", "per_group", "diversity", "facets")
+SHOWN_FIELDS = (
+    "filter",
+    "exclude",
+    "min_score",
+    "offset",
+    "group_by",
+    "per_group",
+    "diversity",
+    "facets",
+    "context",
+)
 
 
 def answerable(body: Any, asks: bool) -> Any:
@@ -143,6 +153,7 @@ def answerable(body: Any, asks: bool) -> Any:
         "positive": _seeds,
         "negative": _seeds,
         "exclude": _seeds,
+        "context": _pairs,
         "offset": lambda given: given % 3 if type(given) is int else given,
         "group_by": lambda given: "parity" if _is_replaced(given) else given,
         "facets": lambda given: (
@@ -171,6 +182,15 @@ def _seeds(given: Any) -> Any:
         else f"entity {_digest(one) % 500}"
         if _is_replaced(one)
         else _weighed(one)
+        for one in given
+    ]
+
+
+def _pairs(given: Any) -> Any:
+    if not isinstance(given, list):
+        return given
+    return [
+        dict(zip(one, _seeds([*one.values()]), strict=True)) if isinstance(one, dict) else one
         for one in given
     ]
 

@@ -64,6 +64,13 @@ def test_facets_count_what_is_shown(client: TestClient, explain: bool) -> None:
     assert "facets" not in client.post("/v1/expand", json=ASKED).json()
 
 
+def test_pairs_are_of_methods_that_know_them(client: TestClient) -> None:
+    pair = {"positive": 6, "negative": "entity 7"}
+    error = client.post("/v1/expand", json={**ASKED, "context": [pair]}).json()["error"]
+    assert (error["code"], error["field"]) == ("query", "method")
+    assert "Retrieve cannot obey context pairs" in error["message"]
+
+
 def test_seeds_have_weights_and_the_weight_0_is_absence(client: TestClient) -> None:
     plain = results(client)
     nobody = {"name": "Thule", "sentences": ["Thule is far."], "weight": 0}
@@ -93,6 +100,9 @@ def test_seeds_have_weights_and_the_weight_0_is_absence(client: TestClient) -> N
         ({"facets": "parity"}, "facets", "facets are a list of attributes, or true"),
         ({"facets": ["a"] * 33}, "facets", "at most 32"),
         ({"diversity": 1.5}, "diversity", "less than or equal to 1"),
+        ({"context": [{"positive": 6}]}, "context.0.negative", "Field required"),
+        ({"context": [{"positive": "entty 6", "negative": 1}]}, "context.0.positive", "did you mean"),
+        ({"context": [{"positive": 6, "negative": 7}] * 101}, "context", "at most 100"),
         ({"offset": -1}, "offset", "greater than or equal to 0"),
         ({"offset": 9999}, "offset", "and a top_k of 12 are together more than"),
         ({"min_score": "1"}, "min_score", "valid number"),
