@@ -10,8 +10,9 @@ import numpy as np
 from engine.catalogue import open_types
 from engine.entity_types import TYPES, EntityTypes
 from engine.query import Expansion, Scores
-from engine.retrieval.index import index_file, seed_vectors
+from engine.retrieval.index import Index, index_file, seed_vectors
 from engine.retrieval.opening import open_index
+from engine.retrieval.plane import principal_plane
 from engine.stages.base import Stage, Worker, cut
 from engine.stages.types import SeedTypes
 from engine.storage.bundle import Bundle
@@ -22,9 +23,12 @@ class Explain(Stage):
 
     Adds the evidence ``nearest_positive``, a seed's place in ``query.positive`` (-1: no seed of the kind,
     or not the entity itself, has a vector in the view), and ``nearest_positive_similarity``, their cosine
-    (NaN in that case); likewise for the negative seeds, if there are any. The order stays, and the ranking
-    is cut to what the query asked for, with what is passed over before it. Where the bundle holds types,
-    what the seeds are goes, in words, into the reasoning (:class:`engine.stages.types.SeedTypes`).
+    (NaN in that case); likewise for the negative seeds, if there are any. A seed is not its own nearest.
+    The order stays, and the ranking is cut to what the query asked for, with what is passed over before it.
+    Where the bundle holds types, what the seeds are goes, in words, into the reasoning
+    (:class:`engine.stages.types.SeedTypes`).
+    ``plane`` adds where the entities lie on a map of them: the evidence ``x``, ``y`` and ``off``, the
+    distance off the plane (:func:`engine.retrieval.plane.principal_plane`).
     """
 
     weighs_seeds: ClassVar[bool] = True
@@ -33,6 +37,7 @@ class Explain(Stage):
     takes_context: ClassVar[bool] = True
 
     view: str = "joint"
+    plane: bool = False
 
     num_cpus: ClassVar[float] = 0.1  # a product for each entity that is shown
 
@@ -51,7 +56,8 @@ class Explain(Stage):
                 shown = [_in_words(e, types) for e in shown]
             seeds = seed_vectors(index, self.view, [(e.query, e.query.seeds) for e in shown])
             asked = [(e.ranking.ids, own.astype(np.float64)) for e, own in zip(shown, seeds, strict=True)]
-            return [_explained(e, p) for e, p in zip(shown, index.similarities(asked), strict=True)]
+            found = [_explained(e, p) for e, p in zip(shown, index.similarities(asked), strict=True)]
+            return [_laid_out(e, index) if self.asked(e.query).plane else e for e in found]
 
         return run
 
@@ -65,9 +71,19 @@ def _in_words(expansion: Expansion, types: EntityTypes) -> Expansion:
 def _explained(expansion: Expansion, cosines_NM: Scores) -> Expansion:
     """Add the columns, given each entity's cosines to the seeds of both kinds, float32 [n, M]."""
     n_positive = len(expansion.query.positive)
+    own_NM = expansion.ranking.ids[:, None] == np.array(expansion.query.seeds)
+    cosines_NM = np.where(own_NM, np.float32(0), cosines_NM)  # as if it had no vector
     columns = _nearest("nearest_positive", cosines_NM[:, :n_positive]) if n_positive else {}
     if expansion.query.negative:
         columns |= _nearest("nearest_negative", cosines_NM[:, n_positive:])
+    return replace(expansion, ranking=expansion.ranking.with_evidence(**columns))
+
+
+def _laid_out(expansion: Expansion, index: Index) -> Expansion:
+    """Add the coordinates of the entities, which do not depend on their order."""
+    ids, places = np.unique(expansion.ranking.ids, return_inverse=True)
+    plane = principal_plane(index.vectors_of(ids.tolist()))
+    columns = {name: column[places] for name, column in plane._asdict().items()}
     return replace(expansion, ranking=expansion.ranking.with_evidence(**columns))
 
 

@@ -78,6 +78,20 @@ class AsyncClient:
         results: list[dict[str, Any]] = await self._ask(calls.expand_batch(queries))
         return results
 
+    async def map_entities(
+        self,
+        positive: Sequence[Seed],
+        negative: Sequence[Seed] = (),
+        entities: Sequence[str | int] = (),
+        explain: bool = False,
+    ) -> dict[str, Any]:
+        """Return seeds and other entities on a plane: ``points`` with ``x`` and ``y``, nearer if more alike.
+
+        ``explain``: with the nearest seeds, sentences and images of every entity.
+        """
+        found: dict[str, Any] = await self._ask(calls.map_entities(positive, negative, entities, explain))
+        return found
+
     async def stream(
         self, positive: Sequence[Seed], negative: Sequence[Seed] = (), **options: Any
     ) -> AsyncIterator[tuple[str, dict[str, Any]]]:

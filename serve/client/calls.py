@@ -45,6 +45,16 @@ def expand(
     return Call("POST", f"/v1/expand{to}", {"json": query})
 
 
+def map_entities(
+    positive: Sequence[Seed], negative: Sequence[Seed], entities: Sequence[str | int], explain: bool
+) -> Call:
+    """Return the call that lays entities out."""
+    if any(isinstance(one, str) for one in (positive, negative, entities)):
+        raise TypeError("entities are a list, also where there is one")
+    asked = {"positive": list(positive), "negative": list(negative), "entities": list(entities)}
+    return Call("POST", "/v1/map", {"json": {**asked, "explain": explain}})
+
+
 def expand_batch(queries: Sequence[Mapping[str, Any]]) -> Call:
     """Return the call of several queries."""
     return Call("POST", "/v1/expand/batch", {"json": {"queries": list(queries)}}, "results")

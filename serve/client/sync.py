@@ -86,6 +86,24 @@ class Client:
         results: list[dict[str, Any]] = self._ask(calls.expand_batch(queries))
         return results
 
+    def map_entities(
+        self,
+        positive: Sequence[Seed],
+        negative: Sequence[Seed] = (),
+        entities: Sequence[str | int] = (),
+        explain: bool = False,
+    ) -> dict[str, Any]:
+        """Return seeds and other entities on a plane: ``points`` with ``x`` and ``y``, nearer if more alike.
+
+        Args:
+            positive: seeds of the wanted set.
+            negative: what is not wanted; one seed of either kind at least.
+            entities: at most 400 others, such as those of an answer, by name or id.
+            explain: with the nearest seeds, sentences and images of every entity.
+        """
+        found: dict[str, Any] = self._ask(calls.map_entities(positive, negative, entities, explain))
+        return found
+
     def stream(
         self, positive: Sequence[Seed], negative: Sequence[Seed] = (), **options: Any
     ) -> Iterator[tuple[str, dict[str, Any]]]:

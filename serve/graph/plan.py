@@ -1,7 +1,7 @@
 """Plan the deployments that a set of methods needs, and each route's calls to them. No Ray here.
 
-A route is a method, a method with explanations, the look-up of an entity's neighbours, or the typing of
-mentions. Stages with equal settings are opened once, whatever number of routes use them.
+A route is a method, a method with explanations, the look-up of an entity's neighbours, a map of entities, or
+the typing of mentions. Stages with equal settings are opened once, whatever number of routes use them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ EXPLAINED = "!explain"
 SELECTED = "!select"
 """Suffix of the name of a route whose lists are chosen as a whole; before that of explanations."""
 NEIGHBOURS = "!neighbours"
+MAP = "!map"
+"""The route that explains and lays out the entities that it is given."""
 MENTIONS = "!mentions"
 """The route that types mentions."""
 
@@ -113,6 +115,7 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
     if (explain := explain_stage(bundle)) is not None:
         routes |= {f"{name}{EXPLAINED}": (*stages, explain) for name, stages in routes.items()}
         routes[NEIGHBOURS] = (Retrieve(view=explain.view),)
+        routes[MAP] = (explain,)
     if not missing_requirements(bundle, [TypeMentions()]):
         routes[MENTIONS] = (TypeMentions(),)
     encode_new = EncodeNewEntities()

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from serve.http.requests import BatchRequest, ExpandRequest, LookupRequest, TypeRequest
+from serve.http.requests import BatchRequest, ExpandRequest, LookupRequest, MapRequest, TypeRequest
 from serve.http.responses import Answer, ErrorAnswer, RoundEvent, StageEvent
 from serve.http.rights import OPEN, right_of
 from serve.http.set_requests import ChangeSetRequest, CreateSetRequest, ImportSetRequest
@@ -25,6 +25,7 @@ FOREIGN_CLIENTS = "x-foreign-clients"
 OPERATION = "operation"
 TAGS = {
     "expand": "expansion",
+    "map": "expansion",
     "type": "typing",
     "bundles": "entities",
     "images": "entities",
@@ -120,7 +121,7 @@ def document(app: FastAPI, settings: ServeSettings) -> Json:
     """Return the OpenAPI document of the application's routes."""
     made = get_openapi(title="seedset", version="1", description=ABOUT, routes=app.routes)
     of_sets = (CreateSetRequest, ChangeSetRequest, ImportSetRequest)
-    taken = (ExpandRequest, BatchRequest, LookupRequest, TypeRequest, *of_sets)
+    taken = (ExpandRequest, MapRequest, BatchRequest, LookupRequest, TypeRequest, *of_sets)
     given = (Answer, StageEvent, RoundEvent)
     models = [(model, "validation") for model in taken] + [(model, "serialization") for model in given]
     _, shapes = models_json_schema(models, ref_template=REF)  # type: ignore[arg-type]

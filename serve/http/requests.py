@@ -28,6 +28,7 @@ from engine.queries.fields import (
     DeadlineMs,
     Key,
     Name,
+    NamedEntity,
     NoNul,
     Seed,
     ShownFields,
@@ -44,6 +45,8 @@ MAX_ID_LENGTH = 128
 MAX_TEXT_LENGTH = 20_000
 MAX_OPTIONS = 32
 MAX_LOOKED_UP = 1000
+MAX_MAPPED = 400
+"""Entities of a map besides its seeds: more are a cloud in which no name is read."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -120,6 +123,28 @@ class ExpandRequest(ShownFields):
         default=None, description="the bundle that ids are of; refused with 409 if another one is served"
     )
     id: Id = Field(default_factory=lambda: uuid.uuid4().hex, description="returned with the answer")
+
+
+class MapRequest(BaseModel):
+    """A map: seeds, and other entities that are laid out with them."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"positive": ["Japan"], "negative": ["Norway"], "entities": ["Laos", "Sweden"]}]
+        },
+    )
+
+    positive: list[Seed] = Field(default=[], max_length=MAX_SEEDS, description="as /v1/expand takes them")
+    negative: list[Seed] = Field(default=[], max_length=MAX_SEEDS, description="likewise")
+    entities: list[NamedEntity] = Field(
+        default=[], max_length=MAX_MAPPED, description="others, such as those of an answer; by name or id"
+    )
+    explain: StrictBool = Field(
+        default=False, description="with the nearest seeds, sentences and images of every entity"
+    )
+    deadline_ms: DeadlineMs | None = Field(default=None, description="when a map is of no use any more")
+    bundle: Id | None = Field(default=None, description="as /v1/expand takes it")
 
 
 class BatchRequest(BaseModel):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 from engine.errors import QueryError, UnknownEntityError, UserError
-from engine.queries.fields import NewSeed, NewSeedError, NewSeeds, SeedSides, weighed
+from engine.queries.fields import NewSeed, NewSeedError, NewSeeds, Pair, Seed, SeedSides, weighed
 from engine.query import Deadline, NewEntity, Pairs, Query
 from engine.stages.base import unsuited
 from engine.stages.options import OptionError, checked_options
@@ -102,8 +103,8 @@ def _resolved(
         raise invalid(f"options.{error}", f"options.{error.key}", error.suggestions) from None
     deadline = arrival.deadline(min((request.deadline_ms or float("inf")) / 1000, settings.timeout_s))
     may_suggest = partial(arrival.may_suggest, deadline)
-    given = _Entities(request, snapshot, may_suggest)
-    positive, negative, new = given.seeds()
+    given = GivenEntities(snapshot, may_suggest)
+    positive, negative, new = given.seeds(request, required=not request.context)
     shared, unlike = (
         tuple((name, tuple(dict.fromkeys(values))) for name, values in attributes.items())
         for attributes in (request.positive_attributes, request.negative_attributes)
@@ -113,9 +114,21 @@ def _resolved(
         snapshot.catalogue.matching(request.filter, may_suggest)
     snapshot.catalogue.check_shown(request.selection, may_suggest)
     query = Query(
-        *(request.id, positive, negative, request.top_k, request.filter, new, deadline),
-        *(clean_name(request.class_name), shared, unlike, options, given.excluded(), request.selection),
-        *(given.weights, given.pairs()),
+        id=request.id,
+        positive=positive,
+        negative=negative,
+        top_k=request.top_k,
+        filters=request.filter,
+        new=new,
+        deadline=deadline,
+        class_name=clean_name(request.class_name),
+        positive_attributes=shared,
+        negative_attributes=unlike,
+        options=options,
+        exclude=given.ids(request.exclude, "exclude"),
+        selection=request.selection,
+        weights=given.weights,
+        context=given.pairs(request.context),
     )
     if why := unsuited(snapshot.methods[method].stages, query):
         raise ProblemError(Problem("query", f"method {method!r}: {why}", QueryError.status, "method"))
@@ -132,14 +145,23 @@ def _check_size(request: ExpandRequest, most: int) -> None:
         )
 
 
-class _Entities:
-    """The entities that a request names: ids, negative for those that the vocabulary does not hold."""
+class Sides(Protocol):
+    """A request with seeds of both kinds."""
 
-    def __init__(
-        self, request: ExpandRequest, snapshot: BundleSnapshot, may_suggest: Callable[[], bool]
-    ) -> None:
-        self._request, self._vocabulary = request, snapshot.vocabulary
-        self._may_suggest = may_suggest
+    positive: list[Seed]
+    negative: list[Seed]
+
+
+class GivenEntities:
+    """The entities that a request names: ids, negative for those that the vocabulary does not hold.
+
+    Args:
+        snapshot: that knows them.
+        may_suggest: says whether what is like an unknown name may still be looked for.
+    """
+
+    def __init__(self, snapshot: BundleSnapshot, may_suggest: Callable[[], bool]) -> None:
+        self._vocabulary, self._may_suggest = snapshot.vocabulary, may_suggest
         self._new = NewSeeds(snapshot.vocabulary)
         self._sides = SeedSides(self._id)
 
@@ -148,24 +170,25 @@ class _Entities:
         """The weights of seeds that were resolved, where they are not 1."""
         return self._sides.unlike_one
 
-    def pairs(self) -> Pairs:
+    def pairs(self, given: Sequence[Pair]) -> Pairs:
         """Return the context pairs (UserError: one of them cannot be)."""
-        return self._sides.pairs(self._request.context)
+        return self._sides.pairs(given)
 
-    def excluded(self) -> tuple[int, ...]:
-        """Return the ids of entities that are kept out (ProblemError: one is unknown)."""
-        given = self._request.exclude
-        return tuple(dict.fromkeys(self._id(one, f"exclude.{place}") for place, one in enumerate(given)))
+    def ids(self, given: Sequence[str | int], field: str) -> tuple[int, ...]:
+        """Return the ids of entities of the vocabulary, each once (ProblemError: one is unknown)."""
+        return tuple(dict.fromkeys(self._id(one, f"{field}.{place}") for place, one in enumerate(given)))
 
-    def seeds(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[NewEntity, ...]]:
+    def seeds(
+        self, request: Sides, required: bool = True
+    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[NewEntity, ...]]:
         """Return positive and negative ids, and the new entities.
 
         Raises:
-            UserError: an unknown or doubled seed; says which.
+            UserError: an unknown or doubled seed; says which. Or there is none, if one is required.
         """
-        given = {"positive": self._request.positive, "negative": self._request.negative}
+        given = {"positive": request.positive, "negative": request.negative}
         positive, negative = (self._sides.take(side, seeds) for side, seeds in given.items())
-        if not positive and not negative and not self._request.context:
+        if required and not positive and not negative:
             raise invalid("positive: give at least one positive seed, or a negative one", "positive")
         for place, entity in enumerate(negative):
             if entity in positive:

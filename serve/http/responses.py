@@ -167,6 +167,29 @@ class Answer(Shape):
     )
 
 
+class MapPoint(Shape):
+    """An entity on a map. ``x`` and ``y`` are null where it has no vector in the view of the map."""
+
+    id: int
+    name: str
+    side: Literal["positive", "negative", ""] = Field(description="the kind of seed that it is; empty: none")
+    x: float | None
+    y: float | None
+    off: float | None = Field(description="distance to the plane of the map, in the same unit")
+    explanation: Explanation | SkipJsonSchema[None] = Field(default=None, description="if it was asked for")
+
+
+class EntityMap(Shape):
+    """Entities on a plane, by the two directions in which their vectors differ most."""
+
+    bundle: str
+    points: list[MapPoint] = Field(description="seeds first; described ones have no place, and are left out")
+    shown: float | None = Field(
+        description="share of how the vectors differ (variance) that the plane shows; null: they do not"
+    )
+    seconds: float
+
+
 class FailedQuery(Shape):
     """A query of a batch that could not be answered."""
 

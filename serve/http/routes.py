@@ -19,6 +19,7 @@ from serve.http.errors import SHOWN, Problem, invalid, invalid_fields, problem_o
 from serve.http.exchange import LARGE_BODY, decoded, respond, spend
 from serve.http.export_routes import add_exports
 from serve.http.heads import HostCheck
+from serve.http.maps import add_map
 from serve.http.middleware import (
     JSON,
     AuthMiddleware,
@@ -87,6 +88,7 @@ def create_app(
     settings, metrics = service.settings, service.metrics
     access = Access(settings, clock)
     _add_expansion(app, service, access)
+    add_map(app, service, access)
     add_entities(app, service, access)
     add_exports(app, service, access)
     add_reconciliation(app, service, access)

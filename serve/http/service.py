@@ -273,8 +273,8 @@ class Service:
         self, snapshot: BundleSnapshot, resolved: Sequence[ResolvedQuery], trace: Trace
     ) -> list[Json | Problem]:
         """Run the stages on queries of one route."""
-        queries = [one.query for one in resolved]
-        outcomes = await self.dispatched(resolved[0].route, snapshot.id, queries, trace)
+        asked = [Expansion(one.query) for one in resolved]
+        outcomes = await self.dispatched(resolved[0].route, snapshot.id, asked, trace)
         pairs = list(zip(resolved, outcomes, strict=True))
         slow = any(one.explain or one.query.selection.facets for one in resolved)
         if sum(one.query.top_k for one in resolved) < MANY_RESULTS and not slow:
@@ -282,22 +282,21 @@ class Service:
         return await asyncio.to_thread(lambda: [self._rendered(snapshot, a, o, trace) for a, o in pairs])
 
     async def dispatched(
-        self, route: str, bundle: str, queries: Sequence[Query], trace: Trace
+        self, route: str, bundle: str, expansions: Sequence[Expansion], trace: Trace
     ) -> list[Expansion | Problem]:
-        """Run the stages of a route; return each query's expansion, or why there is none, in order.
+        """Run the stages of a route; return what became of each expansion, or why nothing did, in order.
 
         Args:
-            queries: with deadlines.
+            expansions: of queries with deadlines.
         """
-        deadlines = [query.deadline for query in queries if query.deadline]
+        deadlines = [e.query.deadline for e in expansions if e.query.deadline]
         wait_s = max(deadlines).remaining() + ANSWER_GRACE_S
         try:
             async with asyncio.timeout(wait_s):
-                expansions = [Expansion(query) for query in queries]
                 outcomes = await self._dispatch(route, bundle, expansions, trace.request_id)
         except Exception as error:
             problem = self._noted(self._problem(error, trace))
-            return [problem for _ in queries]
+            return [problem for _ in expansions]
         return [self._failed(o, trace) if isinstance(o, Failure) else o for o in outcomes]
 
     async def _events(

@@ -110,7 +110,8 @@ async def type_text(
     ]
     trace.bundle, trace.queries = snapshot.id, len(queries)
     expansions = []
-    for outcome in await service.dispatched(MENTIONS, snapshot.id, queries, trace):
+    asked = [Expansion(query) for query in queries]
+    for outcome in await service.dispatched(MENTIONS, snapshot.id, asked, trace):
         if isinstance(outcome, Problem):
             raise ProblemError(outcome)
         expansions.append(outcome)

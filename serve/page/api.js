@@ -119,6 +119,9 @@ export async function lookUp(names, signal, fields = []) {
   return found;
 }
 
+/** Seeds and other entities on a plane. */
+export const map = async (body, signal) => (await call("v1/map", { body, signal })).json();
+
 export const sets = async () => (await get("v1/sets", { limit: 1000 })).sets;
 export const set = (id) => get(`v1/sets/${id}`);
 export const setEvents = (id, after = 0) => get(`v1/sets/${id}/events`, { after, limit: 1000 });

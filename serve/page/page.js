@@ -8,6 +8,7 @@ import { announce, byId, count, isComposing, make } from "./dom.js";
 import { Details } from "./details.js";
 import { clearErrors, showError } from "./errors.js";
 import { copy, save, toCsv, toJson } from "./export.js";
+import { EntityMap } from "./map.js";
 import { Options } from "./options.js";
 import { Progress } from "./progress.js";
 import { Results } from "./results.js";
@@ -25,6 +26,12 @@ const progress = new Progress();
 const results = new Results({ onJudge: judge, onDetails: ({ name }) => details.open(name), sideOf });
 const details = new Details({ onJudge: judge, sideOf });
 const shared = new Shared({ onAsk: askShared });
+const map = new EntityMap({
+  state,
+  answer: () => results.answer,
+  onJudge: judge,
+  onDetails: (name) => details.open(name),
+});
 const shownAnswer = new AnswerView({ state, results, options, shared });
 const search = new Search({
   onExpand: () => {
@@ -206,6 +213,7 @@ const KEYS = {
   f: askShared,
   A: acceptAbove,
   l: () => reorder(byId("order").value === "best" ? "unsure" : "best"),
+  m: () => results.answer && map.open(),
   n: () => curation.keep(),
   o: () => curation.choose(),
   h: () => curation.history(),
@@ -324,6 +332,7 @@ byId("describe").addEventListener("click", () => describe(byId("search").value.t
 byId("show-keys").addEventListener("click", showKeys);
 byId("stop").addEventListener("click", stop);
 byId("again").addEventListener("click", expand);
+byId("show-map").addEventListener("click", () => map.open());
 byId("accept-above").addEventListener("click", acceptAbove);
 byId("order").addEventListener("change", (event) => reorder(event.target.value));
 for (const kind of ["csv", "json"]) {

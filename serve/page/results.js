@@ -174,7 +174,8 @@ function judge(positive, name) {
   return make("button", { type: "button", class: `side ${side}`, tabIndex: -1, ...label }, sign);
 }
 
-function nearest({ nearest_positive: positive, nearest_negative: negative }) {
+/** In words: the seeds of either kind that an entity is nearest to. */
+export function nearest({ nearest_positive: positive, nearest_negative: negative }) {
   const seed = (one, side, sign, words) =>
     one &&
     make(
@@ -194,7 +195,7 @@ function nearest({ nearest_positive: positive, nearest_negative: negative }) {
 }
 
 /** In words: which of the seeds' types the candidate has. */
-function held(types) {
+export function held(types) {
   const said = (side, sign, words) =>
     (types?.[side] ?? []).map((name) =>
       make(

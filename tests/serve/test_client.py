@@ -39,6 +39,8 @@ def test_everything_that_the_service_answers(client: Client) -> None:
     assert answer["results"][0]["explanation"]["sentences"]
     good, bad = client.expand_batch([{"positive": [1], "id": "a"}, {"positive": ["?"], "id": "b"}])
     assert (good["id"], bad["error"]["code"]) == ("a", "unknown_entity")
+    mapped = client.map_entities(["entity 1"], [2], [result["name"] for result in answer["results"]])
+    assert [point["side"] for point in mapped["points"]] == ["positive", "negative", "", "", ""]
     events = list(client.stream([1], method="genexpan", top_k=3))
     assert {name for name, _ in events} == {"stage", "round", "answer"}
     assert len(events[-1][1]["results"]) == 3

@@ -25,7 +25,7 @@ from engine.stages.select import Select
 from engine.stages.type_mentions import TypeMentions
 from engine.storage.bundle import Bundle
 from serve.graph.bundle_snapshot import BundleSnapshot
-from serve.graph.plan import EXPLAINED, MENTIONS, NEIGHBOURS, SELECTED
+from serve.graph.plan import EXPLAINED, MAP, MENTIONS, NEIGHBOURS, SELECTED
 from serve.http.service import Service
 from serve.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, StageStats
 from serve.settings import ServeSettings
@@ -42,6 +42,7 @@ ROUTES: dict[str, tuple[Stage, ...]] = {
         for name in METHOD_NAMES
     },
     NEIGHBOURS: (Retrieve(view="mask"),),
+    MAP: (Explain(view="mask"),),
     MENTIONS: (TypeMentions(),),
 }
 

@@ -42,6 +42,12 @@ def test_each_entity_names_its_nearest_seed_of_either_kind(bundle: Bundle) -> No
     assert all(column.dtype == np.float32 for column in evidence.values())
 
 
+def test_a_seed_is_not_its_own_nearest(bundle: Bundle) -> None:
+    (found,) = Explain().open(bundle)([ranked(Query("q", (0, 1, 2), (5,)), 0, 5, 2)])
+    assert found.ranking.evidence["nearest_positive"].tolist() == [2, 1, 0]
+    assert found.ranking.evidence["nearest_negative"].tolist() == [0, -1, 0]
+
+
 def test_without_a_vector_nothing_is_claimed(bundle: Bundle) -> None:
     seedless, whole = Explain().open(bundle)([ranked(Query("q", (6,)), 3), ranked(Query("r", (0,)), 7, 2)])
     assert seedless.ranking.evidence["nearest_positive"].tolist() == [-1]
@@ -60,3 +66,20 @@ def test_an_empty_ranking_stays_empty(bundle: Bundle) -> None:
     (found,) = Explain().open(bundle)([Expansion(Query("q", (0,), (1,)))])
     assert len(found.ranking) == 0
     assert Explain().open(bundle)([]) == []
+
+
+def test_on_the_plane_entities_lie_alike_in_any_order_and_none_without_a_vector(bundle: Bundle) -> None:
+    query, other = Query("q", (0,)), Query("r", (0,), options=(("Explain.plane", True),))
+    orders = [(3, 2, 7, 4, 5), (5, 7, 4, 3, 2)]
+    first, second = Explain(plane=True).open(bundle)([ranked(query, *order) for order in orders])
+    for name in ("x", "y", "off"):
+        by_id = [
+            dict(zip(e.ranking.ids.tolist(), e.ranking.evidence[name], strict=True)) for e in (first, second)
+        ]
+        np.testing.assert_equal(by_id[0], by_id[1])
+        assert np.isnan(by_id[0][7])
+    off = first.ranking.evidence["off"]
+    assert np.nanmax(off) == pytest.approx(0, abs=1e-3), "vectors of two dimensions lie on the plane"
+    without, asked = Explain().open(bundle)([ranked(query, 3, 2), ranked(other, 3, 2)])
+    assert "x" not in without.ranking.evidence
+    assert "x" in asked.ranking.evidence, "a query may ask for it"

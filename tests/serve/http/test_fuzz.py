@@ -52,6 +52,7 @@ WITH_INPUT = [
     ("POST", "/v1/expand"),
     ("POST", "/v1/expand/batch"),
     ("POST", "/v1/expand/stream"),
+    ("POST", "/v1/map"),
     ("POST", "/v1/type"),
     ("GET", "/v1/entities"),
     ("POST", "/v1/entities/lookup"),
@@ -154,6 +155,7 @@ def answerable(body: Any, asks: bool) -> Any:
         "negative": _seeds,
         "exclude": _seeds,
         "context": _pairs,
+        "entities": _seeds,
         "offset": lambda given: given % 3 if type(given) is int else given,
         "group_by": lambda given: "parity" if _is_replaced(given) else given,
         "facets": lambda given: (
@@ -258,7 +260,7 @@ def test_every_request_is_answered_as_the_document_says(
     @given(schema[path][method].as_strategy(generation_mode=mode))
     def ask(case: schemathesis.Case) -> None:
         if mode is GenerationMode.POSITIVE:
-            case.body = answerable(case.body, asks=path.startswith("/v1/expand"))
+            case.body = answerable(case.body, asks=path.startswith(("/v1/expand", "/v1/map")))
             known = {"bundle": "current", "set_id": set_id}
             case.path_parameters = {
                 name: known.get(name) or (_seeds([given])[0] if name != "n" else given)
