@@ -2,12 +2,14 @@
 
 import { AnswerView } from "./answer.js";
 import * as api from "./api.js";
+import { Comparison } from "./compare.js";
 import { Curation } from "./curation.js";
 import { askToken, describeEntity, showKeys, singleKeys } from "./dialogs.js";
 import { announce, byId, count, isComposing, make } from "./dom.js";
 import { Details } from "./details.js";
 import { clearErrors, showError } from "./errors.js";
 import { copy, save, toCsv, toJson } from "./export.js";
+import { Facets } from "./facets.js";
 import { EntityMap } from "./map.js";
 import { Options } from "./options.js";
 import { Progress } from "./progress.js";
@@ -32,6 +34,17 @@ const map = new EntityMap({
   onJudge: judge,
   onDetails: (name) => details.open(name),
 });
+const comparison = new Comparison({
+  state,
+  ask: async (method) => {
+    const body = { ...state.request().body, method };
+    return { body, answer: await ask(body) };
+  },
+  methods: () => options.methods.map(({ name }) => name),
+  onJudge: judge,
+  onDetails: (name) => details.open(name),
+});
+const facets = new Facets({ state, onFilter: askWith });
 const shownAnswer = new AnswerView({ state, results, options, shared });
 const search = new Search({
   onExpand: () => {
@@ -105,26 +118,35 @@ async function expand() {
     search.focus();
     return;
   }
-  // What is judged does not come back: seeds never do, the others are excluded. Those beyond the most that a
-  // query excludes are asked for in addition, and not shown.
-  const { exclude, beyond } = state.excluded();
-  const judged = new Set(state.seeds.map((seed) => seed.name));
-  const wanted = exclude.length ? { ...body, exclude: exclude.map(({ name }) => name) } : { ...body };
-  if (beyond) wanted.top_k = Math.max(body.top_k, Math.min(body.top_k + beyond, MOST_RESULTS));
+  const { exclude } = state.excluded();
   const own = (running = new AbortController());
   progress.start(options.stagesOf(body.method));
   byId("results").setAttribute("aria-busy", "true");
   try {
-    const answer = await api.expand(wanted, own.signal, (event, data) => progress.event(event, data));
+    const answer = await ask(body, own.signal, (event, data) => progress.event(event, data));
     if (own !== running) return;
-    const unjudged = answer.results.filter(({ name }) => !judged.has(name)).slice(0, body.top_k);
-    showAnswer({ ...answer, results: unjudged }, body);
+    showAnswer(answer, body);
     curation.set.keepQuestion(body);
   } catch (error) {
     if (own === running && !own.signal.aborted) showError(error, { ...seeds, exclude }, page);
   } finally {
     if (own === running) finished();
   }
+}
+
+/**
+ * Ask a query for what is not judged. Seeds never come back, and the others are excluded; those beyond the most that
+ * a query excludes are asked for in addition, and not shown.
+ */
+async function ask(body, signal = new AbortController().signal, onProgress = () => {}) {
+  const { exclude, beyond } = state.excluded();
+  const judged = new Set(state.seeds.map((seed) => seed.name));
+  const wanted = { ...body };
+  if (exclude.length) wanted.exclude = exclude.map(({ name }) => name);
+  if (beyond) wanted.top_k = Math.max(body.top_k, Math.min(body.top_k + beyond, MOST_RESULTS));
+  if (options.attributes.length) wanted.facets = true;
+  const answer = await api.expand(wanted, signal, onProgress);
+  return { ...answer, results: answer.results.filter(({ name }) => !judged.has(name)).slice(0, body.top_k) };
 }
 
 /** Put the page at rest; the focus goes on where what had it is gone. */
@@ -147,6 +169,8 @@ function showAnswer(answer, body) {
   const inList = byId("results").contains(document.activeElement);
   const elsewhere = document.activeElement && document.activeElement !== document.body && !inList;
   asked = body;
+  comparison.keep(answer, body);
+  facets.show(answer.facets ?? null);
   shownAnswer.show(answer);
   showChanged();
   if (!elsewhere || document.activeElement === byId("again")) results.focus();
@@ -213,6 +237,7 @@ const KEYS = {
   f: askShared,
   A: acceptAbove,
   l: () => reorder(byId("order").value === "best" ? "unsure" : "best"),
+  c: () => comparison.open(),
   m: () => results.answer && map.open(),
   n: () => curation.keep(),
   o: () => curation.choose(),
@@ -242,7 +267,11 @@ function acceptAbove() {
 /** Ask only for entities with the attributes that all accepted ones share. */
 function askShared() {
   if (byId("only-shared").disabled || !shared.values.size) return;
-  state.set({ filter: new Map([...state.options.filter, ...shared.values]) });
+  askWith(new Map([...state.options.filter, ...shared.values]));
+}
+
+function askWith(filter) {
+  state.set({ filter });
   expand();
 }
 
@@ -333,6 +362,7 @@ byId("show-keys").addEventListener("click", showKeys);
 byId("stop").addEventListener("click", stop);
 byId("again").addEventListener("click", expand);
 byId("show-map").addEventListener("click", () => map.open());
+byId("show-compare").addEventListener("click", () => comparison.open());
 byId("accept-above").addEventListener("click", acceptAbove);
 byId("order").addEventListener("change", (event) => reorder(event.target.value));
 for (const kind of ["csv", "json"]) {
