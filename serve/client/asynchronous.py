@@ -145,6 +145,17 @@ class AsyncClient:
         found: dict[str, Any] = await self._ask(calls.entity(given, sentences, neighbours, bundle))
         return found
 
+    async def set_agreement(self, set_id: str, curator: str = "", limit: int = 100) -> dict[str, Any]:
+        """Return how far the curators of a named set agree, where they do not, and what one has not judged.
+
+        Args:
+            set_id: as the list of sets has it.
+            curator: whose second opinion is wanted: ``to_judge`` is what she has not judged.
+            limit: disagreements, and entities to judge, at most.
+        """
+        found: dict[str, Any] = await self._ask(calls.set_agreement(set_id, curator, limit))
+        return found
+
     async def attributes(self) -> list[dict[str, Any]]:
         """Return what a query may filter by."""
         listed: list[dict[str, Any]] = await self._ask(calls.ATTRIBUTES)

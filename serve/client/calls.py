@@ -87,6 +87,13 @@ def entity(given: str | int, sentences: int, neighbours: int, bundle: str | None
     return Call("GET", f"/v1/bundles/{_segment(bundle or CURRENT)}/entities/{given}", params)
 
 
+def set_agreement(set_id: str, curator: str, limit: int) -> Call:
+    """Return the call for how far the curators of a set agree."""
+    return Call(
+        "GET", f"/v1/sets/{_segment(set_id)}/agreement", {"params": {"curator": curator, "limit": limit}}
+    )
+
+
 def _segment(text: str) -> str:
     """Return a text as one segment of a path; a name of dots alone would be a step to another path."""
     return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")

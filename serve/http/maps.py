@@ -22,6 +22,7 @@ from serve.http.openapi import answers, body
 from serve.http.requests import MapRequest, checked, numbers
 from serve.http.resolve import Arrival, GivenEntities
 from serve.http.responses import EntityMap
+from serve.http.rights import needs
 from serve.http.service import Service
 from serve.http.trace import Trace
 
@@ -42,6 +43,7 @@ def add_map(app: FastAPI, service: Service, access: Access) -> None:
         responses=answers(EntityMap, "the entities on a plane", 400, 404, 409, 422, 429, 503, 504),
         openapi_extra=body(MapRequest),
     )
+    @needs("read")
     async def map_entities(request: Request) -> Response:
         """Lay seeds and other entities on a plane by their vectors (PCA): what is alike lies near.
 

@@ -222,6 +222,58 @@ class SetExport(Shape):
     events: list[WrittenEvent]
 
 
+class CuratorShape(Shape):
+    """A curator: how many entities they judged, and how many of these somebody else did, too."""
+
+    name: str
+    judged: int
+    shared: int
+
+
+class SharedJudgements(Shape):
+    """The agreement of some curators on what all of them judged: Cohen's kappa of two, Fleiss' of more."""
+
+    curators: list[str]
+    judged: int
+    agreed: int
+    kappa: float = Field(description="1: they agree in all; 0: no more than chance brings")
+
+
+class OneJudgement(Shape):
+    """What a curator said last of an entity."""
+
+    by: str
+    accepted: bool
+    at: str
+    note: str
+    version: int = Field(description="of the event that says so")
+
+
+class Disagreement(Shape):
+    """An entity that some accept and others reject; `stands` is what it is in the set, "" neither."""
+
+    name: str
+    id: int | None
+    stands: Literal["accepted", "rejected", ""]
+    judgements: list[OneJudgement] = Field(description="oldest first")
+
+
+class SetAgreement(Shape):
+    """How far the curators of a set agree, by the last judgement of each; what was undone does not count."""
+
+    bundle: str
+    version: int
+    curators: list[CuratorShape]
+    unnamed: int = Field(description="judgements without a curator's name, which are left out")
+    shared: int = Field(description="entities that several curators judged")
+    agreed: int = Field(description="of these, those of which all say the same")
+    pairs: list[SharedJudgements] = Field(description="of the 12 curators who share most at most")
+    together: SharedJudgements | None = Field(description="of three or more who judged the same entities")
+    disagreements: list[Disagreement] = Field(description="last judged first")
+    to_judge: list[str] = Field(description="entities of the set that `curator` did not judge")
+    left_to_judge: int = Field(description="how many these are in all")
+
+
 class SetDeleted(Shape):
     """The set is gone."""
 

@@ -13,9 +13,11 @@ from serve.http.requests import checked
 from serve.http.rights import needs
 from serve.http.service import Service
 from serve.http.set_requests import (
+    MAX_CURATOR,
     ChangeSetRequest,
     CreateSetRequest,
     ImportSetRequest,
+    SetAgreement,
     SetChanged,
     SetDeleted,
     SetEvents,
@@ -87,6 +89,26 @@ def _add_reading(app: FastAPI, service: Service, access: Access, answering: SetS
         """Return a set with all its events, to be kept, or imported elsewhere."""
         spend(request, service, access, queries=0)
         return await respond(await answering.store("export", set_id), large=True)
+
+    @app.get(
+        "/v1/sets/{set_id}/agreement",
+        response_model=None,
+        responses=answers(SetAgreement, "how far curators agree", *READ_ERRORS),
+    )
+    @needs("read")
+    async def set_agreement(
+        request: Request,
+        set_id: SetId,
+        curator: Annotated[
+            str,
+            Query(max_length=MAX_CURATOR, description="who; where there are tokens, the token's name counts"),
+        ] = "",
+        limit: Listed = 100,
+    ) -> Response:
+        """Say how far the curators of a set agree, where they do not, and what one of them has not judged."""
+        trace = spend(request, service, access, queries=0)
+        found = await answering.agreement(set_id, trace.caller or curator, limit)
+        return await respond(found, large=True)
 
 
 def _add_changes(app: FastAPI, service: Service, access: Access, answering: SetService) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from engine.errors import UnknownEntityError
 from serve.graph.bundle_snapshot import BundleSnapshot
@@ -19,10 +18,10 @@ from serve.http.set_requests import (
     CreateSetRequest,
     ImportSetRequest,
     Judge,
-    WrittenEvent,
 )
 from serve.sets.access import Sets
-from serve.sets.events import Event, Json, replay
+from serve.sets.agreement import agreement
+from serve.sets.events import Event, Json, event_of, replay
 
 IMPORTER = 64
 """Characters of the name of who imports a set that stand in its events."""
@@ -84,6 +83,19 @@ class SetService:
         given = (asked.version, change.kind, content, by, asked.note, asked.id or "")
         return await store("append", set_id, *given)
 
+    async def agreement(self, set_id: str, curator: str, limit: int) -> Json:
+        """Return how far the curators of a set agree, with the ids that entities have now."""
+        whole = await self.store("export", set_id)
+        snapshot = self._service.snapshot
+
+        def told() -> Json:
+            found = agreement([event_of(one) for one in whole["events"]], curator, limit)
+            for one in found["disagreements"]:
+                one["id"] = snapshot.vocabulary.find(one["name"])
+            return {"bundle": snapshot.id, "version": whole["events"][-1]["version"], **found}
+
+        return await asyncio.to_thread(told)
+
     async def load(self, asked: ImportSetRequest, caller: str) -> Json:
         """Make a set of what an export holds.
 
@@ -96,7 +108,7 @@ class SetService:
             ProblemError: the events do not make what the rest says.
         """
         store = self.store
-        events = [_event(event) for event in asked.events]
+        events = [event_of(one.model_dump(exclude_unset=True)) for one in asked.events]
         if caller:
             events = [replace(event, by=_brought(event.by, caller)) for event in events]
         await asyncio.to_thread(_check_whole, asked, events)
@@ -184,11 +196,6 @@ def _brought(by: str, caller: str) -> str:
     if by.endswith(mark):
         return by
     return f"{by[: MAX_CURATOR - len(mark) - 1]} {mark}".strip()
-
-
-def _event(given: WrittenEvent) -> Event:
-    change: dict[str, Any] = given.change.model_dump(exclude_unset=True)
-    return Event(given.version, given.at, given.by, change.pop("kind"), change, given.note)
 
 
 def _check_whole(asked: ImportSetRequest, events: Sequence[Event]) -> None:

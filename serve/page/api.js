@@ -125,6 +125,7 @@ export const map = async (body, signal) => (await call("v1/map", { body, signal 
 export const sets = async () => (await get("v1/sets", { limit: 1000 })).sets;
 export const set = (id) => get(`v1/sets/${id}`);
 export const setEvents = (id, after = 0) => get(`v1/sets/${id}/events`, { after, limit: 1000 });
+export const setAgreement = (id, curator, limit) => get(`v1/sets/${id}/agreement`, { curator, limit });
 export const exportSet = (id) => get(`v1/sets/${id}/export`);
 export const createSet = async (given) => (await call("v1/sets", { body: given })).json();
 export const importSet = async (whole) => (await call("v1/sets/import", { body: whole })).json();

@@ -1,7 +1,7 @@
 // Two answers side by side: what both have, what one alone has, and how far places moved.
 
-import { singleKeys } from "./dialogs.js";
 import { bdi, byId, count, make } from "./dom.js";
+import { rowKeys, turnTo } from "./rows.js";
 
 const FIRST = [10, 50]; // of the best of either answer, how many are in both
 const KEPT = 8; // answers
@@ -37,15 +37,14 @@ const PARTS = {
  */
 export class Comparison {
   constructor({ state, ask, methods, onJudge, onDetails }) {
-    Object.assign(this, { state, ask, methods, onJudge, onDetails });
+    Object.assign(this, { state, ask, methods, onDetails });
     this.kept = []; // {answer, label}, the newest last
     this.part = "all";
     this.dialog = byId("compare");
     this.rows = byId("compare-rows");
     for (const side of ["left", "right"]) byId(`compare-${side}`).addEventListener("change", (event) => this.#chosen(side, event.target));
     for (const part of Object.keys(PARTS)) byId(`compare-show-${part}`).addEventListener("click", () => this.#only(part));
-    this.rows.addEventListener("keydown", (event) => this.#key(event));
-    this.rows.addEventListener("focusin", (event) => this.#turn(event.target.closest("tr")));
+    rowKeys(this.rows, { onJudge, onOpen: onDetails });
     state.listen(() => this.dialog.open && this.#marks());
   }
 
@@ -105,7 +104,7 @@ export class Comparison {
       ? "This is one answer twice: choose another one, or a method, on either side."
       : `${figures.join("; ") || "nothing to compare"}.`;
     this.rows.replaceChildren(...rows.filter(PARTS[this.part]).map((row) => this.#row(row)));
-    this.#turn(this.rows.firstElementChild);
+    turnTo(this.rows);
     this.#marks();
   }
 
@@ -142,29 +141,5 @@ export class Comparison {
       row.classList.toggle("rejected", side === "-");
       row.lastChild.textContent = { "+": "accepted", "-": "rejected" }[side] ?? "";
     }
-  }
-
-  /** One row is a stop of the Tab key. */
-  #turn(row) {
-    for (const other of this.rows.querySelectorAll("[tabindex='0']")) other.tabIndex = -1;
-    if (row) row.tabIndex = 0;
-  }
-
-  #key(event) {
-    const row = event.target.closest("tr");
-    if (!row || event.ctrlKey || event.metaKey || event.altKey) return;
-    const { name } = row.dataset;
-    const go = (other) => other?.focus();
-    const keys = { ArrowDown: () => go(row.nextElementSibling), ArrowUp: () => go(row.previousElementSibling), Enter: () => this.onDetails(name) };
-    const letters = {
-      j: keys.ArrowDown,
-      k: keys.ArrowUp,
-      a: () => this.onJudge(name, true),
-      r: () => this.onJudge(name, false),
-    };
-    const act = keys[event.key] ?? (singleKeys() ? letters[event.key] : undefined);
-    if (!act) return;
-    act();
-    event.preventDefault();
   }
 }

@@ -11,14 +11,16 @@ const NAMED = 5; // entities of an event that are named
 
 let curator = "";
 
-function storedCurator() {
+/** Who works here, as they said last. */
+export function storedCurator() {
   try {
     curator = localStorage.getItem(CURATOR) ?? curator;
   } catch {} // storage is closed to the page
   return curator;
 }
 
-function storeCurator(name) {
+/** Keep who works here, for this browser. */
+export function storeCurator(name) {
   curator = name;
   try {
     localStorage.setItem(CURATOR, name);
@@ -77,7 +79,7 @@ export class Curation {
     const about = this.set.about;
     byId("set-name").replaceChildren(about ? bdi(about.name) : "Not kept yet: only the address of this page holds it.");
     byId("set-name").classList.toggle("kept", Boolean(about));
-    for (const id of ["set-history", "set-close", "why-field"]) byId(id).hidden = !about;
+    for (const id of ["set-history", "set-agreement", "set-close", "why-field"]) byId(id).hidden = !about;
     byId("set-keep").hidden = Boolean(about);
     const { accepted, rejected } = about?.counts ?? {};
     const saved = this.set.pending ? "writing …" : "all is kept";

@@ -1,9 +1,10 @@
 // The page: puts its parts together, runs queries, and reads keys.
 
+import { Agreement } from "./agreement.js";
 import { AnswerView } from "./answer.js";
 import * as api from "./api.js";
 import { Comparison } from "./compare.js";
-import { Curation } from "./curation.js";
+import { Curation, storeCurator, storedCurator } from "./curation.js";
 import { askToken, describeEntity, showKeys, singleKeys } from "./dialogs.js";
 import { announce, byId, count, isComposing, make } from "./dom.js";
 import { Details } from "./details.js";
@@ -32,6 +33,12 @@ const map = new EntityMap({
   state,
   answer: () => results.answer,
   onJudge: judge,
+  onDetails: (name) => details.open(name),
+});
+const agreement = new Agreement({
+  set: curation.set,
+  who: storedCurator,
+  rename: storeCurator,
   onDetails: (name) => details.open(name),
 });
 const comparison = new Comparison({
@@ -242,6 +249,7 @@ const KEYS = {
   n: () => curation.keep(),
   o: () => curation.choose(),
   h: () => curation.history(),
+  g: () => agreement.open(),
   x: () => curation.saveAs("csv"),
   u: () => lists.undo(),
   U: () => lists.redo(),
@@ -361,6 +369,7 @@ byId("describe").addEventListener("click", () => describe(byId("search").value.t
 byId("show-keys").addEventListener("click", showKeys);
 byId("stop").addEventListener("click", stop);
 byId("again").addEventListener("click", expand);
+byId("set-agreement").addEventListener("click", () => agreement.open());
 byId("show-map").addEventListener("click", () => map.open());
 byId("show-compare").addEventListener("click", () => comparison.open());
 byId("accept-above").addEventListener("click", acceptAbove);

@@ -99,6 +99,14 @@ export class NamedSet {
     this.#show(await api.set(this.about.id));
   }
 
+  /** Judge an entity whatever the set says of it: a second opinion is kept beside the first. */
+  async judgeAnew(name, positive) {
+    await this.flush();
+    const [accept, reject] = positive ? [[name], []] : [[], [name]];
+    await this.#write({ kind: "judge", accept, reject, clear: [] }, this.note());
+    this.#show(await api.set(this.about.id));
+  }
+
   /** Keep what is asked, if it is another question. */
   async keepQuestion(question) {
     if (!this.isOpen || JSON.stringify(question) === JSON.stringify(this.about.question)) return;

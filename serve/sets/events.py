@@ -75,6 +75,12 @@ class SetState:
     members: dict[str, Member] = field(default_factory=dict)
 
 
+def event_of(told: Json) -> Event:
+    """Return an event from the form in which it is shown and exported, in which its change has its kind."""
+    change = dict(told["change"])
+    return Event(told["version"], told["at"], told["by"], change.pop("kind"), change, told["note"])
+
+
 def cancelled(events: Sequence[Event]) -> set[int]:
     """Return the versions of the events that later ones cancel."""
     found: set[int] = set()

@@ -13,15 +13,17 @@ import pytest
 
 from serve.client import AsyncClient, Client, ServiceError, asynchronous
 from serve.http.routes import create_app
+from serve.sets.access import LocalSets
 from tests.support.services import MakeService, running
 
 TOKEN = "open sesame"
 
 
 @pytest.fixture(scope="module")
-def url(make_service: MakeService) -> Iterator[str]:
+def url(make_service: MakeService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     tokens = {"me": hashlib.sha256(TOKEN.encode()).hexdigest()}
-    with running(create_app(make_service(tokens=tokens))) as address:
+    sets = LocalSets(tmp_path_factory.mktemp("sets") / "sets.sqlite")
+    with running(create_app(make_service(tokens=tokens), sets=sets)) as address:
         yield address
 
 
@@ -52,6 +54,14 @@ def test_what_is_awaited_is_what_the_other_client_returns(url: str) -> None:
                 assert await client.entity(7, neighbours=0) == other.entity(7, neighbours=0)
                 for name in ("attributes", "methods", "bundle", "ready"):
                     assert await getattr(client, name)() == getattr(other, name)()
+                mapped = await client.map_entities(["entity 1"], [2], [3], explain=True)
+                again = other.map_entities(["entity 1"], [2], [3], explain=True)
+                assert without_seconds(mapped) == without_seconds(again)
+                headers = {"authorization": f"Bearer {TOKEN}"}
+                made = httpx.post(f"{url}/v1/sets", json={"name": "a set"}, headers=headers).json()["id"]
+                agreed = await client.set_agreement(made, "ada", 5)
+                assert agreed == other.set_agreement(made, "ada", 5)
+                assert (agreed["version"], agreed["shared"], agreed["left_to_judge"]) == (1, 0, 0)
                 text = "We flew to [[Oslo]]."
                 assert (await client.type_text(text))["mentions"] == other.type_text(text)["mentions"]
                 streamed = [event async for event in client.stream([1], method="genexpan", top_k=3)]

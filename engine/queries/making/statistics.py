@@ -88,6 +88,26 @@ def fleiss_kappa(counts_IC: npt.NDArray[np.int64]) -> float:
     return 1.0 if chance == 1 else (float(agreement_I.mean()) - chance) / (1 - chance)
 
 
+def cohen_kappa(counts_CC: npt.NDArray[np.int64]) -> float:
+    """Return Cohen's kappa: agreement of two annotators, less what chance brings, as a part of what could be.
+
+    Chance is that each puts as many items into a category as they did, independently. 1 is full agreement,
+    also where both put all items into one category; 0 is no more than chance brings.
+
+    Args:
+        counts_CC: items by the category of either annotator, [categories, categories].
+
+    Raises:
+        ValueError: no item.
+    """
+    items = int(counts_CC.sum())
+    if not items:
+        raise ValueError("no item was judged by both")
+    agreement = float(np.trace(counts_CC)) / items
+    chance = float(counts_CC.sum(axis=0) @ counts_CC.sum(axis=1)) / items**2
+    return 1.0 if chance == 1 else (agreement - chance) / (1 - chance)
+
+
 def similarities(
     made: Sequence[UltraFineClass], vectors_ND: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:

@@ -67,6 +67,7 @@ WITH_INPUT = [
     ("GET", "/v1/sets/{set_id}"),
     ("GET", "/v1/sets/{set_id}/events"),
     ("POST", "/v1/sets/{set_id}/events"),
+    ("GET", "/v1/sets/{set_id}/agreement"),
     ("GET", "/v1/sets/{set_id}/export"),
     ("DELETE", "/v1/sets/{set_id}"),
 ]

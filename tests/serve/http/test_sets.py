@@ -188,3 +188,29 @@ def test_the_file_is_in_a_local_workspace_unless_it_is_said_otherwise(tmp_path: 
     assert sets_file(chosen) == tmp_path / "mine.sqlite"
     with pytest.raises(ValueError, match="no file of this machine"):
         of({"workspace": str(tmp_path), "sets": "s3://bucket/sets.sqlite"})
+
+
+def test_curators_see_how_far_they_agree_and_what_they_have_not_judged(sets_client: MakeSets) -> None:
+    client = sets_client()
+    made = created(client, by="ada")
+    first = {"kind": "judge", "accept": ["entity 1", "entity 2"], "reject": ["entity 3"]}
+    done = changed(client, made, first, by="ada")
+    changed(
+        client, done, {"kind": "judge", "accept": ["entity 1"], "reject": ["entity 2"]}, by="bob", note="no"
+    )
+    path = f"/v1/sets/{made['id']}/agreement"
+    found = client.get(path, params={"curator": "bob"}).json()
+    assert (found["version"], found["shared"], found["agreed"]) == (3, 2, 1)
+    assert found["to_judge"] == ["entity 3"]
+    (split,) = found["disagreements"]
+    assert (split["name"], split["id"], split["stands"]) == ("entity 2", 2, "rejected")
+    assert [(one["by"], one["note"]) for one in split["judgements"]] == [("ada", ""), ("bob", "no")]
+    (pair,) = found["pairs"]
+    assert (pair["judged"], pair["agreed"], pair["kappa"]) == (2, 1, 0)
+    assert client.get(f"/v1/sets/{'0' * 32}/agreement").status_code == 404
+    tokens = {"bob": hashlib.sha256(b"secret").hexdigest()}
+    by_token = sets_client(tokens=tokens)
+    by_token.headers["authorization"] = "Bearer secret"
+    assert by_token.get(path, params={"curator": "ada"}).json()["to_judge"] == ["entity 3"], (
+        "the token's name"
+    )

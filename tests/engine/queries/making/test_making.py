@@ -21,7 +21,14 @@ from engine.queries.making.definitions import (
     ultra_fine_classes,
 )
 from engine.queries.making.queries import SeedNumbers, draw_queries
-from engine.queries.making.statistics import fleiss_kappa, intersecting, overlap, similarities, summary
+from engine.queries.making.statistics import (
+    cohen_kappa,
+    fleiss_kappa,
+    intersecting,
+    overlap,
+    similarities,
+    summary,
+)
 
 VALUES = st.lists(st.sampled_from("xyz"), min_size=1, max_size=2, unique=True)
 ATTRIBUTES = st.fixed_dictionaries({}, optional={"a": VALUES, "b": VALUES, "c": VALUES, "d": st.just([])})
@@ -172,6 +179,17 @@ def test_agreement_by_hand() -> None:
     assert fleiss_kappa(np.array([[3], [3]])) == 1
     with pytest.raises(ValueError, match="as many annotators"):
         fleiss_kappa(np.array([[2, 0], [1, 0]]))
+
+
+def test_agreement_of_two() -> None:
+    """Fifty applications, 20 granted by both, 15 by neither: 0.4, as Wikipedia's page on the kappa has it."""
+    assert cohen_kappa(np.array([[20, 5], [10, 15]])) == pytest.approx(0.4)
+    assert cohen_kappa(np.array([[45, 15], [25, 15]])) == pytest.approx(0.1304, abs=5e-5)
+    assert cohen_kappa(np.array([[7, 0], [0, 3]])) == cohen_kappa(np.array([[7, 0], [0, 0]])) == 1
+    assert cohen_kappa(np.array([[0, 5], [5, 0]])) == -1
+    assert cohen_kappa(np.array([[5, 5], [0, 0]])) == 0
+    with pytest.raises(ValueError, match="no item"):
+        cohen_kappa(np.zeros((2, 2), np.int64))
 
 
 def test_classes_are_as_alike_as_their_mean_vectors() -> None:
