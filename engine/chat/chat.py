@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -60,13 +61,12 @@ class Chat:
     def connect(self) -> None:
         """Make ready what sends prompts, if any may be sent.
 
-        Done by the first prompt otherwise, from whose deadline it takes seconds: a library is imported.
-
-        Raises:
-            ChatError: the address, or the environment's proxy or certificates, cannot be used.
+        Done by the first prompt otherwise, from whose deadline it takes seconds: a library is imported. What
+        is wrong with the environment's proxy is no failure yet: each prompt says so, and other methods work.
         """
         if self.settings.url and not self.settings.replay:
-            self._opened()
+            with suppress(ChatError):
+                self._opened()
 
     def account(self) -> str:
         """Return how many requests, tokens and, with prices, how much money are counted beside the cache."""

@@ -53,6 +53,16 @@ def test_an_answer_is_kept_and_replayed_without_an_endpoint(
     assert (spent.requests, spent.prompt_tokens, spent.answer_tokens) == (1, 100, 50)
 
 
+def test_what_is_wrong_with_a_proxy_is_said_by_prompts_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://host:port")
+    chat = chat_of("https://host.example/v1", tmp_path)
+    chat.connect()
+    with pytest.raises(ChatError, match="check HTTP_PROXY"):
+        chat.ask(prompt())
+
+
 def test_of_two_workers_the_first_answer_stays(tmp_path: Path) -> None:
     with ChatServer(lambda asked: completion(f"{threading.get_ident()}")) as server:
         chats = [chat_of(server.url, tmp_path) for _ in range(4)]
