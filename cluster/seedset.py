@@ -81,6 +81,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "serve": Entry("serve.run", "Serve expansions and the web page over HTTP."),
         "bundles": Entry("serve.operations.bundles", "List a workspace's bundles, or choose the one served."),
         "token": Entry("serve.operations.token", "Make a bearer token for the service."),
+        "audit": Entry("serve.operations.audit", "Read who asked and changed what of the service."),
     },
     "Cluster": {
         "check-cluster": Entry("cluster.check", "Check a cluster file, and list the nodes connected."),

@@ -23,6 +23,7 @@ from engine.errors import UserError
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
+from serve.audit.host import AUDIT, AuditHost
 from serve.graph.deployments import ShardHost, StageHost
 from serve.graph.plan import DeploymentSpec, Plan, plan, served_methods, with_gpus
 from serve.ingress import Ingress
@@ -98,23 +99,22 @@ def assemble(prepared: Prepared) -> Application:
         **_life(settings),
         ray_actor_options={"num_cpus": INGRESS_CPUS},
     )(serve.ingress()(Ingress))
-    sets = _sets(settings)
-    return ingress.bind(settings, bundle_id, prepared.methods, laid_out, shards | stages, sets)
-
-
-def _sets(settings: ServeSettings) -> Application | None:
-    """Return the deployment that has the file of named sets open: one replica, as one process writes it."""
     path = sets_file(settings)
-    if path is None:
-        return None
+    sets = None if path is None else _on_head(SETS, SetsHost, settings, str(path))
+    audit = None if settings.audit is None else _on_head(AUDIT, AuditHost, settings, settings)
+    return ingress.bind(settings, bundle_id, prepared.methods, laid_out, shards | stages, sets, audit)
+
+
+def _on_head(name: str, host: type, settings: ServeSettings, *arguments: Any) -> Application:
+    """Return a deployment that has a file of the head's disk open: one replica, as one process writes it."""
     deployment = serve.deployment(
-        name=SETS,
+        name=name,
         num_replicas=1,
         max_ongoing_requests=AT_ONCE,
         ray_actor_options=dict(ON_HEAD),
         **_life(settings),
-    )(SetsHost)
-    return deployment.bind(str(path))
+    )(host)
+    return deployment.bind(*arguments)
 
 
 def _gpus() -> float:

@@ -14,6 +14,8 @@ from engine.errors import UserError
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle, current_id
 from engine.storage.workspace import Workspace
+from serve.audit.host import HandleAudit
+from serve.audit.recorder import Recorder
 from serve.graph.admission import Admission
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.bundle_watcher import BundleWatcher, check_stages
@@ -45,6 +47,7 @@ class Ingress:
         plan: of the deployments behind it.
         handles: their handles, by name; those that hold parts of the index among them.
         sets: the deployment that keeps named sets, if one does.
+        audit: the deployment that keeps the audit log, if one does.
     """
 
     def __init__(
@@ -55,12 +58,14 @@ class Ingress:
         plan: Plan,
         handles: Mapping[str, DeploymentHandle],
         sets: DeploymentHandle | None = None,
+        audit: DeploymentHandle | None = None,
     ) -> None:
         configure_logs()
         configure_tracing(settings.trace_endpoint, type(self).__name__)
         self._settings, self._methods, self._plan, self._handles = settings, methods, plan, dict(handles)
         self._workspace = Workspace.open(settings.workspace)
         self._sets = None if sets is None else HandleSets(sets)
+        self._recorder = None if audit is None else Recorder(HandleAudit(audit))
         metrics = Metrics()
         admission = Admission(settings.max_queued, settings.max_wait_s)
         dispatch = HandleDispatch(plan, handles, admission, metrics)
@@ -68,24 +73,34 @@ class Ingress:
         snapshot = self._first_snapshot(bundle_id)
         metrics.serving(snapshot.manifest)
         self._service = Service(settings, snapshot, dispatch, metrics, self._ready, counted)
-        self._watcher = BundleWatcher(self._service, metrics, self._current, self._snapshot, self._prepare)
+        self._watcher = BundleWatcher(
+            self._service, metrics, self._current, self._snapshot, self._prepare, self._noted
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        app = create_app(self._service, sets=self._sets)
+        app = create_app(self._service, sets=self._sets, recorder=self._recorder)
         app.router.lifespan_context = self._lifespan
         return app
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Follow the current bundle while the replica runs, unless the settings name one."""
-        if self._settings.bundle is not None:
-            yield
-            return
-        watching = asyncio.create_task(self._watcher.watch(self._settings.bundle_poll_interval_s))
+        """Follow the current bundle while the replica runs, unless the settings name one; send the audit."""
+        beside = []
+        if self._settings.bundle is None:
+            beside.append(asyncio.create_task(self._watcher.watch(self._settings.bundle_poll_interval_s)))
+        if self._recorder is not None:
+            beside.append(asyncio.create_task(self._recorder.run()))
         try:
             yield
         finally:
-            watching.cancel()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    def _noted(self, bundle: str, before: str) -> None:
+        """Note in the audit log that another bundle is served."""
+        if self._recorder is not None:
+            self._recorder.record({"event": "served", "bundle": bundle, "before": before})
 
     def _first_snapshot(self, bundle_id: str) -> BundleSnapshot:
         """Open the current bundle, or the one that was deployed where that cannot be served."""

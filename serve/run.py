@@ -58,7 +58,7 @@ SERVE_HEADINGS = {
         "max_body_bytes",
     ),
     "Address": ("allowed_hosts", "allowed_origins", "token_file"),
-    "Watching": ("trace_endpoint",),
+    "Watching": ("trace_endpoint", "audit", "audit_file_bytes", "audit_files"),
     "Limits of a caller": ("max_queries", "max_top_k", "rate_per_minute", "burst"),
 }
 """Headings of the options, and the fields of the application's settings under each."""
@@ -84,6 +84,8 @@ class RunSettings(CommandSettings):
         """Return the options that the service asked for does without, and why."""
         of = self.application
         found = {} if of.rate_per_minute else {"burst": "without --rate-per-minute"}
+        if of.audit is None:
+            found |= dict.fromkeys(("audit_file_bytes", "audit_files"), "without --audit")
         return found if of.bundle is None else found | {"bundle_poll_interval_s": "beside --bundle"}
 
 

@@ -242,6 +242,21 @@ class ServeSettings(BaseModel):
         description="Keep named sets in this SQLite file, on a local disk of the cluster's head; none keeps "
         "no sets.  [default: sets/sets.sqlite in the workspace, where that is local]",
     )
+    audit: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Write who asked, curated and published what to this file, a JSON object a line, on a "
+        "local disk of the cluster's head.  [default: it is not written]",
+    )
+    audit_file_bytes: int = Field(
+        default=64 << 20, ge=1 << 16, description="Begin a new file of the audit log at this size."
+    )
+    audit_files: int = Field(
+        default=8,
+        ge=0,
+        le=1000,
+        description="Keep this many full files of the audit log; older ones are deleted.",
+    )
     tokens: Annotated[dict[str, Token], Secret()] = Field(
         default={},
         description="Bearer tokens by a name for logs and sets: the sha256 and the rights (read, curate or "
@@ -268,11 +283,11 @@ class ServeSettings(BaseModel):
             return tuple(part.strip() for part in given.split(",") if part.strip())
         return given
 
-    @field_validator("sets")
+    @field_validator("sets", "audit")
     @classmethod
     def _is_local(cls, given: str | None) -> str | None:
         if given is not None and "://" in given:
-            raise ValueError(f"{given!r} is no file of this machine: SQLite needs a local disk")
+            raise ValueError(f"{given!r} is no file of this machine: it needs a local disk")
         return given
 
     @field_validator("allowed_hosts")

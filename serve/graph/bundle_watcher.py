@@ -48,6 +48,7 @@ class BundleWatcher:
         current: returns the id of the current bundle; blocking.
         open_snapshot: opens a bundle by its id for the ingress, all files checked; blocking.
         prepare: see :data:`Prepare`.
+        noted: told of each change: the bundle that is served, and the one before.
     """
 
     def __init__(
@@ -57,9 +58,11 @@ class BundleWatcher:
         current: Callable[[], str],
         open_snapshot: Callable[[str], BundleSnapshot],
         prepare: Prepare,
+        noted: Callable[[str, str], None] = lambda bundle, before: None,
     ) -> None:
         self._service, self._metrics = service, metrics
         self._current, self._open_snapshot, self._prepare = current, open_snapshot, prepare
+        self._noted = noted
         self._refused_at = 0.0
 
     async def watch(self, every_s: float) -> None:
@@ -101,6 +104,7 @@ class BundleWatcher:
         self._metrics.serving(snapshot.manifest)
         self._metrics.bundle_changed("served")
         log_event("bundle served", bundle=wanted, before=before)
+        self._noted(wanted, before)
 
 
 def check_stages(bundle: Bundle, plan: Plan) -> None:

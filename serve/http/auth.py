@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from serve.http.errors import Problem, ProblemError
 from serve.http.rights import includes
-from serve.settings import RIGHTS, Right, ServeSettings
+from serve.settings import Right, ServeSettings
 
 EVERYBODY = ""
 """The caller where no tokens are configured: all share one rate."""
@@ -40,15 +40,11 @@ class Access:
         self._burst, self._clock = settings.burst, clock
         self._levels = dict.fromkeys([EVERYBODY, *self._tokens], (float(settings.burst), clock()))
 
-    def caller(self, authorization: bytes | None, needed: Right = RIGHTS[0]) -> str:
+    def caller(self, authorization: bytes | None) -> str:
         """Return the name of the token in an ``Authorization`` header.
 
-        Args:
-            authorization: the header.
-            needed: the right that the token must have; without tokens everybody has all.
-
         Raises:
-            ProblemError: tokens are wanted, and this is none of them (401), or it lacks the right (403).
+            ProblemError: tokens are wanted, and this is none of them (401).
         """
         if not self._tokens:
             return EVERYBODY
@@ -62,13 +58,17 @@ class Access:
             if any(not 0x20 <= byte <= 0x7E for byte in token):
                 message += "; this one holds a sign that is none of ASCII's visible ones: copy it again"
             raise ProblemError(Problem("unauthorized", message, 401))
-        # One token may stand under two names: the first of them counts, as for the rate.
-        caller = found[0]
-        if not includes(self._rights[caller], needed):
-            held = self._rights[caller]
+        return found[0]  # a token that stands under two names is the first
+
+    def check(self, caller: str, needed: Right) -> None:
+        """Check that a caller's token has a right. Without tokens everybody has all.
+
+        Raises:
+            ProblemError: it lacks it (403).
+        """
+        if self._tokens and not includes(held := self._rights[caller], needed):
             message = f"this needs a token with the right {needed!r}; that of {caller!r} has {held!r}"
             raise ProblemError(Problem("forbidden", message, 403))
-        return caller
 
     def spend(self, caller: str, queries: int) -> None:
         """Take queries off a caller's account, which fills at the rate, up to the burst.

@@ -35,7 +35,15 @@ async def decoded(request: Request) -> Any:
     if kind != JSON:
         raise invalid(f"the body must come with `content-type: {JSON}`")
     given = await request.body()
-    return decode(given) if len(given) < LARGE_BODY else await asyncio.to_thread(decode, given)
+    found = decode(given) if len(given) < LARGE_BODY else await asyncio.to_thread(decode, given)
+    note_asked(request, found, len(given))
+    return found
+
+
+def note_asked(request: Request, asked: Any, size: int) -> None:
+    """Note what a request's body holds, for the audit log; it must not be changed any more."""
+    trace: Trace = request.state.trace
+    trace.asked, trace.asked_bytes = asked, size
 
 
 def spend(request: Request, service: Service, access: Access, queries: int = 1) -> Trace:

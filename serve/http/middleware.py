@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from opentelemetry.trace import Span
 from starlette.responses import RedirectResponse, Response
@@ -51,10 +51,22 @@ def answer(problem: Problem) -> Response:
 
 
 class RequestLogMiddleware:
-    """A layer that gives each request an id, counts and logs it; an exception becomes a plain 500."""
+    """A layer that gives each request an id, counts and logs it; an exception becomes a plain 500.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    Args:
+        app: the application.
+        metrics: count it.
+        noted: takes what the audit log needs, if there is one: the request, what is known of it, the status
+            and the seconds.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        noted: Callable[[Scope, Trace, int, float], None] | None = None,
+    ) -> None:
+        self._app, self._metrics, self._noted = app, metrics, noted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -102,6 +114,8 @@ class RequestLogMiddleware:
             degraded=trace.degraded,
         )
         self._metrics.answered(route, status, trace.method, seconds)
+        if self._noted is not None:
+            self._noted(scope, trace, status, seconds)
         log_event(
             "request",
             level=logging.WARNING if status >= 500 else logging.INFO,
@@ -197,22 +211,24 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        needed = self._needed(scope) if scope["type"] == "http" else None
+        route = route_of(scope, self._routes) if scope["type"] == "http" else None
+        needed = _needed(route) if scope["type"] == "http" else None
         if needed is not None:
+            trace: Trace = scope["state"]["trace"]
+            trace.needed, trace.route = needed, route
             try:
-                header = next(iter(header_values(scope, b"authorization")), None)
-                caller = self._access.caller(header, needed)
+                trace.caller = self._access.caller(next(iter(header_values(scope, b"authorization")), None))
+                self._access.check(trace.caller, needed)
             except ProblemError as error:
                 await answer(error.problem)(scope, receive, send)
                 return
-            scope["state"]["trace"].caller = caller
         await self._app(scope, receive, send)
 
-    def _needed(self, scope: Scope) -> Right | None:
-        """Return the right that a request needs; None: it needs no token."""
-        route = route_of(scope, self._routes)
-        needed = RIGHTS[0] if route is None else right_of(route)
-        return None if needed == OPEN else needed
+
+def _needed(route: BaseRoute | None) -> Right | None:
+    """Return the right that a request to a route, or to none, needs; None: it needs no token."""
+    needed = RIGHTS[0] if route is None else right_of(route)
+    return None if needed == OPEN else needed
 
 
 class PrefixMiddleware:

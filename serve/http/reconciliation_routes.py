@@ -13,7 +13,7 @@ from fastapi import FastAPI, Query, Request, Response
 from engine.queries.fields import Name
 from serve.http.auth import Access
 from serve.http.errors import SHOWN, ProblemError, invalid
-from serve.http.exchange import respond, spend
+from serve.http.exchange import note_asked, respond, spend
 from serve.http.middleware import POLICY
 from serve.http.openapi import FOREIGN_CLIENTS, answers, content
 from serve.http.reconciliation import SUGGESTED, Reconciliation, manifest
@@ -100,6 +100,7 @@ def _add_matching(app: FastAPI, service: Service, access: Access) -> None:
             raise invalid(f"the body must come with `content-type: {FORM}`")
         try:
             text = (await request.body()).decode("utf-8")
+            note_asked(request, text, len(text))
             given = parse_qs(text, errors="strict", max_num_fields=MAX_FIELDS)
         except ValueError:
             raise invalid(f"the body is no form in UTF-8 of up to {MAX_FIELDS} fields") from None

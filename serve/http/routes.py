@@ -5,14 +5,18 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Callable
+from functools import partial
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import Scope
 
 from engine.errors import UserError
+from serve.audit.recorder import Recorder
+from serve.http.audit_routes import add_audit, entry_of
 from serve.http.auth import Access
 from serve.http.entity_routes import add_entities
 from serve.http.errors import SHOWN, Problem, invalid, invalid_fields, problem_of
@@ -56,6 +60,7 @@ from serve.http.service import FEW_QUERIES, MANY_RESULTS, Service
 from serve.http.set_routes import add_sets
 from serve.http.sse import EventStream
 from serve.http.static import INDEX, PageFiles
+from serve.http.trace import Trace
 from serve.http.typing import marked_text, type_text
 from serve.sets.access import Sets
 from serve.telemetry.logs import log_withheld
@@ -67,7 +72,10 @@ QUERY_ERRORS = (400, 404, 409, 422, 429, 503, 504)
 
 
 def create_app(
-    service: Service, clock: Callable[[], float] = time.monotonic, sets: Sets | None = None
+    service: Service,
+    clock: Callable[[], float] = time.monotonic,
+    sets: Sets | None = None,
+    recorder: Recorder | None = None,
 ) -> FastAPI:
     """Return the application: routes, JSON errors, tokens, limits, the page.
 
@@ -75,6 +83,7 @@ def create_app(
         service: what answers.
         clock: by which the rates of callers are kept; monotonic, in seconds.
         sets: the store of named sets, if one is kept.
+        recorder: takes what is asked, for the audit log, if one is kept.
     """
     # No docs pages: their scripts come from a CDN, and nothing here needs the network.
     given = [Depends(check_parameters)]
@@ -93,6 +102,7 @@ def create_app(
     add_exports(app, service, access)
     add_reconciliation(app, service, access)
     add_sets(app, service, access, sets)
+    add_audit(app, service, access, None if recorder is None else recorder.audit)
     _add_listings(app, service)
     _add_state(app, service)
     _add_errors(app)
@@ -131,10 +141,17 @@ def create_app(
             allow_headers=["authorization", "content-type", "x-request-id"],
             expose_headers=["x-request-id", "retry-after", "etag", "x-degraded"],
         )
-    app.add_middleware(RequestLogMiddleware, metrics=metrics)
+    noted = None if recorder is None else partial(_record, recorder)
+    app.add_middleware(RequestLogMiddleware, metrics=metrics, noted=noted)
     app.add_middleware(ProblemDetailsMiddleware)
     app.add_middleware(HeadMethodMiddleware)  # added last, so it is outermost
     return app
+
+
+def _record(recorder: Recorder, scope: Scope, trace: Trace, status: int, seconds: float) -> None:
+    entry = entry_of(scope, trace, status, seconds)
+    if entry is not None:
+        recorder.record(entry, trace.asked_bytes)
 
 
 def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass
@@ -11,6 +12,13 @@ class Trace:
 
     request_id: str = ""
     caller: str = ""
+    needed: str = ""
+    """The right that the route needs; empty: none."""
+    route: Any = None
+    """The route that the request goes to, also where it is refused before it comes there."""
+    asked: Any = None
+    """The body, decoded: for the audit log."""
+    asked_bytes: int = 0
     method: str = ""
     bundle: str = ""
     queries: int = 0

@@ -10,8 +10,10 @@ import pytest
 from engine import methods
 from engine.corpus.importing import source
 from engine.storage.bundle import Bundle
+from serve.audit.recorder import LocalAudit, Recorder
 from serve.http.routes import create_app
 from serve.sets.access import LocalSets
+from serve.settings import ServeSettings
 from tests.support.bundles import method_bundle
 from tests.support.documents import ROOT, write_titled
 from tests.support.services import open_snapshot, running, service_maker
@@ -35,8 +37,10 @@ def countries(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def url(countries: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a service over the countries."""
     service = service_maker(open_snapshot(countries), countries)()
-    sets = LocalSets(tmp_path_factory.mktemp("sets") / "sets.sqlite")
-    with running(create_app(service, sets=sets)) as address:
+    folder = tmp_path_factory.mktemp("kept")
+    sets = LocalSets(folder / "sets.sqlite")
+    audit = LocalAudit(ServeSettings(workspace="w", audit=str(folder / "audit.jsonl")))
+    with running(create_app(service, sets=sets, recorder=Recorder(audit))) as address:
         yield address
 
 

@@ -66,7 +66,8 @@ def served(
     request: pytest.FixtureRequest, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("served") / "log"
-    with server(bundle.folder.parent.parent, log, *GRAPHS[request.param], *SETTINGS) as running:
+    audit = [f"--audit={log.parent / 'audit.jsonl'}"] if request.param == "fused" else []
+    with server(bundle.folder.parent.parent, log, *GRAPHS[request.param], *SETTINGS, *audit) as running:
         yield running
         if request.param == "fused":
             stop_under_load(running)
@@ -256,7 +257,7 @@ def test_progress_comes_while_stages_pass_and_the_answer_last(url: str, bundle: 
 
 
 @on_fused_alone
-def test_a_set_is_kept_by_one_deployment_and_its_errors_come_through(url: str, bundle: Bundle) -> None:
+def test_a_set_and_the_audit_log_are_kept_each_by_one_deployment(url: str, bundle: Bundle) -> None:
     first, second = bundle.vocabulary.names[:2]
     made = httpx.post(f"{url}/v1/sets", json={"name": "a set"}).json()
     path = f"{url}/v1/sets/{made['id']}"
@@ -267,6 +268,13 @@ def test_a_set_is_kept_by_one_deployment_and_its_errors_come_through(url: str, b
     assert httpx.get(path).json()["accepted"][0]["name"] == first
     assert (bundle.folder.parent.parent / "sets" / "sets.sqlite").exists()
     assert httpx.get(f"{url}/v1/sets/{'0' * 32}").json()["error"]["code"] == "unknown_set"
+    end, written = time.monotonic() + 20, list[dict[str, Any]]()
+    while len(written) < 3:  # it is not waited for by what is asked
+        assert time.monotonic() < end
+        written = httpx.get(f"{url}/v1/audit?event=curated").json()["entries"]
+        time.sleep(0.1)
+    assert [one["status"] for one in written] == [409, 200, 200]
+    assert written[0]["body"] == change
 
 
 @on_fused_alone

@@ -61,6 +61,7 @@ WITH_INPUT = [
     ("GET", "/v1/images/{entity}/{n}"),
     ("POST", "/v1/expand/export"),
     ("POST", "/v1/entities/export"),
+    ("GET", "/v1/audit"),
     ("GET", "/v1/sets"),
     ("POST", "/v1/sets"),
     ("POST", "/v1/sets/import"),
