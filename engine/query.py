@@ -49,13 +49,13 @@ class NewEntity:
     """A seed that the vocabulary does not hold: its name, and sentences that mention it.
 
     ``vectors`` are its unit vectors by view, float32 [D] each, once they were made of the sentences, and
-    ``hubness`` is its hubness by view, where that was asked for.
+    ``hubness`` is its hubness by view; None: it is not asked for.
     """
 
     name: str
     sentences: tuple[str, ...]
     vectors: Mapping[str, Scores] = field(default_factory=dict)
-    hubness: Mapping[str, float] = field(default_factory=dict)
+    hubness: Mapping[str, float] | None = None
 
 
 Attributes = tuple[Having, ...]

@@ -26,12 +26,13 @@ from engine.storage.workspace import Workspace
 from serve.audit.host import AUDIT, AuditHost
 from serve.graph.deployments import ShardHost, StageHost
 from serve.graph.plan import DeploymentSpec, Plan, plan, served_methods, with_gpus
+from serve.graph.store_host import ON_HEAD
 from serve.ingress import Ingress
 from serve.operations.deploy_file import read_settings, settings_of
 from serve.operations.running import INGRESS
 from serve.operations.token_file import with_tokens
 from serve.sets.access import sets_file
-from serve.sets.host import ON_HEAD, SETS, SetsHost
+from serve.sets.host import SETS, SetsHost
 from serve.settings import ServeSettings
 from serve.telemetry.tracing import check_exporter
 

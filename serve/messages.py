@@ -80,6 +80,7 @@ class Task:
         expansions: what has been found so far.
         request_id: of the HTTP request, for the logs.
         trace: where its spans belong (:mod:`serve.telemetry.tracing`); empty where nothing is traced.
+        overlay: the version of the overlay that must be in the answer, or a later one; 0: there is none.
     """
 
     bundle: str
@@ -87,6 +88,7 @@ class Task:
     expansions: Sequence[Expansion]
     request_id: str = ""
     trace: Mapping[str, str] = field(default_factory=dict)
+    overlay: int = 0
 
 
 @dataclass(frozen=True)

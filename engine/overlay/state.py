@@ -79,7 +79,7 @@ class OverlayState:
 
     def hubness(self, view: str) -> Scores:
         """Return their hubness in a view, [n]; 0 where it is not known."""
-        own = (one.encoded.hubness.get(view, 0.0) for one in self.added.values())
+        own = ((one.encoded.hubness or {}).get(view, 0.0) for one in self.added.values())
         return np.fromiter(own, np.float32, len(self.added))
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from engine.corpus.inputs.format import InputSettings
-from engine.query import Expansion
-from engine.retrieval.index import SearchResult, Vectors, index_file, unit, views_of
+from engine.overlay.state import count_entities
+from engine.query import Expansion, NewEntity
+from engine.retrieval.index import SearchResult, Vectors, hubness_file, index_file, unit, views_of
 from engine.retrieval.opening import bundle_index
 from engine.stages.base import Stage, Worker
 from engine.storage.bundle import Bundle
@@ -24,6 +25,8 @@ MASK = "mask"
 
 class EncodeNewEntities(Stage):
     """Give the new entities of a query a vector in every view; the other queries pass untouched.
+
+    Those that have vectors keep them. Hubness is measured where a new entity asks for it.
 
     In the mask view it is made as the index makes its own: the unit mean of the mask representations, with
     ``[MASK]`` for the name in each of its sentences (RetExpan, equation 2).
@@ -76,7 +79,8 @@ class EncodeNewEntities(Stage):
                 return expansions
             mask_ED = unit(np.stack([encoder.vector(query, entity) for query, entity in asked]))
             placed = iter(self._placed(bundle, mask_ED))
-            return [_with_vectors(e, placed) if e.query.unencoded else e for e in expansions]
+            encoded = [_with_vectors(e, placed) if e.query.unencoded else e for e in expansions]
+            return [_with_hubness(bundle, e) for e in encoded]
 
         return run
 
@@ -99,6 +103,32 @@ def _with_vectors(expansion: Expansion, placed: Iterator[dict[str, Vectors]]) ->
     """Return the expansion with the next vectors in its new entities."""
     new = tuple(e if e.vectors else replace(e, vectors=next(placed)) for e in expansion.query.new)
     return replace(expansion, query=replace(expansion.query, new=new))
+
+
+def _with_hubness(bundle: Bundle, expansion: Expansion) -> Expansion:
+    """Return the expansion with the hubness of the new entities of which it is asked for."""
+    new = expansion.query.new
+    if all(entity.hubness is None for entity in new):
+        return expansion
+    measured = tuple(e if e.hubness is None else replace(e, hubness=_hubness(bundle, e)) for e in new)
+    return replace(expansion, query=replace(expansion.query, new=measured))
+
+
+def _hubness(bundle: Bundle, entity: NewEntity) -> dict[str, float]:
+    """Return an entity's mean cosine to its nearest ones of the bundle, in each view that has hubness.
+
+    All of the bundle are looked at; of a large one its own hubness is estimated from a sample.
+    """
+    from engine.retrieval.views import NEIGHBOURS  # with torch, which a description does without
+
+    neighbours = min(NEIGHBOURS, max(count_entities(bundle.path("entities.parquet")) // 4, 1))
+    found = {}
+    for view, vector in entity.vectors.items():
+        if hubness_file(view) in bundle.manifest.files and vector.any():
+            mean = vector.astype(np.float64)[None]
+            (near,) = bundle_index(bundle, view).search(mean, neighbours, [()], exact=True)
+            found[view] = float(near.products.mean())
+    return found
 
 
 def _among(found: SearchResult, vectors_ND: Vectors) -> Vectors:

@@ -10,6 +10,8 @@ from typing import Any
 from engine.catalogue import Catalogue, open_catalogue, open_types
 from engine.entity_types import TYPES, EntityTypes
 from engine.errors import BundleError
+from engine.overlay.state import OverlayLayer, OverlayState, overlay_of
+from engine.overlay.vocabulary import OverlaidVocabulary
 from engine.stages.base import Pipeline
 from engine.stages.type_mentions import LABELS, open_labels
 from engine.storage.bundle import Bundle, Manifest
@@ -31,6 +33,7 @@ class BundleSnapshot:
         routes: names of the routes that a dispatch takes: methods, with and without explanations.
         bundle: its files, some of which are read while it is served.
         unavailable: why other methods are not served, by name.
+        layer: the overlay over the bundle, which vocabulary and catalogue show; None: it has none.
     """
 
     manifest: Manifest
@@ -41,6 +44,7 @@ class BundleSnapshot:
     routes: frozenset[str]
     bundle: Bundle
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    layer: OverlayLayer | None = None
 
     @classmethod
     def open(
@@ -51,15 +55,17 @@ class BundleSnapshot:
         unavailable: Mapping[str, str] | None = None,
     ) -> BundleSnapshot:
         """Return the snapshot of a bundle, its tables built now, not under the first request."""
+        layer, names = overlay_of(bundle), bundle.vocabulary
         opened = cls(
             bundle.manifest,
-            bundle.vocabulary,
+            names if layer is None else OverlaidVocabulary(names, layer),
             open_catalogue(bundle),
             methods,
             default_method(methods),
             frozenset(routes),
             bundle,
             unavailable or {},
+            layer,
         )
         opened.vocabulary.prepare()
         _ = opened.attributes, opened.types
@@ -80,14 +86,29 @@ class BundleSnapshot:
             return state_of(error)
         return "ok"
 
-    @cached_property
+    @property
+    def overlay(self) -> OverlayState:
+        """The newest state of the overlay; an empty one where the bundle has none."""
+        return OverlayState() if self.layer is None else self.layer.state
+
+    @property
     def attributes(self) -> dict[str, Any]:
         """The JSON object of the attributes that a query can filter by."""
-        listed = [
-            {"name": name, "values": [value._asdict() for value in values], "more": more}
-            for name, values, more in self.catalogue.attributes()
-        ]
-        return {"attributes": listed}
+        version = self.overlay.version
+        if (known := self._listed.get(version)) is None:
+            listed = [
+                {"name": name, "values": [value._asdict() for value in values], "more": more}
+                for name, values, more in self.catalogue.attributes()
+            ]
+            known = {"attributes": listed}
+            self._listed.clear()
+            self._listed[version] = known
+        return known
+
+    @cached_property
+    def _listed(self) -> dict[int, dict[str, Any]]:
+        """The attributes by the version of the overlay: the last one alone is kept."""
+        return {}
 
     @cached_property
     def types(self) -> EntityTypes | None:

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from engine.errors import BundleError, UserError
 from engine.models import device
+from engine.overlay.state import lay_over
 from engine.retrieval.index import index_file, views_of
 from engine.retrieval.shards import IndexShard, ShardedIndex
 from engine.storage.bundle import Bundle, current_id
@@ -20,10 +21,15 @@ from serve.graph.bundle_cache import BundleCache
 from serve.graph.dispatch import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOST
 from serve.graph.plan import DeploymentSpec
 from serve.graph.runner import Job, OpenedBundle, StageRunner
+from serve.graph.store_host import StoreHandle
 from serve.messages import Progress, Reply, Task
+from serve.overlay.follower import OverlayFollower
 from serve.settings import ServeSettings
 from serve.telemetry.logs import configure_logs, log_event
 from serve.telemetry.tracing import configure_tracing
+
+OVERLAY_STORE = "the overlay"
+"""What is said to be out of reach where its store is."""
 
 STAGE_GRACE_S = 0.1
 """Seconds past the deadline in which a stage may still return what it has."""
@@ -83,6 +89,7 @@ class StageHost(Host):
 
     Args:
         shards: handles of the deployments that hold the vectors, if they are spread.
+        overlay: the handle of the deployment that keeps the overlay, if one does.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
@@ -91,8 +98,10 @@ class StageHost(Host):
         bundle_id: str,
         spec: DeploymentSpec,
         shards: Sequence[DeploymentHandle] = (),
+        overlay: DeploymentHandle | None = None,
     ) -> None:
         self._settings, self._spec, self._shards = settings, spec, shards
+        self._overlay = None if overlay is None else StoreHandle(overlay, OVERLAY_STORE)
         device.grant(gpu=bool(spec.settings.num_gpus))
         self._bundles = BundleCache(self._open)
         self._loop = asyncio.get_running_loop()
@@ -108,7 +117,7 @@ class StageHost(Host):
 
     async def run(self, task: Task) -> Reply:
         """Return the task's outcomes after its chain of stages, or as they are at its deadline."""
-        job = Job(task, await self._opened(task.bundle))
+        job = Job(task, await self._up_to_date(task))
         await self._until_done(job)
         return job.reply()
 
@@ -120,7 +129,7 @@ class StageHost(Host):
         def report(progress: Progress) -> None:
             loop.call_soon_threadsafe(happened.put_nowait, progress)
 
-        job = Job(task, await self._opened(task.bundle), report)
+        job = Job(task, await self._up_to_date(task), report)
         waiting = asyncio.ensure_future(self._until_done(job))
         waiting.add_done_callback(lambda _: happened.put_nowait(None))
         try:
@@ -131,6 +140,18 @@ class StageHost(Host):
         finally:
             job.dropped = True
             waiting.cancel()
+
+    async def _up_to_date(self, task: Task) -> OpenedBundle:
+        """Return the bundle that a task asks, with the overlay that its caller knows.
+
+        Raises:
+            BundleError: it cannot be opened.
+            UnavailableError: the overlay's store does not answer.
+        """
+        opened: OpenedBundle = await self._opened(task.bundle)
+        if task.overlay and opened.follower:
+            await opened.follower.at_least(task.overlay)
+        return opened
 
     async def _until_done(self, job: Job) -> None:
         """Wait for a job, at most to its deadline. A caller that went away ends it."""
@@ -148,7 +169,10 @@ class StageHost(Host):
             for view in views_of(bundle.manifest):
                 shards = RemoteShards(self._shards, self._loop, bundle_id, view)
                 bundle.provide(index_file(view), ShardedIndex.connect(shards, len(self._shards)))
-        return OpenedBundle.open(bundle, self._spec.stages)
+        follower = None
+        if self._overlay is not None:
+            follower = OverlayFollower(self._overlay, bundle_id, lay_over(bundle))
+        return OpenedBundle.open(bundle, self._spec.stages, follower)
 
 
 class ShardHost(Host):

@@ -24,6 +24,7 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from engine.query import Deadline, Expansion
+from engine.stages.overlay import UNRANKED
 from serve.errors import OverloadedError, UnavailableError
 from serve.graph.admission import Admission
 from serve.graph.plan import DeploymentCall, Plan
@@ -61,7 +62,15 @@ class _Tries:
 
 
 class HandleDispatch:
-    """A :class:`serve.messages.Dispatch` over Serve handles: sends tasks again where a replica dies."""
+    """A :class:`serve.messages.Dispatch` over Serve handles: sends tasks again where a replica dies.
+
+    Args:
+        plan: of the deployments.
+        handles: of these, by name.
+        admission: refuses what would wait too long.
+        metrics: counts.
+        overlay: returns the version of a bundle's overlay that answers must hold.
+    """
 
     def __init__(
         self,
@@ -69,8 +78,9 @@ class HandleDispatch:
         handles: Mapping[str, DeploymentHandle],
         admission: Admission,
         metrics: Metrics,
+        overlay: Callable[[str], int] = lambda bundle: 0,
     ) -> None:
-        self._plan, self._handles = plan, handles
+        self._plan, self._handles, self._overlay = plan, handles, overlay
         # A handle whose calls stream; its type cannot say so.
         self._streams: dict[str, Any] = {n: handle.options(stream=True) for n, handle in handles.items()}
         self._admission, self._metrics = admission, metrics
@@ -92,9 +102,10 @@ class HandleDispatch:
         """Yield the progress of a query, and its outcome last (:class:`serve.messages.Dispatch`)."""
         with self._admission.admit(route, 1) as answered:
             outcome: Outcome = expansion
-            for call in self._plan.calls(route, bool(expansion.query.new)):
+            for call in self._plan.calls(route, bool(expansion.query.unencoded)):
                 # No span of the call: a stream may be closed in another context than it began in.
-                task = Task(bundle, call[1], [expansion], request_id, current_trace())
+                version, trace = self._overlay(bundle), current_trace()
+                task = Task(bundle, call[1], [expansion], request_id, trace, version)
                 async with aclosing(self._follow(call, task)) as happening:
                     async for one in happening:
                         if isinstance(one, Reply):
@@ -113,12 +124,12 @@ class HandleDispatch:
     ) -> list[Outcome]:
         """Send expansions from deployment to deployment; one that failed goes no further."""
         outcomes: list[Outcome] = list(expansions)
-        with_new = any(e.query.new for e in expansions)
+        with_new = any(e.query.unencoded for e in expansions)
         for call in self._plan.calls(route, with_new):
             alive = {place: o for place, o in enumerate(outcomes) if isinstance(o, Expansion)}
             if not alive:
                 break
-            task = Task(bundle, call[1], list(alive.values()), request_id)
+            task = Task(bundle, call[1], list(alive.values()), request_id, overlay=self._overlay(bundle))
             reply = await self._ask(call, task)
             self._observe(reply)
             for (place, sent), outcome in zip(alive.items(), reply.outcomes, strict=True):
@@ -223,6 +234,6 @@ def _full(name: str) -> OverloadedError:
 
 def _account(outcomes: Sequence[Outcome], answered: Callable[[int, float], None]) -> None:
     """Report to admission what whole answers took; those that a deadline cut short are no evidence."""
-    whole = [o for o in outcomes if isinstance(o, Expansion) and not o.degraded]
+    whole = [o for o in outcomes if isinstance(o, Expansion) and all(UNRANKED in d for d in o.degraded)]
     if whole:
         answered(len(whole), sum(sum(e.seconds.values()) for e in whole))

@@ -37,6 +37,8 @@ MAP = "!map"
 """The route that explains and lays out the entities that it is given."""
 MENTIONS = "!mentions"
 """The route that types mentions."""
+ENCODE = "!encode"
+"""The route that does nothing but encode the new entities of a query."""
 
 SHARD_CPUS = 1.0
 
@@ -121,6 +123,7 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
     encode_new = EncodeNewEntities()
     can_encode = not missing_requirements(bundle, [encode_new])
     extra = (encode_new,) if can_encode else ()
+    routes |= {ENCODE: ()} if can_encode else {}
     stages = list(dict.fromkeys([*itertools.chain.from_iterable(routes.values()), *extra]))
     ref_of = _stage_refs(stages, settings.fused)
     groups: dict[str, list[Stage]] = {}

@@ -32,6 +32,7 @@ from engine.stages.overlay import taken_by
 from engine.storage.bundle import Bundle
 from serve.errors import RetryLaterError, code_of, unwrapped
 from serve.messages import Failure, Outcome, Progress, Reply, RoundDone, StageDone, StageStats, Task
+from serve.overlay.follower import OverlayFollower
 from serve.telemetry.logs import log_event, log_withheld
 from serve.telemetry.tracing import stage_spans
 
@@ -51,20 +52,23 @@ DECAY = 0.8
 
 @dataclass(frozen=True, eq=False)
 class OpenedBundle:
-    """The stages of one bundle, opened."""
+    """The stages of one bundle, opened; and what brings its overlay up to a version, if it has one."""
 
     bundle: Bundle
     stages: Sequence[Stage]
     workers: Sequence[Worker]
+    follower: OverlayFollower | None = None
 
     @classmethod
-    def open(cls, bundle: Bundle, stages: Sequence[Stage]) -> OpenedBundle:
+    def open(
+        cls, bundle: Bundle, stages: Sequence[Stage], follower: OverlayFollower | None = None
+    ) -> OpenedBundle:
         """Open every stage.
 
         Raises:
             BundleError: the bundle lacks what one needs.
         """
-        return cls(bundle, stages, [stage.open(bundle) for stage in stages])
+        return cls(bundle, stages, [stage.open(bundle) for stage in stages], follower)
 
 
 @dataclass(eq=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -11,6 +9,7 @@ from engine.storage.workspace import Workspace
 from serve.sets.events import Json
 from serve.sets.store import SetStore
 from serve.settings import NO_SETS, ServeSettings
+from serve.stores import LocalStore
 
 Operation = Literal["create", "load", "append", "delete", "listing", "read", "events", "export"]
 """What can be asked of a store: its methods."""
@@ -29,27 +28,11 @@ class Sets(Protocol):
         ...
 
 
-class LocalSets:
+class LocalSets(LocalStore[SetStore]):
     """A store in this process, opened at the first call."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._opening = path, asyncio.Lock()
-        self._store: SetStore | None = None
-
-    async def open(self) -> None:
-        """Open the file now.
-
-        Raises:
-            StorageError: it cannot be opened.
-        """
-        async with self._opening:
-            self._store = self._store or await asyncio.to_thread(SetStore, self._path)
-
-    async def __call__(self, operation: Operation, *given: Any) -> Json:
-        """Do an operation in a thread (:class:`Sets`)."""
-        await self.open()
-        done: Callable[..., Json | None] = getattr(self._store, operation)
-        return await asyncio.to_thread(done, *given) or {}
+        super().__init__(SetStore, path)
 
 
 def sets_file(settings: ServeSettings) -> Path | None:

@@ -1,8 +1,7 @@
 """Store named sets in one SQLite file: events, and beside them what they make of each set.
 
-Every change is one transaction of :mod:`serve.sets.file`: a process that is killed leaves an event whole or
-not at all. A change names the version that it saw; SQLite lets one write at a time, so that of two that saw
-the same version one is refused.
+A change names the version that it saw; SQLite lets one write at a time, so that of two that saw the same
+version one is refused.
 """
 
 from __future__ import annotations
@@ -18,12 +17,34 @@ from typing import Any
 from engine.text.spelling import look_key
 from serve.sets.errors import SetChangeError, SetConflictError, SetExistsError, UnknownSetError
 from serve.sets.events import ASK, CREATE, JUDGE, RENAME, UNDO, Event, Json, judged, members_of
-from serve.sets.file import FORMAT, SetFile
+from serve.stores import SqliteFile
 
 MAX_SETS = 10_000
 MAX_MEMBERS = 100_000
 MAX_EVENTS = 200_000
 """Limits of a file, and of one set."""
+
+FORMAT = 1
+"""Version of what an export holds."""
+
+TABLES = """
+CREATE TABLE sets (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, look TEXT NOT NULL UNIQUE, version INTEGER NOT NULL,
+    question TEXT NOT NULL, accepted INTEGER NOT NULL, rejected INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE events (
+    set_id TEXT NOT NULL REFERENCES sets ON DELETE CASCADE, version INTEGER NOT NULL, at TEXT NOT NULL,
+    by TEXT NOT NULL, kind TEXT NOT NULL, content TEXT NOT NULL, note TEXT NOT NULL, key TEXT NOT NULL,
+    target INTEGER, undone INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (set_id, version)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX event_keys ON events (set_id, key) WHERE key != '';
+CREATE INDEX event_kinds ON events (set_id, kind, undone, version);
+CREATE TABLE members (
+    set_id TEXT NOT NULL REFERENCES sets ON DELETE CASCADE, name TEXT NOT NULL, accepted INTEGER NOT NULL,
+    entity INTEGER, bundle TEXT NOT NULL, event INTEGER NOT NULL, place INTEGER NOT NULL,
+    PRIMARY KEY (set_id, name)
+) WITHOUT ROWID;
+"""
 
 SELECT_EVENTS = "SELECT version, at, by, kind, content, note, key, undone FROM events WHERE set_id = ? "
 
@@ -33,7 +54,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-class SetStore:
+class SetStore(SqliteFile):
     """The sets of one file; may be used from several threads.
 
     Args:
@@ -44,13 +65,11 @@ class SetStore:
         StorageError: it cannot be opened, or is of a newer version.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], str] = now) -> None:
-        self._file, self._clock = SetFile(path), clock
-        self._db = self._file.connection
+    TABLES, WHAT, OPTION = TABLES, "sets", "--sets"
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    def __init__(self, path: Path, clock: Callable[[], str] = now) -> None:
+        self._clock = clock
+        super().__init__(path)
 
     def create(self, name: str, question: Json | None, by: str, note: str = "") -> Json:
         """Make an empty set and return it.
@@ -71,7 +90,7 @@ class SetStore:
         if not events:
             raise SetChangeError("events: none, and the first creates the set")
         set_id = uuid.uuid4().hex
-        with self._file.writing():
+        with self._writing():
             (many,) = self._db.execute("SELECT COUNT(*) FROM sets").fetchone()
             if many >= MAX_SETS:
                 raise SetChangeError(f"there are {many} sets, the most that are kept; delete one")
@@ -94,7 +113,7 @@ class SetStore:
         Raises:
             UnknownSetError, SetConflictError, SetExistsError, SetChangeError: nothing was written.
         """
-        with self._file.writing():
+        with self._writing():
             row = self._db.execute("SELECT version FROM sets WHERE id = ?", (set_id,)).fetchone()
             if row is None:
                 raise UnknownSetError(set_id)
@@ -221,7 +240,7 @@ class SetStore:
         Raises:
             UnknownSetError, SetConflictError
         """
-        with self._file.writing():
+        with self._writing():
             row = self._db.execute("SELECT version FROM sets WHERE id = ?", (set_id,)).fetchone()
             if row is None:
                 raise UnknownSetError(set_id)
@@ -231,7 +250,7 @@ class SetStore:
 
     def listing(self, offset: int, limit: int) -> Json:
         """Return sets without their members, last changed first, and whether there are more."""
-        with self._file.reading():
+        with self._reading():
             rows = self._db.execute(
                 "SELECT id FROM sets JOIN events ON set_id = id AND events.version = sets.version "
                 "ORDER BY at DESC, id LIMIT ? OFFSET ?",
@@ -278,7 +297,7 @@ class SetStore:
         Raises:
             UnknownSetError
         """
-        with self._file.reading():
+        with self._reading():
             found = self._summary(set_id)
             (question,) = self._db.execute("SELECT question FROM sets WHERE id = ?", (set_id,)).fetchone()
             rows = self._db.execute(
@@ -300,7 +319,7 @@ class SetStore:
         Raises:
             UnknownSetError
         """
-        with self._file.reading():
+        with self._reading():
             version = self._summary(set_id)["version"]
             rows = self._db.execute(
                 SELECT_EVENTS + "AND version > ? ORDER BY version LIMIT ?", (set_id, after, limit + 1)
@@ -315,7 +334,7 @@ class SetStore:
             UnknownSetError
         """
         whole = self.read(set_id)
-        with self._file.reading(), closing(self._db.cursor()) as cursor:
+        with self._reading(), closing(self._db.cursor()) as cursor:
             rows = cursor.execute(
                 SELECT_EVENTS + "AND version <= ? ORDER BY version", (set_id, whole["version"])
             ).fetchall()

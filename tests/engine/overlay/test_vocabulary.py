@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.overlay.state import AddedEntity, OverlayState
+from engine.overlay.state import AddedEntity, OverlayLayer, OverlayState
 from engine.overlay.vocabulary import OverlaidVocabulary
 from engine.query import NewEntity
 from engine.vocabulary import Vocabulary
@@ -23,7 +23,7 @@ def overlaid() -> OverlaidVocabulary:
         len(NAMES) + place: AddedEntity(NewEntity(name, ("x",)), tuple(aliases))
         for place, (name, aliases) in enumerate(zip(NEW, NEW_ALIASES, strict=True))
     }
-    return OverlaidVocabulary(base, OverlayState(3, added, DELETED))
+    return OverlaidVocabulary(base, OverlayLayer(len(NAMES), OverlayState(3, added, DELETED)))
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_better_kind_of_match_comes_first_wherever_it_is(overlaid: OverlaidVoc
 def test_an_id_between_is_none(overlaid: OverlaidVocabulary) -> None:
     base = Vocabulary(NAMES, ALIASES)
     state = OverlayState(1, {8: AddedEntity(NewEntity("Late", ("x",)))})
-    late = OverlaidVocabulary(base, state)
+    late = OverlaidVocabulary(base, OverlayLayer(len(NAMES), state))
 
     assert [late.find(one) for one in (7, 8, "Late")] == [None, 8, 8]
     assert list(late.ids()) == [*range(6), 8]
