@@ -26,11 +26,12 @@ from engine.storage.workspace import Workspace
 from serve.audit.host import AUDIT, AuditHost
 from serve.graph.deployments import ShardHost, StageHost
 from serve.graph.plan import DeploymentSpec, Plan, plan, served_methods, with_gpus
-from serve.graph.store_host import ON_HEAD
+from serve.graph.store_host import ON_HEAD, StoreHost
 from serve.ingress import Ingress
 from serve.operations.deploy_file import read_settings, settings_of
 from serve.operations.running import INGRESS
 from serve.operations.token_file import with_tokens
+from serve.overlay.store import OVERLAY, OverlayStore, overlay_file
 from serve.sets.access import sets_file
 from serve.sets.host import SETS, SetsHost
 from serve.settings import ServeSettings
@@ -88,9 +89,12 @@ def assemble(prepared: Prepared) -> Application:
     shards = {
         u.name: _bound(ShardHost, u, settings, bundle_id, u) for u in deployments if u.shard is not None
     }
-    held = list(shards.values())
+    held, laid = list(shards.values()), overlay_file(settings)
+    overlay = None if laid is None else _on_head(OVERLAY, StoreHost, settings, OverlayStore, str(laid))
     stages = {
-        u.name: _bound(StageHost, u, settings, bundle_id, u, held) for u in deployments if u.shard is None
+        u.name: _bound(StageHost, u, settings, bundle_id, u, held, overlay)
+        for u in deployments
+        if u.shard is None
     }
     ingress = serve.deployment(
         name=INGRESS,
@@ -103,7 +107,8 @@ def assemble(prepared: Prepared) -> Application:
     path = sets_file(settings)
     sets = None if path is None else _on_head(SETS, SetsHost, settings, str(path))
     audit = None if settings.audit is None else _on_head(AUDIT, AuditHost, settings, settings)
-    return ingress.bind(settings, bundle_id, prepared.methods, laid_out, shards | stages, sets, audit)
+    hosts = shards | stages
+    return ingress.bind(settings, bundle_id, prepared.methods, laid_out, hosts, sets, audit, overlay)
 
 
 def _on_head(name: str, host: type, settings: ServeSettings, *arguments: Any) -> Application:

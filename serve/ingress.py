@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from engine.errors import UserError
+from engine.overlay.state import lay_over
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle, current_id
 from engine.storage.workspace import Workspace
@@ -19,19 +23,24 @@ from serve.audit.recorder import Recorder
 from serve.graph.admission import Admission
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.bundle_watcher import BundleWatcher, check_stages
-from serve.graph.deployments import first_bundle
+from serve.graph.deployments import OVERLAY_STORE, first_bundle
 from serve.graph.dispatch import LOST, HandleDispatch
 from serve.graph.plan import Plan, unavailable_methods
+from serve.graph.store_host import StoreHandle
+from serve.http.overlay_service import OverlayService
 from serve.http.routes import create_app
 from serve.http.service import Service
 from serve.sets.host import HandleSets
 from serve.settings import ServeSettings
-from serve.telemetry.logs import configure_logs
+from serve.telemetry.logs import configure_logs, log_event
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import configure_tracing
 
 PING_S = 3.0
 """Seconds for a stage to answer a ping."""
+
+OVERLAY_S = 15.0
+"""Seconds for the overlay's store to answer a replica that begins; it serves without after that."""
 
 PREPARE_S = 1800.0
 """Seconds for all replicas to open a bundle, from a slow bucket too."""
@@ -48,6 +57,7 @@ class Ingress:
         handles: their handles, by name; those that hold parts of the index among them.
         sets: the deployment that keeps named sets, if one does.
         audit: the deployment that keeps the audit log, if one does.
+        overlay: the deployment that keeps added and deleted entities, if one does.
     """
 
     def __init__(
@@ -59,6 +69,7 @@ class Ingress:
         handles: Mapping[str, DeploymentHandle],
         sets: DeploymentHandle | None = None,
         audit: DeploymentHandle | None = None,
+        overlay: DeploymentHandle | None = None,
     ) -> None:
         configure_logs()
         configure_tracing(settings.trace_endpoint, type(self).__name__)
@@ -68,24 +79,31 @@ class Ingress:
         self._recorder = None if audit is None else Recorder(HandleAudit(audit))
         metrics = Metrics()
         admission = Admission(settings.max_queued, settings.max_wait_s)
-        dispatch = HandleDispatch(plan, handles, admission, metrics)
+        ask = None if overlay is None else StoreHandle(overlay, OVERLAY_STORE)
+        dispatch = HandleDispatch(plan, handles, admission, metrics, self._overlay_version)
+        self._lays_over = ask is not None
+        self._opened: dict[str, BundleSnapshot] = {}
         counted = self._counted if settings.ingress_replicas > 1 else None
         snapshot = self._first_snapshot(bundle_id)
         metrics.serving(snapshot.manifest)
         self._service = Service(settings, snapshot, dispatch, metrics, self._ready, counted)
+        self._overlay = OverlayService(self._service, ask, self._tell)
         self._watcher = BundleWatcher(
             self._service, metrics, self._current, self._snapshot, self._prepare, self._noted
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        app = create_app(self._service, sets=self._sets, recorder=self._recorder)
+        app = create_app(self._service, sets=self._sets, recorder=self._recorder, overlay=self._overlay)
         app.router.lifespan_context = self._lifespan
         return app
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Follow the current bundle while the replica runs, unless the settings name one; send the audit."""
+        """Follow bundle and overlay while the replica runs, unless the settings forbid; send the audit."""
         beside = []
+        if self._lays_over:
+            await self._begin_overlay()
+            beside.append(asyncio.create_task(self._overlay.watch()))
         if self._settings.bundle is None:
             beside.append(asyncio.create_task(self._watcher.watch(self._settings.bundle_poll_interval_s)))
         if self._recorder is not None:
@@ -102,6 +120,33 @@ class Ingress:
         if self._recorder is not None:
             self._recorder.record({"event": "served", "bundle": bundle, "before": before})
 
+    async def _begin_overlay(self) -> None:
+        """Read the overlay before the first request, so that no answer has what was deleted."""
+        end = time.monotonic() + OVERLAY_S
+        while True:
+            try:
+                await self._overlay.follow_of(self._service.snapshot)
+                return
+            except UserError as error:
+                if time.monotonic() > end:
+                    log_event("the overlay cannot be read", level=logging.ERROR, reason=str(error))
+                    return
+                await asyncio.sleep(0.5)
+
+    async def follow_overlay(self, version: int) -> None:
+        """Answer by at least this version of the overlay from now on."""
+        await self._overlay.follow(version)
+
+    def _overlay_version(self, bundle_id: str) -> int:
+        return self._overlay.version(bundle_id)
+
+    async def _tell(self, version: int) -> int:
+        """Make all replicas of the ingress answer by a version; return how many did not say that they do."""
+        if self._settings.ingress_replicas == 1:
+            return 0
+        answers = await self._broadcast("follow_overlay", version)
+        return sum(isinstance(answer, Exception) for answer in answers)
+
     def _first_snapshot(self, bundle_id: str) -> BundleSnapshot:
         """Open the current bundle, or the one that was deployed where that cannot be served."""
         try:
@@ -116,7 +161,11 @@ class Ingress:
         bundle = Bundle.open(self._workspace, bundle_id)
         check_stages(bundle, self._plan)
         others = unavailable_methods(bundle, self._methods)
-        return BundleSnapshot.open(bundle, self._methods, self._plan.routes, others)
+        if self._lays_over:
+            lay_over(bundle)
+        opened = BundleSnapshot.open(bundle, self._methods, self._plan.routes, others)
+        self._opened = {bundle_id: opened}
+        return opened
 
     async def drain(self) -> int:
         """Refuse new requests from now on; return how many are under way."""
@@ -128,12 +177,15 @@ class Ingress:
 
     async def _counted(self) -> list[bytes]:
         """Return what every replica of the ingress counts; one that is just dying is left out."""
+        answers = await self._broadcast("metrics_text")
+        return [answer for answer in answers if isinstance(answer, bytes)]
+
+    async def _broadcast(self, method: str, *given: Any) -> list[Any]:
+        """Ask every replica of the ingress; what one does not answer is an exception."""
         context = serve.get_replica_context()
         handle = serve.get_deployment_handle(context.deployment, context.app_name)
-        answers = await handle.broadcast("metrics_text").results_async(
-            timeout_s=PING_S, return_exceptions=True
-        )
-        return [answer for answer in answers if isinstance(answer, bytes)]
+        asked = handle.broadcast(method, *given)
+        return list(await asked.results_async(timeout_s=PING_S, return_exceptions=True))
 
     async def _prepare(self, bundle_id: str) -> dict[str, str]:
         """Make every replica of every deployment open a bundle; parts of the index first."""
@@ -143,6 +195,9 @@ class Ingress:
         for names in (shards, stages):
             answers = await asyncio.gather(*(self._everywhere(name, bundle_id) for name in names))
             found |= dict(zip(names, answers, strict=True))
+        if not any(found.values()) and (opened := self._opened.get(bundle_id)):
+            # What was added since then is to be in the first answer from this bundle.
+            await self._overlay.settle(opened)
         return found
 
     async def _everywhere(self, name: str, bundle_id: str) -> str:

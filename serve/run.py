@@ -39,7 +39,7 @@ EXAMPLES = """
 """
 
 SERVE_HEADINGS = {
-    "What is served": ("workspace", "bundle", "methods", "set", "bundle_poll_interval_s", "sets"),
+    "What is served": ("workspace", "bundle", "methods", "set", "bundle_poll_interval_s", "sets", "overlay"),
     "Deployments": (
         "fused",
         "replicas",

@@ -19,8 +19,8 @@ NAME = "seedset"
 HOST, PORT = "127.0.0.1", 8000
 """Address and port of the proxy by default: this machine alone."""
 
-NO_SETS = "none"
-"""In the place of a file of sets: none are kept."""
+NONE = "none"
+"""In the place of a file of named sets, or of an overlay: none is kept."""
 
 HOST_NAME = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[?[0-9A-Fa-f:.]+\]?")
 ORIGIN = re.compile(r"\*|https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)(:\d{1,5})?")
@@ -257,6 +257,13 @@ class ServeSettings(BaseModel):
         le=1000,
         description="Keep this many full files of the audit log; older ones are deleted.",
     )
+    overlay: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Keep entities that are added and deleted without a new bundle in this SQLite file, on a "
+        "local disk of the cluster's head; none refuses such changes.  [default: overlay/overlay.sqlite in "
+        "the workspace, where that is local]",
+    )
     tokens: Annotated[dict[str, Token], Secret()] = Field(
         default={},
         description="Bearer tokens by a name for logs and sets: the sha256 and the rights (read, curate or "
@@ -283,7 +290,7 @@ class ServeSettings(BaseModel):
             return tuple(part.strip() for part in given.split(",") if part.strip())
         return given
 
-    @field_validator("sets", "audit")
+    @field_validator("sets", "audit", "overlay")
     @classmethod
     def _is_local(cls, given: str | None) -> str | None:
         if given is not None and "://" in given:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from engine.errors import StorageError
+from engine.storage.workspace import Workspace
+from serve.settings import NONE
 
 Json = dict[str, Any]
 S = TypeVar("S")
@@ -111,6 +113,23 @@ class SqliteFile:
                     self._db.execute("ROLLBACK")
             except sqlite3.Error as error:
                 raise StorageError(f"{self._path}: {self.WHAT} cannot be read ({error})") from None
+
+
+def local_file(given: str | None, workspace: str, default: str) -> Path | None:
+    """Return the file of a store; None where none is kept: it is said so, or the workspace is a bucket.
+
+    Args:
+        given: the setting: a path, :data:`NONE`, or nothing.
+        workspace: folder or prefix.
+        default: the file's place in it.
+    """
+    if given == NONE:
+        return None
+    if given is not None:
+        return Path(given).absolute()
+    if workspace.startswith("s3://"):
+        return None
+    return Path(Workspace.open(workspace).root.path).absolute() / default
 
 
 class LocalStore(Generic[S]):

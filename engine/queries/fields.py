@@ -336,3 +336,10 @@ class NewSeeds:
             raise NewSeedError(f"{field}: the new entity {seed.name!r} is given twice", [])
         self._new[key] = NewEntity(name, tuple(map(nfc, seed.sentences)))
         return -len(self._new)
+
+    def take_encoded(self, entity: NewEntity) -> int:
+        """Return the id of a new entity that was encoded before; the same where it was met before."""
+        key = look_key(entity.name)
+        if key not in self._new:
+            self._new[key] = entity
+        return -1 - list(self._new).index(key)

@@ -33,3 +33,16 @@ def taken_by(stage: Stage, expansion: Expansion, layer: OverlayLayer | None) -> 
 
 UNRANKED = "does not rank entities that were added since the bundle was made"
 """What ``degraded`` says of a stage that knows the bundle's entities alone; their number follows."""
+
+
+def without_gone(expansion: Expansion, layer: OverlayLayer | None) -> Expansion:
+    """Return an expansion without what was deleted while it was made, or was added after it was asked."""
+    if layer is None:
+        return expansion
+    ids, state = expansion.ranking.ids, layer.state
+    there = np.where(ids < layer.first, ~np.isin(ids, state.deleted), state.places(ids) >= 0)
+    return (
+        expansion
+        if there.all()
+        else replace(expansion, ranking=expansion.ranking.take(np.flatnonzero(there)))
+    )

@@ -259,12 +259,14 @@ def answer_of(
     bundle: str,
     explanations: Mapping[int, dict[str, Any]] | None = None,
     facets: Facets | None = None,
+    overlay: int = 0,
 ) -> dict[str, Any]:
     """Return the JSON object of an answered query; numbers that are none (NaN) become null.
 
     Args:
         explanations: by entity, if they were asked for.
         facets: likewise.
+        overlay: version of the overlay; 0: there is none.
     """
     ranking = expansion.ranking
     columns = {name: numbers(column.tolist()) for name, column in ranking.evidence.items()}
@@ -294,6 +296,7 @@ def answer_of(
         "reasoning": dict(expansion.reasoning),
         "counts": dict(expansion.counts),
         **({} if facets is None else {"facets": facets}),
+        **({"overlay": overlay} if overlay else {}),
     }
 
 

@@ -128,6 +128,7 @@ def _resolved(
         exclude=given.ids(request.exclude, "exclude"),
         selection=request.selection,
         weights=given.weights,
+        deleted=(*snapshot.overlay.deleted, *given.added),
         context=given.pairs(request.context),
     )
     if why := unsuited(snapshot.methods[method].stages, query):
@@ -161,9 +162,15 @@ class GivenEntities:
     """
 
     def __init__(self, snapshot: BundleSnapshot, may_suggest: Callable[[], bool]) -> None:
-        self._vocabulary, self._may_suggest = snapshot.vocabulary, may_suggest
+        self._vocabulary, self._overlay, self._may_suggest = (
+            snapshot.vocabulary,
+            snapshot.overlay,
+            may_suggest,
+        )
         self._new = NewSeeds(snapshot.vocabulary)
-        self._sides = SeedSides(self._id)
+        self._sides = SeedSides(self._seed)
+        self.added: list[int] = []
+        """Ids of seeds that an overlay has added: stages take them as new entities, with their vectors."""
 
     @property
     def weights(self) -> tuple[tuple[int, float], ...]:
@@ -192,10 +199,20 @@ class GivenEntities:
             raise invalid("positive: give at least one positive seed, or a negative one", "positive")
         for place, entity in enumerate(negative):
             if entity in positive:
-                name = self._vocabulary.names[entity]
+                names = self._vocabulary.names
+                name = names[entity] if entity >= 0 else self._new.entities[-1 - entity].name
                 message = f"{name!r} is a positive and a negative seed at once"
                 raise ProblemError(Problem("query", message, QueryError.status, f"negative.{place}"))
         return positive, negative, self._new.entities
+
+    def _seed(self, seed: str | int | NewSeed, field: str) -> int:
+        """Return the id of a seed; of one that an overlay has added, that of a new entity."""
+        known = self._id(seed, field)
+        added = self._overlay.added.get(known)
+        if added is None:
+            return known
+        self.added.append(known)
+        return self._new.take_encoded(added.encoded)
 
     def _id(self, seed: str | int | NewSeed, field: str) -> int:
         if isinstance(seed, NewSeed):

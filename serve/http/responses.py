@@ -37,6 +37,7 @@ Code = Literal[
     "set_exists",
     "set_conflict",
     "set_change",
+    "overlay_limit",
     "not_found",
     "not_available",
     "method_not_allowed",
@@ -188,6 +189,10 @@ class EntityMap(Shape):
         description="share of how the vectors differ (variance) that the plane shows; null: they do not"
     )
     seconds: float
+    overlay: int | SkipJsonSchema[None] = Field(
+        default=None,
+        description="version of what was added or deleted since the bundle was made, if anything",
+    )
 
 
 class FailedQuery(Shape):

@@ -36,6 +36,8 @@ from serve.http.middleware import (
     answer,
 )
 from serve.http.openapi import FOREIGN_CLIENTS, answers, body, content, document, event_schema
+from serve.http.overlay_routes import add_overlay
+from serve.http.overlay_service import OverlayService
 from serve.http.reconciliation_routes import add_reconciliation
 from serve.http.representations import EntityTagMiddleware, ProblemDetailsMiddleware
 from serve.http.requests import (
@@ -76,6 +78,7 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     sets: Sets | None = None,
     recorder: Recorder | None = None,
+    overlay: OverlayService | None = None,
 ) -> FastAPI:
     """Return the application: routes, JSON errors, tokens, limits, the page.
 
@@ -84,6 +87,7 @@ def create_app(
         clock: by which the rates of callers are kept; monotonic, in seconds.
         sets: the store of named sets, if one is kept.
         recorder: takes what is asked, for the audit log, if one is kept.
+        overlay: what adds and deletes entities, if that is done.
     """
     # No docs pages: their scripts come from a CDN, and nothing here needs the network.
     given = [Depends(check_parameters)]
@@ -99,6 +103,7 @@ def create_app(
     _add_expansion(app, service, access)
     add_map(app, service, access)
     add_entities(app, service, access)
+    add_overlay(app, service, access, overlay or OverlayService(service))
     add_exports(app, service, access)
     add_reconciliation(app, service, access)
     add_sets(app, service, access, sets)
@@ -137,7 +142,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["authorization", "content-type", "x-request-id"],
             expose_headers=["x-request-id", "retry-after", "etag", "x-degraded"],
         )

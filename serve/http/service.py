@@ -16,6 +16,7 @@ from typing import Any, cast
 from engine.errors import UserError, did_you_mean
 from engine.query import Deadline, Expansion, Query
 from engine.stages.base import finish
+from engine.stages.overlay import without_gone
 from engine.storage.workspace import Workspace
 from serve.errors import unwrapped
 from serve.graph.bundle_snapshot import BundleSnapshot
@@ -333,7 +334,7 @@ class Service:
         """Return a query's answer, or why there is none."""
         if isinstance(outcome, Problem):
             return outcome
-        expansion = finish(outcome)
+        expansion = finish(without_gone(outcome, snapshot.layer))
         trace.degraded += bool(expansion.degraded)
         for note in expansion.degraded:
             stage = note.partition(":")[0]
@@ -345,8 +346,9 @@ class Service:
                 expansion, explained = explanations(expansion, snapshot, images)
             except UserError as error:  # the bundle's files; the other queries of a batch may do without
                 return self._problem(error, trace)
-        facets = snapshot.catalogue.facets(expansion)
-        return answer_of(expansion, snapshot.vocabulary, resolved.method, snapshot.id, explained, facets)
+        facets, version = snapshot.catalogue.facets(expansion), snapshot.overlay.version
+        named = snapshot.vocabulary, resolved.method, snapshot.id
+        return answer_of(expansion, *named, explained, facets, version)
 
     def _failed(self, failure: Failure, trace: Trace) -> Problem:
         """Return the answer to a query that a stage could not answer."""
@@ -382,7 +384,7 @@ class Service:
         if not n or NEIGHBOURS not in snapshot.routes:
             return []
         deadline = Deadline.within(self.settings.timeout_s)
-        query = Query(trace.request_id or "neighbours", (entity,), top_k=n, deadline=deadline)
+        query = Query("neighbours", (entity,), top_k=n, deadline=deadline, deleted=snapshot.overlay.deleted)
         resolved = ResolvedQuery(NEIGHBOURS, "", query, deadline, False)
         trace.bundle, trace.queries = snapshot.id, 1
         (answer,) = await self._ask(snapshot, [resolved], trace)

@@ -69,6 +69,11 @@ class OverlayFollower:
                     await self._read()
         return self.layer.state
 
+    @property
+    def lacks_vectors(self) -> bool:
+        """Whether an entity was written that the encoders of this bundle have not read yet."""
+        return any(not one.deleted and one.entity is None for one in self._entries.values())
+
     async def _read(self) -> None:
         found = await self._ask("changes", self._bundle, self._epoch, self.layer.state.version)
         self.layer.state = await asyncio.to_thread(self._taken, found)

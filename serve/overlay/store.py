@@ -10,10 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
-from serve.stores import Json, SqliteFile
+from serve.settings import ServeSettings
+from serve.stores import Json, SqliteFile, local_file
+
+OVERLAY = "Overlay"
+"""Name of the deployment that has the file open."""
 
 MAX_ENTITIES = 10_000
 MAX_DELETED = 10_000
@@ -99,8 +104,9 @@ class OverlayStore(SqliteFile):
         """
         with self._writing():
             known = self._db.execute("SELECT slot, kind FROM entries WHERE name = ?", (name,)).fetchone()
-            if known is None or known[1] != DELETE:
+            if replaces and (known is None or known[1] != DELETE):
                 self._check_room(DELETE, MAX_DELETED)
+            self._forget_added()
             version, slot = self._next(), known[0] if known else self._next_slot()
             self._write(name, slot, version, DELETE, {}, replaces, by)
             self._db.execute("DELETE FROM vectors WHERE name = ?", (name,))
@@ -131,8 +137,9 @@ class OverlayStore(SqliteFile):
                 for one in entries
             )
             version = self._next()
-            told = json.dumps({"bundle": bundle, "entities": dropped, "at": _now()})
-            self._db.execute("UPDATE state SET epoch = epoch + 1, merged = ?", (told,))
+            if dropped:
+                told = json.dumps({"bundle": bundle, "entities": dropped, "at": _now()})
+                self._db.execute("UPDATE state SET epoch = epoch + 1, merged = ?", (told,))
         return {"version": version, "dropped": dropped}
 
     def changes(self, bundle: str, epoch: int, since: int) -> Json:
@@ -187,13 +194,22 @@ class OverlayStore(SqliteFile):
         }
 
     def _check_room(self, kind: str, most: int) -> None:
-        (n,) = self._db.execute("SELECT COUNT(*) FROM entries WHERE kind = ?", (kind,)).fetchone()
+        counted = "SELECT COUNT(*) FROM entries WHERE kind = ? AND (replaces OR kind = 'put')"
+        (n,) = self._db.execute(counted, (kind,)).fetchone()
         if n >= most:
             what = "added entities" if kind == PUT else "deleted entities"
             raise OverlayLimitError(
                 f"the overlay holds {n} {what}, as many as it may: export it (`seedset overlay`), import "
                 "that, and build the next bundle, which takes them over"
             )
+
+    def _forget_added(self) -> None:
+        """Forget added entities that were deleted again, once there are many."""
+        gone = "FROM entries WHERE kind = 'delete' AND NOT replaces"
+        (n,) = self._db.execute(f"SELECT COUNT(*) {gone}").fetchone()
+        if n >= MAX_DELETED:
+            self._db.execute(f"DELETE {gone}")
+            self._db.execute("UPDATE state SET epoch = epoch + 1")
 
     def _next(self) -> int:
         return self._counted("version")
@@ -223,6 +239,11 @@ class OverlayStore(SqliteFile):
             "replaces = MAX(replaces, excluded.replaces), by = excluded.by, at = excluded.at",
             (name, slot, version, kind, text, int(replaces), by, _now()),
         )
+
+
+def overlay_file(settings: ServeSettings) -> Path | None:
+    """Return the file of the overlay; None where none is kept."""
+    return local_file(settings.overlay, settings.workspace, "overlay/overlay.sqlite")
 
 
 def _now() -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from engine.storage.workspace import Workspace
 from serve.sets.events import Json
 from serve.sets.store import SetStore
-from serve.settings import NO_SETS, ServeSettings
-from serve.stores import LocalStore
+from serve.settings import ServeSettings
+from serve.stores import LocalStore, local_file
 
 Operation = Literal["create", "load", "append", "delete", "listing", "read", "events", "export"]
 """What can be asked of a store: its methods."""
@@ -37,10 +36,4 @@ class LocalSets(LocalStore[SetStore]):
 
 def sets_file(settings: ServeSettings) -> Path | None:
     """Return the file of the sets; None where none are kept: it is said so, or the workspace is a bucket."""
-    if settings.sets == NO_SETS:
-        return None
-    if settings.sets is not None:
-        return Path(settings.sets).absolute()
-    if settings.workspace.startswith("s3://"):
-        return None
-    return Path(Workspace.open(settings.workspace).root.path).absolute() / "sets" / "sets.sqlite"
+    return local_file(settings.sets, settings.workspace, "sets/sets.sqlite")

@@ -16,16 +16,18 @@ from starlette.types import ASGIApp
 
 from engine.answering.outcomes import IterativeWorker
 from engine.methods import METHODS
+from engine.overlay.state import OverlayLayer, overlay_of
 from engine.query import Expansion
 from engine.stages.base import Stage, Worker
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
+from engine.stages.overlay import taken_by
 from engine.stages.retrieve import Retrieve
 from engine.stages.select import Select
 from engine.stages.type_mentions import TypeMentions
 from engine.storage.bundle import Bundle
 from serve.graph.bundle_snapshot import BundleSnapshot
-from serve.graph.plan import EXPLAINED, MAP, MENTIONS, NEIGHBOURS, SELECTED
+from serve.graph.plan import ENCODE, EXPLAINED, MAP, MENTIONS, NEIGHBOURS, SELECTED
 from serve.http.service import Service
 from serve.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, StageStats
 from serve.settings import ServeSettings
@@ -44,6 +46,7 @@ ROUTES: dict[str, tuple[Stage, ...]] = {
     NEIGHBOURS: (Retrieve(view="mask"),),
     MAP: (Explain(view="mask"),),
     MENTIONS: (TypeMentions(),),
+    ENCODE: (),
 }
 
 MakeService = Callable[..., Service]
@@ -56,7 +59,7 @@ class LocalDispatch:
     ``delay`` seconds pass before each answer.
     """
 
-    opened: ClassVar[dict[tuple[str, Stage], Worker]] = {}
+    opened: ClassVar[dict[tuple[str, OverlayLayer | None, Stage], Worker]] = {}
 
     def __init__(self, bundle: Bundle, metrics: Metrics, delay: float = 0) -> None:
         self._bundle, self._metrics, self._delay = bundle, metrics, delay
@@ -67,7 +70,8 @@ class LocalDispatch:
         await asyncio.sleep(self._delay)
         found = list(expansions)
         for stage in self._stages(route, found):
-            found = await self._run(stage, self._worker(stage), found)
+            layer = overlay_of(self._bundle)
+            found = await self._run(stage, self._worker(stage), [taken_by(stage, e, layer) for e in found])
         return list(found)
 
     async def stream(
@@ -90,10 +94,13 @@ class LocalDispatch:
         yield expansion
 
     def _stages(self, route: str, expansions: Sequence[Expansion]) -> tuple[Stage, ...]:
-        return (*((EncodeNewEntities(),) if any(e.query.new for e in expansions) else ()), *ROUTES[route])
+        return (
+            *((EncodeNewEntities(),) if any(e.query.unencoded for e in expansions) else ()),
+            *ROUTES[route],
+        )
 
     def _worker(self, stage: Stage) -> Worker:
-        key = (str(self._bundle.folder), stage)
+        key = (str(self._bundle.folder), overlay_of(self._bundle), stage)
         if key not in self.opened:
             self.opened[key] = stage.open(self._bundle)
         return self.opened[key]
