@@ -80,6 +80,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
     "Serve": {
         "serve": Entry("serve.run", "Serve expansions and the web page over HTTP."),
         "bundles": Entry("serve.operations.bundles", "List a workspace's bundles, or choose the one served."),
+        "overlay": Entry(
+            "serve.operations.overlay", "Write entities added and deleted while serving, for `import`."
+        ),
         "token": Entry("serve.operations.token", "Make a bearer token for the service."),
         "audit": Entry("serve.operations.audit", "Read who asked and changed what of the service."),
     },

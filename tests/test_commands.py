@@ -61,6 +61,7 @@ REQUIRED = {
     "jobs.type_mentions": "--workspace w --mentions m --output o",
     "serve.operations.audit": "--file f",
     "serve.operations.bundles": "--workspace w",
+    "serve.operations.overlay": "--workspace w --output changes",
     "serve.run": "--workspace w",
 }
 """The least that each command must be told."""

@@ -79,6 +79,32 @@ def look_up(names: Sequence[str], fields: Sequence[str]) -> Call:
     return Call("POST", "/v1/entities/lookup", {"json": body}, "results")
 
 
+def upsert(
+    name: str,
+    sentences: Sequence[str],
+    aliases: Sequence[str],
+    description: str,
+    attributes: Mapping[str, Sequence[str]],
+) -> Call:
+    """Return the call that adds or replaces an entity."""
+    if isinstance(sentences, str) or isinstance(aliases, str):
+        raise TypeError("sentences and aliases are lists, also where there is one")
+    values = {attribute: list(own) for attribute, own in attributes.items()}
+    about = {"aliases": list(aliases), "description": description, "attributes": values}
+    body = {"sentences": list(sentences), **about}
+    return Call("PUT", f"/v1/entities/{_segment(name)}", {"json": body})
+
+
+def delete(name: str) -> Call:
+    """Return the call that deletes an entity."""
+    return Call("DELETE", f"/v1/entities/{_segment(name)}")
+
+
+def overlay(limit: int, offset: int) -> Call:
+    """Return the call that lists what was added and deleted."""
+    return Call("GET", "/v1/overlay", {"params": {"limit": limit, "offset": offset}})
+
+
 def entity(given: str | int, sentences: int, neighbours: int, bundle: str | None) -> Call:
     """Return the call for what is known of an entity."""
     params = {"params": {"sentences": sentences, "neighbours": neighbours}}

@@ -187,6 +187,37 @@ class Client:
         found: dict[str, Any] = self._ask(calls.set_agreement(set_id, curator, limit))
         return found
 
+    def upsert(
+        self,
+        name: str,
+        sentences: Sequence[str],
+        aliases: Sequence[str] = (),
+        description: str = "",
+        attributes: Mapping[str, Sequence[str]] | None = None,
+    ) -> dict[str, Any]:
+        """Add an entity, or replace one, without a new bundle; return its ``id`` and the ``overlay`` version.
+
+        Args:
+            name: of the entity.
+            sentences: that mention it by this name; at most 16.
+            aliases: other names.
+            description: a text.
+            attributes: values by name.
+        """
+        call = calls.upsert(name, sentences, aliases, description, attributes or {})
+        found: dict[str, Any] = self._ask(call)
+        return found
+
+    def delete(self, name: str) -> dict[str, Any]:
+        """Delete an entity, of the bundle or added, by exactly its name; no answer has it from then on."""
+        found: dict[str, Any] = self._ask(calls.delete(name))
+        return found
+
+    def overlay(self, limit: int = 100, offset: int = 0) -> dict[str, Any]:
+        """Return the entities that were added or deleted since the bundle was made, last changed first."""
+        found: dict[str, Any] = self._ask(calls.overlay(limit, offset))
+        return found
+
     def attributes(self) -> list[dict[str, Any]]:
         """Return what a query may filter by."""
         listed: list[dict[str, Any]] = self._ask(calls.ATTRIBUTES)

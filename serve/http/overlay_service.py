@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from engine.errors import UserError, did_you_mean
+from engine.errors import did_you_mean
 from engine.query import Deadline, Expansion, NewEntity, Query
 from engine.text.spelling import clean_name, nfc
 from engine.vocabulary import Vocabulary
@@ -294,7 +294,7 @@ def _is_merged(snapshot: BundleSnapshot, entry: Mapping[str, Any]) -> bool:
 def _encoded_of(found: Expansion | Problem, name: str) -> NewEntity | Problem:
     """Return the only new entity of a query, encoded, or why it is not."""
     if isinstance(found, Problem):
-        return replace(found, field="sentences") if found.status == UserError.status else found
+        return replace(found, field="sentences") if found.code == "query" else found
     (encoded,) = found.query.new
     if not encoded.vectors:
         why = "; ".join(found.degraded) or "its sentences could not be read in time"

@@ -115,7 +115,7 @@ def test_pages_and_a_least_score_are_cut_from_one_list_and_the_excluded_never_co
     out = tuple(ids(whole)[::2])
     cut, left, nothing = ask(
         replace(QUERY, selection=Selection(min_score=float(least))),
-        replace(QUERY, exclude=out),
+        replace(QUERY, exclude=out[1:], deleted=out[:1]),
         replace(QUERY, exclude=tuple(range(N))),
     )
     assert ids(cut) == [

@@ -40,6 +40,8 @@ class EntityTable:
         self._ids: SpellingTable[int] = SpellingTable()
         self._known = len(known)
         self._met: set[int] = set()
+        self.withdrawn: set[int] = set()
+        """Ids of known entities that the source lists as removed: their sentences go, too."""
         for one in known:
             self._add(one)
 
@@ -62,8 +64,11 @@ class EntityTable:
     def remove_missing(self) -> None:
         """Let the known entities that the source does not name count as removed: their ids alone stay."""
         for entity_id in set(range(self._known)) - self._met:
-            one = self.entities[entity_id]
-            self.entities[entity_id] = one._replace(aliases=[], description=None, attributes={}, removed=True)
+            self._remove(entity_id)
+
+    def _remove(self, entity_id: int) -> None:
+        one = self.entities[entity_id]
+        self.entities[entity_id] = one._replace(aliases=[], description=None, attributes={}, removed=True)
 
     def read(self, reader: CorpusReader) -> None:
         """Read the entities that a source lists, or where none does the names of its sentences."""
@@ -80,10 +85,19 @@ class EntityTable:
                     self._refuse(RefusedRecord(one.source, one.position, fault, one.given, "entity"))
                 continue
             there = self._ids.find(one.name)
-            if one.name in self._ids and there is not None:
+            if one.removed:
+                self._withdraw(one)
+            elif one.name in self._ids and there is not None:
                 self._meet_known(there, one)
             elif self.listed or there is None:  # else its sentences go to one that looks alike
                 self._add(self._checked(one))
+
+    def _withdraw(self, one: Entity) -> None:
+        """Remove an entity that the source lists as removed; what is not there, or no more, stays so."""
+        there = self._ids.find(one.name)
+        if there is not None and one.name in self._ids and not self.entities[there].removed:
+            self._remove(there)
+            self.withdrawn.add(there)
 
     def _add(self, one: Entity) -> None:
         self._ids.add(one.name, len(self.entities))

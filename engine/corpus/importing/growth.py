@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -139,7 +139,9 @@ class EarlierCorpus:
                 found.extend(keys)
         return KnownMentions(found)
 
-    def bring(self, folder: Path, kept: KnownMentions | None = None) -> BroughtMentions:
+    def bring(
+        self, folder: Path, kept: KnownMentions | None = None, without: Collection[int] = ()
+    ) -> BroughtMentions:
         """Bring what stays into the folder of the corpus that is being made.
 
         Mentions and images never change: they are linked where the disk can, and in a bucket they stay where
@@ -148,14 +150,16 @@ class EarlierCorpus:
         Args:
             folder: of that corpus.
             kept: of which those that were met stay; None: all do.
+            without: ids of entities whose mentions go.
         """
-        found = BroughtMentions()
+        found, gone = BroughtMentions(), pa.array(sorted(without), pa.int32())
         shares = self.workspace.shares_files
         digests = part_digests(self.workspace) if shares else [""] * len(self.mentions)
         for part, digest in zip(self.mentions, digests, strict=True):
             name = f"mentions/{part.name}"
-            table = _read(part, ["entity_id", "end", "image"] if kept is None else None)
+            table = _read(part, ["entity_id", "end", "image"] if kept is None and not without else None)
             rows = len(table)
+            table = table.filter(pc.invert(pc.is_in(table["entity_id"], gone))) if without else table
             if kept is not None:
                 table = table.filter(pa.array([kept.is_met(*keys) for keys in _keys_of(table)]))
             if len(table) == rows and shares:

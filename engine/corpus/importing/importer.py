@@ -192,7 +192,9 @@ class _Import:
             table.remove_missing()
         if self._earlier:
             brought = self._earlier.bring(
-                self._folder, self._known if self._settings.remove_missing else None
+                self._folder,
+                self._known if self._settings.remove_missing else None,
+                table.withdrawn,
             )
         counts, removed = self._counts, sum(one.removed for one in table.entities)
         counts.entities, counts.entities_removed = len(table.entities), removed

@@ -61,7 +61,7 @@ from engine.storage.store import Store
 from engine.text.spelling import clean_name
 
 SENTENCE_COLUMNS = ("entity", "sentence", "start", "end", "image", "image_bytes", "annotated")
-ENTITY_COLUMNS = ("name", "aliases", "description", "attributes")
+ENTITY_COLUMNS = ("name", "aliases", "description", "attributes", "removed")
 
 OWN_NAMES: Mapping[str, str] = {}
 

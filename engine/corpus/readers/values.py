@@ -245,9 +245,10 @@ def entity_of_row(
         return None, [RefusedRecord(source, position, name, text or dumps(row), "entity")]
     written, name, faults = name.strip(), clean_name(name), Faults()
     aliases, description, attributes = entity_details(row, faults)
+    removed = flag_of(row.get("removed"), "removed", faults)
     refused = list(details(faults, source, position, f"{name!r}:"))
     aliases = [clean_name(alias) for alias in aliases]
-    return Entity(name, aliases, description, attributes, source, position, written), refused
+    return Entity(name, aliases, description, attributes, source, position, written, removed), refused
 
 
 def from_cells(row: Values) -> Values:
@@ -257,7 +258,7 @@ def from_cells(row: Values) -> Values:
     """
     if isinstance(aliases := row.get("aliases"), str):
         row["aliases"] = [alias.strip() for alias in aliases.split(ALIAS_SEPARATOR) if alias.strip()]
-    for name in ("attributes", "start", "end", "annotated"):
+    for name in ("attributes", "start", "end", "annotated", "removed"):
         if isinstance(cell := row.get(name), str):
             with suppress(ValueError):
                 row[name] = json.loads(cell)
