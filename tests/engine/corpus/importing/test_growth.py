@@ -205,6 +205,25 @@ def test_what_a_list_has_no_more_is_removed_whole_and_comes_back(tmp_path: Path)
         )
 
 
+def test_what_a_table_lists_as_removed_goes_with_its_sentences_and_comes_back(tmp_path: Path) -> None:
+    run_import(tmp_path / "w", jsonl(tmp_path / "a.jsonl", [said(n, 1) for n in ("Oslo", "Rome")]), "jsonl")
+    rows = [{"name": "Rome", "removed": True}, {"name": "Lima", "removed": True}, {"name": "Oslo"}]
+    folder = tmp_path / "b"
+    folder.mkdir()
+    jsonl(folder / "entities.jsonl", rows)
+    jsonl(folder / "sentences.jsonl", [said("Oslo", 2), said("Rome", 2)])
+
+    removed = run_import(tmp_path / "w", folder, "jsonl", append=True)
+
+    assert [(one["name"], one["removed"]) for one in removed.entities] == [("Oslo", False), ("Rome", True)]
+    assert held(removed) == {("Oslo", "We saw Oslo on day 1."), ("Oslo", "We saw Oslo on day 2.")}
+    assert removed.manifest.counts.removed == 1
+    assert "'Rome' was removed from this corpus" in removed.quarantine[0]["reason"]
+    jsonl(folder / "entities.jsonl", [{"name": "Rome", "removed": False}])
+    again = run_import(tmp_path / "w", folder, "jsonl", append=True)
+    assert ("Rome", "We saw Rome on day 2.") in held(again)
+
+
 def test_an_entity_that_sentences_name_is_not_missing(tmp_path: Path) -> None:
     """Also where a table listed the entities once, and the whole corpus of today comes without one."""
     sentences = {"Oslo": ["We saw Oslo on day 1."], "Rome": ["Rome is old."]}
