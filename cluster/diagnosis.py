@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import UserError
-from engine.storage.store import Store
+from engine.storage import s3
+from engine.storage.store import Store, machine_cache
 from engine.versions import LIBRARIES, PROGRAM, version_of
 
 COMPARED = (PROGRAM, "ray", "deepspeed", "pydantic", *LIBRARIES)
@@ -45,8 +46,9 @@ CONNECT_S = 3.0
 
 STORAGE_REMEDY = (
     "give the machine's role or keys the rights s3:GetObject, s3:PutObject and s3:DeleteObject on the "
-    "prefix and "
-    "s3:ListBucket on the bucket; for a folder, mount it there and let this account write"
+    "prefix and s3:ListBucket on the bucket (and, without which `seedset clean` leaves what killed writers "
+    "began, s3:AbortMultipartUpload and s3:ListBucketMultipartUploads); for a folder, mount it there and let "
+    "this account write"
 )
 
 
@@ -78,6 +80,7 @@ class Node:
         usable: those that torch can compute on.
         unreachable: addresses of peers to which it can open no connection.
         storage: what it may not do in the workspace.
+        cache_bytes: of the disk under the copies of objects and bundles, if it is another disk.
     """
 
     address: str
@@ -91,6 +94,7 @@ class Node:
     usable: int
     unreachable: tuple[str, ...] = ()
     storage: tuple[str, ...] = ()
+    cache_bytes: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def look(
         workspace: in which it must read and write.
         folder: of Ray's session, whose disk is looked at.
     """
-    shared, disk = _disk("/dev/shm"), _disk(folder)
+    shared, disk, cache = _disk("/dev/shm"), _disk(folder), _disk_of_copies()
     return Node(
         address,
         platform.python_version(),
@@ -134,6 +138,7 @@ def look(
         _usable_gpus(),
         tuple(f"{host}:{port}" for host, port in peers if not _reaches(host, port)),
         tuple(storage_faults(workspace)) if workspace else (),
+        None if cache[0] == disk[0] else cache,
     )
 
 
@@ -143,6 +148,13 @@ def _disk(folder: str) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return found.total, found.free
+
+
+def _disk_of_copies() -> tuple[int, int]:
+    """Return the size of the disk under this machine's cache, and what is free; the folder may be to come."""
+    folder = machine_cache().absolute()
+    there = next((one for one in (folder, *folder.parents) if one.is_dir()), folder)
+    return _disk(str(there))
 
 
 def _usable_gpus() -> int:
@@ -207,6 +219,8 @@ def _failed_steps(file: Store) -> Iterator[str]:
         ("replace", lambda: file.replace_bytes(b"2", b"1") and not file.replace_bytes(b"3", b"1")),
         ("delete", delete),
     ]
+    if not file.is_local:
+        steps.append(("unfinished uploads", lambda: _uploads_end(file)))
     for step, does in steps:
         try:
             if not does():
@@ -215,6 +229,13 @@ def _failed_steps(file: Store) -> Iterator[str]:
             yield f"{step}: {error}"
             if step == "write":
                 return
+
+
+def _uploads_end(file: Store) -> bool:
+    """Ask for the uploads below a file's folder, and give up one of a name that none has."""
+    s3.unfinished_uploads(file.parent.path)
+    s3.give_up_upload(s3.UnfinishedUpload(file.path, "none", 0))
+    return True
 
 
 def findings(seen: Sequence[Seen], here: Node) -> list[Finding]:
@@ -283,6 +304,13 @@ def _memory_and_disk(one: Seen) -> Iterator[Finding]:
             f"{free / 2**30:.1f} GiB of {total / 2**30:.1f} GiB are free under Ray's folder",
             f"free {LEAST_FREE >> 30} GiB, or start Ray with --temp-dir on a larger disk: at "
             f"{SPILL_SHARE:.0%} it stops to write blocks there, and jobs end",
+        )
+    if node.cache_bytes and node.cache_bytes[1] < LEAST_FREE:
+        yield Finding(
+            node.address,
+            f"{node.cache_bytes[1] / 2**30:.1f} GiB are free for copies of objects and bundles",
+            f"free {LEAST_FREE >> 30} GiB there (`seedset clean --caches 7`), or let SEEDSET_CACHE name "
+            "a folder on a larger disk",
         )
     if node.open_files < FEW_OPEN_FILES:
         yield Finding(

@@ -55,6 +55,7 @@ def test_a_machine_that_is_right_has_nothing_said_of_it() -> None:
         ({"shared_bytes": (GIB, GIB)}, r"2.0 GiB does not fit /dev/shm \(1.0 GiB\)", "--shm-size"),
         ({"disk_bytes": (100 * GIB, 9 * GIB)}, "9.0 GiB of 100.0 GiB are free", "--temp-dir"),
         ({"disk_bytes": (1000 * GIB, 40 * GIB)}, "40.0 GiB of 1000.0 GiB are free", "95%"),
+        ({"cache_bytes": (50 * GIB, GIB)}, "1.0 GiB are free for copies", "SEEDSET_CACHE"),
         ({"open_files": 1024}, "1024 files open", "ulimit -n 65536"),
         ({"devices": 1}, "1 graphics cards, and torch can use none", "CUDA build"),
         ({"unreachable": ("10.0.0.1:6379",)}, "no connection to 10.0.0.1:6379", "open Ray's ports"),
@@ -119,6 +120,27 @@ def test_each_right_that_is_missing_is_named(s3: str, monkeypatch: pytest.Monkey
     assert [*storage_faults(f"{s3}/work")] == ["list: AccessDenied"]
     monkeypatch.setattr(Store, "delete", denied)
     assert [*storage_faults(f"{s3}/work")] == ["list: AccessDenied", "delete: AccessDenied"]
+
+
+def test_what_it_takes_to_remove_what_killed_writers_left_is_asked_for(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> None:
+        raise StorageError("AccessDenied")
+
+    monkeypatch.setattr("engine.storage.s3.give_up_upload", denied)
+    assert [*storage_faults(f"{s3}/work")] == ["unfinished uploads: AccessDenied"]
+
+
+def test_the_disk_of_copies_is_looked_at_before_its_folder_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "not" / "yet"))
+    sizes = {str(tmp_path): (70 * GIB, GIB), "/tmp": (90 * GIB, 80 * GIB)}
+    monkeypatch.setattr("cluster.diagnosis._disk", lambda folder: sizes.get(folder, (GIB, GIB)))
+    assert look("here").cache_bytes == (70 * GIB, GIB)
+    sizes["/tmp"] = sizes[str(tmp_path)]
+    assert look("here").cache_bytes is None, "the same disk, of which is told already"
 
 
 def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
