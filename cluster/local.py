@@ -134,7 +134,7 @@ def local_cluster(
         raise UserError(f"{nodes} nodes of {cpus_per_node} cores: give at least one of each")
     cores = _cores_of_nodes(nodes, cpus_per_node) if pinned else itertools.repeat(None)
     with connecting_to_ray():
-        _environment()
+        node_environment()
     from ray.cluster_utils import Cluster
 
     # Free ports instead of the fixed ones: other clusters may run on this machine.
@@ -217,7 +217,7 @@ def _is_free(port: int) -> bool:
     return False
 
 
-def _environment() -> None:
+def node_environment() -> None:
     """Set what the nodes inherit: this Python first in PATH, our HTTP limits, token authentication."""
     quiet_environment()
     os.environ.setdefault(*PROXY_CALLBACK)
