@@ -8,7 +8,9 @@ contrast   as mask, by the encoder of a contrastive training (RetExpan, section 
 adapted    as mask, by the encoder after a training of all its layers as a masked language model, centred
 types      mean state, at the question for the type, of the typing model (FiveFine), centred
 joint      mask (or contrast, where it is there), description and lexical side by side; a product of joint
-           vectors is the mean of the three cosines. Where there is adapted, it and mask share mask's place;
+           vectors is the mean of the three cosines. Of the first, where an encoder was trained, directions
+           in which sentences of one entity differ count less (:mod:`engine.retrieval.within_entities`).
+           Where there is adapted, it and mask share mask's place;
            where there are types, that view at half the length. Where there are mined lists, it is then
            turned by what their seeds tell apart (:mod:`engine.retrieval.discriminant`)
 ========== =====================================================================================
@@ -93,28 +95,34 @@ class ViewPart:
         vectors_ND: unit vectors.
         mean_D: is taken off those that are there, which are unit vectors again then; None: nothing is.
         factor: of the length.
+        map_DD: rows are multiplied by it before all else, and are unit vectors again; None: they are not.
     """
 
     vectors_ND: Vectors
     mean_D: Vectors | None = None
     factor: float = 1.0
+    map_DD: Vectors | None = None
 
     @classmethod
-    def centred(cls, vectors_ND: Vectors) -> ViewPart:
-        """Return vectors less their mean over all entities that have one.
+    def centred(cls, vectors_ND: Vectors, map_DD: Vectors | None = None) -> ViewPart:
+        """Return vectors, after a map if there is one, less their mean over all entities that have one.
 
         States of one model share a large common part that says nothing of the entity.
         """
+        whole = cls(vectors_ND, map_DD=map_DD)
         present, total_D = 0, np.zeros(vectors_ND.shape[1])
         for some in row_slices(len(vectors_ND)):
-            there = np.asarray(vectors_ND[some].any(axis=1))
-            total_D += vectors_ND[some][there].sum(axis=0, dtype=np.float64)
+            own_nD = whole.rows(some)
+            there = np.asarray(own_nD.any(axis=1))
+            total_D += own_nD[there].sum(axis=0, dtype=np.float64)
             present += int(there.sum())
-        return cls(vectors_ND, (total_D / present).astype(vectors_ND.dtype) if present else None)
+        return replace(whole, mean_D=(total_D / present).astype(vectors_ND.dtype) if present else None)
 
     def rows(self, some: slice | npt.NDArray[np.int64]) -> Vectors:
         """Return some rows, as they stand in the joint view."""
         own_nD = self.vectors_ND[some]
+        if self.map_DD is not None:
+            own_nD = unit(own_nD @ self.map_DD)
         if self.mean_D is not None:
             own_nD = unit(np.where(np.asarray(own_nD.any(axis=1))[:, None], own_nD - self.mean_D, 0))
         return own_nD if self.factor == 1 else np.float32(self.factor) * own_nD

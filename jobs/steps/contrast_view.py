@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from engine.models.device import worker_device
 from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.retrieval.entity_sentences import KEPT_STATES
 from engine.retrieval.index import Vectors, unit
 from engine.retrieval.sentence_files import SentenceRows, write_sentences
 from engine.storage.store import machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import CachedPart, FrozenCache, InputRows, masked_states
+from engine.training.cache import FrozenCache, InputRows
 from jobs import console
+from jobs.steps.mask_view import MaskStatesWorker
 from jobs.workers.disk_use import check_disk
 from jobs.workers.executor import Executor, in_order
 
@@ -56,7 +56,7 @@ def _states(encoder: str, cache: FrozenCache, executor: Executor) -> Iterator[np
     """Yield the states of every part's sentences, in the order of the parts."""
     rows = cache.inputs.rows
     with console.meter("contrast view, sentences", sum(rows)) as meter:
-        made = executor.map(ContrastStatesWorker, (encoder,), cache.parts, gpu=True)
+        made = executor.map(MaskStatesWorker, (encoder,), cache.parts, gpu=True)
         for part, states_nD in enumerate(in_order(made)):
             yield states_nD
             meter.add(rows[part])
@@ -69,22 +69,3 @@ def _sentences(cache: FrozenCache) -> Iterator[SentenceRows]:
         told = own.lengths > BARE_TOKENS
         tokens = own.ids[np.repeat(told, own.lengths)]
         yield SentenceRows(own.entity_id[told], own.lengths[told], own.mask_index[told], tokens)
-
-
-class ContrastStatesWorker:
-    """A worker that computes the states at the masks of one part.
-
-    Args:
-        encoder: whose last layer makes them; the frozen ones are those of the cache.
-    """
-
-    def __init__(self, encoder: str) -> None:
-        self._encoder = TextEncoder.load(encoder).to(worker_device())
-
-    def __call__(self, part: CachedPart) -> npt.NDArray[np.float32]:
-        """Return the states at the masks of a part's sentences that have text, [n, D]."""
-        data = part.open()
-        states_nD = np.zeros((len(data), self._encoder.dim), np.float32)
-        for rows, found_nD in masked_states(self._encoder, data):
-            states_nD[rows] = found_nD
-        return states_nD[data.with_text]

@@ -1,27 +1,36 @@
 """Build a view of an encoder's mean states at the masks; what was summed of a part is kept.
 
 So an index that is built again by the same encoder, of a corpus that has grown, reads the new parts alone.
+The map by which the joint view reads a view (:func:`sentence_map`) is made anew, of some sentences.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from engine.models.device import worker_device
 from engine.models.fingerprint import check_unchanged, model_fingerprint
-from engine.models.text import TextEncoder
+from engine.models.text import BARE_TOKENS, TextEncoder
 from engine.retrieval.index import Vectors
 from engine.retrieval.views import EntitySums, mean_view
+from engine.retrieval.within_entities import Scatter, within_map
 from engine.storage.parts import PartFolder, check_whole
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import CachedPart, FrozenCache, masked_sums
-from jobs.workers.executor import Executor, make_parts
+from engine.training.cache import CachedPart, FrozenCache, InputRows, masked_states, masked_sums
+from jobs import console
+from jobs.workers.executor import Executor, in_order, make_parts
 
 SUMS = "sums"
 """End of the names of folders of sums."""
+
+SENTENCES = 1 << 15
+"""Sentences that a map is made of, about: some tens for each dimension."""
 
 
 class SumsTask(NamedTuple):
@@ -63,6 +72,30 @@ def mask_view(
     return mean_view((_read_sums(parts.file(part)) for part in inputs.names), n_entities)
 
 
+def sentence_map(encoder: str, cache: FrozenCache, executor: Executor) -> Vectors | None:
+    """Return the map after which what sentences of one entity differ in counts less, [D, D].
+
+    Of about :data:`SENTENCES` sentences, in parts that lie evenly over all (at least one part).
+
+    Args:
+        encoder: folder or name of the encoder, whose frozen layers are those of the cache.
+        cache: states of all sentences.
+        executor: where the encoder runs.
+    """
+    step = -(-sum(cache.inputs.rows) // SENTENCES) or 1
+    parts, rows = cache.parts[::step], cache.inputs.rows[::step]
+
+    def scatters() -> Iterator[Scatter]:
+        with console.meter("sentences of one entity", sum(rows)) as meter:
+            made = in_order(executor.map(MaskStatesWorker, (encoder,), parts, gpu=True))
+            for part, n_rows, states_nD in zip(parts, rows, made, strict=True):
+                own = InputRows.read(part.inputs.local_copy(machine_cache()), with_ids=False)
+                yield Scatter.of(own.entity_id[own.lengths > BARE_TOKENS], states_nD)
+                meter.add(n_rows)
+
+    return within_map(scatters())
+
+
 def _parts(workspace: Workspace, key: str) -> PartFolder[None]:
     return PartFolder(workspace.cache(key), (".safetensors",), check_whole)
 
@@ -95,3 +128,22 @@ class MaskSumsWorker:
         found = EntitySums(*masked_sums(self._encoder, task.part.open()))
         with self._parts.writing(task.name) as path:
             save_file({"ids": found.ids, "sums": found.sums_nD}, path)
+
+
+class MaskStatesWorker:
+    """A worker that computes the states at the masks of one part.
+
+    Args:
+        encoder: whose last layer makes them; the frozen ones are those of the cache.
+    """
+
+    def __init__(self, encoder: str) -> None:
+        self._encoder = TextEncoder.load(encoder).to(worker_device())
+
+    def __call__(self, part: CachedPart) -> npt.NDArray[np.float32]:
+        """Return the states at the masks of a part's sentences that have text, [n, D]."""
+        data = part.open()
+        states_nD = np.zeros((len(data), self._encoder.dim), np.float32)
+        for rows, found_nD in masked_states(self._encoder, data):
+            states_nD[rows] = found_nD
+        return states_nD[data.with_text]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,6 +66,13 @@ class Sources:
     executor: Executor
 
 
+class MentionReader(NamedTuple):
+    """A trained encoder that made a view of mentions, and the cache of its frozen layers' states."""
+
+    encoder: str
+    cache: FrozenCache
+
+
 @dataclass
 class BuiltViews:
     """The outputs of the builders, which add to it.
@@ -75,12 +82,14 @@ class BuiltViews:
         views: vectors [N, D] by view, mapped.
         settings: entries of the bundle's manifest.
         refused_images: addresses of images that could not be used.
+        read_mentions: reads mentions as the newest view of them does; None: nothing that was trained.
     """
 
     staged: Path
     views: dict[str, Vectors] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     refused_images: Sequence[str] = ()
+    read_mentions: MentionReader | None = None
 
     def add(self, name: str, vectors: Vectors) -> None:
         """Write a view, and keep it mapped."""

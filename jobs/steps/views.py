@@ -34,11 +34,11 @@ from jobs.steps.encoder_training import trained_encoder
 from jobs.steps.entity_types import has_own_types, typed_entities
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.lexical_view import lexical_view
-from jobs.steps.mask_view import mask_view
+from jobs.steps.mask_view import mask_view, sentence_map
 from jobs.steps.masked_lm import masked_lm, mean_states, mention_states
 from jobs.steps.multimodal_views import TextSource, ViewSource, multimodal_view, text_distributions
 from jobs.steps.skipgrams import skipgrams
-from jobs.steps.view_builder import Builder, BuiltViews, Sources
+from jobs.steps.view_builder import Builder, BuiltViews, MentionReader, Sources
 from jobs.workers.encoder import CONTRAST_JOB, MULTIMODAL_JOB
 
 TYPES_WEIGHT = 0.5
@@ -53,7 +53,10 @@ STATE_WEIGHT = 2**0.5
 
 def build_mask(sources: Sources, made: BuiltViews) -> None:
     """Add the mask view, the unit means of the mask representations: "mask"."""
-    made.add("mask", _mask_view("mask", sources.encoders.of_mask_view, sources.cache, sources))
+    encoder = sources.encoders.of_mask_view
+    made.add("mask", _mask_view("mask", encoder, sources.cache, sources))
+    if sources.trained is not None:
+        made.read_mentions = MentionReader(encoder, sources.cache)
 
 
 def _mask_view(name: str, encoder: str, cache: FrozenCache, sources: Sources) -> Vectors:
@@ -178,6 +181,7 @@ def build_contrast(sources: Sources, made: BuiltViews) -> None:
     trained.check_model()
     made.settings[CONTRAST] = {"trained": trained.name, "lists": trained.lists}
     cache = frozen_cache(sources.workspace, inputs, trained.model, executor=sources.executor)
+    made.read_mentions = MentionReader(trained.folder.uri, cache)
     if not trained.seed_text:
         made.add(CONTRAST, _mask_view(CONTRAST, trained.folder.uri, cache, sources))
         return
@@ -239,7 +243,7 @@ def _joined(sources: Sources, made: BuiltViews) -> list[ViewPart]:
     """Return the joint view's parts: views of the text, and the multi-modal view with equal weight."""
     views = made.views
     # What contrast was trained on tells attributes apart that entity prediction alone does not.
-    mask = ViewPart.centred(views.get(CONTRAST, views["mask"]))
+    mask = ViewPart.centred(views.get(CONTRAST, views["mask"]), _sentence_map(sources, made))
     texts = [ViewPart.centred(views["description"]), ViewPart(views["lexical"])]
     if "multimodal" not in views:
         types = [ViewPart(views[TYPES_VIEW], factor=TYPES_WEIGHT)] if TYPES_VIEW in views else []
@@ -257,6 +261,13 @@ def _joined(sources: Sources, made: BuiltViews) -> list[ViewPart]:
         *(text.with_unit_similarity_std() for text in texts if text.vectors_ND.any()),
         multimodal.with_unit_similarity_std().times(STATE_WEIGHT),
     ]
+
+
+def _sentence_map(sources: Sources, made: BuiltViews) -> Vectors | None:
+    """Return the map by which the joint view reads mentions; None where what it brings was not measured."""
+    if made.read_mentions is None or "multimodal" in made.views or ADAPTED in made.views:
+        return None
+    return sentence_map(*made.read_mentions, sources.executor)
 
 
 BUILDERS = (

@@ -28,6 +28,7 @@ from engine.retrieval.index import VectorIndex, unit, views_of
 from engine.retrieval.mention_states import MentionStates
 from engine.retrieval.opening import open_index
 from engine.retrieval.shards import ShardedIndex
+from engine.retrieval.within_entities import Scatter, within_map
 from engine.stages.base import Pipeline
 from engine.stages.cgexpan import CGExpan
 from engine.storage.bundle import Bundle
@@ -39,6 +40,7 @@ from jobs import build_index
 from jobs.steps import masked_lm as steps_of_masked_lm
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.index_building import build
+from jobs.steps.mask_view import sentence_map
 from jobs.steps.masked_lm import MaskedLmUse, mean_states
 from jobs.steps.masked_lm import masked_lm as masked_lm_of
 from jobs.steps.model_input import preprocess
@@ -195,11 +197,21 @@ def test_the_contrastive_training_has_a_view_and_its_sentences_and_answers(
     ids, lengths = rows.padded_ids(np.arange(len(rows)))
     with torch.no_grad():
         states = encoder.states(ids, lengths)[torch.arange(len(rows)), torch.from_numpy(rows.mask_index)]
-    plain = np.stack([states[rows.entity_id == e].mean(dim=0).numpy() for e in range(len(METALS))])
+    found = states.numpy()
+    plain = np.stack([found[rows.entity_id == e].mean(axis=0) for e in range(len(METALS))])
+    cache = frozen_cache(workspace, open_inputs(workspace), model, executor=LocalExecutor())
+    run = str(Path(workspace.runs(CONTRAST_JOB).path) / "one")
+    told = sentence_map(run + "/encoder", cache, LocalExecutor())
+    assert told is not None
+    expected = within_map([Scatter.of(rows.entity_id, found)])
+    assert expected is not None
+    whitened = unit(plain @ expected)
     for one in (bundle, unread):
         assert ((vectors(one, "contrast") * unit(plain)).sum(axis=1) > 0.999).all()
+        read = unit(vectors(one, "contrast") @ told)
+        assert ((read * whitened).sum(axis=1) > 0.99).all()
         parts = [
-            plain_centred(vectors(one, "contrast")),
+            plain_centred(read),
             plain_centred(vectors(one, "description")),
             vectors(one, "lexical"),
         ]
