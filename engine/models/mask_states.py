@@ -53,13 +53,24 @@ def mask_states(
     return found_nD
 
 
-def length_batches(lengths: npt.ArrayLike, max_tokens: int = BATCH_TOKENS) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield row numbers, sorted by length, in batches of at most ``max_tokens`` padded tokens, or one row."""
+def length_batches(
+    lengths: npt.ArrayLike, max_tokens: int = BATCH_TOKENS, multiple: int = 1
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield row numbers, sorted by length, in batches of at most ``max_tokens`` padded tokens, or one row.
+
+    Args:
+        lengths: tokens of each row.
+        max_tokens: of a batch, padding included.
+        multiple: of which a batch of more rows is one, but for the last: batches then have fewer shapes.
+    """
     lengths_n = np.asarray(lengths, np.int64)
     order = np.argsort(lengths_n, kind="stable")
-    start = 0
-    for end in range(1, len(order) + 1):
-        longest_next = lengths_n[order[end]] if end < len(order) else None
-        if longest_next is None or longest_next * (end + 1 - start) > max_tokens:
-            yield order[start:end]
-            start = end
+    longest_n, start = lengths_n[order], 0
+    while start < len(order):
+        n = 1
+        while start + n < len(order) and longest_n[start + n] * (n + 1) <= max_tokens:
+            n += 1
+        if n > multiple and start + n < len(order):
+            n -= n % multiple
+        yield order[start : start + n]
+        start += n

@@ -19,7 +19,8 @@ and batches that stay as good as random."""
 def epoch_batches(lengths: npt.NDArray[np.integer], batch_size: int, seed: int, epoch: int) -> list[Rows]:
     """Return the row numbers of each batch of one epoch.
 
-    Batches differ in size by at most one, so that none is a remainder with a noisy gradient.
+    Batches differ in size by at most one, so that none is a remainder with a noisy gradient. All are parts of
+    one array: of many sentences that is most of what an epoch takes.
 
     Args:
         lengths: tokens of every row.
@@ -33,9 +34,9 @@ def epoch_batches(lengths: npt.NDArray[np.integer], batch_size: int, seed: int, 
     rows = rng.permutation(len(lengths))
     n_batches = -(-len(rows) // batch_size)
     n_pools = -(-n_batches // POOL_BATCHES)
-    pools = np.array_split(rows, n_pools)
-    sorted_rows = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
-    batches = np.array_split(sorted_rows, n_batches)
+    for pool in np.array_split(rows, n_pools):
+        pool[:] = pool[np.argsort(lengths[pool], kind="stable")]
+    batches = np.array_split(rows, n_batches)
     return [batches[i] for i in rng.permutation(n_batches)]
 
 

@@ -91,7 +91,10 @@ class EncoderTraining(Trainer):
     def batches(self, epoch: int) -> list[Rows]:
         """Return batches of sentences of about equal length."""
         settings, lengths = self.settings, self.data.lengths[self._rows]
-        return [self._rows[b] for b in epoch_batches(lengths, settings.batch_size, settings.seed, epoch)]
+        found = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
+        for batch in found:
+            batch[:] = self._rows[batch]  # in place, as each row stands in one batch
+        return found
 
     def own_rows(self, batch: Rows) -> Rows:
         """Return this worker's rows of a global batch: those whose states it reads."""

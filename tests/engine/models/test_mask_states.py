@@ -30,3 +30,18 @@ def test_batches_hold_every_row_once_and_no_more_tokens_than_they_may() -> None:
     batches = [rows.tolist() for rows in length_batches(lengths, 16)]
     assert sorted(row for rows in batches for row in rows) == list(range(7))
     assert batches == [[1, 3, 6], [4, 0], [2], [5]]
+
+
+def test_batches_of_a_multiple_have_few_shapes_and_every_row_once() -> None:
+    shapes: dict[int, set[tuple[int, int]]] = {1: set(), 16: set()}
+    for seed in range(30):
+        lengths = np.random.default_rng(seed).integers(10, 56, 2000)
+        for multiple, found in shapes.items():
+            batches = list(length_batches(lengths, 4096, multiple))
+            assert sorted(np.concatenate(batches)) == list(range(2000))
+            sizes = [(len(rows), int(lengths[rows].max())) for rows in batches]
+            assert all(n * longest <= 4096 for n, longest in sizes)
+            assert all(n % multiple == 0 for n, _ in sizes[:-1])
+            found |= set(sizes[:-1])
+    assert len(shapes[16]) < len(shapes[1]) * 0.6
+    assert [len(rows) for rows in length_batches([9, 1, 1, 9, 9], 18, 16)] == [2, 2, 1]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.training.order import epoch_batches, rank_slice
+from engine.training.order import POOL_BATCHES, epoch_batches, rank_slice
 from engine.training.schedule import one_cycle, warmup_cosine
 
 
@@ -25,6 +25,20 @@ def test_every_row_is_seen_once_an_epoch_on_any_number_of_workers(n, batch_size,
     sizes = {len(batch) for batch in batches}
     assert all(size <= batch_size for size in sizes)
     assert not sizes or max(sizes) - min(sizes) <= 1
+
+
+def test_pools_sorted_in_place_are_those_of_the_plain_order() -> None:
+    lengths, size = np.random.default_rng(3).integers(3, 60, 5001), 16
+    rng = np.random.default_rng([13, 2])
+    rows = rng.permutation(len(lengths))
+    n_batches = -(-len(rows) // size)
+    pools = np.array_split(rows, -(-n_batches // POOL_BATCHES))
+    assert len(pools) > 2
+    whole = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+    batches = np.array_split(whole, n_batches)
+    expected = [batches[i] for i in rng.permutation(n_batches)]
+    for found, wanted in zip(epoch_batches(lengths, size, 13, 2), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_epochs_differ_and_repeat() -> None:
