@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -15,8 +15,9 @@ from engine.answering.explanations import select_stage
 from engine.catalogue import Facet, open_catalogue
 from engine.errors import QueryError
 from engine.plugins import find_method
-from engine.queries.fields import NewSeed, Seed, SeedSides, ShownFields
+from engine.queries.fields import NewSeed, NewSeeds, NotHeld, Seed, SeedSides, ShownFields, VectorSeed
 from engine.query import Expansion, Options, Query, Value
+from engine.retrieval.index import check_vectors
 from engine.stages.base import LocalPipeline, Pipeline, Stage, Worker, timed
 from engine.stages.options import change, checked_options, offered
 from engine.stages.select import Select
@@ -124,8 +125,9 @@ class Expander:
         """Return entities like the positive seeds and unlike the negative ones, best first.
 
         Args:
-            positive: names, aliases or ids, or ``{"name": "Japan", "weight": 2}`` (or ``id``). Without any,
-                some methods rank by the negative seeds alone.
+            positive: names, aliases or ids, ``{"name": "Japan", "weight": 2}`` (or ``id``), or
+                ``{"vector": {"joint": [0.1, …]}}``. Without any, some methods rank by the negative seeds
+                alone.
             negative: likewise.
             top_k: entities wanted.
             filters: only entities that fulfil them, as in a request (:mod:`engine.queries.filters`):
@@ -161,14 +163,20 @@ class Expander:
             raise QueryError(f"{alone}: {given[alone]!r} is one text; give a list of them")
         shared, unlike = (tuple((n, tuple(v)) for n, v in values.items()) for values in by_attribute.values())
         fields = _fields({**shown, "filter": filters or {}, "positive": positive, "negative": negative})
-        sides = SeedSides(self._seed)
+        new = NewSeeds(self.vocabulary)
+        sides = SeedSides(partial(self._seed, new))
         changed: Options = checked_options(self.stages, options or {})
-        query = Query(
-            "query",
+        positives, negatives = (
             sides.take("positive", fields.positive),
             sides.take("negative", fields.negative),
+        )
+        query = Query(
+            "query",
+            positives,
+            negatives,
             top_k,
             fields.filter,
+            new.entities,
             class_name=class_name,
             positive_attributes=shared,
             negative_attributes=unlike,
@@ -178,6 +186,7 @@ class Expander:
             weights=sides.unlike_one,
             context=sides.pairs(fields.context),
         )
+        check_vectors(self.bundle, query)
         if query.selection.group_by or query.selection.facets:
             open_catalogue(self.bundle).check_shown(query.selection)
         if query.selection.diversity and self._select[0].view is None:
@@ -192,7 +201,9 @@ class Expander:
         """Return one expansion a query, in order: the form that evaluation takes, without names."""
         return self.pipeline(queries)
 
-    def _seed(self, given: str | int | NewSeed, field: str) -> int:
+    def _seed(self, new: NewSeeds, given: str | int | NotHeld, field: str) -> int:
+        if isinstance(given, VectorSeed):
+            return new.take(given, field)
         if isinstance(given, NewSeed):
             raise QueryError(
                 f"{field}: {given.name!r} is not of the vocabulary; new entities are taken "

@@ -46,9 +46,9 @@ Weights = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class NewEntity:
-    """A seed that the vocabulary does not hold: its name, and sentences that mention it.
+    """A seed that the vocabulary does not hold: its name, and sentences that mention it, or vectors.
 
-    ``vectors`` are its unit vectors by view, float32 [D] each, once they were made of the sentences, and
+    ``vectors`` are its unit vectors by view, float32 [D] each: given, or made of the sentences.
     ``hubness`` is its hubness by view; None: it is not asked for.
     """
 
@@ -56,6 +56,11 @@ class NewEntity:
     sentences: tuple[str, ...]
     vectors: Mapping[str, Scores] = field(default_factory=dict)
     hubness: Mapping[str, float] | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether its vectors were given: it has no sentences of which they could be made."""
+        return not self.sentences
 
 
 Attributes = tuple[Having, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Self
 
+import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -30,6 +31,7 @@ from engine.query import (
     MAX_WEIGHT,
     NewEntity,
     Pairs,
+    Scores,
     Selection,
 )
 from engine.text.spelling import clean_name, look_key, nfc
@@ -39,6 +41,9 @@ MAX_SENTENCE_LENGTH = 2000
 MAX_DEADLINE_MS = 3_600_000
 MAX_SCORE = 1e30
 """Bound of a score that is asked for, within float32."""
+
+MAX_VIEWS, MAX_DIMENSIONS, MAX_COMPONENT = 16, 8192, 1e6
+"""Bounds of a seed that is given as vectors: its views, their numbers, and the size of these."""
 
 WITHOUT_NUL = "^[^\\u0000]*$"
 
@@ -80,6 +85,12 @@ Weight = Annotated[
 ]
 
 
+Vector = Annotated[
+    list[Annotated[float, Field(ge=-MAX_COMPONENT, le=MAX_COMPONENT, allow_inf_nan=False)]],
+    Field(min_length=1, max_length=MAX_DIMENSIONS),
+]
+
+
 class NewSeed(BaseModel):
     """An entity that the vocabulary does not hold: its name, and sentences that mention it."""
 
@@ -87,6 +98,16 @@ class NewSeed(BaseModel):
 
     name: Name
     sentences: list[Sentence] = Field(min_length=1, max_length=MAX_SENTENCES)
+    weight: Weight = 1
+
+
+class VectorSeed(BaseModel):
+    """A point in views: a vector for each view, and perhaps a name by which answers call it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    vector: dict[Key, Vector] = Field(min_length=1, max_length=MAX_VIEWS)
+    name: Name | None = None
     weight: Weight = 1
 
 
@@ -117,6 +138,8 @@ def _kind(given: Any) -> str | None:
         return "<name>"
     if isinstance(given, WeightedSeed):
         return "<weighted>"
+    if isinstance(given, VectorSeed) or (isinstance(given, dict) and "vector" in given):
+        return "<vector>"
     if isinstance(given, dict | NewSeed):
         weighted = isinstance(given, dict) and "sentences" not in given and {"weight", "id"} & given.keys()
         return "<weighted>" if weighted else "<new>"
@@ -127,22 +150,26 @@ Seed = Annotated[
     Annotated[Name, Tag("<name>")]
     | Annotated[EntityId, Tag("<id>")]
     | Annotated[NewSeed, Tag("<new>")]
+    | Annotated[VectorSeed, Tag("<vector>")]
     | Annotated[WeightedSeed, Tag("<weighted>")],
     Discriminator(
         _kind,
         custom_error_type="seed",
-        custom_error_message="a seed is a name, an entity id, or an object of name and sentences, or of name "
-        "(or id) and weight",
+        custom_error_message="a seed is a name, an entity id, or an object of name and sentences, of "
+        "vector, or of name (or id) and weight",
     ),
 ]
-"""A name or alias, an entity id, a new entity, or an entity with its weight."""
+"""A name or alias, an entity id, a new entity, a point in views, or an entity with its weight."""
+
+NotHeld = NewSeed | VectorSeed
+"""Seeds that the vocabulary does not hold."""
 
 
-def weighed(seed: str | int | NewSeed | WeightedSeed) -> tuple[str | int | NewSeed, float]:
+def weighed(seed: str | int | NotHeld | WeightedSeed) -> tuple[str | int | NotHeld, float]:
     """Return what a seed names, and its weight."""
     if isinstance(seed, WeightedSeed):
         return seed.entity, seed.weight
-    return seed, seed.weight if isinstance(seed, NewSeed) else 1.0
+    return seed, seed.weight if isinstance(seed, NotHeld) else 1.0
 
 
 class SeedSides:
@@ -153,16 +180,16 @@ class SeedSides:
             weighs 0 is to be known, too.
     """
 
-    def __init__(self, resolve: Callable[[str | int | NewSeed, str], int]) -> None:
+    def __init__(self, resolve: Callable[[str | int | NotHeld, str], int]) -> None:
         self._resolve = resolve
         self.weights: dict[int, float] = {}
 
-    def take(self, side: str, seeds: Sequence[str | int | NewSeed | WeightedSeed]) -> tuple[int, ...]:
+    def take(self, side: str, seeds: Sequence[str | int | NotHeld | WeightedSeed]) -> tuple[int, ...]:
         """Return the ids of the seeds of a side (QueryError: one has two weights)."""
         found = []
         for place, given in enumerate(seeds):
             seed, weight = weighed(given)
-            if weight == 0 and isinstance(seed, NewSeed):
+            if weight == 0 and isinstance(seed, NotHeld):
                 continue
             entity = self._resolve(seed, f"{side}.{place}")
             if weight == 0:
@@ -302,10 +329,11 @@ class NewSeeds:
 
     Args:
         vocabulary: that does not hold them.
+        where: what stands before the field in what is said of a mistake.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
+    def __init__(self, vocabulary: Vocabulary, where: str = "") -> None:
+        self._vocabulary, self._where = vocabulary, where
         self._new: dict[str, NewEntity] = {}
 
     @property
@@ -313,27 +341,34 @@ class NewSeeds:
         """Those that were met, in order."""
         return tuple(self._new.values())
 
-    def take(self, seed: NewSeed, field: str) -> int:
+    def take(self, seed: NotHeld, field: str) -> int:
         """Return the id of a new entity.
 
         Args:
             seed: as it is given.
-            field: where, for what is said of a mistake.
+            field: where, for what is said of a mistake; it is also the name of a vector without one.
 
         Raises:
-            NewSeedError: the vocabulary has it, it has no visible name, or it was met before.
+            NewSeedError: the vocabulary has it, it has no visible name, or it was met before; a vector of
+                zeros.
         """
+        place = f"{self._where}{field}"
+        if isinstance(seed, VectorSeed):
+            vectors = {view: _unit(vector, f"{place}.vector.{view}") for view, vector in seed.vector.items()}
+            entity = NewEntity(clean_name(seed.name or "") or field, (), vectors)
+            self._new[f"{field}\0"] = entity  # no name: others may have the same
+            return -len(self._new)
         known = self._vocabulary.find(seed.name)
         if known is not None:
             name = self._vocabulary.names[known]
-            message = f"{field}: {seed.name!r} is in the vocabulary as {name!r}; give it as a name"
+            message = f"{place}: {seed.name!r} is in the vocabulary as {name!r}; give it as a name"
             raise NewSeedError(message, [name])
         name = clean_name(seed.name)
         if not name:
-            raise NewSeedError(f"{field}: the new entity {seed.name!r} has no visible sign in its name", [])
+            raise NewSeedError(f"{place}: the new entity {seed.name!r} has no visible sign in its name", [])
         key = look_key(name)
         if key in self._new:
-            raise NewSeedError(f"{field}: the new entity {seed.name!r} is given twice", [])
+            raise NewSeedError(f"{place}: the new entity {seed.name!r} is given twice", [])
         self._new[key] = NewEntity(name, tuple(map(nfc, seed.sentences)))
         return -len(self._new)
 
@@ -343,3 +378,12 @@ class NewSeeds:
         if key not in self._new:
             self._new[key] = entity
         return -1 - list(self._new).index(key)
+
+
+def _unit(vector: Sequence[float], where: str) -> Scores:
+    """Return a vector scaled to length 1 (NewSeedError: it has none)."""
+    values = np.array(vector, np.float64)
+    if not (largest := np.abs(values).max()):
+        raise NewSeedError(f"{where}: all numbers are 0: that is no direction", [])
+    values /= largest  # the square of a small number may be 0
+    return np.asarray(values / np.linalg.norm(values), np.float32)

@@ -28,7 +28,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -36,13 +36,14 @@ from engine.catalogue import Catalogue
 from engine.corpus.importing.mentions import mentions_of_new
 from engine.corpus.readers.compression import without_ending
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError
-from engine.filters import Filters, dumped
+from engine.filters import Filters
 from engine.queries.columns import SAME_NAMES, QueryColumns
-from engine.queries.fields import NewSeed, NewSeeds, SeedSides
+from engine.queries.digest import QueriesDigest
+from engine.queries.fields import NewSeeds, NotHeld, SeedSides
 from engine.queries.files import query_files, records_of
 from engine.queries.records import ASKED, QueryRecord, plain, validated
 from engine.queries.seen_ids import SeenIds
-from engine.query import Query, Selection
+from engine.query import Query
 from engine.refusals import Code, Refusal, encodable
 from engine.storage.store import Store
 from engine.text.spelling import clean_name, look_key
@@ -135,30 +136,6 @@ class RefusedQuery:
         return f"{self.source}:{self.position}: {self.reason}"
 
 
-class QueriesDigest:
-    """The hex digest of queries in order, all that a method is asked; not their truth."""
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-
-    def add(self, labelled: LabelledQuery) -> None:
-        """Take one more query."""
-        q = labelled.query
-        given: list[Any] = [q.class_name, q.positive_attributes, q.negative_attributes]
-        given += [dict(q.options)] if q.options else []
-        given += [{"filter": dumped(q.filters)}] if q.filters else []
-        given += [{"new": [(one.name, one.sentences) for one in q.new]}] if q.new else []
-        given += [{"exclude": q.exclude}] if q.exclude else []
-        given += [asdict(q.selection)] if q.selection != Selection() else []
-        given += [{"weights": q.weights}] if q.weights else []
-        given += [{"context": q.context}] if q.context else []
-        given += [how] if (how := labelled.how) else []
-        self._digest.update(json.dumps([q.id, q.positive, q.negative, q.top_k, *given]).encode() + b"\n")
-
-    def __str__(self) -> str:
-        return self._digest.hexdigest()[:16]
-
-
 @dataclass
 class QuerySet:
     """The queries of some files, in file order, and those that were refused."""
@@ -176,7 +153,7 @@ class QuerySet:
         """Hex digest of the usable queries in order, all that a method is asked; not their truth."""
         digest = QueriesDigest()
         for labelled in self.queries:
-            digest.add(labelled)
+            digest.add(labelled.query, labelled.how)
         return str(digest)
 
     @property
@@ -302,8 +279,8 @@ class _Reader:
         if asked and self._catalogue is None:
             return Refusal(Code.QUERY_INVALID, f"{where}: {asked[0]} {_EXPANDED}")
         try:
-            new = NewSeeds(self.vocabulary)
-            sides = SeedSides(lambda one, _: self._seed(one, new, where))
+            new = NewSeeds(self.vocabulary, f"{where}: ")
+            sides = SeedSides(lambda one, field: self._seed(one, new, where, field))
             positive = sides.take("positive", record.positive)
             negative = sides.take("negative", record.negative)
             self._check_seeds(positive, sides, where)
@@ -320,7 +297,7 @@ class _Reader:
                 context=sides.pairs(record.context),
                 exclude=tuple(self.vocabulary.resolve(one, f"{where}: exclude") for one in record.exclude),
             )
-            for entity in query.new:
+            for entity in (one for one in query.new if not one.is_given):
                 mentions_of_new(entity, where)  # what no stage could read is refused before any runs
             if record.top_k is not None:
                 query = replace(query, top_k=record.top_k)
@@ -345,12 +322,12 @@ class _Reader:
         if self._catalogue is None and sides.weights and not positive:
             raise QueryError(f"{where}: a query without a positive seed {_EXPANDED}")
 
-    def _seed(self, given: str | int | NewSeed, new: NewSeeds, where: str) -> int:
-        if not isinstance(given, NewSeed):
+    def _seed(self, given: str | int | NotHeld, new: NewSeeds, where: str, field: str) -> int:
+        if not isinstance(given, NotHeld):
             return self.vocabulary.resolve(given, where)
         if self._catalogue is None:
-            raise QueryError(f"{where}: the new entity {given.name!r} {_EXPANDED}")
-        return new.take(given, where)
+            raise QueryError(f"{where}: the new entity {given.name or field!r} {_EXPANDED}")
+        return new.take(given, field)
 
     def _filters(self, record: QueryRecord, where: str) -> Filters:
         if self._catalogue is not None and (record.group_by or record.facets):

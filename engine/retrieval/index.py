@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import BundleError
+from engine.errors import BundleError, QueryError
 from engine.query import Ids, Query, Scores, Weights
 from engine.retrieval.shared_vectors import shared_vectors
-from engine.storage.bundle import Manifest
+from engine.storage.bundle import Bundle, Manifest
 
 if TYPE_CHECKING:  # loaded with the first index: what only describes a pipeline does without
     import faiss
@@ -107,6 +107,28 @@ def index_file(view: str) -> str:
 def views_of(manifest: Manifest) -> list[str]:
     """Return the views that a bundle holds, by name."""
     return sorted(view for name in manifest.files if name == index_file(view := Path(name).stem))
+
+
+def dimension_of(path: Path) -> int:
+    """Return the dimension of the vectors of a flat index, of which nothing else is read."""
+    with path.open("rb") as file:
+        return int(struct.unpack_from("<i", file.read(_NUMBER_AT), _NUMBER_AT - 4)[0])
+
+
+def check_vectors(bundle: Bundle, query: Query) -> None:
+    """Refuse vectors given as seeds that a bundle's views do not have.
+
+    Raises:
+        QueryError: no such view, or another number of dimensions; begins with the seed's name.
+    """
+    for one in query.new:
+        for view, vector in one.vectors.items() if one.is_given else ():
+            if view not in (views := views_of(bundle.manifest)):
+                raise QueryError(f"{one.name}: the bundle has no view {view!r}; it has {', '.join(views)}")
+            if len(vector) != (d := dimension_of(bundle.path(index_file(view)))):
+                raise QueryError(
+                    f"{one.name}: a vector of the view {view!r} has {d} numbers, not {len(vector)}"
+                )
 
 
 def hubness_file(view: str) -> str:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
 from engine.errors import BundleError, QueryError
 from engine.generation.files import LM_FILES
-from engine.query import Expansion, Query
+from engine.query import Expansion, NewEntity, Query
 from engine.renames import with_current_names
 from engine.storage.bundle import Bundle
 
@@ -145,6 +145,11 @@ class Stage(BaseModel, ABC):
     def ranks_overlay(self) -> bool:
         """True if the worker ranks entities that an overlay has added, or passes them on."""
         return self.takes_overlay
+
+    @property
+    def seed_views(self) -> tuple[str, ...] | None:
+        """The views in which the worker reads vectors of seeds, () for none; None: it needs more of seeds."""
+        return None
 
     @property
     def language_model(self) -> bool:
@@ -322,6 +327,17 @@ def unsuited(stages: Sequence[Stage], query: Query) -> str:
         )
     if not query.positive and (unable := [s.name for s in stages if not s.takes_negative_alone]):
         return f"{unable[0]} needs a positive seed; give one, or ask a method that does not, such as default"
+    return next((why for one in query.new if one.is_given and (why := _unfit(stages, one))), "")
+
+
+def _unfit(stages: Sequence[Stage], seed: NewEntity) -> str:
+    """Return why stages cannot answer for a seed that is given as vectors, or nothing."""
+    for stage in stages:
+        if (views := stage.seed_views) is None:
+            return f"{stage.name} needs more of a seed than vectors; ask a method of vectors, such as default"
+        if lacking := [view for view in views if view not in seed.vectors]:
+            given = ", ".join(seed.vectors)
+            return f"{stage.name} reads seeds in the view {lacking[0]!r}; {seed.name} has vectors of {given}"
     return ""
 
 

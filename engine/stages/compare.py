@@ -74,6 +74,11 @@ class Compare(Stage):
         """Return how many seeds and members of pairs entities are compared with."""
         return max(1, len(expansion.query.seeds) + 2 * len(expansion.query.context))
 
+    @property
+    def seed_views(self) -> tuple[str, ...]:
+        """The view in which seeds are read."""
+        return (self.view,)
+
     def needs(self) -> tuple[str, ...]:
         """Name the view's index."""
         return (index_file(self.view),)

@@ -53,6 +53,11 @@ class EncodeNewEntities(Stage):
     neighbours: int = Field(default=10, ge=1)
     views: tuple[str, ...] = ()
 
+    @property
+    def seed_views(self) -> tuple[str, ...]:
+        """None that must be given."""
+        return ()
+
     def cost(self, expansion: Expansion) -> int:
         """Return the sentences of the new entities."""
         return max(1, sum(len(entity.sentences) for entity in expansion.query.unencoded))

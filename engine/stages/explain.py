@@ -41,6 +41,11 @@ class Explain(Stage):
 
     num_cpus: ClassVar[float] = 0.1  # a product for each entity that is shown
 
+    @property
+    def seed_views(self) -> tuple[str, ...]:
+        """None that must be given."""
+        return ()
+
     def needs(self) -> tuple[str, ...]:
         """Name the view's index."""
         return (index_file(self.view),)

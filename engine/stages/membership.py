@@ -33,6 +33,11 @@ class Membership(Stage):
 
     method: str = "default"
 
+    @property
+    def seed_views(self) -> tuple[str, ...]:
+        """None that must be given."""
+        return ()
+
     def open(self, bundle: Bundle) -> Worker:
         """Read the constants.
 

@@ -100,6 +100,11 @@ class SegmentRerank(Stage):
         """True if similarity is that to a mean of vectors."""
         return self.by == "embedding"
 
+    @property
+    def seed_views(self) -> tuple[str, ...] | None:
+        """The view in which seeds are read, if they are compared by vectors."""
+        return (self.view,) if self.by == "embedding" else None
+
     def cost(self, expansion: Expansion) -> int:
         """Return how many candidates are compared with the negative seeds."""
         return max(1, len(expansion.ranking))
@@ -178,6 +183,11 @@ class ContrastRerank(Stage):
         "temperature": (0.001, 10),
         "soft_minimum": (0.01, 100),
     }
+
+    @property
+    def seed_views(self) -> tuple[str, ...]:
+        """The view in which seeds are read."""
+        return (self.view,)
 
     def needs(self) -> tuple[str, ...]:
         """Name the view's index."""

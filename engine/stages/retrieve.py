@@ -64,6 +64,11 @@ class Retrieve(Stage):
 
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"k": (1, 2_000), "hubness": (0, 2)}
 
+    @property
+    def seed_views(self) -> tuple[str, ...]:
+        """The view in which seeds are read."""
+        return (self.seed_view or self.view,)
+
     def needs(self) -> tuple[str, ...]:
         """Name the views' indexes, and the hubness if that is used."""
         views = dict.fromkeys((self.view, self.seed_view or self.view))

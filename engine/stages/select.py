@@ -44,6 +44,11 @@ class Select(Stage):
     takes_overlay: ClassVar[bool] = True
     takes_context: ClassVar[bool] = True
 
+    @property
+    def seed_views(self) -> tuple[str, ...]:
+        """None that must be given."""
+        return ()
+
     def needs(self) -> tuple[str, ...]:
         """Name the view's index, if there is a view."""
         return (index_file(self.view),) if self.view else ()

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from itertools import chain, count, islice
 from pathlib import Path
 
-from engine.queries.formats import LabelledQuery, QueriesDigest, RefusedQuery
+from engine.queries.digest import QueriesDigest
+from engine.queries.formats import LabelledQuery, RefusedQuery
 from engine.queries.results import RunDescription
 from engine.refusals import Code, Refusal
 from engine.storage.parts import numbered
@@ -88,7 +89,7 @@ class QuerySpool:
                 self.refused += 1
                 self.first_refused += [taken] if self.refused <= SHOWN else []
             else:
-                self.digest.add(taken)
+                self.digest.add(taken.query, taken.how)
                 self.queries += 1
                 yield taken
 

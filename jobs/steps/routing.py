@@ -13,6 +13,7 @@ from engine.methods import METHODS
 from engine.queries.formats import LabelledQuery, RefusedQuery
 from engine.query import Expansion, Value
 from engine.refusals import Code, Refusal
+from engine.retrieval.index import check_vectors
 from engine.stages.base import Pipeline, missing_requirements, unsuited
 from engine.stages.explain import Explain
 from engine.stages.options import change_methods, checked_options
@@ -83,13 +84,14 @@ class Router:
             raise QueryError(f"options: {error}") from None
         if why := unsuited(pipeline.stages, query):
             raise QueryError(f"method {name!r}: {why}")
+        check_vectors(self.bundle, query)
         if query.selection.diversity and self._select_stage.view is None:
             raise QueryError("diversity: the bundle has no vectors by which entities are alike")
         if labelled.explain and self._explain_stage is None:
             raise QueryError("explain: the bundle has no vectors to explain answers by")
         self.used.setdefault(name, pipeline)
         self._explain |= labelled.explain
-        self._new |= bool(query.new)
+        self._new |= bool(query.unencoded)
         self._selects |= query.selection.chooses
         own = None if name == self.method else name
         return replace(labelled, method=own, query=replace(query, options=options))

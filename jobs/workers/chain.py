@@ -80,7 +80,7 @@ class Chain:
         if self.stages[place].selects:
             return row.expansion.query.selection.chooses
         first = place == 0 and isinstance(self.stages[0], EncodeNewEntities)
-        return bool(row.expansion.query.new) if first else place in self.routes[row.method]
+        return bool(row.expansion.query.unencoded) if first else place in self.routes[row.method]
 
     @property
     def pools(self) -> list[tuple[int, ...]]:

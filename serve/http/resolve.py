@@ -9,8 +9,9 @@ from functools import partial
 from typing import Protocol
 
 from engine.errors import QueryError, UnknownEntityError, UserError
-from engine.queries.fields import NewSeed, NewSeedError, NewSeeds, Pair, Seed, SeedSides, weighed
+from engine.queries.fields import NewSeedError, NewSeeds, NotHeld, Pair, Seed, SeedSides, weighed
 from engine.query import Deadline, NewEntity, Pairs, Query
+from engine.retrieval.index import check_vectors
 from engine.stages.base import unsuited
 from engine.stages.options import OptionError, checked_options
 from engine.text.spelling import clean_name
@@ -79,7 +80,7 @@ def is_quick(request: ExpandRequest, snapshot: BundleSnapshot) -> bool:
     seeds += request.exclude[:FEW_EXCLUDED]
     seeds += [one for pair in request.context for one in (pair.positive, pair.negative)]
     few = not request.filter and len(request.exclude) <= FEW_EXCLUDED
-    return few and all(isinstance(s, NewSeed) or find(s) is not None for s in seeds)
+    return few and all(isinstance(s, NotHeld) or find(s) is not None for s in seeds)
 
 
 def _resolved(
@@ -133,6 +134,7 @@ def _resolved(
     )
     if why := unsuited(snapshot.methods[method].stages, query):
         raise ProblemError(Problem("query", f"method {method!r}: {why}", QueryError.status, "method"))
+    check_vectors(snapshot.bundle, query)
     return ResolvedQuery(route, method, query, deadline, request.explain)
 
 
@@ -205,7 +207,7 @@ class GivenEntities:
                 raise ProblemError(Problem("query", message, QueryError.status, f"negative.{place}"))
         return positive, negative, self._new.entities
 
-    def _seed(self, seed: str | int | NewSeed, field: str) -> int:
+    def _seed(self, seed: str | int | NotHeld, field: str) -> int:
         """Return the id of a seed; of one that an overlay has added, that of a new entity."""
         known = self._id(seed, field)
         added = self._overlay.added.get(known)
@@ -214,8 +216,8 @@ class GivenEntities:
         self.added.append(known)
         return self._new.take_encoded(added.encoded)
 
-    def _id(self, seed: str | int | NewSeed, field: str) -> int:
-        if isinstance(seed, NewSeed):
+    def _id(self, seed: str | int | NotHeld, field: str) -> int:
+        if isinstance(seed, NotHeld):
             try:
                 return self._new.take(seed, field)
             except NewSeedError as error:

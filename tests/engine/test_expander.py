@@ -1,12 +1,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.errors import QueryError, UnknownAttributeError, UnknownEntityError
 from engine.expander import Expander
 from engine.methods import METHODS, method, register
 from engine.query import Query, Selection
+from engine.retrieval.opening import open_index
 from engine.stages.retrieve import Retrieve
 from tests.support.bundles import method_bundle
 
@@ -111,6 +113,38 @@ def test_context_pairs_are_obeyed_or_refused(workspace: Path) -> None:
         expander.expand([1], context=[{"positive": 6, "negative": "entty 3"}])
     with pytest.raises(QueryError, match="Retrieve cannot obey context pairs; leave context out"):
         Expander.open(workspace, "retexpan").expand([1], context=[pair])
+
+
+def test_a_vector_is_a_seed(workspace: Path) -> None:
+    expander = Expander.open(workspace, "default")
+    joint = open_index(expander.bundle, "joint").vectors_of([3])[0]
+    given = {"vector": {"joint": (7 * joint).tolist()}}
+    known = expander.expand([1, 3], [4], top_k=20).results
+    found = expander.expand([1, given], [4], top_k=20, exclude=[3]).results
+    assert [one.id for one in found] == [one.id for one in known]
+    np.testing.assert_allclose([o.score for o in found], [o.score for o in known], atol=1e-5)
+    assert expander.expand([given], top_k=1).results[0].id == 3, "a vector is no entity: that nearest to it"
+    plain = expander.expand([1], [4])
+    assert expander.expand([1, {**given, "weight": 0}], [4]) == plain
+    assert (
+        expander.expand([1, {**given, "weight": 4}], [4]).results != expander.expand([1, given], [4]).results
+    )
+    for wrong, words in (
+        ({"vector": {"joint": [1.0]}}, r"positive\.0: a vector of the view 'joint' has \d+ numbers, not 1"),
+        ({"vector": {"joint": [0] * len(joint)}}, r"positive\.0\.vector\.joint: all numbers are 0"),
+        ({"vector": {"joint": [1e9]}}, r"positive\.0\.vector\.joint\.0: Input should be less"),
+        ({"vector": {"joint": [float("nan")]}}, "finite number"),
+        ({"vector": {"joint": []}}, "at least 1 item"),
+        ({"vector": {}}, "at least 1 item"),
+        ({"vector": {"mask": joint.tolist()}}, r"the view 'joint'; positive\.0 has vectors of mask"),
+        ({"vector": {"joint": joint.tolist(), "x": [1.0]}}, r"has no view 'x'; it has .*joint"),
+    ):
+        with pytest.raises(QueryError, match=words):
+            expander.expand([wrong])
+    with pytest.raises(
+        QueryError, match="SetExpan needs more of a seed than vectors; ask a method of vectors"
+    ):
+        Expander.open(workspace, "setexpan").expand([given])
 
 
 def test_facets_count_the_answer(workspace: Path) -> None:

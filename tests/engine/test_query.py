@@ -16,6 +16,7 @@ from engine.query import (
     MAX_TOP_K,
     Deadline,
     Expansion,
+    NewEntity,
     Query,
     Ranking,
     Selection,
@@ -78,6 +79,14 @@ def test_rows_keep_everything(many) -> None:
         same(one, other)
 
 
+def test_vectors_given_as_seeds_cross_tables() -> None:
+    given = NewEntity("positive.0", (), {"joint": np.array([0.6, 0.8], np.float32)})
+    (found,) = from_rows(to_rows([Expansion(Query("q", (-1,), new=(given,)))]))
+    (new,) = found.query.new
+    assert (new.name, new.is_given, found.query.unencoded) == ("positive.0", True, ())
+    assert new.vectors["joint"].tolist() == given.vectors["joint"].tolist()
+
+
 def test_repeated_seeds_count_once() -> None:
     query = Query("q", (3, 1, 3), (2, 2))
     assert (query.positive, query.negative, query.seeds) == ((3, 1), (2,), (3, 1, 2))
@@ -88,7 +97,7 @@ def test_repeated_seeds_count_once() -> None:
     [
         (((), ()), "at least one positive seed, or a negative"),
         (((1,), (2,), 5, (), (), None, "", (), (), (), (), Selection(), ((3, 1.0),)), "of no seed"),
-        (((1,), (), 5, (), (), None, "", (), (), (), (), Selection(), (), ((3, 3),)), "entity 3 on both"),
+        (((1,), (), 5, (), (), None, "", (), (), (), (), Selection(), (), (), ((3, 3),)), "entity 3 on both"),
         (((1, 2), (2,)), r"\[2\] are positive and negative"),
         ((tuple(range(MAX_SEEDS + 1)),), f"at most {MAX_SEEDS}"),
         (((0,), tuple(range(1, MAX_SEEDS + 2))), f"at most {MAX_SEEDS}"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from engine.retrieval.index import dimension_of, index_file, views_of
 from engine.storage.bundle import Bundle
 from jobs.expand import main
 from tests.support.commands import run_command
@@ -92,6 +93,10 @@ def drawn(number: int, bundle: Bundle, quick: Sequence[str], slow: Sequence[str]
         "context": (0.05, [{"positive": draw.randrange(n + 1), "negative": draw.randrange(n)}]),
         "offset": (0.15, draw.choice([0, 3, 15, 200] * 4 + [-1])),
     }
+    if draw.random() < 0.05:
+        d = dimension_of(bundle.path(index_file("mask")))
+        views = [view for view in views_of(bundle.manifest) if draw.random() < 0.9]
+        row["positive"].append({"vector": {view: [draw.uniform(-1, 1) for _ in range(d)] for view in views}})
     row |= {name: value for name, (chance, value) in chances.items() if draw.random() < chance}
     if draw.random() < 0.01:
         row["method"] = "nonsense"

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from engine.retrieval.opening import open_index
+from serve.graph.bundle_snapshot import BundleSnapshot
+
 ASKED = {"positive": [1, 2, 3], "negative": [4, 5], "top_k": 12}
 
 
@@ -82,6 +85,33 @@ def test_seeds_have_weights_and_the_weight_0_is_absence(client: TestClient) -> N
     error = client.post("/v1/expand", json=asked).json()["error"]
     assert (error["code"], error["field"]) == ("query", "method")
     assert "method 'genexpan': Generate cannot weigh seeds" in error["message"]
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_a_vector_is_a_seed(client: TestClient, snapshot: BundleSnapshot, explain: bool) -> None:
+    mask = open_index(snapshot.bundle, "mask").vectors_of([3])[0]
+    given = {"vector": {"mask": (3 * mask).tolist()}}
+    known = results(client, explain=explain)
+    found = results(client, positive=[1, 2, given], exclude=[3], explain=explain)
+    assert [one["id"] for one in found] == [one["id"] for one in known]
+    assert [one["score"] for one in found] == pytest.approx([one["score"] for one in known], abs=1e-5)
+    if explain:
+        names = [
+            (o["explanation"]["nearest_positive"]["id"], o["explanation"]["nearest_positive"]["name"])
+            for o in found
+        ]
+        assert (None, "positive.2") in names
+    for wrong, words in (
+        (
+            {"positive": [{"vector": {"mask": [1, 2]}}]},
+            "positive.0: a vector of the view 'mask' has 16 numbers",
+        ),
+        ({"positive": [given], "method": "genexpan"}, "Generate needs more of a seed than vectors"),
+        ({"positive": [{"vector": {"mask": [0] * 16}}]}, "all numbers are 0"),
+    ):
+        answer = client.post("/v1/expand", json={**ASKED, **wrong})
+        assert answer.status_code == 422
+        assert words in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
