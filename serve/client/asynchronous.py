@@ -140,9 +140,10 @@ class AsyncClient:
         sentences: int = 5,
         neighbours: int = 10,
         bundle: str | None = None,
+        vectors: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Return what is known of an entity, by its name or an alias (a string), or by its id (a number)."""
-        found: dict[str, Any] = await self._ask(calls.entity(given, sentences, neighbours, bundle))
+        found: dict[str, Any] = await self._ask(calls.entity(given, sentences, neighbours, bundle, vectors))
         return found
 
     async def set_agreement(self, set_id: str, curator: str = "", limit: int = 100) -> dict[str, Any]:

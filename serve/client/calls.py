@@ -105,9 +105,12 @@ def overlay(limit: int, offset: int) -> Call:
     return Call("GET", "/v1/overlay", {"params": {"limit": limit, "offset": offset}})
 
 
-def entity(given: str | int, sentences: int, neighbours: int, bundle: str | None) -> Call:
+def entity(
+    given: str | int, sentences: int, neighbours: int, bundle: str | None, vectors: Sequence[str] = ()
+) -> Call:
     """Return the call for what is known of an entity."""
-    params = {"params": {"sentences": sentences, "neighbours": neighbours}}
+    views = {"vectors": ",".join(vectors)} if vectors else {}
+    params = {"params": {"sentences": sentences, "neighbours": neighbours, **views}}
     if isinstance(given, str):
         return Call("GET", f"/v1/entities/{_segment(given)}", params)
     return Call("GET", f"/v1/bundles/{_segment(bundle or CURRENT)}/entities/{given}", params)

@@ -164,6 +164,7 @@ class Client:
         sentences: int = 5,
         neighbours: int = 10,
         bundle: str | None = None,
+        vectors: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Return what is known of an entity, by its name or an alias (a string), or by its id (a number).
 
@@ -172,8 +173,9 @@ class Client:
             sentences: at most so many.
             neighbours: likewise.
             bundle: the one that the id is of, from the answer that named it: another one's is refused.
+            vectors: views of which its unit vectors come along; each may be a seed: ``{"vector": {…}}``.
         """
-        found: dict[str, Any] = self._ask(calls.entity(given, sentences, neighbours, bundle))
+        found: dict[str, Any] = self._ask(calls.entity(given, sentences, neighbours, bundle, vectors))
         return found
 
     def set_agreement(self, set_id: str, curator: str = "", limit: int = 100) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from engine.queries.fields import Name
 from serve.http.auth import Access
 from serve.http.errors import invalid
 from serve.http.exchange import decoded, respond, spend
-from serve.http.listings import EntityList, known_fields
+from serve.http.listings import EntityList, EntityParts, known_fields
 from serve.http.openapi import answers, body, content
 from serve.http.requests import Id, LookupRequest, Prefix, checked
 from serve.http.resolve import LOOKUP_SUGGESTIONS
@@ -28,6 +28,7 @@ FOREVER = "private, max-age=31536000, immutable"
 
 Sentences = Annotated[int, Query(ge=0, le=8)]
 Neighbours = Annotated[int, Query(ge=0, le=50)]
+Views = Annotated[Prefix, Query(description="views, with commas, of which its unit vectors are wanted")]
 
 
 def add_entities(app: FastAPI, service: Service, access: Access) -> None:
@@ -81,11 +82,12 @@ def add_entities(app: FastAPI, service: Service, access: Access) -> None:
         given: Annotated[Name, Path(description="name or alias")],
         sentences: Sentences = 5,
         neighbours: Neighbours = 10,
+        vectors: Views = "",
     ) -> Response:
         """Describe one entity, by name or alias. It counts as a query with neighbours, or if unknown."""
         queries = 1 if neighbours or not service.knows(given) else 0
         trace = spend(request, service, access, queries)
-        return await respond(await service.entity(given, sentences, neighbours, trace))
+        return await respond(await service.entity(given, EntityParts(sentences, neighbours, vectors), trace))
 
     @app.get(
         "/v1/bundles/{bundle}/entities/{entity}",
@@ -99,10 +101,12 @@ def add_entities(app: FastAPI, service: Service, access: Access) -> None:
         entity: Annotated[int, Path(ge=0, lt=1 << 31)],
         sentences: Sentences = 5,
         neighbours: Neighbours = 10,
+        vectors: Views = "",
     ) -> Response:
         """Describe the entity of an id. With neighbours, it counts as a query."""
         trace = spend(request, service, access, queries=min(neighbours, 1))
-        return await respond(await service.entity_by_id(bundle, entity, sentences, neighbours, trace))
+        wanted = EntityParts(sentences, neighbours, vectors)
+        return await respond(await service.entity_by_id(bundle, entity, wanted, trace))
 
     image_of = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/*",)}
 

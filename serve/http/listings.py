@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
+from engine.retrieval.index import index_file, read_vectors, views_of
 from engine.stages.options import offered
 from engine.storage.workspace import Workspace
 from engine.vocabulary import Found
@@ -15,7 +16,7 @@ from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.http.errors import SHOWN, invalid
 from serve.http.explanations import sentences_of
 from serve.http.images import MAX_SENTENCES, ImageAddresses
-from serve.http.requests import entity_of
+from serve.http.requests import entity_of, numbers
 from serve.http.resolve import LOOKUP_SUGGESTIONS, Arrival
 
 Json = dict[str, Any]
@@ -157,12 +158,39 @@ def _more(snapshot: BundleSnapshot, entity: int, fields: Sequence[str]) -> Json:
     return {name: values[name](entity) for name in fields}
 
 
-def known_of(snapshot: BundleSnapshot, workspace: Workspace, entity: int, n: int) -> Json:
-    """Return what the catalogue knows of an entity, with n of its sentences. Reads from the disk."""
+class EntityParts(NamedTuple):
+    """What is wanted of an entity: numbers of sentences and neighbours, and vectors of views, with commas."""
+
+    sentences: int
+    neighbours: int
+    vectors: str = ""
+
+
+def known_of(snapshot: BundleSnapshot, workspace: Workspace, entity: int, wanted: EntityParts) -> Json:
+    """Return what the bundle knows of an entity, but for its neighbours. Reads from the disk.
+
+    Raises:
+        ProblemError: vectors of a view that the bundle does not have.
+    """
     held = snapshot.catalogue.sentences([entity], MAX_SENTENCES).get(entity, [])
     return {
         "description": snapshot.catalogue.description(entity),
         "attributes": snapshot.catalogue.attributes_of(entity),
-        "sentences": sentences_of(held)[:n],
+        "sentences": sentences_of(held)[: wanted.sentences],
         "images": ImageAddresses(workspace, snapshot.id).of(entity, held),
+        **({"vectors": _vectors(snapshot, entity, wanted.vectors)} if wanted.vectors else {}),
     }
+
+
+def _vectors(snapshot: BundleSnapshot, entity: int, given: str) -> dict[str, list[float | None]]:
+    """Return the unit vectors of an entity in some views; a view in which it has none is left out."""
+    known, found = views_of(snapshot.manifest), {}
+    for view in dict.fromkeys(name.strip() for name in given.split(",")):
+        if view not in known:
+            raise invalid(
+                f"vectors: there is no view {view[:SHOWN]!r}; there are {', '.join(known)}", "vectors"
+            )
+        vector = read_vectors(snapshot.bundle.path(index_file(view)), mapped=True)[entity]
+        if vector.any():
+            found[view] = numbers(vector.tolist())
+    return found

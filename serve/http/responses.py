@@ -290,6 +290,9 @@ class EntityDetails(EntityShape):
     sentences: list[SentenceShape]
     images: list[str] = Field(description="paths on this host")
     neighbours: list[Near] = Field(description="nearest first; empty where the bundle has no vectors")
+    vectors: dict[str, list[float]] | SkipJsonSchema[None] = Field(
+        default=None, description="unit vectors by view, if they were asked for and it has one"
+    )
 
 
 class ValueShape(Shape):

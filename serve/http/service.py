@@ -21,10 +21,10 @@ from engine.storage.workspace import Workspace
 from serve.errors import unwrapped
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.graph.plan import NEIGHBOURS
+from serve.http import listings
 from serve.http.errors import FailedError, Problem, ProblemError, check_bundle, internal, invalid, problem_of
 from serve.http.explanations import explanations
 from serve.http.images import Image, ImageAddresses, read_image
-from serve.http.listings import EntityList, bundle_listing, entity_list, known_of, looked_up, method_listing
 from serve.http.requests import BatchRequest, ExpandRequest, answer_of, entity_of, id_of, request_of
 from serve.http.resolve import Arrival, ResolvedQuery, is_quick, resolve_query
 from serve.http.trace import Trace
@@ -144,19 +144,20 @@ class Service:
             raise ProblemError(resolved)
         return self._events(snapshot, resolved, trace)
 
-    async def entities(self, asked: EntityList) -> Json:
+    async def entities(self, asked: listings.EntityList) -> Json:
         """Return a page of the vocabulary: what a text finds or a prefix fits, or all."""
-        return await asyncio.to_thread(entity_list, self.snapshot, asked)
+        return await asyncio.to_thread(listings.entity_list, self.snapshot, asked)
 
     async def look_up(self, names: Sequence[str], fields: Sequence[str] = ()) -> Json:
         """Return the entity of each name, or those whose names are like it."""
-        return await asyncio.to_thread(looked_up, self.snapshot, names, self.settings.timeout_s, fields)
+        within_s = self.settings.timeout_s
+        return await asyncio.to_thread(listings.looked_up, self.snapshot, names, within_s, fields)
 
     def knows(self, name: str) -> bool:
         """Return whether an entity has a name or an alias: one that none has takes as long as a query."""
         return self.snapshot.vocabulary.find(name) is not None
 
-    async def entity(self, given: str, sentences: int, neighbours: int, trace: Trace) -> Json:
+    async def entity(self, given: str, wanted: listings.EntityParts, trace: Trace) -> Json:
         """Return what is known of an entity, by its name or an alias. Digits are a name like any other.
 
         Raises:
@@ -171,10 +172,10 @@ class Service:
                 hint += f"; the entity of an id is at /v1/bundles/{snapshot.id}/entities/ID"
             message = f"unknown entity {given!r}{hint}"
             raise ProblemError(Problem("unknown_entity", message, 404, None, tuple(closest)))
-        return await self._details(snapshot, found, sentences, neighbours, trace)
+        return await self._details(snapshot, found, wanted, trace)
 
     async def entity_by_id(
-        self, bundle: str, entity: int, sentences: int, neighbours: int, trace: Trace
+        self, bundle: str, entity: int, wanted: listings.EntityParts, trace: Trace
     ) -> Json:
         """Return what is known of the entity of an id in a bundle; :data:`CURRENT`: in the one served.
 
@@ -187,7 +188,7 @@ class Service:
             last = len(snapshot.vocabulary) - 1
             message = f"no entity {entity} in the bundle {snapshot.id}: its ids are 0..{last}"
             raise ProblemError(Problem("unknown_entity", message, 404))
-        return await self._details(snapshot, entity, sentences, neighbours, trace)
+        return await self._details(snapshot, entity, wanted, trace)
 
     async def image(self, entity: int, n: int, sha256: str | None, bundle: str | None) -> Image:
         """Return an image of an entity.
@@ -211,11 +212,11 @@ class Service:
 
     def bundle(self) -> Json:
         """Return what is served, and what it was made from."""
-        return bundle_listing(self.snapshot, self.refused)
+        return listings.bundle_listing(self.snapshot, self.refused)
 
     def listing(self) -> Json:
         """Return the methods and what they are made of."""
-        return method_listing(self.snapshot)
+        return listings.method_listing(self.snapshot)
 
     async def readiness(self) -> Mapping[str, str]:
         """Return "ok" or a reason for every stage and the bundle's files; asked at most once a second."""
@@ -373,12 +374,11 @@ class Service:
         return problem
 
     async def _details(
-        self, snapshot: BundleSnapshot, entity: int, sentences: int, neighbours: int, trace: Trace
+        self, snapshot: BundleSnapshot, entity: int, wanted: listings.EntityParts, trace: Trace
     ) -> Json:
-        near = await self._neighbours(snapshot, entity, neighbours, trace)
-        about = await asyncio.to_thread(known_of, snapshot, self._workspace, entity, sentences)
-        known = entity_of(snapshot.vocabulary, entity)
-        return {"bundle": snapshot.id, **known, **about, "neighbours": near}
+        near = await self._neighbours(snapshot, entity, wanted.neighbours, trace)
+        about = await asyncio.to_thread(listings.known_of, snapshot, self._workspace, entity, wanted)
+        return {"bundle": snapshot.id, **entity_of(snapshot.vocabulary, entity), **about, "neighbours": near}
 
     async def _neighbours(self, snapshot: BundleSnapshot, entity: int, n: int, trace: Trace) -> list[Json]:
         if not n or NEIGHBOURS not in snapshot.routes:

@@ -51,7 +51,7 @@ def test_what_is_awaited_is_what_the_other_client_returns(url: str) -> None:
                 assert await client.entities("entity 49", limit=2) == other.entities("entity 49", limit=2)
                 assert await client.look_up(["entity 1", "x"]) == other.look_up(["entity 1", "x"])
                 assert await client.entity("entity 7") == other.entity("entity 7")
-                assert await client.entity(7, neighbours=0) == other.entity(7, neighbours=0)
+                assert await client.entity(7, vectors=["mask"]) == other.entity(7, vectors=["mask"])
                 for name in ("attributes", "methods", "bundle", "ready"):
                     assert await getattr(client, name)() == getattr(other, name)()
                 mapped = await client.map_entities(["entity 1"], [2], [3], explain=True)

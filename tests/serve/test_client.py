@@ -47,6 +47,8 @@ def test_everything_that_the_service_answers(client: Client) -> None:
     assert client.entities("entity 49", limit=2)[0]["name"] == "entity 49"
     for bundle in (None, answer["bundle"]):
         assert client.entity("entity 7", neighbours=0) == client.entity(7, neighbours=0, bundle=bundle)
+    given = client.entity(7, neighbours=0, vectors=["mask"])["vectors"]
+    assert client.expand([{"vector": given}], top_k=1)["results"][0]["id"] == 7
     assert {one["name"] for one in client.attributes()} == {"class", "parity"}
     assert client.methods()["default"] == "retexpan"
     assert client.bundle()["id"] == answer["bundle"]

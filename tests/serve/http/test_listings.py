@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from engine.methods import METHODS
 from engine.query import Query
+from engine.retrieval.opening import open_index
 from engine.stages.options import offered
 from engine.storage.bundle import Bundle
 from engine.vocabulary import Found, Vocabulary
@@ -119,6 +120,23 @@ def test_methods_that_are_not_available_say_why(bundle: Bundle) -> None:
     asked = client.post("/v1/expand", json={"positive": [1], "method": "chat"})
     assert (asked.status_code, asked.json()["error"]["code"]) == (404, "unknown_method")
     assert "'chat' is not available here (SEEDSET_CHAT_URL is not set)" in asked.json()["error"]["message"]
+
+
+def test_vectors_of_an_entity_are_seeds(client: TestClient, bundle: Bundle) -> None:
+    asked: dict[str, int | str] = {"neighbours": 0, "vectors": "mask, joint"}
+    known = client.get("/v1/entities/entity 7", params=asked).json()
+    answers.EntityDetails.model_validate(known)
+    for view in ("mask", "joint"):
+        own = open_index(bundle, view).vectors_of([7])[0]
+        np.testing.assert_allclose(known["vectors"][view], own, atol=1e-8)
+    by_id = client.get(f"/v1/bundles/{bundle.id}/entities/7", params=asked).json()
+    assert by_id["vectors"] == known["vectors"]
+    seed = {"positive": [{"vector": known["vectors"]}], "top_k": 1}
+    assert client.post("/v1/expand", json=seed).json()["results"][0]["id"] == 7
+    error = client.get("/v1/entities/entity 7?vectors=mask,msk").json()["error"]
+    assert (error["code"], error["field"]) == ("invalid_request", "vectors")
+    assert "there is no view 'msk'; there are" in error["message"]
+    assert "vectors" not in client.get("/v1/entities/entity 7?neighbours=0").json()
 
 
 def test_what_is_known_of_an_entity(client: TestClient, bundle: Bundle) -> None:

@@ -17,6 +17,7 @@ from engine.vocabulary import Vocabulary
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.http import service as service_module
 from serve.http.errors import Problem, ProblemError
+from serve.http.listings import EntityParts
 from serve.http.requests import BatchRequest, ExpandRequest
 from serve.http.resolve import SUGGESTIONS, Arrival, resolve_query
 from serve.http.routes import create_app
@@ -322,10 +323,10 @@ def test_ids_and_names_are_asked_apart_and_ids_go_with_their_bundle(
     service.snapshot = replace(snapshot, vocabulary=Vocabulary([*names[:5], "3", *names[6:]]))
 
     def by_name(name: str) -> Any:
-        return asyncio.run(service.entity(name, 0, 0, Trace()))
+        return asyncio.run(service.entity(name, EntityParts(0, 0), Trace()))
 
     def by_id(bundle: str, entity: int) -> Any:
-        return asyncio.run(service.entity_by_id(bundle, entity, 0, 0, Trace()))
+        return asyncio.run(service.entity_by_id(bundle, entity, EntityParts(0, 0), Trace()))
 
     assert by_name("3")["id"] == 5
     for bundle in (snapshot.id, "current"):
