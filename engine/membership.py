@@ -9,8 +9,9 @@ of its list,
 so within a list a higher score never has a lower probability. The constants are fitted by logistic
 regression to lists of which it is known what belongs, the first :data:`FITTED` entities of each.
 
-The proposed set is the beginning of the list whose expected F1 is the highest. With S the sum of all
-probabilities, of the first k it is taken as 2 (p_1 + ... + p_k) / (k + S).
+The proposed set is the beginning of the list whose expected F1 is the highest. With S the sum of the first
+:data:`FITTED` probabilities, of the first k <= FITTED it is taken as 2 (p_1 + ... + p_k) / (k + S): further
+down nothing was fitted, and many small probabilities that are a little too large add up.
 """
 
 from __future__ import annotations
@@ -84,9 +85,8 @@ def probabilities(scores: Scores, constants: Constants) -> Floats:
 
 def proposed(probability_N: Floats) -> int:
     """Return how many entities from the first on are proposed as the set; at least one, if there is any."""
-    if not len(probability_N):
-        return 0
-    return int(_f1(np.cumsum(probability_N), float(probability_N.sum())).argmax()) + 1
+    fitted = probability_N[:FITTED]
+    return int(_f1(np.cumsum(fitted), float(fitted.sum())).argmax()) + 1 if len(fitted) else 0
 
 
 def read_constants(bundle: Bundle, method: str) -> Constants:

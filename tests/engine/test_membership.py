@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from engine.errors import BundleError
 from engine.membership import (
     CONSTANTS,
+    FITTED,
     LEAST,
     MEMBERSHIP,
     Constants,
@@ -62,6 +63,14 @@ def test_the_proposed_set_has_the_highest_expected_f1(ascending: list[float]) ->
     values = ascending[::-1]
     expected = [2 * sum(values[:k]) / (k + sum(values)) for k in range(1, len(values) + 1)]
     assert expected[proposed(np.array(values)) - 1] == pytest.approx(max(expected))
+
+
+def test_what_lies_beyond_the_fitted_does_not_move_the_end() -> None:
+    values = np.concatenate([np.full(20, 0.9), np.full(FITTED - 20, 0.15)])
+    long = np.concatenate([values, np.full(4000, 0.15)])
+    assert proposed(values) == proposed(long) == 20
+    expected = 2 * np.cumsum(long) / (np.arange(1, len(long) + 1) + long.sum())
+    assert int(expected.argmax()) + 1 > FITTED, "all of it would"
 
 
 def drawn(constants: Constants, n_lists: int) -> list[tuple[np.ndarray, np.ndarray]]:
