@@ -105,6 +105,11 @@ def test_context_pairs_are_obeyed_or_refused(workspace: Path) -> None:
     paired = expander.expand([1, 2], [4], context=[pair]).results
     assert paired != expander.expand([1, 2], [4]).results
     assert not {6, 7} & {found.id for found in paired}
+    odd = expander.expand([1, 2], [4], context=[pair], filters={"parity": ["odd"]}, top_k=5).results
+    wanted = [
+        found.id for found in expander.expand([1, 2], [4], context=[pair], top_k=50).results if found.id % 2
+    ]
+    assert [found.id for found in odd] == wanted[:5]
     alone = expander.expand(context=[pair, pair]).results
     assert [found.score for found in alone] == [found.evidence["context"] for found in alone]
     with pytest.raises(QueryError, match=r"context\.0: 'entity 6' and 6 are one entity"):

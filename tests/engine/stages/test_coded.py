@@ -13,6 +13,7 @@ from engine.query import Expansion, NewEntity, Query
 from engine.retrieval import codes
 from engine.retrieval.shards import ShardedIndex
 from engine.stages.base import Pipeline
+from engine.stages.compare import Compare
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
 from engine.stages.rerank import ContrastRerank
@@ -71,6 +72,7 @@ def same(found: list[Expansion], expected: list[Expansion]) -> None:
     "pipeline",
     [
         Retrieve(k=20, view="joint", hubness=0.6) >> ContrastRerank(view="joint"),
+        Pipeline((Compare(rule="sum", k=20),)),
         Retrieve(k=20, view="joint", seed_view="mask") >> Retrieve(k=10, view="joint") >> Explain(),
     ],
 )

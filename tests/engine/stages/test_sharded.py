@@ -10,6 +10,7 @@ import pytest
 
 from engine.query import NewEntity, Query
 from engine.stages.base import Pipeline
+from engine.stages.compare import Compare
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
 from engine.stages.rerank import ContrastRerank, SegmentRerank
@@ -41,6 +42,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         (Retrieve(k=20, view="joint", hubness=0.6) >> ContrastRerank(), 4),
         (Retrieve(k=20, view="joint") >> SegmentRerank(view="joint"), 4),
         (Retrieve(k=20, view="joint") >> Retrieve(k=10, view="joint") >> Explain(), 6),
+        (Pipeline((Compare(rule="best", k=20),)), 3),
     ],
 )
 def test_an_index_in_parts_answers_as_the_whole(
