@@ -1,8 +1,10 @@
 // What stands around the rows of an answer: how many there are, how far they are judged, what numbers mean.
 
 import * as api from "./api.js";
-import { announce, bdi, byId, count, make, span } from "./dom.js";
+import { announce, bdi, byId, count as counted, make, span } from "./dom.js";
 import { legend, stageInWords } from "./words.js";
+
+const UNSURE = [0.3, 0.7];
 
 const REASONED = {
   class_name: "Class",
@@ -10,6 +12,9 @@ const REASONED = {
   positive: "Positive seeds: ones",
   negative: "Negative seeds: ones",
 };
+
+/** Whether an entity may as well belong as not: said so on the page ("unsure"), with these bounds. */
+const isUnsure = ({ evidence: { probability } }) => probability >= UNSURE[0] && probability <= UNSURE[1];
 
 /** Shows an answer: `results` its rows, this class the rest. */
 export class AnswerView {
@@ -27,7 +32,7 @@ export class AnswerView {
     showLegend(answer);
     this.showJudged();
     this.#showAttributes(answer);
-    byId("results-title").textContent = count(answer.results.length, "result");
+    byId("results-title").textContent = counted(answer.results.length, "result");
     const stages = Object.entries(answer.seconds).map(([stage, seconds]) => `${stageInWords(stage)}: ${span(seconds)}`);
     byId("about-answer").textContent = [`method ${answer.method}`, `bundle ${answer.bundle}`, ...stages].join(" · ");
     const reasoned = Object.entries(answer.reasoning ?? {});
@@ -41,18 +46,22 @@ export class AnswerView {
       make("ul", {}, ...answer.degraded.map((note) => make("li", {}, note))),
     );
     const best = answer.results[0];
-    announce(`${count(answer.results.length, "result")}${best ? `; the first is ${best.name}` : ""}`);
+    announce(`${counted(answer.results.length, "result")}${best ? `; the first is ${best.name}` : ""}`);
   }
 
   /** Say how far the list is judged, and the proposed set. */
   showJudged() {
     const { answer } = this.results;
     if (!answer) return;
-    const done = (some) => some.filter(({ name }) => this.state.sideOf(name)).length;
-    const proposed = answer.results.filter(({ rank }) => rank <= (answer.counts?.proposed ?? 0));
-    const parts = [`${done(answer.results)} of ${answer.results.length} judged`];
-    if (proposed.length) parts.push(`${done(proposed)} of the ${proposed.length} proposed`);
+    const { results, counts } = answer;
+    const count = (some, ...sides) => some.filter(({ name }) => sides.includes(this.state.sideOf(name))).length;
+    const [accepted, rejected, left] = ["+", "-", ""].map((side) => count(results, side));
+    const proposed = results.filter(({ rank }) => rank <= (counts?.proposed ?? 0));
+    const parts = [`${accepted + rejected} of ${results.length} judged: ${accepted} accepted, ${rejected} rejected`, `${left} left`];
+    if (this.results.hasProbabilities) parts[1] += `, ${count(results.filter(isUnsure), "")} of them unsure`;
+    if (proposed.length) parts.push(`of the ${proposed.length} proposed ${count(proposed, "+", "-")} judged`);
     byId("judged").textContent = parts.join("; ");
+    Object.assign(byId("judged-share"), { max: Math.max(results.length, 1), value: accepted + rejected });
   }
 
   /** Fetch the attributes of the results, where entities have any, and show them in the rows. */
@@ -76,7 +85,9 @@ export class AnswerView {
 /** Explain the numbers that the answer has. */
 function showLegend({ results: all }) {
   const columns = [...new Set(all.flatMap((result) => Object.keys(result.evidence)))];
-  const rows = legend(columns).flatMap(([name, words]) => [make("dt", {}, name), make("dd", {}, words)]);
+  const unsure = ["unsure", `a probability of ${UNSURE[0]} to ${UNSURE[1]}: it may as well belong as not`];
+  const words = [...legend(columns), ...(columns.includes("probability") ? [unsure] : [])];
+  const rows = words.flatMap(([name, meaning]) => [make("dt", {}, name), make("dd", {}, meaning)]);
   byId("legend").hidden = all.length === 0;
   byId("legend").querySelector("dl").replaceChildren(...rows);
 }

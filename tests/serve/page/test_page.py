@@ -121,7 +121,8 @@ def test_the_list_says_where_the_proposed_set_ends(tab: Page) -> None:
         response = route.fetch()
         text = response.text()
         assert '"counts":{}' in text
-        route.fulfill(response=response, body=text.replace('"counts":{}', '"counts":{"proposed":4}'))
+        text = text.replace('"counts":{}', '"counts":{"proposed":4}')
+        route.fulfill(response=response, body=text.replace('"evidence":{', '"evidence":{"probability":0.5,'))
 
     open_answer(tab)
     expect(tab.locator("#results .end")).to_have_count(0)
@@ -129,6 +130,10 @@ def test_the_list_says_where_the_proposed_set_ends(tab: Page) -> None:
     tab.reload()
     expect(rows(tab).nth(3).locator(".end")).to_have_text("the proposed set ends here")
     expect(tab.locator("#results .end")).to_have_count(1)
+    expect(tab.locator("#judged")).to_contain_text(
+        re.compile(r"(\d+) left, \1 of them unsure; of the 4 proposed 0 judged")
+    )
+    expect(tab.locator("#legend")).to_contain_text("a probability of 0.3 to 0.7")
 
 
 def test_a_misspelt_name_is_offered_and_taken_only_once_it_was_seen(tab: Page) -> None:

@@ -129,12 +129,13 @@ def test_all_above_are_accepted_in_one_step_and_rows_say_what_they_are(tab: Page
     expect(rows(tab)).to_have_count(4)
     expect(rows(tab).first.locator(".attributes")).to_contain_text("Asia")
     expect(tab.locator("#shared-values")).to_have_text("continent Asia")
-    expect(tab.locator("#judged")).to_have_text("0 of 4 judged")
+    expect(tab.locator("#judged")).to_have_text("0 of 4 judged: 0 accepted, 0 rejected; 4 left")
     first = names(tab)
     keys = Keys(tab)
     rows(tab).first.focus()
     keys.press("r", "j", "Shift+A")
-    expect(tab.locator("#judged")).to_have_text("3 of 4 judged")
+    expect(tab.locator("#judged")).to_have_text("3 of 4 judged: 2 accepted, 1 rejected; 1 left")
+    expect(tab.locator("#judged-share")).to_have_js_property("value", 3)
     assert seeds(tab, "positive") == ["Japan", "Thailand", *first[1:3]]
     assert seeds(tab, "negative") == ["Norway", first[0]]
     keys.press("u")
