@@ -1,7 +1,7 @@
 // How far the curators of a named set agree, where they do not, and what one of them has not judged yet.
 
 import * as api from "./api.js";
-import { bdi, byId, count, make } from "./dom.js";
+import { announce, bdi, byId, count, make } from "./dom.js";
 import { rowKeys, turnTo } from "./rows.js";
 
 const LISTED = 200; // disagreements, and entities to judge
@@ -25,7 +25,10 @@ export class Agreement {
 
   /** Show it for the set that is open. */
   async open() {
-    if (!this.set.isOpen) return;
+    if (!this.set.isOpen) {
+      announce("Keep or open a named set first");
+      return;
+    }
     byId("agreement-curator").value = this.who();
     byId("agreement-about").textContent = "Loading …";
     for (const id of ["agreement-pairs", "disagreements", "second-opinions"]) byId(id).replaceChildren();

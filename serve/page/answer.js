@@ -70,14 +70,15 @@ export class AnswerView {
     if (!this.options.attributes.length || !answer.results.length) return;
     this.request = new AbortController();
     try {
-      const seeds = this.state.sampled().positive.filter((seed) => !seed.sentences).map(({ name }) => name);
-      const names = [...seeds, ...answer.results.map(({ name }) => name)];
+      const { positive, negative } = this.state.sampled();
+      const [accepted, rejected] = [positive, negative].map((side) => side.filter((seed) => !seed.sentences).map(({ name }) => name));
+      const names = [...new Set([...accepted, ...rejected, ...answer.results.map(({ name }) => name)])];
       const found = await api.lookUp(names, this.request.signal, ["attributes"]);
       if (this.results.answer !== answer) return;
-      const known = found.filter(({ entity }) => entity);
-      const ofSeeds = known.filter(({ given }) => seeds.includes(given)).map(({ entity }) => entity.attributes);
-      this.shared.show(ofSeeds, this.state.options.filter);
-      this.results.showAttributes(new Map(known.map(({ given, entity }) => [given, entity.attributes])));
+      const known = new Map(found.filter(({ entity }) => entity).map(({ given, entity }) => [given, entity.attributes]));
+      const of = (side) => side.map((name) => known.get(name)).filter(Boolean);
+      this.shared.show(of(accepted), of(rejected), this.state.options.filter);
+      this.results.showAttributes(known);
     } catch {} // the answer stands without them
   }
 }

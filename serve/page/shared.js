@@ -21,10 +21,18 @@ export class Shared {
     byId("only-shared").addEventListener("click", onAsk);
   }
 
-  /** Show what the attributes of accepted entities have in common, beside the conditions that there are. */
-  show(known, filter) {
-    this.values = sharedAttributes(known);
-    const parts = [...this.values].map(([name, values]) => make("span", { class: "type" }, bdi(name), " ", make("b", {}, bdi(values.join(", ")))));
+  /**
+   * Show what the attributes of accepted entities have in common, and how many rejected ones have that too, beside
+   * the conditions that there are.
+   */
+  show(accepted, rejected, filter) {
+    this.values = sharedAttributes(accepted);
+    const parts = [...this.values].map(([name, values]) => {
+      const has = (attributes) => values.every((value) => (Object.hasOwn(attributes, name) ? attributes[name] : []).includes(value));
+      const others = rejected.filter(has).length;
+      const also = others ? ` (${others} of ${rejected.length} rejected, too)` : "";
+      return make("span", { class: "type" }, bdi(name), " ", make("b", {}, bdi(values.join(", "))), also);
+    });
     byId("shared-values").replaceChildren(...parts);
     byId("shared-here").hidden = parts.length === 0;
     byId("only-shared").disabled = [...this.values.keys()].every((name) => filter.has(name));

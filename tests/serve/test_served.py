@@ -20,6 +20,8 @@ import pytest
 from engine.methods import METHODS
 from engine.plugins import find_method
 from engine.query import Expansion, NewEntity, Query
+from engine.retrieval.opening import open_index
+from engine.retrieval.plane import principal_plane
 from engine.stages.base import Pipeline
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.explain import Explain
@@ -244,6 +246,12 @@ def test_what_a_method_is_asked_besides_is_the_same_as_in_one_process(url: str, 
     neighbours = httpx.get(f"{url}/v1/entities/entity 5").json()["neighbours"]
     (local,) = Pipeline((Retrieve(view="joint"),)).open(bundle)([Query("n", (5,), top_k=10)])
     assert [n["id"] for n in neighbours] == local.ranking.ids.tolist()
+    mapped = {key: asked[key] for key in ("positive", "negative")} | {"entities": [9, "entity 8"]}
+    points = httpx.post(f"{url}/v1/map", json=mapped, timeout=60).json()["points"]
+    assert [p["id"] for p in points] == [1, 2, 3, 9, 8]
+    lies = {p["id"]: (p["x"], p["y"], p["off"]) for p in points}
+    plane = principal_plane(open_index(bundle, "joint").vectors_of([1, 2, 3, 8, 9]))
+    np.testing.assert_allclose([lies[i] for i in (1, 2, 3, 8, 9)], np.column_stack(plane), atol=1e-5)
 
 
 def test_progress_comes_while_stages_pass_and_the_answer_last(url: str, bundle: Bundle) -> None:

@@ -141,6 +141,8 @@ def test_all_above_are_accepted_in_one_step_and_rows_say_what_they_are(tab: Page
     keys.press("u")
     assert seeds(tab, "positive") == ["Japan", "Thailand"]
     expect(tab.locator("#order")).to_be_disabled()  # this method says of none how sure it is
+    keys.press("r", "e")
+    expect(tab.locator("#shared-values")).to_have_text("continent Asia (2 of 3 rejected, too)")
 
 
 def test_a_name_that_is_taken_is_told_and_nothing_is_lost(tab: Page) -> None:
