@@ -28,6 +28,7 @@ from serve.graph.deployments import ShardHost, StageHost
 from serve.graph.plan import DeploymentSpec, Plan, plan, served_methods, with_gpus
 from serve.graph.store_host import ON_HEAD, StoreHost
 from serve.ingress import Ingress
+from serve.limits.host import LIMITS, LimitsHost, is_shared
 from serve.operations.deploy_file import read_settings, settings_of
 from serve.operations.running import INGRESS
 from serve.operations.token_file import with_tokens
@@ -90,7 +91,7 @@ def assemble(prepared: Prepared) -> Application:
         u.name: _bound(ShardHost, u, settings, bundle_id, u) for u in deployments if u.shard is not None
     }
     held, laid = list(shards.values()), overlay_file(settings)
-    overlay = None if laid is None else _on_head(OVERLAY, StoreHost, settings, OverlayStore, str(laid))
+    overlay = None if laid is None else _alone(StoreHost, OVERLAY, ON_HEAD, settings, OverlayStore, str(laid))
     stages = {
         u.name: _bound(StageHost, u, settings, bundle_id, u, held, overlay)
         for u in deployments
@@ -105,19 +106,27 @@ def assemble(prepared: Prepared) -> Application:
         ray_actor_options={"num_cpus": INGRESS_CPUS},
     )(serve.ingress()(Ingress))
     path = sets_file(settings)
-    sets = None if path is None else _on_head(SETS, SetsHost, settings, str(path))
-    audit = None if settings.audit is None else _on_head(AUDIT, AuditHost, settings, settings)
-    hosts = shards | stages
-    return ingress.bind(settings, bundle_id, prepared.methods, laid_out, hosts, sets, audit, overlay)
+    beside = {}
+    if path is not None:
+        beside[SETS] = _alone(SetsHost, SETS, ON_HEAD, settings, str(path))
+    if settings.audit is not None:
+        beside[AUDIT] = _alone(AuditHost, AUDIT, ON_HEAD, settings, settings)
+    if overlay is not None:
+        beside[OVERLAY] = overlay
+    if is_shared(settings):
+        beside[LIMITS] = _alone(LimitsHost, LIMITS, {"num_cpus": 0}, settings, settings)
+    return ingress.bind(settings, bundle_id, prepared.methods, laid_out, shards | stages, beside)
 
 
-def _on_head(name: str, host: type, settings: ServeSettings, *arguments: Any) -> Application:
-    """Return a deployment that has a file of the head's disk open: one replica, as one process writes it."""
+def _alone(
+    host: type, name: str, actor: Mapping[str, Any], settings: ServeSettings, *arguments: Any
+) -> Application:
+    """Return a deployment of one replica: one process writes a file, or counts."""
     deployment = serve.deployment(
         name=name,
         num_replicas=1,
         max_ongoing_requests=AT_ONCE,
-        ray_actor_options=dict(ON_HEAD),
+        ray_actor_options=dict(actor),
         **_life(settings),
     )(host)
     return deployment.bind(*arguments)

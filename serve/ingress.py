@@ -18,7 +18,7 @@ from engine.overlay.state import lay_over
 from engine.stages.base import Pipeline
 from engine.storage.bundle import Bundle, current_id
 from engine.storage.workspace import Workspace
-from serve.audit.host import HandleAudit
+from serve.audit.host import AUDIT, HandleAudit
 from serve.audit.recorder import Recorder
 from serve.graph.admission import Admission
 from serve.graph.bundle_snapshot import BundleSnapshot
@@ -30,7 +30,9 @@ from serve.graph.store_host import StoreHandle
 from serve.http.overlay_service import OverlayService
 from serve.http.routes import create_app
 from serve.http.service import Service
-from serve.sets.host import HandleSets
+from serve.limits.host import LIMITS, leases
+from serve.overlay.store import OVERLAY
+from serve.sets.host import SETS, HandleSets
 from serve.settings import ServeSettings
 from serve.telemetry.logs import configure_logs, log_event
 from serve.telemetry.metrics import Metrics
@@ -55,9 +57,8 @@ class Ingress:
         methods: to be served, by name.
         plan: of the deployments behind it.
         handles: their handles, by name; those that hold parts of the index among them.
-        sets: the deployment that keeps named sets, if one does.
-        audit: the deployment that keeps the audit log, if one does.
-        overlay: the deployment that keeps added and deleted entities, if one does.
+        beside: the deployments that keep named sets, the audit log and the overlay, and count queries, by
+            name: those that there are.
     """
 
     def __init__(
@@ -67,19 +68,18 @@ class Ingress:
         methods: Mapping[str, Pipeline],
         plan: Plan,
         handles: Mapping[str, DeploymentHandle],
-        sets: DeploymentHandle | None = None,
-        audit: DeploymentHandle | None = None,
-        overlay: DeploymentHandle | None = None,
+        beside: Mapping[str, DeploymentHandle],
     ) -> None:
         configure_logs()
         configure_tracing(settings.trace_endpoint, type(self).__name__)
         self._settings, self._methods, self._plan, self._handles = settings, methods, plan, dict(handles)
         self._workspace = Workspace.open(settings.workspace)
-        self._sets = None if sets is None else HandleSets(sets)
-        self._recorder = None if audit is None else Recorder(HandleAudit(audit))
+        self._sets = HandleSets(beside[SETS]) if SETS in beside else None
+        self._recorder = Recorder(HandleAudit(beside[AUDIT])) if AUDIT in beside else None
+        self._limit = leases(settings, beside[LIMITS]) if LIMITS in beside else None
         metrics = Metrics()
         admission = Admission(settings.max_queued, settings.max_wait_s)
-        ask = None if overlay is None else StoreHandle(overlay, OVERLAY_STORE)
+        ask = StoreHandle(beside[OVERLAY], OVERLAY_STORE) if OVERLAY in beside else None
         dispatch = HandleDispatch(plan, handles, admission, metrics, self._overlay_version)
         self._lays_over = ask is not None
         self._opened: dict[str, BundleSnapshot] = {}
@@ -93,7 +93,13 @@ class Ingress:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        app = create_app(self._service, sets=self._sets, recorder=self._recorder, overlay=self._overlay)
+        app = create_app(
+            self._service,
+            sets=self._sets,
+            recorder=self._recorder,
+            limit=self._limit,
+            overlay=self._overlay,
+        )
         app.router.lifespan_context = self._lifespan
         return app
 

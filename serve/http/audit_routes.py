@@ -82,7 +82,7 @@ def add_audit(app: FastAPI, service: Service, access: Access, audit: Audit | Non
         limit: Annotated[int, Query(ge=1, le=MAX_ENTRIES)] = 100,
     ) -> Response:
         """Say who asked, curated and published what, newest first. What came in the last second may lack."""
-        spend(request, service, access, queries=0)
+        await spend(request, service, access, queries=0)
         if audit is None:
             raise ProblemError(Problem("not_available", OFF, 404))
         wanted = Wanted(who, event or "", request_id or "", since, until, offset, limit)

@@ -1,4 +1,4 @@
-"""Check bearer tokens and limit each caller's rate of queries. Each replica keeps its own account."""
+"""Check bearer tokens and their rights, and limit each caller's rate of queries."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from collections.abc import Callable
 
 from serve.http.errors import Problem, ProblemError
 from serve.http.rights import includes
+from serve.limits.accounts import Accounts, Limit
 from serve.settings import Right, ServeSettings
 
 EVERYBODY = ""
 """The caller where no tokens are configured: all share one rate."""
-
-ROUNDING = 1e-6
-"""Tolerance in queries: a caller that waits exactly as long as it was asked to is admitted."""
 
 
 def digest_of(token: bytes) -> str:
@@ -29,16 +27,21 @@ class Access:
     Args:
         settings: with ``tokens``, ``rate_per_minute``, ``burst``.
         clock: monotonic, in seconds.
+        limit: counts for several replicas; None: this process counts what it is asked.
     """
 
-    def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        clock: Callable[[], float] = time.monotonic,
+        limit: Limit | None = None,
+    ) -> None:
         self._tokens = {name: grant.sha256.encode() for name, grant in settings.tokens.items()}
         self._rights = {name: grant.rights for name, grant in settings.tokens.items()}
-        # Requests are spread evenly over the ingress's replicas, and so is the rate.
-        self._rate = settings.rate_per_minute and settings.rate_per_minute / 60 / settings.ingress_replicas
         self._per_minute = settings.rate_per_minute
-        self._burst, self._clock = settings.burst, clock
-        self._levels = dict.fromkeys([EVERYBODY, *self._tokens], (float(settings.burst), clock()))
+        if limit is None and settings.rate_per_minute:
+            limit = Accounts(settings.rate_per_minute / 60, settings.burst, clock)
+        self._limit = limit
 
     def caller(self, authorization: bytes | None) -> str:
         """Return the name of the token in an ``Authorization`` header.
@@ -70,22 +73,15 @@ class Access:
             message = f"this needs a token with the right {needed!r}; that of {caller!r} has {held!r}"
             raise ProblemError(Problem("forbidden", message, 403))
 
-    def spend(self, caller: str, queries: int) -> None:
-        """Take queries off a caller's account, which fills at the rate, up to the burst.
-
-        More queries at once than the burst need a full account, and leave it in debt: so the rate holds.
+    async def spend(self, caller: str, queries: int) -> None:
+        """Take queries off a caller's account.
 
         Raises:
             ProblemError: the account does not hold them yet (429); says when it will.
         """
-        if not self._rate:
+        if self._limit is None:
             return
-        level, then = self._levels[caller]
-        now = self._clock()
-        level = min(self._burst, level + (now - then) * self._rate)
-        lacking = min(queries, self._burst) - level
-        if lacking > ROUNDING:
-            self._levels[caller] = (level, now)
+        wait_s = await self._limit.spend(caller, queries)
+        if wait_s:
             message = f"more than {self._per_minute} queries a minute; wait and ask again"
-            raise ProblemError(Problem("rate_limited", message, 429, retry_after_s=lacking / self._rate))
-        self._levels[caller] = (level - queries, now)
+            raise ProblemError(Problem("rate_limited", message, 429, retry_after_s=wait_s))

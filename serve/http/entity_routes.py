@@ -49,7 +49,7 @@ def add_entities(app: FastAPI, service: Service, access: Access) -> None:
         """Search entities by name, best first, or complete a prefix; without either: all, by id."""
         if search and prefix:
             raise invalid("a text to search for, or a prefix: not both", "prefix")
-        spend(request, service, access, queries=0)
+        await spend(request, service, access, queries=0)
         asked = EntityList(search, prefix, offset, limit, known_fields(fields))
         return await respond(await service.entities(asked), large=limit > MANY_RESULTS)
 
@@ -68,7 +68,7 @@ def add_entities(app: FastAPI, service: Service, access: Access) -> None:
         asked = checked(LookupRequest, await decoded(request))
         names = asked.names
         unknown = sum(not service.knows(name) for name in names)
-        spend(request, service, access, min(unknown, LOOKUP_SUGGESTIONS))
+        await spend(request, service, access, min(unknown, LOOKUP_SUGGESTIONS))
         return await respond(await service.look_up(names, asked.fields), large=len(names) > MANY_RESULTS)
 
     @app.get(
@@ -86,7 +86,7 @@ def add_entities(app: FastAPI, service: Service, access: Access) -> None:
     ) -> Response:
         """Describe one entity, by name or alias. It counts as a query with neighbours, or if unknown."""
         queries = 1 if neighbours or not service.knows(given) else 0
-        trace = spend(request, service, access, queries)
+        trace = await spend(request, service, access, queries)
         return await respond(await service.entity(given, EntityParts(sentences, neighbours, vectors), trace))
 
     @app.get(
@@ -104,7 +104,7 @@ def add_entities(app: FastAPI, service: Service, access: Access) -> None:
         vectors: Views = "",
     ) -> Response:
         """Describe the entity of an id. With neighbours, it counts as a query."""
-        trace = spend(request, service, access, queries=min(neighbours, 1))
+        trace = await spend(request, service, access, queries=min(neighbours, 1))
         wanted = EntityParts(sentences, neighbours, vectors)
         return await respond(await service.entity_by_id(bundle, entity, wanted, trace))
 

@@ -46,7 +46,7 @@ def note_asked(request: Request, asked: Any, size: int) -> None:
     trace.asked, trace.asked_bytes = asked, size
 
 
-def spend(request: Request, service: Service, access: Access, queries: int = 1) -> Trace:
+async def spend(request: Request, service: Service, access: Access, queries: int = 1) -> Trace:
     """Take queries off the caller's rate, and return what is written down of the request.
 
     Raises:
@@ -54,7 +54,7 @@ def spend(request: Request, service: Service, access: Access, queries: int = 1) 
     """
     trace: Trace = request.state.trace
     try:
-        access.spend(trace.caller, queries)
+        await access.spend(trace.caller, queries)
     except ProblemError as error:
         service.metrics.shed(error.problem.code)
         raise

@@ -45,7 +45,7 @@ def add_exports(app: FastAPI, service: Service, access: Access) -> None:
     ) -> Response:
         """Answer a query as /v1/expand does, with a file: a table, patterns, or a SKOS scheme."""
         asked = checked(ExpandRequest, await decoded(request))
-        trace = spend(request, service, access)
+        trace = await spend(request, service, access)
         snapshot = service.snapshot  # the one that answers: nothing is awaited in between
         answer = await service.expand(asked, trace)
         results = answer["results"]
@@ -71,7 +71,7 @@ def add_exports(app: FastAPI, service: Service, access: Access) -> None:
     async def entities_export(request: Request, kind: Kind, label: Label = "") -> Response:
         """Write entities that were chosen, by name or alias, as a file, each once."""
         names = checked(LookupRequest, await decoded(request)).names
-        spend(request, service, access, int(not all(service.knows(name) for name in names)))
+        await spend(request, service, access, int(not all(service.knows(name) for name in names)))
         snapshot = service.snapshot
 
         def file() -> bytes:

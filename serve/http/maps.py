@@ -50,7 +50,7 @@ def add_map(app: FastAPI, service: Service, access: Access) -> None:
         The same entities lie in the same places, in whatever order they are given.
         """
         asked = checked(MapRequest, await decoded(request))
-        trace = spend(request, service, access)
+        trace = await spend(request, service, access)
         return await respond(await _laid_out(service, asked, trace), large=True)
 
 

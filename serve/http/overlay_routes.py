@@ -39,7 +39,7 @@ def add_overlay(app: FastAPI, service: Service, access: Access, overlay: Overlay
         It is found by this replica once this is answered, and within a second by all. It counts as a query.
         """
         asked = checked(UpsertRequest, await decoded(request))
-        trace = spend(request, service, access)
+        trace = await spend(request, service, access)
         return await respond(await overlay.put(given, asked, trace.caller, trace))
 
     @app.delete(
@@ -50,7 +50,7 @@ def add_overlay(app: FastAPI, service: Service, access: Access, overlay: Overlay
     @needs("publish")
     async def delete_entity(request: Request, given: Given) -> Response:
         """Delete an entity, of the bundle or added, by its name: no method answers it any more."""
-        trace = spend(request, service, access, queries=0)
+        trace = await spend(request, service, access, queries=0)
         return await respond(await overlay.delete(given, trace.caller))
 
     @app.get(
@@ -65,5 +65,5 @@ def add_overlay(app: FastAPI, service: Service, access: Access, overlay: Overlay
         limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100,
     ) -> Response:
         """List the entities that were added or deleted since the bundle was made, last changed first."""
-        spend(request, service, access, queries=0)
+        await spend(request, service, access, queries=0)
         return await respond(await overlay.listing(offset, limit), large=True)

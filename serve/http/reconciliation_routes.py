@@ -61,11 +61,12 @@ def _add_matching(app: FastAPI, service: Service, access: Access) -> None:
         if text := form.get("queries"):
             queries = _queries(text, service.settings.max_queries)
             # A name that is not known is searched for, which takes as long as a query.
-            spend(request, service, access, sum(not service.knows(one.query) for one in queries.values()))
+            unknown = sum(not service.knows(one.query) for one in queries.values())
+            await spend(request, service, access, unknown)
             return await respond(await asyncio.to_thread(_candidates, service, queries), large=True)
         if text := form.get("extend"):
             wanted = _checked("extend", ExtendQuery, _decoded("extend", text))
-            spend(request, service, access, queries=0)
+            await spend(request, service, access, queries=0)
             reconciliation = Reconciliation(service.snapshot)
             return await respond(await asyncio.to_thread(reconciliation.extended, wanted), large=True)
         raise invalid("the form has neither queries nor extend", "queries")
@@ -114,7 +115,7 @@ def _add_suggestions(app: FastAPI, service: Service, access: Access) -> None:
     @needs("read")
     async def suggest_entity(request: Request, prefix: Part = "", cursor: Cursor = 0) -> Response:
         """Complete the name of an entity, misspelt ones too."""
-        spend(request, service, access, queries=0)
+        await spend(request, service, access, queries=0)
         reconciliation = Reconciliation(service.snapshot)
         return await respond(
             {"result": await asyncio.to_thread(reconciliation.suggested_entities, prefix, cursor)}
@@ -163,7 +164,7 @@ def _add_previews(app: FastAPI, service: Service, access: Access) -> None:
     @needs("read")
     async def preview(request: Request, id: Given) -> Response:
         """Describe an entity on a small page, which allowed origins may show in a frame."""
-        spend(request, service, access, queries=0)
+        await spend(request, service, access, queries=0)
         reconciliation = Reconciliation(service.snapshot)
         body = await asyncio.to_thread(lambda: reconciliation.html(reconciliation.entity(id)))
         page = f"<!doctype html><meta charset='utf-8'><title>seedset</title>{body}"
@@ -179,7 +180,7 @@ def _add_previews(app: FastAPI, service: Service, access: Access) -> None:
     @needs("read")
     async def flyout(request: Request, id: Given) -> Response:
         """Describe a suggested entity in HTML."""
-        spend(request, service, access, queries=0)
+        await spend(request, service, access, queries=0)
         reconciliation = Reconciliation(service.snapshot)
         body = await asyncio.to_thread(lambda: reconciliation.html(reconciliation.entity(id)))
         return await respond({"id": id, "html": body})

@@ -64,6 +64,7 @@ from serve.http.sse import EventStream
 from serve.http.static import INDEX, PageFiles
 from serve.http.trace import Trace
 from serve.http.typing import marked_text, type_text
+from serve.limits.accounts import Limit
 from serve.sets.access import Sets
 from serve.telemetry.logs import log_withheld
 
@@ -79,6 +80,7 @@ def create_app(
     sets: Sets | None = None,
     recorder: Recorder | None = None,
     overlay: OverlayService | None = None,
+    limit: Limit | None = None,
 ) -> FastAPI:
     """Return the application: routes, JSON errors, tokens, limits, the page.
 
@@ -88,6 +90,7 @@ def create_app(
         sets: the store of named sets, if one is kept.
         recorder: takes what is asked, for the audit log, if one is kept.
         overlay: what adds and deletes entities, if that is done.
+        limit: counts queries for several replicas; None: this application counts its own.
     """
     # No docs pages: their scripts come from a CDN, and nothing here needs the network.
     given = [Depends(check_parameters)]
@@ -99,7 +102,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
     )
     settings, metrics = service.settings, service.metrics
-    access = Access(settings, clock)
+    access = Access(settings, clock, limit)
     _add_expansion(app, service, access)
     add_map(app, service, access)
     add_entities(app, service, access)
@@ -172,7 +175,7 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
     async def expand(request: Request) -> Response:
         """Entities like the positive seeds and unlike the negative ones, best first."""
         asked = checked(ExpandRequest, await decoded(request))
-        trace = spend(request, service, access)
+        trace = await spend(request, service, access)
         found = await service.expand(asked, trace)
         return await respond(found, large=len(found["results"]) > MANY_RESULTS)
 
@@ -187,7 +190,7 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
         """Answer several queries; ``results`` in their order, each an answer or an ``error``."""
         batch = checked(BatchRequest, await decoded(request))
         service.check_size(batch)
-        trace = spend(request, service, access, len(batch.queries))
+        trace = await spend(request, service, access, len(batch.queries))
         return await respond(await service.expand_batch(batch, trace), large=len(batch.queries) > FEW_QUERIES)
 
     @app.post(
@@ -201,7 +204,7 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
         """Say what each marked mention of a text is, by the bundle's typing model."""
         asked = checked(TypeRequest, await decoded(request))
         marked = marked_text(asked, service.settings.max_queries)
-        trace = spend(request, service, access, len(marked.spans))
+        trace = await spend(request, service, access, len(marked.spans))
         found = await type_text(service, marked, asked.deadline_ms, trace)
         return await respond(found, large=len(marked.spans) > FEW_QUERIES)
 
@@ -221,7 +224,7 @@ def _add_expansion(app: FastAPI, service: Service, access: Access) -> None:
         the last event is ``answer`` (as /v1/expand answers) or ``error``.
         """
         asked = checked(ExpandRequest, await decoded(request))
-        return EventStream(await service.stream(asked, spend(request, service, access)))
+        return EventStream(await service.stream(asked, await spend(request, service, access)))
 
 
 def _add_listings(app: FastAPI, service: Service) -> None:

@@ -53,14 +53,14 @@ def _add_reading(app: FastAPI, service: Service, access: Access, answering: SetS
         request: Request, offset: Annotated[int, Query(ge=0, le=MAX_SETS)] = 0, limit: Listed = 100
     ) -> Response:
         """List the named sets, last changed first."""
-        spend(request, service, access, queries=0)
+        await spend(request, service, access, queries=0)
         return await respond(await answering.store("listing", offset, limit))
 
     @app.get("/v1/sets/{set_id}", response_model=None, responses=answers(WholeSet, "the set", *READ_ERRORS))
     @needs("read")
     async def read_set(request: Request, set_id: SetId) -> Response:
         """Return a set: its question, and who accepted and rejected what, when and why."""
-        spend(request, service, access, queries=0)
+        await spend(request, service, access, queries=0)
         return await respond(await answering.read(set_id), large=True)
 
     @app.get(
@@ -76,7 +76,7 @@ def _add_reading(app: FastAPI, service: Service, access: Access, answering: SetS
         limit: Listed = 100,
     ) -> Response:
         """List the changes of a set, oldest first."""
-        spend(request, service, access, queries=0)
+        await spend(request, service, access, queries=0)
         return await respond(await answering.store("events", set_id, after, limit), large=True)
 
     @app.get(
@@ -87,7 +87,7 @@ def _add_reading(app: FastAPI, service: Service, access: Access, answering: SetS
     @needs("read")
     async def export_set(request: Request, set_id: SetId) -> Response:
         """Return a set with all its events, to be kept, or imported elsewhere."""
-        spend(request, service, access, queries=0)
+        await spend(request, service, access, queries=0)
         return await respond(await answering.store("export", set_id), large=True)
 
     @app.get(
@@ -106,7 +106,7 @@ def _add_reading(app: FastAPI, service: Service, access: Access, answering: SetS
         limit: Listed = 100,
     ) -> Response:
         """Say how far the curators of a set agree, where they do not, and what one of them has not judged."""
-        trace = spend(request, service, access, queries=0)
+        trace = await spend(request, service, access, queries=0)
         found = await answering.agreement(set_id, trace.caller or curator, limit)
         return await respond(found, large=True)
 
@@ -122,7 +122,7 @@ def _add_changes(app: FastAPI, service: Service, access: Access, answering: SetS
     async def create_set(request: Request) -> Response:
         """Make an empty set of a name that no other has."""
         asked = checked(CreateSetRequest, await decoded(request))
-        trace = spend(request, service, access, queries=0)
+        trace = await spend(request, service, access, queries=0)
         return await respond(await answering.create(asked, trace.caller or asked.by))
 
     @app.post(
@@ -135,7 +135,7 @@ def _add_changes(app: FastAPI, service: Service, access: Access, answering: SetS
     async def import_set(request: Request) -> Response:
         """Make a set of what an export holds, with its history."""
         asked = checked(ImportSetRequest, await decoded(request))
-        trace = spend(request, service, access, queries=0)
+        trace = await spend(request, service, access, queries=0)
         return await respond(await answering.load(asked, trace.caller), large=True)
 
     @app.post(
@@ -152,7 +152,7 @@ def _add_changes(app: FastAPI, service: Service, access: Access, answering: SetS
         409 `set_conflict`, with the newer version in `suggestions`.
         """
         asked = checked(ChangeSetRequest, await decoded(request))
-        trace = spend(request, service, access, queries=0)
+        trace = await spend(request, service, access, queries=0)
         return await respond(await answering.change(set_id, asked, trace.caller or asked.by))
 
     @app.delete(
@@ -165,6 +165,6 @@ def _add_changes(app: FastAPI, service: Service, access: Access, answering: SetS
         request: Request, set_id: SetId, version: Annotated[int, Query(ge=1, le=MAX_EVENTS)]
     ) -> Response:
         """Delete a set with its history, if it is at this version still."""
-        spend(request, service, access, queries=0)
+        await spend(request, service, access, queries=0)
         await answering.store("delete", set_id, version)
         return await respond({"deleted": set_id})

@@ -28,8 +28,10 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from serve.audit.recorder import LocalAudit, Recorder
 from serve.http.routes import create_app
 from serve.sets.access import LocalSets
+from serve.settings import ServeSettings
 from tests.support.services import METHOD_NAMES, MakeService
 
 CHECKS = [
@@ -103,8 +105,10 @@ WITHOUT_INPUT = [
 
 @pytest.fixture(scope="module")
 def app(make_service: MakeService, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
-    sets = LocalSets(tmp_path_factory.mktemp("sets") / "sets.sqlite")
-    return create_app(make_service(max_queries=3), sets=sets)
+    folder = tmp_path_factory.mktemp("kept")
+    sets = LocalSets(folder / "sets.sqlite")
+    audit = LocalAudit(ServeSettings(workspace="w", audit=str(folder / "audit.jsonl")))
+    return create_app(make_service(max_queries=3), sets=sets, recorder=Recorder(audit))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Limit how often a caller asks: token buckets, in one process or shared by the replicas of the ingress."""

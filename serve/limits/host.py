@@ -1,0 +1,61 @@
+"""Deploy the one that counts for all replicas of the ingress."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ray.serve.handle import DeploymentHandle
+
+from serve.errors import UnavailableError
+from serve.graph.dispatch import LOST
+from serve.limits.accounts import Accounts
+from serve.limits.leases import Lease, LeaseBook, Leases, lease_size
+from serve.settings import ServeSettings
+from serve.telemetry.logs import configure_logs
+
+LIMITS = "Limits"
+"""The deployment's name."""
+
+ASK_S = 0.5
+"""Seconds for a lease; after that the replica counts alone for a while."""
+
+
+class LimitsHost:
+    """The replica that counts. What it has counted is lost with it: accounts are full again.
+
+    Args:
+        settings: with the rate, which is set.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        configure_logs()
+        size = lease_size(settings.burst, settings.ingress_replicas)
+        self._book = LeaseBook(Accounts(rate_of(settings), settings.burst), size)
+
+    async def lease(self, caller: str, queries: int, needed: int, back: int) -> Lease:
+        """Return a lease (:meth:`~serve.limits.leases.LeaseBook.lease`)."""
+        return self._book.lease(caller, queries, needed, back)
+
+
+def rate_of(settings: ServeSettings) -> float:
+    """Return the queries a second that the settings let a caller ask; 0: as many as it likes."""
+    return (settings.rate_per_minute or 0) / 60
+
+
+def is_shared(settings: ServeSettings) -> bool:
+    """Return whether several replicas have to count together."""
+    return settings.rate_per_minute is not None and settings.ingress_replicas > 1
+
+
+def leases(settings: ServeSettings, handle: DeploymentHandle) -> Leases:
+    """Return what a replica of the ingress counts by; ``handle`` is of :class:`LimitsHost`."""
+
+    async def ask(caller: str, queries: int, needed: int, back: int) -> Lease:
+        try:
+            async with asyncio.timeout(ASK_S):
+                found: Lease = await handle.lease.remote(caller, queries, needed, back)
+                return found
+        except (TimeoutError, *LOST) as error:
+            raise UnavailableError(f"the limits cannot be counted now ({type(error).__name__})") from None
+
+    return Leases(ask, rate_of(settings), settings.burst, settings.ingress_replicas)
