@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup lock demo page browser test test-long crash lint style types docs bench
+.PHONY: setup lock demo page browser javascript test test-long crash lint style types docs bench
 
 setup: $(READY)
 
@@ -67,16 +67,29 @@ browser:
 			"CHROMIUM=...; until then the tests of the page are skipped." >&2; \
 	fi
 
+# The generator of a JavaScript client that a test runs; it wants node 20.19 or newer. Where there is none, the
+# test is skipped, saying so.
+javascript: setup
+	@if cmp --silent tests/serve/javascript/package-lock.json $(VENV)/javascript/.ready; then exit 0; \
+	elif command -v npm >/dev/null; then \
+		mkdir -p $(VENV)/javascript && cp tests/serve/javascript/package*.json $(VENV)/javascript && \
+		npm ci --prefix $(VENV)/javascript --ignore-scripts --no-audit --no-fund --loglevel=error && \
+		cp tests/serve/javascript/package-lock.json $(VENV)/javascript/.ready; \
+	else \
+		echo "No npm here: install node (Debian: apt-get install nodejs npm); until then the test of the" \
+			"generated JavaScript client is skipped." >&2; \
+	fi
+
 # Two slow tests at a time, of different folders: those of one share a cluster or a service (tests/conftest.py).
 SLOW := -m slow -n 2 --dist loadscope
 
 # Fast tests first: a mistake shows in seconds.
-test: setup browser
+test: setup browser javascript
 	$(BIN)/python -m pytest -m "not slow" -n 2
 	$(BIN)/python -m pytest $(SLOW)
 
 # The same, with 500 examples of every property and every kind of request.
-test-long: setup browser
+test-long: setup browser javascript
 	SEEDSET_TEST_EXAMPLES=500 $(BIN)/python -m pytest -m "not slow" -n 2 --timeout 3600
 	$(BIN)/python -m pytest $(SLOW)
 

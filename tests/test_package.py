@@ -125,6 +125,14 @@ def test_the_client_needs_httpx_alone(client_only: Python) -> None:
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
+def test_the_client_loads_no_heavy_library_where_all_are_installed() -> None:
+    assert EXTRAS["client"] == [], "`pip install 'seedset[client]'` brings httpx alone"
+    names = "{'torch', 'ray', 'numpy', 'pydantic', 'engine', 'cluster'}"
+    code = f"import sys; from serve.client import AsyncClient, Client; print({names} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
 @pytest.mark.parametrize(
     "module", ["jobs.import_corpus", "serve.run", "serve.operations.token", "cluster.check"]
 )

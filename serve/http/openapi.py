@@ -17,6 +17,8 @@ from serve.settings import ServeSettings
 
 Json = dict[str, Any]
 
+JSON_TYPE = "application/json"
+
 REF = "#/components/schemas/{model}"
 
 FOREIGN_CLIENTS = "x-foreign-clients"
@@ -142,6 +144,9 @@ def document(app: FastAPI, settings: ServeSettings) -> Json:
     for path, operations in made["paths"].items():
         for method, operation in operations.items():
             operation["tags"] = [tag_of(path)]
+            given = operation["responses"].get("200", {}).get("content", {})
+            if len(given) > 1 and given.get(JSON_TYPE) == {"schema": {}}:
+                del given[JSON_TYPE]  # FastAPI says so of every route, also of those that never answer JSON
             if method == "get" and path.startswith("/v1/"):
                 operation["responses"]["304"] = {"description": "what If-None-Match names is still so"}
     if settings.tokens:

@@ -372,3 +372,11 @@ def test_a_service_that_stops_answers_what_is_under_way_and_refuses_what_is_new(
         assert client.get("/healthz").status_code == client.get("/metrics").status_code == 200
         assert under_way.result().status_code == 200
     assert service.drain() == 0
+
+
+def test_what_never_answers_json_is_not_said_to(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    others = (("expand/stream", "post", "text/event-stream"), ("images/{entity}/{n}", "get", "image/*"))
+    for path, method, kind in others:
+        assert list(paths[f"/v1/{path}"][method]["responses"]["200"]["content"]) == [kind]
+    assert list(paths["/v1/expand"]["post"]["responses"]["200"]["content"]) == ["application/json"]
