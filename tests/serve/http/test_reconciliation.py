@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator, Draft202012Validator
+from jsonschema import ValidationError as SchemaError
 
 from serve.http.reconciliation_shapes import MAX_CANDIDATES, MAX_IDS
 from serve.http.routes import create_app
@@ -88,11 +91,47 @@ MANIFEST = closed(
 )
 
 
+OFFICIAL = os.environ.get("SEEDSET_TEST_RECONCILIATION")
+"""A folder `0.2` of the specification's own repository, with `schemas` and `examples`. Where it is named,
+bodies are held against these schemas, too: no package has them."""
+
+NAMES = {
+    id(MANIFEST): ("manifest",),
+    id(BATCH): ("reconciliation-result-batch",),
+    id(EXTENDED): ("data-extension-response",),
+    id(PROPOSED): ("data-extension-property-proposal",),
+    id(SUGGESTED): ("suggest-entities-response", "suggest-properties-response", "suggest-types-response"),
+}
+"""The files of the specification for ours."""
+
+
 def of_schema(schema: dict[str, Any], body: Any) -> Any:
     """Return a body that the schema holds for."""
     Draft202012Validator.check_schema(schema)
     Draft202012Validator(schema).validate(body)
+    if OFFICIAL is not None:
+        for name in NAMES.get(id(schema), ()):
+            official(name).validate(body)
     return body
+
+
+@cache
+def official(name: str) -> Draft7Validator:
+    """A schema of the specification. Of what it refers to elsewhere, of Swagger, nothing is known here."""
+    folder = Path(str(OFFICIAL)) / "schemas"
+    others = {"type.json": json.loads((folder / "type.json").read_text())}
+
+    def resolved(part: Any) -> Any:
+        if isinstance(part, list):
+            return [resolved(one) for one in part]
+        if not isinstance(part, dict):
+            return part
+        reference = part.get("$ref", "#")
+        if not reference.startswith("#"):
+            return others.get(reference, {})
+        return {key: resolved(value) for key, value in part.items()}
+
+    return Draft7Validator(resolved(json.loads((folder / f"{name}.json").read_text())))
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +278,21 @@ def test_what_cannot_be_is_refused_by_name(
 ) -> None:
     answer = countries.post("/v1/reconcile", data=form or {"lang": "en"})
     assert (answer.status_code, answer.json()["error"]["field"]) == (status, field), answer.text
+
+
+@pytest.mark.skipif(OFFICIAL is None, reason="SEEDSET_TEST_RECONCILIATION names no specification")
+def test_the_examples_of_the_specification_are_answered(countries: TestClient) -> None:
+    folder = Path(str(OFFICIAL)) / "examples"
+    answered = 0
+    for file in sorted((folder / "reconciliation-query-batch").rglob("*.json")):
+        answer = countries.post("/v1/reconcile", data={"queries": file.read_text()})
+        assert answer.status_code == (200 if file.parent.name == "valid" else 422), f"{file}: {answer.text}"
+        if answer.status_code == 200:
+            of_schema(BATCH, answer.json())
+            answered += 1
+    assert answered >= 4
+    with pytest.raises(SchemaError):
+        official("manifest").validate({"name": "no versions"})
 
 
 def test_only_a_form_is_read(countries: TestClient) -> None:
