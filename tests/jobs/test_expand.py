@@ -88,6 +88,7 @@ def local_rows(root: Path) -> list[dict]:
                 "reasoning": [],
                 "counts": [],
                 "explanation": None,
+                "facets": None,
             }
             rows.append(row)
     return rows

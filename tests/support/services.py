@@ -33,7 +33,10 @@ from serve.messages import Dispatch, Outcome, Progress, RoundDone, StageDone, St
 from serve.settings import ServeSettings
 from serve.telemetry.metrics import Metrics
 
-METHOD_NAMES = ("retexpan", "retexpan+cds", "retexpan-negative", "genexpan", "genexpan+cot-class-given")
+METHOD_NAMES = (
+    *("retexpan", "retexpan+cds", "retexpan-negative", "genexpan", "genexpan+cot-class-given"),
+    *("mean", "best"),
+)
 
 ROUTES: dict[str, tuple[Stage, ...]] = {
     **{name: METHODS[name].stages for name in METHOD_NAMES},
