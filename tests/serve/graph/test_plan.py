@@ -21,7 +21,7 @@ from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
 from serve.app import build
-from serve.graph.plan import default_method, plan, served_methods, with_gpus
+from serve.graph.plan import ENCODE, default_method, plan, served_methods, with_gpus
 from serve.operations.deploy_file import check_deploy_file, deploy_config, read_settings
 from serve.run import main
 from serve.settings import ServeSettings
@@ -89,8 +89,9 @@ def test_fused_is_one_deployment_and_one_hop_whatever_is_asked(bundle: Bundle) -
     made = plan(bundle, METHODS_OF_TEST, settings(num_cpus=0.5))
     (spec,) = made.deployments
     assert (len(spec.stages), spec.settings.num_cpus) == (8, 0.5)
+    assert made.calls(ENCODE) == ()
     for route in made.routes:
-        for with_new in (False, True):
+        for with_new in (True,) if route == ENCODE else (False, True):
             ((name, chain),) = made.calls(route, with_new)
             stages = [spec.stages[place].name for place in chain]
             assert (name, stages[0] == "EncodeNewEntities") == ("Pipeline", with_new)
