@@ -9,11 +9,15 @@ import pytest
 
 from engine import methods
 from engine.corpus.importing import source
+from engine.overlay.state import lay_over
 from engine.storage.bundle import Bundle
 from serve.audit.recorder import LocalAudit, Recorder
+from serve.http.overlay_service import OverlayService
 from serve.http.routes import create_app
+from serve.overlay.store import OverlayStore
 from serve.sets.access import LocalSets
 from serve.settings import ServeSettings
+from serve.stores import LocalStore
 from tests.support.bundles import method_bundle
 from tests.support.documents import ROOT, write_titled
 from tests.support.services import open_snapshot, running, service_maker
@@ -36,11 +40,14 @@ def countries(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="session")
 def url(countries: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a service over the countries."""
-    service = service_maker(open_snapshot(countries), countries)()
+    opened = Bundle(countries.manifest, countries.folder, workspace=countries.workspace)
+    lay_over(opened)
+    service = service_maker(open_snapshot(opened), opened)()
     folder = tmp_path_factory.mktemp("kept")
+    overlay = OverlayService(service, LocalStore(OverlayStore, folder / "overlay.sqlite"))
     sets = LocalSets(folder / "sets.sqlite")
     audit = LocalAudit(ServeSettings(workspace="w", audit=str(folder / "audit.jsonl")))
-    with running(create_app(service, sets=sets, recorder=Recorder(audit))) as address:
+    with running(create_app(service, sets=sets, recorder=Recorder(audit), overlay=overlay)) as address:
         yield address
 
 

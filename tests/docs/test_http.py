@@ -13,8 +13,8 @@ import pytest
 from serve.http.responses import ErrorAnswer
 from tests.support.documents import PAGES, ROOT, blocks, command_lines
 
-Request = tuple[str, str, str | None]
-"""Place in the documents, path, body."""
+Request = tuple[str, str, str | None, str]
+"""Place in the documents, path, body, method."""
 
 
 def requests() -> Iterator[Request]:
@@ -25,28 +25,35 @@ def requests() -> Iterator[Request]:
         for block in blocks(page, "bash"):
             for words in command_lines(block):
                 if words[0] == "post":
-                    yield block.place, f"/v1/{words[1]}", words[2]
+                    yield block.place, f"/v1/{words[1]}", words[2], "POST"
                 elif words[0] == "curl":
                     (address,) = [word for word in words if word.startswith("localhost:8000")]
                     split = urlsplit(f"http://{address}")
                     body = words[words.index("-d") + 1] if "-d" in words else None
-                    yield block.place, f"{split.path}?{split.query}", body
+                    plain = "GET" if body is None else "POST"
+                    method = words[words.index("-X") + 1] if "-X" in words else plain
+                    yield block.place, f"{split.path}?{split.query}", body, method
 
 
 REQUESTS = list(requests())
 
 
-@pytest.mark.parametrize(("place", "path", "body"), REQUESTS, ids=[f"{r[0]}{r[1]}" for r in REQUESTS])
-def test_every_request_is_answered(place: str, path: str, body: str | None, url: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "path", "body", "method"), REQUESTS, ids=[f"{r[0]}{r[3]}{r[1]}" for r in REQUESTS]
+)
+def test_every_request_is_answered(place: str, path: str, body: str | None, method: str, url: str) -> None:
     if "/ID" in path:
         later = body is not None and json.loads(body)["version"] == 2
         path = path.replace("/ID", f"/{a_set(url, 2 if later else 1)}")
+    if method == "DELETE":  # what another request has added
+        name = path.partition("?")[0].rpartition("/")[2]
+        httpx.put(f"{url}{path}", json={"sentences": [f"They say that {name} is there."]})
     if body is None:
-        answer = httpx.get(f"{url}{path}")
+        answer = httpx.request(method, f"{url}{path}")
     else:
         # The service is one process: a deadline of the examples would measure the machine.
         asked = {key: value for key, value in json.loads(body).items() if key != "deadline_ms"}
-        answer = httpx.post(f"{url}{path}", json=asked)
+        answer = httpx.request(method, f"{url}{path}", json=asked)
     assert answer.status_code == 200, f"{place}: {answer.text}"
     assert answer.content
 
@@ -62,7 +69,7 @@ def a_set(url: str, version: int) -> str:
 
 def test_requests_are_found() -> None:
     assert len(REQUESTS) >= 10
-    assert any("deadline_ms" in (body or "") for _, _, body in REQUESTS)
+    assert any("deadline_ms" in (body or "") for _, _, body, _ in REQUESTS)
 
 
 def test_the_error_that_is_shown_is_one(url: str) -> None:
