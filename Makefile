@@ -37,7 +37,7 @@ $(READY): pyproject.toml requirements.lock
 # Versions for every Python of requires-python and every platform, written after a change of pyproject.toml.
 # Those in the lock stay where they may: LOCK="--upgrade" takes the newest, LOCK="--upgrade-package NAME" one.
 LOCK_VENV := .venv-lock
-EXTRAS := all demo dev
+EXTRAS := all demo dev qlora
 lock:
 	test -x $(LOCK_VENV)/bin/python || $(PYTHON) -m venv $(LOCK_VENV)
 	$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(UV)"

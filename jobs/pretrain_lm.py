@@ -50,7 +50,7 @@ TRAINING_ALONE = (
 """Options that do nothing where no step is taken; how blocks are spread counts for the perplexity, too."""
 
 
-LORA_ALONE = ("lora_rank", "lora_alpha", "lora_targets", "keep_adapter")
+LORA_ALONE = ("lora_rank", "lora_alpha", "lora_targets", "quantize", "keep_adapter")
 """Options of adapters."""
 
 
@@ -200,8 +200,9 @@ def show_plan(settings: PretrainLmSettings) -> None:
     """Show what a run with these settings would take."""
     from rich.console import Console
 
-    from engine.training.lm_models import config_of, shape_of, trained_of
+    from engine.training.lm_models import config_of, packed_of, shape_of, trained_of
     from engine.training.memory import GB, checkpoint_bytes
+    from engine.training.quantized import check_stage
     from jobs.steps.lm_plan import HEADER, checkpoint_in_words, plan_rows, planned_model
 
     origin = planned_model(settings.model, settings.init_from_config, settings.texts.vocab_size)
@@ -216,7 +217,11 @@ def show_plan(settings: PretrainLmSettings) -> None:
     rows = min(layout.micro_batch or share, share)
     narrow = training.precision == "bfloat16" or (training.precision == "auto" and settings.processes.gpu)
     trained = trained_of(config, training, f"the model {name!r}")
-    memory, shown = plan_rows(name, shape, trained, layout, workers, rows, settings.texts.block, narrow)
+    if packed := packed_of(config, training):
+        check_stage(layout.zero_stage)
+    memory, shown = plan_rows(
+        name, shape, trained, layout, workers, rows, settings.texts.block, narrow, packed
+    )
     title = f"{workers} workers, {rows} blocks of {settings.texts.block} tokens at once"
     Console().print(console.table(title, HEADER, shown, texts=2))
     console.say(checkpoint_in_words(trained, settings.checkpoint_seconds, settings.checkpoint_share))

@@ -30,6 +30,7 @@ from engine.training.partitioned import (
     shard_name,
 )
 from engine.training.partitioned_model import begin_partitioned, read_partitioned
+from engine.training.quantized import linear_layers
 from engine.training.settings import LmSettings
 
 if TYPE_CHECKING:
@@ -161,6 +162,17 @@ def trained_of(config: PreTrainedConfig, settings: LmSettings, label: str) -> in
         model = AutoModelForCausalLM.from_config(config)
         adapt(model, settings, label)
     return sum(map(elements, learning(model).values()))
+
+
+def packed_of(config: PreTrainedConfig, settings: LmSettings) -> int:
+    """Return how many parameters of a model are held in 4 bits; no weight is made or read."""
+    if not settings.quantize:
+        return 0
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(layer.weight.numel() for layer in linear_layers(model).values())
 
 
 _INNER = ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner", "d_ff")

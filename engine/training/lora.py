@@ -7,6 +7,7 @@ W + (alpha / r) B A. B begins at zero, so a training begins with the model as it
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import nn
 from engine.errors import UserError
 from engine.models.adapters import Base
 from engine.training.partitioned import full_weights
+from engine.training.quantized import dequantized, quantized_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,6 +48,8 @@ def adapt(model: Any, settings: LmSettings, label: str) -> None:
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora.layer import Linear
 
+    # Peft loads bitsandbytes wherever it is installed, which tells of a faster kernel that it does not find.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     targets: str | list[str] = settings.lora_targets
     if targets != "all-linear":
         targets = [name for name in re.split(r"[,\s]+", settings.lora_targets) if name]
@@ -80,9 +84,11 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
     Whole, in float32, one at a time; all workers iterate.
     """
-    layers = _adapted(model)
+    layers, packed = _adapted(model), quantized_weights(model)
     small = dict(full_weights(model, only=_is_adapter))
     for name, tensor in full_weights(model, only=lambda name: not _is_adapter(name)):
+        if name in packed:
+            tensor = dequantized(packed[name])
         path, between, last = name.rpartition(".base_layer.")
         if not between:
             yield name, tensor

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from engine.training.layout import Layout
 from engine.training.optimizer import BUCKET_ELEMENTS
+from engine.training.quantized import BYTES_A_NUMBER
 
 GB = 1e9
 
@@ -84,6 +85,7 @@ def worker_memory(
     block: int,
     narrow: bool,
     trained: int | None = None,
+    packed: int = 0,
 ) -> WorkerMemory:
     """Return what a worker takes at the peak of a step.
 
@@ -95,12 +97,13 @@ def worker_memory(
         block: tokens of a block.
         narrow: products are bfloat16, so activations are kept in 2 bytes.
         trained: parameters that learn; None: all.
+        packed: parameters that are held in 4 bits; below stage 3.
     """
     P, stage = shape.parameters, layout.zero_stage
     T = P if trained is None else trained
     own, learns = -(-P // workers), -(-T // workers)
     wide = 2 if layout.weights == "bfloat16" else 4
-    weights = wide * (own if stage == 3 else P)
+    weights = wide * own if stage == 3 else wide * (P - packed) + round(BYTES_A_NUMBER * packed)
     gradients = 4 * (learns if stage > 1 else T)
     master, moments = 4 * learns, 8 * learns
     gathered = 2 * wide * min(P, max(BUCKET_ELEMENTS, shape.largest)) if stage == 3 else 0

@@ -109,7 +109,9 @@ def writers(sizes: Mapping[str, int], workers: int) -> dict[str, int]:
 
 
 def elements(parameter: Any) -> int:
-    """Return a parameter's elements, also where this worker holds a share of them."""
+    """Return a parameter's elements, also where this worker holds a share of them, or holds them packed."""
+    if (packed := getattr(parameter, "quant_state", None)) is not None:
+        return int(packed.shape.numel())
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 

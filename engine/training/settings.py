@@ -272,6 +272,12 @@ class LmSettings(TrainerSettings):
         description="Adapt these layers: the ends of their names, with commas; all-linear: all but the "
         "output layer.",
     )
+    quantize: Literal["4bit"] | None = Field(
+        default=None,
+        exclude_if=lambda quantize: quantize is None,
+        description="Hold the frozen weights of linear layers in 4 bits (QLoRA); for --lora, and below "
+        "--zero-stage 3.",
+    )
     keep_adapter: bool = Field(
         default=False,
         exclude_if=lambda keep: not keep,

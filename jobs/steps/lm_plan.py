@@ -49,6 +49,7 @@ def plan_rows(
     rows: int,
     block: int,
     narrow: bool,
+    packed: int = 0,
 ) -> tuple[WorkerMemory, list[list[str]]]:
     """Return what each worker would take, and the rows of a table: of this run, then of LLaMA's sizes.
 
@@ -61,8 +62,9 @@ def plan_rows(
         rows: blocks that pass at once.
         block: tokens of a block.
         narrow: products are bfloat16.
+        packed: parameters that are held in 4 bits.
     """
-    memory = worker_memory(shape, layout, workers, rows, block, narrow, trained)
+    memory = worker_memory(shape, layout, workers, rows, block, narrow, trained, packed)
     own = [name, "this run", f"{memory.card / GB:.1f}", f"{memory.offloaded / GB:.1f}"]
     return memory, [own, *table(LLAMA_2, workers, rows, block)]
 

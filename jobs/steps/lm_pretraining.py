@@ -16,6 +16,7 @@ from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.layout import Layout
 from engine.training.lm_models import Origin, check, config_of, existing, read_config
+from engine.training.quantized import check_installed, check_stage
 from engine.training.settings import LmSettings, named_settings
 from engine.vocabulary import Vocabulary
 from jobs import console
@@ -128,6 +129,11 @@ def pretrain(
     """
     if settings.lora and begin.origin.config is not None:
         raise UserError("--lora: a new model has nothing to keep; name the one to adapt with --model")
+    if settings.quantize:
+        if not settings.lora:
+            raise UserError("--quantize 4bit: packed weights do not learn; add --lora, or leave it out")
+        check_stage((layout or Layout()).zero_stage)
+        check_installed()
     with cluster_for(workers, gpu, workspace.root):
         blocks = make_blocks(workspace, begin.tokenizer, begin.blocks)
         if settings.epochs and not blocks.manifest.total("blocks"):

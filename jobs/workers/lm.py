@@ -25,6 +25,7 @@ from engine.training.lm_models import (
 )
 from engine.training.lora import adapt, is_adapted, write_adapter
 from engine.training.partitioned import elements, learning
+from engine.training.quantized import quantize
 from engine.training.settings import LmSettings
 from engine.training.trainer import Worker
 from jobs import console
@@ -65,6 +66,8 @@ class LmRun(Run[LmTraining]):
                 f"{self.origin.name}: transformers has to put its weights together, so every worker holds "
                 "all of the model in its host's memory while it is opened"
             )
+        if self.settings.quantize:
+            quantize(model, f"the model {self.origin.name!r}")
         if self.settings.lora:
             adapt(model, self.settings, f"the model {self.origin.name!r}")
         return LmTraining(model, data, held, self.settings, self.layout, worker, checkpoint)

@@ -1,0 +1,140 @@
+"""A base in 4 bits beside adapters: what learns, what is written, and what is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from engine.errors import UserError
+from engine.training import quantized
+from engine.training.layout import Layout
+from engine.training.lm import LmTraining
+from engine.training.lm_models import Origin, config_of, open_model, packed_of, write_model
+from engine.training.lora import adapt
+from engine.training.memory import LLAMA_2, worker_memory
+from engine.training.partitioned import elements
+from engine.training.quantized import (
+    BYTES_A_NUMBER,
+    check_installed,
+    check_stage,
+    dequantized,
+    quantize,
+    quantized_weights,
+)
+from engine.training.settings import LmSettings, named_settings
+from tests.support.language_models import tiny_model, tiny_tokenizer
+from tests.support.token_blocks import VOCABULARY, random_blocks
+
+PLAIN = LmSettings(
+    epochs=2, batch_size=5, learning_rate=3e-3, precision="float32", lora=True, lora_rank=3, lora_alpha=12
+)
+SETTINGS = PLAIN.model_copy(update={"quantize": "4bit"})
+DATA, HELD = random_blocks(14), random_blocks(3, seed=1)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=64, **shape)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def opened(base: Path) -> Any:
+    model = open_model(Origin(name=str(base)), 0, Layout())
+    quantize(model, "it")
+    return model
+
+
+def trained(
+    base: Path, stage: int = 1, checkpoint: Path | None = None, save: Path | None = None
+) -> LmTraining:
+    model = opened(base)
+    adapt(model, SETTINGS, "it")
+    layout = Layout.model_validate({"zero_stage": stage})
+    run = LmTraining(model, DATA, HELD, SETTINGS, layout, checkpoint=checkpoint)
+    for step in run.run():
+        if save and step.step == 4:
+            run.save(save)
+    return run
+
+
+def logits(model: Any) -> torch.Tensor:
+    ids, _ = DATA.gather(np.arange(3))
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(input_ids=ids).logits
+    return found
+
+
+def test_the_merged_model_computes_what_the_adapters_did_and_a_run_goes_on(
+    base: Path, tmp_path: Path
+) -> None:
+    run = trained(base, save=tmp_path / "checkpoint")
+    assert run.losses[-1] < run.losses[0] - 0.01
+    own = logits(run.model)
+    write_model(run.model, tiny_tokenizer(VOCABULARY), tmp_path / "lm", torch.float32, first=True)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
+    torch.testing.assert_close(logits(merged), own, rtol=1e-3, atol=1e-4)
+    assert merged.state_dict().keys() == AutoModelForCausalLM.from_pretrained(base).state_dict().keys()
+    again = trained(base, stage=2, checkpoint=tmp_path / "checkpoint")
+    np.testing.assert_allclose(again.losses, run.losses, rtol=1e-5)
+
+
+def test_each_weight_is_the_nearest_of_sixteen_numbers_times_its_blocks_largest(base: Path) -> None:
+    plain = dict(open_model(Origin(name=str(base)), 0).named_parameters())
+    packed = quantized_weights(opened(base))
+    assert packed.keys() == {n for n in plain if n.endswith("proj.weight")}, "no embeddings, no output layer"
+    for name, parameter in packed.items():
+        blocks = dequantized(parameter).detach().reshape(-1, 64)
+        largest = blocks.abs().amax(1, keepdim=True)
+        assert len((blocks / largest).mul(1e4).round().unique()) <= 16
+        was = plain[name].detach().reshape(-1, 64)
+        torch.testing.assert_close(largest, was.abs().amax(1, keepdim=True), rtol=0.05, atol=1e-4)
+        assert ((blocks - was).abs() <= 0.2 * largest).all(), "the widest gap of NF4 is 0.30"
+        assert elements(parameter) == plain[name].numel()
+        assert parameter.numel() == plain[name].numel() // 2
+
+
+def test_the_memory_of_packed_weights_is_what_they_take(base: Path) -> None:
+    config = config_of(Origin(name=str(base)))
+    packed = quantized_weights(opened(base))
+    assert packed_of(config, SETTINGS) == sum(map(elements, packed.values()))
+    assert packed_of(config, PLAIN) == 0
+    shape, layout = LLAMA_2["7B"], Layout()
+    linear = 6_476_005_376
+    wide = worker_memory(shape, layout, 1, 1, 256, True, 40_000_000)
+    small = worker_memory(shape, layout, 1, 1, 256, True, 40_000_000, packed=linear)
+    assert wide.weights - small.weights == pytest.approx((4 - BYTES_A_NUMBER) * linear)
+    paper = pytest.approx(4.127 / 8, rel=1e-3)  # Dettmers et al. 2023, section 3
+    assert paper == BYTES_A_NUMBER
+
+
+def test_what_cannot_be_is_refused_by_name(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_stage(2)
+    with pytest.raises(UserError, match=r"--quantize 4bit: at ZeRO stage 3 .* leave --zero-stage at 1 or 2"):
+        check_stage(3)
+    monkeypatch.setattr(quantized, "PACKAGE", "no_such_package")
+    with pytest.raises(UserError, match=r"needs no_such_package, .* pip install 'seedset\[qlora\]'"):
+        check_installed()
+    with pytest.raises(UserError, match="it: --quantize 4bit: it has no linear layers"):
+        quantize(tiny_model("gpt2", VOCABULARY).model, "it")
+    with pytest.raises(UserError, match=r"q_proj takes 32 numbers, no multiple of 64"):
+        quantize(tiny_model("llama", VOCABULARY).model, "it")
+
+
+def test_runs_that_exist_keep_their_names() -> None:
+    assert "quantize" not in named_settings(PLAIN)
+    assert named_settings(SETTINGS) != named_settings(PLAIN)
