@@ -50,7 +50,13 @@ def test_a_language_models_settings_are_named_as_ever() -> None:
 
 def test_every_setting_of_a_language_model_is_in_its_name() -> None:
     changed = LmSettings(
-        held_out_blocks=1, lora=True, lora_rank=1, lora_alpha=1, lora_targets="q", keep_adapter=True
+        held_out_blocks=1,
+        lora=True,
+        lora_rank=1,
+        lora_alpha=1,
+        lora_targets="q",
+        quantize="4bit",
+        keep_adapter=True,
     )
     assert named_settings(changed).count(":") == len(LmSettings.model_fields)
 
