@@ -32,7 +32,7 @@ from benchmarks.cluster_scaling import SENTENCES_PER_ENTITY, write_corpus
 from benchmarks.report import report
 from benchmarks.serving import input_of, verdict
 from cluster.crashing.commands import Running, once, seedset
-from cluster.crashing.events import Log
+from cluster.crashing.events import Ended, Log
 from cluster.local import NODE_STORE_BYTES, node_environment
 from engine.corpus.schema import PART_ROWS
 from engine.errors import UserError
@@ -53,6 +53,9 @@ ALIVE = (
 )
 
 START_S, SETTLE_S = 180.0, 120.0
+
+LIMIT_S = 900.0
+"""A command that has not ended by then is killed, and counts as failed."""
 
 NOT_AT_WORK = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::SPILL", "ray::RESTORE")
 """Beginnings of what processes of every node call themselves."""
@@ -243,6 +246,12 @@ def parts_in(folder: Path) -> list[Path]:
     return [part for name in WRITTEN for part in (folder / name).rglob("part-*.parquet")]
 
 
+def failure_of(ended: Ended) -> str:
+    """Return what a command that failed wrote, and whether it was killed at its limit; else ""."""
+    late = f"killed after {LIMIT_S:.0f} s; " if ended.killed else ""
+    return f"{late}{ended.output or ended.status}" if ended.status else ""
+
+
 def workers_among(titles: Iterable[str]) -> int:
     """Return how many processes are actors or tasks, by what they call themselves."""
     return sum(title.startswith("ray::") and not title.startswith(NOT_AT_WORK) for title in titles)
@@ -264,8 +273,11 @@ def run(job: Job, nodes: Nodes, folder: Path, due: dict[str, str], log: Log, cut
 
     watcher = threading.Thread(target=follow)
     watcher.start()
-    started = time.monotonic()
-    ended, _ = Running(job.name, log).run(nodes.head.words(seedset(*job.words(folder))))
+    running, started = Running(job.name, log), time.monotonic()
+    limit = threading.Timer(LIMIT_S, running.strike)
+    limit.start()
+    ended, _ = running.run(nodes.head.words(seedset(*job.words(folder))))
+    limit.cancel()
     seconds = time.monotonic() - started
     over.set()
     watcher.join()
@@ -273,7 +285,7 @@ def run(job: Job, nodes: Nodes, folder: Path, due: dict[str, str], log: Log, cut
     differ = sum(found.get(name) != due.get(name) for name in found.keys() | due.keys())
     what = f"{job.name}, {'a node is cut off' if cut else 'both nodes'}"
     parts = sum(name.endswith(".parquet") for name in found)
-    return Outcome(what, seconds, parts, differ, at_work, ended.output if ended.status else "")
+    return Outcome(what, seconds, parts, differ, at_work, failure_of(ended))
 
 
 def jobs_of(folder: Path, bundle: Any, mentions: int, queries: int, parts: int, method: str) -> list[Job]:
