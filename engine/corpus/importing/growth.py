@@ -131,16 +131,22 @@ class EarlierCorpus:
             (int(part.name[len("part-") : -len(".parquet")]) for part in self.mentions), default=-1
         )
 
-    def known(self) -> KnownMentions:
-        """Return the mentions by their keys."""
-        found = array("q")
+    def known(self) -> tuple[KnownMentions, BroughtMentions]:
+        """Return the mentions by their keys, and what there is of them, in one pass over the parts."""
+        found, there = array("q"), BroughtMentions()
         for part in self.mentions:
-            for keys in _keys_of(_read(part, _COLUMNS)):
+            table = _read(part, [*_COLUMNS, "end"])
+            there.add(table, removed=0)
+            for keys in _keys_of(table):
                 found.extend(keys)
-        return KnownMentions(found)
+        return KnownMentions(found), there
 
     def bring(
-        self, folder: Path, kept: KnownMentions | None = None, without: Collection[int] = ()
+        self,
+        folder: Path,
+        there: BroughtMentions,
+        kept: KnownMentions | None = None,
+        without: Collection[int] = (),
     ) -> BroughtMentions:
         """Bring what stays into the folder of the corpus that is being made.
 
@@ -149,26 +155,30 @@ class EarlierCorpus:
 
         Args:
             folder: of that corpus.
+            there: what all parts have, from :meth:`known`.
             kept: of which those that were met stay; None: all do.
-            without: ids of entities whose mentions go.
+            without: ids of entities whose mentions go. Where nothing goes, no part is read again.
         """
-        found, gone = BroughtMentions(), pa.array(sorted(without), pa.int32())
+        reads, gone = kept is not None or bool(without), pa.array(sorted(without), pa.int32())
+        found = BroughtMentions() if reads else there
         shares = self.workspace.shares_files
         digests = part_digests(self.workspace) if shares else [""] * len(self.mentions)
         for part, digest in zip(self.mentions, digests, strict=True):
             name = f"mentions/{part.name}"
-            table = _read(part, ["entity_id", "end", "image"] if kept is None and not without else None)
-            rows = len(table)
-            table = table.filter(pc.invert(pc.is_in(table["entity_id"], gone))) if without else table
-            if kept is not None:
-                table = table.filter(pa.array([kept.is_met(*keys) for keys in _keys_of(table)]))
-            if len(table) == rows and shares:
+            removed = 0
+            if reads:
+                whole = _read(part, None)
+                table = whole.filter(pc.invert(pc.is_in(whole["entity_id"], gone))) if without else whole
+                if kept is not None:
+                    table = table.filter(pa.array([kept.is_met(*keys) for keys in _keys_of(table)]))
+                removed = len(whole) - len(table)
+                found.add(table, removed)
+                if removed and len(table):
+                    write_mentions(table, folder / name)
+            if not removed and shares:
                 found.kept[name] = digest
-            elif len(table) == rows:
+            elif not removed:
                 part.link_or_fetch(folder / name)
-            elif len(table):
-                write_mentions(table, folder / name)
-            found.add(table, removed=rows - len(table))
         for name, image in self.workspace.corpus_files("images").items():
             target = folder / name
             if shares and (kept is None or f"{FOLDER}/{image.name}" in found.images or target.exists()):

@@ -191,11 +191,8 @@ class _Import:
         if self._settings.remove_missing:
             table.remove_missing()
         if self._earlier:
-            brought = self._earlier.bring(
-                self._folder,
-                self._known if self._settings.remove_missing else None,
-                table.withdrawn,
-            )
+            kept = self._known if self._settings.remove_missing else None
+            brought = self._earlier.bring(self._folder, self._there, kept, table.withdrawn)
         counts, removed = self._counts, sum(one.removed for one in table.entities)
         counts.entities, counts.entities_removed = len(table.entities), removed
         counts.details_known, counts.removed = table.details_known, brought.removed
@@ -227,7 +224,7 @@ class _Import:
         self._image_writer = ImageWriter(self._folder / "images")
         self._found = dict.fromkeys(HOWS, 0)
         self._seen = SeenKeys()
-        self._known = self._earlier.known() if self._earlier else None
+        self._known, self._there = self._earlier.known() if self._earlier else (None, BroughtMentions())
         self._mentioned: set[int] = set()
         read = 0
         for one in reader.sentences():

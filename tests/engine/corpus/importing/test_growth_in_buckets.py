@@ -66,6 +66,11 @@ def test_an_append_writes_what_is_new(s3: str, first: Path, tmp_path: Path, s3_p
     grown = run_import(f"{s3}/w", more, "jsonl", append=True)
     assert same(grown, run_import(tmp_path / "w", more, "jsonl", append=True))
     assert grown.manifest.parts == [4] * 10 + [2]
+    before = next(place for place, one in enumerate(s3_proxy.requests) if one.method == "PUT")
+    read = [
+        one.path for one in s3_proxy.requests[:before] if one.method == "HEAD" and "/mentions/" in one.path
+    ]
+    assert (len(read), len(set(read))) == (20, 10), "a look whether each part is whole, and one to read it"
     writes = [one.path.rpartition("/")[2] for one in s3_proxy.asked("PUT")]
     assert sorted(writes) == ["CURRENT", "kept.json", "manifest.json", "part-00010.parquet"]
     assert sum(one.sent for one in s3_proxy.asked("PUT")) < whole / 2
