@@ -35,16 +35,26 @@ TRAINING = Measured(
 TOKENS = Measured(34, "tokens a sentence", "(MiniLM, 34 tokens)")
 WHOLE_RUN = Measured(5.6 * 60, "s", "wikispeedia, from corpus to published bundle | 5.6 minutes")
 
-MEMORY_SIZES = (200_000, 400_000)
-"""Sentences at which :data:`MEMORY` was measured."""
-MEMORY_WORDS = "memory of the largest process at 200,000 / 400,000 sentences"
-MEMORY = {
-    "import": (128, 164),
-    "preprocess": (363, 371),
-    "train-encoder": (706, 753),
-    "build-index": (546, 692),
+MEMORY_SENTENCES, MEMORY_ENTITIES = (150_000, 600_000), (4_000, 15_000)
+"""Sizes of the three corpora of :data:`MEMORY`: the smallest, more sentences, more entities."""
+MEMORY_DIMENSIONS = 16
+"""Of the encoder then."""
+HEAD_BYTES = 16
+"""Of a number of the head in training: the weight, its gradient, and Adam's two moments, in float32."""
+MEMORY_WORDS = (
+    "memory of each process, of 150,000 sentences of 4,000 entities / of 600,000 of 4,000 / of 150,000 of "
+    "15,000"
+)
+MEMORY: dict[str, dict[str, tuple[int, int, int | None]]] = {
+    "import": {"command": (114, 152, 142)},
+    "preprocess": {"command": (327, 335, 323), "worker": (366, 361, 371)},
+    "train-encoder": {"command": (591, 631, 619), "worker": (506, 527, None)},
+    "build-index": {"command": (535, 538, 639), "worker": (459, 471, 555)},
 }
-"""MiB of the largest process of a step at each of these sizes, with an encoder of 16 dimensions."""
+"""MiB of the largest process of a role, by step, in these corpora.
+
+None: it holds nothing of an entity, and was not measured with more of them.
+"""
 
 LM_TRAINING = Measured(
     6_950, "tokens/s", "pre-training a LLaMA of 6.8M parameters, 4,096 tokens a step | 6,950 tokens/s"
@@ -65,7 +75,45 @@ TRIE = Measured(53, "bytes a name", "built in 0.03 / 0.8 s, 53 / 49 bytes a name
 ENCODER_LAYERS, ENCODER_DIMENSIONS = 6, 384
 
 
-def memory_at(step: str, sentences: float) -> float:
-    """Return the MiB of a step's largest process, on the straight line through what was measured."""
-    (low, high), (first, second) = MEMORY_SIZES, MEMORY[step]
-    return max(first, first + (second - first) * (sentences - low) / (high - low))
+class MemoryLine(NamedTuple):
+    """What a role takes of memory in a step.
+
+    Args:
+        step, role: of the process.
+        base: MiB in the smallest corpus.
+        a_sentence, an_entity: bytes that one more takes; 0 where the larger corpus took less, by chance.
+    """
+
+    step: str
+    role: str
+    base: int
+    a_sentence: float
+    an_entity: float
+
+    def at(self, sentences: float, entities: float, dimensions: float = MEMORY_DIMENSIONS) -> float:
+        """Return the MiB at some size; of a training with the head of an encoder of so many dimensions."""
+        more = self.a_sentence * max(0, sentences - MEMORY_SENTENCES[0])
+        more += self.an_entity * max(0, entities - MEMORY_ENTITIES[0])
+        return self.base + (more + self.head_bytes(dimensions) * entities) / 2**20
+
+    def head_bytes(self, dimensions: float) -> float:
+        """Return what the head adds of each entity, beside that of the encoder that was measured."""
+        trains = (self.step, self.role) == ("train-encoder", "command")
+        return HEAD_BYTES * max(0, dimensions - MEMORY_DIMENSIONS) if trains else 0
+
+
+def memory_lines(step: str) -> list[MemoryLine]:
+    """Return a step's lines, one a role."""
+    found = []
+    for role, (base, *more) in MEMORY[step].items():
+        slopes = (
+            0 if value is None else max(0, value - base) * 2**20 / (large - small)
+            for value, (small, large) in zip(more, (MEMORY_SENTENCES, MEMORY_ENTITIES), strict=True)
+        )
+        found.append(MemoryLine(step, role, base, *slopes))
+    return found
+
+
+def largest_at(step: str, sentences: float, entities: float, dimensions: float) -> MemoryLine:
+    """Return the line of the role that takes most in a step at some size."""
+    return max(memory_lines(step), key=lambda line: line.at(sentences, entities, dimensions))

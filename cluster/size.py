@@ -166,8 +166,8 @@ def _drivers(work: list[Line], stored: list[Line], needed: list[Line]) -> list[s
 def _notes(settings: SizeSettings) -> Iterator[str]:
     yield f"rates were measured on {m.CORES} cores without a GPU; that they grow with cores and nodes was not"
     yield (
-        f"efficiency {settings.efficiency:g} is assumed; the memory is a straight line through two small "
-        "corpora"
+        f"efficiency {settings.efficiency:g} is assumed; the memory is straight lines through three "
+        "small corpora, of which what ends somewhere is taken to go on"
     )
     if settings.images:
         yield "the time of image features was not measured: the plan has their disk alone"

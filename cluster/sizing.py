@@ -179,16 +179,30 @@ def serial_hours(settings: SizeSettings) -> Line:
     )
 
 
+def _grown(line: m.MemoryLine, settings: SizeSettings) -> str:
+    """Return the arithmetic of a process' memory."""
+    terms = [f"{line.base} MiB ({line.role})"]
+    of_corpus = (
+        (line.a_sentence, settings.sentences, m.MEMORY_SENTENCES[0], "sentences"),
+        (line.an_entity, settings.entities, m.MEMORY_ENTITIES[0], "entities"),
+    )
+    for slope, number, measured, what in of_corpus:
+        if slope and number > measured:
+            terms.append(f"{slope:.3g} bytes x ({short(number)} - {measured:,}) {what}")
+    if head := line.head_bytes(settings.dimensions):
+        terms.append(f"{head:.0f} bytes x {short(settings.entities)} entities (head)")
+    return " + ".join(terms)
+
+
 def memory(settings: SizeSettings) -> list[Line]:
     """Return the memory that a process or a node must have, in GiB."""
     lines = []
-    for step, (first, second) in m.MEMORY.items():
-        low, high = m.MEMORY_SIZES
-        slope = (second - first) / (high - low) * 2**20
-        grown = f"{first} MiB + {slope:.3g} bytes x ({short(settings.sentences)} - {low:,}) sentences"
-        arithmetic = grown if settings.sentences > low else f"{first} MiB, as for {low:,} sentences"
-        value = m.memory_at(step, settings.sentences) / 1024
-        lines.append(Line(f"largest process of {step}", arithmetic, value, "GiB"))
+    size = settings.sentences, settings.entities, settings.dimensions
+    for step in m.MEMORY:
+        found = m.largest_at(step, *size)
+        lines.append(
+            Line(f"largest process of {step}", _grown(found, settings), found.at(*size) / 1024, "GiB")
+        )
     lines.append(
         Line(
             "vectors, on each node that searches",

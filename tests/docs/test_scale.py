@@ -15,13 +15,14 @@ NODE_GIB = 32
 
 @pytest.mark.parametrize("step", m.MEMORY)
 def test_where_a_step_ends(step: str) -> None:
-    (low, high), (first, second) = m.MEMORY_SIZES, m.MEMORY[step]
-    slope = (second - first) * 2**20 / (high - low)
-    ends = low + (NODE_GIB * GIB - first * 2**20) / slope
+    size = 1e9, m.MEMORY_ENTITIES[0], m.MEMORY_DIMENSIONS
+    found = m.largest_at(step, *size)
+    slope = found.a_sentence
+    ends = m.MEMORY_SENTENCES[0] + (NODE_GIB * GIB - found.base * 2**20) / slope
     (row,) = (line for line in (ROOT / "docs" / "scale.md").read_text().splitlines() if f"| `{step}`" in line)
     assert f"| {slope:,.0f} |" in row
-    assert f"| {ends / 1e6:.0f} million" in row
-    assert f"| {m.memory_at(step, 1e9) / 1024:.0f} GiB |" in row
+    assert f"| {ends / 1e6:,.0f} million" in row
+    assert f"| {found.at(*size) / 1024:.0f} GiB |" in row
 
 
 def test_what_entities_take() -> None:

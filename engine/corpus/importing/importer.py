@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.image_addresses import fault_of_address
 from engine.corpus.importing.entities import EntityTable
-from engine.corpus.importing.growth import BroughtMentions, EarlierCorpus, mention_key
+from engine.corpus.importing.growth import BroughtMentions, EarlierCorpus, KnownMentions, mention_key
 from engine.corpus.importing.images import ImageWriter, decode_image_bytes
 from engine.corpus.importing.mentions import (
     HOWS,
@@ -224,7 +224,10 @@ class _Import:
         self._image_writer = ImageWriter(self._folder / "images")
         self._found = dict.fromkeys(HOWS, 0)
         self._seen = SeenKeys()
-        self._known, self._there = self._earlier.known() if self._earlier else (None, BroughtMentions())
+        self._known: KnownMentions | None = None
+        self._there = BroughtMentions()
+        if self._earlier:
+            self._known, self._there = self._earlier.known()
         self._mentioned: set[int] = set()
         read = 0
         for one in reader.sentences():
