@@ -101,7 +101,7 @@ def create_app(
         dependencies=given,
         generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
     )
-    settings, metrics = service.settings, service.metrics
+    settings = service.settings
     access = Access(settings, clock, limit)
     _add_expansion(app, service, access)
     add_map(app, service, access)
@@ -123,6 +123,13 @@ def create_app(
 
     _add_page(app)
     check_declared(app.routes)
+    _add_layers(app, service, access, recorder)
+    return app
+
+
+def _add_layers(app: FastAPI, service: Service, access: Access, recorder: Recorder | None) -> None:
+    """Add what every request passes through before and after its route."""
+    settings, metrics = service.settings, service.metrics
     app.add_middleware(EntityTagMiddleware)  # added first, so it is innermost
     # It leaves event streams alone: they would wait for its buffer.
     app.add_middleware(
@@ -153,7 +160,6 @@ def create_app(
     app.add_middleware(RequestLogMiddleware, metrics=metrics, noted=noted)
     app.add_middleware(ProblemDetailsMiddleware)
     app.add_middleware(HeadMethodMiddleware)  # added last, so it is outermost
-    return app
 
 
 def _record(recorder: Recorder, scope: Scope, trace: Trace, status: int, seconds: float) -> None:
