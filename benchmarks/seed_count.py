@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from benchmarks.report import report
-from engine.catalogue import open_catalogue
+from engine.catalogue.opening import open_catalogue
 from engine.expander import Expander
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from engine.answering.explanations import select_stage
-from engine.catalogue import Facet, open_catalogue
+from engine.catalogue.entities import Facet
+from engine.catalogue.opening import open_catalogue
 from engine.errors import QueryError
 from engine.plugins import find_method
 from engine.queries.fields import NewSeed, NewSeeds, NotHeld, Seed, SeedSides, ShownFields, VectorSeed

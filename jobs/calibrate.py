@@ -18,7 +18,7 @@ from cluster.commandline import command
 from cluster.lock import Writes
 from cluster.methods import METHOD_NAME, pipelines
 from cluster.options import CommandSettings, declared
-from engine.catalogue import open_catalogue
+from engine.catalogue.opening import open_catalogue
 from engine.errors import QueryError, UserError
 from engine.evaluation.measuring import by_truth, in_order
 from engine.evaluation.plots import available, reliability_plot

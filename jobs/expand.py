@@ -20,7 +20,7 @@ from cluster.capacity import in_whole_ones
 from cluster.commandline import command
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import CommandSettings, declared
-from engine.catalogue import open_catalogue
+from engine.catalogue.opening import open_catalogue
 from engine.errors import QueryError, UserError
 from engine.methods import ABLATIONS, METHODS
 from engine.queries.formats import iter_queries, none_usable

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.catalogue import Catalogue, MentionSentence, open_catalogue, open_types
+from engine.catalogue.entities import Catalogue
+from engine.catalogue.opening import open_catalogue, open_types
+from engine.catalogue.sentences import MentionSentence
 from engine.entity_types import TYPES, EntityTypes
 from engine.query import Expansion, Query
 from engine.retrieval.index import views_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from engine.catalogue import open_catalogue
+from engine.catalogue.opening import open_catalogue
 from engine.generation.forward_check import check_forward
 from engine.generation.likelihood import Likelihood
 from engine.generation.model import LanguageModel

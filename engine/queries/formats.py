@@ -32,7 +32,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from engine.catalogue import Catalogue
+from engine.catalogue.entities import Catalogue
 from engine.corpus.importing.mentions import mentions_of_new
 from engine.corpus.readers.compression import without_ending
 from engine.errors import FormatError, QueryError, UnknownEntityError, UserError

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.catalogue import Catalogue, Facet, Facets
+from engine.catalogue.entities import Catalogue, Facet, Facets
 from engine.errors import FormatError
 from engine.queries.formats import RefusedQuery
 from engine.query import Expansion, summed

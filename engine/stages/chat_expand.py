@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 from pydantic import Field
 
-from engine.catalogue import Catalogue, open_catalogue
+from engine.catalogue.entities import Catalogue
+from engine.catalogue.opening import open_catalogue
 from engine.chat.messages import ChatAnswer, ChatRequest, TokensField
 from engine.chat.prompts import expansion_messages
 from engine.chat.settings import (

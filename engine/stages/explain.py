@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from engine.catalogue import open_types
+from engine.catalogue.opening import open_types
 from engine.entity_types import TYPES, EntityTypes
 from engine.query import Expansion, Scores
 from engine.retrieval.index import Index, index_file, seed_vectors

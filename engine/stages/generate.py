@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from engine.catalogue import Catalogue, open_catalogue, open_types
+from engine.catalogue.entities import Catalogue
+from engine.catalogue.opening import open_catalogue, open_types
 from engine.entity_types import TYPES, EntityTypes
 from engine.errors import QueryError
 from engine.filters import Filters

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from engine.catalogue import open_catalogue
+from engine.catalogue.opening import open_catalogue
 from engine.errors import BundleError, QueryError
 from engine.filters import Filters
 from engine.overlay.state import overlay_of

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from engine.catalogue import open_catalogue
+from engine.catalogue.opening import open_catalogue
 from engine.query import MAX_DIVERSE, Expansion, Ranking, Scores, Selection
 from engine.retrieval.index import Vectors, index_file
 from engine.retrieval.opening import open_index

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from engine.catalogue import open_types
+from engine.catalogue.opening import open_types
 from engine.entity_types import THRESHOLD, TYPES, EntityTypes
 from engine.query import Expansion, Query, Weights
 from engine.retrieval.index import Vectors, mean_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.catalogue import SENTENCES
+from engine.catalogue.sentences import SENTENCES
 from engine.corpus.blocks.format import read_descriptions
 from engine.corpus.inputs.format import open_inputs
 from engine.corpus.inputs.masking import load_tokenizer

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from engine.catalogue import SENTENCES, open_catalogue
+from engine.catalogue.opening import open_catalogue
+from engine.catalogue.sentences import SENTENCES
 from engine.errors import StorageError, UnknownAttributeError, UserError
 from engine.evaluation.cells import Measuring
 from engine.evaluation.measuring import Measures, classes_of

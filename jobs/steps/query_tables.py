@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pydantic import BaseModel, Field
 
-from engine.catalogue import Catalogue
+from engine.catalogue.entities import Catalogue
 from engine.corpus.readers.row_files import parse_columns
 from engine.corpus.readers.source_files import shown
 from engine.queries.columns import QueryColumns

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from engine.catalogue import Catalogue, open_catalogue
+from engine.catalogue.entities import Catalogue
+from engine.catalogue.opening import open_catalogue
 from engine.errors import QueryError, StorageError, UserError
 from engine.queries.set_formats import Format, Member, SetName, check_base_iri, ending, written
 from engine.queries.stored import StoredResults, WrittenAnswer

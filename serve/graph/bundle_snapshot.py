@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from engine.catalogue import Catalogue, open_catalogue, open_types
+from engine.catalogue.entities import Catalogue
+from engine.catalogue.opening import open_catalogue, open_types
 from engine.entity_types import TYPES, EntityTypes
 from engine.errors import BundleError
 from engine.overlay.state import OverlayLayer, OverlayState, overlay_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.answering.explanations import Explainer, Nearest
-from engine.catalogue import MentionSentence
+from engine.catalogue.sentences import MentionSentence
 from engine.query import Expansion
 from serve.graph.bundle_snapshot import BundleSnapshot
 from serve.http.images import ImageAddresses

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from engine.catalogue import Catalogue, MentionSentence
+from engine.catalogue.entities import Catalogue
+from engine.catalogue.sentences import MentionSentence
 from engine.corpus.image_addresses import FOLDER
 from engine.corpus.importing.images import kind_of
 from engine.errors import StorageError

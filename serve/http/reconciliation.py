@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from rapidfuzz.distance import OSA
 
-from engine.catalogue import TYPE
+from engine.attributes import TYPE
 from engine.errors import UnknownAttributeError
 from engine.text.spelling import look_key
 from engine.vocabulary import MAX_NAME_LENGTH, Found

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from engine.catalogue import Facets
+from engine.catalogue.entities import Facets
 from engine.queries.fields import (
     WITHOUT_NUL,
     Conditions,

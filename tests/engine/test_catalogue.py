@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import catalogue as module
-from engine.catalogue import Attribute, Catalogue, MentionSentence, Value
+from engine.catalogue import entities as module
+from engine.catalogue.entities import Attribute, Catalogue, Value
+from engine.catalogue.sentences import MentionSentence
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.entity_types import EntityTypes
 from engine.errors import UnknownAttributeError

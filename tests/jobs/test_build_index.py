@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertModel
 
-from engine.catalogue import open_catalogue
+from engine.catalogue.opening import open_catalogue
 from engine.corpus.inputs.format import InputSettings, open_inputs
 from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.errors import BundleError, UserError

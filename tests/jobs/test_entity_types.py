@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from engine.catalogue import open_catalogue, open_types
+from engine.catalogue.opening import open_catalogue, open_types
 from engine.corpus.inputs.format import InputSettings, open_inputs
 from engine.corpus.inputs.masking import fingerprint, load_tokenizer
 from engine.entity_types import MIN_PROBABILITY, EntityTypes

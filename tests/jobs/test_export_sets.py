@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.catalogue import open_catalogue
+from engine.catalogue.opening import open_catalogue
 from engine.queries.results import ExpansionFolder, Labels, Result, RunDescription, labels_of
 from engine.query import Expansion, Query, Ranking
 from engine.storage.bundle import Bundle

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.catalogue import SENTENCES
+from engine.catalogue.sentences import SENTENCES
 from engine.corpus.inputs.masking import MentionMasker, load_tokenizer
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.entity_types import TYPES, EntityTypes

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.catalogue import Catalogue, OverlaidCatalogue
+from engine.catalogue.entities import Catalogue
+from engine.catalogue.overlaid import OverlaidCatalogue
 from engine.errors import FilterError, UnknownAttributeError
 from engine.filters import Among, Clause, Filters, Junction, Prefix, Range
 from engine.overlay.state import AddedEntity, OverlayLayer, OverlayState

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.catalogue import Facets
+from engine.catalogue.entities import Facets
 from engine.errors import FormatError, StorageError
 from engine.queries.formats import RefusedQuery
 from engine.queries.results import (

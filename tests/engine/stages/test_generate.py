@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from engine.catalogue import open_catalogue
+from engine.catalogue.opening import open_catalogue
 from engine.entity_types import TYPES, EntityTypes
 from engine.errors import BundleError, QueryError, UnknownAttributeError, UserError
 from engine.generation.artifacts import open_artifacts

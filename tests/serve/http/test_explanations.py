@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from engine.catalogue import Catalogue, MentionSentence
+from engine.catalogue.entities import Catalogue
+from engine.catalogue.sentences import MentionSentence
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace

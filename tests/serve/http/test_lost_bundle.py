@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from engine.catalogue import SENTENCES
+from engine.catalogue.sentences import SENTENCES
 from engine.storage.bundle import Bundle
 from serve.http.routes import create_app
 from tests.support.services import open_snapshot, service_maker

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from engine.catalogue import SENTENCES
+from engine.catalogue.sentences import SENTENCES
 from engine.corpus.schema import MENTION_SCHEMA
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
