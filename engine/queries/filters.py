@@ -90,11 +90,13 @@ class _WrongClauseError(Exception):
 
 
 class _Reading:
-    """How pydantic reads a filter, and describes one."""
+    """How pydantic reads a filter, writes and describes one."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(_validated)
+        return core_schema.no_info_plain_validator_function(
+            _validated, serialization=core_schema.plain_serializer_function_ser_schema(written)
+        )
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -105,6 +107,27 @@ class _Reading:
 
 Filter = Annotated[Filters, _Reading]
 """The type of a field that holds a filter: what was read is :data:`engine.filters.Filters`."""
+
+
+def written(filters: Filters) -> dict[str, Any]:
+    """Return a filter as it is written in a request: reading that gives these clauses again."""
+    found: dict[str, Any] = {}
+    for clause in filters:
+        match clause:
+            case Junction(kind, parts):
+                found[kind] = [written(part) for part in parts]
+            case Among(attribute, kind, values):
+                found.setdefault(attribute, {})[kind] = list(values)
+            case Prefix(attribute, text):
+                found.setdefault(attribute, {})["prefix"] = text
+            case Range(attribute, bounds):
+                found.setdefault(attribute, {}).update(bounds)
+            case (attribute, values):
+                found.setdefault(attribute, {})["any"] = list(values)
+    return {
+        name: said["any"] if isinstance(said, dict) and set(said) == {"any"} else said
+        for name, said in found.items()
+    }
 
 
 def _validated(given: Any) -> Filters:

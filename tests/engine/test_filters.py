@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import pickle
 import re
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import FilterError, UnknownAttributeError
 from engine.filters import days_of, dumped, loaded
-from engine.queries.filters import MAX_CLAUSES, MAX_DEPTH, Filter
+from engine.queries.filters import MAX_CLAUSES, MAX_DEPTH, Filter, written
 from engine.text.spelling import look_key
 from tests.engine.test_catalogue import catalogue
 
@@ -156,6 +157,13 @@ def test_filters_equal_a_plain_loop(tmp_path_factory: pytest.TempPathFactory, ro
     assert loaded(dumped(filters)) == filters
     assert pickle.loads(pickle.dumps(filters)) == filters
     assert isinstance(hash(filters), int)
+
+
+@given(NESTED)
+def test_what_is_written_is_read_as_the_same_filter(filter_: dict[str, Any]) -> None:
+    read = READ.validate_python(filter_)
+    for text in (READ.dump_json(read), json.dumps(written(read))):
+        assert READ.validate_json(text) == read
 
 
 @pytest.mark.parametrize("text", ["0001", "1999-02", "2000-02", "2000-12", "2000-02-29", "9999", "9999-12"])

@@ -182,7 +182,7 @@ def test_a_chain_goes_on_where_it_was(root: Path, capsys: pytest.CaptureFixture[
             "import: {format: jsonl}\nevaluate: {methods: [retexpan]}",
             "p.yaml:2: no setting is called 'methods'",
         ),
-        ("import: {format: jsonl}\nevaluate: {method: [best]}", "evaluate.*|give one of"),
+        ("import: {format: jsonl}\nevaluate: {method: [nearest]}", "evaluate.*|give one of"),
         ("", "holds no command's settings"),
         ("[1]", "holds no command's settings"),
     ],

@@ -137,6 +137,20 @@ def test_an_export_is_imported_with_its_history_and_a_changed_one_is_not(sets_cl
         assert elsewhere.post("/v1/sets/import", json={**whole, **part}).status_code == 422
 
 
+def test_a_question_is_kept_as_it_was_asked(sets_client: MakeSets) -> None:
+    question = {
+        "positive": ["entity 2", {"name": "entity 4", "weight": 0.5}],
+        "filter": {"parity": ["even"], "none": [{"parity": {"prefix": "o", "all": ["odd"]}}]},
+        "context": [{"positive": "entity 2", "negative": 3}],
+        "exclude": ["entity 6", 8],
+    }
+    made = created(sets_client(), question=question)
+    assert made["question"] == question
+    export = sets_client().get(f"/v1/sets/{made['id']}/export").json()
+    assert created(sets_client("other.sqlite"), "again", question=export["question"])["question"] == question
+    assert sets_client("third.sqlite").post("/v1/sets/import", json=export).json()["question"] == question
+
+
 def test_who_it_was_is_the_token_where_there_are_tokens(sets_client: MakeSets) -> None:
     client = sets_client(tokens={"ada": hashlib.sha256(b"secret").hexdigest()})
     assert client.get("/v1/sets").status_code == 401
