@@ -18,6 +18,9 @@ from tests.support.s3_proxy import S3Proxy
 # Tiny models are quickest on one thread; several wait for each other more than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Names that are no folder are not looked for on the hub: no test needs the network, or waits for it.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 # No test asks a chat model that this machine may have; some make a stand-in.
 for _name in [name for name in os.environ if name.startswith("SEEDSET_CHAT_")]:
     del os.environ[_name]
