@@ -11,10 +11,11 @@ small table, over the queries beyond its.
 
 from __future__ import annotations
 
+import math
 import random
 import resource
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,8 @@ from jobs import console
 BATCH_BAR, PREPROCESS_BAR, FLAT_BAR = 1.7, 1.6, 1.15
 BASE = 100
 """Queries of the small table."""
+RUNS, SMALL = 5, 2_000
+"""Runs of tables of at most so many queries."""
 SENTENCES_PER_ENTITY = 40
 
 EXAMPLES = """
@@ -87,13 +90,17 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def costs(words: Sequence[object], tables: Sequence[Path], output: Path) -> list[float]:
-    """Return the processor time of each table's expansion in one process."""
-    found = []
-    for number, table in enumerate(tables):
-        before = processor_seconds()
-        once(*words, "--queries", table, "--workers", 1, "--output", output / str(number))
-        found.append(processor_seconds() - before)
+def costs(words: Sequence[object], tables: Mapping[int, Path], output: Path) -> dict[int, float]:
+    """Return the processor time of the expansion of each table in one process, by its queries.
+
+    Of a small table the least of some runs: a start of the command varies by as much as its queries take.
+    """
+    found: dict[int, float] = {}
+    for size, table in tables.items():
+        for run in range(RUNS if size <= SMALL else 1):
+            before = processor_seconds()
+            once(*words, "--queries", table, "--workers", 1, "--output", output / f"{size}-{run}")
+            found[size] = min(found.get(size, math.inf), processor_seconds() - before)
     return found
 
 
@@ -107,7 +114,7 @@ def main(
     method: Annotated[str, typer.Option(help="Method of the expansions.")] = "retexpan",
 ) -> None:
     """Measure what a second node brings, and the cost of a query by the size of its table."""
-    sizes = [int(size) for size in tables.split(",")]
+    sizes = _sizes(tables)
     rates: dict[str, list[float]] = {"batch": [], "preprocess": []}
     with (
         tempfile.TemporaryDirectory(prefix="cluster-scaling-") as name,
@@ -125,14 +132,26 @@ def main(
             run_on(nodes, ["preprocess", "--workspace", own, "--max-sentences", SENTENCES_PER_ENTITY], log)
             rates["preprocess"].append(rate_of(list((own / "inputs").rglob("part-*.parquet"))))
         words = ["expand", "--workspace", bundle.folder.parent.parent, "--method", method]
-        files = []
+        files = {}
         for size in (BASE, *sizes):
             (folder / str(size)).mkdir()
             write_table(bundle, folder / str(size), size, 1, method)
-            files.append(folder / str(size) / "queries.jsonl")
-        base, *spent = costs(words, files, folder / "costs")
-    each = [(one - base) / (size - BASE) for one, size in zip(spent, sizes, strict=True)]
-    show(rates, dict(zip(sizes, each, strict=True)))
+            files[size] = folder / str(size) / "queries.jsonl"
+        spent = costs(words, files, folder / "costs")
+    each = {size: (spent[size] - spent[BASE]) / (size - BASE) for size in sizes}
+    show(rates, each)
+
+
+def _sizes(given: str) -> list[int]:
+    """Return the sizes of tables.
+
+    Raises:
+        typer.BadParameter: one is no number, or not above the small table's.
+    """
+    sizes = [int(size) if size.strip().isdecimal() else 0 for size in given.split(",")]
+    if min(sizes) <= BASE:
+        raise typer.BadParameter(f"{given!r}: give numbers of queries above {BASE}, with commas between them")
+    return sizes
 
 
 def show(rates: dict[str, list[float]], each: dict[int, float]) -> None:
