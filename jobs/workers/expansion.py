@@ -155,7 +155,7 @@ class LastStageActor(OpenedStep):
             run, write = _granted(job, places, gpu, bundle), PartRowWriter(bundle, job.output)
 
             def step(part: str, rows: list[Row]) -> pa.Table:
-                counts = write(part, run(part, rows))
+                counts = write.made(part) or write(part, run(part, rows))
                 return pa.table({"part": [part], **{name: [getattr(counts, name)] for name in NUMBERS}})
 
             return step

@@ -135,6 +135,14 @@ class PartRowWriter:
         self._labels = labels_of(bundle.vocabulary, self._explainer.catalogue)
         self._folder = ExpansionFolder(Store.open(output))
 
+    def made(self, part: str) -> PartCounts | None:
+        """Return the counts of a part that is there.
+
+        Where a node is lost, Ray makes anew what it knew of the parts that were written there.
+        """
+        parts = self._folder.parts
+        return parts.finished([part]).get(part) if parts.file(part).exists() else None
+
     def __call__(self, part: str, rows: Sequence[Row]) -> PartCounts:
         """Write a part and return its counts."""
         return self._folder.write_part(part, [self._result(row) for row in rows], self._labels)
