@@ -7,12 +7,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from serve.http.requests import BatchRequest, ExpandRequest, LookupRequest, MapRequest, TypeRequest
+from serve.http.requests import ExpandRequest
 from serve.http.responses import Answer, ErrorAnswer, RoundEvent, StageEvent
 from serve.http.rights import OPEN, right_of
-from serve.http.set_requests import ChangeSetRequest, CreateSetRequest, ImportSetRequest
 from serve.settings import ServeSettings
 
 Json = dict[str, Any]
@@ -107,8 +107,13 @@ def ref_to(model: type) -> str:
     return REF.format(model=model.__name__)
 
 
-def body(model: type) -> Json:
-    """Return ``openapi_extra`` of a route that reads its body itself."""
+BODIES: dict[str, type[BaseModel]] = {}
+"""What routes take as their body, by the name of its schema: :func:`body` notes it."""
+
+
+def body(model: type[BaseModel]) -> Json:
+    """Return ``openapi_extra`` of a route that reads its body itself; the document has the model's schema."""
+    BODIES[model.__name__] = model
     content = {"application/json": {"schema": {"$ref": ref_to(model)}}}
     return {"requestBody": {"required": True, "content": content}}
 
@@ -122,10 +127,10 @@ def tag_of(path: str) -> str:
 def document(app: FastAPI, settings: ServeSettings) -> Json:
     """Return the OpenAPI document of the application's routes."""
     made = get_openapi(title="seedset", version="1", description=ABOUT, routes=app.routes)
-    of_sets = (CreateSetRequest, ChangeSetRequest, ImportSetRequest)
-    taken = (ExpandRequest, MapRequest, BatchRequest, LookupRequest, TypeRequest, *of_sets)
     given = (Answer, StageEvent, RoundEvent)
-    models = [(model, "validation") for model in taken] + [(model, "serialization") for model in given]
+    models = [(model, "validation") for model in BODIES.values()] + [
+        (model, "serialization") for model in given
+    ]
     _, shapes = models_json_schema(models, ref_template=REF)  # type: ignore[arg-type]
     schemas = made["components"]["schemas"]
     schemas |= shapes["$defs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 
 import pytest
@@ -117,3 +118,9 @@ def test_operations_have_names_and_groups_for_generated_clients(client: TestClie
     assert {tag for _, one in operations for tag in one["tags"]} >= {
         "expansion", "entities", "bundle", "typing", "reconciliation", "operation"
     }  # fmt: skip
+
+
+def test_the_document_has_every_schema_that_it_refers_to(client: TestClient) -> None:
+    text = client.get("/openapi.json").text
+    held = json.loads(text)["components"]["schemas"]
+    assert {*re.findall(r'"#/components/schemas/([^"]+)"', text)} <= held.keys()
