@@ -101,7 +101,8 @@ def publish(
     Returns:
         Whether it is the current one now; if not, nothing of it stays.
     """
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+    # To the microsecond: names are in the order of publishing, also of two within a second.
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
     new = corpora / f"{now}-{uuid.uuid4().hex[:8]}"
     # What there is before this one is current was begun before it, and so can no longer become current.
     old = corpora.files()

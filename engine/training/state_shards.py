@@ -9,7 +9,7 @@ input of all parts (4 bytes a token, where the states of 384 dimensions have 768
 by the lengths of all sentences.
 
 Not so for what compares the rows of a batch with each other, as the contrast and the multi-modal objectives
-do: these take every so-manieth row (:func:`engine.training.order.rank_slice`) of all parts.
+do: these take a slice of each batch (:func:`engine.training.order.rank_slice`) from all parts.
 """
 
 from __future__ import annotations

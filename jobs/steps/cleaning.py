@@ -43,7 +43,7 @@ READERS = 16
 NEVER = ("corpus", "expansions", "chat", "locks")
 """Folders that are never touched: what was imported, answers, what was paid for, and who works here."""
 
-_OF_A_CORPUS = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
+_OF_A_CORPUS = re.compile(r"\d{8}T\d{6}(\d{6})?-[0-9a-f]{8}")
 _ASIDE = re.compile(rf"\.(?P<target>.+){re.escape(ASIDE)}[0-9a-f]{{32}}", re.DOTALL)
 
 
