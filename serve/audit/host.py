@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from ray.serve.handle import DeploymentHandle
 
-from engine.errors import UserError
 from serve.audit.entries import Json, Wanted
 from serve.audit.recorder import LocalAudit
-from serve.errors import UnavailableError, unwrapped
-from serve.graph.dispatch import LOST
+from serve.graph.store_host import answer_in_time
 from serve.settings import ServeSettings
 from serve.telemetry.logs import configure_logs
 
 AUDIT = "Audit"
 """The deployment's name."""
+
+LOG = "the audit log"
 
 WRITE_S, READ_S = 10.0, 60.0
 """Seconds for a batch, and for a search through all files."""
@@ -50,24 +49,9 @@ class HandleAudit:
 
     async def write(self, lines: Sequence[bytes], dropped: int) -> int:
         """Append lines (:class:`~serve.audit.recorder.Audit`)."""
-        try:
-            async with asyncio.timeout(WRITE_S):
-                return int(await self._handle.write.remote(lines, dropped))
-        except (TimeoutError, *LOST) as error:
-            raise _away(error) from None
+        return int(await answer_in_time(self._handle.write.remote(lines, dropped), LOG, WRITE_S))
 
     async def read(self, wanted: Wanted) -> Json:
         """Return entries (:class:`~serve.audit.recorder.Audit`)."""
-        try:
-            async with asyncio.timeout(READ_S):
-                found: Json = await self._handle.read.remote(wanted)
-                return found
-        except (TimeoutError, *LOST) as error:
-            raise _away(error) from None
-        except Exception as error:
-            cause = unwrapped(error)
-            raise (cause if isinstance(cause, UserError) else error) from None
-
-
-def _away(error: BaseException) -> UnavailableError:
-    return UnavailableError(f"the audit log cannot be reached now ({type(error).__name__}); try again")
+        found: Json = await answer_in_time(self._handle.read.remote(wanted), LOG, READ_S)
+        return found

@@ -178,11 +178,7 @@ def read_entries(path: Path, wanted: Wanted) -> Json:
 def _is_long_before(at: str, wanted: Wanted) -> bool:
     try:
         return wanted.since is not None and datetime.fromisoformat(at) < wanted.since - LATE
-    except (
-        ValueError,
-        TypeError,
-        OverflowError,
-    ):  # a time that is none, or in the first minute of the calendar
+    except (ValueError, TypeError, OverflowError):  # no time, or in the first minute of the calendar
         return False
 
 

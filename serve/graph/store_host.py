@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ray.serve.handle import DeploymentHandle
 
@@ -14,6 +14,8 @@ from serve.errors import UnavailableError, unwrapped
 from serve.graph.dispatch import LOST
 from serve.stores import Json, LocalStore
 from serve.telemetry.logs import configure_logs
+
+T = TypeVar("T")
 
 # The file is on one machine's disk: a replica that came up elsewhere would find nothing, and begin anew.
 ON_HEAD = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
@@ -60,13 +62,27 @@ class StoreHandle:
             UserError: as the operation.
             UnavailableError: the store does not answer now; whether a change was written is not known.
         """
-        try:
-            async with asyncio.timeout(ASK_S):
-                found: Json = await self._handle.do.remote(operation, given)
-                return found
-        except (TimeoutError, *LOST) as error:
-            reason = type(error).__name__
-            raise UnavailableError(f"{self._what} cannot be reached now ({reason}); try again") from None
-        except Exception as error:
-            cause = unwrapped(error)
-            raise (cause if isinstance(cause, UserError) else error) from None
+        found: Json = await answer_in_time(self._handle.do.remote(operation, given), self._what, ASK_S)
+        return found
+
+
+async def answer_in_time(asked: Awaitable[T], what: str, seconds: float) -> T:
+    """Return what a deployment of one replica answers.
+
+    Args:
+        asked: the call.
+        what: it has, for what is said where it cannot be reached.
+        seconds: that it may take, with the wait for those before it.
+
+    Raises:
+        UserError: as the call.
+        UnavailableError: no answer came; whether the call was carried out is not known.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await asked
+    except (TimeoutError, *LOST) as error:
+        raise UnavailableError(f"{what} cannot be reached now ({type(error).__name__}); try again") from None
+    except Exception as error:
+        cause = unwrapped(error)
+        raise (cause if isinstance(cause, UserError) else error) from None

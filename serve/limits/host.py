@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from ray.serve.handle import DeploymentHandle
 
-from serve.errors import UnavailableError
-from serve.graph.dispatch import LOST
+from serve.graph.store_host import answer_in_time
 from serve.limits.accounts import Accounts
 from serve.limits.leases import Lease, LeaseBook, Leases, lease_size
 from serve.settings import ServeSettings
@@ -51,11 +48,8 @@ def leases(settings: ServeSettings, handle: DeploymentHandle) -> Leases:
     """Return what a replica of the ingress counts by; ``handle`` is of :class:`LimitsHost`."""
 
     async def ask(caller: str, queries: int, needed: int, back: int) -> Lease:
-        try:
-            async with asyncio.timeout(ASK_S):
-                found: Lease = await handle.lease.remote(caller, queries, needed, back)
-                return found
-        except (TimeoutError, *LOST) as error:
-            raise UnavailableError(f"the limits cannot be counted now ({type(error).__name__})") from None
+        call = handle.lease.remote(caller, queries, needed, back)
+        found: Lease = await answer_in_time(call, "the count of queries", ASK_S)
+        return found
 
     return Leases(ask, rate_of(settings), settings.burst, settings.ingress_replicas)

@@ -21,13 +21,9 @@ from engine.training.lm import LmTraining
 from engine.training.lm_models import Origin, open_model, write_model
 from engine.training.lora import adapt, is_adapted, write_adapter
 from engine.training.settings import LmSettings, named_settings
+from tests.support.adapters import DATA, HELD, SETTINGS, logits, train_adapters
 from tests.support.language_models import tiny_model, tiny_tokenizer
-from tests.support.token_blocks import VOCABULARY, random_blocks
-
-SETTINGS = LmSettings(
-    epochs=2, batch_size=5, learning_rate=3e-3, precision="float32", lora=True, lora_rank=3, lora_alpha=12
-)
-DATA, HELD = random_blocks(14), random_blocks(3, seed=1)
+from tests.support.token_blocks import VOCABULARY
 
 
 @pytest.fixture(params=["gpt2", "llama"])
@@ -43,19 +39,7 @@ def trained(
 ) -> LmTraining:
     layout = Layout.model_validate({"zero_stage": stage})
     model = open_model(Origin(name=str(base)), 0, layout)
-    adapt(model, SETTINGS, "it")
-    run = LmTraining(model, DATA, HELD, SETTINGS, layout, checkpoint=checkpoint)
-    for step in run.run():
-        if save and step.step == 4:
-            run.save(save)
-    return run
-
-
-def logits(model: Any) -> torch.Tensor:
-    ids, _ = DATA.gather(np.arange(3))
-    with torch.no_grad():
-        found: torch.Tensor = model.eval()(input_ids=ids).logits
-    return found
+    return train_adapters(model, SETTINGS, layout, checkpoint, save)
 
 
 def test_the_merged_model_computes_what_the_adapters_did(base: Path, tmp_path: Path) -> None:

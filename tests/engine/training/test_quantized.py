@@ -15,7 +15,6 @@ from engine.training import quantized
 from engine.training.layout import Layout
 from engine.training.lm import LmTraining
 from engine.training.lm_models import Origin, config_of, open_model, packed_of, write_model
-from engine.training.lora import adapt
 from engine.training.memory import LLAMA_2, worker_memory
 from engine.training.partitioned import elements
 from engine.training.quantized import (
@@ -26,15 +25,13 @@ from engine.training.quantized import (
     quantize,
     quantized_weights,
 )
-from engine.training.settings import LmSettings, named_settings
+from engine.training.settings import named_settings
+from tests.support.adapters import SETTINGS as PLAIN
+from tests.support.adapters import logits, train_adapters
 from tests.support.language_models import tiny_model, tiny_tokenizer
-from tests.support.token_blocks import VOCABULARY, random_blocks
+from tests.support.token_blocks import VOCABULARY
 
-PLAIN = LmSettings(
-    epochs=2, batch_size=5, learning_rate=3e-3, precision="float32", lora=True, lora_rank=3, lora_alpha=12
-)
 SETTINGS = PLAIN.model_copy(update={"quantize": "4bit"})
-DATA, HELD = random_blocks(14), random_blocks(3, seed=1)
 
 
 @pytest.fixture
@@ -60,21 +57,8 @@ def opened(base: Path) -> Any:
 def trained(
     base: Path, stage: int = 1, checkpoint: Path | None = None, save: Path | None = None
 ) -> LmTraining:
-    model = opened(base)
-    adapt(model, SETTINGS, "it")
-    layout = Layout.model_validate({"zero_stage": stage})
-    run = LmTraining(model, DATA, HELD, SETTINGS, layout, checkpoint=checkpoint)
-    for step in run.run():
-        if save and step.step == 4:
-            run.save(save)
-    return run
-
-
-def logits(model: Any) -> torch.Tensor:
-    ids, _ = DATA.gather(np.arange(3))
-    with torch.no_grad():
-        found: torch.Tensor = model.eval()(input_ids=ids).logits
-    return found
+    model, layout = opened(base), Layout.model_validate({"zero_stage": stage})
+    return train_adapters(model, SETTINGS, layout, checkpoint, save)
 
 
 def test_the_merged_model_computes_what_the_adapters_did_and_a_run_goes_on(
