@@ -17,10 +17,13 @@ def to_rows(expansions: Sequence[Expansion]) -> list[dict[str, Any]]:
     """Return plain rows (numbers, strings, arrays) that cross a table; see :func:`from_rows`.
 
     Raises:
-        ValueError: a query with a deadline, which is of this process' clock.
+        ValueError: a query with a deadline, which is of this process' clock, or with entities that an overlay
+            has deleted, which are of this moment.
     """
     if bad := next((e.query for e in expansions if e.query.deadline), None):
         raise ValueError(f"query {bad.id!r}: tables carry no deadlines")
+    if bad := next((e.query for e in expansions if e.query.deleted), None):
+        raise ValueError(f"query {bad.id!r}: tables carry nothing of an overlay")
     return [
         {
             "query_id": e.query.id,

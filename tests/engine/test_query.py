@@ -79,6 +79,18 @@ def test_rows_keep_everything(many) -> None:
         same(one, other)
 
 
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        (Query("q", (1,), deadline=Deadline.within(9)), "no deadlines"),
+        (Query("q", (1,), deleted=(2,)), "nothing of an overlay"),
+    ],
+)
+def test_what_no_row_can_hold_is_refused(query: Query, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"query 'q': tables carry {reason}"):
+        to_rows([Expansion(query)])
+
+
 def test_vectors_given_as_seeds_cross_tables() -> None:
     given = NewEntity("positive.0", (), {"joint": np.array([0.6, 0.8], np.float32)})
     (found,) = from_rows(to_rows([Expansion(Query("q", (-1,), new=(given,)))]))
