@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, TypeVar
 
@@ -27,7 +27,7 @@ class Answered(NamedTuple):
         sent: second at which it was sent first.
         query, method: what was asked.
         top_k: entities that were asked for.
-        body: the answer; None: none came.
+        body: what is checked of the answer (:func:`cluster.crashing.clients.seen`); None: none came.
         tries: times that it was sent.
         why: what came in place of an answer, the last time.
     """
@@ -37,7 +37,7 @@ class Answered(NamedTuple):
     query: str
     method: str
     top_k: int
-    body: dict[str, Any] | None
+    body: Mapping[str, Any] | None
     tries: int = 1
     why: str = ""
 

@@ -12,6 +12,12 @@ from cluster.crashing.clients import PATIENCE_S, Question, ask
 from cluster.crashing.events import Answered
 
 QUESTION = Question("ask-1", ("Mars",), ("Venus",), 20)
+SEEN = {
+    "id": "ask-1",
+    "bundle": "b1",
+    "degraded": [],
+    "results": [{"id": 3, "name": "Saturn", "score": 0.5}],
+}
 Came = httpx.Response | Exception
 
 
@@ -34,23 +40,30 @@ def asked(came: Iterator[Came]) -> Answered:
 
 
 def test_an_answer_is_kept_with_its_times() -> None:
-    one = asked(iter([httpx.Response(200, json={"id": "ask-1"})]))
-    assert one == Answered(100.0, 100.0, "ask-1", "default", 20, {"id": "ask-1"}, 1, "")
+    one = asked(iter([httpx.Response(200, json=SEEN)]))
+    assert one == Answered(100.0, 100.0, "ask-1", "default", 20, SEEN, 1, "")
+
+
+def test_equal_answers_are_one_object_whatever_else_they_say() -> None:
+    bodies = [SEEN | {"seconds": {"Retrieve": 0.1}}, SEEN | {"seconds": {}, "method": "default"}]
+    first, second = (asked(iter([httpx.Response(200, json=body)])).body for body in bodies)
+    assert first is second
+    assert asked(iter([httpx.Response(200, json=SEEN | {"bundle": "b2"})])).body == SEEN | {"bundle": "b2"}
 
 
 def test_who_is_told_to_come_again_does_and_a_broken_connection_is_tried_again() -> None:
     came: list[Came] = [
         httpx.ReadError("reset"),
         httpx.Response(503),
-        httpx.Response(200, json={"id": "ask-1"}),
+        httpx.Response(200, json=SEEN),
     ]
     one = asked(iter(came))
-    assert (one.tries, one.why, one.body) == (3, "", {"id": "ask-1"})
+    assert (one.tries, one.why, one.body) == (3, "", SEEN)
     assert one.at == pytest.approx(100.6)
 
 
 def test_what_no_caller_should_see_is_kept_beside_the_answer() -> None:
-    came = [httpx.Response(500, text="Internal Server Error"), httpx.Response(200, json={"id": "ask-1"})]
+    came = [httpx.Response(500, text="Internal Server Error"), httpx.Response(200, json=SEEN)]
     assert asked(iter(came)).why == "status 500: Internal Server Error"
 
 
