@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
@@ -52,6 +53,18 @@ _SETTING_NAME = re.compile(r"(?P<stage>[^\W\d]\w*)(\[(?P<number>[1-9]\d{0,2})\])
 _parse = lru_cache(1024)(SettingName.parse)
 
 
+class Ask(Enum):
+    """What a query may ask that not every stage can obey."""
+
+    WEIGHTS = "weights of seeds"
+    NEGATIVE_ALONE = "negative seeds without a positive one"
+    CONTEXT = "context pairs"
+    OVERLAY = "entities that an overlay has added"
+
+
+ANY_ASK = frozenset(Ask)
+
+
 class Stage(BaseModel, ABC):
     """A description of one step: settings and the resources that its worker wants."""
 
@@ -68,17 +81,8 @@ class Stage(BaseModel, ABC):
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Settings that a query may change for itself, over HTTP too: the least and the largest number."""
 
-    weighs_seeds: ClassVar[bool] = False
-    """Whether the worker obeys the weights of seeds, or looks at no seeds."""
-
-    takes_negative_alone: ClassVar[bool] = False
-    """Whether the worker answers queries without a positive seed, or passes them on."""
-
-    takes_overlay: ClassVar[bool] = False
-    """Whether the worker ranks entities that an overlay has added (:mod:`engine.overlay`), or passes on."""
-
-    takes_context: ClassVar[bool] = False
-    """Whether the worker obeys context pairs, or passes queries with them on."""
+    obeys: ClassVar[frozenset[Ask]] = frozenset()
+    """What the worker obeys, or passes on where it does; other queries are refused, see :func:`unsuited`."""
 
     selects: ClassVar[bool] = False
     """Whether the worker chooses what of a list is shown (:attr:`engine.query.Selection.chooses`)."""
@@ -137,14 +141,9 @@ class Stage(BaseModel, ABC):
         return ()
 
     @property
-    def obeys_weights(self) -> bool:
-        """True if the worker obeys the weights of seeds, or looks at no seeds."""
-        return self.weighs_seeds
-
-    @property
-    def ranks_overlay(self) -> bool:
-        """True if the worker ranks entities that an overlay has added, or passes them on."""
-        return self.takes_overlay
+    def obeyed(self) -> frozenset[Ask]:
+        """What of :attr:`obeys` holds with the stage's settings."""
+        return self.obeys
 
     @property
     def seed_views(self) -> tuple[str, ...] | None:
@@ -315,19 +314,23 @@ def without(expansion: Expansion, stage: str, why: str) -> Expansion:
 
 def unsuited(stages: Sequence[Stage], query: Query) -> str:
     """Return why a method cannot answer a query as it is asked, or nothing, by what its stages declare."""
-    if query.weights and (unable := [stage.name for stage in stages if not stage.obeys_weights]):
+    if query.weights and (unable := _unable(stages, Ask.WEIGHTS)):
         return (
             f"{unable[0]} cannot weigh seeds; give each the weight 1, or 0 to leave it out, or ask a method "
             "whose stages can, such as default"
         )
-    if query.context and (unable := [s.name for s in stages if not s.takes_context]):
+    if query.context and (unable := _unable(stages, Ask.CONTEXT)):
         return (
             f"{unable[0]} cannot obey context pairs; leave context out, or ask a method that can: mean, best "
             "or sum"
         )
-    if not query.positive and (unable := [s.name for s in stages if not s.takes_negative_alone]):
+    if not query.positive and (unable := _unable(stages, Ask.NEGATIVE_ALONE)):
         return f"{unable[0]} needs a positive seed; give one, or ask a method that does not, such as default"
     return next((why for one in query.new if one.is_given and (why := _unfit(stages, one))), "")
+
+
+def _unable(stages: Sequence[Stage], ask: Ask) -> list[str]:
+    return [stage.name for stage in stages if ask not in stage.obeyed]
 
 
 def _unfit(stages: Sequence[Stage], seed: NewEntity) -> str:

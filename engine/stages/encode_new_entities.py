@@ -14,7 +14,7 @@ from engine.overlay.state import count_entities
 from engine.query import Expansion, NewEntity
 from engine.retrieval.index import SearchResult, Vectors, hubness_file, index_file, unit, views_of
 from engine.retrieval.opening import bundle_index
-from engine.stages.base import Stage, Worker
+from engine.stages.base import ANY_ASK, Ask, Stage, Worker
 from engine.storage.bundle import Bundle
 
 ENCODER = "encoder"
@@ -42,10 +42,7 @@ class EncodeNewEntities(Stage):
         views: the views besides the mask view that later stages read; none: all that the bundle has.
     """
 
-    weighs_seeds: ClassVar[bool] = True
-    takes_negative_alone: ClassVar[bool] = True
-    takes_overlay: ClassVar[bool] = True
-    takes_context: ClassVar[bool] = True
+    obeys: ClassVar[frozenset[Ask]] = ANY_ASK
 
     num_cpus: ClassVar[float] = 0.5  # few queries bring new entities
     unit: ClassVar[str] = "sentences"

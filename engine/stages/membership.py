@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.membership import Constants, probabilities, proposed, read_constants
 from engine.query import Expansion
-from engine.stages.base import Stage, Worker, without
+from engine.stages.base import ANY_ASK, Ask, Stage, Worker, without
 from engine.storage.bundle import Bundle
 
 PROBABILITY = "probability"
@@ -27,9 +27,7 @@ class Membership(Stage):
     program, which only ``default`` has.
     """
 
-    weighs_seeds: ClassVar[bool] = True
-    takes_negative_alone: ClassVar[bool] = True
-    takes_overlay: ClassVar[bool] = True
+    obeys: ClassVar[frozenset[Ask]] = ANY_ASK - {Ask.CONTEXT}
 
     method: str = "default"
 

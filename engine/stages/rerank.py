@@ -20,7 +20,7 @@ from engine.query import Expansion, Query, Ranking, Scores, Weights
 from engine.retrieval.index import Means, Vectors, index_file, mean_of, seed_vectors
 from engine.retrieval.opening import open_index
 from engine.retrieval.view_weights import open_view_weights
-from engine.stages.base import Stage, Worker, by_settings
+from engine.stages.base import ANY_ASK, Ask, Stage, Worker, by_settings
 from engine.stages.retrieve import unused
 from engine.storage.bundle import Bundle
 
@@ -88,17 +88,17 @@ class SegmentRerank(Stage):
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"length": (1, 1_000), "confidence": (0, 1)}
     unit: ClassVar[str] = "candidates"
     budget: ClassVar[int] = 4_000  # a likelihood takes its time
-    takes_negative_alone: ClassVar[bool] = True
+    obeys: ClassVar[frozenset[Ask]] = ANY_ASK - {Ask.CONTEXT}
 
     @property
-    def ranks_overlay(self) -> bool:
-        """True but for the language model's likelihoods, which know the bundle's names alone."""
-        return self.by != "likelihood"
-
-    @property
-    def obeys_weights(self) -> bool:
-        """True if similarity is that to a mean of vectors."""
-        return self.by == "embedding"
+    def obeyed(self) -> frozenset[Ask]:
+        """No weights where similarity is not that to a mean; a language model knows no added names."""
+        unable: dict[str, set[Ask]] = {
+            "embedding": set(),
+            "evidence": {Ask.WEIGHTS},
+            "likelihood": {Ask.WEIGHTS, Ask.OVERLAY},
+        }
+        return self.obeys - unable[self.by]
 
     @property
     def seed_views(self) -> tuple[str, ...] | None:
@@ -170,9 +170,7 @@ class ContrastRerank(Stage):
     as in :class:`~engine.stages.retrieve.Retrieve`.
     """
 
-    weighs_seeds: ClassVar[bool] = True
-    takes_negative_alone: ClassVar[bool] = True
-    takes_overlay: ClassVar[bool] = True
+    obeys: ClassVar[frozenset[Ask]] = ANY_ASK - {Ask.CONTEXT}
 
     view: str = "joint"
     temperature: float = Field(default=0.05, gt=0)

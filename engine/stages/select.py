@@ -14,7 +14,7 @@ from engine.catalogue.opening import open_catalogue
 from engine.query import MAX_DIVERSE, Expansion, Ranking, Scores, Selection
 from engine.retrieval.index import Vectors, index_file
 from engine.retrieval.opening import open_index
-from engine.stages.base import Stage, Worker, above_least
+from engine.stages.base import ANY_ASK, Ask, Stage, Worker, above_least
 from engine.stages.membership import PROPOSED
 from engine.storage.bundle import Bundle
 
@@ -39,10 +39,7 @@ class Select(Stage):
 
     selects: ClassVar[bool] = True
     num_cpus: ClassVar[float] = 0.1  # products of some hundred vectors
-    weighs_seeds: ClassVar[bool] = True
-    takes_negative_alone: ClassVar[bool] = True
-    takes_overlay: ClassVar[bool] = True
-    takes_context: ClassVar[bool] = True
+    obeys: ClassVar[frozenset[Ask]] = ANY_ASK
 
     @property
     def seed_views(self) -> tuple[str, ...]:
