@@ -11,10 +11,7 @@ Not here: the neighbours of hubs, whose memory ends at 65,536 entities, and what
 
 from __future__ import annotations
 
-import gc
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from benchmarks.peak_memory import own_memory, own_peak
 from benchmarks.report import report
 from engine.corpus.schema import PART_ROWS
 from engine.corpus.terms import repeated
@@ -38,7 +36,6 @@ EXAMPLES = """
   python -m benchmarks.index_memory --no-reduction
   python -m benchmarks.index_memory --sentences 100000 --entities 4000
 """
-LOOK_S = 0.01
 BATCH = 256
 SUMS = 60
 """Parts whose sums of states are added up: each touches entities everywhere."""
@@ -51,33 +48,6 @@ REDUCTION = "lexical view, reduction"
 
 Work = tuple[str, Callable[[], object]]
 """A part of a command by its name."""
-
-
-def measured(work: Callable[[], object]) -> tuple[int, int, float]:
-    """Return by how many bytes work raises what this process has for itself; what it maps; and seconds."""
-    gc.collect()
-    before, _ = _resident()
-    peaks, done = [before, 0], threading.Event()
-
-    def look() -> None:
-        while not done.wait(LOOK_S):
-            peaks[:] = map(max, peaks, _resident())
-
-    looking, started = threading.Thread(target=look), time.perf_counter()
-    looking.start()
-    try:
-        work()
-    finally:
-        done.set()
-        looking.join()
-    return peaks[0] - before, peaks[1], time.perf_counter() - started
-
-
-def _resident() -> tuple[int, int]:
-    """Return the bytes that this process has for itself, and those of files that it maps."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    found = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines if line.startswith("Rss")}
-    return found["RssAnon"] + found["RssShmem"], found["RssFile"]
 
 
 def _mapped(path: Path, dtype: npt.DTypeLike, n_parts: int, fill: Callable[[Any], None]) -> list[Any]:
@@ -138,8 +108,9 @@ def main(
     table, peaks = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for name, work in works(Path(folder), sentences, entities, dim, reduction):
-            own, mapped, seconds = measured(work)
-            peaks[name] = round(own / 2**20)
+            before = own_memory()
+            most, mapped, seconds = own_peak(work)
+            peaks[name] = round((most - before) / 2**20)
             table.append([name, f"{peaks[name]}", f"{mapped / 2**20:.0f}", f"{seconds:.0f}"])
     most = max(peaks.values()) * 2**20
     report(

@@ -1,15 +1,19 @@
-"""Measure the peak of this process's memory over a block, on Linux."""
+"""Measure the peak of this process's memory over a block or a call, on Linux."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 M_MMAP_THRESHOLD = -3
 """glibc's number of the setting (malloc.h)."""
+LOOK_S = 0.01
+"""Seconds between two looks at the process's memory."""
 
 
 def fixed_threshold() -> None:
@@ -30,6 +34,38 @@ def measured_peak() -> Iterator[list[int]]:
     before = _status("VmRSS")
     yield found
     found.append(_status("VmHWM") - before)
+
+
+def own_memory() -> int:
+    """Return the bytes that this process has for itself: not those of files that it maps."""
+    return _resident()[0]
+
+
+def own_peak(work: Callable[[], object]) -> tuple[int, int, float]:
+    """Return the most bytes that this process has for itself while work is done; what it maps; and seconds.
+
+    Of files that it maps, whose pages the system drops when it needs them, it is the most that was resident.
+    """
+    gc.collect()
+    peaks, done = [own_memory(), 0], threading.Event()
+
+    def look() -> None:
+        while not done.wait(LOOK_S):
+            peaks[:] = map(max, peaks, _resident())
+
+    looking, started = threading.Thread(target=look), time.perf_counter()
+    looking.start()
+    try:
+        work()
+    finally:
+        done.set()
+        looking.join()
+    return peaks[0], peaks[1], time.perf_counter() - started
+
+
+def _resident() -> tuple[int, int]:
+    """Return the bytes that this process has for itself, and those of files that it maps."""
+    return _status("RssAnon") + _status("RssShmem"), _status("RssFile")
 
 
 def _status(name: str) -> int:

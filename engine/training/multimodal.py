@@ -178,8 +178,8 @@ class MultimodalTraining(Trainer):
         return PairedBatches(data.entity_id, self._rows, lists, settings.batch_size, settings.seed)
 
     def _single(self, epoch: int) -> list[Rows]:
-        settings, lengths = self.settings, self.data.lengths[self._rows]
-        return [self._rows[b] for b in epoch_batches(lengths, settings.batch_size, settings.seed, epoch)]
+        settings = self.settings
+        return epoch_batches(self.data.lengths, settings.batch_size, settings.seed, epoch, self._rows)
 
     def _leave_unused_heads_alone(self) -> None:
         """Let a pass of one objective neither decay the heads of the others nor go on with their momentum.

@@ -10,33 +10,44 @@ import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.int64]
+"""Row numbers. Orders of a whole corpus may be int32, a batch that is trained on is not."""
 
 POOL_BATCHES = 64
 """Sentences are shuffled, then sorted by length inside pools of this many batches: little padding,
 and batches that stay as good as random."""
 
 
-def epoch_batches(lengths: npt.NDArray[np.integer], batch_size: int, seed: int, epoch: int) -> list[Rows]:
+def row_type(n: int) -> type[np.signedinteger]:
+    """Return the narrower of int32 and int64 that holds the numbers of n rows."""
+    return np.int32 if n <= np.iinfo(np.int32).max else np.int64
+
+
+def epoch_batches(
+    lengths: npt.NDArray[np.integer], batch_size: int, seed: int, epoch: int, rows: Rows | None = None
+) -> list[Rows]:
     """Return the row numbers of each batch of one epoch.
 
     Batches differ in size by at most one, so that none is a remainder with a noisy gradient. All are parts of
-    one array: of many sentences that is most of what an epoch takes.
+    one array of the narrowest type (:func:`row_type`), and that is nearly all that an epoch takes.
 
     Args:
         lengths: tokens of every row.
         batch_size: the most rows a batch holds, over all workers.
         seed: of the run.
         epoch: counted from 0.
+        rows: those that are trained on; None: all.
     """
-    if not len(lengths):
+    kind = row_type(len(lengths))
+    order = np.arange(len(lengths), dtype=kind) if rows is None else rows.astype(kind)
+    if not len(order):
         return []
     rng = np.random.default_rng([seed, epoch])
-    rows = rng.permutation(len(lengths))
-    n_batches = -(-len(rows) // batch_size)
+    rng.shuffle(order)
+    n_batches = -(-len(order) // batch_size)
     n_pools = -(-n_batches // POOL_BATCHES)
-    for pool in np.array_split(rows, n_pools):
+    for pool in np.array_split(order, n_pools):
         pool[:] = pool[np.argsort(lengths[pool], kind="stable")]
-    batches = np.array_split(rows, n_batches)
+    batches = np.array_split(order, n_batches)
     return [batches[i] for i in rng.permutation(n_batches)]
 
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 from engine.storage.store import machine_cache
-from engine.training.cache import CachedStates, FrozenCache, InputRows, has_text
+from engine.training.cache import CachedStates, FrozenCache, InputRows, has_text, put
 from engine.training.order import Rows
 
 Tensor = torch.Tensor
@@ -64,7 +64,7 @@ def parts_of_workers(rows: Sequence[int], world: int) -> list[list[int]]:
 class StateShard:
     """The rows of a training set, of which one worker has the states of some parts.
 
-    In memory are 4 bytes a row, and 12 more of each of its own.
+    In memory is a byte a row (two where a sentence has more than 255 tokens), and 10 more of each of its own.
 
     Args:
         cache: of all parts.
@@ -72,20 +72,19 @@ class StateShard:
     """
 
     def __init__(self, cache: FrozenCache, own: Collection[int]) -> None:
-        lengths: list[npt.NDArray[np.int32]] = []
+        sizes = np.array(cache.inputs.rows)
+        self._first = np.concatenate([[0], np.cumsum(sizes)])
+        self.lengths: npt.NDArray[np.unsignedinteger] = np.zeros(self._first[-1], np.uint8)
 
         def rows() -> Iterator[InputRows]:
-            for part, source in enumerate(cache.inputs.parts):
-                one = InputRows.read(source.local_copy(machine_cache()), with_ids=False)
-                lengths.append(one.lengths.astype(np.int32))
+            for part, one in enumerate(cache.rows_of_parts()):
+                at = slice(*self._first[part : part + 2])
+                self.lengths = put(self.lengths, at, one.lengths)
                 if part in own:
                     yield one
 
         paths = [cache.states[part].local_copy(machine_cache()) for part in sorted(own)]
-        self._own = CachedStates(rows(), paths)
-        self.lengths = np.concatenate(lengths)
-        sizes = np.array([len(one) for one in lengths])
-        self._first = np.concatenate([[0], np.cumsum(sizes)])
+        self._own = CachedStates(rows(), paths, int(sizes[sorted(own)].sum()))
         self._is_own = np.isin(np.arange(len(sizes)), sorted(own))
         # By how much a row's place among all is after its place among the own ones.
         self._passed_over = np.concatenate([[0], np.cumsum(np.where(self._is_own, 0, sizes))])[:-1]

@@ -16,7 +16,7 @@ from engine.training.cache import CachedStates
 from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
 from engine.training.layout import EngineLayout
 from engine.training.optimizer import parameter_groups
-from engine.training.order import Rows, epoch_batches
+from engine.training.order import Rows, epoch_batches, row_type
 from engine.training.settings import EncoderSettings
 from engine.training.state_shards import StateShard
 from engine.training.text_head import save_head, start_head
@@ -50,7 +50,8 @@ class EncoderTraining(Trainer):
         head: Mapping[str, Tensor] | None = None,
     ) -> None:
         worker = worker or Worker()
-        self.encoder, self.data, self._rows = encoder, data, data.with_text
+        self.encoder, self.data = encoder, data
+        self._rows = data.with_text.astype(row_type(len(data)))
         if not len(self._rows):
             raise UserError("no context has text to train on; train with --modality text+image or image")
         torch.manual_seed(settings.seed)
@@ -90,11 +91,8 @@ class EncoderTraining(Trainer):
 
     def batches(self, epoch: int) -> list[Rows]:
         """Return batches of sentences of about equal length."""
-        settings, lengths = self.settings, self.data.lengths[self._rows]
-        found = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
-        for batch in found:
-            batch[:] = self._rows[batch]  # in place, as each row stands in one batch
-        return found
+        settings = self.settings
+        return epoch_batches(self.data.lengths, settings.batch_size, settings.seed, epoch, self._rows)
 
     def own_rows(self, batch: Rows) -> Rows:
         """Return this worker's rows of a global batch: those whose states it reads."""

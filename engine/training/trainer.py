@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -219,7 +220,8 @@ class Trainer(ABC):
         self.before_first_step()
         while self.step < self.total_steps:
             epoch, begin = divmod(self.step, self.steps_per_epoch)
-            for batch in self.batches(epoch)[begin:]:
+            # Copies: a view would hold the order of this epoch while that of the next one is made.
+            for batch in (one.astype(np.int64) for one in self.batches(epoch)[begin:]):
                 started = time.perf_counter()
                 loss, rate = self.train_on(batch)
                 seconds = time.perf_counter() - started

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.training.order import POOL_BATCHES, epoch_batches, rank_slice
+from engine.training.order import POOL_BATCHES, epoch_batches, rank_slice, row_type
 from engine.training.schedule import one_cycle, warmup_cosine
 
 
@@ -39,6 +39,21 @@ def test_pools_sorted_in_place_are_those_of_the_plain_order() -> None:
     expected = [batches[i] for i in rng.permutation(n_batches)]
     for found, wanted in zip(epoch_batches(lengths, size, 13, 2), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_batches_of_some_rows_are_those_of_their_places_in_the_plain_order() -> None:
+    lengths = np.random.default_rng(5).integers(3, 300, 3000)
+    rows = np.flatnonzero(lengths > 20)
+    plain = [rows[batch] for batch in epoch_batches(lengths[rows], 16, 13, 1)]
+    found = epoch_batches(lengths.astype(np.uint16), 16, 13, 1, rows)
+    for one, expected in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(one, expected)
+    assert {one.dtype for one in found} == {np.dtype(np.int32)}
+    assert epoch_batches(lengths, 16, 13, 1, rows[:0]) == []
+
+
+def test_many_rows_have_wide_numbers() -> None:
+    assert (row_type(2**31 - 1), row_type(2**31)) == (np.int32, np.int64)
 
 
 def test_epochs_differ_and_repeat() -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.errors import FormatError
 from engine.models.text import TextEncoder
 from engine.storage.store import Store
 from engine.training import state_shards
@@ -21,6 +24,7 @@ from engine.training.cache import CachedStates, FrozenCache
 from engine.training.state_shards import StateShard, open_share, parts_of_workers
 from tests.support.encoder_workers import ROWS, filled_cache, opened
 from tests.support.encoders import random_encoder
+from tests.support.sentences import random_rows
 
 WORLD = 2
 
@@ -81,6 +85,39 @@ def test_a_worker_copies_the_states_of_its_own_parts_alone(
         assert [name for name in asked if name in states] == [states[part] for part in parts]
     assert isinstance(open_share(distant, 0, 1), CachedStates)
     assert isinstance(open_share(distant, 0, 3), CachedStates), "a worker would have less than two parts"
+
+
+def test_columns_filled_part_by_part_are_the_joined_ones(tmp_path: Path) -> None:
+    """The second part has the first sentences that a byte does not count."""
+    parts = [random_rows(n, 70_000, seed=n, longest=longest) for n, longest in ((40, 24), (0, 9), (30, 400))]
+    states = []
+    for place, rows in enumerate(parts):
+        states.append(tmp_path / f"{place}.npy")
+        np.save(states[-1], np.zeros((len(rows.ids), 1), np.float32))
+    found = [CachedStates(parts, states), CachedStates(iter(parts), states, sum(map(len, parts)))]
+    joined = {
+        "_starts": [rows.offsets[:-1] for rows in parts],
+        "lengths": [rows.lengths for rows in parts],
+        "mask_index": [rows.mask_index for rows in parts],
+        "entity_id": [rows.entity_id for rows in parts],
+    }
+    for one in found:
+        for name, columns in joined.items():
+            np.testing.assert_array_equal(getattr(one, name), np.concatenate(columns))
+        np.testing.assert_array_equal(one.parts_of(np.array([0, 39, 40, 69])), [0, 0, 2, 2])
+    sizes = [CachedStates(parts[:1], states[:1]).lengths.itemsize, found[0].lengths.itemsize]
+    assert sizes == [1, 2]
+    with pytest.raises(ValueError, match="70 rows, not 71"):
+        CachedStates(iter(parts), states, 71)
+
+
+@pytest.mark.parametrize("own", [None, [1, 3]])
+def test_a_part_with_other_rows_than_its_manifest_says_is_named(cache: FrozenCache, own: list[int]) -> None:
+    parts = dict(cache.inputs.manifest.parts) | {cache.inputs.names[2]: 8}
+    manifest = cast(Any, SimpleNamespace(parts=parts))
+    other = FrozenCache(replace(cache.inputs, manifest=manifest), cache.states)
+    with pytest.raises(FormatError, match=r"part-00002\.parquet: has 9 rows where the manifest says 8"):
+        other.open() if own is None else StateShard(other, own)
 
 
 def test_on_a_disk_that_workers_share_states_are_mapped_where_they_are(
