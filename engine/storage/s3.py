@@ -24,6 +24,8 @@ _DELETED_AT_ONCE = 1000
 _REFUSED = {"412", "409", "PreconditionFailed", "ConditionalRequestConflict"}
 """Answers of a server to a write whose condition does not hold."""
 _MISSING = {"404", "NoSuchKey", "NotFound"}
+_BEYOND = {"416", "InvalidRange"}
+"""Answers of a server to a range that begins where the object has ended."""
 _NO_CONDITIONS = {"501", "NotImplemented"}
 """Answers of a server that knows no conditional writes."""
 _CONFLICT_WAITS_S = (0.1, 0.3, 1.0)
@@ -108,6 +110,27 @@ def read(path: str) -> tuple[bytes, Version] | None:
         return answer["Body"].read(), Version(answer["ContentLength"], answer["ETag"])
 
     return call(path, got)
+
+
+def read_range(path: str, begin: int, end: int) -> bytes | None:
+    """Return the bytes of an object from ``begin`` to before ``end``; fewer where it ends before.
+
+    None where there is no such object.
+    """
+    bucket, _, key = path.partition("/")
+
+    def got(s3: Any) -> bytes | None:
+        try:
+            answer = s3.get_object(Bucket=bucket, Key=key, Range=f"bytes={begin}-{end - 1}")
+            return bytes(answer["Body"].read())
+        except s3.exceptions.ClientError as error:
+            if code_of(error) in _MISSING:
+                return None
+            if code_of(error) in _BEYOND:
+                return b""
+            raise
+
+    return b"" if begin >= end else call(path, got)
 
 
 def download(path: str, state: Version, sink: BinaryIO) -> None:

@@ -5,7 +5,6 @@ Knows nothing of what is stored, and of buckets no more than :mod:`engine.storag
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import os
@@ -25,7 +24,7 @@ import pyarrow.fs as pafs
 
 from engine.errors import MissingFileError, StorageError
 from engine.external_errors import translated
-from engine.storage import s3
+from engine.storage import local_files, s3
 from engine.storage.local_files import ASIDE, in_one_step, local_path, new_folder, readable_names, swap_in
 from engine.storage.object_copies import copied
 from engine.storage.object_stream import open_object
@@ -229,6 +228,21 @@ class Store:
             raise MissingFileError(f"{self.uri}: no such file") from None
 
     @_naming
+    def read_range(self, begin: int, end: int) -> bytes:
+        """Return the bytes from ``begin`` to before ``end`` of this file; fewer where it ends before.
+
+        Raises:
+            MissingFileError: it is not there.
+        """
+        if self.is_local:
+            with self.open_input() as stream:
+                return bytes(stream.read_at(end - begin, begin))
+        found = s3.read_range(self.path, begin, end)
+        if found is None:
+            raise MissingFileError(f"{self.uri}: no such file")
+        return found
+
+    @_naming
     def read_if_there(self) -> bytes | None:
         """Return a file's content, or None where there is none."""
         if self.is_local:
@@ -265,13 +279,8 @@ class Store:
         """Keep other programs that lock this local path out of the block, where the disk knows locks."""
         parent = Path(self.path).parent
         parent.mkdir(parents=True, exist_ok=True)
-        folder = os.open(parent, os.O_RDONLY)
-        try:
-            with suppress(OSError):  # some network file systems
-                fcntl.flock(folder, fcntl.LOCK_EX)
+        with local_files.locked(parent):
             yield
-        finally:
-            os.close(folder)
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
