@@ -27,11 +27,11 @@ from serve.audit.host import AUDIT, AuditHost
 from serve.graph.deployments import ShardHost, StageHost
 from serve.graph.plan import DeploymentSpec, Plan, plan, served_methods, with_gpus
 from serve.graph.store_host import ON_HEAD, StoreHost
+from serve.http.tokens import TokenSources
 from serve.ingress import Ingress
 from serve.limits.host import LIMITS, LimitsHost, is_shared
 from serve.operations.deploy_file import read_settings, settings_of
 from serve.operations.running import INGRESS
-from serve.operations.token_file import with_tokens
 from serve.overlay.store import OVERLAY, OverlayStore, overlay_file
 from serve.sets.access import sets_file
 from serve.sets.host import SETS, SetsHost
@@ -52,6 +52,7 @@ class Prepared:
     bundle: Bundle
     methods: Mapping[str, Pipeline]
     plan: Plan
+    tokens: TokenSources
 
     @property
     def cpus(self) -> int:
@@ -71,12 +72,13 @@ def prepare(settings: ServeSettings) -> Prepared:
             deployment that there is not; spans are wanted, and what sends them is not installed; a file of
             tokens that cannot be used.
     """
-    settings = with_tokens(settings)
+    tokens = TokenSources.of(settings)
+    settings = settings.model_copy(update={"tokens": tokens.built})
     if settings.trace_endpoint:
         check_exporter()
     bundle = Bundle.open(Workspace.open(settings.workspace), settings.bundle)
     methods = served_methods(bundle, settings.methods, settings.set)
-    return Prepared(settings, bundle, methods, plan(bundle, methods, settings))
+    return Prepared(settings, bundle, methods, plan(bundle, methods, settings), tokens)
 
 
 def assemble(prepared: Prepared) -> Application:
@@ -115,7 +117,9 @@ def assemble(prepared: Prepared) -> Application:
         beside[OVERLAY] = overlay
     if is_shared(settings):
         beside[LIMITS] = _alone(LimitsHost, LIMITS, {"num_cpus": 0}, settings, settings)
-    return ingress.bind(settings, bundle_id, prepared.methods, laid_out, shards | stages, beside)
+    return ingress.bind(
+        settings, bundle_id, prepared.methods, laid_out, shards | stages, beside, prepared.tokens
+    )
 
 
 def _alone(

@@ -30,6 +30,7 @@ from serve.graph.store_host import StoreHandle
 from serve.http.overlay_service import OverlayService
 from serve.http.routes import create_app
 from serve.http.service import Service
+from serve.http.tokens import KnownTokens, TokenSources
 from serve.limits.host import LIMITS, leases
 from serve.overlay.store import OVERLAY
 from serve.sets.host import SETS, HandleSets
@@ -59,6 +60,7 @@ class Ingress:
         handles: their handles, by name; those that hold parts of the index among them.
         beside: the deployments that keep named sets, the audit log and the overlay, and count queries, by
             name: those that there are.
+        tokens: that let in.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Ingress:
         plan: Plan,
         handles: Mapping[str, DeploymentHandle],
         beside: Mapping[str, DeploymentHandle],
+        tokens: TokenSources,
     ) -> None:
         configure_logs()
         configure_tracing(settings.trace_endpoint, type(self).__name__)
@@ -78,6 +81,7 @@ class Ingress:
         self._recorder = Recorder(HandleAudit(beside[AUDIT])) if AUDIT in beside else None
         self._limit = leases(settings, beside[LIMITS]) if LIMITS in beside else None
         metrics = Metrics()
+        self._tokens = KnownTokens(tokens, metrics)
         admission = Admission(settings.max_queued, settings.max_wait_s)
         ask = StoreHandle(beside[OVERLAY], OVERLAY_STORE) if OVERLAY in beside else None
         dispatch = HandleDispatch(plan, handles, admission, metrics, self._overlay_version)
@@ -98,6 +102,7 @@ class Ingress:
             sets=self._sets,
             recorder=self._recorder,
             limit=self._limit,
+            tokens=self._tokens,
             overlay=self._overlay,
         )
         app.router.lifespan_context = self._lifespan
@@ -105,8 +110,8 @@ class Ingress:
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Follow bundle and overlay while the replica runs, unless the settings forbid; send the audit."""
-        beside = []
+        """Follow tokens, bundle and overlay while the replica runs, as the settings say; send the audit."""
+        beside = [asyncio.create_task(self._tokens.watch())]
         if self._lays_over:
             await self._begin_overlay()
             beside.append(asyncio.create_task(self._overlay.watch()))

@@ -124,13 +124,14 @@ def _check_config(file: Path) -> None:
 )
 def main(settings: RunSettings) -> None:
     """Serve expansions and the web page over HTTP until Ctrl-C, on RAY_ADDRESS or on this machine."""
+    from serve.http.tokens import TokenSources
     from serve.operations.running import drain
-    from serve.operations.token_file import with_tokens
 
-    application, host = with_tokens(settings.application), settings.host
+    application, host = settings.application, settings.host
+    closed = bool(TokenSources.of(application).built)
     with served(application, host, settings.port) as url:
-        print(_greeting(url, application), flush=True)
-        if warning := open_to_all(host, [application]):
+        print(_greeting(url, closed), flush=True)
+        if not closed and (warning := open_to_all(host, [application])):
             print(f"WARNING: {warning}")
         stopped_again = wait_until_stopped()
         print("stopping: requests under way are answered first (again: at once)", flush=True)
@@ -236,9 +237,9 @@ def _check_port(host: str, port: int) -> None:
             raise UserError(f"{host}:{port}: {error.strerror}; choose another --port") from None
 
 
-def _greeting(url: str, settings: ServeSettings) -> str:
+def _greeting(url: str, closed: bool) -> str:
     body = '{"positive": ["NAME"], "negative": [], "top_k": 10}'
-    token = " -H 'authorization: Bearer TOKEN'" if settings.tokens else ""
+    token = " -H 'authorization: Bearer TOKEN'" if closed else ""
     return (
         f"serving at {url} (Ctrl-C stops): open it in a browser, or\n"
         f"  curl -s{token} '{url}/v1/entities?search=a'\n"

@@ -272,8 +272,8 @@ class ServeSettings(BaseModel):
     token_file: str | None = Field(
         default=None,
         min_length=1,
-        description="Read more tokens from this YAML file when the service is built, a line each, as "
-        "`seedset token` prints it.  [default: none; the variable SEEDSET_TOKENS may hold such lines, too]",
+        description="Read more tokens from this YAML file, a line each, as `seedset token` prints it, and "
+        "again when it changes.  [default: none; the variable SEEDSET_TOKENS may hold such lines, too]",
     )
     rate_per_minute: int | None = Field(
         default=None, ge=1, description="Let a token ask this many queries in a minute.  [default: no limit]"

@@ -217,8 +217,9 @@ class AuthMiddleware:
             trace: Trace = scope["state"]["trace"]
             trace.needed, trace.route = needed, route
             try:
-                trace.caller = self._access.caller(next(iter(header_values(scope, b"authorization")), None))
-                self._access.check(trace.caller, needed)
+                caller = self._access.caller(next(iter(header_values(scope, b"authorization")), None))
+                trace.caller, trace.rights = caller
+                self._access.check(caller, needed)
             except ProblemError as error:
                 await answer(error.problem)(scope, receive, send)
                 return

@@ -373,6 +373,9 @@ class Healthy(Shape):
 
     status: Literal["ok"]
     bundle: str
+    tokens: str | SkipJsonSchema[None] = Field(
+        default=None, description="if the file of tokens cannot be used as it is now"
+    )
 
 
 class Ready(Shape):

@@ -62,6 +62,7 @@ from serve.http.service import FEW_QUERIES, MANY_RESULTS, Service
 from serve.http.set_routes import add_sets
 from serve.http.sse import EventStream
 from serve.http.static import INDEX, PageFiles
+from serve.http.tokens import UNUSABLE, KnownTokens
 from serve.http.trace import Trace
 from serve.http.typing import marked_text, type_text
 from serve.limits.accounts import Limit
@@ -81,6 +82,7 @@ def create_app(
     recorder: Recorder | None = None,
     overlay: OverlayService | None = None,
     limit: Limit | None = None,
+    tokens: KnownTokens | None = None,
 ) -> FastAPI:
     """Return the application: routes, JSON errors, tokens, limits, the page.
 
@@ -91,6 +93,7 @@ def create_app(
         recorder: takes what is asked, for the audit log, if one is kept.
         overlay: what adds and deletes entities, if that is done.
         limit: counts queries for several replicas; None: this application counts its own.
+        tokens: that let in; None: those of the settings, as they are.
     """
     # No docs pages: their scripts come from a CDN, and nothing here needs the network.
     given = [Depends(check_parameters)]
@@ -102,7 +105,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
     )
     settings = service.settings
-    access = Access(settings, clock, limit)
+    access = Access(settings, clock, limit, tokens)
     _add_expansion(app, service, access)
     add_map(app, service, access)
     add_entities(app, service, access)
@@ -112,7 +115,7 @@ def create_app(
     add_sets(app, service, access, sets)
     add_audit(app, service, access, None if recorder is None else recorder.audit)
     _add_listings(app, service)
-    _add_state(app, service)
+    _add_state(app, service, access)
     _add_errors(app)
     described = encode(document(app, settings))
 
@@ -144,7 +147,7 @@ def _add_layers(app: FastAPI, service: Service, access: Access, recorder: Record
     app.add_middleware(AuthMiddleware, access=access, routes=app.routes)
     app.add_middleware(DrainMiddleware, service=service, routes=app.routes)
     app.add_middleware(PrefixMiddleware)
-    hosts = HostCheck(settings.allowed_hosts, bool(settings.tokens))
+    hosts = HostCheck(settings.allowed_hosts, access.tokens.wanted)
     app.add_middleware(RequestHeadMiddleware, hosts=hosts)
     if settings.allowed_origins:
         # Outside of tokens: a browser asks first whether it may send one. Tokens are no cookies, so that no
@@ -255,12 +258,13 @@ def _add_listings(app: FastAPI, service: Service) -> None:
         return await respond(service.bundle())
 
 
-def _add_state(app: FastAPI, service: Service) -> None:
+def _add_state(app: FastAPI, service: Service, access: Access) -> None:
     @app.get("/healthz", response_model=None, responses=answers(Healthy, "it answers"))
     @needs("open")
     async def healthz() -> Response:
-        """Say that the process answers."""
-        return await respond({"status": "ok", "bundle": service.snapshot.id})
+        """Say that the process answers, and whether it knows its tokens."""
+        tokens = {"tokens": UNUSABLE} if access.tokens.problem else {}
+        return await respond({"status": "ok", "bundle": service.snapshot.id, **tokens})
 
     responses = answers(Ready, "every stage answers")
     responses[503] = {"model": Ready, "description": "a stage does not answer"}

@@ -12,6 +12,8 @@ class Trace:
 
     request_id: str = ""
     caller: str = ""
+    rights: str = ""
+    """What the caller may do."""
     needed: str = ""
     """The right that the route needs; empty: none."""
     route: Any = None

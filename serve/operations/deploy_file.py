@@ -14,10 +14,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import FormatError, UserError
-from engine.repeated_keys import other_than_text, yaml_value
+from engine.repeated_keys import other_than_text
 from serve.http.errors import in_words
 from serve.http.heads import is_loopback
 from serve.settings import HOST, NAME, PORT, ServeSettings
+from serve.yaml_files import read_text, read_yaml
 
 IMPORT_PATH = "serve.app:build"
 
@@ -87,8 +88,8 @@ def check_deploy_file(path: Path) -> tuple[list[ServeSettings], str | None]:
     Raises:
         FormatError: the file is not there, is no YAML, or holds what is not known; says where.
     """
-    given = _yaml(path, scalars_as_text=False)  # as `serve deploy` reads it
-    if odd := other_than_text(_text(path)):
+    given = read_yaml(path, scalars_as_text=False)  # as `serve deploy` reads it
+    if odd := other_than_text(read_text(path)):
         key, line = odd
         raise FormatError(f"{path}: line {line}: write {key!r} in quotes: unquoted, YAML reads no text in it")
     try:
@@ -128,23 +129,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         FormatError: it is not there, or no mapping.
     """
-    given = _yaml(path, scalars_as_text=True)
+    given = read_yaml(path, scalars_as_text=True)
     if not isinstance(given, dict):
         raise FormatError(f"{path}: not a mapping of settings, such as `workspace: work`")
     return given
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
-
-
-def _yaml(path: Path, scalars_as_text: bool) -> Any:
-    try:
-        return yaml_value(_text(path), scalars_as_text)
-    except ValueError as error:
-        raise FormatError(f"{path}: {error}") from None

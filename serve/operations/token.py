@@ -53,7 +53,8 @@ def main(settings: TokenSettings) -> None:
     The token goes to the caller, who sends it with every request; the line goes into the file that
     --token-file of `seedset serve` names, or below `tokens:` of its settings or of `args` of the file for
     `serve deploy`. Only the token's sha256 stands there, so who reads the file cannot ask. A token is taken
-    back by deleting its line and serving anew. Without any line the service is open to all.
+    back by deleting its line: from the file within seconds, elsewhere by serving anew. Without any line the
+    service is open to all.
     """
     token = secrets.token_urlsafe(32)
     print(f"token, for the caller; it is kept nowhere:\n  {token}")

@@ -70,6 +70,10 @@ class Metrics:
             "seedset_bundle_info", "The bundle that is served", ["bundle", "created"], registry=own
         )
 
+        self._tokens = Gauge(
+            "seedset_tokens_unusable", "Replicas whose file of tokens cannot be used as it is", registry=own
+        )
+
     def answered(self, route: str, status: int, method: str, seconds: float) -> None:
         """Count a request: its route's template, and the expansion method if it asked for one."""
         self._requests.labels(route, str(status)).inc()
@@ -103,6 +107,10 @@ class Metrics:
         """Note which bundle is served from now on."""
         self._bundle.clear()
         self._bundle.labels(manifest.id, manifest.created).set(1)
+
+    def tokens_unusable(self, unusable: bool) -> None:
+        """Note whether the file of tokens cannot be used as it is now."""
+        self._tokens.set(unusable)
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format. Milliseconds: call it off the event loop."""

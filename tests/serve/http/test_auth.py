@@ -35,7 +35,7 @@ TOKENS = {name: hashlib.sha256(f"token of {name}".encode()).hexdigest() for name
     [(b"Bearer token of a", "a"), (b"bearer  token of b", "b")],
 )
 def test_a_token_names_its_caller(header: bytes, caller: str) -> None:
-    assert access(tokens=TOKENS).caller(header) == caller
+    assert access(tokens=TOKENS).caller(header).name == caller
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_stands_where_a_digest_belongs_is_not_shown(secret: object) -> None
 
 def test_a_digest_may_be_written_in_capitals_and_end_with_a_line_break() -> None:
     written = {name: f"{digest.upper()}\n" for name, digest in TOKENS.items()}
-    assert access(tokens=written).caller(b"Bearer token of b") == "b"
+    assert access(tokens=written).caller(b"Bearer token of b").name == "b"
 
 
 def test_without_tokens_everybody_is_one_caller() -> None:
@@ -98,4 +98,4 @@ def test_above_the_rate_it_is_said_when_to_come_again() -> None:
 
 
 def test_without_a_rate_nobody_waits() -> None:
-    asyncio.run(access().spend(EVERYBODY, 10**9))
+    asyncio.run(access().spend(EVERYBODY.name, 10**9))

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from engine.errors import UserError
 from serve.http.auth import Access
+from serve.http.tokens import VARIABLE, TokenSources
 from serve.operations.deploy_file import read_settings, settings_of
 from serve.operations.token import main
-from serve.operations.token_file import VARIABLE, with_tokens
 from serve.run import main as serve
 from serve.settings import ServeSettings
 
@@ -24,7 +24,7 @@ def test_the_line_lets_the_token_in() -> None:
     assert line == {"page": {"rights": "read", "sha256": hashlib.sha256(token.encode()).hexdigest()}}
     assert len(token) >= 43
     access = Access(ServeSettings.model_validate({"workspace": "w", "tokens": line}))
-    assert access.caller(f"Bearer {token}".encode()) == "page"
+    assert access.caller(f"Bearer {token}".encode()) == ("page", "read")
     assert CliRunner().invoke(main.app, []).stdout.splitlines()[1].strip() != token
 
 
@@ -35,7 +35,7 @@ def test_the_line_keeps_any_name_however_it_is_read(tmp_path: Path, name: str) -
     path = tmp_path / "settings.yaml"
     for text in {line, line.replace("'", "") if name != "null" else line}:  # a person may leave quotes out
         path.write_text(f"{text}\n")
-        assert list(with_tokens(ServeSettings(workspace="w", token_file=str(path)), {}).tokens) == [name]
+        assert list(TokenSources.of(ServeSettings(workspace="w", token_file=str(path)), {}).built) == [name]
         path.write_text(f"workspace: w\ntokens:\n  {text}\n")
         assert list(settings_of(read_settings(path), "s").tokens) == [name]
         assert list(serve.parse(["--settings", path]).application.tokens) == [name]
@@ -55,18 +55,16 @@ def test_tokens_come_from_settings_file_and_environment(tmp_path: Path) -> None:
     file.write_text("\n".join(line_of(name, "--rights", "curate") for name in ("ada", "bob")) + "\n")
     own = {"old": "ab" * 32}
     settings = ServeSettings.model_validate({"workspace": "w", "tokens": own, "token_file": str(file)})
-    found = with_tokens(settings, {VARIABLE: line_of("eve", "--rights", "publish")})
-    rights = {name: grant.rights for name, grant in found.tokens.items()}
+    found = TokenSources.of(settings, {VARIABLE: line_of("eve", "--rights", "publish")})
+    rights = {name: grant.rights for name, grant in found.built.items()}
     assert rights == {"old": "publish", "ada": "curate", "bob": "curate", "eve": "publish"}
-    assert found.token_file is None
-    assert with_tokens(found, {}) == found
-    assert with_tokens(ServeSettings(workspace="w"), {}).tokens == {}
+    assert TokenSources.of(ServeSettings(workspace="w"), {}).built == {}
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "not a mapping"),
+        ("", "holds no token"),
         ("{}", "holds no token"),
         ("ada: very-secret", "not the token itself"),
         ("ada: {rights: curate, sha256: very-secret}", "ada.sha256: .*not the token itself"),
@@ -83,14 +81,14 @@ def test_a_file_that_would_let_in_others_than_is_meant_is_refused(
     file.write_text(text)
     given = {"workspace": "w", "tokens": {"other": "b" * 64}, "token_file": str(file)}
     with pytest.raises(UserError, match=told) as refused:
-        with_tokens(ServeSettings.model_validate(given), {})
+        TokenSources.of(ServeSettings.model_validate(given), {})
     assert str(file) in str(refused.value)
     assert "very-secret" not in str(refused.value)
     if text:
         with pytest.raises(UserError, match=VARIABLE):
-            with_tokens(ServeSettings.model_validate({**given, "token_file": None}), {VARIABLE: text})
+            TokenSources.of(ServeSettings.model_validate({**given, "token_file": None}), {VARIABLE: text})
 
 
 def test_a_file_of_tokens_that_is_not_there_is_named() -> None:
     with pytest.raises(UserError, match=r"no/such\.yaml"):
-        with_tokens(ServeSettings(workspace="w", token_file="no/such.yaml"), {})
+        TokenSources.of(ServeSettings(workspace="w", token_file="no/such.yaml"), {})
