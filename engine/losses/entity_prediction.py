@@ -117,4 +117,5 @@ class _SmoothedLoss(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, None, None]:
         (dlogits_BN,) = ctx.saved_tensors
-        return dlogits_BN * dloss, None, None
+        # In place, as logits of many entities are large; torch refuses to go back through it once more.
+        return dlogits_BN.mul_(dloss), None, None

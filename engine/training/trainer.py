@@ -90,6 +90,17 @@ def product_dtype(settings: TrainerSettings, device: torch.device) -> torch.dtyp
     return torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
 
 
+def all_finite(tensor: Tensor) -> Tensor:
+    """Return whether all numbers are finite, a bool scalar, without a copy of the tensor's size.
+
+    The least and the largest are finite if all are: an infinite number is one of them, and both are NaN where
+    any number is.
+    """
+    if not tensor.numel():
+        return torch.ones((), dtype=torch.bool, device=tensor.device)
+    return torch.isfinite(torch.stack(torch.aminmax(tensor))).all()
+
+
 class DivergedError(UserError):
     """A training whose loss or weights are no finite numbers any more: nothing good can come of it."""
 
@@ -287,7 +298,7 @@ class Trainer(ABC):
         """
         trained = [p for p in self.module.parameters() if p.requires_grad]
         held = [held_weights(parameter, self.worker.rank) for parameter in trained]
-        broken = torch.stack([~torch.isfinite(tensor).all() for tensor in held]).any()
+        broken = torch.stack([~all_finite(tensor) for tensor in held]).any()
         if self.worker.summed(broken.float().to(self.worker.device)):
             rate = self.settings.rate(max(0, self.step - 1), self.total_steps)
             raise self.diverged(f"a weight after step {self.step}", math.nan, rate)

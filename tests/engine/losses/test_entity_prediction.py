@@ -36,6 +36,14 @@ def test_loss_and_gradient_are_those_of_torch(
     assert (one.double() - other).norm() <= tolerance * other.norm()
 
 
+def test_the_gradient_is_given_once() -> None:
+    """It is scaled in its place, so that a second one would be scaled twice."""
+    loss = smoothed_loss(torch.zeros(2, 4, requires_grad=True), torch.tensor([1, 2]), 0.1)
+    (2 * loss).backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_a_loss_without_gradient_and_one_of_no_sentence() -> None:
     with torch.no_grad():
         loss = smoothed_loss(torch.zeros(2, 4), torch.tensor([1, 2]), 0.1)

@@ -16,7 +16,7 @@ from engine.training.lm import LARGEST_LOSS, LmTraining
 from engine.training.partitioned import held_weights
 from engine.training.settings import EncoderSettings, LmSettings
 from engine.training.text import EncoderTraining
-from engine.training.trainer import DivergedError, Trainer
+from engine.training.trainer import DivergedError, Trainer, all_finite
 from tests.support.encoders import random_encoder
 from tests.support.language_models import tiny_model
 from tests.support.sentences import cached, random_rows
@@ -71,6 +71,17 @@ def test_weights_that_are_no_numbers_make_no_checkpoint(started: Any, tmp_path: 
         training.save(tmp_path / "bad")
     assert (tmp_path / "good").is_dir()
     assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_ends_of_a_tensor_tell_whether_all_its_numbers_are_finite(dtype: torch.dtype) -> None:
+    fine = torch.linspace(-3e38, 3e38, 99).to(dtype)
+    broken = [
+        fine.index_fill(0, torch.tensor([at]), n) for at in (0, 50) for n in (math.nan, math.inf, -math.inf)
+    ]
+    both = fine.index_fill(0, torch.tensor([1]), math.inf).index_fill(0, torch.tensor([2]), -math.inf)
+    for one in (fine, fine[:0], *broken, both):
+        assert bool(all_finite(one)) == bool(torch.isfinite(one).all())
 
 
 @pytest.mark.parametrize(("rank", "held"), [(0, [0, 1, 2, 3]), (1, [4, 5]), (2, [])])
