@@ -19,7 +19,7 @@ from engine.errors import UserError
 from engine.losses.settings import UltraFineSettings
 from engine.losses.ultra_fine import NEGATIVE, OUTSIDE, POSITIVE, Samples
 from engine.training.contrast_lists import ContrastLists
-from engine.training.order import Rows
+from engine.training.order import Rows, rows_by_entity
 
 SIDES = 3
 
@@ -40,7 +40,7 @@ class Codes:
 
     def of(self, rows: Rows, which: int | Rows, side: int) -> Rows:
         """Return the numbers of sentences drawn for a side of a list, one for all or one each."""
-        return rows + self.n * (1 + which * SIDES + side)
+        return rows.astype(np.int64) + self.n * (1 + which * SIDES + side)
 
     def apart(self, codes: Rows) -> Drawn:
         """Return what some numbers stand for."""
@@ -79,7 +79,7 @@ class ListBatches:
     ) -> None:
         self.codes = Codes(len(entity_id))
         self._entity, self._settings, self._seed = entity_id, settings, seed
-        self._sorted = usable[np.argsort(entity_id[usable], kind="stable")]
+        self._sorted = rows_by_entity(entity_id, usable)
         n = 1 + max(int(entity_id.max(initial=0)), *(int(_all(one).max(initial=0)) for one in lists), 0)
         self._count = np.bincount(entity_id[usable], minlength=n)
         self._first = np.cumsum([0, *self._count])[:-1]

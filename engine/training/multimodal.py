@@ -32,7 +32,7 @@ from engine.training.checkpoint import CheckpointFormat, ReplicatedCheckpoint
 from engine.training.contexts import Context, Contexts
 from engine.training.layout import EngineLayout
 from engine.training.optimizer import parameter_groups
-from engine.training.order import Rows, epoch_batches
+from engine.training.order import Rows, draws_at, epoch_batches, row_type
 from engine.training.own_lists import HeldLists, mean_states, mine_own_lists
 from engine.training.pairs import NeighborLists, PairedBatches
 from engine.training.settings import MultimodalSettings
@@ -73,7 +73,7 @@ class MultimodalTraining(Trainer):
     ) -> None:
         worker = worker or Worker()
         self.text, self.data, self.settings = text, data, settings
-        self._rows = data.usable(settings.modality)
+        self._rows = data.usable(settings.modality).astype(row_type(len(data)))
         self._lists = HeldLists(lists)
         self._pairs = self._paired()
         if worker.world > (fewest := min(len(b) for b in self.batches(0))):
@@ -217,8 +217,7 @@ class MultimodalTraining(Trainer):
         context = self.data.gather(own, self.settings.modality)
         if not (self.settings.modality_dropout and self.settings.modality == "text+image"):
             return context
-        draws = np.random.default_rng([self.settings.seed, self.step]).random(len(self.data))
-        drawn_B = torch.from_numpy(draws[own])
+        drawn_B = torch.from_numpy(draws_at([self.settings.seed, self.step], own))
         both_B = context.has_image_B & (context.lengths_B > BARE_TOKENS)
         share = self.settings.modality_dropout
         return self.data.without(context, both_B & (drawn_B < share), both_B & (drawn_B >= 1 - share))

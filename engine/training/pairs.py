@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.retrieval.index import VectorIndex, Vectors
-from engine.training.order import Rows
+from engine.training.order import Rows, rows_by_entity
 
 K_POSITIVE = 5
 HARD_RANKS = (170, 200)
@@ -85,7 +85,7 @@ class PairedBatches:
     ) -> None:
         self._entity, self._usable, self._seed = entity_id, usable, seed
         self._quads = max(1, batch_size // 4)
-        self._sorted = usable[np.argsort(entity_id[usable], kind="stable")]
+        self._sorted = rows_by_entity(entity_id, usable)
         counts = np.bincount(entity_id[usable], minlength=len(lists.positive))
         self._first, self._count = np.cumsum([0, *counts])[:-1], counts
         # Only entities with contexts can be drawn; those in front are the others.

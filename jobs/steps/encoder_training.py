@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from engine.corpus.inputs.format import Inputs, input_manifest, open_inputs
 from engine.corpus.schema import read_manifest
 from engine.errors import DamagedFileError, MissingFileError, StorageError, UserError
@@ -25,7 +27,6 @@ from engine.training.contexts import Contexts
 from engine.training.contrast_lists import NEWEST, MinedLists
 from engine.training.multimodal_data import mine_neighbor_lists, open_contexts
 from engine.training.settings import BASELINES, Baseline, EncoderSettings, Modality, MultimodalSettings
-from engine.vocabulary import Vocabulary
 from jobs.steps.frozen_cache import DTYPE, frozen_cache
 from jobs.steps.lexical_view import lexical_view
 from jobs.workers.encoder import JOB, ContrastRun, EncoderRun, MultimodalRun, WarmStart
@@ -269,7 +270,7 @@ def _describe(
     about += "" if begun is None else f" {begun.run} {begun.fingerprint}"
     content = settings.model_dump_json(by_alias=True) + cache.inputs.key + model + about
     name = f"{cache.inputs.key}-e{settings.epochs}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-    entities = Vocabulary.read(workspace.entities.local_copy(machine_cache()))
+    n_entities = pq.read_metadata(workspace.entities.local_copy(machine_cache())).num_rows
     run = EncoderRun(
         workspace=workspace.root.uri,
         inputs=cache.inputs,
@@ -277,7 +278,7 @@ def _describe(
         model=model,
         fingerprint=fingerprint,
         name=name,
-        n_entities=len(entities),
+        n_entities=n_entities,
         lineage=read_manifest(workspace).line,
         settings=settings,
         gpu=gpu,
@@ -293,5 +294,5 @@ def _describe(
     if settings.modality != "image":
         with given_or_auto(None, workspace.root) as executor:
             lexical = lexical_view(workspace, executor).vectors
-    near = mine_neighbor_lists(data, len(entities), settings.modality, lexical)
+    near = mine_neighbor_lists(data, n_entities, settings.modality, lexical)
     return MultimodalRun(**vars(run), features=data.features.key, lists=near)

@@ -27,6 +27,7 @@ from engine.storage.workspace import Workspace
 from engine.training.cache import FrozenCache
 from engine.training.contexts import Contexts
 from engine.training.multimodal_data import open_contexts
+from engine.training.order import rows_by_entity
 from engine.training.settings import Modality
 from engine.training.text_head import TextContexts, TextPredictionModel
 from jobs import console
@@ -137,7 +138,7 @@ class EntityMeansWorker:
         self._predictor = source.predictor().to(self._device)
         usable = self._contexts.usable(source.modality)
         entities = self._contexts.entity_id[usable]
-        self._by_entity = usable[np.argsort(entities, kind="stable")]
+        self._by_entity = rows_by_entity(self._contexts.entity_id, usable)
         self._starts_N1 = np.cumsum([0, *np.bincount(entities, minlength=n_entities)])
 
     def __call__(self, entities: range) -> Means:

@@ -15,7 +15,7 @@ from engine.models.lda import IMAGE_SHRINKAGE, TEXT_SHRINKAGE, discriminant
 from engine.models.multimodal import BARE_TOKENS
 from engine.models.text import TextEncoder
 from engine.training import multimodal
-from engine.training.contexts import Contexts
+from engine.training.contexts import Contexts, image_means
 from engine.training.multimodal import MultimodalTraining
 from engine.training.pairs import nearest_neighbors
 from engine.training.settings import MultimodalSettings
@@ -51,6 +51,17 @@ def training(
     lists = nearest_neighbors(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     settings = SETTINGS.model_copy(update=changes)
     return MultimodalTraining(text, data, lists, settings, checkpoint=checkpoint)
+
+
+def test_an_entity_s_image_mean_is_that_of_its_distinct_images(data: Contexts) -> None:
+    """Images come several times, and entities share some."""
+    image_row = np.where(data.image_row < 0, -1, data.image_row % 11).astype(np.int32)
+    found = image_means(data.features, image_row, data.entity_id, ENTITIES + 1)
+    for entity in range(ENTITIES + 1):
+        own = sorted(set(image_row[data.entity_id == entity].tolist()) - {-1})
+        expected = data.features.gather(np.array(own, np.int64)).double().mean(dim=(0, 1)) if own else 0.0
+        np.testing.assert_allclose(found[entity], expected, rtol=1e-6, atol=1e-7)
+    assert not found[ENTITIES].any()
 
 
 def text_means(text: TextEncoder, data: Contexts, rows: np.ndarray) -> torch.Tensor:

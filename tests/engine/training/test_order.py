@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.training.order import POOL_BATCHES, epoch_batches, rank_slice, row_type
+from engine.training.order import (
+    POOL_BATCHES,
+    draws_at,
+    epoch_batches,
+    rank_slice,
+    row_type,
+    rows_by_entity,
+)
 from engine.training.schedule import one_cycle, warmup_cosine
 
 
@@ -50,6 +57,20 @@ def test_batches_of_some_rows_are_those_of_their_places_in_the_plain_order() -> 
         np.testing.assert_array_equal(one, expected)
     assert {one.dtype for one in found} == {np.dtype(np.int32)}
     assert epoch_batches(lengths, 16, 13, 1, rows[:0]) == []
+
+
+def test_rows_of_an_entity_stand_after_one_another() -> None:
+    rng = np.random.default_rng(7)
+    entity_id, rows = rng.integers(0, 40, 500), np.sort(rng.choice(500, 300, replace=False))
+    found = rows_by_entity(entity_id.astype(np.int32), rows)
+    assert found.dtype == np.int32
+    assert found.tolist() == sorted(rows.tolist(), key=lambda row: (entity_id[row], row))
+
+
+@given(st.integers(0, 5), st.lists(st.integers(0, 299), max_size=40))
+def test_drawn_numbers_of_some_rows_are_theirs_among_those_of_all(step, rows) -> None:
+    plain = np.random.default_rng([13, step]).random(300)
+    np.testing.assert_array_equal(draws_at([13, step], np.array(rows, np.int64)), plain[rows])
 
 
 def test_many_rows_have_wide_numbers() -> None:
