@@ -7,7 +7,6 @@ constructor's arguments, tasks, results) is plain data of importable modules.
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import sys
@@ -27,6 +26,7 @@ from engine.storage.store import Store
 from jobs import console
 from jobs.workers.disk_use import check_disk
 from jobs.workers.failures import RESTARTS, deaths_in_words
+from jobs.workers.lost_nodes import Patience, Reader, all_rows, dead_nodes
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -106,23 +106,39 @@ class RayExecutor:
         """See :class:`Executor`."""
         if not tasks:
             return
-        import ray
-
         from cluster.session import unwrapped
         from cluster.sharing import check_shared
 
         check_shared(self._unchecked)
         self._unchecked = []
+        with unwrapped(), deaths_in_words(PARTS_KEPT):
+            for row in all_rows(
+                lambda places: Reader(self._pool(worker, arguments, {p: tasks[p] for p in places}, gpu)),
+                range(len(tasks)),
+                lambda row: int(row["place"]),
+                lambda: Patience(dead_nodes),
+            ):
+                yield int(row["place"]), pickle.loads(row["result"])
+
+    def _pool(
+        self,
+        worker: Worker[Task, Result],
+        arguments: tuple[Any, ...],
+        tasks: Mapping[int, Task],
+        gpu: bool,
+    ) -> Any:
+        """Return a ``ray.data.Dataset`` of the results of tasks and of their places."""
+        import ray
+
         gpus, most = _room(gpu)
         size = min(self._workers or most, most, len(tasks))
         if self._workers and size < min(self._workers, len(tasks)):
             console.say(
                 f"--workers {self._workers}: {most} fit on this cluster at once, so {size} are started"
             )
-        rows = [{"place": place, "task": pickle.dumps(task)} for place, task in enumerate(tasks)]
-        data = ray.data.from_items(rows, override_num_blocks=len(rows))
-        pool = actor_pool(
-            data,
+        rows = [{"place": place, "task": pickle.dumps(task)} for place, task in tasks.items()]
+        return actor_pool(
+            ray.data.from_items(rows, override_num_blocks=len(rows)),
             _Actor,
             fn_constructor_args=(worker, arguments, bool(gpus)),
             batch_size=1,
@@ -130,15 +146,6 @@ class RayExecutor:
             num_cpus=None if gpus else 1,
             num_gpus=1 if gpus else None,
         )
-        try:
-            with unwrapped(), deaths_in_words(PARTS_KEPT):
-                for row in pool.iter_rows():
-                    yield int(row["place"]), pickle.loads(row["result"])
-        finally:
-            # Ray Data forgets its actors and leaves them to Python's collector. Until that comes by they keep
-            # their cores, for which a training may wait.
-            del pool, data
-            gc.collect()
 
 
 def actor_pool(data: Any, actor: type, **options: Any) -> Any:

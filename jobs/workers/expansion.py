@@ -20,6 +20,7 @@ from jobs.workers import executor
 from jobs.workers.chain import Row
 from jobs.workers.executor import PARTS_KEPT, LocalExecutor, actor_pool, one_is_enough
 from jobs.workers.failures import deaths_in_words
+from jobs.workers.lost_nodes import Patience, Reader, all_rows, dead_nodes
 from jobs.workers.part_rows import pack, read_rows, read_table, unpack
 from jobs.workers.pool_sizes import Wish, pools_of
 from jobs.workers.stage_run import BatchExpansion, PartRowWriter, StageRun
@@ -88,7 +89,12 @@ class StagePools:
         places = {task.part: place for place, task in enumerate(tasks)}
         with session(), deaths_in_words(PARTS_KEPT):
             check_shared([job.source.workspace, job.output])
-            for row in _pooled(job, tasks, self._wish).iter_rows():
+            for row in all_rows(
+                lambda some: Reader(_pooled(job, [tasks[place] for place in some], self._wish)),
+                range(len(tasks)),
+                lambda row: places[row["part"]],
+                lambda: Patience(dead_nodes),
+            ):
                 yield places[row["part"]], PartCounts(**{name: row[name] for name in NUMBERS})
 
 
