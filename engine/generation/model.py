@@ -11,9 +11,9 @@ Shape letters: B rows, T positions so far, D dimensions, V tokens of the vocabul
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from engine.errors import QueryError
+from engine.generation.model_group import ModelGroup
 from engine.generation.tokenizers import encode_after
 from engine.models.adapters import language_model
 from engine.models.causal import OutputPart, body_of
@@ -53,36 +54,60 @@ class LanguageModel:
         model: with weights of one dtype, on one device.
         tokenizer: a fast tokenizer of that model.
         fingerprint: stands for weights and tokenizer; caches are keyed by it.
+        new_cache: makes a key-value cache for it; None: one of transformers.
     """
 
     takes_tree_masks: bool = True
     """False once a comparison has found that a mask of our own leads to something else."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any, fingerprint: str) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        fingerprint: str,
+        new_cache: Callable[[], DynamicCache] | None = None,
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
+        self._new_cache = new_cache or partial(DynamicCache, config=model.config)
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
         self._output = OutputPart(model)
 
     @classmethod
     def load(
-        cls, name: str | Path, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+        cls,
+        name: str | Path,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        processes: int = 1,
     ) -> LanguageModel:
         """Load from a folder, local or in a bucket, or a hub name (:class:`NamedModel`).
 
         A folder may hold an adapter (:mod:`engine.models.adapters`): it is merged into its model.
 
+        Args:
+            name: of the model.
+            device: of the weights; of more than one process this one's is the first of its kind.
+            dtype: of the weights.
+            processes: over which its layers are split (:mod:`engine.generation.model_group`).
+
         Raises:
-            UserError: there is no such model, its tokenizer is not there, or they do not fit.
+            UserError: there is no such model, its tokenizer is not there, or they do not fit; or it cannot
+                be split so.
         """
+        device = device or torch.device("cpu")
         named = NamedModel.open(name, "language model")
         config = named.config()
         check_language_model(named.label, config)
         tokenizer = named.fast_tokenizer()
         check_embeddings(named.label, tokenizer, config.vocab_size)
+        fingerprint = folder_fingerprint(named.file("config.json").parent)
+        if processes > 1:
+            group = ModelGroup.of(processes, device.type == "cuda")
+            part, new_cache = group.load(named, dtype)
+            return cls(part, tokenizer, fingerprint, new_cache)
         model = language_model(named, AutoModelForCausalLM, dtype)
-        folder = named.file("config.json").parent
-        return cls(model.to(device or torch.device("cpu")), tokenizer, folder_fingerprint(folder))
+        return cls(model.to(device), tokenizer, fingerprint)
 
     @cached_property
     def body(self) -> Any:
@@ -137,7 +162,7 @@ class LanguageModel:
             ids_BT[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask_BT[row, longest - len(prompt) :] = 1
         ids_BT, mask_BT = ids_BT.to(self.device), mask_BT.to(self.device)
-        cache = DynamicCache(config=self.model.config)
+        cache = self._new_cache()
         hidden_BTD = self._run(ids_BT, mask_BT, cache)
         return State(cache, mask_BT, hidden_BTD[:, -1])
 
