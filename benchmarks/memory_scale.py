@@ -86,17 +86,17 @@ def write_tiny_encoder(folder: Path, dim: int = DIM) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def steps(root: Path, model: Path, size: Size, distributions: bool) -> dict[str, list[str]]:
-    """Return the commands from a corpus to a bundle, by name."""
+def steps(root: Path, model: Path, size: Size, distributions: bool, index: bool) -> dict[str, list[str]]:
+    """Return the commands from a corpus to a bundle, or to an encoder alone, by name."""
     seedset, workspace = [sys.executable, "-m", "cluster.seedset"], f"--workspace={root / 'work'}"
     drawn = f"--max-sentences={size.sentences}"
     text = [] if distributions else ["--no-text-distributions"]
+    built = [*seedset, "build-index", workspace, *text]
     return {
         "import": [*seedset, "import", workspace, f"--source={root / 'source'}"],
         "preprocess": [*seedset, "preprocess", workspace, f"--model={model}", drawn],
         "train-encoder": [*seedset, "train-encoder", workspace, f"--model={model}", "--epochs=1"],
-        "build-index": [*seedset, "build-index", workspace, *text],
-    }
+    } | ({"build-index": built} if index else {})
 
 
 def corpora(sizes: Sequence[int], entities: Sequence[int]) -> list[Size]:
@@ -141,7 +141,7 @@ def line(sizes: Sequence[int], entities: Sequence[int], values: Mapping[Size, fl
 
 
 def measure(
-    sizes: Sequence[Size], words: int, distributions: bool, kept: Path | None
+    sizes: Sequence[Size], words: int, distributions: bool, index: bool, kept: Path | None
 ) -> tuple[dict[Size, dict[str, Cost]], float]:
     """Measure every step of every corpus; returns the costs, and the tokens of a sentence.
 
@@ -149,6 +149,7 @@ def measure(
         sizes: of the corpora.
         words: of a sentence, about.
         distributions: make those of the text, too.
+        index: build one.
         kept: JSON lines of steps that were measured before, to which those measured now are added.
     """
     costs: dict[Size, dict[str, Cost]] = {size: {} for size in sizes}
@@ -167,7 +168,7 @@ def measure(
                 (root / "source").mkdir()
                 (root / "work").mkdir()
                 generate(root / "source", size.entities, size.sentences, SEED, words)
-                commands = steps(root, model, size, distributions)
+                commands = steps(root, model, size, distributions, index)
                 costs[size] = {step: measured(one, root / "work") for step, one in commands.items()}
                 made = open_inputs(Workspace.open(root / "work")).manifest
                 tokens = made.tokens / made.mentions
@@ -186,13 +187,14 @@ def main(
     distributions: bool = typer.Option(
         True, help="Make what the head predicts, too: a product of every sentence with every entity."
     ),
+    index: bool = typer.Option(True, help="Build an index; without it train-encoder is the last step."),
     kept: Path | None = typer.Option(
         None, help="File of what was measured: a corpus that is in it is not measured again."
     ),
 ) -> None:
     """Measure memory and disk of every step from a corpus to a bundle."""
     numbers, names = ([int(one) for one in text.split(",")] for text in (sizes, entities))
-    costs, tokens = measure(corpora(numbers, names), words, distributions, kept)
+    costs, tokens = measure(corpora(numbers, names), words, distributions, index, kept)
     show(numbers, names, costs, Size(target, target_entities), tokens)
 
 

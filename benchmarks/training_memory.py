@@ -82,7 +82,7 @@ class _Worker:
 
     def _open_data(self) -> None:
         rows = (InputRows.read(self._rows, with_ids=False) for _ in range(self._parts))
-        self._data = CachedStates(rows, [self._states] * self._parts)
+        self._data = CachedStates(rows, [self._states] * self._parts, self._parts * PART_ROWS)
 
     def _open(self, checkpoint: Path | None = None) -> None:
         settings = EncoderSettings(epochs=2)
