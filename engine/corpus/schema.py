@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import pyarrow as pa
 from pydantic import BaseModel, Field, ValidationError
 
 from engine.errors import StorageError
 from engine.storage.manifests import VersionedManifest, format_fault
-from engine.storage.whole import fault_of
+from engine.storage.whole import fault_of, fault_of_size
 from engine.storage.workspace import Workspace
 
 MENTION_SCHEMA = pa.schema(
@@ -32,6 +34,7 @@ PART_ROWS = 8192
 
 MANIFEST = "manifest.json"
 _IMPORT_AGAIN = "import the corpus again with --overwrite"
+_UNKNOWN: Mapping[str, int] = MappingProxyType({})
 
 
 class SourceFile(BaseModel):
@@ -141,8 +144,12 @@ def read_manifest(workspace: Workspace) -> CorpusManifest:
         ) from None
 
 
-def check_whole(workspace: Workspace) -> CorpusManifest:
+def check_whole(workspace: Workspace, sizes: Mapping[str, int] = _UNKNOWN) -> CorpusManifest:
     """Check, before work on a corpus begins, that none of its files is missing or cut; return its manifest.
+
+    Args:
+        workspace: with a corpus.
+        sizes: bytes of mentions parts, by their names, as far as they are known: of these nothing is read.
 
     Raises:
         StorageError: there is no corpus, or it is not whole.
@@ -154,7 +161,8 @@ def check_whole(workspace: Workspace) -> CorpusManifest:
             f"({len(parts)} of {len(manifest.parts)} are there)"
         )
     for file in (workspace.entities, *parts):
-        if fault := fault_of(file):
+        fault = fault_of_size(file, sizes[file.name]) if file.name in sizes else fault_of(file)
+        if fault:
             raise StorageError(f"{file.uri}: {fault}; {_IMPORT_AGAIN}")
     return manifest
 

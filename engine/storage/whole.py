@@ -37,9 +37,8 @@ def fault_in(folder: Store, sizes: dict[str, int] | None = None) -> str | None:
         sizes: from :func:`sizes_of`, of all that must be there; None: not known, and what is there is read.
     """
     for name, size in (sizes or {}).items():
-        there = (folder / name).size()
-        if there != size:
-            return f"{name} " + ("is missing" if there < 0 else f"has {there} of {size} bytes")
+        if fault := fault_of_size(folder / name, size):
+            return f"{name} {fault}"
     files = [folder / name for name in sizes] if sizes is not None else folder.files()
     return next(_faults(folder, files), None)
 
@@ -71,7 +70,7 @@ def _npy(file: Store) -> str | None:
         head = io.BytesIO(stream.read(1 << 16))
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, _, dtype = read[np.lib.format.read_magic(head)](head)
-    return _of_size(file, head.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+    return fault_of_size(file, head.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
 
 
 def safetensors_header(file: Store) -> tuple[dict[str, Any], int]:
@@ -90,7 +89,7 @@ def safetensors_header(file: Store) -> tuple[dict[str, Any], int]:
 def _safetensors(file: Store) -> str | None:
     header, end = safetensors_header(file)
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return _of_size(file, end + max(ends, default=0))
+    return fault_of_size(file, end + max(ends, default=0))
 
 
 def _parquet(file: Store) -> str | None:
@@ -104,9 +103,12 @@ def _json(file: Store) -> str | None:
     return None
 
 
-def _of_size(file: Store, size: int) -> str | None:
+def fault_of_size(file: Store, size: int) -> str | None:
+    """Return why a file has not the size (bytes) that it should have, None: it has."""
     there = file.size()
-    return None if there == size else f"has {there} of {size} bytes"
+    if there == size:
+        return None
+    return "is missing" if there < 0 else f"has {there} of {size} bytes"
 
 
 _CHECKS: dict[str, Callable[[Store], str | None]] = {

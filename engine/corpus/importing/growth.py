@@ -2,65 +2,28 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.corpus.image_addresses import FOLDER
+from engine.corpus.importing.known import KnownMentions
+from engine.corpus.importing.part_keys import SUFFIX, PartKeys, read_keys, write_keys
 from engine.corpus.importing.writer import ENTITIES, write_mentions
 from engine.corpus.positions import RowPosition
 from engine.corpus.readers.base import Entity
-from engine.corpus.schema import CorpusManifest, Counts, SourceFile, check_whole, part_digests
+from engine.corpus.schema import CorpusManifest, Counts, SourceFile, check_whole, part_digests, read_manifest
+from engine.storage.corpora import file_of
 from engine.storage.store import Store, sha256_of
 from engine.storage.workspace import Workspace
 from engine.vocabulary import REMOVED
-
-_COLUMNS = ["entity_id", "sentence", "start", "image"]
-
-
-def mention_key(entity_id: int, sentence: str, image: str | None, start: int | None) -> int:
-    """Return what tells a mention from any other in this process.
-
-    Args:
-        entity_id, sentence, image: of the mention.
-        start: of one that people marked, as a sentence may be marked in several places; None: of one that
-            we found, which is the first place of several.
-    """
-    key: tuple[Hashable, ...] = (entity_id, sentence, image, start)
-    return hash(key)
-
-
-class KnownMentions:
-    """Mentions that are there already, by their keys, and which of them were met again.
-
-    Of ten million mentions it holds 180 MB: two keys of each, sorted, and a mark.
-
-    Args:
-        keys: of :func:`mention_key`, two of each: whether people marked it is not known any more.
-    """
-
-    def __init__(self, keys: array[int]) -> None:
-        self._keys = np.unique(np.frombuffer(keys, np.int64) if len(keys) else np.zeros(0, np.int64))
-        self._met = np.zeros(len(self._keys), np.bool_)
-
-    def meet(self, key: int) -> bool:
-        """Return whether a mention is there, and note that it was met."""
-        place = int(self._keys.searchsorted(key))
-        if place == len(self._keys) or self._keys[place] != key:
-            return False
-        self._met[place] = True
-        return True
-
-    def is_met(self, *keys: int) -> bool:
-        """Return whether one of a known mention's keys was met."""
-        return bool(self._met[self._keys.searchsorted(keys)].any())
 
 
 @dataclass
@@ -71,21 +34,22 @@ class BroughtMentions:
     removed: int = 0
     mentioned: set[int] = field(default_factory=set)
     images: set[str] = field(default_factory=set)
-    with_image: int = 0
+    """Addresses of images, where mentions go for other reasons than their entity's."""
+    images_removed: int = 0
+    """Mentions with an image that go."""
     kept: dict[str, str] = field(default_factory=dict)
     """Files of the earlier corpus that are not in the new one's folder, and their sha256; "": not known."""
 
-    def add(self, table: pa.Table, removed: int) -> None:
-        """Count what stays of a part."""
-        self.removed += removed
-        if not len(table):
+    def add(self, whole: pa.Table, stays: pa.Table) -> None:
+        """Count what stays of a part that was read."""
+        self.removed += len(whole) - len(stays)
+        shown = stays["image"].drop_null()
+        self.images_removed += len(whole) - whole["image"].null_count - len(shown)
+        if not len(stays):
             return
-        self.parts.append(len(table))
-        told = pc.greater(table["end"], 0)
-        self.mentioned |= set(pc.unique(table["entity_id"].filter(told)).to_pylist())
-        shown = table["image"].drop_null()
+        self.parts.append(len(stays))
+        self.mentioned |= set(pc.unique(stays["entity_id"].filter(pc.greater(stays["end"], 0))).to_pylist())
         self.images |= set(shown.to_pylist())
-        self.with_image += len(shown)
 
 
 @dataclass(frozen=True)
@@ -95,6 +59,8 @@ class EarlierCorpus:
     workspace: Workspace
     manifest: CorpusManifest
     mentions: list[Store]
+    keys: list[PartKeys | None]
+    """Of each part of mentions; None: it has none, as one of an earlier version."""
 
     @classmethod
     def open(cls, workspace: Workspace) -> EarlierCorpus:
@@ -103,7 +69,15 @@ class EarlierCorpus:
         Raises:
             StorageError: there is none, or it is not whole.
         """
-        return cls(workspace, check_whole(workspace), workspace.mentions())
+        parts, files = workspace.mentions(), workspace.corpus_files("mentions", SUFFIX)
+        digests = read_manifest(workspace).part_digests
+        keys: list[PartKeys | None] = [None] * len(parts)
+        if len(digests) == len(parts):
+            for place, part in enumerate(parts):
+                if file := files.get(_keys_name(part)):
+                    keys[place] = read_keys(file, digests[place])
+        sizes = {part.name: one.part_bytes for part, one in zip(parts, keys, strict=True) if one}
+        return cls(workspace, check_whole(workspace, sizes), parts, keys)
 
     @cached_property
     def entities(self) -> list[Entity]:
@@ -131,62 +105,88 @@ class EarlierCorpus:
             (int(part.name[len("part-") : -len(".parquet")]) for part in self.mentions), default=-1
         )
 
-    def known(self) -> tuple[KnownMentions, BroughtMentions]:
-        """Return the mentions by their keys, and what there is of them, in one pass over the parts."""
-        found, there = array("q"), BroughtMentions()
-        for part in self.mentions:
-            table = _read(part, [*_COLUMNS, "end"])
-            there.add(table, removed=0)
-            for keys in _keys_of(table):
-                found.extend(keys)
-        return KnownMentions(found), there
+    def known(self) -> KnownMentions:
+        """Return what there is, by the keys of the parts; those that have none are read."""
+        return KnownMentions(self.mentions, self.keys)
 
     def bring(
-        self,
-        folder: Path,
-        there: BroughtMentions,
-        kept: KnownMentions | None = None,
-        without: Collection[int] = (),
+        self, folder: Path, known: KnownMentions, only_met: bool = False, without: Collection[int] = ()
     ) -> BroughtMentions:
         """Bring what stays into the folder of the corpus that is being made.
 
         Mentions and images never change: they are linked where the disk can, and in a bucket they stay where
-        they are.
+        they are. Parts of which nothing goes are not read.
 
         Args:
             folder: of that corpus.
-            there: what all parts have, from :meth:`known`.
-            kept: of which those that were met stay; None: all do.
-            without: ids of entities whose mentions go. Where nothing goes, no part is read again.
+            known: from :meth:`known`.
+            only_met: what was not met goes.
+            without: ids of entities whose mentions go.
         """
-        reads, gone = kept is not None or bool(without), pa.array(sorted(without), pa.int32())
-        found = BroughtMentions() if reads else there
+        found = BroughtMentions()
         shares = self.workspace.shares_files
-        digests = part_digests(self.workspace) if shares else [""] * len(self.mentions)
-        for part, digest in zip(self.mentions, digests, strict=True):
-            name = f"mentions/{part.name}"
+        digests = part_digests(self.workspace) if shares or known.made else [""] * len(self.mentions)
+        for place, part in enumerate(self.mentions):
             removed = 0
-            if reads:
-                whole = _read(part, None)
-                table = whole.filter(pc.invert(pc.is_in(whole["entity_id"], gone))) if without else whole
-                if kept is not None:
-                    table = table.filter(pa.array([kept.is_met(*keys) for keys in _keys_of(table)]))
-                removed = len(whole) - len(table)
-                found.add(table, removed)
-                if removed and len(table):
-                    write_mentions(table, folder / name)
-            if not removed and shares:
-                found.kept[name] = digest
-            elif not removed:
-                part.link_or_fetch(folder / name)
+            if only_met or (without and known.has_any(place, without)):
+                whole = _read(part)
+                stays = _staying(whole, known.met(place) if only_met else None, without)
+                found.add(whole, stays)
+                removed = len(whole) - len(stays)
+                if removed and len(stays):
+                    write_mentions(stays, folder / "mentions" / part.name)
+            else:
+                found.parts.append(known.rows[place])
+            if not removed:
+                self._keep_part(part, folder, found.kept, digests[place], known.made.get(place))
+        if not only_met:
+            found.mentioned = known.mentioned - set(without)
+        self._bring_images(folder, found.images if only_met else None, found.kept)
+        return found
+
+    def _keep_part(
+        self, part: Store, folder: Path, kept: dict[str, str], digest: str, made: PartKeys | None
+    ) -> None:
+        """Let a part stay as it is, with its keys, or with those that were made now.
+
+        Args:
+            part: of mentions.
+            folder: of the new corpus.
+            kept: is told of what stays where it is.
+            digest: sha256 of the part; "": not needed.
+            made: its keys, if it had none.
+        """
+        name, keys = f"mentions/{part.name}", _keys_name(part)
+        shares = self.workspace.shares_files
+        if shares:
+            kept[name] = digest
+        else:
+            part.link_or_fetch(folder / name)
+        if made is not None:
+            (folder / "mentions").mkdir(exist_ok=True)
+            write_keys(made, digest, part.size(), folder / keys)
+        elif shares:
+            kept[keys] = ""
+        else:
+            file_of(self.workspace.corpus, keys).link_or_fetch(folder / keys)
+
+    def _bring_images(self, folder: Path, used: Collection[str] | None, kept: dict[str, str]) -> None:
+        """Let images stay.
+
+        Args:
+            folder: of the new corpus.
+            used: their addresses; None: all.
+            kept: is told of what stays where it is.
+        """
+        shares = self.workspace.shares_files
         for name, image in self.workspace.corpus_files("images").items():
             target = folder / name
-            if shares and (kept is None or f"{FOLDER}/{image.name}" in found.images or target.exists()):
+            stays = used is None or f"{FOLDER}/{image.name}" in used
+            if shares and (stays or target.exists()):
                 target.unlink(missing_ok=True)  # its name is of its content
-                found.kept[name] = ""
-            elif (kept is None or f"{FOLDER}/{image.name}" in found.images) and not target.exists():
+                kept[name] = ""
+            elif stays and not target.exists():
                 image.link_or_fetch(target)
-        return found
 
     def bring_refused(self, folder: Path) -> None:
         """Copy the refused records into that folder, where more are added to them."""
@@ -218,8 +218,11 @@ class EarlierCorpus:
             for name, value in new.model_dump().items()
             if name not in whole
         }
-        stay = {"mentions": sum(brought.parts) + new.mentions, "images": brought.with_image + new.images}
-        return new.model_copy(update=added | stay)
+        added["mentions"], added["images"] = (
+            sum(brought.parts) + new.mentions,
+            added["images"] - brought.images_removed,
+        )
+        return new.model_copy(update=added)
 
     def with_found(self, new: dict[str, int]) -> dict[str, int]:
         """Return how the mentions of both imports were found."""
@@ -231,13 +234,18 @@ class EarlierCorpus:
         return [one for one in self.manifest.files if one not in new] + new
 
 
-def _read(part: Store, columns: list[str] | None) -> pa.Table:
+def _keys_name(part: Store) -> str:
+    """Return the path of a part's keys below the corpus."""
+    return f"mentions/{part.name.removesuffix('.parquet')}{SUFFIX}"
+
+
+def _read(part: Store) -> pa.Table:
     with part.open_input() as stream:
-        return pq.read_table(stream, columns=columns)
+        return pq.read_table(stream)
 
 
-def _keys_of(table: pa.Table) -> Iterator[tuple[int, int]]:
-    """Yield the two keys of every mention of a part."""
-    columns = [table[name].to_pylist() for name in _COLUMNS]
-    for entity, sentence, start, image in zip(*columns, strict=True):
-        yield mention_key(entity, sentence, image, None), mention_key(entity, sentence, image, start)
+def _staying(whole: pa.Table, met: npt.NDArray[np.bool_] | None, without: Collection[int]) -> pa.Table:
+    """Return the mentions of a part that stay: those that were met, but for some entities'."""
+    gone = pc.is_in(whole["entity_id"], pa.array(sorted(without), pa.int32()))
+    stays = pc.invert(gone) if met is None else pc.and_(pc.invert(gone), pa.array(met))
+    return whole.filter(stays)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.corpus.image_addresses import fault_of_address
 from engine.corpus.importing.entities import EntityTable
-from engine.corpus.importing.growth import BroughtMentions, EarlierCorpus, KnownMentions, mention_key
+from engine.corpus.importing.growth import BroughtMentions, EarlierCorpus
 from engine.corpus.importing.images import ImageWriter, decode_image_bytes
 from engine.corpus.importing.mentions import (
     HOWS,
@@ -190,9 +190,10 @@ class _Import:
         brought, table = BroughtMentions(), self._table
         if self._settings.remove_missing:
             table.remove_missing()
-        if self._earlier:
-            kept = self._known if self._settings.remove_missing else None
-            brought = self._earlier.bring(self._folder, self._there, kept, table.withdrawn)
+        if self._earlier and self._known:
+            brought = self._earlier.bring(
+                self._folder, self._known, self._settings.remove_missing, table.withdrawn
+            )
         counts, removed = self._counts, sum(one.removed for one in table.entities)
         counts.entities, counts.entities_removed = len(table.entities), removed
         counts.details_known, counts.removed = table.details_known, brought.removed
@@ -224,10 +225,7 @@ class _Import:
         self._image_writer = ImageWriter(self._folder / "images")
         self._found = dict.fromkeys(HOWS, 0)
         self._seen = SeenKeys()
-        self._known: KnownMentions | None = None
-        self._there = BroughtMentions()
-        if self._earlier:
-            self._known, self._there = self._earlier.known()
+        self._known = self._earlier.known() if self._earlier else None
         self._mentioned: set[int] = set()
         read = 0
         for one in reader.sentences():
@@ -268,10 +266,10 @@ class _Import:
             image = None
         sentence, (start, end, how) = found
         # What we find is the first place of several; what people marked may be every one.
-        key = mention_key(entity_id, sentence, image, start if one.annotated else None)
-        if self._known and self._known.meet(key):
+        marked = start if one.annotated else None
+        if self._known and self._known.meet(entity_id, sentence, image, marked):
             return None
-        if not self._seen.add(key):
+        if not self._seen.add(hash((entity_id, sentence, image, marked))):
             return _DUPLICATE
         self._mentions.add(entity_id, sentence, start, end, image)
         self._found[how] += 1

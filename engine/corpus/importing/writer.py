@@ -12,9 +12,11 @@ from typing import TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.corpus.importing.part_keys import SUFFIX, digests_of, keys_of, write_keys
 from engine.corpus.readers.base import Entity, RefusedRecord
 from engine.corpus.schema import MENTION_SCHEMA, PART_ROWS
 from engine.storage.local_files import short_name
+from engine.storage.store import sha256_of
 from engine.vocabulary import ENTITY_SCHEMA, REMOVED
 
 ENTITIES = "entities.parquet"
@@ -58,9 +60,11 @@ class MentionWriter:
 
 
 def write_mentions(table: pa.Table, path: Path) -> None:
-    """Write a part of mentions (:data:`MENTION_SCHEMA`)."""
+    """Write a part of mentions (:data:`MENTION_SCHEMA`), and the keys of these beside it."""
     # No dictionary for the sentences: hardly one comes twice, and looking costs a third of the writing.
     pq.write_table(table, path, use_dictionary=["entity_id", "image"])
+    keys = keys_of(table, digests_of(table))
+    write_keys(keys, sha256_of(path), path.stat().st_size, path.with_suffix(SUFFIX))
 
 
 def write_entities(path: Path, entities: list[Entity]) -> None:

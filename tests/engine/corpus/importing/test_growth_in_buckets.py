@@ -60,19 +60,26 @@ def same(got: Imported, wanted: Imported) -> bool:
 def test_an_append_writes_what_is_new(s3: str, first: Path, tmp_path: Path, s3_proxy: S3Proxy) -> None:
     for place in (f"{s3}/w", str(tmp_path / "w")):
         run_import(place, first, "jsonl")
-    more = jsonl(tmp_path / "more.jsonl", [row("Oslo", 99, image_bytes=image("1")), row("Rome", 1)])
+    there = row("Rome", 1, image_bytes=image("1"))
+    more = jsonl(tmp_path / "more.jsonl", [row("Oslo", 99, image_bytes=image("1")), row("Rome", 1), there])
     whole = sum(one.sent for one in s3_proxy.asked("PUT"))
     s3_proxy.requests.clear()
     grown = run_import(f"{s3}/w", more, "jsonl", append=True)
     assert same(grown, run_import(tmp_path / "w", more, "jsonl", append=True))
     assert grown.manifest.parts == [4] * 10 + [2]
     before = next(place for place, one in enumerate(s3_proxy.requests) if one.method == "PUT")
-    read = [
-        one.path for one in s3_proxy.requests[:before] if one.method == "HEAD" and "/mentions/" in one.path
-    ]
-    assert (len(read), len(set(read))) == (20, 10), "a look whether each part is whole, and one to read it"
+    got = [one.path.rpartition("/")[2] for one in s3_proxy.requests[:before] if one.method == "GET"]
+    parts = {name for name in got if name.startswith("part-") and name.endswith(".parquet")}
+    assert parts == {"part-00000.parquet"}, "the one that holds what is known already"
+    assert sorted(name for name in got if name.endswith(".keys")) == [f"part-{n:05}.keys" for n in range(10)]
     writes = [one.path.rpartition("/")[2] for one in s3_proxy.asked("PUT")]
-    assert sorted(writes) == ["CURRENT", "kept.json", "manifest.json", "part-00010.parquet"]
+    assert sorted(writes) == [
+        "CURRENT",
+        "kept.json",
+        "manifest.json",
+        "part-00010.keys",
+        "part-00010.parquet",
+    ]
     assert sum(one.sent for one in s3_proxy.asked("PUT")) < whole / 2
     assert s3_proxy.asked("POST") == []
     pointer = s3_proxy.asked("PUT", "CURRENT$")[0]
@@ -111,9 +118,9 @@ def test_it_holds_what_it_would_on_a_disk(
     assert same(got, wanted)
     files = {one.path.rpartition("/")[2] for one in s3_proxy.asked("PUT")}
     assert written <= files
-    assert len([name for name in files if name.startswith("part-")]) == len(
-        [name for name in written if name.startswith("part-")]
-    )
+    parts = {name for name in written if name.startswith("part-")}
+    with_keys = parts | {f"{Path(name).stem}.keys" for name in parts}
+    assert {name for name in files if name.startswith("part-")} == with_keys
 
 
 def grown(place: str, tmp_path: Path, days: range) -> Imported:
@@ -131,14 +138,15 @@ def test_what_no_corpus_needs_any_more_is_removed(s3: str, first: Path, tmp_path
     assert len(got.mentions) == 44
     paths = list(buckets.versions(Store.open(place).path))
     assert sum(path.endswith("/manifest.json") for path in paths) == 2, "the current one and the one before"
-    assert sum("/mentions/" in path for path in paths) == 14
+    for suffix in (".parquet", ".keys"):
+        assert sum("/mentions/" in path and path.endswith(suffix) for path in paths) == 14
     job = Workspace.open(place)  # one that reads on while an import passes
     assert len(job.mentions()) == 14
     run_import(place, jsonl(tmp_path / "other.jsonl", [row("Oslo", 1)]), "jsonl", overwrite=True)
     assert all(part.read_bytes() for part in job.mentions())
     run_import(place, jsonl(tmp_path / "other.jsonl", [row("Oslo", 1)]), "jsonl", overwrite=True)
     left = buckets.versions(Store.open(place).path)
-    assert sum("/mentions/" in path for path in left) == 2
+    assert sum("/mentions/" in path for path in left) == 4, "of two corpora a part and its keys"
     assert not [path for path in left if "/images/" in path]
 
 
@@ -157,7 +165,7 @@ def test_clean_leaves_what_a_grown_corpus_needs(s3: str, first: Path, tmp_path: 
     assert (again.mentions, again.manifest.added.known) == (before.mentions, 1)
 
 
-@pytest.mark.parametrize("after", range(4))
+@pytest.mark.parametrize("after", range(1, 5))
 def test_a_kill_in_an_append_leaves_the_corpus_that_was_there(
     s3: str, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
@@ -166,7 +174,7 @@ def test_a_kill_in_an_append_leaves_the_corpus_that_was_there(
     more = jsonl(tmp_path / "more.jsonl", [row("Oslo", 99, image_bytes=image("new"))])
     with monkeypatch.context() as patched:
         kill_at_upload(patched, lambda _, done: done == after)
-        with pytest.raises(Killed):  # at the image, kept.json, the mentions, the manifest
+        with pytest.raises(Killed):  # at kept.json, the keys, the mentions, the manifest
             run_import(place, more, "jsonl", append=True)
     assert len(Workspace.open(place).mentions()) == 10
     got = run_import(place, more, "jsonl", append=True)
@@ -217,3 +225,24 @@ def test_refused_images_of_a_former_corpus_are_no_more_when_all_can_be_used(
     assert workspace.corpus_files("quarantine")[name].read_bytes(), "kept where it lay"
     image_features._write_quarantine(workspace, {}, {})
     assert workspace.corpus_files("quarantine")[name].read_bytes() == b""
+
+
+def test_of_a_removed_entity_no_other_part_is_read(s3: str, tmp_path: Path, s3_proxy: S3Proxy) -> None:
+    rows = [row(name, n, image_bytes=image(name)) for name in NAMES for n in range(4)]
+    first = jsonl(tmp_path / "first.jsonl", rows)
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    jsonl(folder / "entities.jsonl", [{"name": "Rome", "removed": True}])
+    jsonl(folder / "sentences.jsonl", [row("Oslo", 9)])
+    for place in (f"{s3}/w", str(tmp_path / "w")):
+        run_import(place, first, "jsonl")
+    s3_proxy.requests.clear()
+    got = run_import(f"{s3}/w", folder, "jsonl", update=True)
+    before = next(place for place, one in enumerate(s3_proxy.requests) if one.method == "PUT")
+    read = [one.path[-18:] for one in s3_proxy.requests[:before] if one.method == "GET"]
+    assert {name for name in read if name.startswith("part-")} == {"part-00001.parquet"}
+    assert same(got, run_import(tmp_path / "w", folder, "jsonl", update=True))
+    assert got.manifest.counts.images == 8
+    assert got.manifest.counts.removed == 4
+    keys = [name[-10:] for name in Workspace.open(f"{s3}/w").corpus_files("mentions", ".keys")]
+    assert keys == ["00000.keys", "00002.keys", "00003.keys"]
