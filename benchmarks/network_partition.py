@@ -1,10 +1,14 @@
 """Cut a node off in the middle of a job: nodes in network namespaces, each with an address of its own.
 
 Two namespaces of this machine are joined by a pair of virtual network cards. In each runs a Ray node, and
-the commands run in the first one. A corpus is preprocessed and a table is expanded: in one process, on both
-nodes, and on both nodes while the second one's card is taken down when 30 % of the parts are written. The
-node that was cut off lives on, and may go on to write what it was at, as both see one disk. The files must be
-the bytes of the run in one process each time. Needs Linux, root, and the command ``ip`` (iproute2).
+the commands run in the first one (:mod:`benchmarks.network_nodes`). The node that was cut off lives on, and
+may go on to write what it was at, as both see one disk.
+
+- batch, preprocess: a table is expanded, a corpus is preprocessed: in one process, on both nodes, and on both
+  while the second one's card is taken down when 30 % of the parts are written. The files must be the bytes of
+  the run in one process each time.
+- serve: see :mod:`benchmarks.cut_serving`.
+- train: see :mod:`benchmarks.cut_training`.
 
     python -m benchmarks.network_partition
 """
@@ -14,14 +18,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -29,172 +29,36 @@ import typer
 
 from benchmarks.batch_faults import KILLED_AT, write_table
 from benchmarks.cluster_scaling import SENTENCES_PER_ENTITY, write_corpus
+from benchmarks.cut_serving import serve_cut
+from benchmarks.cut_training import train_cut
+from benchmarks.network_nodes import (
+    ADDRESS,
+    HEAD,
+    WORKER,
+    Nodes,
+    bounded,
+    cluster_environment,
+    joined_namespaces,
+)
 from benchmarks.report import report
 from benchmarks.serving import input_of, verdict
-from cluster.crashing.commands import Running, once, seedset
-from cluster.crashing.events import Ended, Log
-from cluster.local import NODE_STORE_BYTES, node_environment
+from cluster.crashing.commands import once, seedset
+from cluster.crashing.events import Log
 from engine.corpus.schema import PART_ROWS
 from engine.errors import UserError
 from jobs import console
 
-HEAD, WORKER = "10.77.31.1", "10.77.31.2"
-"""Addresses of the two nodes: seen in their namespaces alone, so they may be in use outside."""
-
-ADDRESS = f"{HEAD}:6379"
-CPUS = 2
-
-HEALTH_CHECK = {"period_ms": 2000, "timeout_ms": 5000, "failure_threshold": 4}
-"""After four checks of 5 s at most without an answer a node counts as dead."""
-
-ALIVE = (
-    f"import ray; ray.init(address='{ADDRESS}', log_to_driver=False, logging_level='ERROR'); "
-    "print('alive', sum(node['Alive'] for node in ray.nodes()))"
-)
-
-START_S, SETTLE_S = 180.0, 120.0
-
-LIMIT_S = 900.0
-"""A command that has not ended by then is killed, and counts as failed."""
-
-NOT_AT_WORK = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::SPILL", "ray::RESTORE")
-"""Beginnings of what processes of every node call themselves."""
+WHAT = ("preprocess", "batch", "serve", "train")
+"""What a node may be cut off under."""
 
 WRITTEN = ("inputs", "output")
 """Where the jobs write, below their folders."""
 
 EXAMPLES = """
   python -m benchmarks.network_partition
-  python -m benchmarks.network_partition --mentions 50000 --queries 2000
+  python -m benchmarks.network_partition --what batch --method default --queries 200 --parts 20 --times 4
+  python -m benchmarks.network_partition --what serve,train
 """
-
-
-class Namespace(NamedTuple):
-    """A network namespace, the card in it, and the address of that."""
-
-    name: str
-    card: str
-    address: str
-
-    def words(self, words: Sequence[object]) -> list[str]:
-        """Return the words of a command that runs in it."""
-        return ["ip", "netns", "exec", self.name, *map(str, words)]
-
-    def processes(self) -> list[tuple[int, str]]:
-        """Return the processes in it, and what they call themselves."""
-        found = []
-        for pid in ip("netns", "pids", self.name).split():
-            with suppress(OSError):  # it has ended meanwhile
-                title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
-                found.append((int(pid), title))
-        return found
-
-    def end_processes(self) -> None:
-        """Kill all that runs in it: nothing does that was not started here."""
-        while left := self.processes():
-            for pid, _ in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.1)
-
-    def switch(self, state: str) -> None:
-        """Take its card "up" or "down"."""
-        ip("-n", self.name, "link", "set", self.card, state)
-
-
-def ip(*words: str) -> str:
-    """Run ``ip``, and return what it writes.
-
-    Raises:
-        UserError: it is not there, or refuses.
-    """
-    try:
-        done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise UserError("no command `ip` on this machine: install iproute2") from None
-    if done.returncode:
-        raise UserError(f"ip {' '.join(words)}: {done.stderr.strip()}; network namespaces need root")
-    return done.stdout
-
-
-@contextmanager
-def joined_namespaces() -> Iterator[tuple[Namespace, Namespace]]:
-    """Make two namespaces that are joined by their cards, while the block runs."""
-    mark = f"part{os.getpid()}"
-    head, worker = Namespace(f"{mark}-a", "card", HEAD), Namespace(f"{mark}-b", "card", WORKER)
-    made = []
-    try:
-        for one in (head, worker):
-            ip("netns", "add", one.name)
-            made.append(one)
-        pair = ("type", "veth", "peer", "name", worker.card, "netns", worker.name)
-        ip("link", "add", head.card, "netns", head.name, *pair)
-        for one in made:
-            ip("-n", one.name, "address", "add", f"{one.address}/24", "dev", one.card)
-            ip("-n", one.name, "link", "set", "lo", "up")
-            one.switch("up")
-        yield head, worker
-    finally:
-        for one in made:
-            one.end_processes()
-            ip("netns", "delete", one.name)
-
-
-class Nodes:
-    """The two Ray nodes.
-
-    Args:
-        head, worker: their namespaces.
-        folder: for Ray's session.
-    """
-
-    def __init__(self, head: Namespace, worker: Namespace, folder: Path) -> None:
-        self.head, self.worker, self._folder = head, worker, folder
-
-    def start(self, namespace: Namespace) -> None:
-        """Start a node."""
-        settings = ["--node-ip-address", namespace.address, "--num-cpus", CPUS, "--disable-usage-stats"]
-        settings += ["--object-store-memory", NODE_STORE_BYTES, "--block"]
-        if namespace is self.head:
-            settings += ["--head", "--port", ADDRESS.rpartition(":")[2], "--temp-dir", self._folder]
-            settings += ["--include-dashboard", "false"]
-        else:
-            settings += ["--address", ADDRESS]
-        ray = Path(sys.executable).parent / "ray"
-        with (self._folder.parent / f"{namespace.name}.log").open("ab") as written:
-            subprocess.Popen(
-                namespace.words([ray, "start", *settings]),
-                stdout=written,
-                stderr=written,
-                start_new_session=True,
-            )
-
-    def alive(self) -> int:
-        """Return how many nodes the cluster has; 0 while it does not answer."""
-        words = self.head.words([sys.executable, "-c", ALIVE])
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        said = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("alive ")]
-        return int(said[0]) if said else 0
-
-    def wait_for(self, count: int, seconds: float) -> None:
-        """Wait until the cluster has so many nodes.
-
-        Raises:
-            RuntimeError: it has not in time.
-        """
-        end = time.monotonic() + seconds
-        while (found := self.alive()) != count:
-            if time.monotonic() > end:
-                raise RuntimeError(f"{found} nodes after {seconds:.0f} s, not {count}")
-            time.sleep(1)
-
-    def mend(self) -> None:
-        """Bring a node that was cut off back: its card, and a new raylet in the place of the lost one."""
-        self.wait_for(1, SETTLE_S)
-        self.worker.end_processes()
-        self.worker.switch("up")
-        self.start(self.worker)
-        self.wait_for(2, START_S)
 
 
 class Outcome(NamedTuple):
@@ -246,17 +110,6 @@ def parts_in(folder: Path) -> list[Path]:
     return [part for name in WRITTEN for part in (folder / name).rglob("part-*.parquet")]
 
 
-def failure_of(ended: Ended) -> str:
-    """Return what a command that failed wrote, and whether it was killed at its limit; else ""."""
-    late = f"killed after {LIMIT_S:.0f} s; " if ended.killed else ""
-    return f"{late}{ended.output or ended.status}" if ended.status else ""
-
-
-def workers_among(titles: Iterable[str]) -> int:
-    """Return how many processes are actors or tasks, by what they call themselves."""
-    return sum(title.startswith("ray::") and not title.startswith(NOT_AT_WORK) for title in titles)
-
-
 def run(job: Job, nodes: Nodes, folder: Path, due: dict[str, str], log: Log, cut: bool) -> Outcome:
     """Run a job on both nodes; ``cut`` takes the second one's card down on the way."""
     job.prepare(folder)
@@ -268,16 +121,13 @@ def run(job: Job, nodes: Nodes, folder: Path, due: dict[str, str], log: Log, cut
             if len(parts_in(folder)) >= KILLED_AT * job.parts:
                 if cut:
                     nodes.worker.switch("down")
-                at_work = workers_among(title for _, title in nodes.worker.processes())
+                at_work = nodes.worker.workers()
                 return
 
     watcher = threading.Thread(target=follow)
     watcher.start()
-    running, started = Running(job.name, log), time.monotonic()
-    limit = threading.Timer(LIMIT_S, running.strike)
-    limit.start()
-    ended, _ = running.run(nodes.head.words(seedset(*job.words(folder))))
-    limit.cancel()
+    started = time.monotonic()
+    failed = bounded(job.name, nodes.head.words(seedset(*job.words(folder))), log)
     seconds = time.monotonic() - started
     over.set()
     watcher.join()
@@ -285,59 +135,85 @@ def run(job: Job, nodes: Nodes, folder: Path, due: dict[str, str], log: Log, cut
     differ = sum(found.get(name) != due.get(name) for name in found.keys() | due.keys())
     what = f"{job.name}, {'a node is cut off' if cut else 'both nodes'}"
     parts = sum(name.endswith(".parquet") for name in found)
-    return Outcome(what, seconds, parts, differ, at_work, failure_of(ended))
+    return Outcome(what, seconds, parts, differ, at_work, failed)
 
 
-def jobs_of(folder: Path, bundle: Any, mentions: int, queries: int, parts: int, method: str) -> list[Job]:
-    """Make what the jobs work on."""
+def preprocessing(folder: Path, mentions: int) -> Job:
+    """Import a corpus that is made up; return the job that preprocesses it."""
     write_corpus(folder / "corpus", mentions)
     source = folder / "imported"
     once("import", "--source", folder / "corpus", "--format", "parquet", "--workspace", source)
-    table = write_table(bundle, folder, queries, parts, method)
-    preprocess = ["preprocess", "--max-sentences", SENTENCES_PER_ENTITY, "--workspace"]
+    words = ["preprocess", "--max-sentences", SENTENCES_PER_ENTITY, "--workspace"]
     n_parts = len(list((source / "corpus" / "mentions").glob("*.parquet")))
-    return [
-        Job("preprocess", lambda own: [*preprocess, own], lambda own: shutil.copytree(source, own), n_parts),
-        Job("expand", lambda own: [*table.words, "--output", own / "output"], Path.mkdir, parts),
-    ]
+    return Job("preprocess", lambda own: [*words, own], lambda own: shutil.copytree(source, own), n_parts)
+
+
+def expansion(folder: Path, bundle: Any, queries: int, parts: int, method: str) -> Job:
+    """Write a table; return the job that expands it."""
+    table = write_table(bundle, folder, queries, parts, method)
+    return Job("expand", lambda own: [*table.words, "--output", own / "output"], Path.mkdir, parts)
+
+
+def outcomes_of(job: Job, nodes: Nodes, folder: Path, log: Log, times: int) -> list[Outcome]:
+    """Run a job in one process, on both nodes, and as often as is asked while one of them is cut off."""
+    alone = folder / f"{job.name}-alone"
+    job.prepare(alone)
+    once(*job.words(alone), "--workers", 1)
+    due = written_by(alone)
+    outcomes = [run(job, nodes, folder / f"{job.name}-both", due, log, cut=False)]
+    for turn in range(times):
+        outcomes.append(run(job, nodes, folder / f"{job.name}-cut-{turn}", due, log, cut=True))
+        nodes.mend()
+    return outcomes
+
+
+def asked_for(what: str) -> list[str]:
+    """Return the names of a list with commas.
+
+    Raises:
+        UserError: one is unknown.
+    """
+    names = [name.strip() for name in what.split(",")]
+    if unknown := [name for name in names if name not in WHAT]:
+        raise UserError(f"--what {what}: {unknown[0]!r} is none of {', '.join(WHAT)}")
+    return names
 
 
 def main(
+    what: Annotated[str, typer.Option(help="Of " + ", ".join(WHAT) + ".")] = ",".join(WHAT),
     workspace: Annotated[Path | None, typer.Option(help="A real bundle's; default: a made-up one.")] = None,
     mentions: Annotated[
         int, typer.Option(min=5 * PART_ROWS, help="Sentences that are preprocessed.")
     ] = 200_000,
     queries: Annotated[int, typer.Option(min=40, help="Queries of the table.")] = 20_000,
     parts: Annotated[int, typer.Option(min=10, help="Parts of the table's output.")] = 40,
-    method: Annotated[str, typer.Option(help="Method of the expansion.")] = "retexpan",
+    method: Annotated[str, typer.Option(help="Method of the expansion, and of requests.")] = "retexpan",
+    times: Annotated[int, typer.Option(min=1, help="Cuts under each of the batch jobs.")] = 1,
 ) -> None:
-    """Cut a node off while a corpus is preprocessed and a table is expanded."""
-    node_environment()
-    os.environ |= {f"RAY_health_check_{name}": str(value) for name, value in HEALTH_CHECK.items()}
-    outcomes: list[Outcome] = []
+    """Cut a node off while a corpus is preprocessed, a table expanded, requests answered, a model trained."""
+    wanted = asked_for(what)
+    cluster_environment()
     with (
         tempfile.TemporaryDirectory(prefix="partition-") as name,
         input_of(workspace) as bundle,
         joined_namespaces() as (head, worker),
         Log(Path(name) / "events.jsonl") as log,
     ):
-        folder = Path(name)
-        jobs = jobs_of(folder, bundle, mentions, queries, parts, method)
+        folder, outcomes = Path(name), list[Outcome]()
         nodes = Nodes(head, worker, folder / "ray")
-        for one in (head, worker):
-            nodes.start(one)
-            nodes.wait_for(1 if one is head else 2, START_S)
-        for job in jobs:
-            alone = folder / f"{job.name}-alone"
-            job.prepare(alone)
-            once(*job.words(alone), "--workers", 1)
-            due = written_by(alone)
-            os.environ["RAY_ADDRESS"] = ADDRESS
-            outcomes.append(run(job, nodes, folder / f"{job.name}-both", due, log, cut=False))
-            outcomes.append(run(job, nodes, folder / f"{job.name}-cut", due, log, cut=True))
-            nodes.mend()
-            del os.environ["RAY_ADDRESS"]
-    show(outcomes)
+        nodes.start_both()
+        os.environ["RAY_ADDRESS"] = ADDRESS
+        if "preprocess" in wanted:
+            outcomes += outcomes_of(preprocessing(folder, mentions), nodes, folder, log, times)
+        if "batch" in wanted:
+            job = expansion(folder, bundle, queries, parts, method)
+            outcomes += outcomes_of(job, nodes, folder, log, times)
+        if outcomes:
+            show(outcomes)
+        if "serve" in wanted:
+            serve_cut(bundle, method, nodes, folder, log)
+        if "train" in wanted:
+            train_cut(nodes, folder, log)
 
 
 def show(outcomes: Sequence[Outcome]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,13 +23,19 @@ OPTIONS = (
 
 
 @contextmanager
-def service(workspace: Path, methods: Sequence[str], output: Path) -> Iterator[str]:
+def service(
+    workspace: Path,
+    methods: Sequence[str],
+    output: Path,
+    within: Callable[[Sequence[str]], Sequence[str]] = lambda words: words,
+) -> Iterator[str]:
     """Serve while the block runs; yields the address.
 
     Args:
         workspace: its folder.
         methods: that are served.
         output: file of what the command writes.
+        within: makes of a command one that runs where it is to run, such as in a network namespace.
 
     Raises:
         UserError: it does not come up, or ended meanwhile; with what it wrote.
@@ -39,7 +45,9 @@ def service(workspace: Path, methods: Sequence[str], output: Path) -> Iterator[s
         "serve", "--workspace", workspace, "--port", port, "--methods", ",".join(methods), *OPTIONS
     )
     with output.open("wb") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            within(words), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             wait_for_words(process, "serving at", output, READY_S)
             yield f"http://127.0.0.1:{port}"

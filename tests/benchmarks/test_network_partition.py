@@ -8,17 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import network_partition
-from benchmarks.network_partition import (
-    Namespace,
-    Outcome,
-    ip,
-    joined_namespaces,
-    parts_in,
-    show,
-    workers_among,
-    written_by,
-)
+from benchmarks import network_nodes
+from benchmarks.cut_serving import served
+from benchmarks.cut_training import Trained, as_undisturbed
+from benchmarks.network_nodes import Namespace, ip, joined_namespaces, workers_among
+from benchmarks.network_partition import Outcome, asked_for, parts_in, show, written_by
+from cluster.crashing.events import Answered
 from engine.errors import UserError
 
 GOOD = [Outcome("a", 10.0, 9, 0, 2), Outcome("b", 20.0, 9, 0, 3)]
@@ -77,7 +72,7 @@ def test_the_namespaces_go_whatever_fails_and_the_refusal_is_said(monkeypatch: p
             words, int(refused), "", "Operation not permitted" if refused else ""
         )
 
-    monkeypatch.setattr(network_partition.subprocess, "run", run)
+    monkeypatch.setattr(network_nodes.subprocess, "run", run)
     refusal = r"ip link add .*: Operation not permitted; .* need root"
     with pytest.raises(UserError, match=refusal), joined_namespaces():
         pass
@@ -89,3 +84,46 @@ def test_without_the_command_the_package_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UserError, match="install iproute2"):
         ip("netns", "list")
+
+
+def test_what_is_cut_is_chosen_by_name() -> None:
+    assert asked_for("serve, batch") == ["serve", "batch"]
+    with pytest.raises(UserError, match="'trian' is none of preprocess, batch, serve, train"):
+        asked_for("batch,trian")
+
+
+def answered(sent: float, at: float, score: float | None, tries: int = 1) -> Answered:
+    body = None if score is None else {"results": [{"id": 3, "score": score}]}
+    return Answered(at, sent, "q", "m", 1, body, tries)
+
+
+def test_requests_are_lost_wrong_or_late() -> None:
+    answers = [
+        answered(0.0, 1.0, 0.5),
+        answered(1.0, 1.5, 0.25),
+        answered(1.5, 31.5, 0.5, tries=2),
+        answered(2.0, 122.0, None, tries=9),
+    ]
+    found = served("then", answers, {"q": [(3, 0.5)]})
+    assert (found.sent, found.lost, found.wrong, found.again, found.late) == (4, 1, 1, 2, 2)
+    assert (found.longest_s, found.gap_s) == (120.0, 30.0)
+    assert served("never", [], {}).sent == 0
+
+
+DUE = Trained("undisturbed", 60.0, 0.5, 100)
+
+
+@pytest.mark.parametrize(
+    ("cut", "holds"),
+    [
+        (Trained("cut", 90.0, 0.5001, 100, 40, 40, 2), True),
+        (Trained("cut", 90.0, 0.51, 100, 40, 40, 2), False),
+        (Trained("cut", 90.0, 0.5, 99, 40, 40, 2), False),
+        (Trained("cut", 90.0, 0.5, 100, 0, 40, 2), False),
+        (Trained("cut", 90.0, 0.5, 100, 40, 40, 0), False),
+        (Trained("cut", 90.0, 0.5, 100, 0, None, 2), False),
+        (Trained("cut", 90.0, kept=40, at_work=2, failed="died"), False),
+    ],
+)
+def test_a_training_holds_where_it_goes_on_and_ends_as_another(cut: Trained, holds: bool) -> None:
+    assert as_undisturbed(cut, DUE) is holds
