@@ -29,6 +29,23 @@ def in_whole_ones(given: float | None) -> float | None:
     return given
 
 
+def check_group_gpus(gpu: float | None, processes: int) -> None:
+    """Check that the GPUs of an actor are one for each process that its language model is split over.
+
+    Args:
+        gpu: of the actor; None: as many as that takes.
+        processes: of a model; 1: it is not split.
+
+    Raises:
+        ValueError: they are others, and more than 0.
+    """
+    if processes > 1 and gpu not in (None, 0, processes):
+        raise ValueError(
+            f"{gpu:g} GPUs for a language model that is split over {processes} processes: each has one of "
+            f"its own, so give {processes}, 0 for none, or leave it out"
+        )
+
+
 @dataclass(frozen=True)
 class Node:
     """The cores, GPUs and bytes of memory of a living node; of memory 0: not known."""

@@ -12,11 +12,11 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from cluster.capacity import in_whole_ones
+from cluster.capacity import check_group_gpus, in_whole_ones
 from cluster.commandline import command
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import CommandSettings, declared
@@ -27,6 +27,7 @@ from engine.queries.formats import iter_queries, none_usable
 from engine.queries.results import ExpansionFolder, PartCounts, RunDescription
 from engine.query import no_answer
 from engine.stages.base import Pipeline
+from engine.stages.split_models import check_split_model
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
@@ -53,6 +54,7 @@ EXAMPLES = """
   seedset expand --workspace s3://b/w --queries s3://b/asked --columns id=request,positive=wanted \\
       --method default
   seedset expand --workspace work --queries q.jsonl --method retexpan --set SegmentRerank.length=8
+  seedset expand --workspace s3://b/w --queries q.parquet --method genexpan --tensor-parallel 4
 """
 
 
@@ -87,6 +89,13 @@ class ExpandSettings(CommandSettings):
         description="Reserve this share of a GPU, or so many whole ones, for each actor with a language "
         "model.  [default: one, or the share that all have, where the cluster has GPUs]",
     )
+    tensor_parallel: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Split a language model over this many processes of a node, each with a GPU of its own "
+        "where GPUs are reserved.",
+    )
     batch_size: int = Field(default=64, ge=1, description="Give a stage this many queries at once.")
     part_size: int | None = Field(
         default=None, ge=1, description="Write this many queries a part of the output.  [default: up to 1024]"
@@ -99,6 +108,11 @@ class ExpandSettings(CommandSettings):
 
     _whole_gpus = field_validator("gpu")(in_whole_ones)
 
+    @model_validator(mode="after")
+    def _gpu_for_each_process(self) -> Self:
+        check_group_gpus(self.gpu, self.tensor_parallel)
+        return self
+
 
 @command(EXAMPLES, actions=[LIST_METHODS])
 def main(settings: ExpandSettings) -> None:
@@ -109,6 +123,7 @@ def main(settings: ExpandSettings) -> None:
     with TemporaryDirectory(prefix="seedset-expand-") as folder:
         spool = QuerySpool(Path(folder), settings.batch_size, settings.part_size or 0)
         _read(settings, spool, router)
+        check_split_model(opened, router.chain.stages, settings.tensor_parallel)
         wanted = RunDescription(
             method=settings.method,
             pipeline=str(pipeline),
@@ -124,10 +139,10 @@ def main(settings: ExpandSettings) -> None:
         )
         run = target.begin(wanted, settings.overwrite)
         source = BundleRef(workspace.root.uri, opened.id)
-        job = BatchExpansion(router.chain, source, target.folder.uri, settings.batch_size)
-        made = expand(
-            job, spool, run, target, StagePools(Wish(settings.workers, settings.gpu, model_bytes(opened)))
-        )
+        processes = settings.tensor_parallel
+        job = BatchExpansion(router.chain, source, target.folder.uri, settings.batch_size, processes)
+        wish = Wish(settings.workers, settings.gpu, model_bytes(opened), processes)
+        made = expand(job, spool, run, target, StagePools(wish))
         manifest = target.finish(run, spool.refusals())
     console.say(f"expansions: {target.folder.uri}")
     for used in router.used.values():

@@ -32,6 +32,7 @@ EXAMPLES = """
   seedset serve --workspace demo-workspace/workspace
   seedset serve --workspace s3://bucket/prefix --port 8080 --replicas 4
   seedset serve --workspace work --per-stage --gpu 0.5 --set max_wait_s=2
+  seedset serve --workspace work --per-stage --tensor-parallel 2
   seedset serve --workspace work --methods retexpan,my_module:PIPELINE --set SegmentRerank.length=8
   seedset serve --workspace work --settings serve-settings.yaml
   seedset serve --workspace work --print-config > serve.yaml
@@ -45,6 +46,7 @@ SERVE_HEADINGS = {
         "replicas",
         "num_cpus",
         "gpu",
+        "tensor_parallel",
         "index_shards",
         "ingress_replicas",
         "batch_wait_ms",

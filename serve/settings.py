@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from cluster.capacity import in_whole_ones
+from cluster.capacity import check_group_gpus, in_whole_ones
 from cluster.methods import Changes, MethodSettings
 from cluster.options import Secret, declared
 from engine.query import MAX_TOP_K
@@ -160,6 +160,13 @@ class ServeSettings(BaseModel):
         ge=0,
         description="Reserve this share of a GPU, or so many whole ones, for each replica with a language "
         "model.  [default: one, or the share that all replicas have, where the cluster has GPUs]",
+    )
+    tensor_parallel: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Split a language model over this many processes of a node, each with a GPU of its own "
+        "where GPUs are reserved.",
     )
     stages: dict[str, StageSettings] = Field(
         default={},
@@ -317,6 +324,11 @@ class ServeSettings(BaseModel):
     @classmethod
     def _rename_settings(cls, given: Any) -> Any:
         return with_current_names("serve settings", given, RENAMED_SETTINGS)
+
+    @model_validator(mode="after")
+    def _gpu_for_each_process(self) -> Self:
+        check_group_gpus(self.gpu, self.tensor_parallel)
+        return self
 
     @field_validator("stages", mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from engine.generation.forward_check import check_forward
 from engine.generation.likelihood import Likelihood
 from engine.generation.model import LanguageModel
 from engine.generation.trie import Trie
-from engine.models.device import worker_device
+from engine.models.device import processes_of_a_model, worker_device
 from engine.storage.bundle import Bundle
 
 
@@ -39,7 +39,7 @@ def open_artifacts(bundle: Bundle) -> Artifacts:
 
 
 def _read(bundle: Bundle, folder: Path) -> Artifacts:
-    model = LanguageModel.load(folder, *_device_and_dtype())
+    model = LanguageModel.load(folder, *_device_and_dtype(), processes_of_a_model())
     check_forward(model, f"language model {folder}")
     names = bundle.vocabulary.names
     description = open_catalogue(bundle).description

@@ -190,10 +190,12 @@ class ModelGroup:
             number = next(self._numbers)
             self._tell(Load(number, named.path, dtype))
             channel = dist.new_group()
-            model = load_part(named, AutoModelForCausalLM, dtype, self.processes)
-            for follower in self._followers:
-                if reason := pickle.load(follower.stdout):
-                    raise UserError(f"{named.label}: another process of its group: {reason}")
+            try:
+                model = load_part(named, AutoModelForCausalLM, dtype, self.processes)
+            finally:
+                reasons = [pickle.load(follower.stdout) for follower in self._followers]
+            if told := [reason for reason in reasons if reason]:
+                raise UserError(f"{named.label}: another process of its group: {told[0]}")
         self._lead(number, body_of(model), channel)
         weakref.finalize(model, self._models_dropped.append, number)
         return model, functools.partial(self._new_cache, model.config)
@@ -275,6 +277,7 @@ def _started(meeting: Rendezvous) -> Any:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
+        start_new_session=True,  # who interrupts a command interrupts its leader, which ends the others
     )
     assert follower.stdin is not None
     follower.stdin.write(pickle.dumps(tuple(meeting)))

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 _gpu_granted = True
 _threads: int | None = None
+_split = {"processes": 1}
 
 
 def grant(gpu: bool = True, threads: int | None = None) -> None:
@@ -20,6 +21,16 @@ def grant(gpu: bool = True, threads: int | None = None) -> None:
     """
     global _gpu_granted, _threads
     _gpu_granted, _threads = gpu, threads
+
+
+def split_models(processes: int) -> None:
+    """Set over how many processes this one splits a language model, before it is opened; 1: over none."""
+    _split["processes"] = processes
+
+
+def processes_of_a_model() -> int:
+    """Return over how many processes a language model is split."""
+    return _split["processes"]
 
 
 def worker_device(gpu: bool = True, cores: float | None = None) -> torch.device:

@@ -30,11 +30,13 @@ class Wish:
         gpu: share of a GPU, or whole GPUs, of an actor with a language model; None: a whole one, or the share
             with which every pool has an actor, where the cluster has GPUs.
         model_bytes: what a language model takes in memory.
+        tensor_parallel: processes of an actor over which its language model is split, each with a GPU.
     """
 
     workers: int | None = None
     gpu: float | None = None
     model_bytes: int = 0
+    tensor_parallel: int = 1
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,10 @@ def pools_of(chain: Chain, nodes: Sequence[Node], wish: Wish, parts: int) -> lis
     stages = [[chain.stages[place] for place in places] for places in chain.pools]
     with_model = [any(stage.language_model for stage in some) for some in stages]
     share = _gpu_share(nodes, wish, sum(with_model))
-    cpus = [max(stage.num_cpus for stage in some) for some in stages]
+    cpus = [
+        max(stage.num_cpus for stage in some) * (wish.tensor_parallel if model else 1)
+        for some, model in zip(stages, with_model, strict=True)
+    ]
     gpus = [
         max(share if model else 0.0, *(stage.num_gpus for stage in some))
         for some, model in zip(stages, with_model, strict=True)
@@ -83,8 +88,11 @@ def pools_of(chain: Chain, nodes: Sequence[Node], wish: Wish, parts: int) -> lis
     for place, (model, each) in enumerate(zip(with_model, gpus, strict=True)):
         if each:
             actors[place] = _actors_on_gpus(nodes, wish, workers, each, max(1, sum(map(bool, gpus))))
-        elif model and wish.model_bytes and not wish.workers:
-            actors[place] = _actors_in_memory(nodes, wish.model_bytes * sum(with_model), workers)
+        elif model and not wish.workers:
+            actors[place] = max(1, workers // wish.tensor_parallel)
+            if wish.model_bytes:
+                needed = wish.model_bytes * sum(with_model)
+                actors[place] = _actors_in_memory(nodes, needed, actors[place])
     scale = cpu_scale(list(zip(cpus, actors, strict=True)), nodes)
     found = zip(chain.pools, actors, cpus, gpus, strict=True)
     return [Pool(places, n, each * scale, own) for places, n, each, own in found]
@@ -99,6 +107,13 @@ def _gpu_share(nodes: Sequence[Node], wish: Wish, pools: int) -> float:
     there = sum(node.gpus for node in nodes)
     if not pools or wish.gpu == 0 or (wish.gpu is None and there < 1):
         return 0
+    if wish.tensor_parallel > 1:
+        if not room(nodes, 0, wish.tensor_parallel):
+            raise UserError(
+                f"--tensor-parallel {wish.tensor_parallel}: no node has a GPU for each process "
+                f"({describe(nodes)}); give fewer, or --gpu 0 to compute on the cores"
+            )
+        return wish.tensor_parallel
     if wish.gpu is None:
         return 1 if there >= pools else 1 / math.ceil(pools / there)
     if not room(nodes, 0, wish.gpu):
@@ -113,15 +128,18 @@ def _actors_on_gpus(nodes: Sequence[Node], wish: Wish, workers: int, each: float
         UserError: none fits, or fewer than --workers asks for.
     """
     most = room(nodes, 0, each)
+    option, smaller = f"--gpu {each:g}", "a smaller share"
+    if wish.tensor_parallel > 1:
+        option, smaller = f"--tensor-parallel {wish.tensor_parallel}", "a smaller number"
     if most < pools:
         raise UserError(
-            f"--gpu {each:g}: {pools} pools of actors need that each, and {most} fit on this cluster "
-            f"({describe(nodes)}); give a smaller share"
+            f"{option}: {pools} pools of actors need so many GPUs each, and {most} fit on this cluster "
+            f"({describe(nodes)}); give {smaller}"
         )
     if wish.workers and most // pools < workers:
         raise UserError(
             f"--workers {wish.workers}: each needs {each:g} GPU, and {most // pools} fit on this cluster "
-            f"({describe(nodes)}); take fewer, or a smaller share by --gpu"
+            f"({describe(nodes)}); take fewer, or {smaller} by {option.split()[0]}"
         )
     return min(workers, most // pools)
 

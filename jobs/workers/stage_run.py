@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.answering.explanations import Explainer, Explanation
 from engine.answering.outcomes import answered
+from engine.models import device
 from engine.queries.formats import RefusedQuery
 from engine.queries.results import ExpansionFolder, PartCounts, Result, labels_of
 from engine.query import Deadline
@@ -41,12 +42,14 @@ class BatchExpansion:
         source: the bundle.
         output: address of an :class:`engine.queries.results.ExpansionFolder`.
         batch_size: queries that a stage takes at once.
+        tensor_parallel: processes over which a language model is split.
     """
 
     chain: Chain
     source: BundleRef
     output: str
     batch_size: int
+    tensor_parallel: int = 1
 
 
 class StageRun:
@@ -64,6 +67,7 @@ class StageRun:
     def __init__(self, job: BatchExpansion, places: Sequence[int], bundle: Bundle) -> None:
         self._chain, self._batch_size = job.chain, job.batch_size
         self._output = Store.open(job.output)
+        device.split_models(job.tensor_parallel)
         self._opened = {place: job.chain.stages[place].open(bundle) for place in places}
 
     def __call__(self, part: str, rows: list[Row]) -> list[Row]:

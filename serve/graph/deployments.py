@@ -103,6 +103,7 @@ class StageHost(Host):
         self._settings, self._spec, self._shards = settings, spec, shards
         self._overlay = None if overlay is None else StoreHandle(overlay, OVERLAY_STORE)
         device.grant(gpu=bool(spec.settings.num_gpus))
+        device.split_models(settings.tensor_parallel)
         self._bundles = BundleCache(self._open)
         self._loop = asyncio.get_running_loop()
         budget = spec.settings.batch_budget

@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from cluster.capacity import check_group_gpus
 from engine.answering.explanations import explain_stage, select_stage
 from engine.errors import BundleError, UserError
 from engine.methods import ABLATIONS, METHODS
@@ -20,6 +21,7 @@ from engine.stages.base import Pipeline, Stage, missing_requirements
 from engine.stages.encode_new_entities import EncodeNewEntities
 from engine.stages.options import change_methods
 from engine.stages.retrieve import Retrieve
+from engine.stages.split_models import check_split_model
 from engine.stages.type_mentions import TypeMentions
 from engine.storage.bundle import Bundle
 from serve.settings import ServeSettings, StageSettings
@@ -110,7 +112,8 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
     """Lay the methods' stages out on deployments: one (``fused``), or one for each stage.
 
     Raises:
-        UserError: settings for a deployment that there is not.
+        UserError: settings for a deployment that there is not; ``tensor_parallel`` without a language model,
+            or with one that cannot be split.
     """
     routes = {name: pipeline.stages for name, pipeline in methods.items()}
     routes |= {f"{name}{SELECTED}": (*stages, select_stage(bundle)) for name, stages in routes.items()}
@@ -125,6 +128,7 @@ def plan(bundle: Bundle, methods: Mapping[str, Pipeline], settings: ServeSetting
     extra = (encode_new,) if can_encode else ()
     routes |= {ENCODE: ()} if can_encode else {}
     stages = list(dict.fromkeys([*itertools.chain.from_iterable(routes.values()), *extra]))
+    check_split_model(bundle, stages, settings.tensor_parallel)
     ref_of = _stage_refs(stages, settings.fused)
     groups: dict[str, list[Stage]] = {}
     for stage, (name, _) in ref_of.items():
@@ -161,10 +165,20 @@ def _stage_refs(stages: Sequence[Stage], fused: bool) -> dict[Stage, StageRef]:
 
 
 def _deployment_spec(name: str, stages: Sequence[Stage], settings: ServeSettings) -> DeploymentSpec:
-    """Return a deployment's spec. A fused replica runs one stage at a time, so it gets the largest demand."""
+    """Return a deployment's spec. A fused replica runs one stage at a time, so it gets the largest demand.
+
+    A replica whose language model is split computes in as many processes.
+    """
     own = settings.of(name)
+    processes = settings.tensor_parallel if any(s.language_model for s in stages) else 1
+    if processes > 1:
+        try:
+            check_group_gpus(own.num_gpus, processes)
+        except ValueError as error:
+            raise UserError(f"stages.{name}.num_gpus: {error}") from None
+    cpus = max(s.num_cpus * (processes if s.language_model else 1) for s in stages)
     wanted = {
-        "num_cpus": own.num_cpus if own.num_cpus is not None else max(s.num_cpus for s in stages),
+        "num_cpus": own.num_cpus if own.num_cpus is not None else cpus,
         "num_gpus": own.num_gpus if own.num_gpus is not None else max(s.num_gpus for s in stages),
     }
     return DeploymentSpec(name, tuple(stages), own.model_copy(update=wanted))
@@ -210,6 +224,8 @@ def with_gpus(made: Plan, settings: ServeSettings, gpus: float) -> Plan:
     share = settings.gpu
     if share is None:
         share = 0 if gpus < 1 else 1 / math.ceil(replicas / gpus) if replicas > gpus else 1
+        if share and settings.tensor_parallel > 1:
+            share = settings.tensor_parallel
     if not wanting or not share:
         return made
     own = {

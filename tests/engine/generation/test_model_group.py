@@ -19,8 +19,14 @@ from engine.generation.likelihood import Likelihood
 from engine.generation.model import LanguageModel
 from engine.generation.model_group import ModelGroup
 from engine.generation.trie import Trie
-from tests.support.causal_families import tiny_causal_model
-from tests.support.language_models import tiny_tokenizer
+from engine.methods import METHODS
+from engine.models import device
+from engine.query import Query
+from engine.stages.options import change_methods
+from engine.storage.bundle import Bundle
+from engine.storage.workspace import Workspace
+from tests.support.bundles import publish_vectors
+from tests.support.language_models import tiny_model
 
 NAMES = [
     *("France", "Spain", "San Marino", "San Jose", "San Jose City", "San Diego", "the river Rhine"),
@@ -34,7 +40,9 @@ Pair = tuple[LanguageModel, LanguageModel]
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("model")
-    write_model(folder)
+    made = tiny_model()
+    made.model.save_pretrained(folder)
+    made.tokenizer.save_pretrained(folder)
     threads = torch.get_num_threads()
     whole = LanguageModel.load(folder)
     yield whole, LanguageModel.load(folder, processes=2)
@@ -42,11 +50,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     assert group is not None
     group.close()
     torch.set_num_threads(threads)
-
-
-def write_model(folder: Path, kind: str = "llama") -> None:
-    tiny_causal_model(kind).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
 
 
 def test_a_search_finds_the_same_names(pair: Pair) -> None:
@@ -95,6 +98,25 @@ def test_caches_that_are_not_needed_any_more_are_told(pair: Pair) -> None:
     assert list(group._dropped) == [number]
     pair[1].prefill([[1]])
     assert number not in group._dropped
+
+
+def test_a_method_answers_as_with_the_whole_model(pair: Pair, tmp_path: Path) -> None:
+    workspace, vectors = Workspace.open(tmp_path), np.random.default_rng(0).normal(size=(len(NAMES), 8))
+    publish_vectors(workspace, NAMES, {"mask": vectors, "best": vectors}, model=pair[0])
+
+    def answered(processes: int) -> list[Any]:
+        device.split_models(processes)
+        try:
+            pipeline = change_methods({"": METHODS["genexpan"]}, {"Generate.max_rounds": 3})[""]
+            run = pipeline.open(Bundle.open(workspace))
+        finally:
+            device.split_models(1)
+        return [one.ranking for one in run([Query("q", (0, 1), (8,)), Query("r", (7, 11))])]
+
+    for own, other in zip(answered(1), answered(2), strict=True):
+        assert own.ids.tolist() == other.ids.tolist()
+        assert len(own) > 3
+        np.testing.assert_allclose(own.scores, other.scores, rtol=1e-4)
 
 
 def test_a_process_that_dies_ends_the_leader(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

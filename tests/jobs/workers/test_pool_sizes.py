@@ -91,6 +91,20 @@ def test_what_does_not_fit_is_refused_before_it_hangs(wish: Wish, reason: str) -
         pools_of(chain("genexpan"), [Node("a", 8)], Wish(gpu=1), 100)
 
 
+def test_an_actor_whose_model_is_split_has_a_gpu_for_each_process() -> None:
+    nodes = [Node("a", 16, 4), Node("b", 16, 1)]
+    found = pools_of(chain("default+lm-rerank"), nodes, Wish(tensor_parallel=2), 100)
+    assert [(pool.actors, pool.gpus) for pool in found] == [(32, 0), (2, 2), (32, 0)]
+    assert found[1].cpus == pytest.approx(2 * found[0].cpus)
+    on_cores = pools_of(chain("default+lm-rerank"), nodes, Wish(gpu=0, tensor_parallel=4), 100)
+    assert [(pool.actors, pool.gpus) for pool in on_cores] == [(32, 0), (8, 0), (32, 0)]
+    with pytest.raises(UserError, match="--tensor-parallel 8: no node has a GPU for each process"):
+        pools_of(chain("default+lm-rerank"), nodes, Wish(tensor_parallel=8), 100)
+    several = chain("genexpan", "genexpan+retexpan", "default+lm-rerank")
+    with pytest.raises(UserError, match=r"--tensor-parallel 4: 3 pools of actors .* give a smaller number"):
+        pools_of(several, nodes, Wish(tensor_parallel=4), 100)
+
+
 def test_models_that_memory_has_no_room_for_are_not_opened() -> None:
     nodes = [Node("a", 16, memory=64 * GB), Node("b", 16, memory=20 * GB)]
     model = Wish(model_bytes=28 * GB)

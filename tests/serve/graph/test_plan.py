@@ -26,6 +26,7 @@ from serve.operations.deploy_file import check_deploy_file, deploy_config, read_
 from serve.run import main
 from serve.settings import ServeSettings
 from tests.support.bundles import publish_vectors
+from tests.support.language_models import tiny_model
 
 
 def settings(**given: object) -> ServeSettings:
@@ -164,6 +165,35 @@ def test_a_deployments_own_gpus_go_before_the_applications(bundle: Bundle) -> No
     assert spec.settings.num_gpus == 0.5
     with pytest.raises(ValidationError, match="give a share of one GPU"):
         settings(gpu=1.5)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("gpus", "share"), [(0, 0), (1, 2), (8, 2)])
+def test_a_replica_whose_model_is_split_has_a_core_and_a_gpu_for_each_process(
+    tmp_path: Path, fused: bool, gpus: float, share: float
+) -> None:
+    split = publish_vectors(Workspace.open(tmp_path), ["a", "b"], {"mask": np.eye(2)}, model=tiny_model())
+    asked = settings(fused=fused, tensor_parallel=2)
+    made = with_gpus(plan(split, MODEL_METHODS, asked), asked, gpus)
+    reserved = {spec.name: (spec.settings.num_cpus, spec.settings.num_gpus) for spec in made.deployments}
+    assert reserved.pop("Pipeline" if fused else "LanguageModel") == (2, share)
+    assert {gpu for _, gpu in reserved.values()} <= {0}
+    assert all(cpus and cpus <= 1 for cpus, _ in reserved.values())
+
+
+def test_a_group_that_cannot_be_is_refused(tmp_path: Path, bundle: Bundle) -> None:
+    with pytest.raises(
+        ValidationError, match=r"0\.5 GPUs for a language model that is split over 2 processes"
+    ):
+        settings(gpu=0.5, tensor_parallel=2)
+    with pytest.raises(UserError, match="tensor_parallel 2: no stage of these methods holds"):
+        plan(bundle, METHODS_OF_TEST, settings(tensor_parallel=2))
+    split = publish_vectors(Workspace.open(tmp_path), ["a", "b"], {"mask": np.eye(2)}, model=tiny_model())
+    with pytest.raises(UserError, match=r"tensor_parallel 4: the model has 2 key-value heads"):
+        plan(split, MODEL_METHODS, settings(tensor_parallel=4))
+    own = settings(tensor_parallel=2, stages={"Pipeline": {"num_gpus": 1}})
+    with pytest.raises(UserError, match=r"stages\.Pipeline\.num_gpus: 1 GPUs for a language model"):
+        plan(split, MODEL_METHODS, own)
 
 
 def test_a_stage_may_be_given_by_its_former_name(caplog: pytest.LogCaptureFixture) -> None:
