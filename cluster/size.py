@@ -126,8 +126,24 @@ def _nodes(
 
 
 def _gpus(settings: SizeSettings, left: float) -> list[Line]:
-    if not settings.language_model_parameters or not settings.gpu_teraflops:
+    if not settings.language_model_parameters:
         return []
+    trained = _training_gpus(settings, left) if settings.gpu_teraflops else []
+    return [*trained, _serving_gpus(settings)]
+
+
+def _serving_gpus(settings: SizeSettings) -> Line:
+    """Return the GPUs of one node that a served model is split over; heads come in powers of two."""
+    parameters, room = settings.language_model_parameters, 0.8 * settings.gpu_memory_gib
+    return Line(
+        "GPUs of one node for each model in use (--tensor-parallel)",
+        f"{parameters:.3g} parameters x 2 bytes / {short(room)} GiB (a fifth is for caches), to a power of two",
+        2 ** max(0, math.ceil(math.log2(parameters * 2 / GIB / room))),
+        "GPUs",
+    )
+
+
+def _training_gpus(settings: SizeSettings, left: float) -> list[Line]:
     operations = lm_operations(settings)
     by_time = Line(
         "GPUs for the time",

@@ -104,7 +104,9 @@ def test_a_language_model_by_hand() -> None:
     assert by_name(needed, "language model in training") == pytest.approx(112e9 / 2**30)
     gpus = plan(with_model).gpus
     # 6 x 7e9 x 34e6 = 1.428e18 operations: 2 hours of one such GPU; 104 GiB in two times 64.
-    assert [line.value for line in gpus] == [1, 2, 2]
+    assert [line.value for line in gpus] == [1, 2, 2, 1]
+    (split,) = plan(settings(language_model_parameters=70e9)).gpus
+    assert split.value == 4  # 130 GiB in 64 each are three, and heads are shared out by powers of two
     on_cores = core_hours(settings(language_model_parameters=6.8e6))
     assert by_name(on_cores, "language model") == pytest.approx(34e6 / (6950 / 2) / 3600)
 
