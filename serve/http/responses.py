@@ -10,6 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from serve.settings import Right
+
 Code = Literal[
     "invalid_request",
     "unknown_entity",
@@ -376,6 +378,13 @@ class Healthy(Shape):
     tokens: str | SkipJsonSchema[None] = Field(
         default=None, description="if the file of tokens cannot be used as it is now"
     )
+
+
+class CallerShape(Shape):
+    """Who asks."""
+
+    name: str = Field(description="of the token; empty where the service wants none")
+    rights: Right = Field(description="what it may do; each right includes those before it")
 
 
 class Ready(Shape):

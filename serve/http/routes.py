@@ -52,6 +52,7 @@ from serve.http.responses import (
     Attributes,
     BatchAnswer,
     BundleShape,
+    CallerShape,
     Healthy,
     Methods,
     Ready,
@@ -276,6 +277,13 @@ def _add_state(app: FastAPI, service: Service, access: Access) -> None:
         stages = await service.readiness()
         ready = all(state == "ok" for state in stages.values())
         return await respond({"ready": ready, "stages": dict(stages)}, 200 if ready else 503)
+
+    @app.get("/v1/caller", response_model=None, responses=answers(CallerShape, "whose token it is"))
+    @needs("read")
+    async def caller(request: Request) -> Response:
+        """Say whose token the request has and what it may do; without tokens everybody may do all."""
+        trace: Trace = request.state.trace
+        return await respond({"name": trace.caller, "rights": trace.rights})
 
     metrics_text = {"text/plain": {"schema": {"type": "string"}}}
 

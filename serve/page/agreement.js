@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { announce, bdi, byId, count, make } from "./dom.js";
+import { limit, may } from "./rights.js";
 import { rowKeys, turnTo } from "./rows.js";
 
 const LISTED = 200; // disagreements, and entities to judge
@@ -80,7 +81,7 @@ export class Agreement {
     const button = (positive) => {
       const [side, sign, word] = positive ? ["positive", "+", "Accept"] : ["negative", "−", "Reject"];
       const judge = () => this.#judge(list, name, positive);
-      return make("button", { type: "button", class: `side ${side}`, "aria-label": `${word} ${name}`, onclick: judge }, sign);
+      return limit(make("button", { type: "button", class: `side ${side}`, "aria-label": `${word} ${name}`, onclick: judge }, sign), "curate");
     };
     const row = make("li", { tabIndex: -1 }, make("span", { class: "judge" }, button(true), button(false)), make("div", {}, bdi(name, { class: "name" }), ...more));
     row.dataset.name = name;
@@ -92,6 +93,7 @@ export class Agreement {
     byId("error-agreement").textContent = "";
     const place = [...list.children].findIndex((row) => row.dataset.name === name);
     try {
+      if (!may("curate")) throw new Error("Your token may only read.");
       if (!this.who()) throw new Error("Say who you are first: judgements without a name cannot be compared.");
       await this.set.judgeAnew(name, positive);
     } catch (error) {

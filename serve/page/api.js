@@ -43,11 +43,17 @@ export function problemOfToken(token) {
   return `Its character ${place + 1} is one that no token holds (U+${code}), perhaps an invisible one. Copy it again.`;
 }
 
+let changed = () => {};
+
+/** Say what is done when another token is used, or the one that is has not the rights that it was thought to have. */
+export function onRightsChanged(done) {
+  changed = done;
+}
+
 /** Say how a token is asked for: `given(wrong)` resolves to a token, or to null if there is none. */
 export function onUnauthorized(given) {
   ask = given;
 }
-
 
 async function call(path, { body, signal, method = body === undefined ? "GET" : "POST" } = {}) {
   for (;;) {
@@ -62,6 +68,7 @@ async function call(path, { body, signal, method = body === undefined ? "GET" : 
       signal,
     });
     if (response.ok) return response;
+    if (response.status === 403) changed();
     if (response.status !== 401 || !(await renewed(token))) throw await errorOf(response);
   }
 }
@@ -82,6 +89,7 @@ async function renewed(used) {
     const token = await asking;
     if (token === null) return false;
     storeToken(token);
+    changed();
   }
   return true;
 }
@@ -108,6 +116,7 @@ export const entity = (name, signal) => get(`v1/entities/${encodeURIComponent(na
 export const attributes = async () => (await get("v1/attributes")).attributes;
 export const methods = () => get("v1/methods");
 export const bundle = () => get("v1/bundle");
+export const caller = () => get("v1/caller");
 
 /** The entity of each name, or what is like it, in order. */
 export async function lookUp(names, signal, fields = []) {

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { announce, bdi, byId, count, make } from "./dom.js";
 import { save, setToCsv } from "./export.js";
+import { callerName, limit, may } from "./rights.js";
 import { NamedSet } from "./sets.js";
 
 const CURATOR = "seedset.curator";
@@ -11,8 +12,9 @@ const NAMED = 5; // entities of an event that are named
 
 let curator = "";
 
-/** Who works here, as they said last. */
+/** Who works here: whose token it is, or as they said last. */
 export function storedCurator() {
+  if (callerName()) return callerName();
   try {
     curator = localStorage.getItem(CURATOR) ?? curator;
   } catch {} // storage is closed to the page
@@ -61,12 +63,12 @@ export class Curation {
 
   /** What can be undone and done again; null: that is the page's own business. */
   steps() {
-    return this.set.isOpen ? this.set.about : null;
+    return this.set.isWritten ? this.set.about : null;
   }
 
   /** Undo, or do again, on the server; false if no set is open. */
   step(again) {
-    if (!this.set.isOpen) return false;
+    if (!this.set.isWritten) return false;
     const { accepted, rejected } = this.set.about.counts;
     this.set.step(again).then(
       (done) => done && announce(`${again ? "Done again" : "Undone"}; ${accepted + rejected} were judged`),
@@ -79,10 +81,11 @@ export class Curation {
     const about = this.set.about;
     byId("set-name").replaceChildren(about ? bdi(about.name) : "Not kept yet: only the address of this page holds it.");
     byId("set-name").classList.toggle("kept", Boolean(about));
-    for (const id of ["set-history", "set-agreement", "set-close", "why-field"]) byId(id).hidden = !about;
+    for (const id of ["set-history", "set-agreement", "set-close"]) byId(id).hidden = !about;
+    byId("why-field").hidden = !this.set.isWritten;
     byId("set-keep").hidden = Boolean(about);
     const { accepted, rejected } = about?.counts ?? {};
-    const saved = this.set.pending ? "writing …" : "all is kept";
+    const saved = !may("curate") ? "what you judge here is not kept" : this.set.pending ? "writing …" : "all is kept";
     byId("set-state").textContent = about
       ? `${accepted} accepted, ${rejected} rejected; version ${about.version}, ${saved}`
       : "";
@@ -91,6 +94,10 @@ export class Curation {
   /** Ask for a name, and keep what is here under it. */
   keep() {
     if (this.set.isOpen) return;
+    if (!may("curate")) {
+      byId("set-keep").click(); // which says why not
+      return;
+    }
     const names = this.state.seeds.filter((seed) => seed.positive).map((seed) => seed.name);
     const like = names.length ? `Like ${names.slice(0, SUGGESTED).join(", ")}` : "";
     byId("keep-name").value = like.slice(0, 200);
@@ -210,7 +217,7 @@ export class Curation {
       { value: event.version, class: event.undone ? "undone" : null },
       make("p", {}, by(event.by), ` ${inWords(event.change)}`),
       make("p", { class: "hint" }, time(event.at), event.note ? ": " : "", bdi(event.note), event.undone ? " (undone)" : ""),
-      can ? make("button", { type: "button", class: "quiet", "aria-label": `Undo change ${event.version}`, onclick: undo }, "Undo") : null,
+      can ? limit(make("button", { type: "button", class: "quiet", "aria-label": `Undo change ${event.version}`, onclick: undo }, "Undo"), "curate") : null,
     );
   }
 

@@ -15,6 +15,7 @@ import { EntityMap } from "./map.js";
 import { Options } from "./options.js";
 import { Progress } from "./progress.js";
 import { Results } from "./results.js";
+import * as rights from "./rights.js";
 import { Search } from "./search.js";
 import { SeedLists } from "./seeds.js";
 import { Shared } from "./shared.js";
@@ -310,7 +311,7 @@ function onKey(event) {
 
 async function load() {
   try {
-    const [about] = await Promise.all([api.bundle(), options.load()]);
+    const [about] = await Promise.all([api.bundle(), options.load(), rights.load()]);
     showBundle(about);
   } catch (error) {
     showError(error, {}, { ...page, retry: start });
@@ -357,6 +358,12 @@ async function reopen(id) {
 const page = { state, options, lists, retry: expand };
 
 api.onUnauthorized(askToken);
+api.onRightsChanged(() =>
+  rights.load().then(() => {
+    curation.show();
+    lists.show();
+  }, () => {}),
+);
 byId("query").addEventListener("submit", (event) => {
   event.preventDefault();
   expand();

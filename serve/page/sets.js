@@ -1,6 +1,7 @@
 // A named set on the server: what is judged here is written there, event by event, and what others judged comes.
 
 import * as api from "./api.js";
+import { may } from "./rights.js";
 
 const JUDGED = 1000; // names of one event
 
@@ -52,6 +53,11 @@ export class NamedSet {
 
   get isOpen() {
     return this.about !== null;
+  }
+
+  /** Whether what is judged here is written: who may only read looks at a set, and judges on the page alone. */
+  get isWritten() {
+    return this.isOpen && may("curate");
   }
 
   /** Make a set of what is judged now, and open it. */
@@ -109,7 +115,7 @@ export class NamedSet {
 
   /** Keep what is asked, if it is another question. */
   async keepQuestion(question) {
-    if (!this.isOpen || JSON.stringify(question) === JSON.stringify(this.about.question)) return;
+    if (!this.isWritten || JSON.stringify(question) === JSON.stringify(this.about.question)) return;
     this.about.question = question;
     await this.#enqueue(() => this.#write({ kind: "ask", question }));
   }
@@ -146,7 +152,7 @@ export class NamedSet {
   }
 
   #changed() {
-    if (!this.isOpen || isEmpty(this.#unsaved())) return;
+    if (!this.isWritten || isEmpty(this.#unsaved())) return;
     this.#enqueue(() => this.#save());
   }
 

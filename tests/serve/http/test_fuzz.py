@@ -105,6 +105,7 @@ WITHOUT_INPUT = [
     ("GET", "/v1/attributes"),
     ("GET", "/v1/methods"),
     ("GET", "/v1/bundle"),
+    ("GET", "/v1/caller"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),

@@ -273,6 +273,7 @@ REAL = [
     ("/v1/attributes", None, answers.Attributes),
     ("/v1/methods", None, answers.Methods),
     ("/v1/bundle", None, answers.BundleShape),
+    ("/v1/caller", None, answers.CallerShape),
     ("/healthz", None, answers.Healthy),
     ("/readyz", None, answers.Ready),
 ]

@@ -18,7 +18,7 @@ from serve.http.rights import OPEN, check_declared, needs, right_of
 from serve.http.routes import create_app
 from serve.sets.access import LocalSets
 from serve.settings import RIGHTS
-from tests.support.services import MakeService
+from tests.support.services import MakeClient, MakeService
 
 TOKENS = {right: {"rights": right, "sha256": hashlib.sha256(right.encode()).hexdigest()} for right in RIGHTS}
 
@@ -108,3 +108,14 @@ def test_a_digest_alone_may_do_all_as_it_could_before_there_were_rights(
     )
     client = TestClient(app, headers={"authorization": "Bearer secret"})
     assert client.post("/v1/sets", json={"name": "one"}).status_code == 200
+
+
+def test_a_token_is_told_what_it_may_do(app: FastAPI, make_client: MakeClient) -> None:
+    client = TestClient(app)
+    for right in RIGHTS:
+        told = client.get("/v1/caller", headers={"authorization": f"Bearer {right}"})
+        assert told.json() == {"name": right, "rights": right}
+    assert client.get("/v1/caller").status_code == 401
+    assert make_client().get("/v1/caller").json() == {"name": "", "rights": "publish"}, (
+        "no tokens: all may do all"
+    )

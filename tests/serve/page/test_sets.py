@@ -30,7 +30,8 @@ def keep(tab: Page, name: str, curator: str = "ada") -> str:
     tab.locator("#results > li").first.focus()
     tab.keyboard.press("n")
     tab.locator("#keep-name").fill(name)
-    tab.locator("#keep-curator").fill(curator)
+    if curator:
+        tab.locator("#keep-curator").fill(curator)
     tab.keyboard.press("Enter")
     expect(tab.locator("#set-name")).to_have_text(name)
     expect(tab.locator("#keep-set")).to_be_hidden()
