@@ -25,7 +25,7 @@ class _Read(NamedTuple):
 class KnownMentions:
     """The mentions that are there already. A part is read when a key of it is met, once.
 
-    Of ten million mentions it holds 120 MB, a key and a part's number of each, and 21 bytes more of each
+    Of ten million mentions it holds 120 MB, a key and the row of each, and 21 bytes more of each
     mention of a part that was read.
 
     Args:
@@ -47,7 +47,9 @@ class KnownMentions:
         found = np.concatenate([one.keys for one in whole]) if whole else np.zeros(0, np.int64)
         order = np.argsort(found, kind="stable")
         self._keys = found[order]
-        self._places = np.repeat(np.arange(len(parts), dtype=np.int32), self.rows)[order]
+        self._order = order.astype(np.int32 if len(order) <= np.iinfo(np.int32).max else np.int64)
+        """The row of each key, counted over all parts."""
+        self._first = np.cumsum([0, *self.rows])
 
     def meet(self, entity_id: int, sentence: str, image: str | None, start: int | None) -> bool:
         """Return whether a mention is there, and note that it was met.
@@ -57,15 +59,14 @@ class KnownMentions:
             start: of one that people marked, as a sentence may be marked in several places; None: of one that
                 we found, which is the first place of several.
         """
-        key, rest = digest_of(entity_id, sentence, image)
-        place, is_there = int(self._keys.searchsorted(key)), False
-        while place < len(self._keys) and self._keys[place] == key:
-            read = self._opened(int(self._places[place]))
-            same = (read.digests == (key, rest)).all(axis=1)
-            if start is not None:
-                same &= read.starts == start
-            read.met[same] = True
-            is_there |= bool(same.any())
+        digest, is_there = digest_of(entity_id, sentence, image), False
+        place = int(self._keys.searchsorted(digest[0]))
+        while place < len(self._keys) and self._keys[place] == digest[0]:
+            row = self._order[place]
+            part = int(self._first.searchsorted(row, side="right")) - 1
+            read, own = self._opened(part), row - self._first[part]
+            if tuple(read.digests[own]) == digest and start in (None, read.starts[own]):
+                read.met[own] = is_there = True
             place += 1
         return is_there
 
