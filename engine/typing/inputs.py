@@ -8,6 +8,7 @@ token makes none (:mod:`engine.models.plain_text`).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -20,17 +21,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MAX_TOKENS = 128
+AT_ONCE = 4096
+"""Mentions that are tokenised at once: the library keeps kilobytes of each until all of them are done."""
 
 Slot = Literal["Type", "Left", "Right"]
 SLOTS: tuple[Slot, ...] = ("Type", "Left", "Right")
 
 
 class MentionInput(NamedTuple):
-    """The tokens of a mention's input, by part, and what is needed to assemble it with any slot."""
+    """The tokens of a mention's input by part, of 4 bytes each; with any slot they make an input."""
 
-    left: list[int]
-    mention: list[int]
-    right: list[int]
+    left: array[int]
+    mention: array[int]
+    right: array[int]
 
     @property
     def left_word(self) -> int | None:
@@ -78,14 +81,19 @@ class InputMaker:
 
     def tokens(self, mentions: Sequence[Mention]) -> list[MentionInput]:
         """Return the tokens of mentions, cut to what fits with any slot."""
-        texts = [text for one in mentions for text in (one.left, f" {one.text}", f" {one.right}")]
-        ids = token_ids(self._tokenizer, texts)
-        return [self._cut(*ids[start : start + 3]) for start in range(0, len(ids), 3)]
+        found = []
+        for begin in range(0, len(mentions), AT_ONCE):
+            some = mentions[begin : begin + AT_ONCE]
+            texts = [text for one in some for text in (one.left, f" {one.text}", f" {one.right}")]
+            ids = token_ids(self._tokenizer, texts)
+            found += [self._cut(*ids[start : start + 3]) for start in range(0, len(ids), 3)]
+        return found
 
     def _cut(self, left: list[int], mention: list[int], right: list[int]) -> MentionInput:
         right = right[: max(0, self._room - len(left) - len(mention))]
         kept = max(0, min(len(left), self._room - len(mention)))
-        return MentionInput(left[len(left) - kept :], mention[: self._room], right)
+        parts = left[len(left) - kept :], mention[: self._room], right
+        return MentionInput(*(array("i", part) for part in parts))
 
     def assemble(self, parts: MentionInput, slot: Slot = "Type") -> MaskedMention:
         """Return the input that asks for a slot."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import UserError
+from engine.typing import inputs
 from engine.typing.inputs import InputMaker
 from engine.typing.mentions import Mention
 from tests.support.encoders import letter_tokenizer
@@ -38,6 +39,18 @@ def test_a_text_that_spells_the_mask_makes_none() -> None:
     assert typed.ids.count(TOKENIZER.sep_token_id) == 1
 
 
+def test_mentions_that_are_tokenised_in_turns_have_the_tokens_of_all_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    maker = InputMaker(TOKENIZER)
+    mentions = [Mention("a b"[:n], "c d e", "f" * n) for n in range(5)]
+    whole = maker.tokens(mentions)
+    monkeypatch.setattr(inputs, "AT_ONCE", 2)
+    assert maker.tokens(mentions) == whole
+    assert len(whole) == len(mentions)
+    assert maker.tokens([]) == []
+
+
 def tokens_of(left: int, mention: int, right: int, limit: int) -> tuple[int, int, int, str]:
     """Return how many tokens of each part are kept of texts of single letters, and the left one."""
     text = "abcdefghijklmnopqrstuvwxyz"
@@ -46,7 +59,7 @@ def tokens_of(left: int, mention: int, right: int, limit: int) -> tuple[int, int
     (parts,) = maker.tokens([given])
     for slot in ("Type", "Left", "Right"):
         assert len(maker.assemble(parts, slot).ids) <= limit
-    return len(parts.left), len(parts.mention), len(parts.right), shown(parts.left)
+    return len(parts.left), len(parts.mention), len(parts.right), shown(parts.left.tolist())
 
 
 def test_the_right_context_is_cut_first_then_the_far_end_of_the_left_one() -> None:
