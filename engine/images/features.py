@@ -11,9 +11,10 @@ corpus which content it has, or why none.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ import torch
 from engine.errors import StorageError
 from engine.images.settings import ImageSettings
 from engine.storage.manifests import VersionedManifest
+from engine.storage.npy_rows import HeldRows, NpyRows, Span, mapped_rows, read_spans
 from engine.storage.parts import MANIFEST, PartFolder, read_model, read_pointer
 from engine.storage.store import Store, machine_cache
 from engine.storage.whole import fault_of
@@ -49,6 +51,7 @@ NO_IMAGE = -1
 """The row of a mention without an image, or with one that was refused."""
 
 Rows = npt.NDArray[np.int64]
+Features = TypeVar("Features", npt.NDArray[np.float16], NpyRows)
 
 
 class ImageManifest(VersionedManifest):
@@ -113,13 +116,18 @@ class ImageFeatures:
         self._folder, self.manifest, self._way_out = folder, manifest, way_out
         self._files = feature_parts(folder)
         self._files.check_complete(manifest.parts, f"{way_out} again")
-        self._first = np.cumsum([0, *manifest.parts.values()])
-        self._parts = [self._mapped(part) for part in manifest.parts]
+        self._first, self._names = np.cumsum([0, *manifest.parts.values()]), list(manifest.parts)
+        self._parts: list[npt.NDArray[np.float16] | NpyRows | HeldRows] = [
+            self._opened(part) for part in manifest.parts
+        ]
         self._rows = self._row_by_address()
 
     @classmethod
     def open(cls, workspace: Workspace, key: str | None = None) -> ImageFeatures:
-        """Open the features of a workspace (from a bucket: copied to this machine first).
+        """Open the features of a workspace.
+
+        On a disk they are mapped. From a bucket nothing is copied: rows are read when they are asked for, but
+        for those that are held (:meth:`hold`).
 
         Args:
             workspace: where ``seedset image-features`` ran.
@@ -186,22 +194,79 @@ class ImageFeatures:
         """The addresses of images that could not be used."""
         return [address for address, row in self._rows.items() if row == NO_IMAGE]
 
+    def hold(self, rows: Rows) -> None:
+        """Copy the features of some rows from a bucket to this machine, for who reads them more than once.
+
+        Of a part of which they are at least half, the whole file is copied into the machine's cache, where
+        other processes find it. On a disk nothing is copied.
+
+        Args:
+            rows: in any order; -1: no row.
+        """
+        for part, source, own in self._to_copy(rows):
+            name = self._names[part]
+            if 2 * len(own) >= self.manifest.parts[name]:
+                self._parts[part] = self._mapped(self._file(name).local_copy(machine_cache()), name)
+            else:
+                self._parts[part] = HeldRows(self._checked(source, name), own - self._first[part])
+
+    def bytes_to_hold(self, rows: Rows) -> int:
+        """Return how much :meth:`hold` copies for some rows, what other processes copied before included."""
+        sizes = [(self.manifest.parts[self._names[part]], len(own)) for part, _, own in self._to_copy(rows)]
+        copied = sum(there if 2 * wanted >= there else wanted for there, wanted in sizes)
+        return 2 * copied * self.n_patches * self.dim
+
+    def _to_copy(self, rows: Rows) -> Iterator[tuple[int, NpyRows, Rows]]:
+        """Yield of some rows those, ascending, that each part in a bucket has, with its number."""
+        rows = np.unique(rows[rows != NO_IMAGE])
+        for part, places in self._by_part(rows):
+            source = self._parts[part]
+            if isinstance(source, NpyRows):
+                yield part, source, rows[places]
+
     def gather(self, rows: Rows) -> torch.Tensor:
         """Return the features of some rows, float32 [B, P, C]; zeros for -1."""
         features_BPC = np.zeros((len(rows), self.n_patches, self.dim), np.float32)
-        parts = np.searchsorted(self._first, rows, side="right") - 1
-        for part in np.unique(parts[rows >= 0]):
-            places = np.flatnonzero(parts == part)
-            features_BPC[places] = self._parts[part][rows[places] - self._first[part]]
+        places, spans = [], []
+        for part, own in self._by_part(rows):
+            source, wanted = self._parts[part], rows[own] - self._first[part]
+            if isinstance(source, np.ndarray):
+                features_BPC[own] = source[wanted]
+                continue
+            if isinstance(source, HeldRows):
+                held, found = source.take(wanted)
+                features_BPC[own[held]] = found
+                own, wanted, source = own[~held], wanted[~held], source.source
+            places += own.tolist()
+            checked = self._checked(source, self._names[part]) if len(wanted) else source
+            spans += [Span(checked, row, row + 1) for row in wanted.tolist()]
+        for place, found in zip(places, read_spans(spans), strict=True):
+            features_BPC[place] = found[0]
         return torch.from_numpy(features_BPC)
 
-    def _mapped(self, part: str) -> npt.NDArray[np.float16]:
-        path: Path = self._files.file(part, ".npy").local_copy(machine_cache())
-        array: npt.NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
+    def _by_part(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
+        """Yield the number of each part that some rows are in, and the places of those among them."""
+        parts = np.searchsorted(self._first, rows, side="right") - 1
+        for part in np.unique(parts[rows != NO_IMAGE]).tolist():
+            yield part, np.flatnonzero(parts == part)
+
+    def _file(self, part: str) -> Store:
+        return self._files.file(part, ".npy")
+
+    def _opened(self, part: str) -> npt.NDArray[np.float16] | NpyRows:
+        file = self._file(part)
+        return self._mapped(Path(file.path), part) if file.is_local else NpyRows(file)
+
+    def _mapped(self, path: Path, part: str) -> npt.NDArray[np.float16]:
+        return self._checked(mapped_rows(path), part)
+
+    def _checked(self, rows: Features, part: str) -> Features:
         expected = (self.manifest.parts[part], self.n_patches, self.dim)
-        if array.shape != expected or array.dtype != np.float16:
-            raise StorageError(f"{path}: holds {array.dtype} {array.shape}, not float16 {expected}")
-        return array
+        if rows.shape != expected or rows.dtype != np.float16:
+            raise StorageError(
+                f"{self._file(part).uri}: holds {rows.dtype} {rows.shape}, not float16 {expected}"
+            )
+        return rows
 
     def _row_by_address(self) -> Mapping[str, int]:
         rows: dict[str, int] = {}

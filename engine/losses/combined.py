@@ -40,26 +40,29 @@ class Objectives(nn.Module):
         context: tuple[Tensor, ...],
         entities_B: Tensor,
         teacher_BN: Tensor | None,
-        total: int,
+        owner_S: Tensor,
         only: Objective | None = None,
     ) -> Tensor:
         """Return the loss, a scalar, such that its mean over workers is that of the whole batch.
 
         Args:
-            context: this worker's rows, the arguments of :class:`MultimodalEncoder`.
+            context: this worker's rows, the arguments of :class:`MultimodalEncoder`; there may be none.
             entities_B: the masked entities' ids.
             teacher_BN: the teacher's logits; None: no distillation.
-            total: rows of the batch over all workers.
+            owner_S: the worker of each row of the whole batch.
             only: the objective of a separate pass; None: the weighted sum of all.
         """
-        if only is None or only == "prediction":
+        loss = context[0].new_zeros((), dtype=torch.float32)
+        if not len(entities_B):
+            states_BD = context[0].new_zeros(0, self.predictor.encoder.dim)
+        elif only is None or only == "prediction":
             states_BD, logits_BN = self.predictor(context)
-            loss = self._of_prediction(logits_BN, entities_B, teacher_BN) * (self.world / total)
+            predicted = self._of_prediction(logits_BN, entities_B, teacher_BN)
+            loss = predicted * (self.world / len(owner_S))
         else:
             states_BD = self.predictor.encoder(*context)
-            loss = states_BD.new_zeros((), dtype=torch.float32)
         if self.schedule.paired and only != "prediction":
-            states_SD = gathered(states_BD.float(), total, self.rank, self.world)
+            states_SD = gathered(states_BD.float(), owner_S, self.rank, self.world)
             loss = loss + self._of_pairs(states_SD, only)
         return loss
 

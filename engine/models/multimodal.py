@@ -113,6 +113,11 @@ class MultimodalEncoder(nn.Module):
         """What learns and does not begin anew."""
         return list(self.last.parameters())
 
+    @property
+    def fitted(self) -> list[nn.Module]:
+        """What is fitted to some contexts before the training begins."""
+        return [part for part in (self.patches, self.lda) if part is not None]
+
     def train(self, mode: bool = True) -> MultimodalEncoder:
         """Set the mode; the text layer has no dropout, as the cached states below it had none."""
         super().train(mode)

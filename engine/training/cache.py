@@ -24,8 +24,9 @@ from engine.models.mask_states import length_batches
 from engine.models.text import BARE_TOKENS, TextEncoder, fast_dtype
 from engine.storage.manifests import VersionedManifest
 from engine.storage.mapped import flush, new_array, scratch_array
+from engine.storage.npy_rows import NpyRows, Span, mapped_rows, read_spans
 from engine.storage.store import Store, machine_cache
-from engine.training.order import Rows, rank_slice
+from engine.training.order import Rows
 
 Tensor = torch.Tensor
 
@@ -135,7 +136,7 @@ def known_states(parts: Iterable[CachedPart]) -> dict[bytes, npt.NDArray[Any]]:
     found = {}
     for part in parts:
         rows = InputRows.read(part.inputs.local_copy(machine_cache()))
-        states = _open_states(part.states.local_copy(machine_cache()))
+        states = mapped_rows(part.states.local_copy(machine_cache()))
         for row in range(len(rows)):
             found[rows.tokens_of(row)] = states[rows.offsets[row] : rows.offsets[row + 1]]
     return found
@@ -163,12 +164,17 @@ class CachedStates:
 
     Args:
         rows: the inputs parts (token ids are not needed), which are read one at a time.
-        states: the cache file of each part.
+        states: the cache file of each part, or what reads rows of one that is not on this machine.
         n_rows: of all parts together; None: the parts are in memory, and counted.
     """
 
-    def __init__(self, rows: Iterable[InputRows], states: Sequence[Path], n_rows: int | None = None) -> None:
-        self._states = [_open_states(path) for path in states]
+    def __init__(
+        self, rows: Iterable[InputRows], states: Sequence[Path | NpyRows], n_rows: int | None = None
+    ) -> None:
+        self._states = [mapped_rows(one) if isinstance(one, Path) else one for one in states]
+        # Tells dimensions and type: of what is here if there is any, as the others have to be asked.
+        here = (one for one in self._states if not isinstance(one, NpyRows))
+        self._like = next(here, self._states[0] if self._states else np.empty((0, 0), np.float32))
         columns = _Columns.of(rows, n_rows)
         self._first, self._starts, self.lengths, self.mask_index, self.entity_id = columns
 
@@ -180,21 +186,37 @@ class CachedStates:
         """The rows with text: an image-only context says nothing of its entity to a text encoder."""
         return has_text(self.lengths)
 
-    def share_of(self, batch: Rows, rank: int, world: int) -> Rows:
-        """Return a worker's rows of a global batch."""
-        return rank_slice(batch, rank, world)
+    def owners_of(self, batch: Rows, world: int, together: int = 1) -> Rows:
+        """Return the worker that takes each row of a global batch.
+
+        Args:
+            batch: the rows.
+            world: number of workers.
+            together: rows after one another that one worker takes, where it does not matter which.
+        """
+        return np.arange(len(batch)) // together % world
+
+    def rows_of_worker(self, rank: int) -> Rows:
+        """Return the rows that a worker may take of some batch, ascending: here any."""
+        return np.arange(len(self))
 
     def gather(
         self, rows: npt.NDArray[np.int64], dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return states [B, L, D] (zeros beyond a sentence), lengths, mask places and entities [B]."""
+        """Return states [B, L, D] (zeros beyond a sentence), lengths, mask places and entities [B].
+
+        What is not on this machine is read from where it is, all of a batch at once.
+        """
         lengths, parts = self.lengths[rows].astype(np.int64), self.parts_of(rows)
-        stored = self._states[0]
-        padded = np.empty((len(rows), int(lengths.max()), stored.shape[1]), stored.dtype)
-        places = zip(padded, parts.tolist(), self._starts[rows].tolist(), lengths.tolist(), strict=True)
+        stored = self._like
+        padded = np.empty((len(rows), int(lengths.max(initial=0)), stored.shape[1]), stored.dtype)
+        places = zip(parts.tolist(), self._starts[rows].tolist(), lengths.tolist(), strict=True)
+        spans = [(self._states[part], start, start + length) for part, start, length in places]
+        read = iter(read_spans([Span(*span) for span in spans if isinstance(span[0], NpyRows)]))
         # In numpy, as the bits are stored: a tensor's slice costs more than the copy of a sentence.
-        for one, part, start, length in places:
-            one[:length] = self._states[part][start : start + length]
+        for one, (source, start, stop) in zip(padded, spans, strict=True):
+            length = stop - start
+            one[:length] = next(read) if isinstance(source, NpyRows) else source[start:stop]
             one[length:] = 0
         return (
             _as_tensor(padded).to(dtype),
@@ -268,11 +290,6 @@ def put(
     return column
 
 
-def _open_states(path: Path) -> npt.NDArray[Any]:
-    """Map a cache file, [T, D]; as a plain array, whose slices are quicker than a memmap's."""
-    return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-
-
 def _as_tensor(states: npt.NDArray[Any]) -> Tensor:
     """Return stored states as a tensor of the same memory: 16-bit patterns are bfloat16."""
     tensor = torch.from_numpy(states)
@@ -315,11 +332,17 @@ class FrozenCache:
 
     def open(self) -> CachedStates:
         """Map the cache on this machine (from a bucket: copied here first)."""
-        states = [s.local_copy(machine_cache()) for s in self.states]
-        return CachedStates(self.rows_of_parts(), states, sum(self.inputs.rows))
+        return self._with(s.local_copy(machine_cache()) for s in self.states)
+
+    def open_rows(self) -> CachedStates:
+        """Open the cache; from a bucket the rows that are asked for are read, each time, and nothing else."""
+        return self._with(map(NpyRows, self.states))
+
+    def _with(self, states: Iterable[Path | NpyRows]) -> CachedStates:
+        return CachedStates(self.rows_of_parts(), list(states), sum(self.inputs.rows))
 
     def rows_of_parts(self) -> Iterator[InputRows]:
-        """Read the inputs parts, one at a time, without token ids.
+        """Read the inputs parts, one at a time, without token ids (from a bucket: copied here first).
 
         Raises:
             FormatError: a part has not the rows that the manifest says.

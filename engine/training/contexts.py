@@ -71,6 +71,15 @@ class Contexts:
         """Return the entities of some contexts, int64 [B]."""
         return self._states.entities_of(rows)
 
+    def owners_of(self, batch: Rows, world: int, together: int = 1) -> Rows:
+        """Return the worker of each row; see :meth:`engine.training.cache.CachedStates.owners_of`."""
+        return self._states.owners_of(batch, world, together)
+
+    def images_of_worker(self, rank: int) -> Rows:
+        """Return the feature rows of the contexts that a worker may take of some batch, each once."""
+        rows = np.unique(self.image_row[self._states.rows_of_worker(rank)])
+        return rows[rows != NO_IMAGE]
+
     def gather(self, rows: Rows, modality: Modality, dtype: torch.dtype = torch.float32) -> Context:
         """Return some contexts, with the modality or modalities that are used."""
         if modality == "image":

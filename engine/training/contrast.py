@@ -95,11 +95,13 @@ class ContrastModule(EntityPrediction):
         """Return the loss of a batch of entity prediction, or with labels of all workers' the contrast's."""
         if not isinstance(batch[-1], Samples):
             return super().forward(*batch)
-        states_BLD, lengths_B, mask_B, samples = batch
+        states_BLD, lengths_B, mask_B, owner_S, samples = batch
         narrow = self.compute != torch.float32
-        with torch.autocast(states_BLD.device.type, self.compute, enabled=narrow):
-            own_BD = self.last(states_BLD, lengths_B, mask_B, self.dropout)
-        states_SD = gathered(own_BD.float(), len(samples.list_S), self.rank, self.world)
+        own_BD = states_BLD.new_zeros(0, self.last.dim)  # where this worker has none of the batch
+        if len(lengths_B):
+            with torch.autocast(states_BLD.device.type, self.compute, enabled=narrow):
+                own_BD = self.last(states_BLD, lengths_B, mask_B, self.dropout)
+        states_SD = gathered(own_BD.float(), owner_S, self.rank, self.world)
         return ultra_fine_loss(self.projection(states_SD), samples, self.ultra_fine)
 
 
@@ -193,6 +195,15 @@ class ContrastTraining(EncoderTraining):
         share = settings.ultra_fine.contrast_learning_rate / settings.learning_rate
         return rate * share if self.contrasts else rate
 
+    def owners_of(self, batch: Rows) -> Rows:
+        """Return the worker of each sample: who has its states, or any where they are computed of tokens."""
+        n = self._lists.codes.n
+        owners = super().owners_of(batch % n)
+        if self._texts is not None:
+            under = np.flatnonzero(batch >= n)
+            owners[under] = np.arange(len(under)) % self.worker.world
+        return owners
+
     def micro_batches(self, batch: Rows, number: int) -> Iterator[Rows]:
         """Yield this worker's rows at once: a batch of the contrast is compared as a whole."""
         assert number == 1
@@ -206,8 +217,9 @@ class ContrastTraining(EncoderTraining):
         drawn = self._lists.codes.apart(own)
         samples = self._lists.samples(self._batch).to(self.worker.device)
         states, lengths, mask = (t.to(self.worker.device) for t in self._states_of(drawn))
-        loss: Tensor = self.engine(states, lengths, mask, samples)
-        return loss
+        owner = torch.from_numpy(self.owners_of(self._batch))
+        loss: Tensor = self.engine(states, lengths, mask, owner, samples)
+        return loss if len(own) else loss + self.no_loss()
 
     def _prediction_loss(self, own: Rows, total: int) -> Tensor:
         """Return the loss of entity prediction, of sentences as they are and of those under a list."""

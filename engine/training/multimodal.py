@@ -13,6 +13,7 @@ and MultiExpan's search asks which of them are similar.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,10 @@ class MultimodalTraining(Trainer):
         config = settings.config(data.features.n_patches, data.features.dim)
         predictor = EntityPredictionModel(make_encoder(text.last, config, tower), len(lists.positive))
         if isinstance(predictor.encoder, MultimodalEncoder):
-            self._fit(predictor.encoder)
+            # By one worker, for all: it reads the drawn contexts whosever they are.
+            if worker.is_first:
+                self._fit(predictor.encoder)
+            worker.spread(predictor.encoder.fitted)
         self.predictor = predictor
         self.teacher = teacher_of(predictor).to(worker.device) if settings.schedule.distillation else None
         module = Objectives(predictor, settings.schedule, worker.rank, worker.world)
@@ -193,6 +197,16 @@ class MultimodalTraining(Trainer):
 
         self.engine.optimizer.register_step_pre_hook(leave)
 
+    def own_rows(self, batch: Rows) -> Rows:
+        """Return this worker's rows of a global batch: those whose states it reads."""
+        return batch[self.data.owners_of(batch, self.worker.world) == self.worker.rank]
+
+    def micro_batches(self, batch: Rows, number: int) -> Iterator[Rows]:
+        """Yield this worker's rows at once: a batch may be compared as a whole."""
+        assert number == 1
+        self._owner = self.data.owners_of(batch, self.worker.world)
+        yield self.own_rows(batch)
+
     def loss_of(self, own: Rows, total: int) -> Tensor:
         """Return the loss of this step's objective, or the weighted sum of all."""
         device, objective = self.worker.device, self.objective
@@ -200,14 +214,17 @@ class MultimodalTraining(Trainer):
         entities = self.data.entities_of(own).to(device)
         with torch.autocast(device.type, self.compute, enabled=self.compute != torch.float32):
             told = self._told(context) if objective in (None, "prediction") else None
-            loss: Tensor = self.engine(context, entities, told, total, objective)
-        return loss
+            owner = torch.from_numpy(self._owner)
+            loss: Tensor = self.engine(context, entities, told, owner, objective)
+        return loss if len(own) else loss + self.no_loss()
 
     def _told(self, context: Context) -> Tensor | None:
         """Move the teacher towards the model, as the authors do before it is asked; return its logits."""
         if self.teacher is None:
             return None
         update_teacher(self.teacher, self.predictor)
+        if not len(context.lengths_B):
+            return None
         with torch.no_grad():
             logits_BN: Tensor = self.teacher(context)[1]
         return logits_BN

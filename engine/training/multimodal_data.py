@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine.corpus.inputs.format import Inputs
 from engine.corpus.inputs.masking import bare_ids, load_tokenizer
 from engine.images.features import ImageFeatures
 from engine.models.text import TextEncoder
 from engine.retrieval.index import Vectors, unit
 from engine.retrieval.views import ViewPart, joint_view
 from engine.storage.workspace import Workspace
-from engine.training.cache import FrozenCache
+from engine.training.cache import CachedStates
 from engine.training.contexts import Contexts, bare_states, image_means, image_rows
 from engine.training.pairs import NeighborLists, nearest_neighbors
 from engine.training.settings import Modality
 
 
 def open_contexts(
-    workspace: Workspace, cache: FrozenCache, features: str | None, text: TextEncoder, model: str
+    workspace: Workspace,
+    inputs: Inputs,
+    states: CachedStates,
+    features: str | None,
+    text: TextEncoder,
+    model: str,
 ) -> Contexts:
     """Open the contexts of a workspace on this machine.
 
     Args:
         workspace: with a corpus and image features.
-        cache: the text side.
+        inputs: the model input.
+        states: its frozen states.
         features: key of the image features; None: those made last.
         text: the encoder that filled the cache.
         model: its name, for its tokenizer.
     """
     opened = ImageFeatures.open(workspace, features)
-    rows = image_rows(workspace, cache.inputs, opened)
+    rows = image_rows(workspace, inputs, opened)
     bare = bare_states(text, *bare_ids(load_tokenizer(model)))
-    return Contexts(cache.open(), rows, opened, bare)
+    return Contexts(states, rows, opened, bare)
 
 
 def image_view(data: Contexts, n_entities: int) -> Vectors:

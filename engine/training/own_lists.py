@@ -70,15 +70,16 @@ def mean_states(
     """
     rows = data.usable(modality)
     rows = rows[np.argsort(data.lengths[rows], kind="stable")]
-    chunks = [rows[at : at + CONTEXTS] for at in range(0, len(rows), CONTEXTS)]
+    own = rows[data.owners_of(rows, worker.world, CONTEXTS) == worker.rank]
     sums_ND = torch.zeros(n_entities, predictor.encoder.dim, dtype=torch.float64, device=worker.device)
     was_training = predictor.training
     predictor.eval()
     autocast = torch.autocast(worker.device.type, compute, enabled=compute != torch.float32)
     with torch.no_grad(), autocast:
-        for own in chunks[worker.rank :: worker.world]:
-            states_BD = predictor.encoder(*data.gather(own, modality).to(worker.device))
-            entity_B = data.entities_of(own).to(worker.device)
+        for at in range(0, len(own), CONTEXTS):
+            some = own[at : at + CONTEXTS]
+            states_BD = predictor.encoder(*data.gather(some, modality).to(worker.device))
+            entity_B = data.entities_of(some).to(worker.device)
             sums_ND.index_add_(0, entity_B, states_BD.float().double())
     predictor.train(was_training)
     if worker.world > 1:

@@ -18,7 +18,6 @@ from engine.training.layout import EngineLayout
 from engine.training.optimizer import parameter_groups
 from engine.training.order import Rows, epoch_batches, row_type
 from engine.training.settings import EncoderSettings
-from engine.training.state_shards import StateShard
 from engine.training.text_head import save_head, start_head
 from engine.training.trainer import Trainer, Worker, product_dtype
 
@@ -42,7 +41,7 @@ class EncoderTraining(Trainer):
     def __init__(
         self,
         encoder: TextEncoder,
-        data: CachedStates | StateShard,
+        data: CachedStates,
         n_entities: int,
         settings: EncoderSettings,
         worker: Worker | None = None,
@@ -96,7 +95,11 @@ class EncoderTraining(Trainer):
 
     def own_rows(self, batch: Rows) -> Rows:
         """Return this worker's rows of a global batch: those whose states it reads."""
-        return self.data.share_of(batch, self.worker.rank, self.worker.world)
+        return batch[self.owners_of(batch) == self.worker.rank]
+
+    def owners_of(self, batch: Rows) -> Rows:
+        """Return the worker that takes each row of a global batch."""
+        return self.data.owners_of(batch, self.worker.world)
 
     def micro_batches(self, batch: Rows, number: int) -> Iterator[Rows]:
         """Yield this worker's rows in ``number`` parts; workers may have more and fewer of them."""

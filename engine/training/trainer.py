@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -57,6 +57,15 @@ class Worker:
         if self.world > 1:
             torch.distributed.all_reduce(value)
         return float(value)
+
+    def spread(self, modules: Iterable[nn.Module]) -> None:
+        """Give every worker the first one's weights and buffers of some modules."""
+        if self.world == 1:
+            return
+        for tensor in (one for module in modules for one in module.state_dict().values()):
+            shared = tensor.to(self.device)
+            torch.distributed.broadcast(shared, 0)
+            tensor.copy_(shared)
 
     def united(self, own: dict[str, int]) -> dict[str, int]:
         """Return the entries of all workers' dictionaries."""

@@ -259,7 +259,8 @@ def _describe(
 ) -> EncoderRun:
     data = None
     if isinstance(settings, MultimodalSettings):
-        data = open_contexts(workspace, cache, None, TextEncoder.load(model), model)
+        text, states = TextEncoder.load(model), cache.open_rows()
+        data = open_contexts(workspace, cache.inputs, states, None, text, model)
     about = f"-{data.features.key}-{data.features.digest}" if data else ""
     fingerprint = model_fingerprint(model)
     # The embedded encoder is always the same: its runs keep their names, as those with the usual states do.

@@ -55,10 +55,10 @@ class ViewSource:
     temperature: float
 
     def contexts(self) -> Contexts:
-        """Open the contexts."""
-        model = self.trained.model
-        text = TextEncoder.load(model)
-        return open_contexts(Workspace.open(self.workspace), self.cache, self.trained.features, text, model)
+        """Open the contexts; from a bucket an actor reads those of its tasks."""
+        model, workspace = self.trained.model, Workspace.open(self.workspace)
+        text, states = TextEncoder.load(model), self.cache.open_rows()
+        return open_contexts(workspace, self.cache.inputs, states, self.trained.features, text, model)
 
     def predictor(self) -> EntityPredictionModel:
         """Load the trained encoder and its head."""
@@ -76,8 +76,8 @@ class TextSource:
     modality: Modality = "text"
 
     def contexts(self) -> TextContexts:
-        """Open the contexts."""
-        return TextContexts(self.cache.open())
+        """Open the contexts; from a bucket an actor reads those of its tasks."""
+        return TextContexts(self.cache.open_rows())
 
     def predictor(self) -> TextPredictionModel:
         """Load the trained encoder and its head."""

@@ -15,18 +15,19 @@ from engine.models.text import TextEncoder
 from engine.models.vision import load_tower
 from engine.storage.store import Store, local_folder, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import FrozenCache, mapped_tokens
+from engine.training.cache import CachedStates, FrozenCache, mapped_tokens
 from engine.training.contrast import ContrastData, ContrastTraining
 from engine.training.contrast_lists import open_lists
 from engine.training.multimodal import MultimodalTraining
 from engine.training.multimodal_data import open_contexts
 from engine.training.pairs import NeighborLists
 from engine.training.settings import ContrastiveSettings, EncoderSettings, MultimodalSettings
-from engine.training.state_shards import open_share
+from engine.training.state_shards import copied_states, open_share
 from engine.training.text import EncoderTraining
 from engine.training.text_head import read_head
 from engine.training.trainer import Worker
 from engine.vocabulary import Vocabulary
+from jobs.workers.disk_use import check_copies, check_room
 from jobs.workers.training_run import Run
 
 JOB = "train_encoder"
@@ -80,12 +81,19 @@ class EncoderRun(Run[Training]):
         folder = self.warm_start.encoder()
         return folder, read_head(Path(folder))
 
+    def open_states(self, worker: Worker, with_states: bool = True) -> CachedStates:
+        """Open a worker's states, which from a bucket are copied to its machine if there is room for them."""
+        cache = FrozenCache(self.inputs, self.states)
+        if with_states:
+            check_copies(copied_states(cache, worker.rank, worker.world), worker.is_first)
+        return open_share(cache, worker.rank, worker.world, with_states)
+
     def open(self, worker: Worker, checkpoint: Path | None) -> Training:
         """Open a worker's part of the training."""
         assert isinstance(self.settings, EncoderSettings)
         name, head = self.begun()
         encoder = TextEncoder.load(name).to(worker.device)
-        data = open_share(FrozenCache(self.inputs, self.states), worker.rank, worker.world)
+        data = self.open_states(worker)
         return EncoderTraining(encoder, data, self.n_entities, self.settings, worker, checkpoint, head)
 
     def write(self, training: Training, folder: Path) -> str:
@@ -120,8 +128,14 @@ class MultimodalRun(EncoderRun):
         check_unchanged(self.model, self.fingerprint)
         text = TextEncoder.load(self.model)
         workspace = Workspace.open(self.workspace)
-        cache = FrozenCache(self.inputs, self.states)
-        data = open_contexts(workspace, cache, self.features, text, self.model)
+        modality = self.settings.modality
+        states = self.open_states(worker, with_states=modality != "image")
+        data = open_contexts(workspace, self.inputs, states, self.features, text, self.model)
+        if modality != "text":
+            check_room(
+                data.features.bytes_to_hold(own := data.images_of_worker(worker.rank)), worker.is_first
+            )
+            data.features.hold(own)
         text.to(worker.device)
         tower = None
         if self.settings.architecture != "multiexpan":
@@ -150,7 +164,7 @@ class ContrastRun(EncoderRun):
         workspace = Workspace.open(self.workspace)
         names = Vocabulary.read(workspace.entities.local_copy(machine_cache())).names
         lists = open_lists(workspace, self.lists_key).read(self.n_entities)
-        states = FrozenCache(self.inputs, self.states).open()
+        states = self.open_states(worker)
         tokens = mapped_tokens(self.inputs) if self.settings.ultra_fine.seed_text else []
         data = ContrastData(states, tokens, lists, names)
         encoder, tokenizer = TextEncoder.load(name), load_tokenizer(name)

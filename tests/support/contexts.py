@@ -10,6 +10,7 @@ import torch
 
 from engine.images.features import NO_IMAGE, ImageFeatures
 from engine.models.text import TextEncoder
+from engine.training.cache import CachedStates
 from engine.training.contexts import Contexts, bare_states
 from tests.support.sentences import cached, random_rows
 
@@ -43,11 +44,16 @@ def random_contexts(
         keep[start + 3 : rows.offsets[i + 1]] = False
         lengths[i], rows.mask_index[i] = 3, 1
     rows = type(rows)(rows.ids[keep], np.cumsum([0, *lengths]), rows.mask_index, rows.entity_id)
-    rng = np.random.default_rng(5)
+    return contexts_of(cached(text, rows, folder, torch.float32), text, patches, channels)
+
+
+def contexts_of(states: CachedStates, text: TextEncoder, patches: int, channels: int) -> Contexts:
+    """Return contexts of some sentences, of which every fifth has no picture."""
+    n, rng = len(states), np.random.default_rng(5)
     # A picture has something of its entity in it.
-    looks = rng.normal(size=(entities, 1, channels))[rows.entity_id]
+    entity_id = states.entity_id
+    looks = rng.normal(size=(int(entity_id.max()) + 1, 1, channels))[entity_id]
     features = torch.from_numpy((looks + rng.normal(size=(n, patches, channels))).astype(np.float32))
     image_row = np.where(np.arange(n) % 5 == 0, NO_IMAGE, np.arange(n))
-    states = cached(text, rows, folder, torch.float32)
     bare = bare_states(text, FIRST, MASK, LAST)
     return Contexts(states, image_row, cast(ImageFeatures, FeatureRows(features)), bare)

@@ -22,7 +22,7 @@ from engine.training.lora import adapt
 from engine.training.memory import worker_memory
 from engine.training.settings import LmSettings
 from engine.training.trainer import Worker
-from tests.support.encoder_workers import train_encoder
+from tests.support.encoder_workers import train_contrast, train_encoder, train_multimodal
 from tests.support.language_models import tiny_tokenizer
 from tests.support.token_blocks import VOCABULARY, WIDTH, random_blocks
 from tests.support.typing_workers import train_typing
@@ -105,6 +105,9 @@ def worker(rank: int, world: int, folder: Path) -> None:
     found["memory"] = opened_and_stepped(rank, world)
     found["typing"] = train_typing(folder, rank, world)
     found["encoder"] = train_encoder(folder, rank, world)
+    found["contrast"] = train_contrast(folder, rank, world)
+    found["contrast of cached states"] = train_contrast(folder, rank, world, seed_text=False)
+    found["multimodal"] = train_multimodal(folder, rank, world)
     (folder / f"worker-{rank}.json").write_text(json.dumps(found))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

@@ -48,7 +48,7 @@ def losses_and_gradients(rank: int = 0, world: int = 1) -> dict[str, torch.Tenso
     found: dict[str, Any] = {}
     for only in (None, *PASSES):
         module.zero_grad()
-        loss = module(own, entities[rank::world], told, TOTAL, only)
+        loss = module(own, entities[rank::world], told, torch.arange(TOTAL) % world, only)
         loss.backward()
         gradients = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
         found |= {f"{only} {name}": tensor for name, tensor in {"loss": loss.detach(), **gradients}.items()}

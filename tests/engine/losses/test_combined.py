@@ -24,6 +24,7 @@ CONTEXT = (
 )
 ENTITIES = torch.arange(B) % N
 TOLD = 2 * torch.randn(B, N, generator=torch.Generator().manual_seed(3))
+OWNER = torch.zeros(B, dtype=torch.long)
 
 
 def objectives(**changes: object) -> Objectives:
@@ -53,7 +54,7 @@ def test_all_together_weigh_what_the_authors_give_each() -> None:
     plain = parts(module)
     prediction = 0.98 * plain["cross entropy"] + 0.02 * plain["divergence"]
     expected = 1.0 * prediction + 0.5 * plain["contrastive"] + 0.2 * plain["clustering"]
-    torch.testing.assert_close(module(CONTEXT, ENTITIES, TOLD, B), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module(CONTEXT, ENTITIES, TOLD, OWNER), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_beside_one_objective_of_pairs_prediction_weighs_less(
     module = objectives(distillation=False, **on)
     plain = parts(module)
     expected = weight * plain["cross entropy"] + other * (plain["contrastive"] + plain["clustering"])
-    torch.testing.assert_close(module(CONTEXT, ENTITIES, None, B), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module(CONTEXT, ENTITIES, None, OWNER), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("only", ["contrastive", "clustering", "prediction"])
@@ -79,7 +80,7 @@ def test_a_pass_is_of_one_objective_at_its_weight_and_leaves_other_heads_alone(o
         "clustering": 0.2 * plain["clustering"],
         "prediction": 0.98 * plain["cross entropy"] + 0.02 * plain["divergence"],
     }[only]
-    loss = module(CONTEXT, ENTITIES, TOLD if only == "prediction" else None, B, only)
+    loss = module(CONTEXT, ENTITIES, TOLD if only == "prediction" else None, OWNER, only)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
     loss.backward()
     without = {name for name, p in module.named_parameters() if p.requires_grad and p.grad is None}
@@ -96,4 +97,4 @@ def test_without_prediction_the_sum_keeps_distillation() -> None:
     module = objectives(prediction=False)
     plain = parts(module)
     expected = 0.02 * plain["divergence"] + 0.5 * plain["contrastive"] + 0.2 * plain["clustering"]
-    torch.testing.assert_close(module(CONTEXT, ENTITIES, TOLD, B), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module(CONTEXT, ENTITIES, TOLD, OWNER), expected, rtol=1e-4, atol=1e-5)

@@ -49,7 +49,7 @@ def test_several_workers_encode_contexts_as_one_does_to_the_last_bit(
 
 def test_alone_nothing_is_gathered() -> None:
     states = torch.randn(4, 3)
-    assert gathered(states, total=4, rank=0, world=1) is states
+    assert gathered(states, torch.zeros(4, dtype=torch.long), rank=0, world=1) is states
 
 
 @pytest.mark.parametrize(

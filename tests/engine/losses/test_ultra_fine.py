@@ -99,7 +99,12 @@ def test_a_contrast_without_negatives_is_refused() -> None:
         UltraFineSettings(hard_negatives=False, normal_negatives=False)
 
 
-def test_two_workers_have_the_loss_and_the_gradients_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "owners", [[0, 1] * 11 + [0], [1] * 5 + [0] * 3 + [1] * 15, [0] * 23], ids=["in turn", "by part", "one"]
+)
+def test_two_workers_have_the_loss_and_the_gradients_of_one(
+    owners: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each worker computes the loss of all, and the mean of both gradients is that of the joined batch."""
     _, samples, _ = drawn(1, 23)
     torch.manual_seed(0)
@@ -107,18 +112,20 @@ def test_two_workers_have_the_loss_and_the_gradients_of_one(monkeypatch: pytest.
     whole = states.clone().requires_grad_()
     loss = ultra_fine_loss(projection(whole), samples, EVERY)
     (expected,) = torch.autograd.grad(loss, whole)
+    owner = torch.tensor(owners)
     found = torch.zeros_like(states)
     for rank in range(2):
 
         def all_gather(parts: list[torch.Tensor], padded: torch.Tensor) -> None:
             for worker, part in enumerate(parts):
-                own = states[worker::2]
+                own = states[owner == worker]
                 part[: len(own)] = own
 
         monkeypatch.setattr(distributed, "all_gather", all_gather)
-        own = states[rank::2].clone().requires_grad_()
-        joined = gathered(own, 23, rank, 2)
+        own = states[owner == rank].clone().requires_grad_()
+        joined = gathered(own, owner, rank, 2)
         one = ultra_fine_loss(projection(joined), samples, EVERY)
         assert float(one.detach()) == pytest.approx(float(loss.detach()), rel=1e-6)
-        (found[rank::2],) = (g / 2 for g in torch.autograd.grad(one, own))
+        (gradient,) = torch.autograd.grad(one, own)
+        found[owner == rank] = gradient / 2
     torch.testing.assert_close(found, expected)

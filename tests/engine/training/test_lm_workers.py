@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tests.support.encoder_workers import train_encoder
+from tests.support.encoder_workers import train_contrast, train_encoder, train_multimodal
 from tests.support.encoders import write_encoder
 from tests.support.lm_workers import ADAPTERS, DATA, GPT2, STOP, TrainingResult, seen, train, worker
 from tests.support.processes import run_processes
@@ -123,12 +126,21 @@ def test_typing_on_two_workers_is_what_it_is_on_one_with_the_joined_batch(two: l
     assert sorted(row for step in one["rows"][:3] for row in step) == list(range(len(MENTIONS)))
 
 
+@pytest.mark.parametrize(
+    ("kind", "train_one"),
+    [
+        ("encoder", train_encoder),
+        ("contrast", train_contrast),
+        ("contrast of cached states", partial(train_contrast, seed_text=False)),
+        ("multimodal", train_multimodal),
+    ],
+)
 def test_an_encoder_on_two_workers_that_read_their_own_parts_learns_as_on_one(
-    two: list, folder: Path
+    kind: str, train_one: Callable[[Path], dict[str, Any]], two: list, folder: Path
 ) -> None:
-    one, runs = train_encoder(folder), [outcomes["encoder"] for outcomes in two]
+    one, runs = train_one(folder), [outcomes[kind] for outcomes in two]
     for run in runs:
-        np.testing.assert_allclose(run["losses"], one["losses"], rtol=1e-5)
+        np.testing.assert_allclose(run["losses"], one["losses"], rtol=5e-5)
         np.testing.assert_allclose(run["weights"], one["weights"], rtol=1e-3, atol=1e-4)
     sizes = [[len(rows) for rows in run["rows"]] for run in runs]
     assert sizes[0] != sizes[1], "workers have more and fewer rows of a batch"

@@ -5,7 +5,6 @@ Two train together in ``test_lm_workers``.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,10 +17,12 @@ from hypothesis import strategies as st
 
 from engine.errors import FormatError
 from engine.models.text import TextEncoder
+from engine.storage import npy_rows
 from engine.storage.store import Store
 from engine.training import state_shards
 from engine.training.cache import CachedStates, FrozenCache
-from engine.training.state_shards import StateShard, open_share, parts_of_workers
+from engine.training.state_shards import copied_states, open_share, parts_of_workers
+from tests.support.bucket_reads import counted_reads
 from tests.support.encoder_workers import ROWS, filled_cache, opened
 from tests.support.encoders import random_encoder
 from tests.support.sentences import random_rows
@@ -51,40 +52,78 @@ def test_workers_have_all_rows_of_a_batch_and_read_what_all_would(cache: FrozenC
     whole = cache.open()
     batch = np.random.default_rng(2).permutation(len(whole))[:17]
     shares = [opened(cache, rank, WORLD) for rank in range(WORLD)]
-    own = [one.share_of(batch, rank, WORLD) for rank, one in enumerate(shares)]
+    own = [batch[one.owners_of(batch, WORLD) == rank] for rank, one in enumerate(shares)]
     assert sorted(np.concatenate(own)) == sorted(batch)
     assert all(map(len, own))
     for share, rows in zip(shares, own, strict=True):
         assert len(share) == len(whole)
         np.testing.assert_array_equal(share.with_text, whole.with_text)
         np.testing.assert_array_equal(share.lengths, whole.lengths)
-        for found, expected in zip(share.gather(rows), whole.gather(rows), strict=True):
-            torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    with pytest.raises(ValueError, match="are not this worker's"):
-        shares[0].gather(own[1])
+        assert_same(share.gather(rows), whole.gather(rows))
 
 
-def test_a_worker_copies_the_states_of_its_own_parts_alone(
-    cache: FrozenCache, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def distant(cache: FrozenCache, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrozenCache:
+    """The same states in a bucket, of which nothing was copied yet."""
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
+    states = [Store.open(f"{s3}/{one.name}") for one in cache.states]
+    for target, source in zip(states, cache.states, strict=True):
+        target.write_bytes(source.read_bytes())
+    return FrozenCache(cache.inputs, states)
+
+
+def test_of_a_bucket_a_worker_copies_its_own_parts_and_reads_single_rows_of_others(
+    cache: FrozenCache, distant: FrozenCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a bucket a file is on this machine when it was asked for as a local copy."""
-    asked: list[str] = []
-    plain = Store.local_copy
-
-    def local_copy(self: Store, folder: Path) -> Path:
-        asked.append(self.name)
-        return plain(replace(self, is_local=True), folder)
-
-    monkeypatch.setattr(Store, "local_copy", local_copy)
     monkeypatch.setattr(state_shards, "PARTS_A_WORKER", 2)
-    distant = FrozenCache(cache.inputs, [replace(one, is_local=False) for one in cache.states])
-    states = [one.name for one in cache.states]
+    monkeypatch.setattr(npy_rows, "GAP", 0)
+    read, whole = counted_reads(monkeypatch), cache.open()
     for rank, parts in enumerate(parts_of_workers(ROWS, WORLD)):
-        asked.clear()
-        assert isinstance(open_share(distant, rank, WORLD), StateShard)
-        assert [name for name in asked if name in states] == [states[part] for part in parts]
-    assert isinstance(open_share(distant, 0, 1), CachedStates)
-    assert isinstance(open_share(distant, 0, 3), CachedStates), "a worker would have less than two parts"
+        read.clear()
+        share = open_share(distant, rank, WORLD)
+        own = {distant.states[part].name: distant.states[part].size() for part in parts}
+        assert read == own
+        assert [one.name for one in copied_states(distant, rank, WORLD)] == list(own)
+        rows = np.random.default_rng(rank).permutation(share.rows_of_worker(rank))
+        assert_same(share.gather(rows), whole.gather(rows))
+        assert read == own, "all that it needs is there"
+        others = np.setdiff1d(np.arange(len(whole)), rows)
+        share.gather(others[:1])  # headers of the files
+        read.clear()
+        if rank == 0:
+            assert_same(share.gather(others[1:3]), whole.gather(others[1:3]))
+            tokens = int(whole.lengths[others[1:3]].sum())
+            assert read.total() == tokens * 4 * whole.gather(others[:1])[0].shape[2]
+        else:
+            assert_same(share.gather(others), whole.gather(others))
+            assert not read, "the worker before it was of the same machine, and copied these parts"
+
+
+def test_where_no_states_are_needed_none_are_copied(
+    distant: FrozenCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_shards, "PARTS_A_WORKER", 2)
+    read = counted_reads(monkeypatch)
+    for world in (1, 2, 3):
+        shares = [open_share(distant, rank, world, with_states=False) for rank in range(world)]
+        taken = [one.rows_of_worker(rank) for rank, one in enumerate(shares)]
+        assert sorted(set(np.concatenate(taken))) == list(range(sum(ROWS)))
+    assert not read
+
+
+def test_with_few_parts_or_one_worker_each_copies_all(
+    distant: FrozenCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = counted_reads(monkeypatch)
+    for world in (1, 2):
+        assert len(copied_states(distant, 0, world)) == len(ROWS)
+        assert open_share(distant, 0, world).rows_of_worker(0).tolist() == list(range(sum(ROWS)))
+    assert read.total() == sum(one.size() for one in distant.states), "once for the machine"
+
+
+def assert_same(found: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_columns_filled_part_by_part_are_the_joined_ones(tmp_path: Path) -> None:
@@ -127,5 +166,6 @@ def test_on_a_disk_that_workers_share_states_are_mapped_where_they_are(
     found = open_share(cache, 1, WORLD)
     assert isinstance(found, CachedStates)
     for states, file in zip(found._states, cache.states, strict=True):
+        assert isinstance(states, np.ndarray)
         assert isinstance(states.base, np.memmap)
         assert str(states.base.filename) == file.path
