@@ -125,6 +125,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.import_scale
 	$(BIN)/python -m benchmarks.memory_scale
 	$(BIN)/python -m benchmarks.index_memory
+	$(BIN)/python -m benchmarks.training_memory
 	$(BIN)/python -m benchmarks.link
 	$(BIN)/python -m benchmarks.entity_head
 	$(BIN)/python -m benchmarks.lm_pretraining

@@ -92,7 +92,7 @@ def works(folder: Path, sentences: int, entities: int, dim: int, reduction: bool
     between = lambda: [len(pairs_between(some)) for some in ends_by_range(parts, entities)]  # noqa: E731
     yield "lexical view, pairs of words of two parts", between
     yield f"mask view, means of {dim}", lambda: mean_view(sums(), entities)
-    lengths = rng.integers(10, 120, size=sentences).astype(np.int32)
+    lengths = rng.integers(10, 120, size=sentences).astype(np.uint8)
     yield "training, an epoch's order", lambda: epoch_batches(lengths, BATCH, SEED, 0)
     if reduction:
         yield REDUCTION, lambda: latent_vectors(blocks, entities)
