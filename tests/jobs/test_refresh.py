@@ -37,8 +37,10 @@ from jobs.steps.mask_view import MaskSumsWorker, SumsTask
 from jobs.steps.method_notes import MethodNotes
 from jobs.steps.model_input import preprocess
 from jobs.steps.refreshing import HowRefreshed, Refresh
+from jobs.workers.checkpoint_pace import CheckpointPace
 from jobs.workers.encoder import CONTRAST_JOB
 from jobs.workers.executor import LocalExecutor
+from jobs.workers.summaries import SUMMARY
 from tests.jobs.conftest import METALS, import_metals
 from tests.support.commands import run_command
 from tests.support.corpora import run_import, ultrawiki
@@ -92,6 +94,11 @@ def made(bases: Callable[[bool], Path]) -> Made:
 def append(workspace: Workspace, folder: Path) -> Workspace:
     run_import(workspace.root.path, ultrawiki(folder / "more", NEW), "ultrawiki", append=True)
     return Workspace.open(workspace.root.path)
+
+
+def refresh_all(workspace: Workspace) -> None:
+    for step in Refresh(Workspace.open(workspace.root.path), HOW).steps:
+        step.run()
 
 
 def commands(plan: Refresh) -> list[str]:
@@ -220,6 +227,38 @@ def test_a_refresh_that_is_killed_at_its_writes_ends_as_if_it_had_not_been(
     found, wanted = (Bundle.open(one).manifest for one in (killed, refreshed))
     assert found.files == wanted.files, "every file's bytes"
     assert len(list(Path(killed.root.path, "bundles").glob("[!.C]*"))) == 2, "the one before, and this"
+
+
+def test_a_refresh_that_is_killed_between_checkpoints_ends_as_if_it_had_not_been(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice, after two checkpoints each, with a `clean` in between, which leaves them."""
+    refreshed, killed = (append(made(tmp_path / name), tmp_path / name) for name in ("a", "b"))
+    refresh_all(refreshed)
+    old = current_id(killed)
+    for life in range(2):
+        asked = 0
+
+        def due(self: CheckpointPace) -> bool:
+            nonlocal asked
+            asked += 1
+            if asked == 3:
+                raise Killed
+            return True
+
+        with monkeypatch.context() as patch:
+            patch.setattr(CheckpointPace, "due", due)
+            with pytest.raises(Killed):
+                refresh_all(killed)
+        states = killed.runs("train_encoder").files("/state.json")
+        steps = [int(one.parent.name) for one in states if not (one.parent.parent.parent / SUMMARY).exists()]
+        assert max(steps) == 2 * (life + 1), "it went on from its last checkpoint"
+        assert current_id(killed) == old
+        carry_out(killed.root, plan_cleaning(killed, 1).removals)
+    refresh_all(killed)
+    assert not Refresh(killed, HOW).steps
+    found, wanted = (Bundle.open(one).manifest for one in (killed, refreshed))
+    assert found.files == wanted.files, "every file's bytes"
 
 
 def test_a_corpus_that_was_replaced_is_trained_on_from_nothing(made: Made, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from engine.corpus.importing import importer, writer
 from engine.errors import StorageError, UserError
+from engine.storage import store
+from engine.storage.local_files import clean
 from engine.storage.workspace import Workspace
 from tests.support.corpora import Imported, jsonl, run_import, ultrawiki
 from tests.support.kills import Killed
@@ -283,6 +286,45 @@ def test_an_addition_that_is_killed_leaves_the_corpus_as_it_was(
         assert {file: file.read_bytes() for file in place.rglob("*") if file.is_file()} == before
     assert os.listdir(tmp_path / "w") == ["corpus"]
     assert len(run_import(tmp_path / "w", more, "jsonl", append=True).mentions) == 3
+
+
+def test_an_addition_whose_process_is_killed_is_made_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By SIGKILL, which lets nothing be tidied up, before and after the corpus is exchanged."""
+    first = jsonl(tmp_path / "a.jsonl", [said("Oslo", 1)])
+    more = jsonl(tmp_path / "b.jsonl", [said("Oslo", 1), said("Oslo", 2), said("Rome", 1)])
+    run_import(tmp_path / "plain", first, "jsonl")
+    wanted = run_import(tmp_path / "plain", more, "jsonl", append=True)
+    run_import(tmp_path / "w", first, "jsonl")
+    before = Workspace.open(tmp_path / "w").corpus_seen()
+    publish = Workspace.publish_corpus
+
+    def killed(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def killed_after(*given: Any) -> None:
+        publish(*given)
+        killed()
+
+    steps = ((importer, "write_entities"), (importer, "corpus_digest"), (store, "swap_in"))
+    for module, step in (*steps, (Workspace, "publish_corpus")):
+        child = os.fork()
+        if not child:
+            monkeypatch.setattr(module, step, killed_after if step == "publish_corpus" else killed)
+            run_import(tmp_path / "w", more, "jsonl", append=True)
+            os._exit(1)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        is_exchanged = Workspace.open(tmp_path / "w").corpus_seen() != before
+        assert is_exchanged is (step == "publish_corpus")
+    got = run_import(tmp_path / "w", more, "jsonl", append=True)
+    assert got.mentions == wanted.mentions
+    assert got.entities == wanted.entities
+    assert got.manifest.digest == wanted.manifest.digest
+    assert (got.manifest.added.mentions, got.manifest.added.known) == (0, 3)
+    clean(tmp_path)
+    clean(tmp_path / "w")
+    assert os.listdir(tmp_path / "w") == ["corpus"]
 
 
 def test_a_corpus_in_a_bucket_grows(s3: str, tmp_path: Path) -> None:
