@@ -16,6 +16,8 @@ from engine.images.settings import ImageSettings
 from engine.images.worker import ImageWorker
 from engine.models.vision import VisionBackbone
 from engine.refusals import Code, Refusal
+from engine.storage import npy_rows
+from engine.storage.store import Store
 from engine.storage.workspace import Workspace
 from engine.training.contexts import Contexts
 from jobs.settings import Making
@@ -23,6 +25,7 @@ from jobs.steps import image_features
 from jobs.steps.encoder_training import check_modality
 from jobs.steps.image_features import FeatureRunResult, make_image_features
 from jobs.workers.executor import Arguments, Executor, LocalExecutor, Result, Task, Worker
+from tests.support.bucket_reads import counted_reads
 from tests.support.executors import LastFirst
 from tests.support.images import backbone, image_bytes, import_images, stored
 
@@ -270,6 +273,35 @@ def test_images_and_workspace_in_buckets(
     import_images(f"{s3}/w", tmp_path / "raw", {"s3://no-such-bucket/a.png": None} | images)
     with pytest.raises(StorageError, match=r"^s3://no-such-bucket: "):
         make(f"{s3}/w", model)
+
+
+def test_of_a_bucket_the_features_that_are_asked_for_are_read_and_held_ones_once(
+    s3: str, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(image_features, "PART_IMAGES", len(COLOURS))
+    import_images(f"{s3}/w", tmp_path / "raw", named(COLOURS))
+    make(f"{s3}/w", model)
+    opened, whole = (ImageFeatures.open(Workspace.open(f"{s3}/w")) for _ in range(2))
+    read, rows, size = counted_reads(monkeypatch), np.arange(len(COLOURS)), whole.n_patches * whole.dim * 2
+    whole.hold(rows[::-1])
+    (copy,) = read
+    assert read[copy] >= len(COLOURS) * size, "all of a part: its file, for all processes of this machine"
+    read.clear()
+    everything = whole.gather(rows)
+    assert everything.abs().sum() > 0
+    assert not read
+    Store.open(tmp_path / "cache").delete()
+    monkeypatch.setattr(npy_rows, "GAP", 0)
+    assert opened.bytes_to_hold(np.array([2, -1, 2, 0])) == 2 * size
+    opened.hold(np.array([2, -1, 2, 0]))
+    held = read.total()
+    assert 2 * size <= held <= 2 * size + 4096, "two rows and the header"
+    torch.testing.assert_close(opened.gather(np.array([2, 0, -1, 2]))[:2], everything[[2, 0]])
+    assert read.total() == held, "no row is read again"
+    torch.testing.assert_close(opened.gather(rows), everything)
+    assert read.total() == held + (len(COLOURS) - 2) * size
+    assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
 def test_what_is_not_there_names_the_way_out(tmp_path: Path, model: str) -> None:
