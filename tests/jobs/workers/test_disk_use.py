@@ -8,7 +8,8 @@ import pytest
 
 from engine.errors import StorageError
 from engine.storage.store import Store
-from jobs.workers.disk_use import check_disk
+from jobs.workers import disk_use
+from jobs.workers.disk_use import check_copies, check_disk
 
 GB = 10**9
 
@@ -43,3 +44,26 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_a_bucket_has_no_end(s3: str, capsys: pytest.CaptureFixture[str]) -> None:
     check_disk(Store.open(f"{s3}/w"), 31 * GB)
     assert "this will need about 31.0 GB on disk" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.usefixtures("disk")
+def test_what_is_copied_from_a_bucket_is_told_once_and_refused_by_every_worker(
+    s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
+    files = [Store.open(f"{s3}/{name}") for name in "ab"]
+    for file in files:
+        file.write_bytes(b"states")
+    monkeypatch.setattr(disk_use, "WORTH_SAYING", 1)
+    check_copies(files, say=False)
+    check_copies([Store.open(tmp_path)], say=True)
+    assert not capsys.readouterr().err
+    check_copies(files, say=True)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "cache: this will need about 12 bytes on disk" in told
+    files[0].local_copy(tmp_path / "cache")
+    check_copies(files, say=True)
+    assert "about 6 bytes on disk" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr(disk_use, "_free_bytes", lambda folder: 5)
+    with pytest.raises(StorageError, match=r"about 6 bytes on disk, and 5 bytes are free"):
+        check_copies(files, say=False)
