@@ -205,14 +205,15 @@ class ImageFeatures:
         """
         for part, source, own in self._to_copy(rows):
             name = self._names[part]
-            if 2 * len(own) >= self.manifest.parts[name]:
+            if source.mapped is not None or 2 * len(own) >= self.manifest.parts[name]:
                 self._parts[part] = self._mapped(self._file(name).local_copy(machine_cache()), name)
             else:
                 self._parts[part] = HeldRows(self._checked(source, name), own - self._first[part])
 
     def bytes_to_hold(self, rows: Rows) -> int:
-        """Return how much :meth:`hold` copies for some rows, what other processes copied before included."""
-        sizes = [(self.manifest.parts[self._names[part]], len(own)) for part, _, own in self._to_copy(rows)]
+        """Return how much :meth:`hold` copies for some rows: nothing of files that were copied before."""
+        missing = [one for one in self._to_copy(rows) if one[1].mapped is None]
+        sizes = [(self.manifest.parts[self._names[part]], len(own)) for part, _, own in missing]
         copied = sum(there if 2 * wanted >= there else wanted for there, wanted in sizes)
         return 2 * copied * self.n_patches * self.dim
 

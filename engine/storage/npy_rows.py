@@ -47,7 +47,8 @@ class NpyRows:
         self.file = file
 
     @cached_property
-    def _here(self) -> npt.NDArray[Any] | None:
+    def mapped(self) -> npt.NDArray[Any] | None:
+        """The whole array, if it is on this machine."""
         file = self.file
         path = Path(file.path) if file.is_local else found_copy(file.path, machine_cache())
         return None if path is None else mapped_rows(path)
@@ -55,8 +56,8 @@ class NpyRows:
     @cached_property
     def _header(self) -> tuple[tuple[int, ...], np.dtype[Any], int]:
         """Shape, type of the numbers, and where these begin."""
-        if self._here is not None:
-            return self._here.shape, self._here.dtype, 0
+        if self.mapped is not None:
+            return self.mapped.shape, self.mapped.dtype, 0
         stream = io.BytesIO(self.file.read_range(0, _HEADER))
         try:
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -83,13 +84,11 @@ class NpyRows:
         return self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """Return the rows from ``start`` to before ``stop``.
+        """Return the rows from ``start`` to before ``stop``, by one request.
 
         Raises:
             StorageError: the file has no such rows.
         """
-        if self._here is not None:
-            return self._here[start:stop]
         shape, dtype, begin = self._header
         row = self.row_bytes
         found = self.file.read_range(begin + start * row, begin + stop * row)
@@ -139,8 +138,14 @@ class Span(NamedTuple):
 
 def read_spans(spans: Sequence[Span]) -> list[npt.NDArray[Any]]:
     """Return the rows of each span; what lies close together in a file is read by one request."""
-    requests = _requests(spans)
     found: list[npt.NDArray[Any]] = [np.empty(0)] * len(spans)
+    distant = []
+    for place, (source, start, stop) in enumerate(spans):
+        if source.mapped is None:
+            distant.append(place)
+        else:
+            found[place] = source.mapped[start:stop]
+    requests = _requests(spans, distant)
 
     def read(places: list[int]) -> None:
         source, start = spans[places[0]].source, spans[places[0]].start
@@ -172,11 +177,11 @@ def _blocks(spans: Iterable[Span], step: int) -> Iterator[list[Span]]:
         yield block
 
 
-def _requests(spans: Sequence[Span]) -> list[list[int]]:
-    """Return the places of the spans that are read together, those of each request in order."""
+def _requests(spans: Sequence[Span], distant: Iterable[int]) -> list[list[int]]:
+    """Return the places of some spans that are read together, those of each request in order."""
     of_file: dict[NpyRows, list[int]] = defaultdict(list)
-    for place, span in enumerate(spans):
-        of_file[span.source].append(place)
+    for place in distant:
+        of_file[spans[place].source].append(place)
     found: list[list[int]] = []
     for source, places in of_file.items():
         row = source.row_bytes

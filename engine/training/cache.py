@@ -336,7 +336,7 @@ class FrozenCache:
 
     def open_rows(self) -> CachedStates:
         """Open the cache; from a bucket the rows that are asked for are read, each time, and nothing else."""
-        return self._with(map(NpyRows, self.states))
+        return self._with(Path(one.path) if one.is_local else NpyRows(one) for one in self.states)
 
     def _with(self, states: Iterable[Path | NpyRows]) -> CachedStates:
         return CachedStates(self.rows_of_parts(), list(states), sum(self.inputs.rows))

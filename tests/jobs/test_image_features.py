@@ -290,7 +290,11 @@ def test_of_a_bucket_the_features_that_are_asked_for_are_read_and_held_ones_once
     read.clear()
     everything = whole.gather(rows)
     assert everything.abs().sum() > 0
-    assert not read
+    third = ImageFeatures.open(Workspace.open(f"{s3}/w"))
+    assert third.bytes_to_hold(rows) == third.bytes_to_hold(rows[:1]) == 0
+    third.hold(rows[:1])
+    torch.testing.assert_close(third.gather(rows), everything)
+    assert not read, "what was copied is used"
     Store.open(tmp_path / "cache").delete()
     monkeypatch.setattr(npy_rows, "GAP", 0)
     assert opened.bytes_to_hold(np.array([2, -1, 2, 0])) == 2 * size

@@ -78,7 +78,7 @@ def test_any_spans_are_those_of_the_array(spans: list[tuple[int, int]], gap: int
     array = np.arange(100, dtype=np.int16).reshape(50, 2)
 
     class InMemory(NpyRows):
-        shape, dtype = array.shape, array.dtype
+        shape, dtype, mapped = array.shape, array.dtype, None
 
         def read(self, start: int, stop: int) -> np.ndarray:
             return array[start:stop]
