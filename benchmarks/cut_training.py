@@ -1,7 +1,8 @@
 """Cut a node off under a training on two workers, one on each node.
 
-Once a checkpoint is whole, the second node's card is taken down; when the head has given the node up, another
-comes in its place. The training must go on from its checkpoint, and end where an undisturbed one ends.
+When 30 % of the steps are in checkpoints, the second node's card is taken down; when the head has given the
+node up, another comes in its place. The training must go on from its checkpoint, and end where an undisturbed
+one ends.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.batch_faults import KILLED_AT
 from benchmarks.cluster_scaling import write_corpus
 from benchmarks.network_nodes import Nodes, bounded
 from benchmarks.report import report
@@ -64,13 +66,13 @@ def train_cut(nodes: Nodes, folder: Path, log: Log) -> None:
     write_corpus(folder / "training-corpus", MENTIONS)
     once("import", "--source", folder / "training-corpus", "--format", "parquet", "--workspace", workspace)
     once("preprocess", "--max-sentences", SENTENCES, "--workspace", workspace)
-    due = _trained(nodes, workspace, log, cut=False)
+    due = _trained(nodes, workspace, log)
     shutil.rmtree(workspace / "runs")
-    show(due, _trained(nodes, workspace, log, cut=True))
+    show(due, _trained(nodes, workspace, log, cut_at=KILLED_AT * due.steps))
 
 
-def _trained(nodes: Nodes, workspace: Path, log: Log, cut: bool) -> Trained:
-    """Run a training."""
+def _trained(nodes: Nodes, workspace: Path, log: Log, cut_at: float | None = None) -> Trained:
+    """Run a training; with a step, a node is cut off when a checkpoint holds it."""
     runs = workspace / "runs" / "train_encoder"
     training = Training([], runs, Running("train", log))
     over, at_work, kept = threading.Event(), 0, None
@@ -78,23 +80,23 @@ def _trained(nodes: Nodes, workspace: Path, log: Log, cut: bool) -> Trained:
     def follow() -> None:
         nonlocal at_work, kept
         while not over.wait(0.2):
-            if (kept := training.kept_step()) is not None:
+            if (kept := training.kept_step()) is not None and kept >= (cut_at or 0):
                 at_work = nodes.worker.workers()
                 nodes.worker.switch("down")
                 nodes.mend()
                 return
 
     watcher = threading.Thread(target=follow)
-    if cut:
+    if cut_at is not None:
         watcher.start()
     words = ["train-encoder", "--workspace", workspace, "--workers", WORKERS, "--epochs", EPOCHS]
     started = time.monotonic()
     failed = bounded("train", nodes.head.words(seedset(*words, "--checkpoint-seconds", CHECKPOINT_S)), log)
     seconds = time.monotonic() - started
     over.set()
-    if cut:
+    if cut_at is not None:
         watcher.join()
-    what = "a node is cut off, and comes back" if cut else "undisturbed"
+    what = "a node is cut off, and comes back" if cut_at is not None else "undisturbed"
     if failed:
         return Trained(what, seconds, kept=kept, at_work=at_work, failed=failed)
     return Trained(what, seconds, *summary_of(runs), kept, at_work)

@@ -27,7 +27,7 @@ POLL_S = 5.0
 QUIET_S = 180.0
 """Time without a row, after a node was lost, that a pass is given at least."""
 
-LONGEST_WAITS = 5
+LONGEST_WAITS = 3
 """And so many times the longest that it took for a row before, its models' loading at the start among it."""
 
 END_S = 60.0
