@@ -137,7 +137,7 @@ def _serving_gpus(settings: SizeSettings) -> Line:
     parameters, room = settings.language_model_parameters, 0.8 * settings.gpu_memory_gib
     return Line(
         "GPUs of one node for each model in use (--tensor-parallel)",
-        f"{parameters:.3g} parameters x 2 bytes / {short(room)} GiB (a fifth is for caches), to a power of two",
+        f"{parameters:.3g} parameters x 2 bytes / {short(room)} GiB (a fifth is for caches), a power of 2",
         2 ** max(0, math.ceil(math.log2(parameters * 2 / GIB / room))),
         "GPUs",
     )
