@@ -5,11 +5,13 @@ Reads orders from standard input (:mod:`engine.generation.model_group` writes th
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import queue
 import sys
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO
 
@@ -22,6 +24,9 @@ from engine.generation.model_group import Forward, Load, Rendezvous
 from engine.models.causal import body_of
 from engine.models.hub import NamedModel
 from engine.models.tensor_parallel import load_part
+
+LAST_WORDS_S = 1.0
+"""How long what went wrong here waits for the end of the leader, of which it may have come."""
 
 
 class Follower:
@@ -102,8 +107,13 @@ def main() -> None:
     waiting: queue.SimpleQueue[Load | Forward] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(orders, waiting), daemon=True).start()
     follower = Follower(meeting, answers)
-    while True:
-        follower.obey(waiting.get())
+    try:
+        while True:
+            follower.obey(waiting.get())
+    except Exception:
+        time.sleep(LAST_WORDS_S)
+        logging.exception("a process that follows another's calls of a language model failed")
+        os._exit(1)  # a thread still reads the orders
 
 
 if __name__ == "__main__":
