@@ -168,6 +168,14 @@ def test_a_language_models_lists_are_those_of_the_local_runtime(tmp_path, name):
         np.testing.assert_allclose([r["score"] for r in rows], expansion.ranking.scores, rtol=1e-4)
 
 
+def test_a_group_of_processes_without_a_language_model_is_refused(root, tmp_path, capsys):
+    assert expand(root, tmp_path / "out", "--tensor-parallel", 2, "--workers", 1) == 2
+    assert "tensor_parallel 2: no stage of these methods holds" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert expand(root, tmp_path / "out", "--tensor-parallel", 2, "--gpu", 0.5) == 2
+    assert "0.5 GPUs for a language model that is split over 2 processes" in capsys.readouterr().err
+
+
 def test_a_table_of_which_every_query_is_refused_is_an_error(root, tmp_path, capsys):
     """No seed has a vector: each row only says so. One other query, and the output is what it is."""
     lines = [json.dumps({"id": f"q{i}", "positive": [N - 1]}) for i in range(3)]
