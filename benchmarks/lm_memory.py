@@ -35,6 +35,7 @@ from jobs import console
 EXAMPLES = """
   python -m benchmarks.lm_memory
   python -m benchmarks.lm_memory --hidden 1024 --inner 2752 --layers 16 --weights bfloat16
+  python -m benchmarks.lm_memory --hidden 1024 --layers 16 --offload nvme --offload-folder /mnt/nvme
 """
 
 VOCABULARY, BLOCK, ROWS = 32_000, 128, 1
@@ -48,11 +49,14 @@ def main(
     workers: int = typer.Option(2, help="Processes."),
     steps: int = typer.Option(3, help="Steps."),
     weights: str = typer.Option("float32", help="float32 or bfloat16."),
+    offload: str = typer.Option("none", help="none, or nvme: the optimiser's state on a disk."),
+    offload_folder: Path | None = typer.Option(None, help="With --offload nvme: a folder on that disk."),
     share: float = typer.Option(0.15, help="Part by which the peak may be above the arithmetic."),
 ) -> None:
     """Train a random LLaMA for a few steps and compare memory with the arithmetic."""
     sizes = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
-    layout = {"zero_stage": 3, "weights": weights, "activation_checkpointing": True}
+    layout = {"zero_stage": 3, "weights": weights, "activation_checkpointing": True, "offload": offload}
+    layout["offload_folder"] = str(offload_folder) if offload_folder else None
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         mp.spawn(_work, (workers, folder, sizes, layout, steps), nprocs=workers)
@@ -66,6 +70,7 @@ def main(
         ["a worker's share of the weights", f"{memory.weights / 1e9:.2f}", ""],
         ["while it is opened", f"{4 * shape.parameters / workers / 1e9:.2f}", f"{opened / 1e9:.2f}"],
         ["the peak of a step", f"{memory.total / 1e9:.2f}", f"{peak / 1e9:.2f}"],
+        ["on the disk", f"{memory.disk / 1e9:.2f}", ""],
         ["the whole model", f"{4 * shape.parameters / 1e9:.2f}", ""],
     ]
     title = f"{shape.parameters / 1e6:,.0f}M parameters, {workers} workers, {steps} steps, {seconds:.0f} s"
@@ -81,6 +86,7 @@ def main(
         opened_gb=round(opened / 1e9, 3),
         peak_gb=round(peak / 1e9, 3),
         arithmetic_gb=round(memory.total / 1e9, 3),
+        disk_gb=round(memory.disk / 1e9, 3),
         losses=[round(loss, 4) for loss in found[0]["losses"]],
     )
 

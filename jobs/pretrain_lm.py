@@ -229,6 +229,7 @@ def show_plan(settings: PretrainLmSettings) -> None:
         parameters=shape.parameters,
         card_gb=f"{memory.card / GB:.2f}",
         host_gb=f"{memory.offloaded / GB:.2f}",
+        disk_gb=f"{memory.disk / GB:.2f}",
         trained=trained,
         checkpoint_gb=f"{checkpoint_bytes(trained) / GB:.2f}",
     )

@@ -25,10 +25,10 @@ COPY cluster ./cluster
 RUN pip install --constraint requirements.lock ".[all]" && pip check
 
 FROM ubuntu:24.04
-# A compiler, for the operators that DeepSpeed builds on first use; wget, by which KubeRay asks Serve's proxies.
+# A compiler and libaio, for the operators that DeepSpeed builds on first use; wget, by which KubeRay asks Serve's proxies.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
-        ca-certificates g++ python3.12 python3.12-dev wget \
+        ca-certificates g++ libaio-dev python3.12 python3.12-dev wget \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --create-home --shell /bin/bash seedset
 COPY --from=build /opt/seedset /opt/seedset

@@ -20,9 +20,13 @@ class EngineLayout(BaseModel):
         ge=1,
         description="Pass this many of a worker's blocks at once.  [default: all of its share]",
     )
-    offload: bool = Field(
-        default=False,
-        description="Keep the optimiser's state (at stage 3 the weights too) in the host's memory.",
+    offload: Literal["none", "cpu", "nvme"] = Field(
+        default="none",
+        description="Keep the optimiser's state (at stage 3 the weights too) in the host's memory: cpu. nvme "
+        "(stage 3) keeps the state in files on a disk of each machine, and the weights in its memory.",
+    )
+    offload_folder: str | None = Field(
+        default=None, description="With --offload nvme: a folder on a fast disk, on every machine."
     )
     weights: Literal["float32", "bfloat16"] = Field(
         default="float32",
@@ -41,6 +45,21 @@ class Layout(EngineLayout):
         default=1,
         description="Share between workers (ZeRO): 1 the optimiser's state, 2 gradients too, 3 weights too.",
     )
+
+    @model_validator(mode="after")
+    def _on_disk_at_stage_3_and_in_a_folder(self) -> Layout:
+        if self.offload == "nvme" and self.zero_stage != 3:
+            raise PydanticCustomError(
+                "offload",
+                "--offload nvme needs --zero-stage 3 (it is {stage}); below it take --offload cpu",
+                {"stage": self.zero_stage},
+            )
+        if (self.offload == "nvme") != (self.offload_folder is not None):
+            raise PydanticCustomError(
+                "offload",
+                "give --offload nvme and --offload-folder together: the disk that the state goes to",
+            )
+        return self
 
     @model_validator(mode="after")
     def _narrow_at_stage_3_only(self) -> Layout:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from engine.training.disk_offload import BUFFERS, BYTES_A_PARAMETER
 from engine.training.layout import Layout
-from engine.training.optimizer import BUCKET_ELEMENTS
+from engine.training.optimizer import BUCKET_ELEMENTS, GROUP_ELEMENTS
 from engine.training.quantized import BYTES_A_NUMBER
 
 GB = 1e9
@@ -63,13 +64,17 @@ class WorkerMemory(NamedTuple):
     """
     activations: int
     logits: int
+    swapped: int
+    """Of a state on a disk the part that is in memory: all four kinds of the largest group."""
     offloaded: int
-    """Of the sum of all: what is in the host's memory."""
+    """What is in the host's memory."""
+    disk: int
+    """What is on a disk: master and moments, and gradients, which are in memory as well."""
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return sum(self) - self.offloaded
+        """All that is in memory."""
+        return sum(self[:-2]) - (self.master + self.moments if self.disk else 0)
 
     @property
     def card(self) -> int:
@@ -115,11 +120,15 @@ def worker_memory(
     recomputed = layout.activation_checkpointing
     activations = inside + 4 * tokens * shape.hidden * shape.layers if recomputed else inside * shape.layers
     logits = 2 * kept * tokens * shape.vocabulary  # and their gradient
-    offloaded = 0
-    if layout.offload:
+    offloaded = swapped = disk = 0
+    if layout.offload == "cpu":
         offloaded = master + moments + (gradients if stage > 1 else 0) + (weights if stage == 3 else 0)
-    parts = weights, master, gradients, moments, gathered, buckets, activations, logits, offloaded
-    return WorkerMemory(*parts)
+    elif layout.offload == "nvme":
+        disk = BYTES_A_PARAMETER * learns
+        swapped = 4 * BUFFERS * min(learns, GROUP_ELEMENTS + -(-shape.largest // workers))
+        offloaded = weights + gradients + swapped
+    parts = weights, master, gradients, moments, gathered, buckets, activations, logits
+    return WorkerMemory(*parts, swapped, offloaded, disk)
 
 
 def checkpoint_bytes(parameters: int) -> int:
@@ -132,15 +141,26 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "stage 2": {"zero_stage": 2},
     "stage 3": {"zero_stage": 3},
     "stage 3, bfloat16 weights": {"zero_stage": 3, "weights": "bfloat16"},
-    "stage 3, bfloat16 weights, offloaded": {"zero_stage": 3, "weights": "bfloat16", "offload": True},
+    "stage 3, bfloat16 weights, offloaded": {"zero_stage": 3, "weights": "bfloat16", "offload": "cpu"},
+    "stage 3, bfloat16 weights, state on disk": {
+        "zero_stage": 3,
+        "weights": "bfloat16",
+        "offload": "nvme",
+        "offload_folder": "",
+    },
 }
 """The layouts that a table compares."""
+
+
+def in_gb(memory: WorkerMemory) -> list[str]:
+    """Return GB of a card, of host memory and of disk."""
+    return [f"{size / GB:.1f}" for size in (memory.card, memory.offloaded, memory.disk)]
 
 
 def table(
     shapes: dict[str, ModelShape], workers: int, rows: int, block: int, recomputed: bool = True
 ) -> list[list[str]]:
-    """Return rows of a table: model, layout, GB of a card, GB of host memory a worker.
+    """Return rows of a table: model, layout, GB of a card, of host memory and of disk a worker.
 
     Args:
         shapes: models by name.
@@ -154,5 +174,5 @@ def table(
         for words, settings in LAYOUTS.items():
             layout = Layout.model_validate(settings | {"activation_checkpointing": recomputed})
             memory = worker_memory(shape, layout, workers, rows, block, narrow=True)
-            found.append([name, words, f"{memory.card / GB:.1f}", f"{memory.offloaded / GB:.1f}"])
+            found.append([name, words, *in_gb(memory)])
     return found

@@ -9,10 +9,14 @@ import torch
 from torch import nn
 
 from engine.training.deepspeed import import_deepspeed
+from engine.training.disk_offload import on_disk_config
 from engine.training.layout import EngineLayout
 
 BUCKET_ELEMENTS = 50_000_000
 """Gradients that DeepSpeed averages in one go; its own default sets 2 GB aside."""
+
+GROUP_ELEMENTS = 2 * BUCKET_ELEMENTS
+"""Numbers of a worker's share that AdamW steps in one go at stage 3."""
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -75,6 +79,11 @@ def open_engine(
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
     }
+    if layout.offload == "nvme":
+        assert layout.offload_folder is not None
+        config["zero_optimization"]["offload_optimizer"] = on_disk_config(
+            module, layout.offload_folder, GROUP_ELEMENTS
+        )
     if layout.weights == "bfloat16":
         config["bf16"] = {"enabled": True}
         # Else what micro-batches add up to would be rounded after each of them.
@@ -97,6 +106,7 @@ def zero_config(layout: EngineLayout) -> dict[str, Any]:
     """Return DeepSpeed's settings of ZeRO for a layout.
 
     At stage 3 its own defaults keep a billion gathered weights: a small model would be whole in every worker.
+    What is offloaded to a disk is told the engine (:func:`open_engine`), not the model that is being opened.
     """
     zero: dict[str, Any] = {"stage": layout.zero_stage, "reduce_bucket_size": BUCKET_ELEMENTS}
     if layout.zero_stage == 3:
@@ -104,9 +114,9 @@ def zero_config(layout: EngineLayout) -> dict[str, Any]:
             "stage3_max_live_parameters": BUCKET_ELEMENTS,
             "stage3_max_reuse_distance": BUCKET_ELEMENTS,
             "stage3_prefetch_bucket_size": BUCKET_ELEMENTS // 2,
-            "sub_group_size": 2 * BUCKET_ELEMENTS,
+            "sub_group_size": GROUP_ELEMENTS,
         }
-    if layout.offload:
+    if layout.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
         if layout.zero_stage == 3:
             zero["offload_param"] = {"device": "cpu"}

@@ -17,13 +17,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine.training.checkpoint import CheckpointFormat
+from engine.training.optimizer_shares import MOMENTS, OptimizerShares, begin_moments, optimizer_shares
 
 Tensor = torch.Tensor
 
 SHARD_BYTES = 1 << 30
 """Size of a shard, which is in memory whole while it is written (one tensor may be larger)."""
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class PartitionedCheckpoint(CheckpointFormat):
@@ -51,25 +50,15 @@ class PartitionedCheckpoint(CheckpointFormat):
         their parameters: too early for the others, which then cannot be saved. Adam's count of steps is out
         of reach for its ``safe_set_full_*``, being no tensor of a parameter's shape.
         """
-        optimizer = engine.optimizer
-        stage_3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
-        flats = (
-            optimizer.fp32_partitioned_groups_flat if stage_3 else optimizer.single_partition_of_fp32_groups
-        )
-        for flat in flats:
-            optimizer.optimizer.state[flat] = {
-                "step": torch.tensor(float(step), device=flat.device),
-                **{moment: torch.zeros_like(flat) for moment in MOMENTS},
-            }
-        if not stage_3:
-            optimizer._lazy_init_hp_params_optimizer_state()
+        begin_moments(engine.optimizer, step)
 
     def restore(self, folder: Path, engine: Any) -> None:
         """Put float32 weights and moments into the engine's optimiser."""
         parameters = dict(self._model.named_parameters())
-        for name, tensor in _tensors(folder):
-            kind, _, parameter = name.partition(".")
-            _set(parameters[parameter], tensor, None if kind == "weight" else kind)
+        with optimizer_shares(changed=True) as shares:
+            for name, tensor in _tensors(folder):
+                kind, _, parameter = name.partition(".")
+                _set(parameters[parameter], tensor, None if kind == "weight" else kind, shares)
 
     def save(self, folder: Path, engine: Any, first: bool) -> list[str]:
         """Write shards; all workers gather, and each writes some of the parameters."""
@@ -86,12 +75,14 @@ class PartitionedCheckpoint(CheckpointFormat):
     def _gathered(self) -> Iterator[tuple[str, Tensor]]:
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        learns = learning(self._model)
-        for name, tensor in full_weights(self._model, only=learns.__contains__):
-            yield f"weight.{name}", tensor
-        for name, parameter in learns.items():
-            for moment in MOMENTS:
-                yield f"{moment}.{name}", safe_get_full_optimizer_state(parameter, moment)
+        with optimizer_shares() as shares:
+            for name, parameter in learning(self._model).items():
+                yield f"weight.{name}", _full(parameter, shares)
+                for moment in MOMENTS:
+                    if hasattr(parameter, "ds_id"):
+                        yield f"{moment}.{name}", shares.whole(parameter, moment)
+                    else:
+                        yield f"{moment}.{name}", safe_get_full_optimizer_state(parameter, moment)
 
 
 def writers(sizes: Mapping[str, int], workers: int) -> dict[str, int]:
@@ -124,18 +115,21 @@ def full_weights(
         model: whose parameters may be split up.
         only: whether a parameter of a name is wanted.
     """
-    for name, parameter in model.named_parameters():
-        if only(name):
-            yield name, _full(parameter)
+    with optimizer_shares() as shares:
+        for name, parameter in model.named_parameters():
+            if only(name):
+                yield name, _full(parameter, shares)
 
 
-def _full(parameter: Any) -> Tensor:
+def _full(parameter: Any, shares: OptimizerShares) -> Tensor:
     if hasattr(parameter, "ds_id") and not parameter.requires_grad:
         import deepspeed
 
         with deepspeed.zero.GatheredParameters([parameter]):  # a frozen one is no part of the optimiser
             return parameter.detach().float().clone()
-    if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):
+    if hasattr(parameter, "ds_id"):
+        return shares.whole(parameter)
+    if hasattr(parameter, "_hp_mapping"):
         from deepspeed.utils import safe_get_full_fp32_param
 
         whole: Tensor = safe_get_full_fp32_param(parameter)
@@ -182,27 +176,22 @@ def kept_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield f"{path}.{name}" if path else name, buffer.detach()
 
 
-def _set(parameter: Any, value: Tensor, moment: str | None) -> None:
+def _set(parameter: Any, value: Tensor, moment: str | None, shares: OptimizerShares) -> None:
     """Set this worker's part of a parameter's float32 weights, or of a moment."""
     from deepspeed import utils
 
-    if not hasattr(parameter, "ds_id"):
-        value = value.to(parameter.device)
-        if moment is None:
-            utils.safe_set_full_fp32_param(parameter, value)
-        else:
-            utils.safe_set_full_optimizer_state(parameter, value, moment)
+    if hasattr(parameter, "ds_id"):
+        own = shares.of(parameter, moment)
+        start = own.numel() * torch.distributed.get_rank()
+        part = value.flatten()[start : start + own.numel()]
+        own[: part.numel()].copy_(part)
+        own[part.numel() :].zero_()  # the last share reaches beyond the parameter's end
         return
-    # At stage 3 the function for whole tensors fails where they are no multiple of the workers.
-    own = parameter.partition_numel()
-    world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-    padded = value.new_zeros(own * world)
-    padded[: value.numel()] = value.flatten()
-    part = padded[own * rank : own * (rank + 1)]
+    value = value.to(parameter.device)
     if moment is None:
-        utils.safe_set_local_fp32_param(parameter, part)
+        utils.safe_set_full_fp32_param(parameter, value)
     else:
-        utils.safe_set_local_optimizer_state(parameter, part, moment)
+        utils.safe_set_full_optimizer_state(parameter, value, moment)
 
 
 class ShardWriter:

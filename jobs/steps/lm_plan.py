@@ -13,11 +13,12 @@ from engine.training.memory import (
     ModelShape,
     WorkerMemory,
     checkpoint_bytes,
+    in_gb,
     table,
     worker_memory,
 )
 
-HEADER = ["model", "layout", "GB of a card", "GB of its host"]
+HEADER = ["model", "layout", "GB of a card", "GB of its host", "GB of disk"]
 
 
 def planned_model(model: str | None, config: str | None, vocab_size: int) -> Origin:
@@ -65,8 +66,7 @@ def plan_rows(
         packed: parameters that are held in 4 bits.
     """
     memory = worker_memory(shape, layout, workers, rows, block, narrow, trained, packed)
-    own = [name, "this run", f"{memory.card / GB:.1f}", f"{memory.offloaded / GB:.1f}"]
-    return memory, [own, *table(LLAMA_2, workers, rows, block)]
+    return memory, [[name, "this run", *in_gb(memory)], *table(LLAMA_2, workers, rows, block)]
 
 
 def checkpoint_in_words(parameters: int, seconds: float, share: float) -> str:

@@ -86,9 +86,9 @@ def plain() -> tuple[list[float], list[float]]:
     [
         Layout(),
         Layout(micro_batch=3),
-        Layout(zero_stage=2, micro_batch=3, offload=True),
+        Layout(zero_stage=2, micro_batch=3, offload="cpu"),
         Layout(zero_stage=3, activation_checkpointing=True),
-        Layout(zero_stage=3, micro_batch=3, offload=True),
+        Layout(zero_stage=3, micro_batch=3, offload="cpu"),
     ],
     ids=repr,
 )

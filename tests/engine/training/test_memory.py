@@ -30,13 +30,27 @@ def test_a_worker_of_stage_3_holds_a_share_of_everything() -> None:
 
 
 def test_narrow_weights_have_a_float32_share_beside_them_and_can_lie_in_the_host() -> None:
-    layout = Layout(zero_stage=3, weights="bfloat16", offload=True, activation_checkpointing=True)
+    layout = Layout(zero_stage=3, weights="bfloat16", offload="cpu", activation_checkpointing=True)
     memory = worker_memory(SHAPE, layout, workers=4, rows=2, block=100, narrow=True)
     assert (memory.weights, memory.master) == (500_000_000, 1_000_000_000)
     assert memory.offloaded == 500_000_000 + 1_000_000_000 + 1_000_000_000 + 2_000_000_000
     # One state of float32 a layer, and all of one layer in bfloat16.
     assert memory.activations == 4 * 200 * 1000 * 10 + 2 * 200 * (10 * 1000 + 4 * 3000)
     assert memory.card == 2 * 2 * 60_000_000 + 2 * 210_000_000 + memory.activations + 2 * 2 * 200 * 30_000
+
+
+def test_a_state_on_a_disk_leaves_weights_gradients_and_a_group_in_the_host() -> None:
+    layout = Layout(zero_stage=3, weights="bfloat16", offload="nvme", offload_folder="disk")
+    memory = worker_memory(SHAPE, layout, workers=4, rows=2, block=100, narrow=True)
+    assert memory.disk == 16 * 250_000_000
+    assert memory.swapped == 16 * (100_000_000 + 15_000_000)
+    assert memory.offloaded == 500_000_000 + 1_000_000_000 + memory.swapped
+    in_memory = Layout(zero_stage=3, weights="bfloat16", offload="cpu")
+    other = worker_memory(SHAPE, in_memory, workers=4, rows=2, block=100, narrow=True)
+    assert other.total - memory.total == 3_000_000_000 - memory.swapped
+    assert memory.card == other.card
+    few = worker_memory(SHAPE, layout, workers=4, rows=2, block=100, narrow=True, trained=8_000_000)
+    assert few.swapped == few.disk == 16 * 2_000_000
 
 
 def test_what_is_frozen_has_no_gradient_and_no_state() -> None:
@@ -69,7 +83,7 @@ def test_the_table_names_every_layout_and_the_published_sizes_are_those_of_the_c
     assert shape_of(config) == LLAMA_2["7B"]
     assert parameters_of(config) == LLAMA_2["7B"].parameters
     rows = table(LLAMA_2, workers=8, rows=4, block=256)
-    assert [row[0] for row in rows[::5]] == ["7B", "13B", "70B"]
+    assert [row[0] for row in rows[::6]] == ["7B", "13B", "70B"]
     # 20 bytes a parameter are shared by 8, besides what is gathered and on its way.
     card = float(rows[2][2])
     assert 20 * 6.738 / 8 < card < 20 * 6.738 / 8 + 4
