@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 from pydantic_core import PydanticCustomError
 
@@ -31,6 +32,7 @@ SetName = Annotated[StrictStr, within(MAX_SET_NAME), NoNul, AfterValidator(_visi
 Note = Annotated[StrictStr, within(MAX_NOTE, least=0), NoNul]
 Curator = Annotated[StrictStr, within(MAX_CURATOR, least=0), NoNul]
 Version = Annotated[StrictInt, Field(ge=1, le=MAX_EVENTS)]
+SetId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="as /v1/sets lists it")]
 Judged = Annotated[list[Name], Field(max_length=MAX_JUDGED)]
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 
 from serve.http.auth import Access
 from serve.http.exchange import decoded, respond, spend
 from serve.http.openapi import answers, body
 from serve.http.requests import checked
+from serve.http.review_routes import add_reviews
 from serve.http.rights import needs
 from serve.http.service import Service
 from serve.http.set_requests import (
@@ -22,6 +23,7 @@ from serve.http.set_requests import (
     SetDeleted,
     SetEvents,
     SetExport,
+    SetId,
     SetList,
     WholeSet,
 )
@@ -32,7 +34,6 @@ from serve.sets.store import MAX_EVENTS, MAX_SETS
 MAX_LISTED = 1000
 """Sets or events of one answer."""
 
-SetId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="as /v1/sets lists it")]
 Listed = Annotated[int, Query(ge=1, le=MAX_LISTED)]
 
 READ_ERRORS = (404, 422, 429, 503)
@@ -44,6 +45,7 @@ def add_sets(app: FastAPI, service: Service, access: Access, sets: Sets | None) 
     answering = SetService(service, sets)
     _add_reading(app, service, access, answering)
     _add_changes(app, service, access, answering)
+    add_reviews(app, service, access, answering)
 
 
 def _add_reading(app: FastAPI, service: Service, access: Access, answering: SetService) -> None:

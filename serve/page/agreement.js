@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { announce, bdi, byId, count, make } from "./dom.js";
+import { reviewsInWords } from "./review.js";
 import { limit, may } from "./rights.js";
 import { rowKeys, turnTo } from "./rows.js";
 
@@ -12,12 +13,16 @@ const time = (at) => new Date(at).toLocaleString("en-GB", { dateStyle: "medium",
 
 /** A dialog over `set`, a NamedSet. `who()` is the curator, `rename(name)` another one; `onDetails(name)` tells more. */
 export class Agreement {
-  constructor({ set, who, rename, onDetails }) {
+  constructor({ set, who, rename, onDetails, onReview }) {
     Object.assign(this, { set, who });
     this.dialog = byId("agreement");
     for (const id of ["disagreements", "second-opinions"]) {
       rowKeys(byId(id), { onJudge: (name, positive) => this.#judge(byId(id), name, positive), onOpen: onDetails });
     }
+    byId("review-begin").addEventListener("click", () => {
+      this.dialog.close(); // it says what others judged
+      onReview(this.set.about);
+    });
     byId("agreement-curator").addEventListener("change", (event) => {
       rename(event.target.value.trim());
       this.#load();
@@ -32,7 +37,7 @@ export class Agreement {
     }
     byId("agreement-curator").value = this.who();
     byId("agreement-about").textContent = "Loading …";
-    for (const id of ["agreement-pairs", "disagreements", "second-opinions"]) byId(id).replaceChildren();
+    for (const id of ["agreement-pairs", "disagreements", "second-opinions", "reviews"]) byId(id).replaceChildren();
     if (!this.dialog.open) this.dialog.showModal();
     byId("agreement-title").focus();
     await this.#load();
@@ -42,7 +47,10 @@ export class Agreement {
     byId("error-agreement").textContent = "";
     try {
       await this.set.flush();
-      this.#show(await api.setAgreement(this.set.about.id, this.who(), LISTED));
+      const { id } = this.set.about;
+      const [found, reviews] = await Promise.all([api.setAgreement(id, this.who(), LISTED), api.setReviews(id, LISTED)]);
+      this.#show(found);
+      byId("reviews").replaceChildren(...reviewsInWords(reviews));
     } catch (error) {
       byId("agreement-about").textContent = "";
       byId("error-agreement").textContent = error.message;

@@ -34,9 +34,10 @@ const by = (name) => (name ? bdi(name) : "somebody");
 
 /** Shows and changes the named set of a state. `onOpened(question)` is called when one was opened. */
 export class Curation {
-  constructor(state, { onOpened, onShown }) {
+  constructor(state, { onOpened, onShown, onReview }) {
     this.state = state;
     this.onOpened = onOpened;
+    this.onReview = onReview;
     this.set = new NamedSet(state, {
       onChange: () => {
         this.show();
@@ -146,9 +147,16 @@ export class Curation {
         {},
         make("button", { type: "button", class: "name", onclick: () => this.#openChosen(id) }, bdi(name)),
         make("span", { class: "hint" }, ` ${counts.accepted} accepted, ${counts.rejected} rejected; ${time(at)}, `, by(who)),
+        limit(make("button", { type: "button", class: "quiet", "aria-label": `Judge ${name} sealed`, onclick: () => this.#review({ id, name }) }, "Judge sealed …"), "curate"),
       );
     const none = make("li", { class: "hint" }, this.listed.length ? "no set is called so" : "no set is kept yet");
     byId("open-list").replaceChildren(...(found.length ? found.map(row) : [none]));
+  }
+
+  /** Judge a set that is not opened: so nothing is seen of what it says. */
+  #review(set) {
+    byId("open-set").close();
+    this.onReview(set);
   }
 
   #pick(event) {

@@ -15,6 +15,7 @@ import { EntityMap } from "./map.js";
 import { Options } from "./options.js";
 import { Progress } from "./progress.js";
 import { Results } from "./results.js";
+import { Review } from "./review.js";
 import * as rights from "./rights.js";
 import { Search } from "./search.js";
 import { SeedLists } from "./seeds.js";
@@ -23,7 +24,7 @@ import { State } from "./state.js";
 
 const state = new State();
 const sideOf = (name) => state.sideOf(name);
-const curation = new Curation(state, { onOpened: opened, onShown: () => lists.show() });
+const curation = new Curation(state, { onOpened: opened, onShown: () => lists.show(), onReview: (set) => review.open(set) });
 const lists = new SeedLists(state, { onEdit: edit, onStep: (again) => curation.step(again), steps: () => curation.steps() });
 const options = new Options(state);
 const progress = new Progress();
@@ -36,11 +37,13 @@ const map = new EntityMap({
   onJudge: judge,
   onDetails: (name) => details.open(name),
 });
+const review = new Review({ who: storedCurator, rename: storeCurator, onDetails: (name) => details.open(name) });
 const agreement = new Agreement({
   set: curation.set,
   who: storedCurator,
   rename: storeCurator,
   onDetails: (name) => details.open(name),
+  onReview: (set) => review.open(set),
 });
 const comparison = new Comparison({
   state,

@@ -28,7 +28,7 @@ export async function load() {
   for (const element of document.querySelectorAll("[data-needs]")) show(element);
   byId("rights").hidden = may("curate");
   byId("rights").replaceChildren("Your token, ", bdi(caller.name), ", may only read: sets can be opened and downloaded, and nothing is kept of what you judge.");
-  for (const id of ["keep-curator", "agreement-curator"]) {
+  for (const id of ["keep-curator", "agreement-curator", "review-curator"]) {
     const input = byId(id);
     input.readOnly = Boolean(caller.name);
     input.title = caller.name ? "the name of your token" : "";

@@ -6,11 +6,24 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from serve.sets.events import Json
-from serve.sets.store import SetStore
+from serve.sets.reviews import ReviewStore
 from serve.settings import ServeSettings
 from serve.stores import LocalStore, local_file
 
-Operation = Literal["create", "load", "append", "delete", "listing", "read", "events", "export"]
+Operation = Literal[
+    "create",
+    "load",
+    "append",
+    "delete",
+    "listing",
+    "read",
+    "events",
+    "export",
+    "begin_review",
+    "mark_review",
+    "withdraw_review",
+    "reviews",
+]
 """What can be asked of a store: its methods."""
 
 
@@ -18,7 +31,7 @@ class Sets(Protocol):
     """A store of named sets, wherever it is."""
 
     async def __call__(self, operation: Operation, *given: Any) -> Json:
-        """Do an operation of :class:`~serve.sets.store.SetStore`.
+        """Do an operation of :class:`~serve.sets.reviews.ReviewStore`.
 
         Raises:
             UserError: as the operation.
@@ -27,11 +40,11 @@ class Sets(Protocol):
         ...
 
 
-class LocalSets(LocalStore[SetStore]):
+class LocalSets(LocalStore[ReviewStore]):
     """A store in this process, opened at the first call."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(SetStore, path)
+        super().__init__(ReviewStore, path)
 
 
 def sets_file(settings: ServeSettings) -> Path | None:

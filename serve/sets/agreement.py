@@ -16,8 +16,11 @@ from serve.sets.events import JUDGE, Event, Json, cancelled, judged, members_of
 MAX_CURATORS = 12
 """Curators that are compared with each other: those who judged most of what others judged, too."""
 
-Judgements = Mapping[str, Mapping[str, "Judgement"]]
-"""By entity name, then by curator."""
+Accepted = Mapping[str, Mapping[str, bool]]
+"""Whether it is accepted, by entity name, then by curator."""
+
+SET = ""
+"""In the place of a curator: what the set says."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,12 @@ def agreement(events: Sequence[Event], curator: str, limit: int) -> Json:
         limit: entities that are listed at most.
     """
     said, unnamed = judgements(events)
-    shared = {name: by for name, by in said.items() if len(by) > 1}
+    accepted = {name: {who: one.accepted for who, one in by.items()} for name, by in said.items()}
+    shared = {name: by for name, by in accepted.items() if len(by) > 1}
     many = Counter(who for by in said.values() for who in by)
     common = Counter(who for by in shared.values() for who in by)
-    compared = sorted(common, key=lambda who: (-common[who], who))[:MAX_CURATORS]
-    split = [name for name, by in shared.items() if len({one.accepted for one in by.values()}) > 1]
-    split.sort(key=lambda name: -max(one.event.version for one in shared[name].values()))
+    split = _split(shared)
+    split.sort(key=lambda name: -max(one.event.version for one in said[name].values()))
     undone = cancelled(events)
     stands = judged(event for event in events if event.version not in undone)
     unseen = [name for name in stands if curator and curator not in said.get(name, {})]
@@ -73,12 +76,9 @@ def agreement(events: Sequence[Event], curator: str, limit: int) -> Json:
             for who in sorted(many, key=lambda who: (-many[who], who))
         ],
         "unnamed": unnamed,
-        "shared": len(shared),
-        "agreed": len(shared) - len(split),
-        "pairs": [one for pair in combinations(compared, 2) if (one := _pair(shared, *pair))],
-        "together": _together(shared, compared),
+        **_figures(shared, len(split)),
         "disagreements": [
-            {"name": name, "stands": _word(stands.get(name)), "judgements": _told(shared[name])}
+            {"name": name, "stands": _word(stands.get(name)), "judgements": _told(said[name])}
             for name in split[:limit]
         ],
         "to_judge": unseen[:limit],
@@ -86,12 +86,55 @@ def agreement(events: Sequence[Event], curator: str, limit: int) -> Json:
     }
 
 
-def _pair(shared: Judgements, first: str, second: str) -> Json | None:
+def compared(said: Accepted, stands: Mapping[str, bool], limit: int) -> Json:
+    """Return how far reviews agree with each other, and each with the set that they are of.
+
+    Args:
+        said: by entity and curator.
+        stands: what the set said of each entity when the reviews began.
+        limit: entities that are listed at most of those on which the reviews do not agree.
+    """
+    shared = {name: by for name, by in said.items() if len(by) > 1}
+    split = sorted(_split(shared))
+    beside = {name: {**by, SET: stands[name]} for name, by in said.items()}
+    curators = sorted({who for by in said.values() for who in by})
+    return {
+        **_figures(shared, len(split)),
+        "with_set": [{**one, "curators": [who]} for who in curators if (one := _pair(beside, who, SET))],
+        "disagreements": [
+            {"name": name, "accepted_by": _who(shared[name], True), "rejected_by": _who(shared[name], False)}
+            for name in split[:limit]
+        ],
+    }
+
+
+def _split(shared: Accepted) -> list[str]:
+    """Return the entities on which curators do not agree."""
+    return [name for name, by in shared.items() if len(set(by.values())) > 1]
+
+
+def _who(by: Mapping[str, bool], accepted: bool) -> list[str]:
+    return sorted(who for who, one in by.items() if one is accepted)
+
+
+def _figures(shared: Accepted, split: int) -> Json:
+    """Return how often curators agree on what several of them judged, and their kappas."""
+    common = Counter(who for by in shared.values() for who in by)
+    most = sorted(common, key=lambda who: (-common[who], who))[:MAX_CURATORS]
+    return {
+        "shared": len(shared),
+        "agreed": len(shared) - split,
+        "pairs": [one for pair in combinations(most, 2) if (one := _pair(shared, *pair))],
+        "together": _together(shared, most),
+    }
+
+
+def _pair(shared: Accepted, first: str, second: str) -> Json | None:
     """Return the agreement of two curators on what both judged; None: there is nothing of the kind."""
     counts_CC = np.zeros((2, 2), np.int64)
     for by in shared.values():
         if first in by and second in by:
-            counts_CC[int(by[first].accepted), int(by[second].accepted)] += 1
+            counts_CC[int(by[first]), int(by[second])] += 1
     both, agreed = int(counts_CC.sum()), int(np.trace(counts_CC))
     if not both:
         return None
@@ -99,9 +142,9 @@ def _pair(shared: Judgements, first: str, second: str) -> Json | None:
     return {"curators": [first, second], "judged": both, "agreed": agreed, "kappa": kappa}
 
 
-def _together(shared: Judgements, curators: Sequence[str]) -> Json | None:
+def _together(shared: Accepted, curators: Sequence[str]) -> Json | None:
     """Return the agreement of three or more curators on what all of them judged; None: there is none."""
-    rows = [[by[who].accepted for who in curators] for by in shared.values() if by.keys() >= set(curators)]
+    rows = [[by[who] for who in curators] for by in shared.values() if by.keys() >= set(curators)]
     if len(curators) < 3 or not rows:
         return None
     accepted_I = np.array(rows, np.int64).sum(axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ray.serve.handle import DeploymentHandle
 
 from serve.graph.store_host import StoreHandle, StoreHost
-from serve.sets.store import SetStore
+from serve.sets.reviews import ReviewStore
 
 SETS = "Sets"
 """The deployment's name."""
@@ -19,7 +19,7 @@ class SetsHost(StoreHost):
     """
 
     async def __init__(self, path: str) -> None:  # type: ignore[misc]  # Serve awaits it
-        await super().__init__(SetStore, path)
+        await super().__init__(ReviewStore, path)
 
 
 class HandleSets(StoreHandle):

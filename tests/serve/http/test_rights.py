@@ -23,7 +23,8 @@ from tests.support.services import MakeClient, MakeService
 TOKENS = {right: {"rights": right, "sha256": hashlib.sha256(right.encode()).hexdigest()} for right in RIGHTS}
 
 WRITES = {("POST", "/v1/sets"), ("POST", "/v1/sets/import"), ("POST", "/v1/sets/{set_id}/events")}
-WRITES |= {("DELETE", "/v1/sets/{set_id}")}
+WRITES |= {("DELETE", "/v1/sets/{set_id}"), ("DELETE", "/v1/sets/{set_id}/reviews")}
+WRITES |= {("POST", "/v1/sets/{set_id}/reviews"), ("POST", "/v1/sets/{set_id}/reviews/marks")}
 WITHOUT_TOKEN = {"/", "/page/{name}", "/healthz", "/readyz", "/openapi.json"}
 
 
