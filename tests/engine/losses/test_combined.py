@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional as F
 
 from engine.losses.combined import Objectives
@@ -98,3 +98,24 @@ def test_without_prediction_the_sum_keeps_distillation() -> None:
     plain = parts(module)
     expected = 0.02 * plain["divergence"] + 0.5 * plain["contrastive"] + 0.2 * plain["clustering"]
     torch.testing.assert_close(module(CONTEXT, ENTITIES, TOLD, OWNER), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_worker_without_rows_of_a_batch_compares_those_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = objectives()
+    module.rank, module.world = 1, 2
+    states, _ = module.predictor(CONTEXT)
+
+    def all_gather(found: list[torch.Tensor], padded: torch.Tensor) -> None:
+        assert not padded.any()
+        found[0].copy_(states.detach())
+
+    monkeypatch.setattr(distributed, "all_gather", all_gather)
+    plain = parts(module)
+    expected = 0.5 * plain["contrastive"] + 0.2 * plain["clustering"]
+    loss = module(tuple(one[:0] for one in CONTEXT), ENTITIES[:0], None, OWNER)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    loss.backward()
+    assert module.projection is not None
+    assert all(p.grad is not None for p in module.projection.parameters())
