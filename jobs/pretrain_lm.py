@@ -202,7 +202,6 @@ def show_plan(settings: PretrainLmSettings) -> None:
 
     from engine.training.lm_models import config_of, packed_of, shape_of, trained_of
     from engine.training.memory import GB, checkpoint_bytes
-    from engine.training.quantized import check_stage
     from jobs.steps.lm_plan import HEADER, checkpoint_in_words, plan_rows, planned_model
 
     origin = planned_model(settings.model, settings.init_from_config, settings.texts.vocab_size)
@@ -217,8 +216,7 @@ def show_plan(settings: PretrainLmSettings) -> None:
     rows = min(layout.micro_batch or share, share)
     narrow = training.precision == "bfloat16" or (training.precision == "auto" and settings.processes.gpu)
     trained = trained_of(config, training, f"the model {name!r}")
-    if packed := packed_of(config, training):
-        check_stage(layout.zero_stage)
+    packed = packed_of(config, training)
     memory, shown = plan_rows(
         name, shape, trained, layout, workers, rows, settings.texts.block, narrow, packed
     )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from engine.training.disk_offload import BUFFERS, BYTES_A_PARAMETER
 from engine.training.layout import Layout
 from engine.training.optimizer import BUCKET_ELEMENTS, GROUP_ELEMENTS
-from engine.training.quantized import BYTES_A_NUMBER
+from engine.training.quantized import FACTOR_BYTES
 
 GB = 1e9
 
@@ -102,13 +102,16 @@ def worker_memory(
         block: tokens of a block.
         narrow: products are bfloat16, so activations are kept in 2 bytes.
         trained: parameters that learn; None: all.
-        packed: parameters that are held in 4 bits; below stage 3.
+        packed: parameters that are held in 4 bits. At stage 3 they are shared, but without recomputation the
+            products of a step keep all of them until their gradients are there.
     """
     P, stage = shape.parameters, layout.zero_stage
     T = P if trained is None else trained
-    own, learns = -(-P // workers), -(-T // workers)
+    learns = -(-T // workers)
     wide = 2 if layout.weights == "bfloat16" else 4
-    weights = wide * own if stage == 3 else wide * (P - packed) + round(BYTES_A_NUMBER * packed)
+    recomputed = layout.activation_checkpointing
+    weights = wide * -(-(P - packed) // (workers if stage == 3 else 1)) + round(FACTOR_BYTES * packed)
+    weights += -(-packed // 2 // workers) if stage == 3 and recomputed else packed // 2
     gradients = 4 * (learns if stage > 1 else T)
     master, moments = 4 * learns, 8 * learns
     gathered = 2 * wide * min(P, max(BUCKET_ELEMENTS, shape.largest)) if stage == 3 else 0
@@ -117,7 +120,6 @@ def worker_memory(
     # A layer keeps about ten states (inputs of its norms and products, queries, keys, values) and four of
     # the feed-forward layer's width; recomputing keeps one float32 state a layer, and all of one layer.
     inside = kept * tokens * (10 * shape.hidden + 4 * shape.inner)
-    recomputed = layout.activation_checkpointing
     activations = inside + 4 * tokens * shape.hidden * shape.layers if recomputed else inside * shape.layers
     logits = 2 * kept * tokens * shape.vocabulary  # and their gradient
     offloaded = swapped = disk = 0

@@ -23,21 +23,10 @@ BLOCK = 64
 """Numbers that share a factor. Rows of another length are put together wrongly on processors by version 0.50:
 each with the factor of the first."""
 
-BYTES_A_NUMBER = (4 + 8 / BLOCK + 32 / (BLOCK * 256)) / 8
-"""Half a byte, a factor of 8 bits for 64 numbers, and a float32 factor for 256 of those."""
+FACTOR_BYTES = (8 / BLOCK + 32 / (BLOCK * 256)) / 8
+"""A factor of 8 bits for 64 numbers, and a float32 factor for 256 of those; every worker has all of them."""
 
-
-def check_stage(stage: int) -> None:
-    """Check that a base in 4 bits goes together with a ZeRO stage.
-
-    Raises:
-        UserError: it does not.
-    """
-    if stage == 3:
-        raise UserError(
-            "--quantize 4bit: at ZeRO stage 3 workers share the weights as numbers, which packed ones are "
-            "not; leave --zero-stage at 1 or 2, where each worker holds all of the packed model"
-        )
+BYTES_A_NUMBER = 0.5 + FACTOR_BYTES
 
 
 def check_installed() -> None:
@@ -52,12 +41,14 @@ def check_installed() -> None:
         )
 
 
-def quantize(model: Any, label: str) -> None:
+def quantize(model: Any, label: str, storage: torch.dtype = torch.float32) -> None:
     """Hold the weights of a model's linear layers in 4 bits, in place; all but those of the output layer.
 
     Args:
         model: of transformers, whole, in float32.
         label: the begin of an error.
+        storage: type of the elements that the bits stand in, 8 numbers to a float32. ZeRO stage 3 shares
+            tensors of the type that the other weights have.
 
     Raises:
         UserError: it has no linear layers, or one of another width than it can hold.
@@ -79,6 +70,7 @@ def quantize(model: Any, label: str) -> None:
             bias=layer.bias is not None,
             compute_dtype=layer.weight.dtype,
             quant_type="nf4",
+            quant_storage=storage,
         )
         # Else it rounds to bfloat16 where the processor can, but only while nothing learns.
         packed.support_avx512bf16_for_cpu = False
@@ -99,8 +91,14 @@ def quantized_weights(model: nn.Module) -> dict[str, Any]:
 
 
 def dequantized(parameter: Any) -> Tensor:
-    """Return the numbers that a parameter in 4 bits stands for, in float32."""
+    """Return the numbers that a parameter in 4 bits stands for, in float32; all workers call it."""
     from bitsandbytes.functional import dequantize_4bit
 
+    if hasattr(parameter, "ds_id"):
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter]):
+            shared: Tensor = dequantize_4bit(parameter.data, parameter.quant_state)
+            return shared.float()
     found: Tensor = dequantize_4bit(parameter.data, parameter.quant_state)
     return found.float()

@@ -16,7 +16,7 @@ from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
 from engine.training.layout import Layout
 from engine.training.lm_models import Origin, check, config_of, existing, read_config
-from engine.training.quantized import check_installed, check_stage
+from engine.training.quantized import check_installed
 from engine.training.settings import LmSettings, named_settings
 from engine.vocabulary import Vocabulary
 from jobs import console
@@ -132,7 +132,6 @@ def pretrain(
     if settings.quantize:
         if not settings.lora:
             raise UserError("--quantize 4bit: packed weights do not learn; add --lora, or leave it out")
-        check_stage((layout or Layout()).zero_stage)
         check_installed()
     with cluster_for(workers, gpu, workspace.root):
         blocks = make_blocks(workspace, begin.tokenizer, begin.blocks)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+
 from engine.corpus.blocks.format import Blocks
 from engine.errors import UserError
 from engine.generation.forward_check import as_it_was, check_forward
@@ -58,16 +60,19 @@ class LmRun(Run[LmTraining]):
         data, held = self.blocks.open(tokenizer.bos_token_id)
         if checkpoint is None and self.layout.zero_stage == 3 and worker.is_first:
             self._check(shallow(config_of(self.origin)), tokenizer)  # no worker holds all of the model to run
-        model = open_model(self.origin, self.settings.seed, self.layout, worker.device)
+        # What is packed is packed whole, and shared when the engine is opened.
+        shared = None if self.settings.quantize else self.layout
+        model = open_model(self.origin, self.settings.seed, shared, worker.device)
         if checkpoint is None and self.layout.zero_stage < 3:
             self._check(model, tokenizer)
-        if self.layout.zero_stage == 3 and not is_shared(model) and worker.is_first:
+        if shared and self.layout.zero_stage == 3 and not is_shared(model) and worker.is_first:
             console.say(
                 f"{self.origin.name}: transformers has to put its weights together, so every worker holds "
                 "all of the model in its host's memory while it is opened"
             )
         if self.settings.quantize:
-            quantize(model, f"the model {self.origin.name!r}")
+            storage = getattr(torch, self.layout.weights)
+            quantize(model, f"the model {self.origin.name!r}", storage)
         if self.settings.lora:
             adapt(model, self.settings, f"the model {self.origin.name!r}")
         return LmTraining(model, data, held, self.settings, self.layout, worker, checkpoint)
