@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -26,18 +26,21 @@ from engine.membership import (
     CONSTANTS,
     FITTED,
     MEMBERSHIP,
+    Answered,
     Constants,
-    Flags,
     Reliability,
     all_constants,
     f1_above,
     fit,
+    outdated,
     probabilities,
     proposed_f1,
+    read_constants,
     reliability,
     write_constants,
 )
-from engine.query import Scores
+from engine.stages.base import Pipeline
+from engine.stages.membership import COHESION_VIEW, Membership, open_cohesions
 from engine.storage.bundle import Bundle
 from engine.storage.publishing import derive
 from engine.storage.relative import check_relative
@@ -73,17 +76,11 @@ class CalibrateSettings(CommandSettings):
     )
     columns: str = declared(QueryTableSettings, "columns")
     method: Annotated[str, METHOD_NAME] = Field(default="default", description="Calibrate this method.")
+    view: str = Field(
+        default=COHESION_VIEW, description="Compare seeds with each other in this view, as Membership is to."
+    )
     plot: Path | None = Field(default=None, description="Draw probabilities against what is so (PNG) here.")
     dry_run: bool = Field(default=False, description="Measure the constants that are there; publish nothing.")
-
-
-class Answered(NamedTuple):
-    """A query's list: its class, the scores, which entities belong, and how many there are to find."""
-
-    label: str
-    scores: Scores
-    true: Flags
-    size: int
 
 
 @dataclass(frozen=True)
@@ -115,13 +112,14 @@ def main(settings: CalibrateSettings) -> None:
             raise UserError("--plot needs matplotlib; run `pip install 'seedset[report]'`")
     workspace = Workspace.open(settings.workspace)
     bundle = Bundle.open(workspace)
-    known = {**CONSTANTS, **all_constants(bundle)}
-    if settings.dry_run and settings.method not in known:
+    there = {*CONSTANTS, *all_constants(bundle), *outdated(bundle)}
+    if settings.dry_run and settings.method not in there:
         raise UserError(f"--dry-run: there are no constants of {settings.method!r} yet; leave it out")
+    known = read_constants(bundle, settings.method) if settings.dry_run else None
     lists = _answered(settings, bundle)
     parts = halves(lists)
-    if settings.dry_run:
-        held_out = [(known[settings.method], lists)]
+    if known is not None:
+        held_out = [(known, lists)]
     else:
         held_out = [(_fitted(one), other) for one, other in (parts, parts[::-1])]
     found = measure(held_out)
@@ -131,6 +129,8 @@ def main(settings: CalibrateSettings) -> None:
     _show(settings.method, found)
     if not settings.dry_run:
         constants = _fitted(lists)
+        if lost := sorted({*outdated(bundle)} - {settings.method}):
+            console.say(f"constants of a former formula are left out; calibrate again: {', '.join(lost)}")
         bundle_id = _publish(workspace, bundle, {**all_constants(bundle), settings.method: constants})
         console.say(f"{settings.method}: {', '.join(f'{n} {v:.3g}' for n, v in constants._asdict().items())}")
     console.result(
@@ -157,8 +157,12 @@ def halves(lists: Sequence[Answered]) -> tuple[list[Answered], list[Answered]]:
 
 def measure(parts: Sequence[tuple[Constants, Sequence[Answered]]]) -> Measured:
     """Return how constants do on lists."""
-    said = [(probabilities(one.scores, constants), one) for constants, lists in parts for one in lists]
-    values = np.array([proposed_f1(p, one.true, one.size) for p, one in said])
+    said = [
+        (probabilities(one.scores, one.cohesion, constants), one)
+        for constants, lists in parts
+        for one in lists
+    ]
+    values = np.array([proposed_f1(p, one) for p, one in said])
     same_ends = [np.mean([f1_above(p, one.true, one.size, least) for p, one in said]) for least in ENDS]
     return Measured(
         len(said),
@@ -183,14 +187,18 @@ def _answered(settings: CalibrateSettings, bundle: Bundle) -> list[Answered]:
     )
     usable, without = by_truth(found.queries)
     console.say_refused([*found.refused, *without], "they are not used")
-    expand = pipelines([settings.method], {})[settings.method].open(bundle)
+    stages = pipelines([settings.method], {})[settings.method].stages
+    # Membership changes no score, and does not open on constants that this command is to replace.
+    expand = Pipeline(tuple(one for one in stages if not isinstance(one, Membership))).open(bundle)
+    cohesions = open_cohesions(bundle, settings.view)
     lists: list[Answered] = []
     with console.meter("expand", len(usable)) as meter:
         for batch in in_order(usable, BATCH):
             expansions = expand([replace(one.query, top_k=max(one.query.top_k, FITTED)) for one in batch])
-            for one, e in zip(batch, expansions, strict=True):
+            alike = cohesions([one.query for one in batch])
+            for one, e, own in zip(batch, expansions, alike, strict=True):
                 true = np.isin(e.ranking.ids, list(one.positive.ids))
-                lists.append(Answered(one.label, e.ranking.scores, true, one.positive.size))
+                lists.append(Answered(one.label, e.ranking.scores, true, one.positive.size, own))
             meter.add(len(batch))
     lists = [one for one in lists if len(one.scores)]
     if len(lists) < LEAST:
@@ -208,7 +216,7 @@ def _fitted(lists: Sequence[Answered]) -> Constants:
         QueryError: nothing of them belongs, or all.
     """
     try:
-        return fit([(one.scores, one.true) for one in lists])
+        return fit(lists)
     except ValueError as error:
         raise QueryError(f"{len(lists)} queries cannot be fitted: {error}; give more queries") from None
 

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.errors import BundleError
 from engine.expander import Expander
-from engine.membership import CONSTANTS, MEMBERSHIP, Constants, all_constants
+from engine.membership import CONSTANTS, MEMBERSHIP, Answered, Constants, all_constants
+from engine.stages.membership import open_cohesions
 from engine.storage.bundle import Bundle
+from engine.storage.publishing import derive
 from engine.storage.workspace import Workspace
-from jobs.calibrate import Answered, halves, main, measure
+from jobs.calibrate import halves, main, measure
 from tests.support.bundles import method_bundle, publish_vectors
 from tests.support.commands import run_command
 
@@ -80,6 +83,19 @@ def test_a_dry_run_measures_what_is_there_and_publishes_nothing(
     assert MEMBERSHIP not in before.manifest.files
 
 
+def test_constants_of_a_former_formula_are_replaced(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = Workspace.open(root / "w")
+    staged = workspace.bundles.staging()
+    (workspace.bundles / Bundle.open(workspace).id / "entities.parquet").fetch(staged / "entities.parquet")
+    (staged / MEMBERSHIP).write_text(json.dumps({"default": [1, 2, 3, 4], "retexpan": [1, 2, 3, 4]}))
+    derive(workspace, staged, {}, replaces=())
+    assert calibrate(root, "--dry-run") == 2
+    assert "membership.json has constants of 'default' for another formula" in capsys.readouterr().err
+    assert calibrate(root) == 0
+    assert "are left out; calibrate again: retexpan\n" in capsys.readouterr().err
+    assert set(all_constants(Bundle.open(workspace))) == {"default"}
+
+
 def test_too_few_queries_are_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = root / "query" / "birds.json"
     one.write_text(json.dumps(json.loads(one.read_text())[:3]))
@@ -122,4 +138,7 @@ def test_a_bundle_of_any_method_is_calibrated(tmp_path: Path) -> None:
         for i in range(4)
     ]
     query.write_text("\n".join(map(json.dumps, records)))
-    assert run_command(main, "--workspace", tmp_path / "w", "--queries", query, "--method", "retexpan") == 0
+    given = ("--workspace", tmp_path / "w", "--queries", query, "--method", "retexpan", "--view")
+    assert run_command(main, *given, "mask") == 0
+    with pytest.raises(BundleError, match=r"index/none\.faiss"):
+        open_cohesions(Bundle.open(Workspace.open(tmp_path / "w")), "none")
