@@ -96,7 +96,7 @@ def test_the_merged_model_computes_what_the_adapters_did_and_a_run_goes_on(
 def test_shared_packed_weights_are_left_as_they_are_where_others_are_narrow(
     base: Path, all_shared: None
 ) -> None:
-    spread = {"zero_stage": 3, "activation_checkpointing": True}
+    spread: dict[str, Any] = {"zero_stage": 3, "activation_checkpointing": True}
     run, narrow = trained(base, **spread), trained(base, weights="bfloat16", **spread)
     assert narrow.losses != run.losses
     np.testing.assert_allclose(narrow.losses, run.losses, rtol=2e-3)
