@@ -31,6 +31,7 @@ from engine.errors import BundleError
 from engine.query import Ids
 from engine.retrieval.by_entity import ByEntity
 from engine.storage.mapped import flush, new_array
+from engine.storage.npy_rows import mapped_rows
 from engine.text.hashes import Hashes
 from engine.text.words import tokens_of
 
@@ -119,13 +120,13 @@ class SkipGrams:
 
     @classmethod
     def read(cls, folder: Path) -> SkipGrams:
-        """Read the files of a folder.
+        """Map the files of a folder: the processes of a machine share what they read of them.
 
         Raises:
             BundleError: they do not fit each other.
         """
         starts, features, counts = (
-            np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("starts", "features", "counts")
+            mapped_rows(folder / f"{name}.npy") for name in ("starts", "features", "counts")
         )
         kinds = (starts.dtype, features.dtype, counts.dtype) == (np.int64, np.int32, np.int32)
         if not kinds or features.shape != counts.shape or not len(starts) or starts[-1] != len(features):

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import BundleError
+from engine.storage.local_files import locked
 from engine.storage.manifests import VersionedManifest, format_fault
 from engine.storage.store import Store, machine_cache, sha256_of
 from engine.storage.workspace import Workspace
@@ -300,10 +301,15 @@ def _read_manifest(source: Store) -> Manifest:
 
 
 def _fetch(source: Store, manifest: Manifest) -> Path:
-    """Copy a bundle to this machine's cache; files that are there whole are kept."""
+    """Copy a bundle to this machine's cache; files that are there whole are kept.
+
+    Of the processes of a machine that open it one copies, and the others wait for it.
+    """
     folder = machine_cache() / "bundles" / manifest.id
-    for name, entry in manifest.files.items():
-        target = folder / name
-        if not (target.is_file() and sha256_of(target) == entry.sha256):
-            (source / name).fetch(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        for name, entry in manifest.files.items():
+            target = folder / name
+            if not (target.is_file() and sha256_of(target) == entry.sha256):
+                (source / name).fetch(target)
     return folder

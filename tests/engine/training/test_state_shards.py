@@ -5,7 +5,6 @@ Two train together in ``test_lm_workers``.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.corpus.inputs.format import Inputs
 from engine.errors import FormatError
 from engine.models.text import TextEncoder
 from engine.storage import npy_rows
@@ -151,12 +151,13 @@ def test_columns_filled_part_by_part_are_the_joined_ones(tmp_path: Path) -> None
         CachedStates(iter(parts), states, 71)
 
 
-def test_a_part_with_other_rows_than_its_manifest_says_is_named(cache: FrozenCache) -> None:
+@pytest.mark.parametrize("world", [1, WORLD])
+def test_a_part_with_other_rows_than_its_manifest_says_is_named(cache: FrozenCache, world: int) -> None:
     parts = dict(cache.inputs.manifest.parts) | {cache.inputs.names[2]: 8}
     manifest = cast(Any, SimpleNamespace(parts=parts))
-    other = FrozenCache(replace(cache.inputs, manifest=manifest), cache.states)
+    other = FrozenCache(Inputs(cache.inputs.key, manifest, cache.inputs.parts), cache.states)
     with pytest.raises(FormatError, match=r"part-00002\.parquet: has 9 rows where the manifest says 8"):
-        other.open()
+        opened(other, 0, world)
 
 
 def test_on_a_disk_that_workers_share_states_are_mapped_where_they_are(
