@@ -25,7 +25,8 @@ class Workspace:
 
     ::
 
-        corpus/       entities.parquet, mentions/*.parquet, images/*, quarantine/*.jsonl, manifest.json
+        corpus/       entities.parquet, mentions/*.parquet and *.keys, images/*, quarantine/*.jsonl,
+                      manifest.json
         corpora/<id>/ the same in a bucket, which can exchange no folder; corpora/CURRENT names the one used
         inputs/<key>/ model input by settings and corpus: a manifest that names its parts; inputs/CURRENT
         inputs/parts-<key>/ those parts, one per mentions part, each under the digest of what it is made from
