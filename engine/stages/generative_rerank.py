@@ -69,6 +69,7 @@ class GenerativeRerank(Stage):
     seed: int = Field(default=13, ge=0)
     scores: Literal["bundle", "endpoint"] = "bundle"
     model: str = ""
+    begin: str = ""
 
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {
         "prompts": (1, 16),
@@ -183,18 +184,20 @@ class BundleScorer:
 class EndpointScorer:
     """Scores by a model behind an endpoint, over its whole vocabulary."""
 
-    def __init__(self, scores: EndpointScores, names: Sequence[str]) -> None:
-        self._scores, self._names = scores, names
+    def __init__(self, scores: EndpointScores, names: Sequence[str], begin: str) -> None:
+        self._scores, self._names, self._begin = scores, names, begin
 
     def check(self, asked: Prompted) -> None:
         """Refuse nothing: the endpoint says what does not fit its model."""
 
     def __call__(self, asked: Sequence[Prompted]) -> list[Logprobs]:
         """See :class:`NameScorer`."""
-        return [
-            self._scores(one.prompts, [name_text(self._names[i]) for i in one.ids.tolist()], one.deadline)
-            for one in asked
-        ]
+        scored = []
+        for one in asked:
+            prompts = [self._begin + prompt for prompt in one.prompts]
+            names = [name_text(self._names[i]) for i in one.ids.tolist()]
+            scored.append(self._scores(prompts, names, one.deadline))
+        return scored
 
 
 class GenerativeReranker:
@@ -215,7 +218,8 @@ class GenerativeReranker:
         settings = usable_settings(model, stage.name)
         chat = Chat.of_bundle(settings, bundle)
         chat.connect()
-        return cls(stage, EndpointScorer(EndpointScores(chat, model), names), names, description, chat.counts)
+        scorer = EndpointScorer(EndpointScores(chat, model), names, stage.begin)
+        return cls(stage, scorer, names, description, chat.counts)
 
     def __init__(
         self,

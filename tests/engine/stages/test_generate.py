@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from engine.catalogue.opening import open_catalogue
+from engine.chat.name_scores import EndpointScores
 from engine.entity_types import TYPES, EntityTypes
 from engine.errors import BundleError, QueryError, UnknownAttributeError, UserError
 from engine.generation.artifacts import open_artifacts
-from engine.generation.prompts import list_prompt
+from engine.generation.prompts import list_prompt, name_text
 from engine.generation.seeds import NO_DESCRIPTION
 from engine.generation.trie_scores import name_logprobs
 from engine.query import Deadline, Expansion, NewEntity, Query, Ranking
@@ -21,7 +23,14 @@ from engine.retrieval.index import mean_of
 from engine.retrieval.opening import open_index
 from engine.stages.base import Stage, Worker, counts_of, isolated
 from engine.stages.generate import Generate, Generator
-from engine.stages.generative_rerank import BundleScorer, GenerativeRerank, GenerativeReranker, standardised
+from engine.stages.generative_rerank import (
+    BundleScorer,
+    EndpointScorer,
+    GenerativeRerank,
+    GenerativeReranker,
+    Prompted,
+    standardised,
+)
 from engine.stages.rerank import SegmentRerank
 from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
@@ -497,6 +506,18 @@ def test_an_endpoints_model_ranks_as_the_bundles(bundle: Bundle, monkeypatch: py
     order = np.argsort(-g)
     assert ranked.ranking.ids.tolist() == [recalled[i] for i in order]
     np.testing.assert_allclose(ranked.ranking.evidence["generation"], g[order], atol=1e-3)
+
+
+def test_what_begins_a_text_stands_before_each_prompt_that_is_sent() -> None:
+    sent = []
+
+    def scores(prompts: list[str], names: list[str], deadline: object) -> Any:
+        sent.append((prompts, names))
+        return np.zeros((len(prompts), len(names)))
+
+    scorer = EndpointScorer(cast(EndpointScores, scores), ["France", "Spain"], "<s>")
+    scorer([Prompted(["iron and", "gold and"], np.array([1]), None)])
+    assert sent == [(["<s>iron and", "<s>gold and"], [name_text("Spain")])]
 
 
 def test_an_endpoint_that_is_not_named_is_said(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
