@@ -48,7 +48,7 @@ MEMORY_WORDS = (
 MEMORY: dict[str, dict[str, tuple[int, int, int | None]]] = {
     "import": {"command": (114, 152, 142)},
     "preprocess": {"command": (327, 335, 323), "worker": (366, 361, 371)},
-    "train-encoder": {"command": (591, 631, 619), "worker": (506, 527, None)},
+    "train-encoder": {"command": (590, 627, 614), "worker": (495, 520, None)},
     "build-index": {"command": (535, 538, 639), "worker": (459, 471, 555)},
 }
 """MiB of the largest process of a role, by step, in these corpora.
