@@ -106,8 +106,10 @@ class EarlierCorpus:
         )
 
     def known(self) -> KnownMentions:
-        """Return what there is, by the keys of the parts; those that have none are read."""
-        return KnownMentions(self.mentions, self.keys)
+        """Return what there is, by the keys of the parts, which go into it; those that have none are read."""
+        found = KnownMentions(self.mentions, self.keys)
+        self.keys.clear()  # 13 bytes of each mention
+        return found
 
     def bring(
         self, folder: Path, known: KnownMentions, only_met: bool = False, without: Collection[int] = ()
