@@ -33,7 +33,8 @@ def roots_of_runs(found: Survey) -> Iterator[str]:
     """Yield the paths of runs that stay whether or not something names them.
 
     Unfinished ones that may go on; typing models, which other workspaces and people name by their path; and
-    of a job without a pointer the run that ended last: it may be about to be published.
+    of a job without a pointer the run that ended last: it may be about to be published. A bucket tells times
+    in seconds: of runs that ended in the same one all stay.
     """
     for job in JOBS:
         paths = [f"runs/{job}/{name}" for name in found.listing.children(f"runs/{job}") if name != CURRENT]
@@ -44,7 +45,8 @@ def roots_of_runs(found: Survey) -> Iterator[str]:
         if job == TYPING_JOB:
             yield from ended
         elif ended and found.pointed(f"runs/{job}") is None:
-            yield max(ended, key=lambda path: found.listing.changed(f"{path}/{SUMMARY}"))
+            times = [found.listing.changed(f"{path}/{SUMMARY}") for path in ended]
+            yield from (path for path, time in zip(ended, times, strict=True) if time == max(times))
 
 
 def run_removals(found: Survey, used: set[str]) -> Iterator[Removal]:

@@ -166,19 +166,24 @@ def test_the_command_removes_and_a_rerun_has_nothing_to_do(
 
 @contextmanager
 def killed_after(deletions: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Delete file by file, as a disk does, and end after so many."""
-    left = deletions
+    """Delete file by file, as a disk does, and a bucket, and end after so many."""
+    left, delete_one = deletions, Store.delete
 
     def delete(self: Store) -> None:
         nonlocal left
-        path = Path(self.path)
-        files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+        if self.is_local:
+            path = Path(self.path)
+            below = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+            files = [Store.open(one) for one in below]
+        else:
+            files = self.files() or [self]
         for file in files:
             if not left:
                 raise Killed
             left -= 1
-            file.unlink()
-        shutil.rmtree(path, ignore_errors=True)
+            delete_one(file)
+        if self.is_local:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "delete", delete)
@@ -207,7 +212,9 @@ def test_a_kill_after_any_deletion_leaves_nothing_broken_that_looks_whole(
         shutil.rmtree(workspace.root.path)
 
 
-def test_in_a_bucket(s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_in_a_bucket_also_after_kills(
+    s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace, (old, new) = grown(f"{s3}/w", tmp_path / "raw", generations=2)
     write(workspace, "corpora/20200101T000000-00000000/manifest.json")
     write(workspace, "corpora/20200102T000000-00000000/manifest.json")
@@ -218,6 +225,10 @@ def test_in_a_bucket(s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     plan = plan_cleaning(workspace, 1)
     former = {("corpus", "corpora/20200101T000000-00000000")}
     assert planned(plan) == of_old(old) | checkpoints_of(new) | SHARED | former
+    for deletions in (2, 9):
+        with killed_after(deletions, monkeypatch), pytest.raises(Killed):
+            clean(workspace)
+        check_readable(workspace)
     assert run_command(main, "--workspace", f"{s3}/w", "--keep", 1) == 0
     assert "left alone: corpora/mine" in capsys.readouterr().err
     after = contents(workspace)
