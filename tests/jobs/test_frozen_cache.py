@@ -123,7 +123,9 @@ def test_tokens_of_all_parts_are_mapped_from_a_file_that_does_not_stay(
     cache = filled(tmp_path / "w")
     monkeypatch.setenv("SEEDSET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("engine.storage.mapped.SMALL", 0)
-    twice = cache.inputs.manifest.model_copy(update={"tokens": 2 * cache.inputs.manifest.tokens})
+    once = cache.inputs.manifest
+    again = {f"again-{name}": rows for name, rows in once.parts.items()}
+    twice = once.model_copy(update={"tokens": 2 * once.tokens, "parts": once.parts | again})
     inputs = replace(cache.inputs, manifest=twice, parts=2 * cache.inputs.parts)
     rows, states = (
         InputRows.read(cache.inputs.parts[0].path),
