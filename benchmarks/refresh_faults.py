@@ -13,6 +13,7 @@ bundle's, and the names of all others must be those of the undisturbed run, and 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import re
@@ -218,6 +219,7 @@ def s3_server() -> Iterator[str]:
     import boto3
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

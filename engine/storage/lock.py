@@ -23,7 +23,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,7 +195,7 @@ class WorkspaceLock:
 
     def _against(self) -> list[tuple[Store, Holder]]:
         """Return the holders that this one cannot go together with; takes over what was left behind."""
-        found = []
+        found, passed = [], list[tuple[Store, str]]()
         files = _again(lambda: self._locks.files(".json"), self._locks.is_local)
         names = {file.name for file in files}
         for file in files:
@@ -207,13 +207,28 @@ class WorkspaceLock:
                 if holder.taker not in names:
                     with suppress(*_FAILURES):  # nobody needs it any more
                         file.delete()
+                passed.append((file, holder.taker))
                 continue
             counts = self._holder.exclusive or holder.exclusive
             if self._is_gone(file, content, holder, counts) and self._take_over(file, content, holder):
                 continue
             if counts:
                 found.append((file, holder))
+        self._inherit(passed)
         return found
+
+    def _inherit(self, passed: Sequence[tuple[Store, str]]) -> None:
+        """Let what others had taken over go with this one, where they themselves were taken over.
+
+        Args:
+            passed: such files, and the names of those that took them over.
+        """
+        while more := [
+            file
+            for file, taker in passed
+            if file not in self._left and taker in {one.name for one in self._left}
+        ]:
+            self._left += more
 
     def _is_gone(self, file: Store, content: bytes, holder: Holder, watched: bool) -> bool:
         lives = holder.lives()

@@ -58,6 +58,17 @@ def test_the_lock_of_a_killed_process_is_taken_over_at_once(
     process.communicate()
 
 
+def test_what_killed_ones_had_taken_over_from_each_other_goes_with_the_last(workspace: Workspace) -> None:
+    for _ in range(3):
+        process = start(workspace)
+        process.kill()
+        process.communicate()
+    assert len(workspace.locks.files()) == 3
+    with hold(workspace.locks, "preprocess"):
+        pass
+    assert workspace.locks.files() == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_process_that_is_asked_to_end_leaves_nothing(tmp_path: Path, number: int) -> None:
     workspace = Workspace.open(tmp_path / "w")
