@@ -31,6 +31,7 @@ from cluster.crashing.commands import Running, once, seedset
 from cluster.crashing.events import Log
 from cluster.local import local_cluster
 from engine.corpus.schema import PART_ROWS
+from engine.errors import UserError
 from jobs import console
 
 BATCH_BAR, PREPROCESS_BAR, FLAT_BAR = 1.7, 1.6, 1.15
@@ -64,11 +65,11 @@ def rate_of(parts: Sequence[Path]) -> float:
     """Return parts a second, from the first that was finished to the last.
 
     Raises:
-        RuntimeError: there are too few to tell.
+        UserError: there are too few to tell.
     """
     ends = sorted(part.stat().st_mtime for part in parts)
     if len(ends) < 3:
-        raise RuntimeError(f"{len(ends)} parts tell no rate: give more --queries and --mentions")
+        raise UserError(f"{len(ends)} parts tell no rate: give more --queries and --mentions")
     return (len(ends) - 1) / (ends[-1] - ends[0])
 
 

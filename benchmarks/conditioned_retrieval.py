@@ -57,7 +57,7 @@ from engine.stages.retrieve import Retrieve
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import InputRows
+from engine.training.input_rows import InputRows
 
 RECALLED = (100, 150, 200, 300, 400, 600)
 SENTENCES = (1, 2, 4)

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from benchmarks.report import report
 from engine.losses.entity_prediction import EntityHead
 from engine.models.text import TextEncoder
-from engine.training.cache import CachedStates, InputRows, fill_part
+from engine.training.cache import CachedStates, fill_part
+from engine.training.input_rows import InputRows
 from engine.training.optimizer import parameter_groups
 from engine.training.order import epoch_batches
 from engine.training.settings import EncoderSettings

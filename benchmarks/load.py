@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 
+from engine.errors import UserError
+
 IDLE_S = 2.0
 """A connection that was idle for longer is not used again: the service may be closing it just now."""
 
@@ -185,11 +187,12 @@ def steady_rate(samples: Sequence[Sample], clients: int) -> float:
     answer to each.
 
     Raises:
-        AssertionError: an answer was wrong, or there are too few.
+        AssertionError: an answer was wrong.
+        UserError: there are too few.
     """
     if wrong := [sample.verdict for sample in samples if not sample.ok]:
         raise AssertionError(f"{len(wrong)} answers are wrong: {wrong[0]}")
     ends = np.sort([sample.end for sample in samples])[:-clients]
     if len(ends) < 2 or ends[-1] <= ends[0] + SAME_BATCH_S:
-        raise AssertionError(f"{len(samples)} answers of {clients} clients tell no rate; measure for longer")
+        raise UserError(f"{len(samples)} answers of {clients} clients tell no rate; measure for longer")
     return float(np.count_nonzero(ends > ends[0] + SAME_BATCH_S) / (ends[-1] - ends[0]))

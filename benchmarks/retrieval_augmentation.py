@@ -41,7 +41,8 @@ from engine.storage.bundle import Bundle
 from engine.storage.publishing import publish
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import CachedStates, InputRows, masked_sums
+from engine.training.cache import CachedStates, masked_sums
+from engine.training.input_rows import InputRows
 from engine.training.settings import EncoderSettings
 from engine.training.text import EncoderTraining
 from jobs.steps.frozen_cache import frozen_cache

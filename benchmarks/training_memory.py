@@ -25,7 +25,8 @@ from benchmarks.report import report
 from engine.corpus.inputs.format import INPUT_SCHEMA
 from engine.corpus.schema import PART_ROWS
 from engine.models.text import TextEncoder
-from engine.training.cache import CachedStates, InputRows
+from engine.training.cache import CachedStates
+from engine.training.input_rows import InputRows
 from engine.training.settings import EncoderSettings
 from engine.training.text import EncoderTraining
 from jobs import console

@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from engine.errors import UserError
 
@@ -27,6 +30,18 @@ def in_whole_ones(given: float | None) -> float | None:
     if given is not None and given > 1 and given != int(given):
         raise ValueError("give a share of one GPU, such as 0.5, or whole GPUs")
     return given
+
+
+TensorParallel = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=64,
+        description="Split a language model over this many processes of a node, each with a GPU of its own "
+        "where GPUs are reserved.",
+    ),
+]
+"""The setting of commands that hold a language model."""
 
 
 def check_group_gpus(gpu: float | None, processes: int) -> None:

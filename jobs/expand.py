@@ -16,7 +16,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
-from cluster.capacity import check_group_gpus, in_whole_ones
+from cluster.capacity import TensorParallel, check_group_gpus, in_whole_ones
 from cluster.commandline import command
 from cluster.methods import LIST_METHODS, METHOD_NAME, Changes, MethodSettings, pipelines
 from cluster.options import CommandSettings, declared
@@ -89,13 +89,7 @@ class ExpandSettings(CommandSettings):
         description="Reserve this share of a GPU, or so many whole ones, for each actor with a language "
         "model.  [default: one, or the share that all have, where the cluster has GPUs]",
     )
-    tensor_parallel: int = Field(
-        default=1,
-        ge=1,
-        le=64,
-        description="Split a language model over this many processes of a node, each with a GPU of its own "
-        "where GPUs are reserved.",
-    )
+    tensor_parallel: TensorParallel = 1
     batch_size: int = Field(default=64, ge=1, description="Give a stage this many queries at once.")
     part_size: int | None = Field(
         default=None, ge=1, description="Write this many queries a part of the output.  [default: up to 1024]"

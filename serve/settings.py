@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from cluster.capacity import check_group_gpus, in_whole_ones
+from cluster.capacity import TensorParallel, check_group_gpus, in_whole_ones
 from cluster.methods import Changes, MethodSettings
 from cluster.options import Secret, declared
 from engine.query import MAX_TOP_K
@@ -161,13 +161,7 @@ class ServeSettings(BaseModel):
         description="Reserve this share of a GPU, or so many whole ones, for each replica with a language "
         "model.  [default: one, or the share that all replicas have, where the cluster has GPUs]",
     )
-    tensor_parallel: int = Field(
-        default=1,
-        ge=1,
-        le=64,
-        description="Split a language model over this many processes of a node, each with a GPU of its own "
-        "where GPUs are reserved.",
-    )
+    tensor_parallel: TensorParallel = 1
     stages: dict[str, StageSettings] = Field(
         default={},
         description="Settings of single deployments, by name (Retrieve, LanguageModel …; Pipeline when "

@@ -53,7 +53,7 @@ _SETTING_NAME = re.compile(r"(?P<stage>[^\W\d]\w*)(\[(?P<number>[1-9]\d{0,2})\])
 _parse = lru_cache(1024)(SettingName.parse)
 
 
-class Ask(Enum):
+class QueryFeature(Enum):
     """What a query may ask that not every stage can obey."""
 
     WEIGHTS = "weights of seeds"
@@ -62,7 +62,7 @@ class Ask(Enum):
     OVERLAY = "entities that an overlay has added"
 
 
-ANY_ASK = frozenset(Ask)
+ALL_FEATURES = frozenset(QueryFeature)
 
 
 class Stage(BaseModel, ABC):
@@ -81,7 +81,7 @@ class Stage(BaseModel, ABC):
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Settings that a query may change for itself, over HTTP too: the least and the largest number."""
 
-    obeys: ClassVar[frozenset[Ask]] = frozenset()
+    supports: ClassVar[frozenset[QueryFeature]] = frozenset()
     """What the worker obeys, or passes on where it does; other queries are refused, see :func:`unsuited`."""
 
     selects: ClassVar[bool] = False
@@ -141,9 +141,9 @@ class Stage(BaseModel, ABC):
         return ()
 
     @property
-    def obeyed(self) -> frozenset[Ask]:
-        """What of :attr:`obeys` holds with the stage's settings."""
-        return self.obeys
+    def supported(self) -> frozenset[QueryFeature]:
+        """What of :attr:`supports` holds with the stage's settings."""
+        return self.supports
 
     @property
     def seed_views(self) -> tuple[str, ...] | None:
@@ -314,23 +314,23 @@ def without(expansion: Expansion, stage: str, why: str) -> Expansion:
 
 def unsuited(stages: Sequence[Stage], query: Query) -> str:
     """Return why a method cannot answer a query as it is asked, or nothing, by what its stages declare."""
-    if query.weights and (unable := _unable(stages, Ask.WEIGHTS)):
+    if query.weights and (unable := _unable(stages, QueryFeature.WEIGHTS)):
         return (
             f"{unable[0]} cannot weigh seeds; give each the weight 1, or 0 to leave it out, or ask a method "
             "whose stages can, such as default"
         )
-    if query.context and (unable := _unable(stages, Ask.CONTEXT)):
+    if query.context and (unable := _unable(stages, QueryFeature.CONTEXT)):
         return (
             f"{unable[0]} cannot obey context pairs; leave context out, or ask a method that can: mean, best "
             "or sum"
         )
-    if not query.positive and (unable := _unable(stages, Ask.NEGATIVE_ALONE)):
+    if not query.positive and (unable := _unable(stages, QueryFeature.NEGATIVE_ALONE)):
         return f"{unable[0]} needs a positive seed; give one, or ask a method that does not, such as default"
     return next((why for one in query.new if one.is_given and (why := _unfit(stages, one))), "")
 
 
-def _unable(stages: Sequence[Stage], ask: Ask) -> list[str]:
-    return [stage.name for stage in stages if ask not in stage.obeyed]
+def _unable(stages: Sequence[Stage], feature: QueryFeature) -> list[str]:
+    return [stage.name for stage in stages if feature not in stage.supported]
 
 
 def _unfit(stages: Sequence[Stage], seed: NewEntity) -> str:

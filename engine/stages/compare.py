@@ -17,7 +17,7 @@ from pydantic import Field
 from engine.query import Expansion, Ids, Query, Ranking, Weights
 from engine.retrieval.index import Index, Means, Vectors, index_file, mean_of, seed_vectors
 from engine.retrieval.opening import open_index
-from engine.stages.base import ANY_ASK, Ask, Stage, Worker, by_settings
+from engine.stages.base import ALL_FEATURES, QueryFeature, Stage, Worker, by_settings
 from engine.stages.retrieve import MADE_OF, Matching, allowed, evidence_of, matching_of, unused
 from engine.storage.bundle import Bundle
 
@@ -50,7 +50,7 @@ class Compare(Stage):
     without pairs is exact, and ``best`` without negative seeds and pairs.
     """
 
-    obeys: ClassVar[frozenset[Ask]] = ANY_ASK
+    supports: ClassVar[frozenset[QueryFeature]] = ALL_FEATURES
 
     rule: Rule = "mean"
     view: str = "joint"

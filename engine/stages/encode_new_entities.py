@@ -14,7 +14,7 @@ from engine.overlay.state import count_entities
 from engine.query import Expansion, NewEntity
 from engine.retrieval.index import SearchResult, Vectors, hubness_file, index_file, unit, views_of
 from engine.retrieval.opening import bundle_index
-from engine.stages.base import ANY_ASK, Ask, Stage, Worker
+from engine.stages.base import ALL_FEATURES, QueryFeature, Stage, Worker
 from engine.storage.bundle import Bundle
 
 ENCODER = "encoder"
@@ -42,7 +42,7 @@ class EncodeNewEntities(Stage):
         views: the views besides the mask view that later stages read; none: all that the bundle has.
     """
 
-    obeys: ClassVar[frozenset[Ask]] = ANY_ASK
+    supports: ClassVar[frozenset[QueryFeature]] = ALL_FEATURES
 
     num_cpus: ClassVar[float] = 0.5  # few queries bring new entities
     unit: ClassVar[str] = "sentences"

@@ -13,7 +13,7 @@ from engine.query import Expansion, Scores
 from engine.retrieval.index import Index, index_file, seed_vectors
 from engine.retrieval.opening import open_index
 from engine.retrieval.plane import principal_plane
-from engine.stages.base import ANY_ASK, Ask, Stage, Worker, cut
+from engine.stages.base import ALL_FEATURES, QueryFeature, Stage, Worker, cut
 from engine.stages.types import SeedTypes
 from engine.storage.bundle import Bundle
 
@@ -31,7 +31,7 @@ class Explain(Stage):
     distance off the plane (:func:`engine.retrieval.plane.principal_plane`).
     """
 
-    obeys: ClassVar[frozenset[Ask]] = ANY_ASK
+    supports: ClassVar[frozenset[QueryFeature]] = ALL_FEATURES
 
     view: str = "joint"
     plane: bool = False

@@ -12,7 +12,7 @@ from engine.membership import Constants, cohesion, probabilities, proposed, read
 from engine.query import Expansion, Query
 from engine.retrieval.index import index_file, seed_vectors
 from engine.retrieval.opening import open_index
-from engine.stages.base import ANY_ASK, Ask, Stage, Worker, without
+from engine.stages.base import ALL_FEATURES, QueryFeature, Stage, Worker, without
 from engine.storage.bundle import Bundle
 
 PROBABILITY = "probability"
@@ -34,7 +34,7 @@ class Membership(Stage):
     ``seedset calibrate``.
     """
 
-    obeys: ClassVar[frozenset[Ask]] = ANY_ASK - {Ask.CONTEXT}
+    supports: ClassVar[frozenset[QueryFeature]] = ALL_FEATURES - {QueryFeature.CONTEXT}
 
     method: str = "default"
     view: str = COHESION_VIEW

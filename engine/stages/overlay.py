@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.overlay.state import OverlayLayer
 from engine.query import Expansion
-from engine.stages.base import Ask, Stage, without
+from engine.stages.base import QueryFeature, Stage, without
 
 
 def taken_by(stage: Stage, expansion: Expansion, layer: OverlayLayer | None) -> Expansion:
@@ -17,7 +17,7 @@ def taken_by(stage: Stage, expansion: Expansion, layer: OverlayLayer | None) -> 
     Where there are such entities, ``degraded`` says so. The query comes back as the stage is to see it: the
     caller gives the answer the one that was asked.
     """
-    if layer is None or Ask.OVERLAY in stage.obeyed:
+    if layer is None or QueryFeature.OVERLAY in stage.supported:
         return expansion
     ranking, query = expansion.ranking, expansion.query
     kept = np.flatnonzero(ranking.ids < layer.first)

@@ -20,7 +20,7 @@ from engine.query import Expansion, Query, Ranking, Scores, Weights
 from engine.retrieval.index import Means, Vectors, index_file, mean_of, seed_vectors
 from engine.retrieval.opening import open_index
 from engine.retrieval.view_weights import open_view_weights
-from engine.stages.base import ANY_ASK, Ask, Stage, Worker, by_settings
+from engine.stages.base import ALL_FEATURES, QueryFeature, Stage, Worker, by_settings
 from engine.stages.retrieve import unused
 from engine.storage.bundle import Bundle
 
@@ -88,17 +88,17 @@ class SegmentRerank(Stage):
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"length": (1, 1_000), "confidence": (0, 1)}
     unit: ClassVar[str] = "candidates"
     budget: ClassVar[int] = 4_000  # a likelihood takes its time
-    obeys: ClassVar[frozenset[Ask]] = ANY_ASK - {Ask.CONTEXT}
+    supports: ClassVar[frozenset[QueryFeature]] = ALL_FEATURES - {QueryFeature.CONTEXT}
 
     @property
-    def obeyed(self) -> frozenset[Ask]:
+    def supported(self) -> frozenset[QueryFeature]:
         """No weights where similarity is not that to a mean; a language model knows no added names."""
-        unable: dict[str, set[Ask]] = {
+        unable: dict[str, set[QueryFeature]] = {
             "embedding": set(),
-            "evidence": {Ask.WEIGHTS},
-            "likelihood": {Ask.WEIGHTS, Ask.OVERLAY},
+            "evidence": {QueryFeature.WEIGHTS},
+            "likelihood": {QueryFeature.WEIGHTS, QueryFeature.OVERLAY},
         }
-        return self.obeys - unable[self.by]
+        return self.supports - unable[self.by]
 
     @property
     def seed_views(self) -> tuple[str, ...] | None:
@@ -170,7 +170,7 @@ class ContrastRerank(Stage):
     as in :class:`~engine.stages.retrieve.Retrieve`.
     """
 
-    obeys: ClassVar[frozenset[Ask]] = ANY_ASK - {Ask.CONTEXT}
+    supports: ClassVar[frozenset[QueryFeature]] = ALL_FEATURES - {QueryFeature.CONTEXT}
 
     view: str = "joint"
     temperature: float = Field(default=0.05, gt=0)

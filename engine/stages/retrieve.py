@@ -26,7 +26,7 @@ from engine.retrieval.index import (
 )
 from engine.retrieval.opening import open_index
 from engine.retrieval.view_weights import ViewWeights, open_view_weights
-from engine.stages.base import ANY_ASK, Ask, Stage, Worker, by_settings
+from engine.stages.base import ALL_FEATURES, QueryFeature, Stage, Worker, by_settings
 from engine.storage.bundle import Bundle
 from engine.vocabulary import read_removed
 
@@ -51,7 +51,7 @@ class Retrieve(Stage):
     none to weigh, they count alike, with a note.
     """
 
-    obeys: ClassVar[frozenset[Ask]] = ANY_ASK - {Ask.CONTEXT}
+    supports: ClassVar[frozenset[QueryFeature]] = ALL_FEATURES - {QueryFeature.CONTEXT}
 
     k: int = Field(default=200, ge=1)
     view: str = "mask"

@@ -14,7 +14,7 @@ from engine.catalogue.opening import open_catalogue
 from engine.query import MAX_DIVERSE, Expansion, Ranking, Scores, Selection
 from engine.retrieval.index import Vectors, index_file
 from engine.retrieval.opening import open_index
-from engine.stages.base import ANY_ASK, Ask, Stage, Worker, above_least
+from engine.stages.base import ALL_FEATURES, QueryFeature, Stage, Worker, above_least
 from engine.stages.membership import PROPOSED
 from engine.storage.bundle import Bundle
 
@@ -39,7 +39,7 @@ class Select(Stage):
 
     selects: ClassVar[bool] = True
     num_cpus: ClassVar[float] = 0.1  # products of some hundred vectors
-    obeys: ClassVar[frozenset[Ask]] = ANY_ASK
+    supports: ClassVar[frozenset[QueryFeature]] = ALL_FEATURES
 
     @property
     def seed_views(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from engine.catalogue.opening import open_types
 from engine.entity_types import THRESHOLD, TYPES, EntityTypes
 from engine.query import Expansion, Query, Weights
 from engine.retrieval.index import Vectors, mean_of
-from engine.stages.base import Ask, Stage, Worker, by_settings
+from engine.stages.base import QueryFeature, Stage, Worker, by_settings
 from engine.stages.retrieve import unused
 from engine.storage.bundle import Bundle
 from engine.text.plurals import is_plural, plural
@@ -47,7 +47,7 @@ class TypeRerank(Stage):
 
     per_request: ClassVar[Mapping[str, tuple[float, float]]] = {"weight": (0, 10), "temperature": (0.001, 10)}
 
-    obeys: ClassVar[frozenset[Ask]] = frozenset({Ask.WEIGHTS})
+    supports: ClassVar[frozenset[QueryFeature]] = frozenset({QueryFeature.WEIGHTS})
 
     def needs(self) -> tuple[str, ...]:
         """Name the types of entities."""

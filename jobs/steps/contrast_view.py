@@ -16,7 +16,8 @@ from engine.retrieval.index import Vectors, unit
 from engine.retrieval.sentence_files import SentenceRows, write_sentences
 from engine.storage.store import machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import FrozenCache, InputRows
+from engine.training.cache import FrozenCache
+from engine.training.input_rows import InputRows
 from jobs import console
 from jobs.steps.mask_view import MaskStatesWorker
 from jobs.workers.disk_use import check_disk

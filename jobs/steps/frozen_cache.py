@@ -19,7 +19,8 @@ from engine.storage.manifests import made_by_after, makers_in
 from engine.storage.parts import MANIFEST, PartFolder, check_whole, write_model
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import CachedPart, CacheManifest, FrozenCache, InputRows, fill_part, known_states
+from engine.training.cache import CachedPart, CacheManifest, FrozenCache, fill_part, known_states
+from engine.training.input_rows import InputRows
 from engine.versions import OF_STATES, versions_of
 from jobs.workers.executor import Executor, given_or_auto, make_parts
 

@@ -22,7 +22,8 @@ from engine.retrieval.within_entities import Scatter, within_map
 from engine.storage.parts import PartFolder, check_whole
 from engine.storage.store import Store, machine_cache
 from engine.storage.workspace import Workspace
-from engine.training.cache import CachedPart, FrozenCache, InputRows, masked_states, masked_sums
+from engine.training.cache import CachedPart, FrozenCache, masked_states, masked_sums
+from engine.training.input_rows import InputRows
 from jobs import console
 from jobs.workers.executor import Executor, in_order, make_parts
 

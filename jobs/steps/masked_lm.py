@@ -33,7 +33,8 @@ from engine.storage.parts import content_key
 from engine.storage.store import Store, machine_cache
 from engine.storage.whole import safetensors_header
 from engine.storage.workspace import Workspace
-from engine.training.cache import CachedPart, FrozenCache, InputRows
+from engine.training.cache import CachedPart, FrozenCache
+from engine.training.input_rows import InputRows
 from engine.training.masked_lm import Masking, Sentence, passes_over, recipe, train
 from jobs import console
 from jobs.settings import MASKED_LM_SENTENCES

@@ -26,7 +26,7 @@ from engine.storage.store import Store
 from jobs import console
 from jobs.workers.disk_use import check_disk
 from jobs.workers.failures import RESTARTS, deaths_in_words
-from jobs.workers.lost_nodes import Patience, Reader, all_rows, dead_nodes
+from jobs.workers.lost_nodes import Reader, Watchdog, all_rows, dead_nodes
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -116,7 +116,7 @@ class RayExecutor:
                 lambda places: Reader(self._pool(worker, arguments, {p: tasks[p] for p in places}, gpu)),
                 range(len(tasks)),
                 lambda row: int(row["place"]),
-                lambda: Patience(dead_nodes),
+                lambda: Watchdog(dead_nodes),
             ):
                 yield int(row["place"]), pickle.loads(row["result"])
 

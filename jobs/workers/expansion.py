@@ -20,7 +20,7 @@ from jobs.workers import executor
 from jobs.workers.chain import Row
 from jobs.workers.executor import PARTS_KEPT, LocalExecutor, actor_pool, one_is_enough
 from jobs.workers.failures import deaths_in_words
-from jobs.workers.lost_nodes import Patience, Reader, all_rows, dead_nodes
+from jobs.workers.lost_nodes import Reader, Watchdog, all_rows, dead_nodes
 from jobs.workers.part_rows import pack, read_rows, read_table, unpack
 from jobs.workers.pool_sizes import Wish, pools_of
 from jobs.workers.stage_run import BatchExpansion, PartRowWriter, StageRun
@@ -93,7 +93,7 @@ class StagePools:
                 lambda some: Reader(_pooled(job, [tasks[place] for place in some], self._wish)),
                 range(len(tasks)),
                 lambda row: places[row["part"]],
-                lambda: Patience(dead_nodes),
+                lambda: Watchdog(dead_nodes),
             ):
                 yield places[row["part"]], PartCounts(**{name: row[name] for name in NUMBERS})
 

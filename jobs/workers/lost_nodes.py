@@ -44,7 +44,7 @@ class LostNodeError(Exception):
     """A node was lost, and no row came any more: says so in words."""
 
 
-class Patience:
+class Watchdog:
     """Tell from the time without a row, and from the nodes that are lost, whether a pass can still end.
 
     Args:
@@ -114,7 +114,7 @@ def all_rows(
     begin: Callable[[Sequence[T]], Rows[Any]],
     tasks: Sequence[T],
     task_of: Callable[[Any], T],
-    patience: Callable[[], Patience],
+    watchdog: Callable[[], Watchdog],
 ) -> Iterator[Any]:
     """Yield a row for each task, once, in the order in which they come.
 
@@ -122,7 +122,7 @@ def all_rows(
         begin: begins a pass over some tasks.
         tasks: all, each another.
         task_of: returns the task of a row.
-        patience: of a pass that begins.
+        watchdog: of a pass that begins.
 
     Raises:
         WorkerDiedError: a pass could not be ended, or waited for a lost node several times in a row.
@@ -130,10 +130,10 @@ def all_rows(
     """
     left, in_vain = dict.fromkeys(tasks), 0
     while left:
-        watch = patience()  # before the pass looks for its nodes: none may be lost unseen between the two
+        watch = watchdog()  # before the pass looks for its nodes: none may be lost unseen between the two
         rows, before, lost = begin(list(left)), len(left), None
         try:
-            for row in _patient(rows, watch):
+            for row in _watched(rows, watch):
                 if task_of(row) in left:
                     del left[task_of(row)]
                     yield row
@@ -153,16 +153,16 @@ def all_rows(
         console.say(f"{lost}; begun again with the {len(left)} of {len(tasks)} parts that are missing")
 
 
-def _patient(rows: Rows[T], patience: Patience) -> Iterator[T]:
-    """Yield the rows of a pass while there is hope; see :meth:`Patience.check`."""
+def _watched(rows: Rows[T], watchdog: Watchdog) -> Iterator[T]:
+    """Yield the rows of a pass while there is hope; see :meth:`Watchdog.check`."""
     while True:
-        patience.begin_wait()
+        watchdog.begin_wait()
         try:
             while (row := rows.take(POLL_S)) is None:
-                patience.check()
+                watchdog.check()
         except StopIteration:
             return
-        patience.end_wait()
+        watchdog.end_wait()
         yield row
 
 

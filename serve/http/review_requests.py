@@ -1,4 +1,4 @@
-"""Check the bodies of requests for sealed reviews of a set, and describe those of answers."""
+"""Check the bodies of requests for blind reviews of a set, and describe those of answers."""
 
 from __future__ import annotations
 

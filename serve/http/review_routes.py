@@ -1,4 +1,4 @@
-"""Route requests for sealed reviews of named sets: second opinions that nobody sees before they are done."""
+"""Route requests for blind reviews of named sets: second opinions that nobody sees before they are done."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def add_reviews(app: FastAPI, service: Service, access: Access, answering: SetSe
     )
     @needs("curate")
     async def begin_review(request: Request, set_id: SetId) -> Response:
-        """Begin a sealed review of a set, or go on with one's own.
+        """Begin a blind review of a set, or go on with one's own.
 
         Nobody sees how another marks before two or more reviews are there and all are done. The set stays
         as it is.
@@ -79,7 +79,7 @@ def add_reviews(app: FastAPI, service: Service, access: Access, answering: SetSe
         set_id: SetId,
         curator: Annotated[str, Query(min_length=1, max_length=MAX_CURATOR, description="whose")],
     ) -> Response:
-        """Delete a review of a round that is sealed, such as one that nobody will end."""
+        """Delete a review of a round that is open, such as one that nobody will end."""
         await spend(request, service, access, queries=0)
         return await respond(await answering.store("withdraw_review", set_id, curator))
 

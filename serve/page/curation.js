@@ -147,7 +147,7 @@ export class Curation {
         {},
         make("button", { type: "button", class: "name", onclick: () => this.#openChosen(id) }, bdi(name)),
         make("span", { class: "hint" }, ` ${counts.accepted} accepted, ${counts.rejected} rejected; ${time(at)}, `, by(who)),
-        limit(make("button", { type: "button", class: "quiet", "aria-label": `Judge ${name} sealed`, onclick: () => this.#review({ id, name }) }, "Judge sealed …"), "curate"),
+        limit(make("button", { type: "button", class: "quiet", "aria-label": `Judge ${name} blind`, onclick: () => this.#review({ id, name }) }, "Judge blind …"), "curate"),
       );
     const none = make("li", { class: "hint" }, this.listed.length ? "no set is called so" : "no set is kept yet");
     byId("open-list").replaceChildren(...(found.length ? found.map(row) : [none]));

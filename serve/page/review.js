@@ -1,4 +1,4 @@
-// A sealed second opinion: the entities of a set, without what it or anybody says of them, until all are done.
+// A blind second opinion: the entities of a set, without what it or anybody says of them, until all are done.
 
 import * as api from "./api.js";
 import { announce, bdi, byId, count, make } from "./dom.js";
@@ -23,7 +23,7 @@ export class Review {
   /** Begin, or go on with, the review of a set. */
   async open({ id, name }) {
     this.id = id;
-    byId("review-title").replaceChildren("Sealed opinion of ", bdi(name));
+    byId("review-title").replaceChildren("Blind opinion of ", bdi(name));
     byId("review-curator").value = this.who();
     if (!this.dialog.open) this.dialog.showModal();
     byId(this.who() ? "review-title" : "review-curator").focus();
@@ -131,7 +131,7 @@ export function reviewsInWords({ round, entities, reviewers, agreement }) {
   };
   const who = (names) => names.flatMap((name, place) => [place ? ", " : "", bdi(name)]);
   const told = [make("ul", { class: "hint" }, ...far)];
-  if (!agreement) return [...told, make("p", { class: "hint" }, "Sealed until two or more are done, and nobody is left.")];
+  if (!agreement) return [...told, make("p", { class: "hint" }, "Blind until two or more are done, and nobody is left.")];
   const { pairs, together, with_set: beside, disagreements } = agreement;
   const figures = [...pairs, ...(together ? [together] : [])].map((one) => line(one));
   const split = disagreements.map(({ name, accepted_by: yes, rejected_by: no }) =>

@@ -1,7 +1,7 @@
-"""Keep sealed second opinions: what curators say of a set's entities, each without the others' marks.
+"""Keep blind second opinions: what curators say of a set's entities, each without the others' marks.
 
 A round holds the entities that the set had when its first review began, and a review of each curator. It is
-sealed until two or more reviews are there and all are done; then it is told how they agree. Nothing of it
+blind until two or more reviews are there and all are done; then it is told how they agree. Nothing of it
 changes the set, and it is no part of the set's history or export. The next round begins after that.
 """
 
@@ -49,7 +49,7 @@ class ReviewStore(SetStore):
                 self._db.execute(statement)
 
     def begin_review(self, set_id: str, by: str) -> Json:
-        """Return a curator's review of the round that is sealed, begun now if it was not.
+        """Return a curator's review of the round that is open, begun now if it was not.
 
         Returns:
             ``round``, ``version`` of the set, ``curator``, ``done`` and ``entities`` in an order of the
@@ -117,11 +117,11 @@ class ReviewStore(SetStore):
         return {"round": number, "judged": judged, "entities": len(names), "done": done}
 
     def withdraw_review(self, set_id: str, curator: str) -> Json:
-        """Delete a review of the round that is sealed, and the round with the last one; return what is left.
+        """Delete a review of the round that is open, and the round with the last one; return what is left.
 
         Raises:
             UnknownSetError: there is no such set.
-            SetChangeError: the curator has none that is sealed.
+            SetChangeError: the curator has none that is open.
         """
         with self._writing():
             self._summary(set_id)
@@ -132,7 +132,7 @@ class ReviewStore(SetStore):
                 "DELETE FROM reviews WHERE set_id = ? AND round = ? AND curator = ?", place
             ).rowcount
             if not gone:
-                raise SetChangeError(f"curator: {curator[:80]!r} has no sealed review of this set")
+                raise SetChangeError(f"curator: {curator[:80]!r} has no blind review of this set")
             if not self._reviewers(set_id, number):
                 self._db.execute("DELETE FROM rounds WHERE set_id = ? AND round = ?", (set_id, number))
         return self.reviews(set_id, 0)

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from benchmarks.cluster_scaling import EXAMPLES, main, rate_of, show, write_corpus
+from engine.errors import UserError
 
 
 def test_the_examples_of_the_help_are_taken() -> None:
@@ -29,7 +30,7 @@ def test_a_rate_is_from_the_first_part_to_the_last(tmp_path: Path) -> None:
         part.touch()
         os.utime(part, (at, at))
     assert rate_of(parts) == 0.5
-    with pytest.raises(RuntimeError, match="2 parts tell no rate"):
+    with pytest.raises(UserError, match="2 parts tell no rate"):
         rate_of(parts[:2])
 
 

@@ -35,7 +35,7 @@ from engine.storage.bundle import Bundle
 from engine.storage.parts import write_pointer
 from engine.storage.workspace import Workspace
 from engine.training import masked_lm
-from engine.training.cache import InputRows
+from engine.training.input_rows import InputRows
 from jobs import build_index
 from jobs.steps import masked_lm as steps_of_masked_lm
 from jobs.steps.frozen_cache import frozen_cache

@@ -16,7 +16,7 @@ from engine.models.text import TextEncoder
 from engine.retrieval.index import VectorIndex, unit
 from engine.storage.bundle import Bundle
 from engine.storage.workspace import Workspace
-from engine.training.cache import InputRows
+from engine.training.input_rows import InputRows
 from engine.training.text import EncoderSettings
 from jobs.steps.encoder_training import train, trained_encoder
 from jobs.steps.frozen_cache import frozen_cache

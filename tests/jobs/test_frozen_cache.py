@@ -16,7 +16,8 @@ from engine.models.hub import embedded_model_path
 from engine.models.text import TextEncoder
 from engine.storage.manifests import makers_in
 from engine.storage.workspace import Workspace
-from engine.training.cache import FrozenCache, InputRows, mapped_tokens
+from engine.training.cache import FrozenCache, mapped_tokens
+from engine.training.input_rows import InputRows
 from jobs.steps.frozen_cache import frozen_cache
 from jobs.steps.model_input import preprocess
 from jobs.workers import executor

@@ -23,7 +23,7 @@ from engine.models.text import TextEncoder
 from engine.retrieval.distributions import EntityDistributions, distributions_folder
 from engine.storage.store import Store
 from engine.storage.workspace import Workspace
-from engine.training.cache import InputRows
+from engine.training.input_rows import InputRows
 from engine.training.settings import EncoderSettings
 from engine.training.text import EncoderTraining
 from engine.training.text_head import HEAD

@@ -16,9 +16,10 @@ from engine.corpus.inputs.masking import load_tokenizer
 from engine.losses.settings import Schedule, UltraFineSettings
 from engine.models.text import TextEncoder
 from engine.storage.store import Store
-from engine.training.cache import CachedStates, FrozenCache, InputRows, fill_part, mapped_tokens
+from engine.training.cache import CachedStates, FrozenCache, fill_part, mapped_tokens
 from engine.training.contrast import ContrastData, ContrastTraining
 from engine.training.contrast_lists import ContrastLists
+from engine.training.input_rows import InputRows
 from engine.training.multimodal import MultimodalTraining
 from engine.training.pairs import nearest_neighbors
 from engine.training.settings import ContrastiveSettings, EncoderSettings, MultimodalSettings

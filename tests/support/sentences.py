@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from engine.models.text import TextEncoder
-from engine.training.cache import CachedStates, InputRows, fill_part
+from engine.training.cache import CachedStates, fill_part
+from engine.training.input_rows import InputRows
 
 
 def random_rows(n: int, n_entities: int, seed: int = 0, shortest: int = 5, longest: int = 24) -> InputRows:

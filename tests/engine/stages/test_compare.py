@@ -98,7 +98,7 @@ def test_scores_are_the_documented_formula_and_ties_are_by_id(
     bundle: Bundle, rule: Rule, query: Query
 ) -> None:
     found = answer(bundle, rule, query)
-    usable = set(query.positive or (query.negative if not query.context else ())) - {ABSENT}
+    usable = set(query.positive or query.negative) - {ABSENT}  # a pair that is of no use counts as none
     usable |= {1 for pair in query.context if ABSENT not in pair and not query.positive}
     if not usable:
         assert len(found.ranking) == 0

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from engine.errors import FormatError, StorageError
 from engine.models.text import TextEncoder
 from engine.storage.store import Store
-from engine.training.cache import CachedStates, InputRows, fill_part, masked_sums
+from engine.training.cache import CachedStates, fill_part, masked_sums
 from engine.training.checkpoint import TENSORS
+from engine.training.input_rows import InputRows
 from engine.training.optimizer import parameter_groups
 from engine.training.order import epoch_batches
 from engine.training.schedule import one_cycle

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.workers import lost_nodes as module
 from jobs.workers.failures import RESTARTS, WorkerDiedError
-from jobs.workers.lost_nodes import LONGEST_WAITS, POLL_S, QUIET_S, Patience, Reader, all_rows
+from jobs.workers.lost_nodes import LONGEST_WAITS, POLL_S, QUIET_S, Reader, Watchdog, all_rows
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +25,8 @@ class World:
         self.said: list[str] = []
         self.passes: list[Script] = []
 
-    def patience(self) -> Patience:
-        return Patience(lambda: dict(self.dead), self.said.append, lambda: self.now)
+    def watchdog(self) -> Watchdog:
+        return Watchdog(lambda: dict(self.dead), self.said.append, lambda: self.now)
 
     def run(self, scripts: Sequence[Callable[[Sequence[str]], Iterator[Any]]], tasks: Sequence[str]) -> Any:
         """Yield the rows of some tasks, the passes after each other as the scripts say."""
@@ -36,7 +36,7 @@ class World:
             self.passes.append(Script(self, list(some), next(given)))
             return self.passes[-1]
 
-        return all_rows(begin, tasks, lambda row: row[0], self.patience)
+        return all_rows(begin, tasks, lambda row: row[0], self.watchdog)
 
 
 class Script:

@@ -1,4 +1,4 @@
-"""Sealed reviews over HTTP: the token's name is whose review it is, and answers are those of the document."""
+"""Blind reviews over HTTP: the token's name is whose review it is, and answers are those of the document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sealed opinions on the page: each judges alone, and how they agree is shown once nobody is left."""
+"""Blind opinions on the page: each judges alone, and how they agree is shown once nobody is left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["other"]  # the fixture
 pytestmark = pytest.mark.browser
 
 
-def judge_sealed(tab: Page, who: str, accepted: set[str]) -> None:
+def judge_blind(tab: Page, who: str, accepted: set[str]) -> None:
     """Judge the set whose review is shown, by keys."""
     tab.locator("#review-curator").fill(who)
     tab.locator("#review-curator").press("Tab")
@@ -34,24 +34,24 @@ def judge_sealed(tab: Page, who: str, accepted: set[str]) -> None:
 
 def test_two_judge_a_set_and_see_nothing_of_each_other_before_both_are_done(tab: Page, other: Page) -> None:
     open_answer(tab)
-    keep(tab, "judged sealed")
+    keep(tab, "judged blind")
     tab.locator("#set-agreement").click()
     expect(tab.locator("#reviews")).to_contain_text("There is none yet")
     tab.locator("#review-begin").click()
     expect(tab.locator("#agreement")).to_be_hidden()
     expect(tab.locator("#review-curator")).to_have_value("ada")
-    judge_sealed(tab, "ada", {"Japan", "Thailand"})
+    judge_blind(tab, "ada", {"Japan", "Thailand"})
     Keys(tab).press("Escape")
     tab.locator("#set-agreement").click()
     expect(tab.locator("#reviews")).to_contain_text("ada is done")
-    expect(tab.locator("#reviews")).to_contain_text("Sealed until two or more are done")
+    expect(tab.locator("#reviews")).to_contain_text("Blind until two or more are done")
     assert tab.locator("#review-figures").count() == 0
 
     other.goto("/")
     other.keyboard.press("o")
-    other.get_by_role("button", name="Judge judged sealed sealed").click()
+    other.get_by_role("button", name="Judge judged blind blind").click()
     expect(other.locator("#error-review")).to_contain_text("Say who you are first")
-    judge_sealed(other, "bob", {"Japan", "Norway"})
+    judge_blind(other, "bob", {"Japan", "Norway"})
     assert other.locator("#positive .seed").count() == 0, "the set was not opened"
 
     Keys(tab).press("Escape")

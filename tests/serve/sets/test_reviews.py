@@ -1,4 +1,4 @@
-"""Sealed reviews: each curator's marks alone, the agreement of all once all are done."""
+"""Blind reviews: each curator's marks alone, the agreement of all once all are done."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def review(store: ReviewStore, set_id: str, by: str, accept: str, reject: str) -
     store.mark_review(set_id, by, number, list(accept), list(reject), [], True)
 
 
-def test_marks_are_sealed_until_all_are_done(store: ReviewStore, set_id: str) -> None:
+def test_marks_are_blind_until_all_are_done(store: ReviewStore, set_id: str) -> None:
     before = store.export(set_id)
     begun = store.begin_review(set_id, "bob")
     assert (begun["round"], begun["version"], begun["done"]) == (1, 2, False)
@@ -55,9 +55,9 @@ def test_marks_are_sealed_until_all_are_done(store: ReviewStore, set_id: str) ->
     assert {one["accepted"] for one in store.begin_review(set_id, "eve")["entities"]} == {None}
 
     store.mark_review(set_id, "bob", 1, [], ["c", "d"], [], True)
-    sealed = store.reviews(set_id, 10)
-    assert sealed["agreement"] is None
-    assert [(one["name"], one["judged"], one["done"]) for one in sealed["reviewers"]] == [
+    blind = store.reviews(set_id, 10)
+    assert blind["agreement"] is None
+    assert [(one["name"], one["judged"], one["done"]) for one in blind["reviewers"]] == [
         ("bob", 4, True),
         ("eve", 0, False),
     ]
@@ -75,7 +75,7 @@ def test_marks_are_sealed_until_all_are_done(store: ReviewStore, set_id: str) ->
     assert store.export(set_id) == before, "the set is as it was"
 
 
-def test_one_review_alone_stays_sealed(store: ReviewStore, set_id: str) -> None:
+def test_one_review_alone_stays_blind(store: ReviewStore, set_id: str) -> None:
     review(store, set_id, "bob", "abc", "d")
     assert store.reviews(set_id, 10)["agreement"] is None
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_is_refused(store: ReviewStore, set_id: str) -> None:
         "say who you are": lambda: store.begin_review(set_id, ""),
         "nothing to judge": lambda: store.begin_review(empty, "bob"),
         "begun no review in round 1": lambda: store.mark_review(set_id, "eve", 1, [], [], [], True),
-        "has no sealed review": lambda: store.withdraw_review(set_id, "eve"),
+        "has no blind review": lambda: store.withdraw_review(set_id, "eve"),
     }.items():
         with pytest.raises(SetChangeError, match=wrong):
             call()
@@ -146,8 +146,8 @@ def test_a_review_is_withdrawn_and_with_the_last_one_the_round(store: ReviewStor
     assert store.reviews(set_id, 1)["agreement"] is None
     left = store.withdraw_review(set_id, "gone")
     assert [one["name"] for one in left["reviewers"]] == ["bob", "eve"]
-    assert left["agreement"]["agreed"] == 4, "the one that nobody ended sealed the others"
-    with pytest.raises(SetChangeError, match="no sealed review"):
+    assert left["agreement"]["agreed"] == 4, "the one that nobody ended kept the others waiting"
+    with pytest.raises(SetChangeError, match="no blind review"):
         store.withdraw_review(set_id, "bob")
     store.begin_review(set_id, "bob")
     assert store.withdraw_review(set_id, "bob")["round"] == 1
