@@ -64,7 +64,7 @@ class ReviewStore(SetStore):
         with self._writing():
             version = self._summary(set_id)["version"]
             known = self._round(set_id)
-            if known is None or self._is_open(set_id, known["round"]):
+            if known is None or self._is_complete(set_id, known["round"]):
                 known = self._new_round(set_id, version, 1 if known is None else known["round"] + 1)
             place = set_id, known["round"], by
             self._db.execute("INSERT OR IGNORE INTO reviews VALUES (?, ?, ?, ?, '')", (*place, self._clock()))
@@ -126,7 +126,7 @@ class ReviewStore(SetStore):
         with self._writing():
             self._summary(set_id)
             known = self._round(set_id)
-            number = known["round"] if known and not self._is_open(set_id, known["round"]) else 0
+            number = known["round"] if known and not self._is_complete(set_id, known["round"]) else 0
             place = set_id, number, curator
             gone = self._db.execute(
                 "DELETE FROM reviews WHERE set_id = ? AND round = ? AND curator = ?", place
@@ -154,7 +154,7 @@ class ReviewStore(SetStore):
             number, entities = known["round"], known["entities"]
             reviewers = self._reviewers(set_id, number)
             told = {"round": number, "version": known["version"], "entities": len(entities)}
-            if not self._is_open(set_id, number):
+            if not self._is_complete(set_id, number):
                 return {**told, "reviewers": reviewers, "agreement": None}
             marks = {one["name"]: self._marks(set_id, number, one["name"]) for one in reviewers}
         said = {name: {who: own[name] for who, own in marks.items() if name in own} for name, _ in entities}
@@ -180,8 +180,8 @@ class ReviewStore(SetStore):
         )
         return {"round": number, "version": version, "entities": entities}
 
-    def _is_open(self, set_id: str, number: int) -> bool:
-        """Whether all may see a round's marks: nobody can be led by another's any more."""
+    def _is_complete(self, set_id: str, number: int) -> bool:
+        """Whether two or more reviewed and all are done: all may see the marks then."""
         many, done = self._db.execute(
             "SELECT COUNT(*), SUM(done != '') FROM reviews WHERE set_id = ? AND round = ?", (set_id, number)
         ).fetchone()
