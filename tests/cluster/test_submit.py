@@ -40,8 +40,10 @@ def test_a_job_that_fails_is_reported_as_failed(jobs_at: JobServer) -> None:
 
 def test_the_nodes_of_the_cluster_are_listed(jobs_at: JobServer) -> None:
     status, output = jobs_at.submitted("python", "-m", "cluster.check")
-    # What is wrong with the machine that the tests run on is told, and is not this test's business.
-    assert status == (2 if "error: 1" in output else 0), output
+    # What is wrong with the machine that the tests run on, such as a full disk, is told, and is not this
+    # test's business. Ray ends with 1 whatever the status of a job that failed.
+    assert status == (0 if "nothing found" in output else 1), output
+    assert status == 0 or "error: " in output, output
     assert "ray_cluster.yaml: valid" in output
     assert output.count("2 CPU  0 GPU") == 2
     assert "does not answer" not in output
