@@ -3,7 +3,7 @@
 ::
 
     _run.json           what the parts were made from; written first, compared by a later run
-    part-00000.parquet  the answers of queries 0 … part_size - 1, see :data:`SCHEMA`
+    part-00000.parquet  the answers of queries 0 … part_size - 1 (engine.queries.answer_table.SCHEMA)
     _refused.jsonl      queries that could not be used or answered: source, position, query_id, code, reason
     _manifest.json      counts; written last: an output without it is not finished
 
@@ -19,87 +19,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.catalogue.entities import Catalogue, Facet, Facets
 from engine.errors import FormatError
+from engine.queries.answer_table import Labels, Result, to_table
 from engine.queries.formats import RefusedQuery
-from engine.query import Expansion, summed
+from engine.query import summed
 from engine.storage.parts import PartFolder, numbered, read_model, write_model
 from engine.storage.store import Store
-from engine.vocabulary import Vocabulary
 
 RUN, MANIFEST, REFUSED = "_run.json", "_manifest.json", "_refused.jsonl"
-
-_NEAREST = pa.struct([("id", pa.int32()), ("name", pa.string()), ("similarity", pa.float32())])
-_TEXTS = pa.list_(pa.string())
-EXPLANATION = pa.struct(
-    [
-        ("nearest_positive", _NEAREST),
-        ("nearest_negative", _NEAREST),
-        (
-            "sentences",
-            pa.list_(pa.struct([("text", pa.string()), ("start", pa.int32()), ("end", pa.int32())])),
-        ),
-        ("types", pa.struct([("shared", _TEXTS), ("positive", _TEXTS), ("negative", _TEXTS)])),
-    ]
-)
-"""An explanation as over HTTP; the images of the entity are a column of their own."""
-
-FACETS = pa.map_(
-    pa.string(),
-    pa.list_(pa.struct([("value", pa.string()), ("count", pa.int64()), ("entities", pa.int64())])),
-)
-"""Facets as over HTTP."""
-
-SCHEMA = pa.schema(
-    [
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("rank", pa.int32(), nullable=False),
-        pa.field("entity_id", pa.int32()),
-        pa.field("name", pa.string()),
-        pa.field("score", pa.float32()),
-        pa.field("evidence", pa.map_(pa.string(), pa.float32())),
-        pa.field("degraded", pa.list_(pa.string())),
-        pa.field("images", pa.list_(pa.string())),
-        pa.field("reasoning", pa.map_(pa.string(), pa.string())),
-        pa.field("counts", pa.map_(pa.string(), pa.int64())),
-        pa.field("explanation", EXPLANATION),
-        pa.field("facets", FACETS),
-    ]
-)
-"""One row an answer, best first, ranks from 1. A query without any answer has one row of rank 0
-whose entity is null: no query is missing. ``degraded`` says what was skipped for the query; ``images``
-are addresses of images of the entity, empty in a bundle without images; ``reasoning`` is what a chain of
-thought said of the wanted entities (``class_name``, ``positive``, ``negative``), empty without one;
-``counts`` is what the stages counted of the answer, the same in each of its rows, empty but for methods that
-count; ``explanation`` is null where the query did not ask for one; ``facets`` are in the first row of a
-query that asked for them, and null elsewhere."""
-
-IMAGES = 2
-"""Images named of an entity, as in an explanation over HTTP."""
-
-
-class Labels(NamedTuple):
-    """The labels of entities: names, string [N], and addresses of images, list<string> [N]."""
-
-    names: pa.Array
-    images: pa.ListArray
-
-
-class Result(NamedTuple):
-    """What came of a query: an answer, or why there is none.
-
-    ``explained`` is in the order of its entities; ``facets`` None: not asked for.
-    """
-
-    expansion: Expansion
-    refusal: RefusedQuery | None = None
-    explained: Sequence[dict[str, Any] | None] | None = None
-    facets: Facets | None = None
 
 
 class PartCounts(NamedTuple):
@@ -305,60 +235,3 @@ def _read_counts(file: Store) -> PartCounts:
     # Parts of an earlier version do not say these two.
     degraded, failed = (int(about.get(name, 0)) for name in (b"degraded", b"failed"))
     return PartCounts(queries, empty, footer.num_rows, degraded, failed, tuple(counted.items()))
-
-
-def to_table(results: Sequence[Result], labels: Labels) -> pa.Table:
-    """Return the answers of some queries as a table, see :data:`SCHEMA`."""
-    return pa.concat_tables([_answer(one, labels) for one in results] or [SCHEMA.empty_table()])
-
-
-def labels_of(vocabulary: Vocabulary, catalogue: Catalogue) -> Labels:
-    """Return the names and the images by id. Reads from the disk."""
-    return Labels(pa.array(vocabulary.names, pa.string()), catalogue.images(IMAGES))
-
-
-def _answer(result: Result, labels: Labels) -> pa.Table:
-    expansion, refusal = result.expansion, result.refusal
-    ranking, n = expansion.ranking, len(expansion.ranking)
-    degraded, reasoning = list(expansion.degraded), list(expansion.reasoning.items())
-    if refusal is not None:  # what was found before is no answer
-        n, degraded = 0, [refusal.reason]
-    if n == 0:
-        row = {
-            "query_id": expansion.query.id,
-            "rank": 0,
-            "degraded": degraded,
-            "images": [],
-            "reasoning": reasoning,
-            "counts": list(expansion.counts.items()),
-            "facets": None if refusal is not None else _pairs(result.facets),
-        }
-        return pa.Table.from_pylist([row], schema=SCHEMA)
-    ids = pa.array(ranking.ids)
-    keys = list(ranking.evidence)
-    values = np.array([ranking.evidence[key] for key in keys], np.float32).T.ravel()
-    evidence = pa.MapArray.from_arrays(
-        pa.array(np.arange(n + 1, dtype=np.int32) * len(keys)),
-        pa.array(keys * n, pa.string()),
-        pa.array(values, pa.float32()),
-    )
-    columns = [
-        pa.repeat(expansion.query.id, n),
-        pa.array(expansion.query.selection.offset + np.arange(1, n + 1, dtype=np.int32)),
-        ids,
-        labels.names.take(ids),
-        pa.array(ranking.scores),
-        evidence,
-        pa.array([degraded] * n, pa.list_(pa.string())),
-        labels.images.take(ids),
-        pa.array([reasoning] * n, pa.map_(pa.string(), pa.string())),
-        pa.array([list(expansion.counts.items())] * n, pa.map_(pa.string(), pa.int64())),
-        pa.array(result.explained or [None] * n, EXPLANATION),
-        pa.array([_pairs(result.facets)] + [None] * (n - 1), FACETS),
-    ]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
-
-
-def _pairs(facets: Facets | None) -> list[tuple[str, list[Facet]]] | None:
-    """Return facets as Arrow takes a map."""
-    return None if facets is None else list(facets.items())

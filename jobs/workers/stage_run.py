@@ -9,8 +9,9 @@ from typing import Any
 from engine.answering.explanations import Explainer, Explanation
 from engine.answering.outcomes import answered
 from engine.models import device
+from engine.queries.answer_table import Result, labels_of
 from engine.queries.formats import RefusedQuery
-from engine.queries.results import ExpansionFolder, PartCounts, Result, labels_of
+from engine.queries.results import ExpansionFolder, PartCounts
 from engine.query import Deadline
 from engine.refusals import Code, Refusal
 from engine.stages.base import finish
@@ -163,7 +164,7 @@ class PartRowWriter:
 
 
 def _of_table(one: Explanation) -> dict[str, Any]:
-    """Return an explanation as :data:`engine.queries.results.EXPLANATION` has it."""
+    """Return an explanation as :data:`engine.queries.answer_table.EXPLANATION` has it."""
     return {
         "nearest_positive": one.nearest_positive and one.nearest_positive._asdict(),
         "nearest_negative": one.nearest_negative and one.nearest_negative._asdict(),

@@ -9,7 +9,7 @@ from engine.corpus.importing.source import formats
 from engine.corpus.readers.tables import ENTITY_COLUMNS, SENTENCE_COLUMNS
 from engine.methods import ABLATIONS, METHODS
 from engine.models.families import FAMILIES
-from engine.queries.results import SCHEMA
+from engine.queries.answer_table import SCHEMA
 from serve.http.requests import ExpandRequest
 from serve.http.responses import Code
 from serve.settings import ServeSettings, StageSettings

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from engine.catalogue.opening import open_catalogue
-from engine.queries.results import ExpansionFolder, Labels, Result, RunDescription, labels_of
+from engine.queries.answer_table import Labels, Result, labels_of
+from engine.queries.results import ExpansionFolder, RunDescription
 from engine.query import Expansion, Query, Ranking
 from engine.storage.bundle import Bundle
 from engine.storage.store import Store

@@ -8,18 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.catalogue.entities import Facets
 from engine.errors import FormatError, StorageError
+from engine.queries.answer_table import Labels, Result
 from engine.queries.formats import RefusedQuery
-from engine.queries.results import (
-    SCHEMA,
-    ExpansionFolder,
-    Labels,
-    PartCounts,
-    Result,
-    RunDescription,
-    to_table,
-)
+from engine.queries.results import ExpansionFolder, PartCounts, RunDescription
 from engine.query import Expansion, Query, Ranking
 from engine.refusals import Code, Refusal
 from engine.storage.store import Store
@@ -69,43 +61,6 @@ def fill(folder: ExpansionFolder, run: RunDescription, parts: Sequence[str]) -> 
 
 def missing(folder: ExpansionFolder, run: RunDescription) -> list[str]:
     return [part for part in run.parts if part not in folder.parts.finished()]
-
-
-def test_table_holds_ranks_names_and_evidence_exactly():
-    one = expansion("q", [2, 1])
-    table = to_table([Result(one)], LABELS)
-    assert table.schema == SCHEMA
-    rows = table.to_pylist()
-    assert [(r["rank"], r["entity_id"], r["name"]) for r in rows] == [(1, 2, "c"), (2, 1, "b")]
-    assert [r["images"] for r in rows] == [["c.png", "s3://b/c.jpg"], []]
-    assert [np.float32(r["score"]) for r in rows] == one.ranking.scores.tolist()
-    assert dict(rows[0]["evidence"]) == {"x": float(np.float32(1) / 3), "y": 0}
-    assert [dict(r["reasoning"]) for r in rows] == [{"class_name": "class of q"}] * 2
-    (nothing,) = to_table([Result(expansion("e", []))], LABELS).to_pylist()
-    assert (nothing["rank"], nothing["reasoning"]) == (0, [("class_name", "class of e")])
-    assert to_table([], LABELS).schema == SCHEMA
-
-
-def test_a_query_without_answers_has_one_row_that_says_so():
-    table = to_table(
-        [Result(expansion("q", [], ("no seed has a sentence",))), Result(expansion("r", [1]))], LABELS
-    )
-    first, second = table.to_pylist()
-    assert (first["query_id"], first["rank"], first["entity_id"]) == ("q", 0, None)
-    assert first["degraded"] == ["no seed has a sentence"]
-    assert (second["query_id"], second["rank"]) == ("r", 1)
-
-
-def test_facets_are_in_the_first_row_of_a_query() -> None:
-    facets: Facets = {"colour": [{"value": "red", "count": 2, "entities": 9}], "size": []}
-    some, none = Result(expansion("q", [1, 2]), facets=facets), Result(expansion("r", []), facets={})
-    rows = to_table([some, Result(expansion("s", [1])), none], LABELS).to_pylist(maps_as_pydicts="strict")
-    assert [row["facets"] for row in rows] == [facets, None, None, {}]
-
-
-def test_evidence_may_be_missing():
-    one = Expansion(Query("q", (0,)), Ranking(np.array([1], np.int32), np.ones(1, np.float32)))
-    assert to_table([Result(one)], LABELS).to_pylist()[0]["evidence"] == []
 
 
 def test_parts_cover_every_query_once():

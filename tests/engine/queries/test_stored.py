@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from engine.errors import FormatError, QueryError
+from engine.queries.answer_table import Labels, Result
 from engine.queries.formats import LabelledQuery, QuerySet
-from engine.queries.results import ExpansionFolder, Labels, Result, RunDescription
+from engine.queries.results import ExpansionFolder, RunDescription
 from engine.queries.stored import StoredResults
 from engine.query import Expansion, Query, Ranking
 from engine.storage.store import Store
