@@ -18,6 +18,9 @@ DEFECT_STATUS, USER_STATUS = 1, 2
 
 SHOWN_FRAMES = 3
 
+HELD = ("cause", "controller_failure", "health_check_failure", "_base_exc")
+"""Attributes in which Ray's wrappers hold an error: of a task, of a training's controller and its workers."""
+
 RAY_LOGS = "see the logs of Ray's session, /tmp/ray/session_latest/logs"
 
 _MEMORY = "take fewer --workers or smaller batches, or machines with more memory"
@@ -88,7 +91,7 @@ def _below(error: BaseException) -> Iterator[BaseException]:
     several = list(failures.values()) if isinstance(failures, dict) else []
     # A worker that lost another one says so, and not why: the one with a reason of its own counts.
     several.sort(key=lambda one: user_error(one) is None)
-    held = (getattr(error, name, None) for name in ("cause", "controller_failure", "_base_exc"))
+    held = (getattr(error, name, None) for name in HELD)
     yield from (one for one in (*held, *several) if isinstance(one, BaseException))
 
 

@@ -234,12 +234,16 @@ class Query:
 
     def weights_of(self, seeds: Sequence[int]) -> Weights | None:
         """Return the weights of some seeds, float64 [M]; None where all of them weigh the same."""
+        if not self.weights:
+            return None
         known = dict(self.weights)
         found = [known.get(seed, 1.0) for seed in seeds]
         return np.array(found) if len(set(found)) > 1 else None
 
     def _unequal(self) -> tuple[tuple[int, float], ...]:
         """Return the weights of the kinds of seeds that do not all weigh the same."""
+        if not self.weights:
+            return ()
         unequal = [kind for kind in (self.positive, self.negative) if self.weights_of(kind) is not None]
         kept = {seed for kind in unequal for seed in kind}
         return tuple((seed, weight) for seed, weight in self.weights if seed in kept and weight != 1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cluster.errors import HELD
 from engine.errors import StorageError, UserError
 
 RESTARTS = 3
-"""What dies, or whose node does, is started again so many times; Ray Data would do so for ever."""
+"""What dies, or whose node does, is started again so many times where nothing comes of it meanwhile."""
 
 
 class WorkerDiedError(UserError):
@@ -25,7 +26,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(one))
         yield one
-        waiting += [getattr(one, name, None) for name in ("cause", "controller_failure", "_base_exc")]
+        waiting += [getattr(one, name, None) for name in HELD]
         failures = getattr(one, "worker_failures", None)
         waiting += list(failures.values()) if isinstance(failures, dict) else []
         waiting.append(one.__cause__)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from jobs import console
-from jobs.workers.failures import RESTARTS, WorkerDiedError
+from jobs.workers.failures import RESTARTS, WorkerDiedError, worker_death
 
 T = TypeVar("T")
 RowT_co = TypeVar("RowT_co", covariant=True)
@@ -131,26 +131,33 @@ def all_rows(
     left, in_vain = dict.fromkeys(tasks), 0
     while left:
         watch = watchdog()  # before the pass looks for its nodes: none may be lost unseen between the two
-        rows, before, lost = begin(list(left)), len(left), None
+        rows, before, ended_by = begin(list(left)), len(left), ""
         try:
             for row in _watched(rows, watch):
                 if task_of(row) in left:
                     del left[task_of(row)]
                     yield row
         except LostNodeError as error:
-            lost = error
+            ended_by = str(error)
+        except Exception as error:
+            # Each actor is started again a few times in all, however long the pass: where it brought rows,
+            # it was not for the same work.
+            death = worker_death(error)
+            if death is None or len(left) == before:
+                raise
+            ended_by = f"worker processes died too often ({death})"
         finally:
             ended = rows.end()
-        if lost is None:
+        if not ended_by:
             if left:
                 raise RuntimeError(f"Ray Data ended without the results of {len(left)} of {before} tasks")
             return
         in_vain = in_vain + 1 if len(left) == before else 1
         if in_vain > RESTARTS:
-            raise WorkerDiedError(f"{lost}, {in_vain} times in a row; {AGAIN}")
+            raise WorkerDiedError(f"{ended_by}, {in_vain} times in a row; {AGAIN}")
         if not ended:  # it holds cores that a new pass needs
-            raise WorkerDiedError(f"{lost}, and Ray did not end the work in {END_S:.0f} s; {AGAIN}")
-        console.say(f"{lost}; begun again with the {len(left)} of {len(tasks)} parts that are missing")
+            raise WorkerDiedError(f"{ended_by}, and Ray did not end the work in {END_S:.0f} s; {AGAIN}")
+        console.say(f"{ended_by}; begun again with the {len(left)} of {len(tasks)} parts that are missing")
 
 
 def _watched(rows: Rows[T], watchdog: Watchdog) -> Iterator[T]:

@@ -12,7 +12,7 @@ from engine.models import device
 from engine.queries.answer_table import Result, labels_of
 from engine.queries.formats import RefusedQuery
 from engine.queries.results import ExpansionFolder, PartCounts
-from engine.query import Deadline
+from engine.query import Deadline, Expansion
 from engine.refusals import Code, Refusal
 from engine.stages.base import finish
 from engine.storage.bundle import Bundle
@@ -108,8 +108,7 @@ class StageRun:
             if isinstance(outcome, Refusal):
                 yield replace(after, refusal=outcome)
             else:
-                query = replace(outcome.query, deadline=None)
-                yield replace(after, expansion=replace(outcome, query=query))
+                yield replace(after, expansion=_without_clock(outcome))
 
 
 def _batches(rows: Sequence[Row], own: Sequence[int], size: int) -> Iterator[Sequence[int]]:
@@ -125,6 +124,12 @@ def _with_clock(row: Row) -> Row:
         return row
     query = replace(row.expansion.query, deadline=Deadline.within(row.remaining))
     return replace(row, expansion=replace(row.expansion, query=query))
+
+
+def _without_clock(expansion: Expansion) -> Expansion:
+    if expansion.query.deadline is None:  # a copy of a query is checked anew
+        return expansion
+    return replace(expansion, query=replace(expansion.query, deadline=None))
 
 
 class PartRowWriter:

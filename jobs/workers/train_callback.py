@@ -1,4 +1,4 @@
-"""End a training on Ray Train at a user's mistake: Ray would begin it again and meet the same one."""
+"""End a training on Ray Train where a new try would be in vain: Ray would begin it again all the same."""
 
 from __future__ import annotations
 
@@ -6,18 +6,35 @@ from typing import Any
 
 from ray.train import UserCallback
 
-from jobs.workers.failures import lasting_mistake
+from jobs.workers.failures import RESTARTS, lasting_mistake
 
 
-class EndAtMistake(UserCallback):
-    """A callback of Ray Train's controller."""
+class EndInVain(UserCallback):
+    """A callback of Ray Train's controller.
+
+    Workers that fail are started again as often as there was a checkpoint since the failure before, and
+    :data:`~jobs.workers.failures.RESTARTS` times without one: a training of weeks loses more machines than
+    that, and each time goes on.
+    """
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """Note that the training got further."""
+        if checkpoint is not None:
+            self._failures = 0
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raise a worker's mistake in the controller, for which that is final.
+        """Raise an error in the controller, for which that is final, or let it start the workers again.
 
         Raises:
-            UserError: the mistake.
+            UserError: the mistake of a user, which a new try would meet again.
+            Exception: a worker's, where they have failed too often.
         """
         for error in worker_exceptions.values():
             if mistake := lasting_mistake(error):
                 raise mistake
+        self._failures += 1
+        if self._failures > RESTARTS:
+            raise next(iter(worker_exceptions.values()))

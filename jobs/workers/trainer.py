@@ -18,7 +18,7 @@ from engine.errors import DamagedFileError, MissingFileError, UserError
 from engine.storage.store import Store
 from jobs import console
 from jobs.workers.executor import one_is_enough
-from jobs.workers.failures import RESTARTS, causes, deaths_in_words, worker_death
+from jobs.workers.failures import causes, deaths_in_words
 from jobs.workers.progress import Watch, start_counter, tell
 from jobs.workers.summaries import SUMMARY, finished_summary
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 STARTS = 9
 """Ray Train waits a minute for the cores of its workers, so many times once more: ten minutes together."""
+
+DID_NOT_START = "WorkerGroupStartup"
+"""Beginning of the names of Ray Train's errors that say so; it has no public ones."""
 
 
 def cluster_for(workers: int, gpu: bool, workspace: Store) -> AbstractContextManager[None]:
@@ -123,7 +126,7 @@ def _fit_on_ray(run: Run[Any], workers: int) -> None:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from jobs.workers.train_callback import EndAtMistake
+    from jobs.workers.train_callback import EndInVain
 
     # A report waits for the controller's next look at its workers, every two seconds unless set otherwise.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
@@ -133,7 +136,7 @@ def _fit_on_ray(run: Run[Any], workers: int) -> None:
     folder = run.folder
     # Ray shows type checkers the settings of another version of Ray Train.
     failures: Any = FailureConfig
-    callbacks: Any = [EndAtMistake()]
+    callbacks: Any = [EndInVain()]
     free = float(ray.available_resources().get("CPU", 0))
     short = f"waiting for {workers} x {cpus:g} free cores, of which {free:g} are free"
     note = "starting the workers" if free >= workers * cpus else short
@@ -151,7 +154,7 @@ def _fit_on_ray(run: Run[Any], workers: int) -> None:
             name=folder.name,
             storage_path=folder.path.rsplit("/", 1)[0],
             storage_filesystem=None if folder.is_local else folder.fs,
-            failure_config=failures(max_failures=RESTARTS, controller_failure_limit=STARTS),
+            failure_config=failures(max_failures=-1, controller_failure_limit=STARTS),  # see EndInVain
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=callbacks,
         ),
@@ -178,7 +181,7 @@ def _waiting_in_words(workers: int, cpus: float) -> Iterator[None]:
             if isinstance(one, UserError):
                 raise one from None
         reason = getattr(error, "controller_failure", None)
-        if reason is None or worker_death(error):
+        if not type(reason).__name__.startswith(DID_NOT_START):
             raise
         first = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
         raise UserError(

@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
 from ray.train import WorkerGroupError
-from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+from ray.train.v2._internal.exceptions import (
+    UserExceptionWithTraceback,
+    WorkerGroupStartupFailedError,
+    WorkerHealthCheckFailedError,
+)
 
 from cluster import capacity
 from cluster.capacity import Node
@@ -15,7 +19,7 @@ from engine.errors import StorageError, UserError
 from jobs.workers import executor
 from jobs.workers.executor import actor_pool
 from jobs.workers.failures import RESTARTS, deaths_in_words, lasting_mistake, worker_death
-from jobs.workers.train_callback import EndAtMistake
+from jobs.workers.train_callback import EndInVain
 from jobs.workers.trainer import _waiting_in_words
 
 DIED = ActorDiedError()
@@ -44,7 +48,7 @@ def of_task(error: Exception) -> RayTaskError:
 )
 def test_a_mistake_is_not_tried_again_and_what_may_pass_is(error: Exception, lasting: bool) -> None:
     assert (lasting_mistake(error) is not None) == lasting
-    end = EndAtMistake()
+    end = EndInVain()
     if not lasting:
         end.after_exception(None, {0: error})
         return
@@ -52,9 +56,24 @@ def test_a_mistake_is_not_tried_again_and_what_may_pass_is(error: Exception, las
         end.after_exception(None, {1: RuntimeError("lost a neighbour"), 0: error})
 
 
+def test_workers_fail_as_often_as_they_get_further_and_three_times_where_they_do_not() -> None:
+    end, checkpoint = EndInVain(), object()
+    for _ in range(5):
+        for _ in range(RESTARTS):
+            end.after_exception(None, {0: DIED})
+        end.after_report(None, [{}], None)
+        end.after_report(None, [{}], checkpoint)
+    for _ in range(RESTARTS):
+        end.after_report(None, [{}], None)
+        end.after_exception(None, {0: DIED})
+    with pytest.raises(ActorDiedError):
+        end.after_exception(None, {1: DIED})
+
+
 def test_a_death_is_told_in_words_and_another_error_stays_itself() -> None:
     words = r"died 4 times .*(actor|worker) died .*fewer --workers.*; the rest is kept"
-    for death in (WorkerGroupError("…", {0: DIED}), WorkerCrashedError()):
+    checked = WorkerGroupError("…", {0: WorkerHealthCheckFailedError("no answer", DIED)})
+    for death in (WorkerGroupError("…", {0: DIED}), checked, WorkerCrashedError()):
         with pytest.raises(UserError, match=words), deaths_in_words("the rest is kept"):
             raise death
     with pytest.raises(KeyError), deaths_in_words("…"):
@@ -69,7 +88,9 @@ def test_a_training_ends_with_the_mistake_itself_or_with_what_it_waits_for() -> 
         raise ControllerError(UserError("step 2"))
     words = r"2 workers .*\(no room\): each needs 1.5 free cores"
     with pytest.raises(UserError, match=words), _waiting_in_words(2, 1.5):
-        raise ControllerError(RuntimeError("no room"))
+        raise ControllerError(WorkerGroupStartupFailedError("no room"))
+    with pytest.raises(ControllerError), _waiting_in_words(2, 1.5):
+        raise ControllerError(of_worker(RuntimeError("a defect")))
     with pytest.raises(WorkerGroupError), _waiting_in_words(2, 1.5):
         raise WorkerGroupError("…", {0: of_worker(RuntimeError("a defect"))})
 

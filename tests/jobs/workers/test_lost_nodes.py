@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 
 from jobs.workers import lost_nodes as module
 from jobs.workers.failures import RESTARTS, WorkerDiedError
@@ -182,6 +183,25 @@ def test_passes_that_get_further_may_lose_any_number_of_nodes() -> None:
 
     tasks = [str(number) for number in range(3 * RESTARTS)]
     assert list(world.run([one_and_hangs] * len(tasks), tasks)) == [(task, 1) for task in tasks]
+
+
+def test_actors_that_died_too_often_are_begun_again_where_they_brought_rows() -> None:
+    world = World()
+
+    def one_and_dies(tasks: Sequence[str]) -> Iterator[Any]:
+        yield (tasks[0], 1)
+        raise ActorDiedError
+
+    def dies(tasks: Sequence[str]) -> Iterator[Any]:
+        raise ActorDiedError
+        yield
+
+    tasks = [str(number) for number in range(3 * RESTARTS)]
+    assert list(world.run([one_and_dies] * len(tasks), tasks)) == [(task, 1) for task in tasks]
+    begun = len(world.passes)
+    with pytest.raises(ActorDiedError):
+        list(world.run([one_and_dies, dies], "ab"))
+    assert [one.ended for one in world.passes[begun:]] == [1, 1]
 
 
 def test_what_does_not_end_is_not_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
