@@ -20,7 +20,7 @@ from engine.filters import Filters, Having
 MAX_SEEDS = 100
 """Seeds of one kind that a query may hold: an input from outside has a limit."""
 
-MAX_TOP_K = 10_000
+DEFAULT_TOP_K, MAX_TOP_K = 200, 10_000
 
 MAX_EXCLUDED = 10_000
 """Entities that a query may keep out of its answer: a curator's accepted and rejected ones, say."""
@@ -161,7 +161,7 @@ class Query:
     id: str
     positive: tuple[int, ...]
     negative: tuple[int, ...] = ()
-    top_k: int = 200
+    top_k: int = DEFAULT_TOP_K
     filters: Filters = ()
     new: tuple[NewEntity, ...] = ()
     deadline: Deadline | None = None

@@ -15,6 +15,9 @@ from cluster.crashing.events import Ended, Log
 from cluster.processes import SHOWN
 from engine.errors import UserError
 
+TOLD = {"PYTHONFAULTHANDLER": "1"}
+"""Environment in which a command whose native code crashes says where it was."""
+
 
 def seedset(*words: object) -> list[str]:
     """Return the words of a command of this program."""
@@ -59,7 +62,11 @@ class Running:
             with self._lock:
                 # Its own session: what a terminal sends to the crasher is not sent to it.
                 self._process = subprocess.Popen(
-                    words, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                    words,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | TOLD,
+                    start_new_session=True,
                 )
                 self._struck = False
             status = self._process.wait()

@@ -43,7 +43,7 @@ from engine.queries.fields import NewSeeds, NotHeld, SeedSides
 from engine.queries.files import query_files, records_of
 from engine.queries.records import ASKED, QueryRecord, plain, validated
 from engine.queries.seen_ids import SeenIds
-from engine.query import Query
+from engine.query import DEFAULT_TOP_K, Query
 from engine.refusals import Code, Refusal, encodable
 from engine.storage.store import Store
 from engine.text.spelling import clean_name, look_key
@@ -288,6 +288,7 @@ class _Reader:
                 query_id,
                 positive,
                 negative,
+                DEFAULT_TOP_K if record.top_k is None else record.top_k,
                 filters=self._filters(record, where),
                 new=new.entities,
                 class_name=label.replace("_", " "),
@@ -295,15 +296,12 @@ class _Reader:
                 negative_attributes=record.neg_attrs,
                 weights=sides.unlike_one,
                 context=sides.pairs(record.context),
+                options=tuple(record.options.items()),
                 exclude=tuple(self.vocabulary.resolve(one, f"{where}: exclude") for one in record.exclude),
+                selection=record.selection,
             )
             for entity in (one for one in query.new if not one.is_given):
                 mentions_of_new(entity, where)  # what no stage could read is refused before any runs
-            if record.top_k is not None:
-                query = replace(query, top_k=record.top_k)
-            query = replace(query, selection=record.selection)
-            if record.options:
-                query = replace(query, options=tuple(record.options.items()))
         except UnknownEntityError as error:
             return Refusal(Code.UNKNOWN_ENTITY, str(error))
         except UserError as error:

@@ -94,7 +94,8 @@ class Router:
         self._new |= bool(query.unencoded)
         self._selects |= query.selection.chooses
         own = None if name == self.method else name
-        return replace(labelled, method=own, query=replace(query, options=options))
+        asked = query if options == query.options else replace(query, options=options)
+        return replace(labelled, method=own, query=asked)
 
     @cached_property
     def _explain_stage(self) -> Explain | None:
