@@ -7,7 +7,7 @@ one's callers, a second ``positive`` half of a question.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ TEXT, NULL, MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "null", "me
 
 SHOWN = 80
 """Characters shown of a key: it may be as long as the document."""
+
+NESTED = (dict, list)
+"""Values that hold keys, or others that do."""
 
 
 class RepeatedKeyError(ValueError):
@@ -57,9 +60,11 @@ def repeated_key(value: Any) -> str | None:
     """Return a key that is given twice in a value of :func:`json_records`, at any depth; None if none is."""
     if isinstance(value, RepeatedKeys):
         return value.repeated
-    inner: Iterator[Any] = iter(value.values() if isinstance(value, dict) else ())
-    inner = iter(value) if isinstance(value, list) else inner
-    return next((key for one in inner if (key := repeated_key(one)) is not None), None)
+    if not isinstance(value, NESTED):
+        return None
+    inner: Iterable[Any] = value.values() if isinstance(value, dict) else value
+    nested = (one for one in inner if isinstance(one, NESTED))  # most are texts and numbers
+    return next((key for one in nested if (key := repeated_key(one)) is not None), None)
 
 
 def yaml_value(text: str, scalars_as_text: bool = False) -> Any:
