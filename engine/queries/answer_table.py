@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -65,6 +65,9 @@ query that asked for them, and null elsewhere."""
 IMAGES = 2
 """Images named of an entity, as in an explanation over HTTP."""
 
+PIECE_ROWS = 1 << 17
+"""Rows of a piece, about: Arrow addresses 2 GiB of text in one, and each row has what its query says."""
+
 
 class Labels(NamedTuple):
     """The labels of entities: names, string [N], and addresses of images, list<string> [N]."""
@@ -93,11 +96,29 @@ def labels_of(vocabulary: Vocabulary, catalogue: Catalogue) -> Labels:
 def to_table(results: Sequence[Result], labels: Labels) -> pa.Table:
     """Return the answers of some queries as a table, see :data:`SCHEMA`.
 
-    Each column is made at once for all of them: a table a query, and these put together, takes twice the
-    time, and is written in as many pieces.
+    Each column is made at once for many of them: a table a query, and these put together, takes ten times as
+    long, and is written in as many pieces.
     """
-    if not results:
-        return SCHEMA.empty_table()
+    pieces = [_piece(some, labels) for some in _pieces(results)]
+    return pa.concat_tables(pieces or [SCHEMA.empty_table()])
+
+
+def _pieces(results: Sequence[Result]) -> Iterator[Sequence[Result]]:
+    """Yield neighbours that have :data:`PIECE_ROWS` together, or one and more."""
+    some: list[Result] = []
+    rows = 0
+    for one in results:
+        some.append(one)
+        rows += len(one.expansion.ranking)
+        if rows >= PIECE_ROWS:
+            yield some
+            some, rows = [], 0
+    if some:
+        yield some
+
+
+def _piece(results: Sequence[Result], labels: Labels) -> pa.Table:
+    """Return the answers of some queries in one piece."""
     # What was found before a query was refused is no answer.
     rankings = [one.expansion.ranking if one.refusal is None else Ranking.empty() for one in results]
     found_Q = np.array([len(ranking) for ranking in rankings], np.int64)
@@ -105,10 +126,11 @@ def to_table(results: Sequence[Result], labels: Labels) -> pa.Table:
     query_R = np.repeat(np.arange(len(results)), rows_Q)
     first_Q = np.cumsum(rows_Q) - rows_Q
     empty_R = found_Q[query_R] == 0
+    ids = pa.array(_filled([ranking.ids for ranking in rankings], np.int32), mask=empty_R)
     columns = [
         _of_queries([one.expansion.query.id for one in results], "query_id", query_R),
         pa.array(np.where(empty_R, 0, _ranks(results, query_R, first_Q))),
-        ids := pa.array(_filled([ranking.ids for ranking in rankings], np.int32), mask=empty_R),
+        ids,
         labels.names.take(ids),
         pa.array(_filled([ranking.scores for ranking in rankings], np.float32), mask=empty_R),
         _evidence(rankings, empty_R),

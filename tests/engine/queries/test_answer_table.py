@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.catalogue.entities import Facets
+from engine.queries import answer_table
 from engine.queries.answer_table import SCHEMA, Labels, Result, to_table
 from engine.queries.formats import RefusedQuery
 from engine.query import Expansion, Query, Ranking, Selection
@@ -88,14 +90,21 @@ def results(draw: st.DrawFn) -> Result:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(results(), max_size=5))
-def test_the_table_is_the_one_made_row_by_row(given: list[Result]) -> None:
-    table = to_table(given, LABELS)
+@given(st.lists(results(), max_size=5), st.sampled_from([1, 4, answer_table.PIECE_ROWS]))
+def test_the_table_is_the_one_made_row_by_row(given: list[Result], piece_rows: int) -> None:
+    with patch.object(answer_table, "PIECE_ROWS", piece_rows):
+        table = to_table(given, LABELS)
     table.validate(full=True)
     plain = pa.Table.from_pylist([row for one in given for row in plain_rows(one)], schema=SCHEMA)
     assert table.schema == SCHEMA
     assert table.to_pylist() == plain.to_pylist()
-    assert all(column.num_chunks <= 1 for column in table.columns), "it is written in one piece"
+
+
+def test_many_queries_are_one_piece_and_long_answers_several() -> None:
+    many = [Result(expansion(str(number), [0, 1])) for number in range(50)]
+    assert to_table(many, LABELS)["name"].num_chunks == 1
+    with patch.object(answer_table, "PIECE_ROWS", 40):
+        assert [len(chunk) for chunk in to_table(many, LABELS)["name"].chunks] == [40, 40, 20]
 
 
 def test_table_holds_ranks_names_and_evidence_exactly():
