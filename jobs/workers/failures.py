@@ -11,6 +11,8 @@ from engine.errors import StorageError, UserError
 RESTARTS = 3
 """What dies, or whose node does, is started again so many times where nothing comes of it meanwhile."""
 
+CHECKPOINT_KEPT = "its last checkpoint is kept, and the same command goes on from there"
+
 
 class WorkerDiedError(UserError):
     """A process died each time that it was started."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.train import UserCallback
 
-from jobs.workers.failures import RESTARTS, lasting_mistake
+from jobs.workers.failures import CHECKPOINT_KEPT, RESTARTS, deaths_in_words, lasting_mistake
 
 
 class EndInVain(UserCallback):
@@ -30,11 +30,13 @@ class EndInVain(UserCallback):
 
         Raises:
             UserError: the mistake of a user, which a new try would meet again.
-            Exception: a worker's, where they have failed too often.
+            WorkerDiedError: workers died too often.
+            Exception: a worker's, where they failed too often with it.
         """
         for error in worker_exceptions.values():
             if mistake := lasting_mistake(error):
                 raise mistake
         self._failures += 1
         if self._failures > RESTARTS:
-            raise next(iter(worker_exceptions.values()))
+            with deaths_in_words(CHECKPOINT_KEPT):
+                raise next(iter(worker_exceptions.values()))

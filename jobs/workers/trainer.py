@@ -7,7 +7,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from engine.errors import DamagedFileError, MissingFileError, UserError
 from engine.storage.store import Store
 from jobs import console
 from jobs.workers.executor import one_is_enough
-from jobs.workers.failures import causes, deaths_in_words
+from jobs.workers.failures import CHECKPOINT_KEPT, RESTARTS, causes, deaths_in_words, worker_death
 from jobs.workers.progress import Watch, start_counter, tell
 from jobs.workers.summaries import SUMMARY, finished_summary
 
@@ -123,32 +123,43 @@ def _fit_here(run: Run[Any]) -> None:
 
 def _fit_on_ray(run: Run[Any], workers: int) -> None:
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    from jobs.workers.train_callback import EndInVain
+    from ray.train import ScalingConfig
 
     # A report waits for the controller's next look at its workers, every two seconds unless set otherwise.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     # Half a core is left free for each worker: Train's own actors and the readers of data need some.
     cores = cores_of_a_worker(living_nodes(), workers, run.gpu)
     cpus = max(LEAST_CPUS, cores - 0.5)
-    folder = run.folder
-    # Ray shows type checkers the settings of another version of Ray Train.
-    failures: Any = FailureConfig
-    callbacks: Any = [EndInVain()]
     free = float(ray.available_resources().get("CPU", 0))
     short = f"waiting for {workers} x {cpus:g} free cores, of which {free:g} are free"
     note = "starting the workers" if free >= workers * cpus else short
     progress = start_counter(note)
-    trainer = TorchTrainer(
+    given = {"run": pickle.dumps(run), "cores": cores, "progress": progress}
+    scaling = ScalingConfig(
+        num_workers=workers,
+        use_gpu=run.gpu,
+        resources_per_worker={"CPU": cpus} | ({"GPU": 1} if run.gpu else {}),
+    )
+    shown, worded = console.meter("training, steps"), _waiting_in_words(workers, cpus)
+    with shown as meter, Watch(progress, meter), _interruptible(), worded:
+        started_again(lambda: _trainer(run, given, scaling).fit(), console.say)
+
+
+def _trainer(run: Run[Any], given: dict[str, Any], scaling: Any) -> Any:
+    """Return Ray Train's trainer of a run, which goes on from its last checkpoint."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from jobs.workers.train_callback import EndInVain
+
+    folder = run.folder
+    # Ray shows type checkers the settings of another version of Ray Train.
+    failures: Any = FailureConfig
+    callbacks: Any = [EndInVain()]
+    return TorchTrainer(
         _work,
-        train_loop_config={"run": pickle.dumps(run), "cores": cores, "progress": progress},
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=run.gpu,
-            resources_per_worker={"CPU": cpus} | ({"GPU": 1} if run.gpu else {}),
-        ),
+        train_loop_config=given,
+        scaling_config=scaling,
         torch_config=TorchConfig(backend="nccl" if run.gpu else "gloo"),
         run_config=RunConfig(
             name=folder.name,
@@ -159,10 +170,30 @@ def _fit_on_ray(run: Run[Any], workers: int) -> None:
             callbacks=callbacks,
         ),
     )
-    kept = "its last checkpoint is kept, and the same command goes on from there"
-    shown, worded = console.meter("training, steps"), _waiting_in_words(workers, cpus)
-    with shown as meter, Watch(progress, meter), _interruptible(), deaths_in_words(kept), worded:
-        trainer.fit()
+
+
+def started_again(fit: Callable[[], Any], say: Callable[[str], None]) -> None:
+    """Fit, and again where a worker died while it started, after which Ray Train does not go on by itself.
+
+    Args:
+        fit: goes on from the last checkpoint.
+        say: is told of each time.
+
+    Raises:
+        WorkerDiedError: that happened too often.
+    """
+    from ray.train import ControllerError
+
+    with deaths_in_words(CHECKPOINT_KEPT):
+        for left in reversed(range(RESTARTS + 1)):
+            try:
+                fit()
+            except ControllerError as error:
+                if not left or (death := worker_death(error)) is None:
+                    raise
+                say(f"a worker died while it started ({death}); the workers are started again")
+            else:
+                return
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
-from ray.train import WorkerGroupError
+from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import (
     UserExceptionWithTraceback,
     WorkerGroupStartupFailedError,
@@ -18,9 +19,15 @@ from cluster.capacity import Node
 from engine.errors import StorageError, UserError
 from jobs.workers import executor
 from jobs.workers.executor import actor_pool
-from jobs.workers.failures import RESTARTS, deaths_in_words, lasting_mistake, worker_death
+from jobs.workers.failures import (
+    RESTARTS,
+    WorkerDiedError,
+    deaths_in_words,
+    lasting_mistake,
+    worker_death,
+)
 from jobs.workers.train_callback import EndInVain
-from jobs.workers.trainer import _waiting_in_words
+from jobs.workers.trainer import _waiting_in_words, started_again
 
 DIED = ActorDiedError()
 TWO = {0: RuntimeError("lost a neighbour"), 1: UserError("a")}
@@ -66,8 +73,32 @@ def test_workers_fail_as_often_as_they_get_further_and_three_times_where_they_do
     for _ in range(RESTARTS):
         end.after_report(None, [{}], None)
         end.after_exception(None, {0: DIED})
-    with pytest.raises(ActorDiedError):
+    with pytest.raises(WorkerDiedError, match=r"died 4 times at the same work"):
         end.after_exception(None, {1: DIED})
+    with pytest.raises(UserExceptionWithTraceback):
+        end.after_exception(None, {1: of_worker(RuntimeError("a defect"))})
+
+
+def test_a_worker_that_dies_while_it_starts_is_started_again_some_times() -> None:
+    said: list[str] = []
+
+    def fitting(*outcomes: Exception | None) -> Callable[[], None]:
+        left = list(outcomes)
+
+        def fit() -> None:
+            if error := left.pop(0):
+                raise error
+
+        return fit
+
+    died = ControllerError(DIED)
+    started_again(fitting(died, died, None), said.append)
+    assert [line.split(" (")[0] for line in said] == ["a worker died while it started"] * 2
+    with pytest.raises(WorkerDiedError, match=r"died 4 times"):
+        started_again(fitting(*[died] * (RESTARTS + 1)), said.append)
+    for error in (ControllerError(UserError("step 2")), ControllerError(of_worker(RuntimeError("a defect")))):
+        with pytest.raises(ControllerError):
+            started_again(fitting(error), said.append)
 
 
 def test_a_death_is_told_in_words_and_another_error_stays_itself() -> None:
@@ -82,8 +113,6 @@ def test_a_death_is_told_in_words_and_another_error_stays_itself() -> None:
 
 
 def test_a_training_ends_with_the_mistake_itself_or_with_what_it_waits_for() -> None:
-    from ray.train import ControllerError
-
     with pytest.raises(UserError, match=r"^step 2$"), _waiting_in_words(2, 1.5):
         raise ControllerError(UserError("step 2"))
     words = r"2 workers .*\(no room\): each needs 1.5 free cores"
