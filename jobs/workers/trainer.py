@@ -7,7 +7,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from engine.errors import DamagedFileError, MissingFileError, UserError
 from engine.storage.store import Store
 from jobs import console
 from jobs.workers.executor import one_is_enough
-from jobs.workers.failures import CHECKPOINT_KEPT, RESTARTS, causes, deaths_in_words, worker_death
+from jobs.workers.failures import CHECKPOINT_KEPT, WorkerDiedError, causes, deaths_in_words, worker_death
 from jobs.workers.progress import Watch, start_counter, tell
 from jobs.workers.summaries import SUMMARY, finished_summary
 
@@ -141,8 +141,8 @@ def _fit_on_ray(run: Run[Any], workers: int) -> None:
         resources_per_worker={"CPU": cpus} | ({"GPU": 1} if run.gpu else {}),
     )
     shown, worded = console.meter("training, steps"), _waiting_in_words(workers, cpus)
-    with shown as meter, Watch(progress, meter), _interruptible(), worded:
-        started_again(lambda: _trainer(run, given, scaling).fit(), console.say)
+    with shown as meter, Watch(progress, meter), _interruptible(), deaths_in_words(CHECKPOINT_KEPT), worded:
+        _trainer(run, given, scaling).fit()
 
 
 def _trainer(run: Run[Any], given: dict[str, Any], scaling: Any) -> Any:
@@ -172,30 +172,6 @@ def _trainer(run: Run[Any], given: dict[str, Any], scaling: Any) -> Any:
     )
 
 
-def started_again(fit: Callable[[], Any], say: Callable[[str], None]) -> None:
-    """Fit, and again where a worker died while it started, after which Ray Train does not go on by itself.
-
-    Args:
-        fit: goes on from the last checkpoint.
-        say: is told of each time.
-
-    Raises:
-        WorkerDiedError: that happened too often.
-    """
-    from ray.train import ControllerError
-
-    with deaths_in_words(CHECKPOINT_KEPT):
-        for left in reversed(range(RESTARTS + 1)):
-            try:
-                fit()
-            except ControllerError as error:
-                if not left or (death := worker_death(error)) is None:
-                    raise
-                say(f"a worker died while it started ({death}); the workers are started again")
-            else:
-                return
-
-
 @contextmanager
 def _waiting_in_words(workers: int, cpus: float) -> Iterator[None]:
     """Turn what Ray Train makes of a user's mistake, or of workers that do not start, into the error of it.
@@ -212,6 +188,11 @@ def _waiting_in_words(workers: int, cpus: float) -> Iterator[None]:
             if isinstance(one, UserError):
                 raise one from None
         reason = getattr(error, "controller_failure", None)
+        if reason is not None and (death := worker_death(reason)):
+            raise WorkerDiedError(
+                f"a worker of the training died while it started ({death}), after which Ray Train does "
+                f"not go on; {CHECKPOINT_KEPT}"
+            ) from error
         if not type(reason).__name__.startswith(DID_NOT_START):
             raise
         first = (str(reason).strip().splitlines() or [type(reason).__name__])[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ from jobs.workers.failures import (
     worker_death,
 )
 from jobs.workers.train_callback import EndInVain
-from jobs.workers.trainer import _waiting_in_words, started_again
+from jobs.workers.trainer import _waiting_in_words
 
 DIED = ActorDiedError()
 TWO = {0: RuntimeError("lost a neighbour"), 1: UserError("a")}
@@ -79,28 +78,6 @@ def test_workers_fail_as_often_as_they_get_further_and_three_times_where_they_do
         end.after_exception(None, {1: of_worker(RuntimeError("a defect"))})
 
 
-def test_a_worker_that_dies_while_it_starts_is_started_again_some_times() -> None:
-    said: list[str] = []
-
-    def fitting(*outcomes: Exception | None) -> Callable[[], None]:
-        left = list(outcomes)
-
-        def fit() -> None:
-            if error := left.pop(0):
-                raise error
-
-        return fit
-
-    died = ControllerError(DIED)
-    started_again(fitting(died, died, None), said.append)
-    assert [line.split(" (")[0] for line in said] == ["a worker died while it started"] * 2
-    with pytest.raises(WorkerDiedError, match=r"died 4 times"):
-        started_again(fitting(*[died] * (RESTARTS + 1)), said.append)
-    for error in (ControllerError(UserError("step 2")), ControllerError(of_worker(RuntimeError("a defect")))):
-        with pytest.raises(ControllerError):
-            started_again(fitting(error), said.append)
-
-
 def test_a_death_is_told_in_words_and_another_error_stays_itself() -> None:
     words = r"died 4 times .*(actor|worker) died .*fewer --workers.*; the rest is kept"
     checked = WorkerGroupError("…", {0: WorkerHealthCheckFailedError("no answer", DIED)})
@@ -118,6 +95,11 @@ def test_a_training_ends_with_the_mistake_itself_or_with_what_it_waits_for() -> 
     words = r"2 workers .*\(no room\): each needs 1.5 free cores"
     with pytest.raises(UserError, match=words), _waiting_in_words(2, 1.5):
         raise ControllerError(WorkerGroupStartupFailedError("no room"))
+    with (
+        pytest.raises(WorkerDiedError, match=r"died while it started .*same command"),
+        _waiting_in_words(2, 1.5),
+    ):
+        raise ControllerError(DIED)
     with pytest.raises(ControllerError), _waiting_in_words(2, 1.5):
         raise ControllerError(of_worker(RuntimeError("a defect")))
     with pytest.raises(WorkerGroupError), _waiting_in_words(2, 1.5):
