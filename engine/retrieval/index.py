@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from engine.errors import BundleError, QueryError
 from engine.query import Ids, Query, Scores, Weights
+from engine.retrieval.fast_products import Asked, nearest_candidates
 from engine.retrieval.shared_vectors import shared_vectors
 from engine.storage.bundle import Bundle, Manifest
 
@@ -30,15 +31,6 @@ if TYPE_CHECKING:  # loaded with the first index: what only describes a pipeline
 
 Vectors = npt.NDArray[np.float32]
 Means = npt.NDArray[np.float64]
-
-BLOCK = 16
-"""Scores whose maximum is taken first: selecting among maxima is cheaper and almost as tight."""
-
-MAX_SCORES = 1 << 26
-"""Scores held at a time (256 MiB): larger batches of queries are cut."""
-
-ROWS = 1 << 14
-"""Rows of a mapped matrix that are copied at a time (48 MiB of 768 dimensions)."""
 
 FEW = 32
 """One in so many entities: up to this share they are scored one by one; for more the product with all is
@@ -308,41 +300,11 @@ class VectorIndex:
             left_out = np.concatenate([self._absent, np.asarray(exclude[place], np.int64)])
             candidates = chosen[~np.isin(chosen, left_out)]
             found[place] = self.scored(candidates, means_QD[place], hubness).best(k)
-        step = max(1, MAX_SCORES // max(len(self), 1))
-        for start in range(0, len(broad), step):
-            places = broad[start : start + step]
-            chosen_ids = self._candidates(
-                means_QD[places], k, [exclude[p] for p in places], [among[p] for p in places], penalty_N
-            )
-            for place, candidates in zip(places, chosen_ids, strict=True):
-                found[place] = self.scored(candidates, means_QD[place], hubness).best(k)
+        asked = [Asked(means_QD[p], np.asarray(exclude[p], np.int64), among[p]) for p in broad]
+        near = nearest_candidates(self.vectors_ND, asked, k, self._absent, penalty_N)
+        for place, candidates in zip(broad, near, strict=True):
+            found[place] = self.scored(candidates, means_QD[place], hubness).best(k)
         return [found[place] for place in range(len(means_QD))]
-
-    def _candidates(
-        self,
-        means_QD: Means,
-        k: int,
-        exclude: Sequence[Sequence[int]],
-        among: Sequence[Ids | None],
-        penalty_N: Scores | None,
-    ) -> list[Ids]:
-        """Return for each query the entities of which some may be among the k best, by a fast product."""
-        scores_QN = _fast_products(means_QD.astype(np.float32), self.vectors_ND)
-        if penalty_N is not None:
-            scores_QN -= penalty_N
-        # What float32 may have rounded away: a product is wrong by at most D roundings of the norm.
-        most = 0.0 if penalty_N is None else float(np.abs(penalty_N).max(initial=0))
-        rounding = (means_QD.shape[1] + 4) * float(np.finfo(np.float32).eps)
-        found = []
-        for scores_N, mean_D, ids, chosen in zip(scores_QN, means_QD, exclude, among, strict=True):
-            scores_N[self._absent] = -np.inf
-            scores_N[list(ids)] = -np.inf
-            slack = rounding * (float(np.linalg.norm(mean_D)) + most)
-            if chosen is None:
-                found.append(_near_the_best(scores_N, k, slack))
-            else:
-                found.append(chosen[_near_the_best(scores_N[chosen], k, slack)])
-        return found
 
     def scored(self, candidates: Ids, mean_D: Means, hubness: float) -> SearchResult:
         """Return candidates with their exact scores, in their order; see :meth:`search`."""
@@ -358,31 +320,3 @@ class VectorIndex:
         for place, vector_D in enumerate(vectors_MD):
             products_NM[:, place] = np.einsum("nd,d->n", chosen_ND, vector_D)
         return products_NM
-
-
-def _fast_products(queries_QD: Vectors, vectors_ND: Vectors) -> Scores:
-    """Return the products [Q, N] in float32; what is rounded away depends on what is in the batch."""
-    if not vectors_ND.flags.aligned:  # NumPy would copy all of a mapped FAISS file, which begins at byte 45
-        scores_QN = np.empty((len(queries_QD), len(vectors_ND)), np.float32)
-        for start in range(0, len(vectors_ND), ROWS):
-            scores_QN[:, start : start + ROWS] = queries_QD @ vectors_ND[start : start + ROWS].copy().T
-        return scores_QN
-    # NumPy's matrix-vector product uses all cores (PyTorch's one only): it is as fast as memory.
-    if len(queries_QD) == 1:
-        products_N: Scores = vectors_ND @ queries_QD[0]
-        return products_N[None]
-    return queries_QD @ vectors_ND.T
-
-
-def _near_the_best(scores_N: Scores, k: int, slack: float) -> Ids:
-    """Return the places of the finite ones among the k best and all that lie less than ``slack`` below.
-
-    The k-th largest maximum over blocks bounds the k-th largest score from below, at a fraction of
-    the cost of selecting among all scores.
-    """
-    block = max(1, min(BLOCK, len(scores_N) // (4 * k)))
-    maxima = scores_N[: len(scores_N) // block * block].reshape(block, -1).max(axis=0)
-    place = len(maxima) - k
-    threshold = float(np.partition(maxima, place)[place]) if place > 0 else -np.inf
-    least = max(threshold - slack, float(np.finfo(np.float32).min))
-    return np.flatnonzero(scores_N >= np.float32(least)).astype(np.int32)

@@ -76,7 +76,7 @@ def same(found: list[SearchResult], expected: list[SearchResult]) -> None:
             assert column.dtype == wanted.dtype
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data(), st.integers(1, 60), st.sampled_from([0.0, 0.6]), st.integers(1, 3))
 def test_with_all_lists_and_all_candidates_the_answer_is_the_exact_one(
     folder: Path, data: Any, k: int, weight: float, parts: int
@@ -94,7 +94,7 @@ def test_with_all_lists_and_all_candidates_the_answer_is_the_exact_one(
     same(index.search(means, k, exclude, among, weight), exact.search(means, k, exclude, among, weight))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data(), st.integers(1, 40), st.integers(1, 30), st.sampled_from([0.0, 0.6]))
 def test_parts_find_what_the_whole_finds_and_batches_change_nothing(
     folder: Path, data: Any, k: int, probes: int, weight: float
@@ -113,7 +113,7 @@ def test_parts_find_what_the_whole_finds_and_batches_change_nothing(
         same(whole.search(means[alone], k, exclude[alone], among[alone], weight), found[alone])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data(), st.integers(1, 60), st.integers(1, 4), st.sampled_from([0.0, 2.0]))
 def test_what_is_found_is_scored_exactly_ordered_allowed_and_enough(
     folder: Path, data: Any, k: int, probes: int, weight: float
@@ -151,7 +151,7 @@ def test_exact_on_request_and_for_many_candidates(folder: Path, monkeypatch: pyt
     expected = exact.search(means, 50, [[], [1]], hubness=0.6)
     same(index.search(means, 50, [[], [1]], hubness=0.6, exact=True), expected)
     monkeypatch.setattr(codes, "WIDE", 8)
-    monkeypatch.setattr("engine.retrieval.index.ROWS", 100)  # a mapped matrix is read in pieces
+    monkeypatch.setattr("engine.retrieval.fast_products.ROWS", 100)  # a mapped matrix is read in pieces
     same(index.search(means, N // 4, [[], []]), exact.search(means, N // 4, [[], []]))
 
 
