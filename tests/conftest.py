@@ -27,9 +27,12 @@ for _name in [name for name in os.environ if name.startswith("SEEDSET_CHAT_")]:
 
 EXAMPLES = os.environ.get("SEEDSET_TEST_EXAMPLES")
 """Examples of every property test, where the environment asks for more of them (`make test-long`)."""
+
+# No example has a time limit: how long one takes is the machine's affair.
+hypothesis.settings.register_profile("untimed", deadline=None)
 if EXAMPLES:
-    hypothesis.settings.register_profile("long", max_examples=int(EXAMPLES), deadline=None)
-    hypothesis.settings.load_profile("long")
+    hypothesis.settings.register_profile("long", deadline=None, max_examples=int(EXAMPLES))
+hypothesis.settings.load_profile("long" if EXAMPLES else "untimed")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

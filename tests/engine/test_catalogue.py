@@ -150,7 +150,7 @@ ENTITY = st.none() | st.dictionaries(TEXT, st.lists(TEXT, max_size=3), max_size=
 
 
 @given(st.lists(ENTITY, max_size=12), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_facets_equal_a_plain_loop(tmp_path_factory: pytest.TempPathFactory, rows: list, data: Any) -> None:
     found = catalogue(tmp_path_factory.mktemp("c"), rows)
     plain = [row or {} for row in rows]
@@ -180,7 +180,7 @@ def test_facets_equal_a_plain_loop(tmp_path_factory: pytest.TempPathFactory, row
 @given(
     st.lists(ENTITY, max_size=12), st.dictionaries(TEXT, st.lists(TEXT, min_size=1, max_size=3), max_size=2)
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_conditions_equal_a_plain_loop(tmp_path_factory: pytest.TempPathFactory, rows, conditions) -> None:
     found = catalogue(tmp_path_factory.mktemp("c"), rows)
     plain = [r or {} for r in rows]
@@ -238,7 +238,7 @@ MENTIONS: list[tuple[Any, ...]] = [
 
 
 @given(st.lists(st.integers(0, 6), max_size=7), st.integers(0, 8))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_sentences_equal_a_plain_loop(tmp_path_factory: pytest.TempPathFactory, ids, n: int) -> None:
     found = catalogue(tmp_path_factory.mktemp("c"), ROWS, mentions=MENTIONS).sentences(ids, n)
     expected = {
@@ -254,7 +254,7 @@ PICTURED = st.lists(st.tuples(st.integers(0, 5), ADDRESSES), max_size=20)
 
 
 @given(PICTURED, st.integers(0, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_pictures_of_every_entity_equal_a_plain_loop(
     tmp_path_factory: pytest.TempPathFactory, pictured, n: int
 ) -> None:

@@ -148,7 +148,7 @@ EVERYTHING = [{"colour": list(COLOURS), "year": ["1990", "5"], "none": ["odd"]}]
 
 
 @given(st.lists(ENTITIES, max_size=8), NESTED)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_filters_equal_a_plain_loop(tmp_path_factory: pytest.TempPathFactory, rows, filter_) -> None:
     rows = [*rows, *EVERYTHING]
     filters = READ.validate_python(filter_)

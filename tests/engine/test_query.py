@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import QueryError, UnknownEntityError
@@ -73,7 +73,6 @@ def same(one: Expansion, other: Expansion) -> None:
 
 
 @given(st.lists(expansions(), max_size=3))
-@settings(deadline=None)
 def test_rows_keep_everything(many) -> None:
     for one, other in zip(many, from_rows(to_rows(many)), strict=True):
         same(one, other)

@@ -273,7 +273,7 @@ def test_a_prompt_that_leaves_no_room_is_refused() -> None:
 names = st.lists(st.lists(st.integers(2, 4), max_size=4).map(lambda s: [*s, 1]), min_size=1, max_size=25)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(names, names, st.integers(0, 10))
 def test_with_room_for_all_every_name_comes_back(
     first: list[list[int]], second: list[list[int]], extra: int

@@ -162,7 +162,7 @@ def test_answers_are_right_where_memory_is_too_small(remembered: int) -> None:
 
 
 @given(st.integers(1, 40), st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=30), max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_memory_never_tells_another_score_and_never_grows(capacity: int, calls: list[list[int]]) -> None:
     memory = _PairCache(capacity)
     for keys in calls:

@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.plain_search import best_below as plain_best_below
@@ -28,7 +28,6 @@ def walk(trie: Trie, node: int, nested: dict, scores: dict[int, float], ahead: n
 
 
 @given(drawn=names, seed=st.integers(0, 9))
-@settings(deadline=None)
 def test_a_node_has_the_best_score_below_it(drawn: list[list[int]], seed: int) -> None:
     random = np.random.default_rng(seed)
     sequences = [[*name, 1] for name in drawn]

@@ -112,7 +112,7 @@ def test_four_names_array_by_array() -> None:
     assert {getattr(trie, f.name).dtype.name for f in fields(Trie)} == {"uint16", "int32"}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(named())
 def test_every_name_is_reached_and_nothing_else(entities: Entities) -> None:
     trie = build(entities)
@@ -122,7 +122,7 @@ def test_every_name_is_reached_and_nothing_else(entities: Entities) -> None:
     assert trie.depth == max(map(len, entities.values()))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(named(), st.data())
 def test_children_of_many_nodes_are_those_of_each(entities: Entities, data: Any) -> None:
     trie = build(entities)
@@ -134,7 +134,7 @@ def test_children_of_many_nodes_are_those_of_each(entities: Entities, data: Any)
     assert tokens.tolist() == [token for one in single for token in one[2].tolist()]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(named(), st.data())
 def test_a_restricted_trie_is_the_trie_of_the_subset(entities: Entities, data: Any) -> None:
     wanted = data.draw(st.lists(st.sampled_from(sorted(entities))))
@@ -180,7 +180,6 @@ def test_tokens_take_four_bytes_only_where_an_id_needs_them(token: int, dtype) -
     assert trie.children(at(0))[2].tolist() == [2, token]
 
 
-@settings(deadline=None)
 @given(st.lists(bodies.map(tuple), min_size=1, max_size=6))
 def test_a_sequence_that_begins_another_is_refused_and_both_are_named(sequences) -> None:
     def prefix(one: Sequence[int], other: Sequence[int]) -> bool:
@@ -211,7 +210,7 @@ def test_too_long_a_name_and_an_entity_with_two_are_refused() -> None:
         Trie.build([[2], [3], [5]], ids_of([4, 9, 4]))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(named(), st.booleans())
 def test_what_is_saved_is_read_again(
     tmp_path_factory: pytest.TempPathFactory, entities: Entities, nothing

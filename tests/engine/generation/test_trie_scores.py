@@ -141,7 +141,7 @@ def test_which_models_take_a_mask_of_our_own() -> None:
     st.integers(0, 3),
     st.integers(1, 40),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_probabilities_over_allowed_tokens_sum_to_one(names: set[str], seed: int, batch_tokens: int) -> None:
     model = tiny_model(seed=seed)
     trie = Trie.build(sequences_of(model, sorted(names)))

@@ -53,14 +53,14 @@ def test_four_samples_have_the_loss_of_the_equations() -> None:
 
 
 @given(pairs=st.integers(1, 5), n_classes=st.integers(2, 6), seed=st.integers(0, 1000))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_any_samples_have_the_loss_of_the_equations(pairs, n_classes, seed: int) -> None:
     classes = random_classes(pairs, n_classes, seed)
     assert float(clustering_loss(classes, PAPERS)) == pytest.approx(by_hand(classes.tolist()), rel=1e-9)
 
 
 @given(pairs=st.integers(2, 6), seed=st.integers(0, 1000))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_neither_the_order_of_pairs_nor_of_classes_nor_which_side_is_first_matters(pairs, seed: int) -> None:
     classes = random_classes(pairs, 4, seed)
     generator = torch.Generator().manual_seed(seed)

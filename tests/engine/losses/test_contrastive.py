@@ -56,7 +56,7 @@ def test_four_vectors_have_the_loss_of_the_equations(t: float, tau: float, beta:
     tau=st.floats(0, 0.5),
     beta=st.floats(0, 3),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_any_vectors_have_the_loss_of_the_equations(pairs, seed: int, t, tau, beta) -> None:
     vectors = unit_vectors(pairs, seed)
     found = pair_losses(vectors, ContrastSettings(temperature=t, prior=tau, concentration=beta))
@@ -90,7 +90,7 @@ def test_a_single_pair_has_no_negatives_and_a_finite_loss() -> None:
 
 
 @given(pairs=st.integers(2, 6), seed=st.integers(0, 1000))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_neither_the_order_of_pairs_nor_that_of_members_matters(pairs, seed: int) -> None:
     vectors = unit_vectors(pairs, seed)
     generator = torch.Generator().manual_seed(seed)

@@ -38,7 +38,7 @@ def test_four_predictions_have_the_divergence_of_the_equation() -> None:
 
 
 @given(one=st.integers(0, 1000), other=st.integers(0, 1000))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_any_predictions_have_the_divergence_of_the_equation_and_it_is_not_negative(one, other) -> None:
     teacher, student = logits(one), logits(other)
     found = float(distillation_loss(teacher, student))

@@ -89,7 +89,7 @@ def results(draw: st.DrawFn) -> Result:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(results(), max_size=5), st.sampled_from([1, 4, answer_table.PIECE_ROWS]))
 def test_the_table_is_the_one_made_row_by_row(given: list[Result], piece_rows: int) -> None:
     with patch.object(answer_table, "PIECE_ROWS", piece_rows):

@@ -19,7 +19,7 @@ JAPAN = Member("Japan", ["Nippon", "Japan"], "An island country.", {"continent":
 ODD = Member('=HYPERLINK("x","y"), or\n"<b>" \\ ;', ["-1+2", "@me", "a|b", "O'Higgins"], "", {}, 2, -0.5)
 BASE = "https://example.org/things/"
 
-few = settings(max_examples=20, deadline=None)
+few = settings(max_examples=20)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=20)
 members = st.lists(
     st.builds(Member, texts, st.lists(texts, max_size=3), texts, st.dictionaries(texts, st.lists(texts))),

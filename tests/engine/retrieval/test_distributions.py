@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import BundleError
@@ -31,7 +31,6 @@ def test_the_largest_are_kept_and_one_value_stands_for_the_others() -> None:
     assert (rows.ids_BM.dtype, rows.values_BM.dtype, rows.rest_B.dtype) == (np.int32, np.float32, np.float32)
 
 
-@settings(deadline=None)
 @given(SEEDS, SIZES, st.integers(1, 30))
 def test_rows_are_read_and_added_as_their_dense_form_is(seed: int, n: int, m: int) -> None:
     rows = SparseRows.of(random_rows(seed, n, 4), m)

@@ -213,7 +213,7 @@ def test_memory_of_the_reduction_does_not_grow_with_the_terms(monkeypatch: pytes
     assert 4 * of_entities < 400 * n_terms * dims * 4, "where the directions of all terms have no room"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 3), st.text("ab 1\u4e00\u0301é.", max_size=9)), max_size=6))
 )

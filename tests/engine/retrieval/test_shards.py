@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.retrieval.index import VectorIndex, mean_of, unit
@@ -27,7 +27,6 @@ def cut(whole: VectorIndex, hubness: np.ndarray, cuts: Sequence[int]) -> tuple[S
     return ShardedIndex.connect(here, len(parts)), here
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(1, 50), st.integers(1, 60), st.sampled_from([0.0, 0.6]))
 def test_any_cut_gives_the_rankings_and_the_scores_of_the_whole(data: Any, n: int, k: int, weight) -> None:
     random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))

@@ -54,7 +54,7 @@ def table(rows: list[tuple[int, str, int, int]]) -> pa.Table:
     return pa.table(dict(zip(("entity_id", "sentence", "start", "end"), map(list, columns), strict=True)))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(st.integers(0, 4), st.lists(st.sampled_from(WORDS), max_size=4), st.integers(0, 4)),

@@ -93,7 +93,7 @@ QUERIES = st.builds(
 
 
 @given(st.sampled_from(RULES), QUERIES)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_scores_are_the_documented_formula_and_ties_are_by_id(
     bundle: Bundle, rule: Rule, query: Query
 ) -> None:
@@ -116,7 +116,7 @@ def test_scores_are_the_documented_formula_and_ties_are_by_id(
 
 
 @given(st.sampled_from(RULES), st.integers(0, 2**32 - 1), st.integers(0, 5), st.floats(0.01, 0.3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_nearer_is_never_lower_and_nearer_to_what_is_not_wanted_never_higher(
     tmp_path_factory: pytest.TempPathFactory, rule: Rule, seed: int, axis: int, step: float
 ) -> None:

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -126,7 +126,6 @@ def test_contrast_takes_off_what_is_nearer_to_the_negative_seeds(bundle: Bundle)
     assert after.ranking.scores.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(st.permutations(range(10)), st.integers(1, 12), st.sampled_from([None, 0.1, 0.5]))
 def test_rerank_keeps_the_set_and_moves_nothing_across_segments(
     bundle: Bundle, ids, length: int, confidence: float

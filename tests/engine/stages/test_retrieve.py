@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import BundleError, UnknownAttributeError
@@ -142,7 +142,6 @@ def test_no_queries_give_no_answers(worker: Worker) -> None:
     assert worker([]) == []
 
 
-@settings(deadline=None)
 @given(queries())
 def test_seeds_never_come_back_and_scores_fall_with_ties_by_id(worker: Worker, query: Query) -> None:
     (found,) = worker([Expansion(query)])
@@ -152,7 +151,6 @@ def test_seeds_never_come_back_and_scores_fall_with_ties_by_id(worker: Worker, q
     np.testing.assert_array_equal(np.lexsort((ids, -scores)), np.arange(len(ids)))
 
 
-@settings(deadline=None)
 @given(st.lists(queries(), min_size=1, max_size=6))
 def test_a_ranking_does_not_depend_on_the_batch(worker: Worker, many: list[Query]) -> None:
     together = worker([Expansion(query) for query in many])

@@ -58,7 +58,7 @@ def plain(
     st.booleans(),
     st.integers(1, 14),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_choice_equals_plain_loops(
     seed: int, n: int, diversity: float, per_group: int, grouped: bool, wanted: int
 ) -> None:

@@ -214,7 +214,7 @@ def some_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 RANDOM = st.integers(0, 2**32 - 1)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(STAGES, st.lists(queries(), min_size=1, max_size=4), RANDOM, st.data())
 def test_the_stage_ranks_as_the_plain_program_does(
     some_bundle: Bundle, stage: WindowSearch, asked: list[Query], seed: int, data: st.DataObject
@@ -257,7 +257,7 @@ def test_further_iterations_begin_where_the_authors_do(
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from([-np.inf, 0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=200), st.integers(1, 9))
 def test_the_window_is_the_beginning_of_the_order(sums: list[float], count: int) -> None:
     order = sorted((i for i, one in enumerate(sums) if one > -np.inf), key=lambda i: (-sums[i], i))
@@ -280,7 +280,7 @@ def test_an_even_tail_that_is_not_kept_changes_nothing(some_bundle: Bundle) -> N
     assert found[0].ranking.ids.tolist() == expected[0].members[len(expected[0].seeds) :]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(queries(), min_size=2, max_size=5), RANDOM)
 def test_a_ranking_does_not_depend_on_the_batch(some_bundle: Bundle, asked: list[Query], seed: int) -> None:
     worker = opened(World(seed, N), WindowSearch(k=5, iterations=2), some_bundle, kept=6)

@@ -72,7 +72,7 @@ def test_a_copy_that_is_there_is_mapped_in_place_of_requests(
     assert not requested
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 49), st.integers(0, 9)), max_size=12), st.integers(0, 300))
 def test_any_spans_are_those_of_the_array(spans: list[tuple[int, int]], gap: int) -> None:
     array = np.arange(100, dtype=np.int16).reshape(50, 2)

@@ -2,7 +2,7 @@ import unicodedata
 
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.text import spelling
@@ -84,7 +84,6 @@ def test_other_letters_are_other_spellings(one: str, other: str) -> None:
     assert look_key(one) != look_key(other)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=30), st.data())
 def test_keys_are_their_own_and_places_are_kept(text: str, data: st.DataObject) -> None:
     text = nfc(text)
@@ -106,7 +105,6 @@ signs = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(signs, max_size=12).map("".join))
 def test_cleaning_changes_no_key(text: str) -> None:
     assert match_key(clean_name(text)) == match_key(text)

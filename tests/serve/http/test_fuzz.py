@@ -283,7 +283,6 @@ def test_every_request_is_answered_as_the_document_says(
 
     @settings(
         max_examples=examples,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
@@ -310,7 +309,7 @@ def test_another_protocol_is_spoken_as_the_document_says(
 ) -> None:
     statuses: set[int] = set()
 
-    @settings(max_examples=max(EXAMPLES // 5, 5), deadline=None, derandomize=True, database=None)
+    @settings(max_examples=max(EXAMPLES // 5, 5), derandomize=True, database=None)
     @given(schema[path][method].as_strategy(generation_mode=GenerationMode.POSITIVE))
     def ask(case: schemathesis.Case) -> None:
         for fields in (case.query, case.body):

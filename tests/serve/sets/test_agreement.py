@@ -102,7 +102,7 @@ def test_where_nobody_judged_the_same_there_is_nothing_to_compare() -> None:
 Letters = st.text("abcd", max_size=3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from(["ada", "bob", "eve", ""]), Letters, Letters, Letters), max_size=8))
 def test_figures_are_those_of_a_plain_count(said: list[Said]) -> None:
     apart = [(by, a, "".join(set(r) - set(a)), "".join(set(c) - set(a) - set(r))) for by, a, r, c in said]

@@ -111,7 +111,7 @@ def content_of(step: Any) -> Json:
 
 
 @given(STEPS)
-@settings(deadline=None, max_examples=int(os.environ.get("SEEDSET_TEST_EXAMPLES", "25")))
+@settings(max_examples=int(os.environ.get("SEEDSET_TEST_EXAMPLES", "25")))
 def test_any_events_and_undos_replay_to_what_the_tables_hold(steps: list[Any]) -> None:
     store = SetStore(Path(":memory:"))
     made = store.create("one", None, "ada")["id"]

@@ -32,7 +32,7 @@ def held(imported: Imported) -> set[tuple[str, str]]:
     return {(names[m["entity_id"]], m["sentence"]) for m in imported.mentions}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 5)), min_size=1, max_size=8),
@@ -142,7 +142,7 @@ def test_a_name_that_looks_alike_is_the_same_entity(tmp_path: Path) -> None:
     assert len(grown.mentions) == 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 5)), min_size=1, max_size=8),

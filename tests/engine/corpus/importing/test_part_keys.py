@@ -38,7 +38,7 @@ def table_of(rows: list[Mention]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=MENTION_SCHEMA)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.lists(MENTIONS, min_size=1, max_size=5), min_size=1, max_size=3),
     st.lists(st.tuples(MENTIONS, st.booleans()), max_size=8),

@@ -127,7 +127,7 @@ def test_descriptions_leave_half_of_the_room(bert: PreTrainedTokenizerBase) -> N
 WORDS = st.lists(st.sampled_from(["iron", "bar", "irony", "of", "unhappiness,", "the"]), max_size=40)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(WORDS, WORDS, WORDS, st.integers(6, 60))
 def test_retrieval_augmented_input_is_that_of_the_authors(
     bert: PreTrainedTokenizerBase, about: list[str], left: list[str], right: list[str], limit: int
@@ -153,7 +153,7 @@ def test_retrieval_augmented_input_is_that_of_the_authors(
     assert ours.clipped or ours == got
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=40), st.integers(4, 24))
 def test_the_mask_is_always_inside(
     tokenizer: PreTrainedTokenizerBase, left: str, right: str, about: str, limit: int

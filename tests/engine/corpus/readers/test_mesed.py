@@ -209,7 +209,7 @@ def test_attributes_that_are_cut_off_and_a_folder_that_is_none(tmp_path: Path) -
 WORDS = st.text(st.sampled_from("ab e\u0301é'ß"), min_size=1, max_size=4).filter(lambda t: not t.isspace())
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.lists(st.tuples(st.lists(WORDS, min_size=1, max_size=6), st.data()), min_size=1, max_size=8))
 def test_offsets_always_hold_the_span_or_the_name_in_it(tmp_path_factory: Any, given: Any) -> None:
     rows: list[Any] = []

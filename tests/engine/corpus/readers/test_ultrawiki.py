@@ -240,7 +240,7 @@ texts = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(names | st.just("unlisted"), st.lists(texts, max_size=6)))
 def test_every_sentence_is_accounted_for(tmp_path: Path, sentences: dict[str, list[object]]) -> None:
     given_names = ["iron", "pig iron", "Gold", "x+", "always"]
