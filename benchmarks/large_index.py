@@ -7,7 +7,8 @@ the difference of two others, so that noise has the directions that real vectors
 
 The least that a search without lists needs is one read of all codes; a search by lists reads a few of them.
 Both are measured in this run, in turn, and the arithmetic is printed for this size and, from the same
-constants, for ten million entities.
+constants, for ten million entities. The vectors lie in a file that is mapped, as those of a bundle do: they
+may be larger than the memory; the codes, 8 GB of ten million, are made in it.
 
     python -m benchmarks.large_index --entities 1000000
     OMP_NUM_THREADS=1 python -m benchmarks.large_index --processor-time
@@ -19,7 +20,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -40,7 +41,16 @@ from engine.retrieval.code_building import (
     write_codes,
 )
 from engine.retrieval.codes import K
-from engine.retrieval.index import Index, Means, VectorIndex, Vectors, index_file, read_vectors, unit
+from engine.retrieval.index import (
+    Index,
+    Means,
+    VectorIndex,
+    Vectors,
+    index_file,
+    read_vectors,
+    unit,
+    write_vectors,
+)
 from engine.retrieval.opening import read_index
 from engine.retrieval.views import ViewPart, joint_view
 from engine.storage.bundle import Bundle
@@ -58,7 +68,14 @@ BLOCK = 1 << 16
 VIEWS = ("mask", "description")
 
 
-def clusters(entities: int, dimensions: int, random: np.random.Generator) -> Vectors:
+class Drawn(NamedTuple):
+    """Unit vectors that are drawn: blocks of rows after one another, and the shape of all of them."""
+
+    blocks: Iterator[Vectors]
+    shape: tuple[int, int]
+
+
+def clusters(entities: int, dimensions: int, random: np.random.Generator) -> Drawn:
     """Return unit vectors: the sum of a topic, a class and 0.7 times an own direction, each drawn at random.
 
     There are 500 topics and a class for each 100 entities: cosines are about 0.8 within a class and 0.4
@@ -67,26 +84,30 @@ def clusters(entities: int, dimensions: int, random: np.random.Generator) -> Vec
     topics = unit(random.standard_normal((TOPICS, dimensions), np.float32))
     classes = unit(random.standard_normal((max(1, entities // CLASS_SIZE), dimensions), np.float32))
     classes += topics[random.integers(0, TOPICS, len(classes))]
-    vectors = np.empty((entities, dimensions), np.float32)
-    for start in range(0, entities, BLOCK):
-        rows = vectors[start : start + BLOCK]
-        own = unit(random.standard_normal(rows.shape, np.float32))
-        rows[:] = unit(classes[random.integers(0, len(classes), len(rows))] + 0.7 * own)
-    return vectors
+
+    def block(rows: int) -> Vectors:
+        own = unit(random.standard_normal((rows, dimensions), np.float32))
+        return unit(classes[random.integers(0, len(classes), rows)] + 0.7 * own)
+
+    return Drawn(map(block, _block_sizes(entities)), (entities, dimensions))
 
 
-def around(workspace: str, entities: int, spread: float, random: np.random.Generator) -> Vectors:
+def around(workspace: str, entities: int, spread: float, random: np.random.Generator) -> Drawn:
     """Return unit vectors around real ones: each plus ``spread`` times the difference of two others."""
     bundle = Bundle.open(Workspace.open(workspace))
     parts = [ViewPart.centred(read_vectors(bundle.path(index_file(view)))) for view in VIEWS]
     real = np.concatenate(list(joint_view(parts)))
     real = real[real.any(axis=1)]
-    vectors = np.empty((entities, real.shape[1]), np.float32)
-    for start in range(0, entities, BLOCK):
-        rows = vectors[start : start + BLOCK]
-        base, one, other = (real[random.integers(0, len(real), len(rows))] for _ in range(3))
-        rows[:] = unit(base + spread * (one - other))
-    return vectors
+
+    def block(rows: int) -> Vectors:
+        base, one, other = (real[random.integers(0, len(real), rows)] for _ in range(3))
+        return unit(base + spread * (one - other))
+
+    return Drawn(map(block, _block_sizes(entities)), (entities, real.shape[1]))
+
+
+def _block_sizes(entities: int) -> Iterator[int]:
+    return (min(BLOCK, entities - start) for start in range(0, entities, BLOCK))
 
 
 def main(
@@ -97,6 +118,9 @@ def main(
     spread: Annotated[float, typer.Option(help="Share of the difference, with --around.")] = 0.5,
     queries: Annotated[int, typer.Option(help="Queries that recall is measured on.")] = 200,
     rounds: Annotated[int, typer.Option(help="Measurements of each, in turn.")] = 25,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where vectors and codes lie: 5 bytes a number. Default: temporary.")
+    ] = None,
     processor_time: Annotated[
         bool, typer.Option(help="Measure one thread's processor time: for a machine that others use.")
     ] = False,
@@ -106,29 +130,29 @@ def main(
         torch.set_num_threads(1)
         faiss.omp_set_num_threads(1)
     random = np.random.default_rng(0)
-    vectors = (
+    drawn = (
         around(drawn_around, entities, spread, random)
         if drawn_around
         else clusters(entities, dimensions, random)
     )
-    dimensions = vectors.shape[1]
     hubness = random.random(entities, np.float32) * np.float32(0.2) + np.float32(0.4)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "large.faiss"
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        path = Path(own) / "large.faiss"
+        write_vectors(path, drawn.blocks, drawn.shape)
+        np.save(path.with_suffix(".hubness.npy"), hubness)
+        vectors = read_vectors(path, mapped=True)
         made, seconds = _build(vectors, hubness, kind, path)
         console.say(
             f"codes made in {seconds:.0f} s; {made.probes} of {made.lists} lists chosen on other queries"
         )
         means_QD = seed_means(VectorIndex(vectors), np.arange(entities, dtype=np.int32), queries, seed=99)
-        del vectors
         clock = time.process_time if processor_time else time.perf_counter
-        _measure(path, made, means_QD, Setup(entities, dimensions, drawn_around, rounds, clock), seconds)
+        setup = Setup(entities, drawn.shape[1], drawn_around, rounds, clock)
+        _measure(path, made, means_QD, setup, seconds)
 
 
 def _build(vectors: Vectors, hubness: np.ndarray, kind: str, path: Path) -> tuple[CodesReport, float]:
-    """Write the vectors and their codes; return what was made and the seconds that the codes took."""
-    VectorIndex(vectors).write(path)
-    np.save(path.with_suffix(".hubness.npy"), hubness)
+    """Write the codes of vectors beside them; return what was made and the seconds that it took."""
     started = time.perf_counter()
     codes = make_codes(vectors, hubness, kind)
     made = tune_codes(codes, VectorIndex(vectors, hubness), has_hubness=True)
