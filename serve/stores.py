@@ -92,7 +92,8 @@ class SqliteFile:
                     yield
                     self._db.execute("COMMIT")
                 except BaseException:
-                    self._db.execute("ROLLBACK")
+                    if self._db.in_transaction:  # SQLite ends it by itself where the disk is full
+                        self._db.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
                 raise StorageError(f"{self._path}: nothing was changed of {self.WHAT} ({error})") from None
@@ -110,7 +111,8 @@ class SqliteFile:
                 try:
                     yield
                 finally:
-                    self._db.execute("ROLLBACK")
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
             except sqlite3.Error as error:
                 raise StorageError(f"{self._path}: {self.WHAT} cannot be read ({error})") from None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
+import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -237,6 +239,23 @@ def test_limits_are_told_and_nothing_is_written(store: SetStore, monkeypatch: py
     with pytest.raises(SetChangeError, match="begin anew"):
         store.append(made, 1, JUDGE, judge("a"), "")
     assert store.read(made)["version"] == 1
+
+
+def test_on_a_full_disk_a_change_is_refused_as_that_and_later_taken(tmp_path: Path) -> None:
+    """A limit of file sizes stands for the disk's end: SQLite ends the transaction by itself at both."""
+    store = SetStore(tmp_path / "sets.sqlite")
+    made = store.create("s", None, "")["id"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # else the process ends
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        with pytest.raises(StorageError, match=r"nothing was changed of .* \((disk I/O|database or disk)"):
+            store.append(made, 1, JUDGE, judge("ab"), "")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, former)
+    assert store.append(made, 1, JUDGE, judge("ab"), "")["version"] == 2
+    store.close()
 
 
 def test_a_file_of_a_newer_version_or_that_is_none_is_refused(tmp_path: Path) -> None:
