@@ -40,6 +40,8 @@ from jobs import console
 
 TARGET, TARGET_ENTITIES = 10_000_000, 200_000
 LIMIT_BYTES = 3 * 2**30
+SMALL = LIMIT_BYTES / 30
+"""Bytes up to which a process is not told of by itself."""
 DIM, EMBEDDED_DIM = 16, 384
 HEAD_BYTES = 16
 """Of a number of the head in training: the weight, its gradient, and Adam's two moments, in float32."""
@@ -207,8 +209,8 @@ def show(sizes: Sequence[int], entities: Sequence[int], costs: Costs, target: Si
         for role in sorted({role for one in of_step.values() for role in one.peaks}):
             values = {size: float(cost.peaks.get(role, 0)) for size, cost in of_step.items()}
             found = line(sizes, entities, values)
-            if max(values.values()) < LIMIT_BYTES / 30 and found.at(target) < LIMIT_BYTES / 10:
-                continue  # Ray's own processes, which stay small
+            if max(values.values()) < SMALL and (found.at(target) < 3 * SMALL or not min(values.values())):
+                continue  # Ray's own processes; a line from a moment in which one was not seen says nothing
             name = f"{step}: {role}"
             peaks[name] = found.at(target)
             cells = [f"{values[size] / 2**20:.0f}" for size in measured_at]

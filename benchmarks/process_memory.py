@@ -18,6 +18,10 @@ COMMAND = "the command"
 """Role of the process that was started."""
 STORE = "object store"
 """Role under which Ray's object store is told: memory that the processes of a node share."""
+IDLE = "IDLE"
+"""Role of a worker of Ray that has no work yet, as Ray calls it."""
+STARTING = "default_worker.py"
+"""Program of a worker of Ray that has not named itself yet."""
 _KIB = 1024
 _BLOCK = 512
 """Bytes of a block in what stat(2) tells."""
@@ -47,7 +51,8 @@ def measured(command: Sequence[str], folder: Path) -> Cost:
 
     A process has what is its own (`RssAnon`) and what it shares (`RssShmem`: of a process of Ray, what it has
     read in the object store); files that it maps are left out, as the system drops their pages when it needs
-    them. Roles are :data:`COMMAND`, the names that Ray gives its actors, and else the name of the program.
+    them. Roles are :data:`COMMAND`, the names that Ray gives its actors, and else the name of the program, of
+    Python's that of its file.
 
     Args:
         command: with its arguments.
@@ -94,7 +99,10 @@ def _role(process: psutil.Process) -> str:
     words = process.cmdline()
     if words and words[0].startswith("ray::"):
         return words[0].removeprefix("ray::").split(".")[0].strip()
-    return str(process.name())
+    programs = [Path(word).name for word in words[1:] if word.endswith(".py")]
+    if programs[:1] == [STARTING]:
+        return IDLE
+    return programs[0] if programs else str(process.name())
 
 
 def _object_store(raylet: int) -> int:

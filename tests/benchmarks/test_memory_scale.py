@@ -38,3 +38,10 @@ def test_a_process_s_own_memory_and_its_files_are_measured(tmp_path: Path) -> No
     assert cost.disk == 5
     with pytest.raises(RuntimeError, match="ended with status 3"):
         measured([sys.executable, "-S", "-c", "raise SystemExit(3)"], tmp_path)
+
+
+@pytest.mark.parametrize(("program", "role"), [("default_worker.py", "IDLE"), ("monitor.py", "monitor.py")])
+def test_a_process_of_python_is_told_by_its_program(tmp_path: Path, program: str, role: str) -> None:
+    (tmp_path / program).write_text("import time; time.sleep(1)")
+    start = f"import subprocess, sys; subprocess.run([sys.executable, '-S', {str(tmp_path / program)!r}])"
+    assert role in measured([sys.executable, "-S", "-c", start], tmp_path).peaks
