@@ -96,7 +96,11 @@ class SqliteFile:
                         self._db.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
-                raise StorageError(f"{self._path}: nothing was changed of {self.WHAT} ({error})") from None
+                raise StorageError(
+                    f"{self._path}: nothing was changed of {self.WHAT} ({error})",
+                    public=f"nothing was changed: the service cannot write its file of {self.WHAT}; "
+                    "ask again when its keeper has looked at the disk",
+                ) from None
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import time
@@ -17,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn import functional
 
 from engine.corpus.inputs.format import open_inputs
-from engine.errors import UserError
+from engine.errors import StorageError, UserError
 from engine.models.hub import EMBEDDED
 from engine.models.text import TextEncoder
 from engine.retrieval.distributions import EntityDistributions, distributions_folder
@@ -36,6 +37,7 @@ from jobs.steps.masked_lm import NO_MASKED_LM
 from jobs.steps.view_builder import BuiltViews, Encoders, Sources
 from jobs.steps.views import build_text_distributions
 from jobs.workers.executor import LocalExecutor
+from jobs.workers.training_run import Events
 from jobs.workers.training_sessions import LocalSession
 from tests.jobs.conftest import METALS, no_cluster
 from tests.support.commands import run_command
@@ -224,6 +226,30 @@ def test_a_run_that_began_here_goes_on_under_ray_train_and_survives_a_killed_wor
 def test_a_gpu_that_the_cluster_lacks_is_named(prepared: Path) -> None:
     with pytest.raises(UserError, match="no GPU"):
         train(Workspace.open(prepared), SETTINGS, gpu=True)
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(("place", "method", "seed"), [(Events, "add", 6), (LocalSession, "keep", 7)])
+def test_a_disk_that_is_full_on_the_way_is_told_with_the_run_s_folder(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, place: type, method: str, seed: int
+) -> None:
+    workspace, settings = Workspace.open(prepared), SETTINGS.model_copy(update={"seed": seed})
+    whole = getattr(place, method)
+
+    def until_full(self: object, first: Any, *others: Any, **scalars: float) -> None:
+        if getattr(first, "step", first) == 9:
+            raise OSError(errno.ENOSPC, "No space left on device")  # as a file's own `write` raises it
+        whole(self, first, *others, **scalars)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, method, until_full)
+        with pytest.raises(
+            StorageError, match=r"/runs/train_encoder/.*: No space left on device; free space"
+        ):
+            train(workspace, settings, checkpoint_seconds=0)
+    summary = train(workspace, settings)
+    assert (summary["resumed_at"], summary["steps"]) == (8, 12)
+    np.testing.assert_allclose(summary["losses"], in_one_go(workspace, settings), rtol=1e-4)
 
 
 def test_what_must_run_before_is_named(tmp_path: Path) -> None:

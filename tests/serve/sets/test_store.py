@@ -249,11 +249,15 @@ def test_on_a_full_disk_a_change_is_refused_as_that_and_later_taken(tmp_path: Pa
     former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # else the process ends
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-        with pytest.raises(StorageError, match=r"nothing was changed of .* \((disk I/O|database or disk)"):
+        with pytest.raises(
+            StorageError, match=r"nothing was changed of .* \((disk I/O|database or disk)"
+        ) as refused:
             store.append(made, 1, JUDGE, judge("ab"), "")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, former)
+    assert "cannot write its file of sets" in refused.value.public_message
+    assert str(tmp_path) not in refused.value.public_message
     assert store.append(made, 1, JUDGE, judge("ab"), "")["version"] == 2
     store.close()
 
