@@ -145,4 +145,5 @@ bench: setup
 	$(BIN)/python -m benchmarks.serving_simulation
 	$(BIN)/python -m benchmarks.batch_faults
 	$(BIN)/python -m benchmarks.network_partition
+	$(BIN)/python -m benchmarks.full_disk
 	$(BIN)/python -m benchmarks.cluster_scaling
