@@ -2,7 +2,9 @@
 
 Clusters of one and of two nodes of one core each, all on this machine and held to that core, expand the
 same table and preprocess the same corpus. A command's rate is taken from its first finished part to its
-last: starting Ray takes as long for one node as for two. The machine must have two idle cores. Then tables
+last: starting Ray takes as long for one node as for two, but the second node's actor may begin some seconds
+after the first one's, so that work for less than a minute says little. The machine must have two idle cores, of
+which one node leaves the other to the command itself and to Ray's own processes; two nodes do not. Then tables
 of growing size are expanded in one process; the cost of a query is the processor time beyond that of a
 small table, over the queries beyond its.
 
@@ -37,8 +39,10 @@ from jobs import console
 BATCH_BAR, PREPROCESS_BAR, FLAT_BAR = 1.7, 1.6, 1.15
 BASE = 100
 """Queries of the small table."""
-RUNS, SMALL = 5, 2_000
-"""Runs of tables of at most so many queries."""
+TURNS = 3
+"""Runs of each table, all tables in turn: what else the machine does meets all sizes alike."""
+SMALL, SMALL_RUNS = 2_000, 2
+"""Queries of a small table at most, and its runs a turn: a start varies by as much as its queries take."""
 SENTENCES_PER_ENTITY = 40
 
 EXAMPLES = """
@@ -92,22 +96,21 @@ def processor_seconds() -> float:
 
 
 def costs(words: Sequence[object], tables: Mapping[int, Path], output: Path) -> dict[int, float]:
-    """Return the processor time of the expansion of each table in one process, by its queries.
-
-    Of a small table the least of some runs: a start of the command varies by as much as its queries take.
-    """
+    """Return the processor time of the expansion of each table in one process, by its queries: the least of
+    its runs."""
     found: dict[int, float] = {}
-    for size, table in tables.items():
-        for run in range(RUNS if size <= SMALL else 1):
-            before = processor_seconds()
-            once(*words, "--queries", table, "--workers", 1, "--output", output / f"{size}-{run}")
-            found[size] = min(found.get(size, math.inf), processor_seconds() - before)
+    for turn in range(TURNS):
+        for size, table in tables.items():
+            for run in range(SMALL_RUNS if size <= SMALL else 1):
+                before = processor_seconds()
+                once(*words, "--queries", table, "--workers", 1, "--output", output / f"{size}-{turn}-{run}")
+                found[size] = min(found.get(size, math.inf), processor_seconds() - before)
     return found
 
 
 def main(
     workspace: Annotated[Path | None, typer.Option(help="A real bundle's; default: a made-up one.")] = None,
-    queries: Annotated[int, typer.Option(min=100, help="Queries that clusters expand.")] = 20_000,
+    queries: Annotated[int, typer.Option(min=100, help="Queries that clusters expand.")] = 100_000,
     mentions: Annotated[
         int, typer.Option(min=3 * PART_ROWS, help="Sentences that they preprocess.")
     ] = 400_000,
