@@ -3,10 +3,10 @@
 Clusters of one and of two nodes of one core each, all on this machine and held to that core, expand the
 same table and preprocess the same corpus. A command's rate is taken from its first finished part to its
 last: starting Ray takes as long for one node as for two, but the second node's actor may begin some seconds
-after the first one's, so that work for less than a minute says little. The machine must have two idle cores, of
-which one node leaves the other to the command itself and to Ray's own processes; two nodes do not. Then tables
-of growing size are expanded in one process; the cost of a query is the processor time beyond that of a
-small table, over the queries beyond its.
+after the first one's, so that work for less than a minute says little. The machine must have two idle cores;
+one node leaves one of them to the command itself and to Ray's own processes, two nodes do not. Then tables of
+growing size are expanded in one process; the cost of a query is the processor time beyond that of a small
+table, over the queries beyond its.
 
     python -m benchmarks.cluster_scaling
 """
