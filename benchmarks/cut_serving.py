@@ -110,8 +110,7 @@ def serve_cut(bundle: Bundle, method: str, nodes: Nodes, folder: Path, log: Log)
     workspace, drawn = bundle.folder.parent.parent, random.Random(5)
     names = list(bundle.vocabulary.names)
     asked = [question(f"ask-{number:02}", names, drawn) for number in range(QUESTIONS)]
-    alone = Expander.open(workspace, method)
-    due = {one.id: _ranking(alone, one) for one in asked}
+    due = rankings_alone(workspace, method, asked)
     stop = threading.Event()
     with service(workspace, [method], folder / "service.log", nodes.head.words) as url:
         clients = [
@@ -143,9 +142,13 @@ def serve_cut(bundle: Bundle, method: str, nodes: Nodes, folder: Path, log: Log)
     show(phases, at_work, lost_at - cut_at)
 
 
-def _ranking(alone: Expander, one: Question) -> Ranking:
-    answer = alone.expand(one.positive, one.negative, one.top_k)
-    return as_ranking((result.id, result.score) for result in answer.results)
+def rankings_alone(workspace: Path, method: str, asked: Sequence[Question]) -> dict[str, Ranking]:
+    """Return what one process answers to each question."""
+    alone, due = Expander.open(workspace, method), {}
+    for one in asked:
+        answer = alone.expand(one.positive, one.negative, one.top_k)
+        due[one.id] = as_ranking((result.id, result.score) for result in answer.results)
+    return due
 
 
 def _wait_for(log: Log, answers: int) -> None:

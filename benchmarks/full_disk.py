@@ -29,12 +29,12 @@ import typer
 
 from benchmarks.batch_faults import KILLED_AT
 from benchmarks.cluster_scaling import write_corpus
-from benchmarks.cut_serving import CLIENTS, Served, served
+from benchmarks.cut_serving import CLIENTS, Served, rankings_alone, served
 from benchmarks.cut_training import CHECKPOINT_S, EPOCHS, MENTIONS, SENTENCES, WORKERS
 from benchmarks.network_partition import Job, expansion, parts_in, preprocessing, written_by
 from benchmarks.report import report
 from benchmarks.serving import input_of, verdict
-from cluster.crashing.checker import TOLERANCE, as_ranking
+from cluster.crashing.checker import TOLERANCE
 from cluster.crashing.clients import load
 from cluster.crashing.commands import Running, once, seedset
 from cluster.crashing.events import Answered, Log
@@ -44,7 +44,6 @@ from cluster.crashing.work import Training, summary_of
 from cluster.local import local_cluster
 from engine.corpus.schema import PART_ROWS
 from engine.errors import UserError
-from engine.expander import Expander
 from engine.storage.bundle import Bundle
 from jobs import console
 
@@ -214,12 +213,7 @@ def serving_outcome(
     shutil.copytree(bundle.folder.parent.parent, workspace)
     names = list(bundle.vocabulary.names)
     asked = [question(f"ask-{number:02}", names, drawn) for number in range(QUESTIONS)]
-    alone = Expander.open(bundle.folder.parent.parent, method)
-    due = {
-        one.id: as_ranking((found.id, found.score) for found in answer.results)
-        for one in asked
-        for answer in [alone.expand(one.positive, one.negative, one.top_k)]
-    }
+    due = rankings_alone(bundle.folder.parent.parent, method, asked)
     with service(workspace, [method], folder / "service.log") as url, httpx.Client(base_url=url) as http:
         clients = [
             threading.Thread(target=load, args=(url, asked, [method], log, stop)) for _ in range(CLIENTS)
