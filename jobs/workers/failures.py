@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.errors import HELD
 from engine.errors import StorageError, UserError
+from engine.external_errors import as_user_error
 
 RESTARTS = 3
 """What dies, or whose node does, is started again so many times where nothing comes of it meanwhile."""
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""The operating system's numbers for a disk that takes no more, or fails."""
 
 CHECKPOINT_KEPT = "its last checkpoint is kept, and the same command goes on from there"
 
@@ -55,6 +60,28 @@ def worker_death(error: BaseException) -> str | None:
             lines = [line.strip() for line in str(one).splitlines() if line.strip()]
             return (lines or [type(one).__name__])[0].rstrip(".: ")
     return None
+
+
+@contextmanager
+def disk_named(place: str) -> Iterator[None]:
+    """Name the folder of a run where a disk failed under Ray Train's own writes: their errors name no file.
+
+    Args:
+        place: the folder.
+
+    Raises:
+        StorageError: in place of an error that comes from it.
+    """
+    try:
+        yield
+    except Exception as error:
+        for one in causes(error):
+            if isinstance(one, UserError):
+                raise
+            nameless = isinstance(one, OSError) and one.errno in DISK_ERRORS and not one.filename
+            if nameless and (told := as_user_error(one, place)):
+                raise told from error
+        raise
 
 
 @contextmanager

@@ -18,7 +18,14 @@ from engine.errors import DamagedFileError, MissingFileError, UserError
 from engine.storage.store import Store
 from jobs import console
 from jobs.workers.executor import one_is_enough
-from jobs.workers.failures import CHECKPOINT_KEPT, WorkerDiedError, causes, deaths_in_words, worker_death
+from jobs.workers.failures import (
+    CHECKPOINT_KEPT,
+    WorkerDiedError,
+    causes,
+    deaths_in_words,
+    disk_named,
+    worker_death,
+)
 from jobs.workers.progress import Watch, start_counter, tell
 from jobs.workers.summaries import SUMMARY, finished_summary
 
@@ -140,8 +147,14 @@ def _fit_on_ray(run: Run[Any], workers: int) -> None:
         use_gpu=run.gpu,
         resources_per_worker={"CPU": cpus} | ({"GPU": 1} if run.gpu else {}),
     )
-    shown, worded = console.meter("training, steps"), _waiting_in_words(workers, cpus)
-    with shown as meter, Watch(progress, meter), _interruptible(), deaths_in_words(CHECKPOINT_KEPT), worded:
+    with (
+        console.meter("training, steps") as meter,
+        Watch(progress, meter),
+        _interruptible(),
+        deaths_in_words(CHECKPOINT_KEPT),
+        _waiting_in_words(workers, cpus),
+        disk_named(run.folder.uri),
+    ):
         _trainer(run, given, scaling).fit()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from jobs.workers.failures import (
     RESTARTS,
     WorkerDiedError,
     deaths_in_words,
+    disk_named,
     lasting_mistake,
     worker_death,
 )
@@ -129,3 +131,15 @@ def test_a_pool_is_as_large_as_its_nodes_have_room(monkeypatch: pytest.MonkeyPat
         UserError, match=r"needs a whole core of one node, and none has one \(one node of 0.9"
     ):
         executor._room(gpu=False)
+
+
+def test_a_disk_that_fails_under_ray_train_is_told_with_the_run_s_folder() -> None:
+    full = "^/w/runs/a: No space left on device; free space"
+    with pytest.raises(StorageError, match=full), disk_named("/w/runs/a"):
+        raise ControllerError(OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(StorageError, match=full), disk_named("/w/runs/a"):
+        raise of_worker(OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(ControllerError), disk_named("/w/runs/a"):  # which names a file
+        raise ControllerError(OSError(errno.ENOSPC, "No space left on device", "/elsewhere"))
+    with pytest.raises(ControllerError), disk_named("/w/runs/a"):
+        raise ControllerError(StorageError("/b: told already"))
