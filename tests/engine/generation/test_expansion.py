@@ -235,7 +235,7 @@ class Clock:
 
 def timed(deadline: float | None, **options: Any) -> ExpansionState:
     one = query(**options)
-    one.query = replace(one.query if deadline is None else Deadline(deadline))
+    one.query = replace(one.query, deadline=None if deadline is None else Deadline(deadline))
     return one
 
 
