@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator
 
 Json = dict[str, Any]
 
@@ -19,6 +21,23 @@ OF_RIGHT: Mapping[str, Event] = {"read": "asked", "curate": "curated", "publish"
 
 MAX_ENTRY_BYTES = 64 << 10
 """Bytes of a body that are written down: of a longer one its beginning, as text."""
+
+
+def _no_number(given: Any) -> Any:
+    """Refuse what would be read as seconds since 1970.
+
+    Raises:
+        ValueError: says how a time is written.
+    """
+    try:
+        float(given)
+    except (TypeError, ValueError):
+        return given
+    raise ValueError("a number is no time; write it as 2026-11-30T08:00")
+
+
+GivenTime = Annotated[datetime, BeforeValidator(_no_number)]
+"""A time as users give it: ISO 8601, a date alone too."""
 
 
 def now() -> str:

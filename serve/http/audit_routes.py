@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import Field
 from starlette.types import Scope
 
-from serve.audit.entries import OF_RIGHT, Event, Wanted
+from serve.audit.entries import OF_RIGHT, Event, GivenTime, Wanted
 from serve.audit.recorder import Audit
 from serve.http.auth import Access
 from serve.http.errors import Problem, ProblemError
@@ -27,7 +26,7 @@ MAX_ENTRIES = 1000
 OFF = "this service keeps no audit log; start it with --audit FILE, on a local disk of the cluster's head"
 
 Name = Annotated[str, Query(max_length=512, description="of the token")]
-Time = Annotated[datetime | None, Query(description="ISO 8601; without a zone it is UTC")]
+Time = Annotated[GivenTime | None, Query(description="ISO 8601; without a zone it is UTC")]
 
 
 class AuditEntry(Shape):

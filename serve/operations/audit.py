@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from datetime import datetime
 from pathlib import Path
 
 from pydantic import Field
 
 from cluster.commandline import command
 from cluster.options import CommandSettings
-from serve.audit.entries import Event, Wanted
+from serve.audit.entries import Event, GivenTime, Wanted
 from serve.audit.log import read_entries
 
 logger = logging.getLogger("seedset.serve")
@@ -34,11 +33,11 @@ class AuditSettings(CommandSettings):
         "lost (entries that could not be written).  [default: all]",
     )
     request_id: str = Field(default="", description="Only the request of this id.  [default: all]")
-    since: datetime | None = Field(
+    since: GivenTime | None = Field(
         default=None,
         description="Only from this time on, such as 2026-11-30T08:00; UTC.  [default: the first]",
     )
-    until: datetime | None = Field(default=None, description="Only before this time.  [default: the last]")
+    until: GivenTime | None = Field(default=None, description="Only before this time.  [default: the last]")
     limit: int = Field(default=100, ge=1, description="Print at most this many, the newest.")
 
 

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import StorageError
 from serve.audit import log
-from serve.audit.entries import MAX_ENTRY_BYTES, Wanted, line_of
+from serve.audit.entries import MAX_ENTRY_BYTES, GivenTime, Wanted, line_of
 from serve.audit.log import AuditFile, read_entries
 
 START = datetime(2026, 11, 30, tzinfo=UTC)
@@ -159,3 +160,12 @@ def test_a_file_that_cannot_be_is_named(tmp_path: Path) -> None:
         AuditFile(tmp_path / "file" / "audit.jsonl", 1 << 20, 3)
     with pytest.raises(StorageError, match="no such audit log"):
         read_entries(tmp_path / "none", Wanted())
+
+
+def test_a_time_is_a_date_and_no_number() -> None:
+    """A number might be seconds or milliseconds, and is not in the form that the API's document tells."""
+    time = TypeAdapter(GivenTime)
+    assert time.validate_python("2026-01-31") == datetime(2026, 1, 31)
+    for number in ("1764500000", "4.5e-141", "nan", 3):
+        with pytest.raises(ValidationError, match="a number is no time"):
+            time.validate_python(number)
