@@ -41,6 +41,7 @@ from cluster.crashing.events import Answered, Log
 from cluster.crashing.prepared import QUESTIONS, question
 from cluster.crashing.service import service
 from cluster.crashing.work import Training, summary_of
+from cluster.errors import USER_STATUS
 from cluster.local import local_cluster
 from engine.corpus.schema import PART_ROWS
 from engine.errors import UserError
@@ -107,6 +108,7 @@ class Outcome(NamedTuple):
         what: it was.
         status: of the command that met the full disk.
         told: the line that it ended with.
+        place: a path that the line must name.
         cut: files that it left and that are not whole; of a training: whether it lost its checkpoint.
         differ: files, or figures, that are not an undisturbed run's after the second command.
         failed: what the second command wrote if it failed.
@@ -115,6 +117,7 @@ class Outcome(NamedTuple):
     what: str
     status: int
     told: str
+    place: Path
     cut: int
     differ: int
     failed: str = ""
@@ -122,7 +125,7 @@ class Outcome(NamedTuple):
     @property
     def holds(self) -> bool:
         """Whether nothing was lost, and the command said what was wrong."""
-        explained = self.status in {1, 2} and "free space" in self.told
+        explained = self.status == USER_STATUS and f"{self.place}/" in self.told and "free space" in self.told
         return explained and not self.cut and not self.differ and not self.failed
 
 
@@ -167,7 +170,7 @@ def batch_outcome(job: Job, disk: SmallDisk, folder: Path, log: Log) -> Outcome:
     found = written_by(own)
     differ = sum(found.get(name) != due.get(name) for name in found.keys() | due.keys())
     shutil.rmtree(own)
-    return Outcome(job.name, status, told, cut, differ, failed)
+    return Outcome(job.name, status, told, own, cut, differ, failed)
 
 
 def training_outcome(disk: SmallDisk, folder: Path, log: Log) -> Outcome:
@@ -191,10 +194,10 @@ def training_outcome(disk: SmallDisk, folder: Path, log: Log) -> Outcome:
     before = kept() or 0
     failed = run_again("train", words(own), log)
     if failed:
-        return Outcome("train", status, told, int(not before), 1, failed)
+        return Outcome("train", status, told, runs, int(not before), 1, failed)
     loss, steps, resumed_at = summary_of(runs)
     differ = int(abs(loss - due_loss) > TOLERANCE * abs(due_loss)) + int(steps != due_steps)
-    return Outcome("train", status, told, int(not before or resumed_at < before), differ)
+    return Outcome("train", status, told, runs, int(not before or resumed_at < before), differ)
 
 
 class Kept(NamedTuple):

@@ -99,7 +99,7 @@ class SqliteFile:
                 raise StorageError(
                     f"{self._path}: nothing was changed of {self.WHAT} ({error})",
                     public=f"nothing was changed: the service cannot write its file of {self.WHAT}; "
-                    "ask again when its keeper has looked at the disk",
+                    "its log says why",
                 ) from None
 
     @contextmanager

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from cluster.errors import HELD
 from engine.errors import StorageError, UserError
-from engine.external_errors import as_user_error
+from engine.external_errors import as_user_error, system_number
 
 RESTARTS = 3
 """What dies, or whose node does, is started again so many times where nothing comes of it meanwhile."""
@@ -64,7 +64,9 @@ def worker_death(error: BaseException) -> str | None:
 
 @contextmanager
 def disk_named(place: str) -> Iterator[None]:
-    """Name the folder of a run where a disk failed under Ray Train's own writes: their errors name no file.
+    """Name the folder of a run where a disk failed under what writes there and names no file in its error.
+
+    TensorBoard's events, safetensors and Ray Train's copies and records are such.
 
     Args:
         place: the folder.
@@ -75,13 +77,14 @@ def disk_named(place: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        for one in causes(error):
-            if isinstance(one, UserError):
-                raise
-            nameless = isinstance(one, OSError) and one.errno in DISK_ERRORS and not one.filename
-            if nameless and (told := as_user_error(one, place)):
-                raise told from error
-        raise
+        found = list(causes(error))
+        if any(isinstance(one, UserError) for one in found):
+            raise
+        # The innermost: the text of what Ray puts around it is a traceback.
+        fault = next((one for one in reversed(found) if system_number(one) in DISK_ERRORS), None)
+        if fault is None or getattr(fault, "filename", None) or not (told := as_user_error(fault, place)):
+            raise
+        raise told from error
 
 
 @contextmanager

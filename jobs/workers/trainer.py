@@ -113,10 +113,11 @@ def fit(run: Run[Any], workers: int) -> None:
     whole_checkpoint(run.folder, console.say)  # what cannot go on: say so before a cluster is asked for
     drop_broken_snapshot(run.folder, console.say)
     if run.gpu or not one_is_enough(workers, tasks=workers) or began_on_ray(run.folder):
-        with session():
+        with session(), disk_named(run.folder.uri):
             _fit_on_ray(run, workers)
     else:
-        _fit_here(run)
+        with disk_named(run.folder.uri):
+            _fit_here(run)
 
 
 def _fit_here(run: Run[Any]) -> None:
@@ -147,14 +148,8 @@ def _fit_on_ray(run: Run[Any], workers: int) -> None:
         use_gpu=run.gpu,
         resources_per_worker={"CPU": cpus} | ({"GPU": 1} if run.gpu else {}),
     )
-    with (
-        console.meter("training, steps") as meter,
-        Watch(progress, meter),
-        _interruptible(),
-        deaths_in_words(CHECKPOINT_KEPT),
-        _waiting_in_words(workers, cpus),
-        disk_named(run.folder.uri),
-    ):
+    shown, worded = console.meter("training, steps"), _waiting_in_words(workers, cpus)
+    with shown as meter, Watch(progress, meter), _interruptible(), deaths_in_words(CHECKPOINT_KEPT), worded:
         _trainer(run, given, scaling).fit()
 
 

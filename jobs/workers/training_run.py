@@ -2,7 +2,6 @@
 
 Open the training or resume it, take the steps, decide about checkpoints together, and write what was
 trained. The first worker also follows the run: TensorBoard events, progress, and in the end the summary.
-What libraries write on the way names no file where it fails: the run's folder is named for them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 
 from engine.errors import UserError
-from engine.external_errors import translated
 from engine.storage.staging import staged_removed
 from engine.storage.store import Store
 from engine.storage.whole import sizes_of
@@ -133,13 +131,11 @@ def _take_steps(run: Run[TrainerT], session: Session, training: TrainerT, follow
     try:
         for step in training.run():
             if follow:
-                with translated(run.folder.uri, system_only=True):
-                    follow(step)
+                follow(step)
             # Every worker must report together; the first one's clock decides.
             if agree(pace.due(), worker) or step.step == training.total_steps:
                 began = time.monotonic()
-                with translated(run.folder.uri, system_only=True):
-                    session.keep(step, training)
+                session.keep(step, training)
                 if (said := pace.wrote(time.monotonic() - began)) and worker.is_first:
                     console.say(said)
                 kept = step.step

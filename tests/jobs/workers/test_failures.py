@@ -133,12 +133,14 @@ def test_a_pool_is_as_large_as_its_nodes_have_room(monkeypatch: pytest.MonkeyPat
         executor._room(gpu=False)
 
 
-def test_a_disk_that_fails_under_ray_train_is_told_with_the_run_s_folder() -> None:
+def test_a_disk_that_fails_under_a_training_is_told_with_the_run_s_folder() -> None:
     full = "^/w/runs/a: No space left on device; free space"
     with pytest.raises(StorageError, match=full), disk_named("/w/runs/a"):
         raise ControllerError(OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(StorageError, match=full), disk_named("/w/runs/a"):
         raise of_worker(OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(StorageError, match=r"^/w/runs/a: .*No space left"), disk_named("/w/runs/a"):
+        raise of_worker(RuntimeError("I/O error: No space left on device (os error 28)"))  # safetensors' form
     with pytest.raises(ControllerError), disk_named("/w/runs/a"):  # which names a file
         raise ControllerError(OSError(errno.ENOSPC, "No space left on device", "/elsewhere"))
     with pytest.raises(ControllerError), disk_named("/w/runs/a"):
