@@ -154,7 +154,8 @@ def main(
 def _build(vectors: Vectors, hubness: np.ndarray, kind: str, path: Path) -> tuple[CodesReport, float]:
     """Write the codes of vectors beside them; return what was made and the seconds that it took."""
     started = time.perf_counter()
-    codes = make_codes(vectors, hubness, kind)
+    with console.meter("codes, vectors", len(vectors)) as meter:
+        codes = make_codes(vectors, hubness, kind, progress=meter.add)
     made = tune_codes(codes, VectorIndex(vectors, hubness), has_hubness=True)
     seconds = time.perf_counter() - started
     write_codes(codes, path.with_suffix(".codes"))

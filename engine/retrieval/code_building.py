@@ -9,6 +9,7 @@ Shape letters: N entities, Q queries, D dimensions, P dimensions of a code.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,13 @@ def kind_for(asked: str, entities: int, dimensions: int, memory: int | None = No
     return SQ8 if entities * dimensions <= memory // 4 else PQ
 
 
-def make_codes(vectors_ND: Vectors, hubness_N: Scores | None, kind: str, seed: int = 13) -> Codes:
+def make_codes(
+    vectors_ND: Vectors,
+    hubness_N: Scores | None,
+    kind: str,
+    seed: int = 13,
+    progress: Callable[[int], None] = lambda n: None,
+) -> Codes:
     """Return the codes of all entities that have a vector; one list a query is read until that is changed.
 
     Args:
@@ -116,6 +123,7 @@ def make_codes(vectors_ND: Vectors, hubness_N: Scores | None, kind: str, seed: i
         hubness_N: of the entities; None: the view has none.
         kind: of code.
         seed: of the sample and of k-means.
+        progress: called with numbers of entities that have got their code, once k-means is done.
     """
     faiss = faiss_library()
     present = np.flatnonzero(vectors_ND.any(axis=1))
@@ -141,6 +149,7 @@ def make_codes(vectors_ND: Vectors, hubness_N: Scores | None, kind: str, seed: i
     for start in range(0, len(present), BLOCK):
         ids = present[start : start + BLOCK]
         index.add_with_ids(_filled(vectors_ND[ids], _of(hubness_N, ids), width), ids)
+        progress(len(ids))
     return Codes(index)
 
 

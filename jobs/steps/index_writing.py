@@ -39,7 +39,8 @@ def add_codes(staged: Path, views: Mapping[str, Vectors], asked: str) -> dict[st
             continue
         hubness_N = map_hubness(staged / index_file(name))
         console.say(f"view {name!r}: codes {kind} of {present} vectors of {vectors_ND.shape[1]}")
-        codes = make_codes(vectors_ND, hubness_N, kind)
+        with console.meter(f"codes of {name}, vectors", present) as meter:
+            codes = make_codes(vectors_ND, hubness_N, kind, progress=meter.add)
         report = tune_codes(codes, VectorIndex(vectors_ND, hubness_N), hubness_N is not None)
         write_codes(codes, staged / codes_file(name))
         console.say(_line(name, report))

@@ -204,6 +204,15 @@ def test_recall_is_measured_against_the_exact_search(kind: str) -> None:
     assert len(one) == 200, "one list holds fewer: more are read"
 
 
+def test_entities_are_counted_as_they_get_their_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_building, "BLOCK", 700)
+    told: list[int] = []
+    made = make_codes(VECTORS, HUBNESS, SQ8, progress=told.append)
+    assert len(told) > 1
+    assert max(told) <= 700
+    assert sum(told) == len(made.ids())
+
+
 def test_no_more_lists_are_read_than_the_recall_needs() -> None:
     made, index = make_codes(VECTORS, HUBNESS, SQ8), VectorIndex(VECTORS, HUBNESS)
     report = tune_codes(made, index, has_hubness=True)
